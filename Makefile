@@ -1,0 +1,45 @@
+# make demo   the main job, live, on a real model (FAST=1: the smaller one)
+# make test   every test that a bare machine can run
+# make check  lint, types, docs
+# Each makes its own virtual environment and needs nothing but Python 3.11+ and a package index.
+
+PYTHON ?= python3
+VENV ?= .venv
+PIP = $(VENV)/bin/python -m pip --disable-pip-version-check --quiet install --constraint constraints.txt
+MODEL = $(if $(filter 1,$(FAST)),qwen2.5-coder-0.5b,qwen2.5-coder-1.5b)
+
+.PHONY: help demo test check docs clean
+
+help:
+	@sed -n '1,4s/^# //p' Makefile
+
+demo: $(VENV)/.demo
+	$(VENV)/bin/forethought demo $(MODEL) $(DEMO)
+
+test: $(VENV)/.dev
+	$(VENV)/bin/python -m pytest $(PYTEST)
+
+check: $(VENV)/.dev
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/python tools/docs.py --check
+
+docs: $(VENV)/.dev
+	$(VENV)/bin/python tools/docs.py
+
+clean:
+	rm -rf .venv
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: $(VENV)/bin/python pyproject.toml constraints.txt
+	@echo "installing forethought with transformers and matplotlib into $(VENV)"
+	$(PIP) --editable '.[transformers,plots]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/bin/python pyproject.toml constraints.txt
+	@echo "installing forethought with everything the tests use into $(VENV)"
+	$(PIP) --editable '.[transformers,plots,math,dev]'
+	@touch $@

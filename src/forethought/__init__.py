@@ -1,0 +1,83 @@
+"""Predicts how much reasoning each query needs, and spends a fixed token budget where it buys the most accuracy.
+
+    from forethought import PlanSettings, plan
+
+    planned = plan(PlanSettings(run="qwen2.5-coder-1.5b", questions="questions.jsonl", mean_tokens=48))
+    budgets = dict(zip(planned.plan.query_ids, planned.plan.budget_Q))
+
+Everything below loads when it is first used: importing the package alone costs milliseconds.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .errors import ForethoughtError
+    from .pipeline import evaluate, plan, profile, run, train
+    from .queries import load_queries
+    from .settings import EngineSettings, EvaluateSettings, PlanSettings, ProfileSettings, RunSettings, TrainSettings
+    from .sources import open_predictor, open_profile
+    from .types import BudgetGrid, Curves, Plan, Profile, Query
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "BudgetGrid": "types",
+    "Curves": "types",
+    "EngineSettings": "settings",
+    "EvaluateSettings": "settings",
+    "ForethoughtError": "errors",
+    "Plan": "types",
+    "PlanSettings": "settings",
+    "Profile": "types",
+    "ProfileSettings": "settings",
+    "Query": "types",
+    "RunSettings": "settings",
+    "TrainSettings": "settings",
+    "evaluate": "pipeline",
+    "load_queries": "queries",
+    "open_predictor": "sources",
+    "open_profile": "sources",
+    "plan": "pipeline",
+    "profile": "pipeline",
+    "run": "pipeline",
+    "train": "pipeline",
+}
+
+__all__ = [
+    "BudgetGrid",
+    "Curves",
+    "EngineSettings",
+    "EvaluateSettings",
+    "ForethoughtError",
+    "Plan",
+    "PlanSettings",
+    "Profile",
+    "ProfileSettings",
+    "Query",
+    "RunSettings",
+    "TrainSettings",
+    "evaluate",
+    "load_queries",
+    "open_predictor",
+    "open_profile",
+    "plan",
+    "profile",
+    "run",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Loads a public name from its module on first use."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'forethought' has no attribute {name!r}")
+    value = getattr(import_module(f".{_HOME[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,5 @@
+"""`python -m forethought`."""
+
+from .cli import main
+
+main()

@@ -1,0 +1,122 @@
+"""The best plan there is, by dynamic programming; for batches small enough to afford it."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import InvalidSettingsError
+from ..types import Cost, Curves, FloatArray, IntArray, Plan
+from .bounds import Columns
+from .envelope import WHY_LEFT, solve
+from .knapsack import best_choices
+from .leftover import spend_without_loss
+from .problem import Problem, pose
+
+MOST_STEPS = 6_000_000_000  # useful columns x units: up to some 20 seconds
+MOST_BYTES = 1_000_000_000  # one remembered choice for each query and unit
+QUICK_STEPS = 250_000_000  # an automatic unit is made as fine as this many steps allow: about a second
+FINEST_UNIT = 1 / 64
+
+
+class ExactAllocator:
+    """Expects as much as any plan within the total can: the optimum other allocators are measured against.
+
+    Under granted cost it counts in windows, and the plan is optimal. Under spent cost it counts in units of tokens, and
+    what a budget costs above the query's smallest is rounded up to whole ones: the spend never passes the total, and
+    the plan is optimal for the rounded costs (for the true ones too, where they are whole). Rounding can cost more than
+    the envelope's one segment does, so there the better of the two plans counts. A larger total never expects less.
+
+    Args:
+        unit: tokens in a unit under spent cost; a smaller one is slower and wastes less to rounding. By default one
+            token, or as fine a part of it as about a second allows, whatever the total.
+    """
+
+    name = "exact"
+
+    def __init__(self, *, unit: float | None = None) -> None:
+        if unit is not None and not 0 < unit < math.inf:
+            raise InvalidSettingsError(
+                f"the unit of the exact allocator must be above 0 tokens, got {unit}; try unit=1"
+            )
+        self.unit = unit
+
+    def allocate(
+        self,
+        curves: Curves,
+        *,
+        total: float,
+        cost: Cost = Cost.GRANTED,
+        min_budget_Q: IntArray | None = None,
+        max_budget_Q: IntArray | None = None,
+        weight_Q: FloatArray | None = None,
+    ) -> Plan:
+        """Divides `total` for the greatest expected success.
+
+        Raises:
+            InvalidSettingsError: the batch is past what this allocator takes on; the message says its limit.
+        """
+        problem = pose(
+            curves, total=total, cost=cost, min_budget_Q=min_budget_Q, max_budget_Q=max_budget_Q, weight_Q=weight_Q
+        )
+        column_Q = self._best_columns(problem)
+        column_Q = spend_without_loss(problem, column_Q, problem.left_after(column_Q))
+        plan = problem.plan(column_Q, allocator=self.name, why_left=WHY_LEFT)
+        if problem.cost is Cost.SPENT:
+            column_Q, _ = solve(problem)
+            unrounded = problem.plan(column_Q, allocator=self.name, why_left=WHY_LEFT)
+            plan = max(plan, unrounded, key=lambda candidate: candidate.expected_accuracy)
+        return plan
+
+    def _best_columns(self, problem: Problem) -> Columns:
+        # In tie order, so that among equally good plans the same one is found whatever the order of the file.
+        query_N = problem.tie_order(np.arange(problem.num_queries))
+        is_useful_N_B = _useful_choices(problem)[query_N]
+        cost_N_B = problem.cost_Q_B[query_N]
+        extra_N_B = cost_N_B - np.take_along_axis(cost_N_B, problem.first_Q[query_N, None], axis=1)
+        extra_N_B = np.where(is_useful_N_B, extra_N_B, 0)
+        step = self._step(problem, extra_N_B, int(is_useful_N_B.sum()))
+        extra_N_B = -(-extra_N_B // step)
+        units = min(problem.left_after(problem.first_Q) // step, int(extra_N_B.max(axis=1).sum()))
+        _check_size(int(is_useful_N_B.sum()) * (units + 1), problem.num_queries * (units + 1))
+
+        column_Q = np.empty(problem.num_queries, dtype=np.int64)
+        value_N_B = problem.value_Q_B[query_N].astype(np.float64)
+        column_Q[query_N] = best_choices(extra_N_B, value_N_B, is_useful_N_B, units)
+        return column_Q
+
+    def _step(self, problem: Problem, extra_N_B: NDArray[np.int64], num_useful: int) -> int:
+        """The problem's units in one of this allocator's.
+
+        Not a function of the total: a finer unit for a smaller total could expect more of it than a coarser one does
+        of a larger.
+        """
+        if problem.cost is Cost.GRANTED:
+            return 1
+        unit = self.unit
+        if unit is None:
+            tokens = int(extra_N_B.max(axis=1).sum()) * problem.unit
+            affordable = tokens * num_useful / QUICK_STEPS
+            unit = min(1.0, max(FINEST_UNIT, 2.0 ** math.ceil(math.log2(max(affordable, FINEST_UNIT)))))
+        return max(1, round(unit / problem.unit))
+
+
+def _useful_choices(problem: Problem) -> NDArray[np.bool_]:
+    """Columns within each query's bounds that are worth more than every cheaper one, shape (Q, B)."""
+    column_B = np.arange(problem.grid.num_budgets)
+    is_allowed_Q_B = (column_B >= problem.first_Q[:, None]) & (column_B <= problem.last_Q[:, None])
+    value_Q_B = np.where(is_allowed_Q_B, problem.value_Q_B, -np.inf)
+    best_Q_B = np.maximum.accumulate(value_Q_B, axis=1)
+    is_useful_Q_B = is_allowed_Q_B.copy()
+    is_useful_Q_B[:, 1:] &= value_Q_B[:, 1:] > best_Q_B[:, :-1]
+    return is_useful_Q_B
+
+
+def _check_size(steps: int, num_bytes: int) -> None:
+    if steps > MOST_STEPS or num_bytes > MOST_BYTES:
+        raise InvalidSettingsError(
+            f"this batch is too large for the exact allocator: {steps:,} steps and {num_bytes:,} bytes, where its "
+            f"limit is {MOST_STEPS:,} and {MOST_BYTES:,}. Use --allocator envelope: within one segment of the optimum."
+        )

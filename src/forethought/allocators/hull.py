@@ -1,0 +1,113 @@
+"""The upper concave envelope of every query's (cost, value) points, and the price at which a total runs out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .bounds import Columns
+from .problem import Problem
+
+CHUNK = 2048  # queries at once: the pairwise slopes of 16 budgets then stay in a core's cache
+NO_COST = 1e-200  # stands in for a step that costs nothing, so that its slope is past every true one
+EXCLUDED = -1e100  # value of a column outside a query's range: no chord to it ever bounds another
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Envelope:
+    """Envelopes of all queries, as the segments that climb them; N segments in order of query, then column.
+
+    Attributes:
+        start_Q: column where each query's envelope begins: its first one (or a better one at the same cost).
+        query_N: whose segment it is.
+        column_N: column the segment leads to; it comes from the query's previous segment, or its start.
+        cost_N: units the segment costs, at least 1.
+        gain_N: value it adds, above 0.
+        price_N: value per unit. Strictly decreasing along each query, also as rounded, so that taking every segment
+            dearer than some price takes a whole beginning of each envelope.
+    """
+
+    start_Q: Columns
+    query_N: NDArray[np.int64]
+    column_N: NDArray[np.int64]
+    cost_N: NDArray[np.int64]
+    gain_N: NDArray[np.float64]
+    price_N: NDArray[np.float64]
+
+
+def upper_envelope(problem: Problem) -> Envelope:
+    """Envelopes of all queries over the columns they may have, up to their highest value.
+
+    A column is a corner exactly when the flattest chord that reaches it from the left is steeper than the steepest
+    that leaves it to the right, and it rises. That needs B²/2 chords a query, each a few vector operations over many
+    queries at once: for the tens of budgets of a grid, faster than a stack for each query.
+    """
+    num_queries, is_bounded = problem.num_queries, problem.is_bounded
+    parts = [_chunk_envelope(problem, slice(at, at + CHUNK), is_bounded) for at in range(0, num_queries, CHUNK)]
+    columns = [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
+    query_V, column_V, cost_V, value_V, price_V = columns
+    is_start_V = np.concatenate(([True], query_V[1:] != query_V[:-1]))
+    rises = np.flatnonzero(~is_start_V)
+    return Envelope(
+        start_Q=column_V[is_start_V],
+        query_N=query_V[rises],
+        column_N=column_V[rises],
+        cost_N=cost_V[rises] - cost_V[rises - 1],
+        gain_N=value_V[rises] - value_V[rises - 1],
+        price_N=price_V[rises],
+    )
+
+
+def _chunk_envelope(problem: Problem, chunk: slice, is_bounded: bool) -> tuple[NDArray[np.generic], ...]:
+    """The corners of some queries: query, column, cost, value and price of each, in order of query, then column."""
+    value_B_C = np.ascontiguousarray(problem.value_Q_B[chunk].T, dtype=np.float64)
+    # Under granted cost one column of costs serves every query, and the division below broadcasts it.
+    is_shared = problem.cost_Q_B.strides[0] == 0
+    cost_Q_B = problem.cost_Q_B[chunk][:1] if is_shared else problem.cost_Q_B[chunk]
+    cost_B_C = np.ascontiguousarray(cost_Q_B.T, dtype=np.float64)
+    num_budgets, num_chunk = value_B_C.shape
+    chords_B_C = value_B_C
+    if is_bounded:
+        column_B = np.arange(num_budgets)[:, None]
+        is_allowed_B_C = (column_B >= problem.first_Q[chunk]) & (column_B <= problem.last_Q[chunk])
+        chords_B_C = np.where(is_allowed_B_C, value_B_C, EXCLUDED)
+
+    # An outer column opens on the left (no chord reaches it) and ends at the highest value (chords must rise).
+    reach_B_C = np.full((num_budgets, num_chunk), np.inf)
+    leave_B_C = np.zeros((num_budgets, num_chunk))
+    for column in range(num_budgets - 1):
+        slope_B_C = chords_B_C[column + 1 :] - chords_B_C[column]
+        slope_B_C /= np.maximum(cost_B_C[column + 1 :] - cost_B_C[column], NO_COST)
+        np.maximum(slope_B_C.max(axis=0), 0.0, out=leave_B_C[column])
+        np.minimum(reach_B_C[column + 1 :], slope_B_C, out=reach_B_C[column + 1 :])
+    is_corner_B_C = reach_B_C > leave_B_C
+    if is_bounded:
+        is_corner_B_C &= is_allowed_B_C
+
+    query_V, column_V = np.nonzero(is_corner_B_C.T)
+    cost_V = problem.cost_Q_B[chunk][query_V, column_V]
+    return (query_V + chunk.start, column_V, cost_V, value_B_C[column_V, query_V], reach_B_C[column_V, query_V])
+
+
+def marginal_price(price_N: NDArray[np.float64], cost_N: NDArray[np.int64], units: int) -> float:
+    """The highest price at which the segments that cost at least that much no longer fit in `units`; 0 when all fit.
+
+    A selection in the manner of quickselect, by weight: linear in the number of segments, where a sort is not.
+    """
+    while price_N.size:
+        sample = price_N[:: max(1, price_N.size // 1001)]
+        pivot = np.partition(sample, sample.size // 2)[sample.size // 2]
+        is_dearer = price_N > pivot
+        cost_dearer = int(cost_N[is_dearer].sum())
+        if cost_dearer > units:
+            price_N, cost_N = price_N[is_dearer], cost_N[is_dearer]
+            continue
+        is_cheaper = price_N < pivot
+        cost_cheaper = int(cost_N[is_cheaper].sum())
+        units -= int(cost_N.sum()) - cost_cheaper
+        if units < 0:
+            return float(pivot)
+        price_N, cost_N = price_N[is_cheaper], cost_N[is_cheaper]
+    return 0.0

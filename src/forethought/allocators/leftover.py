@@ -1,0 +1,64 @@
+"""Spends what is left of a total where it is not expected to hurt."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .bounds import Columns
+from .problem import Problem
+
+CHUNK = 65_536
+
+
+def spend_without_loss(problem: Problem, column_Q: Columns, left: int) -> Columns:
+    """Raises budgets whose value stays exactly the same, cheapest raise first, while they fit in `left` units.
+
+    The curves are predictions: where they see no difference, the longer thought is the safer one. It goes in rounds,
+    each raising a query by one step at most, so that no query takes all. The expected value does not change, which is
+    why this cannot break what was promised about it.
+    """
+    column_Q = column_Q.copy()
+    open_N = np.flatnonzero(column_Q < problem.last_Q)
+    while left > 0 and open_N.size:
+        next_N = _next_equal(problem, open_N, column_Q[open_N])
+        open_N, next_N = open_N[next_N >= 0], next_N[next_N >= 0]
+        cost_N = problem.cost_Q_B[open_N, next_N] - problem.cost_Q_B[open_N, column_Q[open_N]]
+        taken = _cheapest_that_fit(problem, open_N, cost_N, left)
+        column_Q[open_N[taken]] = next_N[taken]
+        left -= int(cost_N[taken].sum())
+        # A raise that did not fit now never will: the rest only shrinks.
+        open_N = open_N[taken]
+    return column_Q
+
+
+def _next_equal(problem: Problem, query_N: NDArray[np.int64], column_N: Columns) -> Columns:
+    """The nearest longer column of the same value and no lower chance, -1 where there is none, shape (N,)."""
+    next_N = np.empty(query_N.size, dtype=np.int64)
+    column_B = np.arange(problem.grid.num_budgets)
+    for at in range(0, query_N.size, CHUNK):
+        query_C, column_C = query_N[at : at + CHUNK], column_N[at : at + CHUNK, None]
+        value_C_B, p_C_B = problem.value_Q_B[query_C], problem.curves.p_Q_B[query_C]
+        is_equal_C_B = value_C_B == np.take_along_axis(value_C_B, column_C, axis=1)
+        if problem.weight_Q is not None:  # a query of weight 0 has the same value everywhere
+            is_equal_C_B &= p_C_B >= np.take_along_axis(p_C_B, column_C, axis=1)
+        is_equal_C_B &= (column_B > column_C) & (column_B <= problem.last_Q[query_C, None])
+        next_N[at : at + CHUNK] = np.where(is_equal_C_B.any(axis=1), is_equal_C_B.argmax(axis=1), -1)
+    return next_N
+
+
+def _cheapest_that_fit(
+    problem: Problem, query_N: NDArray[np.int64], cost_N: NDArray[np.int64], left: int
+) -> NDArray[np.int64]:
+    """Positions of the cheapest raises that fit in `left` together; equal costs by tie order."""
+    order = np.argsort(cost_N, kind="stable")
+    num_fit = int(np.searchsorted(np.cumsum(cost_N[order]), left, side="right"))
+    if num_fit == order.size:
+        return order
+    margin = cost_N[order[num_fit]]
+    sure = np.flatnonzero(cost_N < margin)
+    tied = np.flatnonzero(cost_N == margin)
+    num_tied = num_fit - sure.size
+    if num_tied:
+        tied = tied[problem.tie_order(query_N[tied])]
+    return np.concatenate((sure, tied[:num_tied]))

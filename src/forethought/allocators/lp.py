@@ -1,0 +1,32 @@
+"""The most any plan can expect: the value of the linear relaxation, where a query may have a mixture of two budgets."""
+
+from __future__ import annotations
+
+import math
+
+from ..types import Cost, Curves, FloatArray, IntArray
+from .envelope import grant
+from .hull import upper_envelope
+from .problem import pose
+
+
+def lp_bound(
+    curves: Curves,
+    *,
+    total: float,
+    cost: Cost = Cost.GRANTED,
+    min_budget_Q: IntArray | None = None,
+    max_budget_Q: IntArray | None = None,
+    weight_Q: FloatArray | None = None,
+) -> float:
+    """An upper bound on `Plan.expected_accuracy` of every plan within `total`; arguments as in `Allocator.allocate`.
+
+    The relaxation is solved by its envelopes: whole segments by falling price, and of the first that does not fit
+    the share that does (Sinha and Zoltners 1979). Under granted cost the total counts in whole windows.
+    """
+    problem = pose(
+        curves, total=total, cost=cost, min_budget_Q=min_budget_Q, max_budget_Q=max_budget_Q, weight_Q=weight_Q
+    )
+    column_Q, price, _ = grant(problem, upper_envelope(problem))
+    value = math.fsum(problem.value_at(column_Q).tolist()) + price * problem.left_after(column_Q)
+    return problem.accuracy(value)

@@ -1,0 +1,236 @@
+"""What an allocator solves: checked curves, costs in whole units, column ranges; and the plan made from a solution.
+
+Costs are whole numbers of a unit, so that sums of a million of them are exact and do not depend on the order of the
+queries. Under granted cost the unit is one window. Under spent cost it is a power of two, as fine as 64-bit sums
+allow (far under a billionth of a token for batches of ordinary size).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import InvalidInputError, InvalidSettingsError, InvalidTotalError
+from ..types import BudgetGrid, Cost, Curves, FloatArray, IntArray, Plan
+from .bounds import Columns, column_ranges
+
+# A spent total and the spend under it are sums of the same predictions, often added in another order: they are equal
+# when they agree to one part in a trillion.
+RELATIVE_ROUNDING = 1e-12
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Problem:
+    """A multiple-choice knapsack: choose one column for each query, cost within the total, value as large as can be.
+
+    Attributes:
+        curves, cost, total: as the caller gave them.
+        weight_Q: what a right answer is worth, float64, or None when all are worth 1.
+        value_Q_B: weighted chance of a right answer, shape (Q, B).
+        cost_Q_B: cost in units, int64, non-decreasing in B, shape (Q, B); a read-only broadcast under granted cost.
+        unit: tokens in one unit of cost.
+        units: the total, in whole units.
+        first_Q, last_Q: columns each query may have, inclusive.
+    """
+
+    curves: Curves
+    cost: Cost
+    total: float
+    weight_Q: NDArray[np.float64] | None
+    value_Q_B: FloatArray
+    cost_Q_B: NDArray[np.int64]
+    unit: float
+    units: int
+    first_Q: Columns
+    last_Q: Columns
+
+    @property
+    def num_queries(self) -> int:
+        """How many budgets there are to choose."""
+        return len(self.curves.query_ids)
+
+    @property
+    def grid(self) -> BudgetGrid:
+        """The budgets to choose from; column b of the arrays is its b-th."""
+        return self.curves.grid
+
+    @property
+    def is_bounded(self) -> bool:
+        """Whether any query has less than the whole grid to choose from."""
+        return bool(self.first_Q.any() or (self.last_Q < self.grid.num_budgets - 1).any())
+
+    def cost_at(self, column_Q: IntArray) -> NDArray[np.int64]:
+        """Cost of each query at its column, in units, shape (Q,)."""
+        return self.cost_Q_B[np.arange(self.num_queries), column_Q]
+
+    def value_at(self, column_Q: IntArray) -> NDArray[np.float64]:
+        """Weighted chance of success of each query at its column, shape (Q,)."""
+        return self.value_Q_B[np.arange(self.num_queries), column_Q].astype(np.float64)
+
+    def left_after(self, column_Q: IntArray) -> int:
+        """Units of the total not taken by `column_Q`; negative when it costs too much."""
+        return self.units - int(self.cost_at(column_Q).sum())
+
+    def tie_order(self, query_N: IntArray) -> NDArray[np.int64]:
+        """Positions that put the queries `query_N` in the order in which ties are settled: by a hash of their ids.
+
+        The order of the file must not matter, and neither should the alphabet: where two queries gain the same, the
+        hash favours nobody in particular and is the same on every machine.
+        """
+        ids = self.curves.query_ids
+        digests = b"".join(hashlib.blake2b(ids[row].encode(), digest_size=8).digest() for row in query_N.tolist())
+        return np.argsort(np.frombuffer(digests, dtype="<u8"), kind="stable")
+
+    def plan(self, column_Q: IntArray, *, allocator: str, why_left: str, price: float | None = None) -> Plan:
+        """The plan that gives each query the budget in its column, with what it expects on the curves.
+
+        `why_left` ends the note on tokens left over, where no plainer reason holds.
+        """
+        rows = np.arange(self.num_queries)
+        budget_Q = (np.asarray(column_Q, dtype=np.int64) + 1) * self.grid.window
+        spent = None
+        if self.curves.tokens_Q_B is not None:
+            # fsum is exact, so that neither the order of the queries nor the size of the batch shows in the last digit.
+            spent = math.fsum(self.curves.tokens_Q_B[rows, column_Q].tolist())
+            if self.cost is Cost.SPENT and self.total < spent <= self.total * (1 + 2 * RELATIVE_ROUNDING):
+                spent = self.total
+        return Plan(
+            query_ids=self.curves.query_ids,
+            grid=self.grid,
+            budget_Q=budget_Q,
+            allocator=allocator,
+            cost=self.cost,
+            total=self.total,
+            granted=int(budget_Q.sum()),
+            expected_spent=spent,
+            expected_accuracy=self.accuracy(math.fsum(self.value_at(column_Q).tolist())),
+            price=price,
+            notes=self._leftover_note(column_Q, why_left),
+        )
+
+    def accuracy(self, value: float) -> float:
+        """A sum of weighted successes as a weighted mean, in [0, 1]."""
+        weight = float(self.num_queries) if self.weight_Q is None else math.fsum(self.weight_Q.tolist())
+        return min(max(value / weight, 0.0), 1.0)
+
+    def _leftover_note(self, column_Q: IntArray, why_left: str) -> tuple[str, ...]:
+        left = self.total - self.unit * float(int(self.cost_at(column_Q).sum()))
+        if left < 1:
+            return ()
+        if bool((column_Q == self.last_Q).all()):
+            why_left = "every query has its largest budget"
+        elif self.cost is Cost.GRANTED and left < self.grid.window:
+            why_left = f"they are less than one window of {self.grid.window}"
+        return (f"{left:,.0f} of {self.total:,.10g} tokens are left over: {why_left}.",)
+
+
+def pose(
+    curves: Curves,
+    *,
+    total: float,
+    cost: Cost = Cost.GRANTED,
+    min_budget_Q: IntArray | None = None,
+    max_budget_Q: IntArray | None = None,
+    weight_Q: FloatArray | None = None,
+) -> Problem:
+    """Checks everything an allocator is given, and puts it into one form.
+
+    Raises:
+        InvalidInputError: curves, weights or bounds of a wrong shape, NaN, p outside [0, 1], falling token counts,
+            an id used twice; the message names the query.
+        InvalidGridError: bounds that leave a query no budget.
+        InvalidSettingsError: spent cost without a spend curve.
+        InvalidTotalError: a total that is not a number, or cannot pay for the minimums.
+    """
+    cost = Cost(cost)
+    _check_curves(curves)
+    weights_Q = _checked_weights(curves.query_ids, weight_Q)
+    first_Q, last_Q = column_ranges(curves.query_ids, curves.grid, min_budget_Q, max_budget_Q)
+    if math.isnan(total) or math.isinf(total):
+        raise InvalidTotalError(f"the total is {total}; give a number of tokens, such as 48 for each query")
+    cost_Q_B, unit = _costs(curves, cost)
+    rows = np.arange(len(curves.query_ids))
+    least, most = int(cost_Q_B[rows, first_Q].sum()), int(cost_Q_B[rows, last_Q].sum())
+    rounding = RELATIVE_ROUNDING if cost is Cost.SPENT else 0.0
+    units = math.floor(min(total * (1 + rounding) / unit, 2.0**62))  # past every sum of costs; compared as integers
+    if units < least:
+        # Rounded up to a whole token, so that the number in the message is one that works.
+        raise InvalidTotalError(
+            f"a total of {total:,.10g} tokens ({cost} cost) cannot pay for the minimums of {len(rows)} queries, which "
+            f"cost {least * unit:,.10g}. Give at least {math.ceil(least * unit)}, or fewer queries."
+        )
+    value_Q_B = curves.p_Q_B if weights_Q is None else curves.p_Q_B * weights_Q[:, None]
+    return Problem(curves, cost, total, weights_Q, value_Q_B, cost_Q_B, unit, min(units, most), first_Q, last_Q)
+
+
+def _costs(curves: Curves, cost: Cost) -> tuple[NDArray[np.int64], float]:
+    """Costs in whole units, shape (Q, B), and the tokens in a unit."""
+    num_queries, num_budgets = len(curves.query_ids), curves.grid.num_budgets
+    if cost is Cost.GRANTED:
+        windows_B = np.arange(1, num_budgets + 1, dtype=np.int64)
+        return np.broadcast_to(windows_B, (num_queries, num_budgets)), float(curves.grid.window)
+    if curves.tokens_Q_B is None:
+        raise InvalidSettingsError(
+            "a total in spent tokens needs a spend curve, and these curves have none (tokens_Q_B is None). "
+            "Use --cost granted, or a predictor fitted with token counts."
+        )
+    tokens_Q_B = np.asarray(curves.tokens_Q_B, dtype=np.float64)
+    # 2**52: still exact as a float, for slopes. 2**61: a batch's sum stays far inside 64 bits.
+    largest, all_largest = float(tokens_Q_B[:, -1].max()), math.fsum(tokens_Q_B[:, -1].tolist())
+    exponent = min(52 - math.frexp(largest)[1], 61 - math.frexp(all_largest)[1])
+    return np.rint(np.ldexp(tokens_Q_B, exponent)).astype(np.int64), math.ldexp(1.0, -exponent)
+
+
+def _check_curves(curves: Curves) -> None:
+    ids, shape = curves.query_ids, (len(curves.query_ids), curves.grid.num_budgets)
+    if not ids:
+        raise InvalidInputError("there are no queries to plan for; give at least one")
+    if len(set(ids)) != len(ids):
+        seen: set[str] = set()
+        twice = next(query_id for query_id in ids if query_id in seen or seen.add(query_id))  # type: ignore[func-returns-value]
+        raise InvalidInputError(f"the id {twice!r} is used by more than one query; ids must be unique within a batch")
+    for name, array in (("p_Q_B", curves.p_Q_B), ("tokens_Q_B", curves.tokens_Q_B)):
+        if array is not None and array.shape != shape:
+            raise InvalidInputError(
+                f"{name} has shape {array.shape}; {shape[0]} queries on the grid {curves.grid} need {shape}"
+            )
+    # Extremes first: one pass each and no temporaries; NaN fails both comparisons.
+    p_Q_B, tokens_Q_B = curves.p_Q_B, curves.tokens_Q_B
+    if not (p_Q_B.min() >= 0 and p_Q_B.max() <= 1):
+        _refuse(curves, p_Q_B, ~((p_Q_B >= 0) & (p_Q_B <= 1)), "a chance of success must lie in [0, 1]")
+    if tokens_Q_B is None:
+        return
+    if not (tokens_Q_B.min() >= 0 and tokens_Q_B.max() < math.inf):
+        _refuse(curves, tokens_Q_B, ~((tokens_Q_B >= 0) & (tokens_Q_B < math.inf)), "tokens must be 0 or more")
+    falls_Q_B = tokens_Q_B[:, 1:] < tokens_Q_B[:, :-1]
+    if falls_Q_B.any():
+        wrong_Q_B = np.pad(falls_Q_B, ((0, 0), (1, 0)))
+        advice = "expected tokens must not fall as the cap grows; take np.maximum.accumulate(tokens_Q_B, axis=1)"
+        _refuse(curves, tokens_Q_B, wrong_Q_B, advice)
+
+
+def _refuse(curves: Curves, array_Q_B: FloatArray, wrong_Q_B: NDArray[np.bool_], rule: str) -> None:
+    row, column = (int(index) for index in np.argwhere(wrong_Q_B)[0])
+    raise InvalidInputError(
+        f"the curve of query {curves.query_ids[row]!r} is {array_Q_B[row, column]} at budget "
+        f"{curves.grid.budgets_B[column]}: {rule} ({int(wrong_Q_B.any(axis=1).sum())} such queries)"
+    )
+
+
+def _checked_weights(query_ids: tuple[str, ...], weight_Q: FloatArray | None) -> NDArray[np.float64] | None:
+    if weight_Q is None:
+        return None
+    weights_Q: NDArray[np.float64] = np.asarray(weight_Q, dtype=np.float64)
+    if weights_Q.shape != (len(query_ids),):
+        raise InvalidInputError(f"weight_Q has shape {weights_Q.shape}; {len(query_ids)} queries need one entry each")
+    wrong = np.flatnonzero(~((weights_Q >= 0) & (weights_Q < math.inf)))
+    if wrong.size:
+        row = int(wrong[0])
+        raise InvalidInputError(f"the weight of query {query_ids[row]!r} is {weights_Q[row]}; it must be 0 or more")
+    if not weights_Q.any():
+        raise InvalidInputError("every weight is 0, so no answer is worth anything; give at least one query a weight")
+    return weights_Q

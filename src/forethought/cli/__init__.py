@@ -1,0 +1,114 @@
+"""The command line: thin verbs over `forethought.pipeline`. Data on stdout, talk on stderr.
+
+Exit codes: 0 done, 1 user error, 2 usage, 3 finished with failed items, 130 interrupted and resumable.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import sys
+from typing import Any
+
+import click
+
+from ..errors import ForethoughtError
+from .config import read_config
+
+COMMANDS = ("profile", "train", "plan", "run", "evaluate", "show", "ls", "demo")
+
+
+class Verbs(click.Group):
+    """A group whose verbs are loaded when used: `forethought --help` imports no library that computes."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The verbs in the order in which one uses them."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The verb `cmd_name`, loaded."""
+        if cmd_name not in COMMANDS:
+            return None
+        command = importlib.import_module(f".{cmd_name}", __package__).command
+        assert isinstance(command, click.Command)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Adds the nearest verb to click's message about an unknown one."""
+        import difflib
+
+        if args and not args[0].startswith("-") and args[0] not in COMMANDS:
+            close = difflib.get_close_matches(args[0], COMMANDS, n=1)
+            suggestion = f" Did you mean {close[0]!r}?" if close else ""
+            ctx.fail(f"no such command {args[0]!r}.{suggestion} Commands: {', '.join(COMMANDS)}.")
+        return super().resolve_command(ctx, args)
+
+
+@click.group(
+    cls=Verbs,
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "auto_envvar_prefix": "FORETHOUGHT",
+        "max_content_width": 110,
+    },
+)
+@click.option("--config", type=click.Path(dir_okay=False), help="TOML file with a table a command, such as [profile].")
+@click.option("--debug", is_flag=True, help="Show tracebacks.")
+@click.version_option(package_name="forethought", message="%(prog)s %(version)s")
+@click.pass_context
+def verbs(ctx: click.Context, config: str | None, debug: bool) -> None:
+    """Predicts how much reasoning each query needs, and spends a fixed token budget where it buys the most accuracy."""
+    _talk_on_stderr()
+    ctx.default_map = read_config(config, {name: verbs.get_command(ctx, name) for name in COMMANDS}) if config else None
+
+
+def _talk_on_stderr() -> None:
+    """What the library logs (a model being fetched, an engine's choice) is for the user to see."""
+    logger = logging.getLogger("forethought")
+    if not any(isinstance(handler, _Talk) for handler in logger.handlers):
+        logger.addHandler(_Talk())
+    logger.setLevel(logging.INFO)
+
+
+class _Talk(logging.Handler):
+    """Prints on what is standard error at the time."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Prints one message."""
+        click.echo(record.getMessage(), err=True)
+
+
+def main(args: list[str] | None = None) -> None:
+    """Entry point of the `forethought` command; exits with the codes above."""
+    sys.exit(_exit_code(sys.argv[1:] if args is None else args))
+
+
+def _exit_code(args: list[str]) -> int:
+    debug = "--debug" in args
+    try:
+        result: Any = verbs.main(args, prog_name="forethought", standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except click.exceptions.Abort:
+        return _interrupted()
+    except KeyboardInterrupt:
+        return _interrupted()
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except click.exceptions.Exit as error:
+        return error.exit_code
+    except ForethoughtError as error:
+        if debug:
+            raise
+        click.echo(f"error: {error}", err=True)
+        return 1
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 1
+
+
+def _interrupted() -> int:
+    click.echo("stopped; what was reported is safe, and the same command goes on from here", err=True)
+    return 130

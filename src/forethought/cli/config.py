@@ -1,0 +1,51 @@
+"""The settings file: one TOML table a command, keys named like the flags."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..errors import InvalidSettingsError
+
+
+def read_config(path: str, commands: Mapping[str, click.Command | None]) -> dict[str, dict[str, Any]]:
+    """Reads the file into click's default map; every unknown table and key is reported at once."""
+    try:
+        content = tomllib.loads(Path(path).read_text("utf-8"))
+    except OSError as error:
+        raise InvalidSettingsError(f"--config {path}: {error.strerror or error}") from error
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InvalidSettingsError(f"--config {path} is not TOML: {error}") from error
+    problems: list[str] = []
+    defaults: dict[str, dict[str, Any]] = {}
+    for table, values in content.items():
+        command = commands.get(table)
+        if command is None or not isinstance(values, dict):
+            problems.append(f"unknown table [{table}]{_hint(table, list(commands))}")
+            continue
+        names = {_key(parameter): parameter.name for parameter in command.params if parameter.name}
+        for key, value in values.items():
+            name = names.get(key.replace("_", "-"))
+            if name is None:
+                problems.append(f"unknown key {key!r} in [{table}]{_hint(key, list(names))}")
+            else:
+                defaults.setdefault(table, {})[name] = value
+    if problems:
+        raise InvalidSettingsError(f"--config {path}: {'; '.join(problems)}")
+    return defaults
+
+
+def _key(parameter: click.Parameter) -> str:
+    """The flag's long name without its dashes; an argument's own name."""
+    longest = max(parameter.opts, key=len)
+    return longest.lstrip("-").lower()
+
+
+def _hint(name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""

@@ -1,0 +1,42 @@
+"""`forethought evaluate`: what prediction and allocation buy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from .options import emit, json_flag, seed_option, talk
+
+
+@click.command("evaluate", short_help="Measure what prediction buys, with intervals.")
+@click.argument("run")
+@click.option("--on", default="", metavar="PROFILE", help="Held-out profile: run directory or Parquet file.")
+@click.option("--out", default="", metavar="FOLDER", help="Where the report goes.  [default: RUN/evaluation]")
+@click.option("--allocator", default="envelope", show_default=True, help="Whose plans are judged.")
+@click.option("--predictor", default="ridge", show_default=True, help="For cross-fitting a profile run.")
+@click.option("--resamples", "num_resamples", type=int, default=2000, show_default=True, help="Bootstrap resamples.")
+@click.option("--plots/--no-plots", default=True, show_default=True, help="Draw pictures (needs matplotlib).")
+@seed_option
+@json_flag
+def command(as_json: bool, **values: Any) -> int:
+    """Compare uniform, blind, forethought, greedy and the oracle at equal tokens, under both costs.
+
+    RUN is a trained run or a predictor, judged on --on; a shipped name, judged on its shipped held-out profile; a
+    profile run alone, cross-fitted; or a finished `run --compare`.
+    """
+    from .. import pipeline, report
+    from ..folders import report_folder
+    from ..settings import EvaluateSettings
+
+    settings = EvaluateSettings(**values)
+    result = pipeline.evaluate(settings)
+    files = report.write_report(report_folder(settings), result, plots=settings.plots)
+    emit(
+        as_json,
+        {**report.evaluation_json(result), "files": [str(file) for file in files.values()]},
+        report.evaluation_text(result),
+    )
+    for file in files.values():
+        talk(f"wrote {file}")
+    return 0

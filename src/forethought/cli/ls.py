@@ -1,0 +1,19 @@
+"""`forethought ls`: the runs in a folder."""
+
+from __future__ import annotations
+
+import click
+
+from .options import emit, json_flag
+
+
+@click.command("ls", short_help="List the runs in a folder.")
+@click.argument("folder", default="runs")
+@json_flag
+def command(as_json: bool, folder: str) -> int:
+    """List the runs in FOLDER (default: runs): what each is, how far it got, whether it was trained."""
+    from ..tables import list_runs, runs_text
+
+    rows = list_runs(folder)
+    emit(as_json, rows, runs_text(rows, folder))
+    return 0

@@ -1,0 +1,109 @@
+"""Flags that several verbs share, and how a verb prints its result."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from ..errors import InvalidSettingsError
+
+if TYPE_CHECKING:
+    from ..settings import EngineSettings
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+json_flag = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
+limit_option = click.option("--limit", type=int, metavar="N", help="Only the first N questions.")
+dry_run_flag = click.option("--dry-run", is_flag=True, help="Say what would be done and what it may cost; do nothing.")
+seed_option = click.option("--seed", type=int, default=0, show_default=True, help="Seed of everything random.")
+quiet_flag = click.option("--quiet", is_flag=True, help="No progress bar.")
+retry_flag = click.option("--retry-failed", is_flag=True, help="Try questions again that failed before.")
+grader_option = click.option("--grader", default="number", show_default=True, help="number, exact, choice or math.")
+
+
+def engine_options(*, with_sampling: bool) -> Callable[[F], F]:
+    """--engine and its companions; sampling flags only where no predictor fixes them."""
+
+    def decorate(function: F) -> F:
+        flags = [
+            click.option("--engine", default="auto", show_default=True, help="auto, transformers, vllm, fake."),
+            click.option(
+                "--context-tokens", type=int, default=2048, show_default=True, help="Prompt + thought + answer."
+            ),
+            click.option(
+                "--engine-option", "engine_option", multiple=True, metavar="KEY=VALUE", help="Passed to the engine."
+            ),
+        ]
+        if with_sampling:
+            flags += [
+                click.option("--template", default="worked-5", show_default=True, help="Shipped name or a .json file."),
+                click.option("--temperature", type=float, default=0.6, show_default=True, help="Of the thought."),
+                click.option("--top-p", type=float, default=1.0, show_default=True, help="Nucleus of the thought."),
+            ]
+        for flag in reversed(flags):
+            function = flag(function)
+        return function
+
+    return decorate
+
+
+def engine_settings(values: dict[str, Any]) -> EngineSettings:
+    """Takes the flags of `engine_options` out of `values`."""
+    from ..settings import EngineSettings
+
+    keys: tuple[str, ...] = ("engine", "context_tokens")
+    if "temperature" in values:  # a command that samples as it is told, not as a predictor's card says
+        keys += ("template", "temperature", "top_p")
+    taken = {key: values.pop(key) for key in keys}
+    return EngineSettings(**taken, options=_parse_options(values.pop("engine_option", ())))
+
+
+def _parse_options(pairs: tuple[str, ...]) -> dict[str, Any]:
+    options: dict[str, Any] = {}
+    for pair in pairs:
+        key, separator, value = pair.partition("=")
+        if not separator:
+            raise InvalidSettingsError(f"--engine-option takes KEY=VALUE, not {pair!r}")
+        try:
+            options[key.replace("-", "_")] = json.loads(value)
+        except ValueError:
+            options[key.replace("-", "_")] = value
+    return options
+
+
+def plan_options(function: F) -> F:
+    """What to divide and how: shared by plan and run."""
+    flags = [
+        click.option("--mean-tokens", type=float, metavar="N", help="The total, as tokens a question."),
+        click.option("--total-tokens", type=float, metavar="N", help="The total in tokens."),
+        click.option(
+            "--allocator", default="envelope", show_default=True, help="envelope, exact, greedy, blind, uniform."
+        ),
+        click.option(
+            "--cost",
+            type=click.Choice(["granted", "spent"]),
+            default="granted",
+            show_default=True,
+            help="Count the total as the sum of caps, or as tokens expected to be generated.",
+        ),
+        click.option("--model", default="", help="Where the predictor's model is.  [default: the name on its card]"),
+        click.option("--template", default="", help="Its prompt template's file.  [default: the name on its card]"),
+        click.option("--min-tokens", type=int, metavar="N", help="Least cap of any question."),
+        click.option("--max-tokens", type=int, metavar="N", help="Largest cap of any question."),
+    ]
+    for flag in reversed(flags):
+        function = flag(function)
+    return function
+
+
+def emit(as_json: bool, value: Any, text: str) -> None:
+    """Prints the result of a verb on stdout: `value` as JSON, or `text`."""
+    click.echo(json.dumps(value, ensure_ascii=False, allow_nan=False) if as_json else text)
+
+
+def talk(message: str) -> None:
+    """Says something beside the result, on stderr."""
+    click.echo(message, err=True)

@@ -1,0 +1,48 @@
+"""`forethought plan`: divide a total over questions."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .options import dry_run_flag, emit, engine_options, engine_settings, json_flag, limit_option, plan_options, talk
+
+
+@click.command("plan", short_help="Divide a token total over questions.")
+@click.argument("run")
+@click.argument("questions")
+@plan_options
+@click.option("--out", default="", metavar="FILE", help="Write one line a question (JSONL) here.")
+@engine_options(with_sampling=False)
+@limit_option
+@dry_run_flag
+@json_flag
+def command(as_json: bool, out: str, dry_run: bool, **values: Any) -> int:
+    """Predict every question's curves and give each its budget.
+
+    RUN holds the predictor: a trained run, a predictor folder, or a shipped name (qwen2.5-coder-1.5b). QUESTIONS is a
+    file, "-", a dataset name, or a profile run whose hidden states are recorded (no model is loaded then).
+    """
+    from .. import pipeline
+    from ..estimates import plan_estimate
+    from ..settings import PlanSettings
+    from ..tables import plan_header, plan_rows, plan_text
+    from ..types import Cost
+
+    settings = PlanSettings(engine=engine_settings(values), cost=Cost(values.pop("cost")), **values)
+    if dry_run:
+        estimate = plan_estimate(settings)
+        emit(as_json, estimate.to_json(), estimate.to_text())
+        return 0
+    planned = pipeline.plan(settings)
+    rows = plan_rows(planned)
+    if out:
+        Path(out).write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
+        talk(f"{len(rows)} budgets written to {out}")
+    for note in planned.plan.notes:
+        talk(f"note: {note}")
+    emit(as_json, {**plan_header(planned), "budgets": rows}, plan_text(planned))
+    return 0

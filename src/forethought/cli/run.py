@@ -1,0 +1,82 @@
+"""`forethought run`: plan, reason under the caps, answer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from .options import (
+    dry_run_flag,
+    emit,
+    engine_options,
+    engine_settings,
+    grader_option,
+    json_flag,
+    limit_option,
+    plan_options,
+    quiet_flag,
+    retry_flag,
+    seed_option,
+    talk,
+)
+
+
+@click.command("run", short_help="Plan, reason under the caps, answer.")
+@click.argument("run")
+@click.argument("questions")
+@plan_options
+@click.option("--out", default="", metavar="RUN", help="Run directory.  [default: runs/run-QUESTIONS-TOKENS-COST]")
+@click.option(
+    "--compare", multiple=True, metavar="NAME", help="Judge this allocator on the same traces too (repeatable)."
+)
+@grader_option
+@engine_options(with_sampling=False)
+@seed_option
+@limit_option
+@retry_flag
+@dry_run_flag
+@quiet_flag
+@json_flag
+def command(as_json: bool, quiet: bool, dry_run: bool, **values: Any) -> int:
+    """Answer every question within the total, as JSONL in RUN/answers.jsonl.
+
+    The first RUN holds the predictor (see `forethought plan`). Reference answers are not needed; where there are some,
+    answers are graded. The same command goes on where it stopped.
+    """
+    from .. import pipeline
+    from ..engines.opening import choose
+    from ..estimates import run_estimate
+    from ..settings import PlanSettings, RunSettings
+    from ..store import read_json
+    from ..tables import run_text
+    from ..types import Cost
+    from .progress import progress_bar
+
+    plan_keys = (
+        "run",
+        "questions",
+        "mean_tokens",
+        "total_tokens",
+        "allocator",
+        "min_tokens",
+        "max_tokens",
+        "limit",
+        "model",
+        "template",
+    )
+    plan_values = {key: values.pop(key) for key in plan_keys}
+    plan = PlanSettings(engine=engine_settings(values), cost=Cost(values.pop("cost")), **plan_values)
+    settings = RunSettings(plan=plan, **values)
+    estimate = run_estimate(settings)
+    name, reason = choose(estimate.model, plan.engine.engine)
+    talk(f"engine {name} ({reason}); run directory {estimate.folder}")
+    if dry_run:
+        emit(as_json, estimate.to_json(), estimate.to_text())
+        return 0
+    title = "answering"
+    with progress_bar(title, num_total=estimate.num_left, tokens_total=int(estimate.total), quiet=quiet) as report:
+        run = pipeline.run(settings, report=report)
+    result = {**read_json(run.path / "summary.json"), "run": str(run.path), "answers": str(run.path / "answers.jsonl")}
+    emit(as_json, result, run_text(result))
+    return 3 if result["failed"] else 0

@@ -1,0 +1,256 @@
+"""The requests of one `generate` call as one continuous batch: a row that ends hands its slot on."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from ..errors import InvalidInputError
+from ..types import Generation, Query, Request, Sampling
+from .attention import Slots, Span
+from .decoding import Decoder, common_length
+from .drawing import draw, noise
+from .flight import Flight
+from .forcing import Forcing
+from .refusing import failed, refusal
+
+
+@dataclass(slots=True, eq=False)
+class _Flight(Flight):
+    """A request in this batch.
+
+    Attributes:
+        shared: tokens of its prompt that lie in the shared prefix; the rest are its own.
+        pending: cuts not begun, ascending.
+        has_failed: it has been given back with an error; what is left of its rows is to be freed.
+    """
+
+    shared: int = 0
+    pending: list[int] = field(default_factory=list)
+    has_failed: bool = False
+
+    @property
+    def own_prompt_ids(self) -> list[int]:
+        return self.prompt_ids[self.shared :]
+
+
+@dataclass(slots=True, eq=False)
+class _Row:
+    """One row of the batch: a trace (`cut` is None) or the answer at a cut. Row i lives in slot i.
+
+    Attributes:
+        ids: own tokens, fed or not: prompt, thought, suffix, decoded.
+        num_cached: how many of them have keys and values in the row's slot.
+        start: where what this row decodes begins.
+    """
+
+    flight: _Flight
+    cut: int | None
+    ids: list[int]
+    num_cached: int
+    start: int
+
+    @property
+    def decoded(self) -> list[int]:
+        return self.ids[self.start :]
+
+
+class Batch:
+    """Decodes requests together, each row one token a step.
+
+    Args:
+        decoder: runs the model.
+        forcing: prompts, ends of thought and answer suffixes.
+        requests: what to run.
+        sampling: how traces are drawn.
+        stop_ids: tokens that end the model's turn.
+        num_sequences: most rows at once.
+        context_tokens: longest prompt + thought + answer.
+    """
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        forcing: Forcing,
+        requests: Sequence[Request],
+        *,
+        sampling: Sampling,
+        stop_ids: Collection[int],
+        num_sequences: int,
+        context_tokens: int,
+    ) -> None:
+        self.decoder, self.forcing, self.sampling = decoder, forcing, sampling
+        self.stop_ids, self.num_sequences, self.context_tokens = stop_ids, num_sequences, context_tokens
+        # The longest first, so that the batch stays full to the end; samples of one query stay together.
+        self.waiting = deque(sorted(requests, key=lambda request: -request.budget))
+        self.num_rows = sum(1 + len(request.probe_budgets) for request in requests)  # most that can ever run at once
+        self.rows: list[_Row] = []
+        self.slots: Slots | None = None
+        self.last_prompt: tuple[Query, list[int]] | None = None
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether there is anything left to do."""
+        return bool(self.rows or self.waiting)
+
+    def step(self) -> list[Generation]:
+        """Fills free slots, gives every row one more token, and returns what has finished."""
+        self._fork()
+        finished = self._admit()
+        if self.rows:
+            assert self.slots is not None
+            spans = [
+                Span(slot, row.flight.shared, row.num_cached, row.ids[row.num_cached :])
+                for slot, row in enumerate(self.rows)
+            ]
+            tokens, is_finite = self._choose(self.decoder.run(self.slots, spans))
+            for slot in reversed(range(len(self.rows))):  # backwards, so that a row moved into a gap is done already
+                finished += self._advance(slot, tokens[slot], is_finite[slot])
+        return finished
+
+    def _fork(self) -> None:
+        """Spreads the cuts of finished traces over free slots, each with its own copy of the trace's keys."""
+        for slot, row in enumerate(tuple(self.rows)):
+            while row.flight.pending and len(self.rows) < self.num_sequences:
+                assert self.slots is not None
+                fork = self._answer_row(row)
+                self.slots.copy(slot, len(self.rows), fork.num_cached)
+                self.rows.append(fork)
+
+    def _admit(self) -> list[Generation]:
+        """Starts traces in the free slots; returns the requests that cannot run."""
+        refused: list[Generation] = []
+        fresh: list[_Flight] = []
+        while self.waiting and len(self.rows) + len(fresh) < self.num_sequences:
+            request = self.waiting.popleft()
+            try:
+                flight = _Flight(request, self._prompt_ids(request.query))
+            except InvalidInputError as error:
+                refused.append(failed(request, str(error)))
+                continue
+            reason = refusal(
+                request,
+                prompt_tokens=len(flight.prompt_ids),
+                suffix_tokens=len(self.forcing.suffix_ids),
+                answer_tokens=self.forcing.template.max_answer_tokens,
+                context_tokens=self.context_tokens,
+            )
+            if reason is None:
+                fresh.append(flight)
+            else:
+                refused.append(flight.failed(reason))
+        kvs = self.decoder.read([flight.prompt_ids for flight in fresh])
+        for flight, kv in zip(fresh, kvs, strict=True):
+            flight.shared = self.decoder.num_shared(flight.prompt_ids)
+            ids = flight.own_prompt_ids
+            # The last prompt token is fed again: what comes after it is then an ordinary decoding step.
+            row = _Row(flight, None, ids, num_cached=len(ids) - 1, start=len(ids))
+            self._slots_for(row).load(len(self.rows), kv)
+            self.rows.append(self._end_trace(row, 0, natural=False) if flight.request.budget == 0 else row)
+        return refused
+
+    def _slots_for(self, row: _Row) -> Slots:
+        """The slots, with room for all that `row` and its answers can become."""
+        suffix = len(self.forcing.suffix_ids) + self.forcing.template.max_answer_tokens
+        capacity = row.start + row.flight.request.budget + suffix
+        if self.slots is None:
+            self.slots = self.decoder.new_slots(min(self.num_sequences, self.num_rows), capacity)
+        self.slots.reserve(capacity)
+        return self.slots
+
+    def _prompt_ids(self, query: Query) -> list[int]:
+        if self.last_prompt is None or self.last_prompt[0] is not query:
+            self.last_prompt = (query, self.forcing.prompt_ids(query))
+        return self.last_prompt[1]
+
+    def _choose(self, logits_R_V: torch.Tensor) -> tuple[list[int], list[bool]]:
+        """The next token of every row (drawn for traces, the likeliest for answers), and whether it can be trusted."""
+        highest_R, token_R = logits_R_V.max(dim=-1)
+        is_finite_R = torch.isfinite(highest_R)  # a NaN anywhere in the row is its maximum
+        drawn = [
+            slot
+            for slot, (row, is_finite) in enumerate(zip(self.rows, is_finite_R.tolist(), strict=True))
+            if row.cut is None and is_finite and self.sampling.temperature > 0
+        ]
+        if drawn:
+            uniform = [noise(row.flight.request, len(row.ids) - row.start) for row in map(self.rows.__getitem__, drawn)]
+            token_R[drawn] = draw(
+                logits_R_V if len(drawn) == len(self.rows) else logits_R_V[drawn],
+                temperature=self.sampling.temperature,
+                top_p=self.sampling.top_p,
+                uniform_R=torch.tensor(uniform, device=logits_R_V.device),
+            )
+        return token_R.tolist(), is_finite_R.tolist()
+
+    def _advance(self, slot: int, token: int, is_finite: bool) -> list[Generation]:
+        """Gives the row in `slot` its next token, and on its end takes it to the next cut or frees the slot."""
+        row = self.rows[slot]
+        flight = row.flight
+        if flight.has_failed:  # another row of the same request failed, in this step or the last
+            self._free(slot)
+            return []
+        if not is_finite:
+            flight.has_failed = True
+            flight.pending.clear()
+            self._free(slot)
+            return [flight.failed("the model gave scores that are not finite numbers; try dtype float32")]
+        row.num_cached = len(row.ids)
+        row.ids.append(token)
+        if row.cut is None:
+            end = self._trace_end(row)
+            if end is not None:
+                self.rows[slot] = self._end_trace(row, *end)
+            return []
+        if not self._is_answered(row):
+            return []
+        flight.answers[row.cut] = (self.forcing.clean_answer(self.forcing.decode(row.decoded)), len(row.decoded))
+        if flight.pending:
+            self.rows[slot] = self._answer_row(row)
+        else:
+            self._free(slot)
+        return [flight.finished(self.forcing)] if flight.is_answered else []
+
+    def _trace_end(self, row: _Row) -> tuple[int, bool] | None:
+        """`(tokens of thought, by itself)` when the thought of `row` has ended; None when it goes on."""
+        decoded = row.decoded
+        if decoded[-1] in self.stop_ids:
+            return len(decoded) - 1, True
+        length = self.forcing.reasoning_length(decoded) if self.forcing.has_ended(decoded) else None
+        if length is not None:
+            return length, True
+        return (len(decoded), False) if len(decoded) == row.flight.request.budget else None
+
+    def _end_trace(self, row: _Row, length: int, natural: bool) -> _Row:
+        """Fixes the thought of `row` and its cuts; the row that answers at the last cut, in the same slot."""
+        row.flight.end_thought(row.decoded[:length], natural=natural)
+        row.flight.pending = list(row.flight.cuts)
+        return self._answer_row(row)
+
+    def _answer_row(self, row: _Row) -> _Row:
+        """The row for the largest cut that is still pending; keeps what `row` has cached as far as the tokens agree."""
+        flight = row.flight
+        cut = flight.pending.pop()
+        ids = flight.own_prompt_ids + self.forcing.closed(flight.thought_ids[:cut])
+        num_cached = min(row.num_cached, common_length(ids, row.ids), len(ids) - 1)
+        return _Row(flight, cut, ids, num_cached, start=len(ids))
+
+    def _is_answered(self, row: _Row) -> bool:
+        template = self.forcing.template
+        return (
+            len(row.decoded) >= template.max_answer_tokens
+            or row.decoded[-1] in self.stop_ids
+            or template.answer_stop in self.forcing.decode(row.decoded)
+        )
+
+    def _free(self, slot: int) -> None:
+        """Ends the row in `slot`; the last row moves there, so that the rows stay dense."""
+        assert self.slots is not None
+        if self.rows[slot].flight.has_failed:
+            self.slots.clear(slot)
+        last = self.rows.pop()
+        if slot < len(self.rows):
+            self.slots.copy(len(self.rows), slot, last.num_cached)
+            self.rows[slot] = last

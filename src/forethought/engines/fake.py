@@ -1,0 +1,301 @@
+"""A model that needs no model: fake traces of fake words whose true success and spend curves are known exactly."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import math
+import random
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..prompts import PromptTemplate
+from ..types import (
+    BudgetGrid,
+    Curves,
+    EngineInfo,
+    FloatArray,
+    Generation,
+    Probe,
+    Query,
+    Request,
+    Sampling,
+    StopReason,
+)
+from .refusing import check_layers, failed, refusal
+
+# Requests that are under way together: results come back shortest first within such a group, as from a real batch.
+GROUP_SIZE = 64
+VOCABULARY = (
+    "so then we add take twice half each left total minus over thus now three seven of the is which gives check"
+)
+WORDS = VOCABULARY.split()
+# Shape of the natural lengths: n = median * odds(u) ** SPREAD is log-logistic, whose distribution function is closed.
+LENGTH_SPREAD = 0.25
+_STREAM_WORDS = 1 << 14
+
+
+@dataclass(frozen=True, slots=True)
+class _Latent:
+    """What is true of one query and hidden from predictors, except through its hidden states.
+
+    Attributes:
+        z: four standard normal numbers, from which all else here follows.
+        guess: chance of a right answer without any thought.
+        decay: tokens over which half a thought spoils the guess.
+        jump: tokens at which the solution is found, in the middle of the rise.
+        plateau: chance of a right answer after a long thought.
+        median_length: median of the natural length, tokens.
+        answer_tokens: tokens of its answers, right or wrong, stop included.
+        prompt_tokens: tokens of its prompt.
+    """
+
+    z: tuple[float, ...]
+    guess: float
+    decay: float
+    jump: float
+    plateau: float
+    median_length: float
+    answer_tokens: int
+    prompt_tokens: int
+
+    def success(self, tokens: int) -> float:
+        """Chance of a right answer when the thought is cut after `tokens`: a guess that fades, then a jump."""
+        risen = _logistic((tokens - self.jump) / (0.08 * self.jump + 2.0))
+        return self.guess * math.exp(-tokens / self.decay) * (1.0 - risen) + self.plateau * risen
+
+    def natural_length(self, u: float) -> int:
+        """The `u`-quantile of the natural length, in tokens, at least 1."""
+        odds = u / (1.0 - u)
+        return max(1, math.ceil(self.median_length * math.pow(odds, LENGTH_SPREAD)))
+
+    def length_within(self, tokens: int) -> float:
+        """Chance that the natural length is at most `tokens`: the inverse of `natural_length`."""
+        return 0.0 if tokens < 1 else 1.0 / (1.0 + (tokens / self.median_length) ** (-1.0 / LENGTH_SPREAD))
+
+
+class FakeEngine:
+    """A deterministic, public stand-in for a model, with results of exactly a real one's shape.
+
+    Each query has a latent difficulty, drawn from a hash of its id, its text and the engine's seed. Its success curve
+    dips, jumps later and ends on a plateau; natural lengths are random, one a trace. Within a trace one uniform number
+    u decides every cut: cut after n tokens, the answer is right when u < success(n). So cuts of one trace agree as far
+    as they can, two cuts with the same chance always agree, and each cut alone is right with exactly its chance.
+    Answers to a query without a reference are judged against one made up from its text.
+
+    Args:
+        model: name to report.
+        template: the text around a query; its words are the prompt's tokens.
+        sampling: kept for the record; traces are always drawn at random.
+        num_layers: decoder layers to pretend.
+        hidden_size: width of the hidden states.
+        seed: which fake model this is; another seed has other difficulties.
+        grid: scale of the curves: jumps lie within its maximum.
+        failure_rate: share of traces that come back as an error.
+        context_tokens: longest prompt + thought + answer.
+        tokens_per_second: pretend this speed by sleeping; None for none.
+    """
+
+    def __init__(
+        self,
+        model: str = "fake",
+        *,
+        template: PromptTemplate,
+        sampling: Sampling = Sampling(),
+        num_layers: int = 4,
+        hidden_size: int = 32,
+        seed: int = 0,
+        grid: BudgetGrid = BudgetGrid(),
+        failure_rate: float = 0.0,
+        context_tokens: int = 8192,
+        tokens_per_second: float | None = None,
+    ) -> None:
+        self.template = template
+        self.sampling = sampling
+        self.seed = seed
+        self.grid = grid
+        self.failure_rate = failure_rate
+        self.tokens_per_second = tokens_per_second
+        self._context_tokens = context_tokens
+        self._suffix_tokens = max(1, len(template.answer_suffix.split()))
+        self._latents: dict[tuple[str, str], _Latent] = {}
+        stream = random.Random(seed).choices(WORDS, k=_STREAM_WORDS)
+        self._stream = " ".join(stream) + " "
+        self._word_start = [0]  # offset in the stream's text of each word
+        for word in stream:
+            self._word_start.append(self._word_start[-1] + len(word) + 1)
+        self.info = EngineInfo(
+            engine="fake",
+            model=model,
+            model_hash=hashlib.sha256(f"{model} {seed} {grid}".encode()).hexdigest(),
+            template=template.name,
+            template_hash=template.hash,
+            num_layers=num_layers,
+            hidden_size=hidden_size,
+            context_tokens=context_tokens,
+            dtype="float32",
+            device="cpu",
+            simulated=True,
+        )
+
+    async def generate(self, requests: Sequence[Request]) -> AsyncIterator[Generation]:
+        """See `Engine.generate`; shortest first within each group of `GROUP_SIZE` requests."""
+        for start in range(0, len(requests), GROUP_SIZE):
+            group = [self._run(request) for request in requests[start : start + GROUP_SIZE]]
+            for generation in sorted(group, key=lambda done: done.reasoning_tokens):
+                if self.tokens_per_second is not None:
+                    tokens = generation.reasoning_tokens + generation.suffix_tokens + generation.answer_tokens
+                    await asyncio.sleep(tokens / self.tokens_per_second)
+                yield generation
+            await asyncio.sleep(0)
+
+    def _run(self, request: Request) -> Generation:
+        query, latent = request.query, self._latent(request.query)
+        reason = refusal(
+            request,
+            prompt_tokens=latent.prompt_tokens,
+            suffix_tokens=self._suffix_tokens,
+            answer_tokens=self.template.max_answer_tokens,
+            context_tokens=self._context_tokens,
+        )
+        if reason is not None:
+            return failed(request, reason, prompt_tokens=latent.prompt_tokens)
+        digest = _digest("trace", self.seed, query.id, query.text, request.sample, request.seed)
+        u_right, u_length, u_failure, u_text = (_uniform(digest[i : i + 8]) for i in range(0, 32, 8))
+        if u_failure < self.failure_rate:
+            reason = f"the fake engine failed on purpose (rate {self.failure_rate})"
+            return failed(request, reason, prompt_tokens=latent.prompt_tokens)
+        natural_length = latent.natural_length(u_length)
+        length = min(natural_length, request.budget)
+        right = self.right_answer(query)
+        wrong = _wrong_answer(right, round(u_text * 1e6))
+
+        def answer(tokens: int) -> str:
+            return right if u_right < latent.success(tokens) else wrong
+
+        return Generation(
+            query_id=query.id,
+            sample=request.sample,
+            budget=request.budget,
+            reasoning=self._text(u_text, length),
+            reasoning_tokens=length,
+            answer=answer(length),
+            answer_tokens=latent.answer_tokens,
+            suffix_tokens=self._suffix_tokens,
+            prompt_tokens=latent.prompt_tokens,
+            stop_reason=StopReason.NATURAL if natural_length < request.budget else StopReason.BUDGET,
+            probes=tuple(
+                Probe(cut, answer(cut), latent.answer_tokens)
+                for cut in sorted(set(request.probe_budgets))
+                if cut < length
+            ),
+        )
+
+    def _text(self, u: float, num_words: int) -> str:
+        """`num_words` words, one a token, from a place in the stream that `u` names: cuts of a trace are prefixes."""
+        start = int(u * (_STREAM_WORDS // 2))
+        parts = []
+        while num_words > 0:  # a thought longer than what is left of the stream goes on from its beginning
+            end = min(start + num_words, _STREAM_WORDS)
+            parts.append(self._stream[self._word_start[start] : self._word_start[end]])
+            num_words -= end - start
+            start = 0
+        return "".join(parts).rstrip()
+
+    def right_answer(self, query: Query) -> str:
+        """The answer this engine gives to `query` when it is right."""
+        return query.reference if query.reference is not None else str(_digest("right", query.text)[0])
+
+    def true_curves(self, queries: Sequence[Query], grid: BudgetGrid | None = None) -> Curves:
+        """The exact success and spend curves that traces are drawn from.
+
+        With N the natural length, p(b) = sum over n of P(N = n) success(min(n, b)), and the tokens at cap b are
+        E[min(N, b)] = sum over k < b of P(N > k), plus suffix and answer.
+
+        Args:
+            queries: Q of them.
+            grid: the budgets; the engine's own grid by default.
+        """
+        grid = grid or self.grid
+        p_Q_B = np.empty((len(queries), grid.num_budgets))
+        tokens_Q_B = np.empty_like(p_Q_B)
+        for row, query in enumerate(queries):
+            latent = self._latent(query)
+            within_N = np.array([latent.length_within(n) for n in range(grid.maximum + 1)])
+            success_N = np.array([latent.success(n) for n in range(grid.maximum + 1)])
+            ended_N = np.concatenate(([0.0], np.cumsum(np.diff(within_N) * success_N[1:])))  # right, ended by n tokens
+            right_N = ended_N + (1.0 - within_N) * success_N
+            reasoning_N = np.concatenate(([0.0], np.cumsum(1.0 - within_N[:-1])))
+            p_Q_B[row] = right_N[grid.budgets_B]
+            tokens_Q_B[row] = reasoning_N[grid.budgets_B] + self._suffix_tokens + latent.answer_tokens
+        return Curves(query_ids=tuple(query.id for query in queries), grid=grid, p_Q_B=p_Q_B, tokens_Q_B=tokens_Q_B)
+
+    def hidden_states(self, queries: Sequence[Query], layers: Sequence[int]) -> FloatArray:
+        """See `HiddenStateEngine.hidden_states`: a fixed random map of the latents plus noise, clearest half way up."""
+        num_layers, hidden_size = check_layers(layers, self.info)
+        hidden_Q_L_D = np.full((len(queries), len(layers), hidden_size), np.nan, dtype=np.float32)
+        maps = {layer: np.random.default_rng([self.seed, layer]).normal(size=(4, hidden_size)) for layer in layers}
+        for row, query in enumerate(queries):
+            latent = self._latent(query)
+            if latent.prompt_tokens >= self._context_tokens:
+                continue
+            for column, layer in enumerate(layers):
+                clarity = 1.0 - 0.9 * abs(2.0 * layer / num_layers - 1.0)
+                noise_D = _generator("hidden", self.seed, query.id, query.text, layer).normal(size=hidden_size)
+                hidden_Q_L_D[row, column] = clarity * (np.array(latent.z) @ maps[layer]) + 0.5 * noise_D
+        return hidden_Q_L_D
+
+    def close(self) -> None:
+        """Forgets the latents it has drawn; they come back the same."""
+        self._latents.clear()
+
+    def _latent(self, query: Query) -> _Latent:
+        key = (query.id, query.text)
+        if key not in self._latents:
+            z = tuple(float(value) for value in _generator("latent", self.seed, *key).normal(size=4))
+            jump = self.grid.maximum * (0.05 + 0.55 * _logistic(1.2 * z[0]))
+            right = self.right_answer(query)
+            messages = self.template.messages(query)
+            self._latents[key] = _Latent(
+                z=z,
+                guess=0.35 * _logistic(1.5 * z[1] - 0.5),
+                decay=jump * 0.6,
+                jump=jump,
+                plateau=0.05 + 0.95 * _logistic(1.0 + 1.5 * z[2] - z[0]),
+                median_length=jump * (1.1 + 0.5 * _logistic(z[3])) + 4.0,
+                answer_tokens=min(2 + len(right) // 4, self.template.max_answer_tokens),
+                prompt_tokens=4 + sum(len(message.content.split()) for message in messages),
+            )
+        return self._latents[key]
+
+
+def _logistic(x: float) -> float:
+    return 1.0 / (1.0 + math.exp(-max(-60.0, min(60.0, x))))
+
+
+def _digest(*parts: object) -> bytes:
+    """32 bytes that depend on `parts` alone, whatever the process or platform."""
+    return hashlib.blake2b("\x1f".join(map(str, parts)).encode(), digest_size=32).digest()
+
+
+def _uniform(content: bytes) -> float:
+    """A number strictly between 0 and 1 from 8 bytes."""
+    return ((int.from_bytes(content, "big") >> 12) + 0.5) / 2.0**52
+
+
+def _generator(*parts: object) -> np.random.Generator:
+    return np.random.default_rng(int.from_bytes(_digest(*parts)[:8], "big"))
+
+
+def _wrong_answer(right: str, draw: int) -> str:
+    """An answer of the same kind as `right` that no grader takes for it."""
+    try:
+        return str(int(right.replace(",", "")) + 1 + draw % 9)
+    except ValueError:
+        if len(right) == 1 and right.isalpha():  # a choice: another of the first four letters, in the same case
+            first = "a" if right.islower() else "A"
+            others = [chr(ord(first) + i) for i in range(4) if chr(ord(first) + i) != right]
+            return others[draw % len(others)]
+        return f"{draw % 9 + 2} times ({right}) + 1"

@@ -1,0 +1,50 @@
+"""From settings to a running engine: picks one where asked to, and says why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from inspect import signature
+
+from .. import registry
+from ..errors import InvalidSettingsError
+from ..prompts import load_template
+from ..protocols import Engine
+from ..settings import EngineSettings
+
+
+def choose(model: str, engine: str) -> tuple[str, str]:
+    """`(name, reason)` of the engine to use for `model` when `engine` was asked for."""
+    if engine != "auto":
+        return engine, "asked for"
+    if model == "fake":
+        return "fake", "the model is 'fake'"
+    if find_spec("vllm") is not None:
+        return "vllm", "vLLM is installed"
+    return "transformers", "vLLM is not installed"
+
+
+@contextmanager
+def opened(engine: Engine | None, model: str, settings: EngineSettings) -> Iterator[Engine]:
+    """`engine` itself when there is one; else a new one, closed at the end."""
+    if engine is not None:
+        yield engine
+        return
+    name, _ = choose(model, settings.engine)
+    factory = registry.resolve("engines", name)
+    known = set(signature(factory).parameters)
+    unknown = [key for key in settings.options if key not in known and "options" not in known]
+    if unknown:
+        raise InvalidSettingsError(f"engine {name!r} has no option {unknown[0]!r}; it has: {', '.join(sorted(known))}")
+    running: Engine = factory(
+        model,
+        template=load_template(settings.template),
+        sampling=settings.sampling,
+        context_tokens=settings.context_tokens,
+        **settings.options,
+    )
+    try:
+        yield running
+    finally:
+        running.close()

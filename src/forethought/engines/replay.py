@@ -1,0 +1,143 @@
+"""Answers from a recorded run: the same questions again, at any budget that was measured, without a model."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from ..errors import InvalidFeaturesError, InvalidInputError
+from ..store import generation_from_json
+from ..types import EngineInfo, FloatArray, Generation, Probe, Query, Request, StopReason
+from .refusing import failed
+
+RESULTS_PER_TURN = 256  # how many results come between two looks at the event loop
+
+
+class ReplayEngine:
+    """Serves recorded traces: a request is answered where its trace was probed, and refused with the reason elsewhere.
+
+    A trace is found by query id and sample; seeds are not compared. The text of a thought that is cut short is left
+    empty, because records do not say where in the text a token ends.
+
+    Args:
+        generations: recorded generations, or their JSON records.
+        info: what made the recording.
+        hidden: recorded hidden states as `(layers, query id -> hidden_L_D)`, as `RunDirectory.load_hidden` gives them.
+
+    Raises:
+        InvalidInputError: a record that is not one of a generation.
+    """
+
+    def __init__(
+        self,
+        generations: Sequence[Generation | Mapping[str, Any]],
+        *,
+        info: EngineInfo,
+        hidden: tuple[Sequence[int], Mapping[str, FloatArray]] | None = None,
+    ) -> None:
+        self._recorded: dict[tuple[str, int], list[Generation]] = {}
+        for number, record in enumerate(generations, 1):
+            generation = record if isinstance(record, Generation) else _parse(record, number)
+            self._recorded.setdefault((generation.query_id, generation.sample), []).append(generation)
+        self._layers, self._hidden = hidden or ((), {})
+        self.info = replace(info, engine="replay", simulated=True, versions={**info.versions, "recorded": info.engine})
+
+    async def generate(self, requests: Sequence[Request]) -> AsyncIterator[Generation]:
+        """See `Engine.generate`."""
+        for number, request in enumerate(requests):
+            if number % RESULTS_PER_TURN == 0:
+                await asyncio.sleep(0)
+            yield self._replay(request)
+
+    def _replay(self, request: Request) -> Generation:
+        recorded = self._recorded.get((request.query.id, request.sample), [])
+        if not recorded:
+            samples = sorted(sample for query_id, sample in self._recorded if query_id == request.query.id)
+            known = f"its recorded samples: {', '.join(map(str, samples))}" if samples else "the query is not recorded"
+            return failed(request, f"no recorded trace of query {request.query.id!r}, sample {request.sample}; {known}")
+        for trace in recorded:
+            if trace.stop_reason is not StopReason.ERROR and (replayed := _cut(trace, request)) is not None:
+                return replayed
+        if all(trace.stop_reason is StopReason.ERROR for trace in recorded):
+            return failed(request, f"recorded as failed: {recorded[-1].error}")
+        return failed(request, _not_recorded(request, recorded))
+
+    def hidden_states(self, queries: Sequence[Query], layers: Sequence[int]) -> FloatArray:
+        """See `HiddenStateEngine.hidden_states`: the recorded ones; a row of NaN for a query that has none."""
+        columns = {layer: column for column, layer in enumerate(self._layers)}
+        if missing := [layer for layer in layers if layer not in columns]:
+            known = (
+                f"recorded layers: {', '.join(map(str, columns))}" if columns else "the recording has no hidden states"
+            )
+            raise InvalidFeaturesError(f"layer {missing[0]} was not recorded; {known}")
+        width = next((states_L_D.shape[-1] for states_L_D in self._hidden.values()), self.info.hidden_size or 0)
+        hidden_Q_L_D = np.full((len(queries), len(layers), width), np.nan, dtype=np.float32)
+        for row, query in enumerate(queries):
+            if query.id in self._hidden:
+                hidden_Q_L_D[row] = self._hidden[query.id][[columns[layer] for layer in layers]]
+        return hidden_Q_L_D
+
+    def close(self) -> None:
+        """Nothing to free."""
+
+
+def _cut(trace: Generation, request: Request) -> Generation | None:
+    """`trace` as it would have come back for `request`, or None when it was not probed where that needs it."""
+    budget, length = request.budget, trace.reasoning_tokens
+    ended = trace.stop_reason is StopReason.NATURAL and length < budget
+    whole = ended or budget == trace.budget or (trace.stop_reason is StopReason.NATURAL and length == budget)
+    if not whole and budget > trace.budget:
+        return None
+    answers = {probe.budget: probe for probe in trace.probes}
+    length = length if whole else min(budget, length)
+    probes = [answers.get(cut) for cut in sorted(set(request.probe_budgets)) if cut < length]
+    if not whole:
+        final = answers.get(budget)
+        if final is None:
+            return None
+    else:
+        final = Probe(length, trace.answer, trace.answer_tokens)
+    if any(probe is None for probe in probes):
+        return None
+    return replace(
+        trace,
+        budget=budget,
+        reasoning=trace.reasoning if whole else "",
+        reasoning_tokens=length,
+        answer=final.answer,
+        answer_tokens=final.answer_tokens,
+        stop_reason=StopReason.NATURAL if ended else StopReason.BUDGET,
+        probes=tuple(probe for probe in probes if probe is not None),
+    )
+
+
+def _not_recorded(request: Request, recorded: Sequence[Generation]) -> str:
+    asked = sorted({*request.probe_budgets, request.budget})
+    known = sorted(set(_budgets(recorded)))
+    longer = any(trace.stop_reason is StopReason.NATURAL for trace in recorded)
+    missing = [budget for budget in asked if budget not in known and not (longer and budget > known[-1])]
+    return (
+        f"query {request.query.id!r}, sample {request.sample}: budget {', '.join(map(str, missing or asked))} was not "
+        f"recorded; recorded: {', '.join(map(str, known))}. Ask for one of these, or profile again with these windows."
+    )
+
+
+def _budgets(recorded: Sequence[Generation]) -> Iterator[int]:
+    for trace in recorded:
+        yield from (probe.budget for probe in trace.probes)
+        if trace.stop_reason is not StopReason.ERROR:
+            yield trace.reasoning_tokens if trace.stop_reason is StopReason.NATURAL else trace.budget
+
+
+def _parse(record: Mapping[str, Any], number: int) -> Generation:
+    try:
+        return generation_from_json(record)
+    except (KeyError, TypeError, ValueError) as error:
+        raise InvalidInputError(
+            f"record {number} of the recording is not a generation ({type(error).__name__}: {error}); "
+            "it should be a line of a run's records.jsonl"
+        ) from error

@@ -1,0 +1,67 @@
+"""Every exception Forethought raises on purpose.
+
+    ForethoughtError
+    ├── InvalidInputError(ValueError)       a question file, a row, a column
+    ├── InvalidGridError(ValueError)        a window or a budget that does not lie on the grid
+    ├── InvalidTotalError(ValueError)       a total that cannot pay for the minimums
+    ├── InvalidSettingsError(ValueError)    an unknown key, two flags that exclude each other
+    ├── InvalidFeaturesError(ValueError)    NaN, a wrong width, a missing layer
+    ├── UnknownNameError(LookupError)       no such engine, predictor, allocator, grader, model, template
+    ├── MismatchError(ValueError)           a predictor made for another model, template or grid
+    ├── ModelFileError(OSError)             a model file missing, cut short or with another hash
+    ├── RunError(OSError)                   a run directory missing, locked, broken or of other settings
+    ├── MissingExtraError(ImportError)      an optional dependency that is not installed
+    └── EngineError(RuntimeError)           an engine that cannot start; one failed query is a record instead
+
+A message says what happened, the offending value, and the next command to type. All of them pickle.
+"""
+
+from __future__ import annotations
+
+
+class ForethoughtError(Exception):
+    """Base of every error raised on purpose; the command line prints it without a traceback, exit code 1."""
+
+
+class InvalidInputError(ForethoughtError, ValueError):
+    """The question file or one of its rows cannot be used."""
+
+
+class InvalidGridError(ForethoughtError, ValueError):
+    """A budget grid, or a budget that does not lie on it."""
+
+
+class InvalidTotalError(ForethoughtError, ValueError):
+    """A token total that cannot pay for what it must."""
+
+
+class InvalidSettingsError(ForethoughtError, ValueError):
+    """A flag, a file entry or an environment variable that cannot be taken."""
+
+
+class InvalidFeaturesError(ForethoughtError, ValueError):
+    """Features a predictor cannot use."""
+
+
+class UnknownNameError(ForethoughtError, LookupError):
+    """A name nobody registered."""
+
+
+class MismatchError(ForethoughtError, ValueError):
+    """A predictor and a run that do not belong together."""
+
+
+class ModelFileError(ForethoughtError, OSError):
+    """A model's files are missing, cut short, or not what their hash says."""
+
+
+class RunError(ForethoughtError, OSError):
+    """A run directory that cannot be used."""
+
+
+class MissingExtraError(ForethoughtError, ImportError):
+    """A feature whose optional dependency is not installed."""
+
+
+class EngineError(ForethoughtError, RuntimeError):
+    """An engine that cannot start or has died as a whole."""

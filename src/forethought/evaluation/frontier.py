@@ -1,0 +1,103 @@
+"""What a baseline reaches at any number of tokens, so that policies are compared at equal realised tokens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Self
+
+import numpy as np
+
+from ..types import FloatArray, IntArray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Frontier:
+    """Accuracy against realised tokens, as straight lines between the points that single caps reach.
+
+    A line is not an approximation here: giving cap a to a random share s of the queries and the next cap to the
+    rest costs s*tokens_a + (1-s)*tokens_b and is right s*accuracy_a + (1-s)*accuracy_b of the time, in expectation.
+    Before the first cap and after the last the frontier is flat.
+
+    Attributes:
+        tokens_R_B: mean realised tokens at each cap, non-decreasing in B; one row a resample, shape (R, B).
+        accuracy_R_B: mean accuracy at each cap, shape (R, B).
+    """
+
+    tokens_R_B: FloatArray
+    accuracy_R_B: FloatArray
+
+    @classmethod
+    def through(cls, tokens_R_B: FloatArray, accuracy_R_B: FloatArray) -> Self:
+        """The frontier through measured points; a dip in tokens is levelled (a later cap cannot cost less)."""
+        return cls(np.maximum.accumulate(tokens_R_B, axis=1), accuracy_R_B)
+
+    def accuracy_at(self, tokens_R: FloatArray) -> FloatArray:
+        """Accuracy at each resample's own number of tokens, shape (R,)."""
+        num_points = self.tokens_R_B.shape[1]
+        num_below_R = (self.tokens_R_B <= tokens_R[:, None]).sum(axis=1)
+        left_R = np.clip(num_below_R - 1, 0, num_points - 1)
+        right_R = np.clip(num_below_R, 0, num_points - 1)
+        left_tokens_R, right_tokens_R = _pick(self.tokens_R_B, left_R), _pick(self.tokens_R_B, right_R)
+        share_R = _divide(tokens_R - left_tokens_R, right_tokens_R - left_tokens_R)
+        left_accuracy_R = _pick(self.accuracy_R_B, left_R)
+        return left_accuracy_R + share_R * (_pick(self.accuracy_R_B, right_R) - left_accuracy_R)
+
+    def tokens_for(self, accuracy_R: FloatArray) -> FloatArray:
+        """Fewest tokens at which the frontier first reaches an accuracy, shape (R,); infinite where it never does."""
+        reached_R_B = self.accuracy_R_B >= accuracy_R[:, None] - 1e-12
+        right_R = reached_R_B.argmax(axis=1)
+        left_R = np.maximum(right_R - 1, 0)
+        left_accuracy_R, right_accuracy_R = _pick(self.accuracy_R_B, left_R), _pick(self.accuracy_R_B, right_R)
+        share_R = _divide(accuracy_R - left_accuracy_R, right_accuracy_R - left_accuracy_R)
+        left_tokens_R = _pick(self.tokens_R_B, left_R)
+        tokens_R = left_tokens_R + share_R * (_pick(self.tokens_R_B, right_R) - left_tokens_R)
+        return np.where(reached_R_B.any(axis=1), tokens_R, np.inf)
+
+
+def concave_vertices(cost_B: FloatArray, value_B: FloatArray) -> IntArray:
+    """Columns on the upper concave envelope of value over cost, from the first column to the highest value.
+
+    Costs must not decrease. Of two columns with one cost the better stays. Source: the upper half of Andrew's
+    monotone chain (1979).
+    """
+    slope = partial(_slope, cost_B, value_B)
+    kept: list[int] = [0]
+    for column in range(1, len(cost_B)):
+        while kept and cost_B[column] <= cost_B[kept[-1]] and value_B[column] > value_B[kept[-1]]:
+            kept.pop()
+        if kept and value_B[column] <= value_B[kept[-1]]:
+            continue  # dearer, and no better
+        while len(kept) > 1 and slope(kept[-1], column) >= slope(kept[-2], kept[-1]):
+            kept.pop()
+        kept.append(column)
+    return np.array(kept, dtype=np.int64)
+
+
+def shares_for(cost_B: FloatArray, columns: IntArray, target: float) -> FloatArray:
+    """Share of the queries to put on each cap so that the mean cost is `target`, shape (B,).
+
+    Only the two of `columns` whose costs enclose the target get a share. Outside their range the nearest gets all.
+    """
+    share_B = np.zeros(len(cost_B))
+    costs = np.maximum.accumulate(cost_B[columns])
+    num_below = int((costs <= target).sum())
+    left, right = max(num_below - 1, 0), min(num_below, len(columns) - 1)
+    width = costs[right] - costs[left]
+    share = min(1.0, max(0.0, (target - costs[left]) / width)) if width > 0 else 0.0
+    share_B[columns[left]] += 1.0 - share
+    share_B[columns[right]] += share
+    return share_B
+
+
+def _slope(cost_B: FloatArray, value_B: FloatArray, left: int, right: int) -> float:
+    return float((value_B[right] - value_B[left]) / (cost_B[right] - cost_B[left]))
+
+
+def _pick(values_R_B: FloatArray, column_R: IntArray) -> FloatArray:
+    return np.take_along_axis(values_R_B, column_R[:, None], axis=1)[:, 0]
+
+
+def _divide(part_R: FloatArray, whole_R: FloatArray) -> FloatArray:
+    """Share of the way along, in [0, 1]; 0 on a segment without length."""
+    return np.clip(np.divide(part_R, whole_R, out=np.zeros_like(part_R), where=whole_R > 0), 0.0, 1.0)

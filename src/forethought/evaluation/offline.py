@@ -1,0 +1,315 @@
+"""`evaluate`: policies compared on a measured profile, at equal realised tokens, with paired intervals."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ..errors import MismatchError
+from ..protocols import Allocator
+from ..types import Cost, Curves, FloatArray, Profile
+from .bootstrap import estimate, ratio, resampled_means
+from .calibration import calibrate
+from .checks import check_inputs
+from .frontier import Frontier
+from .policies import BLIND, FORETHOUGHT, ORACLE, POLICIES, UNIFORM, Outcome, Policies
+from .results import CostSummary, Estimate, Evaluation, Loss, Row, Saving
+
+SMALLEST_GAP = 0.005  # half a percentage point: below it "share of the gap closed" says nothing
+SAME = 1e-9  # accuracies this near differ by rounding alone
+VERDICTS = ("worse", "behind", "not proven", "equal")
+
+
+def evaluate(
+    measured: Profile,
+    predicted: Curves,
+    mean_train: Curves,
+    *,
+    allocator: str | Allocator = "envelope",
+    costs: Sequence[Cost] = (Cost.GRANTED, Cost.SPENT),
+    mean_tokens: Sequence[float] | None = None,
+    num_resamples: int = 2000,
+    seed: int = 0,
+    batch_size: int | None = None,
+    provenance: Mapping[str, Any] | None = None,
+) -> Evaluation:
+    """Compares forethought's plans with uniform, blind, greedy and the oracle, on measured curves.
+
+    Equal realised tokens. A plan made from predicted spend does not land exactly on its target in measured spend, and
+    neither does a uniform cap. Comparing rows of one target would then credit the policy that overspent. So a policy's
+    gain is its accuracy less what the baseline reaches *at the policy's own realised mean tokens*. A baseline is able
+    to land anywhere: giving one cap to a random share of the queries and the next cap to the rest reaches every point
+    of the line between the two, in expectation. Uniform mixes neighbouring caps. Blind mixes neighbouring vertices of
+    the concave envelope of the mean *train* curve: those are all the plans that an optimal allocator makes when it has
+    one curve for all queries, over all prices of a token. Under granted cost the same rule applies; there the realised
+    mean is the target but for rounding, and what the rule removes is the luck of resampling queries with large caps.
+
+    Intervals. 95% percentile intervals of a paired bootstrap over queries, the frontiers computed anew inside each
+    resample, so that both sides of every difference and ratio see the same queries. They cover the draw of the queries
+    and of their traces. Plans are held fixed: a plan is a deterministic function of the predictions, and through its
+    price nearly a rule for each query by itself. Training is held fixed too: another training split is not covered.
+    Each level has its own interval; `Evaluation.summaries` has one for the mean over all levels.
+
+    Args:
+        measured: the profile of the split that is reported, with every query tried at least once.
+        predicted: predicted curves of the same queries, in the same order. Without tokens, spent cost is planned with
+            the mean train spend curve.
+        mean_train: the mean curve of the train split: one row, or more whose mean is taken.
+        allocator: makes forethought's plans: a registered name or an allocator.
+        costs: the costs to compare under.
+        mean_tokens: levels in mean tokens a query, for every cost. By default the grid's budgets for granted cost,
+            and for spent cost what uniform spends at each of them by the mean train curve.
+        num_resamples: bootstrap resamples.
+        seed: of the bootstrap.
+        batch_size: plan this many queries at a time, in the given order, each batch with its own total. Uniform and
+            blind are unaffected: theirs is the exact expectation, which no batch size beats.
+        provenance: what the profile's own `info` does not say, for the report: the command, the predictor, how the
+            split was held out, the hardware. It wins where both say something.
+
+    Raises:
+        MismatchError: curves of other queries or another grid, or no spend curve to plan spent cost with.
+        InvalidInputError: a query without a trace, or numbers that are not finite.
+        InvalidSettingsError: levels, resamples or a batch size that cannot be taken.
+    """
+    check_inputs(measured, predicted, mean_train, costs, mean_tokens, num_resamples, batch_size)
+    mean_B = mean_train.p_Q_B.mean(axis=0)
+    mean_tokens_B = _mean_tokens(mean_train, costs)
+    policies = Policies(
+        measured=measured.curves,
+        predicted=_with_tokens(predicted, mean_tokens_B),
+        mean_B=mean_B,
+        mean_tokens_B=mean_tokens_B,
+        allocator=allocator,
+        batch_size=batch_size,
+    )
+    levels = {cost: _levels(cost, policies, mean_tokens) for cost in costs}
+    comparisons = [_Comparison.make(policies, cost, levels[cost], num_resamples, seed) for cost in levels]
+    notes = _notes(measured, predicted, costs, batch_size) + policies.notes
+    return Evaluation(
+        num_queries=measured.num_queries,
+        num_traces=(int(measured.num_tried_Q.min()), int(measured.num_tried_Q.max())),
+        grid=measured.grid,
+        allocator=allocator if isinstance(allocator, str) else type(allocator).__name__,
+        levels=levels,
+        rows=tuple(row for comparison in comparisons for row in comparison.rows()),
+        savings=tuple(saving for comparison in comparisons for saving in comparison.savings()),
+        losses=tuple(loss for comparison in comparisons for loss in comparison.losses()),
+        summaries=tuple(summary for comparison in comparisons for summary in comparison.summaries()),
+        calibration=calibrate(
+            measured,
+            predicted,
+            mean_B,
+            None if mean_train.tokens_Q_B is None else mean_tokens_B,
+            num_resamples=num_resamples,
+            seed=seed,
+        ),
+        notes=notes,
+        num_resamples=num_resamples,
+        seed=seed,
+        batch_size=batch_size,
+        data_hash=data_hash(measured),
+        simulated=bool(measured.info.get("simulated", False)),
+        provenance={**measured.info, **(provenance or {})},
+        measured=measured,
+        predicted=predicted,
+        plans={
+            (comparison.cost, outcome.policy, outcome.level): outcome.plans
+            for comparison in comparisons
+            for outcome in comparison.outcomes
+            if outcome.plans
+        },
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Comparison:
+    """Every policy at every level of one cost, on the sample (row 0) and on each resample: R + 1 rows, P outcomes."""
+
+    cost: Cost
+    outcomes: tuple[Outcome, ...]
+    accuracy_R_P: FloatArray
+    tokens_R_P: FloatArray  # realised, counted by `cost`
+    uniform_R_P: FloatArray  # uniform's accuracy at those tokens
+    blind_R_P: FloatArray
+    uniform: Frontier
+    blind: Frontier
+
+    @classmethod
+    def make(
+        cls, policies: Policies, cost: Cost, levels: Sequence[float], num_resamples: int, seed: int
+    ) -> _Comparison:
+        """Plays the policies and resamples everything they came to in one go."""
+        outcomes = tuple(outcome for level in levels for outcome in policies.play(cost, level))
+        is_granted = cost is Cost.GRANTED
+        caps_Q_B = np.broadcast_to(policies.cap_costs(cost), policies.measured.p_Q_B.shape)
+        blocks = (
+            policies.measured.p_Q_B,
+            caps_Q_B if is_granted else policies.measured_tokens_Q_B,
+            np.stack([outcome.accuracy_Q for outcome in outcomes], axis=1),
+            np.stack([outcome.granted_Q if is_granted else outcome.spent_Q for outcome in outcomes], axis=1),
+        )
+        means_R_N = resampled_means(np.concatenate(blocks, axis=1), num_resamples=num_resamples, seed=seed)
+        ends = np.cumsum([block.shape[1] for block in blocks])
+        caps_accuracy_R_B, caps_tokens_R_B, accuracy_R_P, tokens_R_P = np.split(means_R_N, ends[:-1], axis=1)
+        columns = policies.blind_columns(cost)
+        uniform = Frontier.through(caps_tokens_R_B, caps_accuracy_R_B)
+        blind = Frontier.through(caps_tokens_R_B[:, columns], caps_accuracy_R_B[:, columns])
+        uniform_R_P = np.stack([uniform.accuracy_at(tokens_R) for tokens_R in tokens_R_P.T], axis=1)
+        blind_R_P = np.stack([blind.accuracy_at(tokens_R) for tokens_R in tokens_R_P.T], axis=1)
+        return cls(cost, outcomes, accuracy_R_P, tokens_R_P, uniform_R_P, blind_R_P, uniform, blind)
+
+    def rows(self) -> list[Row]:
+        """One row for each outcome."""
+        oracle_column = {o.level: column for column, o in enumerate(self.outcomes) if o.policy == ORACLE}
+        return [self._row(column, oracle_column[outcome.level]) for column, outcome in enumerate(self.outcomes)]
+
+    def _row(self, column: int, oracle: int) -> Row:
+        outcome = self.outcomes[column]
+        gain_R_P, blind_gain_R_P = self.accuracy_R_P - self.uniform_R_P, self.accuracy_R_P - self.blind_R_P
+        has_gain, has_blind_gain = outcome.policy != UNIFORM, outcome.policy != BLIND
+        can_close = outcome.policy != ORACLE
+        return Row(
+            cost=self.cost,
+            policy=outcome.policy,
+            budget=outcome.level,
+            granted=float(outcome.granted_Q.mean()),
+            spent=float(outcome.spent_Q.mean()),
+            accuracy=estimate(self.accuracy_R_P[:, column]),
+            gain=estimate(gain_R_P[:, column]) if has_gain else None,
+            gain_over_blind=estimate(blind_gain_R_P[:, column]) if has_blind_gain else None,
+            gap_closed=_share(gain_R_P, column, oracle) if has_gain and can_close else None,
+            gap_closed_over_blind=_share(blind_gain_R_P, column, oracle) if has_blind_gain and can_close else None,
+            uniform_at_same_tokens=estimate(self.uniform_R_P[:, column]),
+            blind_at_same_tokens=estimate(self.blind_R_P[:, column]),
+            shares=tuple(outcome.share_B.tolist()),
+        )
+
+    def savings(self) -> list[Saving]:
+        """What the baselines need to be as accurate as forethought, at each level."""
+        return [
+            self._saving(column, name, frontier)
+            for column in self._columns(FORETHOUGHT)
+            for name, frontier in ((UNIFORM, self.uniform), (BLIND, self.blind))
+        ]
+
+    def _saving(self, column: int, baseline: str, frontier: Frontier) -> Saving:
+        tokens_R = self.tokens_R_P[:, column]
+        needed_R = frontier.tokens_for(self.accuracy_R_P[:, column])
+        return Saving(
+            cost=self.cost,
+            baseline=baseline,
+            budget=self.outcomes[column].level,
+            tokens=float(tokens_R[0]),
+            accuracy=float(self.accuracy_R_P[0, column]),
+            needed=estimate(needed_R),
+            ratio=estimate(needed_R / tokens_R),
+            reached=float(np.isfinite(needed_R[1:]).mean()),
+        )
+
+    def losses(self) -> list[Loss]:
+        """Every level and baseline where forethought is not clearly ahead, worst verdict first."""
+        found = [
+            Loss(self.cost, self.outcomes[column].level, baseline, gain, _verdict(gain))
+            for column in self._columns(FORETHOUGHT)
+            for baseline, baseline_R_P in ((UNIFORM, self.uniform_R_P), (BLIND, self.blind_R_P))
+            for gain in [estimate(self.accuracy_R_P[:, column] - baseline_R_P[:, column])]
+            if gain.low <= SAME
+        ]
+        return sorted(found, key=lambda loss: (VERDICTS.index(loss.verdict), loss.baseline, loss.budget))
+
+    def summaries(self) -> list[CostSummary]:
+        """Each policy's mean gains over the levels."""
+        return [
+            CostSummary(
+                cost=self.cost,
+                policy=policy,
+                gain=None if policy == UNIFORM else self._mean_gain(policy, self.uniform_R_P),
+                gain_over_blind=None if policy == BLIND else self._mean_gain(policy, self.blind_R_P),
+            )
+            for policy in POLICIES
+        ]
+
+    def _mean_gain(self, policy: str, baseline_R_P: FloatArray) -> Estimate:
+        columns = self._columns(policy)
+        return estimate((self.accuracy_R_P[:, columns] - baseline_R_P[:, columns]).mean(axis=1))
+
+    def _columns(self, policy: str) -> list[int]:
+        return [column for column, outcome in enumerate(self.outcomes) if outcome.policy == policy]
+
+
+def _share(gain_R_P: FloatArray, column: int, oracle: int) -> Estimate | None:
+    return ratio(gain_R_P[:, column], gain_R_P[:, oracle], smallest=SMALLEST_GAP)
+
+
+def _verdict(gain: Estimate) -> str:
+    if gain.low > -SAME and gain.high < SAME:
+        return "equal"
+    if gain.high < 0.0:
+        return "worse"
+    return "behind" if gain.value < 0.0 else "not proven"
+
+
+def data_hash(measured: Profile) -> str:
+    """First 16 hex digits of the SHA-256 of what was measured: ids, counts, tokens rounded to float32."""
+    digest = hashlib.sha256("\n".join(measured.query_ids).encode())
+    for counts in (measured.num_right_Q_B, measured.num_tried_Q):
+        digest.update(np.ascontiguousarray(counts, dtype="<i8").tobytes())
+    digest.update(np.ascontiguousarray(measured.tokens_Q_B, dtype="<f4").tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _levels(cost: Cost, policies: Policies, mean_tokens: Sequence[float] | None) -> tuple[float, ...]:
+    if mean_tokens is not None:
+        return tuple(sorted({float(level) for level in mean_tokens}))
+    if cost is Cost.GRANTED:
+        return tuple(float(budget) for budget in policies.cap_costs(cost))
+    # Late caps that hardly any trace reaches cost the same to a token: one level stands for them.
+    return tuple(sorted({float(round(tokens)) for tokens in policies.cap_costs(cost)}))
+
+
+def _mean_tokens(mean_train: Curves, costs: Sequence[Cost]) -> FloatArray:
+    """Tokens of the mean train curve, shape (B,); the caps themselves where it has none and none are needed."""
+    if mean_train.tokens_Q_B is not None:
+        return np.maximum.accumulate(mean_train.tokens_Q_B.mean(axis=0))
+    if Cost.SPENT in costs:
+        raise MismatchError(
+            "the mean train curve has no tokens, so nothing can be planned under spent cost; "
+            "profile the train split again, or evaluate with --cost granted only"
+        )
+    return mean_train.grid.budgets_B.astype(np.float64)
+
+
+def _with_tokens(predicted: Curves, mean_tokens_B: FloatArray) -> Curves:
+    if predicted.tokens_Q_B is not None:
+        return predicted
+    return replace(predicted, tokens_Q_B=np.broadcast_to(mean_tokens_B, predicted.p_Q_B.shape))
+
+
+def _notes(measured: Profile, predicted: Curves, costs: Sequence[Cost], batch_size: int | None) -> tuple[str, ...]:
+    fewest = int(measured.num_tried_Q.min())
+    notes = [
+        "Granted counts the caps on reasoning. Spent counts the tokens generated: reasoning, forced suffix and answer. "
+        "Neither counts the prompt, nor the one pass over it that a predictor reading hidden states needs.",
+        "Gains compare at equal realised tokens: with what the baseline reaches at the tokens that the policy really "
+        "used, where the baseline may mix two neighbouring caps at random. A plan made from predicted spend may miss "
+        "its target; the tokens shown are the measured ones.",
+        "Intervals are pointwise and resample queries, with plans and training held fixed. With many levels a few "
+        "leave 0 by chance: the mean over all levels has one interval of its own.",
+        f"The oracle picks its budgets and is judged on the same counts (as few as {fewest} traces a query), so part "
+        "of what it reaches is luck it selected. It is too optimistic, the more so the fewer the traces; the share of "
+        "the gap closed is therefore too low rather than too high. greedy-oracle is affected in the same way. Counts "
+        "do not say which trace was right at which cap, so the oracle cannot be tried out on traces it has not seen.",
+    ]
+    if predicted.tokens_Q_B is None and Cost.SPENT in costs:
+        notes.append(
+            "The predictor has no spend curve: under spent cost its plans use the mean train spend curve for all."
+        )
+    if batch_size is not None:
+        notes.append(f"Plans were made for {batch_size} queries at a time, in the given order.")
+    if fewest == 1:
+        notes.append("Some queries have one trace only: their Brier score holds that trace's own chance as well.")
+    return tuple(notes)

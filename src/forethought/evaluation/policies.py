@@ -1,0 +1,182 @@
+"""The policies that are compared: who gets which budget, and what that comes to on the measured curves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ..allocators.lp import lp_bound
+from ..errors import InvalidSettingsError
+from ..protocols import Allocator
+from ..registry import resolve
+from ..types import Cost, Curves, FloatArray, IntArray, Plan
+from .frontier import concave_vertices, shares_for
+
+UNIFORM, BLIND, FORETHOUGHT, GREEDY = "uniform", "blind", "forethought", "greedy"
+GREEDY_ORACLE, ORACLE = "greedy-oracle", "oracle"
+POLICIES = (UNIFORM, BLIND, FORETHOUGHT, GREEDY, GREEDY_ORACLE, ORACLE)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Outcome:
+    """What one policy comes to at one level: expectation for each query, by its measured curves.
+
+    Attributes:
+        policy: its name.
+        level: mean tokens a query that were to be divided.
+        accuracy_Q: measured success at the budget given, shape (Q,).
+        granted_Q: the cap given, shape (Q,).
+        spent_Q: measured mean tokens at that cap, shape (Q,).
+        share_B: share of the queries at each cap, shape (B,).
+        plans: the plans behind it, one a batch; empty for uniform and blind.
+    """
+
+    policy: str
+    level: float
+    accuracy_Q: FloatArray
+    granted_Q: FloatArray
+    spent_Q: FloatArray
+    share_B: FloatArray
+    plans: tuple[Plan, ...] = ()
+
+
+class Policies:
+    """Plays every policy on one split.
+
+    Args:
+        measured: the measured curves, with tokens, of the split that is reported.
+        predicted: the predicted curves of the same queries, with tokens.
+        mean_B: success of the mean train curve at each budget, shape (B,).
+        mean_tokens_B: tokens of the mean train curve, shape (B,), non-decreasing.
+        allocator: makes forethought's plans: a registered name, or an allocator.
+        batch_size: queries planned together, in the given order; None plans all together.
+    """
+
+    def __init__(
+        self,
+        *,
+        measured: Curves,
+        predicted: Curves,
+        mean_B: FloatArray,
+        mean_tokens_B: FloatArray,
+        allocator: str | Allocator,
+        batch_size: int | None,
+    ) -> None:
+        assert measured.tokens_Q_B is not None  # narrowed by the caller
+        self.measured, self.measured_tokens_Q_B = measured, measured.tokens_Q_B
+        # To plan with, a later cap may not look cheaper; a shorter answer can make it so by a fraction of a token.
+        self.known = replace(measured, tokens_Q_B=np.maximum.accumulate(measured.tokens_Q_B, axis=1))
+        self.predicted = predicted
+        self.mean_B, self.mean_tokens_B = mean_B, mean_tokens_B
+        self.allocator = _allocator(allocator)
+        self.batch_size = batch_size
+        self._oracle_shortfall: dict[Cost, float] = {}
+
+    def play(self, cost: Cost, level: float) -> Iterator[Outcome]:
+        """Every policy at `level` mean tokens a query, counted by `cost`, in the order of POLICIES."""
+        yield self._mixed(UNIFORM, level, shares_for(self.cap_costs(cost), np.arange(len(self.mean_B)), level))
+        yield self._mixed(BLIND, level, shares_for(self.cap_costs(cost), self.blind_columns(cost), level))
+        yield self._planned(FORETHOUGHT, self.predicted, self.allocator, cost, level)
+        yield self._planned(GREEDY, self.predicted, _allocator("greedy"), cost, level)
+        yield self._planned(GREEDY_ORACLE, self.known, _allocator("greedy"), cost, level)
+        yield self._oracle(cost, level)
+
+    def cap_costs(self, cost: Cost) -> FloatArray:
+        """What each cap costs a query, as known before the split is seen, shape (B,)."""
+        return self.measured.grid.budgets_B.astype(np.float64) if cost is Cost.GRANTED else self.mean_tokens_B
+
+    def blind_columns(self, cost: Cost) -> IntArray:
+        """The caps blind ever uses: the vertices of the mean train curve's envelope."""
+        return concave_vertices(self.cap_costs(cost), self.mean_B)
+
+    def _mixed(self, policy: str, level: float, share_B: FloatArray) -> Outcome:
+        """Caps handed out at random in these shares: the exact expectation over all such draws, for each query."""
+        budgets_B = self.measured.grid.budgets_B
+        return Outcome(
+            policy=policy,
+            level=level,
+            accuracy_Q=self.measured.p_Q_B @ share_B,
+            granted_Q=np.full(len(self.measured.query_ids), float(budgets_B @ share_B)),
+            spent_Q=self.measured_tokens_Q_B @ share_B,
+            share_B=share_B,
+        )
+
+    def _planned(self, policy: str, curves: Curves, allocator: Allocator, cost: Cost, level: float) -> Outcome:
+        plans = tuple(
+            allocator.allocate(batch, total=_total(batch, cost, level), cost=cost)
+            for batch in _batches(curves, self.batch_size)
+        )
+        budget_Q = np.concatenate([plan.budget_Q for plan in plans])
+        columns_Q_1 = (budget_Q // self.measured.grid.window - 1)[:, None]
+        return Outcome(
+            policy=policy,
+            level=level,
+            accuracy_Q=np.take_along_axis(self.measured.p_Q_B, columns_Q_1, axis=1)[:, 0],
+            granted_Q=budget_Q.astype(np.float64),
+            spent_Q=np.take_along_axis(self.measured_tokens_Q_B, columns_Q_1, axis=1)[:, 0],
+            share_B=np.bincount(columns_Q_1[:, 0], minlength=len(self.mean_B)) / len(budget_Q),
+            plans=plans,
+        )
+
+    def _oracle(self, cost: Cost, level: float) -> Outcome:
+        """The best plan for the measured curves.
+
+        Under spent cost that is the envelope allocator's: it counts costs as they are, where the exact one has to
+        round each up to whole tokens and so finds a little less. How far from the best it may be is known.
+        """
+        if cost is Cost.GRANTED:
+            try:
+                return self._planned(ORACLE, self.known, _allocator("exact"), cost, level)
+            except InvalidSettingsError:  # the batch is too large for it
+                pass
+        outcome = self._planned(ORACLE, self.known, _allocator("envelope"), cost, level)
+        pairs = zip(_batches(self.known, self.batch_size), outcome.plans, strict=True)
+        missing = sum(
+            (lp_bound(batch, total=plan.total, cost=cost) - plan.expected_accuracy) * len(plan.query_ids)
+            for batch, plan in pairs
+        )
+        self._oracle_shortfall[cost] = max(self._oracle_shortfall.get(cost, 0.0), missing / len(outcome.accuracy_Q))
+        return outcome
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the reader must know of how the oracle was found, after `play`."""
+        return tuple(
+            f"Under {cost.value} cost the oracle is the envelope allocator on the measured curves; no plan at all "
+            f"reaches more than {100 * shortfall:.3f} points above it at any level."
+            for cost, shortfall in self._oracle_shortfall.items()
+        )
+
+
+def _allocator(allocator: str | Allocator) -> Allocator:
+    if not isinstance(allocator, str):
+        return allocator
+    made: Allocator = resolve("allocators", allocator)()
+    return made
+
+
+def _batches(curves: Curves, batch_size: int | None) -> Iterator[Curves]:
+    num_queries = len(curves.query_ids)
+    step = batch_size or num_queries
+    for start in range(0, num_queries, step):
+        rows = slice(start, start + step)
+        yield Curves(
+            query_ids=curves.query_ids[rows],
+            grid=curves.grid,
+            p_Q_B=curves.p_Q_B[rows],
+            tokens_Q_B=None if curves.tokens_Q_B is None else curves.tokens_Q_B[rows],
+        )
+
+
+def _total(curves: Curves, cost: Cost, level: float) -> float:
+    """Tokens for a batch at `level` a query, and never less than its smallest caps are expected to cost.
+
+    A level made from the train curve can lie below that by a token or so; the plan then gives everyone the smallest
+    cap and is compared at what that really costs.
+    """
+    if cost is Cost.GRANTED:
+        return level * len(curves.query_ids)
+    assert curves.tokens_Q_B is not None
+    return max(level * len(curves.query_ids), float(curves.tokens_Q_B[:, 0].sum()) * (1.0 + 1e-9))

@@ -1,0 +1,160 @@
+"""One value of a row -> one field of a query, or the reason it cannot be taken."""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from collections.abc import Mapping
+from typing import Any
+
+from .problems import excerpt
+from .rows import parse_json
+from .types import Message
+
+ROLES = ("system", "user", "assistant")
+MAX_BUDGET = 1_000_000_000  # far above any model's context; keeps sums of budgets within 64 bits
+
+
+class FieldError(ValueError):
+    """Why a value cannot be taken; reads on from the column's name ("'weight' must be …")."""
+
+
+def prompt(value: Any) -> str | tuple[Message, ...]:
+    """A question: text, or chat messages that end in a user turn."""
+    return _messages_of(value) if isinstance(value, list | tuple) else _text_of(value)
+
+
+def chat(value: Any) -> str | tuple[Message, ...]:
+    """The same, from a column of chat messages: a CSV cell holds them as JSON."""
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        try:
+            return prompt(parse_json(value))
+        except ValueError as error:
+            raise FieldError(str(error)) from error
+    return prompt(value)
+
+
+def _text_of(value: Any) -> str:
+    if value is None:
+        raise FieldError("is missing")
+    if not isinstance(value, str):
+        raise FieldError(f"must be text or chat messages, {_got(value)}")
+    if not value.strip():
+        raise FieldError("is empty")
+    return _clean(value)
+
+
+def _clean(text: str) -> str:
+    if "\0" in text:
+        raise FieldError(f"holds a NUL character, at position {text.index(chr(0))}")
+    if not is_encodable(text):
+        raise FieldError(f"holds half a surrogate pair, which is not a character: {excerpt(text)}")
+    return text
+
+
+def _messages_of(value: Any) -> tuple[Message, ...]:
+    if not value:
+        raise FieldError("has no messages")
+    messages = []
+    for number, message in enumerate(value, start=1):
+        if not isinstance(message, Mapping):
+            raise FieldError(
+                f'message {number} must look like {{"role": "user", "content": "…"}}, got {excerpt(message)}'
+            )
+        role, content = message.get("role"), message.get("content")
+        if role not in ROLES:
+            raise FieldError(f"message {number} has the role {excerpt(role)}; known: {', '.join(ROLES)}")
+        if not isinstance(content, str):
+            raise FieldError(f"message {number} must have text as its content, {_got(content)}")
+        messages.append(Message(str(role), _clean(content)))
+    if messages[-1].role != "user":
+        raise FieldError(f"must end in a user turn, but ends in one of the role {messages[-1].role!r}")
+    if not messages[-1].content.strip():
+        raise FieldError("ends in an empty user turn")
+    return tuple(messages)
+
+
+def reference(value: Any) -> str | None:
+    """The right answer as text; numbers in their shortest form (5.0 -> "5"), nothing for a blank."""
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return None
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise FieldError(f"must be text or a number, {_got(value)}")
+    if isinstance(value, str):
+        return _clean(value)
+    if isinstance(value, int):
+        return _digits(value)
+    if not math.isfinite(value):
+        raise FieldError(f"must be a finite number, got {value}")
+    return str(int(value)) if value.is_integer() and abs(value) < 1e16 else repr(value)
+
+
+def worked_reference(value: Any) -> str | None:
+    """The same, where a worked solution may stand: GSM8K's ends in "#### 1,234", and the reference is "1234"."""
+    if isinstance(value, str):
+        _, marker, result = value.rstrip().rpartition("####")
+        if marker and result.strip() and "\n" not in result:
+            return reference(result.strip().replace(",", ""))
+    return reference(value)
+
+
+def _digits(value: int) -> str:
+    if value.bit_length() > 10_000:  # Python itself refuses to write such a number as text
+        raise FieldError(f"is a number of {value.bit_length():,} bits; write it as text")
+    return str(value)
+
+
+def query_id(value: Any) -> str | None:
+    """The row's own id, or None when it has none."""
+    if value is None or value == "":
+        return None
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise FieldError(f"must be text or a whole number, {_got(value)}")
+    if isinstance(value, int):
+        return _digits(value)
+    if not value.strip():
+        return None
+    if any(unicodedata.category(character) in ("Cc", "Cs") for character in value):
+        raise FieldError(f"holds a control character: {excerpt(value)}")
+    return value
+
+
+def weight(value: Any) -> float:
+    """What a right answer is worth, 1 when the row does not say."""
+    number = 1.0 if value is None else _number_of(value)
+    if not (math.isfinite(number) and number > 0):
+        raise FieldError(f"must be a positive number, got {excerpt(value)}")
+    return number
+
+
+def budget(value: Any) -> int | None:
+    """A bound on reasoning tokens, or None."""
+    if value is None:
+        return None
+    number = _number_of(value)
+    if not (math.isfinite(number) and number.is_integer() and 1 <= number <= MAX_BUDGET):
+        raise FieldError(f"must be a whole number of tokens from 1 to {MAX_BUDGET:,}, got {excerpt(value)}")
+    return int(number)
+
+
+def _number_of(value: Any) -> float:
+    """A number, or the text of one (CSV has nothing else)."""
+    if not isinstance(value, bool) and isinstance(value, int | float | str):
+        try:
+            return float(value)
+        except (ValueError, OverflowError):
+            pass
+    raise FieldError(f"must be a number, got {excerpt(value)}")
+
+
+def _got(value: Any) -> str:
+    return "got nothing" if value is None else f"got {excerpt(value)}"
+
+
+def is_encodable(text: str) -> bool:
+    """Whether `text` is free of half surrogate pairs, which no file can hold."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,35 @@
+"""Where runs go when nobody says where."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .settings import EvaluateSettings, ProfileSettings, RunSettings
+
+
+def profile_folder(settings: ProfileSettings) -> Path:
+    """The folder asked for, or runs/MODEL-QUESTIONS."""
+    return Path(settings.out) if settings.out else Path("runs") / f"{_stem(settings.model)}-{_stem(settings.questions)}"
+
+
+def run_folder(settings: RunSettings) -> Path:
+    """The folder asked for, or runs/run-QUESTIONS-TOKENS-COST."""
+    if settings.out:
+        return Path(settings.out)
+    asked = settings.plan
+    tokens = f"mean{asked.mean_tokens:g}" if asked.mean_tokens is not None else f"total{asked.total_tokens:g}"
+    return Path("runs") / f"run-{_stem(asked.questions)}-{tokens}-{asked.cost.value}"
+
+
+def report_folder(settings: EvaluateSettings) -> Path:
+    """The folder asked for, or RUN/evaluation; runs/evaluation-NAME for what is not a folder of the user's."""
+    if settings.out:
+        return Path(settings.out)
+    source = Path(settings.run)
+    return source / "evaluation" if source.is_dir() else Path("runs") / f"evaluation-{_stem(settings.run)}"
+
+
+def _stem(name: str) -> str:
+    """A short name for a folder; only a file's ending is dropped (an alias such as "coder-0.5b" has none)."""
+    path = Path(name)
+    return "stdin" if name == "-" else path.stem if path.is_file() else path.name

@@ -1,0 +1,251 @@
+"""Profile, train, plan, run, evaluate: the table of contents. Each function is one stage; files are the hand-over."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+
+from . import registry, sources
+from .engines.opening import opened
+from .errors import RunError
+from .evaluation import Evaluation, LiveComparison, compare_live
+from .evaluation import evaluate as evaluate_curves
+from .evaluation.policies import BLIND, FORETHOUGHT, UNIFORM
+from .folders import profile_folder, run_folder
+from .graders import check_references
+from .planning import (
+    Forecast,
+    allocate,
+    features,
+    forecast,
+    model_of,
+    plan_queries,
+    planned_engine,
+    recorded_features,
+)
+from .predictors import selection
+from .predictors.trained import TrainedPredictor
+from .profiles import from_run, joined, with_layers, write_parquet
+from .profiling import Report, engine_info, identity, sample_traces, silent
+from .protocols import Engine, HiddenStateEngine
+from .queries import load_queries, query_to_json, save_queries
+from .running import generate_planned, load_budgets, outcomes, save_plans, summary, write_answers
+from .settings import EvaluateSettings, PlanSettings, ProfileSettings, RunSettings, TrainSettings
+from .store import RunDirectory, fingerprint, write_json
+from .types import Curves, Plan, Profile, Query
+
+
+def profile(settings: ProfileSettings, *, engine: Engine | None = None, report: Report = silent) -> RunDirectory:
+    """Measures every query's success at every cap; run again with the same settings, it goes on where it stopped.
+
+    Args:
+        settings: what to measure.
+        engine: an engine already open, else one is made from the settings and closed at the end.
+        report: called with each record once it is on disk.
+
+    Returns:
+        The run directory; `forethought.sources.open_profile` reads its counts.
+    """
+    queries = load_queries(settings.questions, limit=settings.limit)
+    grader = registry.resolve("graders", settings.grader)()
+    check_references(grader, queries)
+    with opened(engine, settings.model, settings.engine) as running:
+        layers = settings.layer_numbers(running.info.num_layers if isinstance(running, HiddenStateEngine) else None)
+        run = RunDirectory.create(
+            profile_folder(settings),
+            kind="profile",
+            identity=identity(running.info, settings.grid, settings.engine.sampling, settings.seed, settings.grader),
+            settings=asdict(settings),
+        )
+        with run.locked():
+            every_query = _merge_queries(run, queries)
+            work = sample_traces(
+                run,
+                running,
+                queries,
+                grid=settings.grid,
+                num_traces=settings.num_traces,
+                seed=settings.seed,
+                grader=grader,
+                layers=layers,
+                retry_failed=settings.retry_failed,
+                report=report,
+            )
+            asyncio.run(work)
+            write_parquet(run.path / "profile.parquet", from_run(run, every_query))
+    return run
+
+
+def train(settings: TrainSettings) -> tuple[TrainedPredictor, Path]:
+    """Fits a predictor of success and spend on a profile; layer and regularisation are picked by cross-validation.
+
+    Returns:
+        The predictor and the folder it was saved to.
+    """
+    measured = joined([sources.open_profile(source) for source in (settings.run, *settings.more)])
+    layers = None if settings.layers == "all" else [int(layer) for layer in settings.layers.split(",")]
+    trained = selection.train(
+        measured,
+        predictor=settings.predictor,
+        layers=layers,
+        num_folds=settings.num_folds,
+        seed=settings.seed,
+        options=settings.options,
+    )
+    source = Path(settings.run)
+    folder = Path(settings.out) if settings.out else source / "predictor" if source.is_dir() else source.with_suffix("")
+    trained.save(folder)
+    return trained, folder
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Planned:
+    """A plan with the queries and predicted curves it was made from."""
+
+    queries: Sequence[Query]
+    expected: Forecast
+    plan: Plan
+
+
+def plan(settings: PlanSettings, *, engine: Engine | None = None) -> Planned:
+    """Predicts every query's curves and divides the total over them.
+
+    Loads the model for one prompt pass, unless `settings.questions` is a run that recorded the hidden states.
+    """
+    predictor = sources.open_predictor(settings.run)
+    queries = plan_queries(settings)
+    features_Q_D = recorded_features(settings.questions, queries, predictor)
+    if features_Q_D is not None:
+        expected = forecast(queries, predictor, features_Q_D)
+    else:
+        with opened(engine, model_of(settings, predictor), planned_engine(settings, predictor)) as running:
+            expected = predict_with(queries, predictor, running)
+    return Planned(queries, expected, allocate(settings, queries, expected))
+
+
+def predict_with(queries: Sequence[Query], predictor: TrainedPredictor, engine: Engine) -> Forecast:
+    """One prompt pass and the predictor; refuses an engine whose model or template is not the predictor's."""
+    predictor.check(engine.info, None)
+    started = perf_counter()
+    features_Q_D = features(queries, predictor, engine)
+    seconds = perf_counter() - started
+    return replace(forecast(queries, predictor, features_Q_D), feature_seconds=seconds)
+
+
+def run(settings: RunSettings, *, engine: Engine | None = None, report: Report = silent) -> RunDirectory:
+    """Plans, reasons under the caps, answers; run again with the same settings, it goes on where it stopped.
+
+    The plan is made once and kept with the run. Answers are in RUN/answers.jsonl, counts in RUN/summary.json.
+    """
+    predictor = sources.open_predictor(settings.plan.run)
+    queries = plan_queries(settings.plan)
+    grader = registry.resolve("graders", settings.grader)()
+    check_references(grader, [query for query in queries if query.reference is not None])
+    names = list(dict.fromkeys((settings.plan.allocator, *settings.compare)))
+    for name in names:
+        registry.resolve("allocators", name)
+    asked = planned_engine(settings.plan, predictor)
+    folder = run_folder(settings)
+    with opened(engine, model_of(settings.plan, predictor), asked) as running:
+        predictor.check(running.info, None)
+        is_planned = (folder / "plan.json").exists()  # a plan is made once, before the folder: a bad total leaves none
+        expected = None if is_planned else predict_with(queries, predictor, running)
+        plans = {name: allocate(settings.plan, queries, expected, allocator=name) for name in names} if expected else {}
+        directory = RunDirectory.create(
+            folder,
+            kind="run",
+            identity={
+                **identity(running.info, predictor.card.grid, asked.sampling, settings.seed, settings.grader),
+                "allocators": names,
+                "cost": settings.plan.cost.value,
+                "total": settings.plan.total_for(len(queries)),
+                "queries": fingerprint([query_to_json(query) for query in queries]),
+            },
+            settings=asdict(settings),
+        )
+        with directory.locked():
+            if expected is not None:
+                save_queries(directory.path / "queries.jsonl", queries)
+                save_plans(directory, plans, settings.plan.allocator, expected)
+            work = generate_planned(
+                directory,
+                running,
+                queries,
+                seed=settings.seed,
+                grader=grader,
+                retry_failed=settings.retry_failed,
+                report=report,
+            )
+            asyncio.run(work)
+            write_answers(directory, queries)
+            write_json(directory.path / "summary.json", summary(directory, queries))
+    return directory
+
+
+def evaluate(settings: EvaluateSettings) -> Evaluation | LiveComparison:
+    """What prediction and allocation buy, with intervals.
+
+    A finished `run --compare` is compared as it was run. A predictor is judged on the held-out profile `settings.on`
+    (a shipped one: on the shipped held-out profile). A profile run alone is cross-fitted: every query is predicted by
+    predictors that never saw it.
+    """
+    path = Path(settings.run)
+    if (path / "run.json").is_file() and RunDirectory.open(path).header["kind"] == "run":
+        return live_comparison(RunDirectory.open(path), seed=settings.seed)
+    if settings.on or settings.run in sources.shipped_predictors():
+        predictor = sources.open_predictor(settings.run)
+        measured = sources.open_profile(settings.on) if settings.on else sources.shipped_heldout(settings.run)
+        predicted, mean_train = held_out_curves(predictor, measured)
+    else:
+        measured = sources.open_profile(settings.run)
+        predicted, mean_train = selection.cross_fit(measured, predictor=settings.predictor, seed=settings.seed)
+    return evaluate_curves(
+        measured,
+        predicted,
+        mean_train,
+        allocator=settings.allocator,
+        num_resamples=settings.num_resamples,
+        seed=settings.seed,
+    )
+
+
+def held_out_curves(predictor: TrainedPredictor, measured: Profile) -> tuple[Curves, Curves]:
+    """`(predicted, mean training curve)` for the queries of a profile the predictor was not trained on."""
+    predictor.check(engine_info(measured.info), measured.grid)
+    layer = predictor.card.features.layer
+    hidden_Q_L_D = None if layer is None else with_layers(measured, [layer]).hidden_Q_L_D
+    if hidden_Q_L_D is None:
+        features_Q_D = np.zeros((measured.num_queries, 0), dtype=np.float32)
+    else:
+        features_Q_D = hidden_Q_L_D[:, 0].astype(np.float32)
+    return predictor.predict(measured.query_ids, features_Q_D), predictor.card.mean_curves(measured.query_ids)
+
+
+def live_comparison(run: RunDirectory, *, seed: int = 0) -> LiveComparison:
+    """The allocators of a `run --compare`, judged on the same traces; the run's own goes by the name forethought."""
+    results = outcomes(run, sources.run_queries(run))
+    main, _ = load_budgets(run)
+    provenance = run.header["identity"]
+    return compare_live(
+        {main if main in (UNIFORM, BLIND) else FORETHOUGHT: results.pop(main), **results},
+        seed=seed,
+        simulated=bool(provenance.get("simulated")),
+        provenance=provenance,
+    )
+
+
+def _merge_queries(run: RunDirectory, queries: Sequence[Query]) -> list[Query]:
+    """The run's queries and the new ones, written back; one id cannot stand for two different queries."""
+    path = run.path / "queries.jsonl"
+    known = {query.id: query for query in load_queries(path)} if path.exists() else {}
+    changed = [query.id for query in queries if query.id in known and known[query.id] != query]
+    if changed:
+        raise RunError(f"{run.path} already holds other questions under the ids {changed[:5]}; give another --out")
+    merged = [*known.values(), *(query for query in queries if query.id not in known)]
+    save_queries(path, merged)
+    return merged

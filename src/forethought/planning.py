@@ -1,0 +1,156 @@
+"""From queries to a plan: features, predicted curves, one budget a query."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from . import registry, sources
+from .errors import InvalidFeaturesError, InvalidSettingsError
+from .predictors.trained import TrainedPredictor
+from .profiling import engine_info
+from .prompts import shipped_templates
+from .protocols import Allocator, Engine, HiddenStateEngine
+from .queries import load_queries
+from .settings import EngineSettings, PlanSettings
+from .store import RunDirectory
+from .types import Curves, FloatArray, IntArray, Plan, Query
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Forecast:
+    """Predicted curves of a batch, and what they cost.
+
+    Attributes:
+        curves: one row a query.
+        unseen_Q: rows of the queries whose prompt could not be read by the model; they carry the mean training curve.
+        feature_seconds: the prompt pass that gave the features (generation needs the same pass).
+        predict_seconds: the predictor's own time.
+    """
+
+    curves: Curves
+    unseen_Q: IntArray
+    feature_seconds: float = 0.0
+    predict_seconds: float = 0.0
+
+
+def forecast(queries: Sequence[Query], predictor: TrainedPredictor, features_Q_D: FloatArray) -> Forecast:
+    """Predicts every query's curves; rows of NaN (a prompt that does not fit) get the mean training curve."""
+    started = time.perf_counter()
+    seen_Q = np.isfinite(features_Q_D).all(axis=1)
+    query_ids = tuple(query.id for query in queries)
+    curves = predictor.card.mean_curves(query_ids)
+    if seen_Q.any():
+        seen_ids = tuple(query_ids[row] for row in np.flatnonzero(seen_Q).tolist())
+        predicted = predictor.predict(seen_ids, features_Q_D[seen_Q])
+        p_Q_B = np.array(curves.p_Q_B, dtype=np.float64)
+        p_Q_B[seen_Q] = predicted.p_Q_B
+        tokens_Q_B = None if curves.tokens_Q_B is None else np.array(curves.tokens_Q_B, dtype=np.float64)
+        if tokens_Q_B is not None and predicted.tokens_Q_B is not None:
+            tokens_Q_B[seen_Q] = predicted.tokens_Q_B
+        curves = replace(curves, p_Q_B=p_Q_B, tokens_Q_B=tokens_Q_B)
+    return Forecast(curves, np.flatnonzero(~seen_Q), predict_seconds=time.perf_counter() - started)
+
+
+def features(queries: Sequence[Query], predictor: TrainedPredictor, engine: Engine) -> FloatArray:
+    """Hidden states of the predictor's layer at the last prompt token, shape (Q, D)."""
+    layer = predictor.card.features.layer
+    if layer is None:
+        return np.zeros((len(queries), 0), dtype=np.float32)
+    if not isinstance(engine, HiddenStateEngine):
+        raise InvalidFeaturesError(
+            f"the predictor reads hidden states of layer {layer}, which engine {engine.info.engine!r} does not give; "
+            f"use --engine transformers or --engine vllm"
+        )
+    return engine.hidden_states(queries, [layer])[:, 0]
+
+
+def recorded_features(questions: str, queries: Sequence[Query], predictor: TrainedPredictor) -> FloatArray | None:
+    """The same, when `questions` is a run directory that holds them for every query; else None."""
+    if not (Path(questions) / "run.json").is_file():
+        return None
+    run = RunDirectory.open(Path(questions))
+    layers, hidden = run.load_hidden()
+    layer = predictor.card.features.layer
+    predictor.check(engine_info(run.header["identity"]), None)
+    if layer is None:
+        return np.zeros((len(queries), 0), dtype=np.float32)
+    if layer not in layers or not all(query.id in hidden for query in queries):
+        return None
+    column = layers.index(layer)
+    return np.stack([hidden[query.id][column] for query in queries]).astype(np.float32)
+
+
+def allocate(
+    settings: PlanSettings, queries: Sequence[Query], expected: Forecast, *, allocator: str | None = None
+) -> Plan:
+    """Divides the total of `settings` over `queries`.
+
+    Args:
+        settings: total, cost, bounds.
+        queries: give their own bounds and weights, which come before those of `settings`.
+        expected: the predicted curves.
+        allocator: another allocator than that of `settings`.
+    """
+    grid = expected.curves.grid
+    lowest = settings.min_tokens if settings.min_tokens is not None else grid.window
+    highest = settings.max_tokens if settings.max_tokens is not None else grid.maximum
+    chosen: Allocator = registry.resolve("allocators", allocator or settings.allocator)()
+    max_budget_Q = np.array([query.max_budget if query.max_budget is not None else highest for query in queries])
+    min_budget_Q = np.array([query.min_budget if query.min_budget is not None else lowest for query in queries])
+    min_budget_Q[expected.unseen_Q] = max_budget_Q[expected.unseen_Q] = grid.window
+    plan = chosen.allocate(
+        expected.curves,
+        total=settings.total_for(len(queries)),
+        cost=settings.cost,
+        min_budget_Q=min_budget_Q,
+        max_budget_Q=max_budget_Q,
+        weight_Q=np.array([query.weight for query in queries]),
+    )
+    if len(expected.unseen_Q):
+        ids = ", ".join(queries[row].id for row in expected.unseen_Q[:5])
+        note = f"{len(expected.unseen_Q)} queries do not fit the model's context and get one window ({ids})"
+        return replace(plan, notes=(*plan.notes, note))
+    return plan
+
+
+def plan_queries(settings: PlanSettings) -> list[Query]:
+    """The queries of a plan: a file's, or those of a run directory."""
+    path = Path(settings.questions)
+    if (path / "run.json").is_file():
+        return sources.run_queries(RunDirectory.open(path))[: settings.limit]
+    return load_queries(settings.questions, limit=settings.limit)
+
+
+def model_of(settings: PlanSettings, predictor: TrainedPredictor) -> str:
+    """Which model to load: the one asked for, or the one on the predictor's card."""
+    name = settings.model or predictor.card.model
+    if name is None:
+        raise InvalidSettingsError(f"the predictor {settings.run} does not say which model it is for; give --model")
+    return name
+
+
+def template_of(settings: PlanSettings, predictor: TrainedPredictor) -> str:
+    """Which prompt template to use: the one asked for, or the one on the predictor's card."""
+    name = settings.template or predictor.card.template or settings.engine.template
+    if not settings.template and name not in shipped_templates():
+        raise InvalidSettingsError(
+            f"the predictor {settings.run} was made with the prompt template {name!r}, which does not come with "
+            f"forethought; name its file: --template {name}.json"
+        )
+    return name
+
+
+def planned_engine(settings: PlanSettings, predictor: TrainedPredictor) -> EngineSettings:
+    """The engine asked for, with the template and sampling the predictor was trained under."""
+    sampling = predictor.card.sampling or settings.engine.sampling
+    return replace(
+        settings.engine,
+        template=template_of(settings, predictor),
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+    )

@@ -1,0 +1,1 @@
+"""Predictors: features of a query to its success and spend curves. Loaded by name through the registry."""

@@ -1,0 +1,306 @@
+"""A predictor's card: what it was made from, how it was chosen and how well it did, in JSON and in words."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+
+from ..errors import InvalidSettingsError
+from ..types import BudgetGrid, Curves, Sampling
+from .metrics import ReliabilityBin
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureSchema:
+    """What the predictor reads.
+
+    Attributes:
+        kind: "hidden" for the model's residual stream, "none" for a predictor that reads nothing.
+        layer: which layer; k is the stream after k decoder layers. None for kind "none".
+        width: features of one query, D; 0 for kind "none".
+        pooling: "last" for the last prompt token; "none" for kind "none".
+    """
+
+    kind: str
+    layer: int | None
+    width: int
+    pooling: str
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingData:
+    """The profile it was trained on.
+
+    Attributes:
+        name: of the profile, or "unknown".
+        num_queries: queries learned from.
+        num_left_out: queries of the profile without a finished trace or with unusable features.
+        num_traces: traces of all queries together.
+        data_hash: first 16 hex digits of the SHA-256 of ids and counts, in the order of the ids.
+        simulated: the traces came from a simulation or a replay.
+    """
+
+    name: str
+    num_queries: int
+    num_left_out: int
+    num_traces: int
+    data_hash: str
+    simulated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LayerScore:
+    """Left-out metrics of ridge regression on one layer: binomial log loss (nats) and Brier score."""
+
+    layer: int
+    log_loss: float
+    brier: float
+
+
+@dataclass(frozen=True, slots=True)
+class CrossValidation:
+    """How the layer was chosen.
+
+    Attributes:
+        method: in words.
+        num_queries: queries the layers were compared on.
+        layers: every layer compared.
+    """
+
+    method: str
+    num_queries: int
+    layers: tuple[LayerScore, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """Out-of-fold quality on the training profile, next to the mean curve of the same folds.
+
+    Attributes:
+        num_folds: folds; each query was predicted by a fit that had not seen it. The layer was chosen on all of them.
+        log_loss, brier: of the predictor; binomial log loss in nats, Brier score against single traces.
+        mean_log_loss, mean_brier: of the mean curve, which is what the blind allocation knows.
+        calibration_error: mean distance of predicted and observed over the bins.
+        correlation_B: Pearson correlation with the measured success rates at each budget (noisy rates lower it).
+        bins: reliability over all budgets.
+    """
+
+    num_folds: int
+    log_loss: float
+    brier: float
+    mean_log_loss: float
+    mean_brier: float
+    calibration_error: float
+    correlation_B: tuple[float, ...]
+    bins: tuple[ReliabilityBin, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PredictorCard:
+    """What a saved predictor belongs to and how good it is.
+
+    Attributes:
+        predictor: registered name.
+        model, model_hash, template, template_hash: whose prompts and traces it learned from; None when unknown.
+        window, maximum: its budget grid.
+        sampling: how the traces were drawn, or None when unknown.
+        features: what it reads.
+        data: what it was trained on.
+        seed: of the folds and, where it draws at random, of the predictor.
+        cross_validation: how the layer was chosen, or None when there was nothing to choose from.
+        calibration: out-of-fold quality, or None when there were too few queries for folds.
+        mean_p_B, mean_tokens_B: the mean curve of the training queries.
+        versions: of the packages that made it.
+        created: ISO 8601 date.
+    """
+
+    predictor: str
+    model: str | None
+    model_hash: str | None
+    template: str | None
+    template_hash: str | None
+    window: int
+    maximum: int
+    sampling: Sampling | None
+    features: FeatureSchema
+    data: TrainingData
+    seed: int
+    cross_validation: CrossValidation | None
+    calibration: Calibration | None
+    mean_p_B: tuple[float, ...]
+    mean_tokens_B: tuple[float, ...] | None
+    versions: Mapping[str, str]
+    created: str
+
+    @property
+    def grid(self) -> BudgetGrid:
+        """The budgets of the curves."""
+        return BudgetGrid(self.window, self.maximum)
+
+    def mean_curves(self, query_ids: tuple[str, ...]) -> Curves:
+        """The mean curve for every query: all that the blind allocation knows."""
+        shape = (len(query_ids), 1)
+        return Curves(
+            query_ids=query_ids,
+            grid=self.grid,
+            p_Q_B=np.tile(np.asarray(self.mean_p_B, dtype=np.float64), shape),
+            tokens_Q_B=None
+            if self.mean_tokens_B is None
+            else np.tile(np.asarray(self.mean_tokens_B, dtype=np.float64), shape),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The card as a JSON object."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, value: object) -> Self:
+        """The card that `to_json` described; raises InvalidSettingsError on an unknown or a missing key."""
+        card = _read(cls, value, "card")
+        assert isinstance(card, cls)
+        return card
+
+    def to_markdown(self) -> str:
+        """The card in words."""
+        return (
+            "\n\n".join(
+                [
+                    "# Predictor card",
+                    _what(self),
+                    _data(self),
+                    _quality(self),
+                    _layers(self),
+                    _limits(self),
+                    _made(self),
+                ]
+            )
+            + "\n"
+        )
+
+
+def _read(kind: Any, value: Any, place: str) -> Any:
+    """`value`, read from JSON, as the annotated type `kind`; `place` names it in messages."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is types.UnionType:  # the cards only have `X | None`
+        return None if value is None else _read(arguments[0], value, place)
+    if dataclasses.is_dataclass(kind):
+        if not isinstance(value, dict):
+            raise InvalidSettingsError(f"{place} must be an object; got {value!r}")
+        hints = typing.get_type_hints(kind)
+        unknown, missing = sorted(set(value) - set(hints)), sorted(set(hints) - set(value))
+        if unknown or missing:
+            problems = [f"unknown keys {unknown}"] * bool(unknown) + [f"missing keys {missing}"] * bool(missing)
+            raise InvalidSettingsError(f"{place} has {' and '.join(problems)}; known are {sorted(hints)}")
+        return kind(**{name: _read(hint, value[name], f"{place}.{name}") for name, hint in hints.items()})  # type: ignore[operator]
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            raise InvalidSettingsError(f"{place} must be a list; got {value!r}")
+        return tuple(_read(arguments[0], item, f"{place}[{index}]") for index, item in enumerate(value))
+    if origin is Mapping:
+        if not isinstance(value, dict) or not all(isinstance(item, str) for item in value.values()):
+            raise InvalidSettingsError(f"{place} must be an object of strings; got {value!r}")
+        return dict(value)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise InvalidSettingsError(f"{place} must be of type {kind.__name__}; got {value!r}")
+    return value
+
+
+def _what(card: PredictorCard) -> str:
+    reads = (
+        "It reads nothing of a query: every query gets the mean curve."
+        if card.features.kind == "none"
+        else f"It reads the residual stream of the {card.features.pooling} prompt token after decoder layer "
+        f"{card.features.layer} ({card.features.width} numbers)."
+    )
+    return (
+        f"Predicts, before any reasoning, the chance of a right answer under every budget of {card.grid} tokens"
+        f"{', and the tokens that will really be generated' if card.mean_tokens_B is not None else ''}. "
+        f"Predictor `{card.predictor}`. {reads}\n\n"
+        f"Made for model `{card.model or 'unknown'}` (hash `{card.model_hash or 'unknown'}`) with prompt template "
+        f"`{card.template or 'unknown'}` (hash `{card.template_hash or 'unknown'}`). "
+        f"It refuses any other model, template or grid."
+    )
+
+
+def _data(card: PredictorCard) -> str:
+    data, sampling = card.data, card.sampling
+    drawn = f", drawn at temperature {sampling.temperature:g}, top-p {sampling.top_p:g}" if sampling else ""
+    left_out = (
+        f" {data.num_left_out} queries were left out (no trace, or unusable features)." if data.num_left_out else ""
+    )
+    simulated = "\n\n**The traces are simulated: nothing here was measured on a model.**" if data.simulated else ""
+    return (
+        f"## Data\n\nProfile `{data.name}`: {data.num_queries:,} queries, {data.num_traces:,} traces{drawn}. "
+        f"Hash `{data.data_hash}`.{left_out}{simulated}"
+    )
+
+
+def _quality(card: PredictorCard) -> str:
+    quality = card.calibration
+    if quality is None:
+        return "## Quality\n\nToo few queries to hold some out: the quality is not known."
+    rows = [
+        f"| {each.lower:.1f} to {each.upper:.1f} | {each.predicted:.3f} | {each.observed:.3f} | {each.num_traces:,} |"
+        for each in quality.bins
+    ]
+    return "\n".join(
+        [
+            "## Quality",
+            "",
+            f"Out of fold ({quality.num_folds} folds of the training profile; the layer was chosen on all of it):",
+            "",
+            "| | log loss (nats) | Brier score |",
+            "| --- | --- | --- |",
+            f"| this predictor | {quality.log_loss:.4f} | {quality.brier:.4f} |",
+            f"| mean curve | {quality.mean_log_loss:.4f} | {quality.mean_brier:.4f} |",
+            "",
+            f"Calibration error {quality.calibration_error:.3f}. Correlation with measured success by budget: "
+            f"{', '.join(f'{value:.2f}' for value in quality.correlation_B)}.",
+            "",
+            "| predicted between | predicted | observed | traces |",
+            "| --- | --- | --- | --- |",
+            *rows,
+        ]
+    )
+
+
+def _layers(card: PredictorCard) -> str:
+    chosen = card.cross_validation
+    if chosen is None:
+        return "## Layer\n\nThere was nothing to choose from."
+    rows = [
+        f"| {each.layer}{' (chosen)' if each.layer == card.features.layer else ''} "
+        f"| {each.log_loss:.4f} | {each.brier:.4f} |"
+        for each in chosen.layers
+    ]
+    return "\n".join(
+        [
+            "## Layer",
+            "",
+            f"Chosen by {chosen.method}, on {chosen.num_queries:,} queries.",
+            "",
+            "| layer | log loss (nats) | Brier score |",
+            "| --- | --- | --- |",
+            *rows,
+        ]
+    )
+
+
+def _limits(card: PredictorCard) -> str:
+    return (
+        "## Limits\n\nThe curves hold for queries like those it was trained on, asked with the same prompt and "
+        "sampling. On other queries they may be confidently wrong: profile a few hundred of your own and train again."
+    )
+
+
+def _made(card: PredictorCard) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in sorted(card.versions.items()))
+    return f"Created {card.created}, seed {card.seed}, with {versions}. Written from `predictor.json`; edit neither."

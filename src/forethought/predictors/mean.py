@@ -1,0 +1,59 @@
+"""The predictor that knows nothing about any query: one mean curve for all."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import numpy as np
+
+from ..types import FloatArray, IntArray
+from .inputs import check_counts
+from .spend import non_decreasing
+
+
+class MeanPredictor:
+    """Predicts the pooled success and spend of the training queries, whatever the features are.
+
+    This is what the blind allocation knows, so it is the bar for every other predictor.
+    """
+
+    uses_features = False
+
+    p_B_: FloatArray
+    tokens_B_: FloatArray | None
+
+    def fit(
+        self,
+        features_Q_D: FloatArray,
+        num_right_Q_B: IntArray,
+        num_tried_Q: IntArray,
+        tokens_Q_B: FloatArray | None = None,
+    ) -> Self:
+        """See `Predictor.fit`; each trace counts the same."""
+        rows = check_counts(num_right_Q_B, num_tried_Q, tokens_Q_B)
+        num_tried_Q = num_tried_Q[rows]
+        self.p_B_ = (num_right_Q_B[rows].sum(axis=0) / num_tried_Q.sum()).astype(np.float32)
+        self.tokens_B_ = None
+        if tokens_Q_B is not None:
+            mean_B = num_tried_Q @ tokens_Q_B[rows] / num_tried_Q.sum()
+            self.tokens_B_ = non_decreasing(mean_B[None])[0].astype(np.float32)
+        return self
+
+    def predict(self, features_Q_D: FloatArray) -> tuple[FloatArray, FloatArray | None]:
+        """See `Predictor.predict`; only the number of rows is read."""
+        num_rows = len(features_Q_D)
+        tokens_Q_B = None if self.tokens_B_ is None else np.tile(self.tokens_B_, (num_rows, 1))
+        return np.tile(self.p_B_, (num_rows, 1)), tokens_Q_B
+
+    def state(self) -> tuple[dict[str, Any], dict[str, FloatArray]]:
+        """See `Predictor.state`."""
+        arrays = {"p": self.p_B_}
+        return {}, arrays if self.tokens_B_ is None else {**arrays, "tokens": self.tokens_B_}
+
+    @classmethod
+    def from_state(cls, settings: dict[str, Any], arrays: dict[str, FloatArray]) -> Self:
+        """See `Predictor.from_state`."""
+        predictor = cls()
+        predictor.p_B_ = arrays["p"]
+        predictor.tokens_B_ = arrays.get("tokens")
+        return predictor

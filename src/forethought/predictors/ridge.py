@@ -1,0 +1,86 @@
+"""Ridge regression from hidden states to curves: closed form, one matrix product to predict, the default."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import numpy as np
+
+from ..types import FloatArray, IntArray
+from .inputs import check_counts, check_features
+from .linear import Float64Array, LinearMap, RidgeProblem
+from .spend import SpendShape
+
+
+class RidgePredictor:
+    """Success and spend curves as a linear function of the features.
+
+    Targets are success rates, weighted by the traces behind them; penalties are chosen by exact leave-one-out for each
+    principal component of the curves (`RidgeProblem` says how and why). Probabilities are clipped to [0, 1].
+
+    Attributes:
+        penalties_: the penalties chosen, for "p" and "tokens", strongest component first, in mean eigenvalues;
+            None stands for infinity: that component was left at its mean.
+        left_out_p_Q_B_: leave-one-out predictions for the rows fitted on that had a trace; None after loading.
+    """
+
+    uses_features = True
+
+    penalties_: dict[str, list[float | None]]
+    left_out_p_Q_B_: Float64Array | None
+
+    _map: LinearMap
+    _spend: SpendShape | None
+    _num_budgets: int
+
+    def fit(
+        self,
+        features_Q_D: FloatArray,
+        num_right_Q_B: IntArray,
+        num_tried_Q: IntArray,
+        tokens_Q_B: FloatArray | None = None,
+    ) -> Self:
+        """See `Predictor.fit`. Rows without a trace are left aside; features must be finite."""
+        rows = check_counts(num_right_Q_B, num_tried_Q, tokens_Q_B)
+        check_features(features_Q_D[rows])
+        problem = RidgeProblem(features_Q_D[rows], num_tried_Q[rows].astype(np.float64))
+        success = problem.solve(num_right_Q_B[rows] / num_tried_Q[rows, None])
+        solutions = {"p": success}
+        self._spend = None
+        if tokens_Q_B is not None:
+            self._spend = SpendShape.fit(tokens_Q_B[rows])
+            solutions["tokens"] = problem.solve(tokens_Q_B[rows].astype(np.float64))
+        self._num_budgets = num_right_Q_B.shape[1]
+        self._map = LinearMap.from_solutions(problem, *solutions.values())
+        self.penalties_ = {
+            name: [float(penalty) if np.isfinite(penalty) else None for penalty in solution.penalty_N]
+            for name, solution in solutions.items()
+        }
+        self.left_out_p_Q_B_ = np.clip(success.left_out_Q_N, 0.0, 1.0)
+        return self
+
+    def predict(self, features_Q_D: FloatArray) -> tuple[FloatArray, FloatArray | None]:
+        """See `Predictor.predict`; raises InvalidFeaturesError on NaN or a wrong width."""
+        check_features(features_Q_D, width=self._map.width)
+        output_Q_N = self._map.apply(features_Q_D)
+        p_Q_B = np.clip(output_Q_N[:, : self._num_budgets], 0.0, 1.0)
+        return p_Q_B, None if self._spend is None else self._spend.apply(output_Q_N[:, self._num_budgets :])
+
+    def state(self) -> tuple[dict[str, Any], dict[str, FloatArray]]:
+        """See `Predictor.state`."""
+        arrays = self._map.arrays()
+        if self._spend is not None:
+            arrays |= {"spend_lowest": self._spend.lowest_B, "spend_highest": self._spend.highest_B}
+        return {"num_budgets": self._num_budgets, "penalties": self.penalties_}, arrays
+
+    @classmethod
+    def from_state(cls, settings: dict[str, Any], arrays: dict[str, FloatArray]) -> Self:
+        """See `Predictor.from_state`."""
+        predictor = cls()
+        predictor._num_budgets = int(settings["num_budgets"])
+        predictor.penalties_ = settings["penalties"]
+        predictor.left_out_p_Q_B_ = None
+        predictor._map = LinearMap.from_arrays(arrays)
+        has_spend = "spend_lowest" in arrays
+        predictor._spend = SpendShape(arrays["spend_lowest"], arrays["spend_highest"]) if has_spend else None
+        return predictor

@@ -1,0 +1,284 @@
+"""From a profile to a trained predictor: picks the layer, fits, and says honestly how good it is."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import inspect
+import json
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import numpy as np
+
+from ..errors import InvalidFeaturesError, InvalidInputError, InvalidSettingsError
+from ..protocols import Predictor
+from ..registry import resolve, unknown_name_message
+from ..types import Curves, FloatArray, IntArray, Profile, Sampling
+from .card import Calibration, CrossValidation, FeatureSchema, PredictorCard, TrainingData
+from .folds import assign_folds, hash_order
+from .inputs import MIN_QUERIES
+from .layers import Progress, best_layer, candidates, choose_layer, features_of, has_finite_features, silent
+from .mean import MeanPredictor
+from .metrics import binomial_log_loss, brier_score, calibration_error, correlation_B, reliability_bins
+from .trained import TrainedPredictor
+
+Builder = Callable[[], Predictor]
+
+
+def train(
+    profile: Profile,
+    *,
+    predictor: str = "ridge",
+    layers: Sequence[int] | None = None,
+    num_folds: int = 5,
+    seed: int = 0,
+    options: Mapping[str, Any] | None = None,
+    progress: Progress = silent,
+) -> TrainedPredictor:
+    """Picks the layer, fits on every usable query, and fills the card with out-of-fold quality.
+
+    Args:
+        profile: measured counts, with hidden states unless the predictor reads none.
+        predictor: registered name.
+        layers: layers to choose from; None takes all that the profile holds.
+        num_folds: folds for the card's calibration; fewer queries than folds leave it out.
+        seed: of the folds, and of the predictor where it takes one.
+        options: keywords of the predictor's class.
+        progress: called with what is being done, steps done and steps in all.
+
+    Raises:
+        InvalidFeaturesError: no hidden states, a layer that was not recorded, or too few queries with finite ones.
+        InvalidInputError: fewer than two queries with a finished trace.
+        InvalidSettingsError: an option the predictor does not take.
+    """
+    build = _builder(predictor, options, seed)
+    usable = profile.select(_usable_rows(profile, build, layers, seed))
+    layer, choice = _choose(usable, build, layers, progress)
+    progress("fit", 0, 1)
+    fitted = _fit(usable, build, layer)
+    progress("fit", 1, 1)
+    calibration = None
+    if usable.num_queries >= max(num_folds, 2 * MIN_QUERIES):
+        calibration = _calibrate(usable, build, layer, num_folds=num_folds, seed=seed, progress=progress)
+    return TrainedPredictor(_card(profile, usable, predictor, layer, choice, calibration, seed), fitted)
+
+
+def cross_fit(
+    profile: Profile,
+    *,
+    predictor: str = "ridge",
+    layers: Sequence[int] | None = None,
+    num_folds: int = 5,
+    seed: int = 0,
+    options: Mapping[str, Any] | None = None,
+    progress: Progress = silent,
+) -> tuple[Curves, Curves]:
+    """Out-of-fold predictions for every query, to evaluate honestly on one single run.
+
+    Everything that is chosen or learned (layer, penalty, standardisation, weights, mean curve) comes from the other
+    folds alone. A query without usable features gets its folds' mean curve, as it would in a plan.
+
+    Args:
+        profile: as for `train`.
+        predictor: as for `train`.
+        layers: as for `train`.
+        num_folds: as for `train`.
+        seed: as for `train`.
+        options: as for `train`.
+        progress: as for `train`.
+
+    Returns:
+        The predicted curves, and the mean curves of the same folds (what the blind allocation knows), both in the
+        profile's order.
+
+    Raises:
+        InvalidFeaturesError, InvalidInputError, InvalidSettingsError: as `train`; the last also when there are fewer
+            queries than folds.
+    """
+    build = _builder(predictor, options, seed)
+    # In hash order, so that what depends on the order of the rows (batches, splits) depends on ids alone.
+    usable_rows = _usable_rows(profile, build, layers, seed)
+    is_usable_Q = np.zeros(profile.num_queries, dtype=bool)
+    is_usable_Q[usable_rows] = True
+    fold_Q = assign_folds(profile.query_ids, num_folds=num_folds, seed=seed)
+    shape = (profile.num_queries, profile.grid.num_budgets)
+    p_Q_B, tokens_Q_B, mean_p_Q_B, mean_tokens_Q_B = (np.empty(shape) for _ in range(4))
+    for fold in range(num_folds):
+        progress("fold", fold, num_folds)
+        training = profile.select(usable_rows[fold_Q[usable_rows] != fold])
+        held = np.flatnonzero(fold_Q == fold)
+        mean_p_Q_B[held], mean_tokens_Q_B[held] = _mean_curve(training)
+        p_Q_B[held], tokens_Q_B[held] = mean_p_Q_B[held], mean_tokens_Q_B[held]
+        layer, _ = _choose(training, build, layers, silent)
+        fitted = _fit(training, build, layer)
+        held = held[is_usable_Q[held]]
+        if len(held):
+            predicted_p_H_B, predicted_tokens_H_B = fitted.predict(features_of(profile.select(held), layer))
+            p_Q_B[held] = predicted_p_H_B
+            if predicted_tokens_H_B is not None:
+                tokens_Q_B[held] = predicted_tokens_H_B
+    progress("fold", num_folds, num_folds)
+    return (
+        Curves(query_ids=profile.query_ids, grid=profile.grid, p_Q_B=p_Q_B, tokens_Q_B=tokens_Q_B),
+        Curves(query_ids=profile.query_ids, grid=profile.grid, p_Q_B=mean_p_Q_B, tokens_Q_B=mean_tokens_Q_B),
+    )
+
+
+def _builder(name: str, options: Mapping[str, Any] | None, seed: int) -> Builder:
+    """Makes an unfitted predictor of that name; its `seed` is ours unless the options have one."""
+    kind = resolve("predictors", name)
+    known = [] if kind.__init__ is object.__init__ else list(inspect.signature(kind).parameters)
+    settings = dict(options or {})
+    for option in settings:
+        if option not in known:
+            message = unknown_name_message(f"option of predictor {name!r}", option, known)
+            raise InvalidSettingsError(message if known else f"predictor {name!r} takes no options; got {option!r}")
+    if "seed" in known:
+        settings.setdefault("seed", seed)
+
+    def build() -> Predictor:
+        made: Predictor = kind(**settings)
+        return made
+
+    return build
+
+
+def _reads_features(build: Builder) -> bool:
+    """A predictor says `uses_features = False` when it reads none; without a word it is taken to read them."""
+    return bool(getattr(build(), "uses_features", True))
+
+
+def _usable_rows(profile: Profile, build: Builder, layers: Sequence[int] | None, seed: int) -> IntArray:
+    """Rows that can be learned from, in hash order: a finished trace and, where they are read, finite features."""
+    is_usable_Q = profile.num_tried_Q > 0
+    num_tried = int(is_usable_Q.sum())
+    if num_tried < MIN_QUERIES:
+        raise InvalidInputError(
+            f"{num_tried} of {profile.num_queries} queries have a finished trace; a predictor needs at least "
+            f"{MIN_QUERIES}. Profile more queries with `forethought profile`."
+        )
+    if _reads_features(build):
+        is_usable_Q &= has_finite_features(profile, candidates(profile, layers))
+        if is_usable_Q.sum() < MIN_QUERIES:
+            raise InvalidFeaturesError(
+                f"{int(is_usable_Q.sum())} of {num_tried} queries with a finished trace have finite hidden states; "
+                f"a predictor needs at least {MIN_QUERIES}. Were the prompts too long for the model?"
+            )
+    order = hash_order(profile.query_ids, seed=seed)
+    return order[is_usable_Q[order]]
+
+
+def _choose(
+    profile: Profile, build: Builder, layers: Sequence[int] | None, progress: Progress
+) -> tuple[int | None, CrossValidation | None]:
+    """The layer to read, None for a predictor that reads none; and how it was chosen."""
+    if not _reads_features(build):
+        return None, None
+    choice = choose_layer(profile, layers, progress)
+    return best_layer(profile, layers, choice), choice
+
+
+def _fit(profile: Profile, build: Builder, layer: int | None) -> Predictor:
+    return build().fit(features_of(profile, layer), profile.num_right_Q_B, profile.num_tried_Q, profile.tokens_Q_B)
+
+
+def _mean_curve(profile: Profile) -> tuple[FloatArray, FloatArray]:
+    """Success and tokens of the mean curve, shape (1, B) each."""
+    mean = MeanPredictor().fit(
+        features_of(profile, None), profile.num_right_Q_B, profile.num_tried_Q, profile.tokens_Q_B
+    )
+    p_1_B, tokens_1_B = mean.predict(np.empty((1, 0)))
+    assert tokens_1_B is not None  # it was fitted with tokens
+    return p_1_B, tokens_1_B
+
+
+def _calibrate(
+    usable: Profile, build: Builder, layer: int | None, *, num_folds: int, seed: int, progress: Progress
+) -> Calibration:
+    """Out-of-fold quality with the layer held fixed, next to the mean curve of the same folds."""
+    fold_Q = assign_folds(usable.query_ids, num_folds=num_folds, seed=seed)
+    shape = usable.num_right_Q_B.shape
+    p_Q_B, mean_p_Q_B = np.empty(shape), np.empty(shape)
+    for fold in range(num_folds):
+        progress("calibrate", fold, num_folds)
+        training, held = usable.select(fold_Q != fold), fold_Q == fold
+        p_Q_B[held], _ = _fit(training, build, layer).predict(features_of(usable.select(held), layer))
+        mean_p_Q_B[held], _ = _mean_curve(training)
+    progress("calibrate", num_folds, num_folds)
+    counts = (usable.num_right_Q_B, usable.num_tried_Q)
+    bins = reliability_bins(p_Q_B, *counts)
+    return Calibration(
+        num_folds=num_folds,
+        log_loss=binomial_log_loss(p_Q_B, *counts),
+        brier=brier_score(p_Q_B, *counts),
+        mean_log_loss=binomial_log_loss(mean_p_Q_B, *counts),
+        mean_brier=brier_score(mean_p_Q_B, *counts),
+        calibration_error=calibration_error(bins),
+        correlation_B=tuple(correlation_B(p_Q_B, *counts).tolist()),
+        bins=bins,
+    )
+
+
+def _card(
+    profile: Profile,
+    usable: Profile,
+    predictor: str,
+    layer: int | None,
+    choice: CrossValidation | None,
+    calibration: Calibration | None,
+    seed: int,
+) -> PredictorCard:
+    info = profile.info
+    mean_p_1_B, mean_tokens_1_B = _mean_curve(usable)
+    sampling = info.get("sampling")
+    return PredictorCard(
+        predictor=predictor,
+        model=info.get("model"),
+        model_hash=info.get("model_hash"),
+        template=info.get("template"),
+        template_hash=info.get("template_hash"),
+        window=profile.grid.window,
+        maximum=profile.grid.maximum,
+        sampling=None if sampling is None else Sampling(**sampling),
+        features=FeatureSchema(
+            kind="none" if layer is None else "hidden",
+            layer=layer,
+            width=features_of(usable, layer).shape[1],
+            pooling="none" if layer is None else "last",
+        ),
+        data=TrainingData(
+            name=str(info.get("name", "unknown")),
+            num_queries=usable.num_queries,
+            num_left_out=profile.num_queries - usable.num_queries,
+            num_traces=int(usable.num_tried_Q.sum()),
+            data_hash=_data_hash(usable),
+            simulated=bool(info.get("simulated", False)),
+        ),
+        seed=seed,
+        cross_validation=choice,
+        calibration=calibration,
+        mean_p_B=tuple(mean_p_1_B[0].tolist()),
+        mean_tokens_B=tuple(mean_tokens_1_B[0].tolist()),
+        versions=_versions(),
+        created=datetime.datetime.now(datetime.UTC).date().isoformat(),
+    )
+
+
+def _data_hash(profile: Profile) -> str:
+    """First 16 hex digits of the SHA-256 of ids and counts, whatever the order of the queries."""
+    order = sorted(range(profile.num_queries), key=profile.query_ids.__getitem__)
+    rows = [
+        [profile.query_ids[row], int(profile.num_tried_Q[row]), profile.num_right_Q_B[row].tolist()] for row in order
+    ]
+    return hashlib.sha256(json.dumps(rows, ensure_ascii=True).encode()).hexdigest()[:16]
+
+
+def _versions() -> dict[str, str]:
+    try:
+        own = version("forethought")
+    except PackageNotFoundError:  # run from a checkout
+        own = "unknown"
+    return {"forethought": own, "numpy": np.__version__, "python": platform.python_version()}

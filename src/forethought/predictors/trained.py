@@ -1,0 +1,234 @@
+"""A fitted predictor with its card: predicts for queries, refuses what it was not made for, lives in a folder.
+
+FOLDER/predictor.json        schema version, settings, card, SHA-256 of the weights
+FOLDER/weights.safetensors   arrays
+FOLDER/card.md               the card in words
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_arrays
+from safetensors.numpy import save as save_arrays
+
+from ..errors import ForethoughtError, InvalidFeaturesError, MismatchError, ModelFileError
+from ..protocols import Predictor
+from ..registry import resolve
+from ..types import BudgetGrid, Curves, EngineInfo, FloatArray
+from .card import PredictorCard
+from .inputs import nonfinite_rows, shorten
+
+SCHEMA = 1
+SETTINGS_FILE = "predictor.json"
+WEIGHTS_FILE = "weights.safetensors"
+CARD_FILE = "card.md"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainedPredictor:
+    """A predictor and what it belongs to.
+
+    Attributes:
+        card: what it was made from and for.
+        predictor: fitted.
+    """
+
+    card: PredictorCard
+    predictor: Predictor
+
+    def predict(self, query_ids: Sequence[str], features_Q_D: FloatArray) -> Curves:
+        """Curves for the queries.
+
+        Args:
+            query_ids: length Q.
+            features_Q_D: of the layer the card names, shape (Q, D); a predictor that reads no features (card:
+                features.kind "none") takes any matrix with Q rows.
+
+        Raises:
+            InvalidFeaturesError: NaN or infinity (naming the queries), a wrong width, or a wrong number of rows.
+        """
+        if features_Q_D.ndim != 2 or len(features_Q_D) != len(query_ids):
+            raise InvalidFeaturesError(f"{len(query_ids)} queries need as many feature rows; got {features_Q_D.shape}")
+        if self.card.features.kind != "none":
+            self._check_features(query_ids, features_Q_D)
+        p_Q_B, tokens_Q_B = self.predictor.predict(features_Q_D)
+        return Curves(query_ids=tuple(query_ids), grid=self.card.grid, p_Q_B=p_Q_B, tokens_Q_B=tokens_Q_B)
+
+    def _check_features(self, query_ids: Sequence[str], features_Q_D: FloatArray) -> None:
+        schema = self.card.features
+        if features_Q_D.shape[1] != schema.width:
+            raise InvalidFeaturesError(
+                f"features of {shorten(list(query_ids), most=3)} are {features_Q_D.shape[1]} wide, but this predictor "
+                f"reads layer {schema.layer} of {self.card.model or 'its model'}, {schema.width} wide"
+            )
+        bad = nonfinite_rows(features_Q_D)
+        if len(bad):
+            raise InvalidFeaturesError(
+                f"features of {len(bad)} queries hold NaN or infinity (prompt too long for the model?): "
+                f"{shorten([query_ids[row] for row in bad])}. Leave these queries out, or shorten them."
+            )
+
+    def check(self, info: EngineInfo, grid: BudgetGrid | None = None) -> None:
+        """Refuses an engine or a grid the predictor was not made for.
+
+        Hashes decide where both sides have one (a model may go by several names); names decide otherwise. What is
+        unknown on either side is not compared.
+
+        Raises:
+            MismatchError: every difference, both values, and what to do.
+        """
+        card = self.card
+        differences = _difference("model", card.model, card.model_hash, info.model, info.model_hash)
+        differences += _difference("template", card.template, card.template_hash, info.template, info.template_hash)
+        width = card.features.width
+        if card.features.kind == "hidden" and info.hidden_size is not None and info.hidden_size != width:
+            differences.append(f"feature width: predictor {width}, engine {info.hidden_size}")
+        if grid is not None and grid != card.grid:
+            differences.append(f"budget grid: predictor {card.grid}, run {grid}")
+        if differences:
+            raise MismatchError(
+                f"this {card.predictor} predictor was made for something else. {'; '.join(differences)}. "
+                f"Use the settings it was made for, or make one for yours: forethought profile, then forethought train."
+            )
+
+    def save(self, folder: Path | str) -> Path:
+        """Writes the folder in one step: a reader or a kill sees the old predictor or the new one, never half.
+
+        Raises:
+            ModelFileError: `folder` exists and holds something other than a predictor.
+        """
+        folder = Path(folder)
+        if folder.exists() and not _is_replaceable(folder):
+            raise ModelFileError(f"{folder} exists and is not a predictor; nothing was written. Give another folder.")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
+            fresh, old = Path(scratch) / "new", Path(scratch) / "old"
+            fresh.mkdir()
+            for name, content in self._files().items():
+                with open(fresh / name, "wb") as file:
+                    file.write(content)
+                    file.flush()
+                    os.fsync(file.fileno())
+            if folder.exists():
+                folder.rename(old)
+            fresh.rename(folder)
+            shutil.rmtree(old, ignore_errors=True)
+        return folder
+
+    def _files(self) -> dict[str, bytes]:
+        settings, arrays = self.predictor.state()
+        weights = save_arrays({name: np.ascontiguousarray(arrays[name]) for name in sorted(arrays)})
+        content = {
+            "schema": SCHEMA,
+            "predictor": self.card.predictor,
+            "settings": settings,
+            "weights": {"bytes": len(weights), "sha256": hashlib.sha256(weights).hexdigest()},
+            "card": self.card.to_json(),
+        }
+        return {
+            SETTINGS_FILE: (json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode(),
+            WEIGHTS_FILE: weights,
+            CARD_FILE: self.card.to_markdown().encode(),
+        }
+
+    @classmethod
+    def load(cls, folder: Path | str) -> TrainedPredictor:
+        """Reads what `save` wrote. Only JSON and safetensors are read; nothing in the folder is run.
+
+        Raises:
+            ModelFileError: a file missing or broken, another schema version, or weights with another hash.
+            UnknownNameError: the predictor's class is not registered here.
+        """
+        folder = Path(folder)
+        content = _read_settings(folder)
+        weights = _read_weights(folder, content)
+        try:
+            card = PredictorCard.from_json(content["card"])
+            if content["predictor"] != card.predictor:
+                raise ValueError(f"it names the predictor {content['predictor']!r}, its card {card.predictor!r}")
+            predictor = resolve("predictors", card.predictor).from_state(content["settings"], weights)
+            _check_shapes(predictor, card)
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+            reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+            raise ModelFileError(f"{folder} is not a usable predictor: {reason}. Train it again.") from error
+        return cls(card, predictor)
+
+
+def _difference(noun: str, made: str | None, made_hash: str | None, now: str | None, now_hash: str | None) -> list[str]:
+    """What differs between the predictor's and the engine's model or template, in words; empty when nothing does."""
+    if made_hash is not None and now_hash is not None:
+        if made_hash == now_hash:
+            return []
+        names = f" ({made!r} and {now!r})" if made != now else f" (both called {made!r})"
+        return [f"{noun} hash: predictor {made_hash}, engine {now_hash}{names}"]
+    if made is not None and now is not None and made != now:
+        return [f"{noun}: predictor {made!r}, engine {now!r}"]
+    return []
+
+
+def _is_replaceable(folder: Path) -> bool:
+    return folder.is_dir() and ((folder / SETTINGS_FILE).is_file() or not any(folder.iterdir()))
+
+
+def _read_settings(folder: Path) -> dict[str, Any]:
+    path = folder / SETTINGS_FILE
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ModelFileError(
+            f"{folder} is not a predictor: it has no {SETTINGS_FILE}. Make one with `forethought train`."
+        ) from error
+    except ValueError as error:  # broken UTF-8 or JSON
+        raise ModelFileError(f"{path} is not readable JSON: {error}. Train the predictor again.") from error
+    if not isinstance(content, dict) or content.get("schema") != SCHEMA:
+        schema = content.get("schema") if isinstance(content, dict) else None
+        raise ModelFileError(
+            f"{path} has schema {schema!r}; this version reads schema {SCHEMA}. Train the predictor again, "
+            f"or use the version of forethought that wrote it."
+        )
+    return content
+
+
+def _read_weights(folder: Path, content: dict[str, Any]) -> dict[str, FloatArray]:
+    path = folder / WEIGHTS_FILE
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError as error:
+        raise ModelFileError(f"{path} is missing. Copy the whole predictor folder, or train it again.") from error
+    stated = content.get("weights")
+    expected = stated.get("sha256") if isinstance(stated, dict) else None
+    found = hashlib.sha256(raw).hexdigest()
+    if found != expected:
+        raise ModelFileError(
+            f"{path} has SHA-256 {found} ({len(raw):,} bytes), but {SETTINGS_FILE} states {expected}: "
+            f"the file is cut short or was changed. Copy the folder again, or train again."
+        )
+    try:
+        arrays: dict[str, FloatArray] = load_arrays(raw)
+    except SafetensorError as error:
+        raise ModelFileError(f"{path} is not a safetensors file: {error}") from error
+    return arrays
+
+
+def _check_shapes(predictor: Predictor, card: PredictorCard) -> None:
+    """One prediction for zeros: arrays, settings and card must belong together before any query relies on them."""
+    try:
+        p_Q_B, tokens_Q_B = predictor.predict(np.zeros((1, max(1, card.features.width)), dtype=np.float32))
+    except ForethoughtError as error:
+        raise ValueError(str(error)) from error
+    expected = (1, card.grid.num_budgets)
+    if p_Q_B.shape != expected or (tokens_Q_B is not None and tokens_Q_B.shape != expected):
+        raise ValueError(f"it predicts {p_Q_B.shape[1]} budgets, its card has {card.grid.num_budgets}")
+    if not np.isfinite(p_Q_B).all() or (tokens_Q_B is not None and not np.isfinite(tokens_Q_B).all()):
+        raise ValueError("its weights hold NaN or infinity")

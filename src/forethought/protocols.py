@@ -1,0 +1,106 @@
+"""The extension story on one screen: four protocols, each with a contract test that runs on third-party classes too.
+
+Register a class under an entry-point group (`forethought.engines`, `.predictors`, `.allocators`, `.graders`) and it is
+found by name; the built-ins come in by the same door (`registry.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, Protocol, Self, runtime_checkable
+
+from .types import Cost, Curves, EngineInfo, FloatArray, Generation, Grade, IntArray, Plan, Query, Request
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """Runs a model: samples traces under a cap, forces answers."""
+
+    @property
+    def info(self) -> EngineInfo:
+        """What this engine runs; cheap, no generation."""
+        ...
+
+    def generate(self, requests: Sequence[Request]) -> AsyncIterator[Generation]:
+        """One `Generation` for each request, as they finish, in any order.
+
+        Never more reasoning tokens than `request.budget`. What goes wrong with one request comes back as a
+        `Generation` with `stop_reason` ERROR; only the death of the whole engine raises (EngineError).
+        """
+        ...
+
+    def close(self) -> None:
+        """Frees what the engine holds; safe to call twice."""
+        ...
+
+
+@runtime_checkable
+class HiddenStateEngine(Engine, Protocol):
+    """An engine that can show what the model thinks of a prompt before it answers."""
+
+    def hidden_states(self, queries: Sequence[Query], layers: Sequence[int]) -> FloatArray:
+        """Residual stream at the last prompt token, shape (Q, L, D), float32.
+
+        Layer k is the stream after k decoder layers (0: embeddings; the last one is before the final norm).
+        A query whose prompt cannot be run (too long) has a row of NaN.
+        """
+        ...
+
+
+@runtime_checkable
+class Predictor(Protocol):
+    """Features of a query -> success curve and spend curve, before any generation."""
+
+    def fit(
+        self,
+        features_Q_D: FloatArray,
+        num_right_Q_B: IntArray,
+        num_tried_Q: IntArray,
+        tokens_Q_B: FloatArray | None = None,
+    ) -> Self:
+        """Learns from counts (and, when given, mean tokens used). Returns self; learned attributes end in `_`."""
+        ...
+
+    def predict(self, features_Q_D: FloatArray) -> tuple[FloatArray, FloatArray | None]:
+        """`(p_Q_B, tokens_Q_B)`: p in [0, 1]; tokens non-decreasing in B, None when fitted without."""
+        ...
+
+    def state(self) -> tuple[dict[str, Any], dict[str, FloatArray]]:
+        """Everything learned: JSON-able settings and named arrays. `from_state` of the same class takes them back."""
+        ...
+
+    @classmethod
+    def from_state(cls, settings: dict[str, Any], arrays: dict[str, FloatArray]) -> Self:
+        """The fitted predictor that `state` described."""
+        ...
+
+
+@runtime_checkable
+class Allocator(Protocol):
+    """Curves + a total -> one budget per query."""
+
+    def allocate(
+        self,
+        curves: Curves,
+        *,
+        total: float,
+        cost: Cost = Cost.GRANTED,
+        min_budget_Q: IntArray | None = None,
+        max_budget_Q: IntArray | None = None,
+        weight_Q: FloatArray | None = None,
+    ) -> Plan:
+        """Spends at most `total` tokens, counted by `cost`; every budget lies on the grid, within its bounds.
+
+        Deterministic; the order of the queries does not matter (ties go by id); a larger total never expects less.
+        Raises InvalidTotalError when the minimums alone cost more than `total`.
+        """
+        ...
+
+
+@runtime_checkable
+class Grader(Protocol):
+    """Answer + reference -> right, wrong or unreadable."""
+
+    def grade(self, *, answer: str, reference: str) -> Grade:
+        """Judges one answer; never raises on odd text."""
+        ...

@@ -1,0 +1,78 @@
+"""What was found, as JSON, as Markdown with pictures, and as a few lines for the terminal.
+
+Every table has uniform, blind and the oracle beside forethought, both costs, and intervals; gains that are not clearly
+above 0 are marked where they stand.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import __version__
+from ..evaluation import Evaluation, LiveComparison
+from ..store import write_atomically
+from .markdown import evaluation_markdown, live_markdown
+from .terminal import comparison_text, evaluation_text
+from .wording import usual_level
+
+__all__ = ["comparison_text", "evaluation_json", "evaluation_text", "write_report"]
+
+SCHEMA = 1
+
+
+def write_report(folder: Path, result: Evaluation | LiveComparison, *, plots: bool = True) -> dict[str, Path]:
+    """Writes JSON, Markdown and, for an evaluation, pictures into `folder`.
+
+    Without matplotlib there are no pictures, and the Markdown says so.
+
+    Returns:
+        What it is -> the file: "json", "markdown", and one entry a picture.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    stem = "live" if isinstance(result, LiveComparison) else "evaluation"
+    files = {"json": folder / f"{stem}.json", "markdown": folder / f"{stem}.md"}
+    pictures: dict[str, Path] = {}
+    if isinstance(result, LiveComparison):
+        lines = live_markdown(result)
+    else:
+        lines = evaluation_markdown(result)
+        if plots and importlib.util.find_spec("matplotlib") is not None:
+            from ..plots import draw
+
+            pictures = draw(result, folder, mean_tokens=usual_level(result))
+            lines += ["## Pictures", "", *(f"![{name}]({file.name})" for name, file in pictures.items()), ""]
+        elif plots:
+            lines += ["No pictures: matplotlib is not installed; get it with `pip install 'forethought[plots]'`.", ""]
+    content = json.dumps(evaluation_json(result), ensure_ascii=False, indent=1, allow_nan=False)
+    write_atomically(files["json"], f"{content}\n".encode())
+    write_atomically(files["markdown"], "\n".join(lines).rstrip().encode() + b"\n")
+    return files | pictures
+
+
+def evaluation_json(result: Evaluation | LiveComparison) -> dict[str, Any]:
+    """One object of plain values; None where a number does not apply, never NaN or infinity."""
+    versions = {"forethought": __version__, "numpy": np.__version__, "python": platform.python_version()}
+    kind = "live" if isinstance(result, LiveComparison) else "evaluation"
+    found: dict[str, Any] = _plain({"schema": SCHEMA, "kind": kind, **result.to_json(), "versions": versions})
+    return found
+
+
+def _plain(value: Any) -> Any:
+    """`value` in JSON's own types: numbers of numpy as Python's, what is not finite as None, other objects as text."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, np.ndarray | np.generic):
+        return _plain(value.tolist())
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(each) for each in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, bool | int | str) else str(value)

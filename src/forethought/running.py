@@ -1,0 +1,175 @@
+"""Running a plan: budgeted generation, forced answers, and what other allocators would have got on the same traces."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .errors import RunError
+from .planning import Forecast
+from .profiling import Report, graded_record, trace_seed
+from .protocols import Engine, Grader
+from .store import RunDirectory, generation_from_json, read_json, write_atomically, write_json
+from .types import Grade, Plan, Query, Request, StopReason
+
+
+def save_plans(run: RunDirectory, plans: Mapping[str, Plan], main: str, expected: Forecast) -> None:
+    """Keeps the plans and the predicted curves with the run: a resumed run goes on under the same budgets."""
+    curves = expected.curves
+    predicted = {
+        query_id: {
+            "p": [round(float(p), 4) for p in curves.p_Q_B[row]],
+            "tokens": None if curves.tokens_Q_B is None else [round(float(t), 1) for t in curves.tokens_Q_B[row]],
+        }
+        for row, query_id in enumerate(curves.query_ids)
+    }
+    content = {
+        "main": main,
+        "plans": {name: plan_to_json(plan) for name, plan in plans.items()},
+        "feature_seconds": expected.feature_seconds,
+        "predict_seconds": expected.predict_seconds,
+        "predicted": predicted,
+    }
+    write_json(run.path / "plan.json", content)
+
+
+def load_budgets(run: RunDirectory) -> tuple[str, dict[str, dict[str, int]]]:
+    """`(main allocator, allocator -> query id -> budget)`; the answers are given under the main one's budgets.
+
+    Raises:
+        RunError: the run was stopped before it was planned.
+    """
+    if not (run.path / "plan.json").exists():
+        raise RunError(f"{run.path} has no plan yet; start the same `forethought run` again to go on")
+    content = read_json(run.path / "plan.json")
+    return content["main"], {
+        name: {row["id"]: row["budget"] for row in plan["budgets"]} for name, plan in content["plans"].items()
+    }
+
+
+def plan_to_json(plan: Plan) -> dict[str, Any]:
+    """A plan as one JSON object; `budgets` has one row a query."""
+    return {
+        "allocator": plan.allocator,
+        "cost": plan.cost.value,
+        "total": plan.total,
+        "granted": plan.granted,
+        "expected_spent": plan.expected_spent,
+        "expected_accuracy": plan.expected_accuracy,
+        "price": plan.price,
+        "notes": list(plan.notes),
+        "window": plan.grid.window,
+        "maximum": plan.grid.maximum,
+        "budgets": [{"id": name, "budget": int(b)} for name, b in zip(plan.query_ids, plan.budget_Q, strict=True)],
+    }
+
+
+async def generate_planned(
+    run: RunDirectory,
+    engine: Engine,
+    queries: Sequence[Query],
+    *,
+    seed: int,
+    grader: Grader,
+    retry_failed: bool,
+    report: Report,
+) -> None:
+    """Answers every query that has no record yet, once, under the largest of its budgets.
+
+    The trace under a small cap is the prefix of the trace under a large one, so an answer forced at each allocator's
+    budget judges all of them on the same trace.
+    """
+    main, budgets_of = load_budgets(run)
+    budgets = budgets_of.values()
+    done = run.latest_records()
+    requests = []
+    for query in queries:
+        record = done.get((query.id, 0))
+        if record is None or (retry_failed and record["stop_reason"] == StopReason.ERROR.value):
+            caps = sorted({budget_of[query.id] for budget_of in budgets})
+            requests.append(Request(query, caps[-1], 0, trace_seed(seed, query.id, 0), tuple(caps[:-1])))
+    known = {query.id: query for query in queries}
+    with run.appender() as records:
+        async for generation in engine.generate(requests):
+            query = known[generation.query_id]
+            record = graded_record(generation, query.reference, grader)
+            records.append([record])
+            report(_answer_row(query, budgets_of[main][query.id], record))
+
+
+def answer_rows(run: RunDirectory, queries: Sequence[Query], allocator: str | None = None) -> list[dict[str, Any]]:
+    """One row a query, in their order: the answer under `allocator`'s budget (default: the run's own), and its grade.
+
+    A query without a record yet is left out; one that failed has `error` and no answer.
+    """
+    main, budgets_of = load_budgets(run)
+    budget_of = budgets_of[allocator or main]
+    records = run.latest_records()
+    return [
+        _answer_row(query, budget_of[query.id], records[query.id, 0]) for query in queries if (query.id, 0) in records
+    ]
+
+
+def _answer_row(query: Query, budget: int, record: Mapping[str, Any]) -> dict[str, Any]:
+    generation = generation_from_json(record)
+    row: dict[str, Any] = {"id": query.id, "budget": budget}
+    if generation.stop_reason is StopReason.ERROR:
+        return {**row, "answer": None, "error": generation.error}
+    probe = next((probe for probe in record["probes"] if probe["budget"] == budget), None)
+    used = probe if probe is not None else record
+    reasoning_tokens = min(budget, generation.reasoning_tokens)
+    ended = generation.stop_reason is StopReason.NATURAL and generation.reasoning_tokens <= budget
+    row |= {
+        "answer": used["answer"],
+        "reasoning_tokens": reasoning_tokens,
+        "tokens": generation.tokens_at(budget),
+        "stop_reason": (StopReason.NATURAL if ended else StopReason.BUDGET).value,
+    }
+    return row if query.reference is None else {**row, "reference": query.reference, "grade": used["grade"]}
+
+
+def write_answers(run: RunDirectory, queries: Sequence[Query]) -> Path:
+    """Writes RUN/answers.jsonl, one line a query."""
+    path = run.path / "answers.jsonl"
+    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in answer_rows(run, queries)]
+    write_atomically(path, "".join(lines).encode())
+    return path
+
+
+def summary(run: RunDirectory, queries: Sequence[Query]) -> dict[str, Any]:
+    """Counts of a run: queries, failed, tokens by kind, and the share right where references are known."""
+    rows = answer_rows(run, queries)
+    failed = [row["id"] for row in rows if row.get("error")]
+    finished = [row for row in rows if not row.get("error")]
+    graded = [row for row in finished if row.get("grade") is not None]
+    return {
+        "queries": len(queries),
+        "answered": len(finished),
+        "failed": len(failed),
+        "failed_ids": failed[:20],
+        "granted_tokens": sum(row["budget"] for row in finished),
+        "reasoning_tokens": sum(row["reasoning_tokens"] for row in finished),
+        "spent_tokens": sum(row["tokens"] for row in finished),
+        "stopped_by_themselves": sum(row["stop_reason"] == StopReason.NATURAL.value for row in finished),
+        "graded": len(graded),
+        "right": sum(row["grade"] == Grade.RIGHT.value for row in graded),
+        "unreadable": sum(row["grade"] == Grade.UNREADABLE.value for row in graded),
+    }
+
+
+def outcomes(run: RunDirectory, queries: Sequence[Query]) -> dict[str, tuple[Any, Any, Any]]:
+    """Allocator -> `(right_Q, granted_Q, spent_Q)` over the queries that are answered and graded."""
+    _, budgets_of = load_budgets(run)
+    result = {}
+    for allocator in budgets_of:
+        rows = [row for row in answer_rows(run, queries, allocator) if row.get("grade") is not None]
+        result[allocator] = (
+            np.array([row["grade"] == Grade.RIGHT.value for row in rows], dtype=np.float64),
+            np.array([row["budget"] for row in rows], dtype=np.float64),
+            np.array([row["tokens"] for row in rows], dtype=np.float64),
+        )
+    return result

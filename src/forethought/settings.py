@@ -1,0 +1,288 @@
+"""What each command was asked: one frozen dataclass a command, checked as a whole when made.
+
+The command line fills them from flag > environment > file > default; the effective values are stored with the run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from .errors import InvalidGridError, InvalidSettingsError
+from .types import BudgetGrid, Cost, Sampling
+
+
+def _check(problems: Iterable[str | None]) -> None:
+    """Raises InvalidSettingsError with every problem at once."""
+    found = [problem for problem in problems if problem]
+    if found:
+        raise InvalidSettingsError("; ".join(found))
+
+
+def _at_least(flag: str, value: float, least: float) -> str | None:
+    return None if value >= least else f"{flag} must be at least {least:g}, not {value:g}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineSettings:
+    """Which engine runs the model, and how traces are drawn.
+
+    Attributes:
+        engine: a registered name, or "auto": vLLM where it is installed, else transformers.
+        template: a shipped template's name or a JSON file.
+        temperature: sampling temperature of the thought, at least 0.
+        top_p: nucleus of the thought, in (0, 1].
+        context_tokens: longest prompt + thought + answer.
+        options: anything else the engine's class takes.
+    """
+
+    engine: str = "auto"
+    template: str = "worked-5"
+    temperature: float = 0.6
+    top_p: float = 1.0
+    context_tokens: int = 2048
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _check(
+            [
+                _at_least("--temperature", self.temperature, 0),
+                None if 0 < self.top_p <= 1 else f"--top-p must lie in (0, 1], not {self.top_p:g}",
+                _at_least("--context-tokens", self.context_tokens, 64),
+            ]
+        )
+
+    @property
+    def sampling(self) -> Sampling:
+        """Temperature and nucleus as the engines take them."""
+        return Sampling(temperature=self.temperature, top_p=self.top_p)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProfileSettings:
+    """`forethought profile`: measure success at every cap.
+
+    Attributes:
+        model: alias, folder or hub id.
+        questions: file, "-" or dataset name.
+        out: run directory; "" for `runs/MODEL-QUESTIONS`.
+        num_traces: traces a question.
+        window: tokens between two caps.
+        max_tokens: largest cap, a multiple of the window.
+        layers: "all", "none", or layer numbers separated by commas.
+        grader: registered name.
+        seed: seed of every trace's seed.
+        limit: only the first questions.
+        retry_failed: try failed traces again.
+        engine: engine and sampling.
+    """
+
+    model: str
+    questions: str
+    out: str = ""
+    num_traces: int = 4
+    window: int = 16
+    max_tokens: int = 256
+    layers: str = "all"
+    grader: str = "number"
+    seed: int = 0
+    limit: int | None = None
+    retry_failed: bool = False
+    engine: EngineSettings = EngineSettings()
+
+    def __post_init__(self) -> None:
+        _check(
+            [
+                _at_least("--traces", self.num_traces, 1),
+                None if self.limit is None else _at_least("--limit", self.limit, 1),
+                _layers_problem(self.layers),
+                _grid_problem(self.window, self.max_tokens),
+            ]
+        )
+
+    @property
+    def grid(self) -> BudgetGrid:
+        """The caps to probe."""
+        return BudgetGrid(self.window, self.max_tokens)
+
+    def layer_numbers(self, num_layers: int | None) -> tuple[int, ...]:
+        """The layers asked for, of a model with `num_layers` decoder layers (None: it shows none)."""
+        if self.layers == "none" or num_layers is None:
+            return ()
+        if self.layers == "all":
+            return tuple(range(num_layers + 1))
+        layers = tuple(sorted({int(part) for part in self.layers.split(",")}))
+        if layers[-1] > num_layers:
+            raise InvalidSettingsError(f"--layers {self.layers}: the model has layers 0 to {num_layers}")
+        return layers
+
+
+def _layers_problem(layers: str) -> str | None:
+    if layers in ("all", "none") or all(part.strip().isdecimal() for part in layers.split(",")):
+        return None
+    return f"--layers must be 'all', 'none' or numbers separated by commas, not {layers!r}"
+
+
+def _grid_problem(window: int, maximum: int) -> str | None:
+    try:
+        BudgetGrid(window, maximum)
+    except InvalidGridError as error:
+        return str(error)
+    return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainSettings:
+    """`forethought train`: fit a predictor on a profile.
+
+    Attributes:
+        run: profile run directory or profile Parquet file.
+        more: further ones, measured in the same way, to train on as well.
+        predictor: registered name.
+        out: folder to save to; "" for `RUN/predictor` (beside a Parquet file: its name without the ending).
+        layers: "all" recorded layers to choose from, or numbers separated by commas.
+        num_folds: folds of the cross-validation.
+        seed: seed of the folds and of the fit.
+        options: anything else the predictor's class takes.
+    """
+
+    run: str
+    more: tuple[str, ...] = ()
+    predictor: str = "ridge"
+    out: str = ""
+    layers: str = "all"
+    num_folds: int = 5
+    seed: int = 0
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        nothing = "--layers none leaves nothing to learn from; try --predictor mean" if self.layers == "none" else None
+        _check([_at_least("--folds", self.num_folds, 2), nothing or _layers_problem(self.layers)])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanSettings:
+    """`forethought plan`: divide a total over questions.
+
+    Attributes:
+        run: what holds the predictor: run directory, predictor folder or shipped name.
+        questions: file, "-", dataset name, or a profile run whose hidden states are recorded.
+        mean_tokens: the total as tokens a question; exclusive with `total_tokens`.
+        total_tokens: the total in tokens.
+        allocator: registered name.
+        cost: what the total is counted in.
+        min_tokens, max_tokens: bounds for every query's cap; a query's own bounds come first.
+        limit: only the first questions.
+        model: where the predictor's model is found here; "" for the name on its card.
+        template: the same for its prompt template, when that is a file.
+        engine: engine and context; its sampling comes from the predictor's card.
+    """
+
+    run: str
+    questions: str
+    mean_tokens: float | None = None
+    total_tokens: float | None = None
+    allocator: str = "envelope"
+    cost: Cost = Cost.GRANTED
+    min_tokens: int | None = None
+    max_tokens: int | None = None
+    limit: int | None = None
+    model: str = ""
+    template: str = ""
+    engine: EngineSettings = EngineSettings()
+
+    def __post_init__(self) -> None:
+        given = [value for value in (self.mean_tokens, self.total_tokens) if value is not None]
+        _check(
+            [
+                None if len(given) == 1 else "give either --mean-tokens N or --total-tokens N",
+                None
+                if all(0 < value < float("inf") for value in given)
+                else f"a token total must be positive, not {given}",
+                None if self.limit is None else _at_least("--limit", self.limit, 1),
+                None if self.min_tokens is None else _at_least("--min-tokens", self.min_tokens, 1),
+                None if self.max_tokens is None else _at_least("--max-tokens", self.max_tokens, 1),
+            ]
+        )
+
+    def total_for(self, num_queries: int) -> float:
+        """The total in tokens for that many queries."""
+        return self.total_tokens if self.total_tokens is not None else float(self.mean_tokens or 0) * num_queries
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSettings:
+    """`forethought run`: plan, reason under the caps, answer.
+
+    Attributes:
+        plan: what to divide and how.
+        out: run directory; "" for `runs/run-QUESTIONS-TOKENS`.
+        compare: further allocators judged on the same traces ("uniform", "blind").
+        grader: registered name; used where a question has a reference answer.
+        seed: seed of every trace's seed.
+        retry_failed: try failed questions again.
+    """
+
+    plan: PlanSettings
+    out: str = ""
+    compare: tuple[str, ...] = ()
+    grader: str = "number"
+    seed: int = 0
+    retry_failed: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluateSettings:
+    """`forethought evaluate`: what prediction and allocation buy on measured curves.
+
+    Attributes:
+        run: what holds the predictor, or a profile run to be cross-fitted, or a finished `run --compare`.
+        on: held-out profile: run directory or Parquet file; "" for the shipped one of a shipped predictor, else
+            cross-fitting on `run` itself.
+        out: folder for the report; "" for `RUN/evaluation`.
+        allocator: registered name.
+        predictor: registered name, for cross-fitting.
+        num_resamples: bootstrap resamples.
+        seed: seed of bootstrap and folds.
+        plots: draw pictures (needs matplotlib).
+    """
+
+    run: str
+    on: str = ""
+    out: str = ""
+    allocator: str = "envelope"
+    predictor: str = "ridge"
+    num_resamples: int = 2000
+    seed: int = 0
+    plots: bool = True
+
+    def __post_init__(self) -> None:
+        _check([_at_least("--resamples", self.num_resamples, 100)])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DemoSettings:
+    """`forethought demo`: the main job on what comes with the package.
+
+    Attributes:
+        name: a model with a shipped predictor.
+        mean_tokens: reasoning tokens a question; None for where the mean curve is steepest.
+        limit: live questions; None for what fits into a few minutes.
+        out: run directory; "" for `runs/demo-NAME-DATE`.
+        seed: seed of every trace's seed and of the bootstrap.
+    """
+
+    name: str = "qwen2.5-coder-1.5b"
+    mean_tokens: float | None = None
+    limit: int | None = None
+    out: str = ""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _check(
+            [
+                None if self.mean_tokens is None else _at_least("--mean-tokens", self.mean_tokens, 1),
+                None if self.limit is None else _at_least("--limit", self.limit, 2),
+            ]
+        )

@@ -1,0 +1,287 @@
+"""Results as rows and as text for the terminal: plans, runs, single items."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import sources
+from .errors import ForethoughtError, RunError, UnknownNameError
+from .pipeline import Planned
+from .predictors.trained import TrainedPredictor
+from .registry import unknown_name_message
+from .running import answer_rows, load_budgets
+from .store import RunDirectory, read_json
+from .types import Query, StopReason
+
+
+def plan_rows(planned: Planned) -> list[dict[str, Any]]:
+    """One row a question: its budget and what it is expected to give and to use."""
+    curves, plan = planned.expected.curves, planned.plan
+    rows = []
+    for row, (query_id, budget) in enumerate(zip(plan.query_ids, plan.budget_Q, strict=True)):
+        column = plan.grid.index(int(budget))
+        tokens = None if curves.tokens_Q_B is None else round(float(curves.tokens_Q_B[row, column]), 1)
+        p = round(float(curves.p_Q_B[row, column]), 4)
+        rows.append({"id": query_id, "budget": int(budget), "expected_accuracy": p, "expected_tokens": tokens})
+    return rows
+
+
+def plan_header(planned: Planned) -> dict[str, Any]:
+    """The plan as a whole: what was asked, what it grants and expects."""
+    plan = planned.plan
+    return {
+        "allocator": plan.allocator,
+        "cost": plan.cost.value,
+        "queries": len(plan.query_ids),
+        "total": plan.total,
+        "granted": plan.granted,
+        "expected_spent": plan.expected_spent,
+        "expected_accuracy": plan.expected_accuracy,
+        "price": plan.price,
+        "notes": list(plan.notes),
+    }
+
+
+def plan_text(planned: Planned) -> str:
+    """The plan for a person: totals, then how many questions got which budget."""
+    plan = planned.plan
+    num_queries = len(plan.query_ids)
+    spent = (
+        "unknown"
+        if plan.expected_spent is None
+        else f"{plan.expected_spent:,.0f} ({plan.expected_spent / num_queries:.1f} a question)"
+    )
+    lines = [
+        f"{num_queries} questions, {plan.allocator} under {plan.cost.value} cost",
+        f"total      {plan.total:,.0f} tokens ({plan.total / num_queries:.1f} a question)",
+        f"granted    {plan.granted:,} ({plan.granted / num_queries:.1f} a question)",
+        f"expected   {spent} generated, accuracy {plan.expected_accuracy:.1%}",
+    ]
+    if plan.price is not None:
+        lines.append(f"price      {plan.price * 1000:.3f} right answers a thousand tokens at the margin")
+    budgets, counts = np.unique(plan.budget_Q, return_counts=True)
+    widest = counts.max()
+    lines.append("budget  questions")
+    lines += [
+        f"{budget:6d}  {count:9d}  {'█' * max(1, round(40 * count / widest))}"
+        for budget, count in zip(budgets, counts, strict=True)
+    ]
+    return "\n".join(lines)
+
+
+def list_runs(folder: str) -> list[dict[str, Any]]:
+    """One row for each run directory in `folder`; a broken one is listed with its error."""
+    path = Path(folder)
+    if not path.is_dir():
+        raise RunError(f"{folder} is not a folder; name the folder that holds the runs: forethought ls FOLDER")
+    return [_run_row(entry) for entry in sorted(path.iterdir()) if (entry / "run.json").is_file()]
+
+
+def _run_row(path: Path) -> dict[str, Any]:
+    try:
+        run = RunDirectory.open(path)
+        header = run.header
+        records = run.latest_records().values()
+        num_queries = len(sources.run_queries(run)) if (path / "queries.jsonl").exists() else 0
+    except ForethoughtError as error:
+        return {"run": str(path), "error": str(error)}
+    return {
+        "run": str(path),
+        "kind": header["kind"],
+        "model": header["identity"]["model"],
+        "engine": header["identity"]["engine"],
+        "simulated": bool(header["identity"].get("simulated")),
+        "questions": num_queries,
+        "traces": len(records),
+        "failed": sum(record["stop_reason"] == StopReason.ERROR.value for record in records),
+        "trained": (path / "predictor" / "predictor.json").is_file(),
+    }
+
+
+def runs_text(rows: Sequence[Mapping[str, Any]], folder: str) -> str:
+    """The list for a person."""
+    if not rows:
+        return f"no runs in {folder}; make one with: forethought profile MODEL QUESTIONS"
+    lines = [f"{'run':40} {'kind':8} {'model':24} {'questions':>9} {'traces':>7} {'failed':>6}  trained"]
+    for row in rows:
+        if "error" in row:
+            lines.append(f"{row['run']:40} broken: {row['error']}")
+            continue
+        model = row["model"] + (" (simulated)" if row["simulated"] else "")
+        trained = "yes" if row["trained"] else "-"
+        lines.append(
+            f"{row['run']:40} {row['kind']:8} {model:24} {row['questions']:9} {row['traces']:7} {row['failed']:6}  "
+            f"{trained}"
+        )
+    return "\n".join(lines)
+
+
+def item(source: str, query_id: str) -> dict[str, Any]:
+    """Everything a run knows of one question.
+
+    Raises:
+        UnknownNameError: no such question; suggests the nearest id.
+    """
+    run = RunDirectory.open(Path(source))
+    queries = {query.id: query for query in sources.run_queries(run)}
+    if query_id not in queries:
+        raise UnknownNameError(
+            unknown_name_message("question", query_id, list(queries)[:8] if len(queries) > 8 else queries)
+        )
+    query = queries[query_id]
+    records = [record for key, record in sorted(run.latest_records().items()) if key[0] == query_id]
+    found = {
+        "id": query_id,
+        "question": query.text,
+        "reference": query.reference,
+        "simulated": bool(run.header["identity"].get("simulated")),
+    }
+    return {
+        **found,
+        **(_planned_item(run, query) if run.header["kind"] == "run" else _profiled_item(run, query)),
+        "traces": records,
+    }
+
+
+def _planned_item(run: RunDirectory, query: Query) -> dict[str, Any]:
+    main, budgets = load_budgets(run)
+    predicted = read_json(run.path / "plan.json")["predicted"].get(query.id)
+    answers = answer_rows(run, [query])
+    return {
+        "budgets": {name: budget_of[query.id] for name, budget_of in budgets.items()},
+        "allocator": main,
+        "predicted": predicted,
+        "result": answers[0] if answers else None,
+    }
+
+
+def _profiled_item(run: RunDirectory, query: Query) -> dict[str, Any]:
+    try:
+        measured = sources.open_profile(str(run.path))
+    except RunError:
+        return {"measured": None}
+    if query.id not in measured.query_ids:
+        return {"measured": None}
+    row = measured.query_ids.index(query.id)
+    return {
+        "measured": {
+            "budgets": measured.grid.budgets_B.tolist(),
+            "num_right": measured.num_right_Q_B[row].tolist(),
+            "num_tried": int(measured.num_tried_Q[row]),
+            "tokens": [round(float(tokens), 1) for tokens in measured.tokens_Q_B[row]],
+        }
+    }
+
+
+def item_text(found: Mapping[str, Any]) -> str:
+    """One question for a person."""
+    lines = [f"{found['id']}{'  (simulated)' if found['simulated'] else ''}", found["question"], ""]
+    if found["reference"] is not None:
+        lines.append(f"reference   {found['reference']}")
+    if result := found.get("result"):
+        lines += [
+            f"{key.replace('_', ' '):11} {value}" for key, value in result.items() if key not in ("id", "reference")
+        ]
+    if budgets := found.get("budgets"):
+        lines.append("budgets     " + ", ".join(f"{name} {budget}" for name, budget in budgets.items()))
+    if predicted := found.get("predicted"):
+        lines += ["predicted success by cap", _sparkline(predicted["p"])]
+    if measured := found.get("measured"):
+        share = [right / measured["num_tried"] for right in measured["num_right"]]
+        lines += [f"measured success by cap ({measured['num_tried']} traces)", _sparkline(share)]
+        lines.append(
+            "  ".join(
+                f"{budget}:{right}" for budget, right in zip(measured["budgets"], measured["num_right"], strict=True)
+            )
+        )
+    for trace in found["traces"]:
+        head = f"— trace {trace['sample']}: {trace['reasoning_tokens']} reasoning tokens, {trace['stop_reason']}"
+        if trace["error"]:
+            lines += ["", f"{head}: {trace['error']}"]
+            continue
+        lines += ["", f"{head}, answer {trace['answer']!r} ({trace['grade'] or 'not graded'})", trace["reasoning"]]
+    return "\n".join(lines)
+
+
+def _sparkline(values: Sequence[float]) -> str:
+    blocks = "▁▂▃▄▅▆▇█"
+    return "".join(blocks[min(len(blocks) - 1, int(value * len(blocks)))] for value in values) + (
+        f"   {min(values):.0%} to {max(values):.0%}"
+    )
+
+
+def profile_summary(run: RunDirectory) -> dict[str, Any]:
+    """What a profile run holds: counts, accuracy and mean tokens at every cap."""
+    measured = sources.open_profile(str(run.path))
+    records = run.latest_records().values()
+    failed = [record for record in records if record["stop_reason"] == StopReason.ERROR.value]
+    weights = measured.num_tried_Q / measured.num_tried_Q.sum()
+    return {
+        "run": str(run.path),
+        "queries": measured.num_queries,
+        "traces": len(records) - len(failed),
+        "failed": len(failed),
+        "failed_ids": sorted({record["query_id"] for record in failed})[:20],
+        "layers": list(measured.layers),
+        "budgets": measured.grid.budgets_B.tolist(),
+        "accuracy": (measured.num_right_Q_B.sum(axis=0) / measured.num_tried_Q.sum()).round(4).tolist(),
+        "tokens": (weights @ measured.tokens_Q_B).round(1).tolist(),
+        "simulated": bool(measured.info.get("simulated")),
+    }
+
+
+def profile_text(result: Mapping[str, Any]) -> str:
+    """The same for a person."""
+    simulated = ", SIMULATED" if result["simulated"] else ""
+    title = f"{result['queries']} questions, {result['traces']} traces{simulated}; {result['run']}"
+    lines = [title, "   cap  right  mean tokens generated"]
+    rows = zip(result["budgets"], result["accuracy"], result["tokens"], strict=True)
+    lines += [f"{budget:6d}  {accuracy:5.1%}  {tokens:8.1f}" for budget, accuracy, tokens in rows]
+    if result["failed"]:
+        lines.append(
+            f"{result['failed']} traces failed ({', '.join(result['failed_ids'])}); see: forethought show RUN ID"
+        )
+    lines.append(f"next: forethought train {result['run']}")
+    return "\n".join(lines)
+
+
+def training_text(trained: TrainedPredictor, folder: Path) -> str:
+    """What was trained, on what, and how well it does on queries left out, for a person."""
+    card = trained.card
+    layer = "no features" if card.features.layer is None else f"layer {card.features.layer}"
+    lines = [
+        f"{card.predictor} on {layer} of {card.model or 'an unknown model'}, {card.data.num_queries:,} queries, "
+        f"{card.data.num_traces:,} traces{', SIMULATED' if card.data.simulated else ''}"
+    ]
+    if (quality := card.calibration) is not None:
+        lines.append(
+            f"out of fold: log loss {quality.log_loss:.4f} nats (mean curve {quality.mean_log_loss:.4f}), "
+            f"Brier {quality.brier:.4f} ({quality.mean_brier:.4f}), calibration error {quality.calibration_error:.3f}"
+        )
+    lines += [f"saved to {folder}", f"next: forethought plan {folder} QUESTIONS --mean-tokens N"]
+    return "\n".join(lines)
+
+
+def run_text(result: Mapping[str, Any]) -> str:
+    """A run's summary for a person."""
+    right = (
+        f", {result['right']} of {result['graded']} right ({result['right'] / result['graded']:.1%})"
+        if result["graded"]
+        else ""
+    )
+    lines = [
+        f"{result['answered']} of {result['queries']} questions answered{right}",
+        f"granted {result['granted_tokens']:,} reasoning tokens, used {result['reasoning_tokens']:,}; "
+        f"generated {result['spent_tokens']:,} with the answers",
+        f"{result['stopped_by_themselves']} thoughts ended by themselves, {result['unreadable']} answers unreadable",
+        f"answers: {result['answers']}",
+    ]
+    if result["failed"]:
+        lines.append(
+            f"{result['failed']} failed ({', '.join(result['failed_ids'])}); see: forethought show {result['run']} ID"
+        )
+    return "\n".join(lines)

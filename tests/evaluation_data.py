@@ -1,0 +1,71 @@
+"""Profiles with known answers for the tests of evaluation, report and plots."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from forethought.engines.fake import FakeEngine
+from forethought.prompts import PromptTemplate
+from forethought.types import BudgetGrid, Curves, Profile, Query
+
+TEMPLATE = PromptTemplate(name="test", reasoning_end="", answer_suffix="The answer is", answer_stop=".")
+INFO = {"engine": "fake", "model": "fake", "model_hash": "ab" * 32, "template": "test", "simulated": True, "seed": 0}
+
+
+def profile(num_right_Q_B: Any, num_tried_Q: Any, tokens_Q_B: Any, *, window: int = 10, **info: Any) -> Profile:
+    """A profile of hand-written counts."""
+    right_Q_B, tokens = np.asarray(num_right_Q_B, dtype=np.int64), np.asarray(tokens_Q_B, dtype=np.float64)
+    num_queries, num_budgets = right_Q_B.shape
+    return Profile(
+        query_ids=tuple(f"q{row}" for row in range(num_queries)),
+        grid=BudgetGrid(window, window * num_budgets),
+        num_right_Q_B=right_Q_B,
+        num_tried_Q=np.broadcast_to(np.asarray(num_tried_Q, dtype=np.int64), (num_queries,)).copy(),
+        tokens_Q_B=tokens,
+        reasoning_Q_B=tokens,
+        info=info,
+    )
+
+
+def synthetic(
+    num_queries: int = 200, *, num_traces: int = 4, noise: float = 0.8, seed: int = 0, **info: Any
+) -> tuple[Profile, Curves, Curves]:
+    """`(measured, predicted, mean train curve)` drawn from the fake engine's known curves.
+
+    Traces are the engine's: one uniform number a trace decides every cut. Predictions are the true curves of the
+    query, mixed in logits with the mean curve and noise: `noise` 0 knows the truth, a large one next to nothing.
+    """
+    random = np.random.default_rng(seed)
+    grid = BudgetGrid(16, 256)
+    engine = FakeEngine(template=TEMPLATE, seed=seed, grid=grid)
+    queries = [Query(id=f"q{row}", prompt=f"question {row}") for row in range(2 * num_queries)]
+    true = engine.true_curves(queries)
+    assert true.tokens_Q_B is not None
+    u_Q_T = random.uniform(size=(num_queries, num_traces))
+    p_Q_B, tokens_Q_B = true.p_Q_B[:num_queries], true.tokens_Q_B[:num_queries]
+    right_Q_B = (u_Q_T[:, :, None] < p_Q_B[:, None, :]).sum(axis=1)
+    jitter_Q_B = 1.0 + 0.1 * random.standard_normal((num_queries, 1))
+    ids = tuple(query.id for query in queries[:num_queries])
+    measured = Profile(
+        query_ids=ids,
+        grid=grid,
+        num_right_Q_B=right_Q_B,
+        num_tried_Q=np.full(num_queries, num_traces),
+        tokens_Q_B=tokens_Q_B * jitter_Q_B,
+        reasoning_Q_B=np.maximum(tokens_Q_B * jitter_Q_B - 6.0, 0.0),
+        info={**INFO, **info},
+    )
+    mean_B = true.p_Q_B[num_queries:].mean(axis=0)
+    trust = 1.0 / (1.0 + noise**2)
+    logits_Q_B = trust * _logit(p_Q_B) + (1.0 - trust) * _logit(mean_B)
+    logits_Q_B = logits_Q_B + 0.3 * noise * random.standard_normal((num_queries, 1))
+    predicted = Curves(ids, grid, 1.0 / (1.0 + np.exp(-logits_Q_B)), tokens_Q_B)
+    mean_train = Curves(("mean",), grid, mean_B[None], true.tokens_Q_B[num_queries:].mean(axis=0)[None])
+    return measured, predicted, mean_train
+
+
+def _logit(p: Any) -> Any:
+    p = np.clip(p, 0.01, 0.99)
+    return np.log(p / (1.0 - p))

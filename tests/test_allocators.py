@@ -1,0 +1,350 @@
+"""What every registered allocator promises, built-in or not; hypothesis looks for the batch that breaks a promise."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import pickle
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from forethought import registry
+from forethought.errors import InvalidGridError, InvalidInputError, InvalidSettingsError, InvalidTotalError
+from forethought.protocols import Allocator
+from forethought.types import BudgetGrid, Cost, Curves, Plan
+
+NAMES = tuple(registry.available("allocators"))
+TOLERANCE = 1e-9
+# Uniform does not consult the curves: it gives nobody less of a larger total, which may still expect less.
+NAMES_THAT_CONSULT = tuple(name for name in NAMES if name != "uniform")
+
+every_allocator = pytest.mark.parametrize("name", NAMES)
+every_cost = pytest.mark.parametrize("cost", list(Cost))
+
+
+def examples(number: int) -> settings:
+    """So many examples, however slow the machine: a busy one must not fail a property."""
+    return settings(max_examples=number, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+def allocator(name: str) -> Allocator:
+    made: Allocator = registry.resolve("allocators", name)()
+    return made
+
+
+def make_curves(p_Q_B: Any, tokens_Q_B: Any = None, *, window: int = 16) -> Curves:
+    p_Q_B = np.asarray(p_Q_B, dtype=np.float64)
+    num_queries, num_budgets = p_Q_B.shape
+    grid = BudgetGrid(window, window * num_budgets)
+    return Curves(
+        query_ids=tuple(f"q{row}" for row in range(num_queries)),
+        grid=grid,
+        p_Q_B=p_Q_B,
+        tokens_Q_B=None if tokens_Q_B is None else np.asarray(tokens_Q_B, dtype=np.float64),
+    )
+
+
+def columns(plan: Plan) -> np.ndarray:
+    return plan.budget_Q // plan.grid.window - 1
+
+
+def cost_of(plan: Plan, curves: Curves) -> float:
+    if plan.cost is Cost.GRANTED:
+        return float(plan.budget_Q.sum())
+    assert curves.tokens_Q_B is not None
+    return math.fsum(curves.tokens_Q_B[np.arange(len(plan.budget_Q)), columns(plan)])
+
+
+def least_total(curves: Curves, cost: Cost, min_budget_Q: Any = None) -> float:
+    window = curves.grid.window
+    first_Q = np.zeros(len(curves.query_ids), dtype=int)
+    if min_budget_Q is not None:
+        first_Q = np.maximum(-(-np.asarray(min_budget_Q) // window) - 1, 0)
+    if cost is Cost.GRANTED:
+        return float(((first_Q + 1) * window).sum())
+    assert curves.tokens_Q_B is not None
+    return math.fsum(curves.tokens_Q_B[np.arange(len(first_Q)), first_Q])
+
+
+@st.composite
+def batches(draw: st.DrawFn) -> dict[str, Any]:
+    """Curves of all shapes (noise, ties, jumps, falls), a cost, bounds, weights, and two totals in order."""
+    num_queries, num_budgets = draw(st.integers(1, 7)), draw(st.integers(1, 6))
+    shape = (num_queries, num_budgets)
+    # In sixteenths, so that ties are common; or any number.
+    chances = draw(st.sampled_from([st.integers(0, 16).map(lambda part: part / 16), st.floats(0, 1, width=32)]))
+    p_Q_B = draw(arrays(np.float64, shape, elements=chances))
+    steps = draw(
+        st.sampled_from(
+            [st.sampled_from([0.0, 1.0, 16.0]), st.floats(0, 20, width=32).map(lambda tokens: round(tokens, 3))]
+        )
+    )
+    tokens_Q_B = np.cumsum(draw(arrays(np.float64, shape, elements=steps)), axis=1) + draw(st.sampled_from([0.0, 12.5]))
+    curves = make_curves(p_Q_B, tokens_Q_B)
+    cost = draw(st.sampled_from(list(Cost)))
+    arguments: dict[str, Any] = {"cost": cost}
+    if draw(st.booleans()):
+        low_Q = draw(st.lists(st.integers(0, num_budgets), min_size=num_queries, max_size=num_queries))
+        span_Q = draw(st.lists(st.integers(0, num_budgets), min_size=num_queries, max_size=num_queries))
+        arguments["min_budget_Q"] = 16 * np.array(low_Q)
+        arguments["max_budget_Q"] = 16 * np.maximum(np.array(low_Q) + np.array(span_Q), 1)
+    if draw(st.booleans()):
+        weight = st.sampled_from([0.0, 1.0, 2.5])
+        weights = draw(st.lists(weight, min_size=num_queries, max_size=num_queries))
+        if any(weights):
+            arguments["weight_Q"] = np.array(weights)
+    least = least_total(curves, cost, arguments.get("min_budget_Q"))
+    most = 16.0 * p_Q_B.size if cost is Cost.GRANTED else float(tokens_Q_B[:, -1].sum())
+    shares = sorted(draw(st.tuples(st.floats(0, 1.1), st.floats(0, 1.1))))
+    totals = [least + share * (most - least) for share in shares]
+    return {"curves": curves, "arguments": arguments, "totals": totals}
+
+
+@every_allocator
+@examples(120)
+@given(batch=batches())
+def test_a_plan_stays_within_total_grid_and_bounds(name: str, batch: dict[str, Any]) -> None:
+    curves, arguments, total = batch["curves"], batch["arguments"], batch["totals"][0]
+    plan = allocator(name).allocate(curves, total=total, **arguments)
+
+    assert cost_of(plan, curves) <= total * (1 + 1e-11)
+    assert all(budget in curves.grid for budget in plan.budget_Q)
+    assert (plan.budget_Q >= arguments.get("min_budget_Q", 0)).all()
+    assert (plan.budget_Q <= arguments.get("max_budget_Q", curves.grid.maximum)).all()
+    assert plan.granted == plan.budget_Q.sum()
+    assert plan.expected_spent == pytest.approx(cost_of(_as(plan, Cost.SPENT), curves))
+    assert 0.0 <= plan.expected_accuracy <= 1.0
+    assert plan.allocator == name
+    assert plan.query_ids == curves.query_ids
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "blind"])
+@examples(60)
+@given(batch=batches())
+def test_expected_accuracy_is_the_weighted_mean_of_the_curves(name: str, batch: dict[str, Any]) -> None:
+    curves, arguments = batch["curves"], batch["arguments"]
+    plan = allocator(name).allocate(curves, total=batch["totals"][1], **arguments)
+    success_Q = curves.p_Q_B[np.arange(len(plan.budget_Q)), columns(plan)]
+    assert plan.expected_accuracy == pytest.approx(np.average(success_Q, weights=arguments.get("weight_Q")))
+
+
+@pytest.mark.parametrize("name", NAMES_THAT_CONSULT)
+@examples(250)
+@given(batch=batches())
+def test_a_larger_total_never_expects_less(name: str, batch: dict[str, Any]) -> None:
+    smaller, larger = (
+        allocator(name).allocate(batch["curves"], total=total, **batch["arguments"]) for total in batch["totals"]
+    )
+    assert larger.expected_accuracy >= smaller.expected_accuracy - TOLERANCE
+
+
+@examples(150)
+@given(batch=batches())
+def test_uniform_gives_nobody_less_of_a_larger_total(batch: dict[str, Any]) -> None:
+    smaller, larger = (
+        allocator("uniform").allocate(batch["curves"], total=total, **batch["arguments"]) for total in batch["totals"]
+    )
+    assert (larger.budget_Q >= smaller.budget_Q).all()
+
+
+@every_allocator
+@examples(60)
+@given(batch=batches(), random=st.randoms(use_true_random=False))
+def test_the_order_of_the_queries_does_not_matter(name: str, batch: dict[str, Any], random: Any) -> None:
+    curves, arguments, total = batch["curves"], batch["arguments"], batch["totals"][0]
+    order = list(range(len(curves.query_ids)))
+    random.shuffle(order)
+    shuffled = Curves(
+        query_ids=tuple(curves.query_ids[row] for row in order),
+        grid=curves.grid,
+        p_Q_B=curves.p_Q_B[order],
+        tokens_Q_B=curves.tokens_Q_B[order],
+    )
+    shuffled_arguments = {key: value[order] if key.endswith("_Q") else value for key, value in arguments.items()}
+    plan = allocator(name).allocate(curves, total=total, **arguments)
+    again = allocator(name).allocate(shuffled, total=total, **shuffled_arguments)
+    assert dict(zip(plan.query_ids, plan.budget_Q.tolist(), strict=True)) == dict(
+        zip(again.query_ids, again.budget_Q.tolist(), strict=True)
+    )
+    assert plan.expected_accuracy == again.expected_accuracy
+    assert plan.price == again.price
+
+
+@every_allocator
+@every_cost
+def test_the_same_batch_gives_the_same_plan(name: str, cost: Cost) -> None:
+    curves = noisy_curves(num_queries=200)
+    first, second = (allocator(name).allocate(curves, total=9_000, cost=cost) for _ in range(2))
+    assert (first.budget_Q == second.budget_Q).all()
+    assert first.notes == second.notes
+
+
+@pytest.mark.parametrize("name", NAMES_THAT_CONSULT)
+@every_cost
+def test_totals_in_small_steps_never_expect_less(name: str, cost: Cost) -> None:
+    """Curves with dips and jumps, as measured ones have; batches past what the property above draws."""
+    curves = noisy_curves(num_queries=40)
+    least, most = (640.0, 40 * 256.0) if cost is Cost.GRANTED else (float(curves.tokens_Q_B[:, 0].sum()), 8000.0)
+    accuracies = [
+        allocator(name).allocate(curves, total=total, cost=cost).expected_accuracy
+        for total in np.linspace(least, most, 40)
+    ]
+    assert np.diff(accuracies).min() >= -TOLERANCE
+    assert accuracies[-1] > accuracies[0]
+
+
+def noisy_curves(*, num_queries: int, seed: int = 0) -> Curves:
+    """Few traces of jumps at random places: dips, ties, steps; spend that flattens as traces stop by themselves."""
+    random = np.random.default_rng(seed)
+    budgets_B = np.arange(16, 257, 16)
+    jump_Q = random.uniform(0, 300, size=num_queries)
+    p_Q_B = random.uniform(0.3, 1, size=(num_queries, 1)) / (1 + np.exp((jump_Q[:, None] - budgets_B) / 10))
+    p_Q_B = random.binomial(8, p_Q_B) / 8
+    stop_Q = random.uniform(40, 300, size=num_queries)
+    return make_curves(p_Q_B, 14 + np.minimum(budgets_B, stop_Q[:, None]))
+
+
+@every_allocator
+@pytest.mark.parametrize(
+    ("p_Q_B", "total"),
+    [
+        pytest.param([[0.1, 0.5, 0.2, 0.9]], 64, id="one-query"),
+        pytest.param([[0.1, 0.5, 0.2, 0.9]], 16, id="one-query-one-window"),
+        pytest.param([[0.4]] * 5, 80, id="one-budget"),
+        pytest.param([[0.5] * 4] * 6, 200, id="all-equal"),
+        pytest.param([[0.0] * 4] * 6, 200, id="all-zero"),
+        pytest.param([[0.9, 0.6, 0.3, 0.0]] * 6, 200, id="decreasing"),
+        pytest.param([[0.0, 0.0, 0.0, 1.0]] * 6, 200, id="one-jump-at-the-end"),
+        pytest.param([[0.1, 0.2, 0.3, 0.4]] * 6, 1e15, id="huge-total"),
+    ],
+)
+def test_odd_batches(name: str, p_Q_B: list[list[float]], total: float) -> None:
+    curves = make_curves(p_Q_B)
+    plan = allocator(name).allocate(curves, total=total)
+    assert cost_of(plan, curves) <= total
+    assert all(budget in curves.grid for budget in plan.budget_Q)
+
+
+@pytest.mark.parametrize("name", NAMES_THAT_CONSULT)
+def test_decreasing_curves_get_the_least_and_a_note_says_what_is_left(name: str) -> None:
+    plan = allocator(name).allocate(make_curves([[0.9, 0.6, 0.3, 0.0]] * 6), total=200)
+    assert (plan.budget_Q == 16).all()
+    assert "104 of 200 tokens are left over" in plan.notes[0]
+
+
+@pytest.mark.parametrize("name", NAMES_THAT_CONSULT)
+@every_cost
+def test_leftover_goes_where_the_curves_see_no_loss(name: str, cost: Cost) -> None:
+    flat_then_falling, flat = [0.5, 0.5, 0.4, 0.3], [0.5, 0.5, 0.5, 0.5]
+    curves = make_curves([flat_then_falling, flat], [[16, 32, 48, 64]] * 2)
+    plan = allocator(name).allocate(curves, total=128, cost=cost)
+    if name == "blind":  # it sees one mean curve: 0.5, 0.5, 0.45, 0.4
+        assert plan.budget_Q.tolist() == [32, 32]
+    else:
+        assert plan.budget_Q.tolist() == [32, 64]
+
+
+@every_allocator
+def test_a_huge_total_gives_rising_curves_their_most(name: str) -> None:
+    plan = allocator(name).allocate(make_curves([[0.1, 0.2, 0.3, 0.4]] * 6), total=1e15)
+    assert (plan.budget_Q == 64).all()
+    assert "every query has its largest budget" in plan.notes[0]
+
+
+@pytest.mark.parametrize("name", ["envelope", "exact", "greedy"])
+def test_weights_decide_between_equal_queries(name: str) -> None:
+    curves = make_curves([[0.2, 0.6]] * 3)
+    plan = allocator(name).allocate(curves, total=64, weight_Q=np.array([1.0, 1.0, 3.0]))
+    assert plan.budget_Q.tolist() == [16, 16, 32]
+    assert plan.expected_accuracy == pytest.approx((0.2 + 0.2 + 3 * 0.6) / 5)
+
+
+@every_allocator
+@pytest.mark.parametrize(
+    ("arguments", "error", "words"),
+    [
+        pytest.param({"total": 15}, InvalidTotalError, ["15", "48"], id="under-one-window-each"),
+        pytest.param({"total": 0}, InvalidTotalError, ["at least 48"], id="zero"),
+        pytest.param({"total": -1}, InvalidTotalError, ["at least 48"], id="negative"),
+        pytest.param({"total": math.nan}, InvalidTotalError, ["nan"], id="nan-total"),
+        pytest.param({"total": math.inf}, InvalidTotalError, ["inf"], id="infinite-total"),
+        pytest.param(
+            {"total": 100, "min_budget_Q": np.array([48, 48, 17])}, InvalidTotalError, ["at least 128"], id="minimums"
+        ),
+        pytest.param(
+            {"total": 10, "cost": Cost.SPENT, "tokens": True}, InvalidTotalError, ["at least 31"], id="minimums-spent"
+        ),
+        pytest.param(
+            {"total": 100, "cost": Cost.SPENT}, InvalidSettingsError, ["spend curve", "--cost granted"], id="no-tokens"
+        ),
+        pytest.param(
+            {"total": 500, "min_budget_Q": np.array([16, 64, 16]), "max_budget_Q": np.array([64, 32, 64])},
+            InvalidGridError,
+            ["'q1'", "64", "32"],
+            id="minimum-above-maximum",
+        ),
+        pytest.param(
+            {"total": 500, "max_budget_Q": np.array([64, 15, 64])}, InvalidGridError, ["'q1'"], id="maximum-too-small"
+        ),
+        pytest.param({"total": 500, "weight_Q": np.array([1.0, -1.0, 1.0])}, InvalidInputError, ["'q1'"], id="weight"),
+        pytest.param({"total": 500, "weight_Q": np.zeros(3)}, InvalidInputError, ["every weight is 0"], id="weights-0"),
+        pytest.param({"total": 500, "weight_Q": np.ones(2)}, InvalidInputError, ["(2,)", "3"], id="weights-too-few"),
+        pytest.param({"total": 500, "min_budget_Q": np.ones(2)}, InvalidInputError, ["(2,)"], id="bounds-too-few"),
+    ],
+)
+def test_what_cannot_be_taken_is_refused(
+    name: str, arguments: dict[str, Any], error: type[Exception], words: list[str]
+) -> None:
+    arguments = dict(arguments)
+    tokens = [[10.2, 20, 30, 40]] * 3 if arguments.pop("tokens", False) else None
+    with pytest.raises(error) as caught:
+        allocator(name).allocate(make_curves([[0.1, 0.2, 0.3, 0.4]] * 3, tokens), **arguments)
+    assert all(word in str(caught.value) for word in words), str(caught.value)
+    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
+
+
+@every_allocator
+@pytest.mark.parametrize(
+    ("p_Q_B", "tokens_Q_B", "words"),
+    [
+        pytest.param([[0.1, 0.2], [0.3, math.nan]], None, ["'q1'", "budget 32"], id="nan-success"),
+        pytest.param([[0.1, 0.2], [1.01, 0.5]], None, ["'q1'", "budget 16", "[0, 1]"], id="above-one"),
+        pytest.param([[0.1, 0.2], [-0.1, 0.5]], None, ["'q1'", "budget 16"], id="below-zero"),
+        pytest.param([[0.1, 0.2]] * 2, [[1, 2], [1, math.nan]], ["'q1'", "budget 32"], id="nan-tokens"),
+        pytest.param([[0.1, 0.2]] * 2, [[1, 2], [1, math.inf]], ["'q1'", "budget 32"], id="infinite-tokens"),
+        pytest.param([[0.1, 0.2]] * 2, [[1, 2], [2, 1]], ["'q1'", "must not fall"], id="falling-tokens"),
+        pytest.param([[0.1, 0.2]] * 2, [[1, 2, 3]] * 2, ["(2, 3)", "(2, 2)"], id="shape"),
+        pytest.param(np.empty((0, 2)), None, ["no queries"], id="empty"),
+    ],
+)
+def test_curves_that_cannot_be_true_are_refused(name: str, p_Q_B: Any, tokens_Q_B: Any, words: list[str]) -> None:
+    with pytest.raises(InvalidInputError) as caught:
+        allocator(name).allocate(make_curves(p_Q_B, tokens_Q_B), total=500)
+    assert all(word in str(caught.value) for word in words), str(caught.value)
+
+
+@every_allocator
+def test_an_id_used_twice_is_refused(name: str) -> None:
+    curves = Curves(query_ids=("a", "b", "a"), grid=BudgetGrid(16, 32), p_Q_B=np.full((3, 2), 0.5))
+    with pytest.raises(InvalidInputError, match="'a' is used by more than one"):
+        allocator(name).allocate(curves, total=500)
+
+
+@every_allocator
+@every_cost
+def test_the_total_a_refusal_asks_for_is_enough(name: str, cost: Cost) -> None:
+    curves = noisy_curves(num_queries=30)
+    with pytest.raises(InvalidTotalError) as caught:
+        allocator(name).allocate(curves, total=3, cost=cost)
+    needed = int(str(caught.value).split("Give at least ")[1].split(",")[0])
+    plan = allocator(name).allocate(curves, total=needed, cost=cost)
+    assert cost_of(plan, curves) <= needed
+
+
+def _as(plan: Plan, cost: Cost) -> Plan:
+    return dataclasses.replace(plan, cost=cost)

@@ -1,0 +1,140 @@
+"""Imports point one way, heavy libraries stay in the files that need them, and starting costs next to nothing."""
+
+import ast
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import forethought
+
+PACKAGE = Path(forethought.__file__).parent
+
+# Lower may not import higher. A folder counts as one noun.
+ORDER = [
+    ["errors"],
+    ["types"],
+    ["protocols"],
+    ["registry", "prompts", "settings", "problems", "numerals", "math_worker"],
+    ["store", "rows", "folders"],
+    ["fields", "models", "profiles", "profiling", "allocators"],
+    ["queries", "graders", "predictors", "engines"],
+    ["evaluation"],
+    ["sources", "plots"],
+    ["planning", "report"],
+    ["running", "estimates"],
+    ["pipeline"],
+    ["tables", "demo"],
+    ["cli"],
+    ["__main__", "__init__"],
+]
+RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}
+
+HEAVY = {
+    "torch": {
+        "engines/attention.py",
+        "engines/batch.py",
+        "engines/decoding.py",
+        "engines/drawing.py",
+        "engines/transformers.py",
+        "models/gguf.py",
+        "predictors/mlp.py",
+    },
+    "transformers": {"engines/transformers.py", "engines/decoding.py", "engines/attention.py", "models/gguf.py"},
+    "vllm": {"engines/vllm.py"},
+    "matplotlib": {"plots.py"},
+    "math_verify": {"math_worker.py"},
+    "huggingface_hub": {"models/locating.py", "models/parts.py"},
+}
+
+
+def _modules() -> Iterator[Path]:
+    yield from sorted(PACKAGE.rglob("*.py"))
+
+
+def _imports(path: Path) -> Iterator[str]:
+    """Absolute names of everything a file imports at run time, wherever the import stands."""
+    tree = ast.parse(path.read_text("utf-8"))
+    typing_only = {
+        child
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        for child in ast.walk(node)
+    }
+    parts = ("forethought", *path.relative_to(PACKAGE).parts[:-1])
+    for node in ast.walk(tree):
+        if node in typing_only:
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = parts[: len(parts) - node.level + 1] if node.level else ()
+            module = ".".join((*base, *([node.module] if node.module else ())))
+            yield module
+            yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+def _noun(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def test_every_module_has_its_place_in_the_order() -> None:
+    assert {_noun(path) for path in _modules()} == set(RANK)
+
+
+@pytest.mark.parametrize("path", list(_modules()), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_point_one_way(path: Path) -> None:
+    own = _noun(path)
+    for name in _imports(path):
+        parts = name.split(".")
+        if parts[0] == "forethought" and len(parts) > 1 and parts[1] in RANK and parts[1] != own:
+            assert RANK[parts[1]] < RANK[own], f"{own} imports {name}"
+
+
+@pytest.mark.parametrize("library", HEAVY)
+def test_heavy_libraries_stay_in_their_files(library: str) -> None:
+    users = {
+        path.relative_to(PACKAGE).as_posix()
+        for path in _modules()
+        if any(name.split(".")[0] == library for name in _imports(path))
+    }
+    assert users <= HEAVY[library]
+
+
+def _loaded_by(code: str) -> set[str]:
+    script = f"import json, sys; {code}; json.dump(sorted(sys.modules), sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return set(json.loads(done.stderr.splitlines()[-1]))
+
+
+LIGHT_START = {
+    "import forethought": "import forethought",
+    "forethought --help": "import forethought.cli as cli; cli._exit_code(['--help'])",
+    "forethought profile --help": "import forethought.cli as cli; cli._exit_code(['profile', '--help'])",
+}
+
+
+@pytest.mark.parametrize("code", LIGHT_START.values(), ids=LIGHT_START.keys())
+def test_starting_loads_no_library_that_computes(code: str) -> None:
+    loaded = {name.split(".")[0] for name in _loaded_by(code)}
+    assert not loaded & {*HEAVY, "numpy", "pyarrow", "rich", "safetensors", "scipy", "asyncio"}
+
+
+def test_the_default_engine_choice_does_not_load_engines() -> None:
+    loaded = _loaded_by("from forethought.engines.opening import choose; choose('any', 'auto')")
+    assert not {name.split(".")[0] for name in loaded} & set(HEAVY)
+
+
+def test_public_names_are_the_ones_promised() -> None:
+    assert forethought.__all__ == sorted(forethought.__all__)
+    for name in forethought.__all__:
+        assert getattr(forethought, name).__module__.startswith("forethought.")
+    assert set(forethought.__all__) <= set(dir(forethought))
+
+
+def test_unknown_public_name() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'allocate'"):
+        forethought.allocate  # noqa: B018

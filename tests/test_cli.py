@@ -1,0 +1,341 @@
+"""The command line as a user meets it: what each verb prints, its exit codes, and what it says to wrong input."""
+
+import io
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from forethought.cli import _exit_code
+
+
+@dataclass(frozen=True)
+class Said:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+Call = Callable[..., Said]
+
+
+@pytest.fixture
+def call(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Call:
+    """Runs a command in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*args: object) -> Said:
+        capsys.readouterr()
+        code = _exit_code([str(arg) for arg in args])
+        out, err = capsys.readouterr()
+        return Said(code, out, err)
+
+    return run
+
+
+def write_questions(path: Path, count: int, *, references: bool = True) -> Path:
+    rows = [{"id": f"q{i}", "question": f"What is {i} plus {i * 7 % 11}?"} for i in range(count)]
+    for i, row in enumerate(rows):
+        if references:
+            row["answer"] = str(i + i * 7 % 11)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    return path
+
+
+@pytest.fixture
+def trained(call: Call, tmp_path: Path) -> str:
+    """A profiled and trained run on the fake model."""
+    questions = write_questions(tmp_path / "train.jsonl", 60)
+    assert call("profile", "fake", questions, "--quiet").code == 0
+    assert call("train", "runs/fake-train").code == 0
+    return "runs/fake-train"
+
+
+def test_from_questions_to_report(call: Call, tmp_path: Path) -> None:
+    questions = write_questions(tmp_path / "train.jsonl", 60)
+    profiled = call("profile", "fake", questions, "--traces", 3, "--json", "--quiet")
+    assert profiled.code == 0
+    assert profiled.json["queries"] == 60
+    assert profiled.json["traces"] == 180
+    assert profiled.json["simulated"] is True
+
+    card = call("train", "runs/fake-train", "--json").json["card"]
+    assert card["data"]["num_queries"] == 60
+    assert card["data"]["simulated"] is True
+
+    test = write_questions(tmp_path / "test.jsonl", 40)
+    planned = call("plan", "runs/fake-train", test, "--mean-tokens", 64, "--json").json
+    assert planned["granted"] <= 64 * 40
+    assert [row["id"] for row in planned["budgets"]] == [f"q{i}" for i in range(40)]
+    assert sum(row["budget"] for row in planned["budgets"]) == planned["granted"]
+
+    ran = call("run", "runs/fake-train", test, "--mean-tokens", 64, "--compare", "uniform", "--json", "--quiet").json
+    answers = [json.loads(line) for line in Path(ran["answers"]).read_text("utf-8").splitlines()]
+    assert [row["budget"] for row in answers] == [row["budget"] for row in planned["budgets"]]
+    assert all(row["reasoning_tokens"] <= row["budget"] for row in answers)
+    assert ran["reasoning_tokens"] == sum(row["reasoning_tokens"] for row in answers)
+    assert ran["right"] == sum(row["grade"] == "right" for row in answers)
+
+    evaluated = call("evaluate", "runs/fake-train", "--no-plots", "--resamples", 200, "--json")
+    assert evaluated.code == 0
+    assert evaluated.json["simulated"] is True
+    assert all(Path(file).is_file() for file in evaluated.json["files"])
+    live = call("evaluate", ran["run"], "--no-plots", "--json").json
+    assert {policy["policy"] for policy in live["policies"]} == {"uniform", "forethought"}
+
+    shown = call("show", ran["run"], "q3", "--json").json
+    assert shown["result"]["budget"] == planned["budgets"][3]["budget"]
+    assert "What is 3 plus" in call("show", ran["run"], "q3").out
+    assert "fake (simulated)" in call("ls").out
+    assert {row["kind"] for row in call("ls", "--json").json} == {"profile", "run"}
+
+
+def test_run_works_without_references(call: Call, trained: str, tmp_path: Path) -> None:
+    questions = write_questions(tmp_path / "new.jsonl", 10, references=False)
+    ran = call("run", trained, questions, "--total-tokens", 640, "--json", "--quiet").json
+    assert (ran["answered"], ran["graded"]) == (10, 0)
+    rows = [json.loads(line) for line in Path(ran["answers"]).read_text("utf-8").splitlines()]
+    assert all("grade" not in row and row["answer"] for row in rows)
+
+
+def test_the_same_command_goes_on_and_does_nothing_twice(call: Call, tmp_path: Path) -> None:
+    questions = write_questions(tmp_path / "train.jsonl", 20)
+    first = call("profile", "fake", questions, "--limit", 8, "--json", "--quiet").json
+    second = call("profile", "fake", questions, "--json", "--quiet").json
+    again = call("profile", "fake", questions, "--json", "--quiet").json
+    assert (first["traces"], second["traces"], again["traces"]) == (32, 80, 80)
+    assert again == second
+    assert len((Path("runs/fake-train") / "records.jsonl").read_text("utf-8").splitlines()) == 80
+
+
+def test_dry_run_does_nothing_and_names_the_bill(call: Call, trained: str, tmp_path: Path) -> None:
+    questions = write_questions(tmp_path / "new.jsonl", 10)
+    bill = call("profile", "fake", questions, "--traces", 2, "--dry-run", "--json").json
+    assert (bill["num_total"], bill["num_done"], bill["reasoning_tokens"]) == (20, 0, 20 * 256)
+    assert not Path("runs/fake-new").exists()
+    done = call("profile", "fake", tmp_path / "train.jsonl", "--dry-run", "--json").json
+    assert (done["num_total"], done["num_left"], done["reasoning_tokens"]) == (240, 0, 0)
+    assert call("plan", trained, questions, "--mean-tokens", 64, "--dry-run", "--json").json["num_queries"] == 10
+    bill = call("run", trained, questions, "--mean-tokens", 64, "--dry-run", "--json").json
+    assert (bill["num_left"], bill["reasoning_tokens"]) == (10, 640)
+    assert sorted(path.name for path in Path("runs").iterdir()) == ["fake-train"]
+
+
+def test_plan_from_recorded_hidden_states_equals_plan_by_a_prompt_pass(
+    call: Call, trained: str, tmp_path: Path
+) -> None:
+    by_model = call("plan", trained, tmp_path / "train.jsonl", "--mean-tokens", 64, "--json").json
+    recorded = call("plan", trained, trained, "--mean-tokens", 64, "--json").json
+    assert [row["budget"] for row in recorded["budgets"]] == [row["budget"] for row in by_model["budgets"]]
+
+
+def test_bounds_and_weights_of_the_questions_are_kept(call: Call, trained: str, tmp_path: Path) -> None:
+    rows = [{"id": f"q{i}", "question": f"What is {i}?", "min_budget": 48, "max_budget": 80} for i in range(6)]
+    rows += [{"id": "free", "question": "What is 100?"}]
+    path = tmp_path / "bounded.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    planned = call("plan", trained, path, "--total-tokens", 900, "--max-tokens", 128, "--json").json
+    budgets = {row["id"]: row["budget"] for row in planned["budgets"]}
+    assert all(48 <= budgets[f"q{i}"] <= 80 for i in range(6))
+    assert budgets["free"] <= 128
+
+
+def test_settings_come_from_flag_then_environment_then_file(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    questions = write_questions(tmp_path / "train.jsonl", 4)
+    config = tmp_path / "forethought.toml"
+    config.write_text("[profile]\ntraces = 5\nwindow = 32\n")
+
+    def bill(*flags: object) -> Any:
+        return call("--config", config, "profile", "fake", questions, "--dry-run", "--json", *flags).json
+
+    assert bill()["num_total"] == 20
+    monkeypatch.setenv("FORETHOUGHT_PROFILE_NUM_TRACES", "3")
+    assert bill()["num_total"] == 12
+    assert bill("--traces", 2)["num_total"] == 8
+    assert bill("--traces", 2)["num_answers"] == 8 * 8
+
+
+def test_standard_input(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    stdin = io.TextIOWrapper(io.BytesIO(b'{"question": "What is 2 + 2?", "answer": "4"}\n'))
+    monkeypatch.setattr("sys.stdin", stdin)
+    said = call("profile", "fake", "-", "--json", "--quiet", "--traces", 2)
+    assert (said.code, said.json["traces"]) == (0, 2)
+
+
+def test_a_question_that_fails_is_a_record_and_exit_code_3(call: Call, trained: str, tmp_path: Path) -> None:
+    path = write_questions(tmp_path / "long.jsonl", 5)
+    long = {"id": "long", "question": "What is 1? " * 5000, "answer": "1"}
+    with path.open("a") as file:
+        file.write(json.dumps(long) + "\n")
+    said = call("profile", "fake", path, "--quiet", "--json")
+    assert said.code == 3
+    assert said.json["failed_ids"] == ["long"]
+    assert said.json["traces"] == 20
+    ran = call("run", trained, path, "--mean-tokens", 64, "--quiet", "--json")
+    assert ran.code == 3
+    assert (ran.json["answered"], ran.json["failed"]) == (5, 1)
+    shown = call("show", ran.json["run"], "long").out
+    assert "context" in shown
+
+
+def _setup(kind: str, tmp_path: Path) -> Path:
+    path = tmp_path / f"{kind}.jsonl"
+    contents: dict[str, bytes] = {
+        "empty": b"",
+        "column": b'{"frage": "2 + 2?"}\n',
+        "duplicate": b'{"id": "a", "question": "1?"}\n{"id": "a", "question": "2?"}\n',
+        "latin1": '{"question": "Wie viel ist ein Zehntel von 20 €?"}\n'.encode("cp1252"),
+        "json": b'{"question": "1?"}\n{"question": \n',
+        "reference": b'{"id": "a", "question": "1?", "answer": "many"}\n',
+        "good": b'{"id": "a", "question": "1?", "answer": "1"}\n{"id": "b", "question": "2?", "answer": "2"}\n',
+    }
+    path.write_bytes(contents[kind])
+    return path
+
+
+BAD_INPUT = {
+    "empty file": ("empty", ["profile", "fake", "{q}"], ["empty.jsonl", "no questions"]),
+    "missing column": ("column", ["profile", "fake", "{q}"], ["'frage'", "--question-column"]),
+    "duplicate id": ("duplicate", ["profile", "fake", "{q}"], ["line 2", "'a'", "line 1"]),
+    "not UTF-8": ("latin1", ["profile", "fake", "{q}"], ["UTF-8"]),
+    "broken JSON": ("json", ["profile", "fake", "{q}"], ["line 2"]),
+    "unreadable reference": ("reference", ["profile", "fake", "{q}"], ["'many'", "--grader"]),
+    "no such file": ("good", ["profile", "fake", "goood.jsonl"], ["goood.jsonl", "good.jsonl"]),
+    "no such dataset": ("good", ["profile", "fake", "gsm8k-dem"], ["gsm8k-demo"]),
+    "no such engine": ("good", ["profile", "fake", "{q}", "--engine", "vlm"], ["'vlm'", "'vllm'"]),
+    "no such grader": ("good", ["profile", "fake", "{q}", "--grader", "numbers"], ["'number'"]),
+    "no such template": ("good", ["profile", "fake", "{q}", "--template", "worked"], ["'worked-5'"]),
+    "no such engine option": ("good", ["profile", "fake", "{q}", "--engine-option", "speed=1"], ["'speed'"]),
+    "window does not divide": ("good", ["profile", "fake", "{q}", "--window", "24"], ["24", "256"]),
+    "several problems at once": (
+        "good",
+        ["profile", "fake", "{q}", "--traces", "0", "--temperature", "-1"],
+        ["--temperature"],
+    ),
+    "layer that is not there": ("good", ["profile", "fake", "{q}", "--layers", "99"], ["99"]),
+    "no such model": ("good", ["profile", "qwen2.5-coder-1.b", "{q}"], ["qwen2.5-coder-1.5b"]),
+    "train on nothing": ("good", ["train", "runs/none"], ["runs/none"]),
+    "train unknown predictor": ("good", ["train", "{run}", "--predictor", "rigde"], ["'ridge'"]),
+    "plan without a predictor": ("good", ["plan", "nothing", "{q}", "--mean-tokens", "64"], ["'nothing'"]),
+    "both totals": ("good", ["plan", "{run}", "{q}", "--mean-tokens", "64", "--total-tokens", "9"], ["either"]),
+    "no total": ("good", ["plan", "{run}", "{q}"], ["--mean-tokens"]),
+    "budget below one window": ("good", ["plan", "{run}", "{q}", "--mean-tokens", "9"], ["32", "18"]),
+    "total below the minimums": (
+        "good",
+        ["plan", "{run}", "{q}", "--mean-tokens", "64", "--min-tokens", "128"],
+        ["128", "256"],
+    ),
+    "unknown allocator": ("good", ["plan", "{run}", "{q}", "--mean-tokens", "64", "--allocator", "env"], ["envelope"]),
+    "negative total": ("good", ["run", "{run}", "{q}", "--mean-tokens", "-5"], ["positive"]),
+    "unknown allocator to compare": (
+        "good",
+        ["run", "{run}", "{q}", "--mean-tokens", "64", "--compare", "unifrm"],
+        ["uniform"],
+    ),
+    "show an unknown run": ("good", ["show", "runs/none", "a"], ["runs/none"]),
+    "show an unknown question": ("good", ["show", "{run}", "q1000"], ["q1000"]),
+    "ls of nothing": ("good", ["ls", "nowhere"], ["nowhere"]),
+    "evaluate nothing": ("good", ["evaluate", "nowhere"], ["nowhere"]),
+    "demo of an unknown model": ("good", ["demo", "gpt"], ["'gpt'"]),
+}
+
+
+@pytest.mark.parametrize(("kind", "args", "words"), BAD_INPUT.values(), ids=BAD_INPUT.keys())
+def test_bad_input_is_told_and_exits_1(
+    call: Call, trained: str, tmp_path: Path, kind: str, args: list[str], words: list[str]
+) -> None:
+    path = _setup(kind, tmp_path)
+    before = sorted(Path().rglob("*"))
+    said = call(*[arg.format(q=path, run=trained) for arg in args])
+    assert said.code == 1
+    assert said.err.startswith("error: ") or "\nerror: " in said.err
+    assert "Traceback" not in said.err
+    assert said.out == ""
+    for word in words:
+        assert word in said.err
+    assert sorted(Path().rglob("*")) == before, "something was left behind"
+
+
+USAGE = {
+    "no such command": ["profil", "x", "y"],
+    "no such flag": ["profile", "fake", "q.jsonl", "--trace", "2"],
+    "missing argument": ["profile", "fake"],
+    "not a number": ["profile", "fake", "q.jsonl", "--traces", "four"],
+    "no such cost": ["plan", "a", "b", "--mean-tokens", "64", "--cost", "spend"],
+}
+
+
+@pytest.mark.parametrize("args", USAGE.values(), ids=USAGE.keys())
+def test_usage_errors_exit_2(call: Call, args: list[str]) -> None:
+    said = call(*args)
+    assert said.code == 2
+    assert said.out == ""
+    assert "Error" in said.err
+
+
+@pytest.mark.parametrize("table", ["[profil]\ntraces = 2", "[profile]\ntrace = 2", "not toml", "[profile]\nquestions"])
+def test_bad_config_file(call: Call, tmp_path: Path, table: str) -> None:
+    config = tmp_path / "c.toml"
+    config.write_text(table)
+    said = call("--config", config, "ls")
+    assert said.code == 1
+    assert "c.toml" in said.err
+
+
+MISMATCHES = {
+    "model": {"model_hash": "0" * 64},
+    "template": {"template_hash": "0" * 12},
+}
+
+
+@pytest.mark.parametrize("changes", MISMATCHES.values(), ids=MISMATCHES.keys())
+def test_a_predictor_made_for_something_else_is_refused(call: Call, trained: str, tmp_path: Path, changes: Any) -> None:
+    settings = Path(trained) / "predictor" / "predictor.json"
+    content = json.loads(settings.read_text("utf-8"))
+    content["card"] |= changes
+    settings.write_text(json.dumps(content), "utf-8")
+    said = call("run", trained, tmp_path / "train.jsonl", "--mean-tokens", 64, "--quiet")
+    assert said.code == 1
+    assert next(iter(changes)).removesuffix("_hash") in said.err
+    assert "made for" in said.err
+
+
+def test_a_run_folder_of_other_settings_is_refused(call: Call, trained: str, tmp_path: Path) -> None:
+    said = call("profile", "fake", tmp_path / "train.jsonl", "--temperature", 1, "--quiet")
+    assert said.code == 1
+    assert "sampling" in said.err
+    assert "--out" in said.err
+
+
+def test_interrupt_exits_130_and_resumes(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from forethought.store import Appender
+
+    questions = write_questions(tmp_path / "train.jsonl", 20)
+    append, written = Appender.append, []
+
+    def append_then_interrupt(self: Appender, records: Any) -> None:
+        append(self, records)
+        written.extend(records)
+        if len(written) == 10:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Appender, "append", append_then_interrupt)
+    stopped = call("profile", "fake", questions, "--quiet")
+    assert stopped.code == 130
+    assert "goes on" in stopped.err
+    monkeypatch.setattr(Appender, "append", append)
+    assert call("profile", "fake", questions, "--quiet", "--json").json["traces"] == 80
+
+
+def test_debug_shows_the_traceback(call: Call) -> None:
+    with pytest.raises(LookupError):
+        call("--debug", "plan", "nothing", "q.jsonl", "--mean-tokens", 64)

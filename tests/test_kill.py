@@ -1,0 +1,118 @@
+"""kill -9 at random moments: the same command goes on, nothing reported is lost or there twice, totals are right."""
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from forethought.store import RunDirectory
+
+NUM_QUERIES = 60
+NUM_KILLS = 12  # for each of the two commands
+
+# Prints each record's query once the pipeline reports it, as a user's progress bar would.
+DRIVER = """
+import sys
+from pathlib import Path
+from forethought import PlanSettings, ProfileSettings, RunSettings, profile, run
+
+def report(record):
+    print(record.get("id") or f"{record['query_id']}/{record['sample']}", flush=True)
+
+if sys.argv[1] == "profile":
+    profile(ProfileSettings(model="fake", questions="q.jsonl", out=sys.argv[2], num_traces=4), report=report)
+else:
+    plan = PlanSettings(run="trained", questions="q.jsonl", mean_tokens=64)
+    run(RunSettings(plan=plan, out=sys.argv[2], compare=("uniform",)), report=report)
+print("done", flush=True)
+"""
+
+
+def _start(folder: Path, *args: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", DRIVER, *args]
+    return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def _reported(process: subprocess.Popen[str], *, most: int | None) -> list[str]:
+    """Lines the process says, up to `most` of them."""
+    assert process.stdout is not None
+    lines = []
+    while (most is None or len(lines) < most) and (line := process.stdout.readline()):
+        lines.append(line.strip())
+    return lines
+
+
+def _keys(run: RunDirectory, command: str) -> list[str]:
+    records = run.records()
+    if command == "profile":
+        return [f"{record['query_id']}/{record['sample']}" for record in records]
+    return [record["query_id"] for record in records]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with questions and a trained run."""
+    from forethought import ProfileSettings, TrainSettings, profile, train
+
+    path = tmp_path_factory.mktemp("kill")
+    rows = [{"id": f"q{i}", "question": f"What is {i} + {i}?", "answer": str(2 * i)} for i in range(NUM_QUERIES)]
+    (path / "q.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    profile(ProfileSettings(model="fake", questions=str(path / "q.jsonl"), out=str(path / "trained"), num_traces=2))
+    train(TrainSettings(run=str(path / "trained")))
+    return path
+
+
+@pytest.mark.parametrize("command", ["profile", "run"])
+def test_kills_at_random_moments(folder: Path, command: str) -> None:
+    rng = random.Random(7)
+    total = NUM_QUERIES * (4 if command == "profile" else 1)
+    with _start(folder, command, "whole") as undisturbed:
+        assert len(_reported(undisturbed, most=None)) == total + 1
+    assert undisturbed.returncode == 0
+
+    run = RunDirectory(folder / f"killed-{command}")
+    reported: Counter[str] = Counter()
+    for kill in range(NUM_KILLS):
+        with _start(folder, command, run.path.name) as process:
+            if kill % 4 == 3:
+                time.sleep(rng.uniform(0.0, 1.0))  # while starting, planning or writing the header
+                seen = []
+            else:
+                seen = _reported(process, most=rng.randint(1, max(1, total // NUM_KILLS)))
+                time.sleep(rng.uniform(0.0, 0.003))
+            process.send_signal(signal.SIGKILL)
+            seen += _reported(process, most=None)  # said before the kill, not yet read
+        reported.update(line for line in seen if line != "done")
+        kept = Counter(_keys(run, command)) if (run.path / "run.json").exists() else Counter()
+        assert not reported - kept, "a reported record was lost"
+        assert max(kept.values(), default=0) <= 1, "a record is there twice"
+
+    with _start(folder, command, run.path.name) as last:
+        assert _reported(last, most=None)[-1] == "done"
+    assert last.returncode == 0
+    assert len(_keys(run, command)) == total
+    if command == "run":
+        for name in ("summary.json", "answers.jsonl"):
+            assert (run.path / name).read_text("utf-8") == (folder / "whole" / name).read_text("utf-8")
+    else:
+        whole = RunDirectory(folder / "whole")
+        assert _sorted(run) == _sorted(whole)
+        (folder / "whole").rename(folder / "whole-profile")
+
+
+def _sorted(run: RunDirectory) -> list[str]:
+    return sorted(json.dumps(record, sort_keys=True) for record in run.records())
+
+
+def test_two_writers_do_not_share_a_run(folder: Path) -> None:
+    run = RunDirectory(folder / "trained")
+    with run.locked(), _start(folder, "profile", "trained") as process:
+        _, errors = process.communicate()
+    assert process.returncode != 0
+    assert "another process" in errors

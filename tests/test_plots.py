@@ -1,0 +1,109 @@
+"""Pictures are drawn, are what they say, and say when they are simulated. Whether they are good, a person must see."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evaluation_data import profile, synthetic
+
+pytest.importorskip("matplotlib", reason="needs matplotlib")
+
+from forethought import plots, report
+from forethought.evaluation import Evaluation, evaluate
+from forethought.types import Cost
+
+
+@pytest.fixture(scope="module")
+def result() -> Evaluation:
+    return evaluate(*synthetic(40, noise=1.0), num_resamples=100, mean_tokens=[32, 64, 128])
+
+
+def texts(figure: Any) -> list[str]:
+    return [each.get_text() for each in figure.findobj(lambda artist: hasattr(artist, "get_text"))]
+
+
+def test_report_draws_and_links_every_picture(result: Evaluation, tmp_path: Path) -> None:
+    files = report.write_report(tmp_path, result, plots=True)
+    pictures = {name: file for name, file in files.items() if file.suffix == ".png"}
+    assert set(pictures) == {"summary", "accuracy", "calibration", "tokens"}
+    page = files["markdown"].read_text("utf-8")
+    for name, file in pictures.items():
+        content = file.read_bytes()
+        assert content.startswith(b"\x89PNG")
+        assert int.from_bytes(content[16:20], "big") >= 800  # wide enough to be read
+        assert f"![{name}]({file.name})" in page
+
+
+FIGURES = {
+    "summary": plots._summary,
+    "accuracy": plots._accuracy,
+    "calibration": plots._calibration,
+    "tokens": lambda result: plots._tokens(result, 64.0),
+}
+
+
+@pytest.mark.parametrize("draw", FIGURES.values(), ids=FIGURES.keys())
+@pytest.mark.parametrize("simulated", [True, False])
+def test_every_picture_says_when_it_is_simulated_and_on_how_much(
+    draw: Any, simulated: bool, result: Evaluation
+) -> None:
+    found = texts(draw(replace(result, simulated=simulated)))
+    assert ("SIMULATED" in found) is simulated
+    assert any("40 questions × 4 traces" in text for text in found)
+
+
+def test_accuracy_has_a_line_and_a_band_for_every_policy_and_both_costs(result: Evaluation) -> None:
+    figure = plots._accuracy(result)
+    for panel, cost in zip(figure.axes[:2], (Cost.GRANTED, Cost.SPENT), strict=True):
+        lines = {line.get_label(): line for line in panel.get_lines()}
+        assert set(lines) == {"uniform", "blind", "greedy", "forethought", "exact oracle"}
+        assert len(panel.collections) == len(lines)
+        rows = result.select(cost, "forethought")
+        assert list(lines["forethought"].get_xdata()) == [row.realised for row in rows]
+        assert list(lines["forethought"].get_ydata()) == [row.accuracy.value for row in rows]
+    assert {text for text in texts(figure) if text.startswith("over ")} == {"over uniform", "over blind"}
+
+
+def test_calibration_shows_counts(result: Evaluation) -> None:
+    found = texts(plots._calibration(result))
+    assert all(f"{each.num_traces:,}" in found for each in result.calibration.bins)
+
+
+def test_budgets_are_those_of_the_nearest_level(result: Evaluation) -> None:
+    figure = plots._tokens(result, 70.0)
+    assert any("64 granted" in text for text in texts(figure))
+    panels = {panel.get_label(): panel for panel in figure.axes}
+    for policy in ("uniform", "blind", "forethought", "oracle"):
+        (row,) = [row for row in result.select(Cost.GRANTED, policy) if row.budget == 64.0]
+        assert tuple(bar.get_height() for bar in panels[policy].patches) == row.shares
+
+
+ODD: dict[str, dict[str, Any]] = {
+    "one cost": {"costs": [Cost.SPENT]},
+    "one level": {"mean_tokens": [64]},
+    "both": {"costs": [Cost.GRANTED], "mean_tokens": [64]},
+}
+
+
+@pytest.mark.parametrize("options", ODD.values(), ids=ODD.keys())
+def test_narrow_evaluations_can_be_drawn(options: Any, tmp_path: Path) -> None:
+    found = evaluate(*synthetic(12), num_resamples=100, **options)
+    assert all(file.stat().st_size > 0 for file in plots.draw(found, tmp_path, mean_tokens=64.0).values())
+
+
+def test_a_profile_of_one_query_can_be_drawn(tmp_path: Path) -> None:
+    measured = profile([[0, 1]], 1, [[5.0, 9.0]])
+    found = evaluate(measured, measured.curves, measured.curves, num_resamples=100)
+    assert len(plots.draw(found, tmp_path, mean_tokens=20.0)) == 4
+
+
+def test_the_same_evaluation_gives_the_same_picture(result: Evaluation, tmp_path: Path) -> None:
+    drawn = []
+    for name in ("a", "b"):
+        plots._calibration(result).savefig(tmp_path / name, format="png", dpi=40)
+        drawn.append((tmp_path / name).read_bytes())
+    assert drawn[0] == drawn[1]

@@ -1,0 +1,468 @@
+"""Question files -> queries: what is taken, what is refused and in which words."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import random
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pyarrow import parquet
+
+from forethought import queries as module
+from forethought.errors import ForethoughtError, InvalidInputError, InvalidSettingsError, UnknownNameError
+from forethought.queries import DATASETS, content_id, load_queries, query_from_json, query_to_json, save_queries
+from forethought.rows import FORMATS
+from forethought.types import Message, Query
+
+
+def written(folder: Path, name: str, content: str | bytes) -> Path:
+    path = folder / name
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+def load(folder: Path, name: str, content: str | bytes, **options) -> list[Query]:
+    return load_queries(written(folder, name, content), **options)
+
+
+def parquet_bytes(columns: dict) -> bytes:
+    sink = io.BytesIO()
+    parquet.write_table(pa.table(columns), sink)
+    return sink.getvalue()
+
+
+# --- what is taken -----------------------------------------------------------------------------------------------
+
+SAME = {
+    "jsonl": (
+        "q.jsonl",
+        '{"id": "a", "question": "1+1?", "answer": 2}\n\n{"id": "b", "question": "é?", "answer": "x"}\n',
+    ),
+    "jsonl without last break": (
+        "q.jsonl",
+        '{"id":"a","question":"1+1?","answer":2}\n{"id":"b","question":"é?","answer":"x"}',
+    ),
+    "jsonl with CR LF and BOM": (
+        "q.jsonl",
+        '\ufeff{"id": "a", "question": "1+1?", "answer": 2}\r\n{"id": "b", "question": "é?", "answer": "x"}\r\n',
+    ),
+    "ndjson": (
+        "q.ndjson",
+        '{"id": "a", "problem": "1+1?", "target": 2.0}\n{"id": "b", "problem": "é?", "target": "x"}',
+    ),
+    "json": (
+        "q.json",
+        '[{"id": "a", "prompt": "1+1?", "label": "2"}, {"id": "b", "prompt": "\\u00e9?", "label": "x"}]',
+    ),
+    "csv": ("q.csv", "id,question,answer\na,1+1?,2\n\nb,é?,x\n"),
+    "csv with quotes": ("q.csv", 'answer,id,question\r\n2,a,"1+1?"\r\n"x","b","é?"\r\n'),
+    "tsv": ("q.TSV", "id\tquestion\tanswer\na\t1+1?\t2\nb\té?\tx\n"),
+    "parquet": (
+        "q.parquet",
+        parquet_bytes({"id": ["a", "b"], "query": ["1+1?", "é?"], "answer": ["2", "x"], "z": [1, 2]}),
+    ),
+    "json lines in a text file": (
+        "q.txt",
+        '{"id": "a", "text": "1+1?", "answer": 2}\n{"id": "b", "text": "é?", "answer": "x"}',
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SAME)
+def test_every_format_gives_the_same_queries(tmp_path, name):
+    file, content = SAME[name]
+    assert load(tmp_path, file, content) == [Query("a", "1+1?", "2"), Query("b", "é?", "x")]
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        ({"question": "q", "answer": "so 4+4=8\n#### 1,234 "}, Query("", "q", "1234")),
+        ({"question": "q", "answer": "#### a\nb"}, Query("", "q", "#### a\nb")),
+        ({"prompt": "q", "reference": "#### 1,234"}, Query("", "q", "#### 1,234")),
+        ({"question": "q", "answer": ""}, Query("", "q")),
+        ({"question": "q", "answer": None}, Query("", "q")),
+        ({"question": "q", "answer": 1e22}, Query("", "q", "1e+22")),
+        ({"question": "q", "answer": 0.5}, Query("", "q", "0.5")),
+        ({"question": "q", "weight": "2.5"}, Query("", "q", weight=2.5)),
+        ({"question": "q", "min_budget": 16, "max_budget": 32.0}, Query("", "q", None, 1.0, 16, 32)),
+        ({"question": "q", "id": 7}, Query("7", "q")),
+        ({"question": " q\r\n"}, Query("", " q\r\n")),
+        ({"messages": [{"role": "user", "content": "q"}], "extra": {}}, Query("", (Message("user", "q"),))),
+        (
+            {"question": [{"role": "system", "content": ""}, {"role": "user", "content": "q"}]},
+            Query("", (Message("system", ""), Message("user", "q"))),
+        ),
+        ({"answer": "a", "question": "q", "input": "other"}, Query("", "q", "a")),
+    ],
+    ids=[
+        "GSM8K answer",
+        "marks within an answer",
+        "stored reference stays",
+        "blank answer",
+        "null answer",
+        "large number",
+        "fraction",
+        "weight as text",
+        "bounds",
+        "number as id",
+        "space is kept",
+        "chat",
+        "chat under question",
+        "first question column",
+    ],
+)
+def test_a_row_gives_a_query(tmp_path, row, expected):
+    (query,) = load(tmp_path, "q.jsonl", json.dumps(row))
+    assert query == Query(
+        expected.id or content_id(expected.prompt),
+        expected.prompt,
+        expected.reference,
+        expected.weight,
+        expected.min_budget,
+        expected.max_budget,
+    )
+
+
+def test_a_csv_cell_may_hold_chat_messages_and_line_breaks(tmp_path):
+    cell = json.dumps([{"role": "user", "content": "one,\ntwo"}]).replace('"', '""')
+    (query,) = load(tmp_path, "q.csv", f'messages,weight\n"{cell}",2\n')
+    assert query.prompt == (Message("user", "one,\ntwo"),)
+    assert query.weight == 2.0
+
+
+def test_a_text_file_has_one_question_a_line(tmp_path):
+    assert [query.prompt for query in load(tmp_path, "q.txt", " one \n\ntwo\u2028still two\r\n")] == [
+        "one",
+        "two\u2028still two",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "prompts"),
+    [(b'{"question": "a"}\n{"question": "b"}', ["a", "b"]), (b"a\nb\n", ["a", "b"])],
+    ids=["json lines", "plain lines"],
+)
+def test_standard_input(monkeypatch, content, prompts):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+    assert [query.prompt for query in load_queries("-")] == prompts
+
+
+def test_standard_input_is_named_in_messages(monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"")))
+    with pytest.raises(InvalidInputError, match=r"^standard input: holds no questions \(0 bytes\)"):
+        load_queries("-")
+
+
+@pytest.mark.parametrize("dataset", DATASETS)
+def test_a_shipped_dataset_can_be_graded(dataset):
+    queries = load_queries(dataset)
+    assert len(queries) == 128
+    assert all(query.reference and query.reference.lstrip("-").replace(".", "").isdigit() for query in queries)
+    assert load_queries(dataset, limit=3) == queries[:3]
+
+
+def test_named_columns_go_first(tmp_path):
+    content = "question,answer,other question,solution\nno,no,yes,right\n"
+    named = {"question_column": "other question", "answer_column": "solution"}
+    (query,) = load(tmp_path, "q.csv", content, **named)
+    assert (query.prompt, query.reference) == ("yes", "right")
+    (query,) = load(
+        tmp_path, "q.parquet", parquet_bytes({"a": ["yes"], "b": ["right"]}), question_column="a", answer_column="b"
+    )
+    assert (query.prompt, query.reference) == ("yes", "right")
+
+
+def test_limit_leaves_later_rows_alone(tmp_path):
+    assert len(load(tmp_path, "q.jsonl", '{"question": "a"}\n{"question": ""}\n', limit=1)) == 1
+
+
+# --- what is refused ---------------------------------------------------------------------------------------------
+
+GOOD = '{"question": "q"}\n'
+REFUSED = {
+    "empty file": ("q.jsonl", "", r"q.jsonl: holds no questions \(0 bytes\)"),
+    "blank lines only": ("q.jsonl", "\n \n", r"holds no questions"),
+    "empty csv": ("q.csv", "", "holds no questions"),
+    "header only": ("q.csv", "question,answer\n", "holds no questions"),
+    "empty list": ("q.json", "[]", "holds no questions"),
+    "empty json": ("q.json", "", "holds no questions"),
+    "empty parquet": ("q.parquet", parquet_bytes({"question": pa.array([], pa.string())}), "holds no questions"),
+    "no question column": (
+        "q.jsonl",
+        '{"a": 1, "b": 2}',
+        r"no question column .*has: 'a', 'b'.*--question-column NAME",
+    ),
+    "misspelt column": ("q.csv", "Questions,a\nq,1\n", r"Did you mean --question-column 'Questions'\?"),
+    "semicolons": ("q.csv", "question;answer\nq;1\n", "separated by semicolons"),
+    "column missing in a row": ("q.jsonl", GOOD + '{"answer": 1}', "line 2: 'question' is missing"),
+    "empty question": ("q.jsonl", GOOD + '{"question": " "}', "line 2: 'question' is empty"),
+    "question is a number": ("q.jsonl", '{"question": 3}', "line 1: 'question' must be text or chat messages, got 3"),
+    "empty cell": ("q.csv", "id,question\n1,\n", "line 2: 'question' is missing"),
+    "duplicate id": ("q.jsonl", '{"id": "x", "question": "q"}\n' * 2, "line 2: id 'x' is already taken by line 1"),
+    "id as number and text": (
+        "q.jsonl",
+        '{"id": 1, "question": "q"}\n{"id": "1", "question": "r"}',
+        "id '1' is already taken by line 1",
+    ),
+    "id is a list": ("q.jsonl", '{"id": [1], "question": "q"}', "'id' must be text or a whole number"),
+    "id with a line break": ("q.jsonl", '{"id": "a\\nb", "question": "q"}', "'id' holds a control character"),
+    "not UTF-8": (
+        "q.jsonl",
+        GOOD.encode() + b'{"question": "\xe9"}',
+        r"line 2: not UTF-8: byte 0xe9 at offset 32 .*iconv",
+    ),
+    "csv not UTF-8": ("q.csv", b"question\n\xe9?\n", "line 2: not UTF-8: byte 0xe9 at offset 9"),
+    "UTF-16": ("q.csv", "question\nq\n".encode("utf-16"), "is UTF-16, not UTF-8.*iconv"),
+    "NUL byte": ("q.txt", b"a\nb\0c\n", "line 2: holds a NUL byte at offset 3"),
+    "NUL character": ("q.jsonl", '{"question": "a\\u0000"}', "NUL character, at position 1"),
+    "half a surrogate": ("q.jsonl", '{"question": "\\ud800"}', "half a surrogate pair"),
+    "half a surrogate as id": ("q.jsonl", '{"question": "q", "id": "\\ud800"}', "'id' holds a control character"),
+    "NaN weight": ("q.jsonl", '{"question": "q", "weight": NaN}', "line 1: not usable JSON: NaN is not a JSON number"),
+    "NaN weight as text": (
+        "q.csv",
+        "question,weight\nq,nan\n",
+        "line 2: 'weight' must be a positive number, got 'nan'",
+    ),
+    "infinite weight": ("q.jsonl", '{"question": "q", "weight": 1e999}', "'weight' must be a positive number, got inf"),
+    "zero weight": ("q.jsonl", '{"question": "q", "weight": 0}', "'weight' must be a positive number, got 0"),
+    "true weight": ("q.jsonl", '{"question": "q", "weight": true}', "'weight' must be a number, got True"),
+    "NaN in parquet": (
+        "q.parquet",
+        parquet_bytes({"question": ["q"], "weight": [float("nan")]}),
+        "row 1: 'weight' must be",
+    ),
+    "NaN answer in parquet": (
+        "q.parquet",
+        parquet_bytes({"question": ["q"], "answer": [float("nan")]}),
+        "must be a finite",
+    ),
+    "budget of a half": ("q.jsonl", '{"question": "q", "min_budget": 1.5}', "'min_budget' must be a whole number"),
+    "negative budget": ("q.jsonl", '{"question": "q", "max_budget": -16}', "'max_budget' must be a whole number"),
+    "huge budget": ("q.jsonl", '{"question": "q", "max_budget": 1e300}', "'max_budget' must be a whole number"),
+    "bounds swapped": (
+        "q.jsonl",
+        '{"question":"q","min_budget":32,"max_budget":16}',
+        "'min_budget' 32 is above 'max_budget' 16",
+    ),
+    "answer is a list": (
+        "q.jsonl",
+        '{"question": "q", "answer": [1]}',
+        r"'answer' must be text or a number, got \[1\]",
+    ),
+    "answer is true": ("q.jsonl", '{"question": "q", "answer": true}', "'answer' must be text or a number, got True"),
+    "answer of 6,000 digits": ("q.jsonl", f'{{"question": "q", "answer": {"9" * 6000}}}', "line 1: not usable JSON"),
+    "broken JSON": ("q.jsonl", GOOD + "\n{oops\n" + GOOD, "line 3: not JSON: .* at column 2: '{oops'"),
+    "JSON line is a list": ("q.jsonl", "[1]", r"line 1: expected an object such as .*, got \[1\]"),
+    "JSON is an object": ("q.json", "{}", "expected a list"),
+    "JSON is lines": ("q.json", GOOD * 2, r"Extra data.*rename it to end in .jsonl"),
+    "JSON item is a number": ("q.json", '["q", 3]', "item 2: expected an object"),
+    "JSON nested deeply": ("q.json", "[" * 100_000, "nested too deeply"),
+    "cells missing": ("q.csv", "question,answer\nq\n", "line 2: 1 cells, but the header has 2"),
+    "row after a cell of two lines": ("q.csv", 'question,answer\n"a\nb",1\nq\n', "line 4: 1 cells"),
+    "quote left open": ("q.csv", 'question\n"q\n', "not readable as CSV: unexpected end of data"),
+    "column twice": ("q.csv", "question,question\na,b\n", "names a column twice: 'question'"),
+    "not parquet": ("q.parquet", b"PAR1 or so", "not readable as Parquet"),
+    "no messages": ("q.jsonl", '{"messages": []}', "'messages' has no messages"),
+    "message is text": ("q.jsonl", '{"messages": ["q"]}', "message 1 must look like"),
+    "unknown role": (
+        "q.jsonl",
+        '{"messages": [{"role": "bot", "content": "q"}]}',
+        "role 'bot'; known: system, user, assistant",
+    ),
+    "role is a list": ("q.jsonl", '{"messages": [{"role": ["user"], "content": "q"}]}', r"role \['user'\]; known"),
+    "content is missing": ("q.jsonl", '{"messages": [{"role": "user"}]}', "must have text as its content, got nothing"),
+    "assistant has the last word": (
+        "q.jsonl",
+        '{"messages": [{"role": "assistant", "content": "q"}]}',
+        "must end in a user turn",
+    ),
+    "empty user turn": ("q.jsonl", '{"messages": [{"role": "user", "content": " "}]}', "ends in an empty user turn"),
+    "broken messages cell": ("q.csv", "messages\n[oops\n", "line 2: 'messages' not JSON"),
+    "unknown ending": ("q.xlsx", "", "cannot read files ending in '.xlsx'; known: .jsonl"),
+    "no ending": ("questions", "", "has no file ending; known: .jsonl"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_bad_input_is_refused_in_the_users_words(tmp_path, name):
+    file, content, message = REFUSED[name]
+    with pytest.raises(InvalidInputError, match=message) as refusal:
+        load(tmp_path, file, content)
+    assert str(refusal.value).startswith(f"{tmp_path / file}: ")
+
+
+@pytest.mark.parametrize(
+    ("named", "message"),
+    [
+        ({"question_column": "qestion"}, r"--question-column 'qestion': no such column; the file has: 'question'"),
+        ({"question_column": "qestion"}, r"Did you mean --question-column 'question'\?"),
+        ({"answer_column": "x"}, r"--answer-column 'x': no such column"),
+    ],
+)
+def test_a_named_column_that_is_not_there(tmp_path, named, message):
+    with pytest.raises(InvalidInputError, match=message):
+        load(tmp_path, "q.jsonl", GOOD, **named)
+
+
+def test_everything_wrong_is_told_at_once_up_to_twenty(tmp_path):
+    with pytest.raises(InvalidInputError) as refusal:
+        load(tmp_path, "q.jsonl", GOOD + '{"question": ""}\n' * 25 + '{"question": "q", "weight": -1, "id": true}')
+    lines = str(refusal.value).splitlines()
+    assert lines[0].endswith("q.jsonl: 27 problems")
+    assert lines[1] == "  line 2: 'question' is empty"
+    assert len(lines) == 22
+    assert lines[-1] == "  … and 7 more"
+
+
+@pytest.mark.parametrize(
+    ("source", "kind", "message"),
+    [
+        ("gsm8k-dem", UnknownNameError, r"Did you mean 'gsm8k-demo'\?"),
+        ("no-such/q.jsonl", InvalidInputError, "there is no folder 'no-such'"),
+        ("quests.jsonl", InvalidInputError, r"no such file. Did you mean 'quest.jsonl'\?"),
+        (".", InvalidInputError, "is a folder"),
+        ("a\0b.jsonl", InvalidInputError, "no such file|cannot be read"),
+        ("", InvalidInputError, "^the name of the question file is empty"),
+        ("x" * 5000 + ".jsonl", InvalidInputError, "cannot be read"),
+    ],
+    ids=["dataset", "folder missing", "misspelt file", "folder", "NUL", "nothing", "too long"],
+)
+def test_a_source_that_is_not_there(tmp_path, monkeypatch, source, kind, message):
+    monkeypatch.chdir(tmp_path)
+    written(tmp_path, "quest.jsonl", GOOD)
+    with pytest.raises(kind, match=message):
+        load_queries(source)
+
+
+@pytest.mark.parametrize("limit", [0, -1])
+def test_a_limit_below_one_is_refused(limit):
+    with pytest.raises(InvalidSettingsError, match=f"got {limit}"):
+        load_queries("gsm8k-demo", limit=limit)
+
+
+# --- ids ---------------------------------------------------------------------------------------------------------
+
+
+def test_content_ids_do_not_depend_on_order_or_format(tmp_path):
+    texts = [f"question {number}" for number in range(50)]
+    shuffled = random.Random(0).sample(texts, len(texts))
+    one = load(tmp_path, "q.txt", "\n".join(texts))
+    other = load(tmp_path, "q.json", json.dumps([{"question": text, "answer": 1} for text in shuffled]))
+    assert {query.id: query.prompt for query in one} == {query.id: query.prompt for query in other}
+    assert len({query.id for query in one}) == 50
+
+
+def test_the_content_id_is_pinned():
+    """Runs are resumed by these ids: another value would orphan every run made before."""
+    assert content_id("What is 1+1?") == content_id(" What is 1+1?\n") == "q-94958ced3882"
+    assert content_id((Message("user", "What is 1+1?"),)) == "q-3c770447ac61"
+
+
+def test_repeated_questions_get_numbers_that_avoid_given_ids(tmp_path, caplog):
+    base = content_id("q")
+    rows = [{"question": "q"}, {"question": "q", "id": f"{base}-2"}, {"question": "q"}, {"question": "q\n"}]
+    with caplog.at_level(logging.WARNING):
+        ids = [query.id for query in load(tmp_path, "q.jsonl", "\n".join(map(json.dumps, rows)))]
+    assert ids == [base, f"{base}-2", f"{base}-3", f"{base}-4"]
+    assert "2 of the questions occur before" in caplog.text
+
+
+# --- round trip --------------------------------------------------------------------------------------------------
+
+characters = st.characters(exclude_categories=("Cs",), exclude_characters="\0")
+texts = st.text(characters, min_size=1, max_size=30).filter(lambda text: text.strip())
+turns = st.builds(Message, st.sampled_from(["system", "user", "assistant"]), st.text(characters, max_size=10))
+chats = st.builds(lambda before, last: (*before, Message("user", last)), st.lists(turns, max_size=3), texts)
+ids = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_size=10).filter(lambda text: text.strip())
+budgets = st.none() | st.integers(1, 10**9)
+bounds = st.tuples(budgets, budgets).filter(lambda pair: None in pair or pair[0] <= pair[1])
+any_queries = st.lists(
+    st.builds(
+        lambda own_id, prompt, reference, weight, pair: Query(own_id, prompt, reference, weight, *pair),
+        ids,
+        texts | chats,
+        st.none() | texts,
+        st.floats(min_value=1e-300, max_value=1e300),
+        bounds,
+    ),
+    min_size=1,
+    max_size=4,
+    unique_by=lambda query: query.id,
+)
+with_folder = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@with_folder
+@given(any_queries)
+def test_saved_queries_are_loaded_as_they_were(tmp_path, queries):
+    path = tmp_path / "saved.jsonl"
+    save_queries(path, queries)
+    assert load_queries(path) == queries
+    assert [query_from_json(query_to_json(query)) for query in queries] == queries
+    assert [entry.name for entry in tmp_path.iterdir()] == ["saved.jsonl"]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "3", "{", '{"id": "a"}', '{"id": "a", "prompt": [{"x": 1}]}', '{"id": "a", "prompt": 3}']
+)
+def test_a_line_that_is_no_stored_query_is_refused(text):
+    with pytest.raises(InvalidInputError, match="not a stored query"):
+        query_from_json(text)
+
+
+def test_a_stopped_save_keeps_the_old_file(tmp_path):
+    path = written(tmp_path, "q.jsonl", "old")
+
+    def some():
+        yield Query("a", "q")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        save_queries(path, some())
+    assert path.read_text() == "old"
+
+
+# --- anything at all ---------------------------------------------------------------------------------------------
+
+FRAGMENTS = """{"question": "q"}|question,answer|\n|\r\n|"|,|\t|[|]|{|}|\0|"messages": |NaN|1e999|PAR1|\\ud800"""
+fragments = st.sampled_from([*FRAGMENTS.encode().split(b"|"), b"\xff\xfe", b"\xef\xbb\xbf", b"\xe9"])
+garbage = st.binary(max_size=60) | st.lists(fragments | st.binary(max_size=3), max_size=8).map(b"".join)
+mutations = st.tuples(st.integers(0, 10**6), st.binary(max_size=3))
+
+
+def only_our_errors(content: bytes, suffix: str) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_read_source", lambda source: (source, suffix, content))
+        try:
+            queries = load_queries(f"fuzz{suffix}")
+        except ForethoughtError:
+            return
+    assert queries
+    assert len({query.id for query in queries}) == len(queries)
+
+
+@settings(max_examples=300, deadline=None)
+@given(garbage, st.sampled_from(sorted(FORMATS)))
+def test_random_bytes_raise_nothing_but_our_errors(content, suffix):
+    only_our_errors(content, suffix)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(mutations, max_size=3))
+def test_a_damaged_parquet_file_raises_nothing_but_our_errors(changes):
+    content = bytearray(PARQUET)
+    for position, replacement in changes:
+        at = position % len(content)
+        content[at : at + len(replacement)] = replacement
+    only_our_errors(bytes(content), ".parquet")
+
+
+PARQUET = parquet_bytes({"question": ["one", "two"], "answer": [1.5, None], "weight": [1, 2], "messages": [["a"], []]})

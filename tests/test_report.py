@@ -1,0 +1,188 @@
+"""Reports say everything an honest reader needs: both costs, both baselines, intervals, losses, and "simulated"."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from evaluation_data import synthetic
+from forethought import report
+from forethought.evaluation import Estimate, Evaluation, LiveComparison, compare_live, evaluate
+from forethought.report.wording import gain_words, points
+from forethought.types import Cost
+
+FACTS = {"command": "forethought evaluate x --on y", "device": "2 CPU cores", "odd": math.nan, "grader": "number"}
+
+
+@pytest.fixture(scope="module")
+def result() -> Evaluation:
+    return evaluate(*synthetic(40, noise=2.0), num_resamples=200, provenance=FACTS)
+
+
+def live(num_questions: int = 12, **options: Any) -> LiveComparison:
+    random = np.random.default_rng(0)
+    columns = {
+        name: (random.integers(0, 2, num_questions), np.full(num_questions, 64), random.uniform(30, 70, num_questions))
+        for name in ("uniform", "blind", "forethought")
+    }
+    return compare_live(columns, num_resamples=200, **options)
+
+
+def refuse(constant: str) -> None:
+    raise AssertionError(f"{constant} is not JSON")
+
+
+@pytest.mark.parametrize("kind", ["evaluation", "live"])
+def test_files_are_finite_json_and_whole_markdown(kind: str, result: Evaluation, tmp_path: Path) -> None:
+    found = result if kind == "evaluation" else live()
+    files = report.write_report(tmp_path / "new" / "folder", found, plots=False)
+    assert set(files) == {"json", "markdown"}
+    content = json.loads(files["json"].read_text("utf-8"), parse_constant=refuse)
+    assert content == report.evaluation_json(found)
+    assert (content["kind"], content["schema"]) == (kind, 1)
+    assert {"forethought", "numpy", "python"} <= set(content["versions"])
+    page = files["markdown"].read_text("utf-8")
+    assert "nan" not in page.replace("`nan`", "").lower().split()
+    for row in re.findall(r"(?:^\|.*\n)+", page, flags=re.MULTILINE):  # every table has as many cells in every row
+        assert len({line.count("|") for line in row.splitlines()}) == 1
+
+
+def test_json_holds_every_policy_at_every_level_of_both_costs(result: Evaluation) -> None:
+    rows = report.evaluation_json(result)["rows"]
+    for cost in Cost:
+        for policy in ("uniform", "blind", "forethought", "greedy", "greedy-oracle", "oracle"):
+            found = [row for row in rows if (row["cost"], row["policy"]) == (cost.value, policy)]
+            assert [row["budget"] for row in found] == list(result.levels[cost])
+            assert all(row["low"] <= row["accuracy"] <= row["high"] for row in found)
+    ours = [row for row in rows if row["policy"] == "forethought"]
+    assert all(row["gain"] is not None and row["gain_over_blind"] is not None for row in ours)
+
+
+def test_odd_provenance_becomes_plain(result: Evaluation) -> None:
+    odd = replace(result, provenance={"nan": math.nan, "path": Path("a"), "array": np.arange(2), "deep": {1: {np.inf}}})
+    assert report.evaluation_json(odd)["provenance"] == {
+        "nan": None,
+        "path": "a",
+        "array": [0, 1],
+        "deep": {"1": [None]},
+    }
+
+
+def test_markdown_says_what_was_measured_how_and_where_it_did_not_pay(result: Evaluation, tmp_path: Path) -> None:
+    page = report.write_report(tmp_path, result, plots=False)["markdown"].read_text("utf-8")
+    for words in (
+        "40 questions, 4 traces each",
+        "equal granted tokens",
+        "equal spent tokens",
+        "gap closed over uniform",
+        "gap closed over blind",
+        "exact oracle",
+        "Tokens saved at equal accuracy",
+        "Where forethought is not ahead",
+        "too optimistic",
+        "calibration error",
+        FACTS["command"],
+        FACTS["device"],
+        result.data_hash,
+        "`abababab",
+        "bootstrap seed",
+        "200 resamples",
+        "<details><summary>Every level, spent cost",
+    ):
+        assert str(words) in page, words
+    assert page.count("<details>") == page.count("</details>") == 2
+    assert "No pictures" not in page  # none were asked for
+
+
+def test_text_shows_the_policies_under_both_costs_with_intervals_and_losses(result: Evaluation) -> None:
+    text = report.evaluation_text(result)
+    assert "64 granted tokens a question" in text
+    assert re.search(r"\d+ spent tokens a question", text)
+    for policy in ("uniform", "blind", "forethought", "exact oracle"):
+        lines = re.findall(rf"^{policy} +\d+\.\d% \[\d+\.\d, \d+\.\d\]", text, flags=re.MULTILINE)
+        assert len(lines) == 2, policy
+    for cost in ("granted", "spent"):
+        for baseline in ("uniform", "blind"):
+            assert re.search(rf"clearly ahead of {baseline} at \d+ of \d+ {cost} levels", text)
+    assert max(map(len, text.splitlines())) < 260
+
+
+@pytest.mark.parametrize(("asked", "shown"), [(16, "16"), (50, "48"), (1000, "256")])
+def test_comparison_at_the_nearest_level(asked: float, shown: str, result: Evaluation) -> None:
+    text = report.comparison_text(result, asked)
+    assert f"{shown} granted tokens" in text
+    granted, spent = (float(match) for match in re.findall(r"^uniform .*?\] +([\d.]+) +([\d.]+)", text, re.M)[0])
+    level = float(re.findall(r"([\d.]+) spent tokens a question", text)[0])
+    assert granted == float(shown)
+    nearest = min(result.levels[Cost.SPENT], key=lambda each: abs(each - spent))
+    assert level == nearest
+
+
+MARKS = {
+    "ahead": (Estimate(0.05, 0.01, 0.09), "+5.0 [+1.0, +9.0]"),
+    "includes 0": (Estimate(0.05, -0.01, 0.09), "+5.0 [−1.0, +9.0] ~"),
+    "touches 0": (Estimate(0.05, 0.0, 0.09), "+5.0 [0.0, +9.0] ~"),
+    "below 0": (Estimate(-0.05, -0.09, -0.01), "−5.0 [−9.0, −1.0] ▼"),
+    "no difference": (Estimate(0.0, 0.0, 0.0), "0.0 [0.0, 0.0] ="),
+    "nothing": (None, "–"),
+}
+
+
+@pytest.mark.parametrize(("gain", "words"), MARKS.values(), ids=MARKS.keys())
+def test_gains_are_marked_where_they_are_not_clearly_above_zero(gain: Estimate | None, words: str) -> None:
+    assert gain_words(gain) == words
+
+
+def test_what_rounds_to_nothing_has_no_sign() -> None:
+    assert [points(value) for value in (-0.0001, 0.0001, -0.01)] == ["0.0", "0.0", "−1.0"]
+
+
+def test_a_saving_that_is_never_reached_is_said_in_words(result: Evaluation) -> None:
+    never = Estimate(math.inf, 100.0, math.inf)
+    savings = tuple(replace(each, needed=never, ratio=never) for each in result.savings)
+    lost = replace(result, savings=savings)
+    assert "no cap on the grid reaches" in report.comparison_text(lost, 64)
+    assert all(each["needed"] is None for each in report.evaluation_json(lost)["savings"])
+
+
+@pytest.mark.parametrize("simulated", [True, False])
+@pytest.mark.parametrize("kind", ["evaluation", "live"])
+def test_a_simulation_says_so_everywhere(kind: str, simulated: bool, result: Evaluation, tmp_path: Path) -> None:
+    found: Any = replace(result, simulated=simulated) if kind == "evaluation" else live(simulated=simulated)
+    page = report.write_report(tmp_path, found, plots=False)["markdown"].read_text("utf-8")
+    assert report.evaluation_json(found)["simulated"] is simulated
+    assert ("SIMULATED" in page) is simulated
+    assert ("SIMULATED" in report.evaluation_text(found)) is simulated
+
+
+def test_few_live_questions_prove_nothing_and_that_is_said(tmp_path: Path) -> None:
+    few, many = live(12, provenance={"model": "m", "command": "forethought evaluate r"}), live(400)
+    sentence = re.compile(r"n = 12 questions proves nothing by itself; interval −[\d.]+ to \+[\d.]+ points")
+    page = report.write_report(tmp_path, few)["markdown"].read_text("utf-8")
+    assert sentence.search(report.evaluation_text(few))
+    assert sentence.search(page)
+    assert "forethought evaluate r" in page
+    assert "proves nothing" not in report.evaluation_text(many)
+
+
+def test_without_matplotlib_there_are_no_pictures_and_a_note(
+    result: Evaluation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    files = report.write_report(tmp_path, result, plots=True)
+    assert set(files) == {"json", "markdown"}
+    assert "matplotlib is not installed" in files["markdown"].read_text("utf-8")
+
+
+def test_the_same_evaluation_writes_the_same_bytes(result: Evaluation, tmp_path: Path) -> None:
+    first, again = (report.write_report(tmp_path / name, result, plots=False) for name in ("a", "b"))
+    for name in first:
+        assert first[name].read_bytes() == again[name].read_bytes()

@@ -1,0 +1,151 @@
+"""Run directories: atomic files, append-only records, identity, hidden states."""
+
+import json
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from forethought import errors
+from forethought.errors import ForethoughtError, RunError
+from forethought.store import RunDirectory, generation_from_json, generation_to_json, write_atomically
+from forethought.types import Generation, Probe, StopReason
+
+IDENTITY = {"model": "m", "window": 16, "sampling": {"temperature": 0.6}}
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDirectory:
+    return RunDirectory.create(tmp_path / "run", kind="profile", identity=IDENTITY, settings={})
+
+
+def record(number: int) -> dict[str, object]:
+    return {"query_id": f"q{number}", "sample": 0, "text": "ä\u2028\n" * number}
+
+
+@given(cut=st.integers(min_value=0, max_value=400))
+@settings(deadline=None, max_examples=60)
+def test_a_file_cut_anywhere_keeps_its_whole_lines_and_goes_on(
+    tmp_path_factory: pytest.TempPathFactory, cut: int
+) -> None:
+    run = RunDirectory.create(tmp_path_factory.mktemp("c") / "r", kind="profile", identity=IDENTITY, settings={})
+    with run.appender() as records:
+        records.append(record(number) for number in range(5))
+    path = run.path / "records.jsonl"
+    content = path.read_bytes()[:cut]
+    path.write_bytes(content)
+    whole = content.count(b"\n")
+    assert [each["query_id"] for each in run.records()] == [f"q{number}" for number in range(whole)]
+    with run.appender() as records:
+        records.append([record(9)])
+    assert [each["query_id"] for each in run.records()] == [*(f"q{number}" for number in range(whole)), "q9"]
+
+
+def test_a_broken_line_in_the_middle_is_named(run: RunDirectory) -> None:
+    (run.path / "records.jsonl").write_bytes(b'{"query_id": "a", "sample": 0}\n{"query\n{}\n')
+    with pytest.raises(RunError, match="line 2"):
+        list(run.records())
+
+
+def test_the_last_try_of_a_trace_counts(run: RunDirectory) -> None:
+    with run.appender() as records:
+        records.append([{**record(1), "error": "broke"}, {**record(1), "error": None}])
+    assert run.latest_records() == {("q1", 0): {**record(1), "error": None}}
+
+
+OTHERS = {
+    "kind": ({"kind": "run", "identity": IDENTITY}, "'run' run"),
+    "model": ({"kind": "profile", "identity": {**IDENTITY, "model": "n"}}, "model: 'm' there, 'n' now"),
+    "sampling": ({"kind": "profile", "identity": {**IDENTITY, "sampling": {"temperature": 1}}}, "sampling"),
+}
+
+
+@pytest.mark.parametrize(("asked", "message"), OTHERS.values(), ids=OTHERS.keys())
+def test_a_folder_of_another_identity_is_refused(run: RunDirectory, asked: dict[str, object], message: str) -> None:
+    with pytest.raises(RunError, match=message):
+        RunDirectory.create(run.path, settings={}, **asked)  # type: ignore[arg-type]
+
+
+def test_a_strangers_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(RunError, match="not a run"):
+        RunDirectory.create(tmp_path, kind="profile", identity=IDENTITY, settings={})
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", "not json", '{"identity": 3}'])
+def test_a_broken_header_is_named(run: RunDirectory, content: str) -> None:
+    (run.path / "run.json").write_text(content)
+    with pytest.raises(RunError, match=r"run\.json"):
+        RunDirectory.open(run.path)
+
+
+def test_a_newer_schema_is_refused(run: RunDirectory) -> None:
+    header = json.loads((run.path / "run.json").read_text())
+    (run.path / "run.json").write_text(json.dumps({**header, "schema": 99}))
+    with pytest.raises(RunError, match="99"):
+        RunDirectory.open(run.path)
+
+
+def test_hidden_states_come_back_by_query(run: RunDirectory) -> None:
+    first, second = np.full((2, 3, 4), 1.5), np.full((1, 3, 4), 1e9)
+    run.save_hidden(["a", "b"], [0, 2, 5], first)
+    run.save_hidden(["c"], [0, 2, 5], second)
+    layers, hidden = run.load_hidden()
+    assert layers == (0, 2, 5)
+    assert list(hidden) == ["a", "b", "c"]
+    assert hidden["b"].shape == (3, 4)
+    assert np.isfinite(hidden["c"]).all(), "values beyond float16 are clipped"
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "f.json"
+    write_atomically(path, b"old")
+
+    def full_disk(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full_disk)
+    with pytest.raises(OSError, match="No space"):
+        write_atomically(path, b"new")
+    assert path.read_bytes() == b"old"
+
+
+def test_generations_survive_the_file() -> None:
+    generation = Generation(
+        query_id="q",
+        sample=1,
+        budget=64,
+        reasoning="so\n\u2028 42",
+        reasoning_tokens=40,
+        answer="42",
+        answer_tokens=2,
+        suffix_tokens=7,
+        prompt_tokens=90,
+        stop_reason=StopReason.NATURAL,
+        probes=(Probe(16, "7", 1), Probe(32, "", 0)),
+    )
+    assert generation_from_json(json.loads(json.dumps(generation_to_json(generation)))) == generation
+
+
+@pytest.mark.parametrize("budget", [16, 32, 48, 64], ids=str)
+def test_what_a_generation_costs_at_a_cap(budget: int) -> None:
+    generation = Generation(
+        "q", 0, 64, "", 40, "42", 2, 7, 90, StopReason.NATURAL, (Probe(16, "7", 1), Probe(32, "", 0))
+    )
+    assert generation.answer_at(budget) == {16: "7", 32: ""}.get(budget, "42")
+    assert generation.tokens_at(budget) == {16: 16 + 7 + 1, 32: 32 + 7}.get(budget, 40 + 7 + 2)
+    assert generation.answer_at(24) is None
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, ForethoughtError)],
+)
+def test_errors_pickle_and_are_also_standard_ones(kind: type[ForethoughtError]) -> None:
+    error = pickle.loads(pickle.dumps(kind("what happened")))
+    assert (type(error), str(error)) == (kind, "what happened")
+    assert kind is ForethoughtError or len(kind.__mro__) > len(ForethoughtError.__mro__) + 1

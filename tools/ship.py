@@ -1,0 +1,83 @@
+"""Makes what the package ships for one model, from profile runs: profiles, predictor, evaluation.
+
+    python tools/ship.py qwen2.5-coder-1.5b --train runs/train --test runs/test
+
+Writes profiles/NAME-gsm8k-train.parquet (counts and the chosen layer), the held-out profile and the predictor inside
+the package, and docs/results/NAME. The layer and the regularisation are chosen on the training runs; the test run is
+only evaluated on.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from forethought import EvaluateSettings, TrainSettings, evaluate, open_profile, train
+from forethought.predictors.trained import TrainedPredictor
+from forethought.profiles import joined, with_layers, write_parquet
+from forethought.report import write_report
+from forethought.types import Profile
+
+ROOT = Path(__file__).resolve().parent.parent
+DATA = ROOT / "src" / "forethought" / "data"
+
+
+def card(name: str, measured: Profile, predictor: TrainedPredictor) -> str:
+    """What stands beside the training profile."""
+    info, sampling = measured.info, measured.info["sampling"]
+    right = measured.num_right_Q_B.sum(axis=0) / measured.num_tried_Q.sum()
+    tokens = (measured.num_tried_Q @ measured.tokens_Q_B) / measured.num_tried_Q.sum()
+    rows = [
+        f"| {budget} | {100 * accuracy:.1f} | {mean:.1f} |"
+        for budget, accuracy, mean in zip(measured.grid.budgets_B, right, tokens, strict=True)
+    ]
+    return "\n".join(
+        [
+            f"# Profile {name}-gsm8k-train",
+            "",
+            f"{measured.num_queries} GSM8K train questions, {measured.num_tried_Q.sum():,} traces "
+            f"({measured.num_tried_Q.min()} to {measured.num_tried_Q.max()} a question), "
+            f"cut at {measured.grid} tokens.",
+            "",
+            f"- Model `{info['model']}`, SHA-256 of its GGUF file `{info['model_hash']}`, {info['dtype']}.",
+            f"- Prompt template `{info['template']}` (hash `{info['template_hash']}`); its worked examples are not "
+            "among the questions.",
+            f"- Engine {info['engine']}; temperature {sampling['temperature']}, top-p {sampling['top_p']}; "
+            f"run seed {info['seed']}; grader `{info['grader']}`.",
+            f"- Hidden states (float16) of the last prompt token at layer {predictor.card.features.layer}, "
+            "the one that the shipped predictor reads.",
+            "- Questions: GSM8K (Cobbe et al., 2021), MIT licence, Copyright (c) 2021 OpenAI; drawn at random.",
+            "",
+            "| cap | right (%) | mean tokens generated |",
+            "| --- | --- | --- |",
+            *rows,
+            "",
+        ]
+    )
+
+
+@click.command()
+@click.argument("name")
+@click.option("--train", "train_runs", multiple=True, required=True, help="Profile run or Parquet file (repeatable).")
+@click.option("--test", "test_run", required=True, help="Held-out profile run or Parquet file.")
+@click.option("--predictor", default="ridge", show_default=True)
+def main(name: str, train_runs: tuple[str, ...], test_run: str, predictor: str) -> None:
+    """Trains on the training runs, keeps the chosen layer, evaluates on the test run."""
+    folder = DATA / "predictors" / name
+    first, *more = train_runs
+    trained, _ = train(TrainSettings(run=first, more=tuple(more), predictor=predictor, out=str(folder)))
+    layers = [] if trained.card.features.layer is None else [trained.card.features.layer]
+    measured = with_layers(joined([open_profile(run) for run in train_runs]), layers)
+    profiles = ROOT / "profiles"
+    for parent in (profiles, DATA / "profiles"):
+        parent.mkdir(exist_ok=True)
+    write_parquet(profiles / f"{name}-gsm8k-train.parquet", measured)
+    (profiles / f"{name}-gsm8k-train.md").write_text(card(name, measured, trained), "utf-8")
+    write_parquet(DATA / "profiles" / f"{name}-gsm8k-test.parquet", with_layers(open_profile(test_run), layers))
+    for file in write_report(ROOT / "docs" / "results" / name, evaluate(EvaluateSettings(run=name))).values():
+        click.echo(file)
+
+
+if __name__ == "__main__":
+    main()
