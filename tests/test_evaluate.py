@@ -310,3 +310,15 @@ def test_refuses(changes: dict[str, Any], error: type[Exception], words: str) ->
     )
     with pytest.raises(error, match=words):
         evaluate(measured, predicted, mean_train, **{"num_resamples": 100, **changes})
+
+
+def test_minimums_are_paid_for_predictions_in_single_precision() -> None:
+    """A float32 sum of many tokens may fall short of what they really add up to; the lowest level still has a plan."""
+    measured, predicted, mean_train = synthetic(400)
+    assert predicted.tokens_Q_B is not None
+    shifted = ((predicted.tokens_Q_B + offset).astype(np.float32) for offset in np.linspace(0.0, 1.0, 100))
+    tokens_Q_B = next(t for t in shifted if float(t[:, 0].sum()) * (1 + 2e-9) < t[:, 0].sum(dtype=np.float64))
+    predicted = dataclasses.replace(predicted, tokens_Q_B=tokens_Q_B)
+    level = float(tokens_Q_B[:, 0].mean()) * 0.9
+    result = evaluate(measured, predicted, mean_train, costs=[Cost.SPENT], mean_tokens=[level])
+    assert only(result, Cost.SPENT, "forethought", level).granted == pytest.approx(16.0)

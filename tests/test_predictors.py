@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from scipy.optimize import isotonic_regression
 
 from forethought import registry
 from forethought.errors import InvalidFeaturesError, InvalidInputError, InvalidSettingsError
@@ -26,6 +27,7 @@ from forethought.predictors.metrics import (
 from forethought.predictors.mlp import MlpPredictor
 from forethought.predictors.ridge import RidgePredictor
 from forethought.predictors.spend import SpendShape, non_decreasing
+from forethought.predictors.success import SuccessShape, isotonic
 from forethought.protocols import Predictor
 
 QUICK = {"mlp": {"hidden_width": 16, "num_members": 2, "epochs": 20, "learning_rate": 3e-3, "weight_decay": 0.1}}
@@ -337,6 +339,58 @@ def test_spend_stays_in_the_range_that_was_seen(level_Q_B: np.ndarray) -> None:
     assert (np.diff(spend_Q_B, axis=1) >= 0).all()
     assert (spend_Q_B >= seen_Q_B.min(axis=0)).all()
     assert (spend_Q_B <= seen_Q_B.max(axis=0)).all()
+
+
+@examples(100)
+@given(level_Q_B=curves)
+def test_isotonic_is_the_nearest_curve_that_never_falls(level_Q_B: np.ndarray) -> None:
+    found_Q_B = isotonic(level_Q_B)
+    assert (np.diff(found_Q_B, axis=1) >= -1e-9).all()
+    expected_Q_B = [isotonic_regression(level_B).x for level_B in level_Q_B]
+    np.testing.assert_allclose(found_Q_B, expected_Q_B, atol=1e-9)
+
+
+class TestSuccessShape:
+    rng = np.random.default_rng(3)
+    num = 2000
+    hurt_B = np.array([0.3, 0.1, 0.5, 0.5, 0.5, 0.5])  # a sure dip after the first cap, then no change at all
+
+    def fitted(self, left_out_Q_B: np.ndarray) -> SuccessShape:
+        rate_Q_B = self.rng.binomial(10, np.tile(self.hurt_B, (self.num, 1))) / 10
+        return SuccessShape.fit(rate_Q_B, np.full(self.num, 10.0), left_out_Q_B)
+
+    def test_a_sure_fall_stays_and_a_wiggle_goes(self) -> None:
+        left_out_Q_B = self.hurt_B + self.rng.normal(0.0, 0.05, (self.num, 6))
+        shape = self.fitted(left_out_Q_B)
+        assert shape.fall_B is not None
+        assert shape.fall_B[1] == pytest.approx(-0.2, abs=0.02)
+        assert (np.delete(shape.fall_B, 1) == 0.0).all()
+        shaped_Q_B = shape.apply(left_out_Q_B)
+        assert (np.diff(shaped_Q_B[:, 2:], axis=1) >= 0.0).all()
+        assert np.abs(shaped_Q_B - self.hurt_B).mean() < np.abs(left_out_Q_B - self.hurt_B).mean()
+        np.testing.assert_allclose(shape.apply(shaped_Q_B), shaped_Q_B, atol=1e-12)
+
+    def test_falls_that_are_real_for_some_are_left_alone(self) -> None:
+        """Half of the queries are hurt by what helps the other half, and the predictor knows which."""
+        falls_Q_B = np.where(np.arange(self.num)[:, None] % 2, self.hurt_B[::-1], self.hurt_B)
+        rate_Q_B = self.rng.binomial(10, falls_Q_B) / 10
+        shape = SuccessShape.fit(rate_Q_B, np.full(self.num, 10.0), falls_Q_B)
+        assert shape.fall_B is None
+        assert shape.arrays() == {}
+        np.testing.assert_array_equal(shape.apply(falls_Q_B), falls_Q_B)
+
+    def test_probabilities_stay_in_range(self) -> None:
+        shape = self.fitted(np.tile(self.hurt_B, (self.num, 1)))
+        shaped_Q_B = shape.apply(np.array([[-0.5, -0.2, 0.4, 1.2, 1.1, 1.0]], dtype=np.float32))
+        assert shaped_Q_B.dtype == np.float32
+        assert 0.0 <= shaped_Q_B.min() <= shaped_Q_B.max() <= 1.0
+
+    def test_it_is_saved_with_the_predictor(self) -> None:
+        shape = SuccessShape(np.array([0.0, -0.1], dtype=np.float32))
+        again = SuccessShape.from_arrays(shape.arrays())
+        assert again.fall_B is not None
+        np.testing.assert_array_equal(again.fall_B, shape.fall_B)
+        assert SuccessShape.from_arrays({}).fall_B is None
 
 
 class TestMetrics:

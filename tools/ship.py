@@ -9,6 +9,8 @@ only evaluated on.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -57,24 +59,32 @@ def card(name: str, measured: Profile, predictor: TrainedPredictor) -> str:
     )
 
 
+def read(name: str, runs: Sequence[str], layers: Sequence[int]) -> Profile:
+    """The runs as one profile of that name, with the layers that are kept."""
+    profile = with_layers(joined([open_profile(run) for run in runs]), layers)
+    return replace(profile, info={**profile.info, "name": name})
+
+
 @click.command()
 @click.argument("name")
 @click.option("--train", "train_runs", multiple=True, required=True, help="Profile run or Parquet file (repeatable).")
-@click.option("--test", "test_run", required=True, help="Held-out profile run or Parquet file.")
+@click.option("--test", "test_runs", multiple=True, required=True, help="Held-out profile run (repeatable).")
 @click.option("--predictor", default="ridge", show_default=True)
-def main(name: str, train_runs: tuple[str, ...], test_run: str, predictor: str) -> None:
-    """Trains on the training runs, keeps the chosen layer, evaluates on the test run."""
+def main(name: str, train_runs: tuple[str, ...], test_runs: tuple[str, ...], predictor: str) -> None:
+    """Trains on the training runs, keeps the chosen layer, evaluates on the test runs."""
     folder = DATA / "predictors" / name
     first, *more = train_runs
     trained, _ = train(TrainSettings(run=first, more=tuple(more), predictor=predictor, out=str(folder)))
     layers = [] if trained.card.features.layer is None else [trained.card.features.layer]
-    measured = with_layers(joined([open_profile(run) for run in train_runs]), layers)
+    measured = read(f"{name}-gsm8k-train", train_runs, layers)
+    data = replace(trained.card.data, name=str(measured.info["name"]))
+    TrainedPredictor(replace(trained.card, data=data), trained.predictor).save(folder)
     profiles = ROOT / "profiles"
     for parent in (profiles, DATA / "profiles"):
         parent.mkdir(exist_ok=True)
     write_parquet(profiles / f"{name}-gsm8k-train.parquet", measured)
     (profiles / f"{name}-gsm8k-train.md").write_text(card(name, measured, trained), "utf-8")
-    write_parquet(DATA / "profiles" / f"{name}-gsm8k-test.parquet", with_layers(open_profile(test_run), layers))
+    write_parquet(DATA / "profiles" / f"{name}-gsm8k-test.parquet", read(f"{name}-gsm8k-test", test_runs, layers))
     for file in write_report(ROOT / "docs" / "results" / name, evaluate(EvaluateSettings(run=name))).values():
         click.echo(file)
 

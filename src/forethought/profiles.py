@@ -67,7 +67,7 @@ def from_run(run: RunDirectory, queries: Sequence[Query], *, layers: Sequence[in
         hidden_Q_L_D=_pick_layers(kept, hidden, recorded_layers, wanted) if has_hidden else None,
         layers=wanted if has_hidden else (),
         texts=tuple(query.text for query in kept),
-        info=dict(header["identity"]),
+        info={"name": run.path.resolve().name, **header["identity"]},
     )
 
 
@@ -109,6 +109,7 @@ def joined(profiles: Sequence[Profile]) -> Profile:
     if twice := [query_id for query_id, count in Counter(query_ids).items() if count > 1]:
         raise InvalidInputError(f"{len(twice)} queries are in two of these profiles ({', '.join(twice[:5])}, …)")
     layers = tuple(layer for layer in first.layers if all(layer in profile.layers for profile in profiles))
+    names = dict.fromkeys(str(profile.info.get("name", "unknown")) for profile in profiles)
     return Profile(
         query_ids=tuple(query_ids),
         grid=first.grid,
@@ -123,7 +124,7 @@ def joined(profiles: Sequence[Profile]) -> Profile:
         texts=tuple(text for profile in profiles for text in profile.texts)
         if all(profile.texts for profile in profiles)
         else (),
-        info=first.info,
+        info={**first.info, "name": " + ".join(names)},
     )
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -72,13 +73,14 @@ class TransformersEngine:
         logger.info("%s on %s in %s: %s", local.name, device, dtype, self.dtype_reason)
         try:
             tokenizer = transformers.AutoTokenizer.from_pretrained(local.path, trust_remote_code=False)
-            loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(
-                local.path,
-                dtype=getattr(torch, dtype),
-                attn_implementation=ATTENTION,
-                trust_remote_code=False,
-                use_safetensors=True,
-            )
+            with _no_progress_bars():
+                loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(
+                    local.path,
+                    dtype=getattr(torch, dtype),
+                    attn_implementation=ATTENTION,
+                    trust_remote_code=False,
+                    use_safetensors=True,
+                )
             loaded.to(device).eval()
         except (OSError, RuntimeError, ValueError, KeyError, ImportError, SafetensorError) as error:
             raise EngineError(f"transformers did not load {local.path}: {error}") from error
@@ -153,6 +155,19 @@ class TransformersEngine:
         if self._decoder is None:
             raise EngineError(f"the engine of {self.info.model} is closed; make a new one")
         return self._decoder
+
+
+@contextlib.contextmanager
+def _no_progress_bars() -> Iterator[None]:
+    """Keeps transformers' own bars off the terminal, where ours may be."""
+    bars = transformers.utils.logging
+    were_on = bars.is_progress_bar_enabled()
+    bars.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if were_on:
+            bars.enable_progress_bar()
 
 
 def _choose_dtype(dtype: str, device: str) -> tuple[str, str]:

@@ -179,4 +179,6 @@ def _total(curves: Curves, cost: Cost, level: float) -> float:
     if cost is Cost.GRANTED:
         return level * len(curves.query_ids)
     assert curves.tokens_Q_B is not None
-    return max(level * len(curves.query_ids), float(curves.tokens_Q_B[:, 0].sum()) * (1.0 + 1e-9))
+    # In double precision whatever the predictor answers in: a plan may not lack the last digit of its minimums.
+    least = float(curves.tokens_Q_B[:, 0].sum(dtype=np.float64))
+    return max(level * len(curves.query_ids), least * (1.0 + 1e-9))

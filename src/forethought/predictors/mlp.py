@@ -13,6 +13,7 @@ from ..types import FloatArray, IntArray
 from .inputs import check_counts, check_features, chunks
 from .linear import LinearMap, RidgeProblem, Standardizer
 from .spend import SpendShape
+from .success import SuccessShape
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -61,7 +62,8 @@ class MlpPredictor:
     """Success curves from an ensemble of small networks; the spend curve is ridge regression's.
 
     Each member minimises the binomial likelihood of the counts and stops early on its own validation split; their
-    probabilities are averaged. Weights are rounded to float16 at fit, so that a saved ensemble says what the fitted
+    probabilities are averaged; `SuccessShape`, judged on what the validation splits say, takes out what no training
+    query shows. Weights are rounded to float16 at fit, so that a saved ensemble says what the fitted
     one said. Torch's global random state and its threads are left as they are.
 
     Args:
@@ -78,6 +80,7 @@ class MlpPredictor:
 
     _standardizer: Standardizer
     _members: dict[str, FloatArray]
+    _success: SuccessShape
     _tokens_map: LinearMap | None
     _spend: SpendShape | None
 
@@ -125,9 +128,12 @@ class MlpPredictor:
             _train_member(x_Q_D, rate_Q_B, share_Q, self.options, seed=self.options.seed * 1000 + member)
             for member in range(self.options.num_members)
         ]
-        self.validation_losses_ = [loss for _, loss in trained]
+        self.validation_losses_ = [member.loss for member in trained]
+        held = np.concatenate([member.held for member in trained])
+        left_out_N_B = np.concatenate([_probabilities(member.weights, x_Q_D[member.held]) for member in trained])
+        self._success = SuccessShape.fit(rate_Q_B[held], weight_Q[held], left_out_N_B)
         self._members = {
-            name: np.stack([weights[name] for weights, _ in trained]).astype(
+            name: np.stack([member.weights[name] for member in trained]).astype(
                 np.float32 if name.endswith("bias") else np.float16
             )
             for name in ("hidden_weights", "hidden_bias", "output_weights", "output_bias")
@@ -148,9 +154,8 @@ class MlpPredictor:
         for rows in chunks(len(features_Q_D)):
             x_Q_D = self._standardizer.apply(features_Q_D[rows]).astype(np.float32)
             for m in range(num_members):
-                hidden_Q_H = np.maximum(x_Q_D @ members["hidden_weights"][m] + members["hidden_bias"][m], 0.0)
-                p_Q_B[rows] += _sigmoid(hidden_Q_H @ members["output_weights"][m] + members["output_bias"][m])
-        p_Q_B = np.clip(p_Q_B / num_members, 0.0, 1.0)
+                p_Q_B[rows] += _probabilities({name: array[m] for name, array in members.items()}, x_Q_D)
+        p_Q_B = self._success.apply(p_Q_B / num_members)
         if self._tokens_map is None or self._spend is None:
             return p_Q_B, None
         return p_Q_B, self._spend.apply(self._tokens_map.apply(features_Q_D))
@@ -159,6 +164,7 @@ class MlpPredictor:
         """See `Predictor.state`."""
         arrays = {
             **self._members,
+            **self._success.arrays(),
             "feature_centre": self._standardizer.centre_D,
             "feature_scale": self._standardizer.scale_D,
         }
@@ -176,6 +182,7 @@ class MlpPredictor:
         predictor._members = {
             name: arrays[name] for name in ("hidden_weights", "hidden_bias", "output_weights", "output_bias")
         }
+        predictor._success = SuccessShape.from_arrays(arrays)
         predictor._tokens_map = predictor._spend = None
         if "spend_lowest" in arrays:
             own = {name.removeprefix("tokens_"): arrays[name] for name in arrays if name.startswith("tokens_")}
@@ -184,16 +191,27 @@ class MlpPredictor:
         return predictor
 
 
-def _sigmoid(logit: FloatArray) -> FloatArray:
-    """Logistic function as a tanh, which cannot overflow."""
-    value: FloatArray = 0.5 * (1.0 + np.tanh(0.5 * logit))
-    return value
+@dataclass(frozen=True, slots=True, eq=False)
+class _Member:
+    """One trained network: its weights at the epoch of its best validation loss, that loss, and the rows held out."""
+
+    weights: dict[str, FloatArray]
+    loss: float
+    held: IntArray
+
+
+def _probabilities(weights: Mapping[str, FloatArray], x_Q_D: FloatArray) -> FloatArray:
+    """What one network says; the logistic function as a tanh, which cannot overflow."""
+    hidden_Q_H = np.maximum(x_Q_D @ weights["hidden_weights"] + weights["hidden_bias"], 0.0)
+    logit_Q_B = hidden_Q_H @ weights["output_weights"] + weights["output_bias"]
+    value_Q_B: FloatArray = 0.5 * (1.0 + np.tanh(0.5 * logit_Q_B))
+    return value_Q_B
 
 
 def _train_member(
     x_Q_D: FloatArray, rate_Q_B: FloatArray, share_Q: FloatArray, options: MlpOptions, *, seed: int
-) -> tuple[dict[str, FloatArray], float]:
-    """One network, as arrays, at the epoch of its best validation loss; and that loss."""
+) -> _Member:
+    """One network, stopped early on rows of its own."""
     import torch
 
     random = np.random.default_rng(seed)
@@ -230,7 +248,7 @@ def _train_member(
             best, best_loss, best_epoch = _copy(weights), epoch_loss, epoch
         elif epoch - best_epoch >= options.patience:
             break
-    return best, best_loss
+    return _Member(best, best_loss, held)
 
 
 def _initial_weights(

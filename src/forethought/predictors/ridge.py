@@ -8,15 +8,17 @@ import numpy as np
 
 from ..types import FloatArray, IntArray
 from .inputs import check_counts, check_features
-from .linear import Float64Array, LinearMap, RidgeProblem
+from .linear import LinearMap, RidgeProblem
 from .spend import SpendShape
+from .success import SuccessShape
 
 
 class RidgePredictor:
     """Success and spend curves as a linear function of the features.
 
     Targets are success rates, weighted by the traces behind them; penalties are chosen by exact leave-one-out for each
-    principal component of the curves (`RidgeProblem` says how and why). Probabilities are clipped to [0, 1].
+    principal component of the curves (`RidgeProblem` says how and why). `SuccessShape` then takes out what no training
+    query shows.
 
     Attributes:
         penalties_: the penalties chosen, for "p" and "tokens", strongest component first, in mean eigenvalues;
@@ -27,9 +29,10 @@ class RidgePredictor:
     uses_features = True
 
     penalties_: dict[str, list[float | None]]
-    left_out_p_Q_B_: Float64Array | None
+    left_out_p_Q_B_: FloatArray | None
 
     _map: LinearMap
+    _success: SuccessShape
     _spend: SpendShape | None
     _num_budgets: int
 
@@ -44,7 +47,8 @@ class RidgePredictor:
         rows = check_counts(num_right_Q_B, num_tried_Q, tokens_Q_B)
         check_features(features_Q_D[rows])
         problem = RidgeProblem(features_Q_D[rows], num_tried_Q[rows].astype(np.float64))
-        success = problem.solve(num_right_Q_B[rows] / num_tried_Q[rows, None])
+        rate_Q_B = num_right_Q_B[rows] / num_tried_Q[rows, None]
+        success = problem.solve(rate_Q_B)
         solutions = {"p": success}
         self._spend = None
         if tokens_Q_B is not None:
@@ -56,19 +60,20 @@ class RidgePredictor:
             name: [float(penalty) if np.isfinite(penalty) else None for penalty in solution.penalty_N]
             for name, solution in solutions.items()
         }
-        self.left_out_p_Q_B_ = np.clip(success.left_out_Q_N, 0.0, 1.0)
+        self._success = SuccessShape.fit(rate_Q_B, num_tried_Q[rows].astype(np.float64), success.left_out_Q_N)
+        self.left_out_p_Q_B_ = self._success.apply(success.left_out_Q_N)
         return self
 
     def predict(self, features_Q_D: FloatArray) -> tuple[FloatArray, FloatArray | None]:
         """See `Predictor.predict`; raises InvalidFeaturesError on NaN or a wrong width."""
         check_features(features_Q_D, width=self._map.width)
         output_Q_N = self._map.apply(features_Q_D)
-        p_Q_B = np.clip(output_Q_N[:, : self._num_budgets], 0.0, 1.0)
+        p_Q_B = self._success.apply(output_Q_N[:, : self._num_budgets])
         return p_Q_B, None if self._spend is None else self._spend.apply(output_Q_N[:, self._num_budgets :])
 
     def state(self) -> tuple[dict[str, Any], dict[str, FloatArray]]:
         """See `Predictor.state`."""
-        arrays = self._map.arrays()
+        arrays = self._map.arrays() | self._success.arrays()
         if self._spend is not None:
             arrays |= {"spend_lowest": self._spend.lowest_B, "spend_highest": self._spend.highest_B}
         return {"num_budgets": self._num_budgets, "penalties": self.penalties_}, arrays
@@ -81,6 +86,7 @@ class RidgePredictor:
         predictor.penalties_ = settings["penalties"]
         predictor.left_out_p_Q_B_ = None
         predictor._map = LinearMap.from_arrays(arrays)
+        predictor._success = SuccessShape.from_arrays(arrays)
         has_spend = "spend_lowest" in arrays
         predictor._spend = SpendShape(arrays["spend_lowest"], arrays["spend_highest"]) if has_spend else None
         return predictor
