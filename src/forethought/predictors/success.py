@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ..types import FloatArray
 from .inputs import chunks
 
-SURE = 1.96  # standard errors: a fall of the mean that is smaller may be noise
+SURE = 1.96  # standard errors from zero; what is nearer may be noise
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -21,8 +21,8 @@ class SuccessShape:
     A regressed curve wiggles, and an allocator reads every fall as a reason to stop there: it then leaves tokens
     unspent that uniform spends well. So each curve is projected, by least squares, onto those that fall from one cap to
     the next by no more than the mean training curve surely does, and lie in [0, 1]. Where thinking longer does hurt the
-    mean (accuracy that dips before it rises, overthinking) the fall stays. `fit` keeps the constraint only if it does
-    not raise the squared error of left-out predictions.
+    mean (accuracy that dips before it rises, overthinking) the fall stays. `fit` drops the constraint if it surely
+    raises the squared error of left-out predictions: then thinking longer hurts some queries, and it is known which.
 
     Attributes:
         fall_B: least change from the cap before, at most 0, float32, shape (B,), the first one 0; None: any change.
@@ -40,13 +40,12 @@ class SuccessShape:
             left_out_Q_B: predictions for the same rows by a fit that did not see them, not clipped, shape (Q, B).
         """
         share_Q = weight_Q / weight_Q.sum()
-        change_Q_B = np.diff(rate_Q_B, axis=1, prepend=rate_Q_B[:, :1])
-        mean_B = share_Q @ change_Q_B
-        error_B = np.sqrt((share_Q**2) @ (change_Q_B - mean_B) ** 2)
-        shape = cls(np.minimum(mean_B + SURE * error_B, 0.0).astype(np.float32))
+        change_B, error_B = _mean_and_error(np.diff(rate_Q_B, axis=1, prepend=rate_Q_B[:, :1]), share_Q)
+        shape = cls(np.minimum(change_B + SURE * error_B, 0.0).astype(np.float32))
         free_Q_B = np.clip(left_out_Q_B, 0.0, 1.0)
-        raised = share_Q @ ((shape.apply(left_out_Q_B) - rate_Q_B) ** 2 - (free_Q_B - rate_Q_B) ** 2).sum(axis=1)
-        return shape if raised <= 0.0 else cls(None)
+        raised_Q_B = (shape.apply(left_out_Q_B) - rate_Q_B) ** 2 - (free_Q_B - rate_Q_B) ** 2
+        raised, error = _mean_and_error(raised_Q_B.mean(axis=1), share_Q)
+        return cls(None) if raised - SURE * error > 0.0 else shape
 
     def apply(self, level_Q_B: FloatArray) -> FloatArray:
         """The nearest curves of that shape, in [0, 1], shape (Q, B), in the type of `level_Q_B`."""
@@ -83,3 +82,10 @@ def isotonic(level_Q_B: FloatArray) -> FloatArray:
         smallest_Q_J = np.minimum.accumulate(mean_Q_J[:, ::-1], axis=1)[:, ::-1]
         np.maximum(highest_Q_B[:, first:], smallest_Q_J, out=highest_Q_B[:, first:])
     return highest_Q_B
+
+
+def _mean_and_error(value_Q_N: FloatArray, share_Q: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Weighted mean over the rows, and its standard error."""
+    mean_N: FloatArray = share_Q @ value_Q_N
+    error_N: FloatArray = np.sqrt((share_Q**2) @ (value_Q_N - mean_N) ** 2)
+    return mean_N, error_N
