@@ -187,6 +187,14 @@ def test_a_question_that_fails_is_a_record_and_exit_code_3(call: Call, trained: 
     assert "context" in shown
 
 
+def test_when_every_question_fails_the_reason_is_told(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "long.jsonl").write_text(json.dumps({"id": "a", "question": "What is 1? " * 5000, "answer": "1"}))
+    said = call("profile", "fake", tmp_path / "long.jsonl", "--quiet")
+    assert said.code == 1
+    assert "a: the prompt has" in said.err
+    assert "context" in said.err
+
+
 def _setup(kind: str, tmp_path: Path) -> Path:
     path = tmp_path / f"{kind}.jsonl"
     contents: dict[str, bytes] = {

@@ -1,11 +1,12 @@
 """Writes what the documents generate, or with --check says where they have drifted.
 
-python tools/docs.py            writes docs/cli.md
-python tools/docs.py --check    also checks links, the README's length and the figures of docs/results.md
+python tools/docs.py            writes docs/cli.md and the tables between `<!-- results NAME -->` and `<!-- end -->`
+python tools/docs.py --check    also checks links, the README's length and the figures in docs/results
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import re
@@ -18,12 +19,18 @@ import click
 
 from forethought import pipeline, report
 from forethought.cli import COMMANDS, verbs
+from forethought.evaluation import Evaluation
+from forethought.report import wording
 from forethought.settings import EvaluateSettings
 from forethought.sources import shipped_predictors
+from forethought.types import Cost
 
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = ROOT / "docs" / "cli.md"
 README_LINES = 200
+WITH_TABLES = (ROOT / "README.md", ROOT / "docs" / "results.md")
+BLOCK = re.compile(r"(<!-- results (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+CAPS = (32, 64, 96, 128, 192, 256)  # the rows of a table: what uniform spends there is the level under spent cost
 TOLERANCE = 1e-6  # sums of floats may differ by machine; figures are printed to three digits
 
 
@@ -38,6 +45,38 @@ def reference() -> str:
         context = click.Context(command, info_name=name, parent=root, max_content_width=100, terminal_width=100)
         parts += [f"## forethought {name}", "", "```", command.get_help(context), "```", ""]
     return "\n".join(parts)
+
+
+@functools.cache
+def evaluated(name: str) -> Evaluation:
+    """What the shipped predictor gives on the shipped profile."""
+    result = pipeline.evaluate(EvaluateSettings(run=name))
+    assert isinstance(result, Evaluation)
+    return result
+
+
+def results_table(name: str) -> str:
+    """Uniform, blind, forethought and the oracle at a few levels of both costs."""
+    result = evaluated(name)
+    lines = [
+        "| tokens a question | uniform | blind | forethought | exact oracle | points over uniform | over blind |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for cost in (Cost.GRANTED, Cost.SPENT):
+        for level in dict.fromkeys(wording.levels_near(result, cap)[cost] for cap in CAPS):
+            rows = wording.rows_at(result, cost, level)
+            ours = rows["forethought"]
+            cells = [
+                wording.percent(rows[name].accuracy.value) for name in ("uniform", "blind", "forethought", "oracle")
+            ]
+            cells += [wording.gain_words(ours.gain), wording.gain_words(ours.gain_over_blind)]
+            lines.append(f"| {level:g} {cost.value} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def with_tables(text: str) -> str:
+    """The document with its tables as they are today."""
+    return BLOCK.sub(lambda block: block[1] + results_table(block[2]) + block[3], text)
 
 
 def broken_links() -> Iterator[str]:
@@ -55,7 +94,7 @@ def drifted_figures() -> Iterator[str]:
         if not committed.is_file():
             yield f"{committed.relative_to(ROOT)} is missing: forethought evaluate {name} --out docs/results/{name}"
             continue
-        fresh = json.loads(json.dumps(report.evaluation_json(pipeline.evaluate(EvaluateSettings(run=name)))))
+        fresh = json.loads(json.dumps(report.evaluation_json(evaluated(name))))
         old = json.loads(committed.read_text("utf-8"))
         differences = list(_differences(old, fresh, "evaluation"))
         yield from (f"{committed.relative_to(ROOT)}: {difference}" for difference in differences[:5])
@@ -79,6 +118,9 @@ def problems() -> Iterator[str]:
     """Everything that has drifted."""
     if not REFERENCE.is_file() or REFERENCE.read_text("utf-8") != reference():
         yield "docs/cli.md is not what --help says; write it with: make docs"
+    for document in WITH_TABLES:
+        if document.is_file() and with_tables(text := document.read_text("utf-8")) != text:
+            yield f"{document.relative_to(ROOT)}: its tables are not what is measured today; write them with: make docs"
     yield from broken_links()
     num_lines = len((ROOT / "README.md").read_text("utf-8").splitlines())
     if num_lines >= README_LINES:
@@ -91,6 +133,9 @@ def main() -> int:
     if "--check" not in sys.argv[1:]:
         REFERENCE.parent.mkdir(exist_ok=True)
         REFERENCE.write_text(reference(), "utf-8")
+        for document in WITH_TABLES:
+            if document.is_file():
+                document.write_text(with_tables(document.read_text("utf-8")), "utf-8")
         return 0
     found = list(problems())
     for problem in found:

@@ -36,8 +36,10 @@ def from_run(run: RunDirectory, queries: Sequence[Query], *, layers: Sequence[in
     tokens: dict[str, FloatArray] = {}
     reasoning: dict[str, FloatArray] = {}
     tried: dict[str, int] = {}
+    reasons: list[str] = []
     for (query_id, _), record in run.latest_records().items():
         if record["stop_reason"] == StopReason.ERROR.value:
+            reasons.append(f"{query_id}: {record['error']}")
             continue
         generation = generation_from_json(record)
         tokens_B = [generation.tokens_at(budget) for budget in budgets]
@@ -52,6 +54,11 @@ def from_run(run: RunDirectory, queries: Sequence[Query], *, layers: Sequence[in
         tried[query_id] = tried.get(query_id, 0) + 1
     kept = [query for query in queries if query.id in tried]
     if not kept:
+        if reasons:
+            raise RunError(
+                f"{run.path} has no finished trace: {len(reasons)} failed, the first with {reasons[0]}. "
+                "Mend the cause, or leave these questions out; failed traces are tried again by the same command."
+            )
         raise RunError(f"{run.path} has no finished trace yet; run `forethought profile` again to go on")
     recorded_layers, hidden = run.load_hidden()
     wanted = tuple(recorded_layers if layers is None else layers)
