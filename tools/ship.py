@@ -30,6 +30,8 @@ def card(name: str, measured: Profile, predictor: TrainedPredictor) -> str:
     info, sampling = measured.info, measured.info["sampling"]
     right = measured.num_right_Q_B.sum(axis=0) / measured.num_tried_Q.sum()
     tokens = (measured.num_tried_Q @ measured.tokens_Q_B) / measured.num_tried_Q.sum()
+    fewest, most = int(measured.num_tried_Q.min()), int(measured.num_tried_Q.max())
+    per_query = str(most) if fewest == most else f"{fewest} to {most}"
     rows = [
         f"| {budget} | {100 * accuracy:.1f} | {mean:.1f} |"
         for budget, accuracy, mean in zip(measured.grid.budgets_B, right, tokens, strict=True)
@@ -39,7 +41,7 @@ def card(name: str, measured: Profile, predictor: TrainedPredictor) -> str:
             f"# Profile {name}-gsm8k-train",
             "",
             f"{measured.num_queries} GSM8K train questions, {measured.num_tried_Q.sum():,} traces "
-            f"({measured.num_tried_Q.min()} to {measured.num_tried_Q.max()} a question), "
+            f"({per_query} a question), "
             f"cut at {measured.grid} tokens.",
             "",
             f"- Model `{info['model']}`, SHA-256 of its GGUF file `{info['model_hash']}`, {info['dtype']}.",
