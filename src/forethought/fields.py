@@ -124,6 +124,11 @@ def query_id(value: Any) -> str | None:
     return value
 
 
+def label(value: Any) -> str | None:
+    """The same, where a column with gaps may have turned whole numbers into 3.0."""
+    return query_id(int(value) if isinstance(value, float) and value.is_integer() else value)
+
+
 def weight(value: Any) -> float:
     """What a right answer is worth, 1 when the row does not say."""
     number = 1.0 if value is None else _number_of(value)
@@ -181,8 +186,10 @@ def numbers(value: Any) -> list[Any]:
 
 def is_blank(value: Any) -> bool:
     """Whether a cell says nothing: nothing at all, only space, or not a number."""
-    return value is None or (isinstance(value, str) and not value.strip()) or (
-        isinstance(value, float) and math.isnan(value)
+    return (
+        value is None
+        or (isinstance(value, str) and not value.strip())
+        or (isinstance(value, float) and math.isnan(value))
     )
 
 

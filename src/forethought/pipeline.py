@@ -1,4 +1,4 @@
-"""Profile, train, plan, run, evaluate: the table of contents. Each function is one stage; files are the hand-over."""
+"""Profile, import, train, plan, run, evaluate: the table of contents. Each function is one stage; files hand over."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from .errors import RunError
 from .evaluation import Evaluation, LiveComparison, compare_live
 from .evaluation import evaluate as evaluate_curves
 from .evaluation.policies import BLIND, FORETHOUGHT, UNIFORM
-from .folders import profile_folder, run_folder
+from .folders import import_file, profile_folder, run_folder
 from .graders import check_references
+from .importing import Imported, check_target, read_profile
 from .planning import (
     Forecast,
     allocate,
@@ -35,7 +36,7 @@ from .profiling import Report, engine_info, identity, sample_traces, silent
 from .protocols import Engine, HiddenStateEngine
 from .queries import load_queries, query_to_json, save_queries
 from .running import generate_planned, load_budgets, outcomes, save_plans, summary, write_answers
-from .settings import EvaluateSettings, PlanSettings, ProfileSettings, RunSettings, TrainSettings
+from .settings import EvaluateSettings, ImportSettings, PlanSettings, ProfileSettings, RunSettings, TrainSettings
 from .store import RunDirectory, fingerprint, write_json
 from .types import Curves, Plan, Profile, Query
 
@@ -79,6 +80,20 @@ def profile(settings: ProfileSettings, *, engine: Engine | None = None, report: 
             asyncio.run(work)
             write_parquet(run.path / "profile.parquet", from_run(run, every_query))
     return run
+
+
+def import_profile(settings: ImportSettings) -> Imported:
+    """Turns outside measurements into a profile file, for `train` and `evaluate`; a dry run writes nothing.
+
+    The files are checked as a whole first: either the profile is written, or nothing is.
+    """
+    path = import_file(settings)
+    check_target(path, settings.files)
+    imported = read_profile(settings, path)
+    if not settings.dry_run:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_parquet(path, imported.profile)
+    return imported
 
 
 def train(settings: TrainSettings) -> tuple[TrainedPredictor, Path]:

@@ -108,6 +108,7 @@ def joined(profiles: Sequence[Profile]) -> Profile:
     first = profiles[0]
     for other in profiles[1:]:
         differing = [key for key in SAME if first.info.get(key) != other.info.get(key)]
+        differing += ["spend_measured"] if first.is_spend_measured != other.is_spend_measured else []
         if first.grid != other.grid or differing:
             lines = [f"{key}: {first.info.get(key)!r} and {other.info.get(key)!r}" for key in differing]
             lines += [f"grid: {first.grid} and {other.grid}"] if first.grid != other.grid else []
