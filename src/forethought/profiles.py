@@ -186,6 +186,19 @@ def _lists(values_Q_N: FloatArray | Any, kind: Any) -> Any:
     )
 
 
+def is_profile_file(path: Path) -> bool:
+    """Whether `path` is a file that `write_parquet` wrote."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if path.suffix.lower() != ".parquet" or not path.is_file():
+        return False
+    try:
+        return METADATA_KEY in (pq.read_schema(path).metadata or {})
+    except (pa.ArrowException, OSError):
+        return False
+
+
 def read_parquet(path: Path) -> Profile:
     """Reads what `write_parquet` wrote; raises RunError on any other file."""
     import pyarrow as pa

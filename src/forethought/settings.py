@@ -239,7 +239,7 @@ class PlanSettings:
 
     Attributes:
         run: what holds the predictor: run directory, predictor folder or shipped name.
-        questions: file, "-", dataset name, or a profile run whose hidden states are recorded.
+        questions: file, "-", dataset name, or a profile whose hidden states are recorded.
         mean_tokens: the total as tokens a question; exclusive with `total_tokens`.
         total_tokens: the total in tokens.
         allocator: registered name.

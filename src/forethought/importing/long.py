@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .. import fields
-from ..problems import Problems
+from ..problems import MAX_SHOWN, Problems
 from ..settings import ImportSettings
 from ..types import FloatArray, IntArray
 from .columns import Columns, Encoded, Mask
@@ -125,20 +125,23 @@ def _check_keys(columns: Columns, rows: _Rows, keyed: IntArray, *, is_ordered: b
     order = np.lexsort((keyed, budget_M, trace_M))
     same = (np.diff(trace_M[order]) == 0) & (np.diff(budget_M[order]) == 0)
     repeated = order[1:][same]
-    for row, before in sorted(zip(keyed[repeated].tolist(), keyed[order[:-1][same]].tolist(), strict=True))[:20]:
+    for row, before in sorted(zip(keyed[repeated].tolist(), keyed[order[:-1][same]].tolist(), strict=True))[:MAX_SHOWN]:
         columns.refuse(
             np.array([row]),
             f"{_trace_words(rows, row)} at budget {rows.budget_N[row]:.0f} is already in {columns.place(before)}",
         )
-    columns.refuse(np.sort(keyed[repeated])[20:], "is repeated")
+    columns.refuse(np.sort(keyed[repeated])[MAX_SHOWN:], "is repeated")
     if is_ordered:
-        later = by_trace[1:][step < 0]
-        fallen = np.setdiff1d(later, repeated)
-        columns.refuse(
-            keyed[fallen],
-            "its budget is not above that of the row before it of the same trace; "
-            "if the rows are in no order: --any-order",
-        )
+        before_of = dict(zip(by_trace[1:][step < 0].tolist(), by_trace[:-1][step < 0].tolist(), strict=True))
+        fallen = np.setdiff1d(by_trace[1:][step < 0], repeated)
+        for index in fallen[:MAX_SHOWN].tolist():
+            row, before = int(keyed[index]), int(keyed[before_of[index]])
+            columns.refuse(
+                keyed[[index]],
+                f"budget {rows.budget_N[row]:.0f} comes after {rows.budget_N[before]:.0f} ({columns.place(before)}) of "
+                f"{_trace_words(rows, row)}; if the rows are in no order: --any-order",
+            )
+        columns.refuse(keyed[fallen[MAX_SHOWN:]], "its budget is below that of the row before it of the same trace")
 
 
 def _trace_words(rows: _Rows, row: int) -> str:

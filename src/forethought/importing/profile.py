@@ -11,7 +11,7 @@ import numpy as np
 
 from ..errors import InvalidGridError, InvalidInputError, RunError
 from ..problems import Problems
-from ..profiles import read_parquet
+from ..profiles import is_profile_file, read_parquet
 from ..settings import ImportSettings
 from ..types import FloatArray, Profile
 from .columns import Columns
@@ -145,9 +145,5 @@ def check_target(path: Path, files: tuple[str, ...]) -> None:
         return
     if any(path.samefile(file) for file in files if Path(file).exists()):
         raise RunError(f"{path} is one of the files to import; give another --out")
-    try:
-        engine = None if path.is_dir() else read_parquet(path).info.get("engine")
-    except RunError:
-        engine = None
-    if engine != ENGINE:
+    if not is_profile_file(path) or read_parquet(path).info.get("engine") != ENGINE:
         raise RunError(f"{path} exists and is not an imported profile; nothing was written. Give another --out.")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from .. import fields
-from ..problems import Problems
+from ..problems import MAX_SHOWN, Problems
 from ..settings import ImportSettings
 from ..types import FloatArray, IntArray
 from .columns import Columns, Encoded, Mask
@@ -130,10 +130,10 @@ def _refuse_repeated(columns: Columns, query: Encoded) -> None:
     with_id = np.flatnonzero(query.code_N >= 0)
     _, first, at = np.unique(query.code_N[with_id], return_index=True, return_inverse=True)
     repeated = np.setdiff1d(np.arange(len(with_id)), first)
-    for row in repeated[:20]:
+    for row in repeated[:MAX_SHOWN]:
         before = columns.place(int(with_id[first[at[row]]]))
         columns.refuse(with_id[[row]], f"query {query.values[query.code_N[with_id[row]]]!r} is already in {before}")
-    columns.refuse(with_id[repeated[20:]], "is repeated")
+    columns.refuse(with_id[repeated[MAX_SHOWN:]], "is repeated")
 
 
 def _leave_out(columns: Columns, naming: Naming, rows: _Rows) -> tuple[Mask, list[LeftOut]]:
