@@ -445,6 +445,8 @@ def test_only_an_imported_profile_is_written_over(tmp_path: Path) -> None:
     first = taken(path)
     content = first.path.read_bytes()
     assert taken(path).path.read_bytes() == content
+    with pytest.raises(InvalidInputError, match=r"is a profile already.*forethought train"):
+        import_profile(ImportSettings(files=(str(first.path),), out=str(tmp_path / "o.parquet")))
     measured = Profile(
         ("a",), BudgetGrid(16, 16), *(np.ones(shape, int) for shape in ((1, 1), 1)), *[np.ones((1, 1))] * 2
     )

@@ -192,15 +192,14 @@ def _count(columns: Columns, rows: _Rows, kept: IntArray, left_out: tuple[LeftOu
     cell_N = query_N * shape[1] + budget_N
 
     def summed(value_N: FloatArray) -> FloatArray:
-        sums: FloatArray = np.bincount(cell_N, weights=value_N, minlength=shape[0] * shape[1]).reshape(shape)
-        return sums
+        return np.bincount(cell_N, weights=value_N, minlength=shape[0] * shape[1]).reshape(shape).astype(np.float64)
 
-    num_rows_Q_B = np.bincount(cell_N, minlength=shape[0] * shape[1]).reshape(shape)
+    has_Q_B = summed(np.ones(len(kept))) > 0
     query_ids = tuple(rows.query.values[code] for code in query_codes)
     tried_N = rows.tried_N[kept]
     tried_Q_B = summed(tried_N)
-    has_B = _usual_budgets(num_rows_Q_B > 0)
-    for query, column, message in _unequal(query_ids, budgets_B.astype(int), num_rows_Q_B, tried_Q_B, has_B):
+    has_B = _usual_budgets(has_Q_B)
+    for query, column, message in _unequal(query_ids, budgets_B.astype(np.int64), has_Q_B, tried_Q_B, has_B):
         columns.refuse(kept[np.flatnonzero(cell_N == query * shape[1] + column)[-1:]], message)
     right_Q_B = summed(rows.right_N[kept])
     least_one_Q_B = np.maximum(tried_Q_B, 1.0)
@@ -225,10 +224,9 @@ def _usual_budgets(has_Q_B: Mask) -> Mask:
 
 
 def _unequal(
-    query_ids: tuple[str, ...], budgets_B: IntArray, num_rows_Q_B: IntArray, tried_Q_B: FloatArray, has_B: Mask
+    query_ids: tuple[str, ...], budgets_B: IntArray, has_Q_B: Mask, tried_Q_B: FloatArray, has_B: Mask
 ) -> Iterator[tuple[int, int, str]]:
     """`(query, column of a row of its, what is unequal)` of every query that cannot be counted with the others."""
-    has_Q_B = num_rows_Q_B > 0
     differs_Q = (has_Q_B != has_B).any(axis=1)
     for query in np.flatnonzero(differs_Q).tolist():
         lacks_B, more_B = has_B & ~has_Q_B[query], has_Q_B[query] & ~has_B

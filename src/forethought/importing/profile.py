@@ -57,6 +57,9 @@ def read_profile(settings: ImportSettings, path: Path) -> Imported:
         InvalidInputError: everything that is wrong with the files, by line.
     """
     files = settings.files
+    for file in files:
+        if is_profile_file(Path(file)):
+            raise InvalidInputError(f"{file}: is a profile already; use it as it is: forethought train {file}")
     problems = Problems(files[0] if len(files) == 1 else f"{len(files)} files")
     columns = Columns(files, problems)
     naming = name_columns(columns, settings, problems)

@@ -141,17 +141,17 @@ def _leave_out(columns: Columns, naming: Naming, rows: _Rows) -> tuple[Mask, lis
     keep_N = np.ones(columns.num_rows, dtype=bool)
     left_out: list[LeftOut] = []
 
-    def leave(is_out_N: Mask, what: str, why: str) -> None:
+    def leave(is_out_N: Mask | np.bool_, what: str, why: str) -> None:
         index = np.flatnonzero(keep_N & is_out_N)
         if len(index):
             left_out.append(LeftOut.of(what, why, len(index), [columns.place(int(row)) for row in index[:5]]))
             keep_N[index] = False
 
-    leave(np.less(rows.query.code_N, 0), "rows", f"no {naming.columns['id']!r}")
+    leave(rows.query.code_N < 0, "rows", f"no {naming.columns['id']!r}")
     leave(np.isnan(rows.right_N_B).any(axis=1), "queries", f"a count in {naming.told['correct']} is blank")
     if "tried" in naming.columns:
         leave(np.isnan(rows.tried_N), "queries", f"{naming.columns['tried']!r} is blank")
-        leave(np.equal(rows.tried_N, 0), "queries", "nothing was tried")
+        leave(rows.tried_N == 0, "queries", "nothing was tried")
     if rows.hidden_N_D is not None:
         leave(np.isnan(rows.hidden_N_D).all(axis=1), "queries", "no hidden state")
     return keep_N, left_out
