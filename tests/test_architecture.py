@@ -22,7 +22,7 @@ ORDER = [
     ["store", "rows", "folders"],
     ["fields", "models", "profiles", "profiling", "allocators"],
     ["queries", "graders", "predictors", "engines"],
-    ["evaluation"],
+    ["evaluation", "importing"],
     ["sources", "plots"],
     ["planning", "report"],
     ["running", "estimates"],
@@ -113,6 +113,7 @@ def _loaded_by(code: str) -> set[str]:
 LIGHT_START = {
     "import forethought": "import forethought",
     "forethought --help": "import forethought.cli as cli; cli._exit_code(['--help'])",
+    "forethought import --help": "import forethought.cli as cli; cli._exit_code(['import', '--help'])",
     "forethought profile --help": "import forethought.cli as cli; cli._exit_code(['profile', '--help'])",
 }
 

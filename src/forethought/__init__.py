@@ -15,9 +15,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .errors import ForethoughtError
-    from .pipeline import evaluate, plan, profile, run, train
+    from .pipeline import evaluate, import_profile, plan, profile, run, train
     from .queries import load_queries
-    from .settings import EngineSettings, EvaluateSettings, PlanSettings, ProfileSettings, RunSettings, TrainSettings
+    from .settings import (
+        EngineSettings,
+        EvaluateSettings,
+        ImportSettings,
+        PlanSettings,
+        ProfileSettings,
+        RunSettings,
+        TrainSettings,
+    )
     from .sources import open_predictor, open_profile
     from .types import BudgetGrid, Curves, Plan, Profile, Query
 
@@ -29,6 +37,7 @@ _HOME = {
     "EngineSettings": "settings",
     "EvaluateSettings": "settings",
     "ForethoughtError": "errors",
+    "ImportSettings": "settings",
     "Plan": "types",
     "PlanSettings": "settings",
     "Profile": "types",
@@ -37,6 +46,7 @@ _HOME = {
     "RunSettings": "settings",
     "TrainSettings": "settings",
     "evaluate": "pipeline",
+    "import_profile": "pipeline",
     "load_queries": "queries",
     "open_predictor": "sources",
     "open_profile": "sources",
@@ -52,6 +62,7 @@ __all__ = [
     "EngineSettings",
     "EvaluateSettings",
     "ForethoughtError",
+    "ImportSettings",
     "Plan",
     "PlanSettings",
     "Profile",
@@ -60,6 +71,7 @@ __all__ = [
     "RunSettings",
     "TrainSettings",
     "evaluate",
+    "import_profile",
     "load_queries",
     "open_predictor",
     "open_profile",

@@ -11,7 +11,12 @@ from .problems import excerpt
 from .rows import parse_json
 from .types import Message
 
+VERDICTS = {
+    **dict.fromkeys(("right", "correct", "true", "yes"), 1),
+    **dict.fromkeys(("wrong", "incorrect", "false", "no", "unreadable"), 0),
+}
 ROLES = ("system", "user", "assistant")
+MAX_COUNT = 1_000_000_000
 MAX_BUDGET = 1_000_000_000  # far above any model's context; keeps sums of budgets within 64 bits
 
 
@@ -119,6 +124,11 @@ def query_id(value: Any) -> str | None:
     return value
 
 
+def label(value: Any) -> str | None:
+    """The same, where a column with gaps may have turned whole numbers into 3.0."""
+    return query_id(int(value) if isinstance(value, float) and value.is_integer() else value)
+
+
 def weight(value: Any) -> float:
     """What a right answer is worth, 1 when the row does not say."""
     number = 1.0 if value is None else _number_of(value)
@@ -135,6 +145,52 @@ def budget(value: Any) -> int | None:
     if not (math.isfinite(number) and number.is_integer() and 1 <= number <= MAX_BUDGET):
         raise FieldError(f"must be a whole number of tokens from 1 to {MAX_BUDGET:,}, got {excerpt(value)}")
     return int(number)
+
+
+def count(value: Any) -> int:
+    """How many traces: a whole number from 0."""
+    number = _number_of(value)
+    if not (math.isfinite(number) and number.is_integer() and 0 <= number <= MAX_COUNT):
+        raise FieldError(f"must be a whole number of traces from 0 to {MAX_COUNT:,}, got {excerpt(value)}")
+    return int(number)
+
+
+def verdict(value: Any) -> int:
+    """How many traces were right: a count, or one trace's verdict (true, "right", "wrong", …) as 1 or 0."""
+    if isinstance(value, bool):
+        return int(value)
+    if isinstance(value, str) and value.strip().lower() in VERDICTS:
+        return VERDICTS[value.strip().lower()]
+    return count(value)
+
+
+def tokens(value: Any) -> float:
+    """Tokens used, a mean or one trace's own."""
+    number = _number_of(value)
+    if not (math.isfinite(number) and 0 <= number <= MAX_BUDGET):
+        raise FieldError(f"must be a number of tokens from 0 to {MAX_BUDGET:,}, got {excerpt(value)}")
+    return number
+
+
+def numbers(value: Any) -> list[Any]:
+    """A list of numbers, or the text of one: a CSV cell holds it as JSON."""
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        try:
+            value = parse_json(value)
+        except ValueError as error:
+            raise FieldError(f"must be a list of numbers: {error}: {excerpt(value)}") from error
+    if not isinstance(value, list | tuple):
+        raise FieldError(f"must be a list of numbers such as [0, 1, 3], got {excerpt(value)}")
+    return list(value)
+
+
+def is_blank(value: Any) -> bool:
+    """Whether a cell says nothing: nothing at all, only space, or not a number."""
+    return (
+        value is None
+        or (isinstance(value, str) and not value.strip())
+        or (isinstance(value, float) and math.isnan(value))
+    )
 
 
 def _number_of(value: Any) -> float:

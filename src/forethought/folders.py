@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .settings import EvaluateSettings, ProfileSettings, RunSettings
+from .settings import EvaluateSettings, ImportSettings, ProfileSettings, RunSettings
 
 
 def profile_folder(settings: ProfileSettings) -> Path:
     """The folder asked for, or runs/MODEL-QUESTIONS."""
     return Path(settings.out) if settings.out else Path("runs") / f"{_stem(settings.model)}-{_stem(settings.questions)}"
+
+
+def import_file(settings: ImportSettings) -> Path:
+    """The file asked for, or runs/NAME.parquet."""
+    name = settings.name or Path(settings.files[0]).stem
+    return Path(settings.out) if settings.out else Path("runs") / f"{name.replace('/', '-')}.parquet"
 
 
 def run_folder(settings: RunSettings) -> Path:

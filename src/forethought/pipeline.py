@@ -1,4 +1,4 @@
-"""Profile, train, plan, run, evaluate: the table of contents. Each function is one stage; files are the hand-over."""
+"""Profile, import, train, plan, run, evaluate: the table of contents. Each function is one stage; files hand over."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from .errors import RunError
 from .evaluation import Evaluation, LiveComparison, compare_live
 from .evaluation import evaluate as evaluate_curves
 from .evaluation.policies import BLIND, FORETHOUGHT, UNIFORM
-from .folders import profile_folder, run_folder
+from .folders import import_file, profile_folder, run_folder
 from .graders import check_references
+from .importing import Imported, check_target, read_profile
 from .planning import (
     Forecast,
     allocate,
@@ -27,6 +28,7 @@ from .planning import (
     plan_queries,
     planned_engine,
     recorded_features,
+    refuse_without_texts,
 )
 from .predictors import selection
 from .predictors.trained import TrainedPredictor
@@ -35,9 +37,9 @@ from .profiling import Report, engine_info, identity, sample_traces, silent
 from .protocols import Engine, HiddenStateEngine
 from .queries import load_queries, query_to_json, save_queries
 from .running import generate_planned, load_budgets, outcomes, save_plans, summary, write_answers
-from .settings import EvaluateSettings, PlanSettings, ProfileSettings, RunSettings, TrainSettings
+from .settings import EvaluateSettings, ImportSettings, PlanSettings, ProfileSettings, RunSettings, TrainSettings
 from .store import RunDirectory, fingerprint, write_json
-from .types import Curves, Plan, Profile, Query
+from .types import Cost, Curves, Plan, Profile, Query
 
 
 def profile(settings: ProfileSettings, *, engine: Engine | None = None, report: Report = silent) -> RunDirectory:
@@ -81,6 +83,20 @@ def profile(settings: ProfileSettings, *, engine: Engine | None = None, report: 
     return run
 
 
+def import_profile(settings: ImportSettings) -> Imported:
+    """Turns outside measurements into a profile file, for `train` and `evaluate`; a dry run writes nothing.
+
+    The files are checked as a whole first: either the profile is written, or nothing is.
+    """
+    path = import_file(settings)
+    check_target(path, settings.files)
+    imported = read_profile(settings, path)
+    if not settings.dry_run:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_parquet(path, imported.profile)
+    return imported
+
+
 def train(settings: TrainSettings) -> tuple[TrainedPredictor, Path]:
     """Fits a predictor of success and spend on a profile; layer and regularisation are picked by cross-validation.
 
@@ -115,7 +131,7 @@ class Planned:
 def plan(settings: PlanSettings, *, engine: Engine | None = None) -> Planned:
     """Predicts every query's curves and divides the total over them.
 
-    Loads the model for one prompt pass, unless `settings.questions` is a run that recorded the hidden states.
+    Loads the model for one prompt pass, unless `settings.questions` is a run or profile with recorded hidden states.
     """
     predictor = sources.open_predictor(settings.run)
     queries = plan_queries(settings)
@@ -123,6 +139,7 @@ def plan(settings: PlanSettings, *, engine: Engine | None = None) -> Planned:
     if features_Q_D is not None:
         expected = forecast(queries, predictor, features_Q_D)
     else:
+        refuse_without_texts(queries, settings.questions)
         with opened(engine, model_of(settings, predictor), planned_engine(settings, predictor)) as running:
             expected = predict_with(queries, predictor, running)
     return Planned(queries, expected, allocate(settings, queries, expected))
@@ -144,6 +161,7 @@ def run(settings: RunSettings, *, engine: Engine | None = None, report: Report =
     """
     predictor = sources.open_predictor(settings.plan.run)
     queries = plan_queries(settings.plan)
+    refuse_without_texts(queries, settings.plan.questions)
     grader = registry.resolve("graders", settings.grader)()
     check_references(grader, [query for query in queries if query.reference is not None])
     names = list(dict.fromkeys((settings.plan.allocator, *settings.compare)))
@@ -192,7 +210,7 @@ def evaluate(settings: EvaluateSettings) -> Evaluation | LiveComparison:
 
     A finished `run --compare` is compared as it was run. A predictor is judged on the held-out profile `settings.on`
     (a shipped one: on the shipped held-out profile). A profile run alone is cross-fitted: every query is predicted by
-    predictors that never saw it.
+    predictors that never saw it. Spent cost is left out where the profile or the predictor does not know of spend.
     """
     path = Path(settings.run)
     if (path / "run.json").is_file() and RunDirectory.open(path).header["kind"] == "run":
@@ -204,11 +222,13 @@ def evaluate(settings: EvaluateSettings) -> Evaluation | LiveComparison:
     else:
         measured = sources.open_profile(settings.run)
         predicted, mean_train = selection.cross_fit(measured, predictor=settings.predictor, seed=settings.seed)
+    has_spend = measured.is_spend_measured and mean_train.tokens_Q_B is not None
     return evaluate_curves(
         measured,
         predicted,
         mean_train,
         allocator=settings.allocator,
+        costs=(Cost.GRANTED, Cost.SPENT) if has_spend else (Cost.GRANTED,),
         num_resamples=settings.num_resamples,
         seed=settings.seed,
     )

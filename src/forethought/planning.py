@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -10,15 +11,18 @@ from pathlib import Path
 import numpy as np
 
 from . import registry, sources
-from .errors import InvalidFeaturesError, InvalidSettingsError
+from .errors import InvalidFeaturesError, InvalidInputError, InvalidSettingsError
 from .predictors.trained import TrainedPredictor
+from .profiles import is_profile_file, read_parquet
 from .profiling import engine_info
 from .prompts import shipped_templates
 from .protocols import Allocator, Engine, HiddenStateEngine
 from .queries import load_queries
 from .settings import EngineSettings, PlanSettings
 from .store import RunDirectory
-from .types import Curves, FloatArray, IntArray, Plan, Query
+from .types import Curves, FloatArray, IntArray, Plan, Profile, Query
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,7 +74,9 @@ def features(queries: Sequence[Query], predictor: TrainedPredictor, engine: Engi
 
 
 def recorded_features(questions: str, queries: Sequence[Query], predictor: TrainedPredictor) -> FloatArray | None:
-    """The same, when `questions` is a run directory that holds them for every query; else None."""
+    """The same, when `questions` is a run directory or a profile file that holds them for every query; else None."""
+    if is_profile_file(Path(questions)):
+        return _profiled_features(read_parquet(Path(questions)), queries, predictor)
     if not (Path(questions) / "run.json").is_file():
         return None
     run = RunDirectory.open(Path(questions))
@@ -83,6 +89,28 @@ def recorded_features(questions: str, queries: Sequence[Query], predictor: Train
         return None
     column = layers.index(layer)
     return np.stack([hidden[query.id][column] for query in queries]).astype(np.float32)
+
+
+def _profiled_features(profile: Profile, queries: Sequence[Query], predictor: TrainedPredictor) -> FloatArray | None:
+    predictor.check(engine_info(profile.info), None)
+    layer = predictor.card.features.layer
+    if layer is None:
+        return np.zeros((len(queries), 0), dtype=np.float32)
+    if profile.hidden_Q_L_D is None or layer not in profile.layers:
+        return None
+    row_of = {query_id: row for row, query_id in enumerate(profile.query_ids)}
+    rows = [row_of[query.id] for query in queries]
+    return profile.hidden_Q_L_D[rows, profile.layers.index(layer)].astype(np.float32)
+
+
+def refuse_without_texts(queries: Sequence[Query], source: str) -> None:
+    """Raises InvalidInputError when there are questions that no model can be asked."""
+    without = [query.id for query in queries if not query.text]
+    if without:
+        raise InvalidInputError(
+            f"{source} does not hold the texts of {len(without)} of its questions ({', '.join(without[:3])}, …), and a "
+            "model would have to read them; name the file of the questions instead"
+        )
 
 
 def allocate(
@@ -119,8 +147,13 @@ def allocate(
 
 
 def plan_queries(settings: PlanSettings) -> list[Query]:
-    """The queries of a plan: a file's, or those of a run directory."""
+    """The queries of a plan: a file's, a run directory's or a profile's (there a text may be unknown: "")."""
     path = Path(settings.questions)
+    if is_profile_file(path):
+        profile = read_parquet(path)
+        texts = profile.texts or ("",) * profile.num_queries
+        queries = [Query(query_id, text) for query_id, text in zip(profile.query_ids, texts, strict=True)]
+        return queries[: settings.limit]
     if (path / "run.json").is_file():
         return sources.run_queries(RunDirectory.open(path))[: settings.limit]
     return load_queries(settings.questions, limit=settings.limit)
@@ -136,7 +169,12 @@ def model_of(settings: PlanSettings, predictor: TrainedPredictor) -> str:
 
 def template_of(settings: PlanSettings, predictor: TrainedPredictor) -> str:
     """Which prompt template to use: the one asked for, or the one on the predictor's card."""
-    name = settings.template or predictor.card.template or settings.engine.template
+    name = settings.template or predictor.card.template
+    if name is None:
+        raise InvalidSettingsError(
+            f"the predictor {settings.run} does not say which prompt template it is for; give --template NAME "
+            f"(shipped: {', '.join(shipped_templates())}) or a .json file"
+        )
     if not settings.template and name not in shipped_templates():
         raise InvalidSettingsError(
             f"the predictor {settings.run} was made with the prompt template {name!r}, which does not come with "
@@ -148,6 +186,13 @@ def template_of(settings: PlanSettings, predictor: TrainedPredictor) -> str:
 def planned_engine(settings: PlanSettings, predictor: TrainedPredictor) -> EngineSettings:
     """The engine asked for, with the template and sampling the predictor was trained under."""
     sampling = predictor.card.sampling or settings.engine.sampling
+    if predictor.card.sampling is None:
+        logger.warning(
+            "%s does not say how its traces were drawn: thoughts are drawn at temperature %g, top-p %g",
+            settings.run,
+            sampling.temperature,
+            sampling.top_p,
+        )
     return replace(
         settings.engine,
         template=template_of(settings, predictor),

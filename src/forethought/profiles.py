@@ -108,6 +108,7 @@ def joined(profiles: Sequence[Profile]) -> Profile:
     first = profiles[0]
     for other in profiles[1:]:
         differing = [key for key in SAME if first.info.get(key) != other.info.get(key)]
+        differing += ["spend_measured"] if first.is_spend_measured != other.is_spend_measured else []
         if first.grid != other.grid or differing:
             lines = [f"{key}: {first.info.get(key)!r} and {other.info.get(key)!r}" for key in differing]
             lines += [f"grid: {first.grid} and {other.grid}"] if first.grid != other.grid else []
@@ -183,6 +184,19 @@ def _lists(values_Q_N: FloatArray | Any, kind: Any) -> Any:
     return pa.FixedSizeListArray.from_arrays(
         pa.array(np.ascontiguousarray(values_Q_N).ravel(), kind), values_Q_N.shape[1]
     )
+
+
+def is_profile_file(path: Path) -> bool:
+    """Whether `path` is a file that `write_parquet` wrote."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if path.suffix.lower() != ".parquet" or not path.is_file():
+        return False
+    try:
+        return METADATA_KEY in (pq.read_schema(path).metadata or {})
+    except (pa.ArrowException, OSError):
+        return False
 
 
 def read_parquet(path: Path) -> Profile:

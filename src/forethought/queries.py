@@ -20,7 +20,7 @@ from . import fields
 from .errors import InvalidInputError, InvalidSettingsError, UnknownNameError
 from .problems import Problems, excerpt
 from .registry import unknown_name_message
-from .rows import FORMATS, Row, Table, read_table
+from .rows import Row, Table, read_file, read_table
 from .types import Message, Query
 
 DATASETS = {"gsm8k-demo": "gsm8k-demo.jsonl"}
@@ -142,40 +142,23 @@ def _read_source(source: str | Path) -> tuple[str, str, bytes]:
         resource = importlib.resources.files(__package__) / "data" / DATASETS[name]
         return name, Path(DATASETS[name]).suffix, resource.read_bytes()
     path = Path(name)
-    suffix = path.suffix.lower()
+    if not path.suffix and os.sep not in name and not _exists(path):
+        raise UnknownNameError(f"no file of that name, and {unknown_name_message('dataset', name, DATASETS)}")
+    suffix, data = read_file(name, otherwise=", or - for standard input")
+    return name, suffix, data
+
+
+def _exists(path: Path) -> bool:
     try:
-        if not path.exists():
-            raise _no_such_source(name, path)
-        if path.is_dir():
-            raise InvalidInputError(f"{name}: is a folder; name a file in it ({_known_suffixes()})")
-        if suffix not in FORMATS:
-            ending = f"cannot read files ending in {path.suffix!r}" if suffix else "has no file ending"
-            raise InvalidInputError(f"{name}: {ending}; known: {_known_suffixes()}, or - for standard input")
-        return name, suffix, path.read_bytes()
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        if isinstance(error, InvalidInputError):
-            raise
-        raise InvalidInputError(f"{name}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
+        return path.exists()
+    except (OSError, ValueError):  # a name too long, or a NUL in it: reading it says which
+        return True
 
 
 @cache
 def _all_of(stream: IO[bytes]) -> bytes:
     """Everything on `stream`, kept: a command reads its questions once for the bill and once to ask them."""
     return stream.read()
-
-
-def _no_such_source(name: str, path: Path) -> Exception:
-    if not path.suffix and os.sep not in name:
-        return UnknownNameError(f"no file of that name, and {unknown_name_message('dataset', name, DATASETS)}")
-    if not path.parent.is_dir():
-        return InvalidInputError(f"{name}: no such file; there is no folder {str(path.parent)!r}")
-    close = difflib.get_close_matches(path.name, [entry.name for entry in path.parent.iterdir()], n=1)
-    suggestion = f" Did you mean {str(path.with_name(close[0]))!r}?" if close else ""
-    return InvalidInputError(f"{name}: no such file.{suggestion}")
-
-
-def _known_suffixes() -> str:
-    return " ".join(FORMATS)
 
 
 # --- which columns mean what -------------------------------------------------------------------------------------

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import csv
+import difflib
 import io
 import json
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from .errors import InvalidInputError
 from .problems import Problems, excerpt
 
 
@@ -26,6 +29,42 @@ class Table:
 
     columns: tuple[str, ...]
     rows: tuple[Row, ...]
+
+
+def read_file(name: str, *, otherwise: str = "") -> tuple[str, bytes]:
+    """`(format suffix, bytes)` of a file.
+
+    Args:
+        name: its path, as the user typed it.
+        otherwise: what may be named in place of a file with a known ending, for the message about an unknown one.
+
+    Raises:
+        InvalidInputError: no such file (with the nearest name), a folder, an unknown ending, or not to be read.
+    """
+    path = Path(name)
+    suffix = path.suffix.lower()
+    known = " ".join(FORMATS)
+    try:
+        if not path.exists():
+            raise _no_such_file(name, path)
+        if path.is_dir():
+            raise InvalidInputError(f"{name}: is a folder; name a file in it ({known})")
+        if suffix not in FORMATS:
+            ending = f"cannot read files ending in {path.suffix!r}" if suffix else "has no file ending"
+            raise InvalidInputError(f"{name}: {ending}; known: {known}{otherwise}")
+        return suffix, path.read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        if isinstance(error, InvalidInputError):
+            raise
+        raise InvalidInputError(f"{name}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
+
+
+def _no_such_file(name: str, path: Path) -> InvalidInputError:
+    if not path.parent.is_dir():
+        return InvalidInputError(f"{name}: no such file; there is no folder {str(path.parent)!r}")
+    close = difflib.get_close_matches(path.name, [entry.name for entry in path.parent.iterdir()], n=1)
+    suggestion = f" Did you mean {str(path.with_name(close[0]))!r}?" if close else ""
+    return InvalidInputError(f"{name}: no such file.{suggestion}")
 
 
 def read_table(data: bytes, suffix: str, wanted: Collection[str], problems: Problems) -> Table:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from .errors import InvalidGridError, InvalidSettingsError
 from .types import BudgetGrid, Cost, Sampling
@@ -133,6 +133,78 @@ def _grid_problem(window: int, maximum: int) -> str | None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ImportSettings:
+    """`forethought import`: turn outside measurements into a profile.
+
+    Attributes:
+        files: CSV, Parquet or JSONL files with the same columns.
+        out: the profile's Parquet file; "" for `runs/NAME.parquet`.
+        shape: "long" (a row a trace and budget), "wide" (a row a query), or "auto": by the columns.
+        columns: what a column means (id, budget, correct, tried, tokens, reasoning, sample, question, hidden) -> its
+            name in the files, "" for none; what is not named is found by its usual names.
+        tried: traces that each count is out of, where no column says so.
+        window: tokens between two budgets; needed where counts stand in a list without budgets.
+        max_tokens: largest budget to take over.
+        layer: which decoder layer the hidden states come from.
+        any_order: the rows of a long table need not ascend by budget.
+        name: of the profile; "" for the first file's.
+        model, template, grader: what made the measurements; "" where it is not known.
+        temperature, top_p: how the traces were drawn; None where it is not known.
+        simulated: the measurements come from a simulation.
+        dry_run: read and check, and write nothing.
+    """
+
+    files: tuple[str, ...]
+    out: str = ""
+    shape: str = "auto"
+    columns: dict[str, str] = field(default_factory=dict)
+    tried: int | None = None
+    window: int | None = None
+    max_tokens: int | None = None
+    layer: int | None = None
+    any_order: bool = False
+    name: str = ""
+    model: str = ""
+    template: str = ""
+    grader: str = ""
+    temperature: float | None = None
+    top_p: float | None = None
+    simulated: bool = False
+    dry_run: bool = False
+
+    MEANINGS: ClassVar = ("id", "budget", "correct", "tried", "tokens", "reasoning", "sample", "question", "hidden")
+
+    def __post_init__(self) -> None:
+        least = {"--tried": self.tried, "--window": self.window, "--max-tokens": self.max_tokens}
+        both = (self.temperature is None) == (self.top_p is None)
+        _check(
+            [
+                None if self.files else "name at least one file to import",
+                None if self.shape in ("auto", "long", "wide") else f"--shape: auto, long or wide, not {self.shape!r}",
+                *(
+                    f"there is no column {key!r}; known: {', '.join(self.MEANINGS)}"
+                    for key in self.columns
+                    if key not in self.MEANINGS
+                ),
+                *(_at_least(flag, value, 1) for flag, value in least.items() if value is not None),
+                None if self.layer is None else _at_least("--layer", self.layer, 0),
+                None if both else "give both --temperature and --top-p, or neither: half of a sampling is not known",
+                None if self.temperature is None else _at_least("--temperature", self.temperature, 0),
+                None
+                if self.top_p is None or 0 < self.top_p <= 1
+                else f"--top-p must lie in (0, 1], not {self.top_p:g}",
+            ]
+        )
+
+    @property
+    def sampling(self) -> Sampling | None:
+        """Temperature and nucleus, or None when they are not known."""
+        if self.temperature is None or self.top_p is None:
+            return None
+        return Sampling(temperature=self.temperature, top_p=self.top_p)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrainSettings:
     """`forethought train`: fit a predictor on a profile.
 
@@ -167,7 +239,7 @@ class PlanSettings:
 
     Attributes:
         run: what holds the predictor: run directory, predictor folder or shipped name.
-        questions: file, "-", dataset name, or a profile run whose hidden states are recorded.
+        questions: file, "-", dataset name, or a profile whose hidden states are recorded.
         mean_tokens: the total as tokens a question; exclusive with `total_tokens`.
         total_tokens: the total in tokens.
         allocator: registered name.

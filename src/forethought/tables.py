@@ -10,6 +10,7 @@ import numpy as np
 
 from . import sources
 from .errors import ForethoughtError, RunError, UnknownNameError
+from .importing import Imported
 from .pipeline import Planned
 from .predictors.trained import TrainedPredictor
 from .registry import unknown_name_message
@@ -247,6 +248,51 @@ def profile_text(result: Mapping[str, Any]) -> str:
         )
     lines.append(f"next: forethought train {result['run']}")
     return "\n".join(lines)
+
+
+def import_summary(imported: Imported, *, is_written: bool) -> dict[str, Any]:
+    """What was imported: counts, accuracy and mean tokens at every budget, what was left out and why."""
+    measured = imported.profile
+    weights = measured.num_tried_Q / measured.num_tried_Q.sum()
+    return {
+        "profile": str(imported.path),
+        "written": is_written,
+        "shape": imported.shape,
+        "columns": imported.columns,
+        "rows": imported.num_rows,
+        "queries": measured.num_queries,
+        "traces": int(measured.num_tried_Q.sum()),
+        "budgets": measured.grid.budgets_B.tolist(),
+        "accuracy": (measured.num_right_Q_B.sum(axis=0) / measured.num_tried_Q.sum()).round(4).tolist(),
+        "tokens": (weights @ measured.tokens_Q_B).round(1).tolist() if measured.is_spend_measured else None,
+        "layers": list(measured.layers),
+        "left_out": [each.to_json() for each in imported.left_out],
+        "notes": list(imported.notes),
+        "simulated": bool(measured.info.get("simulated")),
+        "info": dict(measured.info),
+    }
+
+
+def import_text(imported: Imported, *, is_written: bool) -> str:
+    """The same for a person."""
+    found = import_summary(imported, is_written=is_written)
+    simulated = ", SIMULATED" if found["simulated"] else ""
+    columns = ", ".join(f"{meaning} {name!r}" for meaning, name in found["columns"].items())
+    lines = [
+        f"{found['queries']:,} queries, {found['traces']:,} traces{simulated}, from {found['rows']:,} rows "
+        f"of a {found['shape']} table",
+        f"columns: {columns}",
+        "   cap  right  mean tokens generated",
+    ]
+    tokens = found["tokens"] or [None] * len(found["budgets"])
+    for budget, accuracy, mean in zip(found["budgets"], found["accuracy"], tokens, strict=True):
+        lines.append(f"{budget:6d}  {accuracy:5.1%}  {'not measured' if mean is None else f'{mean:8.1f}'}")
+    lines += [str(each) for each in imported.left_out] or ["nothing was left out"]
+    lines += [f"note: {note}" for note in found["notes"]]
+    if not is_written:
+        return "\n".join([*lines, f"dry run: {found['profile']} was not written"])
+    predictor = "" if found["layers"] else " --predictor mean"
+    return "\n".join([*lines, f"wrote {found['profile']}", f"next: forethought train {found['profile']}{predictor}"])
 
 
 def training_text(trained: TrainedPredictor, folder: Path) -> str:

@@ -230,7 +230,8 @@ class Profile:
         hidden_Q_L_D: hidden states of the last prompt token, float16 or float32, shape (Q, L, D), or None.
         layers: which layers L holds; layer k is the residual stream after k decoder layers.
         texts: the questions as text, length Q, or empty when unknown.
-        info: provenance: engine, model, template, sampling, seeds, hashes, and "simulated" when it is.
+        info: provenance: engine, model, template, sampling, seeds, hashes, and "simulated" when it is. "spend_measured"
+            is False for an imported profile without tokens: a cap then stands for what it costs.
     """
 
     query_ids: tuple[str, ...]
@@ -248,6 +249,11 @@ class Profile:
     def num_queries(self) -> int:
         """Q."""
         return len(self.query_ids)
+
+    @property
+    def is_spend_measured(self) -> bool:
+        """Whether `tokens_Q_B` was measured; else it holds the caps, and nothing may be said of spent tokens."""
+        return bool(self.info.get("spend_measured", True))
 
     @property
     def curves(self) -> Curves:

@@ -15,7 +15,8 @@ import click
 from ..errors import ForethoughtError
 from .config import read_config
 
-COMMANDS = ("profile", "train", "plan", "run", "evaluate", "show", "ls", "demo")
+COMMANDS = ("profile", "import", "train", "plan", "run", "evaluate", "show", "ls", "demo")
+MODULES = {"import": "importing"}  # where a verb's name cannot be a module's
 
 
 class Verbs(click.Group):
@@ -29,7 +30,7 @@ class Verbs(click.Group):
         """The verb `cmd_name`, loaded."""
         if cmd_name not in COMMANDS:
             return None
-        command = importlib.import_module(f".{cmd_name}", __package__).command
+        command = importlib.import_module(f".{MODULES.get(cmd_name, cmd_name)}", __package__).command
         assert isinstance(command, click.Command)
         return command
 

@@ -24,7 +24,7 @@ def command(as_json: bool, out: str, dry_run: bool, **values: Any) -> int:
     """Predict every question's curves and give each its budget.
 
     RUN holds the predictor: a trained run, a predictor folder, or a shipped name (qwen2.5-coder-1.5b). QUESTIONS is a
-    file, "-", a dataset name, or a profile run whose hidden states are recorded (no model is loaded then).
+    file, "-", a dataset name, or a profile whose hidden states are recorded (no model is loaded then).
     """
     from .. import pipeline
     from ..estimates import plan_estimate

@@ -27,6 +27,11 @@ def check_inputs(
             raise MismatchError(f"the {name} are on the grid {curves.grid}, the profile on {measured.grid}")
     if not measured.num_queries:
         raise InvalidInputError("the profile holds no queries; there is nothing to evaluate on")
+    if Cost.SPENT in costs and not measured.is_spend_measured:
+        raise MismatchError(
+            "the tokens of this profile were not measured, so nothing can be compared under spent cost; "
+            "compare under granted cost only, or import it with its tokens: forethought import --tokens-column NAME"
+        )
     untried = [query_id for query_id, n in zip(measured.query_ids, measured.num_tried_Q, strict=True) if n < 1]
     if untried:
         raise InvalidInputError(f"{len(untried)} queries have no trace, the first is {untried[0]!r}; leave them out")

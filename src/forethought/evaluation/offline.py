@@ -60,7 +60,7 @@ def evaluate(
             the mean train spend curve.
         mean_train: the mean curve of the train split: one row, or more whose mean is taken.
         allocator: makes forethought's plans: a registered name or an allocator.
-        costs: the costs to compare under.
+        costs: the costs to compare under; only granted where the profile's spend was not measured.
         mean_tokens: levels in mean tokens a query, for every cost. By default the grid's budgets for granted cost,
             and for spent cost what uniform spends at each of them by the mean train curve.
         num_resamples: bootstrap resamples.
@@ -71,11 +71,13 @@ def evaluate(
             split was held out, the hardware. It wins where both say something.
 
     Raises:
-        MismatchError: curves of other queries or another grid, or no spend curve to plan spent cost with.
+        MismatchError: curves of other queries or another grid, or no spend to measure or to plan spent cost with.
         InvalidInputError: a query without a trace, or numbers that are not finite.
         InvalidSettingsError: levels, resamples or a batch size that cannot be taken.
     """
     check_inputs(measured, predicted, mean_train, costs, mean_tokens, num_resamples, batch_size)
+    if not measured.is_spend_measured:  # then predicted spend has nothing to be held against
+        predicted, mean_train = replace(predicted, tokens_Q_B=None), replace(mean_train, tokens_Q_B=None)
     mean_B = mean_train.p_Q_B.mean(axis=0)
     mean_tokens_B = _mean_tokens(mean_train, costs)
     policies = Policies(
@@ -87,7 +89,12 @@ def evaluate(
         batch_size=batch_size,
     )
     levels = {cost: _levels(cost, policies, mean_tokens) for cost in costs}
-    comparisons = [_Comparison.make(policies, cost, levels[cost], num_resamples, seed) for cost in levels]
+    comparisons = [
+        _Comparison.make(
+            policies, cost, levels[cost], num_resamples, seed, is_spend_measured=measured.is_spend_measured
+        )
+        for cost in levels
+    ]
     notes = _notes(measured, predicted, costs, batch_size) + policies.notes
     return Evaluation(
         num_queries=measured.num_queries,
@@ -137,10 +144,18 @@ class _Comparison:
     blind_R_P: FloatArray
     uniform: Frontier
     blind: Frontier
+    is_spend_measured: bool
 
     @classmethod
     def make(
-        cls, policies: Policies, cost: Cost, levels: Sequence[float], num_resamples: int, seed: int
+        cls,
+        policies: Policies,
+        cost: Cost,
+        levels: Sequence[float],
+        num_resamples: int,
+        seed: int,
+        *,
+        is_spend_measured: bool,
     ) -> _Comparison:
         """Plays the policies and resamples everything they came to in one go."""
         outcomes = tuple(outcome for level in levels for outcome in policies.play(cost, level))
@@ -160,7 +175,8 @@ class _Comparison:
         blind = Frontier.through(caps_tokens_R_B[:, columns], caps_accuracy_R_B[:, columns])
         uniform_R_P = np.stack([uniform.accuracy_at(tokens_R) for tokens_R in tokens_R_P.T], axis=1)
         blind_R_P = np.stack([blind.accuracy_at(tokens_R) for tokens_R in tokens_R_P.T], axis=1)
-        return cls(cost, outcomes, accuracy_R_P, tokens_R_P, uniform_R_P, blind_R_P, uniform, blind)
+        sides = (uniform_R_P, blind_R_P, uniform, blind)
+        return cls(cost, outcomes, accuracy_R_P, tokens_R_P, *sides, is_spend_measured=is_spend_measured)
 
     def rows(self) -> list[Row]:
         """One row for each outcome."""
@@ -177,7 +193,7 @@ class _Comparison:
             policy=outcome.policy,
             budget=outcome.level,
             granted=float(outcome.granted_Q.mean()),
-            spent=float(outcome.spent_Q.mean()),
+            spent=float(outcome.spent_Q.mean()) if self.is_spend_measured else None,
             accuracy=estimate(self.accuracy_R_P[:, column]),
             gain=estimate(gain_R_P[:, column]) if has_gain else None,
             gain_over_blind=estimate(blind_gain_R_P[:, column]) if has_blind_gain else None,
@@ -304,10 +320,17 @@ def _notes(measured: Profile, predicted: Curves, costs: Sequence[Cost], batch_si
         "the gap closed is therefore too low rather than too high. greedy-oracle is affected in the same way. Counts "
         "do not say which trace was right at which cap, so the oracle cannot be tried out on traces it has not seen.",
     ]
+    if not measured.is_spend_measured:
+        notes.append(
+            "The tokens of these measurements were not recorded. Nothing is said under spent cost: a thought that ends "
+            "by itself costs less than its cap, and a gain under granted cost need not hold there."
+        )
     if predicted.tokens_Q_B is None and Cost.SPENT in costs:
         notes.append(
             "The predictor has no spend curve: under spent cost its plans use the mean train spend curve for all."
         )
+    if predicted.tokens_Q_B is None and measured.is_spend_measured and Cost.SPENT not in costs:
+        notes.append("The predictor has no spend curve, so nothing is planned and compared under spent cost.")
     if batch_size is not None:
         notes.append(f"Plans were made for {batch_size} queries at a time, in the given order.")
     if fewest == 1:

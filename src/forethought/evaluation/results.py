@@ -42,7 +42,7 @@ class Row:
         policy: uniform, blind, forethought, greedy, greedy-oracle or oracle.
         budget: the level: mean tokens a query that were to be divided.
         granted: mean cap really given.
-        spent: mean tokens really generated, by the measured spend curves.
+        spent: mean tokens really generated, by the measured spend curves; None where they were not measured.
         accuracy: mean measured success at the budgets given.
         gain: accuracy above uniform's at this row's own realised tokens; None for uniform.
         gain_over_blind: the same above blind's; None for blind.
@@ -58,7 +58,7 @@ class Row:
     policy: str
     budget: float
     granted: float
-    spent: float
+    spent: float | None
     accuracy: Estimate
     gain: Estimate | None
     gain_over_blind: Estimate | None
@@ -71,7 +71,10 @@ class Row:
     @property
     def realised(self) -> float:
         """Mean tokens really used, counted by this row's cost."""
-        return self.granted if self.cost is Cost.GRANTED else self.spent
+        if self.cost is Cost.GRANTED:
+            return self.granted
+        assert self.spent is not None  # nothing is compared under spent cost where it was not measured
+        return self.spent
 
     def to_json(self) -> dict[str, Any]:
         """One flat object."""

@@ -105,12 +105,14 @@ def cross_fit(
     is_usable_Q[usable_rows] = True
     fold_Q = assign_folds(profile.query_ids, num_folds=num_folds, seed=seed)
     shape = (profile.num_queries, profile.grid.num_budgets)
-    p_Q_B, tokens_Q_B, mean_p_Q_B, mean_tokens_Q_B = (np.empty(shape) for _ in range(4))
+    p_Q_B, tokens_Q_B, mean_p_Q_B, mean_tokens_Q_B = (np.full(shape, np.nan) for _ in range(4))
     for fold in range(num_folds):
         progress("fold", fold, num_folds)
         training = profile.select(usable_rows[fold_Q[usable_rows] != fold])
         held = np.flatnonzero(fold_Q == fold)
-        mean_p_Q_B[held], mean_tokens_Q_B[held] = _mean_curve(training)
+        mean_p_Q_B[held], mean_tokens_1_B = _mean_curve(training)
+        if mean_tokens_1_B is not None:
+            mean_tokens_Q_B[held] = mean_tokens_1_B
         p_Q_B[held], tokens_Q_B[held] = mean_p_Q_B[held], mean_tokens_Q_B[held]
         layer, _ = _choose(training, build, layers, silent)
         fitted = _fit(training, build, layer)
@@ -121,9 +123,10 @@ def cross_fit(
             if predicted_tokens_H_B is not None:
                 tokens_Q_B[held] = predicted_tokens_H_B
     progress("fold", num_folds, num_folds)
+    has_spend = profile.is_spend_measured
     return (
-        Curves(query_ids=profile.query_ids, grid=profile.grid, p_Q_B=p_Q_B, tokens_Q_B=tokens_Q_B),
-        Curves(query_ids=profile.query_ids, grid=profile.grid, p_Q_B=mean_p_Q_B, tokens_Q_B=mean_tokens_Q_B),
+        Curves(profile.query_ids, profile.grid, p_Q_B, tokens_Q_B if has_spend else None),
+        Curves(profile.query_ids, profile.grid, mean_p_Q_B, mean_tokens_Q_B if has_spend else None),
     )
 
 
@@ -182,17 +185,19 @@ def _choose(
 
 
 def _fit(profile: Profile, build: Builder, layer: int | None) -> Predictor:
-    return build().fit(features_of(profile, layer), profile.num_right_Q_B, profile.num_tried_Q, profile.tokens_Q_B)
+    counts = (profile.num_right_Q_B, profile.num_tried_Q)
+    return build().fit(features_of(profile, layer), *counts, _spend(profile))
 
 
-def _mean_curve(profile: Profile) -> tuple[FloatArray, FloatArray]:
-    """Success and tokens of the mean curve, shape (1, B) each."""
-    mean = MeanPredictor().fit(
-        features_of(profile, None), profile.num_right_Q_B, profile.num_tried_Q, profile.tokens_Q_B
-    )
-    p_1_B, tokens_1_B = mean.predict(np.empty((1, 0)))
-    assert tokens_1_B is not None  # it was fitted with tokens
-    return p_1_B, tokens_1_B
+def _spend(profile: Profile) -> FloatArray | None:
+    """Tokens to learn from; None where they were not measured: there is no spend curve to learn then."""
+    return profile.tokens_Q_B if profile.is_spend_measured else None
+
+
+def _mean_curve(profile: Profile) -> tuple[FloatArray, FloatArray | None]:
+    """Success and tokens of the mean curve, shape (1, B) each; no tokens where they were not measured."""
+    counts = (profile.num_right_Q_B, profile.num_tried_Q)
+    return MeanPredictor().fit(features_of(profile, None), *counts, _spend(profile)).predict(np.empty((1, 0)))
 
 
 def _calibrate(
@@ -261,7 +266,7 @@ def _card(
         cross_validation=choice,
         calibration=calibration,
         mean_p_B=tuple(mean_p_1_B[0].tolist()),
-        mean_tokens_B=tuple(mean_tokens_1_B[0].tolist()),
+        mean_tokens_B=None if mean_tokens_1_B is None else tuple(mean_tokens_1_B[0].tolist()),
         versions=_versions(),
         created=datetime.datetime.now(datetime.UTC).date().isoformat(),
     )

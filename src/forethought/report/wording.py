@@ -34,7 +34,8 @@ def levels_near(result: Evaluation, mean_tokens: float) -> dict[Cost, float]:
     for cost, levels in result.levels.items():
         wanted = mean_tokens
         if cost is Cost.SPENT and Cost.GRANTED in found:
-            wanted = rows_at(result, Cost.GRANTED, found[Cost.GRANTED])[UNIFORM].spent
+            spent = rows_at(result, Cost.GRANTED, found[Cost.GRANTED])[UNIFORM].spent
+            wanted = mean_tokens if spent is None else spent
         found[cost] = min(levels, key=lambda level: abs(level - wanted))
     return found
 
@@ -166,7 +167,8 @@ def calibration_line(result: Evaluation) -> str:
 
 def row_numbers(row: Row) -> list[str]:
     """Cells of what a policy reached and used."""
-    return [share_right(row.accuracy), f"{row.granted:.1f}", f"{row.spent:.1f}"]
+    spent = "not measured" if row.spent is None else f"{row.spent:.1f}"
+    return [share_right(row.accuracy), f"{row.granted:.1f}", spent]
 
 
 def live_rows(result: LiveComparison) -> list[list[str]]:
