@@ -15,7 +15,7 @@ import click
 from ..errors import ForethoughtError
 from .config import read_config
 
-COMMANDS = ("profile", "train", "plan", "run", "evaluate", "show", "ls", "demo")
+COMMANDS = ("profile", "train", "plan", "run", "evaluate", "show", "ls", "demo", "bench")
 
 
 class Verbs(click.Group):
