@@ -37,9 +37,9 @@ NOTES = (
     "plans are held fixed.",
     "The oracles choose and are judged on the same counts: part of what they reach is luck. The LoRA labels are "
     "in-sample on train, and the epoch of that classifier was picked by its authors on the whole test split.",
-    "A stream plans query by query under one price of a token, fixed beforehand on out-of-fold predictions for the train "
-    "queries. At equal tokens it makes the plan that planning everything together makes; what it loses at a level, it "
-    "loses by coming to other tokens.",
+    "A stream plans query by query under one price of a token, fixed beforehand on out-of-fold predictions for the "
+    "train queries. At equal tokens it makes the plan that planning everything together makes; what it loses at a "
+    "level, it loses by coming to other tokens.",
     f"Policies of the paper's greedy plan in batches of {PAPER_BATCH}, as its evaluation does; all others plan the "
     "whole split together.",
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ..errors import InvalidInputError
@@ -129,7 +131,7 @@ def _matrix(table: pa.Table, name: str, width: int | None, problems: Problems) -
     if not pa.types.is_fixed_size_list(column.type) and not pa.types.is_list(column.type):
         problems.add(place, f"must hold {expected}, not {column.type}")
         return np.empty((table.num_rows, 0))
-    lengths = {len(row) for row in column}
+    lengths = set(pc.list_value_length(column).unique().to_pylist())
     values = column.flatten()
     if len(lengths) != 1 or 0 in lengths or (width is not None and lengths != {width}):
         problems.add(place, f"must hold {expected}; its lists have lengths from {min(lengths)} to {max(lengths)}")
@@ -171,8 +173,8 @@ def _check(
 ) -> None:
     """What the numbers must be, once they have the right shapes; each problem names the first row."""
     if len(set(ids)) != len(ids):
-        twice = next(each for row, each in enumerate(ids) if each in ids[:row])
-        problems.add("column question_id", f"{len(ids) - len(set(ids))} ids are used twice, such as {twice!r}")
+        twice = Counter(ids).most_common(1)[0][0]
+        problems.add("column question_id", f"{len(ids) - len(set(ids))} ids are used again, such as {twice!r}")
     wrong = {
         "num_trials": (tried_Q < 1, "must be at least 1"),
         "num_correct": (

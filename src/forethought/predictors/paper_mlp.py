@@ -17,6 +17,7 @@ EPOCHS = 25
 BATCH_SIZE = 32
 LEARNING_RATE = 1e-3
 MOMENTUM, SQUARES, TINY = 0.9, 0.999, 1e-8  # Adam's usual (Kingma and Ba, 2015)
+FLUSH_EVERY, FLUSH_BELOW = 100, 1e-25  # steps; what a silent unit leaves decays to numbers that processors are slow at
 NAMES = ("hidden_weights", "hidden_bias", "output_weights", "output_bias")
 
 Weights = dict[str, FloatArray]
@@ -168,3 +169,6 @@ class _Adam:
             np.divide(mean, scale, out=scale)
             scale *= rate
             weights[name] -= scale
+            if self._num_steps % FLUSH_EVERY == 0:
+                mean[np.abs(mean) < FLUSH_BELOW] = 0.0
+                square[square < FLUSH_BELOW] = 0.0
