@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,13 @@ from .results import SOURCE, PaperBench, PolicyRow
 AXIS = "mean tokens granted a question"
 SYSTEMS = (UNIFORM, BLIND, "zeroshot-difficulty", "lora-difficulty", "paper-mlp+paper-greedy", FORETHOUGHT, ORACLE)
 ORACLES = (UNIFORM, BLIND, FORETHOUGHT, "difficulty-oracle", GREEDY_ORACLE, ORACLE)
-CYCLE = ("#c06a9d", "#56a0d3", "#8c564b", "#6a51a3", "#b0a000", "#d6604d", "#3f7f5f", "#a0a0a0", "#004d80")
+POLICY_COLOURS = COLOURS | {
+    "lora-difficulty": "#8c564b",
+    "zeroshot-difficulty": "#a89a00",
+    "difficulty-oracle": "#6a51a3",
+    GREEDY_ORACLE: "#d6604d",
+}
+CYCLE = ("#c06a9d", "#56a0d3", "#2f6f4f", "#b35900", "#8080c0", "#999999")  # predictors, and ways of planning
 STYLES = {"envelope": "-", "greedy": (0, (1, 1.2)), "paper-greedy": (0, (5, 2))}
 
 
@@ -48,7 +55,7 @@ def draw(result: PaperBench, folder: Path) -> dict[str, Path]:
 
 
 def _figure(result: PaperBench, num_panels: int, *, height: float = 5.2) -> tuple[Figure, list[Any]]:
-    figure = Figure(figsize=(6.0 * num_panels, height), layout="constrained")
+    figure = Figure(figsize=(7.0 * num_panels, height), layout="constrained")
     caption = f"{SOURCE} · {result.split}: {result.num_queries:,} questions · 95% bootstrap intervals"
     figure.supxlabel(caption, x=0.995, ha="right", fontsize=8.5, color="#555555")
     panels = figure.subplots(1, num_panels, squeeze=False)[0]
@@ -76,7 +83,7 @@ def _gains(result: PaperBench) -> Figure:
     for panel, baseline in zip(panels, (UNIFORM, BLIND), strict=True):
         panel.axhline(0.0, color="#333333", linewidth=0.9)
         panel.set(title=f"gain over {baseline} at equal tokens", xlabel=AXIS, ylabel="accuracy gained (points)")
-        panel.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=""))
+        _in_points(panel)
     return figure
 
 
@@ -132,7 +139,7 @@ def _batches(result: PaperBench) -> Figure:
         _line(panels[0], x, found, colour=colour, label=planned)
     panels[0].axhline(0.0, color="#333333", linewidth=0.9)
     panels[0].set(title="lost against planning everything together", xlabel=AXIS, ylabel="accuracy lost (points)")
-    panels[0].yaxis.set_major_formatter(PercentFormatter(1.0, decimals=1, symbol=""))
+    _in_points(panels[0])
     panels[0].legend(loc="best", **LEGEND)
     return figure
 
@@ -142,22 +149,27 @@ def _lines(
 ) -> None:
     """One line a policy with its band, named in order of height."""
     heights = {}
-    predictors = [each.predictor for each in result.predictors]
-    for number, policy in enumerate(policy for policy in policies if policy in result.policies):
+    of_predictor = dict(zip([each.predictor for each in result.predictors], itertools.cycle(CYCLE), strict=False))
+    for policy in (policy for policy in policies if policy in result.policies):
         rows = [(each.row.granted, value_of(each)) for each in result.select(policy)]
         known = [(x, value) for x, value in rows if value is not None]
         if not known:
             continue
         predictor, _, allocator = policy.partition("+")
-        colour = CYCLE[predictors.index(predictor)] if allocator else CYCLE[number % len(CYCLE)]
+        colour = of_predictor[predictor] if allocator else POLICY_COLOURS[policy]
         found = [value for _, value in known]
-        style = STYLES.get(allocator, "-")
-        _line(panel, [x for x, _ in known], found, colour=COLOURS.get(policy, colour), label=policy, style=style)
+        _line(panel, [x for x, _ in known], found, colour=colour, label=policy, style=STYLES.get(allocator, "-"))
         heights[policy] = sum(value.value for value in found) / len(found)
     panel.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     handles = dict(zip(*reversed(panel.get_legend_handles_labels()), strict=True))
     order = sorted(heights, key=lambda policy: -heights[policy])
-    panel.legend([handles[policy] for policy in order], [policy_name(policy) for policy in order], fontsize=8, **LEGEND)
+    place = {**LEGEND, "loc": "center left", "bbox_to_anchor": (1.01, 0.5), "fontsize": 9}
+    panel.legend([handles[policy] for policy in order], [policy_name(policy) for policy in order], **place)
+
+
+def _in_points(panel: Any) -> None:
+    panel.yaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 5, 10]))
+    panel.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=""))
 
 
 def _line(

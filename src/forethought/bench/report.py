@@ -16,7 +16,6 @@ from ..store import write_atomically
 from .results import BatchRow, PaperBench, PolicyRow
 
 SHOWN = (48.0, 128.0)  # the budgets shown in full on the terminal: those of the paper's own table
-MOST_COLUMNS = 8
 
 Table = tuple[str, list[str], list[list[str]]]  # title, head, rows
 
@@ -74,7 +73,7 @@ def _sample(result: PaperBench) -> str:
 def _markdown(result: PaperBench) -> list[str]:
     versions = ", ".join(f"{name} {version}" for name, version in result.versions.items())
     hashes = ", ".join(f"{name} `{value}`" for name, value in result.data_hashes.items())
-    tables: list[Table] = [_accuracy(result, most=len(result.levels)), *_means(result)]
+    tables: list[Table] = [_accuracy(result), *_means(result)]
     tables += [_level(result, level) for level in result.levels]
     tables += [_predictors(result), _by_budget(result, "mean squared error"), _by_budget(result, "correlation")]
     tables += [_calibration(result), _batches(result, result.levels), _classes(result)]
@@ -85,14 +84,12 @@ def _markdown(result: PaperBench) -> list[str]:
     return [*lines, f"Data: arXiv 2602.01237; hashes: {hashes}. Seed {result.seed}; {versions}.", ""]
 
 
-def _accuracy(result: PaperBench, *, most: int = MOST_COLUMNS) -> Table:
-    every = -(-len(result.levels) // most)
-    levels = result.levels[every - 1 :: every]
-    rows = []
-    for policy in result.policies:
-        at = {each.row.budget: each.row for each in result.select(policy)}
-        rows.append([policy_name(policy), *(f"{100 * at[level].accuracy.value:.1f}" for level in levels)])
-    return "accuracy in percent by mean tokens granted", ["", *(f"{level:g}" for level in levels)], rows
+def _accuracy(result: PaperBench) -> Table:
+    rows = [
+        [policy_name(policy), *(f"{100 * each.row.accuracy.value:.1f}" for each in result.select(policy))]
+        for policy in result.policies
+    ]
+    return "accuracy in percent by mean tokens granted", ["", *(f"{level:g}" for level in result.levels)], rows
 
 
 def _level(result: PaperBench, level: float) -> Table:
