@@ -18,9 +18,11 @@ class PaperGreedyAllocator:
 
     After Brown, Muppidi and Shahout (arXiv 2602.01237). Every query starts at one window. A query claims what its next
     window gains; where that gains nothing, what the first longer budget that does gain would give. The largest claim
-    gets one window. When nobody claims anything, what is left goes round, one window each. How far a claim looks is our
-    reading: it agrees with the paper's greedy oracle at 48 tokens (20.9% there, on the whole test split), where looking
-    ahead only once no query of the batch gains reaches several points more.
+    gets one window. When nobody claims anything, what is left goes round, one window each.
+
+    How far a claim looks is our reading. On measured curves at 48 tokens it reaches 21.4% on the dev half, where the
+    paper's greedy oracle is known to reach 20.9% on the whole test split; looking ahead only once no query of the batch
+    gains reaches 24.7% there, and never looking ahead 12.3%.
 
     The registered `greedy` differs on purpose. It never looks past the next window, gives the window that falls least
     when none gains, and keeps the beginning of its order that expects most, so that a larger total never expects less.
