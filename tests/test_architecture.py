@@ -25,7 +25,7 @@ ORDER = [
     ["evaluation", "importing"],
     ["sources", "plots"],
     ["planning", "report"],
-    ["running", "estimates"],
+    ["running", "estimates", "bench"],
     ["pipeline"],
     ["tables", "demo"],
     ["cli"],
@@ -45,7 +45,7 @@ HEAVY = {
     },
     "transformers": {"engines/transformers.py", "engines/decoding.py", "engines/attention.py", "models/gguf.py"},
     "vllm": {"engines/vllm.py"},
-    "matplotlib": {"plots.py"},
+    "matplotlib": {"plots.py", "bench/plots.py"},
     "math_verify": {"math_worker.py"},
     "huggingface_hub": {"models/locating.py", "models/parts.py"},
 }
@@ -115,6 +115,7 @@ LIGHT_START = {
     "forethought --help": "import forethought.cli as cli; cli._exit_code(['--help'])",
     "forethought import --help": "import forethought.cli as cli; cli._exit_code(['import', '--help'])",
     "forethought profile --help": "import forethought.cli as cli; cli._exit_code(['profile', '--help'])",
+    "forethought bench paper --help": "import forethought.cli as cli; cli._exit_code(['bench', 'paper', '--help'])",
 }
 
 

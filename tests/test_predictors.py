@@ -14,6 +14,7 @@ from scipy.optimize import isotonic_regression
 
 from forethought import registry
 from forethought.errors import InvalidFeaturesError, InvalidInputError, InvalidSettingsError
+from forethought.predictors import paper_mlp
 from forethought.predictors.linear import LinearMap, RidgeProblem, Standardizer
 from forethought.predictors.mean import MeanPredictor
 from forethought.predictors.metrics import (
@@ -177,6 +178,36 @@ class TestFeatures:
         p_Q_B, tokens_Q_B = fitted(name, data).predict(fresh["features"])
         assert ((p_Q_B - fresh["true"]) ** 2).mean() < 0.35 * ((mean_p_B - fresh["true"]) ** 2).mean()
         assert np.corrcoef(tokens_Q_B[:, 3], fresh["tokens"][:, 3])[0, 1] > 0.8
+
+
+class TestPaperMlp:
+    def test_gradients_are_those_of_the_mean_squared_error(self) -> None:
+        random = np.random.default_rng(0)
+        weights = {name: array.astype(np.float64) for name, array in paper_mlp._start(5, 3, random).items()}
+        x_Q_D, rate_Q_B = random.standard_normal((7, 5)), random.uniform(size=(7, 3))
+        gradients = paper_mlp._gradients(weights, x_Q_D, rate_Q_B)
+        for name, at in (("hidden_weights", (2, 30)), ("hidden_bias", (3,)), ("output_weights", (9, 1))):
+            losses = []
+            for step in (1e-5, -1e-5):
+                moved = {**weights, name: weights[name].copy()}
+                moved[name][at] += step
+                losses.append(((paper_mlp._forward(moved, x_Q_D)[1] - rate_Q_B) ** 2).mean())
+            assert gradients[name][at] == pytest.approx((losses[0] - losses[1]) / 2e-5, rel=1e-4, abs=1e-9)
+
+    def test_has_the_papers_shape_and_learns_more_than_the_mean_curve(self) -> None:
+        data, fresh = task(num_queries=600), task(seed=1)
+        predictor = fitted("paper-mlp", data)
+        assert predictor.state()[1]["hidden_weights"].shape == (24, 256)
+        errors = [
+            ((each.predict(fresh["features"])[0] - fresh["true"]) ** 2).mean()
+            for each in (predictor, fitted("mean", data))
+        ]
+        assert errors[0] < 0.35 * errors[1]
+
+    def test_another_seed_is_another_network(self) -> None:
+        data = task()
+        first, second = (fitted("paper-mlp", data, seed=seed).predict(data["features"])[0] for seed in (0, 1))
+        assert (first != second).any()
 
 
 class TestRidge:

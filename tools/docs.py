@@ -42,9 +42,17 @@ def reference() -> str:
     for name in COMMANDS:
         command = verbs.get_command(root, name)
         assert command is not None
-        context = click.Context(command, info_name=name, parent=root, max_content_width=100, terminal_width=100)
-        parts += [f"## forethought {name}", "", "```", command.get_help(context), "```", ""]
+        parts += _help(command, name, root)
     return "\n".join(parts)
+
+
+def _help(command: click.Command, name: str, parent: click.Context) -> Iterator[str]:
+    """The section on a command, and on each command of a group."""
+    context = click.Context(command, info_name=name, parent=parent, max_content_width=100, terminal_width=100)
+    yield from (f"## {context.command_path}", "", "```", command.get_help(context), "```", "")
+    if isinstance(command, click.Group):
+        for own, each in command.commands.items():
+            yield from _help(each, own, context)
 
 
 @functools.cache

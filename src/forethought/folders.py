@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .settings import EvaluateSettings, ImportSettings, ProfileSettings, RunSettings
+from .errors import InvalidSettingsError
+from .settings import EvaluateSettings, ImportSettings, PaperSettings, ProfileSettings, RunSettings
 
 
 def profile_folder(settings: ProfileSettings) -> Path:
@@ -33,6 +34,14 @@ def report_folder(settings: EvaluateSettings) -> Path:
         return Path(settings.out)
     source = Path(settings.run)
     return source / "evaluation" if source.is_dir() else Path("runs") / f"evaluation-{_stem(settings.run)}"
+
+
+def bench_folder(settings: PaperSettings) -> Path:
+    """The folder asked for, or runs/bench-paper-SPLIT; raises InvalidSettingsError where a file has that name."""
+    folder = Path(settings.out) if settings.out else Path("runs") / f"bench-paper-{settings.split}"
+    if folder.exists() and not folder.is_dir():
+        raise InvalidSettingsError(f"{folder} is a file; give --out a folder")
+    return folder
 
 
 def _stem(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Pictures of an evaluation. The only file that needs matplotlib; it draws without a screen."""
+"""Pictures of an evaluation, drawn without a screen. Only this file and `bench/plots.py` need matplotlib."""
 
 from __future__ import annotations
 

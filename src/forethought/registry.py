@@ -20,6 +20,7 @@ BUILTIN: dict[str, dict[str, str]] = {
     "predictors": {
         "mean": "forethought.predictors.mean:MeanPredictor",
         "mlp": "forethought.predictors.mlp:MlpPredictor",
+        "paper-mlp": "forethought.predictors.paper_mlp:PaperMlpPredictor",
         "ridge": "forethought.predictors.ridge:RidgePredictor",
     },
     "allocators": {

@@ -334,6 +334,48 @@ class EvaluateSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PaperSettings:
+    """`forethought bench paper`: the published measurements of arXiv 2602.01237.
+
+    Attributes:
+        folder: holds train.parquet and the split judged on.
+        split: which one, by the name of its file.
+        out: folder for the report; "" for `runs/bench-paper-SPLIT`.
+        mean_tokens: mean tokens a question to compare at; () for every budget of the grid.
+        predictor: forethought's, by registered name; "" for the default of `train`.
+        allocator: forethought's, by registered name.
+        compare: predictors beside it, each with the envelope, greedy and the paper's greedy.
+        num_resamples: bootstrap resamples.
+        seed: seed of bootstrap, folds and training.
+        plots: draw pictures (needs matplotlib).
+    """
+
+    folder: str
+    split: str = "dev"
+    out: str = ""
+    mean_tokens: tuple[float, ...] = ()
+    predictor: str = ""
+    allocator: str = "envelope"
+    compare: tuple[str, ...] = ("ridge", "mlp", "paper-mlp")
+    num_resamples: int = 2000
+    seed: int = 0
+    plots: bool = True
+
+    def __post_init__(self) -> None:
+        wrong = not self.split or any(part in self.split for part in ("/", "\\", ".."))
+        _check(
+            [
+                f"--split takes the name of a file in DIR, without .parquet, not {self.split!r}" if wrong else None,
+                *(
+                    None if 0 < each < float("inf") else f"--mean-tokens must be positive, not {each:g}"
+                    for each in self.mean_tokens
+                ),
+                _at_least("--resamples", self.num_resamples, 100),
+            ]
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DemoSettings:
     """`forethought demo`: the main job on what comes with the package.
 

@@ -1,4 +1,4 @@
-"""The settings file: one TOML table a command, keys named like the flags."""
+"""The settings file: one TOML table a command ([bench.paper] for a command of a group), keys named like the flags."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import click
 from ..errors import InvalidSettingsError
 
 
-def read_config(path: str, commands: Mapping[str, click.Command | None]) -> dict[str, dict[str, Any]]:
+def read_config(path: str, commands: Mapping[str, click.Command | None]) -> dict[str, Any]:
     """Reads the file into click's default map; every unknown table and key is reported at once."""
     try:
         content = tomllib.loads(Path(path).read_text("utf-8"))
@@ -22,21 +22,32 @@ def read_config(path: str, commands: Mapping[str, click.Command | None]) -> dict
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise InvalidSettingsError(f"--config {path} is not TOML: {error}") from error
     problems: list[str] = []
-    defaults: dict[str, dict[str, Any]] = {}
+    defaults = _tables(content, commands, problems, "")
+    if problems:
+        raise InvalidSettingsError(f"--config {path}: {'; '.join(problems)}")
+    return defaults
+
+
+def _tables(
+    content: Mapping[str, Any], commands: Mapping[str, click.Command | None], problems: list[str], place: str
+) -> dict[str, Any]:
+    """The tables of some commands as their default map; a group's table holds its commands' tables."""
+    defaults: dict[str, Any] = {}
     for table, values in content.items():
         command = commands.get(table)
         if command is None or not isinstance(values, dict):
-            problems.append(f"unknown table [{table}]{_hint(table, list(commands))}")
+            problems.append(f"unknown table [{place}{table}]{_hint(table, list(commands))}")
+            continue
+        if isinstance(command, click.Group):
+            defaults[table] = _tables(values, command.commands, problems, f"{table}.")
             continue
         names = {_key(parameter): parameter.name for parameter in command.params if parameter.name}
         for key, value in values.items():
             name = names.get(key.replace("_", "-"))
             if name is None:
-                problems.append(f"unknown key {key!r} in [{table}]{_hint(key, list(names))}")
+                problems.append(f"unknown key {key!r} in [{place}{table}]{_hint(key, list(names))}")
             else:
                 defaults.setdefault(table, {})[name] = value
-    if problems:
-        raise InvalidSettingsError(f"--config {path}: {'; '.join(problems)}")
     return defaults
 
 

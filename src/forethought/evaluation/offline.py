@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,16 +12,11 @@ import numpy as np
 from ..errors import MismatchError
 from ..protocols import Allocator
 from ..types import Cost, Curves, FloatArray, Profile
-from .bootstrap import estimate, ratio, resampled_means
 from .calibration import calibrate
 from .checks import check_inputs
-from .frontier import Frontier
-from .policies import BLIND, FORETHOUGHT, ORACLE, POLICIES, UNIFORM, Outcome, Policies
-from .results import CostSummary, Estimate, Evaluation, Loss, Row, Saving
-
-SMALLEST_GAP = 0.005  # half a percentage point: below it "share of the gap closed" says nothing
-SAME = 1e-9  # accuracies this near differ by rounding alone
-VERDICTS = ("worse", "behind", "not proven", "equal")
+from .comparison import Comparison
+from .policies import Policies
+from .results import Evaluation
 
 
 def evaluate(
@@ -89,12 +84,11 @@ def evaluate(
         batch_size=batch_size,
     )
     levels = {cost: _levels(cost, policies, mean_tokens) for cost in costs}
-    comparisons = [
-        _Comparison.make(
-            policies, cost, levels[cost], num_resamples, seed, is_spend_measured=measured.is_spend_measured
-        )
-        for cost in levels
-    ]
+    comparisons = []
+    for cost in levels:
+        outcomes = [outcome for level in levels[cost] for outcome in policies.play(cost, level)]
+        comparison = Comparison.make(policies, outcomes, cost, num_resamples=num_resamples, seed=seed)
+        comparisons.append(replace(comparison, is_spend_measured=measured.is_spend_measured))
     notes = _notes(measured, predicted, costs, batch_size) + policies.notes
     return Evaluation(
         num_queries=measured.num_queries,
@@ -130,143 +124,6 @@ def evaluate(
             if outcome.plans
         },
     )
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Comparison:
-    """Every policy at every level of one cost, on the sample (row 0) and on each resample: R + 1 rows, P outcomes."""
-
-    cost: Cost
-    outcomes: tuple[Outcome, ...]
-    accuracy_R_P: FloatArray
-    tokens_R_P: FloatArray  # realised, counted by `cost`
-    uniform_R_P: FloatArray  # uniform's accuracy at those tokens
-    blind_R_P: FloatArray
-    uniform: Frontier
-    blind: Frontier
-    is_spend_measured: bool
-
-    @classmethod
-    def make(
-        cls,
-        policies: Policies,
-        cost: Cost,
-        levels: Sequence[float],
-        num_resamples: int,
-        seed: int,
-        *,
-        is_spend_measured: bool,
-    ) -> _Comparison:
-        """Plays the policies and resamples everything they came to in one go."""
-        outcomes = tuple(outcome for level in levels for outcome in policies.play(cost, level))
-        is_granted = cost is Cost.GRANTED
-        caps_Q_B = np.broadcast_to(policies.cap_costs(cost), policies.measured.p_Q_B.shape)
-        blocks = (
-            policies.measured.p_Q_B,
-            caps_Q_B if is_granted else policies.measured_tokens_Q_B,
-            np.stack([outcome.accuracy_Q for outcome in outcomes], axis=1),
-            np.stack([outcome.granted_Q if is_granted else outcome.spent_Q for outcome in outcomes], axis=1),
-        )
-        means_R_N = resampled_means(np.concatenate(blocks, axis=1), num_resamples=num_resamples, seed=seed)
-        ends = np.cumsum([block.shape[1] for block in blocks])
-        caps_accuracy_R_B, caps_tokens_R_B, accuracy_R_P, tokens_R_P = np.split(means_R_N, ends[:-1], axis=1)
-        columns = policies.blind_columns(cost)
-        uniform = Frontier.through(caps_tokens_R_B, caps_accuracy_R_B)
-        blind = Frontier.through(caps_tokens_R_B[:, columns], caps_accuracy_R_B[:, columns])
-        uniform_R_P = np.stack([uniform.accuracy_at(tokens_R) for tokens_R in tokens_R_P.T], axis=1)
-        blind_R_P = np.stack([blind.accuracy_at(tokens_R) for tokens_R in tokens_R_P.T], axis=1)
-        sides = (uniform_R_P, blind_R_P, uniform, blind)
-        return cls(cost, outcomes, accuracy_R_P, tokens_R_P, *sides, is_spend_measured=is_spend_measured)
-
-    def rows(self) -> list[Row]:
-        """One row for each outcome."""
-        oracle_column = {o.level: column for column, o in enumerate(self.outcomes) if o.policy == ORACLE}
-        return [self._row(column, oracle_column[outcome.level]) for column, outcome in enumerate(self.outcomes)]
-
-    def _row(self, column: int, oracle: int) -> Row:
-        outcome = self.outcomes[column]
-        gain_R_P, blind_gain_R_P = self.accuracy_R_P - self.uniform_R_P, self.accuracy_R_P - self.blind_R_P
-        has_gain, has_blind_gain = outcome.policy != UNIFORM, outcome.policy != BLIND
-        can_close = outcome.policy != ORACLE
-        return Row(
-            cost=self.cost,
-            policy=outcome.policy,
-            budget=outcome.level,
-            granted=float(outcome.granted_Q.mean()),
-            spent=float(outcome.spent_Q.mean()) if self.is_spend_measured else None,
-            accuracy=estimate(self.accuracy_R_P[:, column]),
-            gain=estimate(gain_R_P[:, column]) if has_gain else None,
-            gain_over_blind=estimate(blind_gain_R_P[:, column]) if has_blind_gain else None,
-            gap_closed=_share(gain_R_P, column, oracle) if has_gain and can_close else None,
-            gap_closed_over_blind=_share(blind_gain_R_P, column, oracle) if has_blind_gain and can_close else None,
-            uniform_at_same_tokens=estimate(self.uniform_R_P[:, column]),
-            blind_at_same_tokens=estimate(self.blind_R_P[:, column]),
-            shares=tuple(outcome.share_B.tolist()),
-        )
-
-    def savings(self) -> list[Saving]:
-        """What the baselines need to be as accurate as forethought, at each level."""
-        return [
-            self._saving(column, name, frontier)
-            for column in self._columns(FORETHOUGHT)
-            for name, frontier in ((UNIFORM, self.uniform), (BLIND, self.blind))
-        ]
-
-    def _saving(self, column: int, baseline: str, frontier: Frontier) -> Saving:
-        tokens_R = self.tokens_R_P[:, column]
-        needed_R = frontier.tokens_for(self.accuracy_R_P[:, column])
-        return Saving(
-            cost=self.cost,
-            baseline=baseline,
-            budget=self.outcomes[column].level,
-            tokens=float(tokens_R[0]),
-            accuracy=float(self.accuracy_R_P[0, column]),
-            needed=estimate(needed_R),
-            ratio=estimate(needed_R / tokens_R),
-            reached=float(np.isfinite(needed_R[1:]).mean()),
-        )
-
-    def losses(self) -> list[Loss]:
-        """Every level and baseline where forethought is not clearly ahead, worst verdict first."""
-        found = [
-            Loss(self.cost, self.outcomes[column].level, baseline, gain, _verdict(gain))
-            for column in self._columns(FORETHOUGHT)
-            for baseline, baseline_R_P in ((UNIFORM, self.uniform_R_P), (BLIND, self.blind_R_P))
-            for gain in [estimate(self.accuracy_R_P[:, column] - baseline_R_P[:, column])]
-            if gain.low <= SAME
-        ]
-        return sorted(found, key=lambda loss: (VERDICTS.index(loss.verdict), loss.baseline, loss.budget))
-
-    def summaries(self) -> list[CostSummary]:
-        """Each policy's mean gains over the levels."""
-        return [
-            CostSummary(
-                cost=self.cost,
-                policy=policy,
-                gain=None if policy == UNIFORM else self._mean_gain(policy, self.uniform_R_P),
-                gain_over_blind=None if policy == BLIND else self._mean_gain(policy, self.blind_R_P),
-            )
-            for policy in POLICIES
-        ]
-
-    def _mean_gain(self, policy: str, baseline_R_P: FloatArray) -> Estimate:
-        columns = self._columns(policy)
-        return estimate((self.accuracy_R_P[:, columns] - baseline_R_P[:, columns]).mean(axis=1))
-
-    def _columns(self, policy: str) -> list[int]:
-        return [column for column, outcome in enumerate(self.outcomes) if outcome.policy == policy]
-
-
-def _share(gain_R_P: FloatArray, column: int, oracle: int) -> Estimate | None:
-    return ratio(gain_R_P[:, column], gain_R_P[:, oracle], smallest=SMALLEST_GAP)
-
-
-def _verdict(gain: Estimate) -> str:
-    if gain.low > -SAME and gain.high < SAME:
-        return "equal"
-    if gain.high < 0.0:
-        return "worse"
-    return "behind" if gain.value < 0.0 else "not proven"
 
 
 def data_hash(measured: Profile) -> str:

@@ -76,12 +76,20 @@ class Policies:
 
     def play(self, cost: Cost, level: float) -> Iterator[Outcome]:
         """Every policy at `level` mean tokens a query, counted by `cost`, in the order of POLICIES."""
-        yield self._mixed(UNIFORM, level, shares_for(self.cap_costs(cost), np.arange(len(self.mean_B)), level))
-        yield self._mixed(BLIND, level, shares_for(self.cap_costs(cost), self.blind_columns(cost), level))
-        yield self._planned(FORETHOUGHT, self.predicted, self.allocator, cost, level)
-        yield self._planned(GREEDY, self.predicted, _allocator("greedy"), cost, level)
-        yield self._planned(GREEDY_ORACLE, self.known, _allocator("greedy"), cost, level)
-        yield self._oracle(cost, level)
+        yield self.uniform(cost, level)
+        yield self.blind(cost, level)
+        yield self.planned(FORETHOUGHT, self.predicted, self.allocator, cost, level)
+        yield self.planned(GREEDY, self.predicted, "greedy", cost, level)
+        yield self.planned(GREEDY_ORACLE, self.known, "greedy", cost, level)
+        yield self.oracle(cost, level)
+
+    def uniform(self, cost: Cost, level: float) -> Outcome:
+        """Neighbouring caps at random, so that the mean is `level`."""
+        return self._mixed(UNIFORM, level, shares_for(self.cap_costs(cost), np.arange(len(self.mean_B)), level))
+
+    def blind(self, cost: Cost, level: float) -> Outcome:
+        """Neighbouring vertices of the mean train curve's envelope at random, so that the mean is `level`."""
+        return self._mixed(BLIND, level, shares_for(self.cap_costs(cost), self.blind_columns(cost), level))
 
     def cap_costs(self, cost: Cost) -> FloatArray:
         """What each cap costs a query, as known before the split is seen, shape (B,)."""
@@ -103,12 +111,25 @@ class Policies:
             share_B=share_B,
         )
 
-    def _planned(self, policy: str, curves: Curves, allocator: Allocator, cost: Cost, level: float) -> Outcome:
+    def planned(
+        self,
+        policy: str,
+        curves: Curves,
+        allocator: str | Allocator,
+        cost: Cost,
+        level: float,
+        *,
+        batch_size: int | None = None,
+    ) -> Outcome:
+        """What an allocator makes of some curves of the same queries, in batches of `batch_size` (None: as set)."""
         plans = tuple(
-            allocator.allocate(batch, total=_total(batch, cost, level), cost=cost)
-            for batch in _batches(curves, self.batch_size)
+            _allocator(allocator).allocate(batch, total=_total(batch, cost, level), cost=cost)
+            for batch in _batches(curves, batch_size or self.batch_size)
         )
-        budget_Q = np.concatenate([plan.budget_Q for plan in plans])
+        return replace(self.given(policy, np.concatenate([plan.budget_Q for plan in plans]), level), plans=plans)
+
+    def given(self, policy: str, budget_Q: IntArray, level: float) -> Outcome:
+        """What budgets, however they were found, come to."""
         columns_Q_1 = (budget_Q // self.measured.grid.window - 1)[:, None]
         return Outcome(
             policy=policy,
@@ -117,10 +138,9 @@ class Policies:
             granted_Q=budget_Q.astype(np.float64),
             spent_Q=np.take_along_axis(self.measured_tokens_Q_B, columns_Q_1, axis=1)[:, 0],
             share_B=np.bincount(columns_Q_1[:, 0], minlength=len(self.mean_B)) / len(budget_Q),
-            plans=plans,
         )
 
-    def _oracle(self, cost: Cost, level: float) -> Outcome:
+    def oracle(self, cost: Cost, level: float) -> Outcome:
         """The best plan for the measured curves.
 
         Under spent cost that is the envelope allocator's: it counts costs as they are, where the exact one has to
@@ -128,10 +148,10 @@ class Policies:
         """
         if cost is Cost.GRANTED:
             try:
-                return self._planned(ORACLE, self.known, _allocator("exact"), cost, level)
+                return self.planned(ORACLE, self.known, "exact", cost, level)
             except InvalidSettingsError:  # the batch is too large for it
                 pass
-        outcome = self._planned(ORACLE, self.known, _allocator("envelope"), cost, level)
+        outcome = self.planned(ORACLE, self.known, "envelope", cost, level)
         pairs = zip(_batches(self.known, self.batch_size), outcome.plans, strict=True)
         missing = sum(
             (lp_bound(batch, total=plan.total, cost=cost) - plan.expected_accuracy) * len(plan.query_ids)

@@ -23,7 +23,7 @@ from .markdown import evaluation_markdown, live_markdown
 from .terminal import comparison_text, evaluation_text
 from .wording import usual_level
 
-__all__ = ["comparison_text", "evaluation_json", "evaluation_text", "write_report"]
+__all__ = ["comparison_text", "evaluation_json", "evaluation_text", "plain", "write_report"]
 
 SCHEMA = 1
 
@@ -61,18 +61,18 @@ def evaluation_json(result: Evaluation | LiveComparison) -> dict[str, Any]:
     """One object of plain values; None where a number does not apply, never NaN or infinity."""
     versions = {"forethought": __version__, "numpy": np.__version__, "python": platform.python_version()}
     kind = "live" if isinstance(result, LiveComparison) else "evaluation"
-    found: dict[str, Any] = _plain({"schema": SCHEMA, "kind": kind, **result.to_json(), "versions": versions})
+    found: dict[str, Any] = plain({"schema": SCHEMA, "kind": kind, **result.to_json(), "versions": versions})
     return found
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """`value` in JSON's own types: numbers of numpy as Python's, what is not finite as None, other objects as text."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(each) for key, each in value.items()}
+        return {str(key): plain(each) for key, each in value.items()}
     if isinstance(value, np.ndarray | np.generic):
-        return _plain(value.tolist())
+        return plain(value.tolist())
     if isinstance(value, list | tuple | set | frozenset):
-        return [_plain(each) for each in value]
+        return [plain(each) for each in value]
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     return value if value is None or isinstance(value, bool | int | str) else str(value)

@@ -9,6 +9,7 @@ from .. import __version__
 from ..evaluation import Estimate, Evaluation, LiveComparison, Row, Saving
 from ..evaluation.policies import POLICIES
 from ..types import Cost
+from .layout import table
 from .wording import (
     LEGEND,
     SIMULATED,
@@ -69,7 +70,7 @@ def _cost_section(result: Evaluation, cost: Cost) -> list[str]:
 
 def _policy_table(rows: Sequence[Row]) -> list[str]:
     head = ["policy", "right", "granted", "spent", "points over uniform", "points over blind"]
-    return _table([*head, "gap closed over uniform", "gap closed over blind"], [_cells(row) for row in rows])
+    return table([*head, "gap closed over uniform", "gap closed over blind"], [_cells(row) for row in rows])
 
 
 def _cells(row: Row) -> list[str]:
@@ -97,7 +98,7 @@ def _savings_table(savings: Sequence[Saving]) -> list[str]:
         ]
         for each in savings
     ]
-    return _table(head, rows)
+    return table(head, rows)
 
 
 def _loss_section(result: Evaluation) -> list[str]:
@@ -108,7 +109,7 @@ def _loss_section(result: Evaluation) -> list[str]:
         for each in result.losses
         if each.verdict != "equal"
     ]
-    return lines + (_table(["level", "against", "verdict", "points"], rows) if rows else [])
+    return lines + (table(["level", "against", "verdict", "points"], rows) if rows else [])
 
 
 def _calibration_section(result: Evaluation) -> list[str]:
@@ -130,7 +131,7 @@ def _calibration_section(result: Evaluation) -> list[str]:
         ]
         for each in found.bins
     ]
-    return lines + _table(["predicted between", "predicted", "measured", "judgements", "questions"], rows)
+    return lines + table(["predicted between", "predicted", "measured", "judgements", "questions"], rows)
 
 
 def _made_section(result: Evaluation | LiveComparison) -> list[str]:
@@ -143,7 +144,7 @@ def _made_section(result: Evaluation | LiveComparison) -> list[str]:
     facts.setdefault("hardware", facts.pop("device", "not recorded"))
     command = facts.pop("command", None)
     lines = ["## How it was made", "", *([f"```\n{command}\n```", ""] if command else [])]
-    return lines + _table(["", ""], [[key, f"`{_fact(value)}`"] for key, value in facts.items()])
+    return lines + table(["", ""], [[key, f"`{_fact(value)}`"] for key, value in facts.items()])
 
 
 def _fact(value: Any) -> str:
@@ -170,23 +171,14 @@ def _grid_details(result: Evaluation, cost: Cost) -> list[str]:
     return [
         f"<details><summary>Every level, {cost.value} cost</summary>",
         "",
-        *_table([*head, "gap closed over uniform", "gap closed over blind"], rows),
+        *table([*head, "gap closed over uniform", "gap closed over blind"], rows),
         "Tokens saved at equal accuracy:",
         "",
         *_savings_table([saving for saving in result.savings if saving.cost is cost]),
-        *(["Predictions at every cap:", "", *_table(error_head, errors)] if cost is result.costs[0] else []),
+        *(["Predictions at every cap:", "", *table(error_head, errors)] if cost is result.costs[0] else []),
         "</details>",
         "",
     ]
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    rule = ["---", *["---:" if len(head) > 2 else "---"] * (len(head) - 1)]
-    return [f"| {' | '.join(_escaped(cell) for cell in cells)} |" for cells in (head, rule, *rows)] + [""]
-
-
-def _escaped(cell: str) -> str:
-    return cell.replace("|", "\\|").replace("\n", " ")
 
 
 def live_markdown(result: LiveComparison) -> list[str]:
@@ -210,8 +202,8 @@ def live_markdown(result: LiveComparison) -> list[str]:
         f"{result.num_questions:,} questions, the same traces for every policy. Brackets hold 95% paired bootstrap "
         f"intervals. {LEGEND}",
         "",
-        *_table(["policy", "right", "share", "granted", "spent"], live_rows(result)),
-        *(_table(head, differences) if differences else []),
+        *table(["policy", "right", "share", "granted", "spent"], live_rows(result)),
+        *(table(head, differences) if differences else []),
         *(f"- {each.policy} against {each.baseline}: {each.sentence}." for each in result.differences),
         *([f"- {few}."] if few else []),
         "",

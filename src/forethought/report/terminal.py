@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from ..evaluation import Evaluation, LiveComparison, Row
 from ..evaluation.policies import BLIND, FORETHOUGHT, ORACLE, UNIFORM
+from .layout import aligned
 from .wording import (
     LEGEND,
     SIMULATED,
@@ -65,7 +64,7 @@ def comparison_text(result: Evaluation, mean_tokens: float) -> str:
             "gap, blind",
         ]
         table = [head, *(_cells(rows[policy]) for policy in SHOWN)]
-        lines += ["", f"{level:g} {cost.value} tokens a question", *_aligned(table)]
+        lines += ["", f"{level:g} {cost.value} tokens a question", *aligned(table)]
         lines += [f"  {saving_words(saving)}" for saving in savings_at(result, cost, level)]
     return "\n".join([*lines, "", LEGEND])
 
@@ -76,24 +75,12 @@ def _cells(row: Row) -> list[str]:
     return [policy_name(row.policy), *row_numbers(row), *gains, *gaps]
 
 
-def _aligned(table: Sequence[Sequence[str]]) -> list[str]:
-    """Columns of equal width: the first to the left, the others to the right, marks hanging out at the end."""
-    widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
-    return [
-        "  ".join(
-            cell.ljust(width) if column == 0 else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in table
-    ]
-
-
 def live_text(result: LiveComparison) -> str:
     """A live comparison for a person."""
     lines = [SIMULATED] if result.simulated else []
     lines.append(f"{result.num_questions:,} questions, the same traces for every policy; 95% intervals in brackets")
     head = ["", "right", "share", "granted", "spent"]
-    lines += _aligned([head, *live_rows(result)])
+    lines += aligned([head, *live_rows(result)])
     lines += ["", *(f"{each.policy} against {each.baseline}: {each.sentence}" for each in result.differences)]
     if (line := few_questions(result)) is not None:
         lines.append(line)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from ..evaluation import CostSummary, Estimate, Evaluation, LiveComparison, Row, Saving
-from ..evaluation.offline import SAME
+from ..evaluation.comparison import SAME
 from ..evaluation.policies import BLIND, FORETHOUGHT, GREEDY_ORACLE, ORACLE, UNIFORM
 from ..types import Cost
 

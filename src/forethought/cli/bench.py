@@ -1,0 +1,76 @@
+"""`forethought bench`: published measurements as a benchmark."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from .options import emit, json_flag, seed_option, talk
+
+
+@click.group("bench", short_help="Published measurements as a benchmark.")
+def command() -> None:
+    """Measure Forethought beside published systems, on the measurements that came with them."""
+
+
+@command.command("paper", short_help="The systems of arXiv 2602.01237 on its own data.")
+@click.argument("folder", metavar="DIR")
+@click.option("--split", default="dev", show_default=True, metavar="NAME", help="Judged on: DIR/NAME.parquet.")
+@click.option("--out", default="", metavar="FOLDER", help="Where the report goes.  [default: runs/bench-paper-SPLIT]")
+@click.option(
+    "--mean-tokens", multiple=True, metavar="N,…", help="Mean budgets to compare at.  [default: every budget]"
+)
+@click.option("--predictor", default="", metavar="NAME", help="Forethought's.  [default: that of train]")
+@click.option("--allocator", default="envelope", show_default=True, help="Forethought's.")
+@click.option(
+    "--compare",
+    multiple=True,
+    default=("ridge,mlp,paper-mlp",),
+    show_default=True,
+    metavar="NAME,…",
+    help="Predictors beside it, or none.",
+)
+@click.option("--resamples", "num_resamples", type=int, default=2000, show_default=True, help="Bootstrap resamples.")
+@click.option("--plots/--no-plots", default=True, show_default=True, help="Draw pictures (needs matplotlib).")
+@seed_option
+@json_flag
+def paper(as_json: bool, mean_tokens: tuple[str, ...], compare: tuple[str, ...], **values: Any) -> int:
+    """Compare uniform, blind, forethought, every policy of the paper and three oracles, with intervals.
+
+    DIR holds train.parquet and dev.parquet with the columns question_id, num_correct (right traces at 16, 32, … 256
+    tokens), num_trials, hidden_state, and the labels difficulty, lora_difficulty and zeroshot_difficulty (easy,
+    medium, hard). Everything is trained on the train split. The data has no licence: nothing of it is kept.
+    """
+    from .. import bench
+    from ..folders import bench_folder
+    from ..settings import PaperSettings
+
+    settings = PaperSettings(
+        mean_tokens=tuple(_number(each) for each in _listed(mean_tokens)),
+        compare=tuple(each for each in _listed(compare) if each != "none"),
+        **values,
+    )
+    folder = bench_folder(settings)
+    result = bench.compare(settings)
+    files = bench.write_report(folder, result, plots=settings.plots)
+    emit(
+        as_json,
+        {**bench.report_json(result), "files": [str(file) for file in files.values()]},
+        bench.report_text(result),
+    )
+    for file in files.values():
+        talk(f"wrote {file}")
+    return 0
+
+
+def _listed(values: tuple[str, ...]) -> list[str]:
+    """The items of a flag that is repeatable and takes commas."""
+    return [item.strip() for value in values for item in value.split(",") if item.strip()]
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is not a number", param_hint="--mean-tokens") from None

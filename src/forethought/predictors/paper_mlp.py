@@ -1,0 +1,174 @@
+"""The network of arXiv 2602.01237 with the paper's own settings, beside which ours are measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Self
+
+import numpy as np
+
+from ..types import FloatArray, IntArray
+from .inputs import check_counts, check_features, chunks
+from .linear import LinearMap, RidgeProblem
+from .spend import SpendShape
+
+HIDDEN_WIDTH = 256
+EPOCHS = 25
+BATCH_SIZE = 32
+LEARNING_RATE = 1e-3
+MOMENTUM, SQUARES, TINY = 0.9, 0.999, 1e-8  # Adam's usual (Kingma and Ba, 2015)
+FLUSH_EVERY, FLUSH_BELOW = 100, 1e-25  # steps; what a silent unit leaves decays to numbers that processors are slow at
+NAMES = ("hidden_weights", "hidden_bias", "output_weights", "output_bias")
+
+Weights = dict[str, FloatArray]
+
+
+class PaperMlpPredictor:
+    """One hidden layer of 256 rectified units and a sigmoid for each budget, on the features as they are.
+
+    After Brown, Muppidi and Shahout, "Predictive Scheduling for Efficient Inference-Time Reasoning in Large Language
+    Models" (arXiv 2602.01237): mean squared error against the measured rates, Adam at 1e-3, batches of 32, 25 passes,
+    the last one kept. Nothing is standardised, weighted, stopped early or averaged; `mlp` does all of these. What the
+    paper does not say is as is usual: weights start uniform within one over the root of the inputs. The spend curve,
+    which the paper does not have, is ridge regression's.
+
+    Args:
+        seed: of the start and of the order of the rows.
+    """
+
+    uses_features = True
+
+    _weights: Weights
+    _tokens_map: LinearMap | None
+    _spend: SpendShape | None
+
+    def __init__(self, *, seed: int = 0) -> None:
+        self.seed = seed
+
+    def fit(
+        self,
+        features_Q_D: FloatArray,
+        num_right_Q_B: IntArray,
+        num_tried_Q: IntArray,
+        tokens_Q_B: FloatArray | None = None,
+    ) -> Self:
+        """See `Predictor.fit`. Rows without a trace are left aside; features must be finite."""
+        rows = check_counts(num_right_Q_B, num_tried_Q, tokens_Q_B)
+        check_features(features_Q_D[rows])
+        rate_Q_B = (num_right_Q_B[rows] / num_tried_Q[rows, None]).astype(np.float32)
+        self._weights = _trained(features_Q_D[rows].astype(np.float32), rate_Q_B, np.random.default_rng(self.seed))
+        self._tokens_map = self._spend = None
+        if tokens_Q_B is not None:
+            problem = RidgeProblem(features_Q_D[rows], num_tried_Q[rows].astype(np.float64))
+            self._tokens_map = LinearMap.from_solutions(problem, problem.solve(tokens_Q_B[rows].astype(np.float64)))
+            self._spend = SpendShape.fit(tokens_Q_B[rows])
+        return self
+
+    def predict(self, features_Q_D: FloatArray) -> tuple[FloatArray, FloatArray | None]:
+        """See `Predictor.predict`; raises InvalidFeaturesError on NaN or a wrong width."""
+        check_features(features_Q_D, width=len(self._weights["hidden_weights"]))
+        p_Q_B = np.empty((len(features_Q_D), len(self._weights["output_bias"])), dtype=np.float32)
+        for rows in chunks(len(features_Q_D)):
+            p_Q_B[rows] = _forward(self._weights, features_Q_D[rows].astype(np.float32, copy=False))[1]
+        if self._tokens_map is None or self._spend is None:
+            return p_Q_B, None
+        return p_Q_B, self._spend.apply(self._tokens_map.apply(features_Q_D))
+
+    def state(self) -> tuple[dict[str, Any], dict[str, FloatArray]]:
+        """See `Predictor.state`."""
+        arrays = dict(self._weights)
+        if self._tokens_map is not None and self._spend is not None:
+            arrays |= {f"tokens_{name}": array for name, array in self._tokens_map.arrays().items()}
+            arrays |= {"spend_lowest": self._spend.lowest_B, "spend_highest": self._spend.highest_B}
+        return {"seed": self.seed}, arrays
+
+    @classmethod
+    def from_state(cls, settings: dict[str, Any], arrays: dict[str, FloatArray]) -> Self:
+        """See `Predictor.from_state`."""
+        predictor = cls(seed=int(settings["seed"]))
+        predictor._weights = {name: arrays[name] for name in NAMES}
+        predictor._tokens_map = predictor._spend = None
+        if "spend_lowest" in arrays:
+            own = {name.removeprefix("tokens_"): arrays[name] for name in arrays if name.startswith("tokens_")}
+            predictor._tokens_map = LinearMap.from_arrays(own)
+            predictor._spend = SpendShape(arrays["spend_lowest"], arrays["spend_highest"])
+        return predictor
+
+
+def _trained(x_Q_D: FloatArray, rate_Q_B: FloatArray, random: np.random.Generator) -> Weights:
+    """The weights after the last pass."""
+    weights = _start(x_Q_D.shape[1], rate_Q_B.shape[1], random)
+    adam = _Adam(weights)
+    for rows in _batches(len(x_Q_D), random):
+        adam.step(weights, _gradients(weights, x_Q_D[rows], rate_Q_B[rows]))
+    return weights
+
+
+def _start(width: int, num_budgets: int, random: np.random.Generator) -> Weights:
+    def uniform(inputs: int, *shape: int) -> FloatArray:
+        return random.uniform(-(inputs**-0.5), inputs**-0.5, size=shape).astype(np.float32)
+
+    return {
+        "hidden_weights": uniform(width, width, HIDDEN_WIDTH),
+        "hidden_bias": uniform(width, HIDDEN_WIDTH),
+        "output_weights": uniform(HIDDEN_WIDTH, HIDDEN_WIDTH, num_budgets),
+        "output_bias": uniform(HIDDEN_WIDTH, num_budgets),
+    }
+
+
+def _batches(num_rows: int, random: np.random.Generator) -> Iterator[IntArray]:
+    for _ in range(EPOCHS):
+        order_Q = random.permutation(num_rows)
+        for start in range(0, num_rows, BATCH_SIZE):
+            yield order_Q[start : start + BATCH_SIZE]
+
+
+def _forward(weights: Weights, x_Q_D: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """The hidden layer and the probabilities; the logistic function as a tanh, which cannot overflow."""
+    hidden_Q_H = np.maximum(x_Q_D @ weights["hidden_weights"] + weights["hidden_bias"], 0.0)
+    logit_Q_B = hidden_Q_H @ weights["output_weights"] + weights["output_bias"]
+    return hidden_Q_H, np.float32(0.5) * (np.float32(1.0) + np.tanh(np.float32(0.5) * logit_Q_B))
+
+
+def _gradients(weights: Weights, x_Q_D: FloatArray, rate_Q_B: FloatArray) -> Weights:
+    """Of the mean squared error over rows and budgets."""
+    hidden_Q_H, p_Q_B = _forward(weights, x_Q_D)
+    logit_Q_B = np.float32(2.0 / p_Q_B.size) * (p_Q_B - rate_Q_B) * p_Q_B * (1 - p_Q_B)
+    inner_Q_H = (logit_Q_B @ weights["output_weights"].T) * (hidden_Q_H > 0)
+    return {
+        "hidden_weights": x_Q_D.T @ inner_Q_H,
+        "hidden_bias": inner_Q_H.sum(axis=0),
+        "output_weights": hidden_Q_H.T @ logit_Q_B,
+        "output_bias": logit_Q_B.sum(axis=0),
+    }
+
+
+class _Adam:
+    """Running means of the gradients and of their squares."""
+
+    def __init__(self, weights: Weights) -> None:
+        self._mean = {name: np.zeros_like(array) for name, array in weights.items()}
+        self._square = {name: np.zeros_like(array) for name, array in weights.items()}
+        self._num_steps = 0
+
+    def step(self, weights: Weights, gradients: Weights) -> None:
+        """Moves the weights, in place."""
+        self._num_steps += 1
+        rate = np.float32(LEARNING_RATE / (1.0 - MOMENTUM**self._num_steps))
+        root = np.float32((1.0 - SQUARES**self._num_steps) ** -0.5)
+        for name, gradient in gradients.items():
+            mean, square = self._mean[name], self._square[name]
+            mean *= np.float32(MOMENTUM)
+            mean += np.float32(1.0 - MOMENTUM) * gradient
+            square *= np.float32(SQUARES)
+            gradient *= gradient
+            square += np.float32(1.0 - SQUARES) * gradient
+            scale = np.sqrt(square)
+            scale *= root
+            scale += np.float32(TINY)
+            np.divide(mean, scale, out=scale)
+            scale *= rate
+            weights[name] -= scale
+            if self._num_steps % FLUSH_EVERY == 0:
+                mean[np.abs(mean) < FLUSH_BELOW] = 0.0
+                square[square < FLUSH_BELOW] = 0.0
