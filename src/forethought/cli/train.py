@@ -12,7 +12,7 @@ from .options import emit, json_flag, seed_option
 @click.command("train", short_help="Fit a predictor on a profile.")
 @click.argument("run")
 @click.argument("more", nargs=-1)
-@click.option("--predictor", default="ridge", show_default=True, help="ridge, mlp or mean.")
+@click.option("--predictor", default="ridge", show_default=True, help="ridge, mlp, mean or paper-mlp.")
 @click.option("--out", default="", metavar="FOLDER", help="Where to save it.  [default: RUN/predictor]")
 @click.option("--layers", default="all", show_default=True, help="Layers to choose from: all, or 4,12,16.")
 @click.option("--folds", "num_folds", type=int, default=5, show_default=True, help="Folds of the cross-validation.")
