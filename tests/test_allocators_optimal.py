@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.optimize import LinearConstraint, milp
@@ -109,8 +109,15 @@ def test_exact_agrees_with_an_integer_program(cost: Cost, mean_tokens: int) -> N
     assert plan.expected_accuracy == pytest.approx(integer_program(curves, total, cost), abs=1e-8)
 
 
+EXACT_FIT = make_curves(
+    [[0.0, 0.0, 0.0, 0.0], [0.0, 0.125, 0.0, 0.0], [0.0, 0.0, 0.25, 0.0]],
+    [[10, 27, 44, 61], [18, 35, 52, 69], [18, 19, 36, 53]],
+)
+
+
 @examples(200)
 @given(batch=small_batches())
+@example(batch=(EXACT_FIT, 63.0, Cost.SPENT))  # what is left pays for one raise to the token
 def test_envelope_lies_between_greedy_and_exact_and_within_one_segment_of_the_relaxation(
     batch: tuple[Curves, float, Cost],
 ) -> None:

@@ -13,7 +13,8 @@ CHUNK = 2048
 MOST_QUERIES = 256
 # Columns times units over which the core is solved: some ten milliseconds, about 128 queries of 16 budgets.
 MOST_WORK = 4_000_000
-FINEST_GRAIN = 256  # where the blocked segment costs more units than this, the core counts in coarser ones
+MOST_STEPS = 512  # to the blocked segment, where counting in them is exact
+FINEST_GRAIN = 256  # steps to the blocked segment where nothing coarse divides all costs: those are rounded up
 ROUNDING = 1e-9
 
 
@@ -49,12 +50,12 @@ def complete(problem: Problem, column_Q: Columns, *, price: float, blocked: int)
     cost_N_B, value_N_B = problem.cost_Q_B[query_N], problem.value_Q_B[query_N].astype(np.float64)
     extra_N_B = cost_N_B - cost_N_B[rows_N, grant_N, None]
     gain_N_B = value_N_B - value_N_B[rows_N, grant_N, None]
-    grain = max(1, -(-blocked // FINEST_GRAIN))
-    steps_N_B = -(-extra_N_B // grain)
     column_B = np.arange(problem.grid.num_budgets)
     is_allowed_N_B = (column_B >= problem.first_Q[query_N, None]) & (column_B <= problem.last_Q[query_N, None])
     is_allowed_N_B &= price * extra_N_B - gain_N_B <= price * blocked * (1 + ROUNDING)
     is_allowed_N_B[rows_N, grant_N] = True
+    grain = _grain(extra_N_B[is_allowed_N_B], blocked)
+    steps_N_B = -(-extra_N_B // grain)
 
     cheapest_N = np.where(is_allowed_N_B, steps_N_B, 0).min(axis=1)
     range_N = np.where(is_allowed_N_B, steps_N_B, 0).max(axis=1) - cheapest_N
@@ -67,6 +68,12 @@ def complete(problem: Problem, column_Q: Columns, *, price: float, blocked: int)
     column_Q = column_Q.copy()
     column_Q[query_N[core]] = chosen_N
     return column_Q
+
+
+def _grain(extra_M: NDArray[np.int64], blocked: int) -> int:
+    """Units to a step: what divides every cost where that is coarse enough to count in (whole tokens, windows)."""
+    divisor = max(1, int(np.gcd.reduce(extra_M)))
+    return divisor if blocked <= MOST_STEPS * divisor else -(-blocked // FINEST_GRAIN)
 
 
 def _core_queries(problem: Problem, column_Q: Columns, price: float, most_loss: float) -> NDArray[np.int64]:
