@@ -252,7 +252,7 @@ BAD_INPUT = {
     "show an unknown run": ("good", ["show", "runs/none", "a"], ["runs/none"]),
     "show an unknown question": ("good", ["show", "{run}", "q1000"], ["q1000"]),
     "ls of nothing": ("good", ["ls", "nowhere"], ["nowhere"]),
-    "evaluate nothing": ("good", ["evaluate", "nowhere"], ["nowhere"]),
+    "evaluate nothing": ("good", ["evaluate", "nowhere"], ["nowhere", "forethought ls", "shipped"]),
     "demo of an unknown model": ("good", ["demo", "gpt"], ["'gpt'"]),
 }
 

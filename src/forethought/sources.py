@@ -57,6 +57,11 @@ def open_profile(source: str) -> Profile:
                 f"{source} is a {run.header['kind']!r} run, not a profile; make one with: forethought profile"
             )
         return from_run(run, run_queries(run))
+    if not path.exists():
+        raise RunError(
+            f"{source} does not exist. Give a profile run (`forethought ls` lists those here), a Parquet profile, or, "
+            f"to evaluate, a shipped predictor: {', '.join(shipped_predictors()) or 'none'}."
+        )
     return read_parquet(path)
 
 
