@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forethought.engines.forcing import Forcing
+from forethought.engines.forcing import Forcing, answer_end
 from forethought.errors import InvalidInputError
 from forethought.prompts import PromptTemplate
 from forethought.types import Query
@@ -122,8 +122,23 @@ def test_a_cap_inside_the_marker_closes_as_the_natural_end_does(before):
 
 @pytest.mark.parametrize(
     ("text", "answer"),
-    [("12}", "12"), (" 12 ", "12"), ("1}2}", "1"), ("", ""), ("}", "")],
-    ids=["stopped", "spaces", "two-stops", "empty", "only-the-stop"],
+    [
+        ("12}", "12"),
+        (" 12 ", "12"),
+        ("1}2}", "1"),
+        ("", ""),
+        ("}", ""),
+        (r"\frac{1}{2}} and", r"\frac{1}{2}"),
+        (r"\frac{1}{2", r"\frac{1}{2"),
+        (r"{a}}", "{a}"),
+    ],
+    ids=["stopped", "spaces", "two-stops", "empty", "only-the-stop", "own-braces", "cut-short", "braces-alone"],
 )
 def test_an_answer_ends_at_its_stop(forcing, text, answer):
     assert forcing.clean_answer(text) == answer
+
+
+def test_only_braces_are_balanced():
+    assert answer_end("f(x)) = 1", ")") == 3
+    assert answer_end(r"\frac{1}{2}", "}") is None
+    assert answer_end(r"\frac{1}{2}} }", "}") == 11

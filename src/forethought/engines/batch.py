@@ -242,7 +242,7 @@ class Batch:
         return (
             len(row.decoded) >= template.max_answer_tokens
             or row.decoded[-1] in self.stop_ids
-            or template.answer_stop in self.forcing.decode(row.decoded)
+            or self.forcing.has_answered(row.decoded)
         )
 
     def _free(self, slot: int) -> None:

@@ -21,6 +21,7 @@ class Flight:
         natural: whether the model ended the thought by itself.
         cuts: numbers of thought tokens after which an answer is forced, ascending; the last is the whole thought.
         answers: cut -> text of the answer, its tokens.
+        begun: cut -> token ids of an answer that is not complete yet.
     """
 
     request: Request
@@ -29,6 +30,7 @@ class Flight:
     natural: bool = False
     cuts: tuple[int, ...] = ()
     answers: dict[int, tuple[str, int]] = field(default_factory=dict)
+    begun: dict[int, list[int]] = field(default_factory=dict)
 
     def end_thought(self, thought_ids: Sequence[int], *, natural: bool) -> None:
         """Fixes the thought and with it the cuts: the probes below its end, and its end."""

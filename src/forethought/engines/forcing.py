@@ -97,9 +97,27 @@ class Forcing:
             tail.pop()
         return max(0, len(ids) - self._tail) + len(tail)
 
+    def has_answered(self, ids: Sequence[int]) -> bool:
+        """Whether `ids`, decoded after the suffix, hold the end of the answer."""
+        return answer_end(self.decode(ids), self.template.answer_stop) is not None
+
     def clean_answer(self, text: str) -> str:
         """The answer itself: text up to the template's stop, stripped."""
-        return text.split(self.template.answer_stop, 1)[0].strip()
+        return text[: answer_end(text, self.template.answer_stop)].strip()
+
+
+def answer_end(text: str, stop: str) -> int | None:
+    r"""Where the answer in `text` ends: at the first `stop`, or None while there is none.
+
+    A suffix that opens a brace (`\boxed{`) is closed by its own: braces that the answer opens itself, as `\frac{1}{2}`
+    does, are closed before.
+    """
+    position = text.find(stop)
+    if stop != "}":
+        return None if position < 0 else position
+    while position >= 0 and text.count("{", 0, position) > text.count("}", 0, position):
+        position = text.find(stop, position + 1)
+    return None if position < 0 else position
 
 
 def _overlap(text: str, marker: str) -> int:

@@ -210,7 +210,13 @@ class VllmEngine:
                 length = len(ids) - 1 if natural else len(ids)
             self._end_thought(flight, ids[:length], flights, natural=natural)
         else:
-            flight.answers[cut] = (self._forcing.clean_answer(completion.text), len(completion.token_ids))
+            ids = [*flight.begun.pop(cut, ()), *completion.token_ids]
+            is_inside = completion.stop_reason == self.template.answer_stop and not self._forcing.has_answered(ids)
+            if is_inside and len(ids) < self.template.max_answer_tokens:
+                flight.begun[cut] = ids  # vLLM stopped at a brace that the answer itself had opened
+                self._ask(flight, cut, flights)
+                return
+            flight.answers[cut] = (self._forcing.clean_answer(self._forcing.decode(ids)), len(ids))
             if flight.is_answered:
                 yield flight.finished(self._forcing)
 
@@ -225,15 +231,20 @@ class VllmEngine:
         """Submits the forced answers of a thought that has ended."""
         flight.end_thought(thought_ids, natural=natural)
         for cut in flight.cuts:
-            self._submit(
-                flight,
-                cut,
-                flight.prompt_ids + self._forcing.closed(thought_ids[:cut]),
-                flights,
-                temperature=0.0,
-                max_tokens=self.template.max_answer_tokens,
-                stop=[self.template.answer_stop],
-            )
+            self._ask(flight, cut, flights)
+
+    def _ask(self, flight: Flight, cut: int, flights: dict[str, tuple[Flight, int | None]]) -> None:
+        """Submits the forced answer after `cut` tokens of the thought, or the rest of it."""
+        begun = flight.begun.get(cut, [])
+        self._submit(
+            flight,
+            cut,
+            flight.prompt_ids + self._forcing.closed(flight.thought_ids[:cut]) + begun,
+            flights,
+            temperature=0.0,
+            max_tokens=self.template.max_answer_tokens - len(begun),
+            stop=[self.template.answer_stop],
+        )
 
     def hidden_states(self, queries: Sequence[Query], layers: Sequence[int]) -> FloatArray:
         """See `HiddenStateEngine.hidden_states`: one prompt pass, by forward hooks on the decoder layers.
