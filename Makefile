@@ -41,5 +41,5 @@ $(VENV)/.demo: $(VENV)/bin/python pyproject.toml constraints.txt
 
 $(VENV)/.dev: $(VENV)/bin/python pyproject.toml constraints.txt
 	@echo "installing forethought with everything the tests use into $(VENV)"
-	$(PIP) --editable '.[transformers,plots,math,dev]'
+	$(PIP) --editable '.[transformers,lora,plots,math,dev]'
 	@touch $@

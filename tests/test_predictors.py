@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import tempfile
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +18,7 @@ from scipy.optimize import isotonic_regression
 from forethought import registry
 from forethought.errors import InvalidFeaturesError, InvalidInputError, InvalidSettingsError
 from forethought.predictors import paper_mlp
+from forethought.predictors.features import Features
 from forethought.predictors.linear import LinearMap, RidgeProblem, Standardizer
 from forethought.predictors.mean import MeanPredictor
 from forethought.predictors.metrics import (
@@ -30,8 +34,19 @@ from forethought.predictors.ridge import RidgePredictor
 from forethought.predictors.spend import SpendShape, non_decreasing
 from forethought.predictors.success import SuccessShape, isotonic
 from forethought.protocols import Predictor
+from tiny_model import save_tiny_model
 
-QUICK = {"mlp": {"hidden_width": 16, "num_members": 2, "epochs": 20, "learning_rate": 3e-3, "weight_decay": 0.1}}
+QUICK = {
+    "mlp": {"hidden_width": 16, "num_members": 2, "epochs": 20, "learning_rate": 3e-3, "weight_decay": 0.1},
+    "lora": {"epochs": 1, "batch_size": 64, "micro_batch": 64, "learning_rate": 1e-2},
+}
+
+
+@cache
+def tiny_base() -> str:
+    """A random language model for the adapter, made once."""
+    pytest.importorskip("peft")
+    return str(save_tiny_model(Path(tempfile.mkdtemp(prefix="forethought-tiny-"))))
 
 
 def examples(number: int) -> settings:
@@ -42,8 +57,23 @@ def examples(number: int) -> settings:
 def make(name: str, **options: Any) -> Predictor:
     if name == "mlp":
         pytest.importorskip("torch")
+    if name == "lora":
+        options = {"base": tiny_base(), **options}
     made: Predictor = registry.resolve("predictors", name)(**{**QUICK.get(name, {}), **options})
     return made
+
+
+def read_by(predictor: Predictor, features_Q_D: np.ndarray) -> Any:
+    """What the predictor reads of queries with these features: their matrix, or words that say the same."""
+    ease_Q = np.nan_to_num(features_Q_D[:, :3]).sum(axis=1)
+    words = [" ".join("abcdefgh"[int(np.clip(x + 4, 0, 7))] for x in row[:3]) for row in np.nan_to_num(features_Q_D)]
+    levels = tuple("easy" if ease > 1 else "hard" if ease < -1 else "medium" for ease in ease_Q)
+    texts = tuple(f"{word} {row % 10}" for row, word in enumerate(words))
+    return Features(len(features_Q_D), features_Q_D, texts, levels).given_to(predictor)
+
+
+def predict(predictor: Predictor, features_Q_D: np.ndarray) -> Any:
+    return predictor.predict(read_by(predictor, features_Q_D))
 
 
 def task(
@@ -66,7 +96,8 @@ def task(
 
 
 def fitted(name: str, data: dict[str, np.ndarray], **options: Any) -> Predictor:
-    return make(name, **options).fit(data["features"], data["right"], data["tried"], data["tokens"])
+    predictor = make(name, **options)
+    return predictor.fit(read_by(predictor, data["features"]), data["right"], data["tried"], data["tokens"])
 
 
 every_predictor = pytest.mark.parametrize("name", list(registry.available("predictors")))
@@ -78,8 +109,9 @@ class TestContract:
     def test_fit_returns_itself_and_curves_can_be_true(self, name: str) -> None:
         data = task()
         predictor = make(name)
-        assert predictor.fit(data["features"], data["right"], data["tried"], data["tokens"]) is predictor
-        p_Q_B, tokens_Q_B = predictor.predict(10 * data["features"])  # far from what was seen
+        read = read_by(predictor, data["features"])
+        assert predictor.fit(read, data["right"], data["tried"], data["tokens"]) is predictor
+        p_Q_B, tokens_Q_B = predict(predictor, 10 * data["features"])  # far from what was seen
         assert p_Q_B.shape == tokens_Q_B.shape == data["true"].shape
         assert ((p_Q_B >= 0) & (p_Q_B <= 1)).all()
         assert (np.diff(tokens_Q_B, axis=1) >= 0).all()
@@ -87,7 +119,9 @@ class TestContract:
 
     def test_without_tokens_there_is_no_spend_curve(self, name: str) -> None:
         data = task()
-        p_Q_B, tokens_Q_B = make(name).fit(data["features"], data["right"], data["tried"]).predict(data["features"])
+        predictor = make(name)
+        read = read_by(predictor, data["features"])
+        p_Q_B, tokens_Q_B = predictor.fit(read, data["right"], data["tried"]).predict(read)
         assert p_Q_B.shape == data["true"].shape
         assert tokens_Q_B is None
 
@@ -96,12 +130,13 @@ class TestContract:
         predictor = fitted(name, data)
         settings_, arrays_ = predictor.state()
         again = type(predictor).from_state(json.loads(json.dumps(settings_, allow_nan=False)), arrays_)
-        for first, second in zip(predictor.predict(data["features"]), again.predict(data["features"]), strict=True):
+        read = read_by(predictor, data["features"])
+        for first, second in zip(predictor.predict(read), again.predict(read), strict=True):
             assert (first == second).all()
 
     def test_the_same_data_gives_the_same_bits(self, name: str) -> None:
         data = task()
-        first, second = (fitted(name, data).predict(data["features"])[0] for _ in range(2))
+        first, second = (predict(fitted(name, data), data["features"])[0] for _ in range(2))
         assert (first == second).all()
 
     def test_rows_without_a_trace_teach_nothing(self, name: str) -> None:
@@ -111,8 +146,8 @@ class TestContract:
         padded["right"][-50:] = 0
         padded["tokens"][-50:] = np.nan
         padded["features"][-50:] = np.nan
-        expected, _ = fitted(name, data).predict(data["features"])
-        found, _ = fitted(name, padded).predict(data["features"])
+        expected, _ = predict(fitted(name, data), data["features"])
+        found, _ = predict(fitted(name, padded), data["features"])
         assert (found == expected).all()
 
     @pytest.mark.parametrize(

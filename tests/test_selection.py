@@ -170,7 +170,11 @@ class TestTrain:
         ("changes", "arguments", "error", "words"),
         [
             pytest.param(
-                {"hidden_Q_L_D": None, "layers": ()}, {}, InvalidFeaturesError, "--layers all", id="no-hidden"
+                {"hidden_Q_L_D": None, "layers": ()},
+                {"predictor": "ridge"},
+                InvalidFeaturesError,
+                "--layers all",
+                id="no-hidden",
             ),
             pytest.param({}, {"layers": [4, 5]}, InvalidFeaturesError, "[5]", id="layer-not-recorded"),
             pytest.param({}, {"layers": []}, InvalidFeaturesError, "none", id="no-layer"),

@@ -44,6 +44,11 @@ def bench_folder(settings: PaperSettings) -> Path:
     return folder
 
 
+def beside(folder: Path, what: str) -> Path:
+    """A folder next to `folder` for what is kept on the way to it: runs/x/predictor -> runs/x/predictor-asked."""
+    return folder.with_name(f"{folder.name}-{what}")
+
+
 def _stem(name: str) -> str:
     """A short name for a folder; only a file's ending is dropped (an alias such as "coder-0.5b" has none)."""
     path = Path(name)

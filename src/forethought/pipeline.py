@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from time import perf_counter
 
-import numpy as np
-
 from . import registry, sources
+from .difficulty import Asking, pick_examples, with_difficulties
 from .engines.opening import opened
-from .errors import RunError
+from .errors import InvalidSettingsError, MismatchError, RunError
 from .evaluation import Evaluation, LiveComparison, compare_live
 from .evaluation import evaluate as evaluate_curves
 from .evaluation.policies import BLIND, FORETHOUGHT, UNIFORM
-from .folders import import_file, profile_folder, run_folder
+from .folders import beside, import_file, profile_folder, report_folder, run_folder
 from .graders import check_references
 from .importing import Imported, check_target, read_profile
 from .planning import (
@@ -31,6 +31,10 @@ from .planning import (
     refuse_without_texts,
 )
 from .predictors import selection
+from .predictors.features import DIFFICULTY, reads_of
+from .predictors.folds import hash_order
+from .predictors.layers import Progress
+from .predictors.layers import silent as quiet
 from .predictors.trained import TrainedPredictor
 from .profiles import from_run, joined, with_layers, write_parquet
 from .profiling import Report, engine_info, identity, sample_traces, silent
@@ -40,6 +44,8 @@ from .running import generate_planned, load_budgets, outcomes, save_plans, summa
 from .settings import EvaluateSettings, ImportSettings, PlanSettings, ProfileSettings, RunSettings, TrainSettings
 from .store import RunDirectory, fingerprint, write_json
 from .types import Cost, Curves, Plan, Profile, Query
+
+logger = logging.getLogger(__name__)
 
 
 def profile(settings: ProfileSettings, *, engine: Engine | None = None, report: Report = silent) -> RunDirectory:
@@ -97,26 +103,57 @@ def import_profile(settings: ImportSettings) -> Imported:
     return imported
 
 
-def train(settings: TrainSettings) -> tuple[TrainedPredictor, Path]:
+def train(settings: TrainSettings, *, progress: Progress = quiet) -> tuple[TrainedPredictor, Path]:
     """Fits a predictor of success and spend on a profile; layer and regularisation are picked by cross-validation.
+
+    Args:
+        settings: what to train on, and what.
+        progress: called with what is being done, steps done and steps in all.
 
     Returns:
         The predictor and the folder it was saved to.
     """
     measured = joined([sources.open_profile(source) for source in (settings.run, *settings.more)])
+    source = Path(settings.run)
+    folder = Path(settings.out) if settings.out else source / "predictor" if source.is_dir() else source.with_suffix("")
+    name = settings.predictor
+    if name == "auto":
+        name, reason = selection.default_predictor(measured)
+        logger.info("predictor %s: %s", name, reason)
+    options = dict(settings.options)
+    wanted = selection.unfitted(name, options)
+    if DIFFICULTY in reads_of(wanted) and not measured.difficulties:
+        order = hash_order(measured.query_ids, seed=settings.seed)
+        shots = pick_examples(measured, num_each=getattr(wanted, "num_examples", 0), order=order)
+        measured = ask_model(measured, Asking(shots), settings, beside(folder, "asked"), progress)
+    if getattr(wanted, "is_costly", False) and "checkpoint" not in options:
+        options["checkpoint"] = str(beside(folder, "training"))
     layers = None if settings.layers == "all" else [int(layer) for layer in settings.layers.split(",")]
     trained = selection.train(
         measured,
-        predictor=settings.predictor,
+        predictor=name,
         layers=layers,
         num_folds=settings.num_folds,
         seed=settings.seed,
-        options=settings.options,
+        options=options,
+        progress=progress,
     )
-    source = Path(settings.run)
-    folder = Path(settings.out) if settings.out else source / "predictor" if source.is_dir() else source.with_suffix("")
     trained.save(folder)
     return trained, folder
+
+
+def ask_model(
+    measured: Profile, asking: Asking, settings: TrainSettings | EvaluateSettings, folder: Path, progress: Progress
+) -> Profile:
+    """The profile with what its own model says of how hard each question is; see `difficulty.with_difficulties`."""
+    model = settings.model or measured.info.get("model")
+    if not model:
+        raise InvalidSettingsError("the profile does not say which model was measured; give --model")
+    with opened(None, model, settings.engine) as engine:
+        known = measured.info.get("model_hash")
+        if known is not None and engine.info.model_hash is not None and known != engine.info.model_hash:
+            raise MismatchError(f"the profile is of model {known}, but {model} is {engine.info.model_hash} here")
+        return with_difficulties(measured, engine, asking, folder, progress=progress)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -135,9 +172,9 @@ def plan(settings: PlanSettings, *, engine: Engine | None = None) -> Planned:
     """
     predictor = sources.open_predictor(settings.run)
     queries = plan_queries(settings)
-    features_Q_D = recorded_features(settings.questions, queries, predictor)
-    if features_Q_D is not None:
-        expected = forecast(queries, predictor, features_Q_D)
+    known = recorded_features(settings.questions, queries, predictor)
+    if known is not None:
+        expected = forecast(queries, predictor, known)
     else:
         refuse_without_texts(queries, settings.questions)
         with opened(engine, model_of(settings, predictor), planned_engine(settings, predictor)) as running:
@@ -149,9 +186,9 @@ def predict_with(queries: Sequence[Query], predictor: TrainedPredictor, engine: 
     """One prompt pass and the predictor; refuses an engine whose model or template is not the predictor's."""
     predictor.check(engine.info, None)
     started = perf_counter()
-    features_Q_D = features(queries, predictor, engine)
+    read = features(queries, predictor, engine)
     seconds = perf_counter() - started
-    return replace(forecast(queries, predictor, features_Q_D), feature_seconds=seconds)
+    return replace(forecast(queries, predictor, read), feature_seconds=seconds)
 
 
 def run(settings: RunSettings, *, engine: Engine | None = None, report: Report = silent) -> RunDirectory:
@@ -218,6 +255,9 @@ def evaluate(settings: EvaluateSettings) -> Evaluation | LiveComparison:
     if settings.on or settings.run in sources.shipped_predictors():
         predictor = sources.open_predictor(settings.run)
         measured = sources.open_profile(settings.on) if settings.on else sources.shipped_heldout(settings.run)
+        if DIFFICULTY in predictor.card.features.reads and not measured.difficulties:
+            asked = beside(report_folder(settings), "asked")
+            measured = ask_model(measured, predictor.card.asking or Asking(), settings, asked, quiet)
         predicted, mean_train = held_out_curves(predictor, measured)
     else:
         measured = sources.open_profile(settings.run)
@@ -238,12 +278,10 @@ def held_out_curves(predictor: TrainedPredictor, measured: Profile) -> tuple[Cur
     """`(predicted, mean training curve)` for the queries of a profile the predictor was not trained on."""
     predictor.check(engine_info(measured.info), measured.grid)
     layer = predictor.card.features.layer
-    hidden_Q_L_D = None if layer is None else with_layers(measured, [layer]).hidden_Q_L_D
-    if hidden_Q_L_D is None:
-        features_Q_D = np.zeros((measured.num_queries, 0), dtype=np.float32)
-    else:
-        features_Q_D = hidden_Q_L_D[:, 0].astype(np.float32)
-    return predictor.predict(measured.query_ids, features_Q_D), predictor.card.mean_curves(measured.query_ids)
+    if layer is not None:
+        measured = with_layers(measured, [layer])
+    known = selection.features_of(measured, layer)
+    return predictor.predict(measured.query_ids, known), predictor.card.mean_curves(measured.query_ids)
 
 
 def live_comparison(run: RunDirectory, *, seed: int = 0) -> LiveComparison:

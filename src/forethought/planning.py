@@ -11,7 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from . import registry, sources
+from .difficulty import ask
 from .errors import InvalidFeaturesError, InvalidInputError, InvalidSettingsError
+from .predictors.features import DIFFICULTY, HIDDEN, TEXT, Features
+from .predictors.selection import features_of
 from .predictors.trained import TrainedPredictor
 from .profiles import is_profile_file, read_parquet
 from .profiling import engine_info
@@ -20,7 +23,7 @@ from .protocols import Allocator, Engine, HiddenStateEngine
 from .queries import load_queries
 from .settings import EngineSettings, PlanSettings
 from .store import RunDirectory
-from .types import Curves, FloatArray, IntArray, Plan, Profile, Query
+from .types import Curves, IntArray, Plan, Profile, Query
 
 logger = logging.getLogger(__name__)
 
@@ -42,65 +45,86 @@ class Forecast:
     predict_seconds: float = 0.0
 
 
-def forecast(queries: Sequence[Query], predictor: TrainedPredictor, features_Q_D: FloatArray) -> Forecast:
-    """Predicts every query's curves; rows of NaN (a prompt that does not fit) get the mean training curve."""
+def forecast(queries: Sequence[Query], predictor: TrainedPredictor, features: Features) -> Forecast:
+    """Predicts every query's curves; those that cannot be read (a prompt that does not fit) get the mean curve."""
     started = time.perf_counter()
-    seen_Q = np.isfinite(features_Q_D).all(axis=1)
+    seen = features.usable_rows(predictor.card.features.reads)
+    is_seen_Q = np.zeros(len(queries), dtype=bool)
+    is_seen_Q[seen] = True
     query_ids = tuple(query.id for query in queries)
     curves = predictor.card.mean_curves(query_ids)
-    if seen_Q.any():
-        seen_ids = tuple(query_ids[row] for row in np.flatnonzero(seen_Q).tolist())
-        predicted = predictor.predict(seen_ids, features_Q_D[seen_Q])
+    if seen.size:
+        predicted = predictor.predict([query_ids[row] for row in seen.tolist()], features.select(seen))
         p_Q_B = np.array(curves.p_Q_B, dtype=np.float64)
-        p_Q_B[seen_Q] = predicted.p_Q_B
+        p_Q_B[seen] = predicted.p_Q_B
         tokens_Q_B = None if curves.tokens_Q_B is None else np.array(curves.tokens_Q_B, dtype=np.float64)
         if tokens_Q_B is not None and predicted.tokens_Q_B is not None:
-            tokens_Q_B[seen_Q] = predicted.tokens_Q_B
+            tokens_Q_B[seen] = predicted.tokens_Q_B
         curves = replace(curves, p_Q_B=p_Q_B, tokens_Q_B=tokens_Q_B)
-    return Forecast(curves, np.flatnonzero(~seen_Q), predict_seconds=time.perf_counter() - started)
+    return Forecast(curves, np.flatnonzero(~is_seen_Q), predict_seconds=time.perf_counter() - started)
 
 
-def features(queries: Sequence[Query], predictor: TrainedPredictor, engine: Engine) -> FloatArray:
-    """Hidden states of the predictor's layer at the last prompt token, shape (Q, D)."""
-    layer = predictor.card.features.layer
-    if layer is None:
-        return np.zeros((len(queries), 0), dtype=np.float32)
-    if not isinstance(engine, HiddenStateEngine):
-        raise InvalidFeaturesError(
-            f"the predictor reads hidden states of layer {layer}, which engine {engine.info.engine!r} does not give; "
-            f"use --engine transformers or --engine vllm"
-        )
-    return engine.hidden_states(queries, [layer])[:, 0]
+def features(queries: Sequence[Query], predictor: TrainedPredictor, engine: Engine | None) -> Features:
+    """What the predictor reads of the queries, by one prompt pass and by asking, where it needs either.
+
+    Args:
+        queries: Q of them.
+        predictor: says what it reads.
+        engine: None where the questions' text is all that is read.
+    """
+    schema = predictor.card.features
+    hidden_Q_D, levels = None, None
+    if HIDDEN in schema.reads:
+        assert schema.layer is not None
+        if not isinstance(engine, HiddenStateEngine):
+            raise InvalidFeaturesError(
+                f"the predictor reads hidden states of layer {schema.layer}, which engine "
+                f"{engine.info.engine if engine else 'none'!r} does not give; use --engine transformers or --engine "
+                f"vllm, or a predictor that reads the text alone: forethought train RUN --predictor text"
+            )
+        hidden_Q_D = engine.hidden_states(queries, [schema.layer])[:, 0]
+    if DIFFICULTY in schema.reads:
+        assert predictor.card.asking is not None
+        assert engine is not None
+        levels = tuple(asked.level for asked in ask(engine, queries, predictor.card.asking))
+    return Features(len(queries), hidden_Q_D, tuple(query.text for query in queries), levels)
 
 
-def recorded_features(questions: str, queries: Sequence[Query], predictor: TrainedPredictor) -> FloatArray | None:
-    """The same, when `questions` is a run directory or a profile file that holds them for every query; else None."""
+def recorded_features(questions: str, queries: Sequence[Query], predictor: TrainedPredictor) -> Features | None:
+    """The same when no model is needed for it, else None.
+
+    None is needed where text alone is read, or where `questions` is a run directory or a profile file that holds the
+    rest for every query.
+    """
+    reads = predictor.card.features.reads
+    texts = tuple(query.text for query in queries)
     if is_profile_file(Path(questions)):
-        return _profiled_features(read_parquet(Path(questions)), queries, predictor)
+        profile = read_parquet(Path(questions))
+        predictor.check(engine_info(profile.info), None)
+        return _profiled_features(profile, queries, predictor)
     if not (Path(questions) / "run.json").is_file():
-        return None
+        return Features(len(queries), texts=texts) if reads <= {TEXT} else None
     run = RunDirectory.open(Path(questions))
+    predictor.check(engine_info(run.header["identity"]), None)
+    if reads <= {TEXT}:
+        return Features(len(queries), texts=texts)
     layers, hidden = run.load_hidden()
     layer = predictor.card.features.layer
-    predictor.check(engine_info(run.header["identity"]), None)
-    if layer is None:
-        return np.zeros((len(queries), 0), dtype=np.float32)
-    if layer not in layers or not all(query.id in hidden for query in queries):
+    if DIFFICULTY in reads or layer not in layers or not all(query.id in hidden for query in queries):
         return None
     column = layers.index(layer)
-    return np.stack([hidden[query.id][column] for query in queries]).astype(np.float32)
+    hidden_Q_D = np.stack([hidden[query.id][column] for query in queries]).astype(np.float32)
+    return Features(len(queries), hidden_Q_D, texts)
 
 
-def _profiled_features(profile: Profile, queries: Sequence[Query], predictor: TrainedPredictor) -> FloatArray | None:
-    predictor.check(engine_info(profile.info), None)
-    layer = predictor.card.features.layer
-    if layer is None:
-        return np.zeros((len(queries), 0), dtype=np.float32)
-    if profile.hidden_Q_L_D is None or layer not in profile.layers:
+def _profiled_features(profile: Profile, queries: Sequence[Query], predictor: TrainedPredictor) -> Features | None:
+    schema = predictor.card.features
+    if HIDDEN in schema.reads and schema.layer not in profile.layers:
+        return None
+    if (DIFFICULTY in schema.reads and not profile.difficulties) or (TEXT in schema.reads and not profile.texts):
         return None
     row_of = {query_id: row for row, query_id in enumerate(profile.query_ids)}
-    rows = [row_of[query.id] for query in queries]
-    return profile.hidden_Q_L_D[rows, profile.layers.index(layer)].astype(np.float32)
+    return features_of(profile, schema.layer).select(np.array([row_of[query.id] for query in queries]))
 
 
 def refuse_without_texts(queries: Sequence[Query], source: str) -> None:

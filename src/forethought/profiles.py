@@ -132,6 +132,9 @@ def joined(profiles: Sequence[Profile]) -> Profile:
         texts=tuple(text for profile in profiles for text in profile.texts)
         if all(profile.texts for profile in profiles)
         else (),
+        difficulties=tuple(level for profile in profiles for level in profile.difficulties)
+        if all(profile.difficulties for profile in profiles)
+        else (),
         info={**first.info, "name": " + ".join(names)},
     )
 
@@ -162,6 +165,8 @@ def write_parquet(path: Path, profile: Profile) -> None:
     }
     if profile.texts:
         columns["question"] = pa.array(profile.texts, pa.string())
+    if profile.difficulties:
+        columns["difficulty"] = pa.array(profile.difficulties, pa.string())
     if profile.hidden_Q_L_D is not None:
         for column, layer in enumerate(profile.layers):
             columns[f"hidden_{layer}"] = _lists(profile.hidden_Q_L_D[:, column].astype(np.float16), pa.float16())
@@ -227,6 +232,7 @@ def read_parquet(path: Path) -> Profile:
         hidden_Q_L_D=np.stack([_matrix(table, f"hidden_{layer}") for layer in layers], axis=1) if layers else None,
         layers=layers,
         texts=tuple(table["question"].to_pylist()) if "question" in table.column_names else (),
+        difficulties=tuple(table["difficulty"].to_pylist()) if "difficulty" in table.column_names else (),
         info=metadata["info"],
     )
 

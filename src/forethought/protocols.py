@@ -7,9 +7,12 @@ found by name; the built-ins come in by the same door (`registry.py`).
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
 
 from .types import Cost, Curves, EngineInfo, FloatArray, Generation, Grade, IntArray, Plan, Query, Request
+
+if TYPE_CHECKING:
+    from .prompts import PromptTemplate
 
 
 @runtime_checkable
@@ -48,8 +51,34 @@ class HiddenStateEngine(Engine, Protocol):
 
 
 @runtime_checkable
+class PooledStateEngine(HiddenStateEngine, Protocol):
+    """An engine that also shows the mean over a query's tokens, for the study of layers."""
+
+    def pooled_states(self, queries: Sequence[Query], layers: Sequence[int]) -> tuple[FloatArray, FloatArray]:
+        """`(last, mean)`, shape (Q, L, D) each: `hidden_states`, and the mean over the query's own tokens.
+
+        Own are the prompt's tokens behind what every prompt of the template begins with (its worked examples).
+        """
+        ...
+
+
+@runtime_checkable
+class TemplateEngine(Engine, Protocol):
+    """An engine that can ask its model with another prompt template."""
+
+    def with_template(self, template: PromptTemplate) -> Engine:
+        """The same loaded model behind another template. It shares what is loaded; closing either frees it."""
+        ...
+
+
+@runtime_checkable
 class Predictor(Protocol):
-    """Features of a query -> success curve and spend curve, before any generation."""
+    """Features of a query -> success curve and spend curve, before any generation.
+
+    A class attribute `reads` names what it reads, among "hidden", "text" and "difficulty"; without it, hidden states.
+    One that reads hidden states alone (or nothing) is given their matrix; one that reads anything else is given a
+    `forethought.predictors.features.Features` in its place.
+    """
 
     def fit(
         self,

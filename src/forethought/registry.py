@@ -18,9 +18,11 @@ BUILTIN: dict[str, dict[str, str]] = {
         "vllm": "forethought.engines.vllm:VllmEngine",
     },
     "predictors": {
+        "lora": "forethought.predictors.lora:LoraPredictor",
         "mean": "forethought.predictors.mean:MeanPredictor",
         "mlp": "forethought.predictors.mlp:MlpPredictor",
         "paper-mlp": "forethought.predictors.paper_mlp:PaperMlpPredictor",
+        "prompted": "forethought.predictors.prompted:PromptedPredictor",
         "ridge": "forethought.predictors.ridge:RidgePredictor",
     },
     "allocators": {

@@ -211,22 +211,26 @@ class TrainSettings:
     Attributes:
         run: profile run directory or profile Parquet file.
         more: further ones, measured in the same way, to train on as well.
-        predictor: registered name.
+        predictor: registered name, or "auto": the default for what the profile holds.
         out: folder to save to; "" for `RUN/predictor` (beside a Parquet file: its name without the ending).
         layers: "all" recorded layers to choose from, or numbers separated by commas.
         num_folds: folds of the cross-validation.
         seed: seed of the folds and of the fit.
         options: anything else the predictor's class takes.
+        model: where the profile's model is found here, for a predictor that asks it; "" for the name in the profile.
+        engine: engine and context of that model.
     """
 
     run: str
     more: tuple[str, ...] = ()
-    predictor: str = "ridge"
+    predictor: str = "auto"
     out: str = ""
     layers: str = "all"
     num_folds: int = 5
     seed: int = 0
     options: dict[str, Any] = field(default_factory=dict)
+    model: str = ""
+    engine: EngineSettings = EngineSettings()
 
     def __post_init__(self) -> None:
         nothing = "--layers none leaves nothing to learn from; try --predictor mean" if self.layers == "none" else None
@@ -314,20 +318,24 @@ class EvaluateSettings:
             cross-fitting on `run` itself.
         out: folder for the report; "" for `RUN/evaluation`.
         allocator: registered name.
-        predictor: registered name, for cross-fitting.
+        predictor: registered name, for cross-fitting; "auto" for the default of `train`.
         num_resamples: bootstrap resamples.
         seed: seed of bootstrap and folds.
         plots: draw pictures (needs matplotlib).
+        model: where the profile's model is found here, for a predictor that asks it; "" for the name in the profile.
+        engine: engine and context of that model.
     """
 
     run: str
     on: str = ""
     out: str = ""
     allocator: str = "envelope"
-    predictor: str = "ridge"
+    predictor: str = "auto"
     num_resamples: int = 2000
     seed: int = 0
     plots: bool = True
+    model: str = ""
+    engine: EngineSettings = EngineSettings()
 
     def __post_init__(self) -> None:
         _check([_at_least("--resamples", self.num_resamples, 100)])

@@ -179,27 +179,48 @@ class RunDirectory:
         """(query id, sample) -> record; a trace that was tried again after a failure counts once, by its last try."""
         return {(record["query_id"], record["sample"]): record for record in self.records()}
 
-    def save_hidden(self, query_ids: Sequence[str], layers: Sequence[int], hidden_Q_L_D: FloatArray) -> None:
-        """Keeps the hidden states of a chunk of queries as float16 (values beyond its range are clipped)."""
+    def save_hidden(
+        self,
+        query_ids: Sequence[str],
+        layers: Sequence[int],
+        hidden_Q_L_D: FloatArray,
+        mean_Q_L_D: FloatArray | None = None,
+    ) -> None:
+        """Keeps the hidden states of a chunk of queries as float16 (values beyond its range are clipped).
+
+        Args:
+            query_ids: length Q.
+            layers: length L.
+            hidden_Q_L_D: at the last prompt token.
+            mean_Q_L_D: the mean over the query's own tokens, or None when it was not read.
+        """
         from safetensors.numpy import save
 
         limit = float(np.finfo(np.float16).max)
-        hidden = np.clip(hidden_Q_L_D, -limit, limit).astype(np.float16)
+        pooled = {"hidden_Q_L_D": hidden_Q_L_D} | ({} if mean_Q_L_D is None else {"mean_Q_L_D": mean_Q_L_D})
+        arrays = {name: np.clip(array, -limit, limit).astype(np.float16) for name, array in pooled.items()}
         metadata = {"query_ids": json.dumps(list(query_ids)), "layers": json.dumps(list(layers))}
         folder = self.path / "hidden"
         number = 1 + max((int(file.stem) for file in folder.glob("*.safetensors")), default=-1)
-        write_atomically(folder / f"{number:05d}.safetensors", save({"hidden_Q_L_D": hidden}, metadata=metadata))
+        write_atomically(folder / f"{number:05d}.safetensors", save(arrays, metadata=metadata))
 
-    def load_hidden(self) -> tuple[tuple[int, ...], dict[str, FloatArray]]:
-        """`(layers, query id -> hidden_L_D)` of every chunk; empty when there are none."""
+    def load_hidden(self, *, pooling: str = "last") -> tuple[tuple[int, ...], dict[str, FloatArray]]:
+        """`(layers, query id -> hidden_L_D)` of every chunk; empty when there are none.
+
+        Args:
+            pooling: "last" for the last prompt token, "mean" for the mean over the query's own tokens, of which
+                chunks without one are left aside.
+        """
         from safetensors import safe_open
 
         layers: tuple[int, ...] = ()
         hidden: dict[str, FloatArray] = {}
         for file in sorted((self.path / "hidden").glob("*.safetensors")):
             with safe_open(file, framework="numpy") as chunk:
-                metadata = chunk.metadata()
-                states_Q_L_D = chunk.get_tensor("hidden_Q_L_D")
+                metadata, name = chunk.metadata(), "mean_Q_L_D" if pooling == "mean" else "hidden_Q_L_D"
+                if name not in chunk.keys():  # noqa: SIM118  (a file of safetensors, not a dict)
+                    continue
+                states_Q_L_D = chunk.get_tensor(name)
             found = tuple(json.loads(metadata["layers"]))
             if layers and found != layers:
                 raise RunError(f"{file} holds layers {found}, the chunks before it {layers}")

@@ -230,6 +230,8 @@ class Profile:
         hidden_Q_L_D: hidden states of the last prompt token, float16 or float32, shape (Q, L, D), or None.
         layers: which layers L holds; layer k is the residual stream after k decoder layers.
         texts: the questions as text, length Q, or empty when unknown.
+        difficulties: what the model said when asked how hard each question is ("easy", "medium", "hard", or None for
+            anything else), length Q, or empty when it was not asked.
         info: provenance: engine, model, template, sampling, seeds, hashes, and "simulated" when it is. "spend_measured"
             is False for an imported profile without tokens: a cap then stands for what it costs.
     """
@@ -243,6 +245,7 @@ class Profile:
     hidden_Q_L_D: FloatArray | None = None
     layers: tuple[int, ...] = ()
     texts: tuple[str, ...] = ()
+    difficulties: tuple[str | None, ...] = ()
     info: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -274,6 +277,7 @@ class Profile:
             hidden_Q_L_D=None if self.hidden_Q_L_D is None else self.hidden_Q_L_D[rows],
             layers=self.layers,
             texts=tuple(self.texts[row] for row in rows) if self.texts else (),
+            difficulties=tuple(self.difficulties[row] for row in rows) if self.difficulties else (),
             info=self.info,
         )
 

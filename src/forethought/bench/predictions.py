@@ -7,12 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import MissingExtraError
 from ..evaluation import Calibration
 from ..evaluation.calibration import calibrate
-from ..predictors.layers import features_of
+from ..predictors.selection import features_of
 from ..predictors.selection import train as train_predictor
-from ..registry import EXTRAS
 from ..types import Curves, FloatArray, Profile
 
 
@@ -65,15 +63,8 @@ def predict(train: Profile, test: Profile, predictor: str | None, *, seed: int) 
         MissingExtraError: it needs a package that is not installed.
     """
     named: dict[str, Any] = {} if predictor is None else {"predictor": predictor}
-    try:
-        # More folds than queries leave out the card's own calibration: here the other split is the judge.
-        trained = train_predictor(train, num_folds=train.num_queries + 1, seed=seed, **named)
-    except ModuleNotFoundError as error:
-        extra = EXTRAS.get(str(error.name), str(error.name))
-        raise MissingExtraError(
-            f"predictor {predictor!r} needs the package {error.name!r}, which is not installed. Install it with: "
-            f"pip install 'forethought[{extra}]', or leave it out with --compare"
-        ) from error
+    # More folds than queries leave out the card's own calibration: here the other split is the judge.
+    trained = train_predictor(train, num_folds=train.num_queries + 1, seed=seed, **named)
     curves = trained.predict(test.query_ids, features_of(test, trained.card.features.layer))
     return Prediction(
         trained.card.predictor,

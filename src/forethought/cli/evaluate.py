@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from .options import emit, json_flag, seed_option, talk
+from .options import emit, engine_options, engine_settings, json_flag, seed_option, talk
 
 
 @click.command("evaluate", short_help="Measure what prediction buys, with intervals.")
@@ -14,7 +14,9 @@ from .options import emit, json_flag, seed_option, talk
 @click.option("--on", default="", metavar="PROFILE", help="Held-out profile: run directory or Parquet file.")
 @click.option("--out", default="", metavar="FOLDER", help="Where the report goes.  [default: RUN/evaluation]")
 @click.option("--allocator", default="envelope", show_default=True, help="Whose plans are judged.")
-@click.option("--predictor", default="ridge", show_default=True, help="For cross-fitting a profile run.")
+@click.option("--predictor", default="auto", show_default=True, help="For cross-fitting a profile run.")
+@click.option("--model", default="", help="Where the measured model is, for a predictor that asks it.")
+@engine_options(with_sampling=False)
 @click.option("--resamples", "num_resamples", type=int, default=2000, show_default=True, help="Bootstrap resamples.")
 @click.option("--plots/--no-plots", default=True, show_default=True, help="Draw pictures (needs matplotlib).")
 @seed_option
@@ -29,7 +31,7 @@ def command(as_json: bool, **values: Any) -> int:
     from ..folders import report_folder
     from ..settings import EvaluateSettings
 
-    settings = EvaluateSettings(**values)
+    settings = EvaluateSettings(engine=engine_settings(values), **values)
     result = pipeline.evaluate(settings)
     files = report.write_report(report_folder(settings), result, plots=settings.plots)
     emit(

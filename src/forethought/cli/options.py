@@ -58,15 +58,16 @@ def engine_settings(values: dict[str, Any]) -> EngineSettings:
     if "temperature" in values:  # a command that samples as it is told, not as a predictor's card says
         keys += ("template", "temperature", "top_p")
     taken = {key: values.pop(key) for key in keys}
-    return EngineSettings(**taken, options=_parse_options(values.pop("engine_option", ())))
+    return EngineSettings(**taken, options=parse_pairs("--engine-option", values.pop("engine_option", ())))
 
 
-def _parse_options(pairs: tuple[str, ...]) -> dict[str, Any]:
+def parse_pairs(flag: str, pairs: tuple[str, ...]) -> dict[str, Any]:
+    """KEY=VALUE, as often as it was given; a value is JSON where it can be read as such, else text."""
     options: dict[str, Any] = {}
     for pair in pairs:
         key, separator, value = pair.partition("=")
         if not separator:
-            raise InvalidSettingsError(f"--engine-option takes KEY=VALUE, not {pair!r}")
+            raise InvalidSettingsError(f"{flag} takes KEY=VALUE, not {pair!r}")
         try:
             options[key.replace("-", "_")] = json.loads(value)
         except ValueError:

@@ -65,3 +65,31 @@ def progress_bar(
             bar.update(task, completed=num_done, detail=detail)
 
         yield advance
+
+
+@contextmanager
+def step_bar(*, quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
+    """Yields what to call with what is being done, steps done and steps in all: one bar for every kind of step."""
+    if quiet:
+        yield lambda what, done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(file=sys.stderr), transient=True, refresh_per_second=4) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda what, done, total: bar.update(task, description=what, completed=done, total=total)

@@ -71,27 +71,35 @@ class Decoder:
         return [found[key] for key in keys]
 
     @torch.inference_mode()
-    def hidden_states(self, prompts: Sequence[Sequence[int]], layers: Sequence[int]) -> Tensor:
-        """Residual stream at each prompt's last token, float32, shape (prompts, layers, width); fills the cache."""
-        groups = [prompts[start : start + PREFILL_ROWS] for start in range(0, len(prompts), PREFILL_ROWS)]
-        return torch.cat([self._prefill(group, layers)[1] for group in groups])
+    def hidden_states(self, prompts: Sequence[Sequence[int]], layers: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """`(last, mean)` of the residual stream, float32, shape (prompts, layers, width) each; fills the cache.
 
-    def _prefill(self, prompts: Sequence[Sequence[int]], layers: Sequence[int]) -> tuple[list[Tensor], Tensor]:
-        """Runs whole prompts, in passes of at most PREFILL_TOKENS, and caches them."""
+        `last` is at each prompt's last token, `mean` over its own tokens: all that the shared prefix does not hold.
+        """
+        groups = [prompts[start : start + PREFILL_ROWS] for start in range(0, len(prompts), PREFILL_ROWS)]
+        found = [self._prefill(group, layers)[1:] for group in groups]
+        return torch.cat([last for last, _ in found]), torch.cat([mean for _, mean in found])
+
+    def _prefill(self, prompts: Sequence[Sequence[int]], layers: Sequence[int]) -> tuple[list[Tensor], Tensor, Tensor]:
+        """Runs whole prompts, in passes of at most PREFILL_TOKENS, and caches them: keys and values, last, mean."""
         prefix = self._shared_prefix()
         rows = [(shared := self.num_shared(prompt), prompt[shared:]) for prompt in prompts]
         slots = self.new_slots(len(rows), max(len(own) for _, own in rows))
-        hidden_Q_L_D = torch.empty(len(rows), len(layers), self.model.config.get_text_config().hidden_size)
+        last_Q_L_D = torch.empty(len(rows), len(layers), self.model.config.get_text_config().hidden_size)
+        mean_Q_L_D = torch.zeros_like(last_Q_L_D)
         for spans in _passes(rows):
-            with self._watched(layers, ends(spans)) as states:
+            with self._watched(layers, spans) as states:
                 self._forward(self.model.get_decoder(), slots, spans, prefix)
             ended = [index for index, span in enumerate(spans) if span.start + len(span.ids) == len(rows[span.slot][1])]
+            share_S_1 = torch.tensor([1.0 / len(rows[span.slot][1]) for span in spans])[:, None]
             for column, layer in enumerate(layers):
-                hidden_Q_L_D[[spans[index].slot for index in ended], column] = states[layer][ended]
+                last_S_D, sum_S_D = states[layer]
+                last_Q_L_D[[spans[index].slot for index in ended], column] = last_S_D[ended]
+                mean_Q_L_D[:, column].index_add_(0, torch.tensor([span.slot for span in spans]), sum_S_D * share_S_1)
         kvs = [slots.kv[:, :, slot, :, : len(own)].clone() for slot, (_, own) in enumerate(rows)]
         for prompt, kv in zip(prompts, kvs, strict=True):
             self._remember(tuple(prompt), kv)
-        return kvs, hidden_Q_L_D
+        return kvs, last_Q_L_D, mean_Q_L_D
 
     def _remember(self, prompt: tuple[int, ...], kv: Tensor) -> None:
         self._prompts[prompt] = kv
@@ -127,14 +135,20 @@ class Decoder:
             ) from error
 
     @contextmanager
-    def _watched(self, layers: Sequence[int], last: Tensor) -> Iterator[dict[int, Tensor]]:
-        """Catches the residual stream after each of `layers` at the flat positions `last`."""
-        states: dict[int, Tensor] = {}
+    def _watched(self, layers: Sequence[int], spans: Sequence[Span]) -> Iterator[dict[int, tuple[Tensor, Tensor]]]:
+        """Catches the residual stream after each of `layers`: at the last token of each span, and summed over it."""
+        states: dict[int, tuple[Tensor, Tensor]] = {}
+        last = ends(spans)
+        span_of_token = torch.repeat_interleave(
+            torch.arange(len(spans)), torch.tensor([len(span.ids) for span in spans])
+        )
 
         def watch(layer: int) -> Any:
             def hook(_module: Any, _arguments: Any, output: Any) -> None:
                 stream = output[0] if isinstance(output, tuple) else output
-                states[layer] = stream[0, last.to(stream.device)].float().cpu()
+                sum_S_D = torch.zeros(len(spans), stream.shape[-1], device=stream.device)
+                sum_S_D.index_add_(0, span_of_token.to(stream.device), stream[0].float())
+                states[layer] = (stream[0, last.to(stream.device)].float().cpu(), sum_S_D.cpu())
 
             return hook
 

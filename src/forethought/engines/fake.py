@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import hashlib
 import math
 import random
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -32,6 +33,7 @@ VOCABULARY = (
     "so then we add take twice half each left total minus over thus now three seven of the is which gives check"
 )
 WORDS = VOCABULARY.split()
+DIFFICULTY_TEMPLATE = "difficulty"  # name of the prompt that asks how hard a query is
 # Shape of the natural lengths: n = median * odds(u) ** SPREAD is log-logistic, whose distribution function is closed.
 LENGTH_SPREAD = 0.25
 _STREAM_WORDS = 1 << 14
@@ -140,6 +142,15 @@ class FakeEngine:
             simulated=True,
         )
 
+    def with_template(self, template: PromptTemplate) -> FakeEngine:
+        """See `TemplateEngine.with_template`."""
+        other = copy.copy(self)
+        other.template = template
+        other._suffix_tokens = max(1, len(template.answer_suffix.split()))
+        other._latents = {}
+        other.info = replace(self.info, template=template.name, template_hash=template.hash)
+        return other
+
     async def generate(self, requests: Sequence[Request]) -> AsyncIterator[Generation]:
         """See `Engine.generate`; shortest first within each group of `GROUP_SIZE` requests."""
         for start in range(0, len(requests), GROUP_SIZE):
@@ -171,6 +182,9 @@ class FakeEngine:
         length = min(natural_length, request.budget)
         right = self.right_answer(query)
         wrong = _wrong_answer(right, round(u_text * 1e6))
+
+        if self.template.name == DIFFICULTY_TEMPLATE:
+            right = wrong = _stated_level(latent, u_right)
 
         def answer(tokens: int) -> str:
             return right if u_right < latent.success(tokens) else wrong
@@ -269,6 +283,12 @@ class FakeEngine:
                 prompt_tokens=4 + sum(len(message.content.split()) for message in messages),
             )
         return self._latents[key]
+
+
+def _stated_level(latent: _Latent, u: float) -> str:
+    """What the fake model says when asked how hard a query is: by where its jump lies, with some doubt."""
+    hardness = _logistic(1.2 * latent.z[0]) + 0.3 * (u - 0.5)
+    return "easy" if hardness < 0.4 else "medium" if hardness < 0.6 else "hard"
 
 
 def _logistic(x: float) -> float:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import copy
 import logging
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from safetensors import SafetensorError
 
 from ..errors import EngineError
 from ..models import locate
+from ..models.quiet import no_progress_bars
 from ..prompts import PromptTemplate
 from ..types import EngineInfo, FloatArray, Generation, Query, Request, Sampling
 from .attention import ATTENTION
@@ -73,7 +75,7 @@ class TransformersEngine:
         logger.info("%s on %s in %s: %s", local.name, device, dtype, self.dtype_reason)
         try:
             tokenizer = transformers.AutoTokenizer.from_pretrained(local.path, trust_remote_code=False)
-            with _no_progress_bars():
+            with no_progress_bars():
                 loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(
                     local.path,
                     dtype=getattr(torch, dtype),
@@ -129,23 +131,37 @@ class TransformersEngine:
                 yield generation
             await asyncio.sleep(0)
 
+    def with_template(self, template: PromptTemplate) -> TransformersEngine:
+        """See `TemplateEngine.with_template`; only the first template's examples are kept computed."""
+        other = copy.copy(self)
+        other.template = template
+        other._forcing = Forcing(self._forcing.tokenizer, template)
+        other.info = replace(self.info, template=template.name, template_hash=template.hash)
+        return other
+
     def hidden_states(self, queries: Sequence[Query], layers: Sequence[int]) -> FloatArray:
         """See `HiddenStateEngine.hidden_states`: one prompt pass, whose keys and values `generate` then finds.
 
         Raises:
             InvalidFeaturesError: a layer the model does not have.
         """
+        return self.pooled_states(queries, layers)[0]
+
+    def pooled_states(self, queries: Sequence[Query], layers: Sequence[int]) -> tuple[FloatArray, FloatArray]:
+        """See `PooledStateEngine.pooled_states`."""
         decoder = self._running()
         _, width = check_layers(layers, self.info)
-        hidden_Q_L_D = np.full((len(queries), len(layers), width), np.nan, dtype=np.float32)
+        last_Q_L_D = np.full((len(queries), len(layers), width), np.nan, dtype=np.float32)
+        mean_Q_L_D = last_Q_L_D.copy()
         prompts = {
             row: ids
             for row, ids in enumerate(self._forcing.prompts(queries))
             if ids is not None and len(ids) < self._context_tokens
         }
         if prompts and layers:
-            hidden_Q_L_D[list(prompts)] = decoder.hidden_states(list(prompts.values()), layers).numpy()
-        return hidden_Q_L_D
+            last, mean = decoder.hidden_states(list(prompts.values()), layers)
+            last_Q_L_D[list(prompts)], mean_Q_L_D[list(prompts)] = last.numpy(), mean.numpy()
+        return last_Q_L_D, mean_Q_L_D
 
     def close(self) -> None:
         """Frees the model and the caches."""
@@ -155,19 +171,6 @@ class TransformersEngine:
         if self._decoder is None:
             raise EngineError(f"the engine of {self.info.model} is closed; make a new one")
         return self._decoder
-
-
-@contextlib.contextmanager
-def _no_progress_bars() -> Iterator[None]:
-    """Keeps transformers' own bars off the terminal, where ours may be."""
-    bars = transformers.utils.logging
-    were_on = bars.is_progress_bar_enabled()
-    bars.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if were_on:
-            bars.enable_progress_bar()
 
 
 def _choose_dtype(dtype: str, device: str) -> tuple[str, str]:

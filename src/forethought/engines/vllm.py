@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import copy
+import itertools
 import os
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -86,7 +89,7 @@ class VllmEngine:
         self._engine = self._llm.llm_engine
         self._forcing = Forcing(self._llm.get_tokenizer(), template)
         config = self._engine.model_config
-        self._counter = 0
+        self._counter = itertools.count(1)  # shared with every template's engine: vLLM knows requests by these numbers
         self._outputs: dict[str, Any] = {}  # vLLM request id -> its output, from when it finishes until it is taken
         self._context_tokens = context_tokens
         self.info = EngineInfo(
@@ -189,8 +192,7 @@ class VllmEngine:
         flights[request_id] = (flight, cut)
 
     def _new_id(self) -> str:
-        self._counter += 1
-        return str(self._counter)
+        return str(next(self._counter))
 
     def _advance(self, request_id: str, flights: dict[str, tuple[Flight, int | None]]) -> Iterator[Generation]:
         """Takes a finished trace to its forced answers, or a finished answer into its flight."""
@@ -245,6 +247,14 @@ class VllmEngine:
             max_tokens=self.template.max_answer_tokens - len(begun),
             stop=[self.template.answer_stop],
         )
+
+    def with_template(self, template: PromptTemplate) -> VllmEngine:
+        """See `TemplateEngine.with_template`."""
+        other = copy.copy(self)
+        other.template = template
+        other._forcing = Forcing(self._forcing.tokenizer, template)
+        other.info = replace(self.info, template=template.name, template_hash=template.hash)
+        return other
 
     def hidden_states(self, queries: Sequence[Query], layers: Sequence[int]) -> FloatArray:
         """See `HiddenStateEngine.hidden_states`: one prompt pass, by forward hooks on the decoder layers.

@@ -11,8 +11,10 @@ from typing import Any, Self
 
 import numpy as np
 
+from ..difficulty import Asking
 from ..errors import InvalidSettingsError
 from ..types import BudgetGrid, Curves, Sampling
+from .features import DIFFICULTY, HIDDEN, TEXT, kind_to_reads
 from .metrics import ReliabilityBin
 
 
@@ -21,16 +23,22 @@ class FeatureSchema:
     """What the predictor reads.
 
     Attributes:
-        kind: "hidden" for the model's residual stream, "none" for a predictor that reads nothing.
-        layer: which layer; k is the stream after k decoder layers. None for kind "none".
-        width: features of one query, D; 0 for kind "none".
-        pooling: "last" for the last prompt token; "none" for kind "none".
+        kind: "hidden" for the model's residual stream, "text" for the question itself, "difficulty" for what the model
+            says when asked how hard it is, several of them as "hidden+text", "none" for nothing.
+        layer: which layer; k is the stream after k decoder layers. None where no hidden states are read.
+        width: numbers of one query's hidden state, D; 0 where none is read.
+        pooling: "last" for the last prompt token; "none" where no hidden states are read.
     """
 
     kind: str
     layer: int | None
     width: int
     pooling: str
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """The kinds of features that are read."""
+        return kind_to_reads(self.kind)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +92,7 @@ class Calibration:
 
     Attributes:
         num_folds: folds; each query was predicted by a fit that had not seen it. The layer was chosen on all of them.
+            1: a part of the queries that the fit held out by itself, and on which it stopped early.
         log_loss, brier: of the predictor; binomial log loss in nats, Brier score against single traces.
         mean_log_loss, mean_brier: of the mean curve, which is what the blind allocation knows.
         calibration_error: mean distance of predicted and observed over the bins.
@@ -116,6 +125,7 @@ class PredictorCard:
         cross_validation: how the layer was chosen, or None when there was nothing to choose from.
         calibration: out-of-fold quality, or None when there were too few queries for folds.
         mean_p_B, mean_tokens_B: the mean curve of the training queries.
+        asking: how the model is asked for the difficulty that the predictor reads; None where it reads none.
         versions: of the packages that made it.
         created: ISO 8601 date.
     """
@@ -137,6 +147,7 @@ class PredictorCard:
     mean_tokens_B: tuple[float, ...] | None
     versions: Mapping[str, str]
     created: str
+    asking: Asking | None = None
 
     @property
     def grid(self) -> BudgetGrid:
@@ -193,14 +204,20 @@ def _read(kind: Any, value: Any, place: str) -> Any:
         if not isinstance(value, dict):
             raise InvalidSettingsError(f"{place} must be an object; got {value!r}")
         hints = typing.get_type_hints(kind)
-        unknown, missing = sorted(set(value) - set(hints)), sorted(set(hints) - set(value))
+        optional = {field.name for field in dataclasses.fields(kind) if field.default is not dataclasses.MISSING}
+        unknown, missing = sorted(set(value) - set(hints)), sorted(set(hints) - set(value) - optional)
         if unknown or missing:
             problems = [f"unknown keys {unknown}"] * bool(unknown) + [f"missing keys {missing}"] * bool(missing)
             raise InvalidSettingsError(f"{place} has {' and '.join(problems)}; known are {sorted(hints)}")
-        return kind(**{name: _read(hint, value[name], f"{place}.{name}") for name, hint in hints.items()})  # type: ignore[operator]
+        read = {name: _read(hint, value[name], f"{place}.{name}") for name, hint in hints.items() if name in value}
+        return kind(**read)  # type: ignore[operator]
     if origin is tuple:
         if not isinstance(value, list | tuple):
             raise InvalidSettingsError(f"{place} must be a list; got {value!r}")
+        if arguments[-1] is not Ellipsis:  # a tuple of so many items, each of its own type
+            if len(value) != len(arguments):
+                raise InvalidSettingsError(f"{place} must hold {len(arguments)} items; got {value!r}")
+            return tuple(_read(hint, item, place) for hint, item in zip(arguments, value, strict=True))
         return tuple(_read(arguments[0], item, f"{place}[{index}]") for index, item in enumerate(value))
     if origin is Mapping:
         if not isinstance(value, dict) or not all(isinstance(item, str) for item in value.values()):
@@ -214,12 +231,15 @@ def _read(kind: Any, value: Any, place: str) -> Any:
 
 
 def _what(card: PredictorCard) -> str:
-    reads = (
-        "It reads nothing of a query: every query gets the mean curve."
-        if card.features.kind == "none"
-        else f"It reads the residual stream of the {card.features.pooling} prompt token after decoder layer "
-        f"{card.features.layer} ({card.features.width} numbers)."
-    )
+    schema = card.features
+    parts = {
+        HIDDEN: f"the residual stream of the {schema.pooling} prompt token after decoder layer {schema.layer} "
+        f"({schema.width} numbers)",
+        TEXT: "the text of the question",
+        DIFFICULTY: "how hard the model says the question is, when asked",
+    }
+    read = " and ".join(part for kind, part in parts.items() if kind in schema.reads)
+    reads = f"It reads {read}." if read else "It reads nothing of a query: every query gets the mean curve."
     return (
         f"Predicts, before any reasoning, the chance of a right answer under every budget of {card.grid} tokens"
         f"{', and the tokens that will really be generated' if card.mean_tokens_B is not None else ''}. "
@@ -255,7 +275,7 @@ def _quality(card: PredictorCard) -> str:
         [
             "## Quality",
             "",
-            f"Out of fold ({quality.num_folds} folds of the training profile; the layer was chosen on all of it):",
+            _judged_on(quality, card.features),
             "",
             "| | log loss (nats) | Brier score |",
             "| --- | --- | --- |",
@@ -270,6 +290,17 @@ def _quality(card: PredictorCard) -> str:
             *rows,
         ]
     )
+
+
+def _judged_on(quality: Calibration, schema: FeatureSchema) -> str:
+    if quality.num_folds == 1:
+        num_traces = sum(each.num_traces for each in quality.bins)
+        return (
+            f"On training queries that were held out to stop early ({num_traces:,} traces and budgets); the number of "
+            f"epochs was picked on them, so this is a little too good:"
+        )
+    chosen = "; the layer was chosen on all of it" if schema.layer is not None else ""
+    return f"Out of fold ({quality.num_folds} folds of the training profile{chosen}):"
 
 
 def _layers(card: PredictorCard) -> str:

@@ -46,10 +46,8 @@ def candidates(profile: Profile, layers: Sequence[int] | None) -> tuple[int, ...
     return tuple(wanted)
 
 
-def features_of(profile: Profile, layer: int | None) -> FloatArray:
-    """Features of one layer, shape (Q, D); of width 0 for a predictor that reads none (layer None)."""
-    if layer is None:
-        return np.empty((profile.num_queries, 0), dtype=np.float32)
+def hidden_of(profile: Profile, layer: int) -> FloatArray:
+    """Hidden states of one layer, shape (Q, D)."""
     assert profile.hidden_Q_L_D is not None  # `candidates` has refused such a profile
     return profile.hidden_Q_L_D[:, profile.layers.index(layer)]
 
@@ -58,7 +56,7 @@ def has_finite_features(profile: Profile, layers: Sequence[int]) -> NDArray[np.b
     """Whether each query's features are finite in every one of `layers`, shape (Q,)."""
     is_finite_Q = np.ones(profile.num_queries, dtype=bool)
     for layer in layers:
-        is_finite_Q[nonfinite_rows(features_of(profile, layer))] = False
+        is_finite_Q[nonfinite_rows(hidden_of(profile, layer))] = False
     return is_finite_Q
 
 
@@ -79,7 +77,7 @@ def choose_layer(profile: Profile, layers: Sequence[int] | None, report: Progres
     scores = []
     for done, layer in enumerate(wanted):
         report("layer", done, len(wanted))
-        ridge = RidgePredictor().fit(features_of(sample, layer), sample.num_right_Q_B, sample.num_tried_Q)
+        ridge = RidgePredictor().fit(hidden_of(sample, layer), sample.num_right_Q_B, sample.num_tried_Q)
         assert ridge.left_out_p_Q_B_ is not None
         judged = (ridge.left_out_p_Q_B_, sample.num_right_Q_B, sample.num_tried_Q)
         scores.append(LayerScore(layer, binomial_log_loss(*judged), brier_score(*judged)))

@@ -17,7 +17,7 @@ class MeanPredictor:
     This is what the blind allocation knows, so it is the bar for every other predictor.
     """
 
-    uses_features = False
+    reads: tuple[str, ...] = ()
 
     p_B_: FloatArray
     tokens_B_: FloatArray | None

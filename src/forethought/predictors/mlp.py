@@ -10,6 +10,7 @@ import numpy as np
 
 from ..errors import InvalidSettingsError
 from ..types import FloatArray, IntArray
+from .features import HIDDEN
 from .inputs import check_counts, check_features, chunks
 from .linear import LinearMap, RidgeProblem, Standardizer
 from .spend import SpendShape
@@ -74,7 +75,7 @@ class MlpPredictor:
         validation_losses_: best validation loss of each member, nats a trace and budget.
     """
 
-    uses_features = True
+    reads = (HIDDEN,)
 
     validation_losses_: list[float]
 

@@ -8,6 +8,7 @@ from typing import Any, Self
 import numpy as np
 
 from ..types import FloatArray, IntArray
+from .features import HIDDEN
 from .inputs import check_counts, check_features, chunks
 from .linear import LinearMap, RidgeProblem
 from .spend import SpendShape
@@ -36,7 +37,7 @@ class PaperMlpPredictor:
         seed: of the start and of the order of the rows.
     """
 
-    uses_features = True
+    reads = (HIDDEN,)
 
     _weights: Weights
     _tokens_map: LinearMap | None

@@ -7,6 +7,7 @@ from typing import Any, Self
 import numpy as np
 
 from ..types import FloatArray, IntArray
+from .features import HIDDEN
 from .inputs import check_counts, check_features
 from .linear import LinearMap, RidgeProblem
 from .spend import SpendShape
@@ -26,7 +27,7 @@ class RidgePredictor:
         left_out_p_Q_B_: leave-one-out predictions for the rows fitted on that had a trace; None after loading.
     """
 
-    uses_features = True
+    reads = (HIDDEN,)
 
     penalties_: dict[str, list[float | None]]
     left_out_p_Q_B_: FloatArray | None

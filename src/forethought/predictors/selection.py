@@ -13,14 +13,16 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InvalidFeaturesError, InvalidInputError, InvalidSettingsError
+from ..difficulty import Asking
+from ..errors import InvalidFeaturesError, InvalidInputError, InvalidSettingsError, MissingExtraError
 from ..protocols import Predictor
-from ..registry import resolve, unknown_name_message
+from ..registry import EXTRAS, resolve, unknown_name_message
 from ..types import Curves, FloatArray, IntArray, Profile, Sampling
 from .card import Calibration, CrossValidation, FeatureSchema, PredictorCard, TrainingData
+from .features import DIFFICULTY, HIDDEN, TEXT, Features, reads_of, reads_to_kind
 from .folds import assign_folds, hash_order
 from .inputs import MIN_QUERIES
-from .layers import Progress, best_layer, candidates, choose_layer, features_of, has_finite_features, silent
+from .layers import Progress, best_layer, candidates, choose_layer, has_finite_features, hidden_of, silent
 from .mean import MeanPredictor
 from .metrics import binomial_log_loss, brier_score, calibration_error, correlation_B, reliability_bins
 from .trained import TrainedPredictor
@@ -31,7 +33,7 @@ Builder = Callable[[], Predictor]
 def train(
     profile: Profile,
     *,
-    predictor: str = "ridge",
+    predictor: str = "auto",
     layers: Sequence[int] | None = None,
     num_folds: int = 5,
     seed: int = 0,
@@ -42,7 +44,7 @@ def train(
 
     Args:
         profile: measured counts, with hidden states unless the predictor reads none.
-        predictor: registered name.
+        predictor: registered name; "auto" for `default_predictor`.
         layers: layers to choose from; None takes all that the profile holds.
         num_folds: folds for the card's calibration; fewer queries than folds leave it out.
         seed: of the folds, and of the predictor where it takes one.
@@ -54,22 +56,40 @@ def train(
         InvalidInputError: fewer than two queries with a finished trace.
         InvalidSettingsError: an option the predictor does not take.
     """
-    build = _builder(predictor, options, seed)
+    predictor = named(predictor, profile)
+    build = _builder(predictor, options, seed, progress)
     usable = profile.select(_usable_rows(profile, build, layers, seed))
     layer, choice = _choose(usable, build, layers, progress)
     progress("fit", 0, 1)
     fitted = _fit(usable, build, layer)
     progress("fit", 1, 1)
     calibration = None
-    if usable.num_queries >= max(num_folds, 2 * MIN_QUERIES):
+    if getattr(fitted, "is_costly", False):
+        calibration = _held_calibration(usable, fitted)
+    elif usable.num_queries >= max(num_folds, 2 * MIN_QUERIES):
         calibration = _calibrate(usable, build, layer, num_folds=num_folds, seed=seed, progress=progress)
-    return TrainedPredictor(_card(profile, usable, predictor, layer, choice, calibration, seed), fitted)
+    card = _card(profile, usable, predictor, reads_of(fitted), layer, choice, calibration, seed)
+    return TrainedPredictor(card, fitted)
+
+
+def default_predictor(profile: Profile) -> tuple[str, str]:
+    """`(name, reason)` of the predictor that `train` takes for a profile when none is named."""
+    if profile.layers:
+        return "ridge", "the profile holds hidden states"
+    if profile.texts:
+        return "text", "the profile holds no hidden states, but the questions' texts"
+    return "mean", "the profile holds neither hidden states nor texts"
+
+
+def unfitted(predictor: str, options: Mapping[str, Any] | None = None) -> Predictor:
+    """A predictor of that name and those options, to see what it reads and needs."""
+    return _builder(predictor, options, 0)()
 
 
 def cross_fit(
     profile: Profile,
     *,
-    predictor: str = "ridge",
+    predictor: str = "auto",
     layers: Sequence[int] | None = None,
     num_folds: int = 5,
     seed: int = 0,
@@ -98,7 +118,7 @@ def cross_fit(
         InvalidFeaturesError, InvalidInputError, InvalidSettingsError: as `train`; the last also when there are fewer
             queries than folds.
     """
-    build = _builder(predictor, options, seed)
+    build = _builder(named(predictor, profile), options, seed, progress)
     # In hash order, so that what depends on the order of the rows (batches, splits) depends on ids alone.
     usable_rows = _usable_rows(profile, build, layers, seed)
     is_usable_Q = np.zeros(profile.num_queries, dtype=bool)
@@ -118,7 +138,8 @@ def cross_fit(
         fitted = _fit(training, build, layer)
         held = held[is_usable_Q[held]]
         if len(held):
-            predicted_p_H_B, predicted_tokens_H_B = fitted.predict(features_of(profile.select(held), layer))
+            given = features_of(profile.select(held), layer).given_to(fitted)
+            predicted_p_H_B, predicted_tokens_H_B = fitted.predict(given)  # type: ignore[arg-type]
             p_Q_B[held] = predicted_p_H_B
             if predicted_tokens_H_B is not None:
                 tokens_Q_B[held] = predicted_tokens_H_B
@@ -130,8 +151,13 @@ def cross_fit(
     )
 
 
-def _builder(name: str, options: Mapping[str, Any] | None, seed: int) -> Builder:
-    """Makes an unfitted predictor of that name; its `seed` is ours unless the options have one."""
+def named(predictor: str, profile: Profile) -> str:
+    """The predictor's name, where "auto" stands for the default."""
+    return default_predictor(profile)[0] if predictor == "auto" else predictor
+
+
+def _builder(name: str, options: Mapping[str, Any] | None, seed: int, progress: Progress = silent) -> Builder:
+    """Makes an unfitted predictor of that name; `seed` and `progress` are ours unless the options have them."""
     kind = resolve("predictors", name)
     known = [] if kind.__init__ is object.__init__ else list(inspect.signature(kind).parameters)
     settings = dict(options or {})
@@ -141,6 +167,8 @@ def _builder(name: str, options: Mapping[str, Any] | None, seed: int) -> Builder
             raise InvalidSettingsError(message if known else f"predictor {name!r} takes no options; got {option!r}")
     if "seed" in known:
         settings.setdefault("seed", seed)
+    if "progress" in known:
+        settings.setdefault("progress", progress)
 
     def build() -> Predictor:
         made: Predictor = kind(**settings)
@@ -149,13 +177,19 @@ def _builder(name: str, options: Mapping[str, Any] | None, seed: int) -> Builder
     return build
 
 
-def _reads_features(build: Builder) -> bool:
-    """A predictor says `uses_features = False` when it reads none; without a word it is taken to read them."""
-    return bool(getattr(build(), "uses_features", True))
+def features_of(profile: Profile, layer: int | None) -> Features:
+    """Everything that a predictor may read of the profile's queries; no hidden states where `layer` is None."""
+    return Features(
+        num_queries=profile.num_queries,
+        hidden_Q_D=None if layer is None else hidden_of(profile, layer),
+        texts=profile.texts or None,
+        difficulties=profile.difficulties or None,
+    )
 
 
 def _usable_rows(profile: Profile, build: Builder, layers: Sequence[int] | None, seed: int) -> IntArray:
     """Rows that can be learned from, in hash order: a finished trace and, where they are read, finite features."""
+    reads = reads_of(build())
     is_usable_Q = profile.num_tried_Q > 0
     num_tried = int(is_usable_Q.sum())
     if num_tried < MIN_QUERIES:
@@ -163,7 +197,15 @@ def _usable_rows(profile: Profile, build: Builder, layers: Sequence[int] | None,
             f"{num_tried} of {profile.num_queries} queries have a finished trace; a predictor needs at least "
             f"{MIN_QUERIES}. Profile more queries with `forethought profile`."
         )
-    if _reads_features(build):
+    features_of(profile, None).check(reads - {HIDDEN})
+    if TEXT in reads:
+        is_usable_Q &= np.array([bool(text.strip()) for text in profile.texts], dtype=bool)
+        if is_usable_Q.sum() < MIN_QUERIES:
+            raise InvalidFeaturesError(
+                f"{int(is_usable_Q.sum())} of {num_tried} queries with a finished trace have a text; a predictor that "
+                f"reads it needs at least {MIN_QUERIES}"
+            )
+    if HIDDEN in reads:
         is_usable_Q &= has_finite_features(profile, candidates(profile, layers))
         if is_usable_Q.sum() < MIN_QUERIES:
             raise InvalidFeaturesError(
@@ -178,7 +220,7 @@ def _choose(
     profile: Profile, build: Builder, layers: Sequence[int] | None, progress: Progress
 ) -> tuple[int | None, CrossValidation | None]:
     """The layer to read, None for a predictor that reads none; and how it was chosen."""
-    if not _reads_features(build):
+    if HIDDEN not in reads_of(build()):
         return None, None
     choice = choose_layer(profile, layers, progress)
     return best_layer(profile, layers, choice), choice
@@ -186,7 +228,18 @@ def _choose(
 
 def _fit(profile: Profile, build: Builder, layer: int | None) -> Predictor:
     counts = (profile.num_right_Q_B, profile.num_tried_Q)
-    return build().fit(features_of(profile, layer), *counts, _spend(profile))
+    predictor = build()
+    given = features_of(profile, layer).given_to(predictor)
+    try:
+        return predictor.fit(given, *counts, _spend(profile))  # type: ignore[arg-type]
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing not in EXTRAS:
+            raise
+        raise MissingExtraError(
+            f"this predictor needs the package {missing!r}, which is not installed. Install it with: "
+            f"pip install 'forethought[{EXTRAS[missing]}]'"
+        ) from error
 
 
 def _spend(profile: Profile) -> FloatArray | None:
@@ -197,7 +250,8 @@ def _spend(profile: Profile) -> FloatArray | None:
 def _mean_curve(profile: Profile) -> tuple[FloatArray, FloatArray | None]:
     """Success and tokens of the mean curve, shape (1, B) each; no tokens where they were not measured."""
     counts = (profile.num_right_Q_B, profile.num_tried_Q)
-    return MeanPredictor().fit(features_of(profile, None), *counts, _spend(profile)).predict(np.empty((1, 0)))
+    nothing_Q_0 = np.empty((profile.num_queries, 0))
+    return MeanPredictor().fit(nothing_Q_0, *counts, _spend(profile)).predict(np.empty((1, 0)))
 
 
 def _calibrate(
@@ -210,9 +264,26 @@ def _calibrate(
     for fold in range(num_folds):
         progress("calibrate", fold, num_folds)
         training, held = usable.select(fold_Q != fold), fold_Q == fold
-        p_Q_B[held], _ = _fit(training, build, layer).predict(features_of(usable.select(held), layer))
+        fitted = _fit(training, build, layer)
+        given = features_of(usable.select(held), layer).given_to(fitted)
+        p_Q_B[held], _ = fitted.predict(given)  # type: ignore[arg-type]
         mean_p_Q_B[held], _ = _mean_curve(training)
     progress("calibrate", num_folds, num_folds)
+    return _calibration(usable, p_Q_B, mean_p_Q_B, num_folds=num_folds)
+
+
+def _held_calibration(usable: Profile, fitted: Any) -> Calibration | None:
+    """Quality on the queries that a costly predictor held out by itself while it was fitted."""
+    rows, p_H_B = fitted.held_rows_, fitted.held_p_Q_B_
+    if rows is None or p_H_B is None or len(rows) < MIN_QUERIES:
+        return None
+    is_held_Q = np.zeros(usable.num_queries, dtype=bool)
+    is_held_Q[rows] = True
+    mean_p_1_B, _ = _mean_curve(usable.select(~is_held_Q))
+    return _calibration(usable.select(rows), p_H_B, np.tile(mean_p_1_B, (len(rows), 1)), num_folds=1)
+
+
+def _calibration(usable: Profile, p_Q_B: FloatArray, mean_p_Q_B: FloatArray, *, num_folds: int) -> Calibration:
     counts = (usable.num_right_Q_B, usable.num_tried_Q)
     bins = reliability_bins(p_Q_B, *counts)
     return Calibration(
@@ -231,6 +302,7 @@ def _card(
     profile: Profile,
     usable: Profile,
     predictor: str,
+    reads: frozenset[str],
     layer: int | None,
     choice: CrossValidation | None,
     calibration: Calibration | None,
@@ -249,9 +321,9 @@ def _card(
         maximum=profile.grid.maximum,
         sampling=None if sampling is None else Sampling(**sampling),
         features=FeatureSchema(
-            kind="none" if layer is None else "hidden",
+            kind=reads_to_kind(reads),
             layer=layer,
-            width=features_of(usable, layer).shape[1],
+            width=0 if layer is None else hidden_of(usable, layer).shape[1],
             pooling="none" if layer is None else "last",
         ),
         data=TrainingData(
@@ -269,7 +341,15 @@ def _card(
         mean_tokens_B=None if mean_tokens_1_B is None else tuple(mean_tokens_1_B[0].tolist()),
         versions=_versions(),
         created=datetime.datetime.now(datetime.UTC).date().isoformat(),
+        asking=_asking(info) if DIFFICULTY in reads else None,
     )
+
+
+def _asking(info: Mapping[str, Any]) -> Asking:
+    """How the difficulties of a profile were asked for; without a word, plainly."""
+    found = info.get("asking") or {}
+    shots = tuple((str(question), str(level)) for question, level in found.get("shots", ()))
+    return Asking(shots, found.get("tokens"))
 
 
 def _data_hash(profile: Profile) -> str:

@@ -27,6 +27,7 @@ from ..protocols import Predictor
 from ..registry import resolve
 from ..types import BudgetGrid, Curves, EngineInfo, FloatArray
 from .card import PredictorCard
+from .features import HIDDEN, Features
 from .inputs import nonfinite_rows, shorten
 
 SCHEMA = 1
@@ -47,22 +48,27 @@ class TrainedPredictor:
     card: PredictorCard
     predictor: Predictor
 
-    def predict(self, query_ids: Sequence[str], features_Q_D: FloatArray) -> Curves:
+    def predict(self, query_ids: Sequence[str], features: Features | FloatArray) -> Curves:
         """Curves for the queries.
 
         Args:
             query_ids: length Q.
-            features_Q_D: of the layer the card names, shape (Q, D); a predictor that reads no features (card:
-                features.kind "none") takes any matrix with Q rows.
+            features: what the card says is read (`features.reads`); a bare matrix stands for hidden states of the layer
+                the card names, shape (Q, D). A predictor that reads nothing takes any matrix with Q rows.
 
         Raises:
-            InvalidFeaturesError: NaN or infinity (naming the queries), a wrong width, or a wrong number of rows.
+            InvalidFeaturesError: a part that is read is missing, NaN or infinity (naming the queries), a wrong width,
+                or a wrong number of rows.
         """
-        if features_Q_D.ndim != 2 or len(features_Q_D) != len(query_ids):
-            raise InvalidFeaturesError(f"{len(query_ids)} queries need as many feature rows; got {features_Q_D.shape}")
-        if self.card.features.kind != "none":
-            self._check_features(query_ids, features_Q_D)
-        p_Q_B, tokens_Q_B = self.predictor.predict(features_Q_D)
+        if not isinstance(features, Features):
+            if features.ndim != 2 or len(features) != len(query_ids):
+                raise InvalidFeaturesError(f"{len(query_ids)} queries need as many feature rows; got {features.shape}")
+            features = Features(len(features), hidden_Q_D=features)
+        if len(features) != len(query_ids):
+            raise InvalidFeaturesError(f"{len(query_ids)} queries need as many feature rows; got {len(features)}")
+        if HIDDEN in self.card.features.reads and features.hidden_Q_D is not None:
+            self._check_features(query_ids, features.hidden_Q_D)
+        p_Q_B, tokens_Q_B = self.predictor.predict(features.given_to(self.predictor))  # type: ignore[arg-type]
         return Curves(query_ids=tuple(query_ids), grid=self.card.grid, p_Q_B=p_Q_B, tokens_Q_B=tokens_Q_B)
 
     def _check_features(self, query_ids: Sequence[str], features_Q_D: FloatArray) -> None:
@@ -92,7 +98,7 @@ class TrainedPredictor:
         differences = _difference("model", card.model, card.model_hash, info.model, info.model_hash)
         differences += _difference("template", card.template, card.template_hash, info.template, info.template_hash)
         width = card.features.width
-        if card.features.kind == "hidden" and info.hidden_size is not None and info.hidden_size != width:
+        if HIDDEN in card.features.reads and info.hidden_size is not None and info.hidden_size != width:
             differences.append(f"feature width: predictor {width}, engine {info.hidden_size}")
         if grid is not None and grid != card.grid:
             differences.append(f"budget grid: predictor {card.grid}, run {grid}")
@@ -222,9 +228,16 @@ def _read_weights(folder: Path, content: dict[str, Any]) -> dict[str, FloatArray
 
 
 def _check_shapes(predictor: Predictor, card: PredictorCard) -> None:
-    """One prediction for zeros: arrays, settings and card must belong together before any query relies on them."""
+    """One prediction for zeros: arrays, settings and card must belong together before any query relies on them.
+
+    A costly predictor, which would have to load a model for it, is taken at its word.
+    """
+    if getattr(predictor, "is_costly", False):
+        return
     try:
-        p_Q_B, tokens_Q_B = predictor.predict(np.zeros((1, max(1, card.features.width)), dtype=np.float32))
+        nothing_1_D = np.zeros((1, max(1, card.features.width)), dtype=np.float32)
+        probe = Features(1, hidden_Q_D=nothing_1_D, texts=("",), difficulties=(None,))
+        p_Q_B, tokens_Q_B = predictor.predict(probe.given_to(predictor))  # type: ignore[arg-type]
     except ForethoughtError as error:
         raise ValueError(str(error)) from error
     expected = (1, card.grid.num_budgets)

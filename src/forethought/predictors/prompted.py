@@ -1,0 +1,98 @@
+"""Curves from what the model itself says when asked how hard a question is: the mean curve of each level."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import numpy as np
+
+from ..difficulty import LEVELS
+from ..errors import InvalidSettingsError
+from ..types import FloatArray, IntArray
+from .features import DIFFICULTY, Features
+from .inputs import check_counts
+from .spend import non_decreasing
+
+NOT_SAID = len(LEVELS)  # row of the queries whose answer named no level
+PRIOR_QUERIES = 5.0  # a level's mean is drawn to the mean of all as if so many queries more had it
+
+
+class PromptedPredictor:
+    """Success and spend curves by the stated level: easy, medium, hard, or none of them.
+
+    The prompted baseline of arXiv 2602.01237, with curves in place of one budget a class. Every level gets the mean
+    curve of the training queries of which the model said so; a level that few have is drawn to the mean of all.
+
+    Args:
+        num_examples: worked examples a level in the prompt, picked from the training queries; 0 for zero-shot. The
+            pipeline asks; this class reads what was said.
+
+    Attributes:
+        num_said_: training queries of each level, and of no level, length 4.
+    """
+
+    reads = (DIFFICULTY,)
+
+    num_said_: list[int]
+
+    _p_C_B: FloatArray
+    _tokens_C_B: FloatArray | None
+
+    def __init__(self, *, num_examples: int = 0) -> None:
+        if not 0 <= num_examples <= 8:
+            raise InvalidSettingsError(f"prompted option num_examples must lie between 0 and 8; got {num_examples}")
+        self.num_examples = num_examples
+
+    def fit(
+        self,
+        features: Features,
+        num_right_Q_B: IntArray,
+        num_tried_Q: IntArray,
+        tokens_Q_B: FloatArray | None = None,
+    ) -> Self:
+        """See `Predictor.fit`; reads the difficulties of `features`."""
+        rows = check_counts(num_right_Q_B, num_tried_Q, tokens_Q_B)
+        class_Q, tried_Q = _classes(features)[rows], num_tried_Q[rows].astype(np.float64)
+        self.num_said_ = np.bincount(class_Q, minlength=NOT_SAID + 1).tolist()
+        self._p_C_B = _class_means(num_right_Q_B[rows] / tried_Q[:, None], tried_Q, class_Q)
+        self._tokens_C_B = None
+        if tokens_Q_B is not None:
+            self._tokens_C_B = non_decreasing(_class_means(tokens_Q_B[rows], tried_Q, class_Q))
+        return self
+
+    def predict(self, features: Features) -> tuple[FloatArray, FloatArray | None]:
+        """See `Predictor.predict`."""
+        class_Q = _classes(features)
+        return self._p_C_B[class_Q], None if self._tokens_C_B is None else self._tokens_C_B[class_Q]
+
+    def state(self) -> tuple[dict[str, Any], dict[str, FloatArray]]:
+        """See `Predictor.state`."""
+        arrays = {"p": self._p_C_B} | ({} if self._tokens_C_B is None else {"tokens": self._tokens_C_B})
+        return {"num_examples": self.num_examples, "num_said": self.num_said_}, arrays
+
+    @classmethod
+    def from_state(cls, settings: dict[str, Any], arrays: dict[str, FloatArray]) -> Self:
+        """See `Predictor.from_state`."""
+        predictor = cls(num_examples=int(settings["num_examples"]))
+        predictor.num_said_ = [int(count) for count in settings["num_said"]]
+        predictor._p_C_B, predictor._tokens_C_B = arrays["p"], arrays.get("tokens")
+        return predictor
+
+
+def _classes(features: Features) -> IntArray:
+    features.check(frozenset({DIFFICULTY}))
+    assert features.difficulties is not None
+    index = {level: row for row, level in enumerate(LEVELS)}
+    return np.array([index.get(level or "", NOT_SAID) for level in features.difficulties], dtype=np.int64)
+
+
+def _class_means(value_Q_B: FloatArray, tried_Q: FloatArray, class_Q: IntArray) -> FloatArray:
+    """Mean of each class, every trace counting the same, drawn to the mean of all; float32, shape (C, B)."""
+    mean_B = tried_Q @ value_Q_B / tried_Q.sum()
+    prior = PRIOR_QUERIES * tried_Q.mean()
+    mean_C_B = np.tile(mean_B, (NOT_SAID + 1, 1))
+    for row in range(NOT_SAID + 1):
+        is_member_Q = class_Q == row
+        weight = tried_Q[is_member_Q].sum()
+        mean_C_B[row] = (tried_Q[is_member_Q] @ value_Q_B[is_member_Q] + prior * mean_B) / (weight + prior)
+    return mean_C_B.astype(np.float32)
