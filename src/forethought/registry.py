@@ -24,6 +24,8 @@ BUILTIN: dict[str, dict[str, str]] = {
         "paper-mlp": "forethought.predictors.paper_mlp:PaperMlpPredictor",
         "prompted": "forethought.predictors.prompted:PromptedPredictor",
         "ridge": "forethought.predictors.ridge:RidgePredictor",
+        "stack": "forethought.predictors.stack:StackPredictor",
+        "text": "forethought.predictors.text:TextPredictor",
     },
     "allocators": {
         "blind": "forethought.allocators.blind:BlindAllocator",

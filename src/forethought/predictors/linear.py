@@ -81,12 +81,16 @@ class RidgeProblem:
     Args:
         features_Q_D: finite features, shape (Q, D).
         weight_Q: positive weights, shape (Q,): traces tried.
+        is_scaled: the features' spreads mean something: they are centred, and left as large as they are.
     """
 
-    def __init__(self, features_Q_D: FloatArray, weight_Q: FloatArray) -> None:
+    def __init__(self, features_Q_D: FloatArray, weight_Q: FloatArray, *, is_scaled: bool = False) -> None:
         self._weight_Q = weight_Q / weight_Q.mean()
         self._root_Q = np.sqrt(self._weight_Q)
         self.standardizer = Standardizer.fit(features_Q_D, self._weight_Q)
+        if is_scaled:
+            ones_D = np.ones_like(self.standardizer.scale_D)
+            self.standardizer = Standardizer(self.standardizer.centre_D, ones_D)
         self._x_Q_D = self.standardizer.apply(features_Q_D)
         # Exact centring: the scaled features are then orthogonal to the intercept, which leverages rely on.
         self._x_Q_D -= (self._weight_Q @ self._x_Q_D) / self._weight_Q.sum()

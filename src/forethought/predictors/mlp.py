@@ -10,76 +10,96 @@ import numpy as np
 
 from ..errors import InvalidSettingsError
 from ..types import FloatArray, IntArray
-from .features import HIDDEN
-from .inputs import check_counts, check_features, chunks
+from .features import HIDDEN, TEXT, Features
+from .inputs import MIN_QUERIES, check_counts, check_features, chunks
 from .linear import LinearMap, RidgeProblem, Standardizer
 from .spend import SpendShape
 from .success import SuccessShape
+from .wording import Wording
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-VALIDATION_SHARE = 0.15
 RATE_FLOOR = 1e-3  # keeps the starting bias, a logit of the mean rate, finite
+WARMUP_SHARE = 0.05
+PENALTY_RANGE = (0.1, 4.0)  # in mean eigenvalues; beyond it a network of noise alone, or none
+READS = {HIDDEN: (HIDDEN,), TEXT: (TEXT,), f"{HIDDEN}+{TEXT}": (HIDDEN, TEXT)}
 
 
 @dataclass(frozen=True, slots=True)
 class MlpOptions:
-    """Settings of the network and its training; the defaults are those of `MlpPredictor`.
+    """Settings of the networks and their training; the defaults are those of `MlpPredictor`.
 
     Attributes:
+        reads: "hidden", "text" or "hidden+text".
         hidden_width: units of the hidden layer.
-        num_members: networks in the ensemble; each has its own start and its own validation split.
-        epochs: most passes over the training rows.
-        patience: passes without a better validation loss before a member stops.
+        num_members: networks in the ensemble; each leaves out its own share of the rows.
+        num_components: principal components of the hidden states that the networks see.
+        steps: steps of the optimizer, by a cosine schedule.
         batch_size: rows a step.
         learning_rate, weight_decay: of AdamW.
         dropout: share of hidden units silenced at each step.
+        noise: spread of the noise added to every input at each step; the inputs' own mean spread is about 1. None takes
+            it from the data: what ridge regression's left-out error asks for.
         seed: the same seed and data give the same ensemble.
     """
 
+    reads: str
     hidden_width: int
     num_members: int
-    epochs: int
-    patience: int
+    num_components: int
+    steps: int
     batch_size: int
     learning_rate: float
     weight_decay: float
     dropout: float
+    noise: float | None
     seed: int
 
     def __post_init__(self) -> None:
-        for name in ("hidden_width", "num_members", "epochs", "patience", "batch_size"):
+        if self.reads not in READS:
+            raise InvalidSettingsError(f"mlp option reads must be {', '.join(READS)}; got {self.reads!r}")
+        for name in ("hidden_width", "num_components", "steps", "batch_size"):
             if getattr(self, name) < 1:
                 raise InvalidSettingsError(f"mlp option {name} must be at least 1; got {getattr(self, name)}")
-        if not 0.0 <= self.dropout < 1.0 or self.learning_rate <= 0.0 or self.weight_decay < 0.0:
+        if self.num_members < 2:
+            raise InvalidSettingsError(f"mlp option num_members must be at least 2; got {self.num_members}")
+        is_noise = self.noise is None or self.noise >= 0.0
+        if not 0.0 <= self.dropout < 1.0 or self.learning_rate <= 0.0 or self.weight_decay < 0.0 or not is_noise:
             raise InvalidSettingsError(
-                "mlp needs dropout in [0, 1), a positive learning_rate and a weight_decay of at least 0; "
-                f"got {self.dropout}, {self.learning_rate}, {self.weight_decay}"
+                "mlp needs dropout in [0, 1), a positive learning_rate, a weight_decay and a noise of at least 0; "
+                f"got {self.dropout}, {self.learning_rate}, {self.weight_decay}, {self.noise}"
             )
 
 
 class MlpPredictor:
     """Success curves from an ensemble of small networks; the spend curve is ridge regression's.
 
-    Each member minimises the binomial likelihood of the counts and stops early on its own validation split; their
-    probabilities are averaged; `SuccessShape`, judged on what the validation splits say, takes out what no training
-    query shows. Weights are rounded to float16 at fit, so that a saved ensemble says what the fitted
-    one said. Torch's global random state and its threads are left as they are.
+    The networks see the principal components of the hidden states, and the question's wording beside them. Noise on
+    every input is their main regularisation: it drowns the weak components and leaves the strong ones, as ridge
+    regression's penalty does (Bishop, "Training with noise is equivalent to Tikhonov regularization", 1995). How much
+    of it is taken from ridge regression, whose penalty for the strongest component of the curves exact leave-one-out
+    picks: little with many well-measured queries, much with a few hundred of four traces each. Each
+    minimises the binomial likelihood of the counts on its own share of the rows, so many steps long, and its
+    probabilities of the rows it left out are what `SuccessShape` and the card's calibration are learned on; those of
+    all are averaged. Weights are rounded to float16 at fit, so that a saved ensemble says what the fitted one said.
+    Torch's global random state and its threads are left as they are.
 
     Args:
-        hidden_width, num_members, epochs, patience, batch_size, learning_rate, weight_decay, dropout, seed: see
-            `MlpOptions`. The defaults are strong regularisation: a few hundred queries with a few traces are the rule.
+        reads, hidden_width, num_members, num_components, steps, batch_size, learning_rate, weight_decay, dropout,
+            noise, seed: see `MlpOptions`.
 
     Attributes:
-        validation_losses_: best validation loss of each member, nats a trace and budget.
+        held_rows_: rows fitted on; None after loading.
+        held_p_Q_B_: what the network that left a row out says of it; None after loading.
+        noise_: spread of the noise that was added.
     """
 
-    reads = (HIDDEN,)
+    noise_: float
+    held_rows_: IntArray | None
+    held_p_Q_B_: FloatArray | None
 
-    validation_losses_: list[float]
-
-    _standardizer: Standardizer
+    _inputs: _Inputs
     _members: dict[str, FloatArray]
     _success: SuccessShape
     _tokens_map: LinearMap | None
@@ -88,98 +108,117 @@ class MlpPredictor:
     def __init__(
         self,
         *,
-        hidden_width: int = 256,
-        num_members: int = 5,
-        epochs: int = 60,
-        patience: int = 6,
-        batch_size: int = 64,
-        learning_rate: float = 3e-4,
-        weight_decay: float = 1.0,
-        dropout: float = 0.5,
+        reads: str = f"{HIDDEN}+{TEXT}",
+        hidden_width: int = 128,
+        num_members: int = 8,
+        num_components: int = 768,
+        steps: int = 800,
+        batch_size: int = 128,
+        learning_rate: float = 1e-3,
+        weight_decay: float = 0.3,
+        dropout: float = 0.2,
+        noise: float | None = None,
         seed: int = 0,
     ) -> None:
         self.options = MlpOptions(
+            reads=reads,
             hidden_width=hidden_width,
             num_members=num_members,
-            epochs=epochs,
-            patience=patience,
+            num_components=num_components,
+            steps=steps,
             batch_size=batch_size,
             learning_rate=learning_rate,
             weight_decay=weight_decay,
             dropout=dropout,
+            noise=noise,
             seed=seed,
         )
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """What the options say is read."""
+        return READS[self.options.reads]
+
+    @property
+    def held_folds(self) -> int:
+        """Shares of the rows behind `held_p_Q_B_`."""
+        return self.options.num_members
+
     def fit(
         self,
-        features_Q_D: FloatArray,
+        features: Features | FloatArray,
         num_right_Q_B: IntArray,
         num_tried_Q: IntArray,
         tokens_Q_B: FloatArray | None = None,
     ) -> Self:
-        """See `Predictor.fit`. Rows without a trace are left aside; features must be finite."""
+        """See `Predictor.fit`. Rows without a trace are left aside; hidden states must be finite."""
         rows = check_counts(num_right_Q_B, num_tried_Q, tokens_Q_B)
-        check_features(features_Q_D[rows])
+        read = _bundle(features).select(rows)
         weight_Q = num_tried_Q[rows].astype(np.float64)
-        self._standardizer = Standardizer.fit(features_Q_D[rows], weight_Q)
-        x_Q_D = self._standardizer.apply(features_Q_D[rows]).astype(np.float32)
+        self._inputs = _Inputs.fit(read, weight_Q, self.options)
+        x_Q_N = self._inputs.apply(read)
         rate_Q_B = (num_right_Q_B[rows] / weight_Q[:, None]).astype(np.float32)
         share_Q = (weight_Q / weight_Q.mean()).astype(np.float32)
-        trained = [
-            _train_member(x_Q_D, rate_Q_B, share_Q, self.options, seed=self.options.seed * 1000 + member)
-            for member in range(self.options.num_members)
-        ]
-        self.validation_losses_ = [member.loss for member in trained]
-        held = np.concatenate([member.held for member in trained])
-        left_out_N_B = np.concatenate([_probabilities(member.weights, x_Q_D[member.held]) for member in trained])
-        self._success = SuccessShape.fit(rate_Q_B[held], weight_Q[held], left_out_N_B)
+        problem = RidgeProblem(x_Q_N, weight_Q, is_scaled=True)
+        self.noise_ = self.options.noise if self.options.noise is not None else _noise(problem, x_Q_N, rate_Q_B)
+        num_members = min(self.options.num_members, max(2, len(rows) // MIN_QUERIES))
+        fold_Q = np.arange(len(rows)) % num_members
+        held_p_Q_B = np.empty(rate_Q_B.shape, dtype=np.float32)
+        members: list[dict[str, FloatArray]] = []
+        for member in range(num_members):
+            held, kept = fold_Q == member, fold_Q != member
+            if not kept.any():
+                kept = held
+            seed = self.options.seed * 1000 + member
+            weights = _train(x_Q_N[kept], rate_Q_B[kept], share_Q[kept], self.options, noise=self.noise_, seed=seed)
+            members.append(weights)
+            held_p_Q_B[held] = _probabilities(weights, x_Q_N[held])
+        self._success = SuccessShape.fit(rate_Q_B, weight_Q, held_p_Q_B)
+        self.held_rows_, self.held_p_Q_B_ = rows, self._success.apply(held_p_Q_B)
         self._members = {
-            name: np.stack([member.weights[name] for member in trained]).astype(
+            name: np.stack([weights[name] for weights in members]).astype(
                 np.float32 if name.endswith("bias") else np.float16
             )
             for name in ("hidden_weights", "hidden_bias", "output_weights", "output_bias")
         }
         self._tokens_map = self._spend = None
         if tokens_Q_B is not None:
-            problem = RidgeProblem(features_Q_D[rows], weight_Q)
             self._tokens_map = LinearMap.from_solutions(problem, problem.solve(tokens_Q_B[rows].astype(np.float64)))
             self._spend = SpendShape.fit(tokens_Q_B[rows])
         return self
 
-    def predict(self, features_Q_D: FloatArray) -> tuple[FloatArray, FloatArray | None]:
+    def predict(self, features: Features | FloatArray) -> tuple[FloatArray, FloatArray | None]:
         """See `Predictor.predict`; raises InvalidFeaturesError on NaN or a wrong width."""
-        check_features(features_Q_D, width=len(self._standardizer.centre_D))
+        read = _bundle(features)
+        self._inputs.check(read)
         members = {name: array.astype(np.float32) for name, array in self._members.items()}
         num_members, num_budgets = members["output_bias"].shape
-        p_Q_B = np.zeros((len(features_Q_D), num_budgets), dtype=np.float32)
-        for rows in chunks(len(features_Q_D)):
-            x_Q_D = self._standardizer.apply(features_Q_D[rows]).astype(np.float32)
+        p_Q_B = np.zeros((len(read), num_budgets), dtype=np.float32)
+        level_Q_B = None if self._tokens_map is None else np.empty_like(p_Q_B)
+        for rows in chunks(len(read)):
+            x_Q_N = self._inputs.apply(read.select(np.arange(rows.start, rows.stop)))
             for m in range(num_members):
-                p_Q_B[rows] += _probabilities({name: array[m] for name, array in members.items()}, x_Q_D)
+                p_Q_B[rows] += _probabilities({name: array[m] for name, array in members.items()}, x_Q_N)
+            if self._tokens_map is not None and level_Q_B is not None:
+                level_Q_B[rows] = self._tokens_map.apply(x_Q_N)
         p_Q_B = self._success.apply(p_Q_B / num_members)
-        if self._tokens_map is None or self._spend is None:
-            return p_Q_B, None
-        return p_Q_B, self._spend.apply(self._tokens_map.apply(features_Q_D))
+        return p_Q_B, None if self._spend is None or level_Q_B is None else self._spend.apply(level_Q_B)
 
     def state(self) -> tuple[dict[str, Any], dict[str, FloatArray]]:
         """See `Predictor.state`."""
-        arrays = {
-            **self._members,
-            **self._success.arrays(),
-            "feature_centre": self._standardizer.centre_D,
-            "feature_scale": self._standardizer.scale_D,
-        }
+        arrays = {**self._members, **self._success.arrays(), **self._inputs.arrays()}
         if self._tokens_map is not None and self._spend is not None:
             arrays |= {f"tokens_{name}": array for name, array in self._tokens_map.arrays().items()}
             arrays |= {"spend_lowest": self._spend.lowest_B, "spend_highest": self._spend.highest_B}
-        return {"options": asdict(self.options), "validation_losses": self.validation_losses_}, arrays
+        return {"options": asdict(self.options), "noise": self.noise_}, arrays
 
     @classmethod
     def from_state(cls, settings: dict[str, Any], arrays: dict[str, FloatArray]) -> Self:
         """See `Predictor.from_state`."""
         predictor = cls(**settings["options"])
-        predictor.validation_losses_ = list(settings["validation_losses"])
-        predictor._standardizer = Standardizer(arrays["feature_centre"], arrays["feature_scale"])
+        predictor.noise_ = float(settings["noise"])
+        predictor.held_rows_ = predictor.held_p_Q_B_ = None
+        predictor._inputs = _Inputs.from_arrays(arrays)
         predictor._members = {
             name: arrays[name] for name in ("hidden_weights", "hidden_bias", "output_weights", "output_bias")
         }
@@ -193,37 +232,98 @@ class MlpPredictor:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Member:
-    """One trained network: its weights at the epoch of its best validation loss, that loss, and the rows held out."""
+class _Inputs:
+    """What the networks see of a query: components of its hidden state, its wording, or both.
 
-    weights: dict[str, FloatArray]
-    loss: float
-    held: IntArray
+    Attributes:
+        standardizer: of the hidden states, or None where none are read.
+        basis_D_K: their principal components, scaled so that their mean spread is 1, float16.
+        wording: of the texts, or None where none are read.
+    """
+
+    standardizer: Standardizer | None
+    basis_D_K: FloatArray | None
+    wording: Wording | None
+
+    @classmethod
+    def fit(cls, read: Features, weight_Q: FloatArray, options: MlpOptions) -> _Inputs:
+        standardizer = basis_D_K = wording = None
+        read.check(frozenset(READS[options.reads]))
+        if HIDDEN in READS[options.reads]:
+            assert read.hidden_Q_D is not None
+            check_features(read.hidden_Q_D)
+            standardizer = Standardizer.fit(read.hidden_Q_D, weight_Q)
+            x_Q_D = standardizer.apply(read.hidden_Q_D).astype(np.float32)
+            eigenvalue_D, vector_D_D = np.linalg.eigh((x_Q_D.T @ x_Q_D / np.float32(len(x_Q_D))).astype(np.float64))
+            num_kept = min(options.num_components, len(x_Q_D), len(eigenvalue_D))
+            kept = slice(None, -num_kept - 1, -1)  # strongest first
+            spread = np.sqrt(max(float(eigenvalue_D[kept].mean()), 1e-12))
+            largest_K = np.abs(vector_D_D[:, kept]).argmax(axis=0)
+            signs_K = np.sign(vector_D_D[:, kept][largest_K, np.arange(num_kept)])  # the same on every machine
+            basis_D_K = (vector_D_D[:, kept] * signs_K / spread).astype(np.float16)
+        if TEXT in READS[options.reads]:
+            wording = Wording.fit(read.texts or (), seed=options.seed)
+        return cls(standardizer, basis_D_K, wording)
+
+    def check(self, read: Features) -> None:
+        if self.standardizer is not None:
+            read.check(frozenset({HIDDEN}))
+            assert read.hidden_Q_D is not None
+            check_features(read.hidden_Q_D, width=len(self.standardizer.centre_D))
+        if self.wording is not None:
+            read.check(frozenset({TEXT}))
+
+    def apply(self, read: Features) -> FloatArray:
+        """The inputs, float32, shape (Q, N)."""
+        parts: list[FloatArray] = []
+        if self.standardizer is not None and self.basis_D_K is not None and read.hidden_Q_D is not None:
+            x_Q_D = self.standardizer.apply(read.hidden_Q_D).astype(np.float32)
+            parts.append(x_Q_D @ self.basis_D_K.astype(np.float32))
+        if self.wording is not None:
+            parts.append(self.wording.apply(read.texts or ()))
+        return np.concatenate(parts, axis=1)
+
+    def arrays(self) -> dict[str, FloatArray]:
+        found: dict[str, FloatArray] = {} if self.wording is None else self.wording.arrays()
+        if self.standardizer is not None and self.basis_D_K is not None:
+            found |= {"feature_centre": self.standardizer.centre_D, "feature_scale": self.standardizer.scale_D}
+            found |= {"feature_basis": self.basis_D_K}
+        return found
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, Any]) -> _Inputs:
+        has_hidden, has_text = "feature_basis" in arrays, "wording_mean" in arrays
+        return cls(
+            Standardizer(arrays["feature_centre"], arrays["feature_scale"]) if has_hidden else None,
+            arrays["feature_basis"] if has_hidden else None,
+            Wording.from_arrays(dict(arrays)) if has_text else None,
+        )
 
 
-def _probabilities(weights: Mapping[str, FloatArray], x_Q_D: FloatArray) -> FloatArray:
+def _bundle(features: Features | FloatArray) -> Features:
+    """One that reads hidden states alone is given their matrix."""
+    return features if isinstance(features, Features) else Features(len(features), hidden_Q_D=features)
+
+
+def _probabilities(weights: Mapping[str, FloatArray], x_Q_N: FloatArray) -> FloatArray:
     """What one network says; the logistic function as a tanh, which cannot overflow."""
-    hidden_Q_H = np.maximum(x_Q_D @ weights["hidden_weights"] + weights["hidden_bias"], 0.0)
+    hidden_Q_H = np.maximum(x_Q_N @ weights["hidden_weights"] + weights["hidden_bias"], 0.0)
     logit_Q_B = hidden_Q_H @ weights["output_weights"] + weights["output_bias"]
     value_Q_B: FloatArray = 0.5 * (1.0 + np.tanh(0.5 * logit_Q_B))
     return value_Q_B
 
 
-def _train_member(
-    x_Q_D: FloatArray, rate_Q_B: FloatArray, share_Q: FloatArray, options: MlpOptions, *, seed: int
-) -> _Member:
-    """One network, stopped early on rows of its own."""
+def _train(
+    x_Q_N: FloatArray, rate_Q_B: FloatArray, share_Q: FloatArray, options: MlpOptions, *, noise: float, seed: int
+) -> dict[str, FloatArray]:
+    """One network, trained so many steps."""
     import torch
 
     random = np.random.default_rng(seed)
-    order_Q = random.permutation(len(x_Q_D))
-    num_validation = max(1, round(VALIDATION_SHARE * len(x_Q_D)))
-    held, kept = order_Q[:num_validation], order_Q[num_validation:]
-    data = [torch.from_numpy(array) for array in (x_Q_D, rate_Q_B, share_Q)]
-    held_data, kept_data = ([part[torch.from_numpy(rows)] for part in data] for rows in (held, kept))
+    data = [torch.from_numpy(np.ascontiguousarray(array)) for array in (x_Q_N, rate_Q_B, share_Q)]
     weights = {
         name: torch.from_numpy(array.astype(np.float32)).requires_grad_()
-        for name, array in _initial_weights(rate_Q_B[kept], share_Q[kept], x_Q_D.shape[1], options, random).items()
+        for name, array in _initial_weights(rate_Q_B, share_Q, x_Q_N.shape[1], options, random).items()
     }
     # Biases are not decayed: the mean curve is no complexity.
     optimizer = torch.optim.AdamW(
@@ -233,23 +333,41 @@ def _train_member(
         ],
         lr=options.learning_rate,
     )
+    batch_size = min(options.batch_size, len(x_Q_N))
+    waiting = np.empty(0, dtype=np.int64)
+    for step in range(options.steps):
+        if len(waiting) < batch_size:
+            waiting = np.concatenate([waiting, random.permutation(len(x_Q_N))])
+        batch, waiting = torch.from_numpy(waiting[:batch_size].copy()), waiting[batch_size:]
+        keep_Q_H = (random.random((batch_size, options.hidden_width), dtype=np.float32) >= options.dropout) / (
+            1.0 - options.dropout
+        )
+        noise_Q_N = random.standard_normal((batch_size, x_Q_N.shape[1]), dtype=np.float32) * np.float32(noise)
+        for group in optimizer.param_groups:
+            group["lr"] = options.learning_rate * _rate(step, options.steps)
+        with torch.enable_grad():
+            x, rate, share = (part[batch] for part in data)
+            rows = [x + torch.from_numpy(noise_Q_N), rate, share]
+            loss = _negative_log_likelihood(weights, rows, torch.from_numpy(keep_Q_H.astype(np.float32)))
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    return {name: tensor.detach().numpy().copy() for name, tensor in weights.items()}
 
-    best, best_loss, best_epoch = _copy(weights), _loss(weights, held_data), 0
-    for epoch in range(1, options.epochs + 1):
-        for batch in np.array_split(random.permutation(len(kept)), max(1, len(kept) // options.batch_size)):
-            keep_H = (random.random((len(batch), options.hidden_width)) >= options.dropout) / (1.0 - options.dropout)
-            with torch.enable_grad():
-                rows = [part[torch.from_numpy(batch)] for part in kept_data]
-                loss = _negative_log_likelihood(weights, rows, torch.from_numpy(keep_H.astype(np.float32)))
-                optimizer.zero_grad()
-                loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-        epoch_loss = _loss(weights, held_data)
-        if epoch_loss < best_loss:
-            best, best_loss, best_epoch = _copy(weights), epoch_loss, epoch
-        elif epoch - best_epoch >= options.patience:
-            break
-    return _Member(best, best_loss, held)
+
+def _noise(problem: RidgeProblem, x_Q_N: FloatArray, rate_Q_B: FloatArray) -> float:
+    """Spread of the noise that amounts to ridge regression's penalty for the strongest component of the curves.
+
+    Noise of variance v on Q rows adds Q v to every eigenvalue, as a penalty of that size does.
+    """
+    penalty = float(problem.solve(rate_Q_B.astype(np.float64)).penalty_N[0])
+    return float(np.sqrt(np.clip(penalty, *PENALTY_RANGE) * float(x_Q_N.var(axis=0).mean())))
+
+
+def _rate(step: int, steps: int) -> float:
+    """Share of the learning rate at a step: a short linear warm-up, then half a cosine down to nothing."""
+    warmup = min(1.0, (step + 1) / (WARMUP_SHARE * steps + 1))
+    return float(warmup * 0.5 * (1.0 + np.cos(np.pi * step / steps)))
 
 
 def _initial_weights(
@@ -267,26 +385,11 @@ def _initial_weights(
     }
 
 
-def _negative_log_likelihood(
-    weights: Mapping[str, Tensor], data: list[Tensor], keep_Q_H: Tensor | None = None
-) -> Tensor:
+def _negative_log_likelihood(weights: Mapping[str, Tensor], data: list[Tensor], keep_Q_H: Tensor) -> Tensor:
     """Binomial negative log likelihood of the counts, a trace and budget, up to a constant."""
     from torch.nn.functional import binary_cross_entropy_with_logits as cross_entropy
 
-    x_Q_D, rate_Q_B, share_Q = data
-    hidden_Q_H = (x_Q_D @ weights["hidden_weights"] + weights["hidden_bias"]).relu()
-    if keep_Q_H is not None:
-        hidden_Q_H = hidden_Q_H * keep_Q_H
+    x_Q_N, rate_Q_B, share_Q = data
+    hidden_Q_H = (x_Q_N @ weights["hidden_weights"] + weights["hidden_bias"]).relu() * keep_Q_H
     logit_Q_B = hidden_Q_H @ weights["output_weights"] + weights["output_bias"]
     return cross_entropy(logit_Q_B, rate_Q_B, weight=share_Q[:, None])
-
-
-def _loss(weights: Mapping[str, Tensor], data: list[Tensor]) -> float:
-    import torch
-
-    with torch.no_grad():
-        return float(_negative_log_likelihood(weights, data))
-
-
-def _copy(weights: Mapping[str, Tensor]) -> dict[str, FloatArray]:
-    return {name: tensor.detach().numpy().copy() for name, tensor in weights.items()}
