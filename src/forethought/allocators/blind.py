@@ -90,5 +90,5 @@ def _billed(problem: Problem, mean: Problem) -> tuple[Columns, float]:
     cost_N = problem.cost_Q_B[envelope.row_N, envelope.column_N] - problem.cost_Q_B[envelope.row_N, from_N]
     known = replace(mean, cost_Q_B=problem.cost_Q_B)
     granted = grant(known, replace(envelope, start_M=start_Q, cost_N=cost_N))
-    column_Q = spend_without_loss(known, granted.column_Q, known.left_after(granted.column_Q))
+    column_Q = spend_without_loss(known, granted.column_Q, granted.left)
     return column_Q, granted.price / problem.unit

@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .bounds import Columns
 from .hull import Envelope, upper_envelope
@@ -89,40 +90,51 @@ def _decided_columns(problem: Problem, bracket: Bracket) -> Columns:
     what is that close is left to the envelope.
     """
     num_queries, num_budgets = problem.num_queries, problem.grid.num_budgets
-    is_bounded, is_shared = problem.is_bounded, problem.is_cost_shared
-    most_value = 1.0 if problem.weight_Q is None else float(problem.weight_Q.max())
     column_Q = np.full(num_queries, -1, dtype=np.int64)
-    column_B_1 = np.arange(num_budgets)[:, None]
-    # Written again for every chunk; one query a column, so that each step is one operation over many queries.
-    low_B_C, high_B_C, later_B_C = np.empty((3, num_budgets, min(CHUNK, num_queries)))
+    most_value = 1.0 if problem.weight_Q is None else float(problem.weight_Q.max())
+    # Written anew for every chunk: memory that stays in cache. The last chunk may be a smaller one.
+    work_4_B_C = np.empty((4, num_budgets, min(CHUNK, num_queries)))
     for at in range(0, num_queries, CHUNK):
         chunk = slice(at, min(at + CHUNK, num_queries))
-        num_chunk = chunk.stop - at
-        low_B_C, high_B_C, later_B_C = low_B_C[:, :num_chunk], high_B_C[:, :num_chunk], later_B_C[:, :num_chunk]
-        cost_Q_B = problem.cost_Q_B[:1] if is_shared else problem.cost_Q_B[chunk]
-        cost_B_C = np.ascontiguousarray(cost_Q_B.T, dtype=np.float64)
-        margin = TOLERANCE * (most_value + bracket.high * float(cost_B_C[-1].max()))
-        low_B_C[...] = problem.value_Q_B[chunk].T
-        if is_bounded:
-            is_allowed_B_C = (column_B_1 >= problem.first_Q[chunk]) & (column_B_1 <= problem.last_Q[chunk])
-            low_B_C[~is_allowed_B_C] = -np.inf
-        np.subtract(low_B_C, bracket.high * cost_B_C, out=high_B_C)
-        if bracket.low > 0.0:
-            low_B_C -= bracket.low * cost_B_C
-        # At a price of 0 there is nothing to round, and an equal value later is no reason to go there.
-        margin_after = margin if bracket.low > 0.0 else 0.0
-
-        later_B_C[-1] = -np.inf
-        for column in range(num_budgets - 1, 0, -1):
-            np.maximum(later_B_C[column], low_B_C[column], out=later_B_C[column - 1])
-        later_B_C += margin_after
-        is_right_B_C = low_B_C >= later_B_C
-        before_C = np.full(num_chunk, -np.inf)
-        column_C = column_Q[chunk]
-        for column in range(num_budgets):
-            is_right_C = is_right_B_C[column]
-            is_right_C &= high_B_C[column] > before_C
-            np.copyto(column_C, column, where=is_right_C)
-            high_B_C[column] += margin
-            np.maximum(before_C, high_B_C[column], out=before_C)
+        _decide(problem, bracket, chunk, most_value, work_4_B_C[:, :, : chunk.stop - at], column_Q[chunk])
     return column_Q
+
+
+def _decide(
+    problem: Problem,
+    bracket: Bracket,
+    chunk: slice,
+    most_value: float,
+    work_4_B_C: NDArray[np.float64],
+    column_C: Columns,
+) -> None:
+    """Writes the columns of some queries to `column_C`, where they are decided; overwrites `work_4_B_C`."""
+    low_B_C, high_B_C, later_B_C, cost_B_C = work_4_B_C
+    if problem.is_cost_shared:
+        cost_B_C = np.asarray(problem.cost_Q_B[:1].T, dtype=np.float64)  # one column of costs, broadcast below
+    else:
+        cost_B_C[...] = problem.cost_Q_B[chunk].T
+    margin = TOLERANCE * (most_value + bracket.high * float(cost_B_C[-1].max()))
+    low_B_C[...] = problem.value_Q_B[chunk].T
+    num_budgets = len(low_B_C)
+    if problem.is_bounded:
+        column_B_1 = np.arange(num_budgets)[:, None]
+        low_B_C[(column_B_1 < problem.first_Q[chunk]) | (column_B_1 > problem.last_Q[chunk])] = -np.inf
+    np.subtract(low_B_C, np.multiply(bracket.high, cost_B_C, out=high_B_C), out=high_B_C)
+    if bracket.low > 0.0:
+        cost_B_C *= bracket.low
+        low_B_C -= cost_B_C
+
+    later_B_C[-1] = -np.inf
+    for column in range(num_budgets - 1, 0, -1):
+        np.maximum(later_B_C[column], low_B_C[column], out=later_B_C[column - 1])
+    # At a price of 0 there is nothing to round, and an equal value later is no reason to go there.
+    later_B_C += margin if bracket.low > 0.0 else 0.0
+    is_right_B_C = low_B_C >= later_B_C
+    before_C = np.full(low_B_C.shape[1], -np.inf)
+    for column in range(num_budgets):
+        is_right_C = is_right_B_C[column]
+        is_right_C &= high_B_C[column] > before_C
+        np.copyto(column_C, column, where=is_right_C)
+        high_B_C[column] += margin
+        np.maximum(before_C, high_B_C[column], out=before_C)

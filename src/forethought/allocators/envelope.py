@@ -59,8 +59,6 @@ class EnvelopeAllocator:
 def solve(problem: Problem) -> tuple[Columns, float]:
     """Columns, shape (Q,), and the marginal price per token."""
     granted = grants(problem)
-    column_Q = granted.column_Q
     if granted.blocked:
-        column_Q = complete(problem, column_Q, price=granted.price, blocked=granted.blocked)
-    column_Q = spend_without_loss(problem, column_Q, problem.left_after(column_Q))
-    return column_Q, granted.price / problem.unit
+        granted = complete(problem, granted)
+    return spend_without_loss(problem, granted.column_Q, granted.left), granted.price / problem.unit

@@ -20,11 +20,13 @@ class Grants:
         column_Q: the columns granted, shape (Q,).
         price: value per unit of the first segment that did not fit; 0 when all of them did.
         blocked: what that segment costs, in units; 0 when all of them fit.
+        left: units of the total not taken.
     """
 
     column_Q: Columns
     price: float
     blocked: int
+    left: int
 
 
 def grants(problem: Problem) -> Grants:
@@ -37,10 +39,9 @@ def grants(problem: Problem) -> Grants:
     bracket = sampled_bracket(problem)
     if bracket is not None:
         envelope = bracketed_envelope(problem, bracket)
-        if problem.left_after(envelope.start_M) >= 0:
-            found = grant(problem, envelope)
-            if found.price > 0.0 or bracket.low == 0.0:
-                return found
+        found = grant(problem, envelope)
+        if found.left >= 0 and (found.price > 0.0 or bracket.low == 0.0):
+            return found
     return grant(problem, upper_envelope(problem))
 
 
@@ -57,8 +58,9 @@ def grant(problem: Problem, envelope: Envelope) -> Grants:
         tied = tied[problem.tie_order(envelope.row_N[tied])]
         num_fit = int(np.searchsorted(np.cumsum(envelope.cost_N[tied]), left, side="right"))
         is_granted_N[tied[:num_fit]] = True
+        left -= int(envelope.cost_N[tied[:num_fit]].sum())
         blocked = int(envelope.cost_N[tied[num_fit]])
     column_Q = envelope.start_M.copy()
     # Segments lie in order of column within each query, and of repeated assignments the last one stands.
     column_Q[envelope.row_N[is_granted_N]] = envelope.column_N[is_granted_N]
-    return Grants(column_Q, price, blocked)
+    return Grants(column_Q, price, blocked, left)

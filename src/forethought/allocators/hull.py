@@ -54,11 +54,11 @@ def upper_envelope(
         low: segments cheaper than this are left out.
         high: segments dearer than this only move the start.
     """
-    num_rows, is_bounded = problem.num_queries if query_M is None else query_M.size, problem.is_bounded
+    num_rows = problem.num_queries if query_M is None else query_M.size
     parts = []
     for at in range(0, max(num_rows, 1), CHUNK):
         rows = slice(at, min(at + CHUNK, num_rows))
-        row_V, *corners = _corners(problem, rows if query_M is None else query_M[rows], is_bounded, low, high)
+        row_V, *corners = _corners(problem, rows if query_M is None else query_M[rows], low, high)
         parts.append((row_V + at, *corners))
     row_V, column_V, cost_V, value_V, price_V = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     del parts
@@ -75,9 +75,7 @@ def upper_envelope(
     )
 
 
-def _corners(
-    problem: Problem, queries: slice | NDArray[np.int64], is_bounded: bool, low: float, high: float
-) -> tuple[NDArray[Any], ...]:
+def _corners(problem: Problem, queries: slice | NDArray[np.int64], low: float, high: float) -> tuple[NDArray[Any], ...]:
     """The corners of some queries: position, column, cost, value and price of each, in order of position, then column.
 
     The first corner of each query is its start; the price of any other is that of the segment which leads to it.
@@ -89,7 +87,7 @@ def _corners(
     cost_B_C = np.ascontiguousarray(cost_Q_B.T, dtype=np.float64)
     num_budgets, num_chunk = value_B_C.shape
     chords_B_C = value_B_C
-    if is_bounded:
+    if problem.is_bounded:
         column_B = np.arange(num_budgets)[:, None]
         is_allowed_B_C = (column_B >= problem.first_Q[queries]) & (column_B <= problem.last_Q[queries])
         chords_B_C = np.where(is_allowed_B_C, value_B_C, EXCLUDED)
@@ -103,7 +101,7 @@ def _corners(
         np.maximum(slope_B_C.max(axis=0), 0.0, out=leave_B_C[column])
         np.minimum(reach_B_C[column + 1 :], slope_B_C, out=reach_B_C[column + 1 :])
     is_corner_B_C = reach_B_C > leave_B_C
-    if is_bounded:
+    if problem.is_bounded:
         is_corner_B_C &= is_allowed_B_C
 
     row_V, column_V = np.nonzero(is_corner_B_C.T)

@@ -37,10 +37,10 @@ def spend_without_loss(problem: Problem, column_Q: Columns, left: int) -> Column
 
 def _least_raise(problem: Problem, query_N: NDArray[np.int64], column_N: Columns) -> NDArray[np.int64]:
     """What one column more costs each query, shape (N,)."""
-    if problem.is_cost_shared:
-        query_N = np.zeros(1, dtype=np.int64)
-    least_N: NDArray[np.int64] = problem.cost_Q_B[query_N, column_N + 1] - problem.cost_Q_B[query_N, column_N]
-    return least_N
+    num_budgets = problem.grid.num_budgets
+    at_N = column_N if problem.is_cost_shared else query_N * num_budgets + column_N
+    cost_A = problem.cost_Q_B[0] if problem.is_cost_shared else problem.cost_Q_B.reshape(-1)
+    return cost_A.take(at_N + 1) - cost_A.take(at_N)
 
 
 def _next_equal(problem: Problem, query_N: NDArray[np.int64], column_N: Columns) -> Columns:

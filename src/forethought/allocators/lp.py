@@ -26,5 +26,5 @@ def lp_bound(
         curves, total=total, cost=cost, min_budget_Q=min_budget_Q, max_budget_Q=max_budget_Q, weight_Q=weight_Q
     )
     granted = grants(problem)
-    value = exact_sum(problem.value_at(granted.column_Q)) + granted.price * problem.left_after(granted.column_Q)
+    value = exact_sum(problem.value_at(granted.column_Q)) + granted.price * granted.left
     return problem.accuracy(value)

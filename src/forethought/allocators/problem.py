@@ -39,6 +39,7 @@ class Problem:
         unit: tokens in one unit of cost.
         units: the total, in whole units.
         first_Q, last_Q: columns each query may have, inclusive.
+        is_bounded: whether any query has less than the whole grid to choose from.
     """
 
     curves: Curves
@@ -51,6 +52,7 @@ class Problem:
     units: int
     first_Q: Columns
     last_Q: Columns
+    is_bounded: bool
 
     @property
     def num_queries(self) -> int:
@@ -61,11 +63,6 @@ class Problem:
     def grid(self) -> BudgetGrid:
         """The budgets to choose from; column b of the arrays is its b-th."""
         return self.curves.grid
-
-    @property
-    def is_bounded(self) -> bool:
-        """Whether any query has less than the whole grid to choose from."""
-        return bool(self.first_Q.any() or (self.last_Q < self.grid.num_budgets - 1).any())
 
     @property
     def is_cost_shared(self) -> bool:
@@ -171,7 +168,10 @@ def pose(
             f"which cost {least * unit:,.10g}. Give at least {math.ceil(least * unit)}, or fewer queries."
         )
     value_Q_B = curves.p_Q_B if weights_Q is None else curves.p_Q_B * weights_Q[:, None]
-    return Problem(curves, cost, total, weights_Q, value_Q_B, cost_Q_B, unit, min(units, most), first_Q, last_Q)
+    is_bounded = bool(first_Q.any() or (last_Q < curves.grid.num_budgets - 1).any())
+    return Problem(
+        curves, cost, total, weights_Q, value_Q_B, cost_Q_B, unit, min(units, most), first_Q, last_Q, is_bounded
+    )
 
 
 def _costs(curves: Curves, cost: Cost) -> tuple[NDArray[np.int64], float]:
@@ -197,7 +197,10 @@ def _costs(curves: Curves, cost: Cost) -> tuple[NDArray[np.int64], float]:
 
 def _at(array_Q_B: FloatArray | IntArray, column_Q: IntArray) -> NDArray[Any]:
     """The entry of each row at its column, shape (Q,)."""
-    found_Q: NDArray[Any] = array_Q_B[np.arange(len(array_Q_B)), column_Q]
+    num_queries, num_budgets = array_Q_B.shape
+    if array_Q_B.flags.c_contiguous:  # one index is half the work of two
+        return array_Q_B.reshape(-1).take(np.arange(0, num_queries * num_budgets, num_budgets) + column_Q)
+    found_Q: NDArray[Any] = array_Q_B[np.arange(num_queries), column_Q]
     return found_Q
 
 
@@ -229,7 +232,7 @@ def _check_curves(curves: Curves) -> None:
     most = float(np.finfo(np.float64).max)
     if not all(_lies_within(tokens_C_B, 0.0, most) for tokens_C_B in _chunks(tokens_Q_B)):
         _refuse(curves, tokens_Q_B, ~((tokens_Q_B >= 0) & (tokens_Q_B < math.inf)), "tokens must be 0 or more")
-    if any((tokens_C_B[:, 1:] < tokens_C_B[:, :-1]).any() for tokens_C_B in _chunks(tokens_Q_B)):
+    if any(_falls(tokens_C_B) for tokens_C_B in _chunks(tokens_Q_B)):
         wrong_Q_B = np.pad(tokens_Q_B[:, 1:] < tokens_Q_B[:, :-1], ((0, 0), (1, 0)))
         advice = "expected tokens must not fall as the cap grows; take np.maximum.accumulate(tokens_Q_B, axis=1)"
         _refuse(curves, tokens_Q_B, wrong_Q_B, advice)
@@ -237,6 +240,15 @@ def _check_curves(curves: Curves) -> None:
 
 def _chunks(array_Q_B: FloatArray) -> Iterator[FloatArray]:
     return (array_Q_B[at : at + CHUNK] for at in range(0, len(array_Q_B), CHUNK))
+
+
+def _falls(array_C_B: FloatArray) -> bool:
+    """Whether any row falls anywhere."""
+    array_A = np.ascontiguousarray(array_C_B).reshape(-1)
+    falls_A = np.zeros(array_A.size, dtype=np.bool_)
+    np.less(array_A[1:], array_A[:-1], out=falls_A[:-1])
+    falls_A[array_C_B.shape[1] - 1 :: array_C_B.shape[1]] = False  # from one row to the next
+    return bool(falls_A.any())
 
 
 def _lies_within(array_C_B: FloatArray, least: float, most: float) -> bool:
