@@ -21,11 +21,11 @@ class Envelope:
     """Envelopes of M queries, as the segments that climb them; N segments in order of query, then column.
 
     Attributes:
-        start_M: column where each query's envelope begins: its first one (or a better one at the same cost), or where
-            the segments too dear to be asked about lead.
+        start_M: column where each query's envelope begins: its first one, or where the segments too dear to be asked
+            about lead.
         row_N: whose segment it is: a position in `start_M`.
         column_N: column the segment leads to; it comes from the query's previous segment, or its start.
-        cost_N: units the segment costs, at least 1.
+        cost_N: units the segment costs; 0 where a longer budget costs nothing more, and then past every true price.
         gain_N: value it adds, above 0.
         price_N: value per unit. Strictly decreasing along each query, also as rounded, so that taking every segment
             dearer than some price takes a whole beginning of each envelope.
