@@ -5,7 +5,7 @@
 Prints one JSON object:
 
 - `scale`: the envelope by size of the batch, each size in a process of its own. `peak_mb` is the process's largest
-  resident memory, `inputs_mb` what it was once curves and ids existed, `growth_mb` the difference: what planning takes.
+  resident memory, `inputs_mb` what it held once curves and ids existed, `growth_mb` the difference: what planning takes.
 - `quality`: every allocator at 1,000 queries. `gap_to_bound` and `gap_to_exact` are relative, of expected accuracy; the
   bound is the linear relaxation, which no plan passes.
 - `plain_greedy`: the paper's greedy as its text reads (`plain_greedy.py`) against the envelope.
@@ -38,7 +38,7 @@ from forethought.types import BudgetGrid, Cost, Curves
 from plain_greedy import WAYS, expected_accuracy, windows_left
 
 GRID = BudgetGrid(16, 256)
-CHUNK = 65_536
+CHUNK = 4096
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
 TEN_MILLION = 10_000_000
 QUALITY_QUERIES = 1_000
@@ -83,13 +83,18 @@ def peak_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
 
 
+def resident_mb() -> float:
+    """Resident memory of this process now, by Linux's count."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 1e6
+
+
 def measure_scale(num_queries: int, *, cost: Cost, dtype: str, mean_tokens: float, repeats: int) -> dict[str, Any]:
     """One size, in this process: nothing else may have run in it."""
     curves = made_up(num_queries, dtype=dtype)
-    inputs = peak_mb()
+    inputs = resident_mb()
     allocate = partial(EnvelopeAllocator().allocate, curves, total=mean_tokens * num_queries, cost=cost)
     times, plan = timed(allocate, repeats=repeats)
-    growth = peak_mb() - inputs
+    growth = max(0.0, peak_mb() - inputs)
     return {
         **{"queries": num_queries, "cost": cost.value, "dtype": dtype, "repeats": repeats, **times},
         **{"inputs_mb": round(inputs), "growth_mb": round(growth), "peak_mb": round(peak_mb())},
