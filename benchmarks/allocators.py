@@ -1,8 +1,19 @@
-"""How long allocators take, and how much of the best possible plan they reach, by the size of the batch.
+"""How fast allocators are, how much memory they take, and how much of the best possible plan they reach.
 
-    OMP_NUM_THREADS=1 python benchmarks/allocators.py [--queries 1000 10000] [--mean-tokens 64]
+    OMP_NUM_THREADS=1 taskset -c 0 python benchmarks/allocators.py [--ten-million] [--out FILE]
 
-Prints one JSON object. `share_of_bound` is expected accuracy over that of the linear relaxation, which no plan passes.
+Prints one JSON object:
+
+- `scale`: the envelope by size of the batch, each size in a process of its own. `peak_mb` is the process's largest
+  resident memory, `inputs_mb` what it held once curves and ids existed, `growth_mb` the difference: what planning
+  takes.
+- `quality`: every allocator at 1,000 queries. `gap_to_bound` and `gap_to_exact` are relative, of expected accuracy; the
+  bound is the linear relaxation, which no plan passes.
+- `plain_greedy`: the paper's greedy as its text reads (`plain_greedy.py`) against the envelope. `times_as_long` is
+  the ratio of median CPU seconds.
+
+Seconds are [median, min, max] over repeats; `cpu_seconds`, of one thread, do not count what other programs took from
+the core. Megabytes: 10^6 bytes.
 """
 
 from __future__ import annotations
@@ -11,62 +22,190 @@ import argparse
 import json
 import os
 import platform
-from time import perf_counter
+import resource
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from time import perf_counter, process_time
 from typing import Any
 
 import numpy as np
 
+from forethought.allocators.envelope import EnvelopeAllocator
 from forethought.allocators.lp import lp_bound
-from forethought.errors import InvalidSettingsError
 from forethought.registry import available, resolve
 from forethought.types import BudgetGrid, Cost, Curves
+from plain_greedy import WAYS, expected_accuracy, windows_left
 
 GRID = BudgetGrid(16, 256)
+CHUNK = 4096
+SIZES = (1_000, 10_000, 100_000, 1_000_000)
+TEN_MILLION = 10_000_000
+QUALITY_QUERIES = 1_000
+PAPER_QUERIES = 8_744
 
 
-def made_up(num_queries: int, *, seed: int = 0) -> Curves:
+def made_up(num_queries: int, *, dtype: str = "float64", seed: int = 0) -> Curves:
     """Curves with a jump somewhere and a little noise, as predicted ones have; spend flattens as traces stop."""
+    p_Q_B, tokens_Q_B = (np.empty((num_queries, GRID.num_budgets), dtype) for _ in range(2))
     random = np.random.default_rng(seed)
-    jump_Q_1 = random.uniform(0, 400, size=(num_queries, 1))
-    height_Q_1 = random.uniform(0.1, 1.0, size=(num_queries, 1))
-    p_Q_B = height_Q_1 / (1 + np.exp((jump_Q_1 - GRID.budgets_B) / 12))
-    p_Q_B = np.clip(p_Q_B + random.normal(0, 0.01, size=p_Q_B.shape), 0, 1)
-    stop_Q_1 = random.uniform(30, 400, size=(num_queries, 1))
-    tokens_Q_B = 14 + stop_Q_1 * (1 - np.exp(-GRID.budgets_B / stop_Q_1))
+    # Chunk by chunk: temporaries of the size of the batch would hide what planning takes.
+    for at in range(0, num_queries, CHUNK):
+        num_chunk = min(CHUNK, num_queries - at)
+        jump_C_1 = random.uniform(0, 400, size=(num_chunk, 1))
+        height_C_1 = random.uniform(0.1, 1.0, size=(num_chunk, 1))
+        p_C_B = height_C_1 / (1 + np.exp((jump_C_1 - GRID.budgets_B) / 12))
+        p_Q_B[at : at + CHUNK] = np.clip(p_C_B + random.normal(0, 0.01, size=p_C_B.shape), 0, 1)
+        stop_C_1 = random.uniform(30, 400, size=(num_chunk, 1))
+        tokens_Q_B[at : at + CHUNK] = 14 + stop_C_1 * (1 - np.exp(-GRID.budgets_B / stop_C_1))
     return Curves(tuple(f"q{row}" for row in range(num_queries)), GRID, p_Q_B, tokens_Q_B)
 
 
-def measure(name: str, curves: Curves, *, total: float, cost: Cost, bound: float) -> dict[str, Any]:
-    """Seconds for one plan, and what it expects; a refusal where the batch is too large."""
-    allocator = resolve("allocators", name)()
-    started = perf_counter()
-    try:
-        plan = allocator.allocate(curves, total=total, cost=cost)
-    except InvalidSettingsError as error:
-        return {"refused": str(error)}
+def timed(action: Callable[[], Any], *, repeats: int) -> tuple[dict[str, list[float]], Any]:
+    """Wall and CPU seconds of `repeats` runs as [median, min, max], and what the last one returned."""
+    seconds, cpu_seconds, found = [], [], None
+    for _ in range(repeats):
+        found = None  # not two results at once in memory
+        wall, cpu = perf_counter(), process_time()
+        found = action()
+        seconds.append(perf_counter() - wall)
+        cpu_seconds.append(process_time() - cpu)
+    return {"seconds": summary(seconds), "cpu_seconds": summary(cpu_seconds)}, found
+
+
+def summary(numbers: list[float]) -> list[float]:
+    """[median, min, max]."""
+    return [round(number, 5) for number in (statistics.median(numbers), min(numbers), max(numbers))]
+
+
+def peak_mb() -> float:
+    """Largest resident memory this process has had."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+
+
+def resident_mb() -> float:
+    """Resident memory of this process now, by Linux's count."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 1e6
+
+
+def measure_scale(num_queries: int, *, cost: Cost, dtype: str, mean_tokens: float, repeats: int) -> dict[str, Any]:
+    """One size, in this process: nothing else may have run in it."""
+    curves = made_up(num_queries, dtype=dtype)
+    inputs = resident_mb()
+    allocate = partial(EnvelopeAllocator().allocate, curves, total=mean_tokens * num_queries, cost=cost)
+    times, plan = timed(allocate, repeats=repeats)
+    growth = max(0.0, peak_mb() - inputs)
     return {
-        "seconds": round(perf_counter() - started, 3),
-        "expected_accuracy": round(plan.expected_accuracy, 5),
-        "share_of_bound": round(plan.expected_accuracy / bound, 5),
+        **{"queries": num_queries, "cost": cost.value, "dtype": dtype, "repeats": repeats, **times},
+        **{"inputs_mb": round(inputs), "growth_mb": round(growth), "peak_mb": round(peak_mb())},
+        "expected_accuracy": round(plan.expected_accuracy, 6),
     }
+
+
+def in_own_process(num_queries: int, *, cost: Cost, dtype: str, mean_tokens: float, repeats: int) -> dict[str, Any]:
+    """`measure_scale` in a fresh interpreter."""
+    asked = json.dumps({"num_queries": num_queries, "cost": cost, "dtype": dtype, "mean_tokens": mean_tokens})
+    command = [sys.executable, __file__, "--repeats", str(repeats), "--one", asked]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    measured: dict[str, Any] = json.loads(done.stdout)
+    return measured
+
+
+def measure_quality(*, mean_tokens: float, repeats: int) -> list[dict[str, Any]]:
+    """Every allocator on the same curves, under both costs."""
+    rows = []
+    curves, total = made_up(QUALITY_QUERIES), mean_tokens * QUALITY_QUERIES
+    for cost in Cost:
+        bound = lp_bound(curves, total=total, cost=cost)
+        exact = resolve("allocators", "exact")().allocate(curves, total=total, cost=cost).expected_accuracy
+        for name in available("allocators"):
+            allocator = resolve("allocators", name)()
+            times, plan = timed(partial(allocator.allocate, curves, total=total, cost=cost), repeats=repeats)
+            reached = plan.expected_accuracy
+            rows.append(
+                {"queries": QUALITY_QUERIES, "cost": cost.value, "allocator": name}
+                | {**times, "expected_accuracy": round(reached, 6), "bound": round(bound, 6)}
+                | {"gap_to_bound": relative_gap(reached, bound), "gap_to_exact": relative_gap(reached, exact)}
+            )
+    return rows
+
+
+def relative_gap(reached: float, best: float) -> float:
+    """How far `reached` is below `best`, as a part of it, to three digits."""
+    return float(f"{1 - reached / best:.3g}")
+
+
+def measure_plain_greedy(*, mean_tokens: float, repeats: int, most_steps: int | None) -> dict[str, Any]:
+    """The paper's greedy, as its text reads and as registered, against the envelope.
+
+    With `most_steps`, plain Python stops after so many windows and its time is scaled up to all of them.
+    """
+    curves, total = made_up(PAPER_QUERIES), mean_tokens * PAPER_QUERIES
+    num_steps = windows_left(curves, total)
+    times, plan = timed(partial(EnvelopeAllocator().allocate, curves, total=total), repeats=21)
+    envelope_seconds = times["cpu_seconds"][0]
+    rows = [{"way": "envelope", "repeats": 21, **times, "expected_accuracy": round(plan.expected_accuracy, 6)}]
+    registered = resolve("allocators", "greedy")()
+    for way, allocate in {**WAYS, "registered greedy": registered.allocate}.items():
+        num_done = min(most_steps or num_steps, num_steps) if way == "plain Python" else num_steps
+        limited = {"most_steps": num_done} if num_done < num_steps else {}
+        times, found = timed(partial(allocate, curves, total=total, **limited), repeats=repeats)
+        row: dict[str, Any] = {"way": way, "repeats": repeats, **times}
+        if limited:
+            row |= {"steps_measured": num_done, "note": "seconds are of the measured steps; the ratio is extrapolated"}
+        elif way in WAYS:
+            row["expected_accuracy"] = round(expected_accuracy(curves, found), 6)
+        else:
+            row["expected_accuracy"] = round(found.expected_accuracy, 6)
+        row["times_as_long"] = round(times["cpu_seconds"][0] * num_steps / num_done / envelope_seconds, 1)
+        rows.append(row)
+    return {"queries": PAPER_QUERIES, "mean_tokens": mean_tokens, "cost": "granted", "steps": num_steps, "rows": rows}
 
 
 def main() -> None:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--queries", type=int, nargs="+", default=[1000, 10_000])
+    parser.add_argument("--queries", type=int, nargs="*", default=list(SIZES), help="sizes of `scale`")
+    parser.add_argument("--ten-million", action="store_true", help="one size more; takes some 6 GB")
     parser.add_argument("--mean-tokens", type=float, default=64)
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--plain-repeats", type=int, default=3, help="of the plain greedy; 0 leaves it out")
+    parser.add_argument("--plain-steps", type=int, help="stop plain Python after so many windows and extrapolate")
+    parser.add_argument("--out", type=Path, help="write the JSON there too")
+    parser.add_argument("--one", help=argparse.SUPPRESS)
     asked = parser.parse_args()
-    rows = []
-    for num_queries in asked.queries:
-        curves, total = made_up(num_queries), asked.mean_tokens * num_queries
-        for cost in Cost:
-            bound = lp_bound(curves, total=total, cost=cost)
-            for name in available("allocators"):
-                found = measure(name, curves, total=total, cost=cost, bound=bound)
-                rows.append({"queries": num_queries, "cost": cost.value, "allocator": name, **found})
-    machine = f"{platform.machine()}, {os.cpu_count()} cores, threads {os.environ.get('OMP_NUM_THREADS', 'all')}"
-    print(json.dumps({"machine": machine, "numpy": np.__version__, "rows": rows}, indent=2))
+    if asked.one:
+        one = json.loads(asked.one)
+        print(json.dumps(measure_scale(**one | {"cost": Cost(one["cost"])}, repeats=asked.repeats)))
+        return
+
+    scale = []
+    for num_queries in [*asked.queries, *([TEN_MILLION] if asked.ten_million else [])]:
+        for dtype in ("float64", "float32") if num_queries < TEN_MILLION else ("float64",):
+            for cost in Cost:
+                repeats = min(asked.repeats, 3) if num_queries >= TEN_MILLION else asked.repeats
+                setting = {"cost": cost, "dtype": dtype, "mean_tokens": asked.mean_tokens, "repeats": repeats}
+                scale.append(in_own_process(num_queries, **setting))
+                print(json.dumps(scale[-1]), file=sys.stderr)
+    measured: dict[str, Any] = {
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {len(os.sched_getaffinity(0))} used",
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "scale": scale,
+        "quality": measure_quality(mean_tokens=asked.mean_tokens, repeats=3),
+    }
+    if asked.plain_repeats:
+        measured["plain_greedy"] = measure_plain_greedy(
+            mean_tokens=asked.mean_tokens, repeats=asked.plain_repeats, most_steps=asked.plain_steps
+        )
+    text = json.dumps(measured, indent=2)
+    if asked.out:
+        asked.out.parent.mkdir(parents=True, exist_ok=True)
+        asked.out.write_text(text + "\n")
+    print(text)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from scipy.optimize import LinearConstraint, milp
+from scipy.optimize import LinearConstraint, linprog, milp
 from scipy.sparse import coo_array
 
 from forethought.allocators.blind import BlindAllocator
@@ -82,6 +82,26 @@ def integer_program(curves: Curves, total: float, cost: Cost) -> float:
     return -found.fun / num_queries
 
 
+def linear_relaxation(curves: Curves, total: float, cost: Cost) -> float:
+    """Mean success of the best mixture of plans, by HiGHS; granted totals count in whole windows."""
+    num_queries, num_budgets = curves.p_Q_B.shape
+    costs_Q_B = (
+        np.broadcast_to(curves.grid.budgets_B, curves.p_Q_B.shape) if cost is Cost.GRANTED else curves.tokens_Q_B
+    )
+    cells = np.arange(num_queries * num_budgets)
+    found = linprog(
+        -curves.p_Q_B.ravel(),
+        A_eq=coo_array((np.ones(len(cells)), (cells // num_budgets, cells))),
+        b_eq=np.ones(num_queries),
+        A_ub=costs_Q_B.ravel()[None],
+        b_ub=total // curves.grid.window * curves.grid.window if cost is Cost.GRANTED else total,
+        bounds=(0, 1),
+        method="highs",
+    )
+    assert found.status == 0
+    return -found.fun / num_queries
+
+
 @st.composite
 def small_batches(draw: st.DrawFn) -> tuple[Curves, float, Cost]:
     shape = draw(st.integers(1, 5)), draw(st.integers(1, 4))
@@ -107,6 +127,32 @@ def test_exact_agrees_with_an_integer_program(cost: Cost, mean_tokens: int) -> N
     curves, total = jumpy_curves(60, seed=mean_tokens), 60.0 * mean_tokens
     plan = ExactAllocator().allocate(curves, total=total, cost=cost)
     assert plan.expected_accuracy == pytest.approx(integer_program(curves, total, cost), abs=1e-8)
+
+
+def predicted_curves(num_queries: int, *, seed: int = 0) -> Curves:
+    """Predicted-looking curves: no two numbers equal, small dips everywhere, spend of any fraction of a token."""
+    random = np.random.default_rng(seed)
+    budgets_B = 16 * np.arange(1, 17)
+    jump_Q_1, height_Q_1 = random.uniform(0, 400, (num_queries, 1)), random.uniform(0.1, 1, (num_queries, 1))
+    p_Q_B = height_Q_1 / (1 + np.exp((jump_Q_1 - budgets_B) / 12)) + random.normal(0, 0.01, (num_queries, 16))
+    stop_Q_1 = random.uniform(30, 400, (num_queries, 1))
+    return make_curves(np.clip(p_Q_B, 0, 1), 14 + stop_Q_1 * (1 - np.exp(-budgets_B / stop_Q_1)))
+
+
+@pytest.mark.parametrize("cost", list(Cost))
+@pytest.mark.parametrize("mean_tokens", [48.3, 64, 128])
+@pytest.mark.parametrize("make", [jumpy_curves, predicted_curves])
+def test_at_a_thousand_queries_envelope_is_near_exact_and_neither_passes_the_relaxation(
+    make: Any, mean_tokens: float, cost: Cost
+) -> None:
+    curves, total = make(1000, seed=3), 1000 * mean_tokens
+    envelope = EnvelopeAllocator().allocate(curves, total=total, cost=cost).expected_accuracy
+    exact = ExactAllocator().allocate(curves, total=total, cost=cost).expected_accuracy
+    bound = linear_relaxation(curves, total, cost)
+    assert 1 - envelope / exact <= 1e-4
+    assert envelope <= exact + TOLERANCE
+    assert exact <= bound + TOLERANCE
+    assert lp_bound(curves, total=total, cost=cost) == pytest.approx(bound, abs=1e-9)
 
 
 EXACT_FIT = make_curves(

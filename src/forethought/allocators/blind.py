@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 import numpy as np
@@ -10,10 +9,12 @@ from numpy.typing import NDArray
 
 from ..types import Cost, Curves, FloatArray, IntArray, Plan
 from .bounds import Columns
-from .envelope import WHY_LEFT, grant, solve
+from .envelope import WHY_LEFT, solve
+from .grants import grant
 from .hull import upper_envelope
 from .leftover import spend_without_loss
 from .problem import Problem, pose
+from .sums import exact_sum
 
 
 class BlindAllocator:
@@ -69,7 +70,7 @@ def _on_the_mean_curve(problem: Problem) -> Problem:
 
 def _mean(array_Q_B: FloatArray | IntArray) -> NDArray[np.float64]:
     """Mean over queries, exact sums: the order of the queries does not show in the last digit."""
-    return np.array([math.fsum(column.tolist()) / len(column) for column in array_Q_B.T])
+    return np.array([exact_sum(column) / len(column) for column in array_Q_B.T])
 
 
 def _billed(problem: Problem, mean: Problem) -> tuple[Columns, float]:
@@ -80,14 +81,14 @@ def _billed(problem: Problem, mean: Problem) -> tuple[Columns, float]:
     envelope = upper_envelope(mean)
     # An envelope starts past the first column where that costs nothing on average; here it has to cost nothing at all.
     start_Q = np.where(
-        problem.cost_at(envelope.start_Q) > problem.cost_at(problem.first_Q), problem.first_Q, envelope.start_Q
+        problem.cost_at(envelope.start_M) > problem.cost_at(problem.first_Q), problem.first_Q, envelope.start_M
     )
     # A segment comes from the same query's previous one, or from its start.
-    from_N = start_Q[envelope.query_N]
-    follows_N = envelope.query_N[1:] == envelope.query_N[:-1]
+    from_N = start_Q[envelope.row_N]
+    follows_N = envelope.row_N[1:] == envelope.row_N[:-1]
     from_N[1:][follows_N] = envelope.column_N[:-1][follows_N]
-    cost_N = problem.cost_Q_B[envelope.query_N, envelope.column_N] - problem.cost_Q_B[envelope.query_N, from_N]
+    cost_N = problem.cost_Q_B[envelope.row_N, envelope.column_N] - problem.cost_Q_B[envelope.row_N, from_N]
     known = replace(mean, cost_Q_B=problem.cost_Q_B)
-    column_Q, price, _ = grant(known, replace(envelope, start_Q=start_Q, cost_N=cost_N))
-    column_Q = spend_without_loss(known, column_Q, known.left_after(column_Q))
-    return column_Q, price / problem.unit
+    granted = grant(known, replace(envelope, start_M=start_Q, cost_N=cost_N))
+    column_Q = spend_without_loss(known, granted.column_Q, granted.left)
+    return column_Q, granted.price / problem.unit

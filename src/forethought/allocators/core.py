@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
 from .bounds import Columns
+from .grants import Grants
 from .knapsack import best_choices
 from .problem import Problem
 
@@ -18,7 +21,7 @@ FINEST_GRAIN = 256  # steps to the blocked segment where nothing coarse divides 
 ROUNDING = 1e-9
 
 
-def complete(problem: Problem, column_Q: Columns, *, price: float, blocked: int) -> Columns:
+def complete(problem: Problem, granted: Grants) -> Grants:
     """Re-chooses for the queries nearest the margin, so that the leftover buys what it can.
 
     Write the value of a choice net of its cost at the marginal price: `value - price x cost`. The grants maximise it
@@ -33,17 +36,15 @@ def complete(problem: Problem, column_Q: Columns, *, price: float, blocked: int)
 
     Args:
         problem: what is being solved.
-        column_Q: the grants, each an envelope's corner at `price`.
-        price: the marginal price, in value per unit, above 0.
-        blocked: units that the next segment in line would have cost; more than what is left.
+        granted: the grants, of which the next segment in line was blocked.
 
     Returns:
-        The improved columns, never of a lower value, never over the total.
+        The same with improved columns, never of a lower value, never over the total.
     """
-    left = problem.left_after(column_Q)
+    column_Q, price, blocked, left = granted.column_Q, granted.price, granted.blocked, granted.left
     query_N = _core_queries(problem, column_Q, price, price * blocked * (1 + ROUNDING))
     if left <= 0 or query_N.size == 0:
-        return column_Q
+        return granted
 
     # Offsets from each query's grant, rounded up to the grain: what fits as counted here fits in truth.
     rows_N, grant_N = np.arange(query_N.size), column_Q[query_N]
@@ -67,7 +68,7 @@ def complete(problem: Problem, column_Q: Columns, *, price: float, blocked: int)
     chosen_N = best_choices(steps_N_B[core], gain_N_B[core], is_allowed_N_B[core], units)
     column_Q = column_Q.copy()
     column_Q[query_N[core]] = chosen_N
-    return column_Q
+    return replace(granted, column_Q=column_Q, left=left - int(extra_N_B[rows_N[core], chosen_N].sum()))
 
 
 def _grain(extra_M: NDArray[np.int64], blocked: int) -> int:
@@ -94,18 +95,18 @@ def _core_queries(problem: Problem, column_Q: Columns, price: float, most_loss: 
 def _least_loss(problem: Problem, column_Q: Columns, price: float) -> NDArray[np.float64]:
     """Net value that each query's best other column loses against its grant, shape (Q,); infinite without one."""
     loss_Q = np.empty(problem.num_queries)
-    is_bounded = problem.is_bounded
-    column_B = np.arange(problem.grid.num_budgets)[:, None]
-    is_shared = problem.cost_Q_B.strides[0] == 0
+    is_shared = problem.is_cost_shared
+    column_B_1 = np.arange(problem.grid.num_budgets)[:, None]
     for at in range(0, problem.num_queries, CHUNK):
         chunk = slice(at, at + CHUNK)
-        cost_Q_B = problem.cost_Q_B[chunk][:1] if is_shared else problem.cost_Q_B[chunk]
+        cost_Q_B = problem.cost_Q_B[:1] if is_shared else problem.cost_Q_B[chunk]
         net_B_C = np.array(problem.value_Q_B[chunk].T, dtype=np.float64, order="C")  # a copy: it is written to
-        net_B_C -= price * cost_Q_B.T
-        if is_bounded:
-            net_B_C[(column_B < problem.first_Q[chunk]) | (column_B > problem.last_Q[chunk])] = -np.inf
-        grant_1_C = column_Q[None, chunk]
-        granted_C = np.take_along_axis(net_B_C, grant_1_C, axis=0)[0]
-        np.put_along_axis(net_B_C, grant_1_C, -np.inf, axis=0)
+        net_B_C -= np.multiply(price, cost_Q_B).T
+        if problem.is_bounded:
+            net_B_C[(column_B_1 < problem.first_Q[chunk]) | (column_B_1 > problem.last_Q[chunk])] = -np.inf
+        num_chunk, net_A = net_B_C.shape[1], net_B_C.reshape(-1)
+        grant_C = column_Q[chunk] * num_chunk + np.arange(num_chunk)
+        granted_C = net_A[grant_C]
+        net_A[grant_C] = -np.inf
         loss_Q[chunk] = granted_C - net_B_C.max(axis=0)
     return loss_Q

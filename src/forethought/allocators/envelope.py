@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from ..types import Cost, Curves, FloatArray, IntArray, Plan
 from .bounds import Columns
 from .core import complete
-from .hull import Envelope, marginal_price, upper_envelope
+from .grants import grants
 from .leftover import spend_without_loss
 from .problem import Problem, pose
 
@@ -60,33 +58,7 @@ class EnvelopeAllocator:
 
 def solve(problem: Problem) -> tuple[Columns, float]:
     """Columns, shape (Q,), and the marginal price per token."""
-    column_Q, price, blocked = grant(problem, upper_envelope(problem))
-    if blocked:
-        column_Q = complete(problem, column_Q, price=price, blocked=blocked)
-    column_Q = spend_without_loss(problem, column_Q, problem.left_after(column_Q))
-    return column_Q, price / problem.unit
-
-
-def grant(problem: Problem, envelope: Envelope) -> tuple[Columns, float, int]:
-    """The longest beginning of the line of segments that fits.
-
-    Returns:
-        The columns granted, shape (Q,); the price, in value per unit, and the cost, in units, of the first segment
-        that did not fit, both 0 when all of them did.
-    """
-    left = problem.left_after(envelope.start_Q)
-    price = marginal_price(envelope.price_N, envelope.cost_N, left)
-    is_granted_N = envelope.price_N > price
-    left -= int(envelope.cost_N[is_granted_N].sum())
-    blocked = 0
-    if price > 0:
-        # A query has one segment at a price at most, so the order among these is free: by tie.
-        tied = np.flatnonzero(envelope.price_N == price)
-        tied = tied[problem.tie_order(envelope.query_N[tied])]
-        num_fit = int(np.searchsorted(np.cumsum(envelope.cost_N[tied]), left, side="right"))
-        is_granted_N[tied[:num_fit]] = True
-        blocked = int(envelope.cost_N[tied[num_fit]])
-    column_Q = envelope.start_Q.copy()
-    # Segments lie in order of column within each query, and of repeated assignments the last one stands.
-    column_Q[envelope.query_N[is_granted_N]] = envelope.column_N[is_granted_N]
-    return column_Q, price, blocked
+    granted = grants(problem)
+    if granted.blocked:
+        granted = complete(problem, granted)
+    return spend_without_loss(problem, granted.column_Q, granted.left), granted.price / problem.unit

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,42 +18,56 @@ EXCLUDED = -1e100  # value of a column outside a query's range: no chord to it e
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Envelope:
-    """Envelopes of all queries, as the segments that climb them; N segments in order of query, then column.
+    """Envelopes of M queries, as the segments that climb them; N segments in order of query, then column.
 
     Attributes:
-        start_Q: column where each query's envelope begins: its first one (or a better one at the same cost).
-        query_N: whose segment it is.
+        start_M: column where each query's envelope begins: its first one, or where the segments too dear to be asked
+            about lead.
+        row_N: whose segment it is: a position in `start_M`.
         column_N: column the segment leads to; it comes from the query's previous segment, or its start.
-        cost_N: units the segment costs, at least 1.
+        cost_N: units the segment costs; 0 where a longer budget costs nothing more, and then past every true price.
         gain_N: value it adds, above 0.
         price_N: value per unit. Strictly decreasing along each query, also as rounded, so that taking every segment
             dearer than some price takes a whole beginning of each envelope.
     """
 
-    start_Q: Columns
-    query_N: NDArray[np.int64]
+    start_M: Columns
+    row_N: NDArray[np.int64]
     column_N: NDArray[np.int64]
     cost_N: NDArray[np.int64]
     gain_N: NDArray[np.float64]
     price_N: NDArray[np.float64]
 
 
-def upper_envelope(problem: Problem) -> Envelope:
-    """Envelopes of all queries over the columns they may have, up to their highest value.
+def upper_envelope(
+    problem: Problem, *, query_M: NDArray[np.int64] | None = None, low: float = 0.0, high: float = np.inf
+) -> Envelope:
+    """Envelopes over the columns each query may have, up to its highest value.
 
     A column is a corner exactly when the flattest chord that reaches it from the left is steeper than the steepest
     that leaves it to the right, and it rises. That needs B²/2 chords a query, each a few vector operations over many
     queries at once: for the tens of budgets of a grid, faster than a stack for each query.
+
+    Args:
+        problem: whose curves.
+        query_M: the queries to take, or None for all of them.
+        low: segments cheaper than this are left out.
+        high: segments dearer than this only move the start.
     """
-    num_queries, is_bounded = problem.num_queries, problem.is_bounded
-    parts = [_chunk_envelope(problem, slice(at, at + CHUNK), is_bounded) for at in range(0, num_queries, CHUNK)]
-    columns = [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
-    query_V, column_V, cost_V, value_V, price_V = columns
-    is_start_V = np.concatenate(([True], query_V[1:] != query_V[:-1]))
+    num_rows = problem.num_queries if query_M is None else query_M.size
+    parts = []
+    for at in range(0, max(num_rows, 1), CHUNK):
+        rows = slice(at, min(at + CHUNK, num_rows))
+        row_V, *corners = _corners(problem, rows if query_M is None else query_M[rows], low, high)
+        parts.append((row_V + at, *corners))
+    row_V, column_V, cost_V, value_V, price_V = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    del parts
+    is_start_V = np.ones(row_V.size, dtype=np.bool_)
+    np.not_equal(row_V[1:], row_V[:-1], out=is_start_V[1:])
     rises = np.flatnonzero(~is_start_V)
     return Envelope(
-        start_Q=column_V[is_start_V],
-        query_N=query_V[rises],
+        start_M=column_V[is_start_V],
+        row_N=row_V[rises],
         column_N=column_V[rises],
         cost_N=cost_V[rises] - cost_V[rises - 1],
         gain_N=value_V[rises] - value_V[rises - 1],
@@ -60,18 +75,21 @@ def upper_envelope(problem: Problem) -> Envelope:
     )
 
 
-def _chunk_envelope(problem: Problem, chunk: slice, is_bounded: bool) -> tuple[NDArray[np.generic], ...]:
-    """The corners of some queries: query, column, cost, value and price of each, in order of query, then column."""
-    value_B_C = np.ascontiguousarray(problem.value_Q_B[chunk].T, dtype=np.float64)
+def _corners(problem: Problem, queries: slice | NDArray[np.int64], low: float, high: float) -> tuple[NDArray[Any], ...]:
+    """The corners of some queries: position, column, cost, value and price of each, in order of position, then column.
+
+    The first corner of each query is its start; the price of any other is that of the segment which leads to it.
+    """
+    value_B_C = np.ascontiguousarray(problem.value_Q_B[queries].T, dtype=np.float64)
     # Under granted cost one column of costs serves every query, and the division below broadcasts it.
-    is_shared = problem.cost_Q_B.strides[0] == 0
-    cost_Q_B = problem.cost_Q_B[chunk][:1] if is_shared else problem.cost_Q_B[chunk]
+    is_shared = problem.is_cost_shared
+    cost_Q_B = problem.cost_Q_B[:1] if is_shared else problem.cost_Q_B[queries]
     cost_B_C = np.ascontiguousarray(cost_Q_B.T, dtype=np.float64)
     num_budgets, num_chunk = value_B_C.shape
     chords_B_C = value_B_C
-    if is_bounded:
+    if problem.is_bounded:
         column_B = np.arange(num_budgets)[:, None]
-        is_allowed_B_C = (column_B >= problem.first_Q[chunk]) & (column_B <= problem.last_Q[chunk])
+        is_allowed_B_C = (column_B >= problem.first_Q[queries]) & (column_B <= problem.last_Q[queries])
         chords_B_C = np.where(is_allowed_B_C, value_B_C, EXCLUDED)
 
     # An outer column opens on the left (no chord reaches it) and ends at the highest value (chords must rise).
@@ -83,12 +101,19 @@ def _chunk_envelope(problem: Problem, chunk: slice, is_bounded: bool) -> tuple[N
         np.maximum(slope_B_C.max(axis=0), 0.0, out=leave_B_C[column])
         np.minimum(reach_B_C[column + 1 :], slope_B_C, out=reach_B_C[column + 1 :])
     is_corner_B_C = reach_B_C > leave_B_C
-    if is_bounded:
+    if problem.is_bounded:
         is_corner_B_C &= is_allowed_B_C
 
-    query_V, column_V = np.nonzero(is_corner_B_C.T)
-    cost_V = problem.cost_Q_B[chunk][query_V, column_V]
-    return (query_V + chunk.start, column_V, cost_V, value_B_C[column_V, query_V], reach_B_C[column_V, query_V])
+    row_V, column_V = np.nonzero(is_corner_B_C.T)
+    price_V = reach_B_C[column_V, row_V]
+    # Prices fall along a query: what is dearer than `high` is a beginning of it, of which the end is the start.
+    is_dear_V = price_V > high
+    is_kept_V = is_dear_V | (price_V >= low)
+    is_kept_V[:-1] &= ~(is_dear_V[1:] & (row_V[1:] == row_V[:-1]))
+    if not is_kept_V.all():
+        row_V, column_V, price_V = row_V[is_kept_V], column_V[is_kept_V], price_V[is_kept_V]
+    cost_V = cost_Q_B[0, column_V] if is_shared else cost_Q_B[row_V, column_V]
+    return row_V, column_V, cost_V, value_B_C[column_V, row_V], price_V
 
 
 def marginal_price(price_N: NDArray[np.float64], cost_N: NDArray[np.int64], units: int) -> float:

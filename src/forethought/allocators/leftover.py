@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from .bounds import Columns
 from .problem import Problem
 
-CHUNK = 65_536
+CHUNK = 4096
 
 
 def spend_without_loss(problem: Problem, column_Q: Columns, left: int) -> Columns:
@@ -21,6 +21,8 @@ def spend_without_loss(problem: Problem, column_Q: Columns, left: int) -> Column
     column_Q = column_Q.copy()
     open_N = np.flatnonzero(column_Q < problem.last_Q)
     while left > 0 and open_N.size:
+        # A raise costs at least what one column more does: most queries have none that fits, and are not asked.
+        open_N = open_N[_least_raise(problem, open_N, column_Q[open_N]) <= left]
         next_N = _next_equal(problem, open_N, column_Q[open_N])
         open_N, next_N = open_N[next_N >= 0], next_N[next_N >= 0]
         cost_N = problem.cost_Q_B[open_N, next_N] - problem.cost_Q_B[open_N, column_Q[open_N]]
@@ -29,7 +31,16 @@ def spend_without_loss(problem: Problem, column_Q: Columns, left: int) -> Column
         left -= int(cost_N[taken].sum())
         # A raise that did not fit now never will: the rest only shrinks.
         open_N = open_N[taken]
+        open_N = open_N[column_Q[open_N] < problem.last_Q[open_N]]
     return column_Q
+
+
+def _least_raise(problem: Problem, query_N: NDArray[np.int64], column_N: Columns) -> NDArray[np.int64]:
+    """What one column more costs each query, shape (N,)."""
+    num_budgets = problem.grid.num_budgets
+    at_N = column_N if problem.is_cost_shared else query_N * num_budgets + column_N
+    cost_A = problem.cost_Q_B[0] if problem.is_cost_shared else problem.cost_Q_B.reshape(-1)
+    return cost_A.take(at_N + 1) - cost_A.take(at_N)
 
 
 def _next_equal(problem: Problem, query_N: NDArray[np.int64], column_N: Columns) -> Columns:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
 from ..types import Cost, Curves, FloatArray, IntArray
-from .envelope import grant
-from .hull import upper_envelope
+from .grants import grants
 from .problem import pose
+from .sums import exact_sum
 
 
 def lp_bound(
@@ -27,6 +25,6 @@ def lp_bound(
     problem = pose(
         curves, total=total, cost=cost, min_budget_Q=min_budget_Q, max_budget_Q=max_budget_Q, weight_Q=weight_Q
     )
-    column_Q, price, _ = grant(problem, upper_envelope(problem))
-    value = math.fsum(problem.value_at(column_Q).tolist()) + price * problem.left_after(column_Q)
+    granted = grants(problem)
+    value = exact_sum(problem.value_at(granted.column_Q)) + granted.price * granted.left
     return problem.accuracy(value)

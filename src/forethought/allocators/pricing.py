@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
 from ..types import Cost, Curves, IntArray
-from .envelope import grant
+from .grants import grants
 from .hull import upper_envelope
 from .problem import Problem, pose
+from .sums import exact_sum
 
 
 def budgets_at(curves: Curves, *, price: float, cost: Cost = Cost.GRANTED) -> IntArray:
@@ -26,9 +25,9 @@ def budgets_at(curves: Curves, *, price: float, cost: Cost = Cost.GRANTED) -> In
     problem = _unbounded(curves, cost)
     envelope = upper_envelope(problem)
     is_granted_N = envelope.price_N / problem.unit > price
-    column_Q = envelope.start_Q.copy()
+    column_Q = envelope.start_M.copy()
     # Segments lie in order of column within each query, and of repeated assignments the last one stands.
-    column_Q[envelope.query_N[is_granted_N]] = envelope.column_N[is_granted_N]
+    column_Q[envelope.row_N[is_granted_N]] = envelope.column_N[is_granted_N]
     return (column_Q + 1) * curves.grid.window
 
 
@@ -42,13 +41,12 @@ def price_for(curves: Curves, *, mean_tokens: float, cost: Cost = Cost.GRANTED) 
         InvalidTotalError: not even the smallest budgets fit.
     """
     problem = pose(curves, total=mean_tokens * len(curves.query_ids), cost=cost)
-    _, price, _ = grant(problem, upper_envelope(problem))
-    return price / problem.unit
+    return grants(problem).price / problem.unit
 
 
 def _unbounded(curves: Curves, cost: Cost) -> Problem:
     """The problem with a total that every budget fits in."""
     most = float(curves.grid.maximum) * len(curves.query_ids)
     if cost is Cost.SPENT and curves.tokens_Q_B is not None:
-        most = 2.0 * math.fsum(curves.tokens_Q_B[:, -1].tolist())
+        most = 2.0 * exact_sum(curves.tokens_Q_B[:, -1])
     return pose(curves, total=most, cost=cost)

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,10 +19,12 @@ from numpy.typing import NDArray
 from ..errors import InvalidInputError, InvalidSettingsError, InvalidTotalError
 from ..types import BudgetGrid, Cost, Curves, FloatArray, IntArray, Plan
 from .bounds import Columns, column_ranges
+from .sums import exact_sum
 
 # A spent total and the spend under it are sums of the same predictions, often added in another order: they are equal
 # when they agree to one part in a trillion.
 RELATIVE_ROUNDING = 1e-12
+CHUNK = 4096  # queries at once, so that what is read is still in a core's cache when it is read again
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,6 +39,7 @@ class Problem:
         unit: tokens in one unit of cost.
         units: the total, in whole units.
         first_Q, last_Q: columns each query may have, inclusive.
+        is_bounded: whether any query has less than the whole grid to choose from.
     """
 
     curves: Curves
@@ -47,6 +52,7 @@ class Problem:
     units: int
     first_Q: Columns
     last_Q: Columns
+    is_bounded: bool
 
     @property
     def num_queries(self) -> int:
@@ -59,17 +65,17 @@ class Problem:
         return self.curves.grid
 
     @property
-    def is_bounded(self) -> bool:
-        """Whether any query has less than the whole grid to choose from."""
-        return bool(self.first_Q.any() or (self.last_Q < self.grid.num_budgets - 1).any())
+    def is_cost_shared(self) -> bool:
+        """Whether one row of costs serves every query."""
+        return self.cost_Q_B.strides[0] == 0
 
     def cost_at(self, column_Q: IntArray) -> NDArray[np.int64]:
         """Cost of each query at its column, in units, shape (Q,)."""
-        return self.cost_Q_B[np.arange(self.num_queries), column_Q]
+        return self.cost_Q_B[0, column_Q] if self.is_cost_shared else _at(self.cost_Q_B, column_Q)
 
     def value_at(self, column_Q: IntArray) -> NDArray[np.float64]:
         """Weighted chance of success of each query at its column, shape (Q,)."""
-        return self.value_Q_B[np.arange(self.num_queries), column_Q].astype(np.float64)
+        return _at(self.value_Q_B, column_Q).astype(np.float64)
 
     def left_after(self, column_Q: IntArray) -> int:
         """Units of the total not taken by `column_Q`; negative when it costs too much."""
@@ -90,12 +96,10 @@ class Problem:
 
         `why_left` ends the note on tokens left over, where no plainer reason holds.
         """
-        rows = np.arange(self.num_queries)
         budget_Q = (np.asarray(column_Q, dtype=np.int64) + 1) * self.grid.window
         spent = None
         if self.curves.tokens_Q_B is not None:
-            # fsum is exact, so that neither the order of the queries nor the size of the batch shows in the last digit.
-            spent = math.fsum(self.curves.tokens_Q_B[rows, column_Q].tolist())
+            spent = exact_sum(_at(self.curves.tokens_Q_B, column_Q))
             if self.cost is Cost.SPENT and self.total < spent <= self.total * (1 + 2 * RELATIVE_ROUNDING):
                 spent = self.total
         return Plan(
@@ -107,14 +111,14 @@ class Problem:
             total=self.total,
             granted=int(budget_Q.sum()),
             expected_spent=spent,
-            expected_accuracy=self.accuracy(math.fsum(self.value_at(column_Q).tolist())),
+            expected_accuracy=self.accuracy(exact_sum(self.value_at(column_Q))),
             price=price,
             notes=self._leftover_note(column_Q, why_left),
         )
 
     def accuracy(self, value: float) -> float:
         """A sum of weighted successes as a weighted mean, in [0, 1]."""
-        weight = float(self.num_queries) if self.weight_Q is None else math.fsum(self.weight_Q.tolist())
+        weight = float(self.num_queries) if self.weight_Q is None else exact_sum(self.weight_Q)
         return min(max(value / weight, 0.0), 1.0)
 
     def _leftover_note(self, column_Q: IntArray, why_left: str) -> tuple[str, ...]:
@@ -153,18 +157,21 @@ def pose(
     if math.isnan(total) or math.isinf(total):
         raise InvalidTotalError(f"the total is {total}; give a number of tokens, such as 48 for each query")
     cost_Q_B, unit = _costs(curves, cost)
-    rows = np.arange(len(curves.query_ids))
-    least, most = int(cost_Q_B[rows, first_Q].sum()), int(cost_Q_B[rows, last_Q].sum())
+    num_queries = len(curves.query_ids)
+    least, most = int(_at(cost_Q_B, first_Q).sum()), int(_at(cost_Q_B, last_Q).sum())
     rounding = RELATIVE_ROUNDING if cost is Cost.SPENT else 0.0
     units = math.floor(min(total * (1 + rounding) / unit, 2.0**62))  # past every sum of costs; compared as integers
     if units < least:
         # Rounded up to a whole token, so that the number in the message is one that works.
         raise InvalidTotalError(
-            f"a total of {total:,.10g} tokens ({cost} cost) cannot pay for the minimums of {len(rows)} queries, which "
-            f"cost {least * unit:,.10g}. Give at least {math.ceil(least * unit)}, or fewer queries."
+            f"a total of {total:,.10g} tokens ({cost} cost) cannot pay for the minimums of {num_queries} queries, "
+            f"which cost {least * unit:,.10g}. Give at least {math.ceil(least * unit)}, or fewer queries."
         )
     value_Q_B = curves.p_Q_B if weights_Q is None else curves.p_Q_B * weights_Q[:, None]
-    return Problem(curves, cost, total, weights_Q, value_Q_B, cost_Q_B, unit, min(units, most), first_Q, last_Q)
+    is_bounded = bool(first_Q.any() or (last_Q < curves.grid.num_budgets - 1).any())
+    return Problem(
+        curves, cost, total, weights_Q, value_Q_B, cost_Q_B, unit, min(units, most), first_Q, last_Q, is_bounded
+    )
 
 
 def _costs(curves: Curves, cost: Cost) -> tuple[NDArray[np.int64], float]:
@@ -178,18 +185,37 @@ def _costs(curves: Curves, cost: Cost) -> tuple[NDArray[np.int64], float]:
             "a total in spent tokens needs a spend curve, and these curves have none (tokens_Q_B is None). "
             "Use --cost granted, or a predictor fitted with token counts."
         )
-    tokens_Q_B = np.asarray(curves.tokens_Q_B, dtype=np.float64)
     # 2**52: still exact as a float, for slopes. 2**61: a batch's sum stays far inside 64 bits.
-    largest, all_largest = float(tokens_Q_B[:, -1].max()), math.fsum(tokens_Q_B[:, -1].tolist())
+    largest, all_largest = float(curves.tokens_Q_B[:, -1].max()), exact_sum(curves.tokens_Q_B[:, -1])
     exponent = min(52 - math.frexp(largest)[1], 61 - math.frexp(all_largest)[1])
-    return np.rint(np.ldexp(tokens_Q_B, exponent)).astype(np.int64), math.ldexp(1.0, -exponent)
+    cost_Q_B = np.empty((num_queries, num_budgets), dtype=np.int64)
+    for at in range(0, num_queries, CHUNK):
+        cost_C_B = np.ldexp(curves.tokens_Q_B[at : at + CHUNK].astype(np.float64), exponent)
+        cost_Q_B[at : at + CHUNK] = np.rint(cost_C_B, out=cost_C_B)
+    return cost_Q_B, math.ldexp(1.0, -exponent)
+
+
+def _at(array_Q_B: FloatArray | IntArray, column_Q: IntArray) -> NDArray[Any]:
+    """The entry of each row at its column, shape (Q,)."""
+    num_queries, num_budgets = array_Q_B.shape
+    if array_Q_B.flags.c_contiguous:  # one index is half the work of two
+        return array_Q_B.reshape(-1).take(np.arange(0, num_queries * num_budgets, num_budgets) + column_Q)
+    found_Q: NDArray[Any] = array_Q_B[np.arange(num_queries), column_Q]
+    return found_Q
+
+
+def _are_unique(ids: tuple[str, ...]) -> bool:
+    """Whether no id occurs twice. Different hashes prove it for nearly all batches, without a set of all ids."""
+    hash_Q = np.fromiter(map(hash, ids), dtype=np.int64, count=len(ids))
+    hash_Q.sort()
+    return not (hash_Q[1:] == hash_Q[:-1]).any() or len(set(ids)) == len(ids)
 
 
 def _check_curves(curves: Curves) -> None:
     ids, shape = curves.query_ids, (len(curves.query_ids), curves.grid.num_budgets)
     if not ids:
         raise InvalidInputError("there are no queries to plan for; give at least one")
-    if len(set(ids)) != len(ids):
+    if not _are_unique(ids):
         seen: set[str] = set()
         twice = next(query_id for query_id in ids if query_id in seen or seen.add(query_id))  # type: ignore[func-returns-value]
         raise InvalidInputError(f"the id {twice!r} is used by more than one query; ids must be unique within a batch")
@@ -198,19 +224,36 @@ def _check_curves(curves: Curves) -> None:
             raise InvalidInputError(
                 f"{name} has shape {array.shape}; {shape[0]} queries on the grid {curves.grid} need {shape}"
             )
-    # Extremes first: one pass each and no temporaries; NaN fails both comparisons.
     p_Q_B, tokens_Q_B = curves.p_Q_B, curves.tokens_Q_B
-    if not (p_Q_B.min() >= 0 and p_Q_B.max() <= 1):
+    if not all(_lies_within(p_C_B, 0.0, 1.0) for p_C_B in _chunks(p_Q_B)):
         _refuse(curves, p_Q_B, ~((p_Q_B >= 0) & (p_Q_B <= 1)), "a chance of success must lie in [0, 1]")
     if tokens_Q_B is None:
         return
-    if not (tokens_Q_B.min() >= 0 and tokens_Q_B.max() < math.inf):
+    most = float(np.finfo(np.float64).max)
+    if not all(_lies_within(tokens_C_B, 0.0, most) for tokens_C_B in _chunks(tokens_Q_B)):
         _refuse(curves, tokens_Q_B, ~((tokens_Q_B >= 0) & (tokens_Q_B < math.inf)), "tokens must be 0 or more")
-    falls_Q_B = tokens_Q_B[:, 1:] < tokens_Q_B[:, :-1]
-    if falls_Q_B.any():
-        wrong_Q_B = np.pad(falls_Q_B, ((0, 0), (1, 0)))
+    if any(_falls(tokens_C_B) for tokens_C_B in _chunks(tokens_Q_B)):
+        wrong_Q_B = np.pad(tokens_Q_B[:, 1:] < tokens_Q_B[:, :-1], ((0, 0), (1, 0)))
         advice = "expected tokens must not fall as the cap grows; take np.maximum.accumulate(tokens_Q_B, axis=1)"
         _refuse(curves, tokens_Q_B, wrong_Q_B, advice)
+
+
+def _chunks(array_Q_B: FloatArray) -> Iterator[FloatArray]:
+    return (array_Q_B[at : at + CHUNK] for at in range(0, len(array_Q_B), CHUNK))
+
+
+def _falls(array_C_B: FloatArray) -> bool:
+    """Whether any row falls anywhere."""
+    array_A = np.ascontiguousarray(array_C_B).reshape(-1)
+    falls_A = np.zeros(array_A.size, dtype=np.bool_)
+    np.less(array_A[1:], array_A[:-1], out=falls_A[:-1])
+    falls_A[array_C_B.shape[1] - 1 :: array_C_B.shape[1]] = False  # from one row to the next
+    return bool(falls_A.any())
+
+
+def _lies_within(array_C_B: FloatArray, least: float, most: float) -> bool:
+    """Whether every entry does, by the extremes: no temporaries, and NaN fails both comparisons."""
+    return least <= float(array_C_B.min()) and float(array_C_B.max()) <= most
 
 
 def _refuse(curves: Curves, array_Q_B: FloatArray, wrong_Q_B: NDArray[np.bool_], rule: str) -> None:
