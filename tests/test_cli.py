@@ -174,6 +174,17 @@ def test_questions_unlike_the_training_ones_are_planned_evenly_and_it_says_why(
     assert bare.json["rows"] != evaluated.json["rows"]
 
 
+def test_a_run_says_that_its_questions_are_unlike_and_keeps_the_note(call: Call, trained: str, tmp_path: Path) -> None:
+    moved = moved_profile(trained, tmp_path / "moved.parquet")
+    assert call("train", moved, "--out", tmp_path / "elsewhere").code == 0
+    ran = call("run", tmp_path / "elsewhere", tmp_path / "train.jsonl", "--mean-tokens", 64, "--json", "--quiet")
+    assert ran.code == 0
+    assert "60 of 60 questions look unlike" in ran.err
+    plan = json.loads((Path(ran.json["run"]) / "plan.json").read_text("utf-8"))
+    assert "look unlike" in plan["plans"]["envelope"]["notes"][0]
+    assert {row["budget"] for row in plan["plans"]["envelope"]["budgets"]} == {64}
+
+
 def test_questions_of_the_same_kind_raise_no_alarm(call: Call, trained: str, tmp_path: Path) -> None:
     said = call("plan", trained, write_questions(tmp_path / "new.jsonl", 80), "--mean-tokens", 64, "--json")
     assert "unlike" not in said.err

@@ -232,6 +232,8 @@ def run(settings: RunSettings, *, engine: Engine | None = None, report: Report =
             if expected is not None:
                 save_queries(directory.path / "queries.jsonl", queries)
                 save_plans(directory, plans, settings.plan.allocator, expected)
+                for note in expected.notes:
+                    logger.warning("note: %s", note)
             work = generate_planned(
                 directory,
                 running,

@@ -272,7 +272,7 @@ def _what(card: PredictorCard) -> str:
         f"Predictor `{card.predictor}`. {reads}\n\n"
         f"Made for model `{card.model or 'unknown'}` (hash `{card.model_hash or 'unknown'}`) with prompt template "
         f"`{card.template or 'unknown'}` (hash `{card.template_hash or 'unknown'}`). "
-        f"It refuses any other model, template or grid."
+        f"It refuses any other model or template, and a profile that has none of its budgets."
     )
 
 
