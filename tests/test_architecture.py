@@ -25,7 +25,7 @@ ORDER = [
     ["evaluation", "importing"],
     ["sources", "plots"],
     ["planning", "report"],
-    ["running", "estimates", "bench"],
+    ["running", "comparing", "estimates", "bench"],
     ["pipeline"],
     ["tables", "demo"],
     ["cli"],

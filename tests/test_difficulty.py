@@ -123,7 +123,7 @@ def test_every_level_gets_the_mean_curve_of_those_of_whom_it_was_said() -> None:
     p_Q_B, tokens = predictor.predict(Features(4, difficulties=("easy", "hard", None, "medium")))
     np.testing.assert_allclose(p_Q_B[:, 0], [1.0, 0.5, 0.0, 0.5], atol=0.02)
     assert tokens is None
-    assert predictor.num_said_ == [200, 0, 200, 200]
+    assert (predictor.levels_, predictor.num_said_) == (["easy", "hard"], [200, 200, 200])
 
 
 def test_number_of_examples() -> None:

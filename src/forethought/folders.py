@@ -5,7 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from .errors import InvalidSettingsError
-from .settings import EvaluateSettings, ImportSettings, PaperSettings, ProfileSettings, RunSettings
+from .settings import (
+    CompareSettings,
+    EvaluateSettings,
+    ImportSettings,
+    PaperSettings,
+    ProfileSettings,
+    RunSettings,
+)
 
 
 def profile_folder(settings: ProfileSettings) -> Path:
@@ -34,6 +41,13 @@ def report_folder(settings: EvaluateSettings) -> Path:
         return Path(settings.out)
     source = Path(settings.run)
     return source / "evaluation" if source.is_dir() else Path("runs") / f"evaluation-{_stem(settings.run)}"
+
+
+def compare_folder(settings: CompareSettings) -> Path:
+    """The folder asked for, or runs/compare-PROFILE."""
+    return (
+        Path(settings.out) if settings.out else Path("runs") / f"compare-{_stem(settings.on or settings.predictors[0])}"
+    )
 
 
 def bench_folder(settings: PaperSettings) -> Path:

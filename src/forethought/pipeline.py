@@ -10,13 +10,15 @@ from pathlib import Path
 from time import perf_counter
 
 from . import registry, sources
+from .comparing import contender, labelled, mean_train
 from .difficulty import Asking, pick_examples, with_difficulties
 from .engines.opening import opened
 from .errors import InvalidSettingsError, MismatchError, RunError
 from .evaluation import Evaluation, LiveComparison, compare_live
 from .evaluation import evaluate as evaluate_curves
+from .evaluation.contest import Contest, hold_contest
 from .evaluation.policies import BLIND, FORETHOUGHT, UNIFORM
-from .folders import beside, import_file, profile_folder, report_folder, run_folder
+from .folders import beside, compare_folder, import_file, profile_folder, report_folder, run_folder
 from .graders import check_references
 from .importing import Imported, check_target, read_profile
 from .planning import (
@@ -41,7 +43,15 @@ from .profiling import Report, engine_info, identity, sample_traces, silent
 from .protocols import Engine, HiddenStateEngine
 from .queries import load_queries, query_to_json, save_queries
 from .running import generate_planned, load_budgets, outcomes, save_plans, summary, write_answers
-from .settings import EvaluateSettings, ImportSettings, PlanSettings, ProfileSettings, RunSettings, TrainSettings
+from .settings import (
+    CompareSettings,
+    EvaluateSettings,
+    ImportSettings,
+    PlanSettings,
+    ProfileSettings,
+    RunSettings,
+    TrainSettings,
+)
 from .store import RunDirectory, fingerprint, write_json
 from .types import Cost, Curves, Plan, Profile, Query
 
@@ -143,7 +153,11 @@ def train(settings: TrainSettings, *, progress: Progress = quiet) -> tuple[Train
 
 
 def ask_model(
-    measured: Profile, asking: Asking, settings: TrainSettings | EvaluateSettings, folder: Path, progress: Progress
+    measured: Profile,
+    asking: Asking,
+    settings: TrainSettings | EvaluateSettings | CompareSettings,
+    folder: Path,
+    progress: Progress,
 ) -> Profile:
     """The profile with what its own model says of how hard each question is; see `difficulty.with_difficulties`."""
     model = settings.model or measured.info.get("model")
@@ -282,6 +296,39 @@ def evaluate(settings: EvaluateSettings) -> Evaluation | LiveComparison:
         num_resamples=settings.num_resamples,
         seed=settings.seed,
         notes=notes,
+    )
+
+
+def compare(settings: CompareSettings) -> Contest:
+    """Several predictors through one allocator on one held-out profile, with what each costs itself."""
+    trained = [sources.open_predictor(source) for source in settings.predictors]
+    names = settings.names or tuple(Path(source).name for source in settings.predictors)
+    measured = sources.open_profile(settings.on) if settings.on else sources.shipped_heldout(settings.predictors[0])
+    asking = [each.card.asking for each in trained if each.card.asking is not None]
+    told = {
+        each: ask_model(
+            measured, each, settings, beside(compare_folder(settings), f"asked-{each.template.hash}"), quiet
+        )
+        for each in dict.fromkeys(asking)
+        if not measured.difficulties
+    }
+    contenders = [
+        contender(name, each, told.get(each.card.asking, measured) if each.card.asking else measured)
+        for name, each in zip(names, trained, strict=True)
+    ]
+    if settings.labels:
+        counted = sources.open_profile(settings.train)
+        pairs = [pair.partition("=")[::2] for pair in settings.labels]
+        contenders += [labelled(name, Path(file), counted, measured) for name, file in pairs]
+    known = mean_train(trained, measured)
+    return hold_contest(
+        measured,
+        contenders,
+        known,
+        allocator=settings.allocator,
+        costs=(Cost.GRANTED,) if known.tokens_Q_B is None else (Cost.GRANTED, Cost.SPENT),
+        num_resamples=settings.num_resamples,
+        seed=settings.seed,
     )
 
 

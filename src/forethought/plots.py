@@ -14,6 +14,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from .evaluation import Evaluation, Row
+from .evaluation.contest import Contest
 from .evaluation.policies import BLIND, FORETHOUGHT, GREEDY, ORACLE, UNIFORM
 from .types import Cost, FloatArray
 
@@ -23,6 +24,7 @@ NAMES = {UNIFORM: "uniform", BLIND: "blind", GREEDY: "greedy", FORETHOUGHT: "for
 STYLES = {UNIFORM: "-", BLIND: "-", GREEDY: (0, (1, 1.2)), FORETHOUGHT: "-", ORACLE: (0, (5, 2))}
 AXIS = {Cost.GRANTED: "tokens granted a question (mean cap)", Cost.SPENT: "tokens generated a question (mean)"}
 TITLE = {Cost.GRANTED: "equal granted tokens", Cost.SPENT: "equal spent tokens"}
+CONTENDERS = ("#0072b2", "#c06a9d", "#009e73", "#b35900", "#6a51a3", "#8c564b", "#a89a00", "#444444")
 LEGEND: dict[str, Any] = {"frameon": False, "labelcolor": "linecolor", "handlelength": 1.8, "borderaxespad": 0.2}
 NUM_GROUPS = 5
 FEWEST_QUERIES = 10
@@ -65,6 +67,56 @@ def draw(result: Evaluation, folder: Path, *, mean_tokens: float) -> dict[str, P
             FigureCanvasAgg(figure)
             figure.savefig(file)
     return files
+
+
+def draw_contest(result: Contest, folder: Path) -> dict[str, Path]:
+    """Draws what predictors buy against what they cost themselves into `folder` as PNG."""
+    file = folder / "comparison.png"
+    with matplotlib.rc_context({**matplotlib.rcParamsDefault, **SETTINGS}):
+        figure = _contest(result)
+        FigureCanvasAgg(figure)
+        figure.savefig(file)
+    return {"comparison": file}
+
+
+def _contest(result: Contest) -> Figure:
+    """One panel a cost: mean gain over blind against the tokens that predicting takes, on a logarithmic axis."""
+    costs = list(result.levels)
+    figure = Figure(figsize=(5.8 * len(costs), 4.8), layout="constrained")
+    panels = figure.subplots(1, len(costs), squeeze=False)[0]
+    known = [each for each in result.contenders if each.cost is not None and each.cost.tokens is not None]
+    least = min((each.cost.tokens for each in known if each.cost and each.cost.tokens), default=1e-4)
+    for panel, cost in zip(panels, costs, strict=True):
+        for place, each in enumerate(result.contenders):
+            own = each.cost.tokens if each.cost is not None else None
+            x = max(own or least, least)
+            gain = result.standing(each.name, cost).gain_over_blind
+            reach = [[100 * (gain.value - gain.low)], [100 * (gain.high - gain.value)]]
+            style = {"color": CONTENDERS[place % len(CONTENDERS)], "mfc": None if own is not None else "white"}
+            panel.errorbar([x], [100 * gain.value], yerr=reach, fmt="o", capsize=3, markersize=6, **style)
+            panel.annotate(
+                each.name,
+                (x, 100 * gain.value),
+                xytext=(7, 3),
+                textcoords="offset points",
+                color=style["color"],
+                fontsize=9,
+            )
+        panel.axhline(0.0, color=COLOURS[BLIND], linewidth=1.2)
+        panel.set_xscale("log")
+        panel.margins(x=0.25)
+        panel.set(
+            title=TITLE[cost], xlabel="tokens of the served model that predicting takes, a question (hollow: unknown)"
+        )
+        panel.set_ylabel("mean gain over blind (points)")
+    caption = (
+        f"{result.provenance.get('model') or 'unknown model'} · {result.num_queries:,} questions · "
+        "mean over all levels · 95% bootstrap intervals"
+    )
+    if result.provenance.get("simulated"):
+        caption = f"SIMULATED · {caption}"
+    figure.supxlabel(caption, x=0.995, ha="right", fontsize=8.5, color="#555555")
+    return figure
 
 
 def _summary(result: Evaluation) -> Figure:

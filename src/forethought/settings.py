@@ -347,6 +347,55 @@ class EvaluateSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CompareSettings:
+    """`forethought compare`: several predictors on one held-out profile, with what each costs itself.
+
+    Attributes:
+        predictors: trained runs, predictor folders or shipped names; the first is the one that leads count from.
+        on: held-out profile: run directory or Parquet file; "" for the shipped one of a shipped first predictor.
+        names: what they are called in the report, in their order; empty for the names of their folders.
+        labels: outside labels as NAME=FILE, a CSV of query_id and label for the queries of `train` and `on`.
+        train: the profile on which the labels' curves are counted.
+        out: folder for the report; "" for `runs/compare-PROFILE`.
+        allocator: registered name.
+        num_resamples: bootstrap resamples.
+        seed: seed of the bootstrap.
+        plots: draw a picture (needs matplotlib).
+        model: where the profile's model is found here, for a predictor that asks it; "" for the name in the profile.
+        engine: engine and context of that model.
+    """
+
+    predictors: tuple[str, ...]
+    on: str = ""
+    names: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+    train: str = ""
+    out: str = ""
+    allocator: str = "envelope"
+    num_resamples: int = 2000
+    seed: int = 0
+    plots: bool = True
+    model: str = ""
+    engine: EngineSettings = EngineSettings()
+
+    def __post_init__(self) -> None:
+        wrong = [pair for pair in self.labels if not all(pair.partition("=")[::2])]
+        _check(
+            [
+                None if self.predictors else "give at least one predictor",
+                None
+                if len(self.names) in (0, len(self.predictors))
+                else f"--name must be given once for each of {len(self.predictors)} predictors, or never",
+                f"--labels takes NAME=FILE, not {wrong[0]!r}" if wrong else None,
+                "--labels needs --train PROFILE, on which their curves are counted"
+                if self.labels and not self.train
+                else None,
+                _at_least("--resamples", self.num_resamples, 100),
+            ]
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PaperSettings:
     """`forethought bench paper`: the published measurements of arXiv 2602.01237.
 

@@ -85,8 +85,10 @@ class Comparison:
             accuracy=estimate(self.accuracy_R_P[:, column]),
             gain=estimate(gain_R_P[:, column]) if has_gain else None,
             gain_over_blind=estimate(blind_gain_R_P[:, column]) if has_blind_gain else None,
-            gap_closed=_share(gain_R_P, column, oracle) if has_gain and can_close else None,
-            gap_closed_over_blind=_share(blind_gain_R_P, column, oracle) if has_blind_gain and can_close else None,
+            gap_closed=share_closed(gain_R_P, column, oracle) if has_gain and can_close else None,
+            gap_closed_over_blind=share_closed(blind_gain_R_P, column, oracle)
+            if has_blind_gain and can_close
+            else None,
             uniform_at_same_tokens=estimate(self.uniform_R_P[:, column]),
             blind_at_same_tokens=estimate(self.blind_R_P[:, column]),
             shares=tuple(outcome.share_B.tolist()),
@@ -146,7 +148,8 @@ class Comparison:
         return [column for column, outcome in enumerate(self.outcomes) if outcome.policy == policy]
 
 
-def _share(gain_R_P: FloatArray, column: int, oracle: int) -> Estimate | None:
+def share_closed(gain_R_P: FloatArray, column: int, oracle: int) -> Estimate | None:
+    """One column's gain as a share of the oracle's; None where that is too small to divide by."""
     return ratio(gain_R_P[:, column], gain_R_P[:, oracle], smallest=SMALLEST_GAP)
 
 

@@ -85,7 +85,7 @@ def evaluate(
         allocator=allocator,
         batch_size=batch_size,
     )
-    levels = {cost: _levels(cost, policies, mean_tokens) for cost in costs}
+    levels = {cost: default_levels(cost, policies, mean_tokens) for cost in costs}
     comparisons = []
     for cost in levels:
         outcomes = [outcome for level in levels[cost] for outcome in policies.play(cost, level)]
@@ -137,7 +137,8 @@ def data_hash(measured: Profile) -> str:
     return digest.hexdigest()[:16]
 
 
-def _levels(cost: Cost, policies: Policies, mean_tokens: Sequence[float] | None) -> tuple[float, ...]:
+def default_levels(cost: Cost, policies: Policies, mean_tokens: Sequence[float] | None) -> tuple[float, ...]:
+    """The levels asked for; else the grid's budgets, or what uniform is known to spend at each of them."""
     if mean_tokens is not None:
         return tuple(sorted({float(level) for level in mean_tokens}))
     if cost is Cost.GRANTED:

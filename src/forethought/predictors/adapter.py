@@ -83,6 +83,12 @@ class Adapter:
         """What is trained: the adapter's weights and the head's."""
         return [each for each in self.model.parameters() if each.requires_grad] + list(self.head.parameters())
 
+    @property
+    def num_parameters(self) -> int:
+        """Parameters that work on each token: all but the embeddings."""
+        embeddings = sum(each.numel() for each in self.model.get_input_embeddings().parameters())
+        return int(sum(each.numel() for each in self.model.parameters()) - embeddings)
+
     def token_ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Each question's tokens, its end kept where it is too long; one token at least."""
         ids = self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]

@@ -103,12 +103,15 @@ class RidgeProblem:
         component_Q_N = scaled_Q_N @ basis_N_N
         projected_R_N = self._u_Q_R.T @ component_Q_N
 
-        error_P_N = np.stack(
-            [(self._left_out_residual(p, component_Q_N, projected_R_N) ** 2).sum(axis=0) for p in PENALTIES]
-        )
-        penalty_N = np.array(PENALTIES)[error_P_N.argmin(axis=0)]
+        shrink_R_P = self._shrink(np.array(PENALTIES))
+        leverage_Q_P = (self._weight_Q / self._weight_Q.sum())[:, None] + self._u_squared_Q_R @ shrink_R_P
+        left_Q_P = np.maximum(1.0 - leverage_Q_P, 1e-9)
+        chosen_N = self._left_out_errors(component_Q_N, projected_R_N, shrink_R_P, left_Q_P).argmin(axis=0)
+        penalty_N = np.array(PENALTIES)[chosen_N]
 
-        residual_Q_N = self._left_out_residual(penalty_N, component_Q_N, projected_R_N)
+        # Residuals when each row is left out: (y - fitted) / (1 - leverage), exact for ridge.
+        fitted_Q_N = self._u_Q_R @ (shrink_R_P[:, chosen_N] * projected_R_N)
+        residual_Q_N = (component_Q_N - fitted_Q_N) / left_Q_P[:, chosen_N]
         dual_R_N = projected_R_N / (self._eigenvalue_R[:, None] + self._mean_eigenvalue * penalty_N)
         return Solution(
             weights_D_N=self._x_Q_D.T @ (self._u_Q_R @ dual_R_N) @ basis_N_N.T,
@@ -117,19 +120,27 @@ class RidgeProblem:
             left_out_Q_N=target_Q_N - residual_Q_N @ basis_N_N.T / self._root_Q[:, None],
         )
 
-    def _left_out_residual(
-        self, penalty: float | Float64Array, component_Q_N: Float64Array, projected_R_N: Float64Array
-    ) -> Float64Array:
-        """Scaled residuals when each row is left out: `(y - fitted) / (1 - leverage)`, exact for ridge.
+    def _shrink(self, penalty_P: Float64Array) -> Float64Array:
+        """What is left of each singular direction under each penalty, shape (R, P)."""
+        eigenvalue_R_1 = self._eigenvalue_R[:, None]
+        return eigenvalue_R_1 / (eigenvalue_R_1 + self._mean_eigenvalue * penalty_P)
 
-        A penalty for each component makes the leverage a matrix; one number keeps it a column.
+    def _left_out_errors(
+        self, component_Q_N: Float64Array, projected_R_N: Float64Array, shrink_R_P: Float64Array, left_Q_P: Float64Array
+    ) -> Float64Array:
+        """Sum of the squared left-out residuals under every penalty, shape (P, N).
+
+        All penalties in one product a chunk of rows: many columns at once run several times faster than one by one.
         """
-        eigenvalue_R_N = self._eigenvalue_R[:, None]
-        shrink_R_N = eigenvalue_R_N / (eigenvalue_R_N + self._mean_eigenvalue * np.atleast_1d(penalty))
-        fitted_Q_N = self._u_Q_R @ (shrink_R_N * projected_R_N)
-        leverage_Q_N = (self._weight_Q / self._weight_Q.sum())[:, None] + self._u_squared_Q_R @ shrink_R_N
-        residual_Q_N: Float64Array = (component_Q_N - fitted_Q_N) / np.maximum(1.0 - leverage_Q_N, 1e-9)
-        return residual_Q_N
+        num_penalties, num_targets = left_Q_P.shape[1], component_Q_N.shape[1]
+        dual_R_PN = (shrink_R_P[:, :, None] * projected_R_N[:, None, :]).reshape(-1, num_penalties * num_targets)
+        error_P_N = np.zeros((num_penalties, num_targets))
+        for rows in chunks(len(component_Q_N)):
+            residual_C_P_N = (self._u_Q_R[rows] @ dual_R_PN).reshape(-1, num_penalties, num_targets)
+            np.subtract(component_Q_N[rows, None, :], residual_C_P_N, out=residual_C_P_N)
+            residual_C_P_N /= left_Q_P[rows, :, None]
+            error_P_N += np.square(residual_C_P_N, out=residual_C_P_N).sum(axis=0)
+        return error_P_N
 
 
 def _left_singular(x_Q_D: Float64Array) -> tuple[Float64Array, Float64Array]:

@@ -249,6 +249,13 @@ class LoraPredictor:
             tokens_Q_B
         )
 
+    def model_pass(self, features: Features) -> tuple[int, float]:
+        """Parameters of the base model that work on each token, and the mean tokens of a question."""
+        if self._model is None:
+            self.predict(features.select(np.arange(min(1, len(features)))))
+        lengths = [len(ids) for ids in self._model.token_ids(list(features.texts or ()))]
+        return self._model.num_parameters, float(np.mean(lengths))
+
     def state(self) -> tuple[dict[str, Any], dict[str, FloatArray]]:
         """See `Predictor.state`."""
         arrays = {**self._arrays, **self._success.arrays()}

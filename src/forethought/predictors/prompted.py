@@ -1,4 +1,4 @@
-"""Curves from what the model itself says when asked how hard a question is: the mean curve of each level."""
+"""Curves from a label, such as what the model itself says of how hard a question is: the mean curve of each label."""
 
 from __future__ import annotations
 
@@ -6,14 +6,12 @@ from typing import Any, Self
 
 import numpy as np
 
-from ..difficulty import LEVELS
 from ..errors import InvalidSettingsError
 from ..types import FloatArray, IntArray
 from .features import DIFFICULTY, Features
 from .inputs import check_counts
 from .spend import non_decreasing
 
-NOT_SAID = len(LEVELS)  # row of the queries whose answer named no level
 PRIOR_QUERIES = 5.0  # a level's mean is drawn to the mean of all as if so many queries more had it
 
 
@@ -21,18 +19,21 @@ class PromptedPredictor:
     """Success and spend curves by the stated level: easy, medium, hard, or none of them.
 
     The prompted baseline of arXiv 2602.01237, with curves in place of one budget a class. Every level gets the mean
-    curve of the training queries of which the model said so; a level that few have is drawn to the mean of all.
+    curve of the training queries of which the model said so; a level that few have is drawn to the mean of all, and one
+    that none has gets it. Any other set of labels will do: the tiers of another tool, say.
 
     Args:
         num_examples: worked examples a level in the prompt, picked from the training queries; 0 for zero-shot. The
             pipeline asks; this class reads what was said.
 
     Attributes:
-        num_said_: training queries of each level, and of no level, length 4.
+        levels_: the labels seen, sorted.
+        num_said_: training queries of each of them, and of none, one longer.
     """
 
     reads = (DIFFICULTY,)
 
+    levels_: list[str]
     num_said_: list[int]
 
     _p_C_B: FloatArray
@@ -52,46 +53,51 @@ class PromptedPredictor:
     ) -> Self:
         """See `Predictor.fit`; reads the difficulties of `features`."""
         rows = check_counts(num_right_Q_B, num_tried_Q, tokens_Q_B)
-        class_Q, tried_Q = _classes(features)[rows], num_tried_Q[rows].astype(np.float64)
-        self.num_said_ = np.bincount(class_Q, minlength=NOT_SAID + 1).tolist()
-        self._p_C_B = _class_means(num_right_Q_B[rows] / tried_Q[:, None], tried_Q, class_Q)
+        features.check(frozenset({DIFFICULTY}))
+        self.levels_ = sorted({level for level in features.difficulties or () if level is not None})
+        class_Q, tried_Q = self._classes(features)[rows], num_tried_Q[rows].astype(np.float64)
+        num_classes = len(self.levels_) + 2
+        self.num_said_ = np.bincount(class_Q, minlength=num_classes)[:-1].tolist()
+        self._p_C_B = _class_means(num_right_Q_B[rows] / tried_Q[:, None], tried_Q, class_Q, num_classes)
         self._tokens_C_B = None
         if tokens_Q_B is not None:
-            self._tokens_C_B = non_decreasing(_class_means(tokens_Q_B[rows], tried_Q, class_Q))
+            self._tokens_C_B = non_decreasing(_class_means(tokens_Q_B[rows], tried_Q, class_Q, num_classes))
         return self
 
     def predict(self, features: Features) -> tuple[FloatArray, FloatArray | None]:
         """See `Predictor.predict`."""
-        class_Q = _classes(features)
+        class_Q = self._classes(features)
         return self._p_C_B[class_Q], None if self._tokens_C_B is None else self._tokens_C_B[class_Q]
+
+    def _classes(self, features: Features) -> IntArray:
+        """Row of each query's level; then one for no level, and one for a level that was not seen in training."""
+        features.check(frozenset({DIFFICULTY}))
+        index = {level: row for row, level in enumerate(self.levels_)}
+        none, unseen = len(self.levels_), len(self.levels_) + 1
+        levels = features.difficulties or ()
+        return np.array([none if level is None else index.get(level, unseen) for level in levels], dtype=np.int64)
 
     def state(self) -> tuple[dict[str, Any], dict[str, FloatArray]]:
         """See `Predictor.state`."""
         arrays = {"p": self._p_C_B} | ({} if self._tokens_C_B is None else {"tokens": self._tokens_C_B})
-        return {"num_examples": self.num_examples, "num_said": self.num_said_}, arrays
+        return {"num_examples": self.num_examples, "levels": self.levels_, "num_said": self.num_said_}, arrays
 
     @classmethod
     def from_state(cls, settings: dict[str, Any], arrays: dict[str, FloatArray]) -> Self:
         """See `Predictor.from_state`."""
         predictor = cls(num_examples=int(settings["num_examples"]))
+        predictor.levels_ = [str(level) for level in settings["levels"]]
         predictor.num_said_ = [int(count) for count in settings["num_said"]]
         predictor._p_C_B, predictor._tokens_C_B = arrays["p"], arrays.get("tokens")
         return predictor
 
 
-def _classes(features: Features) -> IntArray:
-    features.check(frozenset({DIFFICULTY}))
-    assert features.difficulties is not None
-    index = {level: row for row, level in enumerate(LEVELS)}
-    return np.array([index.get(level or "", NOT_SAID) for level in features.difficulties], dtype=np.int64)
-
-
-def _class_means(value_Q_B: FloatArray, tried_Q: FloatArray, class_Q: IntArray) -> FloatArray:
+def _class_means(value_Q_B: FloatArray, tried_Q: FloatArray, class_Q: IntArray, num_classes: int) -> FloatArray:
     """Mean of each class, every trace counting the same, drawn to the mean of all; float32, shape (C, B)."""
     mean_B = tried_Q @ value_Q_B / tried_Q.sum()
     prior = PRIOR_QUERIES * tried_Q.mean()
-    mean_C_B = np.tile(mean_B, (NOT_SAID + 1, 1))
-    for row in range(NOT_SAID + 1):
+    mean_C_B = np.tile(mean_B, (num_classes, 1))
+    for row in range(num_classes):
         is_member_Q = class_Q == row
         weight = tried_Q[is_member_Q].sum()
         mean_C_B[row] = (tried_Q[is_member_Q] @ value_Q_B[is_member_Q] + prior * mean_B) / (weight + prior)

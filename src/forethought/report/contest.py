@@ -1,0 +1,129 @@
+"""A comparison of predictors for the terminal and as a Markdown page."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+from ..evaluation.contest import MEAN, Contender, Contest, Standing
+from ..evaluation.policies import BLIND, ORACLE, UNIFORM
+from ..evaluation.results import Estimate
+from ..store import write_atomically
+from ..types import Cost
+from .layout import aligned, table
+from .wording import LEGEND, SIMULATED, gain_words, gap_words, percent, policy_name, share_right
+
+
+def contest_text(result: Contest) -> str:
+    """The result for a person, in one table a cost."""
+    lines = [SIMULATED] if result.provenance.get("simulated") else []
+    lines.append(_sample(result))
+    for cost in result.levels:
+        lines += [
+            "",
+            f"mean over {len(result.levels[cost])} levels of {cost.value} tokens",
+            *aligned(_cells(result, cost)),
+        ]
+    return "\n".join([*lines, "", LEGEND])
+
+
+def contest_markdown(result: Contest, pictures: dict[str, Path]) -> list[str]:
+    """Lines of the page."""
+    lines = ["# Predictors compared", "", _sample(result), ""]
+    if result.provenance.get("simulated"):
+        lines += [f"**{SIMULATED}**", ""]
+    for cost in result.levels:
+        head, *rows = _cells(result, cost)
+        lines += [f"## Mean over all levels, equal {cost.value} tokens", "", *table(head, rows)]
+    lines += ["## What predicting costs itself", "", *_costs(result)]
+    for cost in result.levels:
+        lines += [f"## Accuracy at {cost.value} tokens", "", *_levels(result, cost)]
+    lines += [f"- {note}" for note in result.notes]
+    if pictures:
+        lines += ["", *(f"![{name}]({file.name})" for name, file in pictures.items())]
+    return [*lines, "", LEGEND]
+
+
+def contest_json(result: Contest) -> dict[str, Any]:
+    """One object of plain values."""
+    from . import SCHEMA, plain
+
+    found: dict[str, Any] = plain({"schema": SCHEMA, "kind": "comparison", **result.to_json()})
+    return found
+
+
+def write_contest(folder: Path, result: Contest, *, plots: bool = True) -> dict[str, Path]:
+    """Writes JSON, Markdown and, where matplotlib is installed, a picture into `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {"json": folder / "comparison.json", "markdown": folder / "comparison.md"}
+    pictures: dict[str, Path] = {}
+    if plots and importlib.util.find_spec("matplotlib") is not None:
+        from ..plots import draw_contest
+
+        pictures = draw_contest(result, folder)
+    content = json.dumps(contest_json(result), ensure_ascii=False, indent=1, allow_nan=False)
+    write_atomically(files["json"], f"{content}\n".encode())
+    write_atomically(files["markdown"], "\n".join(contest_markdown(result, pictures)).rstrip().encode() + b"\n")
+    return files | pictures
+
+
+def _sample(result: Contest) -> str:
+    fewest, most = result.num_traces
+    traces = str(fewest) if fewest == most else f"{fewest} to {most}"
+    model = result.provenance.get("model") or "an unknown model"
+    return (
+        f"{result.num_queries:,} questions × {traces} traces of {model}, allocator {result.allocator}; 95% paired "
+        f"bootstrap intervals in brackets; log loss of the mean curve {_loss(result.log_losses[MEAN])}"
+    )
+
+
+def _cells(result: Contest, cost: Cost) -> list[list[str]]:
+    has_net = any(result.standing(each.name, cost).net_gain is not None for each in result.contenders)
+    head = ["predictor", "points over uniform", "over blind", "gap closed", f"lead over {result.contenders[0].name}"]
+    head += ["net of own tokens"] * has_net + ["log loss (nats)"]
+    return [head, *(_standing_cells(result, each, cost, has_net=has_net) for each in result.contenders)]
+
+
+def _standing_cells(result: Contest, contender: Contender, cost: Cost, *, has_net: bool) -> list[str]:
+    found: Standing = result.standing(contender.name, cost)
+    cells = [contender.name, gain_words(found.gain), gain_words(found.gain_over_blind), gap_words(found.gap_closed)]
+    cells.append("–" if found.lead is None else gain_words(found.lead))
+    if has_net:
+        cells.append("–" if found.net_gain is None else gain_words(found.net_gain))
+    return [*cells, _loss(result.log_losses[contender.name])]
+
+
+def _loss(loss: Estimate) -> str:
+    return f"{loss.value:.4f} [{loss.low:.4f}, {loss.high:.4f}]"
+
+
+def _costs(result: Contest) -> list[str]:
+    rows = []
+    for each in result.contenders:
+        own = each.cost
+        if own is None:
+            rows.append([each.name, each.predictor, "–", "–", "–"])
+            continue
+        tokens = "not known" if own.tokens is None else f"{own.tokens:.3g}"
+        rows.append([each.name, each.predictor, f"{own.parameters:,}", f"{1e3 * own.seconds:.3g} ms", tokens])
+    lines = table(["predictor", "made by", "parameters", "time a query", "tokens a query"], rows)
+    measured = {each.cost.threads for each in result.contenders if each.cost is not None}
+    return [*lines, f"Times: {'; '.join(sorted(measured))}.", ""] if measured else lines
+
+
+def _levels(result: Contest, cost: Cost) -> list[str]:
+    names = [UNIFORM, BLIND, *(each.name for each in result.contenders), ORACLE]
+    levels = result.levels[cost]
+    at = {(row.policy, row.budget): row for row in result.rows if row.cost is cost}
+    head = [
+        f"{cost.value} tokens",
+        *(policy_name(name) if name in (UNIFORM, BLIND, ORACLE) else name for name in names),
+    ]
+    rows = []
+    for level in levels:
+        cells = [share_right(at[name, level].accuracy) for name in names[2:-1]]
+        baselines = [percent(at[name, level].accuracy.value) for name in (UNIFORM, BLIND)]
+        rows.append([f"{level:g}", *baselines, *cells, percent(at[ORACLE, level].accuracy.value)])
+    return table(head, rows)

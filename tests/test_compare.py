@@ -1,0 +1,146 @@
+"""Predictors compared: what each buys, what it costs itself, another tool's labels; and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from forethought.cli import main
+from forethought.errors import InvalidInputError
+from forethought.evaluation.contest import Contender, hold_contest
+from forethought.models.size import KNOWN, count, num_parameters
+from forethought.predictors.cost import PredictorCost
+from forethought.types import BudgetGrid, Cost, Curves, Profile
+
+GRID = BudgetGrid(16, 64)
+
+
+def measured(num_queries: int = 200) -> Profile:
+    random = np.random.default_rng(0)
+    jump_Q_1 = random.integers(0, 4, (num_queries, 1))
+    p_Q_B = np.where(np.arange(4) >= jump_Q_1, 0.9, 0.05)
+    tokens_Q_B = np.tile(GRID.budgets_B + 5.0, (num_queries, 1))
+    return Profile(
+        query_ids=tuple(f"q{row}" for row in range(num_queries)),
+        grid=GRID,
+        num_right_Q_B=random.binomial(8, p_Q_B),
+        num_tried_Q=np.full(num_queries, 8),
+        tokens_Q_B=tokens_Q_B,
+        reasoning_Q_B=tokens_Q_B - 5,
+        info={"model": "tiny", "name": "made-up"},
+    )
+
+
+def contest(own_tokens: float | None = 0.0) -> Any:
+    profile = measured()
+    known = profile.curves
+    mean = Curves(("mean",), GRID, known.p_Q_B.mean(axis=0)[None], known.tokens_Q_B.mean(axis=0)[None])
+    cost = PredictorCost(parameters=10, seconds=1e-6, tokens=own_tokens, threads="one")
+    blind = Curves(known.query_ids, GRID, np.tile(mean.p_Q_B, (200, 1)), np.tile(mean.tokens_Q_B, (200, 1)))
+    contenders = [Contender("knows", "truth", known, cost), Contender("blindly", "mean", blind, None)]
+    return hold_contest(profile, contenders, mean, num_resamples=200)
+
+
+def test_who_knows_leads_and_who_does_not_gains_nothing_over_blind() -> None:
+    result = contest()
+    for cost in Cost:
+        knows, blindly = result.standing("knows", cost), result.standing("blindly", cost)
+        assert knows.gain_over_blind.low > 0.05
+        assert abs(blindly.gain_over_blind.value) < 0.02
+        assert knows.lead is None
+        assert blindly.lead.high < 0
+        assert knows.gap_closed.value > 0.98
+    assert result.log_losses["knows"].high < result.log_losses["mean curve"].low
+
+
+def test_own_tokens_are_charged_under_spent_cost_alone() -> None:
+    free, charged, unknown = contest(0.0), contest(8.0), contest(None)
+    assert free.standing("knows", Cost.GRANTED).net_gain is None
+    for result in (free, charged):
+        assert result.standing("knows", Cost.SPENT).gain == free.standing("knows", Cost.SPENT).gain
+    assert free.standing("knows", Cost.SPENT).net_gain == free.standing("knows", Cost.SPENT).gain
+    assert charged.standing("knows", Cost.SPENT).net_gain.value < free.standing("knows", Cost.SPENT).gain.value - 0.02
+    assert unknown.standing("knows", Cost.SPENT).net_gain is None
+
+
+@pytest.mark.parametrize("names", [[], ["a", "a"], ["uniform"], ["mean curve"]], ids=str)
+def test_names_must_be_their_own(names: list[str]) -> None:
+    profile = measured()
+    contenders = [Contender(name, "truth", profile.curves, None) for name in names]
+    with pytest.raises(InvalidInputError, match="names of their own"):
+        hold_contest(profile, contenders, profile.curves, num_resamples=200)
+
+
+def test_sizes_of_models(tmp_path: Path) -> None:
+    config = {
+        "model_type": "qwen2",
+        "hidden_size": 1536,
+        "num_hidden_layers": 28,
+        "num_attention_heads": 12,
+        "num_key_value_heads": 2,
+        "intermediate_size": 8960,
+    }
+    assert count(config) == KNOWN["qwen2.5-coder-1.5b"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert num_parameters(str(tmp_path)) == KNOWN["qwen2.5-coder-1.5b"]
+    assert num_parameters("some/where") is None
+    assert num_parameters(None) is None
+
+
+class TestCommand:
+    def call(self, capsys: pytest.CaptureFixture[str], *args: str, code: int = 0) -> tuple[str, str]:
+        with pytest.raises(SystemExit) as stopped:
+            main(list(args))
+        found = capsys.readouterr()
+        assert stopped.value.code == code, found.err
+        return found.out, found.err
+
+    @pytest.fixture
+    def here(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Path:
+        monkeypatch.chdir(tmp_path)
+        for name in ("train", "test"):
+            rows = [{"id": f"{name}{row}", "question": f"{row} + 1?", "answer": str(row + 1)} for row in range(60)]
+            Path(f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+            self.call(capsys, "profile", "fake", f"{name}.jsonl", "--out", name, "--quiet")
+        self.call(capsys, "train", "train", "--predictor", "ridge", "--out", "ridge", "--quiet")
+        self.call(capsys, "train", "train", "--predictor", "mean", "--out", "mean", "--quiet")
+        lines = [f"{name}{row},{'odd' if row % 2 else 'even'}" for name in ("train", "test") for row in range(60)]
+        Path("labels.csv").write_text("query_id,label\n" + "\n".join(lines) + "\n")
+        return tmp_path
+
+    def test_compares_and_writes(self, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        labels = ("--labels", "parity=labels.csv", "--train", "train")
+        out, _ = self.call(capsys, "compare", "ridge", "mean", "--on", "test", *labels, "--resamples", "200", "--json")
+        found = json.loads(out)
+        assert [each["name"] for each in found["contenders"]] == ["ridge", "mean", "parity"]
+        assert {each["cost"] for each in found["standings"]} == {"granted", "spent"}
+        assert found["contenders"][0]["own_cost"]["parameters"] > 100
+        assert found["contenders"][2]["own_cost"] is None
+        assert {Path(file).name for file in found["files"]} >= {"comparison.json", "comparison.md"}
+        out, _ = self.call(
+            capsys, "compare", "ridge", "--on", "test", "--name", "ours", "--resamples", "200", "--no-plots"
+        )
+        assert "ours" in out
+        assert "SIMULATED" in out.upper()
+
+    @pytest.mark.parametrize(
+        ("args", "words"),
+        [
+            (("ridge", "--labels", "x"), "NAME=FILE"),
+            (("ridge", "--labels", "x=labels.csv"), "--train"),
+            (("ridge", "mean", "--name", "a"), "--name"),
+            (("rigde",), "neither a run directory"),
+            (("ridge", "--labels", "x=no.csv", "--train", "train"), "cannot be read"),
+            (("ridge", "--labels", "x=train.jsonl", "--train", "train"), "query_id and label"),
+        ],
+        ids=["no-file", "no-train", "names", "unknown", "missing", "no-columns"],
+    )
+    def test_what_is_typed_wrong(
+        self, here: Path, capsys: pytest.CaptureFixture[str], args: tuple[str, ...], words: str
+    ) -> None:
+        _, err = self.call(capsys, "compare", *args, "--on", "test", code=1)
+        assert words in err
