@@ -3,13 +3,16 @@
 import io
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from forethought.cli import _exit_code
+from forethought.profiles import write_parquet
+from forethought.sources import open_profile
 
 
 @dataclass(frozen=True)
@@ -134,6 +137,84 @@ def test_plan_from_recorded_hidden_states_equals_plan_by_a_prompt_pass(
     by_model = call("plan", trained, tmp_path / "train.jsonl", "--mean-tokens", 64, "--json").json
     recorded = call("plan", trained, trained, "--mean-tokens", 64, "--json").json
     assert [row["budget"] for row in recorded["budgets"]] == [row["budget"] for row in by_model["budgets"]]
+
+
+def moved_profile(run: str, path: Path) -> Path:
+    """The run's profile with hidden states from elsewhere."""
+    measured = open_profile(run)
+    assert measured.hidden_Q_L_D is not None
+    hidden_Q_L_D = (measured.hidden_Q_L_D.astype(np.float64) * 3.0 + 5.0).astype(np.float16)
+    write_parquet(path, replace(measured, hidden_Q_L_D=hidden_Q_L_D))
+    return path
+
+
+def test_questions_unlike_the_training_ones_are_planned_evenly_and_it_says_why(
+    call: Call, trained: str, tmp_path: Path
+) -> None:
+    moved = moved_profile(trained, tmp_path / "moved.parquet")
+    said = call("plan", trained, moved, "--mean-tokens", 64, "--json")
+    assert "60 of 60 questions look unlike the 60" in said.err
+    assert "train again" in said.json["notes"][0]
+    assert said.json["familiarity"]["is_unlike"] is True
+    assert said.json["familiarity"]["drawn"] == 60
+    assert {row["budget"] for row in said.json["budgets"]} == {64}
+    assert all(row["familiarity"] < 0.05 and row["trust"] == 0.0 for row in said.json["budgets"])
+    assert "60 of 60 questions look unlike" in call("plan", trained, moved, "--mean-tokens", 64).out
+
+    as_they_are = call("plan", trained, moved, "--mean-tokens", 64, "--no-fallback", "--json")
+    assert "used as they are" in as_they_are.err
+    assert as_they_are.json["familiarity"]["drawn"] == 0
+    assert len({row["budget"] for row in as_they_are.json["budgets"]}) > 1
+    assert all(row["trust"] == 1.0 for row in as_they_are.json["budgets"])
+
+    evaluated = call("evaluate", trained, "--on", moved, "--no-plots", "--resamples", 100, "--json")
+    assert "look unlike" in evaluated.err
+    assert "look unlike" in evaluated.json["notes"][0]
+    bare = call("evaluate", trained, "--on", moved, "--no-plots", "--resamples", 100, "--no-fallback", "--json")
+    assert bare.json["rows"] != evaluated.json["rows"]
+
+
+def test_a_run_says_that_its_questions_are_unlike_and_keeps_the_note(call: Call, trained: str, tmp_path: Path) -> None:
+    moved = moved_profile(trained, tmp_path / "moved.parquet")
+    assert call("train", moved, "--out", tmp_path / "elsewhere").code == 0
+    ran = call("run", tmp_path / "elsewhere", tmp_path / "train.jsonl", "--mean-tokens", 64, "--json", "--quiet")
+    assert ran.code == 0
+    assert "60 of 60 questions look unlike" in ran.err
+    plan = json.loads((Path(ran.json["run"]) / "plan.json").read_text("utf-8"))
+    assert "look unlike" in plan["plans"]["envelope"]["notes"][0]
+    assert {row["budget"] for row in plan["plans"]["envelope"]["budgets"]} == {64}
+
+
+def test_questions_of_the_same_kind_raise_no_alarm(call: Call, trained: str, tmp_path: Path) -> None:
+    said = call("plan", trained, write_questions(tmp_path / "new.jsonl", 80), "--mean-tokens", 64, "--json")
+    assert "unlike" not in said.err
+    assert said.json["familiarity"]["is_unlike"] is False
+    ran = call("run", trained, tmp_path / "new.jsonl", "--mean-tokens", 64, "--json", "--quiet").json
+    kept = json.loads((Path(ran["run"]) / "plan.json").read_text("utf-8"))
+    assert kept["familiarity"] == said.json["familiarity"]
+    assert all("trust" in row for row in kept["predicted"].values())
+
+
+def test_a_predictor_that_cannot_tell_says_so(call: Call, trained: str, tmp_path: Path) -> None:
+    assert call("train", trained, "--predictor", "mean", "--out", tmp_path / "mean").code == 0
+    said = call("plan", tmp_path / "mean", trained, "--mean-tokens", 64)
+    assert "familiar   not known" in said.out
+    assert call("plan", tmp_path / "mean", trained, "--mean-tokens", 64, "--json").json["familiarity"] is None
+
+
+def test_another_grid_is_compared_on_the_budgets_of_both(call: Call, trained: str, tmp_path: Path) -> None:
+    questions = write_questions(tmp_path / "new.jsonl", 40)
+    assert call("profile", "fake", questions, "--window", 32, "--max-tokens", 512, "--quiet").code == 0
+    said = call("evaluate", trained, "--on", "runs/fake-new", "--no-plots", "--resamples", 100, "--json")
+    assert said.code == 0
+    assert (said.json["window"], said.json["maximum"]) == (32, 256)
+    assert "compared at those in both, 32, 64, … 256" in said.err
+    assert any("compared at those in both" in note for note in said.json["notes"])
+    assert call("profile", "fake", questions, "--window", 320, "--max-tokens", 640, "--quiet", "--out", "far").code == 0
+    refused = call("evaluate", trained, "--on", "far", "--no-plots")
+    assert refused.code == 1
+    assert "16, 32, … 256" in refused.err
+    assert "320, 640, … 640" in refused.err
 
 
 def test_bounds_and_weights_of_the_questions_are_kept(call: Call, trained: str, tmp_path: Path) -> None:

@@ -11,7 +11,16 @@ import pytest
 
 from forethought import ProfileSettings, profile
 from forethought.errors import ForethoughtError, InvalidInputError, MismatchError, RunError
-from forethought.profiles import from_run, joined, read_parquet, with_layers, write_parquet
+from forethought.profiles import (
+    common_grid,
+    curves_on_grid,
+    from_run,
+    joined,
+    on_grid,
+    read_parquet,
+    with_layers,
+    write_parquet,
+)
 from forethought.sources import open_profile, run_queries
 from forethought.store import RunDirectory
 from forethought.types import BudgetGrid, Profile
@@ -82,6 +91,52 @@ def test_joining_what_was_measured_otherwise_is_refused(measured: Profile) -> No
         joined([first, dataclasses.replace(second, grid=BudgetGrid(8, 128))])
     with pytest.raises(InvalidInputError, match="q4"):
         joined([first, measured])
+
+
+GRIDS = {
+    "the same": ((16, 256), (16, 256), (16, 256)),
+    "a multiple of the window": ((16, 256), (32, 512), (32, 256)),
+    "neither divides the other": ((16, 256), (24, 240), (48, 240)),
+    "the smaller maximum lies between two": ((16, 80), (32, 512), (32, 64)),
+    "one budget": ((16, 48), (48, 96), (48, 48)),
+}
+
+
+@pytest.mark.parametrize(("first", "second", "both"), GRIDS.values(), ids=GRIDS.keys())
+def test_the_common_grid_has_every_budget_of_both(
+    first: tuple[int, int], second: tuple[int, int], both: tuple[int, int]
+) -> None:
+    grid = common_grid(BudgetGrid(*first), BudgetGrid(*second))
+    assert grid == common_grid(BudgetGrid(*second), BudgetGrid(*first)) == BudgetGrid(*both)
+    budgets = (set(BudgetGrid(*each).budgets_B.tolist()) for each in (first, second))
+    assert set(grid.budgets_B.tolist()) == set.intersection(*budgets)
+
+
+def test_grids_without_a_budget_in_common_are_refused_and_named() -> None:
+    with pytest.raises(MismatchError, match=r"16, 32, … 64 and 100, 200, … 200 have none in common"):
+        common_grid(BudgetGrid(16, 64), BudgetGrid(100, 200))
+
+
+def test_a_finer_profile_holds_what_a_coarser_one_would_have_measured(run: RunDirectory, measured: Profile) -> None:
+    """The trace under a small cap is the prefix of the trace under a large one: the same counts, measured anew."""
+    questions = str(run.path.parent / "q.jsonl")
+    out = str(run.path.parent / "coarse")
+    settings = ProfileSettings(model="fake", questions=questions, out=out, num_traces=3, window=32, max_tokens=128)
+    coarse, picked = open_profile(str(profile(settings).path)), on_grid(measured, BudgetGrid(32, 128))
+    assert picked.grid == coarse.grid
+    np.testing.assert_array_equal(picked.num_right_Q_B, coarse.num_right_Q_B)
+    np.testing.assert_array_equal(picked.tokens_Q_B, coarse.tokens_Q_B)
+    np.testing.assert_array_equal(picked.reasoning_Q_B, coarse.reasoning_Q_B)
+    curves = curves_on_grid(measured.curves, BudgetGrid(32, 128))
+    np.testing.assert_array_equal(curves.p_Q_B, coarse.curves.p_Q_B)
+    assert curves.tokens_Q_B is not None
+
+
+def test_a_budget_that_was_not_measured_is_refused(measured: Profile) -> None:
+    with pytest.raises(MismatchError, match="512"):
+        on_grid(measured, BudgetGrid(16, 512))
+    with pytest.raises(MismatchError, match="8, 16, … 256 has budgets"):
+        curves_on_grid(measured.curves, BudgetGrid(8, 256))
 
 
 BROKEN = {

@@ -80,7 +80,7 @@ def main(name: str, train_runs: tuple[str, ...], test_runs: tuple[str, ...], pre
     layers = [] if trained.card.features.layer is None else [trained.card.features.layer]
     measured = read(f"{name}-gsm8k-train", train_runs, layers)
     data = replace(trained.card.data, name=str(measured.info["name"]))
-    TrainedPredictor(replace(trained.card, data=data), trained.predictor).save(folder)
+    replace(trained, card=replace(trained.card, data=data)).save(folder)
     profiles = ROOT / "profiles"
     for parent in (profiles, DATA / "profiles"):
         parent.mkdir(exist_ok=True)

@@ -38,7 +38,7 @@ from .predictors.folds import hash_order
 from .predictors.layers import Progress
 from .predictors.layers import silent as quiet
 from .predictors.trained import TrainedPredictor
-from .profiles import from_run, joined, with_layers, write_parquet
+from .profiles import common_grid, curves_on_grid, from_run, joined, on_grid, with_layers, write_parquet
 from .profiling import Report, engine_info, identity, sample_traces, silent
 from .protocols import Engine, HiddenStateEngine
 from .queries import load_queries, query_to_json, save_queries
@@ -188,21 +188,24 @@ def plan(settings: PlanSettings, *, engine: Engine | None = None) -> Planned:
     queries = plan_queries(settings)
     known = recorded_features(settings.questions, queries, predictor)
     if known is not None:
-        expected = forecast(queries, predictor, known)
+        expected = forecast([query.id for query in queries], predictor, known, fallback=settings.fallback)
     else:
         refuse_without_texts(queries, settings.questions)
         with opened(engine, model_of(settings, predictor), planned_engine(settings, predictor)) as running:
-            expected = predict_with(queries, predictor, running)
+            expected = predict_with(queries, predictor, running, fallback=settings.fallback)
     return Planned(queries, expected, allocate(settings, queries, expected))
 
 
-def predict_with(queries: Sequence[Query], predictor: TrainedPredictor, engine: Engine) -> Forecast:
+def predict_with(
+    queries: Sequence[Query], predictor: TrainedPredictor, engine: Engine, *, fallback: bool = True
+) -> Forecast:
     """One prompt pass and the predictor; refuses an engine whose model or template is not the predictor's."""
     predictor.check(engine.info, None)
     started = perf_counter()
     read = features(queries, predictor, engine)
     seconds = perf_counter() - started
-    return replace(forecast(queries, predictor, read), feature_seconds=seconds)
+    expected = forecast([query.id for query in queries], predictor, read, fallback=fallback)
+    return replace(expected, feature_seconds=seconds)
 
 
 def run(settings: RunSettings, *, engine: Engine | None = None, report: Report = silent) -> RunDirectory:
@@ -223,7 +226,8 @@ def run(settings: RunSettings, *, engine: Engine | None = None, report: Report =
     with opened(engine, model_of(settings.plan, predictor), asked) as running:
         predictor.check(running.info, None)
         is_planned = (folder / "plan.json").exists()  # a plan is made once, before the folder: a bad total leaves none
-        expected = None if is_planned else predict_with(queries, predictor, running)
+        fallback = settings.plan.fallback
+        expected = None if is_planned else predict_with(queries, predictor, running, fallback=fallback)
         plans = {name: allocate(settings.plan, queries, expected, allocator=name) for name in names} if expected else {}
         directory = RunDirectory.create(
             folder,
@@ -233,6 +237,7 @@ def run(settings: RunSettings, *, engine: Engine | None = None, report: Report =
                 "allocators": names,
                 "cost": settings.plan.cost.value,
                 "total": settings.plan.total_for(len(queries)),
+                "fallback": fallback,
                 "queries": fingerprint([query_to_json(query) for query in queries]),
             },
             settings=asdict(settings),
@@ -241,6 +246,8 @@ def run(settings: RunSettings, *, engine: Engine | None = None, report: Report =
             if expected is not None:
                 save_queries(directory.path / "queries.jsonl", queries)
                 save_plans(directory, plans, settings.plan.allocator, expected)
+                for note in expected.notes:
+                    logger.warning("note: %s", note)
             work = generate_planned(
                 directory,
                 running,
@@ -262,6 +269,7 @@ def evaluate(settings: EvaluateSettings) -> Evaluation | LiveComparison:
     A finished `run --compare` is compared as it was run. A predictor is judged on the held-out profile `settings.on`
     (a shipped one: on the shipped held-out profile). A profile run alone is cross-fitted: every query is predicted by
     predictors that never saw it. Spent cost is left out where the profile or the predictor does not know of spend.
+    A held-out profile of another kind of questions, or on another grid, is judged with a note that says so.
     """
     path = Path(settings.run)
     if (path / "run.json").is_file() and RunDirectory.open(path).header["kind"] == "run":
@@ -272,9 +280,11 @@ def evaluate(settings: EvaluateSettings) -> Evaluation | LiveComparison:
         if DIFFICULTY in predictor.card.features.reads and not measured.difficulties:
             asked = beside(report_folder(settings), "asked")
             measured = ask_model(measured, predictor.card.asking or Asking(), settings, asked, quiet)
-        predicted, mean_train = held_out_curves(predictor, measured)
+        measured, predicted, mean_train, notes = held_out_curves(predictor, measured, fallback=settings.fallback)
+        for note in notes:
+            logger.warning("note: %s", note)
     else:
-        measured = sources.open_profile(settings.run)
+        measured, notes = sources.open_profile(settings.run), ()
         predicted, mean_train = selection.cross_fit(measured, predictor=settings.predictor, seed=settings.seed)
     has_spend = measured.is_spend_measured and mean_train.tokens_Q_B is not None
     return evaluate_curves(
@@ -285,6 +295,7 @@ def evaluate(settings: EvaluateSettings) -> Evaluation | LiveComparison:
         costs=(Cost.GRANTED, Cost.SPENT) if has_spend else (Cost.GRANTED,),
         num_resamples=settings.num_resamples,
         seed=settings.seed,
+        notes=notes,
     )
 
 
@@ -321,14 +332,35 @@ def compare(settings: CompareSettings) -> Contest:
     )
 
 
-def held_out_curves(predictor: TrainedPredictor, measured: Profile) -> tuple[Curves, Curves]:
-    """`(predicted, mean training curve)` for the queries of a profile the predictor was not trained on."""
-    predictor.check(engine_info(measured.info), measured.grid)
+def held_out_curves(
+    predictor: TrainedPredictor, measured: Profile, *, fallback: bool = True
+) -> tuple[Profile, Curves, Curves, tuple[str, ...]]:
+    """Curves for the queries of a profile the predictor was not trained on, made as in a plan.
+
+    Where the profile was measured on another grid than the predictor's, everything is on the budgets of both.
+
+    Returns:
+        The profile, the predicted curves and the mean training curve, and what must be known of them in sentences.
+
+    Raises:
+        MismatchError: another model or template, or no budget in both grids.
+    """
+    predictor.check(engine_info(measured.info), None)
+    grid = common_grid(predictor.card.grid, measured.grid)
     layer = predictor.card.features.layer
     if layer is not None:
         measured = with_layers(measured, [layer])
-    known = selection.features_of(measured, layer)
-    return predictor.predict(measured.query_ids, known), predictor.card.mean_curves(measured.query_ids)
+    expected = forecast(measured.query_ids, predictor, selection.features_of(measured, layer), fallback=fallback)
+    notes = expected.notes
+    if predictor.card.grid != measured.grid:
+        notes += (
+            f"The predictor's budgets are {predictor.card.grid} tokens, the profile's {measured.grid}: compared at "
+            f"those in both, {grid}. A trace under a smaller cap is the beginning of the longer one, so nothing is "
+            f"interpolated.",
+        )
+    mean_train = predictor.card.mean_curves(measured.query_ids)
+    curves, mean_train = curves_on_grid(expected.curves, grid), curves_on_grid(mean_train, grid)
+    return on_grid(measured, grid), curves, mean_train, notes
 
 
 def live_comparison(run: RunDirectory, *, seed: int = 0) -> LiveComparison:

@@ -13,6 +13,8 @@ import numpy as np
 from . import registry, sources
 from .difficulty import ask
 from .errors import InvalidFeaturesError, InvalidInputError, InvalidSettingsError
+from .predictors.fallback import drawn
+from .predictors.familiarity import Judged
 from .predictors.features import DIFFICULTY, HIDDEN, TEXT, Features
 from .predictors.selection import features_of
 from .predictors.trained import TrainedPredictor
@@ -35,23 +37,55 @@ class Forecast:
     Attributes:
         curves: one row a query.
         unseen_Q: rows of the queries whose prompt could not be read by the model; they carry the mean training curve.
+        judged: how familiar the queries look; None where the predictor cannot tell.
+        is_drawn: whether the curves were drawn towards the fallback where they look unlike.
         feature_seconds: the prompt pass that gave the features (generation needs the same pass).
         predict_seconds: the predictor's own time.
     """
 
     curves: Curves
     unseen_Q: IntArray
+    judged: Judged | None = None
+    is_drawn: bool = True
     feature_seconds: float = 0.0
     predict_seconds: float = 0.0
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know of the queries, in sentences: that they are not of the training kind."""
+        judged = self.judged
+        if judged is None or not judged.is_unlike:
+            return ()
+        trust = float(judged.weight_Q.mean())
+        done = (
+            f"their curves were drawn towards the mean training curve, and those of all others by how many look "
+            f"unlike ({trust:.0%} of the predictions is left), so budgets are nearer to uniform"
+            if self.is_drawn
+            else "their curves may be confidently wrong, and were used as they are, as asked"
+        )
+        return (
+            f"{judged.num_unlike} of {judged.num_queries} questions look unlike the {judged.num_trained:,} the "
+            f"predictor was trained on ({judged.expected:.0f} expected by chance): {done}. Profile some of them and "
+            f"train again.",
+        )
 
-def forecast(queries: Sequence[Query], predictor: TrainedPredictor, features: Features) -> Forecast:
-    """Predicts every query's curves; those that cannot be read (a prompt that does not fit) get the mean curve."""
+
+def forecast(
+    query_ids: Sequence[str], predictor: TrainedPredictor, features: Features, *, fallback: bool = True
+) -> Forecast:
+    """Predicts every query's curves; those that cannot be read (a prompt that does not fit) get the mean curve.
+
+    Args:
+        query_ids: length Q.
+        predictor: says what it reads.
+        features: of the queries.
+        fallback: draw the curves of queries that look unlike the training ones towards the mean.
+    """
     started = time.perf_counter()
     seen = features.usable_rows(predictor.card.features.reads)
-    is_seen_Q = np.zeros(len(queries), dtype=bool)
+    is_seen_Q = np.zeros(len(query_ids), dtype=bool)
     is_seen_Q[seen] = True
-    query_ids = tuple(query.id for query in queries)
+    query_ids = tuple(query_ids)
     curves = predictor.card.mean_curves(query_ids)
     if seen.size:
         predicted = predictor.predict([query_ids[row] for row in seen.tolist()], features.select(seen))
@@ -61,7 +95,11 @@ def forecast(queries: Sequence[Query], predictor: TrainedPredictor, features: Fe
         if tokens_Q_B is not None and predicted.tokens_Q_B is not None:
             tokens_Q_B[seen] = predicted.tokens_Q_B
         curves = replace(curves, p_Q_B=p_Q_B, tokens_Q_B=tokens_Q_B)
-    return Forecast(curves, np.flatnonzero(~is_seen_Q), predict_seconds=time.perf_counter() - started)
+    judged = predictor.judge(features)
+    if judged is not None and fallback:
+        curves = drawn(curves, predictor.card, judged.weight_Q)
+    seconds = time.perf_counter() - started
+    return Forecast(curves, np.flatnonzero(~is_seen_Q), judged, fallback, predict_seconds=seconds)
 
 
 def features(queries: Sequence[Query], predictor: TrainedPredictor, engine: Engine | None) -> Features:
@@ -163,11 +201,11 @@ def allocate(
         max_budget_Q=max_budget_Q,
         weight_Q=np.array([query.weight for query in queries]),
     )
+    notes = (*plan.notes, *expected.notes)
     if len(expected.unseen_Q):
         ids = ", ".join(queries[row].id for row in expected.unseen_Q[:5])
-        note = f"{len(expected.unseen_Q)} queries do not fit the model's context and get one window ({ids})"
-        return replace(plan, notes=(*plan.notes, note))
-    return plan
+        notes += (f"{len(expected.unseen_Q)} queries do not fit the model's context and get one window ({ids})",)
+    return replace(plan, notes=notes)
 
 
 def plan_queries(settings: PlanSettings) -> list[Query]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -13,7 +14,7 @@ import numpy as np
 
 from .errors import InvalidFeaturesError, InvalidInputError, MismatchError, RunError
 from .store import RunDirectory, generation_from_json
-from .types import BudgetGrid, FloatArray, Grade, Profile, Query, StopReason
+from .types import BudgetGrid, Curves, FloatArray, Grade, IntArray, Profile, Query, StopReason
 
 METADATA_KEY = b"forethought.profile"
 SCHEMA = 1
@@ -149,6 +150,48 @@ def with_layers(profile: Profile, layers: Sequence[int]) -> Profile:
         return replace(profile, hidden_Q_L_D=None, layers=())
     columns = [profile.layers.index(layer) for layer in layers]
     return replace(profile, hidden_Q_L_D=profile.hidden_Q_L_D[:, columns], layers=tuple(layers))
+
+
+def common_grid(first: BudgetGrid, second: BudgetGrid) -> BudgetGrid:
+    """The grid of every budget that both have; raises MismatchError where they share none."""
+    window = math.lcm(first.window, second.window)
+    maximum = min(first.maximum, second.maximum) // window * window
+    if not maximum:
+        raise MismatchError(f"the budgets {first} and {second} have none in common: measure both with one --window")
+    return BudgetGrid(window, maximum)
+
+
+def on_grid(profile: Profile, grid: BudgetGrid) -> Profile:
+    """The profile at the budgets of `grid` alone, every one of which it was measured at.
+
+    Exact: the trace under a smaller cap is the prefix of the trace under a larger one, so columns are picked and
+    nothing is interpolated. `info` still says how it was measured.
+
+    Raises:
+        MismatchError: a budget that was not measured.
+    """
+    columns = _columns(profile.grid, grid)
+    return replace(
+        profile,
+        grid=grid,
+        num_right_Q_B=profile.num_right_Q_B[:, columns],
+        tokens_Q_B=profile.tokens_Q_B[:, columns],
+        reasoning_Q_B=profile.reasoning_Q_B[:, columns],
+    )
+
+
+def curves_on_grid(curves: Curves, grid: BudgetGrid) -> Curves:
+    """The curves at the budgets of `grid` alone; raises MismatchError where they have none for one of them."""
+    columns = _columns(curves.grid, grid)
+    tokens_Q_B = None if curves.tokens_Q_B is None else curves.tokens_Q_B[:, columns]
+    return replace(curves, grid=grid, p_Q_B=curves.p_Q_B[:, columns], tokens_Q_B=tokens_Q_B)
+
+
+def _columns(grid: BudgetGrid, wanted: BudgetGrid) -> IntArray:
+    if missing := [str(budget) for budget in wanted.budgets_B if budget not in grid]:
+        shown = missing[0] if len(missing) == 1 else f"{missing[0]}, … {missing[-1]}"
+        raise MismatchError(f"the grid {wanted} has budgets that the grid {grid} lacks: {shown}")
+    return wanted.budgets_B // grid.window - 1
 
 
 def write_parquet(path: Path, profile: Profile) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from .options import emit, engine_options, engine_settings, json_flag, seed_option, talk
+from .options import emit, engine_options, engine_settings, fallback_flag, json_flag, seed_option, talk
 
 
 @click.command("evaluate", short_help="Measure what prediction buys, with intervals.")
@@ -19,13 +19,15 @@ from .options import emit, engine_options, engine_settings, json_flag, seed_opti
 @engine_options(with_sampling=False)
 @click.option("--resamples", "num_resamples", type=int, default=2000, show_default=True, help="Bootstrap resamples.")
 @click.option("--plots/--no-plots", default=True, show_default=True, help="Draw pictures (needs matplotlib).")
+@fallback_flag
 @seed_option
 @json_flag
 def command(as_json: bool, **values: Any) -> int:
     """Compare uniform, blind, forethought, greedy and the oracle at equal tokens, under both costs.
 
     RUN is a trained run or a predictor, judged on --on; a shipped name, judged on its shipped held-out profile; a
-    profile run alone, cross-fitted; or a finished `run --compare`.
+    profile run alone, cross-fitted; or a finished `run --compare`. Where PROFILE has another grid of budgets than the
+    predictor, they are compared at the budgets of both, and a note says which.
     """
     from .. import pipeline, report
     from ..folders import report_folder

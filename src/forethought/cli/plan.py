@@ -8,13 +8,24 @@ from typing import Any
 
 import click
 
-from .options import dry_run_flag, emit, engine_options, engine_settings, json_flag, limit_option, plan_options, talk
+from .options import (
+    dry_run_flag,
+    emit,
+    engine_options,
+    engine_settings,
+    fallback_flag,
+    json_flag,
+    limit_option,
+    plan_options,
+    talk,
+)
 
 
 @click.command("plan", short_help="Divide a token total over questions.")
 @click.argument("run")
 @click.argument("questions")
 @plan_options
+@fallback_flag
 @click.option("--out", default="", metavar="FILE", help="Write one line a question (JSONL) here.")
 @engine_options(with_sampling=False)
 @limit_option

@@ -31,6 +31,7 @@ def evaluate(
     seed: int = 0,
     batch_size: int | None = None,
     provenance: Mapping[str, Any] | None = None,
+    notes: Sequence[str] = (),
 ) -> Evaluation:
     """Compares forethought's plans with uniform, blind, greedy and the oracle, on measured curves.
 
@@ -64,6 +65,7 @@ def evaluate(
             blind are unaffected: theirs is the exact expectation, which no batch size beats.
         provenance: what the profile's own `info` does not say, for the report: the command, the predictor, how the
             split was held out, the hardware. It wins where both say something.
+        notes: what the reader must know of the curves, before what is to be known of any evaluation.
 
     Raises:
         MismatchError: curves of other queries or another grid, or no spend to measure or to plan spent cost with.
@@ -89,7 +91,7 @@ def evaluate(
         outcomes = [outcome for level in levels[cost] for outcome in policies.play(cost, level)]
         comparison = Comparison.make(policies, outcomes, cost, num_resamples=num_resamples, seed=seed)
         comparisons.append(replace(comparison, is_spend_measured=measured.is_spend_measured))
-    notes = _notes(measured, predicted, costs, batch_size) + policies.notes
+    said = (*notes, *_notes(measured, predicted, costs, batch_size), *policies.notes)
     return Evaluation(
         num_queries=measured.num_queries,
         num_traces=(int(measured.num_tried_Q.min()), int(measured.num_tried_Q.max())),
@@ -108,7 +110,7 @@ def evaluate(
             num_resamples=num_resamples,
             seed=seed,
         ),
-        notes=notes,
+        notes=said,
         num_resamples=num_resamples,
         seed=seed,
         batch_size=batch_size,

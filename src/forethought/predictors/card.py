@@ -111,6 +111,29 @@ class Calibration:
 
 
 @dataclass(frozen=True, slots=True)
+class FamiliarityCard:
+    """How it is told that a query is unlike the training ones; see `predictors.familiarity`.
+
+    Attributes:
+        kind: what is looked at: "hidden" or "text".
+        num_queries: training queries that the score was learned and calibrated on.
+        num_folds: folds; each query's distance was measured by a fit that had not seen it.
+        num_components: directions whose variance was learned one by one.
+        level: p-value at and below which a query looks unlike.
+        quantiles: (share, distance) of the left-out training queries; a training query lies at about 1.
+        false_alarms: share of left-out training queries that look unlike, held against the other folds.
+    """
+
+    kind: str
+    num_queries: int
+    num_folds: int
+    num_components: int
+    level: float
+    quantiles: tuple[tuple[float, float], ...]
+    false_alarms: float
+
+
+@dataclass(frozen=True, slots=True)
 class PredictorCard:
     """What a saved predictor belongs to and how good it is.
 
@@ -126,6 +149,7 @@ class PredictorCard:
         calibration: out-of-fold quality, or None when there were too few queries for folds.
         mean_p_B, mean_tokens_B: the mean curve of the training queries.
         asking: how the model is asked for the difficulty that the predictor reads; None where it reads none.
+        familiarity: how unlike queries are told; None where it is not known.
         versions: of the packages that made it.
         created: ISO 8601 date.
     """
@@ -148,6 +172,7 @@ class PredictorCard:
     versions: Mapping[str, str]
     created: str
     asking: Asking | None = None
+    familiarity: FamiliarityCard | None = None
 
     @property
     def grid(self) -> BudgetGrid:
@@ -188,6 +213,7 @@ class PredictorCard:
                     _quality(self),
                     _layers(self),
                     _limits(self),
+                    _familiarity(self),
                     _made(self),
                 ]
             )
@@ -246,7 +272,7 @@ def _what(card: PredictorCard) -> str:
         f"Predictor `{card.predictor}`. {reads}\n\n"
         f"Made for model `{card.model or 'unknown'}` (hash `{card.model_hash or 'unknown'}`) with prompt template "
         f"`{card.template or 'unknown'}` (hash `{card.template_hash or 'unknown'}`). "
-        f"It refuses any other model, template or grid."
+        f"It refuses any other model or template, and a profile that has none of its budgets."
     )
 
 
@@ -329,6 +355,22 @@ def _limits(card: PredictorCard) -> str:
     return (
         "## Limits\n\nThe curves hold for queries like those it was trained on, asked with the same prompt and "
         "sampling. On other queries they may be confidently wrong: profile a few hundred of your own and train again."
+    )
+
+
+def _familiarity(card: PredictorCard) -> str:
+    found = card.familiarity
+    if found is None:
+        return "## Unlike queries\n\nWhether a query is unlike the training ones is not known to this predictor."
+    looked_at = {HIDDEN: "hidden state", TEXT: "text (how rare its letters and words are, its length, its signs)"}
+    quantiles = ", ".join(f"{distance:.3f} ({share:.0%})" for share, distance in found.quantiles)
+    return (
+        f"## Unlike queries\n\nA query's {looked_at[found.kind]} has a distance from those of the training queries: "
+        f"probabilistic principal components, {found.num_components} of them. Calibrated on {found.num_queries:,} "
+        f"training queries, each left out of the fit ({found.num_folds} folds); quantiles of their distances: "
+        f"{quantiles}. A query looks unlike where at most {found.level:.0%} of these lie as far. That calls "
+        f"{found.false_alarms:.1%} of left-out training queries unlike. Its curves are then drawn towards the mean "
+        f"curve, by how far it is; where more of a batch look unlike than chance explains, those of the whole batch."
     )
 
 

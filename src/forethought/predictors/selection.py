@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import hashlib
 import inspect
@@ -19,6 +20,7 @@ from ..protocols import Predictor
 from ..registry import EXTRAS, resolve, unknown_name_message
 from ..types import Curves, FloatArray, IntArray, Profile, Sampling
 from .card import Calibration, CrossValidation, FeatureSchema, PredictorCard, TrainingData
+from .familiarity import Familiarity
 from .features import DIFFICULTY, HIDDEN, TEXT, Features, reads_of, reads_to_kind
 from .folds import assign_folds, hash_order
 from .inputs import MIN_QUERIES
@@ -68,8 +70,10 @@ def train(
         calibration = _held_calibration(usable, fitted)
     elif usable.num_queries >= max(num_folds, 2 * MIN_QUERIES):
         calibration = _calibrate(usable, build, layer, num_folds=num_folds, seed=seed, progress=progress)
+    familiarity = Familiarity.fit(features_of(usable, layer), reads_of(fitted))
     card = _card(profile, usable, predictor, reads_of(fitted), layer, choice, calibration, seed)
-    return TrainedPredictor(card, fitted)
+    card = dataclasses.replace(card, familiarity=familiarity.card() if familiarity else None)
+    return TrainedPredictor(card, fitted, familiarity)
 
 
 def default_predictor(profile: Profile) -> tuple[str, str]:

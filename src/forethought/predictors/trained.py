@@ -27,6 +27,7 @@ from ..protocols import Predictor
 from ..registry import resolve
 from ..types import BudgetGrid, Curves, EngineInfo, FloatArray
 from .card import PredictorCard
+from .familiarity import PREFIX, Familiarity, Judged
 from .features import HIDDEN, Features
 from .inputs import nonfinite_rows, shorten
 
@@ -43,10 +44,19 @@ class TrainedPredictor:
     Attributes:
         card: what it was made from and for.
         predictor: fitted.
+        familiarity: tells queries that are unlike the training ones; None where that is not known.
     """
 
     card: PredictorCard
     predictor: Predictor
+    familiarity: Familiarity | None = None
+
+    def judge(self, features: Features) -> Judged | None:
+        """How familiar the queries look; None where that is not known, or what it is judged by is not at hand."""
+        if self.familiarity is None:
+            return None
+        features.check(frozenset({self.familiarity.kind}))
+        return self.familiarity.judge(features)
 
     def predict(self, query_ids: Sequence[str], features: Features | FloatArray) -> Curves:
         """Curves for the queries.
@@ -134,6 +144,7 @@ class TrainedPredictor:
 
     def _files(self) -> dict[str, bytes]:
         settings, arrays = self.predictor.state()
+        arrays = {**arrays, **(self.familiarity.arrays() if self.familiarity else {})}
         weights = save_arrays({name: np.ascontiguousarray(arrays[name]) for name in sorted(arrays)})
         content = {
             "schema": SCHEMA,
@@ -163,12 +174,16 @@ class TrainedPredictor:
             card = PredictorCard.from_json(content["card"])
             if content["predictor"] != card.predictor:
                 raise ValueError(f"it names the predictor {content['predictor']!r}, its card {card.predictor!r}")
-            predictor = resolve("predictors", card.predictor).from_state(content["settings"], weights)
+            own = {name: array for name, array in weights.items() if not name.startswith(PREFIX)}
+            predictor = resolve("predictors", card.predictor).from_state(content["settings"], own)
             _check_shapes(predictor, card)
+            familiarity = None if card.familiarity is None else Familiarity.from_arrays(weights, card.familiarity)
+            if familiarity is not None and familiarity.kind == HIDDEN:
+                _check_width(familiarity, card)
         except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
             reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
             raise ModelFileError(f"{folder} is not a usable predictor: {reason}. Train it again.") from error
-        return cls(card, predictor)
+        return cls(card, predictor, familiarity)
 
 
 def _difference(noun: str, made: str | None, made_hash: str | None, now: str | None, now_hash: str | None) -> list[str]:
@@ -245,3 +260,8 @@ def _check_shapes(predictor: Predictor, card: PredictorCard) -> None:
         raise ValueError(f"it predicts {p_Q_B.shape[1]} budgets, its card has {card.grid.num_budgets}")
     if not np.isfinite(p_Q_B).all() or (tokens_Q_B is not None and not np.isfinite(tokens_Q_B).all()):
         raise ValueError("its weights hold NaN or infinity")
+
+
+def _check_width(familiarity: Familiarity, card: PredictorCard) -> None:
+    if familiarity.distance.width != card.features.width:
+        raise ValueError(f"it judges {familiarity.distance.width} features, its card has {card.features.width}")

@@ -1,0 +1,484 @@
+"""Queries unlike the training ones: told by calibrated p-values, trusted less, and planned as uniform does."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from forethought import sources
+from forethought.allocators.envelope import EnvelopeAllocator
+from forethought.errors import InvalidFeaturesError, ModelFileError
+from forethought.pipeline import held_out_curves
+from forethought.planning import forecast
+from forethought.predictors.card import PredictorCard
+from forethought.predictors.fallback import drawn, fallback
+from forethought.predictors.familiarity import LEVEL, Familiarity, Judged, chance_of, kind_of, num_in_tail
+from forethought.predictors.features import Features
+from forethought.predictors.selection import train
+from forethought.predictors.trained import TrainedPredictor
+from forethought.profiles import read_parquet
+from forethought.types import BudgetGrid, Cost, Curves, Profile
+from test_selection import INFO, make_profile
+
+READS_HIDDEN, READS_TEXT = frozenset({"hidden"}), frozenset({"text"})
+MEASURED = {**INFO, "engine": "fake"}
+GSM8K = "qwen2.5-coder-1.5b"
+PROFILES = Path(__file__).parent.parent / "profiles"
+THINGS = ("apples", "books", "marbles", "tickets", "coins", "stamps", "pencils", "cookies")
+NAMES = ("Anna", "Ben", "Carla", "David", "Emma", "Felix", "Greta", "Hugo")
+
+
+def states(num: int, *, shift: float = 0.0, scale: float = 1.0, width: int = 24, seed: int = 0) -> Features:
+    """Correlated normal vectors with a few strong directions, as hidden states are."""
+    mixing = np.random.default_rng(99).standard_normal((width, width)) * np.geomspace(3.0, 0.05, width)
+    vectors_Q_D = np.random.default_rng(seed).standard_normal((num, width)) @ mixing.T
+    return Features(num, hidden_Q_D=(scale * vectors_Q_D + shift).astype(np.float16))
+
+
+def story(seed: int) -> str:
+    random = np.random.default_rng(seed)
+    name, other, thing, another = (*random.choice(NAMES, 2), *random.choice(THINGS, 2))
+    a, b, c = random.integers(2, 99, size=3)
+    return (
+        f"{name} has {a} {thing} and buys {b} more. {other} gives {name} {c} {another} every day for a week. "
+        f"How many {thing} and {another} does {name} have now?"
+    )
+
+
+def formula(seed: int) -> str:
+    a, b, c = np.random.default_rng(seed).integers(2, 99, size=3)
+    return rf"Find the sum of all roots of \[\frac{{x^{{{a}}}}}{{\sqrt{{x+{b}}}}} = \binom{{{c}}}{{2}}\pmod{{{a}}}.\]"
+
+
+def stories(num: int, *, start: int = 0) -> Features:
+    return Features(num, texts=tuple(story(seed) for seed in range(start, start + num)))
+
+
+def formulas(num: int) -> Features:
+    return Features(num, texts=tuple(formula(seed) for seed in range(num)))
+
+
+def learned(features: Features, reads: frozenset[str]) -> Familiarity:
+    found = Familiarity.fit(features, reads)
+    assert found is not None
+    return found
+
+
+@pytest.fixture(scope="module")
+def of_states() -> Familiarity:
+    return learned(states(400), READS_HIDDEN)
+
+
+@pytest.fixture(scope="module")
+def of_texts() -> Familiarity:
+    return learned(stories(300), READS_TEXT)
+
+
+class TestScore:
+    @pytest.mark.parametrize("num_trained", [60, 200, 800])
+    def test_p_values_of_the_same_kind_are_uniform(self, num_trained: int) -> None:
+        p_values = np.concatenate(
+            [
+                learned(states(num_trained, seed=seed), READS_HIDDEN).judge(states(200, seed=100 + seed)).p_Q
+                for seed in range(5)
+            ]
+        )
+        for share in (0.05, 0.2, 0.5, 0.8):  # never more often small than they say, but for chance
+            assert (p_values <= share).mean() < share + 0.04
+        assert (p_values <= 0.5).mean() > 0.3
+
+    def test_p_values_of_texts_of_the_same_kind_err_on_the_safe_side(self, of_texts: Familiarity) -> None:
+        p_Q = of_texts.judge(stories(400, start=1000)).p_Q
+        assert (p_Q <= 0.05).mean() < 0.1
+        assert 0.4 < p_Q.mean() < 0.7  # fits that lack a fold see left-out texts as a little farther: the safe side
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            pytest.param({"shift": 8.0}, id="moved"),
+            pytest.param({"scale": 3.0}, id="stretched"),
+        ],
+    )
+    def test_vectors_from_elsewhere_look_unlike(self, of_states: Familiarity, changes: dict[str, float]) -> None:
+        judged = of_states.judge(states(60, seed=7, **changes))  # type: ignore[arg-type]
+        assert judged.is_unlike
+        assert judged.num_unlike > 40
+
+    def test_a_direction_that_never_varied_counts(self) -> None:
+        """What a product with the strong directions alone would not see."""
+        width = 64
+        features = states(120, width=width)
+        familiarity = learned(features, READS_HIDDEN)
+        assert features.hidden_Q_D is not None
+        vectors_Q_D = features.hidden_Q_D.astype(np.float64)
+        weakest_D = np.linalg.svd(vectors_Q_D / vectors_Q_D.std(axis=0))[2][-1]
+        moved_Q_D = vectors_Q_D + 6.0 * weakest_D * vectors_Q_D.std(axis=0)
+        judged = familiarity.judge(Features(120, hidden_Q_D=moved_Q_D.astype(np.float32)))
+        assert judged.num_unlike > 100
+
+    def test_texts_of_another_kind_look_unlike(self, of_texts: Familiarity) -> None:
+        judged = of_texts.judge(formulas(60))
+        assert judged.is_unlike
+        assert judged.num_unlike == 60
+        assert (judged.weight_Q == 0.0).all()
+
+    def test_other_numbers_are_no_other_kind(self, of_texts: Familiarity) -> None:
+        texts = stories(100, start=500).texts
+        assert texts is not None
+        changed = tuple(text.replace("2", "7").replace("5", "3") for text in texts)
+        np.testing.assert_array_equal(
+            of_texts.judge(Features(100, texts=changed)).p_Q, of_texts.judge(Features(100, texts=texts)).p_Q
+        )
+
+    def test_the_order_and_company_of_queries_do_not_change_a_p_value(self, of_states: Familiarity) -> None:
+        features = states(50, seed=3)
+        whole, part = of_states.judge(features), of_states.judge(features.select(np.array([4, 2])))
+        np.testing.assert_array_equal(part.p_Q, whole.p_Q[[4, 2]])
+
+    def test_what_cannot_be_read_is_left_as_it_is(self, of_states: Familiarity, of_texts: Familiarity) -> None:
+        features = states(20, seed=3, shift=50.0)
+        assert features.hidden_Q_D is not None
+        features.hidden_Q_D[3] = np.nan
+        judged = of_states.judge(features)
+        assert np.isnan(judged.p_Q[3])
+        assert judged.weight_Q[3] == 1.0
+        assert judged.num_queries == judged.num_unlike == 19
+        assert np.isnan(of_texts.judge(Features(2, texts=("", story(1)))).p_Q).tolist() == [True, False]
+
+    def test_nothing_at_all_is_not_unlike(self, of_states: Familiarity) -> None:
+        judged = of_states.judge(states(0))
+        assert (judged.num_queries, judged.is_unlike, judged.chance) == (0, False, 1.0)
+
+    @pytest.mark.parametrize("text", ["?", "x", "é", "\ud800", "数学 " * 4000, " \n "], ids=repr)
+    def test_any_text_has_a_distance(self, of_texts: Familiarity, text: str) -> None:
+        (distance,) = of_texts.distances(Features(1, texts=(text,)))
+        assert math.isfinite(distance) == bool(text.strip())
+
+    @pytest.mark.parametrize(
+        ("reads", "kind"),
+        [
+            (("hidden",), "hidden"),
+            (("text",), "text"),
+            (("hidden", "text"), "hidden"),
+            (("difficulty",), None),
+            (("text", "difficulty"), "text"),
+            ((), None),
+        ],
+    )
+    def test_it_is_judged_by_what_the_predictor_reads(self, reads: tuple[str, ...], kind: str | None) -> None:
+        assert kind_of(frozenset(reads)) == kind
+
+    def test_few_queries_leave_it_unknown(self) -> None:
+        assert Familiarity.fit(states(39), READS_HIDDEN) is None
+        assert Familiarity.fit(states(40), READS_HIDDEN) is not None
+
+    def test_constant_features_and_equal_queries_do_no_harm(self) -> None:
+        same = np.tile(np.arange(6, dtype=np.float32), (50, 1))
+        judged = learned(Features(50, hidden_Q_D=same), READS_HIDDEN).judge(Features(5, hidden_Q_D=same[:5]))
+        assert (judged.weight_Q == 1.0).all()
+        assert not judged.is_unlike
+
+    def test_it_is_small(self) -> None:
+        random = np.random.default_rng(0)
+        wide = learned(Features(400, hidden_Q_D=random.standard_normal((400, 1536))), READS_HIDDEN)
+        assert sum(array.nbytes for array in wide.arrays().values()) < 300_000
+
+
+@settings(max_examples=60, deadline=None)
+@given(shift=st.floats(0, 40), scale=st.floats(0.1, 10), num=st.integers(1, 40), seed=st.integers(0, 99))
+def test_trust_is_a_share_and_falls_with_distance(shift: float, scale: float, num: int, seed: int) -> None:
+    familiarity, features = _shared(), states(num, shift=shift, scale=scale, seed=seed)
+    judged, distance_Q = familiarity.judge(features), familiarity.distances(features)
+    assert ((judged.weight_Q >= 0.0) & (judged.weight_Q <= 1.0)).all()
+    assert ((judged.p_Q > 0.0) & (judged.p_Q <= 1.0)).all()
+    order = np.argsort(distance_Q)
+    assert (np.diff(judged.weight_Q[order]) <= 1e-12).all()
+    assert (np.diff(judged.p_Q[order]) <= 1e-12).all()
+    if not judged.is_unlike:
+        assert (judged.weight_Q[judged.p_Q > LEVEL] == 1.0).all()
+
+
+def _shared(found: list[Familiarity] = []) -> Familiarity:  # noqa: B006  (made once for all examples)
+    if not found:
+        found.append(learned(states(200), READS_HIDDEN))
+    return found[0]
+
+
+@given(num_queries=st.integers(0, 60), num_trained=st.integers(40, 1024))
+def test_the_chances_of_all_counts_add_up(num_queries: int, num_trained: int) -> None:
+    rank = num_in_tail(num_trained)
+    tail = [chance_of(count, num_queries, rank=rank, num_trained=num_trained) for count in range(num_queries + 1)]
+    assert tail[0] == pytest.approx(1.0)
+    assert all(later <= before + 1e-12 for before, later in itertools.pairwise(tail))
+    mean = sum(tail[1:])  # the mean of a count is the sum of its tail
+    assert mean == pytest.approx(num_queries * rank / (num_trained + 1))
+
+
+def test_a_batch_of_the_training_kind_is_called_unlike_as_rarely_as_promised() -> None:
+    """Exact for exchangeable scores: calibration and batch drawn anew each time."""
+    random, num_alarms = np.random.default_rng(0), 0
+    for _ in range(2000):
+        trained, new = random.standard_normal(99), random.standard_normal(300)
+        num_unlike = int((new > np.sort(trained)[-num_in_tail(99)]).sum())
+        num_alarms += chance_of(num_unlike, 300, rank=num_in_tail(99), num_trained=99) <= 0.01
+    assert num_alarms / 2000 < 0.016
+
+
+def card(mean_p_B: list[float], mean_tokens_B: list[float] | None) -> PredictorCard:
+    made = train(make_profile()).card
+    return dataclasses.replace(
+        made,
+        window=16,
+        maximum=16 * len(mean_p_B),
+        mean_p_B=tuple(mean_p_B),
+        mean_tokens_B=None if mean_tokens_B is None else tuple(mean_tokens_B),
+    )
+
+
+CURVES = {
+    "concave": ([0.2, 0.3, 0.35, 0.36], [20, 33, 44, 53]),
+    "straight": ([0.1, 0.2, 0.3, 0.4], [16, 32, 48, 64]),
+    "jump": ([0.0, 0.0, 0.0, 0.9], [20, 36, 52, 68]),
+    "dip": ([0.3, 0.1, 0.5, 0.4], [20, 36, 52, 68]),
+    "flat": ([0.5, 0.5, 0.5, 0.5], [20, 36, 52, 68]),
+    "nobody gets that far": ([0.1, 0.5, 0.6, 0.6], [20, 30, 30, 30]),
+    "tokens not measured": ([0.1, 0.1, 0.6, 0.6], None),
+}
+
+
+@pytest.mark.parametrize(("mean_p_B", "mean_tokens_B"), CURVES.values(), ids=CURVES.keys())
+@pytest.mark.parametrize("level", [16, 30, 32, 48, 61])
+def test_the_fallback_for_all_is_uniform(
+    mean_p_B: list[float], mean_tokens_B: list[float] | None, level: float
+) -> None:
+    found = card(mean_p_B, mean_tokens_B)
+    p_B, tokens_B = fallback(found)
+    assert (np.diff(p_B) > 0.0).all()
+    assert (p_B >= 0.0).all()
+    assert (p_B <= 1.0).all()
+    curves = Curves(tuple(f"q{row}" for row in range(50)), found.grid, np.random.default_rng(0).random((50, 4)), None)
+    if tokens_B is not None:
+        curves = dataclasses.replace(curves, tokens_Q_B=np.cumsum(np.full((50, 4), 16.0), axis=1))
+    same = drawn(curves, found, np.zeros(50))
+    assert (same.p_Q_B == p_B).all()
+    plan = EnvelopeAllocator().allocate(same, total=level * 50)
+    assert plan.budget_Q.max() - plan.budget_Q.min() <= 16
+    assert plan.granted > level * 50 - 16
+    if mean_tokens_B is not None and mean_tokens_B[-1] > mean_tokens_B[-2]:
+        total = float(np.interp(level, found.grid.budgets_B, mean_tokens_B)) * 50
+        plan = EnvelopeAllocator().allocate(same, total=total, cost=Cost.SPENT)
+        # The last tokens may be used up by a query or two that are moved apart.
+        assert np.sort(np.bincount(plan.budget_Q // 16, minlength=5))[-2:].sum() >= 47
+
+
+@given(weights=st.lists(st.floats(0, 1), min_size=6, max_size=6))
+def test_drawn_curves_lie_between(weights: list[float]) -> None:
+    found = _card()
+    random = np.random.default_rng(1)
+    curves = Curves(tuple("abcdef"), found.grid, random.random((6, 4)), np.cumsum(random.random((6, 4)), axis=1))
+    mixed, (p_B, _) = drawn(curves, found, np.array(weights)), fallback(found)
+    low, high = np.minimum(curves.p_Q_B, p_B), np.maximum(curves.p_Q_B, p_B)
+    assert ((mixed.p_Q_B >= low - 1e-9) & (mixed.p_Q_B <= high + 1e-9)).all()
+    assert mixed.tokens_Q_B is not None
+    assert (np.diff(mixed.tokens_Q_B, axis=1) >= 0.0).all()
+
+
+def _card(found: list[PredictorCard] = []) -> PredictorCard:  # noqa: B006
+    if not found:
+        found.append(card(*CURVES["dip"]))  # type: ignore[arg-type]
+    return found[0]
+
+
+@pytest.fixture(scope="module")
+def trained() -> TrainedPredictor:
+    return train(make_profile())
+
+
+@pytest.fixture(scope="module")
+def of_many() -> TrainedPredictor:
+    return train(make_profile(300), layers=[4])
+
+
+class TestTrained:
+    def test_the_card_says_how_unlike_queries_are_told(self, trained: TrainedPredictor) -> None:
+        found = trained.card.familiarity
+        assert found is not None
+        assert (found.kind, found.num_queries, found.num_folds) == ("hidden", 120, 5)
+        assert [share for share, _ in found.quantiles] == [0.5, 0.9, 0.95, 0.99]
+        assert 0.0 < found.false_alarms < 0.12
+        assert "Calibrated on 120 training queries" in trained.card.to_markdown()
+
+    def test_a_loaded_score_is_the_saved_one_to_the_bit(self, trained: TrainedPredictor, tmp_path: Path) -> None:
+        loaded = TrainedPredictor.load(trained.save(tmp_path / "p"))
+        hidden_Q_D = np.random.default_rng(5).standard_normal((40, 12)).astype(np.float32)
+        first, second = (each.judge(Features(40, hidden_Q_D=hidden_Q_D)) for each in (trained, loaded))
+        assert first is not None
+        assert second is not None
+        np.testing.assert_array_equal(first.p_Q, second.p_Q)
+        np.testing.assert_array_equal(first.weight_Q, second.weight_Q)
+        assert loaded.card == trained.card
+
+    def test_the_counts_have_no_say(self, trained: TrainedPredictor) -> None:
+        profile = make_profile()
+        other = train(dataclasses.replace(profile, num_right_Q_B=4 - profile.num_right_Q_B), layers=[4])
+        assert other.familiarity is not None
+        assert trained.familiarity is not None
+        for name, array in other.familiarity.arrays().items():
+            np.testing.assert_array_equal(array, trained.familiarity.arrays()[name])
+
+    def test_the_mean_predictor_needs_none(self, tmp_path: Path) -> None:
+        trained = train(make_profile(), predictor="mean")
+        assert trained.familiarity is None
+        assert "not known to this predictor" in trained.card.to_markdown()
+        assert TrainedPredictor.load(trained.save(tmp_path / "p")).familiarity is None
+
+    def test_a_predictor_saved_without_it_still_loads(self, trained: TrainedPredictor, tmp_path: Path) -> None:
+        bare = dataclasses.replace(trained, card=dataclasses.replace(trained.card, familiarity=None), familiarity=None)
+        folder = bare.save(tmp_path / "old")
+        content = json.loads((folder / "predictor.json").read_text())
+        del content["card"]["familiarity"]
+        (folder / "predictor.json").write_text(json.dumps(content))
+        old = TrainedPredictor.load(folder)
+        hidden_Q_D = np.full((3, 12), 99.0, dtype=np.float32)
+        assert old.judge(Features(3, hidden_Q_D=hidden_Q_D)) is None
+        expected = forecast(["a", "b", "c"], old, Features(3, hidden_Q_D=hidden_Q_D))
+        assert expected.judged is None
+        assert expected.notes == ()
+
+    def test_a_card_without_its_arrays_is_refused(self, trained: TrainedPredictor, tmp_path: Path) -> None:
+        with pytest.raises(ModelFileError, match="is missing"):
+            TrainedPredictor.load(dataclasses.replace(trained, familiarity=None).save(tmp_path / "p"))
+
+    def test_another_width_is_refused(self, trained: TrainedPredictor, tmp_path: Path) -> None:
+        other = learned(states(60), READS_HIDDEN)
+        with pytest.raises(ModelFileError, match="judges 24 features"):
+            TrainedPredictor.load(dataclasses.replace(trained, familiarity=other).save(tmp_path / "p"))
+
+    def test_what_it_is_judged_by_must_be_there(self, trained: TrainedPredictor) -> None:
+        with pytest.raises(InvalidFeaturesError, match="hidden states"):
+            trained.judge(Features(2, texts=("a", "b")))
+
+
+class TestForecast:
+    """The whole way, with a shift that nothing in training shows."""
+
+    def features(self, num: int, *, shift: float) -> Features:
+        hidden_Q_D = np.random.default_rng(11).standard_normal((num, 12)) + shift
+        return Features(num, hidden_Q_D=hidden_Q_D.astype(np.float32))
+
+    def ids(self, num: int) -> list[str]:
+        return [f"n{row}" for row in range(num)]
+
+    def test_the_same_kind_is_left_as_predicted(self, of_many: TrainedPredictor) -> None:
+        features = self.features(60, shift=0.0)
+        expected = forecast(self.ids(60), of_many, features)
+        assert expected.judged is not None
+        assert expected.notes == ()
+        alike = expected.judged.p_Q > LEVEL
+        predicted = of_many.predict(self.ids(60), features)
+        np.testing.assert_allclose(expected.curves.p_Q_B[alike], predicted.p_Q_B[alike], atol=1e-6)
+
+    def test_another_kind_is_planned_as_uniform_does_and_it_says_why(self, of_many: TrainedPredictor) -> None:
+        expected = forecast(self.ids(60), of_many, self.features(60, shift=9.0))
+        (note,) = expected.notes
+        assert "60 of 60 questions look unlike the 300" in note
+        assert "3 expected by chance" in note
+        assert "towards the mean" in note
+        plan = EnvelopeAllocator().allocate(expected.curves, total=60 * 32)
+        assert set(plan.budget_Q.tolist()) == {32}
+
+    def test_without_fallback_it_warns_and_leaves_the_curves(self, of_many: TrainedPredictor) -> None:
+        features = self.features(60, shift=9.0)
+        expected = forecast(self.ids(60), of_many, features, fallback=False)
+        assert "used as they are" in expected.notes[0]
+        predicted = of_many.predict(self.ids(60), features)
+        np.testing.assert_allclose(expected.curves.p_Q_B, predicted.p_Q_B, atol=1e-6)
+
+    def test_half_of_another_kind_halves_the_trust_in_the_rest(self, of_many: TrainedPredictor) -> None:
+        near, far = self.features(30, shift=0.0).hidden_Q_D, self.features(30, shift=9.0).hidden_Q_D
+        assert near is not None
+        assert far is not None
+        judged = of_many.judge(Features(60, hidden_Q_D=np.concatenate([near, far])))
+        assert isinstance(judged, Judged)
+        assert judged.is_unlike
+        assert (judged.weight_Q[30:] == 0.0).all()
+        assert 0.4 < judged.weight_Q[:30].max() < 0.6
+
+    def test_evaluation_uses_the_curves_that_a_plan_would(self, of_many: TrainedPredictor) -> None:
+        profile = make_profile(80, seed=5, info=MEASURED)
+        assert profile.hidden_Q_L_D is not None
+        elsewhere_D = np.where(np.arange(12) < 2, 0.0, 9.0)  # the two features that say how easy a query is stay
+        moved = dataclasses.replace(profile, hidden_Q_L_D=(profile.hidden_Q_L_D + elsewhere_D).astype(np.float16))
+        _, curves, _, notes = held_out_curves(of_many, moved)
+        assert "80 of 80" in notes[0]
+        assert np.ptp(curves.p_Q_B, axis=0).max() == 0.0
+        _, curves, _, notes = held_out_curves(of_many, moved, fallback=False)
+        assert np.ptp(curves.p_Q_B, axis=0).max() > 0.1
+        assert "used as they are" in notes[0]
+
+
+class TestCommonGrid:
+    def coarse(self, profile: Profile) -> Profile:
+        """The same traces under caps 32, 64, 96, 128: what is beyond 64 is invented."""
+        columns = [1, 3, 3, 3]
+        return dataclasses.replace(
+            profile,
+            grid=BudgetGrid(32, 128),
+            num_right_Q_B=profile.num_right_Q_B[:, columns],
+            tokens_Q_B=profile.tokens_Q_B[:, columns],
+            reasoning_Q_B=profile.reasoning_Q_B[:, columns],
+        )
+
+    def test_everything_is_on_the_budgets_of_both_and_it_says_so(self) -> None:
+        profile = make_profile(info=MEASURED)
+        trained = train(profile, layers=[4])
+        measured, curves, mean, notes = held_out_curves(trained, self.coarse(profile))
+        assert measured.grid == curves.grid == mean.grid == BudgetGrid(32, 64)
+        assert any("32, 64, … 64" in note and "32, 64, … 128" in note for note in notes)
+        np.testing.assert_array_equal(measured.num_right_Q_B, profile.num_right_Q_B[:, [1, 3]])
+        _, whole, _, none = held_out_curves(trained, profile)
+        assert none == ()
+        np.testing.assert_array_equal(curves.p_Q_B, whole.p_Q_B[:, [1, 3]])
+
+
+@pytest.fixture(scope="module")
+def gsm8k() -> TrainedPredictor:
+    return train(read_parquet(PROFILES / f"{GSM8K}-gsm8k-train.parquet"))
+
+
+class TestOnMeasuredStates:
+    """Layer 18 of a real model on GSM8K: train questions against test questions."""
+
+    def test_questions_of_the_same_kind_hardly_ever_raise_an_alarm(self, gsm8k: TrainedPredictor) -> None:
+        measured = sources.shipped_heldout(GSM8K)
+        assert measured.hidden_Q_L_D is not None
+        features = Features(400, hidden_Q_D=measured.hidden_Q_L_D[:, 0])
+        judged = gsm8k.judge(features)
+        assert judged is not None
+        assert not judged.is_unlike
+        assert (judged.p_Q <= LEVEL).mean() < 0.07
+        assert judged.weight_Q.mean() > 0.98
+        random = np.random.default_rng(0)
+        batches = [gsm8k.judge(features.select(random.choice(400, 60, replace=False))) for _ in range(100)]
+        assert sum(batch is not None and batch.is_unlike for batch in batches) <= 1
+
+    def test_the_plan_of_familiar_questions_hardly_changes(self, gsm8k: TrainedPredictor) -> None:
+        measured = sources.shipped_heldout(GSM8K)
+        _, with_fallback, _, notes = held_out_curves(gsm8k, measured)
+        _, without, _, _ = held_out_curves(gsm8k, measured, fallback=False)
+        assert notes == ()
+        plans = [EnvelopeAllocator().allocate(each, total=64 * 400) for each in (with_fallback, without)]
+        assert (plans[0].budget_Q != plans[1].budget_Q).mean() < 0.1
+
+    def test_the_shipped_predictor_works_whether_or_not_it_can_tell(self) -> None:
+        shipped = sources.open_predictor(GSM8K)
+        _, curves, _, _ = held_out_curves(shipped, sources.shipped_heldout(GSM8K))
+        assert curves.p_Q_B.shape == (400, 16)
