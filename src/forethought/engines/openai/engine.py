@@ -1,0 +1,268 @@
+"""Any OpenAI-compatible server as an engine: budgets kept, and counted, whatever the server calls them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from ...errors import EngineError, InvalidInputError, InvalidSettingsError
+from ...prompts import PromptTemplate
+from ...registry import unknown_name_message
+from ...types import EngineInfo, Generation, Request, Sampling
+from ..refusing import failed
+from .address import Address, Key
+from .client import Client, RequestError
+from .counters import Counters
+from .detecting import Server, detect
+from .dialects import Dialect, TokenDialect
+from .efforts import Efforts
+from .local import load_tokenizer
+from .one_call import OneCall
+from .pieces import ChatDialect, TextDialect
+from .retrying import Backoff
+from .two_call import TwoCalls
+
+logger = logging.getLogger(__name__)
+
+ENFORCE = ("auto", "native", "two-call", "max-tokens", "effort")
+ADDRESS_VARIABLE = "FORETHOUGHT_BASE_URL"
+T = TypeVar("T")
+
+
+class OpenAIEngine:
+    """Runs a model behind an OpenAI-compatible server, many requests at once, and never trusts it with a cap.
+
+    Args:
+        model: the model's name in records and on predictors' cards, such as an alias.
+        template: the text around a query; the server's own chat template goes around that.
+        sampling: how thoughts are drawn.
+        context_tokens: longest prompt + thought + answer; at most what the server takes.
+        base_url: where the server is; "" for what FORETHOUGHT_BASE_URL says.
+        served_model: the model's name at the server; "" for the same as `model`.
+        enforce: how budgets are kept: "two-call", "native", "effort", "max-tokens", or "auto".
+        concurrency: most HTTP requests at once.
+        server: what kind of server it is, to believe instead of asking; "" to ask.
+        ids: whether token ids may be used where the server takes them.
+        tokenizer: alias or folder whose tokenizer counts and cuts, for servers without one; "" for none.
+        effort_costs: effort level -> tokens it takes, as an object or a JSON file; for "effort".
+        answer_room: tokens for an answer that is not forced; None for what suits the template.
+        key_variable: environment variable that holds the key; "" for FORETHOUGHT_API_KEY or OPENAI_API_KEY.
+        timeout_seconds: longest wait for one whole answer.
+        max_attempts: times that a request is tried in all.
+        backoff_seconds: longest first wait between two attempts.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        template: PromptTemplate,
+        sampling: Sampling = Sampling(),
+        context_tokens: int = 2048,
+        base_url: str = "",
+        served_model: str = "",
+        enforce: str = "auto",
+        concurrency: int = 32,
+        server: str = "",
+        ids: bool = True,
+        tokenizer: str = "",
+        effort_costs: Any = None,
+        answer_room: int | None = None,
+        key_variable: str = "",
+        timeout_seconds: float = 600.0,
+        max_attempts: int = 6,
+        backoff_seconds: float = 0.5,
+    ) -> None:
+        _check(enforce=enforce, concurrency=concurrency, timeout_seconds=timeout_seconds, max_attempts=max_attempts)
+        self.template, self.sampling, self.concurrency = template, sampling, concurrency
+        self.address = _address(base_url)
+        self.counters = Counters()
+        self._key = Key.from_environment(key_variable)
+        if self._key is not None and self.address.is_in_clear:
+            logger.warning("the key in %s goes to %s in clear", self._key.variable, self.address)
+        self._backoff = Backoff(max_attempts=max_attempts, base_seconds=backoff_seconds)
+        self._timeout = timeout_seconds
+        self._served = served_model or model
+        self._local = load_tokenizer(tokenizer) if tokenizer else None
+        self._ids = ids
+        self._efforts = None if effort_costs is None else Efforts.read(effort_costs)
+        self._answer_room = answer_room
+        self._calls: TwoCalls | OneCall | None = None
+        self.server, self.enforce, self.reason = _blocking(self._start(server, enforce, context_tokens))
+        logger.info("%s at %s (%s); budgets kept by %s: %s", *self._said())
+        self.info = EngineInfo(
+            engine="openai",
+            model=model,
+            template=template.name,
+            template_hash=template.hash,
+            context_tokens=self._context_tokens,
+            server=self.server.name,
+            enforcement=self.enforce,
+            versions={"served_model": self._served, "base_url": str(self.address)},
+        )
+
+    def _said(self) -> tuple[object, ...]:
+        return self.server.name, self.address, self.server.how, self.enforce, self.reason
+
+    async def _start(self, kind: str, enforce: str, context_tokens: int) -> tuple[Server, str, str]:
+        """Asks the server what it is, and settles how budgets are kept: `(server, enforcement, why)`."""
+        async with self.client() as client:
+            server = await detect(client, kind)
+            server.check_serves(self._served)
+            self._context_tokens = min(context_tokens, server.context_tokens or context_tokens)
+            dialect = self._dialect(server)
+            chosen, reason = self._choose(server, dialect, enforce)
+            if chosen == "two-call":
+                assert dialect is not None
+                await dialect.start(client)
+                self._calls = TwoCalls(dialect, self.template, self.sampling, self._context_tokens, self.counters)
+            else:
+                self._calls = await self._one_call(client, server, chosen)
+        return server, chosen, reason
+
+    def _dialect(self, server: Server) -> Dialect | None:
+        """The best way to have a text continued there; None where there is none."""
+        common = (server, self._served, self.template)
+        if self._ids and server.kind.ids and (server.tokenizes or self._local is not None):
+            return TokenDialect(*common, self._local, self.counters)
+        if self._local is not None:
+            return TextDialect(*common, self.counters, self._local)
+        if server.kind.continues is not None:
+            return ChatDialect(*common, self.counters)
+        return None
+
+    def _choose(self, server: Server, dialect: Dialect | None, enforce: str) -> tuple[str, str]:
+        """`(enforcement, why)`; raises InvalidSettingsError for one that this server cannot be asked for."""
+        kind = server.kind
+        able = {
+            "two-call": dialect is not None,
+            "native": bool(kind.cap),
+            "effort": bool(kind.effort) and self._efforts is not None,
+            "max-tokens": True,
+        }
+        hints = {
+            "two-call": "neither takes token ids nor goes on with a begun answer; with --engine-option tokenizer=NAME "
+            "it can continue plain text",
+            "native": "has no thinking cap that is known",
+            "effort": "needs to know what its effort levels cost: --engine-option effort_costs=FILE, "
+            'a JSON object such as {"low": 180, "high": 4000}',
+        }
+        if enforce != "auto":
+            if not able[enforce]:
+                raise InvalidSettingsError(f"--enforce {enforce}: a server of kind {kind.name!r} {hints[enforce]}")
+            return enforce, f"asked for{f', by {dialect.name}' if dialect and enforce == 'two-call' else ''}"
+        chosen = next(name for name, is_able in able.items() if is_able)
+        by = f"the same as in-process engines do, by {dialect.name}" if dialect and chosen == "two-call" else ""
+        return chosen, by or f"the best that a server of kind {kind.name!r} offers"
+
+    async def _one_call(self, client: Client, server: Server, enforce: str) -> OneCall:
+        tokens = None
+        if self._local is not None or server.tokenizes:
+            tokens = TokenDialect(server, self._served, self.template, self._local, self.counters)
+            await tokens.start(client)
+        room = self._answer_room
+        if room is None:  # for the closing tags, the suffix in the model's own words, and the answer
+            room = 64 + self.template.max_answer_tokens
+        return OneCall(
+            enforce=enforce,
+            server=server,
+            model=self._served,
+            template=self.template,
+            sampling=self.sampling,
+            counters=self.counters,
+            answer_room=room,
+            efforts=self._efforts,
+            tokens=tokens,
+            context_tokens=self._context_tokens,
+        )
+
+    def client(self) -> Client:
+        """A client for one event loop."""
+        return Client(
+            self.address,
+            self._key,
+            backoff=self._backoff,
+            timeout_seconds=self._timeout,
+            concurrency=self.concurrency,
+            counters=self.counters,
+        )
+
+    async def generate(self, requests: Sequence[Request]) -> AsyncIterator[Generation]:
+        """See `Engine.generate`."""
+        calls = self._running()
+        waiting = iter(requests)
+        finished: asyncio.Queue[Generation | Exception] = asyncio.Queue(maxsize=self.concurrency)
+        async with self.client() as client:
+            workers = [
+                asyncio.create_task(_work(calls, client, waiting, finished))
+                for _ in range(min(self.concurrency, len(requests)))
+            ]
+            try:
+                for _ in requests:
+                    done = await finished.get()
+                    if isinstance(done, Exception):
+                        raise done
+                    yield done
+            finally:  # also when the caller stops listening
+                for worker in workers:
+                    worker.cancel()
+                await asyncio.gather(*workers, return_exceptions=True)
+
+    def close(self) -> None:
+        """Says what was met on the way."""
+        if self._calls is not None and (text := self.counters.to_text()):
+            logger.info("%s", text)
+        self._calls = None
+
+    def _running(self) -> TwoCalls | OneCall:
+        if self._calls is None:
+            raise EngineError(f"the engine at {self.address} is closed; make a new one")
+        return self._calls
+
+
+async def _work(
+    calls: TwoCalls | OneCall,
+    client: Client,
+    waiting: Iterator[Request],
+    finished: asyncio.Queue[Generation | Exception],
+) -> None:
+    """Takes requests until there are none; what goes wrong with one is its generation."""
+    for request in waiting:
+        try:
+            await finished.put(await calls.run(client, request))
+        except (RequestError, InvalidInputError) as error:
+            await finished.put(failed(request, str(error)))
+        except Exception as error:  # a mistake of ours: it ends the batch instead of leaving it waiting
+            await finished.put(error)
+
+
+def _blocking(work: Coroutine[Any, Any, T]) -> T:
+    """Runs `work` to its end, also where an event loop is running already."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, work).result()
+
+
+def _address(base_url: str) -> Address:
+    text = base_url or os.environ.get(ADDRESS_VARIABLE, "")
+    if not text:
+        raise InvalidSettingsError(
+            f"the openai engine needs to know where the server is: --base-url http://127.0.0.1:8000/v1, or the "
+            f"environment variable {ADDRESS_VARIABLE}"
+        )
+    return Address.parse(text)
+
+
+def _check(*, enforce: str, concurrency: int, timeout_seconds: float, max_attempts: int) -> None:
+    problems = []
+    if enforce not in ENFORCE:
+        problems.append(f"--enforce: {unknown_name_message('enforcement', enforce, ENFORCE)}")
+    least = {"--concurrency": concurrency, "max_attempts": max_attempts}
+    problems += [f"{name} must be at least 1, not {value}" for name, value in least.items() if value < 1]
+    if not 0 < timeout_seconds < float("inf"):
+        problems.append(f"timeout_seconds must be positive, not {timeout_seconds:g}")
+    if problems:
+        raise InvalidSettingsError("; ".join(problems))
