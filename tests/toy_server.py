@@ -99,10 +99,7 @@ class ToyServer:
             }
         if self.kind == "llama.cpp":
             routes |= {
-                "/props": lambda _: {
-                    "build_info": "btoy",
-                    "default_generation_settings": {"n_ctx": self.context_tokens},
-                },
+                "/props": self._props,
                 "/tokenize": lambda body: {"tokens": encode(body["content"])},
                 "/detokenize": lambda body: {"content": decode(body["tokens"])},
                 "/apply-template": lambda body: {"prompt": render(body["messages"])},
@@ -116,6 +113,9 @@ class ToyServer:
             return Reply(routes[asked.path](body))
         except ValueError as error:
             return Reply({"error": {"message": str(error), "type": "BadRequestError"}}, status=400)
+
+    def _props(self, _: dict[str, Any]) -> dict[str, Any]:
+        return {"build_info": "btoy", "default_generation_settings": {"n_ctx": self.context_tokens}}
 
     def _models(self, _: dict[str, Any]) -> dict[str, Any]:
         owner = {"vllm": "vllm", "llama.cpp": "llamacpp"}.get(self.kind, "someone")

@@ -102,6 +102,8 @@ class Client:
         """What `events` makes of the server-sent events; a stream that breaks off is asked for again."""
 
         async def read(response: aiohttp.ClientResponse) -> dict[str, Any]:
+            if response.content_type == "application/json":  # this server does not stream
+                return await self._read_object(response)
             await self._check(response)
             taken = events()
             try:

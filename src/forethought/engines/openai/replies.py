@@ -21,6 +21,7 @@ class Reply:
     Attributes:
         reasoning: what came in a field of its own.
         content: the rest of the text.
+        is_apart: the server tells the two apart, also where the one is empty.
         is_cut: it ran into the bound on all tokens.
         total_tokens: tokens generated.
         reported: reasoning tokens by the server's word; None where it does not say.
@@ -31,6 +32,7 @@ class Reply:
 
     reasoning: str
     content: str
+    is_apart: bool
     is_cut: bool
     total_tokens: int | None
     reported: int | None = None
@@ -50,12 +52,15 @@ class Reply:
         message = choice.get("message") or {}
         details = usage.get("completion_tokens_details") or {}
         ids = choice.get("token_ids")
+        reported = _count(details.get("reasoning_tokens", usage.get("reasoning_tokens")))
+        reasoning = message.get("reasoning_content") or message.get("reasoning")
         return cls(
-            reasoning=str(message.get("reasoning_content") or message.get("reasoning") or ""),
+            reasoning=str(reasoning or ""),
             content=str(message.get("content") or ""),
+            is_apart=reported is not None or isinstance(message.get("reasoning_content", reasoning), str),
             is_cut=choice["finish_reason"] == "length",
             total_tokens=_count(usage.get("completion_tokens")),
-            reported=_count(details.get("reasoning_tokens", usage.get("reasoning_tokens"))),
+            reported=reported,
             streamed=streamed,
             ids=tuple(ids) if isinstance(ids, list) else None,
             prompt_tokens=_count(usage.get("prompt_tokens")) or 0,
@@ -66,7 +71,7 @@ class Reply:
         if CLOSING in self.content:
             leaked, _, rest = self.content.rpartition(CLOSING)
             return self.reasoning + leaked, rest, True
-        if self.reasoning:
+        if self.reasoning or (self.is_apart and self.content):
             return self.reasoning, self.content, bool(self.content.strip())
         position = self.content.find(template.reasoning_end)
         if position < 0:
@@ -136,7 +141,7 @@ class Chunks:
         num_leaked = 1 + sum(end <= len(leaked) for end in ends) if closing else 0
         usage = {"completion_tokens": self._num_reasoning + len(self._content), **self._usage}
         choice = {
-            "message": {"reasoning_content": "".join(self._reasoning), "content": content},
+            "message": {"reasoning_content": "".join(self._reasoning) or None, "content": content},
             "finish_reason": self._finish or "length",
         }
         streamed = self._num_reasoning + num_leaked if self._reasoning or closing else None
