@@ -25,7 +25,7 @@ ORDER = [
     ["evaluation", "importing"],
     ["sources", "plots"],
     ["planning", "report"],
-    ["running", "estimates", "bench"],
+    ["running", "estimates", "bench", "doctor"],
     ["pipeline"],
     ["tables", "demo"],
     ["cli"],
@@ -122,6 +122,7 @@ LIGHT_START = {
     "forethought --help": "import forethought.cli as cli; cli._exit_code(['--help'])",
     "forethought import --help": "import forethought.cli as cli; cli._exit_code(['import', '--help'])",
     "forethought profile --help": "import forethought.cli as cli; cli._exit_code(['profile', '--help'])",
+    "forethought doctor --help": "import forethought.cli as cli; cli._exit_code(['doctor', '--help'])",
     "forethought bench paper --help": "import forethought.cli as cli; cli._exit_code(['bench', 'paper', '--help'])",
 }
 

@@ -68,7 +68,8 @@ def features(queries: Sequence[Query], predictor: TrainedPredictor, engine: Engi
     if not isinstance(engine, HiddenStateEngine):
         raise InvalidFeaturesError(
             f"the predictor reads hidden states of layer {layer}, which engine {engine.info.engine!r} does not give; "
-            f"use --engine transformers or --engine vllm"
+            f"use --engine transformers or --engine vllm, or a predictor that needs none: forethought train RUN "
+            f"--predictor mean"
         )
     return engine.hidden_states(queries, [layer])[:, 0]
 

@@ -19,6 +19,7 @@ class Counters:
         num_attempts: times that something was sent.
         retries: cause -> attempts that had to be repeated for it.
         num_overshoots: thoughts that came back longer than their cap.
+        largest_overshoot: by how many tokens, at most.
         num_disagreements: thoughts whose reported and counted lengths differ.
         trace_tokens: tokens generated for thoughts, or for whole answers where one call does both.
         answer_tokens: tokens generated for forced answers.
@@ -29,11 +30,18 @@ class Counters:
     num_attempts: int = 0
     retries: Counter[str] = field(default_factory=Counter)
     num_overshoots: int = 0
+    largest_overshoot: int = 0
     num_disagreements: int = 0
     trace_tokens: int = 0
     answer_tokens: int = 0
     prompt_tokens: int = 0
     cached_tokens: int = 0
+
+    def overshoot(self, num_tokens: int, budget: int) -> str:
+        """Notes a thought that is longer than its cap; what its record says of it."""
+        self.num_overshoots += 1
+        self.largest_overshoot = max(self.largest_overshoot, num_tokens - budget)
+        return f"the server ignored the cap: {num_tokens} reasoning tokens > {budget}"
 
     def disagree(self, reported: int, counted: int, what: str) -> None:
         """Notes that the server's count is not ours; said aloud the first time."""

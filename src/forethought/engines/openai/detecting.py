@@ -50,8 +50,8 @@ class Server:
         return f"{self.kind.name} {self.version}" if self.version else self.kind.name
 
     def check_serves(self, model: str) -> None:
-        """Raises EngineError when the server says what it serves and `model` is not among it."""
-        if self.models and model not in self.models:
+        """Raises EngineError when the server says what it serves and `model` is not among it ("" asks for nothing)."""
+        if model and self.models and model not in self.models:
             unknown = unknown_name_message("model of this server", model, self.models)
             raise EngineError(f"{unknown} If one of them is that model under another name: --served-model NAME")
 

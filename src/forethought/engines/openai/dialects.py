@@ -129,6 +129,14 @@ class TokenDialect:
             return len(self._local.encode(text, add_special_tokens=False))
         return len(await self._learnt.tokenize(client, text))
 
+    async def num_covering(self, client: Client, ids: Sequence[int], length: int) -> int:
+        """How many leading ids it takes to write the first `length` characters of their text."""
+        await self.learn(client, ids)
+        num = 0
+        while num < len(ids) and len(self.forcing.decode(ids[:num])) < length:
+            num += 1
+        return num
+
     async def _ask_vllm(self, client: Client, ids: list[int], drawing: Drawing) -> tuple[list[int], str, Completion]:
         body = {
             "model": self._model,

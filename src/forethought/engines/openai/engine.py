@@ -50,6 +50,7 @@ class OpenAIEngine:
         tokenizer: alias or folder whose tokenizer counts and cuts, for servers without one; "" for none.
         effort_costs: effort level -> tokens it takes, as an object or a JSON file; for "effort".
         answer_room: tokens for an answer that is not forced; None for what suits the template.
+        cap_offset: tokens taken off every native cap, for a server that overshoots by so many (doctor measures it).
         key_variable: environment variable that holds the key; "" for FORETHOUGHT_API_KEY or OPENAI_API_KEY.
         timeout_seconds: longest wait for one whole answer.
         max_attempts: times that a request is tried in all.
@@ -72,6 +73,7 @@ class OpenAIEngine:
         tokenizer: str = "",
         effort_costs: Any = None,
         answer_room: int | None = None,
+        cap_offset: int = 0,
         key_variable: str = "",
         timeout_seconds: float = 600.0,
         max_attempts: int = 6,
@@ -86,11 +88,11 @@ class OpenAIEngine:
             logger.warning("the key in %s goes to %s in clear", self._key.variable, self.address)
         self._backoff = Backoff(max_attempts=max_attempts, base_seconds=backoff_seconds)
         self._timeout = timeout_seconds
-        self._served = served_model or model
+        self.served_model = served_model or model
         self._local = load_tokenizer(tokenizer) if tokenizer else None
         self._ids = ids
         self._efforts = None if effort_costs is None else Efforts.read(effort_costs)
-        self._answer_room = answer_room
+        self._answer_room, self._cap_offset = answer_room, cap_offset
         self._calls: TwoCalls | OneCall | None = None
         self.server, self.enforce, self.reason = _blocking(self._start(server, enforce, context_tokens))
         logger.info("%s at %s (%s); budgets kept by %s: %s", *self._said())
@@ -102,7 +104,7 @@ class OpenAIEngine:
             context_tokens=self._context_tokens,
             server=self.server.name,
             enforcement=self.enforce,
-            versions={"served_model": self._served, "base_url": str(self.address)},
+            versions={"served_model": self.served_model, "base_url": str(self.address)},
         )
 
     def _said(self) -> tuple[object, ...]:
@@ -112,7 +114,7 @@ class OpenAIEngine:
         """Asks the server what it is, and settles how budgets are kept: `(server, enforcement, why)`."""
         async with self.client() as client:
             server = await detect(client, kind)
-            server.check_serves(self._served)
+            server.check_serves(self.served_model)
             self._context_tokens = min(context_tokens, server.context_tokens or context_tokens)
             dialect = self._dialect(server)
             chosen, reason = self._choose(server, dialect, enforce)
@@ -126,7 +128,7 @@ class OpenAIEngine:
 
     def _dialect(self, server: Server) -> Dialect | None:
         """The best way to have a text continued there; None where there is none."""
-        common = (server, self._served, self.template)
+        common = (server, self.served_model, self.template)
         if self._ids and server.kind.ids and (server.tokenizes or self._local is not None):
             return TokenDialect(*common, self._local, self.counters)
         if self._local is not None:
@@ -162,7 +164,7 @@ class OpenAIEngine:
     async def _one_call(self, client: Client, server: Server, enforce: str) -> OneCall:
         tokens = None
         if self._local is not None or server.tokenizes:
-            tokens = TokenDialect(server, self._served, self.template, self._local, self.counters)
+            tokens = TokenDialect(server, self.served_model, self.template, self._local, self.counters)
             await tokens.start(client)
         room = self._answer_room
         if room is None:  # for the closing tags, the suffix in the model's own words, and the answer
@@ -170,11 +172,12 @@ class OpenAIEngine:
         return OneCall(
             enforce=enforce,
             server=server,
-            model=self._served,
+            model=self.served_model,
             template=self.template,
             sampling=self.sampling,
             counters=self.counters,
             answer_room=room,
+            cap_offset=self._cap_offset,
             efforts=self._efforts,
             tokens=tokens,
             context_tokens=self._context_tokens,

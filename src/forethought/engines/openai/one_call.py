@@ -17,7 +17,6 @@ from .detecting import Server
 from .dialects import TokenDialect
 from .efforts import Efforts
 from .replies import CLOSING, Chunks, Reply, answer_in, num_reasoning
-from .two_call import overshoot
 
 
 @dataclass(slots=True)
@@ -32,6 +31,7 @@ class OneCall:
         sampling: how thoughts are drawn.
         counters: counts tokens and overshoots.
         answer_room: tokens for the answer beside the cap, where the server tells the two apart.
+        cap_offset: tokens by which the server is known to overshoot its native cap.
         efforts: what the levels cost, for "effort".
         tokens: counts the tokens of a text; None where no tokenizer is at hand, and the stream is counted.
         context_tokens: most tokens of an answer in all.
@@ -44,6 +44,7 @@ class OneCall:
     sampling: Sampling
     counters: Counters
     answer_room: int
+    cap_offset: int
     efforts: Efforts | None
     tokens: TokenDialect | None
     context_tokens: int
@@ -79,7 +80,7 @@ class OneCall:
         if self.enforce == "native":
             if budget < kind.least:
                 return {}, f"{kind.name} takes no thinking cap below {kind.least} tokens; got {budget}"
-            return {**kind.native(budget), **whole}, None
+            return {**kind.native(max(0, budget - self.cap_offset)), **whole}, None
         if self.enforce == "effort":
             assert self.efforts is not None
             level = self.efforts.level(budget)
@@ -109,8 +110,8 @@ class OneCall:
         self.counters.trace_tokens += total
         self.counters.prompt_tokens += reply.prompt_tokens
         if num_tokens > request.budget:
-            self.counters.num_overshoots += 1
-            return failed(request, overshoot(num_tokens, request.budget), prompt_tokens=reply.prompt_tokens)
+            reason = self.counters.overshoot(num_tokens, request.budget)
+            return failed(request, reason, prompt_tokens=reply.prompt_tokens)
         natural = is_closed and num_tokens < request.budget
         return Generation(
             query_id=request.query.id,
@@ -131,6 +132,4 @@ class OneCall:
             return None
         if reply.ids is None or reply.reasoning or CLOSING in reply.content:
             return await self.tokens.count(client, thought)
-        await self.tokens.learn(client, reply.ids)
-        length = self.tokens.forcing.reasoning_length(reply.ids)
-        return len(reply.ids) if length is None else length
+        return await self.tokens.num_covering(client, reply.ids, len(thought))

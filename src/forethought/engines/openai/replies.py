@@ -76,7 +76,10 @@ class Reply:
         position = self.content.find(template.reasoning_end)
         if position < 0:
             return self.content, "", not self.is_cut
-        return self.content[:position], self.content[position:], True
+        # A server that closes the thought itself writes the whole suffix, the line breaks before it included.
+        whole = self.content.find(template.answer_suffix)
+        start = whole if 0 <= whole < position else position
+        return self.content[:start], self.content[start:], True
 
 
 def answer_in(text: str, template: PromptTemplate) -> str:

@@ -50,8 +50,7 @@ class TwoCalls:
         thought = await self._think(client, flight)
         self.counters.trace_tokens += thought.num_tokens
         if thought.num_tokens > request.budget:
-            self.counters.num_overshoots += 1
-            return failed(request, overshoot(thought.num_tokens, request.budget))
+            return failed(request, self.counters.overshoot(thought.num_tokens, request.budget))
         if not thought.is_exact and any(cut < thought.num_tokens for cut in request.probe_budgets):
             return failed(request, "this server shows no token boundaries (logprobs): a thought cannot be probed")
         await asyncio.gather(*(self._answer(client, flight, cut, thought) for cut in flight.cuts))
@@ -112,8 +111,3 @@ class TwoCalls:
             # vLLM and the others stop at any brace, also at one that the answer itself has opened.
             goes_on = done.is_stopped and num_tokens < most and not forcing.has_answered(ids)
         flight.answers[cut] = (forcing.clean_answer(forcing.decode(ids)), num_tokens)
-
-
-def overshoot(num_tokens: int, budget: int) -> str:
-    """What a record says of a thought that is longer than its cap."""
-    return f"the server ignored the cap: {num_tokens} reasoning tokens > {budget}"
