@@ -181,6 +181,7 @@ class ToyServer:
             "stopping_word": stop or "",
             "tokens_predicted": len(new),
             "tokens_evaluated": len(prompt),
+            "timings": {"cache_n": len(prompt) // 2},
         }
 
     def _chat(self, body: dict[str, Any]) -> dict[str, Any]:

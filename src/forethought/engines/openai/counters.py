@@ -63,6 +63,13 @@ class Counters:
     def to_text(self) -> str:
         """One line for the log; "" where there is nothing to tell."""
         parts = []
+        if self.trace_tokens:
+            share = self.cached_tokens / max(1, self.prompt_tokens)
+            cached = f", {share:.0%} of them cached there" if self.cached_tokens else ""
+            parts.append(
+                f"{self.trace_tokens:,} tokens of thought, {self.answer_tokens:,} of forced answers, "
+                f"{self.prompt_tokens:,} of prompts{cached}"
+            )
         if self.retries:
             causes = ", ".join(f"{cause} {count}" for cause, count in self.retries.most_common())
             parts.append(f"{self.retries.total()} of {self.num_attempts} attempts were repeated ({causes})")

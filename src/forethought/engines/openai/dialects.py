@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from ...prompts import PromptTemplate
@@ -113,10 +113,12 @@ class TokenDialect:
     async def complete(self, client: Client, prompt: list[int], so_far: Sequence[int], drawing: Drawing) -> Completion:
         """See `Dialect.complete`."""
         ask = self._ask_llama if self._server.kind.ids == "llama.cpp" else self._ask_vllm
-        ids, text, completion = await ask(client, [*prompt, *so_far], drawing)
-        await self.learn(client, [*so_far, *ids])
-        await self.learn(client, ids, text)
-        return completion
+        text, done = await ask(client, [*prompt, *so_far], drawing)
+        await self.learn(client, [*so_far, *done.ids])
+        await self.learn(client, done.ids, text)
+        if done.is_cut or done.is_stopped or self.forcing.tokenizer.decode(done.ids, skip_special_tokens=False) == text:
+            return done
+        return replace(done, ids=done.ids[:-1])  # the end of turn: given as a token, and not as text
 
     async def learn(self, client: Client, ids: Sequence[int], text: str | None = None) -> None:
         """Makes sure that `forcing` can decode `ids`."""
@@ -137,7 +139,7 @@ class TokenDialect:
             num += 1
         return num
 
-    async def _ask_vllm(self, client: Client, ids: list[int], drawing: Drawing) -> tuple[list[int], str, Completion]:
+    async def _ask_vllm(self, client: Client, ids: list[int], drawing: Drawing) -> tuple[str, Completion]:
         body = {
             "model": self._model,
             "prompt": ids,
@@ -152,19 +154,17 @@ class TokenDialect:
         }
         answer = await client.post(client.address.api("completions"), body)
         choice = first_choice(answer)
-        new = choice.get("token_ids")
+        new, reason = choice.get("token_ids"), choice.get("finish_reason")
         if not isinstance(new, list):
             raise RequestError("the server gives no token ids back (return_token_ids); use --engine-option ids=false")
-        reason = choice.get("finish_reason")
         if reason not in ("stop", "length"):
             raise RequestError(f"the server ended the request with {reason!r}")
-        usage = answer.get("usage") or {}
         is_stopped = choice.get("stop_reason") == drawing.stop
-        details = usage.get("prompt_tokens_details") or {}
-        self._count(len(ids), int(details.get("cached_tokens") or 0))
-        return self._completion(new, str(choice.get("text", "")), reason == "length", is_stopped, len(ids))
+        details = (answer.get("usage") or {}).get("prompt_tokens_details") or {}
+        self._count(len(ids), details.get("cached_tokens"))
+        return str(choice.get("text", "")), Completion(new, len(new), reason == "length", is_stopped, len(ids))
 
-    async def _ask_llama(self, client: Client, ids: list[int], drawing: Drawing) -> tuple[list[int], str, Completion]:
+    async def _ask_llama(self, client: Client, ids: list[int], drawing: Drawing) -> tuple[str, Completion]:
         body = {
             "prompt": ids,
             "n_predict": drawing.max_tokens,
@@ -177,26 +177,17 @@ class TokenDialect:
             **self._server.kind.sampling,
         }
         answer = await client.post(client.address.root("completion"), body)
-        new = answer.get("tokens")
-        if not isinstance(new, list) or answer.get("stop_type") not in ("eos", "word", "limit"):
-            raise RequestError(f"the server gives no tokens back (stop_type {answer.get('stop_type')!r})")
-        is_stopped = answer["stop_type"] == "word"
+        new, reason = answer.get("tokens"), answer.get("stop_type")
+        if not isinstance(new, list) or reason not in ("eos", "word", "limit"):
+            raise RequestError(f"the server gives no tokens back (stop_type {reason!r})")
+        is_stopped = reason == "word"
+        self._count(len(ids), (answer.get("timings") or {}).get("cache_n"))
         text = str(answer.get("content", "")) + (drawing.stop if is_stopped else "")
-        cached = int(answer.get("tokens_cached") or 0)
-        self._count(len(ids), min(len(ids), max(0, len(ids) - int(answer.get("tokens_evaluated") or 0)) or cached))
-        return self._completion(new, text, answer["stop_type"] == "limit", is_stopped, len(ids))
+        return text, Completion(new, len(new), reason == "limit", is_stopped, len(ids))
 
-    def _completion(
-        self, new: list[int], text: str, is_cut: bool, is_stopped: bool, prompt_tokens: int
-    ) -> tuple[list[int], str, Completion]:
-        """Leaves out the end-of-turn token, which both servers give as the last one and neither shows as text."""
-        ends_turn = not is_cut and not is_stopped and bool(new)
-        kept = new[:-1] if ends_turn else new
-        return new, text, Completion(kept, len(new), is_cut, is_stopped, prompt_tokens)
-
-    def _count(self, prompt_tokens: int, cached_tokens: int) -> None:
+    def _count(self, prompt_tokens: int, cached_tokens: Any) -> None:
         self._counters.prompt_tokens += prompt_tokens
-        self._counters.cached_tokens += cached_tokens
+        self._counters.cached_tokens += cached_tokens if isinstance(cached_tokens, int) else 0
 
 
 def first_choice(answer: dict[str, Any]) -> dict[str, Any]:
