@@ -6,10 +6,11 @@ from typing import Any
 
 import click
 
-from .options import emit, json_flag, parse_options, server_flags, server_options
+from .options import emit, json_flag, parse_options, server_options, with_server
 
 
 @click.command("doctor", short_help="Look at this machine, and whether a server keeps budgets.")
+@with_server
 @click.option("--template", default="boxed", show_default=True, help="Prompt template to try budgets with.")
 @click.option("--timeout", "timeout_seconds", type=float, default=120.0, show_default=True, help="Seconds a request.")
 @click.option("--engine-option", "engine_option", multiple=True, metavar="KEY=VALUE", help="Passed to the engine.")
@@ -35,7 +36,3 @@ def command(as_json: bool, engine_option: tuple[str, ...], **values: Any) -> int
     diagnosis = doctor.examine(settings)
     emit(as_json, diagnosis.to_json(), diagnosis.to_text())
     return 1 if diagnosis.is_kept is False else 0
-
-
-for flag in reversed(server_flags()):
-    command = flag(command)

@@ -31,7 +31,7 @@ def engine_options(*, with_sampling: bool) -> Callable[[F], F]:
     def decorate(function: F) -> F:
         flags = [
             click.option("--engine", default="auto", show_default=True, help="auto, transformers, vllm, openai, fake."),
-            *server_flags(),
+            with_server,
             click.option(
                 "--context-tokens", type=int, default=2048, show_default=True, help="Prompt + thought + answer."
             ),
@@ -52,25 +52,31 @@ def engine_options(*, with_sampling: bool) -> Callable[[F], F]:
     return decorate
 
 
-def server_flags() -> list[Callable[[F], F]]:
-    """Where a model is behind a server, and how it is made to keep budgets: for the openai engine."""
-    return [
+def with_server(function: F) -> F:
+    """Where a model is behind a server, and how it is made to keep budgets: flags of the openai engine."""
+    flags = [
         click.option(
-            "--base-url", default="", metavar="URL", help="A server instead of local files; FORETHOUGHT_BASE_URL."
+            "--base-url",
+            default="",
+            metavar="URL",
+            help="A server instead of local files.  [with --engine openai: FORETHOUGHT_BASE_URL]",
         ),
         click.option("--served-model", default="", metavar="NAME", help="The model's name there.  [default: the same]"),
         click.option(
             "--enforce",
             default="",
             metavar="HOW",
-            help="How budgets are kept there: auto, two-call, native, effort, max-tokens.",
+            help="How it keeps budgets: auto, two-call, native, effort, max-tokens.  [default: auto]",
         ),
         click.option("--concurrency", type=int, metavar="N", help="Requests at once there.  [default: 32]"),
     ]
+    for flag in reversed(flags):
+        function = flag(function)
+    return function
 
 
 def server_options(values: dict[str, Any], engine: str) -> tuple[str, dict[str, Any]]:
-    """Takes `server_flags` out of `values`: `(engine, its options)`; an address by itself asks for engine openai."""
+    """Takes these flags out of `values`: `(engine, its options)`; an address by itself asks for engine openai."""
     taken = {key: values.pop(key) for key in ("base_url", "served_model", "enforce", "concurrency")}
     given = {key: value for key, value in taken.items() if value not in ("", None)}
     if engine == "auto" and "base_url" in given:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .. import registry
 from ..settings import DoctorSettings
 from .findings import Diagnosis, Finding
 
@@ -15,6 +16,7 @@ def examine(settings: DoctorSettings) -> Diagnosis:
     here = machine_findings()
     if not settings.base_url:
         return Diagnosis(here)
+    registry.resolve("engines", "openai")  # says how to install what it needs
     from .server import server_diagnosis
 
     there = server_diagnosis(settings)
