@@ -144,6 +144,29 @@ def test_a_run_over_a_faulty_server_is_finished_by_trying_again(tmp_path, monkey
     assert SECRET not in written.err + caplog.text
 
 
+def test_a_server_that_stumbles_while_it_is_asked_what_it_is_is_known_all_the_same():
+    """Else a resumed run would meet another identity."""
+    seen = set()
+
+    def handle(asked: Asked) -> Reply:
+        if asked.path in seen:
+            return toy_answers(asked)
+        seen.add(asked.path)
+        return Reply({}, status=503)
+
+    with serving(handle) as url:
+        assert engine_at(url).info.server == "vllm 0.toy"
+
+
+def test_a_page_where_an_answer_should_be_is_no_answer():
+    def handle(asked: Asked) -> Reply:
+        known = asked.path in ("/v1/models", "/v1/chat/completions")
+        return ToyServer("other")(asked) if known else Reply(b"<html>welcome</html>")
+
+    with serving(handle) as url:
+        assert engine_at(url).info.server == "other"
+
+
 class TestAddress:
     @pytest.mark.parametrize(
         ("text", "expected"),

@@ -90,13 +90,9 @@ class Client:
         return await self._persist("GET", url, None, self._read_object)
 
     async def ask(self, method: str, url: str, body: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
-        """The JSON object at `url`, tried once; None when there is none. For finding out what a server can do."""
-        try:
-            async with self._slots:
-                content = None if body is None else _encoded(body)
-                return await self._attempt(method, url, content, self._read_object)
-        except (AttemptError, RequestError):
-            return None
+        """The JSON object at `url`; None where the server has none there. For finding out what a server can do."""
+        content = None if body is None else _encoded(body)
+        return await self._persist(method, url, content, self._read_if_any) or None
 
     async def stream(self, url: str, body: Mapping[str, Any], events: Callable[[], Events]) -> dict[str, Any]:
         """What `events` makes of the server-sent events; a stream that breaks off is asked for again."""
@@ -174,6 +170,17 @@ class Client:
         if found.get("error") and "choices" not in found:
             raise _trouble("error", self._shown(content), found["error"])
         return found
+
+    async def _read_if_any(self, response: aiohttp.ClientResponse) -> dict[str, Any]:
+        """What `_read_object` reads; empty where that is no answer and will not become one."""
+        try:
+            return await self._read_object(response)
+        except RequestError:
+            return {}
+        except AttemptError as trouble:
+            if trouble.cause in ("malformed", "error"):
+                return {}
+            raise
 
     async def _check(self, response: aiohttp.ClientResponse) -> None:
         """Raises when the status is not that of an answer."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from ...errors import EngineError, InvalidSettingsError
 from ...registry import unknown_name_message
-from .client import Client
+from .client import Client, RequestError
 from .kinds import KINDS, ServerKind
 
 HOSTS = {
@@ -70,9 +70,12 @@ async def detect(client: Client, kind: str = "") -> Server:
     if kind and kind not in KINDS:
         raise InvalidSettingsError(f"--engine-option server: {unknown_name_message('kind of server', kind, KINDS)}")
     address = client.address
-    models = await client.ask("GET", address.api("models"))
-    version = await client.ask("GET", address.root("version"))
-    props = await client.ask("GET", address.root("props")) if models is None or version is None else None
+    try:
+        models = await client.ask("GET", address.api("models"))
+        version = await client.ask("GET", address.root("version"))
+        props = await client.ask("GET", address.root("props")) if models is None or version is None else None
+    except RequestError as error:
+        raise _unusable(client, error) from None
     if models is None and version is None and props is None and address.host not in HOSTS:
         await _reach(client)
     entries = _entries(models)
@@ -90,16 +93,19 @@ async def detect(client: Client, kind: str = "") -> Server:
 
 
 async def _reach(client: Client) -> None:
-    """Raises EngineError with the reason when not even the list of models can be had."""
+    """Raises EngineError when the list of models cannot be had for a reason other than that there is none."""
     try:
         await client.get(client.address.api("models"))
-    except EngineError as error:
-        if "HTTP 404" in str(error):  # it is there, and has no list of models
-            return
-        raise EngineError(
-            f"no server answers at {client.address}: {error}. Is it running? Look with: "
-            f"forethought doctor --base-url {client.address}"
-        ) from None
+    except RequestError as error:
+        if "HTTP 404" not in str(error):
+            raise _unusable(client, error) from None
+
+
+def _unusable(client: Client, error: RequestError) -> EngineError:
+    return EngineError(
+        f"no server answers at {client.address}: {error}. Is it running? Look with: "
+        f"forethought doctor --base-url {client.address}"
+    )
 
 
 def _entries(models: dict[str, Any] | None) -> list[dict[str, Any]]:
