@@ -73,7 +73,7 @@ def test_from_profile_to_answers_over_http(url, server, capsys, monkeypatch):
     # Enforced in another way, the same run would mix what does not belong together.
     code, _, err = call(capsys, "run", *planning, "--quiet", "--grader", "exact", "--enforce", "native")
     assert code == 1
-    assert "enforcement: 'two-call' there, 'native' now" in err
+    assert "enforcement: 'two-call' there, 'native, room 70' now" in err
 
 
 def test_a_predictor_of_another_name_is_refused(url, capsys):

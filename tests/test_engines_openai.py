@@ -181,7 +181,7 @@ class TestNative:
         with serving(server) as url:
             engine = engine_at(url, enforce="native")
             found = run(engine, [Request(query, cap, cap, 7) for query in QUERIES for cap in (0, 4, 16)])
-        assert engine.info.enforcement == "native"
+        assert engine.info.enforcement == f"native, room {64 + TEMPLATE.max_answer_tokens}"
         for done in found.values():
             assert done.error is None
             assert done.answer == "12"

@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from ...errors import EngineError, InvalidInputError, InvalidSettingsError
@@ -18,17 +19,15 @@ from .address import Address, Key
 from .client import Client, RequestError
 from .counters import Counters
 from .detecting import Server, detect
-from .dialects import Dialect, TokenDialect
 from .efforts import Efforts
+from .enforcing import ENFORCE, Chosen, Wanted, choose
 from .local import load_tokenizer
 from .one_call import OneCall
-from .pieces import ChatDialect, TextDialect
 from .retrying import Backoff
 from .two_call import TwoCalls
 
 logger = logging.getLogger(__name__)
 
-ENFORCE = ("auto", "native", "two-call", "max-tokens", "effort")
 ADDRESS_VARIABLE = "FORETHOUGHT_BASE_URL"
 T = TypeVar("T")
 
@@ -89,99 +88,48 @@ class OpenAIEngine:
         self._backoff = Backoff(max_attempts=max_attempts, base_seconds=backoff_seconds)
         self._timeout = timeout_seconds
         self.served_model = served_model or model
-        self._local = load_tokenizer(tokenizer) if tokenizer else None
-        self._ids = ids
-        self._efforts = None if effort_costs is None else Efforts.read(effort_costs)
-        self._answer_room, self._cap_offset = answer_room, cap_offset
-        self._calls: TwoCalls | OneCall | None = None
-        self.server, self.enforce, self.reason = _blocking(self._start(server, enforce, context_tokens))
-        logger.info("%s at %s (%s); budgets kept by %s: %s", *self._said())
+        wanted = Wanted(
+            enforce=enforce,
+            model=self.served_model,
+            template=template,
+            sampling=sampling,
+            context_tokens=context_tokens,
+            ids=ids,
+            tokenizer=load_tokenizer(tokenizer) if tokenizer else None,
+            efforts=None if effort_costs is None else Efforts.read(effort_costs),
+            answer_room=answer_room,
+            cap_offset=cap_offset,
+        )
+        self.server, wanted, chosen = _blocking(self._start(server, wanted))
+        self.enforce, self.reason = chosen.enforce, chosen.reason
+        self._calls: TwoCalls | OneCall | None = chosen.calls
+        logger.info(
+            "%s at %s (%s); budgets kept by %s: %s",
+            self.server.name,
+            self.address,
+            self.server.how,
+            self.enforce,
+            self.reason,
+        )
         self.info = EngineInfo(
             engine="openai",
             model=model,
             template=template.name,
             template_hash=template.hash,
-            context_tokens=self._context_tokens,
+            context_tokens=wanted.context_tokens,
             server=self.server.name,
-            enforcement=self.enforce,
+            enforcement=chosen.identity,
             versions={"served_model": self.served_model, "base_url": str(self.address)},
         )
 
-    def _said(self) -> tuple[object, ...]:
-        return self.server.name, self.address, self.server.how, self.enforce, self.reason
-
-    async def _start(self, kind: str, enforce: str, context_tokens: int) -> tuple[Server, str, str]:
-        """Asks the server what it is, and settles how budgets are kept: `(server, enforcement, why)`."""
+    async def _start(self, kind: str, wanted: Wanted) -> tuple[Server, Wanted, Chosen]:
+        """Asks the server what it is, and settles how budgets are kept there."""
         async with self.client() as client:
             server = await detect(client, kind)
             server.check_serves(self.served_model)
-            self._context_tokens = min(context_tokens, server.context_tokens or context_tokens)
-            dialect = self._dialect(server)
-            chosen, reason = self._choose(server, dialect, enforce)
-            if chosen == "two-call":
-                assert dialect is not None
-                await dialect.start(client)
-                self._calls = TwoCalls(dialect, self.template, self.sampling, self._context_tokens, self.counters)
-            else:
-                self._calls = await self._one_call(client, server, chosen)
-        return server, chosen, reason
-
-    def _dialect(self, server: Server) -> Dialect | None:
-        """The best way to have a text continued there; None where there is none."""
-        common = (server, self.served_model, self.template)
-        if self._ids and server.kind.ids and (server.tokenizes or self._local is not None):
-            return TokenDialect(*common, self._local, self.counters)
-        if self._local is not None:
-            return TextDialect(*common, self.counters, self._local)
-        if server.kind.continues is not None:
-            return ChatDialect(*common, self.counters)
-        return None
-
-    def _choose(self, server: Server, dialect: Dialect | None, enforce: str) -> tuple[str, str]:
-        """`(enforcement, why)`; raises InvalidSettingsError for one that this server cannot be asked for."""
-        kind = server.kind
-        able = {
-            "two-call": dialect is not None,
-            "native": bool(kind.cap),
-            "effort": bool(kind.effort) and self._efforts is not None,
-            "max-tokens": True,
-        }
-        hints = {
-            "two-call": "neither takes token ids nor goes on with a begun answer; with --engine-option tokenizer=NAME "
-            "it can continue plain text",
-            "native": "has no thinking cap that is known",
-            "effort": "needs to know what its effort levels cost: --engine-option effort_costs=FILE, "
-            'a JSON object such as {"low": 180, "high": 4000}',
-        }
-        if enforce != "auto":
-            if not able[enforce]:
-                raise InvalidSettingsError(f"--enforce {enforce}: a server of kind {kind.name!r} {hints[enforce]}")
-            return enforce, f"asked for{f', by {dialect.name}' if dialect and enforce == 'two-call' else ''}"
-        chosen = next(name for name, is_able in able.items() if is_able)
-        by = f"the same as in-process engines do, by {dialect.name}" if dialect and chosen == "two-call" else ""
-        return chosen, by or f"the best that a server of kind {kind.name!r} offers"
-
-    async def _one_call(self, client: Client, server: Server, enforce: str) -> OneCall:
-        tokens = None
-        if self._local is not None or server.tokenizes:
-            tokens = TokenDialect(server, self.served_model, self.template, self._local, self.counters)
-            await tokens.start(client)
-        room = self._answer_room
-        if room is None:  # for the closing tags, the suffix in the model's own words, and the answer
-            room = 64 + self.template.max_answer_tokens
-        return OneCall(
-            enforce=enforce,
-            server=server,
-            model=self.served_model,
-            template=self.template,
-            sampling=self.sampling,
-            counters=self.counters,
-            answer_room=room,
-            cap_offset=self._cap_offset,
-            efforts=self._efforts,
-            tokens=tokens,
-            context_tokens=self._context_tokens,
-        )
+            least = min(wanted.context_tokens, server.context_tokens or wanted.context_tokens)
+            wanted = replace(wanted, context_tokens=least)
+            return server, wanted, await choose(client, server, wanted, self.counters)
 
     def client(self) -> Client:
         """A client for one event loop."""
