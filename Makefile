@@ -1,5 +1,6 @@
 # make demo   the main job, live, on a real model (FAST=1: the smaller one)
 # make test   every test that a bare machine can run
+# make test-servers  budgets against real servers (FORETHOUGHT_VLLM_PYTHON=/path/to/python that has vLLM)
 # make check  lint, types, docs
 # Each makes its own virtual environment and needs nothing but Python 3.11+ and a package index.
 
@@ -8,16 +9,19 @@ VENV ?= .venv
 PIP = $(VENV)/bin/python -m pip --disable-pip-version-check --quiet install --constraint constraints.txt
 MODEL = $(if $(filter 1,$(FAST)),qwen2.5-coder-0.5b,qwen2.5-coder-1.5b)
 
-.PHONY: help demo test check docs clean
+.PHONY: help demo test test-servers check docs clean
 
 help:
-	@sed -n '1,4s/^# //p' Makefile
+	@sed -n '1,5s/^# //p' Makefile
 
 demo: $(VENV)/.demo
 	$(VENV)/bin/forethought demo $(MODEL) $(DEMO)
 
 test: $(VENV)/.dev
 	$(VENV)/bin/python -m pytest $(PYTEST)
+
+test-servers: $(VENV)/.dev
+	$(VENV)/bin/python -m pytest tests/test_servers.py -m server -rs $(PYTEST)
 
 check: $(VENV)/.dev
 	$(VENV)/bin/ruff check .
@@ -41,5 +45,5 @@ $(VENV)/.demo: $(VENV)/bin/python pyproject.toml constraints.txt
 
 $(VENV)/.dev: $(VENV)/bin/python pyproject.toml constraints.txt
 	@echo "installing forethought with everything the tests use into $(VENV)"
-	$(PIP) --editable '.[transformers,lora,plots,math,dev]'
+	$(PIP) --editable '.[transformers,lora,openai,plots,math,dev]'
 	@touch $@

@@ -13,6 +13,8 @@ from forethought import registry
 from forethought.engines.fake import FakeEngine
 from forethought.engines.replay import ReplayEngine
 from forethought.types import BudgetGrid, Message, Query, Request, Sampling, StopReason
+from loopback import serving
+from toy_server import ToyServer
 
 SAMPLING = Sampling(temperature=1.0)
 CONTEXT_TOKENS = 256
@@ -60,14 +62,31 @@ def vllm_subject(model: Path) -> Subject:
     return Subject(engine, "vllm", layers=(0, 1, 2))
 
 
+def openai_subject(url: str) -> Subject:
+    from forethought.engines.openai.engine import OpenAIEngine
+
+    engine = OpenAIEngine(
+        "toy", template=TEMPLATE, sampling=SAMPLING, context_tokens=CONTEXT_TOKENS, base_url=url, enforce="two-call"
+    )
+    return Subject(engine, "openai")
+
+
 SUBJECTS: dict[str, Callable[..., Subject]] = {
     "fake": fake_subject,
+    "openai": openai_subject,
     "replay": replay_subject,
     "transformers": transformers_subject,
     "vllm": vllm_subject,
 }
-NEEDS_MODEL = {"transformers", "vllm"}
+NEEDS = {"transformers": "tiny_model", "vllm": "tiny_model", "openai": "toy_url"}
 MARKS = {"vllm": [pytest.mark.vllm, pytest.mark.slow, pytest.mark.filterwarnings("ignore")]}
+
+
+@pytest.fixture(scope="module")
+def toy_url() -> Iterator[str]:
+    pytest.importorskip("aiohttp", reason="needs aiohttp")
+    with serving(ToyServer()) as url:
+        yield url
 
 
 def test_every_registered_engine_is_held_to_the_contract():
@@ -84,7 +103,8 @@ class TestEngines(EngineContract):
     @pytest.fixture(scope="module")
     @classmethod
     def subject(cls, request: pytest.FixtureRequest) -> Iterator[Subject]:
-        model = request.getfixturevalue("tiny_model") if request.param in NEEDS_MODEL else None
+        needed = NEEDS.get(request.param)
+        model = request.getfixturevalue(needed) if needed else None
         with warnings.catch_warnings():
             if request.param == "vllm":
                 warnings.simplefilter("ignore")  # its imports are full of them

@@ -35,6 +35,8 @@ def identity(info: EngineInfo, grid: BudgetGrid, sampling: Sampling, seed: int, 
         "template": info.template,
         "template_hash": info.template_hash,
         "engine": info.engine,
+        "server": info.server,
+        "enforcement": info.enforcement,
         "dtype": info.dtype,
         "simulated": info.simulated,
         "window": grid.window,
@@ -47,7 +49,17 @@ def identity(info: EngineInfo, grid: BudgetGrid, sampling: Sampling, seed: int, 
 
 def engine_info(identity: Mapping[str, Any]) -> EngineInfo:
     """What `identity` says of the engine, to hold against a predictor's card."""
-    names = ("engine", "model", "model_hash", "template", "template_hash", "dtype", "simulated")
+    names = (
+        "engine",
+        "model",
+        "model_hash",
+        "template",
+        "template_hash",
+        "dtype",
+        "simulated",
+        "server",
+        "enforcement",
+    )
     return EngineInfo(**{name: identity[name] for name in names if name in identity})
 
 

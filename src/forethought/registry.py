@@ -13,6 +13,7 @@ from .errors import MissingExtraError, UnknownNameError
 BUILTIN: dict[str, dict[str, str]] = {
     "engines": {
         "fake": "forethought.engines.fake:FakeEngine",
+        "openai": "forethought.engines.openai.engine:OpenAIEngine",
         "replay": "forethought.engines.replay:ReplayEngine",
         "transformers": "forethought.engines.transformers:TransformersEngine",
         "vllm": "forethought.engines.vllm:VllmEngine",
@@ -44,6 +45,7 @@ BUILTIN: dict[str, dict[str, str]] = {
 
 # The optional dependency ("extra") a top-level module comes with, for the hint in MissingExtraError.
 EXTRAS = {
+    "aiohttp": "openai",
     "math_verify": "math",
     "matplotlib": "plots",
     "peft": "lora",

@@ -462,3 +462,24 @@ class DemoSettings:
                 None if self.limit is None else _at_least("--limit", self.limit, 2),
             ]
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DoctorSettings:
+    """`forethought doctor`: what is here, and what a server can do.
+
+    Attributes:
+        base_url: the server to look at; "" for none.
+        served_model: which of its models; "" for the first.
+        enforce: the way to keep budgets that must work, or "auto": any.
+        template: prompt template to try budgets with.
+        timeout_seconds: longest wait for one answer.
+        options: anything else the openai engine takes.
+    """
+
+    base_url: str = ""
+    served_model: str = ""
+    enforce: str = "auto"
+    template: str = "boxed"
+    timeout_seconds: float = 120.0
+    options: dict[str, Any] = field(default_factory=dict)

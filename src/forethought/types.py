@@ -200,7 +200,10 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class EngineInfo:
-    """What made a measurement; goes into every record's provenance. Unknown parts are None."""
+    """What made a measurement; goes into every record's provenance. Unknown parts are None.
+
+    For a model behind a server, `server` is the server's kind and version, `enforcement` the way budgets are kept.
+    """
 
     engine: str
     model: str
@@ -214,6 +217,8 @@ class EngineInfo:
     device: str | None = None
     simulated: bool = False
     versions: Mapping[str, str] = field(default_factory=dict)
+    server: str | None = None
+    enforcement: str | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -29,7 +30,8 @@ def engine_options(*, with_sampling: bool) -> Callable[[F], F]:
 
     def decorate(function: F) -> F:
         flags = [
-            click.option("--engine", default="auto", show_default=True, help="auto, transformers, vllm, fake."),
+            click.option("--engine", default="auto", show_default=True, help="auto, transformers, vllm, openai, fake."),
+            with_server,
             click.option(
                 "--context-tokens", type=int, default=2048, show_default=True, help="Prompt + thought + answer."
             ),
@@ -50,6 +52,40 @@ def engine_options(*, with_sampling: bool) -> Callable[[F], F]:
     return decorate
 
 
+def with_server(function: F) -> F:
+    """Where a model is behind a server, and how it is made to keep budgets: flags of the openai engine."""
+    flags = [
+        click.option(
+            "--base-url",
+            default="",
+            metavar="URL",
+            help="A server instead of local files.  [with --engine openai: FORETHOUGHT_BASE_URL]",
+        ),
+        click.option("--served-model", default="", metavar="NAME", help="The model's name there.  [default: the same]"),
+        click.option(
+            "--enforce",
+            default="",
+            metavar="HOW",
+            help="How it keeps budgets: auto, two-call, native, effort, max-tokens.  [default: auto]",
+        ),
+        click.option("--concurrency", type=int, metavar="N", help="Requests at once there.  [default: 32]"),
+    ]
+    for flag in reversed(flags):
+        function = flag(function)
+    return function
+
+
+def server_options(values: dict[str, Any], engine: str) -> tuple[str, dict[str, Any]]:
+    """Takes these flags out of `values`: `(engine, its options)`; an address by itself asks for engine openai."""
+    taken = {key: values.pop(key) for key in ("base_url", "served_model", "enforce", "concurrency")}
+    given = {key: value for key, value in taken.items() if value not in ("", None)}
+    if engine == "auto" and "base_url" in given:
+        engine = "openai"
+    if engine == "openai" and (address := os.environ.get("FORETHOUGHT_BASE_URL")):
+        given.setdefault("base_url", address)
+    return engine, given
+
+
 def engine_settings(values: dict[str, Any]) -> EngineSettings:
     """Takes the flags of `engine_options` out of `values`."""
     from ..settings import EngineSettings
@@ -58,7 +94,9 @@ def engine_settings(values: dict[str, Any]) -> EngineSettings:
     if "temperature" in values:  # a command that samples as it is told, not as a predictor's card says
         keys += ("template", "temperature", "top_p")
     taken = {key: values.pop(key) for key in keys}
-    return EngineSettings(**taken, options=parse_pairs("--engine-option", values.pop("engine_option", ())))
+    taken["engine"], options = server_options(values, taken["engine"])
+    own = parse_pairs("--engine-option", values.pop("engine_option", ()))
+    return EngineSettings(**taken, options=options | own)
 
 
 def parse_pairs(flag: str, pairs: tuple[str, ...]) -> dict[str, Any]:

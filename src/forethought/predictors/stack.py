@@ -119,7 +119,7 @@ class StackPredictor:
         weight_M = non_negative_weights(left_p_M_Q_B - self._mean_p_B, rate_Q_B - self._mean_p_B, share_Q)
         self.weights_ = {"p": dict(zip(self.members, weight_M.tolist(), strict=True))}
         self._spend = None
-        if tokens is not None and left_tokens_M_Q_B is not None:
+        if tokens is not None and left_tokens_M_Q_B is not None and self._mean_tokens_B is not None:
             centred = left_tokens_M_Q_B - self._mean_tokens_B
             weight_M = non_negative_weights(centred, tokens - self._mean_tokens_B, share_Q)
             self.weights_["tokens"] = dict(zip(self.members, weight_M.tolist(), strict=True))

@@ -15,7 +15,6 @@ from .spend import SpendShape
 from .success import SuccessShape
 from .wording import Wording
 
-
 NUM_WAVES = 512
 
 

@@ -24,14 +24,16 @@ MAX_CHARACTERS = 20_000  # of a longer text the end is read: that is where the q
 
 _PARTS = re.compile(r"[a-z]+(?:'[a-z]+)?|[0-9][0-9,]*(?:\.[0-9]+)?|[^\sa-z0-9]")
 _SENTENCE = re.compile(r"[.?!]\s+")
-_NUMBER_WORDS = frozenset("one two three four five six seven eight nine ten eleven twelve twenty hundred".split())
+_NUMBER_WORDS = frozenset(
+    ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "twelve", "twenty")
+)
 
 # Phrases that say which arithmetic a word problem asks for, and commands of LaTeX that say which mathematics.
 PHRASES = (
     "how many", "how much", "how long", "how old", "how far", "each", "every", "per", "total", "altogether", "left",
     "remain", "more than", "less than", "fewer", "twice", "half", "third", "quarter", "times", "percent", "%", "$",
-    "average", "if", "then", "but", "same", "after", "before", "first", "second", "day", "week", "month", "year", "hour",
-    "minute", "cost", "price", "sell", "sold", "pay", "spend", "earn", "profit", "rate", "speed", "mile", "dozen",
+    "average", "if", "then", "but", "same", "after", "before", "first", "second", "day", "week", "month", "year",
+    "hour", "minute", "cost", "price", "sell", "sold", "pay", "spend", "earn", "profit", "rate", "speed", "mile", "dozen",
     "double", "triple", "difference", "sum", "both", "rest", "equal", "another", "additional", "only", "as many",
     "as much", "ratio", "discount", "tax", "interest", "increase", "decrease", "divided", "split", "share", "fraction",
     "\\frac", "\\sqrt", "^", "_", "=", "prove", "integer", "function", "polynomial", "triangle", "circle", "angle",
@@ -210,7 +212,7 @@ def _dense(buckets: Sequence[NDArray[np.int64]], rarity_H: FloatArray) -> NDArra
 
 
 def _directions(rows_Q_H: NDArray[np.float32], num_directions: int, seed: int) -> NDArray[np.float32]:
-    """The strongest right singular vectors, shape (H, K), strongest first, the sign of each fixed by its largest entry."""
+    """The strongest right singular vectors, shape (H, K), strongest first; the largest entry of each is positive."""
     random = np.random.default_rng(seed)
     num_drawn = min(num_directions + 32, *rows_Q_H.shape)
     found_H_N = random.standard_normal((rows_Q_H.shape[1], num_drawn), dtype=np.float32)

@@ -1,0 +1,38 @@
+"""`forethought doctor`: what is installed, and whether a server keeps a budget."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from .options import emit, json_flag, parse_pairs, server_options, with_server
+
+
+@click.command("doctor", short_help="Look at this machine, and whether a server keeps budgets.")
+@with_server
+@click.option("--template", default="boxed", show_default=True, help="Prompt template to try budgets with.")
+@click.option("--timeout", "timeout_seconds", type=float, default=120.0, show_default=True, help="Seconds a request.")
+@click.option("--engine-option", "engine_option", multiple=True, metavar="KEY=VALUE", help="Passed to the engine.")
+@json_flag
+def command(as_json: bool, engine_option: tuple[str, ...], **values: Any) -> int:
+    """Say what is here and what a server can really do.
+
+    With --base-url: reachable, which kind it is and how that is told, its models, token ids, continuation, logprobs,
+    usage, prefix caching; then a few small questions at several caps, whose thoughts are counted. Ends with the flags
+    to use. Exit code 1 when budgets are not kept in the way that --enforce asks for (auto: in none).
+    """
+    from .. import doctor
+    from ..settings import DoctorSettings
+
+    _, options = server_options(values, "openai")
+    settings = DoctorSettings(
+        base_url=options.pop("base_url", ""),
+        served_model=options.pop("served_model", ""),
+        enforce=options.pop("enforce", "auto"),
+        options={**options, **parse_pairs("--engine-option", engine_option)},
+        **values,
+    )
+    diagnosis = doctor.examine(settings)
+    emit(as_json, diagnosis.to_json(), diagnosis.to_text())
+    return 1 if diagnosis.is_kept is False else 0

@@ -1,0 +1,23 @@
+"""What is installed here, and what a server can really do: looked at, not assumed."""
+
+from __future__ import annotations
+
+from .. import registry
+from ..settings import DoctorSettings
+from .findings import Diagnosis, Finding
+
+__all__ = ["Diagnosis", "Finding", "examine"]
+
+
+def examine(settings: DoctorSettings) -> Diagnosis:
+    """Looks at this machine and, where an address is given, at the server there with a few small requests."""
+    from .machine import machine_findings
+
+    here = machine_findings()
+    if not settings.base_url:
+        return Diagnosis(here)
+    registry.resolve("engines", "openai")  # says how to install what it needs
+    from .server import server_diagnosis
+
+    there = server_diagnosis(settings)
+    return Diagnosis((*here, *there.findings), there.flags, there.is_kept)

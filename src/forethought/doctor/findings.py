@@ -1,0 +1,61 @@
+"""What was found, one line each."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+MARKS = {True: "ok", False: "no", None: "--"}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at.
+
+    Attributes:
+        topic: "machine" or "server".
+        name: what was looked at.
+        is_fine: whether it is as one would want; None where that is no question.
+        detail: what was seen.
+        hint: what to type, where something can be done about it.
+    """
+
+    topic: str
+    name: str
+    is_fine: bool | None
+    detail: str
+    hint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """All of it.
+
+    Attributes:
+        findings: in the order in which they were looked at.
+        flags: what to give to `profile`, `plan` and `run`; "" where there is nothing to recommend.
+        is_kept: whether budgets were kept in the way that was asked for; None where no server was looked at.
+    """
+
+    findings: tuple[Finding, ...]
+    flags: str = ""
+    is_kept: bool | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """One object."""
+        return asdict(self)
+
+    def to_text(self) -> str:
+        """The same for a person."""
+        lines: list[str] = []
+        topic = ""
+        for finding in self.findings:
+            if finding.topic != topic:
+                lines += [*([""] if lines else []), finding.topic]
+                topic = finding.topic
+            lines.append(f"  {MARKS[finding.is_fine]}  {finding.name:22} {finding.detail}")
+            if finding.hint:
+                lines.append(f"      {'':22} {finding.hint}")
+        if self.flags:
+            lines += ["", f"use: {self.flags}"]
+        return "\n".join(lines)

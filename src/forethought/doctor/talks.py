@@ -1,0 +1,95 @@
+"""What a server's answers hold: token ids, continuation, log-probabilities, usage details, prefix caching."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+from ..engines.openai.client import Client, RequestError
+from ..engines.openai.dialects import Drawing, TokenDialect
+from ..engines.openai.engine import OpenAIEngine
+from ..types import Query
+from .findings import Finding
+
+TOPIC = "server"
+BEGUN = "1, 2, 3, 4, 5,"
+COUNTING = "Count from 1 to 20. Write only the numbers, with a comma and a space between them."
+LONG = "Here are some numbers: " + ", ".join(map(str, range(1, 160))) + ". Which is the largest?"
+
+
+class Talks:
+    """A few single requests to the server of `engine`."""
+
+    def __init__(self, engine: OpenAIEngine) -> None:
+        self._engine = engine
+        self._kind = engine.server.kind
+        self._model = engine.served_model
+
+    async def findings(self) -> AsyncIterator[Finding]:
+        """One after the other; what fails is a finding as well."""
+        async with self._engine.client() as client:
+            for name, look in (
+                ("token ids", self._token_ids),
+                ("continuation", self._continuation),
+                ("logprobs", self._logprobs),
+                ("usage details", self._usage),
+                ("prefix caching", self._caching),
+            ):
+                try:
+                    is_fine, detail = await look(client)
+                except RequestError as error:
+                    is_fine, detail = False, str(error)
+                yield Finding(TOPIC, name, is_fine, detail)
+
+    async def _chat(self, client: Client, text: str, begun: str = "", **fields: Any) -> dict[str, Any]:
+        turns = [{"role": "user", "content": text}]
+        if begun:
+            turns.append({"role": "assistant", "content": begun})
+            fields |= self._kind.continues or {}
+        body = {"model": self._model, "messages": turns, self._kind.length: 12, "temperature": 0.0, **fields}
+        return await client.post(client.address.api("chat/completions"), body)
+
+    async def _token_ids(self, client: Client) -> tuple[bool, str]:
+        if not self._kind.ids or not self._engine.server.tokenizes:
+            return False, "it does not turn text into token ids"
+        dialect = TokenDialect(self._engine.server, self._model, self._engine.template, None, self._engine.counters)
+        await dialect.start(client)
+        prompt = await dialect.prompt(client, Query("ids", COUNTING))
+        done = await dialect.complete(client, prompt, [], Drawing(max_tokens=8, stop="\n\n\n"))
+        return 0 < len(done.ids) <= 8, f"{len(prompt)} in, {len(done.ids)} out: {dialect.forcing.decode(done.ids)!r}"
+
+    async def _continuation(self, client: Client) -> tuple[bool, str]:
+        if self._kind.continues is None:
+            return False, "a server of this kind is not known to go on with a begun answer"
+        text = _content(await self._chat(client, COUNTING, BEGUN))
+        return text.strip().startswith("6"), f"after {BEGUN!r} it writes {text[:24]!r}"
+
+    async def _logprobs(self, client: Client) -> tuple[bool, str]:
+        answer = await self._chat(client, COUNTING, logprobs=True)
+        choice = (answer.get("choices") or [{}])[0]
+        shown = len(((choice.get("logprobs") or {}).get("content")) or [])
+        generated = (answer.get("usage") or {}).get("completion_tokens")
+        return bool(shown), f"{shown} tokens shown of {generated}"
+
+    async def _usage(self, client: Client) -> tuple[bool, str]:
+        usage = (await self._chat(client, COUNTING)).get("usage") or {}
+        details = usage.get("completion_tokens_details") or {}
+        has_reasoning = isinstance(details.get("reasoning_tokens"), int)
+        counts = f"prompt {usage.get('prompt_tokens')}, completion {usage.get('completion_tokens')}"
+        ours = "" if has_reasoning else "; reasoning tokens are not told apart, and are counted here"
+        return isinstance(usage.get("completion_tokens"), int), counts + ours
+
+    async def _caching(self, client: Client) -> tuple[bool | None, str]:
+        await self._chat(client, LONG)
+        answer = await self._chat(client, LONG)
+        usage = answer.get("usage") or {}
+        cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens")
+        cached = (answer.get("timings") or {}).get("cache_n", cached)
+        if not isinstance(cached, int):
+            return None, "it does not say what it has cached"
+        return cached > 0, f"{cached} of {usage.get('prompt_tokens')} prompt tokens the second time"
+
+
+def _content(answer: dict[str, Any]) -> str:
+    message = (answer.get("choices") or [{}])[0].get("message") or {}
+    return str(message.get("content") or message.get("reasoning_content") or message.get("reasoning") or "")

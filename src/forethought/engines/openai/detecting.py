@@ -1,0 +1,150 @@
+"""Which server this is, and how that can be told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ...errors import EngineError, InvalidSettingsError
+from ...registry import unknown_name_message
+from .client import Client, RequestError
+from .kinds import KINDS, ServerKind
+
+HOSTS = {
+    "api.openai.com": "openai",
+    "generativelanguage.googleapis.com": "gemini",
+    "api.anthropic.com": "anthropic",
+}
+OWNERS = {
+    "vllm": "vllm",
+    "sglang": "sglang",
+    "llamacpp": "llama.cpp",
+    "tensorrt_llm": "tensorrt-llm",
+    "nvidia": "dynamo",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A server that answered.
+
+    Attributes:
+        kind: its row in the table.
+        how: by what its kind was told.
+        version: its own word for it; None where it does not say.
+        models: names it serves; empty where it does not say.
+        context_tokens: the longest prompt + answer it takes; None where it does not say.
+        tokenizes: whether it turns text into token ids and back.
+    """
+
+    kind: ServerKind
+    how: str
+    version: str | None = None
+    models: tuple[str, ...] = ()
+    context_tokens: int | None = None
+    tokenizes: bool = False
+
+    @property
+    def name(self) -> str:
+        """Kind and version, as records keep them."""
+        return f"{self.kind.name} {self.version}" if self.version else self.kind.name
+
+    def check_serves(self, model: str) -> None:
+        """Raises EngineError when the server says what it serves and `model` is not among it ("" asks for nothing)."""
+        if model and self.models and model not in self.models:
+            unknown = unknown_name_message("model of this server", model, self.models)
+            raise EngineError(f"{unknown} If one of them is that model under another name: --served-model NAME")
+
+
+async def detect(client: Client, kind: str = "") -> Server:
+    """Asks a server what it is.
+
+    Args:
+        client: talks to it.
+        kind: a name of `KINDS` to believe instead of what the server shows; "" for none.
+
+    Raises:
+        EngineError: nothing answers there.
+        InvalidSettingsError: no such kind.
+    """
+    if kind and kind not in KINDS:
+        raise InvalidSettingsError(f"--engine-option server: {unknown_name_message('kind of server', kind, KINDS)}")
+    address = client.address
+    try:
+        models = await client.ask("GET", address.api("models"))
+        version = await client.ask("GET", address.root("version"))
+        props = await client.ask("GET", address.root("props")) if models is None or version is None else None
+    except RequestError as error:
+        raise _unusable(client, error) from None
+    if models is None and version is None and props is None and address.host not in HOSTS:
+        await _reach(client)
+    entries = _entries(models)
+    found, how = _told(address.host, entries, version, props)
+    name, how = (kind, "asked for") if kind else (found, how)
+    row = KINDS[name]
+    return Server(
+        kind=row,
+        how=how,
+        version=_version(version, props),
+        models=tuple(str(entry["id"]) for entry in entries if entry.get("id")),
+        context_tokens=_context(entries, props),
+        tokenizes=bool(row.ids) and await _tokenizes(client, row, entries),
+    )
+
+
+async def _reach(client: Client) -> None:
+    """Raises EngineError when the list of models cannot be had for a reason other than that there is none."""
+    try:
+        await client.get(client.address.api("models"))
+    except RequestError as error:
+        if "HTTP 404" not in str(error):
+            raise _unusable(client, error) from None
+
+
+def _unusable(client: Client, error: RequestError) -> EngineError:
+    return EngineError(
+        f"no server answers at {client.address}: {error}. Is it running? Look with: "
+        f"forethought doctor --base-url {client.address}"
+    )
+
+
+def _entries(models: dict[str, Any] | None) -> list[dict[str, Any]]:
+    data = (models or {}).get("data")
+    return [entry for entry in data if isinstance(entry, dict)] if isinstance(data, list) else []
+
+
+def _told(
+    host: str, entries: list[dict[str, Any]], version: dict[str, Any] | None, props: dict[str, Any] | None
+) -> tuple[str, str]:
+    """`(kind, by what)`."""
+    if host in HOSTS:
+        return HOSTS[host], f"the host is {host}"
+    owners = {str(entry.get("owned_by")) for entry in entries}
+    for owner, name in OWNERS.items():
+        if owner in owners:
+            return name, f"its models are owned by {owner!r}"
+    if props is not None and "default_generation_settings" in props:
+        return "llama.cpp", "it has /props with default_generation_settings"
+    if version is not None and entries and "max_model_len" in entries[0]:
+        return "vllm", "it has /version, and its models a max_model_len"
+    return "other", "nothing about it is known"
+
+
+def _version(version: dict[str, Any] | None, props: dict[str, Any] | None) -> str | None:
+    found = (version or {}).get("version") or (props or {}).get("build_info")
+    return str(found) if found else None
+
+
+def _context(entries: list[dict[str, Any]], props: dict[str, Any] | None) -> int | None:
+    settings = (props or {}).get("default_generation_settings")
+    found = [entry.get("max_model_len") for entry in entries]
+    found.append(settings.get("n_ctx") if isinstance(settings, dict) else None)
+    lengths = [length for length in found if isinstance(length, int) and length > 0]
+    return min(lengths) if lengths else None
+
+
+async def _tokenizes(client: Client, kind: ServerKind, entries: list[dict[str, Any]]) -> bool:
+    text = {"content": "a"} if kind.ids == "llama.cpp" else {"prompt": "a"}
+    model = {"model": entries[0]["id"]} if entries and entries[0].get("id") else {}
+    found = await client.ask("POST", client.address.root("tokenize"), {**text, **model})
+    return found is not None and isinstance(found.get("tokens"), list)

@@ -1,0 +1,57 @@
+"""Effort levels, for servers that offer nothing finer: what each costs by measurement, and which one a budget buys."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...errors import InvalidSettingsError
+
+
+@dataclass(frozen=True, slots=True)
+class Efforts:
+    """Level -> reasoning tokens it was measured to take.
+
+    Attributes:
+        costs: of each level; give what a level takes at most, for a budget is a cap and an average is not.
+    """
+
+    costs: Mapping[str, float]
+
+    @classmethod
+    def read(cls, source: Any) -> Efforts:
+        """From a mapping, or from a JSON file with one: `{"low": 180, "medium": 900, "high": 4000}`.
+
+        Raises:
+            InvalidSettingsError: not such a table.
+        """
+        costs, place = source, "effort_costs"
+        if isinstance(source, str):
+            place = source
+            try:
+                costs = json.loads(Path(source).read_text("utf-8"))
+            except OSError as error:
+                raise InvalidSettingsError(f"effort_costs {source}: {error.strerror or error}") from error
+            except ValueError as error:
+                raise InvalidSettingsError(f"effort_costs {source} is not JSON: {error}") from error
+        wrong = not isinstance(costs, Mapping) or not costs
+        if wrong or not all(
+            isinstance(cost, int | float) and not isinstance(cost, bool) and 0 <= cost < float("inf")
+            for cost in costs.values()
+        ):
+            raise InvalidSettingsError(
+                f'{place} must be an object of level -> tokens, such as {{"low": 180, "high": 4000}}, not {costs!r}'
+            )
+        return cls({str(level): float(cost) for level, cost in costs.items()})
+
+    def level(self, budget: int) -> str | None:
+        """The dearest level that costs at most `budget`; None where even the cheapest costs more."""
+        within = {level: cost for level, cost in self.costs.items() if cost <= budget}
+        return max(within, key=lambda level: within[level]) if within else None
+
+    def cheapest(self) -> tuple[str, float]:
+        """The cheapest level and its cost."""
+        return min(self.costs.items(), key=lambda item: item[1])

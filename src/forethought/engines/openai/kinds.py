@@ -1,0 +1,104 @@
+"""Kinds of servers: what each calls the cap on thinking, and what else it can do. One row a kind."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+Fields = Mapping[str, Any]
+
+
+def _fields(**values: Any) -> Fields:
+    return MappingProxyType(values)
+
+
+# What makes sampling plain where a server would otherwise apply the model's own or its own defaults.
+PLAIN_VLLM = _fields(top_k=-1, min_p=0.0, repetition_penalty=1.0)
+PLAIN_LLAMA = _fields(top_k=0, min_p=0.0, repeat_penalty=1.0)
+CONTINUED = _fields(continue_final_message=True, add_generation_prompt=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ServerKind:
+    """One kind of server.
+
+    Attributes:
+        name: what `--engine-option server=NAME` calls it.
+        cap: path in the request's body of the native thinking cap, dots between the levels; "" for none.
+        beside: what must stand beside the cap.
+        least: smallest cap the server takes.
+        ids: how it takes and gives token ids: "vllm", "llama.cpp" or "" for not at all.
+        continues: what makes a chat go on with its last, unfinished assistant turn; None where it cannot.
+        sampling: fields that switch the server's own sampling defaults off.
+        length: what it calls the bound on all tokens of an answer.
+        effort: what it calls the effort level; "" for none.
+        needs: what the server must be started with for its native cap, for messages.
+    """
+
+    name: str
+    cap: str = ""
+    beside: Fields = field(default_factory=_fields)
+    least: int = 0
+    ids: str = ""
+    continues: Fields | None = None
+    sampling: Fields = field(default_factory=_fields)
+    length: str = "max_tokens"
+    effort: str = ""
+    needs: str = ""
+
+    def native(self, budget: int) -> dict[str, Any]:
+        """The fields that cap thinking at `budget` tokens."""
+        return _nested(self.cap, budget, self.beside)
+
+
+def _nested(path: str, value: Any, beside: Fields) -> dict[str, Any]:
+    """`value` at the end of a dotted path; `beside` stands next to it."""
+    *parents, last = path.split(".")
+    found: dict[str, Any] = {last: value, **beside}
+    for name in reversed(parents):
+        found = {name: found}
+    return found
+
+
+KINDS = {
+    kind.name: kind
+    for kind in (
+        ServerKind(
+            "vllm",
+            cap="thinking_token_budget",
+            ids="vllm",
+            continues=CONTINUED,
+            sampling=PLAIN_VLLM,
+            needs="--reasoning-parser or --reasoning-config",
+        ),
+        ServerKind(
+            "sglang",
+            cap="custom_params.thinking_budget",
+            continues=CONTINUED,
+            sampling=PLAIN_VLLM,
+            needs="--enable-strict-thinking or a custom logit processor",
+        ),
+        ServerKind(
+            "llama.cpp",
+            cap="thinking_budget_tokens",
+            ids="llama.cpp",
+            continues=_fields(),  # it goes on with a last assistant turn by itself
+            sampling=PLAIN_LLAMA,
+            needs="a model whose chat template thinks",
+        ),
+        ServerKind("tensorrt-llm", cap="thinking_token_budget", needs="its thinking-budget logits processor"),
+        ServerKind("dynamo", cap="nvext.max_thinking_tokens"),
+        ServerKind("litellm", cap="thinking.budget_tokens", beside=_fields(type="enabled"), least=1024),
+        ServerKind("anthropic", cap="thinking.budget_tokens", beside=_fields(type="enabled"), least=1024),
+        ServerKind(
+            "gemini",
+            cap="extra_body.google.thinking_config.thinking_budget",
+            beside=_fields(include_thoughts=True),
+            effort="reasoning_effort",
+        ),
+        ServerKind("openai", length="max_completion_tokens", effort="reasoning_effort"),
+        ServerKind("other", effort="reasoning_effort"),
+    )
+}

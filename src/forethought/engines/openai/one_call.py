@@ -1,0 +1,135 @@
+"""One call for thought and answer, bounded by the server: a native cap, an effort level, or max_tokens alone.
+
+The answer is not forced here: where the cap leaves none, there is none. What came back is counted all the same.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ...prompts import PromptTemplate
+from ...types import Generation, Request, Sampling, StopReason
+from ..refusing import failed
+from .client import Client
+from .counters import Counters
+from .detecting import Server
+from .dialects import TokenDialect
+from .efforts import Efforts
+from .replies import CLOSING, Chunks, Reply, answer_in, num_reasoning
+
+
+@dataclass(slots=True)
+class OneCall:
+    """Enforces budgets by one call.
+
+    Attributes:
+        enforce: "native", "effort" or "max-tokens".
+        server: its kind says what its fields are called.
+        model: the model's name there.
+        template: the text around a query.
+        sampling: how thoughts are drawn.
+        counters: counts tokens and overshoots.
+        answer_room: tokens for the answer beside the cap, where the server tells the two apart.
+        cap_offset: tokens by which the server is known to overshoot its native cap.
+        efforts: what the levels cost, for "effort".
+        tokens: counts the tokens of a text; None where no tokenizer is at hand, and the stream is counted.
+        context_tokens: most tokens of an answer in all.
+    """
+
+    enforce: str
+    server: Server
+    model: str
+    template: PromptTemplate
+    sampling: Sampling
+    counters: Counters
+    answer_room: int
+    cap_offset: int
+    efforts: Efforts | None
+    tokens: TokenDialect | None
+    context_tokens: int
+
+    async def run(self, client: Client, request: Request) -> Generation:
+        """The generation of one request; raises RequestError."""
+        fields, reason = self._fields(request.budget)
+        if reason is None and any(0 <= cut < request.budget for cut in request.probe_budgets):
+            reason = (
+                f"--enforce {self.enforce} gives one answer a thought; probing smaller caps needs --enforce two-call"
+            )
+        if reason is not None:
+            return failed(request, reason)
+        body = {
+            "model": self.model,
+            "messages": [
+                {"role": turn.role, "content": turn.content} for turn in self.template.messages(request.query)
+            ],
+            "temperature": self.sampling.temperature,
+            "top_p": self.sampling.top_p,
+            "seed": request.seed,
+            **self.server.kind.sampling,
+            **fields,
+        }
+        return await self._judged(client, request, await self._ask(client, body, request.budget))
+
+    def _fields(self, budget: int) -> tuple[dict[str, Any], str | None]:
+        """What bounds this request in the body, and why it cannot run."""
+        kind = self.server.kind
+        whole = {kind.length: budget + self.answer_room}
+        if budget < 0 or budget + self.answer_room > self.context_tokens:
+            return {}, f"a budget of {budget} does not fit the context of {self.context_tokens}"
+        if self.enforce == "native":
+            if budget < kind.least:
+                return {}, f"{kind.name} takes no thinking cap below {kind.least} tokens; got {budget}"
+            return {**kind.native(max(0, budget - self.cap_offset)), **whole}, None
+        if self.enforce == "effort":
+            assert self.efforts is not None
+            level = self.efforts.level(budget)
+            if level is None:
+                name, cost = self.efforts.cheapest()
+                return {}, f"no effort level costs at most {budget} tokens; the cheapest, {name!r}, costs {cost:g}"
+            return {kind.effort: level, **whole}, None
+        return ({kind.length: budget}, None) if budget else ({}, "max_tokens cannot be 0")
+
+    async def _ask(self, client: Client, body: dict[str, Any], budget: int) -> Reply:
+        url = client.address.api("chat/completions")
+        if self.tokens is not None:
+            extra = {"return_token_ids": True} if self.server.kind.ids == "vllm" else {}
+            return Reply.read(await client.post(url, {**body, **extra}))
+        body |= {"stream": True, "stream_options": {"include_usage": True}}
+        if self.server.kind.ids == "vllm":
+            body["stream_options"]["continuous_usage_stats"] = True
+        answer = await client.stream(url, body, lambda: Chunks(budget))
+        return Reply.read(answer, streamed=answer.get("streamed"))
+
+    async def _judged(self, client: Client, request: Request, reply: Reply) -> Generation:
+        """What came back, counted: an error where it is more than the cap."""
+        thought, rest, is_closed = reply.split(self.template)
+        counted = await self._counted(client, reply, thought)
+        num_tokens = num_reasoning(reply, thought, counted, self.counters.disagree)
+        total = max(num_tokens, reply.total_tokens or 0)
+        self.counters.trace_tokens += total
+        self.counters.prompt_tokens += reply.prompt_tokens
+        if num_tokens > request.budget:
+            reason = self.counters.overshoot(num_tokens, request.budget)
+            return failed(request, reason, prompt_tokens=reply.prompt_tokens)
+        natural = is_closed and num_tokens < request.budget
+        return Generation(
+            query_id=request.query.id,
+            sample=request.sample,
+            budget=request.budget,
+            reasoning=thought,
+            reasoning_tokens=num_tokens,
+            answer=answer_in(rest or thought, self.template) if is_closed else "",
+            answer_tokens=total - num_tokens,
+            suffix_tokens=0,  # the server closes the thought itself: that is among the answer's tokens
+            prompt_tokens=reply.prompt_tokens,
+            stop_reason=StopReason.NATURAL if natural else StopReason.BUDGET,
+        )
+
+    async def _counted(self, client: Client, reply: Reply, thought: str) -> int | None:
+        """Tokens of the thought by the tokenizer: as they were generated, where their ids came back."""
+        if self.tokens is None or not thought:
+            return None
+        if reply.ids is None or reply.reasoning or CLOSING in reply.content:
+            return await self.tokens.count(client, thought)
+        return await self.tokens.num_covering(client, reply.ids, len(thought))

@@ -1,0 +1,172 @@
+"""Continuing a text without token ids: in a chat, or as plain text, cut where log-probabilities show its tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ...errors import InvalidInputError
+from ...prompts import PromptTemplate
+from ...types import Query
+from ..forcing import Forcing
+from .client import Client, RequestError
+from .counters import Counters
+from .detecting import Server
+from .dialects import Completion, Drawing, first_choice
+
+
+class Pieces:
+    """Numbers for the pieces of text that a server's log-probabilities show: a tokenizer as far as cutting goes."""
+
+    def __init__(self) -> None:
+        self._number: dict[bytes, int] = {}
+        self._pieces: list[bytes] = []
+
+    def number(self, piece: bytes) -> int:
+        """The number of `piece`; a new one where it was never seen."""
+        if piece not in self._number:
+            self._number[piece] = len(self._pieces)
+            self._pieces.append(piece)
+        return self._number[piece]
+
+    def encode(self, text: str, *, add_special_tokens: bool = False) -> list[int]:
+        """`text` as one piece."""
+        return [self.number(text.encode())]
+
+    def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
+        """The pieces put together."""
+        return b"".join(self._pieces[number] for number in ids).decode("utf-8", "replace")
+
+
+class ChatDialect:
+    """A chat whose last assistant turn is continued.
+
+    Where a server gives no log-probabilities, a thought is one piece, and cannot be probed.
+
+    Args:
+        server: must be able to go on with an assistant turn.
+        model: the model's name there.
+        template: the text around a query.
+        counters: counts tokens.
+    """
+
+    name = "chat, continued"
+    forcing: Forcing
+
+    def __init__(self, server: Server, model: str, template: PromptTemplate, counters: Counters) -> None:
+        self._kind, self._model, self._template, self._counters = server.kind, model, template, counters
+        self._pieces = Pieces()
+
+    async def start(self, client: Client) -> None:
+        """See `Dialect.start`."""
+        self.forcing = Forcing(self._pieces, self._template)
+
+    async def prompt(self, client: Client, query: Query) -> Any:
+        """The chat turns before the assistant's."""
+        return [{"role": turn.role, "content": turn.content} for turn in self._template.messages(query)]
+
+    def prompt_tokens(self, prompt: Any) -> None:
+        """Only the server knows."""
+        return None
+
+    async def complete(self, client: Client, prompt: Any, so_far: Sequence[int], drawing: Drawing) -> Completion:
+        """See `Dialect.complete`."""
+        fields = {
+            "model": self._model,
+            self._kind.length: drawing.max_tokens,
+            "temperature": drawing.temperature,
+            "top_p": drawing.top_p,
+            "seed": drawing.seed,
+            "stop": [drawing.stop],
+            **self._kind.sampling,
+        }
+        begun = self._template.assistant_prefix + self._pieces.decode(so_far)
+        choice, usage, text, pieces = await self._ask(client, prompt, begun, fields)
+        reason = choice.get("finish_reason")
+        if reason not in ("stop", "length"):
+            raise RequestError(f"the server ended the request with {reason!r}")
+        is_stopped = reason == "stop" and _ran_into(drawing.stop, choice, text)
+        prompt_tokens = int(usage.get("prompt_tokens") or 0)
+        self._counters.prompt_tokens += prompt_tokens
+        ids, is_exact = self._numbers(text, pieces, drawing.stop if is_stopped else "")
+        return Completion(
+            ids=ids,
+            num_tokens=int(usage.get("completion_tokens") or len(pieces)),
+            is_cut=reason == "length",
+            is_stopped=is_stopped,
+            prompt_tokens=prompt_tokens,
+            is_exact=is_exact,
+        )
+
+    async def _ask(
+        self, client: Client, prompt: Any, begun: str, fields: dict[str, Any]
+    ) -> tuple[dict[str, Any], dict[str, Any], str, list[bytes]]:
+        """`(choice, usage, text, pieces)` of what comes after `begun`."""
+        turn = [{"role": "assistant", "content": begun}] if begun else []
+        goes_on = (self._kind.continues or {}) if begun else {}
+        body = {"messages": [*prompt, *turn], "logprobs": True, **goes_on, **fields}
+        answer = await client.post(client.address.api("chat/completions"), body)
+        choice = first_choice(answer)
+        text = str((choice.get("message") or {}).get("content") or "")
+        shown = (choice.get("logprobs") or {}).get("content") or []
+        return choice, answer.get("usage") or {}, text, [_piece(entry) for entry in shown]
+
+    def _numbers(self, text: str, pieces: list[bytes], stop: str) -> tuple[list[int], bool]:
+        """Numbers for the pieces of `text` and the `stop` text after it, and whether they are the tokens."""
+        ids = [self._pieces.number(piece) for piece in pieces]
+        is_exact = bool(ids) and self._pieces.decode(ids).startswith(text)
+        if not is_exact:
+            ids = [self._pieces.number(text.encode())] if text else []
+        # After the text there may be the stop text, or an end of turn, which is no text.
+        while not stop and len(self._pieces.decode(ids)) > len(text):
+            ids.pop()
+        if stop and stop not in self._pieces.decode(ids)[max(0, len(text) - len(stop)) :]:
+            ids.append(self._pieces.number(stop.encode()))
+        return ids, is_exact
+
+
+class TextDialect(ChatDialect):
+    """Completions of plain text, which a local tokenizer renders by the model's chat template.
+
+    Args:
+        server, model, template, counters: see `ChatDialect`.
+        tokenizer: a local Hugging Face tokenizer of the model.
+    """
+
+    name = "text"
+
+    def __init__(
+        self, server: Server, model: str, template: PromptTemplate, counters: Counters, tokenizer: Any
+    ) -> None:
+        super().__init__(server, model, template, counters)
+        self._tokenizer = tokenizer
+
+    async def prompt(self, client: Client, query: Query) -> Any:
+        """The rendered prompt; raises InvalidInputError when the model's chat template does not take its turns."""
+        messages = [{"role": turn.role, "content": turn.content} for turn in self._template.messages(query)]
+        try:
+            return str(self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False))
+        except Exception as error:  # a program by the model's maker, which may raise anything about the turns
+            raise InvalidInputError(f"the model's chat template refuses these turns: {error}") from error
+
+    async def _ask(
+        self, client: Client, prompt: Any, begun: str, fields: dict[str, Any]
+    ) -> tuple[dict[str, Any], dict[str, Any], str, list[bytes]]:
+        answer = await client.post(
+            client.address.api("completions"), {"prompt": prompt + begun, "logprobs": 1, **fields}
+        )
+        choice = first_choice(answer)
+        shown = (choice.get("logprobs") or {}).get("tokens") or []
+        return choice, answer.get("usage") or {}, str(choice.get("text") or ""), [str(each).encode() for each in shown]
+
+
+def _ran_into(stop: str, choice: dict[str, Any], text: str) -> bool:
+    """Whether the stop text ended this choice, and not the end of turn; guessed where the server does not say."""
+    if "stop_reason" in choice:
+        return bool(choice["stop_reason"] == stop)
+    return text.endswith(stop) or (stop == "}" and text.count("{") > text.count("}"))
+
+
+def _piece(entry: Any) -> bytes:
+    given = entry.get("bytes")
+    return bytes(given) if isinstance(given, list) else str(entry.get("token", "")).encode()

@@ -1,0 +1,113 @@
+"""Two calls: at most `budget` tokens of thought, then the same text closed and answered. As the in-process engines do.
+
+Prompts, ends of thought, cuts and answer suffixes are those of `Forcing`; only who generates is another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, replace
+
+from ...prompts import PromptTemplate
+from ...types import Generation, Request, Sampling
+from ..flight import Flight
+from ..refusing import failed, refusal
+from .client import Client, RequestError
+from .counters import Counters
+from .dialects import Completion, Dialect, Drawing
+
+
+@dataclass(slots=True)
+class TwoCalls:
+    """Enforces budgets by two calls.
+
+    Attributes:
+        dialect: how a text is continued.
+        template: the text around a query.
+        sampling: how thoughts are drawn.
+        context_tokens: longest prompt + thought + answer.
+        counters: counts tokens and overshoots.
+        suffix_tokens: tokens of the answer suffix; None while only the server knows and has not answered yet.
+    """
+
+    dialect: Dialect
+    template: PromptTemplate
+    sampling: Sampling
+    context_tokens: int
+    counters: Counters
+    suffix_tokens: int | None = None
+
+    async def run(self, client: Client, request: Request) -> Generation:
+        """The generation of one request; raises RequestError and InvalidInputError."""
+        reason = self._refusal(request, 0)
+        if reason is None:
+            prompt = await self.dialect.prompt(client, request.query)
+            counted = self.dialect.prompt_tokens(prompt)
+            reason = self._refusal(request, counted or 0)
+        if reason is not None:
+            return failed(request, reason)
+        flight = Flight(request, prompt)
+        thought = await self._think(client, flight)
+        self.counters.trace_tokens += thought.num_tokens
+        if thought.num_tokens > request.budget:
+            return failed(request, self.counters.overshoot(thought.num_tokens, request.budget))
+        if not thought.is_exact and any(cut < thought.num_tokens for cut in request.probe_budgets):
+            return failed(request, "this server shows no token boundaries (logprobs): a thought cannot be probed")
+        await asyncio.gather(*(self._answer(client, flight, cut, thought) for cut in flight.cuts))
+        found = flight.finished(self.dialect.forcing)
+        if counted is not None:
+            return found
+        return replace(
+            found,
+            reasoning_tokens=len(flight.thought_ids) if thought.is_exact else thought.num_tokens,
+            suffix_tokens=self.suffix_tokens or len(self.template.answer_suffix),  # a token has at least a character
+            prompt_tokens=thought.prompt_tokens,
+        )
+
+    def _refusal(self, request: Request, prompt_tokens: int) -> str | None:
+        return refusal(
+            request,
+            prompt_tokens=prompt_tokens,
+            suffix_tokens=len(self.dialect.forcing.suffix_ids),
+            answer_tokens=self.template.max_answer_tokens,
+            context_tokens=self.context_tokens,
+        )
+
+    async def _think(self, client: Client, flight: Flight) -> Completion:
+        """Draws the thought."""
+        budget = flight.request.budget
+        if budget == 0:
+            flight.end_thought([], natural=False)
+            return Completion([], 0, is_cut=True, is_stopped=False, prompt_tokens=0)
+        drawing = Drawing(
+            max_tokens=budget,
+            stop=self.template.reasoning_end,
+            temperature=self.sampling.temperature,
+            top_p=self.sampling.top_p,
+            seed=flight.request.seed,
+        )
+        done = await self.dialect.complete(client, flight.prompt_ids, [], drawing)
+        length = self.dialect.forcing.reasoning_length(done.ids)
+        natural = length is not None or not done.is_cut
+        flight.end_thought(done.ids if length is None else done.ids[:length], natural=natural)
+        return done
+
+    async def _answer(self, client: Client, flight: Flight, cut: int, thought: Completion) -> None:
+        """Has the thought answered after `cut` tokens of it."""
+        forcing, most = self.dialect.forcing, self.template.max_answer_tokens
+        closed = forcing.closed(flight.thought_ids[:cut])
+        ids: list[int] = []
+        num_tokens, goes_on = 0, True
+        while goes_on:
+            drawing = Drawing(max_tokens=most - num_tokens, stop=self.template.answer_stop)
+            done = await self.dialect.complete(client, flight.prompt_ids, [*closed, *ids], drawing)
+            if self.suffix_tokens is None and num_tokens == 0 and thought.prompt_tokens and thought.is_exact:
+                self.suffix_tokens = max(1, done.prompt_tokens - thought.prompt_tokens - cut)
+            ids += done.ids
+            num_tokens += done.num_tokens
+            self.counters.answer_tokens += done.num_tokens
+            if num_tokens > most:
+                raise RequestError(f"the server ignored max_tokens: {num_tokens} answer tokens > {most}")
+            # vLLM and the others stop at any brace, also at one that the answer itself has opened.
+            goes_on = done.is_stopped and num_tokens < most and not forcing.has_answered(ids)
+        flight.answers[cut] = (forcing.clean_answer(forcing.decode(ids)), num_tokens)

@@ -1,0 +1,125 @@
+"""The command line with a model behind a server: profile, plan and run, and the names a model goes by."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("aiohttp", reason="needs aiohttp")
+
+from forethought.cli import _exit_code
+from loopback import serving
+from toy_server import ToyServer
+
+TEMPLATE = {"name": "toy", "reasoning_end": "##", "answer_suffix": "\n##{", "answer_stop": "}", "max_answer_tokens": 6}
+GRID = ("--window", "8", "--max-tokens", "32", "--template", "toy.json", "--grader", "exact", "--quiet", "--json")
+
+
+@pytest.fixture
+def server() -> ToyServer:
+    return ToyServer(model="org/toy-instruct")
+
+
+@pytest.fixture
+def url(server: ToyServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A server, and a folder with questions and a template; no key, no address in the environment."""
+    for name in ("FORETHOUGHT_API_KEY", "OPENAI_API_KEY", "FORETHOUGHT_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    Path("toy.json").write_text(json.dumps(TEMPLATE))
+    rows = [{"id": f"q{n}", "question": f"{n}+{n}?", "answer": str(2 * n)} for n in range(12)]
+    Path("q.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with serving(server) as address:
+        yield address
+
+
+def call(capsys: pytest.CaptureFixture[str], *args: object) -> tuple[int, Any, str]:
+    capsys.readouterr()
+    code = _exit_code([str(arg) for arg in args])
+    out, err = capsys.readouterr()
+    return code, json.loads(out) if out.startswith("{") else out, err
+
+
+def test_from_profile_to_answers_over_http(url, server, capsys, monkeypatch):
+    at = ("--base-url", url, "--served-model", "org/toy-instruct")
+    code, profiled, err = call(capsys, "profile", "toy", "q.jsonl", "--traces", 2, *GRID, *at)
+    assert (code, profiled["failed"], profiled["traces"]) == (0, 0, 24)
+    assert "engine openai" in err
+    assert "budgets kept by two-call: the same as in-process engines do, by token ids" in err
+    assert "of forced answers" in err  # what the probes cost, beside the thoughts
+    assert "of them cached there" in err
+    assert call(capsys, "train", "runs/toy-q", "--predictor", "mean")[0] == 0
+
+    monkeypatch.setenv("FORETHOUGHT_BASE_URL", url)
+    planning = ("runs/toy-q", "q.jsonl", "--mean-tokens", 16, "--template", "toy.json", "--json")
+    planning += ("--engine", "openai", "--served-model", "org/toy-instruct")
+    code, planned, _ = call(capsys, "plan", *planning)
+    assert (code, planned["queries"]) == (0, 12)
+    num_asked = len(server.asked)
+    code, ran, _ = call(capsys, "run", *planning, "--quiet", "--grader", "exact")
+    assert (code, ran["answered"], ran["failed"]) == (0, 12, 0)
+    assert ran["reasoning_tokens"] <= planned["granted"]
+    num_after = len(server.asked)
+    assert num_after > num_asked
+    header = json.loads((Path(ran["run"]) / "run.json").read_text())
+    assert header["identity"]["model"] == "toy"
+    assert (header["identity"]["server"], header["identity"]["enforcement"]) == ("vllm 0.toy", "two-call")
+    assert header["settings"]["plan"]["engine"]["options"]["base_url"] == url
+
+    # Enforced in another way, the same run would mix what does not belong together.
+    code, _, err = call(capsys, "run", *planning, "--quiet", "--grader", "exact", "--enforce", "native")
+    assert code == 1
+    assert "enforcement: 'two-call' there, 'native, room 70' now" in err
+
+
+def test_a_predictor_of_another_name_is_refused(url, capsys):
+    at = ("--base-url", url, "--served-model", "org/toy-instruct")
+    assert call(capsys, "profile", "toy", "q.jsonl", *GRID, *at)[0] == 0
+    assert call(capsys, "train", "runs/toy-q", "--predictor", "mean")[0] == 0
+    planning = ("runs/toy-q", "q.jsonl", "--mean-tokens", 16, "--template", "toy.json", *at)
+    assert call(capsys, "plan", *planning)[0] == 0  # the name on the card
+    code, _, err = call(capsys, "plan", *planning, "--model", "other")
+    assert code == 1
+    assert "model: predictor 'toy', engine 'other'" in err
+
+
+def test_a_predictor_that_reads_hidden_states_says_what_to_do(url, capsys):
+    assert call(capsys, "profile", "fake", "q.jsonl", "--template", "toy.json", "--quiet")[0] == 0
+    assert call(capsys, "train", "runs/fake-q")[0] == 0
+    at = ("--base-url", url, "--served-model", "org/toy-instruct")
+    code, _, err = call(capsys, "plan", "runs/fake-q", "q.jsonl", "--mean-tokens", 16, "--template", "toy.json", *at)
+    assert code == 1
+    assert "--predictor mean" in err
+
+
+def test_a_dry_run_asks_nobody(url, server, capsys):
+    code, bill, _ = call(capsys, "profile", "toy", "q.jsonl", *GRID, "--base-url", url, "--dry-run")
+    assert (code, bill["num_total"]) == (0, 48)
+    assert not server.asked
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        pytest.param(
+            ("--engine", "fake", "--base-url", "http://127.0.0.1:1"), "no option 'base_url'", id="not-a-server"
+        ),
+        pytest.param(("--engine", "openai"), "--base-url http://", id="no-address"),
+        pytest.param(("--base-url", "URL", "--enforce", "nativ"), "Did you mean 'native'", id="enforcement"),
+        pytest.param(
+            ("--base-url", "URL", "--engine-option", "api_key=sk-123"), "no option 'api_key'", id="key-as-option"
+        ),
+        pytest.param(("--base-url", "URL"), "--served-model", id="another-name"),
+    ],
+)
+def test_what_cannot_be_is_said(url, capsys, flags, message):
+    flags = [url if flag == "URL" else flag for flag in flags]
+    code, _, err = call(capsys, "profile", "toy", "q.jsonl", *GRID, *flags)
+    assert code == 1
+    assert message in err
+    assert "sk-123" not in err
+    assert not Path("runs").exists()

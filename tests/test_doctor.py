@@ -1,0 +1,165 @@
+"""The doctor: what it sees here and at a server, and when it is not content."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+pytest.importorskip("aiohttp", reason="needs aiohttp")
+
+from forethought import doctor
+from forethought.cli import _exit_code
+from forethought.doctor.machine import EXTRAS
+from forethought.engines.openai.kinds import KINDS
+from forethought.settings import DoctorSettings
+from loopback import Asked, Reply, serving
+from test_engines_openai_faults import SECRET
+from toy_server import ToyServer, encode
+
+
+@pytest.fixture
+def template(tmp_path) -> str:
+    path = tmp_path / "toy.json"
+    path.write_text(json.dumps({"name": "toy", "reasoning_end": "##", "answer_suffix": "\n##{", "answer_stop": "}"}))
+    return str(path)
+
+
+def examined(server: Any, template: str, **settings: Any) -> doctor.Diagnosis:
+    with serving(server) as url:
+        return doctor.examine(DoctorSettings(base_url=url, template=template, **settings))
+
+
+def finding(diagnosis: doctor.Diagnosis, name: str) -> doctor.Finding:
+    return next(each for each in diagnosis.findings if each.name == name)
+
+
+def toy(kind: str = "vllm", **changes: Any) -> ToyServer:
+    return ToyServer(kind, context_tokens=4096, **changes)
+
+
+def test_the_machine_alone(capsys):
+    assert _exit_code(["doctor"]) == 0
+    out = capsys.readouterr().out
+    for extra in EXTRAS:
+        assert f"extra {extra}" in out
+    found = doctor.examine(DoctorSettings())
+    assert found.is_kept is None
+    for each in found.findings:
+        if each.is_fine is False:
+            assert each.hint.startswith("pip install 'forethought[")
+
+
+@pytest.mark.parametrize("kind", ["vllm", "llama.cpp"])
+def test_a_good_server_gets_its_flags(kind, template):
+    found = examined(toy(kind), template)
+    for name in ("reachable", "kind", "models", "token ids", "logprobs", "usage details", "budget by two-call"):
+        assert finding(found, name).is_fine, finding(found, name)
+    assert kind in finding(found, "kind").detail
+    assert found.is_kept
+    assert found.flags.startswith("--engine openai --base-url http://127.0.0.1:")
+    assert found.flags.endswith("--served-model toy --enforce two-call")
+
+
+def test_a_cap_that_is_dropped_is_seen_and_is_exit_code_1(template, capsys):
+    with serving(toy(keeps_cap=False)) as url:
+        arguments = ["doctor", "--base-url", url, "--template", template, "--json"]
+        assert _exit_code([*arguments, "--enforce", "native"]) == 1
+        native = json.loads(capsys.readouterr().out)
+        assert _exit_code([*arguments, "--enforce", "two-call"]) == 0
+        assert _exit_code(arguments) == 0
+    assert native["is_kept"] is False
+    seen = next(each for each in native["findings"] if each["name"] == "budget by native")
+    assert "ignored the cap" in seen["detail"]
+    assert "--reasoning-parser" in seen["hint"]
+    assert native["flags"] == ""
+
+
+def overshooting(by: int) -> Any:
+    """A server whose native cap lets `by` tokens too many through, as vLLM's does after a start tag of several."""
+    well = toy()
+
+    def handle(asked: Asked) -> Reply:
+        reply = well(asked)
+        body = asked.json if asked.content else {}
+        if "thinking_token_budget" in body:
+            length = body["thinking_token_budget"] + by
+            message = {"reasoning": "a" * length, "content": "##{1}"}
+            usage = {"prompt_tokens": 3, "completion_tokens": length + 5}
+            return Reply({"choices": [{"message": message, "finish_reason": "stop"}], "usage": usage})
+        return reply
+
+    return handle
+
+
+def test_a_constant_overshoot_is_measured_and_corrected(template):
+    assert len(encode("a" * 9)) == 9
+    found = examined(overshooting(2), template, enforce="native")
+    assert found.is_kept
+    assert found.flags.endswith("--enforce native --engine-option cap_offset=2")
+    assert examined(overshooting(40), template, enforce="native").is_kept is False
+
+
+def test_thoughts_shorter_than_their_caps_show_nothing(template):
+    def handle(asked: Asked) -> Reply:
+        if not asked.path.endswith("completions"):
+            return toy("other")(asked)
+        message = {"reasoning_content": "a", "content": "##{1}"}
+        return Reply({"choices": [{"message": message, "finish_reason": "stop"}], "usage": {"completion_tokens": 6}})
+
+    found = examined(handle, template, enforce="native", options={"server": "dynamo"})
+    assert found.is_kept is False
+    assert "none was long enough" in finding(found, "budget by native").detail
+
+
+def test_effort_levels_are_measured(template):
+    def handle(asked: Asked) -> Reply:
+        if not asked.path.endswith("completions"):
+            return toy("other")(asked)
+        tokens = {"minimal": 5, "low": 40, "medium": 300, "high": 900}[asked.json.get("reasoning_effort", "low")]
+        message = {"reasoning_content": "a", "content": "##{1}"}
+        details = {"completion_tokens_details": {"reasoning_tokens": tokens}}
+        usage = {"completion_tokens": tokens + 6, **details}
+        return Reply({"choices": [{"message": message, "finish_reason": "stop"}], "usage": usage})
+
+    detail = finding(examined(handle, template, enforce="effort"), "budget by effort").detail
+    assert '{"minimal": 5, "low": 40, "medium": 300, "high": 900}' in detail
+
+
+def test_nobody_there(template, capsys):
+    with serving(toy()) as url:
+        pass
+    assert _exit_code(["doctor", "--base-url", url]) == 1
+    assert "no server answers" in capsys.readouterr().out
+
+
+def test_the_key_is_not_told(template, capsys, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", SECRET)
+
+    def handle(asked: Asked) -> Reply:
+        return Reply({"error": {"message": f"wrong key {asked.headers['authorization']}"}}, status=401)
+
+    with serving(handle) as url:
+        assert _exit_code(["doctor", "--base-url", url]) == 1
+    written = capsys.readouterr()
+    assert "[api key]" in written.out
+    assert SECRET not in written.out + written.err
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+def test_every_row_puts_its_cap_where_its_path_says(kind):
+    if not kind.cap:
+        pytest.skip("no native cap")
+    found: Any = kind.native(77)
+    *parents, last = kind.cap.split(".")
+    for name in parents:
+        found = found[name]
+    assert found[last] == 77
+    assert {**found, last: None} == {**kind.beside, last: None}
+
+
+@pytest.fixture(autouse=True)
+def no_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("FORETHOUGHT_API_KEY", "OPENAI_API_KEY", "FORETHOUGHT_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)

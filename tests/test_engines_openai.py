@@ -1,0 +1,471 @@
+"""The openai engine against a well-behaved toy server: every way to keep a budget, and what comes of it."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+pytest.importorskip("aiohttp", reason="needs aiohttp")
+
+from engine_contract import BUDGET, QUERIES, TEMPLATE, EngineContract, Subject, requests, run
+from forethought.engines.flight import Flight
+from forethought.engines.forcing import Forcing
+from forethought.engines.openai.engine import OpenAIEngine
+from forethought.errors import EngineError, InvalidSettingsError
+from forethought.prompts import PromptTemplate
+from forethought.types import Generation, Message, Query, Request, Sampling, StopReason
+from loopback import Asked, Reply, serving
+from toy_server import END, IDS, ToyServer, decode, encode, next_token, render
+
+SAMPLING = Sampling(temperature=1.0)
+CONTEXT_TOKENS = 256
+
+
+def engine_at(url: str, **options: Any) -> OpenAIEngine:
+    options = {"template": TEMPLATE, "sampling": SAMPLING, "context_tokens": CONTEXT_TOKENS, **options}
+    return OpenAIEngine("toy", base_url=url, backoff_seconds=0.001, **options)
+
+
+class ToyTokenizer:
+    """The toy's tokenizer as a local Hugging Face one looks."""
+
+    def encode(self, text: str, *, add_special_tokens: bool = False) -> list[int]:
+        return encode(text)
+
+    def decode(self, ids: list[int], *, skip_special_tokens: bool = True) -> str:
+        return decode(list(ids), special=not skip_special_tokens)
+
+    def apply_chat_template(
+        self, messages: list[dict[str, str]], *, add_generation_prompt: bool, tokenize: bool
+    ) -> str:
+        return render(messages)
+
+
+def in_process(request: Request, template: PromptTemplate = TEMPLATE) -> Generation:
+    """What an in-process engine with the toy model gives: a token at a time, judged by `Forcing` alone."""
+    forcing = Forcing(ToyTokenizer(), template)
+    flight = Flight(request, forcing.prompt_ids(request.query))
+    thought: list[int] = []
+    natural = False
+    while len(thought) < request.budget:
+        thought.append(next_token(flight.prompt_ids + thought, request.seed))
+        if thought[-1] == IDS[END.encode()]:
+            thought.pop()
+            natural = True
+            break
+        length = forcing.reasoning_length(thought)
+        if length is not None:
+            thought, natural = thought[:length], True
+            break
+    flight.end_thought(thought, natural=natural)
+    for cut in flight.cuts:
+        ids: list[int] = []
+        while len(ids) < template.max_answer_tokens and not forcing.has_answered(ids):
+            ids.append(next_token(flight.prompt_ids + forcing.closed(thought[:cut]) + ids, None))
+            if ids[-1] == IDS[END.encode()]:
+                break
+        flight.answers[cut] = (forcing.clean_answer(forcing.decode(ids)), len(ids))
+    return flight.finished(forcing)
+
+
+SUBJECTS = {
+    "vllm": (ToyServer(), {}),
+    "llama.cpp": (ToyServer("llama.cpp"), {}),
+    "chat": (ToyServer(), {"ids": False}),
+    "chat-llama.cpp": (ToyServer("llama.cpp"), {"ids": False}),
+}
+
+
+@pytest.mark.parametrize("subject", SUBJECTS, indirect=True, scope="module")
+class TestTwoCalls(EngineContract):
+    @pytest.fixture(scope="module")
+    @classmethod
+    def subject(cls, request: pytest.FixtureRequest) -> Iterator[Subject]:
+        server, options = SUBJECTS[request.param]
+        with serving(server) as url:
+            yield Subject(engine_at(url, enforce="two-call", **options), "openai")
+
+    def test_every_server_gives_what_an_in_process_engine_gives(self, subject, traces):
+        for asked in requests():
+            expected, found = in_process(asked), traces[asked.query.id, asked.sample]
+            assert found.reasoning == expected.reasoning
+            assert found.reasoning_tokens == expected.reasoning_tokens
+            assert found.stop_reason == expected.stop_reason
+            assert found.probes == expected.probes
+            assert (found.answer, found.answer_tokens) == (expected.answer, expected.answer_tokens)
+
+    def test_probes_hold_letters_cut_in_two(self, subject):
+        """Guards the test above: some thoughts hold a letter of two tokens, and some cuts fall inside it."""
+        if subject.engine._calls.dialect.name != "token ids":
+            pytest.skip("half a letter cannot be sent as text")
+        caps = tuple(range(BUDGET))
+        many = [Request(query, BUDGET, sample, 50 + sample, caps) for query in QUERIES for sample in range(9)]
+        found = run(subject.engine, many)
+        assert any("é" in done.reasoning for done in found.values())
+        for asked in many:
+            assert found[asked.query.id, asked.sample].probes == in_process(asked).probes
+
+
+THINKING = PromptTemplate(
+    name="thinking",
+    reasoning_end="##",
+    answer_suffix="\n##{",
+    answer_stop="}",
+    max_answer_tokens=9,
+    assistant_prefix="so:\n",
+)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"ids": False}, {"tokenizer": "toy"}, {"ids": False, "tokenizer": "toy"}], ids=str
+)
+@pytest.mark.parametrize("kind", ["vllm", "llama.cpp"])
+def test_an_opened_turn_is_continued(kind, options, monkeypatch):
+    """A template that opens the thought itself, through every dialect that can say so."""
+    monkeypatch.setattr("forethought.engines.openai.engine.load_tokenizer", lambda _: ToyTokenizer())
+    if kind == "llama.cpp" and options == {"ids": False, "tokenizer": "toy"}:
+        pytest.skip("the toy has llama.cpp's own completions only")
+    is_text = options == {"ids": False, "tokenizer": "toy"}  # shows no tokens that half a letter is in
+    probes = () if is_text else (8, 16)
+    asked = [Request(query, BUDGET, 0, 9 + number, probes) for number, query in enumerate(QUERIES)]
+    with serving(ToyServer(kind)) as url:
+        found = run(engine_at(url, enforce="two-call", template=THINKING, **options), asked)
+    for request in asked:
+        expected, done = in_process(request, THINKING), found[request.query.id, 0]
+        assert (done.reasoning, done.answer) == (expected.reasoning, expected.answer)
+        if is_text:
+            assert expected.reasoning_tokens <= done.reasoning_tokens <= BUDGET
+            continue
+        assert (done.reasoning_tokens, done.suffix_tokens) == (expected.reasoning_tokens, expected.suffix_tokens)
+        for probe, other in zip(done.probes, expected.probes, strict=True):
+            if "\N{REPLACEMENT CHARACTER}" not in decode(encode(expected.reasoning)[: probe.budget]):
+                assert probe == other  # half a letter cannot be sent as text
+
+
+def test_prefixes_are_sent_as_the_ids_that_were_generated():
+    server = ToyServer()
+    with serving(server) as url:
+        engine = engine_at(url)
+        run(engine, [Request(QUERIES[0], BUDGET, 0, 3, (8, 16))])
+    trace, *answers = [body for body in server.bodies if isinstance(body.get("prompt"), list)]
+    assert trace["max_tokens"] == BUDGET
+    for body in answers:
+        assert body["prompt"][: len(trace["prompt"])] == trace["prompt"]
+        assert body["max_tokens"] <= TEMPLATE.max_answer_tokens
+        assert body["temperature"] == 0.0
+    # A model's own defaults (top_k, repetition penalty) would make other traces than the in-process engines draw.
+    assert {(body["top_k"], body["min_p"], body["repetition_penalty"]) for body in [trace, *answers]} == {
+        (-1, 0.0, 1.0)
+    }
+    assert engine.counters.prompt_tokens >= engine.counters.cached_tokens > 0
+
+
+def test_without_logprobs_a_thought_is_counted_by_usage_and_not_probed():
+    with serving(ToyServer(shows_logprobs=False)) as url:
+        engine = engine_at(url, enforce="two-call", ids=False)
+        done = run(engine, [Request(QUERIES[0], BUDGET, 0, 3)])[QUERIES[0].id, 0]
+        assert done.error is None
+        assert 0 < done.reasoning_tokens <= BUDGET
+        probed = run(engine, [Request(QUERIES[0], BUDGET, 0, 3, (8,))])[QUERIES[0].id, 0]
+    assert "token boundaries" in probed.error
+
+
+class TestNative:
+    @pytest.mark.parametrize("kind", ["vllm", "llama.cpp"])
+    def test_a_kept_cap_is_counted(self, kind):
+        server = ToyServer(kind)
+        with serving(server) as url:
+            engine = engine_at(url, enforce="native")
+            found = run(engine, [Request(query, cap, cap, 7) for query in QUERIES for cap in (0, 4, 16)])
+        assert engine.info.enforcement == f"native, room {64 + TEMPLATE.max_answer_tokens}"
+        for done in found.values():
+            assert done.error is None
+            assert done.answer == "12"
+            assert done.reasoning_tokens <= done.budget
+            assert done.answer_tokens == len("the answer is ##{12}")
+        field = {"vllm": "thinking_token_budget", "llama.cpp": "thinking_budget_tokens"}[kind]
+        for body in (body for body in server.bodies if "messages" in body and field in body):
+            assert body["max_tokens"] == body[field] + 64 + TEMPLATE.max_answer_tokens
+
+    def test_an_ignored_cap_is_an_error_and_counted(self):
+        with serving(ToyServer(keeps_cap=False)) as url:
+            engine = engine_at(url, enforce="native")
+            found = run(engine, [Request(query, 4, 0, 7) for query in QUERIES])
+        overshot = [done for done in found.values() if done.error]
+        assert overshot
+        for done in overshot:
+            assert done.stop_reason is StopReason.ERROR
+            assert "the server ignored the cap" in done.error
+            assert "> 4" in done.error
+        assert engine.counters.num_overshoots == len(overshot)
+        assert all(done.reasoning_tokens <= 4 for done in found.values())
+
+    def test_probes_need_two_calls(self):
+        with serving(ToyServer()) as url:
+            done = run(engine_at(url, enforce="native"), [Request(QUERIES[0], 16, 0, 1, (8,))])[QUERIES[0].id, 0]
+        assert "two-call" in done.error
+
+    @pytest.mark.parametrize("enforce", ["native", "max-tokens", "effort"])
+    def test_a_budget_that_cannot_be_is_data(self, enforce):
+        with serving(ToyServer("other")) as url:
+            engine = engine_at(url, enforce=enforce, server="gemini", effort_costs={"low": 1})
+            found = run(engine, [Request(QUERIES[0], budget, abs(budget)) for budget in (-1, 1 << 30)])
+        assert all(done.stop_reason is StopReason.ERROR for done in found.values())
+
+
+def chat_reply(
+    content: str = "", reasoning: str = "", *, tokens: int, reported: int | None = None, **choice: Any
+) -> Any:
+    """A handler that answers every chat alike."""
+    usage: dict[str, Any] = {"prompt_tokens": 5, "completion_tokens": tokens}
+    if reported is not None:
+        usage["completion_tokens_details"] = {"reasoning_tokens": reported}
+    message = {"content": content, "reasoning": reasoning or None}
+    body = {"choices": [{"message": message, "finish_reason": "stop", **choice}], "usage": usage}
+
+    def handle(asked: Asked) -> Reply:
+        return Reply(body) if asked.path.endswith("completions") else Reply({}, status=404)
+
+    return handle
+
+
+class CallsAnyServer:
+    """Native caps against a server whose words are put into its mouth, counted by the toy's tokenizer."""
+
+    @staticmethod
+    def ask(
+        handler: Any, budget: int, monkeypatch: pytest.MonkeyPatch, **options: Any
+    ) -> tuple[OpenAIEngine, Generation]:
+        monkeypatch.setattr("forethought.engines.openai.engine.load_tokenizer", lambda _: ToyTokenizer())
+        with serving(handler) as url:
+            options = {"enforce": "native", "server": "tensorrt-llm", "tokenizer": "toy", **options}
+            engine = engine_at(url, **options)
+            return engine, run(engine, [Request(QUERIES[0], budget)])[QUERIES[0].id, 0]
+
+
+class TestCounting(CallsAnyServer):
+    @pytest.mark.parametrize(
+        ("content", "reasoning", "tokens", "reported", "expected"),
+        [
+            pytest.param("12", "abcdefgh", 10, 8, (8, 2, "12", None), id="usage-and-tokenizer-agree"),
+            pytest.param("12", "abcdefgh", 10, None, (8, 2, "12", None), id="the-tokenizer-counts"),
+            pytest.param("12", "abcdefgh" * 3, 26, 8, None, id="usage-says-too-little"),
+            pytest.param("12", "abcd", 26, 24, None, id="usage-says-more-than-there-is-text"),
+            pytest.param("abcd</think>12", "", 14, None, (4, 10, "12", None), id="a-leak-that-fits"),
+            pytest.param("abcd" * 9 + "</think>12", "", 46, 0, None, id="a-leak-that-usage-does-not-count"),
+            pytest.param("abcd" * 2 + "##{12} so", "", 14, None, (8, 6, "12", None), id="no-parser"),
+        ],
+    )
+    def test_the_larger_count_holds(self, monkeypatch, content, reasoning, tokens, reported, expected):
+        _, done = self.ask(chat_reply(content, reasoning, tokens=tokens, reported=reported), 16, monkeypatch)
+        if expected is None:
+            assert "the server ignored the cap" in done.error
+        else:
+            assert (done.reasoning_tokens, done.answer_tokens, done.answer, done.error) == expected
+
+    def test_a_disagreement_is_said_once_and_counted(self, monkeypatch, caplog):
+        handler = chat_reply("12", "abcdefgh", tokens=30, reported=14)
+        with caplog.at_level(logging.WARNING, logger="forethought"):
+            engine, done = self.ask(handler, 16, monkeypatch)
+            assert done.reasoning_tokens == 14
+        assert engine.counters.num_disagreements == 1
+        assert len(caplog.records) == 1
+        engine.counters.disagree(1, 9, "the tokenizer")
+        assert len(caplog.records) == 1
+
+    @pytest.mark.parametrize("reason", ["content_filter", None, "error"])
+    def test_an_answer_that_did_not_end_well_is_an_error(self, monkeypatch, reason):
+        _, done = self.ask(chat_reply("12", tokens=2, finish_reason=reason), 16, monkeypatch)
+        assert repr(reason) in done.error
+
+
+class TestStreams:
+    """Where neither usage nor a tokenizer tells thought from answer, the stream is counted."""
+
+    @staticmethod
+    def ask(events: list[Any], budget: int) -> tuple[OpenAIEngine, Generation]:
+        def handle(asked: Asked) -> Reply:
+            return Reply(events=events) if asked.path.endswith("completions") else Reply({}, status=404)
+
+        with serving(handle) as url:
+            engine = engine_at(url, enforce="native", server="tensorrt-llm", max_attempts=2)
+            return engine, run(engine, [Request(QUERIES[0], budget)])[QUERIES[0].id, 0]
+
+    @staticmethod
+    def chunk(number: int = 1, *, finish: str | None = None, **delta: str) -> dict[str, Any]:
+        return {"id": number, "choices": [{"index": 0, "delta": delta, "finish_reason": finish}]}
+
+    def test_chunks_are_counted(self):
+        thought = [self.chunk(reasoning="a ")] * 5
+        done = self.ask(
+            [*thought, self.chunk(content="##{1"), self.chunk(content="2}"), self.chunk(finish="stop"), "[DONE]"], 8
+        )[1]
+        assert (done.reasoning_tokens, done.answer_tokens, done.answer) == (5, 2, "12")
+        assert done.reasoning == "a " * 5
+
+    def test_a_thought_beyond_its_cap_is_not_listened_to(self):
+        engine, done = self.ask([self.chunk(reasoning="a ")] * 500, 8)
+        assert "the server ignored the cap: 9 reasoning tokens > 8" in done.error
+        assert engine.counters.num_overshoots == 1
+
+    def test_a_leak_is_counted_by_its_chunks(self):
+        events = [
+            *[self.chunk(content="a ")] * 3,
+            self.chunk(content="</think>"),
+            self.chunk(content="12", finish="stop"),
+        ]
+        assert self.ask(events, 8)[1].reasoning_tokens == 4
+
+    @pytest.mark.parametrize(
+        ("events", "reason"),
+        [
+            pytest.param(["chunk-a"], "ends in the middle", id="cut"),
+            pytest.param(["end", "chunk-a"], "after its end", id="text-after-the-end"),
+            pytest.param(["content", "chunk-a"], "after its answer", id="thought-after-the-answer"),
+            pytest.param(["chunk-a", "other"], "mixes two answers", id="two-answers"),
+            pytest.param(["chunk-a", "{broken"], "Expecting", id="not-json"),
+        ],
+    )
+    def test_an_order_that_makes_no_sense_is_tried_again(self, events, reason):
+        known = {
+            "chunk-a": self.chunk(reasoning="a"),
+            "end": self.chunk(finish="stop"),
+            "content": self.chunk(content="1"),
+            "other": self.chunk(2, reasoning="b"),
+        }
+        engine, done = self.ask([known.get(event, event) for event in events], 8)
+        assert reason in done.error
+        assert engine.counters.retries == {"stream": 1}
+
+
+class TestEffort:
+    COSTS = {"low": 20, "medium": 100, "high": 400}  # noqa: RUF012
+
+    @pytest.mark.parametrize(("budget", "level"), [(20, "low"), (99, "low"), (100, "medium"), (120, "medium")])
+    def test_the_dearest_level_within_the_budget_is_granted(self, budget, level, tmp_path):
+        server = ToyServer("other")
+        table = tmp_path / "costs.json"
+        table.write_text(json.dumps(self.COSTS))
+        with serving(server) as url:
+            engine = engine_at(url, enforce="effort", effort_costs=str(table), answer_room=8)
+            run(engine, [Request(QUERIES[0], budget)])
+        assert server.bodies[-1]["reasoning_effort"] == level
+        assert server.bodies[-1]["max_tokens"] == budget + 8
+
+    def test_a_budget_under_every_level_is_refused_without_a_call(self):
+        server = ToyServer("other")
+        with serving(server) as url:
+            engine = engine_at(url, enforce="effort", effort_costs=self.COSTS)
+            done = run(engine, [Request(QUERIES[0], 19)])[QUERIES[0].id, 0]
+        assert "'low', costs 20" in done.error
+        assert "/v1/chat/completions" not in server.asked
+
+    @pytest.mark.parametrize("costs", [{}, [], {"low": -1}, {"low": "x"}, "missing.json"], ids=str)
+    def test_a_table_that_is_none_is_refused(self, costs):
+        with serving(ToyServer("other")) as url, pytest.raises(InvalidSettingsError, match="effort_costs"):
+            engine_at(url, enforce="effort", effort_costs=costs)
+
+
+class TestMaxTokens:
+    def test_nothing_is_forced_and_nothing_exceeds_the_cap(self):
+        with serving(ToyServer("other")) as url:
+            engine = engine_at(url, enforce="max-tokens")
+            found = run(engine, [Request(query, 16, sample, sample) for query in QUERIES for sample in range(6)])
+        for done in found.values():
+            assert done.error is None
+            assert done.reasoning_tokens + done.answer_tokens <= 16
+            assert done.suffix_tokens == 0
+        assert any(done.answer == "" for done in found.values())
+        assert any(done.answer for done in found.values())
+
+
+class TestOpening:
+    @pytest.mark.parametrize(
+        ("kind", "options", "expected"),
+        [
+            pytest.param("vllm", {}, "two-call", id="token-ids"),
+            pytest.param("llama.cpp", {}, "two-call", id="llama-ids"),
+            pytest.param("vllm", {"ids": False}, "two-call", id="chat"),
+            pytest.param("other", {"server": "dynamo"}, "native", id="native-alone"),
+            pytest.param("other", {"effort_costs": {"low": 5}}, "effort", id="effort-alone"),
+            pytest.param("other", {}, "max-tokens", id="nothing-known"),
+        ],
+    )
+    def test_auto_takes_the_best_there_is_and_says_why(self, kind, options, expected, caplog):
+        with caplog.at_level(logging.INFO, logger="forethought"), serving(ToyServer(kind)) as url:
+            engine = engine_at(url, **options)
+        assert engine.enforce == expected
+        assert engine.reason in caplog.text
+
+    def test_the_server_and_the_enforcement_are_identity_and_the_address_is_not(self):
+        from forethought.profiling import identity
+        from forethought.types import BudgetGrid
+
+        ids = []
+        for _ in range(2):  # two servers at two addresses
+            with serving(ToyServer()) as url:
+                info = engine_at(url).info
+            ids.append(identity(info, BudgetGrid(), SAMPLING, 0, "number"))
+            assert info.versions["base_url"] == f"{url}/v1"
+        assert ids[0] == ids[1]
+        assert (ids[0]["server"], ids[0]["enforcement"]) == ("vllm 0.toy", "two-call")
+
+    def test_a_model_under_another_name_is_named(self):
+        with serving(ToyServer(model="org/toy-instruct")) as url:
+            with pytest.raises(EngineError, match=r"org/toy-instruct.*--served-model"):
+                engine_at(url)
+            engine = engine_at(url, served_model="org/toy-instruct")
+        assert engine.info.model == "toy"
+        assert engine.info.model_hash is None
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            pytest.param({"enforce": "nativ"}, "native", id="enforcement"),
+            pytest.param({"concurrency": 0}, "--concurrency", id="concurrency"),
+            pytest.param({"timeout_seconds": 0}, "timeout_seconds", id="timeout"),
+            pytest.param({"server": "vlm"}, "vllm", id="kind"),
+            pytest.param({"enforce": "effort"}, "effort_costs", id="effort-without-costs"),
+        ],
+    )
+    def test_what_cannot_be_is_refused(self, options, message):
+        with serving(ToyServer()) as url, pytest.raises(InvalidSettingsError, match=message):
+            engine_at(url, **options)
+
+    def test_two_calls_need_a_server_that_goes_on(self):
+        with serving(ToyServer("other")) as url, pytest.raises(InvalidSettingsError, match="tokenizer=NAME"):
+            engine_at(url, enforce="two-call")
+
+    def test_nobody_there(self):
+        with serving(ToyServer()) as url:
+            pass
+        with pytest.raises(EngineError, match="no server answers"):
+            engine_at(url, max_attempts=2)
+
+    def test_no_address(self, monkeypatch):
+        monkeypatch.delenv("FORETHOUGHT_BASE_URL", raising=False)
+        with pytest.raises(InvalidSettingsError, match="FORETHOUGHT_BASE_URL"):
+            engine_at("")
+
+    def test_the_address_may_come_from_the_environment(self, monkeypatch):
+        with serving(ToyServer()) as url:
+            monkeypatch.setenv("FORETHOUGHT_BASE_URL", url)
+            assert str(engine_at("").address) == f"{url}/v1"
+
+    def test_a_closed_engine_says_so(self):
+        with serving(ToyServer()) as url:
+            engine = engine_at(url)
+            engine.close()
+            with pytest.raises(EngineError, match="closed"):
+                run(engine, [Request(QUERIES[0], 4)])
+
+    def test_a_chat_the_template_refuses_is_data(self):
+        odd = Query("odd", (Message("tool", "1"),))
+        with serving(ToyServer()) as url:
+            found = run(engine_at(url), [Request(odd, BUDGET), requests()[0]])
+        assert "no such role" in found["odd", 0].error
+        assert found[QUERIES[0].id, 0].error is None
