@@ -37,7 +37,8 @@ from forethought.protocols import Predictor
 from tiny_model import save_tiny_model
 
 QUICK = {
-    "mlp": {"hidden_width": 16, "num_members": 2, "epochs": 20, "learning_rate": 3e-3, "weight_decay": 0.1},
+    "mlp": {"hidden_width": 16, "num_members": 2, "steps": 120, "learning_rate": 3e-3, "weight_decay": 0.1},
+    "stack": {"options": {}, "num_folds": 2},
     "lora": {"epochs": 1, "batch_size": 64, "micro_batch": 64, "learning_rate": 1e-2},
 }
 
@@ -98,6 +99,11 @@ def task(
 def fitted(name: str, data: dict[str, np.ndarray], **options: Any) -> Predictor:
     predictor = make(name, **options)
     return predictor.fit(read_by(predictor, data["features"]), data["right"], data["tried"], data["tokens"])
+
+
+def on_states(name: str, data: dict[str, np.ndarray], **options: Any) -> Predictor:
+    """Fitted to read hidden states alone, whatever it reads by default."""
+    return fitted(name, data, **({"reads": "hidden"} if name == "mlp" else {}), **options)
 
 
 every_predictor = pytest.mark.parametrize("name", list(registry.available("predictors")))
@@ -174,35 +180,35 @@ class TestFeatures:
     @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
     def test_what_is_not_finite_is_refused_with_its_row(self, name: str, value: float) -> None:
         data = task()
-        predictor = fitted(name, data)
+        predictor = on_states(name, data)
         features_Q_D = data["features"].copy()
         features_Q_D[[7, 11], 3] = value
-        for attempt in (predictor.predict, lambda features: fitted(name, {**data, "features": features})):
+        for attempt in (predictor.predict, lambda features: on_states(name, {**data, "features": features})):
             with pytest.raises(InvalidFeaturesError, match="2 rows: 7, 11"):
                 attempt(features_Q_D)
 
     @pytest.mark.parametrize("shape", [(5, 23), (5, 25), (24,), (5, 0), (5, 24, 1)])
     def test_a_wrong_shape_is_refused(self, name: str, shape: tuple[int, ...]) -> None:
         with pytest.raises(InvalidFeaturesError, match=r"columns|shape"):
-            fitted(name, task()).predict(np.zeros(shape, dtype=np.float32))
+            on_states(name, task()).predict(np.zeros(shape, dtype=np.float32))
 
     def test_half_precision_features_will_do(self, name: str) -> None:
         data = task()
-        whole, _ = fitted(name, data).predict(data["features"])
+        whole, _ = on_states(name, data).predict(data["features"])
         half = {**data, "features": data["features"].astype(np.float16)}
-        found, _ = fitted(name, half).predict(half["features"])
+        found, _ = on_states(name, half).predict(half["features"])
         assert np.abs(found - whole).max() < 0.05
 
     def test_large_finite_features_are_not_taken_for_infinite(self, name: str) -> None:
         data = task()
         data["features"] = data["features"] * np.float32(1e37)  # a row's sum overflows float32
-        p_Q_B, _ = fitted(name, {**data, "features": data["features"]}).predict(data["features"])
+        p_Q_B, _ = on_states(name, {**data, "features": data["features"]}).predict(data["features"])
         assert np.isfinite(p_Q_B).all()
 
     def test_a_constant_feature_is_silent(self, name: str) -> None:
         data = task()
         data["features"][:, 5] = 3.0
-        predictor = fitted(name, data)
+        predictor = on_states(name, data)
         changed = data["features"].copy()
         changed[:, 5] = -100.0
         assert (predictor.predict(changed)[0] == predictor.predict(data["features"])[0]).all()
@@ -210,7 +216,7 @@ class TestFeatures:
     def test_learns_more_than_the_mean_curve(self, name: str) -> None:
         data, fresh = task(num_queries=600), task(seed=1)
         mean_p_B = fitted("mean", data).predict(fresh["features"])[0]
-        p_Q_B, tokens_Q_B = fitted(name, data).predict(fresh["features"])
+        p_Q_B, tokens_Q_B = on_states(name, data).predict(fresh["features"])
         assert ((p_Q_B - fresh["true"]) ** 2).mean() < 0.35 * ((mean_p_B - fresh["true"]) ** 2).mean()
         assert np.corrcoef(tokens_Q_B[:, 3], fresh["tokens"][:, 3])[0, 1] > 0.8
 

@@ -418,7 +418,7 @@ class PaperSettings:
     mean_tokens: tuple[float, ...] = ()
     predictor: str = ""
     allocator: str = "envelope"
-    compare: tuple[str, ...] = ("ridge", "mlp", "paper-mlp")
+    compare: tuple[str, ...] = ("ridge", "mlp", "text", "paper-mlp")
     num_resamples: int = 2000
     seed: int = 0
     plots: bool = True

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from .. import __version__, registry
-from ..errors import InvalidSettingsError, MissingExtraError
+from ..errors import InvalidFeaturesError, InvalidSettingsError, MissingExtraError
 from ..evaluation import Estimate
 from ..evaluation.bootstrap import estimate
 from ..evaluation.checks import check_inputs
@@ -56,7 +56,7 @@ def compare(settings: PaperSettings) -> PaperBench:
     policies = _policies(test, ours, settings)
     others, missing = _others(train, test, ours, settings)
     classes = _class_budgets(train, test, levels)
-    small = batches.play(policies, _out_of_fold(train, ours.predictor, settings.seed), levels)
+    small = batches.play(policies, _out_of_fold(train, ours, settings.seed), levels)
     outcomes = [outcome for level in levels for outcome in _play(policies, others, classes, test, level)]
     comparison = Comparison.make(
         policies,
@@ -126,8 +126,8 @@ def _others(
             found.append(
                 ours if name == ours.predictor else predict(train.profile, test.profile, name, seed=settings.seed)
             )
-        except MissingExtraError as error:
-            missing.append(f"Left out: {error}.")
+        except (MissingExtraError, InvalidFeaturesError) as error:
+            missing.append(f"Left out: {name}: {error}.")
     return found, tuple(missing)
 
 
@@ -145,9 +145,11 @@ def _class_budgets(train: Split, test: Split, levels: Sequence[float]) -> dict[s
     }
 
 
-def _out_of_fold(train: Split, predictor: str, seed: int) -> Curves:
+def _out_of_fold(train: Split, ours: Prediction, seed: int) -> Curves:
     """Predictions for the train queries, each by a fit that had not seen it, without tokens."""
-    curves, _ = cross_fit(train.profile, predictor=predictor, seed=seed)
+    if ours.left_out is not None:
+        return ours.left_out
+    curves, _ = cross_fit(train.profile, predictor=ours.predictor, seed=seed)
     return Curves(curves.query_ids, curves.grid, curves.p_Q_B)
 
 

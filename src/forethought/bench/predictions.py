@@ -9,7 +9,7 @@ import numpy as np
 
 from ..evaluation import Calibration
 from ..evaluation.calibration import calibrate
-from ..predictors.selection import features_of
+from ..predictors.selection import features_of, left_out_curves
 from ..predictors.selection import train as train_predictor
 from ..types import Curves, FloatArray, Profile
 
@@ -22,11 +22,13 @@ class Prediction:
         predictor: its registered name.
         curves: success curves, without tokens: spend was not measured.
         mean_B: mean curve of the train queries, shape (B,).
+        left_out: of the train queries, each by a fit that had not seen it, where the predictor keeps them.
     """
 
     predictor: str
     curves: Curves
     mean_B: FloatArray
+    left_out: Curves | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,7 @@ def predict(train: Profile, test: Profile, predictor: str | None, *, seed: int) 
         trained.card.predictor,
         Curves(curves.query_ids, curves.grid, curves.p_Q_B),
         np.asarray(trained.card.mean_p_B, dtype=np.float64),
+        left_out_curves(train, trained),
     )
 
 

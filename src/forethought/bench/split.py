@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ LABELS = {
     "true": "difficulty",
 }
 COLUMNS = ("question_id", "num_correct", "num_trials", "hidden_state", *LABELS.values())
+_TAG = re.compile(r"<｜[^｜]*｜>(?:<think>)?")
 WHERE_FROM = "DIR holds train.parquet and dev.parquet as `forethought bench paper --help` describes them"
 
 
@@ -77,11 +79,16 @@ def read_split(folder: Path, name: str) -> Split:
         reasoning_Q_B=caps_Q_B,
         hidden_Q_L_D=hidden_Q_D[:, None],
         layers=(LAYER,),
-        texts=_texts(table, "question", problems) if "question" in table.column_names else (),
+        texts=tuple(map(_question, _texts(table, "question", problems))) if "question" in table.column_names else (),
         info={"name": f"paper {name}", "model": MODEL, "spend_measured": False},
     )
     problems.raise_any()
     return Split(profile, labels)
+
+
+def _question(prompt: str) -> str:
+    """The question itself, out of the model's chat template: what stands between its tags, which are in <｜bars｜>."""
+    return _TAG.sub("", prompt).strip()
 
 
 def check_pair(train: Split, test: Split) -> None:

@@ -26,7 +26,7 @@ def command() -> None:
 @click.option(
     "--compare",
     multiple=True,
-    default=("ridge,mlp,paper-mlp",),
+    default=("ridge,mlp,text,paper-mlp",),
     show_default=True,
     metavar="NAME,…",
     help="Predictors beside it, or none.",

@@ -99,6 +99,7 @@ class LoraPredictor:
 
     reads = (TEXT,)
     is_costly = True
+    held_folds = 1
 
     held_rows_: IntArray | None
     held_p_Q_B_: FloatArray | None

@@ -10,6 +10,7 @@ import json
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -66,7 +67,7 @@ def train(
     fitted = _fit(usable, build, layer)
     progress("fit", 1, 1)
     calibration = None
-    if getattr(fitted, "is_costly", False):
+    if hasattr(fitted, "held_folds"):
         calibration = _held_calibration(usable, fitted)
     elif usable.num_queries >= max(num_folds, 2 * MIN_QUERIES):
         calibration = _calibrate(usable, build, layer, num_folds=num_folds, seed=seed, progress=progress)
@@ -78,8 +79,11 @@ def train(
 
 def default_predictor(profile: Profile) -> tuple[str, str]:
     """`(name, reason)` of the predictor that `train` takes for a profile when none is named."""
+    if profile.layers and profile.texts and find_spec("torch") is not None:
+        return "mlp", "the profile holds hidden states and the questions' texts"
     if profile.layers:
-        return "ridge", "the profile holds hidden states"
+        missing = "torch, with which to train networks, is not installed" if profile.texts else "no texts"
+        return "ridge", f"the profile holds hidden states; {missing}"
     if profile.texts:
         return "text", "the profile holds no hidden states, but the questions' texts"
     return "mean", "the profile holds neither hidden states nor texts"
@@ -276,15 +280,30 @@ def _calibrate(
     return _calibration(usable, p_Q_B, mean_p_Q_B, num_folds=num_folds)
 
 
+def left_out_curves(profile: Profile, trained: TrainedPredictor) -> Curves | None:
+    """What a predictor just trained said of each query of its profile when it had not seen it, without tokens.
+
+    None where it keeps none, or not of every query: `cross_fit` finds them for any predictor.
+    """
+    rows = getattr(trained.predictor, "held_rows_", None)
+    p_Q_B = getattr(trained.predictor, "held_p_Q_B_", None)
+    if rows is None or p_Q_B is None or len(rows) != profile.num_queries:
+        return None
+    ordered_Q_B = np.empty_like(p_Q_B)
+    ordered_Q_B[hash_order(profile.query_ids, seed=trained.card.seed)[rows]] = p_Q_B
+    return Curves(profile.query_ids, profile.grid, ordered_Q_B)
+
+
 def _held_calibration(usable: Profile, fitted: Any) -> Calibration | None:
-    """Quality on the queries that a costly predictor held out by itself while it was fitted."""
+    """Quality on the queries that a predictor held out by itself while it was fitted."""
     rows, p_H_B = fitted.held_rows_, fitted.held_p_Q_B_
     if rows is None or p_H_B is None or len(rows) < MIN_QUERIES:
         return None
-    is_held_Q = np.zeros(usable.num_queries, dtype=bool)
-    is_held_Q[rows] = True
-    mean_p_1_B, _ = _mean_curve(usable.select(~is_held_Q))
-    return _calibration(usable.select(rows), p_H_B, np.tile(mean_p_1_B, (len(rows), 1)), num_folds=1)
+    is_seen_Q = np.ones(usable.num_queries, dtype=bool)
+    is_seen_Q[rows] = fitted.held_folds > 1  # one part that was held out: the mean curve of the rest knows as little
+    mean_p_1_B, _ = _mean_curve(usable.select(is_seen_Q))
+    mean_Q_B = np.tile(mean_p_1_B, (len(rows), 1))
+    return _calibration(usable.select(rows), p_H_B, mean_Q_B, num_folds=fitted.held_folds)
 
 
 def _calibration(usable: Profile, p_Q_B: FloatArray, mean_p_Q_B: FloatArray, *, num_folds: int) -> Calibration:

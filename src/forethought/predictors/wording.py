@@ -18,6 +18,7 @@ from ..types import FloatArray
 NUM_BUCKETS = 8192  # hashed n-grams of one to three words; a power of two
 NUM_DIRECTIONS = 256
 FEWEST_QUERIES = 2  # a bucket that fewer training questions fall into says nothing
+MOST_EXACT = 1500  # texts up to which the directions are found exactly, from their products with one another
 LARGEST = 4.0  # spreads from the mean; a count further out counts as this far
 WORDING_SHARE = 0.5  # weight of the directions beside the counts
 MAX_CHARACTERS = 20_000  # of a longer text the end is read: that is where the question is
@@ -33,11 +34,11 @@ PHRASES = (
     "how many", "how much", "how long", "how old", "how far", "each", "every", "per", "total", "altogether", "left",
     "remain", "more than", "less than", "fewer", "twice", "half", "third", "quarter", "times", "percent", "%", "$",
     "average", "if", "then", "but", "same", "after", "before", "first", "second", "day", "week", "month", "year",
-    "hour", "minute", "cost", "price", "sell", "sold", "pay", "spend", "earn", "profit", "rate", "speed", "mile", "dozen",
-    "double", "triple", "difference", "sum", "both", "rest", "equal", "another", "additional", "only", "as many",
-    "as much", "ratio", "discount", "tax", "interest", "increase", "decrease", "divided", "split", "share", "fraction",
-    "\\frac", "\\sqrt", "^", "_", "=", "prove", "integer", "function", "polynomial", "triangle", "circle", "angle",
-    "probability", "matrix", "vector", "modulo", "\\begin", "[asy]", "def ", "return", "```",
+    "hour", "minute", "cost", "price", "sell", "sold", "pay", "spend", "earn", "profit", "rate", "speed", "mile",
+    "dozen", "double", "triple", "difference", "sum", "both", "rest", "equal", "another", "additional", "only",
+    "as many", "as much", "ratio", "discount", "tax", "interest", "increase", "decrease", "divided", "split", "share",
+    "fraction", "\\frac", "\\sqrt", "^", "_", "=", "prove", "integer", "function", "polynomial", "triangle", "circle",
+    "angle", "probability", "matrix", "vector", "modulo", "\\begin", "[asy]", "def ", "return", "```",
 )  # fmt: skip
 
 
@@ -47,8 +48,8 @@ class Wording:
 
     The counts (lengths, numbers and their sizes, phrases) are standardised. The words fall into hashed buckets, one to
     three in a row, weighted by how rare a bucket is and scaled to length one; of their matrix the strongest
-    directions are kept (latent semantic analysis; Deerwester and others, 1990), found by a randomised decomposition
-    (Halko, Martinsson and Tropp, 2011). Hashing is CRC-32: the same on every machine, and no word is stored.
+    directions are kept (latent semantic analysis; Deerwester and others, 1990), found for many texts by a randomised
+    decomposition (Halko, Martinsson and Tropp, 2011). Hashing is CRC-32: the same on every machine, and no word is stored.
 
     Attributes:
         centre_C, scale_C: mean and spread of the counts; a scale of infinity silences one that never varied.
@@ -84,10 +85,12 @@ class Wording:
             seen_H[each] += 1.0
         rarity_H = np.where(seen_H >= FEWEST_QUERIES, np.log((1.0 + len(texts)) / (1.0 + seen_H)), 0.0)
         rarity_H = rarity_H.astype(np.float16)
-        rows_Q_H = _dense(buckets, rarity_H)
-        num_directions = min(NUM_DIRECTIONS, max(1, len(texts) - 1))
-        basis_H_K = _directions(rows_Q_H - rows_Q_H.mean(axis=0), num_directions, seed).astype(np.float16)
-        found_Q_K = rows_Q_H @ basis_H_K.astype(np.float32)
+        telling = np.flatnonzero(rarity_H > 0)  # the other buckets weigh nothing
+        rows_Q_H = _dense(buckets, rarity_H)[:, telling]
+        found_H_K = _directions(rows_Q_H - rows_Q_H.mean(axis=0), NUM_DIRECTIONS, seed)
+        basis_H_K = np.zeros((NUM_BUCKETS, found_H_K.shape[1]), dtype=np.float16)
+        basis_H_K[telling] = found_H_K
+        found_Q_K = rows_Q_H @ basis_H_K[telling].astype(np.float32)
         mean_K = found_Q_K.mean(axis=0)
         level = float(np.sqrt(((found_Q_K - mean_K) ** 2).mean())) / WORDING_SHARE or 1.0
         return cls(
@@ -213,13 +216,22 @@ def _dense(buckets: Sequence[NDArray[np.int64]], rarity_H: FloatArray) -> NDArra
 
 def _directions(rows_Q_H: NDArray[np.float32], num_directions: int, seed: int) -> NDArray[np.float32]:
     """The strongest right singular vectors, shape (H, K), strongest first; the largest entry of each is positive."""
-    random = np.random.default_rng(seed)
-    num_drawn = min(num_directions + 32, *rows_Q_H.shape)
-    found_H_N = random.standard_normal((rows_Q_H.shape[1], num_drawn), dtype=np.float32)
-    for _ in range(2):
-        found_H_N = np.linalg.qr(rows_Q_H.T @ np.linalg.qr(rows_Q_H @ found_H_N)[0])[0]
-    _, _, rotation_N_N = np.linalg.svd(rows_Q_H @ found_H_N, full_matrices=False)
-    basis_H_K = found_H_N @ rotation_N_N[:num_directions].T
+    if min(rows_Q_H.shape) == 0:
+        return np.zeros((rows_Q_H.shape[1], 1), dtype=np.float32)
+    if len(rows_Q_H) <= MOST_EXACT:
+        value_Q, vector_Q_Q = np.linalg.eigh((rows_Q_H @ rows_Q_H.T).astype(np.float64))
+        kept = np.flatnonzero(value_Q > 1e-6 * max(float(value_Q[-1]), 1e-12))[::-1][:num_directions]
+        basis_H_K = (rows_Q_H.T @ (vector_Q_Q[:, kept] / np.sqrt(value_Q[kept]))).astype(np.float32)
+        if not kept.size:  # texts that are all alike
+            return np.zeros((rows_Q_H.shape[1], 1), dtype=np.float32)
+    else:
+        random = np.random.default_rng(seed)
+        num_drawn = min(num_directions + 32, *rows_Q_H.shape)
+        found_H_N = random.standard_normal((rows_Q_H.shape[1], num_drawn), dtype=np.float32)
+        for _ in range(2):
+            found_H_N = np.linalg.qr(rows_Q_H.T @ np.linalg.qr(rows_Q_H @ found_H_N)[0])[0]
+        _, _, rotation_N_N = np.linalg.svd(rows_Q_H @ found_H_N, full_matrices=False)
+        basis_H_K = found_H_N @ rotation_N_N[:num_directions].T
     largest_K = np.abs(basis_H_K).argmax(axis=0)
     signs_K = np.sign(basis_H_K[largest_K, np.arange(basis_H_K.shape[1])])
     basis: NDArray[np.float32] = basis_H_K * np.where(signs_K == 0, 1, signs_K)
