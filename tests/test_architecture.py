@@ -25,7 +25,7 @@ ORDER = [
     ["evaluation", "importing"],
     ["sources", "plots"],
     ["planning", "report"],
-    ["running", "estimates", "bench"],
+    ["running", "estimates", "bench", "layers"],
     ["pipeline"],
     ["tables", "demo"],
     ["cli"],
@@ -54,7 +54,7 @@ HEAVY = {
     },
     "peft": {"predictors/adapter.py"},
     "vllm": {"engines/vllm.py"},
-    "matplotlib": {"plots.py", "bench/plots.py"},
+    "matplotlib": {"plots.py", "bench/plots.py", "layers/plots.py"},
     "math_verify": {"math_worker.py"},
     "huggingface_hub": {"models/locating.py", "models/parts.py"},
 }
@@ -124,6 +124,7 @@ LIGHT_START = {
     "forethought --help": "import forethought.cli as cli; cli._exit_code(['--help'])",
     "forethought import --help": "import forethought.cli as cli; cli._exit_code(['import', '--help'])",
     "forethought profile --help": "import forethought.cli as cli; cli._exit_code(['profile', '--help'])",
+    "forethought layers --help": "import forethought.cli as cli; cli._exit_code(['layers', '--help'])",
     "forethought bench paper --help": "import forethought.cli as cli; cli._exit_code(['bench', 'paper', '--help'])",
 }
 

@@ -15,7 +15,7 @@ import click
 from ..errors import ForethoughtError
 from .config import read_config
 
-COMMANDS = ("profile", "import", "train", "plan", "run", "evaluate", "show", "ls", "demo", "bench")
+COMMANDS = ("profile", "import", "train", "layers", "plan", "run", "evaluate", "show", "ls", "demo", "bench")
 MODULES = {"import": "importing"}  # where a verb's name cannot be a module's
 
 
