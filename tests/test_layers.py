@@ -425,6 +425,24 @@ def test_auto_reads_with_transformers_even_where_vllm_is_installed(vllm: bool, m
         choose_reader("any", "vllm")
 
 
+def test_a_model_run_by_transformers_fills_the_folder(tiny_model: Path, tmp_path: Path) -> None:
+    from engine_contract import TEMPLATE
+    from forethought.engines.transformers import TransformersEngine
+
+    engine = TransformersEngine(str(tiny_model), template=TEMPLATE, context_tokens=256, dtype="float32")
+    info = {key: getattr(engine.info, key) for key in ("model", "model_hash", "template", "template_hash")}
+    profile = made_up(20, texts=tuple(f"{n}+{n}=?" for n in range(20)), info=info)
+    write_parquet(tmp_path / "tiny.parquet", profile)
+    asked = settings(tmp_path / "tiny.parquet", states=str(tmp_path / "states"))
+    result = pipeline.study_layers(asked, engine=engine)
+    assert [row.layer for row in result.select("mean")] == [0, 1, 2]
+    assert not result.simulated
+    queries = [Query(f"q{n}", f"{n}+{n}=?") for n in range(20)]
+    _, held = RunDirectory.open(tmp_path / "states").load_hidden(pooling="mean")
+    np.testing.assert_allclose(held["q7"], engine.pooled_states(queries[7:8], [0, 1, 2])[1][0], rtol=1e-2, atol=1e-2)
+    engine.close()
+
+
 def test_an_engine_without_means_is_refused_before_it_is_opened(parquet: Path, tmp_path: Path) -> None:
     asked = settings(parquet, states=str(tmp_path / "new"), engine=EngineSettings(engine="vllm"))
     with pytest.raises(InvalidSettingsError, match="'vllm' gives no means"):

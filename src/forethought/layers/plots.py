@@ -81,8 +81,11 @@ def _above_panel(panel: Any, result: LayerStudy) -> None:
     for finding in result.findings:
         rows = result.select(finding.pooling)
         _line(panel, finding.pooling, [row.layer for row in rows], [row.above_best for row in rows])
+        ringed = [(row.layer, row.above_best.value) for row in rows if row.layer in finding.may_be_best]
+        colour = POOLING_COLOURS[finding.pooling]
+        panel.scatter(*zip(*ringed, strict=True), s=75, facecolors="none", edgecolors=colour, linewidths=1.2, zorder=4)
     panel.axhline(0.0, color="#333333", linewidth=0.9)
-    panel.set(title="log loss less that of the best layer, paired", ylabel="nats (band above 0: surely worse)")
+    panel.set(title="log loss less the best layer's, paired (rings: may be the best)", ylabel="nats a trace and budget")
     # Early layers lie far above the rest; what is to be told apart lies near 0.
     highest = sorted(row.above_best.value for row in result.rows)[int(0.85 * (len(result.rows) - 1))]
     lowest = min(row.above_best.low for row in result.rows if row.above_best.value <= highest)
