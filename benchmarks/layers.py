@@ -15,7 +15,7 @@ import platform
 import resource
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from time import perf_counter
+from time import perf_counter, process_time
 
 import numpy as np
 
@@ -67,7 +67,7 @@ def main() -> None:
     profile = made_up(asked.queries, asked.width)
     held = {pooling: states(profile, asked.layers, seed=seed) for seed, pooling in enumerate(asked.poolings)}
     profile = replace(profile, hidden_Q_L_D=None, layers=())
-    started = perf_counter()
+    started, cpu_started = perf_counter(), process_time()
     result = layers.study(
         profile,
         held,
@@ -75,7 +75,7 @@ def main() -> None:
         levels=LayersSettings(run="made-up").levels(profile.grid),
         num_resamples=asked.resamples,
     )
-    seconds = perf_counter() - started
+    seconds, cpu_seconds = perf_counter() - started, process_time() - cpu_started
     found = {
         "queries": asked.queries,
         "layers": f"0 to {asked.layers}",
@@ -87,6 +87,7 @@ def main() -> None:
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "numpy": np.__version__,
         "seconds": round(seconds, 1),
+        "cpu_seconds": round(cpu_seconds, 1),  # at one thread: what an idle core would take
         "seconds_a_layer_and_pooling": round(seconds / len(result.rows), 2),
         "peak_memory_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20), 1),
         "best": {finding.pooling: finding.best for finding in result.findings},
