@@ -12,7 +12,7 @@ import pytest
 
 from forethought.errors import InvalidFeaturesError
 from forethought.prompts import PromptTemplate
-from forethought.protocols import Engine, HiddenStateEngine
+from forethought.protocols import Engine, HiddenStateEngine, PooledStateEngine
 from forethought.types import Generation, Query, Request, StopReason
 
 BUDGET = 32
@@ -221,6 +221,19 @@ class EngineContract:
         hidden_Q_L_D = self.hidden(subject, [TOO_LONG, *QUERIES])
         assert np.isnan(hidden_Q_L_D[0]).all()
         assert np.isfinite(hidden_Q_L_D[1:]).all()
+
+    def test_pooled_states_are_the_hidden_states_and_means_of_their_shape(self, subject):
+        if not isinstance(subject.engine, PooledStateEngine):
+            pytest.skip("this engine gives no means")
+        last_Q_L_D, mean_Q_L_D = subject.engine.pooled_states([TOO_LONG, *QUERIES], subject.layers)
+        np.testing.assert_allclose(last_Q_L_D[1:], self.hidden(subject, QUERIES), rtol=1e-4, atol=1e-4)
+        assert mean_Q_L_D.shape == last_Q_L_D.shape
+        assert mean_Q_L_D.dtype == np.float32
+        assert np.isnan(mean_Q_L_D[0]).all()
+        assert np.isfinite(mean_Q_L_D[1:]).all()
+        assert not np.array_equal(mean_Q_L_D[1:], last_Q_L_D[1:])
+        alone_D = subject.engine.pooled_states(QUERIES[1:2], subject.layers[-1:])[1][0, 0]
+        np.testing.assert_allclose(alone_D, mean_Q_L_D[2, -1], rtol=1e-4, atol=1e-4)
 
     @pytest.mark.parametrize("layer", [-1, 1000])
     def test_a_layer_that_does_not_exist_is_refused(self, subject, layer):

@@ -25,7 +25,7 @@ ORDER = [
     ["evaluation", "importing"],
     ["sources", "plots"],
     ["planning", "report"],
-    ["running", "comparing", "estimates", "bench", "doctor"],
+    ["running", "comparing", "estimates", "bench", "layers", "doctor"],
     ["pipeline"],
     ["tables", "demo"],
     ["cli"],
@@ -56,7 +56,7 @@ HEAVY = {
     "peft": {"predictors/adapter.py"},
     "aiohttp": {"engines/openai/client.py"},
     "vllm": {"engines/vllm.py"},
-    "matplotlib": {"plots.py", "bench/plots.py"},
+    "matplotlib": {"plots.py", "bench/plots.py", "layers/plots.py"},
     "math_verify": {"math_worker.py"},
     "huggingface_hub": {"models/locating.py", "models/parts.py"},
 }
@@ -127,6 +127,7 @@ LIGHT_START = {
     "forethought import --help": "import forethought.cli as cli; cli._exit_code(['import', '--help'])",
     "forethought profile --help": "import forethought.cli as cli; cli._exit_code(['profile', '--help'])",
     "forethought doctor --help": "import forethought.cli as cli; cli._exit_code(['doctor', '--help'])",
+    "forethought layers --help": "import forethought.cli as cli; cli._exit_code(['layers', '--help'])",
     "forethought bench paper --help": "import forethought.cli as cli; cli._exit_code(['bench', 'paper', '--help'])",
 }
 

@@ -100,6 +100,30 @@ def test_from_questions_to_report(call: Call, tmp_path: Path) -> None:
     assert {row["kind"] for row in call("ls", "--json").json} == {"profile", "run"}
 
 
+def test_layers_of_a_run_and_of_a_file_with_a_folder_of_states(call: Call, trained: str) -> None:
+    said = call("layers", trained, "--resamples", 100, "--no-plots", "--quiet")
+    assert said.code == 0
+    assert "the best is layer 2 of 4 (50%)" in said.out
+    assert f"wrote {trained}/layers/layers.md" in said.err
+    args = ("layers", f"{trained}/profile.parquet", "--states", "states", "--resamples", 100, "--no-plots", "--json")
+    bill = call(*args, "--dry-run").json
+    assert (bill["questions"], bill["to_read"], bill["left_out"]) == (60, 60, 0)
+    assert not Path("states").exists()
+    said = call(*args, "--limit", 40, "--mean-tokens", "64,128", "--quiet")
+    assert "60 questions" not in said.err
+    assert (said.json["num_queries"], said.json["levels"]) == (40, [64.0, 128.0])
+    assert [(row["pooling"], row["layer"]) for row in said.json["rows"]][3:7] == [
+        ("last", 3),
+        ("last", 4),
+        ("mean", 0),
+        ("mean", 1),
+    ]
+    assert all(2 in finding["may_be_best"] for finding in said.json["findings"])
+    assert all(Path(file).is_file() for file in said.json["files"])
+    part = call(*args, "--no-read", "--layers", "0,2,4", "--pooling", "mean", "--quiet").json
+    assert (part["num_queries"], len(part["rows"]), part["depth"]) == (40, 3, 4)
+
+
 def test_run_works_without_references(call: Call, trained: str, tmp_path: Path) -> None:
     questions = write_questions(tmp_path / "new.jsonl", 10, references=False)
     ran = call("run", trained, questions, "--total-tokens", 640, "--json", "--quiet").json
@@ -334,6 +358,14 @@ BAD_INPUT = {
     "show an unknown question": ("good", ["show", "{run}", "q1000"], ["q1000"]),
     "ls of nothing": ("good", ["ls", "nowhere"], ["nowhere"]),
     "evaluate nothing": ("good", ["evaluate", "nowhere"], ["nowhere", "forethought ls", "shipped"]),
+    "layers of nothing": ("good", ["layers", "nowhere"], ["nowhere", "forethought ls"]),
+    "layers that were not recorded": ("good", ["layers", "{run}", "--layers", "1,9"], ["--layers 9", "layers 0-4"]),
+    "states that are not there": (
+        "good",
+        ["layers", "{run}", "--states", "none", "--no-read"],
+        ["--states none", "--no-read"],
+    ),
+    "states that are a profile": ("good", ["layers", "{run}", "--states", "{run}"], ["'profile'", "--states"]),
     "demo of an unknown model": ("good", ["demo", "gpt"], ["'gpt'"]),
 }
 
@@ -359,6 +391,7 @@ USAGE = {
     "no such flag": ["profile", "fake", "q.jsonl", "--trace", "2"],
     "missing argument": ["profile", "fake"],
     "not a number": ["profile", "fake", "q.jsonl", "--traces", "four"],
+    "budgets that are no numbers": ["layers", "runs/x", "--mean-tokens", "48,many"],
     "no such cost": ["plan", "a", "b", "--mean-tokens", "64", "--cost", "spend"],
 }
 

@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .errors import ForethoughtError
-    from .pipeline import evaluate, import_profile, plan, profile, run, train
+    from .pipeline import evaluate, import_profile, plan, profile, run, study_layers, train
     from .queries import load_queries
     from .settings import (
         EngineSettings,
         EvaluateSettings,
         ImportSettings,
+        LayersSettings,
         PlanSettings,
         ProfileSettings,
         RunSettings,
@@ -38,6 +39,7 @@ _HOME = {
     "EvaluateSettings": "settings",
     "ForethoughtError": "errors",
     "ImportSettings": "settings",
+    "LayersSettings": "settings",
     "Plan": "types",
     "PlanSettings": "settings",
     "Profile": "types",
@@ -53,6 +55,7 @@ _HOME = {
     "plan": "pipeline",
     "profile": "pipeline",
     "run": "pipeline",
+    "study_layers": "pipeline",
     "train": "pipeline",
 }
 
@@ -63,6 +66,7 @@ __all__ = [
     "EvaluateSettings",
     "ForethoughtError",
     "ImportSettings",
+    "LayersSettings",
     "Plan",
     "PlanSettings",
     "Profile",
@@ -78,6 +82,7 @@ __all__ = [
     "plan",
     "profile",
     "run",
+    "study_layers",
     "train",
 ]
 

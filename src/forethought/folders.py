@@ -9,6 +9,7 @@ from .settings import (
     CompareSettings,
     EvaluateSettings,
     ImportSettings,
+    LayersSettings,
     PaperSettings,
     ProfileSettings,
     RunSettings,
@@ -37,10 +38,12 @@ def run_folder(settings: RunSettings) -> Path:
 
 def report_folder(settings: EvaluateSettings) -> Path:
     """The folder asked for, or RUN/evaluation; runs/evaluation-NAME for what is not a folder of the user's."""
-    if settings.out:
-        return Path(settings.out)
-    source = Path(settings.run)
-    return source / "evaluation" if source.is_dir() else Path("runs") / f"evaluation-{_stem(settings.run)}"
+    return Path(settings.out) if settings.out else _for_source(settings.run, "evaluation")
+
+
+def layers_folder(settings: LayersSettings) -> Path:
+    """The folder asked for, or RUN/layers, runs/layers-NAME; raises InvalidSettingsError where a file has that name."""
+    return _not_a_file(Path(settings.out) if settings.out else _for_source(settings.run, "layers"))
 
 
 def compare_folder(settings: CompareSettings) -> Path:
@@ -52,15 +55,23 @@ def compare_folder(settings: CompareSettings) -> Path:
 
 def bench_folder(settings: PaperSettings) -> Path:
     """The folder asked for, or runs/bench-paper-SPLIT; raises InvalidSettingsError where a file has that name."""
-    folder = Path(settings.out) if settings.out else Path("runs") / f"bench-paper-{settings.split}"
-    if folder.exists() and not folder.is_dir():
-        raise InvalidSettingsError(f"{folder} is a file; give --out a folder")
-    return folder
+    return _not_a_file(Path(settings.out) if settings.out else Path("runs") / f"bench-paper-{settings.split}")
 
 
 def beside(folder: Path, what: str) -> Path:
     """A folder next to `folder` for what is kept on the way to it: runs/x/predictor -> runs/x/predictor-asked."""
     return folder.with_name(f"{folder.name}-{what}")
+
+
+def _for_source(run: str, what: str) -> Path:
+    source = Path(run)
+    return source / what if source.is_dir() else Path("runs") / f"{what}-{_stem(run)}"
+
+
+def _not_a_file(folder: Path) -> Path:
+    if folder.exists() and not folder.is_dir():
+        raise InvalidSettingsError(f"{folder} is a file; give --out a folder")
+    return folder
 
 
 def _stem(name: str) -> str:

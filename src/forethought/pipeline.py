@@ -1,4 +1,4 @@
-"""Profile, import, train, plan, run, evaluate: the table of contents. Each function is one stage; files hand over."""
+"""Profile, import, train, plan, run, evaluate and more: the table of contents. One function a stage; files hand on."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from time import perf_counter
 
-from . import registry, sources
+from . import layers, registry, sources
 from .comparing import contender, labelled, mean_train
 from .difficulty import Asking, pick_examples, with_difficulties
-from .engines.opening import opened
+from .engines.opening import choose_reader, opened
 from .errors import InvalidSettingsError, MismatchError, RunError
 from .evaluation import Evaluation, LiveComparison, compare_live
 from .evaluation import evaluate as evaluate_curves
@@ -47,6 +47,7 @@ from .settings import (
     CompareSettings,
     EvaluateSettings,
     ImportSettings,
+    LayersSettings,
     PlanSettings,
     ProfileSettings,
     RunSettings,
@@ -168,6 +169,40 @@ def ask_model(
         if known is not None and engine.info.model_hash is not None and known != engine.info.model_hash:
             raise MismatchError(f"the profile is of model {known}, but {model} is {engine.info.model_hash} here")
         return with_difficulties(measured, engine, asking, folder, progress=progress)
+
+
+def study_layers(
+    settings: LayersSettings, *, engine: Engine | None = None, progress: Progress = quiet
+) -> layers.LayerStudy:
+    """Judges every layer of the model on a profile, by itself; states that are lacking are read with the model first.
+
+    Args:
+        settings: what to study.
+        engine: an engine already open, else one is made from the settings where something is to be read.
+        progress: called with what is being done, steps done and steps in all.
+    """
+    found = layers.survey(settings)
+    levels = settings.levels(found.measured.grid)
+    if found.missing and settings.read:
+        layers.check_readable(found, settings.run)
+        asked = settings.engine
+        if engine is None:
+            name, reason = choose_reader(found.model, asked.engine)
+            logger.info("engine %s (%s); %d questions to read", name, reason, len(found.missing))
+            asked = replace(asked, engine=name, template=found.template)
+        with opened(engine, found.model, asked) as running:
+            layers.fill(Path(settings.states), running, found, wanted=settings.layer_numbers, progress=progress)
+        found = layers.survey(settings)
+    return layers.study(
+        found.measured,
+        found.states,
+        layers=layers.choose_layers(found.states, settings),
+        levels=levels,
+        num_resamples=settings.num_resamples,
+        seed=settings.seed,
+        notes=found.notes(settings),
+        progress=progress,
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

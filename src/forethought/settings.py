@@ -238,6 +238,82 @@ class TrainSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LayersSettings:
+    """`forethought layers`: how well each layer of a model tells the success curves.
+
+    Attributes:
+        run: profile run directory or profile Parquet file.
+        states: folder with hidden states of every layer; "" for the profile's own.
+        read: read states that the folder lacks with the model now; else their questions are left out.
+        pooling: "last" prompt token, "mean" over the question's tokens, or "both".
+        layers: "all", or numbers separated by commas.
+        mean_tokens: mean budgets of the plans that are judged; () for 1/5, 2/5 and 3/5 of the grid's maximum.
+        limit: only the first questions.
+        out: folder for the report; "" for `RUN/layers`.
+        num_resamples: bootstrap resamples.
+        seed: seed of the bootstrap.
+        plots: draw a picture (needs matplotlib).
+        model: where the profile's model is found here; "" for the name in the profile.
+        template: the same for its prompt template, when that is a file.
+        engine: engine and context of that model.
+    """
+
+    run: str
+    states: str = ""
+    read: bool = True
+    pooling: str = "both"
+    layers: str = "all"
+    mean_tokens: tuple[float, ...] = ()
+    limit: int | None = None
+    out: str = ""
+    num_resamples: int = 2000
+    seed: int = 0
+    plots: bool = True
+    model: str = ""
+    template: str = ""
+    engine: EngineSettings = EngineSettings()
+
+    POOLINGS: ClassVar = ("last", "mean")
+
+    def __post_init__(self) -> None:
+        known = (*self.POOLINGS, "both")
+        nothing = "--layers none leaves nothing to compare" if self.layers == "none" else None
+        _check(
+            [
+                None if self.pooling in known else f"--pooling: {', '.join(known)}, not {self.pooling!r}",
+                nothing or _layers_problem(self.layers),
+                *(
+                    None if 0 < each < float("inf") else f"--mean-tokens must be positive, not {each:g}"
+                    for each in self.mean_tokens
+                ),
+                None if self.limit is None else _at_least("--limit", self.limit, 2),
+                _at_least("--resamples", self.num_resamples, 100),
+            ]
+        )
+
+    @property
+    def poolings(self) -> tuple[str, ...]:
+        """The poolings asked for."""
+        return self.POOLINGS if self.pooling == "both" else (self.pooling,)
+
+    @property
+    def layer_numbers(self) -> tuple[int, ...] | None:
+        """The layers asked for, ascending; None for all."""
+        return None if self.layers == "all" else tuple(sorted({int(part) for part in self.layers.split(",")}))
+
+    def levels(self, grid: BudgetGrid) -> tuple[float, ...]:
+        """The mean budgets to judge plans at, ascending; raises InvalidSettingsError for one outside the grid."""
+        usual = (max(grid.window, round(part * grid.num_budgets / 5) * grid.window) for part in (1, 2, 3))
+        levels = tuple(sorted(set(self.mean_tokens or map(float, usual))))
+        if outside := [f"{level:g}" for level in levels if not grid.window <= level <= grid.maximum]:
+            raise InvalidSettingsError(
+                f"--mean-tokens must lie between {grid.window} and {grid.maximum}, the profile's grid; "
+                f"got {', '.join(outside)}"
+            )
+        return levels
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PlanSettings:
     """`forethought plan`: divide a total over questions.
 

@@ -19,6 +19,7 @@ COMMANDS = (
     "profile",
     "import",
     "train",
+    "layers",
     "plan",
     "run",
     "evaluate",

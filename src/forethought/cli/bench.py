@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from .options import emit, json_flag, seed_option, talk
+from .options import emit, json_flag, listed, listed_numbers, seed_option, talk
 
 
 @click.group("bench", short_help="Published measurements as a benchmark.")
@@ -47,8 +47,8 @@ def paper(as_json: bool, mean_tokens: tuple[str, ...], compare: tuple[str, ...],
     from ..settings import PaperSettings
 
     settings = PaperSettings(
-        mean_tokens=tuple(_number(each) for each in _listed(mean_tokens)),
-        compare=tuple(each for each in _listed(compare) if each != "none"),
+        mean_tokens=listed_numbers("--mean-tokens", mean_tokens),
+        compare=tuple(each for each in listed(compare) if each != "none"),
         **values,
     )
     folder = bench_folder(settings)
@@ -62,15 +62,3 @@ def paper(as_json: bool, mean_tokens: tuple[str, ...], compare: tuple[str, ...],
     for file in files.values():
         talk(f"wrote {file}")
     return 0
-
-
-def _listed(values: tuple[str, ...]) -> list[str]:
-    """The items of a flag that is repeatable and takes commas."""
-    return [item.strip() for value in values for item in value.split(",") if item.strip()]
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise click.BadParameter(f"{text!r} is not a number", param_hint="--mean-tokens") from None

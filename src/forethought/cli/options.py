@@ -113,6 +113,22 @@ def parse_pairs(flag: str, pairs: tuple[str, ...]) -> dict[str, Any]:
     return options
 
 
+def listed(values: tuple[str, ...]) -> list[str]:
+    """The items of a flag that is repeatable and takes commas."""
+    return [item.strip() for value in values for item in value.split(",") if item.strip()]
+
+
+def listed_numbers(flag: str, values: tuple[str, ...]) -> tuple[float, ...]:
+    """The numbers of such a flag."""
+    found = []
+    for text in listed(values):
+        try:
+            found.append(float(text))
+        except ValueError:
+            raise click.BadParameter(f"{text!r} is not a number", param_hint=flag) from None
+    return tuple(found)
+
+
 def plan_options(function: F) -> F:
     """What to divide and how: shared by plan and run."""
     flags = [

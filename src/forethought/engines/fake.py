@@ -248,8 +248,15 @@ class FakeEngine:
 
     def hidden_states(self, queries: Sequence[Query], layers: Sequence[int]) -> FloatArray:
         """See `HiddenStateEngine.hidden_states`: a fixed random map of the latents plus noise, clearest half way up."""
+        return self._noisy_latents("hidden", queries, layers)
+
+    def pooled_states(self, queries: Sequence[Query], layers: Sequence[int]) -> tuple[FloatArray, FloatArray]:
+        """See `PooledStateEngine.pooled_states`: the mean is the same map with other noise."""
+        return self.hidden_states(queries, layers), self._noisy_latents("mean", queries, layers)
+
+    def _noisy_latents(self, name: str, queries: Sequence[Query], layers: Sequence[int]) -> FloatArray:
         num_layers, hidden_size = check_layers(layers, self.info)
-        hidden_Q_L_D = np.full((len(queries), len(layers), hidden_size), np.nan, dtype=np.float32)
+        states_Q_L_D = np.full((len(queries), len(layers), hidden_size), np.nan, dtype=np.float32)
         maps = {layer: np.random.default_rng([self.seed, layer]).normal(size=(4, hidden_size)) for layer in layers}
         for row, query in enumerate(queries):
             latent = self._latent(query)
@@ -257,9 +264,9 @@ class FakeEngine:
                 continue
             for column, layer in enumerate(layers):
                 clarity = 1.0 - 0.9 * abs(2.0 * layer / num_layers - 1.0)
-                noise_D = _generator("hidden", self.seed, query.id, query.text, layer).normal(size=hidden_size)
-                hidden_Q_L_D[row, column] = clarity * (np.array(latent.z) @ maps[layer]) + 0.5 * noise_D
-        return hidden_Q_L_D
+                noise_D = _generator(name, self.seed, query.id, query.text, layer).normal(size=hidden_size)
+                states_Q_L_D[row, column] = clarity * (np.array(latent.z) @ maps[layer]) + 0.5 * noise_D
+        return states_Q_L_D
 
     def close(self) -> None:
         """Forgets the latents it has drawn; they come back the same."""

@@ -25,6 +25,25 @@ def choose(model: str, engine: str) -> tuple[str, str]:
     return "transformers", "vLLM is not installed"
 
 
+def choose_reader(model: str, engine: str) -> tuple[str, str]:
+    """The same for reading hidden states of prompts and their means.
+
+    Raises:
+        InvalidSettingsError: the engine asked for gives no means.
+    """
+    if engine == "auto" and model != "fake":
+        return (
+            "transformers",
+            "it sees every token of a prompt; vLLM's prefix cache hides those that it has seen before",
+        )
+    name, reason = choose(model, engine)
+    if not hasattr(registry.resolve("engines", name), "pooled_states"):
+        raise InvalidSettingsError(
+            f"engine {name!r} gives no means over a question's tokens; read hidden states with --engine transformers"
+        )
+    return name, reason
+
+
 @contextmanager
 def opened(engine: Engine | None, model: str, settings: EngineSettings) -> Iterator[Engine]:
     """`engine` itself when there is one; else a new one, closed at the end."""

@@ -34,10 +34,11 @@ class Standardizer:
     @classmethod
     def fit(cls, features_Q_D: FloatArray, weight_Q: FloatArray) -> Self:
         """Weighted mean and standard deviation; a constant feature gets scale infinity, which silences it."""
-        features_Q_D = features_Q_D.astype(np.float64, copy=False)
+        x_Q_D = features_Q_D.astype(np.float64)  # a copy, worked on in place: memory costs more than arithmetic here
         share_Q = weight_Q / weight_Q.sum()
-        centre_D = share_Q @ features_Q_D
-        spread_D = np.sqrt(share_Q @ (features_Q_D - centre_D) ** 2)
+        centre_D = share_Q @ x_Q_D
+        x_Q_D -= centre_D
+        spread_D = np.sqrt(share_Q @ np.square(x_Q_D, out=x_Q_D))
         varying_D = spread_D > 1e-12 * (np.abs(centre_D) + 1e-12)
         floor = SPREAD_FLOOR * float(np.median(spread_D[varying_D])) if varying_D.any() else 0.0
         scale_D = np.where(varying_D, np.maximum(spread_D, floor), np.inf)
@@ -45,7 +46,10 @@ class Standardizer:
 
     def apply(self, features_Q_D: FloatArray) -> Float64Array:
         """Standardised features in float64, shape (Q, D)."""
-        return (features_Q_D.astype(np.float64) - self.centre_D) / self.scale_D.astype(np.float64)
+        x_Q_D = features_Q_D.astype(np.float64)
+        x_Q_D -= self.centre_D
+        x_Q_D /= self.scale_D
+        return x_Q_D
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -156,7 +160,9 @@ def _left_singular(x_Q_D: Float64Array) -> tuple[Float64Array, Float64Array]:
         return u_Q_R[:, keep_R], eigenvalue_R[keep_R]
     eigenvalue_R, v_D_R = np.linalg.eigh(x_Q_D.T @ x_Q_D)
     keep_R = eigenvalue_R > 1e-10 * max(float(eigenvalue_R[-1]), 1e-300)
-    return (x_Q_D @ v_D_R[:, keep_R]) / np.sqrt(eigenvalue_R[keep_R]), eigenvalue_R[keep_R]
+    u_Q_R = x_Q_D @ v_D_R[:, keep_R]
+    u_Q_R /= np.sqrt(eigenvalue_R[keep_R])
+    return u_Q_R, eigenvalue_R[keep_R]
 
 
 class LinearMap:

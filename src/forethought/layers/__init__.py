@@ -1,0 +1,20 @@
+"""The layer study: which layer of the model, and which pooling, tells most of the success curves."""
+
+from .report import report_json, report_text, write_report
+from .results import LayerStudy
+from .states import Survey, bill, check_readable, choose_layers, fill, survey
+from .study import study
+
+__all__ = [
+    "LayerStudy",
+    "Survey",
+    "bill",
+    "check_readable",
+    "choose_layers",
+    "fill",
+    "report_json",
+    "report_text",
+    "study",
+    "survey",
+    "write_report",
+]
