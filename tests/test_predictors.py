@@ -354,19 +354,26 @@ class TestMlp:
         true_Q_B = np.where(np.abs(features_Q_D[:, :1]) > 0.7, 0.9, 0.1) * np.ones(3)
         right_Q_B = random.binomial(4, true_Q_B)
         counts = (right_Q_B[:1000], np.full(1000, 4))
-        options = {"hidden_width": 64, "num_members": 2, "learning_rate": 1e-2, "weight_decay": 1e-2, "dropout": 0.1}
+        options = {"hidden_width": 64, "num_members": 2, "learning_rate": 1e-2, "weight_decay": 1e-2, "noise": 0.1}
+        options["reads"] = "hidden"
         predicted = MlpPredictor(**options).fit(features_Q_D[:1000], *counts).predict(features_Q_D[1000:])[0]
         linear = RidgePredictor().fit(features_Q_D[:1000], *counts).predict(features_Q_D[1000:])[0]
         assert ((predicted - true_Q_B[1000:]) ** 2).mean() < 0.4 * ((linear - true_Q_B[1000:]) ** 2).mean()
 
     def test_other_seeds_give_other_ensembles(self) -> None:
         data = task()
-        first, second = (fitted("mlp", data, seed=seed).predict(data["features"])[0] for seed in (0, 1))
+        first, second = (predict(fitted("mlp", data, seed=seed), data["features"])[0] for seed in (0, 1))
         assert (first != second).any()
 
-    def test_the_default_is_an_ensemble_of_256_wide_networks(self) -> None:
+    def test_the_default_is_an_ensemble_that_reads_states_and_text(self) -> None:
         options = MlpPredictor().options
-        assert (options.hidden_width, options.num_members) == (256, 5)
+        assert (options.hidden_width, options.num_members, options.reads) == (128, 8, "hidden+text")
+
+    def test_few_noisy_traces_ask_for_more_noise_than_many(self) -> None:
+        pytest.importorskip("torch")
+        few = on_states("mlp", task(120, num_tried=1, signal=0.5), steps=1)
+        many = on_states("mlp", task(1500, num_tried=60), steps=1)
+        assert few.noise_ > 2 * many.noise_
 
     def test_the_random_state_of_torch_is_left_alone(self) -> None:
         torch = pytest.importorskip("torch")
@@ -376,7 +383,14 @@ class TestMlp:
 
     @pytest.mark.parametrize(
         ("option", "value"),
-        [("hidden_width", 0), ("num_members", 0), ("epochs", 0), ("dropout", 1.0), ("learning_rate", 0.0)],
+        [
+            ("hidden_width", 0),
+            ("num_members", 0),
+            ("steps", 0),
+            ("noise", -1.0),
+            ("dropout", 1.0),
+            ("learning_rate", 0.0),
+        ],
     )
     def test_an_option_out_of_range_is_refused(self, option: str, value: float) -> None:
         with pytest.raises(InvalidSettingsError, match=option):

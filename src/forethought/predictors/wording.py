@@ -49,7 +49,7 @@ class Wording:
     The counts (lengths, numbers and their sizes, phrases) are standardised. The words fall into hashed buckets, one to
     three in a row, weighted by how rare a bucket is and scaled to length one; of their matrix the strongest
     directions are kept (latent semantic analysis; Deerwester and others, 1990), found for many texts by a randomised
-    decomposition (Halko, Martinsson and Tropp, 2011). Hashing is CRC-32: the same on every machine, and no word is stored.
+    decomposition (Halko, Martinsson and Tropp, 2011). Hashing is CRC-32: the same on every machine; no word is stored.
 
     Attributes:
         centre_C, scale_C: mean and spread of the counts; a scale of infinity silences one that never varied.
@@ -92,7 +92,8 @@ class Wording:
         basis_H_K[telling] = found_H_K
         found_Q_K = rows_Q_H @ basis_H_K[telling].astype(np.float32)
         mean_K = found_Q_K.mean(axis=0)
-        level = float(np.sqrt(((found_Q_K - mean_K) ** 2).mean())) / WORDING_SHARE or 1.0
+        variance = float(((found_Q_K - mean_K) ** 2).sum(axis=1).mean())
+        level = float(np.sqrt(variance / NUM_DIRECTIONS)) / WORDING_SHARE or 1.0
         return cls(
             count_Q_C.mean(axis=0).astype(np.float32), scale_C.astype(np.float32), rarity_H, basis_H_K, mean_K, level
         )
