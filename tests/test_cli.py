@@ -57,7 +57,7 @@ def trained(call: Call, tmp_path: Path) -> str:
     """A profiled and trained run on the fake model."""
     questions = write_questions(tmp_path / "train.jsonl", 60)
     assert call("profile", "fake", questions, "--quiet").code == 0
-    assert call("train", "runs/fake-train").code == 0
+    assert call("train", "runs/fake-train", "--predictor", "ridge").code == 0
     return "runs/fake-train"
 
 
@@ -69,7 +69,7 @@ def test_from_questions_to_report(call: Call, tmp_path: Path) -> None:
     assert profiled.json["traces"] == 180
     assert profiled.json["simulated"] is True
 
-    card = call("train", "runs/fake-train", "--json").json["card"]
+    card = call("train", "runs/fake-train", "--predictor", "ridge", "--json").json["card"]
     assert card["data"]["num_queries"] == 60
     assert card["data"]["simulated"] is True
 
@@ -86,7 +86,7 @@ def test_from_questions_to_report(call: Call, tmp_path: Path) -> None:
     assert ran["reasoning_tokens"] == sum(row["reasoning_tokens"] for row in answers)
     assert ran["right"] == sum(row["grade"] == "right" for row in answers)
 
-    evaluated = call("evaluate", "runs/fake-train", "--no-plots", "--resamples", 200, "--json")
+    evaluated = call("evaluate", "runs/fake-train", "--predictor", "ridge", "--no-plots", "--resamples", 200, "--json")
     assert evaluated.code == 0
     assert evaluated.json["simulated"] is True
     assert all(Path(file).is_file() for file in evaluated.json["files"])
@@ -200,7 +200,7 @@ def test_questions_unlike_the_training_ones_are_planned_evenly_and_it_says_why(
 
 def test_a_run_says_that_its_questions_are_unlike_and_keeps_the_note(call: Call, trained: str, tmp_path: Path) -> None:
     moved = moved_profile(trained, tmp_path / "moved.parquet")
-    assert call("train", moved, "--out", tmp_path / "elsewhere").code == 0
+    assert call("train", moved, "--predictor", "ridge", "--out", tmp_path / "elsewhere").code == 0
     ran = call("run", tmp_path / "elsewhere", tmp_path / "train.jsonl", "--mean-tokens", 64, "--json", "--quiet")
     assert ran.code == 0
     assert "60 of 60 questions look unlike" in ran.err

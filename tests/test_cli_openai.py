@@ -89,7 +89,7 @@ def test_a_predictor_of_another_name_is_refused(url, capsys):
 
 def test_a_predictor_that_reads_hidden_states_says_what_to_do(url, capsys):
     assert call(capsys, "profile", "fake", "q.jsonl", "--template", "toy.json", "--quiet")[0] == 0
-    assert call(capsys, "train", "runs/fake-q")[0] == 0
+    assert call(capsys, "train", "runs/fake-q", "--predictor", "ridge")[0] == 0
     at = ("--base-url", url, "--served-model", "org/toy-instruct")
     code, _, err = call(capsys, "plan", "runs/fake-q", "q.jsonl", "--mean-tokens", 16, "--template", "toy.json", *at)
     assert code == 1

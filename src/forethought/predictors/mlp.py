@@ -332,6 +332,7 @@ def _train(
             {"params": [weights["hidden_bias"], weights["output_bias"]], "weight_decay": 0.0},
         ],
         lr=options.learning_rate,
+        fused=True,
     )
     batch_size = min(options.batch_size, len(x_Q_N))
     waiting = np.empty(0, dtype=np.int64)

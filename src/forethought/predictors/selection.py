@@ -41,6 +41,7 @@ def train(
     num_folds: int = 5,
     seed: int = 0,
     options: Mapping[str, Any] | None = None,
+    with_familiarity: bool = True,
     progress: Progress = silent,
 ) -> TrainedPredictor:
     """Picks the layer, fits on every usable query, and fills the card with out-of-fold quality.
@@ -52,6 +53,7 @@ def train(
         num_folds: folds for the card's calibration; fewer queries than folds leave it out.
         seed: of the folds, and of the predictor where it takes one.
         options: keywords of the predictor's class.
+        with_familiarity: learn to tell queries that are unlike these; False where nobody will ask.
         progress: called with what is being done, steps done and steps in all.
 
     Raises:
@@ -71,7 +73,7 @@ def train(
         calibration = _held_calibration(usable, fitted)
     elif usable.num_queries >= max(num_folds, 2 * MIN_QUERIES):
         calibration = _calibrate(usable, build, layer, num_folds=num_folds, seed=seed, progress=progress)
-    familiarity = Familiarity.fit(features_of(usable, layer), reads_of(fitted))
+    familiarity = Familiarity.fit(features_of(usable, layer), reads_of(fitted)) if with_familiarity else None
     card = _card(profile, usable, predictor, reads_of(fitted), layer, choice, calibration, seed)
     card = dataclasses.replace(card, familiarity=familiarity.card() if familiarity else None)
     return TrainedPredictor(card, fitted, familiarity)
