@@ -31,9 +31,9 @@ POLICIES = (
     "uniform",
     "blind",
     "forethought",
-    "ridge+envelope",
-    "ridge+greedy",
-    "ridge+paper-greedy",
+    "mlp+envelope",
+    "mlp+greedy",
+    "mlp+paper-greedy",
     "paper-mlp+envelope",
     "paper-mlp+greedy",
     "paper-mlp+paper-greedy",
@@ -59,7 +59,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def result(folder: Path) -> PaperBench:
-    settings = PaperSettings(folder=str(folder), mean_tokens=LEVELS, compare=("ridge", "paper-mlp"), num_resamples=200)
+    settings = PaperSettings(folder=str(folder), mean_tokens=LEVELS, compare=("mlp", "paper-mlp"), num_resamples=200)
     return bench.compare(settings)
 
 
@@ -205,8 +205,8 @@ class TestComparison:
         assert at["forethought", 48.0] > at["blind", 48.0] > at["uniform", 48.0]
 
     def test_default_predictor_and_allocator_go_by_the_name_forethought(self, result: PaperBench) -> None:
-        assert (result.predictor, result.allocator) == ("ridge", "envelope")
-        for ours, same in zip(result.select("forethought"), result.select("ridge+envelope"), strict=True):
+        assert (result.predictor, result.allocator) == ("mlp", "envelope")
+        for ours, same in zip(result.select("forethought"), result.select("mlp+envelope"), strict=True):
             assert ours.row.accuracy == same.row.accuracy
             assert ours.lead is None
             assert same.lead is not None
@@ -242,7 +242,7 @@ class TestComparison:
                 assert each.row.granted <= each.row.budget
 
     def test_predictors_are_scored_at_every_budget(self, result: PaperBench) -> None:
-        assert [each.predictor for each in result.predictors] == ["ridge", "paper-mlp"]
+        assert [each.predictor for each in result.predictors] == ["mlp", "paper-mlp"]
         for each in result.predictors:
             assert len(each.mean_squared_error_B) == len(each.pearson_B) == 16
             assert each.pearson_B[-1] > 0.5
@@ -250,7 +250,7 @@ class TestComparison:
 
     def test_the_same_seed_gives_the_same_findings(self, result: PaperBench, folder: Path) -> None:
         again = bench.compare(
-            PaperSettings(folder=str(folder), mean_tokens=LEVELS, compare=("ridge", "paper-mlp"), num_resamples=200)
+            PaperSettings(folder=str(folder), mean_tokens=LEVELS, compare=("mlp", "paper-mlp"), num_resamples=200)
         )
         assert bench.report_json(again) == bench.report_json(result)
 
@@ -408,7 +408,7 @@ class TestCommand:
 
         monkeypatch.setattr(MlpPredictor, "fit", fit)
         args = (folder, "--mean-tokens", 48, "--resamples", 100, "--no-plots")
-        code, out, err = call(*args, "--compare", "ridge,mlp", "--json")
+        code, out, err = call(*args, "--predictor", "ridge", "--compare", "ridge,mlp", "--json")
         assert code == 0, err
         found = json.loads(out)
         assert any("Left out" in note and "forethought[transformers]" in note for note in found["notes"])

@@ -187,9 +187,9 @@ class TestTrain:
             pytest.param({}, {"predictor": "rigde"}, UnknownNameError, "'ridge'", id="no-such-predictor"),
             pytest.param(
                 {},
-                {"predictor": "mlp", "options": {"epoch": 3}},
+                {"predictor": "mlp", "options": {"step": 3}},
                 InvalidSettingsError,
-                "'epochs'",
+                "'steps'",
                 id="misspelt-option",
             ),
             pytest.param({}, {"options": {"epochs": 3}}, InvalidSettingsError, "takes no options", id="no-options"),
@@ -205,7 +205,7 @@ class TestTrain:
 
     def test_options_and_seed_reach_the_predictor(self) -> None:
         pytest.importorskip("torch")
-        options = {"hidden_width": 8, "num_members": 1, "epochs": 2}
+        options = {"hidden_width": 8, "num_members": 2, "steps": 20, "reads": "hidden"}
         trained = train(make_profile(40), predictor="mlp", layers=[4], num_folds=2, seed=7, options=options)
         kept = trained.predictor.state()[0]["options"]
         assert (kept["hidden_width"], kept["seed"]) == (8, 7)
@@ -216,7 +216,7 @@ class TestCrossFit:
     def options(self, predictor: str) -> dict[str, Any]:
         if predictor == "mlp":
             pytest.importorskip("torch")
-            return {"hidden_width": 8, "num_members": 1, "epochs": 2}
+            return {"hidden_width": 8, "num_members": 2, "steps": 20, "reads": "hidden"}
         return {}
 
     def test_the_counts_of_a_held_out_fold_do_not_alter_its_predictions(self, predictor: str) -> None:
@@ -301,7 +301,7 @@ class TestFolder:
         options = {}
         if predictor == "mlp":
             pytest.importorskip("torch")
-            options = {"hidden_width": 8, "num_members": 2, "epochs": 2}
+            options = {"hidden_width": 8, "num_members": 2, "steps": 20, "reads": "hidden"}
         saved = train(profile, predictor=predictor, layers=[4], num_folds=2, options=options)
         loaded = TrainedPredictor.load(saved.save(tmp_path / "one"))
         assert loaded.card == saved.card
