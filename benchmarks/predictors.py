@@ -65,6 +65,26 @@ def measure(name: str, profile: Profile) -> dict[str, float]:
     }
 
 
+def many(name: str, profile: Profile, *, num_queries: int) -> dict[str, float]:
+    """Seconds to predict so many queries in one batch, the fastest and slowest of a few."""
+    assert profile.hidden_Q_L_D is not None
+    features_Q_D = profile.hidden_Q_L_D[:, 0]
+    fitted = resolve("predictors", name)().fit(
+        features_Q_D, profile.num_right_Q_B, profile.num_tried_Q, profile.tokens_Q_B
+    )
+    tiled_Q_D = np.resize(features_Q_D, (num_queries, features_Q_D.shape[1]))
+    times = []
+    for _ in range(5):
+        started = perf_counter()
+        fitted.predict(tiled_Q_D)
+        times.append(perf_counter() - started)
+    return {
+        "queries": num_queries,
+        "seconds_fastest": round(min(times), 3),
+        "seconds_median": round(sorted(times)[2], 3),
+    }
+
+
 def _predict_seconds(fitted: Any, features_Q_D: FloatArray) -> float:
     """The fastest of a few, in seconds."""
     times = []
@@ -96,6 +116,7 @@ def main() -> None:
         "numpy": np.__version__,
         "seconds_a_layer_to_choose_from": round(layer_seconds, 2),
         "queries_layers_are_compared_on": min(asked.queries, MAX_QUERIES),
+        "ridge_predicts": many("ridge", profile, num_queries=100_000),
         "predictors": {name: measure(name, profile) for name in asked.predictors},
     }
     print(json.dumps(found, indent=2))

@@ -97,7 +97,7 @@ def _contest(result: Contest) -> Figure:
             panel.annotate(
                 each.name,
                 (x, 100 * gain.value),
-                xytext=(7, 3),
+                xytext=(7, 5 if place % 2 else -11),  # neighbours in cost are often neighbours in gain
                 textcoords="offset points",
                 color=style["color"],
                 fontsize=9,
@@ -105,9 +105,7 @@ def _contest(result: Contest) -> Figure:
         panel.axhline(0.0, color=COLOURS[BLIND], linewidth=1.2)
         panel.set_xscale("log")
         panel.margins(x=0.25)
-        panel.set(
-            title=TITLE[cost], xlabel="tokens of the served model that predicting takes, a question (hollow: unknown)"
-        )
+        panel.set(title=TITLE[cost], xlabel="tokens that predicting takes, a question (hollow: unknown)")
         panel.set_ylabel("mean gain over blind (points)")
     caption = (
         f"{result.provenance.get('model') or 'unknown model'} · {result.num_queries:,} questions · "

@@ -35,8 +35,8 @@ def nonfinite_rows(features_Q_D: FloatArray) -> NDArray[np.int64]:
     return suspects[~np.isfinite(features_Q_D[suspects]).all(axis=1)]
 
 
-def check_features(features_Q_D: FloatArray, *, width: int | None = None) -> None:
-    """Raises InvalidFeaturesError unless the features are a finite matrix, `width` columns wide when given."""
+def check_shape(features_Q_D: FloatArray, *, width: int | None = None) -> None:
+    """Raises InvalidFeaturesError unless the features are a matrix, `width` columns wide when given."""
     if features_Q_D.ndim != 2 or features_Q_D.shape[1] == 0:
         raise InvalidFeaturesError(
             f"features must be a matrix, one row a query and at least one column; got shape {features_Q_D.shape}"
@@ -46,6 +46,11 @@ def check_features(features_Q_D: FloatArray, *, width: int | None = None) -> Non
             f"features have {features_Q_D.shape[1]} columns, but this predictor was fitted on {width}; "
             f"take them from the model and layer its card names"
         )
+
+
+def check_features(features_Q_D: FloatArray, *, width: int | None = None) -> None:
+    """Raises InvalidFeaturesError unless the features are a finite matrix, `width` columns wide when given."""
+    check_shape(features_Q_D, width=width)
     bad = nonfinite_rows(features_Q_D)
     if len(bad):
         raise InvalidFeaturesError(f"features hold NaN or infinity in {len(bad)} rows: {shorten(bad.tolist())}")

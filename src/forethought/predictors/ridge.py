@@ -8,7 +8,7 @@ import numpy as np
 
 from ..types import FloatArray, IntArray
 from .features import HIDDEN
-from .inputs import check_counts, check_features
+from .inputs import check_counts, check_features, check_shape
 from .linear import LinearMap, RidgeProblem
 from .spend import SpendShape
 from .success import SuccessShape
@@ -67,8 +67,11 @@ class RidgePredictor:
 
     def predict(self, features_Q_D: FloatArray) -> tuple[FloatArray, FloatArray | None]:
         """See `Predictor.predict`; raises InvalidFeaturesError on NaN or a wrong width."""
-        check_features(features_Q_D, width=self._map.width)
-        output_Q_N = self._map.apply(features_Q_D)
+        check_shape(features_Q_D, width=self._map.width)
+        with np.errstate(invalid="ignore", over="ignore"):
+            output_Q_N = self._map.apply(features_Q_D)
+        if not np.isfinite(output_Q_N).all():  # what is not finite survives the product: looked for only then
+            check_features(features_Q_D)
         p_Q_B = self._success.apply(output_Q_N[:, : self._num_budgets])
         return p_Q_B, None if self._spend is None else self._spend.apply(output_Q_N[:, self._num_budgets :])
 
