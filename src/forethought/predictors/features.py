@@ -34,6 +34,11 @@ class Features:
     texts: tuple[str, ...] | None = None
     difficulties: tuple[str | None, ...] | None = None
 
+    @classmethod
+    def of(cls, features: Features | FloatArray) -> Features:
+        """`features`, where a bare matrix stands for hidden states alone."""
+        return features if isinstance(features, Features) else cls(len(features), hidden_Q_D=features)
+
     def __len__(self) -> int:
         return self.num_queries
 

@@ -153,7 +153,7 @@ class MlpPredictor:
     ) -> Self:
         """See `Predictor.fit`. Rows without a trace are left aside; hidden states must be finite."""
         rows = check_counts(num_right_Q_B, num_tried_Q, tokens_Q_B)
-        read = _bundle(features).select(rows)
+        read = Features.of(features).select(rows)
         weight_Q = num_tried_Q[rows].astype(np.float64)
         self._inputs = _Inputs.fit(read, weight_Q, self.options)
         x_Q_N = self._inputs.apply(read)
@@ -189,7 +189,7 @@ class MlpPredictor:
 
     def predict(self, features: Features | FloatArray) -> tuple[FloatArray, FloatArray | None]:
         """See `Predictor.predict`; raises InvalidFeaturesError on NaN or a wrong width."""
-        read = _bundle(features)
+        read = Features.of(features)
         self._inputs.check(read)
         members = {name: array.astype(np.float32) for name, array in self._members.items()}
         num_members, num_budgets = members["output_bias"].shape
@@ -298,11 +298,6 @@ class _Inputs:
             arrays["feature_basis"] if has_hidden else None,
             Wording.from_arrays(dict(arrays)) if has_text else None,
         )
-
-
-def _bundle(features: Features | FloatArray) -> Features:
-    """One that reads hidden states alone is given their matrix."""
-    return features if isinstance(features, Features) else Features(len(features), hidden_Q_D=features)
 
 
 def _probabilities(weights: Mapping[str, FloatArray], x_Q_N: FloatArray) -> FloatArray:

@@ -108,7 +108,7 @@ class StackPredictor:
     ) -> Self:
         """See `Predictor.fit`; reads what its members read."""
         rows = check_counts(num_right_Q_B, num_tried_Q, tokens_Q_B)
-        read = _bundle(features).select(rows)
+        read = Features.of(features).select(rows)
         tried_Q = num_tried_Q[rows].astype(np.float64)
         share_Q = tried_Q / tried_Q.sum()
         rate_Q_B = num_right_Q_B[rows] / tried_Q[:, None]
@@ -161,7 +161,7 @@ class StackPredictor:
 
     def predict(self, features: Features | FloatArray) -> tuple[FloatArray, FloatArray | None]:
         """See `Predictor.predict`."""
-        read = _bundle(features)
+        read = Features.of(features)
         found = [_predict(self._members[name], read) for name in self.members]
         p_Q_B = self._success.apply(self._sum("p", np.stack([p for p, _ in found]), self._mean_p_B))
         if self._spend is None or self._mean_tokens_B is None:
@@ -237,11 +237,6 @@ def non_negative_weights(level_M_Q_B: FloatArray, target_Q_B: FloatArray, share_
                 best, best_gain = np.zeros(num_members), gain
                 best[chosen] = weight
     return best
-
-
-def _bundle(features: Features | FloatArray) -> Features:
-    """A stack of predictors that read hidden states alone is given their matrix."""
-    return features if isinstance(features, Features) else Features(len(features), hidden_Q_D=features)
 
 
 def _fit(

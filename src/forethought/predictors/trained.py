@@ -73,7 +73,7 @@ class TrainedPredictor:
         if not isinstance(features, Features):
             if features.ndim != 2 or len(features) != len(query_ids):
                 raise InvalidFeaturesError(f"{len(query_ids)} queries need as many feature rows; got {features.shape}")
-            features = Features(len(features), hidden_Q_D=features)
+            features = Features.of(features)
         if len(features) != len(query_ids):
             raise InvalidFeaturesError(f"{len(query_ids)} queries need as many feature rows; got {len(features)}")
         if HIDDEN in self.card.features.reads and features.hidden_Q_D is not None:
