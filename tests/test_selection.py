@@ -193,6 +193,13 @@ class TestTrain:
                 id="misspelt-option",
             ),
             pytest.param({}, {"options": {"epochs": 3}}, InvalidSettingsError, "takes no options", id="no-options"),
+            pytest.param(
+                {},
+                {"predictor": "mlp", "options": {"steps": "many"}},
+                InvalidSettingsError,
+                "steps='many'",
+                id="text-for-a-number",
+            ),
             pytest.param({}, {"num_folds": 1}, InvalidSettingsError, "1 folds", id="one-fold"),
         ],
     )

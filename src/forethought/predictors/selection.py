@@ -181,7 +181,11 @@ def _builder(name: str, options: Mapping[str, Any] | None, seed: int, progress: 
         settings.setdefault("progress", progress)
 
     def build() -> Predictor:
-        made: Predictor = kind(**settings)
+        try:
+            made: Predictor = kind(**settings)
+        except TypeError as error:  # a text where a number is wanted
+            given = ", ".join(f"{key}={value!r}" for key, value in (options or {}).items())
+            raise InvalidSettingsError(f"predictor {name!r} cannot take the options {given}: {error}") from error
         return made
 
     return build
