@@ -5,7 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 
 @contextmanager
@@ -27,27 +30,8 @@ def progress_bar(
     if quiet or num_total == 0:
         yield lambda record: None
         return
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    console = Console(file=sys.stderr)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[detail]}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
     num_done = num_graded = num_right = num_failed = tokens = 0
-    with Progress(*columns, console=console, transient=False, refresh_per_second=4) as bar:
+    with _bar("{task.fields[detail]}", transient=False) as bar:
         task = bar.add_task(title, total=num_total, detail=f"0 of {tokens_total:,} tokens")
 
         def advance(record: Mapping[str, Any]) -> None:
@@ -73,6 +57,13 @@ def step_bar(*, quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
     if quiet:
         yield lambda what, done, total: None
         return
+    with _bar(transient=True) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda what, done, total: bar.update(task, description=what, completed=done, total=total)
+
+
+def _bar(*details: str, transient: bool) -> Progress:
+    """A bar on stderr with what is being done, how much of it, `details`, and the times."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -87,9 +78,8 @@ def step_bar(*, quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
+        *(TextColumn(detail) for detail in details),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(file=sys.stderr), transient=True, refresh_per_second=4) as bar:
-        task = bar.add_task("", total=None)
-        yield lambda what, done, total: bar.update(task, description=what, completed=done, total=total)
+    return Progress(*columns, console=Console(file=sys.stderr), transient=transient, refresh_per_second=4)
