@@ -83,10 +83,10 @@ def problems(draw: st.DrawFn) -> Problem:
         if weight_Q.any():
             arguments["weight_Q"] = weight_Q
     most = pose(curves, total=1e9, **arguments)
-    least = int(most.cost_at(most.first_Q).sum())
+    least = int(most.costs.at_each(most.first_Q).sum())
     units = least + int(draw(st.floats(0, 1)) * (most.units - least))
     # Rounded up by less than a unit, so that the least is enough whatever the product rounds to.
-    return pose(curves, total=(units + 0.25) * most.unit, **arguments)
+    return pose(curves, total=(units + 0.25) * most.costs.unit, **arguments)
 
 
 def columns_at(envelope: Envelope, price: float) -> list[int]:
@@ -135,7 +135,10 @@ def test_grants_are_the_longest_beginning_of_a_sorted_line(problem: Problem) -> 
     line = []
     column_Q = []
     for query in range(problem.num_queries):
-        value_B, cost_B = problem.value_Q_B[query].astype(float).tolist(), problem.cost_Q_B[query].tolist()
+        value_B, cost_B = (
+            problem.value_Q_B[query].astype(float).tolist(),
+            problem.costs.rows(slice(query, query + 1))[0].tolist(),
+        )
         columns = range(int(problem.first_Q[query]), int(problem.last_Q[query]) + 1)
         at = max((column for column in columns if cost_B[column] == cost_B[columns[0]]), key=value_B.__getitem__)
         column_Q.append(at)

@@ -47,7 +47,7 @@ class BlindAllocator:
         )
         mean = _on_the_mean_curve(problem)
         column_Q, price = solve(mean) if problem.cost is Cost.GRANTED else _billed(problem, mean)
-        return replace(mean, cost_Q_B=problem.cost_Q_B).plan(
+        return replace(mean, costs=problem.costs).plan(
             column_Q, allocator=self.name, price=price, why_left=f"on the mean curve, {WHY_LEFT}"
         )
 
@@ -57,14 +57,11 @@ def _on_the_mean_curve(problem: Problem) -> Problem:
     shape = problem.value_Q_B.shape
     p_Q_B = np.broadcast_to(_mean(problem.curves.p_Q_B), shape)
     weight_Q = problem.weight_Q
-    cost_Q_B = problem.cost_Q_B
-    if problem.cost is Cost.SPENT:
-        cost_Q_B = np.broadcast_to(np.rint(_mean(cost_Q_B)).astype(np.int64), shape)
     return replace(
         problem,
         curves=replace(problem.curves, p_Q_B=p_Q_B),
         value_Q_B=p_Q_B if weight_Q is None else p_Q_B * weight_Q[:, None],
-        cost_Q_B=cost_Q_B,
+        costs=problem.costs.mean(),
     )
 
 
@@ -80,15 +77,15 @@ def _billed(problem: Problem, mean: Problem) -> tuple[Columns, float]:
     """
     envelope = upper_envelope(mean)
     # An envelope starts past the first column where that costs nothing on average; here it has to cost nothing at all.
-    start_Q = np.where(
-        problem.cost_at(envelope.start_M) > problem.cost_at(problem.first_Q), problem.first_Q, envelope.start_M
-    )
+    costs = problem.costs
+    is_dearer_Q = costs.at_each(envelope.start_M) > costs.at_each(problem.first_Q)
+    start_Q = np.where(is_dearer_Q, problem.first_Q, envelope.start_M)
     # A segment comes from the same query's previous one, or from its start.
     from_N = start_Q[envelope.row_N]
     follows_N = envelope.row_N[1:] == envelope.row_N[:-1]
     from_N[1:][follows_N] = envelope.column_N[:-1][follows_N]
-    cost_N = problem.cost_Q_B[envelope.row_N, envelope.column_N] - problem.cost_Q_B[envelope.row_N, from_N]
-    known = replace(mean, cost_Q_B=problem.cost_Q_B)
+    cost_N = costs.at(envelope.row_N, envelope.column_N) - costs.at(envelope.row_N, from_N)
+    known = replace(mean, costs=costs)
     granted = grant(known, replace(envelope, start_M=start_Q, cost_N=cost_N))
     column_Q = spend_without_loss(known, granted.column_Q, granted.left)
-    return column_Q, granted.price / problem.unit
+    return column_Q, granted.price / problem.costs.unit

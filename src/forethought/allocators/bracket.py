@@ -47,7 +47,7 @@ def sampled_bracket(problem: Problem) -> Bracket | None:
     price_N, row_N, cost_N = envelope.price_N[order], envelope.row_N[order], envelope.cost_N[order]
     if price_N.size == 0:
         return None
-    start_M = problem.cost_Q_B[query_M, envelope.start_M]
+    start_M = problem.costs.at(query_M, envelope.start_M)
     left = problem.units / num_queries * SAMPLE - float(start_M.sum())
     spent_N = np.cumsum(cost_N)
 
@@ -110,10 +110,7 @@ def _decide(
 ) -> None:
     """Writes the columns of some queries to `column_C`, where they are decided; overwrites `work_4_B_C`."""
     low_B_C, high_B_C, later_B_C, cost_B_C = work_4_B_C
-    if problem.is_cost_shared:
-        cost_B_C = np.asarray(problem.cost_Q_B[:1].T, dtype=np.float64)  # one column of costs, broadcast below
-    else:
-        cost_B_C[...] = problem.cost_Q_B[chunk].T
+    cost_B_C = problem.costs.floats(chunk, cost_B_C)
     margin = TOLERANCE * (most_value + bracket.high * float(cost_B_C[-1].max()))
     low_B_C[...] = problem.value_Q_B[chunk].T
     num_budgets = len(low_B_C)

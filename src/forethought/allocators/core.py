@@ -48,7 +48,7 @@ def complete(problem: Problem, granted: Grants) -> Grants:
 
     # Offsets from each query's grant, rounded up to the grain: what fits as counted here fits in truth.
     rows_N, grant_N = np.arange(query_N.size), column_Q[query_N]
-    cost_N_B, value_N_B = problem.cost_Q_B[query_N], problem.value_Q_B[query_N].astype(np.float64)
+    cost_N_B, value_N_B = problem.costs.rows(query_N), problem.value_Q_B[query_N].astype(np.float64)
     extra_N_B = cost_N_B - cost_N_B[rows_N, grant_N, None]
     gain_N_B = value_N_B - value_N_B[rows_N, grant_N, None]
     column_B = np.arange(problem.grid.num_budgets)
@@ -95,13 +95,11 @@ def _core_queries(problem: Problem, column_Q: Columns, price: float, most_loss: 
 def _least_loss(problem: Problem, column_Q: Columns, price: float) -> NDArray[np.float64]:
     """Net value that each query's best other column loses against its grant, shape (Q,); infinite without one."""
     loss_Q = np.empty(problem.num_queries)
-    is_shared = problem.is_cost_shared
     column_B_1 = np.arange(problem.grid.num_budgets)[:, None]
     for at in range(0, problem.num_queries, CHUNK):
         chunk = slice(at, at + CHUNK)
-        cost_Q_B = problem.cost_Q_B[:1] if is_shared else problem.cost_Q_B[chunk]
         net_B_C = np.array(problem.value_Q_B[chunk].T, dtype=np.float64, order="C")  # a copy: it is written to
-        net_B_C -= np.multiply(price, cost_Q_B).T
+        net_B_C -= price * problem.costs.floats(chunk)
         if problem.is_bounded:
             net_B_C[(column_B_1 < problem.first_Q[chunk]) | (column_B_1 > problem.last_Q[chunk])] = -np.inf
         num_chunk, net_A = net_B_C.shape[1], net_B_C.reshape(-1)

@@ -61,4 +61,4 @@ def solve(problem: Problem) -> tuple[Columns, float]:
     granted = grants(problem)
     if granted.blocked:
         granted = complete(problem, granted)
-    return spend_without_loss(problem, granted.column_Q, granted.left), granted.price / problem.unit
+    return spend_without_loss(problem, granted.column_Q, granted.left), granted.price / problem.costs.unit

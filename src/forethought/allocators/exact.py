@@ -74,7 +74,7 @@ class ExactAllocator:
         # In tie order, so that among equally good plans the same one is found whatever the order of the file.
         query_N = problem.tie_order(np.arange(problem.num_queries))
         is_useful_N_B = _useful_choices(problem)[query_N]
-        cost_N_B = problem.cost_Q_B[query_N]
+        cost_N_B = problem.costs.rows(query_N)
         extra_N_B = cost_N_B - np.take_along_axis(cost_N_B, problem.first_Q[query_N, None], axis=1)
         extra_N_B = np.where(is_useful_N_B, extra_N_B, 0)
         step = self._step(problem, extra_N_B, int(is_useful_N_B.sum()))
@@ -97,10 +97,10 @@ class ExactAllocator:
             return 1
         unit = self.unit
         if unit is None:
-            tokens = int(extra_N_B.max(axis=1).sum()) * problem.unit
+            tokens = int(extra_N_B.max(axis=1).sum()) * problem.costs.unit
             affordable = tokens * num_useful / QUICK_STEPS
             unit = min(1.0, max(FINEST_UNIT, 2.0 ** math.ceil(math.log2(max(affordable, FINEST_UNIT)))))
-        return max(1, round(unit / problem.unit))
+        return max(1, round(unit / problem.costs.unit))
 
 
 def _useful_choices(problem: Problem) -> NDArray[np.bool_]:

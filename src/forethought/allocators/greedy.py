@@ -52,7 +52,8 @@ def _windows(problem: Problem) -> NDArray[np.int64]:
 
     A query's claim depends on its own column alone, so one heap entry for each query is enough.
     """
-    gain_Q_N = _gains(problem)
+    cost_Q_B = problem.costs.rows(slice(None))
+    gain_Q_N = _gains(problem, cost_Q_B)
     column_Q, last_Q = problem.first_Q.tolist(), problem.last_Q.tolist()
     left = problem.left_after(problem.first_Q)
     by_rank = problem.tie_order(np.arange(problem.num_queries)).tolist()
@@ -66,7 +67,7 @@ def _windows(problem: Problem) -> NDArray[np.int64]:
     while heap:
         _, rank, query = heap[0]
         column = column_Q[query]
-        left -= problem.cost_Q_B.item(query, column + 1) - problem.cost_Q_B.item(query, column)
+        left -= cost_Q_B.item(query, column + 1) - cost_Q_B.item(query, column)
         if left < 0:
             break
         taken.append(query)
@@ -90,9 +91,9 @@ def _best_beginning(problem: Problem, query_N: NDArray[np.int64]) -> Columns:
     return problem.first_Q + np.bincount(query_N[:length], minlength=problem.num_queries)
 
 
-def _gains(problem: Problem) -> NDArray[np.float64]:
+def _gains(problem: Problem, cost_Q_B: NDArray[np.int64]) -> NDArray[np.float64]:
     """What the next window gives, per unit of cost, at each column but the last, shape (Q, B - 1)."""
     gain_Q_N = np.diff(problem.value_Q_B.astype(np.float64), axis=1)
-    extra_Q_N = np.diff(problem.cost_Q_B, axis=1)
+    extra_Q_N = np.diff(cost_Q_B, axis=1)
     gains: NDArray[np.float64] = gain_Q_N / np.maximum(extra_Q_N, 1e-9)  # a window that costs nothing comes first
     return gains

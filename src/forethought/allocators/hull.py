@@ -82,9 +82,7 @@ def _corners(problem: Problem, queries: slice | NDArray[np.int64], low: float, h
     """
     value_B_C = np.ascontiguousarray(problem.value_Q_B[queries].T, dtype=np.float64)
     # Under granted cost one column of costs serves every query, and the division below broadcasts it.
-    is_shared = problem.is_cost_shared
-    cost_Q_B = problem.cost_Q_B[:1] if is_shared else problem.cost_Q_B[queries]
-    cost_B_C = np.ascontiguousarray(cost_Q_B.T, dtype=np.float64)
+    cost_B_C = problem.costs.floats(queries)
     num_budgets, num_chunk = value_B_C.shape
     chords_B_C = value_B_C
     if problem.is_bounded:
@@ -112,7 +110,7 @@ def _corners(problem: Problem, queries: slice | NDArray[np.int64], low: float, h
     is_kept_V[:-1] &= ~(is_dear_V[1:] & (row_V[1:] == row_V[:-1]))
     if not is_kept_V.all():
         row_V, column_V, price_V = row_V[is_kept_V], column_V[is_kept_V], price_V[is_kept_V]
-    cost_V = cost_Q_B[0, column_V] if is_shared else cost_Q_B[row_V, column_V]
+    cost_V = cost_B_C[column_V, 0 if problem.costs.is_shared else row_V].astype(np.int64)
     return row_V, column_V, cost_V, value_B_C[column_V, row_V], price_V
 
 

@@ -25,7 +25,7 @@ def spend_without_loss(problem: Problem, column_Q: Columns, left: int) -> Column
         open_N = open_N[_least_raise(problem, open_N, column_Q[open_N]) <= left]
         next_N = _next_equal(problem, open_N, column_Q[open_N])
         open_N, next_N = open_N[next_N >= 0], next_N[next_N >= 0]
-        cost_N = problem.cost_Q_B[open_N, next_N] - problem.cost_Q_B[open_N, column_Q[open_N]]
+        cost_N = problem.costs.at(open_N, next_N) - problem.costs.at(open_N, column_Q[open_N])
         taken = _cheapest_that_fit(problem, open_N, cost_N, left)
         column_Q[open_N[taken]] = next_N[taken]
         left -= int(cost_N[taken].sum())
@@ -37,10 +37,7 @@ def spend_without_loss(problem: Problem, column_Q: Columns, left: int) -> Column
 
 def _least_raise(problem: Problem, query_N: NDArray[np.int64], column_N: Columns) -> NDArray[np.int64]:
     """What one column more costs each query, shape (N,)."""
-    num_budgets = problem.grid.num_budgets
-    at_N = column_N if problem.is_cost_shared else query_N * num_budgets + column_N
-    cost_A = problem.cost_Q_B[0] if problem.is_cost_shared else problem.cost_Q_B.reshape(-1)
-    return cost_A.take(at_N + 1) - cost_A.take(at_N)
+    return problem.costs.at(query_N, column_N + 1) - problem.costs.at(query_N, column_N)
 
 
 def _next_equal(problem: Problem, query_N: NDArray[np.int64], column_N: Columns) -> Columns:

@@ -24,7 +24,7 @@ def budgets_at(curves: Curves, *, price: float, cost: Cost = Cost.GRANTED) -> In
     """
     problem = _unbounded(curves, cost)
     envelope = upper_envelope(problem)
-    is_granted_N = envelope.price_N / problem.unit > price
+    is_granted_N = envelope.price_N / problem.costs.unit > price
     column_Q = envelope.start_M.copy()
     # Segments lie in order of column within each query, and of repeated assignments the last one stands.
     column_Q[envelope.row_N[is_granted_N]] = envelope.column_N[is_granted_N]
@@ -41,7 +41,7 @@ def price_for(curves: Curves, *, mean_tokens: float, cost: Cost = Cost.GRANTED) 
         InvalidTotalError: not even the smallest budgets fit.
     """
     problem = pose(curves, total=mean_tokens * len(curves.query_ids), cost=cost)
-    return grants(problem).price / problem.unit
+    return grants(problem).price / problem.costs.unit
 
 
 def _unbounded(curves: Curves, cost: Cost) -> Problem:

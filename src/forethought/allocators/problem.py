@@ -1,8 +1,7 @@
 """What an allocator solves: checked curves, costs in whole units, column ranges; and the plan made from a solution.
 
 Costs are whole numbers of a unit, so that sums of a million of them are exact and do not depend on the order of the
-queries. Under granted cost the unit is one window. Under spent cost it is a power of two, as fine as 64-bit sums
-allow (far under a billionth of a token for batches of ordinary size).
+queries (under spent cost, far under a billionth of a token for batches of ordinary size).
 """
 
 from __future__ import annotations
@@ -11,14 +10,14 @@ import hashlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import InvalidInputError, InvalidSettingsError, InvalidTotalError
+from ..errors import InvalidInputError, InvalidTotalError
 from ..types import BudgetGrid, Cost, Curves, FloatArray, IntArray, Plan
 from .bounds import Columns, column_ranges
+from .costs import Costs, entries
 from .sums import exact_sum
 
 # A spent total and the spend under it are sums of the same predictions, often added in another order: they are equal
@@ -35,8 +34,7 @@ class Problem:
         curves, cost, total: as the caller gave them.
         weight_Q: what a right answer is worth, float64, or None when all are worth 1.
         value_Q_B: weighted chance of a right answer, shape (Q, B).
-        cost_Q_B: cost in units, int64, non-decreasing in B, shape (Q, B); a read-only broadcast under granted cost.
-        unit: tokens in one unit of cost.
+        costs: what each query pays at each column, in whole units.
         units: the total, in whole units.
         first_Q, last_Q: columns each query may have, inclusive.
         is_bounded: whether any query has less than the whole grid to choose from.
@@ -47,8 +45,7 @@ class Problem:
     total: float
     weight_Q: NDArray[np.float64] | None
     value_Q_B: FloatArray
-    cost_Q_B: NDArray[np.int64]
-    unit: float
+    costs: Costs
     units: int
     first_Q: Columns
     last_Q: Columns
@@ -64,22 +61,13 @@ class Problem:
         """The budgets to choose from; column b of the arrays is its b-th."""
         return self.curves.grid
 
-    @property
-    def is_cost_shared(self) -> bool:
-        """Whether one row of costs serves every query."""
-        return self.cost_Q_B.strides[0] == 0
-
-    def cost_at(self, column_Q: IntArray) -> NDArray[np.int64]:
-        """Cost of each query at its column, in units, shape (Q,)."""
-        return self.cost_Q_B[0, column_Q] if self.is_cost_shared else _at(self.cost_Q_B, column_Q)
-
     def value_at(self, column_Q: IntArray) -> NDArray[np.float64]:
         """Weighted chance of success of each query at its column, shape (Q,)."""
-        return _at(self.value_Q_B, column_Q).astype(np.float64)
+        return entries(self.value_Q_B, np.arange(self.num_queries), column_Q).astype(np.float64)
 
     def left_after(self, column_Q: IntArray) -> int:
         """Units of the total not taken by `column_Q`; negative when it costs too much."""
-        return self.units - int(self.cost_at(column_Q).sum())
+        return self.units - int(self.costs.at_each(column_Q).sum())
 
     def tie_order(self, query_N: IntArray) -> NDArray[np.int64]:
         """Positions that put the queries `query_N` in the order in which ties are settled: by a hash of their ids.
@@ -99,7 +87,7 @@ class Problem:
         budget_Q = (np.asarray(column_Q, dtype=np.int64) + 1) * self.grid.window
         spent = None
         if self.curves.tokens_Q_B is not None:
-            spent = exact_sum(_at(self.curves.tokens_Q_B, column_Q))
+            spent = exact_sum(entries(self.curves.tokens_Q_B, np.arange(self.num_queries), column_Q))
             if self.cost is Cost.SPENT and self.total < spent <= self.total * (1 + 2 * RELATIVE_ROUNDING):
                 spent = self.total
         return Plan(
@@ -122,7 +110,7 @@ class Problem:
         return min(max(value / weight, 0.0), 1.0)
 
     def _leftover_note(self, column_Q: IntArray, why_left: str) -> tuple[str, ...]:
-        left = self.total - self.unit * float(int(self.cost_at(column_Q).sum()))
+        left = self.total - self.costs.unit * float(int(self.costs.at_each(column_Q).sum()))
         if left < 1:
             return ()
         if bool((column_Q == self.last_Q).all()):
@@ -156,9 +144,9 @@ def pose(
     first_Q, last_Q = column_ranges(curves.query_ids, curves.grid, min_budget_Q, max_budget_Q)
     if math.isnan(total) or math.isinf(total):
         raise InvalidTotalError(f"the total is {total}; give a number of tokens, such as 48 for each query")
-    cost_Q_B, unit = _costs(curves, cost)
-    num_queries = len(curves.query_ids)
-    least, most = int(_at(cost_Q_B, first_Q).sum()), int(_at(cost_Q_B, last_Q).sum())
+    costs = Costs.of(curves, cost)
+    num_queries, unit = len(curves.query_ids), costs.unit
+    least, most = int(costs.at_each(first_Q).sum()), int(costs.at_each(last_Q).sum())
     rounding = RELATIVE_ROUNDING if cost is Cost.SPENT else 0.0
     units = math.floor(min(total * (1 + rounding) / unit, 2.0**62))  # past every sum of costs; compared as integers
     if units < least:
@@ -169,39 +157,7 @@ def pose(
         )
     value_Q_B = curves.p_Q_B if weights_Q is None else curves.p_Q_B * weights_Q[:, None]
     is_bounded = bool(first_Q.any() or (last_Q < curves.grid.num_budgets - 1).any())
-    return Problem(
-        curves, cost, total, weights_Q, value_Q_B, cost_Q_B, unit, min(units, most), first_Q, last_Q, is_bounded
-    )
-
-
-def _costs(curves: Curves, cost: Cost) -> tuple[NDArray[np.int64], float]:
-    """Costs in whole units, shape (Q, B), and the tokens in a unit."""
-    num_queries, num_budgets = len(curves.query_ids), curves.grid.num_budgets
-    if cost is Cost.GRANTED:
-        windows_B = np.arange(1, num_budgets + 1, dtype=np.int64)
-        return np.broadcast_to(windows_B, (num_queries, num_budgets)), float(curves.grid.window)
-    if curves.tokens_Q_B is None:
-        raise InvalidSettingsError(
-            "a total in spent tokens needs a spend curve, and these curves have none (tokens_Q_B is None). "
-            "Use --cost granted, or a predictor fitted with token counts."
-        )
-    # 2**52: still exact as a float, for slopes. 2**61: a batch's sum stays far inside 64 bits.
-    largest, all_largest = float(curves.tokens_Q_B[:, -1].max()), exact_sum(curves.tokens_Q_B[:, -1])
-    exponent = min(52 - math.frexp(largest)[1], 61 - math.frexp(all_largest)[1])
-    cost_Q_B = np.empty((num_queries, num_budgets), dtype=np.int64)
-    for at in range(0, num_queries, CHUNK):
-        cost_C_B = np.ldexp(curves.tokens_Q_B[at : at + CHUNK].astype(np.float64), exponent)
-        cost_Q_B[at : at + CHUNK] = np.rint(cost_C_B, out=cost_C_B)
-    return cost_Q_B, math.ldexp(1.0, -exponent)
-
-
-def _at(array_Q_B: FloatArray | IntArray, column_Q: IntArray) -> NDArray[Any]:
-    """The entry of each row at its column, shape (Q,)."""
-    num_queries, num_budgets = array_Q_B.shape
-    if array_Q_B.flags.c_contiguous:  # one index is half the work of two
-        return array_Q_B.reshape(-1).take(np.arange(0, num_queries * num_budgets, num_budgets) + column_Q)
-    found_Q: NDArray[Any] = array_Q_B[np.arange(num_queries), column_Q]
-    return found_Q
+    return Problem(curves, cost, total, weights_Q, value_Q_B, costs, min(units, most), first_Q, last_Q, is_bounded)
 
 
 def _are_unique(ids: tuple[str, ...]) -> bool:

@@ -60,7 +60,7 @@ def _one_more_for_some(problem: Problem, common: int) -> Columns:
     if left <= 0 or raisable_N.size == 0:
         return column_Q
     raisable_N = raisable_N[problem.tie_order(raisable_N)]
-    cost_N = problem.cost_Q_B[raisable_N, column_Q[raisable_N] + 1] - problem.cost_Q_B[raisable_N, column_Q[raisable_N]]
+    cost_N = problem.costs.at(raisable_N, column_Q[raisable_N] + 1) - problem.costs.at(raisable_N, column_Q[raisable_N])
     num_fit = int(np.searchsorted(np.cumsum(cost_N), left, side="right"))
     column_Q[raisable_N[:num_fit]] += 1
     return column_Q

@@ -1,0 +1,118 @@
+"""What budgets cost, in whole units; made from the spend curves where they are looked at, and never held for a batch.
+
+A matrix of costs for a million queries is memory that a plan would touch once: making it costs more than all the
+arithmetic on it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import InvalidSettingsError
+from ..types import Cost, Curves, FloatArray, IntArray
+from .sums import exact_sum
+
+MOST_EXPONENT = 1000  # 2**exponent stays a number where all tokens are next to nothing
+
+Rows = slice | NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Costs:
+    """Cost of query q at column b, a whole number of units below 2**53, non-decreasing in b.
+
+    Attributes:
+        num_queries: how many queries there are.
+        unit: tokens in one unit.
+        shared_B: the costs of every query, int64, where all have the same; else None.
+        tokens_Q_B: the spend curves that are rounded to units, where they differ; else None.
+    """
+
+    num_queries: int
+    unit: float
+    shared_B: NDArray[np.int64] | None
+    tokens_Q_B: FloatArray | None = None
+
+    @classmethod
+    def of(cls, curves: Curves, cost: Cost) -> Costs:
+        """Costs of the budgets of `curves`.
+
+        Under granted cost the unit is one window. Under spent cost it is a power of two, as fine as exact sums allow.
+
+        Raises:
+            InvalidSettingsError: spent cost without a spend curve.
+        """
+        num_queries, num_budgets = len(curves.query_ids), curves.grid.num_budgets
+        if cost is Cost.GRANTED:
+            return cls(num_queries, float(curves.grid.window), np.arange(1, num_budgets + 1, dtype=np.int64))
+        if curves.tokens_Q_B is None:
+            raise InvalidSettingsError(
+                "a total in spent tokens needs a spend curve, and these curves have none (tokens_Q_B is None). "
+                "Use --cost granted, or a predictor fitted with token counts."
+            )
+        # 2**52: still exact as a float, for slopes. 2**61: a batch's sum stays far inside 64 bits.
+        largest, all_largest = float(curves.tokens_Q_B[:, -1].max()), exact_sum(curves.tokens_Q_B[:, -1])
+        exponent = min(52 - math.frexp(largest)[1], 61 - math.frexp(all_largest)[1], MOST_EXPONENT)
+        return cls(num_queries, math.ldexp(1.0, -exponent), None, curves.tokens_Q_B)
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether one row of costs serves every query."""
+        return self.shared_B is not None
+
+    def rows(self, rows: Rows) -> NDArray[np.int64]:
+        """Costs of some queries at every column, shape (N, B); to be read only."""
+        if self.shared_B is not None:
+            num_rows = len(range(*rows.indices(self.num_queries))) if isinstance(rows, slice) else rows.size
+            return np.broadcast_to(self.shared_B, (num_rows, self.shared_B.size))
+        return self._rounded(self._tokens[rows]).astype(np.int64)
+
+    def floats(self, rows: Rows, out_B_N: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
+        """The same, turned, as floats (exact): shape (B, N), or (B, 1) where costs are shared, for broadcasting.
+
+        Written to `out_B_N` where that is given and costs differ.
+        """
+        if self.shared_B is not None:
+            return self.shared_B[:, None].astype(np.float64)
+        return self._rounded(self._tokens[rows].T, out_B_N)
+
+    def at(self, row_N: Rows, column_N: IntArray) -> NDArray[np.int64]:
+        """Cost of each of some queries at its column, shape (N,)."""
+        if self.shared_B is not None:
+            return self.shared_B.take(column_N)
+        return self._rounded(entries(self._tokens, row_N, column_N)).astype(np.int64)
+
+    def at_each(self, column_Q: IntArray) -> NDArray[np.int64]:
+        """Cost of every query at its column, shape (Q,)."""
+        return self.at(np.arange(self.num_queries), column_Q)
+
+    def mean(self) -> Costs:
+        """Costs of a batch in which every query has the mean of these, in the same unit."""
+        if self.shared_B is not None:
+            return self
+        column_B = range(self._tokens.shape[1])
+        sum_B = [exact_sum(self._rounded(self._tokens[:, column])) for column in column_B]
+        return Costs(self.num_queries, self.unit, np.rint(np.array(sum_B) / self.num_queries).astype(np.int64))
+
+    def _rounded(self, tokens: FloatArray, out: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
+        scaled: NDArray[np.float64] = np.multiply(tokens, 1.0 / self.unit, out=out, dtype=np.float64, order="C")
+        return np.rint(scaled, out=scaled)
+
+    @property
+    def _tokens(self) -> FloatArray:
+        assert self.tokens_Q_B is not None, "costs are shared or come from spend curves"
+        return self.tokens_Q_B
+
+
+def entries(array_Q_B: FloatArray | IntArray, row_N: Rows, column_N: IntArray) -> NDArray[Any]:
+    """The entry of each of some rows at its column, shape (N,)."""
+    if array_Q_B.flags.c_contiguous and not isinstance(row_N, slice):  # one index is half the work of two
+        found_N: NDArray[Any] = array_Q_B.reshape(-1).take(row_N * array_Q_B.shape[1] + column_N)
+    else:
+        found_N = array_Q_B[row_N, column_N]
+    return found_N
