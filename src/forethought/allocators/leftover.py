@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from ..types import IntArray
 from .bounds import Columns
 from .problem import Problem
 
@@ -42,27 +43,36 @@ def _least_raise(problem: Problem, query_N: NDArray[np.int64], column_N: Columns
 
 def _next_equal(problem: Problem, query_N: NDArray[np.int64], column_N: Columns) -> Columns:
     """The nearest longer column of the same value and no lower chance, -1 where there is none, shape (N,)."""
-    next_N = np.empty(query_N.size, dtype=np.int64)
+    next_N = column_N + 1  # of most queries that have one, it is the very next
+    far = np.flatnonzero(~_is_equal(problem, query_N, column_N, next_N))
+    next_N[far] = -1
     column_B = np.arange(problem.grid.num_budgets)
-    for at in range(0, query_N.size, CHUNK):
-        query_C, column_C = query_N[at : at + CHUNK], column_N[at : at + CHUNK, None]
-        value_C_B, p_C_B = problem.value_Q_B[query_C], problem.curves.p_Q_B[query_C]
-        is_equal_C_B = value_C_B == np.take_along_axis(value_C_B, column_C, axis=1)
-        if problem.weight_Q is not None:  # a query of weight 0 has the same value everywhere
-            is_equal_C_B &= p_C_B >= np.take_along_axis(p_C_B, column_C, axis=1)
-        is_equal_C_B &= (column_B > column_C) & (column_B <= problem.last_Q[query_C, None])
-        next_N[at : at + CHUNK] = np.where(is_equal_C_B.any(axis=1), is_equal_C_B.argmax(axis=1), -1)
+    for at in range(0, far.size, CHUNK):
+        far_C = far[at : at + CHUNK]
+        query_C_1, column_C_1 = query_N[far_C, None], column_N[far_C, None]
+        is_equal_C_B = _is_equal(problem, query_C_1, column_C_1, column_B)
+        is_equal_C_B &= (column_B > column_C_1) & (column_B <= problem.last_Q[query_C_1])
+        next_N[far_C] = np.where(is_equal_C_B.any(axis=1), is_equal_C_B.argmax(axis=1), -1)
     return next_N
+
+
+def _is_equal(problem: Problem, query: IntArray, column: IntArray, other: IntArray) -> NDArray[np.bool_]:
+    """Whether the `other` column is worth as much as `column`, and gives no lower chance."""
+    value_Q_B, p_Q_B = problem.value_Q_B, problem.curves.p_Q_B
+    is_equal: NDArray[np.bool_] = value_Q_B[query, other] == value_Q_B[query, column]
+    if problem.weight_Q is not None:  # a query of weight 0 has the same value everywhere
+        is_equal &= p_Q_B[query, other] >= p_Q_B[query, column]
+    return is_equal
 
 
 def _cheapest_that_fit(
     problem: Problem, query_N: NDArray[np.int64], cost_N: NDArray[np.int64], left: int
 ) -> NDArray[np.int64]:
     """Positions of the cheapest raises that fit in `left` together; equal costs by tie order."""
+    if int(cost_N.sum()) <= left:
+        return np.arange(cost_N.size)
     order = np.argsort(cost_N, kind="stable")
     num_fit = int(np.searchsorted(np.cumsum(cost_N[order]), left, side="right"))
-    if num_fit == order.size:
-        return order
     margin = cost_N[order[num_fit]]
     sure = np.flatnonzero(cost_N < margin)
     tied = np.flatnonzero(cost_N == margin)
