@@ -9,12 +9,15 @@ import pytest
 
 pytest.importorskip("peft")
 
+from forethought import pipeline
 from forethought.errors import InvalidFeaturesError, InvalidSettingsError, MismatchError
 from forethought.predictors import adapter
 from forethought.predictors.features import Features
 from forethought.predictors.lora import LoraPredictor
 from forethought.predictors.selection import train
 from forethought.predictors.trained import TrainedPredictor
+from forethought.profiles import write_parquet
+from forethought.settings import TrainSettings
 from forethought.types import BudgetGrid, Profile
 from tiny_model import save_tiny_model
 
@@ -141,3 +144,17 @@ def test_without_texts_it_says_so(tiny: str) -> None:
 def test_settings_that_cannot_be(wrong: dict[str, object]) -> None:
     with pytest.raises(InvalidSettingsError, match=next(iter(wrong))):
         LoraPredictor(**wrong)
+
+
+def test_a_stack_keeps_the_state_of_its_members_trainings(tiny, tmp_path):
+    write_parquet(tmp_path / "run.parquet", make_profile())
+    members = {"members": "text,lora", "num_folds": 2, "options": {"lora": options(tiny, epochs=1)}}
+    trained, folder = pipeline.train(
+        TrainSettings(
+            run=str(tmp_path / "run.parquet"), predictor="stack", options=members, out=str(tmp_path / "stack")
+        )
+    )
+    assert len(list((tmp_path / "stack-training").glob("*.safetensors"))) == 3  # two folds and the whole
+    asked = Features(2, texts=("aaaaaa 1+1", "hhhhhh 1+1"))
+    before, after = trained.predictor.predict(asked)[0], TrainedPredictor.load(folder).predictor.predict(asked)[0]
+    assert before == pytest.approx(after, abs=1e-6)

@@ -35,6 +35,7 @@ class StackPredictor:
         options: member -> its own options.
         num_folds: folds for the left-out predictions; rows go to folds in turns, in the order they are given in.
         seed: of members that draw at random.
+        checkpoint: folder for the state of members' trainings; "" for none.
 
     Attributes:
         weights_: member -> its weight, for "p" and, when fitted with them, "tokens".
@@ -60,6 +61,7 @@ class StackPredictor:
         options: Mapping[str, Mapping[str, Any]] | None = None,
         num_folds: int = 5,
         seed: int = 0,
+        checkpoint: str = "",
     ) -> None:
         names = [each.strip() for each in members.split(",")] if isinstance(members, str) else list(members)
         self.member_options = {name: dict(values) for name, values in (options or {}).items()}
@@ -72,7 +74,7 @@ class StackPredictor:
             )
         if num_folds < 2:
             raise InvalidSettingsError(f"stack option num_folds must be at least 2; got {num_folds}")
-        self.members, self.num_folds, self.seed = names, num_folds, seed
+        self.members, self.num_folds, self.seed, self._checkpoint = names, num_folds, seed, checkpoint
         kinds = {kind for name in names for kind in reads_of(self._new(name))}
         self.reads = tuple(kind for kind in KINDS if kind in kinds)
 
@@ -94,8 +96,10 @@ class StackPredictor:
     def _new(self, name: str) -> Predictor:
         kind = resolve("predictors", name)
         options = dict(self.member_options.get(name, {}))
-        if kind.__init__ is not object.__init__ and "seed" in inspect.signature(kind).parameters:
-            options.setdefault("seed", self.seed)
+        taken = () if kind.__init__ is object.__init__ else inspect.signature(kind).parameters
+        for option, value in {"seed": self.seed, "checkpoint": self._checkpoint}.items():
+            if option in taken:
+                options.setdefault(option, value)
         made: Predictor = kind(**options)
         return made
 
