@@ -183,6 +183,17 @@ class TestCost:
         bare = len(engine._forcing.bare_suffix_ids)
         assert engine._decoder.num_tokens_run - before <= 6 * (1 + bare + TEMPLATE.max_answer_tokens - 1)
 
+    def test_another_template_begins_with_its_own_prefix(self, tiny_model):
+        engine = engine_of(tiny_model)
+        longer = replace(TEMPLATE, name="longer", system="judge " * 8)
+        other = engine.with_template(longer)
+        found = run(other, [Request(query, 0) for query in QUERIES[:6]])
+        shared, prompts = len(other._template_prefix()), [other._forcing.prompt_ids(query) for query in QUERIES[:6]]
+        assert shared > len(engine._template_prefix())
+        assert other._decoder.num_tokens_run < sum(map(len, prompts)) - 4 * shared
+        alone = run(engine_of(tiny_model, template=longer), [Request(query, 0) for query in QUERIES[:6]])
+        assert {key: done.answer for key, done in found.items()} == {key: done.answer for key, done in alone.items()}
+
     @staticmethod
     def tokens_run(engine: TransformersEngine, probes: tuple[int, ...]) -> int:
         before = engine._decoder.num_tokens_run

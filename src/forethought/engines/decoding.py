@@ -41,6 +41,10 @@ class Decoder:
         self._prompts: OrderedDict[tuple[int, ...], Tensor] = OrderedDict()
         self._prompt_cache_bytes = prompt_cache_bytes
 
+    def with_prefix(self, prefix_ids: Sequence[int]) -> Decoder:
+        """The same model with another shared prefix and a cache of its own."""
+        return Decoder(self.model, prefix_ids=prefix_ids, prompt_cache_bytes=self._prompt_cache_bytes)
+
     def num_shared(self, prompt: Sequence[int]) -> int:
         """How many tokens of the shared prefix a prompt begins with; at least one of its tokens is its own."""
         return min(common_length(prompt, self.prefix_ids), len(prompt) - 1)

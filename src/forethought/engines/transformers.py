@@ -132,10 +132,11 @@ class TransformersEngine:
             await asyncio.sleep(0)
 
     def with_template(self, template: PromptTemplate) -> TransformersEngine:
-        """See `TemplateEngine.with_template`; only the first template's examples are kept computed."""
-        other = copy.copy(self)
+        """See `TemplateEngine.with_template`; its examples are kept computed like the first template's."""
+        decoder, other = self._running(), copy.copy(self)
         other.template = template
         other._forcing = Forcing(self._forcing.tokenizer, template)
+        other._decoder = decoder.with_prefix(other._template_prefix())
         other.info = replace(self.info, template=template.name, template_hash=template.hash)
         return other
 
