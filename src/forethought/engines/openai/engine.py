@@ -163,6 +163,10 @@ class OpenAIEngine:
                     worker.cancel()
                 await asyncio.gather(*workers, return_exceptions=True)
 
+    def counted(self) -> dict[str, Any]:
+        """See `CountingEngine.counted`."""
+        return self.counters.to_json()
+
     def close(self) -> None:
         """Says what was met on the way."""
         if self._calls is not None and (text := self.counters.to_text()):
