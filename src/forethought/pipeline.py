@@ -53,7 +53,7 @@ from .settings import (
     RunSettings,
     TrainSettings,
 )
-from .store import RunDirectory, fingerprint, write_json
+from .store import RunDirectory, fingerprint
 from .types import Cost, Curves, Plan, Profile, Query
 
 logger = logging.getLogger(__name__)
