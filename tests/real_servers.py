@@ -62,7 +62,15 @@ VLLM_FLAGS = (
     "--enable-prompt-tokens-details",
     f"--reasoning-config={json.dumps(REASONING)}",
 )
-LLAMA_FLAGS = ("--ctx-size=4096", "--parallel=4", "--threads=1", "--threads-batch=1", "--threads-http=2", "--no-ui")
+# Flag and value apart: in `--flag=value` this server takes an underscore for a hyphen, in the value too.
+LLAMA_FLAGS = (
+    *("--ctx-size", "4096"),
+    *("--parallel", "4"),
+    *("--threads", "1"),
+    *("--threads-batch", "1"),
+    *("--threads-http", "2"),
+    "--no-ui",
+)
 
 
 def vllm_python() -> str:
@@ -114,7 +122,7 @@ def vllm_server(scratch: Path) -> Iterator[str]:
 def llama_server(scratch: Path, *flags: str) -> Iterator[str]:
     """Address of llama.cpp's own server."""
     program = llama_program()
-    with started([program, f"--model={gguf()}", f"--alias={SERVED}", *LLAMA_FLAGS, *flags], scratch) as url:
+    with started([program, "--model", str(gguf()), "--alias", SERVED, *LLAMA_FLAGS, *flags], scratch) as url:
         yield url
 
 
@@ -125,7 +133,7 @@ def started(command: Sequence[str], scratch: Path, environment: Mapping[str, str
     log = scratch / "log"
     with log.open("w") as output:
         server = subprocess.Popen(
-            [*command, "--host=127.0.0.1", f"--port={port}"],
+            [*command, "--host", "127.0.0.1", "--port", str(port)],
             env={**os.environ, **environment},
             stdout=output,
             stderr=subprocess.STDOUT,
