@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from os.path import commonprefix
 from pathlib import Path
 
 import pytest
@@ -46,7 +45,7 @@ def test_the_doctor_corrects_the_native_cap(vllm_url):
 def test_two_calls_think_what_the_engine_in_process_thinks(vllm_url, name):
     """Greedy and in bfloat16: what is no rounding is the same for all, and rounding parts few thoughts, and late.
 
-    Measured: with eight at once all 8 thoughts and 24 answers of vLLM's own engine are the same; one at a time, 7 and 22.
+    Measured: eight at once, all 8 thoughts and 24 answers of vLLM's own engine are the same; one at a time, 7 and 22.
     """
     folder()
     if name == "transformers":
@@ -70,7 +69,7 @@ def test_two_calls_think_what_the_engine_in_process_thinks(vllm_url, name):
         assert done["error"] is None
         assert done["lengths"] == other["lengths"]
         assert [cut for cut, _ in done["answers"]] == [cut for cut, _ in other["answers"]]
-        assert len(commonprefix([done["reasoning"], other["reasoning"]])) >= min(40, len(other["reasoning"]))
+        assert done["reasoning"][:40] == other["reasoning"][:40]
         same_thoughts += done["reasoning"] == other["reasoning"]
         same_answers += sum(a == b for a, b in zip(done["answers"], other["answers"], strict=True))
     assert same_thoughts >= 6
