@@ -105,12 +105,10 @@ def test_a_native_cap_between_named_tags_is_kept(llama_url):
 
 
 def test_a_native_cap_is_kept_where_the_opening_tag_ends_the_prompt(thinking):
-    """To the token. What follows is the model's own: some end their turn with the thought."""
-    found = run(engine_at(thinking("<think>"), enforce="native"), asked())
-    for done in found.values():
+    """To the token. What follows is the model's own, and not looked at: it may close its thought once more there."""
+    for done in run(engine_at(thinking("<think>"), enforce="native", answer_room=4), asked()).values():
         assert done.error is None
         assert done.reasoning_tokens == done.budget
-    assert sum(bool(done.answer) for done in found.values()) >= len(found) // 2
 
 
 def test_a_native_cap_is_dropped_where_the_opening_tag_runs_into_a_line_break(thinking):
