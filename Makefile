@@ -1,6 +1,6 @@
 # make demo   the main job, live, on a real model (FAST=1: the smaller one)
 # make test   every test that a bare machine can run
-# make test-servers  budgets against real servers (FORETHOUGHT_VLLM_PYTHON=/path/to/python that has vLLM)
+# make test-servers  budgets against real servers (see tests/real_servers.py for how they are found)
 # make check  lint, types, docs
 # Each makes its own virtual environment and needs nothing but Python 3.11+ and a package index.
 
@@ -21,7 +21,7 @@ test: $(VENV)/.dev
 	$(VENV)/bin/python -m pytest $(PYTEST)
 
 test-servers: $(VENV)/.dev
-	$(VENV)/bin/python -m pytest tests/test_servers.py -m server -rs $(PYTEST)
+	$(VENV)/bin/python -m pytest tests/test_servers*.py -m server -rs $(PYTEST)
 
 check: $(VENV)/.dev
 	$(VENV)/bin/ruff check .

@@ -1,6 +1,7 @@
 """Measures, at a real server, which ways to keep a budget are kept and what each costs.
 
     python benchmarks/enforcement.py --base-url http://127.0.0.1:8000/v1 --served-model NAME --native-offset 2
+    python benchmarks/enforcement.py --base-url http://127.0.0.1:8080/v1 --served-model NAME --native-fields TAGS.json
 
 Every way gets the same questions at the same cap and seeds. Overhead is time a token of thought over that of plain
 generation (one chat call with max_tokens), in the same round; the ways alternate within a round. With --server-session
@@ -31,7 +32,6 @@ def main() -> None:
 
     queries = load_queries(arguments.data, limit=arguments.questions)
     probes = tuple(range(arguments.window, arguments.cap, arguments.window))
-    native = {"enforce": "native", "cap_offset": arguments.native_offset}
     ways: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
         PLAIN: ({"enforce": "max-tokens"}, ()),
         "two-call, token ids": ({"enforce": "two-call"}, ()),
@@ -39,8 +39,14 @@ def main() -> None:
         "two-call, chat": ({"enforce": "two-call", "ids": False}, ()),
         "two-call, chat, probed": ({"enforce": "two-call", "ids": False}, probes),
         "native": ({"enforce": "native"}, ()),
-        f"native, cap_offset={arguments.native_offset}": (native, ()),
     }
+    if arguments.tokenizer:
+        ways["two-call, text"] = {"enforce": "two-call", "ids": False, "tokenizer": arguments.tokenizer}, ()
+    if offset := arguments.native_offset:
+        ways[f"native, cap_offset={offset}"] = {"enforce": "native", "cap_offset": offset}, ()
+    if arguments.native_fields:
+        fields = json.loads(arguments.native_fields.read_text("utf-8"))
+        ways["native, native_fields"] = {"enforce": "native", "native_fields": fields}, ()
     engines = {
         name: OpenAIEngine(
             "model",
@@ -77,7 +83,9 @@ def main() -> None:
     result = {
         "server": engine.info.server,
         "settings": {
-            name: value for name, value in vars(arguments).items() if name not in ("out", "base_url", "server_session")
+            name: value
+            for name, value in vars(arguments).items()
+            if name not in ("out", "base_url", "server_session", "native_fields")
         },
         "seconds_are": "clock" if arguments.server_session is None else "processor time of the server",
         "load": [round(value, 2) for value in os.getloadavg()],
@@ -103,6 +111,10 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--concurrency", type=int, default=16)
     parser.add_argument("--native-offset", type=int, default=0)
+    parser.add_argument("--native-fields", type=Path, help="JSON file of fields beside the native cap: one more way")
+    parser.add_argument(
+        "--tokenizer", default="", help="alias or folder whose tokenizer renders plain text: one more way"
+    )
     parser.add_argument("--server-session", type=int, help="session id of the server's processes (started by setsid)")
     parser.add_argument("--hardware", default="", help="what the server runs on, in words")
     parser.add_argument("--out", type=Path)
@@ -142,6 +154,8 @@ def summary(rows: list[dict[str, float]], plain: list[dict[str, float]], engine:
             "highest": round(max(ratios), 3),
         }
     counters = engine.counters
+    if counters.num_overshoots:
+        found["largest_overshoot"] = counters.largest_overshoot
     if counters.prompt_tokens and counters.cached_tokens:
         found["prompt_tokens_cached"] = round(counters.cached_tokens / counters.prompt_tokens, 3)
     return found

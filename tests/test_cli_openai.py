@@ -76,6 +76,43 @@ def test_from_profile_to_answers_over_http(url, server, capsys, monkeypatch):
     assert "enforcement: 'two-call' there, 'native, room 70' now" in err
 
 
+def test_a_run_keeps_what_the_engine_counted(url, server, capsys):
+    at = ("--base-url", url, "--served-model", "org/toy-instruct")
+    assert call(capsys, "profile", "toy", "q.jsonl", *GRID, *at)[0] == 0
+    assert call(capsys, "train", "runs/toy-q", "--predictor", "mean")[0] == 0
+    running = ("run", "runs/toy-q", "q.jsonl", "--mean-tokens", 16, "--template", "toy.json", *at)
+    running += ("--quiet", "--grader", "exact")
+    code, ran, _ = call(capsys, *running, "--json")
+    assert code == 0
+    counts = ran["engine"]
+    assert counts["trace_tokens"] >= ran["reasoning_tokens"]
+    assert counts["answer_tokens"] > 0
+    assert 0 < counts["cached_tokens"] < counts["prompt_tokens"]
+    assert (counts["num_overshoots"], counts["num_disagreements"], counts["retries"]) == (0, 0, {})
+
+    # Nothing is left to do: what was counted before stays, and a person is told.
+    code, text, _ = call(capsys, *running)
+    assert code == 0
+    assert f"answer tokens {counts['answer_tokens']:,}" in text
+    assert "overshoots" not in text
+
+    server.keeps_cap = False
+    native = (*running, "--json", "--enforce", "native", "--out", "native")
+    code, ran, _ = call(capsys, *native)
+    assert code == 3
+    assert ran["engine"]["num_overshoots"] == ran["failed"] > 0
+    assert ran["engine"]["largest_overshoot"] > 0
+
+
+def test_an_engine_that_counts_nothing_leaves_no_counts(url, capsys):
+    assert call(capsys, "profile", "fake", "q.jsonl", "--template", "toy.json", "--quiet")[0] == 0
+    assert call(capsys, "train", "runs/fake-q", "--predictor", "mean")[0] == 0
+    running = ("run", "runs/fake-q", "q.jsonl", "--mean-tokens", 16, "--template", "toy.json", "--quiet", "--json")
+    code, ran, _ = call(capsys, *running)
+    assert code == 0
+    assert "engine" not in ran
+
+
 def test_a_predictor_of_another_name_is_refused(url, capsys):
     at = ("--base-url", url, "--served-model", "org/toy-instruct")
     assert call(capsys, "profile", "toy", "q.jsonl", *GRID, *at)[0] == 0

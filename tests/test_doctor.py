@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -113,18 +114,53 @@ def test_thoughts_shorter_than_their_caps_show_nothing(template):
     assert "none was long enough" in finding(found, "budget by native").detail
 
 
-def test_effort_levels_are_measured(template):
+EFFORTS = {"minimal": 5, "low": 40, "medium": 300, "high": 900}
+
+
+def reasoning(spread: int = 0) -> Any:
+    """A server whose thoughts are as long as its effort level, and by up to `spread` longer the longer the question."""
+
     def handle(asked: Asked) -> Reply:
         if not asked.path.endswith("completions"):
             return toy("other")(asked)
-        tokens = {"minimal": 5, "low": 40, "medium": 300, "high": 900}[asked.json.get("reasoning_effort", "low")]
+        body = asked.json
+        tokens = EFFORTS[body.get("reasoning_effort", "low")] + min(spread, len(body["messages"][-1]["content"]) % 100)
         message = {"reasoning_content": "a", "content": "##{1}"}
         details = {"completion_tokens_details": {"reasoning_tokens": tokens}}
         usage = {"completion_tokens": tokens + 6, **details}
         return Reply({"choices": [{"message": message, "finish_reason": "stop"}], "usage": usage})
 
-    detail = finding(examined(handle, template, enforce="effort"), "budget by effort").detail
-    assert '{"minimal": 5, "low": 40, "medium": 300, "high": 900}' in detail
+    return handle
+
+
+def test_effort_levels_are_measured(template):
+    found = finding(examined(reasoning(), template, enforce="effort"), "budget by effort")
+    assert '{"minimal": 5, "low": 40, "medium": 300, "high": 900}' in found.detail
+    assert "--questions FILE" in found.hint
+
+
+def test_effort_levels_are_measured_on_ones_own_questions(template, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rows = [{"question": "a" * length, "answer": "1"} for length in range(100, 140)]
+    Path("q.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with serving(reasoning(spread=100)) as url:
+        measuring = ["doctor", "--base-url", url, "--template", template, "--enforce", "effort", "--out", "costs.json"]
+        assert _exit_code([*measuring, "--questions", "q.jsonl"]) == 0
+        out = capsys.readouterr().out
+        running = ["profile", "toy", "q.jsonl", "--base-url", url, "--template", template, "--quiet", "--limit", "1"]
+        running += ["--enforce", "effort", "--engine-option", "effort_costs=costs.json", "--window", "480"]
+        assert _exit_code([*running, "--max-tokens", "480"]) == 0
+    assert "--enforce effort --engine-option effort_costs=costs.json" in out
+    costs = json.loads(Path("costs.json").read_text())
+    assert list(costs) == list(EFFORTS)
+    for level, base in EFFORTS.items():  # lengths 0 to 39: 95% of 40 thoughts are within the 38th
+        expected = {"cap": base + 37, "mean": base + 19.5, "most": base + 39, "n": 40, "failed": 0, "cut": 0}
+        assert costs[level] == expected
+
+
+def test_questions_are_for_effort_levels(capsys):
+    assert _exit_code(["doctor", "--base-url", "http://127.0.0.1:1", "--questions", "q.jsonl"]) == 1
+    assert "--enforce effort" in capsys.readouterr().err
 
 
 def test_nobody_there(template, capsys):
@@ -156,7 +192,7 @@ def test_every_row_puts_its_cap_where_its_path_says(kind):
     for name in parents:
         found = found[name]
     assert found[last] == 77
-    assert {**found, last: None} == {**kind.beside, last: None}
+    assert {**found, last: None} == {**kind.beside, **dict.fromkeys(kind.aliases, 77), last: None}
 
 
 @pytest.fixture(autouse=True)

@@ -127,8 +127,6 @@ THINKING = PromptTemplate(
 def test_an_opened_turn_is_continued(kind, options, monkeypatch):
     """A template that opens the thought itself, through every dialect that can say so."""
     monkeypatch.setattr("forethought.engines.openai.engine.load_tokenizer", lambda _: ToyTokenizer())
-    if kind == "llama.cpp" and options == {"ids": False, "tokenizer": "toy"}:
-        pytest.skip("the toy has llama.cpp's own completions only")
     is_text = options == {"ids": False, "tokenizer": "toy"}  # shows no tokens that half a letter is in
     probes = () if is_text else (8, 16)
     asked = [Request(query, BUDGET, 0, 9 + number, probes) for number, query in enumerate(QUERIES)]
@@ -164,6 +162,15 @@ def test_prefixes_are_sent_as_the_ids_that_were_generated():
     assert engine.counters.prompt_tokens >= engine.counters.cached_tokens > 0
 
 
+def test_llama_cpp_is_told_to_draw_as_engines_in_process_do():
+    server = ToyServer("llama.cpp")
+    with serving(server) as url:
+        run(engine_at(url), [Request(QUERIES[0], BUDGET, 0, 3, (8, 16))])
+    drawn = [body for body in server.bodies if "n_predict" in body]
+    assert drawn
+    assert all(body["samplers"] == ["temperature", "top_p"] and body["mirostat"] == 0 for body in drawn)
+
+
 def test_without_logprobs_a_thought_is_counted_by_usage_and_not_probed():
     with serving(ToyServer(shows_logprobs=False)) as url:
         engine = engine_at(url, enforce="two-call", ids=False)
@@ -187,9 +194,19 @@ class TestNative:
             assert done.answer == "12"
             assert done.reasoning_tokens <= done.budget
             assert done.answer_tokens == len("the answer is ##{12}")
-        field = {"vllm": "thinking_token_budget", "llama.cpp": "thinking_budget_tokens"}[kind]
+        field = {"vllm": "thinking_token_budget", "llama.cpp": "reasoning_budget_tokens"}[kind]
         for body in (body for body in server.bodies if "messages" in body and field in body):
             assert body["max_tokens"] == body[field] + 64 + TEMPLATE.max_answer_tokens
+
+    def test_fields_beside_the_cap_are_sent_and_are_identity(self):
+        server = ToyServer("llama.cpp")
+        with serving(server) as url:
+            engine = engine_at(url, enforce="native", native_fields={"reasoning_budget_start_tag": "<turn>a:"})
+            run(engine, [Request(QUERIES[0], 8, 0, 7)])
+            with pytest.raises(InvalidSettingsError, match="native_fields"):
+                engine_at(url, enforce="native", native_fields=["a"])
+        assert server.bodies[-1]["reasoning_budget_start_tag"] == "<turn>a:"
+        assert engine.info.enforcement.endswith(', reasoning_budget_start_tag "<turn>a:"')
 
     def test_an_ignored_cap_is_an_error_and_counted(self):
         with serving(ToyServer(keeps_cap=False)) as url:

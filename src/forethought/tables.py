@@ -341,8 +341,22 @@ def run_text(result: Mapping[str, Any]) -> str:
         f"{result['stopped_by_themselves']} thoughts ended by themselves, {result['unreadable']} answers unreadable",
         f"answers: {result['answers']}",
     ]
+    if counts := counts_text(result.get("engine", {})):
+        lines.insert(-1, f"the engine counted {counts}")
     if result["failed"]:
         lines.append(
             f"{result['failed']} failed ({', '.join(result['failed_ids'])}); see: forethought show {result['run']} ID"
         )
     return "\n".join(lines)
+
+
+def counts_text(counts: Mapping[str, Any]) -> str:
+    """What an engine counted, in one line, without what it never met."""
+    parts = []
+    for name, value in counts.items():
+        words = name.removeprefix("num_").replace("_", " ")
+        if isinstance(value, Mapping):
+            parts += [f"{words} ({counts_text(value)})"] if value else []
+        elif value:
+            parts.append(f"{words} {value:,}")
+    return ", ".join(parts)

@@ -6,13 +6,18 @@ from typing import Any
 
 import click
 
-from .options import emit, json_flag, parse_pairs, server_options, with_server
+from .options import emit, json_flag, limit_option, parse_pairs, server_options, with_server
 
 
 @click.command("doctor", short_help="Look at this machine, and whether a server keeps budgets.")
 @with_server
 @click.option("--template", default="boxed", show_default=True, help="Prompt template to try budgets with.")
 @click.option("--timeout", "timeout_seconds", type=float, default=120.0, show_default=True, help="Seconds a request.")
+@click.option("--questions", default="", metavar="FILE", help="With --enforce effort: questions to measure levels on.")
+@limit_option
+@click.option(
+    "--out", default="effort-costs.json", show_default=True, metavar="FILE", help="Where their costs are written."
+)
 @click.option("--engine-option", "engine_option", multiple=True, metavar="KEY=VALUE", help="Passed to the engine.")
 @json_flag
 def command(as_json: bool, engine_option: tuple[str, ...], **values: Any) -> int:
@@ -21,6 +26,9 @@ def command(as_json: bool, engine_option: tuple[str, ...], **values: Any) -> int
     With --base-url: reachable, which kind it is and how that is told, its models, token ids, continuation, logprobs,
     usage, prefix caching; then a few small questions at several caps, whose thoughts are counted. Ends with the flags
     to use. Exit code 1 when budgets are not kept in the way that --enforce asks for (auto: in none).
+
+    With --enforce effort --questions FILE: every effort level is measured on these questions, under --template, and
+    --out holds what each costs, for --engine-option effort_costs=FILE.
     """
     from .. import doctor
     from ..settings import DoctorSettings

@@ -7,13 +7,17 @@ import json
 import logging
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from ..engines.openai.engine import OpenAIEngine
 from ..errors import EngineError, ForethoughtError
 from ..prompts import load_template
+from ..queries import load_queries
 from ..settings import DoctorSettings
+from ..store import write_json
 from ..types import Generation, Query, Request, Sampling, StopReason
+from .efforts import CEILING, QUANTILE, measured
 from .findings import Diagnosis, Finding
 from .talks import Talks
 
@@ -24,7 +28,6 @@ QUESTIONS = (
     "A farmer has 17 rows of 23 trees. 58 trees are cut and 12 new rows of 9 are planted. How many trees are there?",
     "Ann reads 14 pages on Monday, twice as many on Tuesday, and 9 fewer than that on Wednesday. How many in all?",
 )
-LEVELS = ("minimal", "low", "medium", "high")
 _talk = logging.getLogger(OpenAIEngine.__module__)
 PREFERRED = ("two-call", "native", "effort", "max-tokens")
 
@@ -78,13 +81,11 @@ def _opened(settings: DoctorSettings, enforce: str, **options: Any) -> OpenAIEng
     return OpenAIEngine(
         settings.served_model,
         template=load_template(settings.template),
-        sampling=Sampling(temperature=0.0),
         base_url=settings.base_url,
         enforce=enforce,
-        context_tokens=8192,
         timeout_seconds=settings.timeout_seconds,
         max_attempts=2,
-        **{**settings.options, **options},
+        **{"sampling": Sampling(temperature=0.0), "context_tokens": 8192, **settings.options, **options},
     )
 
 
@@ -114,13 +115,15 @@ def _keeps(settings: DoctorSettings, enforce: str) -> _Kept | None:
     return _Kept(enforce, True, Finding(TOPIC, name, True, detail, hint), flags)
 
 
+def _questions() -> list[Query]:
+    return [Query(f"question {number}", text) for number, text in enumerate(QUESTIONS)]
+
+
 def _asked(engine: OpenAIEngine) -> list[Generation]:
     """The questions at every cap."""
     least = engine.server.kind.least if engine.enforce == "native" else 0
     requests = [
-        Request(Query(f"question {number}", text), cap + least, sample, seed=1)
-        for number, text in enumerate(QUESTIONS)
-        for sample, cap in enumerate(CAPS)
+        Request(query, cap + least, sample, seed=1) for query in _questions() for sample, cap in enumerate(CAPS)
     ]
     return asyncio.run(_generations(engine, requests))
 
@@ -139,21 +142,29 @@ def _told(found: list[Generation]) -> tuple[str, bool]:
 
 
 def _efforts(settings: DoctorSettings, name: str) -> _Kept | None:
-    """Measures what each effort level takes, where the server knows any."""
-    costs: dict[str, int] = {}
-    for level in LEVELS:
-        engine = _opened(settings, "effort", effort_costs={level: 0})
-        requests = [Request(Query(f"question {number}", text), 4096) for number, text in enumerate(QUESTIONS)]
-        found = asyncio.run(_generations(engine, requests))
-        if not any(done.error for done in found):
-            costs[level] = max(done.reasoning_tokens for done in found)
-    if len(set(costs.values())) < 2:
+    """Measures what each effort level takes, where the server knows any; on the user's questions it is written down."""
+    queries = load_queries(settings.questions, limit=settings.limit) if settings.questions else _questions()
+    costs = measured(
+        lambda level: _opened(settings, "effort", context_tokens=2 * CEILING, effort_costs={level: 0}), queries
+    )
+    caps = {level: cost.cap for level, cost in costs.items()}
+    if len(set(caps.values())) < 2:
         if settings.enforce == "auto":
             return None
-        return _Kept("effort", False, Finding(TOPIC, name, False, f"its levels make no difference: {costs}"))
-    detail = f"most tokens over {len(QUESTIONS)} questions: {json.dumps(costs)}"
-    hint = "measure on your own questions, write them to a file, and give --engine-option effort_costs=FILE"
-    return _Kept("effort", False, Finding(TOPIC, name, None, detail, hint))
+        return _Kept("effort", False, Finding(TOPIC, name, False, f"its levels make no difference: {caps}"))
+    if not settings.questions:
+        detail = f"most tokens over {len(queries)} questions: {json.dumps(caps)}"
+        hint = "measure on your own questions: forethought doctor --enforce effort --questions FILE"
+        return _Kept("effort", False, Finding(TOPIC, name, None, detail, hint))
+    write_json(Path(settings.out), {level: cost.to_json() for level, cost in costs.items()})
+    shown = ", ".join(
+        f"{level} {cost.cap:,} (mean {cost.mean:,g}, n {cost.n}"
+        + "".join(f", {count} {what}" for what, count in (("failed", cost.failed), ("cut", cost.cut)) if count)
+        + ")"
+        for level, cost in costs.items()
+    )
+    detail = f"tokens that {QUANTILE:.0%} of the thoughts stay within: {shown}; written to {settings.out}"
+    return _Kept("effort", True, Finding(TOPIC, name, True, detail), f"--engine-option effort_costs={settings.out}")
 
 
 async def _generations(engine: OpenAIEngine, requests: list[Request]) -> list[Generation]:

@@ -61,7 +61,7 @@ class Talks:
     async def _continuation(self, client: Client) -> tuple[bool, str]:
         if self._kind.continues is None:
             return False, "a server of this kind is not known to go on with a begun answer"
-        text = _content(await self._chat(client, COUNTING, BEGUN))
+        text = _content(await self._chat(client, COUNTING, BEGUN)).removeprefix(BEGUN)  # llama.cpp repeats it
         return text.strip().startswith("6"), f"after {BEGUN!r} it writes {text[:24]!r}"
 
     async def _logprobs(self, client: Client) -> tuple[bool, str]:

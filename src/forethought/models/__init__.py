@@ -1,6 +1,6 @@
 """A model's name -> local files: a built-in alias, a Hugging Face folder, or a hub id."""
 
-from .aliases import ALIASES
+from .aliases import ALIASES, published
 from .locating import LocalModel, home, locate
 
-__all__ = ["ALIASES", "LocalModel", "home", "locate"]
+__all__ = ["ALIASES", "LocalModel", "home", "locate", "published"]

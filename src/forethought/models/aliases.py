@@ -3,6 +3,7 @@
 HOME/models/ALIAS/                        Hugging Face folder; its forethought-model.json is written last
 HOME/downloads/ALIAS/                     parts and the joined file while they are needed, removed afterwards
 HOME/downloads/ALIAS.lock                 held by the process that makes it
+HOME/gguf/                                published files as they are, only for servers that read GGUF
 """
 
 from __future__ import annotations
@@ -92,6 +93,21 @@ def prepare(
         raise
     except OSError as error:
         raise ModelFileError(f"{alias}: cannot be made ready under {home}: {error}") from error
+
+
+def published(alias: str, home: Path, *, tell: Tell, fetch: Callable[..., Path] = fetch_gguf) -> Path:
+    """The published file of `alias`, its hash checked, fetched when it is not there: for servers that read GGUF.
+
+    Raises:
+        ModelFileError: it cannot be had, or has another hash.
+    """
+    downloads = home / "downloads"
+    try:
+        downloads.mkdir(parents=True, exist_ok=True)
+        with _locked(downloads / f"{alias}.lock", alias, tell):
+            return fetch(ALIASES[alias], home / "gguf", label=alias, tell=tell)
+    except OSError as error:
+        raise ModelFileError(f"{alias}: its file cannot be kept under {home}: {error}") from error
 
 
 def mark(folder: Path, alias: str) -> None:

@@ -25,6 +25,8 @@ class Efforts:
     def read(cls, source: Any) -> Efforts:
         """From a mapping, or from a JSON file with one: `{"low": 180, "medium": 900, "high": 4000}`.
 
+        A level may also be an object whose `cap` is its cost, as `forethought doctor` writes them.
+
         Raises:
             InvalidSettingsError: not such a table.
         """
@@ -37,6 +39,8 @@ class Efforts:
                 raise InvalidSettingsError(f"effort_costs {source}: {error.strerror or error}") from error
             except ValueError as error:
                 raise InvalidSettingsError(f"effort_costs {source} is not JSON: {error}") from error
+        if isinstance(costs, Mapping):
+            costs = {level: cost.get("cap") if isinstance(cost, Mapping) else cost for level, cost in costs.items()}
         wrong = not isinstance(costs, Mapping) or not costs
         if wrong or not all(
             isinstance(cost, int | float) and not isinstance(cost, bool) and 0 <= cost < float("inf")

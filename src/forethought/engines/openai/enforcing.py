@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from ...errors import InvalidSettingsError
@@ -34,6 +36,7 @@ class Wanted:
         efforts: what effort levels cost, or None.
         answer_room: tokens for an answer that is not forced; None for what suits the template.
         cap_offset: tokens to take off every native cap.
+        native_fields: more fields beside every native cap.
     """
 
     enforce: str
@@ -46,6 +49,7 @@ class Wanted:
     efforts: Efforts | None = None
     answer_room: int | None = None
     cap_offset: int = 0
+    native_fields: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def room(self) -> int:
@@ -92,6 +96,7 @@ async def choose(client: Client, server: Server, wanted: Wanted, counters: Count
         counters=counters,
         answer_room=wanted.room,
         cap_offset=wanted.cap_offset,
+        native_fields=wanted.native_fields,
         efforts=wanted.efforts,
         tokens=tokens,
         context_tokens=wanted.context_tokens,
@@ -150,6 +155,8 @@ def _identity(enforce: str, wanted: Wanted) -> str:
     parts = [enforce, f"room {wanted.room}"]
     if enforce == "native" and wanted.cap_offset:
         parts.append(f"cap_offset {wanted.cap_offset}")
+    if enforce == "native":
+        parts += [f"{name} {json.dumps(value)}" for name, value in sorted(wanted.native_fields.items())]
     if enforce == "effort" and wanted.efforts is not None:
         parts += [f"{level} {cost:g}" for level, cost in sorted(wanted.efforts.costs.items())]
     return ", ".join(parts)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -50,6 +50,7 @@ class OpenAIEngine:
         effort_costs: effort level -> tokens it takes, as an object or a JSON file; for "effort".
         answer_room: tokens for an answer that is not forced; None for what suits the template.
         cap_offset: tokens taken off every native cap, for a server that overshoots by so many (doctor measures it).
+        native_fields: more fields of the body beside every native cap, such as the tags that llama.cpp counts between.
         key_variable: environment variable that holds the key; "" for FORETHOUGHT_API_KEY or OPENAI_API_KEY.
         timeout_seconds: longest wait for one whole answer.
         max_attempts: times that a request is tried in all.
@@ -73,6 +74,7 @@ class OpenAIEngine:
         effort_costs: Any = None,
         answer_room: int | None = None,
         cap_offset: int = 0,
+        native_fields: Mapping[str, Any] | None = None,
         key_variable: str = "",
         timeout_seconds: float = 600.0,
         max_attempts: int = 6,
@@ -99,6 +101,7 @@ class OpenAIEngine:
             efforts=None if effort_costs is None else Efforts.read(effort_costs),
             answer_room=answer_room,
             cap_offset=cap_offset,
+            native_fields=_object("native_fields", native_fields or {}),
         )
         self.server, wanted, chosen = _blocking(self._start(server, wanted))
         self.enforce, self.reason = chosen.enforce, chosen.reason
@@ -163,6 +166,10 @@ class OpenAIEngine:
                     worker.cancel()
                 await asyncio.gather(*workers, return_exceptions=True)
 
+    def counted(self) -> dict[str, Any]:
+        """See `CountingEngine.counted`."""
+        return self.counters.to_json()
+
     def close(self) -> None:
         """Says what was met on the way."""
         if self._calls is not None and (text := self.counters.to_text()):
@@ -205,6 +212,12 @@ def _address(base_url: str) -> Address:
             f"environment variable {ADDRESS_VARIABLE}"
         )
     return Address.parse(text)
+
+
+def _object(name: str, value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise InvalidSettingsError(f"{name} must be a JSON object of fields, not {value!r}")
+    return value
 
 
 def _check(*, enforce: str, concurrency: int, timeout_seconds: float, max_attempts: int) -> None:

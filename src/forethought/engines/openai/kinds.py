@@ -16,7 +16,8 @@ def _fields(**values: Any) -> Fields:
 
 # What makes sampling plain where a server would otherwise apply the model's own or its own defaults.
 PLAIN_VLLM = _fields(top_k=-1, min_p=0.0, repetition_penalty=1.0)
-PLAIN_LLAMA = _fields(top_k=0, min_p=0.0, repeat_penalty=1.0)
+# llama.cpp cuts the nucleus before it applies the temperature; in-process engines and vLLM after. Others are left out.
+PLAIN_LLAMA = _fields(samplers=["temperature", "top_p"], mirostat=0, dynatemp_range=0.0)
 CONTINUED = _fields(continue_final_message=True, add_generation_prompt=False)
 
 
@@ -27,6 +28,7 @@ class ServerKind:
     Attributes:
         name: what `--engine-option server=NAME` calls it.
         cap: path in the request's body of the native thinking cap, dots between the levels; "" for none.
+        aliases: other fields of the body's root that carry the same cap, for other versions.
         beside: what must stand beside the cap.
         least: smallest cap the server takes.
         ids: how it takes and gives token ids: "vllm", "llama.cpp" or "" for not at all.
@@ -39,6 +41,7 @@ class ServerKind:
 
     name: str
     cap: str = ""
+    aliases: tuple[str, ...] = ()
     beside: Fields = field(default_factory=_fields)
     least: int = 0
     ids: str = ""
@@ -50,7 +53,7 @@ class ServerKind:
 
     def native(self, budget: int) -> dict[str, Any]:
         """The fields that cap thinking at `budget` tokens."""
-        return _nested(self.cap, budget, self.beside)
+        return _nested(self.cap, budget, self.beside) | dict.fromkeys(self.aliases, budget)
 
 
 def _nested(path: str, value: Any, beside: Fields) -> dict[str, Any]:
@@ -82,11 +85,12 @@ KINDS = {
         ),
         ServerKind(
             "llama.cpp",
-            cap="thinking_budget_tokens",
+            cap="reasoning_budget_tokens",
+            aliases=("thinking_budget_tokens",),
             ids="llama.cpp",
             continues=_fields(),  # it goes on with a last assistant turn by itself
             sampling=PLAIN_LLAMA,
-            needs="a model whose chat template thinks",
+            needs="a chat template whose thinking tags are tokens of the model, or name tags by native_fields",
         ),
         ServerKind("tensorrt-llm", cap="thinking_token_budget", needs="its thinking-budget logits processor"),
         ServerKind("dynamo", cap="nvext.max_thinking_tokens"),

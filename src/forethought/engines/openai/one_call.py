@@ -5,6 +5,7 @@ The answer is not forced here: where the cap leaves none, there is none. What ca
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +33,7 @@ class OneCall:
         counters: counts tokens and overshoots.
         answer_room: tokens for the answer beside the cap, where the server tells the two apart.
         cap_offset: tokens by which the server is known to overshoot its native cap.
+        native_fields: more fields beside the native cap.
         efforts: what the levels cost, for "effort".
         tokens: counts the tokens of a text; None where no tokenizer is at hand, and the stream is counted.
         context_tokens: most tokens of an answer in all.
@@ -45,6 +47,7 @@ class OneCall:
     counters: Counters
     answer_room: int
     cap_offset: int
+    native_fields: Mapping[str, Any]
     efforts: Efforts | None
     tokens: TokenDialect | None
     context_tokens: int
@@ -80,7 +83,7 @@ class OneCall:
         if self.enforce == "native":
             if budget < kind.least:
                 return {}, f"{kind.name} takes no thinking cap below {kind.least} tokens; got {budget}"
-            return {**kind.native(max(0, budget - self.cap_offset)), **whole}, None
+            return {**kind.native(max(0, budget - self.cap_offset)), **self.native_fields, **whole}, None
         if self.enforce == "effort":
             assert self.efforts is not None
             level = self.efforts.level(budget)

@@ -107,9 +107,9 @@ class ChatDialect:
         body = {"messages": [*prompt, *turn], "logprobs": True, **goes_on, **fields}
         answer = await client.post(client.address.api("chat/completions"), body)
         choice = first_choice(answer)
-        text = str((choice.get("message") or {}).get("content") or "")
-        shown = (choice.get("logprobs") or {}).get("content") or []
-        return choice, answer.get("usage") or {}, text, [_piece(entry) for entry in shown]
+        pieces = _shown(choice)
+        text = _new(str((choice.get("message") or {}).get("content") or ""), begun, pieces)
+        return choice, answer.get("usage") or {}, text, pieces
 
     def _numbers(self, text: str, pieces: list[bytes], stop: str) -> tuple[list[int], bool]:
         """Numbers for the pieces of `text` and the `stop` text after it, and whether they are the tokens."""
@@ -156,8 +156,7 @@ class TextDialect(ChatDialect):
             client.address.api("completions"), {"prompt": prompt + begun, "logprobs": 1, **fields}
         )
         choice = first_choice(answer)
-        shown = (choice.get("logprobs") or {}).get("tokens") or []
-        return choice, answer.get("usage") or {}, str(choice.get("text") or ""), [str(each).encode() for each in shown]
+        return choice, answer.get("usage") or {}, str(choice.get("text") or ""), _shown(choice)
 
 
 def _ran_into(stop: str, choice: dict[str, Any], text: str) -> bool:
@@ -167,6 +166,21 @@ def _ran_into(stop: str, choice: dict[str, Any], text: str) -> bool:
     return text.endswith(stop) or (stop == "}" and text.count("{") > text.count("}"))
 
 
+def _shown(choice: dict[str, Any]) -> list[bytes]:
+    """The tokens of a choice as its log-probabilities show them, in a chat's form or in that of completions."""
+    found = choice.get("logprobs") or {}
+    if isinstance(entries := found.get("content"), list):
+        return [_piece(entry) for entry in entries]
+    return [str(each).encode() for each in found.get("tokens") or []]
+
+
 def _piece(entry: Any) -> bytes:
     given = entry.get("bytes")
     return bytes(given) if isinstance(given, list) else str(entry.get("token", "")).encode()
+
+
+def _new(text: str, begun: str, pieces: list[bytes]) -> str:
+    """What came after `begun`: llama.cpp's server repeats the begun turn before it."""
+    generated = b"".join(pieces).decode("utf-8", "replace")
+    is_all_new = bool(generated) and generated.startswith(text)
+    return text if is_all_new else text.removeprefix(begun)

@@ -1,0 +1,75 @@
+"""What effort levels cost: measured on the doctor's two questions, or on the user's own and written to a file."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ..engines.openai.engine import OpenAIEngine
+from ..types import Query, Request, StopReason
+
+LEVELS = ("minimal", "low", "medium", "high")
+QUANTILE = 0.95
+CEILING = 16_384  # longest thought that is waited for
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class LevelCost:
+    """Reasoning tokens that one level took.
+
+    Attributes:
+        cap: what 95% of the thoughts stayed within: what to plan with, for a budget is a cap.
+        mean: over the thoughts.
+        most: of any thought.
+        n: thoughts that were counted.
+        failed: requests that brought none.
+        cut: counted thoughts that were still going on at `CEILING` tokens; the level costs more than it shows.
+    """
+
+    cap: int
+    mean: float
+    most: int
+    n: int
+    failed: int
+    cut: int
+
+    @classmethod
+    def of(cls, tokens: Sequence[int], *, failed: int = 0, cut: int = 0) -> LevelCost:
+        """From the lengths of thoughts, at least one."""
+        ordered = sorted(tokens)
+        cap = ordered[math.ceil(QUANTILE * len(ordered)) - 1]
+        return cls(cap, round(sum(ordered) / len(ordered), 1), ordered[-1], len(ordered), failed, cut)
+
+    def to_json(self) -> dict[str, Any]:
+        """One flat object; `cap` is what the option `effort_costs` reads."""
+        return asdict(self)
+
+
+def measured(open_engine: Callable[[str], OpenAIEngine], queries: Sequence[Query]) -> dict[str, LevelCost]:
+    """What each level takes on `queries`; a level that brings no thought at all is left out.
+
+    Args:
+        open_engine: level -> an engine that asks for it whatever the budget.
+        queries: what to ask.
+    """
+    found = {}
+    for level in LEVELS:
+        engine = open_engine(level)
+        ceiling = min(CEILING, (engine.info.context_tokens or 2 * CEILING) // 2)
+        done = asyncio.run(_collected(engine, [Request(query, ceiling) for query in queries]))
+        tokens = [each.reasoning_tokens for each in done if not each.error]
+        if tokens:
+            cut = sum(each.stop_reason is StopReason.BUDGET for each in done if not each.error)
+            found[level] = LevelCost.of(tokens, failed=len(done) - len(tokens), cut=cut)
+            logger.info("effort %s: %s", level, found[level].to_json())
+    return found
+
+
+async def _collected(engine: OpenAIEngine, requests: Sequence[Request]) -> list[Any]:
+    return [done async for done in engine.generate(requests)]

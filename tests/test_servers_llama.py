@@ -1,0 +1,117 @@
+"""llama.cpp's own server: which native caps it keeps and which it drops, whose tokens it sees, how it draws."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("aiohttp", reason="needs aiohttp")
+
+from engine_contract import run
+from forethought.engines.forcing import Forcing
+from forethought.engines.openai.kinds import KINDS
+from forethought.prompts import load_template
+from real_servers import QUERIES, asked, engine_at, folder, llama_server
+
+pytestmark = [pytest.mark.server, pytest.mark.slow, pytest.mark.model]
+
+# The tags of the `boxed` template, for a chat template that knows none: the start is what the prompt ends in.
+TAGS = {
+    "reasoning_budget_start_tag": "<|im_start|>assistant\n",
+    "reasoning_budget_end_tags": [load_template("boxed").answer_suffix, load_template("boxed").reasoning_end],
+    "reasoning_budget_message": "",
+}
+# A chat template that opens a thought. The model's vocabulary has no token for the tag: it is three tokens of text.
+THINKING = """
+{%- for message in messages -%}
+{{- '<|im_start|>' + message.role + '\\n' -}}
+{%- if message.role == 'assistant' and message.reasoning_content -%}
+{{- 'OPENED' + message.reasoning_content + '\\n</think>\\n\\n' -}}
+{%- endif -%}
+{{- message.content + '<|im_end|>\\n' -}}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\nOPENED' -}}{%- endif -%}
+"""
+
+
+@pytest.fixture(scope="module")
+def thinking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Opens servers whose chat template opens a thought by the text given."""
+    opened: dict[str, Any] = {}
+
+    def url(opening: str) -> str:
+        if opening not in opened:
+            scratch: Path = tmp_path_factory.mktemp("thinking")
+            (scratch / "chat.jinja").write_text(THINKING.replace("OPENED", opening))
+            server = llama_server(scratch, "--chat-template-file", str(scratch / "chat.jinja"))
+            opened[opening] = server, server.__enter__()
+        return str(opened[opening][1])
+
+    yield url
+    for server, _ in opened.values():
+        server.__exit__(None, None, None)
+
+
+def test_prompts_and_suffixes_are_the_tokens_of_the_in_process_engines(llama_url):
+    transformers = pytest.importorskip("transformers", reason="needs transformers")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder())
+
+    async def ids(template: Any) -> tuple[list[list[int]], Forcing]:
+        engine = engine_at(llama_url, enforce="two-call", template=template)
+        dialect = engine._calls.dialect
+        async with engine.client() as client:
+            return [await dialect.prompt(client, query) for query in QUERIES], dialect.forcing
+
+    for name in ("boxed", "think", "worked-5"):
+        template = load_template(name)
+        expected = Forcing(tokenizer, template)
+        prompts, forcing = asyncio.run(ids(template))
+        assert prompts == [expected.prompt_ids(query) for query in QUERIES]
+        assert forcing.suffix_ids == expected.suffix_ids
+        assert forcing.bare_suffix_ids == expected.bare_suffix_ids
+
+
+def test_the_servers_own_sampling_is_switched_off(llama_url):
+    """Temperature before the nucleus, and nothing else: as the engines in process draw."""
+    body = {"prompt": "1, 2, 3,", "n_predict": 1, "temperature": 0.6, "top_p": 0.9, **KINDS["llama.cpp"].sampling}
+    asking = urllib.request.Request(
+        f"{llama_url}/completion", json.dumps(body).encode(), {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(asking, timeout=60) as answer:
+        used = json.load(answer)["generation_settings"]
+    assert used["samplers"] == ["temperature", "top_p"]
+    assert (used["mirostat"], used["dynatemp_range"]) == (0, 0.0)
+    assert used["temperature"] == pytest.approx(0.6)
+
+
+def test_a_native_cap_is_dropped_where_the_chat_template_does_not_think(llama_url):
+    found = run(engine_at(llama_url, enforce="native"), asked())
+    assert all("ignored the cap" in done.error for done in found.values())
+
+
+def test_a_native_cap_between_named_tags_is_kept(llama_url):
+    engine = engine_at(llama_url, enforce="native", native_fields=TAGS)
+    for done in run(engine, asked()).values():
+        assert done.error is None
+        assert done.reasoning_tokens <= done.budget
+        assert done.answer
+    assert engine.counters.num_overshoots == 0
+
+
+def test_a_native_cap_is_kept_where_the_opening_tag_ends_the_prompt(thinking):
+    """To the token. What follows is the model's own, and not looked at: it may close its thought once more there."""
+    for done in run(engine_at(thinking("<think>"), enforce="native", answer_room=4), asked()).values():
+        assert done.error is None
+        assert done.reasoning_tokens == done.budget
+
+
+def test_a_native_cap_is_dropped_where_the_opening_tag_runs_into_a_line_break(thinking):
+    r"""A trap: `>\n` is one token of this model, so the server does not find the tag `>` that it counts from."""
+    found = run(engine_at(thinking("<think>\\n"), enforce="native"), asked())
+    assert all("ignored the cap" in done.error for done in found.values())
