@@ -33,14 +33,16 @@ async def measure_offset(host: Host, tags: Tags, template: PromptTemplate | None
     room = len(tags.start_ids) + len(tags.end_ids) + SLACK
     outputs = await asyncio.gather(*(host.generate(prompt, max_tokens=cap + room, cap=cap) for cap in CAPS))
     lengths = [thought_length(ids, tags) for ids in outputs]
-    found = ", ".join(f"{cap}: {'no end' if length is None else length}" for cap, length in zip(CAPS, lengths))
-    if None in lengths or len({length for length in lengths}) == 1:
+    found = ", ".join(
+        f"{cap}: {'no end' if length is None else length}" for cap, length in zip(CAPS, lengths, strict=True)
+    )
+    if None in lengths or len(set(lengths)) == 1:
         raise EngineError(
             f"thinking budgets have no effect on this server (tokens of thought under each cap: {found}). "
             f"{_why_none(prompt, tags)}. Fix the reasoning configuration, or, if the model ended its thoughts by "
             f"itself here, {OWN_WAY}"
         )
-    offsets = {length - cap for cap, length in zip(CAPS, lengths) if length is not None}
+    offsets = {length - cap for cap, length in zip(CAPS, lengths, strict=True) if length is not None}
     if len(offsets) > 1:
         raise EngineError(
             f"thinking budgets are not kept evenly (tokens of thought under each cap: {found}); {OWN_WAY}"

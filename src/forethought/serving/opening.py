@@ -24,7 +24,8 @@ logger = logging.getLogger("vllm.forethought")
 
 REASONING_FLAG = (
     "--reasoning-parser NAME (qwen3, deepseek_r1, …), or for a model without tags of its own "
-    '--reasoning-config \'{"reasoning_start_str": "<|im_start|>assistant\\n", "reasoning_end_str": "\\n\\nFinal answer: "}\''
+    '--reasoning-config \'{"reasoning_start_str": "<|im_start|>assistant\\n", '
+    '"reasoning_end_str": "\\n\\nFinal answer: "}\''
 )
 
 
@@ -106,7 +107,7 @@ async def opened(prepared: Prepared, host: Host) -> Desk:
     )
     if card.model is not None and card.model not in host.models:
         logger.warning(
-            "forethought: the predictor is for model %s, and this server serves %s; that they are the same is your word",
+            "forethought: the predictor is for model %s, and this server serves %s; that this is the same is your word",
             card.model,
             ", ".join(sorted(host.models)),
         )

@@ -85,6 +85,6 @@ def _measured(options: ServingOptions) -> tuple[Profile, str]:
     if options.predictor in sources.shipped_predictors():
         return sources.shipped_heldout(options.predictor), f"the held-out profile of {options.predictor}"
     raise InvalidSettingsError(
-        f"FORETHOUGHT_MEAN_TOKENS needs measured questions to set the price on, and none come with {options.predictor}: "
+        f"FORETHOUGHT_MEAN_TOKENS needs measured questions to set the price on; none come with {options.predictor}: "
         "name the profile it was trained on, FORETHOUGHT_PROFILE=profile.parquet, or give FORETHOUGHT_PRICE"
     )

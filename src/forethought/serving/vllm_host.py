@@ -35,13 +35,13 @@ class VllmHost:
         self._chat = state.openai_serving_chat
         config = engine_client.vllm_config
         self.models = frozenset(str(path.name) for path in state.openai_serving_models.base_model_paths)
-        self.tags = _tags(config.reasoning_config)
         self.has_priorities = str(config.scheduler_config.policy) == "priority"
         text_config = config.model_config.hf_text_config
         self.num_layers = int(text_config.num_hidden_layers)
         self.hidden_size = int(config.model_config.get_hidden_size())
         self.why_no_states = _why_no_states(config)
         self.tokenizer: Any = engine_client.renderer.get_tokenizer()
+        self.tags = _tags(config.reasoning_config, self.tokenizer)
 
     async def render(self, body: Mapping[str, Any]) -> list[int] | None:
         """See `Host.render`."""
@@ -95,14 +95,15 @@ class VllmHost:
         return found
 
 
-def _tags(config: Any) -> Tags | None:
+def _tags(config: Any, tokenizer: Any) -> Tags | None:
     if config is None or not getattr(config, "enabled", False):
         return None
-    return Tags(
-        start=config.reasoning_start_str or "",
-        end=config.reasoning_end_str or "",
-        start_ids=tuple(config.reasoning_start_token_ids or ()),
-        end_ids=tuple(config.reasoning_end_token_ids or ()),
+    start_ids, end_ids = config.reasoning_start_token_ids or (), config.reasoning_end_token_ids or ()
+    return Tags(  # decoded, since the texts are empty where a parser gave the tags
+        start=str(tokenizer.decode(list(start_ids))),
+        end=str(tokenizer.decode(list(end_ids))),
+        start_ids=tuple(start_ids),
+        end_ids=tuple(end_ids),
         is_counted=bool(config.reasoning_parser),
     )
 
