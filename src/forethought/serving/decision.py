@@ -36,6 +36,11 @@ class Decision:
     expected: float | None = None
     length: int | None = None
 
+    @property
+    def is_ours(self) -> bool:
+        """Whether the budget was set here, and not by the client or not at all."""
+        return self.kind in (PREDICTED, UNLIKE, MEAN)
+
 
 class Decider:
     """Budgets at one price.

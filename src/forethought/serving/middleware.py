@@ -68,8 +68,7 @@ class _Passed:
             headers = list(message.get("headers", ()))
             kinds = [bytes(value) for name, value in headers if bytes(name).lower() == b"content-type"]
             self._is_stream = any(kind.startswith(b"text/event-stream") for kind in kinds)
-            budget = self._ruling.decision.budget
-            self._is_kept = message["status"] == 200 and budget is not None and budget >= 0
+            self._is_kept = message["status"] == 200 and self._ruling.decision.is_ours
             headers += [(name.encode(), value.encode()) for name, value in self._ruling.headers.items()]
             message = {**message, "headers": headers}
         elif message["type"] == "http.response.body" and self._is_kept:

@@ -32,7 +32,7 @@ class Tally:
         self.seconds += seconds
         if decision.kind == MEAN:
             self.reasons[decision.reason] = self.reasons.get(decision.reason, 0) + 1
-        if decision.budget is not None and decision.kind in KINDS[:3]:
+        if decision.is_ours and decision.budget is not None:
             self.num_set += 1
             self.budget_tokens += decision.budget
             self._count("budget_tokens", decision.budget)
