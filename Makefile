@@ -21,7 +21,7 @@ test: $(VENV)/.dev
 	$(VENV)/bin/python -m pytest $(PYTEST)
 
 test-servers: $(VENV)/.dev
-	$(VENV)/bin/python -m pytest tests/test_servers.py -m server -rs $(PYTEST)
+	$(VENV)/bin/python -m pytest tests/test_servers.py tests/test_servers_plugin.py -m server -rs $(PYTEST)
 
 check: $(VENV)/.dev
 	$(VENV)/bin/ruff check .
