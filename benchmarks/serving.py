@@ -65,6 +65,8 @@ def main() -> None:
 
 def ask(connection: http.client.HTTPConnection, body: bytes) -> tuple[float, str]:
     """Seconds of one request, and the first word of why its budget is what it is."""
+    connection.close()  # the server drops one that was idle for a while
+    connection.connect()
     started = time.perf_counter()
     connection.request("POST", "/v1/chat/completions", body, {"content-type": "application/json"})
     response = connection.getresponse()

@@ -28,9 +28,9 @@ class Characters:
         return "".join(f"<{turn['role']}>{turn['content']}\n" for turn in messages) + START
 
 
-def tags(*, is_counted: bool = False) -> Tags:
+def tags(*, is_parsed: bool = False) -> Tags:
     tokenizer = Characters()
-    return Tags(START, END, tuple(tokenizer.encode(START)), tuple(tokenizer.encode(END)), is_counted)
+    return Tags(START, END, tuple(tokenizer.encode(START)), tuple(tokenizer.encode(END)), is_parsed)
 
 
 @dataclass

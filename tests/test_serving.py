@@ -19,8 +19,8 @@ from forethought.profiles import write_parquet
 from forethought.prompts import load_template
 from forethought.serving.asked import CHAT, TEXT, read
 from forethought.serving.counting import Counter
-from forethought.serving.decision import MEAN, OWN, PREDICTED, UNLIKE, UNTOUCHED, Decider
-from forethought.serving.desk import Desk
+from forethought.serving.decision import MEAN, OWN, PREDICTED, UNLIKE, UNTOUCHED, Decider, Decision
+from forethought.serving.desk import Desk, Ruling
 from forethought.serving.extension import MAX_KEPT, PREFIX, HiddenStates
 from forethought.serving.host import Tags
 from forethought.serving.measuring import CAPS, measure_offset, thought_length
@@ -245,7 +245,7 @@ IMAGE = {"type": "image_url", "image_url": {"url": "data:,"}}
 NOT_ITS_KIND = {
     "tools": ({"tools": [{"type": "function"}]}, "tools"),
     "an image": ({"messages": [{"role": "user", "content": [{"type": "text", "text": "?"}, IMAGE]}]}, "not text alone"),
-    "an adapter": ({"model": "coder-sql"}, "model coder-sql is not the predictor's"),
+    "an adapter": ({"model": "coder-sql"}, "another model than the predictor's"),
     "a schema": ({"response_format": {"type": "json_object"}}, "structured output"),
     "earlier turns": (
         {"messages": [{"role": r, "content": "Why?"} for r in ("user", "assistant", "user")]},
@@ -318,9 +318,9 @@ def test_turns_of_text_parts_are_joined_and_the_templates_instruction_is_no_part
     assert read(CHAT, body, template=TEMPLATE, models=(), start=START).unlike == "earlier turns"
 
 
-def test_a_reason_is_one_line_of_ascii(text_predictor):
-    ruling = asyncio.run(desk(text_predictor).rule(CHAT, chat("x", model="né\nx")))
-    assert ruling.headers["x-forethought-reason"] == "mean curve: model n? x is not the predictor's"
+def test_a_reason_is_one_line_of_ascii():
+    headers = Ruling(Decision(MEAN, "mean curve: né\nx"), {}).headers
+    assert headers == {"x-forethought-reason": "mean curve: n? x"}
 
 
 # ------------------------------------------------------------------------------------------- hidden states
@@ -443,7 +443,7 @@ async def test_caps_that_are_kept_unevenly_are_refused():
         await measure_offset(Uneven(), tags(), TEMPLATE)
 
 
-def test_a_thought_is_counted_from_the_start_that_the_model_wrote():
+def test_a_thought_is_parsed_from_the_start_that_the_model_wrote():
     encode = Characters().encode
     assert thought_length(encode(f"abc{END}7"), tags()) == 3
     assert thought_length(encode(f"Well. {START}abcd{END}7"), tags()) == 4
@@ -504,7 +504,7 @@ async def test_budgets_go_in_and_headers_come_out(text_predictor, is_stream):
 
 
 @pytest.mark.parametrize("is_stream", [False, True], ids=["whole", "stream"])
-async def test_a_thought_longer_than_its_budget_is_counted_and_logged(text_predictor, is_stream, caplog):
+async def test_a_thought_longer_than_its_budget_is_parsed_and_logged(text_predictor, is_stream, caplog):
     ruled = desk(text_predictor)
     app = Budgets(FakeApp(thought=19, is_stream=is_stream), lambda: ruled)
     for _ in range(3):
@@ -555,13 +555,18 @@ def usage(tokens: int) -> dict[str, Any]:
     return {"completion_tokens_details": {"reasoning_tokens": tokens}}
 
 
-def test_the_servers_own_count_is_taken_where_it_has_one():
-    counter = Counter(Characters(), tags(is_counted=True))
-    whole = json.dumps({"choices": [{"message": {"content": "x"}}], "usage": usage(12)}).encode()
-    assert counter.count(whole, is_stream=False) == 12
-    pieces = [{"choices": [{"delta": {"content": "x"}}]}, {"choices": [], "usage": usage(13)}]
+def test_a_thought_in_a_field_of_its_own_is_counted_and_the_larger_count_holds():
+    counter = Counter(Characters(), tags(is_parsed=True))
+    for said, theirs, expected in (("abc", 0, 3), ("abc", 12, 12), ("", 7, 7), ("", 0, None)):
+        message = {"reasoning": said, "content": "7"}
+        whole = json.dumps({"choices": [{"message": message}], "usage": usage(theirs)}).encode()
+        assert counter.count(whole, is_stream=False) == expected
+    pieces = [
+        {"choices": [{"delta": {"reasoning": "ab"}}]},
+        {"choices": [{"delta": {"reasoning": "c"}}], "usage": None},
+    ]
     stream = b"".join(f"data: {json.dumps(piece)}\n\n".encode() for piece in pieces) + b": ping\n\ndata: [DONE]\n\n"
-    assert counter.count(stream, is_stream=True) == 13
+    assert counter.count(stream, is_stream=True) == 3
 
 
 UNCOUNTED = {

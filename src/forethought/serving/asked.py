@@ -78,7 +78,7 @@ def read(
         untouched = "beam search keeps no thinking budget"
     model = body.get("model")
     if models and model is not None and model not in models:
-        unlike = f"model {model} is not the predictor's"
+        unlike = "another model than the predictor's"
     if _is_shaped(body):
         unlike = unlike or "structured output"
     return Asked(

@@ -14,8 +14,9 @@ MAX_BYTES = 4_000_000  # of a response that is kept to be counted
 class Counter:
     """Counts tokens of thought in responses.
 
-    The server's own count is taken where it has a reasoning parser; else the text before the end of thought is
-    tokenized again, which can come out a token or two short of what was generated, never long by more than that.
+    Where the server has a reasoning parser the thought has a field of its own; else it is the text before the end of
+    thought. It is tokenized again, which can come out a token or two short of what was generated. The server's own
+    count holds where it is larger: vLLM counts 0 where the chat template opened the thought.
 
     Args:
         tokenizer: of Hugging Face's kind.
@@ -26,29 +27,33 @@ class Counter:
         self._tokenizer = tokenizer
         self._tags = tags
         shown = str(tokenizer.decode(list(tags.end_ids), skip_special_tokens=True))
-        self.way = "usage" if tags.is_counted else "text" if tags.end.strip() in shown else "none"
+        self.way = "field" if tags.is_parsed else "text" if tags.end.strip() in shown else "none"
 
     def count(self, content: bytes, *, is_stream: bool) -> int | None:
-        """Tokens of the thought; None where that cannot be told: several choices, an error, no end that shows."""
+        """Tokens of the thought; None where that cannot be told: several choices, an error, no thought that shows."""
         if self.way == "none" or not content:
             return None
-        usage, text, num_choices = None, [], 1
+        usage: dict[str, Any] = {}
+        texts, thoughts, num_choices = [], [], 1
         for part in _parts(content, is_stream=is_stream):
             usage = part.get("usage") or usage
             choices = part.get("choices") or []
             num_choices = max([num_choices, len(choices), *(int(choice.get("index", 0)) + 1 for choice in choices)])
-            text += [_said(choice) for choice in choices]
+            for choice in choices:
+                said = choice.get("message") or choice.get("delta") or {}
+                thoughts.append(said.get("reasoning") or "")
+                texts.append(f"{said.get('content') or ''}{choice.get('text') or ''}")
         if num_choices > 1:
             return None
-        if self.way == "usage":
-            details = (usage or {}).get("completion_tokens_details") or {}
-            tokens = details.get("reasoning_tokens")
-            return tokens if isinstance(tokens, int) else None
-        thought, end, _ = "".join(text).partition(self._tags.end)
-        if not end:
-            return None
-        thought = thought.rpartition(self._tags.start)[2]
-        return len(self._tokenizer.encode(thought, add_special_tokens=False))
+        thought = "".join(thoughts) or self._before_end("".join(texts))
+        own = None if thought is None else len(self._tokenizer.encode(thought, add_special_tokens=False))
+        theirs = (usage.get("completion_tokens_details") or {}).get("reasoning_tokens") or None
+        return max((count for count in (own, theirs) if isinstance(count, int)), default=None)
+
+    def _before_end(self, text: str) -> str | None:
+        """The thought in a text that holds its end; None where it holds none."""
+        thought, end, _ = text.partition(self._tags.end)
+        return thought.rpartition(self._tags.start)[2] if end else None
 
 
 def _parts(content: bytes, *, is_stream: bool) -> Iterator[dict[str, Any]]:
@@ -62,9 +67,3 @@ def _parts(content: bytes, *, is_stream: bool) -> Iterator[dict[str, Any]]:
             continue
         if isinstance(part, dict):
             yield part
-
-
-def _said(choice: dict[str, Any]) -> str:
-    """All text of a choice, or of a piece of one: of a message, of a delta or of a completion."""
-    said = choice.get("message") or choice.get("delta") or {}
-    return f"{said.get('reasoning') or ''}{said.get('content') or ''}{choice.get('text') or ''}"

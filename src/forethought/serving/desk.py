@@ -134,8 +134,8 @@ class Desk:
             return self.decider.by_mean("the prompt was refused")
         try:
             wanted = self._forcing.prompt_ids(Query("asked", asked.question))
-        except InvalidInputError as error:
-            return self.decider.by_mean(str(error))
+        except InvalidInputError:
+            return self.decider.by_mean("the chat template refuses the predictor's turns")
         if ids != wanted:
             return self.decider.by_mean(f"not the prompt of template {self._forcing.template.name}")
         hidden_D = await self.host.hidden_state(ids, layer)

@@ -16,14 +16,14 @@ class Tags:
     Attributes:
         start, end: the texts that open and close it.
         start_ids, end_ids: their tokens, as the server looks for them.
-        is_counted: the server itself says how many tokens a thought had, since it has a reasoning parser.
+        is_parsed: the server has a reasoning parser, and shows a thought in a field of its own.
     """
 
     start: str
     end: str
     start_ids: tuple[int, ...]
     end_ids: tuple[int, ...]
-    is_counted: bool
+    is_parsed: bool
 
 
 class Host(Protocol):

@@ -104,7 +104,7 @@ def _tags(config: Any, tokenizer: Any) -> Tags | None:
         end=str(tokenizer.decode(list(end_ids))),
         start_ids=tuple(start_ids),
         end_ids=tuple(end_ids),
-        is_counted=bool(config.reasoning_parser),
+        is_parsed=bool(config.reasoning_parser),
     )
 
 
