@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from forethought.serving.extension import MAX_KEPT, PREFIX, HiddenStates
 from forethought.serving.host import Tags
 from forethought.serving.measuring import CAPS, measure_offset, thought_length
 from forethought.serving.middleware import Budgets
-from forethought.serving.opening import Prepared, opened, prepare
+from forethought.serving.opening import Prepared, opened, prepare, refuse_costly
 from forethought.serving.options import VARIABLES, ServingOptions
 from forethought.serving.plugin import Plugin
 from forethought.serving.rate import Rate
@@ -189,6 +190,13 @@ def test_a_mean_that_no_budget_fits_is_refused(profile, text_predictor, tmp_path
                 "FORETHOUGHT_PROFILE": str(tmp_path / "profile.parquet"),
             }
         )
+
+
+def test_a_predictor_that_has_to_ask_its_model_is_refused(text_predictor):
+    features = replace(text_predictor.card.features, kind="difficulty")
+    asking = replace(text_predictor, card=replace(text_predictor.card, features=features))
+    with pytest.raises(InvalidSettingsError, match="--predictor text"):
+        refuse_costly(asking)
 
 
 # ------------------------------------------------------------------------------------------- what becomes of a request

@@ -18,7 +18,7 @@ from .decision import OWN, UNTOUCHED, Decider, Decision
 from .host import Host, Tags
 from .tally import Tally
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("vllm.forethought")  # vLLM's own handlers show it
 
 
 @dataclass(frozen=True, slots=True)

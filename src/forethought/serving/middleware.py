@@ -11,7 +11,7 @@ from .asked import PATHS
 from .counting import MAX_BYTES
 from .desk import Desk, Ruling
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("vllm.forethought")  # vLLM's own handlers show it
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .. import sources
-from ..errors import EngineError
+from ..errors import EngineError, InvalidSettingsError
 from ..predictors.features import DIFFICULTY, HIDDEN
 from ..predictors.trained import TrainedPredictor
 from ..prompts import PromptTemplate, load_template, shipped_templates
@@ -20,7 +20,7 @@ from .options import ServingOptions
 from .rate import Rate, rate_of
 from .tally import Tally
 
-logger = logging.getLogger("vllm.forethought")
+logger = logging.getLogger("vllm.forethought")  # vLLM's own handlers show it
 
 REASONING_FLAG = (
     "--reasoning-parser NAME (qwen3, deepseek_r1, …), or for a model without tags of its own "
@@ -61,9 +61,20 @@ def prepare(environment: Mapping[str, str]) -> Prepared:
     """
     options = ServingOptions.from_environment(environment)
     predictor = sources.open_predictor(options.predictor)
+    refuse_costly(predictor)
     template = predictor.card.template
     shipped = load_template(template) if template in shipped_templates() else None
     return Prepared(options, predictor, rate_of(options, predictor), shipped)
+
+
+def refuse_costly(predictor: TrainedPredictor) -> None:
+    """Raises InvalidSettingsError for a predictor that cannot say anything before its own model has run."""
+    card = predictor.card
+    if DIFFICULTY in card.features.reads or getattr(predictor.predictor, "is_costly", False):
+        raise InvalidSettingsError(
+            f"predictor {card.predictor} needs passes of its own for every question, which are not made in a server; "
+            "train one that needs none: forethought train RUN --predictor text"
+        )
 
 
 async def opened(prepared: Prepared, host: Host) -> Desk:
@@ -118,11 +129,6 @@ def _problems(prepared: Prepared, host: Host) -> Iterator[str]:
     card = prepared.predictor.card
     if host.tags is None:
         yield f"it has no reasoning configuration, without which vLLM refuses thinking budgets; add {REASONING_FLAG}"
-    if DIFFICULTY in card.features.reads or getattr(prepared.predictor.predictor, "is_costly", False):
-        yield (
-            f"predictor {card.predictor} needs passes of a model of its own, which are not made here; train one that "
-            "needs none: forethought train RUN --predictor text"
-        )
     if HIDDEN in card.features.reads:
         if host.why_no_states:
             yield f"the predictor reads hidden states of layer {card.features.layer}, and {host.why_no_states}"

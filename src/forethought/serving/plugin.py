@@ -6,15 +6,12 @@ can fail here: everything that may be wrong is found in `attach_router` and `ini
 
 from __future__ import annotations
 
-import logging
 import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .desk import Desk
     from .opening import Prepared
-
-logger = logging.getLogger("vllm.forethought")  # vLLM's own handlers show it
 
 
 class Plugin:

@@ -17,7 +17,7 @@ from ..predictors.trained import TrainedPredictor
 from ..types import Curves, Profile
 from .options import ServingOptions
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("vllm.forethought")  # vLLM's own handlers show it
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 from .decision import KINDS, MEAN, UNLIKE, Decision
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("vllm.forethought")  # vLLM's own handlers show it
 
 
 class Tally:
