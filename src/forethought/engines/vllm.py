@@ -19,6 +19,7 @@ from ..prompts import PromptTemplate
 from ..types import EngineInfo, FloatArray, Generation, Query, Request, Sampling
 from .flight import Flight
 from .forcing import Forcing
+from .hooks import install_hooks
 from .refusing import check_layers, failed, refusal
 
 # One process: hooks are ordinary closures and no second process polls. Read when vLLM is imported.
@@ -301,33 +302,7 @@ class VllmEngine:
 
 def _install_hooks(worker: Any, layers: tuple[int, ...], caught: dict[str, dict[int, Any]]) -> Callable[[], None]:
     """Runs in vLLM's worker: catches each request's last prompt token at `layers`; returns what takes the hooks off."""
-    runner = worker.model_runner
-    if not hasattr(runner, "query_start_loc") or not hasattr(runner, "input_batch"):
-        raise EngineError(
-            "this vLLM uses a model runner whose batch cannot be read, so it gives no hidden states; "
-            "use --engine transformers for features"
-        )
-    decoder = runner.get_model().model
-    handles = []
-
-    def catch(layer: int, output: Any) -> None:
-        stream = output[0] + output[1] if isinstance(output, tuple) and output[1] is not None else output
-        stream = stream[0] if isinstance(stream, tuple) else stream
-        request_ids = runner.input_batch.req_ids
-        ends = runner.query_start_loc.np[1 : len(request_ids) + 1] - 1
-        for request_id, row in zip(request_ids, ends, strict=True):
-            name = request_id.rpartition("-")[0] or request_id
-            caught.setdefault(name, {})[layer] = stream[int(row)].float().cpu().numpy().copy()
-
-    for layer in layers:
-        module = decoder.embed_tokens if layer == 0 else decoder.layers[layer - 1]
-        handles.append(module.register_forward_hook(lambda _module, _args, output, layer=layer: catch(layer, output)))
-
-    def remove() -> None:
-        for handle in handles:
-            handle.remove()
-
-    return remove
+    return install_hooks(worker, layers, lambda name: caught.setdefault(name, {}))
 
 
 def _version(package: str) -> str:

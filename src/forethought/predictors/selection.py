@@ -300,6 +300,19 @@ def left_out_curves(profile: Profile, trained: TrainedPredictor) -> Curves | Non
     return Curves(profile.query_ids, profile.grid, ordered_Q_B)
 
 
+def is_trained_on(trained: TrainedPredictor, profile: Profile) -> bool:
+    """Whether a predictor has learned from this very profile: what it says of its queries is then too good."""
+    schema = trained.card.features
+    layers = None if schema.layer is None else [schema.layer]
+    if schema.layer is not None and schema.layer not in profile.layers:
+        return False
+    try:
+        rows = _usable_rows(profile, lambda: trained.predictor, layers, trained.card.seed)
+    except (InvalidFeaturesError, InvalidInputError):  # nothing of it can be learned from
+        return False
+    return _data_hash(profile.select(rows)) == trained.card.data.data_hash
+
+
 def _held_calibration(usable: Profile, fitted: Any) -> Calibration | None:
     """Quality on the queries that a predictor held out by itself while it was fitted."""
     rows, p_H_B = fitted.held_rows_, fitted.held_p_Q_B_

@@ -22,6 +22,7 @@ MOST_EXACT = 1500  # texts up to which the directions are found exactly, from th
 LARGEST = 4.0  # spreads from the mean; a count further out counts as this far
 WORDING_SHARE = 0.5  # weight of the directions beside the counts
 MAX_CHARACTERS = 20_000  # of a longer text the end is read: that is where the question is
+MANY_TEXTS = 64
 
 _PARTS = re.compile(r"[a-z]+(?:'[a-z]+)?|[0-9][0-9,]*(?:\.[0-9]+)?|[^\sa-z0-9]")
 _SENTENCE = re.compile(r"[.?!]\s+")
@@ -112,15 +113,17 @@ class Wording:
         """The vectors of some texts, float32, shape (Q, width); each by itself, whatever the others are."""
         vector_Q_N = np.empty((len(texts), self.width), dtype=np.float32)
         num_counts = len(self.centre_C)
-        weight_H, basis_H_K = self.rarity_H.astype(np.float32), self.basis_H_K.astype(np.float32)
+        weight_H, basis_H_K = self.rarity_H, self.basis_H_K
+        if len(texts) >= MANY_TEXTS:  # once for all; for one text its own rows alone, a tenth of the time
+            weight_H, basis_H_K = weight_H.astype(np.float32), basis_H_K.astype(np.float32)
         for row, text in enumerate(texts):
             parts = parts_of(text)
             count_C = np.asarray(counts(text, parts), dtype=np.float32)
             vector_Q_N[row, :num_counts] = np.clip((count_C - self.centre_C) / self.scale_C, -LARGEST, LARGEST)
             bucket_N = buckets_of(parts)
-            weight_N = weight_H[bucket_N]
+            weight_N = weight_H[bucket_N].astype(np.float32, copy=False)
             length = float(np.sqrt(weight_N @ weight_N)) or 1.0
-            found_K = (weight_N / np.float32(length)) @ basis_H_K[bucket_N]
+            found_K = (weight_N / np.float32(length)) @ basis_H_K[bucket_N].astype(np.float32, copy=False)
             vector_Q_N[row, num_counts:] = (found_K - self.mean_K) / np.float32(self.level)
         return vector_Q_N
 

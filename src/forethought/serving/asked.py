@@ -1,0 +1,145 @@
+"""What a request asks, as far as budgets go: the question, what the client fixed itself, and why no curve is for it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..prompts import PromptTemplate
+from ..types import Query
+
+CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
+PATHS = (CHAT, TEXT)
+PRIORITY_HEADER = "x-vllm-priority"
+
+# Fields of a body that shape the answer's form: no curve was measured under them.
+SHAPING = ("structured_outputs", "guided_json", "guided_regex", "guided_choice", "guided_grammar")
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request.
+
+    Attributes:
+        path: CHAT or TEXT.
+        question: the last user turn without the template's instruction, or the text prompt.
+        unlike: why the predictor has no curve for it, "" where it has.
+        is_templates: the turns are the predictor's prompt template's, to the letter.
+        own_cap: the client's own thinking budget.
+        own_room: the client's own limit on all that is generated.
+        has_priority: the client set one.
+        untouched: why nothing can be set, "" where it can.
+    """
+
+    path: str
+    question: str = ""
+    unlike: str = ""
+    is_templates: bool = False
+    own_cap: int | None = None
+    own_room: int | None = None
+    has_priority: bool = False
+    untouched: str = ""
+
+    @property
+    def room_field(self) -> str:
+        """The field that limits all that is generated."""
+        return "max_completion_tokens" if self.path == CHAT else "max_tokens"
+
+
+def read(
+    path: str,
+    body: Mapping[str, Any],
+    *,
+    template: PromptTemplate | None,
+    models: Collection[str],
+    start: str,
+    headers: Collection[str] = (),
+) -> Asked | None:
+    """What `body` asks; None where it is no request that vLLM would take, which it then says itself.
+
+    Args:
+        path: CHAT or TEXT.
+        body: of the request.
+        template: the predictor's, None where it is not known.
+        models: names of the model that the predictor is for; others, such as adapters, have other curves.
+        start: the text that opens a thought; a text prompt without it has none to be cut.
+        headers: names of the request's headers, in lower case.
+    """
+    own_cap, own_room = body.get("thinking_token_budget"), body.get("max_completion_tokens")
+    own_room = body.get("max_tokens") if own_room is None or path == TEXT else own_room
+    if not (_is_whole(own_cap) and _is_whole(own_room)):
+        return None
+    found = _chat(body, template) if path == CHAT else _text(body, start)
+    if found is None:
+        return None
+    question, unlike, is_templates, untouched = found
+    if body.get("use_beam_search"):
+        untouched = "beam search keeps no thinking budget"
+    model = body.get("model")
+    if models and model is not None and model not in models:
+        unlike = "another model than the predictor's"
+    if _is_shaped(body):
+        unlike = unlike or "structured output"
+    return Asked(
+        path=path,
+        question=question,
+        unlike=unlike,
+        is_templates=is_templates,
+        own_cap=own_cap,
+        own_room=own_room,
+        has_priority=body.get("priority") is not None or PRIORITY_HEADER in headers,
+        untouched=untouched,
+    )
+
+
+def _is_shaped(body: Mapping[str, Any]) -> bool:
+    form = body.get("response_format")
+    return (isinstance(form, dict) and form.get("type") != "text") or any(body.get(name) for name in SHAPING)
+
+
+def _is_whole(value: object) -> bool:
+    return value is None or (isinstance(value, int) and not isinstance(value, bool))
+
+
+def _chat(body: Mapping[str, Any], template: PromptTemplate | None) -> tuple[str, str, bool, str] | None:
+    messages = body.get("messages")
+    if not isinstance(messages, list) or not messages or not all(isinstance(turn, dict) for turn in messages):
+        return None
+    if body.get("tools") or body.get("functions"):
+        return "", "tools", False, ""
+    turns = [(str(turn.get("role")), _plain(turn.get("content"))) for turn in messages]
+    if any(text is None for _, text in turns):
+        return "", "not text alone", False, ""
+    role, last = turns[-1]
+    if role != "user" or body.get("continue_final_message"):
+        return "", "no question at the end", False, ""
+    question = last or ""
+    if template is not None:
+        if template.instruction:
+            question = question.removesuffix(f"\n{template.instruction}")
+        if [(turn.role, turn.content) for turn in template.messages(Query("", question))] == turns:
+            return question, "", True, ""
+    if any(role not in ("system", "developer", "user") for role, _ in turns) or sum(r == "user" for r, _ in turns) > 1:
+        return question, "earlier turns", False, ""
+    return question, "", False, ""
+
+
+def _text(body: Mapping[str, Any], start: str) -> tuple[str, str, bool, str] | None:
+    prompt = body.get("prompt")
+    if not isinstance(prompt, str):
+        return "", "", False, "only a single text prompt gets a budget"
+    if start not in prompt:
+        return "", "", False, "the prompt opens no thought"
+    return prompt, "", False, ""
+
+
+def _plain(content: object) -> str | None:
+    """A turn's text; None where it holds anything else."""
+    if isinstance(content, str):
+        return content
+    if not isinstance(content, list):
+        return None
+    parts = [part.get("text") if isinstance(part, dict) and part.get("type") == "text" else None for part in content]
+    texts = [part for part in parts if isinstance(part, str)]
+    return "\n".join(texts) if len(texts) == len(parts) else None

@@ -1,0 +1,102 @@
+"""One request's budget: its curve, at the price of a token."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..allocators.pricing import budgets_at
+from ..planning import forecast
+from ..predictors.fallback import fallback
+from ..predictors.features import HIDDEN, Features
+from ..predictors.trained import TrainedPredictor
+from ..types import Cost, Curves, FloatArray
+
+PREDICTED, UNLIKE, MEAN, OWN, UNTOUCHED = "predicted", "unlike", "mean", "own", "untouched"
+KINDS = (PREDICTED, UNLIKE, MEAN, OWN, UNTOUCHED)
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What a request gets.
+
+    Attributes:
+        kind: one of KINDS: by its own curve; by its own drawn towards the mean curve, since it looks unlike the
+            training queries; by the mean curve; the client's own cap; nothing set.
+        reason: in words, for the response.
+        budget: reasoning tokens; None where nothing is set.
+        expected: chance of a right answer at that budget; None where it was not predicted.
+        length: tokens expected to be generated, for the order of requests.
+    """
+
+    kind: str
+    reason: str
+    budget: int | None = None
+    expected: float | None = None
+    length: int | None = None
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether the budget was set here, and not by the client or not at all."""
+        return self.kind in (PREDICTED, UNLIKE, MEAN)
+
+
+class Decider:
+    """Budgets at one price.
+
+    Args:
+        predictor: of the curves.
+        price: right answers that a token must buy.
+        cost: what a token is counted in.
+    """
+
+    def __init__(self, predictor: TrainedPredictor, *, price: float, cost: Cost) -> None:
+        self.predictor = predictor
+        self.price = price
+        self.cost = cost
+        p_B, tokens_B = fallback(predictor.card)
+        tokens_1_B = None if tokens_B is None else tokens_B[None]
+        self._mean = self._at_price(Curves(("mean",), predictor.card.grid, p_B[None], tokens_1_B), MEAN, "")
+
+    @property
+    def reads_hidden(self) -> bool:
+        """Whether a query's hidden state is needed."""
+        return HIDDEN in self.predictor.card.features.reads
+
+    def by_mean(self, reason: str) -> Decision:
+        """The budget of a query of which nothing is known: the mean training curve's, as `predictors.fallback` has it.
+
+        Args:
+            reason: why its own curve is not known.
+        """
+        mean = self._mean
+        return Decision(MEAN, f"mean curve: {reason}", mean.budget, mean.expected, mean.length)
+
+    def by_curve(self, question: str, hidden_D: FloatArray | None = None, note: str = "") -> Decision:
+        """The budget of a query by its own curve, as far as it looks like the training queries.
+
+        Args:
+            question: its text.
+            hidden_D: its hidden state, where the predictor reads one.
+            note: said with the reason.
+        """
+        hidden_1_D = None if hidden_D is None else hidden_D[None]
+        read = Features(1, hidden_1_D, (question,))
+        expected = forecast(("query",), self.predictor, read)
+        if len(expected.unseen_Q):
+            return self.by_mean("the question cannot be read")
+        kind, reason = PREDICTED, PREDICTED
+        judged = expected.judged
+        if judged is not None and judged.num_drawn:
+            trust = float(judged.weight_Q[0])
+            kind = UNLIKE
+            reason = f"unlike the training questions (p={float(judged.p_Q[0]):.3f}): {trust:.0%} of its own curve"
+        return self._at_price(expected.curves, kind, f"{reason}; {note}" if note else reason)
+
+    def _at_price(self, curves: Curves, kind: str, reason: str) -> Decision:
+        budget = int(budgets_at(curves, price=self.price, cost=self.cost)[0])
+        column = curves.grid.index(budget)
+        tokens = budget if curves.tokens_Q_B is None else curves.tokens_Q_B[0, column]
+        expected = float(np.clip(curves.p_Q_B[0, column], 0.0, 1.0))
+        return Decision(kind, reason, budget, expected, max(1, round(float(tokens))))

@@ -1,0 +1,137 @@
+"""Between vLLM's HTTP server and its routes: bodies go in with a budget, responses come out with what was decided."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from typing import Any
+
+from .asked import PATHS
+from .counting import MAX_BYTES
+from .desk import Desk, Ruling
+
+logger = logging.getLogger("vllm.forethought")  # vLLM's own handlers show it
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Message, Receive, Send], Awaitable[None]]
+
+
+class Budgets:
+    """Plain ASGI: knows no route of vLLM's, only the fields that its API documents.
+
+    Args:
+        app: what comes after.
+        desk: gives the desk; None before the server is ready.
+    """
+
+    def __init__(self, app: App, desk: Callable[[], Desk | None]) -> None:
+        self.app = app
+        self.desk = desk
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        """One request."""
+        desk = self.desk()
+        if desk is None or not _is_ours(scope):
+            await self.app(scope, receive, send)
+            return
+        content = await _read(receive)
+        if content is None:  # the client went away
+            return
+        body = _parsed(content)
+        names = {bytes(name).decode("latin-1").lower() for name, _ in scope["headers"]}
+        ruling = None if body is None else await desk.rule(_path(scope), body, names)
+        if ruling is None or body is None:
+            await self.app(scope, _replayed(content, receive), send)
+            return
+        if ruling.changes:
+            content = json.dumps({**body, **ruling.changes}).encode()
+            scope = _with_length(scope, len(content))
+        passed = _Passed(desk, ruling, send)
+        await self.app(scope, _replayed(content, receive), passed.send)
+
+
+class _Passed:
+    """A response on its way out: headers are added, the thought is counted once all of it has gone."""
+
+    def __init__(self, desk: Desk, ruling: Ruling, send: Send) -> None:
+        self._desk = desk
+        self._ruling = ruling
+        self._send = send
+        self._kept = bytearray()
+        self._is_stream = self._is_kept = False
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = list(message.get("headers", ()))
+            kinds = [bytes(value) for name, value in headers if bytes(name).lower() == b"content-type"]
+            self._is_stream = any(kind.startswith(b"text/event-stream") for kind in kinds)
+            self._is_kept = message["status"] == 200 and self._ruling.decision.is_ours
+            headers += [(name.encode(), value.encode()) for name, value in self._ruling.headers.items()]
+            message = {**message, "headers": headers}
+        elif message["type"] == "http.response.body" and self._is_kept:
+            self._kept += message.get("body", b"")
+            self._is_kept = len(self._kept) <= MAX_BYTES
+        await self._send(message)
+        if message["type"] == "http.response.body" and not message.get("more_body", False) and self._is_kept:
+            self._count()
+
+    def _count(self) -> None:
+        budget = self._ruling.decision.budget
+        assert budget is not None
+        try:
+            tokens = self._desk.counter.count(bytes(self._kept), is_stream=self._is_stream)
+        except Exception:  # counting must never break a response that is out already
+            logger.exception("a response could not be counted")
+            return
+        if tokens is not None:
+            self._desk.tally.came_back(budget, tokens)
+
+
+def _is_ours(scope: Message) -> bool:
+    return scope["type"] == "http" and scope["method"] == "POST" and _path(scope) in PATHS
+
+
+def _path(scope: Message) -> str:
+    return str(scope["path"]).removeprefix(str(scope.get("root_path", "")))
+
+
+async def _read(receive: Receive) -> bytes | None:
+    content = bytearray()
+    while True:
+        message = await receive()
+        if message["type"] != "http.request":
+            return None
+        content += message.get("body", b"")
+        if not message.get("more_body", False):
+            return bytes(content)
+
+
+def _parsed(content: bytes) -> Mapping[str, Any] | None:
+    """The body as an object; None where it is none, which vLLM says itself."""
+    try:
+        body = json.loads(content)
+    except (ValueError, RecursionError):
+        return None
+    return body if isinstance(body, dict) else None
+
+
+def _replayed(content: bytes, receive: Receive) -> Receive:
+    """Gives the body once more, then whatever the client does next: vLLM waits for it to hang up."""
+    is_given = False
+
+    async def replay() -> Message:
+        nonlocal is_given
+        if is_given:
+            return await receive()
+        is_given = True
+        return {"type": "http.request", "body": content, "more_body": False}
+
+    return replay
+
+
+def _with_length(scope: Message, length: int) -> Message:
+    headers = [(name, value) for name, value in scope["headers"] if bytes(name).lower() != b"content-length"]
+    return {**scope, "headers": [*headers, (b"content-length", str(length).encode())]}

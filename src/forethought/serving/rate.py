@@ -1,0 +1,90 @@
+"""The price of a token: given, or the one at which measured questions use so many tokens on average."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from .. import sources
+from ..allocators.pricing import budgets_at, price_for
+from ..errors import InvalidSettingsError
+from ..predictors.fallback import drawn
+from ..predictors.selection import cross_fit, features_of, is_trained_on
+from ..predictors.trained import TrainedPredictor
+from ..types import Curves, Profile
+from .options import ServingOptions
+
+logger = logging.getLogger("vllm.forethought")  # vLLM's own handlers show it
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """A price, and what it was set on.
+
+    Attributes:
+        price: right answers a token.
+        mean_budget: of the questions it was set on; None where the price was given.
+        source: in words.
+    """
+
+    price: float
+    mean_budget: float | None
+    source: str
+
+
+def rate_of(options: ServingOptions, predictor: TrainedPredictor) -> Rate:
+    """The price that `options` name.
+
+    Raises:
+        InvalidSettingsError: there is no profile to set it on.
+        InvalidTotalError: not even the smallest budgets fit the mean.
+    """
+    if options.price is not None:
+        return Rate(options.price, None, "FORETHOUGHT_PRICE")
+    assert options.mean_tokens is not None
+    curves, source = _curves(options, predictor)
+    price = price_for(curves, mean_tokens=options.mean_tokens, cost=options.cost)
+    mean_budget = float(budgets_at(curves, price=price, cost=options.cost).mean())
+    return Rate(price, mean_budget, source)
+
+
+def _curves(options: ServingOptions, predictor: TrainedPredictor) -> tuple[Curves, str]:
+    """Curves of measured questions as a predictor says that has not seen them, and in words whose."""
+    measured, source = _measured(options)
+    if is_trained_on(predictor, measured):
+        logger.info("setting the price on left-out predictions of the %d training questions", measured.num_queries)
+        layer = predictor.card.features.layer
+        curves, _ = cross_fit(
+            measured,
+            predictor=predictor.card.predictor,
+            layers=None if layer is None else [layer],
+            seed=predictor.card.seed,
+        )
+        return curves, f"left-out predictions of {source}"
+    features = features_of(measured, predictor.card.features.layer)
+    features = features.select(features.usable_rows(predictor.card.features.reads))
+    curves = predictor.predict([str(row) for row in range(len(features))], features)
+    if predictor.familiarity is not None:
+        # Each by itself, as the server will see them.
+        weights = [predictor.familiarity.judge(features.select(np.array([row]))) for row in range(len(features))]
+        curves = drawn(curves, predictor.card, np.array([float(judged.weight_Q[0]) for judged in weights]))
+    return curves, f"predictions of {source}"
+
+
+def _measured(options: ServingOptions) -> tuple[Profile, str]:
+    """The profile that was named, else the run that holds the predictor, else what is shipped with it."""
+    if options.profile:
+        return sources.open_profile(options.profile), options.profile
+    path = Path(options.predictor)
+    for run in (path, path.parent):
+        if (run / "run.json").is_file():
+            return sources.open_profile(str(run)), str(run)
+    if options.predictor in sources.shipped_predictors():
+        return sources.shipped_heldout(options.predictor), f"the held-out profile of {options.predictor}"
+    raise InvalidSettingsError(
+        f"FORETHOUGHT_MEAN_TOKENS needs measured questions to set the price on; none come with {options.predictor}: "
+        "name the profile it was trained on, FORETHOUGHT_PROFILE=profile.parquet, or give FORETHOUGHT_PRICE"
+    )

@@ -1,0 +1,641 @@
+"""The plug-in of vLLM's server, without vLLM: settings, what becomes of a request, measured caps, counted responses."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+import tomllib
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from forethought.errors import EngineError, ForethoughtError, InvalidSettingsError
+from forethought.predictors.selection import is_trained_on, train
+from forethought.profiles import write_parquet
+from forethought.prompts import load_template
+from forethought.serving.asked import CHAT, TEXT, read
+from forethought.serving.counting import Counter
+from forethought.serving.decision import MEAN, OWN, PREDICTED, UNLIKE, UNTOUCHED, Decider, Decision
+from forethought.serving.desk import Desk, Ruling
+from forethought.serving.extension import MAX_KEPT, PREFIX, HiddenStates
+from forethought.serving.host import Tags
+from forethought.serving.measuring import CAPS, measure_offset, thought_length
+from forethought.serving.middleware import Budgets
+from forethought.serving.opening import Prepared, opened, prepare, refuse_costly
+from forethought.serving.options import VARIABLES, ServingOptions
+from forethought.serving.plugin import Plugin
+from forethought.serving.rate import Rate
+from forethought.serving.tally import Tally
+from forethought.sources import shipped_heldout
+from forethought.types import BudgetGrid, Cost, Profile
+from serving_host import END, START, Characters, FakeApp, FakeHost, post, state_of, tags
+
+GRID = BudgetGrid(16, 64)
+TEMPLATE = load_template("boxed")
+NAMES = ("Ann", "Bob", "Cem", "Dee", "Eve")
+EASY = "{} has {} apples and eats {}. How many?"
+HARD = "{} has {} apples, twice as many pears, and sells {}% of each every day for a week. How many are left?"
+
+
+def question(row: int) -> str:
+    return (EASY if row % 2 else HARD).format(NAMES[row % 5], 20 + row % 60, 2 + row % 8)
+
+
+def asked_with(question: str) -> str:
+    return f"{question}\n{TEMPLATE.instruction}"
+
+
+@pytest.fixture(scope="module")
+def profile() -> Profile:
+    """Easy questions that 16 tokens answer, hard ones that need 64; a state that knows how long the prompt is."""
+    rows = range(80)
+    texts = tuple(map(question, rows))
+    right_Q_B = np.array([[10, 10, 10, 10] if row % 2 else [0, 1, 2, 9] for row in rows])
+    states = [state_of(f"<user>{asked_with(text)}\n{START}", 8) for text in texts]
+    noise_Q_D = 0.01 * np.random.default_rng(0).standard_normal((len(rows), 8))
+    tokens_Q_B = np.array([[16.0, 20.0, 21.0, 21.0] if row % 2 else [16.0, 32.0, 48.0, 64.0] for row in rows])
+    return Profile(
+        query_ids=tuple(map(str, rows)),
+        grid=GRID,
+        num_right_Q_B=right_Q_B,
+        num_tried_Q=np.full(len(rows), 10),
+        tokens_Q_B=tokens_Q_B,
+        reasoning_Q_B=tokens_Q_B,
+        hidden_Q_L_D=(np.stack(states) + noise_Q_D)[:, None].astype(np.float32),
+        layers=(2,),
+        texts=texts,
+        info={"model": "coder", "template": TEMPLATE.name, "template_hash": TEMPLATE.hash},
+    )
+
+
+@pytest.fixture(scope="module")
+def text_predictor(profile: Profile) -> Any:
+    return train(profile, predictor="text", with_familiarity=False)
+
+
+@pytest.fixture(scope="module")
+def state_predictor(profile: Profile) -> Any:
+    return train(profile, predictor="ridge", with_familiarity=False)
+
+
+def desk(predictor: Any, host: FakeHost | None = None, *, price: float = 0.005, **changes: Any) -> Desk:
+    given: dict[str, Any] = {"template": TEMPLATE, "answer_room": 100, "offset": 2, "by_length": True, **changes}
+    decider = Decider(predictor, price=price, cost=Cost.GRANTED)
+    host = host or FakeHost()
+    return Desk(decider, host, host.tags or tags(), tally=Tally(None), **given)
+
+
+def chat(question: str, **fields: Any) -> dict[str, Any]:
+    return {"model": "coder", "messages": [{"role": "user", "content": question}], **fields}
+
+
+EASY_ONE, HARD_ONE = question(101), question(102)
+
+
+# ------------------------------------------------------------------------------------------- settings
+
+
+def test_all_that_is_wrong_with_the_variables_is_told_at_once():
+    with pytest.raises(InvalidSettingsError) as caught:
+        ServingOptions.from_environment(
+            {
+                "FORETHOUGHT_ANSWER_ROOM": "many",
+                "FORETHOUGHT_CAP_OFFSET": "1.5",
+                "FORETHOUGHT_COST": "grantd",
+                "FORETHOUGHT_MEAN_TOKEN": "64",
+                "FORETHOUGHT_PROFILE": "/not/there.parquet",
+            }
+        )
+    message = str(caught.value)
+    for part in (
+        "FORETHOUGHT_PREDICTOR is not set",
+        "FORETHOUGHT_ANSWER_ROOM must be a whole number of at least 1, not 'many'",
+        "FORETHOUGHT_CAP_OFFSET must be a whole number",
+        "Did you mean 'granted'",
+        "there is no variable FORETHOUGHT_MEAN_TOKEN. Did you mean FORETHOUGHT_MEAN_TOKENS?",
+        "FORETHOUGHT_PROFILE: there is no /not/there.parquet",
+        "neither is set",
+    ):
+        assert part in message
+
+
+def test_one_of_price_and_mean_and_not_both():
+    both = {"FORETHOUGHT_PREDICTOR": "x", "FORETHOUGHT_PRICE": "0.1", "FORETHOUGHT_MEAN_TOKENS": "64"}
+    with pytest.raises(InvalidSettingsError, match="both are set"):
+        ServingOptions.from_environment(both)
+
+
+def test_defaults_and_every_variable_is_read():
+    least = ServingOptions.from_environment({"FORETHOUGHT_PREDICTOR": "x", "FORETHOUGHT_PRICE": "0"})
+    assert (least.price, least.cap_offset, least.by_length, least.cost) == (0.0, None, True, Cost.GRANTED)
+    every = {
+        "FORETHOUGHT_PREDICTOR": "x",
+        "FORETHOUGHT_MEAN_TOKENS": "64",
+        "FORETHOUGHT_PROFILE": __file__,
+        "FORETHOUGHT_COST": "spent",
+        "FORETHOUGHT_ANSWER_ROOM": "9",
+        "FORETHOUGHT_CAP_OFFSET": "-1",
+        "FORETHOUGHT_PRIORITY": "none",
+    }
+    found = ServingOptions.from_environment(every)
+    assert found == ServingOptions(
+        predictor="x",
+        mean_tokens=64.0,
+        profile=__file__,
+        cost=Cost.SPENT,
+        answer_room=9,
+        cap_offset=-1,
+        by_length=False,
+    )
+    assert every.keys() | {"FORETHOUGHT_PRICE"} == VARIABLES.keys()
+
+
+def test_variables_of_the_command_line_are_left_alone():
+    environment = {"FORETHOUGHT_PREDICTOR": "x", "FORETHOUGHT_PRICE": "1", "FORETHOUGHT_RUN_MEAN_TOKENS": "3"}
+    ServingOptions.from_environment({**environment, "FORETHOUGHT_HOME": "/x", "FORETHOUGHT_API_KEY": "k"})
+
+
+# ------------------------------------------------------------------------------------------- the price
+
+
+def test_the_price_is_set_on_left_out_predictions_of_the_training_questions(profile, text_predictor, tmp_path):
+    folder, file = tmp_path / "predictor", tmp_path / "profile.parquet"
+    text_predictor.save(folder)
+    write_parquet(file, profile)
+    assert is_trained_on(text_predictor, profile)
+    assert not is_trained_on(text_predictor, profile.select(np.arange(60)))
+    variables = {"FORETHOUGHT_PREDICTOR": str(folder), "FORETHOUGHT_MEAN_TOKENS": "32"}
+    with pytest.raises(InvalidSettingsError, match=r"FORETHOUGHT_PROFILE=profile\.parquet"):
+        prepare(variables)
+    prepared = prepare({**variables, "FORETHOUGHT_PROFILE": str(file)})
+    assert prepared.rate.source == f"left-out predictions of {file}"
+    assert prepared.rate.mean_budget <= 32
+    assert prepared.rate.price > 0
+    assert prepared.template == TEMPLATE
+
+
+def test_a_mean_that_no_budget_fits_is_refused(profile, text_predictor, tmp_path):
+    text_predictor.save(tmp_path / "predictor")
+    write_parquet(tmp_path / "profile.parquet", profile)
+    with pytest.raises(ForethoughtError):
+        prepare(
+            {
+                "FORETHOUGHT_PREDICTOR": str(tmp_path / "predictor"),
+                "FORETHOUGHT_MEAN_TOKENS": "8",
+                "FORETHOUGHT_PROFILE": str(tmp_path / "profile.parquet"),
+            }
+        )
+
+
+def test_a_predictor_that_has_to_ask_its_model_is_refused(text_predictor):
+    features = replace(text_predictor.card.features, kind="difficulty")
+    asking = replace(text_predictor, card=replace(text_predictor.card, features=features))
+    with pytest.raises(InvalidSettingsError, match="--predictor text"):
+        refuse_costly(asking)
+
+
+# ------------------------------------------------------------------------------------------- what becomes of a request
+
+
+async def test_a_hard_question_gets_more_and_an_easy_one_goes_first(text_predictor):
+    ruled = desk(text_predictor)
+    easy, hard = await ruled.rule(CHAT, chat(EASY_ONE)), await ruled.rule(CHAT, chat(HARD_ONE))
+    assert easy.decision.kind == hard.decision.kind == PREDICTED
+    assert easy.decision.budget < hard.decision.budget
+    for one in (easy, hard):
+        assert one.changes["thinking_token_budget"] == one.decision.budget - 2
+        assert one.changes["max_completion_tokens"] == one.decision.budget + 100
+        assert "not the prompt of template boxed" in one.decision.reason
+    assert easy.changes["priority"] < hard.changes["priority"]
+    assert 0 < float(easy.headers["x-forethought-expected"]) <= 1
+    as_asked = await ruled.rule(CHAT, chat(asked_with(EASY_ONE)))
+    assert as_asked.decision.reason == "predicted"
+    assert as_asked.decision.budget == easy.decision.budget
+
+
+OWN_FIELDS = {
+    "cap": ({"thinking_token_budget": 3}, {}),
+    "no cap": ({"thinking_token_budget": -1, "max_tokens": 9}, {}),
+    "room": ({"max_completion_tokens": 7}, {"max_completion_tokens": 7}),
+    "room by its old name": ({"max_tokens": 7}, {"max_completion_tokens": 7}),
+    "more room than we give": ({"max_tokens": 7000}, {"max_completion_tokens": 116}),
+}
+
+
+@pytest.mark.parametrize(("fields", "expected"), OWN_FIELDS.values(), ids=OWN_FIELDS.keys())
+async def test_what_the_client_set_is_kept(text_predictor, fields, expected):
+    ruled = desk(text_predictor, FakeHost(has_priorities=False))
+    ruling = await ruled.rule(CHAT, chat(EASY_ONE, **fields))
+    if "thinking_token_budget" in fields:
+        assert ruling.decision.kind == OWN
+        assert ruling.changes == {}
+        assert ruling.headers["x-forethought-budget"] == str(fields["thinking_token_budget"])
+    else:
+        assert ruling.decision.budget == 16
+        assert ruling.changes == {"thinking_token_budget": 14, **expected}
+
+
+async def test_priorities_only_where_they_count_and_never_over_the_clients_own(text_predictor):
+    ruled = desk(text_predictor)
+    assert "priority" in (await ruled.rule(CHAT, chat(EASY_ONE))).changes
+    assert "priority" not in (await ruled.rule(CHAT, chat(EASY_ONE, priority=4))).changes
+    assert "priority" not in (await ruled.rule(CHAT, chat(EASY_ONE), {"x-vllm-priority"})).changes
+    for other in (desk(text_predictor, FakeHost(has_priorities=False)), desk(text_predictor, by_length=False)):
+        assert "priority" not in (await other.rule(CHAT, chat(EASY_ONE))).changes
+
+
+IMAGE = {"type": "image_url", "image_url": {"url": "data:,"}}
+NOT_ITS_KIND = {
+    "tools": ({"tools": [{"type": "function"}]}, "tools"),
+    "an image": ({"messages": [{"role": "user", "content": [{"type": "text", "text": "?"}, IMAGE]}]}, "not text alone"),
+    "an adapter": ({"model": "coder-sql"}, "another model than the predictor's"),
+    "a schema": ({"response_format": {"type": "json_object"}}, "structured output"),
+    "earlier turns": (
+        {"messages": [{"role": r, "content": "Why?"} for r in ("user", "assistant", "user")]},
+        "earlier turns",
+    ),
+    "an answer begun": ({"messages": [{"role": "assistant", "content": "So"}]}, "no question at the end"),
+    "nothing to read": ({"messages": [{"role": "user", "content": "  "}]}, "the question cannot be read"),
+}
+
+
+@pytest.mark.parametrize(("fields", "reason"), NOT_ITS_KIND.values(), ids=NOT_ITS_KIND.keys())
+async def test_what_is_not_the_predictors_kind_gets_the_mean_curves_budget(text_predictor, fields, reason):
+    ruled = desk(text_predictor)
+    ruling = await ruled.rule(CHAT, {**chat(EASY_ONE), **fields})
+    assert ruling.decision.kind == MEAN
+    assert ruling.headers["x-forethought-reason"] == f"mean curve: {reason}"
+    assert ruling.decision.budget == ruled.decider.by_mean("").budget
+    assert ruled.tally.to_json()["fallbacks"] == 1
+
+
+async def test_a_question_unlike_the_training_ones_is_drawn_to_the_mean_curve():
+    real = shipped_heldout("qwen2.5-coder-0.5b").select(np.arange(100))
+    ruled = desk(train(real, predictor="text"), price=0.001)
+    ruling = await ruled.rule(CHAT, chat("Übersetze: 'Der Herbst, so spät er kommt, kennt keinen Zorn.' §§ ¿¿ " * 3))
+    assert ruling.decision.kind == UNLIKE
+    assert "unlike the training questions (p=" in ruling.decision.reason
+    assert ruling.decision.budget == ruled.decider.by_mean("").budget
+    kinds = [(await ruled.rule(CHAT, chat(text))).decision.kind for text in real.texts[:40]]
+    assert kinds.count(PREDICTED) > 30
+
+
+UNTOUCHABLE = {
+    "beam search": (CHAT, {"use_beam_search": True}),
+    "token ids": (TEXT, {"prompt": [1, 2]}),
+    "a prompt without a thought": (TEXT, {"prompt": "Once upon a time"}),
+}
+
+
+@pytest.mark.parametrize(("path", "fields"), UNTOUCHABLE.values(), ids=UNTOUCHABLE.keys())
+async def test_what_can_have_no_budget_is_left_alone(text_predictor, path, fields):
+    ruling = await desk(text_predictor).rule(path, {**chat(EASY_ONE), **fields})
+    assert ruling.decision.kind == UNTOUCHED
+    assert ruling.changes == {}
+    assert set(ruling.headers) == {"x-forethought-reason"}
+
+
+async def test_a_text_prompt_that_opens_a_thought_gets_a_budget(text_predictor):
+    ruling = await desk(text_predictor).rule(TEXT, {"prompt": f"{EASY_ONE}\n{START}", "max_tokens": 5})
+    assert ruling.changes["max_tokens"] == 5
+    assert ruling.changes["thinking_token_budget"] >= 0
+
+
+@pytest.mark.parametrize("body", [{}, {"messages": "x"}, {"messages": [1]}, chat("x", max_tokens="9")])
+def test_what_vllm_will_refuse_is_passed_on(body):
+    assert read(CHAT, body, template=None, models=(), start=START) is None
+
+
+def test_turns_of_text_parts_are_joined_and_the_templates_instruction_is_no_part_of_the_question():
+    content = [{"type": "text", "text": "How"}, {"type": "text", "text": f"many?\n{TEMPLATE.instruction}"}]
+    asked = read(CHAT, chat(content), template=TEMPLATE, models=(), start=START)
+    assert asked.question == "How\nmany?"
+    assert asked.is_templates
+    worked = load_template("worked-5")
+    shots = [{"role": "x", "content": ""}]
+    shots = [
+        turn for q, s in worked.shots for turn in ({"role": "user", "content": q}, {"role": "assistant", "content": s})
+    ]
+    body = {"messages": [*shots, {"role": "user", "content": EASY_ONE}]}
+    assert read(CHAT, body, template=worked, models=(), start=START).is_templates
+    assert read(CHAT, body, template=TEMPLATE, models=(), start=START).unlike == "earlier turns"
+
+
+def test_a_reason_is_one_line_of_ascii():
+    headers = Ruling(Decision(MEAN, "mean curve: né\nx"), {}).headers
+    assert headers == {"x-forethought-reason": "mean curve: n? x"}
+
+
+# ------------------------------------------------------------------------------------------- hidden states
+
+
+async def test_concurrent_hidden_state_requests_do_not_mix(state_predictor):
+    host = FakeHost()
+    ruled = desk(state_predictor, host)
+    questions = [asked_with(question(row)) for row in range(100, 120)]
+    together = await asyncio.gather(*(ruled.rule(CHAT, chat(text)) for text in questions))
+    alone = [await ruled.rule(CHAT, chat(text)) for text in questions]
+    assert [one.decision for one in together] == [one.decision for one in alone]
+    assert {one.decision.kind for one in together} == {PREDICTED}
+    assert len({one.decision.budget for one in together}) > 1
+
+
+async def test_a_prompt_that_is_not_the_templates_is_not_read(state_predictor):
+    host = FakeHost()
+    ruled = desk(state_predictor, host)
+    ruling = await ruled.rule(CHAT, chat(EASY_ONE))
+    assert ruling.decision.reason == "mean curve: not the prompt of template boxed"
+    system = {"messages": [{"role": "system", "content": "Be brief."}, *chat(asked_with(EASY_ONE))["messages"]]}
+    assert (await ruled.rule(CHAT, system)).decision.kind == MEAN
+    assert (await ruled.rule(CHAT, chat(asked_with(EASY_ONE), refused=True))).decision.kind == MEAN
+    assert host.prefills == []
+
+
+async def test_a_state_that_was_not_caught_is_told(state_predictor):
+    ruling = await desk(state_predictor, FakeHost(is_hooked=False)).rule(CHAT, chat(asked_with(EASY_ONE)))
+    assert ruling.decision.reason == "mean curve: no hidden state was caught"
+
+
+class Layer:
+    """A decoder layer that takes hooks."""
+
+    def __init__(self) -> None:
+        self.hooks: list[Any] = []
+
+    def register_forward_hook(self, hook: Any) -> Any:
+        self.hooks.append(hook)
+
+
+class Tensor(np.ndarray):
+    """What a hook is given, as far as it uses it."""
+
+    def float(self) -> Any:
+        return self.astype(np.float32)
+
+    def cpu(self) -> Any:
+        return self
+
+    def numpy(self) -> Any:
+        return np.asarray(self)
+
+
+class Object:
+    def __init__(self, **fields: Any) -> None:
+        self.__dict__.update(fields)
+
+
+def worker_with(layers: list[Layer], request_ids: list[str], ends: list[int]) -> HiddenStates:
+    worker = HiddenStates()
+    worker.model_runner = Object(
+        query_start_loc=Object(np=np.array([0, *ends])),
+        input_batch=Object(req_ids=request_ids),
+        get_model=lambda: Object(model=Object(layers=layers, embed_tokens=Layer())),
+    )
+    return worker
+
+
+def test_the_worker_keeps_the_last_token_of_our_prefills_alone():
+    layers = [Layer(), Layer()]
+    worker = worker_with(layers, ["chatcmpl-1-00000000", f"{PREFIX}a-00000000", f"{PREFIX}b-00000000"], [2, 5, 6])
+    assert worker.forethought_watch(2) == ""
+    stream = np.arange(12, dtype=np.float64).reshape(6, 2).view(Tensor)
+    layers[1].hooks[0](None, None, (stream, stream))
+    assert np.frombuffer(worker.forethought_take(f"{PREFIX}a", 2), dtype=np.float32).tolist() == [16.0, 18.0]
+    assert np.frombuffer(worker.forethought_take(f"{PREFIX}b", 2), dtype=np.float32).tolist() == [20.0, 22.0]
+    assert worker.forethought_take(f"{PREFIX}a", 2) is None
+    assert worker._forethought_caught == {}
+
+
+def test_the_worker_forgets_the_oldest_states_that_nobody_takes():
+    worker = worker_with([Layer()], [], [])
+    worker.forethought_watch(1)
+    for row in range(MAX_KEPT + 5):
+        worker._forethought_place(f"{PREFIX}{row}")
+    assert len(worker._forethought_caught) == MAX_KEPT
+
+
+def test_a_worker_that_cannot_be_hooked_says_why():
+    worker = HiddenStates()
+    worker.model_runner = Object()
+    assert "model runner" in worker.forethought_watch(1)
+
+
+# ------------------------------------------------------------------------------------------- caps measured at start
+
+
+@pytest.mark.parametrize("offset", [-1, 0, 2])
+async def test_the_offset_of_the_servers_caps_is_measured(offset):
+    assert await measure_offset(FakeHost(offset=offset), tags(), TEMPLATE) == offset
+
+
+async def test_caps_without_effect_are_refused():
+    with pytest.raises(EngineError, match=r"no effect on this server .*8: no end.*the end .* never came"):
+        await measure_offset(FakeHost(offset=None), tags(), TEMPLATE)
+    elsewhere = Tags("<think>", END, (1, 2, 3), tags().end_ids, False)
+    with pytest.raises(EngineError, match="the prompt does not hold them"):
+        await measure_offset(FakeHost(offset=None), elsewhere, None)
+
+
+async def test_caps_that_are_kept_unevenly_are_refused():
+    class Uneven(FakeHost):
+        async def generate(self, ids: Any, *, max_tokens: int, cap: int | None = None) -> list[int]:
+            return await FakeHost(offset=cap % 3).generate(ids, max_tokens=max_tokens, cap=cap)
+
+    assert len({cap % 3 for cap in CAPS}) > 1
+    with pytest.raises(EngineError, match="not kept evenly"):
+        await measure_offset(Uneven(), tags(), TEMPLATE)
+
+
+def test_a_thought_is_parsed_from_the_start_that_the_model_wrote():
+    encode = Characters().encode
+    assert thought_length(encode(f"abc{END}7"), tags()) == 3
+    assert thought_length(encode(f"Well. {START}abcd{END}7"), tags()) == 4
+    assert thought_length(encode("abc"), tags()) is None
+
+
+# ------------------------------------------------------------------------------------------- start
+
+
+def prepared(predictor: Any, **options: Any) -> Prepared:
+    given = ServingOptions(predictor="x", price=0.005, **options)
+    return Prepared(given, predictor, Rate(0.005, None, "given"), TEMPLATE)
+
+
+async def test_a_desk_is_opened_with_the_measured_offset(text_predictor, state_predictor):
+    assert (await opened(prepared(text_predictor), FakeHost(offset=3))).offset == 3
+    assert (await opened(prepared(text_predictor, cap_offset=1), FakeHost(offset=None))).offset == 1
+    assert (await opened(prepared(state_predictor), FakeHost())).offset == 2
+
+
+REFUSALS = {
+    "no reasoning": ({"tags": None}, "--reasoning-parser NAME"),
+    "no extension": ({"why_no_states": "add --worker-extension-cls"}, "hidden states of layer 2, and add --worker-ext"),
+    "another width": ({"width": 9}, "of width 8 .* this model has width 9"),
+    "too few layers": ({"num_layers": 1}, "1 layers"),
+    "graphs": ({"is_hooked": False}, "--enforce-eager"),
+}
+
+
+@pytest.mark.parametrize(("fields", "message"), REFUSALS.values(), ids=REFUSALS.keys())
+async def test_a_server_that_does_not_fit_is_refused(state_predictor, fields, message):
+    with pytest.raises(EngineError, match=message):
+        await opened(prepared(state_predictor), FakeHost(**fields))
+
+
+async def test_all_that_does_not_fit_is_told_at_once(state_predictor):
+    with pytest.raises(EngineError) as caught:
+        await opened(prepared(state_predictor), FakeHost(tags=None, why_no_states="add a flag", width=9))
+    assert str(caught.value).count("\n  ") == 3
+
+
+# ------------------------------------------------------------------------------------------- responses
+
+
+@pytest.mark.parametrize("is_stream", [False, True], ids=["whole", "stream"])
+async def test_budgets_go_in_and_headers_come_out(text_predictor, is_stream):
+    app, ruled = FakeApp(is_stream=is_stream), desk(text_predictor)
+    headers, body = await post(Budgets(app, lambda: ruled), chat(EASY_ONE, stream=is_stream, seed=3))
+    assert app.bodies[0]["thinking_token_budget"] == 14
+    assert app.bodies[0]["seed"] == 3
+    assert app.lengths == [len(json.dumps(app.bodies[0]))]
+    assert headers["x-forethought-budget"] == "16"
+    assert float(headers["x-forethought-expected"]) > 0.5
+    assert headers["x-forethought-reason"].startswith("predicted")
+    assert END.encode("unicode_escape")[-6:] in body
+    status = ruled.tally.to_json()
+    assert (status["counted"], status["mean_reasoning_tokens"], status["overshoots"]) == (1, 10, 0)
+
+
+@pytest.mark.parametrize("is_stream", [False, True], ids=["whole", "stream"])
+async def test_a_thought_longer_than_its_budget_is_parsed_and_logged(text_predictor, is_stream, caplog):
+    ruled = desk(text_predictor)
+    app = Budgets(FakeApp(thought=19, is_stream=is_stream), lambda: ruled)
+    for _ in range(3):
+        await post(app, chat(EASY_ONE))
+    status = ruled.tally.to_json()
+    assert (status["overshoots"], status["largest_overshoot"]) == (3, 3)
+    assert [record.message for record in caplog.records] == [
+        "a thought of 19 tokens under a budget of 16: 1 so far",
+        "a thought of 19 tokens under a budget of 16: 2 so far",
+    ]
+
+
+async def test_the_clients_own_caps_and_errors_are_not_counted(text_predictor):
+    ruled = desk(text_predictor)
+    await post(Budgets(FakeApp(), lambda: ruled), chat(EASY_ONE, thinking_token_budget=3))
+    await post(Budgets(FakeApp(status=500), lambda: ruled), chat(EASY_ONE))
+    assert ruled.tally.to_json()["counted"] == 0
+
+
+@pytest.mark.parametrize(
+    ("body", "path"),
+    [(b"{broken", CHAT), (b"[1]", CHAT), ({"input": "x"}, "/v1/embeddings"), ({"messages": 3}, CHAT)],
+)
+async def test_what_is_not_ours_passes_as_it_is(text_predictor, body, path):
+    app, ruled = FakeApp(), desk(text_predictor)
+    if path == CHAT:
+        headers, _ = await post(Budgets(app, lambda: ruled), body)
+        assert app.lengths == [len(body if isinstance(body, bytes) else json.dumps(body))]
+    else:
+        with pytest.raises(AssertionError):  # the body was not even put together: the app reads it in two parts
+            await post(Budgets(app, lambda: ruled), body, path=path)
+        return
+    assert not any(name.startswith("x-forethought") for name in headers)
+    assert ruled.tally.to_json()["requests"] == 0
+
+
+async def test_a_path_behind_a_prefix_is_known(text_predictor):
+    app, ruled = FakeApp(), desk(text_predictor)
+
+    async def prefixed(scope: Any, receive: Any, send: Any) -> None:
+        await Budgets(app, lambda: ruled)({**scope, "root_path": "/llm"}, receive, send)
+
+    headers, _ = await post(prefixed, chat(EASY_ONE), path=f"/llm{CHAT}")
+    assert headers["x-forethought-budget"] == "16"
+
+
+def usage(tokens: int) -> dict[str, Any]:
+    return {"completion_tokens_details": {"reasoning_tokens": tokens}}
+
+
+def test_a_thought_in_a_field_of_its_own_is_counted_and_the_larger_count_holds():
+    counter = Counter(Characters(), tags(is_parsed=True))
+    for said, theirs, expected in (("abc", 0, 3), ("abc", 12, 12), ("", 7, 7), ("", 0, None)):
+        message = {"reasoning": said, "content": "7"}
+        whole = json.dumps({"choices": [{"message": message}], "usage": usage(theirs)}).encode()
+        assert counter.count(whole, is_stream=False) == expected
+    pieces = [
+        {"choices": [{"delta": {"reasoning": "ab"}}]},
+        {"choices": [{"delta": {"reasoning": "c"}}], "usage": None},
+    ]
+    stream = b"".join(f"data: {json.dumps(piece)}\n\n".encode() for piece in pieces) + b": ping\n\ndata: [DONE]\n\n"
+    assert counter.count(stream, is_stream=True) == 3
+
+
+UNCOUNTED = {
+    "no end": [{"text": "abc"}],
+    "two choices": [{"index": 0, "text": f"a{END}"}, {"index": 1, "text": f"b{END}"}],
+    "none": [],
+}
+
+
+@pytest.mark.parametrize("choices", UNCOUNTED.values(), ids=UNCOUNTED.keys())
+def test_what_cannot_be_counted_is_not(choices):
+    assert Counter(Characters(), tags()).count(json.dumps({"choices": choices}).encode(), is_stream=False) is None
+
+
+def test_an_end_that_the_text_does_not_show_is_not_counted():
+    class Hiding(Characters):
+        def decode(self, ids: Any, *, skip_special_tokens: bool = False) -> str:
+            return "" if skip_special_tokens else super().decode(ids)
+
+    counter = Counter(Hiding(), tags())
+    assert counter.way == "none"
+    assert counter.count(b"{}", is_stream=False) is None
+
+
+# ------------------------------------------------------------------------------------------- the entry point
+
+
+def test_the_entry_point_is_the_plugin_and_loads_nothing_heavy():
+    project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text("utf-8"))["project"]
+    assert project["entry-points"]["vllm.endpoint_plugins"] == {"forethought": "forethought.serving.plugin:Plugin"}
+    script = "import json, sys, forethought.serving.plugin as p; p.Plugin(); print(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    loaded = {name.split(".")[0] for name in json.loads(done.stdout)}
+    assert not loaded & {"numpy", "torch", "vllm", "fastapi", "prometheus_client", "pyarrow"}
+
+
+class App:
+    """What the plug-in asks of vLLM's app."""
+
+    def __init__(self) -> None:
+        self.middleware: list[Any] = []
+        self.routes: dict[str, Any] = {}
+
+    def add_middleware(self, kind: Any, **given: Any) -> None:
+        self.middleware.append((kind, given))
+
+    def add_api_route(self, path: str, endpoint: Any, *, methods: list[str]) -> None:
+        self.routes[path] = endpoint
+
+
+async def test_a_bad_start_stops_the_server_where_vllm_does_not_swallow_it(monkeypatch):
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    plugin = Plugin()  # vLLM leaves a plug-in out that fails here, and serves without it
+    with pytest.raises(InvalidSettingsError, match="FORETHOUGHT_PREDICTOR is not set"):
+        plugin.attach_router(App())
+    monkeypatch.setenv("FORETHOUGHT_PREDICTOR", "qwen2.5-coder-0.5b")
+    monkeypatch.setenv("FORETHOUGHT_PRICE", "0.001")
+    app = App()
+    plugin.attach_router(app)
+    assert "/forethought/status" in app.routes
+    assert app.middleware[0][0] is Budgets
+    with pytest.raises(EngineError, match="this server generates none"):
+        await plugin.init_state(None, Object(), None)
