@@ -50,6 +50,8 @@ class OpenAIEngine:
         effort_costs: effort level -> tokens it takes, as an object or a JSON file; for "effort".
         answer_room: tokens for an answer that is not forced; None for what suits the template.
         cap_offset: tokens taken off every native cap, for a server that overshoots by so many (doctor measures it).
+        priority: send each request's priority (the lower goes first), and start them in that order; a vLLM server heeds
+            it with --scheduling-policy priority, and without it says nothing.
         key_variable: environment variable that holds the key; "" for FORETHOUGHT_API_KEY or OPENAI_API_KEY.
         timeout_seconds: longest wait for one whole answer.
         max_attempts: times that a request is tried in all.
@@ -73,13 +75,14 @@ class OpenAIEngine:
         effort_costs: Any = None,
         answer_room: int | None = None,
         cap_offset: int = 0,
+        priority: bool = False,
         key_variable: str = "",
         timeout_seconds: float = 600.0,
         max_attempts: int = 6,
         backoff_seconds: float = 0.5,
     ) -> None:
         _check(enforce=enforce, concurrency=concurrency, timeout_seconds=timeout_seconds, max_attempts=max_attempts)
-        self.template, self.sampling, self.concurrency = template, sampling, concurrency
+        self.template, self.sampling, self.concurrency, self.priority = template, sampling, concurrency, priority
         self.address = _address(base_url)
         self.counters = Counters()
         self._key = Key.from_environment(key_variable)
@@ -99,6 +102,7 @@ class OpenAIEngine:
             efforts=None if effort_costs is None else Efforts.read(effort_costs),
             answer_room=answer_room,
             cap_offset=cap_offset,
+            priority=priority,
         )
         self.server, wanted, chosen = _blocking(self._start(server, wanted))
         self.enforce, self.reason = chosen.enforce, chosen.reason
@@ -145,7 +149,7 @@ class OpenAIEngine:
     async def generate(self, requests: Sequence[Request]) -> AsyncIterator[Generation]:
         """See `Engine.generate`."""
         calls = self._running()
-        waiting = iter(requests)
+        waiting = iter(sorted(requests, key=lambda request: request.priority) if self.priority else requests)
         finished: asyncio.Queue[Generation | Exception] = asyncio.Queue(maxsize=self.concurrency)
         async with self.client() as client:
             workers = [

@@ -25,6 +25,7 @@ from .starting import Choices, start, version_of
 
 logger = logging.getLogger(__name__)
 
+MOST_STEPS = 1000  # to wait for a file
 Flights = dict[str, tuple[CappedFlight, int | None]]  # vLLM request id -> flight, cut (None: the trace)
 
 
@@ -337,7 +338,7 @@ class VllmEngine:
         ]
 
     def _whole(self, prompts: Sequence[list[int]], params: Sequence[dict[str, Any]]) -> list[Any]:
-        """vLLM's outputs of some prompts, all finished, in their order."""
+        """Outputs of some prompts, all finished, in their order."""
         from vllm import SamplingParams
 
         engine, request_ids = self._running(), []
@@ -400,7 +401,11 @@ class VllmEngine:
         columns = self._started.columns(layers)
         params = {"temperature": 0.0, "max_tokens": 1, "extra_args": extracting.WANTED}
         outputs = self._whole(prompts, [params] * len(prompts))
-        return [extracting.states(output, columns) for output in outputs]
+        for _ in range(MOST_STEPS):  # a file is written in a later step than the one that finishes its request
+            if all(extracting.is_written(output) for output in outputs):
+                return [extracting.states(output, columns) for output in outputs]
+            self._step(self._running())
+        raise EngineError("vLLM has not written the hidden states that it was started for; use hidden=hooks")
 
     def close(self) -> None:
         """Frees the model, and says what the prefix cache has saved."""

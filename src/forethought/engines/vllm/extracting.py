@@ -34,6 +34,11 @@ def settings(layers: Sequence[int], folder: Path) -> dict[str, Any]:
     }
 
 
+def is_written(output: Any) -> bool:
+    """Whether vLLM has begun the file of a finished request; reading it waits for the rest."""
+    return Path(output.kv_transfer_params["hidden_states_path"]).exists()
+
+
 def states(output: Any, columns: Sequence[int]) -> FloatArray:
     """The last prompt token's states from the file that vLLM wrote for a finished request, shape (L, D); removes it.
 

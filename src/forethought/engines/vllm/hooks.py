@@ -39,7 +39,7 @@ def install(worker: Any, layers: tuple[int, ...], caught: dict[str, dict[int, An
             f"this vLLM uses a model runner ({type(runner).__module__}) whose batch hooks cannot read, so they give no "
             f"hidden states; {ELSEWHERE}"
         )
-    decoder = getattr(runner.get_model(), "model", None)
+    decoder: Any = getattr(runner.get_model(), "model", None)
     if not hasattr(decoder, "layers") or not hasattr(decoder, "embed_tokens"):
         raise EngineError(f"hooks find no decoder layers in {type(runner.get_model()).__name__}; {ELSEWHERE}")
     handles = []

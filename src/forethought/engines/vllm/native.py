@@ -75,7 +75,7 @@ class NativeCap:
             InvalidSettingsError: no text stands for the tail of a prompt token by token, so vLLM would not find it.
         """
         tail = common_tail([forcing.prompt_ids(query) for query in TRIAL_QUERIES])
-        special = set(forcing.tokenizer.all_special_ids)
+        special = {*forcing.tokenizer.all_special_ids, *forcing.tokenizer.get_added_vocab().values()}
         first = max((index for index, token in enumerate(tail) if token in special), default=0)
         for begin in range(first, len(tail)):
             text = str(forcing.tokenizer.decode(tail[begin:], skip_special_tokens=False))
@@ -119,12 +119,10 @@ class NativeCap:
         found = [self.end_at(ids, cap) for cap, ids in zip(TRIAL_CAPS, generate(TRIAL_CAPS), strict=True)]
         offsets = {at - cap for cap, at in zip(TRIAL_CAPS, found, strict=True) if at is not None}
         if None in found or len(offsets) != 1:
-            places = ", ".join(
-                f"{cap}: {'never' if at is None else at}" for cap, at in zip(TRIAL_CAPS, found, strict=True)
-            )
+            cuts = ("never" if at is None else f"after {at}" for at in found)
+            told = ", ".join(f"{cut} at a cap of {cap}" for cap, cut in zip(TRIAL_CAPS, cuts, strict=True))
             raise EngineError(
-                f"vLLM does not keep its cap on thinking between {self.start!r} and {self.end!r}; a thought was cut, "
-                f"by its cap, after {places}; {HINT}"
+                f"vLLM does not keep its cap on thinking between {self.start!r} and {self.end!r}: it cut {told}; {HINT}"
             )
         offset = offsets.pop()
         logger.info("vLLM cuts a thought %+d tokens from the cap it is given; caps are corrected by that", offset)
