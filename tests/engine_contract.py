@@ -148,6 +148,10 @@ class EngineContract:
     def test_the_order_of_requests_does_not_matter(self, subject, traces):
         assert run(subject.engine, requests()[::-1]) == traces
 
+    def test_priorities_change_the_order_alone(self, subject, traces):
+        asked = [replace(request, priority=-number) for number, request in enumerate(requests())]
+        assert run(subject.engine, asked) == traces
+
     def test_a_request_alone_gives_what_it_gives_in_a_batch(self, subject, traces):
         alone = requests()[-1]
         assert run(subject.engine, [alone]) == {(alone.query.id, alone.sample): traces[alone.query.id, alone.sample]}

@@ -58,6 +58,7 @@ def vllm_subject(model: Path) -> Subject:
         num_sequences=16,
         kv_cache_gib=1,
         dtype="float32",  # in bfloat16 a token can depend on how many others are computed beside it
+        schedule="priority",
     )
     return Subject(engine, "vllm", layers=(0, 1, 2))
 

@@ -82,6 +82,22 @@ def load_budgets(run: RunDirectory) -> tuple[str, dict[str, dict[str, int]]]:
     }
 
 
+def load_priorities(run: RunDirectory) -> dict[str, int]:
+    """Query id -> tokens that its answer is expected to take under the largest of its budgets: short ones go first.
+
+    Where the predictor knows nothing of spend, the budget itself.
+    """
+    content = read_json(run.path / "plan.json")
+    main = content["plans"][content["main"]]
+    budgets = [{row["id"]: row["budget"] for row in plan["budgets"]} for plan in content["plans"].values()]
+    priorities = {}
+    for query_id, predicted in content["predicted"].items():
+        budget = max(budget_of[query_id] for budget_of in budgets)
+        tokens = predicted["tokens"]
+        priorities[query_id] = budget if tokens is None or budget == 0 else round(tokens[budget // main["window"] - 1])
+    return priorities
+
+
 def plan_to_json(plan: Plan) -> dict[str, Any]:
     """A plan as one JSON object; `budgets` has one row a query."""
     return {
@@ -112,17 +128,19 @@ async def generate_planned(
     """Answers every query that has no record yet, once, under the largest of its budgets.
 
     The trace under a small cap is the prefix of the trace under a large one, so an answer forced at each allocator's
-    budget judges all of them on the same trace.
+    budget judges all of them on the same trace. An engine that schedules by priority starts with the shortest answers.
     """
     main, budgets_of = load_budgets(run)
     budgets = budgets_of.values()
+    priority_of = load_priorities(run)
     done = run.latest_records()
     requests = []
     for query in queries:
         record = done.get((query.id, 0))
         if record is None or (retry_failed and record["stop_reason"] == StopReason.ERROR.value):
             caps = sorted({budget_of[query.id] for budget_of in budgets})
-            requests.append(Request(query, caps[-1], 0, trace_seed(seed, query.id, 0), tuple(caps[:-1])))
+            trace = trace_seed(seed, query.id, 0)
+            requests.append(Request(query, caps[-1], 0, trace, tuple(caps[:-1]), priority_of[query.id]))
     known = {query.id: query for query in queries}
     with run.appender() as records:
         async for generation in engine.generate(requests):

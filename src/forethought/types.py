@@ -127,6 +127,7 @@ class Request:
         sample: which of several traces of the same query this is, from 0.
         seed: seed of this trace's sampling; the same seed gives the same trace on the same engine.
         probe_budgets: also force an answer after each of these many reasoning tokens, each below `budget`.
+        priority: where an engine schedules by priority, the lower goes first; what comes back does not depend on it.
     """
 
     query: Query
@@ -134,6 +135,7 @@ class Request:
     sample: int = 0
     seed: int = 0
     probe_budgets: tuple[int, ...] = ()
+    priority: int = 0
 
 
 @dataclass(frozen=True, slots=True)

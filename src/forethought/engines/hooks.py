@@ -19,14 +19,19 @@ def install_hooks(
         worker: vLLM's.
         layers: layer k is the stream after k decoder layers, 0 the embeddings.
         place_of: where to keep what is caught of a request, by the name it was submitted under; None for nowhere.
+
+    Raises:
+        EngineError: this vLLM's model runner or model cannot be read.
     """
     runner = worker.model_runner
     if not hasattr(runner, "query_start_loc") or not hasattr(runner, "input_batch"):
         raise EngineError(
-            "this vLLM uses a model runner whose batch cannot be read, so it gives no hidden states; "
-            "use --engine transformers for features"
+            f"this vLLM uses a model runner ({type(runner).__module__}) whose batch hooks cannot read, so they give no "
+            f"hidden states"
         )
-    decoder = runner.get_model().model
+    decoder: Any = getattr(runner.get_model(), "model", None)
+    if not hasattr(decoder, "layers") or not hasattr(decoder, "embed_tokens"):
+        raise EngineError(f"hooks find no decoder layers in {type(runner.get_model()).__name__}")
     handles = []
 
     def catch(layer: int, output: Any) -> None:

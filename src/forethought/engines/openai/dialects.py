@@ -24,6 +24,12 @@ class Drawing:
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int = 0
+    priority: int | None = None
+
+    @property
+    def queueing(self) -> dict[str, int]:
+        """The field of a body that says how soon its turn is; the lower goes first, None says nothing."""
+        return {} if self.priority is None else {"priority": self.priority}
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +156,7 @@ class TokenDialect:
             "stop": [drawing.stop],
             "include_stop_str_in_output": True,
             "return_token_ids": True,
+            **drawing.queueing,
             **self._server.kind.sampling,
         }
         answer = await client.post(client.address.api("completions"), body)

@@ -37,6 +37,7 @@ class Wanted:
         answer_room: tokens for an answer that is not forced; None for what suits the template.
         cap_offset: tokens to take off every native cap.
         native_fields: more fields beside every native cap.
+        priority: tell the server each request's priority.
     """
 
     enforce: str
@@ -50,6 +51,7 @@ class Wanted:
     answer_room: int | None = None
     cap_offset: int = 0
     native_fields: Mapping[str, Any] = field(default_factory=dict)
+    priority: bool = False
 
     @property
     def room(self) -> int:
@@ -76,12 +78,16 @@ class Chosen:
 
 async def choose(client: Client, server: Server, wanted: Wanted, counters: Counters) -> Chosen:
     """Settles how budgets are kept at `server`; raises InvalidSettingsError for a way that it cannot be asked for."""
+    if wanted.priority and not server.kind.has_priority:
+        raise InvalidSettingsError(f"priority=true: a server of kind {server.kind.name!r} has no such field")
     dialect = _dialect(server, wanted, counters)
     enforce, reason = _choice(server, wanted, dialect)
     if enforce == "two-call":
         assert dialect is not None
         await dialect.start(client)
-        two_calls = TwoCalls(dialect, wanted.template, wanted.sampling, wanted.context_tokens, counters)
+        two_calls = TwoCalls(
+            dialect, wanted.template, wanted.sampling, wanted.context_tokens, counters, wanted.priority
+        )
         return Chosen(enforce, reason, enforce, two_calls)
     tokens = None
     if wanted.tokenizer is not None or server.tokenizes:
@@ -100,6 +106,7 @@ async def choose(client: Client, server: Server, wanted: Wanted, counters: Count
         efforts=wanted.efforts,
         tokens=tokens,
         context_tokens=wanted.context_tokens,
+        sends_priority=wanted.priority,
     )
     return Chosen(enforce, reason, _identity(enforce, wanted), one_call)
 

@@ -51,6 +51,8 @@ class OpenAIEngine:
         answer_room: tokens for an answer that is not forced; None for what suits the template.
         cap_offset: tokens taken off every native cap, for a server that overshoots by so many (doctor measures it).
         native_fields: more fields of the body beside every native cap, such as the tags that llama.cpp counts between.
+        priority: send each request's priority (the lower goes first), and start them in that order; a vLLM server heeds
+            it with --scheduling-policy priority, and without it says nothing.
         key_variable: environment variable that holds the key; "" for FORETHOUGHT_API_KEY or OPENAI_API_KEY.
         timeout_seconds: longest wait for one whole answer.
         max_attempts: times that a request is tried in all.
@@ -75,13 +77,14 @@ class OpenAIEngine:
         answer_room: int | None = None,
         cap_offset: int = 0,
         native_fields: Mapping[str, Any] | None = None,
+        priority: bool = False,
         key_variable: str = "",
         timeout_seconds: float = 600.0,
         max_attempts: int = 6,
         backoff_seconds: float = 0.5,
     ) -> None:
         _check(enforce=enforce, concurrency=concurrency, timeout_seconds=timeout_seconds, max_attempts=max_attempts)
-        self.template, self.sampling, self.concurrency = template, sampling, concurrency
+        self.template, self.sampling, self.concurrency, self.priority = template, sampling, concurrency, priority
         self.address = _address(base_url)
         self.counters = Counters()
         self._key = Key.from_environment(key_variable)
@@ -102,6 +105,7 @@ class OpenAIEngine:
             answer_room=answer_room,
             cap_offset=cap_offset,
             native_fields=_object("native_fields", native_fields or {}),
+            priority=priority,
         )
         self.server, wanted, chosen = _blocking(self._start(server, wanted))
         self.enforce, self.reason = chosen.enforce, chosen.reason
@@ -148,7 +152,7 @@ class OpenAIEngine:
     async def generate(self, requests: Sequence[Request]) -> AsyncIterator[Generation]:
         """See `Engine.generate`."""
         calls = self._running()
-        waiting = iter(requests)
+        waiting = iter(sorted(requests, key=lambda request: request.priority) if self.priority else requests)
         finished: asyncio.Queue[Generation | Exception] = asyncio.Queue(maxsize=self.concurrency)
         async with self.client() as client:
             workers = [

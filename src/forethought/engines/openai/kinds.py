@@ -36,6 +36,7 @@ class ServerKind:
         sampling: fields that switch the server's own sampling defaults off.
         length: what it calls the bound on all tokens of an answer.
         effort: what it calls the effort level; "" for none.
+        has_priority: whether a body's `priority` orders its queue (vLLM: started with --scheduling-policy priority).
         needs: what the server must be started with for its native cap, for messages.
     """
 
@@ -49,6 +50,7 @@ class ServerKind:
     sampling: Fields = field(default_factory=_fields)
     length: str = "max_tokens"
     effort: str = ""
+    has_priority: bool = False
     needs: str = ""
 
     def native(self, budget: int) -> dict[str, Any]:
@@ -74,6 +76,7 @@ KINDS = {
             ids="vllm",
             continues=CONTINUED,
             sampling=PLAIN_VLLM,
+            has_priority=True,
             needs="--reasoning-parser or --reasoning-config",
         ),
         ServerKind(

@@ -37,6 +37,7 @@ class OneCall:
         efforts: what the levels cost, for "effort".
         tokens: counts the tokens of a text; None where no tokenizer is at hand, and the stream is counted.
         context_tokens: most tokens of an answer in all.
+        sends_priority: each call tells the server its request's priority.
     """
 
     enforce: str
@@ -51,6 +52,7 @@ class OneCall:
     efforts: Efforts | None
     tokens: TokenDialect | None
     context_tokens: int
+    sends_priority: bool = False
 
     async def run(self, client: Client, request: Request) -> Generation:
         """The generation of one request; raises RequestError."""
@@ -70,6 +72,7 @@ class OneCall:
             "top_p": self.sampling.top_p,
             "seed": request.seed,
             **self.server.kind.sampling,
+            **({"priority": request.priority} if self.sends_priority else {}),
             **fields,
         }
         return await self._judged(client, request, await self._ask(client, body, request.budget))

@@ -78,6 +78,7 @@ class ChatDialect:
             "top_p": drawing.top_p,
             "seed": drawing.seed,
             "stop": [drawing.stop],
+            **drawing.queueing,
             **self._kind.sampling,
         }
         begun = self._template.assistant_prefix + self._pieces.decode(so_far)

@@ -27,6 +27,7 @@ class TwoCalls:
         sampling: how thoughts are drawn.
         context_tokens: longest prompt + thought + answer.
         counters: counts tokens and overshoots.
+        sends_priority: each call tells the server its request's priority.
         suffix_tokens: tokens of the answer suffix; None while only the server knows and has not answered yet.
     """
 
@@ -35,6 +36,7 @@ class TwoCalls:
     sampling: Sampling
     context_tokens: int
     counters: Counters
+    sends_priority: bool = False
     suffix_tokens: int | None = None
 
     async def run(self, client: Client, request: Request) -> Generation:
@@ -73,6 +75,9 @@ class TwoCalls:
             context_tokens=self.context_tokens,
         )
 
+    def _priority(self, flight: Flight) -> int | None:
+        return flight.request.priority if self.sends_priority else None
+
     async def _think(self, client: Client, flight: Flight) -> Completion:
         """Draws the thought."""
         budget = flight.request.budget
@@ -85,6 +90,7 @@ class TwoCalls:
             temperature=self.sampling.temperature,
             top_p=self.sampling.top_p,
             seed=flight.request.seed,
+            priority=self._priority(flight),
         )
         done = await self.dialect.complete(client, flight.prompt_ids, [], drawing)
         length = self.dialect.forcing.reasoning_length(done.ids)
@@ -99,7 +105,9 @@ class TwoCalls:
         ids: list[int] = []
         num_tokens, goes_on = 0, True
         while goes_on:
-            drawing = Drawing(max_tokens=most - num_tokens, stop=self.template.answer_stop)
+            drawing = Drawing(
+                max_tokens=most - num_tokens, stop=self.template.answer_stop, priority=self._priority(flight)
+            )
             done = await self.dialect.complete(client, flight.prompt_ids, [*closed, *ids], drawing)
             if self.suffix_tokens is None and num_tokens == 0 and thought.prompt_tokens and thought.is_exact:
                 self.suffix_tokens = max(1, done.prompt_tokens - thought.prompt_tokens - cut)

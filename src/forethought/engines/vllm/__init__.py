@@ -1,0 +1,5 @@
+"""vLLM inside this process."""
+
+from .engine import VllmEngine
+
+__all__ = ["VllmEngine"]

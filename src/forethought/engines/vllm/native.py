@@ -1,0 +1,172 @@
+"""vLLM's own cap on thinking: one request gives the thought and the answer that is forced after it.
+
+vLLM counts from the last start tag in the prompt and, when the cap is reached, forces an end text token by token. Start
+is here the tail that every prompt ends in (`<|im_start|>assistant` and a line break), end is the template's answer
+suffix: so it needs no model that was trained to write think tags.
+
+What vLLM 0.32 gets wrong is not assumed but measured (`measured`): with a start tag of n tokens it forces n - 1 tokens
+too late, and with one whose token ids are not in the prompt it does nothing and says nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
+
+from ...errors import EngineError, InvalidInputError, InvalidSettingsError
+from ...types import Query
+from ..forcing import Forcing
+
+logger = logging.getLogger(__name__)
+
+TRIAL_CAPS = (3, 8, 13)  # of the generations that measure the offset
+TRIAL_QUERIES = (Query("first", "Count from 1 to 100."), Query("second", "Why is the sky blue?"))
+LONGEST_TAIL = 16
+HINT = "use --enforce two-call"
+
+
+class Fate(Enum):
+    """What became of a thought that vLLM is to cap."""
+
+    OPEN = "open"  # still going on, or its answer is
+    NATURAL = "natural"  # the model ended it by itself
+    ANSWERED = "answered"  # it was cut at its cap, and the answer is there
+    TOO_LONG = "too long"  # the cap was not kept
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the tokens so far say.
+
+    Attributes:
+        fate: see `Fate`.
+        length: tokens of thought.
+    """
+
+    fate: Fate
+    length: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class NativeCap:
+    """How one template's thoughts are capped by vLLM.
+
+    Attributes:
+        start: text that every prompt ends in, and that vLLM takes for the start of a thought.
+        start_ids: its token ids.
+        end: text that vLLM forces at the cap: the template's answer suffix.
+        end_ids: its token ids.
+        offset: tokens by which vLLM is late, as measured.
+    """
+
+    start: str
+    start_ids: tuple[int, ...]
+    end: str
+    end_ids: tuple[int, ...]
+    offset: int = 0
+
+    @classmethod
+    def of(cls, forcing: Forcing) -> NativeCap:
+        """The start and the end of thoughts under `forcing`.
+
+        Raises:
+            InvalidSettingsError: no text stands for the tail of a prompt token by token, so vLLM would not find it.
+        """
+        tail = common_tail([forcing.prompt_ids(query) for query in TRIAL_QUERIES])
+        special = {*forcing.tokenizer.all_special_ids, *forcing.tokenizer.get_added_vocab().values()}
+        first = max((index for index, token in enumerate(tail) if token in special), default=0)
+        for begin in range(first, len(tail)):
+            text = str(forcing.tokenizer.decode(tail[begin:], skip_special_tokens=False))
+            if list(forcing.tokenizer.encode(text, add_special_tokens=False)) == tail[begin:]:
+                suffix = forcing.template.answer_suffix
+                return cls(text, tuple(tail[begin:]), suffix, tuple(forcing.suffix_ids))
+        raise InvalidSettingsError(
+            f"--enforce native: the prompts of template {forcing.template.name!r} end in token ids that no text gives "
+            f"back, so vLLM would never see the start of a thought, and say nothing; {HINT}"
+        )
+
+    def fits(self, forcing: Forcing) -> bool:
+        """Whether another template's thoughts start and end in the same token ids."""
+        try:
+            other = NativeCap.of(forcing)
+        except (InvalidInputError, InvalidSettingsError):
+            return False
+        return (other.start_ids, other.end_ids) == (self.start_ids, self.end_ids)
+
+    def refusal(self, prompt_ids: Sequence[int]) -> str | None:
+        """Why this prompt's thought would not be capped, or None."""
+        if tuple(prompt_ids[-len(self.start_ids) :]) == self.start_ids:
+            return None
+        return f"the prompt does not end in {self.start!r}, so vLLM would not cap its thought; {HINT}"
+
+    def cap(self, budget: int) -> int | None:
+        """What to ask vLLM for so that it cuts after `budget` tokens; None where it cannot cut so early."""
+        asked = budget - self.offset
+        return asked if asked >= 1 else None
+
+    def measured(self, generate: Callable[[Sequence[int]], Sequence[Sequence[int]]]) -> NativeCap:
+        """The same with its offset, from where the end text stands in short generations.
+
+        Args:
+            generate: caps -> token ids of one generation under each, without end of turn, long enough to hold the end
+                text up to `LONGEST_TAIL` tokens late.
+
+        Raises:
+            EngineError: vLLM does not keep its cap, or not always in the same way.
+        """
+        found = [self.end_at(ids, cap) for cap, ids in zip(TRIAL_CAPS, generate(TRIAL_CAPS), strict=True)]
+        offsets = {at - cap for cap, at in zip(TRIAL_CAPS, found, strict=True) if at is not None}
+        if None in found or len(offsets) != 1:
+            cuts = ("never" if at is None else f"after {at}" for at in found)
+            told = ", ".join(f"{cut} at a cap of {cap}" for cap, cut in zip(TRIAL_CAPS, cuts, strict=True))
+            raise EngineError(
+                f"vLLM does not keep its cap on thinking between {self.start!r} and {self.end!r}: it cut {told}; {HINT}"
+            )
+        offset = offsets.pop()
+        logger.info("vLLM cuts a thought %+d tokens from the cap it is given; caps are corrected by that", offset)
+        return replace(self, offset=offset)
+
+    def end_at(self, ids: Sequence[int], least: int = 0) -> int | None:
+        """Where the end text begins in `ids`, at `least` or after (one before the cap is the model's own)."""
+        size = len(self.end_ids)
+        places = range(max(0, least), len(ids) - size + 1)
+        return next((at for at in places if tuple(ids[at : at + size]) == self.end_ids), None)
+
+    def judge(self, forcing: Forcing, ids: Sequence[int], budget: int, *, ended: str | None) -> Verdict:
+        """What the `ids` of a request say, generated so far under a cap of `budget`.
+
+        A thought that the model ends by itself is told here, by its text: vLLM looks for the token ids that it would
+        force, misses other spellings, and would go on to force them into the answer.
+
+        Args:
+            forcing: of the template.
+            ids: all generated tokens.
+            budget: the cap.
+            ended: why vLLM ended the request ("stop", "length"); None while it runs.
+        """
+        thought = ids[:budget]
+        if len(ids) <= budget + 1 or ended:  # in small steps as they come, and once more as a whole
+            length = forcing.reasoning_length(thought) if ended or forcing.has_ended(thought) else None
+            if length is not None:
+                return Verdict(Fate.NATURAL, length)
+        if ended == "stop" and len(ids) <= budget:
+            return Verdict(Fate.NATURAL, len(ids) - 1)  # the end of turn is no thought
+        forced = tuple(ids[budget : budget + len(self.end_ids)])
+        if forced != self.end_ids[: len(forced)]:
+            at = self.end_at(ids, budget)
+            known = at is not None or ended is not None
+            return Verdict(Fate.TOO_LONG, len(ids) if at is None else at) if known else Verdict(Fate.OPEN)
+        answer = ids[budget + len(self.end_ids) :]
+        if ended or (answer and (len(answer) >= forcing.template.max_answer_tokens or forcing.has_answered(answer))):
+            return Verdict(Fate.ANSWERED, budget)
+        return Verdict(Fate.OPEN)
+
+
+def common_tail(prompts: Sequence[Sequence[int]]) -> list[int]:
+    """The longest end, up to `LONGEST_TAIL` tokens, that all prompts share."""
+    length = 0
+    while length < min(LONGEST_TAIL, *map(len, prompts)) and len({ids[-length - 1] for ids in prompts}) == 1:
+        length += 1
+    return list(prompts[0][len(prompts[0]) - length :])

@@ -1,0 +1,186 @@
+"""Starts vLLM for what is wanted of it, and says what was chosen and why."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from ...errors import EngineError, ForethoughtError, InvalidFeaturesError, InvalidSettingsError
+from ...prompts import PromptTemplate
+from ...registry import unknown_name_message
+from ..forcing import Forcing
+from . import extracting
+from .native import NativeCap
+
+logger = logging.getLogger(__name__)
+
+# One process: hooks are ordinary closures and no second process polls. Read when vLLM is imported.
+ENVIRONMENT = {
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    "VLLM_NO_USAGE_STATS": "1",
+    "DO_NOT_TRACK": "1",
+    "VLLM_LOGGING_LEVEL": "ERROR",
+}
+ENFORCE = ("auto", "two-call", "native")
+SCHEDULES = ("fcfs", "priority")
+READERS = ("auto", "hooks", "connector")
+CPU_BLOCK = 32  # vLLM refuses smaller ones on a CPU, and takes 128 by itself
+
+
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """What the user chose; see `VllmEngine`."""
+
+    enforce: str = "two-call"
+    schedule: str = "fcfs"
+    hidden: str = "auto"
+    feature_layers: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        known = {
+            "--enforce": (self.enforce, ENFORCE),
+            "schedule": (self.schedule, SCHEDULES),
+            "hidden": (self.hidden, READERS),
+        }
+        problems = [
+            f"{flag}: {unknown_name_message('way', value, names)}"
+            for flag, (value, names) in known.items()
+            if value not in names
+        ]
+        if self.hidden == "connector" and not self.feature_layers:
+            problems.append("hidden=connector needs to know the layers: --engine-option feature_layers=[K]")
+        if problems:
+            raise InvalidSettingsError("vLLM in process: " + "; ".join(problems))
+
+    def reader(self, *, is_cpu: bool) -> tuple[str, str]:
+        """`("hooks" or "connector", why)`."""
+        if self.hidden != "auto":
+            return self.hidden, "asked for"
+        if is_cpu:
+            return "hooks", "on a CPU the model runs eagerly, where hooks are called and cost nothing while generating"
+        if self.feature_layers:
+            return "connector", "off a CPU, hooks may not be called, and the layers are known"
+        return "hooks", "off a CPU they may not be called, which would be told; no feature_layers are named"
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A running vLLM.
+
+    Attributes:
+        llm: `vllm.LLM`.
+        native: how thoughts are capped natively, offset not measured yet; None for two calls.
+        has_priorities: whether its scheduler looks at priorities.
+        reads_by: "hooks" or "connector".
+        feature_layers: those the connector was started with.
+        folder: where the connector writes.
+    """
+
+    llm: Any
+    native: NativeCap | None
+    has_priorities: bool
+    reads_by: str
+    feature_layers: tuple[int, ...] = ()
+    folder: TemporaryDirectory[str] | None = None
+
+    def columns(self, layers: Sequence[int]) -> list[int]:
+        """Where `layers` are among those the connector writes; raises InvalidFeaturesError for another."""
+        if other := [layer for layer in layers if layer not in self.feature_layers]:
+            raise InvalidFeaturesError(
+                f"vLLM was started for hidden states of the layers {list(self.feature_layers)}, not {other[0]}; name "
+                f"all of them: --engine-option feature_layers=[{','.join(map(str, layers))}]"
+            )
+        return [self.feature_layers.index(layer) for layer in layers]
+
+    def close(self) -> None:
+        """Removes the connector's files."""
+        if self.folder is not None:
+            self.folder.cleanup()
+
+
+def start(
+    path: Path, template: PromptTemplate, choices: Choices, *, kv_cache_gib: int, options: Mapping[str, Any]
+) -> Started:
+    """Starts vLLM with the model in `path`.
+
+    Args:
+        path: a Hugging Face folder.
+        template: says where thoughts start and end.
+        choices: see `VllmEngine`.
+        kv_cache_gib: memory for the KV cache on a CPU.
+        options: of `vllm.LLM`; they come before what is chosen here.
+
+    Raises:
+        EngineError: no engine came up.
+        InvalidSettingsError: thoughts of this template cannot be capped natively.
+    """
+    for key, value in {**ENVIRONMENT, "VLLM_CPU_KVCACHE_SPACE": str(kv_cache_gib)}.items():
+        os.environ.setdefault(key, value)
+    from vllm import LLM
+    from vllm.platforms import current_platform
+
+    is_cpu = bool(current_platform.is_cpu())
+    reads_by, reason = choices.reader(is_cpu=is_cpu)
+    chosen: dict[str, Any] = {
+        "dtype": "bfloat16",
+        "enforce_eager": True,  # hooks for hidden states are skipped by compiled graphs
+        # Seeded requests crash the CPU runner on a partial prefill, so prompts are never split.
+        "enable_chunked_prefill": False,
+        "trust_remote_code": False,
+        "scheduling_policy": choices.schedule,
+    }
+    chosen |= {key: value for key, value in options.items() if (key, value) != ("block_size", None)}
+    if is_cpu:
+        chosen.setdefault("block_size", CPU_BLOCK)
+    native, folder = None, None
+    try:
+        if choices.enforce == "native":
+            native = _native(path, template)
+            chosen |= _reasoning(native)
+        if reads_by == "connector":
+            folder = TemporaryDirectory(prefix="forethought-states-")
+            chosen |= extracting.settings(choices.feature_layers, Path(folder.name))
+        llm = LLM(str(path), **chosen)
+    except ForethoughtError:
+        raise
+    except Exception as error:  # vLLM raises many kinds here; each means that no engine came up
+        if folder is not None:
+            folder.cleanup()
+        raise EngineError(f"vLLM did not start with {path}: {error}") from error
+    policy = llm.llm_engine.vllm_config.scheduler_config.policy
+    logger.info("budgets kept by %s; schedule %s; hidden states by %s: %s", _kept(native), policy, reads_by, reason)
+    layers = choices.feature_layers if reads_by == "connector" else ()
+    return Started(llm, native, policy == "priority", reads_by, layers, folder)
+
+
+def _kept(native: NativeCap | None) -> str:
+    return "two calls" if native is None else f"vLLM, between {native.start!r} and {native.end!r}"
+
+
+def _native(path: Path, template: PromptTemplate) -> NativeCap:
+    from vllm.tokenizers import get_tokenizer
+
+    return NativeCap.of(Forcing(get_tokenizer(str(path)), template))
+
+
+def _reasoning(native: NativeCap) -> dict[str, Any]:
+    from vllm.config import ReasoningConfig
+
+    return {"reasoning_config": ReasoningConfig(reasoning_start_str=native.start, reasoning_end_str=native.end)}
+
+
+def version_of(package: str) -> str:
+    """Version of an installed package or of its build for CPUs; "" where there is neither."""
+    for name in (package, f"{package}-cpu"):
+        try:
+            return version(name)
+        except PackageNotFoundError:
+            continue
+    return ""
