@@ -100,8 +100,11 @@ class Started:
         return [self.feature_layers.index(layer) for layer in layers]
 
     def close(self) -> None:
-        """Removes the connector's files."""
+        """Ends the connector, which vLLM keeps for the whole process, and removes its files."""
         if self.folder is not None:
+            from vllm.distributed.kv_transfer.kv_transfer_state import ensure_kv_transfer_shutdown
+
+            ensure_kv_transfer_shutdown()
             self.folder.cleanup()
 
 
