@@ -181,6 +181,33 @@ def test_without_logprobs_a_thought_is_counted_by_usage_and_not_probed():
     assert "token boundaries" in probed.error
 
 
+class TestPriority:
+    """The lower goes first: to vLLM's queue, and out of our own."""
+
+    ASKED = tuple(
+        Request(query, 8, 0, 7, priority=priority) for query, priority in zip(QUERIES, (30, 10), strict=False)
+    )
+
+    @pytest.mark.parametrize(
+        "options",
+        [{"enforce": "two-call"}, {"enforce": "two-call", "ids": False}, {"enforce": "native"}],
+        ids=["ids", "chat", "native"],
+    )
+    def test_is_sent_with_every_call_where_asked_for(self, options):
+        for told in (True, False):
+            server = ToyServer("vllm")
+            with serving(server) as url:
+                found = run(engine_at(url, concurrency=1, priority=told, **options), list(self.ASKED))
+            sent = [body["priority"] for body in server.bodies if "priority" in body]
+            assert sent == (sorted(sent) if told else [])
+            assert set(sent) == ({10, 30} if told else set())
+            assert [done.error for done in found.values()] == [None, None]
+
+    def test_is_refused_where_the_server_knows_none(self):
+        with serving(ToyServer("llama.cpp")) as url, pytest.raises(InvalidSettingsError, match="priority=true"):
+            engine_at(url, priority=True)
+
+
 class TestNative:
     @pytest.mark.parametrize("kind", ["vllm", "llama.cpp"])
     def test_a_kept_cap_is_counted(self, kind):
