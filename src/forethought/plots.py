@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -87,24 +88,21 @@ def _contest(result: Contest) -> Figure:
     known = [each for each in result.contenders if each.cost is not None and each.cost.tokens is not None]
     least = min((each.cost.tokens for each in known if each.cost and each.cost.tokens), default=1e-4)
     for panel, cost in zip(panels, costs, strict=True):
+        points: dict[str, tuple[float, float, str]] = {}
         for place, each in enumerate(result.contenders):
             own = each.cost.tokens if each.cost is not None else None
             x = max(own or least, least)
             gain = result.standing(each.name, cost).gain_over_blind
             reach = [[100 * (gain.value - gain.low)], [100 * (gain.high - gain.value)]]
-            style = {"color": CONTENDERS[place % len(CONTENDERS)], "mfc": None if own is not None else "white"}
-            panel.errorbar([x], [100 * gain.value], yerr=reach, fmt="o", capsize=3, markersize=6, **style)
-            panel.annotate(
-                each.name,
-                (x, 100 * gain.value),
-                xytext=(7, 5 if place % 2 else -11),  # neighbours in cost are often neighbours in gain
-                textcoords="offset points",
-                color=style["color"],
-                fontsize=9,
+            colour, fill = CONTENDERS[place % len(CONTENDERS)], None if own is not None else "white"
+            panel.errorbar(
+                [x], [100 * gain.value], yerr=reach, fmt="o", capsize=3, markersize=6, color=colour, mfc=fill
             )
+            points[each.name] = (x, 100 * gain.value, colour)
         panel.axhline(0.0, color=COLOURS[BLIND], linewidth=1.2)
         panel.set_xscale("log")
         panel.margins(x=0.25)
+        _label_points(panel, points)
         panel.set(title=TITLE[cost], xlabel="tokens that predicting takes, a question (hollow: unknown)")
         panel.set_ylabel("mean gain over blind (points)")
     caption = (
@@ -306,6 +304,34 @@ def _mean_cap(result: Evaluation, row: Row, cost: Cost, level: float) -> FloatAr
     if plans is None:
         return np.full(result.num_queries, row.granted)
     return np.concatenate([plan.budget_Q for plan in plans]).astype(np.float64)
+
+
+def _label_points(panel: Any, points: Mapping[str, tuple[float, float, str]], *, gap: float = 0.045) -> None:
+    """Writes each point's name beside it, lower where another name stands there; `(x, y, colour)`, x logarithmic."""
+    (left, right), (low, high) = panel.get_xlim(), panel.get_ylim()
+    panel.set_xlim(left, right)
+    panel.set_ylim(low, high)
+    taken: list[tuple[float, float, float]] = []  # from, to, height, as shares of the panel
+    for name, (x, y, colour) in sorted(points.items(), key=lambda item: -item[1][1]):
+        across = math.log(x / left) / math.log(right / left)
+        start, end, height = across + 0.02, across + 0.02 + 0.021 * len(name), (y - low) / (high - low)
+        place = height
+        for other_start, other_end, other_height in sorted(taken, key=lambda each: -each[2]):
+            if start < other_end and other_start < end and abs(place - other_height) < gap:
+                place = other_height - gap
+        taken.append((start, end, place))
+        panel.annotate(
+            name,
+            xy=(x, y),
+            xytext=(start, place),
+            textcoords=panel.transAxes,
+            va="center",
+            color=colour,
+            fontsize=9,
+            arrowprops=None
+            if place == height
+            else {"arrowstyle": "-", "color": colour, "linewidth": 0.7, "alpha": 0.6},
+        )
 
 
 def _label_ends(panel: Any, ends: Mapping[str, tuple[float, float]], *, gap: float = 0.055) -> None:
