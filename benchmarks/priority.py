@@ -4,8 +4,8 @@
 
 Starts vLLM's own server with `--scheduling-policy priority` and few slots, so that requests queue. A round is a draw of
 questions and of arrival times; it is run once under every policy, with the same questions, times, caps and seeds, in an
-order that turns from round to round. Budgets come from a plan of the envelope. The policies say as priority (the lower
-goes first, ties by arrival):
+order that turns from round to round; every prompt has been read before, so that no policy pays for that. Budgets come
+from a plan of the envelope. The policies say as priority (the lower goes first, ties by arrival):
 
 - `fcfs`: the same for all.
 - `predicted`: tokens that the predictor expects under the granted budget.
@@ -91,8 +91,8 @@ class Client:
     def __init__(self, url: str, session: aiohttp.ClientSession, template: PromptTemplate) -> None:
         self.url, self.session, self.template = url, session, template
 
-    async def serve(self, job: Job, *, seed: int, priority: int, started: float) -> Served:
-        """One job's answer; `started` is when it arrived."""
+    async def serve(self, job: Job, *, seed: int, priority: int, started: float, room: int = ROOM) -> Served:
+        """One job's answer, of at most `room` tokens after its thought; `started` is when it arrived."""
         body = {
             "model": "m",
             "messages": [{"role": each.role, "content": each.content} for each in self.template.messages(job.query)],
@@ -103,7 +103,7 @@ class Client:
             "priority": priority,
             # The start tag has three tokens: vLLM 0.32 is two tokens late (docs/engines.md).
             "thinking_token_budget": max(0, job.budget - 2),
-            "max_tokens": job.budget + ROOM,
+            "max_tokens": job.budget + room,
             "stop": [self.template.answer_stop],
         }
         async with self.session.post(f"{self.url}/v1/chat/completions", json=body) as answer:
@@ -111,6 +111,11 @@ class Client:
             if answer.status != 200:
                 raise SystemExit(f"the server answers {answer.status}: {content}")
         return Served(time.perf_counter() - started, int(content["usage"]["completion_tokens"]))
+
+    async def read(self, jobs: Sequence[Job]) -> None:
+        """Has every prompt read once, so that the first policy of a round finds it in the cache as later ones do."""
+        for job in jobs:
+            await self.serve(job, seed=0, priority=0, started=time.perf_counter(), room=1 - job.budget)
 
     async def round(
         self, jobs: Sequence[Job], arrivals: Sequence[float], priority_of: Callable[[int], int]
@@ -138,18 +143,20 @@ async def measure(url: str, jobs: list[Job], arguments: argparse.Namespace) -> d
         def draw() -> list[Job]:
             return [jobs[row] for row in random.choice(len(jobs), arguments.requests, replace=False)]
 
-        await client.round(draw()[: arguments.slots], [0.0] * arguments.slots, lambda _: 0)
         warm = draw()
+        await client.read(warm)
         served, seconds = await client.round(warm, [0.0] * len(warm), lambda _: 0)
         speed = sum(each.tokens for each in served) / seconds
         mean_tokens = float(np.mean([each.tokens for each in served]))
-        gap = mean_tokens / speed / arguments.load
-        print(f"{speed:.1f} tokens a second; a request every {gap:.2f} s", file=sys.stderr)
-        rounds = []
-        for number in range(arguments.rounds):
+        print(f"{speed:.1f} tokens a second, {mean_tokens:.0f} a request", file=sys.stderr)
+        rounds: list[dict[str, Any]] = []
+        for number in range(arguments.rounds * len(arguments.load)):
+            load = arguments.load[number % len(arguments.load)]
+            gap = mean_tokens / speed / load
             drawn, arrivals = draw(), np.cumsum(random.exponential(gap, arguments.requests)).tolist()
+            await client.read(drawn)
             found: dict[str, tuple[list[Served], float]] = {}
-            turned = number % 2  # `true` needs what `fcfs` took, so it goes after it
+            turned = number // len(arguments.load) % 2  # `true` needs what `fcfs` took, so it goes after it
             order = ("fcfs", "true", "predicted") if turned else ("predicted", "fcfs", "true")
             for policy in order:
                 priority_of: dict[str, Callable[[int], int]] = {
@@ -158,10 +165,11 @@ async def measure(url: str, jobs: list[Job], arguments: argparse.Namespace) -> d
                     "true": lambda row, found=found: found["fcfs"][0][row].tokens,
                 }
                 found[policy] = await client.round(drawn, arrivals, priority_of[policy])
-                print(number, policy, summary(*found[policy]), file=sys.stderr)
+                print(load, policy, summary(*found[policy]), file=sys.stderr)
             tokens = np.array([each.tokens for each in found["fcfs"][0]])
             rounds.append(
                 {
+                    "load": load,
                     "order": order,
                     "correlation": float(np.corrcoef([job.predicted for job in drawn], tokens)[0, 1]),
                     "arrivals": [round(each, 3) for each in arrivals],
@@ -173,7 +181,8 @@ async def measure(url: str, jobs: list[Job], arguments: argparse.Namespace) -> d
                     },
                 }
             )
-    return {"tokens_per_second": speed, "seconds_between": gap, "rounds": rounds, "ratios": ratios(rounds)}
+    by_load = {str(load): ratios([each for each in rounds if each["load"] == load]) for load in arguments.load}
+    return {"tokens_per_second": speed, "tokens_per_request": mean_tokens, "rounds": rounds, "ratios": by_load}
 
 
 def summary(served: Sequence[Served], seconds: float) -> dict[str, float]:
@@ -194,7 +203,7 @@ def summary(served: Sequence[Served], seconds: float) -> dict[str, float]:
 
 
 def ratios(rounds: Sequence[dict[str, Any]]) -> dict[str, dict[str, list[float]]]:
-    """Each policy's figures over those of `fcfs` in the same round: geometric mean, and its 95% bootstrap interval."""
+    """Each policy's figures over those of `fcfs` in the same round: geometric mean, 95% bootstrap, extremes."""
     random = np.random.default_rng(0)
     table: dict[str, dict[str, list[float]]] = {}
     for policy in POLICIES[1:]:
@@ -203,7 +212,8 @@ def ratios(rounds: Sequence[dict[str, Any]]) -> dict[str, dict[str, list[float]]
             log_R = np.log([each["policies"][policy][name] / each["policies"]["fcfs"][name] for each in rounds])
             drawn = log_R[random.integers(0, len(log_R), (10_000, len(log_R)))].mean(axis=1)
             low, high = np.quantile(drawn, [0.025, 0.975])
-            table[policy][name] = [round(float(np.exp(each)), 3) for each in (log_R.mean(), low, high)]
+            values = (log_R.mean(), low, high, log_R.min(), log_R.max())
+            table[policy][name] = [round(float(np.exp(each)), 3) for each in values]
     return table
 
 
@@ -216,10 +226,12 @@ def main() -> None:
     parser.add_argument("--profile", required=True, help="questions it was not trained on")
     parser.add_argument("--template", default="worked-5", help="the predictor's")
     parser.add_argument("--mean-tokens", type=float, default=64)
-    parser.add_argument("--requests", type=int, default=40, help="a round")
-    parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--requests", type=int, default=40, help="in a round")
+    parser.add_argument("--rounds", type=int, default=6, help="of every load")
     parser.add_argument("--slots", type=int, default=4, help="sequences decoded together")
-    parser.add_argument("--load", type=float, default=0.9, help="tokens that arrive over tokens that can be served")
+    parser.add_argument(
+        "--load", type=float, nargs="+", default=[0.9, 2.0], help="tokens that arrive over tokens that can be served"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
