@@ -9,6 +9,8 @@ from a plan of the envelope. The policies say as priority (the lower goes first,
 
 - `fcfs`: the same for all.
 - `predicted`: tokens that the predictor expects under the granted budget.
+- `aged`: the second of arrival plus, for every predicted token, `--patience` times the seconds that a slot takes for a
+  token: nobody is overtaken by what arrives more than that later.
 - `true`: tokens that the same request took under `fcfs` in this round: what a perfect prediction would give.
 
 The load is set by the server's own speed: all questions of a round of warming up at once, tokens over seconds. Latency
@@ -26,7 +28,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -43,7 +46,7 @@ from forethought.profiles import read_parquet
 from forethought.prompts import PromptTemplate, load_template
 from forethought.types import Query
 
-POLICIES = ("fcfs", "predicted", "true")
+POLICIES = ("fcfs", "predicted", "aged", "true")
 ROOM = 40  # tokens after a thought: the forced suffix and the answer
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
@@ -133,8 +136,8 @@ class Client:
         return list(served), time.perf_counter() - began
 
 
-async def measure(url: str, jobs: list[Job], arguments: argparse.Namespace) -> dict[str, Any]:
-    """Warms the server up, then runs the rounds."""
+async def measure(url: str, jobs: list[Job], arguments: argparse.Namespace) -> AsyncIterator[dict[str, Any]]:
+    """Warms the server up, then runs the rounds; what is known after each."""
     random = np.random.default_rng(arguments.seed)
     timeout = aiohttp.ClientTimeout(total=1800)
     async with aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=0)) as session:
@@ -148,7 +151,8 @@ async def measure(url: str, jobs: list[Job], arguments: argparse.Namespace) -> d
         served, seconds = await client.round(warm, [0.0] * len(warm), lambda _: 0)
         speed = sum(each.tokens for each in served) / seconds
         mean_tokens = float(np.mean([each.tokens for each in served]))
-        print(f"{speed:.1f} tokens a second, {mean_tokens:.0f} a request", file=sys.stderr)
+        aged = arguments.patience * arguments.slots / speed
+        print(f"{speed:.1f} tokens a second, {mean_tokens:.0f} a request, {aged:.3f} s a token", file=sys.stderr)
         rounds: list[dict[str, Any]] = []
         for number in range(arguments.rounds * len(arguments.load)):
             load = arguments.load[number % len(arguments.load)]
@@ -157,11 +161,14 @@ async def measure(url: str, jobs: list[Job], arguments: argparse.Namespace) -> d
             await client.read(drawn)
             found: dict[str, tuple[list[Served], float]] = {}
             turned = number // len(arguments.load) % 2  # `true` needs what `fcfs` took, so it goes after it
-            order = ("fcfs", "true", "predicted") if turned else ("predicted", "fcfs", "true")
+            order = ("fcfs", "true", "aged", "predicted") if turned else ("predicted", "aged", "fcfs", "true")
             for policy in order:
                 priority_of: dict[str, Callable[[int], int]] = {
                     "fcfs": lambda _: 0,
                     "predicted": lambda row, drawn=drawn: drawn[row].predicted,
+                    "aged": lambda row, drawn=drawn, arrivals=arrivals: round(
+                        1000 * (arrivals[row] + aged * drawn[row].predicted)
+                    ),
                     "true": lambda row, found=found: found["fcfs"][0][row].tokens,
                 }
                 found[policy] = await client.round(drawn, arrivals, priority_of[policy])
@@ -181,8 +188,14 @@ async def measure(url: str, jobs: list[Job], arguments: argparse.Namespace) -> d
                     },
                 }
             )
-    by_load = {str(load): ratios([each for each in rounds if each["load"] == load]) for load in arguments.load}
-    return {"tokens_per_second": speed, "tokens_per_request": mean_tokens, "rounds": rounds, "ratios": by_load}
+            by_load = {str(load): ratios([each for each in rounds if each["load"] == load]) for load in arguments.load}
+            yield {
+                "tokens_per_second": speed,
+                "tokens_per_request": mean_tokens,
+                "aged_seconds_per_token": aged,
+                "rounds": rounds,
+                "ratios": by_load,
+            }
 
 
 def summary(served: Sequence[Served], seconds: float) -> dict[str, float]:
@@ -206,7 +219,7 @@ def ratios(rounds: Sequence[dict[str, Any]]) -> dict[str, dict[str, list[float]]
     """Each policy's figures over those of `fcfs` in the same round: geometric mean, 95% bootstrap, extremes."""
     random = np.random.default_rng(0)
     table: dict[str, dict[str, list[float]]] = {}
-    for policy in POLICIES[1:]:
+    for policy in POLICIES[1:] if rounds else ():
         table[policy] = {}
         for name in ("mean", "median", "p95", "longest", "mean_of_shortest_fifth", "mean_of_longest_fifth", "makespan"):
             log_R = np.log([each["policies"][policy][name] / each["policies"]["fcfs"][name] for each in rounds])
@@ -232,6 +245,7 @@ def main() -> None:
     parser.add_argument(
         "--load", type=float, nargs="+", default=[0.9, 2.0], help="tokens that arrive over tokens that can be served"
     )
+    parser.add_argument("--patience", type=float, default=8, help="of `aged`")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
@@ -254,16 +268,22 @@ def main() -> None:
         )
         try:
             wait(server, port, Path(scratch) / "log")
-            found = asyncio.run(measure(f"http://127.0.0.1:{port}", jobs, arguments))
+            asyncio.run(record(f"http://127.0.0.1:{port}", jobs, arguments))
         finally:
-            os.killpg(server.pid, signal.SIGTERM)
+            with suppress(ProcessLookupError):
+                os.killpg(server.pid, signal.SIGTERM)
             server.wait(60)
+
+
+async def record(url: str, jobs: list[Job], arguments: argparse.Namespace) -> None:
+    """Measures; writes what is known after every round, and prints the ratios at the end."""
     settings = {key: value for key, value in vars(arguments).items() if key not in ("vllm", "out")}
     settings["predictor"], settings["profile"] = Path(arguments.predictor).name, Path(arguments.profile).name
-    text = json.dumps({"settings": settings, **found})
-    if arguments.out:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(text + "\n")
+    found: dict[str, Any] = {}
+    async for found in measure(url, jobs, arguments):
+        if arguments.out:
+            arguments.out.parent.mkdir(parents=True, exist_ok=True)
+            arguments.out.write_text(json.dumps({"settings": settings, **found}) + "\n")
     print(json.dumps({"settings": settings, "ratios": found["ratios"]}, indent=2))
 
 

@@ -29,6 +29,7 @@ from forethought.serving.middleware import Budgets
 from forethought.serving.opening import Prepared, opened, prepare, refuse_costly
 from forethought.serving.options import VARIABLES, ServingOptions
 from forethought.serving.plugin import Plugin
+from forethought.serving.priorities import AGED, LENGTH, NONE, PATIENCE, Priorities
 from forethought.serving.rate import Rate
 from forethought.serving.tally import Tally
 from forethought.sources import shipped_heldout
@@ -84,7 +85,13 @@ def state_predictor(profile: Profile) -> Any:
 
 
 def desk(predictor: Any, host: FakeHost | None = None, *, price: float = 0.005, **changes: Any) -> Desk:
-    given: dict[str, Any] = {"template": TEMPLATE, "answer_room": 100, "offset": 2, "by_length": True, **changes}
+    given: dict[str, Any] = {
+        "template": TEMPLATE,
+        "answer_room": 100,
+        "offset": 2,
+        "priorities": Priorities(LENGTH),
+        **changes,
+    }
     decider = Decider(predictor, price=price, cost=Cost.GRANTED)
     host = host or FakeHost()
     return Desk(decider, host, host.tags or tags(), tally=Tally(None), **given)
@@ -132,7 +139,8 @@ def test_one_of_price_and_mean_and_not_both():
 
 def test_defaults_and_every_variable_is_read():
     least = ServingOptions.from_environment({"FORETHOUGHT_PREDICTOR": "x", "FORETHOUGHT_PRICE": "0"})
-    assert (least.price, least.cap_offset, least.by_length, least.cost) == (0.0, None, True, Cost.GRANTED)
+    assert (least.price, least.cap_offset, least.cost) == (0.0, None, Cost.GRANTED)
+    assert (least.priority, least.patience) == (AGED, PATIENCE)
     every = {
         "FORETHOUGHT_PREDICTOR": "x",
         "FORETHOUGHT_MEAN_TOKENS": "64",
@@ -141,6 +149,7 @@ def test_defaults_and_every_variable_is_read():
         "FORETHOUGHT_ANSWER_ROOM": "9",
         "FORETHOUGHT_CAP_OFFSET": "-1",
         "FORETHOUGHT_PRIORITY": "none",
+        "FORETHOUGHT_PATIENCE": "0.5",
     }
     found = ServingOptions.from_environment(every)
     assert found == ServingOptions(
@@ -150,7 +159,8 @@ def test_defaults_and_every_variable_is_read():
         cost=Cost.SPENT,
         answer_room=9,
         cap_offset=-1,
-        by_length=False,
+        priority="none",
+        patience=0.5,
     )
     assert every.keys() | {"FORETHOUGHT_PRICE"} == VARIABLES.keys()
 
@@ -245,8 +255,31 @@ async def test_priorities_only_where_they_count_and_never_over_the_clients_own(t
     assert "priority" in (await ruled.rule(CHAT, chat(EASY_ONE))).changes
     assert "priority" not in (await ruled.rule(CHAT, chat(EASY_ONE, priority=4))).changes
     assert "priority" not in (await ruled.rule(CHAT, chat(EASY_ONE), {"x-vllm-priority"})).changes
-    for other in (desk(text_predictor, FakeHost(has_priorities=False)), desk(text_predictor, by_length=False)):
+    for other in (
+        desk(text_predictor, FakeHost(has_priorities=False)),
+        desk(text_predictor, priorities=Priorities(NONE)),
+    ):
         assert "priority" not in (await other.rule(CHAT, chat(EASY_ONE))).changes
+
+
+async def test_who_gets_no_budget_waits_like_a_mean_request_and_not_before_all_others(text_predictor):
+    ruled = desk(text_predictor)
+    mean = ruled.decider.by_mean("").length
+    for fields in ({"thinking_token_budget": 40}, {"use_beam_search": True}):
+        assert (await ruled.rule(CHAT, chat(EASY_ONE, **fields))).changes == {"priority": mean}
+        assert (await ruled.rule(CHAT, chat(EASY_ONE, priority=4, **fields))).changes == {}
+
+
+def test_waiting_outweighs_length_after_as_many_seconds_as_were_said():
+    now = 100.0
+    aged = Priorities(AGED, patience=0.5, clock=lambda: now)
+    long = aged.of(60)
+    now = 119.9  # a request of 20 tokens is 40 shorter: it may overtake for 20 seconds
+    assert aged.of(20) < long < aged.of(21)
+    now = 120.1
+    assert aged.of(20) > long
+    assert Priorities(LENGTH, clock=lambda: now).of(60) == 60
+    assert Priorities(NONE).of(60) is None
 
 
 IMAGE = {"type": "image_url", "image_url": {"url": "data:,"}}
@@ -296,7 +329,7 @@ UNTOUCHABLE = {
 async def test_what_can_have_no_budget_is_left_alone(text_predictor, path, fields):
     ruling = await desk(text_predictor).rule(path, {**chat(EASY_ONE), **fields})
     assert ruling.decision.kind == UNTOUCHED
-    assert ruling.changes == {}
+    assert set(ruling.changes) == {"priority"}  # its turn, and nothing of what it asks
     assert set(ruling.headers) == {"x-forethought-reason"}
 
 

@@ -16,6 +16,7 @@ from .asked import CHAT, Asked, read
 from .counting import Counter
 from .decision import OWN, UNTOUCHED, Decider, Decision
 from .host import Host, Tags
+from .priorities import NONE, Priorities
 from .tally import Tally
 
 logger = logging.getLogger("vllm.forethought")  # vLLM's own handlers show it
@@ -55,7 +56,7 @@ class Desk:
         template: the predictor's; None where it is not known.
         answer_room: tokens after the thought.
         offset: tokens by which the server overshoots a cap.
-        by_length: whether to set priorities.
+        priorities: the order of waiting requests, where the server schedules by priority.
         tally: counts.
     """
 
@@ -68,7 +69,7 @@ class Desk:
         template: PromptTemplate | None,
         answer_room: int,
         offset: int,
-        by_length: bool,
+        priorities: Priorities,
         tally: Tally,
     ) -> None:
         self.decider = decider
@@ -76,7 +77,7 @@ class Desk:
         self.template = template
         self.answer_room = answer_room
         self.offset = offset
-        self.by_length = by_length and host.has_priorities
+        self.priorities = priorities if host.has_priorities else Priorities(NONE)
         self.tally = tally
         self.counter = Counter(host.tokenizer, tags)
         self._start = tags.start
@@ -100,9 +101,9 @@ class Desk:
 
     async def _rule(self, asked: Asked, body: Mapping[str, Any]) -> Ruling:
         if asked.untouched:
-            return Ruling(Decision(UNTOUCHED, f"untouched: {asked.untouched}"), {})
+            return self._queued(asked, Decision(UNTOUCHED, f"untouched: {asked.untouched}"), {})
         if asked.own_cap is not None:
-            return Ruling(Decision(OWN, "the client's own cap", asked.own_cap), {})
+            return self._queued(asked, Decision(OWN, "the client's own cap", asked.own_cap), {})
         if asked.unlike:
             decision = self.decider.by_mean(asked.unlike)
         elif self.decider.reads_hidden:
@@ -111,13 +112,18 @@ class Desk:
             decision = self.decider.by_curve(asked.question, note=self._note(asked))
         assert decision.budget is not None
         room = decision.budget + self.answer_room
-        changes: dict[str, Any] = {
+        changes = {
             "thinking_token_budget": max(0, decision.budget - self.offset),
             asked.room_field: room if asked.own_room is None else min(room, asked.own_room),
         }
-        if self.by_length and not asked.has_priority:
-            changes["priority"] = decision.length
-        return Ruling(decision, changes)
+        return self._queued(asked, decision, changes)
+
+    def _queued(self, asked: Asked, decision: Decision, changes: dict[str, Any]) -> Ruling:
+        """With a place in the queue: without one, a request that gets no budget would go before all that do."""
+        tokens = self.decider.by_mean("").length if decision.length is None else decision.length
+        assert tokens is not None
+        priority = None if asked.has_priority else self.priorities.of(tokens)
+        return Ruling(decision, changes if priority is None else changes | {"priority": priority})
 
     def _note(self, asked: Asked) -> str:
         """That the predictor's curves were measured under another prompt than the client's."""

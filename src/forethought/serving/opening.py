@@ -17,6 +17,7 @@ from .desk import Desk
 from .host import Host
 from .measuring import measure_offset
 from .options import ServingOptions
+from .priorities import Priorities
 from .rate import Rate, rate_of
 from .tally import Tally
 
@@ -102,7 +103,7 @@ async def opened(prepared: Prepared, host: Host) -> Desk:
         template=prepared.template,
         answer_room=options.answer_room,
         offset=offset,
-        by_length=options.by_length,
+        priorities=Priorities(options.priority, options.patience),
         tally=tally,
     )
     logger.info(
@@ -113,7 +114,7 @@ async def opened(prepared: Prepared, host: Host) -> Desk:
         prepared.rate.price,
         prepared.rate.source,
         offset,
-        "short requests go first" if desk.by_length else "no priorities",
+        desk.priorities,
         desk.counter.way,
     )
     if card.model is not None and card.model not in host.models:

@@ -13,6 +13,7 @@ from ..errors import InvalidSettingsError
 from ..registry import unknown_name_message
 from ..sources import shipped_predictors
 from ..types import Cost
+from .priorities import AGED, PATIENCE, WAYS
 
 VARIABLES = {
     "FORETHOUGHT_PREDICTOR": "a predictor folder, a run that holds one, or a shipped name",
@@ -22,7 +23,8 @@ VARIABLES = {
     "FORETHOUGHT_COST": "what tokens are counted in: granted or spent",
     "FORETHOUGHT_ANSWER_ROOM": "tokens for the answer, the end of the thought included",
     "FORETHOUGHT_CAP_OFFSET": "tokens by which the server overshoots a cap; auto measures it",
-    "FORETHOUGHT_PRIORITY": "length: short requests first, where the server schedules by priority; none: leave it",
+    "FORETHOUGHT_PRIORITY": "aged: short requests first, waiting counted; length: by length alone; none: leave it",
+    "FORETHOUGHT_PATIENCE": "seconds of waiting that outweigh one expected token, for aged priorities",
 }
 PREFIX = "FORETHOUGHT_"
 ANSWER_ROOM = 512
@@ -41,7 +43,8 @@ class ServingOptions:
         cost: what `price` and `mean_tokens` count.
         answer_room: tokens after the thought.
         cap_offset: None to measure it.
-        by_length: whether to set priorities, where the server has any.
+        priority: one of WAYS, for a server that schedules by priority.
+        patience: seconds of waiting that outweigh one expected token, for `aged`.
     """
 
     predictor: str
@@ -51,7 +54,8 @@ class ServingOptions:
     cost: Cost = Cost.GRANTED
     answer_room: int = ANSWER_ROOM
     cap_offset: int | None = None
-    by_length: bool = True
+    priority: str = AGED
+    patience: float = PATIENCE
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Self:
@@ -79,7 +83,8 @@ class ServingOptions:
         if profile and not Path(profile).exists():
             problems.append(f"FORETHOUGHT_PROFILE: there is no {profile}")
         cost = _choice("FORETHOUGHT_COST", given, problems, [cost.value for cost in Cost])
-        priority = _choice("FORETHOUGHT_PRIORITY", given, problems, ["length", "none"])
+        priority = _choice("FORETHOUGHT_PRIORITY", given, problems, list(WAYS))
+        patience = _number("FORETHOUGHT_PATIENCE", given, problems, least=0.0)
         if problems:
             raise InvalidSettingsError("forethought serves nothing like this:\n  " + "\n  ".join(problems))
         return cls(
@@ -90,7 +95,8 @@ class ServingOptions:
             cost=Cost(cost),
             answer_room=ANSWER_ROOM if room is None else int(room),
             cap_offset=None if offset is None else int(offset),
-            by_length=priority == "length",
+            priority=priority,
+            patience=PATIENCE if patience is None else patience,
         )
 
 
