@@ -181,6 +181,16 @@ def test_without_logprobs_a_thought_is_counted_by_usage_and_not_probed():
     assert "token boundaries" in probed.error
 
 
+def test_a_chat_is_asked_for_as_one_text_or_refused_where_its_thought_is_taken_out():
+    asked = Request(QUERIES[0], BUDGET, 0, 3, (8, 16))
+    with serving(ToyServer("llama.cpp", parses=True)) as url:
+        done = run(engine_at(url, enforce="two-call", ids=False), [asked])[QUERIES[0].id, 0]
+    assert (done.reasoning, done.answer) == (in_process(asked).reasoning, in_process(asked).answer)
+    with serving(ToyServer("vllm", parses=True)) as url:  # it cannot be asked for one text
+        done = run(engine_at(url, enforce="two-call", ids=False), [asked])[QUERIES[0].id, 0]
+    assert "takes the thought out of the chat" in done.error
+
+
 class TestPriority:
     """The lower goes first: to vLLM's queue, and out of our own."""
 

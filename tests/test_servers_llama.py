@@ -111,6 +111,15 @@ def test_a_native_cap_is_kept_where_the_opening_tag_ends_the_prompt(thinking):
         assert done.reasoning_tokens == done.budget
 
 
+def test_a_chat_that_thinks_is_continued_as_one_text(thinking):
+    """Without being asked for one text, this server takes thoughts out of the chat's content."""
+    engine = engine_at(thinking("<think>"), enforce="two-call", ids=False, template=load_template("think"))
+    for done in run(engine, asked(probes=(4,))).values():
+        assert done.error is None
+        assert 0 < done.reasoning_tokens <= done.budget
+        assert done.answer
+
+
 def test_a_native_cap_is_dropped_where_the_opening_tag_runs_into_a_line_break(thinking):
     r"""A trap: `>\n` is one token of this model, so the server does not find the tag `>` that it counts from."""
     found = run(engine_at(thinking("<think>\\n"), enforce="native"), asked())

@@ -72,6 +72,7 @@ class ToyServer:
         model: the name that it serves.
         context_tokens: longest prompt + answer.
         keeps_cap: whether its native thinking cap is kept.
+        parses: whether a chat comes as thought, but where the request asks for one text as llama.cpp is asked.
         shows_logprobs: whether chats come with log-probabilities where asked for.
         asked: paths of the requests so far.
     """
@@ -80,6 +81,7 @@ class ToyServer:
     model: str = "toy"
     context_tokens: int = 256
     keeps_cap: bool = True
+    parses: bool = False
     shows_logprobs: bool = True
     asked: list[str] = field(default_factory=list)
     bodies: list[dict[str, Any]] = field(default_factory=list)
@@ -201,7 +203,7 @@ class ToyServer:
             text = messages[-1]["content"] + text  # it repeats the begun turn
         choice: dict[str, Any] = {
             "index": 0,
-            "message": {"role": "assistant", "content": text},
+            "message": {"role": "assistant", **self._told_apart(text, body)},
             "finish_reason": "length" if is_cut else "stop",
             "token_ids": new if body.get("return_token_ids") else None,
         }
@@ -211,6 +213,11 @@ class ToyServer:
             shown = [{"token": decode([token]), "bytes": list(PIECES[token])} for token in new]
             choice["logprobs"] = {"content": shown}
         return {"id": "c", "object": "chat.completion", "choices": [choice], "usage": self._usage(prompt, new)}
+
+    def _told_apart(self, text: str, body: dict[str, Any]) -> dict[str, Any]:
+        if self.parses and not (self.kind == "llama.cpp" and body.get("reasoning_format") == "none"):
+            return {"reasoning_content": text, "content": None}
+        return {"content": text}
 
     def _capped(self, prompt: list[int], cap: int, body: dict[str, Any]) -> dict[str, Any]:
         """A thought of at most `cap` tokens in a field of its own, then an answer."""

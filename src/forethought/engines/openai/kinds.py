@@ -33,6 +33,7 @@ class ServerKind:
         least: smallest cap the server takes.
         ids: how it takes and gives token ids: "vllm", "llama.cpp" or "" for not at all.
         continues: what makes a chat go on with its last, unfinished assistant turn; None where it cannot.
+        whole: what makes a chat give thought and answer in one text, as one turn to go on with.
         sampling: fields that switch the server's own sampling defaults off.
         length: what it calls the bound on all tokens of an answer.
         effort: what it calls the effort level; "" for none.
@@ -47,6 +48,7 @@ class ServerKind:
     least: int = 0
     ids: str = ""
     continues: Fields | None = None
+    whole: Fields = field(default_factory=_fields)
     sampling: Fields = field(default_factory=_fields)
     length: str = "max_tokens"
     effort: str = ""
@@ -83,6 +85,7 @@ KINDS = {
             "sglang",
             cap="custom_params.thinking_budget",
             continues=CONTINUED,
+            whole=_fields(separate_reasoning=False),
             sampling=PLAIN_VLLM,
             needs="--enable-strict-thinking or a custom logit processor",
         ),
@@ -92,6 +95,7 @@ KINDS = {
             aliases=("thinking_budget_tokens",),
             ids="llama.cpp",
             continues=_fields(),  # it goes on with a last assistant turn by itself
+            whole=_fields(reasoning_format="none"),
             sampling=PLAIN_LLAMA,
             needs="a chat template whose thinking tags are tokens of the model, or name tags by native_fields",
         ),

@@ -105,11 +105,17 @@ class ChatDialect:
         """`(choice, usage, text, pieces)` of what comes after `begun`."""
         turn = [{"role": "assistant", "content": begun}] if begun else []
         goes_on = (self._kind.continues or {}) if begun else {}
-        body = {"messages": [*prompt, *turn], "logprobs": True, **goes_on, **fields}
+        body = {"messages": [*prompt, *turn], "logprobs": True, **goes_on, **self._kind.whole, **fields}
         answer = await client.post(client.address.api("chat/completions"), body)
         choice = first_choice(answer)
+        message = choice.get("message") or {}
+        if message.get("reasoning_content") or message.get("reasoning"):
+            raise RequestError(
+                "the server takes the thought out of the chat (a reasoning parser), which then cannot go on: let it be "
+                "asked by token ids (not ids=false), by text (--engine-option tokenizer=NAME), or use --enforce native"
+            )
         pieces = _shown(choice)
-        text = _new(str((choice.get("message") or {}).get("content") or ""), begun, pieces)
+        text = _new(str(message.get("content") or ""), begun, pieces)
         return choice, answer.get("usage") or {}, text, pieces
 
     def _numbers(self, text: str, pieces: list[bytes], stop: str) -> tuple[list[int], bool]:
