@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import socket
 import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -25,14 +22,14 @@ from typing import Any
 import pytest
 
 import forethought
-from forethought import models
+import real_servers
 from forethought.predictors.selection import train
 from forethought.prompts import load_template
 from forethought.queries import load_queries
 from forethought.sources import shipped_heldout
 from forethought.types import Query
+from real_servers import ENVIRONMENT, MODEL, SERVED, free_port, stop, vllm_python
 
-MODEL, SERVED = "qwen2.5-coder-0.5b", "coder"
 START_SECONDS = 400
 SUFFIX = load_template("worked-5").answer_suffix
 REASONING = {"reasoning_start_str": "<|im_start|>assistant\n", "reasoning_end_str": SUFFIX}
@@ -47,14 +44,6 @@ FLAGS = (
     "--enforce-eager",
     "--no-enable-chunked-prefill",
 )
-ENVIRONMENT = {
-    "OMP_NUM_THREADS": "1",
-    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-    "VLLM_CPU_KVCACHE_SPACE": "1",
-    "VLLM_NO_USAGE_STATS": "1",
-    "DO_NOT_TRACK": "1",
-    "HF_HUB_OFFLINE": "1",
-}
 QUESTION = "A farmer has 17 rows of 23 trees. He cuts 58 trees. How many trees are left?"
 
 pytestmark = [pytest.mark.server, pytest.mark.slow, pytest.mark.model]
@@ -99,21 +88,14 @@ def ours(headers: Any) -> dict[str, str]:
 @contextmanager
 def started(folder: Path, *flags: str, **variables: str) -> Iterator[Server]:
     """vLLM's server with the entry point installed; whether it came up is for the test to see."""
-    python = os.environ.get("FORETHOUGHT_VLLM_PYTHON", sys.executable)
-    if subprocess.run([python, "-c", "import importlib.util as u, sys; sys.exit(not u.find_spec('vllm'))"]).returncode:
-        pytest.skip(f"{python} has no vLLM; name one that has it: FORETHOUGHT_VLLM_PYTHON=/path/to/python")
-    weights = models.home() / "models" / MODEL
-    if not (weights / "config.json").is_file():
-        pytest.skip(f"the files of {MODEL} are not here; a first run with the alias fetches them")
+    python, weights = vllm_python(), real_servers.folder()
     installed = folder / "forethought-0.1.0.dist-info"
     installed.mkdir(parents=True)
     (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: forethought\nVersion: 0.1.0\n")
     (installed / "entry_points.txt").write_text(
         "[vllm.endpoint_plugins]\nforethought = forethought.serving.plugin:Plugin\n"
     )
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
+    port = free_port()
     paths = f"{folder}{os.pathsep}{Path(forethought.__file__).parent.parent}"
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("FORETHOUGHT_")}
     command = [
@@ -127,7 +109,7 @@ def started(folder: Path, *flags: str, **variables: str) -> Iterator[Server]:
     with log.open("w") as output:
         process = subprocess.Popen(
             [*command, "--host=127.0.0.1", f"--port={port}", *FLAGS, *flags],
-            env={**inherited, **ENVIRONMENT, "PYTHONPATH": paths, **variables},
+            env={**inherited, **ENVIRONMENT, "VLLM_LOGGING_LEVEL": "INFO", "PYTHONPATH": paths, **variables},
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
@@ -135,13 +117,7 @@ def started(folder: Path, *flags: str, **variables: str) -> Iterator[Server]:
     try:
         yield Server(f"http://127.0.0.1:{port}", process, log)
     finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGTERM)
-        try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        stop(process)
 
 
 def wait_until_ready(server: Server) -> None:
