@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import shlex
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -99,6 +100,7 @@ def _keeps(settings: DoctorSettings, enforce: str) -> _Kept | None:
         found = _asked(engine)
         offset = engine.counters.largest_overshoot
         if 0 < offset <= MOST_OFFSET and enforce == "native":  # vLLM overshoots by the length of its start tag less one
+            offset += int(settings.options.get("cap_offset", 0))
             found = _asked(_opened(settings, enforce, cap_offset=offset))
         else:
             offset = 0
@@ -173,5 +175,10 @@ async def _generations(engine: OpenAIEngine, requests: list[Request]) -> list[Ge
 
 def _flags(settings: DoctorSettings, engine: OpenAIEngine, best: _Kept) -> str:
     served = f"--served-model {settings.served_model}" if settings.served_model else ""
-    parts = ("--engine openai", f"--base-url {engine.address}", served, f"--enforce {best.enforce}", best.flags)
+    given = [
+        f"--engine-option {shlex.quote(f'{name}={value if isinstance(value, str) else json.dumps(value)}')}"
+        for name, value in settings.options.items()
+        if f"{name}=" not in best.flags
+    ]
+    parts = ("--engine openai", f"--base-url {engine.address}", served, f"--enforce {best.enforce}", *given, best.flags)
     return " ".join(part for part in parts if part)

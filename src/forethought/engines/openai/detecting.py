@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ...errors import EngineError, InvalidSettingsError
@@ -22,6 +22,7 @@ OWNERS = {
     "tensorrt_llm": "tensorrt-llm",
     "nvidia": "dynamo",
 }
+BEHIND = {"hosted_vllm": "vllm"}  # what LiteLLM calls a server whose own fields it passes on
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +57,13 @@ class Server:
             raise EngineError(f"{unknown} If one of them is that model under another name: --served-model NAME")
 
 
-async def detect(client: Client, kind: str = "") -> Server:
+async def detect(client: Client, kind: str = "", model: str = "") -> Server:
     """Asks a server what it is.
 
     Args:
         client: talks to it.
         kind: a name of `KINDS` to believe instead of what the server shows; "" for none.
+        model: the model's name there; "" for any.
 
     Raises:
         EngineError: nothing answers there.
@@ -74,14 +76,22 @@ async def detect(client: Client, kind: str = "") -> Server:
         models = await client.ask("GET", address.api("models"))
         version = await client.ask("GET", address.root("version"))
         props = await client.ask("GET", address.root("props")) if models is None or version is None else None
+        is_known = version is not None or props is not None or address.host in HOSTS
+        proxied = None if is_known else _proxied(await client.ask("GET", address.api("model/info")), model)
     except RequestError as error:
         raise _unusable(client, error) from None
     if models is None and version is None and props is None and address.host not in HOSTS:
         await _reach(client)
     entries = _entries(models)
-    found, how = _told(address.host, entries, version, props)
-    name, how = (kind, "asked for") if kind else (found, how)
+    if kind:
+        name, how = kind, "asked for"
+    elif proxied is not None:
+        name, how = BEHIND.get(proxied, "litellm"), f"a LiteLLM proxy in front of {proxied}"
+    else:
+        name, how = _told(address.host, entries, version, props)
     row = KINDS[name]
+    if proxied is not None:  # it passes fields on, but takes no token ids and means something else by a priority
+        row = replace(row, ids="", has_priority=False)
     return Server(
         kind=row,
         how=how,
@@ -113,6 +123,18 @@ def _entries(models: dict[str, Any] | None) -> list[dict[str, Any]]:
     return [entry for entry in data if isinstance(entry, dict)] if isinstance(data, list) else []
 
 
+def _proxied(info: dict[str, Any] | None, model: str) -> str | None:
+    """What a LiteLLM proxy passes `model` on to, in its own words; None where this is no such proxy."""
+    data = (info or {}).get("data")
+    rows = [row for row in data if isinstance(row, dict) and "litellm_params" in row] if isinstance(data, list) else []
+    rows = [row for row in rows if row.get("model_name") == model] or rows
+    if not rows:
+        return None
+    params = [row["litellm_params"] for row in rows if isinstance(row["litellm_params"], dict)]
+    providers = {str(each.get("model", "")).partition("/")[0] or "?" for each in params}
+    return " and ".join(sorted(providers)) or "?"
+
+
 def _told(
     host: str, entries: list[dict[str, Any]], version: dict[str, Any] | None, props: dict[str, Any] | None
 ) -> tuple[str, str]:
@@ -137,7 +159,7 @@ def _version(version: dict[str, Any] | None, props: dict[str, Any] | None) -> st
 
 def _context(entries: list[dict[str, Any]], props: dict[str, Any] | None) -> int | None:
     settings = (props or {}).get("default_generation_settings")
-    found = [entry.get("max_model_len") for entry in entries]
+    found = [entry.get("max_model_len", entry.get("max_input_tokens")) for entry in entries]
     found.append(settings.get("n_ctx") if isinstance(settings, dict) else None)
     lengths = [length for length in found if isinstance(length, int) and length > 0]
     return min(lengths) if lengths else None

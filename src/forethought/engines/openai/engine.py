@@ -132,7 +132,7 @@ class OpenAIEngine:
     async def _start(self, kind: str, wanted: Wanted) -> tuple[Server, Wanted, Chosen]:
         """Asks the server what it is, and settles how budgets are kept there."""
         async with self.client() as client:
-            server = await detect(client, kind)
+            server = await detect(client, kind, wanted.model)
             server.check_serves(self.served_model)
             least = min(wanted.context_tokens, server.context_tokens or wanted.context_tokens)
             wanted = replace(wanted, context_tokens=least)

@@ -101,7 +101,13 @@ KINDS = {
         ),
         ServerKind("tensorrt-llm", cap="thinking_token_budget", needs="its thinking-budget logits processor"),
         ServerKind("dynamo", cap="nvext.max_thinking_tokens"),
-        ServerKind("litellm", cap="thinking.budget_tokens", beside=_fields(type="enabled"), least=1024),
+        ServerKind(
+            "litellm",
+            cap="thinking.budget_tokens",
+            beside=_fields(type="enabled"),
+            least=1024,
+            effort="reasoning_effort",
+        ),
         ServerKind("anthropic", cap="thinking.budget_tokens", beside=_fields(type="enabled"), least=1024),
         ServerKind(
             "gemini",

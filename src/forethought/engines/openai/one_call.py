@@ -104,7 +104,7 @@ class OneCall:
         body |= {"stream": True, "stream_options": {"include_usage": True}}
         if self.server.kind.ids == "vllm":
             body["stream_options"]["continuous_usage_stats"] = True
-        answer = await client.stream(url, body, lambda: Chunks(budget))
+        answer = await client.stream(url, body, lambda: Chunks(budget, self.template))
         return Reply.read(answer, streamed=answer.get("streamed"))
 
     async def _judged(self, client: Client, request: Request, reply: Reply) -> Generation:

@@ -52,7 +52,8 @@ class Reply:
         message = choice.get("message") or {}
         details = usage.get("completion_tokens_details") or {}
         ids = choice.get("token_ids")
-        reported = _count(details.get("reasoning_tokens", usage.get("reasoning_tokens")))
+        # 0 tells nothing apart: proxies say it of every server that does not count (LiteLLM 1.108).
+        reported = _count(details.get("reasoning_tokens", usage.get("reasoning_tokens"))) or None
         reasoning = message.get("reasoning_content") or message.get("reasoning")
         return cls(
             reasoning=str(reasoning or ""),
@@ -73,13 +74,20 @@ class Reply:
             return self.reasoning + leaked, rest, True
         if self.reasoning or (self.is_apart and self.content):
             return self.reasoning, self.content, bool(self.content.strip())
-        position = self.content.find(template.reasoning_end)
-        if position < 0:
+        start = untagged_end(self.content, template)
+        if start is None:
             return self.content, "", not self.is_cut
-        # A server that closes the thought itself writes the whole suffix, the line breaks before it included.
-        whole = self.content.find(template.answer_suffix)
-        start = whole if 0 <= whole < position else position
         return self.content[:start], self.content[start:], True
+
+
+def untagged_end(content: str, template: PromptTemplate) -> int | None:
+    """Where a thought that nobody has told apart ends in `content`; None where it does not."""
+    position = content.find(template.reasoning_end)
+    if position < 0:
+        return None
+    # A server that closes the thought itself writes the whole suffix, the line breaks before it included.
+    whole = content.find(template.answer_suffix)
+    return whole if 0 <= whole < position else position
 
 
 def answer_in(text: str, template: PromptTemplate) -> str:
@@ -96,10 +104,12 @@ class Chunks:
 
     Args:
         most: give up listening after so many tokens of thought: the server does not keep the cap.
+        template: says where a thought ends that the server does not tell apart.
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, template: PromptTemplate) -> None:
         self._most = most
+        self._template = template
         self._reasoning: list[str] = []
         self._content: list[str] = []
         self._num_reasoning = 0
@@ -139,16 +149,25 @@ class Chunks:
         if self._finish is None and not self._has_given_up:
             raise ValueError("it ends in the middle")
         content = "".join(self._content)
-        leaked, closing, _ = content.rpartition(CLOSING)
-        ends = accumulate(map(len, self._content))
-        num_leaked = 1 + sum(end <= len(leaked) for end in ends) if closing else 0
+        num_leaked = self._num_leaked(content)
         usage = {"completion_tokens": self._num_reasoning + len(self._content), **self._usage}
         choice = {
             "message": {"reasoning_content": "".join(self._reasoning) or None, "content": content},
             "finish_reason": self._finish or "length",
         }
-        streamed = self._num_reasoning + num_leaked if self._reasoning or closing else None
+        streamed = self._num_reasoning + num_leaked if self._reasoning or num_leaked else None
         return {"choices": [choice], "usage": usage, "streamed": streamed}
+
+    def _num_leaked(self, content: str) -> int:
+        """Chunks of the content that hold thought: up to a closing tag and with it, or up to the answer's frame."""
+        ends = list(accumulate(map(len, self._content)))
+        leaked, closing, _ = content.rpartition(CLOSING)
+        if closing:
+            return 1 + sum(end <= len(leaked) for end in ends)
+        length = None if self._reasoning else untagged_end(content, self._template)
+        if not length:
+            return 0
+        return sum(end <= length for end in ends) + (length not in ends)
 
 
 def num_reasoning(reply: Reply, thought: str, counted: int | None, disagree: Callable[[int, int, str], None]) -> int:
