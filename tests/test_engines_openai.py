@@ -15,6 +15,8 @@ from engine_contract import BUDGET, QUERIES, TEMPLATE, EngineContract, Subject, 
 from forethought.engines.flight import Flight
 from forethought.engines.forcing import Forcing
 from forethought.engines.openai.engine import OpenAIEngine
+from forethought.engines.openai.replies import Chunks, num_reasoning
+from forethought.engines.openai.replies import Reply as ChatReply
 from forethought.errors import EngineError, InvalidSettingsError
 from forethought.prompts import PromptTemplate
 from forethought.types import Generation, Message, Query, Request, Sampling, StopReason
@@ -189,6 +191,40 @@ def test_a_chat_is_asked_for_as_one_text_or_refused_where_its_thought_is_taken_o
     with serving(ToyServer("vllm", parses=True)) as url:  # it cannot be asked for one text
         done = run(engine_at(url, enforce="two-call", ids=False), [asked])[QUERIES[0].id, 0]
     assert "takes the thought out of the chat" in done.error
+
+
+@pytest.mark.parametrize(("behind", "kind"), [("hosted_vllm", "vllm"), ("anthropic", "litellm")])
+def test_what_is_behind_a_litellm_proxy_is_asked_by_its_own_fields(behind, kind):
+    with serving(ToyServer(behind=behind)) as url:
+        engine = engine_at(url)
+        assert engine.server.kind.name == kind
+        assert engine.server.how == f"a LiteLLM proxy in front of {behind}"
+        assert (engine.server.kind.ids, engine.server.kind.has_priority) == ("", False)
+        assert engine.enforce == ("two-call" if kind == "vllm" else "native")
+        if kind == "vllm":
+            asked = Request(QUERIES[0], BUDGET, 0, 3, (8, 16))
+            done = run(engine, [asked])[QUERIES[0].id, 0]
+            assert (done.reasoning, done.answer) == (in_process(asked).reasoning, in_process(asked).answer)
+
+
+def test_reasoning_tokens_reported_as_0_tell_nothing_apart():
+    """LiteLLM says so of every server that does not count: the whole text is thought, and all of it counts."""
+    answer = {
+        "choices": [{"message": {"content": "so it is so"}, "finish_reason": "length"}],
+        "usage": {"completion_tokens": 4, "completion_tokens_details": {"reasoning_tokens": 0}},
+    }
+    reply = ChatReply.read(answer)
+    thought, rest, is_closed = reply.split(THINKING)
+    assert (thought, rest, is_closed) == ("so it is so", "", False)
+    assert num_reasoning(reply, thought, None, lambda *_: None) == 4
+
+
+def test_a_stream_is_counted_up_to_the_answers_frame_where_nothing_is_told_apart():
+    chunks = Chunks(8, THINKING)
+    for text in ("so ", "it ", "is", "\n##", "{1", "2}"):
+        chunks.add({"id": "1", "choices": [{"delta": {"content": text}}]})
+    chunks.add({"id": "1", "choices": [{"delta": {}, "finish_reason": "stop"}]})
+    assert chunks.finish()["streamed"] == 3
 
 
 class TestPriority:

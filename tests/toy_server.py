@@ -73,6 +73,7 @@ class ToyServer:
         context_tokens: longest prompt + answer.
         keeps_cap: whether its native thinking cap is kept.
         parses: whether a chat comes as thought, but where the request asks for one text as llama.cpp is asked.
+        behind: what a LiteLLM proxy in front of it says that it passes on to; "" for no proxy.
         shows_logprobs: whether chats come with log-probabilities where asked for.
         asked: paths of the requests so far.
     """
@@ -82,6 +83,7 @@ class ToyServer:
     context_tokens: int = 256
     keeps_cap: bool = True
     parses: bool = False
+    behind: str = ""
     shows_logprobs: bool = True
     asked: list[str] = field(default_factory=list)
     bodies: list[dict[str, Any]] = field(default_factory=list)
@@ -92,7 +94,10 @@ class ToyServer:
             "/v1/models": self._models,
             "/v1/chat/completions": self._chat,
         }
-        if self.kind == "vllm":
+        if self.behind:
+            model = {"model_name": self.model, "litellm_params": {"model": f"{self.behind}/{self.model}"}}
+            routes["/v1/model/info"] = lambda _: {"data": [model]}
+        if self.kind == "vllm" and not self.behind:
             routes |= {
                 "/version": lambda _: {"version": "0.toy"},
                 "/tokenize": self._tokenize,
@@ -121,7 +126,7 @@ class ToyServer:
         return {"build_info": "btoy", "default_generation_settings": {"n_ctx": self.context_tokens}}
 
     def _models(self, _: dict[str, Any]) -> dict[str, Any]:
-        owner = {"vllm": "vllm", "llama.cpp": "llamacpp"}.get(self.kind, "someone")
+        owner = "openai" if self.behind else {"vllm": "vllm", "llama.cpp": "llamacpp"}.get(self.kind, "someone")
         length = {"max_model_len": self.context_tokens} if self.kind == "vllm" else {}
         return {"object": "list", "data": [{"id": self.model, "owned_by": owner, **length}]}
 
