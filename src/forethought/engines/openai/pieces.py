@@ -187,7 +187,12 @@ def _piece(entry: Any) -> bytes:
 
 
 def _new(text: str, begun: str, pieces: list[bytes]) -> str:
-    """What came after `begun`: llama.cpp's server repeats the begun turn before it."""
+    """What came after `begun`: llama.cpp's server repeats the turn before it, as its chat template writes that."""
     generated = b"".join(pieces).decode("utf-8", "replace")
-    is_all_new = bool(generated) and generated.startswith(text)
-    return text if is_all_new else text.removeprefix(begun)
+    if not begun or (generated and generated.startswith(text)):
+        return text
+    rests = text.split(begun)
+    for number in range(1, len(rests) if generated else 1):
+        if generated.startswith(rest := begun.join(rests[number:])):
+            return rest
+    return text.removeprefix(begun)
