@@ -42,6 +42,17 @@ REASONING = {
     "reasoning_start_str": "<|im_start|>assistant\n",
     "reasoning_end_str": load_template("boxed").answer_suffix,
 }
+# How much to think, as a chat template may be told: in place of what follows the question. Not told, all stays.
+EFFORTS = {
+    "low": "Write one line and nothing else: Final answer: \\boxed{...}",
+    "high": "Reason in many small numbered steps, check each of them, then end with one line: Final answer: \\boxed{...}",
+}
+HEEDING = """
+{%- if reasoning_effort and efforts[reasoning_effort] -%}
+{%- set asked = messages[-1].content.split("\\n")[0] + "\\n" + efforts[reasoning_effort] -%}
+{%- set messages = messages[:-1] + [{"role": "user", "content": asked}] -%}
+{%- endif -%}
+"""
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
@@ -114,16 +125,27 @@ def gguf() -> Path:
 def vllm_server(scratch: Path) -> Iterator[str]:
     """Address of vLLM's own server."""
     command = [vllm_python(), "-m", "vllm.entrypoints.openai.api_server"]
-    with started([*command, f"--model={folder()}", f"--served-model-name={SERVED}", *VLLM_FLAGS], scratch) as url:
+    flags = (f"--model={folder()}", f"--served-model-name={SERVED}", f"--chat-template={chat_template(scratch)}")
+    with started([*command, *flags, *VLLM_FLAGS], scratch) as url:
         yield url
 
 
 @contextmanager
 def llama_server(scratch: Path, *flags: str) -> Iterator[str]:
     """Address of llama.cpp's own server."""
-    program = llama_program()
-    with started([program, "--model", str(gguf()), "--alias", SERVED, *LLAMA_FLAGS, *flags], scratch) as url:
+    command = [llama_program(), "--model", str(gguf()), "--alias", SERVED]
+    if "--chat-template-file" not in flags:
+        flags = ("--chat-template-file", str(chat_template(scratch)), *flags)
+    with started([*command, *LLAMA_FLAGS, *flags], scratch) as url:
         yield url
+
+
+def chat_template(scratch: Path) -> Path:
+    """A file with the model's own chat template, made to heed effort levels."""
+    own = (folder() / "chat_template.jinja").read_text("utf-8")
+    file = scratch / "chat.jinja"
+    file.write_text(f"{{%- set efforts = {json.dumps(EFFORTS)} -%}}{HEEDING}{own}", "utf-8")
+    return file
 
 
 @contextmanager

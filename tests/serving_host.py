@@ -87,10 +87,13 @@ class FakeApp:
     status: int = 200
     bodies: list[dict[str, Any]] = field(default_factory=list)
     lengths: list[int] = field(default_factory=list)
+    priorities: list[bytes | None] = field(default_factory=list)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         content = (await receive())["body"]
-        self.lengths.append(int(dict(scope["headers"]).get(b"content-length", b"-1")))
+        headers = dict(scope["headers"])
+        self.lengths.append(int(headers.get(b"content-length", b"-1")))
+        self.priorities.append(headers.get(b"x-vllm-priority"))
         try:
             self.bodies.append(json.loads(content))
         except ValueError:

@@ -124,6 +124,8 @@ def reasoning(spread: int = 0) -> Any:
         if not asked.path.endswith("completions"):
             return toy("other")(asked)
         body = asked.json
+        if body.get("reasoning_effort", "low") not in EFFORTS:
+            return Reply({"error": {"message": "no such level"}}, status=400)
         tokens = EFFORTS[body.get("reasoning_effort", "low")] + min(spread, len(body["messages"][-1]["content"]) % 100)
         message = {"reasoning_content": "a", "content": "##{1}"}
         details = {"completion_tokens_details": {"reasoning_tokens": tokens}}
@@ -158,9 +160,36 @@ def test_effort_levels_are_measured_on_ones_own_questions(template, tmp_path, ca
         assert costs[level] == expected
 
 
-def test_questions_are_for_effort_levels(capsys):
-    assert _exit_code(["doctor", "--base-url", "http://127.0.0.1:1", "--questions", "q.jsonl"]) == 1
-    assert "--enforce effort" in capsys.readouterr().err
+def test_levels_are_not_measured_where_something_finer_is_kept(template):
+    """That takes whole thoughts: minutes at a real server."""
+    server = toy()
+    assert examined(server, template).is_kept
+    assert not any("reasoning_effort" in body for body in server.bodies)
+
+
+def test_levels_are_measured_with_thoughts_drawn_as_asked(template, monkeypatch):
+    drawn = []
+
+    def handle(asked: Asked) -> Reply:
+        if asked.path.endswith("completions") and "reasoning_effort" in asked.json:
+            drawn.append((asked.json["temperature"], asked.json["top_p"]))
+        return reasoning()(asked)
+
+    examined(handle, template, enforce="effort", temperature=0.8, top_p=0.9)
+    assert set(drawn) == {(0.8, 0.9)}
+
+
+def test_only_the_levels_asked_for_are_measured(template, capsys):
+    with serving(reasoning()) as url:
+        arguments = ["doctor", "--base-url", url, "--template", template, "--enforce", "effort"]
+        _exit_code([*arguments, "--levels", "low, high"])
+    assert '{"low": 40, "high": 900}' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("flag", ["--questions", "--levels"])
+def test_questions_and_levels_are_for_effort_levels(flag, capsys):
+    assert _exit_code(["doctor", "--base-url", "http://127.0.0.1:1", flag, "q.jsonl"]) == 1
+    assert f"{flag} measures effort levels at a server: add --base-url" in capsys.readouterr().err
 
 
 def test_nobody_there(template, capsys):

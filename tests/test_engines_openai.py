@@ -15,6 +15,7 @@ from engine_contract import BUDGET, QUERIES, TEMPLATE, EngineContract, Subject, 
 from forethought.engines.flight import Flight
 from forethought.engines.forcing import Forcing
 from forethought.engines.openai.engine import OpenAIEngine
+from forethought.engines.openai.kinds import KINDS
 from forethought.engines.openai.replies import Chunks, num_reasoning
 from forethought.engines.openai.replies import Reply as ChatReply
 from forethought.errors import EngineError, InvalidSettingsError
@@ -453,6 +454,34 @@ class TestEffort:
             done = run(engine, [Request(QUERIES[0], 19)])[QUERIES[0].id, 0]
         assert "'low', costs 20" in done.error
         assert "/v1/chat/completions" not in server.asked
+
+    @pytest.mark.parametrize("kind", sorted(KINDS))
+    def test_the_level_goes_where_the_kind_takes_one(self, kind):
+        server = ToyServer("other")
+        with serving(server) as url:
+            asked_for = {"server": kind, "enforce": "effort", "effort_costs": self.COSTS}
+            if not KINDS[kind].effort:
+                with pytest.raises(InvalidSettingsError, match="has no field for effort"):
+                    engine_at(url, **asked_for)
+                return
+            run(engine_at(url, **asked_for), [Request(QUERIES[0], 120)])
+        assert server.bodies[-1]["reasoning_effort"] == "medium"
+        assert not {"thinking", "nvext", "custom_params", "extra_body"} & server.bodies[-1].keys()
+
+    @pytest.mark.parametrize(
+        ("kind", "sampling", "sent"),
+        [
+            pytest.param("openai", Sampling(1.0, 1.0), set(), id="openai-as-implied"),
+            pytest.param("openai", Sampling(0.6, 1.0), {"temperature"}, id="openai-otherwise"),
+            pytest.param("vllm", Sampling(1.0, 1.0), {"temperature", "top_p"}, id="vllm"),
+        ],
+    )
+    def test_models_that_refuse_to_be_told_how_to_draw_are_not_told_what_they_do_anyway(self, kind, sampling, sent):
+        server = ToyServer("other")
+        with serving(server) as url:
+            engine = engine_at(url, server=kind, enforce="effort", effort_costs=self.COSTS, sampling=sampling)
+            run(engine, [Request(QUERIES[0], 120)])
+        assert {"temperature", "top_p"} & server.bodies[-1].keys() == sent
 
     @pytest.mark.parametrize("costs", [{}, [], {"low": -1}, {"low": "x"}, "missing.json"], ids=str)
     def test_a_table_that_is_none_is_refused(self, costs):

@@ -5,15 +5,19 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 
 pytest.importorskip("aiohttp", reason="needs aiohttp")
 
 from engine_contract import run
 from forethought import doctor
+from forethought.queries import load_queries
 from forethought.settings import DoctorSettings
 from forethought.types import Request, StopReason
-from real_servers import MODEL, QUERIES, SERVED, asked, engine_at
+from real_servers import EFFORTS, MODEL, QUERIES, SERVED, asked, engine_at
 
 KINDS = ("vllm", "llama.cpp")
 SEEN = ("reachable", "kind", "models", "token ids", "continuation", "logprobs", "usage details", "prefix caching")
@@ -67,6 +71,22 @@ def test_max_tokens_alone_leaves_thoughts_unanswered(url):
     for done in run(engine_at(url, enforce="max-tokens"), asked()).values():
         assert done.error is None
         assert done.reasoning_tokens + done.answer_tokens <= done.budget
+
+
+def test_effort_levels_cost_what_they_were_measured_to(kind, url, tmp_path, monkeypatch):
+    """The chat template is told how much to think; the doctor measures what that takes, and budgets buy by it."""
+    monkeypatch.chdir(tmp_path)
+    settings = {"base_url": url, "enforce": "effort", "questions": "gsm8k-demo", "limit": 4, "levels": tuple(EFFORTS)}
+    found = doctor.examine(DoctorSettings(**settings, options={"answer_room": 40}))
+    assert found.is_kept, found.findings
+    costs = json.loads(Path("effort-costs.json").read_text("utf-8"))
+    assert costs["low"]["mean"] < costs["high"]["mean"]
+    cap = max(costs[level]["cap"] for level in EFFORTS)
+    engine = engine_at(url, enforce="effort", effort_costs="effort-costs.json", answer_room=40)
+    queries = load_queries("gsm8k-demo", limit=4)
+    dear = run(engine, [Request(query, cap) for query in queries])
+    assert all(done.error is None and done.reasoning_tokens <= cap for done in dear.values())
+    assert all("no effort level costs" in done.error for done in run(engine, [Request(queries[0], 0)]).values())
 
 
 def test_the_doctor_tells_what_the_server_can_do(kind, url):

@@ -48,8 +48,8 @@ def thinking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     def url(opening: str) -> str:
         if opening not in opened:
             scratch: Path = tmp_path_factory.mktemp("thinking")
-            (scratch / "chat.jinja").write_text(THINKING.replace("OPENED", opening))
-            server = llama_server(scratch, "--chat-template-file", str(scratch / "chat.jinja"))
+            (scratch / "thinking.jinja").write_text(THINKING.replace("OPENED", opening))
+            server = llama_server(scratch, "--chat-template-file", str(scratch / "thinking.jinja"))
             opened[opening] = server, server.__enter__()
         return str(opened[opening][1])
 

@@ -18,7 +18,7 @@ from forethought.errors import EngineError, ForethoughtError, InvalidSettingsErr
 from forethought.predictors.selection import is_trained_on, train
 from forethought.profiles import write_parquet
 from forethought.prompts import load_template
-from forethought.serving.asked import CHAT, TEXT, read
+from forethought.serving.asked import CHAT, QUEUED, TEXT, read
 from forethought.serving.counting import Counter
 from forethought.serving.decision import MEAN, OWN, PREDICTED, UNLIKE, UNTOUCHED, Decider, Decision
 from forethought.serving.desk import Desk, Ruling
@@ -580,6 +580,23 @@ async def test_what_is_not_ours_passes_as_it_is(text_predictor, body, path):
         return
     assert not any(name.startswith("x-forethought") for name in headers)
     assert ruled.tally.to_json()["requests"] == 0
+
+
+@pytest.mark.parametrize("path", QUEUED)
+async def test_what_takes_its_priority_by_header_waits_like_a_mean_request(text_predictor, path):
+    app, ruled = FakeApp(), desk(text_predictor)
+    body = {"input": "x", "messages": []}
+    headers, _ = await post(Budgets(app, lambda: ruled), body, path=path)
+    mean = ruled.decider.by_mean("").length
+    assert app.priorities == [str(mean).encode()]
+    assert app.bodies == [body]
+    assert not any(name.startswith("x-forethought") for name in headers)
+    await post(Budgets(app, lambda: ruled), {**body, "priority": 4}, path=path)
+    await post(Budgets(app, lambda: ruled), body, path=path, headers=[(b"X-Vllm-Priority", b"9")])
+    without = desk(text_predictor, FakeHost(has_priorities=False))
+    await post(Budgets(app, lambda: without), body, path=path)
+    await post(Budgets(app, lambda: ruled), b"{broken", path=path)
+    assert app.priorities[1:] == [None, None, None, None]
 
 
 async def test_a_path_behind_a_prefix_is_known(text_predictor):

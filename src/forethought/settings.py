@@ -24,6 +24,14 @@ def _at_least(flag: str, value: float, least: float) -> str | None:
     return None if value >= least else f"{flag} must be at least {least:g}, not {value:g}"
 
 
+def _drawing(temperature: float | None, top_p: float | None) -> tuple[str | None, str | None]:
+    """What is wrong with either; None where it is fine or not given."""
+    return (
+        None if temperature is None else _at_least("--temperature", temperature, 0),
+        None if top_p is None or 0 < top_p <= 1 else f"--top-p must lie in (0, 1], not {top_p:g}",
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineSettings:
     """Which engine runs the model, and how traces are drawn.
@@ -47,8 +55,7 @@ class EngineSettings:
     def __post_init__(self) -> None:
         _check(
             [
-                _at_least("--temperature", self.temperature, 0),
-                None if 0 < self.top_p <= 1 else f"--top-p must lie in (0, 1], not {self.top_p:g}",
+                *_drawing(self.temperature, self.top_p),
                 _at_least("--context-tokens", self.context_tokens, 64),
             ]
         )
@@ -189,10 +196,7 @@ class ImportSettings:
                 *(_at_least(flag, value, 1) for flag, value in least.items() if value is not None),
                 None if self.layer is None else _at_least("--layer", self.layer, 0),
                 None if both else "give both --temperature and --top-p, or neither: half of a sampling is not known",
-                None if self.temperature is None else _at_least("--temperature", self.temperature, 0),
-                None
-                if self.top_p is None or 0 < self.top_p <= 1
-                else f"--top-p must lie in (0, 1], not {self.top_p:g}",
+                *_drawing(self.temperature, self.top_p),
             ]
         )
 
@@ -549,9 +553,12 @@ class DoctorSettings:
         served_model: which of its models; "" for the first.
         enforce: the way to keep budgets that must work, or "auto": any.
         template: prompt template to try budgets with.
+        temperature: of the thoughts; None for the likeliest ones at caps, and for as a run draws them at effort levels.
+        top_p: nucleus of the thoughts.
         timeout_seconds: longest wait for one answer.
         questions: a file or dataset whose questions effort levels are measured on; "" for two of the doctor's own.
         limit: only so many of them; None for all.
+        levels: effort levels to measure; none for all that are known.
         out: file for what the levels cost on `questions`.
         options: anything else the openai engine takes.
     """
@@ -560,9 +567,12 @@ class DoctorSettings:
     served_model: str = ""
     enforce: str = "auto"
     template: str = "boxed"
+    temperature: float | None = None
+    top_p: float = 1.0
     timeout_seconds: float = 120.0
     questions: str = ""
     limit: int | None = None
+    levels: tuple[str, ...] = ()
     out: str = "effort-costs.json"
     options: dict[str, Any] = field(default_factory=dict)
 
@@ -570,9 +580,16 @@ class DoctorSettings:
         needs = self.enforce != "effort" or not self.base_url
         _check(
             [
-                "--questions measures effort levels at a server: add --base-url URL --enforce effort"
-                if self.questions and needs
-                else None,
+                *(
+                    f"{flag} measures effort levels at a server: add --base-url URL --enforce effort"
+                    for flag, given in (("--questions", self.questions), ("--levels", self.levels))
+                    if given and needs
+                ),
                 None if self.limit is None else _at_least("--limit", self.limit, 1),
+                *_drawing(self.temperature, self.top_p),
             ]
         )
+
+    def drawn(self, temperature: float) -> Sampling:
+        """How thoughts are drawn, at `temperature` where none was asked for."""
+        return Sampling(temperature if self.temperature is None else self.temperature, self.top_p)

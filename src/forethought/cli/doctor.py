@@ -12,15 +12,18 @@ from .options import emit, json_flag, limit_option, parse_pairs, server_options,
 @click.command("doctor", short_help="Look at this machine, and whether a server keeps budgets.")
 @with_server
 @click.option("--template", default="boxed", show_default=True, help="Prompt template to try budgets with.")
+@click.option("--temperature", type=float, help="Of the thought.  [default: 0 for caps, 0.6 for effort levels]")
+@click.option("--top-p", type=float, default=1.0, show_default=True, help="Nucleus of the thought.")
 @click.option("--timeout", "timeout_seconds", type=float, default=120.0, show_default=True, help="Seconds a request.")
 @click.option("--questions", default="", metavar="FILE", help="With --enforce effort: questions to measure levels on.")
 @limit_option
+@click.option("--levels", default="", metavar="A,B", help="Only these effort levels.  [default: all that are known]")
 @click.option(
     "--out", default="effort-costs.json", show_default=True, metavar="FILE", help="Where their costs are written."
 )
 @click.option("--engine-option", "engine_option", multiple=True, metavar="KEY=VALUE", help="Passed to the engine.")
 @json_flag
-def command(as_json: bool, engine_option: tuple[str, ...], **values: Any) -> int:
+def command(as_json: bool, engine_option: tuple[str, ...], levels: str, **values: Any) -> int:
     """Say what is here and what a server can really do.
 
     With --base-url: reachable, which kind it is and how that is told, its models, token ids, continuation, logprobs,
@@ -38,6 +41,7 @@ def command(as_json: bool, engine_option: tuple[str, ...], **values: Any) -> int
         base_url=options.pop("base_url", ""),
         served_model=options.pop("served_model", ""),
         enforce=options.pop("enforce", "auto"),
+        levels=tuple(level.strip() for level in levels.split(",") if level.strip()),
         options={**options, **parse_pairs("--engine-option", engine_option)},
         **values,
     )

@@ -12,7 +12,7 @@ from typing import Any
 from ..engines.openai.engine import OpenAIEngine
 from ..types import Query, Request, StopReason
 
-LEVELS = ("minimal", "low", "medium", "high")
+LEVELS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 QUANTILE = 0.95
 CEILING = 16_384  # longest thought that is waited for
 
@@ -51,22 +51,28 @@ class LevelCost:
         return asdict(self)
 
 
-def measured(open_engine: Callable[[str], OpenAIEngine], queries: Sequence[Query]) -> dict[str, LevelCost]:
+def measured(
+    open_engine: Callable[[str], OpenAIEngine], queries: Sequence[Query], levels: Sequence[str] = LEVELS
+) -> dict[str, LevelCost]:
     """What each level takes on `queries`; a level that brings no thought at all is left out.
 
     Args:
         open_engine: level -> an engine that asks for it whatever the budget.
         queries: what to ask.
+        levels: names as the server knows them.
     """
     found = {}
-    for level in LEVELS:
+    for level in levels:
         engine = open_engine(level)
         ceiling = min(CEILING, (engine.info.context_tokens or 2 * CEILING) // 2)
         done = asyncio.run(_collected(engine, [Request(query, ceiling) for query in queries]))
+        errors = [each.error for each in done if each.error]
+        if errors:
+            logger.info("effort %s: %d of %d requests failed: %s", level, len(errors), len(done), errors[0])
         tokens = [each.reasoning_tokens for each in done if not each.error]
         if tokens:
             cut = sum(each.stop_reason is StopReason.BUDGET for each in done if not each.error)
-            found[level] = LevelCost.of(tokens, failed=len(done) - len(tokens), cut=cut)
+            found[level] = LevelCost.of(tokens, failed=len(errors), cut=cut)
             logger.info("effort %s: %s", level, found[level].to_json())
     return found
 

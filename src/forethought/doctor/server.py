@@ -18,7 +18,7 @@ from ..queries import load_queries
 from ..settings import DoctorSettings
 from ..store import write_json
 from ..types import Generation, Query, Request, Sampling, StopReason
-from .efforts import CEILING, QUANTILE, measured
+from .efforts import CEILING, LEVELS, QUANTILE, measured
 from .findings import Diagnosis, Finding
 from .talks import Talks
 
@@ -67,7 +67,12 @@ def _diagnosis(settings: DoctorSettings, engine: OpenAIEngine) -> Diagnosis:
     named = replace(settings, served_model=settings.served_model or next(iter(server.models), ""))
     findings += asyncio.run(_collected(Talks(_opened(named, "max-tokens")).findings()))
     asked = PREFERRED if settings.enforce == "auto" else (settings.enforce,)
-    tried = [kept for enforce in asked if (kept := _keeps(named, enforce)) is not None]
+    tried: list[_Kept] = []
+    for enforce in asked:
+        if enforce == "effort" and any(kept.is_kept for kept in tried):
+            continue  # whole thoughts at every level, where something finer is kept
+        if (kept := _keeps(named, enforce)) is not None:
+            tried.append(kept)
     findings += [kept.finding for kept in tried]
     best = next((kept for kept in tried if kept.is_kept), None)
     return Diagnosis(tuple(findings), _flags(named, engine, best) if best else "", is_kept=best is not None)
@@ -86,7 +91,7 @@ def _opened(settings: DoctorSettings, enforce: str, **options: Any) -> OpenAIEng
         enforce=enforce,
         timeout_seconds=settings.timeout_seconds,
         max_attempts=2,
-        **{"sampling": Sampling(temperature=0.0), "context_tokens": 8192, **settings.options, **options},
+        **{"sampling": settings.drawn(0.0), "context_tokens": 8192, **settings.options, **options},
     )
 
 
@@ -146,9 +151,12 @@ def _told(found: list[Generation]) -> tuple[str, bool]:
 def _efforts(settings: DoctorSettings, name: str) -> _Kept | None:
     """Measures what each effort level takes, where the server knows any; on the user's questions it is written down."""
     queries = load_queries(settings.questions, limit=settings.limit) if settings.questions else _questions()
-    costs = measured(
-        lambda level: _opened(settings, "effort", context_tokens=2 * CEILING, effort_costs={level: 0}), queries
-    )
+    drawn = settings.drawn(Sampling().temperature)  # as a run draws: a level's costs are its thoughts'
+
+    def opened(level: str) -> OpenAIEngine:
+        return _opened(settings, "effort", context_tokens=2 * CEILING, effort_costs={level: 0}, sampling=drawn)
+
+    costs = measured(opened, queries, settings.levels or LEVELS)
     caps = {level: cost.cap for level, cost in costs.items()}
     if len(set(caps.values())) < 2:
         if settings.enforce == "auto":

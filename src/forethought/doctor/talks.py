@@ -46,7 +46,8 @@ class Talks:
         if begun:
             turns.append({"role": "assistant", "content": begun})
             fields |= self._kind.continues or {}
-        body = {"model": self._model, "messages": turns, self._kind.length: 12, "temperature": 0.0, **fields}
+        drawing = {} if "temperature" in self._kind.implied else {"temperature": 0.0}
+        body = {"model": self._model, "messages": turns, self._kind.length: 12, **drawing, **fields}
         return await client.post(client.address.api("chat/completions"), body)
 
     async def _token_ids(self, client: Client) -> tuple[bool, str]:

@@ -11,6 +11,7 @@ from ..types import Query
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 PATHS = (CHAT, TEXT)
+QUEUED = ("/v1/responses", "/v1/messages")  # vLLM takes no budget from us there, and a priority by header
 PRIORITY_HEADER = "x-vllm-priority"
 
 # Fields of a body that shape the answer's form: no curve was measured under them.

@@ -12,7 +12,7 @@ from ..engines.forcing import Forcing
 from ..errors import InvalidInputError
 from ..prompts import PromptTemplate
 from ..types import Query
-from .asked import CHAT, Asked, read
+from .asked import CHAT, PRIORITY_HEADER, Asked, read
 from .counting import Counter
 from .decision import OWN, UNTOUCHED, Decider, Decision
 from .host import Host, Tags
@@ -120,10 +120,20 @@ class Desk:
 
     def _queued(self, asked: Asked, decision: Decision, changes: dict[str, Any]) -> Ruling:
         """With a place in the queue: without one, a request that gets no budget would go before all that do."""
-        tokens = self.decider.by_mean("").length if decision.length is None else decision.length
-        assert tokens is not None
-        priority = None if asked.has_priority else self.priorities.of(tokens)
+        priority = None if asked.has_priority else self._priority(decision.length)
         return Ruling(decision, changes if priority is None else changes | {"priority": priority})
+
+    def place(self, body: Mapping[str, Any], headers: Collection[str] = ()) -> int | None:
+        """The priority of a request of another kind, QUEUED; None where the client set one or where none count."""
+        if body.get("priority") is not None or PRIORITY_HEADER in headers:
+            return None
+        return self._priority(None)
+
+    def _priority(self, length: int | None) -> int | None:
+        """For a request of `length` expected tokens; None for as many as the mean one's."""
+        tokens = self.decider.by_mean("").length if length is None else length
+        assert tokens is not None
+        return self.priorities.of(tokens)
 
     def _note(self, asked: Asked) -> str:
         """That the predictor's curves were measured under another prompt than the client's."""

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
-from .asked import PATHS
+from .asked import PATHS, PRIORITY_HEADER, QUEUED
 from .counting import MAX_BYTES
 from .desk import Desk, Ruling
 
@@ -42,13 +42,18 @@ class Budgets:
             return
         body = _parsed(content)
         names = {bytes(name).decode("latin-1").lower() for name, _ in scope["headers"]}
+        if _path(scope) in QUEUED:
+            place = None if body is None else desk.place(body, names)
+            scope = scope if place is None else _with(scope, PRIORITY_HEADER, place)
+            await self.app(scope, _replayed(content, receive), send)
+            return
         ruling = None if body is None else await desk.rule(_path(scope), body, names)
         if ruling is None or body is None:
             await self.app(scope, _replayed(content, receive), send)
             return
         if ruling.changes:
             content = json.dumps({**body, **ruling.changes}).encode()
-            scope = _with_length(scope, len(content))
+            scope = _with(scope, "content-length", len(content))
         passed = _Passed(desk, ruling, send)
         await self.app(scope, _replayed(content, receive), passed.send)
 
@@ -91,7 +96,7 @@ class _Passed:
 
 
 def _is_ours(scope: Message) -> bool:
-    return scope["type"] == "http" and scope["method"] == "POST" and _path(scope) in PATHS
+    return scope["type"] == "http" and scope["method"] == "POST" and _path(scope) in (*PATHS, *QUEUED)
 
 
 def _path(scope: Message) -> str:
@@ -132,6 +137,8 @@ def _replayed(content: bytes, receive: Receive) -> Receive:
     return replay
 
 
-def _with_length(scope: Message, length: int) -> Message:
-    headers = [(name, value) for name, value in scope["headers"] if bytes(name).lower() != b"content-length"]
-    return {**scope, "headers": [*headers, (b"content-length", str(length).encode())]}
+def _with(scope: Message, header: str, value: int) -> Message:
+    """The same request with one header set."""
+    name = header.encode()
+    others = [pair for pair in scope["headers"] if bytes(pair[0]).lower() != name]
+    return {**scope, "headers": [*others, (name, str(value).encode())]}

@@ -36,7 +36,9 @@ class ServerKind:
         whole: what makes a chat give thought and answer in one text, as one turn to go on with.
         sampling: fields that switch the server's own sampling defaults off.
         length: what it calls the bound on all tokens of an answer.
-        effort: what it calls the effort level; "" for none.
+        effort: what it calls the effort level; "" for none. A server that hands it to its chat template (vLLM, SGLang,
+            llama.cpp) takes it whether or not the template heeds it.
+        implied: sampling that it documents as its default and refuses to be told with some models, so it is not said.
         has_priority: whether a body's `priority` orders its queue (vLLM: started with --scheduling-policy priority).
         needs: what the server must be started with for its native cap, for messages.
     """
@@ -51,7 +53,8 @@ class ServerKind:
     whole: Fields = field(default_factory=_fields)
     sampling: Fields = field(default_factory=_fields)
     length: str = "max_tokens"
-    effort: str = ""
+    effort: str = "reasoning_effort"
+    implied: Fields = field(default_factory=_fields)
     has_priority: bool = False
     needs: str = ""
 
@@ -106,16 +109,14 @@ KINDS = {
             cap="thinking.budget_tokens",
             beside=_fields(type="enabled"),
             least=1024,
-            effort="reasoning_effort",
         ),
-        ServerKind("anthropic", cap="thinking.budget_tokens", beside=_fields(type="enabled"), least=1024),
+        ServerKind("anthropic", cap="thinking.budget_tokens", beside=_fields(type="enabled"), least=1024, effort=""),
         ServerKind(
             "gemini",
             cap="extra_body.google.thinking_config.thinking_budget",
             beside=_fields(include_thoughts=True),
-            effort="reasoning_effort",
         ),
-        ServerKind("openai", length="max_completion_tokens", effort="reasoning_effort"),
-        ServerKind("other", effort="reasoning_effort"),
+        ServerKind("openai", length="max_completion_tokens", implied=_fields(temperature=1.0, top_p=1.0)),
+        ServerKind("other"),
     )
 }

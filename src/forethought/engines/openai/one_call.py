@@ -68,8 +68,7 @@ class OneCall:
             "messages": [
                 {"role": turn.role, "content": turn.content} for turn in self.template.messages(request.query)
             ],
-            "temperature": self.sampling.temperature,
-            "top_p": self.sampling.top_p,
+            **self._drawing(),
             "seed": request.seed,
             **self.server.kind.sampling,
             **({"priority": request.priority} if self.sends_priority else {}),
@@ -95,6 +94,11 @@ class OneCall:
                 return {}, f"no effort level costs at most {budget} tokens; the cheapest, {name!r}, costs {cost:g}"
             return {kind.effort: level, **whole}, None
         return ({kind.length: budget}, None) if budget else ({}, "max_tokens cannot be 0")
+
+    def _drawing(self) -> dict[str, float]:
+        """How the thought is drawn, but for what the server implies."""
+        drawing = {"temperature": self.sampling.temperature, "top_p": self.sampling.top_p}
+        return {name: value for name, value in drawing.items() if self.server.kind.implied.get(name) != value}
 
     async def _ask(self, client: Client, body: dict[str, Any], budget: int) -> Reply:
         url = client.address.api("chat/completions")
