@@ -27,6 +27,15 @@ def vllm_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
+def sglang_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of SGLang's own server; skips where it is not installed."""
+    from real_servers import sglang_server
+
+    with sglang_server(tmp_path_factory.mktemp("sglang")) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
 def llama_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Address of llama.cpp's own server; skips where it is not installed."""
     from real_servers import llama_server

@@ -1,9 +1,9 @@
 """Real servers on a free port of loopback, started for the tests and stopped with all that they started.
 
-FORETHOUGHT_VLLM_PYTHON names a Python that has vLLM (without it, this one is tried); FORETHOUGHT_LLAMA_SERVER names
-llama.cpp's `llama-server` (without it, the one on PATH). What is not there skips the tests, with a reason that says
-what to name; one that is named and not there, or there and does not start, fails them. `python tests/real_servers.py`
-prints which are there, and on stderr what is not and why.
+FORETHOUGHT_VLLM_PYTHON and FORETHOUGHT_SGLANG_PYTHON name Pythons that have them (without, this one is tried);
+FORETHOUGHT_LLAMA_SERVER names llama.cpp's `llama-server` (without it, the one on PATH). What is not there skips the
+tests, with a reason that says what to name; one that is named and not there, or there and does not start, fails them.
+`python tests/real_servers.py` prints which are there, and on stderr what is not and why.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from forethought.types import Query, Request, Sampling
 
 MODEL = "qwen2.5-coder-0.5b"
 SERVED = "coder"  # another name than the one on the predictor's card
-VLLM, LLAMA = "FORETHOUGHT_VLLM_PYTHON", "FORETHOUGHT_LLAMA_SERVER"
+VLLM, SGLANG, LLAMA = "FORETHOUGHT_VLLM_PYTHON", "FORETHOUGHT_SGLANG_PYTHON", "FORETHOUGHT_LLAMA_SERVER"
 START_SECONDS = 300
 CAPS = (8, 16, 32)
 QUERIES = (
@@ -45,7 +45,7 @@ REASONING = {
 # How much to think, as a chat template may be told: in place of what follows the question. Not told, all stays.
 EFFORTS = {
     "low": "Write one line and nothing else: Final answer: \\boxed{...}",
-    "high": "Reason in many small numbered steps, check each of them, then end with one line: Final answer: \\boxed{...}",
+    "high": "Reason in many small numbered steps, check each, then end with one line: Final answer: \\boxed{...}",
 }
 HEEDING = """
 {%- if reasoning_effort and efforts[reasoning_effort] -%}
@@ -61,6 +61,7 @@ ENVIRONMENT = {
     "DO_NOT_TRACK": "1",
     "VLLM_LOGGING_LEVEL": "WARNING",
     "HF_HUB_OFFLINE": "1",
+    "SGLANG_USE_CPU_ENGINE": "1",
 }
 VLLM_FLAGS = (
     "--dtype=bfloat16",
@@ -72,6 +73,16 @@ VLLM_FLAGS = (
     "--no-enable-chunked-prefill",  # seeded requests fail on a CPU where a prompt is split
     "--enable-prompt-tokens-details",
     f"--reasoning-config={json.dumps(REASONING)}",
+)
+SGLANG_FLAGS = (
+    "--context-length=1024",
+    "--max-total-tokens=8192",
+    "--max-running-requests=8",
+    "--enable-cache-report",
+    "--device=cpu",
+    "--attention-backend=torch_native",
+    "--sampling-backend=pytorch",
+    "--disable-overlap-schedule",
 )
 # Flag and value apart: in `--flag=value` this server takes an underscore for a hyphen, in the value too.
 LLAMA_FLAGS = (
@@ -86,10 +97,19 @@ LLAMA_FLAGS = (
 
 def vllm_python() -> str:
     """The Python that has vLLM; skips where there is none."""
-    python = os.environ.get(VLLM, sys.executable)
-    found = "import importlib.util as u, sys; sys.exit(not u.find_spec('vllm'))"
+    return _python(VLLM, "vllm")
+
+
+def sglang_python() -> str:
+    """The Python that has SGLang; skips where there is none."""
+    return _python(SGLANG, "sglang")
+
+
+def _python(variable: str, module: str) -> str:
+    python = os.environ.get(variable, sys.executable)
+    found = f"import importlib.util as u, sys; sys.exit(not u.find_spec({module!r}))"
     if shutil.which(python) is None or subprocess.run([python, "-c", found]).returncode:
-        absent(VLLM, f"{python} has no vLLM; name a Python that has it: {VLLM}=/path/to/python")
+        absent(variable, f"{python} has no {module}; name a Python that has it: {variable}=/path/to/python")
     return python
 
 
@@ -127,6 +147,15 @@ def vllm_server(scratch: Path) -> Iterator[str]:
     command = [vllm_python(), "-m", "vllm.entrypoints.openai.api_server"]
     flags = (f"--model={folder()}", f"--served-model-name={SERVED}", f"--chat-template={chat_template(scratch)}")
     with started([*command, *flags, *VLLM_FLAGS], scratch) as url:
+        yield url
+
+
+@contextmanager
+def sglang_server(scratch: Path, *flags: str) -> Iterator[str]:
+    """Address of SGLang's own server, on a CPU."""
+    command = [sglang_python(), "-m", "sglang.launch_server", f"--model-path={folder()}"]
+    flags = (f"--served-model-name={SERVED}", f"--chat-template={chat_template(scratch)}", *flags)
+    with started([*command, *flags, *SGLANG_FLAGS], scratch) as url:
         yield url
 
 
@@ -215,7 +244,11 @@ def asked(*, probes: tuple[int, ...] = ()) -> list[Request]:
 def main() -> None:
     """Prints the servers that are there, and on stderr one line on those that are not."""
     reasons = []
-    for name, parts in {"vllm": (vllm_python, folder), "llama.cpp": (llama_program, gguf)}.items():
+    for name, parts in {
+        "vllm": (vllm_python, folder),
+        "sglang": (sglang_python, folder),
+        "llama.cpp": (llama_program, gguf),
+    }.items():
         try:
             for part in parts:
                 part()

@@ -78,7 +78,9 @@ def in_process(request: Request, template: PromptTemplate = TEMPLATE) -> Generat
 SUBJECTS = {
     "vllm": (ToyServer(), {}),
     "llama.cpp": (ToyServer("llama.cpp"), {}),
+    "sglang": (ToyServer("sglang"), {}),
     "chat": (ToyServer(), {"ids": False}),
+    "chat-sglang": (ToyServer("sglang"), {"ids": False}),
     "chat-llama.cpp": (ToyServer("llama.cpp"), {"ids": False}),
 }
 
@@ -126,7 +128,7 @@ THINKING = PromptTemplate(
 @pytest.mark.parametrize(
     "options", [{}, {"ids": False}, {"tokenizer": "toy"}, {"ids": False, "tokenizer": "toy"}], ids=str
 )
-@pytest.mark.parametrize("kind", ["vllm", "llama.cpp"])
+@pytest.mark.parametrize("kind", ["vllm", "sglang", "llama.cpp"])
 def test_an_opened_turn_is_continued(kind, options, monkeypatch):
     """A template that opens the thought itself, through every dialect that can say so."""
     monkeypatch.setattr("forethought.engines.openai.engine.load_tokenizer", lambda _: ToyTokenizer())
@@ -507,6 +509,7 @@ class TestOpening:
         ("kind", "options", "expected"),
         [
             pytest.param("vllm", {}, "two-call", id="token-ids"),
+            pytest.param("sglang", {}, "two-call", id="sglang-ids"),
             pytest.param("llama.cpp", {}, "two-call", id="llama-ids"),
             pytest.param("vllm", {"ids": False}, "two-call", id="chat"),
             pytest.param("other", {"server": "dynamo"}, "native", id="native-alone"),

@@ -16,10 +16,10 @@ from engine_contract import run
 from forethought import doctor
 from forethought.queries import load_queries
 from forethought.settings import DoctorSettings
-from forethought.types import Request, StopReason
+from forethought.types import Request, Sampling, StopReason
 from real_servers import EFFORTS, MODEL, QUERIES, SERVED, asked, engine_at
 
-KINDS = ("vllm", "llama.cpp")
+KINDS = ("vllm", "sglang", "llama.cpp")
 SEEN = ("reachable", "kind", "models", "token ids", "continuation", "logprobs", "usage details", "prefix caching")
 
 pytestmark = [pytest.mark.server, pytest.mark.slow, pytest.mark.model]
@@ -32,7 +32,7 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def url(kind: str, request: pytest.FixtureRequest) -> str:
-    return request.getfixturevalue({"vllm": "vllm_url", "llama.cpp": "llama_url"}[kind])
+    return request.getfixturevalue({"vllm": "vllm_url", "sglang": "sglang_url", "llama.cpp": "llama_url"}[kind])
 
 
 @pytest.mark.parametrize("options", [{}, {"ids": False}], ids=["token-ids", "chat"])
@@ -57,8 +57,9 @@ def test_two_calls_as_plain_text_keep_the_cap_and_force_an_answer(url):
         assert done.answer
 
 
-def test_a_cut_is_the_prefix_of_the_trace_and_probes_are_served_by_the_cache(url):
-    engine = engine_at(url, enforce="two-call", concurrency=1)
+def test_a_cut_is_the_prefix_of_the_trace_and_probes_are_served_by_the_cache(kind, url):
+    sampling = Sampling(0.0 if kind == "sglang" else 0.6)  # it heeds no seeds in its usual mode
+    engine = engine_at(url, enforce="two-call", concurrency=1, sampling=sampling)
     whole = run(engine, [Request(QUERIES[1], 48, 0, 5, (16, 32))])[QUERIES[1].id, 0]
     small = run(engine, [Request(QUERIES[1], 16, 0, 5)])[QUERIES[1].id, 0]
     assert whole.reasoning.startswith(small.reasoning)
@@ -94,6 +95,7 @@ def test_the_doctor_tells_what_the_server_can_do(kind, url):
     seen = {finding.name: finding for finding in found.findings}
     for name in SEEN:
         assert seen[name].is_fine, seen[name]
+    assert seen["seeds"].is_fine is (kind != "sglang"), seen["seeds"]  # in its usual mode
     assert kind in seen["kind"].detail
     assert found.is_kept
     assert f"--served-model {SERVED} --enforce two-call" in found.flags

@@ -63,12 +63,17 @@ def next_token(context: list[int], seed: int | None) -> int:
     return IDS[DRAWN[digest[3] % len(DRAWN)].encode()]
 
 
+OWNERS = {"vllm": "vllm", "sglang": "sglang", "llama.cpp": "llamacpp"}
+KEEPS_STOP = {"vllm": "include_stop_str_in_output", "sglang": "no_stop_trim"}
+STOPPED_BY = {"vllm": "stop_reason", "sglang": "matched_stop"}
+
+
 @dataclass
 class ToyServer:
     """Handles requests as a server of `kind` would.
 
     Attributes:
-        kind: "vllm", "llama.cpp" or "other" (chat alone).
+        kind: "vllm", "sglang", "llama.cpp" or "other" (chat alone).
         model: the name that it serves.
         context_tokens: longest prompt + answer.
         keeps_cap: whether its native thinking cap is kept.
@@ -104,6 +109,13 @@ class ToyServer:
                 "/detokenize": lambda body: {"prompt": decode(body["tokens"])},
                 "/v1/completions": self._completions,
             }
+        if self.kind == "sglang":
+            routes |= {
+                "/server_info": lambda _: {"version": "0.toy", "api_key": "hidden"},
+                "/tokenize": self._tokenize,
+                "/detokenize": lambda body: {"text": decode(body["tokens"])},
+                "/v1/completions": self._completions,
+            }
         if self.kind == "llama.cpp":
             routes |= {
                 "/props": self._props,
@@ -126,8 +138,8 @@ class ToyServer:
         return {"build_info": "btoy", "default_generation_settings": {"n_ctx": self.context_tokens}}
 
     def _models(self, _: dict[str, Any]) -> dict[str, Any]:
-        owner = "openai" if self.behind else {"vllm": "vllm", "llama.cpp": "llamacpp"}.get(self.kind, "someone")
-        length = {"max_model_len": self.context_tokens} if self.kind == "vllm" else {}
+        owner = "openai" if self.behind else OWNERS.get(self.kind, "someone")
+        length = {"max_model_len": self.context_tokens} if self.kind in ("vllm", "sglang") else {}
         return {"object": "list", "data": [{"id": self.model, "owned_by": owner, **length}]}
 
     def _tokenize(self, body: dict[str, Any]) -> dict[str, Any]:
@@ -165,11 +177,11 @@ class ToyServer:
         prompt = body["prompt"] if isinstance(body["prompt"], list) else encode(body["prompt"])
         new, stop, is_cut = self._draw(prompt, body["max_tokens"], body)
         text = decode(new, special=False)
-        if stop is not None and not body.get("include_stop_str_in_output"):
+        if stop is not None and not body.get(KEEPS_STOP.get(self.kind, "")):
             text = text[: text.index(stop)]
         choice: dict[str, Any] = {"index": 0, "text": text, "finish_reason": "length" if is_cut else "stop"}
-        if self.kind == "vllm":
-            choice |= {"stop_reason": stop, "token_ids": new if body.get("return_token_ids") else None}
+        if self.kind in STOPPED_BY:
+            choice |= {STOPPED_BY[self.kind]: stop, "token_ids": new if body.get("return_token_ids") else None}
         if body.get("logprobs") and self.kind == "llama.cpp":
             choice["logprobs"] = {
                 "content": [{"token": decode([token]), "bytes": list(PIECES[token])} for token in new]
@@ -210,10 +222,11 @@ class ToyServer:
             "index": 0,
             "message": {"role": "assistant", **self._told_apart(text, body)},
             "finish_reason": "length" if is_cut else "stop",
-            "token_ids": new if body.get("return_token_ids") else None,
         }
-        if self.kind == "vllm":
-            choice["stop_reason"] = stop
+        if body.get("return_token_ids"):
+            choice["response_token_ids" if self.kind == "sglang" else "token_ids"] = new
+        if self.kind in STOPPED_BY:
+            choice[STOPPED_BY[self.kind]] = stop
         if body.get("logprobs") and self.shows_logprobs:
             shown = [{"token": decode([token]), "bytes": list(PIECES[token])} for token in new]
             choice["logprobs"] = {"content": shown}

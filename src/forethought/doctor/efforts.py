@@ -24,7 +24,9 @@ class LevelCost:
     """Reasoning tokens that one level took.
 
     Attributes:
-        cap: what 95% of the thoughts stayed within: what to plan with, for a budget is a cap.
+        cap: what a new thought stays within with a chance of 95%, over draws of the questions measured on: what to plan
+            with, for a budget is a cap. The split conformal quantile (Papadopoulos et al. 2002), so the longest thought
+            where fewer than 19 were counted, with a lower chance then.
         mean: over the thoughts.
         most: of any thought.
         n: thoughts that were counted.
@@ -43,7 +45,7 @@ class LevelCost:
     def of(cls, tokens: Sequence[int], *, failed: int = 0, cut: int = 0) -> LevelCost:
         """From the lengths of thoughts, at least one."""
         ordered = sorted(tokens)
-        cap = ordered[math.ceil(QUANTILE * len(ordered)) - 1]
+        cap = ordered[min(len(ordered), math.ceil(QUANTILE * (len(ordered) + 1))) - 1]
         return cls(cap, round(sum(ordered) / len(ordered), 1), ordered[-1], len(ordered), failed, cut)
 
     def to_json(self) -> dict[str, Any]:

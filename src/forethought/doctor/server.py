@@ -154,7 +154,9 @@ def _efforts(settings: DoctorSettings, name: str) -> _Kept | None:
     drawn = settings.drawn(Sampling().temperature)  # as a run draws: a level's costs are its thoughts'
 
     def opened(level: str) -> OpenAIEngine:
-        return _opened(settings, "effort", context_tokens=2 * CEILING, effort_costs={level: 0}, sampling=drawn)
+        # No room for an answer: so a thought that fills the ceiling is one that was cut, and not a failure.
+        asked = {"effort_costs": {level: 0}, "context_tokens": 2 * CEILING, "answer_room": 0}
+        return _opened(settings, "effort", sampling=drawn, **asked)
 
     costs = measured(opened, queries, settings.levels or LEVELS)
     caps = {level: cost.cap for level, cost in costs.items()}

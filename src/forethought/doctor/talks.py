@@ -1,4 +1,4 @@
-"""What a server's answers hold: token ids, continuation, log-probabilities, usage details, prefix caching."""
+"""What a server's answers hold: token ids, continuation, log-probabilities, usage, prefix caching, heed of seeds."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from .findings import Finding
 TOPIC = "server"
 BEGUN = "1, 2, 3, 4, 5,"
 COUNTING = "Count from 1 to 20. Write only the numbers, with a comma and a space between them."
+DRAWN = "Write four words at random, with a space between them."
 LONG = "Here are some numbers: " + ", ".join(map(str, range(1, 160))) + ". Which is the largest?"
 
 
@@ -34,6 +35,7 @@ class Talks:
                 ("logprobs", self._logprobs),
                 ("usage details", self._usage),
                 ("prefix caching", self._caching),
+                ("seeds", self._seeds),
             ):
                 try:
                     is_fine, detail = await look(client)
@@ -46,8 +48,8 @@ class Talks:
         if begun:
             turns.append({"role": "assistant", "content": begun})
             fields |= self._kind.continues or {}
-        drawing = {} if "temperature" in self._kind.implied else {"temperature": 0.0}
-        body = {"model": self._model, "messages": turns, self._kind.length: 12, **drawing, **fields}
+        drawing = {"temperature": 0.0, **fields} if "temperature" not in self._kind.implied else fields
+        body = {"model": self._model, "messages": turns, self._kind.length: 12, **drawing}
         return await client.post(client.address.api("chat/completions"), body)
 
     async def _token_ids(self, client: Client) -> tuple[bool, str]:
@@ -89,6 +91,16 @@ class Talks:
         if not isinstance(cached, int):
             return None, "it does not say what it has cached"
         return cached > 0, f"{cached} of {usage.get('prompt_tokens')} prompt tokens the second time"
+
+    async def _seeds(self, client: Client) -> tuple[bool | None, str]:
+        drawing: dict[str, Any] = {} if "temperature" in self._kind.implied else {"temperature": 1.0}
+        one, again, other = [_content(await self._chat(client, DRAWN, seed=seed, **drawing)) for seed in (1, 1, 2)]
+        if one != again:
+            needs = f"; start it with {self._kind.seeding}" if self._kind.seeding else ""
+            return False, f"one seed gave two texts: a trace cannot be drawn again{needs}"
+        if one == other:
+            return None, "two seeds gave one text: nothing is shown"
+        return True, "one seed gives one text, another seed another"
 
 
 def _content(answer: dict[str, Any]) -> str:

@@ -89,6 +89,8 @@ async def detect(client: Client, kind: str = "", model: str = "") -> Server:
         name, how = BEHIND.get(proxied, "litellm"), f"a LiteLLM proxy in front of {proxied}"
     else:
         name, how = _told(address.host, entries, version, props)
+    if name == "sglang" and version is None:
+        version = await client.ask("GET", address.root("server_info"))
     row = KINDS[name]
     if proxied is not None:  # it passes fields on, but takes no token ids and means something else by a priority
         row = replace(row, ids="", has_priority=False)
@@ -166,7 +168,8 @@ def _context(entries: list[dict[str, Any]], props: dict[str, Any] | None) -> int
 
 
 async def _tokenizes(client: Client, kind: ServerKind, entries: list[dict[str, Any]]) -> bool:
-    text = {"content": "a"} if kind.ids == "llama.cpp" else {"prompt": "a"}
+    turns = [{"role": "user", "content": "a"}]  # older SGLang takes texts there, and no turns
+    text = {"content": "a"} if kind.ids == "llama.cpp" else {"messages": turns, "add_generation_prompt": True}
     model = {"model": entries[0]["id"]} if entries and entries[0].get("id") else {}
     found = await client.ask("POST", client.address.root("tokenize"), {**text, **model})
     return found is not None and isinstance(found.get("tokens"), list)

@@ -80,7 +80,7 @@ class TokenDialect:
     """Prompts as token ids, answers as token ids: nothing is tokenised twice, and prefix caches are hit.
 
     Args:
-        server: vLLM or llama.cpp.
+        server: vLLM, SGLang or llama.cpp.
         model: the model's name there.
         template: the text around a query.
         tokenizer: a local Hugging Face tokenizer of the model; None to learn the server's own.
@@ -154,7 +154,7 @@ class TokenDialect:
             "top_p": drawing.top_p,
             "seed": drawing.seed,
             "stop": [drawing.stop],
-            "include_stop_str_in_output": True,
+            self._server.kind.names.keeps_stop: True,
             "return_token_ids": True,
             **drawing.queueing,
             **self._server.kind.sampling,
@@ -166,7 +166,7 @@ class TokenDialect:
             raise RequestError("the server gives no token ids back (return_token_ids); use --engine-option ids=false")
         if reason not in ("stop", "length"):
             raise RequestError(f"the server ended the request with {reason!r}")
-        is_stopped = choice.get("stop_reason") == drawing.stop
+        is_stopped = choice.get(self._server.kind.names.stopped_by) == drawing.stop
         details = (answer.get("usage") or {}).get("prompt_tokens_details") or {}
         self._count(len(ids), details.get("cached_tokens"))
         return str(choice.get("text", "")), Completion(new, len(new), reason == "length", is_stopped, len(ids))

@@ -22,6 +22,25 @@ CONTINUED = _fields(continue_final_message=True, add_generation_prompt=False)
 
 
 @dataclass(frozen=True, slots=True)
+class TokenNames:
+    """What a server calls things where completions take and give token ids.
+
+    Attributes:
+        keeps_stop: field of a body that leaves the stop text in the answer.
+        stopped_by: of a choice: the stop text it ran into.
+        text: of the answer of `/detokenize`.
+    """
+
+    keeps_stop: str
+    stopped_by: str
+    text: str
+
+
+VLLM_NAMES = TokenNames("include_stop_str_in_output", "stop_reason", "prompt")
+SGLANG_NAMES = TokenNames("no_stop_trim", "matched_stop", "text")
+
+
+@dataclass(frozen=True, slots=True)
 class ServerKind:
     """One kind of server.
 
@@ -31,7 +50,8 @@ class ServerKind:
         aliases: other fields of the body's root that carry the same cap, for other versions.
         beside: what must stand beside the cap.
         least: smallest cap the server takes.
-        ids: how it takes and gives token ids: "vllm", "llama.cpp" or "" for not at all.
+        ids: how it takes and gives token ids: in the manner of "vllm", of "llama.cpp", or "" for not at all.
+        names: its own names in vLLM's manner.
         continues: what makes a chat go on with its last, unfinished assistant turn; None where it cannot.
         whole: what makes a chat give thought and answer in one text, as one turn to go on with.
         sampling: fields that switch the server's own sampling defaults off.
@@ -41,6 +61,7 @@ class ServerKind:
         implied: sampling that it documents as its default and refuses to be told with some models, so it is not said.
         has_priority: whether a body's `priority` orders its queue (vLLM: started with --scheduling-policy priority).
         needs: what the server must be started with for its native cap, for messages.
+        seeding: what it must be started with to heed a request's seed, for messages; "" where it always does.
     """
 
     name: str
@@ -49,6 +70,7 @@ class ServerKind:
     beside: Fields = field(default_factory=_fields)
     least: int = 0
     ids: str = ""
+    names: TokenNames = VLLM_NAMES
     continues: Fields | None = None
     whole: Fields = field(default_factory=_fields)
     sampling: Fields = field(default_factory=_fields)
@@ -57,6 +79,7 @@ class ServerKind:
     implied: Fields = field(default_factory=_fields)
     has_priority: bool = False
     needs: str = ""
+    seeding: str = ""
 
     def native(self, budget: int) -> dict[str, Any]:
         """The fields that cap thinking at `budget` tokens."""
@@ -87,10 +110,13 @@ KINDS = {
         ServerKind(
             "sglang",
             cap="custom_params.thinking_budget",
+            ids="vllm",
+            names=SGLANG_NAMES,
             continues=CONTINUED,
             whole=_fields(separate_reasoning=False),
             sampling=PLAIN_VLLM,
-            needs="--enable-strict-thinking or a custom logit processor",
+            needs="--reasoning-parser NAME --enable-strict-thinking, or a custom logit processor",
+            seeding="--enable-deterministic-inference",
         ),
         ServerKind(
             "llama.cpp",

@@ -51,7 +51,7 @@ class Reply:
             raise RequestError(f"the server ended the request with {choice.get('finish_reason')!r}")
         message = choice.get("message") or {}
         details = usage.get("completion_tokens_details") or {}
-        ids = choice.get("token_ids")
+        ids = choice.get("token_ids", choice.get("response_token_ids"))  # vLLM, SGLang
         # 0 tells nothing apart: proxies say it of every server that does not count (LiteLLM 1.108).
         reported = _count(details.get("reasoning_tokens", usage.get("reasoning_tokens"))) or None
         reasoning = message.get("reasoning_content") or message.get("reasoning")
