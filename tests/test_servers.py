@@ -77,13 +77,20 @@ def test_max_tokens_alone_leaves_thoughts_unanswered(url):
 def test_effort_levels_cost_what_they_were_measured_to(kind, url, tmp_path, monkeypatch):
     """The chat template is told how much to think; the doctor measures what that takes, and budgets buy by it."""
     monkeypatch.chdir(tmp_path)
-    settings = {"base_url": url, "enforce": "effort", "questions": "gsm8k-demo", "limit": 4, "levels": tuple(EFFORTS)}
+    settings = {
+        "base_url": url,
+        "enforce": "effort",
+        "questions": "gsm8k-demo",
+        "limit": 4,
+        "levels": tuple(EFFORTS),
+        "temperature": 0.0,
+    }
     found = doctor.examine(DoctorSettings(**settings, options={"answer_room": 40}))
     assert found.is_kept, found.findings
     costs = json.loads(Path("effort-costs.json").read_text("utf-8"))
     assert costs["low"]["mean"] < costs["high"]["mean"]
     cap = max(costs[level]["cap"] for level in EFFORTS)
-    engine = engine_at(url, enforce="effort", effort_costs="effort-costs.json", answer_room=40)
+    engine = engine_at(url, enforce="effort", effort_costs="effort-costs.json", answer_room=40, sampling=Sampling(0.0))
     queries = load_queries("gsm8k-demo", limit=4)
     dear = run(engine, [Request(query, cap) for query in queries])
     assert all(done.error is None and done.reasoning_tokens <= cap for done in dear.values())

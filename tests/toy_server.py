@@ -113,7 +113,9 @@ class ToyServer:
             routes |= {
                 "/server_info": lambda _: {"version": "0.toy", "api_key": "hidden"},
                 "/tokenize": self._tokenize,
-                "/detokenize": lambda body: {"text": decode(body["tokens"])},
+                "/detokenize": lambda body: {
+                    "text": decode(body["tokens"], special=not body.get("skip_special_tokens", True))
+                },
                 "/v1/completions": self._completions,
             }
         if self.kind == "llama.cpp":

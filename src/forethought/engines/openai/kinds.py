@@ -29,15 +29,17 @@ class TokenNames:
         keeps_stop: field of a body that leaves the stop text in the answer.
         stopped_by: of a choice: the stop text it ran into.
         text: of the answer of `/detokenize`.
+        verbatim: what has `/detokenize` leave special tokens in.
     """
 
     keeps_stop: str
     stopped_by: str
     text: str
+    verbatim: Fields = field(default_factory=_fields)
 
 
 VLLM_NAMES = TokenNames("include_stop_str_in_output", "stop_reason", "prompt")
-SGLANG_NAMES = TokenNames("no_stop_trim", "matched_stop", "text")
+SGLANG_NAMES = TokenNames("no_stop_trim", "matched_stop", "text", _fields(skip_special_tokens=False))
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,7 @@ class ServerTokenizer:
 
     def __init__(self, kind: ServerKind, model: str) -> None:
         self._is_llama = kind.ids == "llama.cpp"
-        self._text = "content" if self._is_llama else kind.names.text
+        self._names = kind.names
         self._model = model
         self._encoded: dict[str, list[int]] = {}
         self._texts: dict[tuple[int, ...], str] = {}  # single tokens, and runs of tokens that hold parts of characters
@@ -103,8 +103,9 @@ class ServerTokenizer:
         return _ids((await client.post(client.address.root("tokenize"), body)).get("tokens"))
 
     async def _detokenize(self, client: Client, ids: Sequence[int]) -> str:
-        found = await client.post(client.address.root("detokenize"), {"model": self._model, "tokens": list(ids)})
-        return str(found[self._text])
+        body = {"model": self._model, "tokens": list(ids), **({} if self._is_llama else self._names.verbatim)}
+        found = await client.post(client.address.root("detokenize"), body)
+        return str(found["content" if self._is_llama else self._names.text])
 
     async def prompt_ids(self, client: Client, template: PromptTemplate, query: Query) -> list[int]:
         """Ids of the whole prompt by the model's own chat template, as `Forcing.prompt_ids` makes them.
