@@ -258,7 +258,7 @@ class TestPriority:
 
 
 class TestNative:
-    @pytest.mark.parametrize("kind", ["vllm", "llama.cpp"])
+    @pytest.mark.parametrize("kind", ["vllm", "sglang", "llama.cpp"])
     def test_a_kept_cap_is_counted(self, kind):
         server = ToyServer(kind)
         with serving(server) as url:
@@ -270,9 +270,11 @@ class TestNative:
             assert done.answer == "12"
             assert done.reasoning_tokens <= done.budget
             assert done.answer_tokens == len("the answer is ##{12}")
-        field = {"vllm": "thinking_token_budget", "llama.cpp": "reasoning_budget_tokens"}[kind]
+        assert engine.counters.num_disagreements == 0
+        field = {"vllm": "thinking_token_budget", "llama.cpp": "reasoning_budget_tokens"}.get(kind, "custom_params")
         for body in (body for body in server.bodies if "messages" in body and field in body):
-            assert body["max_tokens"] == body[field] + 64 + TEMPLATE.max_answer_tokens
+            cap = body[field]["thinking_budget"] if kind == "sglang" else body[field]
+            assert body["max_tokens"] == cap + 64 + TEMPLATE.max_answer_tokens
 
     def test_fields_beside_the_cap_are_sent_and_are_identity(self):
         server = ToyServer("llama.cpp")

@@ -285,3 +285,17 @@ def test_a_server_that_cannot_keep_budgets_does_not_start(tmp_path, flags, varia
     with started(tmp_path / "server", *flags, VLLM_PLUGINS="forethought", **variables) as server:
         assert server.process.wait(START_SECONDS) != 0
         assert message in server.log.read_text()
+
+
+@pytest.mark.parametrize("server", ["with_states", "with_text"])  # with priorities and without
+def test_other_apis_pass_with_a_place_in_the_queue_where_there_is_one(server, request):
+    server = request.getfixturevalue(server)
+    before = server.status()["requests"]
+    bodies = {
+        "/v1/responses": {"model": SERVED, "input": "Say hi.", "max_output_tokens": 8},
+        "/v1/messages": {"model": SERVED, "messages": [{"role": "user", "content": "Say hi."}], "max_tokens": 8},
+    }
+    for path, body in bodies.items():
+        status, headers, content = server.post(body, path)
+        assert (status, headers) == (200, {}), content
+    assert server.status()["requests"] == before

@@ -213,6 +213,7 @@ class ToyServer:
         )
         prompt = encode(render(messages, continued=continued))
         cap = body.get("thinking_token_budget", body.get("reasoning_budget_tokens"))
+        cap = (body.get("custom_params") or {}).get("thinking_budget", cap)
         if cap is not None and self.keeps_cap:
             return self._capped(prompt, cap, body)
         new, stop, is_cut = self._draw(prompt, body.get("max_tokens") or body["max_completion_tokens"], body)
@@ -245,6 +246,7 @@ class ToyServer:
         thought = new if is_cut else new[:-1]
         answer = encode("the answer is ##{12}")
         usage = self._usage(prompt, thought + answer)
-        usage["completion_tokens_details"] = {"reasoning_tokens": len(thought)}
+        closing = len(encode("</think>")) if self.kind == "sglang" else 0  # which counts it in
+        usage["completion_tokens_details"] = {"reasoning_tokens": len(thought) + closing}
         message = {"role": "assistant", "reasoning_content": decode(thought), "content": decode(answer)}
         return {"choices": [{"index": 0, "message": message, "finish_reason": "stop"}], "usage": usage}

@@ -63,6 +63,7 @@ class ServerKind:
         implied: sampling that it documents as its default and refuses to be told with some models, so it is not said.
         has_priority: whether a body's `priority` orders its queue (vLLM: started with --scheduling-policy priority).
         needs: what the server must be started with for its native cap, for messages.
+        counts_closing: whether the reasoning tokens that it reports hold the tag that closes the thought.
         seeding: what it must be started with to heed a request's seed, for messages; "" where it always does.
     """
 
@@ -81,6 +82,7 @@ class ServerKind:
     implied: Fields = field(default_factory=_fields)
     has_priority: bool = False
     needs: str = ""
+    counts_closing: bool = False
     seeding: str = ""
 
     def native(self, budget: int) -> dict[str, Any]:
@@ -118,6 +120,7 @@ KINDS = {
             whole=_fields(separate_reasoning=False),
             sampling=PLAIN_VLLM,
             needs="--reasoning-parser NAME --enable-strict-thinking, or a custom logit processor",
+            counts_closing=True,  # seen with 0.5.23
             seeding="--enable-deterministic-inference",
         ),
         ServerKind(

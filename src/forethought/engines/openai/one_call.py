@@ -6,7 +6,7 @@ The answer is not forced here: where the cap leaves none, there is none. What ca
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ...prompts import PromptTemplate
@@ -114,6 +114,8 @@ class OneCall:
     async def _judged(self, client: Client, request: Request, reply: Reply) -> Generation:
         """What came back, counted: an error where it is more than the cap."""
         thought, rest, is_closed = reply.split(self.template)
+        if is_closed and reply.reported and self.server.kind.counts_closing:
+            reply = replace(reply, reported=max(0, reply.reported - await self._closing_tokens(client)))
         counted = await self._counted(client, reply, thought)
         num_tokens = num_reasoning(reply, thought, counted, self.counters.disagree)
         total = max(num_tokens, reply.total_tokens or 0)
@@ -135,6 +137,10 @@ class OneCall:
             prompt_tokens=reply.prompt_tokens,
             stop_reason=StopReason.NATURAL if natural else StopReason.BUDGET,
         )
+
+    async def _closing_tokens(self, client: Client) -> int:
+        """Tokens of the tag that closes a thought: one of a model that was taught to think."""
+        return 1 if self.tokens is None else await self.tokens.count(client, CLOSING)
 
     async def _counted(self, client: Client, reply: Reply, thought: str) -> int | None:
         """Tokens of the thought by the tokenizer: as they were generated, where their ids came back."""
