@@ -114,7 +114,8 @@ class OneCall:
     async def _judged(self, client: Client, request: Request, reply: Reply) -> Generation:
         """What came back, counted: an error where it is more than the cap."""
         thought, rest, is_closed = reply.split(self.template)
-        if is_closed and reply.reported and self.server.kind.counts_closing:
+        has_ended = bool(reply.content) or not reply.is_cut  # also where no answer follows
+        if has_ended and reply.reported and self.server.kind.counts_closing:
             reply = replace(reply, reported=max(0, reply.reported - await self._closing_tokens(client)))
         counted = await self._counted(client, reply, thought)
         num_tokens = num_reasoning(reply, thought, counted, self.counters.disagree)
