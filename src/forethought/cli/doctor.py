@@ -27,8 +27,8 @@ def command(as_json: bool, engine_option: tuple[str, ...], levels: str, **values
     """Say what is here and what a server can really do.
 
     With --base-url: reachable, which kind it is and how that is told, its models, token ids, continuation, logprobs,
-    usage, prefix caching; then a few small questions at several caps, whose thoughts are counted. Ends with the flags
-    to use. Exit code 1 when budgets are not kept in the way that --enforce asks for (auto: in none).
+    usage, prefix caching, seeds; then a few small questions at several caps, whose thoughts are counted. Ends with the
+    flags to use. Exit code 1 when budgets are not kept in the way that --enforce asks for (auto: in none).
 
     With --enforce effort --questions FILE: every effort level is measured on these questions, under --template, and
     --out holds what each costs, for --engine-option effort_costs=FILE.
