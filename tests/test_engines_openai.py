@@ -167,6 +167,16 @@ def test_prefixes_are_sent_as_the_ids_that_were_generated():
     assert engine.counters.prompt_tokens >= engine.counters.cached_tokens > 0
 
 
+def test_a_slot_is_asked_for_the_longest_answer_first():
+    """llama.cpp's cache is a slot's last text: the other way round, the rest of the thought is read again each time."""
+    server = ToyServer("llama.cpp")
+    with serving(server) as url:
+        run(engine_at(url), [Request(QUERIES[0], BUDGET, 0, 5, (4, 8))])
+    _, *answers = [len(body["prompt"]) for body in server.bodies if "n_predict" in body]
+    assert len(answers) == 3
+    assert answers == sorted(answers, reverse=True)
+
+
 def test_llama_cpp_is_told_to_draw_as_engines_in_process_do():
     server = ToyServer("llama.cpp")
     with serving(server) as url:

@@ -86,7 +86,13 @@ async def choose(client: Client, server: Server, wanted: Wanted, counters: Count
         assert dialect is not None
         await dialect.start(client)
         two_calls = TwoCalls(
-            dialect, wanted.template, wanted.sampling, wanted.context_tokens, counters, wanted.priority
+            dialect,
+            wanted.template,
+            wanted.sampling,
+            wanted.context_tokens,
+            counters,
+            sends_priority=wanted.priority,
+            one_by_one=server.kind.caches_by_slot,
         )
         return Chosen(enforce, reason, enforce, two_calls)
     tokens = None

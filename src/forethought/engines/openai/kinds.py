@@ -61,6 +61,8 @@ class ServerKind:
         effort: what it calls the effort level; "" for none. A server that hands it to its chat template (vLLM, SGLang,
             llama.cpp) takes it whether or not the template heeds it.
         implied: sampling that it documents as its default and refuses to be told with some models, so it is not said.
+        caches_by_slot: whether its prefix cache is the last text of each slot: calls that share a beginning then go one
+            after the other.
         has_priority: whether a body's `priority` orders its queue (vLLM: started with --scheduling-policy priority).
         needs: what the server must be started with for its native cap, for messages.
         counts_closing: whether the reasoning tokens that it reports hold the tag that closes the thought.
@@ -80,6 +82,7 @@ class ServerKind:
     length: str = "max_tokens"
     effort: str = "reasoning_effort"
     implied: Fields = field(default_factory=_fields)
+    caches_by_slot: bool = False
     has_priority: bool = False
     needs: str = ""
     counts_closing: bool = False
@@ -131,6 +134,7 @@ KINDS = {
             continues=_fields(),  # it goes on with a last assistant turn by itself
             whole=_fields(reasoning_format="none"),
             sampling=PLAIN_LLAMA,
+            caches_by_slot=True,
             needs="a chat template whose thinking tags are tokens of the model, or name tags by native_fields",
         ),
         ServerKind("tensorrt-llm", cap="thinking_token_budget", needs="its thinking-budget logits processor"),

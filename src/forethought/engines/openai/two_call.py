@@ -28,6 +28,7 @@ class TwoCalls:
         context_tokens: longest prompt + thought + answer.
         counters: counts tokens and overshoots.
         sends_priority: each call tells the server its request's priority.
+        one_by_one: a thought's answers are asked for one after the other, for servers that cache by slot.
         suffix_tokens: tokens of the answer suffix; None while only the server knows and has not answered yet.
     """
 
@@ -37,6 +38,7 @@ class TwoCalls:
     context_tokens: int
     counters: Counters
     sends_priority: bool = False
+    one_by_one: bool = False
     suffix_tokens: int | None = None
 
     async def run(self, client: Client, request: Request) -> Generation:
@@ -55,7 +57,12 @@ class TwoCalls:
             return failed(request, self.counters.overshoot(thought.num_tokens, request.budget))
         if not thought.is_exact and any(cut < thought.num_tokens for cut in request.probe_budgets):
             return failed(request, "this server shows no token boundaries (logprobs): a thought cannot be probed")
-        await asyncio.gather(*(self._answer(client, flight, cut, thought) for cut in flight.cuts))
+        if self.one_by_one:
+            # The longest first: each leaves in its slot the beginning of the next, and no more has to be read again.
+            for cut in sorted(flight.cuts, reverse=True):
+                await self._answer(client, flight, cut, thought)
+        else:
+            await asyncio.gather(*(self._answer(client, flight, cut, thought) for cut in flight.cuts))
         found = flight.finished(self.dialect.forcing)
         if counted is not None:
             return found
