@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,10 +16,12 @@ pytest.importorskip("aiohttp", reason="needs aiohttp")
 
 from engine_contract import run
 from forethought import doctor
+from forethought.engines.forcing import Forcing
+from forethought.prompts import load_template
 from forethought.queries import load_queries
 from forethought.settings import DoctorSettings
 from forethought.types import Request, Sampling, StopReason
-from real_servers import EFFORTS, MODEL, QUERIES, SERVED, asked, engine_at
+from real_servers import EFFORTS, MODEL, QUERIES, SERVED, asked, engine_at, folder
 
 KINDS = ("vllm", "sglang", "llama.cpp")
 SEEN = ("reachable", "kind", "models", "token ids", "continuation", "logprobs", "usage details", "prefix caching")
@@ -33,6 +37,25 @@ def kind(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def url(kind: str, request: pytest.FixtureRequest) -> str:
     return request.getfixturevalue({"vllm": "vllm_url", "sglang": "sglang_url", "llama.cpp": "llama_url"}[kind])
+
+
+def test_prompts_and_suffixes_are_the_tokens_of_the_in_process_engines(url):
+    transformers = pytest.importorskip("transformers", reason="needs transformers")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder())
+
+    async def ids(template: Any) -> tuple[list[list[int]], Forcing]:
+        engine = engine_at(url, enforce="two-call", template=template)
+        dialect = engine._calls.dialect
+        async with engine.client() as client:
+            return [await dialect.prompt(client, query) for query in QUERIES], dialect.forcing
+
+    for name in ("boxed", "think", "worked-5"):
+        template = load_template(name)
+        expected = Forcing(tokenizer, template)
+        prompts, forcing = asyncio.run(ids(template))
+        assert prompts == [expected.prompt_ids(query) for query in QUERIES]
+        assert forcing.suffix_ids == expected.suffix_ids
+        assert forcing.bare_suffix_ids == expected.bare_suffix_ids
 
 
 @pytest.mark.parametrize("options", [{}, {"ids": False}], ids=["token-ids", "chat"])

@@ -1,8 +1,7 @@
-"""llama.cpp's own server: which native caps it keeps and which it drops, whose tokens it sees, how it draws."""
+"""llama.cpp's own server: which native caps it keeps and which it drops, and how it draws."""
 
 from __future__ import annotations
 
-import asyncio
 import json
 import urllib.request
 from collections.abc import Iterator
@@ -14,10 +13,9 @@ import pytest
 pytest.importorskip("aiohttp", reason="needs aiohttp")
 
 from engine_contract import run
-from forethought.engines.forcing import Forcing
 from forethought.engines.openai.kinds import KINDS
 from forethought.prompts import load_template
-from real_servers import QUERIES, asked, engine_at, folder, llama_server
+from real_servers import asked, engine_at, llama_server
 
 pytestmark = [pytest.mark.server, pytest.mark.slow, pytest.mark.model]
 
@@ -56,25 +54,6 @@ def thinking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     yield url
     for server, _ in opened.values():
         server.__exit__(None, None, None)
-
-
-def test_prompts_and_suffixes_are_the_tokens_of_the_in_process_engines(llama_url):
-    transformers = pytest.importorskip("transformers", reason="needs transformers")
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder())
-
-    async def ids(template: Any) -> tuple[list[list[int]], Forcing]:
-        engine = engine_at(llama_url, enforce="two-call", template=template)
-        dialect = engine._calls.dialect
-        async with engine.client() as client:
-            return [await dialect.prompt(client, query) for query in QUERIES], dialect.forcing
-
-    for name in ("boxed", "think", "worked-5"):
-        template = load_template(name)
-        expected = Forcing(tokenizer, template)
-        prompts, forcing = asyncio.run(ids(template))
-        assert prompts == [expected.prompt_ids(query) for query in QUERIES]
-        assert forcing.suffix_ids == expected.suffix_ids
-        assert forcing.bare_suffix_ids == expected.bare_suffix_ids
 
 
 def test_the_servers_own_sampling_is_switched_off(llama_url):

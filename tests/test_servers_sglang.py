@@ -1,19 +1,16 @@
-"""SGLang's own server: its tokens, its native cap under strict thinking, and thoughts continued under a parser."""
+"""SGLang's own server: its native cap with and without strict thinking, and thoughts continued under a parser."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
 pytest.importorskip("aiohttp", reason="needs aiohttp")
 
 from engine_contract import run
-from forethought.engines.forcing import Forcing
 from forethought.prompts import load_template
-from real_servers import QUERIES, asked, engine_at, folder, sglang_server
+from real_servers import asked, engine_at, sglang_server
 
 pytestmark = [pytest.mark.server, pytest.mark.slow, pytest.mark.model]
 
@@ -24,25 +21,6 @@ def strict_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     flags = ("--reasoning-parser=qwen3", "--enable-strict-thinking")
     with sglang_server(tmp_path_factory.mktemp("strict"), *flags) as url:
         yield url
-
-
-def test_prompts_and_suffixes_are_the_tokens_of_the_in_process_engines(sglang_url):
-    transformers = pytest.importorskip("transformers", reason="needs transformers")
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder())
-
-    async def ids(template: Any) -> tuple[list[list[int]], Forcing]:
-        engine = engine_at(sglang_url, enforce="two-call", template=template)
-        dialect = engine._calls.dialect
-        async with engine.client() as client:
-            return [await dialect.prompt(client, query) for query in QUERIES], dialect.forcing
-
-    for name in ("boxed", "think", "worked-5"):
-        template = load_template(name)
-        expected = Forcing(tokenizer, template)
-        prompts, forcing = asyncio.run(ids(template))
-        assert prompts == [expected.prompt_ids(query) for query in QUERIES]
-        assert forcing.suffix_ids == expected.suffix_ids
-        assert forcing.bare_suffix_ids == expected.bare_suffix_ids
 
 
 def test_a_native_cap_is_dropped_without_strict_thinking(sglang_url):

@@ -38,6 +38,7 @@ class OneCall:
         tokens: counts the tokens of a text; None where no tokenizer is at hand, and the stream is counted.
         context_tokens: most tokens of an answer in all.
         sends_priority: each call tells the server its request's priority.
+        closing_tokens: tokens of the tag that closes a thought; None while the server has not been asked.
     """
 
     enforce: str
@@ -53,6 +54,7 @@ class OneCall:
     tokens: TokenDialect | None
     context_tokens: int
     sends_priority: bool = False
+    closing_tokens: int | None = None
 
     async def run(self, client: Client, request: Request) -> Generation:
         """The generation of one request; raises RequestError."""
@@ -141,7 +143,9 @@ class OneCall:
 
     async def _closing_tokens(self, client: Client) -> int:
         """Tokens of the tag that closes a thought: one of a model that was taught to think."""
-        return 1 if self.tokens is None else await self.tokens.count(client, CLOSING)
+        if self.closing_tokens is None:
+            self.closing_tokens = 1 if self.tokens is None else await self.tokens.count(client, CLOSING)
+        return self.closing_tokens
 
     async def _counted(self, client: Client, reply: Reply, thought: str) -> int | None:
         """Tokens of the thought by the tokenizer: as they were generated, where their ids came back."""
