@@ -17,6 +17,7 @@ from .dialects import Dialect, TokenDialect
 from .efforts import Efforts
 from .one_call import OneCall
 from .pieces import ChatDialect, TextDialect
+from .replies import CLOSING
 from .two_call import TwoCalls
 
 ENFORCE = ("auto", "native", "two-call", "max-tokens", "effort")
@@ -95,10 +96,12 @@ async def choose(client: Client, server: Server, wanted: Wanted, counters: Count
             one_by_one=server.kind.caches_by_slot,
         )
         return Chosen(enforce, reason, enforce, two_calls)
-    tokens = None
+    tokens, closing_tokens = None, 1
     if wanted.tokenizer is not None or server.tokenizes:
         tokens = TokenDialect(server, wanted.model, wanted.template, wanted.tokenizer, counters)
         await tokens.start(client)
+        if server.kind.counts_closing:
+            closing_tokens = await tokens.count(client, CLOSING)
     one_call = OneCall(
         enforce=enforce,
         server=server,
@@ -113,6 +116,7 @@ async def choose(client: Client, server: Server, wanted: Wanted, counters: Count
         tokens=tokens,
         context_tokens=wanted.context_tokens,
         sends_priority=wanted.priority,
+        closing_tokens=closing_tokens,
     )
     return Chosen(enforce, reason, _identity(enforce, wanted), one_call)
 

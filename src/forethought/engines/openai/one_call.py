@@ -38,7 +38,7 @@ class OneCall:
         tokens: counts the tokens of a text; None where no tokenizer is at hand, and the stream is counted.
         context_tokens: most tokens of an answer in all.
         sends_priority: each call tells the server its request's priority.
-        closing_tokens: tokens of the tag that closes a thought; None while the server has not been asked.
+        closing_tokens: tokens of the tag that closes a thought: one of a model that was taught to think.
     """
 
     enforce: str
@@ -54,7 +54,7 @@ class OneCall:
     tokens: TokenDialect | None
     context_tokens: int
     sends_priority: bool = False
-    closing_tokens: int | None = None
+    closing_tokens: int = 1
 
     async def run(self, client: Client, request: Request) -> Generation:
         """The generation of one request; raises RequestError."""
@@ -118,7 +118,7 @@ class OneCall:
         thought, rest, is_closed = reply.split(self.template)
         has_ended = bool(reply.content) or not reply.is_cut  # also where no answer follows
         if has_ended and reply.reported and self.server.kind.counts_closing:
-            reply = replace(reply, reported=max(0, reply.reported - await self._closing_tokens(client)))
+            reply = replace(reply, reported=max(0, reply.reported - self.closing_tokens))
         counted = await self._counted(client, reply, thought)
         num_tokens = num_reasoning(reply, thought, counted, self.counters.disagree)
         total = max(num_tokens, reply.total_tokens or 0)
@@ -140,12 +140,6 @@ class OneCall:
             prompt_tokens=reply.prompt_tokens,
             stop_reason=StopReason.NATURAL if natural else StopReason.BUDGET,
         )
-
-    async def _closing_tokens(self, client: Client) -> int:
-        """Tokens of the tag that closes a thought: one of a model that was taught to think."""
-        if self.closing_tokens is None:
-            self.closing_tokens = 1 if self.tokens is None else await self.tokens.count(client, CLOSING)
-        return self.closing_tokens
 
     async def _counted(self, client: Client, reply: Reply, thought: str) -> int | None:
         """Tokens of the thought by the tokenizer: as they were generated, where their ids came back."""
