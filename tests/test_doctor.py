@@ -176,7 +176,7 @@ def test_levels_are_not_measured_where_something_finer_is_kept(template):
     assert not any("reasoning_effort" in body for body in server.bodies)
 
 
-def test_levels_are_measured_with_thoughts_drawn_as_asked(template, monkeypatch):
+def test_levels_are_measured_with_thoughts_drawn_as_asked(template):
     drawn = []
 
     def handle(asked: Asked) -> Reply:
