@@ -25,8 +25,8 @@ class LevelCost:
 
     Attributes:
         cap: what a new thought stays within with a chance of 95%, over draws of the questions measured on: what to plan
-            with, for a budget is a cap. The split conformal quantile (Papadopoulos et al. 2002), so the longest thought
-            where fewer than 19 were counted, with a lower chance then.
+            with, for a budget is a cap. The split conformal quantile (Papadopoulos et al. 2002): the longest thought
+            where fewer than 39 were counted, and below 19 with a lower chance.
         mean: over the thoughts.
         most: of any thought.
         n: thoughts that were counted.
