@@ -6,7 +6,7 @@ import codecs
 import itertools
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import IO, Any
 
 from ..problems import Problems, excerpt
@@ -23,39 +23,39 @@ def parse_json(text: str) -> Any:
     NaN and infinity are taken, as Python and pandas write them: who reads such a cell says what is wrong with it. A key
     that stands twice in one object is refused, because nobody knows which of its values was meant.
     """
-    repeated: list[str] = []
     try:
-        value = _decoder(repeated).decode(text)
+        value = _DECODER.decode(text)
     except (ValueError, RecursionError) as error:
         raise ValueError(_reason(error)) from error
-    if repeated:
-        raise ValueError(_repeated_words(repeated))
     return value
 
 
-def _decoder(repeated: list[str]) -> json.JSONDecoder:
-    """Gathers keys that stand twice in one object."""
+class _RepeatedError(ValueError):
+    """A key that stands twice in one object."""
 
-    def one_of_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) < len(pairs):
-            seen: set[str] = set()
-            repeated.append(next(name for name, _ in pairs if name in seen or seen.add(name)))  # type: ignore[func-returns-value]
-        return found
 
-    return json.JSONDecoder(object_pairs_hook=one_of_each)
+def _one_of_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        seen: set[str] = set()
+        for name, _ in pairs:
+            if name in seen:
+                raise _RepeatedError(f"the key {excerpt(name)} stands twice in one object; leave one of them")
+            seen.add(name)
+    return found
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_one_of_each)
 
 
 def _reason(error: Exception) -> str:
     if isinstance(error, json.JSONDecodeError):
         return f"not JSON: {error.msg} at column {error.colno}"
+    if isinstance(error, _RepeatedError):
+        return str(error)
     if isinstance(error, RecursionError):
         return "not usable JSON: nested too deeply"
     return f"not usable JSON: {str(error).partition(';')[0]}"  # an integer of thousands of digits
-
-
-def _repeated_words(repeated: Sequence[str]) -> str:
-    return f"the key {excerpt(repeated[0])} stands twice in one object; leave one of them"
 
 
 class _Objects:
@@ -70,17 +70,16 @@ class _Objects:
         self._rows: list[dict[str, Any]] = []
         self._size = 0
 
-    def take(self, number: int, value: Any, size: int) -> Iterator[Batch]:
-        """Takes a row of `size` characters; gives the batch when it is full."""
+    def take(self, number: int, value: Any, size: int) -> bool:
+        """Takes a row of `size` characters; whether the batch is full."""
         if not isinstance(value, dict):
             place = f"{self._kind} {number}"
             self._problems.add(place, f'expected an object such as {{"question": "…"}}, got {excerpt(value)}')
-            return
+            return False
         self._numbers.append(number)
         self._rows.append(value)
         self._size += size
-        if len(self._rows) >= self._batch_rows or self._size >= BATCH_BYTES:
-            yield from self.rest()
+        return len(self._rows) >= self._batch_rows or self._size >= BATCH_BYTES
 
     def rest(self) -> Iterator[Batch]:
         """What has been taken and not given yet."""
@@ -110,7 +109,9 @@ class _Objects:
             self._names[name] = self._wanted(name)
         if self._names[name]:
             columns[name] = cells
-        objects = [cell for cell in cells if type(cell) is dict] if depth < MAX_DEPTH else []
+        if depth == MAX_DEPTH or dict not in set(map(type, cells)):
+            return
+        objects = [cell for cell in cells if type(cell) is dict]
         for key in dict.fromkeys(itertools.islice(itertools.chain.from_iterable(objects), MAX_COLUMNS)):
             within = [cell.get(key) if type(cell) is dict else None for cell in cells]
             self._find(f"{name}.{key}", within, columns, depth + 1)
@@ -134,9 +135,10 @@ def read_json_lines(
         except ValueError as error:
             problems.add(f"line {number}", f"{error}: {excerpt(line)}")
             continue
-        yield from objects.take(number, value, len(line))
-        if objects.is_over:
-            return
+        if objects.take(number, value, len(line)):
+            yield from objects.rest()
+            if objects.is_over:
+                return
     yield from objects.rest()
 
 
@@ -144,9 +146,10 @@ def read_json(stream: IO[bytes], wanted: Wanted, problems: Problems, batch_rows:
     """The items of one list: objects, or questions as text."""
     objects = _Objects("item", wanted, problems, batch_rows)
     for number, (item, size) in enumerate(_items(_Text(stream, problems), problems), start=1):
-        yield from objects.take(number, {"question": item} if isinstance(item, str) else item, size)
-        if objects.is_over:
-            return
+        if objects.take(number, {"question": item} if isinstance(item, str) else item, size):
+            yield from objects.rest()
+            if objects.is_over:
+                return
     yield from objects.rest()
 
 
@@ -199,8 +202,6 @@ class _Text:
         self._at = 0
         self._num_lines = 0  # before the text
         self._is_end = False
-        self._repeated: list[str] = []
-        self._decoder = _decoder(self._repeated)
 
     @property
     def place(self) -> str:
@@ -224,9 +225,8 @@ class _Text:
         """`(the value that starts here, its size)`; raises _RefusedError."""
         self.peek()
         while True:
-            self._repeated.clear()
             try:
-                value, end = self._decoder.raw_decode(self._text, self._at)
+                value, end = _DECODER.raw_decode(self._text, self._at)
             except (ValueError, RecursionError) as error:
                 # It may only be cut short; an error is one when there is no more, or too much of it.
                 if isinstance(error, json.JSONDecodeError):
@@ -239,8 +239,6 @@ class _Text:
                 raise _RefusedError(_reason(error)) from error
             if end == len(self._text) and self._more():
                 continue  # a number may go on
-            if self._repeated:
-                raise _RefusedError(_repeated_words(self._repeated))
             size, self._at = end - self._at, end
             return value, size
 

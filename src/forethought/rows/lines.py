@@ -80,20 +80,25 @@ def _raw_lines(stream: IO[bytes], problems: Problems) -> Iterator[tuple[int, int
         offset += len(raw)
 
 
-def _problem_of(raw: bytes, offset: int) -> str | None:
-    """Why the bytes of a line are not text."""
+def _text_of(raw: bytes, offset: int, place: str, problems: Problems) -> str | None:
+    """The bytes of a line as text; None, with the reason noted, where they are none."""
     try:
-        raw.decode("utf-8")
+        text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
         byte, at = raw[error.start], offset + error.start
-        return (
+        problems.add(
+            place,
             f"not UTF-8: byte 0x{byte:02x} at offset {at:,} of the file. "
-            "Convert it with: iconv -f WINDOWS-1252 -t UTF-8 FILE"
+            "Convert it with: iconv -f WINDOWS-1252 -t UTF-8 FILE",
         )
-    if b"\0" in raw:
+        return None
+    if "\0" in text:
         at = offset + raw.index(b"\0")
-        return f"holds a NUL byte at offset {at:,} of the file; is it a text file (UTF-16 begins with a mark)?"
-    return None
+        problems.add(
+            place, f"holds a NUL byte at offset {at:,} of the file; is it a text file (UTF-16 begins with a mark)?"
+        )
+        return None
+    return text
 
 
 def read_lines(stream: IO[bytes], problems: Problems) -> Iterator[tuple[int, str]]:
@@ -102,11 +107,10 @@ def read_lines(stream: IO[bytes], problems: Problems) -> Iterator[tuple[int, str
     A line ends in LF or CR LF, nothing else.
     """
     for number, offset, raw in _raw_lines(stream, problems):
-        if (problem := _problem_of(raw, offset)) is not None:
-            problems.add(f"line {number}", problem)
-            continue
-        # One "\r" goes with the line break; any other one is the line's own.
-        yield number, raw.removesuffix(b"\n").removesuffix(b"\r").decode("utf-8")
+        line = _text_of(raw, offset, f"line {number}", problems)
+        if line is not None:
+            # One "\r" goes with the line break; any other one is the line's own.
+            yield number, line.removesuffix("\n").removesuffix("\r")
 
 
 class CsvLines:
@@ -138,10 +142,9 @@ class CsvLines:
     @staticmethod
     def _split(stream: IO[bytes], problems: Problems) -> Iterator[str]:
         for number, offset, raw in _raw_lines(stream, problems):
-            if (problem := _problem_of(raw, offset)) is not None:
-                problems.add(f"line {number}", problem)
-                raw = raw.replace(b"\0", b"?")  # keeps the cells in their places
-            line = raw.decode("utf-8", "replace")
+            line = _text_of(raw, offset, f"line {number}", problems)
+            if line is None:  # keeps the cells in their places
+                line = raw.replace(b"\0", b"?").decode("utf-8", "replace")
             if "\r" in line[:-2]:
                 yield from re.split(r"(?<=\r)(?!\n)", line)
             else:
