@@ -65,7 +65,7 @@ class Estimate:
 
 def profile_estimate(settings: ProfileSettings) -> Estimate:
     """The bill of `forethought profile`: every trace may run to the largest cap."""
-    queries = load_queries(settings.questions, limit=settings.limit)
+    queries = load_queries(settings.questions, limit=settings.limit, **settings.columns)
     folder = profile_folder(settings)
     keys = {(query.id, sample) for query in queries for sample in range(settings.num_traces)}
     done = _done(folder, retry_failed=settings.retry_failed) & keys

@@ -70,7 +70,7 @@ def profile(settings: ProfileSettings, *, engine: Engine | None = None, report: 
     Returns:
         The run directory; `forethought.sources.open_profile` reads its counts.
     """
-    queries = load_queries(settings.questions, limit=settings.limit)
+    queries = load_queries(settings.questions, limit=settings.limit, **settings.columns)
     grader = registry.resolve("graders", settings.grader)()
     check_references(grader, queries)
     with opened(engine, settings.model, settings.engine) as running:

@@ -25,6 +25,21 @@ retry_flag = click.option("--retry-failed", is_flag=True, help="Try questions ag
 grader_option = click.option("--grader", default="number", show_default=True, help="number, exact, choice or math.")
 
 
+def question_options(function: F) -> F:
+    """Where the questions stand in their file, shared by every command that reads questions."""
+    flags = [
+        click.option("--question-column", metavar="NAME", help="Column of the questions.  [default: by usual names]"),
+        click.option("--answer-column", metavar="NAME", help="Column of the answers; '' for none."),
+        click.option("--id-column", metavar="NAME", help="Column of the ids, or NAME,NAME; '' for none."),
+    ]
+    for flag in reversed(flags):
+        function = flag(function)
+    return function
+
+
+QUESTION_KEYS = ("question_column", "answer_column", "id_column")
+
+
 def engine_options(*, with_sampling: bool) -> Callable[[F], F]:
     """--engine and its companions; sampling flags only where no predictor fixes them."""
 

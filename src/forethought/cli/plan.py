@@ -17,6 +17,7 @@ from .options import (
     json_flag,
     limit_option,
     plan_options,
+    question_options,
     talk,
 )
 
@@ -29,6 +30,7 @@ from .options import (
 @click.option("--out", default="", metavar="FILE", help="Write one line a question (JSONL) here.")
 @engine_options(with_sampling=False)
 @limit_option
+@question_options
 @dry_run_flag
 @json_flag
 def command(as_json: bool, out: str, dry_run: bool, **values: Any) -> int:

@@ -14,6 +14,7 @@ from .options import (
     grader_option,
     json_flag,
     limit_option,
+    question_options,
     quiet_flag,
     retry_flag,
     seed_option,
@@ -33,6 +34,7 @@ from .options import (
 @engine_options(with_sampling=True)
 @seed_option
 @limit_option
+@question_options
 @retry_flag
 @dry_run_flag
 @quiet_flag

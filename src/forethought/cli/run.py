@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from .options import (
+    QUESTION_KEYS,
     dry_run_flag,
     emit,
     engine_options,
@@ -16,6 +17,7 @@ from .options import (
     json_flag,
     limit_option,
     plan_options,
+    question_options,
     quiet_flag,
     retry_flag,
     seed_option,
@@ -36,6 +38,7 @@ from .options import (
 @engine_options(with_sampling=False)
 @seed_option
 @limit_option
+@question_options
 @retry_flag
 @dry_run_flag
 @quiet_flag
@@ -64,6 +67,7 @@ def command(as_json: bool, quiet: bool, dry_run: bool, **values: Any) -> int:
         "min_tokens",
         "max_tokens",
         "limit",
+        *QUESTION_KEYS,
         "model",
         "template",
         "fallback",

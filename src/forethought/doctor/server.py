@@ -150,7 +150,11 @@ def _told(found: list[Generation]) -> tuple[str, bool]:
 
 def _efforts(settings: DoctorSettings, name: str) -> _Kept | None:
     """Measures what each effort level takes, where the server knows any; on the user's questions it is written down."""
-    queries = load_queries(settings.questions, limit=settings.limit) if settings.questions else _questions()
+    queries = (
+        load_queries(settings.questions, limit=settings.limit, **settings.columns)
+        if settings.questions
+        else _questions()
+    )
     drawn = settings.drawn(Sampling().temperature)  # as a run draws: a level's costs are its thoughts'
 
     def opened(level: str) -> OpenAIEngine:
