@@ -252,9 +252,8 @@ def test_named_columns_go_first(tmp_path):
 
 @pytest.mark.parametrize("kind", [pa.uint64(), pa.decimal128(20, 0), pa.decimal128(24, 2)], ids=str)
 def test_ids_of_parquet_keep_every_digit(tmp_path, kind):
-    ids = pa.array([12345678901234567890, 12345678901234567891]).cast(kind) if kind == pa.uint64() else None
-    if ids is None:
-        ids = pa.array([Decimal("12345678901234567890"), Decimal("12345678901234567891")], kind)
+    numbers = [12345678901234567890, 12345678901234567891]
+    ids = pa.array(numbers if kind == pa.uint64() else [Decimal(number) for number in numbers], kind)
     queries = load(tmp_path, "q.parquet", parquet_bytes({"question": ["a", "b"], "id": ids}))
     assert [query.id for query in queries] == ["12345678901234567890", "12345678901234567891"]
 

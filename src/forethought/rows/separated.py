@@ -90,9 +90,8 @@ def _batches(
             cells = next(reader, None)
         except csv.Error as error:
             kind = "TSV" if delimiter == "\t" else "CSV"
-            reason = (
-                f"{too_long('the row')}; is a quote left open?" if lines.is_over else f"not readable as {kind}: {error}"
-            )
+            is_over = lines.is_over or "field limit" in str(error)
+            reason = f"{too_long('the row')}; is a quote left open?" if is_over else f"not readable as {kind}: {error}"
             problems.add(f"line {line}", reason)
             break
         if cells is None:
