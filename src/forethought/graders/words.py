@@ -160,6 +160,7 @@ def is_noun(after: str) -> bool:
     )
 
 
+_NAMED = wordset("so that where then let and if gives")
 _NAMING = wordset(
     "so thus therefore hence then we get have obtain find value of the that is where let solution solutions "
     "unique when answer variable unknown number and if for gives final a"
@@ -174,14 +175,15 @@ def is_name(side: str) -> bool:
     if re.fullmatch(r"\s*(?:P|Pr|E)\s*\(.*\)\s*|\s*[fghPQ]\s*\(\s*-?[\d.]+\s*\)\s*", side):
         return True
     side = re.sub(r"(?<=[\d\w)])\s+[xX]\s+(?=[$€£¥₹(]?[\d.])", " * ", side)  # a sign of multiplication
-    if re.search(
-        r"(?:\b(?:get|so|that|have|find|gives|obtain|where|then|is)\s+|[,:;]\s*)[^\W\d_](?:_\w+|')?\s*$", side
-    ):
+    match = re.search(r"(?:\b(\w+)\s+|[,:;]\s*)[^\W\d_](?:_\w+|')?\s*$", side)
+    if match and (match[1] is None or match[1].lower() in _STATES | _NAMED):
         return True
     if match := re.fullmatch(r"\s*(?P<words>(?:[^\W\d_]{2,}[\s,]+|a\s+)*)[^\W\d_](?:_\{?\w+\}?|')?\s*", side):
         return all(word in _NAMING for word in map(str.lower, match["words"].replace(",", " ").split()))
     # A letter among numbers: 3a.
-    return not re.search(r"(?<![^\W\d_])[^\W\d_](?![^\W\d_])", re.sub(r"(?<=\s)a(?=\s)|['’]s\b", " ", side))
+    return not re.search(
+        r"(?<![^\W\d_])[^\W\d_](?![^\W\d_])", re.sub(r"(?<=\s)a(?=\s)|['’]s\b|\bI(?=\s+[a-z])", " ", side)
+    )
 
 
 # --- units, for mathematics
@@ -203,6 +205,8 @@ _SAME_UNITS = {
 def is_unit(words: str) -> bool:
     """Whether the words behind a number of mathematics are its unit: "cm", "square units", "degrees Celsius"."""
     bare = re.sub(r"\^-?\d|[/*.,]", " ", words)
+    if bare.strip() in ("st", "nd", "rd", "th"):
+        return False
     if re.search(r"[^\w\s'’()°¢-]|\d", bare):
         return False
     letters = [word for word in bare.split() if len(word) == 1]
