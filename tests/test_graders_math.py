@@ -859,3 +859,33 @@ def test_the_same_mathematics(math_grader, answer, reference):
 def test_other_mathematics_is_never_right(math_grader, answer, reference):
     assert math_grader.grade(answer=answer, reference=reference) is not RIGHT
     assert math_grader.grade(answer=reference, reference=answer) is not RIGHT
+
+
+@pytest.mark.parametrize(
+    ("answer", "reference"),
+    [
+        ("The area is $25\\pi$.", "25\\pi"),
+        ("The solution is x = 5", "5"),
+        ("Therefore the value of x is \\frac{1}{2}.", "\\frac12"),
+        ("It is 25\\pi square units.", "25\\pi"),
+        ("So we get \\sqrt{2}", "\\sqrt2"),
+    ],
+)
+def test_a_sentence_states_its_end(math_grader, answer, reference):
+    assert math_grader.grade(answer=answer, reference=reference) is RIGHT
+
+
+@pytest.mark.parametrize(
+    ("answer", "reference"),
+    [
+        ("It is not 5", "5"),
+        ("x is at least 5", "5"),
+        ("a (b+c)", "(b+c)"),
+        ("sin (5)", "5"),
+        ("The wrong answer is 5", "5"),
+        ("ln (2)", "2"),
+        ("k (2)", "2"),
+    ],
+)
+def test_a_sentence_that_states_otherwise(math_grader, answer, reference):
+    assert math_grader.grade(answer=answer, reference=reference) is not RIGHT

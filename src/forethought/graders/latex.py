@@ -72,7 +72,7 @@ _ALIASES = {
 _SPACING = wordset(
     r"\left \right \big \Big \bigg \Bigg \bigl \bigr \Bigl \Bigr \biggl \biggr \displaystyle \textstyle \limits \, "
     r"\; \: \! \> \quad \qquad \hfill \nobreak \allowbreak \boldsymbol \bold \mathbf \mathit "
-    r"\thinspace \bm \scriptstyle \middle"
+    r"\bf \rm \mathsf \mathnormal \thinspace \bm \scriptstyle \middle"
 ) | {"\\ "}
 TEXT_COMMANDS = wordset(
     r"\text \textbf \textit \textrm \textsf \texttt \textnormal \mbox \hbox \mathrm \operatorname \emph"

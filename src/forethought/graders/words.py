@@ -58,6 +58,7 @@ _STATING = wordset(
     "in at for contains hence that's it's there's he's she's they're means meaning namely i.e approximately total "
     "totals subtotal final worth needs"
 )
+_COPULAS = wordset("is are was were be equals becomes gives get have has obtain")
 _VERBS = sorted(
     wordset(
         "get make take need spend cost earn pay use eat buy save give sell run weigh contain add work read walk "
@@ -124,6 +125,14 @@ def is_stated(before: str) -> bool:
             lower[-2] not in ("up", "out", "down") or (len(lower) > 2 and lower[-3] in _COMING | {"summed", "work"})
         )  # fmt: skip
     return lower[-1] in _STATES
+
+
+def after_statement(text: str) -> str:
+    """What a sentence states, without its beginning: "The area is 25" -> "25"; all other texts as they are."""
+    match = re.match(r"((?:[A-Za-z][A-Za-z'’,]*\s+){1,12})(?=[\\\d($√π\[{-]|[A-Za-z]\s*[=<>(^+*/-])", text)
+    if match and words_of(match[1])[-1].lower() in _COPULAS and is_stated(match[1]):
+        return text[match.end() :]
+    return text
 
 
 def is_noun(after: str) -> bool:
