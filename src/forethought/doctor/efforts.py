@@ -71,7 +71,7 @@ def measured(
         errors = [each.error for each in done if each.error]
         if errors:
             logger.info("effort %s: %d of %d requests failed: %s", level, len(errors), len(done), errors[0])
-        tokens = [each.reasoning_tokens for each in done if not each.error]
+        tokens = [each.reasoning_tokens for each in done if each.reasoning_tokens is not None and not each.error]
         if tokens:
             cut = sum(each.stop_reason is StopReason.BUDGET for each in done if not each.error)
             found[level] = LevelCost.of(tokens, failed=len(errors), cut=cut)
