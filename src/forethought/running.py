@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -142,12 +143,15 @@ async def generate_planned(
             trace = trace_seed(seed, query.id, 0)
             requests.append(Request(query, caps[-1], 0, trace, tuple(caps[:-1]), priority_of[query.id]))
     known = {query.id: query for query in queries}
+    counted = _earlier_counts(run)
     with run.appender() as records:
         async for generation in engine.generate(requests):
             query = known[generation.query_id]
             record = graded_record(generation, query.reference, grader)
             records.append([record])
+            _save_counts(run, counted, engine)
             report(_answer_row(query, budgets_of[main][query.id], record))
+    _save_counts(run, counted, engine)
 
 
 def answer_rows(run: RunDirectory, queries: Sequence[Query], allocator: str | None = None) -> list[dict[str, Any]]:
@@ -170,11 +174,11 @@ def _answer_row(query: Query, budget: int, record: Mapping[str, Any]) -> dict[st
         return {**row, "answer": None, "error": generation.error}
     probe = next((probe for probe in record["probes"] if probe["budget"] == budget), None)
     used = probe if probe is not None else record
-    reasoning_tokens = min(budget, generation.reasoning_tokens)
-    ended = generation.stop_reason is StopReason.NATURAL and generation.reasoning_tokens <= budget
+    length = generation.reasoning_tokens  # None: not counted, and what the answer used is not known
+    ended = generation.stop_reason is StopReason.NATURAL and (length is None or length <= budget)
     row |= {
         "answer": used["answer"],
-        "reasoning_tokens": reasoning_tokens,
+        "reasoning_tokens": None if length is None else min(budget, length),
         "tokens": generation.tokens_at(budget),
         "stop_reason": (StopReason.NATURAL if ended else StopReason.BUDGET).value,
     }
@@ -190,19 +194,24 @@ def write_answers(run: RunDirectory, queries: Sequence[Query]) -> Path:
 
 
 def summary(run: RunDirectory, queries: Sequence[Query]) -> dict[str, Any]:
-    """Counts of a run: queries, failed, tokens by kind, and the share right where references are known."""
+    """Counts of a run: queries, failed, tokens by kind, and the share right where references are known.
+
+    Tokens are those of the answers that were counted; `not_counted` is how many were not.
+    """
     rows = answer_rows(run, queries)
     failed = [row["id"] for row in rows if row.get("error")]
     finished = [row for row in rows if not row.get("error")]
     graded = [row for row in finished if row.get("grade") is not None]
+    counted = [row for row in finished if row["tokens"] is not None]
     return {
         "queries": len(queries),
         "answered": len(finished),
         "failed": len(failed),
         "failed_ids": failed[:20],
         "granted_tokens": sum(row["budget"] for row in finished),
-        "reasoning_tokens": sum(row["reasoning_tokens"] for row in finished),
-        "spent_tokens": sum(row["tokens"] for row in finished),
+        "not_counted": len(finished) - len(counted),
+        "reasoning_tokens": sum(row["reasoning_tokens"] for row in counted),
+        "spent_tokens": sum(row["tokens"] for row in counted),
         "stopped_by_themselves": sum(row["stop_reason"] == StopReason.NATURAL.value for row in finished),
         "graded": len(graded),
         "right": sum(row["grade"] == Grade.RIGHT.value for row in graded),
@@ -211,12 +220,31 @@ def summary(run: RunDirectory, queries: Sequence[Query]) -> dict[str, Any]:
 
 
 def write_summary(run: RunDirectory, queries: Sequence[Query], engine: Engine) -> None:
-    """Writes RUN/summary.json; `engine` in it holds what the engine counted, over all calls that came to their end."""
-    path = run.path / "summary.json"
-    counted = read_json(path).get("engine", {}) if path.exists() else {}
+    """Writes RUN/summary.json; `engine` in it holds what the engine counted, over all calls, killed ones included."""
+    counted = _earlier_counts(run)
+    write_json(run.path / "summary.json", summary(run, queries) | ({"engine": counted} if counted else {}))
+
+
+def _earlier_counts(run: RunDirectory) -> dict[str, Any]:
+    """What engines have counted in this run so far."""
+    path = run.path / "counts.json"
+    if path.exists():
+        found: dict[str, Any] = read_json(path)
+        return found
+    path = run.path / "summary.json"  # of a run that an older version began
+    return dict(read_json(path).get("engine", {})) if path.exists() else {}
+
+
+def _save_counts(run: RunDirectory, earlier: Mapping[str, Any], engine: Engine) -> None:
+    """Keeps what has been counted, next to the records: a call that is killed has been paid for all the same.
+
+    Not forced onto the disk, as records are: a kill loses nothing, and a power cut some counts, but no half file.
+    """
     if isinstance(engine, CountingEngine):
-        counted = added(counted, engine.counted())
-    write_json(path, summary(run, queries) | ({"engine": counted} if counted else {}))
+        path = run.path / "counts.json"
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        temporary.write_text(json.dumps(added(earlier, engine.counted())), "utf-8")
+        temporary.replace(path)
 
 
 def added(earlier: Mapping[str, Any], later: Mapping[str, Any]) -> dict[str, Any]:
@@ -232,11 +260,13 @@ def added(earlier: Mapping[str, Any], later: Mapping[str, Any]) -> dict[str, Any
 
 
 def outcomes(run: RunDirectory, queries: Sequence[Query]) -> dict[str, tuple[Any, Any, Any]]:
-    """Allocator -> `(right_Q, granted_Q, spent_Q)` over the queries that are answered and graded."""
+    """Allocator -> `(right_Q, granted_Q, spent_Q)` over the queries that are answered, graded and counted."""
     _, budgets_of = load_budgets(run)
+    rows_of = {allocator: answer_rows(run, queries, allocator) for allocator in budgets_of}
+    not_counted = {row["id"] for rows in rows_of.values() for row in rows if row.get("tokens") is None}
     result = {}
     for allocator in budgets_of:
-        rows = [row for row in answer_rows(run, queries, allocator) if row.get("grade") is not None]
+        rows = [row for row in rows_of[allocator] if row.get("grade") is not None and row["id"] not in not_counted]
         result[allocator] = (
             np.array([row["grade"] == Grade.RIGHT.value for row in rows], dtype=np.float64),
             np.array([row["budget"] for row in rows], dtype=np.float64),

@@ -122,9 +122,13 @@ def measure(
         errors = [each.error for each in done if each.error]
         if errors:
             logger.info("effort %s: %d of %d requests failed: %s", level, len(errors), len(done), errors[0])
-        counted = {each.query_id: each.reasoning_tokens for each in done if not each.error}
+        counted = {
+            each.query_id: each.reasoning_tokens
+            for each in done
+            if each.reasoning_tokens is not None and not each.error
+        }
         if counted:
-            cut = sum(each.stop_reason is StopReason.BUDGET for each in done if not each.error)
+            cut = sum(each.stop_reason is StopReason.BUDGET for each in done if each.query_id in counted)
             costs[level] = LevelCost.of(list(counted.values()), failed=len(errors), cut=cut)
             tokens[level] = counted
             logger.info("effort %s: 95%% within %s tokens", level, costs[level].to_text())
