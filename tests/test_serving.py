@@ -20,7 +20,7 @@ from forethought.profiles import write_parquet
 from forethought.prompts import load_template
 from forethought.serving.asked import CHAT, MAX_CHARACTERS, QUEUED, TEXT, read
 from forethought.serving.counting import Counter
-from forethought.serving.decision import MEAN, OWN, PREDICTED, UNLIKE, UNTOUCHED, Decider, Decision
+from forethought.serving.decision import MEAN, NOVEL, OWN, PREDICTED, UNTOUCHED, Decider, Decision
 from forethought.serving.desk import Desk, Ruling
 from forethought.serving.extension import MAX_KEPT, PREFIX, HiddenStates
 from forethought.serving.host import Tags
@@ -76,12 +76,12 @@ def profile() -> Profile:
 
 @pytest.fixture(scope="module")
 def text_predictor(profile: Profile) -> Any:
-    return train(profile, predictor="text", with_familiarity=False)
+    return train(profile, predictor="text")
 
 
 @pytest.fixture(scope="module")
 def state_predictor(profile: Profile) -> Any:
-    return train(profile, predictor="ridge", with_familiarity=False)
+    return train(profile, predictor="ridge")
 
 
 def desk(predictor: Any, host: FakeHost | None = None, *, price: float = 0.005, **changes: Any) -> Desk:
@@ -304,15 +304,15 @@ async def test_what_is_not_the_predictors_kind_gets_the_mean_curves_budget(text_
     assert ruling.decision.kind == MEAN
     assert ruling.headers["x-forethought-reason"] == f"mean curve: {reason}"
     assert ruling.decision.budget == ruled.decider.by_mean("").budget
-    assert ruled.tally.to_json()["fallbacks"] == 1
+    assert ruled.tally.to_json()["by_kind"][MEAN] == 1
 
 
-async def test_a_question_unlike_the_training_ones_is_drawn_to_the_mean_curve():
+async def test_a_novel_question_has_its_own_curve_and_the_response_says_so():
     real = shipped_heldout("qwen2.5-coder-0.5b").select(np.arange(100))
     ruled = desk(train(real, predictor="text"), price=0.001)
     ruling = await ruled.rule(CHAT, chat("Übersetze: 'Der Herbst, so spät er kommt, kennt keinen Zorn.' §§ ¿¿ " * 3))
-    assert ruling.decision.kind == UNLIKE
-    assert "unlike the training questions (p=" in ruling.decision.reason
+    assert ruling.decision.kind == NOVEL
+    assert ruling.headers["x-forethought-reason"].startswith("predicted; novel to the predictor (p=0.0")
     assert ruling.decision.budget == ruled.decider.by_mean("").budget
     kinds = [(await ruled.rule(CHAT, chat(text))).decision.kind for text in real.texts[:40]]
     assert kinds.count(PREDICTED) > 30
@@ -356,7 +356,7 @@ def test_turns_of_text_parts_are_joined_and_the_templates_instruction_is_no_part
     ]
     body = {"messages": [*shots, {"role": "user", "content": EASY_ONE}]}
     assert read(CHAT, body, template=worked, models=(), start=START).is_templates
-    assert read(CHAT, body, template=TEMPLATE, models=(), start=START).unlike == "earlier turns"
+    assert read(CHAT, body, template=TEMPLATE, models=(), start=START).no_curve == "earlier turns"
 
 
 def test_a_reason_is_one_line_of_ascii():

@@ -26,7 +26,7 @@ class Asked:
     Attributes:
         path: CHAT or TEXT.
         question: the last user turn without the template's instruction, or the text prompt.
-        unlike: why the predictor has no curve for it, "" where it has.
+        no_curve: why the predictor has no curve for it, "" where it has.
         is_templates: the turns are the predictor's prompt template's, to the letter.
         own_cap: the client's own thinking budget.
         own_room: the client's own limit on all that is generated.
@@ -37,7 +37,7 @@ class Asked:
 
     path: str
     question: str = ""
-    unlike: str = ""
+    no_curve: str = ""
     is_templates: bool = False
     own_cap: int | None = None
     own_room: int | None = None
@@ -80,19 +80,19 @@ def read(
     found = _chat(body, template) if path == CHAT else _text(body, start)
     if found is None:
         return None
-    question, unlike, is_templates, untouched = found
+    question, no_curve, is_templates, untouched = found
     if body.get("use_beam_search"):
         untouched = "beam search keeps no thinking budget"
     if models and model is not None and model not in models:
-        unlike = "another model than the predictor's"
+        no_curve = "another model than the predictor's"
     if _is_shaped(body):
-        unlike = unlike or "structured output"
+        no_curve = no_curve or "structured output"
     if len(question) > MAX_CHARACTERS:
-        unlike = unlike or f"a question of more than {MAX_CHARACTERS:,} characters"
+        no_curve = no_curve or f"a question of more than {MAX_CHARACTERS:,} characters"
     return Asked(
         path=path,
         question=question,
-        unlike=unlike,
+        no_curve=no_curve,
         is_templates=is_templates,
         own_cap=own_cap,
         own_room=own_room,

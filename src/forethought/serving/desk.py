@@ -106,8 +106,8 @@ class Desk:
             return self._queued(asked, Decision(UNTOUCHED, f"untouched: {asked.untouched}"), {})
         if asked.own_cap is not None:
             return self._queued(asked, Decision(OWN, "the client's own cap", asked.own_cap), {})
-        if asked.unlike:
-            decision = self.decider.by_mean(asked.unlike)
+        if asked.no_curve:
+            decision = self.decider.by_mean(asked.no_curve)
         elif self.decider.reads_hidden:
             decision = await self._by_state(asked, body)
         else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from .decision import KINDS, MEAN, UNLIKE, Decision
+from .decision import KINDS, MEAN, Decision
 
 logger = logging.getLogger("vllm.forethought")  # vLLM's own handlers show it
 
@@ -59,7 +59,6 @@ class Tally:
         return {
             "requests": num,
             "by_kind": dict(self.num_kind),
-            "fallbacks": self.num_kind[MEAN] + self.num_kind[UNLIKE],
             "reasons": dict(self.reasons),
             "mean_budget": mean,
             "target_mean_budget": target,
