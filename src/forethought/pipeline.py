@@ -9,10 +9,14 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from time import perf_counter
 
+import numpy as np
+
 from . import layers, registry, sources
 from .comparing import contender, labelled, mean_train
 from .difficulty import Asking, pick_examples, with_difficulties
-from .engines.opening import choose_reader, opened
+from .engines.context import Room
+from .engines.lengths import upper_bound
+from .engines.opening import choose, choose_reader, opened
 from .errors import InvalidSettingsError, MismatchError, RunError
 from .evaluation import Evaluation, LiveComparison, compare_live
 from .evaluation import evaluate as evaluate_curves
@@ -26,7 +30,9 @@ from .planning import (
     allocate,
     features,
     forecast,
+    largest_cap,
     model_of,
+    needed_tokens,
     plan_queries,
     planned_engine,
     recorded_features,
@@ -40,11 +46,13 @@ from .predictors.layers import silent as quiet
 from .predictors.trained import TrainedPredictor
 from .profiles import common_grid, curves_on_grid, from_run, joined, on_grid, with_layers, write_parquet
 from .profiling import Report, engine_info, identity, sample_traces, silent
+from .prompts import load_template
 from .protocols import Engine, HiddenStateEngine
 from .queries import load_queries, query_to_json, save_queries
 from .running import generate_planned, load_budgets, outcomes, save_plans, write_answers, write_summary
 from .settings import (
     CompareSettings,
+    EngineSettings,
     EvaluateSettings,
     ImportSettings,
     LayersSettings,
@@ -54,7 +62,7 @@ from .settings import (
     TrainSettings,
 )
 from .store import RunDirectory, fingerprint
-from .types import Cost, Curves, Plan, Profile, Query
+from .types import BudgetGrid, Cost, Curves, Plan, Profile, Query
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +81,10 @@ def profile(settings: ProfileSettings, *, engine: Engine | None = None, report: 
     queries = load_queries(settings.questions, limit=settings.limit)
     grader = registry.resolve("graders", settings.grader)()
     check_references(grader, queries)
-    with opened(engine, settings.model, settings.engine) as running:
+    room, needed = _room(settings.model, settings.engine, queries, settings.grid, settings.grid.maximum, engine)
+    with opened(engine, settings.model, settings.engine, needed_tokens=needed) as running:
+        if note := room.check_caps(running.info, np.full(len(queries), settings.grid.maximum), tolerates=True):
+            logger.warning("note: %s", note)
         layers = settings.layer_numbers(running.info.num_layers if isinstance(running, HiddenStateEngine) else None)
         run = RunDirectory.create(
             profile_folder(settings),
@@ -164,7 +175,8 @@ def ask_model(
     model = settings.model or measured.info.get("model")
     if not model:
         raise InvalidSettingsError("the profile does not say which model was measured; give --model")
-    with opened(None, model, settings.engine) as engine:
+    needed = upper_bound(asking.template, [Query("", text) for text in measured.texts], 0)
+    with opened(None, model, settings.engine, needed_tokens=needed) as engine:
         known = measured.info.get("model_hash")
         if known is not None and engine.info.model_hash is not None and known != engine.info.model_hash:
             raise MismatchError(f"the profile is of model {known}, but {model} is {engine.info.model_hash} here")
@@ -226,7 +238,9 @@ def plan(settings: PlanSettings, *, engine: Engine | None = None) -> Planned:
         expected = forecast([query.id for query in queries], predictor, known)
     else:
         refuse_without_texts(queries, settings.questions)
-        with opened(engine, model_of(settings, predictor), planned_engine(settings, predictor)) as running:
+        needed = needed_tokens(settings, predictor, queries, 0)
+        asked = planned_engine(settings, predictor)
+        with opened(engine, model_of(settings, predictor), asked, needed_tokens=needed) as running:
             expected = predict_with(queries, predictor, running)
     return Planned(queries, expected, allocate(settings, queries, expected))
 
@@ -256,11 +270,17 @@ def run(settings: RunSettings, *, engine: Engine | None = None, report: Report =
         registry.resolve("allocators", name)
     asked = planned_engine(settings.plan, predictor)
     folder = run_folder(settings)
-    with opened(engine, model_of(settings.plan, predictor), asked) as running:
+    model, cap = model_of(settings.plan, predictor), largest_cap(settings.plan, queries, predictor.card.grid)
+    room, _ = _room(model, asked, queries, predictor.card.grid, cap, engine)
+    needed = needed_tokens(settings.plan, predictor, queries, cap)
+    with opened(engine, model, asked, needed_tokens=needed) as running:
         predictor.check(running.info, None)
         is_planned = (folder / "plan.json").exists()  # a plan is made once, before the folder: a bad total leaves none
         expected = None if is_planned else predict_with(queries, predictor, running)
         plans = {name: allocate(settings.plan, queries, expected, allocator=name) for name in names} if expected else {}
+        if plans:
+            cap_Q = np.max([each.budget_Q for each in plans.values()], axis=0)
+            room.check_caps(running.info, cap_Q, tolerates=False)
         directory = RunDirectory.create(
             folder,
             kind="run",
@@ -403,6 +423,17 @@ def live_comparison(run: RunDirectory, *, seed: int = 0) -> LiveComparison:
         simulated=bool(provenance.get("simulated")),
         provenance=provenance,
     )
+
+
+def _room(
+    model: str, settings: EngineSettings, queries: Sequence[Query], grid: BudgetGrid, cap: int, engine: Engine | None
+) -> tuple[Room, int]:
+    """`(what the queries need of a context, tokens to reserve)`; refuses a context asked for that is too small."""
+    template = load_template(settings.template)
+    name = engine.info.engine if engine is not None else choose(model, settings.engine)[0]
+    room = Room.of(model, template, queries, grid, engine=name)
+    room.check_asked(settings.context_tokens, cap)
+    return room, upper_bound(template, queries, cap)
 
 
 def _merge_queries(run: RunDirectory, queries: Sequence[Query]) -> list[Query]:

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from . import registry, sources
-from .difficulty import ask
+from .difficulty import Asking, ask
+from .engines.lengths import upper_bound
 from .errors import InvalidFeaturesError, InvalidInputError, InvalidSettingsError
 from .predictors.familiarity import Judged
 from .predictors.features import DIFFICULTY, HIDDEN, TEXT, Features
@@ -19,12 +20,12 @@ from .predictors.selection import features_of
 from .predictors.trained import TrainedPredictor
 from .profiles import is_profile_file, read_parquet
 from .profiling import engine_info
-from .prompts import shipped_templates
+from .prompts import load_template, shipped_templates
 from .protocols import Allocator, Engine, HiddenStateEngine
 from .queries import load_queries
 from .settings import EngineSettings, PlanSettings
 from .store import RunDirectory
-from .types import Curves, IntArray, Plan, Profile, Query
+from .types import BudgetGrid, Cost, Curves, IntArray, Plan, Profile, Query
 
 logger = logging.getLogger(__name__)
 
@@ -191,6 +192,24 @@ def allocate(
         ids = ", ".join(queries[row].id for row in expected.unseen_Q[:5])
         notes += (f"{len(expected.unseen_Q)} queries do not fit the model's context and get one window ({ids})",)
     return replace(plan, notes=notes)
+
+
+def largest_cap(settings: PlanSettings, queries: Sequence[Query], grid: BudgetGrid) -> int:
+    """The largest cap that a plan may give to anyone; no plan is needed to know it."""
+    highest = settings.max_tokens if settings.max_tokens is not None else grid.maximum
+    own = max((query.max_budget if query.max_budget is not None else highest for query in queries), default=highest)
+    if settings.cost is Cost.GRANTED:  # the others take a window each, at least
+        own = min(own, int(settings.total_for(len(queries))) - grid.window * (len(queries) - 1))
+    return max(grid.window, grid.floor(own))
+
+
+def needed_tokens(settings: PlanSettings, predictor: TrainedPredictor, queries: Sequence[Query], cap: int) -> int:
+    """Longest prompt + thought + answer that planning, and reasoning under `cap`, ask of the engine, at most."""
+    needed = upper_bound(load_template(template_of(settings, predictor)), queries, cap)
+    if DIFFICULTY not in predictor.card.features.reads:
+        return needed
+    asking = predictor.card.asking or Asking()
+    return max(needed, upper_bound(asking.template, [replace(query, prompt=query.text) for query in queries], 0))
 
 
 def plan_queries(settings: PlanSettings) -> list[Query]:

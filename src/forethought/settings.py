@@ -41,7 +41,7 @@ class EngineSettings:
         template: a shipped template's name or a JSON file.
         temperature: sampling temperature of the thought, at least 0.
         top_p: nucleus of the thought, in (0, 1].
-        context_tokens: longest prompt + thought + answer.
+        context_tokens: longest prompt + thought + answer; None for what the model or server takes.
         options: anything else the engine's class takes.
     """
 
@@ -49,14 +49,14 @@ class EngineSettings:
     template: str = "worked-5"
     temperature: float = 0.6
     top_p: float = 1.0
-    context_tokens: int = 2048
+    context_tokens: int | None = None
     options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         _check(
             [
                 *_drawing(self.temperature, self.top_p),
-                _at_least("--context-tokens", self.context_tokens, 64),
+                None if self.context_tokens is None else _at_least("--context-tokens", self.context_tokens, 64),
             ]
         )
 

@@ -33,7 +33,10 @@ def engine_options(*, with_sampling: bool) -> Callable[[F], F]:
             click.option("--engine", default="auto", show_default=True, help="auto, transformers, vllm, openai, fake."),
             with_server,
             click.option(
-                "--context-tokens", type=int, default=2048, show_default=True, help="Prompt + thought + answer."
+                "--context-tokens",
+                type=int,
+                metavar="N",
+                help="Longest prompt + thought + answer.  [default: what the caps need and the model or server takes]",
             ),
             click.option(
                 "--engine-option", "engine_option", multiple=True, metavar="KEY=VALUE", help="Passed to the engine."

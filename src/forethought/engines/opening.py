@@ -45,8 +45,18 @@ def choose_reader(model: str, engine: str) -> tuple[str, str]:
 
 
 @contextmanager
-def opened(engine: Engine | None, model: str, settings: EngineSettings) -> Iterator[Engine]:
-    """`engine` itself when there is one; else a new one, closed at the end."""
+def opened(
+    engine: Engine | None, model: str, settings: EngineSettings, *, needed_tokens: int | None = None
+) -> Iterator[Engine]:
+    """`engine` itself when there is one; else a new one, closed at the end.
+
+    Args:
+        engine: open already, or None.
+        model: what to run otherwise.
+        settings: with what.
+        needed_tokens: longest prompt + thought + answer that it will be asked for, where that is known: for an engine
+            that reserves memory by it.
+    """
     if engine is not None:
         yield engine
         return
@@ -56,12 +66,11 @@ def opened(engine: Engine | None, model: str, settings: EngineSettings) -> Itera
     unknown = [key for key in settings.options if key not in known and "options" not in known]
     if unknown:
         raise InvalidSettingsError(f"engine {name!r} has no option {unknown[0]!r}; it has: {', '.join(sorted(known))}")
+    context = {} if settings.context_tokens is None else {"context_tokens": settings.context_tokens}
+    if needed_tokens is not None and "needed_tokens" in known:
+        context["needed_tokens"] = needed_tokens
     running: Engine = factory(
-        model,
-        template=load_template(settings.template),
-        sampling=settings.sampling,
-        context_tokens=settings.context_tokens,
-        **settings.options,
+        model, template=load_template(settings.template), sampling=settings.sampling, **context, **settings.options
     )
     try:
         yield running

@@ -39,7 +39,7 @@ class OpenAIEngine:
         model: the model's name in records and on predictors' cards, such as an alias.
         template: the text around a query; the server's own chat template goes around that.
         sampling: how thoughts are drawn.
-        context_tokens: longest prompt + thought + answer; at most what the server takes.
+        context_tokens: longest prompt + thought + answer; None for what the server takes, which is the most.
         base_url: where the server is; "" for what FORETHOUGHT_BASE_URL says.
         served_model: the model's name at the server; "" for the same as `model`.
         enforce: how budgets are kept: "two-call", "native", "effort", "max-tokens", or "auto".
@@ -65,7 +65,7 @@ class OpenAIEngine:
         *,
         template: PromptTemplate,
         sampling: Sampling = Sampling(),
-        context_tokens: int = 2048,
+        context_tokens: int | None = None,
         base_url: str = "",
         served_model: str = "",
         enforce: str = "auto",
@@ -134,8 +134,8 @@ class OpenAIEngine:
         async with self.client() as client:
             server = await detect(client, kind, wanted.model)
             server.check_serves(self.served_model)
-            least = min(wanted.context_tokens, server.context_tokens or wanted.context_tokens)
-            wanted = replace(wanted, context_tokens=least)
+            known = [tokens for tokens in (wanted.context_tokens, server.context_tokens) if tokens is not None]
+            wanted = replace(wanted, context_tokens=min(known, default=None))
             return server, wanted, await choose(client, server, wanted, self.counters)
 
     def client(self) -> Client:

@@ -36,7 +36,7 @@ class OneCall:
         native_fields: more fields beside the native cap.
         efforts: what the levels cost, for "effort".
         tokens: counts the tokens of a text; None where no tokenizer is at hand, and the stream is counted.
-        context_tokens: most tokens of an answer in all.
+        context_tokens: most tokens of an answer in all; None where only the server knows.
         sends_priority: each call tells the server its request's priority.
         closing_tokens: tokens of the tag that closes a thought: one of a model that was taught to think.
     """
@@ -52,7 +52,7 @@ class OneCall:
     native_fields: Mapping[str, Any]
     efforts: Efforts | None
     tokens: TokenDialect | None
-    context_tokens: int
+    context_tokens: int | None
     sends_priority: bool = False
     closing_tokens: int = 1
 
@@ -82,8 +82,13 @@ class OneCall:
         """What bounds this request in the body, and why it cannot run."""
         kind = self.server.kind
         whole = {kind.length: budget + self.answer_room}
-        if budget < 0 or budget + self.answer_room > self.context_tokens:
-            return {}, f"a budget of {budget} does not fit the context of {self.context_tokens}"
+        if budget < 0:
+            return {}, f"a budget cannot be negative; got {budget}"
+        if self.context_tokens is not None and budget + self.answer_room > self.context_tokens:
+            return {}, (
+                f"a budget of {budget} and {self.answer_room} tokens for its answer do not fit the context of "
+                f"{self.context_tokens}"
+            )
         if self.enforce == "native":
             if budget < kind.least:
                 return {}, f"{kind.name} takes no thinking cap below {kind.least} tokens; got {budget}"

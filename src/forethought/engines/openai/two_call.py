@@ -25,7 +25,7 @@ class TwoCalls:
         dialect: how a text is continued.
         template: the text around a query.
         sampling: how thoughts are drawn.
-        context_tokens: longest prompt + thought + answer.
+        context_tokens: longest prompt + thought + answer; None where only the server knows.
         counters: counts tokens and overshoots.
         sends_priority: each call tells the server its request's priority.
         one_by_one: a thought's answers are asked for one after the other, for servers that cache by slot.
@@ -35,7 +35,7 @@ class TwoCalls:
     dialect: Dialect
     template: PromptTemplate
     sampling: Sampling
-    context_tokens: int
+    context_tokens: int | None
     counters: Counters
     sends_priority: bool = False
     one_by_one: bool = False
