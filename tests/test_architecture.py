@@ -18,7 +18,7 @@ ORDER = [
     ["errors"],
     ["types"],
     ["protocols"],
-    ["registry", "prompts", "settings", "problems", "numerals", "math_worker"],
+    ["registry", "prompts", "settings", "problems"],
     ["store", "rows", "folders"],
     ["fields", "models", "profiles", "profiling", "difficulty", "allocators"],
     ["queries", "graders", "predictors", "engines"],
@@ -64,7 +64,16 @@ HEAVY = {
         "serving/vllm_host.py",
     },
     "matplotlib": {"plots.py", "bench/plots.py", "layers/plots.py"},
-    "math_verify": {"math_worker.py"},
+    "sympy": {
+        "graders/commands.py",
+        "graders/cursor.py",
+        "graders/factors.py",
+        "graders/meanings.py",
+        "graders/reading.py",
+        "graders/sameness.py",
+        "graders/sets.py",
+        "graders/values.py",
+    },
     "huggingface_hub": {"models/locating.py", "models/parts.py"},
 }
 
