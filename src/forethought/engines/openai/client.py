@@ -12,12 +12,12 @@ from typing import Any, Protocol, Self
 import aiohttp
 
 from ...errors import EngineError
-from ..counting import Usage
 from . import reading, troubles
 from .address import Address, Key
 from .counters import Counters
 from .fitting import Fitting
 from .retrying import RETRIED, AttemptError, Backoff
+from .texts import generated_in
 from .waits import asked_wait, reset_wait
 
 CONNECT_SECONDS = 10.0
@@ -258,7 +258,7 @@ class Client:
         error = troubles.error_in(found)
         if error is None:
             return
-        tokens = Usage.read(found.get("usage")).generated or 0
+        tokens = generated_in(found)
         reason = f"the server answers with an error: {self._shown(error)}"
         wait = asked_wait(response.headers, error)
         passes = troubles.may_pass(error, wait=wait)

@@ -15,6 +15,7 @@ from .counters import Counters
 from .detecting import Server
 from .endings import is_cut
 from .replies import first_choice, token_ids
+from .texts import generated_in
 from .vocabulary import ServerTokenizer
 
 
@@ -169,7 +170,7 @@ class TokenDialect:
         new = token_ids(choice.get("token_ids"))
         if new is None:
             reason = "the server gives no token ids back (return_token_ids); use --engine-option ids=false"
-            raise RequestError.after(reason, usage.generated or 0)
+            raise RequestError.after(reason, generated_in(answer))
         ended = is_cut(choice.get("finish_reason"), tokens=len(new))
         is_stopped = choice.get(self._server.kind.names.stopped_by) == drawing.stop
         self._count(len(ids), usage.cached)

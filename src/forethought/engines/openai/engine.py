@@ -188,7 +188,7 @@ class OpenAIEngine:
         waiting: Iterator[Request],
         finished: asyncio.Queue[Generation],
     ) -> None:
-        """Takes requests until there are none; what goes wrong with one is its generation, and does not end the batch."""
+        """Takes requests until there are none; what goes wrong with one is its generation, never the end of all."""
         for request in waiting:
             try:
                 done = self._fit_to_keep(await calls.run(client, request))

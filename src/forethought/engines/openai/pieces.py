@@ -16,7 +16,7 @@ from .detecting import Server
 from .dialects import Completion, Drawing
 from .endings import is_cut
 from .replies import first_choice
-from .texts import texts_in
+from .texts import generated_in, texts_in
 
 
 class Pieces:
@@ -119,7 +119,7 @@ class ChatDialect:
             raise RequestError.after(
                 "the server takes the thought out of the chat (a reasoning parser), which then cannot go on: let it be "
                 "asked by token ids (not ids=false), by text (--engine-option tokenizer=NAME), or use --enforce native",
-                Usage.read(answer.get("usage")).generated or 0,
+                generated_in(answer),
             )
         pieces = _shown(choice)
         return choice, answer.get("usage"), _new(content, begun, pieces), pieces

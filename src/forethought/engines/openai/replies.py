@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...prompts import PromptTemplate
-from ..counting import Usage, least_tokens, whole
+from ..counting import Usage, whole
 from ..forcing import answer_end
 from .client import RequestError
 from .endings import is_cut
-from .texts import is_apart, texts_in
+from .texts import generated_in, is_apart, texts_in
 
 CLOSING = "</think>"
 
@@ -43,13 +43,11 @@ class Reply:
         choice, usage = first_choice(answer), answer.get("usage")
         message = choice.get("message")
         reasoning, content = texts_in(message)
-        told = Usage.read(usage)
-        shown = least_tokens(reasoning) + least_tokens(content)
         return cls(
             reasoning=reasoning,
             content=content,
-            is_apart=told.reasoning is not None or is_apart(message),
-            is_cut=is_cut(choice.get("finish_reason"), tokens=max(told.generated or 0, shown)),
+            is_apart=Usage.read(usage).reasoning is not None or is_apart(message),
+            is_cut=is_cut(choice.get("finish_reason"), tokens=generated_in(answer)),
             usage=usage,
             streamed=whole(answer.get("streamed")),
             ids=token_ids(choice.get("token_ids", choice.get("response_token_ids"))),  # vLLM, SGLang
@@ -95,8 +93,7 @@ def first_choice(answer: dict[str, Any]) -> dict[str, Any]:
     """The only choice of an answer; raises RequestError when it has none."""
     choices = answer.get("choices")
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
-        tokens = Usage.read(answer.get("usage")).generated or 0
-        raise RequestError.after(f"the answer has no choices: {str(answer)[:120]}", tokens)
+        raise RequestError.after(f"the answer has no choices: {str(answer)[:120]}", generated_in(answer))
     found: dict[str, Any] = choices[0]
     return found
 

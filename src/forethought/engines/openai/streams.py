@@ -11,16 +11,20 @@ from .replies import CLOSING, answer_frame, untagged_end
 from .texts import texts_in
 
 
+LEAST_BEYOND = 64  # tokens of thought beyond a small cap that are listened to
+
+
 class Chunks:
     """Takes the chunks of one answer.
 
     Args:
-        most: give up listening after so many tokens of thought: the server does not keep the cap.
+        most: the cap. A thought that is longer is heard to its end, so that by how much can be told, but not beyond
+            twice its cap.
         template: says where a thought ends that the server does not tell apart.
     """
 
     def __init__(self, most: int, template: PromptTemplate) -> None:
-        self._most = most
+        self._most = most + max(most, LEAST_BEYOND)
         self._template = template
         self._reasoning: list[str] = []
         self._content: list[str] = []

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..counting import Usage, least_tokens
+
 THOUGHT_FIELDS = ("reasoning_content", "reasoning", "thinking")
 THOUGHT_PARTS = frozenset({"thinking", "thought", "reasoning", "reasoning_content", "reasoning_text", "summary_text"})
 MOST_DEPTH = 8
@@ -18,6 +20,14 @@ def texts_in(message: Any) -> tuple[str, str]:
     thought, text = _parted(message.get("content"), is_thought=False)
     own = next((found for name in THOUGHT_FIELDS if (found := _joined(message.get(name)))), "")
     return (own or _joined(message.get("reasoning_details"))) + thought, text
+
+
+def generated_in(answer: dict[str, Any]) -> int:
+    """Tokens that an answer, or an event of a stream, shows to be generated, at the least."""
+    choices = answer.get("choices")
+    choice = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
+    shown = "".join(texts_in(choice.get("message") or choice.get("delta"))) + _joined(choice.get("text"))
+    return max(Usage.read(answer.get("usage")).generated or 0, least_tokens(shown))
 
 
 def is_apart(message: Any) -> bool:
