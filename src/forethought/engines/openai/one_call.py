@@ -132,6 +132,7 @@ class OneCall:
             thought_tokens=await self._counted(client, reply, thought),
             answer_tokens=await self.tokens.count(client, rest) if self.tokens and told.generated is None else None,
             seen=reply.streamed,
+            pieces=reply.pieces,
             closing_tokens=self.closing_tokens if has_ended and self.server.kind.counts_closing else 0,
             disagree=self.counters.disagree,
         )

@@ -26,6 +26,7 @@ class Reply:
         is_cut: it ran into the bound on all tokens.
         usage: what the server says of its tokens, as it came.
         streamed: tokens that had come when the thought ended, by the stream; None without one that says so.
+        pieces: how many pieces of a stream the thought and the rest came in; None without one.
         ids: token ids of it all; None where the server does not give them.
     """
 
@@ -35,13 +36,14 @@ class Reply:
     is_cut: bool
     usage: Any = None
     streamed: int | None = None
+    pieces: tuple[int, int] | None = None
     ids: tuple[int, ...] | None = None
 
     @classmethod
     def read(cls, answer: dict[str, Any]) -> Reply:
         """Reads the JSON of an answer; raises RequestError when it has no choice that ended well."""
         choice, usage = first_choice(answer), answer.get("usage")
-        message = choice.get("message")
+        message, pieces = choice.get("message"), token_ids(answer.get("pieces"))
         reasoning, content = texts_in(message)
         return cls(
             reasoning=reasoning,
@@ -50,6 +52,7 @@ class Reply:
             is_cut=is_cut(choice.get("finish_reason"), tokens=generated_in(answer)),
             usage=usage,
             streamed=whole(answer.get("streamed")),
+            pieces=None if pieces is None or len(pieces) != 2 else (pieces[0], pieces[1]),
             ids=token_ids(choice.get("token_ids", choice.get("response_token_ids"))),  # vLLM, SGLang
         )
 

@@ -10,7 +10,6 @@ from .client import StreamOrderError
 from .replies import CLOSING, answer_frame, untagged_end
 from .texts import texts_in
 
-
 LEAST_BEYOND = 64  # tokens of thought beyond a small cap that are listened to
 
 
@@ -96,27 +95,27 @@ class Chunks:
             "message": {"reasoning_content": reasoning or None, "content": content},
             "finish_reason": "length" if self._has_given_up else self._finish,
         }
-        return {"choices": [choice], "usage": self._usage, "streamed": self._told_at_end(content)}
+        told, pieces = self._thought_in(content)
+        return {"choices": [choice], "usage": self._usage, "streamed": told, "pieces": pieces}
 
     def _doubts(self) -> str:
         """What else is odd about a stream that was cut: what may pass in a whole one."""
         mixed = ", or it mixes two answers: each chunk has an id of its own" if self._ids.num_names > 1 else ""
         return mixed + (", and thought comes after its answer" if self._is_mixed else "")
 
-    def _told_at_end(self, content: str) -> int | None:
-        """Tokens when the thought had ended, by a stream that counts as it goes; None where it does not say."""
+    def _thought_in(self, content: str) -> tuple[int | None, list[int]]:
+        """`(tokens when the thought had ended, pieces of [thought, answer])`; None where the stream does not say."""
         leaked, closing, _ = content.rpartition(CLOSING)
-        end = len(leaked) + len(closing) if closing else None
+        end = len(leaked) + len(closing) if closing else 0 if self._reasoning else untagged_end(content, self._template)
+        told, length, num_leaked = self._told_at, 0, 0
         if end is None:
-            if self._reasoning:
-                return self._told_at
-            end = untagged_end(content, self._template)
-        length = 0
-        for size, told in self._told_after if end else ():
+            return None, [len(self._content), 0]  # all of it is thought
+        for size, so_far in self._told_after:
+            if length >= end:
+                break
             length += size
-            if end is not None and length >= end:
-                return told
-        return None
+            told, num_leaked = so_far, num_leaked + 1
+        return told, [len(self._reasoning) + num_leaked, len(self._content) - num_leaked]
 
 
 class _Names:
