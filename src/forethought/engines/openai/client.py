@@ -161,6 +161,7 @@ class Client:
                     break
             return taken.finish(is_done=False)
         except reading.UnreadableError:
+            self.counters.discarded_tokens += taken.num_seen
             raise
         except ValueError as error:
             most = ORDER_ATTEMPTS if isinstance(error, StreamOrderError) else None

@@ -39,8 +39,9 @@ async def pieces(content: Content, encoding: str) -> AsyncIterator[bytes]:
             yield part
 
 
-async def body(content: Content, encoding: str, *, most: int = MOST_BYTES, is_cut: bool = False) -> bytes:
+async def body(content: Content, encoding: str, *, most: int | None = None, is_cut: bool = False) -> bytes:
     """All bytes of an answer; where they are more than `most`, the first of them (`is_cut`) or UnreadableError."""
+    most = MOST_BYTES if most is None else most
     found = bytearray()
     async for piece in pieces(content, encoding):
         found += piece
