@@ -51,7 +51,7 @@ def _parted(value: Any, *, is_thought: bool, depth: int = 0) -> tuple[str, str]:
         found = [_parted(each, is_thought=is_thought, depth=depth + 1) for each in value]
         return "".join(thought for thought, _ in found), "".join(text for _, text in found)
     if isinstance(value, dict):
-        is_thought = is_thought or value.get("type") in THOUGHT_PARTS
+        is_thought = is_thought or str(value.get("type")) in THOUGHT_PARTS
         names = (*THOUGHT_FIELDS, "summary", "text", "value") if is_thought else ("text", "value", "content")
         inner = next((value[name] for name in names if value.get(name)), None)
         return _parted(inner, is_thought=is_thought, depth=depth + 1)
