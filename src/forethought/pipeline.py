@@ -223,23 +223,21 @@ def plan(settings: PlanSettings, *, engine: Engine | None = None) -> Planned:
     queries = plan_queries(settings)
     known = recorded_features(settings.questions, queries, predictor)
     if known is not None:
-        expected = forecast([query.id for query in queries], predictor, known, fallback=settings.fallback)
+        expected = forecast([query.id for query in queries], predictor, known)
     else:
         refuse_without_texts(queries, settings.questions)
         with opened(engine, model_of(settings, predictor), planned_engine(settings, predictor)) as running:
-            expected = predict_with(queries, predictor, running, fallback=settings.fallback)
+            expected = predict_with(queries, predictor, running)
     return Planned(queries, expected, allocate(settings, queries, expected))
 
 
-def predict_with(
-    queries: Sequence[Query], predictor: TrainedPredictor, engine: Engine, *, fallback: bool = True
-) -> Forecast:
+def predict_with(queries: Sequence[Query], predictor: TrainedPredictor, engine: Engine) -> Forecast:
     """One prompt pass and the predictor; refuses an engine whose model or template is not the predictor's."""
     predictor.check(engine.info, None)
     started = perf_counter()
     read = features(queries, predictor, engine)
     seconds = perf_counter() - started
-    expected = forecast([query.id for query in queries], predictor, read, fallback=fallback)
+    expected = forecast([query.id for query in queries], predictor, read)
     return replace(expected, feature_seconds=seconds)
 
 
@@ -261,8 +259,7 @@ def run(settings: RunSettings, *, engine: Engine | None = None, report: Report =
     with opened(engine, model_of(settings.plan, predictor), asked) as running:
         predictor.check(running.info, None)
         is_planned = (folder / "plan.json").exists()  # a plan is made once, before the folder: a bad total leaves none
-        fallback = settings.plan.fallback
-        expected = None if is_planned else predict_with(queries, predictor, running, fallback=fallback)
+        expected = None if is_planned else predict_with(queries, predictor, running)
         plans = {name: allocate(settings.plan, queries, expected, allocator=name) for name in names} if expected else {}
         directory = RunDirectory.create(
             folder,
@@ -272,7 +269,6 @@ def run(settings: RunSettings, *, engine: Engine | None = None, report: Report =
                 "allocators": names,
                 "cost": settings.plan.cost.value,
                 "total": settings.plan.total_for(len(queries)),
-                "fallback": fallback,
                 "queries": fingerprint([query_to_json(query) for query in queries]),
             },
             settings=asdict(settings),
@@ -315,7 +311,7 @@ def evaluate(settings: EvaluateSettings) -> Evaluation | LiveComparison:
         if DIFFICULTY in predictor.card.features.reads and not measured.difficulties:
             asked = beside(report_folder(settings), "asked")
             measured = ask_model(measured, predictor.card.asking or Asking(), settings, asked, quiet)
-        measured, predicted, mean_train, notes = held_out_curves(predictor, measured, fallback=settings.fallback)
+        measured, predicted, mean_train, notes = held_out_curves(predictor, measured)
         for note in notes:
             logger.warning("note: %s", note)
     else:
@@ -367,9 +363,7 @@ def compare(settings: CompareSettings) -> Contest:
     )
 
 
-def held_out_curves(
-    predictor: TrainedPredictor, measured: Profile, *, fallback: bool = True
-) -> tuple[Profile, Curves, Curves, tuple[str, ...]]:
+def held_out_curves(predictor: TrainedPredictor, measured: Profile) -> tuple[Profile, Curves, Curves, tuple[str, ...]]:
     """Curves for the queries of a profile the predictor was not trained on, made as in a plan.
 
     Where the profile was measured on another grid than the predictor's, everything is on the budgets of both.
@@ -385,7 +379,7 @@ def held_out_curves(
     layer = predictor.card.features.layer
     if layer is not None:
         measured = with_layers(measured, [layer])
-    expected = forecast(measured.query_ids, predictor, selection.features_of(measured, layer), fallback=fallback)
+    expected = forecast(measured.query_ids, predictor, selection.features_of(measured, layer))
     notes = expected.notes
     if predictor.card.grid != measured.grid:
         notes += (

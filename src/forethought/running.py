@@ -21,12 +21,12 @@ from .types import Grade, Plan, Query, Request, StopReason
 def save_plans(run: RunDirectory, plans: Mapping[str, Plan], main: str, expected: Forecast) -> None:
     """Keeps the plans and the predicted curves with the run: a resumed run goes on under the same budgets."""
     curves = expected.curves
-    familiarity = familiarity_rows(expected)
+    novelty = novelty_rows(expected)
     predicted = {
         query_id: {
             "p": [round(float(p), 4) for p in curves.p_Q_B[row]],
             "tokens": None if curves.tokens_Q_B is None else [round(float(t), 1) for t in curves.tokens_Q_B[row]],
-            **(familiarity[row] if familiarity else {}),
+            **(novelty[row] if novelty else {}),
         }
         for row, query_id in enumerate(curves.query_ids)
     }
@@ -35,38 +35,32 @@ def save_plans(run: RunDirectory, plans: Mapping[str, Plan], main: str, expected
         "plans": {name: plan_to_json(plan) for name, plan in plans.items()},
         "feature_seconds": expected.feature_seconds,
         "predict_seconds": expected.predict_seconds,
-        "familiarity": familiarity_summary(expected),
+        "novelty": novelty_summary(expected),
         "predicted": predicted,
     }
     write_json(run.path / "plan.json", content)
 
 
-def familiarity_summary(expected: Forecast) -> dict[str, Any] | None:
-    """How familiar the queries look, as one JSON object; None where that is not known."""
+def novelty_summary(expected: Forecast) -> dict[str, Any] | None:
+    """How many of the queries are novel to the predictor, as one JSON object; None where that is not known."""
     judged = expected.judged
     if judged is None:
         return None
     return {
-        "unlike": judged.num_unlike,
+        "novel": judged.num_novel,
         "queries": judged.num_queries,
-        "trained_on": judged.num_trained,
         "expected": judged.expected,
         "chance": judged.chance,
-        "is_unlike": judged.is_unlike,
-        "drawn": judged.num_drawn if expected.is_drawn else 0,
+        "is_novel": judged.is_novel,
     }
 
 
-def familiarity_rows(expected: Forecast) -> list[dict[str, float | None]]:
-    """Each query's p-value, and how far its own prediction is trusted; empty where that is not known."""
+def novelty_rows(expected: Forecast) -> list[dict[str, float | None]]:
+    """The p-value of each query's novelty, small for a novel one; empty where that is not known."""
     judged = expected.judged
     if judged is None:
         return []
-    trust_Q = judged.weight_Q if expected.is_drawn else np.ones(len(judged.weight_Q))
-    return [
-        {"familiarity": round(float(p), 4) if np.isfinite(p) else None, "trust": round(float(trust), 4)}
-        for p, trust in zip(judged.p_Q, trust_Q, strict=True)
-    ]
+    return [{"novelty_p": round(float(p), 4) if np.isfinite(p) else None} for p in judged.p_Q]
 
 
 def load_budgets(run: RunDirectory) -> tuple[str, dict[str, dict[str, int]]]:

@@ -15,7 +15,7 @@ from .pipeline import Planned
 from .planning import Forecast
 from .predictors.trained import TrainedPredictor
 from .registry import unknown_name_message
-from .running import answer_rows, familiarity_rows, familiarity_summary, load_budgets
+from .running import answer_rows, load_budgets, novelty_rows, novelty_summary
 from .store import RunDirectory, read_json
 from .types import Query, StopReason
 
@@ -23,14 +23,14 @@ from .types import Query, StopReason
 def plan_rows(planned: Planned) -> list[dict[str, Any]]:
     """One row a question: its budget and what it is expected to give and to use."""
     curves, plan = planned.expected.curves, planned.plan
-    familiarity = familiarity_rows(planned.expected)
+    novelty = novelty_rows(planned.expected)
     rows = []
     for row, (query_id, budget) in enumerate(zip(plan.query_ids, plan.budget_Q, strict=True)):
         column = plan.grid.index(int(budget))
         tokens = None if curves.tokens_Q_B is None else round(float(curves.tokens_Q_B[row, column]), 1)
         p = round(float(curves.p_Q_B[row, column]), 4)
         found = {"id": query_id, "budget": int(budget), "expected_accuracy": p, "expected_tokens": tokens}
-        rows.append({**found, **(familiarity[row] if familiarity else {})})
+        rows.append({**found, **(novelty[row] if novelty else {})})
     return rows
 
 
@@ -46,7 +46,7 @@ def plan_header(planned: Planned) -> dict[str, Any]:
         "expected_spent": plan.expected_spent,
         "expected_accuracy": plan.expected_accuracy,
         "price": plan.price,
-        "familiarity": familiarity_summary(planned.expected),
+        "novelty": novelty_summary(planned.expected),
         "notes": list(plan.notes),
     }
 
@@ -68,7 +68,7 @@ def plan_text(planned: Planned) -> str:
     ]
     if plan.price is not None:
         lines.append(f"price      {plan.price * 1000:.3f} right answers a thousand tokens at the margin")
-    lines.append(f"familiar   {_familiar_words(planned.expected)}")
+    lines.append(f"novelty    {_novelty_words(planned.expected)}")
     budgets, counts = np.unique(plan.budget_Q, return_counts=True)
     widest = counts.max()
     lines.append("budget  questions")
@@ -79,12 +79,12 @@ def plan_text(planned: Planned) -> str:
     return "\n".join(lines)
 
 
-def _familiar_words(expected: Forecast) -> str:
+def _novelty_words(expected: Forecast) -> str:
     judged = expected.judged
     if judged is None:
-        return "not known: the predictor cannot tell whether questions are unlike those it was trained on"
+        return "not known: the predictor has no score of it"
     return (
-        f"{judged.num_unlike} of {judged.num_queries} questions look unlike the {judged.num_trained:,} trained on "
+        f"{judged.num_novel} of {judged.num_queries} questions are novel to the predictor "
         f"({judged.expected:.0f} expected by chance)"
     )
 
