@@ -163,6 +163,7 @@ class Generation:
         probes: answers under smaller caps, ascending by budget. A trace that ended by itself after n tokens
             has no probe at n or above: there the final answer holds.
         error: what went wrong, when `stop_reason` is ERROR.
+        is_final: that error comes again under the same settings, however often it is tried.
     """
 
     query_id: str
@@ -177,6 +178,7 @@ class Generation:
     stop_reason: StopReason
     probes: tuple[Probe, ...] = ()
     error: str | None = None
+    is_final: bool = False
 
     def answer_at(self, budget: int) -> str | None:
         """The answer this trace gives under `budget` (at most its own), or None when it was not probed there."""

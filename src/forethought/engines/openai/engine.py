@@ -110,6 +110,8 @@ class OpenAIEngine:
         self.server, wanted, chosen = _blocking(self._start(server, wanted))
         self.enforce, self.reason = chosen.enforce, chosen.reason
         self._calls: TwoCalls | OneCall | None = chosen.calls
+        # What an answer that is not forced may take beside its cap; a forced one takes what the template says.
+        self.answer_room = None if self.enforce == "two-call" else wanted.room
         logger.info(
             "%s at %s (%s); budgets kept by %s: %s",
             self.server.name,
@@ -197,7 +199,8 @@ async def _work(
         try:
             await finished.put(await calls.run(client, request))
         except (RequestError, InvalidInputError) as error:
-            await finished.put(failed(request, str(error)))
+            is_final = isinstance(error, InvalidInputError)  # what the request says, whatever the server does
+            await finished.put(failed(request, str(error), is_final=is_final))
         except Exception as error:  # a mistake of ours: it ends the batch instead of leaving it waiting
             await finished.put(error)
 

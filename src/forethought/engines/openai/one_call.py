@@ -64,7 +64,7 @@ class OneCall:
                 f"--enforce {self.enforce} gives one answer a thought; probing smaller caps needs --enforce two-call"
             )
         if reason is not None:
-            return failed(request, reason)
+            return failed(request, reason, is_final=True)
         body = {
             "model": self.model,
             "messages": [
@@ -131,7 +131,7 @@ class OneCall:
         self.counters.prompt_tokens += reply.prompt_tokens
         if num_tokens > request.budget:
             reason = self.counters.overshoot(num_tokens, request.budget)
-            return failed(request, reason, prompt_tokens=reply.prompt_tokens)
+            return failed(request, reason, prompt_tokens=reply.prompt_tokens, is_final=True)
         natural = is_closed and num_tokens < request.budget
         return Generation(
             query_id=request.query.id,
