@@ -81,16 +81,19 @@ def sends_twice(identity: Mapping[str, Any]) -> bool:
 def settle(records: Iterable[Mapping[str, Any]], *, is_two_calls: bool) -> tuple[int, int]:
     """`(prompt tokens sent, tokens generated)` of the finished traces of `records`, as `Traffic` counts them.
 
+    What was not counted is in neither.
+
     Args:
         records: the latest of each trace.
         is_two_calls: as for `Traffic.of`.
     """
     sent = generated = 0
     for record in records:
-        if record["stop_reason"] == StopReason.ERROR.value:
+        answers_N = [each["answer_tokens"] for each in (*record["probes"], record)]
+        counted = None not in answers_N and record["reasoning_tokens"] is not None
+        if record["stop_reason"] == StopReason.ERROR.value or not counted:
             continue
-        cuts = [probe["budget"] for probe in record["probes"]] + [record["reasoning_tokens"]]
-        answers = sum(probe["answer_tokens"] for probe in record["probes"]) + record["answer_tokens"]
+        cuts, answers = [*(probe["budget"] for probe in record["probes"]), record["reasoning_tokens"]], sum(answers_N)
         sent += record["prompt_tokens"]
         generated += record["reasoning_tokens"] + answers
         if is_two_calls:

@@ -248,25 +248,23 @@ def plan(settings: PlanSettings, *, engine: Engine | None = None) -> Planned:
     queries = plan_queries(settings)
     known = recorded_features(settings.questions, queries, predictor)
     if known is not None:
-        expected = forecast([query.id for query in queries], predictor, known, fallback=settings.fallback)
+        expected = forecast([query.id for query in queries], predictor, known)
     else:
         refuse_without_texts(queries, settings.questions)
         needed = needed_tokens(settings, predictor, queries, 0)
         asked = planned_engine(settings, predictor)
         with opened(engine, model_of(settings, predictor), asked, needed_tokens=needed) as running:
-            expected = predict_with(queries, predictor, running, fallback=settings.fallback)
+            expected = predict_with(queries, predictor, running)
     return Planned(queries, expected, allocate(settings, queries, expected))
 
 
-def predict_with(
-    queries: Sequence[Query], predictor: TrainedPredictor, engine: Engine, *, fallback: bool = True
-) -> Forecast:
+def predict_with(queries: Sequence[Query], predictor: TrainedPredictor, engine: Engine) -> Forecast:
     """One prompt pass and the predictor; refuses an engine whose model or template is not the predictor's."""
     predictor.check(engine.info, None)
     started = perf_counter()
     read = features(queries, predictor, engine)
     seconds = perf_counter() - started
-    expected = forecast([query.id for query in queries], predictor, read, fallback=fallback)
+    expected = forecast([query.id for query in queries], predictor, read)
     return replace(expected, feature_seconds=seconds)
 
 
@@ -291,8 +289,7 @@ def run(settings: RunSettings, *, engine: Engine | None = None, report: Report =
     with opened(engine, model, asked, needed_tokens=needed) as running:
         predictor.check(running.info, None)
         is_planned = (folder / "plan.json").exists()  # a plan is made once, before the folder: a bad total leaves none
-        fallback = settings.plan.fallback
-        expected = None if is_planned else predict_with(queries, predictor, running, fallback=fallback)
+        expected = None if is_planned else predict_with(queries, predictor, running)
         plans = {name: allocate(settings.plan, queries, expected, allocator=name) for name in names} if expected else {}
         if plans:
             cap_Q = np.max([each.budget_Q for each in plans.values()], axis=0)
@@ -305,7 +302,6 @@ def run(settings: RunSettings, *, engine: Engine | None = None, report: Report =
                 "allocators": names,
                 "cost": settings.plan.cost.value,
                 "total": settings.plan.total_for(len(queries)),
-                "fallback": fallback,
                 "hard_total": settings.hard_total or None,  # None: as runs of before it say
                 "queries": fingerprint([query_to_json(query) for query in queries]),
             },
@@ -351,7 +347,7 @@ def evaluate(settings: EvaluateSettings) -> Evaluation | LiveComparison:
         if DIFFICULTY in predictor.card.features.reads and not measured.difficulties:
             asked = beside(report_folder(settings), "asked")
             measured = ask_model(measured, predictor.card.asking or Asking(), settings, asked, quiet)
-        measured, predicted, mean_train, notes = held_out_curves(predictor, measured, fallback=settings.fallback)
+        measured, predicted, mean_train, notes = held_out_curves(predictor, measured)
         for note in notes:
             logger.warning("note: %s", note)
     else:
@@ -403,9 +399,7 @@ def compare(settings: CompareSettings) -> Contest:
     )
 
 
-def held_out_curves(
-    predictor: TrainedPredictor, measured: Profile, *, fallback: bool = True
-) -> tuple[Profile, Curves, Curves, tuple[str, ...]]:
+def held_out_curves(predictor: TrainedPredictor, measured: Profile) -> tuple[Profile, Curves, Curves, tuple[str, ...]]:
     """Curves for the queries of a profile the predictor was not trained on, made as in a plan.
 
     Where the profile was measured on another grid than the predictor's, everything is on the budgets of both.
@@ -421,7 +415,7 @@ def held_out_curves(
     layer = predictor.card.features.layer
     if layer is not None:
         measured = with_layers(measured, [layer])
-    expected = forecast(measured.query_ids, predictor, selection.features_of(measured, layer), fallback=fallback)
+    expected = forecast(measured.query_ids, predictor, selection.features_of(measured, layer))
     notes = expected.notes
     if predictor.card.grid != measured.grid:
         notes += (
@@ -451,7 +445,8 @@ def _pool(run: RunDirectory, settings: RunSettings, engine: Engine, room: Room) 
     """The hard total of a run, as it was left."""
     main, _ = load_budgets(run)
     total = read_json(run.path / "plan.json")["plans"][main]["total"]
-    beside = max(room.most_beside, getattr(engine, "answer_room", None) or 0)
+    is_forced = getattr(engine, "enforce", "two-call") == "two-call"  # else a server has room of its own for answers
+    beside = room.most_beside if is_forced else max(room.most_beside, getattr(engine, "answer_room", 0))
     return Pool.open(run, total=total, beside=beside, grid=room.grid)
 
 

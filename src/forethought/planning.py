@@ -14,7 +14,6 @@ from . import registry, sources
 from .difficulty import Asking, ask
 from .engines.lengths import upper_bound
 from .errors import InvalidFeaturesError, InvalidInputError, InvalidSettingsError
-from .predictors.fallback import drawn
 from .predictors.familiarity import Judged
 from .predictors.features import DIFFICULTY, HIDDEN, TEXT, Features
 from .predictors.selection import features_of
@@ -38,8 +37,7 @@ class Forecast:
     Attributes:
         curves: one row a query.
         unseen_Q: rows of the queries whose prompt could not be read by the model; they carry the mean training curve.
-        judged: how familiar the queries look; None where the predictor cannot tell.
-        is_drawn: whether the curves were drawn towards the fallback where they look unlike.
+        judged: the queries' novelty; None where the predictor has no score of it.
         feature_seconds: the prompt pass that gave the features (generation needs the same pass).
         predict_seconds: the predictor's own time.
     """
@@ -47,7 +45,6 @@ class Forecast:
     curves: Curves
     unseen_Q: IntArray
     judged: Judged | None = None
-    is_drawn: bool = True
     feature_seconds: float = 0.0
     predict_seconds: float = 0.0
 
@@ -55,32 +52,22 @@ class Forecast:
     def notes(self) -> tuple[str, ...]:
         """What the user should know of the queries, in sentences: that they are not of the training kind."""
         judged = self.judged
-        if judged is None or not judged.is_unlike:
+        if judged is None or not judged.is_novel:
             return ()
-        trust = float(judged.weight_Q.mean())
-        done = (
-            f"their curves were drawn towards the mean training curve, and those of all others by how many look "
-            f"unlike ({trust:.0%} of the predictions is left), so budgets are nearer to uniform"
-            if self.is_drawn
-            else "their curves may be confidently wrong, and were used as they are, as asked"
-        )
         return (
-            f"{judged.num_unlike} of {judged.num_queries} questions look unlike the {judged.num_trained:,} the "
-            f"predictor was trained on ({judged.expected:.0f} expected by chance): {done}. Profile some of them and "
-            f"train again.",
+            f"{judged.num_novel} of {judged.num_queries} questions are novel to the predictor ({judged.expected:.0f} "
+            f"expected by chance): nobody has checked its curves on such questions, and they are used as predicted. "
+            f"To check, profile some of them: forethought profile, then forethought evaluate --on.",
         )
 
 
-def forecast(
-    query_ids: Sequence[str], predictor: TrainedPredictor, features: Features, *, fallback: bool = True
-) -> Forecast:
+def forecast(query_ids: Sequence[str], predictor: TrainedPredictor, features: Features) -> Forecast:
     """Predicts every query's curves; those that cannot be read (a prompt that does not fit) get the mean curve.
 
     Args:
         query_ids: length Q.
         predictor: says what it reads.
         features: of the queries.
-        fallback: draw the curves of queries that look unlike the training ones towards the mean.
     """
     started = time.perf_counter()
     seen = features.usable_rows(predictor.card.features.reads)
@@ -97,10 +84,8 @@ def forecast(
             tokens_Q_B[seen] = predicted.tokens_Q_B
         curves = replace(curves, p_Q_B=p_Q_B, tokens_Q_B=tokens_Q_B)
     judged = predictor.judge(features)
-    if judged is not None and fallback:
-        curves = drawn(curves, predictor.card, judged.weight_Q)
     seconds = time.perf_counter() - started
-    return Forecast(curves, np.flatnonzero(~is_seen_Q), judged, fallback, predict_seconds=seconds)
+    return Forecast(curves, np.flatnonzero(~is_seen_Q), judged, predict_seconds=seconds)
 
 
 def features(queries: Sequence[Query], predictor: TrainedPredictor, engine: Engine | None) -> Features:

@@ -47,7 +47,7 @@ class Pool:
         if begun is not None:
             records = {query_id: record for (query_id, _), record in run.latest_records().items()}
             done = {key: generation_from_json(records[key]) for key in begun if key in records}
-            pool._end(sum(int(most) if key not in done else _taken(done[key], most) for key, most in begun.items()))
+            pool._end(sum(_taken(done[key], most) if key in done else most for key, most in begun.items()))
         return pool
 
     @property
@@ -76,7 +76,8 @@ class Pool:
             append_line(self.file, {"begin": most})
             counted, taken = _counted(engine), 0
             async for generation in engine.generate(wave):
-                taken += _taken(generation, 0)
+                is_failed = generation.stop_reason is StopReason.ERROR  # what it took, an engine that counts will say
+                taken += 0 if is_failed else _taken(generation, most[generation.query_id])
                 yield generation
             self._end(max(taken, _counted(engine) - counted))
 
@@ -96,11 +97,10 @@ class Pool:
         self.spent += taken
 
 
-def _taken(generation: Generation, failed_most: int) -> int:
-    """Tokens of a generation; `failed_most` for one that failed, of which nothing is known."""
-    if generation.stop_reason is StopReason.ERROR:
-        return failed_most
-    return generation.reasoning_tokens + generation.suffix_tokens + generation.answer_tokens
+def _taken(generation: Generation, most: int) -> int:
+    """Tokens of a generation; the most that it may have taken where it failed, or was not counted."""
+    tokens = generation.tokens_at(generation.budget)
+    return most if tokens is None or generation.stop_reason is StopReason.ERROR else tokens
 
 
 def _counted(engine: Engine) -> int:

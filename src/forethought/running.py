@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,12 +23,12 @@ from .types import Grade, Plan, Query, Request, StopReason
 def save_plans(run: RunDirectory, plans: Mapping[str, Plan], main: str, expected: Forecast) -> None:
     """Keeps the plans and the predicted curves with the run: a resumed run goes on under the same budgets."""
     curves = expected.curves
-    familiarity = familiarity_rows(expected)
+    novelty = novelty_rows(expected)
     predicted = {
         query_id: {
             "p": [round(float(p), 4) for p in curves.p_Q_B[row]],
             "tokens": None if curves.tokens_Q_B is None else [round(float(t), 1) for t in curves.tokens_Q_B[row]],
-            **(familiarity[row] if familiarity else {}),
+            **(novelty[row] if novelty else {}),
         }
         for row, query_id in enumerate(curves.query_ids)
     }
@@ -36,38 +37,32 @@ def save_plans(run: RunDirectory, plans: Mapping[str, Plan], main: str, expected
         "plans": {name: plan_to_json(plan) for name, plan in plans.items()},
         "feature_seconds": expected.feature_seconds,
         "predict_seconds": expected.predict_seconds,
-        "familiarity": familiarity_summary(expected),
+        "novelty": novelty_summary(expected),
         "predicted": predicted,
     }
     write_json(run.path / "plan.json", content)
 
 
-def familiarity_summary(expected: Forecast) -> dict[str, Any] | None:
-    """How familiar the queries look, as one JSON object; None where that is not known."""
+def novelty_summary(expected: Forecast) -> dict[str, Any] | None:
+    """How many of the queries are novel to the predictor, as one JSON object; None where that is not known."""
     judged = expected.judged
     if judged is None:
         return None
     return {
-        "unlike": judged.num_unlike,
+        "novel": judged.num_novel,
         "queries": judged.num_queries,
-        "trained_on": judged.num_trained,
         "expected": judged.expected,
         "chance": judged.chance,
-        "is_unlike": judged.is_unlike,
-        "drawn": judged.num_drawn if expected.is_drawn else 0,
+        "is_novel": judged.is_novel,
     }
 
 
-def familiarity_rows(expected: Forecast) -> list[dict[str, float | None]]:
-    """Each query's p-value, and how far its own prediction is trusted; empty where that is not known."""
+def novelty_rows(expected: Forecast) -> list[dict[str, float | None]]:
+    """The p-value of each query's novelty, small for a novel one; empty where that is not known."""
     judged = expected.judged
     if judged is None:
         return []
-    trust_Q = judged.weight_Q if expected.is_drawn else np.ones(len(judged.weight_Q))
-    return [
-        {"familiarity": round(float(p), 4) if np.isfinite(p) else None, "trust": round(float(trust), 4)}
-        for p, trust in zip(judged.p_Q, trust_Q, strict=True)
-    ]
+    return [{"novelty_p": round(float(p), 4) if np.isfinite(p) else None} for p in judged.p_Q]
 
 
 def load_budgets(run: RunDirectory) -> tuple[str, dict[str, dict[str, int]]]:
@@ -146,12 +141,15 @@ async def generate_planned(
             trace = trace_seed(seed, query.id, 0)
             requests.append(Request(query, caps[-1], 0, trace, tuple(caps[:-1]), priority_of[query.id]))
     known = {query.id: query for query in queries}
+    counted = _earlier_counts(run)
     with run.appender() as records:
         async for generation in pool.generate(engine, requests) if pool else engine.generate(requests):
             query = known[generation.query_id]
             record = graded_record(generation, query.reference, grader, setup=setup)
             records.append([record])
+            _save_counts(run, counted, engine)
             report(_answer_row(query, budgets_of[main][query.id], record))
+    _save_counts(run, counted, engine)
 
 
 def answer_rows(run: RunDirectory, queries: Sequence[Query], allocator: str | None = None) -> list[dict[str, Any]]:
@@ -175,11 +173,11 @@ def _answer_row(query: Query, budget: int, record: Mapping[str, Any]) -> dict[st
         return {**row, "answer": None, "error": generation.error}
     probe = next((probe for probe in record["probes"] if probe["budget"] == budget), None)
     used = probe if probe is not None else record
-    reasoning_tokens = min(budget, generation.reasoning_tokens)
-    ended = generation.stop_reason is StopReason.NATURAL and generation.reasoning_tokens <= budget
+    length = generation.reasoning_tokens  # None: not counted, and what the answer used is not known
+    ended = generation.stop_reason is StopReason.NATURAL and (length is None or length <= budget)
     row |= {
         "answer": used["answer"],
-        "reasoning_tokens": reasoning_tokens,
+        "reasoning_tokens": None if length is None else min(budget, length),
         "tokens": generation.tokens_at(budget),
         "stop_reason": (StopReason.NATURAL if ended else StopReason.BUDGET).value,
     }
@@ -197,7 +195,8 @@ def write_answers(run: RunDirectory, queries: Sequence[Query]) -> Path:
 def summary(run: RunDirectory, queries: Sequence[Query]) -> dict[str, Any]:
     """Counts of a run: queries, failed, tokens by kind, and how many are right of those with a reference.
 
-    What failed is not right: `right` is to be held against `with_reference`, not against what came back.
+    Tokens are those of the answers that were counted; `not_counted` is how many were not. What failed is not right:
+    `right` is to be held against `with_reference`, not against what came back.
     """
     rows = answer_rows(run, queries)
     known = {query.id for query in queries if query.reference is not None}
@@ -205,14 +204,16 @@ def summary(run: RunDirectory, queries: Sequence[Query]) -> dict[str, Any]:
     failed = [row["id"] for row in rows if row.get("error")]
     finished = [row for row in rows if not row.get("error")]
     graded = [row for row in finished if row.get("grade") is not None]
+    counted = [row for row in finished if row["tokens"] is not None]
     return {
         "queries": len(queries),
         "answered": len(finished),
         "failed": len(failed),
         "failed_ids": failed[:20],
         "granted_tokens": sum(row["budget"] for row in finished),
-        "reasoning_tokens": sum(row["reasoning_tokens"] for row in finished),
-        "spent_tokens": sum(row["tokens"] for row in finished),
+        "not_counted": len(finished) - len(counted),
+        "reasoning_tokens": sum(row["reasoning_tokens"] for row in counted),
+        "spent_tokens": sum(row["tokens"] for row in counted),
         "stopped_by_themselves": sum(row["stop_reason"] == StopReason.NATURAL.value for row in finished),
         "prompt_tokens": sent,
         "generated_tokens": generated,
@@ -225,12 +226,31 @@ def summary(run: RunDirectory, queries: Sequence[Query]) -> dict[str, Any]:
 
 
 def write_summary(run: RunDirectory, queries: Sequence[Query], engine: Engine) -> None:
-    """Writes RUN/summary.json; `engine` in it holds what the engine counted, over all calls that came to their end."""
-    path = run.path / "summary.json"
-    counted = read_json(path).get("engine", {}) if path.exists() else {}
+    """Writes RUN/summary.json; `engine` in it holds what the engine counted, over all calls, killed ones included."""
+    counted = _earlier_counts(run)
+    write_json(run.path / "summary.json", summary(run, queries) | ({"engine": counted} if counted else {}))
+
+
+def _earlier_counts(run: RunDirectory) -> dict[str, Any]:
+    """What engines have counted in this run so far."""
+    path = run.path / "counts.json"
+    if path.exists():
+        found: dict[str, Any] = read_json(path)
+        return found
+    path = run.path / "summary.json"  # of a run that an older version began
+    return dict(read_json(path).get("engine", {})) if path.exists() else {}
+
+
+def _save_counts(run: RunDirectory, earlier: Mapping[str, Any], engine: Engine) -> None:
+    """Keeps what has been counted, next to the records: a call that is killed has been paid for all the same.
+
+    Not forced onto the disk, as records are: a kill loses nothing, and a power cut some counts, but no half file.
+    """
     if isinstance(engine, CountingEngine):
-        counted = added(counted, engine.counted())
-    write_json(path, summary(run, queries) | ({"engine": counted} if counted else {}))
+        path = run.path / "counts.json"
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        temporary.write_text(json.dumps(added(earlier, engine.counted())), "utf-8")
+        temporary.replace(path)
 
 
 def added(earlier: Mapping[str, Any], later: Mapping[str, Any]) -> dict[str, Any]:
@@ -246,11 +266,13 @@ def added(earlier: Mapping[str, Any], later: Mapping[str, Any]) -> dict[str, Any
 
 
 def outcomes(run: RunDirectory, queries: Sequence[Query]) -> dict[str, tuple[Any, Any, Any]]:
-    """Allocator -> `(right_Q, granted_Q, spent_Q)` over the queries that are answered and graded."""
+    """Allocator -> `(right_Q, granted_Q, spent_Q)` over the queries that are answered, graded and counted."""
     _, budgets_of = load_budgets(run)
+    rows_of = {allocator: answer_rows(run, queries, allocator) for allocator in budgets_of}
+    not_counted = {row["id"] for rows in rows_of.values() for row in rows if row.get("tokens") is None}
     result = {}
     for allocator in budgets_of:
-        rows = [row for row in answer_rows(run, queries, allocator) if row.get("grade") is not None]
+        rows = [row for row in rows_of[allocator] if row.get("grade") is not None and row["id"] not in not_counted]
         result[allocator] = (
             np.array([row["grade"] == Grade.RIGHT.value for row in rows], dtype=np.float64),
             np.array([row["budget"] for row in rows], dtype=np.float64),

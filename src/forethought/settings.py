@@ -332,8 +332,6 @@ class PlanSettings:
         limit: only the first questions.
         model: where the predictor's model is found here; "" for the name on its card.
         template: the same for its prompt template, when that is a file.
-        fallback: draw the curves of queries that look unlike the training ones towards the mean, and so their budgets
-            towards uniform.
         engine: engine and context; its sampling comes from the predictor's card.
     """
 
@@ -348,7 +346,6 @@ class PlanSettings:
     limit: int | None = None
     model: str = ""
     template: str = ""
-    fallback: bool = True
     engine: EngineSettings = EngineSettings()
 
     def __post_init__(self) -> None:
@@ -420,7 +417,6 @@ class EvaluateSettings:
         num_resamples: bootstrap resamples.
         seed: seed of bootstrap and folds.
         plots: draw pictures (needs matplotlib).
-        fallback: as in `PlanSettings`; a cross-fitted profile's queries are of one kind, and are left as they are.
         model: where the profile's model is found here, for a predictor that asks it; "" for the name in the profile.
         engine: engine and context of that model.
     """
@@ -433,7 +429,6 @@ class EvaluateSettings:
     num_resamples: int = 2000
     seed: int = 0
     plots: bool = True
-    fallback: bool = True
     model: str = ""
     engine: EngineSettings = EngineSettings()
 
@@ -575,6 +570,7 @@ class DoctorSettings:
         limit: only so many of them; None for all.
         levels: effort levels to measure; none for all that are known.
         out: file for what the levels cost on `questions`.
+        dry_run: ask only what costs nothing, and say what the rest would cost.
         options: anything else the openai engine takes.
     """
 
@@ -589,6 +585,7 @@ class DoctorSettings:
     limit: int | None = None
     levels: tuple[str, ...] = ()
     out: str = "effort-costs.json"
+    dry_run: bool = False
     options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

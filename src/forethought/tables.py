@@ -16,7 +16,7 @@ from .pipeline import Planned
 from .planning import Forecast
 from .predictors.trained import TrainedPredictor
 from .registry import unknown_name_message
-from .running import answer_rows, familiarity_rows, familiarity_summary, load_budgets
+from .running import answer_rows, load_budgets, novelty_rows, novelty_summary
 from .store import RunDirectory, read_json
 from .types import Query, StopReason
 
@@ -24,14 +24,14 @@ from .types import Query, StopReason
 def plan_rows(planned: Planned) -> list[dict[str, Any]]:
     """One row a question: its budget and what it is expected to give and to use."""
     curves, plan = planned.expected.curves, planned.plan
-    familiarity = familiarity_rows(planned.expected)
+    novelty = novelty_rows(planned.expected)
     rows = []
     for row, (query_id, budget) in enumerate(zip(plan.query_ids, plan.budget_Q, strict=True)):
         column = plan.grid.index(int(budget))
         tokens = None if curves.tokens_Q_B is None else round(float(curves.tokens_Q_B[row, column]), 1)
         p = round(float(curves.p_Q_B[row, column]), 4)
         found = {"id": query_id, "budget": int(budget), "expected_accuracy": p, "expected_tokens": tokens}
-        rows.append({**found, **(familiarity[row] if familiarity else {})})
+        rows.append({**found, **(novelty[row] if novelty else {})})
     return rows
 
 
@@ -47,7 +47,7 @@ def plan_header(planned: Planned) -> dict[str, Any]:
         "expected_spent": plan.expected_spent,
         "expected_accuracy": plan.expected_accuracy,
         "price": plan.price,
-        "familiarity": familiarity_summary(planned.expected),
+        "novelty": novelty_summary(planned.expected),
         "notes": list(plan.notes),
     }
 
@@ -69,7 +69,7 @@ def plan_text(planned: Planned) -> str:
     ]
     if plan.price is not None:
         lines.append(f"price      {plan.price * 1000:.3f} right answers a thousand tokens at the margin")
-    lines.append(f"familiar   {_familiar_words(planned.expected)}")
+    lines.append(f"novelty    {_novelty_words(planned.expected)}")
     budgets, counts = np.unique(plan.budget_Q, return_counts=True)
     widest = counts.max()
     lines.append("budget  questions")
@@ -80,12 +80,12 @@ def plan_text(planned: Planned) -> str:
     return "\n".join(lines)
 
 
-def _familiar_words(expected: Forecast) -> str:
+def _novelty_words(expected: Forecast) -> str:
     judged = expected.judged
     if judged is None:
-        return "not known: the predictor cannot tell whether questions are unlike those it was trained on"
+        return "not known: the predictor has no score of it"
     return (
-        f"{judged.num_unlike} of {judged.num_queries} questions look unlike the {judged.num_trained:,} trained on "
+        f"{judged.num_novel} of {judged.num_queries} questions are novel to the predictor "
         f"({judged.expected:.0f} expected by chance)"
     )
 
@@ -216,7 +216,8 @@ def item_text(found: Mapping[str, Any]) -> str:
             )
         )
     for trace in found["traces"]:
-        head = f"— trace {trace['sample']}: {trace['reasoning_tokens']} reasoning tokens, {trace['stop_reason']}"
+        tokens = "not counted" if trace["reasoning_tokens"] is None else f"{trace['reasoning_tokens']} reasoning tokens"
+        head = f"— trace {trace['sample']}: {tokens}, {trace['stop_reason']}"
         if trace["error"]:
             lines += ["", f"{head}: {trace['error']}"]
             continue
@@ -341,7 +342,7 @@ def run_text(result: Mapping[str, Any]) -> str:
     lines = [
         f"{result['answered']} of {result['queries']} questions answered{right}",
         f"granted {result['granted_tokens']:,} reasoning tokens, used {result['reasoning_tokens']:,}; "
-        f"generated {result['spent_tokens']:,} with the answers",
+        f"generated {result['spent_tokens']:,} with the answers{_not_counted(result)}",
         bill_text(result),
         f"{result['stopped_by_themselves']} thoughts ended by themselves, {result['unreadable']} answers unreadable",
         f"answers: {result['answers']}",
@@ -360,6 +361,17 @@ def bill_text(result: Mapping[str, Any]) -> str:
     price = "" if result.get("usd") is None else f", {result['usd']:,.2f} USD"
     sent, generated = result["prompt_tokens"], result["generated_tokens"]
     return f"in all, {sent:,} tokens of prompts sent and {generated:,} generated{price}"
+
+
+def _not_counted(result: Mapping[str, Any]) -> str:
+    """What the tokens of a run's summary leave out."""
+    number = result.get("not_counted", 0)
+    if not number:
+        return ""
+    return (
+        f", without {number} of the {result['answered']} answers: nothing reliable told their tokens, so whether they "
+        f"kept their budgets is not known"
+    )
 
 
 def counts_text(counts: Mapping[str, Any]) -> str:

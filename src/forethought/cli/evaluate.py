@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from .options import emit, engine_options, engine_settings, fallback_flag, json_flag, seed_option, talk
+from .options import emit, engine_options, engine_settings, json_flag, seed_option, talk
 
 
 @click.command("evaluate", short_help="Measure what prediction buys, with intervals.")
@@ -19,7 +19,6 @@ from .options import emit, engine_options, engine_settings, fallback_flag, json_
 @engine_options(with_sampling=False)
 @click.option("--resamples", "num_resamples", type=int, default=2000, show_default=True, help="Bootstrap resamples.")
 @click.option("--plots/--no-plots", default=True, show_default=True, help="Draw pictures (needs matplotlib).")
-@fallback_flag
 @seed_option
 @json_flag
 def command(as_json: bool, **values: Any) -> int:

@@ -176,16 +176,6 @@ def plan_options(function: F) -> F:
     return function
 
 
-def fallback_flag(function: F) -> F:
-    """--fallback, shared by plan, run and evaluate."""
-    return click.option(
-        "--fallback/--no-fallback",
-        default=True,
-        show_default=True,
-        help="Draw questions unlike the training ones towards uniform.",
-    )(function)
-
-
 def emit(as_json: bool, value: Any, text: str) -> None:
     """Prints the result of a verb on stdout: `value` as JSON, or `text`."""
     click.echo(json.dumps(value, ensure_ascii=False, allow_nan=False) if as_json else text)

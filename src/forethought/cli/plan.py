@@ -13,7 +13,6 @@ from .options import (
     emit,
     engine_options,
     engine_settings,
-    fallback_flag,
     json_flag,
     limit_option,
     plan_options,
@@ -27,7 +26,6 @@ from .options import (
 @click.argument("run")
 @click.argument("questions")
 @plan_options
-@fallback_flag
 @click.option("--out", default="", metavar="FILE", help="Write one line a question (JSONL) here.")
 @engine_options(with_sampling=False)
 @price_options

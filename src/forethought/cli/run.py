@@ -11,7 +11,6 @@ from .options import (
     emit,
     engine_options,
     engine_settings,
-    fallback_flag,
     grader_option,
     json_flag,
     limit_option,
@@ -29,7 +28,6 @@ from .options import (
 @click.argument("run")
 @click.argument("questions")
 @plan_options
-@fallback_flag
 @click.option("--out", default="", metavar="RUN", help="Run directory.  [default: runs/run-QUESTIONS-TOKENS-COST]")
 @click.option(
     "--compare", multiple=True, metavar="NAME", help="Judge this allocator on the same traces too (repeatable)."
@@ -72,7 +70,6 @@ def command(as_json: bool, quiet: bool, dry_run: bool, **values: Any) -> int:
         "limit",
         "model",
         "template",
-        "fallback",
     )
     prices = take_prices(values)
     plan_values = {key: values.pop(key) for key in plan_keys}

@@ -53,7 +53,7 @@ def train(
         num_folds: folds for the card's calibration; fewer queries than folds leave it out.
         seed: of the folds, and of the predictor where it takes one.
         options: keywords of the predictor's class.
-        with_familiarity: learn to tell queries that are unlike these; False where nobody will ask.
+        with_familiarity: learn a novelty score; False where nobody will ask.
         progress: called with what is being done, steps done and steps in all.
 
     Raises:

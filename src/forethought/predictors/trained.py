@@ -44,7 +44,7 @@ class TrainedPredictor:
     Attributes:
         card: what it was made from and for.
         predictor: fitted.
-        familiarity: tells queries that are unlike the training ones; None where that is not known.
+        familiarity: scores how novel a query is; None where that is not known.
     """
 
     card: PredictorCard
@@ -52,8 +52,8 @@ class TrainedPredictor:
     familiarity: Familiarity | None = None
 
     def judge(self, features: Features) -> Judged | None:
-        """How familiar the queries look; None where that is not known, or what it is judged by is not at hand."""
-        if self.familiarity is None:
+        """How novel the queries are; None where no score is known, or none that passed its own calibration."""
+        if self.familiarity is None or not self.familiarity.is_calibrated:
             return None
         features.check(frozenset({self.familiarity.kind}))
         return self.familiarity.judge(features)

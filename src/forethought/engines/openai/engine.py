@@ -108,10 +108,8 @@ class OpenAIEngine:
             priority=priority,
         )
         self.server, wanted, chosen = _blocking(self._start(server, wanted))
-        self.enforce, self.reason = chosen.enforce, chosen.reason
+        self.enforce, self.reason, self.answer_room = chosen.enforce, chosen.reason, wanted.room
         self._calls: TwoCalls | OneCall | None = chosen.calls
-        # What an answer that is not forced may take beside its cap; a forced one takes what the template says.
-        self.answer_room = None if self.enforce == "two-call" else wanted.room
         logger.info(
             "%s at %s (%s); budgets kept by %s: %s",
             self.server.name,
