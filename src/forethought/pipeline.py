@@ -38,6 +38,7 @@ from .planning import (
     recorded_features,
     refuse_without_texts,
 )
+from .pool import Pool
 from .predictors import selection
 from .predictors.features import DIFFICULTY, reads_of
 from .predictors.folds import hash_order
@@ -45,7 +46,16 @@ from .predictors.layers import Progress
 from .predictors.layers import silent as quiet
 from .predictors.trained import TrainedPredictor
 from .profiles import common_grid, curves_on_grid, from_run, joined, on_grid, with_layers, write_parquet
-from .profiling import Report, engine_info, identity, sample_traces, silent
+from .profiling import (
+    Report,
+    check_asked_layers,
+    check_layers_kept,
+    engine_info,
+    identity,
+    sample_traces,
+    setup_of,
+    silent,
+)
 from .prompts import load_template
 from .protocols import Engine, HiddenStateEngine
 from .queries import load_queries, query_to_json, save_queries
@@ -61,7 +71,7 @@ from .settings import (
     RunSettings,
     TrainSettings,
 )
-from .store import RunDirectory, fingerprint
+from .store import RunDirectory, fingerprint, read_json
 from .types import BudgetGrid, Cost, Curves, Plan, Profile, Query
 
 logger = logging.getLogger(__name__)
@@ -81,6 +91,7 @@ def profile(settings: ProfileSettings, *, engine: Engine | None = None, report: 
     queries = load_queries(settings.questions, limit=settings.limit)
     grader = registry.resolve("graders", settings.grader)()
     check_references(grader, queries)
+    check_asked_layers(settings)
     room, needed = _room(settings.model, settings.engine, queries, settings.grid, settings.grid.maximum, engine)
     with opened(engine, settings.model, settings.engine, needed_tokens=needed) as running:
         if note := room.check_caps(running.info, np.full(len(queries), settings.grid.maximum), tolerates=True):
@@ -93,6 +104,7 @@ def profile(settings: ProfileSettings, *, engine: Engine | None = None, report: 
             settings=asdict(settings),
         )
         with run.locked():
+            check_layers_kept(run, layers)
             every_query = _merge_queries(run, queries)
             work = sample_traces(
                 run,
@@ -104,6 +116,7 @@ def profile(settings: ProfileSettings, *, engine: Engine | None = None, report: 
                 grader=grader,
                 layers=layers,
                 retry_failed=settings.retry_failed,
+                setup=setup_of(running.info, settings.engine.options),
                 report=report,
             )
             asyncio.run(work)
@@ -289,6 +302,7 @@ def run(settings: RunSettings, *, engine: Engine | None = None, report: Report =
                 "allocators": names,
                 "cost": settings.plan.cost.value,
                 "total": settings.plan.total_for(len(queries)),
+                "hard_total": settings.hard_total or None,  # None: as runs of before it say
                 "queries": fingerprint([query_to_json(query) for query in queries]),
             },
             settings=asdict(settings),
@@ -306,6 +320,8 @@ def run(settings: RunSettings, *, engine: Engine | None = None, report: Report =
                 seed=settings.seed,
                 grader=grader,
                 retry_failed=settings.retry_failed,
+                setup=setup_of(running.info, asked.options),
+                pool=_pool(directory, settings, running, room) if settings.hard_total else None,
                 report=report,
             )
             asyncio.run(work)
@@ -423,6 +439,15 @@ def live_comparison(run: RunDirectory, *, seed: int = 0) -> LiveComparison:
         simulated=bool(provenance.get("simulated")),
         provenance=provenance,
     )
+
+
+def _pool(run: RunDirectory, settings: RunSettings, engine: Engine, room: Room) -> Pool:
+    """The hard total of a run, as it was left."""
+    main, _ = load_budgets(run)
+    total = read_json(run.path / "plan.json")["plans"][main]["total"]
+    is_forced = getattr(engine, "enforce", "two-call") == "two-call"  # else a server has room of its own for answers
+    beside = room.most_beside if is_forced else max(room.most_beside, getattr(engine, "answer_room", 0))
+    return Pool.open(run, total=total, beside=beside, grid=room.grid)
 
 
 def _room(

@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from .billing import sends_twice, settle
 from .errors import RunError
 from .planning import Forecast
+from .pool import Pool
 from .profiling import Report, graded_record, trace_seed
 from .protocols import CountingEngine, Engine, Grader
 from .store import RunDirectory, generation_from_json, read_json, write_atomically, write_json
@@ -118,30 +120,32 @@ async def generate_planned(
     seed: int,
     grader: Grader,
     retry_failed: bool,
+    setup: str,
+    pool: Pool | None = None,
     report: Report,
 ) -> None:
     """Answers every query that has no record yet, once, under the largest of its budgets.
 
     The trace under a small cap is the prefix of the trace under a large one, so an answer forced at each allocator's
     budget judges all of them on the same trace. An engine that schedules by priority starts with the shortest answers.
+    A pool lowers caps, or refuses questions, once little is left of its total.
     """
     main, budgets_of = load_budgets(run)
     budgets = budgets_of.values()
     priority_of = load_priorities(run)
-    done = run.latest_records()
+    tries = run.tries()
     requests = []
     for query in queries:
-        record = done.get((query.id, 0))
-        if record is None or (retry_failed and record["stop_reason"] == StopReason.ERROR.value):
+        if tries.is_left(query.id, 0, retry_failed=retry_failed, setup=setup):
             caps = sorted({budget_of[query.id] for budget_of in budgets})
             trace = trace_seed(seed, query.id, 0)
             requests.append(Request(query, caps[-1], 0, trace, tuple(caps[:-1]), priority_of[query.id]))
     known = {query.id: query for query in queries}
     counted = _earlier_counts(run)
     with run.appender() as records:
-        async for generation in engine.generate(requests):
+        async for generation in pool.generate(engine, requests) if pool else engine.generate(requests):
             query = known[generation.query_id]
-            record = graded_record(generation, query.reference, grader)
+            record = graded_record(generation, query.reference, grader, setup=setup)
             records.append([record])
             _save_counts(run, counted, engine)
             report(_answer_row(query, budgets_of[main][query.id], record))
@@ -163,6 +167,7 @@ def answer_rows(run: RunDirectory, queries: Sequence[Query], allocator: str | No
 
 def _answer_row(query: Query, budget: int, record: Mapping[str, Any]) -> dict[str, Any]:
     generation = generation_from_json(record)
+    budget = min(budget, generation.budget)  # lower than planned where little was left of a hard total
     row: dict[str, Any] = {"id": query.id, "budget": budget}
     if generation.stop_reason is StopReason.ERROR:
         return {**row, "answer": None, "error": generation.error}
@@ -188,11 +193,14 @@ def write_answers(run: RunDirectory, queries: Sequence[Query]) -> Path:
 
 
 def summary(run: RunDirectory, queries: Sequence[Query]) -> dict[str, Any]:
-    """Counts of a run: queries, failed, tokens by kind, and the share right where references are known.
+    """Counts of a run: queries, failed, tokens by kind, and how many are right of those with a reference.
 
-    Tokens are those of the answers that were counted; `not_counted` is how many were not.
+    Tokens are those of the answers that were counted; `not_counted` is how many were not. What failed is not right:
+    `right` is to be held against `with_reference`, not against what came back.
     """
     rows = answer_rows(run, queries)
+    known = {query.id for query in queries if query.reference is not None}
+    sent, generated = settle(run.latest_records().values(), is_two_calls=sends_twice(run.header["identity"]))
     failed = [row["id"] for row in rows if row.get("error")]
     finished = [row for row in rows if not row.get("error")]
     graded = [row for row in finished if row.get("grade") is not None]
@@ -207,6 +215,10 @@ def summary(run: RunDirectory, queries: Sequence[Query]) -> dict[str, Any]:
         "reasoning_tokens": sum(row["reasoning_tokens"] for row in counted),
         "spent_tokens": sum(row["tokens"] for row in counted),
         "stopped_by_themselves": sum(row["stop_reason"] == StopReason.NATURAL.value for row in finished),
+        "prompt_tokens": sent,
+        "generated_tokens": generated,
+        "with_reference": len(known),
+        "failed_with_reference": sum(row["id"] in known for row in rows if row.get("error")),
         "graded": len(graded),
         "right": sum(row["grade"] == Grade.RIGHT.value for row in graded),
         "unreadable": sum(row["grade"] == Grade.UNREADABLE.value for row in graded),

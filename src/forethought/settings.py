@@ -81,7 +81,7 @@ class ProfileSettings:
         grader: registered name.
         seed: seed of every trace's seed.
         limit: only the first questions.
-        retry_failed: try failed traces again.
+        retry_failed: try failed traces again, once a call.
         engine: engine and sampling.
     """
 
@@ -95,7 +95,7 @@ class ProfileSettings:
     grader: str = "number"
     seed: int = 0
     limit: int | None = None
-    retry_failed: bool = False
+    retry_failed: bool = True
     engine: EngineSettings = EngineSettings()
 
     def __post_init__(self) -> None:
@@ -377,7 +377,8 @@ class RunSettings:
         compare: further allocators judged on the same traces ("uniform", "blind").
         grader: registered name; used where a question has a reference answer.
         seed: seed of every trace's seed.
-        retry_failed: try failed questions again.
+        retry_failed: try failed questions again, once a call.
+        hard_total: under spent cost, generate never more than the total: later questions get what is left.
     """
 
     plan: PlanSettings
@@ -385,7 +386,21 @@ class RunSettings:
     compare: tuple[str, ...] = ()
     grader: str = "number"
     seed: int = 0
-    retry_failed: bool = False
+    retry_failed: bool = True
+    hard_total: bool = False
+
+    def __post_init__(self) -> None:
+        spent = self.plan.cost is Cost.SPENT
+        _check(
+            [
+                "--hard-total counts tokens that are generated: add --cost spent"
+                if self.hard_total and not spent
+                else None,
+                "--hard-total counts the answers of one allocator: leave --compare out"
+                if self.hard_total and self.compare
+                else None,
+            ]
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from . import sources
+from .billing import sends_twice, settle
 from .errors import ForethoughtError, RunError, UnknownNameError
 from .importing import Imported
 from .pipeline import Planned
@@ -237,12 +238,15 @@ def profile_summary(run: RunDirectory) -> dict[str, Any]:
     records = run.latest_records().values()
     failed = [record for record in records if record["stop_reason"] == StopReason.ERROR.value]
     weights = measured.num_tried_Q / measured.num_tried_Q.sum()
+    sent, generated = settle(records, is_two_calls=sends_twice(run.header["identity"]))
     return {
         "run": str(run.path),
         "queries": measured.num_queries,
         "traces": len(records) - len(failed),
         "failed": len(failed),
         "failed_ids": sorted({record["query_id"] for record in failed})[:20],
+        "prompt_tokens": sent,
+        "generated_tokens": generated,
         "layers": list(measured.layers),
         "budgets": measured.grid.budgets_B.tolist(),
         "accuracy": (measured.num_right_Q_B.sum(axis=0) / measured.num_tried_Q.sum()).round(4).tolist(),
@@ -258,6 +262,7 @@ def profile_text(result: Mapping[str, Any]) -> str:
     lines = [title, "   cap  right  mean tokens generated"]
     rows = zip(result["budgets"], result["accuracy"], result["tokens"], strict=True)
     lines += [f"{budget:6d}  {accuracy:5.1%}  {tokens:8.1f}" for budget, accuracy, tokens in rows]
+    lines.append(bill_text(result))
     if result["failed"]:
         lines.append(
             f"{result['failed']} traces failed ({', '.join(result['failed_ids'])}); see: forethought show RUN ID"
@@ -330,15 +335,15 @@ def training_text(trained: TrainedPredictor, folder: Path) -> str:
 
 def run_text(result: Mapping[str, Any]) -> str:
     """A run's summary for a person."""
-    right = (
-        f", {result['right']} of {result['graded']} right ({result['right'] / result['graded']:.1%})"
-        if result["graded"]
-        else ""
-    )
+    right = ""
+    if total := result["with_reference"]:
+        failed = f", {result['failed_with_reference']} of them failed" if result["failed_with_reference"] else ""
+        right = f", {result['right']} of {total} right ({result['right'] / total:.1%}{failed})"
     lines = [
         f"{result['answered']} of {result['queries']} questions answered{right}",
         f"granted {result['granted_tokens']:,} reasoning tokens, used {result['reasoning_tokens']:,}; "
         f"generated {result['spent_tokens']:,} with the answers{_not_counted(result)}",
+        bill_text(result),
         f"{result['stopped_by_themselves']} thoughts ended by themselves, {result['unreadable']} answers unreadable",
         f"answers: {result['answers']}",
     ]
@@ -349,6 +354,13 @@ def run_text(result: Mapping[str, Any]) -> str:
             f"{result['failed']} failed ({', '.join(result['failed_ids'])}); see: forethought show {result['run']} ID"
         )
     return "\n".join(lines)
+
+
+def bill_text(result: Mapping[str, Any]) -> str:
+    """What was sent and generated, in the units of the bill before it."""
+    price = "" if result.get("usd") is None else f", {result['usd']:,.2f} USD"
+    sent, generated = result["prompt_tokens"], result["generated_tokens"]
+    return f"in all, {sent:,} tokens of prompts sent and {generated:,} generated{price}"
 
 
 def _not_counted(result: Mapping[str, Any]) -> str:

@@ -164,6 +164,7 @@ class Generation:
         probes: answers under smaller caps, ascending by budget. A trace that ended by itself after n tokens
             has no probe at n or above: there the final answer holds.
         error: what went wrong, when `stop_reason` is ERROR.
+        is_final: that error comes again under the same settings, however often it is tried.
     """
 
     query_id: str
@@ -178,6 +179,7 @@ class Generation:
     stop_reason: StopReason
     probes: tuple[Probe, ...] = ()
     error: str | None = None
+    is_final: bool = False
 
     @property
     def is_counted(self) -> bool:

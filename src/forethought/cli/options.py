@@ -12,6 +12,7 @@ import click
 from ..errors import InvalidSettingsError
 
 if TYPE_CHECKING:
+    from ..billing import Prices
     from ..settings import EngineSettings
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -21,8 +22,26 @@ limit_option = click.option("--limit", type=int, metavar="N", help="Only the fir
 dry_run_flag = click.option("--dry-run", is_flag=True, help="Say what would be done and what it may cost; do nothing.")
 seed_option = click.option("--seed", type=int, default=0, show_default=True, help="Seed of everything random.")
 quiet_flag = click.option("--quiet", is_flag=True, help="No progress bar.")
-retry_flag = click.option("--retry-failed", is_flag=True, help="Try questions again that failed before.")
+retry_flag = click.option(
+    "--retry-failed/--no-retry-failed", default=True, show_default=True, help="Try again what failed before, once."
+)
 grader_option = click.option("--grader", default="number", show_default=True, help="number, exact, choice or math.")
+
+
+def price_options(function: F) -> F:
+    """What a million tokens cost, for the bill before a command and the one after it."""
+    for name, what in (("out", "generated"), ("in", "of prompts")):
+        function = click.option(
+            f"--price-{name}", type=click.FloatRange(min=0), metavar="USD", help=f"Price of a million tokens {what}."
+        )(function)
+    return function
+
+
+def take_prices(values: dict[str, Any]) -> Prices:
+    """Takes these flags out of `values`."""
+    from ..billing import Prices
+
+    return Prices(values.pop("price_in"), values.pop("price_out"))
 
 
 def engine_options(*, with_sampling: bool) -> Callable[[F], F]:

@@ -16,6 +16,8 @@ from .options import (
     json_flag,
     limit_option,
     plan_options,
+    price_options,
+    take_prices,
     talk,
 )
 
@@ -26,6 +28,7 @@ from .options import (
 @plan_options
 @click.option("--out", default="", metavar="FILE", help="Write one line a question (JSONL) here.")
 @engine_options(with_sampling=False)
+@price_options
 @limit_option
 @dry_run_flag
 @json_flag
@@ -41,9 +44,10 @@ def command(as_json: bool, out: str, dry_run: bool, **values: Any) -> int:
     from ..tables import plan_header, plan_rows, plan_text
     from ..types import Cost
 
+    prices = take_prices(values)
     settings = PlanSettings(engine=engine_settings(values), cost=Cost(values.pop("cost")), **values)
     if dry_run:
-        estimate = plan_estimate(settings)
+        estimate = plan_estimate(settings, prices=prices)
         emit(as_json, estimate.to_json(), estimate.to_text())
         return 0
     planned = pipeline.plan(settings)

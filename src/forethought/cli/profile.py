@@ -14,9 +14,11 @@ from .options import (
     grader_option,
     json_flag,
     limit_option,
+    price_options,
     quiet_flag,
     retry_flag,
     seed_option,
+    take_prices,
     talk,
 )
 
@@ -32,6 +34,7 @@ from .options import (
 @grader_option
 @engine_options(with_sampling=True)
 @seed_option
+@price_options
 @limit_option
 @retry_flag
 @dry_run_flag
@@ -49,8 +52,9 @@ def command(as_json: bool, quiet: bool, dry_run: bool, **values: Any) -> int:
     from ..settings import ProfileSettings
     from .progress import progress_bar
 
+    prices = take_prices(values)
     settings = ProfileSettings(engine=engine_settings(values), **values)
-    estimate = profile_estimate(settings)
+    estimate = profile_estimate(settings, prices=prices)
     name, reason = choose(settings.model, settings.engine.engine)
     talk(f"engine {name} ({reason}); run directory {estimate.folder}")
     if dry_run:
@@ -62,5 +66,6 @@ def command(as_json: bool, quiet: bool, dry_run: bool, **values: Any) -> int:
     ) as report:
         run = pipeline.profile(settings, report=report)
     result = tables.profile_summary(run)
+    result["usd"] = prices.usd(result["prompt_tokens"], result["generated_tokens"])
     emit(as_json, result, tables.profile_text(result))
     return 3 if result["failed"] else 0

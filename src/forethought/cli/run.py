@@ -15,9 +15,11 @@ from .options import (
     json_flag,
     limit_option,
     plan_options,
+    price_options,
     quiet_flag,
     retry_flag,
     seed_option,
+    take_prices,
     talk,
 )
 
@@ -30,9 +32,13 @@ from .options import (
 @click.option(
     "--compare", multiple=True, metavar="NAME", help="Judge this allocator on the same traces too (repeatable)."
 )
+@click.option(
+    "--hard-total", is_flag=True, help="With --cost spent: never generate more; later questions get what is left."
+)
 @grader_option
 @engine_options(with_sampling=False)
 @seed_option
+@price_options
 @limit_option
 @retry_flag
 @dry_run_flag
@@ -65,10 +71,11 @@ def command(as_json: bool, quiet: bool, dry_run: bool, **values: Any) -> int:
         "model",
         "template",
     )
+    prices = take_prices(values)
     plan_values = {key: values.pop(key) for key in plan_keys}
     plan = PlanSettings(engine=engine_settings(values), cost=Cost(values.pop("cost")), **plan_values)
     settings = RunSettings(plan=plan, **values)
-    estimate = run_estimate(settings)
+    estimate = run_estimate(settings, prices=prices)
     name, reason = choose(estimate.model, plan.engine.engine)
     talk(f"engine {name} ({reason}); run directory {estimate.folder}")
     if dry_run:
@@ -78,5 +85,6 @@ def command(as_json: bool, quiet: bool, dry_run: bool, **values: Any) -> int:
     with progress_bar(title, num_total=estimate.num_left, tokens_total=int(estimate.total), quiet=quiet) as report:
         run = pipeline.run(settings, report=report)
     result = {**read_json(run.path / "summary.json"), "run": str(run.path), "answers": str(run.path / "answers.jsonl")}
+    result["usd"] = prices.usd(result["prompt_tokens"], result["generated_tokens"])
     emit(as_json, result, run_text(result))
     return 3 if result["failed"] else 0

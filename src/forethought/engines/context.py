@@ -21,11 +21,13 @@ class Room:
         lengths: their prompts'.
         answer_tokens: most tokens of an answer.
         grid: the caps there are.
+        suffix_bytes: of the answer suffix: it has no more tokens.
     """
 
     lengths: Lengths
     answer_tokens: int
     grid: BudgetGrid
+    suffix_bytes: int
 
     @classmethod
     def of(
@@ -33,12 +35,18 @@ class Room:
     ) -> Room:
         """That of `queries` behind `template`."""
         lengths = prompt_lengths(model, template, queries, engine=engine)
-        return cls(lengths, template.max_answer_tokens, grid)
+        return cls(lengths, template.max_answer_tokens, grid, len(template.answer_suffix.encode()))
 
     def needed(self, cap: int) -> int:
         """Tokens that the longest prompt, `cap`, the suffix and the answer take."""
         longest = int(self.lengths.tokens_Q.max(initial=0))
         return longest + cap + self.lengths.suffix_tokens + self.answer_tokens
+
+    @property
+    def most_beside(self) -> int:
+        """Most tokens that an answer and its suffix take beside a thought."""
+        suffix = self.lengths.suffix_tokens if self.lengths.is_exact else self.suffix_bytes
+        return suffix + self.answer_tokens
 
     @property
     def _least_Q(self) -> IntArray:

@@ -173,7 +173,7 @@ class FakeEngine:
             context_tokens=self._context_tokens or PROMPT_TOKENS + request.budget,
         )
         if reason is not None:
-            return failed(request, reason, prompt_tokens=latent.prompt_tokens)
+            return failed(request, reason, prompt_tokens=latent.prompt_tokens, is_final=True)
         digest = _digest("trace", self.seed, query.id, query.text, request.sample, request.seed)
         u_right, u_length, u_failure, u_text = (_uniform(digest[i : i + 8]) for i in range(0, 32, 8))
         if u_failure < self.failure_rate:

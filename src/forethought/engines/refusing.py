@@ -31,8 +31,15 @@ def refusal(
     return None
 
 
-def failed(request: Request, error: str, *, prompt_tokens: int = 0) -> Generation:
-    """The generation of a request that came to nothing: no text, no tokens generated, and why."""
+def failed(request: Request, error: str, *, prompt_tokens: int = 0, is_final: bool = False) -> Generation:
+    """The generation of a request that came to nothing: no text, no tokens generated, and why.
+
+    Args:
+        request: what was asked for.
+        error: why it failed.
+        prompt_tokens: tokens of its prompt, where known.
+        is_final: it would fail again in the same way, so long as nothing is set otherwise.
+    """
     return Generation(
         query_id=request.query.id,
         sample=request.sample,
@@ -45,6 +52,7 @@ def failed(request: Request, error: str, *, prompt_tokens: int = 0) -> Generatio
         prompt_tokens=prompt_tokens,
         stop_reason=StopReason.ERROR,
         error=error,
+        is_final=is_final,
     )
 
 

@@ -193,7 +193,8 @@ class OpenAIEngine:
             try:
                 done = self._fit_to_keep(await calls.run(client, request))
             except (RequestError, InvalidInputError) as error:
-                done = failed(request, self._fit(str(error)))
+                is_final = isinstance(error, InvalidInputError)  # what the request says, whatever the server does
+                done = failed(request, self._fit(str(error)), is_final=is_final)
             except Exception as error:  # an answer of a shape that nobody thought of, or a mistake of ours
                 reason = self._fit(f"the server's answer could not be read: {_words(error)}")
                 if not self._has_stumbled:

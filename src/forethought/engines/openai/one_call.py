@@ -66,7 +66,7 @@ class OneCall:
                 f"--enforce {self.enforce} gives one answer a thought; probing smaller caps needs --enforce two-call"
             )
         if reason is not None:
-            return failed(request, reason)
+            return failed(request, reason, is_final=True)
         body = {
             "model": self.model,
             "messages": [
@@ -147,7 +147,7 @@ class OneCall:
             self.counters.discarded_tokens += total
             is_exact = count.reasoning is not None
             reason = self.counters.overshoot(count.least, request.budget, is_exact=is_exact)
-            return failed(request, reason, prompt_tokens=prompt_tokens)
+            return failed(request, reason, prompt_tokens=prompt_tokens, is_final=True)
         self.counters.trace_tokens += total
         num_tokens = count.most if is_kept else None
         answer_tokens = count.answer

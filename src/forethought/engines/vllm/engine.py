@@ -172,7 +172,7 @@ class VllmEngine:
         try:
             flight = CappedFlight(request, self._forcing.prompt_ids(request.query))
         except InvalidInputError as error:
-            return failed(request, str(error))
+            return failed(request, str(error), is_final=True)
         reason = refusal(
             request,
             prompt_tokens=len(flight.prompt_ids),
@@ -183,7 +183,7 @@ class VllmEngine:
         if reason is None and self._native is not None:
             reason = self._native.refusal(flight.prompt_ids)
         if reason is not None:
-            return flight.failed(reason)
+            return flight.failed(reason, is_final=True)
         try:
             if request.budget == 0:
                 self._end_thought(flight, [], flights, natural=False)
