@@ -329,6 +329,14 @@ def training_text(trained: TrainedPredictor, folder: Path) -> str:
             f"out of fold: log loss {quality.log_loss:.4f} nats (mean curve {quality.mean_log_loss:.4f}), "
             f"Brier {quality.brier:.4f} ({quality.mean_brier:.4f}), calibration error {quality.calibration_error:.3f}"
         )
+    if (shrinkage := card.shrinkage) is not None:
+        spend = "" if shrinkage.spend is None else f", {shrinkage.spend:.0%} of spend predictions"
+        lines.append(f"kept {shrinkage.success:.0%} of success predictions{spend} ({shrinkage.evidence})")
+        if shrinkage.success == 0.0:
+            lines.append(
+                "nothing in the questions tells how their success curves differ from the mean curve: plans will be "
+                "about as good as blind ones. More traces or questions may help: forethought profile"
+            )
     lines += [f"saved to {folder}", f"next: forethought plan {folder} QUESTIONS --mean-tokens N"]
     return "\n".join(lines)
 

@@ -16,6 +16,7 @@ from ..errors import InvalidSettingsError
 from ..types import BudgetGrid, Curves, Sampling
 from .features import DIFFICULTY, HIDDEN, TEXT, kind_to_reads
 from .metrics import ReliabilityBin
+from .shrinkage import Shrinkage
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +151,7 @@ class PredictorCard:
         mean_p_B, mean_tokens_B: the mean curve of the training queries.
         asking: how the model is asked for the difficulty that the predictor reads; None where it reads none.
         familiarity: the novelty score; None where there is none.
+        shrinkage: how far predictions are shrunk to the mean curve; None where they are used as fitted.
         versions: of the packages that made it.
         created: ISO 8601 date.
     """
@@ -173,6 +175,7 @@ class PredictorCard:
     created: str
     asking: Asking | None = None
     familiarity: FamiliarityCard | None = None
+    shrinkage: Shrinkage | None = None
 
     @property
     def grid(self) -> BudgetGrid:
@@ -204,21 +207,9 @@ class PredictorCard:
 
     def to_markdown(self) -> str:
         """The card in words."""
-        return (
-            "\n\n".join(
-                [
-                    "# Predictor card",
-                    _what(self),
-                    _data(self),
-                    _quality(self),
-                    _layers(self),
-                    _limits(self),
-                    _familiarity(self),
-                    _made(self),
-                ]
-            )
-            + "\n"
-        )
+        sections = [_what, _data, _quality, _shrinkage, _layers, _limits, _familiarity, _made]
+        texts = ["# Predictor card", *(section(self) for section in sections)]
+        return "\n\n".join(text for text in texts if text) + "\n"
 
 
 def _read(kind: Any, value: Any, place: str) -> Any:
@@ -315,6 +306,19 @@ def _quality(card: PredictorCard) -> str:
             "| --- | --- | --- | --- |",
             *rows,
         ]
+    )
+
+
+def _shrinkage(card: PredictorCard) -> str:
+    found = card.shrinkage
+    if found is None:
+        return ""
+    spend = "" if found.spend is None else f", {found.spend:.0%} of how its spend curve does"
+    return (
+        f"## Shrinkage\n\nKept of how a query's success curve differs from the mean curve: {found.success:.0%}"
+        f"{spend}. The rest is replaced by the mean curve, so that what left-out queries do not show to help does "
+        f"not enter a plan ({found.evidence}). At 0% a plan is that of the mean curve, which knows nothing of any "
+        f"query."
     )
 
 
