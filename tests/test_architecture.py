@@ -15,11 +15,11 @@ PACKAGE = Path(forethought.__file__).parent
 
 # Lower may not import higher. A folder counts as one noun.
 ORDER = [
-    ["errors"],
-    ["types"],
-    ["protocols"],
+    ["errors", "visible"],
+    ["types", "files"],
+    ["protocols", "checks"],
     ["registry", "prompts", "settings", "problems", "numerals", "math_worker"],
-    ["store", "rows", "folders"],
+    ["store", "profile_files", "rows", "folders"],
     ["fields", "models", "profiles", "profiling", "difficulty", "allocators"],
     ["queries", "graders", "predictors", "engines"],
     ["evaluation", "importing"],

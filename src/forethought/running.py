@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-import json
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from .checks import check_counts, check_plan
 from .errors import RunError
+from .files import read_json, write_atomically, write_json
 from .planning import Forecast
 from .profiling import Report, graded_record, trace_seed
 from .protocols import CountingEngine, Engine, Grader
-from .store import RunDirectory, generation_from_json, read_json, write_atomically, write_json
+from .queries import load_queries
+from .store import RunDirectory, generation_from_json
 from .types import Grade, Plan, Query, Request, StopReason
+from .visible import to_json
+
+logger = logging.getLogger(__name__)
 
 
 def save_plans(run: RunDirectory, plans: Mapping[str, Plan], main: str, expected: Forecast) -> None:
@@ -68,15 +74,31 @@ def familiarity_rows(expected: Forecast) -> list[dict[str, float | None]]:
     ]
 
 
+def read_plan(run: RunDirectory) -> dict[str, Any]:
+    """RUN/plan.json, as `save_plans` wrote it.
+
+    Raises:
+        RunError: the run was stopped before it was planned, or the file is damaged.
+    """
+    path = run.path / "plan.json"
+    if not path.exists():
+        raise RunError(f"{run.path} has no plan yet; start the same `forethought run` again to go on")
+    found: dict[str, Any] = read_json(path)
+    if problem := check_plan(found, [query.id for query in load_queries(run.path / "queries.jsonl")]):
+        raise RunError(
+            f"{path} is not the plan of this run: {problem}. Copy the folder again; or delete the file, and the same "
+            "`forethought run` plans anew and keeps the answers that are there."
+        )
+    return found
+
+
 def load_budgets(run: RunDirectory) -> tuple[str, dict[str, dict[str, int]]]:
     """`(main allocator, allocator -> query id -> budget)`; the answers are given under the main one's budgets.
 
     Raises:
-        RunError: the run was stopped before it was planned.
+        RunError: the run was stopped before it was planned, or its plan is damaged.
     """
-    if not (run.path / "plan.json").exists():
-        raise RunError(f"{run.path} has no plan yet; start the same `forethought run` again to go on")
-    content = read_json(run.path / "plan.json")
+    content = read_plan(run)
     return content["main"], {
         name: {row["id"]: row["budget"] for row in plan["budgets"]} for name, plan in content["plans"].items()
     }
@@ -87,7 +109,7 @@ def load_priorities(run: RunDirectory) -> dict[str, int]:
 
     Where the predictor knows nothing of spend, the budget itself.
     """
-    content = read_json(run.path / "plan.json")
+    content = read_plan(run)
     main = content["plans"][content["main"]]
     budgets = [{row["id"]: row["budget"] for row in plan["budgets"]} for plan in content["plans"].values()]
     priorities = {}
@@ -178,13 +200,13 @@ def _answer_row(query: Query, budget: int, record: Mapping[str, Any]) -> dict[st
         "tokens": generation.tokens_at(budget),
         "stop_reason": (StopReason.NATURAL if ended else StopReason.BUDGET).value,
     }
-    return row if query.reference is None else {**row, "reference": query.reference, "grade": used["grade"]}
+    return row if query.reference is None else {**row, "reference": query.reference, "grade": used.get("grade")}
 
 
 def write_answers(run: RunDirectory, queries: Sequence[Query]) -> Path:
     """Writes RUN/answers.jsonl, one line a query."""
     path = run.path / "answers.jsonl"
-    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in answer_rows(run, queries)]
+    lines = [f"{to_json(row)}\n" for row in answer_rows(run, queries)]
     write_atomically(path, "".join(lines).encode())
     return path
 
@@ -213,10 +235,23 @@ def summary(run: RunDirectory, queries: Sequence[Query]) -> dict[str, Any]:
 def write_summary(run: RunDirectory, queries: Sequence[Query], engine: Engine) -> None:
     """Writes RUN/summary.json; `engine` in it holds what the engine counted, over all calls that came to their end."""
     path = run.path / "summary.json"
-    counted = read_json(path).get("engine", {}) if path.exists() else {}
+    counted = _counted_before(path)
     if isinstance(engine, CountingEngine):
         counted = added(counted, engine.counted())
     write_json(path, summary(run, queries) | ({"engine": counted} if counted else {}))
+
+
+def _counted_before(path: Path) -> dict[str, Any]:
+    """What the engine had counted by the last summary; nothing where there is none that can be read."""
+    try:
+        counted = read_json(path).get("engine", {}) if path.exists() else {}
+    except (RunError, AttributeError):
+        counted = None
+    if counted is None or (problem := check_counts(counted)):
+        reason = "it is not a summary" if counted is None else problem
+        logger.warning("%s was damaged (%s): what the engine counted before is not in it any more", path, reason)
+        return {}
+    return dict(counted)
 
 
 def added(earlier: Mapping[str, Any], later: Mapping[str, Any]) -> dict[str, Any]:

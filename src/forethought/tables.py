@@ -10,13 +10,14 @@ import numpy as np
 
 from . import sources
 from .errors import ForethoughtError, RunError, UnknownNameError
+from .files import read_json
 from .importing import Imported
 from .pipeline import Planned
 from .planning import Forecast
 from .predictors.trained import TrainedPredictor
 from .registry import unknown_name_message
 from .running import answer_rows, familiarity_rows, familiarity_summary, load_budgets
-from .store import RunDirectory, read_json
+from .store import RunDirectory
 from .types import Query, StopReason
 
 

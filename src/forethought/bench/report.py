@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from ..evaluation.policies import FORETHOUGHT
+from ..files import write_atomically
 from ..report import plain
 from ..report.layout import aligned, table
 from ..report.wording import LEGEND, gain_words, gap_words, percent, policy_name, share_right
-from ..store import write_atomically
 from .results import BatchRow, PaperBench, PolicyRow
 
 SHOWN = (48.0, 128.0)  # the budgets shown in full on the terminal: those of the paper's own table

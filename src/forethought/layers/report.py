@@ -13,10 +13,10 @@ import numpy as np
 
 from .. import __version__
 from ..evaluation import Estimate
+from ..files import write_atomically
 from ..report import plain
 from ..report.layout import aligned, table
 from ..report.wording import SIMULATED, gain_words, percent, share_right
-from ..store import write_atomically
 from .results import LayerRow, LayerStudy, Scores
 from .wording import POOLING, difference_words, finding_lines, pooling_words, sample_words
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from .. import __version__
 from ..evaluation import Evaluation, LiveComparison
-from ..store import write_atomically
+from ..files import write_atomically
 from .markdown import evaluation_markdown, live_markdown
 from .terminal import comparison_text, evaluation_text
 from .wording import usual_level

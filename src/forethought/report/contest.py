@@ -10,7 +10,7 @@ from typing import Any
 from ..evaluation.contest import MEAN, Contender, Contest, Standing
 from ..evaluation.policies import BLIND, ORACLE, UNIFORM
 from ..evaluation.results import Estimate
-from ..store import write_atomically
+from ..files import write_atomically
 from ..types import Cost
 from .layout import aligned, table
 from .wording import LEGEND, SIMULATED, gain_words, gap_words, percent, policy_name, share_right
