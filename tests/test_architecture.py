@@ -23,11 +23,11 @@ ORDER = [
     ["fields", "models", "profiles", "profiling", "difficulty", "allocators"],
     ["queries", "graders", "predictors", "engines"],
     ["evaluation", "importing"],
-    ["sources", "plots"],
+    ["sources", "plots", "contest_plots"],
     ["planning", "report"],
     ["running", "comparing", "estimates", "bench", "layers", "doctor", "serving"],
     ["pipeline"],
-    ["tables", "demo"],
+    ["tables", "listing", "demo"],
     ["cli"],
     ["__main__", "__init__"],
 ]
@@ -63,7 +63,7 @@ HEAVY = {
         "engines/vllm/starting.py",
         "serving/vllm_host.py",
     },
-    "matplotlib": {"plots.py", "bench/plots.py", "layers/plots.py"},
+    "matplotlib": {"plots.py", "contest_plots.py", "bench/plots.py", "layers/plots.py"},
     "math_verify": {"math_worker.py"},
     "huggingface_hub": {"models/locating.py", "models/parts.py"},
 }

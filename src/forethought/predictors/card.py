@@ -404,5 +404,6 @@ def _familiarity(card: PredictorCard) -> str:
 
 
 def _made(card: PredictorCard) -> str:
-    versions = ", ".join(f"{name} {version}" for name, version in sorted(card.versions.items()))
-    return f"Created {card.created}, seed {card.seed}, with {versions}. Written from `predictor.json`; edit neither."
+    versions = ", ".join(f"{markdown(name)} {markdown(version)}" for name, version in sorted(card.versions.items()))
+    made = f"Created {markdown(card.created)}, seed {card.seed}, with {versions}."
+    return f"{made} Written from `predictor.json`; edit neither."

@@ -204,6 +204,18 @@ class TrainedPredictor:
         return cls(card, predictor, familiarity)
 
 
+def read_card(folder: Path) -> PredictorCard:
+    """The card of a saved predictor, without its weights.
+
+    Raises:
+        ModelFileError: a file missing or broken, or another schema version.
+    """
+    try:
+        return PredictorCard.from_json(_read_settings(folder).get("card"))
+    except ValueError as error:
+        raise ModelFileError(f"{folder} is not a usable predictor: {error}. Train it again.") from error
+
+
 def _difference(noun: str, made: str | None, made_hash: str | None, now: str | None, now_hash: str | None) -> list[str]:
     """What differs between the predictor's and the engine's model or template, in words; empty when nothing does."""
     if made_hash is not None and now_hash is not None:
