@@ -272,7 +272,8 @@ def training_text(trained: TrainedPredictor, folder: Path) -> str:
     layer = "no features" if card.features.layer is None else f"layer {card.features.layer}"
     lines = [
         f"{card.predictor} on {layer} of {one_line(card.model or 'an unknown model')}, "
-        f"{card.data.num_queries:,} queries, {card.data.num_traces:,} traces{', SIMULATED' if card.data.simulated else ''}"
+        f"{card.data.num_queries:,} queries, {card.data.num_traces:,} traces"
+        f"{', SIMULATED' if card.data.simulated else ''}"
     ]
     if (quality := card.calibration) is not None:
         lines.append(
