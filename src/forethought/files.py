@@ -54,6 +54,8 @@ def reaching(path: Path | str, deed: str) -> Iterator[None]:
 def refused(error: OSError, path: Path | str, deed: str) -> FileError:
     """`PATH: cannot be DEED: REASON`, with what remains and what to do."""
     hint = HINTS.get(error.errno or 0, "")
+    if error.errno == errno.ENOENT and deed == "written":
+        hint = "Make its folder first."
     found = FileError(f"{path}: cannot be {deed}: {error.strerror or error}{'. ' * bool(hint)}{hint}")
     found.errno = error.errno
     return found

@@ -101,7 +101,7 @@ class RunDirectory:
             return run
         if is_other:
             raise RunError(f"{path} exists and is not a run of forethought; give another --out")
-        make_folder(path / "hidden")
+        make_folder(make_folder(path) / "hidden")
         write_json(file, {"schema": SCHEMA, "kind": kind, "identity": dict(identity), "settings": dict(settings)})
         return run
 

@@ -143,12 +143,11 @@ def _refuse(error: ForethoughtError, cause: Exception, args: list[str]) -> int:
 
 def _named(error: OSError) -> FileError:
     """An error of the system that no writer or reader has given a path, with the best that is known of it."""
+    is_full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
     if error.filename is not None:
-        is_written = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
-        return refused(error, os.fsdecode(error.filename), "written" if is_written else "opened")
-    try:
-        sys.stdout.flush()  # what could not be printed is still waiting
-    except OSError:
+        is_written = is_full or error.errno == errno.EROFS
+        return refused(error, os.fsdecode(error.filename), "written" if is_written else "read")
+    if is_full:  # every writer names its file: what is left is what is printed
         _discard(sys.stdout)
         return refused(error, "standard output", "written")
     return FileError(error.strerror or str(error))
