@@ -15,19 +15,20 @@ PACKAGE = Path(forethought.__file__).parent
 
 # Lower may not import higher. A folder counts as one noun.
 ORDER = [
-    ["errors"],
-    ["types"],
-    ["protocols"],
+    ["errors", "visible"],
+    ["types", "files"],
+    ["protocols", "checks"],
     ["registry", "prompts", "settings", "problems"],
-    ["store", "rows", "folders"],
+    ["store", "profile_files", "rows", "folders"],
     ["fields", "models", "profiles", "profiling", "difficulty", "allocators"],
     ["queries", "graders", "predictors", "engines"],
     ["evaluation", "importing"],
     ["sources", "plots"],
+    ["contest_plots"],
     ["planning", "report", "pool", "billing"],
     ["running", "comparing", "estimates", "bench", "layers", "doctor", "serving"],
     ["pipeline"],
-    ["tables", "demo"],
+    ["tables", "listing", "demo"],
     ["cli"],
     ["__main__", "__init__"],
 ]
@@ -64,7 +65,7 @@ HEAVY = {
         "engines/vllm/starting.py",
         "serving/vllm_host.py",
     },
-    "matplotlib": {"plots.py", "bench/plots.py", "layers/plots.py"},
+    "matplotlib": {"plots.py", "contest_plots.py", "bench/plots.py", "layers/plots.py"},
     "sympy": {
         "graders/commands.py",
         "graders/cursor.py",

@@ -22,6 +22,7 @@ from .evaluation import Evaluation, LiveComparison, compare_live
 from .evaluation import evaluate as evaluate_curves
 from .evaluation.contest import Contest, hold_contest
 from .evaluation.policies import BLIND, FORETHOUGHT, UNIFORM
+from .files import make_folder
 from .folders import beside, compare_folder, import_file, profile_folder, report_folder, run_folder
 from .graders import check_references
 from .importing import Imported, check_target, read_profile
@@ -71,7 +72,7 @@ from .settings import (
     RunSettings,
     TrainSettings,
 )
-from .store import RunDirectory, fingerprint, read_json
+from .store import RunDirectory, fingerprint
 from .types import BudgetGrid, Cost, Curves, Plan, Profile, Query
 
 logger = logging.getLogger(__name__)
@@ -133,7 +134,7 @@ def import_profile(settings: ImportSettings) -> Imported:
     check_target(path, settings.files)
     imported = read_profile(settings, path)
     if not settings.dry_run:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         write_parquet(path, imported.profile)
     return imported
 

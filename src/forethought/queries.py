@@ -18,6 +18,7 @@ from typing import IO, Any
 
 from . import fields
 from .errors import InvalidInputError, InvalidSettingsError, UnknownNameError
+from .files import replacing
 from .problems import Problems, excerpt
 from .registry import unknown_name_message
 from .rows import Row, Table, read_file, read_table
@@ -75,12 +76,9 @@ def load_queries(
 
 def save_queries(path: str | Path, queries: Iterable[Query]) -> None:
     """Writes canonical JSON lines, one query a line; `load_queries` gives the same queries back."""
-    target = Path(path)
-    partial = target.with_name(f"{target.name}.partial")
-    with partial.open("w", encoding="utf-8", newline="\n") as file:
+    with replacing(Path(path)) as file:
         for query in queries:
-            file.write(query_to_json(query) + "\n")
-    os.replace(partial, target)
+            file.write(f"{query_to_json(query)}\n".encode())
 
 
 def query_to_json(query: Query) -> str:

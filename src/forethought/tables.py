@@ -10,15 +10,16 @@ import numpy as np
 
 from . import sources
 from .billing import sends_twice, settle
-from .errors import ForethoughtError, RunError, UnknownNameError
+from .errors import RunError, UnknownNameError
 from .importing import Imported
 from .pipeline import Planned
 from .planning import Forecast
 from .predictors.trained import TrainedPredictor
 from .registry import unknown_name_message
-from .running import answer_rows, load_budgets, novelty_rows, novelty_summary
-from .store import RunDirectory, read_json
+from .running import answer_rows, load_budgets, novelty_rows, novelty_summary, read_plan
+from .store import RunDirectory
 from .types import Query, StopReason
+from .visible import one_line
 
 
 def plan_rows(planned: Planned) -> list[dict[str, Any]]:
@@ -90,53 +91,6 @@ def _novelty_words(expected: Forecast) -> str:
     )
 
 
-def list_runs(folder: str) -> list[dict[str, Any]]:
-    """One row for each run directory in `folder`; a broken one is listed with its error."""
-    path = Path(folder)
-    if not path.is_dir():
-        raise RunError(f"{folder} is not a folder; name the folder that holds the runs: forethought ls FOLDER")
-    return [_run_row(entry) for entry in sorted(path.iterdir()) if (entry / "run.json").is_file()]
-
-
-def _run_row(path: Path) -> dict[str, Any]:
-    try:
-        run = RunDirectory.open(path)
-        header = run.header
-        records = run.latest_records().values()
-        num_queries = len(sources.run_queries(run)) if (path / "queries.jsonl").exists() else 0
-    except ForethoughtError as error:
-        return {"run": str(path), "error": str(error)}
-    return {
-        "run": str(path),
-        "kind": header["kind"],
-        "model": header["identity"]["model"],
-        "engine": header["identity"]["engine"],
-        "simulated": bool(header["identity"].get("simulated")),
-        "questions": num_queries,
-        "traces": len(records),
-        "failed": sum(record["stop_reason"] == StopReason.ERROR.value for record in records),
-        "trained": (path / "predictor" / "predictor.json").is_file(),
-    }
-
-
-def runs_text(rows: Sequence[Mapping[str, Any]], folder: str) -> str:
-    """The list for a person."""
-    if not rows:
-        return f"no runs in {folder}; make one with: forethought profile MODEL QUESTIONS"
-    lines = [f"{'run':40} {'kind':8} {'model':24} {'questions':>9} {'traces':>7} {'failed':>6}  trained"]
-    for row in rows:
-        if "error" in row:
-            lines.append(f"{row['run']:40} broken: {row['error']}")
-            continue
-        model = row["model"] + (" (simulated)" if row["simulated"] else "")
-        trained = "yes" if row["trained"] else "-"
-        lines.append(
-            f"{row['run']:40} {row['kind']:8} {model:24} {row['questions']:9} {row['traces']:7} {row['failed']:6}  "
-            f"{trained}"
-        )
-    return "\n".join(lines)
-
-
 def item(source: str, query_id: str) -> dict[str, Any]:
     """Everything a run knows of one question.
 
@@ -166,7 +120,7 @@ def item(source: str, query_id: str) -> dict[str, Any]:
 
 def _planned_item(run: RunDirectory, query: Query) -> dict[str, Any]:
     main, budgets = load_budgets(run)
-    predicted = read_json(run.path / "plan.json")["predicted"].get(query.id)
+    predicted = read_plan(run)["predicted"].get(query.id)
     answers = answer_rows(run, [query])
     return {
         "budgets": {name: budget_of[query.id] for name, budget_of in budgets.items()},
@@ -198,10 +152,12 @@ def item_text(found: Mapping[str, Any]) -> str:
     """One question for a person."""
     lines = [f"{found['id']}{'  (simulated)' if found['simulated'] else ''}", found["question"], ""]
     if found["reference"] is not None:
-        lines.append(f"reference   {found['reference']}")
+        lines.append(f"reference   {one_line(found['reference'])}")
     if result := found.get("result"):
         lines += [
-            f"{key.replace('_', ' '):11} {value}" for key, value in result.items() if key not in ("id", "reference")
+            f"{key.replace('_', ' '):11} {one_line(value)}"
+            for key, value in result.items()
+            if key not in ("id", "reference")
         ]
     if budgets := found.get("budgets"):
         lines.append("budgets     " + ", ".join(f"{name} {budget}" for name, budget in budgets.items()))
@@ -219,7 +175,7 @@ def item_text(found: Mapping[str, Any]) -> str:
         tokens = "not counted" if trace["reasoning_tokens"] is None else f"{trace['reasoning_tokens']} reasoning tokens"
         head = f"— trace {trace['sample']}: {tokens}, {trace['stop_reason']}"
         if trace["error"]:
-            lines += ["", f"{head}: {trace['error']}"]
+            lines += ["", f"{head}: {one_line(trace['error'])}"]
             continue
         lines += ["", f"{head}, answer {trace['answer']!r} ({trace['grade'] or 'not graded'})", trace["reasoning"]]
     return "\n".join(lines)
@@ -321,8 +277,9 @@ def training_text(trained: TrainedPredictor, folder: Path) -> str:
     card = trained.card
     layer = "no features" if card.features.layer is None else f"layer {card.features.layer}"
     lines = [
-        f"{card.predictor} on {layer} of {card.model or 'an unknown model'}, {card.data.num_queries:,} queries, "
-        f"{card.data.num_traces:,} traces{', SIMULATED' if card.data.simulated else ''}"
+        f"{card.predictor} on {layer} of {one_line(card.model or 'an unknown model')}, "
+        f"{card.data.num_queries:,} queries, {card.data.num_traces:,} traces"
+        f"{', SIMULATED' if card.data.simulated else ''}"
     ]
     if (quality := card.calibration) is not None:
         lines.append(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +39,11 @@ def command(as_json: bool, out: str, dry_run: bool, **values: Any) -> int:
     """
     from .. import pipeline
     from ..estimates import plan_estimate
+    from ..files import write_atomically
     from ..settings import PlanSettings
     from ..tables import plan_header, plan_rows, plan_text
     from ..types import Cost
+    from ..visible import to_json
 
     prices = take_prices(values)
     settings = PlanSettings(engine=engine_settings(values), cost=Cost(values.pop("cost")), **values)
@@ -53,7 +54,7 @@ def command(as_json: bool, out: str, dry_run: bool, **values: Any) -> int:
     planned = pipeline.plan(settings)
     rows = plan_rows(planned)
     if out:
-        Path(out).write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
+        write_atomically(Path(out), "".join(f"{to_json(row)}\n" for row in rows).encode())
         talk(f"{len(rows)} budgets written to {out}")
     for note in planned.plan.notes:
         talk(f"note: {note}")

@@ -53,8 +53,8 @@ def command(as_json: bool, quiet: bool, dry_run: bool, **values: Any) -> int:
     from .. import pipeline
     from ..engines.opening import choose
     from ..estimates import run_estimate
+    from ..files import read_json
     from ..settings import PlanSettings, RunSettings
-    from ..store import read_json
     from ..tables import run_text
     from ..types import Cost
     from .progress import progress_bar

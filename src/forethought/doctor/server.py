@@ -14,10 +14,10 @@ from typing import Any
 
 from ..engines.openai.engine import OpenAIEngine
 from ..errors import EngineError, ForethoughtError
+from ..files import write_json
 from ..prompts import load_template
 from ..queries import load_queries
 from ..settings import DoctorSettings
-from ..store import write_json
 from ..types import Generation, Query, Request, Sampling, StopReason
 from .bill import Bill, Item
 from .efforts import CEILING, LEVELS, QUANTILE, SIGNIFICANCE, ceiling_of, measure
