@@ -25,6 +25,7 @@ ORDER = [
     ["evaluation", "importing"],
     ["sources", "plots"],
     ["planning", "report"],
+    ["adapting"],
     ["running", "comparing", "estimates", "bench", "layers", "doctor", "serving"],
     ["pipeline"],
     ["tables", "demo"],

@@ -10,6 +10,7 @@ from pathlib import Path
 from time import perf_counter
 
 from . import layers, registry, sources
+from .adapting import Adaptation
 from .comparing import contender, labelled, mean_train
 from .difficulty import Asking, pick_examples, with_difficulties
 from .engines.opening import choose_reader, opened
@@ -244,7 +245,9 @@ def predict_with(queries: Sequence[Query], predictor: TrainedPredictor, engine: 
 def run(settings: RunSettings, *, engine: Engine | None = None, report: Report = silent) -> RunDirectory:
     """Plans, reasons under the caps, answers; run again with the same settings, it goes on where it stopped.
 
-    The plan is made once and kept with the run. Answers are in RUN/answers.jsonl, counts in RUN/summary.json.
+    The plan is made once and kept with the run. Where answers use other numbers of tokens than predicted, questions
+    that have not begun get other budgets under what is left of the total; RUN/usage.json says so. Answers are in
+    RUN/answers.jsonl, counts in RUN/summary.json.
     """
     predictor = sources.open_predictor(settings.plan.run)
     queries = plan_queries(settings.plan)
@@ -287,6 +290,7 @@ def run(settings: RunSettings, *, engine: Engine | None = None, report: Report =
                 grader=grader,
                 retry_failed=settings.retry_failed,
                 report=report,
+                adaptation=Adaptation(directory, predictor.card, settings.plan),
             )
             asyncio.run(work)
             write_answers(directory, queries)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from .adapting import Adaptation, blocks, kept
 from .errors import RunError
 from .planning import Forecast
 from .profiling import Report, graded_record, trace_seed
@@ -35,6 +36,7 @@ def save_plans(run: RunDirectory, plans: Mapping[str, Plan], main: str, expected
         "feature_seconds": expected.feature_seconds,
         "predict_seconds": expected.predict_seconds,
         "novelty": novelty_summary(expected),
+        "unseen": [curves.query_ids[row] for row in expected.unseen_Q],
         "predicted": predicted,
     }
     write_json(run.path / "plan.json", content)
@@ -65,15 +67,18 @@ def novelty_rows(expected: Forecast) -> list[dict[str, float | None]]:
 def load_budgets(run: RunDirectory) -> tuple[str, dict[str, dict[str, int]]]:
     """`(main allocator, allocator -> query id -> budget)`; the answers are given under the main one's budgets.
 
+    Those are as planned, and then as what was decided while the run went on changed them.
+
     Raises:
         RunError: the run was stopped before it was planned.
     """
     if not (run.path / "plan.json").exists():
         raise RunError(f"{run.path} has no plan yet; start the same `forethought run` again to go on")
     content = read_json(run.path / "plan.json")
-    return content["main"], {
-        name: {row["id"]: row["budget"] for row in plan["budgets"]} for name, plan in content["plans"].items()
-    }
+    budgets = {name: {row["id"]: row["budget"] for row in plan["budgets"]} for name, plan in content["plans"].items()}
+    for decision in kept(run)["decisions"]:
+        budgets[content["main"]].update(decision["budgets"])
+    return content["main"], budgets
 
 
 def load_priorities(run: RunDirectory) -> dict[str, int]:
@@ -83,7 +88,7 @@ def load_priorities(run: RunDirectory) -> dict[str, int]:
     """
     content = read_json(run.path / "plan.json")
     main = content["plans"][content["main"]]
-    budgets = [{row["id"]: row["budget"] for row in plan["budgets"]} for plan in content["plans"].values()]
+    budgets = load_budgets(run)[1].values()
     priorities = {}
     for query_id, predicted in content["predicted"].items():
         budget = max(budget_of[query_id] for budget_of in budgets)
@@ -118,12 +123,36 @@ async def generate_planned(
     grader: Grader,
     retry_failed: bool,
     report: Report,
+    adaptation: Adaptation,
 ) -> None:
     """Answers every query that has no record yet, once, under the largest of its budgets.
 
     The trace under a small cap is the prefix of the trace under a large one, so an answer forced at each allocator's
     budget judges all of them on the same trace. An engine that schedules by priority starts with the shortest answers.
+    Between two blocks of queries the budgets of those that have not begun may change.
     """
+    parts = blocks(queries)
+    for number, block in enumerate(parts):
+        await _generate(run, engine, block, seed=seed, grader=grader, retry_failed=retry_failed, report=report)
+        main, budgets_of = load_budgets(run)
+        done = run.latest_records()
+        rest = [query for part in parts[number + 1 :] for query in part if (query.id, 0) not in done]
+        rows = answer_rows(run, queries)
+        used_of = {row["id"]: float(row["tokens"]) for row in rows if row.get("tokens") is not None}
+        adaptation.decide(number, block, rest, budgets_of[main], used_of)
+    adaptation.keep()
+
+
+async def _generate(
+    run: RunDirectory,
+    engine: Engine,
+    queries: Sequence[Query],
+    *,
+    seed: int,
+    grader: Grader,
+    retry_failed: bool,
+    report: Report,
+) -> None:
     main, budgets_of = load_budgets(run)
     budgets = budgets_of.values()
     priority_of = load_priorities(run)
@@ -210,7 +239,8 @@ def write_summary(run: RunDirectory, queries: Sequence[Query], engine: Engine) -
     counted = read_json(path).get("engine", {}) if path.exists() else {}
     if isinstance(engine, CountingEngine):
         counted = added(counted, engine.counted())
-    write_json(path, summary(run, queries) | ({"engine": counted} if counted else {}))
+    usage = {"usage": kept(run)["usage"]}
+    write_json(path, summary(run, queries) | usage | ({"engine": counted} if counted else {}))
 
 
 def added(earlier: Mapping[str, Any], later: Mapping[str, Any]) -> dict[str, Any]:

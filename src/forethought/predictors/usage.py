@@ -166,7 +166,7 @@ def stretched_tokens(tokens_Q_B: FloatArray, budget_B: FloatArray, factor: float
     at_B = budget_B / factor
     missing_B = np.maximum(0.0, budget_B[0] - at_B)
     found_Q_B: NDArray[np.float64] = factor * np.maximum(0.0, _between(rising_Q_B, budget_B, at_B) - missing_B)
-    return found_Q_B
+    return np.maximum.accumulate(found_Q_B, axis=1)  # rounding may not make a later cap look cheaper
 
 
 def _between(values_Q_B: FloatArray, budget_B: FloatArray, at_N: FloatArray) -> NDArray[np.float64]:
