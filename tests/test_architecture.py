@@ -26,6 +26,7 @@ ORDER = [
     ["sources", "plots"],
     ["contest_plots"],
     ["planning", "report", "pool", "billing"],
+    ["adapting"],
     ["running", "comparing", "estimates", "bench", "layers", "doctor", "serving"],
     ["pipeline"],
     ["tables", "listing", "demo"],

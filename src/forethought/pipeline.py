@@ -12,6 +12,7 @@ from time import perf_counter
 import numpy as np
 
 from . import layers, registry, sources
+from .adapting import Adaptation
 from .comparing import contender, labelled, mean_train
 from .difficulty import Asking, pick_examples, with_difficulties
 from .engines.context import Room
@@ -22,7 +23,7 @@ from .evaluation import Evaluation, LiveComparison, compare_live
 from .evaluation import evaluate as evaluate_curves
 from .evaluation.contest import Contest, hold_contest
 from .evaluation.policies import BLIND, FORETHOUGHT, UNIFORM
-from .files import make_folder
+from .files import make_folder, read_json
 from .folders import beside, compare_folder, import_file, profile_folder, report_folder, run_folder
 from .graders import check_references
 from .importing import Imported, check_target, read_profile
@@ -272,7 +273,9 @@ def predict_with(queries: Sequence[Query], predictor: TrainedPredictor, engine: 
 def run(settings: RunSettings, *, engine: Engine | None = None, report: Report = silent) -> RunDirectory:
     """Plans, reasons under the caps, answers; run again with the same settings, it goes on where it stopped.
 
-    The plan is made once and kept with the run. Answers are in RUN/answers.jsonl, counts in RUN/summary.json.
+    The plan is made once and kept with the run. Where answers use other numbers of tokens than predicted, questions
+    that have not begun get other budgets under what is left of the total; RUN/usage.json says so. Answers are in
+    RUN/answers.jsonl, counts in RUN/summary.json.
     """
     predictor = sources.open_predictor(settings.plan.run)
     queries = plan_queries(settings.plan)
@@ -324,6 +327,7 @@ def run(settings: RunSettings, *, engine: Engine | None = None, report: Report =
                 setup=setup_of(running.info, asked.options),
                 pool=_pool(directory, settings, running, room) if settings.hard_total else None,
                 report=report,
+                adaptation=Adaptation(directory, predictor.card, settings.plan),
             )
             asyncio.run(work)
             write_answers(directory, queries)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from .adapting import Adaptation, blocks, kept
 from .billing import sends_twice, settle
 from .checks import check_counts, check_plan
 from .errors import RunError
@@ -45,6 +46,7 @@ def save_plans(run: RunDirectory, plans: Mapping[str, Plan], main: str, expected
         "feature_seconds": expected.feature_seconds,
         "predict_seconds": expected.predict_seconds,
         "novelty": novelty_summary(expected),
+        "unseen": [curves.query_ids[row] for row in expected.unseen_Q],
         "predicted": predicted,
     }
     write_json(run.path / "plan.json", content)
@@ -93,13 +95,16 @@ def read_plan(run: RunDirectory) -> dict[str, Any]:
 def load_budgets(run: RunDirectory) -> tuple[str, dict[str, dict[str, int]]]:
     """`(main allocator, allocator -> query id -> budget)`; the answers are given under the main one's budgets.
 
+    Those are as planned, and then as what was decided while the run went on changed them.
+
     Raises:
         RunError: the run was stopped before it was planned, or its plan is damaged.
     """
     content = read_plan(run)
-    return content["main"], {
-        name: {row["id"]: row["budget"] for row in plan["budgets"]} for name, plan in content["plans"].items()
-    }
+    budgets = {name: {row["id"]: row["budget"] for row in plan["budgets"]} for name, plan in content["plans"].items()}
+    for decision in kept(run)["decisions"]:
+        budgets[content["main"]].update(decision["budgets"])
+    return content["main"], budgets
 
 
 def load_priorities(run: RunDirectory) -> dict[str, int]:
@@ -109,7 +114,7 @@ def load_priorities(run: RunDirectory) -> dict[str, int]:
     """
     content = read_plan(run)
     main = content["plans"][content["main"]]
-    budgets = [{row["id"]: row["budget"] for row in plan["budgets"]} for plan in content["plans"].values()]
+    budgets = load_budgets(run)[1].values()
     priorities = {}
     for query_id, predicted in content["predicted"].items():
         budget = max(budget_of[query_id] for budget_of in budgets)
@@ -146,13 +151,49 @@ async def generate_planned(
     setup: str,
     pool: Pool | None = None,
     report: Report,
+    adaptation: Adaptation,
 ) -> None:
     """Answers every query that has no record yet, once, under the largest of its budgets.
 
     The trace under a small cap is the prefix of the trace under a large one, so an answer forced at each allocator's
     budget judges all of them on the same trace. An engine that schedules by priority starts with the shortest answers.
-    A pool lowers caps, or refuses questions, once little is left of its total.
+    Between two blocks of queries the budgets of those that have not begun may change. A pool lowers caps, or refuses
+    questions, once little is left of its total.
     """
+    parts = blocks(queries)
+    for number, block in enumerate(parts):
+        await _generate(
+            run,
+            engine,
+            block,
+            seed=seed,
+            grader=grader,
+            retry_failed=retry_failed,
+            setup=setup,
+            pool=pool,
+            report=report,
+        )
+        main, budgets_of = load_budgets(run)
+        done = run.latest_records()
+        rest = [query for part in parts[number + 1 :] for query in part if (query.id, 0) not in done]
+        rows = answer_rows(run, queries)
+        used_of = {row["id"]: float(row["tokens"]) for row in rows if row.get("tokens") is not None}
+        adaptation.decide(number, block, rest, budgets_of[main], used_of)
+    adaptation.keep()
+
+
+async def _generate(
+    run: RunDirectory,
+    engine: Engine,
+    queries: Sequence[Query],
+    *,
+    seed: int,
+    grader: Grader,
+    retry_failed: bool,
+    setup: str,
+    pool: Pool | None,
+    report: Report,
+) -> None:
     main, budgets_of = load_budgets(run)
     budgets = budgets_of.values()
     priority_of = load_priorities(run)
@@ -251,7 +292,8 @@ def summary(run: RunDirectory, queries: Sequence[Query]) -> dict[str, Any]:
 def write_summary(run: RunDirectory, queries: Sequence[Query], engine: Engine) -> None:
     """Writes RUN/summary.json; `engine` in it holds what the engine counted, over all calls, killed ones included."""
     counted = _earlier_counts(run)
-    write_json(run.path / "summary.json", summary(run, queries) | ({"engine": counted} if counted else {}))
+    usage = {"usage": kept(run)["usage"]}
+    write_json(run.path / "summary.json", summary(run, queries) | usage | ({"engine": counted} if counted else {}))
 
 
 def _earlier_counts(run: RunDirectory) -> dict[str, Any]:

@@ -312,6 +312,12 @@ def run_text(result: Mapping[str, Any]) -> str:
         f"{result['stopped_by_themselves']} thoughts ended by themselves, {result['unreadable']} answers unreadable",
         f"answers: {result['answers']}",
     ]
+    if (usage := result.get("usage")) and usage["alarms"]:
+        lines.insert(
+            -1,
+            f"answers used other numbers of tokens than predicted: curves stretched by {usage['stretch']:.2f} while it "
+            f"ran (usage.json in the run)",
+        )
     if counts := counts_text(result.get("engine", {})):
         lines.insert(-1, f"the engine counted {counts}")
     if result["failed"]:
