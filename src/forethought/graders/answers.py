@@ -19,13 +19,17 @@ _SPECIAL = re.compile(
 )
 _THOUGHT = re.compile(r"^.*</think(?:ing)?>", re.DOTALL)
 _TAGGED = re.compile(r"<answer>(?P<inside>(?:(?!<answer>).)*?)(?:</answer>|\Z)", re.DOTALL | re.IGNORECASE)
-_AFTERWARDS = re.compile(
+_NEXT_QUESTION = re.compile(
     r"\n[ \t]*[*_#>]*[ \t]*(?:(?:next\s+|new\s+)?(?:question|problem|exercise)|q|human|user|assistant|instruction|input"
-    r"|explanation|explanations|justification|rationale|reason|reasoning|note|because|since|proof|verification|check"
-    r"|解释|解析|说明|问题|题目|問題|解説|설명|질문|пояснение|объяснение|вопрос)"
-    r"(?:\s*\d+)?[*_]*(?:\s*[:.：]|(?<=because)\s|(?<=since)\s)",
+    r"|问题|题目|問題|질문|вопрос)(?:\s*\d+)?[*_]*\s*[:.：]",
     re.IGNORECASE,
 )
+_EXPLANATION = re.compile(
+    r"\n[ \t]*[*_#>]*[ \t]*(?:(?:explanations?|justification|rationale|reason|reasoning|note|proof|verification|check"
+    r"|解释|解析|说明|解説|설명|пояснение|объяснение)[*_]*\s*[:：]|because\s)",
+    re.IGNORECASE,
+)
+MAX_ALONE = 60  # characters of an answer that stands before an explanation or a next question without being announced
 _BOXED = re.compile(r"\\(?:boxed|fbox)\s*(?P<brace>\{)?")
 _HASHES = re.compile(r"(?:^|(?<=\s))####(?!#)[ \t]*(?=\S)")
 ANNOUNCED = re.compile(
@@ -111,10 +115,13 @@ def _finished(text: str) -> str:
             break
         text = " " * token.end() + text[token.end() :]
     text = text.strip()
-    if cut := _AFTERWARDS.search(text):
-        before = text[: cut.start()].strip()
-        if before and ("\n" not in before or _is_stated(before)):
-            return before
+    for pattern in (_NEXT_QUESTION, _EXPLANATION):
+        cut = pattern.search(text)
+        before = text[: cut.start()].strip() if cut else ""
+        if not cut or not before or (pattern is _EXPLANATION and _is_stated(text[cut.end() :])):
+            continue
+        if _is_stated(before) or ("\n" not in before and len(before) <= MAX_ALONE):
+            text = before
     return text
 
 

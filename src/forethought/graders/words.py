@@ -33,11 +33,11 @@ _NEGATIONS = wordset(
     "impossible invalid incorrectly mistaken"
 )
 _DOUBTS = wordset("or either versus vs maximum minimum max min least most onwards upwards")
-_CHANGING = _NUMERALS | _OPERATIONS | _NEGATIONS | _DOUBTS
-# Right behind a number only: "5 over 2", "5 to one", "5 and a half"; further on they belong to the noun.
-_JOINING = wordset("over by to and point under above below up less short greater larger from choose")
-# A numeral counts something else behind these: "5 dollars for one day".
-_BEFORE_SMALL = wordset("for in the each every these those all with from per after on at other first last")
+_CHANGING = _NUMERALS | _OPERATIONS | _DOUBTS
+_OF = (["out", "of"], ["short", "of"])
+# A small numeral changes the number only behind these: "5 and two thirds", "5 less than ten", "5 short of ten".
+_BEFORE_SMALL = wordset("and point to by than times over under below from into")
+_NOT_THE_ANSWER = wordset("right correct answer true possible valid work works fit fits")
 _LETTERS = wordset("a m g l L h s C F W V")  # the article and units; other single letters are variables
 _TWO_LETTERS = wordset("of in at on is as he we so if it be do tv cd pm am an my us no go id pc vs km")
 _ATTACHED = wordset(
@@ -134,21 +134,19 @@ def is_noun(after: str) -> bool:
     lower = [word.lower() for word in words]
     for place, (word, plain) in enumerate(zip(words, lower, strict=True)):
         previous = lower[place - 1] if place else ""
-        if (
-            plain in _CHANGING
-            or plain.endswith(("n't", "illion", "illions"))
-            or any(part in _NUMERALS for part in plain.split("-"))
+        if plain in _CHANGING or plain.endswith(("illion", "illions")) or any(p in _NUMERALS for p in plain.split("-")):
+            return False
+        if (plain in _NEGATIONS or plain.endswith("n't")) and (
+            not _NOT_THE_ANSWER.isdisjoint(lower) or (place < 4 and previous not in ("did", "who", "that", "who're"))
         ):
             return False
-        if plain in _SMALL and previous not in _BEFORE_SMALL:
+        if plain in _SMALL and (place == 0 or previous in _BEFORE_SMALL or lower[max(0, place - 2) : place] in _OF):
             return False
         if len(word) == 1 and word not in _LETTERS and previous not in ("degrees", "degree"):
             return False
-    if (
-        lower[-1] in ("square", "cubic")
-        or lower[0] in _JOINING
-        or (len(words[0]) == 2 and lower[0] not in _ATTACHED | _TWO_LETTERS)
-    ):
+    if lower[-1] in ("square", "cubic") or lower[0] in ("under", "below"):
+        return False
+    if len(words[0]) == 2 and lower[0] not in _ATTACHED | _TWO_LETTERS:
         return False
     is_attached = after[:1].isalpha()
     if is_attached and len(words[0]) == 1 and (words[0] == "a" or (len(words) > 1 and words[0] in "mM")):
@@ -176,10 +174,14 @@ def is_name(side: str) -> bool:
     if re.fullmatch(r"\s*(?:P|Pr|E)\s*\(.*\)\s*|\s*[fghPQ]\s*\(\s*-?[\d.]+\s*\)\s*", side):
         return True
     side = re.sub(r"(?<=[\d\w)])\s+[xX]\s+(?=[$€£¥₹(]?[\d.])", " * ", side)  # a sign of multiplication
+    if re.search(
+        r"(?:\b(?:get|so|that|have|find|gives|obtain|where|then|is)\s+|[,:;]\s*)[^\W\d_](?:_\w+|')?\s*$", side
+    ):
+        return True
     if match := re.fullmatch(r"\s*(?P<words>(?:[^\W\d_]{2,}[\s,]+|a\s+)*)[^\W\d_](?:_\{?\w+\}?|')?\s*", side):
         return all(word in _NAMING for word in map(str.lower, match["words"].replace(",", " ").split()))
     # A letter among numbers: 3a.
-    return not re.search(r"(?<![^\W\d_])[^\W\d_](?![^\W\d_])", re.sub(r"(?<=\s)a(?=\s)|'s\b", " ", side))
+    return not re.search(r"(?<![^\W\d_])[^\W\d_](?![^\W\d_])", re.sub(r"(?<=\s)a(?=\s)|['’]s\b", " ", side))
 
 
 # --- units, for mathematics
@@ -190,8 +192,8 @@ _SAME_UNITS = {
         "mm": "millimeter millimetre", "cm": "centimeter centimetre", "m": "meter metre", "km": "kilometer kilometre",
         "g": "gram gramme", "kg": "kilogram kilo", "mg": "milligram", "l": "liter litre", "ml": "milliliter millilitre",
         "in": "inch inche", "ft": "foot feet", "yd": "yard", "mi": "mile", "lb": "pound", "oz": "ounce",
-        "s": "second sec", "min": "minute", "h": "hour hr",
-        "$": "dollar usd", "%": "percent percentage", "°": "degree deg",
+        "s": "second sec", "min": "minute", "h": "hour hr", "$": "dollar usd", "%": "percent percentage",
+        "°": "degree deg",
         "sq": "square", "cu": "cubic", "cent": "¢",
     }.items()
     for name in names.split()
