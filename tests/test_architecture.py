@@ -15,7 +15,7 @@ PACKAGE = Path(forethought.__file__).parent
 
 # Lower may not import higher. A folder counts as one noun.
 ORDER = [
-    ["errors"],
+    ["errors", "waiting"],
     ["types"],
     ["protocols"],
     ["registry", "prompts", "settings", "problems", "numerals", "math_worker"],
@@ -25,8 +25,9 @@ ORDER = [
     ["evaluation", "importing"],
     ["sources", "plots"],
     ["planning", "report"],
-    ["running", "comparing", "estimates", "bench", "layers", "doctor", "serving"],
-    ["pipeline"],
+    ["running", "comparing", "beforehand", "bench", "layers", "doctor", "serving"],
+    ["estimates"],
+    ["pipeline", "grading"],
     ["tables", "demo"],
     ["cli"],
     ["__main__", "__init__"],

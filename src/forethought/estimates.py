@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from . import sources
+from .beforehand import check_planned_engine, plan_inputs, profile_inputs, run_inputs
 from .folders import profile_folder, run_folder
-from .planning import model_of, plan_queries, template_of
+from .planning import model_of, recorded_features, refuse_without_texts, template_of
 from .prompts import PromptTemplate, load_template
-from .queries import load_queries
 from .settings import PlanSettings, ProfileSettings, RunSettings
 from .store import RunDirectory
+from .types import Query
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,18 +66,18 @@ class Estimate:
 
 def profile_estimate(settings: ProfileSettings) -> Estimate:
     """The bill of `forethought profile`: every trace may run to the largest cap."""
-    queries = load_queries(settings.questions, limit=settings.limit)
+    queries, _, _ = profile_inputs(settings)
     folder = profile_folder(settings)
-    keys = {(query.id, sample) for query in queries for sample in range(settings.num_traces)}
-    done = _done(folder, retry_failed=settings.retry_failed) & keys
-    num_left = len(keys) - len(done)
+    num_total = len(queries) * settings.num_traces
+    num_done = _num_done(folder, queries, settings.num_traces, retry_failed=settings.retry_failed)
+    num_left = num_total - num_done
     num_answers = num_left * settings.grid.num_budgets
     return Estimate(
         model=settings.model,
         folder=str(folder),
         num_queries=len(queries),
-        num_total=len(keys),
-        num_done=len(done),
+        num_total=num_total,
+        num_done=num_done,
         num_answers=num_answers,
         reasoning_tokens=num_left * settings.grid.maximum,
         answer_tokens=num_answers * _answer_tokens(load_template(settings.engine.template)),
@@ -85,18 +86,19 @@ def profile_estimate(settings: ProfileSettings) -> Estimate:
 
 def plan_estimate(settings: PlanSettings) -> Estimate:
     """The bill of `forethought plan`: one prompt pass a question, no generation."""
-    predictor = sources.open_predictor(settings.run)
-    num_queries = len(plan_queries(settings))
-    return Estimate(model_of(settings, predictor), "", num_queries, 0, 0, 0, 0, 0)
+    predictor, queries = plan_inputs(settings)
+    if recorded_features(settings.questions, queries, predictor) is None:
+        refuse_without_texts(queries, settings.questions)
+        check_planned_engine(settings, predictor)
+    return Estimate(model_of(settings, predictor), "", len(queries), 0, 0, 0, 0, 0)
 
 
 def run_estimate(settings: RunSettings) -> Estimate:
     """The bill of `forethought run`: under granted cost at most the total, under spent cost at most every cap."""
-    predictor = sources.open_predictor(settings.plan.run)
-    queries = plan_queries(settings.plan)
+    predictor, queries, _ = run_inputs(settings)
     folder = run_folder(settings)
-    done = _done(folder, retry_failed=settings.retry_failed) & {(query.id, 0) for query in queries}
-    num_left = len(queries) - len(done)
+    num_done = _num_done(folder, queries, 1, retry_failed=settings.retry_failed)
+    num_left = len(queries) - num_done
     num_answers = num_left * (1 + len(settings.compare))
     most = num_left * predictor.card.grid.maximum
     granted = settings.plan.cost.value == "granted" and not settings.compare
@@ -106,7 +108,7 @@ def run_estimate(settings: RunSettings) -> Estimate:
         folder=str(folder),
         num_queries=len(queries),
         num_total=len(queries),
-        num_done=len(done),
+        num_done=num_done,
         num_answers=num_answers,
         reasoning_tokens=min(most, int(total)) if granted else most,
         answer_tokens=num_answers * _answer_tokens(load_template(template_of(settings.plan, predictor))),
@@ -118,8 +120,12 @@ def _answer_tokens(template: PromptTemplate) -> int:
     return template.max_answer_tokens + len(template.answer_suffix)
 
 
-def _done(folder: Path, *, retry_failed: bool) -> set[tuple[str, int]]:
+def _num_done(folder: Path, queries: Sequence[Query], num_traces: int, *, retry_failed: bool) -> int:
+    """Traces of these queries that have a record; those that failed do not count where they are tried again."""
     if not (folder / "run.json").is_file():
-        return set()
-    records = RunDirectory.open(folder).latest_records()
-    return {key for key, record in records.items() if not (retry_failed and record["error"])}
+        return 0
+    asked = {query.id for query in queries}
+    return sum(
+        query_id in asked and sample < num_traces and not (retry_failed and record["error"])
+        for (query_id, sample), record in RunDirectory.open(folder).latest_records().items()
+    )

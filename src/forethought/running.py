@@ -210,13 +210,41 @@ def summary(run: RunDirectory, queries: Sequence[Query]) -> dict[str, Any]:
     }
 
 
-def write_summary(run: RunDirectory, queries: Sequence[Query], engine: Engine) -> None:
-    """Writes RUN/summary.json; `engine` in it holds what the engine counted, over all calls that came to their end."""
+def write_summary(run: RunDirectory, queries: Sequence[Query], engine: Engine | None = None, num_made: int = 0) -> None:
+    """Writes RUN/summary.json.
+
+    `generated` in it is counted from the records, so that no kill makes it too small. `engine` holds what only the
+    engine can count, over the starts that came to their end, and `engine_records` how many records those starts made.
+
+    Args:
+        run: the run directory.
+        queries: its queries.
+        engine: what has just run; None where nothing did.
+        num_made: records that it has made.
+    """
     path = run.path / "summary.json"
-    counted = read_json(path).get("engine", {}) if path.exists() else {}
+    before = read_json(path) if path.exists() else {}
+    counted, num_counted = before.get("engine", {}), before.get("engine_records", 0)
     if isinstance(engine, CountingEngine):
-        counted = added(counted, engine.counted())
-    write_json(path, summary(run, queries) | ({"engine": counted} if counted else {}))
+        counted, num_counted = added(counted, engine.counted()), num_counted + num_made
+    told = {"engine": counted, "engine_records": num_counted} if counted else {}
+    write_json(path, summary(run, queries) | {"generated": _generated(run)} | told)
+
+
+def _generated(run: RunDirectory) -> dict[str, int]:
+    """Records, and all tokens that they hold: whole thoughts, and the answers forced at every budget."""
+    records = list(run.records())
+    answers = [
+        (record["suffix_tokens"] + each["answer_tokens"])
+        for record in records
+        for each in (record, *record["probes"])
+        if record.get("error") is None
+    ]
+    return {
+        "records": len(records),
+        "thought_tokens": sum(record["reasoning_tokens"] for record in records),
+        "answer_tokens": sum(answers),
+    }
 
 
 def added(earlier: Mapping[str, Any], later: Mapping[str, Any]) -> dict[str, Any]:

@@ -24,6 +24,8 @@ from .errors import RunError
 from .types import FloatArray, Generation, Probe, StopReason
 
 SCHEMA = 1
+REGRADING = "regrading"  # key in run.json while grades are being replaced: the command that finishes it
+GRADER_KEYS = ("grader", "grader_options", "grader_version")
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -87,10 +89,12 @@ class RunDirectory:
 
     Args:
         path: its folder; made by `create`, opened by `open`.
+        is_regrading: read it also while its grades are being replaced: for who replaces them.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, is_regrading: bool = False) -> None:
         self.path = path
+        self.is_regrading = is_regrading
 
     @classmethod
     def create(cls, path: Path, *, kind: str, identity: Mapping[str, Any], settings: Mapping[str, Any]) -> RunDirectory:
@@ -100,29 +104,43 @@ class RunDirectory:
             path: the folder.
             kind: "profile" or "run".
             identity: what determines a record given its query and sample (model hash, template hash, grid,
-                sampling, seed). A folder made under another identity is refused, naming what differs.
+                sampling, seed). A folder made under another identity is refused, naming what differs, unless it holds
+                nothing finished yet: it then begins anew.
             settings: the effective settings of the command, kept for the reader.
         """
         run = cls(path)
         file = path / "run.json"
+        header = {"schema": SCHEMA, "kind": kind, "identity": dict(identity), "settings": dict(settings)}
         if file.exists():
-            old = run.header
-            if old.get("kind") != kind:
-                raise RunError(f"{path} holds a {old.get('kind')!r} run, not a {kind!r} run; give another --out")
-            differing = [key for key in identity if old["identity"].get(key) != identity[key]]
-            if differing:
-                lines = "; ".join(
-                    f"{key}: {old['identity'].get(key)!r} there, {identity[key]!r} now" for key in differing
-                )
-                raise RunError(
-                    f"{path} was made with other settings ({lines}). Give another --out, or the old settings."
-                )
+            if not run._check_same(kind, identity):
+                with run.locked():  # nothing was finished under the old settings: the new ones begin anew
+                    run.forget()
+                    write_json(file, header)
             return run
         if path.exists() and any(entry.name != ".lock" for entry in path.iterdir()):
             raise RunError(f"{path} exists and is not a run of forethought; give another --out")
         (path / "hidden").mkdir(parents=True, exist_ok=True)
-        write_json(file, {"schema": SCHEMA, "kind": kind, "identity": dict(identity), "settings": dict(settings)})
+        write_json(file, header)
         return run
+
+    @classmethod
+    def check(cls, path: Path, *, kind: str, identity: Mapping[str, Any]) -> None:
+        """Refuses what `create` would refuse, by the part of the identity that is known before; makes nothing."""
+        run = cls(path)
+        if (path / "run.json").exists():
+            run._check_same(kind, identity)
+        elif path.exists() and any(entry.name != ".lock" for entry in path.iterdir()):
+            raise RunError(f"{path} exists and is not a run of forethought; give another --out")
+
+    def _check_same(self, kind: str, identity: Mapping[str, Any]) -> bool:
+        """Whether the run is of that kind and identity; raises RunError where it is not, and holds results."""
+        old = self.header
+        if old.get("kind") != kind:
+            raise RunError(f"{self.path} holds a {old.get('kind')!r} run, not a {kind!r} run; give another --out")
+        differing = [key for key in identity if old["identity"].get(key) != identity[key]]
+        if differing and self.holds_results():
+            raise RunError(_other_settings(self.path, old["identity"], identity, differing))
+        return not differing
 
     @classmethod
     def open(cls, path: Path) -> RunDirectory:
@@ -136,11 +154,26 @@ class RunDirectory:
 
     @property
     def header(self) -> dict[str, Any]:
-        """run.json: schema, kind, identity, settings."""
+        """run.json: schema, kind, identity, settings; raises RunError where the grades may be of two graders."""
         header = read_json(self.path / "run.json")
         if not isinstance(header, dict) or not isinstance(header.get("identity"), dict):
             raise RunError(f"{self.path / 'run.json'} is not a run header")
+        if REGRADING in header and not self.is_regrading:
+            raise RunError(f"{self.path} was being graded anew and was stopped; finish it: {header[REGRADING]}")
         return header
+
+    def holds_results(self) -> bool:
+        """Whether anything was finished here: a record without an error, or hidden states read for their own sake."""
+        if any(record.get("error") is None for record in self.records()):
+            return True
+        return self.header["kind"] == "states" and any((self.path / "hidden").glob("*.safetensors"))
+
+    def forget(self) -> None:
+        """Removes records, questions, plan and hidden states, and keeps the header; the lock must be held."""
+        for name in ("plan.json", "queries.jsonl", "summary.json", "answers.jsonl", "records.jsonl"):
+            (self.path / name).unlink(missing_ok=True)
+        for file in (self.path / "hidden").glob("*.safetensors"):
+            file.unlink()
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -174,6 +207,17 @@ class RunDirectory:
                     yield json.loads(line)
                 except ValueError as error:
                     raise RunError(f"{path} line {number} is not a record: {error}") from error
+
+    def replace_records(self, records: Iterable[Mapping[str, Any]]) -> None:
+        """Replaces all records at once: a reader or a kill sees the old ones or the new; the lock must be held."""
+        path = self.path / "records.jsonl"
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        with open(temporary, "wb") as file:
+            for record in records:
+                file.write(json.dumps(record, ensure_ascii=False, allow_nan=False).encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
 
     def latest_records(self) -> dict[tuple[str, int], dict[str, Any]]:
         """(query id, sample) -> record; a trace that was tried again after a failure counts once, by its last try."""
@@ -241,6 +285,30 @@ class Appender:
         self._file.write(b"".join(lines))
         self._file.flush()
         os.fsync(self._file.fileno())
+
+
+def _other_settings(path: Path, old: Mapping[str, Any], new: Mapping[str, Any], differing: Sequence[str]) -> str:
+    """Why a folder of another identity is not resumed, and what to type instead."""
+    if set(differing) <= set(GRADER_KEYS):
+        return (
+            f"{path} was graded by {grader_words(old)}, and this command grades by {grader_words(new)}; they are not "
+            f"mixed. Judge what it holds anew first: forethought regrade {path}{_regrade_flags(new)}"
+        )
+    lines = "; ".join(f"{key}: {old.get(key)!r} there, {new[key]!r} now" for key in differing)
+    return f"{path} was made with other settings ({lines}). Give another --out, or the old settings."
+
+
+def grader_words(identity: Mapping[str, Any]) -> str:
+    """Which grader judged, in words: its name, version and options."""
+    options = ", ".join(f"{key}={value}" for key, value in (identity.get("grader_options") or {}).items())
+    version = identity.get("grader_version")
+    words = f"{identity.get('grader') or 'an unknown grader'} {'of an unknown version' if version is None else version}"
+    return f"{words} ({options})" if options else words
+
+
+def _regrade_flags(new: Mapping[str, Any]) -> str:
+    options = (f" --grader-option {key}={json.dumps(value)}" for key, value in (new["grader_options"] or {}).items())
+    return "".join([f" --grader {new['grader']}", *options])
 
 
 def _drop_partial_line(file: IO[bytes]) -> None:

@@ -10,10 +10,12 @@ import numpy as np
 
 from . import sources
 from .errors import ForethoughtError, RunError, UnknownNameError
+from .grading import Regraded, Verdicts
 from .importing import Imported
 from .pipeline import Planned
 from .planning import Forecast
 from .predictors.trained import TrainedPredictor
+from .problems import MAX_SHOWN, excerpt
 from .registry import unknown_name_message
 from .running import answer_rows, familiarity_rows, familiarity_summary, load_budgets
 from .store import RunDirectory, read_json
@@ -342,12 +344,50 @@ def run_text(result: Mapping[str, Any]) -> str:
         f"answers: {result['answers']}",
     ]
     if counts := counts_text(result.get("engine", {})):
-        lines.insert(-1, f"the engine counted {counts}")
+        num_counted, num_records = result.get("engine_records", 0), result["generated"]["records"]
+        part = (
+            "" if num_counted >= num_records else f" (for {num_counted} of {num_records} records: a start was killed)"
+        )
+        lines.insert(-1, f"the engine counted{part} {counts}")
     if result["failed"]:
         lines.append(
             f"{result['failed']} failed ({', '.join(result['failed_ids'])}); see: forethought show {result['run']} ID"
         )
     return "\n".join(lines)
+
+
+def verdicts_text(found: Verdicts) -> str:
+    """What a grader said of a file, for a person."""
+    told = found.to_json()
+    share = f" ({told['right'] / told['graded']:.1%})" if told["graded"] else ""
+    lines = [
+        f"{told['graded']:,} answers graded by {told['grader']}",
+        f"right       {told['right']:,}{share}",
+        f"wrong       {told['wrong']:,}",
+        f"unreadable  {told['unreadable']:,}",
+    ]
+    if told["left_out"]:
+        lines.append(f"left out    {told['left_out']:,} without a reference that can be read")
+    shown = told["unreadable_rows"][:MAX_SHOWN]
+    lines += [
+        f"  {row['id']}: {excerpt(row['answer'], 80)} (reference {excerpt(row['reference'], 40)})" for row in shown
+    ]
+    if len(told["unreadable_rows"]) > len(shown):
+        lines.append(f"  … and {len(told['unreadable_rows']) - len(shown):,} more; --json or --out FILE has them all")
+    return "\n".join(lines)
+
+
+def regraded_text(found: Regraded) -> str:
+    """What judging anew came to, for a person."""
+    changes = [f"  {old} -> {new}: {count:,}" for (old, new), count in sorted(found.changes.items())]
+    return "\n".join(
+        [
+            f"{found.run}: {found.num_changed:,} of {found.num_verdicts:,} verdicts changed"
+            f"{'' if found.is_written else ' (dry run: nothing was written)'}",
+            f"graded by {found.before} before, by {found.after} now; {found.num_references:,} references corrected",
+            *changes,
+        ]
+    )
 
 
 def counts_text(counts: Mapping[str, Any]) -> str:

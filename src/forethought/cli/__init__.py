@@ -24,12 +24,15 @@ COMMANDS = (
     "run",
     "evaluate",
     "compare",
+    "grade",
+    "regrade",
     "show",
     "ls",
     "doctor",
     "demo",
     "bench",
 )
+RESUMABLE = ("profile", "run", "layers")  # these keep what they have, and go on
 MODULES = {"import": "importing"}  # where a verb's name cannot be a module's
 
 
@@ -105,10 +108,9 @@ def _exit_code(args: list[str]) -> int:
     try:
         result: Any = verbs.main(args, prog_name="forethought", standalone_mode=False)
         return result if isinstance(result, int) else 0
-    except click.exceptions.Abort:
-        return _interrupted()
-    except KeyboardInterrupt:
-        return _interrupted()
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        click.echo(_stopped(args), err=True)
+        return 130
     except click.ClickException as error:
         error.show()
         return error.exit_code
@@ -124,6 +126,9 @@ def _exit_code(args: list[str]) -> int:
         return 1
 
 
-def _interrupted() -> int:
-    click.echo("stopped; what was reported is safe, and the same command goes on from here", err=True)
-    return 130
+def _stopped(args: list[str]) -> str:
+    """What an interrupt left, by the command that was given."""
+    command = next((arg for arg in args if arg in COMMANDS), "")
+    if command in RESUMABLE:
+        return "stopped; what was reported is safe, and the same command goes on from here"
+    return "stopped; nothing half-made is kept, and the same command begins anew"

@@ -17,6 +17,7 @@ from .options import (
     json_flag,
     limit_option,
     plan_options,
+    taken_options,
     talk,
 )
 
@@ -26,7 +27,7 @@ from .options import (
 @click.argument("questions")
 @plan_options
 @fallback_flag
-@click.option("--out", default="", metavar="FILE", help="Write one line a question (JSONL) here.")
+@click.option("--out", default="", metavar="FILE", help="Write one line a question (JSONL) here; - prints it.")
 @engine_options(with_sampling=False)
 @limit_option
 @dry_run_flag
@@ -38,22 +39,32 @@ def command(as_json: bool, out: str, dry_run: bool, **values: Any) -> int:
     file, "-", a dataset name, or a profile whose hidden states are recorded (no model is loaded then).
     """
     from .. import pipeline
+    from ..beforehand import check_lines_file
     from ..estimates import plan_estimate
     from ..settings import PlanSettings
+    from ..store import write_atomically
     from ..tables import plan_header, plan_rows, plan_text
     from ..types import Cost
 
+    taken_options(values, "allocator")
     settings = PlanSettings(engine=engine_settings(values), cost=Cost(values.pop("cost")), **values)
+    if out not in ("", "-"):
+        check_lines_file(Path(out))
     if dry_run:
         estimate = plan_estimate(settings)
         emit(as_json, estimate.to_json(), estimate.to_text())
         return 0
     planned = pipeline.plan(settings)
     rows = plan_rows(planned)
-    if out:
-        Path(out).write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
-        talk(f"{len(rows)} budgets written to {out}")
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     for note in planned.plan.notes:
         talk(f"note: {note}")
+    if out == "-":
+        talk(plan_text(planned))
+        click.echo(lines, nl=False)
+        return 0
+    if out:
+        write_atomically(Path(out), lines.encode())
+        talk(f"{len(rows)} budgets written to {out}")
     emit(as_json, {**plan_header(planned), "budgets": rows}, plan_text(planned))
     return 0

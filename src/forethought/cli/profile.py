@@ -11,12 +11,14 @@ from .options import (
     emit,
     engine_options,
     engine_settings,
-    grader_option,
+    grader_options,
     json_flag,
     limit_option,
     quiet_flag,
     retry_flag,
     seed_option,
+    skip_flag,
+    taken_options,
     talk,
 )
 
@@ -29,7 +31,8 @@ from .options import (
 @click.option("--window", type=int, default=16, show_default=True, help="Tokens between two caps.")
 @click.option("--max-tokens", type=int, default=256, show_default=True, help="Largest cap.")
 @click.option("--layers", default="all", show_default=True, help="Hidden states to keep: all, none, or 4,12,16.")
-@grader_option
+@grader_options()
+@skip_flag
 @engine_options(with_sampling=True)
 @seed_option
 @limit_option
@@ -49,6 +52,7 @@ def command(as_json: bool, quiet: bool, dry_run: bool, **values: Any) -> int:
     from ..settings import ProfileSettings
     from .progress import progress_bar
 
+    taken_options(values, "grader")
     settings = ProfileSettings(engine=engine_settings(values), **values)
     estimate = profile_estimate(settings)
     name, reason = choose(settings.model, settings.engine.engine)

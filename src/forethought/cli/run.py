@@ -12,13 +12,14 @@ from .options import (
     engine_options,
     engine_settings,
     fallback_flag,
-    grader_option,
+    grader_options,
     json_flag,
     limit_option,
     plan_options,
     quiet_flag,
     retry_flag,
     seed_option,
+    taken_options,
     talk,
 )
 
@@ -32,7 +33,7 @@ from .options import (
 @click.option(
     "--compare", multiple=True, metavar="NAME", help="Judge this allocator on the same traces too (repeatable)."
 )
-@grader_option
+@grader_options()
 @engine_options(with_sampling=False)
 @seed_option
 @limit_option
@@ -61,6 +62,7 @@ def command(as_json: bool, quiet: bool, dry_run: bool, **values: Any) -> int:
         "mean_tokens",
         "total_tokens",
         "allocator",
+        "allocator_options",
         "min_tokens",
         "max_tokens",
         "limit",
@@ -68,6 +70,7 @@ def command(as_json: bool, quiet: bool, dry_run: bool, **values: Any) -> int:
         "template",
         "fallback",
     )
+    taken_options(values, "grader", "allocator")
     plan_values = {key: values.pop(key) for key in plan_keys}
     plan = PlanSettings(engine=engine_settings(values), cost=Cost(values.pop("cost")), **plan_values)
     settings = RunSettings(plan=plan, **values)

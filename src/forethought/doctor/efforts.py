@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import math
 from collections.abc import Callable, Sequence
@@ -11,6 +10,7 @@ from typing import Any
 
 from ..engines.openai.engine import OpenAIEngine
 from ..types import Query, Request, StopReason
+from ..waiting import finish
 
 LEVELS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 QUANTILE = 0.95
@@ -67,7 +67,7 @@ def measured(
     for level in levels:
         engine = open_engine(level)
         ceiling = min(CEILING, (engine.info.context_tokens or 2 * CEILING) // 2)
-        done = asyncio.run(_collected(engine, [Request(query, ceiling) for query in queries]))
+        done = finish(_collected(engine, [Request(query, ceiling) for query in queries]))
         errors = [each.error for each in done if each.error]
         if errors:
             logger.info("effort %s: %d of %d requests failed: %s", level, len(errors), len(done), errors[0])

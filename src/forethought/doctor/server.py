@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import shlex
@@ -18,6 +17,7 @@ from ..queries import load_queries
 from ..settings import DoctorSettings
 from ..store import write_json
 from ..types import Generation, Query, Request, Sampling, StopReason
+from ..waiting import finish
 from .efforts import CEILING, LEVELS, QUANTILE, measured
 from .findings import Diagnosis, Finding
 from .talks import Talks
@@ -65,7 +65,7 @@ def _diagnosis(settings: DoctorSettings, engine: OpenAIEngine) -> Diagnosis:
     if server.context_tokens:
         findings.append(Finding(TOPIC, "context", None, f"{server.context_tokens:,} tokens"))
     named = replace(settings, served_model=settings.served_model or next(iter(server.models), ""))
-    findings += asyncio.run(_collected(Talks(_opened(named, "max-tokens")).findings()))
+    findings += finish(_collected(Talks(_opened(named, "max-tokens")).findings()))
     asked = PREFERRED if settings.enforce == "auto" else (settings.enforce,)
     tried: list[_Kept] = []
     for enforce in asked:
@@ -132,7 +132,7 @@ def _asked(engine: OpenAIEngine) -> list[Generation]:
     requests = [
         Request(query, cap + least, sample, seed=1) for query in _questions() for sample, cap in enumerate(CAPS)
     ]
-    return asyncio.run(_generations(engine, requests))
+    return finish(_generations(engine, requests))
 
 
 def _told(found: list[Generation]) -> tuple[str, bool]:

@@ -125,8 +125,7 @@ class TrainedPredictor:
             ModelFileError: `folder` exists and holds something other than a predictor.
         """
         folder = Path(folder)
-        if folder.exists() and not _is_replaceable(folder):
-            raise ModelFileError(f"{folder} exists and is not a predictor; nothing was written. Give another folder.")
+        check_place(folder)
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
             fresh, old = Path(scratch) / "new", Path(scratch) / "old"
@@ -196,6 +195,12 @@ def _difference(noun: str, made: str | None, made_hash: str | None, now: str | N
     if made is not None and now is not None and made != now:
         return [f"{noun}: predictor {made!r}, engine {now!r}"]
     return []
+
+
+def check_place(folder: Path) -> None:
+    """Raises ModelFileError where a predictor may not be saved, because something else stands there."""
+    if folder.exists() and not _is_replaceable(folder):
+        raise ModelFileError(f"{folder} exists and is not a predictor; nothing was written. Give another folder.")
 
 
 def _is_replaceable(folder: Path) -> bool:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any
 
 from ...errors import EngineError, InvalidInputError, InvalidSettingsError
 from ...prompts import PromptTemplate
 from ...registry import unknown_name_message
 from ...types import EngineInfo, Generation, Request, Sampling
+from ...waiting import finish
 from ..refusing import failed
 from .address import Address, Key
 from .client import Client, RequestError
@@ -29,7 +29,6 @@ from .two_call import TwoCalls
 logger = logging.getLogger(__name__)
 
 ADDRESS_VARIABLE = "FORETHOUGHT_BASE_URL"
-T = TypeVar("T")
 
 
 class OpenAIEngine:
@@ -107,7 +106,7 @@ class OpenAIEngine:
             native_fields=_object("native_fields", native_fields or {}),
             priority=priority,
         )
-        self.server, wanted, chosen = _blocking(self._start(server, wanted))
+        self.server, wanted, chosen = finish(self._start(server, wanted))
         self.enforce, self.reason = chosen.enforce, chosen.reason
         self._calls: TwoCalls | OneCall | None = chosen.calls
         logger.info(
@@ -200,12 +199,6 @@ async def _work(
             await finished.put(failed(request, str(error)))
         except Exception as error:  # a mistake of ours: it ends the batch instead of leaving it waiting
             await finished.put(error)
-
-
-def _blocking(work: Coroutine[Any, Any, T]) -> T:
-    """Runs `work` to its end, also where an event loop is running already."""
-    with ThreadPoolExecutor(1) as thread:
-        return thread.submit(asyncio.run, work).result()
 
 
 def _address(base_url: str) -> Address:
