@@ -341,11 +341,15 @@ BAD_INPUT = {
     "plan without a predictor": ("good", ["plan", "nothing", "{q}", "--mean-tokens", "64"], ["'nothing'"]),
     "both totals": ("good", ["plan", "{run}", "{q}", "--mean-tokens", "64", "--total-tokens", "9"], ["either"]),
     "no total": ("good", ["plan", "{run}", "{q}"], ["--mean-tokens"]),
-    "budget below one window": ("good", ["plan", "{run}", "{q}", "--mean-tokens", "9"], ["32", "18"]),
+    "budget below one window": (
+        "good",
+        ["plan", "{run}", "{q}", "--mean-tokens", "9"],
+        ["--mean-tokens 9 ", "--mean-tokens 16"],
+    ),
     "total below the minimums": (
         "good",
         ["plan", "{run}", "{q}", "--mean-tokens", "64", "--min-tokens", "128"],
-        ["128", "256"],
+        ["--mean-tokens 64 ", "--mean-tokens 128"],
     ),
     "unknown allocator": ("good", ["plan", "{run}", "{q}", "--mean-tokens", "64", "--allocator", "env"], ["envelope"]),
     "negative total": ("good", ["run", "{run}", "{q}", "--mean-tokens", "-5"], ["positive"]),

@@ -67,7 +67,7 @@ def check_references(
         reference = query.reference
         if reference is not None and not is_gradable(grader, reference):
             problems.add(
-                f"row {row}, query {query.id!r}",
+                f"row {row} ({query.id!r})",
                 f"the reference {excerpt(reference)} cannot be read by {type(grader).__name__}; "
                 "correct it, or choose another --grader",
             )

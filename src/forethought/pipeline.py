@@ -63,7 +63,7 @@ from .settings import (
     RunSettings,
     TrainSettings,
 )
-from .store import RunDirectory
+from .store import RunDirectory, grader_words
 from .types import Cost, Curves, Plan, Profile, Query
 from .waiting import finish
 
@@ -248,7 +248,7 @@ def survey_layers(settings: LayersSettings, *, is_open: bool = False) -> tuple[l
         check(found.model, asked)
         known = num_layers(found.model, asked)
         if known and settings.layer_numbers and settings.layer_numbers[-1] > known:
-            raise InvalidSettingsError(f"--layers {settings.layers}: the model has layers 0 to {known}")
+            raise InvalidFeaturesError(f"--layers {settings.layer_numbers[-1]}: {found.model} holds layers 0-{known}")
     return found, asked
 
 
@@ -470,6 +470,11 @@ def held_out_curves(
             f"The predictor's budgets are {predictor.card.grid} tokens, the profile's {measured.grid}: compared at "
             f"those in both, {grid}. A trace under a smaller cap is the beginning of the longer one, so nothing is "
             f"interpolated.",
+        )
+    judged_by = grader_words(measured.info) if measured.info.get("grader") else None
+    if None not in (predictor.card.grader, judged_by) and predictor.card.grader != judged_by:
+        notes += (
+            f"The predictor learned from grades of {predictor.card.grader}, the profile was graded by {judged_by}.",
         )
     mean_train = predictor.card.mean_curves(measured.query_ids)
     curves, mean_train = curves_on_grid(expected.curves, grid), curves_on_grid(mean_train, grid)

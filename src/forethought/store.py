@@ -302,7 +302,7 @@ def grader_words(identity: Mapping[str, Any]) -> str:
     """Which grader judged, in words: its name, version and options."""
     options = ", ".join(f"{key}={value}" for key, value in (identity.get("grader_options") or {}).items())
     version = identity.get("grader_version")
-    words = f"{identity.get('grader') or 'an unknown grader'} {'of an unknown version' if version is None else version}"
+    words = str(identity.get("grader") or "an unknown grader") + (f" {version}" if version else ", version unknown")
     return f"{words} ({options})" if options else words
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,14 @@ from .pipeline import Planned
 from .planning import Forecast
 from .predictors.trained import TrainedPredictor
 from .problems import MAX_SHOWN, excerpt
+from .profiles import is_profile_file
 from .registry import unknown_name_message
 from .running import answer_rows, familiarity_rows, familiarity_summary, load_budgets
 from .store import RunDirectory, read_json
 from .types import Query, StopReason
+
+RUNS = "runs"  # where runs go when nobody says where
+REPORTS = ("evaluation.json", "live.json", "comparison.json", "layers.json", "paper.json")
 
 
 def plan_rows(planned: Planned) -> list[dict[str, Any]]:
@@ -91,12 +96,36 @@ def _familiar_words(expected: Forecast) -> str:
     )
 
 
-def list_runs(folder: str) -> list[dict[str, Any]]:
-    """One row for each run directory in `folder`; a broken one is listed with its error."""
+def list_runs(folder: str = RUNS) -> list[dict[str, Any]]:
+    """One row for each run directory, predictor, imported profile and report in `folder`; a broken one with its error.
+
+    Where nobody has run anything yet the usual folder is not there, and the list is empty.
+    """
     path = Path(folder)
+    if folder == RUNS and not path.exists():
+        return []
     if not path.is_dir():
         raise RunError(f"{folder} is not a folder; name the folder that holds the runs: forethought ls FOLDER")
-    return [_run_row(entry) for entry in sorted(path.iterdir()) if (entry / "run.json").is_file()]
+    rows = []
+    for entry in sorted(path.iterdir()):
+        if (entry / "run.json").is_file():
+            rows.append(_run_row(entry))
+        elif (entry / "predictor.json").is_file():
+            rows.append(_other_row(entry, "predictor"))
+        elif entry.suffix == ".parquet" and is_profile_file(entry):
+            rows.append(_other_row(entry, "profile"))
+        elif any((entry / name).is_file() for name in REPORTS):
+            rows.append(_other_row(entry, "report"))
+    return rows
+
+
+def _other_row(path: Path, kind: str) -> dict[str, Any]:
+    return {"run": str(path), "kind": kind, "changed": _changed(path)}
+
+
+def _changed(path: Path) -> str:
+    """When a file was written last, to the minute, in local time."""
+    return f"{datetime.fromtimestamp(path.stat().st_mtime):%Y-%m-%d %H:%M}"
 
 
 def _run_row(path: Path) -> dict[str, Any]:
@@ -116,26 +145,89 @@ def _run_row(path: Path) -> dict[str, Any]:
         "questions": num_queries,
         "traces": len(records),
         "failed": sum(record["stop_reason"] == StopReason.ERROR.value for record in records),
+        "right": _summed_right(path) if header["kind"] == "run" else _share_right(records),
+        "tokens": sum(record.get("reasoning_tokens", 0) for record in records),
         "trained": (path / "predictor" / "predictor.json").is_file(),
+        "reports": [name for name in ("evaluation", "layers") if (path / name / f"{name}.json").is_file()],
+        "changed": _changed(path / "records.jsonl" if (path / "records.jsonl").exists() else path / "run.json"),
     }
+
+
+def _summed_right(path: Path) -> float | None:
+    """Of a run's graded answers under its own budgets; None until it has come to its end."""
+    if not (path / "summary.json").is_file():
+        return None
+    found = read_json(path / "summary.json")
+    return round(found["right"] / found["graded"], 4) if found["graded"] else None
+
+
+def _share_right(records: Iterable[Mapping[str, Any]]) -> float | None:
+    """Of the graded answers at the largest budget; None where there are none."""
+    grades = [record["grade"] for record in records if record.get("grade") is not None]
+    return round(sum(grade == "right" for grade in grades) / len(grades), 4) if grades else None
 
 
 def runs_text(rows: Sequence[Mapping[str, Any]], folder: str) -> str:
     """The list for a person."""
     if not rows:
         return f"no runs in {folder}; make one with: forethought profile MODEL QUESTIONS"
-    lines = [f"{'run':40} {'kind':8} {'model':24} {'questions':>9} {'traces':>7} {'failed':>6}  trained"]
+    lines = [
+        f"{'run':40} {'kind':9} {'model':24} {'questions':>9} {'traces':>7} {'failed':>6} {'right':>6} {'tokens':>11}  "
+        f"{'changed':16}  has"
+    ]
     for row in rows:
         if "error" in row:
             lines.append(f"{row['run']:40} broken: {row['error']}")
             continue
+        if "model" not in row:
+            lines.append(f"{row['run']:40} {row['kind']:9} {'':68} {row['changed']:16}")
+            continue
         model = row["model"] + (" (simulated)" if row["simulated"] else "")
-        trained = "yes" if row["trained"] else "-"
+        right = "-" if row["right"] is None else f"{row['right']:.1%}"
+        has = ", ".join([*(["predictor"] if row["trained"] else []), *row["reports"]]) or "-"
         lines.append(
-            f"{row['run']:40} {row['kind']:8} {model:24} {row['questions']:9} {row['traces']:7} {row['failed']:6}  "
-            f"{trained}"
+            f"{row['run']:40} {row['kind']:9} {model:24} {row['questions']:9} {row['traces']:7} {row['failed']:6} "
+            f"{right:>6} {row['tokens']:11,}  {row['changed']:16}  {has}"
         )
     return "\n".join(lines)
+
+
+def show(source: str, query_id: str = "") -> dict[str, Any]:
+    """A profile or a run as a whole, or everything it knows of one question.
+
+    Raises:
+        UnknownNameError: no such question; suggests the nearest id.
+    """
+    if query_id:
+        return item(source, query_id)
+    run = RunDirectory.open(Path(source))
+    kind = run.header["kind"]
+    if kind == "profile":
+        return profile_summary(run)
+    if kind == "run":
+        if not (run.path / "summary.json").is_file():
+            raise RunError(f"{source} has not come to its end; the command that made it goes on: forethought run")
+        return run_result(run)
+    return _run_row(run.path)
+
+
+def run_result(run: RunDirectory) -> dict[str, Any]:
+    """A finished run's summary, where its answers are, and the allocators that it was planned by."""
+    return {
+        **read_json(run.path / "summary.json"),
+        "run": str(run.path),
+        "answers": str(run.path / "answers.jsonl"),
+        "allocators": list(load_budgets(run)[1]),
+    }
+
+
+def shown_text(found: Mapping[str, Any]) -> str:
+    """What `show` found, for a person."""
+    if "traces" in found and isinstance(found["traces"], list):
+        return item_text(found)
+    if "budgets" in found:
+        return profile_text(found)
+    return run_text(found) if "answers" in found else "\n".join(f"{key:12} {value}" for key, value in found.items())
 
 
 def item(source: str, query_id: str) -> dict[str, Any]:
@@ -349,6 +441,9 @@ def run_text(result: Mapping[str, Any]) -> str:
             "" if num_counted >= num_records else f" (for {num_counted} of {num_records} records: a start was killed)"
         )
         lines.insert(-1, f"the engine counted{part} {counts}")
+    if len(result.get("allocators", ())) > 1 and result["graded"]:
+        names = ", ".join(result["allocators"])
+        lines.append(f"next: forethought evaluate {result['run']}   ({names} on the same traces, with intervals)")
     if result["failed"]:
         lines.append(
             f"{result['failed']} failed ({', '.join(result['failed_ids'])}); see: forethought show {result['run']} ID"

@@ -11,7 +11,7 @@ from .options import emit, json_flag
 @click.argument("folder", default="runs")
 @json_flag
 def command(as_json: bool, folder: str) -> int:
-    """List the runs in FOLDER (default: runs): what each is, how far it got, whether it was trained."""
+    """List what FOLDER (default: runs) holds: runs, predictors, profiles and reports, how far each got."""
     from ..tables import list_runs, runs_text
 
     rows = list_runs(folder)

@@ -51,8 +51,7 @@ def command(as_json: bool, quiet: bool, dry_run: bool, **values: Any) -> int:
     from ..engines.opening import choose
     from ..estimates import run_estimate
     from ..settings import PlanSettings, RunSettings
-    from ..store import read_json
-    from ..tables import run_text
+    from ..tables import run_result, run_text
     from ..types import Cost
     from .progress import progress_bar
 
@@ -83,6 +82,6 @@ def command(as_json: bool, quiet: bool, dry_run: bool, **values: Any) -> int:
     title = "answering"
     with progress_bar(title, num_total=estimate.num_left, tokens_total=int(estimate.total), quiet=quiet) as report:
         run = pipeline.run(settings, report=report)
-    result = {**read_json(run.path / "summary.json"), "run": str(run.path), "answers": str(run.path / "answers.jsonl")}
+    result = run_result(run)
     emit(as_json, result, run_text(result))
     return 3 if result["failed"] else 0

@@ -150,6 +150,7 @@ class PredictorCard:
         mean_p_B, mean_tokens_B: the mean curve of the training queries.
         asking: how the model is asked for the difficulty that the predictor reads; None where it reads none.
         familiarity: how unlike queries are told; None where it is not known.
+        grader: what judged the traces, with version and options, in words; None where it is not known.
         versions: of the packages that made it.
         created: ISO 8601 date.
     """
@@ -173,6 +174,7 @@ class PredictorCard:
     created: str
     asking: Asking | None = None
     familiarity: FamiliarityCard | None = None
+    grader: str | None = None
 
     @property
     def grid(self) -> BudgetGrid:
@@ -279,6 +281,7 @@ def _what(card: PredictorCard) -> str:
 def _data(card: PredictorCard) -> str:
     data, sampling = card.data, card.sampling
     drawn = f", drawn at temperature {sampling.temperature:g}, top-p {sampling.top_p:g}" if sampling else ""
+    drawn += f", graded by `{card.grader}`" if card.grader else ""
     left_out = (
         f" {data.num_left_out} queries were left out (no trace, or unusable features)." if data.num_left_out else ""
     )

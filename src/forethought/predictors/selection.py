@@ -19,6 +19,7 @@ from ..difficulty import Asking
 from ..errors import InvalidFeaturesError, InvalidInputError, InvalidSettingsError, MissingExtraError
 from ..protocols import Predictor
 from ..registry import EXTRAS, check_options, resolve
+from ..store import grader_words
 from ..types import Curves, FloatArray, IntArray, Profile, Sampling
 from .card import Calibration, CrossValidation, FeatureSchema, PredictorCard, TrainingData
 from .familiarity import Familiarity
@@ -394,6 +395,7 @@ def _card(
         versions=_versions(),
         created=datetime.datetime.now(datetime.UTC).date().isoformat(),
         asking=_asking(info) if DIFFICULTY in reads else None,
+        grader=grader_words(info) if info.get("grader") else None,
     )
 
 
