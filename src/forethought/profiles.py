@@ -73,7 +73,7 @@ def from_run(run: RunDirectory, queries: Sequence[Query], *, layers: Sequence[in
             )
         raise RunError(f"{run.path} has no finished trace yet; run `forethought profile` again to go on")
     if ungraded:
-        ids = list(dict.fromkeys(ungraded))
+        ids = [query.id for query in queries if query.id in set(ungraded)]
         logger.warning(
             "note: %s: %d traces of %d questions (%s) have no grade and are left out; %s",
             run.path,
