@@ -16,7 +16,7 @@ from .graders import check_references, is_gradable
 from .planning import check_total, model_of, open_allocator, plan_queries, planned_engine, refuse_without_texts
 from .predictors.features import HIDDEN
 from .predictors.trained import TrainedPredictor
-from .profiling import grader_identity
+from .profiling import check_asked_layers, grader_identity
 from .prompts import load_template
 from .protocols import Grader
 from .queries import load_queries, query_to_json
@@ -59,6 +59,7 @@ def profile_inputs(settings: ProfileSettings, *, is_open: bool = False) -> tuple
         raise InvalidSettingsError(f"{settings.questions}: none of {len(queries):,} questions can be graded")
     folder = profile_folder(settings)
     check_folder(folder)
+    check_asked_layers(settings)
     known = {
         "template_hash": load_template(settings.engine.template).hash,
         "window": settings.grid.window,
@@ -118,7 +119,7 @@ def run_identity(
         "allocator_options": settings.plan.allocator_options or None,
         "cost": settings.plan.cost.value,
         "total": settings.plan.total_for(len(queries)),
-        "fallback": settings.plan.fallback,
+        "hard_total": settings.hard_total or None,  # None: as runs of before it say
         "queries": fingerprint([query_to_json(query) for query in queries]),
     }
 

@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from time import perf_counter
 
+import numpy as np
+
 from . import layers, registry, sources
 from .beforehand import (
     allocators_of,
@@ -21,7 +23,9 @@ from .beforehand import (
 )
 from .comparing import contender, labelled, mean_train
 from .difficulty import Asking, pick_examples, with_difficulties
-from .engines.opening import check, check_can_ask, choose_reader, num_layers, opened
+from .engines.context import Room
+from .engines.lengths import upper_bound
+from .engines.opening import check, check_can_ask, choose, choose_reader, num_layers, opened
 from .errors import InvalidFeaturesError, InvalidSettingsError, MismatchError, RunError
 from .evaluation import Evaluation, LiveComparison, compare_live
 from .evaluation import evaluate as evaluate_curves
@@ -34,11 +38,14 @@ from .planning import (
     allocate,
     features,
     forecast,
+    largest_cap,
     model_of,
+    needed_tokens,
     planned_engine,
     recorded_features,
     refuse_without_texts,
 )
+from .pool import Pool
 from .predictors import selection
 from .predictors.features import DIFFICULTY, reads_of
 from .predictors.folds import hash_order
@@ -46,7 +53,16 @@ from .predictors.layers import Progress
 from .predictors.layers import silent as quiet
 from .predictors.trained import TrainedPredictor, check_place
 from .profiles import common_grid, curves_on_grid, from_run, joined, on_grid, with_layers, write_parquet
-from .profiling import Report, engine_info, identity, sample_traces, silent
+from .profiling import (
+    Report,
+    check_layers_kept,
+    engine_info,
+    identity,
+    sample_traces,
+    setup_of,
+    silent,
+)
+from .prompts import load_template
 from .protocols import Engine, HiddenStateEngine
 from .queries import load_queries, save_queries
 from .report import write_report
@@ -63,8 +79,8 @@ from .settings import (
     RunSettings,
     TrainSettings,
 )
-from .store import RunDirectory, grader_words
-from .types import Cost, Curves, Plan, Profile, Query
+from .store import RunDirectory, grader_words, read_json
+from .types import BudgetGrid, Cost, Curves, Plan, Profile, Query
 from .waiting import finish
 
 logger = logging.getLogger(__name__)
@@ -91,7 +107,10 @@ def profile(settings: ProfileSettings, *, engine: Engine | None = None, report: 
     queries, judge, num_left_out = profile_inputs(settings, is_open=engine is not None)
     if num_left_out:
         logger.warning("note: %d questions are left out: no reference that can be read grades them", num_left_out)
-    with opened(engine, settings.model, settings.engine) as running:
+    room, needed = _room(settings.model, settings.engine, queries, settings.grid, settings.grid.maximum, engine)
+    with opened(engine, settings.model, settings.engine, needed_tokens=needed) as running:
+        if note := room.check_caps(running.info, np.full(len(queries), settings.grid.maximum), tolerates=True):
+            logger.warning("note: %s", note)
         layers = settings.layer_numbers(running.info.num_layers if isinstance(running, HiddenStateEngine) else None)
         run = RunDirectory.create(
             profile_folder(settings),
@@ -100,6 +119,7 @@ def profile(settings: ProfileSettings, *, engine: Engine | None = None, report: 
             settings=asdict(settings),
         )
         with run.locked():
+            check_layers_kept(run, layers)
             every_query = _merge_queries(run, queries)
             work = sample_traces(
                 run,
@@ -111,6 +131,7 @@ def profile(settings: ProfileSettings, *, engine: Engine | None = None, report: 
                 grader=judge.grader,
                 layers=layers,
                 retry_failed=settings.retry_failed,
+                setup=setup_of(running.info, settings.engine.options),
                 report=report,
             )
             finish(work)
@@ -189,7 +210,8 @@ def ask_model(
     if not measured.texts:
         raise InvalidFeaturesError("the profile does not hold its questions' texts, so the model cannot be asked")
     check_can_ask(model, settings.engine)
-    with opened(None, model, settings.engine) as engine:
+    needed = upper_bound(asking.template, [Query("", text) for text in measured.texts], 0)
+    with opened(None, model, settings.engine, needed_tokens=needed) as engine:
         known = measured.info.get("model_hash")
         if known is not None and engine.info.model_hash is not None and known != engine.info.model_hash:
             raise MismatchError(f"the profile is of model {known}, but {model} is {engine.info.model_hash} here")
@@ -277,25 +299,25 @@ def plan(settings: PlanSettings, *, engine: Engine | None = None) -> Planned:
     predictor, queries = plan_inputs(settings)
     known = recorded_features(settings.questions, queries, predictor)
     if known is not None:
-        expected = forecast([query.id for query in queries], predictor, known, fallback=settings.fallback)
+        expected = forecast([query.id for query in queries], predictor, known)
     else:
         refuse_without_texts(queries, settings.questions)
         if engine is None:
             check_planned_engine(settings, predictor)
-        with opened(engine, model_of(settings, predictor), planned_engine(settings, predictor)) as running:
-            expected = predict_with(queries, predictor, running, fallback=settings.fallback)
+        needed = needed_tokens(settings, predictor, queries, 0)
+        asked = planned_engine(settings, predictor)
+        with opened(engine, model_of(settings, predictor), asked, needed_tokens=needed) as running:
+            expected = predict_with(queries, predictor, running)
     return Planned(queries, expected, allocate(settings, queries, expected))
 
 
-def predict_with(
-    queries: Sequence[Query], predictor: TrainedPredictor, engine: Engine, *, fallback: bool = True
-) -> Forecast:
+def predict_with(queries: Sequence[Query], predictor: TrainedPredictor, engine: Engine) -> Forecast:
     """One prompt pass and the predictor; refuses an engine whose model or template is not the predictor's."""
     predictor.check(engine.info, None)
     started = perf_counter()
     read = features(queries, predictor, engine)
     seconds = perf_counter() - started
-    expected = forecast([query.id for query in queries], predictor, read, fallback=fallback)
+    expected = forecast([query.id for query in queries], predictor, read)
     return replace(expected, feature_seconds=seconds)
 
 
@@ -308,12 +330,17 @@ def run(settings: RunSettings, *, engine: Engine | None = None, report: Report =
     names = allocators_of(settings)
     asked = planned_engine(settings.plan, predictor)
     folder = run_folder(settings)
-    with opened(engine, model_of(settings.plan, predictor), asked) as running:
+    model, cap = model_of(settings.plan, predictor), largest_cap(settings.plan, queries, predictor.card.grid)
+    room, _ = _room(model, asked, queries, predictor.card.grid, cap, engine)
+    needed = needed_tokens(settings.plan, predictor, queries, cap)
+    with opened(engine, model, asked, needed_tokens=needed) as running:
         predictor.check(running.info, None)
         is_planned = (folder / "plan.json").exists()  # a plan is made once, before the folder: a bad total leaves none
-        fallback = settings.plan.fallback
-        expected = None if is_planned else predict_with(queries, predictor, running, fallback=fallback)
+        expected = None if is_planned else predict_with(queries, predictor, running)
         plans = {name: allocate(settings.plan, queries, expected, allocator=name) for name in names} if expected else {}
+        if plans:
+            cap_Q = np.max([each.budget_Q for each in plans.values()], axis=0)
+            room.check_caps(running.info, cap_Q, tolerates=False)
         directory = RunDirectory.create(
             folder,
             kind="run",
@@ -336,13 +363,13 @@ def run(settings: RunSettings, *, engine: Engine | None = None, report: Report =
                 seed=settings.seed,
                 grader=judge.grader,
                 retry_failed=settings.retry_failed,
+                setup=setup_of(running.info, asked.options),
+                pool=_pool(directory, settings, running, room) if settings.hard_total else None,
                 report=report,
             )
-            num_before = sum(1 for _ in directory.records())
             finish(work)
             write_answers(directory, queries)
-            num_made = sum(1 for _ in directory.records()) - num_before
-            write_summary(directory, queries, running, num_made)
+            write_summary(directory, queries)
     return directory
 
 
@@ -378,7 +405,7 @@ def evaluation(settings: EvaluateSettings) -> Evaluation | LiveComparison:
         if DIFFICULTY in predictor.card.features.reads and not measured.difficulties:
             asked = beside(report_folder(settings), "asked")
             measured = ask_model(measured, predictor.card.asking or Asking(), settings, asked, quiet)
-        measured, predicted, mean_train, notes = held_out_curves(predictor, measured, fallback=settings.fallback)
+        measured, predicted, mean_train, notes = held_out_curves(predictor, measured)
         for note in notes:
             logger.warning("note: %s", note)
     else:
@@ -445,9 +472,7 @@ def compare(settings: CompareSettings, *, wrote: Wrote = ignore) -> Contest:
     return result
 
 
-def held_out_curves(
-    predictor: TrainedPredictor, measured: Profile, *, fallback: bool = True
-) -> tuple[Profile, Curves, Curves, tuple[str, ...]]:
+def held_out_curves(predictor: TrainedPredictor, measured: Profile) -> tuple[Profile, Curves, Curves, tuple[str, ...]]:
     """Curves for the queries of a profile the predictor was not trained on, made as in a plan.
 
     Where the profile was measured on another grid than the predictor's, everything is on the budgets of both.
@@ -463,7 +488,7 @@ def held_out_curves(
     layer = predictor.card.features.layer
     if layer is not None:
         measured = with_layers(measured, [layer])
-    expected = forecast(measured.query_ids, predictor, selection.features_of(measured, layer), fallback=fallback)
+    expected = forecast(measured.query_ids, predictor, selection.features_of(measured, layer))
     notes = expected.notes
     if predictor.card.grid != measured.grid:
         notes += (
@@ -497,6 +522,26 @@ def live_comparison(run: RunDirectory, *, seed: int = 0) -> LiveComparison:
         simulated=bool(provenance.get("simulated")),
         provenance=provenance,
     )
+
+
+def _pool(run: RunDirectory, settings: RunSettings, engine: Engine, room: Room) -> Pool:
+    """The hard total of a run, as it was left."""
+    main, _ = load_budgets(run)
+    total = read_json(run.path / "plan.json")["plans"][main]["total"]
+    is_forced = getattr(engine, "enforce", "two-call") == "two-call"  # else a server has room of its own for answers
+    beside = room.most_beside if is_forced else max(room.most_beside, getattr(engine, "answer_room", 0))
+    return Pool.open(run, total=total, beside=beside, grid=room.grid)
+
+
+def _room(
+    model: str, settings: EngineSettings, queries: Sequence[Query], grid: BudgetGrid, cap: int, engine: Engine | None
+) -> tuple[Room, int]:
+    """`(what the queries need of a context, tokens to reserve)`; refuses a context asked for that is too small."""
+    template = load_template(settings.template)
+    name = engine.info.engine if engine is not None else choose(model, settings.engine)[0]
+    room = Room.of(model, template, queries, grid, engine=name)
+    room.check_asked(settings.context_tokens, cap)
+    return room, upper_bound(template, queries, cap)
 
 
 def _merge_queries(run: RunDirectory, queries: Sequence[Query]) -> list[Query]:

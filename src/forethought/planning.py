@@ -13,7 +13,8 @@ import numpy as np
 
 from . import registry, sources
 from .allocators.problem import pose
-from .difficulty import ask
+from .difficulty import Asking, ask
+from .engines.lengths import upper_bound
 from .errors import (
     InvalidFeaturesError,
     InvalidGridError,
@@ -21,14 +22,13 @@ from .errors import (
     InvalidSettingsError,
     InvalidTotalError,
 )
-from .predictors.fallback import drawn
 from .predictors.familiarity import Judged
 from .predictors.features import DIFFICULTY, HIDDEN, TEXT, Features
 from .predictors.selection import features_of
 from .predictors.trained import TrainedPredictor
 from .profiles import is_profile_file, read_parquet
 from .profiling import engine_info
-from .prompts import shipped_templates
+from .prompts import load_template, shipped_templates
 from .protocols import Allocator, Engine, HiddenStateEngine
 from .queries import load_queries
 from .settings import EngineSettings, PlanSettings
@@ -45,8 +45,7 @@ class Forecast:
     Attributes:
         curves: one row a query.
         unseen_Q: rows of the queries whose prompt could not be read by the model; they carry the mean training curve.
-        judged: how familiar the queries look; None where the predictor cannot tell.
-        is_drawn: whether the curves were drawn towards the fallback where they look unlike.
+        judged: the queries' novelty; None where the predictor has no score of it.
         feature_seconds: the prompt pass that gave the features (generation needs the same pass).
         predict_seconds: the predictor's own time.
     """
@@ -54,7 +53,6 @@ class Forecast:
     curves: Curves
     unseen_Q: IntArray
     judged: Judged | None = None
-    is_drawn: bool = True
     feature_seconds: float = 0.0
     predict_seconds: float = 0.0
 
@@ -62,32 +60,22 @@ class Forecast:
     def notes(self) -> tuple[str, ...]:
         """What the user should know of the queries, in sentences: that they are not of the training kind."""
         judged = self.judged
-        if judged is None or not judged.is_unlike:
+        if judged is None or not judged.is_novel:
             return ()
-        trust = float(judged.weight_Q.mean())
-        done = (
-            f"their curves were drawn towards the mean training curve, and those of all others by how many look "
-            f"unlike ({trust:.0%} of the predictions is left), so budgets are nearer to uniform"
-            if self.is_drawn
-            else "their curves may be confidently wrong, and were used as they are, as asked"
-        )
         return (
-            f"{judged.num_unlike} of {judged.num_queries} questions look unlike the {judged.num_trained:,} the "
-            f"predictor was trained on ({judged.expected:.0f} expected by chance): {done}. Profile some of them and "
-            f"train again.",
+            f"{judged.num_novel} of {judged.num_queries} questions are novel to the predictor ({judged.expected:.0f} "
+            f"expected by chance): nobody has checked its curves on such questions, and they are used as predicted. "
+            f"To check, profile some of them: forethought profile, then forethought evaluate --on.",
         )
 
 
-def forecast(
-    query_ids: Sequence[str], predictor: TrainedPredictor, features: Features, *, fallback: bool = True
-) -> Forecast:
+def forecast(query_ids: Sequence[str], predictor: TrainedPredictor, features: Features) -> Forecast:
     """Predicts every query's curves; those that cannot be read (a prompt that does not fit) get the mean curve.
 
     Args:
         query_ids: length Q.
         predictor: says what it reads.
         features: of the queries.
-        fallback: draw the curves of queries that look unlike the training ones towards the mean.
     """
     started = time.perf_counter()
     seen = features.usable_rows(predictor.card.features.reads)
@@ -104,10 +92,8 @@ def forecast(
             tokens_Q_B[seen] = predicted.tokens_Q_B
         curves = replace(curves, p_Q_B=p_Q_B, tokens_Q_B=tokens_Q_B)
     judged = predictor.judge(features)
-    if judged is not None and fallback:
-        curves = drawn(curves, predictor.card, judged.weight_Q)
     seconds = time.perf_counter() - started
-    return Forecast(curves, np.flatnonzero(~is_seen_Q), judged, fallback, predict_seconds=seconds)
+    return Forecast(curves, np.flatnonzero(~is_seen_Q), judged, predict_seconds=seconds)
 
 
 def features(queries: Sequence[Query], predictor: TrainedPredictor, engine: Engine | None) -> Features:
@@ -272,6 +258,24 @@ def _in_own_units(error: InvalidTotalError, settings: PlanSettings, num_queries:
     )
     answer.least = error.least
     return answer
+
+
+def largest_cap(settings: PlanSettings, queries: Sequence[Query], grid: BudgetGrid) -> int:
+    """The largest cap that a plan may give to anyone; no plan is needed to know it."""
+    highest = settings.max_tokens if settings.max_tokens is not None else grid.maximum
+    own = max((query.max_budget if query.max_budget is not None else highest for query in queries), default=highest)
+    if settings.cost is Cost.GRANTED:  # the others take a window each, at least
+        own = min(own, int(settings.total_for(len(queries))) - grid.window * (len(queries) - 1))
+    return max(grid.window, grid.floor(own))
+
+
+def needed_tokens(settings: PlanSettings, predictor: TrainedPredictor, queries: Sequence[Query], cap: int) -> int:
+    """Longest prompt + thought + answer that planning, and reasoning under `cap`, ask of the engine, at most."""
+    needed = upper_bound(load_template(template_of(settings, predictor)), queries, cap)
+    if DIFFICULTY not in predictor.card.features.reads:
+        return needed
+    asking = predictor.card.asking or Asking()
+    return max(needed, upper_bound(asking.template, [replace(query, prompt=query.text) for query in queries], 0))
 
 
 def plan_queries(settings: PlanSettings) -> list[Query]:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from .errors import RunError
+from .folders import profile_folder
 from .protocols import Engine, Grader, HiddenStateEngine
-from .store import RunDirectory, generation_to_json
+from .settings import ProfileSettings
+from .store import RunDirectory, fingerprint, generation_to_json
 from .types import BudgetGrid, EngineInfo, Generation, Query, Request, Sampling, StopReason
 
 QUERIES_PER_CHUNK = 128
@@ -88,7 +92,8 @@ async def sample_traces(
     seed: int,
     grader: Grader,
     layers: Sequence[int] = (),
-    retry_failed: bool = False,
+    retry_failed: bool = True,
+    setup: str = "",
     report: Report = silent,
 ) -> None:
     """Fills `run` with what it still lacks: traces with a forced answer at every window, and hidden states.
@@ -103,9 +108,10 @@ async def sample_traces(
         grader: judges every answer.
         layers: which layers' hidden states to keep; empty for none.
         retry_failed: try traces again that ended in an error.
+        setup: what they are tried under, see `setup_of`.
         report: called with each record once it is safely on disk.
     """
-    done = run.latest_records()
+    tries = run.tries()
     _, hidden = run.load_hidden()
     caps = tuple(int(budget) for budget in grid.budgets_B)
     with run.appender() as records:
@@ -119,21 +125,49 @@ async def sample_traces(
                 Request(query, grid.maximum, sample, trace_seed(seed, query.id, sample), caps[:-1])
                 for query in chunk
                 for sample in range(num_traces)
-                if _is_missing(done.get((query.id, sample)), retry_failed)
+                if tries.is_left(query.id, sample, retry_failed=retry_failed, setup=setup)
             ]
             async for generation in engine.generate(requests):
-                record = graded_record(generation, references[generation.query_id], grader)
+                record = graded_record(generation, references[generation.query_id], grader, setup=setup)
                 records.append([record])
                 report(record)
 
 
-def _is_missing(record: Mapping[str, Any] | None, retry_failed: bool) -> bool:
-    return record is None or (retry_failed and record["stop_reason"] == StopReason.ERROR.value)
+def check_layers_kept(run: RunDirectory, layers: Sequence[int]) -> None:
+    """Refuses layers other than the run holds already: a predictor needs the same ones of every query.
+
+    Raises:
+        RunError: naming the layers that it holds.
+    """
+    held, hidden = run.load_hidden()
+    if hidden and tuple(layers) != held:
+        numbers = ",".join(map(str, held))
+        asked = f"--layers {','.join(map(str, layers))}" if layers else "--layers none"
+        raise RunError(
+            f"{run.path} holds hidden states of the layers {numbers}, and {asked} asks for others. "
+            f"Give --layers {numbers}, or another --out."
+        )
 
 
-def graded_record(generation: Generation, reference: str | None, grader: Grader) -> dict[str, Any]:
-    """The record of one generation with a grade for its answer and for each probe; no reference, no grade."""
-    return graded(generation_to_json(generation), reference, grader, {})
+def check_asked_layers(settings: ProfileSettings) -> None:
+    """The same before a model is loaded, for layers that are asked for by number."""
+    folder = profile_folder(settings)
+    if settings.layers != "all" and (folder / "run.json").is_file():
+        check_layers_kept(RunDirectory.open(folder), settings.layer_numbers(sys.maxsize))
+
+
+def setup_of(info: EngineInfo, options: Mapping[str, Any]) -> str:
+    """What may be mended about a failed trace without another identity: the context, the server, engine options."""
+    return fingerprint([info.context_tokens, info.server, sorted((key, repr(options[key])) for key in options)])
+
+
+def graded_record(generation: Generation, reference: str | None, grader: Grader, *, setup: str = "") -> dict[str, Any]:
+    """The record of one generation with a grade for its answer and for each probe; no reference, no grade.
+
+    A failed one says in which `setup` it failed.
+    """
+    record = graded(generation_to_json(generation), reference, grader, {})
+    return {**record, "setup": setup} if generation.stop_reason is StopReason.ERROR else record
 
 
 def graded(

@@ -51,9 +51,9 @@ BUILTIN: dict[str, dict[str, str]] = {
 # The optional dependency ("extra") a top-level module comes with, for the hint in MissingExtraError.
 EXTRAS = {
     "aiohttp": "openai",
-    "math_verify": "math",
     "matplotlib": "plots",
     "peft": "lora",
+    "sympy": "math",
     "torch": "transformers",
     "transformers": "transformers",
     "vllm": "vllm",

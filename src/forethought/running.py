@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from .billing import sends_twice, settle
 from .errors import RunError
 from .planning import Forecast
+from .pool import Pool
 from .profiling import Report, graded_record, trace_seed
 from .protocols import CountingEngine, Engine, Grader
 from .store import RunDirectory, generation_from_json, read_json, write_atomically, write_json
@@ -20,12 +23,12 @@ from .types import Grade, Plan, Query, Request, StopReason
 def save_plans(run: RunDirectory, plans: Mapping[str, Plan], main: str, expected: Forecast) -> None:
     """Keeps the plans and the predicted curves with the run: a resumed run goes on under the same budgets."""
     curves = expected.curves
-    familiarity = familiarity_rows(expected)
+    novelty = novelty_rows(expected)
     predicted = {
         query_id: {
             "p": [round(float(p), 4) for p in curves.p_Q_B[row]],
             "tokens": None if curves.tokens_Q_B is None else [round(float(t), 1) for t in curves.tokens_Q_B[row]],
-            **(familiarity[row] if familiarity else {}),
+            **(novelty[row] if novelty else {}),
         }
         for row, query_id in enumerate(curves.query_ids)
     }
@@ -34,38 +37,32 @@ def save_plans(run: RunDirectory, plans: Mapping[str, Plan], main: str, expected
         "plans": {name: plan_to_json(plan) for name, plan in plans.items()},
         "feature_seconds": expected.feature_seconds,
         "predict_seconds": expected.predict_seconds,
-        "familiarity": familiarity_summary(expected),
+        "novelty": novelty_summary(expected),
         "predicted": predicted,
     }
     write_json(run.path / "plan.json", content)
 
 
-def familiarity_summary(expected: Forecast) -> dict[str, Any] | None:
-    """How familiar the queries look, as one JSON object; None where that is not known."""
+def novelty_summary(expected: Forecast) -> dict[str, Any] | None:
+    """How many of the queries are novel to the predictor, as one JSON object; None where that is not known."""
     judged = expected.judged
     if judged is None:
         return None
     return {
-        "unlike": judged.num_unlike,
+        "novel": judged.num_novel,
         "queries": judged.num_queries,
-        "trained_on": judged.num_trained,
         "expected": judged.expected,
         "chance": judged.chance,
-        "is_unlike": judged.is_unlike,
-        "drawn": judged.num_drawn if expected.is_drawn else 0,
+        "is_novel": judged.is_novel,
     }
 
 
-def familiarity_rows(expected: Forecast) -> list[dict[str, float | None]]:
-    """Each query's p-value, and how far its own prediction is trusted; empty where that is not known."""
+def novelty_rows(expected: Forecast) -> list[dict[str, float | None]]:
+    """The p-value of each query's novelty, small for a novel one; empty where that is not known."""
     judged = expected.judged
     if judged is None:
         return []
-    trust_Q = judged.weight_Q if expected.is_drawn else np.ones(len(judged.weight_Q))
-    return [
-        {"familiarity": round(float(p), 4) if np.isfinite(p) else None, "trust": round(float(trust), 4)}
-        for p, trust in zip(judged.p_Q, trust_Q, strict=True)
-    ]
+    return [{"novelty_p": round(float(p), 4) if np.isfinite(p) else None} for p in judged.p_Q]
 
 
 def load_budgets(run: RunDirectory) -> tuple[str, dict[str, dict[str, int]]]:
@@ -123,31 +120,36 @@ async def generate_planned(
     seed: int,
     grader: Grader,
     retry_failed: bool,
+    setup: str,
+    pool: Pool | None = None,
     report: Report,
 ) -> None:
     """Answers every query that has no record yet, once, under the largest of its budgets.
 
     The trace under a small cap is the prefix of the trace under a large one, so an answer forced at each allocator's
     budget judges all of them on the same trace. An engine that schedules by priority starts with the shortest answers.
+    A pool lowers caps, or refuses questions, once little is left of its total.
     """
     main, budgets_of = load_budgets(run)
     budgets = budgets_of.values()
     priority_of = load_priorities(run)
-    done = run.latest_records()
+    tries = run.tries()
     requests = []
     for query in queries:
-        record = done.get((query.id, 0))
-        if record is None or (retry_failed and record["stop_reason"] == StopReason.ERROR.value):
+        if tries.is_left(query.id, 0, retry_failed=retry_failed, setup=setup):
             caps = sorted({budget_of[query.id] for budget_of in budgets})
             trace = trace_seed(seed, query.id, 0)
             requests.append(Request(query, caps[-1], 0, trace, tuple(caps[:-1]), priority_of[query.id]))
     known = {query.id: query for query in queries}
+    counted = _earlier_counts(run)
     with run.appender() as records:
-        async for generation in engine.generate(requests):
+        async for generation in pool.generate(engine, requests) if pool else engine.generate(requests):
             query = known[generation.query_id]
-            record = graded_record(generation, query.reference, grader)
+            record = graded_record(generation, query.reference, grader, setup=setup)
             records.append([record])
+            _save_counts(run, counted, engine)
             report(_answer_row(query, budgets_of[main][query.id], record))
+    _save_counts(run, counted, engine)
 
 
 def answer_rows(run: RunDirectory, queries: Sequence[Query], allocator: str | None = None) -> list[dict[str, Any]]:
@@ -165,16 +167,17 @@ def answer_rows(run: RunDirectory, queries: Sequence[Query], allocator: str | No
 
 def _answer_row(query: Query, budget: int, record: Mapping[str, Any]) -> dict[str, Any]:
     generation = generation_from_json(record)
+    budget = min(budget, generation.budget)  # lower than planned where little was left of a hard total
     row: dict[str, Any] = {"id": query.id, "budget": budget}
     if generation.stop_reason is StopReason.ERROR:
         return {**row, "answer": None, "error": generation.error}
     probe = next((probe for probe in record["probes"] if probe["budget"] == budget), None)
     used = probe if probe is not None else record
-    reasoning_tokens = min(budget, generation.reasoning_tokens)
-    ended = generation.stop_reason is StopReason.NATURAL and generation.reasoning_tokens <= budget
+    length = generation.reasoning_tokens  # None: not counted, and what the answer used is not known
+    ended = generation.stop_reason is StopReason.NATURAL and (length is None or length <= budget)
     row |= {
         "answer": used["answer"],
-        "reasoning_tokens": reasoning_tokens,
+        "reasoning_tokens": None if length is None else min(budget, length),
         "tokens": generation.tokens_at(budget),
         "stop_reason": (StopReason.NATURAL if ended else StopReason.BUDGET).value,
     }
@@ -190,61 +193,64 @@ def write_answers(run: RunDirectory, queries: Sequence[Query]) -> Path:
 
 
 def summary(run: RunDirectory, queries: Sequence[Query]) -> dict[str, Any]:
-    """Counts of a run: queries, failed, tokens by kind, and the share right where references are known."""
+    """Counts of a run: queries, failed, tokens by kind, and how many are right of those with a reference.
+
+    Tokens are those of the answers that were counted; `not_counted` is how many were not. What failed is not right:
+    `right` is to be held against `with_reference`, not against what came back.
+    """
     rows = answer_rows(run, queries)
+    known = {query.id for query in queries if query.reference is not None}
+    sent, generated = settle(run.latest_records().values(), is_two_calls=sends_twice(run.header["identity"]))
     failed = [row["id"] for row in rows if row.get("error")]
     finished = [row for row in rows if not row.get("error")]
     graded = [row for row in finished if row.get("grade") is not None]
+    counted = [row for row in finished if row["tokens"] is not None]
     return {
         "queries": len(queries),
         "answered": len(finished),
         "failed": len(failed),
         "failed_ids": failed[:20],
         "granted_tokens": sum(row["budget"] for row in finished),
-        "reasoning_tokens": sum(row["reasoning_tokens"] for row in finished),
-        "spent_tokens": sum(row["tokens"] for row in finished),
+        "not_counted": len(finished) - len(counted),
+        "reasoning_tokens": sum(row["reasoning_tokens"] for row in counted),
+        "spent_tokens": sum(row["tokens"] for row in counted),
         "stopped_by_themselves": sum(row["stop_reason"] == StopReason.NATURAL.value for row in finished),
+        "prompt_tokens": sent,
+        "generated_tokens": generated,
+        "with_reference": len(known),
+        "failed_with_reference": sum(row["id"] in known for row in rows if row.get("error")),
         "graded": len(graded),
         "right": sum(row["grade"] == Grade.RIGHT.value for row in graded),
         "unreadable": sum(row["grade"] == Grade.UNREADABLE.value for row in graded),
     }
 
 
-def write_summary(run: RunDirectory, queries: Sequence[Query], engine: Engine | None = None, num_made: int = 0) -> None:
-    """Writes RUN/summary.json.
+def write_summary(run: RunDirectory, queries: Sequence[Query]) -> None:
+    """Writes RUN/summary.json; `engine` in it holds what the engine counted, over all calls, killed ones included."""
+    counted = _earlier_counts(run)
+    write_json(run.path / "summary.json", summary(run, queries) | ({"engine": counted} if counted else {}))
 
-    `generated` in it is counted from the records, so that no kill makes it too small. `engine` holds what only the
-    engine can count, over the starts that came to their end, and `engine_records` how many records those starts made.
 
-    Args:
-        run: the run directory.
-        queries: its queries.
-        engine: what has just run; None where nothing did.
-        num_made: records that it has made.
+def _earlier_counts(run: RunDirectory) -> dict[str, Any]:
+    """What engines have counted in this run so far."""
+    path = run.path / "counts.json"
+    if path.exists():
+        found: dict[str, Any] = read_json(path)
+        return found
+    path = run.path / "summary.json"  # of a run that an older version began
+    return dict(read_json(path).get("engine", {})) if path.exists() else {}
+
+
+def _save_counts(run: RunDirectory, earlier: Mapping[str, Any], engine: Engine) -> None:
+    """Keeps what has been counted, next to the records: a call that is killed has been paid for all the same.
+
+    Not forced onto the disk, as records are: a kill loses nothing, and a power cut some counts, but no half file.
     """
-    path = run.path / "summary.json"
-    before = read_json(path) if path.exists() else {}
-    counted, num_counted = before.get("engine", {}), before.get("engine_records", 0)
     if isinstance(engine, CountingEngine):
-        counted, num_counted = added(counted, engine.counted()), num_counted + num_made
-    told = {"engine": counted, "engine_records": num_counted} if counted else {}
-    write_json(path, summary(run, queries) | {"generated": _generated(run)} | told)
-
-
-def _generated(run: RunDirectory) -> dict[str, int]:
-    """Records, and all tokens that they hold: whole thoughts, and the answers forced at every budget."""
-    records = list(run.records())
-    answers = [
-        (record["suffix_tokens"] + each["answer_tokens"])
-        for record in records
-        for each in (record, *record["probes"])
-        if record.get("error") is None
-    ]
-    return {
-        "records": len(records),
-        "thought_tokens": sum(record["reasoning_tokens"] for record in records),
-        "answer_tokens": sum(answers),
-    }
+        path = run.path / "counts.json"
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        temporary.write_text(json.dumps(added(earlier, engine.counted())), "utf-8")
+        temporary.replace(path)
 
 
 def added(earlier: Mapping[str, Any], later: Mapping[str, Any]) -> dict[str, Any]:
@@ -260,11 +266,13 @@ def added(earlier: Mapping[str, Any], later: Mapping[str, Any]) -> dict[str, Any
 
 
 def outcomes(run: RunDirectory, queries: Sequence[Query]) -> dict[str, tuple[Any, Any, Any]]:
-    """Allocator -> `(right_Q, granted_Q, spent_Q)` over the queries that are answered and graded."""
+    """Allocator -> `(right_Q, granted_Q, spent_Q)` over the queries that are answered, graded and counted."""
     _, budgets_of = load_budgets(run)
+    rows_of = {allocator: answer_rows(run, queries, allocator) for allocator in budgets_of}
+    not_counted = {row["id"] for rows in rows_of.values() for row in rows if row.get("tokens") is None}
     result = {}
     for allocator in budgets_of:
-        rows = [row for row in answer_rows(run, queries, allocator) if row.get("grade") is not None]
+        rows = [row for row in rows_of[allocator] if row.get("grade") is not None and row["id"] not in not_counted]
         result[allocator] = (
             np.array([row["grade"] == Grade.RIGHT.value for row in rows], dtype=np.float64),
             np.array([row["budget"] for row in rows], dtype=np.float64),

@@ -41,7 +41,7 @@ class EngineSettings:
         template: a shipped template's name or a JSON file.
         temperature: sampling temperature of the thought, at least 0.
         top_p: nucleus of the thought, in (0, 1].
-        context_tokens: longest prompt + thought + answer.
+        context_tokens: longest prompt + thought + answer; None for what the model or server takes.
         options: anything else the engine's class takes.
     """
 
@@ -49,14 +49,14 @@ class EngineSettings:
     template: str = "worked-5"
     temperature: float = 0.6
     top_p: float = 1.0
-    context_tokens: int = 2048
+    context_tokens: int | None = None
     options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         _check(
             [
                 *_drawing(self.temperature, self.top_p),
-                _at_least("--context-tokens", self.context_tokens, 64),
+                None if self.context_tokens is None else _at_least("--context-tokens", self.context_tokens, 64),
             ]
         )
 
@@ -83,7 +83,7 @@ class ProfileSettings:
         skip_ungraded: leave questions out whose reference is missing or cannot be read, instead of refusing them.
         seed: seed of every trace's seed.
         limit: only the first questions.
-        retry_failed: try failed traces again.
+        retry_failed: try failed traces again, once a call.
         engine: engine and sampling.
     """
 
@@ -99,7 +99,7 @@ class ProfileSettings:
     skip_ungraded: bool = False
     seed: int = 0
     limit: int | None = None
-    retry_failed: bool = False
+    retry_failed: bool = True
     engine: EngineSettings = EngineSettings()
 
     def __post_init__(self) -> None:
@@ -339,8 +339,6 @@ class PlanSettings:
         limit: only the first questions.
         model: where the predictor's model is found here; "" for the name on its card.
         template: the same for its prompt template, when that is a file.
-        fallback: draw the curves of queries that look unlike the training ones towards the mean, and so their budgets
-            towards uniform.
         engine: engine and context; its sampling comes from the predictor's card.
     """
 
@@ -356,7 +354,6 @@ class PlanSettings:
     limit: int | None = None
     model: str = ""
     template: str = ""
-    fallback: bool = True
     engine: EngineSettings = EngineSettings()
 
     def __post_init__(self) -> None:
@@ -394,7 +391,8 @@ class RunSettings:
         grader: registered name; used where a question has a reference answer.
         grader_options: what the grader's class takes.
         seed: seed of every trace's seed.
-        retry_failed: try failed questions again.
+        retry_failed: try failed questions again, once a call.
+        hard_total: under spent cost, generate never more than the total: later questions get what is left.
     """
 
     plan: PlanSettings
@@ -403,7 +401,21 @@ class RunSettings:
     grader: str = "number"
     grader_options: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
-    retry_failed: bool = False
+    retry_failed: bool = True
+    hard_total: bool = False
+
+    def __post_init__(self) -> None:
+        spent = self.plan.cost is Cost.SPENT
+        _check(
+            [
+                "--hard-total counts tokens that are generated: add --cost spent"
+                if self.hard_total and not spent
+                else None,
+                "--hard-total counts the answers of one allocator: leave --compare out"
+                if self.hard_total and self.compare
+                else None,
+            ]
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -472,7 +484,6 @@ class EvaluateSettings:
         num_resamples: bootstrap resamples.
         seed: seed of bootstrap and folds.
         plots: draw pictures (needs matplotlib).
-        fallback: as in `PlanSettings`; a cross-fitted profile's queries are of one kind, and are left as they are.
         model: where the profile's model is found here, for a predictor that asks it; "" for the name in the profile.
         engine: engine and context of that model.
     """
@@ -486,7 +497,6 @@ class EvaluateSettings:
     num_resamples: int = 2000
     seed: int = 0
     plots: bool = True
-    fallback: bool = True
     model: str = ""
     engine: EngineSettings = EngineSettings()
 
@@ -632,6 +642,7 @@ class DoctorSettings:
         limit: only so many of them; None for all.
         levels: effort levels to measure; none for all that are known.
         out: file for what the levels cost on `questions`.
+        dry_run: ask only what costs nothing, and say what the rest would cost.
         options: anything else the openai engine takes.
     """
 
@@ -646,6 +657,7 @@ class DoctorSettings:
     limit: int | None = None
     levels: tuple[str, ...] = ()
     out: str = "effort-costs.json"
+    dry_run: bool = False
     options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

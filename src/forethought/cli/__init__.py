@@ -78,16 +78,16 @@ class Verbs(click.Group):
 @click.pass_context
 def verbs(ctx: click.Context, config: str | None, debug: bool) -> None:
     """Predicts how much reasoning each query needs, and spends a fixed token budget where it buys the most accuracy."""
-    _talk_on_stderr()
+    _talk_on_stderr(debug)
     ctx.default_map = read_config(config, {name: verbs.get_command(ctx, name) for name in COMMANDS}) if config else None
 
 
-def _talk_on_stderr() -> None:
+def _talk_on_stderr(debug: bool) -> None:
     """What the library logs (a model being fetched, an engine's choice) is for the user to see."""
     logger = logging.getLogger("forethought")
     if not any(isinstance(handler, _Talk) for handler in logger.handlers):
         logger.addHandler(_Talk())
-    logger.setLevel(logging.INFO)
+    logger.setLevel(logging.DEBUG if debug else logging.INFO)
 
 
 class _Talk(logging.Handler):

@@ -12,7 +12,6 @@ from .options import (
     emit,
     engine_options,
     engine_settings,
-    fallback_flag,
     json_flag,
     seed_option,
     taken_options,
@@ -30,7 +29,6 @@ from .options import (
 @engine_options(with_sampling=False)
 @click.option("--resamples", "num_resamples", type=int, default=2000, show_default=True, help="Bootstrap resamples.")
 @click.option("--plots/--no-plots", default=True, show_default=True, help="Draw pictures (needs matplotlib).")
-@fallback_flag
 @seed_option
 @json_flag
 def command(as_json: bool, **values: Any) -> int:

@@ -12,6 +12,7 @@ import click
 from ..errors import InvalidSettingsError
 
 if TYPE_CHECKING:
+    from ..billing import Prices
     from ..settings import EngineSettings
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -21,7 +22,9 @@ limit_option = click.option("--limit", type=int, metavar="N", help="Only the fir
 dry_run_flag = click.option("--dry-run", is_flag=True, help="Say what would be done and what it may cost; do nothing.")
 seed_option = click.option("--seed", type=int, default=0, show_default=True, help="Seed of everything random.")
 quiet_flag = click.option("--quiet", is_flag=True, help="No progress bar.")
-retry_flag = click.option("--retry-failed", is_flag=True, help="Try questions again that failed before.")
+retry_flag = click.option(
+    "--retry-failed/--no-retry-failed", default=True, show_default=True, help="Try again what failed before, once."
+)
 skip_flag = click.option(
     "--skip-ungraded", is_flag=True, help="Leave out what has no reference answer that can be read, not refuse it."
 )
@@ -59,6 +62,22 @@ def taken_options(values: dict[str, Any], *nouns: str) -> None:
         values[f"{noun}_options"] = parse_pairs(f"--{noun}-option", values.pop(f"{noun}_option"))
 
 
+def price_options(function: F) -> F:
+    """What a million tokens cost, for the bill before a command and the one after it."""
+    for name, what in (("out", "generated"), ("in", "of prompts")):
+        function = click.option(
+            f"--price-{name}", type=click.FloatRange(min=0), metavar="USD", help=f"Price of a million tokens {what}."
+        )(function)
+    return function
+
+
+def take_prices(values: dict[str, Any]) -> Prices:
+    """Takes these flags out of `values`."""
+    from ..billing import Prices
+
+    return Prices(values.pop("price_in"), values.pop("price_out"))
+
+
 def engine_options(*, with_sampling: bool) -> Callable[[F], F]:
     """--engine and its companions; sampling flags only where no predictor fixes them."""
 
@@ -69,7 +88,10 @@ def engine_options(*, with_sampling: bool) -> Callable[[F], F]:
             ),
             with_server,
             click.option(
-                "--context-tokens", type=int, default=2048, show_default=True, help="Prompt + thought + answer."
+                "--context-tokens",
+                type=int,
+                metavar="N",
+                help="Longest prompt + thought + answer.  [default: what the caps need and the model or server takes]",
             ),
             click.option(
                 "--engine-option", "engine_option", multiple=True, metavar="KEY=VALUE", help="Passed to the engine."
@@ -186,16 +208,6 @@ def plan_options(function: F) -> F:
     for flag in reversed(flags):
         function = flag(function)
     return function
-
-
-def fallback_flag(function: F) -> F:
-    """--fallback, shared by plan, run and evaluate."""
-    return click.option(
-        "--fallback/--no-fallback",
-        default=True,
-        show_default=True,
-        help="Draw questions unlike the training ones towards uniform.",
-    )(function)
 
 
 def emit(as_json: bool, value: Any, text: str) -> None:

@@ -13,10 +13,11 @@ from .options import (
     emit,
     engine_options,
     engine_settings,
-    fallback_flag,
     json_flag,
     limit_option,
     plan_options,
+    price_options,
+    take_prices,
     taken_options,
     talk,
 )
@@ -26,9 +27,9 @@ from .options import (
 @click.argument("run")
 @click.argument("questions")
 @plan_options
-@fallback_flag
 @click.option("--out", default="", metavar="FILE", help="Write one line a question (JSONL) here; - prints it.")
 @engine_options(with_sampling=False)
+@price_options
 @limit_option
 @dry_run_flag
 @json_flag
@@ -47,11 +48,12 @@ def command(as_json: bool, out: str, dry_run: bool, **values: Any) -> int:
     from ..types import Cost
 
     taken_options(values, "allocator")
+    prices = take_prices(values)
     settings = PlanSettings(engine=engine_settings(values), cost=Cost(values.pop("cost")), **values)
     if out not in ("", "-"):
         check_lines_file(Path(out))
     if dry_run:
-        estimate = plan_estimate(settings)
+        estimate = plan_estimate(settings, prices=prices)
         emit(as_json, estimate.to_json(), estimate.to_text())
         return 0
     planned = pipeline.plan(settings)

@@ -17,7 +17,7 @@ from ..settings import EngineSettings
 
 LOCAL = ("transformers", "vllm")  # engines that read a model's files
 SERVER_FLAGS = ("base_url", "served_model", "enforce", "concurrency")
-OWN_ARGUMENTS = ("model", "template", "sampling", "context_tokens")
+OWN_ARGUMENTS = ("model", "template", "sampling", "context_tokens", "needed_tokens")
 
 
 def choose(model: str, engine: str) -> tuple[str, str]:
@@ -97,19 +97,29 @@ def num_layers(model: str, settings: EngineSettings) -> int | None:
 
 
 @contextmanager
-def opened(engine: Engine | None, model: str, settings: EngineSettings) -> Iterator[Engine]:
-    """`engine` itself when there is one; else a new one, closed at the end."""
+def opened(
+    engine: Engine | None, model: str, settings: EngineSettings, *, needed_tokens: int | None = None
+) -> Iterator[Engine]:
+    """`engine` itself when there is one; else a new one, closed at the end.
+
+    Args:
+        engine: open already, or None.
+        model: what to run otherwise.
+        settings: with what.
+        needed_tokens: longest prompt + thought + answer that it will be asked for, where that is known: for an engine
+            that reserves memory by it.
+    """
     if engine is not None:
         yield engine
         return
     check(model, settings)
     name, _ = choose(model, settings.engine)
-    running: Engine = registry.resolve("engines", name)(
-        model,
-        template=load_template(settings.template),
-        sampling=settings.sampling,
-        context_tokens=settings.context_tokens,
-        **settings.options,
+    factory = registry.resolve("engines", name)
+    context = {} if settings.context_tokens is None else {"context_tokens": settings.context_tokens}
+    if needed_tokens is not None and "needed_tokens" in signature(factory).parameters:
+        context["needed_tokens"] = needed_tokens
+    running: Engine = factory(
+        model, template=load_template(settings.template), sampling=settings.sampling, **context, **settings.options
     )
     try:
         yield running

@@ -105,6 +105,18 @@ def _local_folder(name: str) -> Path | None:
     )
 
 
+def in_hub_cache(name: str) -> Path | None:
+    """The folder of a hub id in the hub's own cache; None where it is not there, or the hub's client is not."""
+    if not _HUB_ID.fullmatch(name):
+        return None
+    try:
+        import huggingface_hub as hub
+
+        return Path(hub.snapshot_download(name, allow_patterns=HUB_FILES, local_files_only=True))
+    except Exception:  # OSError, ValueError and its own tree, each for "not here"
+        return None
+
+
 def _download(name: str, tell: Callable[[str], None]) -> Path:
     """The hub's files of `name` in the hub's own cache; what is there already is not fetched again."""
     try:

@@ -39,6 +39,16 @@ def num_parameters(name: str | None) -> int | None:
         return None
 
 
+def longest_context(folder: Path) -> int | None:
+    """Tokens that the model in `folder` was made for, by its config.json; None where that does not say."""
+    try:
+        config = json.loads((folder / "config.json").read_text("utf-8"))
+        found = config.get("text_config", config)["max_position_embeddings"]
+        return found if isinstance(found, int) and found > 0 else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
 def count(config: Mapping[str, Any]) -> int:
     """Of a decoder with gated feed-forward layers and grouped key and value heads, biases and norms included.
 

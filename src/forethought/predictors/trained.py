@@ -44,7 +44,7 @@ class TrainedPredictor:
     Attributes:
         card: what it was made from and for.
         predictor: fitted.
-        familiarity: tells queries that are unlike the training ones; None where that is not known.
+        familiarity: scores how novel a query is; None where that is not known.
     """
 
     card: PredictorCard
@@ -52,14 +52,14 @@ class TrainedPredictor:
     familiarity: Familiarity | None = None
 
     def judge(self, features: Features) -> Judged | None:
-        """How familiar the queries look; None where that is not known, or what it is judged by is not at hand."""
-        if self.familiarity is None:
+        """How novel the queries are; None where no score is known, or none that passed its own calibration."""
+        if self.familiarity is None or not self.familiarity.is_calibrated:
             return None
         features.check(frozenset({self.familiarity.kind}))
         return self.familiarity.judge(features)
 
     def predict(self, query_ids: Sequence[str], features: Features | FloatArray) -> Curves:
-        """Curves for the queries.
+        """Curves for the queries, drawn towards the mean curve as the card says (`shrinkage`).
 
         Args:
             query_ids: length Q.
@@ -79,6 +79,10 @@ class TrainedPredictor:
         if HIDDEN in self.card.features.reads and features.hidden_Q_D is not None:
             self._check_features(query_ids, features.hidden_Q_D)
         p_Q_B, tokens_Q_B = self.predictor.predict(features.given_to(self.predictor))  # type: ignore[arg-type]
+        if (shrinkage := self.card.shrinkage) is not None:
+            mean = self.card.mean_curves(("",))
+            mean_tokens_B = None if mean.tokens_Q_B is None else mean.tokens_Q_B[0]
+            p_Q_B, tokens_Q_B = shrinkage.apply(p_Q_B, tokens_Q_B, mean.p_Q_B[0], mean_tokens_B)
         return Curves(query_ids=tuple(query_ids), grid=self.card.grid, p_Q_B=p_Q_B, tokens_Q_B=tokens_Q_B)
 
     def _check_features(self, query_ids: Sequence[str], features_Q_D: FloatArray) -> None:

@@ -6,12 +6,9 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from .. import sources
 from ..allocators.pricing import budgets_at, price_for
 from ..errors import InvalidSettingsError
-from ..predictors.fallback import drawn
 from ..predictors.selection import cross_fit, features_of, is_trained_on
 from ..predictors.trained import TrainedPredictor
 from ..types import Curves, Profile
@@ -67,10 +64,6 @@ def _curves(options: ServingOptions, predictor: TrainedPredictor) -> tuple[Curve
     features = features_of(measured, predictor.card.features.layer)
     features = features.select(features.usable_rows(predictor.card.features.reads))
     curves = predictor.predict([str(row) for row in range(len(features))], features)
-    if predictor.familiarity is not None:
-        # Each by itself, as the server will see them.
-        weights = [predictor.familiarity.judge(features.select(np.array([row]))) for row in range(len(features))]
-        curves = drawn(curves, predictor.card, np.array([float(judged.weight_Q[0]) for judged in weights]))
     return curves, f"predictions of {source}"
 
 
