@@ -15,20 +15,22 @@ PACKAGE = Path(forethought.__file__).parent
 
 # Lower may not import higher. A folder counts as one noun.
 ORDER = [
-    ["errors", "waiting"],
-    ["types"],
-    ["protocols"],
+    ["errors", "visible", "waiting"],
+    ["types", "files"],
+    ["protocols", "checks"],
     ["registry", "prompts", "settings", "problems"],
-    ["store", "rows", "folders"],
+    ["store", "profile_files", "rows", "folders"],
     ["fields", "models", "profiles", "profiling", "difficulty", "allocators"],
     ["queries", "graders", "predictors", "engines"],
     ["evaluation", "importing"],
     ["sources", "plots"],
+    ["contest_plots"],
     ["planning", "report", "pool", "billing"],
+    ["adapting"],
     ["running", "comparing", "beforehand", "bench", "layers", "doctor", "serving"],
     ["estimates"],
     ["pipeline", "grading"],
-    ["tables", "demo"],
+    ["tables", "listing", "demo"],
     ["cli"],
     ["__main__", "__init__"],
 ]
@@ -65,7 +67,7 @@ HEAVY = {
         "engines/vllm/starting.py",
         "serving/vllm_host.py",
     },
-    "matplotlib": {"plots.py", "bench/plots.py", "layers/plots.py"},
+    "matplotlib": {"plots.py", "contest_plots.py", "bench/plots.py", "layers/plots.py"},
     "sympy": {
         "graders/commands.py",
         "graders/cursor.py",

@@ -92,8 +92,9 @@ def test_csv_and_parquet_are_read_alike(tmp_path: Path) -> None:
 UNGRADABLE = {
     "no reference": ([{"answer": "5", "reference": "5"}, {"answer": "5", "reference": ""}], ["row 2", "--skip"]),
     "unreadable reference": ([{"answer": "5", "reference": "x+1"}], ["row 1", "'x+1'"]),
-    "no column": ([{"said": "5", "reference": "5"}], ["--answer-column", "'said'"]),
-    "a list": ([{"answer": [5], "reference": "5"}], ["line 1", "[5]"]),
+    "no column": ([{"said": "5", "reference": "5"}], ["no column of answers", "--answer-column"]),
+    "answers alone": ([{"answer": "5"}], ["no column of references", "--reference-column"]),
+    "several answers": ([{"answer": "5", "reference": ["5", "6"]}], ["line 1", "one answer"]),
 }
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .doctor import examine
     from .errors import ForethoughtError
     from .grading import grade, grade_file, regrade
+    from .listing import list_results
     from .pipeline import compare, evaluate, import_profile, plan, profile, run, study_layers, train
     from .queries import load_queries
     from .settings import (
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
         TrainSettings,
     )
     from .sources import open_predictor, open_profile
-    from .tables import list_runs, show
+    from .tables import show
     from .types import BudgetGrid, Curves, Plan, Profile, Query
 
 __version__ = "0.1.0"
@@ -64,7 +65,7 @@ _HOME = {
     "grade": "grading",
     "grade_file": "grading",
     "import_profile": "pipeline",
-    "list_runs": "tables",
+    "list_results": "listing",
     "load_queries": "queries",
     "open_predictor": "sources",
     "open_profile": "sources",
@@ -102,7 +103,7 @@ __all__ = [
     "grade",
     "grade_file",
     "import_profile",
-    "list_runs",
+    "list_results",
     "load_queries",
     "open_predictor",
     "open_profile",

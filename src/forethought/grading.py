@@ -13,20 +13,24 @@ from typing import Any
 from . import fields, registry, sources
 from .beforehand import Judge, open_grader
 from .errors import InvalidInputError, RunError
+from .files import write_json
 from .graders import check_references, is_gradable
 from .problems import Problems
 from .profiles import from_run, write_parquet
 from .profiling import graded
 from .protocols import Grader
-from .queries import ANSWER_COLUMNS, QUESTION_COLUMNS, load_queries, save_queries
-from .rows import Row, Table, read_file, read_table
+from .queries import load_columns, load_queries, save_queries
 from .running import write_answers, write_summary
 from .settings import GradeSettings, RegradeSettings
-from .store import REGRADING, RunDirectory, grader_words, write_json
+from .store import REGRADING, RunDirectory, grader_words
 from .types import Grade, Query
 
-STATED_COLUMNS = ("answer", "prediction", "predicted", "response", "output", "completion", "generation")
-REFERENCE_COLUMNS = ("reference", "reference_answer", "expected", "target", "gold", "ground_truth", "solution_value")
+STATED_COLUMNS = ("prediction", "predicted", "response", "output", "completion", "generation")
+PLAIN = ("answer",)
+REFERENCE_COLUMNS = tuple(
+    dict.fromkeys(name for name in ("reference", "expected", *fields.ANSWER_COLUMNS) if name not in PLAIN)
+)
+ANSWERS = (*REFERENCE_COLUMNS, *PLAIN)
 
 
 def grade(answer: str, reference: str, grader: str = "number", **options: Any) -> Grade:
@@ -88,15 +92,7 @@ def grade_file(settings: GradeSettings) -> Verdicts:
     """
     judge = open_grader(settings.grader, settings.grader_options)
     problems = Problems(settings.file)
-    table = _read(settings.file, problems, settings.answer_column, settings.reference_column, settings.id_column)
-    stated = _column(table, "--answer-column", settings.answer_column, STATED_COLUMNS, problems)
-    others = tuple(name for name in (*REFERENCE_COLUMNS, *ANSWER_COLUMNS) if name != stated)
-    expected = _column(table, "--reference-column", settings.reference_column, others, problems)
-    problems.raise_any()
-    assert stated is not None
-    assert expected is not None
-    rows = table.rows[: settings.limit]
-    found = list(_pairs(rows, settings.id_column or "id", stated, expected, problems))
+    found = list(_pairs(settings, problems))
     problems.raise_any()
     queries = [Query(row_id, "", reference) for row_id, _, reference in found]
     if not settings.skip_ungraded:
@@ -110,38 +106,30 @@ def grade_file(settings: GradeSettings) -> Verdicts:
     return Verdicts(grader_words(judge.identity), graded_rows, len(found) - len(graded_rows))
 
 
-def _read(file: str, problems: Problems, *named: str) -> Table:
-    suffix, data = read_file(file)
-    wanted = {*STATED_COLUMNS, *REFERENCE_COLUMNS, *ANSWER_COLUMNS, *QUESTION_COLUMNS, "id", *named}
-    table = read_table(data, suffix, wanted, problems)
-    if not table.rows and not problems:
-        problems.add("", "holds no rows")
+def _pairs(settings: GradeSettings, problems: Problems) -> Iterator[tuple[str, str, str | None]]:
+    """`(id, answer, reference)` of each row; an answer that is missing is empty, which no grader reads.
+
+    A column called "answer" holds the answers, unless others do: then it holds the references.
+    """
+    usual = {"answer": STATED_COLUMNS, "reference": REFERENCE_COLUMNS, "id": ("id", *fields.ID_COLUMNS), "plain": PLAIN}
+    asked = {"answer": settings.answer_column, "reference": settings.reference_column, "id": settings.id_column}
+    named = {meaning: name or None for meaning, name in asked.items()}
+    rows = load_columns(settings.file, usual, {**named, "plain": None}, limit=settings.limit)
+    has = {meaning: any(row[meaning] is not None for row in rows) for meaning in usual}
+    stated = "answer" if has["answer"] or named["answer"] else "plain"
+    expected = "reference" if has["reference"] or named["reference"] else "plain"
+    for meaning, column, names in (("answer", stated, STATED_COLUMNS), ("reference", expected, REFERENCE_COLUMNS)):
+        if (column == "plain" and not has["plain"]) or (meaning == "reference" and expected == stated):
+            problems.add(
+                "", f"no column of {meaning}s ({', '.join((*names, *PLAIN))}); name it with --{meaning}-column NAME"
+            )
     problems.raise_any()
-    return table
-
-
-def _column(table: Table, flag: str, named: str, usual: Sequence[str], problems: Problems) -> str | None:
-    lowered = {name.lower(): name for name in reversed(table.columns)}
-    found = (
-        named if named in table.columns else None if named else next((lowered[n] for n in usual if n in lowered), None)
-    )
-    if found is None:
-        wanted = f"no column {named!r}" if named else f"none of the usual columns ({', '.join(usual)})"
-        problems.add("", f"{wanted}; the file has: {', '.join(map(repr, table.columns))}. Name it with {flag} NAME")
-    return found
-
-
-def _pairs(
-    rows: Sequence[Row], id_column: str, stated: str, expected: str, problems: Problems
-) -> Iterator[tuple[str, str, str | None]]:
-    """`(id, answer, reference)` of each row; an answer that is missing is empty, which no grader reads."""
     for row in rows:
         try:
-            row_id = fields.label(row.values.get(id_column)) or row.place
-            answer = fields.reference(row.values.get(stated)) or ""
-            yield row_id, answer, fields.worked_reference(row.values.get(expected))
+            answer = fields.reference(row[stated]) or ""
+            yield fields.label(row["id"]) or row["place"], answer, fields.worked_reference(row[expected])
         except fields.FieldError as refusal:
-            problems.add(row.place, f"a value {refusal}")
+            problems.add(row["place"], f"a value {refusal}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,27 +245,27 @@ def _corrected(run: RunDirectory, answers: str, answer_column: str) -> tuple[lis
 
 def _references(file: str, answer_column: str) -> dict[str, str]:
     """Id -> reference of a file of questions, or of a file with ids and answers alone."""
-    problems = Problems(file)
-    table = _read(file, problems, answer_column)
-    if any(name in table.columns for name in QUESTION_COLUMNS):
+    usual = {"id": ("id", *fields.ID_COLUMNS), "question": fields.QUESTION_COLUMNS, "answer": ANSWERS}
+    rows = load_columns(file, usual, {"id": None, "question": None, "answer": answer_column or None})
+    if any(row["question"] is not None for row in rows):
         queries = load_queries(file, answer_column=answer_column or None)
         return {query.id: query.reference for query in queries if query.reference is not None}
-    column = _column(table, "--answer-column", answer_column, (*REFERENCE_COLUMNS, *ANSWER_COLUMNS), problems)
-    problems.raise_any()
-    assert column is not None
+    problems = Problems(file)
     found: dict[str, str] = {}
-    for row in table.rows:
+    for row in rows:
         try:
-            row_id, reference = fields.label(row.values.get("id")), fields.worked_reference(row.values.get(column))
+            row_id, reference = fields.label(row["id"]), fields.worked_reference(row["answer"])
         except fields.FieldError as refusal:
-            problems.add(row.place, f"a value {refusal}")
+            problems.add(row["place"], f"a value {refusal}")
             continue
         if row_id is None:
-            problems.add(row.place, "has no id, and the file holds no questions to know it by")
+            problems.add(row["place"], "has no id, and the file holds no questions to know it by")
         elif row_id in found:
-            problems.add(row.place, f"id {row_id!r} is there twice")
+            problems.add(row["place"], f"id {row_id!r} is there twice")
         elif reference is not None:
             found[row_id] = reference
+    if not found and not problems:
+        problems.add("", f"holds no answers ({', '.join(ANSWERS)}); name their column with --answer-column NAME")
     problems.raise_any()
     return found
 

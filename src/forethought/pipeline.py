@@ -11,6 +11,7 @@ from time import perf_counter
 import numpy as np
 
 from . import layers, registry, sources
+from .adapting import Adaptation
 from .beforehand import (
     allocators_of,
     check_file,
@@ -31,6 +32,7 @@ from .evaluation import Evaluation, LiveComparison, compare_live
 from .evaluation import evaluate as evaluate_curves
 from .evaluation.contest import Contest, hold_contest
 from .evaluation.policies import BLIND, FORETHOUGHT, UNIFORM
+from .files import make_folder, read_json
 from .folders import beside, compare_folder, import_file, layers_folder, profile_folder, report_folder, run_folder
 from .importing import Imported, check_target, read_profile
 from .planning import (
@@ -79,7 +81,7 @@ from .settings import (
     RunSettings,
     TrainSettings,
 )
-from .store import RunDirectory, grader_words, read_json
+from .store import RunDirectory, grader_words
 from .types import BudgetGrid, Cost, Curves, Plan, Profile, Query
 from .waiting import finish
 
@@ -149,7 +151,7 @@ def import_profile(settings: ImportSettings) -> Imported:
     check_file(path)
     imported = read_profile(settings, path)
     if not settings.dry_run:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         write_parquet(path, imported.profile)
     return imported
 
@@ -324,7 +326,9 @@ def predict_with(queries: Sequence[Query], predictor: TrainedPredictor, engine: 
 def run(settings: RunSettings, *, engine: Engine | None = None, report: Report = silent) -> RunDirectory:
     """Plans, reasons under the caps, answers; run again with the same settings, it goes on where it stopped.
 
-    The plan is made once and kept with the run. Answers are in RUN/answers.jsonl, counts in RUN/summary.json.
+    The plan is made once and kept with the run. Where answers use other numbers of tokens than predicted, questions
+    that have not begun get other budgets under what is left of the total; RUN/usage.json says so. Answers are in
+    RUN/answers.jsonl, counts in RUN/summary.json.
     """
     predictor, queries, judge = run_inputs(settings, is_open=engine is not None)
     names = allocators_of(settings)
@@ -366,6 +370,7 @@ def run(settings: RunSettings, *, engine: Engine | None = None, report: Report =
                 setup=setup_of(running.info, asked.options),
                 pool=_pool(directory, settings, running, room) if settings.hard_total else None,
                 report=report,
+                adaptation=Adaptation(directory, predictor.card, settings.plan),
             )
             finish(work)
             write_answers(directory, queries)

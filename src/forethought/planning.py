@@ -170,7 +170,12 @@ def refuse_without_texts(queries: Sequence[Query], source: str) -> None:
 
 
 def allocate(
-    settings: PlanSettings, queries: Sequence[Query], expected: Forecast, *, allocator: str | None = None
+    settings: PlanSettings,
+    queries: Sequence[Query],
+    expected: Forecast,
+    *,
+    allocator: str | None = None,
+    left: float | None = None,
 ) -> Plan:
     """Divides the total of `settings` over `queries`.
 
@@ -179,15 +184,20 @@ def allocate(
         queries: give their own bounds and weights, which come before those of `settings`.
         expected: the predicted curves.
         allocator: another allocator than that of `settings`.
+        left: tokens that are left for these queries, instead of the total; if not even the smallest budgets fit, they
+            get those.
     """
     grid = expected.curves.grid
     chosen = open_allocator(settings, allocator)
     min_budget_Q, max_budget_Q = _bounds(settings, queries, grid)
     min_budget_Q[expected.unseen_Q] = max_budget_Q[expected.unseen_Q] = grid.window
+    total = settings.total_for(len(queries))
+    if left is not None:
+        total = max(left, _least(expected.curves, min_budget_Q, settings.cost))
     try:
         plan = chosen.allocate(
             expected.curves,
-            total=settings.total_for(len(queries)),
+            total=total,
             cost=settings.cost,
             min_budget_Q=min_budget_Q,
             max_budget_Q=max_budget_Q,
@@ -258,6 +268,15 @@ def _in_own_units(error: InvalidTotalError, settings: PlanSettings, num_queries:
     )
     answer.least = error.least
     return answer
+
+
+def _least(curves: Curves, min_budget_Q: IntArray, cost: Cost) -> float:
+    """What the smallest budgets take from a total."""
+    if cost is Cost.GRANTED or curves.tokens_Q_B is None:
+        return float(np.maximum(min_budget_Q, curves.grid.window).sum())
+    column_Q = np.maximum(-(-min_budget_Q // curves.grid.window) - 1, 0)
+    least_Q = np.take_along_axis(np.asarray(curves.tokens_Q_B, dtype=np.float64), column_Q[:, None], axis=1)
+    return float(least_Q.sum()) * (1.0 + 1e-9)
 
 
 def largest_cap(settings: PlanSettings, queries: Sequence[Query], grid: BudgetGrid) -> int:

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .errors import InvalidFeaturesError, InvalidInputError, MismatchError, RunError
+from .profile_files import is_profile_file, read_parquet, write_parquet
 from .store import GRADER_KEYS, RunDirectory, generation_from_json
 from .types import BudgetGrid, Curves, FloatArray, Grade, IntArray, Profile, Query, StopReason
 
-logger = logging.getLogger(__name__)
+__all__ = [
+    "common_grid",
+    "curves_on_grid",
+    "from_run",
+    "is_profile_file",
+    "joined",
+    "on_grid",
+    "read_parquet",
+    "with_layers",
+    "write_parquet",
+]
 
-METADATA_KEY = b"forethought.profile"
-SCHEMA = 1
+logger = logging.getLogger(__name__)
 
 
 def from_run(run: RunDirectory, queries: Sequence[Query], *, layers: Sequence[int] | None = None) -> Profile:
@@ -34,8 +42,7 @@ def from_run(run: RunDirectory, queries: Sequence[Query], *, layers: Sequence[in
         queries: its queries, in the order the profile shall have.
         layers: keep only these layers' hidden states; None keeps all that were recorded.
     """
-    header = run.header
-    grid = BudgetGrid(header["identity"]["window"], header["identity"]["maximum"])
+    header, grid = run.header, run.grid
     budgets = [int(budget) for budget in grid.budgets_B]
     right: dict[str, FloatArray] = {}
     tokens: dict[str, FloatArray] = {}
@@ -217,94 +224,3 @@ def _columns(grid: BudgetGrid, wanted: BudgetGrid) -> IntArray:
         shown = missing[0] if len(missing) == 1 else f"{missing[0]}, … {missing[-1]}"
         raise MismatchError(f"the grid {wanted} has budgets that the grid {grid} lacks: {shown}")
     return wanted.budgets_B // grid.window - 1
-
-
-def write_parquet(path: Path, profile: Profile) -> None:
-    """Writes a profile as Parquet: counts, mean tokens, texts, and one float16 column for each layer."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    columns: dict[str, Any] = {
-        "query_id": pa.array(profile.query_ids, pa.string()),
-        "num_tried": pa.array(profile.num_tried_Q, pa.int32()),
-        "num_right": _lists(profile.num_right_Q_B, pa.int32()),
-        "tokens": _lists(profile.tokens_Q_B, pa.float32()),
-        "reasoning_tokens": _lists(profile.reasoning_Q_B, pa.float32()),
-    }
-    if profile.texts:
-        columns["question"] = pa.array(profile.texts, pa.string())
-    if profile.difficulties:
-        columns["difficulty"] = pa.array(profile.difficulties, pa.string())
-    if profile.hidden_Q_L_D is not None:
-        for column, layer in enumerate(profile.layers):
-            columns[f"hidden_{layer}"] = _lists(profile.hidden_Q_L_D[:, column].astype(np.float16), pa.float16())
-    metadata = {
-        "schema": SCHEMA,
-        "window": profile.grid.window,
-        "maximum": profile.grid.maximum,
-        "layers": list(profile.layers),
-        "info": dict(profile.info),
-    }
-    table = pa.table(columns).replace_schema_metadata({METADATA_KEY: json.dumps(metadata, ensure_ascii=False)})
-    temporary = path.with_name(f".{path.name}.tmp")
-    pq.write_table(table, temporary, compression="zstd")
-    temporary.replace(path)
-
-
-def _lists(values_Q_N: FloatArray | Any, kind: Any) -> Any:
-    import pyarrow as pa
-
-    return pa.FixedSizeListArray.from_arrays(
-        pa.array(np.ascontiguousarray(values_Q_N).ravel(), kind), values_Q_N.shape[1]
-    )
-
-
-def is_profile_file(path: Path) -> bool:
-    """Whether `path` is a file that `write_parquet` wrote."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    if path.suffix.lower() != ".parquet" or not path.is_file():
-        return False
-    try:
-        return METADATA_KEY in (pq.read_schema(path).metadata or {})
-    except (pa.ArrowException, OSError):
-        return False
-
-
-def read_parquet(path: Path) -> Profile:
-    """Reads what `write_parquet` wrote; raises RunError on any other file."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        table = pq.read_table(path)
-    except FileNotFoundError as error:
-        raise RunError(f"{path} does not exist") from error
-    except (pa.ArrowException, OSError) as error:
-        raise RunError(f"{path} is not a readable Parquet file: {error}") from error
-    raw = (table.schema.metadata or {}).get(METADATA_KEY)
-    if raw is None:
-        raise RunError(f"{path} is a Parquet file but not a profile written by forethought")
-    metadata = json.loads(raw)
-    if metadata.get("schema") != SCHEMA:
-        raise RunError(f"{path} has profile schema {metadata.get('schema')!r}; this version reads {SCHEMA}")
-    layers = tuple(metadata["layers"])
-    return Profile(
-        query_ids=tuple(table["query_id"].to_pylist()),
-        grid=BudgetGrid(metadata["window"], metadata["maximum"]),
-        num_right_Q_B=_matrix(table, "num_right").astype(np.int64),
-        num_tried_Q=table["num_tried"].to_numpy().astype(np.int64),
-        tokens_Q_B=_matrix(table, "tokens").astype(np.float64),
-        reasoning_Q_B=_matrix(table, "reasoning_tokens").astype(np.float64),
-        hidden_Q_L_D=np.stack([_matrix(table, f"hidden_{layer}") for layer in layers], axis=1) if layers else None,
-        layers=layers,
-        texts=tuple(table["question"].to_pylist()) if "question" in table.column_names else (),
-        difficulties=tuple(table["difficulty"].to_pylist()) if "difficulty" in table.column_names else (),
-        info=metadata["info"],
-    )
-
-
-def _matrix(table: Any, name: str) -> Any:
-    column = table[name].combine_chunks()
-    return column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), -1)

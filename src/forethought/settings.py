@@ -159,6 +159,7 @@ class ImportSettings:
         window: tokens between two budgets; needed where counts stand in a list without budgets.
         max_tokens: largest budget to take over.
         layer: which decoder layer the hidden states come from.
+        where: COLUMN=VALUE; only rows whose cell is that text are read.
         any_order: the rows of a long table need not ascend by budget.
         name: of the profile; "" for the first file's.
         model, template, grader: what made the measurements; "" where it is not known.
@@ -175,6 +176,7 @@ class ImportSettings:
     window: int | None = None
     max_tokens: int | None = None
     layer: int | None = None
+    where: tuple[str, ...] = ()
     any_order: bool = False
     name: str = ""
     model: str = ""
@@ -193,6 +195,7 @@ class ImportSettings:
         _check(
             [
                 None if self.files else "name at least one file to import",
+                *(f"--where takes COLUMN=VALUE, not {each!r}" for each in self.where if not each.partition("=")[1]),
                 None if self.shape in ("auto", "long", "wide") else f"--shape: auto, long or wide, not {self.shape!r}",
                 *(
                     f"there is no column {key!r}; known: {', '.join(self.MEANINGS)}"
@@ -205,6 +208,11 @@ class ImportSettings:
                 *_drawing(self.temperature, self.top_p),
             ]
         )
+
+    @property
+    def conditions(self) -> dict[str, str]:
+        """Column -> the text that its cell must hold."""
+        return {name: value for name, _, value in (each.partition("=") for each in self.where)}
 
     @property
     def sampling(self) -> Sampling | None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,21 +10,19 @@ import numpy as np
 
 from . import sources
 from .billing import sends_twice, settle
-from .errors import ForethoughtError, RunError, UnknownNameError
+from .errors import RunError, UnknownNameError
+from .files import read_json
 from .grading import Regraded, Verdicts
 from .importing import Imported
 from .pipeline import Planned
 from .planning import Forecast
 from .predictors.trained import TrainedPredictor
 from .problems import MAX_SHOWN, excerpt
-from .profiles import is_profile_file
 from .registry import unknown_name_message
-from .running import answer_rows, load_budgets, novelty_rows, novelty_summary
-from .store import RunDirectory, read_json
+from .running import answer_rows, load_budgets, novelty_rows, novelty_summary, read_plan
+from .store import RunDirectory
 from .types import Query, StopReason
-
-RUNS = "runs"  # where runs go when nobody says where
-REPORTS = ("evaluation.json", "live.json", "comparison.json", "layers.json", "paper.json")
+from .visible import one_line
 
 
 def plan_rows(planned: Planned) -> list[dict[str, Any]]:
@@ -97,102 +94,6 @@ def _novelty_words(expected: Forecast) -> str:
     )
 
 
-def list_runs(folder: str = RUNS) -> list[dict[str, Any]]:
-    """One row for each run directory, predictor, imported profile and report in `folder`; a broken one with its error.
-
-    Where nobody has run anything yet the usual folder is not there, and the list is empty.
-    """
-    path = Path(folder)
-    if folder == RUNS and not path.exists():
-        return []
-    if not path.is_dir():
-        raise RunError(f"{folder} is not a folder; name the folder that holds the runs: forethought ls FOLDER")
-    rows = []
-    for entry in sorted(path.iterdir()):
-        if (entry / "run.json").is_file():
-            rows.append(_run_row(entry))
-        elif (entry / "predictor.json").is_file():
-            rows.append(_other_row(entry, "predictor"))
-        elif entry.suffix == ".parquet" and is_profile_file(entry):
-            rows.append(_other_row(entry, "profile"))
-        elif any((entry / name).is_file() for name in REPORTS):
-            rows.append(_other_row(entry, "report"))
-    return rows
-
-
-def _other_row(path: Path, kind: str) -> dict[str, Any]:
-    return {"run": str(path), "kind": kind, "changed": _changed(path)}
-
-
-def _changed(path: Path) -> str:
-    """When a file was written last, to the minute, in local time."""
-    return f"{datetime.fromtimestamp(path.stat().st_mtime):%Y-%m-%d %H:%M}"
-
-
-def _run_row(path: Path) -> dict[str, Any]:
-    try:
-        run = RunDirectory.open(path)
-        header = run.header
-        records = run.latest_records().values()
-        num_queries = len(sources.run_queries(run)) if (path / "queries.jsonl").exists() else 0
-    except ForethoughtError as error:
-        return {"run": str(path), "error": str(error)}
-    return {
-        "run": str(path),
-        "kind": header["kind"],
-        "model": header["identity"]["model"],
-        "engine": header["identity"]["engine"],
-        "simulated": bool(header["identity"].get("simulated")),
-        "questions": num_queries,
-        "traces": len(records),
-        "failed": sum(record["stop_reason"] == StopReason.ERROR.value for record in records),
-        "right": _summed_right(path) if header["kind"] == "run" else _share_right(records),
-        "tokens": sum(record.get("reasoning_tokens", 0) for record in records),
-        "trained": (path / "predictor" / "predictor.json").is_file(),
-        "reports": [name for name in ("evaluation", "layers") if (path / name / f"{name}.json").is_file()],
-        "changed": _changed(path / "records.jsonl" if (path / "records.jsonl").exists() else path / "run.json"),
-    }
-
-
-def _summed_right(path: Path) -> float | None:
-    """Of a run's graded answers under its own budgets; None until it has come to its end."""
-    if not (path / "summary.json").is_file():
-        return None
-    found = read_json(path / "summary.json")
-    return round(found["right"] / found["graded"], 4) if found["graded"] else None
-
-
-def _share_right(records: Iterable[Mapping[str, Any]]) -> float | None:
-    """Of the graded answers at the largest budget; None where there are none."""
-    grades = [record["grade"] for record in records if record.get("grade") is not None]
-    return round(sum(grade == "right" for grade in grades) / len(grades), 4) if grades else None
-
-
-def runs_text(rows: Sequence[Mapping[str, Any]], folder: str) -> str:
-    """The list for a person."""
-    if not rows:
-        return f"no runs in {folder}; make one with: forethought profile MODEL QUESTIONS"
-    lines = [
-        f"{'run':40} {'kind':9} {'model':24} {'questions':>9} {'traces':>7} {'failed':>6} {'right':>6} {'tokens':>11}  "
-        f"{'changed':16}  has"
-    ]
-    for row in rows:
-        if "error" in row:
-            lines.append(f"{row['run']:40} broken: {row['error']}")
-            continue
-        if "model" not in row:
-            lines.append(f"{row['run']:40} {row['kind']:9} {'':68} {row['changed']:16}")
-            continue
-        model = row["model"] + (" (simulated)" if row["simulated"] else "")
-        right = "-" if row["right"] is None else f"{row['right']:.1%}"
-        has = ", ".join([*(["predictor"] if row["trained"] else []), *row["reports"]]) or "-"
-        lines.append(
-            f"{row['run']:40} {row['kind']:9} {model:24} {row['questions']:9} {row['traces']:7} {row['failed']:6} "
-            f"{right:>6} {row['tokens']:11,}  {row['changed']:16}  {has}"
-        )
-    return "\n".join(lines)
-
-
 def show(source: str, query_id: str = "") -> dict[str, Any]:
     """A profile or a run as a whole, or everything it knows of one question.
 
@@ -209,7 +110,7 @@ def show(source: str, query_id: str = "") -> dict[str, Any]:
         if not (run.path / "summary.json").is_file():
             raise RunError(f"{source} has not come to its end; the command that made it goes on: forethought run")
         return run_result(run)
-    return _run_row(run.path)
+    return {"run": str(run.path), "kind": kind, "records": sum(1 for _ in run.records())}
 
 
 def run_result(run: RunDirectory) -> dict[str, Any]:
@@ -260,7 +161,7 @@ def item(source: str, query_id: str) -> dict[str, Any]:
 
 def _planned_item(run: RunDirectory, query: Query) -> dict[str, Any]:
     main, budgets = load_budgets(run)
-    predicted = read_json(run.path / "plan.json")["predicted"].get(query.id)
+    predicted = read_plan(run)["predicted"].get(query.id)
     answers = answer_rows(run, [query])
     return {
         "budgets": {name: budget_of[query.id] for name, budget_of in budgets.items()},
@@ -292,10 +193,12 @@ def item_text(found: Mapping[str, Any]) -> str:
     """One question for a person."""
     lines = [f"{found['id']}{'  (simulated)' if found['simulated'] else ''}", found["question"], ""]
     if found["reference"] is not None:
-        lines.append(f"reference   {found['reference']}")
+        lines.append(f"reference   {one_line(found['reference'])}")
     if result := found.get("result"):
         lines += [
-            f"{key.replace('_', ' '):11} {value}" for key, value in result.items() if key not in ("id", "reference")
+            f"{key.replace('_', ' '):11} {one_line(value)}"
+            for key, value in result.items()
+            if key not in ("id", "reference")
         ]
     if budgets := found.get("budgets"):
         lines.append("budgets     " + ", ".join(f"{name} {budget}" for name, budget in budgets.items()))
@@ -313,7 +216,7 @@ def item_text(found: Mapping[str, Any]) -> str:
         tokens = "not counted" if trace["reasoning_tokens"] is None else f"{trace['reasoning_tokens']} reasoning tokens"
         head = f"— trace {trace['sample']}: {tokens}, {trace['stop_reason']}"
         if trace["error"]:
-            lines += ["", f"{head}: {trace['error']}"]
+            lines += ["", f"{head}: {one_line(trace['error'])}"]
             continue
         lines += ["", f"{head}, answer {trace['answer']!r} ({trace['grade'] or 'not graded'})", trace["reasoning"]]
     return "\n".join(lines)
@@ -415,8 +318,9 @@ def training_text(trained: TrainedPredictor, folder: Path) -> str:
     card = trained.card
     layer = "no features" if card.features.layer is None else f"layer {card.features.layer}"
     lines = [
-        f"{card.predictor} on {layer} of {card.model or 'an unknown model'}, {card.data.num_queries:,} queries, "
-        f"{card.data.num_traces:,} traces{', SIMULATED' if card.data.simulated else ''}"
+        f"{card.predictor} on {layer} of {one_line(card.model or 'an unknown model')}, "
+        f"{card.data.num_queries:,} queries, {card.data.num_traces:,} traces"
+        f"{', SIMULATED' if card.data.simulated else ''}"
     ]
     if (quality := card.calibration) is not None:
         lines.append(
@@ -449,6 +353,12 @@ def run_text(result: Mapping[str, Any]) -> str:
         f"{result['stopped_by_themselves']} thoughts ended by themselves, {result['unreadable']} answers unreadable",
         f"answers: {result['answers']}",
     ]
+    if (usage := result.get("usage")) and usage["alarms"]:
+        lines.insert(
+            -1,
+            f"answers used other numbers of tokens than predicted: curves stretched by {usage['stretch']:.2f} while it "
+            f"ran (usage.json in the run)",
+        )
     if counts := counts_text(result.get("engine", {})):
         lines.insert(-1, f"the engine counted {counts}")
     if len(result.get("allocators", ())) > 1 and result["graded"]:

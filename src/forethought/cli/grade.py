@@ -28,9 +28,9 @@ def command(as_json: bool, out: str, **values: Any) -> int:
     """
     from .. import tables
     from ..beforehand import check_lines_file
+    from ..files import write_atomically
     from ..grading import grade_file
     from ..settings import GradeSettings
-    from ..store import write_atomically
 
     taken_options(values, "grader")
     settings = GradeSettings(file=values.pop("file"), **values)

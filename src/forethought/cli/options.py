@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from ..errors import InvalidSettingsError
+from ..visible import to_json, visible
 
 if TYPE_CHECKING:
     from ..billing import Prices
@@ -212,9 +213,9 @@ def plan_options(function: F) -> F:
 
 def emit(as_json: bool, value: Any, text: str) -> None:
     """Prints the result of a verb on stdout: `value` as JSON, or `text`."""
-    click.echo(json.dumps(value, ensure_ascii=False, allow_nan=False) if as_json else text)
+    click.echo(to_json(value) if as_json else visible(text))
 
 
 def talk(message: str) -> None:
     """Says something beside the result, on stderr."""
-    click.echo(message, err=True)
+    click.echo(visible(message), err=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -42,10 +41,11 @@ def command(as_json: bool, out: str, dry_run: bool, **values: Any) -> int:
     from .. import pipeline
     from ..beforehand import check_lines_file
     from ..estimates import plan_estimate
+    from ..files import write_atomically
     from ..settings import PlanSettings
-    from ..store import write_atomically
     from ..tables import plan_header, plan_rows, plan_text
     from ..types import Cost
+    from ..visible import to_json
 
     taken_options(values, "allocator")
     prices = take_prices(values)
@@ -58,7 +58,7 @@ def command(as_json: bool, out: str, dry_run: bool, **values: Any) -> int:
         return 0
     planned = pipeline.plan(settings)
     rows = plan_rows(planned)
-    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    lines = "".join(f"{to_json(row)}\n" for row in rows)
     for note in planned.plan.notes:
         talk(f"note: {note}")
     if out == "-":

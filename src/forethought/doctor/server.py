@@ -13,10 +13,10 @@ from typing import Any
 
 from ..engines.openai.engine import OpenAIEngine
 from ..errors import EngineError, ForethoughtError
+from ..files import write_json
 from ..prompts import load_template
 from ..queries import load_queries
 from ..settings import DoctorSettings
-from ..store import write_json
 from ..types import Generation, Query, Request, Sampling, StopReason
 from ..waiting import finish
 from .bill import Bill, Item

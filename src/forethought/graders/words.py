@@ -190,7 +190,8 @@ _SAME_UNITS = {
         "mm": "millimeter millimetre", "cm": "centimeter centimetre", "m": "meter metre", "km": "kilometer kilometre",
         "g": "gram gramme", "kg": "kilogram kilo", "mg": "milligram", "l": "liter litre", "ml": "milliliter millilitre",
         "in": "inch inche", "ft": "foot feet", "yd": "yard", "mi": "mile", "lb": "pound", "oz": "ounce",
-        "s": "second sec", "min": "minute", "h": "hour hr", "$": "dollar usd", "%": "percent percentage", "°": "degree deg",
+        "s": "second sec", "min": "minute", "h": "hour hr",
+        "$": "dollar usd", "%": "percent percentage", "°": "degree deg",
         "sq": "square", "cu": "cubic", "cent": "¢",
     }.items()
     for name in names.split()

@@ -7,8 +7,8 @@ FOLDER/card.md               the card in words
 
 from __future__ import annotations
 
+import errno
 import hashlib
-import json
 import os
 import shutil
 import tempfile
@@ -22,10 +22,20 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 
-from ..errors import ForethoughtError, InvalidFeaturesError, MismatchError, ModelFileError
+from ..errors import (
+    FileError,
+    ForethoughtError,
+    InvalidFeaturesError,
+    MismatchError,
+    MissingExtraError,
+    ModelFileError,
+    UnknownNameError,
+)
+from ..files import make_folder, parse_json, reaching
 from ..protocols import Predictor
 from ..registry import resolve
 from ..types import BudgetGrid, Curves, EngineInfo, FloatArray
+from ..visible import to_json
 from .card import PredictorCard
 from .familiarity import PREFIX, Familiarity, Judged
 from .features import HIDDEN, Features
@@ -130,11 +140,15 @@ class TrainedPredictor:
         """
         folder = Path(folder)
         check_place(folder)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
+        files = self._files()
+        make_folder(folder.parent)
+        with (
+            reaching(folder, "written"),
+            tempfile.TemporaryDirectory(prefix=f".{folder.name[:40]}.", dir=folder.parent) as scratch,
+        ):
             fresh, old = Path(scratch) / "new", Path(scratch) / "old"
             fresh.mkdir()
-            for name, content in self._files().items():
+            for name, content in files.items():
                 with open(fresh / name, "wb") as file:
                     file.write(content)
                     file.flush()
@@ -157,7 +171,7 @@ class TrainedPredictor:
             "card": self.card.to_json(),
         }
         return {
-            SETTINGS_FILE: (json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode(),
+            SETTINGS_FILE: f"{to_json(content, indent=2)}\n".encode(),
             WEIGHTS_FILE: weights,
             CARD_FILE: self.card.to_markdown().encode(),
         }
@@ -183,10 +197,24 @@ class TrainedPredictor:
             familiarity = None if card.familiarity is None else Familiarity.from_arrays(weights, card.familiarity)
             if familiarity is not None and familiarity.kind == HIDDEN:
                 _check_width(familiarity, card)
-        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-            reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+        except (UnknownNameError, MissingExtraError):
+            raise
+        except Exception as error:  # what a stranger wrote may break any predictor's class in any way
+            reason = f"{error} is missing" if isinstance(error, KeyError) else str(error) or type(error).__name__
             raise ModelFileError(f"{folder} is not a usable predictor: {reason}. Train it again.") from error
         return cls(card, predictor, familiarity)
+
+
+def read_card(folder: Path) -> PredictorCard:
+    """The card of a saved predictor, without its weights.
+
+    Raises:
+        ModelFileError: a file missing or broken, or another schema version.
+    """
+    try:
+        return PredictorCard.from_json(_read_settings(folder).get("card"))
+    except ValueError as error:
+        raise ModelFileError(f"{folder} is not a usable predictor: {error}. Train it again.") from error
 
 
 def _difference(noun: str, made: str | None, made_hash: str | None, now: str | None, now_hash: str | None) -> list[str]:
@@ -203,7 +231,9 @@ def _difference(noun: str, made: str | None, made_hash: str | None, now: str | N
 
 def check_place(folder: Path) -> None:
     """Raises ModelFileError where a predictor may not be saved, because something else stands there."""
-    if folder.exists() and not _is_replaceable(folder):
+    with reaching(folder, "written"):
+        is_taken = folder.exists() and not _is_replaceable(folder)
+    if is_taken:
         raise ModelFileError(f"{folder} exists and is not a predictor; nothing was written. Give another folder.")
 
 
@@ -214,8 +244,11 @@ def _is_replaceable(folder: Path) -> bool:
 def _read_settings(folder: Path) -> dict[str, Any]:
     path = folder / SETTINGS_FILE
     try:
-        content = json.loads(path.read_text("utf-8"))
-    except (FileNotFoundError, NotADirectoryError) as error:
+        with reaching(path, "read"):
+            content = parse_json(path.read_bytes())
+    except FileError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR):
+            raise
         raise ModelFileError(
             f"{folder} is not a predictor: it has no {SETTINGS_FILE}. Make one with `forethought train`."
         ) from error
@@ -233,8 +266,11 @@ def _read_settings(folder: Path) -> dict[str, Any]:
 def _read_weights(folder: Path, content: dict[str, Any]) -> dict[str, FloatArray]:
     path = folder / WEIGHTS_FILE
     try:
-        raw = path.read_bytes()
-    except FileNotFoundError as error:
+        with reaching(path, "read"):
+            raw = path.read_bytes()
+    except FileError as error:
+        if error.errno != errno.ENOENT:
+            raise
         raise ModelFileError(f"{path} is missing. Copy the whole predictor folder, or train it again.") from error
     stated = content.get("weights")
     expected = stated.get("sha256") if isinstance(stated, dict) else None
