@@ -15,7 +15,7 @@ PACKAGE = Path(forethought.__file__).parent
 
 # Lower may not import higher. A folder counts as one noun.
 ORDER = [
-    ["errors", "visible"],
+    ["errors", "visible", "waiting"],
     ["types", "files"],
     ["protocols", "checks"],
     ["registry", "prompts", "settings", "problems"],
@@ -27,8 +27,9 @@ ORDER = [
     ["contest_plots"],
     ["planning", "report", "pool", "billing"],
     ["adapting"],
-    ["running", "comparing", "estimates", "bench", "layers", "doctor", "serving"],
-    ["pipeline"],
+    ["running", "comparing", "beforehand", "bench", "layers", "doctor", "serving"],
+    ["estimates"],
+    ["pipeline", "grading"],
     ["tables", "listing", "demo"],
     ["cli"],
     ["__main__", "__init__"],

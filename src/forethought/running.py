@@ -289,7 +289,7 @@ def summary(run: RunDirectory, queries: Sequence[Query]) -> dict[str, Any]:
     }
 
 
-def write_summary(run: RunDirectory, queries: Sequence[Query], engine: Engine) -> None:
+def write_summary(run: RunDirectory, queries: Sequence[Query]) -> None:
     """Writes RUN/summary.json; `engine` in it holds what the engine counted, over all calls, killed ones included."""
     counted = _earlier_counts(run)
     usage = {"usage": kept(run)["usage"]}

@@ -23,11 +23,22 @@ import numpy as np
 
 from .checks import check_header, check_object, check_record
 from .errors import RunError
-from .files import make_folder, open_bytes, parse_json, reaching, read_json, write_atomically, write_json
+from .files import (
+    make_folder,
+    open_bytes,
+    parse_json,
+    reaching,
+    read_json,
+    replacing,
+    write_atomically,
+    write_json,
+)
 from .types import BudgetGrid, FloatArray, Generation, Probe, StopReason
 from .visible import to_json
 
 SCHEMA = 1
+REGRADING = "regrading"  # key in run.json while grades are being replaced: the command that finishes it
+GRADER_KEYS = ("grader", "grader_options", "grader_version")
 
 
 @contextmanager
@@ -152,10 +163,12 @@ class RunDirectory:
 
     Args:
         path: its folder; made by `create`, opened by `open`.
+        is_regrading: read it also while its grades are being replaced: for who replaces them.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, is_regrading: bool = False) -> None:
         self.path = path
+        self.is_regrading = is_regrading
 
     @classmethod
     def create(cls, path: Path, *, kind: str, identity: Mapping[str, Any], settings: Mapping[str, Any]) -> RunDirectory:
@@ -165,32 +178,50 @@ class RunDirectory:
             path: the folder.
             kind: "profile" or "run".
             identity: what determines a record given its query and sample (model hash, template hash, grid,
-                sampling, seed). A folder made under another identity is refused, naming what differs.
+                sampling, seed). A folder made under another identity is refused, naming what differs, unless it holds
+                nothing finished yet: it then begins anew.
             settings: the effective settings of the command, kept for the reader.
         """
         run = cls(path)
         file = path / "run.json"
-        with reaching(path, "created"):
-            is_there, is_other = file.exists(), path.exists() and not path.is_dir()
-            is_other = is_other or (path.exists() and any(not _is_left_over(entry) for entry in path.iterdir()))
-        if is_there:
-            old = run.header
-            if old.get("kind") != kind:
-                raise RunError(f"{path} holds a {old.get('kind')!r} run, not a {kind!r} run; give another --out")
-            differing = [key for key in identity if old["identity"].get(key) != identity[key]]
-            if differing:
-                lines = "; ".join(
-                    f"{key}: {old['identity'].get(key)!r} there, {identity[key]!r} now" for key in differing
-                )
-                raise RunError(
-                    f"{path} was made with other settings ({lines}). Give another --out, or the old settings."
-                )
+        header = {"schema": SCHEMA, "kind": kind, "identity": dict(identity), "settings": dict(settings)}
+        if run._is_there():
+            if not run._check_same(kind, identity):
+                with run.locked():  # nothing was finished under the old settings: the new ones begin anew
+                    run.forget()
+                    write_json(file, header)
             return run
-        if is_other:
-            raise RunError(f"{path} exists and is not a run of forethought; give another --out")
         make_folder(make_folder(path) / "hidden")
-        write_json(file, {"schema": SCHEMA, "kind": kind, "identity": dict(identity), "settings": dict(settings)})
+        write_json(file, header)
         return run
+
+    @classmethod
+    def check(cls, path: Path, *, kind: str, identity: Mapping[str, Any]) -> None:
+        """Refuses what `create` would refuse, by the part of the identity that is known before; makes nothing."""
+        run = cls(path)
+        if run._is_there():
+            run._check_same(kind, identity)
+
+    def _is_there(self) -> bool:
+        """Whether the folder holds a run already; raises RunError where something else stands there."""
+        with reaching(self.path, "created"):
+            if (self.path / "run.json").exists():
+                return True
+            is_other = self.path.exists() and not self.path.is_dir()
+            is_other = is_other or (self.path.exists() and any(not _is_left_over(e) for e in self.path.iterdir()))
+        if is_other:
+            raise RunError(f"{self.path} exists and is not a run of forethought; give another --out")
+        return False
+
+    def _check_same(self, kind: str, identity: Mapping[str, Any]) -> bool:
+        """Whether the run is of that kind and identity; raises RunError where it is not, and holds results."""
+        old = self.header
+        if old.get("kind") != kind:
+            raise RunError(f"{self.path} holds a {old.get('kind')!r} run, not a {kind!r} run; give another --out")
+        differing = [key for key in identity if old["identity"].get(key) != identity[key]]
+        if differing and self.holds_results():
+            raise RunError(_other_settings(self.path, old["identity"], identity, differing))
+        return not differing
 
     @classmethod
     def open(cls, path: Path) -> RunDirectory:
@@ -206,12 +237,18 @@ class RunDirectory:
 
     @property
     def header(self) -> dict[str, Any]:
-        """run.json: schema, kind, identity, settings; raises RunError where it is not the header of a run."""
+        """run.json: schema, kind, identity, settings.
+
+        Raises:
+            RunError: it is not the header of a run, or its grades are being replaced by those of another grader.
+        """
         header = read_json(self.path / "run.json")
         if problem := check_header(header):
             raise RunError(
                 f"{self.path / 'run.json'} is not a run header: {problem}. Copy it again, or give another --out."
             )
+        if REGRADING in header and not self.is_regrading:
+            raise RunError(f"{self.path} was being graded anew and was stopped; finish it: {header[REGRADING]}")
         found: dict[str, Any] = header
         return found
 
@@ -223,6 +260,20 @@ class RunDirectory:
             return BudgetGrid(identity["window"], identity["maximum"])
         except KeyError as error:
             raise RunError(f"{self.path / 'run.json'} does not say {error} of its budgets") from error
+
+    def holds_results(self) -> bool:
+        """Whether anything was finished here: a record without an error, or hidden states read for their own sake."""
+        if any(record.get("error") is None for record in self.records()):
+            return True
+        return self.header["kind"] == "states" and any((self.path / "hidden").glob("*.safetensors"))
+
+    def forget(self) -> None:
+        """Removes records, questions, plan and hidden states, and keeps the header; the lock must be held."""
+        made = ("plan.json", "pool.jsonl", "usage.json", "counts.json", "summary.json", "answers.jsonl")
+        for name in (*made, "profile.parquet", "queries.jsonl", "records.jsonl"):
+            (self.path / name).unlink(missing_ok=True)
+        for file in (self.path / "hidden").glob("*.safetensors"):
+            file.unlink()
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -251,6 +302,12 @@ class RunDirectory:
         """
         is_asked = self.header["kind"] == "asked"
         return read_lines(self.path / "records.jsonl", lambda record: check_record(record, is_asked=is_asked))
+
+    def replace_records(self, records: Iterable[Mapping[str, Any]]) -> None:
+        """Replaces all records at once: a reader or a kill sees the old ones or the new; the lock must be held."""
+        with replacing(self.path / "records.jsonl") as file:
+            for record in records:
+                file.write(f"{to_json(record)}\n".encode())
 
     def latest_records(self) -> dict[tuple[str, int], dict[str, Any]]:
         """(query id, sample) -> record; a trace that was tried again after a failure counts once, by its last try."""
@@ -388,6 +445,30 @@ class Appender:
             with suppress(OSError):
                 self._file.truncate(start)
             raise
+
+
+def _other_settings(path: Path, old: Mapping[str, Any], new: Mapping[str, Any], differing: Sequence[str]) -> str:
+    """Why a folder of another identity is not resumed, and what to type instead."""
+    if set(differing) <= set(GRADER_KEYS):
+        return (
+            f"{path} was graded by {grader_words(old)}, and this command grades by {grader_words(new)}; they are not "
+            f"mixed. Judge what it holds anew first: forethought regrade {path}{_regrade_flags(new)}"
+        )
+    lines = "; ".join(f"{key}: {old.get(key)!r} there, {new[key]!r} now" for key in differing)
+    return f"{path} was made with other settings ({lines}). Give another --out, or the old settings."
+
+
+def grader_words(identity: Mapping[str, Any]) -> str:
+    """Which grader judged, in words: its name, version and options."""
+    options = ", ".join(f"{key}={value}" for key, value in (identity.get("grader_options") or {}).items())
+    version = identity.get("grader_version")
+    words = str(identity.get("grader") or "an unknown grader") + (f" {version}" if version else ", version unknown")
+    return f"{words} ({options})" if options else words
+
+
+def _regrade_flags(new: Mapping[str, Any]) -> str:
+    options = (f" --grader-option {key}={json.dumps(value)}" for key, value in (new["grader_options"] or {}).items())
+    return "".join([f" --grader {new['grader']}", *options])
 
 
 def _drop_partial_line(file: BinaryIO) -> None:

@@ -11,10 +11,13 @@ import numpy as np
 from . import sources
 from .billing import sends_twice, settle
 from .errors import RunError, UnknownNameError
+from .files import read_json
+from .grading import Regraded, Verdicts
 from .importing import Imported
 from .pipeline import Planned
 from .planning import Forecast
 from .predictors.trained import TrainedPredictor
+from .problems import MAX_SHOWN, excerpt
 from .registry import unknown_name_message
 from .running import answer_rows, load_budgets, novelty_rows, novelty_summary, read_plan
 from .store import RunDirectory
@@ -89,6 +92,44 @@ def _novelty_words(expected: Forecast) -> str:
         f"{judged.num_novel} of {judged.num_queries} questions are novel to the predictor "
         f"({judged.expected:.0f} expected by chance)"
     )
+
+
+def show(source: str, query_id: str = "") -> dict[str, Any]:
+    """A profile or a run as a whole, or everything it knows of one question.
+
+    Raises:
+        UnknownNameError: no such question; suggests the nearest id.
+    """
+    if query_id:
+        return item(source, query_id)
+    run = RunDirectory.open(Path(source))
+    kind = run.header["kind"]
+    if kind == "profile":
+        return profile_summary(run)
+    if kind == "run":
+        if not (run.path / "summary.json").is_file():
+            raise RunError(f"{source} has not come to its end; the command that made it goes on: forethought run")
+        return run_result(run)
+    return {"run": str(run.path), "kind": kind, "records": sum(1 for _ in run.records())}
+
+
+def run_result(run: RunDirectory) -> dict[str, Any]:
+    """A finished run's summary, where its answers are, and the allocators that it was planned by."""
+    return {
+        **read_json(run.path / "summary.json"),
+        "run": str(run.path),
+        "answers": str(run.path / "answers.jsonl"),
+        "allocators": list(load_budgets(run)[1]),
+    }
+
+
+def shown_text(found: Mapping[str, Any]) -> str:
+    """What `show` found, for a person."""
+    if "traces" in found and isinstance(found["traces"], list):
+        return item_text(found)
+    if "budgets" in found:
+        return profile_text(found)
+    return run_text(found) if "answers" in found else "\n".join(f"{key:12} {value}" for key, value in found.items())
 
 
 def item(source: str, query_id: str) -> dict[str, Any]:
@@ -320,11 +361,48 @@ def run_text(result: Mapping[str, Any]) -> str:
         )
     if counts := counts_text(result.get("engine", {})):
         lines.insert(-1, f"the engine counted {counts}")
+    if len(result.get("allocators", ())) > 1 and result["graded"]:
+        names = ", ".join(result["allocators"])
+        lines.append(f"next: forethought evaluate {result['run']}   ({names} on the same traces, with intervals)")
     if result["failed"]:
         lines.append(
             f"{result['failed']} failed ({', '.join(result['failed_ids'])}); see: forethought show {result['run']} ID"
         )
     return "\n".join(lines)
+
+
+def verdicts_text(found: Verdicts) -> str:
+    """What a grader said of a file, for a person."""
+    told = found.to_json()
+    share = f" ({told['right'] / told['graded']:.1%})" if told["graded"] else ""
+    lines = [
+        f"{told['graded']:,} answers graded by {told['grader']}",
+        f"right       {told['right']:,}{share}",
+        f"wrong       {told['wrong']:,}",
+        f"unreadable  {told['unreadable']:,}",
+    ]
+    if told["left_out"]:
+        lines.append(f"left out    {told['left_out']:,} without a reference that can be read")
+    shown = told["unreadable_rows"][:MAX_SHOWN]
+    lines += [
+        f"  {row['id']}: {excerpt(row['answer'], 80)} (reference {excerpt(row['reference'], 40)})" for row in shown
+    ]
+    if len(told["unreadable_rows"]) > len(shown):
+        lines.append(f"  … and {len(told['unreadable_rows']) - len(shown):,} more; --json or --out FILE has them all")
+    return "\n".join(lines)
+
+
+def regraded_text(found: Regraded) -> str:
+    """What judging anew came to, for a person."""
+    changes = [f"  {old} -> {new}: {count:,}" for (old, new), count in sorted(found.changes.items())]
+    return "\n".join(
+        [
+            f"{found.run}: {found.num_changed:,} of {found.num_verdicts:,} verdicts changed"
+            f"{'' if found.is_written else ' (dry run: nothing was written)'}",
+            f"graded by {found.before} before, by {found.after} now; {found.num_references:,} references corrected",
+            *changes,
+        ]
+    )
 
 
 def bill_text(result: Mapping[str, Any]) -> str:

@@ -32,12 +32,15 @@ COMMANDS = (
     "run",
     "evaluate",
     "compare",
+    "grade",
+    "regrade",
     "show",
     "ls",
     "doctor",
     "demo",
     "bench",
 )
+RESUMABLE = ("profile", "run", "layers")  # these keep what they have, and go on
 BROKEN_PIPE = 128 + 13  # what a shell reports of a command that SIGPIPE ended
 MODULES = {"import": "importing"}  # where a verb's name cannot be a module's
 
@@ -115,7 +118,7 @@ def _exit_code(args: list[str]) -> int:
         sys.stdout.flush()
         return result if isinstance(result, int) else 0
     except (click.exceptions.Abort, KeyboardInterrupt):
-        _say("stopped; what was reported is safe, and the same command goes on from here")
+        _say(_stopped(args))
         return 130
     except click.ClickException as error:
         shown = io.StringIO()
@@ -131,6 +134,14 @@ def _exit_code(args: list[str]) -> int:
         return BROKEN_PIPE
     except OSError as error:
         return _refuse(_named(error), error, args)
+
+
+def _stopped(args: list[str]) -> str:
+    """What an interrupt left, by the command that was given."""
+    command = next((arg for arg in args if arg in COMMANDS), "")
+    if command in RESUMABLE:
+        return "stopped; what was reported is safe, and the same command goes on from here"
+    return "stopped; nothing half-made is kept, and the same command begins anew"
 
 
 def _refuse(error: ForethoughtError, cause: Exception, args: list[str]) -> int:

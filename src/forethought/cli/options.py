@@ -26,7 +26,41 @@ quiet_flag = click.option("--quiet", is_flag=True, help="No progress bar.")
 retry_flag = click.option(
     "--retry-failed/--no-retry-failed", default=True, show_default=True, help="Try again what failed before, once."
 )
-grader_option = click.option("--grader", default="number", show_default=True, help="number, exact, choice or math.")
+skip_flag = click.option(
+    "--skip-ungraded", is_flag=True, help="Leave out what has no reference answer that can be read, not refuse it."
+)
+
+
+def grader_options(default: str = "number", shown: str = "") -> Callable[[F], F]:
+    """--grader and its options; `taken_options` turns them into settings."""
+    kinds = "number, exact, choice or math."
+
+    def decorate(function: F) -> F:
+        function = click.option(
+            "--grader-option", multiple=True, metavar="KEY=VALUE", help="Passed to the grader (repeatable)."
+        )(function)
+        help_text = f"{kinds}  [default: {shown}]" if shown else kinds
+        return click.option("--grader", default=default, show_default=not shown, help=help_text)(function)
+
+    return decorate
+
+
+def allocator_options(what: str) -> Callable[[F], F]:
+    """--allocator and its options; `taken_options` turns them into settings."""
+
+    def decorate(function: F) -> F:
+        function = click.option(
+            "--allocator-option", multiple=True, metavar="KEY=VALUE", help="Passed to the allocator (repeatable)."
+        )(function)
+        return click.option("--allocator", default="envelope", show_default=True, help=what)(function)
+
+    return decorate
+
+
+def taken_options(values: dict[str, Any], *nouns: str) -> None:
+    """Turns the pairs of --NOUN-option in `values` into the settings' NOUN_options."""
+    for noun in nouns:
+        values[f"{noun}_options"] = parse_pairs(f"--{noun}-option", values.pop(f"{noun}_option"))
 
 
 def price_options(function: F) -> F:
@@ -50,7 +84,9 @@ def engine_options(*, with_sampling: bool) -> Callable[[F], F]:
 
     def decorate(function: F) -> F:
         flags = [
-            click.option("--engine", default="auto", show_default=True, help="auto, transformers, vllm, openai, fake."),
+            click.option(
+                "--engine", default="auto", show_default=True, help="auto, transformers, vllm, openai, replay, fake."
+            ),
             with_server,
             click.option(
                 "--context-tokens",
@@ -157,9 +193,7 @@ def plan_options(function: F) -> F:
     flags = [
         click.option("--mean-tokens", type=float, metavar="N", help="The total, as tokens a question."),
         click.option("--total-tokens", type=float, metavar="N", help="The total in tokens."),
-        click.option(
-            "--allocator", default="envelope", show_default=True, help="envelope, exact, greedy, blind, uniform."
-        ),
+        allocator_options("envelope, exact, greedy, blind, uniform."),
         click.option(
             "--cost",
             type=click.Choice(["granted", "spent"]),

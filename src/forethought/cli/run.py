@@ -11,7 +11,7 @@ from .options import (
     emit,
     engine_options,
     engine_settings,
-    grader_option,
+    grader_options,
     json_flag,
     limit_option,
     plan_options,
@@ -20,6 +20,7 @@ from .options import (
     retry_flag,
     seed_option,
     take_prices,
+    taken_options,
     talk,
 )
 
@@ -35,7 +36,7 @@ from .options import (
 @click.option(
     "--hard-total", is_flag=True, help="With --cost spent: never generate more; later questions get what is left."
 )
-@grader_option
+@grader_options()
 @engine_options(with_sampling=False)
 @seed_option
 @price_options
@@ -53,9 +54,8 @@ def command(as_json: bool, quiet: bool, dry_run: bool, **values: Any) -> int:
     from .. import pipeline
     from ..engines.opening import choose
     from ..estimates import run_estimate
-    from ..files import read_json
     from ..settings import PlanSettings, RunSettings
-    from ..tables import run_text
+    from ..tables import run_result, run_text
     from ..types import Cost
     from .progress import progress_bar
 
@@ -65,12 +65,14 @@ def command(as_json: bool, quiet: bool, dry_run: bool, **values: Any) -> int:
         "mean_tokens",
         "total_tokens",
         "allocator",
+        "allocator_options",
         "min_tokens",
         "max_tokens",
         "limit",
         "model",
         "template",
     )
+    taken_options(values, "grader", "allocator")
     prices = take_prices(values)
     plan_values = {key: values.pop(key) for key in plan_keys}
     plan = PlanSettings(engine=engine_settings(values), cost=Cost(values.pop("cost")), **plan_values)
@@ -84,7 +86,7 @@ def command(as_json: bool, quiet: bool, dry_run: bool, **values: Any) -> int:
     title = "answering"
     with progress_bar(title, num_total=estimate.num_left, tokens_total=int(estimate.total), quiet=quiet) as report:
         run = pipeline.run(settings, report=report)
-    result = {**read_json(run.path / "summary.json"), "run": str(run.path), "answers": str(run.path / "answers.jsonl")}
+    result = run_result(run)
     result["usd"] = prices.usd(result["prompt_tokens"], result["generated_tokens"])
     emit(as_json, result, run_text(result))
     return 3 if result["failed"] else 0

@@ -155,6 +155,7 @@ class PredictorCard:
         asking: how the model is asked for the difficulty that the predictor reads; None where it reads none.
         familiarity: the novelty score; None where there is none.
         shrinkage: how far predictions are shrunk to the mean curve; None where they are used as fitted.
+        grader: what judged the traces, with version and options, in words; None where it is not known.
         versions: of the packages that made it.
         created: ISO 8601 date.
     """
@@ -179,6 +180,7 @@ class PredictorCard:
     asking: Asking | None = None
     familiarity: FamiliarityCard | None = None
     shrinkage: Shrinkage | None = None
+    grader: str | None = None
 
     @property
     def grid(self) -> BudgetGrid:
@@ -299,6 +301,7 @@ def _what(card: PredictorCard) -> str:
 def _data(card: PredictorCard) -> str:
     data, sampling = card.data, card.sampling
     drawn = f", drawn at temperature {sampling.temperature:g}, top-p {sampling.top_p:g}" if sampling else ""
+    drawn += f", graded by `{card.grader}`" if card.grader else ""
     left_out = (
         f" {data.num_left_out} queries were left out (no trace, or unusable features)." if data.num_left_out else ""
     )

@@ -139,10 +139,7 @@ class TrainedPredictor:
             ModelFileError: `folder` exists and holds something other than a predictor.
         """
         folder = Path(folder)
-        with reaching(folder, "written"):
-            is_taken = folder.exists() and not _is_replaceable(folder)
-        if is_taken:
-            raise ModelFileError(f"{folder} exists and is not a predictor; nothing was written. Give another folder.")
+        check_place(folder)
         files = self._files()
         make_folder(folder.parent)
         with (
@@ -230,6 +227,14 @@ def _difference(noun: str, made: str | None, made_hash: str | None, now: str | N
     if made is not None and now is not None and made != now:
         return [f"{noun}: predictor {made!r}, engine {now!r}"]
     return []
+
+
+def check_place(folder: Path) -> None:
+    """Raises ModelFileError where a predictor may not be saved, because something else stands there."""
+    with reaching(folder, "written"):
+        is_taken = folder.exists() and not _is_replaceable(folder)
+    if is_taken:
+        raise ModelFileError(f"{folder} exists and is not a predictor; nothing was written. Give another folder.")
 
 
 def _is_replaceable(folder: Path) -> bool:

@@ -6,15 +6,15 @@ import asyncio
 import logging
 import os
 import traceback
-from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any
 
 from ...errors import EngineError, ForethoughtError, InvalidInputError, InvalidSettingsError
 from ...prompts import PromptTemplate
 from ...registry import unknown_name_message
 from ...types import EngineInfo, Generation, Request, Sampling
+from ...waiting import finish
 from ..refusing import failed
 from .address import Address, Key
 from .client import Client, RequestError
@@ -32,7 +32,6 @@ from .two_call import TwoCalls
 logger = logging.getLogger(__name__)
 
 ADDRESS_VARIABLE = "FORETHOUGHT_BASE_URL"
-T = TypeVar("T")
 
 
 class OpenAIEngine:
@@ -112,7 +111,7 @@ class OpenAIEngine:
             native_fields=_object("native_fields", native_fields or {}),
             priority=priority,
         )
-        self.server, wanted, chosen = _blocking(self._start(server, wanted))
+        self.server, wanted, chosen = finish(self._start(server, wanted))
         self.enforce, self.reason, self.answer_room = chosen.enforce, chosen.reason, wanted.room
         self._calls: TwoCalls | OneCall | None = chosen.calls
         logger.info(
@@ -235,12 +234,6 @@ class OpenAIEngine:
 def _words(error: Exception) -> str:
     """An unexpected exception in words: what kind it is, and what it says."""
     return f"{type(error).__name__}: {str(error)[:200]}"
-
-
-def _blocking(work: Coroutine[Any, Any, T]) -> T:
-    """Runs `work` to its end, also where an event loop is running already."""
-    with ThreadPoolExecutor(1) as thread:
-        return thread.submit(asyncio.run, work).result()
 
 
 def _address(base_url: str) -> Address:
