@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from .options import emit, engine_options, engine_settings, json_flag, seed_option, talk
+from .options import emit, engine_options, engine_settings, json_flag, quiet_flag, seed_option, talk
 
 
 @click.command("compare", short_help="Several predictors on one held-out profile.")
@@ -22,8 +22,9 @@ from .options import emit, engine_options, engine_settings, json_flag, seed_opti
 @click.option("--model", default="", help="Where the measured model is, for a predictor that asks it.")
 @engine_options(with_sampling=False)
 @seed_option
+@quiet_flag
 @json_flag
-def command(as_json: bool, **values: Any) -> int:
+def command(as_json: bool, quiet: bool, **values: Any) -> int:
     """Compare predictors through one allocator, with intervals, and with what each costs itself.
 
     PREDICTORS are trained runs, predictor folders or shipped names, all trained on other questions than PROFILE's. The
@@ -33,9 +34,11 @@ def command(as_json: bool, **values: Any) -> int:
     from ..folders import compare_folder
     from ..report.contest import contest_json, contest_text, write_contest
     from ..settings import CompareSettings
+    from .progress import step_bar
 
     settings = CompareSettings(engine=engine_settings(values), **values)
-    result = pipeline.compare(settings)
+    with step_bar(quiet=quiet) as progress:
+        result = pipeline.compare(settings, progress=progress)
     files = write_contest(compare_folder(settings), result, plots=settings.plots)
     emit(as_json, {**contest_json(result), "files": [str(file) for file in files.values()]}, contest_text(result))
     for file in files.values():

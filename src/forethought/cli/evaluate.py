@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from .options import emit, engine_options, engine_settings, json_flag, seed_option, talk
+from .options import emit, engine_options, engine_settings, json_flag, quiet_flag, seed_option, talk
 
 
 @click.command("evaluate", short_help="Measure what prediction buys, with intervals.")
@@ -20,8 +20,9 @@ from .options import emit, engine_options, engine_settings, json_flag, seed_opti
 @click.option("--resamples", "num_resamples", type=int, default=2000, show_default=True, help="Bootstrap resamples.")
 @click.option("--plots/--no-plots", default=True, show_default=True, help="Draw pictures (needs matplotlib).")
 @seed_option
+@quiet_flag
 @json_flag
-def command(as_json: bool, **values: Any) -> int:
+def command(as_json: bool, quiet: bool, **values: Any) -> int:
     """Compare uniform, blind, forethought, greedy and the oracle at equal tokens, under both costs.
 
     RUN is a trained run or a predictor, judged on --on; a shipped name, judged on its shipped held-out profile; a
@@ -31,9 +32,11 @@ def command(as_json: bool, **values: Any) -> int:
     from .. import pipeline, report
     from ..folders import report_folder
     from ..settings import EvaluateSettings
+    from .progress import step_bar
 
     settings = EvaluateSettings(engine=engine_settings(values), **values)
-    result = pipeline.evaluate(settings)
+    with step_bar(quiet=quiet) as progress:
+        result = pipeline.evaluate(settings, progress=progress)
     files = report.write_report(report_folder(settings), result, plots=settings.plots)
     emit(
         as_json,

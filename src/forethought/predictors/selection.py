@@ -28,6 +28,7 @@ from .inputs import MIN_QUERIES
 from .layers import Progress, best_layer, candidates, choose_layer, has_finite_features, hidden_of, silent
 from .mean import MeanPredictor
 from .metrics import binomial_log_loss, brier_score, calibration_error, correlation_B, reliability_bins
+from .seen import Seen
 from .trained import TrainedPredictor
 
 Builder = Callable[[], Predictor]
@@ -76,7 +77,7 @@ def train(
     familiarity = Familiarity.fit(features_of(usable, layer), reads_of(fitted)) if with_familiarity else None
     card = _card(profile, usable, predictor, reads_of(fitted), layer, choice, calibration, seed)
     card = dataclasses.replace(card, familiarity=familiarity.card() if familiarity else None)
-    return TrainedPredictor(card, fitted, familiarity)
+    return TrainedPredictor(card, fitted, familiarity, Seen.of(usable))
 
 
 def default_predictor(profile: Profile) -> tuple[str, str]:
