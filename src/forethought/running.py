@@ -23,7 +23,6 @@ from .protocols import CountingEngine, Engine, Grader
 from .queries import load_queries
 from .store import RunDirectory, generation_from_json
 from .types import Grade, Plan, Query, Request, StopReason
-from .visible import to_json
 
 logger = logging.getLogger(__name__)
 
@@ -206,13 +205,18 @@ async def _generate(
             requests.append(Request(query, caps[-1], 0, trace, tuple(caps[:-1]), priority_of[query.id]))
     known = {query.id: query for query in queries}
     counted = _earlier_counts(run)
-    with run.appender() as records:
+    answers = run.path / "answers.jsonl"
+    _write_rows(answers, [row for row in answer_rows(run, queries) if not row.get("error")])
+    with run.appender() as records, answers.open("a", encoding="utf-8") as rows:
         async for generation in pool.generate(engine, requests) if pool else engine.generate(requests):
             query = known[generation.query_id]
             record = graded_record(generation, query.reference, grader, setup=setup)
             records.append([record])
             _save_counts(run, counted, engine)
-            report(_answer_row(query, budgets_of[main][query.id], record))
+            row = _answer_row(query, budgets_of[main][query.id], record)
+            rows.write(f"{to_json(row)}\n")  # to be looked at; what lasts is the record
+            rows.flush()
+            report(row)
     _save_counts(run, counted, engine)
 
 
@@ -249,11 +253,14 @@ def _answer_row(query: Query, budget: int, record: Mapping[str, Any]) -> dict[st
 
 
 def write_answers(run: RunDirectory, queries: Sequence[Query]) -> Path:
-    """Writes RUN/answers.jsonl, one line a query."""
+    """Writes RUN/answers.jsonl, one line a query in their order; while they come, they stand there as they came."""
     path = run.path / "answers.jsonl"
-    lines = [f"{to_json(row)}\n" for row in answer_rows(run, queries)]
-    write_atomically(path, "".join(lines).encode())
+    _write_rows(path, answer_rows(run, queries))
     return path
+
+
+def _write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    write_atomically(path, "".join(f"{to_json(row)}\n" for row in rows).encode())
 
 
 def summary(run: RunDirectory, queries: Sequence[Query]) -> dict[str, Any]:
