@@ -29,7 +29,7 @@ class Chunks:
         self._num_words = 0  # of the thought
         self._told_at: int | None = None  # tokens when the thought's last piece came, where that piece says so
         self._told_after: list[tuple[int, int | None]] = []  # length of the content, tokens so far
-        self._ids = _Names("it mixes two answers")
+        self._ids = _Names("it mixes two answers", first_differs=True)
         self._indexes = _Names("it holds another choice than the one asked for")
         self._finish: Any = None
         self._usage: dict[str, Any] = {}
@@ -118,10 +118,17 @@ class Chunks:
 
 
 class _Names:
-    """Names that chunks carry: one for all of an answer, or another for each chunk; anything between is two answers."""
+    """Names that chunks carry: one for all of an answer, or another for each chunk; anything between is two answers.
 
-    def __init__(self, complaint: str) -> None:
+    Args:
+        complaint: what to say of two answers.
+        first_differs: whether the first chunk may have a name of its own (older LiteLLM's ids).
+    """
+
+    def __init__(self, complaint: str, *, first_differs: bool = False) -> None:
         self._complaint = complaint
+        self._first_differs = first_differs
+        self._names: list[Any] = []
         self._seen: set[Any] = set()
         self._num = 0
 
@@ -136,5 +143,9 @@ class _Names:
             return
         self._num += 1
         self._seen.add(name)
-        if 1 < len(self._seen) < self._num:
+        self._names = [*self._names, name][:2]
+        if not 1 < len(self._seen) < self._num:
+            return
+        is_second = self._first_differs and len(self._seen) == 2 and name == self._names[1] != self._names[0]
+        if not is_second:
             raise ValueError(self._complaint)
