@@ -15,7 +15,7 @@ from .adapting import Adaptation, blocks, kept
 from .billing import sends_twice, settle
 from .checks import check_counts, check_plan
 from .errors import RunError
-from .files import read_json, write_atomically, write_json
+from .files import open_bytes, reaching, read_json, write_atomically, write_json
 from .planning import Forecast
 from .pool import Pool
 from .profiling import Report, graded_record, trace_seed
@@ -23,6 +23,7 @@ from .protocols import CountingEngine, Engine, Grader
 from .queries import load_queries
 from .store import RunDirectory, generation_from_json
 from .types import Grade, Plan, Query, Request, StopReason
+from .visible import to_json
 
 logger = logging.getLogger(__name__)
 
@@ -207,15 +208,15 @@ async def _generate(
     counted = _earlier_counts(run)
     answers = run.path / "answers.jsonl"
     _write_rows(answers, [row for row in answer_rows(run, queries) if not row.get("error")])
-    with run.appender() as records, answers.open("a", encoding="utf-8") as rows:
+    with run.appender() as records, open_bytes(answers, "ab", "written") as rows:
         async for generation in pool.generate(engine, requests) if pool else engine.generate(requests):
             query = known[generation.query_id]
             record = graded_record(generation, query.reference, grader, setup=setup)
             records.append([record])
             _save_counts(run, counted, engine)
             row = _answer_row(query, budgets_of[main][query.id], record)
-            rows.write(f"{to_json(row)}\n")  # to be looked at; what lasts is the record
-            rows.flush()
+            with reaching(answers, "written"):
+                rows.write(f"{to_json(row)}\n".encode())  # to be looked at; what lasts is the record
             report(row)
     _save_counts(run, counted, engine)
 
