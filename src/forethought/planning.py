@@ -326,7 +326,7 @@ def plan_queries(settings: PlanSettings) -> list[Query]:
         return queries[: settings.limit]
     if (path / "run.json").is_file():
         return sources.run_queries(RunDirectory.open(path))[: settings.limit]
-    return load_queries(settings.questions, limit=settings.limit)
+    return load_queries(settings.questions, limit=settings.limit, **settings.columns)
 
 
 def model_of(settings: PlanSettings, predictor: TrainedPredictor) -> str:

@@ -16,6 +16,7 @@ from .options import (
     limit_option,
     plan_options,
     price_options,
+    question_options,
     quiet_flag,
     take_prices,
     taken_options,
@@ -31,6 +32,7 @@ from .options import (
 @engine_options(with_sampling=False)
 @price_options
 @limit_option
+@question_options
 @dry_run_flag
 @quiet_flag
 @json_flag

@@ -192,7 +192,9 @@ def _questions() -> list[Query]:
 
 
 def _effort_questions(settings: DoctorSettings) -> list[Query]:
-    return load_queries(settings.questions, limit=settings.limit) if settings.questions else _questions()
+    if not settings.questions:
+        return _questions()
+    return load_queries(settings.questions, limit=settings.limit, **settings.columns)
 
 
 def _requests(engine: OpenAIEngine) -> list[Request]:
