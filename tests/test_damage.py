@@ -130,7 +130,7 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
         for key in list(value)[:40]:
             yield from places(value[key], (*path, key))
     elif isinstance(value, list):
-        for index in sorted({0, len(value) - 1} - {-1}):
+        for index in sorted({0, len(value) - 1}) if value else ():
             yield from places(value[index], (*path, index))
 
 
