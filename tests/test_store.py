@@ -67,6 +67,8 @@ OTHERS = {
 
 @pytest.mark.parametrize(("asked", "message"), OTHERS.values(), ids=OTHERS.keys())
 def test_a_folder_of_another_identity_is_refused(run: RunDirectory, asked: dict[str, object], message: str) -> None:
+    with run.locked(), run.appender() as records:
+        records.append([{**record(1), "error": None}])
     with pytest.raises(RunError, match=message):
         RunDirectory.create(run.path, settings={}, **asked)  # type: ignore[arg-type]
 

@@ -21,9 +21,9 @@ TRACE: Kinds = {
     "sample": (int,),
     "budget": (int,),
     "reasoning": (str,),
-    "reasoning_tokens": (int,),
+    "reasoning_tokens": (int, NoneType),
     "answer": (str,),
-    "answer_tokens": (int,),
+    "answer_tokens": (int, NoneType),
     "suffix_tokens": (int,),
     "prompt_tokens": (int,),
     "stop_reason": (str,),
@@ -31,7 +31,7 @@ TRACE: Kinds = {
     "error": (str, NoneType),
     "grade": (str, NoneType),
 }
-PROBE: Kinds = {"budget": (int,), "answer": (str,), "answer_tokens": (int,)}
+PROBE: Kinds = {"budget": (int,), "answer": (str,), "answer_tokens": (int, NoneType)}
 ASKED: Kinds = {
     "query_id": (str,),
     "sample": (int,),
@@ -97,6 +97,22 @@ def check_record(record: Any, *, is_asked: bool = False) -> str | None:
             return f"a probe: 'grade' is {_shown(probe['grade'])}"
         if record["grade"] is not None and probe.get("grade") is None:
             return "a probe was not graded, although its trace was"
+    return None
+
+
+def check_object(value: Any) -> str | None:
+    """A line of any other file of a run."""
+    return None if isinstance(value, dict) else f"it must be an object, not {_shown(value)}"
+
+
+def check_pool(line: Any) -> str | None:
+    """One line of pool.jsonl: what is about to be generated at most, by query, or what was."""
+    if problem := check_object(line):
+        return problem
+    found = line.get("begin", line.get("end"))
+    counts = list(found.values()) if "begin" in line and isinstance(found, dict) else [found]
+    if not all(type(count) is int and 0 <= count <= MOST for count in counts):
+        return f"'begin' must be tokens by query, or 'end' tokens, not {_shown(found)}"
     return None
 
 

@@ -33,7 +33,13 @@ class InvalidGridError(ForethoughtError, ValueError):
 
 
 class InvalidTotalError(ForethoughtError, ValueError):
-    """A token total that cannot pay for what it must."""
+    """A token total that cannot pay for what it must.
+
+    Attributes:
+        least: the smallest total that would do, in tokens; None where that is not what is wrong.
+    """
+
+    least: int | None = None
 
 
 class InvalidSettingsError(ForethoughtError, ValueError):

@@ -21,7 +21,7 @@ DEFAULT = "runs"
 REPORTS = ("evaluation.json", "live.json", "comparison.json", "layers.json", "paper.json")
 
 
-def list_results(folder: str) -> list[dict[str, Any]]:
+def list_results(folder: str = DEFAULT) -> list[dict[str, Any]]:
     """One row for each result in `folder`; what cannot be read is listed with the reason, and hides nothing else.
 
     Raises:

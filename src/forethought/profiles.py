@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -12,7 +13,7 @@ import numpy as np
 
 from .errors import InvalidFeaturesError, InvalidInputError, MismatchError, RunError
 from .profile_files import is_profile_file, read_parquet, write_parquet
-from .store import RunDirectory, generation_from_json
+from .store import GRADER_KEYS, RunDirectory, generation_from_json
 from .types import BudgetGrid, Curves, FloatArray, Grade, IntArray, Profile, Query, StopReason
 
 __all__ = [
@@ -27,11 +28,14 @@ __all__ = [
     "write_parquet",
 ]
 
+logger = logging.getLogger(__name__)
+
 
 def from_run(run: RunDirectory, queries: Sequence[Query], *, layers: Sequence[int] | None = None) -> Profile:
     """Counts right, tried and tokens at every cap from the records of a profile run.
 
-    Queries without a finished trace are left out. Hidden states are joined when every remaining query has them.
+    Queries without a finished trace are left out, and so are traces without a grade (how many is logged). Hidden
+    states are joined when every remaining query has them.
 
     Args:
         run: the run directory.
@@ -45,29 +49,49 @@ def from_run(run: RunDirectory, queries: Sequence[Query], *, layers: Sequence[in
     reasoning: dict[str, FloatArray] = {}
     tried: dict[str, int] = {}
     reasons: list[str] = []
+    ungraded: list[str] = []
     for (query_id, _), record in run.latest_records().items():
         if record["stop_reason"] == StopReason.ERROR.value:
             reasons.append(f"{query_id}: {record['error']}")
             continue
         generation = generation_from_json(record)
+        if generation.reasoning_tokens is None or not generation.is_counted:
+            reasons.append(f"{query_id}: its tokens were not counted (--engine-option tokenizer=NAME counts them)")
+            continue
         tokens_B = [generation.tokens_at(budget) for budget in budgets]
         if None in tokens_B:
             missing = [budget for budget, count in zip(budgets, tokens_B, strict=True) if count is None]
             raise RunError(f"{run.path}: trace {query_id!r} sample {generation.sample} has no probe at {missing}")
         grades_B = [_grade_at(record, budget) for budget in budgets]
+        if None in grades_B:
+            ungraded.append(query_id)
+            continue
         zeros = np.zeros(len(budgets))
         right[query_id] = right.get(query_id, zeros) + [grade == Grade.RIGHT for grade in grades_B]
         tokens[query_id] = tokens.get(query_id, zeros) + np.asarray(tokens_B, dtype=np.float64)
         reasoning[query_id] = reasoning.get(query_id, zeros) + np.minimum(budgets, generation.reasoning_tokens)
         tried[query_id] = tried.get(query_id, 0) + 1
     kept = [query for query in queries if query.id in tried]
+    remedy = f"give them references: forethought regrade {run.path} --answers FILE"
     if not kept:
+        if ungraded:
+            raise RunError(f"{run.path} has no graded trace: {len(ungraded)} have no reference answer; {remedy}")
         if reasons:
             raise RunError(
                 f"{run.path} has no finished trace: {len(reasons)} failed, the first with {reasons[0]}. "
                 "Mend the cause, or leave these questions out; failed traces are tried again by the same command."
             )
         raise RunError(f"{run.path} has no finished trace yet; run `forethought profile` again to go on")
+    if ungraded:
+        ids = [query.id for query in queries if query.id in set(ungraded)]
+        logger.warning(
+            "note: %s: %d traces of %d questions (%s) have no grade and are left out; %s",
+            run.path,
+            len(ungraded),
+            len(ids),
+            ", ".join(ids[:3]) + (", …" if len(ids) > 3 else ""),
+            remedy,
+        )
     recorded_layers, hidden = run.load_hidden()
     wanted = tuple(recorded_layers if layers is None else layers)
     has_hidden = bool(hidden) and all(query.id in hidden for query in kept)
@@ -86,10 +110,11 @@ def from_run(run: RunDirectory, queries: Sequence[Query], *, layers: Sequence[in
     )
 
 
-def _grade_at(record: Mapping[str, Any], budget: int) -> str:
-    """Grade of a record's answer under `budget`: the probe's there, or the final answer's."""
+def _grade_at(record: Mapping[str, Any], budget: int) -> str | None:
+    """Grade of a record's answer under `budget`: the probe's there, or the final answer's; None where it has none."""
     probe = next((probe for probe in record["probes"] if probe["budget"] == budget), None)
-    return str((probe or record)["grade"])
+    grade: str | None = (probe or record).get("grade")
+    return grade
 
 
 def _pick_layers(
@@ -103,7 +128,7 @@ def _pick_layers(
 
 
 # What two profiles must share to be counted together; the rest of a profile's info may differ.
-SAME = ("model", "model_hash", "template", "template_hash", "sampling", "grader", "simulated")
+SAME = ("model", "model_hash", "template", "template_hash", "sampling", *GRADER_KEYS, "simulated")
 
 
 def joined(profiles: Sequence[Profile]) -> Profile:

@@ -32,12 +32,15 @@ COMMANDS = (
     "run",
     "evaluate",
     "compare",
+    "grade",
+    "regrade",
     "show",
     "ls",
     "doctor",
     "demo",
     "bench",
 )
+RESUMABLE = ("profile", "run", "layers")  # these keep what they have, and go on
 BROKEN_PIPE = 128 + 13  # what a shell reports of a command that SIGPIPE ended
 MODULES = {"import": "importing"}  # where a verb's name cannot be a module's
 
@@ -84,16 +87,16 @@ class Verbs(click.Group):
 @click.pass_context
 def verbs(ctx: click.Context, config: str | None, debug: bool) -> None:
     """Predicts how much reasoning each query needs, and spends a fixed token budget where it buys the most accuracy."""
-    _talk_on_stderr()
+    _talk_on_stderr(debug)
     ctx.default_map = read_config(config, {name: verbs.get_command(ctx, name) for name in COMMANDS}) if config else None
 
 
-def _talk_on_stderr() -> None:
+def _talk_on_stderr(debug: bool) -> None:
     """What the library logs (a model being fetched, an engine's choice) is for the user to see."""
     logger = logging.getLogger("forethought")
     if not any(isinstance(handler, _Talk) for handler in logger.handlers):
         logger.addHandler(_Talk())
-    logger.setLevel(logging.INFO)
+    logger.setLevel(logging.DEBUG if debug else logging.INFO)
 
 
 class _Talk(logging.Handler):
@@ -115,7 +118,7 @@ def _exit_code(args: list[str]) -> int:
         sys.stdout.flush()
         return result if isinstance(result, int) else 0
     except (click.exceptions.Abort, KeyboardInterrupt):
-        _say("stopped; what was reported is safe, and the same command goes on from here")
+        _say(_stopped(args))
         return 130
     except click.ClickException as error:
         shown = io.StringIO()
@@ -131,6 +134,14 @@ def _exit_code(args: list[str]) -> int:
         return BROKEN_PIPE
     except OSError as error:
         return _refuse(_named(error), error, args)
+
+
+def _stopped(args: list[str]) -> str:
+    """What an interrupt left, by the command that was given."""
+    command = next((arg for arg in args if arg in COMMANDS), "")
+    if command in RESUMABLE:
+        return "stopped; what was reported is safe, and the same command goes on from here"
+    return "stopped; nothing half-made is kept, and the same command begins anew"
 
 
 def _refuse(error: ForethoughtError, cause: Exception, args: list[str]) -> int:

@@ -12,10 +12,12 @@ from .options import (
     emit,
     engine_options,
     engine_settings,
-    fallback_flag,
     json_flag,
     limit_option,
     plan_options,
+    price_options,
+    take_prices,
+    taken_options,
     talk,
 )
 
@@ -24,9 +26,9 @@ from .options import (
 @click.argument("run")
 @click.argument("questions")
 @plan_options
-@fallback_flag
-@click.option("--out", default="", metavar="FILE", help="Write one line a question (JSONL) here.")
+@click.option("--out", default="", metavar="FILE", help="Write one line a question (JSONL) here; - prints it.")
 @engine_options(with_sampling=False)
+@price_options
 @limit_option
 @dry_run_flag
 @json_flag
@@ -37,6 +39,7 @@ def command(as_json: bool, out: str, dry_run: bool, **values: Any) -> int:
     file, "-", a dataset name, or a profile whose hidden states are recorded (no model is loaded then).
     """
     from .. import pipeline
+    from ..beforehand import check_lines_file
     from ..estimates import plan_estimate
     from ..files import write_atomically
     from ..settings import PlanSettings
@@ -44,17 +47,26 @@ def command(as_json: bool, out: str, dry_run: bool, **values: Any) -> int:
     from ..types import Cost
     from ..visible import to_json
 
+    taken_options(values, "allocator")
+    prices = take_prices(values)
     settings = PlanSettings(engine=engine_settings(values), cost=Cost(values.pop("cost")), **values)
+    if out not in ("", "-"):
+        check_lines_file(Path(out))
     if dry_run:
-        estimate = plan_estimate(settings)
+        estimate = plan_estimate(settings, prices=prices)
         emit(as_json, estimate.to_json(), estimate.to_text())
         return 0
     planned = pipeline.plan(settings)
     rows = plan_rows(planned)
-    if out:
-        write_atomically(Path(out), "".join(f"{to_json(row)}\n" for row in rows).encode())
-        talk(f"{len(rows)} budgets written to {out}")
+    lines = "".join(f"{to_json(row)}\n" for row in rows)
     for note in planned.plan.notes:
         talk(f"note: {note}")
+    if out == "-":
+        talk(plan_text(planned))
+        click.echo(lines, nl=False)
+        return 0
+    if out:
+        write_atomically(Path(out), lines.encode())
+        talk(f"{len(rows)} budgets written to {out}")
     emit(as_json, {**plan_header(planned), "budgets": rows}, plan_text(planned))
     return 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import logging
+import sys
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -45,7 +46,7 @@ class TransformersEngine:
         model: an alias, a folder or a hub id (see `forethought.models`).
         template: the text around a query.
         sampling: how traces are drawn.
-        context_tokens: longest prompt + thought + answer; at most what the model was made for.
+        context_tokens: longest prompt + thought + answer; None for what the model was made for, which is the most.
         num_sequences: rows decoded together, traces and forced answers alike; None for a number that suits the device.
         dtype: "auto", "float32", "bfloat16" or "float16". Auto is bfloat16 where the hardware computes in it.
         device: "auto", "cpu", "cuda", …
@@ -59,7 +60,7 @@ class TransformersEngine:
         *,
         template: PromptTemplate,
         sampling: Sampling = Sampling(),
-        context_tokens: int = 2048,
+        context_tokens: int | None = None,
         num_sequences: int | None = None,
         dtype: str = "auto",
         device: str = "auto",
@@ -89,7 +90,7 @@ class TransformersEngine:
         config = loaded.config.get_text_config()
         self.template = template
         self.sampling = sampling
-        self._context_tokens = min(context_tokens, config.max_position_embeddings)
+        self._context_tokens = min(context_tokens or sys.maxsize, int(config.max_position_embeddings))
         self._forcing = Forcing(tokenizer, template)
         self._stop_ids = _stop_ids(loaded.generation_config.eos_token_id, tokenizer.eos_token_id)
         self._decoder: Decoder | None = Decoder(

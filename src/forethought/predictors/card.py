@@ -17,6 +17,7 @@ from ..types import BudgetGrid, Curves, Sampling
 from ..visible import code, markdown
 from .features import DIFFICULTY, HIDDEN, TEXT, kind_to_reads
 from .metrics import ReliabilityBin
+from .shrinkage import Shrinkage
 
 MOST = 1e15  # of any number on a card
 
@@ -115,16 +116,16 @@ class Calibration:
 
 @dataclass(frozen=True, slots=True)
 class FamiliarityCard:
-    """How it is told that a query is unlike the training ones; see `predictors.familiarity`.
+    """How novel a query is to the predictor; see `predictors.familiarity`.
 
     Attributes:
         kind: what is looked at: "hidden" or "text".
-        num_queries: training queries that the score was learned and calibrated on.
-        num_folds: folds; each query's distance was measured by a fit that had not seen it.
+        num_queries: training queries that the score was calibrated on.
+        num_folds: 1 where these were left out of one fit; else each was left out of its fold's.
         num_components: directions whose variance was learned one by one.
-        level: p-value at and below which a query looks unlike.
+        level: p-value at and below which a query is novel.
         quantiles: (share, distance) of the left-out training queries; a training query lies at about 1.
-        false_alarms: share of left-out training queries that look unlike, held against the other folds.
+        false_alarms: share of left-out training queries that are novel, held against four fifths of them.
     """
 
     kind: str
@@ -152,7 +153,9 @@ class PredictorCard:
         calibration: out-of-fold quality, or None when there were too few queries for folds.
         mean_p_B, mean_tokens_B: the mean curve of the training queries.
         asking: how the model is asked for the difficulty that the predictor reads; None where it reads none.
-        familiarity: how unlike queries are told; None where it is not known.
+        familiarity: the novelty score; None where there is none.
+        shrinkage: how far predictions are shrunk to the mean curve; None where they are used as fitted.
+        grader: what judged the traces, with version and options, in words; None where it is not known.
         versions: of the packages that made it.
         created: ISO 8601 date.
     """
@@ -176,6 +179,8 @@ class PredictorCard:
     created: str
     asking: Asking | None = None
     familiarity: FamiliarityCard | None = None
+    shrinkage: Shrinkage | None = None
+    grader: str | None = None
 
     @property
     def grid(self) -> BudgetGrid:
@@ -209,21 +214,9 @@ class PredictorCard:
 
     def to_markdown(self) -> str:
         """The card in words."""
-        return (
-            "\n\n".join(
-                [
-                    "# Predictor card",
-                    _what(self),
-                    _data(self),
-                    _quality(self),
-                    _layers(self),
-                    _limits(self),
-                    _familiarity(self),
-                    _made(self),
-                ]
-            )
-            + "\n"
-        )
+        sections = [_what, _data, _quality, _shrinkage, _layers, _limits, _familiarity, _made]
+        texts = ["# Predictor card", *(section(self) for section in sections)]
+        return "\n\n".join(text for text in texts if text) + "\n"
 
 
 def _read(kind: Any, value: Any, place: str) -> Any:
@@ -308,6 +301,7 @@ def _what(card: PredictorCard) -> str:
 def _data(card: PredictorCard) -> str:
     data, sampling = card.data, card.sampling
     drawn = f", drawn at temperature {sampling.temperature:g}, top-p {sampling.top_p:g}" if sampling else ""
+    drawn += f", graded by `{card.grader}`" if card.grader else ""
     left_out = (
         f" {data.num_left_out} queries were left out (no trace, or unusable features)." if data.num_left_out else ""
     )
@@ -344,6 +338,19 @@ def _quality(card: PredictorCard) -> str:
             "| --- | --- | --- | --- |",
             *rows,
         ]
+    )
+
+
+def _shrinkage(card: PredictorCard) -> str:
+    found = card.shrinkage
+    if found is None:
+        return ""
+    spend = "" if found.spend is None else f", {found.spend:.0%} of how its spend curve does"
+    return (
+        f"## Shrinkage\n\nKept of how a query's success curve differs from the mean curve: {found.success:.0%}"
+        f"{spend}. The rest is replaced by the mean curve, so that what left-out queries do not show to help does "
+        f"not enter a plan ({found.evidence}). At 0% a plan is that of the mean curve, which knows nothing of any "
+        f"query."
     )
 
 
@@ -390,16 +397,16 @@ def _limits(card: PredictorCard) -> str:
 def _familiarity(card: PredictorCard) -> str:
     found = card.familiarity
     if found is None:
-        return "## Unlike queries\n\nWhether a query is unlike the training ones is not known to this predictor."
+        return "## Novelty\n\nThis predictor has no score of how novel a query is."
     looked_at = {HIDDEN: "hidden state", TEXT: "text (how rare its letters and words are, its length, its signs)"}
     quantiles = ", ".join(f"{distance:.3f} ({share:.0%})" for share, distance in found.quantiles)
     return (
-        f"## Unlike queries\n\nA query's {looked_at[found.kind]} has a distance from those of the training queries: "
+        f"## Novelty\n\nA query's {looked_at[found.kind]} has a distance from those of the training queries: "
         f"probabilistic principal components, {found.num_components} of them. Calibrated on {found.num_queries:,} "
-        f"training queries, each left out of the fit ({found.num_folds} folds); quantiles of their distances: "
-        f"{quantiles}. A query looks unlike where at most {found.level:.0%} of these lie as far. That calls "
-        f"{found.false_alarms:.1%} of left-out training queries unlike. Its curves are then drawn towards the mean "
-        f"curve, by how far it is; where more of a batch look unlike than chance explains, those of the whole batch."
+        f"training queries that were left out of the fit; quantiles of their distances: {quantiles}. A query is novel "
+        f"where at most {found.level:.0%} of these lie as far. That calls {found.false_alarms:.1%} of left-out "
+        f"training queries novel; where that is clearly above {2 * found.level:.0%}, the score is not used. Plans warn "
+        f"where more of a batch are novel than chance explains; predictions are used all the same."
     )
 
 

@@ -54,7 +54,7 @@ class TrainedPredictor:
     Attributes:
         card: what it was made from and for.
         predictor: fitted.
-        familiarity: tells queries that are unlike the training ones; None where that is not known.
+        familiarity: scores how novel a query is; None where that is not known.
     """
 
     card: PredictorCard
@@ -62,14 +62,14 @@ class TrainedPredictor:
     familiarity: Familiarity | None = None
 
     def judge(self, features: Features) -> Judged | None:
-        """How familiar the queries look; None where that is not known, or what it is judged by is not at hand."""
-        if self.familiarity is None:
+        """How novel the queries are; None where no score is known, or none that passed its own calibration."""
+        if self.familiarity is None or not self.familiarity.is_calibrated:
             return None
         features.check(frozenset({self.familiarity.kind}))
         return self.familiarity.judge(features)
 
     def predict(self, query_ids: Sequence[str], features: Features | FloatArray) -> Curves:
-        """Curves for the queries.
+        """Curves for the queries, drawn towards the mean curve as the card says (`shrinkage`).
 
         Args:
             query_ids: length Q.
@@ -89,6 +89,10 @@ class TrainedPredictor:
         if HIDDEN in self.card.features.reads and features.hidden_Q_D is not None:
             self._check_features(query_ids, features.hidden_Q_D)
         p_Q_B, tokens_Q_B = self.predictor.predict(features.given_to(self.predictor))  # type: ignore[arg-type]
+        if (shrinkage := self.card.shrinkage) is not None:
+            mean = self.card.mean_curves(("",))
+            mean_tokens_B = None if mean.tokens_Q_B is None else mean.tokens_Q_B[0]
+            p_Q_B, tokens_Q_B = shrinkage.apply(p_Q_B, tokens_Q_B, mean.p_Q_B[0], mean_tokens_B)
         return Curves(query_ids=tuple(query_ids), grid=self.card.grid, p_Q_B=p_Q_B, tokens_Q_B=tokens_Q_B)
 
     def _check_features(self, query_ids: Sequence[str], features_Q_D: FloatArray) -> None:
@@ -135,10 +139,7 @@ class TrainedPredictor:
             ModelFileError: `folder` exists and holds something other than a predictor.
         """
         folder = Path(folder)
-        with reaching(folder, "written"):
-            is_taken = folder.exists() and not _is_replaceable(folder)
-        if is_taken:
-            raise ModelFileError(f"{folder} exists and is not a predictor; nothing was written. Give another folder.")
+        check_place(folder)
         files = self._files()
         make_folder(folder.parent)
         with (
@@ -226,6 +227,14 @@ def _difference(noun: str, made: str | None, made_hash: str | None, now: str | N
     if made is not None and now is not None and made != now:
         return [f"{noun}: predictor {made!r}, engine {now!r}"]
     return []
+
+
+def check_place(folder: Path) -> None:
+    """Raises ModelFileError where a predictor may not be saved, because something else stands there."""
+    with reaching(folder, "written"):
+        is_taken = folder.exists() and not _is_replaceable(folder)
+    if is_taken:
+        raise ModelFileError(f"{folder} exists and is not a predictor; nothing was written. Give another folder.")
 
 
 def _is_replaceable(folder: Path) -> bool:

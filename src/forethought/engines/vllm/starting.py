@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from ...errors import EngineError, ForethoughtError, InvalidFeaturesError, InvalidSettingsError
+from ...models.size import longest_context
 from ...prompts import PromptTemplate
 from ...registry import unknown_name_message
 from ..forcing import Forcing
@@ -106,6 +107,12 @@ class Started:
 
             ensure_kv_transfer_shutdown()
             self.folder.cleanup()
+
+
+def fitting_length(path: Path, needed_tokens: int | None) -> int | None:
+    """The context to reserve memory for: what is needed, at most what the model in `path` was made for."""
+    own = longest_context(path)
+    return own if needed_tokens is None else min(needed_tokens, own or needed_tokens)
 
 
 def start(
