@@ -410,5 +410,7 @@ def test_interrupt_exits_130_and_resumes(call: Call, tmp_path: Path, monkeypatch
 
 
 def test_debug_shows_the_traceback(call: Call) -> None:
-    with pytest.raises(LookupError):
-        call("--debug", "plan", "nothing", "q.jsonl", "--mean-tokens", 64)
+    said = call("--debug", "plan", "nothing", "q.jsonl", "--mean-tokens", 64)
+    assert said.code == 1
+    assert said.err.startswith("Traceback")
+    assert said.err.splitlines()[-1].startswith("error: 'nothing' is neither")

@@ -348,6 +348,8 @@ def _check_shapes(predictor: Predictor, card: PredictorCard) -> None:
     expected = (1, card.grid.num_budgets)
     if p_Q_B.shape != expected or (tokens_Q_B is not None and tokens_Q_B.shape != expected):
         raise ValueError(f"it predicts {p_Q_B.shape[1]} budgets, its card has {card.grid.num_budgets}")
+    if (tokens_Q_B is None) is not (card.mean_tokens_B is None):
+        raise ValueError("it predicts tokens and its card knows none, or the other way round")
     if not np.isfinite(p_Q_B).all() or (tokens_Q_B is not None and not np.isfinite(tokens_Q_B).all()):
         raise ValueError("its weights hold NaN or infinity")
 
