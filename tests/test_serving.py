@@ -19,14 +19,14 @@ from forethought.predictors.features import Features
 from forethought.predictors.selection import is_trained_on, train
 from forethought.profiles import write_parquet
 from forethought.prompts import load_template
-from forethought.serving.asked import CHAT, QUEUED, TEXT, read
+from forethought.serving.asked import CHAT, MAX_CHARACTERS, QUEUED, TEXT, read
 from forethought.serving.counting import Counter
 from forethought.serving.decision import MEAN, NOVEL, OWN, PREDICTED, UNTOUCHED, Decider, Decision
 from forethought.serving.desk import Desk, Ruling
 from forethought.serving.extension import MAX_KEPT, PREFIX, HiddenStates
 from forethought.serving.host import Tags
 from forethought.serving.measuring import CAPS, measure_offset, thought_length
-from forethought.serving.middleware import Budgets
+from forethought.serving.middleware import MAX_REQUEST_BYTES, Budgets
 from forethought.serving.opening import Prepared, opened, prepare, refuse_costly
 from forethought.serving.options import VARIABLES, ServingOptions
 from forethought.serving.plugin import Plugin
@@ -657,7 +657,16 @@ async def test_the_clients_own_caps_and_errors_are_not_counted(text_predictor):
 
 @pytest.mark.parametrize(
     ("body", "path"),
-    [(b"{broken", CHAT), (b"[1]", CHAT), ({"input": "x"}, "/v1/embeddings"), ({"messages": 3}, CHAT)],
+    [
+        (b"{broken", CHAT),
+        (b"[1]", CHAT),
+        ({"input": "x"}, "/v1/embeddings"),
+        ({"messages": 3}, CHAT),
+        (chat(EASY_ONE) | {"model": []}, CHAT),
+        (chat(EASY_ONE) | {"model": {}}, CHAT),
+        (chat(EASY_ONE, n="2"), CHAT),
+        (chat(EASY_ONE, n=0), CHAT),
+    ],
 )
 async def test_what_is_not_ours_passes_as_it_is(text_predictor, body, path):
     app, ruled = FakeApp(), desk(text_predictor)
@@ -670,6 +679,77 @@ async def test_what_is_not_ours_passes_as_it_is(text_predictor, body, path):
         return
     assert not any(name.startswith("x-forethought") for name in headers)
     assert ruled.tally.to_json()["requests"] == 0
+
+
+async def test_a_body_nested_too_deeply_passes_as_it_is(text_predictor):
+    seen: list[bytes] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        seen.append((await receive())["body"])
+        await send({"type": "http.response.start", "status": 400, "headers": []})
+
+    body = b"[" * 100_000
+    await post(Budgets(app, lambda: desk(text_predictor)), body)
+    assert seen == [body]
+
+
+async def test_every_thought_of_a_request_counts_in_the_mean(text_predictor):
+    ruled = desk(text_predictor)
+    await post(Budgets(FakeApp(), lambda: ruled), chat(EASY_ONE, n=99))
+    await post(Budgets(FakeApp(), lambda: ruled), chat(HARD_ONE))
+    easy, hard = (ruled.decider.by_curve(question).budget for question in (EASY_ONE, HARD_ONE))
+    assert easy != hard
+    assert ruled.tally.to_json()["mean_budget"] == pytest.approx((99 * easy + hard) / 100)
+
+
+async def test_a_question_of_any_length_takes_no_time_of_the_servers_loop(text_predictor, monkeypatch):
+    ruled = desk(text_predictor)
+    longest = "a" * MAX_CHARACTERS
+    assert (await ruled.rule(CHAT, chat(longest))).decision.kind == NOVEL
+
+    def refuse(*args: Any, **options: Any) -> None:
+        raise AssertionError("read")
+
+    monkeypatch.setattr(ruled.decider, "by_curve", refuse)
+    ruling = await ruled.rule(CHAT, chat(longest + "a"))
+    assert ruling.decision.kind == MEAN
+    assert ruling.headers["x-forethought-reason"] == "mean curve: a question of more than 32,768 characters"
+
+
+async def test_a_body_without_an_end_passes_as_it_comes(text_predictor):
+    """What has come is passed on, and what comes then: nothing is kept until the end."""
+    piece, num_given, num_taken = b"x" * 1_000_000, 0, 0
+
+    async def receive() -> Any:
+        nonlocal num_given
+        num_given += 1
+        return {"type": "http.request", "body": piece, "more_body": num_given < 40}
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        nonlocal num_taken
+        first = await receive()
+        assert first["more_body"]
+        assert num_given * len(piece) <= MAX_REQUEST_BYTES + len(piece)
+        num_taken += len(first["body"])
+        while (message := await receive())["more_body"]:
+            num_taken += len(message["body"])
+        num_taken += len(message["body"])
+
+    async def send(message: Any) -> None:
+        raise AssertionError("nothing is sent")
+
+    scope = {"type": "http", "method": "POST", "path": CHAT, "root_path": "", "headers": []}
+    await Budgets(app, lambda: desk(text_predictor))(scope, receive, send)
+    assert num_taken == 40 * len(piece)
+
+
+@pytest.mark.parametrize("name", ["a\rb", "a\nSet-Cookie: x", "a\0b", "a\x1b[2Jb", "é\u202e"])
+async def test_a_templates_name_cannot_break_a_header(text_predictor, name):
+    ruled = desk(text_predictor, template=replace(TEMPLATE, name=name))
+    ruling = await ruled.rule(CHAT, chat(EASY_ONE))
+    reason = ruling.headers["x-forethought-reason"]
+    assert reason.startswith("predicted; not the prompt of template")
+    assert all(" " <= letter <= "~" for letter in reason)
 
 
 @pytest.mark.parametrize("path", QUEUED)

@@ -100,7 +100,7 @@ async def _ask(engine: Engine, queries: Sequence[Query]) -> list[Asked]:
         if done.stop_reason is StopReason.ERROR:
             found[done.query_id] = Asked(None, "", 0, done.error)
         else:
-            tokens = done.prompt_tokens + done.reasoning_tokens + done.suffix_tokens + done.answer_tokens
+            tokens = done.prompt_tokens + (done.tokens_at(0) or 0)
             found[done.query_id] = Asked(read_level(done.answer), done.answer, tokens)
     return [found[query.id] for query in queries]
 

@@ -57,6 +57,8 @@ def check_references(grader: Grader, queries: Iterable[Query], *, source: str = 
 class ExactGrader:
     """Compares texts; case, spacing, surrounding punctuation, quotes, Markdown stars and LaTeX `$` do not count."""
 
+    version = "2"
+
     def grade(self, *, answer: str, reference: str) -> Grade:
         """Right when both are the same text; unreadable when the answer is blank."""
         stated = _bare_text(answer)
@@ -71,6 +73,8 @@ class NumberGrader:
     Whole numbers must be equal; others may differ by a millionth of the reference, so that 0.333333 is right for 1/3.
     "50%" is right for 50, never for 0.5.
     """
+
+    version = "2"
 
     def grade(self, *, answer: str, reference: str) -> Grade:
         """Right when both state the same number; unreadable when either states none, or several."""
@@ -91,6 +95,8 @@ class ChoiceGrader:
         letters: the choices' letters, "ABCDE" unless told.
         first_index: also read a bare whole number as a choice, counting from this one (MMLU labels count from 0).
     """
+
+    version = "2"
 
     def __init__(self, *, letters: str = "ABCDE", first_index: int | None = None) -> None:
         if not letters or len(set(letters)) < len(letters) or not set(letters) <= set(string.ascii_uppercase):
@@ -146,6 +152,8 @@ class MathGrader:
     Raises:
         MissingExtraError: math-verify is not installed.
     """
+
+    version = "2"
 
     def __init__(self, *, time_limit: float = 10.0) -> None:
         if importlib.util.find_spec("math_verify") is None:

@@ -43,6 +43,9 @@ def from_run(run: RunDirectory, queries: Sequence[Query], *, layers: Sequence[in
             reasons.append(f"{query_id}: {record['error']}")
             continue
         generation = generation_from_json(record)
+        if generation.reasoning_tokens is None or not generation.is_counted:
+            reasons.append(f"{query_id}: its tokens were not counted (--engine-option tokenizer=NAME counts them)")
+            continue
         tokens_B = [generation.tokens_at(budget) for budget in budgets]
         if None in tokens_B:
             missing = [budget for budget, count in zip(budgets, tokens_B, strict=True) if count is None]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -131,9 +132,9 @@ async def generate_planned(
     budget judges all of them on the same trace. An engine that schedules by priority starts with the shortest answers.
     Between two blocks of queries the budgets of those that have not begun may change.
     """
-    parts = blocks(queries)
+    parts, counted = blocks(queries), _earlier_counts(run)
     for number, block in enumerate(parts):
-        await _generate(run, engine, block, seed=seed, grader=grader, retry_failed=retry_failed, report=report)
+        await _generate(run, engine, block, counted, seed=seed, grader=grader, retry_failed=retry_failed, report=report)
         main, budgets_of = load_budgets(run)
         done = run.latest_records()
         rest = [query for part in parts[number + 1 :] for query in part if (query.id, 0) not in done]
@@ -147,12 +148,14 @@ async def _generate(
     run: RunDirectory,
     engine: Engine,
     queries: Sequence[Query],
+    counted: Mapping[str, Any],
     *,
     seed: int,
     grader: Grader,
     retry_failed: bool,
     report: Report,
 ) -> None:
+    """Answers some of the queries; `counted` is what engines had counted before this one."""
     main, budgets_of = load_budgets(run)
     budgets = budgets_of.values()
     priority_of = load_priorities(run)
@@ -170,7 +173,9 @@ async def _generate(
             query = known[generation.query_id]
             record = graded_record(generation, query.reference, grader)
             records.append([record])
+            _save_counts(run, counted, engine)
             report(_answer_row(query, budgets_of[main][query.id], record))
+    _save_counts(run, counted, engine)
 
 
 def answer_rows(run: RunDirectory, queries: Sequence[Query], allocator: str | None = None) -> list[dict[str, Any]]:
@@ -193,11 +198,11 @@ def _answer_row(query: Query, budget: int, record: Mapping[str, Any]) -> dict[st
         return {**row, "answer": None, "error": generation.error}
     probe = next((probe for probe in record["probes"] if probe["budget"] == budget), None)
     used = probe if probe is not None else record
-    reasoning_tokens = min(budget, generation.reasoning_tokens)
-    ended = generation.stop_reason is StopReason.NATURAL and generation.reasoning_tokens <= budget
+    length = generation.reasoning_tokens  # None: not counted, and what the answer used is not known
+    ended = generation.stop_reason is StopReason.NATURAL and (length is None or length <= budget)
     row |= {
         "answer": used["answer"],
-        "reasoning_tokens": reasoning_tokens,
+        "reasoning_tokens": None if length is None else min(budget, length),
         "tokens": generation.tokens_at(budget),
         "stop_reason": (StopReason.NATURAL if ended else StopReason.BUDGET).value,
     }
@@ -213,19 +218,24 @@ def write_answers(run: RunDirectory, queries: Sequence[Query]) -> Path:
 
 
 def summary(run: RunDirectory, queries: Sequence[Query]) -> dict[str, Any]:
-    """Counts of a run: queries, failed, tokens by kind, and the share right where references are known."""
+    """Counts of a run: queries, failed, tokens by kind, and the share right where references are known.
+
+    Tokens are those of the answers that were counted; `not_counted` is how many were not.
+    """
     rows = answer_rows(run, queries)
     failed = [row["id"] for row in rows if row.get("error")]
     finished = [row for row in rows if not row.get("error")]
     graded = [row for row in finished if row.get("grade") is not None]
+    counted = [row for row in finished if row["tokens"] is not None]
     return {
         "queries": len(queries),
         "answered": len(finished),
         "failed": len(failed),
         "failed_ids": failed[:20],
         "granted_tokens": sum(row["budget"] for row in finished),
-        "reasoning_tokens": sum(row["reasoning_tokens"] for row in finished),
-        "spent_tokens": sum(row["tokens"] for row in finished),
+        "not_counted": len(finished) - len(counted),
+        "reasoning_tokens": sum(row["reasoning_tokens"] for row in counted),
+        "spent_tokens": sum(row["tokens"] for row in counted),
         "stopped_by_themselves": sum(row["stop_reason"] == StopReason.NATURAL.value for row in finished),
         "graded": len(graded),
         "right": sum(row["grade"] == Grade.RIGHT.value for row in graded),
@@ -234,13 +244,32 @@ def summary(run: RunDirectory, queries: Sequence[Query]) -> dict[str, Any]:
 
 
 def write_summary(run: RunDirectory, queries: Sequence[Query], engine: Engine) -> None:
-    """Writes RUN/summary.json; `engine` in it holds what the engine counted, over all calls that came to their end."""
-    path = run.path / "summary.json"
-    counted = read_json(path).get("engine", {}) if path.exists() else {}
-    if isinstance(engine, CountingEngine):
-        counted = added(counted, engine.counted())
+    """Writes RUN/summary.json; `engine` in it holds what the engine counted, over all calls, killed ones included."""
+    counted = _earlier_counts(run)
     usage = {"usage": kept(run)["usage"]}
-    write_json(path, summary(run, queries) | usage | ({"engine": counted} if counted else {}))
+    write_json(run.path / "summary.json", summary(run, queries) | usage | ({"engine": counted} if counted else {}))
+
+
+def _earlier_counts(run: RunDirectory) -> dict[str, Any]:
+    """What engines have counted in this run so far."""
+    path = run.path / "counts.json"
+    if path.exists():
+        found: dict[str, Any] = read_json(path)
+        return found
+    path = run.path / "summary.json"  # of a run that an older version began
+    return dict(read_json(path).get("engine", {})) if path.exists() else {}
+
+
+def _save_counts(run: RunDirectory, earlier: Mapping[str, Any], engine: Engine) -> None:
+    """Keeps what has been counted, next to the records: a call that is killed has been paid for all the same.
+
+    Not forced onto the disk, as records are: a kill loses nothing, and a power cut some counts, but no half file.
+    """
+    if isinstance(engine, CountingEngine):
+        path = run.path / "counts.json"
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        temporary.write_text(json.dumps(added(earlier, engine.counted())), "utf-8")
+        temporary.replace(path)
 
 
 def added(earlier: Mapping[str, Any], later: Mapping[str, Any]) -> dict[str, Any]:
@@ -256,11 +285,13 @@ def added(earlier: Mapping[str, Any], later: Mapping[str, Any]) -> dict[str, Any
 
 
 def outcomes(run: RunDirectory, queries: Sequence[Query]) -> dict[str, tuple[Any, Any, Any]]:
-    """Allocator -> `(right_Q, granted_Q, spent_Q)` over the queries that are answered and graded."""
+    """Allocator -> `(right_Q, granted_Q, spent_Q)` over the queries that are answered, graded and counted."""
     _, budgets_of = load_budgets(run)
+    rows_of = {allocator: answer_rows(run, queries, allocator) for allocator in budgets_of}
+    not_counted = {row["id"] for rows in rows_of.values() for row in rows if row.get("tokens") is None}
     result = {}
     for allocator in budgets_of:
-        rows = [row for row in answer_rows(run, queries, allocator) if row.get("grade") is not None]
+        rows = [row for row in rows_of[allocator] if row.get("grade") is not None and row["id"] not in not_counted]
         result[allocator] = (
             np.array([row["grade"] == Grade.RIGHT.value for row in rows], dtype=np.float64),
             np.array([row["budget"] for row in rows], dtype=np.float64),

@@ -555,6 +555,7 @@ class DoctorSettings:
         limit: only so many of them; None for all.
         levels: effort levels to measure; none for all that are known.
         out: file for what the levels cost on `questions`.
+        dry_run: ask only what costs nothing, and say what the rest would cost.
         options: anything else the openai engine takes.
     """
 
@@ -569,6 +570,7 @@ class DoctorSettings:
     limit: int | None = None
     levels: tuple[str, ...] = ()
     out: str = "effort-costs.json"
+    dry_run: bool = False
     options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -215,7 +215,8 @@ def item_text(found: Mapping[str, Any]) -> str:
             )
         )
     for trace in found["traces"]:
-        head = f"— trace {trace['sample']}: {trace['reasoning_tokens']} reasoning tokens, {trace['stop_reason']}"
+        tokens = "not counted" if trace["reasoning_tokens"] is None else f"{trace['reasoning_tokens']} reasoning tokens"
+        head = f"— trace {trace['sample']}: {tokens}, {trace['stop_reason']}"
         if trace["error"]:
             lines += ["", f"{head}: {trace['error']}"]
             continue
@@ -337,7 +338,7 @@ def run_text(result: Mapping[str, Any]) -> str:
     lines = [
         f"{result['answered']} of {result['queries']} questions answered{right}",
         f"granted {result['granted_tokens']:,} reasoning tokens, used {result['reasoning_tokens']:,}; "
-        f"generated {result['spent_tokens']:,} with the answers",
+        f"generated {result['spent_tokens']:,} with the answers{_not_counted(result)}",
         f"{result['stopped_by_themselves']} thoughts ended by themselves, {result['unreadable']} answers unreadable",
         f"answers: {result['answers']}",
     ]
@@ -354,6 +355,17 @@ def run_text(result: Mapping[str, Any]) -> str:
             f"{result['failed']} failed ({', '.join(result['failed_ids'])}); see: forethought show {result['run']} ID"
         )
     return "\n".join(lines)
+
+
+def _not_counted(result: Mapping[str, Any]) -> str:
+    """What the tokens of a run's summary leave out."""
+    number = result.get("not_counted", 0)
+    if not number:
+        return ""
+    return (
+        f", without {number} of the {result['answered']} answers: nothing reliable told their tokens, so whether they "
+        f"kept their budgets is not known"
+    )
 
 
 def counts_text(counts: Mapping[str, Any]) -> str:

@@ -140,11 +140,11 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """The answer the trace would have given under a smaller cap, `budget` reasoning tokens."""
+    """The answer the trace would have given under a smaller cap, `budget` reasoning tokens; None: not counted."""
 
     budget: int
     answer: str
-    answer_tokens: int
+    answer_tokens: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,9 +154,10 @@ class Generation:
     Attributes:
         query_id, sample, budget: those of the request.
         reasoning: text of the thought, without the answer suffix.
-        reasoning_tokens: tokens of the thought, as generated; never more than `budget`.
+        reasoning_tokens: tokens of the thought, as generated; never more than `budget`. Where only thought and answer
+            together are known, at most so many. None: not counted, nothing reliable was seen.
         answer: text of the answer after the suffix; empty on error.
-        answer_tokens: tokens decoded for the answer.
+        answer_tokens: tokens decoded for the answer; None: not counted.
         suffix_tokens: tokens of the answer suffix ("the answer is"), the same for every query of a template.
         prompt_tokens: tokens of the prompt, few-shot examples included.
         stop_reason: why the reasoning ended.
@@ -169,27 +170,43 @@ class Generation:
     sample: int
     budget: int
     reasoning: str
-    reasoning_tokens: int
+    reasoning_tokens: int | None
     answer: str
-    answer_tokens: int
+    answer_tokens: int | None
     suffix_tokens: int
     prompt_tokens: int
     stop_reason: StopReason
     probes: tuple[Probe, ...] = ()
     error: str | None = None
 
+    @property
+    def is_counted(self) -> bool:
+        """Whether the tokens of thought and answer are known; else nothing may be said of what was used."""
+        return self.reasoning_tokens is not None and self.answer_tokens is not None
+
     def answer_at(self, budget: int) -> str | None:
         """The answer this trace gives under `budget` (at most its own), or None when it was not probed there."""
-        if budget >= self.budget or (self.stop_reason is StopReason.NATURAL and budget >= self.reasoning_tokens):
+        if self._ends_within(budget):
             return self.answer
         return next((probe.answer for probe in self.probes if probe.budget == budget), None)
 
     def tokens_at(self, budget: int) -> int | None:
-        """Tokens generated under `budget`: reasoning + suffix + answer; None when it was not probed there."""
-        if budget >= self.budget or (self.stop_reason is StopReason.NATURAL and budget >= self.reasoning_tokens):
-            return self.reasoning_tokens + self.suffix_tokens + self.answer_tokens
-        probe = next((probe for probe in self.probes if probe.budget == budget), None)
-        return None if probe is None else min(budget, self.reasoning_tokens) + self.suffix_tokens + probe.answer_tokens
+        """Tokens generated under `budget`: reasoning + suffix + answer; None when not probed there or not counted."""
+        if self.reasoning_tokens is None:
+            return None
+        if self._ends_within(budget):
+            reasoning, answer = self.reasoning_tokens, self.answer_tokens
+        else:
+            probe = next((probe for probe in self.probes if probe.budget == budget), None)
+            reasoning, answer = min(budget, self.reasoning_tokens), probe.answer_tokens if probe else None
+        return None if answer is None else reasoning + self.suffix_tokens + answer
+
+    def _ends_within(self, budget: int) -> bool:
+        """Whether this trace, as it is, is the one under `budget`."""
+        if budget >= self.budget:
+            return True
+        is_known = self.stop_reason is StopReason.NATURAL and self.reasoning_tokens is not None
+        return is_known and budget >= (self.reasoning_tokens or 0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,7 @@ def progress_bar(
         def advance(record: Mapping[str, Any]) -> None:
             nonlocal num_done, num_graded, num_right, num_failed, tokens
             num_done += 1
-            tokens += record.get("reasoning_tokens", 0)
+            tokens += record.get("reasoning_tokens") or 0  # None: not counted
             num_failed += record.get("error") is not None
             num_graded += record.get("grade") is not None
             num_right += record.get("grade") == "right"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from .. import registry
 from ..settings import DoctorSettings
 from .findings import Diagnosis, Finding
@@ -10,7 +12,10 @@ __all__ = ["Diagnosis", "Finding", "examine"]
 
 
 def examine(settings: DoctorSettings) -> Diagnosis:
-    """Looks at this machine and, where an address is given, at the server there with a few small requests."""
+    """Looks at this machine and, where an address is given, at the server there with a few small requests.
+
+    A dry run asks the server only what costs nothing: what it is, and which models it has.
+    """
     from .machine import machine_findings
 
     here = machine_findings()
@@ -20,4 +25,4 @@ def examine(settings: DoctorSettings) -> Diagnosis:
     from .server import server_diagnosis
 
     there = server_diagnosis(settings)
-    return Diagnosis((*here, *there.findings), there.flags, there.is_kept)
+    return replace(there, findings=(*here, *there.findings))

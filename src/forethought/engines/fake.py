@@ -155,10 +155,10 @@ class FakeEngine:
         """See `Engine.generate`; shortest first within each group of `GROUP_SIZE` requests."""
         for start in range(0, len(requests), GROUP_SIZE):
             group = [self._run(request) for request in requests[start : start + GROUP_SIZE]]
-            for generation in sorted(group, key=lambda done: done.reasoning_tokens):
+            for generation in sorted(group, key=lambda done: done.reasoning_tokens or 0):
                 if self.tokens_per_second is not None:
-                    tokens = generation.reasoning_tokens + generation.suffix_tokens + generation.answer_tokens
-                    await asyncio.sleep(tokens / self.tokens_per_second)
+                    tokens = generation.tokens_at(generation.budget)
+                    await asyncio.sleep((tokens or 0) / self.tokens_per_second)
                 yield generation
             await asyncio.sleep(0)
 

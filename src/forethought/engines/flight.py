@@ -29,7 +29,7 @@ class Flight:
     thought_ids: list[int] = field(default_factory=list)
     natural: bool = False
     cuts: tuple[int, ...] = ()
-    answers: dict[int, tuple[str, int]] = field(default_factory=dict)
+    answers: dict[int, tuple[str, int | None]] = field(default_factory=dict)
     begun: dict[int, list[int]] = field(default_factory=dict)
 
     def end_thought(self, thought_ids: Sequence[int], *, natural: bool) -> None:

@@ -88,6 +88,8 @@ class ReplayEngine:
 def _cut(trace: Generation, request: Request) -> Generation | None:
     """`trace` as it would have come back for `request`, or None when it was not probed where that needs it."""
     budget, length = request.budget, trace.reasoning_tokens
+    if length is None:  # it was not counted: where a smaller cap would have cut it is not known
+        return None
     ended = trace.stop_reason is StopReason.NATURAL and length < budget
     whole = ended or budget == trace.budget or (trace.stop_reason is StopReason.NATURAL and length == budget)
     if not whole and budget > trace.budget:
@@ -129,7 +131,7 @@ def _not_recorded(request: Request, recorded: Sequence[Generation]) -> str:
 def _budgets(recorded: Sequence[Generation]) -> Iterator[int]:
     for trace in recorded:
         yield from (probe.budget for probe in trace.probes)
-        if trace.stop_reason is not StopReason.ERROR:
+        if trace.stop_reason is not StopReason.ERROR and trace.reasoning_tokens is not None:
             yield trace.reasoning_tokens if trace.stop_reason is StopReason.NATURAL else trace.budget
 
 

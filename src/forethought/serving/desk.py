@@ -30,16 +30,18 @@ class Ruling:
     Attributes:
         decision: its budget and why.
         changes: fields to set in its body.
+        num_thoughts: that it asks for, each with this budget.
     """
 
     decision: Decision
     changes: Mapping[str, Any]
+    num_thoughts: int = 1
 
     @property
     def headers(self) -> dict[str, str]:
         """For the response; ASCII, one line each."""
         decision = self.decision
-        found = {"x-forethought-reason": decision.reason.encode("ascii", "replace").decode().replace("\n", " ")}
+        found = {"x-forethought-reason": _in_header(decision.reason)}
         if decision.budget is not None:
             found["x-forethought-budget"] = str(decision.budget)
         if decision.expected is not None:
@@ -100,7 +102,7 @@ class Desk:
         if asked is None:
             return None
         ruling = await self._rule(asked, body)
-        self.tally.decided(ruling.decision, time.perf_counter() - started)
+        self.tally.decided(ruling.decision, time.perf_counter() - started, num_thoughts=ruling.num_thoughts)
         return ruling
 
     async def _rule(self, asked: Asked, body: Mapping[str, Any]) -> Ruling:
@@ -127,7 +129,8 @@ class Desk:
     def _queued(self, asked: Asked, decision: Decision, changes: dict[str, Any]) -> Ruling:
         """With a place in the queue: without one, a request that gets no budget would go before all that do."""
         priority = None if asked.has_priority else self._priority(decision.length)
-        return Ruling(decision, changes if priority is None else changes | {"priority": priority})
+        changes = changes if priority is None else changes | {"priority": priority}
+        return Ruling(decision, changes, asked.num_thoughts)
 
     def place(self, body: Mapping[str, Any], headers: Collection[str] = ()) -> int | None:
         """The priority of a request of another kind, QUEUED; None where the client set one or where none count."""
@@ -165,3 +168,8 @@ class Desk:
             logger.warning("no hidden state was caught of a prompt of %d tokens", len(ids))
             return self.decider.by_mean("no hidden state was caught")
         return self.decider.by_curve(asked.question, hidden_D)
+
+
+def _in_header(text: str) -> str:
+    """As the value of a header: printable ASCII on one line."""
+    return "".join(letter if " " <= letter <= "~" else "?" for letter in " ".join(text.split()))

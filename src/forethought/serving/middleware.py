@@ -13,6 +13,8 @@ from .desk import Desk, Ruling
 
 logger = logging.getLogger("vllm.forethought")  # vLLM's own handlers show it
 
+MAX_REQUEST_BYTES = 16_000_000  # of a body that is read; a longer one passes through as it comes, without a budget
+
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
@@ -37,8 +39,11 @@ class Budgets:
         if desk is None or not _is_ours(scope):
             await self.app(scope, receive, send)
             return
-        content = await _read(receive)
+        content, is_whole = await _read(receive)
         if content is None:  # the client went away
+            return
+        if not is_whole:
+            await self.app(scope, _replayed(content, receive, is_whole=False), send)
             return
         body = _parsed(content)
         names = {bytes(name).decode("latin-1").lower() for name, _ in scope["headers"]}
@@ -108,15 +113,18 @@ def _path(scope: Message) -> str:
     return str(scope["path"]).removeprefix(str(scope.get("root_path", "")))
 
 
-async def _read(receive: Receive) -> bytes | None:
+async def _read(receive: Receive) -> tuple[bytes | None, bool]:
+    """`(the body, whether that is all of it)`: its beginning where it is too long, None where the client went away."""
     content = bytearray()
     while True:
         message = await receive()
         if message["type"] != "http.request":
-            return None
+            return None, False
         content += message.get("body", b"")
         if not message.get("more_body", False):
-            return bytes(content)
+            return bytes(content), True
+        if len(content) > MAX_REQUEST_BYTES:
+            return bytes(content), False
 
 
 def _parsed(content: bytes) -> Mapping[str, Any] | None:
@@ -128,7 +136,7 @@ def _parsed(content: bytes) -> Mapping[str, Any] | None:
     return body if isinstance(body, dict) else None
 
 
-def _replayed(content: bytes, receive: Receive) -> Receive:
+def _replayed(content: bytes, receive: Receive, *, is_whole: bool = True) -> Receive:
     """Gives the body once more, then whatever the client does next: vLLM waits for it to hang up."""
     is_given = False
 
@@ -137,7 +145,7 @@ def _replayed(content: bytes, receive: Receive) -> Receive:
         if is_given:
             return await receive()
         is_given = True
-        return {"type": "http.request", "body": content, "more_body": False}
+        return {"type": "http.request", "body": content, "more_body": not is_whole}
 
     return replay
 

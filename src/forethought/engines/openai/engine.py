@@ -108,7 +108,7 @@ class OpenAIEngine:
             priority=priority,
         )
         self.server, wanted, chosen = _blocking(self._start(server, wanted))
-        self.enforce, self.reason = chosen.enforce, chosen.reason
+        self.enforce, self.reason, self.answer_room = chosen.enforce, chosen.reason, wanted.room
         self._calls: TwoCalls | OneCall | None = chosen.calls
         logger.info(
             "%s at %s (%s); budgets kept by %s: %s",
