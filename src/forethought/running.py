@@ -160,12 +160,14 @@ async def generate_planned(
     Between two blocks of queries the budgets of those that have not begun may change. A pool lowers caps, or refuses
     questions, once little is left of its total.
     """
-    parts = blocks(queries)
+    parts, counted = blocks(queries), _earlier_counts(run)
+    _write_rows(run.path / "answers.jsonl", [row for row in answer_rows(run, queries) if not row.get("error")])
     for number, block in enumerate(parts):
         await _generate(
             run,
             engine,
             block,
+            counted,
             seed=seed,
             grader=grader,
             retry_failed=retry_failed,
@@ -186,6 +188,7 @@ async def _generate(
     run: RunDirectory,
     engine: Engine,
     queries: Sequence[Query],
+    counted: Mapping[str, Any],
     *,
     seed: int,
     grader: Grader,
@@ -194,6 +197,7 @@ async def _generate(
     pool: Pool | None,
     report: Report,
 ) -> None:
+    """Answers some of the queries; `counted` is what engines had counted before this one."""
     main, budgets_of = load_budgets(run)
     budgets = budgets_of.values()
     priority_of = load_priorities(run)
@@ -205,9 +209,7 @@ async def _generate(
             trace = trace_seed(seed, query.id, 0)
             requests.append(Request(query, caps[-1], 0, trace, tuple(caps[:-1]), priority_of[query.id]))
     known = {query.id: query for query in queries}
-    counted = _earlier_counts(run)
     answers = run.path / "answers.jsonl"
-    _write_rows(answers, [row for row in answer_rows(run, queries) if not row.get("error")])
     with run.appender() as records, open_bytes(answers, "ab", "written") as rows:
         async for generation in pool.generate(engine, requests) if pool else engine.generate(requests):
             query = known[generation.query_id]
