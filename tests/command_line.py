@@ -25,9 +25,10 @@ class Said:
 Call = Callable[..., Said]
 
 
-def write_questions(path: Path, count: int, *, references: bool = True) -> Path:
-    rows = [{"id": f"q{i}", "question": f"What is {i} plus {i * 7 % 11}?"} for i in range(count)]
-    for i, row in enumerate(rows):
+def write_questions(path: Path, count: int, *, references: bool = True, start: int = 0) -> Path:
+    numbers = range(start, start + count)
+    rows = [{"id": f"q{i}", "question": f"What is {i} plus {i * 7 % 11}?"} for i in numbers]
+    for i, row in zip(numbers, rows, strict=True):
         if references:
             row["answer"] = str(i + i * 7 % 11)
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")

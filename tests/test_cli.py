@@ -117,11 +117,15 @@ def test_plan_from_recorded_hidden_states_equals_plan_by_a_prompt_pass(
 
 
 def moved_profile(run: str, path: Path) -> Path:
-    """The run's profile with hidden states from elsewhere."""
+    """The run's profile with hidden states from elsewhere, of other questions."""
     measured = open_profile(run)
     assert measured.hidden_Q_L_D is not None
     hidden_Q_L_D = (measured.hidden_Q_L_D.astype(np.float64) * 3.0 + 5.0).astype(np.float16)
-    write_parquet(path, replace(measured, hidden_Q_L_D=hidden_Q_L_D))
+    others = {
+        "query_ids": tuple(f"moved-{query_id}" for query_id in measured.query_ids),
+        "texts": tuple(f"Elsewhere: {text}" for text in measured.texts),
+    }
+    write_parquet(path, replace(measured, hidden_Q_L_D=hidden_Q_L_D, **others))
     return path
 
 
@@ -168,7 +172,7 @@ def test_a_predictor_that_cannot_tell_says_so(call: Call, trained: str, tmp_path
 
 
 def test_another_grid_is_compared_on_the_budgets_of_both(call: Call, trained: str, tmp_path: Path) -> None:
-    questions = write_questions(tmp_path / "new.jsonl", 40)
+    questions = write_questions(tmp_path / "new.jsonl", 40, start=60)
     assert call("profile", "fake", questions, "--window", 32, "--max-tokens", 512, "--quiet").code == 0
     said = call("evaluate", trained, "--on", "runs/fake-new", "--no-plots", "--resamples", 100, "--json")
     assert said.code == 0
@@ -406,5 +410,7 @@ def test_interrupt_exits_130_and_resumes(call: Call, tmp_path: Path, monkeypatch
 
 
 def test_debug_shows_the_traceback(call: Call) -> None:
-    with pytest.raises(LookupError):
-        call("--debug", "plan", "nothing", "q.jsonl", "--mean-tokens", 64)
+    said = call("--debug", "plan", "nothing", "q.jsonl", "--mean-tokens", 64)
+    assert said.code == 1
+    assert said.err.startswith("Traceback")
+    assert said.err.splitlines()[-1].startswith("error: 'nothing' is neither")

@@ -77,6 +77,7 @@ STREAMS = {
         chunk("c98", content=ANSWER),
         chunk("c99", finish="stop"),
     ],
+    "a-first-chunk-with-an-id-of-its-own": [chunk("c0", reasoning_content="So "), *THOUGHT, SAID, END],
     "no-ids": [{**event, "id": None} for event in (*THOUGHT, SAID, END)],
     "a-usage-chunk-of-another-id": [*THOUGHT, SAID, END, {**USAGE, "id": "other"}],
     "a-running-index": [
@@ -112,7 +113,9 @@ def test_a_stream_is_answered_however_its_chunks_are_named_and_ordered(events):
     assert done.reasoning_tokens is None or 1 <= done.reasoning_tokens <= 18
 
 
-@pytest.mark.parametrize("reason", ["eos", "end_turn", "STOP", "stop_sequence", "COMPLETE", "FinishReason.STOP"])
+@pytest.mark.parametrize(
+    "reason", ["eos", "end_turn", "STOP", "stop_sequence", "FINISH_REASON_STOP", "FinishReason.STOP"]
+)
 def test_other_words_for_stop(reason):
     for server in (Server(streamed(*THOUGHT, SAID, chunk(finish=reason))), Server(whole(ANSWER, finish=reason))):
         _, done = ask(server)
@@ -147,6 +150,10 @@ MIXED = {
         [chunk("a", content="1 "), chunk("b", content="2 "), chunk("a", content="3")],
         "mixes two",
     ),
+    "an-id-that-comes-back-later": (
+        [chunk("a", content="1 "), SAID, SAID, chunk("a", content="3")],
+        "mixes two answers",
+    ),
     "one-answer-after-another": ([*THOUGHT, SAID, chunk("c2", content=ANSWER)], "mixes two answers"),
     "two-choices-by-turns": ([chunk(content="1"), chunk(index=1, content="2"), chunk(content="3")], "another choice"),
     "two-choices-at-once": (
@@ -165,7 +172,7 @@ def test_two_answers_in_one_stream_are_none_and_are_not_paid_for_six_times(event
     server = Server(streamed(*events))
     engine, done = ask(server)
     assert reason in done.error
-    assert len(server.bodies) == (6 if reason == "nothing came" else 4)
+    assert len(server.bodies) == 4
     assert done.reasoning_tokens == 0
     is_taken = len(events) > 1  # of two choices in one event, neither is
     assert engine.counters.discarded_tokens >= 4 * is_taken
@@ -290,6 +297,12 @@ def in_choice(code: Any, message: str) -> Reply:
             "Bad",
             1,
             id="in-a-stream",
+        ),
+        pytest.param(
+            streamed({"object": "error", "message": "too many", "type": "BadRequestError", "code": 400}),
+            "too many",
+            1,
+            id="an-event-that-is-an-error",
         ),
         pytest.param(Reply({"error": {"code": "429", "message": "slow down"}}), "slow down", 6, id="429-as-text"),
         pytest.param(Reply({"error": {"code": 400, "message": "no"}}), "no", 1, id="400"),
@@ -471,7 +484,7 @@ def test_a_whole_endpoint_is_an_address(base):
     assert done.answer == "5"
 
 
-@pytest.mark.parametrize(("given", "right"), [("/api", "/api/v1"), ("/v1", "")])
+@pytest.mark.parametrize(("given", "right"), [("/api", "/api/v1"), ("/v1", ""), ("/v1/v1", "/v1"), ("/v1/chat", "/v1")])
 def test_an_address_beside_the_right_one_is_refused_with_the_right_one(given, right):
     def handle(asked: Asked) -> Reply:
         found = asked.path == f"{right}/models"

@@ -55,6 +55,7 @@ def words(text: str) -> dict[str, Any]:
         ({}, {"error": {"details": [{"retryDelay": {"seconds": 34}}]}}, 34.0),
         ({}, {"error": {"message": "slow", "retry_after": 7}}, 7.0),
         ({}, {"retry_after_ms": 700}, 0.7),
+        ({}, {"error": {"metadata": {"headers": {"X-RateLimit-Reset": str(int(LATER.timestamp() * 1000))}}}}, 20.0),
         ({}, {"detail": {"retryAfter": "1.5"}}, 1.5),
         ({}, words("Try again later"), None),
         ({}, words("Limit 30000, used 29000, requested 4000 tokens; try another model"), None),

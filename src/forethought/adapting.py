@@ -24,15 +24,20 @@ SHARES = (8, 4, 2)  # decisions after an eighth, a quarter and a half of the que
 FILE = "usage.json"
 
 
+def block_ends(num_queries: int) -> list[int]:
+    """How many questions are done at the end of each block; the last is all of them."""
+    ends = {max(FIRST_BLOCK, num_queries // share) for share in SHARES}
+    return [*sorted(end for end in ends if end < num_queries), num_queries]
+
+
 def blocks(queries: Sequence[Query]) -> list[list[Query]]:
     """The questions in the blocks between which budgets may change.
 
     In the order of a hash of their ids, so that each block is a random part of the batch however its file is sorted.
     """
     order = [queries[row] for row in hash_order([query.id for query in queries], seed=0).tolist()]
-    ends = sorted({max(FIRST_BLOCK, len(order) // share) for share in SHARES})
-    ends = [end for end in ends if end < len(order)]
-    return [order[start:end] for start, end in zip([0, *ends], [*ends, len(order)], strict=True)]
+    ends = block_ends(len(order))
+    return [order[start:end] for start, end in zip([0, *ends], ends)]  # noqa: B905
 
 
 class Adaptation:

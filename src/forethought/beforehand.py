@@ -50,7 +50,7 @@ def profile_inputs(settings: ProfileSettings, *, is_open: bool = False) -> tuple
         ForethoughtError: whatever would be refused once the model runs.
     """
     judge = open_grader(settings.grader, settings.grader_options)
-    queries = load_queries(settings.questions, limit=settings.limit)
+    queries = load_queries(settings.questions, limit=settings.limit, **settings.columns)
     kept = [query for query in queries if is_gradable(judge.grader, query.reference)]
     if not settings.skip_ungraded:
         if len(kept) < len(queries):

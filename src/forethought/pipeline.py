@@ -53,6 +53,8 @@ from .predictors.features import DIFFICULTY, reads_of
 from .predictors.folds import hash_order
 from .predictors.layers import Progress
 from .predictors.layers import silent as quiet
+from .predictors.overlap import held_out
+from .predictors.seen import Seen
 from .predictors.trained import TrainedPredictor, check_place
 from .profiles import common_grid, curves_on_grid, from_run, joined, on_grid, with_layers, write_parquet
 from .profiling import (
@@ -293,15 +295,20 @@ class Planned:
         )
 
 
-def plan(settings: PlanSettings, *, engine: Engine | None = None) -> Planned:
+def plan(settings: PlanSettings, *, engine: Engine | None = None, progress: Progress = quiet) -> Planned:
     """Predicts every query's curves and divides the total over them.
 
     Loads the model for one prompt pass, unless `settings.questions` is a run or profile with recorded hidden states.
+
+    Args:
+        settings: what to divide and how.
+        engine: an engine already open, else one is made from the settings where the model is needed.
+        progress: called with what is being done, steps done and steps in all.
     """
     predictor, queries = plan_inputs(settings)
     known = recorded_features(settings.questions, queries, predictor)
     if known is not None:
-        expected = forecast([query.id for query in queries], predictor, known)
+        expected = forecast([query.id for query in queries], predictor, known, progress=progress)
     else:
         refuse_without_texts(queries, settings.questions)
         if engine is None:
@@ -309,17 +316,20 @@ def plan(settings: PlanSettings, *, engine: Engine | None = None) -> Planned:
         needed = needed_tokens(settings, predictor, queries, 0)
         asked = planned_engine(settings, predictor)
         with opened(engine, model_of(settings, predictor), asked, needed_tokens=needed) as running:
-            expected = predict_with(queries, predictor, running)
+            expected = predict_with(queries, predictor, running, progress=progress)
+    progress("divide the total", 0, 1)
     return Planned(queries, expected, allocate(settings, queries, expected))
 
 
-def predict_with(queries: Sequence[Query], predictor: TrainedPredictor, engine: Engine) -> Forecast:
+def predict_with(
+    queries: Sequence[Query], predictor: TrainedPredictor, engine: Engine, *, progress: Progress = quiet
+) -> Forecast:
     """One prompt pass and the predictor; refuses an engine whose model or template is not the predictor's."""
     predictor.check(engine.info, None)
     started = perf_counter()
-    read = features(queries, predictor, engine)
+    read = features(queries, predictor, engine, progress=progress)
     seconds = perf_counter() - started
-    expected = forecast([query.id for query in queries], predictor, read)
+    expected = forecast([query.id for query in queries], predictor, read, progress=progress)
     return replace(expected, feature_seconds=seconds)
 
 
@@ -378,27 +388,38 @@ def run(settings: RunSettings, *, engine: Engine | None = None, report: Report =
     return directory
 
 
-def evaluate(settings: EvaluateSettings, *, wrote: Wrote = ignore) -> Evaluation | LiveComparison:
+def evaluate(
+    settings: EvaluateSettings, *, wrote: Wrote = ignore, progress: Progress = quiet
+) -> Evaluation | LiveComparison:
     """What prediction and allocation buy, with intervals; the report is written to `settings.out`, or where that says.
 
     Args:
         settings: what to judge, and how; see `evaluation`.
         wrote: called with each file of the report.
+        progress: called with what is being done, steps done and steps in all.
     """
     check_folder(report_folder(settings))
-    result = evaluation(settings)
+    result = evaluation(settings, progress=progress)
     for file in write_report(report_folder(settings), result, plots=settings.plots).values():
         wrote(file)
     return result
 
 
-def evaluation(settings: EvaluateSettings) -> Evaluation | LiveComparison:
+def evaluation(settings: EvaluateSettings, *, progress: Progress = quiet) -> Evaluation | LiveComparison:
     """What prediction and allocation buy, with intervals; nothing is written.
 
     A finished `run --compare` is compared as it was run. A predictor is judged on the held-out profile `settings.on`
     (a shipped one: on the shipped held-out profile). A profile run alone is cross-fitted: every query is predicted by
     predictors that never saw it. Spent cost is left out where the profile or the predictor does not know of spend.
-    A held-out profile of another kind of questions, or on another grid, is judged with a note that says so.
+    A held-out profile of another kind of questions, or on another grid, is judged with a note that says so. Questions
+    of it that the predictor was trained on are left out, with a note that says how many.
+
+    Args:
+        settings: what to judge, and on what.
+        progress: called with what is being done, steps done and steps in all.
+
+    Raises:
+        InvalidSettingsError: the predictor was trained on every question of the profile.
     """
     path = Path(settings.run)
     allocator = registry.make("allocators", settings.allocator, settings.allocator_options)
@@ -407,17 +428,22 @@ def evaluation(settings: EvaluateSettings) -> Evaluation | LiveComparison:
     if settings.on or settings.run in sources.shipped_predictors():
         predictor = sources.open_predictor(settings.run)
         measured = sources.open_profile(settings.on) if settings.on else sources.shipped_heldout(settings.run)
+        measured, notes = held_out(measured, {settings.run: predictor}) if settings.on else (measured, ())
         if DIFFICULTY in predictor.card.features.reads and not measured.difficulties:
             asked = beside(report_folder(settings), "asked")
-            measured = ask_model(measured, predictor.card.asking or Asking(), settings, asked, quiet)
-        measured, predicted, mean_train, notes = held_out_curves(predictor, measured)
+            measured = ask_model(measured, predictor.card.asking or Asking(), settings, asked, progress)
+        measured, predicted, mean_train, more = held_out_curves(predictor, measured)
+        notes += more
         for note in notes:
             logger.warning("note: %s", note)
     else:
         measured, notes = sources.open_profile(settings.run), ()
         selection.unfitted(selection.named(settings.predictor, measured))
-        predicted, mean_train = selection.cross_fit(measured, predictor=settings.predictor, seed=settings.seed)
+        predicted, mean_train = selection.cross_fit(
+            measured, predictor=settings.predictor, seed=settings.seed, progress=progress
+        )
     has_spend = measured.is_spend_measured and mean_train.tokens_Q_B is not None
+    progress("plans and intervals", 0, 1)
     return evaluate_curves(
         measured,
         predicted,
@@ -430,7 +456,7 @@ def evaluation(settings: EvaluateSettings) -> Evaluation | LiveComparison:
     )
 
 
-def compare(settings: CompareSettings, *, wrote: Wrote = ignore) -> Contest:
+def compare(settings: CompareSettings, *, wrote: Wrote = ignore, progress: Progress = quiet) -> Contest:
     """Several predictors through one allocator on one held-out profile, with what each costs itself.
 
     The report is written to `settings.out`, or where that says.
@@ -438,6 +464,7 @@ def compare(settings: CompareSettings, *, wrote: Wrote = ignore) -> Contest:
     Args:
         settings: what to compare.
         wrote: called with each file of the report.
+        progress: called with what is being done, steps done and steps in all.
     """
     folder = compare_folder(settings)
     check_folder(folder)
@@ -447,31 +474,40 @@ def compare(settings: CompareSettings, *, wrote: Wrote = ignore) -> Contest:
     measured = sources.open_profile(settings.on) if settings.on else sources.shipped_heldout(settings.predictors[0])
     for each in trained:
         each.check(engine_info(measured.info), measured.grid)
+    notes: tuple[str, ...] = ()
+    counted = sources.open_profile(settings.train) if settings.labels else None
+    if settings.on:
+        fitted = dict[str, TrainedPredictor | Seen](zip(names, trained, strict=True))
+        measured, notes = held_out(measured, fitted | ({"--train": Seen.of(counted)} if counted else {}))
+        for note in notes:
+            logger.warning("note: %s", note)
     others = []
-    if settings.labels:
-        counted = sources.open_profile(settings.train)
+    if counted is not None:
         pairs = [pair.partition("=")[::2] for pair in settings.labels]
         others = [labelled(name, Path(file), counted, measured) for name, file in pairs]
     asking = [each.card.asking for each in trained if each.card.asking is not None]
     told = {
-        each: ask_model(measured, each, settings, beside(folder, f"asked-{each.template.hash}"), quiet)
+        each: ask_model(measured, each, settings, beside(folder, f"asked-{each.template.hash}"), progress)
         for each in dict.fromkeys(asking)
         if not measured.difficulties
     }
-    contenders = [
-        contender(name, each, told.get(each.card.asking, measured) if each.card.asking else measured)
-        for name, each in zip(names, trained, strict=True)
-    ]
-    known = mean_train(trained, measured)
-    result = hold_contest(
+    contenders = []
+    for number, (name, each) in enumerate(zip(names, trained, strict=True)):
+        progress(f"predict: {name}", number, len(names))
+        known = told.get(each.card.asking, measured) if each.card.asking else measured
+        contenders.append(contender(name, each, known))
+    blind = mean_train(trained, measured)
+    progress("plans and intervals", len(names), len(names))
+    contest = hold_contest(
         measured,
         [*contenders, *others],
-        known,
+        blind,
         allocator=allocator,
-        costs=(Cost.GRANTED,) if known.tokens_Q_B is None else (Cost.GRANTED, Cost.SPENT),
+        costs=(Cost.GRANTED,) if blind.tokens_Q_B is None else (Cost.GRANTED, Cost.SPENT),
         num_resamples=settings.num_resamples,
         seed=settings.seed,
     )
+    result = replace(contest, notes=(*notes, *contest.notes))
     for file in write_contest(folder, result, plots=settings.plots).values():
         wrote(file)
     return result

@@ -24,6 +24,7 @@ from .errors import (
 )
 from .predictors.familiarity import Judged
 from .predictors.features import DIFFICULTY, HIDDEN, TEXT, Features
+from .predictors.layers import Progress, silent
 from .predictors.selection import features_of
 from .predictors.trained import TrainedPredictor
 from .profiles import is_profile_file, read_parquet
@@ -34,6 +35,9 @@ from .queries import load_queries
 from .settings import EngineSettings, PlanSettings
 from .store import RunDirectory
 from .types import BudgetGrid, Cost, Curves, IntArray, Plan, Profile, Query
+
+READ_AT_ONCE = 128  # prompts, between two reports of progress
+PREDICTED_AT_ONCE = 4096  # queries
 
 logger = logging.getLogger(__name__)
 
@@ -69,13 +73,16 @@ class Forecast:
         )
 
 
-def forecast(query_ids: Sequence[str], predictor: TrainedPredictor, features: Features) -> Forecast:
+def forecast(
+    query_ids: Sequence[str], predictor: TrainedPredictor, features: Features, *, progress: Progress = silent
+) -> Forecast:
     """Predicts every query's curves; those that cannot be read (a prompt that does not fit) get the mean curve.
 
     Args:
         query_ids: length Q.
         predictor: says what it reads.
         features: of the queries.
+        progress: called with what is being done, steps done and steps in all.
     """
     started = time.perf_counter()
     seen = features.usable_rows(predictor.card.features.reads)
@@ -84,25 +91,33 @@ def forecast(query_ids: Sequence[str], predictor: TrainedPredictor, features: Fe
     query_ids = tuple(query_ids)
     curves = predictor.card.mean_curves(query_ids)
     if seen.size:
-        predicted = predictor.predict([query_ids[row] for row in seen.tolist()], features.select(seen))
         p_Q_B = np.array(curves.p_Q_B, dtype=np.float64)
-        p_Q_B[seen] = predicted.p_Q_B
         tokens_Q_B = None if curves.tokens_Q_B is None else np.array(curves.tokens_Q_B, dtype=np.float64)
-        if tokens_Q_B is not None and predicted.tokens_Q_B is not None:
-            tokens_Q_B[seen] = predicted.tokens_Q_B
+        step = seen.size if getattr(predictor.predictor, "is_costly", False) else PREDICTED_AT_ONCE
+        for start in range(0, seen.size, step):
+            progress("predict", start, seen.size)
+            rows = seen[start : start + step]
+            predicted = predictor.predict([query_ids[row] for row in rows.tolist()], features.select(rows))
+            p_Q_B[rows] = predicted.p_Q_B
+            if tokens_Q_B is not None and predicted.tokens_Q_B is not None:
+                tokens_Q_B[rows] = predicted.tokens_Q_B
         curves = replace(curves, p_Q_B=p_Q_B, tokens_Q_B=tokens_Q_B)
+    progress("compare with the training questions", seen.size, seen.size)
     judged = predictor.judge(features)
     seconds = time.perf_counter() - started
     return Forecast(curves, np.flatnonzero(~is_seen_Q), judged, predict_seconds=seconds)
 
 
-def features(queries: Sequence[Query], predictor: TrainedPredictor, engine: Engine | None) -> Features:
+def features(
+    queries: Sequence[Query], predictor: TrainedPredictor, engine: Engine | None, *, progress: Progress = silent
+) -> Features:
     """What the predictor reads of the queries, by one prompt pass and by asking, where it needs either.
 
     Args:
         queries: Q of them.
         predictor: says what it reads.
         engine: None where the questions' text is all that is read.
+        progress: called with what is being done, steps done and steps in all.
     """
     schema = predictor.card.features
     hidden_Q_D, levels = None, None
@@ -114,7 +129,11 @@ def features(queries: Sequence[Query], predictor: TrainedPredictor, engine: Engi
                 f"{engine.info.engine if engine else 'none'!r} does not give; use --engine transformers or --engine "
                 f"vllm, or a predictor that reads the text alone: forethought train RUN --predictor text"
             )
-        hidden_Q_D = engine.hidden_states(queries, [schema.layer])[:, 0]
+        parts = []
+        for start in range(0, len(queries), READ_AT_ONCE):
+            progress("read", start, len(queries))
+            parts.append(engine.hidden_states(queries[start : start + READ_AT_ONCE], [schema.layer])[:, 0])
+        hidden_Q_D = np.concatenate(parts)
     if DIFFICULTY in schema.reads:
         assert predictor.card.asking is not None
         assert engine is not None
@@ -307,7 +326,7 @@ def plan_queries(settings: PlanSettings) -> list[Query]:
         return queries[: settings.limit]
     if (path / "run.json").is_file():
         return sources.run_queries(RunDirectory.open(path))[: settings.limit]
-    return load_queries(settings.questions, limit=settings.limit)
+    return load_queries(settings.questions, limit=settings.limit, **settings.columns)
 
 
 def model_of(settings: PlanSettings, predictor: TrainedPredictor) -> str:

@@ -79,7 +79,8 @@ def engine_info(identity: Mapping[str, Any]) -> EngineInfo:
         "server",
         "enforcement",
     )
-    return EngineInfo(**{name: identity[name] for name in names if name in identity})
+    known = {name: identity[name] for name in names if name in identity}
+    return EngineInfo(**{"engine": "unknown", "model": None, **known})
 
 
 async def sample_traces(

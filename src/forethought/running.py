@@ -15,7 +15,7 @@ from .adapting import Adaptation, blocks, kept
 from .billing import sends_twice, settle
 from .checks import check_counts, check_plan
 from .errors import RunError
-from .files import read_json, write_atomically, write_json
+from .files import open_bytes, reaching, read_json, write_atomically, write_json
 from .planning import Forecast
 from .pool import Pool
 from .profiling import Report, graded_record, trace_seed
@@ -160,12 +160,14 @@ async def generate_planned(
     Between two blocks of queries the budgets of those that have not begun may change. A pool lowers caps, or refuses
     questions, once little is left of its total.
     """
-    parts = blocks(queries)
+    parts, counted = blocks(queries), _earlier_counts(run)
+    _write_rows(run.path / "answers.jsonl", [row for row in answer_rows(run, queries) if not row.get("error")])
     for number, block in enumerate(parts):
         await _generate(
             run,
             engine,
             block,
+            counted,
             seed=seed,
             grader=grader,
             retry_failed=retry_failed,
@@ -186,6 +188,7 @@ async def _generate(
     run: RunDirectory,
     engine: Engine,
     queries: Sequence[Query],
+    counted: Mapping[str, Any],
     *,
     seed: int,
     grader: Grader,
@@ -194,6 +197,7 @@ async def _generate(
     pool: Pool | None,
     report: Report,
 ) -> None:
+    """Answers some of the queries; `counted` is what engines had counted before this one."""
     main, budgets_of = load_budgets(run)
     budgets = budgets_of.values()
     priority_of = load_priorities(run)
@@ -205,14 +209,17 @@ async def _generate(
             trace = trace_seed(seed, query.id, 0)
             requests.append(Request(query, caps[-1], 0, trace, tuple(caps[:-1]), priority_of[query.id]))
     known = {query.id: query for query in queries}
-    counted = _earlier_counts(run)
-    with run.appender() as records:
+    answers = run.path / "answers.jsonl"
+    with run.appender() as records, open_bytes(answers, "ab", "written") as rows:
         async for generation in pool.generate(engine, requests) if pool else engine.generate(requests):
             query = known[generation.query_id]
             record = graded_record(generation, query.reference, grader, setup=setup)
             records.append([record])
             _save_counts(run, counted, engine)
-            report(_answer_row(query, budgets_of[main][query.id], record))
+            row = _answer_row(query, budgets_of[main][query.id], record)
+            with reaching(answers, "written"):
+                rows.write(f"{to_json(row)}\n".encode())  # to be looked at; what lasts is the record
+            report(row)
     _save_counts(run, counted, engine)
 
 
@@ -249,11 +256,14 @@ def _answer_row(query: Query, budget: int, record: Mapping[str, Any]) -> dict[st
 
 
 def write_answers(run: RunDirectory, queries: Sequence[Query]) -> Path:
-    """Writes RUN/answers.jsonl, one line a query."""
+    """Writes RUN/answers.jsonl, one line a query in their order; while they come, they stand there as they came."""
     path = run.path / "answers.jsonl"
-    lines = [f"{to_json(row)}\n" for row in answer_rows(run, queries)]
-    write_atomically(path, "".join(lines).encode())
+    _write_rows(path, answer_rows(run, queries))
     return path
+
+
+def _write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    write_atomically(path, "".join(f"{to_json(row)}\n" for row in rows).encode())
 
 
 def summary(run: RunDirectory, queries: Sequence[Query]) -> dict[str, Any]:

@@ -67,7 +67,31 @@ class EngineSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ProfileSettings:
+class QuestionColumns:
+    """Where questions stand in their file; None for the usual names, "" for none.
+
+    Attributes:
+        question_column: the question, as text or chat messages.
+        answer_column: the reference answer.
+        id_column: the ids; several names with commas between them make one id together.
+    """
+
+    question_column: str | None = None
+    answer_column: str | None = None
+    id_column: str | None = None
+
+    @property
+    def columns(self) -> dict[str, str | None]:
+        """The same as `queries.load_queries` takes them."""
+        return {
+            "question_column": self.question_column,
+            "answer_column": self.answer_column,
+            "id_column": self.id_column,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProfileSettings(QuestionColumns):
     """`forethought profile`: measure success at every cap.
 
     Attributes:
@@ -332,7 +356,7 @@ class LayersSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PlanSettings:
+class PlanSettings(QuestionColumns):
     """`forethought plan`: divide a total over questions.
 
     Attributes:
@@ -635,7 +659,7 @@ class DemoSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DoctorSettings:
+class DoctorSettings(QuestionColumns):
     """`forethought doctor`: what is here, and what a server can do.
 
     Attributes:

@@ -309,8 +309,7 @@ def import_text(imported: Imported, *, is_written: bool) -> str:
     lines += [f"note: {note}" for note in found["notes"]]
     if not is_written:
         return "\n".join([*lines, f"dry run: {found['profile']} was not written"])
-    predictor = "" if found["layers"] else " --predictor mean"
-    return "\n".join([*lines, f"wrote {found['profile']}", f"next: forethought train {found['profile']}{predictor}"])
+    return "\n".join([*lines, f"wrote {found['profile']}", f"next: forethought train {found['profile']}"])
 
 
 def training_text(trained: TrainedPredictor, folder: Path) -> str:

@@ -17,7 +17,7 @@ _CONTROLS = re.compile(f"[{_HIDDEN}]")
 _CONTROLS_AND_BREAKS = re.compile(f"[\t\n{_HIDDEN}]")
 _BREAKS = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
 _MARKDOWN = re.compile(r"[\\`*_\[\]<>#~$&]")
-_STARTS_A_BLOCK = re.compile(r"^(?:([-+=])|(\d+)([.)]))")
+_STARTS_A_BLOCK = re.compile(r"^(?:([-+=])|(\d+)([.)]))(?=\s|=|-|$)")
 
 
 def visible(text: str) -> str:

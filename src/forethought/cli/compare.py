@@ -13,6 +13,7 @@ from .options import (
     engine_options,
     engine_settings,
     json_flag,
+    quiet_flag,
     seed_option,
     taken_options,
     talk,
@@ -32,8 +33,9 @@ from .options import (
 @click.option("--model", default="", help="Where the measured model is, for a predictor that asks it.")
 @engine_options(with_sampling=False)
 @seed_option
+@quiet_flag
 @json_flag
-def command(as_json: bool, **values: Any) -> int:
+def command(as_json: bool, quiet: bool, **values: Any) -> int:
     """Compare predictors through one allocator, with intervals, and with what each costs itself.
 
     PREDICTORS are trained runs, predictor folders or shipped names, all trained on other questions than PROFILE's. The
@@ -42,11 +44,13 @@ def command(as_json: bool, **values: Any) -> int:
     from .. import pipeline
     from ..report.contest import contest_json, contest_text
     from ..settings import CompareSettings
+    from .progress import step_bar
 
     taken_options(values, "allocator")
     settings = CompareSettings(engine=engine_settings(values), **values)
     files: list[Path] = []
-    result = pipeline.compare(settings, wrote=files.append)
+    with step_bar(quiet=quiet) as progress:
+        result = pipeline.compare(settings, wrote=files.append, progress=progress)
     emit(as_json, {**contest_json(result), "files": [str(file) for file in files]}, contest_text(result))
     for file in files:
         talk(f"wrote {file}")

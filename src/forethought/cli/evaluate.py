@@ -13,6 +13,7 @@ from .options import (
     engine_options,
     engine_settings,
     json_flag,
+    quiet_flag,
     seed_option,
     taken_options,
     talk,
@@ -30,8 +31,9 @@ from .options import (
 @click.option("--resamples", "num_resamples", type=int, default=2000, show_default=True, help="Bootstrap resamples.")
 @click.option("--plots/--no-plots", default=True, show_default=True, help="Draw pictures (needs matplotlib).")
 @seed_option
+@quiet_flag
 @json_flag
-def command(as_json: bool, **values: Any) -> int:
+def command(as_json: bool, quiet: bool, **values: Any) -> int:
     """Compare uniform, blind, forethought, greedy and the oracle at equal tokens, under both costs.
 
     RUN is a trained run or a predictor, judged on --on; a shipped name, judged on its shipped held-out profile; a
@@ -40,11 +42,13 @@ def command(as_json: bool, **values: Any) -> int:
     """
     from .. import pipeline, report
     from ..settings import EvaluateSettings
+    from .progress import step_bar
 
     taken_options(values, "allocator")
     settings = EvaluateSettings(engine=engine_settings(values), **values)
     files: list[Path] = []
-    result = pipeline.evaluate(settings, wrote=files.append)
+    with step_bar(quiet=quiet) as progress:
+        result = pipeline.evaluate(settings, wrote=files.append, progress=progress)
     emit(
         as_json,
         {**report.evaluation_json(result), "files": [str(file) for file in files]},

@@ -79,6 +79,21 @@ def take_prices(values: dict[str, Any]) -> Prices:
     return Prices(values.pop("price_in"), values.pop("price_out"))
 
 
+def question_options(function: F) -> F:
+    """Where the questions stand in their file, shared by every command that reads questions."""
+    flags = [
+        click.option("--question-column", metavar="NAME", help="Column of the questions.  [default: by usual names]"),
+        click.option("--answer-column", metavar="NAME", help="Column of the answers; '' for none."),
+        click.option("--id-column", metavar="NAME", help="Column of the ids, or NAME,NAME; '' for none."),
+    ]
+    for flag in reversed(flags):
+        function = flag(function)
+    return function
+
+
+QUESTION_KEYS = ("question_column", "answer_column", "id_column")
+
+
 def engine_options(*, with_sampling: bool) -> Callable[[F], F]:
     """--engine and its companions; sampling flags only where no predictor fixes them."""
 

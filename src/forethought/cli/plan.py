@@ -16,6 +16,8 @@ from .options import (
     limit_option,
     plan_options,
     price_options,
+    question_options,
+    quiet_flag,
     take_prices,
     taken_options,
     talk,
@@ -30,9 +32,11 @@ from .options import (
 @engine_options(with_sampling=False)
 @price_options
 @limit_option
+@question_options
 @dry_run_flag
+@quiet_flag
 @json_flag
-def command(as_json: bool, out: str, dry_run: bool, **values: Any) -> int:
+def command(as_json: bool, quiet: bool, out: str, dry_run: bool, **values: Any) -> int:
     """Predict every question's curves and give each its budget.
 
     RUN holds the predictor: a trained run, a predictor folder, or a shipped name (qwen2.5-coder-1.5b). QUESTIONS is a
@@ -46,6 +50,7 @@ def command(as_json: bool, out: str, dry_run: bool, **values: Any) -> int:
     from ..tables import plan_header, plan_rows, plan_text
     from ..types import Cost
     from ..visible import to_json
+    from .progress import step_bar
 
     taken_options(values, "allocator")
     prices = take_prices(values)
@@ -56,7 +61,8 @@ def command(as_json: bool, out: str, dry_run: bool, **values: Any) -> int:
         estimate = plan_estimate(settings, prices=prices)
         emit(as_json, estimate.to_json(), estimate.to_text())
         return 0
-    planned = pipeline.plan(settings)
+    with step_bar(quiet=quiet) as progress:
+        planned = pipeline.plan(settings, progress=progress)
     rows = plan_rows(planned)
     lines = "".join(f"{to_json(row)}\n" for row in rows)
     for note in planned.plan.notes:

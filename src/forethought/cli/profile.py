@@ -15,6 +15,7 @@ from .options import (
     json_flag,
     limit_option,
     price_options,
+    question_options,
     quiet_flag,
     retry_flag,
     seed_option,
@@ -39,6 +40,7 @@ from .options import (
 @seed_option
 @price_options
 @limit_option
+@question_options
 @retry_flag
 @dry_run_flag
 @quiet_flag

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from .options import (
+    QUESTION_KEYS,
     dry_run_flag,
     emit,
     engine_options,
@@ -16,6 +17,7 @@ from .options import (
     limit_option,
     plan_options,
     price_options,
+    question_options,
     quiet_flag,
     retry_flag,
     seed_option,
@@ -41,6 +43,7 @@ from .options import (
 @seed_option
 @price_options
 @limit_option
+@question_options
 @retry_flag
 @dry_run_flag
 @quiet_flag
@@ -69,6 +72,7 @@ def command(as_json: bool, quiet: bool, dry_run: bool, **values: Any) -> int:
         "min_tokens",
         "max_tokens",
         "limit",
+        *QUESTION_KEYS,
         "model",
         "template",
     )

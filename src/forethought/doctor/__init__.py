@@ -26,7 +26,7 @@ def examine(settings: DoctorSettings) -> Diagnosis:
     registry.check_options("engines", "openai", settings.options)  # also says how to install what it needs
     load_template(settings.template)
     if settings.questions:
-        load_queries(settings.questions, limit=settings.limit)
+        load_queries(settings.questions, limit=settings.limit, **settings.columns)
     from .server import server_diagnosis
 
     there = server_diagnosis(settings)

@@ -192,7 +192,9 @@ def _questions() -> list[Query]:
 
 
 def _effort_questions(settings: DoctorSettings) -> list[Query]:
-    return load_queries(settings.questions, limit=settings.limit) if settings.questions else _questions()
+    if not settings.questions:
+        return _questions()
+    return load_queries(settings.questions, limit=settings.limit, **settings.columns)
 
 
 def _requests(engine: OpenAIEngine) -> list[Request]:
@@ -210,6 +212,9 @@ def _verdict(found: list[Generation]) -> tuple[str, bool]:
     errors = [done.error for done in found if done.error]
     if errors:
         return f"{len(errors)} of {len(found)} requests: {errors[0]}", False
+    if uncounted := sum(done.reasoning_tokens is None for done in found):
+        hint = "--engine-option tokenizer=NAME counts them"
+        return f"{uncounted} of {len(found)} thoughts: nothing reliable tells their tokens; {hint}", False
     ordered = sorted(found, key=lambda done: done.budget)
     detail = "thoughts as counted, at each cap: " + ", ".join(f"{d.budget}: {d.reasoning_tokens}" for d in ordered)
     if all(done.stop_reason is not StopReason.BUDGET for done in found):

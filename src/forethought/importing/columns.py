@@ -5,7 +5,7 @@ from __future__ import annotations
 import bisect
 import itertools
 from array import array
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -163,6 +163,15 @@ class Columns:
     def texts(self, name: str) -> Encoded:
         """A column whose cells may be anything, as texts."""
         return self.encode(name, lambda value: value if isinstance(value, str) else excerpt(value))
+
+    def tally(self, name: str, texts: Collection[str]) -> int:
+        """Rows whose cell is one of the texts, in any capitals."""
+        num = 0
+        for file in self._files:
+            cells = file.cells(name)
+            codes = [code for code, value in enumerate(cells.values) if str(value).strip().lower() in texts]
+            num += int(np.isin(cells.codes(file.num_rows), codes).sum()) if codes else 0
+        return num
 
     def others(self, most: int) -> list[str]:
         """The columns that nobody asked for and that have few distinct values: the files are read again for them."""

@@ -13,6 +13,7 @@ from ..rows import find_column, shown
 from ..settings import ImportSettings
 from .columns import Columns
 
+WEAK_SAMPLES = ("sample_index", "sample_idx", "epoch", "repeat", "repetition", "rollout", "run", "seed")
 ALIASES: dict[str, tuple[str, ...]] = {
     "id": (*fields.ID_COLUMNS, "query"),
     "budget": ("budget", "budgets", "cap", "token_budget", "thinking_budget", "max_tokens"),
@@ -23,10 +24,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "tried": ("tried", "num_tried", "num_trials", "trials", "num_traces", "num_samples"),
     "tokens": ("tokens", "num_tokens", "tokens_used", "total_tokens", "spent"),
     "reasoning": ("reasoning_tokens", "thinking_tokens"),
-    "sample": (
-        *("sample", "trial", "trace", "sample_id", "trial_id", "trace_id", "attempt"),
-        *("sample_index", "sample_idx", "epoch", "repeat", "repetition", "rollout", "run", "seed"),
-    ),
+    "sample": ("sample", "trial", "trace", "sample_id", "trial_id", "trace_id", "attempt", *WEAK_SAMPLES),
     "question": ("question", *fields.QUESTION_COLUMNS),
     "hidden": ("hidden_state", "hidden_states", "hidden"),
 }

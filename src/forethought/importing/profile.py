@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InvalidGridError, InvalidInputError, RunError
+from ..predictors.selection import default_predictor
 from ..problems import Problems
 from ..profiles import is_profile_file, read_parquet
 from ..settings import ImportSettings
@@ -86,8 +87,12 @@ def read_profile(settings: ImportSettings, path: Path) -> Imported:
         texts=counts.texts or (),
         info=_info(settings, naming, counts),
     )
+    left_out = counts.left_out
+    if columns.num_passed_over:
+        why = " or ".join(f"{name!r} is not {value!r}" for name, value in settings.conditions.items())
+        left_out = (LeftOut("rows", why, columns.num_passed_over, ()), *left_out)
     notes = (*counts.notes, *_notes(naming, counts, profile))
-    return Imported(profile, path, naming.shape, naming.told, columns.num_rows, counts.left_out, notes)
+    return Imported(profile, path, naming.shape, naming.told, columns.num_rows, left_out, notes)
 
 
 def _info(settings: ImportSettings, naming: Naming, counts: Counts) -> dict[str, Any]:
@@ -129,7 +134,8 @@ def _notes(naming: Naming, counts: Counts, profile: Profile) -> list[str]:
     if counts.texts is None and "question" in naming.columns:
         notes.append(f"Some cells of {naming.columns['question']!r} are blank: no texts are kept.")
     if not profile.layers:
-        notes.append("There are no hidden states: only a predictor that reads nothing can be trained (mean).")
+        name, reason = default_predictor(profile)
+        notes.append(f"`train` will take the predictor {name}: {reason}.")
     return notes
 
 

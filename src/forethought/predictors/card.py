@@ -247,7 +247,7 @@ def _read(kind: Any, value: Any, place: str) -> Any:
         if not isinstance(value, dict) or not all(isinstance(item, str) for item in value.values()):
             raise InvalidSettingsError(f"{place} must be an object of strings; got {value!r:.80}")
         return dict(value)
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+    if kind is float and isinstance(value, int) and not isinstance(value, bool) and abs(value) <= MOST:
         return float(value)
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         raise InvalidSettingsError(f"{place} must be of type {kind.__name__}; got {value!r:.80}")

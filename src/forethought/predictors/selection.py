@@ -29,6 +29,7 @@ from .inputs import MIN_QUERIES
 from .layers import Progress, best_layer, candidates, choose_layer, has_finite_features, hidden_of, silent
 from .mean import MeanPredictor
 from .metrics import binomial_log_loss, brier_score, calibration_error, correlation_B, reliability_bins
+from .seen import Seen
 from .shrinkage import NOTHING_KNOWN, LeftOut, Shrinkage
 from .spend import non_decreasing
 from .trained import TrainedPredictor
@@ -81,7 +82,7 @@ def train(
     calibration = None if left is None else _calibration(usable, left, is_shrunk=shrinkage is not None)
     card = _card(profile, usable, predictor, reads_of(fitted), layer, choice, calibration, seed)
     card = dataclasses.replace(card, shrinkage=shrinkage, familiarity=familiarity.card() if familiarity else None)
-    return TrainedPredictor(card, fitted, familiarity)
+    return TrainedPredictor(card, fitted, familiarity, Seen.of(usable))
 
 
 def default_predictor(profile: Profile) -> tuple[str, str]:

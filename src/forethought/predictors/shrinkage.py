@@ -21,9 +21,6 @@ class Shrinkage:
     average, so a part 1 / z^2 of the slope is what noise alone gives, and it is taken off: the positive-part rule of
     James and Stein ("Estimation with quadratic loss", 1961). Strong evidence keeps nearly all, none keeps nothing.
 
-    What is compared are differences between the caps of one query: a plan does not change when a query's whole curve
-    moves up or down, only when longer caps seem worth more or less than they did.
-
     Attributes:
         success: share kept of the success curves' deviations, in [0, 1].
         success_z: standard errors between no use at all and what was found; negative: worse than the mean curve.
@@ -135,8 +132,7 @@ def _kept(
     level_N_B: FloatArray, mean_N_B: FloatArray, seen_N_B: FloatArray, weight_N: FloatArray
 ) -> tuple[float, float]:
     """The share of the deviations to keep, and the standard errors behind it."""
-    deviation_N_B = _between_caps(level_N_B.astype(np.float64) - mean_N_B)
-    target_N_B = _between_caps(seen_N_B - mean_N_B)
+    deviation_N_B, target_N_B = level_N_B.astype(np.float64) - mean_N_B, seen_N_B - mean_N_B
     share_N = weight_N / weight_N.sum()
     product_N, square_N = (deviation_N_B * target_N_B).sum(axis=1), (deviation_N_B**2).sum(axis=1)
     spread = float(share_N @ square_N)
@@ -147,11 +143,6 @@ def _kept(
     error = float(np.sqrt(share_N**2 @ (product_N - slope * square_N) ** 2)) / spread
     z = slope / max(error, 1e-12)
     return (float(np.clip(slope * (1.0 - 1.0 / z**2), 0.0, 1.0)) if z > 1.0 else 0.0), z
-
-
-def _between_caps(level_N_B: FloatArray) -> FloatArray:
-    """Without each row's own mean: what is left are the differences between its caps. One cap has no other."""
-    return level_N_B - level_N_B.mean(axis=1, keepdims=True) if level_N_B.shape[1] > 1 else level_N_B
 
 
 def _mean_outside(level_Q_B: FloatArray, weight_Q: FloatArray, rows: IntArray, fold_N: IntArray) -> FloatArray:

@@ -7,10 +7,11 @@ FOLDER/card.md               the card in words
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import fcntl
 import hashlib
 import os
-import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,7 +32,7 @@ from ..errors import (
     ModelFileError,
     UnknownNameError,
 )
-from ..files import make_folder, parse_json, reaching
+from ..files import make_folder, parse_json, reaching, write_atomically
 from ..protocols import Predictor
 from ..registry import resolve
 from ..types import BudgetGrid, Curves, EngineInfo, FloatArray
@@ -40,11 +41,14 @@ from .card import PredictorCard
 from .familiarity import PREFIX, Familiarity, Judged
 from .features import HIDDEN, Features
 from .inputs import nonfinite_rows, shorten
+from .seen import PREFIX as SEEN
+from .seen import Seen
 
 SCHEMA = 1
 SETTINGS_FILE = "predictor.json"
 WEIGHTS_FILE = "weights.safetensors"
 CARD_FILE = "card.md"
+NEXT_WEIGHTS_FILE = ".weights.safetensors.next"  # on the way to WEIGHTS_FILE
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,11 +59,13 @@ class TrainedPredictor:
         card: what it was made from and for.
         predictor: fitted.
         familiarity: scores how novel a query is; None where that is not known.
+        seen: which questions it was trained on; None for one that was saved without them.
     """
 
     card: PredictorCard
     predictor: Predictor
     familiarity: Familiarity | None = None
+    seen: Seen | None = None
 
     def judge(self, features: Features) -> Judged | None:
         """How novel the queries are; None where no score is known, or none that passed its own calibration."""
@@ -133,7 +139,9 @@ class TrainedPredictor:
             )
 
     def save(self, folder: Path | str) -> Path:
-        """Writes the folder in one step: a reader or a kill sees the old predictor or the new one, never half.
+        """Writes the predictor in one step: a reader or a kill sees the old one or the new one, never half nor none.
+
+        In a folder that holds a predictor only that is replaced; what else stands there stays.
 
         Raises:
             ModelFileError: `folder` exists and holds something other than a predictor.
@@ -141,27 +149,33 @@ class TrainedPredictor:
         folder = Path(folder)
         check_place(folder)
         files = self._files()
+        if folder.exists():
+            _replace(folder, files)
+            return folder
         make_folder(folder.parent)
         with (
             reaching(folder, "written"),
             tempfile.TemporaryDirectory(prefix=f".{folder.name[:40]}.", dir=folder.parent) as scratch,
         ):
-            fresh, old = Path(scratch) / "new", Path(scratch) / "old"
+            fresh = Path(scratch) / "new"
             fresh.mkdir()
             for name, content in files.items():
-                with open(fresh / name, "wb") as file:
-                    file.write(content)
-                    file.flush()
-                    os.fsync(file.fileno())
-            if folder.exists():
-                folder.rename(old)
-            fresh.rename(folder)
-            shutil.rmtree(old, ignore_errors=True)
+                write_atomically(fresh / name, content)
+            try:
+                fresh.rename(folder)
+            except OSError:  # another process was quicker
+                if not _is_replaceable(folder):
+                    raise
+                _replace(folder, files)
         return folder
 
     def _files(self) -> dict[str, bytes]:
         settings, arrays = self.predictor.state()
-        arrays = {**arrays, **(self.familiarity.arrays() if self.familiarity else {})}
+        arrays = {
+            **arrays,
+            **(self.familiarity.arrays() if self.familiarity else {}),
+            **(self.seen.arrays() if self.seen else {}),
+        }
         weights = save_arrays({name: np.ascontiguousarray(arrays[name]) for name in sorted(arrays)})
         content = {
             "schema": SCHEMA,
@@ -191,10 +205,11 @@ class TrainedPredictor:
             card = PredictorCard.from_json(content["card"])
             if content["predictor"] != card.predictor:
                 raise ValueError(f"it names the predictor {content['predictor']!r}, its card {card.predictor!r}")
-            own = {name: array for name, array in weights.items() if not name.startswith(PREFIX)}
+            own = {name: array for name, array in weights.items() if not name.startswith((PREFIX, SEEN))}
             predictor = resolve("predictors", card.predictor).from_state(content["settings"], own)
             _check_shapes(predictor, card)
             familiarity = None if card.familiarity is None else Familiarity.from_arrays(weights, card.familiarity)
+            seen = Seen.from_arrays(weights)
             if familiarity is not None and familiarity.kind == HIDDEN:
                 _check_width(familiarity, card)
         except (UnknownNameError, MissingExtraError):
@@ -202,7 +217,7 @@ class TrainedPredictor:
         except Exception as error:  # what a stranger wrote may break any predictor's class in any way
             reason = f"{error} is missing" if isinstance(error, KeyError) else str(error) or type(error).__name__
             raise ModelFileError(f"{folder} is not a usable predictor: {reason}. Train it again.") from error
-        return cls(card, predictor, familiarity)
+        return cls(card, predictor, familiarity, seen)
 
 
 def read_card(folder: Path) -> PredictorCard:
@@ -237,6 +252,33 @@ def check_place(folder: Path) -> None:
         raise ModelFileError(f"{folder} exists and is not a predictor; nothing was written. Give another folder.")
 
 
+def _replace(folder: Path, files: dict[str, bytes]) -> None:
+    """Puts the predictor's files into a folder that is there: the settings file decides which one it holds.
+
+    The weights lie ready under another name before it is replaced, and take theirs after it: until then they are read
+    from there. One process at a time.
+    """
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        _finish(folder)
+        write_atomically(folder / NEXT_WEIGHTS_FILE, files[WEIGHTS_FILE])
+        write_atomically(folder / SETTINGS_FILE, files[SETTINGS_FILE])
+        (folder / NEXT_WEIGHTS_FILE).replace(folder / WEIGHTS_FILE)
+        write_atomically(folder / CARD_FILE, files[CARD_FILE])
+    finally:
+        os.close(lock)
+
+
+def _finish(folder: Path) -> None:
+    """Gives the weights their name where a kill came before that: they would be overwritten else."""
+    waiting = folder / NEXT_WEIGHTS_FILE
+    with contextlib.suppress(ModelFileError, FileNotFoundError):
+        stated = _read_settings(folder).get("weights")
+        if isinstance(stated, dict) and stated.get("sha256") == hashlib.sha256(waiting.read_bytes()).hexdigest():
+            waiting.replace(folder / WEIGHTS_FILE)
+
+
 def _is_replaceable(folder: Path) -> bool:
     return folder.is_dir() and ((folder / SETTINGS_FILE).is_file() or not any(folder.iterdir()))
 
@@ -265,16 +307,19 @@ def _read_settings(folder: Path) -> dict[str, Any]:
 
 def _read_weights(folder: Path, content: dict[str, Any]) -> dict[str, FloatArray]:
     path = folder / WEIGHTS_FILE
-    try:
-        with reaching(path, "read"):
-            raw = path.read_bytes()
-    except FileError as error:
-        if error.errno != errno.ENOENT:
-            raise
-        raise ModelFileError(f"{path} is missing. Copy the whole predictor folder, or train it again.") from error
     stated = content.get("weights")
     expected = stated.get("sha256") if isinstance(stated, dict) else None
-    found = hashlib.sha256(raw).hexdigest()
+    raw, found = b"", ""
+    # The second where saving was stopped before they took their name, the third where it goes on meanwhile.
+    for candidate in (path, folder / NEXT_WEIGHTS_FILE, path):
+        if candidate.is_file():
+            with reaching(candidate, "read"):
+                raw = candidate.read_bytes()
+            found = hashlib.sha256(raw).hexdigest()
+        if found == expected:
+            break
+    if not found:
+        raise ModelFileError(f"{path} is missing. Copy the whole predictor folder, or train it again.")
     if found != expected:
         raise ModelFileError(
             f"{path} has SHA-256 {found} ({len(raw):,} bytes), but {SETTINGS_FILE} states {expected}: "
@@ -303,6 +348,8 @@ def _check_shapes(predictor: Predictor, card: PredictorCard) -> None:
     expected = (1, card.grid.num_budgets)
     if p_Q_B.shape != expected or (tokens_Q_B is not None and tokens_Q_B.shape != expected):
         raise ValueError(f"it predicts {p_Q_B.shape[1]} budgets, its card has {card.grid.num_budgets}")
+    if (tokens_Q_B is None) is not (card.mean_tokens_B is None):
+        raise ValueError("it predicts tokens and its card knows none, or the other way round")
     if not np.isfinite(p_Q_B).all() or (tokens_Q_B is not None and not np.isfinite(tokens_Q_B).all()):
         raise ValueError("its weights hold NaN or infinity")
 

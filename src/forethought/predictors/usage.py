@@ -98,7 +98,7 @@ class Usage:
         self.tolerance = tolerance_for(card.data.num_queries)
         self.stretch = 1.0
         self.num_alarms = self.num_seen = 0
-        self._scale = card.mean_tokens_B[-1] if card.mean_tokens_B else 1.0
+        self._scale = 0.5 * card.mean_tokens_B[-1] if card.mean_tokens_B else 1.0
         self._budget_B = card.grid.budgets_B.astype(np.float64)
         self._window = window
         self._begin()

@@ -22,7 +22,7 @@ from .waits import asked_wait, reset_wait
 
 CONNECT_SECONDS = 10.0
 SHOWN_CHARACTERS = 300  # of a server's message, in a reason
-ORDER_ATTEMPTS = 4  # at a stream whose events make no sense: a server that always sends them so is paid each time
+PAID_ATTEMPTS = 4  # at answers that came and cannot be used: a server that always answers so is paid each time
 
 
 class RequestError(EngineError):
@@ -42,10 +42,6 @@ class RequestError(EngineError):
         error = cls(reason)
         error.tokens, error.refusal = tokens, refusal
         return error
-
-
-class StreamOrderError(ValueError):
-    """The events of a stream make no sense together."""
 
 
 class Events(Protocol):
@@ -164,8 +160,8 @@ class Client:
             self.counters.discarded_tokens += taken.num_seen
             raise
         except ValueError as error:
-            most = ORDER_ATTEMPTS if isinstance(error, StreamOrderError) else None
-            raise AttemptError("stream", f"the stream broke: {error}", most=most, tokens=taken.num_seen) from None
+            reason = f"the stream broke: {error}"
+            raise AttemptError("stream", reason, most=PAID_ATTEMPTS, tokens=taken.num_seen) from None
         except (AttemptError, RequestError) as error:
             error.tokens = max(error.tokens, taken.num_seen)
             raise
@@ -226,9 +222,9 @@ class Client:
                     response.close()
                     raise RequestError(str(error)) from None
                 except ValueError as error:
-                    raise AttemptError("malformed", f"the answer cannot be read: {error}") from None
+                    raise AttemptError("malformed", f"the answer cannot be read: {error}", most=PAID_ATTEMPTS) from None
         except TimeoutError:
-            raise AttemptError("timeout", f"no answer within {self._timeout:g} s") from None
+            raise AttemptError("timeout", f"no answer within {self._timeout:g} s", most=PAID_ATTEMPTS) from None
         except (aiohttp.ClientError, OSError) as error:
             text = self._shown(str(error)) or type(error).__name__
             raise AttemptError("connection", f"the connection broke: {text}") from None
@@ -248,9 +244,9 @@ class Client:
                     f"stand before it?"
                 ) from None
             why = str(error) if "nested" in str(error) else self._shown(content)
-            raise AttemptError("malformed", f"the answer is not JSON: {why}") from None
+            raise AttemptError("malformed", f"the answer is not JSON: {why}", most=PAID_ATTEMPTS) from None
         if not isinstance(found, dict):
-            raise AttemptError("malformed", f"the answer is not an object: {self._shown(content)}")
+            raise AttemptError("malformed", f"the answer is not an object: {self._shown(content)}", most=PAID_ATTEMPTS)
         self._refuse_error(found, response)
         return found
 

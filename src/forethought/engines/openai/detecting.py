@@ -133,10 +133,10 @@ async def _reach(client: Client) -> None:
 
 
 async def _look_around(client: Client) -> None:
-    """Raises EngineError where the routes lie beside the address that was given, with or without its /v1."""
+    """Raises EngineError where the routes lie beside the address that was given, such as with or without its /v1."""
     path = client.address.path
-    beside = [path.removesuffix("/v1") if path.endswith("/v1") else f"{path}/v1"]
-    for other in beside:
+    beside = (f"{path}/v1", path.rpartition("/")[0], "/v1", "")
+    for other in dict.fromkeys(other for other in beside if other != path and not other.endswith("/v1/v1")):
         try:
             found = await client.ask("GET", f"{client.address.origin}{other}/models")
         except RequestError:

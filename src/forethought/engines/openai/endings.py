@@ -16,7 +16,7 @@ STOPPED = re.compile(
 )
 CUT = re.compile(
     r"length|max_tokens|max_length|max_new_tokens|max_output_tokens|max_completion_tokens|model_length|"
-    r"model_context_window_exceeded|token_limit|limit"
+    r"model_context_window_exceeded|token_limit|limit|truncated|incomplete"
 )
 FILTERED = re.compile(
     r"content_filter|content_filtered|safety|recitation|blocklist|prohibited_content|spii|refusal|sensitive|"
@@ -36,7 +36,7 @@ def is_cut(reason: Any, *, tokens: int = 0) -> bool:
     """
     if reason is None or reason == "":
         return False
-    name = str(reason).strip().lower().rpartition(".")[2].replace("-", "_").replace(" ", "_")
+    name = re.sub(r"[\s-]+", "_", str(reason)[:100].strip().lower().rpartition(".")[2]).removeprefix("finish_reason_")
     if STOPPED.fullmatch(name):
         return False
     if CUT.fullmatch(name):

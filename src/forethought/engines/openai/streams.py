@@ -6,7 +6,6 @@ from typing import Any
 
 from ...prompts import PromptTemplate
 from ..counting import Usage, least_tokens
-from .client import StreamOrderError
 from .replies import CLOSING, answer_frame, untagged_end
 from .texts import texts_in
 
@@ -30,7 +29,7 @@ class Chunks:
         self._num_words = 0  # of the thought
         self._told_at: int | None = None  # tokens when the thought's last piece came, where that piece says so
         self._told_after: list[tuple[int, int | None]] = []  # length of the content, tokens so far
-        self._ids = _Names("it mixes two answers")
+        self._ids = _Names("it mixes two answers", first_differs=True)
         self._indexes = _Names("it holds another choice than the one asked for")
         self._finish: Any = None
         self._usage: dict[str, Any] = {}
@@ -49,13 +48,13 @@ class Chunks:
         pieces = [(choice, *texts_in(choice.get("delta") or choice.get("message"))) for choice in choices]
         pieces = [piece for piece in pieces if piece[1] or piece[2] or piece[0].get("finish_reason")]
         if sum(bool(thought or text) for _, thought, text in pieces) > 1:
-            raise StreamOrderError("it holds another choice than the one asked for")
+            raise ValueError("it holds another choice than the one asked for")
         for choice, thought, text in pieces:
             if thought or text:
                 self._ids.add(event.get("id"))
                 self._indexes.add(choice.get("index"))
             if self._finish is not None and (thought.strip() or text.strip()):
-                raise StreamOrderError("text comes after its end")
+                raise ValueError("text comes after its end")
             if thought:
                 self._take_thought(thought, told)
             if text:
@@ -68,7 +67,7 @@ class Chunks:
 
     def _take_thought(self, thought: str, told: int | None) -> None:
         if answer_frame(self._template) in "".join(self._content):
-            raise StreamOrderError("thought comes after its answer")
+            raise ValueError("thought comes after its answer")
         self._is_mixed = self._is_mixed or any(text.strip() for text in self._content)
         last = self._reasoning[-1] if self._reasoning else " "
         self._num_words += len(thought.split()) - (not last[-1].isspace() and not thought[0].isspace())
@@ -119,10 +118,17 @@ class Chunks:
 
 
 class _Names:
-    """Names that chunks carry: one for all of an answer, or another for each chunk; anything between is two answers."""
+    """Names that chunks carry: one for all of an answer, or another for each chunk; anything between is two answers.
 
-    def __init__(self, complaint: str) -> None:
+    Args:
+        complaint: what to say of two answers.
+        first_differs: whether the first chunk may have a name of its own (older LiteLLM's ids).
+    """
+
+    def __init__(self, complaint: str, *, first_differs: bool = False) -> None:
         self._complaint = complaint
+        self._first_differs = first_differs
+        self._names: list[Any] = []
         self._seen: set[Any] = set()
         self._num = 0
 
@@ -132,10 +138,14 @@ class _Names:
         return len(self._seen)
 
     def add(self, name: Any) -> None:
-        """Takes the next one; raises StreamOrderError."""
+        """Takes the next one; raises ValueError."""
         if name is None or name == "" or not isinstance(name, str | int | float):
             return
         self._num += 1
         self._seen.add(name)
-        if 1 < len(self._seen) < self._num:
-            raise StreamOrderError(self._complaint)
+        self._names = [*self._names, name][:2]
+        if not 1 < len(self._seen) < self._num:
+            return
+        is_second = self._first_differs and len(self._seen) == 2 and name == self._names[1] != self._names[0]
+        if not is_second:
+            raise ValueError(self._complaint)

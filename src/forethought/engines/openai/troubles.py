@@ -42,6 +42,8 @@ def error_in(found: dict[str, Any]) -> Any:
     """
     if found.get("error"):
         return found["error"]
+    if found.get("object") == "error" or found.get("type") == "error":  # older vLLM, in a stream
+        return found
     choices = found.get("choices")
     for choice in choices if isinstance(choices, list) else []:
         if isinstance(choice, dict) and choice.get("error"):

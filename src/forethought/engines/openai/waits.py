@@ -24,6 +24,9 @@ _amount = rf"\d{{1,12}}(?:\.\d{{1,12}})?\s?(?:{_unit})(?![a-zµ])"
 AMOUNT = re.compile(rf"(\d{{1,12}}(?:\.\d{{1,12}})?)\s?({_unit})(?![a-zµ])", re.IGNORECASE)
 DURATION = re.compile(rf"(?:{_amount}[\s,]{{0,3}})+", re.IGNORECASE)
 TOLD = re.compile(rf"\b(?:again|retry|wait|resets?)\b\D{{0,30}}?((?:{_amount}(?:,?\s(?:and\s)?)?)+)", re.IGNORECASE)
+FIELDS = frozenset(
+    ("retryafter", "retrydelay", "retryafterseconds", "retryafterms", "retryin", "resetafter", "xratelimitreset")
+)
 MOST_DEPTH, MOST_CHARACTERS = 8, 4000
 
 
@@ -109,7 +112,7 @@ def _in_body(found: Any, now: datetime, depth: int) -> Iterator[float | None]:
     elif isinstance(found, dict):
         for name, value in list(found.items())[:50]:
             plain = str(name).lower().replace("_", "").replace("-", "")
-            if plain in ("retryafter", "retrydelay", "retryafterseconds", "retryafterms"):
+            if plain in FIELDS:
                 if isinstance(value, dict):
                     value = value.get("seconds", "")
                 seconds = _seconds("" if isinstance(value, bool) else str(value), now)

@@ -15,6 +15,7 @@ from ...errors import EngineError, ForethoughtError, InvalidFeaturesError, Inval
 from ...models.size import longest_context
 from ...prompts import PromptTemplate
 from ...registry import unknown_name_message
+from .. import memory
 from ..forcing import Forcing
 from . import extracting
 from .native import NativeCap
@@ -149,6 +150,13 @@ def start(
     chosen |= {key: value for key, value in options.items() if (key, value) != ("block_size", None)}
     if is_cpu:
         chosen.setdefault("block_size", CPU_BLOCK)
+        memory.announce(
+            path.name,
+            memory.loaded_bytes(path, str(chosen["dtype"])),
+            kv_cache_gib << 30,
+            how="--engine-option kv_cache_gib=N",
+            free=memory.free_bytes(),
+        )
     native, folder = None, None
     try:
         if choices.enforce == "native":
