@@ -8,18 +8,16 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from . import sources
+from .beforehand import check_planned_engine, plan_inputs, profile_inputs, run_inputs
 from .billing import UNPRICED, Prices, Traffic
 from .engines.context import Room
 from .engines.lengths import Lengths
 from .engines.opening import choose
 from .folders import profile_folder, run_folder
 from .models import look
-from .planning import largest_cap, model_of, plan_queries, recorded_features, template_of
+from .planning import largest_cap, model_of, recorded_features, refuse_without_texts, template_of
 from .predictors.features import DIFFICULTY, HIDDEN
-from .profiling import check_asked_layers
 from .prompts import load_template
-from .queries import load_queries
 from .settings import EngineSettings, PlanSettings, ProfileSettings, RunSettings
 from .store import RunDirectory
 from .types import BudgetGrid, Query
@@ -92,9 +90,8 @@ class Estimate:
 
 def profile_estimate(settings: ProfileSettings, *, prices: Prices = UNPRICED) -> Estimate:
     """The bill of `forethought profile`: every trace may run to the largest cap."""
-    queries = load_queries(settings.questions, limit=settings.limit)
+    queries, _, _ = profile_inputs(settings)
     folder, grid = profile_folder(settings), settings.grid
-    check_asked_layers(settings)
     engine, lengths = _lengths(settings.model, settings.engine, settings.engine.template, queries, grid, grid.maximum)
     done = _done(folder, settings.num_traces, retry_failed=settings.retry_failed)
     left_Q = [settings.num_traces - done[query.id] for query in queries]
@@ -126,12 +123,13 @@ def profile_estimate(settings: ProfileSettings, *, prices: Prices = UNPRICED) ->
 
 def plan_estimate(settings: PlanSettings, *, prices: Prices = UNPRICED) -> Estimate:
     """The bill of `forethought plan`: one prompt pass a question, and no thought."""
-    predictor = sources.open_predictor(settings.run)
-    queries = plan_queries(settings)
+    predictor, queries = plan_inputs(settings)
     model = model_of(settings, predictor)
     empty = Estimate(model, "", len(queries), 0, 0, 0, 0, 0)
     if recorded_features(settings.questions, queries, predictor) is not None:
         return _priced(empty, Traffic(0, 0, "no model is needed"), prices)
+    refuse_without_texts(queries, settings.questions)
+    check_planned_engine(settings, predictor)
     template = template_of(settings, predictor)
     engine, lengths = _lengths(model, settings.engine, template, queries, predictor.card.grid, 0)
     reads = predictor.card.features.reads
@@ -146,8 +144,7 @@ def plan_estimate(settings: PlanSettings, *, prices: Prices = UNPRICED) -> Estim
 
 def run_estimate(settings: RunSettings, *, prices: Prices = UNPRICED) -> Estimate:
     """The bill of `forethought run`: under granted cost at most each plan's total, under spent cost every cap."""
-    predictor = sources.open_predictor(settings.plan.run)
-    queries = plan_queries(settings.plan)
+    predictor, queries, _ = run_inputs(settings)
     folder, grid = run_folder(settings), predictor.card.grid
     model, template = model_of(settings.plan, predictor), template_of(settings.plan, predictor)
     cap = largest_cap(settings.plan, queries, grid)

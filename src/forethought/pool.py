@@ -7,14 +7,15 @@ A wave that a kill cut short is charged with what its records took, and in full 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from .checks import check_pool
 from .engines.refusing import failed
 from .protocols import CountingEngine, Engine
-from .store import RunDirectory, append_line, generation_from_json, read_lines
+from .store import RunDirectory, appending, generation_from_json, read_lines
 from .types import BudgetGrid, Generation, Request, StopReason
 
 
@@ -41,7 +42,7 @@ class Pool:
         """The pool of a run, as it was left; the run's lock must be held."""
         file = run.path / "pool.jsonl"
         spent, begun = 0, None
-        for line in read_lines(file):
+        for line in read_lines(file, check_pool):
             begun, spent = (line["begin"], spent) if "begin" in line else (None, spent + int(line["end"]))
         pool = cls(file, int(total), beside, grid, spent)
         if begun is not None:
@@ -73,7 +74,7 @@ class Pool:
                 yield failed(request, reason, is_final=True)
                 continue
             most = {request.query.id: request.budget + self.beside for request in wave}
-            append_line(self.file, {"begin": most})
+            self._note({"begin": most})
             counted, taken = _counted(engine), 0
             async for generation in engine.generate(wave):
                 is_failed = generation.stop_reason is StopReason.ERROR  # what it took, an engine that counts will say
@@ -93,8 +94,12 @@ class Pool:
         return wave
 
     def _end(self, taken: int) -> None:
-        append_line(self.file, {"end": taken})
+        self._note({"end": taken})
         self.spent += taken
+
+    def _note(self, line: Mapping[str, Any]) -> None:
+        with appending(self.file) as lines:
+            lines.append([line])
 
 
 def _taken(generation: Generation, most: int) -> int:

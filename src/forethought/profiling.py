@@ -13,7 +13,7 @@ from .folders import profile_folder
 from .protocols import Engine, Grader, HiddenStateEngine
 from .settings import ProfileSettings
 from .store import RunDirectory, fingerprint, generation_to_json
-from .types import BudgetGrid, EngineInfo, Generation, Grade, Query, Request, Sampling, StopReason
+from .types import BudgetGrid, EngineInfo, Generation, Query, Request, Sampling, StopReason
 
 QUERIES_PER_CHUNK = 128
 
@@ -31,8 +31,23 @@ def trace_seed(seed: int, query_id: str, sample: int) -> int:
     return int.from_bytes(digest, "big") >> 1
 
 
-def identity(info: EngineInfo, grid: BudgetGrid, sampling: Sampling, seed: int, grader: str) -> dict[str, Any]:
-    """What determines a record given its query and sample; two runs that differ here do not mix."""
+def grader_identity(name: str, options: Mapping[str, Any], grader: Grader) -> dict[str, Any]:
+    """What determines a grade given an answer and its reference: the grader's registered name, options and version."""
+    return {"grader": name, "grader_options": dict(options) or None, "grader_version": getattr(grader, "version", None)}
+
+
+def identity(
+    info: EngineInfo, grid: BudgetGrid, sampling: Sampling, seed: int, grader: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What determines a record given its query and sample; two runs that differ here do not mix.
+
+    Args:
+        info: what the engine says of itself.
+        grid: the budgets.
+        sampling: how thoughts are drawn.
+        seed: seed of the run.
+        grader: `grader_identity`.
+    """
     return {
         "model": info.model,
         "model_hash": info.model_hash,
@@ -47,7 +62,7 @@ def identity(info: EngineInfo, grid: BudgetGrid, sampling: Sampling, seed: int, 
         "maximum": grid.maximum,
         "sampling": asdict(sampling),
         "seed": seed,
-        "grader": grader,
+        **grader,
     }
 
 
@@ -64,7 +79,8 @@ def engine_info(identity: Mapping[str, Any]) -> EngineInfo:
         "server",
         "enforcement",
     )
-    return EngineInfo(**{name: identity[name] for name in names if name in identity})
+    known = {name: identity[name] for name in names if name in identity}
+    return EngineInfo(**{"engine": "unknown", "model": None, **known})
 
 
 async def sample_traces(
@@ -151,18 +167,29 @@ def graded_record(generation: Generation, reference: str | None, grader: Grader,
 
     A failed one says in which `setup` it failed.
     """
-    record = generation_to_json(generation)
-    if generation.stop_reason is StopReason.ERROR:
-        return {**record, "grade": None, "setup": setup}
-    if reference is None:
-        return {**record, "grade": None}
-    verdicts: dict[str, Grade] = {}
+    record = graded(generation_to_json(generation), reference, grader, {})
+    return {**record, "setup": setup} if generation.stop_reason is StopReason.ERROR else record
 
-    def grade(answer: str) -> str:
-        if answer not in verdicts:
-            verdicts[answer] = grader.grade(answer=answer, reference=reference)
-        return verdicts[answer].value
 
-    for probe in record["probes"]:
-        probe["grade"] = grade(probe["answer"])
-    return {**record, "grade": grade(generation.answer)}
+def graded(
+    record: Mapping[str, Any], reference: str | None, grader: Grader, verdicts: dict[tuple[str, str], str]
+) -> dict[str, Any]:
+    """A record with a grade for its answer and for each probe; None without a reference, and for a failed trace.
+
+    Args:
+        record: one trace, with or without grades of another grader.
+        reference: the right answer, if it is known.
+        grader: judges.
+        verdicts: (answer, reference) -> what was said of them before; filled as it goes.
+    """
+    is_gradable = record["stop_reason"] != StopReason.ERROR.value and reference is not None
+
+    def grade(answer: str) -> str | None:
+        if not is_gradable or reference is None:
+            return None
+        if (answer, reference) not in verdicts:
+            verdicts[answer, reference] = grader.grade(answer=answer, reference=reference).value
+        return verdicts[answer, reference]
+
+    probes = [{**probe, "grade": grade(probe["answer"])} for probe in record["probes"]]
+    return {**record, "probes": probes, "grade": grade(record["answer"])}

@@ -13,68 +13,70 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
+from .checks import check_header, check_object, check_record
 from .errors import RunError
-from .types import FloatArray, Generation, Probe, StopReason
+from .files import (
+    make_folder,
+    open_bytes,
+    parse_json,
+    reaching,
+    read_json,
+    replacing,
+    write_atomically,
+    write_json,
+)
+from .types import BudgetGrid, FloatArray, Generation, Probe, StopReason
+from .visible import to_json
 
 SCHEMA = 1
+REGRADING = "regrading"  # key in run.json while grades are being replaced: the command that finishes it
+GRADER_KEYS = ("grader", "grader_options", "grader_version")
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Replaces `path` by `content`: a reader or a kill sees the old file or the new one, never half."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with open(temporary, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+@contextmanager
+def appending(path: Path) -> Iterator[Appender]:
+    """Opens a file of JSON lines for appending, after dropping a line that a kill or a full disk cut short."""
+    with open_bytes(path, "ab+", "written") as file:
+        with reaching(path, "written"):
+            _drop_partial_line(file)
+        yield Appender(path, file)
 
 
-def write_json(path: Path, value: object) -> None:
-    """Writes `value` as indented JSON, atomically."""
-    write_atomically(path, (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
-
-
-def read_json(path: Path) -> Any:
-    """Reads a JSON file of a run; raises RunError when it is missing or broken."""
-    try:
-        return json.loads(path.read_text("utf-8"))
-    except FileNotFoundError as error:
-        raise RunError(f"{path} does not exist") from error
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise RunError(f"{path} is not readable JSON: {error}") from error
-
-
-def append_line(path: Path, value: Mapping[str, Any]) -> None:
-    """Appends one JSON line, wholly on disk when this returns; a line that a kill cut short is dropped first."""
-    with open(path, "ab+") as file:
-        _drop_partial_line(file)
-        Appender(file).append([value])
-
-
-def read_lines(path: Path) -> Iterator[dict[str, Any]]:
+def read_lines(path: Path, check: Callable[[Any], str | None] = check_object) -> Iterator[dict[str, Any]]:
     """Every whole line of a JSONL file, in order; a last one without its line end is not one yet. Nothing: no file.
 
+    Args:
+        path: the file.
+        check: says what is wrong with a line's value.
+
     Raises:
-        RunError: a line that is not JSON, with its number.
+        RunError: a line that is no record, by its number.
     """
     if not path.exists():
         return
-    with open(path, "rb") as file:
+    with open_bytes(path, "rb", "read") as file:
         for number, line in enumerate(file, 1):
             if not line.endswith(b"\n"):
                 return
             try:
-                yield json.loads(line)
+                record = parse_json(line)
+                problem = check(record)
             except ValueError as error:
-                raise RunError(f"{path} line {number} is not a record: {error}") from error
+                problem = str(error)
+            if problem:
+                raise RunError(
+                    f"{path} line {number} is not a record: {problem}. Delete this line; what it held is made "
+                    "again when the command that made it is given again."
+                )
+            yield record
 
 
 def fingerprint(value: object) -> str:
@@ -161,10 +163,12 @@ class RunDirectory:
 
     Args:
         path: its folder; made by `create`, opened by `open`.
+        is_regrading: read it also while its grades are being replaced: for who replaces them.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, is_regrading: bool = False) -> None:
         self.path = path
+        self.is_regrading = is_regrading
 
     @classmethod
     def create(cls, path: Path, *, kind: str, identity: Mapping[str, Any], settings: Mapping[str, Any]) -> RunDirectory:
@@ -174,35 +178,58 @@ class RunDirectory:
             path: the folder.
             kind: "profile" or "run".
             identity: what determines a record given its query and sample (model hash, template hash, grid,
-                sampling, seed). A folder made under another identity is refused, naming what differs.
+                sampling, seed). A folder made under another identity is refused, naming what differs, unless it holds
+                nothing finished yet: it then begins anew.
             settings: the effective settings of the command, kept for the reader.
         """
         run = cls(path)
         file = path / "run.json"
-        if file.exists():
-            old = run.header
-            if old.get("kind") != kind:
-                raise RunError(f"{path} holds a {old.get('kind')!r} run, not a {kind!r} run; give another --out")
-            differing = [key for key in identity if old["identity"].get(key) != identity[key]]
-            if differing:
-                lines = "; ".join(
-                    f"{key}: {old['identity'].get(key)!r} there, {identity[key]!r} now" for key in differing
-                )
-                raise RunError(
-                    f"{path} was made with other settings ({lines}). Give another --out, or the old settings."
-                )
+        header = {"schema": SCHEMA, "kind": kind, "identity": dict(identity), "settings": dict(settings)}
+        if run._is_there():
+            if not run._check_same(kind, identity):
+                with run.locked():  # nothing was finished under the old settings: the new ones begin anew
+                    run.forget()
+                    write_json(file, header)
             return run
-        if path.exists() and any(entry.name != ".lock" for entry in path.iterdir()):
-            raise RunError(f"{path} exists and is not a run of forethought; give another --out")
-        (path / "hidden").mkdir(parents=True, exist_ok=True)
-        write_json(file, {"schema": SCHEMA, "kind": kind, "identity": dict(identity), "settings": dict(settings)})
+        make_folder(make_folder(path) / "hidden")
+        write_json(file, header)
         return run
+
+    @classmethod
+    def check(cls, path: Path, *, kind: str, identity: Mapping[str, Any]) -> None:
+        """Refuses what `create` would refuse, by the part of the identity that is known before; makes nothing."""
+        run = cls(path)
+        if run._is_there():
+            run._check_same(kind, identity)
+
+    def _is_there(self) -> bool:
+        """Whether the folder holds a run already; raises RunError where something else stands there."""
+        with reaching(self.path, "created"):
+            if (self.path / "run.json").exists():
+                return True
+            is_other = self.path.exists() and not self.path.is_dir()
+            is_other = is_other or (self.path.exists() and any(not _is_left_over(e) for e in self.path.iterdir()))
+        if is_other:
+            raise RunError(f"{self.path} exists and is not a run of forethought; give another --out")
+        return False
+
+    def _check_same(self, kind: str, identity: Mapping[str, Any]) -> bool:
+        """Whether the run is of that kind and identity; raises RunError where it is not, and holds results."""
+        old = self.header
+        if old.get("kind") != kind:
+            raise RunError(f"{self.path} holds a {old.get('kind')!r} run, not a {kind!r} run; give another --out")
+        differing = [key for key in identity if old["identity"].get(key) != identity[key]]
+        if differing and self.holds_results():
+            raise RunError(_other_settings(self.path, old["identity"], identity, differing))
+        return not differing
 
     @classmethod
     def open(cls, path: Path) -> RunDirectory:
         """Opens an existing run; raises RunError when there is none."""
         run = cls(path)
-        if not (path / "run.json").exists():
+        with reaching(path, "read"):
+            is_there = (path / "run.json").exists()
+        if not is_there:
             raise RunError(f"{path} is not a run directory (no run.json). `forethought ls` lists the runs here.")
         if run.header.get("schema") != SCHEMA:
             raise RunError(f"{path} has schema {run.header.get('schema')!r}; this version reads schema {SCHEMA}")
@@ -210,34 +237,77 @@ class RunDirectory:
 
     @property
     def header(self) -> dict[str, Any]:
-        """run.json: schema, kind, identity, settings."""
+        """run.json: schema, kind, identity, settings.
+
+        Raises:
+            RunError: it is not the header of a run, or its grades are being replaced by those of another grader.
+        """
         header = read_json(self.path / "run.json")
-        if not isinstance(header, dict) or not isinstance(header.get("identity"), dict):
-            raise RunError(f"{self.path / 'run.json'} is not a run header")
-        return header
+        if problem := check_header(header):
+            raise RunError(
+                f"{self.path / 'run.json'} is not a run header: {problem}. Copy it again, or give another --out."
+            )
+        if REGRADING in header and not self.is_regrading:
+            raise RunError(f"{self.path} was being graded anew and was stopped; finish it: {header[REGRADING]}")
+        found: dict[str, Any] = header
+        return found
+
+    @property
+    def grid(self) -> BudgetGrid:
+        """The budgets that its traces were probed at; raises RunError where the header names none."""
+        identity = self.header["identity"]
+        try:
+            return BudgetGrid(identity["window"], identity["maximum"])
+        except KeyError as error:
+            raise RunError(f"{self.path / 'run.json'} does not say {error} of its budgets") from error
+
+    def holds_results(self) -> bool:
+        """Whether anything was finished here: a record without an error, or hidden states read for their own sake."""
+        if any(record.get("error") is None for record in self.records()):
+            return True
+        return self.header["kind"] == "states" and any((self.path / "hidden").glob("*.safetensors"))
+
+    def forget(self) -> None:
+        """Removes records, questions, plan and hidden states, and keeps the header; the lock must be held."""
+        made = ("plan.json", "pool.jsonl", "usage.json", "counts.json", "summary.json", "answers.jsonl")
+        for name in (*made, "profile.parquet", "queries.jsonl", "records.jsonl"):
+            (self.path / name).unlink(missing_ok=True)
+        for file in (self.path / "hidden").glob("*.safetensors"):
+            file.unlink()
 
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Holds the run for writing; raises RunError when another process has it. A kill frees it."""
-        with open(self.path / ".lock", "a+") as file:
+        with open_bytes(self.path / ".lock", "ab+", "written") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise RunError(
                     f"{self.path} is being written by another process; wait for it, or give another --out"
                 ) from error
+            for half in (*self.path.glob(".*.tmp"), *self.path.glob("hidden/.*.tmp")):  # left by a kill
+                with suppress(OSError):
+                    half.unlink()
             yield
 
-    @contextmanager
-    def appender(self) -> Iterator[Appender]:
-        """Opens records.jsonl for appending, after dropping a line that a kill cut short."""
-        with open(self.path / "records.jsonl", "ab+") as file:
-            _drop_partial_line(file)
-            yield Appender(file)
+    def appender(self) -> AbstractContextManager[Appender]:
+        """Opens records.jsonl for appending; see `appending`."""
+        return appending(self.path / "records.jsonl")
 
     def records(self) -> Iterator[dict[str, Any]]:
-        """Every whole record, in the order written; a last line without its line end is not one yet."""
-        return read_lines(self.path / "records.jsonl")
+        """Every whole record, in the order written; a last line without its line end is not one yet.
+
+        Raises:
+            RunError: a line that is no record, by its number.
+        """
+        is_asked = self.header["kind"] == "asked"
+        return read_lines(self.path / "records.jsonl", lambda record: check_record(record, is_asked=is_asked))
+
+    def replace_records(self, records: Iterable[Mapping[str, Any]]) -> None:
+        """Replaces all records at once: a reader or a kill sees the old ones or the new; the lock must be held."""
+        with replacing(self.path / "records.jsonl") as file:
+            for record in records:
+                file.write(f"{to_json(record)}\n".encode())
 
     def latest_records(self) -> dict[tuple[str, int], dict[str, Any]]:
         """(query id, sample) -> record; a trace that was tried again after a failure counts once, by its last try."""
@@ -274,7 +344,9 @@ class RunDirectory:
         arrays = {name: np.clip(array, -limit, limit).astype(np.float16) for name, array in pooled.items()}
         metadata = {"query_ids": json.dumps(list(query_ids)), "layers": json.dumps(list(layers))}
         folder = self.path / "hidden"
-        number = 1 + max((int(file.stem) for file in folder.glob("*.safetensors")), default=-1)
+        make_folder(folder)
+        taken = [int(file.stem) for file in folder.glob("*.safetensors") if file.stem.isdecimal()]
+        number = 1 + max(taken, default=-1)
         write_atomically(folder / f"{number:05d}.safetensors", save(arrays, metadata=metadata))
 
     def load_hidden(self, *, pooling: str = "last") -> tuple[tuple[int, ...], dict[str, FloatArray]]:
@@ -286,17 +358,17 @@ class RunDirectory:
             pooling: "last" for the last prompt token, "mean" for the mean over the query's own tokens, of which
                 chunks without one are left aside.
         """
-        from safetensors import safe_open
-
         chunks: list[tuple[tuple[int, ...], list[str], FloatArray]] = []
         for file in sorted((self.path / "hidden").glob("*.safetensors")):
-            with safe_open(file, framework="numpy") as chunk:
-                metadata, name = chunk.metadata(), "mean_Q_L_D" if pooling == "mean" else "hidden_Q_L_D"
-                if name not in chunk.keys():  # noqa: SIM118  (a file of safetensors, not a dict)
-                    continue
-                states_Q_L_D = chunk.get_tensor(name)
-            layers = tuple(json.loads(metadata["layers"]))
-            chunks.append((layers, json.loads(metadata["query_ids"]), states_Q_L_D))
+            held, query_ids, states_Q_L_D = _read_hidden(file, "mean_Q_L_D" if pooling == "mean" else "hidden_Q_L_D")
+            if states_Q_L_D is None:
+                continue
+            if chunks and states_Q_L_D.shape[2] != chunks[0][2].shape[2]:
+                raise RunError(
+                    f"{file} holds states {states_Q_L_D.shape[2]} wide, the chunks before it {chunks[0][2].shape[2]} "
+                    "wide. Delete it, and give the same command again."
+                )
+            chunks.append((held, query_ids, states_Q_L_D))
         if not chunks:
             return (), {}
         # Runs of before layers were checked first may hold chunks of several choices: what they share is of use.
@@ -313,21 +385,93 @@ class RunDirectory:
         return layers, hidden
 
 
+def _is_left_over(entry: Path) -> bool:
+    """Whether a run that never came to its header left this: nothing of anyone's is lost with it."""
+    is_hollow = entry.name == "hidden" and entry.is_dir() and not any(entry.iterdir())
+    return entry.name == ".lock" or entry.suffix == ".tmp" or is_hollow
+
+
+def _read_hidden(file: Path, name: str) -> tuple[tuple[int, ...], list[str], FloatArray | None]:
+    """Layers, query ids and the array `name` of one chunk; None where the chunk has no such array."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with reaching(file, "read"), safe_open(file, framework="numpy") as chunk:
+            metadata = chunk.metadata() or {}
+            states_Q_L_D = chunk.get_tensor(name) if name in chunk.keys() else None  # noqa: SIM118  (not a dict)
+        layers, query_ids = (parse_json(metadata.get(key, "null")) for key in ("layers", "query_ids"))
+        problem = _hidden_problem(layers, query_ids, states_Q_L_D)
+    except (SafetensorError, ValueError, TypeError, KeyError, AttributeError) as error:
+        problem = str(error) or type(error).__name__
+    if problem:
+        raise RunError(
+            f"{file} is not a chunk of hidden states: {problem}. Delete it: the command that made it reads these "
+            "questions again."
+        )
+    return tuple(layers), query_ids, states_Q_L_D
+
+
+def _hidden_problem(layers: Any, query_ids: Any, states_Q_L_D: FloatArray | None) -> str | None:
+    if not isinstance(layers, list) or not all(type(layer) is int and layer >= 0 for layer in layers):
+        return "it does not name its layers"
+    if not isinstance(query_ids, list) or not all(isinstance(query_id, str) for query_id in query_ids):
+        return "it does not name its queries"
+    if len(set(layers)) < len(layers) or len(set(query_ids)) < len(query_ids):
+        return "it names a layer or a query twice"
+    if states_Q_L_D is None:
+        return None
+    if states_Q_L_D.ndim != 3 or states_Q_L_D.shape[:2] != (len(query_ids), len(layers)):
+        return f"{len(query_ids)} queries and {len(layers)} layers, but an array of shape {states_Q_L_D.shape}"
+    return None if states_Q_L_D.dtype.kind == "f" else f"numbers of type {states_Q_L_D.dtype}"
+
+
 class Appender:
     """Writes records so that each one is wholly on disk when `append` returns."""
 
-    def __init__(self, file: IO[bytes]) -> None:
+    def __init__(self, path: Path, file: BinaryIO) -> None:
+        self._path = path
         self._file = file
 
     def append(self, records: Iterable[Mapping[str, Any]]) -> None:
-        """Appends `records` and waits until the disk has them."""
-        lines = [json.dumps(record, ensure_ascii=False, allow_nan=False).encode() + b"\n" for record in records]
-        self._file.write(b"".join(lines))
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        """Appends `records` and waits until the disk has them; where it cannot have all of them, it has none."""
+        lines = memoryview(b"".join(f"{to_json(record)}\n".encode() for record in records))
+        start = self._file.seek(0, os.SEEK_END)
+        try:
+            with reaching(self._path, "written"):
+                while lines:
+                    lines = lines[self._file.write(lines) :]
+                os.fsync(self._file.fileno())
+        except OSError:
+            with suppress(OSError):
+                self._file.truncate(start)
+            raise
 
 
-def _drop_partial_line(file: IO[bytes]) -> None:
+def _other_settings(path: Path, old: Mapping[str, Any], new: Mapping[str, Any], differing: Sequence[str]) -> str:
+    """Why a folder of another identity is not resumed, and what to type instead."""
+    if set(differing) <= set(GRADER_KEYS):
+        return (
+            f"{path} was graded by {grader_words(old)}, and this command grades by {grader_words(new)}; they are not "
+            f"mixed. Judge what it holds anew first: forethought regrade {path}{_regrade_flags(new)}"
+        )
+    lines = "; ".join(f"{key}: {old.get(key)!r} there, {new[key]!r} now" for key in differing)
+    return f"{path} was made with other settings ({lines}). Give another --out, or the old settings."
+
+
+def grader_words(identity: Mapping[str, Any]) -> str:
+    """Which grader judged, in words: its name, version and options."""
+    options = ", ".join(f"{key}={value}" for key, value in (identity.get("grader_options") or {}).items())
+    version = identity.get("grader_version")
+    words = str(identity.get("grader") or "an unknown grader") + (f" {version}" if version else ", version unknown")
+    return f"{words} ({options})" if options else words
+
+
+def _regrade_flags(new: Mapping[str, Any]) -> str:
+    options = (f" --grader-option {key}={json.dumps(value)}" for key, value in (new["grader_options"] or {}).items())
+    return "".join([f" --grader {new['grader']}", *options])
+
+
+def _drop_partial_line(file: BinaryIO) -> None:
     size = file.seek(0, os.SEEK_END)
     step = 1 << 16
     position = size

@@ -18,6 +18,8 @@ from .errors import InvalidGridError
 FloatArray = NDArray[np.floating[Any]]
 IntArray = NDArray[np.integer[Any]]
 
+MAX_BUDGETS = 1 << 16  # of one grid: tables of queries times budgets are kept in memory
+
 
 @dataclass(frozen=True, slots=True)
 class Message:
@@ -64,6 +66,11 @@ class BudgetGrid:
     maximum: int = 256
 
     def __post_init__(self) -> None:
+        if self.maximum > MAX_BUDGETS * max(1, self.window):
+            raise InvalidGridError(
+                f"a budget grid has at most {MAX_BUDGETS:,} budgets; window {self.window} and maximum {self.maximum} "
+                f"make {self.maximum // max(1, self.window):,}. Give a larger --window, or a smaller --max-tokens."
+            )
         if self.window < 1 or self.maximum < self.window or self.maximum % self.window:
             raise InvalidGridError(
                 f"a budget grid needs a window of at least 1 token and a maximum that is a multiple of it; "

@@ -8,9 +8,9 @@ FOLDER/card.md               the card in words
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
-import json
 import os
 import tempfile
 from collections.abc import Sequence
@@ -23,11 +23,20 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 
-from ..errors import ForethoughtError, InvalidFeaturesError, MismatchError, ModelFileError
+from ..errors import (
+    FileError,
+    ForethoughtError,
+    InvalidFeaturesError,
+    MismatchError,
+    MissingExtraError,
+    ModelFileError,
+    UnknownNameError,
+)
+from ..files import make_folder, parse_json, reaching, write_atomically
 from ..protocols import Predictor
 from ..registry import resolve
-from ..store import write_atomically
 from ..types import BudgetGrid, Curves, EngineInfo, FloatArray
+from ..visible import to_json
 from .card import PredictorCard
 from .familiarity import PREFIX, Familiarity, Judged
 from .features import HIDDEN, Features
@@ -66,7 +75,7 @@ class TrainedPredictor:
         return self.familiarity.judge(features)
 
     def predict(self, query_ids: Sequence[str], features: Features | FloatArray) -> Curves:
-        """Curves for the queries.
+        """Curves for the queries, drawn towards the mean curve as the card says (`shrinkage`).
 
         Args:
             query_ids: length Q.
@@ -86,6 +95,10 @@ class TrainedPredictor:
         if HIDDEN in self.card.features.reads and features.hidden_Q_D is not None:
             self._check_features(query_ids, features.hidden_Q_D)
         p_Q_B, tokens_Q_B = self.predictor.predict(features.given_to(self.predictor))  # type: ignore[arg-type]
+        if (shrinkage := self.card.shrinkage) is not None:
+            mean = self.card.mean_curves(("",))
+            mean_tokens_B = None if mean.tokens_Q_B is None else mean.tokens_Q_B[0]
+            p_Q_B, tokens_Q_B = shrinkage.apply(p_Q_B, tokens_Q_B, mean.p_Q_B[0], mean_tokens_B)
         return Curves(query_ids=tuple(query_ids), grid=self.card.grid, p_Q_B=p_Q_B, tokens_Q_B=tokens_Q_B)
 
     def _check_features(self, query_ids: Sequence[str], features_Q_D: FloatArray) -> None:
@@ -134,14 +147,16 @@ class TrainedPredictor:
             ModelFileError: `folder` exists and holds something other than a predictor.
         """
         folder = Path(folder)
-        if folder.exists() and not _is_replaceable(folder):
-            raise ModelFileError(f"{folder} exists and is not a predictor; nothing was written. Give another folder.")
+        check_place(folder)
         files = self._files()
         if folder.exists():
             _replace(folder, files)
             return folder
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
+        make_folder(folder.parent)
+        with (
+            reaching(folder, "written"),
+            tempfile.TemporaryDirectory(prefix=f".{folder.name[:40]}.", dir=folder.parent) as scratch,
+        ):
             fresh = Path(scratch) / "new"
             fresh.mkdir()
             for name, content in files.items():
@@ -170,7 +185,7 @@ class TrainedPredictor:
             "card": self.card.to_json(),
         }
         return {
-            SETTINGS_FILE: (json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode(),
+            SETTINGS_FILE: f"{to_json(content, indent=2)}\n".encode(),
             WEIGHTS_FILE: weights,
             CARD_FILE: self.card.to_markdown().encode(),
         }
@@ -197,10 +212,24 @@ class TrainedPredictor:
             seen = Seen.from_arrays(weights)
             if familiarity is not None and familiarity.kind == HIDDEN:
                 _check_width(familiarity, card)
-        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-            reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+        except (UnknownNameError, MissingExtraError):
+            raise
+        except Exception as error:  # what a stranger wrote may break any predictor's class in any way
+            reason = f"{error} is missing" if isinstance(error, KeyError) else str(error) or type(error).__name__
             raise ModelFileError(f"{folder} is not a usable predictor: {reason}. Train it again.") from error
         return cls(card, predictor, familiarity, seen)
+
+
+def read_card(folder: Path) -> PredictorCard:
+    """The card of a saved predictor, without its weights.
+
+    Raises:
+        ModelFileError: a file missing or broken, or another schema version.
+    """
+    try:
+        return PredictorCard.from_json(_read_settings(folder).get("card"))
+    except ValueError as error:
+        raise ModelFileError(f"{folder} is not a usable predictor: {error}. Train it again.") from error
 
 
 def _difference(noun: str, made: str | None, made_hash: str | None, now: str | None, now_hash: str | None) -> list[str]:
@@ -213,6 +242,14 @@ def _difference(noun: str, made: str | None, made_hash: str | None, now: str | N
     if made is not None and now is not None and made != now:
         return [f"{noun}: predictor {made!r}, engine {now!r}"]
     return []
+
+
+def check_place(folder: Path) -> None:
+    """Raises ModelFileError where a predictor may not be saved, because something else stands there."""
+    with reaching(folder, "written"):
+        is_taken = folder.exists() and not _is_replaceable(folder)
+    if is_taken:
+        raise ModelFileError(f"{folder} exists and is not a predictor; nothing was written. Give another folder.")
 
 
 def _replace(folder: Path, files: dict[str, bytes]) -> None:
@@ -249,8 +286,11 @@ def _is_replaceable(folder: Path) -> bool:
 def _read_settings(folder: Path) -> dict[str, Any]:
     path = folder / SETTINGS_FILE
     try:
-        content = json.loads(path.read_text("utf-8"))
-    except (FileNotFoundError, NotADirectoryError) as error:
+        with reaching(path, "read"):
+            content = parse_json(path.read_bytes())
+    except FileError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR):
+            raise
         raise ModelFileError(
             f"{folder} is not a predictor: it has no {SETTINGS_FILE}. Make one with `forethought train`."
         ) from error
@@ -273,7 +313,8 @@ def _read_weights(folder: Path, content: dict[str, Any]) -> dict[str, FloatArray
     # The second where saving was stopped before they took their name, the third where it goes on meanwhile.
     for candidate in (path, folder / NEXT_WEIGHTS_FILE, path):
         if candidate.is_file():
-            raw = candidate.read_bytes()
+            with reaching(candidate, "read"):
+                raw = candidate.read_bytes()
             found = hashlib.sha256(raw).hexdigest()
         if found == expected:
             break
@@ -307,6 +348,8 @@ def _check_shapes(predictor: Predictor, card: PredictorCard) -> None:
     expected = (1, card.grid.num_budgets)
     if p_Q_B.shape != expected or (tokens_Q_B is not None and tokens_Q_B.shape != expected):
         raise ValueError(f"it predicts {p_Q_B.shape[1]} budgets, its card has {card.grid.num_budgets}")
+    if (tokens_Q_B is None) is not (card.mean_tokens_B is None):
+        raise ValueError("it predicts tokens and its card knows none, or the other way round")
     if not np.isfinite(p_Q_B).all() or (tokens_Q_B is not None and not np.isfinite(tokens_Q_B).all()):
         raise ValueError("its weights hold NaN or infinity")
 
