@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from forethought.errors import EngineError, ForethoughtError, InvalidSettingsError
+from forethought.predictors.features import Features
 from forethought.predictors.selection import is_trained_on, train
 from forethought.profiles import write_parquet
 from forethought.prompts import load_template
@@ -32,6 +33,7 @@ from forethought.serving.plugin import Plugin
 from forethought.serving.priorities import AGED, LENGTH, NONE, PATIENCE, Priorities
 from forethought.serving.rate import Rate
 from forethought.serving.tally import Tally
+from forethought.serving.watch import Watch
 from forethought.sources import shipped_heldout
 from forethought.types import BudgetGrid, Cost, Profile
 from serving_host import END, START, Characters, FakeApp, FakeHost, post, state_of, tags
@@ -94,7 +96,8 @@ def desk(predictor: Any, host: FakeHost | None = None, *, price: float = 0.005, 
     }
     decider = Decider(predictor, price=price, cost=Cost.GRANTED)
     host = host or FakeHost()
-    return Desk(decider, host, host.tags or tags(), tally=Tally(None), **given)
+    watch = Watch(decider, Rate(price, None, "given"))
+    return Desk(decider, host, host.tags or tags(), tally=Tally(None), watch=watch, **given)
 
 
 def chat(question: str, **fields: Any) -> dict[str, Any]:
@@ -542,6 +545,93 @@ async def test_budgets_go_in_and_headers_come_out(text_predictor, is_stream):
     assert END.encode("unicode_escape")[-6:] in body
     status = ruled.tally.to_json()
     assert (status["counted"], status["mean_reasoning_tokens"], status["overshoots"]) == (1, 10, 0)
+
+
+def hard_decision(ruled: Desk) -> Decision:
+    found = ruled.decider.by_curve(HARD_ONE)
+    assert found.tokens_B is not None
+    assert found.budget == 64
+    return found
+
+
+async def test_thoughts_of_the_predicted_length_change_nothing(text_predictor, caplog):
+    ruled = desk(text_predictor)
+    predicted = round(hard_decision(ruled).tokens_B[-1])
+    app = Budgets(FakeApp(thought=predicted), lambda: ruled)
+    for _ in range(100):
+        await post(app, chat(HARD_ONE))
+    status = ruled.watch.to_json()
+    assert (status["answers"], status["alarms"], status["stretch"], status["price"]) == (100, 0, 1.0, 0.005)
+    assert status["ratio"] == pytest.approx(1.0, abs=0.15)
+    assert not caplog.records
+
+
+async def test_shorter_thoughts_raise_an_alarm_and_the_curves_and_the_price_follow(text_predictor, profile, caplog):
+    curves = text_predictor.predict(profile.query_ids, Features(len(profile.texts), texts=profile.texts))
+    ruled = desk(text_predictor)
+    rate = Rate(0.005, 40.0, "set", curves, 40.0, Cost.GRANTED)
+    ruled.watch = Watch(ruled.decider, rate)
+    before = hard_decision(ruled)
+    app = Budgets(FakeApp(thought=20), lambda: ruled)
+    for _ in range(200):
+        await post(app, chat(HARD_ONE))
+        if ruled.watch.usage.num_alarms:
+            break
+    status = ruled.watch.to_json()
+    assert status["alarms"] == 1
+    assert status["stretch"] == pytest.approx(20 / before.tokens_B[-1], abs=0.1)
+    assert status["price"] == ruled.decider.price == rate.at(status["stretch"])
+    assert "times the predicted tokens" in caplog.text
+    assert ruled.decider.by_curve(HARD_ONE).budget < before.budget
+
+
+def test_a_price_that_was_given_holds():
+    assert Rate(0.005, None, "FORETHOUGHT_PRICE").at(2.0) == 0.005
+
+
+async def test_what_came_back_first_is_looked_at_in_the_order_of_asking(text_predictor):
+    """Forty short thoughts that come back before forty long ones are no alarm; taken as they come they would be."""
+    ruled = desk(text_predictor)
+    decision, watch = hard_decision(ruled), ruled.watch
+    predicted = decision.tokens_B[-1]
+    lengths = [round(0.4 * predicted), 64] * 150
+    numbers = [watch.begun() for _ in lengths]
+    for number, length in sorted(zip(numbers, lengths, strict=True), key=lambda pair: pair[1]):
+        watch.ended(number, decision, length)
+    assert watch.to_json()["answers"] == 300
+    as_they_come = Watch(ruled.decider, Rate(0.005, None, "given"))
+    for length in sorted(lengths):
+        as_they_come.ended(as_they_come.begun(), decision, length)
+    assert as_they_come.to_json()["alarms"] > watch.to_json()["alarms"]
+
+
+async def test_requests_that_never_end_hold_up_nothing_for_ever(text_predictor, monkeypatch):
+    monkeypatch.setattr("forethought.serving.watch.MOST_HELD", 5)
+    ruled = desk(text_predictor)
+    decision, watch = hard_decision(ruled), ruled.watch
+    lost = watch.begun()
+    for _ in range(10):
+        watch.ended(watch.begun(), decision, 60)
+    assert watch.to_json()["answers"] == 10
+    watch.ended(lost, decision, 60)
+    assert watch.to_json()["answers"] == 10
+
+
+@pytest.mark.parametrize(
+    ("fields", "status"),
+    [
+        pytest.param({"max_completion_tokens": 5}, 200, id="the client's own limit"),
+        pytest.param({"thinking_token_budget": 3}, 200, id="the client's own cap"),
+        pytest.param({"tools": [{"type": "function"}]}, 200, id="by the mean curve"),
+        pytest.param({}, 500, id="an error"),
+    ],
+)
+async def test_what_was_not_predicted_or_not_counted_is_not_compared(text_predictor, fields, status):
+    ruled = desk(text_predictor)
+    await post(Budgets(FakeApp(status=status), lambda: ruled), chat(HARD_ONE, **fields))
+    assert ruled.watch.to_json()["answers"] == 0
+    await post(Budgets(FakeApp(), lambda: ruled), chat(HARD_ONE))
+    assert ruled.watch.to_json()["answers"] == 1
 
 
 @pytest.mark.parametrize("is_stream", [False, True], ids=["whole", "stream"])

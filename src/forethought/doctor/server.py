@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import shlex
@@ -14,11 +13,12 @@ from typing import Any
 
 from ..engines.openai.engine import OpenAIEngine
 from ..errors import EngineError, ForethoughtError
+from ..files import write_json
 from ..prompts import load_template
 from ..queries import load_queries
 from ..settings import DoctorSettings
-from ..store import write_json
 from ..types import Generation, Query, Request, Sampling, StopReason
+from ..waiting import finish
 from .bill import Bill, Item
 from .efforts import CEILING, LEVELS, QUANTILE, SIGNIFICANCE, ceiling_of, measure
 from .findings import Diagnosis, Finding
@@ -89,7 +89,7 @@ def _diagnosis(settings: DoctorSettings, engine: OpenAIEngine) -> Diagnosis:
     if settings.dry_run:
         return Diagnosis((*findings, *(kept.finding for kept in refused)), bill=bill)
     logger.info("asking the server: %s", bill.to_text())
-    looked = asyncio.run(_collected(Talks(_opened(named, "max-tokens")).findings()))
+    looked = finish(_collected(Talks(_opened(named, "max-tokens")).findings()))
     findings += looked
     tried = list(refused)
     is_late = any(LATE in finding.detail for finding in looked)
@@ -202,7 +202,7 @@ def _requests(engine: OpenAIEngine) -> list[Request]:
 
 
 def _generated(engine: OpenAIEngine) -> list[Generation]:
-    return asyncio.run(_generations(engine, _requests(engine)))
+    return finish(_generations(engine, _requests(engine)))
 
 
 def _verdict(found: list[Generation]) -> tuple[str, bool]:

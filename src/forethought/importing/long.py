@@ -63,8 +63,8 @@ def _read(columns: Columns, naming: Naming, settings: ImportSettings) -> _Rows:
     names = naming.columns
     tried_N = np.full(columns.num_rows, float(settings.tried or 1))
     return _Rows(
-        query=columns.encode(names["id"], fields.label),
-        sample=columns.encode(names["sample"], fields.label) if "sample" in names else None,
+        query=columns.labels(names["id"]),
+        sample=columns.labels(names["sample"]) if "sample" in names else None,
         budget_N=columns.numbers(names["budget"], _cap),
         right_N=columns.numbers(names["correct"], fields.verdict),
         tried_N=columns.numbers(names["tried"], fields.count) if "tried" in names else tried_N,

@@ -17,7 +17,7 @@ from ..types import FloatArray, Profile
 from .columns import Columns
 from .counts import Counts, LeftOut, grid_of
 from .long import read_long
-from .naming import LONG, Naming, name_columns
+from .naming import LONG, Naming, name_columns, wanted_columns
 from .wide import read_wide
 
 ENGINE = "imported"
@@ -61,7 +61,8 @@ def read_profile(settings: ImportSettings, path: Path) -> Imported:
         if is_profile_file(Path(file)):
             raise InvalidInputError(f"{file}: is a profile already; use it as it is: forethought train {file}")
     problems = Problems(files[0] if len(files) == 1 else f"{len(files)} files")
-    columns = Columns(files, problems)
+    wanted, takes_lists = wanted_columns(settings)
+    columns = Columns(files, problems, wanted=wanted, takes_lists=takes_lists, where=settings.conditions)
     naming = name_columns(columns, settings, problems)
     problems.raise_any()
     assert naming is not None  # or it would have been told

@@ -65,7 +65,7 @@ def _read(columns: Columns, naming: Naming, settings: ImportSettings, problems: 
             "decoder layers), or --hidden-column '' to leave them out",
         )
     return _Rows(
-        query=columns.encode(names["id"], fields.label),
+        query=columns.labels(names["id"]),
         budgets_B=_budgets(columns, naming, settings, right_N_B.shape[1], problems),
         right_N_B=right_N_B,
         tried_N=tried_N,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from ..planning import forecast
 from ..predictors.concave import concave_mean
 from ..predictors.features import HIDDEN, Features
 from ..predictors.trained import TrainedPredictor
+from ..predictors.usage import stretched
 from ..types import Cost, Curves, FloatArray
 
 PREDICTED, NOVEL, MEAN, OWN, UNTOUCHED = "predicted", "novel", "mean", "own", "untouched"
@@ -28,6 +29,7 @@ class Decision:
         budget: reasoning tokens; None where nothing is set.
         expected: chance of a right answer at that budget; None where it was not predicted.
         length: tokens expected to be generated, for the order of requests.
+        tokens_B: the predicted spend curve as the predictor gave it, where it was predicted and holds for this request.
     """
 
     kind: str
@@ -35,6 +37,7 @@ class Decision:
     budget: int | None = None
     expected: float | None = None
     length: int | None = None
+    tokens_B: FloatArray | None = field(default=None, repr=False, compare=False)
 
     @property
     def is_ours(self) -> bool:
@@ -55,9 +58,15 @@ class Decider:
         self.predictor = predictor
         self.price = price
         self.cost = cost
-        p_B, tokens_B = concave_mean(predictor.card)
+        self.adapt(1.0, price)
+
+    def adapt(self, stretch: float, price: float) -> None:
+        """From now on thoughts are taken to be `stretch` times as long as predicted, at another price."""
+        self.stretch = stretch
+        self.price = price
+        p_B, tokens_B = concave_mean(self.predictor.card)
         tokens_1_B = None if tokens_B is None else tokens_B[None]
-        self._mean = self._at_price(Curves(("mean",), predictor.card.grid, p_B[None], tokens_1_B), MEAN, "")
+        self._mean = self._at_price(Curves(("mean",), self.predictor.card.grid, p_B[None], tokens_1_B), MEAN, "")
 
     @property
     def reads_hidden(self) -> bool:
@@ -91,9 +100,12 @@ class Decider:
         if judged is not None and judged.num_novel:
             kind = NOVEL
             reason = f"{PREDICTED}; novel to the predictor (p={float(judged.p_Q[0]):.3f})"
-        return self._at_price(expected.curves, kind, f"{reason}; {note}" if note else reason)
+        decision = self._at_price(expected.curves, kind, f"{reason}; {note}" if note else reason)
+        tokens_1_B = expected.curves.tokens_Q_B
+        return decision if tokens_1_B is None else replace(decision, tokens_B=tokens_1_B[0])
 
     def _at_price(self, curves: Curves, kind: str, reason: str) -> Decision:
+        curves = stretched(curves, self.stretch)
         budget = int(budgets_at(curves, price=self.price, cost=self.cost)[0])
         column = curves.grid.index(budget)
         tokens = budget if curves.tokens_Q_B is None else curves.tokens_Q_B[0, column]

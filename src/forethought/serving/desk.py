@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..engines.forcing import Forcing
@@ -18,6 +18,7 @@ from .decision import OWN, UNTOUCHED, Decider, Decision
 from .host import Host, Tags
 from .priorities import NONE, Priorities
 from .tally import Tally
+from .watch import Watch
 
 logger = logging.getLogger("vllm.forethought")  # vLLM's own handlers show it
 
@@ -60,6 +61,7 @@ class Desk:
         offset: tokens by which the server overshoots a cap.
         priorities: the order of waiting requests, where the server schedules by priority.
         tally: counts.
+        watch: holds the thoughts that come back against the predicted ones.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class Desk:
         offset: int,
         priorities: Priorities,
         tally: Tally,
+        watch: Watch,
     ) -> None:
         self.decider = decider
         self.host = host
@@ -81,6 +84,7 @@ class Desk:
         self.offset = offset
         self.priorities = priorities if host.has_priorities else Priorities(NONE)
         self.tally = tally
+        self.watch = watch
         self.counter = Counter(host.tokenizer, tags)
         self._start = tags.start
         self._forcing = None if template is None else Forcing(host.tokenizer, template)
@@ -118,6 +122,8 @@ class Desk:
             "thinking_token_budget": max(0, decision.budget - self.offset),
             asked.room_field: room if asked.own_room is None else min(room, asked.own_room),
         }
+        if asked.own_room is not None and asked.own_room < room:
+            decision = replace(decision, tokens_B=None)  # the client's limit may cut the thought, and not the budget
         return self._queued(asked, decision, changes)
 
     def _queued(self, asked: Asked, decision: Decision, changes: dict[str, Any]) -> Ruling:

@@ -59,8 +59,11 @@ class Budgets:
         if ruling.changes:
             content = json.dumps({**body, **ruling.changes}).encode()
             scope = _with(scope, "content-length", len(content))
-        passed = _Passed(desk, ruling, send)
-        await self.app(scope, _replayed(content, receive), passed.send)
+        passed, number = _Passed(desk, ruling, send), desk.watch.begun()
+        try:
+            await self.app(scope, _replayed(content, receive), passed.send)
+        finally:
+            desk.watch.ended(number, ruling.decision, passed.tokens)
 
 
 class _Passed:
@@ -72,6 +75,7 @@ class _Passed:
         self._send = send
         self._kept = bytearray()
         self._is_stream = self._is_kept = False
+        self.tokens: int | None = None  # of the thought, once all has gone and where it could be counted
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -97,6 +101,7 @@ class _Passed:
             logger.exception("a response could not be counted")
             return
         if tokens is not None:
+            self.tokens = tokens
             self._desk.tally.came_back(budget, tokens)
 
 

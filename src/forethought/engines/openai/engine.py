@@ -6,15 +6,15 @@ import asyncio
 import logging
 import os
 import traceback
-from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any
 
 from ...errors import EngineError, ForethoughtError, InvalidInputError, InvalidSettingsError
 from ...prompts import PromptTemplate
 from ...registry import unknown_name_message
 from ...types import EngineInfo, Generation, Request, Sampling
+from ...waiting import finish
 from ..refusing import failed
 from .address import Address, Key
 from .client import Client, RequestError
@@ -32,7 +32,6 @@ from .two_call import TwoCalls
 logger = logging.getLogger(__name__)
 
 ADDRESS_VARIABLE = "FORETHOUGHT_BASE_URL"
-T = TypeVar("T")
 
 
 class OpenAIEngine:
@@ -42,7 +41,7 @@ class OpenAIEngine:
         model: the model's name in records and on predictors' cards, such as an alias.
         template: the text around a query; the server's own chat template goes around that.
         sampling: how thoughts are drawn.
-        context_tokens: longest prompt + thought + answer; at most what the server takes.
+        context_tokens: longest prompt + thought + answer; None for what the server takes, which is the most.
         base_url: where the server is; "" for what FORETHOUGHT_BASE_URL says.
         served_model: the model's name at the server; "" for the same as `model`.
         enforce: how budgets are kept: "two-call", "native", "effort", "max-tokens", or "auto".
@@ -68,7 +67,7 @@ class OpenAIEngine:
         *,
         template: PromptTemplate,
         sampling: Sampling = Sampling(),
-        context_tokens: int = 2048,
+        context_tokens: int | None = None,
         base_url: str = "",
         served_model: str = "",
         enforce: str = "auto",
@@ -112,7 +111,7 @@ class OpenAIEngine:
             native_fields=_object("native_fields", native_fields or {}),
             priority=priority,
         )
-        self.server, wanted, chosen = _blocking(self._start(server, wanted))
+        self.server, wanted, chosen = finish(self._start(server, wanted))
         self.enforce, self.reason, self.answer_room = chosen.enforce, chosen.reason, wanted.room
         self._calls: TwoCalls | OneCall | None = chosen.calls
         logger.info(
@@ -140,8 +139,8 @@ class OpenAIEngine:
             async with self.client() as client:
                 server = await detect(client, kind, wanted.model)
                 server.check_serves(self.served_model)
-                least = min(wanted.context_tokens, server.context_tokens or wanted.context_tokens)
-                wanted = replace(wanted, context_tokens=least)
+                known = [tokens for tokens in (wanted.context_tokens, server.context_tokens) if tokens is not None]
+                wanted = replace(wanted, context_tokens=min(known, default=None))
                 return server, wanted, await choose(client, server, wanted, self.counters)
         except ForethoughtError:
             raise
@@ -193,7 +192,8 @@ class OpenAIEngine:
             try:
                 done = self._fit_to_keep(await calls.run(client, request))
             except (RequestError, InvalidInputError) as error:
-                done = failed(request, self._fit(str(error)))
+                is_final = isinstance(error, InvalidInputError)  # what the request says, whatever the server does
+                done = failed(request, self._fit(str(error)), is_final=is_final)
             except Exception as error:  # an answer of a shape that nobody thought of, or a mistake of ours
                 reason = self._fit(f"the server's answer could not be read: {_words(error)}")
                 if not self._has_stumbled:
@@ -234,12 +234,6 @@ class OpenAIEngine:
 def _words(error: Exception) -> str:
     """An unexpected exception in words: what kind it is, and what it says."""
     return f"{type(error).__name__}: {str(error)[:200]}"
-
-
-def _blocking(work: Coroutine[Any, Any, T]) -> T:
-    """Runs `work` to its end, also where an event loop is running already."""
-    with ThreadPoolExecutor(1) as thread:
-        return thread.submit(asyncio.run, work).result()
 
 
 def _address(base_url: str) -> Address:

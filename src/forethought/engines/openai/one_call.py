@@ -38,7 +38,7 @@ class OneCall:
         native_fields: more fields beside the native cap.
         efforts: what the levels cost, for "effort".
         tokens: counts the tokens of a text; None where no tokenizer is at hand, and only the server's word counts.
-        context_tokens: most tokens of an answer in all.
+        context_tokens: most tokens of an answer in all; None where only the server knows.
         sends_priority: each call tells the server its request's priority.
         closing_tokens: tokens of the tag that closes a thought: one of a model that was taught to think.
     """
@@ -54,7 +54,7 @@ class OneCall:
     native_fields: Mapping[str, Any]
     efforts: Efforts | None
     tokens: TokenDialect | None
-    context_tokens: int
+    context_tokens: int | None
     sends_priority: bool = False
     closing_tokens: int = 1
 
@@ -66,7 +66,7 @@ class OneCall:
                 f"--enforce {self.enforce} gives one answer a thought; probing smaller caps needs --enforce two-call"
             )
         if reason is not None:
-            return failed(request, reason)
+            return failed(request, reason, is_final=True)
         body = {
             "model": self.model,
             "messages": [
@@ -88,8 +88,13 @@ class OneCall:
         """What bounds this request in the body, and why it cannot run."""
         kind = self.server.kind
         whole = {kind.length: budget + self.answer_room}
-        if budget < 0 or budget + self.answer_room > self.context_tokens:
-            return {}, f"a budget of {budget} does not fit the context of {self.context_tokens}"
+        if budget < 0:
+            return {}, f"a budget cannot be negative; got {budget}"
+        if self.context_tokens is not None and budget + self.answer_room > self.context_tokens:
+            return {}, (
+                f"a budget of {budget} and {self.answer_room} tokens for its answer do not fit the context of "
+                f"{self.context_tokens}"
+            )
         if self.enforce == "native":
             if budget < kind.least:
                 return {}, f"{kind.name} takes no thinking cap below {kind.least} tokens; got {budget}"
@@ -142,7 +147,7 @@ class OneCall:
             self.counters.discarded_tokens += total
             is_exact = count.reasoning is not None
             reason = self.counters.overshoot(count.least, request.budget, is_exact=is_exact)
-            return failed(request, reason, prompt_tokens=prompt_tokens)
+            return failed(request, reason, prompt_tokens=prompt_tokens, is_final=True)
         self.counters.trace_tokens += total
         num_tokens = count.most if is_kept else None
         answer_tokens = count.answer

@@ -25,7 +25,7 @@ class TwoCalls:
         dialect: how a text is continued.
         template: the text around a query.
         sampling: how thoughts are drawn.
-        context_tokens: longest prompt + thought + answer.
+        context_tokens: longest prompt + thought + answer; None where only the server knows.
         counters: counts tokens and overshoots.
         sends_priority: each call tells the server its request's priority.
         one_by_one: a thought's answers are asked for one after the other, for servers that cache by slot.
@@ -35,7 +35,7 @@ class TwoCalls:
     dialect: Dialect
     template: PromptTemplate
     sampling: Sampling
-    context_tokens: int
+    context_tokens: int | None
     counters: Counters
     sends_priority: bool = False
     one_by_one: bool = False
@@ -63,16 +63,18 @@ class TwoCalls:
             counted = self.dialect.prompt_tokens(prompt)
             reason = self._refusal(request, counted or 0)
         if reason is not None:
-            return failed(request, reason)
+            return failed(request, reason, is_final=True)
         flight = Flight(request, prompt)
         thought = await self._think(client, flight)
         tally.thought += thought.least
         if thought.least > request.budget:
             is_exact = thought.num_tokens is not None
-            return failed(request, self.counters.overshoot(thought.least, request.budget, is_exact=is_exact))
+            reason = self.counters.overshoot(thought.least, request.budget, is_exact=is_exact)
+            return failed(request, reason, is_final=True)
         length = request.budget if thought.num_tokens is None else thought.num_tokens
         if not thought.is_exact and any(cut < length for cut in request.probe_budgets):
-            return failed(request, "this server shows no token boundaries (logprobs): a thought cannot be probed")
+            why = "this server shows no token boundaries (logprobs): a thought cannot be probed"
+            return failed(request, why, is_final=True)
         if self.one_by_one:
             # The longest first: each leaves in its slot the beginning of the next, and no more has to be read again.
             for cut in sorted(flight.cuts, reverse=True):
