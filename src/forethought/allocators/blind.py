@@ -48,9 +48,7 @@ class BlindAllocator:
         mean = _on_the_mean_curve(problem)
         known = replace(mean, costs=problem.costs)
         column_Q, price = solve(known) if _cost_the_same(problem) else _billed(problem, mean)
-        return known.plan(
-            column_Q, allocator=self.name, price=price, why_left=f"on the mean curve, {WHY_LEFT}"
-        )
+        return known.plan(column_Q, allocator=self.name, price=price, why_left=f"on the mean curve, {WHY_LEFT}")
 
 
 def _on_the_mean_curve(problem: Problem) -> Problem:
