@@ -197,7 +197,7 @@ class TestTrain:
                 {},
                 {"predictor": "mlp", "options": {"steps": "many"}},
                 InvalidSettingsError,
-                "steps='many'",
+                "a whole number, not 'many'",
                 id="text-for-a-number",
             ),
             pytest.param({}, {"num_folds": 1}, InvalidSettingsError, "1 folds", id="one-fold"),

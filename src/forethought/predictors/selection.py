@@ -18,7 +18,8 @@ import numpy as np
 from ..difficulty import Asking
 from ..errors import InvalidFeaturesError, InvalidInputError, InvalidSettingsError, MissingExtraError
 from ..protocols import Predictor
-from ..registry import EXTRAS, resolve, unknown_name_message
+from ..registry import EXTRAS, check_options, resolve
+from ..store import grader_words
 from ..types import Curves, FloatArray, IntArray, Profile, Sampling
 from .card import Calibration, CrossValidation, FeatureSchema, PredictorCard, TrainingData
 from .familiarity import Familiarity
@@ -28,6 +29,7 @@ from .inputs import MIN_QUERIES
 from .layers import Progress, best_layer, candidates, choose_layer, has_finite_features, hidden_of, silent
 from .mean import MeanPredictor
 from .metrics import binomial_log_loss, brier_score, calibration_error, correlation_B, reliability_bins
+from .seen import Seen
 from .shrinkage import NOTHING_KNOWN, LeftOut, Shrinkage
 from .spend import non_decreasing
 from .trained import TrainedPredictor
@@ -58,7 +60,7 @@ def train(
         num_folds: folds for the card's calibration; fewer queries than folds leave it out.
         seed: of the folds, and of the predictor where it takes one.
         options: keywords of the predictor's class.
-        with_familiarity: learn to tell queries that are unlike these; False where nobody will ask.
+        with_familiarity: learn a novelty score; False where nobody will ask.
         with_shrinkage: False to have the predictor as it was fitted, to measure what it is by itself.
         progress: called with what is being done, steps done and steps in all.
 
@@ -80,7 +82,7 @@ def train(
     calibration = None if left is None else _calibration(usable, left, is_shrunk=shrinkage is not None)
     card = _card(profile, usable, predictor, reads_of(fitted), layer, choice, calibration, seed)
     card = dataclasses.replace(card, shrinkage=shrinkage, familiarity=familiarity.card() if familiarity else None)
-    return TrainedPredictor(card, fitted, familiarity)
+    return TrainedPredictor(card, fitted, familiarity, Seen.of(usable))
 
 
 def default_predictor(profile: Profile) -> tuple[str, str]:
@@ -192,12 +194,9 @@ def named(predictor: str, profile: Profile) -> str:
 def _builder(name: str, options: Mapping[str, Any] | None, seed: int, progress: Progress = silent) -> Builder:
     """Makes an unfitted predictor of that name; `seed` and `progress` are ours unless the options have them."""
     kind = resolve("predictors", name)
+    check_options("predictors", name, options or {}, reserved=("progress",))
     known = [] if kind.__init__ is object.__init__ else list(inspect.signature(kind).parameters)
     settings = dict(options or {})
-    for option in settings:
-        if option not in known:
-            message = unknown_name_message(f"option of predictor {name!r}", option, known)
-            raise InvalidSettingsError(message if known else f"predictor {name!r} takes no options; got {option!r}")
     if "seed" in known:
         settings.setdefault("seed", seed)
     if "progress" in known:
@@ -224,17 +223,30 @@ def features_of(profile: Profile, layer: int | None) -> Features:
     )
 
 
-def _usable_rows(profile: Profile, build: Builder, layers: Sequence[int] | None, seed: int) -> IntArray:
-    """Rows that can be learned from, in hash order: a finished trace and, where they are read, finite features."""
-    reads = reads_of(build())
-    is_usable_Q = profile.num_tried_Q > 0
-    num_tried = int(is_usable_Q.sum())
+def check_profile(profile: Profile, reads: frozenset[str], layers: Sequence[int] | None) -> None:
+    """Refuses a profile that nothing can be learned from, as far as that is known before anything is learned or asked.
+
+    Raises:
+        InvalidInputError: fewer than two queries with a finished trace.
+        InvalidFeaturesError: it lacks what is read, or a layer that is asked for.
+    """
+    num_tried = int((profile.num_tried_Q > 0).sum())
     if num_tried < MIN_QUERIES:
         raise InvalidInputError(
             f"{num_tried} of {profile.num_queries} queries have a finished trace; a predictor needs at least "
             f"{MIN_QUERIES}. Profile more queries with `forethought profile`."
         )
     features_of(profile, None).check(reads - {HIDDEN})
+    if HIDDEN in reads:
+        candidates(profile, layers)
+
+
+def _usable_rows(profile: Profile, build: Builder, layers: Sequence[int] | None, seed: int) -> IntArray:
+    """Rows that can be learned from, in hash order: a finished trace and, where they are read, finite features."""
+    reads = reads_of(build())
+    check_profile(profile, reads, layers)
+    is_usable_Q = profile.num_tried_Q > 0
+    num_tried = int(is_usable_Q.sum())
     if TEXT in reads:
         is_usable_Q &= np.array([bool(text.strip()) for text in profile.texts], dtype=bool)
         if is_usable_Q.sum() < MIN_QUERIES:
@@ -424,6 +436,7 @@ def _card(
         versions=_versions(),
         created=datetime.datetime.now(datetime.UTC).date().isoformat(),
         asking=_asking(info) if DIFFICULTY in reads else None,
+        grader=grader_words(info) if info.get("grader") else None,
     )
 
 
