@@ -7,7 +7,7 @@
 
 PYTHON ?= python3
 VENV ?= .venv
-PIP = $(VENV)/bin/python -m pip --disable-pip-version-check --quiet install --constraint constraints.txt
+PIP = $(VENV)/bin/python -m pip --disable-pip-version-check --quiet --quiet install --constraint constraints.txt
 MODEL = $(if $(filter 1,$(FAST)),qwen2.5-coder-0.5b,qwen2.5-coder-1.5b)
 
 .PHONY: help demo test test-fast test-servers check docs clean

@@ -2,63 +2,16 @@
 
 import io
 import json
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from forethought.cli import _exit_code
+from command_line import Call, write_questions
 from forethought.profiles import write_parquet
 from forethought.sources import open_profile
-
-
-@dataclass(frozen=True)
-class Said:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-Call = Callable[..., Said]
-
-
-@pytest.fixture
-def call(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Call:
-    """Runs a command in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*args: object) -> Said:
-        capsys.readouterr()
-        code = _exit_code([str(arg) for arg in args])
-        out, err = capsys.readouterr()
-        return Said(code, out, err)
-
-    return run
-
-
-def write_questions(path: Path, count: int, *, references: bool = True) -> Path:
-    rows = [{"id": f"q{i}", "question": f"What is {i} plus {i * 7 % 11}?"} for i in range(count)]
-    for i, row in enumerate(rows):
-        if references:
-            row["answer"] = str(i + i * 7 % 11)
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
-    return path
-
-
-@pytest.fixture
-def trained(call: Call, tmp_path: Path) -> str:
-    """A profiled and trained run on the fake model."""
-    questions = write_questions(tmp_path / "train.jsonl", 60)
-    assert call("profile", "fake", questions, "--quiet").code == 0
-    assert call("train", "runs/fake-train", "--predictor", "ridge").code == 0
-    return "runs/fake-train"
 
 
 def test_from_questions_to_report(call: Call, tmp_path: Path) -> None:
@@ -164,11 +117,15 @@ def test_plan_from_recorded_hidden_states_equals_plan_by_a_prompt_pass(
 
 
 def moved_profile(run: str, path: Path) -> Path:
-    """The run's profile with hidden states from elsewhere."""
+    """The run's profile with hidden states from elsewhere, of other questions."""
     measured = open_profile(run)
     assert measured.hidden_Q_L_D is not None
     hidden_Q_L_D = (measured.hidden_Q_L_D.astype(np.float64) * 3.0 + 5.0).astype(np.float16)
-    write_parquet(path, replace(measured, hidden_Q_L_D=hidden_Q_L_D))
+    others = {
+        "query_ids": tuple(f"moved-{query_id}" for query_id in measured.query_ids),
+        "texts": tuple(f"Elsewhere: {text}" for text in measured.texts),
+    }
+    write_parquet(path, replace(measured, hidden_Q_L_D=hidden_Q_L_D, **others))
     return path
 
 
@@ -215,7 +172,7 @@ def test_a_predictor_that_cannot_tell_says_so(call: Call, trained: str, tmp_path
 
 
 def test_another_grid_is_compared_on_the_budgets_of_both(call: Call, trained: str, tmp_path: Path) -> None:
-    questions = write_questions(tmp_path / "new.jsonl", 40)
+    questions = write_questions(tmp_path / "new.jsonl", 40, start=60)
     assert call("profile", "fake", questions, "--window", 32, "--max-tokens", 512, "--quiet").code == 0
     said = call("evaluate", trained, "--on", "runs/fake-new", "--no-plots", "--resamples", 100, "--json")
     assert said.code == 0
@@ -329,11 +286,15 @@ BAD_INPUT = {
     "plan without a predictor": ("good", ["plan", "nothing", "{q}", "--mean-tokens", "64"], ["'nothing'"]),
     "both totals": ("good", ["plan", "{run}", "{q}", "--mean-tokens", "64", "--total-tokens", "9"], ["either"]),
     "no total": ("good", ["plan", "{run}", "{q}"], ["--mean-tokens"]),
-    "budget below one window": ("good", ["plan", "{run}", "{q}", "--mean-tokens", "9"], ["32", "18"]),
+    "budget below one window": (
+        "good",
+        ["plan", "{run}", "{q}", "--mean-tokens", "9"],
+        ["--mean-tokens 9 ", "--mean-tokens 16"],
+    ),
     "total below the minimums": (
         "good",
         ["plan", "{run}", "{q}", "--mean-tokens", "64", "--min-tokens", "128"],
-        ["128", "256"],
+        ["--mean-tokens 64 ", "--mean-tokens 128"],
     ),
     "unknown allocator": ("good", ["plan", "{run}", "{q}", "--mean-tokens", "64", "--allocator", "env"], ["envelope"]),
     "negative total": ("good", ["run", "{run}", "{q}", "--mean-tokens", "-5"], ["positive"]),
@@ -449,5 +410,7 @@ def test_interrupt_exits_130_and_resumes(call: Call, tmp_path: Path, monkeypatch
 
 
 def test_debug_shows_the_traceback(call: Call) -> None:
-    with pytest.raises(LookupError):
-        call("--debug", "plan", "nothing", "q.jsonl", "--mean-tokens", 64)
+    said = call("--debug", "plan", "nothing", "q.jsonl", "--mean-tokens", 64)
+    assert said.code == 1
+    assert said.err.startswith("Traceback")
+    assert said.err.splitlines()[-1].startswith("error: 'nothing' is neither")

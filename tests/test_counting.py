@@ -65,6 +65,11 @@ def test_usage_is_read_whatever_it_calls_things(given_, expected):
         pytest.param(usage(9, 532), {"thought_tokens": 4}, (None, None), 100, False, id="thought-that-does-not-show"),
         pytest.param(usage(9, 30), {"seen": 25}, (25, 5), 24, False, id="a-stream-that-says-so"),
         pytest.param(usage(9, 30), {"seen": 1, "thought": WORDS}, (None, None), 40, True, id="a-stale-stream"),
+        pytest.param(usage(9, 14), {"pieces": (12, 2)}, (12, 2), 12, True, id="as-many-pieces-as-tokens"),
+        pytest.param(usage(9, 44), {"pieces": (12, 2)}, (None, None), 12, False, id="pieces-of-many-tokens"),
+        pytest.param(usage(9, 44), {"pieces": (12, 2)}, (None, None), 24, None, id="pieces-are-no-tokens"),
+        pytest.param(usage(9, 12), {"pieces": (60, 9)}, (None, None), 12, True, id="pieces-of-less-than-a-token"),
+        pytest.param(None, {"pieces": (12, 2)}, (None, None), 99, None, id="pieces-alone"),
         pytest.param(usage(9, 12), {"thought": ""}, (0, 12), 0, True, id="no-thought"),
     ],
 )

@@ -344,3 +344,16 @@ def test_every_row_puts_its_cap_where_its_path_says(kind):
 def no_key(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("FORETHOUGHT_API_KEY", "OPENAI_API_KEY", "FORETHOUGHT_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
+
+
+def test_a_budget_is_not_called_kept_where_nothing_tells_the_tokens():
+    from forethought.doctor.server import _verdict
+    from forethought.types import Generation, StopReason
+
+    def done(tokens: int | None, budget: int) -> Generation:
+        return Generation("q", 0, budget, "so", tokens, "5", tokens, 0, 3, StopReason.BUDGET)
+
+    assert _verdict([done(8, 8), done(16, 16)])[1]
+    words, is_kept = _verdict([done(8, 8), done(None, 16)])
+    assert not is_kept
+    assert "1 of 2 thoughts: nothing reliable tells their tokens" in words

@@ -18,6 +18,8 @@ from .errors import InvalidGridError
 FloatArray = NDArray[np.floating[Any]]
 IntArray = NDArray[np.integer[Any]]
 
+MAX_BUDGETS = 1 << 16  # of one grid: tables of queries times budgets are kept in memory
+
 
 @dataclass(frozen=True, slots=True)
 class Message:
@@ -64,6 +66,11 @@ class BudgetGrid:
     maximum: int = 256
 
     def __post_init__(self) -> None:
+        if self.maximum > MAX_BUDGETS * max(1, self.window):
+            raise InvalidGridError(
+                f"a budget grid has at most {MAX_BUDGETS:,} budgets; window {self.window} and maximum {self.maximum} "
+                f"make {self.maximum // max(1, self.window):,}. Give a larger --window, or a smaller --max-tokens."
+            )
         if self.window < 1 or self.maximum < self.window or self.maximum % self.window:
             raise InvalidGridError(
                 f"a budget grid needs a window of at least 1 token and a maximum that is a multiple of it; "
@@ -164,6 +171,7 @@ class Generation:
         probes: answers under smaller caps, ascending by budget. A trace that ended by itself after n tokens
             has no probe at n or above: there the final answer holds.
         error: what went wrong, when `stop_reason` is ERROR.
+        is_final: that error comes again under the same settings, however often it is tried.
     """
 
     query_id: str
@@ -178,6 +186,7 @@ class Generation:
     stop_reason: StopReason
     probes: tuple[Probe, ...] = ()
     error: str | None = None
+    is_final: bool = False
 
     @property
     def is_counted(self) -> bool:

@@ -6,7 +6,16 @@ from typing import Any
 
 import click
 
-from .options import dry_run_flag, emit, json_flag, limit_option, parse_pairs, server_options, with_server
+from .options import (
+    dry_run_flag,
+    emit,
+    json_flag,
+    limit_option,
+    parse_pairs,
+    question_options,
+    server_options,
+    with_server,
+)
 
 
 @click.command("doctor", short_help="Look at this machine, and whether a server keeps budgets.")
@@ -17,6 +26,7 @@ from .options import dry_run_flag, emit, json_flag, limit_option, parse_pairs, s
 @click.option("--timeout", "timeout_seconds", type=float, default=120.0, show_default=True, help="Seconds a request.")
 @click.option("--questions", default="", metavar="FILE", help="With --enforce effort: questions to measure levels on.")
 @limit_option
+@question_options
 @click.option("--levels", default="", metavar="A,B", help="Only these effort levels.  [default: all that are known]")
 @click.option(
     "--out", default="effort-costs.json", show_default=True, metavar="FILE", help="Where their costs are written."

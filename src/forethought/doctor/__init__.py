@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from .. import registry
+from ..prompts import load_template
+from ..queries import load_queries
 from ..settings import DoctorSettings
 from .findings import Diagnosis, Finding
 
@@ -21,7 +23,10 @@ def examine(settings: DoctorSettings) -> Diagnosis:
     here = machine_findings()
     if not settings.base_url:
         return Diagnosis(here)
-    registry.resolve("engines", "openai")  # says how to install what it needs
+    registry.check_options("engines", "openai", settings.options)  # also says how to install what it needs
+    load_template(settings.template)
+    if settings.questions:
+        load_queries(settings.questions, limit=settings.limit, **settings.columns)
     from .server import server_diagnosis
 
     there = server_diagnosis(settings)

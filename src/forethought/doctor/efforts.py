@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +12,7 @@ import numpy as np
 
 from ..engines.openai.engine import OpenAIEngine
 from ..types import Generation, Query, Request, StopReason
+from ..waiting import finish
 
 LEVELS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 QUANTILE = 0.95
@@ -118,7 +118,7 @@ def measure(
     for level in levels:
         engine = open_engine(level)
         ceiling = ceiling_of(engine.info.context_tokens)
-        done = asyncio.run(_collected(engine, [Request(query, ceiling) for query in queries]))
+        done = finish(_collected(engine, [Request(query, ceiling) for query in queries]))
         errors = [each.error for each in done if each.error]
         if errors:
             logger.info("effort %s: %d of %d requests failed: %s", level, len(errors), len(done), errors[0])

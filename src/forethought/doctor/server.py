@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import shlex
@@ -14,11 +13,12 @@ from typing import Any
 
 from ..engines.openai.engine import OpenAIEngine
 from ..errors import EngineError, ForethoughtError
+from ..files import write_json
 from ..prompts import load_template
 from ..queries import load_queries
 from ..settings import DoctorSettings
-from ..store import write_json
 from ..types import Generation, Query, Request, Sampling, StopReason
+from ..waiting import finish
 from .bill import Bill, Item
 from .efforts import CEILING, LEVELS, QUANTILE, SIGNIFICANCE, ceiling_of, measure
 from .findings import Diagnosis, Finding
@@ -89,7 +89,7 @@ def _diagnosis(settings: DoctorSettings, engine: OpenAIEngine) -> Diagnosis:
     if settings.dry_run:
         return Diagnosis((*findings, *(kept.finding for kept in refused)), bill=bill)
     logger.info("asking the server: %s", bill.to_text())
-    looked = asyncio.run(_collected(Talks(_opened(named, "max-tokens")).findings()))
+    looked = finish(_collected(Talks(_opened(named, "max-tokens")).findings()))
     findings += looked
     tried = list(refused)
     is_late = any(LATE in finding.detail for finding in looked)
@@ -192,7 +192,9 @@ def _questions() -> list[Query]:
 
 
 def _effort_questions(settings: DoctorSettings) -> list[Query]:
-    return load_queries(settings.questions, limit=settings.limit) if settings.questions else _questions()
+    if not settings.questions:
+        return _questions()
+    return load_queries(settings.questions, limit=settings.limit, **settings.columns)
 
 
 def _requests(engine: OpenAIEngine) -> list[Request]:
@@ -202,7 +204,7 @@ def _requests(engine: OpenAIEngine) -> list[Request]:
 
 
 def _generated(engine: OpenAIEngine) -> list[Generation]:
-    return asyncio.run(_generations(engine, _requests(engine)))
+    return finish(_generations(engine, _requests(engine)))
 
 
 def _verdict(found: list[Generation]) -> tuple[str, bool]:
@@ -210,6 +212,9 @@ def _verdict(found: list[Generation]) -> tuple[str, bool]:
     errors = [done.error for done in found if done.error]
     if errors:
         return f"{len(errors)} of {len(found)} requests: {errors[0]}", False
+    if uncounted := sum(done.reasoning_tokens is None for done in found):
+        hint = "--engine-option tokenizer=NAME counts them"
+        return f"{uncounted} of {len(found)} thoughts: nothing reliable tells their tokens; {hint}", False
     ordered = sorted(found, key=lambda done: done.budget)
     detail = "thoughts as counted, at each cap: " + ", ".join(f"{d.budget}: {d.reasoning_tokens}" for d in ordered)
     if all(done.stop_reason is not StopReason.BUDGET for done in found):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any
 
+from ..engines.counting import Usage
 from ..engines.openai.client import Client, RequestError
 from ..engines.openai.dialects import Drawing, TokenDialect
 from ..engines.openai.engine import OpenAIEngine
@@ -87,12 +88,10 @@ class Talks:
         return bool(shown), f"{shown} tokens shown of {_at(answer, 'usage', 'completion_tokens')}"
 
     async def _usage(self, client: Client) -> tuple[bool, str]:
-        usage = _at(await self._chat(client, COUNTING), "usage")
-        completion = _at(usage, "completion_tokens")
-        has_reasoning = isinstance(_at(usage, "completion_tokens_details", "reasoning_tokens"), int)
-        counts = f"prompt {_at(usage, 'prompt_tokens')}, completion {completion}"
-        ours = "" if has_reasoning else "; reasoning tokens are not told apart, and are counted here"
-        return isinstance(completion, int), counts + ours
+        usage = Usage.read(_at(await self._chat(client, COUNTING), "usage"))
+        counts = f"prompt {usage.prompt}, completion {usage.generated}"
+        ours = "" if usage.reasoning is not None else "; reasoning tokens are not told apart"
+        return usage.generated is not None, counts + ours
 
     async def _caching(self, client: Client) -> tuple[bool | None, str]:
         await self._chat(client, LONG)

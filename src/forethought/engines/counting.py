@@ -93,6 +93,7 @@ def count_tokens(
     thought_tokens: int | None = None,
     answer_tokens: int | None = None,
     seen: int | None = None,
+    pieces: tuple[int, int] | None = None,
     closing_tokens: int = 0,
     disagree: Callable[[int, int, str], None] | None = None,
 ) -> Count:
@@ -106,6 +107,8 @@ def count_tokens(
         answer_tokens: tokens of `answer` by a tokenizer; None where none is at hand.
         seen: tokens generated when the thought ended, by a stream that says so as it goes (vLLM's
             `continuous_usage_stats`); None without one.
+        pieces: how many pieces of a stream thought and answer came in. Pieces are no tokens, but where usage tells as
+            many tokens as there were pieces, each was one.
         closing_tokens: tokens of the tag that closes a thought, where the reported ones hold it.
         disagree: told where the server's word and ours differ: reported, counted, by what.
     """
@@ -114,6 +117,8 @@ def count_tokens(
     total = told.generated
     if total is not None and (total < shown + least_answer or (total == 0 and bool(thought or answer))):
         total = None  # there is more text than that
+    if seen is None and pieces is not None and total is not None and 0 <= total - sum(pieces) <= TOLERANCE:
+        seen = pieces[0] if pieces[0] >= shown and pieces[1] >= least_answer else None
     reported = None if told.reasoning is None else max(0, told.reasoning - closing_tokens)
     for ours, what in ((thought_tokens, "the tokenizer"), (seen, "the stream")):
         if disagree and reported is not None and ours is not None:

@@ -61,6 +61,6 @@ class Flight:
             probes=tuple(Probe(cut, *self.answers[cut]) for cut in self.cuts[:-1]),
         )
 
-    def failed(self, error: str) -> Generation:
-        """The request came to nothing, because of `error`."""
-        return failed(self.request, error, prompt_tokens=len(self.prompt_ids))
+    def failed(self, error: str, *, is_final: bool = False) -> Generation:
+        """The request came to nothing, because of `error`; see `refusing.failed`."""
+        return failed(self.request, error, prompt_tokens=len(self.prompt_ids), is_final=is_final)

@@ -13,7 +13,7 @@ from ..types import FloatArray
 from .card import FamiliarityCard
 from .distance import Distance
 from .features import HIDDEN, TEXT, Features
-from .surprise import Hashed, Surprise, hashed
+from .surprise import SIZE, Hashed, Surprise, hashed
 
 MAX_QUERIES = 1024  # the distance is learned from at most: the work grows with the cube
 MIN_QUERIES = 40  # fewer leave no tail to calibrate on
@@ -25,6 +25,7 @@ MOST_FALSE_ALARMS = 2.0 * LEVEL  # a score with more than these, clearly, is not
 LEAST_SPREAD = 0.02  # of a text's six numbers (nats, logarithms, shares): less than this is no difference in kind
 QUANTILES = (0.5, 0.9, 0.95, 0.99)
 PREFIX = "familiarity_"
+NUM_MEASURED = 6  # numbers that `Surprise` turns a text into
 
 Reading = FloatArray | list[Hashed]  # hidden states, or texts with their buckets found
 
@@ -158,10 +159,36 @@ class Familiarity:
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, FloatArray], card: FamiliarityCard) -> Self:
-        """What `arrays` described, among the arrays of a predictor."""
+        """What `arrays` described, among the arrays of a predictor; raises ValueError where they cannot be right."""
         own = {name.removeprefix(PREFIX): array for name, array in arrays.items() if name.startswith(PREFIX)}
+        _check(own, card)
         surprise = Surprise(own["grams"], own["words"]) if card.kind == TEXT else None
         return cls(Distance.from_arrays(own), surprise, own["left_out"], card.false_alarms)
+
+
+def _check(arrays: dict[str, FloatArray], card: FamiliarityCard) -> None:
+    """Raises ValueError where arrays do not fit together, or would judge every query wrongly in silence."""
+    num_features = len(arrays["centre"]) if card.kind == HIDDEN else NUM_MEASURED
+    shapes: dict[str, tuple[int, ...]] = {
+        "centre": (num_features,),
+        "scale": (num_features,),
+        "basis": (num_features, card.num_components),
+        "variance": (card.num_components,),
+        "rest": (1,),
+        "left_out": (card.num_queries,),
+        **({"grams": (SIZE,), "words": (SIZE,)} if card.kind == TEXT else {}),
+    }
+    for name, shape in shapes.items():
+        found = arrays[name]
+        if found.shape != shape or found.dtype.kind != "f":
+            raise ValueError(f"{PREFIX}{name} has shape {found.shape} of {found.dtype}, not {shape} of floats")
+        is_finite = not np.isnan(found).any() if name == "scale" else np.isfinite(found).all()
+        if not is_finite:
+            raise ValueError(f"{PREFIX}{name} holds NaN or infinity")
+    if (arrays["scale"] <= 0.0).any() or (arrays["variance"] <= 0.0).any() or arrays["rest"][0] < 0.0:
+        raise ValueError(f"{PREFIX}scale, {PREFIX}variance or {PREFIX}rest holds what is no spread")
+    if card.num_queries < MIN_QUERIES or (np.diff(arrays["left_out"]) < 0.0).any() or arrays["left_out"][0] < 0.0:
+        raise ValueError(f"{PREFIX}left_out must hold at least {MIN_QUERIES} distances in ascending order")
 
 
 def kind_of(reads: frozenset[str]) -> str | None:

@@ -9,7 +9,8 @@ from pathlib import Path
 from .. import sources
 from ..allocators.pricing import budgets_at, price_for
 from ..errors import InvalidSettingsError, InvalidTotalError
-from ..predictors.selection import cross_fit, features_of, is_trained_on
+from ..predictors.overlap import rows_trained_on
+from ..predictors.selection import cross_fit, features_of
 from ..predictors.trained import TrainedPredictor
 from ..predictors.usage import stretched
 from ..types import Cost, Curves, Profile
@@ -70,7 +71,7 @@ def rate_of(options: ServingOptions, predictor: TrainedPredictor) -> Rate:
 def _curves(options: ServingOptions, predictor: TrainedPredictor) -> tuple[Curves, str]:
     """Curves of measured questions as a predictor says that has not seen them, and in words whose."""
     measured, source = _measured(options)
-    if is_trained_on(predictor, measured):
+    if (rows := rows_trained_on(predictor, measured)) is not None and len(rows):
         logger.info("setting the price on left-out predictions of the %d training questions", measured.num_queries)
         layer = predictor.card.features.layer
         curves, _ = cross_fit(
