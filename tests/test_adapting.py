@@ -197,7 +197,7 @@ def test_a_damaged_file_of_decisions_is_refused(
     small = write(tmp_path / "few.jsonl", 3, "n")
     run = pipeline.run(settings(predictor, str(small), tmp_path / "run"), engine=engine())
     (run.path / "usage.json").write_text(content)
-    with pytest.raises(RunError, match="usage.json") as caught:
+    with pytest.raises(RunError, match=r"usage\.json") as caught:
         load_budgets(run)
     assert problem in str(caught.value)
 
