@@ -388,12 +388,18 @@ def run(settings: RunSettings, *, engine: Engine | None = None, report: Report =
                 setup=setup_of(running.info, asked.options),
                 pool=_pool(directory, settings, running, room) if settings.hard_total else None,
                 report=report,
-                adaptation=Adaptation(directory, predictor.card, settings.plan),
+                adaptation=Adaptation(directory, predictor.card, settings.plan, _fitting(queries, room, running)),
             )
             finish(work)
             write_answers(directory, queries)
             write_summary(directory, queries)
     return directory
+
+
+def _fitting(queries: Sequence[Query], room: Room, engine: Engine) -> dict[str, int]:
+    """The largest cap that fits, by query; empty where no context is known."""
+    fitting_Q = room.fitting_Q(engine.info)
+    return {} if fitting_Q is None else {query.id: int(cap) for query, cap in zip(queries, fitting_Q, strict=True)}
 
 
 def evaluate(
