@@ -14,8 +14,6 @@ from . import layers, registry, sources
 from .adapting import Adaptation
 from .beforehand import (
     allocators_of,
-    check_file,
-    check_folder,
     check_planned_engine,
     plan_inputs,
     profile_inputs,
@@ -33,7 +31,17 @@ from .evaluation import evaluate as evaluate_curves
 from .evaluation.contest import Contest, hold_contest
 from .evaluation.policies import BLIND, FORETHOUGHT, UNIFORM
 from .files import make_folder, read_json
-from .folders import beside, compare_folder, import_file, layers_folder, profile_folder, report_folder, run_folder
+from .folders import (
+    beside,
+    check_file,
+    check_folder,
+    compare_folder,
+    import_file,
+    layers_folder,
+    profile_folder,
+    report_folder,
+    run_folder,
+)
 from .importing import Imported, check_target, read_profile
 from .planning import (
     Forecast,
