@@ -20,7 +20,7 @@ from forethought.errors import InvalidSettingsError
 from forethought.pool import Pool
 from forethought.prompts import load_template
 from forethought.settings import PlanSettings, RunSettings
-from forethought.store import RunDirectory
+from forethought.store import RunDirectory, generation_to_json
 from forethought.types import BudgetGrid, Cost, Generation, Query, Request, StopReason
 from loopback import serving
 from toy_server import ToyServer
@@ -107,10 +107,8 @@ def test_a_kill_loses_no_count(tmp_path_factory: pytest.TempPathFactory, total: 
     run = RunDirectory.open(folder)
     stream = pool.generate(engine(), asked)
     found = asyncio.run(collected(stream, most))
-    from forethought.store import generation_to_json
-
     with run.appender() as records:
-        records.append([generation_to_json(each) for each in found])
+        records.append([{**generation_to_json(each), "grade": None} for each in found])
     again = Pool.open(run, total=total, beside=BESIDE, grid=GRID)
     done = sum(map(used, found))
     assert done <= again.spent <= total
