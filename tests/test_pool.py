@@ -160,6 +160,7 @@ def test_a_run_that_was_made_under_a_hard_total_does_not_go_on_without(call: Cal
     assert "hard_total: True there, None now" in err
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_stays_under_its_total(call: Call, tmp_path: Path) -> None:
     call("profile", "fake", "q.jsonl", "--traces", 2)
     call("train", "runs/fake-q", "--predictor", "ridge")
