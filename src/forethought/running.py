@@ -167,8 +167,7 @@ async def generate_planned(
     questions, once little is left of its total.
     """
     parts, counted = blocks(queries), _earlier_counts(run)
-    answered = [row for row in answer_rows(run, queries) if not row.get("error")]
-    _write_rows(run.path / "answers.jsonl", answered)
+    _write_rows(run.path / "answers.jsonl", [row for row in answer_rows(run, queries) if not row.get("error")])
     for number, block in enumerate(parts):
         await _generate(
             run,
