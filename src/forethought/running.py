@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -340,8 +339,9 @@ def _save_counts(run: RunDirectory, earlier: Mapping[str, Any], engine: Engine) 
     if isinstance(engine, CountingEngine):
         path = run.path / "counts.json"
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        temporary.write_text(json.dumps(added(earlier, engine.counted())), "utf-8")
-        temporary.replace(path)
+        with reaching(path, "written"):
+            temporary.write_text(to_json(added(earlier, engine.counted())), "utf-8")
+            temporary.replace(path)
 
 
 def added(earlier: Mapping[str, Any], later: Mapping[str, Any]) -> dict[str, Any]:

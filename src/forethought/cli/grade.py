@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,7 @@ def command(as_json: bool, out: str, **values: Any) -> int:
     from ..files import write_atomically
     from ..grading import grade_file
     from ..settings import GradeSettings
+    from ..visible import to_json
 
     taken_options(values, "grader")
     settings = GradeSettings(file=values.pop("file"), **values)
@@ -38,7 +38,7 @@ def command(as_json: bool, out: str, **values: Any) -> int:
         check_lines_file(Path(out))
     found = grade_file(settings)
     if out:
-        lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in found.rows)
+        lines = (f"{to_json(row)}\n" for row in found.rows)
         write_atomically(Path(out), "".join(lines).encode())
         talk(f"{len(found.rows)} verdicts written to {out}")
     emit(as_json, found.to_json(), tables.verdicts_text(found))
