@@ -101,8 +101,8 @@ def test_references_that_a_grader_cannot_read_are_all_named():
     unread = "cannot be read by NumberGrader; correct it, or choose another --grader"
     assert str(refusal.value).splitlines() == [
         "q.jsonl: 2 problems",
-        f"  query 'b': the reference 'about 12-13' {unread}",
-        f"  query 'd': the reference 'x^2' {unread}",
+        f"  row 2 ('b'): the reference 'about 12-13' {unread}",
+        f"  row 4 ('d'): the reference 'x^2' {unread}",
     ]
     check_references(ExactGrader(), queries)
 

@@ -595,9 +595,12 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     out = capsys.readouterr().out
     assert "not measured" in out
     assert "1 row left out: no 'query_id' (line 20)" in out
-    assert "next: forethought train runs/t.parquet --predictor mean" in out
+    assert "`train` will take the predictor text" in out
+    assert out.endswith("next: forethought train runs/t.parquet\n")
     assert _exit_code(["train", "runs/t.parquet", "--predictor", "mean"]) == 0
-    assert _exit_code(["evaluate", "runs/t", "--on", "runs/t.parquet", "--no-plots", "--resamples", "100"]) == 0
+    write(tmp_path / "held.csv", [{**row, "query_id": f"held-{row['query_id']}"} for row in traces()])
+    assert _exit_code(["import", "held.csv", "--tokens-column", ""]) == 0
+    assert _exit_code(["evaluate", "runs/t", "--on", "runs/held.parquet", "--no-plots", "--resamples", "100"]) == 0
     assert "not measured" in capsys.readouterr().out
     write(tmp_path / "bad.csv", changed(traces(), 3, correct=-1))
     before = sorted(tmp_path.rglob("*"))

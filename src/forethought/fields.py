@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import unicodedata
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any
 
 from .problems import excerpt
 from .rows import parse_json
 from .types import Message
 
+# Usual names of columns, the first that is there counts; a dot leads into an object (verl, lm-eval).
+ID_COLUMNS = ("query_id", "question_id", "id", "qid", "problem_id", "task_id", "doc_id", "extra_info.index")
+QUESTION_COLUMNS = (
+    *("prompt", "question", "problem", "query", "input", "text", "messages"),
+    *("doc.question", "doc.problem", "doc.query"),
+)
+ANSWER_COLUMNS = (
+    *("reference", "answer", "solution_value", "target", "label", "ground_truth", "expected_answer", "final_answer"),
+    *("reward_model.ground_truth", "doc.answer"),
+)
+BESIDE_QUESTIONS = ("body", "context", "passage", "story", "choices", "options")  # parts of a question in other columns
+
+PARTLY = ("p", "partial")
 VERDICTS = {
-    **dict.fromkeys(("right", "correct", "true", "yes"), 1),
-    **dict.fromkeys(("wrong", "incorrect", "false", "no", "unreadable"), 0),
+    **dict.fromkeys(("right", "correct", "true", "yes", "pass", "passed", "c", "t", "y"), 1),
+    **dict.fromkeys(("wrong", "incorrect", "false", "no", "fail", "failed", "unreadable", "i", "f", "n", *PARTLY), 0),
 }
-ROLES = ("system", "user", "assistant")
+ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
+MAX_WHOLE_FLOAT = 2**53  # above, a float does not hold every whole number
 MAX_COUNT = 1_000_000_000
 MAX_BUDGET = 1_000_000_000  # far above any model's context; keeps sums of budgets within 64 bits
 
@@ -67,11 +83,9 @@ def _messages_of(value: Any) -> tuple[Message, ...]:
                 f'message {number} must look like {{"role": "user", "content": "…"}}, got {excerpt(message)}'
             )
         role, content = message.get("role"), message.get("content")
-        if role not in ROLES:
+        if not isinstance(role, str) or role not in ROLES:
             raise FieldError(f"message {number} has the role {excerpt(role)}; known: {', '.join(ROLES)}")
-        if not isinstance(content, str):
-            raise FieldError(f"message {number} must have text as its content, {_got(content)}")
-        messages.append(Message(str(role), _clean(content)))
+        messages.append(Message(ROLES[role], _clean(_content(content, number))))
     if messages[-1].role != "user":
         raise FieldError(f"must end in a user turn, but ends in one of the role {messages[-1].role!r}")
     if not messages[-1].content.strip():
@@ -79,10 +93,36 @@ def _messages_of(value: Any) -> tuple[Message, ...]:
     return tuple(messages)
 
 
+def _content(content: Any, number: int) -> str:
+    """A message's text: as it stands, or in parts of the type "text"."""
+    if isinstance(content, list | tuple):
+        for part in content:
+            kind = part.get("type", "text") if isinstance(part, Mapping) else None
+            if kind not in ("text", "input_text") or not isinstance(part.get("text"), str):
+                raise FieldError(
+                    f"message {number} must have text as its content; it has a part of the type {excerpt(kind)}"
+                    if isinstance(kind, str) and kind not in ("text", "input_text")
+                    else f"message {number} must have text as its content, {_got(part)}"
+                )
+        return "".join(part["text"] for part in content)
+    if not isinstance(content, str):
+        raise FieldError(f"message {number} must have text as its content, {_got(content)}")
+    return content
+
+
 def reference(value: Any) -> str | None:
-    """The right answer as text; numbers in their shortest form (5.0 -> "5"), nothing for a blank."""
+    """The right answer as text; numbers in their shortest form (5.0 -> "5"), nothing for a blank.
+
+    A list of one answer is that answer; of several, nobody knows which to grade by.
+    """
+    if isinstance(value, list | tuple) and len(value) == 1:
+        (value,) = value
     if value is None or (isinstance(value, str) and not value.strip()):
         return None
+    if isinstance(value, list | tuple) and value:
+        raise FieldError(f"must be one answer, got {len(value)}: {excerpt(value)}")
+    if isinstance(value, Decimal):
+        value = int(value) if value.is_finite() and value == value.to_integral_value() else str(value)
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise FieldError(f"must be text or a number, {_got(value)}")
     if isinstance(value, str):
@@ -97,10 +137,21 @@ def reference(value: Any) -> str | None:
 def worked_reference(value: Any) -> str | None:
     """The same, where a worked solution may stand: GSM8K's ends in "#### 1,234", and the reference is "1234"."""
     if isinstance(value, str):
+        value = _only_item(value)
         _, marker, result = value.rstrip().rpartition("####")
         if marker and result.strip() and "\n" not in result:
             return reference(result.strip().replace(",", ""))
     return reference(value)
+
+
+def _only_item(text: str) -> str:
+    """The one answer in a cell that holds a JSON list of one text."""
+    if text.lstrip().startswith('["'):
+        with contextlib.suppress(ValueError):
+            match parse_json(text):
+                case [str(only)]:
+                    return only
+    return text
 
 
 def _digits(value: int) -> str:
@@ -109,8 +160,15 @@ def _digits(value: int) -> str:
     return str(value)
 
 
-def query_id(value: Any) -> str | None:
-    """The row's own id, or None when it has none."""
+def label(value: Any) -> str | None:
+    """A row's own id, every digit kept, or None when it has none.
+
+    A column with gaps may have turned whole numbers into 3.0, which stands for 3.
+    """
+    if isinstance(value, float | Decimal) and math.isfinite(value) and value == int(value):
+        if isinstance(value, float) and abs(value) >= MAX_WHOLE_FLOAT:
+            raise FieldError(f"is a number whose last digits are lost, {value!r}; write it as text")
+        value = int(value)
     if value is None or value == "":
         return None
     if isinstance(value, bool) or not isinstance(value, str | int):
@@ -122,11 +180,6 @@ def query_id(value: Any) -> str | None:
     if any(unicodedata.category(character) in ("Cc", "Cs") for character in value):
         raise FieldError(f"holds a control character: {excerpt(value)}")
     return value
-
-
-def label(value: Any) -> str | None:
-    """The same, where a column with gaps may have turned whole numbers into 3.0."""
-    return query_id(int(value) if isinstance(value, float) and value.is_integer() else value)
 
 
 def weight(value: Any) -> float:
@@ -195,11 +248,11 @@ def is_blank(value: Any) -> bool:
 
 def _number_of(value: Any) -> float:
     """A number, or the text of one (CSV has nothing else)."""
-    if not isinstance(value, bool) and isinstance(value, int | float | str):
-        try:
+    # Python takes the text 1_000 for a number; nobody else does.
+    is_odd = isinstance(value, bool) or (isinstance(value, str) and "_" in value)
+    if isinstance(value, int | float | str | Decimal) and not is_odd:
+        with contextlib.suppress(ValueError, OverflowError):
             return float(value)
-        except (ValueError, OverflowError):
-            pass
     raise FieldError(f"must be a number, got {excerpt(value)}")
 
 

@@ -24,7 +24,10 @@ class Problems:
 
     def add(self, place: str, message: str) -> None:
         """Notes one problem at `place` ("line 3"), or about the whole source when `place` is empty."""
-        self._messages.append(f"{place}: {message}" if place else message)
+        if len(self._messages) < MAX_SHOWN:
+            self._messages.append(f"{place}: {message}" if place else message)
+        else:
+            self._num_more += 1
 
     def add_all(self, places: Iterable[str], num_places: int, message: str) -> None:
         """Notes the same problem at `num_places` places; only as many of `places` are looked at as can be shown."""
@@ -42,8 +45,8 @@ class Problems:
             return
         if len(self) == 1:
             raise InvalidInputError(f"{self.source}: {self._messages[0]}")
-        shown = [f"  {message}" for message in self._messages[:MAX_SHOWN]]
-        if len(self) > MAX_SHOWN:
+        shown = [f"  {message}" for message in self._messages]
+        if self._num_more:
             shown.append(f"  … and {len(self) - len(shown):,} more")
         raise InvalidInputError("\n".join([f"{self.source}: {len(self):,} problems", *shown]))
 

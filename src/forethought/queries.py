@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import importlib.resources
 import json
 import logging
 import os
-import sys
 from collections import Counter
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
-from functools import cache
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from . import fields
-from .errors import InvalidInputError, InvalidSettingsError, UnknownNameError
+from .errors import InvalidInputError, UnknownNameError
+from .files import replacing
 from .problems import Problems, excerpt
 from .registry import unknown_name_message
-from .rows import Row, Table, read_file, read_table
+from .rows import Row, Source, Table, find_column, find_file, standard_input
 from .types import Message, Query
 
 DATASETS = {"gsm8k-demo": "gsm8k-demo.jsonl"}
 
-QUESTION_COLUMNS = ("prompt", "question", "problem", "query", "input", "text", "messages")
-ANSWER_COLUMNS = ("reference", "answer", "solution_value", "target", "label")
-OTHER_COLUMNS = ("id", "weight", "min_budget", "max_budget")
+OTHER_COLUMNS = ("weight", "min_budget", "max_budget")
 
 logger = logging.getLogger(__name__)
 
@@ -38,49 +34,88 @@ def load_queries(
     limit: int | None = None,
     question_column: str | None = None,
     answer_column: str | None = None,
+    id_column: str | None = None,
 ) -> list[Query]:
     """Reads queries from a file, standard input or a shipped dataset.
 
     A row's question is text, or chat messages (`[{"role": …, "content": …}]`). A row without an id gets one made from
     its question, the same in any order and file format; when such a question occurs again, the later ones end in
-    `-2`, `-3`, …. A worked GSM8K answer (`… #### 1,234`) gives the reference `1234`.
+    `-2`, `-3`, …. A worked GSM8K answer (`… #### 1,234`) gives the reference `1234`. Columns are found by their usual
+    names in any capitals; a name with dots leads into an object (`reward_model.ground_truth`).
 
     Args:
         source: a path ending in .jsonl, .ndjson, .json, .csv, .tsv, .parquet or .txt (one question a line); "-" for
             standard input (JSON lines when it starts with "{", else one question a line); or a name in `DATASETS`.
-        limit: only read the first so many rows.
-        question_column: where the question stands; else the first of `QUESTION_COLUMNS` that the file has.
-        answer_column: where the reference answer stands; else the first of `ANSWER_COLUMNS`, if any.
+        limit: only read the first so many rows; what follows them is not looked at.
+        question_column: where the question stands; else the first of `fields.QUESTION_COLUMNS` that the file has.
+        answer_column: where the reference answer stands; else the first of `fields.ANSWER_COLUMNS`, if any; "" for
+            none.
+        id_column: where the ids stand; else the first of "id" and `fields.ID_COLUMNS`, if any; "" for none. Several
+            names with commas between them make one id together.
 
     Raises:
         InvalidInputError: with everything that is wrong with the source, by line.
         InvalidSettingsError: `limit` is less than 1.
         UnknownNameError: `source` is neither a file nor a dataset.
     """
-    if limit is not None and limit < 1:
-        raise InvalidSettingsError(f"--limit must be at least 1, got {limit}")
-    name, suffix, data = _read_source(source)
-    problems = Problems(name)
-    named = {column for column in (question_column, answer_column) if column is not None}
-    table = read_table(data, suffix, {*QUESTION_COLUMNS, *ANSWER_COLUMNS, *OTHER_COLUMNS, *named}, problems)
-    if not table.rows and not problems:
-        problems.add("", f"holds no questions ({len(data):,} bytes)")
-    columns = _choose_columns(table, question_column, answer_column, problems) if table.rows else None
-    rows = table.rows[:limit]
-    queries = [_query_of(row, columns, problems) for row in rows] if columns else []
-    _refuse_repeated_ids(rows, queries, problems)
+    usual = {"question": fields.QUESTION_COLUMNS, "answer": fields.ANSWER_COLUMNS, "id": ("id", *fields.ID_COLUMNS)}
+    table = Table(
+        _find_source(source),
+        {**usual, **{name: (name,) for name in OTHER_COLUMNS}},
+        {"question": question_column, "answer": answer_column, "id": id_column},
+        limit,
+    )
+    columns, problems = table.columns, table.problems
+    places: list[str] = []
+    queries: list[Query | None] = []
+    for row in table.rows("question"):
+        places.append(row.place)
+        queries.append(_query_of(row, columns, problems))
+    if not queries and not problems:
+        problems.add("", "holds no questions")
+    _refuse_repeated_ids(places, queries, columns["id"], problems)
     problems.raise_any()
-    return _with_ids(name, queries)
+    if beside := find_column(table.names, fields.BESIDE_QUESTIONS):
+        logger.warning(
+            "%s: %r is not read: what is asked stands in %r alone", table.source.name, beside, columns["question"]
+        )
+    return _with_ids(table.source.name, queries)
+
+
+def load_columns(
+    source: str | Path, usual: Mapping[str, Sequence[str]], named: Mapping[str, str | None], *, limit: int | None = None
+) -> list[dict[str, Any]]:
+    """The rows of any table by what their cells mean, as they stand there.
+
+    Args:
+        source: as `load_queries` takes it.
+        usual: what a column means -> its usual names, in any capitals; the first that is there counts.
+        named: what a column means -> the name that was asked for with `--MEANING-column`; None for a usual one, "" for
+            none.
+        limit: only the first so many rows.
+
+    Returns:
+        For each row its "place" ("line 3") and a value for every meaning; None where there is none.
+
+    Raises:
+        InvalidInputError: everything that is wrong with the table, by line; a column asked for that is not there.
+    """
+    table = Table(_find_source(source), usual, named, limit)
+    found = []
+    for row in table.rows():
+        values = {meaning: None if name is None else row.values.get(name) for meaning, name in table.columns.items()}
+        found.append({"place": row.place, **values})
+    if not found and not table.problems:
+        table.problems.add("", "holds no rows")
+    table.problems.raise_any()
+    return found
 
 
 def save_queries(path: str | Path, queries: Iterable[Query]) -> None:
     """Writes canonical JSON lines, one query a line; `load_queries` gives the same queries back."""
-    target = Path(path)
-    partial = target.with_name(f"{target.name}.partial")
-    with partial.open("w", encoding="utf-8", newline="\n") as file:
+    with replacing(Path(path)) as file:
         for query in queries:
-            file.write(query_to_json(query) + "\n")
-    os.replace(partial, target)
+            file.write(f"{query_to_json(query)}\n".encode())
 
 
 def query_to_json(query: Query) -> str:
@@ -129,23 +164,21 @@ def content_id(prompt: str | tuple[Message, ...]) -> str:
 # --- where the bytes come from -----------------------------------------------------------------------------------
 
 
-def _read_source(source: str | Path) -> tuple[str, str, bytes]:
-    """`(what to call it, format suffix, bytes)`."""
+def _find_source(source: str | Path) -> Source:
     name = os.fspath(source)
     if not name:
         raise InvalidInputError(
             "the name of the question file is empty; name a file, a dataset, or - for standard input"
         )
     if name == "-":
-        return "standard input", ".txt", _all_of(sys.stdin.buffer)
+        return standard_input()
     if name in DATASETS:
         resource = importlib.resources.files(__package__) / "data" / DATASETS[name]
-        return name, Path(DATASETS[name]).suffix, resource.read_bytes()
+        return Source(name, Path(DATASETS[name]).suffix, lambda: resource.open("rb"))
     path = Path(name)
     if not path.suffix and os.sep not in name and not _exists(path):
         raise UnknownNameError(f"no file of that name, and {unknown_name_message('dataset', name, DATASETS)}")
-    suffix, data = read_file(name, otherwise=", or - for standard input")
-    return name, suffix, data
+    return find_file(name, otherwise=", or - for standard input")
 
 
 def _exists(path: Path) -> bool:
@@ -155,52 +188,10 @@ def _exists(path: Path) -> bool:
         return True
 
 
-@cache
-def _all_of(stream: IO[bytes]) -> bytes:
-    """Everything on `stream`, kept: a command reads its questions once for the bill and once to ask them."""
-    return stream.read()
-
-
-# --- which columns mean what -------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class _Columns:
-    question: str
-    answer: str | None
-
-
-def _choose_columns(table: Table, question: str | None, answer: str | None, problems: Problems) -> _Columns | None:
-    has = f"the file has: {', '.join(map(repr, table.columns)) or 'no columns'}"
-    for flag, wanted in (("--question-column", question), ("--answer-column", answer)):
-        if wanted is not None and wanted not in table.columns:
-            close = difflib.get_close_matches(wanted, table.columns, n=1)
-            suggestion = f" Did you mean {flag} {close[0]!r}?" if close else ""
-            problems.add("", f"{flag} {wanted!r}: no such column; {has}.{suggestion}")
-            return None
-    chosen = question or next((name for name in QUESTION_COLUMNS if name in table.columns), None)
-    if chosen is None:
-        lowered = {name.lower(): name for name in table.columns}
-        close = [
-            lowered[match]
-            for name in QUESTION_COLUMNS
-            for match in difflib.get_close_matches(name, lowered, n=1, cutoff=0.75)
-        ]
-        suggestion = (
-            f"Did you mean --question-column {close[0]!r}?" if close else "Name it with --question-column NAME."
-        )
-        if len(table.columns) == 1 and ";" in table.columns[0]:
-            suggestion = "Its cells seem to be separated by semicolons: save it with commas."
-        problems.add("", f"no question column ({', '.join(QUESTION_COLUMNS)}); {has}. {suggestion}")
-        return None
-    found = answer or next((name for name in ANSWER_COLUMNS if name in table.columns and name != chosen), None)
-    return _Columns(chosen, found)
-
-
 # --- one row -> one query ----------------------------------------------------------------------------------------
 
 
-def _query_of(row: Row, columns: _Columns, problems: Problems) -> Query | None:
+def _query_of(row: Row, columns: Mapping[str, str | None], problems: Problems) -> Query | None:
     """The row's query, id "" when it has none of its own; None when something about it was noted."""
     before = len(problems)
 
@@ -213,11 +204,12 @@ def _query_of(row: Row, columns: _Columns, problems: Problems) -> Query | None:
             return None
 
     # What `save_queries` wrote is taken as it stands: "prompt" and "reference" are never read as anything else.
-    prompt = take(columns.question, fields.chat if columns.question == "messages" else fields.prompt)
-    reference = take(columns.answer, fields.reference if columns.answer == "reference" else fields.worked_reference)
-    own_id = take("id", fields.query_id)
-    weight = take("weight", fields.weight)
-    least, most = take("min_budget", fields.budget), take("max_budget", fields.budget)
+    question, answer = columns["question"], columns["answer"]
+    prompt = take(question, fields.chat if question == "messages" else fields.prompt)
+    reference = take(answer, fields.reference if answer == "reference" else fields.worked_reference)
+    own_id = _own_id(row, columns["id"], take)
+    weight = take(columns["weight"], fields.weight)
+    least, most = take(columns["min_budget"], fields.budget), take(columns["max_budget"], fields.budget)
     if least is not None and most is not None and least > most:
         problems.add(row.place, f"'min_budget' {least} is above 'max_budget' {most}")
     if len(problems) > before:
@@ -225,17 +217,31 @@ def _query_of(row: Row, columns: _Columns, problems: Problems) -> Query | None:
     return Query(own_id or "", prompt, reference, weight, least, most)
 
 
+def _own_id(row: Row, column: str | None, take: Callable[[str | None, Callable[[Any], Any]], Any]) -> str | None:
+    """The row's id; of several columns joined, such as "algebra/7"."""
+    if column is None or column in row.values:
+        own: str | None = take(column, fields.label)
+        return own
+    parts = [take(name, fields.label) for name in column.split(",")]
+    return "/".join(parts) if all(parts) else None
+
+
 # --- ids ---------------------------------------------------------------------------------------------------------
 
 
-def _refuse_repeated_ids(rows: tuple[Row, ...], queries: list[Query | None], problems: Problems) -> None:
+def _refuse_repeated_ids(
+    places: Sequence[str], queries: Sequence[Query | None], column: str | None, problems: Problems
+) -> None:
     first_place: dict[str, str] = {}
-    for row, query in zip(rows, queries, strict=False):
+    leave = (
+        "" if column == "id" else f" (ids are read from {column!r}; to make them from the questions: --id-column '')"
+    )
+    for place, query in zip(places, queries, strict=True):
         if query is None or not query.id:
             continue
         if query.id in first_place:
-            problems.add(row.place, f"id {query.id!r} is already taken by {first_place[query.id]}")
-        first_place.setdefault(query.id, row.place)
+            problems.add(place, f"id {query.id!r} is already taken by {first_place[query.id]}{leave}")
+        first_place.setdefault(query.id, place)
 
 
 def _with_ids(name: str, queries: list[Query | None]) -> list[Query]:

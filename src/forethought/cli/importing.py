@@ -9,7 +9,7 @@ import click
 from .options import emit, json_flag
 
 COLUMNS = {
-    "id": "Query ids.",
+    "id": "Query ids; of several columns: NAME,NAME.",
     "budget": "Budgets in tokens; lists in a wide table.",
     "correct": "Right or wrong, or how many were right; in a wide table lists, or what correct_16, … begins with.",
     "tried": "How many traces the counts are out of.",
@@ -42,6 +42,7 @@ def _column_options(function: Any) -> Any:
 @click.option("--window", type=int, metavar="N", help="Tokens between two budgets.  [default: as in the files]")
 @click.option("--max-tokens", type=int, metavar="N", help="Largest budget to take over.  [default: all]")
 @click.option("--layer", type=int, metavar="N", help="Decoder layer of the hidden states.")
+@click.option("--where", multiple=True, metavar="COLUMN=VALUE", help="Only rows whose cell is that text.")
 @click.option("--any-order", is_flag=True, help="The rows of a long table need not ascend by budget.")
 @click.option("--name", default="", help="Of the profile.  [default: the first file's]")
 @click.option("--model", default="", help="What was measured.  [default: unknown]")

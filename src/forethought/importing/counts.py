@@ -42,7 +42,8 @@ class LeftOut:
     def __str__(self) -> str:
         more = ", …" if self.count > len(self.first) else ""
         what = self.what if self.count != 1 else "query" if self.what == "queries" else self.what.removesuffix("s")
-        return f"{self.count:,} {what} left out: {self.why} ({', '.join(self.first)}{more})"
+        first = f" ({', '.join(self.first)}{more})" if self.first else ""
+        return f"{self.count:,} {what} left out: {self.why}{first}"
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -13,7 +13,8 @@ from ..settings import ImportSettings
 from ..types import FloatArray, IntArray
 from .columns import Columns, Encoded, Mask
 from .counts import Counts, LeftOut, refuse_nothing_left, wanted_budgets
-from .naming import Naming
+from .naming import WEAK_SAMPLES, Naming
+from .repeats import mixed_groups, refuse_groups, refuse_told_apart
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,23 +49,46 @@ def read_long(columns: Columns, naming: Naming, settings: ImportSettings, proble
     _check_values(columns, naming, rows, settings)
     keyed_N = (rows.query.code_N >= 0) & ~np.isnan(rows.budget_N)
     keyed = np.flatnonzero(keyed_N)
-    has_keys = "sample" in naming.columns or "tried" in naming.columns or settings.tried is not None
-    if has_keys or _is_one_trace_each(rows, keyed):
+    refuse_groups(columns, naming, rows.trace_N, keyed, problems)
+    has_keys = rows.sample is not None or "tried" in naming.columns or settings.tried is not None
+    notes = list(_mark_notes(columns, naming, problems))
+    most = _most_rows(rows, keyed)
+    if problems:
+        problems.raise_any()
+    if has_keys or most <= 1:
         _check_keys(columns, rows, keyed, is_ordered=not settings.any_order)
+        notes += mixed_groups(columns, naming, rows.query) if rows.sample is not None else []
+    else:
+        if settings.columns.get("sample") is None:
+            refuse_told_apart(columns, naming, rows.query.code_N[keyed], rows.budget_N[keyed], keyed, problems)
+        notes.append(
+            f"Up to {most:,} rows a query and budget were taken for as many traces: no column says which trace a row "
+            "is (--sample-column NAME)."
+        )
     problems.raise_any()
     keep_N, left_out = _leave_out(columns, naming, rows, settings)
     refuse_nothing_left(rows.query.values if keep_N.any() else (), left_out, problems.source)
     counts = _count(columns, rows, np.flatnonzero(keep_N), tuple(left_out))
     problems.raise_any()
-    return counts
+    return replace(counts, notes=tuple(notes))
+
+
+def _mark_notes(columns: Columns, naming: Naming, problems: Problems) -> Iterator[str]:
+    """What Inspect's mark P (partly right) was taken for."""
+    name = naming.columns["correct"]
+    num_partly = columns.tally(name, fields.PARTLY)
+    if num_partly and columns.tally(name, ("f",)):
+        problems.add("", f"{name!r} holds P and F: P is read as partly right, not as passed; write true and false")
+    elif num_partly:
+        yield f"{name!r} holds P (partly right) in {num_partly:,} rows: they count as wrong."
 
 
 def _read(columns: Columns, naming: Naming, settings: ImportSettings) -> _Rows:
     names = naming.columns
     tried_N = np.full(columns.num_rows, float(settings.tried or 1))
     return _Rows(
-        query=columns.encode(names["id"], fields.label),
-        sample=columns.encode(names["sample"], fields.label) if "sample" in names else None,
+        query=columns.labels(names["id"]),
+        sample=_samples(columns, naming, settings),
         budget_N=columns.numbers(names["budget"], _cap),
         right_N=columns.numbers(names["correct"], fields.verdict),
         tried_N=columns.numbers(names["tried"], fields.count) if "tried" in names else tried_N,
@@ -72,6 +96,16 @@ def _read(columns: Columns, naming: Naming, settings: ImportSettings) -> _Rows:
         reasoning_N=columns.numbers(names["reasoning"], fields.tokens) if "reasoning" in names else None,
         question=columns.encode(names["question"], str) if "question" in names else None,
     )
+
+
+def _samples(columns: Columns, naming: Naming, settings: ImportSettings) -> Encoded | None:
+    """Which trace each row is of; a column such as "seed" that is the same everywhere says nothing."""
+    if "sample" not in naming.columns:
+        return None
+    name = naming.columns["sample"]
+    found = columns.labels(name)
+    is_weak = name.lower() in WEAK_SAMPLES and settings.columns.get("sample") is None
+    return None if is_weak and len(found.values) <= 1 else found
 
 
 def _cap(value: object) -> float:
@@ -83,7 +117,7 @@ def _check_values(columns: Columns, naming: Naming, rows: _Rows, settings: Impor
     names = naming.columns
     has_id_N = rows.query.code_N >= 0
     columns.refuse(np.flatnonzero(has_id_N & columns.blank(names["budget"])), f"{names['budget']!r} is missing")
-    if "sample" in names:
+    if rows.sample is not None:
         columns.refuse(np.flatnonzero(has_id_N & columns.blank(names["sample"])), f"{names['sample']!r} is missing")
     for meaning in ("tokens", "reasoning"):
         if meaning in names:
@@ -100,11 +134,11 @@ def _check_values(columns: Columns, naming: Naming, rows: _Rows, settings: Impor
         )
 
 
-def _is_one_trace_each(rows: _Rows, keyed: IntArray) -> bool:
-    """Whether no query has two rows at one budget; elsewhere such rows are several traces that nothing tells apart."""
+def _most_rows(rows: _Rows, keyed: IntArray) -> int:
+    """The most rows that a query has at one budget."""
     budgets, budget_M = np.unique(rows.budget_N[keyed], return_inverse=True)
     key_M = rows.query.code_N[keyed] * len(budgets) + budget_M
-    return len(np.unique(key_M)) == len(key_M)
+    return int(np.unique(key_M, return_counts=True)[1].max(initial=0))
 
 
 def _check_keys(columns: Columns, rows: _Rows, keyed: IntArray, *, is_ordered: bool) -> None:

@@ -4,24 +4,35 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
+from .. import fields
 from ..problems import Problems
+from ..rows import find_column, shown
 from ..settings import ImportSettings
 from .columns import Columns
 
+WEAK_SAMPLES = ("sample_index", "sample_idx", "epoch", "repeat", "repetition", "rollout", "run", "seed")
 ALIASES: dict[str, tuple[str, ...]] = {
-    "id": ("query_id", "question_id", "id", "qid", "problem_id", "task_id", "query"),
+    "id": (*fields.ID_COLUMNS, "query"),
     "budget": ("budget", "budgets", "cap", "token_budget", "thinking_budget", "max_tokens"),
-    "correct": ("correct", "num_correct", "num_right", "right", "is_correct", "grade"),
+    "correct": (
+        *("correct", "num_correct", "num_right", "right", "is_correct", "grade"),
+        *("exact_match", "acc", "passed", "score"),
+    ),
     "tried": ("tried", "num_tried", "num_trials", "trials", "num_traces", "num_samples"),
     "tokens": ("tokens", "num_tokens", "tokens_used", "total_tokens", "spent"),
     "reasoning": ("reasoning_tokens", "thinking_tokens"),
-    "sample": ("sample", "trial", "trace", "sample_id", "trial_id", "trace_id", "attempt"),
-    "question": ("question", "prompt", "problem", "text"),
+    "sample": ("sample", "trial", "trace", "sample_id", "trial_id", "trace_id", "attempt", *WEAK_SAMPLES),
+    "question": ("question", *fields.QUESTION_COLUMNS),
     "hidden": ("hidden_state", "hidden_states", "hidden"),
 }
+# Columns that tell apart what is no sample of one and the same thing.
+GROUPS = (
+    *("filter", "filter_name", "metric", "task", "task_name", "subtask", "subset", "subject", "split", "config"),
+    *("dataset", "dataset_name", "data_source", "benchmark", "model", "model_name", "model_id", "template", "language"),
+)
 PER_BUDGET = ("correct", "tokens", "reasoning")  # in a wide table: a column of lists, or a column a budget
 LONG_ONLY, WIDE_ONLY = ("sample",), ("hidden",)
 LONG, WIDE = "long", "wide"
@@ -51,8 +62,10 @@ class Naming:
 def name_columns(columns: Columns, settings: ImportSettings, problems: Problems) -> Naming | None:
     """The meaning of the columns; None, with what is missing noted, when they cannot be made sense of."""
     before = len(problems)
-    has = f"the file has: {', '.join(map(repr, columns.names)) or 'no columns'}"
-    found = {meaning: _find(meaning, columns, settings) for meaning in ALIASES}
+    has = f"the file has: {', '.join(map(repr, shown(columns.names))) or 'no columns'}"
+    found: dict[str, str | None] = {}
+    for meaning in ALIASES:
+        found[meaning] = _find(meaning, columns, settings, [name for name in found.values() if name is not None])
     spread = {meaning: _spread(meaning, columns, settings) for meaning in PER_BUDGET}
     for meaning, name in settings.columns.items():
         if name and found[meaning] is None and not spread.get(meaning):
@@ -82,18 +95,38 @@ def name_columns(columns: Columns, settings: ImportSettings, problems: Problems)
     if len(problems) > before or shape is None:
         return None
     naming = _naming(columns, shape, found, spread)
-    for path, missing in columns.lacking([*naming.columns.values(), *_names(naming)]):
+    read = [part for name in naming.columns.values() for part in ([name] if name in columns.names else name.split(","))]
+    for path, missing in columns.lacking([*read, *_names(naming)]):
         problems.add("", f"{path} lacks the columns {missing}, which the first file has; import it by itself")
     return naming
 
 
-def _find(meaning: str, columns: Columns, settings: ImportSettings) -> str | None:
+def wanted_columns(settings: ImportSettings) -> tuple[Callable[[str], bool], Callable[[str], bool]]:
+    """`(whether a column of that name may mean something, whether its cells may be lists)`."""
+    asked = {meaning: name for meaning, name in settings.columns.items() if name}
+    usual = {meaning: (*names, asked.get(meaning, "")) for meaning, names in ALIASES.items()}
+    known = {name.lower() for names in usual.values() for name in names} | set(GROUPS)
+    known |= {part.lower() for part in asked.get("id", "").split(",")}
+    listed = {name.lower() for meaning in (*PER_BUDGET, "budget", "hidden") for name in usual[meaning]}
+    starts = tuple(name.lower() for meaning in PER_BUDGET for name in usual[meaning] if name)
+
+    def is_wanted(name: str) -> bool:
+        low = name.lower()
+        return low in known or (low.startswith(starts) and low[-1:].isdigit())
+
+    return is_wanted, lambda name: name.lower() in listed
+
+
+def _find(meaning: str, columns: Columns, settings: ImportSettings, taken: Collection[str] = ()) -> str | None:
     """The column asked for, if it is there; else the first with a usual name. An empty name asks for none."""
     asked = settings.columns.get(meaning)
-    if asked is not None:
-        return asked if asked in columns.names else None
-    lowered = {name.lower(): name for name in reversed(columns.names)}
-    return next((lowered[alias] for alias in ALIASES[meaning] if alias in lowered), None)
+    if asked is None:
+        return find_column([name for name in columns.names if name not in taken], ALIASES[meaning])
+    found = find_column(columns.names, (asked,))
+    if found is None and meaning == "id" and "," in asked:
+        parts = [find_column(columns.names, (part,)) for part in asked.split(",")]
+        found = None if None in parts else ",".join(map(str, parts))
+    return found
 
 
 def _spread(meaning: str, columns: Columns, settings: ImportSettings) -> dict[int, str]:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InvalidGridError, InvalidInputError, RunError
+from ..predictors.selection import default_predictor
 from ..problems import Problems
 from ..profiles import is_profile_file, read_parquet
 from ..settings import ImportSettings
@@ -17,7 +18,7 @@ from ..types import FloatArray, Profile
 from .columns import Columns
 from .counts import Counts, LeftOut, grid_of
 from .long import read_long
-from .naming import LONG, Naming, name_columns
+from .naming import LONG, Naming, name_columns, wanted_columns
 from .wide import read_wide
 
 ENGINE = "imported"
@@ -61,7 +62,8 @@ def read_profile(settings: ImportSettings, path: Path) -> Imported:
         if is_profile_file(Path(file)):
             raise InvalidInputError(f"{file}: is a profile already; use it as it is: forethought train {file}")
     problems = Problems(files[0] if len(files) == 1 else f"{len(files)} files")
-    columns = Columns(files, problems)
+    wanted, takes_lists = wanted_columns(settings)
+    columns = Columns(files, problems, wanted=wanted, takes_lists=takes_lists, where=settings.conditions)
     naming = name_columns(columns, settings, problems)
     problems.raise_any()
     assert naming is not None  # or it would have been told
@@ -85,8 +87,12 @@ def read_profile(settings: ImportSettings, path: Path) -> Imported:
         texts=counts.texts or (),
         info=_info(settings, naming, counts),
     )
+    left_out = counts.left_out
+    if columns.num_passed_over:
+        why = " or ".join(f"{name!r} is not {value!r}" for name, value in settings.conditions.items())
+        left_out = (LeftOut("rows", why, columns.num_passed_over, ()), *left_out)
     notes = (*counts.notes, *_notes(naming, counts, profile))
-    return Imported(profile, path, naming.shape, naming.told, columns.num_rows, counts.left_out, notes)
+    return Imported(profile, path, naming.shape, naming.told, columns.num_rows, left_out, notes)
 
 
 def _info(settings: ImportSettings, naming: Naming, counts: Counts) -> dict[str, Any]:
@@ -128,7 +134,8 @@ def _notes(naming: Naming, counts: Counts, profile: Profile) -> list[str]:
     if counts.texts is None and "question" in naming.columns:
         notes.append(f"Some cells of {naming.columns['question']!r} are blank: no texts are kept.")
     if not profile.layers:
-        notes.append("There are no hidden states: only a predictor that reads nothing can be trained (mean).")
+        name, reason = default_predictor(profile)
+        notes.append(f"`train` will take the predictor {name}: {reason}.")
     return notes
 
 

@@ -13,6 +13,7 @@ from ..types import FloatArray, IntArray
 from .columns import Columns, Encoded, Mask
 from .counts import Counts, LeftOut, refuse_nothing_left, wanted_budgets
 from .naming import Naming
+from .repeats import refuse_groups
 
 FLOAT16_MAX = float(np.finfo(np.float16).max)
 TAKES = {"correct": fields.verdict, "tokens": fields.tokens, "reasoning": fields.tokens}
@@ -39,6 +40,7 @@ def read_wide(columns: Columns, naming: Naming, settings: ImportSettings, proble
         InvalidInputError: everything that is wrong, by line.
     """
     rows = _read(columns, naming, settings, problems)
+    refuse_groups(columns, naming, rows.query.code_N, np.flatnonzero(rows.query.code_N >= 0), problems)
     _refuse_repeated(columns, rows.query)
     keep_N, left_out = _leave_out(columns, naming, rows)
     if not problems or len(rows.budgets_B):
@@ -65,7 +67,7 @@ def _read(columns: Columns, naming: Naming, settings: ImportSettings, problems: 
             "decoder layers), or --hidden-column '' to leave them out",
         )
     return _Rows(
-        query=columns.encode(names["id"], fields.label),
+        query=columns.labels(names["id"]),
         budgets_B=_budgets(columns, naming, settings, right_N_B.shape[1], problems),
         right_N_B=right_N_B,
         tried_N=tried_N,

@@ -1,0 +1,28 @@
+"""A table file -> batches of named cells, read as a stream; says nothing yet about what the cells mean.
+
+What a line, a cell, an item or a batch may hold is bounded, so that memory does not grow with what a small file claims.
+"""
+
+from .batch import Batch, Row, Wanted, find_column, size_of, text_of
+from .jsons import parse_json
+from .meanings import MAX_TEXT, Table, shown
+from .reading import FORMATS, Source, find_file, read_batches
+from .standard import standard_input
+
+__all__ = [
+    "FORMATS",
+    "MAX_TEXT",
+    "Batch",
+    "Row",
+    "Source",
+    "Table",
+    "Wanted",
+    "find_column",
+    "find_file",
+    "parse_json",
+    "read_batches",
+    "shown",
+    "size_of",
+    "standard_input",
+    "text_of",
+]
