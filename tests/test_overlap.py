@@ -72,7 +72,7 @@ def test_what_was_trained_on_is_left_out(
         assert err.count("\n") == 1
         return
     assert code == 0
-    assert found["num_queries" if command is EVALUATE else "queries"] == left
+    assert found["num_queries"] == left
     words = f"{len(numbers) - left} of {len(numbers)} questions were trained on and are left out; judged on the other"
     assert (words in err) == (left < len(numbers))
     assert any(words in note for note in found["notes"]) == (left < len(numbers))
