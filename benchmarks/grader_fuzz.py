@@ -1,6 +1,6 @@
 r"""How often is the math grader wrong? Golds of MATH-500 against themselves rewritten, and against others.
 
-    OMP_NUM_THREADS=1 python benchmarks/grader_fuzz.py FOLDER [--out FILE] [--max-pairs N] [--limit N]
+    OMP_NUM_THREADS=1 python benchmarks/grader_fuzz.py FOLDER [--out FILE] [--formulas N] [--max-pairs N]
 
 FOLDER holds `test.jsonl` with an `answer` a line (MATH-500; MATH: Hendrycks et al. 2021, MIT licence). Three
 questions, each with a share, its n and a 95% Wilson interval:
@@ -9,6 +9,9 @@ questions, each with a share, its n and a 95% Wilson interval:
 - `pairs`: every two golds of different spelling; right is an error unless the judge finds them the same.
 - `mutated`: each gold with one sign, digit, letter or bracket changed, dropped or added; right is an error unless
   the judge finds both the same.
+
+With `--formulas N`: N formulas drawn from the solutions' `$…$` in place of the golds, as texts that the grader was not
+written for.
 
 The judge is none of the grader's code: sympy's own parser of plain expressions behind a few substitutions, equality by
 `simplify` or by numbers at three points to 30 digits; where it cannot read a text, only the same text without blanks is
@@ -237,14 +240,16 @@ def _tidy(text: str) -> str:
     )
     text = re.sub(r"\^\{?\\circ\}?", "", text)
     text = re.sub(
-        r"\\(?:text|mbox)\s*\{\s*([^{}]*)\s*\}", lambda m: "" if re.search(r"degree|cent|inch|cm", m[1]) else m[1], text
+        r"\\(?:text|mbox)\s*\{\s*([^{}]*)\s*\}(?:\^2)?",
+        lambda m: "" if re.search(r"degree|cent|inch|cm", m[1]) else m[1],
+        text,
     )
     text = re.sub(r"\\frac\s*(\d)\s*(\d)", r"\\frac{\1}{\2}", text)
     text = re.sub(r"\\frac\s*(\d)\s*\{", r"\\frac{\1}{", text)
     text = re.sub(r"\\sqrt\s*(\d)", r"\\sqrt{\1}", text)
     text = re.sub(r"\s+", "", text).removeprefix("=")
     # 00, 1!, 2!, 1^2, 0x and [-∞ are spelled otherwise, and mean the same.
-    text = re.sub(r"(?<![\d.])0+(?=\d)", "", text).replace(r"[-\infty", r"(-\infty")
+    text = re.sub(r"(?<![\d.,])0+(?=\d)", "", text).replace(r"[-\infty", r"(-\infty")
     return re.sub(r"(?<![\d.^_{}])([12])!$|(?<![\d.^_])([01])\^2$|(?<![\d.^_])(0)x$", r"\1\2\3", text)
 
 
@@ -348,19 +353,28 @@ def fuzz(golds: list[str], grade: Callable[[str, str], str], *, max_pairs: int, 
     return found
 
 
+def formulas(solutions: Iterator[str]) -> list[str]:
+    """The different formulas between dollar signs, of 60 characters at most; neither prose nor two answers in one."""
+    found = (one.strip(" .,;") for text in solutions for one in re.findall(r"(?<!\\)\$([^$\n]{1,60})(?<!\\)\$", text))
+    return sorted({one for one in found if one and not re.search(r"(?<![\\a-zA-Z])[A-Za-z]{3,}|[?~`\"]", one)})
+
+
 def main() -> None:
     """Reads the arguments, runs, writes JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--limit", type=int)
+    parser.add_argument("--formulas", type=int, default=0)
     parser.add_argument("--max-pairs", type=int, default=10**9)
     parser.add_argument("--max-mutated", type=int, default=10**9)
     options = parser.parse_args()
     from forethought.registry import resolve
 
     lines = (options.folder / "test.jsonl").read_text("utf-8").splitlines()
-    golds = list(dict.fromkeys(json.loads(line)["answer"] for line in lines))[: options.limit]
+    rows = [json.loads(line) for line in lines]
+    golds = list(dict.fromkeys(row["answer"] for row in rows))
+    if options.formulas:
+        golds = random.Random(1).sample(formulas(row["solution"] for row in rows), options.formulas)
     grader = resolve("graders", "math")()
     start = time.monotonic()
     num_graded = itertools.count()
@@ -373,7 +387,7 @@ def main() -> None:
     found = {
         "grader": "math",
         "version": getattr(grader, "version", "1"),
-        "data": "MATH-500, distinct answers of test.jsonl",
+        "data": "MATH-500: " + ("formulas drawn from the solutions" if options.formulas else "distinct answers"),
         "seconds": round(time.monotonic() - start, 1),
         "verdicts": next(num_graded),
         **found,
