@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from forethought.allocators.blind import BlindAllocator
 from forethought.allocators.envelope import EnvelopeAllocator
+from forethought.errors import ModelFileError
 from forethought.predictors.selection import cross_fit, train
 from forethought.predictors.shrinkage import LeftOut, Shrinkage
 from forethought.predictors.trained import TrainedPredictor
@@ -254,3 +255,13 @@ class TestCard:
         assert old.card.shrinkage is None
         assert (predict(old, profile).p_Q_B == predict(trained, profile).p_Q_B).all()
         assert "Shrinkage" not in old.card.to_markdown()
+
+    @pytest.mark.parametrize("share", [-0.1, 1.1, 7])
+    def test_a_share_that_is_none_is_refused_with_its_place(self, share: float, tmp_path: Path) -> None:
+        trained = train(measured(40), predictor="ridge", num_folds=2, with_familiarity=False)
+        folder = trained.save(tmp_path / "predictor")
+        content = json.loads((folder / "predictor.json").read_text())
+        content["card"]["shrinkage"]["success"] = share
+        (folder / "predictor.json").write_text(json.dumps(content))
+        with pytest.raises(ModelFileError, match=r"shrinkage\.success must be a share between 0 and 1"):
+            TrainedPredictor.load(folder)

@@ -26,8 +26,8 @@ def command(as_json: bool, out: str, **values: Any) -> int:
     FILE is JSONL, JSON, CSV, TSV or Parquet with an answer and a reference in each row, such as a run's answers.jsonl.
     """
     from .. import tables
-    from ..beforehand import check_lines_file
     from ..files import write_atomically
+    from ..folders import check_lines_file
     from ..grading import grade_file
     from ..settings import GradeSettings
     from ..visible import to_json

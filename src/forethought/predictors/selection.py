@@ -3,32 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
-import hashlib
 import inspect
-import json
-import platform
 from collections.abc import Callable, Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 
-from ..difficulty import Asking
 from ..errors import InvalidFeaturesError, InvalidInputError, InvalidSettingsError, MissingExtraError
 from ..protocols import Predictor
 from ..registry import EXTRAS, check_options, resolve
-from ..store import grader_words
-from ..types import Curves, FloatArray, IntArray, Profile, Sampling
-from .card import Calibration, CrossValidation, FeatureSchema, PredictorCard, TrainingData
+from ..types import Curves, FloatArray, IntArray, Profile
+from .card import CrossValidation
+from .describing import calibration_of, data_hash, make_card
 from .familiarity import Familiarity
-from .features import DIFFICULTY, HIDDEN, TEXT, Features, reads_of, reads_to_kind
+from .features import HIDDEN, TEXT, Features, reads_of
 from .folds import assign_folds, hash_order
 from .inputs import MIN_QUERIES
 from .layers import Progress, best_layer, candidates, choose_layer, has_finite_features, hidden_of, silent
-from .mean import MeanPredictor
-from .metrics import binomial_log_loss, brier_score, calibration_error, correlation_B, reliability_bins
+from .mean import mean_curve, measured_tokens
 from .seen import Seen
 from .shrinkage import NOTHING_KNOWN, LeftOut, Shrinkage
 from .spend import non_decreasing
@@ -79,8 +72,8 @@ def train(
     left = _left_out(usable, fitted, build, layer, num_folds=num_folds, seed=seed, progress=progress)
     shrinkage = _shrinkage(usable, fitted, left) if with_shrinkage else None
     familiarity = Familiarity.fit(features_of(usable, layer), reads_of(fitted)) if with_familiarity else None
-    calibration = None if left is None else _calibration(usable, left, is_shrunk=shrinkage is not None)
-    card = _card(profile, usable, predictor, reads_of(fitted), layer, choice, calibration, seed)
+    calibration = None if left is None else calibration_of(usable, left, is_shrunk=shrinkage is not None)
+    card = make_card(profile, usable, predictor, reads_of(fitted), layer, choice, calibration, seed)
     card = dataclasses.replace(card, shrinkage=shrinkage, familiarity=familiarity.card() if familiarity else None)
     return TrainedPredictor(card, fitted, familiarity, Seen.of(usable))
 
@@ -147,7 +140,7 @@ def cross_fit(
         progress("fold", fold, num_folds)
         training = profile.select(usable_rows[fold_Q[usable_rows] != fold])
         held = usable_rows[fold_Q[usable_rows] == fold]
-        mean_p_B, mean_tokens_B = _mean_curve(training)
+        mean_p_B, mean_tokens_B = mean_curve(training)
         means.append((mean_p_B, mean_tokens_B))
         layer, _ = _choose(training, build, layers, silent)
         fitted = _fit(training, build, layer)
@@ -280,7 +273,7 @@ def _fit(profile: Profile, build: Builder, layer: int | None) -> Predictor:
     predictor = build()
     given = features_of(profile, layer).given_to(predictor)
     try:
-        return predictor.fit(given, *counts, _spend(profile))  # type: ignore[arg-type]
+        return predictor.fit(given, *counts, measured_tokens(profile))  # type: ignore[arg-type]
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
         if missing not in EXTRAS:
@@ -289,19 +282,6 @@ def _fit(profile: Profile, build: Builder, layer: int | None) -> Predictor:
             f"this predictor needs the package {missing!r}, which is not installed. Install it with: "
             f"pip install 'forethought[{EXTRAS[missing]}]'"
         ) from error
-
-
-def _spend(profile: Profile) -> FloatArray | None:
-    """Tokens to learn from; None where they were not measured: there is no spend curve to learn then."""
-    return profile.tokens_Q_B if profile.is_spend_measured else None
-
-
-def _mean_curve(profile: Profile) -> tuple[FloatArray, FloatArray | None]:
-    """Success and tokens of the mean curve, shape (B,) each; no tokens where they were not measured."""
-    counts = (profile.num_right_Q_B, profile.num_tried_Q)
-    nothing_Q_0 = np.empty((profile.num_queries, 0))
-    mean = MeanPredictor().fit(nothing_Q_0, *counts, _spend(profile))
-    return mean.p_B_, mean.tokens_B_
 
 
 def _left_out(
@@ -372,93 +352,4 @@ def is_trained_on(trained: TrainedPredictor, profile: Profile) -> bool:
         rows = _usable_rows(profile, lambda: trained.predictor, layers, trained.card.seed)
     except (InvalidFeaturesError, InvalidInputError):  # nothing of it can be learned from
         return False
-    return _data_hash(profile.select(rows)) == trained.card.data.data_hash
-
-
-def _calibration(usable: Profile, left: LeftOut, *, is_shrunk: bool) -> Calibration:
-    p_Q_B, mean_p_Q_B = left.shrunk(usable) if is_shrunk else left.p_N_B, left.mean_p_N_B
-    num_folds, usable = left.num_folds, usable.select(left.rows)
-    counts = (usable.num_right_Q_B, usable.num_tried_Q)
-    bins = reliability_bins(p_Q_B, *counts)
-    return Calibration(
-        num_folds=num_folds,
-        log_loss=binomial_log_loss(p_Q_B, *counts),
-        brier=brier_score(p_Q_B, *counts),
-        mean_log_loss=binomial_log_loss(mean_p_Q_B, *counts),
-        mean_brier=brier_score(mean_p_Q_B, *counts),
-        calibration_error=calibration_error(bins),
-        correlation_B=tuple(correlation_B(p_Q_B, *counts).tolist()),
-        bins=bins,
-    )
-
-
-def _card(
-    profile: Profile,
-    usable: Profile,
-    predictor: str,
-    reads: frozenset[str],
-    layer: int | None,
-    choice: CrossValidation | None,
-    calibration: Calibration | None,
-    seed: int,
-) -> PredictorCard:
-    info = profile.info
-    mean_p_B, mean_tokens_B = _mean_curve(usable)
-    sampling = info.get("sampling")
-    return PredictorCard(
-        predictor=predictor,
-        model=info.get("model"),
-        model_hash=info.get("model_hash"),
-        template=info.get("template"),
-        template_hash=info.get("template_hash"),
-        window=profile.grid.window,
-        maximum=profile.grid.maximum,
-        sampling=None if sampling is None else Sampling(**sampling),
-        features=FeatureSchema(
-            kind=reads_to_kind(reads),
-            layer=layer,
-            width=0 if layer is None else hidden_of(usable, layer).shape[1],
-            pooling="none" if layer is None else "last",
-        ),
-        data=TrainingData(
-            name=str(info.get("name", "unknown")),
-            num_queries=usable.num_queries,
-            num_left_out=profile.num_queries - usable.num_queries,
-            num_traces=int(usable.num_tried_Q.sum()),
-            data_hash=_data_hash(usable),
-            simulated=bool(info.get("simulated", False)),
-        ),
-        seed=seed,
-        cross_validation=choice,
-        calibration=calibration,
-        mean_p_B=tuple(mean_p_B.tolist()),
-        mean_tokens_B=None if mean_tokens_B is None else tuple(mean_tokens_B.tolist()),
-        versions=_versions(),
-        created=datetime.datetime.now(datetime.UTC).date().isoformat(),
-        asking=_asking(info) if DIFFICULTY in reads else None,
-        grader=grader_words(info) if info.get("grader") else None,
-    )
-
-
-def _asking(info: Mapping[str, Any]) -> Asking:
-    """How the difficulties of a profile were asked for; without a word, plainly."""
-    found = info.get("asking") or {}
-    shots = tuple((str(question), str(level)) for question, level in found.get("shots", ()))
-    return Asking(shots, found.get("tokens"))
-
-
-def _data_hash(profile: Profile) -> str:
-    """First 16 hex digits of the SHA-256 of ids and counts, whatever the order of the queries."""
-    order = sorted(range(profile.num_queries), key=profile.query_ids.__getitem__)
-    rows = [
-        [profile.query_ids[row], int(profile.num_tried_Q[row]), profile.num_right_Q_B[row].tolist()] for row in order
-    ]
-    return hashlib.sha256(json.dumps(rows, ensure_ascii=True).encode()).hexdigest()[:16]
-
-
-def _versions() -> dict[str, str]:
-    try:
-        own = version("forethought")
-    except PackageNotFoundError:  # run from a checkout
-        own = "unknown"
-    return {"forethought": own, "numpy": np.__version__, "python": platform.python_version()}
+    return data_hash(profile.select(rows)) == trained.card.data.data_hash

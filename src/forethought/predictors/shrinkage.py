@@ -8,8 +8,11 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import InvalidSettingsError
 from ..types import FloatArray, IntArray, Profile
 from .spend import non_decreasing
+
+MOST_Z = 999.0  # surer than sure: a number for a card where predictions are the truth itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +34,11 @@ class Shrinkage:
     success_z: float
     spend: float | None
     spend_z: float | None
+
+    def __post_init__(self) -> None:
+        for name, share in (("success", self.success), ("spend", self.spend)):
+            if share is not None and not 0.0 <= share <= 1.0:
+                raise InvalidSettingsError(f"card.shrinkage.{name} must be a share between 0 and 1; got {share!r}")
 
     @property
     def evidence(self) -> str:
@@ -141,7 +149,7 @@ def _kept(
     slope = float(share_N @ product_N) / spread
     # A query's caps share its traces: queries are what is independent.
     error = float(np.sqrt(share_N**2 @ (product_N - slope * square_N) ** 2)) / spread
-    z = slope / max(error, 1e-12)
+    z = min(slope / max(error, 1e-12), MOST_Z)
     return (float(np.clip(slope * (1.0 - 1.0 / z**2), 0.0, 1.0)) if z > 1.0 else 0.0), z
 
 
