@@ -6,7 +6,7 @@
 
 TRAIN and TEST are of one kind, OTHER of another, all of one model and template; grids may differ, and everything is
 compared at the budgets of both. Each row plans the questions of one profile with a predictor trained on another: as
-predicted; by the rule up to 0.1.0, which drew the curves of novel questions towards uniform; as predicted, and
+predicted; by the earlier rule, which drew the curves of novel questions towards uniform; as predicted, and
 corrected by the used tokens while answers come in, as `forethought run` does; by the mean training curve alone. Mean
 gain over uniform at equal realised tokens, over the levels, with paired bootstrap intervals over questions.
 
@@ -47,7 +47,7 @@ PLAIN, OLD, CORRECTED, BLIND, ORACLE = "as predicted", "old fallback", "correcte
 
 
 def old_fallback(predictor: TrainedPredictor, judged: Profile, curves: Curves, grid: BudgetGrid) -> Curves:
-    """What the rule up to 0.1.0 made of the curves, by the novelty score of today.
+    """What the earlier rule made of the curves, by the novelty score of today.
 
     Beyond the distance that 5% of left-out training queries exceed, trust in a prediction fell in a straight line and
     was gone at twice the way from the median; where a batch was novel, that of all fell by the share that was. The rest

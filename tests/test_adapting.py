@@ -11,10 +11,13 @@ from typing import Any
 import pytest
 
 from forethought import pipeline
-from forethought.adapting import blocks
+from forethought.adapting import Adaptation, blocks
 from forethought.engines.fake import FakeEngine, _Latent
+from forethought.errors import RunError
 from forethought.prompts import load_template
+from forethought.running import load_budgets
 from forethought.settings import EngineSettings, PlanSettings, ProfileSettings, RunSettings, TrainSettings
+from forethought.sources import open_predictor
 from forethought.types import Cost, Generation, Query, Request
 
 FAKE = EngineSettings(engine="fake")
@@ -175,3 +178,37 @@ def test_blocks_are_few_and_random(num: int, sizes: list[int]) -> None:
     found = blocks([Query(f"q{row}", "") for row in range(num)])
     assert [len(block) for block in found] == sizes
     assert sorted(query.id for block in found for query in block) == sorted(f"q{row}" for row in range(num))
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ("[]", "must be an object"),
+        ('{"decisions": [], "usage": 3}', "'usage'"),
+        ('{"decisions": [{"alarm": true, "usage": {"stretch": -1}, "budgets": {}}], "usage": null}', "'stretch'"),
+        ('{"decisions": [{"alarm": true, "usage": {"stretch": 2}, "budgets": {"n1": 17}}], "usage": null}', "17"),
+        ('{"decisions": [{"alarm": true, "usage": {"stretch": 2}, "budgets": {"x": 16}}], "usage": null}', "'x'"),
+        ("{", "not readable JSON"),
+    ],
+)
+def test_a_damaged_file_of_decisions_is_refused(
+    predictor: str, questions: str, tmp_path: Path, content: str, problem: str
+) -> None:
+    small = write(tmp_path / "few.jsonl", 3, "n")
+    run = pipeline.run(settings(predictor, str(small), tmp_path / "run"), engine=engine())
+    (run.path / "usage.json").write_text(content)
+    with pytest.raises(RunError, match=r"usage\.json") as caught:
+        load_budgets(run)
+    assert problem in str(caught.value)
+
+
+def test_new_budgets_fit_the_context(predictor: str, tmp_path: Path) -> None:
+    small = write(tmp_path / "few.jsonl", 3, "n")
+    run = pipeline.run(settings(predictor, str(small), tmp_path / "run"), engine=engine())
+    plan = settings(predictor, str(small), tmp_path).plan
+    adaptation = Adaptation(run, open_predictor(predictor).card, plan, {"n1": 48})
+    query = Query("n1", "What?")
+    assert adaptation._bounded(query, 32).max_budget == 48
+    assert adaptation._bounded(query, 96).max_budget == 96
+    assert adaptation._bounded(replace(query, max_budget=32), 16).max_budget == 32
+    assert adaptation._bounded(Query("n2", "What?"), 16).max_budget is None

@@ -115,7 +115,7 @@ OTHERS = {
     "compare: option": (["compare", "{run}", "--on", "{run}", "--allocator-option", "unit=1"], ["takes no options"]),
     "compare: out is a file": (["compare", "{run}", "--on", "{run}", "--out", "q.jsonl"], ["q.jsonl is a file"]),
     "compare: labels": (
-        ["compare", "{run}", "--on", "{run}", "--labels", "a=none.csv", "--train", "{run}"],
+        ["compare", "{run}", "--on", "held", "--labels", "a=none.csv", "--train", "{run}"],
         ["none.csv"],
     ),
     "doctor: template": (["doctor", "--base-url", "http://127.0.0.1:1", "--template", "boxd"], ["'boxed'"]),
@@ -123,6 +123,10 @@ OTHERS = {
     "doctor: questions": (
         ["doctor", "--base-url", "http://127.0.0.1:1", "--enforce", "effort", "--questions", "no.jsonl"],
         ["no.jsonl"],
+    ),
+    "doctor: out is a folder": (
+        ["doctor", "--base-url", "http://127.0.0.1:1", "--enforce", "effort", "--out", "thesis"],
+        ["thesis is a folder"],
     ),
     "import: out is a folder": (["import", "counts.csv", "--out", "thesis"], ["thesis"]),
 }
@@ -161,6 +165,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = path / "runs" / "fake-train"
     profile(ProfileSettings(model="fake", questions=str(path / "train.jsonl"), out=str(run)))
     train(TrainSettings(run=str(run), predictor="ridge"))
+    text = (path / "train.jsonl").read_text("utf-8").replace('"id": "q', '"id": "h').replace("What is", "How much is")
+    (path / "held.jsonl").write_text(text, "utf-8")
+    profile(ProfileSettings(model="fake", questions=str(path / "held.jsonl"), out=str(path / "held"), num_traces=1))
     return path
 
 
@@ -282,6 +289,40 @@ def test_the_bill_of_many_traces_is_arithmetic(call: Call, tmp_path: Path, monke
     assert (bill["num_total"], bill["num_done"], bill["num_left"]) == (60 * 10**9, 120, 60 * 10**9 - 120)
     assert bill["reasoning_tokens"] == bill["num_left"] * 256
     assert call(*PROFILE, "--traces", 1, "--dry-run", "--json").json["num_done"] == 60
+
+
+def test_an_alias_of_another_model_is_refused_before_it_is_fetched(call: Call, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    write_questions(tmp_path / "q.jsonl", 3)
+    flags = ("--mean-tokens", 64, "--model", "qwen2.5-coder-0.5b", "--engine", "transformers", "--dry-run")
+    said = call("run", "qwen2.5-coder-1.5b", "q.jsonl", *flags)
+    assert said.code == 1
+    assert "model hash: predictor" in said.err
+    assert "made for something else" in said.err
+
+
+STOPPED = {
+    "train": (["train", "{run}", "--predictor", "ridge", "--out", "t"], "begins anew"),
+    "evaluate": (["evaluate", "{run}", "--no-plots"], "begins anew"),
+    "profile": (["profile", "fake", "train.jsonl"], "goes on from here"),
+    "run": (["run", "{run}", "train.jsonl", "--mean-tokens", "64"], "goes on from here"),
+}
+
+
+@pytest.mark.parametrize(("args", "words"), STOPPED.values(), ids=STOPPED.keys())
+def test_an_interrupt_promises_only_what_is_true(
+    call: Call, folder: Path, monkeypatch: pytest.MonkeyPatch, args: list[str], words: str
+) -> None:
+    from forethought import pipeline
+
+    def interrupted(*args: object, **kwargs: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(pipeline, args[0], interrupted)
+    said = call(*[arg.format(run="runs/fake-train") for arg in args], *(["--quiet"] if "profile" in args else []))
+    assert said.code == 130
+    assert words in said.err
 
 
 def test_python_is_refused_in_the_same_way(tmp_path: Path, no_engine: None) -> None:

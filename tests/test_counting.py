@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from forethought.engines.counting import MOST_TOKENS, Count, Usage, count_tokens, least_tokens, whole
@@ -94,6 +94,7 @@ ODD = st.recursive(
 NAMES = ("prompt_tokens", "completion_tokens", "total_tokens", "reasoning_tokens", "completion_tokens_details")
 
 
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     ODD | st.dictionaries(st.sampled_from(NAMES), ODD | st.integers(0, 500) | st.dictionaries(st.just(NAMES[3]), ODD)),
     st.text(max_size=80),
@@ -114,6 +115,7 @@ def test_no_usage_brings_a_count_below_0_or_above_what_there_can_be(told, though
         assert found.most >= found.least or found.reasoning is None
 
 
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.text())
 def test_a_text_has_at_most_as_many_words_as_characters(text):
     assert 0 <= least_tokens(text) <= len(text)

@@ -556,7 +556,7 @@ class TestOpening:
         for _ in range(2):  # two servers at two addresses
             with serving(ToyServer()) as url:
                 info = engine_at(url).info
-            ids.append(identity(info, BudgetGrid(), SAMPLING, 0, "number"))
+            ids.append(identity(info, BudgetGrid(), SAMPLING, 0, {"grader": "number"}))
             assert info.versions["base_url"] == f"{url}/v1"
         assert ids[0] == ids[1]
         assert (ids[0]["server"], ids[0]["enforcement"]) == ("vllm 0.toy", "two-call")

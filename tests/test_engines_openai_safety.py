@@ -289,6 +289,7 @@ def test_a_key_that_is_no_secret_does_not_spoil_answers(monkeypatch):
     assert (done.answer, done.reasoning) == ("5", "2+3 is 5")
 
 
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.text(), st.text())
 @example("%" * 50, "\\" * 200)
 def test_hiding_takes_the_key_alone(before, after):

@@ -12,6 +12,7 @@ import pytest
 pytest.importorskip("aiohttp", reason="needs aiohttp")
 
 from engine_contract import run
+from forethought import running
 from forethought.cli import _exit_code
 from forethought.engines.openai.address import Address
 from forethought.engines.openai.engine import OpenAIEngine
@@ -260,21 +261,25 @@ def questions(path: Path, number: int) -> None:
     path.write_text("\n".join(lines))
 
 
-def run_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any, reply: Reply) -> tuple[int, Any, str]:
+def run_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any, reply: Reply, file: str = "summary.json", *more: str
+) -> tuple[int, Any, str]:
     """`forethought run` with a predictor that knows nothing, at a server that answers alike."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("FORETHOUGHT_BASE_URL", raising=False)
     questions(tmp_path / "qs.jsonl", 4)
     made = ["profile", "fake", "gsm8k-demo", "--engine", "fake", "--limit", "20", "--out", "p", "--quiet"]
     made += ["--template", "think"]
-    assert _exit_code([*made, "--window", "128", "--max-tokens", "512", "--context-tokens", "4096"]) == 0
-    assert _exit_code(["train", "p", "--predictor", "mean"]) == 0
+    if not (tmp_path / "p").exists():
+        assert _exit_code([*made, "--window", "128", "--max-tokens", "512", "--context-tokens", "4096"]) == 0
+        assert _exit_code(["train", "p", "--predictor", "mean"]) == 0
     capfd.readouterr()
     with serving(Server(reply)) as url:
         options = ["--engine", "openai", "--base-url", url, "--engine-option", "server=gemini"]
+        options += [each for option in more for each in ("--engine-option", option)]
         code = _exit_code(["run", "p", "qs.jsonl", "--mean-tokens", "128", "--out", "r", *options, "--quiet"])
     written = capfd.readouterr()
-    return code, json.loads((tmp_path / "r" / "summary.json").read_text()), written.out
+    return code, json.loads((tmp_path / "r" / file).read_text()), written.out
 
 
 # ------------------------------------------------------------------------------------------- errors
@@ -519,6 +524,34 @@ def test_a_run_at_a_server_that_ignores_its_caps_says_so(tmp_path, monkeypatch, 
     assert (code, found["failed"], found["reasoning_tokens"], found["engine"]["num_overshoots"]) == (3, 4, 0, 4)
     assert found["engine"]["discarded_tokens"] >= 4 * 256
     assert "4 failed" in out
+
+
+def test_what_an_engine_counted_outlives_a_kill(tmp_path, monkeypatch, capfd):
+    """The bill of a run that was stopped holds what was paid for before."""
+    answers = whole(ANSWER, usage={"prompt_tokens": 9, "completion_tokens": 12}, reasoning_content="so it is")
+    stop_at: list[int] = [2]
+
+    class Stopping(Reply):
+        def encoded(self) -> bytes:
+            stop_at[0] -= 1
+            return answers.encoded()
+
+    def killed(*arguments: Any) -> Any:
+        if stop_at[0] <= 0:
+            raise KeyboardInterrupt
+        return kept(*arguments)
+
+    kept = running._answer_row
+    monkeypatch.setattr("forethought.running._answer_row", killed)
+    with monkeypatch.context() as patched:
+        code, counts, _ = run_command(tmp_path, patched, capfd, Stopping(), "counts.json", "concurrency=1")
+        assert code == 130
+    before = counts["trace_tokens"]
+    assert before in (24, 36)
+    stop_at[0] = 99
+    code, found, _ = run_command(tmp_path, monkeypatch, capfd, Stopping(), "summary.json", "concurrency=1")
+    assert (code, found["answered"], found["spent_tokens"]) == (0, 4, 48)
+    assert found["engine"]["trace_tokens"] >= 48
 
 
 def test_a_run_at_a_server_that_tells_nothing_calls_nothing_kept(tmp_path, monkeypatch, capfd):

@@ -8,7 +8,7 @@ from email.utils import format_datetime
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 pytest.importorskip("aiohttp", reason="needs aiohttp")
@@ -100,6 +100,7 @@ def test_the_end_of_a_limit_is_read(headers, expected):
     assert reset_wait(headers, NOW) == (None if expected is None else pytest.approx(expected))
 
 
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.text(), st.recursive(st.none() | st.floats() | st.integers() | st.text(), st.lists, max_leaves=4))
 def test_no_header_and_no_body_brings_a_wait_below_0(text, value):
     named = dict.fromkeys(("Retry-After", "retry-after-ms", "x-ratelimit-reset-tokens", "ratelimit"), text)

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from forethought import registry
 from forethought.errors import EngineError, InvalidInputError, MissingExtraError
 from forethought.graders import ChoiceGrader, ExactGrader, MathGrader, NumberGrader, check_references
 from forethought.graders import math as math_module
@@ -216,3 +217,19 @@ def test_the_worker_answers_line_by_line(monkeypatch):
     requests = io.StringIO("".join(json.dumps({"answer": a, "reference": "x"}) + "\n" for a in ("x", "y")))
     math_worker.main(requests, verdicts := io.StringIO(), 1.0)
     assert [json.loads(line) for line in verdicts.getvalue().splitlines()] == ["ready", "right", "wrong"]
+
+
+def test_every_grader_has_a_version():
+    for name, entry in registry.BUILTIN["graders"].items():
+        if name != "math" or importlib.util.find_spec("sympy"):
+            assert isinstance(registry.resolve("graders", name).version, str), entry
+
+
+@pytest.mark.parametrize(
+    "unit", ["**", "{", "answer is ", "\\boxed{", "$", "x+", "\\frac{", "<answer>", "<s>", "#### "]
+)
+def test_a_long_text_takes_the_math_grader_no_long_time(unit):
+    skip_without_math()
+    start = time.process_time()
+    assert MathGrader().grade(answer=unit * 20_000, reference="x") is not RIGHT
+    assert time.process_time() - start < 2.0

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from .checks import check_usage
+from .errors import RunError
 from .files import read_json, write_json
 from .planning import Forecast, allocate
 from .predictors.card import PredictorCard
@@ -51,19 +54,23 @@ class Adaptation:
         run: has its plan already.
         card: of the predictor.
         settings: what the plan was made by.
+        fitting: query id -> the largest cap that its context holds; empty where no context is known.
     """
 
-    def __init__(self, run: RunDirectory, card: PredictorCard, settings: PlanSettings) -> None:
+    def __init__(
+        self, run: RunDirectory, card: PredictorCard, settings: PlanSettings, fitting: Mapping[str, int] | None = None
+    ) -> None:
         self.usage = Usage(card)
         self._run = run
         self._settings = settings
+        self._fitting = fitting or {}
         content = read_json(run.path / "plan.json")
         plan = content["plans"][content["main"]]
         self._total, self._cost = float(plan["total"]), Cost(plan["cost"])
         self._grid = BudgetGrid(plan["window"], plan["maximum"])
         self._predicted = content["predicted"]
         self._unseen = set(content.get("unseen", ()))
-        self._decisions = kept(run)["decisions"]
+        self._decisions = kept(run, self._grid, self._predicted)["decisions"]
 
     def decide(
         self,
@@ -116,9 +123,17 @@ class Adaptation:
         left = self._total - sum(self._paid(query_id, budget_of, used_of) for query_id in sorted(begun))
         unseen_Q = np.array([row for row, query in enumerate(rest) if query.id in self._unseen], dtype=np.int64)
         curves = stretched(self._curves(rest), self.usage.stretch)
-        plan = allocate(self._settings, rest, Forecast(curves, unseen_Q), left=left)
+        bounded = [self._bounded(query, budget_of[query.id]) for query in rest]
+        plan = allocate(self._settings, bounded, Forecast(curves, unseen_Q), left=left)
         pairs = zip(plan.query_ids, plan.budget_Q.tolist(), strict=True)
         return {query_id: budget for query_id, budget in pairs if budget != budget_of[query_id]}
+
+    def _bounded(self, query: Query, budget: int) -> Query:
+        """The question, with no larger cap allowed than its context holds; the one that it has was checked."""
+        if query.id not in self._fitting:
+            return query
+        most = max(budget, self._fitting[query.id])
+        return replace(query, max_budget=most if query.max_budget is None else min(query.max_budget, most))
 
     def keep(self) -> None:
         """Writes RUN/usage.json."""
@@ -142,8 +157,19 @@ class Adaptation:
         return float(used_of.get(query_id, tokens_B[self._grid.index(budget)]))
 
 
-def kept(run: RunDirectory) -> dict[str, Any]:
-    """What RUN/usage.json holds: `decisions`, one a block, and `usage`; none of either before the first."""
+def kept(run: RunDirectory, grid: BudgetGrid, query_ids: Collection[str]) -> dict[str, Any]:
+    """What RUN/usage.json holds: `decisions`, one a block, and `usage`; none of either before the first.
+
+    Raises:
+        RunError: the file is damaged.
+    """
     path = run.path / FILE
-    found: dict[str, Any] = read_json(path) if path.exists() else {"decisions": [], "usage": None}
+    if not path.exists():
+        return {"decisions": [], "usage": None}
+    found: dict[str, Any] = read_json(path)
+    if problem := check_usage(found, grid, query_ids):
+        raise RunError(
+            f"{path} does not belong to this run: {problem}. Copy the folder again; or delete the file, and questions "
+            "that have no answer yet get their budgets by the first plan"
+        )
     return found

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from . import registry, sources
-from .engines.opening import check, choose, num_layers
-from .errors import InvalidFeaturesError, InvalidSettingsError, RunError
-from .folders import profile_folder, run_folder
+from .engines.opening import LOCAL, check, choose, num_layers
+from .errors import InvalidFeaturesError, InvalidSettingsError
+from .folders import check_folder, profile_folder, run_folder
 from .graders import check_references, is_gradable
+from .models import ALIASES
 from .planning import check_total, model_of, open_allocator, plan_queries, planned_engine, refuse_without_texts
 from .predictors.features import HIDDEN
 from .predictors.trained import TrainedPredictor
@@ -134,7 +133,9 @@ def check_planned_engine(settings: PlanSettings, predictor: TrainedPredictor) ->
     asked, model = planned_engine(settings, predictor), model_of(settings, predictor)
     check(model, asked)
     template = load_template(asked.template)
-    predictor.check(EngineInfo("", predictor.card.model or model, template=template.name, template_hash=template.hash))
+    published = ALIASES[model].sha256 if model in ALIASES and choose(model, asked.engine)[0] in LOCAL else None
+    info = EngineInfo("", predictor.card.model or model, published, template=template.name, template_hash=template.hash)
+    predictor.check(info)
     if HIDDEN in predictor.card.features.reads and num_layers(model, asked) == 0:
         name, _ = choose(model, asked.engine)
         raise InvalidFeaturesError(
@@ -142,34 +143,3 @@ def check_planned_engine(settings: PlanSettings, predictor: TrainedPredictor) ->
             "not give; use --engine transformers or --engine vllm, or a predictor that reads the text alone: "
             "forethought train RUN --predictor text"
         )
-
-
-def check_folder(folder: Path) -> None:
-    """Refuses a place where no folder can be made or written; nothing is made."""
-    if folder.exists() and not folder.is_dir():
-        raise RunError(f"{folder} is a file; give --out a folder")
-    _check_parents(folder)
-
-
-def check_file(file: Path) -> None:
-    """Refuses a place where no file can be written; nothing is made."""
-    if file.is_dir():
-        raise RunError(f"{file} is a folder; give --out a file")
-    _check_parents(file)
-
-
-def check_lines_file(file: Path) -> None:
-    """The same for a file of JSON lines, which no other ending may promise to be something else."""
-    if file.suffix.lower() in (".csv", ".tsv", ".parquet", ".json", ".txt"):
-        raise InvalidSettingsError(f"--out {file}: this is written as JSON lines; name it {file.with_suffix('.jsonl')}")
-    if file.parent != Path() and not file.parent.is_dir():
-        raise RunError(f"--out {file}: there is no folder {file.parent}")
-    check_file(file)
-
-
-def _check_parents(path: Path) -> None:
-    nearest = next(each for each in (path, *path.absolute().parents) if each.exists())
-    if nearest != path and not nearest.is_dir():
-        raise RunError(f"{path} cannot be made: {nearest} is a file")
-    if not os.access(nearest, os.W_OK):
-        raise RunError(f"{path} cannot be written: {nearest} is not yours to write; give another --out")

@@ -167,11 +167,30 @@ def check_plan(plan: Any, query_ids: Collection[str]) -> str | None:
                 return f"plan {_shown(name)}: {row['budget']} is not a budget of the grid {grid}"
         if missing := sorted(set(query_ids) - {row["id"] for row in each["budgets"]}):
             return f"plan {_shown(name)} has no budget for {_shown(missing[0])}"
+    unseen = plan.get("unseen", [])
+    if not isinstance(unseen, list) or not all(isinstance(query_id, str) for query_id in unseen):
+        return f"'unseen' must be a list of ids, not {_shown(unseen)}"
     if missing := sorted(set(query_ids) - set(plan["predicted"])):
         return f"'predicted' lacks {_shown(missing[0])}"
     for query_id, curves in plan["predicted"].items():
         if problem := _curves_problem(curves, num_budgets):
             return f"'predicted' of {_shown(query_id)}: {problem}"
+    return None
+
+
+def check_usage(found: Any, grid: BudgetGrid, query_ids: Collection[str]) -> str | None:
+    """usage.json: a stretch and new budgets, a decision."""
+    if problem := _object_problem(found, {"decisions": (list,), "usage": (dict, NoneType)}):
+        return problem
+    for decision in found["decisions"]:
+        if problem := _object_problem(decision, {"alarm": (bool,), "usage": (dict,), "budgets": (dict,)}):
+            return f"a decision: {problem}"
+        stretch = decision["usage"].get("stretch")
+        if type(stretch) not in (int, float) or not 0.0 < stretch <= MOST:
+            return f"a decision: 'stretch' must be a number above 0, not {_shown(stretch)}"
+        for query_id, budget in decision["budgets"].items():
+            if query_id not in query_ids or type(budget) is not int or budget not in grid:
+                return f"a decision: {_shown(budget)} is no budget of a question of this run, {_shown(query_id)}"
     return None
 
 

@@ -14,8 +14,6 @@ from . import layers, registry, sources
 from .adapting import Adaptation
 from .beforehand import (
     allocators_of,
-    check_file,
-    check_folder,
     check_planned_engine,
     plan_inputs,
     profile_inputs,
@@ -33,7 +31,17 @@ from .evaluation import evaluate as evaluate_curves
 from .evaluation.contest import Contest, hold_contest
 from .evaluation.policies import BLIND, FORETHOUGHT, UNIFORM
 from .files import make_folder, read_json
-from .folders import beside, compare_folder, import_file, layers_folder, profile_folder, report_folder, run_folder
+from .folders import (
+    beside,
+    check_file,
+    check_folder,
+    compare_folder,
+    import_file,
+    layers_folder,
+    profile_folder,
+    report_folder,
+    run_folder,
+)
 from .importing import Imported, check_target, read_profile
 from .planning import (
     Forecast,
@@ -380,12 +388,18 @@ def run(settings: RunSettings, *, engine: Engine | None = None, report: Report =
                 setup=setup_of(running.info, asked.options),
                 pool=_pool(directory, settings, running, room) if settings.hard_total else None,
                 report=report,
-                adaptation=Adaptation(directory, predictor.card, settings.plan),
+                adaptation=Adaptation(directory, predictor.card, settings.plan, _fitting(queries, room, running)),
             )
             finish(work)
             write_answers(directory, queries)
             write_summary(directory, queries)
     return directory
+
+
+def _fitting(queries: Sequence[Query], room: Room, engine: Engine) -> dict[str, int]:
+    """The largest cap that fits, by query; empty where no context is known."""
+    fitting_Q = room.fitting_Q(engine.info)
+    return {} if fitting_Q is None else {query.id: int(cap) for query, cap in zip(queries, fitting_Q, strict=True)}
 
 
 def evaluate(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -22,7 +21,7 @@ from .profiling import Report, graded_record, trace_seed
 from .protocols import CountingEngine, Engine, Grader
 from .queries import load_queries
 from .store import RunDirectory, generation_from_json
-from .types import Grade, Plan, Query, Request, StopReason
+from .types import BudgetGrid, Grade, Plan, Query, Request, StopReason
 from .visible import to_json
 
 logger = logging.getLogger(__name__)
@@ -102,9 +101,15 @@ def load_budgets(run: RunDirectory) -> tuple[str, dict[str, dict[str, int]]]:
     """
     content = read_plan(run)
     budgets = {name: {row["id"]: row["budget"] for row in plan["budgets"]} for name, plan in content["plans"].items()}
-    for decision in kept(run)["decisions"]:
+    for decision in _kept(run, content)["decisions"]:
         budgets[content["main"]].update(decision["budgets"])
     return content["main"], budgets
+
+
+def _kept(run: RunDirectory, content: Mapping[str, Any]) -> dict[str, Any]:
+    """What was decided while the run went on; `content` is its plan."""
+    main = content["plans"][content["main"]]
+    return kept(run, BudgetGrid(main["window"], main["maximum"]), content["predicted"].keys())
 
 
 def load_priorities(run: RunDirectory) -> dict[str, int]:
@@ -179,7 +184,8 @@ async def generate_planned(
         done = run.latest_records()
         rest = [query for part in parts[number + 1 :] for query in part if (query.id, 0) not in done]
         rows = answer_rows(run, queries)
-        used_of = {row["id"]: float(row["tokens"]) for row in rows if row.get("tokens") is not None}
+        whole = [row for row in rows if row["budget"] == budgets_of[main][row["id"]]]  # others had what a pool had left
+        used_of = {row["id"]: float(row["tokens"]) for row in whole if row.get("tokens") is not None}
         adaptation.decide(number, block, rest, budgets_of[main], used_of)
     adaptation.keep()
 
@@ -302,7 +308,7 @@ def summary(run: RunDirectory, queries: Sequence[Query]) -> dict[str, Any]:
 def write_summary(run: RunDirectory, queries: Sequence[Query]) -> None:
     """Writes RUN/summary.json; `engine` in it holds what the engine counted, over all calls, killed ones included."""
     counted = _earlier_counts(run)
-    usage = {"usage": kept(run)["usage"]}
+    usage = {"usage": _kept(run, read_plan(run))["usage"]}
     write_json(run.path / "summary.json", summary(run, queries) | usage | ({"engine": counted} if counted else {}))
 
 
@@ -333,8 +339,9 @@ def _save_counts(run: RunDirectory, earlier: Mapping[str, Any], engine: Engine) 
     if isinstance(engine, CountingEngine):
         path = run.path / "counts.json"
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        temporary.write_text(json.dumps(added(earlier, engine.counted())), "utf-8")
-        temporary.replace(path)
+        with reaching(path, "written"):
+            temporary.write_text(to_json(added(earlier, engine.counted())), "utf-8")
+            temporary.replace(path)
 
 
 def added(earlier: Mapping[str, Any], later: Mapping[str, Any]) -> dict[str, Any]:

@@ -43,8 +43,7 @@ def paper(as_json: bool, mean_tokens: tuple[str, ...], compare: tuple[str, ...],
     medium, hard). Everything is trained on the train split. The data has no licence: nothing of it is kept.
     """
     from .. import bench
-    from ..beforehand import check_folder
-    from ..folders import bench_folder
+    from ..folders import bench_folder, check_folder
     from ..settings import PaperSettings
 
     taken_options(values, "allocator")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +26,11 @@ def command(as_json: bool, out: str, **values: Any) -> int:
     FILE is JSONL, JSON, CSV, TSV or Parquet with an answer and a reference in each row, such as a run's answers.jsonl.
     """
     from .. import tables
-    from ..beforehand import check_lines_file
     from ..files import write_atomically
+    from ..folders import check_lines_file
     from ..grading import grade_file
     from ..settings import GradeSettings
+    from ..visible import to_json
 
     taken_options(values, "grader")
     settings = GradeSettings(file=values.pop("file"), **values)
@@ -38,7 +38,7 @@ def command(as_json: bool, out: str, **values: Any) -> int:
         check_lines_file(Path(out))
     found = grade_file(settings)
     if out:
-        lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in found.rows)
+        lines = (f"{to_json(row)}\n" for row in found.rows)
         write_atomically(Path(out), "".join(lines).encode())
         talk(f"{len(found.rows)} verdicts written to {out}")
     emit(as_json, found.to_json(), tables.verdicts_text(found))

@@ -43,9 +43,9 @@ def command(as_json: bool, quiet: bool, out: str, dry_run: bool, **values: Any) 
     file, "-", a dataset name, or a profile whose hidden states are recorded (no model is loaded then).
     """
     from .. import pipeline
-    from ..beforehand import check_lines_file
     from ..estimates import plan_estimate
     from ..files import write_atomically
+    from ..folders import check_lines_file
     from ..settings import PlanSettings
     from ..tables import plan_header, plan_rows, plan_text
     from ..types import Cost

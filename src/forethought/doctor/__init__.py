@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 from .. import registry
+from ..folders import check_file
 from ..prompts import load_template
 from ..queries import load_queries
 from ..settings import DoctorSettings
@@ -27,6 +29,8 @@ def examine(settings: DoctorSettings) -> Diagnosis:
     load_template(settings.template)
     if settings.questions:
         load_queries(settings.questions, limit=settings.limit, **settings.columns)
+    if settings.enforce == "effort" and settings.out:
+        check_file(Path(settings.out))
     from .server import server_diagnosis
 
     there = server_diagnosis(settings)

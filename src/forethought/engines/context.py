@@ -79,6 +79,14 @@ class Room:
             f"{self.needed(largest_cap)}"
         )
 
+    def fitting_Q(self, info: EngineInfo) -> IntArray | None:
+        """The largest cap that fits, for each query, at least the smallest; None where no context is known."""
+        if info.context_tokens is None:
+            return None
+        room_Q = info.context_tokens - self._least_Q
+        fitting_Q: IntArray = np.clip(room_Q // self.grid.window, 1, self.grid.num_budgets) * self.grid.window
+        return fitting_Q
+
     def check_caps(self, info: EngineInfo, cap_Q: IntArray, *, tolerates: bool) -> str | None:
         """Refuses caps that what the model or server takes at most does not hold.
 

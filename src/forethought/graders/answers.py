@@ -33,7 +33,8 @@ MAX_ALONE = 60  # characters of an answer that stands before an explanation or a
 _BOXED = re.compile(r"\\(?:boxed|fbox)\s*(?P<brace>\{)?")
 _HASHES = re.compile(r"(?:^|(?<=\s))####(?!#)[ \t]*(?=\S)")
 ANNOUNCED = re.compile(
-    r"(?<![A-Za-z])(?:answers?|result)\b\s*(?:\*\*|__)?\s*(?:is\b|are\b|was\b|(?:would|should|must|will)\s+be\b|[:=：]|[-–—→]+>?(?=\s))(?:\s*[:：])?(?:\*\*|__)?"
+    r"(?<![A-Za-z])(?<!wrong )(?<!incorrect )(?<!false )(?<!not the )(?<!not an )(?:answers?|result)\b\s*(?:\*\*|__)?"
+    r"\s*(?:is\b|are\b|was\b|(?:would|should|must|will)\s+be\b|[:=：]|[-–—→]+>?(?=\s+\(?[A-Za-z]))(?:\s*[:：])?(?:\*\*|__)?"
     r"|\bans\s*[.:=]+"
     r"|(?:答案|答え|答|正解|정답|답)\s*(?:应该|應該)?\s*(?:是|为|為|は|은|는|選|选|[:：])+\s*[:：]?"
     r"|\b(?:antwort|réponse|reponse|respuesta|risposta|resposta|odpowiedź|antwoord|ответ|відповідь|cevap|jawaban"

@@ -153,12 +153,29 @@ class Commands(Factors):
         if self.take(r"\}"):
             return Group("{}", ())
         self.brackets += 1
+        if condition := self.condition():
+            return condition
         items = [self.clause()]
         while self.separator():
             items.append(self.clause())
         self.need(r"\}")
         self.brackets -= 1
         return Group("{}", tuple(items))
+
+    def condition(self) -> Any:
+        r"""What holds for the elements of {x | x > 3} or {x \in R : x > 3}; None in a set that lists its own."""
+        start = self.position
+        if self.kind == "letter":
+            self.position += 1
+            if self.take(r"\in") and self.take(r"\mathbb") and self.skip_braces() != "R":
+                raise Unread("a condition on what is not real")
+            if self.take("|", ":"):
+                found = self.listed()
+                self.need(r"\}")
+                self.brackets -= 1
+                return found
+        self.position = start
+        return None
 
     def named_set(self, command: str) -> Any:
         """The empty set, or a set of numbers."""

@@ -7,7 +7,7 @@ from typing import Any
 import sympy
 
 from .latex import Token, Unread
-from .meanings import DOTS, SIGN
+from .meanings import DOTS, SIGN, Group
 
 MAX_BITS = 100_000  # of a power that is worked out
 MAX_FACTORIAL = 3_000
@@ -39,6 +39,10 @@ class Cursor:
 
     def clause(self) -> Any:
         """A value, or values in relation."""
+        raise NotImplementedError
+
+    def listed(self) -> Any:
+        """Clauses between commas or words."""
         raise NotImplementedError
 
     def separator(self) -> str:
@@ -117,6 +121,14 @@ def as_number(value: Any) -> Any:
     if not isinstance(value, sympy.Expr) or value is DOTS:
         raise Unread("no number")
     return value
+
+
+def product(left: Any, right: Any) -> Any:
+    """The product of two expressions, or of a number and a matrix."""
+    for one, other in ((left, right), (right, left)):
+        if isinstance(one, Group) and one.kind[0] == "m" and isinstance(other, sympy.Expr):
+            return Group(one.kind, tuple(entry * other for entry in one.items))
+    return as_number(left) * as_number(right)
 
 
 def divide(top: Any, bottom: Any) -> Any:

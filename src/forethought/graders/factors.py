@@ -8,7 +8,7 @@ import sympy
 
 from .cursor import Cursor, as_number, factorial, raised, undefined
 from .latex import Token, Unread, wordset
-from .meanings import DEGREE, PERCENT, Group
+from .meanings import DEGREE, PERCENT, Group, Quantity
 from .words import is_unit
 
 MAX_DIGITS = 400
@@ -129,6 +129,13 @@ class Factors(Cursor):
             return undefined("in_base", sympy.Integer(digits), as_number(self.argument()))
         if "." in digits:
             self.is_rounded = True
+        if self.value == "e" and self.kind == "letter" and not self.tokens[self.position].spaced:
+            sign, power = self.peek(), self.peek(2)
+            if sign.kind == "number" and sign.value.isdigit() and not sign.spaced and len(sign.value) < 4:
+                self.position += 2
+                return sympy.Rational(digits) * 10 ** int(sign.value)
+            if sign.value == "-" and power.kind == "number" and not sign.spaced and not power.spaced:
+                raise Unread("2e-3: a thousandth, or less three?")
         if self.kind == "number" and not self.tokens[self.position].spaced and self.peek(-1).kind == "number":
             raise Unread("a number right behind a number")
         return sympy.Rational(digits)
@@ -175,8 +182,13 @@ class Factors(Cursor):
             return sympy.E
         if letter == "i":
             return sympy.I
+        if letter == "m" and self.value == r"\angle":  # the measure of an angle
+            return self.command()
         name = letter.removeprefix("\\")
         name += self.subscript()
+        if letter in _UNDEFINED and [self.peek(ahead).value for ahead in range(6)] == ["^", "{", "-", "1", "}", "("]:
+            self.position += 5
+            name += "^-1"
         if letter in _UNDEFINED and self.value == "(":
             self.brackets += 1
             self.take("(")
@@ -215,6 +227,8 @@ class Factors(Cursor):
         if not closing:
             raise Unread("a bracket is not closed")
         if len(items) == 1 and opening + closing in ("()", "[]"):
+            if isinstance(items[0], Quantity) and items[0].unit in ("°", "%"):
+                return items[0].value * (DEGREE if items[0].unit == "°" else PERCENT)
             return items[0]
         return Group(opening + closing, tuple(items))
 

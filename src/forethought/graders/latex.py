@@ -71,8 +71,8 @@ _ALIASES = {
 }  # fmt: skip
 _SPACING = wordset(
     r"\left \right \big \Big \bigg \Bigg \bigl \bigr \Bigl \Bigr \biggl \biggr \displaystyle \textstyle \limits \, "
-    r"\; \: \! \> \quad \qquad \hfill \nobreak \allowbreak \boldsymbol \mathbf \mathit \bf \rm \mathsf \mathnormal "
-    r"\thinspace \bm \scriptstyle \middle"
+    r"\; \: \! \> \quad \qquad \hfill \nobreak \allowbreak \boldsymbol \bold \mathbf \mathit "
+    r"\bf \rm \mathsf \mathnormal \thinspace \bm \scriptstyle \middle"
 ) | {"\\ "}
 TEXT_COMMANDS = wordset(
     r"\text \textbf \textit \textrm \textsf \texttt \textnormal \mbox \hbox \mathrm \operatorname \emph"
@@ -108,6 +108,7 @@ def spelled(text: str) -> str:
     text = THOUSANDS.sub(lambda match: match[1] + re.sub(r"\D", "", match[2]), text)
     text = _SPACED_THOUSANDS.sub(lambda match: match[0].replace(" ", ""), text)
     text = re.sub(r"(?<![A-Za-z])([apAP])\.\s?([mM])\.?(?![A-Za-z])", r"\1\2", text)
+    text = re.sub(r"(?<=[)\]}])\s*U\s*(?=\\left|\\\{|[(\[])", r"\\cup ", text)
     text = _RUN.sub(_raised, text)
     text = "".join(_sign(one) for one in text)
     # A bare dollar sign is TeX's mark around mathematics, an escaped one is money.
@@ -218,6 +219,8 @@ def _letters(run: str, before: Token | None, after: str, is_spaced: bool) -> lis
 
 def _is_product(run: str, after: str) -> bool:
     r"""Whether a run of letters is a product ("xy", "2ab", "bi", "xe^x") rather than a word."""
+    if re.fullmatch(r"i[wxyz]", run) or (re.fullmatch(r"[A-Z]{2}", run) and run.lower() not in _SHORT_WORDS):
+        return True
     body = run[:-1] if run[-1] == "i" or (run[-1] == "e" and after.lstrip().startswith("^")) else run
     return len(run) <= 4 and not set(body) & set("eiouEIOU") and (len(run) == 2 or not set(body[1:]) & set("aA"))
 
@@ -230,4 +233,5 @@ def _is_measured(before: Token | None) -> bool:
     return before is not None and (before.kind == "number" or before.value in (")", "}", "]", r"\pi", "%"))
 
 
+_SHORT_WORDS = wordset("no on or in if is it of to so we he be me go do up us as at by my an am ok")
 UNITS = wordset("mm cm dm km mg kg ml mL cL dL kL lb lbs oz ft yd yds sq cu hr hrs min mph kph kmh ms ns pm Hz kHz am")

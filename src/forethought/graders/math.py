@@ -14,9 +14,10 @@ import weakref
 from ..errors import EngineError, MissingExtraError
 from ..registry import EXTRAS
 from ..types import Grade
-from .answers import stated_answer, unmarked
+from .answers import MAX_CHARACTERS, stated_answer, unmarked
 from .number import is_same_number
 from .numerals import bare_number
+from .words import after_statement
 
 MAX_MATH_CHARACTERS = 400
 PATIENCE = 20.0  # seconds on the clock for one of processor time: a busy machine must not change a verdict
@@ -52,7 +53,7 @@ class MathGrader:
 
     def grade(self, *, answer: str, reference: str) -> Grade:
         """Right when both mean the same; unreadable when either cannot be read, or is too costly to compare."""
-        stated, expected = unmarked(stated_answer(answer)), unmarked(stated_answer(reference))
+        stated, expected = _bare(answer), _bare(reference)
         if not stated or not expected or max(len(stated), len(expected)) > MAX_MATH_CHARACTERS:
             return Grade.UNREADABLE
         number, expected_number = bare_number(stated), bare_number(expected)
@@ -118,6 +119,11 @@ def _stop(worker: subprocess.Popen[str]) -> None:
             with contextlib.suppress(OSError):  # a request that was never read
                 stream.close()
     worker.wait()
+
+
+def _bare(text: str) -> str:
+    """The answer in the end of a text, without marks and words around it."""
+    return unmarked(after_statement(unmarked(stated_answer(text[-MAX_CHARACTERS:]))))
 
 
 def _is_closed(text: str) -> bool:

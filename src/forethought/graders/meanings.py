@@ -31,7 +31,7 @@ class Group:
     r"""Things in order or not: a tuple or interval, a set, a list, a ratio, a matrix.
 
     Attributes:
-        kind: the two brackets ("(]", "{}"), or ",", "or", "and", ":"; "m" followed by the number of columns.
+        kind: the two brackets ("(]", "{}"), or ",", "or", "and", ":", "mod"; "m" followed by the number of columns.
         items: what it holds.
     """
 

@@ -13,7 +13,7 @@ RELATIVE_TOLERANCE = Fraction(1, 10**6)
 class NumberGrader:
     """Compares numbers as `numerals` reads them.
 
-    Whole numbers must be equal; others may differ by a millionth of the reference, so that 0.333333 is right for 1/3.
+    Whole numbers must be equal; others may differ by a millionth, so that 0.333333 is right for 1/3.
     "50%" is right for 50, never for 0.5.
     """
 
@@ -31,4 +31,4 @@ def is_same_number(stated: Fraction, expected: Fraction) -> bool:
     """Whether two numbers are the same, up to a millionth where they are not both whole."""
     if stated.denominator == expected.denominator == 1:
         return stated == expected
-    return abs(stated - expected) <= RELATIVE_TOLERANCE * abs(expected)
+    return abs(stated - expected) <= RELATIVE_TOLERANCE * max(abs(stated), abs(expected))

@@ -7,12 +7,13 @@ equations, inequalities and their chains; lists. What the grammar does not know 
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import sympy
 
 from .commands import Commands
-from .cursor import as_number, divide, signed
+from .cursor import as_number, divide, product, signed
 from .factors import GREEK
 from .latex import Token, Unread, spelled, tokens, wordset
 from .meanings import DEGREE, PERCENT, Chain, Group, Quantity, Reading, SetTerm, Words
@@ -34,6 +35,8 @@ def read(text: str, units: tuple[str, ...] = ()) -> Reading:
     found = tokens(plain)
     if not found:
         raise Unread("nothing")
+    if re.fullmatch(r"(?i:(?:all )?real numbers|all reals)", plain):
+        return Reading(Group("N", (sympy.Symbol("R"),)), False)
     if _are_words(found):
         return Reading(Words(" ".join(token.value for token in found)), False)
     reader = _Reader(found, units)
@@ -47,7 +50,7 @@ def _are_words(found: list[Token]) -> bool:
         return False
     if found[0].kind == "text" and len(found[0].value) > 2 and all(t.kind in ("text", "number") for t in found):
         return True
-    return all(token.kind == "text" or token.value in ",.-'()" for token in found)
+    return found[0].value != "-" and all(token.kind == "text" or token.value in ",.-'()" for token in found)
 
 
 class _Reader(Commands):
@@ -108,6 +111,8 @@ class _Reader(Commands):
         if self.is_money:
             unit = unit or "$"
         self.is_money = was_money
+        if self.take(r"\pmod", r"\bmod", r"\mod"):
+            return Group("mod", (value, self.argument()))
         if not isinstance(value, sympy.Expr):
             if unit:
                 raise Unread("a unit behind what is no number")
@@ -166,7 +171,7 @@ class _Reader(Commands):
         divisor: Token | None = None
         while True:
             if self.take("*"):
-                value = as_number(value) * as_number(self.signed_factor())
+                value = product(value, self.signed_factor())
                 divisor = None
             elif self.value == "/" and self.kind == "sign":
                 if self.peek().kind == "text":
@@ -177,7 +182,7 @@ class _Reader(Commands):
             elif self.is_product():
                 if divisor is not None and (divisor.kind == "letter" or divisor.value in GREEK):
                     raise Unread("a/bc: by b or by bc?")
-                value = as_number(value) * as_number(self.factor())
+                value = product(value, self.factor())
             else:
                 return value
 

@@ -156,7 +156,9 @@ class _Comparison:
             return True
         difference = left - right
         if self.is_rounded and not (left.is_Integer and right.is_Integer):
-            return bool(abs(difference.evalf(DIGITS)) <= TOLERANCE * abs(right.evalf(DIGITS)))
+            return bool(
+                abs(difference.evalf(DIGITS)) <= TOLERANCE * max(abs(left.evalf(DIGITS)), abs(right.evalf(DIGITS)))
+            )
         if left.is_Rational and right.is_Rational:
             return False
         return is_zero(difference)
@@ -166,6 +168,9 @@ class _Comparison:
     def same_groups(self, left: Group, right: Group) -> bool:
         kinds = {left.kind, right.kind}
         if any(isinstance(side, Group) and side.kind == "N" for side in (left, right)):
+            return self.same_sets(left, right)
+        has_chains = any(isinstance(item, Chain) for item in (*left.items, *right.items))
+        if has_chains and kinds & {"or", "and"} and not kinds <= {",", "or", "and"}:
             return self.same_sets(left, right)
         if kinds <= {",", "or", "and", "{}"}:
             if "{}" in kinds:

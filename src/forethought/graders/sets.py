@@ -22,10 +22,21 @@ def symbols_of(value: Any) -> set[Any]:
     return set(value.free_symbols) - {SIGN} if isinstance(value, sympy.Basic) else set()
 
 
+def symbols_with_sign(group: Group) -> set[Any]:
+    r"""The variables of a tuple, the sign of `\pm` among them."""
+    return set().union(*(item.free_symbols for item in group.items if isinstance(item, sympy.Expr)))
+
+
 def both_signs(value: Any) -> Any:
     r"""`a \pm b` as the two values it stands for."""
     if isinstance(value, sympy.Expr) and SIGN in value.free_symbols:
         return Group(",", (value.subs(SIGN, 1), value.subs(SIGN, -1)))
+    if isinstance(value, Group) and value.kind in ("()", "[]", "(]", "[)") and SIGN in symbols_with_sign(value):
+        sides = [
+            [item.subs(SIGN, sign) if isinstance(item, sympy.Expr) else item for item in value.items]
+            for sign in (1, -1)
+        ]
+        return Group(",", tuple(Group(value.kind, tuple(side)) for side in sides))
     if isinstance(value, Quantity) and SIGN in value.value.free_symbols:
         return Group(",", tuple(Quantity(value.value.subs(SIGN, sign), value.unit) for sign in (1, -1)))
     return value

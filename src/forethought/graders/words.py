@@ -58,6 +58,7 @@ _STATING = wordset(
     "in at for contains hence that's it's there's he's she's they're means meaning namely i.e approximately total "
     "totals subtotal final worth needs"
 )
+_COPULAS = wordset("is are was were be equals becomes gives get have has obtain")
 _VERBS = sorted(
     wordset(
         "get make take need spend cost earn pay use eat buy save give sell run weigh contain add work read walk "
@@ -126,6 +127,14 @@ def is_stated(before: str) -> bool:
     return lower[-1] in _STATES
 
 
+def after_statement(text: str) -> str:
+    """What a sentence states, without its beginning: "The area is 25" -> "25"; all other texts as they are."""
+    match = re.match(r"((?:[A-Za-z][A-Za-z'’,]*\s+){1,12})(?=[\\\d($√π\[{-]|[A-Za-z]\s*[=<>(^+*/-])", text)
+    if match and words_of(match[1])[-1].lower() in _COPULAS and is_stated(match[1]):
+        return text[match.end() :]
+    return text
+
+
 def is_noun(after: str) -> bool:
     """Whether the words behind a number only name what is counted."""
     words = words_of(after)
@@ -160,6 +169,7 @@ def is_noun(after: str) -> bool:
     )
 
 
+_NAMED = wordset("so that where then let and if gives")
 _NAMING = wordset(
     "so thus therefore hence then we get have obtain find value of the that is where let solution solutions "
     "unique when answer variable unknown number and if for gives final a"
@@ -174,14 +184,15 @@ def is_name(side: str) -> bool:
     if re.fullmatch(r"\s*(?:P|Pr|E)\s*\(.*\)\s*|\s*[fghPQ]\s*\(\s*-?[\d.]+\s*\)\s*", side):
         return True
     side = re.sub(r"(?<=[\d\w)])\s+[xX]\s+(?=[$€£¥₹(]?[\d.])", " * ", side)  # a sign of multiplication
-    if re.search(
-        r"(?:\b(?:get|so|that|have|find|gives|obtain|where|then|is)\s+|[,:;]\s*)[^\W\d_](?:_\w+|')?\s*$", side
-    ):
+    match = re.search(r"(?:\b(\w+)\s+|[,:;]\s*)[^\W\d_](?:_\w+|')?\s*$", side)
+    if match and (match[1] is None or match[1].lower() in _STATES | _NAMED):
         return True
     if match := re.fullmatch(r"\s*(?P<words>(?:[^\W\d_]{2,}[\s,]+|a\s+)*)[^\W\d_](?:_\{?\w+\}?|')?\s*", side):
         return all(word in _NAMING for word in map(str.lower, match["words"].replace(",", " ").split()))
     # A letter among numbers: 3a.
-    return not re.search(r"(?<![^\W\d_])[^\W\d_](?![^\W\d_])", re.sub(r"(?<=\s)a(?=\s)|['’]s\b", " ", side))
+    return not re.search(
+        r"(?<![^\W\d_])[^\W\d_](?![^\W\d_])", re.sub(r"(?<=\s)a(?=\s)|['’]s\b|\bI(?=\s+[a-z])", " ", side)
+    )
 
 
 # --- units, for mathematics
@@ -203,6 +214,8 @@ _SAME_UNITS = {
 def is_unit(words: str) -> bool:
     """Whether the words behind a number of mathematics are its unit: "cm", "square units", "degrees Celsius"."""
     bare = re.sub(r"\^-?\d|[/*.,]", " ", words)
+    if bare.strip() in ("st", "nd", "rd", "th"):
+        return False
     if re.search(r"[^\w\s'’()°¢-]|\d", bare):
         return False
     letters = [word for word in bare.split() if len(word) == 1]

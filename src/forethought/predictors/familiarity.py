@@ -187,8 +187,8 @@ def _check(arrays: dict[str, FloatArray], card: FamiliarityCard) -> None:
             raise ValueError(f"{PREFIX}{name} holds NaN or infinity")
     if (arrays["scale"] <= 0.0).any() or (arrays["variance"] <= 0.0).any() or arrays["rest"][0] < 0.0:
         raise ValueError(f"{PREFIX}scale, {PREFIX}variance or {PREFIX}rest holds what is no spread")
-    if card.num_queries < MIN_QUERIES or (np.diff(arrays["left_out"]) < 0.0).any() or arrays["left_out"][0] < 0.0:
-        raise ValueError(f"{PREFIX}left_out must hold at least {MIN_QUERIES} distances in ascending order")
+    if card.num_queries < MIN_LEFT_OUT or (np.diff(arrays["left_out"]) < 0.0).any() or arrays["left_out"][0] < 0.0:
+        raise ValueError(f"{PREFIX}left_out must hold at least {MIN_LEFT_OUT} distances in ascending order")
 
 
 def kind_of(reads: frozenset[str]) -> str | None:

@@ -70,13 +70,15 @@ class Pages:
 
     Attributes:
         largest: bytes of the largest page, decompressed.
-        largest_shared: the same of pages whose bytes may stand for many values each.
+        largest_shared: the same of dictionaries, whose bytes may stand for many values each.
         num_values: values in all.
+        is_delta: texts are kept as what differs from the text before (DELTA_BYTE_ARRAY).
     """
 
     largest: int
     largest_shared: int
     num_values: int
+    is_delta: bool
 
 
 def read_pages(stream: IO[bytes], chunk: Chunk) -> Pages:
@@ -87,9 +89,10 @@ def read_pages(stream: IO[bytes], chunk: Chunk) -> Pages:
     """
     at, end = chunk.start, chunk.start + chunk.size
     largest = shared = found = 0
+    is_delta = False
     for _ in range(MAX_PAGES):
         if at >= end or found >= chunk.num_values:
-            return Pages(largest, shared, found)
+            return Pages(largest, shared, found, is_delta)
         header, length = _header_at(stream, at)
         kind, inflated, packed = (_number(header, key) for key in (1, 2, 3))
         if inflated < 0 or packed < 0:
@@ -101,8 +104,7 @@ def read_pages(stream: IO[bytes], chunk: Chunk) -> Pages:
             shared = max(shared, inflated)
         else:
             found += max(0, _number(details, 1))
-            if encoding == DELTA_BYTE_ARRAY:
-                shared = max(shared, inflated)
+            is_delta = is_delta or encoding == DELTA_BYTE_ARRAY
         at += length + packed
     raise PageError(f"a column of more than {MAX_PAGES:,} pages")
 

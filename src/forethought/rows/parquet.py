@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import IO, Any
 
 import pyarrow as pa
@@ -13,10 +13,11 @@ from ..problems import Problems
 from .batch import BATCH_ROWS, MAX_COLUMNS, Batch, Wanted, too_many_columns
 from .jsons import MAX_DEPTH
 from .lines import MAX_LINE, too_long
-from .pages import Group, PageError, read_footer, read_pages
+from .pages import Group, PageError, Pages, read_footer, read_pages
 
 MAX_PAGE = 1 << 28  # bytes; writers aim at 1 MiB
-MAX_SHARED = 1 << 28  # bytes that the values of one batch may take before anybody has looked at them
+MAX_SHARED = 1 << 26  # bytes that the values of one batch may take before anybody has looked at them
+MAX_DELTA = 1 << 32  # bytes of lists of texts, were each as long as its page
 MAX_LISTED = 1 << 26  # elements of one column of lists in one row group
 MAX_FIXED = 1 << 12  # bytes of a value of fixed length
 BATCH_ELEMENTS = 1 << 20
@@ -46,11 +47,13 @@ def read_parquet_batches(stream: IO[bytes], wanted: Wanted, problems: Problems, 
             for index in range(len(file.schema))
             if any(_is_within(file.schema.column(index).path, name) for name in taken)
         ]
-        packed = [index for index in leaves if file.schema.column(index).physical_type == "BYTE_ARRAY"]
-        file = parquet.ParquetFile(stream, read_dictionary=packed, metadata=file.metadata)
         for index, group in enumerate(groups):
-            rows = min(batch_rows, _safe_rows(file, stream, group, leaves))
-            for records in file.iter_batches(rows, row_groups=[index], columns=taken, use_threads=False):
+            pages = {leaf: read_pages(stream, group.chunks[leaf]) for leaf in leaves}
+            rows = min(batch_rows, _safe_rows(file.schema, group, pages))
+            # Texts stay packed where they can be: Arrow does not pack what is kept as differences.
+            packed = [leaf for leaf in leaves if _is_text(file.schema.column(leaf)) and not pages[leaf].is_delta]
+            opened = parquet.ParquetFile(stream, read_dictionary=packed, metadata=file.metadata)
+            for records in opened.iter_batches(rows, row_groups=[index], columns=taken, use_threads=False):
                 records.validate(full=True)  # a damaged file's indices lead outside its dictionary
                 for part in _parts(records, number):
                     columns = {name: _column(part, name) for name in taken}
@@ -85,11 +88,15 @@ def _is_within(path: str, name: str) -> bool:
     return path == name or path.startswith(f"{name}.")
 
 
-def _safe_rows(file: Any, stream: IO[bytes], group: Group, leaves: list[int]) -> int:
+def _is_text(column: Any) -> bool:
+    return bool(column.physical_type == "BYTE_ARRAY")
+
+
+def _safe_rows(schema: Any, group: Group, pages_of: Mapping[int, Pages]) -> int:
     """How many rows may be decoded at once; refuses what no number of rows makes safe."""
     rows = BATCH_ROWS
-    for index in leaves:
-        column, pages = file.schema.column(index), read_pages(stream, group.chunks[index])
+    for leaf, pages in pages_of.items():
+        column = schema.column(leaf)
         name = column.path.partition(".")[0]
         if pages.largest > MAX_PAGE:
             raise _RefusedError(
@@ -104,9 +111,12 @@ def _safe_rows(file: Any, stream: IO[bytes], group: Group, leaves: list[int]) ->
                     f"{MAX_LISTED:,} can be read. Write it with a smaller row_group_size"
                 )
             rows = min(rows, max(1, BATCH_ELEMENTS * max(1, group.num_rows) // max(1, pages.num_values)))
-        if column.physical_type == "BYTE_ARRAY" and pages.largest_shared > MAX_LINE:
-            # One value may be as long as the page, and every row may hold it.
-            rows = min(rows, max(1, MAX_SHARED // pages.largest_shared))
+        # One text may be as long as the page, and every row may hold it.
+        longest = pages.largest if pages.is_delta else pages.largest_shared
+        if _is_text(column) and (pages.is_delta or longest > MAX_LINE):
+            rows = min(rows, max(1, MAX_SHARED // max(1, longest)))
+            if pages.is_delta and column.max_repetition_level and pages.num_values * longest > MAX_DELTA:
+                raise _RefusedError(f"column {name!r} holds lists of texts in DELTA_BYTE_ARRAY; write it without")
     return rows
 
 

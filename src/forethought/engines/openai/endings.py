@@ -34,8 +34,8 @@ def is_cut(reason: Any, *, tokens: int = 0) -> bool:
     Raises:
         RequestError: it ended for another reason than that it was complete or too long.
     """
-    if reason is None or reason == "":
-        return False
+    if reason in (None, "", "stop", "length"):
+        return bool(reason == "length")
     name = re.sub(r"[\s-]+", "_", str(reason)[:100].strip().lower().rpartition(".")[2]).removeprefix("finish_reason_")
     if STOPPED.fullmatch(name):
         return False
