@@ -137,9 +137,11 @@ def play(one: Profile, test: Profile, case: Mapping[str, Any], draw: int) -> dic
 def summaries(rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """Mean over the draws of each case, with 95% intervals, and paired differences from the curves as fitted."""
 
-    def interval(values: list[float]) -> list[float]:
-        half = 1.96 * float(np.std(values, ddof=1)) / len(values) ** 0.5 if len(values) > 1 else float("inf")
+    def interval(values: list[float]) -> list[float | None]:
         mean = float(np.mean(values))
+        if len(values) < 2:
+            return [round(mean, 3), None, None]
+        half = 1.96 * float(np.std(values, ddof=1)) / len(values) ** 0.5
         return [round(value, 3) for value in (mean, mean - half, mean + half)]
 
     rows = sorted(rows, key=lambda row: tuple(str(row[key]) for key in KEYS))
