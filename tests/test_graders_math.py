@@ -869,6 +869,9 @@ def test_other_mathematics_is_never_right(math_grader, answer, reference):
         ("Therefore the value of x is \\frac{1}{2}.", "\\frac12"),
         ("It is 25\\pi square units.", "25\\pi"),
         ("So we get \\sqrt{2}", "\\sqrt2"),
+        ("Final Answer: The final answer is $x+1$. I hope it is correct.", "x+1"),
+        ("Thus, x+1", "x+1"),
+        ("### Final Answer\n\n$$x+1$$", "x+1"),
     ],
 )
 def test_a_sentence_states_its_end(math_grader, answer, reference):

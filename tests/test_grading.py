@@ -272,7 +272,7 @@ def test_a_kill_at_any_file_leaves_old_or_new_and_is_finished_by_the_same_comman
             refused = call("train", "p", "--predictor", "mean", "--out", "t")
             assert refused.code == 1
             assert "forethought regrade p" in refused.err
-            assert "broken" in call("ls", ".").out
+            assert "finish it: forethought regrade p" in call("ls", ".").out
             assert call("profile", "fake", "q.jsonl", "--traces", 2, "--out", "p", "--quiet").code == 1
         assert call("regrade", "p", "--answers", fix).code == 0
         assert sum(record["grade"] == "right" for record in profiled.records()) == 0

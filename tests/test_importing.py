@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -177,6 +178,117 @@ def test_ids_stay_as_they_are_written(tmp_path: Path) -> None:
     assert taken(tmp_path / "t.jsonl").profile.query_ids == ("2024-01-01",)
     pq.write_table(pa.table({"id": [1.0, None], "budget": [16, 16], "correct": [1, 1]}), tmp_path / "t.parquet")
     assert taken(tmp_path / "t.parquet").profile.query_ids == ("1",)
+
+
+LARGE = '{{"id":{},"budget":64,"correct":1}}\n{{"id":{},"budget":64,"correct":0}}\n'
+
+
+@pytest.mark.parametrize(
+    "ids", [("12345678901234567890", "12345678901234567891"), ("123456789012345678901", "123456789012345678902")]
+)
+def test_large_ids_keep_every_digit(tmp_path: Path, ids: tuple[str, str]) -> None:
+    (tmp_path / "t.jsonl").write_text(LARGE.format(*ids))
+    assert taken(tmp_path / "t.jsonl").profile.query_ids == ids
+    values = pa.array([Decimal(each) for each in ids], pa.decimal128(38, 0))
+    pq.write_table(pa.table({"id": values, "budget": [64, 64], "correct": [1, 0]}), tmp_path / "t.parquet")
+    assert taken(tmp_path / "t.parquet").profile.query_ids == ids
+
+
+@pytest.mark.parametrize("pair", [("1", "1.0"), ("1", '"1"'), ("1.0", '"1"')], ids=str)
+def test_two_values_that_come_to_one_id_are_refused(tmp_path: Path, pair: tuple[str, str]) -> None:
+    (tmp_path / "t.jsonl").write_text(LARGE.format(*pair))
+    with pytest.raises(InvalidInputError, match=r"line 2: 'id' .* would be the same: write them alike"):
+        taken(tmp_path / "t.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("marks", "num_right"),
+    [
+        (("C", "I", "N"), 1),
+        (("C", "I", "P"), 1),
+        (("true", "yes", "1.0"), 3),
+        (("correct", "false", "0.0"), 1),
+        ((True, False, 1), 2),
+        (("passed", "fail", "no"), 1),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("ending", ["csv", "jsonl"])
+def test_marks_of_a_right_answer(tmp_path: Path, marks: tuple[Any, ...], num_right: int, ending: str) -> None:
+    rows = [{"id": f"q{n}", "budget": 16, "score": mark} for n, mark in enumerate(marks)]
+    imported = taken(write(tmp_path / f"t.{ending}", rows))
+    assert imported.profile.num_right_Q_B.sum() == num_right
+    assert any("P (partly right) in 1 rows" in note for note in imported.notes) == ("P" in marks)
+
+
+def grouped(name: str, values: tuple[str, ...]) -> Rows:
+    return [
+        {"doc_id": q, name: value, "exact_match": float(n), "budget": budget}
+        for q in range(2)
+        for budget in (64, 128)
+        for n, value in enumerate(values)
+    ]
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "csv", "parquet"])
+@pytest.mark.parametrize("name", ["filter", "task", "Model", "variant"])
+def test_rows_that_a_column_tells_apart_are_no_traces(tmp_path: Path, name: str, ending: str) -> None:
+    path = write(tmp_path / f"t.{ending}", grouped(name, ("strict", "loose")))
+    with pytest.raises(InvalidInputError) as refusal:
+        taken(path)
+    told = str(refusal.value)
+    for word in (f"2 queries have rows that {name!r} tells apart ('strict', 'loose')", f"--where {name}=strict"):
+        assert word in told
+    assert f"--id-column doc_id,{name}" in told
+    one = taken(path, where=(f"{name}=loose",))
+    assert one.profile.num_tried_Q.tolist() == [1, 1]
+    assert one.profile.num_right_Q_B.tolist() == [[1, 1], [1, 1]]
+    assert str(one.left_out[0]) == f"4 rows left out: {name!r} is not 'loose'"
+    apart = taken(path, columns={"id": f"doc_id,{name}"}).profile
+    assert apart.query_ids == ("0/strict", "0/loose", "1/strict", "1/loose")
+    assert apart.num_right_Q_B[:, 0].tolist() == [0, 1, 0, 1]
+    traces_of_it = taken(path, columns={"sample": name}).profile
+    assert traces_of_it.num_tried_Q.tolist() == [2, 2]
+
+
+def test_a_task_that_only_other_budgets_have_is_no_trace_either(tmp_path: Path) -> None:
+    rows = [{"doc_id": 0, "task": task, "correct": 1, "budget": b} for task, b in (("algebra", 64), ("geometry", 128))]
+    with pytest.raises(InvalidInputError, match="'task' tells apart"):
+        taken(write(tmp_path / "t.csv", rows))
+
+
+def test_rows_that_nothing_tells_apart_are_noted(tmp_path: Path) -> None:
+    rows = [{"id": q, "budget": 16, "correct": 1, "reply": f"{q} {n}"} for q in "ab" for n in range(3)]
+    imported = taken(write(tmp_path / "t.csv", rows))
+    assert imported.profile.num_tried_Q.tolist() == [3, 3]
+    assert any("3 rows a query and budget were taken for as many traces" in note for note in imported.notes)
+
+
+@pytest.mark.parametrize("name", ["epoch", "seed", "repeat", "sample_idx", "Trace"])
+def test_a_column_of_samples_makes_rows_samples(tmp_path: Path, name: str) -> None:
+    rows = [{"id": q, "budget": 16, "correct": 1, name: n} for q in "ab" for n in range(3)]
+    imported = taken(write(tmp_path / "t.csv", rows))
+    assert imported.profile.num_tried_Q.tolist() == [3, 3]
+    assert not any("taken for" in note for note in imported.notes)
+
+
+def test_models_whose_samples_are_numbered_on_are_noted(tmp_path: Path) -> None:
+    rows = [{"id": "a", "budget": 16, "correct": 1, "sample": n, "model": "ab"[n // 2]} for n in range(4)]
+    imported = taken(write(tmp_path / "t.csv", rows))
+    assert any("'model' differs between the traces of 1 query" in note for note in imported.notes)
+
+
+def test_what_train_takes_is_told(tmp_path: Path) -> None:
+    assert any("will take the predictor text" in note for note in taken(write(tmp_path / "a.csv", traces())).notes)
+    rows = without(traces(), "question")
+    assert any("will take the predictor mean" in note for note in taken(write(tmp_path / "b.csv", rows)).notes)
+
+
+def test_columns_in_capitals_and_within_objects(tmp_path: Path) -> None:
+    rows = [{"ID": "a", "Budget": 16, "scores": {"match": {"value": "C"}}}, {"ID": "b", "Budget": 16, "scores": None}]
+    imported = taken(write(tmp_path / "t.jsonl", rows), columns={"correct": "scores.match.value"})
+    assert imported.profile.num_right_Q_B.tolist() == [[1]]
+    assert imported.profile.query_ids == ("a",)
 
 
 def test_several_files_are_one_table(tmp_path: Path) -> None:

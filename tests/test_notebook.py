@@ -24,11 +24,14 @@ def in_a_loop(function: Any) -> Any:
 
 def test_every_public_function_works_in_a_notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    write_questions(tmp_path / "q.jsonl", 40)
+    text = write_questions(tmp_path / "q.jsonl", 40).read_text("utf-8")
+    other = text.replace('"id": "q', '"id": "h').replace("What is", "How much is")
+    (tmp_path / "h.jsonl").write_text(other, "utf-8")
     fake = ft.EngineSettings(engine="fake")
 
     def cell() -> None:
         run = ft.profile(ft.ProfileSettings(model="fake", questions="q.jsonl", out="p", num_traces=2))
+        ft.profile(ft.ProfileSettings(model="fake", questions="h.jsonl", out="held", num_traces=1))
         ft.train(ft.TrainSettings(run="p", predictor="ridge"))
         ft.train(
             ft.TrainSettings(
@@ -41,8 +44,10 @@ def test_every_public_function_works_in_a_notebook(tmp_path: Path, monkeypatch: 
         plan = ft.PlanSettings(run="p", questions="q.jsonl", mean_tokens=64)
         ft.run(ft.RunSettings(plan=plan, out="r", compare=("uniform",)))
         ft.evaluate(ft.EvaluateSettings(run="r", plots=False))
-        ft.evaluate(ft.EvaluateSettings(run="asked", on="p", plots=False, num_resamples=100, engine=fake))
-        ft.compare(ft.CompareSettings(predictors=("p", "asked"), on="p", plots=False, num_resamples=100, engine=fake))
+        ft.evaluate(ft.EvaluateSettings(run="asked", on="held", plots=False, num_resamples=100, engine=fake))
+        ft.compare(
+            ft.CompareSettings(predictors=("p", "asked"), on="held", plots=False, num_resamples=100, engine=fake)
+        )
         ft.study_layers(ft.LayersSettings(run="p", plots=False, num_resamples=100))
         assert ft.regrade(ft.RegradeSettings(run="p")).num_changed == 0
         assert ft.grade_file(ft.GradeSettings(file="r/answers.jsonl")).to_json()["graded"] == 40
@@ -93,7 +98,7 @@ def test_an_interrupt_in_a_notebook_ends_the_work(monkeypatch: pytest.MonkeyPatc
 def test_evaluate_writes_what_its_settings_say(call: Call, trained: str) -> None:
     pytest.importorskip("matplotlib")
     written: list[Path] = []
-    settings = ft.EvaluateSettings(run=trained, on=trained, out="here", plots=True, num_resamples=100)
+    settings = ft.EvaluateSettings(run=trained, predictor="mean", out="here", plots=True, num_resamples=100)
     ft.evaluate(settings, wrote=written.append)
     assert {path.name for path in Path("here").iterdir()} == {path.name for path in written}
     assert {"evaluation.json", "evaluation.md", "accuracy.png"} <= {path.name for path in written}
@@ -164,7 +169,9 @@ def test_an_allocators_option_reaches_it(call: Call, trained: str) -> None:
         patch.setattr(registry, "make", seeing)
         for command in (["plan", trained, "train.jsonl"], ["run", trained, "train.jsonl", "--out", "r", "--quiet"]):
             assert call(*command, *flags).code == 0
-        evaluated = call("evaluate", trained, "--on", trained, "--no-plots", "--resamples", 100, *flags[2:], "--json")
+        evaluated = call(
+            "evaluate", trained, "--predictor", "mean", "--no-plots", "--resamples", 100, *flags[2:], "--json"
+        )
         assert evaluated.json["allocator"] == "exact"
     assert {made.unit for made in seen if isinstance(made, ExactAllocator)} == {2}
     assert json.loads(Path("r/run.json").read_text("utf-8"))["identity"]["allocator_options"] == {"unit": 2}

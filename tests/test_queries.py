@@ -7,6 +7,7 @@ import json
 import logging
 import random
 import sys
+from decimal import Decimal
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,7 +18,15 @@ from pyarrow import parquet
 
 from forethought import queries as module
 from forethought.errors import ForethoughtError, InvalidInputError, InvalidSettingsError, UnknownNameError
-from forethought.queries import DATASETS, content_id, load_queries, query_from_json, query_to_json, save_queries
+from forethought.queries import (
+    DATASETS,
+    content_id,
+    load_columns,
+    load_queries,
+    query_from_json,
+    query_to_json,
+    save_queries,
+)
 from forethought.rows import FORMATS, Source
 from forethought.types import Message, Query
 
@@ -40,6 +49,7 @@ def parquet_bytes(columns: dict) -> bytes:
 
 # --- what is taken -----------------------------------------------------------------------------------------------
 
+PART = {"type": "text", "text": "q"}
 SAME = {
     "jsonl": (
         "q.jsonl",
@@ -67,6 +77,47 @@ SAME = {
     "parquet": (
         "q.parquet",
         parquet_bytes({"id": ["a", "b"], "query": ["1+1?", "é?"], "answer": ["2", "x"], "z": [1, 2]}),
+    ),
+    "csv with semicolons, as Excel writes it": ("q.csv", "\ufeffid;question;answer\r\na;1+1?;2\r\nb;é?;x\r\n"),
+    "csv that names its separator": ("q.csv", "sep=;\nid;question;answer\na;1+1?;2\nb;é?;x\n"),
+    "UTF-16": ("q.csv", "id,question,answer\na,1+1?,2\nb,é?,x\n".encode("utf-16")),
+    "UTF-16, big end first": ("q.tsv", b"\xfe\xff" + "id\tquestion\tanswer\na\t1+1?\t2\nb\té?\tx".encode("utf-16-be")),
+    "old Mac line breaks": ("q.csv", "id,question,answer\ra,1+1?,2\rb,é?,x\r"),
+    "columns in capitals": ("q.csv", "ID,Problem,Solution,Answer\na,1+1?,long,2\nb,é?,long,x\n"),
+    "verl": (
+        "q.json",
+        json.dumps(
+            [
+                {"prompt": text, "reward_model": {"style": "rule", "ground_truth": own}, "extra_info": {"index": key}}
+                for key, text, own in (("a", "1+1?", "2"), ("b", "é?", "x"))
+            ]
+        ),
+    ),
+    "verl in parquet": (
+        "q.parquet",
+        parquet_bytes(
+            {
+                "prompt": ["1+1?", "é?"],
+                "reward_model": [{"style": "rule", "ground_truth": own} for own in ("2", "x")],
+                "extra_info": [{"index": key, "split": "train"} for key in "ab"],
+            }
+        ),
+    ),
+    "lm-eval": (
+        "q.jsonl",
+        '{"doc_id":"a","doc":{"question":"1+1?"},"target":"2"}\n{"doc_id":"b","doc":{"question":"é?"},"target":"x"}',
+    ),
+    "NaN and null where nobody reads": (
+        "q.jsonl",
+        '{"id":"a","question":"1+1?","answer":2,"x":NaN}\n{"id":"b","question":"é?","answer":"x","x":null}',
+    ),
+    "null column in parquet": (
+        "q.parquet",
+        parquet_bytes({"id": ["a", "b"], "question": ["1+1?", "é?"], "answer": ["2", "x"], "weight": pa.nulls(2)}),
+    ),
+    "texts as bytes in parquet": (
+        "q.parquet",
+        parquet_bytes({"id": [b"a", b"b"], "question": [b"1+1?", "é?".encode()], "answer": [b"2", b"x"]}),
     ),
     "json lines in a text file": (
         "q.txt",
@@ -101,6 +152,17 @@ def test_every_format_gives_the_same_queries(tmp_path, name):
             Query("", (Message("system", ""), Message("user", "q"))),
         ),
         ({"answer": "a", "question": "q", "input": "other"}, Query("", "q", "a")),
+        ({"question": "q", "answer": ["72"]}, Query("", "q", "72")),
+        ({"question": "q", "answer": '["72"]'}, Query("", "q", "72")),
+        ({"question": "q", "answer": []}, Query("", "q")),
+        (
+            {"messages": [{"role": "developer", "content": "d"}, {"role": "user", "content": [PART, PART]}]},
+            Query("", (Message("system", "d"), Message("user", "qq"))),
+        ),
+        ({"question": "q", "id": 12345678901234567890}, Query("12345678901234567890", "q")),
+        ({"question": "q", "id": 123456789012345678901}, Query("123456789012345678901", "q")),
+        ({"question": "q", "id": 7.0}, Query("7", "q")),
+        ({"question": "q", "id": "007"}, Query("007", "q")),
     ],
     ids=[
         "GSM8K answer",
@@ -117,6 +179,14 @@ def test_every_format_gives_the_same_queries(tmp_path, name):
         "chat",
         "chat under question",
         "first question column",
+        "list of one",
+        "list of one as text",
+        "list of none",
+        "developer and parts",
+        "id of 20 digits",
+        "id of 21 digits",
+        "id of a column with gaps",
+        "id with zeros before",
     ],
 )
 def test_a_row_gives_a_query(tmp_path, row, expected):
@@ -178,6 +248,51 @@ def test_named_columns_go_first(tmp_path):
         tmp_path, "q.parquet", parquet_bytes({"a": ["yes"], "b": ["right"]}), question_column="a", answer_column="b"
     )
     assert (query.prompt, query.reference) == ("yes", "right")
+
+
+@pytest.mark.parametrize("kind", [pa.uint64(), pa.decimal128(20, 0), pa.decimal128(24, 2)], ids=str)
+def test_ids_of_parquet_keep_every_digit(tmp_path, kind):
+    ids = pa.array([12345678901234567890, 12345678901234567891]).cast(kind) if kind == pa.uint64() else None
+    if ids is None:
+        ids = pa.array([Decimal("12345678901234567890"), Decimal("12345678901234567891")], kind)
+    queries = load(tmp_path, "q.parquet", parquet_bytes({"question": ["a", "b"], "id": ids}))
+    assert [query.id for query in queries] == ["12345678901234567890", "12345678901234567891"]
+
+
+def test_several_columns_make_one_id(tmp_path):
+    content = "task,n,question\nadd,1,a\nadd,2,b\nmul,1,c\n"
+    assert [query.id for query in load(tmp_path, "q.csv", content, id_column="task,n")] == ["add/1", "add/2", "mul/1"]
+
+
+def test_an_empty_name_stands_for_no_column(tmp_path):
+    content = "id,question,answer\n1,a,2\n1,b,3\n"
+    (first, second) = load(tmp_path, "q.csv", content, id_column="", answer_column="")
+    assert (first.id, first.reference) == (content_id("a"), None)
+    assert second.id == content_id("b")
+
+
+def test_a_part_of_the_question_in_another_column_is_told(tmp_path, caplog):
+    with caplog.at_level(logging.WARNING):
+        (query,) = load(tmp_path, "q.jsonl", '{"Body": "Tom has 3.", "Question": "How many?", "Answer": 3.0}')
+    assert (query.prompt, query.reference) == ("How many?", "3")
+    assert "'Body' is not read" in caplog.text
+
+
+def test_a_long_cell_is_read(tmp_path):
+    (query,) = load(tmp_path, "q.csv", f'question,answer\n"{"x" * 200_000}",1\n')
+    assert len(query.prompt) == 200_000
+
+
+def test_any_table_by_meaning(tmp_path):
+    path = written(tmp_path, "a.jsonl", '{"Response": "4", "doc": {"gold": 4}}\n{"Response": "5"}\n')
+    usual = {"answer": ("answer", "response"), "reference": ("reference",), "id": ("id",)}
+    rows = load_columns(path, usual, {"reference": "doc.gold"})
+    assert rows == [
+        {"place": "line 1", "answer": "4", "reference": 4, "id": None},
+        {"place": "line 2", "answer": "5", "reference": None, "id": None},
+    ]
+    with pytest.raises(InvalidInputError, match=r"--reference-column 'doc.gald': no such column; .*Did you mean"):
+        load_columns(path, usual, {"reference": "doc.gald"})
 
 
 def test_limit_leaves_later_rows_alone(tmp_path):
@@ -268,6 +383,29 @@ REFUSED = {
     "JSON is an object": ("q.json", "{}", "expected a list"),
     "JSON is lines": ("q.json", GOOD * 2, r"Extra data.*rename it to end in .jsonl"),
     "JSON item is a number": ("q.json", '["q", 3]', "item 2: expected an object"),
+    "key twice": ("q.jsonl", GOOD + '{"question": "a", "question": "b"}', "line 2: the key 'question' stands twice"),
+    "key twice within": ("q.jsonl", '{"question": "a", "x": {"k": 1, "k": 2}}', "line 1: the key 'k' stands twice"),
+    "key twice in an item": (
+        "q.json",
+        '[{"question": "a", "question": "b"}]',
+        "item 1: the key 'question' stands twice",
+    ),
+    "JSON cut short": ("q.json", '[{"question": "a"}, {"que', "item 2: not JSON: Unterminated string .*line 1"),
+    "JSON without a comma": ("q.json", '[{"question": "a"} {}]', "line 1: not JSON: Expecting ',' or"),
+    "JSON goes on": ("q.json", '[{"question": "a"}] x', "not JSON: Extra data after the list"),
+    "JSON not UTF-8": ("q.json", b'[{"question": "a"},\n"\xe9"]', "line 2: not UTF-8: byte 0xe9"),
+    "id with a fraction": ("q.jsonl", '{"id": 1.5, "question": "q"}', "'id' must be text or a whole number"),
+    "id as a large float": ("q.jsonl", '{"id": 1e22, "question": "q"}', "'id' is a number whose last digits are lost"),
+    "other id column twice": (
+        "q.jsonl",
+        '{"doc_id": 1, "question": "q"}\n{"doc_id": 1, "question": "r"}',
+        "line 2: id '1' is already taken by line 1 .*'doc_id'.*--id-column ''",
+    ),
+    "part that is no text": (
+        "q.jsonl",
+        '{"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": "x"}]}]}',
+        "'messages' message 1 must have text as its content; it has a part of the type 'image_url'",
+    ),
     "JSON nested deeply": ("q.json", "[" * 100_000, "nested too deeply"),
     "cells missing": ("q.csv", "question,answer\nq\n", "line 2: 1 cells, but the header has 2"),
     "row after a cell of two lines": ("q.csv", 'question,answer\n"a\nb",1\nq\n', "line 4: 1 cells"),

@@ -115,11 +115,11 @@ def reference(value: Any) -> str | None:
 
     A list of one answer is that answer; of several, nobody knows which to grade by.
     """
-    if isinstance(value, list | tuple) and len(value) == 1:
-        (value,) = value
+    if isinstance(value, list | tuple) and len(value) <= 1:
+        value = value[0] if value else None
     if value is None or (isinstance(value, str) and not value.strip()):
         return None
-    if isinstance(value, list | tuple) and value:
+    if isinstance(value, list | tuple) and len(value) > 1:
         raise FieldError(f"must be one answer, got {len(value)}: {excerpt(value)}")
     if isinstance(value, Decimal):
         value = int(value) if value.is_finite() and value == value.to_integral_value() else str(value)

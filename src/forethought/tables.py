@@ -384,7 +384,8 @@ def verdicts_text(found: Verdicts) -> str:
         lines.append(f"left out    {told['left_out']:,} without a reference that can be read")
     shown = told["unreadable_rows"][:MAX_SHOWN]
     lines += [
-        f"  {row['id']}: {excerpt(row['answer'], 80)} (reference {excerpt(row['reference'], 40)})" for row in shown
+        f"  {one_line(row['id'])}: {excerpt(row['answer'], 80)} (reference {excerpt(row['reference'], 40)})"
+        for row in shown
     ]
     if len(told["unreadable_rows"]) > len(shown):
         lines.append(f"  … and {len(told['unreadable_rows']) - len(shown):,} more; --json or --out FILE has them all")

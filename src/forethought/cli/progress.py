@@ -129,10 +129,10 @@ def _bar() -> Progress:
 
     console = Console(file=sys.stderr)
     columns = [
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         *([BarColumn(bar_width=20)] if console.width >= WIDE else []),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[detail]}"),
+        TextColumn("{task.fields[detail]}", markup=False),
         Times(),
     ]
     return Progress(*columns, console=console, transient=True, refresh_per_second=4)

@@ -13,7 +13,8 @@ MAX_CHARACTERS = 2_000
 
 # What tokenizers add: <|im_end|>, <｜end▁of▁sentence｜>, </s>, <eos>, <end_of_turn>, [/INST] …
 _SPECIAL = re.compile(
-    r"<[|｜][^<>\n]{1,40}[|｜]>|</?(?:s|eos|bos|pad|unk|eot|eod|endoftext|im_end|im_start|(?:start|end)_of_(?:turn|text))>"
+    r"<[|｜][^<>\n]{1,40}[|｜]>"
+    r"|</?(?:s|sep|eos|bos|pad|unk|eot|eod|eom|end|start|stop|mask|endoftext|im_end|im_start|extra_id)(?:_\w{1,20})?>"
     r"|\[/?INST\]|\[(?:EOS|BOS|PAD|SEP|CLS)\]",
     re.IGNORECASE,
 )
@@ -30,12 +31,13 @@ _EXPLANATION = re.compile(
     re.IGNORECASE,
 )
 MAX_ALONE = 60  # characters of an answer that stands before an explanation or a next question without being announced
+_HOPE = re.compile(r"\.?\s*I hope (?:it|this) is correct.*\Z", re.DOTALL | re.IGNORECASE)
 _BOXED = re.compile(r"\\(?:boxed|fbox)\s*(?P<brace>\{)?")
 _HASHES = re.compile(r"(?:^|(?<=\s))####(?!#)[ \t]*(?=\S)")
 ANNOUNCED = re.compile(
     r"(?<![A-Za-z])(?<!wrong )(?<!incorrect )(?<!false )(?<!not the )(?<!not an )(?:answers?|result)\b\s*(?:\*\*|__)?"
     r"\s*(?:is\b|are\b|was\b|(?:would|should|must|will)\s+be\b|[:=：]|[-–—→]+>?(?=\s+\(?[A-Za-z]))(?:\s*[:：])?(?:\*\*|__)?"
-    r"|\bans\s*[.:=]+"
+    r"|\bfinal\s+answer[*_ ]*\n|\bans\s*[.:=]+|\bsolution\s*[:：]"
     r"|(?:答案|答え|答|正解|정답|답)\s*(?:应该|應該)?\s*(?:是|为|為|は|은|는|選|选|[:：])+\s*[:：]?"
     r"|\b(?:antwort|réponse|reponse|respuesta|risposta|resposta|odpowiedź|antwoord|ответ|відповідь|cevap|jawaban"
     r"|đáp án)\b"
@@ -60,7 +62,7 @@ def stated_answer(text: str, *, announced: bool = True) -> str:
         text: what a model wrote, or a reference.
         announced: also look for "the answer is …" and "Answer: …".
     """
-    text = _finished(text)
+    text = _HOPE.sub("", _finished(text))
     if tagged := list(_TAGGED.finditer(text)):
         text = tagged[-1]["inside"]
     if _BOXED.search(text):

@@ -43,8 +43,8 @@ _GREEK = {
 _RUN = re.compile("([" + "".join(_SUPERSCRIPTS) + "]+)|([" + "".join(_SUBSCRIPTS) + "]+)")
 
 _THIN = (  # what stands between thousands, but for a plain comma or blank
-    r"(?:\\[,!:; ]|\{,\}|\\text\s*\{\s*,\s*\}|,\\!\s*|"
-    r"[\u00a0\u2007-\u200a\u202f~]|(?<=\d)[’'ʼ‘′´`](?=\d)|(?<=\d)_(?=\d)){1,3}"
+    r"(?:\\[,!:; ]|\\thinspace\s*|\{\\[,!;:]\}|\\mathord\s*\{\s*,\s*\}|\{,\}|\\text\s*\{\s*,\s*\}|,\\!\s*|"
+    r"[\u00a0\u2000-\u200a\u202f\u205f\u3000\u066c~]|(?<=\d)[’'ʼ‘′´`](?=\d)|(?<=\d)_(?=\d)){1,3}"
 )
 THOUSANDS = re.compile(rf"(?<![\d.,_])(\d{{1,3}})((?:{_THIN}\d{{3}})+)(?![\d_])")
 _SPACED_THOUSANDS = re.compile(r"(?<![\d.,_/^}] )(?<![\d.,_/^}])(\d{1,3})((?: \d{3})+)(?![\d/]| \d|\.\d*\s*\d{3})")

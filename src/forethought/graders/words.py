@@ -129,6 +129,7 @@ def is_stated(before: str) -> bool:
 
 def after_statement(text: str) -> str:
     """What a sentence states, without its beginning: "The area is 25" -> "25"; all other texts as they are."""
+    text = re.sub(r"^(?:(?:so|thus|therefore|hence|finally)\b[,:]?\s+|[∴→⇒]\s*)+(?=\S)", "", text, flags=re.IGNORECASE)
     match = re.match(r"((?:[A-Za-z][A-Za-z'’,]*\s+){1,12})(?=[\\\d($√π\[{-]|[A-Za-z]\s*[=<>(^+*/-])", text)
     if match and words_of(match[1])[-1].lower() in _COPULAS and is_stated(match[1]):
         return text[match.end() :]

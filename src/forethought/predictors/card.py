@@ -301,7 +301,7 @@ def _what(card: PredictorCard) -> str:
 def _data(card: PredictorCard) -> str:
     data, sampling = card.data, card.sampling
     drawn = f", drawn at temperature {sampling.temperature:g}, top-p {sampling.top_p:g}" if sampling else ""
-    drawn += f", graded by `{card.grader}`" if card.grader else ""
+    drawn += f", graded by {code(card.grader)}" if card.grader else ""
     left_out = (
         f" {data.num_left_out} queries were left out (no trace, or unusable features)." if data.num_left_out else ""
     )

@@ -36,7 +36,7 @@ from ..files import make_folder, parse_json, reaching, write_atomically
 from ..protocols import Predictor
 from ..registry import resolve
 from ..types import BudgetGrid, Curves, EngineInfo, FloatArray
-from ..visible import to_json
+from ..visible import to_json, visible
 from .card import PredictorCard
 from .familiarity import PREFIX, Familiarity, Judged
 from .features import HIDDEN, Features
@@ -187,7 +187,7 @@ class TrainedPredictor:
         return {
             SETTINGS_FILE: f"{to_json(content, indent=2)}\n".encode(),
             WEIGHTS_FILE: weights,
-            CARD_FILE: self.card.to_markdown().encode(),
+            CARD_FILE: visible(self.card.to_markdown()).encode(),
         }
 
     @classmethod

@@ -18,7 +18,7 @@ import numpy as np
 from .. import __version__
 from ..evaluation import Evaluation, LiveComparison
 from ..files import make_folder, write_atomically
-from ..visible import to_json
+from ..visible import to_json, visible
 from .markdown import evaluation_markdown, live_markdown
 from .terminal import comparison_text, evaluation_text
 from .wording import usual_level
@@ -58,7 +58,8 @@ def write_report(folder: Path, result: Evaluation | LiveComparison, *, plots: bo
 def write_pages(files: Mapping[str, Path], value: Mapping[str, Any], lines: Sequence[str]) -> None:
     """Writes a report's two pages: `value` as the "json" file, `lines` as the "markdown" one."""
     write_atomically(files["json"], f"{to_json(value, indent=1)}\n".encode())
-    write_atomically(files["markdown"], "\n".join(lines).rstrip().encode() + b"\n")
+    page = visible("\n".join(lines)).rstrip()
+    write_atomically(files["markdown"], f"{page}\n".encode())
 
 
 def evaluation_json(result: Evaluation | LiveComparison) -> dict[str, Any]:

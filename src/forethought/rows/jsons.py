@@ -14,6 +14,7 @@ from .batch import BATCH_BYTES, BATCH_ROWS, MAX_COLUMNS, Batch, Wanted, too_many
 from .lines import CHUNK, MAX_LINE, read_lines, too_long, utf8
 
 MAX_DEPTH = 4  # of objects within objects whose keys are columns, such as "reward_model.ground_truth"
+MAX_PROBLEMS = 10_000  # after which nobody counts on
 _SPACE = re.compile(r"[ \t\r\n]*")
 
 
@@ -75,7 +76,7 @@ class _Objects:
         if not isinstance(value, dict):
             place = f"{self._kind} {number}"
             self._problems.add(place, f'expected an object such as {{"question": "…"}}, got {excerpt(value)}')
-            return False
+            return self.is_over
         self._numbers.append(number)
         self._rows.append(value)
         self._size += size
@@ -99,8 +100,8 @@ class _Objects:
 
     @property
     def is_over(self) -> bool:
-        """Whether there are too many columns to go on."""
-        return self._num_top > MAX_COLUMNS
+        """Whether there are too many columns, or problems, to go on."""
+        return self._num_top > MAX_COLUMNS or len(self._problems) > MAX_PROBLEMS
 
     def _find(self, name: str, cells: list[Any], columns: dict[str, list[Any]], depth: int) -> None:
         if name not in self._names:
@@ -134,6 +135,8 @@ def read_json_lines(
             value = parse_json(line)
         except ValueError as error:
             problems.add(f"line {number}", f"{error}: {excerpt(line)}")
+            if objects.is_over:
+                return
             continue
         if objects.take(number, value, len(line)):
             yield from objects.rest()
