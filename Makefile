@@ -1,24 +1,28 @@
 # make demo   the main job, live, on a real model (FAST=1: the smaller one)
 # make test   every test that a bare machine can run
+# make test-fast  those that take little time: under a minute on two cores
 # make test-servers  budgets against real servers (see tests/real_servers.py for how they are found)
 # make check  lint, types, docs
 # Each makes its own virtual environment and needs nothing but Python 3.11+ and a package index.
 
 PYTHON ?= python3
 VENV ?= .venv
-PIP = $(VENV)/bin/python -m pip --disable-pip-version-check --quiet install --constraint constraints.txt
+PIP = $(VENV)/bin/python -m pip --disable-pip-version-check --quiet --quiet install --constraint constraints.txt
 MODEL = $(if $(filter 1,$(FAST)),qwen2.5-coder-0.5b,qwen2.5-coder-1.5b)
 
-.PHONY: help demo test test-servers check docs clean
+.PHONY: help demo test test-fast test-servers check docs clean
 
 help:
-	@sed -n '1,5s/^# //p' Makefile
+	@sed -n '1,6s/^# //p' Makefile
 
 demo: $(VENV)/.demo
 	$(VENV)/bin/forethought demo $(MODEL) $(DEMO)
 
 test: $(VENV)/.dev
 	$(VENV)/bin/python -m pytest $(PYTEST)
+
+test-fast: $(VENV)/.dev
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -m "not slow and not server" --numprocesses 2 $(PYTEST)
 
 test-servers: $(VENV)/.dev
 	$(VENV)/bin/python -m pytest tests/test_servers*.py -m server -rs $(PYTEST)

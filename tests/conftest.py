@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from command_line import Call, Said, write_questions
+
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -42,3 +44,28 @@ def llama_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
     with llama_server(tmp_path_factory.mktemp("llama")) as url:
         yield url
+
+
+@pytest.fixture
+def call(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Call:
+    """Runs a command in an empty folder."""
+    from forethought.cli import _exit_code
+
+    monkeypatch.chdir(tmp_path)
+
+    def run(*args: object) -> Said:
+        capsys.readouterr()
+        code = _exit_code([str(arg) for arg in args])
+        out, err = capsys.readouterr()
+        return Said(code, out, err)
+
+    return run
+
+
+@pytest.fixture
+def trained(call: Call, tmp_path: Path) -> str:
+    """A profiled and trained run on the fake model."""
+    questions = write_questions(tmp_path / "train.jsonl", 60)
+    assert call("profile", "fake", questions, "--quiet").code == 0
+    assert call("train", "runs/fake-train", "--predictor", "ridge").code == 0
+    return "runs/fake-train"

@@ -348,3 +348,22 @@ def test_the_total_a_refusal_asks_for_is_enough(name: str, cost: Cost) -> None:
 
 def _as(plan: Plan, cost: Cost) -> Plan:
     return dataclasses.replace(plan, cost=cost)
+
+
+@pytest.mark.parametrize("allocator", ["envelope", "exact", "blind"])
+@pytest.mark.parametrize("total", [4, 9, 13, 17, 40], ids=str)
+def test_spare_tokens_raise_the_smallest_caps_first(allocator: str, total: int) -> None:
+    """Where nothing more is to be won the caps come up together: none stays low beside one that takes all."""
+    grid = BudgetGrid(512, 32 * 512)
+    p_Q_B = np.full((4, 32), 0.5)
+    p_Q_B[3, :8] = np.linspace(0.1, 0.49, 8)  # this one needs more
+    curves = Curves(("a", "b", "c", "d"), grid, np.tile(p_Q_B[:1], (4, 1)) if allocator == "blind" else p_Q_B)
+    plan = registry.resolve("allocators", allocator)().allocate(curves, total=512 * total)
+    columns = sorted((plan.budget_Q // 512).tolist())
+    assert sum(columns) <= total
+    if allocator == "blind" or total >= 40:
+        assert columns[-1] - columns[0] <= 1
+    elif total >= 12:  # it has its 9, the others share the rest
+        assert columns[-1] == 9
+        assert columns[2] - columns[0] <= 1
+        assert sum(columns) == total

@@ -143,12 +143,16 @@ def test_a_dry_run_asks_nobody(url, server, capsys):
     ("flags", "message"),
     [
         pytest.param(
-            ("--engine", "fake", "--base-url", "http://127.0.0.1:1"), "no option 'base_url'", id="not-a-server"
+            ("--engine", "fake", "--base-url", "http://127.0.0.1:1"),
+            "--base-url: engine 'fake' asks no server",
+            id="not-a-server",
         ),
         pytest.param(("--engine", "openai"), "--base-url http://", id="no-address"),
         pytest.param(("--base-url", "URL", "--enforce", "nativ"), "Did you mean 'native'", id="enforcement"),
         pytest.param(
-            ("--base-url", "URL", "--engine-option", "api_key=sk-123"), "no option 'api_key'", id="key-as-option"
+            ("--base-url", "URL", "--engine-option", "api_key=sk-123"),
+            "no option of engine 'openai' is called 'api_key'",
+            id="key-as-option",
         ),
         pytest.param(("--base-url", "URL"), "--served-model", id="another-name"),
     ],

@@ -103,7 +103,9 @@ class TestCommand:
     def here(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Path:
         monkeypatch.chdir(tmp_path)
         for name in ("train", "test"):
-            rows = [{"id": f"{name}{row}", "question": f"{row} + 1?", "answer": str(row + 1)} for row in range(60)]
+            rows = [
+                {"id": f"{name}{row}", "question": f"{name} {row} + 1?", "answer": f"{row + 1}"} for row in range(60)
+            ]
             Path(f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
             self.call(capsys, "profile", "fake", f"{name}.jsonl", "--out", name, "--quiet")
         self.call(capsys, "train", "train", "--predictor", "ridge", "--out", "ridge", "--quiet")

@@ -153,4 +153,7 @@ def test_profile_train_plan_and_evaluate_with_a_prompted_predictor(
     assert len(made["card"]["asking"]["shots"]) == 3  # type: ignore[index]
     planned = call("plan", "run", "q.jsonl", "--mean-tokens", "64", "--engine", "fake")
     assert len({row["budget"] for row in planned["budgets"]}) > 1  # type: ignore[attr-defined]
-    call("evaluate", "run", "--on", "run", "--engine", "fake", "--no-plots", "--resamples", "200")
+    others = [{**row, "id": f"other-{row['id']}", "question": f"{row['question']} Say why."} for row in rows]
+    Path("others.jsonl").write_text("".join(json.dumps(row) + "\n" for row in others))
+    call("profile", "fake", "others.jsonl", "--out", "others", "--quiet")
+    call("evaluate", "run", "--on", "others", "--engine", "fake", "--no-plots", "--resamples", "200")

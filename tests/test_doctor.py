@@ -146,7 +146,7 @@ def reasoning(spread: int = 0) -> Any:
 
 def test_effort_levels_are_measured(template):
     found = finding(examined(reasoning(), template, enforce="effort"), "budget by effort")
-    assert '{"minimal": 5, "low": 40, "medium": 300, "high": 900}' in found.detail
+    assert "minimal 5 (mean 5, n 2), low 40 (mean 40, n 2), medium 300 (mean 300, n 2), high 900" in found.detail
     assert "--questions FILE" in found.hint
 
 
@@ -192,7 +192,114 @@ def test_only_the_levels_asked_for_are_measured(template, capsys):
     with serving(reasoning()) as url:
         arguments = ["doctor", "--base-url", url, "--template", template, "--enforce", "effort"]
         _exit_code([*arguments, "--levels", "low, high"])
-    assert '{"low": 40, "high": 900}' in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "low 40 (mean 40, n 2), high 900 (mean 900, n 2)" in out
+    assert "no visible difference (p = " in out  # two levels and two questions can show none
+    assert "--  budget by effort" in out
+
+
+def test_levels_that_make_no_difference_are_said_to_make_none(template):
+    """Thoughts of some 4,000 tokens whatever the level, no two alike: their order says nothing."""
+    lengths = iter([3955, 4021, 3990, 4102, 4010, 3961, 4003, 3987, 4055, 3940, 3999, 4031, 3972, 4040])
+
+    def handle(asked: Asked) -> Reply:
+        if not asked.path.endswith("completions") or "reasoning_effort" not in asked.json:
+            return toy("other")(asked)
+        tokens = next(lengths)
+        message = {"reasoning_content": "a", "content": "##{1}"}
+        usage = {"completion_tokens": tokens + 6, "completion_tokens_details": {"reasoning_tokens": tokens}}
+        return Reply({"choices": [{"message": message, "finish_reason": "stop"}], "usage": usage})
+
+    found = finding(examined(handle, template, enforce="effort"), "budget by effort")
+    assert found.is_fine is False
+    assert "its levels make no visible difference (p = " in found.detail
+
+
+def test_levels_are_not_measured_unless_asked_for(template):
+    """At a server that keeps no cap at all: 14 thoughts of up to 16,384 tokens are a bill that nobody asked for."""
+    bodies = []
+
+    def handle(asked: Asked) -> Reply:
+        if asked.path.endswith("completions"):
+            bodies.append(asked.json)
+        return reasoning()(asked)
+
+    found = examined(handle, template)
+    assert bodies
+    assert not any("reasoning_effort" in body for body in bodies)
+    effort = finding(found, "budget by effort")
+    assert effort.is_fine is None
+    assert "--enforce effort: up to 14 thoughts, 229,376 tokens" in effort.hint
+
+
+@pytest.mark.parametrize("enforce", ["auto", "two-call", "native", "max-tokens", "effort"])
+def test_a_dry_run_tells_the_bill_and_generates_nothing(enforce, template, capsys):
+    server = toy()
+    with serving(server) as url:
+        arguments = ["doctor", "--base-url", url, "--template", template, "--enforce", enforce, "--json"]
+        assert _exit_code([*arguments, "--dry-run"]) == 0
+        bill = json.loads(capsys.readouterr().out)["bill"]
+        assert not generating(server)
+        _exit_code(arguments)
+        told = json.loads(capsys.readouterr().out)["bill"]
+    assert told == bill
+    lengths = generating(server)
+    assert 0 < len(lengths) <= bill["num_requests"]
+    assert sum(lengths) <= bill["num_tokens"]
+
+
+def generating(server: ToyServer) -> list[int]:
+    """Most tokens of each request that generates something."""
+    found = [body.get("max_completion_tokens", body.get("max_tokens")) for body in server.bodies]
+    return [length for length in found if length is not None]
+
+
+def test_a_server_that_hangs_is_asked_once(template):
+    """And not ten times more, each with its own wait."""
+    num_asked = 0
+
+    def handle(asked: Asked) -> Reply:
+        nonlocal num_asked
+        if not asked.path.endswith("completions"):
+            return toy("other")(asked)
+        num_asked += 1
+        return Reply({}, delay=30.0)
+
+    found = examined(handle, template, timeout_seconds=0.2)
+    assert num_asked == 2  # tried twice
+    assert found.is_kept is False
+    assert "no answer within 0.2 s" in finding(found, "logprobs").detail
+    for name in ("usage details", "seeds", "budget by max-tokens"):
+        assert finding(found, name).detail == "not tried: the server did not answer in time before"
+
+
+ODD = {
+    "no choices": {"choices": []},
+    "choices an object": {"choices": {}},
+    "a message of text": {"choices": [{"message": "hello"}]},
+    "a message of null": {"choices": [{"message": None}]},
+    "logprobs a text": {"choices": [{"message": {"content": "6"}, "logprobs": "all"}]},
+    "usage a list": {"choices": [{"message": {"content": "6"}}], "usage": [1]},
+    "details a text": {"choices": [{"message": {"content": "6"}}], "usage": {"completion_tokens_details": "y"}},
+    "content a number": {"choices": [{"message": {"content": 7}}], "timings": [3]},
+}
+
+
+@pytest.mark.parametrize("answer", ODD.values(), ids=ODD)
+def test_odd_answers_are_findings(answer, template):
+    def handle(asked: Asked) -> Reply:
+        return Reply(answer) if asked.path.endswith("completions") else toy("other")(asked)
+
+    found = examined(handle, template)
+    assert found.is_kept is False
+    assert finding(found, "seeds")
+
+
+def test_max_tokens_alone_says_what_it_cannot_do(template):
+    found = finding(examined(toy("other"), template, enforce="max-tokens"), "budget by max-tokens")
+    assert found.is_fine
+    assert "profile measures one cap at a time" in found.hint
+    assert "leaves no answer" in found.hint
 
 
 @pytest.mark.parametrize("flag", ["--questions", "--levels"])
@@ -237,3 +344,16 @@ def test_every_row_puts_its_cap_where_its_path_says(kind):
 def no_key(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("FORETHOUGHT_API_KEY", "OPENAI_API_KEY", "FORETHOUGHT_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
+
+
+def test_a_budget_is_not_called_kept_where_nothing_tells_the_tokens():
+    from forethought.doctor.server import _verdict
+    from forethought.types import Generation, StopReason
+
+    def done(tokens: int | None, budget: int) -> Generation:
+        return Generation("q", 0, budget, "so", tokens, "5", tokens, 0, 3, StopReason.BUDGET)
+
+    assert _verdict([done(8, 8), done(16, 16)])[1]
+    words, is_kept = _verdict([done(8, 8), done(None, 16)])
+    assert not is_kept
+    assert "1 of 2 thoughts: nothing reliable tells their tokens" in words

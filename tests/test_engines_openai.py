@@ -12,12 +12,13 @@ import pytest
 pytest.importorskip("aiohttp", reason="needs aiohttp")
 
 from engine_contract import BUDGET, QUERIES, TEMPLATE, EngineContract, Subject, requests, run
+from forethought.engines.counting import count_tokens
 from forethought.engines.flight import Flight
 from forethought.engines.forcing import Forcing
 from forethought.engines.openai.engine import OpenAIEngine
 from forethought.engines.openai.kinds import KINDS
-from forethought.engines.openai.replies import Chunks, num_reasoning
 from forethought.engines.openai.replies import Reply as ChatReply
+from forethought.engines.openai.streams import Chunks
 from forethought.errors import EngineError, InvalidSettingsError
 from forethought.prompts import PromptTemplate
 from forethought.types import Generation, Message, Query, Request, Sampling, StopReason
@@ -229,13 +230,15 @@ def test_reasoning_tokens_reported_as_0_tell_nothing_apart():
     reply = ChatReply.read(answer)
     thought, rest, is_closed = reply.split(THINKING)
     assert (thought, rest, is_closed) == ("so it is so", "", False)
-    assert num_reasoning(reply, thought, None, lambda *_: None) == 4
+    count = count_tokens(reply.usage, thought=thought, answer=rest)
+    assert (count.reasoning, count.total, count.most) == (None, 4, 4)
 
 
-def test_a_stream_is_counted_up_to_the_answers_frame_where_nothing_is_told_apart():
+def test_a_stream_that_counts_is_counted_up_to_the_answers_frame_where_nothing_is_told_apart():
     chunks = Chunks(8, THINKING)
-    for text in ("so ", "it ", "is", "\n##", "{1", "2}"):
-        chunks.add({"id": "1", "choices": [{"delta": {"content": text}}]})
+    for number, text in enumerate(("so ", "it ", "is", "\n##", "{1", "2}"), 1):
+        usage = {"completion_tokens": number}
+        chunks.add({"id": "1", "choices": [{"delta": {"content": text}}], "usage": usage})
     chunks.add({"id": "1", "choices": [{"delta": {}, "finish_reason": "stop"}]})
     assert chunks.finish()["streamed"] == 3
 
@@ -384,14 +387,14 @@ class TestCounting(CallsAnyServer):
         engine.counters.disagree(1, 9, "the tokenizer")
         assert len(caplog.records) == 1
 
-    @pytest.mark.parametrize("reason", ["content_filter", None, "error"])
+    @pytest.mark.parametrize("reason", ["content_filter", "tool_calls", "error"])
     def test_an_answer_that_did_not_end_well_is_an_error(self, monkeypatch, reason):
         _, done = self.ask(chat_reply("12", tokens=2, finish_reason=reason), 16, monkeypatch)
         assert repr(reason) in done.error
 
 
 class TestStreams:
-    """Where neither usage nor a tokenizer tells thought from answer, the stream is counted."""
+    """Chunks are no tokens: a stream is counted where it says so as it goes, and else not at all."""
 
     @staticmethod
     def ask(events: list[Any], budget: int) -> tuple[OpenAIEngine, Generation]:
@@ -403,27 +406,35 @@ class TestStreams:
             return engine, run(engine, [Request(QUERIES[0], budget)])[QUERIES[0].id, 0]
 
     @staticmethod
-    def chunk(number: int = 1, *, finish: str | None = None, **delta: str) -> dict[str, Any]:
-        return {"id": number, "choices": [{"index": 0, "delta": delta, "finish_reason": finish}]}
+    def chunk(number: int = 1, *, finish: str | None = None, told: int | None = None, **delta: str) -> dict[str, Any]:
+        event = {"id": number, "choices": [{"index": 0, "delta": delta, "finish_reason": finish}]}
+        return event if told is None else event | {"usage": {"prompt_tokens": 1, "completion_tokens": told}}
 
-    def test_chunks_are_counted(self):
+    def test_chunks_alone_are_no_count(self):
         thought = [self.chunk(reasoning="a ")] * 5
-        done = self.ask(
+        engine, done = self.ask(
             [*thought, self.chunk(content="##{1"), self.chunk(content="2}"), self.chunk(finish="stop"), "[DONE]"], 8
-        )[1]
+        )
+        assert (done.reasoning_tokens, done.answer_tokens, done.answer) == (None, None, "12")
+        assert (done.reasoning, done.error, done.is_counted) == ("a " * 5, None, False)
+        assert engine.counters.num_uncounted == 1
+
+    def test_usage_along_the_stream_is_a_count(self):
+        thought = [self.chunk(reasoning="a ", told=number) for number in (1, 2, 3, 4, 5)]
+        ends = [self.chunk(content="##{1", told=6), self.chunk(content="2}", told=7), self.chunk(finish="stop")]
+        done = self.ask([*thought, *ends, "[DONE]"], 8)[1]
         assert (done.reasoning_tokens, done.answer_tokens, done.answer) == (5, 2, "12")
-        assert done.reasoning == "a " * 5
 
     def test_a_thought_beyond_its_cap_is_not_listened_to(self):
         engine, done = self.ask([self.chunk(reasoning="a ")] * 500, 8)
-        assert "the server ignored the cap: 9 reasoning tokens > 8" in done.error
+        assert "the server ignored the cap: about 73 reasoning tokens > 8" in done.error
         assert engine.counters.num_overshoots == 1
 
-    def test_a_leak_is_counted_by_its_chunks(self):
+    def test_a_leak_is_counted_up_to_its_closing_tag(self):
         events = [
-            *[self.chunk(content="a ")] * 3,
-            self.chunk(content="</think>"),
-            self.chunk(content="12", finish="stop"),
+            *[self.chunk(content="a ", told=number) for number in (1, 2, 3)],
+            self.chunk(content="</think>", told=4),
+            self.chunk(content="12", finish="stop", told=5),
         ]
         assert self.ask(events, 8)[1].reasoning_tokens == 4
 
@@ -545,7 +556,7 @@ class TestOpening:
         for _ in range(2):  # two servers at two addresses
             with serving(ToyServer()) as url:
                 info = engine_at(url).info
-            ids.append(identity(info, BudgetGrid(), SAMPLING, 0, "number"))
+            ids.append(identity(info, BudgetGrid(), SAMPLING, 0, {"grader": "number"}))
             assert info.versions["base_url"] == f"{url}/v1"
         assert ids[0] == ids[1]
         assert (ids[0]["server"], ids[0]["enforcement"]) == ("vllm 0.toy", "two-call")

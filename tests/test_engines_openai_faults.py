@@ -21,7 +21,8 @@ from forethought.engines.openai.address import Address, Key
 from forethought.engines.openai.client import Client, RequestError
 from forethought.engines.openai.counters import Counters
 from forethought.engines.openai.engine import OpenAIEngine
-from forethought.engines.openai.retrying import Backoff, retry_after
+from forethought.engines.openai.retrying import Backoff
+from forethought.engines.openai.waits import retry_after
 from forethought.errors import InvalidSettingsError
 from forethought.types import Query, Request, Sampling
 from loopback import Asked, Reply, serving
@@ -211,7 +212,7 @@ class TestKey:
         found = Key.from_environment()
         assert SECRET not in repr(found) + str(found)
         assert found.variable == "FORETHOUGHT_API_KEY"
-        assert found.hide(f"so {SECRET}!".encode()) == b"so [api key]!"
+        assert found.hide(f"so {SECRET}!") == "so [api key]!"
 
     def test_the_variable_can_be_named(self, monkeypatch):
         monkeypatch.setenv("MY_KEY", "other")

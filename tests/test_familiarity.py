@@ -1,4 +1,4 @@
-"""Queries unlike the training ones: told by calibrated p-values, trusted less, and planned as uniform does."""
+"""Novel queries: found by calibrated p-values, warned of, and planned as predicted."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import dataclasses
 import itertools
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from forethought import sources
@@ -19,8 +20,8 @@ from forethought.errors import InvalidFeaturesError, ModelFileError
 from forethought.pipeline import held_out_curves
 from forethought.planning import forecast
 from forethought.predictors.card import PredictorCard
-from forethought.predictors.fallback import drawn, fallback
-from forethought.predictors.familiarity import LEVEL, Familiarity, Judged, chance_of, kind_of, num_in_tail
+from forethought.predictors.concave import concave_mean
+from forethought.predictors.familiarity import LEVEL, Familiarity, chance_of, kind_of, num_in_tail
 from forethought.predictors.features import Features
 from forethought.predictors.selection import train
 from forethought.predictors.trained import TrainedPredictor
@@ -107,10 +108,10 @@ class TestScore:
             pytest.param({"scale": 3.0}, id="stretched"),
         ],
     )
-    def test_vectors_from_elsewhere_look_unlike(self, of_states: Familiarity, changes: dict[str, float]) -> None:
+    def test_vectors_from_elsewhere_are_novel(self, of_states: Familiarity, changes: dict[str, float]) -> None:
         judged = of_states.judge(states(60, seed=7, **changes))  # type: ignore[arg-type]
-        assert judged.is_unlike
-        assert judged.num_unlike > 40
+        assert judged.is_novel
+        assert judged.num_novel > 40
 
     def test_a_direction_that_never_varied_counts(self) -> None:
         """What a product with the strong directions alone would not see."""
@@ -122,13 +123,12 @@ class TestScore:
         weakest_D = np.linalg.svd(vectors_Q_D / vectors_Q_D.std(axis=0))[2][-1]
         moved_Q_D = vectors_Q_D + 6.0 * weakest_D * vectors_Q_D.std(axis=0)
         judged = familiarity.judge(Features(120, hidden_Q_D=moved_Q_D.astype(np.float32)))
-        assert judged.num_unlike > 100
+        assert judged.num_novel > 100
 
-    def test_texts_of_another_kind_look_unlike(self, of_texts: Familiarity) -> None:
+    def test_texts_of_another_kind_are_novel(self, of_texts: Familiarity) -> None:
         judged = of_texts.judge(formulas(60))
-        assert judged.is_unlike
-        assert judged.num_unlike == 60
-        assert (judged.weight_Q == 0.0).all()
+        assert judged.is_novel
+        assert judged.num_novel == 60
 
     def test_other_numbers_are_no_other_kind(self, of_texts: Familiarity) -> None:
         texts = stories(100, start=500).texts
@@ -149,13 +149,13 @@ class TestScore:
         features.hidden_Q_D[3] = np.nan
         judged = of_states.judge(features)
         assert np.isnan(judged.p_Q[3])
-        assert judged.weight_Q[3] == 1.0
-        assert judged.num_queries == judged.num_unlike == 19
+        assert not judged.is_novel_Q[3]
+        assert judged.num_queries == judged.num_novel == 19
         assert np.isnan(of_texts.judge(Features(2, texts=("", story(1)))).p_Q).tolist() == [True, False]
 
-    def test_nothing_at_all_is_not_unlike(self, of_states: Familiarity) -> None:
+    def test_nothing_at_all_is_not_novel(self, of_states: Familiarity) -> None:
         judged = of_states.judge(states(0))
-        assert (judged.num_queries, judged.is_unlike, judged.chance) == (0, False, 1.0)
+        assert (judged.num_queries, judged.is_novel, judged.chance) == (0, False, 1.0)
 
     @pytest.mark.parametrize("text", ["?", "x", "é", "\ud800", "数学 " * 4000, " \n "], ids=repr)
     def test_any_text_has_a_distance(self, of_texts: Familiarity, text: str) -> None:
@@ -183,33 +183,12 @@ class TestScore:
     def test_constant_features_and_equal_queries_do_no_harm(self) -> None:
         same = np.tile(np.arange(6, dtype=np.float32), (50, 1))
         judged = learned(Features(50, hidden_Q_D=same), READS_HIDDEN).judge(Features(5, hidden_Q_D=same[:5]))
-        assert (judged.weight_Q == 1.0).all()
-        assert not judged.is_unlike
+        assert judged.num_novel == 0
 
     def test_it_is_small(self) -> None:
         random = np.random.default_rng(0)
         wide = learned(Features(400, hidden_Q_D=random.standard_normal((400, 1536))), READS_HIDDEN)
         assert sum(array.nbytes for array in wide.arrays().values()) < 300_000
-
-
-@settings(max_examples=60, deadline=None)
-@given(shift=st.floats(0, 40), scale=st.floats(0.1, 10), num=st.integers(1, 40), seed=st.integers(0, 99))
-def test_trust_is_a_share_and_falls_with_distance(shift: float, scale: float, num: int, seed: int) -> None:
-    familiarity, features = _shared(), states(num, shift=shift, scale=scale, seed=seed)
-    judged, distance_Q = familiarity.judge(features), familiarity.distances(features)
-    assert ((judged.weight_Q >= 0.0) & (judged.weight_Q <= 1.0)).all()
-    assert ((judged.p_Q > 0.0) & (judged.p_Q <= 1.0)).all()
-    order = np.argsort(distance_Q)
-    assert (np.diff(judged.weight_Q[order]) <= 1e-12).all()
-    assert (np.diff(judged.p_Q[order]) <= 1e-12).all()
-    if not judged.is_unlike:
-        assert (judged.weight_Q[judged.p_Q > LEVEL] == 1.0).all()
-
-
-def _shared(found: list[Familiarity] = []) -> Familiarity:  # noqa: B006  (made once for all examples)
-    if not found:
-        found.append(learned(states(200), READS_HIDDEN))
-    return found[0]
 
 
 @given(num_queries=st.integers(0, 60), num_trained=st.integers(40, 1024))
@@ -222,13 +201,13 @@ def test_the_chances_of_all_counts_add_up(num_queries: int, num_trained: int) ->
     assert mean == pytest.approx(num_queries * rank / (num_trained + 1))
 
 
-def test_a_batch_of_the_training_kind_is_called_unlike_as_rarely_as_promised() -> None:
+def test_a_batch_of_the_training_kind_is_called_novel_as_rarely_as_promised() -> None:
     """Exact for exchangeable scores: calibration and batch drawn anew each time."""
     random, num_alarms = np.random.default_rng(0), 0
     for _ in range(2000):
         trained, new = random.standard_normal(99), random.standard_normal(300)
-        num_unlike = int((new > np.sort(trained)[-num_in_tail(99)]).sum())
-        num_alarms += chance_of(num_unlike, 300, rank=num_in_tail(99), num_trained=99) <= 0.01
+        num_novel = int((new > np.sort(trained)[-num_in_tail(99)]).sum())
+        num_alarms += chance_of(num_novel, 300, rank=num_in_tail(99), num_trained=99) <= 0.01
     assert num_alarms / 2000 < 0.016
 
 
@@ -256,19 +235,16 @@ CURVES = {
 
 @pytest.mark.parametrize(("mean_p_B", "mean_tokens_B"), CURVES.values(), ids=CURVES.keys())
 @pytest.mark.parametrize("level", [16, 30, 32, 48, 61])
-def test_the_fallback_for_all_is_uniform(
+def test_the_concave_mean_for_all_is_planned_as_uniform(
     mean_p_B: list[float], mean_tokens_B: list[float] | None, level: float
 ) -> None:
     found = card(mean_p_B, mean_tokens_B)
-    p_B, tokens_B = fallback(found)
+    p_B, tokens_B = concave_mean(found)
     assert (np.diff(p_B) > 0.0).all()
     assert (p_B >= 0.0).all()
     assert (p_B <= 1.0).all()
-    curves = Curves(tuple(f"q{row}" for row in range(50)), found.grid, np.random.default_rng(0).random((50, 4)), None)
-    if tokens_B is not None:
-        curves = dataclasses.replace(curves, tokens_Q_B=np.cumsum(np.full((50, 4), 16.0), axis=1))
-    same = drawn(curves, found, np.zeros(50))
-    assert (same.p_Q_B == p_B).all()
+    tokens_Q_B = None if tokens_B is None else np.tile(tokens_B, (50, 1))
+    same = Curves(tuple(f"q{row}" for row in range(50)), found.grid, np.tile(p_B, (50, 1)), tokens_Q_B)
     plan = EnvelopeAllocator().allocate(same, total=level * 50)
     assert plan.budget_Q.max() - plan.budget_Q.min() <= 16
     assert plan.granted > level * 50 - 16
@@ -277,24 +253,6 @@ def test_the_fallback_for_all_is_uniform(
         plan = EnvelopeAllocator().allocate(same, total=total, cost=Cost.SPENT)
         # The last tokens may be used up by a query or two that are moved apart.
         assert np.sort(np.bincount(plan.budget_Q // 16, minlength=5))[-2:].sum() >= 47
-
-
-@given(weights=st.lists(st.floats(0, 1), min_size=6, max_size=6))
-def test_drawn_curves_lie_between(weights: list[float]) -> None:
-    found = _card()
-    random = np.random.default_rng(1)
-    curves = Curves(tuple("abcdef"), found.grid, random.random((6, 4)), np.cumsum(random.random((6, 4)), axis=1))
-    mixed, (p_B, _) = drawn(curves, found, np.array(weights)), fallback(found)
-    low, high = np.minimum(curves.p_Q_B, p_B), np.maximum(curves.p_Q_B, p_B)
-    assert ((mixed.p_Q_B >= low - 1e-9) & (mixed.p_Q_B <= high + 1e-9)).all()
-    assert mixed.tokens_Q_B is not None
-    assert (np.diff(mixed.tokens_Q_B, axis=1) >= 0.0).all()
-
-
-def _card(found: list[PredictorCard] = []) -> PredictorCard:  # noqa: B006
-    if not found:
-        found.append(card(*CURVES["dip"]))  # type: ignore[arg-type]
-    return found[0]
 
 
 @pytest.fixture(scope="module")
@@ -307,14 +265,61 @@ def of_many() -> TrainedPredictor:
     return train(make_profile(300), layers=[4])
 
 
+def shop(random: np.random.Generator) -> str:
+    boxes, pens, sold = random.integers(2, 99), random.integers(2, 60), random.integers(2, 500)
+    return f"A shop has {boxes} boxes with {pens} pens each and sells {sold} pens. How many pens are left?"
+
+
+def arithmetic(random: np.random.Generator) -> str:
+    return "What is {} + {} * {}?".format(*random.integers(1, 1000, size=3))
+
+
+def tickets(random: np.random.Generator) -> str:
+    (a, b, c), (first, second) = random.integers(2, 30, size=3), random.choice(NAMES, 2)
+    return f"{first} buys {a} tickets at ${b} each and {second} buys {c}. How much do they pay?"
+
+
+TEMPLATES = {"shop": shop, "arithmetic": arithmetic, "tickets with names": tickets}
+
+
+@pytest.mark.parametrize("template", TEMPLATES.values(), ids=TEMPLATES.keys())
+def test_new_questions_of_one_template_are_not_novel_and_others_are(
+    template: Callable[[np.random.Generator], str],
+) -> None:
+    """Forty drawings of 200 training and 100 new questions: the false alarms are those that were promised."""
+    num_novel = num_batches = 0
+    for drawing in range(40):
+        random = np.random.default_rng(drawing)
+        familiarity = learned(Features(200, texts=tuple(template(random) for _ in range(200))), READS_TEXT)
+        assert familiarity.is_calibrated
+        judged = familiarity.judge(Features(100, texts=tuple(template(random) for _ in range(100))))
+        num_novel += judged.num_novel
+        num_batches += judged.is_novel
+        assert familiarity.judge(formulas(60)).num_novel == 60
+    # The threshold differs from drawing to drawing: 66 calibrate, so its share has a spread of 0.026 about its 0.045.
+    assert num_novel / 4000 < 0.05 + 3.0 * 0.026 / math.sqrt(40)
+    assert num_batches <= 2
+
+
+def test_a_score_that_fails_its_own_calibration_is_not_used(trained: TrainedPredictor) -> None:
+    familiarity = trained.familiarity
+    assert familiarity is not None
+    failing = dataclasses.replace(familiarity, left_out_N=np.sort(np.random.default_rng(0).random(200)))
+    features = Features(3, hidden_Q_D=np.full((3, 12), 99.0, dtype=np.float32))
+    for false_alarms, is_used in ((math.nan, True), (0.05, True), (0.1, True), (0.12, False), (0.2, False)):
+        found = dataclasses.replace(failing, false_alarms=false_alarms)
+        assert found.is_calibrated == is_used
+        assert (dataclasses.replace(trained, familiarity=found).judge(features) is not None) == is_used
+
+
 class TestTrained:
-    def test_the_card_says_how_unlike_queries_are_told(self, trained: TrainedPredictor) -> None:
+    def test_the_card_says_how_novelty_is_found(self, trained: TrainedPredictor) -> None:
         found = trained.card.familiarity
         assert found is not None
-        assert (found.kind, found.num_queries, found.num_folds) == ("hidden", 120, 5)
+        assert (found.kind, found.num_queries, found.num_folds) == ("hidden", 40, 1)
         assert [share for share, _ in found.quantiles] == [0.5, 0.9, 0.95, 0.99]
-        assert 0.0 < found.false_alarms < 0.12
-        assert "Calibrated on 120 training queries" in trained.card.to_markdown()
+        assert 0.0 <= found.false_alarms < 0.12
+        assert "Calibrated on 40 training queries" in trained.card.to_markdown()
 
     def test_a_loaded_score_is_the_saved_one_to_the_bit(self, trained: TrainedPredictor, tmp_path: Path) -> None:
         loaded = TrainedPredictor.load(trained.save(tmp_path / "p"))
@@ -323,7 +328,6 @@ class TestTrained:
         assert first is not None
         assert second is not None
         np.testing.assert_array_equal(first.p_Q, second.p_Q)
-        np.testing.assert_array_equal(first.weight_Q, second.weight_Q)
         assert loaded.card == trained.card
 
     def test_the_counts_have_no_say(self, trained: TrainedPredictor) -> None:
@@ -337,7 +341,7 @@ class TestTrained:
     def test_the_mean_predictor_needs_none(self, tmp_path: Path) -> None:
         trained = train(make_profile(), predictor="mean")
         assert trained.familiarity is None
-        assert "not known to this predictor" in trained.card.to_markdown()
+        assert "no score of how novel" in trained.card.to_markdown()
         assert TrainedPredictor.load(trained.save(tmp_path / "p")).familiarity is None
 
     def test_a_predictor_saved_without_it_still_loads(self, trained: TrainedPredictor, tmp_path: Path) -> None:
@@ -358,7 +362,7 @@ class TestTrained:
             TrainedPredictor.load(dataclasses.replace(trained, familiarity=None).save(tmp_path / "p"))
 
     def test_another_width_is_refused(self, trained: TrainedPredictor, tmp_path: Path) -> None:
-        other = learned(states(60), READS_HIDDEN)
+        other = learned(states(120), READS_HIDDEN)  # as many components as the card says
         with pytest.raises(ModelFileError, match="judges 24 features"):
             TrainedPredictor.load(dataclasses.replace(trained, familiarity=other).save(tmp_path / "p"))
 
@@ -377,40 +381,22 @@ class TestForecast:
     def ids(self, num: int) -> list[str]:
         return [f"n{row}" for row in range(num)]
 
-    def test_the_same_kind_is_left_as_predicted(self, of_many: TrainedPredictor) -> None:
-        features = self.features(60, shift=0.0)
-        expected = forecast(self.ids(60), of_many, features)
+    @pytest.mark.parametrize("shift", [0.0, 9.0])
+    def test_every_query_has_its_curves_as_predicted(self, of_many: TrainedPredictor, shift: float) -> None:
+        features = self.features(60, shift=shift)
+        predicted = of_many.predict(self.ids(60), features)
+        np.testing.assert_allclose(forecast(self.ids(60), of_many, features).curves.p_Q_B, predicted.p_Q_B, atol=1e-6)
+
+    def test_the_same_kind_raises_no_warning(self, of_many: TrainedPredictor) -> None:
+        expected = forecast(self.ids(60), of_many, self.features(60, shift=0.0))
         assert expected.judged is not None
         assert expected.notes == ()
-        alike = expected.judged.p_Q > LEVEL
-        predicted = of_many.predict(self.ids(60), features)
-        np.testing.assert_allclose(expected.curves.p_Q_B[alike], predicted.p_Q_B[alike], atol=1e-6)
 
-    def test_another_kind_is_planned_as_uniform_does_and_it_says_why(self, of_many: TrainedPredictor) -> None:
-        expected = forecast(self.ids(60), of_many, self.features(60, shift=9.0))
-        (note,) = expected.notes
-        assert "60 of 60 questions look unlike the 300" in note
+    def test_another_kind_is_warned_of(self, of_many: TrainedPredictor) -> None:
+        (note,) = forecast(self.ids(60), of_many, self.features(60, shift=9.0)).notes
+        assert "60 of 60 questions are novel" in note
         assert "3 expected by chance" in note
-        assert "towards the mean" in note
-        plan = EnvelopeAllocator().allocate(expected.curves, total=60 * 32)
-        assert set(plan.budget_Q.tolist()) == {32}
-
-    def test_without_fallback_it_warns_and_leaves_the_curves(self, of_many: TrainedPredictor) -> None:
-        features = self.features(60, shift=9.0)
-        expected = forecast(self.ids(60), of_many, features, fallback=False)
-        assert "used as they are" in expected.notes[0]
-        predicted = of_many.predict(self.ids(60), features)
-        np.testing.assert_allclose(expected.curves.p_Q_B, predicted.p_Q_B, atol=1e-6)
-
-    def test_half_of_another_kind_halves_the_trust_in_the_rest(self, of_many: TrainedPredictor) -> None:
-        near, far = self.features(30, shift=0.0).hidden_Q_D, self.features(30, shift=9.0).hidden_Q_D
-        assert near is not None
-        assert far is not None
-        judged = of_many.judge(Features(60, hidden_Q_D=np.concatenate([near, far])))
-        assert isinstance(judged, Judged)
-        assert judged.is_unlike
-        assert (judged.weight_Q[30:] == 0.0).all()
-        assert 0.4 < judged.weight_Q[:30].max() < 0.6
+        assert "forethought evaluate --on" in note
 
     def test_evaluation_uses_the_curves_that_a_plan_would(self, of_many: TrainedPredictor) -> None:
         profile = make_profile(80, seed=5, info=MEASURED)
@@ -419,10 +405,7 @@ class TestForecast:
         moved = dataclasses.replace(profile, hidden_Q_L_D=(profile.hidden_Q_L_D + elsewhere_D).astype(np.float16))
         _, curves, _, notes = held_out_curves(of_many, moved)
         assert "80 of 80" in notes[0]
-        assert np.ptp(curves.p_Q_B, axis=0).max() == 0.0
-        _, curves, _, notes = held_out_curves(of_many, moved, fallback=False)
         assert np.ptp(curves.p_Q_B, axis=0).max() > 0.1
-        assert "used as they are" in notes[0]
 
 
 class TestCommonGrid:
@@ -463,20 +446,11 @@ class TestOnMeasuredStates:
         features = Features(400, hidden_Q_D=measured.hidden_Q_L_D[:, 0])
         judged = gsm8k.judge(features)
         assert judged is not None
-        assert not judged.is_unlike
+        assert not judged.is_novel
         assert (judged.p_Q <= LEVEL).mean() < 0.07
-        assert judged.weight_Q.mean() > 0.98
         random = np.random.default_rng(0)
         batches = [gsm8k.judge(features.select(random.choice(400, 60, replace=False))) for _ in range(100)]
-        assert sum(batch is not None and batch.is_unlike for batch in batches) <= 1
-
-    def test_the_plan_of_familiar_questions_hardly_changes(self, gsm8k: TrainedPredictor) -> None:
-        measured = sources.shipped_heldout(GSM8K)
-        _, with_fallback, _, notes = held_out_curves(gsm8k, measured)
-        _, without, _, _ = held_out_curves(gsm8k, measured, fallback=False)
-        assert notes == ()
-        plans = [EnvelopeAllocator().allocate(each, total=64 * 400) for each in (with_fallback, without)]
-        assert (plans[0].budget_Q != plans[1].budget_Q).mean() < 0.1
+        assert sum(batch is not None and batch.is_novel for batch in batches) <= 1
 
     def test_the_shipped_predictor_works_whether_or_not_it_can_tell(self) -> None:
         shipped = sources.open_predictor(GSM8K)

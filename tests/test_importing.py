@@ -710,7 +710,9 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     assert "`train` will take the predictor text" in out
     assert out.endswith("next: forethought train runs/t.parquet\n")
     assert _exit_code(["train", "runs/t.parquet", "--predictor", "mean"]) == 0
-    assert _exit_code(["evaluate", "runs/t", "--on", "runs/t.parquet", "--no-plots", "--resamples", "100"]) == 0
+    write(tmp_path / "held.csv", [{**row, "query_id": f"held-{row['query_id']}"} for row in traces()])
+    assert _exit_code(["import", "held.csv", "--tokens-column", ""]) == 0
+    assert _exit_code(["evaluate", "runs/t", "--on", "runs/held.parquet", "--no-plots", "--resamples", "100"]) == 0
     assert "not measured" in capsys.readouterr().out
     write(tmp_path / "bad.csv", changed(traces(), 3, correct=-1))
     before = sorted(tmp_path.rglob("*"))

@@ -197,7 +197,7 @@ class TestTrain:
                 {},
                 {"predictor": "mlp", "options": {"steps": "many"}},
                 InvalidSettingsError,
-                "steps='many'",
+                "a whole number, not 'many'",
                 id="text-for-a-number",
             ),
             pytest.param({}, {"num_folds": 1}, InvalidSettingsError, "1 folds", id="one-fold"),
@@ -227,7 +227,7 @@ class TestCrossFit:
         return {}
 
     def test_the_counts_of_a_held_out_fold_do_not_alter_its_predictions(self, predictor: str) -> None:
-        """The leak test: whatever a fold's own labels are, nothing that predicts it may know."""
+        """The leak test: whatever a fold's own labels are, nothing that sets its queries apart may know."""
         profile = make_profile(80)
         held = assign_folds(profile.query_ids, num_folds=4, seed=0) == 2
         num_right_Q_B, tokens_Q_B = profile.num_right_Q_B.copy(), profile.tokens_Q_B.copy()
@@ -237,10 +237,14 @@ class TestCrossFit:
         arguments: dict[str, Any] = {"predictor": predictor, "num_folds": 4, "options": self.options(predictor)}
         before, mean_before = cross_fit(profile, **arguments)
         after, mean_after = cross_fit(changed, **arguments)
-        for first, second in ((before, after), (mean_before, mean_after)):
-            assert (first.p_Q_B[held] == second.p_Q_B[held]).all()
-            assert (first.tokens_Q_B[held] == second.tokens_Q_B[held]).all()
-            assert (first.p_Q_B[~held] != second.p_Q_B[~held]).any()
+        apart, apart_after = (
+            np.stack([curves.p_Q_B - mean.p_Q_B, curves.tokens_Q_B - mean.tokens_Q_B])
+            for curves, mean in ((before, mean_before), (after, mean_after))
+        )
+        is_cut_Q_B = np.isin(before.p_Q_B, (0.0, 1.0)) | np.isin(after.p_Q_B, (0.0, 1.0))
+        apart[0, is_cut_Q_B] = apart_after[0, is_cut_Q_B] = 0.0  # [0, 1] ends nearer to one mean than to the other
+        np.testing.assert_allclose(apart[:, held], apart_after[:, held], atol=1e-9)
+        assert predictor == "mean" or np.abs(apart - apart_after)[:, ~held].max() > 0.01
 
     def test_the_order_of_the_queries_does_not_matter(self, predictor: str) -> None:
         profile = make_profile(60)
@@ -258,6 +262,16 @@ class TestCrossFit:
             for seed in (0, 1)
         )
         assert (first.p_Q_B != second.p_Q_B).any()
+
+
+@pytest.mark.parametrize("predictor", ["mean", "ridge"])
+def test_cross_fit_predicts_around_one_mean_curve(predictor: str) -> None:
+    """A fold that is easy by chance leaves the others hard: around their own means, whole folds would be ranked."""
+    profile = make_profile(60, hidden_Q_L_D=np.zeros((60, 3, 12), dtype=np.float16))
+    predicted, mean = cross_fit(profile, predictor=predictor, num_folds=3)
+    assert (mean.p_Q_B == mean.p_Q_B[0]).all()
+    np.testing.assert_array_equal(predicted.p_Q_B, mean.p_Q_B)
+    np.testing.assert_array_equal(predicted.tokens_Q_B, mean.tokens_Q_B)
 
 
 def test_cross_fit_beats_its_own_mean_curves() -> None:

@@ -205,7 +205,7 @@ def test_the_mean_curves_budget_and_its_reason(with_text):
     odd, _ = answered(
         with_text, chat("Translate 'Der Herbst kennt keinen Zorn' §§ ¿¿ into Dutch, please!", max_tokens=1)
     )
-    assert odd["reason"].startswith("unlike the training questions")
+    assert odd["reason"].startswith("predicted; novel to the predictor")
 
 
 def test_a_text_prompt_with_a_thought(with_text):
@@ -231,13 +231,13 @@ def test_concurrent_hidden_state_requests_do_not_mix(with_states):
         together = [headers for headers, _ in pool.map(lambda body: answered(with_states, body), bodies)]
     alone = [answered(with_states, body)[0] for body in bodies]
     assert together == alone
-    assert {headers["reason"].partition(" ")[0] for headers in together} <= {"predicted", "unlike"}
+    assert {headers["reason"].partition(" ")[0] for headers in together} <= {"predicted", "predicted;"}
     assert len({headers["expected"] for headers in together}) > 1
 
 
 def test_a_budget_by_hidden_states_is_kept_and_its_prompt_is_in_the_cache(with_states):
     headers, text = answered(with_states, worked(QUESTION))
-    assert headers["reason"].startswith(("predicted", "unlike"))
+    assert headers["reason"].startswith("predicted")
     thought, suffix, _ = text.partition(SUFFIX)
     assert with_states.num_tokens(thought) <= int(headers["budget"]), suffix
     metrics = dict(

@@ -15,23 +15,25 @@ import numpy as np
 import pytest
 
 from forethought.errors import EngineError, ForethoughtError, InvalidSettingsError
+from forethought.predictors.features import Features
 from forethought.predictors.selection import is_trained_on, train
 from forethought.profiles import write_parquet
 from forethought.prompts import load_template
-from forethought.serving.asked import CHAT, QUEUED, TEXT, read
+from forethought.serving.asked import CHAT, MAX_CHARACTERS, QUEUED, TEXT, read
 from forethought.serving.counting import Counter
-from forethought.serving.decision import MEAN, OWN, PREDICTED, UNLIKE, UNTOUCHED, Decider, Decision
+from forethought.serving.decision import MEAN, NOVEL, OWN, PREDICTED, UNTOUCHED, Decider, Decision
 from forethought.serving.desk import Desk, Ruling
 from forethought.serving.extension import MAX_KEPT, PREFIX, HiddenStates
 from forethought.serving.host import Tags
 from forethought.serving.measuring import CAPS, measure_offset, thought_length
-from forethought.serving.middleware import Budgets
+from forethought.serving.middleware import MAX_REQUEST_BYTES, Budgets
 from forethought.serving.opening import Prepared, opened, prepare, refuse_costly
 from forethought.serving.options import VARIABLES, ServingOptions
 from forethought.serving.plugin import Plugin
 from forethought.serving.priorities import AGED, LENGTH, NONE, PATIENCE, Priorities
 from forethought.serving.rate import Rate
 from forethought.serving.tally import Tally
+from forethought.serving.watch import Watch
 from forethought.sources import shipped_heldout
 from forethought.types import BudgetGrid, Cost, Profile
 from serving_host import END, START, Characters, FakeApp, FakeHost, post, state_of, tags
@@ -76,12 +78,12 @@ def profile() -> Profile:
 
 @pytest.fixture(scope="module")
 def text_predictor(profile: Profile) -> Any:
-    return train(profile, predictor="text", with_familiarity=False)
+    return train(profile, predictor="text")
 
 
 @pytest.fixture(scope="module")
 def state_predictor(profile: Profile) -> Any:
-    return train(profile, predictor="ridge", with_familiarity=False)
+    return train(profile, predictor="ridge")
 
 
 def desk(predictor: Any, host: FakeHost | None = None, *, price: float = 0.005, **changes: Any) -> Desk:
@@ -94,7 +96,8 @@ def desk(predictor: Any, host: FakeHost | None = None, *, price: float = 0.005, 
     }
     decider = Decider(predictor, price=price, cost=Cost.GRANTED)
     host = host or FakeHost()
-    return Desk(decider, host, host.tags or tags(), tally=Tally(None), **given)
+    watch = Watch(decider, Rate(price, None, "given"))
+    return Desk(decider, host, host.tags or tags(), tally=Tally(None), watch=watch, **given)
 
 
 def chat(question: str, **fields: Any) -> dict[str, Any]:
@@ -304,15 +307,15 @@ async def test_what_is_not_the_predictors_kind_gets_the_mean_curves_budget(text_
     assert ruling.decision.kind == MEAN
     assert ruling.headers["x-forethought-reason"] == f"mean curve: {reason}"
     assert ruling.decision.budget == ruled.decider.by_mean("").budget
-    assert ruled.tally.to_json()["fallbacks"] == 1
+    assert ruled.tally.to_json()["by_kind"][MEAN] == 1
 
 
-async def test_a_question_unlike_the_training_ones_is_drawn_to_the_mean_curve():
+async def test_a_novel_question_has_its_own_curve_and_the_response_says_so():
     real = shipped_heldout("qwen2.5-coder-0.5b").select(np.arange(100))
     ruled = desk(train(real, predictor="text"), price=0.001)
     ruling = await ruled.rule(CHAT, chat("Übersetze: 'Der Herbst, so spät er kommt, kennt keinen Zorn.' §§ ¿¿ " * 3))
-    assert ruling.decision.kind == UNLIKE
-    assert "unlike the training questions (p=" in ruling.decision.reason
+    assert ruling.decision.kind == NOVEL
+    assert ruling.headers["x-forethought-reason"].startswith("predicted; novel to the predictor (p=0.0")
     assert ruling.decision.budget == ruled.decider.by_mean("").budget
     kinds = [(await ruled.rule(CHAT, chat(text))).decision.kind for text in real.texts[:40]]
     assert kinds.count(PREDICTED) > 30
@@ -356,7 +359,7 @@ def test_turns_of_text_parts_are_joined_and_the_templates_instruction_is_no_part
     ]
     body = {"messages": [*shots, {"role": "user", "content": EASY_ONE}]}
     assert read(CHAT, body, template=worked, models=(), start=START).is_templates
-    assert read(CHAT, body, template=TEMPLATE, models=(), start=START).unlike == "earlier turns"
+    assert read(CHAT, body, template=TEMPLATE, models=(), start=START).no_curve == "earlier turns"
 
 
 def test_a_reason_is_one_line_of_ascii():
@@ -544,6 +547,93 @@ async def test_budgets_go_in_and_headers_come_out(text_predictor, is_stream):
     assert (status["counted"], status["mean_reasoning_tokens"], status["overshoots"]) == (1, 10, 0)
 
 
+def hard_decision(ruled: Desk) -> Decision:
+    found = ruled.decider.by_curve(HARD_ONE)
+    assert found.tokens_B is not None
+    assert found.budget == 64
+    return found
+
+
+async def test_thoughts_of_the_predicted_length_change_nothing(text_predictor, caplog):
+    ruled = desk(text_predictor)
+    predicted = round(hard_decision(ruled).tokens_B[-1])
+    app = Budgets(FakeApp(thought=predicted), lambda: ruled)
+    for _ in range(100):
+        await post(app, chat(HARD_ONE))
+    status = ruled.watch.to_json()
+    assert (status["answers"], status["alarms"], status["stretch"], status["price"]) == (100, 0, 1.0, 0.005)
+    assert status["ratio"] == pytest.approx(1.0, abs=0.15)
+    assert not caplog.records
+
+
+async def test_shorter_thoughts_raise_an_alarm_and_the_curves_and_the_price_follow(text_predictor, profile, caplog):
+    curves = text_predictor.predict(profile.query_ids, Features(len(profile.texts), texts=profile.texts))
+    ruled = desk(text_predictor)
+    rate = Rate(0.005, 40.0, "set", curves, 40.0, Cost.GRANTED)
+    ruled.watch = Watch(ruled.decider, rate)
+    before = hard_decision(ruled)
+    app = Budgets(FakeApp(thought=20), lambda: ruled)
+    for _ in range(200):
+        await post(app, chat(HARD_ONE))
+        if ruled.watch.usage.num_alarms:
+            break
+    status = ruled.watch.to_json()
+    assert status["alarms"] == 1
+    assert status["stretch"] == pytest.approx(20 / before.tokens_B[-1], abs=0.1)
+    assert status["price"] == ruled.decider.price == rate.at(status["stretch"])
+    assert "times the predicted tokens" in caplog.text
+    assert ruled.decider.by_curve(HARD_ONE).budget < before.budget
+
+
+def test_a_price_that_was_given_holds():
+    assert Rate(0.005, None, "FORETHOUGHT_PRICE").at(2.0) == 0.005
+
+
+async def test_what_came_back_first_is_looked_at_in_the_order_of_asking(text_predictor):
+    """Forty short thoughts that come back before forty long ones are no alarm; taken as they come they would be."""
+    ruled = desk(text_predictor)
+    decision, watch = hard_decision(ruled), ruled.watch
+    predicted = decision.tokens_B[-1]
+    lengths = [round(0.4 * predicted), 64] * 150
+    numbers = [watch.begun() for _ in lengths]
+    for number, length in sorted(zip(numbers, lengths, strict=True), key=lambda pair: pair[1]):
+        watch.ended(number, decision, length)
+    assert watch.to_json()["answers"] == 300
+    as_they_come = Watch(ruled.decider, Rate(0.005, None, "given"))
+    for length in sorted(lengths):
+        as_they_come.ended(as_they_come.begun(), decision, length)
+    assert as_they_come.to_json()["alarms"] > watch.to_json()["alarms"]
+
+
+async def test_requests_that_never_end_hold_up_nothing_for_ever(text_predictor, monkeypatch):
+    monkeypatch.setattr("forethought.serving.watch.MOST_HELD", 5)
+    ruled = desk(text_predictor)
+    decision, watch = hard_decision(ruled), ruled.watch
+    lost = watch.begun()
+    for _ in range(10):
+        watch.ended(watch.begun(), decision, 60)
+    assert watch.to_json()["answers"] == 10
+    watch.ended(lost, decision, 60)
+    assert watch.to_json()["answers"] == 10
+
+
+@pytest.mark.parametrize(
+    ("fields", "status"),
+    [
+        pytest.param({"max_completion_tokens": 5}, 200, id="the client's own limit"),
+        pytest.param({"thinking_token_budget": 3}, 200, id="the client's own cap"),
+        pytest.param({"tools": [{"type": "function"}]}, 200, id="by the mean curve"),
+        pytest.param({}, 500, id="an error"),
+    ],
+)
+async def test_what_was_not_predicted_or_not_counted_is_not_compared(text_predictor, fields, status):
+    ruled = desk(text_predictor)
+    await post(Budgets(FakeApp(status=status), lambda: ruled), chat(HARD_ONE, **fields))
+    assert ruled.watch.to_json()["answers"] == 0
+    await post(Budgets(FakeApp(), lambda: ruled), chat(HARD_ONE))
+    assert ruled.watch.to_json()["answers"] == 1
+
+
 @pytest.mark.parametrize("is_stream", [False, True], ids=["whole", "stream"])
 async def test_a_thought_longer_than_its_budget_is_parsed_and_logged(text_predictor, is_stream, caplog):
     ruled = desk(text_predictor)
@@ -567,7 +657,16 @@ async def test_the_clients_own_caps_and_errors_are_not_counted(text_predictor):
 
 @pytest.mark.parametrize(
     ("body", "path"),
-    [(b"{broken", CHAT), (b"[1]", CHAT), ({"input": "x"}, "/v1/embeddings"), ({"messages": 3}, CHAT)],
+    [
+        (b"{broken", CHAT),
+        (b"[1]", CHAT),
+        ({"input": "x"}, "/v1/embeddings"),
+        ({"messages": 3}, CHAT),
+        (chat(EASY_ONE) | {"model": []}, CHAT),
+        (chat(EASY_ONE) | {"model": {}}, CHAT),
+        (chat(EASY_ONE, n="2"), CHAT),
+        (chat(EASY_ONE, n=0), CHAT),
+    ],
 )
 async def test_what_is_not_ours_passes_as_it_is(text_predictor, body, path):
     app, ruled = FakeApp(), desk(text_predictor)
@@ -580,6 +679,77 @@ async def test_what_is_not_ours_passes_as_it_is(text_predictor, body, path):
         return
     assert not any(name.startswith("x-forethought") for name in headers)
     assert ruled.tally.to_json()["requests"] == 0
+
+
+async def test_a_body_nested_too_deeply_passes_as_it_is(text_predictor):
+    seen: list[bytes] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        seen.append((await receive())["body"])
+        await send({"type": "http.response.start", "status": 400, "headers": []})
+
+    body = b"[" * 100_000
+    await post(Budgets(app, lambda: desk(text_predictor)), body)
+    assert seen == [body]
+
+
+async def test_every_thought_of_a_request_counts_in_the_mean(text_predictor):
+    ruled = desk(text_predictor)
+    await post(Budgets(FakeApp(), lambda: ruled), chat(EASY_ONE, n=99))
+    await post(Budgets(FakeApp(), lambda: ruled), chat(HARD_ONE))
+    easy, hard = (ruled.decider.by_curve(question).budget for question in (EASY_ONE, HARD_ONE))
+    assert easy != hard
+    assert ruled.tally.to_json()["mean_budget"] == pytest.approx((99 * easy + hard) / 100)
+
+
+async def test_a_question_of_any_length_takes_no_time_of_the_servers_loop(text_predictor, monkeypatch):
+    ruled = desk(text_predictor)
+    longest = "a" * MAX_CHARACTERS
+    assert (await ruled.rule(CHAT, chat(longest))).decision.kind == NOVEL
+
+    def refuse(*args: Any, **options: Any) -> None:
+        raise AssertionError("read")
+
+    monkeypatch.setattr(ruled.decider, "by_curve", refuse)
+    ruling = await ruled.rule(CHAT, chat(longest + "a"))
+    assert ruling.decision.kind == MEAN
+    assert ruling.headers["x-forethought-reason"] == "mean curve: a question of more than 32,768 characters"
+
+
+async def test_a_body_without_an_end_passes_as_it_comes(text_predictor):
+    """What has come is passed on, and what comes then: nothing is kept until the end."""
+    piece, num_given, num_taken = b"x" * 1_000_000, 0, 0
+
+    async def receive() -> Any:
+        nonlocal num_given
+        num_given += 1
+        return {"type": "http.request", "body": piece, "more_body": num_given < 40}
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        nonlocal num_taken
+        first = await receive()
+        assert first["more_body"]
+        assert num_given * len(piece) <= MAX_REQUEST_BYTES + len(piece)
+        num_taken += len(first["body"])
+        while (message := await receive())["more_body"]:
+            num_taken += len(message["body"])
+        num_taken += len(message["body"])
+
+    async def send(message: Any) -> None:
+        raise AssertionError("nothing is sent")
+
+    scope = {"type": "http", "method": "POST", "path": CHAT, "root_path": "", "headers": []}
+    await Budgets(app, lambda: desk(text_predictor))(scope, receive, send)
+    assert num_taken == 40 * len(piece)
+
+
+@pytest.mark.parametrize("name", ["a\rb", "a\nSet-Cookie: x", "a\0b", "a\x1b[2Jb", "é\u202e"])
+async def test_a_templates_name_cannot_break_a_header(text_predictor, name):
+    ruled = desk(text_predictor, template=replace(TEMPLATE, name=name))
+    ruling = await ruled.rule(CHAT, chat(EASY_ONE))
+    reason = ruling.headers["x-forethought-reason"]
+    assert reason.startswith("predicted; not the prompt of template")
+    assert all(" " <= letter <= "~" for letter in reason)
 
 
 @pytest.mark.parametrize("path", QUEUED)

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from forethought import errors
 from forethought.errors import ForethoughtError, RunError
-from forethought.store import RunDirectory, generation_from_json, generation_to_json, write_atomically
+from forethought.files import write_atomically
+from forethought.store import RunDirectory, generation_from_json, generation_to_json
 from forethought.types import Generation, Probe, StopReason
 
 IDENTITY = {"model": "m", "window": 16, "sampling": {"temperature": 0.6}}
@@ -23,7 +24,8 @@ def run(tmp_path: Path) -> RunDirectory:
 
 
 def record(number: int) -> dict[str, object]:
-    return {"query_id": f"q{number}", "sample": 0, "text": "ä\u2028\n" * number}
+    made = Generation(f"q{number}", 0, 16, "ä\u2028\n" * number, 3, "7", 1, 2, 9, StopReason.NATURAL)
+    return {**generation_to_json(made), "probes": [], "grade": "right"}
 
 
 @given(cut=st.integers(min_value=0, max_value=400))
@@ -45,15 +47,15 @@ def test_a_file_cut_anywhere_keeps_its_whole_lines_and_goes_on(
 
 
 def test_a_broken_line_in_the_middle_is_named(run: RunDirectory) -> None:
-    (run.path / "records.jsonl").write_bytes(b'{"query_id": "a", "sample": 0}\n{"query\n{}\n')
+    (run.path / "records.jsonl").write_bytes(json.dumps(record(0)).encode() + b'\n{"query\n{}\n')
     with pytest.raises(RunError, match="line 2"):
         list(run.records())
 
 
 def test_the_last_try_of_a_trace_counts(run: RunDirectory) -> None:
     with run.appender() as records:
-        records.append([{**record(1), "error": "broke"}, {**record(1), "error": None}])
-    assert run.latest_records() == {("q1", 0): {**record(1), "error": None}}
+        records.append([{**record(1), "stop_reason": "error", "error": "broke"}, record(1)])
+    assert run.latest_records() == {("q1", 0): record(1)}
 
 
 OTHERS = {
@@ -65,6 +67,8 @@ OTHERS = {
 
 @pytest.mark.parametrize(("asked", "message"), OTHERS.values(), ids=OTHERS.keys())
 def test_a_folder_of_another_identity_is_refused(run: RunDirectory, asked: dict[str, object], message: str) -> None:
+    with run.locked(), run.appender() as records:
+        records.append([{**record(1), "error": None}])
     with pytest.raises(RunError, match=message):
         RunDirectory.create(run.path, settings={}, **asked)  # type: ignore[arg-type]
 

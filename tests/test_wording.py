@@ -105,6 +105,7 @@ def test_text_tells_short_questions_from_long_ones_fast_and_small() -> None:
 
 
 def test_networks_read_what_they_are_told_to() -> None:
+    pytest.importorskip("torch", reason="networks are trained with torch")
     hidden = np.random.default_rng(1).standard_normal((120, 6)).astype(np.float32)
     options = {"steps": 150, "num_members": 3, "hidden_width": 16}
     both = Features(120, hidden, questions())

@@ -14,30 +14,41 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .doctor import examine
     from .errors import ForethoughtError
-    from .pipeline import evaluate, import_profile, plan, profile, run, study_layers, train
+    from .grading import grade, grade_file, regrade
+    from .listing import list_results
+    from .pipeline import compare, evaluate, import_profile, plan, profile, run, study_layers, train
     from .queries import load_queries
     from .settings import (
+        CompareSettings,
+        DoctorSettings,
         EngineSettings,
         EvaluateSettings,
+        GradeSettings,
         ImportSettings,
         LayersSettings,
         PlanSettings,
         ProfileSettings,
+        RegradeSettings,
         RunSettings,
         TrainSettings,
     )
     from .sources import open_predictor, open_profile
+    from .tables import show
     from .types import BudgetGrid, Curves, Plan, Profile, Query
 
 __version__ = "0.1.0"
 
 _HOME = {
     "BudgetGrid": "types",
+    "CompareSettings": "settings",
     "Curves": "types",
+    "DoctorSettings": "settings",
     "EngineSettings": "settings",
     "EvaluateSettings": "settings",
     "ForethoughtError": "errors",
+    "GradeSettings": "settings",
     "ImportSettings": "settings",
     "LayersSettings": "settings",
     "Plan": "types",
@@ -45,26 +56,37 @@ _HOME = {
     "Profile": "types",
     "ProfileSettings": "settings",
     "Query": "types",
+    "RegradeSettings": "settings",
     "RunSettings": "settings",
     "TrainSettings": "settings",
+    "compare": "pipeline",
     "evaluate": "pipeline",
+    "examine": "doctor",
+    "grade": "grading",
+    "grade_file": "grading",
     "import_profile": "pipeline",
+    "list_results": "listing",
     "load_queries": "queries",
     "open_predictor": "sources",
     "open_profile": "sources",
     "plan": "pipeline",
     "profile": "pipeline",
+    "regrade": "grading",
     "run": "pipeline",
+    "show": "tables",
     "study_layers": "pipeline",
     "train": "pipeline",
 }
 
 __all__ = [
     "BudgetGrid",
+    "CompareSettings",
     "Curves",
+    "DoctorSettings",
     "EngineSettings",
     "EvaluateSettings",
     "ForethoughtError",
+    "GradeSettings",
     "ImportSettings",
     "LayersSettings",
     "Plan",
@@ -72,16 +94,24 @@ __all__ = [
     "Profile",
     "ProfileSettings",
     "Query",
+    "RegradeSettings",
     "RunSettings",
     "TrainSettings",
+    "compare",
     "evaluate",
+    "examine",
+    "grade",
+    "grade_file",
     "import_profile",
+    "list_results",
     "load_queries",
     "open_predictor",
     "open_profile",
     "plan",
     "profile",
+    "regrade",
     "run",
+    "show",
     "study_layers",
     "train",
 ]

@@ -74,7 +74,7 @@ def steepest_budget(card: PredictorCard) -> int:
 
 def heldout(prepared: Prepared) -> Evaluation:
     """The shipped predictor on the shipped profile of questions it never saw."""
-    result = pipeline.evaluate(prepared.evaluate)
+    result = pipeline.evaluation(prepared.evaluate)
     assert isinstance(result, Evaluation)
     return result
 

@@ -6,7 +6,6 @@ In the manner of the prompted baseline of "Predictive Scheduling for Efficient I
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from .prompts import PromptTemplate
 from .protocols import Engine, TemplateEngine
 from .store import RunDirectory
 from .types import FloatArray, IntArray, Profile, Query, Request, StopReason
+from .waiting import finish
 
 LEVELS = ("easy", "medium", "hard")
 PERCENTILES = (20.0, 80.0)  # hard below the first, easy above the second, as the paper cuts
@@ -91,7 +91,7 @@ def ask(engine: Engine, queries: Sequence[Query], asking: Asking) -> list[Asked]
             f"use another engine, or a predictor that reads the text: forethought train RUN --predictor text"
         )
     plain = [replace(query, prompt=query.text) for query in queries]
-    return asyncio.run(_ask(engine.with_template(asking.template), plain))
+    return finish(_ask(engine.with_template(asking.template), plain))
 
 
 async def _ask(engine: Engine, queries: Sequence[Query]) -> list[Asked]:
@@ -100,7 +100,7 @@ async def _ask(engine: Engine, queries: Sequence[Query]) -> list[Asked]:
         if done.stop_reason is StopReason.ERROR:
             found[done.query_id] = Asked(None, "", 0, done.error)
         else:
-            tokens = done.prompt_tokens + done.reasoning_tokens + done.suffix_tokens + done.answer_tokens
+            tokens = done.prompt_tokens + (done.tokens_at(0) or 0)
             found[done.query_id] = Asked(read_level(done.answer), done.answer, tokens)
     return [found[query.id] for query in queries]
 

@@ -8,6 +8,7 @@
     ├── InvalidFeaturesError(ValueError)    NaN, a wrong width, a missing layer
     ├── UnknownNameError(LookupError)       no such engine, predictor, allocator, grader, model, template
     ├── MismatchError(ValueError)           a predictor made for another model, template or grid
+    ├── FileError(OSError)                  a file or folder that the system does not let be read, written or created
     ├── ModelFileError(OSError)             a model file missing, cut short or with another hash
     ├── RunError(OSError)                   a run directory missing, locked, broken or of other settings
     ├── MissingExtraError(ImportError)      an optional dependency that is not installed
@@ -32,7 +33,13 @@ class InvalidGridError(ForethoughtError, ValueError):
 
 
 class InvalidTotalError(ForethoughtError, ValueError):
-    """A token total that cannot pay for what it must."""
+    """A token total that cannot pay for what it must.
+
+    Attributes:
+        least: the smallest total that would do, in tokens; None where that is not what is wrong.
+    """
+
+    least: int | None = None
 
 
 class InvalidSettingsError(ForethoughtError, ValueError):
@@ -49,6 +56,10 @@ class UnknownNameError(ForethoughtError, LookupError):
 
 class MismatchError(ForethoughtError, ValueError):
     """A predictor and a run that do not belong together."""
+
+
+class FileError(ForethoughtError, OSError):
+    """A file or a folder that the system does not let be read, written or created; `errno` says why."""
 
 
 class ModelFileError(ForethoughtError, OSError):

@@ -1,10 +1,11 @@
-"""Where runs go when nobody says where."""
+"""Where runs go when nobody says where, and whether they can be written there."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
-from .errors import InvalidSettingsError
+from .errors import InvalidSettingsError, RunError
 from .settings import (
     CompareSettings,
     EvaluateSettings,
@@ -78,3 +79,34 @@ def _stem(name: str) -> str:
     """A short name for a folder; only a file's ending is dropped (an alias such as "coder-0.5b" has none)."""
     path = Path(name)
     return "stdin" if name == "-" else path.stem if path.is_file() else path.name
+
+
+def check_folder(folder: Path) -> None:
+    """Refuses a place where no folder can be made or written; nothing is made."""
+    if folder.exists() and not folder.is_dir():
+        raise RunError(f"{folder} is a file; give --out a folder")
+    _check_parents(folder)
+
+
+def check_file(file: Path) -> None:
+    """Refuses a place where no file can be written; nothing is made."""
+    if file.is_dir():
+        raise RunError(f"{file} is a folder; give --out a file")
+    _check_parents(file)
+
+
+def check_lines_file(file: Path) -> None:
+    """The same for a file of JSON lines, which no other ending may promise to be something else."""
+    if file.suffix.lower() in (".csv", ".tsv", ".parquet", ".json", ".txt"):
+        raise InvalidSettingsError(f"--out {file}: this is written as JSON lines; name it {file.with_suffix('.jsonl')}")
+    if file.parent != Path() and not file.parent.is_dir():
+        raise RunError(f"--out {file}: there is no folder {file.parent}")
+    check_file(file)
+
+
+def _check_parents(path: Path) -> None:
+    nearest = next(each for each in (path, *path.absolute().parents) if each.exists())
+    if nearest != path and not nearest.is_dir():
+        raise RunError(f"{path} cannot be made: {nearest} is a file")
+    if not os.access(nearest, os.W_OK):
+        raise RunError(f"{path} cannot be written: {nearest} is not yours to write; give another --out")

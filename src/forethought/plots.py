@@ -1,8 +1,8 @@
-"""Pictures of an evaluation, drawn without a screen. Only this file and `bench/plots.py` need matplotlib."""
+"""Pictures of an evaluation, drawn without a screen. Only files called so need matplotlib."""
 
 from __future__ import annotations
 
-import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,13 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter, StrMethodFormatter
 
 from .evaluation import Evaluation, Row
-from .evaluation.contest import Contest
 from .evaluation.policies import BLIND, FORETHOUGHT, GREEDY, ORACLE, UNIFORM
+from .files import replacing
 from .types import Cost, FloatArray
+from .visible import one_line
 
 # Okabe and Ito's palette, a little darker: told apart by lightness too, by readers who see fewer hues and in grey.
 COLOURS = {UNIFORM: "#5f5f5f", BLIND: "#d98200", GREEDY: "#c06a9d", FORETHOUGHT: "#0072b2", ORACLE: "#009e73"}
@@ -25,8 +26,15 @@ NAMES = {UNIFORM: "uniform", BLIND: "blind", GREEDY: "greedy", FORETHOUGHT: "for
 STYLES = {UNIFORM: "-", BLIND: "-", GREEDY: (0, (1, 1.2)), FORETHOUGHT: "-", ORACLE: (0, (5, 2))}
 AXIS = {Cost.GRANTED: "tokens granted a question (mean cap)", Cost.SPENT: "tokens generated a question (mean)"}
 TITLE = {Cost.GRANTED: "equal granted tokens", Cost.SPENT: "equal spent tokens"}
-CONTENDERS = ("#0072b2", "#c06a9d", "#009e73", "#b35900", "#6a51a3", "#8c564b", "#a89a00", "#444444")
-LEGEND: dict[str, Any] = {"frameon": False, "labelcolor": "linecolor", "handlelength": 1.8, "borderaxespad": 0.2}
+LEGEND: dict[str, Any] = {
+    "frameon": True,  # a veil over what would strike the names through
+    "framealpha": 0.8,
+    "edgecolor": "none",
+    "labelcolor": "linecolor",
+    "handlelength": 1.8,
+    "borderaxespad": 0.2,
+}
+LONGEST_NAME = 60
 NUM_GROUPS = 5
 FEWEST_QUERIES = 10
 SETTINGS = {
@@ -41,6 +49,7 @@ SETTINGS = {
     "xtick.color": "#444444",
     "ytick.color": "#444444",
     "savefig.dpi": 150,
+    "text.parse_math": False,  # a name with two dollars in it is a name
 }
 
 
@@ -61,58 +70,45 @@ def draw(result: Evaluation, folder: Path, *, mean_tokens: float) -> dict[str, P
         "calibration": lambda: _calibration(result),
         "tokens": lambda: _tokens(result, mean_tokens),
     }
+    return save(pictures, folder)
+
+
+def save(pictures: Mapping[str, Callable[[], Figure]], folder: Path) -> dict[str, Path]:
+    """Draws pictures without a screen and writes each as PNG, whole or not at all; name -> file."""
     files = {name: folder / f"{name}.png" for name in pictures}
-    with matplotlib.rc_context({**matplotlib.rcParamsDefault, **SETTINGS}):
+    with matplotlib.rc_context({**matplotlib.rcParamsDefault, **SETTINGS}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing", category=UserWarning)  # a name in any script
         for name, file in files.items():
             figure = pictures[name]()
             FigureCanvasAgg(figure)
-            figure.savefig(file)
+            with replacing(file) as opened:
+                figure.savefig(opened, format="png")
     return files
 
 
-def draw_contest(result: Contest, folder: Path) -> dict[str, Path]:
-    """Draws what predictors buy against what they cost themselves into `folder` as PNG."""
-    file = folder / "comparison.png"
-    with matplotlib.rc_context({**matplotlib.rcParamsDefault, **SETTINGS}):
-        figure = _contest(result)
-        FigureCanvasAgg(figure)
-        figure.savefig(file)
-    return {"comparison": file}
+def short(text: object) -> str:
+    """A name as it fits into a picture."""
+    line = one_line(text)
+    return line if len(line) <= LONGEST_NAME else f"{line[: LONGEST_NAME - 1]}…"
 
 
-def _contest(result: Contest) -> Figure:
-    """One panel a cost: mean gain over blind against the tokens that predicting takes, on a logarithmic axis."""
-    costs = list(result.levels)
-    figure = Figure(figsize=(5.8 * len(costs), 4.8), layout="constrained")
-    panels = figure.subplots(1, len(costs), squeeze=False)[0]
-    known = [each for each in result.contenders if each.cost is not None and each.cost.tokens is not None]
-    least = min((each.cost.tokens for each in known if each.cost and each.cost.tokens), default=1e-4)
-    for panel, cost in zip(panels, costs, strict=True):
-        points: dict[str, tuple[float, float, str]] = {}
-        for place, each in enumerate(result.contenders):
-            own = each.cost.tokens if each.cost is not None else None
-            x = max(own or least, least)
-            gain = result.standing(each.name, cost).gain_over_blind
-            reach = [[100 * (gain.value - gain.low)], [100 * (gain.high - gain.value)]]
-            colour, fill = CONTENDERS[place % len(CONTENDERS)], None if own is not None else "white"
-            panel.errorbar(
-                [x], [100 * gain.value], yerr=reach, fmt="o", capsize=3, markersize=6, color=colour, mfc=fill
-            )
-            points[each.name] = (x, 100 * gain.value, colour)
-        panel.axhline(0.0, color=COLOURS[BLIND], linewidth=1.2)
-        panel.set_xscale("log")
-        panel.margins(x=0.25)
-        _label_points(panel, points)
-        panel.set(title=TITLE[cost], xlabel="tokens that predicting takes, a question (hollow: unknown)")
-        panel.set_ylabel("mean gain over blind (points)")
-    caption = (
-        f"{result.provenance.get('model') or 'unknown model'} · {result.num_queries:,} questions · "
-        "mean over all levels · 95% bootstrap intervals"
-    )
-    if result.provenance.get("simulated"):
-        caption = f"SIMULATED · {caption}"
-    figure.supxlabel(caption, x=0.995, ha="right", fontsize=8.5, color="#555555")
+def frame(size: tuple[float, float], caption: Sequence[str], *, simulated: bool, w_pad: float = 0.1) -> Figure:
+    """An empty figure with what was measured below, and across its middle that it was simulated, where it was."""
+    bottom = 0.26 / size[1]  # room for the caption
+    layout = ConstrainedLayoutEngine(rect=(0.0, bottom, 1.0, 1.0 - bottom), w_pad=w_pad, h_pad=0.08)
+    figure = Figure(figsize=size, layout=layout)
+    if simulated:
+        style: dict[str, Any] = {"fontsize": min(9.0 * size[0], 14.0 * size[1]), "color": "#b00000", "alpha": 0.1}
+        figure.text(0.5, 0.5, "SIMULATED", ha="center", va="center", rotation=18, **style)
+    text = " · ".join(["SIMULATED"] * simulated + list(caption))
+    figure.text(0.995, 0.05 / size[1], text, ha="right", va="bottom", fontsize=8.5, color="#555555")
     return figure
+
+
+def count_tokens_along(axis: Any, num_ticks: int = 6) -> None:
+    """Whole numbers of tokens along an axis, with separators of thousands as in the texts."""
+    axis.set_major_locator(MaxNLocator(num_ticks, integer=True))
+    axis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
 
 
 def _summary(result: Evaluation) -> Figure:
@@ -166,30 +162,22 @@ def _tokens(result: Evaluation, mean_tokens: float) -> Figure:
     for policy in policies:
         _shares_panel(panels[policy], result, rows[policy])
         panels[policy].tick_params(labelbottom=policy == policies[-1])
-    panels[policies[0]].set_title(f"questions at each cap ({level:g} {cost.value} on average)")
+    panels[policies[0]].set_title(f"questions at each cap ({level:,.6g} {cost.value} on average)")
     panels[policies[-1]].set_xlabel("cap on reasoning (tokens)")
     _groups_panel(panels["groups"], result, rows, cost, level)
     return figure
 
 
 def _figure(result: Evaluation, size: tuple[float, float]) -> Figure:
-    """An empty figure that says what was measured on how much, and across its middle when it was simulated."""
-    bottom = 0.26 / size[1]  # room for the caption
-    layout = ConstrainedLayoutEngine(rect=(0.0, bottom, 1.0, 1.0 - bottom), w_pad=0.1, h_pad=0.08)
-    figure = Figure(figsize=size, layout=layout)
+    """An empty figure that says what was measured on how much."""
     fewest, most = result.num_traces
     traces = f"{fewest}" if fewest == most else f"{fewest} to {most}"
     parts = [
-        str(result.provenance.get("model") or "unknown model"),
+        short(result.provenance.get("model") or "unknown model"),
         f"{result.num_queries:,} questions × {traces} traces",
         "95% bootstrap intervals",
     ]
-    if result.simulated:
-        parts.insert(0, "SIMULATED")
-        style: dict[str, Any] = {"fontsize": min(9.0 * size[0], 14.0 * size[1]), "color": "#b00000", "alpha": 0.1}
-        figure.text(0.5, 0.5, "SIMULATED", ha="center", va="center", rotation=18, **style)
-    figure.text(0.995, 0.05 / size[1], " · ".join(parts), ha="right", va="bottom", fontsize=8.5, color="#555555")
-    return figure
+    return frame(size, parts, simulated=result.simulated)
 
 
 def _accuracy_panel(panel: Any, result: Evaluation, cost: Cost, policies: Sequence[str]) -> None:
@@ -218,16 +206,12 @@ def _accuracy_panel(panel: Any, result: Evaluation, cost: Cost, policies: Sequen
         )
     panel.set(title=TITLE[cost], xlabel=AXIS[cost], ylabel="accuracy", ylim=(0.0, None))
     panel.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    panel.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    # Curves rise from the lower left and meet at the upper right: names have room below, the best one on top.
-    names = dict(zip(*reversed(panel.get_legend_handles_labels()), strict=True))
-    best_first = sorted(policies, key=lambda policy: -_mean_accuracy(result, cost, policy))
-    labels = [NAMES[policy] for policy in best_first]
-    panel.legend([names[label] for label in labels], labels, loc="lower right", **LEGEND)
-
-
-def _mean_accuracy(result: Evaluation, cost: Cost, policy: str) -> float:
-    return float(np.mean([row.accuracy.value for row in result.select(cost, policy)]))
+    count_tokens_along(panel.xaxis)
+    # Curves rise from the lower left and meet at the upper right: names have room below, the best one on top. Their
+    # order is the same in every panel, also where lines meet.
+    handles = dict(zip(*reversed(panel.get_legend_handles_labels()), strict=True))
+    labels = [NAMES[policy] for policy in reversed(policies)]
+    panel.legend([handles[label] for label in labels], labels, loc="lower right", **LEGEND)
 
 
 def _gain_panel(panel: Any, result: Evaluation, cost: Cost) -> None:
@@ -242,7 +226,7 @@ def _gain_panel(panel: Any, result: Evaluation, cost: Cost) -> None:
         panel.plot(x, value, color=COLOURS[policy], linewidth=1.8, marker="o", markersize=3, label=f"over {policy}")
     panel.axhline(0.0, color="#333333", linewidth=0.9)
     panel.set(xlabel=AXIS[cost], ylabel="forethought's gain (points)")
-    panel.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    count_tokens_along(panel.xaxis)
     panel.legend(loc="upper right", **LEGEND)
 
 
@@ -275,6 +259,7 @@ def _shares_panel(panel: Any, result: Evaluation, row: Row) -> None:
     panel.text(0.99, 0.62, NAMES[row.policy], ha="right", transform=panel.transAxes, color=COLOURS[row.policy])
     panel.text(0.99, 0.32, accuracy, ha="right", transform=panel.transAxes, color="#444444", fontsize=9)
     panel.set(ylim=(0.0, 1.0), yticks=[0.0, 0.5, 1.0], xlim=(0.0, result.grid.maximum + result.grid.window))
+    count_tokens_along(panel.xaxis)
     panel.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
 
 
@@ -294,6 +279,7 @@ def _groups_panel(panel: Any, result: Evaluation, rows: Mapping[str, Row], cost:
         ends[policy] = (float(x[-1]), y[-1])
     panel.set_xticks(x, [f"{100 * p_Q[group].mean():.0f}%" for group in groups])
     panel.set(title="who got them", ylabel="mean cap (tokens)", ylim=(0.0, None))
+    count_tokens_along(panel.yaxis)
     panel.set_xlabel("measured success over all caps, from the hardest fifth to the easiest")
     _label_ends(panel, ends)
 
@@ -304,34 +290,6 @@ def _mean_cap(result: Evaluation, row: Row, cost: Cost, level: float) -> FloatAr
     if plans is None:
         return np.full(result.num_queries, row.granted)
     return np.concatenate([plan.budget_Q for plan in plans]).astype(np.float64)
-
-
-def _label_points(panel: Any, points: Mapping[str, tuple[float, float, str]], *, gap: float = 0.045) -> None:
-    """Writes each point's name beside it, lower where another name stands there; `(x, y, colour)`, x logarithmic."""
-    (left, right), (low, high) = panel.get_xlim(), panel.get_ylim()
-    panel.set_xlim(left, right)
-    panel.set_ylim(low, high)
-    taken: list[tuple[float, float, float]] = []  # from, to, height, as shares of the panel
-    for name, (x, y, colour) in sorted(points.items(), key=lambda item: -item[1][1]):
-        across = math.log(x / left) / math.log(right / left)
-        start, end, height = across + 0.02, across + 0.02 + 0.021 * len(name), (y - low) / (high - low)
-        place = height
-        for other_start, other_end, other_height in sorted(taken, key=lambda each: -each[2]):
-            if start < other_end and other_start < end and abs(place - other_height) < gap:
-                place = other_height - gap
-        taken.append((start, end, place))
-        panel.annotate(
-            name,
-            xy=(x, y),
-            xytext=(start, place),
-            textcoords=panel.transAxes,
-            va="center",
-            color=colour,
-            fontsize=9,
-            arrowprops=None
-            if place == height
-            else {"arrowstyle": "-", "color": colour, "linewidth": 0.7, "alpha": 0.6},
-        )
 
 
 def _label_ends(panel: Any, ends: Mapping[str, tuple[float, float]], *, gap: float = 0.055) -> None:

@@ -2,65 +2,96 @@
 
 from __future__ import annotations
 
-import json
+import logging
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .errors import InvalidFeaturesError, InvalidInputError, MismatchError, RunError
-from .store import RunDirectory, generation_from_json
+from .profile_files import is_profile_file, read_parquet, write_parquet
+from .store import GRADER_KEYS, RunDirectory, generation_from_json
 from .types import BudgetGrid, Curves, FloatArray, Grade, IntArray, Profile, Query, StopReason
 
-METADATA_KEY = b"forethought.profile"
-SCHEMA = 1
+__all__ = [
+    "common_grid",
+    "curves_on_grid",
+    "from_run",
+    "is_profile_file",
+    "joined",
+    "on_grid",
+    "read_parquet",
+    "with_layers",
+    "write_parquet",
+]
+
+logger = logging.getLogger(__name__)
 
 
 def from_run(run: RunDirectory, queries: Sequence[Query], *, layers: Sequence[int] | None = None) -> Profile:
     """Counts right, tried and tokens at every cap from the records of a profile run.
 
-    Queries without a finished trace are left out. Hidden states are joined when every remaining query has them.
+    Queries without a finished trace are left out, and so are traces without a grade (how many is logged). Hidden
+    states are joined when every remaining query has them.
 
     Args:
         run: the run directory.
         queries: its queries, in the order the profile shall have.
         layers: keep only these layers' hidden states; None keeps all that were recorded.
     """
-    header = run.header
-    grid = BudgetGrid(header["identity"]["window"], header["identity"]["maximum"])
+    header, grid = run.header, run.grid
     budgets = [int(budget) for budget in grid.budgets_B]
     right: dict[str, FloatArray] = {}
     tokens: dict[str, FloatArray] = {}
     reasoning: dict[str, FloatArray] = {}
     tried: dict[str, int] = {}
     reasons: list[str] = []
+    ungraded: list[str] = []
     for (query_id, _), record in run.latest_records().items():
         if record["stop_reason"] == StopReason.ERROR.value:
             reasons.append(f"{query_id}: {record['error']}")
             continue
         generation = generation_from_json(record)
+        if generation.reasoning_tokens is None or not generation.is_counted:
+            reasons.append(f"{query_id}: its tokens were not counted (--engine-option tokenizer=NAME counts them)")
+            continue
         tokens_B = [generation.tokens_at(budget) for budget in budgets]
         if None in tokens_B:
             missing = [budget for budget, count in zip(budgets, tokens_B, strict=True) if count is None]
             raise RunError(f"{run.path}: trace {query_id!r} sample {generation.sample} has no probe at {missing}")
         grades_B = [_grade_at(record, budget) for budget in budgets]
+        if None in grades_B:
+            ungraded.append(query_id)
+            continue
         zeros = np.zeros(len(budgets))
         right[query_id] = right.get(query_id, zeros) + [grade == Grade.RIGHT for grade in grades_B]
         tokens[query_id] = tokens.get(query_id, zeros) + np.asarray(tokens_B, dtype=np.float64)
         reasoning[query_id] = reasoning.get(query_id, zeros) + np.minimum(budgets, generation.reasoning_tokens)
         tried[query_id] = tried.get(query_id, 0) + 1
     kept = [query for query in queries if query.id in tried]
+    remedy = f"give them references: forethought regrade {run.path} --answers FILE"
     if not kept:
+        if ungraded:
+            raise RunError(f"{run.path} has no graded trace: {len(ungraded)} have no reference answer; {remedy}")
         if reasons:
             raise RunError(
                 f"{run.path} has no finished trace: {len(reasons)} failed, the first with {reasons[0]}. "
                 "Mend the cause, or leave these questions out; failed traces are tried again by the same command."
             )
         raise RunError(f"{run.path} has no finished trace yet; run `forethought profile` again to go on")
+    if ungraded:
+        ids = [query.id for query in queries if query.id in set(ungraded)]
+        logger.warning(
+            "note: %s: %d traces of %d questions (%s) have no grade and are left out; %s",
+            run.path,
+            len(ungraded),
+            len(ids),
+            ", ".join(ids[:3]) + (", …" if len(ids) > 3 else ""),
+            remedy,
+        )
     recorded_layers, hidden = run.load_hidden()
     wanted = tuple(recorded_layers if layers is None else layers)
     has_hidden = bool(hidden) and all(query.id in hidden for query in kept)
@@ -79,10 +110,11 @@ def from_run(run: RunDirectory, queries: Sequence[Query], *, layers: Sequence[in
     )
 
 
-def _grade_at(record: Mapping[str, Any], budget: int) -> str:
-    """Grade of a record's answer under `budget`: the probe's there, or the final answer's."""
+def _grade_at(record: Mapping[str, Any], budget: int) -> str | None:
+    """Grade of a record's answer under `budget`: the probe's there, or the final answer's; None where it has none."""
     probe = next((probe for probe in record["probes"] if probe["budget"] == budget), None)
-    return str((probe or record)["grade"])
+    grade: str | None = (probe or record).get("grade")
+    return grade
 
 
 def _pick_layers(
@@ -96,7 +128,7 @@ def _pick_layers(
 
 
 # What two profiles must share to be counted together; the rest of a profile's info may differ.
-SAME = ("model", "model_hash", "template", "template_hash", "sampling", "grader", "simulated")
+SAME = ("model", "model_hash", "template", "template_hash", "sampling", *GRADER_KEYS, "simulated")
 
 
 def joined(profiles: Sequence[Profile]) -> Profile:
@@ -192,94 +224,3 @@ def _columns(grid: BudgetGrid, wanted: BudgetGrid) -> IntArray:
         shown = missing[0] if len(missing) == 1 else f"{missing[0]}, … {missing[-1]}"
         raise MismatchError(f"the grid {wanted} has budgets that the grid {grid} lacks: {shown}")
     return wanted.budgets_B // grid.window - 1
-
-
-def write_parquet(path: Path, profile: Profile) -> None:
-    """Writes a profile as Parquet: counts, mean tokens, texts, and one float16 column for each layer."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    columns: dict[str, Any] = {
-        "query_id": pa.array(profile.query_ids, pa.string()),
-        "num_tried": pa.array(profile.num_tried_Q, pa.int32()),
-        "num_right": _lists(profile.num_right_Q_B, pa.int32()),
-        "tokens": _lists(profile.tokens_Q_B, pa.float32()),
-        "reasoning_tokens": _lists(profile.reasoning_Q_B, pa.float32()),
-    }
-    if profile.texts:
-        columns["question"] = pa.array(profile.texts, pa.string())
-    if profile.difficulties:
-        columns["difficulty"] = pa.array(profile.difficulties, pa.string())
-    if profile.hidden_Q_L_D is not None:
-        for column, layer in enumerate(profile.layers):
-            columns[f"hidden_{layer}"] = _lists(profile.hidden_Q_L_D[:, column].astype(np.float16), pa.float16())
-    metadata = {
-        "schema": SCHEMA,
-        "window": profile.grid.window,
-        "maximum": profile.grid.maximum,
-        "layers": list(profile.layers),
-        "info": dict(profile.info),
-    }
-    table = pa.table(columns).replace_schema_metadata({METADATA_KEY: json.dumps(metadata, ensure_ascii=False)})
-    temporary = path.with_name(f".{path.name}.tmp")
-    pq.write_table(table, temporary, compression="zstd")
-    temporary.replace(path)
-
-
-def _lists(values_Q_N: FloatArray | Any, kind: Any) -> Any:
-    import pyarrow as pa
-
-    return pa.FixedSizeListArray.from_arrays(
-        pa.array(np.ascontiguousarray(values_Q_N).ravel(), kind), values_Q_N.shape[1]
-    )
-
-
-def is_profile_file(path: Path) -> bool:
-    """Whether `path` is a file that `write_parquet` wrote."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    if path.suffix.lower() != ".parquet" or not path.is_file():
-        return False
-    try:
-        return METADATA_KEY in (pq.read_schema(path).metadata or {})
-    except (pa.ArrowException, OSError):
-        return False
-
-
-def read_parquet(path: Path) -> Profile:
-    """Reads what `write_parquet` wrote; raises RunError on any other file."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        table = pq.read_table(path)
-    except FileNotFoundError as error:
-        raise RunError(f"{path} does not exist") from error
-    except (pa.ArrowException, OSError) as error:
-        raise RunError(f"{path} is not a readable Parquet file: {error}") from error
-    raw = (table.schema.metadata or {}).get(METADATA_KEY)
-    if raw is None:
-        raise RunError(f"{path} is a Parquet file but not a profile written by forethought")
-    metadata = json.loads(raw)
-    if metadata.get("schema") != SCHEMA:
-        raise RunError(f"{path} has profile schema {metadata.get('schema')!r}; this version reads {SCHEMA}")
-    layers = tuple(metadata["layers"])
-    return Profile(
-        query_ids=tuple(table["query_id"].to_pylist()),
-        grid=BudgetGrid(metadata["window"], metadata["maximum"]),
-        num_right_Q_B=_matrix(table, "num_right").astype(np.int64),
-        num_tried_Q=table["num_tried"].to_numpy().astype(np.int64),
-        tokens_Q_B=_matrix(table, "tokens").astype(np.float64),
-        reasoning_Q_B=_matrix(table, "reasoning_tokens").astype(np.float64),
-        hidden_Q_L_D=np.stack([_matrix(table, f"hidden_{layer}") for layer in layers], axis=1) if layers else None,
-        layers=layers,
-        texts=tuple(table["question"].to_pylist()) if "question" in table.column_names else (),
-        difficulties=tuple(table["difficulty"].to_pylist()) if "difficulty" in table.column_names else (),
-        info=metadata["info"],
-    )
-
-
-def _matrix(table: Any, name: str) -> Any:
-    column = table[name].combine_chunks()
-    return column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), -1)

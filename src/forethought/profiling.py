@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from .errors import RunError
+from .folders import profile_folder
 from .protocols import Engine, Grader, HiddenStateEngine
-from .store import RunDirectory, generation_to_json
-from .types import BudgetGrid, EngineInfo, Generation, Grade, Query, Request, Sampling, StopReason
+from .settings import ProfileSettings
+from .store import RunDirectory, fingerprint, generation_to_json
+from .types import BudgetGrid, EngineInfo, Generation, Query, Request, Sampling, StopReason
 
 QUERIES_PER_CHUNK = 128
 
@@ -27,8 +31,23 @@ def trace_seed(seed: int, query_id: str, sample: int) -> int:
     return int.from_bytes(digest, "big") >> 1
 
 
-def identity(info: EngineInfo, grid: BudgetGrid, sampling: Sampling, seed: int, grader: str) -> dict[str, Any]:
-    """What determines a record given its query and sample; two runs that differ here do not mix."""
+def grader_identity(name: str, options: Mapping[str, Any], grader: Grader) -> dict[str, Any]:
+    """What determines a grade given an answer and its reference: the grader's registered name, options and version."""
+    return {"grader": name, "grader_options": dict(options) or None, "grader_version": getattr(grader, "version", None)}
+
+
+def identity(
+    info: EngineInfo, grid: BudgetGrid, sampling: Sampling, seed: int, grader: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What determines a record given its query and sample; two runs that differ here do not mix.
+
+    Args:
+        info: what the engine says of itself.
+        grid: the budgets.
+        sampling: how thoughts are drawn.
+        seed: seed of the run.
+        grader: `grader_identity`.
+    """
     return {
         "model": info.model,
         "model_hash": info.model_hash,
@@ -43,7 +62,7 @@ def identity(info: EngineInfo, grid: BudgetGrid, sampling: Sampling, seed: int, 
         "maximum": grid.maximum,
         "sampling": asdict(sampling),
         "seed": seed,
-        "grader": grader,
+        **grader,
     }
 
 
@@ -60,7 +79,8 @@ def engine_info(identity: Mapping[str, Any]) -> EngineInfo:
         "server",
         "enforcement",
     )
-    return EngineInfo(**{name: identity[name] for name in names if name in identity})
+    known = {name: identity[name] for name in names if name in identity}
+    return EngineInfo(**{"engine": "unknown", "model": None, **known})
 
 
 async def sample_traces(
@@ -73,7 +93,8 @@ async def sample_traces(
     seed: int,
     grader: Grader,
     layers: Sequence[int] = (),
-    retry_failed: bool = False,
+    retry_failed: bool = True,
+    setup: str = "",
     report: Report = silent,
 ) -> None:
     """Fills `run` with what it still lacks: traces with a forced answer at every window, and hidden states.
@@ -88,9 +109,10 @@ async def sample_traces(
         grader: judges every answer.
         layers: which layers' hidden states to keep; empty for none.
         retry_failed: try traces again that ended in an error.
+        setup: what they are tried under, see `setup_of`.
         report: called with each record once it is safely on disk.
     """
-    done = run.latest_records()
+    tries = run.tries()
     _, hidden = run.load_hidden()
     caps = tuple(int(budget) for budget in grid.budgets_B)
     with run.appender() as records:
@@ -104,30 +126,70 @@ async def sample_traces(
                 Request(query, grid.maximum, sample, trace_seed(seed, query.id, sample), caps[:-1])
                 for query in chunk
                 for sample in range(num_traces)
-                if _is_missing(done.get((query.id, sample)), retry_failed)
+                if tries.is_left(query.id, sample, retry_failed=retry_failed, setup=setup)
             ]
             async for generation in engine.generate(requests):
-                record = graded_record(generation, references[generation.query_id], grader)
+                record = graded_record(generation, references[generation.query_id], grader, setup=setup)
                 records.append([record])
                 report(record)
 
 
-def _is_missing(record: Mapping[str, Any] | None, retry_failed: bool) -> bool:
-    return record is None or (retry_failed and record["stop_reason"] == StopReason.ERROR.value)
+def check_layers_kept(run: RunDirectory, layers: Sequence[int]) -> None:
+    """Refuses layers other than the run holds already: a predictor needs the same ones of every query.
+
+    Raises:
+        RunError: naming the layers that it holds.
+    """
+    held, hidden = run.load_hidden()
+    if hidden and tuple(layers) != held:
+        numbers = ",".join(map(str, held))
+        asked = f"--layers {','.join(map(str, layers))}" if layers else "--layers none"
+        raise RunError(
+            f"{run.path} holds hidden states of the layers {numbers}, and {asked} asks for others. "
+            f"Give --layers {numbers}, or another --out."
+        )
 
 
-def graded_record(generation: Generation, reference: str | None, grader: Grader) -> dict[str, Any]:
-    """The record of one generation with a grade for its answer and for each probe; no reference, no grade."""
-    record = generation_to_json(generation)
-    if generation.stop_reason is StopReason.ERROR or reference is None:
-        return {**record, "grade": None}
-    verdicts: dict[str, Grade] = {}
+def check_asked_layers(settings: ProfileSettings) -> None:
+    """The same before a model is loaded, for layers that are asked for by number."""
+    folder = profile_folder(settings)
+    if settings.layers != "all" and (folder / "run.json").is_file():
+        check_layers_kept(RunDirectory.open(folder), settings.layer_numbers(sys.maxsize))
 
-    def grade(answer: str) -> str:
-        if answer not in verdicts:
-            verdicts[answer] = grader.grade(answer=answer, reference=reference)
-        return verdicts[answer].value
 
-    for probe in record["probes"]:
-        probe["grade"] = grade(probe["answer"])
-    return {**record, "grade": grade(generation.answer)}
+def setup_of(info: EngineInfo, options: Mapping[str, Any]) -> str:
+    """What may be mended about a failed trace without another identity: the context, the server, engine options."""
+    return fingerprint([info.context_tokens, info.server, sorted((key, repr(options[key])) for key in options)])
+
+
+def graded_record(generation: Generation, reference: str | None, grader: Grader, *, setup: str = "") -> dict[str, Any]:
+    """The record of one generation with a grade for its answer and for each probe; no reference, no grade.
+
+    A failed one says in which `setup` it failed.
+    """
+    record = graded(generation_to_json(generation), reference, grader, {})
+    return {**record, "setup": setup} if generation.stop_reason is StopReason.ERROR else record
+
+
+def graded(
+    record: Mapping[str, Any], reference: str | None, grader: Grader, verdicts: dict[tuple[str, str], str]
+) -> dict[str, Any]:
+    """A record with a grade for its answer and for each probe; None without a reference, and for a failed trace.
+
+    Args:
+        record: one trace, with or without grades of another grader.
+        reference: the right answer, if it is known.
+        grader: judges.
+        verdicts: (answer, reference) -> what was said of them before; filled as it goes.
+    """
+    is_gradable = record["stop_reason"] != StopReason.ERROR.value and reference is not None
+
+    def grade(answer: str) -> str | None:
+        if not is_gradable or reference is None:
+            return None
+        if (answer, reference) not in verdicts:
+            verdicts[answer, reference] = grader.grade(answer=answer, reference=reference).value
+        return verdicts[answer, reference]
+
+    probes = [{**probe, "grade": grade(probe["answer"])} for probe in record["probes"]]
+    return {**record, "probes": probes, "grade": grade(record["answer"])}

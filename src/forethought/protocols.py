@@ -137,7 +137,13 @@ class Allocator(Protocol):
 
 @runtime_checkable
 class Grader(Protocol):
-    """Answer + reference -> right, wrong or unreadable."""
+    """Answer + reference -> right, wrong or unreadable.
+
+    An attribute `version` (a short text) names its rules; it changes whenever a verdict can change, so that records
+    say by which rules they were judged.
+    """
+
+    version: str
 
     def grade(self, *, answer: str, reference: str) -> Grade:
         """Judges one answer; never raises on odd text."""

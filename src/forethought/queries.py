@@ -15,6 +15,7 @@ from typing import Any
 
 from . import fields
 from .errors import InvalidInputError, UnknownNameError
+from .files import replacing
 from .problems import Problems, excerpt
 from .registry import unknown_name_message
 from .rows import Row, Source, Table, find_column, find_file, standard_input
@@ -112,12 +113,9 @@ def load_columns(
 
 def save_queries(path: str | Path, queries: Iterable[Query]) -> None:
     """Writes canonical JSON lines, one query a line; `load_queries` gives the same queries back."""
-    target = Path(path)
-    partial = target.with_name(f"{target.name}.partial")
-    with partial.open("w", encoding="utf-8", newline="\n") as file:
+    with replacing(Path(path)) as file:
         for query in queries:
-            file.write(query_to_json(query) + "\n")
-    os.replace(partial, target)
+            file.write(f"{query_to_json(query)}\n".encode())
 
 
 def query_to_json(query: Query) -> str:

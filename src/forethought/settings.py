@@ -41,7 +41,7 @@ class EngineSettings:
         template: a shipped template's name or a JSON file.
         temperature: sampling temperature of the thought, at least 0.
         top_p: nucleus of the thought, in (0, 1].
-        context_tokens: longest prompt + thought + answer.
+        context_tokens: longest prompt + thought + answer; None for what the model or server takes.
         options: anything else the engine's class takes.
     """
 
@@ -49,14 +49,14 @@ class EngineSettings:
     template: str = "worked-5"
     temperature: float = 0.6
     top_p: float = 1.0
-    context_tokens: int = 2048
+    context_tokens: int | None = None
     options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         _check(
             [
                 *_drawing(self.temperature, self.top_p),
-                _at_least("--context-tokens", self.context_tokens, 64),
+                None if self.context_tokens is None else _at_least("--context-tokens", self.context_tokens, 64),
             ]
         )
 
@@ -103,9 +103,11 @@ class ProfileSettings(QuestionColumns):
         max_tokens: largest cap, a multiple of the window.
         layers: "all", "none", or layer numbers separated by commas.
         grader: registered name.
+        grader_options: what the grader's class takes.
+        skip_ungraded: leave questions out whose reference is missing or cannot be read, instead of refusing them.
         seed: seed of every trace's seed.
         limit: only the first questions.
-        retry_failed: try failed traces again.
+        retry_failed: try failed traces again, once a call.
         engine: engine and sampling.
     """
 
@@ -117,9 +119,11 @@ class ProfileSettings(QuestionColumns):
     max_tokens: int = 256
     layers: str = "all"
     grader: str = "number"
+    grader_options: dict[str, Any] = field(default_factory=dict)
+    skip_ungraded: bool = False
     seed: int = 0
     limit: int | None = None
-    retry_failed: bool = False
+    retry_failed: bool = True
     engine: EngineSettings = EngineSettings()
 
     def __post_init__(self) -> None:
@@ -139,6 +143,8 @@ class ProfileSettings(QuestionColumns):
 
     def layer_numbers(self, num_layers: int | None) -> tuple[int, ...]:
         """The layers asked for, of a model with `num_layers` decoder layers (None: it shows none)."""
+        if num_layers is None and self.layers not in ("all", "none"):
+            raise InvalidSettingsError(f"--layers {self.layers}: this engine shows no hidden states; use --layers none")
         if self.layers == "none" or num_layers is None:
             return ()
         if self.layers == "all":
@@ -359,13 +365,12 @@ class PlanSettings(QuestionColumns):
         mean_tokens: the total as tokens a question; exclusive with `total_tokens`.
         total_tokens: the total in tokens.
         allocator: registered name.
+        allocator_options: what the allocator's class takes.
         cost: what the total is counted in.
         min_tokens, max_tokens: bounds for every query's cap; a query's own bounds come first.
         limit: only the first questions.
         model: where the predictor's model is found here; "" for the name on its card.
         template: the same for its prompt template, when that is a file.
-        fallback: draw the curves of queries that look unlike the training ones towards the mean, and so their budgets
-            towards uniform.
         engine: engine and context; its sampling comes from the predictor's card.
     """
 
@@ -374,26 +379,31 @@ class PlanSettings(QuestionColumns):
     mean_tokens: float | None = None
     total_tokens: float | None = None
     allocator: str = "envelope"
+    allocator_options: dict[str, Any] = field(default_factory=dict)
     cost: Cost = Cost.GRANTED
     min_tokens: int | None = None
     max_tokens: int | None = None
     limit: int | None = None
     model: str = ""
     template: str = ""
-    fallback: bool = True
     engine: EngineSettings = EngineSettings()
 
     def __post_init__(self) -> None:
-        given = [value for value in (self.mean_tokens, self.total_tokens) if value is not None]
+        totals = {"--mean-tokens": self.mean_tokens, "--total-tokens": self.total_tokens}
+        given = {flag: value for flag, value in totals.items() if value is not None}
         _check(
             [
                 None if len(given) == 1 else "give either --mean-tokens N or --total-tokens N",
-                None
-                if all(0 < value < float("inf") for value in given)
-                else f"a token total must be positive, not {given}",
+                *(
+                    None if 0 < value < float("inf") else f"{flag} must be a positive number of tokens, not {value:g}"
+                    for flag, value in given.items()
+                ),
                 None if self.limit is None else _at_least("--limit", self.limit, 1),
                 None if self.min_tokens is None else _at_least("--min-tokens", self.min_tokens, 1),
                 None if self.max_tokens is None else _at_least("--max-tokens", self.max_tokens, 1),
+                f"--min-tokens {self.min_tokens} is above --max-tokens {self.max_tokens}"
+                if None not in (self.min_tokens, self.max_tokens) and self.min_tokens > self.max_tokens  # type: ignore[operator]
+                else None,
             ]
         )
 
@@ -411,16 +421,84 @@ class RunSettings:
         out: run directory; "" for `runs/run-QUESTIONS-TOKENS`.
         compare: further allocators judged on the same traces ("uniform", "blind").
         grader: registered name; used where a question has a reference answer.
+        grader_options: what the grader's class takes.
         seed: seed of every trace's seed.
-        retry_failed: try failed questions again.
+        retry_failed: try failed questions again, once a call.
+        hard_total: under spent cost, generate never more than the total: later questions get what is left.
     """
 
     plan: PlanSettings
     out: str = ""
     compare: tuple[str, ...] = ()
     grader: str = "number"
+    grader_options: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
-    retry_failed: bool = False
+    retry_failed: bool = True
+    hard_total: bool = False
+
+    def __post_init__(self) -> None:
+        spent = self.plan.cost is Cost.SPENT
+        _check(
+            [
+                "--hard-total counts tokens that are generated: add --cost spent"
+                if self.hard_total and not spent
+                else None,
+                "--hard-total counts the answers of one allocator: leave --compare out"
+                if self.hard_total and self.compare
+                else None,
+            ]
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GradeSettings:
+    """`forethought grade`: judge answers that stand in a file beside their references.
+
+    Attributes:
+        file: JSONL, JSON, CSV, TSV or Parquet.
+        answer_column: where the answers stand; "" for the first usual name that the file has.
+        reference_column: the same for the references.
+        id_column: the same for the ids; a row without one goes by its place.
+        grader: registered name.
+        grader_options: what the grader's class takes.
+        skip_ungraded: leave rows out whose reference is missing or cannot be read, instead of refusing them.
+        limit: only the first rows.
+    """
+
+    file: str
+    answer_column: str = ""
+    reference_column: str = ""
+    id_column: str = ""
+    grader: str = "number"
+    grader_options: dict[str, Any] = field(default_factory=dict)
+    skip_ungraded: bool = False
+    limit: int | None = None
+
+    def __post_init__(self) -> None:
+        _check([None if self.limit is None else _at_least("--limit", self.limit, 1)])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegradeSettings:
+    """`forethought regrade`: judge the kept records of a run anew, without generating.
+
+    Attributes:
+        run: a profile's or a run's directory.
+        answers: file with corrected references for some of its questions; "" to keep those that it has.
+        answer_column: where they stand in it; "" for the first usual name that the file has.
+        grader: registered name; "" for the run's own.
+        grader_options: what the grader's class takes; None for the run's own, or none where another grader is named.
+        skip_ungraded: leave traces ungraded whose reference is missing or cannot be read, instead of refusing them.
+        dry_run: count what would change, and write nothing.
+    """
+
+    run: str
+    answers: str = ""
+    answer_column: str = ""
+    grader: str = ""
+    grader_options: dict[str, Any] | None = None
+    skip_ungraded: bool = False
+    dry_run: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -433,11 +511,11 @@ class EvaluateSettings:
             cross-fitting on `run` itself.
         out: folder for the report; "" for `RUN/evaluation`.
         allocator: registered name.
+        allocator_options: what the allocator's class takes.
         predictor: registered name, for cross-fitting; "auto" for the default of `train`.
         num_resamples: bootstrap resamples.
         seed: seed of bootstrap and folds.
         plots: draw pictures (needs matplotlib).
-        fallback: as in `PlanSettings`; a cross-fitted profile's queries are of one kind, and are left as they are.
         model: where the profile's model is found here, for a predictor that asks it; "" for the name in the profile.
         engine: engine and context of that model.
     """
@@ -446,11 +524,11 @@ class EvaluateSettings:
     on: str = ""
     out: str = ""
     allocator: str = "envelope"
+    allocator_options: dict[str, Any] = field(default_factory=dict)
     predictor: str = "auto"
     num_resamples: int = 2000
     seed: int = 0
     plots: bool = True
-    fallback: bool = True
     model: str = ""
     engine: EngineSettings = EngineSettings()
 
@@ -470,6 +548,7 @@ class CompareSettings:
         train: the profile on which the labels' curves are counted.
         out: folder for the report; "" for `runs/compare-PROFILE`.
         allocator: registered name.
+        allocator_options: what the allocator's class takes.
         num_resamples: bootstrap resamples.
         seed: seed of the bootstrap.
         plots: draw a picture (needs matplotlib).
@@ -484,6 +563,7 @@ class CompareSettings:
     train: str = ""
     out: str = ""
     allocator: str = "envelope"
+    allocator_options: dict[str, Any] = field(default_factory=dict)
     num_resamples: int = 2000
     seed: int = 0
     plots: bool = True
@@ -518,6 +598,7 @@ class PaperSettings:
         mean_tokens: mean tokens a question to compare at; () for every budget of the grid.
         predictor: forethought's, by registered name; "" for the default of `train`.
         allocator: forethought's, by registered name.
+        allocator_options: what its class takes.
         compare: predictors beside it, each with the envelope, greedy and the paper's greedy.
         num_resamples: bootstrap resamples.
         seed: seed of bootstrap, folds and training.
@@ -530,6 +611,7 @@ class PaperSettings:
     mean_tokens: tuple[float, ...] = ()
     predictor: str = ""
     allocator: str = "envelope"
+    allocator_options: dict[str, Any] = field(default_factory=dict)
     compare: tuple[str, ...] = ("ridge", "mlp", "text", "paper-mlp")
     num_resamples: int = 2000
     seed: int = 0
@@ -592,6 +674,7 @@ class DoctorSettings(QuestionColumns):
         limit: only so many of them; None for all.
         levels: effort levels to measure; none for all that are known.
         out: file for what the levels cost on `questions`.
+        dry_run: ask only what costs nothing, and say what the rest would cost.
         options: anything else the openai engine takes.
     """
 
@@ -606,6 +689,7 @@ class DoctorSettings(QuestionColumns):
     limit: int | None = None
     levels: tuple[str, ...] = ()
     out: str = "effort-costs.json"
+    dry_run: bool = False
     options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

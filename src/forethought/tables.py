@@ -9,28 +9,33 @@ from typing import Any
 import numpy as np
 
 from . import sources
-from .errors import ForethoughtError, RunError, UnknownNameError
+from .billing import sends_twice, settle
+from .errors import RunError, UnknownNameError
+from .files import read_json
+from .grading import Regraded, Verdicts
 from .importing import Imported
 from .pipeline import Planned
 from .planning import Forecast
 from .predictors.trained import TrainedPredictor
+from .problems import MAX_SHOWN, excerpt
 from .registry import unknown_name_message
-from .running import answer_rows, familiarity_rows, familiarity_summary, load_budgets
-from .store import RunDirectory, read_json
+from .running import answer_rows, load_budgets, novelty_rows, novelty_summary, read_plan
+from .store import RunDirectory
 from .types import Query, StopReason
+from .visible import one_line
 
 
 def plan_rows(planned: Planned) -> list[dict[str, Any]]:
     """One row a question: its budget and what it is expected to give and to use."""
     curves, plan = planned.expected.curves, planned.plan
-    familiarity = familiarity_rows(planned.expected)
+    novelty = novelty_rows(planned.expected)
     rows = []
     for row, (query_id, budget) in enumerate(zip(plan.query_ids, plan.budget_Q, strict=True)):
         column = plan.grid.index(int(budget))
         tokens = None if curves.tokens_Q_B is None else round(float(curves.tokens_Q_B[row, column]), 1)
         p = round(float(curves.p_Q_B[row, column]), 4)
         found = {"id": query_id, "budget": int(budget), "expected_accuracy": p, "expected_tokens": tokens}
-        rows.append({**found, **(familiarity[row] if familiarity else {})})
+        rows.append({**found, **(novelty[row] if novelty else {})})
     return rows
 
 
@@ -46,7 +51,7 @@ def plan_header(planned: Planned) -> dict[str, Any]:
         "expected_spent": plan.expected_spent,
         "expected_accuracy": plan.expected_accuracy,
         "price": plan.price,
-        "familiarity": familiarity_summary(planned.expected),
+        "novelty": novelty_summary(planned.expected),
         "notes": list(plan.notes),
     }
 
@@ -68,7 +73,7 @@ def plan_text(planned: Planned) -> str:
     ]
     if plan.price is not None:
         lines.append(f"price      {plan.price * 1000:.3f} right answers a thousand tokens at the margin")
-    lines.append(f"familiar   {_familiar_words(planned.expected)}")
+    lines.append(f"novelty    {_novelty_words(planned.expected)}")
     budgets, counts = np.unique(plan.budget_Q, return_counts=True)
     widest = counts.max()
     lines.append("budget  questions")
@@ -79,61 +84,52 @@ def plan_text(planned: Planned) -> str:
     return "\n".join(lines)
 
 
-def _familiar_words(expected: Forecast) -> str:
+def _novelty_words(expected: Forecast) -> str:
     judged = expected.judged
     if judged is None:
-        return "not known: the predictor cannot tell whether questions are unlike those it was trained on"
+        return "not known: the predictor has no score of it"
     return (
-        f"{judged.num_unlike} of {judged.num_queries} questions look unlike the {judged.num_trained:,} trained on "
+        f"{judged.num_novel} of {judged.num_queries} questions are novel to the predictor "
         f"({judged.expected:.0f} expected by chance)"
     )
 
 
-def list_runs(folder: str) -> list[dict[str, Any]]:
-    """One row for each run directory in `folder`; a broken one is listed with its error."""
-    path = Path(folder)
-    if not path.is_dir():
-        raise RunError(f"{folder} is not a folder; name the folder that holds the runs: forethought ls FOLDER")
-    return [_run_row(entry) for entry in sorted(path.iterdir()) if (entry / "run.json").is_file()]
+def show(source: str, query_id: str = "") -> dict[str, Any]:
+    """A profile or a run as a whole, or everything it knows of one question.
+
+    Raises:
+        UnknownNameError: no such question; suggests the nearest id.
+    """
+    if query_id:
+        return item(source, query_id)
+    run = RunDirectory.open(Path(source))
+    kind = run.header["kind"]
+    if kind == "profile":
+        return profile_summary(run)
+    if kind == "run":
+        if not (run.path / "summary.json").is_file():
+            raise RunError(f"{source} has not come to its end; the command that made it goes on: forethought run")
+        return run_result(run)
+    return {"run": str(run.path), "kind": kind, "records": sum(1 for _ in run.records())}
 
 
-def _run_row(path: Path) -> dict[str, Any]:
-    try:
-        run = RunDirectory.open(path)
-        header = run.header
-        records = run.latest_records().values()
-        num_queries = len(sources.run_queries(run)) if (path / "queries.jsonl").exists() else 0
-    except ForethoughtError as error:
-        return {"run": str(path), "error": str(error)}
+def run_result(run: RunDirectory) -> dict[str, Any]:
+    """A finished run's summary, where its answers are, and the allocators that it was planned by."""
     return {
-        "run": str(path),
-        "kind": header["kind"],
-        "model": header["identity"]["model"],
-        "engine": header["identity"]["engine"],
-        "simulated": bool(header["identity"].get("simulated")),
-        "questions": num_queries,
-        "traces": len(records),
-        "failed": sum(record["stop_reason"] == StopReason.ERROR.value for record in records),
-        "trained": (path / "predictor" / "predictor.json").is_file(),
+        **read_json(run.path / "summary.json"),
+        "run": str(run.path),
+        "answers": str(run.path / "answers.jsonl"),
+        "allocators": list(load_budgets(run)[1]),
     }
 
 
-def runs_text(rows: Sequence[Mapping[str, Any]], folder: str) -> str:
-    """The list for a person."""
-    if not rows:
-        return f"no runs in {folder}; make one with: forethought profile MODEL QUESTIONS"
-    lines = [f"{'run':40} {'kind':8} {'model':24} {'questions':>9} {'traces':>7} {'failed':>6}  trained"]
-    for row in rows:
-        if "error" in row:
-            lines.append(f"{row['run']:40} broken: {row['error']}")
-            continue
-        model = row["model"] + (" (simulated)" if row["simulated"] else "")
-        trained = "yes" if row["trained"] else "-"
-        lines.append(
-            f"{row['run']:40} {row['kind']:8} {model:24} {row['questions']:9} {row['traces']:7} {row['failed']:6}  "
-            f"{trained}"
-        )
-    return "\n".join(lines)
+def shown_text(found: Mapping[str, Any]) -> str:
+    """What `show` found, for a person."""
+    if "traces" in found and isinstance(found["traces"], list):
+        return item_text(found)
+    if "budgets" in found:
+        return profile_text(found)
+    return run_text(found) if "answers" in found else "\n".join(f"{key:12} {value}" for key, value in found.items())
 
 
 def item(source: str, query_id: str) -> dict[str, Any]:
@@ -165,7 +161,7 @@ def item(source: str, query_id: str) -> dict[str, Any]:
 
 def _planned_item(run: RunDirectory, query: Query) -> dict[str, Any]:
     main, budgets = load_budgets(run)
-    predicted = read_json(run.path / "plan.json")["predicted"].get(query.id)
+    predicted = read_plan(run)["predicted"].get(query.id)
     answers = answer_rows(run, [query])
     return {
         "budgets": {name: budget_of[query.id] for name, budget_of in budgets.items()},
@@ -197,10 +193,12 @@ def item_text(found: Mapping[str, Any]) -> str:
     """One question for a person."""
     lines = [f"{found['id']}{'  (simulated)' if found['simulated'] else ''}", found["question"], ""]
     if found["reference"] is not None:
-        lines.append(f"reference   {found['reference']}")
+        lines.append(f"reference   {one_line(found['reference'])}")
     if result := found.get("result"):
         lines += [
-            f"{key.replace('_', ' '):11} {value}" for key, value in result.items() if key not in ("id", "reference")
+            f"{key.replace('_', ' '):11} {one_line(value)}"
+            for key, value in result.items()
+            if key not in ("id", "reference")
         ]
     if budgets := found.get("budgets"):
         lines.append("budgets     " + ", ".join(f"{name} {budget}" for name, budget in budgets.items()))
@@ -215,9 +213,10 @@ def item_text(found: Mapping[str, Any]) -> str:
             )
         )
     for trace in found["traces"]:
-        head = f"— trace {trace['sample']}: {trace['reasoning_tokens']} reasoning tokens, {trace['stop_reason']}"
+        tokens = "not counted" if trace["reasoning_tokens"] is None else f"{trace['reasoning_tokens']} reasoning tokens"
+        head = f"— trace {trace['sample']}: {tokens}, {trace['stop_reason']}"
         if trace["error"]:
-            lines += ["", f"{head}: {trace['error']}"]
+            lines += ["", f"{head}: {one_line(trace['error'])}"]
             continue
         lines += ["", f"{head}, answer {trace['answer']!r} ({trace['grade'] or 'not graded'})", trace["reasoning"]]
     return "\n".join(lines)
@@ -236,12 +235,15 @@ def profile_summary(run: RunDirectory) -> dict[str, Any]:
     records = run.latest_records().values()
     failed = [record for record in records if record["stop_reason"] == StopReason.ERROR.value]
     weights = measured.num_tried_Q / measured.num_tried_Q.sum()
+    sent, generated = settle(records, is_two_calls=sends_twice(run.header["identity"]))
     return {
         "run": str(run.path),
         "queries": measured.num_queries,
         "traces": len(records) - len(failed),
         "failed": len(failed),
         "failed_ids": sorted({record["query_id"] for record in failed})[:20],
+        "prompt_tokens": sent,
+        "generated_tokens": generated,
         "layers": list(measured.layers),
         "budgets": measured.grid.budgets_B.tolist(),
         "accuracy": (measured.num_right_Q_B.sum(axis=0) / measured.num_tried_Q.sum()).round(4).tolist(),
@@ -257,6 +259,7 @@ def profile_text(result: Mapping[str, Any]) -> str:
     lines = [title, "   cap  right  mean tokens generated"]
     rows = zip(result["budgets"], result["accuracy"], result["tokens"], strict=True)
     lines += [f"{budget:6d}  {accuracy:5.1%}  {tokens:8.1f}" for budget, accuracy, tokens in rows]
+    lines.append(bill_text(result))
     if result["failed"]:
         lines.append(
             f"{result['failed']} traces failed ({', '.join(result['failed_ids'])}); see: forethought show RUN ID"
@@ -314,39 +317,110 @@ def training_text(trained: TrainedPredictor, folder: Path) -> str:
     card = trained.card
     layer = "no features" if card.features.layer is None else f"layer {card.features.layer}"
     lines = [
-        f"{card.predictor} on {layer} of {card.model or 'an unknown model'}, {card.data.num_queries:,} queries, "
-        f"{card.data.num_traces:,} traces{', SIMULATED' if card.data.simulated else ''}"
+        f"{card.predictor} on {layer} of {one_line(card.model or 'an unknown model')}, "
+        f"{card.data.num_queries:,} queries, {card.data.num_traces:,} traces"
+        f"{', SIMULATED' if card.data.simulated else ''}"
     ]
     if (quality := card.calibration) is not None:
         lines.append(
             f"out of fold: log loss {quality.log_loss:.4f} nats (mean curve {quality.mean_log_loss:.4f}), "
             f"Brier {quality.brier:.4f} ({quality.mean_brier:.4f}), calibration error {quality.calibration_error:.3f}"
         )
+    if (shrinkage := card.shrinkage) is not None:
+        spend = "" if shrinkage.spend is None else f", {shrinkage.spend:.0%} of spend predictions"
+        lines.append(f"kept {shrinkage.success:.0%} of success predictions{spend} ({shrinkage.evidence})")
+        if shrinkage.success == 0.0:
+            lines.append(
+                "nothing in the questions tells how their success curves differ from the mean curve: plans will be "
+                "about as good as blind ones. More traces or questions may help: forethought profile"
+            )
     lines += [f"saved to {folder}", f"next: forethought plan {folder} QUESTIONS --mean-tokens N"]
     return "\n".join(lines)
 
 
 def run_text(result: Mapping[str, Any]) -> str:
     """A run's summary for a person."""
-    right = (
-        f", {result['right']} of {result['graded']} right ({result['right'] / result['graded']:.1%})"
-        if result["graded"]
-        else ""
-    )
+    right = ""
+    if total := result["with_reference"]:
+        failed = f", {result['failed_with_reference']} of them failed" if result["failed_with_reference"] else ""
+        right = f", {result['right']} of {total} right ({result['right'] / total:.1%}{failed})"
     lines = [
         f"{result['answered']} of {result['queries']} questions answered{right}",
         f"granted {result['granted_tokens']:,} reasoning tokens, used {result['reasoning_tokens']:,}; "
-        f"generated {result['spent_tokens']:,} with the answers",
+        f"generated {result['spent_tokens']:,} with the answers{_not_counted(result)}",
+        bill_text(result),
         f"{result['stopped_by_themselves']} thoughts ended by themselves, {result['unreadable']} answers unreadable",
         f"answers: {result['answers']}",
     ]
+    if (usage := result.get("usage")) and usage["alarms"]:
+        lines.insert(
+            -1,
+            f"answers used other numbers of tokens than predicted: curves stretched by {usage['stretch']:.2f} while it "
+            f"ran (usage.json in the run)",
+        )
     if counts := counts_text(result.get("engine", {})):
         lines.insert(-1, f"the engine counted {counts}")
+    if len(result.get("allocators", ())) > 1 and result["graded"]:
+        names = ", ".join(result["allocators"])
+        lines.append(f"next: forethought evaluate {result['run']}   ({names} on the same traces, with intervals)")
     if result["failed"]:
         lines.append(
             f"{result['failed']} failed ({', '.join(result['failed_ids'])}); see: forethought show {result['run']} ID"
         )
     return "\n".join(lines)
+
+
+def verdicts_text(found: Verdicts) -> str:
+    """What a grader said of a file, for a person."""
+    told = found.to_json()
+    share = f" ({told['right'] / told['graded']:.1%})" if told["graded"] else ""
+    lines = [
+        f"{told['graded']:,} answers graded by {told['grader']}",
+        f"right       {told['right']:,}{share}",
+        f"wrong       {told['wrong']:,}",
+        f"unreadable  {told['unreadable']:,}",
+    ]
+    if told["left_out"]:
+        lines.append(f"left out    {told['left_out']:,} without a reference that can be read")
+    shown = told["unreadable_rows"][:MAX_SHOWN]
+    lines += [
+        f"  {one_line(row['id'])}: {excerpt(row['answer'], 80)} (reference {excerpt(row['reference'], 40)})"
+        for row in shown
+    ]
+    if len(told["unreadable_rows"]) > len(shown):
+        lines.append(f"  … and {len(told['unreadable_rows']) - len(shown):,} more; --json or --out FILE has them all")
+    return "\n".join(lines)
+
+
+def regraded_text(found: Regraded) -> str:
+    """What judging anew came to, for a person."""
+    changes = [f"  {old} -> {new}: {count:,}" for (old, new), count in sorted(found.changes.items())]
+    return "\n".join(
+        [
+            f"{found.run}: {found.num_changed:,} of {found.num_verdicts:,} verdicts changed"
+            f"{'' if found.is_written else ' (dry run: nothing was written)'}",
+            f"graded by {found.before} before, by {found.after} now; {found.num_references:,} references corrected",
+            *changes,
+        ]
+    )
+
+
+def bill_text(result: Mapping[str, Any]) -> str:
+    """What was sent and generated, in the units of the bill before it."""
+    price = "" if result.get("usd") is None else f", {result['usd']:,.2f} USD"
+    sent, generated = result["prompt_tokens"], result["generated_tokens"]
+    return f"in all, {sent:,} tokens of prompts sent and {generated:,} generated{price}"
+
+
+def _not_counted(result: Mapping[str, Any]) -> str:
+    """What the tokens of a run's summary leave out."""
+    number = result.get("not_counted", 0)
+    if not number:
+        return ""
+    return (
+        f", without {number} of the {result['answered']} answers: nothing reliable told their tokens, so whether they "
+        f"kept their budgets is not known"
+    )
 
 
 def counts_text(counts: Mapping[str, Any]) -> str:

@@ -18,6 +18,8 @@ from .errors import InvalidGridError
 FloatArray = NDArray[np.floating[Any]]
 IntArray = NDArray[np.integer[Any]]
 
+MAX_BUDGETS = 1 << 16  # of one grid: tables of queries times budgets are kept in memory
+
 
 @dataclass(frozen=True, slots=True)
 class Message:
@@ -64,6 +66,11 @@ class BudgetGrid:
     maximum: int = 256
 
     def __post_init__(self) -> None:
+        if self.maximum > MAX_BUDGETS * max(1, self.window):
+            raise InvalidGridError(
+                f"a budget grid has at most {MAX_BUDGETS:,} budgets; window {self.window} and maximum {self.maximum} "
+                f"make {self.maximum // max(1, self.window):,}. Give a larger --window, or a smaller --max-tokens."
+            )
         if self.window < 1 or self.maximum < self.window or self.maximum % self.window:
             raise InvalidGridError(
                 f"a budget grid needs a window of at least 1 token and a maximum that is a multiple of it; "
@@ -140,11 +147,11 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """The answer the trace would have given under a smaller cap, `budget` reasoning tokens."""
+    """The answer the trace would have given under a smaller cap, `budget` reasoning tokens; None: not counted."""
 
     budget: int
     answer: str
-    answer_tokens: int
+    answer_tokens: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,42 +161,61 @@ class Generation:
     Attributes:
         query_id, sample, budget: those of the request.
         reasoning: text of the thought, without the answer suffix.
-        reasoning_tokens: tokens of the thought, as generated; never more than `budget`.
+        reasoning_tokens: tokens of the thought, as generated; never more than `budget`. Where only thought and answer
+            together are known, at most so many. None: not counted, nothing reliable was seen.
         answer: text of the answer after the suffix; empty on error.
-        answer_tokens: tokens decoded for the answer.
+        answer_tokens: tokens decoded for the answer; None: not counted.
         suffix_tokens: tokens of the answer suffix ("the answer is"), the same for every query of a template.
         prompt_tokens: tokens of the prompt, few-shot examples included.
         stop_reason: why the reasoning ended.
         probes: answers under smaller caps, ascending by budget. A trace that ended by itself after n tokens
             has no probe at n or above: there the final answer holds.
         error: what went wrong, when `stop_reason` is ERROR.
+        is_final: that error comes again under the same settings, however often it is tried.
     """
 
     query_id: str
     sample: int
     budget: int
     reasoning: str
-    reasoning_tokens: int
+    reasoning_tokens: int | None
     answer: str
-    answer_tokens: int
+    answer_tokens: int | None
     suffix_tokens: int
     prompt_tokens: int
     stop_reason: StopReason
     probes: tuple[Probe, ...] = ()
     error: str | None = None
+    is_final: bool = False
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether the tokens of thought and answer are known; else nothing may be said of what was used."""
+        return self.reasoning_tokens is not None and self.answer_tokens is not None
 
     def answer_at(self, budget: int) -> str | None:
         """The answer this trace gives under `budget` (at most its own), or None when it was not probed there."""
-        if budget >= self.budget or (self.stop_reason is StopReason.NATURAL and budget >= self.reasoning_tokens):
+        if self._ends_within(budget):
             return self.answer
         return next((probe.answer for probe in self.probes if probe.budget == budget), None)
 
     def tokens_at(self, budget: int) -> int | None:
-        """Tokens generated under `budget`: reasoning + suffix + answer; None when it was not probed there."""
-        if budget >= self.budget or (self.stop_reason is StopReason.NATURAL and budget >= self.reasoning_tokens):
-            return self.reasoning_tokens + self.suffix_tokens + self.answer_tokens
-        probe = next((probe for probe in self.probes if probe.budget == budget), None)
-        return None if probe is None else min(budget, self.reasoning_tokens) + self.suffix_tokens + probe.answer_tokens
+        """Tokens generated under `budget`: reasoning + suffix + answer; None when not probed there or not counted."""
+        if self.reasoning_tokens is None:
+            return None
+        if self._ends_within(budget):
+            reasoning, answer = self.reasoning_tokens, self.answer_tokens
+        else:
+            probe = next((probe for probe in self.probes if probe.budget == budget), None)
+            reasoning, answer = min(budget, self.reasoning_tokens), probe.answer_tokens if probe else None
+        return None if answer is None else reasoning + self.suffix_tokens + answer
+
+    def _ends_within(self, budget: int) -> bool:
+        """Whether this trace, as it is, is the one under `budget`."""
+        if budget >= self.budget:
+            return True
+        is_known = self.stop_reason is StopReason.NATURAL and self.reasoning_tokens is not None
+        return is_known and budget >= (self.reasoning_tokens or 0)
 
 
 @dataclass(frozen=True, slots=True)

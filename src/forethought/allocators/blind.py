@@ -46,10 +46,9 @@ class BlindAllocator:
             curves, total=total, cost=cost, min_budget_Q=min_budget_Q, max_budget_Q=max_budget_Q, weight_Q=weight_Q
         )
         mean = _on_the_mean_curve(problem)
-        column_Q, price = solve(mean) if problem.cost is Cost.GRANTED else _billed(problem, mean)
-        return replace(mean, costs=problem.costs).plan(
-            column_Q, allocator=self.name, price=price, why_left=f"on the mean curve, {WHY_LEFT}"
-        )
+        known = replace(mean, costs=problem.costs)
+        column_Q, price = solve(known) if _cost_the_same(problem) else _billed(problem, mean)
+        return known.plan(column_Q, allocator=self.name, price=price, why_left=f"on the mean curve, {WHY_LEFT}")
 
 
 def _on_the_mean_curve(problem: Problem) -> Problem:
@@ -63,6 +62,12 @@ def _on_the_mean_curve(problem: Problem) -> Problem:
         value_Q_B=p_Q_B if weight_Q is None else p_Q_B * weight_Q[:, None],
         costs=problem.costs.mean(),
     )
+
+
+def _cost_the_same(problem: Problem) -> bool:
+    """Whether every query is billed alike: then it is the envelope's own problem, on one curve for all."""
+    tokens_Q_B = problem.curves.tokens_Q_B
+    return problem.cost is Cost.GRANTED or tokens_Q_B is None or bool((tokens_Q_B == tokens_Q_B[0]).all())
 
 
 def _mean(array_Q_B: FloatArray | IntArray) -> NDArray[np.float64]:

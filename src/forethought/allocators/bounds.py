@@ -43,7 +43,8 @@ def column_ranges(
         raise InvalidGridError(
             f"query {query_ids[row]!r} has no budget to choose from: at least {_told(min_budget_Q, row, grid.window)} "
             f"and at most {_told(max_budget_Q, row, grid.maximum)} tokens leave nothing on the grid {grid} "
-            f"({impossible.size} such in this batch). Lower its min_budget or raise its max_budget."
+            f"({impossible.size} such in this batch). Lower --min-tokens or its own min_budget, or "
+            "raise --max-tokens or its own max_budget."
         )
     return first_Q, last_Q
 

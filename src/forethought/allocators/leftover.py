@@ -13,26 +13,32 @@ CHUNK = 4096
 
 
 def spend_without_loss(problem: Problem, column_Q: Columns, left: int) -> Columns:
-    """Raises budgets whose value stays exactly the same, cheapest raise first, while they fit in `left` units.
+    """Raises budgets whose value stays exactly the same, the smallest budgets first, while they fit in `left` units.
 
-    The curves are predictions: where they see no difference, the longer thought is the safer one. It goes in rounds,
-    each raising a query by one step at most, so that no query takes all. The expected value does not change, which is
-    why this cannot break what was promised about it.
+    The curves are predictions: where they see no difference, the longer thought is the safer one, and a short one is
+    the likeliest to be wrongly thought enough. It goes in rounds, each raising only the smallest budgets that can still
+    rise, by one step: they come up to the next larger ones together, and no query takes all. The expected value does
+    not change, which is why this cannot break what was promised about it.
     """
     column_Q = column_Q.copy()
     open_N = np.flatnonzero(column_Q < problem.last_Q)
     while left > 0 and open_N.size:
         # A raise costs at least what one column more does: most queries have none that fits, and are not asked.
         open_N = open_N[_least_raise(problem, open_N, column_Q[open_N]) <= left]
-        next_N = _next_equal(problem, open_N, column_Q[open_N])
-        open_N, next_N = open_N[next_N >= 0], next_N[next_N >= 0]
-        cost_N = problem.costs.at(open_N, next_N) - problem.costs.at(open_N, column_Q[open_N])
-        taken = _cheapest_that_fit(problem, open_N, cost_N, left)
-        column_Q[open_N[taken]] = next_N[taken]
+        if not open_N.size:
+            break
+        is_least_N = column_Q[open_N] == column_Q[open_N].min()
+        least_N, others_N = open_N[is_least_N], open_N[~is_least_N]
+        next_N = _next_equal(problem, least_N, column_Q[least_N])
+        least_N, next_N = least_N[next_N >= 0], next_N[next_N >= 0]
+        cost_N = problem.costs.at(least_N, next_N) - problem.costs.at(least_N, column_Q[least_N])
+        taken = _cheapest_that_fit(problem, least_N, cost_N, left)
+        column_Q[least_N[taken]] = next_N[taken]
         left -= int(cost_N[taken].sum())
         # A raise that did not fit now never will: the rest only shrinks.
-        open_N = open_N[taken]
-        open_N = open_N[column_Q[open_N] < problem.last_Q[open_N]]
+        raised_N = least_N[taken]
+        raised_N = raised_N[column_Q[raised_N] < problem.last_Q[raised_N]]
+        open_N = np.concatenate((others_N, raised_N))
     return column_Q
 
 

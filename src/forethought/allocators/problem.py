@@ -155,10 +155,12 @@ def pose(
     units = math.floor(min(total * (1 + rounding) / unit, 2.0**62))  # past every sum of costs; compared as integers
     if units < least:
         # Rounded up to a whole token, so that the number in the message is one that works.
-        raise InvalidTotalError(
+        refusal = InvalidTotalError(
             f"a total of {total:,.10g} tokens ({cost} cost) cannot pay for the minimums of {num_queries} queries, "
             f"which cost {least * unit:,.10g}. Give at least {math.ceil(least * unit)}, or fewer queries."
         )
+        refusal.least = math.ceil(least * unit)
+        raise refusal
     value_Q_B = curves.p_Q_B if weights_Q is None else curves.p_Q_B * weights_Q[:, None]
     is_bounded = bool(first_Q.any() or (last_Q < curves.grid.num_budgets - 1).any())
     return Problem(curves, cost, total, weights_Q, value_Q_B, costs, min(units, most), first_Q, last_Q, is_bounded)

@@ -17,6 +17,7 @@ from ..evaluation.comparison import Comparison
 from ..evaluation.offline import data_hash
 from ..evaluation.policies import BLIND, FORETHOUGHT, GREEDY_ORACLE, UNIFORM, Outcome, Policies
 from ..predictors.selection import cross_fit
+from ..protocols import Allocator
 from ..settings import PaperSettings
 from ..types import Cost, Curves, FloatArray
 from . import batches
@@ -49,11 +50,12 @@ def compare(settings: PaperSettings) -> PaperBench:
     """Trains every predictor on the train split, plays every policy on the other, and judges them side by side."""
     train, test = read_split(Path(settings.folder), "train"), read_split(Path(settings.folder), settings.split)
     check_pair(train, test)
-    for kind, name in (("allocators", settings.allocator), *(("predictors", name) for name in settings.compare)):
-        registry.resolve(kind, name)  # an unknown name is told before anything is trained
+    allocator = registry.make("allocators", settings.allocator, settings.allocator_options)
+    for name in (*settings.compare, *([settings.predictor] if settings.predictor else [])):
+        registry.resolve("predictors", name)  # an unknown name is told before anything is trained
     levels = _levels(settings, test)
     ours = predict(train.profile, test.profile, settings.predictor or None, seed=settings.seed)
-    policies = _policies(test, ours, settings)
+    policies = _policies(test, ours, settings, allocator)
     others, missing = _others(train, test, ours, settings)
     classes = _class_budgets(train, test, levels)
     small = batches.play(policies, _out_of_fold(train, ours, settings.seed), levels)
@@ -103,7 +105,7 @@ def _levels(settings: PaperSettings, test: Split) -> tuple[float, ...]:
     return tuple(sorted(set(levels)))
 
 
-def _policies(test: Split, ours: Prediction, settings: PaperSettings) -> Policies:
+def _policies(test: Split, ours: Prediction, settings: PaperSettings, allocator: Allocator) -> Policies:
     mean_train = Curves(("mean",), test.profile.grid, ours.mean_B[None])
     check_inputs(test.profile, ours.curves, mean_train, (Cost.GRANTED,), None, settings.num_resamples, None)
     return Policies(
@@ -111,7 +113,7 @@ def _policies(test: Split, ours: Prediction, settings: PaperSettings) -> Policie
         predicted=ours.curves,
         mean_B=ours.mean_B,
         mean_tokens_B=test.profile.grid.budgets_B.astype(np.float64),
-        allocator=settings.allocator,
+        allocator=allocator,
         batch_size=None,
     )
 

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from ..evaluation import Estimate
 from ..evaluation.policies import BLIND, FORETHOUGHT, GREEDY_ORACLE, ORACLE, UNIFORM
-from ..plots import COLOURS, LEGEND, SETTINGS
+from ..plots import COLOURS, LEGEND, count_tokens_along, save
 from ..report.wording import policy_name
 from .results import SOURCE, PaperBench, PolicyRow
 
@@ -45,13 +44,7 @@ def draw(result: PaperBench, folder: Path) -> dict[str, Path]:
         "calibration": _calibration,
         "batches": _batches,
     }
-    files = {name: folder / f"{name}.png" for name in pictures}
-    with matplotlib.rc_context({**matplotlib.rcParamsDefault, **SETTINGS}):
-        for name, file in files.items():
-            figure = pictures[name](result)
-            FigureCanvasAgg(figure)
-            figure.savefig(file)
-    return files
+    return save({name: partial(picture, result) for name, picture in pictures.items()}, folder)
 
 
 def _figure(result: PaperBench, num_panels: int, *, height: float = 5.2) -> tuple[Figure, list[Any]]:
@@ -147,7 +140,7 @@ def _batches(result: PaperBench) -> Figure:
 def _lines(
     panel: Any, result: PaperBench, policies: Sequence[str], value_of: Callable[[PolicyRow], Estimate | None]
 ) -> None:
-    """One line a policy with its band, named in order of height."""
+    """One line a policy with its band, named in order of accuracy: the same order in every panel."""
     heights = {}
     of_predictor = dict(zip([each.predictor for each in result.predictors], itertools.cycle(CYCLE), strict=False))
     for policy in (policy for policy in policies if policy in result.policies):
@@ -159,12 +152,16 @@ def _lines(
         colour = of_predictor[predictor] if allocator else POLICY_COLOURS[policy]
         found = [value for _, value in known]
         _line(panel, [x for x, _ in known], found, colour=colour, label=policy, style=STYLES.get(allocator, "-"))
-        heights[policy] = sum(value.value for value in found) / len(found)
-    panel.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        heights[policy] = _mean([each.row.accuracy.value for each in result.select(policy)])
+    count_tokens_along(panel.xaxis)
     handles = dict(zip(*reversed(panel.get_legend_handles_labels()), strict=True))
     order = sorted(heights, key=lambda policy: -heights[policy])
     place = {**LEGEND, "loc": "center left", "bbox_to_anchor": (1.01, 0.5), "fontsize": 9}
     panel.legend([handles[policy] for policy in order], [policy_name(policy) for policy in order], **place)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
 
 
 def _in_points(panel: Any) -> None:

@@ -65,8 +65,11 @@ def predict(train: Profile, test: Profile, predictor: str | None, *, seed: int) 
         MissingExtraError: it needs a package that is not installed.
     """
     named: dict[str, Any] = {} if predictor is None else {"predictor": predictor}
-    # More folds than queries leave out the card's own calibration: here the other split is the judge.
-    trained = train_predictor(train, num_folds=train.num_queries + 1, seed=seed, with_familiarity=False, **named)
+    # More folds than queries leave out the card's own calibration: here the other split is the judge, and what is
+    # judged is the predictor as it was fitted.
+    trained = train_predictor(
+        train, num_folds=train.num_queries + 1, seed=seed, with_familiarity=False, with_shrinkage=False, **named
+    )
     curves = trained.predict(test.query_ids, features_of(test, trained.card.features.layer))
     return Prediction(
         trained.card.predictor,

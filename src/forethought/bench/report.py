@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..evaluation.policies import FORETHOUGHT
-from ..report import plain
+from ..files import make_folder
+from ..report import plain, write_pages
 from ..report.layout import aligned, table
 from ..report.wording import LEGEND, gain_words, gap_words, percent, policy_name, share_right
-from ..store import write_atomically
+from ..visible import code, markdown
 from .results import BatchRow, PaperBench, PolicyRow
 
 SHOWN = (48.0, 128.0)  # the budgets shown in full on the terminal: those of the paper's own table
@@ -26,7 +26,7 @@ def write_report(folder: Path, result: PaperBench, *, plots: bool = True) -> dic
     Returns:
         What it is -> the file: "json", "markdown", and one entry a picture.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     files = {"json": folder / "paper.json", "markdown": folder / "paper.md"}
     lines = _markdown(result)
     pictures: dict[str, Path] = {}
@@ -37,9 +37,7 @@ def write_report(folder: Path, result: PaperBench, *, plots: bool = True) -> dic
         lines += ["## Pictures", "", *(f"![{name}]({file.name})" for name, file in pictures.items()), ""]
     elif plots:
         lines += ["No pictures: matplotlib is not installed; get it with `pip install 'forethought[plots]'`.", ""]
-    content = json.dumps(report_json(result), ensure_ascii=False, indent=1, allow_nan=False)
-    write_atomically(files["json"], f"{content}\n".encode())
-    write_atomically(files["markdown"], "\n".join(lines).rstrip().encode() + b"\n")
+    write_pages(files, report_json(result), lines)
     return files | pictures
 
 
@@ -72,7 +70,7 @@ def _sample(result: PaperBench) -> str:
 
 def _markdown(result: PaperBench) -> list[str]:
     versions = ", ".join(f"{name} {version}" for name, version in result.versions.items())
-    hashes = ", ".join(f"{name} `{value}`" for name, value in result.data_hashes.items())
+    hashes = ", ".join(f"{markdown(name)} {code(value)}" for name, value in result.data_hashes.items())
     tables: list[Table] = [_accuracy(result), *_means(result)]
     tables += [_level(result, level) for level in result.levels]
     tables += [_predictors(result), _by_budget(result, "mean squared error"), _by_budget(result, "correlation")]
@@ -80,7 +78,7 @@ def _markdown(result: PaperBench) -> list[str]:
     lines = ["# The paper on its own data", "", f"{_sample(result)} ({result.num_resamples:,} resamples). {LEGEND}", ""]
     for title, head, rows in tables:
         lines += [f"## {title[0].upper()}{title[1:]}", "", *table(head, rows)]
-    lines += ["## How to read it", "", *(f"- {note}" for note in result.notes), ""]
+    lines += ["## How to read it", "", *(f"- {markdown(note)}" for note in result.notes), ""]
     return [*lines, f"Data: arXiv 2602.01237; hashes: {hashes}. Seed {result.seed}; {versions}.", ""]
 
 

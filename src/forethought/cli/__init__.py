@@ -1,18 +1,26 @@
 """The command line: thin verbs over `forethought.pipeline`. Data on stdout, talk on stderr.
 
-Exit codes: 0 done, 1 user error, 2 usage, 3 finished with failed items, 130 interrupted and resumable.
+Exit codes: 0 done, 1 user error, 2 usage, 3 finished with failed items, 130 interrupted and resumable, 141 nobody reads
+what is printed.
 """
 
 from __future__ import annotations
 
+import errno
 import importlib
+import io
 import logging
+import os
 import sys
+import traceback
+from contextlib import suppress
 from typing import Any
 
 import click
 
-from ..errors import ForethoughtError
+from ..errors import FileError, ForethoughtError
+from ..files import refused
+from ..visible import visible
 from .config import read_config
 
 COMMANDS = (
@@ -24,12 +32,16 @@ COMMANDS = (
     "run",
     "evaluate",
     "compare",
+    "grade",
+    "regrade",
     "show",
     "ls",
     "doctor",
     "demo",
     "bench",
 )
+RESUMABLE = ("profile", "run", "layers")  # these keep what they have, and go on
+BROKEN_PIPE = 128 + 13  # what a shell reports of a command that SIGPIPE ended
 MODULES = {"import": "importing"}  # where a verb's name cannot be a module's
 
 
@@ -75,16 +87,16 @@ class Verbs(click.Group):
 @click.pass_context
 def verbs(ctx: click.Context, config: str | None, debug: bool) -> None:
     """Predicts how much reasoning each query needs, and spends a fixed token budget where it buys the most accuracy."""
-    _talk_on_stderr()
+    _talk_on_stderr(debug)
     ctx.default_map = read_config(config, {name: verbs.get_command(ctx, name) for name in COMMANDS}) if config else None
 
 
-def _talk_on_stderr() -> None:
+def _talk_on_stderr(debug: bool) -> None:
     """What the library logs (a model being fetched, an engine's choice) is for the user to see."""
     logger = logging.getLogger("forethought")
     if not any(isinstance(handler, _Talk) for handler in logger.handlers):
         logger.addHandler(_Talk())
-    logger.setLevel(logging.INFO)
+    logger.setLevel(logging.DEBUG if debug else logging.INFO)
 
 
 class _Talk(logging.Handler):
@@ -92,7 +104,7 @@ class _Talk(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Prints one message."""
-        click.echo(record.getMessage(), err=True)
+        click.echo(visible(record.getMessage()), err=True)
 
 
 def main(args: list[str] | None = None) -> None:
@@ -101,29 +113,68 @@ def main(args: list[str] | None = None) -> None:
 
 
 def _exit_code(args: list[str]) -> int:
-    debug = "--debug" in args
     try:
         result: Any = verbs.main(args, prog_name="forethought", standalone_mode=False)
+        sys.stdout.flush()
         return result if isinstance(result, int) else 0
-    except click.exceptions.Abort:
-        return _interrupted()
-    except KeyboardInterrupt:
-        return _interrupted()
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        _say(_stopped(args))
+        return 130
     except click.ClickException as error:
-        error.show()
+        shown = io.StringIO()
+        error.show(shown)
+        _say(shown.getvalue().rstrip())
         return error.exit_code
     except click.exceptions.Exit as error:
         return error.exit_code
     except ForethoughtError as error:
-        if debug:
-            raise
-        click.echo(f"error: {error}", err=True)
-        return 1
-    except BrokenPipeError:
-        sys.stderr.close()
-        return 1
+        return _refuse(error, error, args)
+    except (BrokenPipeError, SystemExit):  # nobody reads what is printed; in a verb, click makes it a SystemExit
+        _discard(sys.stdout)
+        return BROKEN_PIPE
+    except OSError as error:
+        return _refuse(_named(error), error, args)
 
 
-def _interrupted() -> int:
-    click.echo("stopped; what was reported is safe, and the same command goes on from here", err=True)
-    return 130
+def _stopped(args: list[str]) -> str:
+    """What an interrupt left, by the command that was given."""
+    command = next((arg for arg in args if arg in COMMANDS), "")
+    if command in RESUMABLE:
+        return "stopped; what was reported is safe, and the same command goes on from here"
+    return "stopped; nothing half-made is kept, and the same command begins anew"
+
+
+def _refuse(error: ForethoughtError, cause: Exception, args: list[str]) -> int:
+    """Says what was wrong in one line; where `--debug` is given, where it happened as well."""
+    if "--debug" in args:
+        _say("".join(traceback.format_exception(cause)).rstrip())
+    _say(f"error: {error}")
+    return 1
+
+
+def _named(error: OSError) -> FileError:
+    """An error of the system that no writer or reader has given a path, with the best that is known of it."""
+    is_full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+    if error.filename is not None:
+        is_written = is_full or error.errno == errno.EROFS
+        return refused(error, os.fsdecode(error.filename), "written" if is_written else "read")
+    if is_full:  # every writer names its file: what is left is what is printed
+        _discard(sys.stdout)
+        return refused(error, "standard output", "written")
+    return FileError(error.strerror or str(error))
+
+
+def _discard(stream: Any) -> None:
+    """Sends what is left to print, also at the interpreter's end, nowhere."""
+    with suppress(OSError, io.UnsupportedOperation, ValueError, AttributeError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+
+
+def _say(line: str) -> None:
+    """Says it on standard error, if that can be written."""
+    try:
+        click.echo(visible(line), err=True)
+    except OSError:
+        _discard(sys.stderr)

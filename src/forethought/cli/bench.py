@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from .options import emit, json_flag, listed, listed_numbers, seed_option, talk
+from .options import allocator_options, emit, json_flag, listed, listed_numbers, seed_option, taken_options, talk
 
 
 @click.group("bench", short_help="Published measurements as a benchmark.")
@@ -22,7 +22,7 @@ def command() -> None:
     "--mean-tokens", multiple=True, metavar="N,…", help="Mean budgets to compare at.  [default: every budget]"
 )
 @click.option("--predictor", default="", metavar="NAME", help="Forethought's.  [default: that of train]")
-@click.option("--allocator", default="envelope", show_default=True, help="Forethought's.")
+@allocator_options("Forethought's.")
 @click.option(
     "--compare",
     multiple=True,
@@ -43,15 +43,17 @@ def paper(as_json: bool, mean_tokens: tuple[str, ...], compare: tuple[str, ...],
     medium, hard). Everything is trained on the train split. The data has no licence: nothing of it is kept.
     """
     from .. import bench
-    from ..folders import bench_folder
+    from ..folders import bench_folder, check_folder
     from ..settings import PaperSettings
 
+    taken_options(values, "allocator")
     settings = PaperSettings(
         mean_tokens=listed_numbers("--mean-tokens", mean_tokens),
         compare=tuple(each for each in listed(compare) if each != "none"),
         **values,
     )
     folder = bench_folder(settings)
+    check_folder(folder)
     result = bench.compare(settings)
     files = bench.write_report(folder, result, plots=settings.plots)
     emit(

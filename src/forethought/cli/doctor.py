@@ -6,7 +6,16 @@ from typing import Any
 
 import click
 
-from .options import emit, json_flag, limit_option, parse_pairs, question_options, server_options, with_server
+from .options import (
+    dry_run_flag,
+    emit,
+    json_flag,
+    limit_option,
+    parse_pairs,
+    question_options,
+    server_options,
+    with_server,
+)
 
 
 @click.command("doctor", short_help="Look at this machine, and whether a server keeps budgets.")
@@ -23,16 +32,20 @@ from .options import emit, json_flag, limit_option, parse_pairs, question_option
     "--out", default="effort-costs.json", show_default=True, metavar="FILE", help="Where their costs are written."
 )
 @click.option("--engine-option", "engine_option", multiple=True, metavar="KEY=VALUE", help="Passed to the engine.")
+@dry_run_flag
 @json_flag
 def command(as_json: bool, engine_option: tuple[str, ...], levels: str, **values: Any) -> int:
     """Say what is here and what a server can really do.
 
     With --base-url: reachable, which kind it is and how that is told, its models, token ids, continuation, logprobs,
     usage, prefix caching, seeds; then a few small questions at several caps, whose thoughts are counted. Ends with the
-    flags to use. Exit code 1 when budgets are not kept in the way that --enforce asks for (auto: in none).
+    flags to use. --dry-run says what that costs at most, and generates nothing. After a request that is not answered
+    within --timeout, nothing more is tried. Exit code 1 when budgets are not kept in the way that --enforce asks for
+    (auto: in none).
 
-    With --enforce effort --questions FILE: every effort level is measured on these questions, under --template, and
-    --out holds what each costs, for --engine-option effort_costs=FILE.
+    Effort levels take whole thoughts, and are measured only with --enforce effort. With --questions FILE they are
+    measured on these questions, under --template, and --out holds what each costs, for
+    --engine-option effort_costs=FILE.
     """
     from .. import doctor
     from ..settings import DoctorSettings

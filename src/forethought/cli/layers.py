@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
@@ -60,19 +61,19 @@ def command(as_json: bool, quiet: bool, dry_run: bool, mean_tokens: tuple[str, .
     settings = LayersSettings(
         engine=engine_settings(values), mean_tokens=listed_numbers("--mean-tokens", mean_tokens), **values
     )
-    folder = layers_folder(settings)
     if dry_run:
-        bill = layers.bill(layers.survey(settings), settings, folder)
+        found, _ = pipeline.survey_layers(settings)
+        bill = layers.bill(found, settings, layers_folder(settings))
         emit(as_json, bill, "\n".join(f"{key.replace('_', ' '):16} {value}" for key, value in bill.items()))
         return 0
+    files: list[Path] = []
     with step_bar(quiet=quiet) as progress:
-        result = pipeline.study_layers(settings, progress=progress)
-    files = layers.write_report(folder, result, plots=settings.plots)
+        result = pipeline.study_layers(settings, progress=progress, wrote=files.append)
     emit(
         as_json,
-        {**layers.report_json(result), "files": [str(file) for file in files.values()]},
+        {**layers.report_json(result), "files": [str(file) for file in files]},
         layers.report_text(result),
     )
-    for file in files.values():
+    for file in files:
         talk(f"wrote {file}")
     return 0

@@ -1,4 +1,4 @@
-"""`forethought ls`: the runs in a folder."""
+"""`forethought ls`: the results in a folder."""
 
 from __future__ import annotations
 
@@ -7,13 +7,17 @@ import click
 from .options import emit, json_flag
 
 
-@click.command("ls", short_help="List the runs in a folder.")
+@click.command("ls", short_help="List runs, predictors and reports.")
 @click.argument("folder", default="runs")
 @json_flag
 def command(as_json: bool, folder: str) -> int:
-    """List the runs in FOLDER (default: runs): what each is, how far it got, whether it was trained."""
-    from ..tables import list_runs, runs_text
+    """List what is in FOLDER (default: runs): runs, predictors, profile files and reports.
 
-    rows = list_runs(folder)
-    emit(as_json, rows, runs_text(rows, folder))
+    One line each: what it is, how far it got, the share right and the mean tokens generated (of a profile, at its
+    largest cap), when it was changed, whether it was trained. What cannot be read is listed with the reason.
+    """
+    from ..listing import list_results, results_text
+
+    rows = list_results(folder)
+    emit(as_json, rows, results_text(rows, folder))
     return 0

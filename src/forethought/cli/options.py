@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from ..errors import InvalidSettingsError
+from ..visible import to_json, visible
 
 if TYPE_CHECKING:
+    from ..billing import Prices
     from ..settings import EngineSettings
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -21,8 +23,60 @@ limit_option = click.option("--limit", type=int, metavar="N", help="Only the fir
 dry_run_flag = click.option("--dry-run", is_flag=True, help="Say what would be done and what it may cost; do nothing.")
 seed_option = click.option("--seed", type=int, default=0, show_default=True, help="Seed of everything random.")
 quiet_flag = click.option("--quiet", is_flag=True, help="No progress bar.")
-retry_flag = click.option("--retry-failed", is_flag=True, help="Try questions again that failed before.")
-grader_option = click.option("--grader", default="number", show_default=True, help="number, exact, choice or math.")
+retry_flag = click.option(
+    "--retry-failed/--no-retry-failed", default=True, show_default=True, help="Try again what failed before, once."
+)
+skip_flag = click.option(
+    "--skip-ungraded", is_flag=True, help="Leave out what has no reference answer that can be read, not refuse it."
+)
+
+
+def grader_options(default: str = "number", shown: str = "") -> Callable[[F], F]:
+    """--grader and its options; `taken_options` turns them into settings."""
+    kinds = "number, exact, choice or math."
+
+    def decorate(function: F) -> F:
+        function = click.option(
+            "--grader-option", multiple=True, metavar="KEY=VALUE", help="Passed to the grader (repeatable)."
+        )(function)
+        help_text = f"{kinds}  [default: {shown}]" if shown else kinds
+        return click.option("--grader", default=default, show_default=not shown, help=help_text)(function)
+
+    return decorate
+
+
+def allocator_options(what: str) -> Callable[[F], F]:
+    """--allocator and its options; `taken_options` turns them into settings."""
+
+    def decorate(function: F) -> F:
+        function = click.option(
+            "--allocator-option", multiple=True, metavar="KEY=VALUE", help="Passed to the allocator (repeatable)."
+        )(function)
+        return click.option("--allocator", default="envelope", show_default=True, help=what)(function)
+
+    return decorate
+
+
+def taken_options(values: dict[str, Any], *nouns: str) -> None:
+    """Turns the pairs of --NOUN-option in `values` into the settings' NOUN_options."""
+    for noun in nouns:
+        values[f"{noun}_options"] = parse_pairs(f"--{noun}-option", values.pop(f"{noun}_option"))
+
+
+def price_options(function: F) -> F:
+    """What a million tokens cost, for the bill before a command and the one after it."""
+    for name, what in (("out", "generated"), ("in", "of prompts")):
+        function = click.option(
+            f"--price-{name}", type=click.FloatRange(min=0), metavar="USD", help=f"Price of a million tokens {what}."
+        )(function)
+    return function
+
+
+def take_prices(values: dict[str, Any]) -> Prices:
+    """Takes these flags out of `values`."""
+    from ..billing import Prices
+
+    return Prices(values.pop("price_in"), values.pop("price_out"))
 
 
 def question_options(function: F) -> F:
@@ -45,10 +99,15 @@ def engine_options(*, with_sampling: bool) -> Callable[[F], F]:
 
     def decorate(function: F) -> F:
         flags = [
-            click.option("--engine", default="auto", show_default=True, help="auto, transformers, vllm, openai, fake."),
+            click.option(
+                "--engine", default="auto", show_default=True, help="auto, transformers, vllm, openai, replay, fake."
+            ),
             with_server,
             click.option(
-                "--context-tokens", type=int, default=2048, show_default=True, help="Prompt + thought + answer."
+                "--context-tokens",
+                type=int,
+                metavar="N",
+                help="Longest prompt + thought + answer.  [default: what the caps need and the model or server takes]",
             ),
             click.option(
                 "--engine-option", "engine_option", multiple=True, metavar="KEY=VALUE", help="Passed to the engine."
@@ -149,9 +208,7 @@ def plan_options(function: F) -> F:
     flags = [
         click.option("--mean-tokens", type=float, metavar="N", help="The total, as tokens a question."),
         click.option("--total-tokens", type=float, metavar="N", help="The total in tokens."),
-        click.option(
-            "--allocator", default="envelope", show_default=True, help="envelope, exact, greedy, blind, uniform."
-        ),
+        allocator_options("envelope, exact, greedy, blind, uniform."),
         click.option(
             "--cost",
             type=click.Choice(["granted", "spent"]),
@@ -169,21 +226,11 @@ def plan_options(function: F) -> F:
     return function
 
 
-def fallback_flag(function: F) -> F:
-    """--fallback, shared by plan, run and evaluate."""
-    return click.option(
-        "--fallback/--no-fallback",
-        default=True,
-        show_default=True,
-        help="Draw questions unlike the training ones towards uniform.",
-    )(function)
-
-
 def emit(as_json: bool, value: Any, text: str) -> None:
     """Prints the result of a verb on stdout: `value` as JSON, or `text`."""
-    click.echo(json.dumps(value, ensure_ascii=False, allow_nan=False) if as_json else text)
+    click.echo(to_json(value) if as_json else visible(text))
 
 
 def talk(message: str) -> None:
     """Says something beside the result, on stderr."""
-    click.echo(message, err=True)
+    click.echo(visible(message), err=True)

@@ -11,13 +11,17 @@ from .options import (
     emit,
     engine_options,
     engine_settings,
-    grader_option,
+    grader_options,
     json_flag,
     limit_option,
+    price_options,
     question_options,
     quiet_flag,
     retry_flag,
     seed_option,
+    skip_flag,
+    take_prices,
+    taken_options,
     talk,
 )
 
@@ -30,9 +34,11 @@ from .options import (
 @click.option("--window", type=int, default=16, show_default=True, help="Tokens between two caps.")
 @click.option("--max-tokens", type=int, default=256, show_default=True, help="Largest cap.")
 @click.option("--layers", default="all", show_default=True, help="Hidden states to keep: all, none, or 4,12,16.")
-@grader_option
+@grader_options()
+@skip_flag
 @engine_options(with_sampling=True)
 @seed_option
+@price_options
 @limit_option
 @question_options
 @retry_flag
@@ -51,8 +57,10 @@ def command(as_json: bool, quiet: bool, dry_run: bool, **values: Any) -> int:
     from ..settings import ProfileSettings
     from .progress import progress_bar
 
+    taken_options(values, "grader")
+    prices = take_prices(values)
     settings = ProfileSettings(engine=engine_settings(values), **values)
-    estimate = profile_estimate(settings)
+    estimate = profile_estimate(settings, prices=prices)
     name, reason = choose(settings.model, settings.engine.engine)
     talk(f"engine {name} ({reason}); run directory {estimate.folder}")
     if dry_run:
@@ -64,5 +72,6 @@ def command(as_json: bool, quiet: bool, dry_run: bool, **values: Any) -> int:
     ) as report:
         run = pipeline.profile(settings, report=report)
     result = tables.profile_summary(run)
+    result["usd"] = prices.usd(result["prompt_tokens"], result["generated_tokens"])
     emit(as_json, result, tables.profile_text(result))
     return 3 if result["failed"] else 0

@@ -1,14 +1,20 @@
-"""A progress bar on stderr: tokens spent of total, and accuracy so far."""
+"""How far a command is, on stderr: a bar on a terminal; elsewhere a line now and then."""
 
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import click
+
 if TYPE_CHECKING:
     from rich.progress import Progress
+
+SECONDS_PER_LINE = 30.0  # where it is not a terminal
+WIDE = 100  # columns, from which there is room for a bar beside the numbers
 
 
 @contextmanager
@@ -30,23 +36,23 @@ def progress_bar(
     if quiet or num_total == 0:
         yield lambda record: None
         return
-    num_done = num_graded = num_right = num_failed = tokens = 0
-    with _bar("{task.fields[detail]}", transient=False) as bar:
-        task = bar.add_task(title, total=num_total, detail=f"0 of {tokens_total:,} tokens")
+    num_done = num_right = num_known = num_failed = tokens = 0
+    with _shown(title, num_total) as show:
 
         def advance(record: Mapping[str, Any]) -> None:
-            nonlocal num_done, num_graded, num_right, num_failed, tokens
+            nonlocal num_done, num_right, num_known, num_failed, tokens
+            is_failed = record.get("error") is not None
             num_done += 1
-            tokens += record.get("reasoning_tokens", 0)
-            num_failed += record.get("error") is not None
-            num_graded += record.get("grade") is not None
+            tokens += record.get("reasoning_tokens") or 0
+            num_failed += is_failed
+            num_known += is_failed or record.get("grade") is not None  # what failed is not right
             num_right += record.get("grade") == "right"
-            detail = f"{tokens:,} of {tokens_total:,} tokens"
-            if num_graded:
-                detail += f", {num_right / num_graded:.0%} right"
+            detail = f"{_short(tokens)} of {_short(tokens_total)} tokens"
+            if num_known > num_failed:
+                detail += f", {num_right / num_known:.0%} right"
             if num_failed:
                 detail += f", {num_failed} failed"
-            bar.update(task, completed=num_done, detail=detail)
+            show(title, num_done, num_total, detail)
 
         yield advance
 
@@ -57,29 +63,76 @@ def step_bar(*, quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
     if quiet:
         yield lambda what, done, total: None
         return
-    with _bar(transient=True) as bar:
-        task = bar.add_task("", total=None)
-        yield lambda what, done, total: bar.update(task, description=what, completed=done, total=total)
+    with _shown("", None) as show:
+        yield lambda what, done, total: show(what, done, total, "")
 
 
-def _bar(*details: str, transient: bool) -> Progress:
-    """A bar on stderr with what is being done, how much of it, `details`, and the times."""
+Show = Callable[[str, int, int, str], None]
+"""Called with what is being done, how much of it, of how much, and details."""
+
+
+@contextmanager
+def _shown(title: str, total: int | None) -> Iterator[Show]:
+    if not sys.stderr.isatty():
+        yield _Lines()
+        return
+    with _bar() as bar:
+        task = bar.add_task(title, total=total, detail="")
+
+        def show(what: str, done: int, total: int, detail: str) -> None:
+            bar.update(task, description=what, completed=done, total=total, detail=detail)
+
+        yield show
+
+
+class _Lines:
+    """A line whenever enough time has passed since the last one: a short command prints none."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._started = self._last = clock()
+
+    def __call__(self, what: str, done: int, total: int, detail: str) -> None:
+        now = self._clock()
+        if now - self._last < SECONDS_PER_LINE:
+            return
+        self._last = now
+        parts = [f"{what} {done:,} of {total:,}", detail, f"{_clock_text(now - self._started)} so far"]
+        click.echo(", ".join(part for part in parts if part), err=True)
+
+
+def _short(number: int) -> str:
+    """Three digits or so, for a line that must fit."""
+    for unit, size in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
+        if number >= 10 * size:
+            return f"{number / size:,.0f}{unit}"
+    return f"{number:,}"
+
+
+def _clock_text(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def _bar() -> Progress:
+    """A bar on stderr with what is being done, how much of it, details, and the times by name; within 80 columns."""
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn
+    from rich.text import Text
 
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
+    class Times(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            left = task.time_remaining
+            rest = "" if left is None else f", {_clock_text(left)} left"
+            return Text(f"{_clock_text(task.elapsed or 0.0)} gone{rest}")
+
+    console = Console(file=sys.stderr)
+    columns = [
+        TextColumn("{task.description}", markup=False),
+        *([BarColumn(bar_width=20)] if console.width >= WIDE else []),
         MofNCompleteColumn(),
-        *(TextColumn(detail) for detail in details),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    return Progress(*columns, console=Console(file=sys.stderr), transient=transient, refresh_per_second=4)
+        TextColumn("{task.fields[detail]}", markup=False),
+        Times(),
+    ]
+    return Progress(*columns, console=console, transient=True, refresh_per_second=4)

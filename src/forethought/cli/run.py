@@ -12,15 +12,17 @@ from .options import (
     emit,
     engine_options,
     engine_settings,
-    fallback_flag,
-    grader_option,
+    grader_options,
     json_flag,
     limit_option,
     plan_options,
+    price_options,
     question_options,
     quiet_flag,
     retry_flag,
     seed_option,
+    take_prices,
+    taken_options,
     talk,
 )
 
@@ -29,14 +31,17 @@ from .options import (
 @click.argument("run")
 @click.argument("questions")
 @plan_options
-@fallback_flag
 @click.option("--out", default="", metavar="RUN", help="Run directory.  [default: runs/run-QUESTIONS-TOKENS-COST]")
 @click.option(
     "--compare", multiple=True, metavar="NAME", help="Judge this allocator on the same traces too (repeatable)."
 )
-@grader_option
+@click.option(
+    "--hard-total", is_flag=True, help="With --cost spent: never generate more; later questions get what is left."
+)
+@grader_options()
 @engine_options(with_sampling=False)
 @seed_option
+@price_options
 @limit_option
 @question_options
 @retry_flag
@@ -53,8 +58,7 @@ def command(as_json: bool, quiet: bool, dry_run: bool, **values: Any) -> int:
     from ..engines.opening import choose
     from ..estimates import run_estimate
     from ..settings import PlanSettings, RunSettings
-    from ..store import read_json
-    from ..tables import run_text
+    from ..tables import run_result, run_text
     from ..types import Cost
     from .progress import progress_bar
 
@@ -64,18 +68,20 @@ def command(as_json: bool, quiet: bool, dry_run: bool, **values: Any) -> int:
         "mean_tokens",
         "total_tokens",
         "allocator",
+        "allocator_options",
         "min_tokens",
         "max_tokens",
         "limit",
         *QUESTION_KEYS,
         "model",
         "template",
-        "fallback",
     )
+    taken_options(values, "grader", "allocator")
+    prices = take_prices(values)
     plan_values = {key: values.pop(key) for key in plan_keys}
     plan = PlanSettings(engine=engine_settings(values), cost=Cost(values.pop("cost")), **plan_values)
     settings = RunSettings(plan=plan, **values)
-    estimate = run_estimate(settings)
+    estimate = run_estimate(settings, prices=prices)
     name, reason = choose(estimate.model, plan.engine.engine)
     talk(f"engine {name} ({reason}); run directory {estimate.folder}")
     if dry_run:
@@ -84,6 +90,7 @@ def command(as_json: bool, quiet: bool, dry_run: bool, **values: Any) -> int:
     title = "answering"
     with progress_bar(title, num_total=estimate.num_left, tokens_total=int(estimate.total), quiet=quiet) as report:
         run = pipeline.run(settings, report=report)
-    result = {**read_json(run.path / "summary.json"), "run": str(run.path), "answers": str(run.path / "answers.jsonl")}
+    result = run_result(run)
+    result["usd"] = prices.usd(result["prompt_tokens"], result["generated_tokens"])
     emit(as_json, result, run_text(result))
     return 3 if result["failed"] else 0

@@ -9,12 +9,12 @@ from .options import emit, json_flag
 
 @click.command("show", short_help="Look inside one result.")
 @click.argument("run")
-@click.argument("query_id", metavar="ID")
+@click.argument("query_id", metavar="[ID]", default="")
 @json_flag
 def command(as_json: bool, run: str, query_id: str) -> int:
-    """Show one question of a run: its text, curves, budget, what was used, why it stopped, its grade."""
-    from ..tables import item, item_text
+    """Show a run as a whole, or one question: its text, curves, budget, what was used, why it stopped, its grade."""
+    from ..tables import show, shown_text
 
-    found = item(run, query_id)
-    emit(as_json, found, item_text(found))
+    found = show(run, query_id)
+    emit(as_json, found, shown_text(found))
     return 0

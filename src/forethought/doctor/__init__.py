@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 from .. import registry
+from ..folders import check_file
+from ..prompts import load_template
+from ..queries import load_queries
 from ..settings import DoctorSettings
 from .findings import Diagnosis, Finding
 
@@ -10,14 +16,22 @@ __all__ = ["Diagnosis", "Finding", "examine"]
 
 
 def examine(settings: DoctorSettings) -> Diagnosis:
-    """Looks at this machine and, where an address is given, at the server there with a few small requests."""
+    """Looks at this machine and, where an address is given, at the server there with a few small requests.
+
+    A dry run asks the server only what costs nothing: what it is, and which models it has.
+    """
     from .machine import machine_findings
 
     here = machine_findings()
     if not settings.base_url:
         return Diagnosis(here)
-    registry.resolve("engines", "openai")  # says how to install what it needs
+    registry.check_options("engines", "openai", settings.options)  # also says how to install what it needs
+    load_template(settings.template)
+    if settings.questions:
+        load_queries(settings.questions, limit=settings.limit, **settings.columns)
+    if settings.enforce == "effort" and settings.out:
+        check_file(Path(settings.out))
     from .server import server_diagnosis
 
     there = server_diagnosis(settings)
-    return Diagnosis((*here, *there.findings), there.flags, there.is_kept)
+    return replace(there, findings=(*here, *there.findings))

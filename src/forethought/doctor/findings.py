@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from .bill import Bill
+
 MARKS = {True: "ok", False: "no", None: "--"}
 
 
@@ -34,16 +36,18 @@ class Diagnosis:
     Attributes:
         findings: in the order in which they were looked at.
         flags: what to give to `profile`, `plan` and `run`; "" where there is nothing to recommend.
-        is_kept: whether budgets were kept in the way that was asked for; None where no server was looked at.
+        is_kept: whether budgets were kept in the way that was asked for; None where that was not tried.
+        bill: what it cost to find out, at most; None where no server was reached.
     """
 
     findings: tuple[Finding, ...]
     flags: str = ""
     is_kept: bool | None = None
+    bill: Bill | None = None
 
     def to_json(self) -> dict[str, Any]:
         """One object."""
-        return asdict(self)
+        return {**asdict(self), "bill": self.bill.to_json() if self.bill else None}
 
     def to_text(self) -> str:
         """The same for a person."""
@@ -56,6 +60,8 @@ class Diagnosis:
             lines.append(f"  {MARKS[finding.is_fine]}  {finding.name:22} {finding.detail}")
             if finding.hint:
                 lines.append(f"      {'':22} {finding.hint}")
+        if self.bill:
+            lines += ["", f"bill: {self.bill.to_text()}"]
         if self.flags:
             lines += ["", f"use: {self.flags}"]
         return "\n".join(lines)

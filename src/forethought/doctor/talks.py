@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any
 
+from ..engines.counting import Usage
 from ..engines.openai.client import Client, RequestError
 from ..engines.openai.dialects import Drawing, TokenDialect
 from ..engines.openai.engine import OpenAIEngine
@@ -15,11 +16,16 @@ TOPIC = "server"
 BEGUN = "1, 2, 3, 4, 5,"
 COUNTING = "Count from 1 to 20. Write only the numbers, with a comma and a space between them."
 DRAWN = "Write four words at random, with a space between them."
+LATE, UNTRIED = "no answer within", "not tried: the server did not answer in time before"
 LONG = "Here are some numbers: " + ", ".join(map(str, range(1, 160))) + ". Which is the largest?"
 
 
+NUM_REQUESTS, TOKENS_EACH = 10, 12
+SENSELESS = (AttributeError, IndexError, KeyError, RecursionError, TypeError, ValueError)
+
+
 class Talks:
-    """A few single requests to the server of `engine`."""
+    """A few single requests to the server of `engine`: at most NUM_REQUESTS, of TOKENS_EACH generated tokens."""
 
     def __init__(self, engine: OpenAIEngine) -> None:
         self._engine = engine
@@ -27,7 +33,8 @@ class Talks:
         self._model = engine.served_model
 
     async def findings(self) -> AsyncIterator[Finding]:
-        """One after the other; what fails is a finding as well."""
+        """One after the other; what fails is a finding as well. After one without an answer in time, none is tried."""
+        is_late = False
         async with self._engine.client() as client:
             for name, look in (
                 ("token ids", self._token_ids),
@@ -37,10 +44,17 @@ class Talks:
                 ("prefix caching", self._caching),
                 ("seeds", self._seeds),
             ):
-                try:
-                    is_fine, detail = await look(client)
-                except RequestError as error:
-                    is_fine, detail = False, str(error)
+                is_fine: bool | None
+                if is_late:
+                    is_fine, detail = None, UNTRIED
+                else:
+                    try:
+                        is_fine, detail = await look(client)
+                    except RequestError as error:
+                        is_fine, detail = False, str(error)
+                        is_late = LATE in detail
+                    except SENSELESS as error:  # the server's fields are of any type that it likes
+                        is_fine, detail = False, f"its answer makes no sense ({type(error).__name__}: {error})"
                 yield Finding(TOPIC, name, is_fine, detail)
 
     async def _chat(self, client: Client, text: str, begun: str = "", **fields: Any) -> dict[str, Any]:
@@ -49,7 +63,7 @@ class Talks:
             turns.append({"role": "assistant", "content": begun})
             fields |= self._kind.continues or {}
         drawing = {"temperature": 0.0, **fields} if "temperature" not in self._kind.implied else fields
-        body = {"model": self._model, "messages": turns, self._kind.length: 12, **drawing}
+        body = {"model": self._model, "messages": turns, self._kind.length: TOKENS_EACH, **drawing}
         return await client.post(client.address.api("chat/completions"), body)
 
     async def _token_ids(self, client: Client) -> tuple[bool, str]:
@@ -69,28 +83,25 @@ class Talks:
 
     async def _logprobs(self, client: Client) -> tuple[bool, str]:
         answer = await self._chat(client, COUNTING, logprobs=True)
-        choice = (answer.get("choices") or [{}])[0]
-        shown = len(((choice.get("logprobs") or {}).get("content")) or [])
-        generated = (answer.get("usage") or {}).get("completion_tokens")
-        return bool(shown), f"{shown} tokens shown of {generated}"
+        tokens = _at(answer, "choices", 0, "logprobs", "content")
+        shown = len(tokens) if isinstance(tokens, list) else 0
+        return bool(shown), f"{shown} tokens shown of {_at(answer, 'usage', 'completion_tokens')}"
 
     async def _usage(self, client: Client) -> tuple[bool, str]:
-        usage = (await self._chat(client, COUNTING)).get("usage") or {}
-        details = usage.get("completion_tokens_details") or {}
-        has_reasoning = isinstance(details.get("reasoning_tokens"), int)
-        counts = f"prompt {usage.get('prompt_tokens')}, completion {usage.get('completion_tokens')}"
-        ours = "" if has_reasoning else "; reasoning tokens are not told apart, and are counted here"
-        return isinstance(usage.get("completion_tokens"), int), counts + ours
+        usage = Usage.read(_at(await self._chat(client, COUNTING), "usage"))
+        counts = f"prompt {usage.prompt}, completion {usage.generated}"
+        ours = "" if usage.reasoning is not None else "; reasoning tokens are not told apart"
+        return usage.generated is not None, counts + ours
 
     async def _caching(self, client: Client) -> tuple[bool | None, str]:
         await self._chat(client, LONG)
         answer = await self._chat(client, LONG)
-        usage = answer.get("usage") or {}
-        cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens")
-        cached = (answer.get("timings") or {}).get("cache_n", cached)
+        usage = _at(answer, "usage")
+        cached = _at(answer, "timings", "cache_n")
+        cached = _at(usage, "prompt_tokens_details", "cached_tokens") if cached is None else cached
         if not isinstance(cached, int):
             return None, "it does not say what it has cached"
-        return cached > 0, f"{cached} of {usage.get('prompt_tokens')} prompt tokens the second time"
+        return cached > 0, f"{cached} of {_at(usage, 'prompt_tokens')} prompt tokens the second time"
 
     async def _seeds(self, client: Client) -> tuple[bool | None, str]:
         drawing: dict[str, Any] = {} if "temperature" in self._kind.implied else {"temperature": 1.0}
@@ -104,5 +115,16 @@ class Talks:
 
 
 def _content(answer: dict[str, Any]) -> str:
-    message = (answer.get("choices") or [{}])[0].get("message") or {}
-    return str(message.get("content") or message.get("reasoning_content") or message.get("reasoning") or "")
+    message = _at(answer, "choices", 0, "message")
+    found = (_at(message, name) for name in ("content", "reasoning_content", "reasoning"))
+    return str(next((text for text in found if text), ""))
+
+
+def _at(value: Any, *path: str | int) -> Any:
+    """What stands at `path` within a server's answer; None where it is not built that way."""
+    for step in path:
+        fits = isinstance(value, list) if isinstance(step, int) else isinstance(value, dict)
+        if not fits or (isinstance(step, int) and step >= len(value)):
+            return None
+        value = value[step] if isinstance(step, int) else value.get(step)
+    return value

@@ -129,7 +129,7 @@ class Batch:
             try:
                 flight = _Flight(request, self._prompt_ids(request.query))
             except InvalidInputError as error:
-                refused.append(failed(request, str(error)))
+                refused.append(failed(request, str(error), is_final=True))
                 continue
             reason = refusal(
                 request,
@@ -141,7 +141,7 @@ class Batch:
             if reason is None:
                 fresh.append(flight)
             else:
-                refused.append(flight.failed(reason))
+                refused.append(flight.failed(reason, is_final=True))
         kvs = self.decoder.read([flight.prompt_ids for flight in fresh])
         for flight, kv in zip(fresh, kvs, strict=True):
             flight.shared = self.decoder.num_shared(flight.prompt_ids)

@@ -34,6 +34,7 @@ VOCABULARY = (
 )
 WORDS = VOCABULARY.split()
 DIFFICULTY_TEMPLATE = "difficulty"  # name of the prompt that asks how hard a query is
+PROMPT_TOKENS = 8192  # longest prompt, suffix and answer of a fake model without a context of its own
 # Shape of the natural lengths: n = median * odds(u) ** SPREAD is log-logistic, whose distribution function is closed.
 LENGTH_SPREAD = 0.25
 _STREAM_WORDS = 1 << 14
@@ -96,7 +97,7 @@ class FakeEngine:
         seed: which fake model this is; another seed has other difficulties.
         grid: scale of the curves: jumps lie within its maximum.
         failure_rate: share of traces that come back as an error.
-        context_tokens: longest prompt + thought + answer.
+        context_tokens: longest prompt + thought + answer; None for prompts of at most `PROMPT_TOKENS` and any thought.
         tokens_per_second: pretend this speed by sleeping; None for none.
     """
 
@@ -111,7 +112,7 @@ class FakeEngine:
         seed: int = 0,
         grid: BudgetGrid = BudgetGrid(),
         failure_rate: float = 0.0,
-        context_tokens: int = 8192,
+        context_tokens: int | None = None,
         tokens_per_second: float | None = None,
     ) -> None:
         self.template = template
@@ -155,10 +156,10 @@ class FakeEngine:
         """See `Engine.generate`; shortest first within each group of `GROUP_SIZE` requests."""
         for start in range(0, len(requests), GROUP_SIZE):
             group = [self._run(request) for request in requests[start : start + GROUP_SIZE]]
-            for generation in sorted(group, key=lambda done: done.reasoning_tokens):
+            for generation in sorted(group, key=lambda done: done.reasoning_tokens or 0):
                 if self.tokens_per_second is not None:
-                    tokens = generation.reasoning_tokens + generation.suffix_tokens + generation.answer_tokens
-                    await asyncio.sleep(tokens / self.tokens_per_second)
+                    tokens = generation.tokens_at(generation.budget)
+                    await asyncio.sleep((tokens or 0) / self.tokens_per_second)
                 yield generation
             await asyncio.sleep(0)
 
@@ -169,10 +170,10 @@ class FakeEngine:
             prompt_tokens=latent.prompt_tokens,
             suffix_tokens=self._suffix_tokens,
             answer_tokens=self.template.max_answer_tokens,
-            context_tokens=self._context_tokens,
+            context_tokens=self._context_tokens or PROMPT_TOKENS + request.budget,
         )
         if reason is not None:
-            return failed(request, reason, prompt_tokens=latent.prompt_tokens)
+            return failed(request, reason, prompt_tokens=latent.prompt_tokens, is_final=True)
         digest = _digest("trace", self.seed, query.id, query.text, request.sample, request.seed)
         u_right, u_length, u_failure, u_text = (_uniform(digest[i : i + 8]) for i in range(0, 32, 8))
         if u_failure < self.failure_rate:
@@ -260,7 +261,7 @@ class FakeEngine:
         maps = {layer: np.random.default_rng([self.seed, layer]).normal(size=(4, hidden_size)) for layer in layers}
         for row, query in enumerate(queries):
             latent = self._latent(query)
-            if latent.prompt_tokens >= self._context_tokens:
+            if latent.prompt_tokens >= (self._context_tokens or PROMPT_TOKENS):
                 continue
             for column, layer in enumerate(layers):
                 clarity = 1.0 - 0.9 * abs(2.0 * layer / num_layers - 1.0)

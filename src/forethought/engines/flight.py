@@ -29,7 +29,7 @@ class Flight:
     thought_ids: list[int] = field(default_factory=list)
     natural: bool = False
     cuts: tuple[int, ...] = ()
-    answers: dict[int, tuple[str, int]] = field(default_factory=dict)
+    answers: dict[int, tuple[str, int | None]] = field(default_factory=dict)
     begun: dict[int, list[int]] = field(default_factory=dict)
 
     def end_thought(self, thought_ids: Sequence[int], *, natural: bool) -> None:
@@ -61,6 +61,6 @@ class Flight:
             probes=tuple(Probe(cut, *self.answers[cut]) for cut in self.cuts[:-1]),
         )
 
-    def failed(self, error: str) -> Generation:
-        """The request came to nothing, because of `error`."""
-        return failed(self.request, error, prompt_tokens=len(self.prompt_ids))
+    def failed(self, error: str, *, is_final: bool = False) -> Generation:
+        """The request came to nothing, because of `error`; see `refusing.failed`."""
+        return failed(self.request, error, prompt_tokens=len(self.prompt_ids), is_final=is_final)

@@ -8,10 +8,16 @@ from importlib.util import find_spec
 from inspect import signature
 
 from .. import registry
-from ..errors import InvalidSettingsError
+from ..errors import InvalidFeaturesError, InvalidSettingsError
+from ..models.locating import check_name
+from ..models.size import known_layers
 from ..prompts import load_template
 from ..protocols import Engine
 from ..settings import EngineSettings
+
+LOCAL = ("transformers", "vllm")  # engines that read a model's files
+SERVER_FLAGS = ("base_url", "served_model", "enforce", "concurrency")
+OWN_ARGUMENTS = ("model", "template", "sampling", "context_tokens", "needed_tokens")
 
 
 def choose(model: str, engine: str) -> tuple[str, str]:
@@ -44,24 +50,76 @@ def choose_reader(model: str, engine: str) -> tuple[str, str]:
     return name, reason
 
 
+def check(model: str, settings: EngineSettings) -> None:
+    """Refuses what `opened` would refuse, as far as it is known without loading the model or asking a server.
+
+    Raises:
+        UnknownNameError: no such engine, template or model.
+        MissingExtraError: the engine needs a package that is not installed.
+        InvalidSettingsError: an option that the engine does not take.
+        ModelFileError: a model's folder that is none.
+    """
+    name, _ = choose(model, settings.engine)
+    factory = registry.resolve("engines", name)
+    known = signature(factory).parameters
+    foreign = [key for key in SERVER_FLAGS if key in settings.options and key not in known and "options" not in known]
+    if foreign:
+        flags = ", ".join(f"--{key.replace('_', '-')}" for key in foreign)
+        raise InvalidSettingsError(f"{flags}: engine {name!r} asks no server; leave it out, or give --engine openai")
+    registry.check_options("engines", name, settings.options, reserved=OWN_ARGUMENTS)
+    load_template(settings.template)
+    if name in LOCAL:
+        check_name(model)
+
+
+def check_can_ask(model: str, settings: EngineSettings) -> None:
+    """Refuses what `check` does, and an engine that has one prompt template only: it cannot be asked how hard it is."""
+    check(model, settings)
+    name, _ = choose(model, settings.engine)
+    factory = registry.resolve("engines", name)
+    if isinstance(factory, type) and not hasattr(factory, "with_template"):
+        raise InvalidFeaturesError(
+            f"engine {name!r} cannot be asked how hard a question is: it has one prompt template only; use another "
+            "engine, or a predictor that reads the text: forethought train RUN --predictor text"
+        )
+
+
+def num_layers(model: str, settings: EngineSettings) -> int | None:
+    """Decoder layers of the model whose hidden states the engine will show; 0 where it shows none, None if unknown."""
+    name, _ = choose(model, settings.engine)
+    factory = registry.resolve("engines", name)
+    if not hasattr(factory, "hidden_states"):
+        return 0 if isinstance(factory, type) else None
+    default = signature(factory).parameters.get("num_layers")
+    if default is not None:  # an engine that makes its layers up
+        return int(settings.options.get("num_layers", default.default))
+    return known_layers(model) if name in LOCAL else None
+
+
 @contextmanager
-def opened(engine: Engine | None, model: str, settings: EngineSettings) -> Iterator[Engine]:
-    """`engine` itself when there is one; else a new one, closed at the end."""
+def opened(
+    engine: Engine | None, model: str, settings: EngineSettings, *, needed_tokens: int | None = None
+) -> Iterator[Engine]:
+    """`engine` itself when there is one; else a new one, closed at the end.
+
+    Args:
+        engine: open already, or None.
+        model: what to run otherwise.
+        settings: with what.
+        needed_tokens: longest prompt + thought + answer that it will be asked for, where that is known: for an engine
+            that reserves memory by it.
+    """
     if engine is not None:
         yield engine
         return
+    check(model, settings)
     name, _ = choose(model, settings.engine)
     factory = registry.resolve("engines", name)
-    known = set(signature(factory).parameters)
-    unknown = [key for key in settings.options if key not in known and "options" not in known]
-    if unknown:
-        raise InvalidSettingsError(f"engine {name!r} has no option {unknown[0]!r}; it has: {', '.join(sorted(known))}")
+    context = {} if settings.context_tokens is None else {"context_tokens": settings.context_tokens}
+    if needed_tokens is not None and "needed_tokens" in signature(factory).parameters:
+        context["needed_tokens"] = needed_tokens
     running: Engine = factory(
-        model,
-        template=load_template(settings.template),
-        sampling=settings.sampling,
-        context_tokens=settings.context_tokens,
-        **settings.options,
+        model, template=load_template(settings.template), sampling=settings.sampling, **context, **settings.options
     )
     try:
         yield running

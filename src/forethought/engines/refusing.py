@@ -9,7 +9,7 @@ from ..types import EngineInfo, Generation, Request, StopReason
 
 
 def refusal(
-    request: Request, *, prompt_tokens: int, suffix_tokens: int, answer_tokens: int, context_tokens: int
+    request: Request, *, prompt_tokens: int, suffix_tokens: int, answer_tokens: int, context_tokens: int | None
 ) -> str | None:
     """Why `request` cannot run, or None.
 
@@ -18,12 +18,12 @@ def refusal(
         prompt_tokens: tokens of its prompt.
         suffix_tokens: tokens of the forced answer suffix.
         answer_tokens: most tokens of the answer.
-        context_tokens: most tokens the engine can hold for one request.
+        context_tokens: most tokens the engine can hold for one request; None where that is not known.
     """
     if request.budget < 0:
         return f"a budget cannot be negative; got {request.budget}"
     needed = prompt_tokens + request.budget + suffix_tokens + answer_tokens
-    if needed > context_tokens:
+    if context_tokens is not None and needed > context_tokens:
         return (
             f"the prompt has {prompt_tokens} tokens; with {request.budget} of reasoning and the answer it needs "
             f"{needed}, more than the context of {context_tokens}"
@@ -31,8 +31,15 @@ def refusal(
     return None
 
 
-def failed(request: Request, error: str, *, prompt_tokens: int = 0) -> Generation:
-    """The generation of a request that came to nothing: no text, no tokens generated, and why."""
+def failed(request: Request, error: str, *, prompt_tokens: int = 0, is_final: bool = False) -> Generation:
+    """The generation of a request that came to nothing: no text, no tokens generated, and why.
+
+    Args:
+        request: what was asked for.
+        error: why it failed.
+        prompt_tokens: tokens of its prompt, where known.
+        is_final: it would fail again in the same way, so long as nothing is set otherwise.
+    """
     return Generation(
         query_id=request.query.id,
         sample=request.sample,
@@ -45,6 +52,7 @@ def failed(request: Request, error: str, *, prompt_tokens: int = 0) -> Generatio
         prompt_tokens=prompt_tokens,
         stop_reason=StopReason.ERROR,
         error=error,
+        is_final=is_final,
     )
 
 

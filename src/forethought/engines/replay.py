@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..errors import InvalidFeaturesError, InvalidInputError
-from ..store import generation_from_json
-from ..types import EngineInfo, FloatArray, Generation, Probe, Query, Request, StopReason
+from ..errors import InvalidFeaturesError, InvalidInputError, InvalidSettingsError, RunError
+from ..profiling import engine_info
+from ..prompts import PromptTemplate
+from ..store import RunDirectory, generation_from_json
+from ..types import EngineInfo, FloatArray, Generation, Probe, Query, Request, Sampling, StopReason
 from .refusing import failed
 
 RESULTS_PER_TURN = 256  # how many results come between two looks at the event loop
@@ -85,9 +88,56 @@ class ReplayEngine:
         """Nothing to free."""
 
 
+def replay(
+    model: str, *, template: PromptTemplate, sampling: Sampling = Sampling(), context_tokens: int = 0, run: str = ""
+) -> ReplayEngine:
+    """Opens a recorded profile or run as an engine: what `--engine replay --engine-option run=RUN` does.
+
+    Args:
+        model: the model that was recorded.
+        template: the prompt template that it was recorded with.
+        sampling: how its traces were drawn.
+        context_tokens: taken as every engine takes it; what did not fit then is recorded as failed.
+        run: the recording's run directory.
+
+    Raises:
+        InvalidSettingsError: no recording is named, or it is of something else than is asked for, naming all of it.
+        RunError: it is not the directory of a profile or a run.
+    """
+    if not run:
+        raise InvalidSettingsError(
+            "the replay engine needs a recording: --engine-option run=RUN, the folder of a profile or a run"
+        )
+    recording = RunDirectory.open(Path(run))
+    header = recording.header
+    if header["kind"] not in ("profile", "run"):
+        raise RunError(f"{run} is a {header['kind']!r} run: nothing was generated there; name a profile's or a run's")
+    info = engine_info(header["identity"])
+    drawn = Sampling(**header["identity"]["sampling"])
+    problems = []
+    if info.model != model:
+        problems.append(f"the model is {info.model!r}, not {model!r}")
+    if info.template_hash != template.hash:
+        problems.append(f"the template is {info.template!r}, not {template.name!r}: --template {info.template}")
+    if drawn != sampling:
+        problems.append(
+            f"traces were drawn at temperature {drawn.temperature:g}, top-p {drawn.top_p:g}, not "
+            f"{sampling.temperature:g}, {sampling.top_p:g}"
+        )
+    if problems:
+        raise InvalidSettingsError(f"{run} is a recording of something else: {'; '.join(problems)}")
+    layers, hidden = recording.load_hidden()
+    if layers and layers == tuple(range(len(layers))):  # all of the model's, as `profile --layers all` keeps them
+        width = next(iter(hidden.values())).shape[-1]
+        info = replace(info, num_layers=len(layers) - 1, hidden_size=width)
+    return ReplayEngine(list(recording.records()), info=info, hidden=(layers, hidden))
+
+
 def _cut(trace: Generation, request: Request) -> Generation | None:
     """`trace` as it would have come back for `request`, or None when it was not probed where that needs it."""
     budget, length = request.budget, trace.reasoning_tokens
+    if length is None:  # it was not counted: where a smaller cap would have cut it is not known
+        return None
     ended = trace.stop_reason is StopReason.NATURAL and length < budget
     whole = ended or budget == trace.budget or (trace.stop_reason is StopReason.NATURAL and length == budget)
     if not whole and budget > trace.budget:
@@ -129,7 +179,7 @@ def _not_recorded(request: Request, recorded: Sequence[Generation]) -> str:
 def _budgets(recorded: Sequence[Generation]) -> Iterator[int]:
     for trace in recorded:
         yield from (probe.budget for probe in trace.probes)
-        if trace.stop_reason is not StopReason.ERROR:
+        if trace.stop_reason is not StopReason.ERROR and trace.reasoning_tokens is not None:
             yield trace.reasoning_tokens if trace.stop_reason is StopReason.NATURAL else trace.budget
 
 

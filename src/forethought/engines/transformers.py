@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import logging
+import sys
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -15,10 +16,11 @@ import transformers
 from safetensors import SafetensorError
 
 from ..errors import EngineError
-from ..models import locate
+from ..models import LocalModel, locate
 from ..models.quiet import no_progress_bars
 from ..prompts import PromptTemplate
 from ..types import EngineInfo, FloatArray, Generation, Query, Request, Sampling
+from . import memory
 from .attention import ATTENTION
 from .batch import Batch
 from .decoding import Decoder, common_length
@@ -45,12 +47,14 @@ class TransformersEngine:
         model: an alias, a folder or a hub id (see `forethought.models`).
         template: the text around a query.
         sampling: how traces are drawn.
-        context_tokens: longest prompt + thought + answer; at most what the model was made for.
+        context_tokens: longest prompt + thought + answer; None for what the model was made for, which is the most.
         num_sequences: rows decoded together, traces and forced answers alike; None for a number that suits the device.
         dtype: "auto", "float32", "bfloat16" or "float16". Auto is bfloat16 where the hardware computes in it.
         device: "auto", "cpu", "cuda", …
         num_threads: CPU threads of torch; None leaves them as they are.
         prompt_cache_mib: memory for the keys and values of prompts between calls.
+        needed_tokens: longest prompt + thought + answer that will be asked for, where that is known: for what is said
+            of memory.
     """
 
     def __init__(
@@ -59,12 +63,13 @@ class TransformersEngine:
         *,
         template: PromptTemplate,
         sampling: Sampling = Sampling(),
-        context_tokens: int = 2048,
+        context_tokens: int | None = None,
         num_sequences: int | None = None,
         dtype: str = "auto",
         device: str = "auto",
         num_threads: int | None = None,
         prompt_cache_mib: int = 1024,
+        needed_tokens: int | None = None,
     ) -> None:
         local = locate(model)
         if num_threads is not None:
@@ -73,8 +78,12 @@ class TransformersEngine:
             device = "cuda" if torch.cuda.is_available() else "cpu"
         dtype, self.dtype_reason = _choose_dtype(dtype, device)
         logger.info("%s on %s in %s: %s", local.name, device, dtype, self.dtype_reason)
+        self.template = template
         try:
             tokenizer = transformers.AutoTokenizer.from_pretrained(local.path, trust_remote_code=False)
+            self._forcing = Forcing(tokenizer, template)
+            if device == "cpu":
+                self._announce(local, dtype, num_sequences, prompt_cache_mib << 20, needed_tokens)
             with no_progress_bars():
                 loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(
                     local.path,
@@ -87,10 +96,8 @@ class TransformersEngine:
         except (OSError, RuntimeError, ValueError, KeyError, ImportError, SafetensorError) as error:
             raise EngineError(f"transformers did not load {local.path}: {error}") from error
         config = loaded.config.get_text_config()
-        self.template = template
         self.sampling = sampling
-        self._context_tokens = min(context_tokens, config.max_position_embeddings)
-        self._forcing = Forcing(tokenizer, template)
+        self._context_tokens = min(context_tokens or sys.maxsize, int(config.max_position_embeddings))
         self._stop_ids = _stop_ids(loaded.generation_config.eos_token_id, tokenizer.eos_token_id)
         self._decoder: Decoder | None = Decoder(
             loaded, prefix_ids=self._template_prefix(), prompt_cache_bytes=prompt_cache_mib << 20
@@ -108,6 +115,21 @@ class TransformersEngine:
             dtype=dtype,
             device=device,
             versions={"torch": torch.__version__, "transformers": transformers.__version__},
+        )
+
+    def _announce(self, local: LocalModel, dtype: str, rows: int | None, cache: int, needed: int | None) -> None:
+        """Says what memory will be taken: weights, the prompts' keys and values, and those of the rows."""
+        each = memory.token_bytes(memory.config_of(local.path), dtype)
+        if each is not None:
+            shared = len(self._forcing.decode(self._template_prefix()).encode())
+            own = OWN_TOKENS if needed is None else max(OWN_TOKENS, needed - shared)
+            cache += (rows or _rows_that_suit(OWN_TOKENS * each, "cpu")) * own * each
+        memory.announce(
+            local.name,
+            memory.loaded_bytes(local.path, dtype),
+            None if each is None else cache,
+            how="fewer: --engine-option num_sequences=N, prompt_cache_mib=N",
+            free=memory.free_bytes(),
         )
 
     def _template_prefix(self) -> list[int]:
@@ -191,7 +213,10 @@ def _choose_dtype(dtype: str, device: str) -> tuple[str, str]:
 
 def _choose_num_sequences(decoder: Decoder, device: str) -> int:
     layers, heads, width = decoder.shape
-    row_bytes = OWN_TOKENS * layers * 2 * heads * width * decoder.dtype.itemsize
+    return _rows_that_suit(OWN_TOKENS * layers * 2 * heads * width * decoder.dtype.itemsize, device)
+
+
+def _rows_that_suit(row_bytes: int, device: str) -> int:
     most = NUM_SEQUENCES.get(device.partition(":")[0], NUM_SEQUENCES["cpu"])
     return most if device != "cpu" else max(8, min(most, ROW_CACHE_BYTES // row_bytes))
 

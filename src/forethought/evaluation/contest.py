@@ -11,12 +11,13 @@ import numpy as np
 from ..errors import InvalidInputError
 from ..predictors.cost import PredictorCost
 from ..predictors.metrics import binomial_log_loss
+from ..protocols import Allocator
 from ..types import Cost, Curves, FloatArray, Profile
 from .bootstrap import estimate, resampled_means
 from .checks import check_inputs
 from .comparison import Comparison, share_closed
 from .offline import data_hash, default_levels
-from .policies import BLIND, ORACLE, UNIFORM, Outcome, Policies
+from .policies import BLIND, ORACLE, UNIFORM, Outcome, Policies, name_of
 from .results import Estimate, Row
 
 BASELINES = (UNIFORM, BLIND, ORACLE)
@@ -154,7 +155,7 @@ def hold_contest(
     contenders: Sequence[Contender],
     mean_train: Curves,
     *,
-    allocator: str = "envelope",
+    allocator: str | Allocator = "envelope",
     costs: Sequence[Cost] = (Cost.GRANTED, Cost.SPENT),
     num_resamples: int = 2000,
     seed: int = 0,
@@ -165,7 +166,7 @@ def hold_contest(
         measured: the held-out profile.
         contenders: at least one; the first is the one that leads are counted from.
         mean_train: mean curve of the training queries, one row: what blind knows.
-        allocator: registered name.
+        allocator: registered name, or an allocator.
         costs: to compare under.
         num_resamples: of the bootstrap.
         seed: of the bootstrap.
@@ -204,7 +205,7 @@ def hold_contest(
         contenders=tuple(contenders),
         num_queries=measured.num_queries,
         num_traces=(int(measured.num_tried_Q.min()), int(measured.num_tried_Q.max())),
-        allocator=allocator,
+        allocator=name_of(allocator),
         levels=levels,
         rows=tuple(rows),
         standings=tuple(standings),

@@ -15,7 +15,7 @@ from ..types import Cost, Curves, FloatArray, Profile
 from .calibration import calibrate
 from .checks import check_inputs
 from .comparison import Comparison
-from .policies import Policies
+from .policies import Policies, name_of
 from .results import Evaluation
 
 
@@ -96,7 +96,7 @@ def evaluate(
         num_queries=measured.num_queries,
         num_traces=(int(measured.num_tried_Q.min()), int(measured.num_tried_Q.max())),
         grid=measured.grid,
-        allocator=allocator if isinstance(allocator, str) else type(allocator).__name__,
+        allocator=name_of(allocator),
         levels=levels,
         rows=tuple(row for comparison in comparisons for row in comparison.rows()),
         savings=tuple(saving for comparison in comparisons for saving in comparison.savings()),

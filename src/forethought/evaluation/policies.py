@@ -170,6 +170,11 @@ class Policies:
         )
 
 
+def name_of(allocator: str | Allocator) -> str:
+    """What an allocator is called in a report: its registered name, else that of its class."""
+    return allocator if isinstance(allocator, str) else str(getattr(allocator, "name", type(allocator).__name__))
+
+
 def _allocator(allocator: str | Allocator) -> Allocator:
     if not isinstance(allocator, str):
         return allocator

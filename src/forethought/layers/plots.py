@@ -6,14 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 
 from ..evaluation import Estimate
-from ..plots import COLOURS, LEGEND, SETTINGS
+from ..plots import COLOURS, LEGEND, count_tokens_along, frame, save, short
 from .results import PAPER_RANGE, LayerStudy
 from .wording import POOLING, sample_words, share_words
 
@@ -29,36 +26,23 @@ def draw(result: LayerStudy, folder: Path) -> dict[str, Path]:
     Returns:
         Its name -> its file.
     """
-    file = folder / "layers.png"
-    with matplotlib.rc_context({**matplotlib.rcParamsDefault, **SETTINGS}):
-        figure = _figure(result)
-        FigureCanvasAgg(figure)
-        figure.savefig(file)
-    return {"layers": file}
+    return save({"layers": lambda: _figure(result)}, folder)
 
 
 def _figure(result: LayerStudy) -> Figure:
-    bottom = 0.26 / SIZE[1]  # room for the caption
-    layout = ConstrainedLayoutEngine(rect=(0.0, bottom, 1.0, 1.0 - bottom), w_pad=0.12, h_pad=0.1)
-    figure = Figure(figsize=SIZE, layout=layout)
+    caption = [short(sample_words(result)), "leave-one-out ridge", "95% bootstrap intervals"]
+    figure = frame(SIZE, caption, simulated=result.simulated)
     halves: Any = figure.subfigures(2, 1)
     upper, lower = halves
     panels = upper.subplots(1, 3)
     _loss_panel(panels[0], result)
     _above_panel(panels[1], result)
     _correlation_panel(panels[2], result)
-    panels = lower.subplots(1, len(result.levels), squeeze=False)[0]
+    panels = lower.subplots(1, len(result.levels), squeeze=False, sharey=True)[0]
     for column, panel in enumerate(panels):
         _gain_panel(panel, result, column)
     panels[0].set_ylabel("accuracy less blind's (points)")
     panels[0].legend(loc="best", **LEGEND)
-    parts = [sample_words(result), "leave-one-out ridge", "95% bootstrap intervals"]
-    if result.simulated:
-        parts.insert(0, "SIMULATED")
-        style: dict[str, Any] = {"fontsize": 110, "color": "#b00000", "alpha": 0.1}
-        figure.text(0.5, 0.5, "SIMULATED", ha="center", va="center", rotation=18, **style)
-    caption = " · ".join(parts)
-    figure.text(0.995, 0.05 / SIZE[1], caption, ha="right", va="bottom", fontsize=8.5, color="#555555")
     return figure
 
 
@@ -103,7 +87,7 @@ def _gain_panel(panel: Any, result: LayerStudy, column: int) -> None:
     panel.axhline(0.0, color=COLOURS["blind"], linewidth=1.6, label="blind (the mean curve's best split)")
     uniform = 100 * (result.uniform[column].value - blind)
     panel.axhline(uniform, color=COLOURS["uniform"], linewidth=1.2, linestyle=(0, (4, 3)), label="uniform")
-    panel.set_title(f"right at {result.levels[column]:g} granted tokens (blind: {100 * blind:.1f}%)")
+    panel.set_title(f"right at {result.levels[column]:,.6g} granted tokens (blind: {100 * blind:.1f}%)")
     _layer_axis(panel, result)
 
 
@@ -121,7 +105,7 @@ def _correlation_panel(panel: Any, result: LayerStudy) -> None:
     panel.set(title="correlation with measured success, best layers", xlabel="cap on reasoning (tokens)")
     low, high = panel.get_ylim()
     panel.set(ylabel="Pearson's r", ylim=(min(0.0, low), high + 0.22 * (high - min(0.0, low))))  # room for the names
-    panel.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+    count_tokens_along(panel.xaxis, 8)
     panel.legend(loc="upper right", **LEGEND)
 
 
@@ -132,7 +116,9 @@ def _layer_axis(panel: Any, result: LayerStudy, *, is_named: bool = False) -> No
         left, right = (edge * result.depth / whole for edge in (first, last))
         panel.axvspan(left, right, color="#000000", alpha=0.06, linewidth=0)
         if is_named:
+            veil = {"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 1.0}
             place = {"ha": "center", "va": "top", "fontsize": 8, "transform": panel.get_xaxis_transform()}
+            place |= {"bbox": veil, "zorder": 6}
             text = f"the paper's\n{first} to {last} of {whole}"
             panel.text((left + right) / 2, 0.985, text, color="#555555", **place)
     panel.set_xlabel("layer (0: embeddings)")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import platform
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,10 +12,11 @@ import numpy as np
 
 from .. import __version__
 from ..evaluation import Estimate
-from ..report import plain
+from ..files import make_folder
+from ..report import plain, write_pages
 from ..report.layout import aligned, table
 from ..report.wording import SIMULATED, gain_words, percent, share_right
-from ..store import write_atomically
+from ..visible import code, markdown
 from .results import LayerRow, LayerStudy, Scores
 from .wording import POOLING, difference_words, finding_lines, pooling_words, sample_words
 
@@ -29,7 +29,7 @@ def write_report(folder: Path, result: LayerStudy, *, plots: bool = True) -> dic
     Returns:
         What it is -> the file: "json", "markdown" and "layers".
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     files = {"json": folder / "layers.json", "markdown": folder / "layers.md"}
     lines = list(_markdown(result))
     pictures: dict[str, Path] = {}
@@ -40,9 +40,7 @@ def write_report(folder: Path, result: LayerStudy, *, plots: bool = True) -> dic
         lines += ["## Picture", "", *(f"![{name}]({file.name})" for name, file in pictures.items()), ""]
     elif plots:
         lines += ["No picture: matplotlib is not installed; get it with `pip install 'forethought[plots]'`.", ""]
-    content = json.dumps(report_json(result), ensure_ascii=False, indent=1, allow_nan=False)
-    write_atomically(files["json"], f"{content}\n".encode())
-    write_atomically(files["markdown"], "\n".join(lines).rstrip().encode() + b"\n")
+    write_pages(files, report_json(result), lines)
     return files | pictures
 
 
@@ -95,7 +93,10 @@ def _markdown(result: LayerStudy) -> Iterator[str]:
     if result.simulated:
         yield from (f"> **{SIMULATED}**", "")
     resamples = f"({result.num_resamples:,} resamples of questions)"
-    yield from (f"{sample_words(result)}. Brackets hold 95% paired bootstrap intervals {resamples}. {LEGEND}", "")
+    yield from (
+        f"{markdown(sample_words(result))}. Brackets hold 95% paired bootstrap intervals {resamples}. {LEGEND}",
+        "",
+    )
     yield from ("## What was found", "")
     for finding in result.findings:
         yield from (*(f"- {line[0].upper()}{line[1:].rstrip('.')}." for line in finding_lines(result, finding)), "")
@@ -108,10 +109,14 @@ def _markdown(result: LayerStudy) -> Iterator[str]:
         yield from ("<details><summary>Correlation at every budget</summary>", "")
         yield from _correlation_table(result, pooling)
         yield from ("</details>", "")
-    yield from ("## How to read it", "", *(f"- {note}" for note in result.notes), "")
+    yield from ("## How to read it", "", *(f"- {markdown(note)}" for note in result.notes), "")
     facts = {"resamples": result.num_resamples, "bootstrap seed": result.seed, "data hash": result.data_hash}
     facts |= {key.replace("_", " "): value for key, value in result.provenance.items() if value is not None}
-    yield from ("## How it was made", "", *table(["", ""], [[key, f"`{value}`"] for key, value in facts.items()]))
+    yield from (
+        "## How it was made",
+        "",
+        *table(["", ""], [[markdown(key), code(value)] for key, value in facts.items()]),
+    )
 
 
 def _errors_table(result: LayerStudy, pooling: str) -> list[str]:

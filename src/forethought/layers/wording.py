@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..evaluation import Estimate
 from ..report.wording import gain_words, percent
+from ..visible import one_line
 from .results import FAILS, HOLDS, IN_PART, PAPER_RANGE, UNDECIDED, UNTESTED, Contrast, Finding, LayerStudy
 from .states import layers_words
 
@@ -15,7 +16,7 @@ def sample_words(result: LayerStudy) -> str:
     """What was studied, and on how much."""
     fewest, most = result.num_traces
     traces = f"{fewest}" if fewest == most else f"{fewest} to {most}"
-    model = result.provenance.get("model") or "unknown model"
+    model = one_line(result.provenance.get("model") or "unknown model")
     num_layers = len(result.rows) // len(result.findings)
     return (
         f"{model}: {result.num_queries:,} questions, {traces} trace{'' if traces == '1' else 's'} each; "

@@ -1,6 +1,7 @@
 """A model's name -> local files: a built-in alias, a Hugging Face folder, or a hub id."""
 
 from .aliases import ALIASES, published
+from .here import Here, look
 from .locating import LocalModel, home, locate
 
-__all__ = ["ALIASES", "LocalModel", "home", "locate", "published"]
+__all__ = ["ALIASES", "Here", "LocalModel", "home", "locate", "look", "published"]

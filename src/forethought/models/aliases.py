@@ -18,7 +18,7 @@ from importlib import metadata
 from pathlib import Path
 
 from ..errors import ModelFileError
-from ..store import write_json
+from ..files import write_json
 from .gguf import convert, require_packages
 from .parts import GgufSource, Tell, fetch_gguf
 from .weights import weight_files

@@ -30,14 +30,17 @@ def convert(gguf: Path, folder: Path) -> None:
     import torch
     import transformers
 
+    from .quiet import no_progress_bars
+
     read: dict[str, Any] = {"gguf_file": gguf.name}
     try:
-        model = transformers.AutoModelForCausalLM.from_pretrained(
-            gguf.parent, dtype=torch.bfloat16, **read, **_dequantizing()
-        )
-        model.save_pretrained(folder)
-        tokenizer = transformers.AutoTokenizer.from_pretrained(gguf.parent, **read)
-        tokenizer.save_pretrained(folder)
+        with no_progress_bars():  # one for each of hundreds of tensors
+            model = transformers.AutoModelForCausalLM.from_pretrained(
+                gguf.parent, dtype=torch.bfloat16, **read, **_dequantizing()
+            )
+            model.save_pretrained(folder)
+            tokenizer = transformers.AutoTokenizer.from_pretrained(gguf.parent, **read)
+            tokenizer.save_pretrained(folder)
     except (OSError, RuntimeError, ValueError, KeyError, ImportError) as error:
         raise ModelFileError(f"transformers {transformers.__version__} cannot convert {gguf}: {error}") from error
     # Without these two every prompt and every stop would silently differ from the published model's.

@@ -18,6 +18,7 @@ from .weights import hash_weights, weight_files
 HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
 HUB_LEFT_OUT = ["*/*", "consolidated*"]
 
+_NO_CONFIG = "{name}: holds no config.json; name a folder that save_pretrained or the hub made"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 logger = logging.getLogger(__name__)
@@ -67,7 +68,7 @@ def locate(name: str, *, report: Callable[[str], None] | None = None) -> LocalMo
     folder = _folder(name, tell)
     try:
         if not (folder / "config.json").is_file():
-            raise ModelFileError(f"{name}: holds no config.json; name a folder that save_pretrained or the hub made")
+            raise ModelFileError(_NO_CONFIG.format(name=name))
         return LocalModel(name, folder, hash_weights(weight_files(folder), cache=home() / "hashes", tell=tell))
     except ModelFileError:
         raise
@@ -76,6 +77,18 @@ def locate(name: str, *, report: Callable[[str], None] | None = None) -> LocalMo
 
 
 def _folder(name: str, tell: Callable[[str], None]) -> Path:
+    return _local_folder(name) or _download(name, tell)
+
+
+def check_name(name: str) -> None:
+    """Refuses what cannot be a model, without fetching anything: `locate`'s errors, as far as they are known then."""
+    folder = None if name in ALIASES else _local_folder(name)
+    if folder is not None and not (folder / "config.json").is_file():
+        raise ModelFileError(_NO_CONFIG.format(name=name))
+
+
+def _local_folder(name: str) -> Path | None:
+    """The folder that `name` is; None for a hub id."""
     # The functions of os.path, because pathlib's raise on odd names: too long, "~nobody".
     folder = os.path.expanduser(name)
     if os.path.isdir(folder):
@@ -83,13 +96,25 @@ def _folder(name: str, tell: Callable[[str], None]) -> Path:
     if os.path.exists(folder):
         raise ModelFileError(f"{name}: is a file; name the folder with config.json that it stands in")
     if _HUB_ID.fullmatch(name):
-        return _download(name, tell)
+        return None
     if os.sep in name:
         raise ModelFileError(f"{name}: no such folder")
     raise UnknownNameError(
         f"{unknown_name_message('model', name, ALIASES)} A model is also a folder with config.json, "
         "or a hub id such as 'Qwen/Qwen2.5-1.5B-Instruct'."
     )
+
+
+def in_hub_cache(name: str) -> Path | None:
+    """The folder of a hub id in the hub's own cache; None where it is not there, or the hub's client is not."""
+    if not _HUB_ID.fullmatch(name):
+        return None
+    try:
+        import huggingface_hub as hub
+
+        return Path(hub.snapshot_download(name, allow_patterns=HUB_FILES, local_files_only=True))
+    except Exception:  # OSError, ValueError and its own tree, each for "not here"
+        return None
 
 
 def _download(name: str, tell: Callable[[str], None]) -> Path:

@@ -11,6 +11,18 @@ from typing import Any
 KNOWN = {"qwen2.5-coder-0.5b": 357_898_112, "qwen2.5-coder-1.5b": 1_310_340_608}
 
 
+KNOWN_LAYERS = {"qwen2.5-coder-0.5b": 24, "qwen2.5-coder-1.5b": 28}
+
+
+def known_layers(name: str) -> int | None:
+    """Decoder layers of a built-in alias or of a folder with a config; None where that takes fetching."""
+    try:
+        config = json.loads((Path(name) / "config.json").read_text("utf-8"))
+        return int(config.get("text_config", config)["num_hidden_layers"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return KNOWN_LAYERS.get(name)
+
+
 def num_parameters(name: str | None) -> int | None:
     """Parameters outside the embeddings, of a built-in alias or of a folder with a config of a usual decoder.
 
@@ -24,6 +36,16 @@ def num_parameters(name: str | None) -> int | None:
         config = json.loads((Path(name) / "config.json").read_text("utf-8"))
         return count(config)
     except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def longest_context(folder: Path) -> int | None:
+    """Tokens that the model in `folder` was made for, by its config.json; None where that does not say."""
+    try:
+        config = json.loads((folder / "config.json").read_text("utf-8"))
+        found = config.get("text_config", config)["max_position_embeddings"]
+        return found if isinstance(found, int) and found > 0 else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ..errors import ModelFileError
-from ..store import write_json
+from ..files import write_json
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"

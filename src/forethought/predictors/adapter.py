@@ -16,8 +16,10 @@ import numpy as np
 import peft
 import torch
 import transformers
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
+from ..errors import ModelFileError
+from ..files import make_folder, write_atomically
 from ..models import locate
 from ..models.quiet import no_progress_bars
 from ..types import FloatArray, IntArray
@@ -299,7 +301,12 @@ class _State:
             digest.update(np.ascontiguousarray(array).tobytes())
         state = cls(Path(folder) / f"{digest.hexdigest()[:16]}.safetensors", adapter)
         if state.path is not None and state.path.is_file():
-            state._load(optimizer)
+            try:
+                state._load(optimizer)
+            except Exception as error:  # cut short, or a stranger's: whatever it holds, the training can begin anew
+                raise ModelFileError(
+                    f"{state.path} is no training to go on from: {error}. Delete it, and the same command begins anew."
+                ) from error
             logger.info("going on from step %d of %s", state.step, state.path)
         return state
 
@@ -314,16 +321,14 @@ class _State:
         """Writes the file in one step."""
         if self.path is None:
             return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(self.path.parent)
         tensors = {f"now.{name}": torch.from_numpy(array) for name, array in self.adapter.arrays().items()}
         tensors |= {f"best.{name}": torch.from_numpy(array) for name, array in self.best.items()}
         tensors["held"] = torch.from_numpy(np.ascontiguousarray(self.held_outputs))
         for index, values in optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{name}": value.clone() for name, value in values.items()}
         record = json.dumps({"step": self.step, "loss_sum": self.loss_sum, "losses": self.losses})
-        temporary = self.path.with_suffix(".tmp")
-        save_file(tensors, temporary, metadata={"state": record})
-        temporary.replace(self.path)
+        write_atomically(self.path, save(tensors, metadata={"state": record}))
 
     def _load(self, optimizer: torch.optim.Optimizer) -> None:
         from safetensors import safe_open

@@ -14,8 +14,12 @@ import numpy as np
 from ..difficulty import Asking
 from ..errors import InvalidSettingsError
 from ..types import BudgetGrid, Curves, Sampling
+from ..visible import code, markdown
 from .features import DIFFICULTY, HIDDEN, TEXT, kind_to_reads
 from .metrics import ReliabilityBin
+from .shrinkage import Shrinkage
+
+MOST = 1e15  # of any number on a card
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,16 +116,16 @@ class Calibration:
 
 @dataclass(frozen=True, slots=True)
 class FamiliarityCard:
-    """How it is told that a query is unlike the training ones; see `predictors.familiarity`.
+    """How novel a query is to the predictor; see `predictors.familiarity`.
 
     Attributes:
         kind: what is looked at: "hidden" or "text".
-        num_queries: training queries that the score was learned and calibrated on.
-        num_folds: folds; each query's distance was measured by a fit that had not seen it.
+        num_queries: training queries that the score was calibrated on.
+        num_folds: 1 where these were left out of one fit; else each was left out of its fold's.
         num_components: directions whose variance was learned one by one.
-        level: p-value at and below which a query looks unlike.
+        level: p-value at and below which a query is novel.
         quantiles: (share, distance) of the left-out training queries; a training query lies at about 1.
-        false_alarms: share of left-out training queries that look unlike, held against the other folds.
+        false_alarms: share of left-out training queries that are novel, held against four fifths of them.
     """
 
     kind: str
@@ -149,7 +153,9 @@ class PredictorCard:
         calibration: out-of-fold quality, or None when there were too few queries for folds.
         mean_p_B, mean_tokens_B: the mean curve of the training queries.
         asking: how the model is asked for the difficulty that the predictor reads; None where it reads none.
-        familiarity: how unlike queries are told; None where it is not known.
+        familiarity: the novelty score; None where there is none.
+        shrinkage: how far predictions are shrunk to the mean curve; None where they are used as fitted.
+        grader: what judged the traces, with version and options, in words; None where it is not known.
         versions: of the packages that made it.
         created: ISO 8601 date.
     """
@@ -173,6 +179,8 @@ class PredictorCard:
     created: str
     asking: Asking | None = None
     familiarity: FamiliarityCard | None = None
+    shrinkage: Shrinkage | None = None
+    grader: str | None = None
 
     @property
     def grid(self) -> BudgetGrid:
@@ -197,28 +205,18 @@ class PredictorCard:
 
     @classmethod
     def from_json(cls, value: object) -> Self:
-        """The card that `to_json` described; raises InvalidSettingsError on an unknown or a missing key."""
+        """The card that `to_json` described; raises InvalidSettingsError on what no card can hold, by its place."""
         card = _read(cls, value, "card")
         assert isinstance(card, cls)
+        if problem := _problem(card):
+            raise InvalidSettingsError(f"card{problem}")
         return card
 
     def to_markdown(self) -> str:
         """The card in words."""
-        return (
-            "\n\n".join(
-                [
-                    "# Predictor card",
-                    _what(self),
-                    _data(self),
-                    _quality(self),
-                    _layers(self),
-                    _limits(self),
-                    _familiarity(self),
-                    _made(self),
-                ]
-            )
-            + "\n"
-        )
+        sections = [_what, _data, _quality, _shrinkage, _layers, _limits, _familiarity, _made]
+        texts = ["# Predictor card", *(section(self) for section in sections)]
+        return "\n\n".join(text for text in texts if text) + "\n"
 
 
 def _read(kind: Any, value: Any, place: str) -> Any:
@@ -228,7 +226,7 @@ def _read(kind: Any, value: Any, place: str) -> Any:
         return None if value is None else _read(arguments[0], value, place)
     if dataclasses.is_dataclass(kind):
         if not isinstance(value, dict):
-            raise InvalidSettingsError(f"{place} must be an object; got {value!r}")
+            raise InvalidSettingsError(f"{place} must be an object; got {value!r:.80}")
         hints = typing.get_type_hints(kind)
         optional = {field.name for field in dataclasses.fields(kind) if field.default is not dataclasses.MISSING}
         unknown, missing = sorted(set(value) - set(hints)), sorted(set(hints) - set(value) - optional)
@@ -239,21 +237,45 @@ def _read(kind: Any, value: Any, place: str) -> Any:
         return kind(**read)  # type: ignore[operator]
     if origin is tuple:
         if not isinstance(value, list | tuple):
-            raise InvalidSettingsError(f"{place} must be a list; got {value!r}")
+            raise InvalidSettingsError(f"{place} must be a list; got {value!r:.80}")
         if arguments[-1] is not Ellipsis:  # a tuple of so many items, each of its own type
             if len(value) != len(arguments):
-                raise InvalidSettingsError(f"{place} must hold {len(arguments)} items; got {value!r}")
+                raise InvalidSettingsError(f"{place} must hold {len(arguments)} items; got {value!r:.80}")
             return tuple(_read(hint, item, place) for hint, item in zip(arguments, value, strict=True))
         return tuple(_read(arguments[0], item, f"{place}[{index}]") for index, item in enumerate(value))
     if origin is Mapping:
         if not isinstance(value, dict) or not all(isinstance(item, str) for item in value.values()):
-            raise InvalidSettingsError(f"{place} must be an object of strings; got {value!r}")
+            raise InvalidSettingsError(f"{place} must be an object of strings; got {value!r:.80}")
         return dict(value)
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+    if kind is float and isinstance(value, int) and not isinstance(value, bool) and abs(value) <= MOST:
         return float(value)
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise InvalidSettingsError(f"{place} must be of type {kind.__name__}; got {value!r}")
+        raise InvalidSettingsError(f"{place} must be of type {kind.__name__}; got {value!r:.80}")
+    if isinstance(value, int | float) and not abs(value) <= MOST:
+        raise InvalidSettingsError(f"{place} must be a finite number of at most {MOST:,}")
     return value
+
+
+def _problem(card: PredictorCard) -> str | None:
+    """What no predictor can be: curves that do not fit the budgets, chances beyond 0 to 1."""
+    num_budgets, features, judged = card.grid.num_budgets, card.features, card.familiarity
+    curves = {".mean_p_B": card.mean_p_B, ".mean_tokens_B": card.mean_tokens_B}
+    if card.calibration is not None:
+        curves[".calibration.correlation_B"] = card.calibration.correlation_B
+    for place, values in curves.items():
+        if values is not None and len(values) != num_budgets:
+            return f"{place} has {len(values)} numbers for {num_budgets} budgets"
+    if not all(0.0 <= p <= 1.0 for p in card.mean_p_B) or min(card.mean_tokens_B or (0.0,)) < 0.0:
+        return ".mean_p_B must hold chances from 0 to 1, .mean_tokens_B tokens of at least 0"
+    if card.sampling is not None and (card.sampling.temperature < 0.0 or not 0.0 < card.sampling.top_p <= 1.0):
+        return f".sampling is {card.sampling}"
+    if features.width < 0 or (HIDDEN in features.reads and (features.layer is None or features.width < 1)):
+        return f".features reads hidden states of layer {features.layer}, {features.width} wide"
+    if DIFFICULTY in features.reads and card.asking is None:
+        return ".asking does not say how the model is asked"
+    if judged is not None and (judged.kind not in (HIDDEN, TEXT) or judged.num_queries < 1):
+        return f".familiarity is of kind {judged.kind!r}, learned on {judged.num_queries} queries"
+    return None
 
 
 def _what(card: PredictorCard) -> str:
@@ -269,9 +291,9 @@ def _what(card: PredictorCard) -> str:
     return (
         f"Predicts, before any reasoning, the chance of a right answer under every budget of {card.grid} tokens"
         f"{', and the tokens that will really be generated' if card.mean_tokens_B is not None else ''}. "
-        f"Predictor `{card.predictor}`. {reads}\n\n"
-        f"Made for model `{card.model or 'unknown'}` (hash `{card.model_hash or 'unknown'}`) with prompt template "
-        f"`{card.template or 'unknown'}` (hash `{card.template_hash or 'unknown'}`). "
+        f"Predictor {code(card.predictor)}. {reads}\n\n"
+        f"Made for model {code(card.model or 'unknown')} (hash {code(card.model_hash or 'unknown')}) with prompt "
+        f"template {code(card.template or 'unknown')} (hash {code(card.template_hash or 'unknown')}). "
         f"It refuses any other model or template, and a profile that has none of its budgets."
     )
 
@@ -279,13 +301,14 @@ def _what(card: PredictorCard) -> str:
 def _data(card: PredictorCard) -> str:
     data, sampling = card.data, card.sampling
     drawn = f", drawn at temperature {sampling.temperature:g}, top-p {sampling.top_p:g}" if sampling else ""
+    drawn += f", graded by {code(card.grader)}" if card.grader else ""
     left_out = (
         f" {data.num_left_out} queries were left out (no trace, or unusable features)." if data.num_left_out else ""
     )
     simulated = "\n\n**The traces are simulated: nothing here was measured on a model.**" if data.simulated else ""
     return (
-        f"## Data\n\nProfile `{data.name}`: {data.num_queries:,} queries, {data.num_traces:,} traces{drawn}. "
-        f"Hash `{data.data_hash}`.{left_out}{simulated}"
+        f"## Data\n\nProfile {code(data.name)}: {data.num_queries:,} queries, {data.num_traces:,} traces{drawn}. "
+        f"Hash {code(data.data_hash)}.{left_out}{simulated}"
     )
 
 
@@ -318,6 +341,19 @@ def _quality(card: PredictorCard) -> str:
     )
 
 
+def _shrinkage(card: PredictorCard) -> str:
+    found = card.shrinkage
+    if found is None:
+        return ""
+    spend = "" if found.spend is None else f", {found.spend:.0%} of how its spend curve does"
+    return (
+        f"## Shrinkage\n\nKept of how a query's success curve differs from the mean curve: {found.success:.0%}"
+        f"{spend}. The rest is replaced by the mean curve, so that what left-out queries do not show to help does "
+        f"not enter a plan ({found.evidence}). At 0% a plan is that of the mean curve, which knows nothing of any "
+        f"query."
+    )
+
+
 def _judged_on(quality: Calibration, schema: FeatureSchema) -> str:
     if quality.num_folds == 1:
         num_traces = sum(each.num_traces for each in quality.bins)
@@ -342,7 +378,7 @@ def _layers(card: PredictorCard) -> str:
         [
             "## Layer",
             "",
-            f"Chosen by {chosen.method}, on {chosen.num_queries:,} queries.",
+            f"Chosen by {markdown(chosen.method)}, on {chosen.num_queries:,} queries.",
             "",
             "| layer | log loss (nats) | Brier score |",
             "| --- | --- | --- |",
@@ -361,19 +397,20 @@ def _limits(card: PredictorCard) -> str:
 def _familiarity(card: PredictorCard) -> str:
     found = card.familiarity
     if found is None:
-        return "## Unlike queries\n\nWhether a query is unlike the training ones is not known to this predictor."
+        return "## Novelty\n\nThis predictor has no score of how novel a query is."
     looked_at = {HIDDEN: "hidden state", TEXT: "text (how rare its letters and words are, its length, its signs)"}
     quantiles = ", ".join(f"{distance:.3f} ({share:.0%})" for share, distance in found.quantiles)
     return (
-        f"## Unlike queries\n\nA query's {looked_at[found.kind]} has a distance from those of the training queries: "
+        f"## Novelty\n\nA query's {looked_at[found.kind]} has a distance from those of the training queries: "
         f"probabilistic principal components, {found.num_components} of them. Calibrated on {found.num_queries:,} "
-        f"training queries, each left out of the fit ({found.num_folds} folds); quantiles of their distances: "
-        f"{quantiles}. A query looks unlike where at most {found.level:.0%} of these lie as far. That calls "
-        f"{found.false_alarms:.1%} of left-out training queries unlike. Its curves are then drawn towards the mean "
-        f"curve, by how far it is; where more of a batch look unlike than chance explains, those of the whole batch."
+        f"training queries that were left out of the fit; quantiles of their distances: {quantiles}. A query is novel "
+        f"where at most {found.level:.0%} of these lie as far. That calls {found.false_alarms:.1%} of left-out "
+        f"training queries novel; where that is clearly above {2 * found.level:.0%}, the score is not used. Plans warn "
+        f"where more of a batch are novel than chance explains; predictions are used all the same."
     )
 
 
 def _made(card: PredictorCard) -> str:
-    versions = ", ".join(f"{name} {version}" for name, version in sorted(card.versions.items()))
-    return f"Created {card.created}, seed {card.seed}, with {versions}. Written from `predictor.json`; edit neither."
+    versions = ", ".join(f"{markdown(name)} {markdown(version)}" for name, version in sorted(card.versions.items()))
+    made = f"Created {markdown(card.created)}, seed {card.seed}, with {versions}."
+    return f"{made} Written from `predictor.json`; edit neither."

@@ -14,6 +14,7 @@ from .inputs import chunks
 MAX_COMPONENTS = 32  # directions whose variance is learned one by one: 100 KB of float16 at a width of 1536
 ROWS_PER_COMPONENT = 10  # fewer vectors than that say next to nothing about a direction's variance
 SPREAD_FLOOR = 1e-3  # of the median spread: rounding is no spread
+VARIANCE_FLOOR = 0.01  # of a standardised feature's: a direction that hardly varied in training says next to nothing
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -27,7 +28,7 @@ class Distance:
 
     Attributes:
         centre_D, scale_D: mean and spread of each feature, float32; a constant feature has scale infinity.
-        basis_D_K: orthonormal directions, float16.
+        basis_D_K: orthonormal directions, float32.
         variance_K: along each of them, float32.
         rest: variance along every other direction; 0 where there is none.
     """
@@ -39,10 +40,17 @@ class Distance:
     rest: float
 
     @classmethod
-    def fit(cls, vectors_Q_D: FloatArray) -> Self:
-        """Learns centre, spread and directions from finite vectors, shape (Q, D); closed form."""
+    def fit(cls, vectors_Q_D: FloatArray, *, least_spread: float = 0.0) -> Self:
+        """Learns centre, spread and directions from finite vectors, shape (Q, D); closed form.
+
+        Args:
+            vectors_Q_D: to learn from.
+            least_spread: in the features' own units; one that varies less, or not at all, is taken to vary so much. At
+                0 a constant feature is left out.
+        """
         vectors_Q_D = vectors_Q_D.astype(np.float64)
         centre_D, spread_D = vectors_Q_D.mean(axis=0), vectors_Q_D.std(axis=0)
+        spread_D = np.maximum(spread_D, least_spread)
         varying_D = spread_D > 1e-12 * (np.abs(centre_D) + 1e-12)
         floor = SPREAD_FLOOR * float(np.median(spread_D[varying_D])) if varying_D.any() else 0.0
         scale_D = np.where(varying_D, np.maximum(spread_D, floor), np.inf)
@@ -50,12 +58,12 @@ class Distance:
         variance_R, basis_D_R = _principal(x_Q_D)
         num_kept = min(MAX_COMPONENTS, max(1, len(x_Q_D) // ROWS_PER_COMPONENT), len(variance_R))
         num_other = int(varying_D.sum()) - num_kept
-        rest = float(variance_R[num_kept:].sum()) / num_other if num_other > 0 else 0.0
+        rest = max(VARIANCE_FLOOR, float(variance_R[num_kept:].sum()) / num_other) if num_other > 0 else 0.0
         return cls(
             centre_D.astype(np.float32),
             scale_D.astype(np.float32),
-            basis_D_R[:, :num_kept].astype(np.float16),
-            variance_R[:num_kept].astype(np.float32),
+            basis_D_R[:, :num_kept].astype(np.float32),
+            np.maximum(variance_R[:num_kept], VARIANCE_FLOOR).astype(np.float32),
             float(np.float32(rest)),
         )
 

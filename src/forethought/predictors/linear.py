@@ -11,7 +11,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from ..types import FloatArray
+from ..types import FloatArray, IntArray
 from .inputs import chunks
 
 Float64Array = NDArray[np.float64]
@@ -220,3 +220,16 @@ class LinearMap:
     def from_arrays(cls, arrays: dict[str, Any]) -> Self:
         """The map that `arrays` described."""
         return cls(Standardizer(arrays["centre"], arrays["scale"]), arrays["weights"], arrays["intercept"])
+
+
+def left_out_of_folds(
+    x_Q_N: FloatArray, weight_Q: FloatArray, target_Q_N: FloatArray, fold_Q: IntArray
+) -> NDArray[np.float32]:
+    """What ridge regression on the other folds, penalty and all, says of each fold; features keep their spreads."""
+    left_out_Q_N = np.empty(target_Q_N.shape, dtype=np.float32)
+    for fold in np.unique(fold_Q):
+        held, kept = fold_Q == fold, fold_Q != fold
+        kept = kept if kept.any() else held
+        problem = RidgeProblem(x_Q_N[kept], weight_Q[kept], is_scaled=True)
+        left_out_Q_N[held] = LinearMap.from_solutions(problem, problem.solve(target_Q_N[kept])).apply(x_Q_N[held])
+    return left_out_Q_N

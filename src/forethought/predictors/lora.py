@@ -93,16 +93,18 @@ class LoraPredictor:
 
     Attributes:
         held_rows_: rows of the training questions that were held out to stop early; None after loading.
-        held_p_Q_B_: what the adapter says of them.
+        held_fold_Q_: 0 for each: one part was held out.
+        held_p_Q_B_, held_tokens_Q_B_: what the adapter says of them.
         losses_: training and held-out loss of every epoch, in nats.
     """
 
     reads = (TEXT,)
     is_costly = True
-    held_folds = 1
 
     held_rows_: IntArray | None
+    held_fold_Q_: IntArray | None
     held_p_Q_B_: FloatArray | None
+    held_tokens_Q_B_: FloatArray | None
     losses_: list[tuple[float, float]]
 
     _arrays: dict[str, FloatArray]
@@ -189,10 +191,11 @@ class LoraPredictor:
         )
         self._arrays, self.losses_ = trained.arrays, trained.losses
         self._success = SuccessShape(None)
-        level_H_B, _ = self._levels(trained.held_outputs)
+        level_H_B, tokens_H_B = self._levels(trained.held_outputs)
         self._success = SuccessShape.fit(rate_Q_B[held], tried_Q[held], level_H_B)
-        self.held_rows_ = rows[held]
+        self.held_rows_, self.held_fold_Q_ = rows[held], np.zeros(num_held, dtype=np.int64)
         self.held_p_Q_B_ = self._success.apply(level_H_B)
+        self.held_tokens_Q_B_ = None if tokens_H_B is None or self._spend is None else self._spend.apply(tokens_H_B)
         return self
 
     def _targets(self, rate_Q_B: FloatArray, tried_Q: FloatArray, tokens_Q_B: FloatArray | None) -> FloatArray:
@@ -280,7 +283,8 @@ class LoraPredictor:
         predictor._base_hash = str(settings["base_hash"])
         predictor._num_budgets = int(settings["num_budgets"])
         predictor.losses_ = [(float(train), float(held)) for train, held in settings["losses"]]
-        predictor.held_rows_ = predictor.held_p_Q_B_ = None
+        predictor.held_rows_ = predictor.held_fold_Q_ = None
+        predictor.held_p_Q_B_ = predictor.held_tokens_Q_B_ = None
         predictor._class_p_C_B, predictor._class_tokens_C_B = arrays.get("class_p"), arrays.get("class_tokens")
         predictor._success = SuccessShape.from_arrays(arrays)
         has_spend = "spend_lowest" in arrays

@@ -6,7 +6,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from ..types import FloatArray, IntArray
+from ..types import FloatArray, IntArray, Profile
 from .inputs import check_counts
 from .spend import non_decreasing
 
@@ -57,3 +57,15 @@ class MeanPredictor:
         predictor.p_B_ = arrays["p"]
         predictor.tokens_B_ = arrays.get("tokens")
         return predictor
+
+
+def mean_curve(profile: Profile) -> tuple[FloatArray, FloatArray | None]:
+    """Success and tokens of a profile's mean curve, shape (B,) each; no tokens where they were not measured."""
+    counts = (profile.num_right_Q_B, profile.num_tried_Q)
+    mean = MeanPredictor().fit(np.empty((profile.num_queries, 0)), *counts, measured_tokens(profile))
+    return mean.p_B_, mean.tokens_B_
+
+
+def measured_tokens(profile: Profile) -> FloatArray | None:
+    """Tokens to learn from; None where they were not measured: there is no spend curve to learn then."""
+    return profile.tokens_Q_B if profile.is_spend_measured else None

@@ -12,7 +12,7 @@ from ..errors import InvalidSettingsError
 from ..types import FloatArray, IntArray
 from .features import HIDDEN, TEXT, Features
 from .inputs import MIN_QUERIES, check_counts, check_features, chunks
-from .linear import LinearMap, RidgeProblem, Standardizer
+from .linear import LinearMap, RidgeProblem, Standardizer, left_out_of_folds
 from .spend import SpendShape
 from .success import SuccessShape
 from .wording import Wording
@@ -91,13 +91,17 @@ class MlpPredictor:
 
     Attributes:
         held_rows_: rows fitted on; None after loading.
-        held_p_Q_B_: what the network that left a row out says of it; None after loading.
+        held_fold_Q_: which network left each of them out; None after loading.
+        held_p_Q_B_: what that network says of it; None after loading.
+        held_tokens_Q_B_: what ridge regression on the same rows says of it; None after loading, or without tokens.
         noise_: spread of the noise that was added.
     """
 
     noise_: float
     held_rows_: IntArray | None
+    held_fold_Q_: IntArray | None
     held_p_Q_B_: FloatArray | None
+    held_tokens_Q_B_: FloatArray | None
 
     _inputs: _Inputs
     _members: dict[str, FloatArray]
@@ -139,11 +143,6 @@ class MlpPredictor:
         """What the options say is read."""
         return READS[self.options.reads]
 
-    @property
-    def held_folds(self) -> int:
-        """Shares of the rows behind `held_p_Q_B_`."""
-        return self.options.num_members
-
     def fit(
         self,
         features: Features | FloatArray,
@@ -174,7 +173,8 @@ class MlpPredictor:
             members.append(weights)
             held_p_Q_B[held] = _probabilities(weights, x_Q_N[held])
         self._success = SuccessShape.fit(rate_Q_B, weight_Q, held_p_Q_B)
-        self.held_rows_, self.held_p_Q_B_ = rows, self._success.apply(held_p_Q_B)
+        self.held_rows_, self.held_fold_Q_ = rows, fold_Q
+        self.held_p_Q_B_, self.held_tokens_Q_B_ = self._success.apply(held_p_Q_B), None
         self._members = {
             name: np.stack([weights[name] for weights in members]).astype(
                 np.float32 if name.endswith("bias") else np.float16
@@ -183,8 +183,10 @@ class MlpPredictor:
         }
         self._tokens_map = self._spend = None
         if tokens_Q_B is not None:
-            self._tokens_map = LinearMap.from_solutions(problem, problem.solve(tokens_Q_B[rows].astype(np.float64)))
-            self._spend = SpendShape.fit(tokens_Q_B[rows])
+            tokens = tokens_Q_B[rows].astype(np.float64)
+            self._tokens_map = LinearMap.from_solutions(problem, problem.solve(tokens))
+            self._spend = SpendShape.fit(tokens)
+            self.held_tokens_Q_B_ = self._spend.apply(left_out_of_folds(x_Q_N, weight_Q, tokens, fold_Q))
         return self
 
     def predict(self, features: Features | FloatArray) -> tuple[FloatArray, FloatArray | None]:
@@ -217,7 +219,8 @@ class MlpPredictor:
         """See `Predictor.from_state`."""
         predictor = cls(**settings["options"])
         predictor.noise_ = float(settings["noise"])
-        predictor.held_rows_ = predictor.held_p_Q_B_ = None
+        predictor.held_rows_ = predictor.held_fold_Q_ = None
+        predictor.held_p_Q_B_ = predictor.held_tokens_Q_B_ = None
         predictor._inputs = _Inputs.from_arrays(arrays)
         predictor._members = {
             name: arrays[name] for name in ("hidden_weights", "hidden_bias", "output_weights", "output_bias")

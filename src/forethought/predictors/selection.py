@@ -3,31 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
-import hashlib
 import inspect
-import json
-import platform
 from collections.abc import Callable, Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 
-from ..difficulty import Asking
 from ..errors import InvalidFeaturesError, InvalidInputError, InvalidSettingsError, MissingExtraError
 from ..protocols import Predictor
-from ..registry import EXTRAS, resolve, unknown_name_message
-from ..types import Curves, FloatArray, IntArray, Profile, Sampling
-from .card import Calibration, CrossValidation, FeatureSchema, PredictorCard, TrainingData
+from ..registry import EXTRAS, check_options, resolve
+from ..types import Curves, FloatArray, IntArray, Profile
+from .card import CrossValidation
+from .describing import calibration_of, data_hash, make_card
 from .familiarity import Familiarity
-from .features import DIFFICULTY, HIDDEN, TEXT, Features, reads_of, reads_to_kind
+from .features import HIDDEN, TEXT, Features, reads_of
 from .folds import assign_folds, hash_order
 from .inputs import MIN_QUERIES
 from .layers import Progress, best_layer, candidates, choose_layer, has_finite_features, hidden_of, silent
-from .mean import MeanPredictor
-from .metrics import binomial_log_loss, brier_score, calibration_error, correlation_B, reliability_bins
+from .mean import mean_curve, measured_tokens
+from .seen import Seen
+from .shrinkage import NOTHING_KNOWN, LeftOut, Shrinkage
+from .spend import non_decreasing
 from .trained import TrainedPredictor
 
 Builder = Callable[[], Predictor]
@@ -42,9 +39,12 @@ def train(
     seed: int = 0,
     options: Mapping[str, Any] | None = None,
     with_familiarity: bool = True,
+    with_shrinkage: bool = True,
     progress: Progress = silent,
 ) -> TrainedPredictor:
     """Picks the layer, fits on every usable query, and fills the card with out-of-fold quality.
+
+    Predictions of queries that a fit had not seen say how far those to come are drawn towards the mean curve.
 
     Args:
         profile: measured counts, with hidden states unless the predictor reads none.
@@ -53,7 +53,8 @@ def train(
         num_folds: folds for the card's calibration; fewer queries than folds leave it out.
         seed: of the folds, and of the predictor where it takes one.
         options: keywords of the predictor's class.
-        with_familiarity: learn to tell queries that are unlike these; False where nobody will ask.
+        with_familiarity: learn a novelty score; False where nobody will ask.
+        with_shrinkage: False to have the predictor as it was fitted, to measure what it is by itself.
         progress: called with what is being done, steps done and steps in all.
 
     Raises:
@@ -68,15 +69,13 @@ def train(
     progress("fit", 0, 1)
     fitted = _fit(usable, build, layer)
     progress("fit", 1, 1)
-    calibration = None
-    if hasattr(fitted, "held_folds"):
-        calibration = _held_calibration(usable, fitted)
-    elif usable.num_queries >= max(num_folds, 2 * MIN_QUERIES):
-        calibration = _calibrate(usable, build, layer, num_folds=num_folds, seed=seed, progress=progress)
+    left = _left_out(usable, fitted, build, layer, num_folds=num_folds, seed=seed, progress=progress)
+    shrinkage = _shrinkage(usable, fitted, left) if with_shrinkage else None
     familiarity = Familiarity.fit(features_of(usable, layer), reads_of(fitted)) if with_familiarity else None
-    card = _card(profile, usable, predictor, reads_of(fitted), layer, choice, calibration, seed)
-    card = dataclasses.replace(card, familiarity=familiarity.card() if familiarity else None)
-    return TrainedPredictor(card, fitted, familiarity)
+    calibration = None if left is None else calibration_of(usable, left, is_shrunk=shrinkage is not None)
+    card = make_card(profile, usable, predictor, reads_of(fitted), layer, choice, calibration, seed)
+    card = dataclasses.replace(card, shrinkage=shrinkage, familiarity=familiarity.card() if familiarity else None)
+    return TrainedPredictor(card, fitted, familiarity, Seen.of(usable))
 
 
 def default_predictor(profile: Profile) -> tuple[str, str]:
@@ -108,8 +107,11 @@ def cross_fit(
 ) -> tuple[Curves, Curves]:
     """Out-of-fold predictions for every query, to evaluate honestly on one single run.
 
-    Everything that is chosen or learned (layer, penalty, standardisation, weights, mean curve) comes from the other
-    folds alone. A query without usable features gets its folds' mean curve, as it would in a plan.
+    Everything that is chosen or learned (layer, penalty, standardisation, weights, shrinkage) comes from the other
+    folds alone: all that sets a query apart. The mean curve does not: each fold's queries are predicted around the one
+    mean curve that blind has too. A fold that happens to be easy leaves the others hard; predictions around their mean
+    would rank whole folds the wrong way round, which no plan for new queries does. A query without usable features
+    gets the mean curve, as it would in a plan.
 
     Args:
         profile: as for `train`.
@@ -121,7 +123,7 @@ def cross_fit(
         progress: as for `train`.
 
     Returns:
-        The predicted curves, and the mean curves of the same folds (what the blind allocation knows), both in the
+        The predicted curves, and the mean curve for every query (what the blind allocation knows), both in the
         profile's order.
 
     Raises:
@@ -131,33 +133,49 @@ def cross_fit(
     build = _builder(named(predictor, profile), options, seed, progress)
     # In hash order, so that what depends on the order of the rows (batches, splits) depends on ids alone.
     usable_rows = _usable_rows(profile, build, layers, seed)
-    is_usable_Q = np.zeros(profile.num_queries, dtype=bool)
-    is_usable_Q[usable_rows] = True
     fold_Q = assign_folds(profile.query_ids, num_folds=num_folds, seed=seed)
-    shape = (profile.num_queries, profile.grid.num_budgets)
-    p_Q_B, tokens_Q_B, mean_p_Q_B, mean_tokens_Q_B = (np.full(shape, np.nan) for _ in range(4))
+    p_Q_B, tokens_Q_B = (np.zeros((profile.num_queries, profile.grid.num_budgets)) for _ in range(2))
+    means = []
     for fold in range(num_folds):
         progress("fold", fold, num_folds)
         training = profile.select(usable_rows[fold_Q[usable_rows] != fold])
-        held = np.flatnonzero(fold_Q == fold)
-        mean_p_Q_B[held], mean_tokens_1_B = _mean_curve(training)
-        if mean_tokens_1_B is not None:
-            mean_tokens_Q_B[held] = mean_tokens_1_B
-        p_Q_B[held], tokens_Q_B[held] = mean_p_Q_B[held], mean_tokens_Q_B[held]
+        held = usable_rows[fold_Q[usable_rows] == fold]
+        mean_p_B, mean_tokens_B = mean_curve(training)
+        means.append((mean_p_B, mean_tokens_B))
         layer, _ = _choose(training, build, layers, silent)
         fitted = _fit(training, build, layer)
-        held = held[is_usable_Q[held]]
+        left = _left_out(training, fitted, build, layer, num_folds=num_folds, seed=seed, progress=silent)
+        shrinkage = _shrinkage(training, fitted, left)
         if len(held):
-            given = features_of(profile.select(held), layer).given_to(fitted)
-            predicted_p_H_B, predicted_tokens_H_B = fitted.predict(given)  # type: ignore[arg-type]
-            p_Q_B[held] = predicted_p_H_B
-            if predicted_tokens_H_B is not None:
-                tokens_Q_B[held] = predicted_tokens_H_B
+            found = fitted.predict(features_of(profile.select(held), layer).given_to(fitted))  # type: ignore[arg-type]
+            found_p_H_B, found_tokens_H_B = found if shrinkage is None else shrinkage.apply(*found, *means[-1])
+            p_Q_B[held] = found_p_H_B - mean_p_B
+            if found_tokens_H_B is not None and mean_tokens_B is not None:
+                tokens_Q_B[held] = found_tokens_H_B - mean_tokens_B
     progress("fold", num_folds, num_folds)
-    has_spend = profile.is_spend_measured
+    return _around_mean(profile, p_Q_B, tokens_Q_B, [int((fold_Q == fold).sum()) for fold in range(num_folds)], means)
+
+
+def _around_mean(
+    profile: Profile,
+    deviation_Q_B: FloatArray,
+    tokens_deviation_Q_B: FloatArray,
+    sizes: Sequence[int],
+    means: Sequence[tuple[FloatArray, FloatArray | None]],
+) -> tuple[Curves, Curves]:
+    """Curves around the mean of the folds' mean curves, each weighted by the fold's queries; and that mean curve."""
+    mean_p_B = np.average([p_B for p_B, _ in means], axis=0, weights=sizes)
+    p_Q_B = np.clip(mean_p_B + deviation_Q_B, 0.0, 1.0)
+    mean = Curves(profile.query_ids, profile.grid, np.tile(mean_p_B, (profile.num_queries, 1)))
+    predicted = Curves(profile.query_ids, profile.grid, p_Q_B)
+    if not profile.is_spend_measured:
+        return predicted, mean
+    mean_tokens_B = non_decreasing(np.average([tokens_B for _, tokens_B in means], axis=0, weights=sizes)[None])[0]
+    tokens_Q_B = np.maximum.accumulate(np.maximum(mean_tokens_B + tokens_deviation_Q_B, 0.0), axis=1)
+    mean_tokens_Q_B = np.tile(mean_tokens_B, (profile.num_queries, 1))
     return (
-        Curves(profile.query_ids, profile.grid, p_Q_B, tokens_Q_B if has_spend else None),
-        Curves(profile.query_ids, profile.grid, mean_p_Q_B, mean_tokens_Q_B if has_spend else None),
+        dataclasses.replace(predicted, tokens_Q_B=tokens_Q_B),
+        dataclasses.replace(mean, tokens_Q_B=mean_tokens_Q_B),
     )
 
 
@@ -169,12 +187,9 @@ def named(predictor: str, profile: Profile) -> str:
 def _builder(name: str, options: Mapping[str, Any] | None, seed: int, progress: Progress = silent) -> Builder:
     """Makes an unfitted predictor of that name; `seed` and `progress` are ours unless the options have them."""
     kind = resolve("predictors", name)
+    check_options("predictors", name, options or {}, reserved=("progress",))
     known = [] if kind.__init__ is object.__init__ else list(inspect.signature(kind).parameters)
     settings = dict(options or {})
-    for option in settings:
-        if option not in known:
-            message = unknown_name_message(f"option of predictor {name!r}", option, known)
-            raise InvalidSettingsError(message if known else f"predictor {name!r} takes no options; got {option!r}")
     if "seed" in known:
         settings.setdefault("seed", seed)
     if "progress" in known:
@@ -201,17 +216,30 @@ def features_of(profile: Profile, layer: int | None) -> Features:
     )
 
 
-def _usable_rows(profile: Profile, build: Builder, layers: Sequence[int] | None, seed: int) -> IntArray:
-    """Rows that can be learned from, in hash order: a finished trace and, where they are read, finite features."""
-    reads = reads_of(build())
-    is_usable_Q = profile.num_tried_Q > 0
-    num_tried = int(is_usable_Q.sum())
+def check_profile(profile: Profile, reads: frozenset[str], layers: Sequence[int] | None) -> None:
+    """Refuses a profile that nothing can be learned from, as far as that is known before anything is learned or asked.
+
+    Raises:
+        InvalidInputError: fewer than two queries with a finished trace.
+        InvalidFeaturesError: it lacks what is read, or a layer that is asked for.
+    """
+    num_tried = int((profile.num_tried_Q > 0).sum())
     if num_tried < MIN_QUERIES:
         raise InvalidInputError(
             f"{num_tried} of {profile.num_queries} queries have a finished trace; a predictor needs at least "
             f"{MIN_QUERIES}. Profile more queries with `forethought profile`."
         )
     features_of(profile, None).check(reads - {HIDDEN})
+    if HIDDEN in reads:
+        candidates(profile, layers)
+
+
+def _usable_rows(profile: Profile, build: Builder, layers: Sequence[int] | None, seed: int) -> IntArray:
+    """Rows that can be learned from, in hash order: a finished trace and, where they are read, finite features."""
+    reads = reads_of(build())
+    check_profile(profile, reads, layers)
+    is_usable_Q = profile.num_tried_Q > 0
+    num_tried = int(is_usable_Q.sum())
     if TEXT in reads:
         is_usable_Q &= np.array([bool(text.strip()) for text in profile.texts], dtype=bool)
         if is_usable_Q.sum() < MIN_QUERIES:
@@ -245,7 +273,7 @@ def _fit(profile: Profile, build: Builder, layer: int | None) -> Predictor:
     predictor = build()
     given = features_of(profile, layer).given_to(predictor)
     try:
-        return predictor.fit(given, *counts, _spend(profile))  # type: ignore[arg-type]
+        return predictor.fit(given, *counts, measured_tokens(profile))  # type: ignore[arg-type]
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
         if missing not in EXTRAS:
@@ -256,34 +284,46 @@ def _fit(profile: Profile, build: Builder, layer: int | None) -> Predictor:
         ) from error
 
 
-def _spend(profile: Profile) -> FloatArray | None:
-    """Tokens to learn from; None where they were not measured: there is no spend curve to learn then."""
-    return profile.tokens_Q_B if profile.is_spend_measured else None
+def _left_out(
+    usable: Profile,
+    fitted: Predictor,
+    build: Builder,
+    layer: int | None,
+    *,
+    num_folds: int,
+    seed: int,
+    progress: Progress,
+) -> LeftOut | None:
+    """Predictions of queries by fits that had not seen them, with the layer held fixed; None of too few queries.
 
-
-def _mean_curve(profile: Profile) -> tuple[FloatArray, FloatArray | None]:
-    """Success and tokens of the mean curve, shape (1, B) each; no tokens where they were not measured."""
-    counts = (profile.num_right_Q_B, profile.num_tried_Q)
-    nothing_Q_0 = np.empty((profile.num_queries, 0))
-    return MeanPredictor().fit(nothing_Q_0, *counts, _spend(profile)).predict(np.empty((1, 0)))
-
-
-def _calibrate(
-    usable: Profile, build: Builder, layer: int | None, *, num_folds: int, seed: int, progress: Progress
-) -> Calibration:
-    """Out-of-fold quality with the layer held fixed, next to the mean curve of the same folds."""
+    A predictor that holds queries out by itself has kept them; any other is fitted again on all folds but one.
+    """
+    if hasattr(fitted, "held_p_Q_B_"):
+        left = LeftOut.kept_by(fitted, usable)
+        return left if left is not None and len(left.rows) >= MIN_QUERIES else None
+    if usable.num_queries < max(num_folds, 2 * MIN_QUERIES):
+        return None
     fold_Q = assign_folds(usable.query_ids, num_folds=num_folds, seed=seed)
-    shape = usable.num_right_Q_B.shape
-    p_Q_B, mean_p_Q_B = np.empty(shape), np.empty(shape)
+    p_Q_B, tokens_Q_B = (np.empty(usable.num_right_Q_B.shape) for _ in range(2))
+    has_tokens = usable.is_spend_measured
     for fold in range(num_folds):
         progress("calibrate", fold, num_folds)
-        training, held = usable.select(fold_Q != fold), fold_Q == fold
-        fitted = _fit(training, build, layer)
-        given = features_of(usable.select(held), layer).given_to(fitted)
-        p_Q_B[held], _ = fitted.predict(given)  # type: ignore[arg-type]
-        mean_p_Q_B[held], _ = _mean_curve(training)
+        training, held = usable.select(np.flatnonzero(fold_Q != fold)), np.flatnonzero(fold_Q == fold)
+        fold_fit = _fit(training, build, layer)
+        given = features_of(usable.select(held), layer).given_to(fold_fit)
+        p_Q_B[held], tokens = fold_fit.predict(given)  # type: ignore[arg-type]
+        has_tokens = has_tokens and tokens is not None
+        if tokens is not None:
+            tokens_Q_B[held] = tokens
     progress("calibrate", num_folds, num_folds)
-    return _calibration(usable, p_Q_B, mean_p_Q_B, num_folds=num_folds)
+    return LeftOut.of(usable, np.arange(usable.num_queries), fold_Q, p_Q_B, tokens_Q_B if has_tokens else None)
+
+
+def _shrinkage(usable: Profile, fitted: Predictor, left: LeftOut | None) -> Shrinkage | None:
+    """How far its predictions are to be trusted; None where it says the mean curve anyway."""
+    if not reads_of(fitted):
+        return None
+    return NOTHING_KNOWN if left is None else Shrinkage.fit(left, usable)
 
 
 def left_out_curves(profile: Profile, trained: TrainedPredictor) -> Curves | None:
@@ -295,6 +335,8 @@ def left_out_curves(profile: Profile, trained: TrainedPredictor) -> Curves | Non
     p_Q_B = getattr(trained.predictor, "held_p_Q_B_", None)
     if rows is None or p_Q_B is None or len(rows) != profile.num_queries:
         return None
+    if trained.card.shrinkage is not None:
+        p_Q_B, _ = trained.card.shrinkage.apply(p_Q_B, None, np.asarray(trained.card.mean_p_B), None)
     ordered_Q_B = np.empty_like(p_Q_B)
     ordered_Q_B[hash_order(profile.query_ids, seed=trained.card.seed)[rows]] = p_Q_B
     return Curves(profile.query_ids, profile.grid, ordered_Q_B)
@@ -310,102 +352,4 @@ def is_trained_on(trained: TrainedPredictor, profile: Profile) -> bool:
         rows = _usable_rows(profile, lambda: trained.predictor, layers, trained.card.seed)
     except (InvalidFeaturesError, InvalidInputError):  # nothing of it can be learned from
         return False
-    return _data_hash(profile.select(rows)) == trained.card.data.data_hash
-
-
-def _held_calibration(usable: Profile, fitted: Any) -> Calibration | None:
-    """Quality on the queries that a predictor held out by itself while it was fitted."""
-    rows, p_H_B = fitted.held_rows_, fitted.held_p_Q_B_
-    if rows is None or p_H_B is None or len(rows) < MIN_QUERIES:
-        return None
-    is_seen_Q = np.ones(usable.num_queries, dtype=bool)
-    is_seen_Q[rows] = fitted.held_folds > 1  # one part that was held out: the mean curve of the rest knows as little
-    mean_p_1_B, _ = _mean_curve(usable.select(is_seen_Q))
-    mean_Q_B = np.tile(mean_p_1_B, (len(rows), 1))
-    return _calibration(usable.select(rows), p_H_B, mean_Q_B, num_folds=fitted.held_folds)
-
-
-def _calibration(usable: Profile, p_Q_B: FloatArray, mean_p_Q_B: FloatArray, *, num_folds: int) -> Calibration:
-    counts = (usable.num_right_Q_B, usable.num_tried_Q)
-    bins = reliability_bins(p_Q_B, *counts)
-    return Calibration(
-        num_folds=num_folds,
-        log_loss=binomial_log_loss(p_Q_B, *counts),
-        brier=brier_score(p_Q_B, *counts),
-        mean_log_loss=binomial_log_loss(mean_p_Q_B, *counts),
-        mean_brier=brier_score(mean_p_Q_B, *counts),
-        calibration_error=calibration_error(bins),
-        correlation_B=tuple(correlation_B(p_Q_B, *counts).tolist()),
-        bins=bins,
-    )
-
-
-def _card(
-    profile: Profile,
-    usable: Profile,
-    predictor: str,
-    reads: frozenset[str],
-    layer: int | None,
-    choice: CrossValidation | None,
-    calibration: Calibration | None,
-    seed: int,
-) -> PredictorCard:
-    info = profile.info
-    mean_p_1_B, mean_tokens_1_B = _mean_curve(usable)
-    sampling = info.get("sampling")
-    return PredictorCard(
-        predictor=predictor,
-        model=info.get("model"),
-        model_hash=info.get("model_hash"),
-        template=info.get("template"),
-        template_hash=info.get("template_hash"),
-        window=profile.grid.window,
-        maximum=profile.grid.maximum,
-        sampling=None if sampling is None else Sampling(**sampling),
-        features=FeatureSchema(
-            kind=reads_to_kind(reads),
-            layer=layer,
-            width=0 if layer is None else hidden_of(usable, layer).shape[1],
-            pooling="none" if layer is None else "last",
-        ),
-        data=TrainingData(
-            name=str(info.get("name", "unknown")),
-            num_queries=usable.num_queries,
-            num_left_out=profile.num_queries - usable.num_queries,
-            num_traces=int(usable.num_tried_Q.sum()),
-            data_hash=_data_hash(usable),
-            simulated=bool(info.get("simulated", False)),
-        ),
-        seed=seed,
-        cross_validation=choice,
-        calibration=calibration,
-        mean_p_B=tuple(mean_p_1_B[0].tolist()),
-        mean_tokens_B=None if mean_tokens_1_B is None else tuple(mean_tokens_1_B[0].tolist()),
-        versions=_versions(),
-        created=datetime.datetime.now(datetime.UTC).date().isoformat(),
-        asking=_asking(info) if DIFFICULTY in reads else None,
-    )
-
-
-def _asking(info: Mapping[str, Any]) -> Asking:
-    """How the difficulties of a profile were asked for; without a word, plainly."""
-    found = info.get("asking") or {}
-    shots = tuple((str(question), str(level)) for question, level in found.get("shots", ()))
-    return Asking(shots, found.get("tokens"))
-
-
-def _data_hash(profile: Profile) -> str:
-    """First 16 hex digits of the SHA-256 of ids and counts, whatever the order of the queries."""
-    order = sorted(range(profile.num_queries), key=profile.query_ids.__getitem__)
-    rows = [
-        [profile.query_ids[row], int(profile.num_tried_Q[row]), profile.num_right_Q_B[row].tolist()] for row in order
-    ]
-    return hashlib.sha256(json.dumps(rows, ensure_ascii=True).encode()).hexdigest()[:16]
-
-
-def _versions() -> dict[str, str]:
-    try:
-        own = version("forethought")
-    except PackageNotFoundError:  # run from a checkout
-        own = "unknown"
-    return {"forethought": own, "numpy": np.__version__, "python": platform.python_version()}
+    return data_hash(profile.select(rows)) == trained.card.data.data_hash

@@ -40,13 +40,16 @@ class StackPredictor:
     Attributes:
         weights_: member -> its weight, for "p" and, when fitted with them, "tokens".
         held_rows_: rows fitted on; None after loading.
-        held_p_Q_B_: what the stack says of them by members that did not see them; None after loading.
+        held_fold_Q_: fold of each; None after loading.
+        held_p_Q_B_, held_tokens_Q_B_: what the stack says of them by members that did not see them; None after loading.
     """
 
     reads: tuple[str, ...]
     weights_: dict[str, dict[str, float]]
     held_rows_: IntArray | None
+    held_fold_Q_: IntArray | None
     held_p_Q_B_: FloatArray | None
+    held_tokens_Q_B_: FloatArray | None
 
     _members: dict[str, Predictor]
     _mean_p_B: FloatArray
@@ -77,11 +80,6 @@ class StackPredictor:
         self.members, self.num_folds, self.seed, self._checkpoint = names, num_folds, seed, checkpoint
         kinds = {kind for name in names for kind in reads_of(self._new(name))}
         self.reads = tuple(kind for kind in KINDS if kind in kinds)
-
-    @property
-    def held_folds(self) -> int:
-        """Folds behind `held_p_Q_B_`."""
-        return self.num_folds
 
     @property
     def num_examples(self) -> int:
@@ -119,29 +117,33 @@ class StackPredictor:
         tokens = None if tokens_Q_B is None else tokens_Q_B[rows].astype(np.float64)
         self._mean_p_B = share_Q @ rate_Q_B
         self._mean_tokens_B = None if tokens is None else share_Q @ tokens
-        left_p_M_Q_B, left_tokens_M_Q_B = self._left_out(read, num_right_Q_B[rows], num_tried_Q[rows], tokens)
+        fold_Q = np.arange(len(rows)) % min(self.num_folds, max(2, len(rows) // MIN_QUERIES))
+        counts = (num_right_Q_B[rows], num_tried_Q[rows])
+        left_p_M_Q_B, left_tokens_M_Q_B = self._left_out(read, *counts, tokens, fold_Q)
         weight_M = non_negative_weights(left_p_M_Q_B - self._mean_p_B, rate_Q_B - self._mean_p_B, share_Q)
         self.weights_ = {"p": dict(zip(self.members, weight_M.tolist(), strict=True))}
-        self._spend = None
+        self._spend = self.held_tokens_Q_B_ = None
         if tokens is not None and left_tokens_M_Q_B is not None and self._mean_tokens_B is not None:
             centred = left_tokens_M_Q_B - self._mean_tokens_B
             weight_M = non_negative_weights(centred, tokens - self._mean_tokens_B, share_Q)
             self.weights_["tokens"] = dict(zip(self.members, weight_M.tolist(), strict=True))
             self._spend = SpendShape.fit(tokens)
-        self._members = {
-            name: _fit(self._new(name), read, num_right_Q_B[rows], num_tried_Q[rows], tokens) for name in self.members
-        }
+            self.held_tokens_Q_B_ = self._spend.apply(self._sum("tokens", left_tokens_M_Q_B, self._mean_tokens_B))
+        self._members = {name: _fit(self._new(name), read, *counts, tokens) for name in self.members}
         summed_Q_B = self._sum("p", left_p_M_Q_B, self._mean_p_B)
         self._success = SuccessShape.fit(rate_Q_B, tried_Q, summed_Q_B)
-        self.held_rows_, self.held_p_Q_B_ = rows, self._success.apply(summed_Q_B)
+        self.held_rows_, self.held_fold_Q_, self.held_p_Q_B_ = rows, fold_Q, self._success.apply(summed_Q_B)
         return self
 
     def _left_out(
-        self, read: Features, num_right_Q_B: IntArray, num_tried_Q: IntArray, tokens_Q_B: FloatArray | None
+        self,
+        read: Features,
+        num_right_Q_B: IntArray,
+        num_tried_Q: IntArray,
+        tokens_Q_B: FloatArray | None,
+        fold_Q: IntArray,
     ) -> tuple[FloatArray, FloatArray | None]:
         """Every member's predictions of every row by a fit that did not see it, shape (M, Q, B) each."""
-        num_queries = len(read)
-        fold_Q = np.arange(num_queries) % min(self.num_folds, max(2, num_queries // MIN_QUERIES))
         shape = (len(self.members), *num_right_Q_B.shape)
         p_M_Q_B = np.tile(self._mean_p_B, (*shape[:2], 1))
         tokens_M_Q_B = None if self._mean_tokens_B is None else np.tile(self._mean_tokens_B, (*shape[:2], 1))
@@ -207,7 +209,8 @@ class StackPredictor:
             seed=int(settings["seed"]),
         )
         predictor.weights_ = settings["weights"]
-        predictor.held_rows_ = predictor.held_p_Q_B_ = None
+        predictor.held_rows_ = predictor.held_fold_Q_ = None
+        predictor.held_p_Q_B_ = predictor.held_tokens_Q_B_ = None
         predictor._mean_p_B, predictor._mean_tokens_B = arrays["stack_mean_p"], arrays.get("stack_mean_tokens")
         predictor._success = SuccessShape.from_arrays(arrays)
         has_spend = "spend_lowest" in arrays

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ..types import FloatArray
 
-SIZE = 1 << 13  # buckets: 16 KB of float16 for each table
+SIZE = 1 << 13  # buckets: 64 KB for each table
 BEFORE = 0.5  # counts that every bucket has before any text is seen
 DIGIT, SPACE = re.compile(r"\d"), re.compile(r"\s+")
 FIBONACCI = np.uint32(2654435769)  # 2^32 over the golden ratio: multiplicative hashing spreads neighbours
@@ -29,7 +29,7 @@ class Surprise:
     training texts. Upper case and the values of digits are left out: new numbers are no other kind of question.
 
     Attributes:
-        grams_S, words_S: surprise of each bucket in nats, float16, shape (S,).
+        grams_S, words_S: surprise of each bucket in nats, shape (S,).
     """
 
     grams_S: FloatArray
@@ -39,6 +39,17 @@ class Surprise:
     def fit(cls, texts: Sequence[Hashed]) -> Self:
         """Counts the buckets of hashed training texts."""
         return cls(_surprise([grams for grams, _, _ in texts]), _surprise([words for _, words, _ in texts]))
+
+    @staticmethod
+    def left_out(texts: Sequence[Hashed]) -> NDArray[np.float64]:
+        """What `apply` finds for each of these texts by tables of all the others, shape (Q, 6).
+
+        A text surprises less who has counted it. Its own counts are taken out exactly, so that these numbers lie where
+        those of a new text will: tables of fewer texts, as of folds, would make every text look rarer.
+        """
+        grams_Q = _left_out_means([grams for grams, _, _ in texts])
+        words_Q = _left_out_means([words for _, words, _ in texts])
+        return np.column_stack([grams_Q, words_Q, np.array([measured for _, _, measured in texts])])
 
     def apply(self, texts: Sequence[Hashed]) -> NDArray[np.float64]:
         """Six numbers a text, shape (Q, 6): mean surprise of its grams and words, and what `hashed` measured."""
@@ -60,10 +71,25 @@ def hashed(text: str) -> Hashed:
     return grams.astype(np.int64), words, np.array(measured)
 
 
+def _counts(buckets: Sequence[NDArray[np.int64]]) -> NDArray[np.float64]:
+    count_S = np.bincount(np.concatenate(buckets), minlength=SIZE).astype(np.float64) + BEFORE
+    return count_S
+
+
 def _surprise(buckets: Sequence[NDArray[np.int64]]) -> FloatArray:
-    count_S = np.bincount(np.concatenate(buckets), minlength=SIZE) + BEFORE
-    surprise_S: FloatArray = (-np.log(count_S / count_S.sum())).astype(np.float16)
-    return surprise_S
+    count_S = _counts(buckets)
+    return np.asarray(-np.log(count_S / count_S.sum()))
+
+
+def _left_out_means(buckets: Sequence[NDArray[np.int64]]) -> list[float]:
+    """Mean surprise of each text's buckets by the counts of all other texts."""
+    count_S = _counts(buckets)
+    total, means = float(count_S.sum()), []
+    for own in buckets:
+        bucket_U, own_U = np.unique(own, return_counts=True)
+        share_U = (count_S[bucket_U] - own_U) / (total - len(own))
+        means.append(float(own_U @ -np.log(share_U)) / max(1, len(own)))
+    return means
 
 
 def _mean(values: FloatArray) -> float:

@@ -7,10 +7,11 @@ FOLDER/card.md               the card in words
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import fcntl
 import hashlib
-import json
 import os
-import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,19 +23,32 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 
-from ..errors import ForethoughtError, InvalidFeaturesError, MismatchError, ModelFileError
+from ..errors import (
+    FileError,
+    ForethoughtError,
+    InvalidFeaturesError,
+    MismatchError,
+    MissingExtraError,
+    ModelFileError,
+    UnknownNameError,
+)
+from ..files import make_folder, parse_json, reaching, write_atomically
 from ..protocols import Predictor
 from ..registry import resolve
 from ..types import BudgetGrid, Curves, EngineInfo, FloatArray
+from ..visible import to_json, visible
 from .card import PredictorCard
 from .familiarity import PREFIX, Familiarity, Judged
 from .features import HIDDEN, Features
 from .inputs import nonfinite_rows, shorten
+from .seen import PREFIX as SEEN
+from .seen import Seen
 
 SCHEMA = 1
 SETTINGS_FILE = "predictor.json"
 WEIGHTS_FILE = "weights.safetensors"
 CARD_FILE = "card.md"
+NEXT_WEIGHTS_FILE = ".weights.safetensors.next"  # on the way to WEIGHTS_FILE
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,22 +58,24 @@ class TrainedPredictor:
     Attributes:
         card: what it was made from and for.
         predictor: fitted.
-        familiarity: tells queries that are unlike the training ones; None where that is not known.
+        familiarity: scores how novel a query is; None where that is not known.
+        seen: which questions it was trained on; None for one that was saved without them.
     """
 
     card: PredictorCard
     predictor: Predictor
     familiarity: Familiarity | None = None
+    seen: Seen | None = None
 
     def judge(self, features: Features) -> Judged | None:
-        """How familiar the queries look; None where that is not known, or what it is judged by is not at hand."""
-        if self.familiarity is None:
+        """How novel the queries are; None where no score is known, or none that passed its own calibration."""
+        if self.familiarity is None or not self.familiarity.is_calibrated:
             return None
         features.check(frozenset({self.familiarity.kind}))
         return self.familiarity.judge(features)
 
     def predict(self, query_ids: Sequence[str], features: Features | FloatArray) -> Curves:
-        """Curves for the queries.
+        """Curves for the queries, drawn towards the mean curve as the card says (`shrinkage`).
 
         Args:
             query_ids: length Q.
@@ -79,6 +95,10 @@ class TrainedPredictor:
         if HIDDEN in self.card.features.reads and features.hidden_Q_D is not None:
             self._check_features(query_ids, features.hidden_Q_D)
         p_Q_B, tokens_Q_B = self.predictor.predict(features.given_to(self.predictor))  # type: ignore[arg-type]
+        if (shrinkage := self.card.shrinkage) is not None:
+            mean = self.card.mean_curves(("",))
+            mean_tokens_B = None if mean.tokens_Q_B is None else mean.tokens_Q_B[0]
+            p_Q_B, tokens_Q_B = shrinkage.apply(p_Q_B, tokens_Q_B, mean.p_Q_B[0], mean_tokens_B)
         return Curves(query_ids=tuple(query_ids), grid=self.card.grid, p_Q_B=p_Q_B, tokens_Q_B=tokens_Q_B)
 
     def _check_features(self, query_ids: Sequence[str], features_Q_D: FloatArray) -> None:
@@ -119,32 +139,43 @@ class TrainedPredictor:
             )
 
     def save(self, folder: Path | str) -> Path:
-        """Writes the folder in one step: a reader or a kill sees the old predictor or the new one, never half.
+        """Writes the predictor in one step: a reader or a kill sees the old one or the new one, never half nor none.
+
+        In a folder that holds a predictor only that is replaced; what else stands there stays.
 
         Raises:
             ModelFileError: `folder` exists and holds something other than a predictor.
         """
         folder = Path(folder)
-        if folder.exists() and not _is_replaceable(folder):
-            raise ModelFileError(f"{folder} exists and is not a predictor; nothing was written. Give another folder.")
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
-            fresh, old = Path(scratch) / "new", Path(scratch) / "old"
+        check_place(folder)
+        files = self._files()
+        if folder.exists():
+            _replace(folder, files)
+            return folder
+        make_folder(folder.parent)
+        with (
+            reaching(folder, "written"),
+            tempfile.TemporaryDirectory(prefix=f".{folder.name[:40]}.", dir=folder.parent) as scratch,
+        ):
+            fresh = Path(scratch) / "new"
             fresh.mkdir()
-            for name, content in self._files().items():
-                with open(fresh / name, "wb") as file:
-                    file.write(content)
-                    file.flush()
-                    os.fsync(file.fileno())
-            if folder.exists():
-                folder.rename(old)
-            fresh.rename(folder)
-            shutil.rmtree(old, ignore_errors=True)
+            for name, content in files.items():
+                write_atomically(fresh / name, content)
+            try:
+                fresh.rename(folder)
+            except OSError:  # another process was quicker
+                if not _is_replaceable(folder):
+                    raise
+                _replace(folder, files)
         return folder
 
     def _files(self) -> dict[str, bytes]:
         settings, arrays = self.predictor.state()
-        arrays = {**arrays, **(self.familiarity.arrays() if self.familiarity else {})}
+        arrays = {
+            **arrays,
+            **(self.familiarity.arrays() if self.familiarity else {}),
+            **(self.seen.arrays() if self.seen else {}),
+        }
         weights = save_arrays({name: np.ascontiguousarray(arrays[name]) for name in sorted(arrays)})
         content = {
             "schema": SCHEMA,
@@ -154,9 +185,9 @@ class TrainedPredictor:
             "card": self.card.to_json(),
         }
         return {
-            SETTINGS_FILE: (json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode(),
+            SETTINGS_FILE: f"{to_json(content, indent=2)}\n".encode(),
             WEIGHTS_FILE: weights,
-            CARD_FILE: self.card.to_markdown().encode(),
+            CARD_FILE: visible(self.card.to_markdown()).encode(),
         }
 
     @classmethod
@@ -174,16 +205,31 @@ class TrainedPredictor:
             card = PredictorCard.from_json(content["card"])
             if content["predictor"] != card.predictor:
                 raise ValueError(f"it names the predictor {content['predictor']!r}, its card {card.predictor!r}")
-            own = {name: array for name, array in weights.items() if not name.startswith(PREFIX)}
+            own = {name: array for name, array in weights.items() if not name.startswith((PREFIX, SEEN))}
             predictor = resolve("predictors", card.predictor).from_state(content["settings"], own)
             _check_shapes(predictor, card)
             familiarity = None if card.familiarity is None else Familiarity.from_arrays(weights, card.familiarity)
+            seen = Seen.from_arrays(weights)
             if familiarity is not None and familiarity.kind == HIDDEN:
                 _check_width(familiarity, card)
-        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-            reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+        except (UnknownNameError, MissingExtraError):
+            raise
+        except Exception as error:  # what a stranger wrote may break any predictor's class in any way
+            reason = f"{error} is missing" if isinstance(error, KeyError) else str(error) or type(error).__name__
             raise ModelFileError(f"{folder} is not a usable predictor: {reason}. Train it again.") from error
-        return cls(card, predictor, familiarity)
+        return cls(card, predictor, familiarity, seen)
+
+
+def read_card(folder: Path) -> PredictorCard:
+    """The card of a saved predictor, without its weights.
+
+    Raises:
+        ModelFileError: a file missing or broken, or another schema version.
+    """
+    try:
+        return PredictorCard.from_json(_read_settings(folder).get("card"))
+    except ValueError as error:
+        raise ModelFileError(f"{folder} is not a usable predictor: {error}. Train it again.") from error
 
 
 def _difference(noun: str, made: str | None, made_hash: str | None, now: str | None, now_hash: str | None) -> list[str]:
@@ -198,6 +244,41 @@ def _difference(noun: str, made: str | None, made_hash: str | None, now: str | N
     return []
 
 
+def check_place(folder: Path) -> None:
+    """Raises ModelFileError where a predictor may not be saved, because something else stands there."""
+    with reaching(folder, "written"):
+        is_taken = folder.exists() and not _is_replaceable(folder)
+    if is_taken:
+        raise ModelFileError(f"{folder} exists and is not a predictor; nothing was written. Give another folder.")
+
+
+def _replace(folder: Path, files: dict[str, bytes]) -> None:
+    """Puts the predictor's files into a folder that is there: the settings file decides which one it holds.
+
+    The weights lie ready under another name before it is replaced, and take theirs after it: until then they are read
+    from there. One process at a time.
+    """
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        _finish(folder)
+        write_atomically(folder / NEXT_WEIGHTS_FILE, files[WEIGHTS_FILE])
+        write_atomically(folder / SETTINGS_FILE, files[SETTINGS_FILE])
+        (folder / NEXT_WEIGHTS_FILE).replace(folder / WEIGHTS_FILE)
+        write_atomically(folder / CARD_FILE, files[CARD_FILE])
+    finally:
+        os.close(lock)
+
+
+def _finish(folder: Path) -> None:
+    """Gives the weights their name where a kill came before that: they would be overwritten else."""
+    waiting = folder / NEXT_WEIGHTS_FILE
+    with contextlib.suppress(ModelFileError, FileNotFoundError):
+        stated = _read_settings(folder).get("weights")
+        if isinstance(stated, dict) and stated.get("sha256") == hashlib.sha256(waiting.read_bytes()).hexdigest():
+            waiting.replace(folder / WEIGHTS_FILE)
+
+
 def _is_replaceable(folder: Path) -> bool:
     return folder.is_dir() and ((folder / SETTINGS_FILE).is_file() or not any(folder.iterdir()))
 
@@ -205,8 +286,11 @@ def _is_replaceable(folder: Path) -> bool:
 def _read_settings(folder: Path) -> dict[str, Any]:
     path = folder / SETTINGS_FILE
     try:
-        content = json.loads(path.read_text("utf-8"))
-    except (FileNotFoundError, NotADirectoryError) as error:
+        with reaching(path, "read"):
+            content = parse_json(path.read_bytes())
+    except FileError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR):
+            raise
         raise ModelFileError(
             f"{folder} is not a predictor: it has no {SETTINGS_FILE}. Make one with `forethought train`."
         ) from error
@@ -223,13 +307,19 @@ def _read_settings(folder: Path) -> dict[str, Any]:
 
 def _read_weights(folder: Path, content: dict[str, Any]) -> dict[str, FloatArray]:
     path = folder / WEIGHTS_FILE
-    try:
-        raw = path.read_bytes()
-    except FileNotFoundError as error:
-        raise ModelFileError(f"{path} is missing. Copy the whole predictor folder, or train it again.") from error
     stated = content.get("weights")
     expected = stated.get("sha256") if isinstance(stated, dict) else None
-    found = hashlib.sha256(raw).hexdigest()
+    raw, found = b"", ""
+    # The second where saving was stopped before they took their name, the third where it goes on meanwhile.
+    for candidate in (path, folder / NEXT_WEIGHTS_FILE, path):
+        if candidate.is_file():
+            with reaching(candidate, "read"):
+                raw = candidate.read_bytes()
+            found = hashlib.sha256(raw).hexdigest()
+        if found == expected:
+            break
+    if not found:
+        raise ModelFileError(f"{path} is missing. Copy the whole predictor folder, or train it again.")
     if found != expected:
         raise ModelFileError(
             f"{path} has SHA-256 {found} ({len(raw):,} bytes), but {SETTINGS_FILE} states {expected}: "
@@ -258,6 +348,8 @@ def _check_shapes(predictor: Predictor, card: PredictorCard) -> None:
     expected = (1, card.grid.num_budgets)
     if p_Q_B.shape != expected or (tokens_Q_B is not None and tokens_Q_B.shape != expected):
         raise ValueError(f"it predicts {p_Q_B.shape[1]} budgets, its card has {card.grid.num_budgets}")
+    if (tokens_Q_B is None) is not (card.mean_tokens_B is None):
+        raise ValueError("it predicts tokens and its card knows none, or the other way round")
     if not np.isfinite(p_Q_B).all() or (tokens_Q_B is not None and not np.isfinite(tokens_Q_B).all()):
         raise ValueError("its weights hold NaN or infinity")
 

@@ -7,10 +7,9 @@ above 0 are marked where they stand.
 from __future__ import annotations
 
 import importlib.util
-import json
 import math
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +17,13 @@ import numpy as np
 
 from .. import __version__
 from ..evaluation import Evaluation, LiveComparison
-from ..store import write_atomically
+from ..files import make_folder, write_atomically
+from ..visible import to_json, visible
 from .markdown import evaluation_markdown, live_markdown
 from .terminal import comparison_text, evaluation_text
 from .wording import usual_level
 
-__all__ = ["comparison_text", "evaluation_json", "evaluation_text", "plain", "write_report"]
+__all__ = ["comparison_text", "evaluation_json", "evaluation_text", "plain", "write_pages", "write_report"]
 
 SCHEMA = 1
 
@@ -36,7 +36,7 @@ def write_report(folder: Path, result: Evaluation | LiveComparison, *, plots: bo
     Returns:
         What it is -> the file: "json", "markdown", and one entry a picture.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     stem = "live" if isinstance(result, LiveComparison) else "evaluation"
     files = {"json": folder / f"{stem}.json", "markdown": folder / f"{stem}.md"}
     pictures: dict[str, Path] = {}
@@ -51,10 +51,15 @@ def write_report(folder: Path, result: Evaluation | LiveComparison, *, plots: bo
             lines += ["## Pictures", "", *(f"![{name}]({file.name})" for name, file in pictures.items()), ""]
         elif plots:
             lines += ["No pictures: matplotlib is not installed; get it with `pip install 'forethought[plots]'`.", ""]
-    content = json.dumps(evaluation_json(result), ensure_ascii=False, indent=1, allow_nan=False)
-    write_atomically(files["json"], f"{content}\n".encode())
-    write_atomically(files["markdown"], "\n".join(lines).rstrip().encode() + b"\n")
+    write_pages(files, evaluation_json(result), lines)
     return files | pictures
+
+
+def write_pages(files: Mapping[str, Path], value: Mapping[str, Any], lines: Sequence[str]) -> None:
+    """Writes a report's two pages: `value` as the "json" file, `lines` as the "markdown" one."""
+    write_atomically(files["json"], f"{to_json(value, indent=1)}\n".encode())
+    page = visible("\n".join(lines)).rstrip()
+    write_atomically(files["markdown"], f"{page}\n".encode())
 
 
 def evaluation_json(result: Evaluation | LiveComparison) -> dict[str, Any]:

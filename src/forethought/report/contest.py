@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 from pathlib import Path
 from typing import Any
 
 from ..evaluation.contest import MEAN, Contender, Contest, Standing
 from ..evaluation.policies import BLIND, ORACLE, UNIFORM
 from ..evaluation.results import Estimate
-from ..store import write_atomically
+from ..files import make_folder
 from ..types import Cost
+from ..visible import markdown, one_line
 from .layout import aligned, table
 from .wording import LEGEND, SIMULATED, gain_words, gap_words, percent, policy_name, share_right
 
@@ -31,16 +31,17 @@ def contest_text(result: Contest) -> str:
 
 def contest_markdown(result: Contest, pictures: dict[str, Path]) -> list[str]:
     """Lines of the page."""
-    lines = ["# Predictors compared", "", _sample(result), ""]
+    lines = ["# Predictors compared", "", markdown(_sample(result)), ""]
     if result.provenance.get("simulated"):
         lines += [f"**{SIMULATED}**", ""]
     for cost in result.levels:
         head, *rows = _cells(result, cost)
+        head, rows = [markdown(cell) for cell in head], [[markdown(name), *cells] for name, *cells in rows]
         lines += [f"## Mean over all levels, equal {cost.value} tokens", "", *table(head, rows)]
     lines += ["## What predicting costs itself", "", *_costs(result)]
     for cost in result.levels:
         lines += [f"## Accuracy at {cost.value} tokens", "", *_levels(result, cost)]
-    lines += [f"- {note}" for note in result.notes]
+    lines += [f"- {markdown(note)}" for note in result.notes]
     if pictures:
         lines += ["", *(f"![{name}]({file.name})" for name, file in pictures.items())]
     return [*lines, "", LEGEND]
@@ -56,23 +57,23 @@ def contest_json(result: Contest) -> dict[str, Any]:
 
 def write_contest(folder: Path, result: Contest, *, plots: bool = True) -> dict[str, Path]:
     """Writes JSON, Markdown and, where matplotlib is installed, a picture into `folder`."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     files = {"json": folder / "comparison.json", "markdown": folder / "comparison.md"}
+    from . import write_pages
+
     pictures: dict[str, Path] = {}
     if plots and importlib.util.find_spec("matplotlib") is not None:
-        from ..plots import draw_contest
+        from ..contest_plots import draw_contest
 
         pictures = draw_contest(result, folder)
-    content = json.dumps(contest_json(result), ensure_ascii=False, indent=1, allow_nan=False)
-    write_atomically(files["json"], f"{content}\n".encode())
-    write_atomically(files["markdown"], "\n".join(contest_markdown(result, pictures)).rstrip().encode() + b"\n")
+    write_pages(files, contest_json(result), contest_markdown(result, pictures))
     return files | pictures
 
 
 def _sample(result: Contest) -> str:
     fewest, most = result.num_traces
     traces = str(fewest) if fewest == most else f"{fewest} to {most}"
-    model = result.provenance.get("model") or "an unknown model"
+    model = one_line(result.provenance.get("model") or "an unknown model")
     return (
         f"{result.num_queries:,} questions × {traces} traces of {model}, allocator {result.allocator}; 95% paired "
         f"bootstrap intervals in brackets; log loss of the mean curve {_loss(result.log_losses[MEAN])}"
@@ -102,12 +103,12 @@ def _loss(loss: Estimate) -> str:
 def _costs(result: Contest) -> list[str]:
     rows = []
     for each in result.contenders:
-        own = each.cost
+        own, names = each.cost, [markdown(each.name), markdown(each.predictor)]
         if own is None:
-            rows.append([each.name, each.predictor, "–", "–", "–"])
+            rows.append([*names, "–", "–", "–"])
             continue
         tokens = "not known" if own.tokens is None else f"{own.tokens:.3g}"
-        rows.append([each.name, each.predictor, f"{own.parameters:,}", f"{1e3 * own.seconds:.3g} ms", tokens])
+        rows.append([*names, f"{own.parameters:,}", f"{1e3 * own.seconds:.3g} ms", tokens])
     lines = table(["predictor", "made by", "parameters", "time a query", "tokens a query"], rows)
     measured = {each.cost.threads for each in result.contenders if each.cost is not None}
     return [*lines, f"Times: {'; '.join(sorted(measured))}.", ""] if measured else lines
@@ -119,7 +120,7 @@ def _levels(result: Contest, cost: Cost) -> list[str]:
     at = {(row.policy, row.budget): row for row in result.rows if row.cost is cost}
     head = [
         f"{cost.value} tokens",
-        *(policy_name(name) if name in (UNIFORM, BLIND, ORACLE) else name for name in names),
+        *(policy_name(name) if name in (UNIFORM, BLIND, ORACLE) else markdown(name) for name in names),
     ]
     rows = []
     for level in levels:

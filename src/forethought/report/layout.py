@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ..visible import one_line
+
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     """Columns of equal width: the first to the left, the others to the right, marks hanging out at the end."""
+    rows = [[one_line(cell) for cell in row] for row in rows]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return [
         "  ".join(
@@ -24,4 +27,4 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _escaped(cell: str) -> str:
-    return cell.replace("|", "\\|").replace("\n", " ")
+    return one_line(cell).replace("|", "\\|")

@@ -9,6 +9,7 @@ from .. import __version__
 from ..evaluation import Estimate, Evaluation, LiveComparison, Row, Saving
 from ..evaluation.policies import POLICIES
 from ..types import Cost
+from ..visible import code, markdown, one_line
 from .layout import table
 from .wording import (
     LEGEND,
@@ -41,15 +42,15 @@ def evaluation_markdown(result: Evaluation) -> list[str]:
         "# Evaluation",
         "",
         *([f"> **{SIMULATED}**", ""] if result.simulated else []),
-        f"{sample_words(result)}. Brackets hold 95% paired bootstrap intervals ({result.num_resamples:,} resamples of "
-        f"questions). {LEGEND}",
+        f"{markdown(sample_words(result))}. Brackets hold 95% paired bootstrap intervals "
+        f"({result.num_resamples:,} resamples of questions). {LEGEND}",
         "",
         *(line for cost in result.costs for line in _cost_section(result, cost)),
         *_loss_section(result),
         *_calibration_section(result),
         "## How to read it",
         "",
-        *(f"- {note}" for note in result.notes),
+        *(f"- {markdown(note)}" for note in result.notes),
         "",
         *_made_section(result),
         *(line for cost in result.costs for line in _grid_details(result, cost)),
@@ -142,15 +143,15 @@ def _made_section(result: Evaluation | LiveComparison) -> list[str]:
         facts |= {"allocator": result.allocator, "grid": str(result.grid), "data hash": result.data_hash}
     facts |= {key.replace("_", " "): value for key, value in result.provenance.items() if value is not None}
     facts.setdefault("hardware", facts.pop("device", "not recorded"))
-    command = facts.pop("command", None)
+    command = one_line(facts.pop("command", None) or "").replace("`" * 3, "'" * 3)
     lines = ["## How it was made", "", *([f"```\n{command}\n```", ""] if command else [])]
-    return lines + table(["", ""], [[key, f"`{_fact(value)}`"] for key, value in facts.items()])
+    return lines + table(["", ""], [[markdown(key), code(_fact(value))] for key, value in facts.items()])
 
 
 def _fact(value: Any) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{key} {each}" for key, each in value.items())
-    return str(value).replace("`", "'")
+    return str(value)
 
 
 def _grid_details(result: Evaluation, cost: Cost) -> list[str]:
@@ -186,7 +187,7 @@ def live_markdown(result: LiveComparison) -> list[str]:
     few = few_questions(result)
     differences = [
         [
-            f"{each.policy} less {each.baseline}",
+            markdown(f"{each.policy} less {each.baseline}"),
             gain_words(each.accuracy),
             f"{each.num_better} / {each.num_worse}",
             _change(each.granted),
@@ -202,9 +203,12 @@ def live_markdown(result: LiveComparison) -> list[str]:
         f"{result.num_questions:,} questions, the same traces for every policy. Brackets hold 95% paired bootstrap "
         f"intervals. {LEGEND}",
         "",
-        *table(["policy", "right", "share", "granted", "spent"], live_rows(result)),
+        *table(
+            ["policy", "right", "share", "granted", "spent"],
+            [[markdown(name), *cells] for name, *cells in live_rows(result)],
+        ),
         *(table(head, differences) if differences else []),
-        *(f"- {each.policy} against {each.baseline}: {each.sentence}." for each in result.differences),
+        *(f"- {markdown(f'{each.policy} against {each.baseline}: {each.sentence}')}." for each in result.differences),
         *([f"- {few}."] if few else []),
         "",
         *_made_section(result),

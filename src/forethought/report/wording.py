@@ -8,6 +8,7 @@ from ..evaluation import CostSummary, Estimate, Evaluation, LiveComparison, Row,
 from ..evaluation.comparison import SAME
 from ..evaluation.policies import BLIND, FORETHOUGHT, GREEDY_ORACLE, ORACLE, UNIFORM
 from ..types import Cost
+from ..visible import one_line
 
 NAMES = {ORACLE: "exact oracle", GREEDY_ORACLE: "greedy oracle"}
 WORSE, UNPROVEN, EQUAL = "▼", "~", "="
@@ -126,7 +127,7 @@ def sample_words(result: Evaluation) -> str:
     fewest, most = result.num_traces
     traces = f"{fewest}" if fewest == most else f"{fewest} to {most}"
     plural = "" if traces == "1" else "s"
-    model = result.provenance.get("model") or "unknown model"
+    model = one_line(result.provenance.get("model") or "unknown model")
     return f"{model}: {result.num_queries:,} questions, {traces} trace{plural} each"
 
 

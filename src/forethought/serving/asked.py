@@ -14,6 +14,7 @@ PATHS = (CHAT, TEXT)
 QUEUED = ("/v1/responses", "/v1/messages")  # vLLM takes no budget from us there, and a priority by header
 PRIORITY_HEADER = "x-vllm-priority"
 
+MAX_CHARACTERS = 32_768  # of a question: predictors read it in the server's event loop, which waits for them
 # Fields of a body that shape the answer's form: no curve was measured under them.
 SHAPING = ("structured_outputs", "guided_json", "guided_regex", "guided_choice", "guided_grammar")
 
@@ -25,20 +26,22 @@ class Asked:
     Attributes:
         path: CHAT or TEXT.
         question: the last user turn without the template's instruction, or the text prompt.
-        unlike: why the predictor has no curve for it, "" where it has.
+        no_curve: why the predictor has no curve for it, "" where it has.
         is_templates: the turns are the predictor's prompt template's, to the letter.
         own_cap: the client's own thinking budget.
         own_room: the client's own limit on all that is generated.
+        num_thoughts: thoughts that it asks for.
         has_priority: the client set one.
         untouched: why nothing can be set, "" where it can.
     """
 
     path: str
     question: str = ""
-    unlike: str = ""
+    no_curve: str = ""
     is_templates: bool = False
     own_cap: int | None = None
     own_room: int | None = None
+    num_thoughts: int = 1
     has_priority: bool = False
     untouched: str = ""
 
@@ -69,26 +72,31 @@ def read(
     """
     own_cap, own_room = body.get("thinking_token_budget"), body.get("max_completion_tokens")
     own_room = body.get("max_tokens") if own_room is None or path == TEXT else own_room
-    if not (_is_whole(own_cap) and _is_whole(own_room)):
+    model, num_thoughts = body.get("model"), body.get("n")
+    if not (_is_whole(own_cap) and _is_whole(own_room) and _is_whole(num_thoughts)):
+        return None
+    if not (model is None or isinstance(model, str)) or (num_thoughts is not None and num_thoughts < 1):
         return None
     found = _chat(body, template) if path == CHAT else _text(body, start)
     if found is None:
         return None
-    question, unlike, is_templates, untouched = found
+    question, no_curve, is_templates, untouched = found
     if body.get("use_beam_search"):
         untouched = "beam search keeps no thinking budget"
-    model = body.get("model")
     if models and model is not None and model not in models:
-        unlike = "another model than the predictor's"
+        no_curve = "another model than the predictor's"
     if _is_shaped(body):
-        unlike = unlike or "structured output"
+        no_curve = no_curve or "structured output"
+    if len(question) > MAX_CHARACTERS:
+        no_curve = no_curve or f"a question of more than {MAX_CHARACTERS:,} characters"
     return Asked(
         path=path,
         question=question,
-        unlike=unlike,
+        no_curve=no_curve,
         is_templates=is_templates,
         own_cap=own_cap,
         own_room=own_room,
+        num_thoughts=num_thoughts or 1,
         has_priority=body.get("priority") is not None or PRIORITY_HEADER in headers,
         untouched=untouched,
     )

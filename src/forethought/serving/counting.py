@@ -6,6 +6,8 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+from ..engines.counting import Usage, count_tokens, whole
+from ..engines.openai.texts import texts_in
 from .host import Tags
 
 MAX_BYTES = 4_000_000  # of a response that is kept to be counted
@@ -16,7 +18,8 @@ class Counter:
 
     Where the server has a reasoning parser the thought has a field of its own; else it is the text before the end of
     thought. It is tokenized again, which can come out a token or two short of what was generated. The server's own
-    count holds where it is larger: vLLM counts 0 where the chat template opened the thought.
+    count holds where it is larger: vLLM counts 0 where the chat template opened the thought. `engines.counting`
+    decides.
 
     Args:
         tokenizer: of Hugging Face's kind.
@@ -33,27 +36,29 @@ class Counter:
         """Tokens of the thought; None where that cannot be told: several choices, an error, no thought that shows."""
         if self.way == "none" or not content:
             return None
-        usage: dict[str, Any] = {}
+        usage: Any = None
         texts, thoughts, num_choices = [], [], 1
         for part in _parts(content, is_stream=is_stream):
             usage = part.get("usage") or usage
-            choices = part.get("choices") or []
-            num_choices = max([num_choices, len(choices), *(int(choice.get("index", 0)) + 1 for choice in choices)])
+            found = part.get("choices")
+            choices = [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
+            num_choices = max([num_choices, len(choices), *((whole(each.get("index")) or 0) + 1 for each in choices)])
             for choice in choices:
-                said = choice.get("message") or choice.get("delta") or {}
-                thoughts.append(said.get("reasoning") or "")
-                texts.append(f"{said.get('content') or ''}{choice.get('text') or ''}")
+                thought, text = texts_in(choice.get("message") or choice.get("delta") or choice.get("text"))
+                thoughts.append(thought)
+                texts.append(text)
         if num_choices > 1:
             return None
-        thought = "".join(thoughts) or self._before_end("".join(texts))
-        own = None if thought is None else len(self._tokenizer.encode(thought, add_special_tokens=False))
-        theirs = (usage.get("completion_tokens_details") or {}).get("reasoning_tokens") or None
-        return max((count for count in (own, theirs) if isinstance(count, int)), default=None)
+        shown, rest = ("".join(thoughts), "".join(texts)) if any(thoughts) else self._split("".join(texts))
+        if shown is None:
+            return Usage.read(usage).reasoning
+        own = len(self._tokenizer.encode(shown, add_special_tokens=False))
+        return count_tokens(usage, thought=shown, answer=rest, thought_tokens=own).reasoning
 
-    def _before_end(self, text: str) -> str | None:
-        """The thought in a text that holds its end; None where it holds none."""
-        thought, end, _ = text.partition(self._tags.end)
-        return thought.rpartition(self._tags.start)[2] if end else None
+    def _split(self, text: str) -> tuple[str | None, str]:
+        """`(thought, rest)` of a text that holds the end of its thought; (None, text) where it holds none."""
+        thought, end, rest = text.partition(self._tags.end)
+        return (thought.rpartition(self._tags.start)[2], rest) if end else (None, text)
 
 
 def _parts(content: bytes, *, is_stream: bool) -> Iterator[dict[str, Any]]:
@@ -63,7 +68,7 @@ def _parts(content: bytes, *, is_stream: bool) -> Iterator[dict[str, Any]]:
             continue
         try:
             part = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(part, dict):
             yield part

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..engines.forcing import Forcing
@@ -18,6 +18,7 @@ from .decision import OWN, UNTOUCHED, Decider, Decision
 from .host import Host, Tags
 from .priorities import NONE, Priorities
 from .tally import Tally
+from .watch import Watch
 
 logger = logging.getLogger("vllm.forethought")  # vLLM's own handlers show it
 
@@ -29,16 +30,18 @@ class Ruling:
     Attributes:
         decision: its budget and why.
         changes: fields to set in its body.
+        num_thoughts: that it asks for, each with this budget.
     """
 
     decision: Decision
     changes: Mapping[str, Any]
+    num_thoughts: int = 1
 
     @property
     def headers(self) -> dict[str, str]:
         """For the response; ASCII, one line each."""
         decision = self.decision
-        found = {"x-forethought-reason": decision.reason.encode("ascii", "replace").decode().replace("\n", " ")}
+        found = {"x-forethought-reason": _in_header(decision.reason)}
         if decision.budget is not None:
             found["x-forethought-budget"] = str(decision.budget)
         if decision.expected is not None:
@@ -58,6 +61,7 @@ class Desk:
         offset: tokens by which the server overshoots a cap.
         priorities: the order of waiting requests, where the server schedules by priority.
         tally: counts.
+        watch: holds the thoughts that come back against the predicted ones.
     """
 
     def __init__(
@@ -71,6 +75,7 @@ class Desk:
         offset: int,
         priorities: Priorities,
         tally: Tally,
+        watch: Watch,
     ) -> None:
         self.decider = decider
         self.host = host
@@ -79,6 +84,7 @@ class Desk:
         self.offset = offset
         self.priorities = priorities if host.has_priorities else Priorities(NONE)
         self.tally = tally
+        self.watch = watch
         self.counter = Counter(host.tokenizer, tags)
         self._start = tags.start
         self._forcing = None if template is None else Forcing(host.tokenizer, template)
@@ -96,7 +102,7 @@ class Desk:
         if asked is None:
             return None
         ruling = await self._rule(asked, body)
-        self.tally.decided(ruling.decision, time.perf_counter() - started)
+        self.tally.decided(ruling.decision, time.perf_counter() - started, num_thoughts=ruling.num_thoughts)
         return ruling
 
     async def _rule(self, asked: Asked, body: Mapping[str, Any]) -> Ruling:
@@ -104,8 +110,8 @@ class Desk:
             return self._queued(asked, Decision(UNTOUCHED, f"untouched: {asked.untouched}"), {})
         if asked.own_cap is not None:
             return self._queued(asked, Decision(OWN, "the client's own cap", asked.own_cap), {})
-        if asked.unlike:
-            decision = self.decider.by_mean(asked.unlike)
+        if asked.no_curve:
+            decision = self.decider.by_mean(asked.no_curve)
         elif self.decider.reads_hidden:
             decision = await self._by_state(asked, body)
         else:
@@ -116,12 +122,15 @@ class Desk:
             "thinking_token_budget": max(0, decision.budget - self.offset),
             asked.room_field: room if asked.own_room is None else min(room, asked.own_room),
         }
+        if asked.own_room is not None and asked.own_room < room:
+            decision = replace(decision, tokens_B=None)  # the client's limit may cut the thought, and not the budget
         return self._queued(asked, decision, changes)
 
     def _queued(self, asked: Asked, decision: Decision, changes: dict[str, Any]) -> Ruling:
         """With a place in the queue: without one, a request that gets no budget would go before all that do."""
         priority = None if asked.has_priority else self._priority(decision.length)
-        return Ruling(decision, changes if priority is None else changes | {"priority": priority})
+        changes = changes if priority is None else changes | {"priority": priority}
+        return Ruling(decision, changes, asked.num_thoughts)
 
     def place(self, body: Mapping[str, Any], headers: Collection[str] = ()) -> int | None:
         """The priority of a request of another kind, QUEUED; None where the client set one or where none count."""
@@ -159,3 +168,8 @@ class Desk:
             logger.warning("no hidden state was caught of a prompt of %d tokens", len(ids))
             return self.decider.by_mean("no hidden state was caught")
         return self.decider.by_curve(asked.question, hidden_D)
+
+
+def _in_header(text: str) -> str:
+    """As the value of a header: printable ASCII on one line."""
+    return "".join(letter if " " <= letter <= "~" else "?" for letter in " ".join(text.split()))

@@ -13,6 +13,8 @@ from .desk import Desk, Ruling
 
 logger = logging.getLogger("vllm.forethought")  # vLLM's own handlers show it
 
+MAX_REQUEST_BYTES = 16_000_000  # of a body that is read; a longer one passes through as it comes, without a budget
+
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
@@ -37,8 +39,11 @@ class Budgets:
         if desk is None or not _is_ours(scope):
             await self.app(scope, receive, send)
             return
-        content = await _read(receive)
+        content, is_whole = await _read(receive)
         if content is None:  # the client went away
+            return
+        if not is_whole:
+            await self.app(scope, _replayed(content, receive, is_whole=False), send)
             return
         body = _parsed(content)
         names = {bytes(name).decode("latin-1").lower() for name, _ in scope["headers"]}
@@ -54,8 +59,11 @@ class Budgets:
         if ruling.changes:
             content = json.dumps({**body, **ruling.changes}).encode()
             scope = _with(scope, "content-length", len(content))
-        passed = _Passed(desk, ruling, send)
-        await self.app(scope, _replayed(content, receive), passed.send)
+        passed, number = _Passed(desk, ruling, send), desk.watch.begun()
+        try:
+            await self.app(scope, _replayed(content, receive), passed.send)
+        finally:
+            desk.watch.ended(number, ruling.decision, passed.tokens)
 
 
 class _Passed:
@@ -67,6 +75,7 @@ class _Passed:
         self._send = send
         self._kept = bytearray()
         self._is_stream = self._is_kept = False
+        self.tokens: int | None = None  # of the thought, once all has gone and where it could be counted
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -92,6 +101,7 @@ class _Passed:
             logger.exception("a response could not be counted")
             return
         if tokens is not None:
+            self.tokens = tokens
             self._desk.tally.came_back(budget, tokens)
 
 
@@ -103,15 +113,18 @@ def _path(scope: Message) -> str:
     return str(scope["path"]).removeprefix(str(scope.get("root_path", "")))
 
 
-async def _read(receive: Receive) -> bytes | None:
+async def _read(receive: Receive) -> tuple[bytes | None, bool]:
+    """`(the body, whether that is all of it)`: its beginning where it is too long, None where the client went away."""
     content = bytearray()
     while True:
         message = await receive()
         if message["type"] != "http.request":
-            return None
+            return None, False
         content += message.get("body", b"")
         if not message.get("more_body", False):
-            return bytes(content)
+            return bytes(content), True
+        if len(content) > MAX_REQUEST_BYTES:
+            return bytes(content), False
 
 
 def _parsed(content: bytes) -> Mapping[str, Any] | None:
@@ -123,7 +136,7 @@ def _parsed(content: bytes) -> Mapping[str, Any] | None:
     return body if isinstance(body, dict) else None
 
 
-def _replayed(content: bytes, receive: Receive) -> Receive:
+def _replayed(content: bytes, receive: Receive, *, is_whole: bool = True) -> Receive:
     """Gives the body once more, then whatever the client does next: vLLM waits for it to hang up."""
     is_given = False
 
@@ -132,7 +145,7 @@ def _replayed(content: bytes, receive: Receive) -> Receive:
         if is_given:
             return await receive()
         is_given = True
-        return {"type": "http.request", "body": content, "more_body": False}
+        return {"type": "http.request", "body": content, "more_body": not is_whole}
 
     return replay
 

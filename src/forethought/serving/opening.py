@@ -20,6 +20,7 @@ from .options import ServingOptions
 from .priorities import Priorities
 from .rate import Rate, rate_of
 from .tally import Tally
+from .watch import Watch
 
 logger = logging.getLogger("vllm.forethought")  # vLLM's own handlers show it
 
@@ -96,8 +97,9 @@ async def opened(prepared: Prepared, host: Host) -> Desk:
     if offset is None:
         offset = await measure_offset(host, host.tags, prepared.template)
     tally = Tally(prepared.rate.mean_budget)
+    decider = Decider(prepared.predictor, price=prepared.rate.price, cost=options.cost)
     desk = Desk(
-        Decider(prepared.predictor, price=prepared.rate.price, cost=options.cost),
+        decider,
         host,
         host.tags,
         template=prepared.template,
@@ -105,6 +107,7 @@ async def opened(prepared: Prepared, host: Host) -> Desk:
         offset=offset,
         priorities=Priorities(options.priority, options.patience),
         tally=tally,
+        watch=Watch(decider, prepared.rate),
     )
     logger.info(
         "forethought: %s predictor %s, %.3g right answers a token (%s); caps are sent %d lower; %s; thoughts are "

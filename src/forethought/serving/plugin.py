@@ -50,4 +50,6 @@ class Plugin:
         """What was set up and what was done since, of this server process."""
         assert self._desk is not None
         assert self._prepared is not None
-        return {**self._prepared.to_json(), "cap_offset": self._desk.offset, **self._desk.tally.to_json()}
+        desk = self._desk
+        counts = {**desk.tally.to_json(), "usage": desk.watch.to_json()}
+        return {**self._prepared.to_json(), "cap_offset": desk.offset, **counts}

@@ -6,15 +6,14 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from .. import sources
 from ..allocators.pricing import budgets_at, price_for
-from ..errors import InvalidSettingsError
-from ..predictors.fallback import drawn
-from ..predictors.selection import cross_fit, features_of, is_trained_on
+from ..errors import InvalidSettingsError, InvalidTotalError
+from ..predictors.overlap import rows_trained_on
+from ..predictors.selection import cross_fit, features_of
 from ..predictors.trained import TrainedPredictor
-from ..types import Curves, Profile
+from ..predictors.usage import stretched
+from ..types import Cost, Curves, Profile
 from .options import ServingOptions
 
 logger = logging.getLogger("vllm.forethought")  # vLLM's own handlers show it
@@ -28,11 +27,29 @@ class Rate:
         price: right answers a token.
         mean_budget: of the questions it was set on; None where the price was given.
         source: in words.
+        curves: predicted, of the questions it was set on; None where the price was given.
+        mean_tokens: that they were to use on average.
+        cost: what is counted.
     """
 
     price: float
     mean_budget: float | None
     source: str
+    curves: Curves | None = None
+    mean_tokens: float = 0.0
+    cost: Cost = Cost.GRANTED
+
+    def at(self, stretch: float) -> float:
+        """The price that meets the same mean where thoughts are `stretch` times as long as predicted.
+
+        A price that was given holds. Where not even the smallest budgets fit the mean any more, it stays as it was.
+        """
+        if self.curves is None:
+            return self.price
+        try:
+            return price_for(stretched(self.curves, stretch), mean_tokens=self.mean_tokens, cost=self.cost)
+        except InvalidTotalError:
+            return self.price
 
 
 def rate_of(options: ServingOptions, predictor: TrainedPredictor) -> Rate:
@@ -48,13 +65,13 @@ def rate_of(options: ServingOptions, predictor: TrainedPredictor) -> Rate:
     curves, source = _curves(options, predictor)
     price = price_for(curves, mean_tokens=options.mean_tokens, cost=options.cost)
     mean_budget = float(budgets_at(curves, price=price, cost=options.cost).mean())
-    return Rate(price, mean_budget, source)
+    return Rate(price, mean_budget, source, curves, options.mean_tokens, options.cost)
 
 
 def _curves(options: ServingOptions, predictor: TrainedPredictor) -> tuple[Curves, str]:
     """Curves of measured questions as a predictor says that has not seen them, and in words whose."""
     measured, source = _measured(options)
-    if is_trained_on(predictor, measured):
+    if (rows := rows_trained_on(predictor, measured)) is not None and len(rows):
         logger.info("setting the price on left-out predictions of the %d training questions", measured.num_queries)
         layer = predictor.card.features.layer
         curves, _ = cross_fit(
@@ -67,10 +84,6 @@ def _curves(options: ServingOptions, predictor: TrainedPredictor) -> tuple[Curve
     features = features_of(measured, predictor.card.features.layer)
     features = features.select(features.usable_rows(predictor.card.features.reads))
     curves = predictor.predict([str(row) for row in range(len(features))], features)
-    if predictor.familiarity is not None:
-        # Each by itself, as the server will see them.
-        weights = [predictor.familiarity.judge(features.select(np.array([row]))) for row in range(len(features))]
-        curves = drawn(curves, predictor.card, np.array([float(judged.weight_Q[0]) for judged in weights]))
     return curves, f"predictions of {source}"
 
 

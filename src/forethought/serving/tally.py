@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from .decision import KINDS, MEAN, UNLIKE, Decision
+from .decision import KINDS, MEAN, Decision
 
 logger = logging.getLogger("vllm.forethought")  # vLLM's own handlers show it
 
@@ -26,16 +26,16 @@ class Tally:
         self.seconds = 0.0
         self._metrics = _metrics()
 
-    def decided(self, decision: Decision, seconds: float) -> None:
-        """Notes a decision and how long it took."""
+    def decided(self, decision: Decision, seconds: float, *, num_thoughts: int = 1) -> None:
+        """Notes a decision for so many thoughts, and how long it took."""
         self.num_kind[decision.kind] += 1
         self.seconds += seconds
         if decision.kind == MEAN:
             self.reasons[decision.reason] = self.reasons.get(decision.reason, 0) + 1
         if decision.is_ours and decision.budget is not None:
-            self.num_set += 1
-            self.budget_tokens += decision.budget
-            self._count("budget_tokens", decision.budget)
+            self.num_set += num_thoughts
+            self.budget_tokens += num_thoughts * decision.budget
+            self._count("budget_tokens", num_thoughts * decision.budget)
         self._count("requests", 1, decision.kind)
 
     def came_back(self, budget: int, tokens: int) -> None:
@@ -59,7 +59,6 @@ class Tally:
         return {
             "requests": num,
             "by_kind": dict(self.num_kind),
-            "fallbacks": self.num_kind[MEAN] + self.num_kind[UNLIKE],
             "reasons": dict(self.reasons),
             "mean_budget": mean,
             "target_mean_budget": target,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -10,7 +11,9 @@ from urllib.parse import urlsplit
 from ...errors import InvalidSettingsError
 
 KEY_VARIABLES = ("FORETHOUGHT_API_KEY", "OPENAI_API_KEY")
-HIDDEN = b"[api key]"
+HIDDEN = "[api key]"
+LEAST_KEY = 8  # characters; shorter ones ("EMPTY", "none") are no secrets, and stand in many an answer
+ENDPOINTS = ("/chat/completions", "/completions", "/responses", "/messages", "/models", "/embeddings")
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +22,7 @@ class Address:
 
     Attributes:
         origin: scheme, host and port.
-        path: what the OpenAI routes begin with, such as "/v1".
+        path: what the OpenAI routes begin with, such as "/v1"; "" where a whole endpoint was given that has none.
     """
 
     origin: str
@@ -27,7 +30,10 @@ class Address:
 
     @classmethod
     def parse(cls, text: str) -> Address:
-        """Reads a base URL; what could hold a secret (user, password, query) is refused and not repeated."""
+        """Reads a base URL, or a whole endpoint such as …/v1/chat/completions, whose last part is taken off.
+
+        What could hold a secret (user, password, query) is refused and not repeated.
+        """
         parts = urlsplit(text.strip())
         try:
             host, port = parts.hostname, parts.port
@@ -42,10 +48,13 @@ class Address:
                 f"records; give the plain address, and the key in the environment variable {KEY_VARIABLES[0]}"
             )
         name = f"[{host}]" if ":" in host else host
-        return cls(f"{parts.scheme}://{name}{f':{port}' if port else ''}", parts.path.rstrip("/") or "/v1")
+        path = re.sub("/+", "/", parts.path).rstrip("/")
+        endpoint = next((end for end in ENDPOINTS if path.endswith(end)), "")
+        path = path.removesuffix(endpoint) if endpoint else path or "/v1"
+        return cls(f"{parts.scheme}://{name}{f':{port}' if port else ''}", path)
 
     def __str__(self) -> str:
-        return self.origin + self.path
+        return self.origin + (self.path or ENDPOINTS[0])  # what `parse` reads as the same address
 
     @property
     def host(self) -> str:
@@ -69,10 +78,12 @@ class Address:
 class Key:
     """A key that shows itself to the server alone: not in its repr, and taken out of whatever a server echoes."""
 
-    __slots__ = ("_value", "variable")
+    __slots__ = ("_letters", "_shapes", "_value", "variable")
 
     def __init__(self, value: str, variable: str) -> None:
         self._value = value
+        self._letters = frozenset(value)
+        self._shapes = _shapes(value) if len(value) >= LEAST_KEY else None
         self.variable = variable
 
     @classmethod
@@ -100,6 +111,24 @@ class Key:
         """What shows it to a server."""
         return {"Authorization": f"Bearer {self._value}"}
 
-    def hide(self, content: bytes) -> bytes:
-        """`content` without the key."""
-        return content.replace(self._value.encode(), HIDDEN)
+    def hide(self, text: str) -> str:
+        """`text` without the key, also where it is escaped, URL-encoded or broken up by white space."""
+        if self._shapes is None:
+            return text
+        is_coded = "%" in text or "\\" in text or "&#" in text
+        if not is_coded and not all(letter in text for letter in self._letters):
+            return text
+        return self._shapes.sub(HIDDEN, text)
+
+
+def _shapes(value: str) -> re.Pattern[str]:
+    """Every way in which a server may write `value` in a text: each letter plain or coded, white space between.
+
+    All repetitions are bounded, so that no text takes more than a constant time a character.
+    """
+    letters = []
+    for letter in value:
+        code = f"{ord(letter):02x}"
+        coded = rf"(?i:\\{{1,4}}u00{code}|\\{{1,4}}x{code}|%(?:25)?{code}|&\#(?:{ord(letter)}|x0*{code});)"
+        letters.append(rf"(?:\\{{0,4}}{re.escape(letter)}|{coded})")
+    return re.compile(r"(?:\s|\u200b|\\{1,4}[nrt]){0,64}".join(letters))

@@ -23,6 +23,9 @@ class Counters:
         num_disagreements: thoughts whose reported and counted lengths differ.
         trace_tokens: tokens generated for thoughts, or for whole answers where one call does both.
         answer_tokens: tokens generated for forced answers.
+        discarded_tokens: tokens known to be generated for attempts that were repeated and for requests that failed;
+            in none of the other sums.
+        num_uncounted: answers whose tokens nothing reliable told.
         prompt_tokens, cached_tokens: prompt tokens in all, and those that the server says it had cached.
     """
 
@@ -34,14 +37,26 @@ class Counters:
     num_disagreements: int = 0
     trace_tokens: int = 0
     answer_tokens: int = 0
+    discarded_tokens: int = 0
+    num_uncounted: int = 0
     prompt_tokens: int = 0
     cached_tokens: int = 0
 
-    def overshoot(self, num_tokens: int, budget: int) -> str:
+    def overshoot(self, num_tokens: int, budget: int, *, is_exact: bool = True) -> str:
         """Notes a thought that is longer than its cap; what its record says of it."""
         self.num_overshoots += 1
         self.largest_overshoot = max(self.largest_overshoot, num_tokens - budget)
-        return f"the server ignored the cap: {num_tokens} reasoning tokens > {budget}"
+        about = "" if is_exact else "about "
+        return f"the server ignored the cap: {about}{num_tokens} reasoning tokens > {budget}"
+
+    def uncounted(self) -> None:
+        """Notes an answer whose tokens nothing told; said aloud the first time."""
+        if self.num_uncounted == 0:
+            logger.warning(
+                "nothing reliable tells how many tokens a thought has here: it is recorded as not counted, and whether "
+                "it kept its budget is not known; --engine-option tokenizer=NAME counts it (said once a run)"
+            )
+        self.num_uncounted += 1
 
     def disagree(self, reported: int, counted: int, what: str) -> None:
         """Notes that the server's count is not ours; said aloud the first time."""
@@ -73,6 +88,12 @@ class Counters:
         if self.retries:
             causes = ", ".join(f"{cause} {count}" for cause, count in self.retries.most_common())
             parts.append(f"{self.retries.total()} of {self.num_attempts} attempts were repeated ({causes})")
+        if self.discarded_tokens:
+            parts.append(
+                f"{self.discarded_tokens:,} tokens at least were generated for attempts and requests that failed"
+            )
+        if self.num_uncounted:
+            parts.append(f"{self.num_uncounted} answers could not be counted")
         if self.num_overshoots:
             parts.append(f"{self.num_overshoots} thoughts came back longer than their cap and count as failed")
         if self.num_disagreements:

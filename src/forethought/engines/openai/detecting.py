@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import difflib
+import logging
 from dataclasses import dataclass, replace
 from typing import Any
 
 from ...errors import EngineError, InvalidSettingsError
 from ...registry import unknown_name_message
+from ..counting import whole
+from .address import Address
 from .client import Client, RequestError
 from .kinds import KINDS, ServerKind
 
+logger = logging.getLogger(__name__)
+
+MOST_SHOWN = 20  # names of models in a message
 HOSTS = {
     "api.openai.com": "openai",
     "generativelanguage.googleapis.com": "gemini",
@@ -51,10 +58,21 @@ class Server:
         return f"{self.kind.name} {self.version}" if self.version else self.kind.name
 
     def check_serves(self, model: str) -> None:
-        """Raises EngineError when the server says what it serves and `model` is not among it ("" asks for nothing)."""
-        if model and self.models and model not in self.models:
-            unknown = unknown_name_message("model of this server", model, self.models)
-            raise EngineError(f"{unknown} If one of them is that model under another name: --served-model NAME")
+        """Holds `model` ("" for none) against the names that the server lists, where it lists any.
+
+        Where a kind of server is known to list all that it takes, another name raises EngineError; else it is tried,
+        which costs nothing where it is refused, and said.
+        """
+        if not model or not self.models or model in self.models:
+            return
+        shown = self.models if len(self.models) <= MOST_SHOWN else difflib.get_close_matches(model, self.models, 5, 0.5)
+        unknown = unknown_name_message("model of this server", model, shown or self.models[:MOST_SHOWN])
+        hint = "If one of them is that model under another name: --served-model NAME"
+        if self.kind.lists_all:
+            raise EngineError(f"{unknown} {hint}")
+        logger.warning(
+            "%s It is tried all the same, since such servers take names that they do not list. %s", unknown, hint
+        )
 
 
 async def detect(client: Client, kind: str = "", model: str = "") -> Server:
@@ -82,6 +100,7 @@ async def detect(client: Client, kind: str = "", model: str = "") -> Server:
         raise _unusable(client, error) from None
     if models is None and version is None and props is None and address.host not in HOSTS:
         await _reach(client)
+        await _look_around(client)
     entries = _entries(models)
     if kind:
         name, how = kind, "asked for"
@@ -111,6 +130,20 @@ async def _reach(client: Client) -> None:
     except RequestError as error:
         if "HTTP 404" not in str(error):
             raise _unusable(client, error) from None
+
+
+async def _look_around(client: Client) -> None:
+    """Raises EngineError where the routes lie beside the address that was given, such as with or without its /v1."""
+    path = client.address.path
+    beside = (f"{path}/v1", path.rpartition("/")[0], "/v1", "")
+    for other in dict.fromkeys(other for other in beside if other != path and not other.endswith("/v1/v1")):
+        try:
+            found = await client.ask("GET", f"{client.address.origin}{other}/models")
+        except RequestError:
+            continue
+        if _entries(found):
+            right = Address(client.address.origin, other)
+            raise EngineError(f"nothing answers at {client.address}, but at {right}: --base-url {right}")
 
 
 def _unusable(client: Client, error: RequestError) -> EngineError:
@@ -143,7 +176,7 @@ def _told(
     """`(kind, by what)`."""
     if host in HOSTS:
         return HOSTS[host], f"the host is {host}"
-    owners = {str(entry.get("owned_by")) for entry in entries}
+    owners = {str(entry.get("owned_by"))[:100] for entry in entries}
     for owner, name in OWNERS.items():
         if owner in owners:
             return name, f"its models are owned by {owner!r}"
@@ -156,14 +189,14 @@ def _told(
 
 def _version(version: dict[str, Any] | None, props: dict[str, Any] | None) -> str | None:
     found = (version or {}).get("version") or (props or {}).get("build_info")
-    return str(found) if found else None
+    return str(found)[:100] if found else None
 
 
 def _context(entries: list[dict[str, Any]], props: dict[str, Any] | None) -> int | None:
     settings = (props or {}).get("default_generation_settings")
     found = [entry.get("max_model_len", entry.get("max_input_tokens")) for entry in entries]
     found.append(settings.get("n_ctx") if isinstance(settings, dict) else None)
-    lengths = [length for length in found if isinstance(length, int) and length > 0]
+    lengths = [length for each in found if (length := whole(each))]
     return min(lengths) if lengths else None
 
 

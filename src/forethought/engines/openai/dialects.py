@@ -8,10 +8,14 @@ from typing import Any, Protocol
 
 from ...prompts import PromptTemplate
 from ...types import Query
+from ..counting import Usage, whole
 from ..forcing import Forcing
 from .client import Client, RequestError
 from .counters import Counters
 from .detecting import Server
+from .endings import is_cut
+from .replies import first_choice, token_ids
+from .texts import generated_in
 from .vocabulary import ServerTokenizer
 
 
@@ -38,7 +42,8 @@ class Completion:
 
     Attributes:
         ids: the tokens, with the stop text it ran into and without the end of turn.
-        num_tokens: tokens generated, as the server counts them.
+        num_tokens: tokens generated, as counted; None where nothing reliable told.
+        least: tokens generated at the least: `num_tokens`, or by the text.
         is_cut: it ran into `max_tokens`.
         is_stopped: it ran into the stop text.
         prompt_tokens: of this call.
@@ -46,7 +51,8 @@ class Completion:
     """
 
     ids: list[int]
-    num_tokens: int
+    num_tokens: int | None
+    least: int
     is_cut: bool
     is_stopped: bool
     prompt_tokens: int
@@ -160,16 +166,15 @@ class TokenDialect:
             **self._server.kind.sampling,
         }
         answer = await client.post(client.address.api("completions"), body)
-        choice = first_choice(answer)
-        new, reason = choice.get("token_ids"), choice.get("finish_reason")
-        if not isinstance(new, list):
-            raise RequestError("the server gives no token ids back (return_token_ids); use --engine-option ids=false")
-        if reason not in ("stop", "length"):
-            raise RequestError(f"the server ended the request with {reason!r}")
+        choice, usage = first_choice(answer), Usage.read(answer.get("usage"))
+        new = token_ids(choice.get("token_ids"))
+        if new is None:
+            reason = "the server gives no token ids back (return_token_ids); use --engine-option ids=false"
+            raise RequestError.after(reason, generated_in(answer))
+        ended = is_cut(choice.get("finish_reason"), tokens=len(new))
         is_stopped = choice.get(self._server.kind.names.stopped_by) == drawing.stop
-        details = (answer.get("usage") or {}).get("prompt_tokens_details") or {}
-        self._count(len(ids), details.get("cached_tokens"))
-        return str(choice.get("text", "")), Completion(new, len(new), reason == "length", is_stopped, len(ids))
+        self._count(len(ids), usage.cached)
+        return str(choice.get("text", "")), Completion(list(new), len(new), len(new), ended, is_stopped, len(ids))
 
     async def _ask_llama(self, client: Client, ids: list[int], drawing: Drawing) -> tuple[str, Completion]:
         body = {
@@ -184,23 +189,15 @@ class TokenDialect:
             **self._server.kind.sampling,
         }
         answer = await client.post(client.address.root("completion"), body)
-        new, reason = answer.get("tokens"), answer.get("stop_type")
-        if not isinstance(new, list) or reason not in ("eos", "word", "limit"):
-            raise RequestError(f"the server gives no tokens back (stop_type {reason!r})")
+        new, reason = token_ids(answer.get("tokens")), answer.get("stop_type")
+        if new is None or reason not in ("eos", "word", "limit"):
+            raise RequestError.after(f"the server gives no tokens back (stop_type {reason!r})", len(new or ()))
         is_stopped = reason == "word"
-        self._count(len(ids), (answer.get("timings") or {}).get("cache_n"))
+        timings = answer.get("timings")
+        self._count(len(ids), whole(timings.get("cache_n")) if isinstance(timings, dict) else None)
         text = str(answer.get("content", "")) + (drawing.stop if is_stopped else "")
-        return text, Completion(new, len(new), reason == "limit", is_stopped, len(ids))
+        return text, Completion(list(new), len(new), len(new), reason == "limit", is_stopped, len(ids))
 
-    def _count(self, prompt_tokens: int, cached_tokens: Any) -> None:
+    def _count(self, prompt_tokens: int, cached_tokens: int | None) -> None:
         self._counters.prompt_tokens += prompt_tokens
-        self._counters.cached_tokens += cached_tokens if isinstance(cached_tokens, int) else 0
-
-
-def first_choice(answer: dict[str, Any]) -> dict[str, Any]:
-    """The only choice of an answer; raises RequestError when it has none."""
-    choices = answer.get("choices")
-    if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
-        raise RequestError(f"the answer has no choices: {str(answer)[:120]}")
-    found: dict[str, Any] = choices[0]
-    return found
+        self._counters.cached_tokens += cached_tokens or 0

@@ -45,7 +45,7 @@ class Wanted:
     model: str
     template: PromptTemplate
     sampling: Sampling
-    context_tokens: int
+    context_tokens: int | None = None
     ids: bool = True
     tokenizer: Any | None = None
     efforts: Efforts | None = None

@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import traceback
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any
 
-from ...errors import EngineError, InvalidInputError, InvalidSettingsError
+from ...errors import EngineError, ForethoughtError, InvalidInputError, InvalidSettingsError
 from ...prompts import PromptTemplate
 from ...registry import unknown_name_message
 from ...types import EngineInfo, Generation, Request, Sampling
+from ...waiting import finish
 from ..refusing import failed
 from .address import Address, Key
 from .client import Client, RequestError
@@ -21,15 +22,16 @@ from .counters import Counters
 from .detecting import Server, detect
 from .efforts import Efforts
 from .enforcing import ENFORCE, Chosen, Wanted, choose
+from .fitting import Fitting
 from .local import load_tokenizer
 from .one_call import OneCall
+from .reading import fit_text
 from .retrying import Backoff
 from .two_call import TwoCalls
 
 logger = logging.getLogger(__name__)
 
 ADDRESS_VARIABLE = "FORETHOUGHT_BASE_URL"
-T = TypeVar("T")
 
 
 class OpenAIEngine:
@@ -39,7 +41,7 @@ class OpenAIEngine:
         model: the model's name in records and on predictors' cards, such as an alias.
         template: the text around a query; the server's own chat template goes around that.
         sampling: how thoughts are drawn.
-        context_tokens: longest prompt + thought + answer; at most what the server takes.
+        context_tokens: longest prompt + thought + answer; None for what the server takes, which is the most.
         base_url: where the server is; "" for what FORETHOUGHT_BASE_URL says.
         served_model: the model's name at the server; "" for the same as `model`.
         enforce: how budgets are kept: "two-call", "native", "effort", "max-tokens", or "auto".
@@ -65,7 +67,7 @@ class OpenAIEngine:
         *,
         template: PromptTemplate,
         sampling: Sampling = Sampling(),
-        context_tokens: int = 2048,
+        context_tokens: int | None = None,
         base_url: str = "",
         served_model: str = "",
         enforce: str = "auto",
@@ -87,6 +89,8 @@ class OpenAIEngine:
         self.template, self.sampling, self.concurrency, self.priority = template, sampling, concurrency, priority
         self.address = _address(base_url)
         self.counters = Counters()
+        self._fitting = Fitting()
+        self._has_stumbled = False
         self._key = Key.from_environment(key_variable)
         if self._key is not None and self.address.is_in_clear:
             logger.warning("the key in %s goes to %s in clear", self._key.variable, self.address)
@@ -107,8 +111,8 @@ class OpenAIEngine:
             native_fields=_object("native_fields", native_fields or {}),
             priority=priority,
         )
-        self.server, wanted, chosen = _blocking(self._start(server, wanted))
-        self.enforce, self.reason = chosen.enforce, chosen.reason
+        self.server, wanted, chosen = finish(self._start(server, wanted))
+        self.enforce, self.reason, self.answer_room = chosen.enforce, chosen.reason, wanted.room
         self._calls: TwoCalls | OneCall | None = chosen.calls
         logger.info(
             "%s at %s (%s); budgets kept by %s: %s",
@@ -131,12 +135,20 @@ class OpenAIEngine:
 
     async def _start(self, kind: str, wanted: Wanted) -> tuple[Server, Wanted, Chosen]:
         """Asks the server what it is, and settles how budgets are kept there."""
-        async with self.client() as client:
-            server = await detect(client, kind, wanted.model)
-            server.check_serves(self.served_model)
-            least = min(wanted.context_tokens, server.context_tokens or wanted.context_tokens)
-            wanted = replace(wanted, context_tokens=least)
-            return server, wanted, await choose(client, server, wanted, self.counters)
+        try:
+            async with self.client() as client:
+                server = await detect(client, kind, wanted.model)
+                server.check_serves(self.served_model)
+                known = [tokens for tokens in (wanted.context_tokens, server.context_tokens) if tokens is not None]
+                wanted = replace(wanted, context_tokens=min(known, default=None))
+                return server, wanted, await choose(client, server, wanted, self.counters)
+        except ForethoughtError:
+            raise
+        except Exception as error:
+            logger.debug("%s", traceback.format_exc())
+            raise EngineError(
+                f"the server at {self.address} answers in a way that cannot be read: {_words(error)}"
+            ) from None
 
     def client(self) -> Client:
         """A client for one event loop."""
@@ -147,28 +159,61 @@ class OpenAIEngine:
             timeout_seconds=self._timeout,
             concurrency=self.concurrency,
             counters=self.counters,
+            fitting=self._fitting,
         )
 
     async def generate(self, requests: Sequence[Request]) -> AsyncIterator[Generation]:
         """See `Engine.generate`."""
         calls = self._running()
         waiting = iter(sorted(requests, key=lambda request: request.priority) if self.priority else requests)
-        finished: asyncio.Queue[Generation | Exception] = asyncio.Queue(maxsize=self.concurrency)
+        finished: asyncio.Queue[Generation] = asyncio.Queue(maxsize=self.concurrency)
         async with self.client() as client:
             workers = [
-                asyncio.create_task(_work(calls, client, waiting, finished))
+                asyncio.create_task(self._work(calls, client, waiting, finished))
                 for _ in range(min(self.concurrency, len(requests)))
             ]
             try:
                 for _ in requests:
-                    done = await finished.get()
-                    if isinstance(done, Exception):
-                        raise done
-                    yield done
+                    yield await finished.get()
             finally:  # also when the caller stops listening
                 for worker in workers:
                     worker.cancel()
                 await asyncio.gather(*workers, return_exceptions=True)
+
+    async def _work(
+        self,
+        calls: TwoCalls | OneCall,
+        client: Client,
+        waiting: Iterator[Request],
+        finished: asyncio.Queue[Generation],
+    ) -> None:
+        """Takes requests until there are none; what goes wrong with one is its generation, never the end of all."""
+        for request in waiting:
+            try:
+                done = self._fit_to_keep(await calls.run(client, request))
+            except (RequestError, InvalidInputError) as error:
+                is_final = isinstance(error, InvalidInputError)  # what the request says, whatever the server does
+                done = failed(request, self._fit(str(error)), is_final=is_final)
+            except Exception as error:  # an answer of a shape that nobody thought of, or a mistake of ours
+                reason = self._fit(f"the server's answer could not be read: {_words(error)}")
+                if not self._has_stumbled:
+                    logger.warning("%s: %s (said once a run; --debug shows where)", request.query.id, reason)
+                    logger.debug("%s", self._fit(traceback.format_exc()))
+                self._has_stumbled = True
+                done = failed(request, reason)
+            await finished.put(done)
+
+    def _fit(self, text: str) -> str:
+        """A text that came from the server, without the key and without halves of characters."""
+        return fit_text(text, self._key.hide) if self._key is not None else fit_text(text, str)
+
+    def _fit_to_keep(self, done: Generation) -> Generation:
+        """A generation whose texts, put together of many pieces as they are, hold no key."""
+        probes = tuple(replace(probe, answer=self._fit(probe.answer)) for probe in done.probes)
+        error = None if done.error is None else self._fit(done.error)
+        return replace(
+            done, reasoning=self._fit(done.reasoning), answer=self._fit(done.answer), probes=probes, error=error
+        )
 
     def counted(self) -> dict[str, Any]:
         """See `CountingEngine.counted`."""
@@ -186,26 +231,9 @@ class OpenAIEngine:
         return self._calls
 
 
-async def _work(
-    calls: TwoCalls | OneCall,
-    client: Client,
-    waiting: Iterator[Request],
-    finished: asyncio.Queue[Generation | Exception],
-) -> None:
-    """Takes requests until there are none; what goes wrong with one is its generation."""
-    for request in waiting:
-        try:
-            await finished.put(await calls.run(client, request))
-        except (RequestError, InvalidInputError) as error:
-            await finished.put(failed(request, str(error)))
-        except Exception as error:  # a mistake of ours: it ends the batch instead of leaving it waiting
-            await finished.put(error)
-
-
-def _blocking(work: Coroutine[Any, Any, T]) -> T:
-    """Runs `work` to its end, also where an event loop is running already."""
-    with ThreadPoolExecutor(1) as thread:
-        return thread.submit(asyncio.run, work).result()
+def _words(error: Exception) -> str:
+    """An unexpected exception in words: what kind it is, and what it says."""
+    return f"{type(error).__name__}: {str(error)[:200]}"
 
 
 def _address(base_url: str) -> Address:

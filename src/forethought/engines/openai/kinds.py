@@ -67,6 +67,7 @@ class ServerKind:
         needs: what the server must be started with for its native cap, for messages.
         counts_closing: whether the reasoning tokens that it reports hold the tag that closes the thought.
         seeding: what it must be started with to heed a request's seed, for messages; "" where it always does.
+        lists_all: whether it lists every name that it takes; others take more ("qwen3" for "qwen3:latest", suffixes).
     """
 
     name: str
@@ -87,6 +88,7 @@ class ServerKind:
     needs: str = ""
     counts_closing: bool = False
     seeding: str = ""
+    lists_all: bool = False
 
     def native(self, budget: int) -> dict[str, Any]:
         """The fields that cap thinking at `budget` tokens."""
@@ -113,6 +115,7 @@ KINDS = {
             sampling=PLAIN_VLLM,
             has_priority=True,
             needs="--reasoning-parser or --reasoning-config",
+            lists_all=True,
         ),
         ServerKind(
             "sglang",
@@ -125,6 +128,7 @@ KINDS = {
             needs="--reasoning-parser NAME --enable-strict-thinking, or a custom logit processor",
             counts_closing=True,  # seen with 0.5.23
             seeding="--enable-deterministic-inference",
+            lists_all=True,
         ),
         ServerKind(
             "llama.cpp",
@@ -136,6 +140,7 @@ KINDS = {
             sampling=PLAIN_LLAMA,
             caches_by_slot=True,
             needs="a chat template whose thinking tags are tokens of the model, or name tags by native_fields",
+            lists_all=True,
         ),
         ServerKind("tensorrt-llm", cap="thinking_token_budget", needs="its thinking-budget logits processor"),
         ServerKind("dynamo", cap="nvext.max_thinking_tokens"),

@@ -6,18 +6,20 @@ The answer is not forced here: where the cap leaves none, there is none. What ca
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from ...prompts import PromptTemplate
 from ...types import Generation, Request, Sampling, StopReason
+from ..counting import Usage, count_tokens
 from ..refusing import failed
-from .client import Client
+from .client import Client, RequestError
 from .counters import Counters
 from .detecting import Server
 from .dialects import TokenDialect
 from .efforts import Efforts
-from .replies import CLOSING, Chunks, Reply, answer_in, num_reasoning
+from .replies import CLOSING, Reply, answer_in
+from .streams import Chunks
 
 
 @dataclass(slots=True)
@@ -35,8 +37,8 @@ class OneCall:
         cap_offset: tokens by which the server is known to overshoot its native cap.
         native_fields: more fields beside the native cap.
         efforts: what the levels cost, for "effort".
-        tokens: counts the tokens of a text; None where no tokenizer is at hand, and the stream is counted.
-        context_tokens: most tokens of an answer in all.
+        tokens: counts the tokens of a text; None where no tokenizer is at hand, and only the server's word counts.
+        context_tokens: most tokens of an answer in all; None where only the server knows.
         sends_priority: each call tells the server its request's priority.
         closing_tokens: tokens of the tag that closes a thought: one of a model that was taught to think.
     """
@@ -52,7 +54,7 @@ class OneCall:
     native_fields: Mapping[str, Any]
     efforts: Efforts | None
     tokens: TokenDialect | None
-    context_tokens: int
+    context_tokens: int | None
     sends_priority: bool = False
     closing_tokens: int = 1
 
@@ -64,7 +66,7 @@ class OneCall:
                 f"--enforce {self.enforce} gives one answer a thought; probing smaller caps needs --enforce two-call"
             )
         if reason is not None:
-            return failed(request, reason)
+            return failed(request, reason, is_final=True)
         body = {
             "model": self.model,
             "messages": [
@@ -76,14 +78,23 @@ class OneCall:
             **({"priority": request.priority} if self.sends_priority else {}),
             **fields,
         }
-        return await self._judged(client, request, await self._ask(client, body, request.budget))
+        try:
+            return await self._judged(client, request, await self._ask(client, body, request.budget))
+        except RequestError as error:
+            self.counters.discarded_tokens += error.tokens
+            raise
 
     def _fields(self, budget: int) -> tuple[dict[str, Any], str | None]:
         """What bounds this request in the body, and why it cannot run."""
         kind = self.server.kind
         whole = {kind.length: budget + self.answer_room}
-        if budget < 0 or budget + self.answer_room > self.context_tokens:
-            return {}, f"a budget of {budget} does not fit the context of {self.context_tokens}"
+        if budget < 0:
+            return {}, f"a budget cannot be negative; got {budget}"
+        if self.context_tokens is not None and budget + self.answer_room > self.context_tokens:
+            return {}, (
+                f"a budget of {budget} and {self.answer_room} tokens for its answer do not fit the context of "
+                f"{self.context_tokens}"
+            )
         if self.enforce == "native":
             if budget < kind.least:
                 return {}, f"{kind.name} takes no thinking cap below {kind.least} tokens; got {budget}"
@@ -110,24 +121,41 @@ class OneCall:
         body |= {"stream": True, "stream_options": {"include_usage": True}}
         if self.server.kind.ids == "vllm":
             body["stream_options"]["continuous_usage_stats"] = True
-        answer = await client.stream(url, body, lambda: Chunks(budget, self.template))
-        return Reply.read(answer, streamed=answer.get("streamed"))
+        return Reply.read(await client.stream(url, body, lambda: Chunks(budget, self.template)))
 
     async def _judged(self, client: Client, request: Request, reply: Reply) -> Generation:
         """What came back, counted: an error where it is more than the cap."""
         thought, rest, is_closed = reply.split(self.template)
         has_ended = bool(reply.content) or not reply.is_cut  # also where no answer follows
-        if has_ended and reply.reported and self.server.kind.counts_closing:
-            reply = replace(reply, reported=max(0, reply.reported - self.closing_tokens))
-        counted = await self._counted(client, reply, thought)
-        num_tokens = num_reasoning(reply, thought, counted, self.counters.disagree)
-        total = max(num_tokens, reply.total_tokens or 0)
+        told = Usage.read(reply.usage)
+        prompt_tokens = told.prompt or 0
+        self.counters.prompt_tokens += prompt_tokens
+        count = count_tokens(
+            reply.usage,
+            thought=thought,
+            answer=rest,
+            thought_tokens=await self._counted(client, reply, thought),
+            answer_tokens=await self.tokens.count(client, rest) if self.tokens and told.generated is None else None,
+            seen=reply.streamed,
+            pieces=reply.pieces,
+            closing_tokens=self.closing_tokens if has_ended and self.server.kind.counts_closing else 0,
+            disagree=self.counters.disagree,
+        )
+        is_kept = count.within(request.budget)
+        total = count.total if count.total is not None else count.least
+        if is_kept is False:
+            self.counters.discarded_tokens += total
+            is_exact = count.reasoning is not None
+            reason = self.counters.overshoot(count.least, request.budget, is_exact=is_exact)
+            return failed(request, reason, prompt_tokens=prompt_tokens, is_final=True)
         self.counters.trace_tokens += total
-        self.counters.prompt_tokens += reply.prompt_tokens
-        if num_tokens > request.budget:
-            reason = self.counters.overshoot(num_tokens, request.budget)
-            return failed(request, reason, prompt_tokens=reply.prompt_tokens)
-        natural = is_closed and num_tokens < request.budget
+        num_tokens = count.most if is_kept else None
+        answer_tokens = count.answer
+        if num_tokens is not None and count.total is not None:
+            answer_tokens = count.total - num_tokens
+        if num_tokens is None or answer_tokens is None:
+            self.counters.uncounted()
+        natural = is_closed and (num_tokens is None or num_tokens < request.budget)
         return Generation(
             query_id=request.query.id,
             sample=request.sample,
@@ -135,16 +163,18 @@ class OneCall:
             reasoning=thought,
             reasoning_tokens=num_tokens,
             answer=answer_in(rest or thought, self.template) if is_closed else "",
-            answer_tokens=total - num_tokens,
+            answer_tokens=answer_tokens,
             suffix_tokens=0,  # the server closes the thought itself: that is among the answer's tokens
-            prompt_tokens=reply.prompt_tokens,
+            prompt_tokens=prompt_tokens,
             stop_reason=StopReason.NATURAL if natural else StopReason.BUDGET,
         )
 
     async def _counted(self, client: Client, reply: Reply, thought: str) -> int | None:
         """Tokens of the thought by the tokenizer: as they were generated, where their ids came back."""
-        if self.tokens is None or not thought:
+        if self.tokens is None:
             return None
+        if not thought:
+            return 0
         if reply.ids is None or reply.reasoning or CLOSING in reply.content:
             return await self.tokens.count(client, thought)
         return await self.tokens.num_covering(client, reply.ids, len(thought))

@@ -8,11 +8,15 @@ from typing import Any
 from ...errors import InvalidInputError
 from ...prompts import PromptTemplate
 from ...types import Query
+from ..counting import Usage, count_tokens
 from ..forcing import Forcing
 from .client import Client, RequestError
 from .counters import Counters
 from .detecting import Server
-from .dialects import Completion, Drawing, first_choice
+from .dialects import Completion, Drawing
+from .endings import is_cut
+from .replies import first_choice
+from .texts import generated_in, texts_in
 
 
 class Pieces:
@@ -83,17 +87,19 @@ class ChatDialect:
         }
         begun = self._template.assistant_prefix + self._pieces.decode(so_far)
         choice, usage, text, pieces = await self._ask(client, prompt, begun, fields)
-        reason = choice.get("finish_reason")
-        if reason not in ("stop", "length"):
-            raise RequestError(f"the server ended the request with {reason!r}")
-        is_stopped = reason == "stop" and _ran_into(drawing.stop, choice, text)
-        prompt_tokens = int(usage.get("prompt_tokens") or 0)
+        count = count_tokens(usage, thought=text, thought_tokens=len(pieces) or (None if text else 0))
+        num_tokens = count.most if count.total is None else count.total
+        least = count.least if num_tokens is None else num_tokens
+        ended = is_cut(choice.get("finish_reason"), tokens=least)
+        is_stopped = not ended and _ran_into(drawing.stop, choice, text)
+        prompt_tokens = Usage.read(usage).prompt or 0
         self._counters.prompt_tokens += prompt_tokens
         ids, is_exact = self._numbers(text, pieces, drawing.stop if is_stopped else "")
         return Completion(
             ids=ids,
-            num_tokens=int(usage.get("completion_tokens") or len(pieces)),
-            is_cut=reason == "length",
+            num_tokens=num_tokens,
+            least=least,
+            is_cut=ended,
             is_stopped=is_stopped,
             prompt_tokens=prompt_tokens,
             is_exact=is_exact,
@@ -101,22 +107,22 @@ class ChatDialect:
 
     async def _ask(
         self, client: Client, prompt: Any, begun: str, fields: dict[str, Any]
-    ) -> tuple[dict[str, Any], dict[str, Any], str, list[bytes]]:
+    ) -> tuple[dict[str, Any], Any, str, list[bytes]]:
         """`(choice, usage, text, pieces)` of what comes after `begun`."""
         turn = [{"role": "assistant", "content": begun}] if begun else []
         goes_on = (self._kind.continues or {}) if begun else {}
         body = {"messages": [*prompt, *turn], "logprobs": True, **goes_on, **self._kind.whole, **fields}
         answer = await client.post(client.address.api("chat/completions"), body)
         choice = first_choice(answer)
-        message = choice.get("message") or {}
-        if message.get("reasoning_content") or message.get("reasoning"):
-            raise RequestError(
+        thought, content = texts_in(choice.get("message"))
+        if thought:
+            raise RequestError.after(
                 "the server takes the thought out of the chat (a reasoning parser), which then cannot go on: let it be "
-                "asked by token ids (not ids=false), by text (--engine-option tokenizer=NAME), or use --enforce native"
+                "asked by token ids (not ids=false), by text (--engine-option tokenizer=NAME), or use --enforce native",
+                generated_in(answer),
             )
         pieces = _shown(choice)
-        text = _new(str(message.get("content") or ""), begun, pieces)
-        return choice, answer.get("usage") or {}, text, pieces
+        return choice, answer.get("usage"), _new(content, begun, pieces), pieces
 
     def _numbers(self, text: str, pieces: list[bytes], stop: str) -> tuple[list[int], bool]:
         """Numbers for the pieces of `text` and the `stop` text after it, and whether they are the tokens."""
@@ -158,12 +164,12 @@ class TextDialect(ChatDialect):
 
     async def _ask(
         self, client: Client, prompt: Any, begun: str, fields: dict[str, Any]
-    ) -> tuple[dict[str, Any], dict[str, Any], str, list[bytes]]:
+    ) -> tuple[dict[str, Any], Any, str, list[bytes]]:
         answer = await client.post(
             client.address.api("completions"), {"prompt": prompt + begun, "logprobs": 1, **fields}
         )
         choice = first_choice(answer)
-        return choice, answer.get("usage") or {}, str(choice.get("text") or ""), _shown(choice)
+        return choice, answer.get("usage"), str(choice.get("text") or ""), _shown(choice)
 
 
 def _ran_into(stop: str, choice: dict[str, Any], text: str) -> bool:
@@ -175,15 +181,22 @@ def _ran_into(stop: str, choice: dict[str, Any], text: str) -> bool:
 
 def _shown(choice: dict[str, Any]) -> list[bytes]:
     """The tokens of a choice as its log-probabilities show them, in a chat's form or in that of completions."""
-    found = choice.get("logprobs") or {}
+    found = choice.get("logprobs")
+    if not isinstance(found, dict):
+        return []
     if isinstance(entries := found.get("content"), list):
         return [_piece(entry) for entry in entries]
-    return [str(each).encode() for each in found.get("tokens") or []]
+    tokens = found.get("tokens")
+    return [str(each).encode("utf-8", "replace") for each in tokens] if isinstance(tokens, list) else []
 
 
 def _piece(entry: Any) -> bytes:
+    if not isinstance(entry, dict):
+        return b""
     given = entry.get("bytes")
-    return bytes(given) if isinstance(given, list) else str(entry.get("token", "")).encode()
+    if isinstance(given, list) and all(type(each) is int and 0 <= each < 256 for each in given):
+        return bytes(given)
+    return str(entry.get("token", "")).encode("utf-8", "replace")
 
 
 def _new(text: str, begun: str, pieces: list[bytes]) -> str:

@@ -17,6 +17,7 @@ from ...prompts import PromptTemplate
 from ...types import Query
 from .client import Client, RequestError
 from .kinds import ServerKind
+from .replies import token_ids
 
 PART = "\N{REPLACEMENT CHARACTER}"  # what a server shows of a token that holds part of a character
 MOST_PARTS = 4  # tokens that one character can be spread over: it has at most four bytes
@@ -105,7 +106,7 @@ class ServerTokenizer:
     async def _detokenize(self, client: Client, ids: Sequence[int]) -> str:
         body = {"model": self._model, "tokens": list(ids), **({} if self._is_llama else self._names.verbatim)}
         found = await client.post(client.address.root("detokenize"), body)
-        return str(found["content" if self._is_llama else self._names.text])
+        return _text(found, "content" if self._is_llama else self._names.text)
 
     async def prompt_ids(self, client: Client, template: PromptTemplate, query: Query) -> list[int]:
         """Ids of the whole prompt by the model's own chat template, as `Forcing.prompt_ids` makes them.
@@ -117,7 +118,7 @@ class ServerTokenizer:
         try:
             if self._is_llama:
                 found = await client.post(client.address.root("apply-template"), {"messages": messages})
-                return await self.tokenize(client, str(found["prompt"]) + template.assistant_prefix)
+                return await self.tokenize(client, _text(found, "prompt") + template.assistant_prefix)
             body = {"model": self._model, "messages": messages, "add_generation_prompt": True}
             ids = _ids((await client.post(client.address.root("tokenize"), body)).get("tokens"))
         except RequestError as error:
@@ -130,6 +131,12 @@ class ServerTokenizer:
 
 
 def _ids(tokens: Any) -> list[int]:
-    if not isinstance(tokens, list) or not all(isinstance(token, int) for token in tokens):
+    if (found := token_ids(tokens)) is None:
         raise RequestError(f"the server does not give token ids: {str(tokens)[:80]}")
-    return tokens
+    return list(found)
+
+
+def _text(found: dict[str, Any], name: str) -> str:
+    if not isinstance(found.get(name), str):
+        raise RequestError(f"the server does not give a text back ({name}): {str(found)[:80]}")
+    return str(found[name])

@@ -21,11 +21,12 @@ from ..refusing import check_layers, failed, refusal
 from . import extracting, hooks
 from .flights import CappedFlight, Reuse
 from .native import LONGEST_TAIL, TRIAL_QUERIES, Fate
-from .starting import Choices, start, version_of
+from .starting import Choices, fitting_length, start, version_of
 
 logger = logging.getLogger(__name__)
 
 MOST_STEPS = 1000  # to wait for a file
+UNKNOWN_LENGTH = 32768  # of a batch's prompts, where neither the model nor anyone else says how long they may be
 Flights = dict[str, tuple[CappedFlight, int | None]]  # vLLM request id -> flight, cut (None: the trace)
 
 
@@ -39,7 +40,8 @@ class VllmEngine:
         model: an alias, a folder or a hub id (see `forethought.models`).
         template: the text around a query.
         sampling: how traces are drawn.
-        context_tokens: longest prompt + thought + answer.
+        context_tokens: longest prompt + thought + answer; None for `needed_tokens`, or what the model was made for.
+        needed_tokens: the same, as far as it will be asked for; more than the model was made for is not taken.
         num_sequences: sequences decoded together.
         block_size: tokens a KV block; the prefix cache only reuses whole blocks, so a small one saves probes. None for
             the smallest that a CPU takes (32), elsewhere for vLLM's own.
@@ -58,7 +60,8 @@ class VllmEngine:
         *,
         template: PromptTemplate,
         sampling: Sampling = Sampling(),
-        context_tokens: int = 2048,
+        context_tokens: int | None = None,
+        needed_tokens: int | None = None,
         num_sequences: int = 64,
         block_size: int | None = None,
         kv_cache_gib: int = 3,
@@ -70,15 +73,16 @@ class VllmEngine:
     ) -> None:
         choices = Choices(enforce, schedule, hidden, tuple(feature_layers))
         local = locate(model)
+        length = context_tokens or fitting_length(local.path, needed_tokens)
         self._started = start(
             local.path,
             template,
             choices,
             kv_cache_gib=kv_cache_gib,
             options={
-                "max_model_len": context_tokens,
+                "max_model_len": length,
                 "max_num_seqs": num_sequences,
-                "max_num_batched_tokens": max(context_tokens, 2048),
+                "max_num_batched_tokens": max(length or UNKNOWN_LENGTH, 2048),
                 "block_size": block_size,
                 **options,
             },
@@ -93,10 +97,10 @@ class VllmEngine:
         self._counter = itertools.count(1)  # shared with every template's engine: vLLM knows requests by these numbers
         self._outputs: dict[str, Any] = {}  # vLLM request id -> its newest output, until it is taken
         self._watched: set[str] = set()  # requests that are looked at before they finish
-        self._context_tokens = context_tokens
         self._has_told_of_priorities = False
         self._native = None if self._started.native is None else self._started.native.measured(self._trial)
         config = self._engine.model_config
+        self._context_tokens = int(config.max_model_len)
         self.info = EngineInfo(
             engine="vllm",
             model=local.name,
@@ -105,7 +109,7 @@ class VllmEngine:
             template_hash=template.hash,
             num_layers=int(config.hf_config.num_hidden_layers),
             hidden_size=int(config.get_hidden_size()),
-            context_tokens=context_tokens,
+            context_tokens=self._context_tokens,
             dtype=str(config.dtype).removeprefix("torch."),
             device=str(self._engine.vllm_config.device_config.device_type),
             versions={name: version_of(name) for name in ("vllm", "torch", "transformers") if version_of(name)},
@@ -168,7 +172,7 @@ class VllmEngine:
         try:
             flight = CappedFlight(request, self._forcing.prompt_ids(request.query))
         except InvalidInputError as error:
-            return failed(request, str(error))
+            return failed(request, str(error), is_final=True)
         reason = refusal(
             request,
             prompt_tokens=len(flight.prompt_ids),
@@ -179,7 +183,7 @@ class VllmEngine:
         if reason is None and self._native is not None:
             reason = self._native.refusal(flight.prompt_ids)
         if reason is not None:
-            return flight.failed(reason)
+            return flight.failed(reason, is_final=True)
         try:
             if request.budget == 0:
                 self._end_thought(flight, [], flights, natural=False)

@@ -12,8 +12,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from ...errors import EngineError, ForethoughtError, InvalidFeaturesError, InvalidSettingsError
+from ...models.size import longest_context
 from ...prompts import PromptTemplate
 from ...registry import unknown_name_message
+from .. import memory
 from ..forcing import Forcing
 from . import extracting
 from .native import NativeCap
@@ -108,6 +110,12 @@ class Started:
             self.folder.cleanup()
 
 
+def fitting_length(path: Path, needed_tokens: int | None) -> int | None:
+    """The context to reserve memory for: what is needed, at most what the model in `path` was made for."""
+    own = longest_context(path)
+    return own if needed_tokens is None else min(needed_tokens, own or needed_tokens)
+
+
 def start(
     path: Path, template: PromptTemplate, choices: Choices, *, kv_cache_gib: int, options: Mapping[str, Any]
 ) -> Started:
@@ -142,6 +150,13 @@ def start(
     chosen |= {key: value for key, value in options.items() if (key, value) != ("block_size", None)}
     if is_cpu:
         chosen.setdefault("block_size", CPU_BLOCK)
+        memory.announce(
+            path.name,
+            memory.loaded_bytes(path, str(chosen["dtype"])),
+            kv_cache_gib << 30,
+            how="--engine-option kv_cache_gib=N",
+            free=memory.free_bytes(),
+        )
     native, folder = None, None
     try:
         if choices.enforce == "native":

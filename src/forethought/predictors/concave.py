@@ -1,37 +1,16 @@
-"""What a query is taken for where its own prediction is not trusted: the mean, shaped so that all get the same."""
+"""What a query of which nothing is known is taken for: the mean curve, shaped so that all such get the same."""
 
 from __future__ import annotations
-
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..types import Curves, FloatArray
 from .card import PredictorCard
 
 BEND = 0.01  # success that the bend adds at most: enough to break every straight line, too little to matter otherwise
 
 
-def drawn(curves: Curves, card: PredictorCard, weight_Q: FloatArray) -> Curves:
-    """The curves, each mixed with the fallback: `weight` of its own, the rest of the fallback; spend likewise.
-
-    Args:
-        curves: predicted, on the card's grid.
-        card: has the mean curve of the training queries.
-        weight_Q: in [0, 1], shape (Q,).
-    """
-    if (weight_Q >= 1.0).all():
-        return curves
-    p_B, tokens_B = fallback(card)
-    weight_Q_1 = weight_Q[:, None]
-    tokens_Q_B = curves.tokens_Q_B
-    if tokens_Q_B is not None and tokens_B is not None:
-        tokens_Q_B = weight_Q_1 * tokens_Q_B + (1.0 - weight_Q_1) * tokens_B
-    return replace(curves, p_Q_B=weight_Q_1 * curves.p_Q_B + (1.0 - weight_Q_1) * p_B, tokens_Q_B=tokens_Q_B)
-
-
-def fallback(card: PredictorCard) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
+def concave_mean(card: PredictorCard) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
     """Success and spend curve, shape (B,) each, with which every budget pays less than the one before it.
 
     The mean training curves, made concave (their upper concave envelopes): spend over the cap, success over spend, so

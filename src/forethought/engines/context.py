@@ -1,0 +1,119 @@
+"""Whether prompts, caps and answers fit: asked before anything is loaded or paid for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import InvalidSettingsError
+from ..prompts import PromptTemplate
+from ..types import BudgetGrid, EngineInfo, IntArray, Query
+from .lengths import Lengths, prompt_lengths
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Room:
+    """What some queries need of a context.
+
+    Attributes:
+        lengths: their prompts'.
+        answer_tokens: most tokens of an answer.
+        grid: the caps there are.
+        suffix_bytes: of the answer suffix: it has no more tokens.
+    """
+
+    lengths: Lengths
+    answer_tokens: int
+    grid: BudgetGrid
+    suffix_bytes: int
+
+    @classmethod
+    def of(
+        cls, model: str, template: PromptTemplate, queries: Sequence[Query], grid: BudgetGrid, *, engine: str = ""
+    ) -> Room:
+        """That of `queries` behind `template`."""
+        lengths = prompt_lengths(model, template, queries, engine=engine)
+        return cls(lengths, template.max_answer_tokens, grid, len(template.answer_suffix.encode()))
+
+    def needed(self, cap: int) -> int:
+        """Tokens that the longest prompt, `cap`, the suffix and the answer take."""
+        longest = int(self.lengths.tokens_Q.max(initial=0))
+        return longest + cap + self.lengths.suffix_tokens + self.answer_tokens
+
+    @property
+    def most_beside(self) -> int:
+        """Most tokens that an answer and its suffix take beside a thought."""
+        suffix = self.lengths.suffix_tokens if self.lengths.is_exact else self.suffix_bytes
+        return suffix + self.answer_tokens
+
+    @property
+    def _least_Q(self) -> IntArray:
+        """Tokens beside the cap; of an estimated prompt only half, so that a guess refuses nothing that would run."""
+        prompt_Q = self.lengths.tokens_Q if self.lengths.is_exact else self.lengths.tokens_Q // 2
+        return prompt_Q + (self.lengths.suffix_tokens if self.lengths.is_exact else 1) + self.answer_tokens
+
+    def _lacking(self, context: int, cap_Q: IntArray) -> IntArray:
+        """Rows whose cap does not fit although the smallest would: those are for the user to mend."""
+        rest_Q = self._least_Q
+        rows: IntArray = np.flatnonzero((rest_Q + cap_Q > context) & (rest_Q + self.grid.window <= context))
+        return rows
+
+    def check_asked(self, context: int | None, largest_cap: int) -> None:
+        """Refuses a context that was asked for and does not hold `largest_cap`, naming what is needed.
+
+        Raises:
+            InvalidSettingsError: it is too small.
+        """
+        if context is None:
+            return
+        lacking = self._lacking(context, np.full(len(self.lengths.tokens_Q), largest_cap))
+        if not len(lacking) and int(self._least_Q.min(initial=self.answer_tokens + 2)) + largest_cap <= context:
+            return
+        about = "" if self.lengths.is_exact else "about "
+        raise InvalidSettingsError(
+            f"--context-tokens {context} is too small for a cap of {largest_cap:,} tokens: with the prompt "
+            f"({about}{int(self.lengths.tokens_Q.max(initial=0)):,} at most), the suffix and the answer it takes "
+            f"{about}{self.needed(largest_cap):,}. Leave --context-tokens out, or give at least "
+            f"{self.needed(largest_cap)}"
+        )
+
+    def fitting_Q(self, info: EngineInfo) -> IntArray | None:
+        """The largest cap that fits, for each query, at least the smallest; None where no context is known."""
+        if info.context_tokens is None:
+            return None
+        room_Q = info.context_tokens - self._least_Q
+        fitting_Q: IntArray = np.clip(room_Q // self.grid.window, 1, self.grid.num_budgets) * self.grid.window
+        return fitting_Q
+
+    def check_caps(self, info: EngineInfo, cap_Q: IntArray, *, tolerates: bool) -> str | None:
+        """Refuses caps that what the model or server takes at most does not hold.
+
+        Args:
+            info: of the engine that is open.
+            cap_Q: largest cap of each query.
+            tolerates: whether some may fail, so long as one fits; a note says how many.
+
+        Returns:
+            A note on the queries that will fail, or None.
+
+        Raises:
+            InvalidSettingsError: naming the largest cap that fits.
+        """
+        context = info.context_tokens
+        if context is None:
+            return None
+        lacking = self._lacking(context, cap_Q)
+        if not len(lacking):
+            return None
+        prompt = int(self.lengths.tokens_Q[lacking].max())
+        room = context - prompt - self.lengths.suffix_tokens - self.answer_tokens
+        fitting = max(self.grid.window, self.grid.floor(max(room, 0)))
+        what = (
+            f"{len(lacking)} of {len(cap_Q)} questions do not fit {info.server or info.model}, which takes {context:,} "
+            f"tokens: caps of up to {int(cap_Q[lacking].max()):,}, prompts of up to {prompt:,}, and their answers"
+        )
+        if tolerates and len(lacking) < len(cap_Q):
+            return f"{what}; they will fail. A largest cap of {fitting} would hold all"
+        raise InvalidSettingsError(f"{what}. Give --max-tokens {fitting}")

@@ -1,0 +1,163 @@
+"""Tokens of thought and of answer, counted from what a server sent: the one place where that is decided.
+
+Chunks of a stream are no tokens, a server's `usage` can leave the thought out or be wrong, and a text bounds its tokens
+only from below. So a count is taken from the server's word or a tokenizer, the larger where both are there, and only
+where the text is not longer than it allows. What nothing reliable tells is None: not counted, which is not 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+MOST_TOKENS = 10**8  # of one request; a server that says more is wrong
+WORD_CHARACTERS = 16  # longer words are of several tokens, whatever the tokenizer
+UNSEEN_TOKENS = 16  # of an answer that its text does not show: tags, line breaks, the end of turn
+TOLERANCE = 2  # tokens; a text may split anew where a thought ends
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a server says of one answer's tokens; None where it says nothing that can be believed.
+
+    Attributes:
+        prompt: tokens of the prompt.
+        generated: tokens of thought and answer together.
+        reasoning: tokens of thought alone. A reported 0 is None: proxies say it of every server that does not count.
+        cached: tokens of the prompt that it had cached.
+    """
+
+    prompt: int | None = None
+    generated: int | None = None
+    reasoning: int | None = None
+    cached: int | None = None
+
+    @classmethod
+    def read(cls, usage: Any) -> Usage:
+        """Reads the object `usage` of an answer, whatever it holds.
+
+        `completion_tokens` holds the thought (OpenAI), or stands beside `reasoning_tokens` (xAI), or leaves the thought
+        to `total_tokens` alone (Gemini).
+        """
+        if not isinstance(usage, dict):
+            return cls()
+        prompt = _first(usage, "prompt_tokens", "input_tokens")
+        completion = _first(usage, "completion_tokens", "output_tokens")
+        details = _object(usage, "completion_tokens_details", "output_tokens_details")
+        reported = _first(details, "reasoning_tokens") or _first(usage, "reasoning_tokens") or None
+        total = _first(usage, "total_tokens")
+        generated = completion
+        if total is not None and prompt is not None:
+            rest = total - prompt
+            if completion is None:
+                generated = rest if rest >= 0 else None
+            elif rest > completion:
+                generated, reported = rest, max(reported or 0, rest - completion)
+        if reported is not None and completion is not None and reported > completion:
+            generated = max(generated or 0, completion + reported)
+        cached = _first(_object(usage, "prompt_tokens_details", "input_tokens_details"), "cached_tokens")
+        return cls(prompt, generated, reported, cached)
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """Tokens of one answer, as far as they are known.
+
+    Attributes:
+        reasoning: tokens of the thought; None where they are not counted.
+        answer: tokens of all after it, closing tags and ends of turn included; None where they are not counted.
+        total: thought and answer together; None where nobody told.
+        least: the thought has at least about so many tokens, by its text and by what the rest of the text leaves over.
+        most: it has at most so many; None where nobody told. `reasoning` itself, where that is known.
+    """
+
+    reasoning: int | None
+    answer: int | None
+    total: int | None
+    least: int
+    most: int | None
+
+    def within(self, cap: int) -> bool | None:
+        """Whether the thought kept to `cap` tokens; None where that cannot be told."""
+        if self.least > cap:
+            return False
+        return True if self.most is not None and self.most <= cap else None
+
+
+def count_tokens(
+    usage: Any,
+    *,
+    thought: str,
+    answer: str = "",
+    thought_tokens: int | None = None,
+    answer_tokens: int | None = None,
+    seen: int | None = None,
+    pieces: tuple[int, int] | None = None,
+    closing_tokens: int = 0,
+    disagree: Callable[[int, int, str], None] | None = None,
+) -> Count:
+    """Counts one answer.
+
+    Args:
+        usage: the object of that name that came with it, as it is; None for none.
+        thought: text of the thought, all of its pieces.
+        answer: the text after it.
+        thought_tokens: tokens of `thought` by a tokenizer; None where none is at hand.
+        answer_tokens: tokens of `answer` by a tokenizer; None where none is at hand.
+        seen: tokens generated when the thought ended, by a stream that says so as it goes (vLLM's
+            `continuous_usage_stats`); None without one.
+        pieces: how many pieces of a stream thought and answer came in. Pieces are no tokens, but where usage tells as
+            many tokens as there were pieces, each was one.
+        closing_tokens: tokens of the tag that closes a thought, where the reported ones hold it.
+        disagree: told where the server's word and ours differ: reported, counted, by what.
+    """
+    told = Usage.read(usage)
+    shown, least_answer = least_tokens(thought), least_tokens(answer)
+    total = told.generated
+    if total is not None and (total < shown + least_answer or (total == 0 and bool(thought or answer))):
+        total = None  # there is more text than that
+    if seen is None and pieces is not None and total is not None and 0 <= total - sum(pieces) <= TOLERANCE:
+        seen = pieces[0] if pieces[0] >= shown and pieces[1] >= least_answer else None
+    reported = None if told.reasoning is None else max(0, told.reasoning - closing_tokens)
+    for ours, what in ((thought_tokens, "the tokenizer"), (seen, "the stream")):
+        if disagree and reported is not None and ours is not None:
+            if abs(reported - ours) > max(TOLERANCE, 0.02 * ours):
+                disagree(reported, ours, what)
+            break
+    known = [n for n in (reported, seen) if n is not None and n >= shown - TOLERANCE]
+    known += [thought_tokens] if thought_tokens is not None else []
+    # What neither the answer's text nor anything that goes with it can account for was thought, shown or not.
+    unseen = 0 if total is None else total - len(answer.encode("utf-8", "replace")) - UNSEEN_TOKENS
+    least = max(shown, unseen, *known, 0) if known else max(shown, unseen, 0)
+    if not known and not thought and total is not None and unseen <= 0:
+        known = [0]  # no thought shows, and nothing is left over for one
+    if known and least <= max(known):
+        reasoning = max(known)
+        if total is None:
+            rest = answer_tokens if answer_tokens is not None else None if answer else 0
+        else:
+            rest = max(total - reasoning, least_answer)
+        return Count(reasoning, rest, None if rest is None else reasoning + rest, reasoning, reasoning)
+    most = None if total is None else total - least_answer
+    return Count(None, None, total, least, most)
+
+
+def least_tokens(text: str) -> int:
+    """Tokens that `text` has at the least, whatever the tokenizer: one a word, more for very long ones."""
+    return sum(-(-len(word) // WORD_CHARACTERS) for word in text.split())
+
+
+def whole(value: Any) -> int | None:
+    """`value` as a number of tokens; None where it is none: negative, not whole, or more than any answer has."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= MOST_TOKENS:
+        return None
+    return int(value) if value == int(value) else None
+
+
+def _first(found: dict[str, Any], *names: str) -> int | None:
+    return next((number for name in names if (number := whole(found.get(name))) is not None), None)
+
+
+def _object(found: dict[str, Any], *names: str) -> dict[str, Any]:
+    return next((value for name in names if isinstance(value := found.get(name), dict)), {})

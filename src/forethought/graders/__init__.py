@@ -1,0 +1,56 @@
+"""Answer + reference -> right, wrong or unreadable: one file a grader."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ..problems import Problems, excerpt
+from ..protocols import Grader
+from ..types import Grade, Query
+from .choice import ChoiceGrader
+from .exact import ExactGrader
+from .math import MathGrader
+from .number import NumberGrader
+
+__all__ = ["ChoiceGrader", "ExactGrader", "MathGrader", "NumberGrader", "check_references", "is_gradable"]
+
+
+def is_gradable(grader: Grader, reference: str | None) -> bool:
+    """Whether `grader` can read the reference: one that is not right when it is itself the answer is never matched."""
+    return reference is not None and grader.grade(answer=reference, reference=reference) is Grade.RIGHT
+
+
+def check_references(
+    grader: Grader, queries: Iterable[Query], *, source: str = "the queries", required: bool = False
+) -> None:
+    """Refuses references that `grader` cannot read, before anything is generated. Works with any grader.
+
+    Args:
+        grader: judges.
+        queries: in the order of their rows.
+        source: what they are called in the message.
+        required: refuse queries without a reference too; else they pass.
+
+    Raises:
+        InvalidInputError: naming every such query.
+    """
+    problems = Problems(source)
+    queries = list(queries)
+    missing = [(row, query) for row, query in enumerate(queries, 1) if query.reference is None]
+    if required and missing:
+        shown = ", ".join(f"row {row} ({query.id!r})" for row, query in missing[:5])
+        more = f", … and {len(missing) - 5:,} more" if len(missing) > 5 else ""
+        problems.add(
+            "",
+            f"{len(missing):,} of {len(queries):,} have no reference answer to grade by: {shown}{more}. Add them, name "
+            "the column they stand in with --answer-column, or leave these rows out: --skip-ungraded",
+        )
+    for row, query in enumerate(queries, 1):
+        reference = query.reference
+        if reference is not None and not is_gradable(grader, reference):
+            problems.add(
+                f"row {row} ({query.id!r})",
+                f"the reference {excerpt(reference)} cannot be read by {type(grader).__name__}; "
+                "correct it, or choose another --grader",
+            )
+    problems.raise_any()

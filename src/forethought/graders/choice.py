@@ -1,0 +1,106 @@
+"""Grader `choice`: the letter of a multiple choice."""
+
+from __future__ import annotations
+
+import re
+import string
+import unicodedata
+
+from ..errors import InvalidSettingsError
+from ..types import Grade
+from .answers import ANNOUNCED, MAX_CHARACTERS, stated_answer, unmarked
+
+_LATEX_TEXT = re.compile(r"\\(?:text|mathrm|textbf|mathbf)\s*\{([^{}]*)\}")
+_CHOSEN = (
+    r"(?:(?:i|we)\s+(?:would\s+)?)?(?:think|choose|chose|chosen|pick|picked|select|selected|go(?:ing)?\s+with|went\s+with|it\s+is|it's"
+    r"|it\s+must\s+be|must\s+be|is|therefore|thus|hence|so|letter)\s*,?\s*:?"
+)
+_DENIED = (
+    r"\s+(?:is|was|are|would\s+be|can)?\s*(?:not\b|n't|wrong|incorrect|false|invalid)|\s+(?:isn't|can't|cannot|wasn't)"
+)
+_CONTINUED = r"(?=\s*$|\s*[.,;:!、\n–—]|\s+-\s|\s+(?:is|because|since|as)\b|\s+[^a-z\s])"
+
+
+class ChoiceGrader:
+    """Compares the letter of a multiple choice: "B", "(b)", "B. Paris", "option B", "the answer is B", "答案是B".
+
+    A letter on its own is the choice, also on a first line of its own. In a longer text the first kind of marking that
+    occurs decides (announced as answer or option; labelled "(B)", or "B." and "B:" where a line begins; chosen: "I pick
+    B"; a capital where the text begins), and must name one choice only. A letter that belongs to other words is none:
+    "Vitamin C", "A dog", "B is wrong".
+
+    Args:
+        letters: the choices' letters, "ABCDE" unless told.
+        first_index: also read a whole number as a choice, counting from this one (MMLU labels count from 0).
+    """
+
+    version = "2"
+
+    def __init__(self, *, letters: str = "ABCDE", first_index: int | None = None) -> None:
+        if not letters or len(set(letters)) < len(letters) or not set(letters) <= set(string.ascii_uppercase):
+            raise InvalidSettingsError(f"letters must be different capital letters such as 'ABCD', got {letters!r}")
+        self.letters = letters
+        self.first_index = first_index
+        capital, either = f"[{letters}]", f"[{letters}{letters.lower()}]"
+        end = r"(?![A-Za-z0-9'’+#])(?!-\w)"
+        self._alone = re.compile(rf"[(\[]?({either})[)\].:,;。]*")
+        self._markings = [
+            re.compile(pattern, re.MULTILINE)
+            for pattern in (
+                rf"(?:(?i:{ANNOUNCED.pattern})|\b(?i:answers?|choice|option|correct)\b\s*:?|选择?|選択肢|選擇?|선택)\s*(?i:is\b|:)?"
+                rf"\s*(?i:(?:the\s+)?(?:option|choice|letter)\b|选项|選項)?\s*:?\s*"
+                rf"(?:[(（[]({either})[)）\]]|({capital}){end}|({either})\W*$)(?!\s*(?:or|and|,|/|&)\s*\(?{capital}\b)",
+                rf"(?<!\w)(?<!not )(?<!n't )\(({either})\)|^\s*({capital})[).:](?=\s|$)",
+                rf"(?i:\b{_CHOSEN})\s*({capital}){end}{_CONTINUED}(?!{_DENIED})",
+                rf"\A\s*({capital}){end}{_CONTINUED}(?!{_DENIED})",
+                rf"(?<![\w'’-])({capital}){end}(?=\s+(?:is|must\s+be)\s+(?:the\s+)?(?:right|correct|true|best|answer))",
+            )
+        ]
+        self._capital = re.compile(rf"(?<![\w'’-])({capital}){end}")
+
+    def grade(self, *, answer: str, reference: str) -> Grade:
+        """Right when both name the same choice; unreadable when either names none, or several."""
+        stated, expected = self.read(answer), self.read(reference)
+        if stated is None or expected is None:
+            return Grade.UNREADABLE
+        return Grade.RIGHT if stated == expected else Grade.WRONG
+
+    def read(self, text: str) -> str | None:
+        """The letter `text` chooses; None when it chooses none, or leaves a doubt."""
+        whole = unicodedata.normalize("NFKC", stated_answer(text[:MAX_CHARACTERS], announced=False))
+        plain = _LATEX_TEXT.sub(r"\1", whole)
+        plain = re.sub(r"[*$`\"“”{}【】「」『』〈〉<>]|\\[()\[\]]", " ", plain).strip()
+        lines = [line.strip() for line in plain.splitlines() if line.strip()] or [""]
+        is_announced = self._markings[0].search(plain) is not None
+        alone = [match.group(1).upper() for line in lines if (match := self._alone.fullmatch(line))]
+        if alone and not is_announced and self._alone.fullmatch(lines[0]):
+            return alone[0] if len(set(alone)) == 1 else None
+        if self.first_index is not None and (index := self._index(text)) is not None:
+            position = index - self.first_index
+            return self.letters[position] if 0 <= position < len(self.letters) else None
+        for marking in self._markings:
+            chosen = {letter.upper() for match in marking.finditer(plain) for letter in match.groups() if letter}
+            if not chosen:
+                continue
+            if marking in self._markings[2:] and not self._is_only(plain, chosen):
+                return None
+            return chosen.pop() if len(chosen) == 1 else None
+        return None
+
+    def _index(self, text: str) -> int | None:
+        bare = unmarked(stated_answer(text[:MAX_CHARACTERS]))
+        match = re.fullmatch(
+            r"(?i:(?:option|choice|index|label)\s*)?[(\[]?(\d{1,2})(?:[)\]]|[.:)]?|[.:)]\s+\D.*)",
+            _LATEX_TEXT.sub(r"\1", bare),
+        )
+        return int(match.group(1)) if match else None
+
+    def _is_only(self, plain: str, chosen: set[str]) -> bool:
+        """Whether no other lone capital stands in the text, the article "A" and the pronoun "I" apart."""
+        stated = re.split(r"\b(?:because|since|as)\b", plain)[0]  # an explanation may name other choices
+        others = {
+            match.group(1)
+            for match in self._capital.finditer(stated)
+            if not (match.group(1) in "AI" and re.match(r"\s+[a-z]", stated[match.end() :]))
+        }
+        return others <= chosen

@@ -1,0 +1,74 @@
+"""Grader `exact`: the same text."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+from ..types import Grade
+from .answers import MAX_CHARACTERS, stated_answer
+
+# Signs that stand for one another, and signs that cannot be seen.
+_SAME = str.maketrans(
+    dict.fromkeys("’‘‛ʼ＇`´′", "'")
+    | dict.fromkeys("“”„‟«»″＂", '"')
+    | dict.fromkeys("‐‑‒–—―−﹣－⁃", "-")
+    | dict.fromkeys("\u00ad\u200b\u200c\u200d\u2060\ufeff")
+)
+_LATEX_TEXT = re.compile(
+    r"\\(?:text(?:bf|it|rm|sf|tt|normal)?|math(?:rm|bf|it|sf|tt)|mbox|emph|operatorname)\s*\{([^{}]*)\}"
+)
+_AROUND = tuple(  # each around the whole of it
+    re.compile(pattern)
+    for pattern in (
+        r"\\\((?P<inside>.*)\\\)",
+        r"\\\[(?P<inside>.*)\\\]",
+        r"(?P<mark>\$\$?)(?P<inside>[^$]*)(?P=mark)",
+        r"(?P<mark>\*\*\*|\*\*|\*|__|`+)(?P<inside>(?!\s).*(?<!\s))(?P=mark)",
+        r"""(?P<mark>['"])(?P<inside>.*)(?P=mark)""",
+    )
+)
+_FINAL = re.compile(r"(?<=[^\W_]|[)\]}\"'%+#!?°*$])[.,;:。]$|(?<=[^\W\d_]{2})[!?]+$")
+
+
+class ExactGrader:
+    r"""Compares texts: case, blanks, Markdown, quotes around it, a full stop behind it, `\text{}` and `$` do not count.
+
+    Neither do Unicode's several forms of one sign (’ and ', – and -, full-width letters). Any other punctuation does:
+    "5!" is not "5", nor "C#" "C", nor "$5" "5".
+    """
+
+    version = "2"
+
+    def grade(self, *, answer: str, reference: str) -> Grade:
+        """Right when both are the same text; unreadable when the answer is blank."""
+        stated = _bare(answer)
+        if not stated:
+            return Grade.UNREADABLE
+        return Grade.RIGHT if stated == _bare(reference) else Grade.WRONG
+
+
+def _bare(text: str) -> str:
+    plain = stated_answer(text, announced=False) if len(text) <= MAX_CHARACTERS else text
+    plain = unicodedata.normalize("NFC", plain).translate(_SAME)
+    plain = "".join(_one_form(sign) for sign in plain).translate(_SAME)
+    plain = " ".join(
+        re.sub(r"\\[ ,;:]|(?<=[\w}])~(?=[\w\\])", " ", unicodedata.normalize("NFC", plain)).casefold().split()
+    )
+    for _ in range(4):  # quotes within stars within dollars
+        before = plain
+        plain = _LATEX_TEXT.sub(r"\1", plain)
+        for around in _AROUND:
+            if (match := around.fullmatch(plain)) and match["inside"].strip():
+                plain = match["inside"].strip()
+        plain = _FINAL.sub("", plain).strip() or plain
+        if plain == before:
+            break
+    return re.sub(r"\\([%#&_$])", r"\1", plain)
+
+
+def _one_form(sign: str) -> str:
+    """The usual form of a full-width letter, a ligature or a blank; a raised or lowered sign stays: x², ½."""
+    if sign.isascii() or unicodedata.decomposition(sign).startswith(("<super>", "<sub>", "<fraction>")):
+        return sign
+    return unicodedata.normalize("NFKC", sign)

@@ -1,0 +1,136 @@
+r"""Grader `math`: the same mathematics."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import threading
+import weakref
+
+from ..errors import EngineError, MissingExtraError
+from ..registry import EXTRAS
+from ..types import Grade
+from .answers import MAX_CHARACTERS, stated_answer, unmarked
+from .number import is_same_number
+from .numerals import bare_number
+from .words import after_statement
+
+MAX_MATH_CHARACTERS = 400
+PATIENCE = 20.0  # seconds on the clock for one of processor time: a busy machine must not change a verdict
+START_SECONDS = 600.0  # computer algebra takes seconds to import, more on a busy machine
+
+
+class MathGrader:
+    r"""Compares mathematics: "\sqrt{8}" is right for "2\sqrt{2}", "x+1" for "1+x", "x^2-4=0" for "x^2=4".
+
+    Plain numbers are compared as NumberGrader does, equal texts are right; the rest goes to a process of its own with
+    sympy, which is stopped when it takes too long. There a text is read to its last sign or not at all: what is not in
+    the grammar (integrals, sums to n, words among formulas) is unreadable. Units, degrees and percent need not be
+    stated ("90" for "90^\circ"), but must not differ. Works in any thread.
+
+    Args:
+        time_limit: seconds of processor time one comparison may take.
+
+    Raises:
+        MissingExtraError: sympy is not installed.
+    """
+
+    version = "2"
+
+    def __init__(self, *, time_limit: float = 10.0) -> None:
+        if importlib.util.find_spec("sympy") is None:
+            raise MissingExtraError(
+                "grader 'math' needs the package 'sympy', which is not installed. "
+                f"Install it with: pip install 'forethought[{EXTRAS['sympy']}]'"
+            )
+        self.time_limit = time_limit
+        self._lock = threading.Lock()
+        self._worker: subprocess.Popen[str] | None = None
+
+    def grade(self, *, answer: str, reference: str) -> Grade:
+        """Right when both mean the same; unreadable when either cannot be read, or is too costly to compare."""
+        stated, expected = _bare(answer), _bare(reference)
+        if not stated or not expected or max(len(stated), len(expected)) > MAX_MATH_CHARACTERS:
+            return Grade.UNREADABLE
+        number, expected_number = bare_number(stated), bare_number(expected)
+        if number is not None and expected_number is not None:
+            return Grade.RIGHT if is_same_number(number, expected_number) else Grade.WRONG
+        if " ".join(stated.split()) == " ".join(expected.split()) and _is_closed(stated):
+            return Grade.RIGHT
+        with self._lock:
+            return Grade(self._ask({"answer": stated, "reference": expected}))
+
+    def close(self) -> None:
+        """Stops the process; it starts again when needed."""
+        if self._worker is not None:
+            _stop(self._worker)
+            self._worker = None
+
+    def _ask(self, request: dict[str, str]) -> str:
+        if self._worker is None:
+            self._worker = _start_worker(self.time_limit)
+            weakref.finalize(self, _stop, self._worker)
+            if _exchange(self._worker, None, START_SECONDS) != "ready":
+                self.close()
+                raise EngineError("grader 'math' cannot start: try it with: python -c 'import sympy'")
+        verdict = _exchange(self._worker, request, PATIENCE * self.time_limit)
+        if verdict is None:
+            self.close()
+        return verdict or "unreadable"
+
+
+def _start_worker(seconds: float) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", "forethought.graders.math_worker", str(seconds)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+        encoding="utf-8",
+    )
+
+
+def _exchange(worker: subprocess.Popen[str], request: dict[str, str] | None, seconds: float) -> str | None:
+    """The worker's next word, after `request` when there is one; None when it died or had to be stopped."""
+    assert worker.stdin is not None
+    assert worker.stdout is not None
+    timer = threading.Timer(seconds, worker.kill)
+    timer.start()
+    try:
+        if request is not None:
+            worker.stdin.write(json.dumps(request) + "\n")
+            worker.stdin.flush()
+        line = worker.stdout.readline()
+        return str(json.loads(line)) if line else None
+    except (OSError, ValueError):
+        return None
+    finally:
+        timer.cancel()
+
+
+def _stop(worker: subprocess.Popen[str]) -> None:
+    worker.kill()
+    for stream in (worker.stdin, worker.stdout):
+        if stream is not None:
+            with contextlib.suppress(OSError):  # a request that was never read
+                stream.close()
+    worker.wait()
+
+
+def _bare(text: str) -> str:
+    """The answer in the end of a text, without marks and words around it."""
+    return unmarked(after_statement(unmarked(stated_answer(text[-MAX_CHARACTERS:]))))
+
+
+def _is_closed(text: str) -> bool:
+    """Whether every brace is closed: what was cut off is no answer, even where both sides were."""
+    depth = 0
+    for sign in text:
+        depth += {"{": 1, "}": -1}.get(sign, 0)
+        if depth < 0:
+            return False
+    return depth == 0

@@ -1,0 +1,68 @@
+"""What of a model is on this machine already, found without fetching or loading anything."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .aliases import ALIASES, FOLDER_PER_GGUF, MARKER
+from .locating import home, in_hub_cache
+from .weights import weight_files
+
+
+@dataclass(frozen=True, slots=True)
+class Here:
+    """A model by its name.
+
+    Attributes:
+        folder: its folder on this machine; None where it would have to be fetched first.
+        num_bytes: of its weights, in memory about as many; None where that is not known.
+        fetch_bytes: to be fetched before it can be loaded; 0 where it is here, None where that is not known.
+    """
+
+    folder: Path | None
+    num_bytes: int | None
+    fetch_bytes: int | None
+
+    def tokenizer(self) -> Any | None:
+        """Its Hugging Face tokenizer; None where it or what reads it is not here."""
+        if self.folder is None:
+            return None
+        with contextlib.suppress(ImportError, OSError, ValueError, KeyError, TypeError):
+            import transformers
+
+            return transformers.AutoTokenizer.from_pretrained(self.folder, trust_remote_code=False)
+        return None
+
+    def to_text(self) -> str:
+        """What has to be fetched and loaded, in words."""
+        size = "of unknown size" if self.num_bytes is None else f"{self.num_bytes / 1e9:.1f} GB"
+        if self.folder is not None:
+            return f"{size}, here already"
+        fetched = "" if not self.fetch_bytes else f" after a download of {self.fetch_bytes / 1e9:.1f} GB"
+        return f"{size}, not here yet: fetched first{fetched}"
+
+
+def look(name: str) -> Here:
+    """What is here of an alias, a folder or a hub id."""
+    if name in ALIASES:
+        folder = home() / "models" / name
+        published = ALIASES[name].num_bytes
+        if (folder / MARKER).is_file():
+            return Here(folder, _weight_bytes(folder), 0)
+        return Here(None, round(published * FOLDER_PER_GGUF), published)
+    own = Path(os.path.expanduser(name))
+    folder_here = own if os.path.isdir(own) else in_hub_cache(name)
+    if folder_here is None:
+        return Here(None, None, None)
+    return Here(folder_here, _weight_bytes(folder_here), 0)
+
+
+def _weight_bytes(folder: Path) -> int | None:
+    try:
+        return sum(file.stat().st_size for file in weight_files(folder))
+    except (OSError, ValueError):  # no weights that are read here; an error of the model's files is a ValueError
+        return None

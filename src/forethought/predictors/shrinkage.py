@@ -1,0 +1,175 @@
+"""How far a predictor is trusted over the mean curve: learned from its predictions of queries that it had not seen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import InvalidSettingsError
+from ..types import FloatArray, IntArray, Profile
+from .spend import non_decreasing
+
+MOST_Z = 999.0  # surer than sure: a number for a card where predictions are the truth itself
+
+
+@dataclass(frozen=True, slots=True)
+class Shrinkage:
+    """The share that is kept of what sets a query's predicted curves apart from the mean curve.
+
+    Least squares says how large left-out deviations from the mean curve should have been (one slope; what was measured
+    varies with them or it does not), and how sure that is: z standard errors from zero. On noise z squared is 1 on
+    average, so a part 1 / z^2 of the slope is what noise alone gives, and it is taken off: the positive-part rule of
+    James and Stein ("Estimation with quadratic loss", 1961). Strong evidence keeps nearly all, none keeps nothing.
+
+    Attributes:
+        success: share kept of the success curves' deviations, in [0, 1].
+        success_z: standard errors between no use at all and what was found; negative: worse than the mean curve.
+        spend, spend_z: the same for spend curves; None where there are none.
+    """
+
+    success: float
+    success_z: float
+    spend: float | None
+    spend_z: float | None
+
+    def __post_init__(self) -> None:
+        for name, share in (("success", self.success), ("spend", self.spend)):
+            if share is not None and not 0.0 <= share <= 1.0:
+                raise InvalidSettingsError(f"card.shrinkage.{name} must be a share between 0 and 1; got {share!r}")
+
+    @property
+    def evidence(self) -> str:
+        """In words, how sure it is that predictions tell queries apart."""
+        spend = "" if self.spend_z is None else f" for success, {self.spend_z:.1f} for spend"
+        return f"evidence: {self.success_z:.1f} standard errors{spend}"
+
+    @classmethod
+    def fit(cls, left: LeftOut, measured: Profile, rows: NDArray[np.bool_] | None = None) -> Self:
+        """Learns the shares.
+
+        Args:
+            left: predictions of N queries.
+            measured: the profile that `left.rows` counts in.
+            rows: which of the N to learn from, a mask; None for all.
+        """
+        rows = np.ones(len(left.rows), dtype=bool) if rows is None else rows
+        weight_N = measured.num_tried_Q[left.rows].astype(np.float64)
+        rate_N_B = measured.num_right_Q_B[left.rows] / weight_N[:, None]
+        success = _kept(left.p_N_B[rows], left.mean_p_N_B[rows], rate_N_B[rows], weight_N[rows])
+        if left.tokens_N_B is None or left.mean_tokens_N_B is None:
+            return cls(*success, None, None)
+        tokens_N_B = measured.tokens_Q_B[left.rows]
+        spend = _kept(left.tokens_N_B[rows], left.mean_tokens_N_B[rows], tokens_N_B[rows], weight_N[rows])
+        return cls(*success, *spend)
+
+    def apply(
+        self,
+        p_Q_B: FloatArray,
+        tokens_Q_B: FloatArray | None,
+        mean_p_B: FloatArray,
+        mean_tokens_B: FloatArray | None,
+    ) -> tuple[FloatArray, FloatArray | None]:
+        """Predicted curves drawn towards the mean curve, shape (B,) or (Q, B); where nothing is kept, exactly it."""
+        p_Q_B = np.clip(_mixed(p_Q_B, mean_p_B, self.success), 0.0, 1.0)
+        if tokens_Q_B is not None and mean_tokens_B is not None and self.spend is not None:
+            tokens_Q_B = np.maximum.accumulate(_mixed(tokens_Q_B, mean_tokens_B, self.spend), axis=1)
+        return p_Q_B, tokens_Q_B
+
+
+NOTHING_KNOWN = Shrinkage(0.0, 0.0, 0.0, 0.0)  # of too few queries to hold some out
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LeftOut:
+    """What fits said of N queries that they had not seen, beside the mean curves of the queries that they had seen.
+
+    Attributes:
+        rows: of the profile, shape (N,).
+        fold_N: which fit predicted each.
+        p_N_B, tokens_N_B: predicted; tokens None where they were not measured or not kept.
+        mean_p_N_B, mean_tokens_N_B: mean curve of the queries outside the fold.
+    """
+
+    rows: IntArray
+    fold_N: IntArray
+    p_N_B: FloatArray
+    tokens_N_B: FloatArray | None
+    mean_p_N_B: FloatArray
+    mean_tokens_N_B: FloatArray | None
+
+    @classmethod
+    def of(
+        cls, measured: Profile, rows: IntArray, fold_N: IntArray, p_N_B: FloatArray, tokens_N_B: FloatArray | None
+    ) -> Self:
+        """Puts the mean curves beside predictions: all queries of `measured` but those of the fold."""
+        weight_Q = measured.num_tried_Q.astype(np.float64)
+        mean_p_N_B = _mean_outside(measured.num_right_Q_B / weight_Q[:, None], weight_Q, rows, fold_N)
+        mean_tokens_N_B = None
+        if tokens_N_B is not None:
+            mean_tokens_N_B = non_decreasing(_mean_outside(measured.tokens_Q_B, weight_Q, rows, fold_N))
+        return cls(rows, fold_N, p_N_B, tokens_N_B, mean_p_N_B, mean_tokens_N_B)
+
+    @classmethod
+    def kept_by(cls, fitted: Any, measured: Profile) -> Self | None:
+        """What a predictor kept of the queries that it held out by itself while it was fitted on `measured`."""
+        rows, p_N_B = getattr(fitted, "held_rows_", None), getattr(fitted, "held_p_Q_B_", None)
+        if rows is None or p_N_B is None:
+            return None
+        return cls.of(measured, rows, fitted.held_fold_Q_, p_N_B, fitted.held_tokens_Q_B_)
+
+    @property
+    def num_folds(self) -> int:
+        """How many fits."""
+        return len(np.unique(self.fold_N))
+
+    def shrunk(self, measured: Profile) -> FloatArray:
+        """Success curves as a plan would see them: each fold's shares are learned on the others, shape (N, B)."""
+        p_N_B = np.array(self.p_N_B, dtype=np.float64)
+        for fold in np.unique(self.fold_N):
+            is_held_N = self.fold_N == fold
+            others_N = ~is_held_N if self.num_folds > 1 else is_held_N
+            shares = Shrinkage.fit(self, measured, others_N)
+            p_N_B[is_held_N], _ = shares.apply(p_N_B[is_held_N], None, self.mean_p_N_B[is_held_N], None)
+        return p_N_B
+
+
+def _kept(
+    level_N_B: FloatArray, mean_N_B: FloatArray, seen_N_B: FloatArray, weight_N: FloatArray
+) -> tuple[float, float]:
+    """The share of the deviations to keep, and the standard errors behind it."""
+    deviation_N_B, target_N_B = level_N_B.astype(np.float64) - mean_N_B, seen_N_B - mean_N_B
+    share_N = weight_N / weight_N.sum()
+    product_N, square_N = (deviation_N_B * target_N_B).sum(axis=1), (deviation_N_B**2).sum(axis=1)
+    spread = float(share_N @ square_N)
+    if spread <= 1e-9 * float(share_N @ (mean_N_B**2).sum(axis=1)):  # the mean curve, but for rounding
+        return 0.0, 0.0
+    slope = float(share_N @ product_N) / spread
+    # A query's caps share its traces: queries are what is independent.
+    error = float(np.sqrt(share_N**2 @ (product_N - slope * square_N) ** 2)) / spread
+    z = min(slope / max(error, 1e-12), MOST_Z)
+    return (float(np.clip(slope * (1.0 - 1.0 / z**2), 0.0, 1.0)) if z > 1.0 else 0.0), z
+
+
+def _mean_outside(level_Q_B: FloatArray, weight_Q: FloatArray, rows: IntArray, fold_N: IntArray) -> FloatArray:
+    """Weighted mean over all rows but those of each one's own fold, shape (N, B)."""
+    weighted_Q_B = level_Q_B * weight_Q[:, None]
+    mean_N_B = np.empty((len(rows), level_Q_B.shape[1]))
+    for fold in np.unique(fold_N):
+        is_held_N = fold_N == fold
+        is_seen_Q = np.ones(len(level_Q_B), dtype=bool)
+        is_seen_Q[rows[is_held_N]] = False
+        if not is_seen_Q.any():
+            is_seen_Q[:] = True
+        mean_N_B[is_held_N] = weighted_Q_B[is_seen_Q].sum(axis=0) / weight_Q[is_seen_Q].sum()
+    return mean_N_B
+
+
+def _mixed(level_Q_B: FloatArray, mean_B: FloatArray, share: float) -> FloatArray:
+    if share >= 1.0:
+        return level_Q_B
+    mean_B = np.asarray(mean_B, dtype=level_Q_B.dtype)
+    mixed_Q_B: FloatArray = mean_B + level_Q_B.dtype.type(share) * (level_Q_B - mean_B)
+    return mixed_Q_B

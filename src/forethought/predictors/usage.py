@@ -1,0 +1,193 @@
+"""Whether answers use the tokens that were predicted, seen as they come in, and curves re-centred where they do not.
+
+How many tokens a thought uses is seen without any reference answer. It is the one thing by which a prediction can be
+checked while it is being used.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..types import Curves, FloatArray
+from .card import PredictorCard
+
+LEVEL = 0.01  # chance of a false alarm in one stream, however long it is and however often one looks
+MOST_RATIO = 2.0  # an answer of more than twice the predicted tokens counts as twice: what is bounded can be tested
+STAKES = [0.9 * 0.5**halvings for halvings in range(6)]  # of the largest stake that cannot lose everything
+BIAS = 0.05  # relative error of the mean that is nothing to act on; left-out predictions reach 0.02
+SPREAD = 0.5  # of used over predicted tokens from query to query: n training queries leave this / sqrt(n) open
+MOST_STRETCH = 4.0
+NUM_HALVINGS = 40
+
+
+def tolerance_for(num_trained: int) -> float:
+    """How far the mean of used over predicted tokens may lie from 1, for a predictor of so many training queries."""
+    return min(0.5, BIAS + 2.0 * SPREAD / math.sqrt(max(1, num_trained)))
+
+
+class UsageTest:
+    """A sequential test of the hypothesis that used tokens are the predicted ones on average, within a tolerance.
+
+    Two gamblers start with a wealth of 1. At every answer one bets that more is used than the tolerance allows, the
+    other that less is, each with several stakes at once. While the mean of used over predicted tokens lies within the
+    tolerance, whatever came before, no bet gains on average; so their mean wealth ever reaches 1 / LEVEL with a chance
+    of at most LEVEL (Ville's inequality; Waudby-Smith and Ramdas, "Estimating means of bounded random variables by
+    betting", 2024). Nothing is assumed of how tokens are distributed.
+
+    Answers weigh as the tokens predicted for them, up to `scale`: the total is what a plan is about, and a thought that
+    its cap cuts at once shows nothing.
+
+    Args:
+        tolerance: relative, in (0, 1).
+        scale: predicted tokens from which on an answer has its full weight.
+    """
+
+    def __init__(self, tolerance: float, scale: float) -> None:
+        self.tolerance = tolerance
+        self.scale = max(1.0, scale)
+        self.num_seen = 0
+        self.evidence = 1.0
+        self._weighed = self._weight = 0.0
+        more, less = 1.0 + tolerance, 1.0 - tolerance
+        self._bets = [(more, stake / more) for stake in STAKES]
+        self._bets += [(less, -stake / (MOST_RATIO - less)) for stake in STAKES]
+        self._log_wealth = [0.0] * len(self._bets)
+
+    def see(self, *, used: float, predicted: float) -> None:
+        """One answer: the tokens it used, and those predicted under its budget."""
+        predicted = max(predicted, 1.0)
+        ratio, weight = min(used / predicted, MOST_RATIO), min(1.0, predicted / self.scale)
+        self._log_wealth = [
+            wealth + math.log1p(stake * weight * (ratio - bound))
+            for wealth, (bound, stake) in zip(self._log_wealth, self._bets, strict=True)
+        ]
+        self.num_seen += 1
+        self._weighed += weight * ratio
+        self._weight += weight
+        wealth = sum(math.exp(min(each, 700.0)) for each in self._log_wealth) / len(self._bets)
+        self.evidence = max(self.evidence, wealth)
+
+    @property
+    def ratio(self) -> float:
+        """Mean of used over predicted tokens, as weighed; NaN before the first answer."""
+        return self._weighed / self._weight if self._weight else math.nan
+
+    @property
+    def is_alarm(self) -> bool:
+        """Whether the evidence, the largest wealth so far, speaks against the predictions."""
+        return self.evidence >= 1.0 / LEVEL
+
+
+class Usage:
+    """What a stream of answers says of the predicted tokens: tests them, and stretches them where the test fails.
+
+    After an alarm the stretch is what explains all tokens seen, and a new test of the stretched curves begins.
+
+    Args:
+        card: of the predictor: how many queries it was trained on, and what they use.
+        window: answers after which a test that has not failed begins anew and what was seen is forgotten, so that a
+            change is found in a long stream; None for never.
+    """
+
+    def __init__(self, card: PredictorCard, *, window: int | None = None) -> None:
+        self.tolerance = tolerance_for(card.data.num_queries)
+        self.stretch = 1.0
+        self.num_alarms = self.num_seen = 0
+        self._scale = 0.5 * card.mean_tokens_B[-1] if card.mean_tokens_B else 1.0
+        self._budget_B = card.grid.budgets_B.astype(np.float64)
+        self._window = window
+        self._begin()
+
+    def _begin(self) -> None:
+        self.test = UsageTest(self.tolerance, self._scale)
+        if self.num_alarms == 0 or self._window is not None:
+            self._seen: list[tuple[FloatArray, int, float]] = []
+
+    def see(self, tokens_B: FloatArray, column: int, used: float) -> None:
+        """One answer.
+
+        Args:
+            tokens_B: its predicted spend curve, as the predictor gave it, shape (B,).
+            column: of its budget.
+            used: tokens it really used.
+        """
+        if self._window is not None and self.test.num_seen >= self._window and not self.test.is_alarm:
+            self._begin()
+        predicted = float(stretched_tokens(tokens_B[None], self._budget_B, self.stretch)[0, column])
+        self.test.see(used=used, predicted=predicted)
+        self._seen.append((tokens_B, column, used))
+        self.num_seen += 1
+
+    def recentre(self) -> bool:
+        """After an alarm: finds the new stretch, begins a new test and says True. Else leaves all as it is."""
+        if not self.test.is_alarm:
+            return False
+        self.num_alarms += 1
+        tokens_N_B = np.array([tokens_B for tokens_B, _, _ in self._seen])
+        column_N = np.array([column for _, column, _ in self._seen])
+        self.stretch = stretch_of(tokens_N_B, self._budget_B, column_N, sum(used for _, _, used in self._seen))
+        self._begin()
+        return True
+
+    def to_json(self) -> dict[str, Any]:
+        """One object of plain values; `ratio` and `evidence` are those of the test now under way."""
+        return {
+            "answers": self.num_seen,
+            "ratio": None if math.isnan(self.test.ratio) else self.test.ratio,
+            "tolerance": self.tolerance,
+            "evidence": self.test.evidence,
+            "alarms": self.num_alarms,
+            "stretch": self.stretch,
+        }
+
+
+def stretched(curves: Curves, factor: float) -> Curves:
+    """The curves of queries whose thoughts are `factor` times as long: a budget does what budget / factor did.
+
+    Below the first budget success is that of the first, and each token less is one less used.
+    """
+    if factor == 1.0 or curves.tokens_Q_B is None:
+        return curves
+    budget_B = curves.grid.budgets_B.astype(np.float64)
+    p_Q_B = _between(curves.p_Q_B, budget_B, budget_B / factor)
+    return replace(curves, p_Q_B=p_Q_B, tokens_Q_B=stretched_tokens(curves.tokens_Q_B, budget_B, factor))
+
+
+def stretched_tokens(tokens_Q_B: FloatArray, budget_B: FloatArray, factor: float) -> NDArray[np.float64]:
+    """The spend curves of queries whose thoughts are `factor` times as long, shape (Q, B)."""
+    rising_Q_B: NDArray[np.float64] = np.maximum.accumulate(tokens_Q_B.astype(np.float64), axis=1)
+    if factor == 1.0:
+        return rising_Q_B
+    at_B = budget_B / factor
+    missing_B = np.maximum(0.0, budget_B[0] - at_B)
+    found_Q_B: NDArray[np.float64] = factor * np.maximum(0.0, _between(rising_Q_B, budget_B, at_B) - missing_B)
+    return np.maximum.accumulate(found_Q_B, axis=1)  # rounding may not make a later cap look cheaper
+
+
+def _between(values_Q_B: FloatArray, budget_B: FloatArray, at_N: FloatArray) -> NDArray[np.float64]:
+    """Every row's values at `at_N`, in straight lines between its own; beyond the first and the last, as these."""
+    place_N = np.interp(at_N, budget_B, np.arange(len(budget_B)))
+    before_N = np.floor(place_N).astype(np.int64)
+    after_N = np.minimum(before_N + 1, len(budget_B) - 1)
+    share_N = place_N - before_N
+    values_Q_B = np.asarray(values_Q_B, dtype=np.float64)
+    between_Q_N: NDArray[np.float64] = (1.0 - share_N) * values_Q_B[:, before_N] + share_N * values_Q_B[:, after_N]
+    return between_Q_N
+
+
+def stretch_of(tokens_N_B: FloatArray, budget_B: FloatArray, column_N: NDArray[np.int64], used: float) -> float:
+    """The factor at which these curves, at these columns, use `used` tokens together; within [1/4, 4]."""
+    low, high = -math.log(MOST_STRETCH), math.log(MOST_STRETCH)
+    for _ in range(NUM_HALVINGS):
+        middle = 0.5 * (low + high)
+        tokens_N_B_ = stretched_tokens(tokens_N_B, budget_B, math.exp(middle))
+        if float(np.take_along_axis(tokens_N_B_, column_N[:, None], axis=1).sum()) < used:
+            low = middle
+        else:
+            high = middle
+    return math.exp(0.5 * (low + high))
