@@ -362,7 +362,7 @@ class TestTrained:
             TrainedPredictor.load(dataclasses.replace(trained, familiarity=None).save(tmp_path / "p"))
 
     def test_another_width_is_refused(self, trained: TrainedPredictor, tmp_path: Path) -> None:
-        other = learned(states(60), READS_HIDDEN)
+        other = learned(states(120), READS_HIDDEN)  # as many components as the card says
         with pytest.raises(ModelFileError, match="judges 24 features"):
             TrainedPredictor.load(dataclasses.replace(trained, familiarity=other).save(tmp_path / "p"))
 

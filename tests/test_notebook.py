@@ -118,7 +118,7 @@ def test_a_run_without_references_cannot_be_compared_and_says_how_it_could(call:
 
 # --- every registered name, from the command line --------------------------------------------------------------------
 
-NEEDS = {"transformers": "torch", "vllm": "vllm", "openai": "aiohttp", "math": "math_verify", "lora": "peft"}
+NEEDS = {"transformers": "torch", "vllm": "vllm", "openai": "aiohttp", "math": "sympy", "lora": "peft"}
 
 
 @pytest.mark.parametrize("name", registry.BUILTIN["engines"])

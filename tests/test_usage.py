@@ -62,7 +62,7 @@ class TestSequentialTest:
         """Ratios of 0 or 2 alone, the widest that there are, with the mean on the edge of what is tolerated."""
         tolerance, num_alarms = 0.1, 0
         for seed in range(NUM_STREAMS):
-            used_N = 200.0 * (np.random.default_rng(seed).random(200) < 0.5 * (1.0 + edge * tolerance))
+            used_N = 200.0 * (np.random.default_rng(seed).random(120) < 0.5 * (1.0 + edge * tolerance))
             test = UsageTest(tolerance, 100.0)
             for used in used_N:
                 test.see(used=used, predicted=100.0)
