@@ -249,7 +249,7 @@ def _tidy(text: str) -> str:
     text = re.sub(r"\\sqrt\s*(\d)", r"\\sqrt{\1}", text)
     text = re.sub(r"\s+", "", text).removeprefix("=")
     # 00, 1!, 2!, 1^2, 0x and [-∞ are spelled otherwise, and mean the same.
-    text = re.sub(r"(?<![\d.,])0+(?=\d)", "", text).replace(r"[-\infty", r"(-\infty")
+    text = re.sub(r"(?<!\d,)(?<![\d.])0+(?=\d)", "", text).replace(r"[-\infty", r"(-\infty")
     return re.sub(r"(?<![\d.^_{}])([12])!$|(?<![\d.^_])([01])\^2$|(?<![\d.^_])(0)x$", r"\1\2\3", text)
 
 
