@@ -170,7 +170,7 @@ def rewrite_weights(folder: Path, arrays: dict[str, Any]) -> None:
 
 
 FILES = {
-    "header of a profile": ("profile/run.json", ("ls", "show", "plan a profile", "train", "evaluate")),
+    "header of a profile": ("profile/run.json", ("ls", "show", "plan a profile", "train")),
     "header of a run": ("run/run.json", ("ls", "show run", "evaluate run")),
     "plan of a run": ("run/plan.json", ("ls", "show run", "evaluate run")),
     "summary of a run": ("run/summary.json", ("ls",)),
