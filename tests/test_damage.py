@@ -318,6 +318,8 @@ def test_every_array_of_a_predictor_changed_is_refused_or_harmless(folder: Path,
         plan = PlanSettings(run=str(path), questions=str(folder / "q.jsonl"), mean_tokens=128)
         with suppress(ForethoughtError):
             pipeline.plan(plan)
+        if name == "success_fall":  # not every predictor has it
+            continue
         rewrite_weights(path, {each: array for each, array in whole.items() if each != name})
         with pytest.raises(ModelFileError, match=predictor):
             sources.open_predictor(str(path))

@@ -16,6 +16,7 @@ from pathlib import Path
 import click
 
 from forethought import EvaluateSettings, TrainSettings, evaluate, open_profile, train
+from forethought.predictors.card import CrossValidation, PredictorCard
 from forethought.predictors.trained import TrainedPredictor
 from forethought.profiles import joined, with_layers, write_parquet
 from forethought.report import write_report
@@ -67,6 +68,13 @@ def read(name: str, runs: Sequence[str], layers: Sequence[int]) -> Profile:
     return replace(profile, info={**profile.info, "name": name})
 
 
+def earlier_choice(earlier: PredictorCard | None, card: PredictorCard) -> CrossValidation | None:
+    """How the layer was chosen when all were at hand: the shipped training profile holds the chosen one alone."""
+    if earlier is None or (earlier.data.data_hash, earlier.features) != (card.data.data_hash, card.features):
+        return None
+    return earlier.cross_validation
+
+
 @click.command()
 @click.argument("name")
 @click.option("--train", "train_runs", multiple=True, required=True, help="Profile run or Parquet file (repeatable).")
@@ -76,11 +84,13 @@ def main(name: str, train_runs: tuple[str, ...], test_runs: tuple[str, ...], pre
     """Trains on the training runs, keeps the chosen layer, evaluates on the test runs."""
     folder = DATA / "predictors" / name
     first, *more = train_runs
+    earlier = TrainedPredictor.load(folder).card if folder.exists() else None
     trained, _ = train(TrainSettings(run=first, more=tuple(more), predictor=predictor, out=str(folder)))
     layers = [] if trained.card.features.layer is None else [trained.card.features.layer]
     measured = read(f"{name}-gsm8k-train", train_runs, layers)
     data = replace(trained.card.data, name=str(measured.info["name"]))
-    replace(trained, card=replace(trained.card, data=data)).save(folder)
+    choice = trained.card.cross_validation or earlier_choice(earlier, trained.card)
+    replace(trained, card=replace(trained.card, data=data, cross_validation=choice)).save(folder)
     profiles = ROOT / "profiles"
     for parent in (profiles, DATA / "profiles"):
         parent.mkdir(exist_ok=True)

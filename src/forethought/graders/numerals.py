@@ -38,7 +38,10 @@ _STATEMENT = re.compile(r"[,;:\n]|\b(?:so|then|thus|hence|therefore)\b|\\(?:Righ
 # Typography that Unicode normalisation would lose: "1½" would turn into "11/2".
 _TYPOGRAPHY = ((re.compile(r"(?=[¼-¾⅐-⅞])"), " "),)
 _LATEX = (
-    (re.compile(r"(?<=[\w)])\s*\*\*\s*(?=[\d(])"), "^"),  # a power in a programmer's spelling; other stars are Markdown's
+    (
+        re.compile(r"(?<=[\w)])\s*\*\*\s*(?=[\d(])"),
+        "^",
+    ),  # a power in a programmer's spelling; other stars are Markdown's
     (re.compile(r"\\(?=[$%#&])|\*\*|`"), ""),
     (re.compile(r"~(?=[A-Za-z\\])"), " "),
     (re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mbox|operatorname)\s*\{([^{}]*)\}"), r" \1 "),

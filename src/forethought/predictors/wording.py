@@ -140,15 +140,24 @@ class Wording:
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, Any]) -> Self:
-        """What `arrays` described, among the arrays of a predictor."""
-        return cls(
-            arrays["wording_centre"],
-            arrays["wording_scale"],
-            arrays["wording_rarity"],
-            arrays["wording_basis"],
-            arrays["wording_mean"],
-            float(arrays["wording_level"][0]),
+        """What `arrays` described, among the arrays of a predictor.
+
+        Raises:
+            ValueError: they do not belong together, or hold NaN or infinity.
+        """
+        names = ("centre", "scale", "rarity", "basis", "mean", "level")
+        centre_C, scale_C, rarity_H, basis_H_K, mean_K, level_1 = (arrays[f"wording_{name}"] for name in names)
+        is_whole = (
+            centre_C.ndim == mean_K.ndim == 1
+            and scale_C.shape == centre_C.shape
+            and rarity_H.shape == (NUM_BUCKETS,)
+            and basis_H_K.shape == (NUM_BUCKETS, len(mean_K))
+            and level_1.shape == (1,)
         )
+        numbers = (centre_C, rarity_H, basis_H_K, mean_K, level_1)  # the scale of what never varies is infinite
+        if not is_whole or np.isnan(scale_C).any() or not all(np.isfinite(array).all() for array in numbers):
+            raise ValueError("its arrays of wording do not belong together, or hold NaN or infinity")
+        return cls(centre_C, scale_C, rarity_H, basis_H_K, mean_K, float(level_1[0]))
 
 
 def parts_of(text: str) -> list[str]:
