@@ -19,10 +19,10 @@ demo: $(VENV)/.demo
 	$(VENV)/bin/forethought demo $(MODEL) $(DEMO)
 
 test: $(VENV)/.dev
-	$(VENV)/bin/python -m pytest $(PYTEST)
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --numprocesses auto $(PYTEST)
 
 test-fast: $(VENV)/.dev
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -m "not slow and not server" --numprocesses 2 $(PYTEST)
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --numprocesses auto -m "not slow and not server" $(PYTEST)
 
 test-servers: $(VENV)/.dev
 	$(VENV)/bin/python -m pytest tests/test_servers*.py -m server -rs $(PYTEST)

@@ -67,11 +67,11 @@ def traces(num_queries: int = 3, num_samples: int = 2, budgets: tuple[int, ...] 
     ]
 
 
-def counted(num_queries: int = 40, num_budgets: int = 4, width: int = 6, seed: int = 0) -> Rows:
+def counted(num_queries: int = 40, num_budgets: int = 4, width: int = 6, seed: int = 0, start: int = 0) -> Rows:
     """A wide table of the shape in which such data is published: lists of counts and one layer's hidden state."""
     rng = np.random.default_rng(seed)
     rows = []
-    for q in range(num_queries):
+    for q in range(start, start + num_queries):
         state = rng.normal(size=width)
         p = 1.0 / (1.0 + np.exp(-(np.linspace(-1.0, 1.5, num_budgets) + state[0])))
         num_correct = rng.binomial(20, p).tolist()
@@ -650,7 +650,9 @@ def test_train_evaluate_and_plan_without_spend(imported: str, tmp_path: Path) ->
     trained, folder = train(TrainSettings(run=imported, num_folds=2))
     assert trained.card.mean_tokens_B is None
     assert (trained.card.model, trained.card.template, trained.card.sampling) == ("some-model", None, None)
-    held_out = taken(write(tmp_path / "held.parquet", counted(50, seed=1)), **WIDE | {"layer": 16, "name": "held"})
+    held_out = taken(
+        write(tmp_path / "held.parquet", counted(50, seed=1, start=100)), **WIDE | {"layer": 16, "name": "held"}
+    )
     result = evaluate(EvaluateSettings(run=str(folder), on=str(held_out.path), num_resamples=100))
     assert result.costs == (Cost.GRANTED,)
     assert {row.spent for row in result.rows} == {None}
@@ -671,7 +673,9 @@ def test_what_cannot_be_done_is_refused(imported: str, tmp_path: Path) -> None:
     questions.write_text('{"question": "1 + 1?"}\n')
     with pytest.raises(InvalidSettingsError, match="--template"):
         plan(PlanSettings(run=str(folder), questions=str(questions), mean_tokens=40, model="fake"))
-    other = taken(write(tmp_path / "other.parquet", counted(9)), window=16, layer=16, model="another", name="other")
+    other = taken(
+        write(tmp_path / "other.parquet", counted(9, start=100)), window=16, layer=16, model="another", name="other"
+    )
     with pytest.raises(MismatchError, match="another"):
         evaluate(EvaluateSettings(run=str(folder), on=str(other.path)))
     no_text = taken(write(tmp_path / "n.parquet", without(counted(9), "question", "hidden_state")), window=16)
@@ -710,7 +714,10 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     assert "`train` will take the predictor text" in out
     assert out.endswith("next: forethought train runs/t.parquet\n")
     assert _exit_code(["train", "runs/t.parquet", "--predictor", "mean"]) == 0
-    write(tmp_path / "held.csv", [{**row, "query_id": f"held-{row['query_id']}"} for row in traces()])
+    write(
+        tmp_path / "held.csv",
+        [{**row, "query_id": f"held-{row['query_id']}", "question": f"Held: {row['question']}"} for row in traces()],
+    )
     assert _exit_code(["import", "held.csv", "--tokens-column", ""]) == 0
     assert _exit_code(["evaluate", "runs/t", "--on", "runs/held.parquet", "--no-plots", "--resamples", "100"]) == 0
     assert "not measured" in capsys.readouterr().out

@@ -66,8 +66,9 @@ def _run_row(path: Path) -> dict[str, Any]:
     if header["kind"] == "profile":
         graded = [record["grade"] for record in finished if record["grade"] is not None]
         right = _share(graded.count(Grade.RIGHT.value), len(graded))
-        counted = ("reasoning_tokens", "suffix_tokens", "answer_tokens")
-        tokens = _share(sum(record[key] for record in finished for key in counted), len(finished))
+        keys = ("reasoning_tokens", "suffix_tokens", "answer_tokens")
+        counted = [record for record in finished if all(record[key] is not None for key in keys)]
+        tokens = _share(sum(record[key] for record in counted for key in keys), len(counted))
     elif header["kind"] == "run" and (path / "plan.json").exists():
         found = summary(run, queries)
         right, tokens = _share(found["right"], found["graded"]), _share(found["spent_tokens"], found["answered"])
