@@ -107,6 +107,6 @@ def check_lines_file(file: Path) -> None:
 def _check_parents(path: Path) -> None:
     nearest = next(each for each in (path, *path.absolute().parents) if each.exists())
     if nearest != path and not nearest.is_dir():
-        raise RunError(f"{path} cannot be made: {nearest} is a file")
+        raise RunError(f"{path}: cannot be created: {nearest} is a file; give another --out")
     if not os.access(nearest, os.W_OK):
-        raise RunError(f"{path} cannot be written: {nearest} is not yours to write; give another --out")
+        raise RunError(f"{path}: cannot be written: {nearest} is not yours to write; give another --out")
