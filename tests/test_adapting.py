@@ -20,6 +20,8 @@ from forethought.settings import EngineSettings, PlanSettings, ProfileSettings, 
 from forethought.sources import open_predictor
 from forethought.types import Cost, Generation, Query, Request
 
+pytestmark = pytest.mark.slow
+
 FAKE = EngineSettings(engine="fake")
 NUM_QUESTIONS = 240
 

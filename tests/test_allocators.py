@@ -105,6 +105,7 @@ def batches(draw: st.DrawFn) -> dict[str, Any]:
     return {"curves": curves, "arguments": arguments, "totals": totals}
 
 
+@pytest.mark.slow
 @every_allocator
 @examples(120)
 @given(batch=batches())
@@ -123,6 +124,7 @@ def test_a_plan_stays_within_total_grid_and_bounds(name: str, batch: dict[str, A
     assert plan.query_ids == curves.query_ids
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "blind"])
 @examples(60)
 @given(batch=batches())
@@ -133,6 +135,7 @@ def test_expected_accuracy_is_the_weighted_mean_of_the_curves(name: str, batch: 
     assert plan.expected_accuracy == pytest.approx(np.average(success_Q, weights=arguments.get("weight_Q")))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES_THAT_CONSULT)
 @examples(250)
 @given(batch=batches())
@@ -143,6 +146,7 @@ def test_a_larger_total_never_expects_less(name: str, batch: dict[str, Any]) -> 
     assert larger.expected_accuracy >= smaller.expected_accuracy - TOLERANCE
 
 
+@pytest.mark.slow
 @examples(150)
 @given(batch=batches())
 def test_uniform_gives_nobody_less_of_a_larger_total(batch: dict[str, Any]) -> None:
@@ -152,6 +156,7 @@ def test_uniform_gives_nobody_less_of_a_larger_total(batch: dict[str, Any]) -> N
     assert (larger.budget_Q >= smaller.budget_Q).all()
 
 
+@pytest.mark.slow
 @every_allocator
 @examples(60)
 @given(batch=batches(), random=st.randoms(use_true_random=False))
@@ -184,6 +189,7 @@ def test_the_same_batch_gives_the_same_plan(name: str, cost: Cost) -> None:
     assert first.notes == second.notes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES_THAT_CONSULT)
 @every_cost
 def test_totals_in_small_steps_never_expect_less(name: str, cost: Cost) -> None:

@@ -113,6 +113,7 @@ def small_batches(draw: st.DrawFn) -> tuple[Curves, float, Cost]:
     return make_curves(p_Q_B, tokens_Q_B), float(draw(st.integers(int(least), int(most) + 5))), cost
 
 
+@pytest.mark.slow
 @examples(150)
 @given(batch=small_batches())
 def test_exact_is_the_best_of_all_plans(batch: tuple[Curves, float, Cost]) -> None:
@@ -139,6 +140,7 @@ def predicted_curves(num_queries: int, *, seed: int = 0) -> Curves:
     return make_curves(np.clip(p_Q_B, 0, 1), 14 + stop_Q_1 * (1 - np.exp(-budgets_B / stop_Q_1)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cost", list(Cost))
 @pytest.mark.parametrize("mean_tokens", [48.3, 64, 128])
 @pytest.mark.parametrize("make", [jumpy_curves, predicted_curves])
@@ -161,6 +163,7 @@ EXACT_FIT = make_curves(
 )
 
 
+@pytest.mark.slow
 @examples(200)
 @given(batch=small_batches())
 @example(batch=(EXACT_FIT, 63.0, Cost.SPENT))  # what is left pays for one raise to the token
@@ -179,6 +182,7 @@ def test_envelope_lies_between_greedy_and_exact_and_within_one_segment_of_the_re
     assert exact <= bound + TOLERANCE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cost", list(Cost))
 @pytest.mark.parametrize("mean_tokens", [30, 48, 90, 160])
 def test_the_same_order_holds_for_batches_of_hundreds(cost: Cost, mean_tokens: int) -> None:
@@ -256,6 +260,7 @@ class TestBlind:
             )
             assert blind == pytest.approx(envelope, abs=1 / 30)
 
+    @pytest.mark.slow
     @examples(100)
     @given(batch=small_batches(), seed=st.integers(0, 9))
     def test_its_order_does_not_depend_on_who_has_which_curve(

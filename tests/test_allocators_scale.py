@@ -25,6 +25,8 @@ from forethought.allocators.sums import exact_sum
 from forethought.errors import InvalidInputError
 from forethought.types import BudgetGrid, Cost, Curves
 
+pytestmark = pytest.mark.slow
+
 TOLERANCE = 1e-9
 every_cost = pytest.mark.parametrize("cost", list(Cost))
 

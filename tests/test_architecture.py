@@ -116,6 +116,7 @@ def test_every_module_has_its_place_in_the_order() -> None:
     assert {_noun(path) for path in _modules()} == set(RANK)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", list(_modules()), ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_imports_point_one_way(path: Path) -> None:
     own = _noun(path)
@@ -125,6 +126,7 @@ def test_imports_point_one_way(path: Path) -> None:
             assert RANK[parts[1]] < RANK[own], f"{own} imports {name}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("library", HEAVY)
 def test_heavy_libraries_stay_in_their_files(library: str) -> None:
     users = {
@@ -152,6 +154,7 @@ LIGHT_START = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", LIGHT_START.values(), ids=LIGHT_START.keys())
 def test_starting_loads_no_library_that_computes(code: str) -> None:
     loaded = {name.split(".")[0] for name in _loaded_by(code)}

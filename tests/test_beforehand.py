@@ -171,6 +171,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("args", "words"), CASES.values(), ids=CASES.keys())
 def test_what_is_known_is_refused_before_an_engine_is_opened(
     call: Call, folder: Path, no_engine: None, monkeypatch: pytest.MonkeyPatch, args: list[str], words: list[str]
@@ -205,6 +206,7 @@ def ungraded(record: dict[str, Any]) -> dict[str, Any]:
     return {**record, "grade": None, "probes": probes}
 
 
+@pytest.mark.slow
 def test_traces_without_a_grade_are_left_out_and_counted(call: Call, trained: str, tmp_path: Path) -> None:
     """As a folder of an earlier version may hold them."""
     run = RunDirectory(Path(trained))
@@ -224,6 +226,7 @@ def test_traces_without_a_grade_are_left_out_and_counted(call: Call, trained: st
     assert "no grade" not in call("train", trained, "--predictor", "mean", "--out", "t").err
 
 
+@pytest.mark.slow
 def test_a_folder_without_any_grade_names_the_remedy(call: Call, trained: str) -> None:
     run = RunDirectory(Path(trained))
     records = [{**record, "grade": None, "probes": []} for record in run.records()]
@@ -260,6 +263,7 @@ def test_a_failed_start_refuses_no_corrected_settings(
     assert call(*PROFILE, "--quiet", "--seed", 3).code == 1, "finished traces of other settings are kept"
 
 
+@pytest.mark.slow
 def test_questions_that_were_corrected_after_a_failed_start_are_taken(
     call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

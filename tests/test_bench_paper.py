@@ -26,6 +26,8 @@ from forethought.settings import PaperSettings
 from forethought.types import BudgetGrid, Cost, Curves
 from paper_data import made_up_folder, made_up_split, write_split
 
+pytestmark = pytest.mark.slow
+
 LEVELS = (32.0, 48.0, 96.0, 128.0, 256.0)
 POLICIES = (
     "uniform",

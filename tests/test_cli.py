@@ -14,6 +14,7 @@ from forethought.profiles import write_parquet
 from forethought.sources import open_profile
 
 
+@pytest.mark.slow
 def test_from_questions_to_report(call: Call, tmp_path: Path) -> None:
     questions = write_questions(tmp_path / "train.jsonl", 60)
     profiled = call("profile", "fake", questions, "--traces", 3, "--json", "--quiet")
@@ -53,6 +54,7 @@ def test_from_questions_to_report(call: Call, tmp_path: Path) -> None:
     assert {row["kind"] for row in call("ls", "--json").json} == {"profile", "run"}
 
 
+@pytest.mark.slow
 def test_layers_of_a_run_and_of_a_file_with_a_folder_of_states(call: Call, trained: str) -> None:
     said = call("layers", trained, "--resamples", 100, "--no-plots", "--quiet")
     assert said.code == 0
@@ -129,6 +131,7 @@ def moved_profile(run: str, path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_novel_questions_raise_a_warning_and_are_planned_as_predicted(call: Call, trained: str, tmp_path: Path) -> None:
     moved = moved_profile(trained, tmp_path / "moved.parquet")
     said = call("plan", trained, moved, "--mean-tokens", 64, "--json")
@@ -144,6 +147,7 @@ def test_novel_questions_raise_a_warning_and_are_planned_as_predicted(call: Call
     assert "are novel" in evaluated.json["notes"][0]
 
 
+@pytest.mark.slow
 def test_a_run_says_that_its_questions_are_novel_and_keeps_the_note(call: Call, trained: str, tmp_path: Path) -> None:
     moved = moved_profile(trained, tmp_path / "moved.parquet")
     assert call("train", moved, "--predictor", "ridge", "--out", tmp_path / "elsewhere").code == 0
@@ -154,6 +158,7 @@ def test_a_run_says_that_its_questions_are_novel_and_keeps_the_note(call: Call, 
     assert "are novel" in plan["plans"]["envelope"]["notes"][0]
 
 
+@pytest.mark.slow
 def test_questions_of_the_same_kind_raise_no_alarm(call: Call, trained: str, tmp_path: Path) -> None:
     said = call("plan", trained, write_questions(tmp_path / "new.jsonl", 80), "--mean-tokens", 64, "--json")
     assert "novel" not in said.err
@@ -171,6 +176,7 @@ def test_a_predictor_that_cannot_tell_says_so(call: Call, trained: str, tmp_path
     assert call("plan", tmp_path / "mean", trained, "--mean-tokens", 64, "--json").json["novelty"] is None
 
 
+@pytest.mark.slow
 def test_another_grid_is_compared_on_the_budgets_of_both(call: Call, trained: str, tmp_path: Path) -> None:
     questions = write_questions(tmp_path / "new.jsonl", 40, start=60)
     assert call("profile", "fake", questions, "--window", 32, "--max-tokens", 512, "--quiet").code == 0
@@ -319,6 +325,7 @@ BAD_INPUT = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "args", "words"), BAD_INPUT.values(), ids=BAD_INPUT.keys())
 def test_bad_input_is_told_and_exits_1(
     call: Call, trained: str, tmp_path: Path, kind: str, args: list[str], words: list[str]
@@ -370,6 +377,7 @@ MISMATCHES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", MISMATCHES.values(), ids=MISMATCHES.keys())
 def test_a_predictor_made_for_something_else_is_refused(call: Call, trained: str, tmp_path: Path, changes: Any) -> None:
     settings = Path(trained) / "predictor" / "predictor.json"

@@ -44,6 +44,7 @@ def call(capsys: pytest.CaptureFixture[str], *args: object) -> tuple[int, Any, s
     return code, json.loads(out) if out.startswith("{") else out, err
 
 
+@pytest.mark.slow
 def test_from_profile_to_answers_over_http(url, server, capsys, monkeypatch):
     at = ("--base-url", url, "--served-model", "org/toy-instruct")
     code, profiled, err = call(capsys, "profile", "toy", "q.jsonl", "--traces", 2, *GRID, *at)
@@ -76,6 +77,7 @@ def test_from_profile_to_answers_over_http(url, server, capsys, monkeypatch):
     assert "enforcement: 'two-call' there, 'native, room 70' now" in err
 
 
+@pytest.mark.slow
 def test_a_run_keeps_what_the_engine_counted(url, server, capsys):
     at = ("--base-url", url, "--served-model", "org/toy-instruct")
     assert call(capsys, "profile", "toy", "q.jsonl", *GRID, *at)[0] == 0
@@ -113,6 +115,7 @@ def test_an_engine_that_counts_nothing_leaves_no_counts(url, capsys):
     assert "engine" not in ran
 
 
+@pytest.mark.slow
 def test_a_predictor_of_another_name_is_refused(url, capsys):
     at = ("--base-url", url, "--served-model", "org/toy-instruct")
     assert call(capsys, "profile", "toy", "q.jsonl", *GRID, *at)[0] == 0

@@ -16,6 +16,8 @@ from forethought.models.size import KNOWN, count, num_parameters
 from forethought.predictors.cost import PredictorCost
 from forethought.types import BudgetGrid, Cost, Curves, Profile
 
+pytestmark = pytest.mark.slow
+
 GRID = BudgetGrid(16, 64)
 
 

@@ -35,6 +35,7 @@ def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("largest", [2048, 8192, 32768])
 def test_large_budgets_need_no_other_flag(call: Call, largest: int) -> None:
     grid = ("--window", largest // 4, "--max-tokens", largest, "--traces", 2, "--quiet", "--json")

@@ -35,6 +35,8 @@ from forethought.settings import (
 from forethought.store import RunDirectory
 from forethought.tables import item
 
+pytestmark = pytest.mark.slow
+
 NUM_QUERIES = 45
 DEEP = "[" * 10_000 + "]" * 10_000
 HUGE = 10**400

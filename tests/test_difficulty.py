@@ -131,6 +131,7 @@ def test_number_of_examples() -> None:
         PromptedPredictor(num_examples=9)
 
 
+@pytest.mark.slow
 def test_profile_train_plan_and_evaluate_with_a_prompted_predictor(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

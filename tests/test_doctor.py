@@ -232,6 +232,7 @@ def test_levels_are_not_measured_unless_asked_for(template):
     assert "--enforce effort: up to 14 thoughts, 229,376 tokens" in effort.hint
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("enforce", ["auto", "two-call", "native", "max-tokens", "effort"])
 def test_a_dry_run_tells_the_bill_and_generates_nothing(enforce, template, capsys):
     server = toy()
@@ -295,6 +296,7 @@ def test_odd_answers_are_findings(answer, template):
     assert finding(found, "seeds")
 
 
+@pytest.mark.slow
 def test_max_tokens_alone_says_what_it_cannot_do(template):
     found = finding(examined(toy("other"), template, enforce="max-tokens"), "budget by max-tokens")
     assert found.is_fine

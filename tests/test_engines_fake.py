@@ -45,6 +45,7 @@ def measured(engine):
     return queries, right_Q_T_B, tokens_Q_T_B
 
 
+@pytest.mark.slow
 def test_the_share_of_right_answers_is_the_true_curve(engine, measured):
     queries, right_Q_T_B, _ = measured
     p_Q_B = engine.true_curves(queries).p_Q_B

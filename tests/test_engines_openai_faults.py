@@ -87,7 +87,9 @@ def test_two_thousand_requests_with_faults_in_three_of_ten(good, options, faults
     healthy = [request for request in asked if request.query.id not in failed]
     assert len(healthy) > NUM_REQUESTS // 2
     if options["enforce"] == "native":
-        assert len(failed) == len(server.lasting)
+        unlucky = [done for done in failed.values() if "(tried 4 times" in done.error]  # a bad answer four times over
+        assert len(unlucky) < NUM_REQUESTS // 100
+        assert len(failed) - len(unlucky) == len(server.lasting)
     for request in healthy:
         done = found[request.query.id, request.sample]
         if options["enforce"] == "native":
@@ -100,6 +102,7 @@ def test_two_thousand_requests_with_faults_in_three_of_ten(good, options, faults
     assert "[api key]" in reasons
 
 
+@pytest.mark.slow
 def test_a_run_over_a_faulty_server_is_finished_by_trying_again(tmp_path, monkeypatch, capfd, caplog):
     """Through the command line: exit code 3 and the reasons on record, then 0; the key in no file and no output."""
     monkeypatch.chdir(tmp_path)

@@ -161,6 +161,7 @@ def test_of_an_endless_error_only_the_beginning_is_read():
     assert len(done.error) < 400
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["gzip", "x-gzip", "deflate", "raw"])
 def test_an_inflated_answer_is_bounded_by_what_was_read(encoding, monkeypatch):
     monkeypatch.setattr(reading, "MOST_BYTES", 1 << 20)
@@ -236,6 +237,7 @@ def traces_of_the_key(text: str) -> bool:
     return SECRET[-12:].lower() in plain or escaped(SECRET[-6:]) in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("echo", ECHOES.values(), ids=ECHOES.keys())
 @pytest.mark.parametrize("place", ["error", "error-200", "answer", "thought", "event", "plain", "no-choices"])
 def test_the_key_is_hidden_after_decoding(echo, place, caplog, capfd):
@@ -289,6 +291,7 @@ def test_a_key_that_is_no_secret_does_not_spoil_answers(monkeypatch):
     assert (done.answer, done.reasoning) == ("5", "2+3 is 5")
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.text(), st.text())
 @example("%" * 50, "\\" * 200)
@@ -357,6 +360,7 @@ def judged(answer: dict[str, Any]) -> None:
         assert number is None or number >= 0
 
 
+@pytest.mark.slow
 @settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(st.sampled_from(paths(GOOD)), VALUES)
 def test_any_value_anywhere_in_an_answer_is_read_or_refused(path, value):
@@ -373,6 +377,7 @@ def test_any_value_anywhere_in_an_answer_is_read_or_refused(path, value):
         assert _ran_into("}", choices[0], "{}") in (True, False)
 
 
+@pytest.mark.slow
 @settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(
     st.lists(

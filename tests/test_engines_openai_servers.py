@@ -291,6 +291,7 @@ def in_choice(code: Any, message: str) -> Reply:
     return Reply({"id": "x", "choices": [choice], "usage": None})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("reply", "words", "num_calls"),
     [

@@ -64,6 +64,7 @@ def requests(budget: int = BUDGET, samples: int = 2, probes: tuple[int, ...] = (
 
 
 class TestAgainstGenerate:
+    @pytest.mark.slow
     def test_greedy_traces_are_those_of_generate(self, tiny_model, reference):
         engine = engine_of(tiny_model, sampling=GREEDY)
         forcing, stop = engine._forcing, reference.generation_config.eos_token_id
@@ -75,6 +76,7 @@ class TestAgainstGenerate:
             assert done.reasoning == forcing.decode(thought[:length])
             assert done.reasoning_tokens == len(thought if length is None else thought[:length])
 
+    @pytest.mark.slow
     def test_forced_answers_are_those_of_a_fresh_run(self, engine, reference, monkeypatch):
         """Probes continue from shared, copied and moved keys and values; recomputing from nothing gives the same."""
         thoughts = {}
@@ -133,10 +135,12 @@ class TestBatching:
             found |= run(engine, [request])
         return found
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("num_sequences", [1, 2, 3, 8, 64])
     def test_the_number_of_rows_changes_nothing(self, tiny_model, alone, num_sequences):
         assert run(engine_of(tiny_model, num_sequences=num_sequences), requests()) == alone
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("order", [3, 4, 5])
     def test_the_order_changes_nothing(self, engine, alone, order):
         shuffled = [requests()[index] for index in np.random.default_rng(order).permutation(len(requests()))]
@@ -151,6 +155,7 @@ class TestBatching:
         for request in mixed[::2]:
             assert found[request.query.id, request.sample] == alone[request.query.id, request.sample]
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("prefill", [7, 64])
     def test_prompts_read_in_pieces_change_nothing(self, tiny_model, alone, prefill, monkeypatch):
         monkeypatch.setattr("forethought.engines.decoding.PREFILL_TOKENS", prefill)
@@ -165,6 +170,7 @@ class TestBatching:
 
 
 class TestCost:
+    @pytest.mark.slow
     def test_probes_feed_only_their_suffix_and_answer(self, tiny_model):
         engine = engine_of(tiny_model, sampling=GREEDY)
         engine.hidden_states(QUERIES[:6], [1])
@@ -202,6 +208,7 @@ class TestCost:
 
 
 class TestNaturalEnd:
+    @pytest.mark.slow
     def test_an_end_of_thought_spread_over_tokens_is_found(self, tiny_model, engine):
         """Takes three letters that a trace really holds as the marker: the same trace must now end before them."""
         num_found = 0
@@ -244,6 +251,7 @@ class TestFailures:
             model.get_input_embeddings().weight[tokenizer.convert_tokens_to_ids("Z")] = float("nan")
         return engine
 
+    @pytest.mark.slow
     def test_scores_that_are_no_numbers_are_an_error_and_reach_no_other_row(self, broken, engine):
         queries = [Query("bad-1", "1Z?"), *QUERIES, Query("bad-2", "ZZ?")]
         asked = [Request(query, BUDGET, sample, 9 + sample, (8, 16)) for query in queries for sample in range(2)]
@@ -301,6 +309,7 @@ class TestFailures:
         with pytest.raises(EngineError, match=message):
             engine_of(tiny_model, **options)
 
+    @pytest.mark.slow
     def test_a_folder_without_weights_is_refused(self, tiny_model, tmp_path):
         for file in tiny_model.iterdir():
             content = b"cut short" if file.suffix == ".safetensors" else file.read_bytes()
@@ -310,6 +319,7 @@ class TestFailures:
 
 
 class TestAttention:
+    @pytest.mark.slow
     @settings(max_examples=25, deadline=None)
     @given(data=st.data())
     def test_any_way_to_feed_rows_gives_the_same_scores(self, tiny_model, reference, data):
@@ -390,6 +400,7 @@ class TestDrawing:
         assert noise(request, 0) != noise(request, 1)
 
 
+@pytest.mark.slow
 def test_an_iterator_left_open_does_not_hold_the_engine(engine):
     async def interleaved():
         opened = engine.generate(requests())

@@ -205,6 +205,7 @@ def test_oracle_is_at_least_every_other_plan_and_granted_totals_hold() -> None:
             assert row.granted <= level + 1e-9
 
 
+@pytest.mark.slow
 def test_better_predictions_win_and_useless_ones_gain_nothing_over_blind() -> None:
     def gain(noise: float) -> Any:
         result = evaluate(*synthetic(80, noise=noise), num_resamples=100)
@@ -233,6 +234,7 @@ def test_the_same_seed_gives_the_same_evaluation_and_another_seed_other_interval
     assert len(low) > 1
 
 
+@pytest.mark.slow
 def test_provenance_of_the_caller_is_kept_beside_the_profiles_own() -> None:
     measured, predicted, mean_train = synthetic(20, engine="fake")
     result = evaluate(measured, predicted, mean_train, num_resamples=100, provenance={"command": "evaluate x"})
@@ -253,6 +255,7 @@ def test_the_data_hash_follows_the_counts() -> None:
     assert len(hashes) == 2
 
 
+@pytest.mark.slow
 def test_two_hundred_queries_take_seconds() -> None:
     data = synthetic(200)
     started = time.process_time()
@@ -312,6 +315,7 @@ def test_refuses(changes: dict[str, Any], error: type[Exception], words: str) ->
         evaluate(measured, predicted, mean_train, **{"num_resamples": 100, **changes})
 
 
+@pytest.mark.slow
 def test_minimums_are_paid_for_predictions_in_single_precision() -> None:
     """A float32 sum of many tokens may fall short of what they really add up to; the lowest level still has a plan."""
     measured, predicted, mean_train = synthetic(400)

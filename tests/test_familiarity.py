@@ -29,6 +29,8 @@ from forethought.profiles import read_parquet
 from forethought.types import BudgetGrid, Cost, Curves, Profile
 from test_selection import INFO, make_profile
 
+pytestmark = pytest.mark.slow
+
 READS_HIDDEN, READS_TEXT = frozenset({"hidden"}), frozenset({"text"})
 MEASURED = {**INFO, "engine": "fake"}
 GSM8K = "qwen2.5-coder-1.5b"

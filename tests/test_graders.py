@@ -54,6 +54,7 @@ any_text = st.text(max_size=40) | st.lists(scraps, max_size=12).map("".join)
 CHEAP = [ExactGrader(), NumberGrader(), ChoiceGrader(), ChoiceGrader(first_index=0)]
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(any_text, any_text)
 def test_odd_text_is_graded_never_raised(answer, reference):
@@ -133,6 +134,7 @@ def test_math_numbers_and_equal_texts_need_no_process(monkeypatch):
     assert grader.grade(answer="x  + 1", reference="\\boxed{x + 1}") is RIGHT
 
 
+@pytest.mark.slow
 def test_math_works_in_threads(math_grader):
     verdicts = {}
 
@@ -147,6 +149,7 @@ def test_math_works_in_threads(math_grader):
     assert verdicts == {0: WRONG, 1: WRONG, 2: RIGHT, 3: WRONG}
 
 
+@pytest.mark.slow
 def test_math_goes_on_after_its_process_was_stopped(math_grader, monkeypatch):
     assert math_grader.grade(answer="y+1", reference="1+y") is RIGHT
     stopped = math_grader._worker
@@ -157,6 +160,7 @@ def test_math_goes_on_after_its_process_was_stopped(math_grader, monkeypatch):
     assert math_grader.grade(answer="x^2+3x", reference="x(x+3)") is RIGHT
 
 
+@pytest.mark.slow
 def test_a_comparison_is_limited_in_processor_time():
     """In a process of its own, which the system must end."""
     pytest.importorskip("resource")
@@ -225,6 +229,7 @@ def test_every_grader_has_a_version():
             assert isinstance(registry.resolve("graders", name).version, str), entry
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "unit", ["**", "{", "answer is ", "\\boxed{", "$", "x+", "\\frac{", "<answer>", "<s>", "#### "]
 )

@@ -81,6 +81,7 @@ def verdict(answer: str, reference: str) -> str:
     return judge(unmarked(stated_answer(answer)), unmarked(stated_answer(reference)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gold", GOLDS)
 def test_a_gold_is_itself_in_every_spelling(gold):
     texts = dict(grader_fuzz.rewritten(gold))
@@ -88,6 +89,7 @@ def test_a_gold_is_itself_in_every_spelling(gold):
     assert {kind: verdict(text, gold) for kind, text in texts.items()} == dict.fromkeys(texts, "right")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gold", GOLDS)
 def test_a_gold_with_one_sign_changed_is_another(gold):
     texts = [text for text in grader_fuzz.mutated(gold) if not grader_fuzz.judged_same(text, gold)]
@@ -95,6 +97,7 @@ def test_a_gold_with_one_sign_changed_is_another(gold):
     assert [text for text in texts if verdict(text, gold) == "right"] == []
 
 
+@pytest.mark.slow
 def test_no_two_golds_are_the_same():
     pairs = itertools.combinations(GOLDS, 2)
     assert [pair for pair in pairs if verdict(*pair) == "right"] == []

@@ -20,6 +20,7 @@ def math_grader():
     grader.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("answer", "reference", "verdict"),
     [
@@ -850,11 +851,13 @@ NOT_SAME = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("answer", "reference"), SAME)
 def test_the_same_mathematics(math_grader, answer, reference):
     assert math_grader.grade(answer=answer, reference=reference) is RIGHT
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("answer", "reference"), NOT_SAME)
 def test_other_mathematics_is_never_right(math_grader, answer, reference):
     assert math_grader.grade(answer=answer, reference=reference) is not RIGHT

@@ -646,6 +646,7 @@ def imported(tmp_path: Path) -> str:
     return str(taken(path, window=16, layer=16, model="some-model").path)
 
 
+@pytest.mark.slow
 def test_train_evaluate_and_plan_without_spend(imported: str, tmp_path: Path) -> None:
     trained, folder = train(TrainSettings(run=imported, num_folds=2))
     assert trained.card.mean_tokens_B is None
@@ -667,6 +668,7 @@ def test_train_evaluate_and_plan_without_spend(imported: str, tmp_path: Path) ->
         plan(PlanSettings(run=str(folder), questions=str(held_out.path), mean_tokens=40, cost=Cost.SPENT))
 
 
+@pytest.mark.slow
 def test_what_cannot_be_done_is_refused(imported: str, tmp_path: Path) -> None:
     _, folder = train(TrainSettings(run=imported, num_folds=2))
     questions = tmp_path / "q.jsonl"

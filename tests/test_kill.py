@@ -13,6 +13,8 @@ import pytest
 
 from forethought.store import RunDirectory
 
+pytestmark = pytest.mark.slow
+
 NUM_QUERIES = 60
 NUM_KILLS = 12  # for each of the two commands
 

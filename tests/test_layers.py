@@ -30,6 +30,8 @@ from forethought.sources import open_profile
 from forethought.store import RunDirectory
 from forethought.types import Profile, Query
 
+pytestmark = pytest.mark.slow
+
 NUM_QUERIES = 240
 MIDDLE = 2  # of the fake engine's four layers: the clearest
 

@@ -21,6 +21,8 @@ from forethought.settings import TrainSettings
 from forethought.types import BudgetGrid, Profile
 from tiny_model import save_tiny_model
 
+pytestmark = pytest.mark.slow
+
 BUDGETS = np.array([16, 32, 48, 64])
 
 

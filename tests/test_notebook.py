@@ -12,6 +12,8 @@ from command_line import Call, write_questions
 from forethought import registry
 from forethought.waiting import finish
 
+pytestmark = pytest.mark.slow
+
 
 def in_a_loop(function: Any) -> Any:
     """What `function` returns when it is called where an event loop runs."""

@@ -46,6 +46,7 @@ EVALUATE = ("evaluate", "run", "--no-plots", "--resamples", 100, "--on")
 COMPARE = ("compare", "run", "--no-plots", "--resamples", 100, "--on")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [EVALUATE, COMPARE], ids=["evaluate", "compare"])
 @pytest.mark.parametrize(
     ("numbers", "prefix", "left"),
@@ -78,6 +79,7 @@ def test_what_was_trained_on_is_left_out(
     assert any(words in note for note in found["notes"]) == (left < len(numbers))
 
 
+@pytest.mark.slow
 def test_a_predictor_of_before_knows_a_profile_as_a_whole(call: Call) -> None:
     trained, profile = replace(open_predictor("run"), seen=None), open_profile("run")
     trained.save("old")

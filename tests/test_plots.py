@@ -16,6 +16,8 @@ from forethought import plots, report
 from forethought.evaluation import Evaluation, evaluate
 from forethought.types import Cost
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def result() -> Evaluation:

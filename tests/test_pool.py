@@ -26,6 +26,8 @@ from forethought.types import BudgetGrid, Cost, Generation, Query, Request, Stop
 from loopback import serving
 from toy_server import ToyServer
 
+pytestmark = pytest.mark.slow
+
 GRID = BudgetGrid(16, 256)
 BESIDE = 20
 Call = Callable[..., tuple[int, Any, str]]

@@ -112,6 +112,7 @@ reads_features = pytest.mark.parametrize("name", ["mlp", "ridge"])
 
 @every_predictor
 class TestContract:
+    @pytest.mark.slow
     def test_fit_returns_itself_and_curves_can_be_true(self, name: str) -> None:
         data = task()
         predictor = make(name)
@@ -123,6 +124,7 @@ class TestContract:
         assert (np.diff(tokens_Q_B, axis=1) >= 0).all()
         assert (tokens_Q_B >= 0).all()
 
+    @pytest.mark.slow
     def test_without_tokens_there_is_no_spend_curve(self, name: str) -> None:
         data = task()
         predictor = make(name)
@@ -131,6 +133,7 @@ class TestContract:
         assert p_Q_B.shape == data["true"].shape
         assert tokens_Q_B is None
 
+    @pytest.mark.slow
     def test_state_survives_json_and_predicts_the_same_bits(self, name: str) -> None:
         data = task()
         predictor = fitted(name, data)
@@ -140,11 +143,13 @@ class TestContract:
         for first, second in zip(predictor.predict(read), again.predict(read), strict=True):
             assert (first == second).all()
 
+    @pytest.mark.slow
     def test_the_same_data_gives_the_same_bits(self, name: str) -> None:
         data = task()
         first, second = (predict(fitted(name, data), data["features"])[0] for _ in range(2))
         assert (first == second).all()
 
+    @pytest.mark.slow
     def test_rows_without_a_trace_teach_nothing(self, name: str) -> None:
         data = task()
         padded = {key: np.concatenate([value, value[:50]]) for key, value in data.items()}
@@ -177,6 +182,7 @@ class TestContract:
 
 @reads_features
 class TestFeatures:
+    @pytest.mark.slow
     @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
     def test_what_is_not_finite_is_refused_with_its_row(self, name: str, value: float) -> None:
         data = task()
@@ -187,6 +193,7 @@ class TestFeatures:
             with pytest.raises(InvalidFeaturesError, match="2 rows: 7, 11"):
                 attempt(features_Q_D)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("shape", [(5, 23), (5, 25), (24,), (5, 0), (5, 24, 1)])
     def test_a_wrong_shape_is_refused(self, name: str, shape: tuple[int, ...]) -> None:
         with pytest.raises(InvalidFeaturesError, match=r"columns|shape"):
@@ -346,6 +353,7 @@ class TestRidge:
 
 
 class TestMlp:
+    @pytest.mark.slow
     def test_learns_a_curve_that_is_not_linear(self) -> None:
         """Success by |x|: a linear map sees nothing of it."""
         pytest.importorskip("torch")
@@ -360,6 +368,7 @@ class TestMlp:
         linear = RidgePredictor().fit(features_Q_D[:1000], *counts).predict(features_Q_D[1000:])[0]
         assert ((predicted - true_Q_B[1000:]) ** 2).mean() < 0.4 * ((linear - true_Q_B[1000:]) ** 2).mean()
 
+    @pytest.mark.slow
     def test_other_seeds_give_other_ensembles(self) -> None:
         data = task()
         first, second = (predict(fitted("mlp", data, seed=seed), data["features"])[0] for seed in (0, 1))

@@ -541,6 +541,7 @@ any_queries = st.lists(
 with_folder = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
+@pytest.mark.slow
 @with_folder
 @given(any_queries)
 def test_saved_queries_are_loaded_as_they_were(tmp_path, queries):
@@ -590,6 +591,7 @@ def only_our_errors(content: bytes, suffix: str) -> None:
     assert len({query.id for query in queries}) == len(queries)
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(garbage, st.sampled_from(sorted(FORMATS)))
 def test_random_bytes_raise_nothing_but_our_errors(content, suffix):

@@ -74,6 +74,7 @@ def read_within(path: Path, limit: int | None) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(resource, "RLIMIT_AS") or sys.platform == "darwin", reason="no limit on memory here")
 @pytest.mark.parametrize("name", BOMBS)
 def test_a_file_that_unpacks_to_more_than_memory_is_refused(tmp_path: Path, name: str) -> None:

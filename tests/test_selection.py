@@ -226,6 +226,7 @@ class TestCrossFit:
             return {"hidden_width": 8, "num_members": 2, "steps": 20, "reads": "hidden"}
         return {}
 
+    @pytest.mark.slow
     def test_the_counts_of_a_held_out_fold_do_not_alter_its_predictions(self, predictor: str) -> None:
         """The leak test: whatever a fold's own labels are, nothing that sets its queries apart may know."""
         profile = make_profile(80)

@@ -28,6 +28,7 @@ def record(number: int) -> dict[str, object]:
     return {**generation_to_json(made), "probes": [], "grade": "right"}
 
 
+@pytest.mark.slow
 @given(cut=st.integers(min_value=0, max_value=400))
 @settings(deadline=None, max_examples=60)
 def test_a_file_cut_anywhere_keeps_its_whole_lines_and_goes_on(

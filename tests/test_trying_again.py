@@ -120,6 +120,7 @@ def test_what_a_setup_is() -> None:
     assert setup_of(info, {"a": 1}) != setup_of(info, {"a": 2})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("first", "then", "named"),
     [("all", "2", "0,1,2,3,4"), ("2", "all", "2"), ("2", "none", "2"), ("1,2", "2,3", "1,2")],

@@ -57,6 +57,7 @@ def alarms_at(pairs: np.ndarray, tolerance: float) -> int | None:
 
 
 class TestSequentialTest:
+    @pytest.mark.slow
     @pytest.mark.parametrize("edge", [-1, 0, 1], ids=["at the lower edge", "exact", "at the upper edge"])
     def test_false_alarms_are_as_rare_as_promised_though_one_looks_at_every_answer(self, edge: int) -> None:
         """Ratios of 0 or 2 alone, the widest that there are, with the mean on the edge of what is tolerated."""
@@ -73,6 +74,7 @@ class TestSequentialTest:
         found = [alarms_at(stream(np.random.default_rng(seed), 200), tolerance_for(400)) for seed in range(200)]
         assert sum(each is not None for each in found) <= 2 + 3.0 * math.sqrt(2)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(("longer", "most"), [(1.5, 150), (2.0, 60), (0.5, 100)])
     def test_longer_and_shorter_thoughts_are_found(self, longer: float, most: int) -> None:
         found = [

@@ -47,6 +47,7 @@ def test_control_characters_are_written_out(text: str) -> None:
     assert json.loads(to_json({text: text})) == {text: text}
 
 
+@pytest.mark.slow
 @given(st.text())
 def test_what_is_shown_never_controls_and_json_stays_the_same_value(text: str) -> None:
     assert not HARMFUL.search(visible(text))
@@ -155,6 +156,7 @@ VERBS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("args", VERBS.values(), ids=VERBS.keys())
 def test_no_verb_lets_text_control_the_terminal(
     hostile: Path, args: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -187,6 +189,7 @@ def test_a_card_shows_names_and_makes_no_markdown(hostile: Path, monkeypatch: py
     checked_page(Path("card/card.md").read_text("utf-8"), 6)
 
 
+@pytest.mark.slow
 def test_pictures_can_be_drawn_of_any_names(hostile: Path, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="needs matplotlib")
     from forethought import plots

@@ -104,6 +104,7 @@ def test_text_tells_short_questions_from_long_ones_fast_and_small() -> None:
     assert sum(array.nbytes for array in arrays.values()) < 5e6
 
 
+@pytest.mark.slow
 def test_networks_read_what_they_are_told_to() -> None:
     pytest.importorskip("torch", reason="networks are trained with torch")
     hidden = np.random.default_rng(1).standard_normal((120, 6)).astype(np.float32)
