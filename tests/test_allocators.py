@@ -180,6 +180,7 @@ def test_the_order_of_the_queries_does_not_matter(name: str, batch: dict[str, An
     assert plan.price == again.price
 
 
+@pytest.mark.slow
 @every_allocator
 @every_cost
 def test_the_same_batch_gives_the_same_plan(name: str, cost: Cost) -> None:

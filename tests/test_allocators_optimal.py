@@ -122,6 +122,7 @@ def test_exact_is_the_best_of_all_plans(batch: tuple[Curves, float, Cost]) -> No
     assert plan.expected_accuracy == pytest.approx(brute_force(curves, total, cost), abs=TOLERANCE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cost", list(Cost))
 @pytest.mark.parametrize("mean_tokens", [30, 48, 90, 160])
 def test_exact_agrees_with_an_integer_program(cost: Cost, mean_tokens: int) -> None:
@@ -291,6 +292,7 @@ class TestExactLimits:
         assert plan.expected_spent <= 2000
 
 
+@pytest.mark.slow
 @examples(200)
 @given(
     segments=st.lists(st.tuples(st.integers(1, 6), st.integers(1, 9)), min_size=1, max_size=3000),

@@ -161,6 +161,7 @@ def test_starting_loads_no_library_that_computes(code: str) -> None:
     assert not loaded & {*HEAVY, "numpy", "pyarrow", "rich", "safetensors", "scipy", "asyncio"}
 
 
+@pytest.mark.slow
 def test_the_default_engine_choice_does_not_load_engines() -> None:
     loaded = _loaded_by("from forethought.engines.opening import choose; choose('any', 'auto')")
     assert not {name.split(".")[0] for name in loaded} & set(HEAVY)

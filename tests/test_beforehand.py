@@ -191,6 +191,7 @@ def test_what_is_known_is_refused_before_an_engine_is_opened(
     assert sorted(Path().rglob("*")) == before, "something was left behind"
 
 
+@pytest.mark.slow
 def test_ungraded_questions_are_left_out_when_that_is_asked_for(call: Call, tmp_path: Path) -> None:
     write_inputs(tmp_path)
     assert call("profile", "fake", "one.jsonl", "--skip-ungraded", "--dry-run", "--json").json["num_total"] == 59 * 4
@@ -249,6 +250,7 @@ def failing(engine: FakeEngine, requests: list[Request]) -> Any:
     return generate()
 
 
+@pytest.mark.slow
 def test_a_failed_start_refuses_no_corrected_settings(
     call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

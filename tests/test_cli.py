@@ -79,6 +79,7 @@ def test_layers_of_a_run_and_of_a_file_with_a_folder_of_states(call: Call, train
     assert (part["num_queries"], len(part["rows"]), part["depth"]) == (40, 3, 4)
 
 
+@pytest.mark.slow
 def test_run_works_without_references(call: Call, trained: str, tmp_path: Path) -> None:
     questions = write_questions(tmp_path / "new.jsonl", 10, references=False)
     ran = call("run", trained, questions, "--total-tokens", 640, "--json", "--quiet").json
@@ -97,6 +98,7 @@ def test_the_same_command_goes_on_and_does_nothing_twice(call: Call, tmp_path: P
     assert len((Path("runs/fake-train") / "records.jsonl").read_text("utf-8").splitlines()) == 80
 
 
+@pytest.mark.slow
 def test_dry_run_does_nothing_and_names_the_bill(call: Call, trained: str, tmp_path: Path) -> None:
     questions = write_questions(tmp_path / "new.jsonl", 10)
     bill = call("profile", "fake", questions, "--traces", 2, "--dry-run", "--json").json
@@ -110,6 +112,7 @@ def test_dry_run_does_nothing_and_names_the_bill(call: Call, trained: str, tmp_p
     assert sorted(path.name for path in Path("runs").iterdir()) == ["fake-train"]
 
 
+@pytest.mark.slow
 def test_plan_from_recorded_hidden_states_equals_plan_by_a_prompt_pass(
     call: Call, trained: str, tmp_path: Path
 ) -> None:
@@ -169,6 +172,7 @@ def test_questions_of_the_same_kind_raise_no_alarm(call: Call, trained: str, tmp
     assert all("novelty_p" in row for row in kept["predicted"].values())
 
 
+@pytest.mark.slow
 def test_a_predictor_that_cannot_tell_says_so(call: Call, trained: str, tmp_path: Path) -> None:
     assert call("train", trained, "--predictor", "mean", "--out", tmp_path / "mean").code == 0
     said = call("plan", tmp_path / "mean", trained, "--mean-tokens", 64)
@@ -192,6 +196,7 @@ def test_another_grid_is_compared_on_the_budgets_of_both(call: Call, trained: st
     assert "320, 640, … 640" in refused.err
 
 
+@pytest.mark.slow
 def test_bounds_and_weights_of_the_questions_are_kept(call: Call, trained: str, tmp_path: Path) -> None:
     rows = [{"id": f"q{i}", "question": f"What is {i}?", "min_budget": 48, "max_budget": 80} for i in range(6)]
     rows += [{"id": "free", "question": "What is 100?"}]
@@ -227,6 +232,7 @@ def test_standard_input(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (said.code, said.json["traces"]) == (0, 2)
 
 
+@pytest.mark.slow
 def test_a_question_that_fails_is_a_record_and_exit_code_3(call: Call, trained: str, tmp_path: Path) -> None:
     path = write_questions(tmp_path / "long.jsonl", 5)
     long = {"id": "long", "question": "What is 1? " * 5000, "answer": "1"}
@@ -390,6 +396,7 @@ def test_a_predictor_made_for_something_else_is_refused(call: Call, trained: str
     assert "made for" in said.err
 
 
+@pytest.mark.slow
 def test_a_run_folder_of_other_settings_is_refused(call: Call, trained: str, tmp_path: Path) -> None:
     said = call("profile", "fake", tmp_path / "train.jsonl", "--temperature", 1, "--quiet")
     assert said.code == 1

@@ -70,6 +70,7 @@ def test_a_run_with_too_small_a_context_is_refused_first(call: Call, more: tuple
     assert call(*asked, "--max-tokens", 1024, "--dry-run")[0] == 0
 
 
+@pytest.mark.slow
 def test_what_failed_counts_in_the_share_right(call: Call) -> None:
     assert call("profile", "fake", "q.jsonl", "--quiet")[0] == 0
     assert call("train", "runs/fake-q", "--predictor", "ridge", "--quiet")[0] == 0

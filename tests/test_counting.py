@@ -94,6 +94,7 @@ ODD = st.recursive(
 NAMES = ("prompt_tokens", "completion_tokens", "total_tokens", "reasoning_tokens", "completion_tokens_details")
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     ODD | st.dictionaries(st.sampled_from(NAMES), ODD | st.integers(0, 500) | st.dictionaries(st.just(NAMES[3]), ODD)),

@@ -52,6 +52,7 @@ def test_the_machine_alone(capsys):
             assert each.hint.startswith("pip install 'forethought[")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["vllm", "sglang", "llama.cpp"])
 def test_a_good_server_gets_its_flags(kind, template):
     found = examined(toy(kind), template)
@@ -286,6 +287,7 @@ ODD = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("answer", ODD.values(), ids=ODD)
 def test_odd_answers_are_findings(answer, template):
     def handle(asked: Asked) -> Reply:

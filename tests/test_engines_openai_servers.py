@@ -168,6 +168,7 @@ MIXED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("events", "reason"), MIXED.values(), ids=MIXED.keys())
 def test_two_answers_in_one_stream_are_none_and_are_not_paid_for_six_times(events, reason):
     server = Server(streamed(*events))

@@ -100,6 +100,7 @@ def test_the_end_of_a_limit_is_read(headers, expected):
     assert reset_wait(headers, NOW) == (None if expected is None else pytest.approx(expected))
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.text(), st.recursive(st.none() | st.floats() | st.integers() | st.text(), st.lists, max_leaves=4))
 def test_no_header_and_no_body_brings_a_wait_below_0(text, value):
@@ -128,6 +129,7 @@ async def get(url: str, **backoff: Any) -> tuple[str, Counters]:
     return "", counters
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("headers", "body"),
     [

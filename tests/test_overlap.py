@@ -95,6 +95,7 @@ def test_a_predictor_of_before_knows_a_profile_as_a_whole(call: Call) -> None:
     assert any("is not known" in note for note in found["notes"])
 
 
+@pytest.mark.slow
 def test_what_is_kept_is_small_and_holds_no_text(call: Call) -> None:
     trained, profile = open_predictor("run"), open_profile("run")
     assert trained.seen is not None

@@ -199,6 +199,7 @@ class TestFeatures:
         with pytest.raises(InvalidFeaturesError, match=r"columns|shape"):
             on_states(name, task()).predict(np.zeros(shape, dtype=np.float32))
 
+    @pytest.mark.slow
     def test_half_precision_features_will_do(self, name: str) -> None:
         data = task()
         whole, _ = on_states(name, data).predict(data["features"])

@@ -95,6 +95,7 @@ def test_every_long_command_says_what_it_does(
     assert "━" not in said
 
 
+@pytest.mark.slow
 def test_quiet_is_quiet(call: Callable[..., str]) -> None:
     assert call("plan", "p", "q.jsonl", "--mean-tokens", 64, "--quiet").count("\n") <= 1
 

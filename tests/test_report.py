@@ -40,6 +40,7 @@ def refuse(constant: str) -> None:
     raise AssertionError(f"{constant} is not JSON")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["evaluation", "live"])
 def test_files_are_finite_json_and_whole_markdown(kind: str, result: Evaluation, tmp_path: Path) -> None:
     found = result if kind == "evaluation" else live()

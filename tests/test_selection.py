@@ -247,6 +247,7 @@ class TestCrossFit:
         np.testing.assert_allclose(apart[:, held], apart_after[:, held], atol=1e-9)
         assert predictor == "mean" or np.abs(apart - apart_after)[:, ~held].max() > 0.01
 
+    @pytest.mark.slow
     def test_the_order_of_the_queries_does_not_matter(self, predictor: str) -> None:
         profile = make_profile(60)
         order = np.random.default_rng(1).permutation(60)

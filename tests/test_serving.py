@@ -176,6 +176,7 @@ def test_variables_of_the_command_line_are_left_alone():
 # ------------------------------------------------------------------------------------------- the price
 
 
+@pytest.mark.slow
 def test_the_price_is_set_on_left_out_predictions_of_the_training_questions(profile, text_predictor, tmp_path):
     folder, file = tmp_path / "predictor", tmp_path / "profile.parquet"
     text_predictor.save(folder)
@@ -192,6 +193,7 @@ def test_the_price_is_set_on_left_out_predictions_of_the_training_questions(prof
     assert prepared.template == TEMPLATE
 
 
+@pytest.mark.slow
 def test_a_mean_that_no_budget_fits_is_refused(profile, text_predictor, tmp_path):
     text_predictor.save(tmp_path / "predictor")
     write_parquet(tmp_path / "profile.parquet", profile)

@@ -144,6 +144,7 @@ def test_where_nothing_is_kept_the_plan_is_the_blind_one_ties_and_all(cost: Cost
         assert (ours.budget_Q == blind.budget_Q).all()
 
 
+@pytest.mark.slow
 def test_on_random_labels_no_draw_in_the_mean_loses_against_blind() -> None:
     """The network of the paper is as bold as any: without shrinkage it loses points on every draw."""
     truth, as_fitted, shrunk = measured(200, seed=999, num_traces=4, width=40), [], []
@@ -185,6 +186,7 @@ def test_cross_fitted_plans_on_random_labels_do_not_rank_whole_folds() -> None:
     assert np.mean(leads["ridge"]) > -0.5
 
 
+@pytest.mark.slow
 def test_mlp_learns_shrinkage_from_the_rows_that_its_networks_left_out() -> None:
     pytest.importorskip("torch")
     options = {"reads": "hidden", "steps": 60, "num_members": 4, "hidden_width": 16}

@@ -62,6 +62,7 @@ def test_the_same_command_tries_what_failed_again(call: Call) -> None:
     assert len(records("runs/fake-q")) == 60 + num_failed
 
 
+@pytest.mark.slow
 def test_a_run_does_so_too_and_its_answers_hold_no_old_failure(call: Call) -> None:
     call("profile", "fake", "q.jsonl", "--traces", 2)
     call("train", "runs/fake-q", "--predictor", "mean")

@@ -70,6 +70,7 @@ class TestSequentialTest:
             num_alarms += test.is_alarm
         assert num_alarms <= LEVEL * NUM_STREAMS + 3.0 * math.sqrt(LEVEL * NUM_STREAMS)
 
+    @pytest.mark.slow
     def test_predictions_that_are_right_on_average_raise_no_alarm(self) -> None:
         found = [alarms_at(stream(np.random.default_rng(seed), 200), tolerance_for(400)) for seed in range(200)]
         assert sum(each is not None for each in found) <= 2 + 3.0 * math.sqrt(2)

@@ -103,6 +103,7 @@ def checked_page(page: str, num_headings: int) -> None:
         assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}) == 1
 
 
+@pytest.mark.slow
 def test_names_in_an_evaluation_make_no_markdown(tmp_path: Path) -> None:
     plain = evaluate(*synthetic(20), num_resamples=100)
     result = replace(plain, provenance={**plain.provenance, "model": NAME, NAME: NAME, "command": f"x\n```\n# {NAME}"})
