@@ -199,6 +199,18 @@ def test_only_the_levels_asked_for_are_measured(template, capsys):
     assert "--  budget by effort" in out
 
 
+def test_few_questions_are_written_down_and_said_to_show_nothing(template, tmp_path):
+    questions = tmp_path / "q.jsonl"
+    questions.write_text("".join(json.dumps({"question": "a" * length, "answer": "1"}) + "\n" for length in (3, 4)))
+    out = tmp_path / "costs.json"
+    settings = {"enforce": "effort", "questions": str(questions), "levels": ("low", "high"), "out": str(out)}
+    found = examined(reasoning(), template, **settings)
+    assert found.is_kept
+    assert finding(found, "budget by effort").is_fine is None
+    assert "so few questions could show none" in finding(found, "budget by effort").detail
+    assert json.loads(out.read_text())["high"]["cap"] == 900
+
+
 def test_levels_that_make_no_difference_are_said_to_make_none(template):
     """Thoughts of some 4,000 tokens whatever the level, no two alike: their order says nothing."""
     lengths = iter([3955, 4021, 3990, 4102, 4010, 3961, 4003, 3987, 4055, 3940, 3999, 4031, 3972, 4040])

@@ -94,9 +94,9 @@ class Measured:
 
     @property
     def can_tell(self) -> bool:
-        """Whether so few counts can show any difference at all: two levels and two questions cannot."""
+        """Whether so few counts can show any difference at all: two levels and five questions cannot."""
         num_common = len(set.intersection(*map(set, self.tokens.values()))) if self.tokens else 0
-        return num_common * math.lgamma(len(self.tokens) + 1) >= -math.log(SIGNIFICANCE)
+        return num_common * math.lgamma(len(self.tokens) + 1) >= math.log(2 / SIGNIFICANCE)
 
 
 def ceiling_of(context_tokens: int | None) -> int:

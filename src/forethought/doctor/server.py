@@ -245,16 +245,18 @@ def _efforts(settings: DoctorSettings) -> _Kept:
     differs = measured.chance <= SIGNIFICANCE
     if not differs:
         seen = f"its levels make no visible difference (p = {measured.chance:.2f}, {len(queries)} questions)"
-        detail = f"{detail}; {seen}"
+        detail = f"{detail}; {seen}" + ("" if measured.can_tell else "; so few questions could show none")
     if not settings.questions:
         hint = "measure on your own questions: forethought doctor --enforce effort --questions FILE"
         is_fine = None if differs or not measured.can_tell else False
         return _Kept("effort", False, Finding(TOPIC, name, is_fine, detail, hint))
-    if not differs:
-        return _Kept("effort", False, Finding(TOPIC, name, False if measured.can_tell else None, detail))
+    is_one = len({cost.cap for cost in measured.costs.values()}) < 2
+    if is_one or (measured.can_tell and not differs):
+        return _Kept("effort", False, Finding(TOPIC, name, False, detail))
     write_json(Path(settings.out), {level: cost.to_json() for level, cost in measured.costs.items()})
     detail = f"{detail}; written to {settings.out}"
-    return _Kept("effort", True, Finding(TOPIC, name, True, detail), f"--engine-option effort_costs={settings.out}")
+    finding = Finding(TOPIC, name, True if differs else None, detail)
+    return _Kept("effort", True, finding, f"--engine-option effort_costs={settings.out}")
 
 
 async def _generations(engine: OpenAIEngine, requests: list[Request]) -> list[Generation]:
