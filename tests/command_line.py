@@ -8,6 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from forethought.cli import _exit_code
+
 
 @dataclass(frozen=True)
 class Said:
@@ -33,3 +37,24 @@ def write_questions(path: Path, count: int, *, references: bool = True, start: i
             row["answer"] = str(i + i * 7 % 11)
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
     return path
+
+
+JsonCall = Callable[..., tuple[int, Any, str]]
+
+
+def json_caller(capsys: pytest.CaptureFixture[str]) -> JsonCall:
+    """Runs a command with --json: exit code, the object that it printed (None for nothing), and what it said."""
+
+    def run(*args: object) -> tuple[int, Any, str]:
+        capsys.readouterr()
+        code = _exit_code([str(arg) for arg in (*args, "--json", "--quiet")])
+        out, err = capsys.readouterr()
+        return code, json.loads(out) if out else None, err
+
+    return run
+
+
+def write_sums(path: Path, count: int) -> None:
+    """Questions with answers, one a line."""
+    rows = [{"id": f"q{i}", "question": f"What is {i} plus {i}?", "answer": str(2 * i)} for i in range(count)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from forethought.cli import _exit_code
+from command_line import JsonCall, json_caller, write_sums
 from forethought.engines.fake import FakeEngine
 from forethought.errors import InvalidSettingsError
 from forethought.pool import Pool
@@ -30,22 +30,13 @@ pytestmark = pytest.mark.slow
 
 GRID = BudgetGrid(16, 256)
 BESIDE = 20
-Call = Callable[..., tuple[int, Any, str]]
 
 
 @pytest.fixture
-def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> JsonCall:
     monkeypatch.chdir(tmp_path)
-    rows = [{"id": f"q{i}", "question": f"What is {i} plus {i}?", "answer": str(2 * i)} for i in range(40)]
-    Path("q.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-
-    def run(*args: object) -> tuple[int, Any, str]:
-        capsys.readouterr()
-        code = _exit_code([str(arg) for arg in (*args, "--json", "--quiet")])
-        out, err = capsys.readouterr()
-        return code, json.loads(out) if out else None, err
-
-    return run
+    write_sums(Path("q.jsonl"), 40)
+    return json_caller(capsys)
 
 
 def generated(run: str) -> int:
@@ -137,7 +128,7 @@ def test_what_comes_back_does_not_depend_on_how_many_run_at_once(tmp_path: Path)
 
 
 @pytest.mark.parametrize("total", [1500, 2500, 3500])
-def test_a_run_under_a_hard_total(call: Call, total: int) -> None:
+def test_a_run_under_a_hard_total(call: JsonCall, total: int) -> None:
     call("profile", "fake", "q.jsonl", "--traces", 2)
     call("train", "runs/fake-q", "--predictor", "ridge")
     run = ("run", "runs/fake-q", "q.jsonl", "--cost", "spent", "--total-tokens", total, "--hard-total", "--out", "r")
@@ -152,7 +143,7 @@ def test_a_run_under_a_hard_total(call: Call, total: int) -> None:
     assert all("the total of" in record["error"] for record in refused)
 
 
-def test_a_run_that_was_made_under_a_hard_total_does_not_go_on_without(call: Call) -> None:
+def test_a_run_that_was_made_under_a_hard_total_does_not_go_on_without(call: JsonCall) -> None:
     call("profile", "fake", "q.jsonl", "--traces", 1)
     call("train", "runs/fake-q", "--predictor", "ridge")
     run = ("run", "runs/fake-q", "q.jsonl", "--cost", "spent", "--total-tokens", 3000, "--out", "r")
@@ -163,7 +154,7 @@ def test_a_run_that_was_made_under_a_hard_total_does_not_go_on_without(call: Cal
 
 
 @pytest.mark.slow
-def test_a_run_that_is_killed_stays_under_its_total(call: Call, tmp_path: Path) -> None:
+def test_a_run_that_is_killed_stays_under_its_total(call: JsonCall, tmp_path: Path) -> None:
     call("profile", "fake", "q.jsonl", "--traces", 2)
     call("train", "runs/fake-q", "--predictor", "ridge")
     args = ["run", "runs/fake-q", "q.jsonl", "--cost", "spent", "--total-tokens", "2500", "--hard-total", "--out", "r"]
@@ -187,7 +178,7 @@ def test_a_run_that_is_killed_stays_under_its_total(call: Call, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("concurrency", [1, 16])
-def test_a_servers_tokens_stay_under_it(call: Call, concurrency: int) -> None:
+def test_a_servers_tokens_stay_under_it(call: JsonCall, concurrency: int) -> None:
     """Counted at the server: every token that it generated."""
     Path("t.json").write_text(
         json.dumps({"name": "t", "reasoning_end": "##", "answer_suffix": "##{", "answer_stop": "}"})

@@ -1,34 +1,23 @@
 """Failed traces are tried again by the same command; layers that a run does not hold are refused before it pays."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from forethought.cli import _exit_code
+from command_line import JsonCall, json_caller, write_sums
 from forethought.profiling import setup_of
 from forethought.store import Failure, RunDirectory, Tries
 from forethought.types import EngineInfo
 
-Call = Callable[..., tuple[int, Any, str]]
-
 
 @pytest.fixture
-def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> JsonCall:
     monkeypatch.chdir(tmp_path)
-    rows = [{"id": f"q{i}", "question": f"What is {i} plus {i}?", "answer": str(2 * i)} for i in range(30)]
-    Path("q.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-
-    def run(*args: object) -> tuple[int, Any, str]:
-        capsys.readouterr()
-        code = _exit_code([str(arg) for arg in (*args, "--json", "--quiet")])
-        out, err = capsys.readouterr()
-        return code, json.loads(out) if out else None, err
-
-    return run
+    write_sums(Path("q.jsonl"), 30)
+    return json_caller(capsys)
 
 
 def records(run: str) -> list[dict[str, Any]]:
@@ -47,7 +36,7 @@ def fail_once(run: str, *, is_final: bool) -> int:
     return 5
 
 
-def test_the_same_command_tries_what_failed_again(call: Call) -> None:
+def test_the_same_command_tries_what_failed_again(call: JsonCall) -> None:
     profile = ("profile", "fake", "q.jsonl", "--traces", 2)
     code, good, _ = call(*profile)
     assert (code, good["failed"]) == (0, 0)
@@ -63,7 +52,7 @@ def test_the_same_command_tries_what_failed_again(call: Call) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_does_so_too_and_its_answers_hold_no_old_failure(call: Call) -> None:
+def test_a_run_does_so_too_and_its_answers_hold_no_old_failure(call: JsonCall) -> None:
     call("profile", "fake", "q.jsonl", "--traces", 2)
     call("train", "runs/fake-q", "--predictor", "mean")
     run = ("run", "runs/fake-q", "q.jsonl", "--mean-tokens", 64, "--out", "r")
@@ -77,7 +66,7 @@ def test_a_run_does_so_too_and_its_answers_hold_no_old_failure(call: Call) -> No
     assert not any("error" in row for row in rows)
 
 
-def test_what_can_only_fail_again_waits_for_another_setup(call: Call) -> None:
+def test_what_can_only_fail_again_waits_for_another_setup(call: JsonCall) -> None:
     rows = [{"id": "long", "question": "What? " * 9000, "answer": "1"}]
     with Path("q.jsonl").open("a") as file:
         file.write(json.dumps(rows[0]) + "\n")
@@ -127,7 +116,7 @@ def test_what_a_setup_is() -> None:
     [("all", "2", "0,1,2,3,4"), ("2", "all", "2"), ("2", "none", "2"), ("1,2", "2,3", "1,2")],
     ids=["fewer", "more", "none", "others"],
 )
-def test_other_layers_are_refused_before_anything_is_sampled(call: Call, first: str, then: str, named: str) -> None:
+def test_other_layers_are_refused_before_anything_is_sampled(call: JsonCall, first: str, then: str, named: str) -> None:
     profile = ("profile", "fake", "q.jsonl", "--traces", 1)
     assert call(*profile, "--limit", 10, "--layers", first)[0] == 0
     before = sorted(path.read_bytes() for path in Path("runs").rglob("*.*") if path.is_file())
@@ -166,7 +155,7 @@ def test_a_run_with_chunks_of_several_layers_is_read(
     }
 
 
-def test_a_damaged_run_goes_on_with_the_layers_that_all_chunks_hold(call: Call) -> None:
+def test_a_damaged_run_goes_on_with_the_layers_that_all_chunks_hold(call: JsonCall) -> None:
     profile = ("profile", "fake", "q.jsonl", "--traces", 1)
     assert call(*profile, "--limit", 10)[0] == 0
     RunDirectory.open(Path("runs/fake-q")).save_hidden(["q10"], [2], np.zeros((1, 1, 32), dtype=np.float32))
@@ -175,7 +164,7 @@ def test_a_damaged_run_goes_on_with_the_layers_that_all_chunks_hold(call: Call) 
     assert call("train", "runs/fake-q", "--predictor", "ridge")[0] == 0
 
 
-def test_answers_are_in_their_file_as_they_come(call: Call) -> None:
+def test_answers_are_in_their_file_as_they_come(call: JsonCall) -> None:
     from forethought import PlanSettings, RunSettings, run
 
     call("profile", "fake", "q.jsonl", "--traces", 1)
