@@ -36,8 +36,8 @@ import numpy as np
 
 from forethought.allocators.envelope import EnvelopeAllocator
 from forethought.allocators.lp import lp_bound
-from forethought.registry import available, resolve
-from forethought.types import BudgetGrid, Cost, Curves
+from forethought.core.data import BudgetGrid, Cost, Curves
+from forethought.core.registry import available, resolve
 from plain_greedy import WAYS, expected_accuracy, windows_left
 
 GRID = BudgetGrid(16, 256)

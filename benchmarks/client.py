@@ -165,10 +165,10 @@ async def driven(call: Call, num_requests: int, concurrency: int) -> float:
 
 def by_client(url: str, num_requests: int, concurrency: int) -> float:
     """The engine's own HTTP client."""
-    from forethought.engines.openai.address import Address
-    from forethought.engines.openai.client import Client
-    from forethought.engines.openai.counters import Counters
-    from forethought.engines.openai.retrying import Backoff
+    from forethought.servers.address import Address
+    from forethought.servers.client import Client
+    from forethought.servers.counters import Counters
+    from forethought.servers.retrying import Backoff
 
     async def measured() -> float:
         async with Client(
@@ -200,8 +200,8 @@ def by_engine(enforce: str) -> Callable[[str, int, int], float]:
 
 def opened(url: str, enforce: str, concurrency: int) -> Any:
     """An engine at the scripted server."""
-    from forethought.engines.openai.engine import OpenAIEngine
-    from forethought.prompts import PromptTemplate
+    from forethought.core.prompts import PromptTemplate
+    from forethought.engines.server.engine import OpenAIEngine
 
     template = PromptTemplate(name="bench", reasoning_end="##", answer_suffix="\n##{", answer_stop="}")
     return OpenAIEngine("toy", template=template, base_url=url, enforce=enforce, concurrency=concurrency)
@@ -209,7 +209,7 @@ def opened(url: str, enforce: str, concurrency: int) -> Any:
 
 async def generated(engine: Any, num_requests: int) -> None:
     """Runs so many requests; every one must come to an answer."""
-    from forethought.types import Query, Request
+    from forethought.core.data import Query, Request
 
     requests = [Request(Query(str(number), PROMPT), BUDGET, 0, number) for number in range(num_requests)]
     async for done in engine.generate(requests):

@@ -25,10 +25,10 @@ PLAIN = "max-tokens"
 def main() -> None:
     """Measures, prints and writes JSON."""
     arguments = parse()
-    from forethought.engines.openai.engine import OpenAIEngine
-    from forethought.prompts import load_template
-    from forethought.queries import load_queries
-    from forethought.types import Request, Sampling
+    from forethought.core.data import Request, Sampling
+    from forethought.core.prompts import load_template
+    from forethought.engines.server.engine import OpenAIEngine
+    from forethought.questions.queries import load_queries
 
     queries = load_queries(arguments.data, limit=arguments.questions)
     probes = tuple(range(arguments.window, arguments.cap, arguments.window))

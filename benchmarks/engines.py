@@ -25,10 +25,10 @@ def main() -> None:
     arguments = parse()
     # Before torch or vLLM is imported: both read it once.
     os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
-    from forethought import registry
-    from forethought.prompts import load_template
-    from forethought.queries import load_queries
-    from forethought.types import BudgetGrid, Sampling
+    from forethought.core import registry
+    from forethought.core.data import BudgetGrid, Sampling
+    from forethought.core.prompts import load_template
+    from forethought.questions.queries import load_queries
 
     queries = load_queries(arguments.data, limit=arguments.questions)
     grid = BudgetGrid(arguments.window, arguments.max_tokens)
@@ -94,7 +94,7 @@ def parse() -> argparse.Namespace:
 
 def measure(engine: Any, queries: Sequence[Any], grid: Any, arguments: argparse.Namespace) -> dict[str, Any]:
     """Alternates hidden states, plain traces and the same traces with probes; the first round only warms up."""
-    from forethought.types import Request, StopReason
+    from forethought.core.data import Request, StopReason
 
     caps = tuple(int(budget) for budget in grid.budgets_B)[:-1]
     layers = [engine.info.num_layers // 2]

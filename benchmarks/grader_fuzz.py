@@ -17,7 +17,7 @@ The judge is none of the grader's code: sympy's own parser of plain expressions 
 `simplify` or by numbers at three points to 30 digits; where it cannot read a text, only the same text without blanks is
 the same. Whatever the grader calls right and the judge does not is in the file, to be looked at.
 
-Any version of the grader can be asked: the script uses `forethought.registry` alone.
+Any version of the grader can be asked: the script uses `forethought.core.registry` alone.
 """
 
 from __future__ import annotations
@@ -368,7 +368,7 @@ def main() -> None:
     parser.add_argument("--max-pairs", type=int, default=10**9)
     parser.add_argument("--max-mutated", type=int, default=10**9)
     options = parser.parse_args()
-    from forethought.registry import resolve
+    from forethought.core.registry import resolve
 
     lines = (options.folder / "test.jsonl").read_text("utf-8").splitlines()
     rows = [json.loads(line) for line in lines]

@@ -16,11 +16,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+from forethought.core.data import Generation, Request, Sampling
+from forethought.core.prompts import load_template
 from forethought.engines.vllm import VllmEngine
 from forethought.engines.vllm.flights import Reuse
-from forethought.prompts import load_template
-from forethought.queries import load_queries
-from forethought.types import Generation, Request, Sampling
+from forethought.questions.queries import load_queries
 
 
 async def collect(engine: VllmEngine, requests: list[Request]) -> list[Generation]:

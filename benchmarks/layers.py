@@ -19,10 +19,10 @@ from time import perf_counter, process_time
 
 import numpy as np
 
-from forethought import layers
-from forethought.layers.states import States
-from forethought.settings import LayersSettings
-from forethought.types import FloatArray, Profile
+from forethought.core.data import FloatArray, Profile
+from forethought.core.settings import LayersSettings
+from forethought.studies import layers
+from forethought.studies.layers.states import States
 from predictors import made_up
 
 

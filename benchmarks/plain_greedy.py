@@ -16,7 +16,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from forethought.types import Curves
+from forethought.core.data import Curves
 
 Columns = NDArray[np.int64]
 

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
-from forethought.bench.predictions import predict
-from forethought.bench.split import read_split
+from forethought.core.data import Curves, FloatArray, Profile
+from forethought.core.registry import resolve
 from forethought.predictors.linear import Standardizer
-from forethought.registry import resolve
-from forethought.types import Curves, FloatArray, Profile
+from forethought.studies.paper.predictions import predict
+from forethought.studies.paper.split import read_split
 
 LEVELS = (32, 48, 64, 80, 96, 128)
 PENALTIES = 10.0 ** np.arange(-2, 2.1, 0.25)  # in mean eigenvalues

@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
+from forethought.core.data import BudgetGrid, FloatArray, Profile
+from forethought.core.registry import resolve
 from forethought.predictors.layers import MAX_QUERIES, choose_layer
 from forethought.predictors.selection import train
-from forethought.registry import resolve
-from forethought.types import BudgetGrid, FloatArray, Profile
 
 NUM_BUDGETS = 16
 

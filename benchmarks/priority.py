@@ -40,11 +40,11 @@ import numpy as np
 
 from forethought import models
 from forethought.allocators.envelope import EnvelopeAllocator
+from forethought.core.data import Query
+from forethought.core.prompts import PromptTemplate, load_template
 from forethought.predictors.features import Features
 from forethought.predictors.trained import TrainedPredictor
-from forethought.profiles import read_parquet
-from forethought.prompts import PromptTemplate, load_template
-from forethought.types import Query
+from forethought.runs.profiles import read_parquet
 
 POLICIES = ("fcfs", "predicted", "aged", "true")
 ROOM = 40  # tokens after a thought: the forced suffix and the answer

@@ -21,8 +21,8 @@ from urllib.parse import urlsplit
 def main() -> None:
     """Measures, prints and writes JSON."""
     arguments = parse()
-    from forethought.prompts import load_template
-    from forethought.queries import load_queries
+    from forethought.core.prompts import load_template
+    from forethought.questions.queries import load_queries
 
     template = load_template(arguments.template) if arguments.template else None
     queries = load_queries(arguments.data, limit=arguments.questions)

@@ -26,13 +26,13 @@ from typing import Any
 
 import numpy as np
 
+from forethought.control.sources import open_profile
+from forethought.core.data import Cost, Curves, Profile
 from forethought.evaluation.comparison import Comparison
 from forethought.evaluation.policies import Policies
 from forethought.predictors.folds import assign_folds
 from forethought.predictors.selection import cross_fit, features_of, train
 from forethought.predictors.trained import TrainedPredictor
-from forethought.sources import open_profile
-from forethought.types import Cost, Curves, Profile
 
 CAPS = (32, 64, 96, 128, 192, 256)
 BEFORE, FITTED, SHRUNK = "before", "fitted", "shrunk"

@@ -13,10 +13,10 @@ from dataclasses import replace
 
 import numpy as np
 
+from forethought.core.data import BudgetGrid, FloatArray, Grade, Profile, Query, Request
+from forethought.core.prompts import load_template
 from forethought.engines.fake import FakeEngine, _Latent
 from forethought.graders import NumberGrader
-from forethought.prompts import load_template
-from forethought.types import BudgetGrid, FloatArray, Grade, Profile, Query, Request
 
 TEMPLATE = "A shop has {} boxes with {} pens each and sells {} pens. How many pens are left?"
 GRID = BudgetGrid(16, 256)

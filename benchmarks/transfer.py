@@ -26,22 +26,22 @@ from typing import Any
 import numpy as np
 
 import templated
-from forethought.adapting import block_ends
 from forethought.allocators.envelope import EnvelopeAllocator
+from forethought.commands.pipeline import held_out_curves
+from forethought.control.adapting import block_ends
+from forethought.control.sources import open_profile
+from forethought.core.data import BudgetGrid, Cost, Curves, FloatArray, Profile
 from forethought.evaluation.bootstrap import estimate
 from forethought.evaluation.comparison import Comparison
 from forethought.evaluation.policies import Outcome, Policies
-from forethought.pipeline import held_out_curves
 from forethought.predictors.card import PredictorCard
 from forethought.predictors.concave import concave_mean
 from forethought.predictors.familiarity import BATCH_LEVEL, num_in_tail
 from forethought.predictors.selection import features_of, train
 from forethought.predictors.trained import TrainedPredictor
 from forethought.predictors.usage import Usage, stretched
-from forethought.profiles import curves_on_grid, on_grid
 from forethought.report import plain
-from forethought.sources import open_profile
-from forethought.types import BudgetGrid, Cost, Curves, FloatArray, Profile
+from forethought.runs.profiles import curves_on_grid, on_grid
 
 PLAIN, OLD, CORRECTED, BLIND, ORACLE = "as predicted", "old fallback", "corrected", "mean curve", "oracle"
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from forethought.cli import _exit_code
+from forethought.commands import _exit_code
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ def llama_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture
 def call(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Call:
     """Runs a command in an empty folder."""
-    from forethought.cli import _exit_code
+    from forethought.commands import _exit_code
 
     monkeypatch.chdir(tmp_path)
 

@@ -10,10 +10,10 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 import pytest
 
+from forethought.core.data import Generation, Query, Request, StopReason
+from forethought.core.prompts import PromptTemplate
+from forethought.core.protocols import Engine, HiddenStateEngine, PooledStateEngine
 from forethought.errors import InvalidFeaturesError
-from forethought.prompts import PromptTemplate
-from forethought.protocols import Engine, HiddenStateEngine, PooledStateEngine
-from forethought.types import Generation, Query, Request, StopReason
 
 BUDGET = 32
 PROBES = (0, 8, 16, 24)

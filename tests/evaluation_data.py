@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from forethought.core.data import BudgetGrid, Curves, Profile, Query
+from forethought.core.prompts import PromptTemplate
 from forethought.engines.fake import FakeEngine
-from forethought.prompts import PromptTemplate
-from forethought.types import BudgetGrid, Curves, Profile, Query
 
 TEMPLATE = PromptTemplate(name="test", reasoning_end="", answer_suffix="The answer is", answer_stop=".")
 INFO = {"engine": "fake", "model": "fake", "model_hash": "ab" * 32, "template": "test", "simulated": True, "seed": 0}

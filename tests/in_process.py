@@ -7,10 +7,10 @@ import json
 import sys
 from typing import Any
 
-from forethought import registry
-from forethought.prompts import load_template
-from forethought.queries import load_queries
-from forethought.types import Generation, Request, Sampling
+from forethought.core import registry
+from forethought.core.data import Generation, Request, Sampling
+from forethought.core.prompts import load_template
+from forethought.questions.queries import load_queries
 
 MODEL = "qwen2.5-coder-0.5b"
 GREEDY = Sampling(temperature=0.0)

@@ -25,8 +25,8 @@ from typing import Any
 import pytest
 
 from forethought import models
-from forethought.prompts import load_template
-from forethought.types import Query, Request, Sampling
+from forethought.core.data import Query, Request, Sampling
+from forethought.core.prompts import load_template
 
 MODEL = "qwen2.5-coder-0.5b"
 SERVED = "coder"  # another name than the one on the predictor's card
@@ -230,7 +230,7 @@ def stop(server: subprocess.Popen[bytes]) -> None:
 
 def engine_at(url: str, **options: Any) -> Any:
     """The openai engine at a server, with the template that REASONING fits."""
-    from forethought.engines.openai.engine import OpenAIEngine
+    from forethought.engines.server.engine import OpenAIEngine
 
     common = {"template": load_template("boxed"), "sampling": Sampling(0.6), "served_model": SERVED}
     return OpenAIEngine(MODEL, base_url=url, **{**common, **options})

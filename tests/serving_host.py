@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from forethought.serving.host import Tags
+from forethought.gateway.host import Tags
 
 START, END = "<assistant>", "\n\nFinal answer: \\boxed{"
 

@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 
-from forethought import pipeline
-from forethought.adapting import Adaptation, blocks
+from forethought.commands import pipeline
+from forethought.control.adapting import Adaptation, blocks
+from forethought.control.running import load_budgets
+from forethought.control.sources import open_predictor
+from forethought.core.data import Cost, Generation, Query, Request
+from forethought.core.prompts import load_template
+from forethought.core.settings import EngineSettings, PlanSettings, ProfileSettings, RunSettings, TrainSettings
 from forethought.engines.fake import FakeEngine, _Latent
 from forethought.errors import RunError
-from forethought.prompts import load_template
-from forethought.running import load_budgets
-from forethought.settings import EngineSettings, PlanSettings, ProfileSettings, RunSettings, TrainSettings
-from forethought.sources import open_predictor
-from forethought.types import Cost, Generation, Query, Request
 
 pytestmark = pytest.mark.slow
 

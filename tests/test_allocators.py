@@ -13,10 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from forethought import registry
+from forethought.core import registry
+from forethought.core.data import BudgetGrid, Cost, Curves, Plan
+from forethought.core.protocols import Allocator
 from forethought.errors import InvalidGridError, InvalidInputError, InvalidSettingsError, InvalidTotalError
-from forethought.protocols import Allocator
-from forethought.types import BudgetGrid, Cost, Curves, Plan
 
 NAMES = tuple(registry.available("allocators"))
 TOLERANCE = 1e-9

@@ -22,8 +22,8 @@ from forethought.allocators.hull import marginal_price, upper_envelope
 from forethought.allocators.lp import lp_bound
 from forethought.allocators.problem import pose
 from forethought.allocators.uniform import UniformAllocator
+from forethought.core.data import BudgetGrid, Cost, Curves
 from forethought.errors import InvalidSettingsError
-from forethought.types import BudgetGrid, Cost, Curves
 
 TOLERANCE = 1e-9
 

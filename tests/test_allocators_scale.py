@@ -22,8 +22,8 @@ from forethought.allocators.grants import grant, grants
 from forethought.allocators.hull import Envelope, upper_envelope
 from forethought.allocators.problem import Problem, pose
 from forethought.allocators.sums import exact_sum
+from forethought.core.data import BudgetGrid, Cost, Curves
 from forethought.errors import InvalidInputError
-from forethought.types import BudgetGrid, Cost, Curves
 
 pytestmark = pytest.mark.slow
 

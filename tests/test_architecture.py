@@ -15,26 +15,26 @@ PACKAGE = Path(forethought.__file__).parent
 
 # Lower may not import higher. A folder counts as one noun.
 ORDER = [
-    ["errors", "visible", "waiting"],
-    ["types", "files"],
-    ["protocols", "checks"],
-    ["registry", "prompts", "settings", "problems"],
-    ["store", "profile_files", "rows", "folders"],
-    ["fields", "models", "profiles", "profiling", "difficulty", "allocators"],
-    ["queries", "graders", "predictors", "engines"],
-    ["evaluation", "importing"],
-    ["sources", "plots"],
-    ["contest_plots"],
-    ["planning", "report", "pool", "billing"],
-    ["adapting"],
-    ["running", "comparing", "beforehand", "bench", "layers", "doctor", "serving"],
-    ["estimates"],
-    ["pipeline", "grading"],
-    ["tables", "listing", "demo"],
-    ["cli"],
-    ["__main__", "__init__"],
+    "errors",
+    "core",
+    "questions",
+    "graders",
+    "models",
+    "servers",
+    "runs",
+    "engines",
+    "predictors",
+    "allocators",
+    "evaluation",
+    "control",
+    "report",
+    "studies",
+    "commands",
+    "gateway",
+    "__main__",
+    "__init__",
 ]
-RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}
+RANK = {name: rank for rank, name in enumerate(ORDER)}
 
 HEAVY = {
     "torch": {
@@ -52,22 +52,22 @@ HEAVY = {
         "engines/transformers.py",
         "engines/decoding.py",
         "engines/attention.py",
-        "engines/openai/local.py",
+        "engines/server/local.py",
         "models/gguf.py",
         "models/here.py",
         "models/quiet.py",
         "predictors/adapter.py",
     },
     "peft": {"predictors/adapter.py"},
-    "aiohttp": {"engines/openai/client.py"},
+    "aiohttp": {"servers/client.py"},
     "vllm": {
         "engines/vllm/connector.py",
         "engines/vllm/engine.py",
         "engines/vllm/extracting.py",
         "engines/vllm/starting.py",
-        "serving/vllm_host.py",
+        "gateway/vllm_host.py",
     },
-    "matplotlib": {"plots.py", "contest_plots.py", "bench/plots.py", "layers/plots.py"},
+    "matplotlib": {"report/plots.py", "report/contest_plots.py", "studies/paper/plots.py", "studies/layers/plots.py"},
     "sympy": {
         "graders/commands.py",
         "graders/cursor.py",
@@ -143,14 +143,15 @@ def _loaded_by(code: str) -> set[str]:
     return set(json.loads(done.stderr.splitlines()[-1]))
 
 
+ASKING = "from forethought.commands import _exit_code; _exit_code"
 LIGHT_START = {
     "import forethought": "import forethought",
-    "forethought --help": "import forethought.cli as cli; cli._exit_code(['--help'])",
-    "forethought import --help": "import forethought.cli as cli; cli._exit_code(['import', '--help'])",
-    "forethought profile --help": "import forethought.cli as cli; cli._exit_code(['profile', '--help'])",
-    "forethought doctor --help": "import forethought.cli as cli; cli._exit_code(['doctor', '--help'])",
-    "forethought layers --help": "import forethought.cli as cli; cli._exit_code(['layers', '--help'])",
-    "forethought bench paper --help": "import forethought.cli as cli; cli._exit_code(['bench', 'paper', '--help'])",
+    "forethought --help": f"{ASKING}(['--help'])",
+    "forethought import --help": f"{ASKING}(['import', '--help'])",
+    "forethought profile --help": f"{ASKING}(['profile', '--help'])",
+    "forethought doctor --help": f"{ASKING}(['doctor', '--help'])",
+    "forethought layers --help": f"{ASKING}(['layers', '--help'])",
+    "forethought bench paper --help": f"{ASKING}(['bench', 'paper', '--help'])",
 }
 
 

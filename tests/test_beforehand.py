@@ -9,11 +9,11 @@ import pytest
 
 from command_line import Call, write_questions
 from forethought import ProfileSettings, profile
+from forethought.core.data import Generation, Request, StopReason
+from forethought.core.settings import EngineSettings
 from forethought.engines.fake import FakeEngine
 from forethought.errors import InvalidInputError
-from forethought.settings import EngineSettings
-from forethought.store import RunDirectory
-from forethought.types import Generation, Request, StopReason
+from forethought.runs.store import RunDirectory
 
 
 @pytest.fixture
@@ -319,7 +319,7 @@ STOPPED = {
 def test_an_interrupt_promises_only_what_is_true(
     call: Call, folder: Path, monkeypatch: pytest.MonkeyPatch, args: list[str], words: str
 ) -> None:
-    from forethought import pipeline
+    from forethought.commands import pipeline
 
     def interrupted(*args: object, **kwargs: object) -> None:
         raise KeyboardInterrupt

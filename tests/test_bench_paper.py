@@ -12,18 +12,18 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from forethought import bench
 from forethought.allocators.envelope import EnvelopeAllocator
 from forethought.allocators.greedy import GreedyAllocator
 from forethought.allocators.pricing import budgets_at, price_for
-from forethought.bench.classes import budgets_of, class_budgets
-from forethought.bench.greedy import PaperGreedyAllocator
-from forethought.bench.results import PaperBench
-from forethought.bench.split import read_split
-from forethought.cli import _exit_code
+from forethought.commands import _exit_code
+from forethought.core.data import BudgetGrid, Cost, Curves
+from forethought.core.settings import PaperSettings
 from forethought.errors import InvalidInputError, InvalidSettingsError, InvalidTotalError
-from forethought.settings import PaperSettings
-from forethought.types import BudgetGrid, Cost, Curves
+from forethought.studies import paper as bench
+from forethought.studies.paper.classes import budgets_of, class_budgets
+from forethought.studies.paper.greedy import PaperGreedyAllocator
+from forethought.studies.paper.results import PaperBench
+from forethought.studies.paper.split import read_split
 from paper_data import made_up_folder, made_up_split, write_split
 
 pytestmark = pytest.mark.slow
@@ -439,7 +439,7 @@ KNOWN = {
 @pytest.mark.slow
 @pytest.mark.skipif(not (PUBLISHED / "dev.parquet").is_file(), reason="the paper's published data is not here")
 def test_known_values_on_the_published_data(monkeypatch: pytest.MonkeyPatch) -> None:
-    from forethought.bench import paper
+    from forethought.studies.paper import paper
 
     # Setting the stream's price takes five more fits, and has no known value.
     monkeypatch.setattr(paper, "_out_of_fold", lambda train, predictor, seed: train.profile.curves)

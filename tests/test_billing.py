@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from forethought.billing import Prices, Traffic, settle
-from forethought.cli import _exit_code
+from forethought.commands import _exit_code
+from forethought.control.billing import Prices, Traffic, settle
 from forethought.engines import memory
 from forethought.engines.lengths import Lengths
 from forethought.models import look
-from forethought.store import RunDirectory
+from forethought.runs.store import RunDirectory
 from loopback import serving
 from toy_server import ToyServer
 

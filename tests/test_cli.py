@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from command_line import Call, write_questions
-from forethought.profiles import write_parquet
-from forethought.sources import open_profile
+from forethought.control.sources import open_profile
+from forethought.runs.profiles import write_parquet
 
 
 @pytest.mark.slow
@@ -405,7 +405,7 @@ def test_a_run_folder_of_other_settings_is_refused(call: Call, trained: str, tmp
 
 
 def test_interrupt_exits_130_and_resumes(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from forethought.store import Appender
+    from forethought.runs.store import Appender
 
     questions = write_questions(tmp_path / "train.jsonl", 20)
     append, written = Appender.append, []

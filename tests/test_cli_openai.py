@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("aiohttp", reason="needs aiohttp")
 
-from forethought.cli import _exit_code
+from forethought.commands import _exit_code
 from loopback import serving
 from toy_server import ToyServer
 

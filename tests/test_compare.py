@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from forethought.cli import main
+from forethought.commands import main
+from forethought.core.data import BudgetGrid, Cost, Curves, Profile
 from forethought.errors import InvalidInputError
 from forethought.evaluation.contest import Contender, hold_contest
 from forethought.models.size import KNOWN, count, num_parameters
 from forethought.predictors.cost import PredictorCost
-from forethought.types import BudgetGrid, Cost, Curves, Profile
 
 pytestmark = pytest.mark.slow
 

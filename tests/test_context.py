@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from forethought.cli import _exit_code
+from forethought.commands import _exit_code
+from forethought.core.data import BudgetGrid, EngineInfo, Query
+from forethought.core.prompts import load_template
 from forethought.engines.context import Room
 from forethought.engines.lengths import BYTES_PER_TOKEN, prompt_lengths, upper_bound
 from forethought.errors import InvalidSettingsError
-from forethought.prompts import load_template
-from forethought.types import BudgetGrid, EngineInfo, Query
 from loopback import serving
 from toy_server import ToyServer
 
@@ -173,7 +173,7 @@ def test_lengths_without_a_tokenizer_say_so(tmp_path: Path, monkeypatch: pytest.
 
 def test_lengths_by_a_local_tokenizer(tiny_model: Path) -> None:
     from forethought.engines.forcing import Forcing
-    from forethought.engines.openai.local import load_tokenizer
+    from forethought.engines.server.local import load_tokenizer
 
     queries = [Query("a", "How many are 3 + 4?"), Query("b", "Why?")]
     found = prompt_lengths(str(tiny_model), TEMPLATE, queries)

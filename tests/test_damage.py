@@ -19,11 +19,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save, save_file
 
-from forethought import pipeline, sources
-from forethought.errors import ForethoughtError, ModelFileError, RunError
-from forethought.listing import list_results
-from forethought.profile_files import METADATA_KEY, read_parquet
-from forethought.settings import (
+from forethought.commands import pipeline
+from forethought.commands.listing import list_results
+from forethought.commands.tables import item
+from forethought.control import sources
+from forethought.core.settings import (
     CompareSettings,
     EvaluateSettings,
     LayersSettings,
@@ -32,8 +32,9 @@ from forethought.settings import (
     RunSettings,
     TrainSettings,
 )
-from forethought.store import RunDirectory
-from forethought.tables import item
+from forethought.errors import ForethoughtError, ModelFileError, RunError
+from forethought.runs.parquet import METADATA_KEY, read_parquet
+from forethought.runs.store import RunDirectory
 
 pytestmark = pytest.mark.slow
 

@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from forethought.cli import main
-from forethought.difficulty import LEVELS, Asking, ask, classes, pick_examples, read_level, with_difficulties
+from forethought.commands import main
+from forethought.core.data import BudgetGrid, Profile, Query
+from forethought.core.prompts import load_template
 from forethought.engines.fake import FakeEngine
 from forethought.errors import InvalidFeaturesError, InvalidSettingsError, RunError
+from forethought.predictors.difficulty import LEVELS, Asking, ask, classes, pick_examples, read_level, with_difficulties
 from forethought.predictors.features import Features
 from forethought.predictors.prompted import PromptedPredictor
-from forethought.prompts import load_template
-from forethought.types import BudgetGrid, Profile, Query
 
 QUERIES = [Query(f"q{row}", f"What is {row} plus {row}?", reference=str(2 * row)) for row in range(40)]
 

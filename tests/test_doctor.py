@@ -10,11 +10,11 @@ import pytest
 
 pytest.importorskip("aiohttp", reason="needs aiohttp")
 
-from forethought import doctor
-from forethought.cli import _exit_code
-from forethought.doctor.machine import EXTRAS
-from forethought.engines.openai.kinds import KINDS
-from forethought.settings import DoctorSettings
+from forethought.commands import _exit_code
+from forethought.core.settings import DoctorSettings
+from forethought.servers.kinds import KINDS
+from forethought.studies import doctor
+from forethought.studies.doctor.machine import EXTRAS
 from loopback import Asked, Reply, serving
 from test_engines_openai_faults import SECRET
 from toy_server import ToyServer, encode
@@ -363,8 +363,8 @@ def no_key(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_budget_is_not_called_kept_where_nothing_tells_the_tokens():
-    from forethought.doctor.server import _verdict
-    from forethought.types import Generation, StopReason
+    from forethought.core.data import Generation, StopReason
+    from forethought.studies.doctor.server import _verdict
 
     def done(tokens: int | None, budget: int) -> Generation:
         return Generation("q", 0, budget, "so", tokens, "5", tokens, 0, 3, StopReason.BUDGET)

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from engine_contract import BUDGET, QUERIES, TEMPLATE, EngineContract, Subject, requests, run
-from forethought import registry
+from forethought.core import registry
+from forethought.core.data import BudgetGrid, Message, Query, Request, Sampling, StopReason
 from forethought.engines.fake import FakeEngine
 from forethought.engines.replay import ReplayEngine
-from forethought.types import BudgetGrid, Message, Query, Request, Sampling, StopReason
 from loopback import serving
 from toy_server import ToyServer
 
@@ -64,7 +64,7 @@ def vllm_subject(model: Path) -> Subject:
 
 
 def openai_subject(url: str) -> Subject:
-    from forethought.engines.openai.engine import OpenAIEngine
+    from forethought.engines.server.engine import OpenAIEngine
 
     engine = OpenAIEngine(
         "toy", template=TEMPLATE, sampling=SAMPLING, context_tokens=CONTEXT_TOKENS, base_url=url, enforce="two-call"

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from engine_contract import TEMPLATE, run
+from forethought.core.data import BudgetGrid, Query, Request, StopReason
 from forethought.engines.fake import FakeEngine
-from forethought.types import BudgetGrid, Query, Request, StopReason
 
 GRID = BudgetGrid(16, 128)
 QUERIES = tuple(Query(f"q{n}", f"what is {n} + {n}?", str(2 * n)) for n in range(24))

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from forethought.core.data import Query
+from forethought.core.prompts import PromptTemplate
 from forethought.engines.forcing import Forcing, answer_end
 from forethought.errors import InvalidInputError
-from forethought.prompts import PromptTemplate
-from forethought.types import Query
 
 MARKER = "Final answer:"
 TEMPLATE = PromptTemplate(

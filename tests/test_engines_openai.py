@@ -12,16 +12,16 @@ import pytest
 pytest.importorskip("aiohttp", reason="needs aiohttp")
 
 from engine_contract import BUDGET, QUERIES, TEMPLATE, EngineContract, Subject, requests, run
-from forethought.engines.counting import count_tokens
+from forethought.core.data import Generation, Message, Query, Request, Sampling, StopReason
+from forethought.core.prompts import PromptTemplate
 from forethought.engines.flight import Flight
 from forethought.engines.forcing import Forcing
-from forethought.engines.openai.engine import OpenAIEngine
-from forethought.engines.openai.kinds import KINDS
-from forethought.engines.openai.replies import Reply as ChatReply
-from forethought.engines.openai.streams import Chunks
+from forethought.engines.server.engine import OpenAIEngine
 from forethought.errors import EngineError, InvalidSettingsError
-from forethought.prompts import PromptTemplate
-from forethought.types import Generation, Message, Query, Request, Sampling, StopReason
+from forethought.servers.counting import count_tokens
+from forethought.servers.kinds import KINDS
+from forethought.servers.replies import Reply as ChatReply
+from forethought.servers.streams import Chunks
 from loopback import Asked, Reply, serving
 from toy_server import END, IDS, ToyServer, decode, encode, next_token, render
 
@@ -132,7 +132,7 @@ THINKING = PromptTemplate(
 @pytest.mark.parametrize("kind", ["vllm", "sglang", "llama.cpp"])
 def test_an_opened_turn_is_continued(kind, options, monkeypatch):
     """A template that opens the thought itself, through every dialect that can say so."""
-    monkeypatch.setattr("forethought.engines.openai.engine.load_tokenizer", lambda _: ToyTokenizer())
+    monkeypatch.setattr("forethought.engines.server.engine.load_tokenizer", lambda _: ToyTokenizer())
     is_text = options == {"ids": False, "tokenizer": "toy"}  # shows no tokens that half a letter is in
     probes = () if is_text else (8, 16)
     asked = [Request(query, BUDGET, 0, 9 + number, probes) for number, query in enumerate(QUERIES)]
@@ -350,7 +350,7 @@ class CallsAnyServer:
     def ask(
         handler: Any, budget: int, monkeypatch: pytest.MonkeyPatch, **options: Any
     ) -> tuple[OpenAIEngine, Generation]:
-        monkeypatch.setattr("forethought.engines.openai.engine.load_tokenizer", lambda _: ToyTokenizer())
+        monkeypatch.setattr("forethought.engines.server.engine.load_tokenizer", lambda _: ToyTokenizer())
         with serving(handler) as url:
             options = {"enforce": "native", "server": "tensorrt-llm", "tokenizer": "toy", **options}
             engine = engine_at(url, **options)
@@ -549,8 +549,8 @@ class TestOpening:
         assert engine.reason in caplog.text
 
     def test_the_server_and_the_enforcement_are_identity_and_the_address_is_not(self):
-        from forethought.profiling import identity
-        from forethought.types import BudgetGrid
+        from forethought.control.profiling import identity
+        from forethought.core.data import BudgetGrid
 
         ids = []
         for _ in range(2):  # two servers at two addresses

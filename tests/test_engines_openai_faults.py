@@ -16,15 +16,15 @@ pytest.importorskip("aiohttp", reason="needs aiohttp")
 
 from engine_contract import BUDGET, TEMPLATE, run
 from faulty_server import FaultyServer, streaming
-from forethought.cli import _exit_code
-from forethought.engines.openai.address import Address, Key
-from forethought.engines.openai.client import Client, RequestError
-from forethought.engines.openai.counters import Counters
-from forethought.engines.openai.engine import OpenAIEngine
-from forethought.engines.openai.retrying import Backoff
-from forethought.engines.openai.waits import retry_after
+from forethought.commands import _exit_code
+from forethought.core.data import Query, Request, Sampling
+from forethought.engines.server.engine import OpenAIEngine
 from forethought.errors import InvalidSettingsError
-from forethought.types import Query, Request, Sampling
+from forethought.servers.address import Address, Key
+from forethought.servers.client import Client, RequestError
+from forethought.servers.counters import Counters
+from forethought.servers.retrying import Backoff
+from forethought.servers.waits import retry_after
 from loopback import Asked, Reply, serving
 from test_engines_openai import in_process
 from toy_server import ToyServer

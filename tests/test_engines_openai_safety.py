@@ -17,21 +17,21 @@ from hypothesis import strategies as st
 pytest.importorskip("aiohttp", reason="needs aiohttp")
 
 from engine_contract import run
-from forethought.engines.counting import count_tokens
-from forethought.engines.openai import reading
-from forethought.engines.openai.address import Key
-from forethought.engines.openai.client import RequestError
-from forethought.engines.openai.engine import OpenAIEngine
-from forethought.engines.openai.pieces import _ran_into, _shown
-from forethought.engines.openai.replies import Reply as ChatReply
-from forethought.engines.openai.replies import answer_in
-from forethought.engines.openai.retrying import AttemptError
-from forethought.engines.openai.streams import Chunks
-from forethought.engines.openai.troubles import error_in, may_pass
+from forethought.core.data import Generation, Query, Request
+from forethought.core.prompts import load_template
+from forethought.engines.server.engine import OpenAIEngine
+from forethought.engines.server.pieces import _ran_into, _shown
 from forethought.errors import EngineError
-from forethought.prompts import load_template
-from forethought.store import generation_to_json
-from forethought.types import Generation, Query, Request
+from forethought.runs.store import generation_to_json
+from forethought.servers import reading
+from forethought.servers.address import Key
+from forethought.servers.client import RequestError
+from forethought.servers.counting import count_tokens
+from forethought.servers.replies import Reply as ChatReply
+from forethought.servers.replies import answer_in
+from forethought.servers.retrying import AttemptError
+from forethought.servers.streams import Chunks
+from forethought.servers.troubles import error_in, may_pass
 from loopback import Asked, Reply, serving
 
 THINK = load_template("think")
@@ -138,7 +138,7 @@ def test_what_nobody_thought_of_is_one_failed_request_and_is_told_once(monkeypat
     def broken(*_: Any, **__: Any) -> Any:
         raise TypeError(f"no {SECRET} here")
 
-    monkeypatch.setattr("forethought.engines.openai.one_call.count_tokens", broken)
+    monkeypatch.setattr("forethought.engines.server.one_call.count_tokens", broken)
     with caplog.at_level(logging.DEBUG, logger="forethought"):
         _, found = ask(Reply(GOOD), 3)
     assert all("could not be read: TypeError: no [api key] here" in done.error for done in found)

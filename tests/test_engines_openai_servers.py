@@ -12,15 +12,15 @@ import pytest
 pytest.importorskip("aiohttp", reason="needs aiohttp")
 
 from engine_contract import run
-from forethought import running
-from forethought.cli import _exit_code
-from forethought.engines.openai.address import Address
-from forethought.engines.openai.engine import OpenAIEngine
-from forethought.engines.openai.fitting import Fitting
-from forethought.engines.openai.troubles import may_pass
+from forethought.commands import _exit_code
+from forethought.control import running
+from forethought.core.data import Generation, Query, Request, StopReason
+from forethought.core.prompts import load_template
+from forethought.engines.server.engine import OpenAIEngine
 from forethought.errors import EngineError
-from forethought.prompts import load_template
-from forethought.types import Generation, Query, Request, StopReason
+from forethought.servers.address import Address
+from forethought.servers.fitting import Fitting
+from forethought.servers.troubles import may_pass
 from loopback import Asked, Reply, serving
 
 CHAT = "/v1/chat/completions"
@@ -544,7 +544,7 @@ def test_what_an_engine_counted_outlives_a_kill(tmp_path, monkeypatch, capfd):
         return kept(*arguments)
 
     kept = running._answer_row
-    monkeypatch.setattr("forethought.running._answer_row", killed)
+    monkeypatch.setattr("forethought.control.running._answer_row", killed)
     with monkeypatch.context() as patched:
         code, counts, _ = run_command(tmp_path, patched, capfd, Stopping(), "counts.json", "concurrency=1")
         assert code == 130

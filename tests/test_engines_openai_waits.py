@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 pytest.importorskip("aiohttp", reason="needs aiohttp")
 
-from forethought.engines.openai.address import Address
-from forethought.engines.openai.client import Client, RequestError
-from forethought.engines.openai.counters import Counters
-from forethought.engines.openai.retrying import Backoff
-from forethought.engines.openai.waits import asked_wait, reset_wait
+from forethought.servers.address import Address
+from forethought.servers.client import Client, RequestError
+from forethought.servers.counters import Counters
+from forethought.servers.retrying import Backoff
+from forethought.servers.waits import asked_wait, reset_wait
 from loopback import Asked, Reply, serving
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)

@@ -14,8 +14,8 @@ import pytest
 
 from engine_contract import run
 from forethought import models
-from forethought.prompts import load_template
-from forethought.types import Query, Request, Sampling
+from forethought.core.data import Query, Request, Sampling
+from forethought.core.prompts import load_template
 
 MODEL = "qwen2.5-coder-0.5b"
 LAYERS = (0, 4, 12, 24)

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from engine_contract import TEMPLATE, run
+from forethought.core.data import BudgetGrid, EngineInfo, Query, Request, StopReason
 from forethought.engines.fake import FakeEngine
 from forethought.engines.replay import ReplayEngine
 from forethought.errors import InvalidFeaturesError, InvalidInputError
-from forethought.store import generation_to_json
-from forethought.types import BudgetGrid, EngineInfo, Query, Request, StopReason
+from forethought.runs.store import generation_to_json
 
 GRID = BudgetGrid(16, 96)
 CAPS = tuple(int(budget) for budget in GRID.budgets_B)

@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine_contract import TEMPLATE, collect, run
+from forethought.core.data import Message, Query, Request, Sampling, StopReason
 from forethought.engines.attention import ATTENTION, Span
 from forethought.engines.decoding import Decoder
 from forethought.engines.drawing import draw, noise
@@ -24,7 +25,6 @@ from forethought.engines.flight import Flight
 from forethought.engines.forcing import answer_end
 from forethought.engines.transformers import TransformersEngine
 from forethought.errors import EngineError
-from forethought.types import Message, Query, Request, Sampling, StopReason
 
 BUDGET = 40
 GREEDY, WARM = Sampling(temperature=0.0), Sampling(temperature=1.0)

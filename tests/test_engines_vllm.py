@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 from engine_contract import PROBES, QUERIES, TEMPLATE, requests, run
+from forethought.core.data import Request, Sampling, StopReason
 from forethought.engines.vllm import hooks
 from forethought.engines.vllm.flights import Reuse
 from forethought.engines.vllm.native import TRIAL_CAPS, Fate, NativeCap
 from forethought.engines.vllm.starting import Choices
 from forethought.errors import EngineError, InvalidFeaturesError, InvalidSettingsError
-from forethought.types import Request, Sampling, StopReason
 
 CAP = NativeCap("<turn>a:", (1, 2, 3), "##{", (7, 8, 9))
 

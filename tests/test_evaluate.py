@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from evaluation_data import profile, synthetic
+from forethought.core.data import BudgetGrid, Cost, Curves, Profile
 from forethought.errors import InvalidInputError, InvalidSettingsError, MismatchError
 from forethought.evaluation import Evaluation, Row, evaluate
-from forethought.types import BudgetGrid, Cost, Curves, Profile
 
 GRID = BudgetGrid(10, 40)
 # Two queries solved by 20 tokens, two only by 40; four traces each. Uniform: 0, 1/2, 1/2, 1.

@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evaluation_data import profile
+from forethought.core.data import Curves
 from forethought.errors import InvalidInputError, UnknownNameError
 from forethought.evaluation import compare_live
 from forethought.evaluation.bootstrap import estimate, ratio, resampled_means
 from forethought.evaluation.calibration import calibrate
 from forethought.evaluation.frontier import Frontier, concave_vertices, shares_for
-from forethought.types import Curves
 
 
 def test_intervals_cover_the_truth_about_as_often_as_they_claim() -> None:

@@ -14,19 +14,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forethought import sources
 from forethought.allocators.envelope import EnvelopeAllocator
+from forethought.commands.pipeline import held_out_curves
+from forethought.control import sources
+from forethought.control.planning import forecast
+from forethought.core.data import BudgetGrid, Cost, Curves, Profile
 from forethought.errors import InvalidFeaturesError, ModelFileError
-from forethought.pipeline import held_out_curves
-from forethought.planning import forecast
 from forethought.predictors.card import PredictorCard
 from forethought.predictors.concave import concave_mean
 from forethought.predictors.familiarity import LEVEL, Familiarity, chance_of, kind_of, num_in_tail
 from forethought.predictors.features import Features
 from forethought.predictors.selection import train
 from forethought.predictors.trained import TrainedPredictor
-from forethought.profiles import read_parquet
-from forethought.types import BudgetGrid, Cost, Curves, Profile
+from forethought.runs.profiles import read_parquet
 from test_selection import INFO, make_profile
 
 pytestmark = pytest.mark.slow

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from forethought.cli import _exit_code
+from forethought.commands import _exit_code
+from forethought.core.files import make_folder, open_bytes, read_json, replacing, write_atomically, write_json
 from forethought.errors import FileError
-from forethought.files import make_folder, open_bytes, read_json, replacing, write_atomically, write_json
-from forethought.profile_files import METADATA_KEY
-from forethought.store import RunDirectory
+from forethought.runs.parquet import METADATA_KEY
+from forethought.runs.store import RunDirectory
 
 
 @pytest.fixture
@@ -189,7 +189,7 @@ def test_who_stops_reading_ends_the_command_in_silence(folder: Path, args: list[
 
 LIMITED = """
 import resource, sys
-from forethought.cli import _exit_code
+from forethought.commands import _exit_code
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), resource.RLIM_INFINITY))
 sys.exit(_exit_code(sys.argv[2:]))
 """
@@ -244,7 +244,7 @@ def test_a_small_file_that_decodes_to_much_more_is_refused_before_it_does(tmp_pa
     path = bomb(tmp_path / "bomb.parquet", **options)
     assert path.stat().st_size < 4 << 20
     script = (
-        "import re, sys; from pathlib import Path; from forethought.profile_files import read_parquet\n"
+        "import re, sys; from pathlib import Path; from forethought.runs.parquet import read_parquet\n"
         "from forethought.errors import RunError\n"
         "try: read_parquet(Path(sys.argv[1]))\n"
         "except RunError as error: print(error)\n"

@@ -15,11 +15,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from forethought import registry
+from forethought.core import registry
+from forethought.core.data import Grade, Query
 from forethought.errors import EngineError, InvalidInputError, MissingExtraError
 from forethought.graders import ChoiceGrader, ExactGrader, MathGrader, NumberGrader, check_references
 from forethought.graders import math as math_module
-from forethought.types import Grade, Query
 
 RIGHT, WRONG, UNREADABLE = Grade.RIGHT, Grade.WRONG, Grade.UNREADABLE
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from forethought.core.data import Grade
 from forethought.graders import MathGrader
-from forethought.types import Grade
 
 pytest.importorskip("sympy")
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from forethought.core.data import Grade
 from forethought.graders import NumberGrader
 from forethought.graders.numerals import bare_number, read_number
-from forethought.types import Grade
 
 RIGHT, WRONG, UNREADABLE = Grade.RIGHT, Grade.WRONG, Grade.UNREADABLE
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from forethought.core.data import Grade
 from forethought.errors import InvalidSettingsError
 from forethought.graders import ChoiceGrader, ExactGrader
-from forethought.types import Grade
 
 RIGHT, WRONG, UNREADABLE = Grade.RIGHT, Grade.WRONG, Grade.UNREADABLE
 

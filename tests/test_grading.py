@@ -11,10 +11,10 @@ import pytest
 
 import forethought
 from command_line import Call, write_questions
+from forethought.commands.grading import GradeSettings, RegradeSettings, grade_file, regrade
+from forethought.core.data import Grade
 from forethought.errors import InvalidInputError, InvalidSettingsError, RunError, UnknownNameError
-from forethought.grading import GradeSettings, RegradeSettings, grade_file, regrade
-from forethought.store import REGRADING, RunDirectory
-from forethought.types import Grade
+from forethought.runs.store import REGRADING, RunDirectory
 
 
 def lines(path: Path, *rows: dict[str, Any]) -> Path:

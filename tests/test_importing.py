@@ -16,12 +16,12 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from forethought import ImportSettings, evaluate, import_profile, open_profile, plan, train
-from forethought.cli import _exit_code
+from forethought.commands import _exit_code
+from forethought.core.data import BudgetGrid, Cost, Profile
+from forethought.core.settings import EvaluateSettings, PlanSettings, TrainSettings
 from forethought.errors import InvalidInputError, InvalidSettingsError, MismatchError, RunError
-from forethought.importing import Imported
-from forethought.profiles import joined, write_parquet
-from forethought.settings import EvaluateSettings, PlanSettings, TrainSettings
-from forethought.types import BudgetGrid, Cost, Profile
+from forethought.runs.importing import Imported
+from forethought.runs.profiles import joined, write_parquet
 
 Rows = list[dict[str, Any]]
 FORMATS = ("csv", "tsv", "jsonl", "json", "parquet")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from forethought.store import RunDirectory
+from forethought.runs.store import RunDirectory
 
 pytestmark = pytest.mark.slow
 

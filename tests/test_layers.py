@@ -15,20 +15,21 @@ from typing import Any
 import numpy as np
 import pytest
 
-from forethought import layers, pipeline
+from forethought.commands import pipeline
+from forethought.control.sources import open_profile
+from forethought.core.data import Profile, Query
+from forethought.core.prompts import load_template
+from forethought.core.settings import EngineSettings, LayersSettings, ProfileSettings
 from forethought.engines.fake import FakeEngine
 from forethought.engines.opening import choose_reader
 from forethought.errors import InvalidFeaturesError, InvalidInputError, InvalidSettingsError, MismatchError, RunError
-from forethought.layers.findings import find
-from forethought.layers.states import CHUNK, States, layers_words
 from forethought.predictors.metrics import binomial_log_loss, brier_score, correlation_B
 from forethought.predictors.ridge import RidgePredictor
-from forethought.profiles import write_parquet
-from forethought.prompts import load_template
-from forethought.settings import EngineSettings, LayersSettings, ProfileSettings
-from forethought.sources import open_profile
-from forethought.store import RunDirectory
-from forethought.types import Profile, Query
+from forethought.runs.profiles import write_parquet
+from forethought.runs.store import RunDirectory
+from forethought.studies import layers
+from forethought.studies.layers.findings import find
+from forethought.studies.layers.states import CHUNK, States, layers_words
 
 pytestmark = pytest.mark.slow
 
@@ -257,7 +258,7 @@ def test_report_says_everything_three_ways(held: tuple[Path, layers.LayerStudy],
 
 def test_picture_is_drawn_and_says_what_it_shows(held: tuple[Path, layers.LayerStudy], tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="needs matplotlib")
-    from forethought.layers import plots
+    from forethought.studies.layers import plots
 
     _, result = held
     file = layers.write_report(tmp_path, result)["layers"]

@@ -9,16 +9,16 @@ import pytest
 
 pytest.importorskip("peft")
 
-from forethought import pipeline
+from forethought.commands import pipeline
+from forethought.core.data import BudgetGrid, Profile
+from forethought.core.settings import TrainSettings
 from forethought.errors import InvalidFeaturesError, InvalidSettingsError, MismatchError
 from forethought.predictors import adapter
 from forethought.predictors.features import Features
 from forethought.predictors.lora import LoraPredictor
 from forethought.predictors.selection import train
 from forethought.predictors.trained import TrainedPredictor
-from forethought.profiles import write_parquet
-from forethought.settings import TrainSettings
-from forethought.types import BudgetGrid, Profile
+from forethought.runs.profiles import write_parquet
 from tiny_model import save_tiny_model
 
 pytestmark = pytest.mark.slow

@@ -9,8 +9,8 @@ import pytest
 
 import forethought as ft
 from command_line import Call, write_questions
-from forethought import registry
-from forethought.waiting import finish
+from forethought.core import registry
+from forethought.core.waiting import finish
 
 pytestmark = pytest.mark.slow
 

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from forethought.cli import _exit_code
+from forethought.commands import _exit_code
+from forethought.control.sources import open_predictor, open_profile
+from forethought.core.data import Profile
 from forethought.predictors.overlap import held_out, rows_trained_on
 from forethought.predictors.seen import Seen
 from forethought.predictors.trained import TrainedPredictor
-from forethought.profiles import write_parquet
-from forethought.sources import open_predictor, open_profile
-from forethought.types import Profile
+from forethought.runs.profiles import write_parquet
 
 Call = Callable[..., tuple[int, Any, str]]
 
@@ -109,7 +109,7 @@ def test_what_is_kept_is_small_and_holds_no_text(call: Call) -> None:
 
 def profile_of(ids: list[str], texts: list[str]) -> Profile:
     counts = np.ones((len(ids), 1), dtype=np.int64)
-    from forethought.types import BudgetGrid
+    from forethought.core.data import BudgetGrid
 
     return Profile(
         tuple(ids), BudgetGrid(16, 16), counts, counts[:, 0], counts * 16.0, counts * 16.0, texts=tuple(texts)

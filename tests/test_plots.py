@@ -12,9 +12,10 @@ from evaluation_data import profile, synthetic
 
 pytest.importorskip("matplotlib", reason="needs matplotlib")
 
-from forethought import plots, report
+from forethought import report
+from forethought.core.data import Cost
 from forethought.evaluation import Evaluation, evaluate
-from forethought.types import Cost
+from forethought.report import plots
 
 pytestmark = pytest.mark.slow
 

@@ -16,13 +16,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from command_line import JsonCall, json_caller, write_sums
+from forethought.control.pool import Pool
+from forethought.core.data import BudgetGrid, Cost, Generation, Query, Request, StopReason
+from forethought.core.prompts import load_template
+from forethought.core.settings import PlanSettings, RunSettings
 from forethought.engines.fake import FakeEngine
 from forethought.errors import InvalidSettingsError
-from forethought.pool import Pool
-from forethought.prompts import load_template
-from forethought.settings import PlanSettings, RunSettings
-from forethought.store import RunDirectory, generation_to_json
-from forethought.types import BudgetGrid, Cost, Generation, Query, Request, StopReason
+from forethought.runs.store import RunDirectory, generation_to_json
 from loopback import serving
 from toy_server import ToyServer
 

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.optimize import isotonic_regression
 
-from forethought import registry
+from forethought.core import registry
+from forethought.core.protocols import Predictor
 from forethought.errors import InvalidFeaturesError, InvalidInputError, InvalidSettingsError
 from forethought.predictors import paper_mlp
 from forethought.predictors.features import Features
@@ -33,7 +34,6 @@ from forethought.predictors.mlp import MlpPredictor
 from forethought.predictors.ridge import RidgePredictor
 from forethought.predictors.spend import SpendShape, non_decreasing
 from forethought.predictors.success import SuccessShape, isotonic
-from forethought.protocols import Predictor
 from tiny_model import save_tiny_model
 
 QUICK = {

@@ -10,8 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from forethought import ProfileSettings, profile
+from forethought.control.sources import open_profile, run_queries
+from forethought.core.data import BudgetGrid, Profile
 from forethought.errors import ForethoughtError, InvalidInputError, MismatchError, RunError
-from forethought.profiles import (
+from forethought.runs.profiles import (
     common_grid,
     curves_on_grid,
     from_run,
@@ -21,9 +23,7 @@ from forethought.profiles import (
     with_layers,
     write_parquet,
 )
-from forethought.sources import open_profile, run_queries
-from forethought.store import RunDirectory
-from forethought.types import BudgetGrid, Profile
+from forethought.runs.store import RunDirectory
 
 
 @pytest.fixture(scope="module")

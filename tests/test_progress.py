@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from forethought.cli import _exit_code, progress
+from forethought.commands import _exit_code, progress
 
 
 class Terminal(io.StringIO):

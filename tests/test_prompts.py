@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from forethought.core.data import Message, Query
+from forethought.core.prompts import load_template, shipped_templates
 from forethought.errors import InvalidSettingsError, UnknownNameError
-from forethought.prompts import load_template, shipped_templates
-from forethought.types import Message, Query
 
 PLAIN = {"name": "plain", "reasoning_end": "</think>", "answer_suffix": "\n</think>\nAnswer: ", "answer_stop": "\n"}
 

@@ -16,9 +16,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from forethought import queries as module
+from forethought.core.data import Message, Query
 from forethought.errors import ForethoughtError, InvalidInputError, InvalidSettingsError, UnknownNameError
-from forethought.queries import (
+from forethought.questions import queries as module
+from forethought.questions.queries import (
     DATASETS,
     content_id,
     load_columns,
@@ -27,8 +28,7 @@ from forethought.queries import (
     query_to_json,
     save_queries,
 )
-from forethought.rows import FORMATS, Source
-from forethought.types import Message, Query
+from forethought.questions.rows import FORMATS, Source
 
 
 def written(folder: Path, name: str, content: str | bytes) -> Path:

@@ -15,9 +15,9 @@ import pytest
 
 from evaluation_data import synthetic
 from forethought import report
+from forethought.core.data import Cost
 from forethought.evaluation import Estimate, Evaluation, LiveComparison, compare_live, evaluate
 from forethought.report.wording import gain_words, points
-from forethought.types import Cost
 
 FACTS = {"command": "forethought evaluate x --on y", "device": "2 CPU cores", "odd": math.nan, "grader": "number"}
 

@@ -17,12 +17,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import forethought
-from forethought.cli import COMMANDS, verbs
+from forethought.commands import COMMANDS, verbs
+from forethought.core.problems import Problems
 from forethought.errors import ForethoughtError
-from forethought.importing.cells import Cells
-from forethought.problems import Problems
-from forethought.rows import FORMATS, Source, read_batches
-from forethought.rows.pages import PageError, read_footer, read_pages
+from forethought.questions.rows import FORMATS, Source, read_batches
+from forethought.questions.rows.pages import PageError, read_footer, read_pages
+from forethought.runs.importing.cells import Cells
 
 PACKAGE = Path(forethought.__file__).parent
 BOUND = 2 << 30  # bytes of address space for Python, Arrow and all that is read
@@ -106,7 +106,7 @@ def test_standard_input_is_read_as_far_as_the_limit() -> None:
 
 
 def test_long_lists_in_parquet_are_refused_before_they_are_unpacked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("forethought.rows.parquet.MAX_LISTED", 1000)
+    monkeypatch.setattr("forethought.questions.rows.parquet.MAX_LISTED", 1000)
     sink = io.BytesIO()
     pq.write_table(pa.table({"correct": [np.zeros(2000, dtype=np.int64)]}), sink)
     problems = Problems("t.parquet")
@@ -180,9 +180,10 @@ def test_a_reader_raises_nothing_and_keeps_to_the_limit(data: bytes, suffix: str
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
 QUESTION_READERS = ("profile", "plan", "run", "doctor")
 READERS = {
-    **dict.fromkeys(("queries.py", "rows/meanings.py"), QUESTION_READERS),
+    **dict.fromkeys(("questions/queries.py", "questions/rows/meanings.py"), QUESTION_READERS),
     **dict.fromkeys(
-        ("importing/long.py", "importing/wide.py", "importing/naming.py", "importing/repeats.py"), ("import",)
+        ("runs/importing/long.py", "runs/importing/wide.py", "runs/importing/naming.py", "runs/importing/repeats.py"),
+        ("import",),
     ),
 }
 
@@ -219,10 +220,10 @@ def test_the_package_names_no_flag_that_no_command_has() -> None:
         known |= flags_of(found)
     known |= flags_of(verbs)
     for path in (
-        "queries.py",
-        "fields.py",
-        "problems.py",
-        *(f"importing/{each.name}" for each in (PACKAGE / "importing").glob("*.py")),
+        "questions/queries.py",
+        "questions/fields.py",
+        "core/problems.py",
+        *(f"runs/importing/{each.name}" for each in (PACKAGE / "runs/importing").glob("*.py")),
     ):
         text = re.sub(r"--\{\w+\}-column|`--MEANING-column`", "", (PACKAGE / path).read_text("utf-8"))
         assert set(FLAG.findall(text)) <= known, path

@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from forethought.core.data import BudgetGrid, Profile
 from forethought.errors import ModelFileError
 from forethought.predictors import trained as saving
 from forethought.predictors.selection import train
 from forethought.predictors.trained import TrainedPredictor
-from forethought.types import BudgetGrid, Profile
 
 
 def made(share: float) -> TrainedPredictor:

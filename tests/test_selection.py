@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from forethought.core.data import BudgetGrid, EngineInfo, Profile
 from forethought.errors import (
     InvalidFeaturesError,
     InvalidInputError,
@@ -24,7 +25,6 @@ from forethought.predictors.card import PredictorCard
 from forethought.predictors.folds import assign_folds, hash_order
 from forethought.predictors.selection import cross_fit, train
 from forethought.predictors.trained import TrainedPredictor
-from forethought.types import BudgetGrid, EngineInfo, Profile
 
 INFO = {
     "model": "tiny",

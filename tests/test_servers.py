@@ -15,12 +15,12 @@ import pytest
 pytest.importorskip("aiohttp", reason="needs aiohttp")
 
 from engine_contract import run
-from forethought import doctor
+from forethought.core.data import Request, Sampling, StopReason
+from forethought.core.prompts import load_template
+from forethought.core.settings import DoctorSettings
 from forethought.engines.forcing import Forcing
-from forethought.prompts import load_template
-from forethought.queries import load_queries
-from forethought.settings import DoctorSettings
-from forethought.types import Request, Sampling, StopReason
+from forethought.questions.queries import load_queries
+from forethought.studies import doctor
 from real_servers import EFFORTS, MODEL, QUERIES, SERVED, asked, engine_at, folder
 
 KINDS = ("vllm", "sglang", "llama.cpp")

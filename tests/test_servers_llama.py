@@ -13,8 +13,8 @@ import pytest
 pytest.importorskip("aiohttp", reason="needs aiohttp")
 
 from engine_contract import run
-from forethought.engines.openai.kinds import KINDS
-from forethought.prompts import load_template
+from forethought.core.prompts import load_template
+from forethought.servers.kinds import KINDS
 from real_servers import asked, engine_at, llama_server
 
 pytestmark = [pytest.mark.server, pytest.mark.slow, pytest.mark.model]

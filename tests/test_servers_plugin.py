@@ -23,18 +23,18 @@ import pytest
 
 import forethought
 import real_servers
+from forethought.control.sources import shipped_heldout
+from forethought.core.data import Query
+from forethought.core.prompts import load_template
 from forethought.predictors.selection import train
-from forethought.prompts import load_template
-from forethought.queries import load_queries
-from forethought.sources import shipped_heldout
-from forethought.types import Query
+from forethought.questions.queries import load_queries
 from real_servers import ENVIRONMENT, MODEL, SERVED, free_port, stop, vllm_python
 
 START_SECONDS = 400
 SUFFIX = load_template("worked-5").answer_suffix
 REASONING = {"reasoning_start_str": "<|im_start|>assistant\n", "reasoning_end_str": SUFFIX}
 REASONING_FLAG = f"--reasoning-config={json.dumps(REASONING)}"
-EXTENSION_FLAG = "--worker-extension-cls=forethought.serving.HiddenStates"
+EXTENSION_FLAG = "--worker-extension-cls=forethought.gateway.HiddenStates"
 FLAGS = (
     "--dtype=bfloat16",
     "--max-model-len=2048",
@@ -93,7 +93,7 @@ def started(folder: Path, *flags: str, **variables: str) -> Iterator[Server]:
     installed.mkdir(parents=True)
     (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: forethought\nVersion: 0.1.0\n")
     (installed / "entry_points.txt").write_text(
-        "[vllm.endpoint_plugins]\nforethought = forethought.serving.plugin:Plugin\n"
+        "[vllm.endpoint_plugins]\nforethought = forethought.gateway.plugin:Plugin\n"
     )
     port = free_port()
     paths = f"{folder}{os.pathsep}{Path(forethought.__file__).parent.parent}"
@@ -270,7 +270,7 @@ REFUSED = {
     "no reasoning": (
         (),
         {"FORETHOUGHT_PREDICTOR": MODEL, "FORETHOUGHT_PRICE": "0.001"},
-        "--worker-extension-cls forethought.serving.HiddenStates",
+        "--worker-extension-cls forethought.gateway.HiddenStates",
     ),
     "no effect": (
         ('--reasoning-config={"reasoning_start_str":"<think>","reasoning_end_str":"</think>"}', EXTENSION_FLAG),

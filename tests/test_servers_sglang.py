@@ -9,7 +9,7 @@ import pytest
 pytest.importorskip("aiohttp", reason="needs aiohttp")
 
 from engine_contract import run
-from forethought.prompts import load_template
+from forethought.core.prompts import load_template
 from real_servers import asked, engine_at, sglang_server
 
 pytestmark = [pytest.mark.server, pytest.mark.slow, pytest.mark.model]

@@ -15,8 +15,8 @@ pytest.importorskip("aiohttp", reason="needs aiohttp")
 import forethought
 import in_process
 from engine_contract import run
-from forethought import doctor
-from forethought.settings import DoctorSettings
+from forethought.core.settings import DoctorSettings
+from forethought.studies import doctor
 from real_servers import ENVIRONMENT, SERVED, asked, engine_at, folder, vllm_python
 
 pytestmark = [pytest.mark.server, pytest.mark.slow, pytest.mark.model]

@@ -14,28 +14,28 @@ from typing import Any
 import numpy as np
 import pytest
 
+from forethought.control.sources import shipped_heldout
+from forethought.core.data import BudgetGrid, Cost, Profile
+from forethought.core.prompts import load_template
 from forethought.errors import EngineError, ForethoughtError, InvalidSettingsError
+from forethought.gateway.asked import CHAT, MAX_CHARACTERS, QUEUED, TEXT, read
+from forethought.gateway.counting import Counter
+from forethought.gateway.decision import MEAN, NOVEL, OWN, PREDICTED, UNTOUCHED, Decider, Decision
+from forethought.gateway.desk import Desk, Ruling
+from forethought.gateway.extension import MAX_KEPT, PREFIX, HiddenStates
+from forethought.gateway.host import Tags
+from forethought.gateway.measuring import CAPS, measure_offset, thought_length
+from forethought.gateway.middleware import MAX_REQUEST_BYTES, Budgets
+from forethought.gateway.opening import Prepared, opened, prepare, refuse_costly
+from forethought.gateway.options import VARIABLES, ServingOptions
+from forethought.gateway.plugin import Plugin
+from forethought.gateway.priorities import AGED, LENGTH, NONE, PATIENCE, Priorities
+from forethought.gateway.rate import Rate
+from forethought.gateway.tally import Tally
+from forethought.gateway.watch import Watch
 from forethought.predictors.features import Features
 from forethought.predictors.selection import is_trained_on, train
-from forethought.profiles import write_parquet
-from forethought.prompts import load_template
-from forethought.serving.asked import CHAT, MAX_CHARACTERS, QUEUED, TEXT, read
-from forethought.serving.counting import Counter
-from forethought.serving.decision import MEAN, NOVEL, OWN, PREDICTED, UNTOUCHED, Decider, Decision
-from forethought.serving.desk import Desk, Ruling
-from forethought.serving.extension import MAX_KEPT, PREFIX, HiddenStates
-from forethought.serving.host import Tags
-from forethought.serving.measuring import CAPS, measure_offset, thought_length
-from forethought.serving.middleware import MAX_REQUEST_BYTES, Budgets
-from forethought.serving.opening import Prepared, opened, prepare, refuse_costly
-from forethought.serving.options import VARIABLES, ServingOptions
-from forethought.serving.plugin import Plugin
-from forethought.serving.priorities import AGED, LENGTH, NONE, PATIENCE, Priorities
-from forethought.serving.rate import Rate
-from forethought.serving.tally import Tally
-from forethought.serving.watch import Watch
-from forethought.sources import shipped_heldout
-from forethought.types import BudgetGrid, Cost, Profile
+from forethought.runs.profiles import write_parquet
 from serving_host import END, START, Characters, FakeApp, FakeHost, post, state_of, tags
 
 GRID = BudgetGrid(16, 64)
@@ -608,7 +608,7 @@ async def test_what_came_back_first_is_looked_at_in_the_order_of_asking(text_pre
 
 
 async def test_requests_that_never_end_hold_up_nothing_for_ever(text_predictor, monkeypatch):
-    monkeypatch.setattr("forethought.serving.watch.MOST_HELD", 5)
+    monkeypatch.setattr("forethought.gateway.watch.MOST_HELD", 5)
     ruled = desk(text_predictor)
     decision, watch = hard_decision(ruled), ruled.watch
     lost = watch.begun()
@@ -826,8 +826,8 @@ def test_an_end_that_the_text_does_not_show_is_not_counted():
 
 def test_the_entry_point_is_the_plugin_and_loads_nothing_heavy():
     project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text("utf-8"))["project"]
-    assert project["entry-points"]["vllm.endpoint_plugins"] == {"forethought": "forethought.serving.plugin:Plugin"}
-    script = "import json, sys, forethought.serving.plugin as p; p.Plugin(); print(json.dumps(sorted(sys.modules)))"
+    assert project["entry-points"]["vllm.endpoint_plugins"] == {"forethought": "forethought.gateway.plugin:Plugin"}
+    script = "import json, sys, forethought.gateway.plugin as p; p.Plugin(); print(json.dumps(sorted(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     loaded = {name.split(".")[0] for name in json.loads(done.stdout)}
     assert not loaded & {"numpy", "torch", "vllm", "fastapi", "prometheus_client", "pyarrow"}

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 
 from forethought.allocators.blind import BlindAllocator
 from forethought.allocators.envelope import EnvelopeAllocator
+from forethought.commands.tables import training_text
+from forethought.core.data import BudgetGrid, Cost, Curves, Profile
 from forethought.errors import ModelFileError
 from forethought.predictors.selection import cross_fit, train
 from forethought.predictors.shrinkage import LeftOut, Shrinkage
 from forethought.predictors.trained import TrainedPredictor
-from forethought.tables import training_text
-from forethought.types import BudgetGrid, Cost, Curves, Profile
 
 GRID = BudgetGrid(16, 64)
 MEAN_B = np.array([0.2, 0.35, 0.5, 0.55])

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from forethought import errors
+from forethought.core.data import Generation, Probe, StopReason
+from forethought.core.files import write_atomically
 from forethought.errors import ForethoughtError, RunError
-from forethought.files import write_atomically
-from forethought.store import RunDirectory, generation_from_json, generation_to_json
-from forethought.types import Generation, Probe, StopReason
+from forethought.runs.store import RunDirectory, generation_from_json, generation_to_json
 
 IDENTITY = {"model": "m", "window": 16, "sampling": {"temperature": 0.6}}
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from command_line import JsonCall, json_caller, write_sums
-from forethought.profiling import setup_of
-from forethought.store import Failure, RunDirectory, Tries
-from forethought.types import EngineInfo
+from forethought.control.profiling import setup_of
+from forethought.core.data import EngineInfo
+from forethought.runs.store import Failure, RunDirectory, Tries
 
 
 @pytest.fixture

@@ -10,18 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from forethought.core.data import BudgetGrid, Curves
 from forethought.predictors.card import PredictorCard
 from forethought.predictors.selection import train
-from forethought.predictors.usage import (
-    LEVEL,
-    Usage,
-    UsageTest,
-    stretch_of,
-    stretched,
-    stretched_tokens,
-    tolerance_for,
-)
-from forethought.types import BudgetGrid, Curves
+from forethought.predictors.usage import LEVEL, Usage, UsageTest, stretch_of, stretched, stretched_tokens, tolerance_for
 from test_selection import make_profile
 
 GRID = BudgetGrid(16, 256)

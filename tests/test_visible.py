@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from evaluation_data import synthetic
 from forethought import report
-from forethought.cli import _exit_code
+from forethought.commands import _exit_code
+from forethought.core.visible import code, markdown, one_line, to_json, visible
 from forethought.evaluation import compare_live, evaluate
-from forethought.visible import code, markdown, one_line, to_json, visible
 
 CONTROLS = {
     "clear screen": "\x1b[2J",
@@ -193,12 +193,12 @@ def test_a_card_shows_names_and_makes_no_markdown(hostile: Path, monkeypatch: py
 @pytest.mark.slow
 def test_pictures_can_be_drawn_of_any_names(hostile: Path, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="needs matplotlib")
-    from forethought import plots
-    from forethought.contest_plots import draw_contest
+    from forethought.commands.pipeline import study_layers
+    from forethought.core.settings import LayersSettings
     from forethought.evaluation.contest import Contender, hold_contest
-    from forethought.layers.plots import draw as draw_layers
-    from forethought.pipeline import study_layers
-    from forethought.settings import LayersSettings
+    from forethought.report import plots
+    from forethought.report.contest_plots import draw_contest
+    from forethought.studies.layers.plots import draw as draw_layers
 
     name = f"{NAME} 多 👩‍🚀 $\\frac{{$ " + "very " * 50
     measured, predicted, mean = synthetic(12)
@@ -215,7 +215,7 @@ def test_pictures_can_be_drawn_of_any_names(hostile: Path, tmp_path: Path) -> No
 
 def test_a_comparison_is_stamped_and_does_not_show_unknown_costs_as_measured() -> None:
     pytest.importorskip("matplotlib", reason="needs matplotlib")
-    from forethought import contest_plots
+    from forethought.report import contest_plots
 
     places, ticks = contest_plots._cost_places({"a": 0.001, "b": 300.0, "c": None, "d": 0.0})
     assert places["d"] < -3.0 <= places["a"] < places["b"] < places["c"]

@@ -17,13 +17,13 @@ from typing import Any
 
 import click
 
-from forethought import pipeline, report
-from forethought.cli import COMMANDS, verbs
+from forethought import report
+from forethought.commands import COMMANDS, pipeline, verbs
+from forethought.control.sources import shipped_predictors
+from forethought.core.data import Cost
+from forethought.core.settings import EvaluateSettings
 from forethought.evaluation import Evaluation
 from forethought.report import wording
-from forethought.settings import EvaluateSettings
-from forethought.sources import shipped_predictors
-from forethought.types import Cost
 
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = ROOT / "docs" / "cli.md"

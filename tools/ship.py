@@ -16,11 +16,11 @@ from pathlib import Path
 import click
 
 from forethought import EvaluateSettings, TrainSettings, evaluate, open_profile, train
+from forethought.core.data import Profile
 from forethought.predictors.card import CrossValidation, PredictorCard
 from forethought.predictors.trained import TrainedPredictor
-from forethought.profiles import joined, with_layers, write_parquet
 from forethought.report import write_report
-from forethought.types import Profile
+from forethought.runs.profiles import joined, with_layers, write_parquet
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / "src" / "forethought" / "data"

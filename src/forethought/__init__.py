@@ -14,13 +14,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .doctor import examine
-    from .errors import ForethoughtError
-    from .grading import grade, grade_file, regrade
-    from .listing import list_results
-    from .pipeline import compare, evaluate, import_profile, plan, profile, run, study_layers, train
-    from .queries import load_queries
-    from .settings import (
+    from .commands.grading import grade, grade_file, regrade
+    from .commands.listing import list_results
+    from .commands.pipeline import compare, evaluate, import_profile, plan, profile, run, study_layers, train
+    from .commands.tables import show
+    from .control.sources import open_predictor, open_profile
+    from .core.data import BudgetGrid, Curves, Plan, Profile, Query
+    from .core.settings import (
         CompareSettings,
         DoctorSettings,
         EngineSettings,
@@ -34,48 +34,48 @@ if TYPE_CHECKING:
         RunSettings,
         TrainSettings,
     )
-    from .sources import open_predictor, open_profile
-    from .tables import show
-    from .types import BudgetGrid, Curves, Plan, Profile, Query
+    from .errors import ForethoughtError
+    from .questions.queries import load_queries
+    from .studies.doctor import examine
 
 __version__ = "0.1.0"
 
 _HOME = {
-    "BudgetGrid": "types",
-    "CompareSettings": "settings",
-    "Curves": "types",
-    "DoctorSettings": "settings",
-    "EngineSettings": "settings",
-    "EvaluateSettings": "settings",
+    "BudgetGrid": "core.data",
+    "CompareSettings": "core.settings",
+    "Curves": "core.data",
+    "DoctorSettings": "core.settings",
+    "EngineSettings": "core.settings",
+    "EvaluateSettings": "core.settings",
     "ForethoughtError": "errors",
-    "GradeSettings": "settings",
-    "ImportSettings": "settings",
-    "LayersSettings": "settings",
-    "Plan": "types",
-    "PlanSettings": "settings",
-    "Profile": "types",
-    "ProfileSettings": "settings",
-    "Query": "types",
-    "RegradeSettings": "settings",
-    "RunSettings": "settings",
-    "TrainSettings": "settings",
-    "compare": "pipeline",
-    "evaluate": "pipeline",
-    "examine": "doctor",
-    "grade": "grading",
-    "grade_file": "grading",
-    "import_profile": "pipeline",
-    "list_results": "listing",
-    "load_queries": "queries",
-    "open_predictor": "sources",
-    "open_profile": "sources",
-    "plan": "pipeline",
-    "profile": "pipeline",
-    "regrade": "grading",
-    "run": "pipeline",
-    "show": "tables",
-    "study_layers": "pipeline",
-    "train": "pipeline",
+    "GradeSettings": "core.settings",
+    "ImportSettings": "core.settings",
+    "LayersSettings": "core.settings",
+    "Plan": "core.data",
+    "PlanSettings": "core.settings",
+    "Profile": "core.data",
+    "ProfileSettings": "core.settings",
+    "Query": "core.data",
+    "RegradeSettings": "core.settings",
+    "RunSettings": "core.settings",
+    "TrainSettings": "core.settings",
+    "compare": "commands.pipeline",
+    "evaluate": "commands.pipeline",
+    "examine": "studies.doctor",
+    "grade": "commands.grading",
+    "grade_file": "commands.grading",
+    "import_profile": "commands.pipeline",
+    "list_results": "commands.listing",
+    "load_queries": "questions.queries",
+    "open_predictor": "control.sources",
+    "open_profile": "control.sources",
+    "plan": "commands.pipeline",
+    "profile": "commands.pipeline",
+    "regrade": "commands.grading",
+    "run": "commands.pipeline",
+    "show": "commands.tables",
+    "study_layers": "commands.pipeline",
+    "train": "commands.pipeline",
 }
 
 __all__ = [

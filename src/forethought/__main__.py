@@ -1,5 +1,5 @@
 """`python -m forethought`."""
 
-from .cli import main
+from .commands import main
 
 main()

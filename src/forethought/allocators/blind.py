@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ..types import Cost, Curves, FloatArray, IntArray, Plan
+from ..core.data import Cost, Curves, FloatArray, IntArray, Plan
 from .bounds import Columns
 from .envelope import WHY_LEFT, solve
 from .grants import grant

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..core.data import BudgetGrid, IntArray
 from ..errors import InvalidGridError, InvalidInputError
-from ..types import BudgetGrid, IntArray
 
 Columns = NDArray[np.int64]
 

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..core.data import Cost, Curves, FloatArray, IntArray
 from ..errors import InvalidSettingsError
-from ..types import Cost, Curves, FloatArray, IntArray
 from .sums import exact_sum
 
 MOST_EXPONENT = 1000  # 2**exponent stays a number where all tokens are next to nothing

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..types import Cost, Curves, FloatArray, IntArray, Plan
+from ..core.data import Cost, Curves, FloatArray, IntArray, Plan
 from .bounds import Columns
 from .core import complete
 from .grants import grants

@@ -7,8 +7,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from ..core.data import Cost, Curves, FloatArray, IntArray, Plan
 from ..errors import InvalidSettingsError
-from ..types import Cost, Curves, FloatArray, IntArray, Plan
 from .bounds import Columns
 from .envelope import WHY_LEFT, solve
 from .knapsack import best_choices

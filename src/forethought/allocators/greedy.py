@@ -7,7 +7,7 @@ import heapq
 import numpy as np
 from numpy.typing import NDArray
 
-from ..types import Cost, Curves, FloatArray, IntArray, Plan
+from ..core.data import Cost, Curves, FloatArray, IntArray, Plan
 from .bounds import Columns
 from .problem import Problem, pose
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ..types import IntArray
+from ..core.data import IntArray
 from .bounds import Columns
 from .problem import Problem
 

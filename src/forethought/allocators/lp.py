@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..types import Cost, Curves, FloatArray, IntArray
+from ..core.data import Cost, Curves, FloatArray, IntArray
 from .grants import grants
 from .problem import pose
 from .sums import exact_sum

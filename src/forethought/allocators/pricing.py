@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..types import Cost, Curves, IntArray
+from ..core.data import Cost, Curves, IntArray
 from .grants import grants
 from .hull import upper_envelope
 from .problem import Problem, pose

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ..core.data import BudgetGrid, Cost, Curves, FloatArray, IntArray, Plan
 from ..errors import InvalidInputError, InvalidTotalError
-from ..types import BudgetGrid, Cost, Curves, FloatArray, IntArray, Plan
 from .bounds import Columns, column_ranges
 from .costs import Costs, entries
 from .sums import exact_sum

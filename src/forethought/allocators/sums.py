@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from ..types import FloatArray
+from ..core.data import FloatArray
 
 CHUNK = 65_536
 LARGEST = 1e280  # past it the splitting constant could overflow

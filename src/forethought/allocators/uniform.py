@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..types import Cost, Curves, FloatArray, IntArray, Plan
+from ..core.data import Cost, Curves, FloatArray, IntArray, Plan
 from .bounds import Columns
 from .problem import Problem, pose
 

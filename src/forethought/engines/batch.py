@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 import torch
 
+from ..core.data import Generation, Query, Request, Sampling
 from ..errors import InvalidInputError
-from ..types import Generation, Query, Request, Sampling
 from .attention import Slots, Span
 from .decoding import Decoder, common_length
 from .drawing import draw, noise

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..core.data import BudgetGrid, EngineInfo, IntArray, Query
+from ..core.prompts import PromptTemplate
 from ..errors import InvalidSettingsError
-from ..prompts import PromptTemplate
-from ..types import BudgetGrid, EngineInfo, IntArray, Query
 from .lengths import Lengths, prompt_lengths
 
 

@@ -7,7 +7,7 @@ import hashlib
 import torch
 from torch import Tensor
 
-from ..types import Request
+from ..core.data import Request
 
 
 def noise(request: Request, step: int) -> float:

@@ -12,8 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..prompts import PromptTemplate
-from ..types import (
+from ..core.data import (
     BudgetGrid,
     Curves,
     EngineInfo,
@@ -25,6 +24,7 @@ from ..types import (
     Sampling,
     StopReason,
 )
+from ..core.prompts import PromptTemplate
 from .refusing import check_layers, failed, refusal
 
 # Requests that are under way together: results come back shortest first within such a group, as from a real batch.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from ..types import Generation, Probe, Request, StopReason
+from ..core.data import Generation, Probe, Request, StopReason
 from .forcing import Forcing
 from .refusing import failed
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from ..core.data import Query
+from ..core.prompts import PromptTemplate, answer_end
 from ..errors import InvalidInputError
-from ..prompts import PromptTemplate
-from ..types import Query
 
 
 class Forcing:
@@ -104,20 +104,6 @@ class Forcing:
     def clean_answer(self, text: str) -> str:
         """The answer itself: text up to the template's stop, stripped."""
         return text[: answer_end(text, self.template.answer_stop)].strip()
-
-
-def answer_end(text: str, stop: str) -> int | None:
-    r"""Where the answer in `text` ends: at the first `stop`, or None while there is none.
-
-    A suffix that opens a brace (`\boxed{`) is closed by its own: braces that the answer opens itself, as `\frac{1}{2}`
-    does, are closed before.
-    """
-    position = text.find(stop)
-    if stop != "}":
-        return None if position < 0 else position
-    while position >= 0 and text.count("{", 0, position) > text.count("}", 0, position):
-        position = text.find(stop, position + 1)
-    return None if position < 0 else position
 
 
 def _overlap(text: str, marker: str) -> int:

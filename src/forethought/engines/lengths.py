@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from ..core.data import IntArray, Query
+from ..core.prompts import PromptTemplate
 from ..errors import InvalidInputError
 from ..models import look
-from ..prompts import PromptTemplate
-from ..types import IntArray, Query
 from .forcing import Forcing
 
 BYTES_PER_TOKEN = 3.5  # of English prose and arithmetic; code and other languages need more tokens

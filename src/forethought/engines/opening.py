@@ -7,13 +7,13 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from inspect import signature
 
-from .. import registry
+from ..core import registry
+from ..core.prompts import load_template
+from ..core.protocols import Engine
+from ..core.settings import EngineSettings
 from ..errors import InvalidFeaturesError, InvalidSettingsError
 from ..models.locating import check_name
 from ..models.size import known_layers
-from ..prompts import load_template
-from ..protocols import Engine
-from ..settings import EngineSettings
 
 LOCAL = ("transformers", "vllm")  # engines that read a model's files
 SERVER_FLAGS = ("base_url", "served_model", "enforce", "concurrency")

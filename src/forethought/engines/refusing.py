@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ..core.data import EngineInfo, Generation, Request, StopReason
 from ..errors import InvalidFeaturesError
-from ..types import EngineInfo, Generation, Request, StopReason
 
 
 def refusal(

@@ -10,11 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from ..core.data import EngineInfo, FloatArray, Generation, Probe, Query, Request, Sampling, StopReason
+from ..core.prompts import PromptTemplate
 from ..errors import InvalidFeaturesError, InvalidInputError, InvalidSettingsError, RunError
-from ..profiling import engine_info
-from ..prompts import PromptTemplate
-from ..store import RunDirectory, generation_from_json
-from ..types import EngineInfo, FloatArray, Generation, Probe, Query, Request, Sampling, StopReason
+from ..runs.store import RunDirectory, engine_info, generation_from_json
 from .refusing import failed
 
 RESULTS_PER_TURN = 256  # how many results come between two looks at the event loop

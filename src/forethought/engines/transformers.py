@@ -15,11 +15,11 @@ import torch
 import transformers
 from safetensors import SafetensorError
 
+from ..core.data import EngineInfo, FloatArray, Generation, Query, Request, Sampling
+from ..core.prompts import PromptTemplate
 from ..errors import EngineError
 from ..models import LocalModel, locate
 from ..models.quiet import no_progress_bars
-from ..prompts import PromptTemplate
-from ..types import EngineInfo, FloatArray, Generation, Query, Request, Sampling
 from . import memory
 from .attention import ATTENTION
 from .batch import Batch

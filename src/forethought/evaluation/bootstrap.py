@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..types import FloatArray
+from ..core.data import FloatArray
 from .results import Estimate
 
 CONFIDENCE = 0.95

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..core.data import Curves, FloatArray, Profile
 from ..predictors.metrics import (
     binomial_log_loss,
     brier_score,
@@ -12,7 +13,6 @@ from ..predictors.metrics import (
     curve_error,
     reliability_bins,
 )
-from ..types import Curves, FloatArray, Profile
 from .bootstrap import estimate, resampled_means
 from .results import Bin, Calibration, CurveErrors, Estimate, finite
 

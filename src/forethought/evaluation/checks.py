@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ..core.data import Cost, Curves, Profile
 from ..errors import InvalidInputError, InvalidSettingsError, MismatchError
-from ..types import Cost, Curves, Profile
 
 
 def check_inputs(

@@ -8,7 +8,7 @@ from typing import Self
 
 import numpy as np
 
-from ..types import Cost, FloatArray
+from ..core.data import Cost, FloatArray
 from .bootstrap import estimate, ratio, resampled_means
 from .frontier import Frontier
 from .policies import BLIND, FORETHOUGHT, ORACLE, UNIFORM, Outcome, Policies

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from ..core.data import Cost, Curves, FloatArray, Profile
+from ..core.protocols import Allocator
 from ..errors import InvalidInputError
 from ..predictors.cost import PredictorCost
 from ..predictors.metrics import binomial_log_loss
-from ..protocols import Allocator
-from ..types import Cost, Curves, FloatArray, Profile
 from .bootstrap import estimate, resampled_means
 from .checks import check_inputs
 from .comparison import Comparison, share_closed

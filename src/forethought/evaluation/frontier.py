@@ -8,7 +8,7 @@ from typing import Self
 
 import numpy as np
 
-from ..types import FloatArray, IntArray
+from ..core.data import FloatArray, IntArray
 
 
 @dataclass(frozen=True, slots=True, eq=False)

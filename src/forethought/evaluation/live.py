@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from ..core.data import FloatArray
+from ..core.registry import unknown_name_message
 from ..errors import InvalidInputError, UnknownNameError
-from ..registry import unknown_name_message
-from ..types import FloatArray
 from .bootstrap import estimate, resampled_means
 from .policies import BLIND, UNIFORM
 from .results import Estimate

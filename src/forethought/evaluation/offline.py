@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from ..core.data import Cost, Curves, FloatArray, Profile
+from ..core.protocols import Allocator
 from ..errors import MismatchError
-from ..protocols import Allocator
-from ..types import Cost, Curves, FloatArray, Profile
 from .calibration import calibrate
 from .checks import check_inputs
 from .comparison import Comparison

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..allocators.lp import lp_bound
+from ..core.data import Cost, Curves, FloatArray, IntArray, Plan
+from ..core.protocols import Allocator
+from ..core.registry import resolve
 from ..errors import InvalidSettingsError
-from ..protocols import Allocator
-from ..registry import resolve
-from ..types import Cost, Curves, FloatArray, IntArray, Plan
 from .frontier import concave_vertices, shares_for
 
 UNIFORM, BLIND, FORETHOUGHT, GREEDY = "uniform", "blind", "forethought", "greedy"

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..types import BudgetGrid, Cost, Curves, Plan, Profile
+from ..core.data import BudgetGrid, Cost, Curves, Plan, Profile
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ..problems import Problems, excerpt
-from ..protocols import Grader
-from ..types import Grade, Query
+from ..core.data import Grade, Query
+from ..core.problems import Problems, excerpt
+from ..core.protocols import Grader
 from .choice import ChoiceGrader
 from .exact import ExactGrader
 from .math import MathGrader

@@ -6,8 +6,8 @@ import re
 import string
 import unicodedata
 
+from ..core.data import Grade
 from ..errors import InvalidSettingsError
-from ..types import Grade
 from .answers import ANNOUNCED, MAX_CHARACTERS, stated_answer, unmarked
 
 _LATEX_TEXT = re.compile(r"\\(?:text|mathrm|textbf|mathbf)\s*\{([^{}]*)\}")

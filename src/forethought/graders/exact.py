@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from ..types import Grade
+from ..core.data import Grade
 from .answers import MAX_CHARACTERS, stated_answer
 
 # Signs that stand for one another, and signs that cannot be seen.

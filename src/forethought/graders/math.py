@@ -11,9 +11,9 @@ import sys
 import threading
 import weakref
 
+from ..core.data import Grade
+from ..core.registry import EXTRAS
 from ..errors import EngineError, MissingExtraError
-from ..registry import EXTRAS
-from ..types import Grade
 from .answers import MAX_CHARACTERS, stated_answer, unmarked
 from .number import is_same_number
 from .numerals import bare_number

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-from ..types import Grade
+from ..core.data import Grade
 from .numerals import read_number
 
 RELATIVE_TOLERANCE = Fraction(1, 10**6)

@@ -17,8 +17,8 @@ from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
 
+from ..core.files import write_json
 from ..errors import ModelFileError
-from ..files import write_json
 from .gguf import convert, require_packages
 from .parts import GgufSource, Tell, fetch_gguf
 from .weights import weight_files

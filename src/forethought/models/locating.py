@@ -9,8 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..core.registry import unknown_name_message
 from ..errors import MissingExtraError, ModelFileError, UnknownNameError
-from ..registry import unknown_name_message
 from .aliases import ALIASES, prepare
 from .weights import hash_weights, weight_files
 

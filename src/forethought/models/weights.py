@@ -8,8 +8,8 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from ..core.files import write_json
 from ..errors import ModelFileError
-from ..files import write_json
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"

@@ -18,11 +18,11 @@ import torch
 import transformers
 from safetensors.torch import load_file, save
 
+from ..core.data import FloatArray, IntArray
+from ..core.files import make_folder, write_atomically
 from ..errors import ModelFileError
-from ..files import make_folder, write_atomically
 from ..models import locate
 from ..models.quiet import no_progress_bars
-from ..types import FloatArray, IntArray
 
 if TYPE_CHECKING:
     from .lora import LoraOptions

@@ -11,10 +11,10 @@ from typing import Any, Self
 
 import numpy as np
 
-from ..difficulty import Asking
+from ..core.data import BudgetGrid, Curves, Sampling
+from ..core.visible import code, markdown
 from ..errors import InvalidSettingsError
-from ..types import BudgetGrid, Curves, Sampling
-from ..visible import code, markdown
+from .difficulty import Asking
 from .features import DIFFICULTY, HIDDEN, TEXT, kind_to_reads
 from .metrics import ReliabilityBin
 from .shrinkage import Shrinkage

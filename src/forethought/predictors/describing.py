@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from ..difficulty import Asking
-from ..store import grader_words
-from ..types import Profile, Sampling
+from ..core.data import Profile, Sampling
+from ..runs.store import grader_words
 from .card import Calibration, CrossValidation, FeatureSchema, PredictorCard, TrainingData
+from .difficulty import Asking
 from .features import DIFFICULTY, reads_to_kind
 from .layers import hidden_of
 from .mean import mean_curve

@@ -8,7 +8,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from ..types import FloatArray
+from ..core.data import FloatArray
 from .inputs import chunks
 
 MAX_COMPONENTS = 32  # directions whose variance is learned one by one: 100 KB of float16 at a width of 1536

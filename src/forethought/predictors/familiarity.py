@@ -9,7 +9,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from ..types import FloatArray
+from ..core.data import FloatArray
 from .card import FamiliarityCard
 from .distance import Distance
 from .features import HIDDEN, TEXT, Features

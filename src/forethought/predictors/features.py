@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from ..core.data import FloatArray, IntArray
 from ..errors import InvalidFeaturesError
-from ..types import FloatArray, IntArray
 from .inputs import nonfinite_rows
 
 HIDDEN, TEXT, DIFFICULTY = "hidden", "text", "difficulty"

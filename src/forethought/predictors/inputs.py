@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from ..core.data import FloatArray, IntArray
 from ..errors import InvalidFeaturesError, InvalidInputError
-from ..types import FloatArray, IntArray
 
 CHUNK_ROWS = 8192  # rows cast to float32 at a time: bounds memory when features are float16
 MIN_QUERIES = 2  # one query has no other to be left out against

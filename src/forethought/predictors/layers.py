@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from ..core.data import FloatArray, Profile
 from ..errors import InvalidFeaturesError
-from ..types import FloatArray, Profile
 from .card import CrossValidation, LayerScore
 from .inputs import nonfinite_rows
 from .metrics import binomial_log_loss, brier_score

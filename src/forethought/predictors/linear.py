@@ -11,7 +11,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from ..types import FloatArray, IntArray
+from ..core.data import FloatArray, IntArray
 from .inputs import chunks
 
 Float64Array = NDArray[np.float64]

@@ -8,9 +8,9 @@ from typing import Any, Self
 
 import numpy as np
 
-from ..difficulty import LEVELS, classes
+from ..core.data import FloatArray, IntArray
 from ..errors import InvalidSettingsError, MismatchError
-from ..types import FloatArray, IntArray
+from .difficulty import LEVELS, classes
 from .features import TEXT, Features
 from .inputs import MIN_QUERIES, check_counts
 from .spend import SpendShape

@@ -6,7 +6,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from ..types import FloatArray, IntArray, Profile
+from ..core.data import FloatArray, IntArray, Profile
 from .inputs import check_counts
 from .spend import non_decreasing
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..types import FloatArray, IntArray
+from ..core.data import FloatArray, IntArray
 
 # Predictions are moved this far from 0 and 1 before their logarithm is taken: one trace that comes right where a
 # predictor said "never" then costs 4.6, not infinity. The same for every predictor that is compared.

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from ..core.data import FloatArray, IntArray
 from ..errors import InvalidSettingsError
-from ..types import FloatArray, IntArray
 from .features import HIDDEN, TEXT, Features
 from .inputs import MIN_QUERIES, check_counts, check_features, chunks
 from .linear import LinearMap, RidgeProblem, Standardizer, left_out_of_folds

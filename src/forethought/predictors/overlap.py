@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from ..core.data import IntArray, Profile
 from ..errors import InvalidSettingsError
-from ..types import IntArray, Profile
 from .seen import Seen
 from .selection import is_trained_on
 from .trained import TrainedPredictor

@@ -6,8 +6,8 @@ from typing import Any, Self
 
 import numpy as np
 
+from ..core.data import FloatArray, IntArray
 from ..errors import InvalidSettingsError
-from ..types import FloatArray, IntArray
 from .features import DIFFICULTY, Features
 from .inputs import check_counts
 from .spend import non_decreasing

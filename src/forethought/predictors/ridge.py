@@ -6,7 +6,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from ..types import FloatArray, IntArray
+from ..core.data import FloatArray, IntArray
 from .features import HIDDEN
 from .inputs import check_counts, check_features, check_shape
 from .linear import LinearMap, RidgeProblem

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..types import IntArray, Profile
+from ..core.data import IntArray, Profile
 
 PREFIX = "seen."
 Hashes = NDArray[np.uint64]

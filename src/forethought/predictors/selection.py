@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from ..core.data import Curves, FloatArray, IntArray, Profile
+from ..core.protocols import Predictor
+from ..core.registry import EXTRAS, check_options, resolve
 from ..errors import InvalidFeaturesError, InvalidInputError, InvalidSettingsError, MissingExtraError
-from ..protocols import Predictor
-from ..registry import EXTRAS, check_options, resolve
-from ..types import Curves, FloatArray, IntArray, Profile
 from .card import CrossValidation
 from .describing import calibration_of, data_hash, make_card
 from .familiarity import Familiarity

@@ -8,8 +8,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from ..core.data import FloatArray, IntArray, Profile
 from ..errors import InvalidSettingsError
-from ..types import FloatArray, IntArray, Profile
 from .spend import non_decreasing
 
 MOST_Z = 999.0  # surer than sure: a number for a card where predictions are the truth itself

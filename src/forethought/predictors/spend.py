@@ -7,7 +7,7 @@ from typing import Self
 
 import numpy as np
 
-from ..types import FloatArray
+from ..core.data import FloatArray
 
 
 @dataclass(frozen=True, slots=True, eq=False)

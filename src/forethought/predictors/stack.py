@@ -9,10 +9,10 @@ from typing import Any, Self
 
 import numpy as np
 
+from ..core.data import FloatArray, IntArray
+from ..core.protocols import Predictor
+from ..core.registry import available, resolve
 from ..errors import InvalidSettingsError
-from ..protocols import Predictor
-from ..registry import available, resolve
-from ..types import FloatArray, IntArray
 from .features import KINDS, Features, reads_of
 from .inputs import MIN_QUERIES, check_counts
 from .spend import SpendShape

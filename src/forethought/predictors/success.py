@@ -8,7 +8,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from ..types import FloatArray
+from ..core.data import FloatArray
 from .inputs import chunks
 
 SURE = 1.96  # standard errors from zero; what is nearer may be noise

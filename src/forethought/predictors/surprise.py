@@ -11,7 +11,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from ..types import FloatArray
+from ..core.data import FloatArray
 
 SIZE = 1 << 13  # buckets: 64 KB for each table
 BEFORE = 0.5  # counts that every bucket has before any text is seen

@@ -7,7 +7,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from ..types import FloatArray, IntArray
+from ..core.data import FloatArray, IntArray
 from .features import TEXT, Features
 from .inputs import check_counts
 from .linear import LinearMap, RidgeProblem

@@ -23,6 +23,11 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 
+from ..core.data import BudgetGrid, Curves, EngineInfo, FloatArray
+from ..core.files import make_folder, parse_json, reaching, write_atomically
+from ..core.protocols import Predictor
+from ..core.registry import resolve
+from ..core.visible import to_json, visible
 from ..errors import (
     FileError,
     ForethoughtError,
@@ -32,11 +37,6 @@ from ..errors import (
     ModelFileError,
     UnknownNameError,
 )
-from ..files import make_folder, parse_json, reaching, write_atomically
-from ..protocols import Predictor
-from ..registry import resolve
-from ..types import BudgetGrid, Curves, EngineInfo, FloatArray
-from ..visible import to_json, visible
 from .card import PredictorCard
 from .familiarity import PREFIX, Familiarity, Judged
 from .features import HIDDEN, Features

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..types import Curves, FloatArray
+from ..core.data import Curves, FloatArray
 from .card import PredictorCard
 
 LEVEL = 0.01  # chance of a false alarm in one stream, however long it is and however often one looks

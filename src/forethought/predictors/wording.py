@@ -12,8 +12,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from ..core.data import FloatArray
 from ..errors import InvalidInputError
-from ..types import FloatArray
 
 NUM_BUCKETS = 8192  # hashed n-grams of one to three words; a power of two
 NUM_DIRECTIONS = 256

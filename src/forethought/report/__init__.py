@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 
 from .. import __version__
+from ..core.files import make_folder, write_atomically
+from ..core.visible import to_json, visible
 from ..evaluation import Evaluation, LiveComparison
-from ..files import make_folder, write_atomically
-from ..visible import to_json, visible
 from .markdown import evaluation_markdown, live_markdown
 from .terminal import comparison_text, evaluation_text
 from .wording import usual_level
@@ -45,7 +45,7 @@ def write_report(folder: Path, result: Evaluation | LiveComparison, *, plots: bo
     else:
         lines = evaluation_markdown(result)
         if plots and importlib.util.find_spec("matplotlib") is not None:
-            from ..plots import draw
+            from .plots import draw
 
             pictures = draw(result, folder, mean_tokens=usual_level(result))
             lines += ["## Pictures", "", *(f"![{name}]({file.name})" for name, file in pictures.items()), ""]

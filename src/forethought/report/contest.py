@@ -6,12 +6,12 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
+from ..core.data import Cost
+from ..core.files import make_folder
+from ..core.visible import markdown, one_line
 from ..evaluation.contest import MEAN, Contender, Contest, Standing
 from ..evaluation.policies import BLIND, ORACLE, UNIFORM
 from ..evaluation.results import Estimate
-from ..files import make_folder
-from ..types import Cost
-from ..visible import markdown, one_line
 from .layout import aligned, table
 from .wording import LEGEND, SIMULATED, gain_words, gap_words, percent, policy_name, share_right
 
@@ -63,7 +63,7 @@ def write_contest(folder: Path, result: Contest, *, plots: bool = True) -> dict[
 
     pictures: dict[str, Path] = {}
     if plots and importlib.util.find_spec("matplotlib") is not None:
-        from ..contest_plots import draw_contest
+        from .contest_plots import draw_contest
 
         pictures = draw_contest(result, folder)
     write_pages(files, contest_json(result), contest_markdown(result, pictures))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..visible import one_line
+from ..core.visible import one_line
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:

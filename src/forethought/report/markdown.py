@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .. import __version__
+from ..core.data import Cost
+from ..core.visible import code, markdown, one_line
 from ..evaluation import Estimate, Evaluation, LiveComparison, Row, Saving
 from ..evaluation.policies import POLICIES
-from ..types import Cost
-from ..visible import code, markdown, one_line
 from .layout import table
 from .wording import (
     LEGEND,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 
+from ..core.data import Cost
+from ..core.visible import one_line
 from ..evaluation import CostSummary, Estimate, Evaluation, LiveComparison, Row, Saving
 from ..evaluation.comparison import SAME
 from ..evaluation.policies import BLIND, FORETHOUGHT, GREEDY_ORACLE, ORACLE, UNIFORM
-from ..types import Cost
-from ..visible import one_line
 
 NAMES = {ORACLE: "exact oracle", GREEDY_ORACLE: "greedy oracle"}
 WORSE, UNPROVEN, EQUAL = "▼", "~", "="

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from ...core.data import EngineInfo, FloatArray, Generation, Query, Request, Sampling
+from ...core.prompts import PromptTemplate
 from ...errors import EngineError, InvalidInputError
 from ...models import locate
-from ...prompts import PromptTemplate
-from ...types import EngineInfo, FloatArray, Generation, Query, Request, Sampling
 from ..forcing import Forcing
 from ..refusing import check_layers, failed, refusal
 from . import extracting, hooks

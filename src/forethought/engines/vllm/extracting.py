@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ...types import FloatArray
+from ...core.data import FloatArray
 
 CONNECTOR = "PromptStates"
 WANTED = {"kv_transfer_params": {"hidden_states": True}}  # extra arguments of a request whose states are to be written

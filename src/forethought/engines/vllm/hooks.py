@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from ...core.data import FloatArray
 from ...errors import EngineError
-from ...types import FloatArray
 from ..hooks import install_hooks
 
 ELSEWHERE = (

@@ -15,8 +15,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 
+from ...core.data import Query
 from ...errors import EngineError, InvalidInputError, InvalidSettingsError
-from ...types import Query
 from ..forcing import Forcing
 
 logger = logging.getLogger(__name__)

@@ -11,10 +11,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from ...core.prompts import PromptTemplate
+from ...core.registry import unknown_name_message
 from ...errors import EngineError, ForethoughtError, InvalidFeaturesError, InvalidSettingsError
 from ...models.size import longest_context
-from ...prompts import PromptTemplate
-from ...registry import unknown_name_message
 from .. import memory
 from ..forcing import Forcing
 from . import extracting

@@ -1,0 +1,146 @@
+"""What can be refused before a model is loaded or a token paid for: commands and their dry runs look here first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..control import sources
+from ..control.planning import check_total, model_of, open_allocator, plan_queries, planned_engine, refuse_without_texts
+from ..control.profiling import check_asked_layers, grader_identity
+from ..core import registry
+from ..core.data import EngineInfo, Query
+from ..core.prompts import load_template
+from ..core.protocols import Grader
+from ..core.settings import PlanSettings, ProfileSettings, RunSettings
+from ..engines.opening import LOCAL, check, choose, num_layers
+from ..errors import InvalidFeaturesError, InvalidSettingsError
+from ..graders import check_references, is_gradable
+from ..models import ALIASES
+from ..predictors.features import HIDDEN
+from ..predictors.trained import TrainedPredictor
+from ..questions.queries import load_queries, query_to_json
+from ..runs.folders import check_folder, profile_folder, run_folder
+from ..runs.store import RunDirectory, fingerprint
+
+
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """A grader that is ready, and what determines its verdicts, for a run's identity."""
+
+    grader: Grader
+    identity: dict[str, Any]
+
+
+def open_grader(name: str, options: dict[str, Any]) -> Judge:
+    """The grader of that name, made with these options; raises what `registry.make` does."""
+    grader = registry.make("graders", name, options)
+    return Judge(grader, grader_identity(name, options, grader))
+
+
+def profile_inputs(settings: ProfileSettings, *, is_open: bool = False) -> tuple[list[Query], Judge, int]:
+    """The questions of a profile, its grader, and how many questions were left out because nothing grades them.
+
+    Args:
+        settings: what to measure.
+        is_open: an engine is open already, so the one of `settings` is not looked at.
+
+    Raises:
+        ForethoughtError: whatever would be refused once the model runs.
+    """
+    judge = open_grader(settings.grader, settings.grader_options)
+    queries = load_queries(settings.questions, limit=settings.limit, **settings.columns)
+    kept = [query for query in queries if is_gradable(judge.grader, query.reference)]
+    if not settings.skip_ungraded:
+        if len(kept) < len(queries):
+            check_references(judge.grader, queries, source=settings.questions, required=True)
+    elif not kept:
+        raise InvalidSettingsError(f"{settings.questions}: none of {len(queries):,} questions can be graded")
+    folder = profile_folder(settings)
+    check_folder(folder)
+    check_asked_layers(settings)
+    known = {
+        "template_hash": load_template(settings.engine.template).hash,
+        "window": settings.grid.window,
+        "maximum": settings.grid.maximum,
+        "sampling": {"temperature": settings.engine.temperature, "top_p": settings.engine.top_p},
+        "seed": settings.seed,
+        **judge.identity,
+    }
+    if not is_open:
+        check(settings.model, settings.engine)
+        layers = num_layers(settings.model, settings.engine)
+        if layers is not None:
+            settings.layer_numbers(layers or None)
+        name, _ = choose(settings.model, settings.engine.engine)
+        known |= {"engine": name} if name in registry.BUILTIN["engines"] else {}
+    else:
+        known.pop("template_hash")
+    RunDirectory.check(folder, kind="profile", identity=known)
+    return kept, judge, len(queries) - len(kept)
+
+
+def plan_inputs(settings: PlanSettings) -> tuple[TrainedPredictor, list[Query]]:
+    """The predictor and the questions of a plan; raises whatever is known to be refused later."""
+    predictor = sources.open_predictor(settings.run)
+    open_allocator(settings)
+    queries = plan_queries(settings)
+    check_total(settings, queries, predictor)
+    return predictor, queries
+
+
+def run_inputs(settings: RunSettings, *, is_open: bool = False) -> tuple[TrainedPredictor, list[Query], Judge]:
+    """The predictor, the questions and the grader of a run; raises whatever is known to be refused later."""
+    predictor, queries = plan_inputs(settings.plan)
+    for name in settings.compare:
+        open_allocator(settings.plan, name)
+    refuse_without_texts(queries, settings.plan.questions)
+    judge = open_grader(settings.grader, settings.grader_options)
+    check_references(judge.grader, queries, source=settings.plan.questions)
+    folder = run_folder(settings)
+    check_folder(folder)
+    if not is_open:
+        check_planned_engine(settings.plan, predictor)
+    RunDirectory.check(folder, kind="run", identity=run_identity(settings, predictor, queries, judge))
+    return predictor, queries, judge
+
+
+def run_identity(
+    settings: RunSettings, predictor: TrainedPredictor, queries: Sequence[Query], judge: Judge
+) -> dict[str, Any]:
+    """The part of a run's identity that the engine does not decide."""
+    return {
+        "window": predictor.card.grid.window,
+        "maximum": predictor.card.grid.maximum,
+        "seed": settings.seed,
+        **judge.identity,
+        "allocators": allocators_of(settings),
+        "allocator_options": settings.plan.allocator_options or None,
+        "cost": settings.plan.cost.value,
+        "total": settings.plan.total_for(len(queries)),
+        "hard_total": settings.hard_total or None,  # None: as runs of before it say
+        "queries": fingerprint([query_to_json(query) for query in queries]),
+    }
+
+
+def allocators_of(settings: RunSettings) -> list[str]:
+    """The allocators of a run, its own first."""
+    return list(dict.fromkeys((settings.plan.allocator, *settings.compare)))
+
+
+def check_planned_engine(settings: PlanSettings, predictor: TrainedPredictor) -> None:
+    """Refuses an engine that cannot run the predictor's model, or cannot give it what it reads."""
+    asked, model = planned_engine(settings, predictor), model_of(settings, predictor)
+    check(model, asked)
+    template = load_template(asked.template)
+    published = ALIASES[model].sha256 if model in ALIASES and choose(model, asked.engine)[0] in LOCAL else None
+    info = EngineInfo("", predictor.card.model or model, published, template=template.name, template_hash=template.hash)
+    predictor.check(info)
+    if HIDDEN in predictor.card.features.reads and num_layers(model, asked) == 0:
+        name, _ = choose(model, asked.engine)
+        raise InvalidFeaturesError(
+            f"the predictor reads hidden states of layer {predictor.card.features.layer}, which engine {name!r} does "
+            "not give; use --engine transformers or --engine vllm, or a predictor that reads the text alone: "
+            "forethought train RUN --predictor text"
+        )

@@ -1,0 +1,57 @@
+"""`forethought demo`: the main job, live, on what comes with the package."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from .options import emit, json_flag, quiet_flag, seed_option, talk
+
+
+@click.command("demo", short_help="The main job, live, on a built-in model.")
+@click.argument("name", default="qwen2.5-coder-1.5b")
+@click.option(
+    "--mean-tokens", type=float, metavar="N", help="Budget a question.  [default: where the curve is steepest]"
+)
+@click.option("--limit", type=int, metavar="N", help="Live questions.  [default: what fits into a few minutes]")
+@click.option("--out", default="", metavar="RUN", help="Run directory.  [default: runs/demo-NAME-DATE]")
+@seed_option
+@quiet_flag
+@json_flag
+def command(as_json: bool, quiet: bool, **values: Any) -> int:
+    """Uniform, blind and forethought side by side: on the shipped held-out profile, then live.
+
+    NAME is a model with a shipped predictor: qwen2.5-coder-1.5b, or qwen2.5-coder-0.5b (faster, and weaker).
+    """
+    from .. import report
+    from ..core.settings import DemoSettings
+    from . import demonstration as demo
+    from .progress import progress_bar
+
+    settings = DemoSettings(**values)
+    prepared = demo.prepare(settings)
+    talk(f"held-out profile: {prepared.num_heldout} GSM8K test questions that nothing was trained or tuned on")
+    heldout = demo.heldout(prepared)
+    if not as_json:
+        emit(False, None, report.comparison_text(heldout, prepared.mean_tokens))
+    talk(f"\nlive: {prepared.num_live} other test questions, {prepared.mean_tokens:g} reasoning tokens a question")
+    bill = prepared.estimate
+    with progress_bar("answering", num_total=bill.num_left, tokens_total=int(bill.total), quiet=quiet) as advance:
+        run, live = demo.live(prepared, report=advance)
+    files = [
+        *report.write_report(run.path / "heldout", heldout).values(),
+        *report.write_report(run.path, live).values(),
+    ]
+    result = {
+        "run": str(run.path),
+        "mean_tokens": prepared.mean_tokens,
+        "heldout": report.evaluation_json(heldout),
+        "live": report.evaluation_json(live),
+        "files": [str(file) for file in files],
+    }
+    emit(as_json, result, report.evaluation_text(live))
+    for file in files:
+        talk(f"wrote {file}")
+    talk(f"run folder: {run.path}   (look inside one question: forethought show {run.path} {prepared.first_id})")
+    return 0

@@ -1,0 +1,214 @@
+"""Know the bill first: what a command would do, at most, and what is already done. No model is loaded."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ..control.billing import UNPRICED, Prices, Traffic
+from ..control.planning import largest_cap, model_of, recorded_features, refuse_without_texts, template_of
+from ..core.data import BudgetGrid, Query
+from ..core.prompts import load_template
+from ..core.settings import EngineSettings, PlanSettings, ProfileSettings, RunSettings
+from ..engines.context import Room
+from ..engines.lengths import Lengths
+from ..engines.opening import choose
+from ..models import look
+from ..predictors.features import DIFFICULTY, HIDDEN
+from ..runs.folders import profile_folder, run_folder
+from ..runs.store import RunDirectory
+from .beforehand import check_planned_engine, plan_inputs, profile_inputs, run_inputs
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What a command would do.
+
+    Attributes:
+        model: what would run.
+        folder: the run directory, or "" where nothing is kept.
+        num_queries: questions.
+        num_total: traces in all.
+        num_done: traces that have a record already.
+        num_answers: forced answers of the traces left, at most.
+        reasoning_tokens: reasoning tokens of the traces left, at most.
+        answer_tokens: tokens of answers and their suffixes, at most.
+        total: tokens that the plan divides; 0 where there is no plan.
+        prompt_tokens: tokens of prompts, and of thoughts sent again for their answers, at most.
+        cached_tokens: those of them that a prefix cache spares.
+        prompts: how prompts were counted, and how often each is sent.
+        engine: which engine would run it.
+        loads: what has to be fetched and loaded first; "" for a server, and where no model is needed.
+        usd: the price of all that, where prices per token were given.
+    """
+
+    model: str
+    folder: str
+    num_queries: int
+    num_total: int
+    num_done: int
+    num_answers: int
+    reasoning_tokens: int
+    answer_tokens: int
+    total: float = 0.0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    prompts: str = ""
+    engine: str = ""
+    loads: str = ""
+    usd: float | None = None
+
+    @property
+    def num_left(self) -> int:
+        """Traces still to generate."""
+        return self.num_total - self.num_done
+
+    def to_json(self) -> dict[str, Any]:
+        """One flat object."""
+        return {**asdict(self), "num_left": self.num_left}
+
+    def to_text(self) -> str:
+        """The same for a person."""
+        lines = [
+            f"model            {self.model}{f' ({self.loads})' if self.loads else ''}",
+            f"run directory    {self.folder or 'none'}",
+            f"questions        {self.num_queries:,}",
+            f"traces           {self.num_left:,} to generate, {self.num_done:,} of {self.num_total:,} already done",
+            f"forced answers   {self.num_answers:,} at most",
+            f"tokens, at most  {self.reasoning_tokens:,} reasoning + {self.answer_tokens:,} answers",
+            f"prompts          {self.prompt_tokens:,} tokens, {self.prompts}",
+        ]
+        if self.cached_tokens:
+            lines.append(f"                 a prefix cache spares up to {self.cached_tokens:,} of them")
+        if self.usd is not None:
+            lines.append(f"price, at most   {self.usd:,.2f} USD")
+        return "\n".join(lines)
+
+
+def profile_estimate(settings: ProfileSettings, *, prices: Prices = UNPRICED) -> Estimate:
+    """The bill of `forethought profile`: every trace may run to the largest cap."""
+    queries, _, _ = profile_inputs(settings)
+    folder, grid = profile_folder(settings), settings.grid
+    engine, lengths = _lengths(settings.model, settings.engine, settings.engine.template, queries, grid, grid.maximum)
+    done = _done(folder, settings.num_traces, retry_failed=settings.retry_failed)
+    left_Q = [settings.num_traces - done[query.id] for query in queries]
+    traffic = Traffic.of(
+        lengths,
+        left_Q,
+        answers=grid.num_budgets,
+        reread=int(grid.budgets_B.sum()) * sum(left_Q),
+        is_two_calls=engine == "openai",
+    )
+    num_left, num_total = sum(left_Q), len(queries) * settings.num_traces
+    return _priced(
+        Estimate(
+            model=settings.model,
+            folder=str(folder),
+            num_queries=len(queries),
+            num_total=num_total,
+            num_done=num_total - num_left,
+            num_answers=num_left * grid.num_budgets,
+            reasoning_tokens=num_left * grid.maximum,
+            answer_tokens=num_left * grid.num_budgets * _answer_tokens(settings.engine.template, lengths),
+            engine=engine,
+            loads=_loads(settings.model, engine),
+        ),
+        traffic,
+        prices,
+    )
+
+
+def plan_estimate(settings: PlanSettings, *, prices: Prices = UNPRICED) -> Estimate:
+    """The bill of `forethought plan`: one prompt pass a question, and no thought."""
+    predictor, queries = plan_inputs(settings)
+    model = model_of(settings, predictor)
+    empty = Estimate(model, "", len(queries), 0, 0, 0, 0, 0)
+    if recorded_features(settings.questions, queries, predictor) is not None:
+        return _priced(empty, Traffic(0, 0, "no model is needed"), prices)
+    refuse_without_texts(queries, settings.questions)
+    check_planned_engine(settings, predictor)
+    template = template_of(settings, predictor)
+    engine, lengths = _lengths(model, settings.engine, template, queries, predictor.card.grid, 0)
+    reads = predictor.card.features.reads
+    times = (HIDDEN in reads) + (DIFFICULTY in reads)
+    traffic = Traffic.of(lengths, [times] * len(queries), answers=1, reread=0, is_two_calls=False)
+    asked = len(queries) * load_template(template).max_answer_tokens if DIFFICULTY in reads else 0
+    known = Estimate(
+        model, "", len(queries), 0, 0, 0, 0, answer_tokens=asked, engine=engine, loads=_loads(model, engine)
+    )
+    return _priced(known, traffic, prices)
+
+
+def run_estimate(settings: RunSettings, *, prices: Prices = UNPRICED) -> Estimate:
+    """The bill of `forethought run`: under granted cost at most each plan's total, under spent cost every cap."""
+    predictor, queries, _ = run_inputs(settings)
+    folder, grid = run_folder(settings), predictor.card.grid
+    model, template = model_of(settings.plan, predictor), template_of(settings.plan, predictor)
+    cap = largest_cap(settings.plan, queries, grid)
+    engine, lengths = _lengths(model, settings.plan.engine, template, queries, grid, cap)
+    done = _done(folder, 1, retry_failed=settings.retry_failed)
+    left_Q = [1 - done[query.id] for query in queries]
+    num_left, num_plans = sum(left_Q), 1 + len(settings.compare)
+    total = settings.plan.total_for(len(queries))
+    most = num_left * cap
+    if settings.plan.cost.value == "granted":  # a trace runs to the largest of its caps
+        most = min(most, int(total) * num_plans)
+    if settings.hard_total:
+        most = min(most, int(total))
+    traffic = Traffic.of(lengths, left_Q, answers=num_plans, reread=most * num_plans, is_two_calls=engine == "openai")
+    return _priced(
+        Estimate(
+            model=model,
+            folder=str(folder),
+            num_queries=len(queries),
+            num_total=len(queries),
+            num_done=len(queries) - num_left,
+            num_answers=num_left * num_plans,
+            reasoning_tokens=most,
+            answer_tokens=num_left * num_plans * _answer_tokens(template, lengths),
+            total=total,
+            engine=engine,
+            loads=_loads(model, engine),
+        ),
+        traffic,
+        prices,
+    )
+
+
+def _lengths(
+    model: str, settings: EngineSettings, template: str, queries: Sequence[Query], grid: BudgetGrid, cap: int
+) -> tuple[str, Lengths]:
+    """The engine's name and the prompts' lengths; refuses a context asked for that does not hold `cap`."""
+    engine, _ = choose(model, settings.engine)
+    room = Room.of(model, load_template(template), queries, grid, engine=engine)
+    if cap:
+        room.check_asked(settings.context_tokens, cap)
+    return engine, room.lengths
+
+
+def _answer_tokens(template: str, lengths: Lengths) -> int:
+    return load_template(template).max_answer_tokens + lengths.suffix_tokens
+
+
+def _loads(model: str, engine: str) -> str:
+    return "" if engine in ("openai", "fake", "replay") else f"weights {look(model).to_text()}"
+
+
+def _priced(estimate: Estimate, traffic: Traffic, prices: Prices) -> Estimate:
+    return replace(
+        estimate,
+        prompt_tokens=traffic.sent,
+        cached_tokens=traffic.cached,
+        prompts=traffic.words,
+        usd=prices.usd(traffic.sent, estimate.reasoning_tokens + estimate.answer_tokens),
+    )
+
+
+def _done(folder: Path, num_traces: int, *, retry_failed: bool) -> Counter[str]:
+    """Query id -> how many of its traces need not be generated again."""
+    if not (folder / "run.json").is_file():
+        return Counter()
+    return RunDirectory.open(folder).tries().num_done(num_traces, retry_failed=retry_failed)

@@ -1,0 +1,611 @@
+"""Profile, import, train, plan, run, evaluate and more: the table of contents. One function a stage; files hand on."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+
+from ..control import sources
+from ..control.adapting import Adaptation
+from ..control.planning import (
+    Forecast,
+    allocate,
+    features,
+    forecast,
+    largest_cap,
+    model_of,
+    needed_tokens,
+    planned_engine,
+    recorded_features,
+    refuse_without_texts,
+)
+from ..control.pool import Pool
+from ..control.profiling import Report, check_layers_kept, identity, sample_traces, setup_of, silent
+from ..control.running import generate_planned, load_budgets, outcomes, save_plans, write_answers, write_summary
+from ..core import registry
+from ..core.data import BudgetGrid, Cost, Curves, Plan, Profile, Query
+from ..core.files import make_folder, read_json
+from ..core.prompts import load_template
+from ..core.protocols import Engine, HiddenStateEngine
+from ..core.settings import (
+    CompareSettings,
+    EngineSettings,
+    EvaluateSettings,
+    ImportSettings,
+    LayersSettings,
+    PlanSettings,
+    ProfileSettings,
+    RunSettings,
+    TrainSettings,
+)
+from ..core.waiting import finish
+from ..engines.context import Room
+from ..engines.lengths import upper_bound
+from ..engines.opening import check, check_can_ask, choose, choose_reader, num_layers, opened
+from ..errors import InvalidFeaturesError, InvalidSettingsError, MismatchError, RunError
+from ..evaluation import Evaluation, LiveComparison, compare_live
+from ..evaluation import evaluate as evaluate_curves
+from ..evaluation.contest import Contest, hold_contest
+from ..evaluation.policies import BLIND, FORETHOUGHT, UNIFORM
+from ..predictors import selection
+from ..predictors.difficulty import Asking, pick_examples, with_difficulties
+from ..predictors.features import DIFFICULTY, reads_of
+from ..predictors.folds import hash_order
+from ..predictors.layers import Progress
+from ..predictors.layers import silent as quiet
+from ..predictors.overlap import held_out
+from ..predictors.seen import Seen
+from ..predictors.trained import TrainedPredictor, check_place
+from ..questions.queries import load_queries, save_queries
+from ..report import write_report
+from ..report.contest import write_contest
+from ..runs.folders import (
+    beside,
+    check_file,
+    check_folder,
+    compare_folder,
+    import_file,
+    layers_folder,
+    profile_folder,
+    report_folder,
+    run_folder,
+)
+from ..runs.importing import Imported, check_target, read_profile
+from ..runs.profiles import common_grid, curves_on_grid, from_run, joined, on_grid, with_layers, write_parquet
+from ..runs.store import RunDirectory, engine_info, grader_words
+from ..studies import layers
+from ..studies.comparing import contender, labelled, mean_train
+from .beforehand import allocators_of, check_planned_engine, plan_inputs, profile_inputs, run_identity, run_inputs
+
+logger = logging.getLogger(__name__)
+
+Wrote = Callable[[Path], None]
+"""What is told of each file of a report once it is written."""
+
+
+def ignore(file: Path) -> None:
+    """Does nothing with it."""
+
+
+def profile(settings: ProfileSettings, *, engine: Engine | None = None, report: Report = silent) -> RunDirectory:
+    """Measures every query's success at every cap; run again with the same settings, it goes on where it stopped.
+
+    Args:
+        settings: what to measure.
+        engine: an engine already open, else one is made from the settings and closed at the end.
+        report: called with each record once it is on disk.
+
+    Returns:
+        The run directory; `forethought.control.sources.open_profile` reads its counts.
+    """
+    queries, judge, num_left_out = profile_inputs(settings, is_open=engine is not None)
+    if num_left_out:
+        logger.warning("note: %d questions are left out: no reference that can be read grades them", num_left_out)
+    room, needed = _room(settings.model, settings.engine, queries, settings.grid, settings.grid.maximum, engine)
+    with opened(engine, settings.model, settings.engine, needed_tokens=needed) as running:
+        if note := room.check_caps(running.info, np.full(len(queries), settings.grid.maximum), tolerates=True):
+            logger.warning("note: %s", note)
+        layers = settings.layer_numbers(running.info.num_layers if isinstance(running, HiddenStateEngine) else None)
+        run = RunDirectory.create(
+            profile_folder(settings),
+            kind="profile",
+            identity=identity(running.info, settings.grid, settings.engine.sampling, settings.seed, judge.identity),
+            settings=asdict(settings),
+        )
+        with run.locked():
+            check_layers_kept(run, layers)
+            every_query = _merge_queries(run, queries)
+            work = sample_traces(
+                run,
+                running,
+                queries,
+                grid=settings.grid,
+                num_traces=settings.num_traces,
+                seed=settings.seed,
+                grader=judge.grader,
+                layers=layers,
+                retry_failed=settings.retry_failed,
+                setup=setup_of(running.info, settings.engine.options),
+                report=report,
+            )
+            finish(work)
+            write_parquet(run.path / "profile.parquet", from_run(run, every_query))
+    return run
+
+
+def import_profile(settings: ImportSettings) -> Imported:
+    """Turns outside measurements into a profile file, for `train` and `evaluate`; a dry run writes nothing.
+
+    The files are checked as a whole first: either the profile is written, or nothing is.
+    """
+    path = import_file(settings)
+    check_target(path, settings.files)
+    check_file(path)
+    imported = read_profile(settings, path)
+    if not imported.profile.layers:
+        name, reason = selection.default_predictor(imported.profile)
+        note = f"`train` will take the predictor {name}: {reason}."
+        imported = replace(imported, notes=(*imported.notes, note))
+    if not settings.dry_run:
+        make_folder(path.parent)
+        write_parquet(path, imported.profile)
+    return imported
+
+
+def train(settings: TrainSettings, *, progress: Progress = quiet) -> tuple[TrainedPredictor, Path]:
+    """Fits a predictor of success and spend on a profile; layer and regularisation are picked by cross-validation.
+
+    Args:
+        settings: what to train on, and what.
+        progress: called with what is being done, steps done and steps in all.
+
+    Returns:
+        The predictor and the folder it was saved to.
+    """
+    measured = joined([sources.open_profile(source) for source in (settings.run, *settings.more)])
+    source = Path(settings.run)
+    folder = Path(settings.out) if settings.out else source / "predictor" if source.is_dir() else source.with_suffix("")
+    name = settings.predictor
+    if name == "auto":
+        name, reason = selection.default_predictor(measured)
+        logger.info("predictor %s: %s", name, reason)
+    options = dict(settings.options)
+    wanted = selection.unfitted(name, options)
+    layers = None if settings.layers == "all" else [int(layer) for layer in settings.layers.split(",")]
+    selection.check_profile(measured, reads_of(wanted) - {DIFFICULTY}, layers)
+    check_place(folder)
+    check_folder(folder)
+    if DIFFICULTY in reads_of(wanted) and not measured.difficulties:
+        order = hash_order(measured.query_ids, seed=settings.seed)
+        shots = pick_examples(measured, num_each=getattr(wanted, "num_examples", 0), order=order)
+        measured = ask_model(measured, Asking(shots), settings, beside(folder, "asked"), progress)
+    if getattr(wanted, "is_costly", False) and "checkpoint" not in options:
+        options["checkpoint"] = str(beside(folder, "training"))
+    trained = selection.train(
+        measured,
+        predictor=name,
+        layers=layers,
+        num_folds=settings.num_folds,
+        seed=settings.seed,
+        options=options,
+        progress=progress,
+    )
+    trained.save(folder)
+    return trained, folder
+
+
+def ask_model(
+    measured: Profile,
+    asking: Asking,
+    settings: TrainSettings | EvaluateSettings | CompareSettings,
+    folder: Path,
+    progress: Progress,
+) -> Profile:
+    """The profile with what its own model says of how hard each question is; see `difficulty.with_difficulties`."""
+    model = settings.model or measured.info.get("model")
+    if not model:
+        raise InvalidSettingsError("the profile does not say which model was measured; give --model")
+    if not measured.texts:
+        raise InvalidFeaturesError("the profile does not hold its questions' texts, so the model cannot be asked")
+    check_can_ask(model, settings.engine)
+    needed = upper_bound(asking.template, [Query("", text) for text in measured.texts], 0)
+    with opened(None, model, settings.engine, needed_tokens=needed) as engine:
+        known = measured.info.get("model_hash")
+        if known is not None and engine.info.model_hash is not None and known != engine.info.model_hash:
+            raise MismatchError(f"the profile is of model {known}, but {model} is {engine.info.model_hash} here")
+        return with_difficulties(measured, engine, asking, folder, progress=progress)
+
+
+def study_layers(
+    settings: LayersSettings, *, engine: Engine | None = None, progress: Progress = quiet, wrote: Wrote = ignore
+) -> layers.LayerStudy:
+    """Judges every layer of the model on a profile, by itself; states that are lacking are read with the model first.
+
+    The report is written to `settings.out`, or where that says.
+
+    Args:
+        settings: what to study.
+        engine: an engine already open, else one is made from the settings where something is to be read.
+        progress: called with what is being done, steps done and steps in all.
+        wrote: called with each file of the report.
+    """
+    found, asked = survey_layers(settings, is_open=engine is not None)
+    levels = settings.levels(found.measured.grid)
+    if found.missing and settings.read:
+        with opened(engine, found.model, asked) as running:
+            layers.fill(Path(settings.states), running, found, wanted=settings.layer_numbers, progress=progress)
+        found = layers.survey(settings)
+    result = layers.study(
+        found.measured,
+        found.states,
+        layers=layers.choose_layers(found.states, settings),
+        levels=levels,
+        num_resamples=settings.num_resamples,
+        seed=settings.seed,
+        notes=found.notes(settings),
+        progress=progress,
+    )
+    for file in layers.write_report(layers_folder(settings), result, plots=settings.plots).values():
+        wrote(file)
+    return result
+
+
+def survey_layers(settings: LayersSettings, *, is_open: bool = False) -> tuple[layers.Survey, EngineSettings]:
+    """What is there to study, and with which engine the rest would be read; refuses what is known not to work."""
+    check_folder(layers_folder(settings))
+    found = layers.survey(settings)
+    settings.levels(found.measured.grid)
+    asked = settings.engine
+    if not found.missing or not settings.read:
+        layers.choose_layers(found.states, settings)
+        return found, asked
+    layers.check_readable(found, settings.run)
+    check_folder(Path(settings.states))
+    if not is_open:
+        name, reason = choose_reader(found.model, asked.engine)
+        logger.info("engine %s (%s); %d questions to read", name, reason, len(found.missing))
+        asked = replace(asked, engine=name, template=found.template)
+        check(found.model, asked)
+        known = num_layers(found.model, asked)
+        if known and settings.layer_numbers and settings.layer_numbers[-1] > known:
+            raise InvalidFeaturesError(f"--layers {settings.layer_numbers[-1]}: {found.model} holds layers 0-{known}")
+    return found, asked
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Planned:
+    """A plan with the queries and predicted curves it was made from."""
+
+    queries: Sequence[Query]
+    expected: Forecast
+    plan: Plan
+
+    def __repr__(self) -> str:
+        """One line, however many questions there are: a notebook prints it."""
+        return (
+            f"Planned({len(self.queries):,} questions, {self.plan.allocator}, {self.plan.granted:,} of "
+            f"{self.plan.total:,.0f} tokens ({self.plan.cost}) granted, expected accuracy "
+            f"{self.plan.expected_accuracy:.1%})"
+        )
+
+
+def plan(settings: PlanSettings, *, engine: Engine | None = None, progress: Progress = quiet) -> Planned:
+    """Predicts every query's curves and divides the total over them.
+
+    Loads the model for one prompt pass, unless `settings.questions` is a run or profile with recorded hidden states.
+
+    Args:
+        settings: what to divide and how.
+        engine: an engine already open, else one is made from the settings where the model is needed.
+        progress: called with what is being done, steps done and steps in all.
+    """
+    predictor, queries = plan_inputs(settings)
+    known = recorded_features(settings.questions, queries, predictor)
+    if known is not None:
+        expected = forecast([query.id for query in queries], predictor, known, progress=progress)
+    else:
+        refuse_without_texts(queries, settings.questions)
+        if engine is None:
+            check_planned_engine(settings, predictor)
+        needed = needed_tokens(settings, predictor, queries, 0)
+        asked = planned_engine(settings, predictor)
+        with opened(engine, model_of(settings, predictor), asked, needed_tokens=needed) as running:
+            expected = predict_with(queries, predictor, running, progress=progress)
+    progress("divide the total", 0, 1)
+    return Planned(queries, expected, allocate(settings, queries, expected))
+
+
+def predict_with(
+    queries: Sequence[Query], predictor: TrainedPredictor, engine: Engine, *, progress: Progress = quiet
+) -> Forecast:
+    """One prompt pass and the predictor; refuses an engine whose model or template is not the predictor's."""
+    predictor.check(engine.info, None)
+    started = perf_counter()
+    read = features(queries, predictor, engine, progress=progress)
+    seconds = perf_counter() - started
+    expected = forecast([query.id for query in queries], predictor, read, progress=progress)
+    return replace(expected, feature_seconds=seconds)
+
+
+def run(settings: RunSettings, *, engine: Engine | None = None, report: Report = silent) -> RunDirectory:
+    """Plans, reasons under the caps, answers; run again with the same settings, it goes on where it stopped.
+
+    The plan is made once and kept with the run. Where answers use other numbers of tokens than predicted, questions
+    that have not begun get other budgets under what is left of the total; RUN/usage.json says so. Answers are in
+    RUN/answers.jsonl, counts in RUN/summary.json.
+    """
+    predictor, queries, judge = run_inputs(settings, is_open=engine is not None)
+    names = allocators_of(settings)
+    asked = planned_engine(settings.plan, predictor)
+    folder = run_folder(settings)
+    model, cap = model_of(settings.plan, predictor), largest_cap(settings.plan, queries, predictor.card.grid)
+    room, _ = _room(model, asked, queries, predictor.card.grid, cap, engine)
+    needed = needed_tokens(settings.plan, predictor, queries, cap)
+    with opened(engine, model, asked, needed_tokens=needed) as running:
+        predictor.check(running.info, None)
+        is_planned = (folder / "plan.json").exists()  # a plan is made once, before the folder: a bad total leaves none
+        expected = None if is_planned else predict_with(queries, predictor, running)
+        plans = {name: allocate(settings.plan, queries, expected, allocator=name) for name in names} if expected else {}
+        if plans:
+            cap_Q = np.max([each.budget_Q for each in plans.values()], axis=0)
+            room.check_caps(running.info, cap_Q, tolerates=False)
+        directory = RunDirectory.create(
+            folder,
+            kind="run",
+            identity={
+                **identity(running.info, predictor.card.grid, asked.sampling, settings.seed, judge.identity),
+                **run_identity(settings, predictor, queries, judge),
+            },
+            settings=asdict(settings),
+        )
+        with directory.locked():
+            if expected is not None:
+                save_queries(directory.path / "queries.jsonl", queries)
+                save_plans(directory, plans, settings.plan.allocator, expected)
+                for note in expected.notes:
+                    logger.warning("note: %s", note)
+            work = generate_planned(
+                directory,
+                running,
+                queries,
+                seed=settings.seed,
+                grader=judge.grader,
+                retry_failed=settings.retry_failed,
+                setup=setup_of(running.info, asked.options),
+                pool=_pool(directory, settings, running, room) if settings.hard_total else None,
+                report=report,
+                adaptation=Adaptation(directory, predictor.card, settings.plan, _fitting(queries, room, running)),
+            )
+            finish(work)
+            write_answers(directory, queries)
+            write_summary(directory, queries)
+    return directory
+
+
+def _fitting(queries: Sequence[Query], room: Room, engine: Engine) -> dict[str, int]:
+    """The largest cap that fits, by query; empty where no context is known."""
+    fitting_Q = room.fitting_Q(engine.info)
+    return {} if fitting_Q is None else {query.id: int(cap) for query, cap in zip(queries, fitting_Q, strict=True)}
+
+
+def evaluate(
+    settings: EvaluateSettings, *, wrote: Wrote = ignore, progress: Progress = quiet
+) -> Evaluation | LiveComparison:
+    """What prediction and allocation buy, with intervals; the report is written to `settings.out`, or where that says.
+
+    Args:
+        settings: what to judge, and how; see `evaluation`.
+        wrote: called with each file of the report.
+        progress: called with what is being done, steps done and steps in all.
+    """
+    check_folder(report_folder(settings))
+    result = evaluation(settings, progress=progress)
+    for file in write_report(report_folder(settings), result, plots=settings.plots).values():
+        wrote(file)
+    return result
+
+
+def evaluation(settings: EvaluateSettings, *, progress: Progress = quiet) -> Evaluation | LiveComparison:
+    """What prediction and allocation buy, with intervals; nothing is written.
+
+    A finished `run --compare` is compared as it was run. A predictor is judged on the held-out profile `settings.on`
+    (a shipped one: on the shipped held-out profile). A profile run alone is cross-fitted: every query is predicted by
+    predictors that never saw it. Spent cost is left out where the profile or the predictor does not know of spend.
+    A held-out profile of another kind of questions, or on another grid, is judged with a note that says so. Questions
+    of it that the predictor was trained on are left out, with a note that says how many.
+
+    Args:
+        settings: what to judge, and on what.
+        progress: called with what is being done, steps done and steps in all.
+
+    Raises:
+        InvalidSettingsError: the predictor was trained on every question of the profile.
+    """
+    path = Path(settings.run)
+    allocator = registry.make("allocators", settings.allocator, settings.allocator_options)
+    if (path / "run.json").is_file() and RunDirectory.open(path).header["kind"] == "run":
+        return live_comparison(RunDirectory.open(path), seed=settings.seed)
+    if settings.on or settings.run in sources.shipped_predictors():
+        predictor = sources.open_predictor(settings.run)
+        measured = sources.open_profile(settings.on) if settings.on else sources.shipped_heldout(settings.run)
+        measured, notes = held_out(measured, {settings.run: predictor}) if settings.on else (measured, ())
+        if DIFFICULTY in predictor.card.features.reads and not measured.difficulties:
+            asked = beside(report_folder(settings), "asked")
+            measured = ask_model(measured, predictor.card.asking or Asking(), settings, asked, progress)
+        measured, predicted, mean_train, more = held_out_curves(predictor, measured)
+        notes += more
+        for note in notes:
+            logger.warning("note: %s", note)
+    else:
+        measured, notes = sources.open_profile(settings.run), ()
+        selection.unfitted(selection.named(settings.predictor, measured))
+        predicted, mean_train = selection.cross_fit(
+            measured, predictor=settings.predictor, seed=settings.seed, progress=progress
+        )
+    has_spend = measured.is_spend_measured and mean_train.tokens_Q_B is not None
+    progress("plans and intervals", 0, 1)
+    return evaluate_curves(
+        measured,
+        predicted,
+        mean_train,
+        allocator=allocator,
+        costs=(Cost.GRANTED, Cost.SPENT) if has_spend else (Cost.GRANTED,),
+        num_resamples=settings.num_resamples,
+        seed=settings.seed,
+        notes=notes,
+    )
+
+
+def compare(settings: CompareSettings, *, wrote: Wrote = ignore, progress: Progress = quiet) -> Contest:
+    """Several predictors through one allocator on one held-out profile, with what each costs itself.
+
+    The report is written to `settings.out`, or where that says.
+
+    Args:
+        settings: what to compare.
+        wrote: called with each file of the report.
+        progress: called with what is being done, steps done and steps in all.
+    """
+    folder = compare_folder(settings)
+    check_folder(folder)
+    allocator = registry.make("allocators", settings.allocator, settings.allocator_options)
+    trained = [sources.open_predictor(source) for source in settings.predictors]
+    names = settings.names or tuple(Path(source).name for source in settings.predictors)
+    measured = sources.open_profile(settings.on) if settings.on else sources.shipped_heldout(settings.predictors[0])
+    for each in trained:
+        each.check(engine_info(measured.info), measured.grid)
+    notes: tuple[str, ...] = ()
+    counted = sources.open_profile(settings.train) if settings.labels else None
+    if settings.on:
+        fitted = dict[str, TrainedPredictor | Seen](zip(names, trained, strict=True))
+        measured, notes = held_out(measured, fitted | ({"--train": Seen.of(counted)} if counted else {}))
+        for note in notes:
+            logger.warning("note: %s", note)
+    others = []
+    if counted is not None:
+        pairs = [pair.partition("=")[::2] for pair in settings.labels]
+        others = [labelled(name, Path(file), counted, measured) for name, file in pairs]
+    asking = [each.card.asking for each in trained if each.card.asking is not None]
+    told = {
+        each: ask_model(measured, each, settings, beside(folder, f"asked-{each.template.hash}"), progress)
+        for each in dict.fromkeys(asking)
+        if not measured.difficulties
+    }
+    contenders = []
+    for number, (name, each) in enumerate(zip(names, trained, strict=True)):
+        progress(f"predict: {name}", number, len(names))
+        known = told.get(each.card.asking, measured) if each.card.asking else measured
+        contenders.append(contender(name, each, known))
+    blind = mean_train(trained, measured)
+    progress("plans and intervals", len(names), len(names))
+    contest = hold_contest(
+        measured,
+        [*contenders, *others],
+        blind,
+        allocator=allocator,
+        costs=(Cost.GRANTED,) if blind.tokens_Q_B is None else (Cost.GRANTED, Cost.SPENT),
+        num_resamples=settings.num_resamples,
+        seed=settings.seed,
+    )
+    result = replace(contest, notes=(*notes, *contest.notes))
+    for file in write_contest(folder, result, plots=settings.plots).values():
+        wrote(file)
+    return result
+
+
+def held_out_curves(predictor: TrainedPredictor, measured: Profile) -> tuple[Profile, Curves, Curves, tuple[str, ...]]:
+    """Curves for the queries of a profile the predictor was not trained on, made as in a plan.
+
+    Where the profile was measured on another grid than the predictor's, everything is on the budgets of both.
+
+    Returns:
+        The profile, the predicted curves and the mean training curve, and what must be known of them in sentences.
+
+    Raises:
+        MismatchError: another model or template, or no budget in both grids.
+    """
+    predictor.check(engine_info(measured.info), None)
+    grid = common_grid(predictor.card.grid, measured.grid)
+    layer = predictor.card.features.layer
+    if layer is not None:
+        measured = with_layers(measured, [layer])
+    expected = forecast(measured.query_ids, predictor, selection.features_of(measured, layer))
+    notes = expected.notes
+    if predictor.card.grid != measured.grid:
+        notes += (
+            f"The predictor's budgets are {predictor.card.grid} tokens, the profile's {measured.grid}: compared at "
+            f"those in both, {grid}. A trace under a smaller cap is the beginning of the longer one, so nothing is "
+            f"interpolated.",
+        )
+    judged_by = grader_words(measured.info) if measured.info.get("grader") else None
+    if None not in (predictor.card.grader, judged_by) and predictor.card.grader != judged_by:
+        notes += (
+            f"The predictor learned from grades of {predictor.card.grader}, the profile was graded by {judged_by}.",
+        )
+    mean_train = predictor.card.mean_curves(measured.query_ids)
+    curves, mean_train = curves_on_grid(expected.curves, grid), curves_on_grid(mean_train, grid)
+    return on_grid(measured, grid), curves, mean_train, notes
+
+
+def live_comparison(run: RunDirectory, *, seed: int = 0) -> LiveComparison:
+    """The allocators of a `run --compare`, judged on the same traces; the run's own goes by the name forethought."""
+    results = outcomes(run, sources.run_queries(run))
+    if not any(len(right_Q) for right_Q, _, _ in results.values()):
+        raise RunError(
+            f"{run.path} has no graded answer, so its allocators cannot be compared; give its questions references: "
+            f"forethought regrade {run.path} --answers FILE"
+        )
+    main, _ = load_budgets(run)
+    provenance = run.header["identity"]
+    return compare_live(
+        {main if main in (UNIFORM, BLIND) else FORETHOUGHT: results.pop(main), **results},
+        seed=seed,
+        simulated=bool(provenance.get("simulated")),
+        provenance=provenance,
+    )
+
+
+def _pool(run: RunDirectory, settings: RunSettings, engine: Engine, room: Room) -> Pool:
+    """The hard total of a run, as it was left."""
+    main, _ = load_budgets(run)
+    total = read_json(run.path / "plan.json")["plans"][main]["total"]
+    is_forced = getattr(engine, "enforce", "two-call") == "two-call"  # else a server has room of its own for answers
+    beside = room.most_beside if is_forced else max(room.most_beside, getattr(engine, "answer_room", 0))
+    return Pool.open(run, total=total, beside=beside, grid=room.grid)
+
+
+def _room(
+    model: str, settings: EngineSettings, queries: Sequence[Query], grid: BudgetGrid, cap: int, engine: Engine | None
+) -> tuple[Room, int]:
+    """`(what the queries need of a context, tokens to reserve)`; refuses a context asked for that is too small."""
+    template = load_template(settings.template)
+    name = engine.info.engine if engine is not None else choose(model, settings.engine)[0]
+    room = Room.of(model, template, queries, grid, engine=name)
+    room.check_asked(settings.context_tokens, cap)
+    return room, upper_bound(template, queries, cap)
+
+
+def _merge_queries(run: RunDirectory, queries: Sequence[Query]) -> list[Query]:
+    """The run's queries and the new ones, written back; one id cannot stand for two different queries."""
+    path = run.path / "queries.jsonl"
+    known = {query.id: query for query in load_queries(path)} if path.exists() else {}
+    changed = [query for query in queries if query.id in known and known[query.id] != query]
+    if changed and not run.holds_results():  # nothing was measured on the old ones
+        run.forget()
+        known, changed = {}, []
+    if changed:
+        ids = ", ".join(repr(query.id) for query in changed[:5]) + (", …" if len(changed) > 5 else "")
+        if all(replace(known[query.id], reference=query.reference) == query for query in changed):
+            raise RunError(
+                f"{run.path} was graded by other reference answers to {len(changed)} of these questions ({ids}). Judge "
+                f"what it holds by the new ones first: forethought regrade {run.path} --answers FILE"
+            )
+        raise RunError(f"{run.path} already holds other questions under the ids {ids}; give another --out")
+    merged = [*known.values(), *(query for query in queries if query.id not in known)]
+    save_queries(path, merged)
+    return merged

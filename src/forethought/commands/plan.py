@@ -1,0 +1,78 @@
+"""`forethought plan`: divide a total over questions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .options import (
+    dry_run_flag,
+    emit,
+    engine_options,
+    engine_settings,
+    json_flag,
+    limit_option,
+    plan_options,
+    price_options,
+    question_options,
+    quiet_flag,
+    take_prices,
+    taken_options,
+    talk,
+)
+
+
+@click.command("plan", short_help="Divide a token total over questions.")
+@click.argument("run")
+@click.argument("questions")
+@plan_options
+@click.option("--out", default="", metavar="FILE", help="Write one line a question (JSONL) here; - prints it.")
+@engine_options(with_sampling=False)
+@price_options
+@limit_option
+@question_options
+@dry_run_flag
+@quiet_flag
+@json_flag
+def command(as_json: bool, quiet: bool, out: str, dry_run: bool, **values: Any) -> int:
+    """Predict every question's curves and give each its budget.
+
+    RUN holds the predictor: a trained run, a predictor folder, or a shipped name (qwen2.5-coder-1.5b). QUESTIONS is a
+    file, "-", a dataset name, or a profile whose hidden states are recorded (no model is loaded then).
+    """
+    from ..core.data import Cost
+    from ..core.files import write_atomically
+    from ..core.settings import PlanSettings
+    from ..core.visible import to_json
+    from ..runs.folders import check_lines_file
+    from . import pipeline
+    from .estimates import plan_estimate
+    from .progress import step_bar
+    from .tables import plan_header, plan_rows, plan_text
+
+    taken_options(values, "allocator")
+    prices = take_prices(values)
+    settings = PlanSettings(engine=engine_settings(values), cost=Cost(values.pop("cost")), **values)
+    if out not in ("", "-"):
+        check_lines_file(Path(out))
+    if dry_run:
+        estimate = plan_estimate(settings, prices=prices)
+        emit(as_json, estimate.to_json(), estimate.to_text())
+        return 0
+    with step_bar(quiet=quiet) as progress:
+        planned = pipeline.plan(settings, progress=progress)
+    rows = plan_rows(planned)
+    lines = "".join(f"{to_json(row)}\n" for row in rows)
+    for note in planned.plan.notes:
+        talk(f"note: {note}")
+    if out == "-":
+        talk(plan_text(planned))
+        click.echo(lines, nl=False)
+        return 0
+    if out:
+        write_atomically(Path(out), lines.encode())
+        talk(f"{len(rows)} budgets written to {out}")
+    emit(as_json, {**plan_header(planned), "budgets": rows}, plan_text(planned))
+    return 0

@@ -1,0 +1,20 @@
+"""`forethought show`: look inside one result."""
+
+from __future__ import annotations
+
+import click
+
+from .options import emit, json_flag
+
+
+@click.command("show", short_help="Look inside one result.")
+@click.argument("run")
+@click.argument("query_id", metavar="[ID]", default="")
+@json_flag
+def command(as_json: bool, run: str, query_id: str) -> int:
+    """Show a run as a whole, or one question: its text, curves, budget, what was used, why it stopped, its grade."""
+    from .tables import show, shown_text
+
+    found = show(run, query_id)
+    emit(as_json, found, shown_text(found))
+    return 0

@@ -1,0 +1,435 @@
+"""Results as rows and as text for the terminal: plans, runs, single items."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..control import sources
+from ..control.billing import sends_twice, settle
+from ..control.planning import Forecast
+from ..control.running import answer_rows, load_budgets, novelty_rows, novelty_summary, read_plan
+from ..core.data import Query, StopReason
+from ..core.files import read_json
+from ..core.problems import MAX_SHOWN, excerpt
+from ..core.registry import unknown_name_message
+from ..core.visible import one_line
+from ..errors import RunError, UnknownNameError
+from ..predictors.trained import TrainedPredictor
+from ..runs.importing import Imported
+from ..runs.store import RunDirectory
+from .grading import Regraded, Verdicts
+from .pipeline import Planned
+
+
+def plan_rows(planned: Planned) -> list[dict[str, Any]]:
+    """One row a question: its budget and what it is expected to give and to use."""
+    curves, plan = planned.expected.curves, planned.plan
+    novelty = novelty_rows(planned.expected)
+    rows = []
+    for row, (query_id, budget) in enumerate(zip(plan.query_ids, plan.budget_Q, strict=True)):
+        column = plan.grid.index(int(budget))
+        tokens = None if curves.tokens_Q_B is None else round(float(curves.tokens_Q_B[row, column]), 1)
+        p = round(float(curves.p_Q_B[row, column]), 4)
+        found = {"id": query_id, "budget": int(budget), "expected_accuracy": p, "expected_tokens": tokens}
+        rows.append({**found, **(novelty[row] if novelty else {})})
+    return rows
+
+
+def plan_header(planned: Planned) -> dict[str, Any]:
+    """The plan as a whole: what was asked, what it grants and expects."""
+    plan = planned.plan
+    return {
+        "allocator": plan.allocator,
+        "cost": plan.cost.value,
+        "queries": len(plan.query_ids),
+        "total": plan.total,
+        "granted": plan.granted,
+        "expected_spent": plan.expected_spent,
+        "expected_accuracy": plan.expected_accuracy,
+        "price": plan.price,
+        "novelty": novelty_summary(planned.expected),
+        "notes": list(plan.notes),
+    }
+
+
+def plan_text(planned: Planned) -> str:
+    """The plan for a person: totals, then how many questions got which budget."""
+    plan = planned.plan
+    num_queries = len(plan.query_ids)
+    spent = (
+        "unknown"
+        if plan.expected_spent is None
+        else f"{plan.expected_spent:,.0f} ({plan.expected_spent / num_queries:.1f} a question)"
+    )
+    lines = [
+        f"{num_queries} questions, {plan.allocator} under {plan.cost.value} cost",
+        f"total      {plan.total:,.0f} tokens ({plan.total / num_queries:.1f} a question)",
+        f"granted    {plan.granted:,} ({plan.granted / num_queries:.1f} a question)",
+        f"expected   {spent} generated, accuracy {plan.expected_accuracy:.1%}",
+    ]
+    if plan.price is not None:
+        lines.append(f"price      {plan.price * 1000:.3f} right answers a thousand tokens at the margin")
+    lines.append(f"novelty    {_novelty_words(planned.expected)}")
+    budgets, counts = np.unique(plan.budget_Q, return_counts=True)
+    widest = counts.max()
+    lines.append("budget  questions")
+    lines += [
+        f"{budget:6d}  {count:9d}  {'█' * max(1, round(40 * count / widest))}"
+        for budget, count in zip(budgets, counts, strict=True)
+    ]
+    return "\n".join(lines)
+
+
+def _novelty_words(expected: Forecast) -> str:
+    judged = expected.judged
+    if judged is None:
+        return "not known: the predictor has no score of it"
+    return (
+        f"{judged.num_novel} of {judged.num_queries} questions are novel to the predictor "
+        f"({judged.expected:.0f} expected by chance)"
+    )
+
+
+def show(source: str, query_id: str = "") -> dict[str, Any]:
+    """A profile or a run as a whole, or everything it knows of one question.
+
+    Raises:
+        UnknownNameError: no such question; suggests the nearest id.
+    """
+    if query_id:
+        return item(source, query_id)
+    run = RunDirectory.open(Path(source))
+    kind = run.header["kind"]
+    if kind == "profile":
+        return profile_summary(run)
+    if kind == "run":
+        if not (run.path / "summary.json").is_file():
+            raise RunError(f"{source} has not come to its end; the command that made it goes on: forethought run")
+        return run_result(run)
+    return {"run": str(run.path), "kind": kind, "records": sum(1 for _ in run.records())}
+
+
+def run_result(run: RunDirectory) -> dict[str, Any]:
+    """A finished run's summary, where its answers are, and the allocators that it was planned by."""
+    return {
+        **read_json(run.path / "summary.json"),
+        "run": str(run.path),
+        "answers": str(run.path / "answers.jsonl"),
+        "allocators": list(load_budgets(run)[1]),
+    }
+
+
+def shown_text(found: Mapping[str, Any]) -> str:
+    """What `show` found, for a person."""
+    if "traces" in found and isinstance(found["traces"], list):
+        return item_text(found)
+    if "budgets" in found:
+        return profile_text(found)
+    return run_text(found) if "answers" in found else "\n".join(f"{key:12} {value}" for key, value in found.items())
+
+
+def item(source: str, query_id: str) -> dict[str, Any]:
+    """Everything a run knows of one question.
+
+    Raises:
+        UnknownNameError: no such question; suggests the nearest id.
+    """
+    run = RunDirectory.open(Path(source))
+    queries = {query.id: query for query in sources.run_queries(run)}
+    if query_id not in queries:
+        raise UnknownNameError(
+            unknown_name_message("question", query_id, list(queries)[:8] if len(queries) > 8 else queries)
+        )
+    query = queries[query_id]
+    records = [record for key, record in sorted(run.latest_records().items()) if key[0] == query_id]
+    found = {
+        "id": query_id,
+        "question": query.text,
+        "reference": query.reference,
+        "simulated": bool(run.header["identity"].get("simulated")),
+    }
+    return {
+        **found,
+        **(_planned_item(run, query) if run.header["kind"] == "run" else _profiled_item(run, query)),
+        "traces": records,
+    }
+
+
+def _planned_item(run: RunDirectory, query: Query) -> dict[str, Any]:
+    main, budgets = load_budgets(run)
+    predicted = read_plan(run)["predicted"].get(query.id)
+    answers = answer_rows(run, [query])
+    return {
+        "budgets": {name: budget_of[query.id] for name, budget_of in budgets.items()},
+        "allocator": main,
+        "predicted": predicted,
+        "result": answers[0] if answers else None,
+    }
+
+
+def _profiled_item(run: RunDirectory, query: Query) -> dict[str, Any]:
+    try:
+        measured = sources.open_profile(str(run.path))
+    except RunError:
+        return {"measured": None}
+    if query.id not in measured.query_ids:
+        return {"measured": None}
+    row = measured.query_ids.index(query.id)
+    return {
+        "measured": {
+            "budgets": measured.grid.budgets_B.tolist(),
+            "num_right": measured.num_right_Q_B[row].tolist(),
+            "num_tried": int(measured.num_tried_Q[row]),
+            "tokens": [round(float(tokens), 1) for tokens in measured.tokens_Q_B[row]],
+        }
+    }
+
+
+def item_text(found: Mapping[str, Any]) -> str:
+    """One question for a person."""
+    lines = [f"{found['id']}{'  (simulated)' if found['simulated'] else ''}", found["question"], ""]
+    if found["reference"] is not None:
+        lines.append(f"reference   {one_line(found['reference'])}")
+    if result := found.get("result"):
+        lines += [
+            f"{key.replace('_', ' '):11} {one_line(value)}"
+            for key, value in result.items()
+            if key not in ("id", "reference")
+        ]
+    if budgets := found.get("budgets"):
+        lines.append("budgets     " + ", ".join(f"{name} {budget}" for name, budget in budgets.items()))
+    if predicted := found.get("predicted"):
+        lines += ["predicted success by cap", _sparkline(predicted["p"])]
+    if measured := found.get("measured"):
+        share = [right / measured["num_tried"] for right in measured["num_right"]]
+        lines += [f"measured success by cap ({measured['num_tried']} traces)", _sparkline(share)]
+        lines.append(
+            "  ".join(
+                f"{budget}:{right}" for budget, right in zip(measured["budgets"], measured["num_right"], strict=True)
+            )
+        )
+    for trace in found["traces"]:
+        tokens = "not counted" if trace["reasoning_tokens"] is None else f"{trace['reasoning_tokens']} reasoning tokens"
+        head = f"— trace {trace['sample']}: {tokens}, {trace['stop_reason']}"
+        if trace["error"]:
+            lines += ["", f"{head}: {one_line(trace['error'])}"]
+            continue
+        lines += ["", f"{head}, answer {trace['answer']!r} ({trace['grade'] or 'not graded'})", trace["reasoning"]]
+    return "\n".join(lines)
+
+
+def _sparkline(values: Sequence[float]) -> str:
+    blocks = "▁▂▃▄▅▆▇█"
+    return "".join(blocks[min(len(blocks) - 1, int(value * len(blocks)))] for value in values) + (
+        f"   {min(values):.0%} to {max(values):.0%}"
+    )
+
+
+def profile_summary(run: RunDirectory) -> dict[str, Any]:
+    """What a profile run holds: counts, accuracy and mean tokens at every cap."""
+    measured = sources.open_profile(str(run.path))
+    records = run.latest_records().values()
+    failed = [record for record in records if record["stop_reason"] == StopReason.ERROR.value]
+    weights = measured.num_tried_Q / measured.num_tried_Q.sum()
+    sent, generated = settle(records, is_two_calls=sends_twice(run.header["identity"]))
+    return {
+        "run": str(run.path),
+        "queries": measured.num_queries,
+        "traces": len(records) - len(failed),
+        "failed": len(failed),
+        "failed_ids": sorted({record["query_id"] for record in failed})[:20],
+        "prompt_tokens": sent,
+        "generated_tokens": generated,
+        "layers": list(measured.layers),
+        "budgets": measured.grid.budgets_B.tolist(),
+        "accuracy": (measured.num_right_Q_B.sum(axis=0) / measured.num_tried_Q.sum()).round(4).tolist(),
+        "tokens": (weights @ measured.tokens_Q_B).round(1).tolist(),
+        "simulated": bool(measured.info.get("simulated")),
+    }
+
+
+def profile_text(result: Mapping[str, Any]) -> str:
+    """The same for a person."""
+    simulated = ", SIMULATED" if result["simulated"] else ""
+    title = f"{result['queries']} questions, {result['traces']} traces{simulated}; {result['run']}"
+    lines = [title, "   cap  right  mean tokens generated"]
+    rows = zip(result["budgets"], result["accuracy"], result["tokens"], strict=True)
+    lines += [f"{budget:6d}  {accuracy:5.1%}  {tokens:8.1f}" for budget, accuracy, tokens in rows]
+    lines.append(bill_text(result))
+    if result["failed"]:
+        lines.append(
+            f"{result['failed']} traces failed ({', '.join(result['failed_ids'])}); see: forethought show RUN ID"
+        )
+    lines.append(f"next: forethought train {result['run']}")
+    return "\n".join(lines)
+
+
+def import_summary(imported: Imported, *, is_written: bool) -> dict[str, Any]:
+    """What was imported: counts, accuracy and mean tokens at every budget, what was left out and why."""
+    measured = imported.profile
+    weights = measured.num_tried_Q / measured.num_tried_Q.sum()
+    return {
+        "profile": str(imported.path),
+        "written": is_written,
+        "shape": imported.shape,
+        "columns": imported.columns,
+        "rows": imported.num_rows,
+        "queries": measured.num_queries,
+        "traces": int(measured.num_tried_Q.sum()),
+        "budgets": measured.grid.budgets_B.tolist(),
+        "accuracy": (measured.num_right_Q_B.sum(axis=0) / measured.num_tried_Q.sum()).round(4).tolist(),
+        "tokens": (weights @ measured.tokens_Q_B).round(1).tolist() if measured.is_spend_measured else None,
+        "layers": list(measured.layers),
+        "left_out": [each.to_json() for each in imported.left_out],
+        "notes": list(imported.notes),
+        "simulated": bool(measured.info.get("simulated")),
+        "info": dict(measured.info),
+    }
+
+
+def import_text(imported: Imported, *, is_written: bool) -> str:
+    """The same for a person."""
+    found = import_summary(imported, is_written=is_written)
+    simulated = ", SIMULATED" if found["simulated"] else ""
+    columns = ", ".join(f"{meaning} {name!r}" for meaning, name in found["columns"].items())
+    lines = [
+        f"{found['queries']:,} queries, {found['traces']:,} traces{simulated}, from {found['rows']:,} rows "
+        f"of a {found['shape']} table",
+        f"columns: {columns}",
+        "   cap  right  mean tokens generated",
+    ]
+    tokens = found["tokens"] or [None] * len(found["budgets"])
+    for budget, accuracy, mean in zip(found["budgets"], found["accuracy"], tokens, strict=True):
+        lines.append(f"{budget:6d}  {accuracy:5.1%}  {'not measured' if mean is None else f'{mean:8.1f}'}")
+    lines += [str(each) for each in imported.left_out] or ["nothing was left out"]
+    lines += [f"note: {note}" for note in found["notes"]]
+    if not is_written:
+        return "\n".join([*lines, f"dry run: {found['profile']} was not written"])
+    return "\n".join([*lines, f"wrote {found['profile']}", f"next: forethought train {found['profile']}"])
+
+
+def training_text(trained: TrainedPredictor, folder: Path) -> str:
+    """What was trained, on what, and how well it does on queries left out, for a person."""
+    card = trained.card
+    layer = "no features" if card.features.layer is None else f"layer {card.features.layer}"
+    lines = [
+        f"{card.predictor} on {layer} of {one_line(card.model or 'an unknown model')}, "
+        f"{card.data.num_queries:,} queries, {card.data.num_traces:,} traces"
+        f"{', SIMULATED' if card.data.simulated else ''}"
+    ]
+    if (quality := card.calibration) is not None:
+        lines.append(
+            f"out of fold: log loss {quality.log_loss:.4f} nats (mean curve {quality.mean_log_loss:.4f}), "
+            f"Brier {quality.brier:.4f} ({quality.mean_brier:.4f}), calibration error {quality.calibration_error:.3f}"
+        )
+    if (shrinkage := card.shrinkage) is not None:
+        spend = "" if shrinkage.spend is None else f", {shrinkage.spend:.0%} of spend predictions"
+        lines.append(f"kept {shrinkage.success:.0%} of success predictions{spend} ({shrinkage.evidence})")
+        if shrinkage.success == 0.0:
+            lines.append(
+                "nothing in the questions tells how their success curves differ from the mean curve: plans will be "
+                "about as good as blind ones. More traces or questions may help: forethought profile"
+            )
+    lines += [f"saved to {folder}", f"next: forethought plan {folder} QUESTIONS --mean-tokens N"]
+    return "\n".join(lines)
+
+
+def run_text(result: Mapping[str, Any]) -> str:
+    """A run's summary for a person."""
+    right = ""
+    if total := result["with_reference"]:
+        failed = f", {result['failed_with_reference']} of them failed" if result["failed_with_reference"] else ""
+        right = f", {result['right']} of {total} right ({result['right'] / total:.1%}{failed})"
+    lines = [
+        f"{result['answered']} of {result['queries']} questions answered{right}",
+        f"granted {result['granted_tokens']:,} reasoning tokens, used {result['reasoning_tokens']:,}; "
+        f"generated {result['spent_tokens']:,} with the answers{_not_counted(result)}",
+        bill_text(result),
+        f"{result['stopped_by_themselves']} thoughts ended by themselves, {result['unreadable']} answers unreadable",
+        f"answers: {result['answers']}",
+    ]
+    if (usage := result.get("usage")) and usage["alarms"]:
+        lines.insert(
+            -1,
+            f"answers used other numbers of tokens than predicted: curves stretched by {usage['stretch']:.2f} while it "
+            f"ran (usage.json in the run)",
+        )
+    if counts := counts_text(result.get("engine", {})):
+        lines.insert(-1, f"the engine counted {counts}")
+    if len(result.get("allocators", ())) > 1 and result["graded"]:
+        names = ", ".join(result["allocators"])
+        lines.append(f"next: forethought evaluate {result['run']}   ({names} on the same traces, with intervals)")
+    if result["failed"]:
+        lines.append(
+            f"{result['failed']} failed ({', '.join(result['failed_ids'])}); see: forethought show {result['run']} ID"
+        )
+    return "\n".join(lines)
+
+
+def verdicts_text(found: Verdicts) -> str:
+    """What a grader said of a file, for a person."""
+    told = found.to_json()
+    share = f" ({told['right'] / told['graded']:.1%})" if told["graded"] else ""
+    lines = [
+        f"{told['graded']:,} answers graded by {told['grader']}",
+        f"right       {told['right']:,}{share}",
+        f"wrong       {told['wrong']:,}",
+        f"unreadable  {told['unreadable']:,}",
+    ]
+    if told["left_out"]:
+        lines.append(f"left out    {told['left_out']:,} without a reference that can be read")
+    shown = told["unreadable_rows"][:MAX_SHOWN]
+    lines += [
+        f"  {one_line(row['id'])}: {excerpt(row['answer'], 80)} (reference {excerpt(row['reference'], 40)})"
+        for row in shown
+    ]
+    if len(told["unreadable_rows"]) > len(shown):
+        lines.append(f"  … and {len(told['unreadable_rows']) - len(shown):,} more; --json or --out FILE has them all")
+    return "\n".join(lines)
+
+
+def regraded_text(found: Regraded) -> str:
+    """What judging anew came to, for a person."""
+    changes = [f"  {old} -> {new}: {count:,}" for (old, new), count in sorted(found.changes.items())]
+    return "\n".join(
+        [
+            f"{found.run}: {found.num_changed:,} of {found.num_verdicts:,} verdicts changed"
+            f"{'' if found.is_written else ' (dry run: nothing was written)'}",
+            f"graded by {found.before} before, by {found.after} now; {found.num_references:,} references corrected",
+            *changes,
+        ]
+    )
+
+
+def bill_text(result: Mapping[str, Any]) -> str:
+    """What was sent and generated, in the units of the bill before it."""
+    price = "" if result.get("usd") is None else f", {result['usd']:,.2f} USD"
+    sent, generated = result["prompt_tokens"], result["generated_tokens"]
+    return f"in all, {sent:,} tokens of prompts sent and {generated:,} generated{price}"
+
+
+def _not_counted(result: Mapping[str, Any]) -> str:
+    """What the tokens of a run's summary leave out."""
+    number = result.get("not_counted", 0)
+    if not number:
+        return ""
+    return (
+        f", without {number} of the {result['answered']} answers: nothing reliable told their tokens, so whether they "
+        f"kept their budgets is not known"
+    )
+
+
+def counts_text(counts: Mapping[str, Any]) -> str:
+    """What an engine counted, in one line, without what it never met."""
+    parts = []
+    for name, value in counts.items():
+        words = name.removeprefix("num_").replace("_", " ")
+        if isinstance(value, Mapping):
+            parts += [f"{words} ({counts_text(value)})"] if value else []
+        elif value:
+            parts.append(f"{words} {value:,}")
+    return ", ".join(parts)

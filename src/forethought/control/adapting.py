@@ -1,0 +1,175 @@
+"""A run's budgets once used tokens are seen: at a few fixed points, what has not begun may be planned again."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from ..core.checks import check_usage
+from ..core.data import BudgetGrid, Cost, Curves, FloatArray, Query
+from ..core.files import read_json, write_json
+from ..core.settings import PlanSettings
+from ..errors import RunError
+from ..predictors.card import PredictorCard
+from ..predictors.folds import hash_order
+from ..predictors.usage import Usage, stretched
+from ..runs.store import RunDirectory
+from .planning import Forecast, allocate
+
+logger = logging.getLogger(__name__)
+
+FIRST_BLOCK = 64  # answers that are seen before anything is decided, at least
+SHARES = (8, 4, 2)  # decisions after an eighth, a quarter and a half of the questions: each waits for all before it
+FILE = "usage.json"
+
+
+def block_ends(num_queries: int) -> list[int]:
+    """How many questions are done at the end of each block; the last is all of them."""
+    ends = {max(FIRST_BLOCK, num_queries // share) for share in SHARES}
+    return [*sorted(end for end in ends if end < num_queries), num_queries]
+
+
+def blocks(queries: Sequence[Query]) -> list[list[Query]]:
+    """The questions in the blocks between which budgets may change.
+
+    In the order of a hash of their ids, so that each block is a random part of the batch however its file is sorted.
+    """
+    order = [queries[row] for row in hash_order([query.id for query in queries], seed=0).tolist()]
+    ends = block_ends(len(order))
+    return [order[start:end] for start, end in zip([0, *ends], ends)]  # noqa: B905
+
+
+class Adaptation:
+    """Compares used with predicted tokens, block by block, and plans anew where they part.
+
+    What is seen at a decision is every answer of the blocks before it, in the order of `blocks`; neither the order in
+    which answers came back nor the clock has a say. Decisions are kept in RUN/usage.json, and a run that is resumed
+    takes them from there.
+
+    Args:
+        run: has its plan already.
+        card: of the predictor.
+        settings: what the plan was made by.
+        fitting: query id -> the largest cap that its context holds; empty where no context is known.
+    """
+
+    def __init__(
+        self, run: RunDirectory, card: PredictorCard, settings: PlanSettings, fitting: Mapping[str, int] | None = None
+    ) -> None:
+        self.usage = Usage(card)
+        self._run = run
+        self._settings = settings
+        self._fitting = fitting or {}
+        content = read_json(run.path / "plan.json")
+        plan = content["plans"][content["main"]]
+        self._total, self._cost = float(plan["total"]), Cost(plan["cost"])
+        self._grid = BudgetGrid(plan["window"], plan["maximum"])
+        self._predicted = content["predicted"]
+        self._unseen = set(content.get("unseen", ()))
+        self._decisions = kept(run, self._grid, self._predicted)["decisions"]
+
+    def decide(
+        self,
+        number: int,
+        block: Sequence[Query],
+        rest: Sequence[Query],
+        budget_of: Mapping[str, int],
+        used_of: Mapping[str, float],
+    ) -> bool:
+        """Looks at a finished block; True where questions have new budgets.
+
+        Args:
+            number: of the block, from 0.
+            block: its questions.
+            rest: those that have not begun.
+            budget_of: of every question, as it is now.
+            used_of: tokens used under it, of every question that was answered.
+        """
+        for query in block:
+            tokens_B = self._tokens(query.id)
+            if query.id in used_of and tokens_B is not None and budget_of[query.id]:
+                self.usage.see(tokens_B, self._grid.index(budget_of[query.id]), used_of[query.id])
+        if number < len(self._decisions):  # decided before this run was resumed
+            self.usage.recentre()
+            self.usage.stretch = self._decisions[number]["usage"]["stretch"]
+            return False
+        is_alarm, ratio = self.usage.test.is_alarm, self.usage.test.ratio
+        budgets: dict[str, int] = {}
+        if is_alarm:
+            self.usage.recentre()
+            budgets = self._replanned(rest, budget_of, used_of) if rest else {}
+            logger.warning(
+                "note: answers use %.2f times the predicted tokens (%d seen): thoughts are taken to be %.2f times as "
+                "long as predicted, and %d of %d questions that have not begun get another budget",
+                ratio,
+                self.usage.num_seen,
+                self.usage.stretch,
+                len(budgets),
+                len(rest),
+            )
+        self._decisions.append({"alarm": is_alarm, "usage": self.usage.to_json(), "budgets": budgets})
+        self.keep()
+        return bool(budgets)
+
+    def _replanned(
+        self, rest: Sequence[Query], budget_of: Mapping[str, int], used_of: Mapping[str, float]
+    ) -> dict[str, int]:
+        """New budgets under what is left of the total; only those that change."""
+        begun = budget_of.keys() - {query.id for query in rest}
+        left = self._total - sum(self._paid(query_id, budget_of, used_of) for query_id in sorted(begun))
+        unseen_Q = np.array([row for row, query in enumerate(rest) if query.id in self._unseen], dtype=np.int64)
+        curves = stretched(self._curves(rest), self.usage.stretch)
+        bounded = [self._bounded(query, budget_of[query.id]) for query in rest]
+        plan = allocate(self._settings, bounded, Forecast(curves, unseen_Q), left=left)
+        pairs = zip(plan.query_ids, plan.budget_Q.tolist(), strict=True)
+        return {query_id: budget for query_id, budget in pairs if budget != budget_of[query_id]}
+
+    def _bounded(self, query: Query, budget: int) -> Query:
+        """The question, with no larger cap allowed than its context holds; the one that it has was checked."""
+        if query.id not in self._fitting:
+            return query
+        most = max(budget, self._fitting[query.id])
+        return replace(query, max_budget=most if query.max_budget is None else min(query.max_budget, most))
+
+    def keep(self) -> None:
+        """Writes RUN/usage.json."""
+        write_json(self._run.path / FILE, {"decisions": self._decisions, "usage": self.usage.to_json()})
+
+    def _tokens(self, query_id: str) -> FloatArray | None:
+        tokens = self._predicted[query_id]["tokens"]
+        return None if tokens is None else np.array(tokens, dtype=np.float64)
+
+    def _curves(self, queries: Sequence[Query]) -> Curves:
+        predicted = [self._predicted[query.id] for query in queries]
+        tokens_Q_B = None if predicted[0]["tokens"] is None else np.array([each["tokens"] for each in predicted])
+        p_Q_B = np.array([each["p"] for each in predicted])
+        return Curves(tuple(query.id for query in queries), self._grid, p_Q_B, tokens_Q_B)
+
+    def _paid(self, query_id: str, budget_of: Mapping[str, int], used_of: Mapping[str, float]) -> float:
+        """What a question that has begun takes from the total."""
+        budget, tokens_B = budget_of[query_id], self._tokens(query_id)
+        if self._cost is Cost.GRANTED or tokens_B is None or not budget:
+            return float(budget)
+        return float(used_of.get(query_id, tokens_B[self._grid.index(budget)]))
+
+
+def kept(run: RunDirectory, grid: BudgetGrid, query_ids: Collection[str]) -> dict[str, Any]:
+    """What RUN/usage.json holds: `decisions`, one a block, and `usage`; none of either before the first.
+
+    Raises:
+        RunError: the file is damaged.
+    """
+    path = run.path / FILE
+    if not path.exists():
+        return {"decisions": [], "usage": None}
+    found: dict[str, Any] = read_json(path)
+    if problem := check_usage(found, grid, query_ids):
+        raise RunError(
+            f"{path} does not belong to this run: {problem}. Copy the folder again; or delete the file, and questions "
+            "that have no answer yet get their budgets by the first plan"
+        )
+    return found

@@ -1,0 +1,103 @@
+"""What a run sends and generates, and what that costs: told before it, and counted in the same units after it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..core.data import StopReason
+from ..engines.lengths import Lengths
+
+
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """USD per million tokens; None where it is not known.
+
+    Attributes:
+        per_million_in: of prompts, cached or not.
+        per_million_out: of what is generated.
+    """
+
+    per_million_in: float | None = None
+    per_million_out: float | None = None
+
+    def usd(self, tokens_in: int, tokens_out: int) -> float | None:
+        """The price of so many tokens; None where no price is known. A price that is not given counts as 0."""
+        if self.per_million_in is None and self.per_million_out is None:
+            return None
+        return ((self.per_million_in or 0.0) * tokens_in + (self.per_million_out or 0.0) * tokens_out) / 1e6
+
+
+UNPRICED = Prices()
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """Prompt tokens of some traces.
+
+    Attributes:
+        sent: tokens sent, each as often as it is.
+        cached: those of them that were sent before: a prefix cache spares them.
+        words: how often each prompt is sent, and how its length is known.
+    """
+
+    sent: int
+    cached: int
+    words: str
+
+    @classmethod
+    def of(
+        cls, lengths: Lengths, num_traces_Q: Sequence[int], *, answers: int, reread: int, is_two_calls: bool
+    ) -> Traffic:
+        """What traces send: one prompt each; by two calls, prompt and thought again for every forced answer.
+
+        Args:
+            lengths: of the prompts.
+            num_traces_Q: traces of each query.
+            answers: forced answers of a trace, at most.
+            reread: tokens of thoughts sent again for them, in all, at most.
+            is_two_calls: whether a server is asked anew for every answer. An engine in process keeps what it has read.
+        """
+        once = int(np.dot(lengths.tokens_Q, np.asarray(num_traces_Q, dtype=np.int64)))
+        if not is_two_calls:
+            return cls(once, 0, f"each prompt once a trace; {lengths.how}")
+        num_answers = sum(num_traces_Q) * answers
+        again = once * answers + reread
+        words = (
+            f"each prompt {1 + answers} times a trace, {answers} of them with the thought so far ("
+            f"where the server keeps the cap itself: once); {lengths.how}"
+        )
+        return cls(once + again + num_answers * lengths.suffix_tokens, again, words)
+
+
+def sends_twice(identity: Mapping[str, Any]) -> bool:
+    """Whether a run with this identity asked a server anew for every forced answer."""
+    return identity.get("engine") == "openai" and str(identity.get("enforcement")).startswith("two-call")
+
+
+def settle(records: Iterable[Mapping[str, Any]], *, is_two_calls: bool) -> tuple[int, int]:
+    """`(prompt tokens sent, tokens generated)` of the finished traces of `records`, as `Traffic` counts them.
+
+    What was not counted is in neither.
+
+    Args:
+        records: the latest of each trace.
+        is_two_calls: as for `Traffic.of`.
+    """
+    sent = generated = 0
+    for record in records:
+        answers_N = [each["answer_tokens"] for each in (*record["probes"], record)]
+        counted = None not in answers_N and record["reasoning_tokens"] is not None
+        if record["stop_reason"] == StopReason.ERROR.value or not counted:
+            continue
+        cuts, answers = [*(probe["budget"] for probe in record["probes"]), record["reasoning_tokens"]], sum(answers_N)
+        sent += record["prompt_tokens"]
+        generated += record["reasoning_tokens"] + answers
+        if is_two_calls:
+            sent += sum(cuts) + len(cuts) * (record["prompt_tokens"] + record["suffix_tokens"])
+        else:
+            generated += len(cuts) * record["suffix_tokens"]
+    return sent, generated

@@ -1,0 +1,114 @@
+"""A total that holds: traces start only while what they may take at most fits into what is left of it.
+
+RUN/pool.jsonl has a line before each wave of traces, with what each may take, and one after it, with what came of it.
+A wave that a kill cut short is charged with what its records took, and in full for the traces without a record.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ..core.checks import check_pool
+from ..core.data import BudgetGrid, Generation, Request, StopReason
+from ..core.protocols import CountingEngine, Engine
+from ..engines.refusing import failed
+from ..runs.store import RunDirectory, appending, generation_from_json, read_lines
+
+
+@dataclass(slots=True)
+class Pool:
+    """What is left of a total, for one run.
+
+    Attributes:
+        file: keeps what was charged.
+        total: tokens that may be generated: thoughts, suffixes and answers.
+        beside: tokens that an answer and its suffix may take beside a cap.
+        grid: the caps there are.
+        spent: tokens charged so far.
+    """
+
+    file: Path
+    total: int
+    beside: int
+    grid: BudgetGrid
+    spent: int = 0
+
+    @classmethod
+    def open(cls, run: RunDirectory, *, total: float, beside: int, grid: BudgetGrid) -> Pool:
+        """The pool of a run, as it was left; the run's lock must be held."""
+        file = run.path / "pool.jsonl"
+        spent, begun = 0, None
+        for line in read_lines(file, check_pool):
+            begun, spent = (line["begin"], spent) if "begin" in line else (None, spent + int(line["end"]))
+        pool = cls(file, int(total), beside, grid, spent)
+        if begun is not None:
+            records = {query_id: record for (query_id, _), record in run.latest_records().items()}
+            done = {key: generation_from_json(records[key]) for key in begun if key in records}
+            pool._end(sum(_taken(done[key], most) if key in done else most for key, most in begun.items()))
+        return pool
+
+    @property
+    def left(self) -> int:
+        """Tokens that may still be generated."""
+        return self.total - self.spent
+
+    async def generate(self, engine: Engine, requests: Sequence[Request]) -> AsyncIterator[Generation]:
+        """As `Engine.generate`, within what is left; in waves, and later requests get what earlier ones left.
+
+        Which request gets what depends on their order and on what came back, not on how many run at once. A cap that no
+        longer fits is lowered to the largest that does; where none does, the generation says so.
+        """
+        waiting = deque(requests)
+        while waiting:
+            wave = self._wave(waiting)
+            if not wave:
+                request = waiting.popleft()
+                reason = (
+                    f"the total of {self.total:,} tokens is used up: {max(0, self.left):,} are left, and the smallest "
+                    f"cap with its answer may take {self.grid.window + self.beside:,}"
+                )
+                yield failed(request, reason, is_final=True)
+                continue
+            most = {request.query.id: request.budget + self.beside for request in wave}
+            self._note({"begin": most})
+            counted, taken = _counted(engine), 0
+            async for generation in engine.generate(wave):
+                is_failed = generation.stop_reason is StopReason.ERROR  # what it took, an engine that counts will say
+                taken += 0 if is_failed else _taken(generation, most[generation.query_id])
+                yield generation
+            self._end(max(taken, _counted(engine) - counted))
+
+    def _wave(self, waiting: deque[Request]) -> list[Request]:
+        """Takes the longest beginning of `waiting` that fits; of a first one that does not, as much as does."""
+        wave: list[Request] = []
+        left = self.left
+        while waiting and (most := waiting[0].budget + self.beside) <= left:
+            left -= most
+            wave.append(waiting.popleft())
+        if not wave and (fitting := self.grid.floor(max(0, left - self.beside))):
+            wave.append(replace(waiting.popleft(), budget=fitting))
+        return wave
+
+    def _end(self, taken: int) -> None:
+        self._note({"end": taken})
+        self.spent += taken
+
+    def _note(self, line: Mapping[str, Any]) -> None:
+        with appending(self.file) as lines:
+            lines.append([line])
+
+
+def _taken(generation: Generation, most: int) -> int:
+    """Tokens of a generation; the most that it may have taken where it failed, or was not counted."""
+    tokens = generation.tokens_at(generation.budget)
+    return most if tokens is None or generation.stop_reason is StopReason.ERROR else tokens
+
+
+def _counted(engine: Engine) -> int:
+    """Tokens that the engine has seen generated so far, failed traces too; 0 where it does not count."""
+    counted: dict[str, Any] = engine.counted() if isinstance(engine, CountingEngine) else {}
+    return int(counted.get("trace_tokens", 0)) + int(counted.get("answer_tokens", 0))

@@ -1,0 +1,367 @@
+"""The nouns that flow between stages. Data only: no behaviour that needs a model, a file or a clock.
+
+Array names carry their shape: Q queries, B budgets, L layers, D feature width, T traces.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import InvalidGridError
+
+FloatArray = NDArray[np.floating[Any]]
+IntArray = NDArray[np.integer[Any]]
+
+MAX_BUDGETS = 1 << 16  # of one grid: tables of queries times budgets are kept in memory
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a chat: `role` is "system", "user" or "assistant"."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A prompt with a stable id and, when known, a reference answer.
+
+    Attributes:
+        id: unique within a run; made from the content when the input has none.
+        prompt: the question as text, or the chat messages that end in a user turn.
+        reference: the right answer, or None when there is none to grade against.
+        weight: how much a right answer to this query is worth, relative to others.
+        min_budget: least reasoning tokens the plan may give, or None for one window.
+        max_budget: most reasoning tokens the plan may give, or None for the grid's maximum.
+    """
+
+    id: str
+    prompt: str | tuple[Message, ...]
+    reference: str | None = None
+    weight: float = 1.0
+    min_budget: int | None = None
+    max_budget: int | None = None
+
+    @property
+    def text(self) -> str:
+        """The question as plain text: the last user turn of a chat, or the prompt itself."""
+        if isinstance(self.prompt, str):
+            return self.prompt
+        turns = [message.content for message in self.prompt if message.role == "user"]
+        return turns[-1] if turns else ""
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetGrid:
+    """The budgets a plan may grant, in reasoning tokens: `window, 2*window, ..., maximum`."""
+
+    window: int = 16
+    maximum: int = 256
+
+    def __post_init__(self) -> None:
+        if self.maximum > MAX_BUDGETS * max(1, self.window):
+            raise InvalidGridError(
+                f"a budget grid has at most {MAX_BUDGETS:,} budgets; window {self.window} and maximum {self.maximum} "
+                f"make {self.maximum // max(1, self.window):,}. Give a larger --window, or a smaller --max-tokens."
+            )
+        if self.window < 1 or self.maximum < self.window or self.maximum % self.window:
+            raise InvalidGridError(
+                f"a budget grid needs a window of at least 1 token and a maximum that is a multiple of it; "
+                f"got window {self.window}, maximum {self.maximum}. Try --window 16 --max-tokens 256."
+            )
+
+    @property
+    def num_budgets(self) -> int:
+        """B."""
+        return self.maximum // self.window
+
+    @property
+    def budgets_B(self) -> NDArray[np.int64]:
+        """The budgets in tokens, ascending, shape (B,)."""
+        return np.arange(self.window, self.maximum + 1, self.window, dtype=np.int64)
+
+    def __contains__(self, budget: object) -> bool:
+        if not isinstance(budget, int | np.integer):
+            return False
+        return self.window <= int(budget) <= self.maximum and int(budget) % self.window == 0
+
+    def index(self, budget: int) -> int:
+        """Column of `budget`; raises InvalidGridError when it does not lie on the grid."""
+        if budget not in self:
+            raise InvalidGridError(
+                f"budget {budget} does not lie on the grid {self}; the nearest below is {self.floor(budget)}"
+            )
+        return int(budget) // self.window - 1
+
+    def floor(self, budget: float) -> int:
+        """Largest budget on the grid that is at most `budget`; 0 when `budget` is under one window."""
+        return min(int(budget) // self.window * self.window, self.maximum)
+
+    def __str__(self) -> str:
+        return f"{self.window}, {2 * self.window}, … {self.maximum}"
+
+
+class StopReason(StrEnum):
+    """Why the reasoning of one generation ended."""
+
+    NATURAL = "natural"  # the model ended its thought by itself, within the cap
+    BUDGET = "budget"  # the cap was reached and the answer was forced
+    ERROR = "error"  # the engine could not finish this one; `Generation.error` says why
+
+
+class Grade(StrEnum):
+    """Verdict on one answer. `UNREADABLE` counts as not right and is reported on its own."""
+
+    RIGHT = "right"
+    WRONG = "wrong"
+    UNREADABLE = "unreadable"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One trace to generate.
+
+    Attributes:
+        query: what to answer.
+        budget: cap on reasoning tokens.
+        sample: which of several traces of the same query this is, from 0.
+        seed: seed of this trace's sampling; the same seed gives the same trace on the same engine.
+        probe_budgets: also force an answer after each of these many reasoning tokens, each below `budget`.
+        priority: where an engine schedules by priority, the lower goes first; what comes back does not depend on it.
+    """
+
+    query: Query
+    budget: int
+    sample: int = 0
+    seed: int = 0
+    probe_budgets: tuple[int, ...] = ()
+    priority: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """The answer the trace would have given under a smaller cap, `budget` reasoning tokens; None: not counted."""
+
+    budget: int
+    answer: str
+    answer_tokens: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """What came back for one request.
+
+    Attributes:
+        query_id, sample, budget: those of the request.
+        reasoning: text of the thought, without the answer suffix.
+        reasoning_tokens: tokens of the thought, as generated; never more than `budget`. Where only thought and answer
+            together are known, at most so many. None: not counted, nothing reliable was seen.
+        answer: text of the answer after the suffix; empty on error.
+        answer_tokens: tokens decoded for the answer; None: not counted.
+        suffix_tokens: tokens of the answer suffix ("the answer is"), the same for every query of a template.
+        prompt_tokens: tokens of the prompt, few-shot examples included.
+        stop_reason: why the reasoning ended.
+        probes: answers under smaller caps, ascending by budget. A trace that ended by itself after n tokens
+            has no probe at n or above: there the final answer holds.
+        error: what went wrong, when `stop_reason` is ERROR.
+        is_final: that error comes again under the same settings, however often it is tried.
+    """
+
+    query_id: str
+    sample: int
+    budget: int
+    reasoning: str
+    reasoning_tokens: int | None
+    answer: str
+    answer_tokens: int | None
+    suffix_tokens: int
+    prompt_tokens: int
+    stop_reason: StopReason
+    probes: tuple[Probe, ...] = ()
+    error: str | None = None
+    is_final: bool = False
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether the tokens of thought and answer are known; else nothing may be said of what was used."""
+        return self.reasoning_tokens is not None and self.answer_tokens is not None
+
+    def answer_at(self, budget: int) -> str | None:
+        """The answer this trace gives under `budget` (at most its own), or None when it was not probed there."""
+        if self._ends_within(budget):
+            return self.answer
+        return next((probe.answer for probe in self.probes if probe.budget == budget), None)
+
+    def tokens_at(self, budget: int) -> int | None:
+        """Tokens generated under `budget`: reasoning + suffix + answer; None when not probed there or not counted."""
+        if self.reasoning_tokens is None:
+            return None
+        if self._ends_within(budget):
+            reasoning, answer = self.reasoning_tokens, self.answer_tokens
+        else:
+            probe = next((probe for probe in self.probes if probe.budget == budget), None)
+            reasoning, answer = min(budget, self.reasoning_tokens), probe.answer_tokens if probe else None
+        return None if answer is None else reasoning + self.suffix_tokens + answer
+
+    def _ends_within(self, budget: int) -> bool:
+        """Whether this trace, as it is, is the one under `budget`."""
+        if budget >= self.budget:
+            return True
+        is_known = self.stop_reason is StopReason.NATURAL and self.reasoning_tokens is not None
+        return is_known and budget >= (self.reasoning_tokens or 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How traces are drawn. Answers after the suffix are always decoded greedily."""
+
+    temperature: float = 0.6
+    top_p: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class EngineInfo:
+    """What made a measurement; goes into every record's provenance. Unknown parts are None.
+
+    For a model behind a server, `server` is the server's kind and version, `enforcement` the way budgets are kept.
+    """
+
+    engine: str
+    model: str
+    model_hash: str | None = None
+    template: str | None = None
+    template_hash: str | None = None
+    num_layers: int | None = None
+    hidden_size: int | None = None
+    context_tokens: int | None = None
+    dtype: str | None = None
+    device: str | None = None
+    simulated: bool = False
+    versions: Mapping[str, str] = field(default_factory=dict)
+    server: str | None = None
+    enforcement: str | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Profile:
+    """Measured counts for each query and budget, plus features.
+
+    Attributes:
+        query_ids: length Q.
+        grid: the budgets, B of them.
+        num_right_Q_B: traces answered right when cut at each budget, int, shape (Q, B).
+        num_tried_Q: traces sampled, int, shape (Q,).
+        tokens_Q_B: mean tokens generated at each cap (reasoning + suffix + answer), float, shape (Q, B).
+        reasoning_Q_B: mean reasoning tokens alone at each cap, float, shape (Q, B).
+        hidden_Q_L_D: hidden states of the last prompt token, float16 or float32, shape (Q, L, D), or None.
+        layers: which layers L holds; layer k is the residual stream after k decoder layers.
+        texts: the questions as text, length Q, or empty when unknown.
+        difficulties: what the model said when asked how hard each question is ("easy", "medium", "hard", or None for
+            anything else), length Q, or empty when it was not asked.
+        info: provenance: engine, model, template, sampling, seeds, hashes, and "simulated" when it is. "spend_measured"
+            is False for an imported profile without tokens: a cap then stands for what it costs.
+    """
+
+    query_ids: tuple[str, ...]
+    grid: BudgetGrid
+    num_right_Q_B: IntArray
+    num_tried_Q: IntArray
+    tokens_Q_B: FloatArray
+    reasoning_Q_B: FloatArray
+    hidden_Q_L_D: FloatArray | None = None
+    layers: tuple[int, ...] = ()
+    texts: tuple[str, ...] = ()
+    difficulties: tuple[str | None, ...] = ()
+    info: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def num_queries(self) -> int:
+        """Q."""
+        return len(self.query_ids)
+
+    @property
+    def is_spend_measured(self) -> bool:
+        """Whether `tokens_Q_B` was measured; else it holds the caps, and nothing may be said of spent tokens."""
+        return bool(self.info.get("spend_measured", True))
+
+    @property
+    def curves(self) -> Curves:
+        """The measured curves: share of traces right, and mean tokens generated, at every cap."""
+        p_Q_B = self.num_right_Q_B / self.num_tried_Q[:, None]
+        return Curves(query_ids=self.query_ids, grid=self.grid, p_Q_B=p_Q_B, tokens_Q_B=self.tokens_Q_B)
+
+    def select(self, index_Q: IntArray | NDArray[np.bool_]) -> Profile:
+        """The profile of some of the queries, by index or mask, in that order."""
+        rows = np.arange(self.num_queries)[index_Q]
+        return Profile(
+            query_ids=tuple(self.query_ids[row] for row in rows),
+            grid=self.grid,
+            num_right_Q_B=self.num_right_Q_B[rows],
+            num_tried_Q=self.num_tried_Q[rows],
+            tokens_Q_B=self.tokens_Q_B[rows],
+            reasoning_Q_B=self.reasoning_Q_B[rows],
+            hidden_Q_L_D=None if self.hidden_Q_L_D is None else self.hidden_Q_L_D[rows],
+            layers=self.layers,
+            texts=tuple(self.texts[row] for row in rows) if self.texts else (),
+            difficulties=tuple(self.difficulties[row] for row in rows) if self.difficulties else (),
+            info=self.info,
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Curves:
+    """What a predictor says, or a profile measured: one row a query, one column a budget.
+
+    Attributes:
+        p_Q_B: chance of a right answer at each budget, in [0, 1], shape (Q, B).
+        tokens_Q_B: expected tokens generated at each cap, non-decreasing in B, shape (Q, B); None when unknown.
+    """
+
+    query_ids: tuple[str, ...]
+    grid: BudgetGrid
+    p_Q_B: FloatArray
+    tokens_Q_B: FloatArray | None = None
+
+
+class Cost(StrEnum):
+    """What a total is counted in."""
+
+    GRANTED = "granted"  # the sum of caps, as the paper counts
+    SPENT = "spent"  # tokens really generated, by expectation while planning
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Plan:
+    """One budget per query, with what it expects.
+
+    Attributes:
+        query_ids: length Q.
+        budget_Q: reasoning-token caps on the grid, int, shape (Q,).
+        allocator: its registered name.
+        cost: what `total` is counted in.
+        total: tokens that were to be divided.
+        granted: the sum of caps, tokens.
+        expected_spent: expected tokens generated, or None without a spend curve.
+        expected_accuracy: mean predicted success, weighted as asked, in [0, 1].
+        price: success bought per token at the margin, or None where the allocator has none.
+        notes: what the user should know, in sentences (a fallback taken, budget left over).
+    """
+
+    query_ids: tuple[str, ...]
+    grid: BudgetGrid
+    budget_Q: IntArray
+    allocator: str
+    cost: Cost
+    total: float
+    granted: int
+    expected_spent: float | None
+    expected_accuracy: float
+    price: float | None = None
+    notes: tuple[str, ...] = ()

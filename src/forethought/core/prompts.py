@@ -1,0 +1,145 @@
+"""How a query becomes a prompt, where its thought ends, and how an answer is forced out of it."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from dataclasses import asdict, dataclass, fields
+from importlib import resources
+from pathlib import Path
+
+from ..errors import InvalidSettingsError, UnknownNameError
+from .data import Message, Query
+
+
+@dataclass(frozen=True, slots=True)
+class PromptTemplate:
+    r"""The text around a query.
+
+    Attributes:
+        name: short name, for settings and cards.
+        system: system turn, or "" for none (the model's own default, where its chat template has one).
+        instruction: put after the question in the user turn, or "".
+        shots: worked examples as (question, solution) chat turns; a solution ends like a real trace with its answer.
+        assistant_prefix: opened in the assistant's turn before generation, such as "<think>\n".
+        reasoning_end: text by which the model ends its thought, such as "</think>".
+        answer_suffix: appended after the thought to have it answer; starts where `reasoning_end` does.
+        answer_stop: text that ends the answer.
+        max_answer_tokens: cap on the answer's own tokens.
+    """
+
+    name: str
+    reasoning_end: str
+    answer_suffix: str
+    answer_stop: str
+    system: str = ""
+    instruction: str = ""
+    shots: tuple[tuple[str, str], ...] = ()
+    assistant_prefix: str = ""
+    max_answer_tokens: int = 12
+
+    @property
+    def hash(self) -> str:
+        """First 12 hex digits of the SHA-256 of every field; two templates with one hash give the same prompts."""
+        content = json.dumps(asdict(self), sort_keys=True, ensure_ascii=False)
+        return hashlib.sha256(content.encode()).hexdigest()[:12]
+
+    def messages(self, query: Query) -> tuple[Message, ...]:
+        """The chat turns for `query`: system, examples as turns, then the question."""
+        turns: list[Message] = []
+        if self.system:
+            turns.append(Message("system", self.system))
+        for question, solution in self.shots:
+            turns += [Message("user", self._ask(question)), Message("assistant", solution)]
+        if isinstance(query.prompt, str):
+            return (*turns, Message("user", self._ask(query.prompt)))
+        if any(message.role == "system" for message in query.prompt):
+            turns = [turn for turn in turns if turn.role != "system"]
+            own = [message for message in query.prompt if message.role == "system"]
+            rest = [message for message in query.prompt if message.role != "system"]
+            return (*own, *turns, *rest)
+        return (*turns, *query.prompt)
+
+    def _ask(self, question: str) -> str:
+        return f"{question}\n{self.instruction}" if self.instruction else question
+
+
+def load_template(name: str) -> PromptTemplate:
+    """The template shipped under `name`, or read from a JSON file when `name` is a path.
+
+    Raises:
+        UnknownNameError: no such template and no such file.
+        InvalidSettingsError: a file that is not a template; every problem with it at once.
+    """
+    if name.endswith(".json"):
+        path = Path(name)
+        if not path.is_file():
+            raise UnknownNameError(
+                f"there is no template file {name}; shipped templates: {', '.join(shipped_templates())}"
+            )
+        return _parse_template(path.read_bytes(), place=name)
+    known = shipped_templates()
+    if name not in known:
+        close = difflib.get_close_matches(name, known, n=1)
+        suggestion = f" Did you mean {close[0]!r}?" if close else ""
+        raise UnknownNameError(
+            f"no template is called {name!r}.{suggestion} Known: {', '.join(known)}, or a .json file."
+        )
+    return _parse_template((_TEMPLATES / f"{name}.json").read_bytes(), place=name)
+
+
+def shipped_templates() -> list[str]:
+    """Names of the templates inside the package."""
+    return sorted(entry.name.removesuffix(".json") for entry in _TEMPLATES.iterdir() if entry.name.endswith(".json"))
+
+
+_TEMPLATES = resources.files("forethought") / "data" / "templates"
+_REQUIRED = ("name", "reasoning_end", "answer_suffix", "answer_stop")
+
+
+def _parse_template(content: bytes, *, place: str) -> PromptTemplate:
+    try:
+        values = json.loads(content)
+    except (UnicodeDecodeError, ValueError) as error:
+        raise InvalidSettingsError(f"template {place} is not JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise InvalidSettingsError(f"template {place} must be a JSON object, not {type(values).__name__}")
+    kinds = {field.name: (int if field.name == "max_answer_tokens" else str) for field in fields(PromptTemplate)}
+    problems = [f"unknown key {key!r}" for key in values if key not in kinds]
+    problems += [f"missing key {key!r}" for key in _REQUIRED if not values.get(key)]
+    problems += [
+        f"{key} must be {kind.__name__}, not {values[key]!r}"
+        for key, kind in kinds.items()
+        if key in values and key != "shots" and (not isinstance(values[key], kind) or isinstance(values[key], bool))
+    ]
+    shots = values.get("shots", [])
+    if not isinstance(shots, list) or not all(
+        isinstance(shot, list) and len(shot) == 2 and all(isinstance(part, str) for part in shot) for shot in shots
+    ):
+        problems.append("shots must be a list of [question, solution] pairs")
+    if problems:
+        raise InvalidSettingsError(f"template {place}: {'; '.join(problems)}. Keys: {', '.join(kinds)}.")
+    template = PromptTemplate(**{**values, "shots": tuple((question, solution) for question, solution in shots)})
+    if template.max_answer_tokens < 1:
+        raise InvalidSettingsError(f"template {place}: max_answer_tokens must be at least 1")
+    if not template.answer_suffix.lstrip().startswith(template.reasoning_end):
+        raise InvalidSettingsError(
+            f"template {place}: answer_suffix must start with reasoning_end ({template.reasoning_end!r}), "
+            f"so that a forced answer continues as a natural one; it is {template.answer_suffix!r}"
+        )
+    return template
+
+
+def answer_end(text: str, stop: str) -> int | None:
+    r"""Where the answer in `text` ends: at the first `stop`, or None while there is none.
+
+    A suffix that opens a brace (`\boxed{`) is closed by its own: braces that the answer opens itself, as `\frac{1}{2}`
+    does, are closed before.
+    """
+    position = text.find(stop)
+    if stop != "}":
+        return None if position < 0 else position
+    while position >= 0 and text.count("{", 0, position) > text.count("}", 0, position):
+        position = text.find(stop, position + 1)
+    return None if position < 0 else position

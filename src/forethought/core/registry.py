@@ -1,0 +1,179 @@
+"""Names to objects: built-ins and third-party entry points through one door; nothing heavy loads until used."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+import math
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib.metadata import entry_points
+from typing import Any
+
+from ..errors import InvalidSettingsError, MissingExtraError, UnknownNameError
+
+BUILTIN: dict[str, dict[str, str]] = {
+    "engines": {
+        "fake": "forethought.engines.fake:FakeEngine",
+        "openai": "forethought.engines.server.engine:OpenAIEngine",
+        "replay": "forethought.engines.replay:replay",
+        "transformers": "forethought.engines.transformers:TransformersEngine",
+        "vllm": "forethought.engines.vllm:VllmEngine",
+    },
+    "predictors": {
+        "lora": "forethought.predictors.lora:LoraPredictor",
+        "mean": "forethought.predictors.mean:MeanPredictor",
+        "mlp": "forethought.predictors.mlp:MlpPredictor",
+        "paper-mlp": "forethought.predictors.paper_mlp:PaperMlpPredictor",
+        "prompted": "forethought.predictors.prompted:PromptedPredictor",
+        "ridge": "forethought.predictors.ridge:RidgePredictor",
+        "stack": "forethought.predictors.stack:StackPredictor",
+        "text": "forethought.predictors.text:TextPredictor",
+    },
+    "allocators": {
+        "blind": "forethought.allocators.blind:BlindAllocator",
+        "envelope": "forethought.allocators.envelope:EnvelopeAllocator",
+        "exact": "forethought.allocators.exact:ExactAllocator",
+        "greedy": "forethought.allocators.greedy:GreedyAllocator",
+        "uniform": "forethought.allocators.uniform:UniformAllocator",
+    },
+    "graders": {
+        "choice": "forethought.graders:ChoiceGrader",
+        "exact": "forethought.graders:ExactGrader",
+        "math": "forethought.graders:MathGrader",
+        "number": "forethought.graders:NumberGrader",
+    },
+}
+
+# The optional dependency ("extra") a top-level module comes with, for the hint in MissingExtraError.
+EXTRAS = {
+    "aiohttp": "openai",
+    "matplotlib": "plots",
+    "peft": "lora",
+    "sympy": "math",
+    "torch": "transformers",
+    "transformers": "transformers",
+    "vllm": "vllm",
+}
+
+
+@cache
+def available(kind: str) -> dict[str, str]:
+    """Name -> "module:object" of every registered object of `kind`; entry points cannot shadow a built-in."""
+    third_party = {entry.name: entry.value for entry in entry_points(group=f"forethought.{kind}")}
+    return dict(sorted({**third_party, **BUILTIN[kind]}.items()))
+
+
+def resolve(kind: str, name: str) -> Any:
+    """The object registered under `name`; raises UnknownNameError with a suggestion, MissingExtraError with a hint."""
+    names = available(kind)
+    if name not in names:
+        raise UnknownNameError(unknown_name_message(kind.removesuffix("s"), name, names))
+    module_name, _, attribute = names[name].partition(":")
+    try:
+        return getattr(importlib.import_module(module_name), attribute)
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing == "forethought" or not missing:
+            raise
+        extra = EXTRAS.get(missing, missing)
+        raise MissingExtraError(
+            f"{kind.removesuffix('s')} {name!r} needs the package {missing!r}, which is not installed. "
+            f"Install it with: pip install 'forethought[{extra}]'"
+        ) from error
+
+
+def make(kind: str, name: str, options: Mapping[str, Any]) -> Any:
+    """The object registered under `name`, made with `options`; the errors of `resolve` and `check_options`."""
+    factory = resolve(kind, name)
+    check_options(kind, name, options)
+    try:
+        return factory(**options)
+    except (TypeError, ValueError) as error:
+        if isinstance(error, InvalidSettingsError):
+            raise
+        given = ", ".join(f"{key}={value!r}" for key, value in options.items())
+        raise InvalidSettingsError(f"{kind.removesuffix('s')} {name!r} cannot take {given}: {error}") from error
+
+
+def check_options(kind: str, name: str, options: Mapping[str, Any], *, reserved: Sequence[str] = ()) -> None:
+    """Refuses options that the object registered under `name` does not take, before it is made.
+
+    Args:
+        kind: "engines", "predictors", "allocators" or "graders".
+        name: registered name.
+        options: keyword -> value, as read from KEY=VALUE.
+        reserved: keywords that are not the user's to give.
+
+    Raises:
+        InvalidSettingsError: every unknown option, with the nearest one, and every value of a wrong type.
+    """
+    factory = resolve(kind, name)
+    parameters = dict(inspect.signature(factory).parameters)
+    takes_any = any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters.values())
+    starred = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+    known = [key for key, each in parameters.items() if key not in reserved and each.kind not in starred]
+    what = f"{kind.removesuffix('s')} {name!r}"
+    hints = _hints(factory)
+    problems = []
+    for key, value in options.items():
+        if key in known:
+            if not _fits(value, hints.get(key, Any)):
+                problems.append(f"option {key!r} of {what} takes {_wanted(hints[key])}, not {value!r}")
+        elif not takes_any or key in reserved:
+            message = unknown_name_message(f"option of {what}", key, known)
+            problems.append(message.removesuffix(".") if known else f"{what} takes no options; got {key!r}")
+    if problems:
+        raise InvalidSettingsError("; ".join(problems))
+
+
+def _hints(factory: Any) -> dict[str, Any]:
+    """Parameter -> its annotated type; nothing where the annotations cannot be read here."""
+    annotated = vars(factory).get("__init__", factory) if inspect.isclass(factory) else factory
+    try:
+        return typing.get_type_hints(annotated)
+    except (NameError, TypeError):  # a name imported for type checkers alone
+        return {}
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value read from JSON is of an annotated type; types that JSON has no word for are not judged."""
+    origin = typing.get_origin(hint) or hint
+    if origin in (typing.Union, types.UnionType):
+        return any(_fits(value, each) for each in typing.get_args(hint))
+    if origin is typing.Literal:
+        return value in typing.get_args(hint)
+    if origin in (int, float, bool, str, types.NoneType):
+        allowed = (int, float) if origin is float else origin
+        is_bool = isinstance(value, bool) and origin is not bool
+        is_endless = isinstance(value, float) and not math.isfinite(value)
+        return isinstance(value, allowed) and not is_bool and not is_endless
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return isinstance(value, Mapping)
+    if isinstance(origin, type) and issubclass(origin, Sequence):
+        return isinstance(value, Sequence) and not isinstance(value, str)
+    return True
+
+
+def _wanted(hint: Any) -> str:
+    """An annotated type in words."""
+    origin = typing.get_origin(hint) or hint
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(_wanted(each) for each in typing.get_args(hint))
+    if origin is typing.Literal:
+        return " or ".join(repr(each) for each in typing.get_args(hint))
+    words = {int: "a whole number", float: "a number", bool: "true or false", types.NoneType: "null"}
+    words[str] = "text (a number as text: KEY='\"5\"')"
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return "a JSON object"
+    return words.get(origin, "a JSON list")
+
+
+def unknown_name_message(noun: str, name: str, names: Any) -> str:
+    """Says that there is no such `noun`, which name is nearest, and which there are."""
+    close = difflib.get_close_matches(name, list(names), n=1)
+    suggestion = f" Did you mean {close[0]!r}?" if close else ""
+    return f"no {noun} is called {name!r}.{suggestion} Known: {', '.join(names)}."

@@ -1,0 +1,203 @@
+"""How a text is continued over HTTP, and the best way: token ids in, token ids out. `pieces.py` has the others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+from ...core.data import Query
+from ...core.prompts import PromptTemplate
+from ...servers.client import Client, RequestError
+from ...servers.counters import Counters
+from ...servers.counting import Usage, whole
+from ...servers.detecting import Server
+from ...servers.endings import is_cut
+from ...servers.replies import first_choice, token_ids
+from ...servers.texts import generated_in
+from ..forcing import Forcing
+from .vocabulary import ServerTokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """How tokens are drawn in one call."""
+
+    max_tokens: int
+    stop: str
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+    priority: int | None = None
+
+    @property
+    def queueing(self) -> dict[str, int]:
+        """The field of a body that says how soon its turn is; the lower goes first, None says nothing."""
+        return {} if self.priority is None else {"priority": self.priority}
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """What one call generated.
+
+    Attributes:
+        ids: the tokens, with the stop text it ran into and without the end of turn.
+        num_tokens: tokens generated, as counted; None where nothing reliable told.
+        least: tokens generated at the least: `num_tokens`, or by the text.
+        is_cut: it ran into `max_tokens`.
+        is_stopped: it ran into the stop text.
+        prompt_tokens: of this call.
+        is_exact: one of `ids` is one token; else they are as few pieces as the server shows.
+    """
+
+    ids: list[int]
+    num_tokens: int | None
+    least: int
+    is_cut: bool
+    is_stopped: bool
+    prompt_tokens: int
+    is_exact: bool = True
+
+
+class Dialect(Protocol):
+    """One way to have a prompt continued."""
+
+    name: str
+    forcing: Forcing
+
+    async def start(self, client: Client) -> None:
+        """Makes `forcing`; once, before anything else."""
+        ...
+
+    async def prompt(self, client: Client, query: Query) -> Any:
+        """What stands for the prompt of `query` in `complete`."""
+        ...
+
+    def prompt_tokens(self, prompt: Any) -> int | None:
+        """Its length; None where only the server knows."""
+        ...
+
+    async def complete(self, client: Client, prompt: Any, so_far: Sequence[int], drawing: Drawing) -> Completion:
+        """Continues the prompt and the tokens after it; raises RequestError."""
+        ...
+
+
+class TokenDialect:
+    """Prompts as token ids, answers as token ids: nothing is tokenised twice, and prefix caches are hit.
+
+    Args:
+        server: vLLM, SGLang or llama.cpp.
+        model: the model's name there.
+        template: the text around a query.
+        tokenizer: a local Hugging Face tokenizer of the model; None to learn the server's own.
+        counters: counts tokens.
+    """
+
+    name = "token ids"
+    forcing: Forcing
+
+    def __init__(
+        self, server: Server, model: str, template: PromptTemplate, tokenizer: Any | None, counters: Counters
+    ) -> None:
+        self._server, self._model, self._template, self._counters = server, model, template, counters
+        self._learnt = ServerTokenizer(server.kind, model) if tokenizer is None else None
+        self._local: Any = tokenizer
+
+    async def start(self, client: Client) -> None:
+        """See `Dialect.start`."""
+        if self._learnt is None:
+            self.forcing = Forcing(self._local, self._template)
+            return
+        for text in (self._template.answer_suffix, self._template.answer_suffix.lstrip()):
+            await self._learnt.know(client, text)
+        self.forcing = Forcing(self._learnt, self._template)
+
+    async def prompt(self, client: Client, query: Query) -> list[int]:
+        """Token ids of the prompt; raises InvalidInputError when the model's chat template does not take its turns."""
+        if self._learnt is None:
+            return self.forcing.prompt_ids(query)
+        return await self._learnt.prompt_ids(client, self._template, query)
+
+    def prompt_tokens(self, prompt: list[int]) -> int:
+        """Its length."""
+        return len(prompt)
+
+    async def complete(self, client: Client, prompt: list[int], so_far: Sequence[int], drawing: Drawing) -> Completion:
+        """See `Dialect.complete`."""
+        ask = self._ask_llama if self._server.kind.ids == "llama.cpp" else self._ask_vllm
+        text, done = await ask(client, [*prompt, *so_far], drawing)
+        await self.learn(client, [*so_far, *done.ids])
+        await self.learn(client, done.ids, text)
+        if done.is_cut or done.is_stopped or self.forcing.tokenizer.decode(done.ids, skip_special_tokens=False) == text:
+            return done
+        return replace(done, ids=done.ids[:-1])  # the end of turn: given as a token, and not as text
+
+    async def learn(self, client: Client, ids: Sequence[int], text: str | None = None) -> None:
+        """Makes sure that `forcing` can decode `ids`."""
+        if self._learnt is not None:
+            await self._learnt.learn(client, ids, text)
+
+    async def count(self, client: Client, text: str) -> int:
+        """Tokens of a text."""
+        if self._learnt is None:
+            return len(self._local.encode(text, add_special_tokens=False))
+        return len(await self._learnt.tokenize(client, text))
+
+    async def num_covering(self, client: Client, ids: Sequence[int], length: int) -> int:
+        """How many leading ids it takes to write the first `length` characters of their text."""
+        await self.learn(client, ids)
+        num = 0
+        while num < len(ids) and len(self.forcing.decode(ids[:num])) < length:
+            num += 1
+        return num
+
+    async def _ask_vllm(self, client: Client, ids: list[int], drawing: Drawing) -> tuple[str, Completion]:
+        body = {
+            "model": self._model,
+            "prompt": ids,
+            "max_tokens": drawing.max_tokens,
+            "temperature": drawing.temperature,
+            "top_p": drawing.top_p,
+            "seed": drawing.seed,
+            "stop": [drawing.stop],
+            self._server.kind.names.keeps_stop: True,
+            "return_token_ids": True,
+            **drawing.queueing,
+            **self._server.kind.sampling,
+        }
+        answer = await client.post(client.address.api("completions"), body)
+        choice, usage = first_choice(answer), Usage.read(answer.get("usage"))
+        new = token_ids(choice.get("token_ids"))
+        if new is None:
+            reason = "the server gives no token ids back (return_token_ids); use --engine-option ids=false"
+            raise RequestError.after(reason, generated_in(answer))
+        ended = is_cut(choice.get("finish_reason"), tokens=len(new))
+        is_stopped = choice.get(self._server.kind.names.stopped_by) == drawing.stop
+        self._count(len(ids), usage.cached)
+        return str(choice.get("text", "")), Completion(list(new), len(new), len(new), ended, is_stopped, len(ids))
+
+    async def _ask_llama(self, client: Client, ids: list[int], drawing: Drawing) -> tuple[str, Completion]:
+        body = {
+            "prompt": ids,
+            "n_predict": drawing.max_tokens,
+            "temperature": drawing.temperature,
+            "top_p": drawing.top_p,
+            "seed": drawing.seed,
+            "stop": [drawing.stop],
+            "return_tokens": True,
+            "cache_prompt": True,
+            **self._server.kind.sampling,
+        }
+        answer = await client.post(client.address.root("completion"), body)
+        new, reason = token_ids(answer.get("tokens")), answer.get("stop_type")
+        if new is None or reason not in ("eos", "word", "limit"):
+            raise RequestError.after(f"the server gives no tokens back (stop_type {reason!r})", len(new or ()))
+        is_stopped = reason == "word"
+        timings = answer.get("timings")
+        self._count(len(ids), whole(timings.get("cache_n")) if isinstance(timings, dict) else None)
+        text = str(answer.get("content", "")) + (drawing.stop if is_stopped else "")
+        return text, Completion(list(new), len(new), len(new), reason == "limit", is_stopped, len(ids))
+
+    def _count(self, prompt_tokens: int, cached_tokens: int | None) -> None:
+        self._counters.prompt_tokens += prompt_tokens
+        self._counters.cached_tokens += cached_tokens or 0

@@ -1,0 +1,264 @@
+"""Any OpenAI-compatible server as an engine: budgets kept, and counted, whatever the server calls them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import traceback
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from ...core.data import EngineInfo, Generation, Request, Sampling
+from ...core.prompts import PromptTemplate
+from ...core.registry import unknown_name_message
+from ...core.waiting import finish
+from ...errors import EngineError, ForethoughtError, InvalidInputError, InvalidSettingsError
+from ...servers.address import Address, Key
+from ...servers.client import Client, RequestError
+from ...servers.counters import Counters
+from ...servers.detecting import Server, detect
+from ...servers.fitting import Fitting
+from ...servers.reading import fit_text
+from ...servers.retrying import Backoff
+from ..refusing import failed
+from .efforts import Efforts
+from .enforcing import ENFORCE, Chosen, Wanted, choose
+from .local import load_tokenizer
+from .one_call import OneCall
+from .two_call import TwoCalls
+
+logger = logging.getLogger(__name__)
+
+ADDRESS_VARIABLE = "FORETHOUGHT_BASE_URL"
+
+
+class OpenAIEngine:
+    """Runs a model behind an OpenAI-compatible server, many requests at once, and never trusts it with a cap.
+
+    Args:
+        model: the model's name in records and on predictors' cards, such as an alias.
+        template: the text around a query; the server's own chat template goes around that.
+        sampling: how thoughts are drawn.
+        context_tokens: longest prompt + thought + answer; None for what the server takes, which is the most.
+        base_url: where the server is; "" for what FORETHOUGHT_BASE_URL says.
+        served_model: the model's name at the server; "" for the same as `model`.
+        enforce: how budgets are kept: "two-call", "native", "effort", "max-tokens", or "auto".
+        concurrency: most HTTP requests at once.
+        server: what kind of server it is, to believe instead of asking; "" to ask.
+        ids: whether token ids may be used where the server takes them.
+        tokenizer: alias or folder whose tokenizer counts and cuts, for servers without one; "" for none.
+        effort_costs: effort level -> tokens it takes, as an object or a JSON file; for "effort".
+        answer_room: tokens for an answer that is not forced; None for what suits the template.
+        cap_offset: tokens taken off every native cap, for a server that overshoots by so many (doctor measures it).
+        native_fields: more fields of the body beside every native cap, such as the tags that llama.cpp counts between.
+        priority: send each request's priority (the lower goes first), and start them in that order; a vLLM server heeds
+            it with --scheduling-policy priority, and without it says nothing.
+        key_variable: environment variable that holds the key; "" for FORETHOUGHT_API_KEY or OPENAI_API_KEY.
+        timeout_seconds: longest wait for one whole answer.
+        max_attempts: times that a request is tried in all.
+        backoff_seconds: longest first wait between two attempts.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        template: PromptTemplate,
+        sampling: Sampling = Sampling(),
+        context_tokens: int | None = None,
+        base_url: str = "",
+        served_model: str = "",
+        enforce: str = "auto",
+        concurrency: int = 32,
+        server: str = "",
+        ids: bool = True,
+        tokenizer: str = "",
+        effort_costs: Any = None,
+        answer_room: int | None = None,
+        cap_offset: int = 0,
+        native_fields: Mapping[str, Any] | None = None,
+        priority: bool = False,
+        key_variable: str = "",
+        timeout_seconds: float = 600.0,
+        max_attempts: int = 6,
+        backoff_seconds: float = 0.5,
+    ) -> None:
+        _check(enforce=enforce, concurrency=concurrency, timeout_seconds=timeout_seconds, max_attempts=max_attempts)
+        self.template, self.sampling, self.concurrency, self.priority = template, sampling, concurrency, priority
+        self.address = _address(base_url)
+        self.counters = Counters()
+        self._fitting = Fitting()
+        self._has_stumbled = False
+        self._key = Key.from_environment(key_variable)
+        if self._key is not None and self.address.is_in_clear:
+            logger.warning("the key in %s goes to %s in clear", self._key.variable, self.address)
+        self._backoff = Backoff(max_attempts=max_attempts, base_seconds=backoff_seconds)
+        self._timeout = timeout_seconds
+        self.served_model = served_model or model
+        wanted = Wanted(
+            enforce=enforce,
+            model=self.served_model,
+            template=template,
+            sampling=sampling,
+            context_tokens=context_tokens,
+            ids=ids,
+            tokenizer=load_tokenizer(tokenizer) if tokenizer else None,
+            efforts=None if effort_costs is None else Efforts.read(effort_costs),
+            answer_room=answer_room,
+            cap_offset=cap_offset,
+            native_fields=_object("native_fields", native_fields or {}),
+            priority=priority,
+        )
+        self.server, wanted, chosen = finish(self._start(server, wanted))
+        self.enforce, self.reason, self.answer_room = chosen.enforce, chosen.reason, wanted.room
+        self._calls: TwoCalls | OneCall | None = chosen.calls
+        logger.info(
+            "%s at %s (%s); budgets kept by %s: %s",
+            self.server.name,
+            self.address,
+            self.server.how,
+            self.enforce,
+            self.reason,
+        )
+        self.info = EngineInfo(
+            engine="openai",
+            model=model,
+            template=template.name,
+            template_hash=template.hash,
+            context_tokens=wanted.context_tokens,
+            server=self.server.name,
+            enforcement=chosen.identity,
+            versions={"served_model": self.served_model, "base_url": str(self.address)},
+        )
+
+    async def _start(self, kind: str, wanted: Wanted) -> tuple[Server, Wanted, Chosen]:
+        """Asks the server what it is, and settles how budgets are kept there."""
+        try:
+            async with self.client() as client:
+                server = await detect(client, kind, wanted.model)
+                server.check_serves(self.served_model)
+                known = [tokens for tokens in (wanted.context_tokens, server.context_tokens) if tokens is not None]
+                wanted = replace(wanted, context_tokens=min(known, default=None))
+                return server, wanted, await choose(client, server, wanted, self.counters)
+        except ForethoughtError:
+            raise
+        except Exception as error:
+            logger.debug("%s", traceback.format_exc())
+            raise EngineError(
+                f"the server at {self.address} answers in a way that cannot be read: {_words(error)}"
+            ) from None
+
+    def client(self) -> Client:
+        """A client for one event loop."""
+        return Client(
+            self.address,
+            self._key,
+            backoff=self._backoff,
+            timeout_seconds=self._timeout,
+            concurrency=self.concurrency,
+            counters=self.counters,
+            fitting=self._fitting,
+        )
+
+    async def generate(self, requests: Sequence[Request]) -> AsyncIterator[Generation]:
+        """See `Engine.generate`."""
+        calls = self._running()
+        waiting = iter(sorted(requests, key=lambda request: request.priority) if self.priority else requests)
+        finished: asyncio.Queue[Generation] = asyncio.Queue(maxsize=self.concurrency)
+        async with self.client() as client:
+            workers = [
+                asyncio.create_task(self._work(calls, client, waiting, finished))
+                for _ in range(min(self.concurrency, len(requests)))
+            ]
+            try:
+                for _ in requests:
+                    yield await finished.get()
+            finally:  # also when the caller stops listening
+                for worker in workers:
+                    worker.cancel()
+                await asyncio.gather(*workers, return_exceptions=True)
+
+    async def _work(
+        self,
+        calls: TwoCalls | OneCall,
+        client: Client,
+        waiting: Iterator[Request],
+        finished: asyncio.Queue[Generation],
+    ) -> None:
+        """Takes requests until there are none; what goes wrong with one is its generation, never the end of all."""
+        for request in waiting:
+            try:
+                done = self._fit_to_keep(await calls.run(client, request))
+            except (RequestError, InvalidInputError) as error:
+                is_final = isinstance(error, InvalidInputError)  # what the request says, whatever the server does
+                done = failed(request, self._fit(str(error)), is_final=is_final)
+            except Exception as error:  # an answer of a shape that nobody thought of, or a mistake of ours
+                reason = self._fit(f"the server's answer could not be read: {_words(error)}")
+                if not self._has_stumbled:
+                    logger.warning("%s: %s (said once a run; --debug shows where)", request.query.id, reason)
+                    logger.debug("%s", self._fit(traceback.format_exc()))
+                self._has_stumbled = True
+                done = failed(request, reason)
+            await finished.put(done)
+
+    def _fit(self, text: str) -> str:
+        """A text that came from the server, without the key and without halves of characters."""
+        return fit_text(text, self._key.hide) if self._key is not None else fit_text(text, str)
+
+    def _fit_to_keep(self, done: Generation) -> Generation:
+        """A generation whose texts, put together of many pieces as they are, hold no key."""
+        probes = tuple(replace(probe, answer=self._fit(probe.answer)) for probe in done.probes)
+        error = None if done.error is None else self._fit(done.error)
+        return replace(
+            done, reasoning=self._fit(done.reasoning), answer=self._fit(done.answer), probes=probes, error=error
+        )
+
+    def counted(self) -> dict[str, Any]:
+        """See `CountingEngine.counted`."""
+        return self.counters.to_json()
+
+    def close(self) -> None:
+        """Says what was met on the way."""
+        if self._calls is not None and (text := self.counters.to_text()):
+            logger.info("%s", text)
+        self._calls = None
+
+    def _running(self) -> TwoCalls | OneCall:
+        if self._calls is None:
+            raise EngineError(f"the engine at {self.address} is closed; make a new one")
+        return self._calls
+
+
+def _words(error: Exception) -> str:
+    """An unexpected exception in words: what kind it is, and what it says."""
+    return f"{type(error).__name__}: {str(error)[:200]}"
+
+
+def _address(base_url: str) -> Address:
+    text = base_url or os.environ.get(ADDRESS_VARIABLE, "")
+    if not text:
+        raise InvalidSettingsError(
+            f"the openai engine needs to know where the server is: --base-url http://127.0.0.1:8000/v1, or the "
+            f"environment variable {ADDRESS_VARIABLE}"
+        )
+    return Address.parse(text)
+
+
+def _object(name: str, value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise InvalidSettingsError(f"{name} must be a JSON object of fields, not {value!r}")
+    return value
+
+
+def _check(*, enforce: str, concurrency: int, timeout_seconds: float, max_attempts: int) -> None:
+    problems = []
+    if enforce not in ENFORCE:
+        problems.append(f"--enforce: {unknown_name_message('enforcement', enforce, ENFORCE)}")
+    least = {"--concurrency": concurrency, "max_attempts": max_attempts}
+    problems += [f"{name} must be at least 1, not {value}" for name, value in least.items() if value < 1]
+    if not 0 < timeout_seconds < float("inf"):
+        problems.append(f"timeout_seconds must be positive, not {timeout_seconds:g}")
+    if problems:
+        raise InvalidSettingsError("; ".join(problems))

@@ -1,0 +1,180 @@
+"""One call for thought and answer, bounded by the server: a native cap, an effort level, or max_tokens alone.
+
+The answer is not forced here: where the cap leaves none, there is none. What came back is counted all the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ...core.data import Generation, Request, Sampling, StopReason
+from ...core.prompts import PromptTemplate
+from ...servers.client import Client, RequestError
+from ...servers.counters import Counters
+from ...servers.counting import Usage, count_tokens
+from ...servers.detecting import Server
+from ...servers.replies import CLOSING, Reply, answer_in
+from ...servers.streams import Chunks
+from ..refusing import failed
+from .dialects import TokenDialect
+from .efforts import Efforts
+
+
+@dataclass(slots=True)
+class OneCall:
+    """Enforces budgets by one call.
+
+    Attributes:
+        enforce: "native", "effort" or "max-tokens".
+        server: its kind says what its fields are called.
+        model: the model's name there.
+        template: the text around a query.
+        sampling: how thoughts are drawn.
+        counters: counts tokens and overshoots.
+        answer_room: tokens for the answer beside the cap, where the server tells the two apart.
+        cap_offset: tokens by which the server is known to overshoot its native cap.
+        native_fields: more fields beside the native cap.
+        efforts: what the levels cost, for "effort".
+        tokens: counts the tokens of a text; None where no tokenizer is at hand, and only the server's word counts.
+        context_tokens: most tokens of an answer in all; None where only the server knows.
+        sends_priority: each call tells the server its request's priority.
+        closing_tokens: tokens of the tag that closes a thought: one of a model that was taught to think.
+    """
+
+    enforce: str
+    server: Server
+    model: str
+    template: PromptTemplate
+    sampling: Sampling
+    counters: Counters
+    answer_room: int
+    cap_offset: int
+    native_fields: Mapping[str, Any]
+    efforts: Efforts | None
+    tokens: TokenDialect | None
+    context_tokens: int | None
+    sends_priority: bool = False
+    closing_tokens: int = 1
+
+    async def run(self, client: Client, request: Request) -> Generation:
+        """The generation of one request; raises RequestError."""
+        fields, reason = self._fields(request.budget)
+        if reason is None and any(0 <= cut < request.budget for cut in request.probe_budgets):
+            reason = (
+                f"--enforce {self.enforce} gives one answer a thought; probing smaller caps needs --enforce two-call"
+            )
+        if reason is not None:
+            return failed(request, reason, is_final=True)
+        body = {
+            "model": self.model,
+            "messages": [
+                {"role": turn.role, "content": turn.content} for turn in self.template.messages(request.query)
+            ],
+            **self._drawing(),
+            "seed": request.seed,
+            **self.server.kind.sampling,
+            **({"priority": request.priority} if self.sends_priority else {}),
+            **fields,
+        }
+        try:
+            return await self._judged(client, request, await self._ask(client, body, request.budget))
+        except RequestError as error:
+            self.counters.discarded_tokens += error.tokens
+            raise
+
+    def _fields(self, budget: int) -> tuple[dict[str, Any], str | None]:
+        """What bounds this request in the body, and why it cannot run."""
+        kind = self.server.kind
+        whole = {kind.length: budget + self.answer_room}
+        if budget < 0:
+            return {}, f"a budget cannot be negative; got {budget}"
+        if self.context_tokens is not None and budget + self.answer_room > self.context_tokens:
+            return {}, (
+                f"a budget of {budget} and {self.answer_room} tokens for its answer do not fit the context of "
+                f"{self.context_tokens}"
+            )
+        if self.enforce == "native":
+            if budget < kind.least:
+                return {}, f"{kind.name} takes no thinking cap below {kind.least} tokens; got {budget}"
+            return {**kind.native(max(0, budget - self.cap_offset)), **self.native_fields, **whole}, None
+        if self.enforce == "effort":
+            assert self.efforts is not None
+            level = self.efforts.level(budget)
+            if level is None:
+                name, cost = self.efforts.cheapest()
+                return {}, f"no effort level costs at most {budget} tokens; the cheapest, {name!r}, costs {cost:g}"
+            return {kind.effort: level, **whole}, None
+        return ({kind.length: budget}, None) if budget else ({}, "max_tokens cannot be 0")
+
+    def _drawing(self) -> dict[str, float]:
+        """How the thought is drawn, but for what the server implies."""
+        drawing = {"temperature": self.sampling.temperature, "top_p": self.sampling.top_p}
+        return {name: value for name, value in drawing.items() if self.server.kind.implied.get(name) != value}
+
+    async def _ask(self, client: Client, body: dict[str, Any], budget: int) -> Reply:
+        url = client.address.api("chat/completions")
+        if self.tokens is not None:
+            extra = {"return_token_ids": True} if self.server.kind.ids == "vllm" else {}
+            return Reply.read(await client.post(url, {**body, **extra}))
+        body |= {"stream": True, "stream_options": {"include_usage": True}}
+        if self.server.kind.ids == "vllm":
+            body["stream_options"]["continuous_usage_stats"] = True
+        return Reply.read(await client.stream(url, body, lambda: Chunks(budget, self.template)))
+
+    async def _judged(self, client: Client, request: Request, reply: Reply) -> Generation:
+        """What came back, counted: an error where it is more than the cap."""
+        thought, rest, is_closed = reply.split(self.template)
+        has_ended = bool(reply.content) or not reply.is_cut  # also where no answer follows
+        told = Usage.read(reply.usage)
+        prompt_tokens = told.prompt or 0
+        self.counters.prompt_tokens += prompt_tokens
+        count = count_tokens(
+            reply.usage,
+            thought=thought,
+            answer=rest,
+            thought_tokens=await self._counted(client, reply, thought),
+            answer_tokens=await self.tokens.count(client, rest) if self.tokens and told.generated is None else None,
+            seen=reply.streamed,
+            pieces=reply.pieces,
+            closing_tokens=self.closing_tokens if has_ended and self.server.kind.counts_closing else 0,
+            disagree=self.counters.disagree,
+        )
+        is_kept = count.within(request.budget)
+        total = count.total if count.total is not None else count.least
+        if is_kept is False:
+            self.counters.discarded_tokens += total
+            is_exact = count.reasoning is not None
+            reason = self.counters.overshoot(count.least, request.budget, is_exact=is_exact)
+            return failed(request, reason, prompt_tokens=prompt_tokens, is_final=True)
+        self.counters.trace_tokens += total
+        num_tokens = count.most if is_kept else None
+        answer_tokens = count.answer
+        if num_tokens is not None and count.total is not None:
+            answer_tokens = count.total - num_tokens
+        if num_tokens is None or answer_tokens is None:
+            self.counters.uncounted()
+        natural = is_closed and (num_tokens is None or num_tokens < request.budget)
+        return Generation(
+            query_id=request.query.id,
+            sample=request.sample,
+            budget=request.budget,
+            reasoning=thought,
+            reasoning_tokens=num_tokens,
+            answer=answer_in(rest or thought, self.template) if is_closed else "",
+            answer_tokens=answer_tokens,
+            suffix_tokens=0,  # the server closes the thought itself: that is among the answer's tokens
+            prompt_tokens=prompt_tokens,
+            stop_reason=StopReason.NATURAL if natural else StopReason.BUDGET,
+        )
+
+    async def _counted(self, client: Client, reply: Reply, thought: str) -> int | None:
+        """Tokens of the thought by the tokenizer: as they were generated, where their ids came back."""
+        if self.tokens is None:
+            return None
+        if not thought:
+            return 0
+        if reply.ids is None or reply.reasoning or CLOSING in reply.content:
+            return await self.tokens.count(client, thought)
+        return await self.tokens.num_covering(client, reply.ids, len(thought))

@@ -1,0 +1,211 @@
+"""Continuing a text without token ids: in a chat, or as plain text, cut where log-probabilities show its tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ...core.data import Query
+from ...core.prompts import PromptTemplate
+from ...errors import InvalidInputError
+from ...servers.client import Client, RequestError
+from ...servers.counters import Counters
+from ...servers.counting import Usage, count_tokens
+from ...servers.detecting import Server
+from ...servers.endings import is_cut
+from ...servers.replies import first_choice
+from ...servers.texts import generated_in, texts_in
+from ..forcing import Forcing
+from .dialects import Completion, Drawing
+
+
+class Pieces:
+    """Numbers for the pieces of text that a server's log-probabilities show: a tokenizer as far as cutting goes."""
+
+    def __init__(self) -> None:
+        self._number: dict[bytes, int] = {}
+        self._pieces: list[bytes] = []
+
+    def number(self, piece: bytes) -> int:
+        """The number of `piece`; a new one where it was never seen."""
+        if piece not in self._number:
+            self._number[piece] = len(self._pieces)
+            self._pieces.append(piece)
+        return self._number[piece]
+
+    def encode(self, text: str, *, add_special_tokens: bool = False) -> list[int]:
+        """`text` as one piece."""
+        return [self.number(text.encode())]
+
+    def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
+        """The pieces put together."""
+        return b"".join(self._pieces[number] for number in ids).decode("utf-8", "replace")
+
+
+class ChatDialect:
+    """A chat whose last assistant turn is continued.
+
+    Where a server gives no log-probabilities, a thought is one piece, and cannot be probed.
+
+    Args:
+        server: must be able to go on with an assistant turn.
+        model: the model's name there.
+        template: the text around a query.
+        counters: counts tokens.
+    """
+
+    name = "chat, continued"
+    forcing: Forcing
+
+    def __init__(self, server: Server, model: str, template: PromptTemplate, counters: Counters) -> None:
+        self._kind, self._model, self._template, self._counters = server.kind, model, template, counters
+        self._pieces = Pieces()
+
+    async def start(self, client: Client) -> None:
+        """See `Dialect.start`."""
+        self.forcing = Forcing(self._pieces, self._template)
+
+    async def prompt(self, client: Client, query: Query) -> Any:
+        """The chat turns before the assistant's."""
+        return [{"role": turn.role, "content": turn.content} for turn in self._template.messages(query)]
+
+    def prompt_tokens(self, prompt: Any) -> None:
+        """Only the server knows."""
+        return None
+
+    async def complete(self, client: Client, prompt: Any, so_far: Sequence[int], drawing: Drawing) -> Completion:
+        """See `Dialect.complete`."""
+        fields = {
+            "model": self._model,
+            self._kind.length: drawing.max_tokens,
+            "temperature": drawing.temperature,
+            "top_p": drawing.top_p,
+            "seed": drawing.seed,
+            "stop": [drawing.stop],
+            **drawing.queueing,
+            **self._kind.sampling,
+        }
+        begun = self._template.assistant_prefix + self._pieces.decode(so_far)
+        choice, usage, text, pieces = await self._ask(client, prompt, begun, fields)
+        count = count_tokens(usage, thought=text, thought_tokens=len(pieces) or (None if text else 0))
+        num_tokens = count.most if count.total is None else count.total
+        least = count.least if num_tokens is None else num_tokens
+        ended = is_cut(choice.get("finish_reason"), tokens=least)
+        is_stopped = not ended and _ran_into(drawing.stop, choice, text)
+        prompt_tokens = Usage.read(usage).prompt or 0
+        self._counters.prompt_tokens += prompt_tokens
+        ids, is_exact = self._numbers(text, pieces, drawing.stop if is_stopped else "")
+        return Completion(
+            ids=ids,
+            num_tokens=num_tokens,
+            least=least,
+            is_cut=ended,
+            is_stopped=is_stopped,
+            prompt_tokens=prompt_tokens,
+            is_exact=is_exact,
+        )
+
+    async def _ask(
+        self, client: Client, prompt: Any, begun: str, fields: dict[str, Any]
+    ) -> tuple[dict[str, Any], Any, str, list[bytes]]:
+        """`(choice, usage, text, pieces)` of what comes after `begun`."""
+        turn = [{"role": "assistant", "content": begun}] if begun else []
+        goes_on = (self._kind.continues or {}) if begun else {}
+        body = {"messages": [*prompt, *turn], "logprobs": True, **goes_on, **self._kind.whole, **fields}
+        answer = await client.post(client.address.api("chat/completions"), body)
+        choice = first_choice(answer)
+        thought, content = texts_in(choice.get("message"))
+        if thought:
+            raise RequestError.after(
+                "the server takes the thought out of the chat (a reasoning parser), which then cannot go on: let it be "
+                "asked by token ids (not ids=false), by text (--engine-option tokenizer=NAME), or use --enforce native",
+                generated_in(answer),
+            )
+        pieces = _shown(choice)
+        return choice, answer.get("usage"), _new(content, begun, pieces), pieces
+
+    def _numbers(self, text: str, pieces: list[bytes], stop: str) -> tuple[list[int], bool]:
+        """Numbers for the pieces of `text` and the `stop` text after it, and whether they are the tokens."""
+        ids = [self._pieces.number(piece) for piece in pieces]
+        is_exact = bool(ids) and self._pieces.decode(ids).startswith(text)
+        if not is_exact:
+            ids = [self._pieces.number(text.encode())] if text else []
+        # After the text there may be the stop text, or an end of turn, which is no text.
+        while not stop and len(self._pieces.decode(ids)) > len(text):
+            ids.pop()
+        if stop and stop not in self._pieces.decode(ids)[max(0, len(text) - len(stop)) :]:
+            ids.append(self._pieces.number(stop.encode()))
+        return ids, is_exact
+
+
+class TextDialect(ChatDialect):
+    """Completions of plain text, which a local tokenizer renders by the model's chat template.
+
+    Args:
+        server, model, template, counters: see `ChatDialect`.
+        tokenizer: a local Hugging Face tokenizer of the model.
+    """
+
+    name = "text"
+
+    def __init__(
+        self, server: Server, model: str, template: PromptTemplate, counters: Counters, tokenizer: Any
+    ) -> None:
+        super().__init__(server, model, template, counters)
+        self._tokenizer = tokenizer
+
+    async def prompt(self, client: Client, query: Query) -> Any:
+        """The rendered prompt; raises InvalidInputError when the model's chat template does not take its turns."""
+        messages = [{"role": turn.role, "content": turn.content} for turn in self._template.messages(query)]
+        try:
+            return str(self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False))
+        except Exception as error:  # a program by the model's maker, which may raise anything about the turns
+            raise InvalidInputError(f"the model's chat template refuses these turns: {error}") from error
+
+    async def _ask(
+        self, client: Client, prompt: Any, begun: str, fields: dict[str, Any]
+    ) -> tuple[dict[str, Any], Any, str, list[bytes]]:
+        answer = await client.post(
+            client.address.api("completions"), {"prompt": prompt + begun, "logprobs": 1, **fields}
+        )
+        choice = first_choice(answer)
+        return choice, answer.get("usage"), str(choice.get("text") or ""), _shown(choice)
+
+
+def _ran_into(stop: str, choice: dict[str, Any], text: str) -> bool:
+    """Whether the stop text ended this choice, and not the end of turn; guessed where the server does not say."""
+    if "stop_reason" in choice:
+        return bool(choice["stop_reason"] == stop)
+    return text.endswith(stop) or (stop == "}" and text.count("{") > text.count("}"))
+
+
+def _shown(choice: dict[str, Any]) -> list[bytes]:
+    """The tokens of a choice as its log-probabilities show them, in a chat's form or in that of completions."""
+    found = choice.get("logprobs")
+    if not isinstance(found, dict):
+        return []
+    if isinstance(entries := found.get("content"), list):
+        return [_piece(entry) for entry in entries]
+    tokens = found.get("tokens")
+    return [str(each).encode("utf-8", "replace") for each in tokens] if isinstance(tokens, list) else []
+
+
+def _piece(entry: Any) -> bytes:
+    if not isinstance(entry, dict):
+        return b""
+    given = entry.get("bytes")
+    if isinstance(given, list) and all(type(each) is int and 0 <= each < 256 for each in given):
+        return bytes(given)
+    return str(entry.get("token", "")).encode("utf-8", "replace")
+
+
+def _new(text: str, begun: str, pieces: list[bytes]) -> str:
+    """What came after `begun`: llama.cpp's server repeats the turn before it, as its chat template writes that."""
+    generated = b"".join(pieces).decode("utf-8", "replace")
+    if not begun or (generated and generated.startswith(text)):
+        return text
+    rests = text.split(begun)
+    for number in range(1, len(rests) if generated else 1):
+        if generated.startswith(rest := begun.join(rests[number:])):
+            return rest
+    return text.removeprefix(begun)

@@ -1,0 +1,161 @@
+"""Two calls: at most `budget` tokens of thought, then the same text closed and answered. As the in-process engines do.
+
+Prompts, ends of thought, cuts and answer suffixes are those of `Forcing`; only who generates is another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, replace
+
+from ...core.data import Generation, Request, Sampling
+from ...core.prompts import PromptTemplate
+from ...servers.client import Client, RequestError
+from ...servers.counters import Counters
+from ..flight import Flight
+from ..refusing import failed, refusal
+from .dialects import Completion, Dialect, Drawing
+
+
+@dataclass(slots=True)
+class TwoCalls:
+    """Enforces budgets by two calls.
+
+    Attributes:
+        dialect: how a text is continued.
+        template: the text around a query.
+        sampling: how thoughts are drawn.
+        context_tokens: longest prompt + thought + answer; None where only the server knows.
+        counters: counts tokens and overshoots.
+        sends_priority: each call tells the server its request's priority.
+        one_by_one: a thought's answers are asked for one after the other, for servers that cache by slot.
+        suffix_tokens: tokens of the answer suffix; None while only the server knows and has not answered yet.
+    """
+
+    dialect: Dialect
+    template: PromptTemplate
+    sampling: Sampling
+    context_tokens: int | None
+    counters: Counters
+    sends_priority: bool = False
+    one_by_one: bool = False
+    suffix_tokens: int | None = None
+
+    async def run(self, client: Client, request: Request) -> Generation:
+        """The generation of one request; raises RequestError and InvalidInputError."""
+        tally = _Tally()
+        try:
+            found = await self._run(client, request, tally)
+        except Exception as error:
+            self.counters.discarded_tokens += tally.thought + tally.answers + getattr(error, "tokens", 0)
+            raise
+        if found.error is not None:
+            self.counters.discarded_tokens += tally.thought + tally.answers
+        else:
+            self.counters.trace_tokens += tally.thought
+            self.counters.answer_tokens += tally.answers
+        return found
+
+    async def _run(self, client: Client, request: Request, tally: _Tally) -> Generation:
+        reason = self._refusal(request, 0)
+        if reason is None:
+            prompt = await self.dialect.prompt(client, request.query)
+            counted = self.dialect.prompt_tokens(prompt)
+            reason = self._refusal(request, counted or 0)
+        if reason is not None:
+            return failed(request, reason, is_final=True)
+        flight = Flight(request, prompt)
+        thought = await self._think(client, flight)
+        tally.thought += thought.least
+        if thought.least > request.budget:
+            is_exact = thought.num_tokens is not None
+            reason = self.counters.overshoot(thought.least, request.budget, is_exact=is_exact)
+            return failed(request, reason, is_final=True)
+        length = request.budget if thought.num_tokens is None else thought.num_tokens
+        if not thought.is_exact and any(cut < length for cut in request.probe_budgets):
+            why = "this server shows no token boundaries (logprobs): a thought cannot be probed"
+            return failed(request, why, is_final=True)
+        if self.one_by_one:
+            # The longest first: each leaves in its slot the beginning of the next, and no more has to be read again.
+            for cut in sorted(flight.cuts, reverse=True):
+                await self._answer(client, flight, cut, thought, tally)
+        else:
+            answers = [self._answer(client, flight, cut, thought, tally) for cut in flight.cuts]
+            # What is under way is paid for: it is waited for, and counted, also where another one fails.
+            errors = await asyncio.gather(*answers, return_exceptions=True)
+            if (first := next((error for error in errors if error is not None), None)) is not None:
+                raise first
+        found = flight.finished(self.dialect.forcing)
+        if thought.num_tokens is None or any(tokens is None for _, tokens in flight.answers.values()):
+            self.counters.uncounted()
+        if counted is not None:
+            return found
+        return replace(
+            found,
+            reasoning_tokens=len(flight.thought_ids) if thought.is_exact else thought.num_tokens,
+            suffix_tokens=self.suffix_tokens or len(self.template.answer_suffix),  # a token has at least a character
+            prompt_tokens=thought.prompt_tokens,
+        )
+
+    def _refusal(self, request: Request, prompt_tokens: int) -> str | None:
+        return refusal(
+            request,
+            prompt_tokens=prompt_tokens,
+            suffix_tokens=len(self.dialect.forcing.suffix_ids),
+            answer_tokens=self.template.max_answer_tokens,
+            context_tokens=self.context_tokens,
+        )
+
+    def _priority(self, flight: Flight) -> int | None:
+        return flight.request.priority if self.sends_priority else None
+
+    async def _think(self, client: Client, flight: Flight) -> Completion:
+        """Draws the thought."""
+        budget = flight.request.budget
+        if budget == 0:
+            flight.end_thought([], natural=False)
+            return Completion([], 0, 0, is_cut=True, is_stopped=False, prompt_tokens=0)
+        drawing = Drawing(
+            max_tokens=budget,
+            stop=self.template.reasoning_end,
+            temperature=self.sampling.temperature,
+            top_p=self.sampling.top_p,
+            seed=flight.request.seed,
+            priority=self._priority(flight),
+        )
+        done = await self.dialect.complete(client, flight.prompt_ids, [], drawing)
+        length = self.dialect.forcing.reasoning_length(done.ids)
+        natural = length is not None or not done.is_cut
+        flight.end_thought(done.ids if length is None else done.ids[:length], natural=natural)
+        return done
+
+    async def _answer(self, client: Client, flight: Flight, cut: int, thought: Completion, tally: _Tally) -> None:
+        """Has the thought answered after `cut` tokens of it."""
+        forcing, most = self.dialect.forcing, self.template.max_answer_tokens
+        closed = forcing.closed(flight.thought_ids[:cut])
+        ids: list[int] = []
+        num_tokens, is_counted, goes_on = 0, True, True
+        while goes_on:
+            drawing = Drawing(
+                max_tokens=most - num_tokens, stop=self.template.answer_stop, priority=self._priority(flight)
+            )
+            done = await self.dialect.complete(client, flight.prompt_ids, [*closed, *ids], drawing)
+            if self.suffix_tokens is None and num_tokens == 0 and thought.prompt_tokens and thought.is_exact:
+                self.suffix_tokens = max(1, done.prompt_tokens - thought.prompt_tokens - cut)
+            ids += done.ids
+            is_counted = is_counted and done.num_tokens is not None
+            num_tokens += max(1, done.least) if done.num_tokens is None else done.num_tokens
+            tally.answers += done.least
+            if num_tokens > most:
+                raise RequestError(f"the server ignored max_tokens: {num_tokens} answer tokens > {most}")
+            # vLLM and the others stop at any brace, also at one that the answer itself has opened.
+            goes_on = done.is_stopped and num_tokens < most and not forcing.has_answered(ids)
+        flight.answers[cut] = (forcing.clean_answer(forcing.decode(ids)), num_tokens if is_counted else None)
+
+
+@dataclass(slots=True)
+class _Tally:
+    """Tokens generated for one request so far, wherever they end up."""
+
+    thought: int = 0
+    answers: int = 0

@@ -1,0 +1,113 @@
+"""One request's budget: its curve, at the price of a token."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from ..allocators.pricing import budgets_at
+from ..control.planning import forecast
+from ..core.data import Cost, Curves, FloatArray
+from ..predictors.concave import concave_mean
+from ..predictors.features import HIDDEN, Features
+from ..predictors.trained import TrainedPredictor
+from ..predictors.usage import stretched
+
+PREDICTED, NOVEL, MEAN, OWN, UNTOUCHED = "predicted", "novel", "mean", "own", "untouched"
+KINDS = (PREDICTED, NOVEL, MEAN, OWN, UNTOUCHED)
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What a request gets.
+
+    Attributes:
+        kind: one of KINDS: by its own curve; the same, but the query is novel to the predictor; by the mean curve; the
+            client's own cap; nothing set.
+        reason: in words, for the response.
+        budget: reasoning tokens; None where nothing is set.
+        expected: chance of a right answer at that budget; None where it was not predicted.
+        length: tokens expected to be generated, for the order of requests.
+        tokens_B: the predicted spend curve as the predictor gave it, where it was predicted and holds for this request.
+    """
+
+    kind: str
+    reason: str
+    budget: int | None = None
+    expected: float | None = None
+    length: int | None = None
+    tokens_B: FloatArray | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether the budget was set here, and not by the client or not at all."""
+        return self.kind in (PREDICTED, NOVEL, MEAN)
+
+
+class Decider:
+    """Budgets at one price.
+
+    Args:
+        predictor: of the curves.
+        price: right answers that a token must buy.
+        cost: what a token is counted in.
+    """
+
+    def __init__(self, predictor: TrainedPredictor, *, price: float, cost: Cost) -> None:
+        self.predictor = predictor
+        self.price = price
+        self.cost = cost
+        self.adapt(1.0, price)
+
+    def adapt(self, stretch: float, price: float) -> None:
+        """From now on thoughts are taken to be `stretch` times as long as predicted, at another price."""
+        self.stretch = stretch
+        self.price = price
+        p_B, tokens_B = concave_mean(self.predictor.card)
+        tokens_1_B = None if tokens_B is None else tokens_B[None]
+        self._mean = self._at_price(Curves(("mean",), self.predictor.card.grid, p_B[None], tokens_1_B), MEAN, "")
+
+    @property
+    def reads_hidden(self) -> bool:
+        """Whether a query's hidden state is needed."""
+        return HIDDEN in self.predictor.card.features.reads
+
+    def by_mean(self, reason: str) -> Decision:
+        """The budget of a query of which nothing is known: the mean training curve's, made concave.
+
+        Args:
+            reason: why its own curve is not known.
+        """
+        mean = self._mean
+        return Decision(MEAN, f"mean curve: {reason}", mean.budget, mean.expected, mean.length)
+
+    def by_curve(self, question: str, hidden_D: FloatArray | None = None, note: str = "") -> Decision:
+        """The budget of a query by its own curve; the reason says where it is novel.
+
+        Args:
+            question: its text.
+            hidden_D: its hidden state, where the predictor reads one.
+            note: said with the reason.
+        """
+        hidden_1_D = None if hidden_D is None else hidden_D[None]
+        read = Features(1, hidden_1_D, (question,))
+        expected = forecast(("query",), self.predictor, read)
+        if len(expected.unseen_Q):
+            return self.by_mean("the question cannot be read")
+        kind, reason = PREDICTED, PREDICTED
+        judged = expected.judged
+        if judged is not None and judged.num_novel:
+            kind = NOVEL
+            reason = f"{PREDICTED}; novel to the predictor (p={float(judged.p_Q[0]):.3f})"
+        decision = self._at_price(expected.curves, kind, f"{reason}; {note}" if note else reason)
+        tokens_1_B = expected.curves.tokens_Q_B
+        return decision if tokens_1_B is None else replace(decision, tokens_B=tokens_1_B[0])
+
+    def _at_price(self, curves: Curves, kind: str, reason: str) -> Decision:
+        curves = stretched(curves, self.stretch)
+        budget = int(budgets_at(curves, price=self.price, cost=self.cost)[0])
+        column = curves.grid.index(budget)
+        tokens = budget if curves.tokens_Q_B is None else curves.tokens_Q_B[0, column]
+        expected = float(np.clip(curves.p_Q_B[0, column], 0.0, 1.0))
+        return Decision(kind, reason, budget, expected, max(1, round(float(tokens))))

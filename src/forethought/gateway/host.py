@@ -1,0 +1,63 @@
+"""What the plug-in needs of the server that it runs in; `vllm_host.py` is vLLM's, the tests have one of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from ..core.data import FloatArray
+
+
+@dataclass(frozen=True, slots=True)
+class Tags:
+    """How the server tells a thought.
+
+    Attributes:
+        start, end: the texts that open and close it.
+        start_ids, end_ids: their tokens, as the server looks for them.
+        is_parsed: the server has a reasoning parser, and shows a thought in a field of its own.
+    """
+
+    start: str
+    end: str
+    start_ids: tuple[int, ...]
+    end_ids: tuple[int, ...]
+    is_parsed: bool
+
+
+class Host(Protocol):
+    """The server.
+
+    Attributes:
+        models: names under which it serves the model itself, adapters left out.
+        tags: None where it has no reasoning configuration, and refuses every thinking budget.
+        has_priorities: whether it schedules by priority.
+        num_layers, hidden_size: of the model.
+        why_no_states: why hidden states cannot be read, with the flag to add; "" where they can.
+        tokenizer: of Hugging Face's kind.
+    """
+
+    models: frozenset[str]
+    tags: Tags | None
+    has_priorities: bool
+    num_layers: int
+    hidden_size: int
+    why_no_states: str
+    tokenizer: Any
+
+    async def render(self, body: Mapping[str, Any]) -> list[int] | None:
+        """Prompt ids of a chat request, exactly as it would be run; None where it would be refused."""
+        ...
+
+    async def generate(self, ids: Sequence[int], *, max_tokens: int, cap: int | None = None) -> list[int]:
+        """The likeliest `max_tokens` tokens after `ids`, whether the turn has ended or not, under a thinking budget."""
+        ...
+
+    async def watch(self, layer: int) -> None:
+        """Gets ready to read hidden states of `layer`; raises EngineError where it cannot."""
+        ...
+
+    async def hidden_state(self, ids: Sequence[int], layer: int) -> FloatArray | None:
+        """The residual stream of the last of `ids` after `layer` decoder layers; None where nothing was caught."""
+        ...

@@ -1,0 +1,103 @@
+"""The price of a token: given, or the one at which measured questions use so many tokens on average."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..allocators.pricing import budgets_at, price_for
+from ..control import sources
+from ..core.data import Cost, Curves, Profile
+from ..errors import InvalidSettingsError, InvalidTotalError
+from ..predictors.overlap import rows_trained_on
+from ..predictors.selection import cross_fit, features_of
+from ..predictors.trained import TrainedPredictor
+from ..predictors.usage import stretched
+from .options import ServingOptions
+
+logger = logging.getLogger("vllm.forethought")  # vLLM's own handlers show it
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """A price, and what it was set on.
+
+    Attributes:
+        price: right answers a token.
+        mean_budget: of the questions it was set on; None where the price was given.
+        source: in words.
+        curves: predicted, of the questions it was set on; None where the price was given.
+        mean_tokens: that they were to use on average.
+        cost: what is counted.
+    """
+
+    price: float
+    mean_budget: float | None
+    source: str
+    curves: Curves | None = None
+    mean_tokens: float = 0.0
+    cost: Cost = Cost.GRANTED
+
+    def at(self, stretch: float) -> float:
+        """The price that meets the same mean where thoughts are `stretch` times as long as predicted.
+
+        A price that was given holds. Where not even the smallest budgets fit the mean any more, it stays as it was.
+        """
+        if self.curves is None:
+            return self.price
+        try:
+            return price_for(stretched(self.curves, stretch), mean_tokens=self.mean_tokens, cost=self.cost)
+        except InvalidTotalError:
+            return self.price
+
+
+def rate_of(options: ServingOptions, predictor: TrainedPredictor) -> Rate:
+    """The price that `options` name.
+
+    Raises:
+        InvalidSettingsError: there is no profile to set it on.
+        InvalidTotalError: not even the smallest budgets fit the mean.
+    """
+    if options.price is not None:
+        return Rate(options.price, None, "FORETHOUGHT_PRICE")
+    assert options.mean_tokens is not None
+    curves, source = _curves(options, predictor)
+    price = price_for(curves, mean_tokens=options.mean_tokens, cost=options.cost)
+    mean_budget = float(budgets_at(curves, price=price, cost=options.cost).mean())
+    return Rate(price, mean_budget, source, curves, options.mean_tokens, options.cost)
+
+
+def _curves(options: ServingOptions, predictor: TrainedPredictor) -> tuple[Curves, str]:
+    """Curves of measured questions as a predictor says that has not seen them, and in words whose."""
+    measured, source = _measured(options)
+    if (rows := rows_trained_on(predictor, measured)) is not None and len(rows):
+        logger.info("setting the price on left-out predictions of the %d training questions", measured.num_queries)
+        layer = predictor.card.features.layer
+        curves, _ = cross_fit(
+            measured,
+            predictor=predictor.card.predictor,
+            layers=None if layer is None else [layer],
+            seed=predictor.card.seed,
+        )
+        return curves, f"left-out predictions of {source}"
+    features = features_of(measured, predictor.card.features.layer)
+    features = features.select(features.usable_rows(predictor.card.features.reads))
+    curves = predictor.predict([str(row) for row in range(len(features))], features)
+    return curves, f"predictions of {source}"
+
+
+def _measured(options: ServingOptions) -> tuple[Profile, str]:
+    """The profile that was named, else the run that holds the predictor, else what is shipped with it."""
+    if options.profile:
+        return sources.open_profile(options.profile), options.profile
+    path = Path(options.predictor)
+    for run in (path, path.parent):
+        if (run / "run.json").is_file():
+            return sources.open_profile(str(run)), str(run)
+    if options.predictor in sources.shipped_predictors():
+        return sources.shipped_heldout(options.predictor), f"the held-out profile of {options.predictor}"
+    raise InvalidSettingsError(
+        f"FORETHOUGHT_MEAN_TOKENS needs measured questions to set the price on; none come with {options.predictor}: "
+        "name the profile it was trained on, FORETHOUGHT_PROFILE=profile.parquet, or give FORETHOUGHT_PRICE"
+    )

@@ -1,0 +1,192 @@
+"""Asking the model itself how hard a question is, before it reasons: easy, medium or hard.
+
+In the manner of the prompted baseline of "Predictive Scheduling for Efficient Inference-Time Reasoning in LLMs"
+(arXiv 2602.01237). It costs a prompt and a word a question, which is counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from ..core.data import FloatArray, IntArray, Profile, Query, Request, StopReason
+from ..core.prompts import PromptTemplate
+from ..core.protocols import Engine, TemplateEngine
+from ..core.waiting import finish
+from ..errors import InvalidFeaturesError
+from ..runs.store import RunDirectory
+
+LEVELS = ("easy", "medium", "hard")
+PERCENTILES = (20.0, 80.0)  # hard below the first, easy above the second, as the paper cuts
+# Before the question, so that all prompts begin alike and a prefix cache serves it.
+INSTRUCTION = (
+    "You are shown a question. Do not answer it. Judge only how much reasoning it takes you to answer it correctly: "
+    "say easy, medium or hard."
+)
+MARKER = "Difficulty:"
+QUERIES_PER_CHUNK = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """How the model is asked.
+
+    Attributes:
+        shots: worked examples, (question, level) each; none for zero-shot.
+        tokens: mean tokens that asking costs a query, prompt and answer, where it was measured; else None.
+    """
+
+    shots: tuple[tuple[str, str], ...] = ()
+    tokens: float | None = None
+
+    @property
+    def template(self) -> PromptTemplate:
+        """The prompt: the instruction, then the question; the answer is forced after the marker at once."""
+        return PromptTemplate(
+            name="difficulty",
+            system=INSTRUCTION,
+            shots=tuple((question, f"{MARKER} {level}") for question, level in self.shots),
+            reasoning_end=MARKER,
+            answer_suffix=f"{MARKER} ",
+            answer_stop="\n",
+            max_answer_tokens=3,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the model said of one query.
+
+    Attributes:
+        level: "easy", "medium" or "hard"; None where it said something else, or nothing.
+        text: what it said.
+        tokens: what asking cost: prompt, marker and answer; 0 where it failed.
+        error: why it could not be asked, or None.
+    """
+
+    level: str | None
+    text: str
+    tokens: int
+    error: str | None = None
+
+
+def read_level(text: str) -> str | None:
+    """The level that `text` states: one of the three words alone, whatever its case and end; None for all else."""
+    word = text.strip().strip("*.!\"'`").lower()
+    return word if word in LEVELS else None
+
+
+def ask(engine: Engine, queries: Sequence[Query], asking: Asking) -> list[Asked]:
+    """Asks the engine's model of every query, without any thought; in the order of `queries`.
+
+    Raises:
+        InvalidFeaturesError: the engine cannot be asked with another prompt than its own.
+    """
+    if not isinstance(engine, TemplateEngine):
+        raise InvalidFeaturesError(
+            f"engine {engine.info.engine!r} cannot be asked how hard a question is: it has one prompt template only; "
+            f"use another engine, or a predictor that reads the text: forethought train RUN --predictor text"
+        )
+    plain = [replace(query, prompt=query.text) for query in queries]
+    return finish(_ask(engine.with_template(asking.template), plain))
+
+
+async def _ask(engine: Engine, queries: Sequence[Query]) -> list[Asked]:
+    found: dict[str, Asked] = {}
+    async for done in engine.generate([Request(query, budget=0) for query in queries]):
+        if done.stop_reason is StopReason.ERROR:
+            found[done.query_id] = Asked(None, "", 0, done.error)
+        else:
+            tokens = done.prompt_tokens + (done.tokens_at(0) or 0)
+            found[done.query_id] = Asked(read_level(done.answer), done.answer, tokens)
+    return [found[query.id] for query in queries]
+
+
+def classes(rate_Q_B: FloatArray) -> IntArray:
+    """The class of each query by its measured rate at the largest budget: index into `LEVELS`, shape (Q,).
+
+    The bottom fifth is hard and the top fifth easy, by rank, so that ties at 0 or 1 (a few traces a query) still leave
+    three classes; equal rates at the largest budget go by the mean over all budgets.
+    """
+    order = np.lexsort((rate_Q_B.mean(axis=1), rate_Q_B[:, -1]))
+    rank_Q = np.empty(len(order))
+    rank_Q[order] = (np.arange(len(order)) + 0.5) / len(order) * 100
+    is_hard_Q, is_easy_Q = rank_Q < PERCENTILES[0], rank_Q > PERCENTILES[1]
+    level_Q: IntArray = np.where(is_hard_Q, 2, np.where(is_easy_Q, 0, 1))
+    return level_Q
+
+
+def pick_examples(profile: Profile, *, num_each: int, order: IntArray) -> tuple[tuple[str, str], ...]:
+    """Worked examples from a profile: the clearest `num_each` of every level, in turns; ties by `order`.
+
+    Args:
+        profile: measured queries with texts.
+        num_each: examples a level; 0 for none.
+        order: indices of all queries in an order that has nothing to do with them.
+    """
+    rate_Q_B = profile.curves.p_Q_B
+    ranked = order[np.argsort(-rate_Q_B[order].mean(axis=1), kind="stable")]
+    num = len(ranked)
+    middle = max(0, num // 2 - num_each // 2)
+    rows = {"easy": ranked[:num_each], "medium": ranked[middle : middle + num_each], "hard": ranked[num - num_each :]}
+    picked: list[tuple[str, str]] = []
+    for turn in range(num_each):
+        picked += [(profile.texts[int(rows[level][turn])], level) for level in LEVELS]
+    return tuple(picked)
+
+
+def with_difficulties(
+    profile: Profile, engine: Engine, asking: Asking, folder: Path, *, progress: Callable[[str, int, int], None]
+) -> Profile:
+    """The profile with what the model says of its questions; the examples that it is shown are left out.
+
+    What was said is kept in `folder` as it comes, and asked again only where it is not there.
+
+    Args:
+        profile: measured queries with texts.
+        engine: runs the model that was measured.
+        asking: how to ask; the profile's `info` names it, with what it costs.
+        folder: a run directory of its own.
+        progress: called with "ask", queries done and queries in all.
+
+    Raises:
+        InvalidFeaturesError: the profile holds no texts, or the engine cannot be asked.
+        RunError: `folder` holds answers to another prompt, or of another model.
+    """
+    if not profile.texts:
+        raise InvalidFeaturesError("the profile does not hold its questions' texts, so the model cannot be asked")
+    shown = {question for question, _ in asking.shots}
+    kept = profile.select(np.array([text not in shown for text in profile.texts], dtype=bool))
+    queries = [Query(query_id, text) for query_id, text in zip(kept.query_ids, kept.texts, strict=True)]
+    run = RunDirectory.create(
+        folder,
+        kind="asked",
+        identity={
+            "model": engine.info.model,
+            "model_hash": engine.info.model_hash,
+            "template_hash": asking.template.hash,
+        },
+        settings=asdict(asking),
+    )
+    with run.locked(), run.appender() as records:
+        said = {key: record for (key, _), record in run.latest_records().items() if record["error"] is None}
+        missing = [query for query in queries if query.id not in said]
+        for start in range(0, len(missing), QUERIES_PER_CHUNK):
+            progress("ask", len(queries) - len(missing) + start, len(queries))
+            chunk = missing[start : start + QUERIES_PER_CHUNK]
+            answers = ask(engine, chunk, asking)
+            found = [
+                {"query_id": query.id, "sample": 0, **asdict(each)} for query, each in zip(chunk, answers, strict=True)
+            ]
+            records.append(found)
+            said.update({record["query_id"]: record for record in found})
+        progress("ask", len(queries), len(queries))
+    tokens = float(np.mean([said[query.id]["tokens"] for query in queries]))
+    return replace(
+        kept,
+        difficulties=tuple(said[query.id]["level"] for query in queries),
+        info={**profile.info, "asking": asdict(replace(asking, tokens=tokens))},
+    )

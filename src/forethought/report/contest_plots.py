@@ -1,0 +1,118 @@
+"""The picture of a comparison of predictors; drawn without a screen."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+
+from ..evaluation.contest import Contest
+from ..evaluation.policies import BLIND
+from .plots import COLOURS, TITLE, frame, save, short
+
+CONTENDERS = ("#0072b2", "#c06a9d", "#009e73", "#b35900", "#6a51a3", "#8c564b", "#a89a00", "#444444")
+
+
+def draw_contest(result: Contest, folder: Path) -> dict[str, Path]:
+    """Draws what predictors buy against what they cost themselves into `folder` as PNG."""
+    return save({"comparison": lambda: _contest(result)}, folder)
+
+
+def _contest(result: Contest) -> Figure:
+    """One panel a cost: mean gain over blind against the tokens that predicting takes; 0 and unknown stand apart."""
+    costs = list(result.levels)
+    caption = [
+        short(result.provenance.get("model") or "unknown model"),
+        f"{result.num_queries:,} questions",
+        "mean over all levels",
+        "95% bootstrap intervals",
+    ]
+    simulated = bool(result.provenance.get("simulated"))
+    figure = frame((5.8 * len(costs), 4.8), caption, simulated=simulated)
+    panels = figure.subplots(1, len(costs), squeeze=False, sharey=True)[0]
+    tokens = {each.name: None if each.cost is None else each.cost.tokens for each in result.contenders}
+    place_of, ticks = _cost_places(tokens)
+    colours = _colours(len(result.contenders))
+    for panel, cost in zip(panels, costs, strict=True):
+        points: dict[str, tuple[float, float, str]] = {}
+        for each, colour in zip(result.contenders, colours, strict=True):
+            x, gain = place_of[each.name], result.standing(each.name, cost).gain_over_blind
+            reach = [[100 * (gain.value - gain.low)], [100 * (gain.high - gain.value)]]
+            panel.errorbar([x], [100 * gain.value], yerr=reach, fmt="o", capsize=3, markersize=6, color=colour)
+            points[each.name] = (x, 100 * gain.value, colour)
+        panel.axhline(0.0, color=COLOURS[BLIND], linewidth=1.2)
+        panel.set_xlim(min(ticks) - 0.6, max(ticks) + 1.4)
+        panel.set_xticks(list(ticks), list(ticks.values()))
+        _label_points(panel, points)
+        panel.set(title=TITLE[cost], xlabel="tokens that predicting takes, a question")
+    panels[0].set_ylabel("mean gain over blind (points)")
+    return figure
+
+
+def _cost_places(tokens: Mapping[str, float | None]) -> tuple[dict[str, float], dict[float, str]]:
+    """Name -> place, place -> label: the logarithm to base 10 where tokens are known; 0 to its left, unknown right."""
+    known = [math.log10(value) for value in tokens.values() if value]
+    first, last = math.floor(min(known, default=0.0)), math.ceil(max(known, default=0.0))
+    step = max(1, math.ceil((last - first) / 6))
+    ticks = {float(power): _power_words(power) for power in range(first, last + 1, step)} if known else {}
+    places = {}
+    for name, value in tokens.items():
+        if value:
+            places[name] = math.log10(value)
+        else:
+            places[name] = float(first - 1 if value == 0 else last + 1)
+            ticks[places[name]] = "0" if value == 0 else "unknown"
+    return places, dict(sorted(ticks.items()))
+
+
+def _power_words(power: int) -> str:
+    if -3 < power < 7:
+        return f"{10.0**power:,.{max(0, -power)}f}"
+    return "10" + str(power).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+
+
+def _colours(count: int) -> list[str]:
+    """As many colours, none of them twice."""
+    if count <= len(CONTENDERS):
+        return list(CONTENDERS[:count])
+    # A little darker than the map: its yellows and greens are names on white, too.
+    return [to_hex(0.75 * np.array(colormaps["turbo"](place)[:3])) for place in np.linspace(0.05, 0.97, count)]
+
+
+def _label_points(panel: Any, points: Mapping[str, tuple[float, float, str]], *, gap: float = 0.05) -> None:
+    """Writes each point's name beside it, lower where another name stands there, within the panel; `(x, y, colour)`."""
+    (left, right), (low, high) = panel.get_xlim(), panel.get_ylim()
+    panel.set_xlim(left, right)
+    panel.set_ylim(low, high)
+    taken: list[tuple[float, float, float]] = []  # from, to, height, as shares of the panel
+    for name, (x, y, colour) in sorted(points.items(), key=lambda item: -item[1][1]):
+        text, across = short(name)[:24], (x - left) / (right - left)
+        length, is_beyond = 0.02 * len(text), across + 0.02 + 0.02 * len(text) > 1.0
+        start = across - 0.02 - length if is_beyond else across + 0.02
+        end, height = start + length, (y - low) / (high - low)
+        place = height
+        for other_start, other_end, other_height in sorted(taken, key=lambda each: -each[2]):
+            if start < other_end and other_start < end and abs(place - other_height) < gap:
+                place = other_height - gap
+        taken.append((start, end, place))
+        panel.annotate(
+            text,
+            xy=(x, y),
+            xytext=(end if is_beyond else start, max(place, 0.01)),
+            textcoords=panel.transAxes,
+            ha="right" if is_beyond else "left",
+            va="center",
+            color=colour,
+            fontsize=9,
+            zorder=5,
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.6},  # no bar strikes it through
+            arrowprops=None
+            if place == height
+            else {"arrowstyle": "-", "color": colour, "linewidth": 0.7, "alpha": 0.6},
+        )

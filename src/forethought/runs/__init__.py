@@ -1,0 +1,1 @@
+"""What lasts on disk: run directories, records, profiles, imports."""

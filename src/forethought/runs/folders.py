@@ -1,0 +1,112 @@
+"""Where runs go when nobody says where, and whether they can be written there."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from ..core.settings import (
+    CompareSettings,
+    EvaluateSettings,
+    ImportSettings,
+    LayersSettings,
+    PaperSettings,
+    ProfileSettings,
+    RunSettings,
+)
+from ..errors import InvalidSettingsError, RunError
+
+
+def profile_folder(settings: ProfileSettings) -> Path:
+    """The folder asked for, or runs/MODEL-QUESTIONS."""
+    return Path(settings.out) if settings.out else Path("runs") / f"{_stem(settings.model)}-{_stem(settings.questions)}"
+
+
+def import_file(settings: ImportSettings) -> Path:
+    """The file asked for, or runs/NAME.parquet."""
+    name = settings.name or Path(settings.files[0]).stem
+    return Path(settings.out) if settings.out else Path("runs") / f"{name.replace('/', '-')}.parquet"
+
+
+def run_folder(settings: RunSettings) -> Path:
+    """The folder asked for, or runs/run-QUESTIONS-TOKENS-COST."""
+    if settings.out:
+        return Path(settings.out)
+    asked = settings.plan
+    tokens = f"mean{asked.mean_tokens:g}" if asked.mean_tokens is not None else f"total{asked.total_tokens:g}"
+    return Path("runs") / f"run-{_stem(asked.questions)}-{tokens}-{asked.cost.value}"
+
+
+def report_folder(settings: EvaluateSettings) -> Path:
+    """The folder asked for, or RUN/evaluation; runs/evaluation-NAME for what is not a folder of the user's."""
+    return Path(settings.out) if settings.out else _for_source(settings.run, "evaluation")
+
+
+def layers_folder(settings: LayersSettings) -> Path:
+    """The folder asked for, or RUN/layers, runs/layers-NAME; raises InvalidSettingsError where a file has that name."""
+    return _not_a_file(Path(settings.out) if settings.out else _for_source(settings.run, "layers"))
+
+
+def compare_folder(settings: CompareSettings) -> Path:
+    """The folder asked for, or runs/compare-PROFILE."""
+    return (
+        Path(settings.out) if settings.out else Path("runs") / f"compare-{_stem(settings.on or settings.predictors[0])}"
+    )
+
+
+def bench_folder(settings: PaperSettings) -> Path:
+    """The folder asked for, or runs/bench-paper-SPLIT; raises InvalidSettingsError where a file has that name."""
+    return _not_a_file(Path(settings.out) if settings.out else Path("runs") / f"bench-paper-{settings.split}")
+
+
+def beside(folder: Path, what: str) -> Path:
+    """A folder next to `folder` for what is kept on the way to it: runs/x/predictor -> runs/x/predictor-asked."""
+    return folder.with_name(f"{folder.name}-{what}")
+
+
+def _for_source(run: str, what: str) -> Path:
+    source = Path(run)
+    return source / what if source.is_dir() else Path("runs") / f"{what}-{_stem(run)}"
+
+
+def _not_a_file(folder: Path) -> Path:
+    if folder.exists() and not folder.is_dir():
+        raise InvalidSettingsError(f"{folder} is a file; give --out a folder")
+    return folder
+
+
+def _stem(name: str) -> str:
+    """A short name for a folder; only a file's ending is dropped (an alias such as "coder-0.5b" has none)."""
+    path = Path(name)
+    return "stdin" if name == "-" else path.stem if path.is_file() else path.name
+
+
+def check_folder(folder: Path) -> None:
+    """Refuses a place where no folder can be made or written; nothing is made."""
+    if folder.exists() and not folder.is_dir():
+        raise RunError(f"{folder} is a file; give --out a folder")
+    _check_parents(folder)
+
+
+def check_file(file: Path) -> None:
+    """Refuses a place where no file can be written; nothing is made."""
+    if file.is_dir():
+        raise RunError(f"{file} is a folder; give --out a file")
+    _check_parents(file)
+
+
+def check_lines_file(file: Path) -> None:
+    """The same for a file of JSON lines, which no other ending may promise to be something else."""
+    if file.suffix.lower() in (".csv", ".tsv", ".parquet", ".json", ".txt"):
+        raise InvalidSettingsError(f"--out {file}: this is written as JSON lines; name it {file.with_suffix('.jsonl')}")
+    if file.parent != Path() and not file.parent.is_dir():
+        raise RunError(f"--out {file}: there is no folder {file.parent}")
+    check_file(file)
+
+
+def _check_parents(path: Path) -> None:
+    nearest = next(each for each in (path, *path.absolute().parents) if each.exists())
+    if nearest != path and not nearest.is_dir():
+        raise RunError(f"{path}: cannot be created: {nearest} is a file; give another --out")
+    if not os.access(nearest, os.W_OK):
+        raise RunError(f"{path}: cannot be written: {nearest} is not yours to write; give another --out")

@@ -1,0 +1,175 @@
+"""Which column of a table means what, by flag or by its name; and whether the table is long or wide."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+
+from ...core.problems import Problems
+from ...core.settings import ImportSettings
+from ...questions import fields
+from ...questions.rows import find_column, shown
+from .columns import Columns
+
+WEAK_SAMPLES = ("sample_index", "sample_idx", "epoch", "repeat", "repetition", "rollout", "run", "seed")
+ALIASES: dict[str, tuple[str, ...]] = {
+    "id": (*fields.ID_COLUMNS, "query"),
+    "budget": ("budget", "budgets", "cap", "token_budget", "thinking_budget", "max_tokens"),
+    "correct": (
+        *("correct", "num_correct", "num_right", "right", "is_correct", "grade"),
+        *("exact_match", "acc", "passed", "score"),
+    ),
+    "tried": ("tried", "num_tried", "num_trials", "trials", "num_traces", "num_samples"),
+    "tokens": ("tokens", "num_tokens", "tokens_used", "total_tokens", "spent"),
+    "reasoning": ("reasoning_tokens", "thinking_tokens"),
+    "sample": ("sample", "trial", "trace", "sample_id", "trial_id", "trace_id", "attempt", *WEAK_SAMPLES),
+    "question": ("question", *fields.QUESTION_COLUMNS),
+    "hidden": ("hidden_state", "hidden_states", "hidden"),
+}
+# Columns that tell apart what is no sample of one and the same thing.
+GROUPS = (
+    *("filter", "filter_name", "metric", "task", "task_name", "subtask", "subset", "subject", "split", "config"),
+    *("dataset", "dataset_name", "data_source", "benchmark", "model", "model_name", "model_id", "template", "language"),
+)
+PER_BUDGET = ("correct", "tokens", "reasoning")  # in a wide table: a column of lists, or a column a budget
+LONG_ONLY, WIDE_ONLY = ("sample",), ("hidden",)
+LONG, WIDE = "long", "wide"
+
+
+@dataclass(frozen=True, slots=True)
+class Naming:
+    """Where everything stands.
+
+    Attributes:
+        shape: "long" or "wide".
+        columns: what a column means (a key of ALIASES) -> its name.
+        spread: the same -> budget -> its name, where a wide table has one column a budget; ascending.
+    """
+
+    shape: str
+    columns: Mapping[str, str]
+    spread: Mapping[str, Mapping[int, str]]
+
+    @property
+    def told(self) -> dict[str, str]:
+        """What a column means -> its name, or the first and the last one's."""
+        ends = {meaning: list(names.values()) for meaning, names in self.spread.items()}
+        return {**self.columns, **{meaning: f"{names[0]} … {names[-1]}" for meaning, names in ends.items()}}
+
+
+def name_columns(columns: Columns, settings: ImportSettings, problems: Problems) -> Naming | None:
+    """The meaning of the columns; None, with what is missing noted, when they cannot be made sense of."""
+    before = len(problems)
+    has = f"the file has: {', '.join(map(repr, shown(columns.names))) or 'no columns'}"
+    found: dict[str, str | None] = {}
+    for meaning in ALIASES:
+        found[meaning] = _find(meaning, columns, settings, [name for name in found.values() if name is not None])
+    spread = {meaning: _spread(meaning, columns, settings) for meaning in PER_BUDGET}
+    for meaning, name in settings.columns.items():
+        if name and found[meaning] is None and not spread.get(meaning):
+            close = difflib.get_close_matches(name, columns.names, n=1)
+            suggestion = f" Did you mean --{meaning}-column {close[0]!r}?" if close else ""
+            problems.add("", f"--{meaning}-column {name!r}: no such column; {has}.{suggestion}")
+    if len(problems) > before:
+        return None
+    shape = settings.shape if settings.shape != "auto" else _shape(columns, found, spread)
+    if found["id"] is None:
+        problems.add("", f"no column of query ids ({', '.join(ALIASES['id'])}); {has}. Name it with --id-column NAME")
+    if found["correct"] is None and not spread["correct"]:
+        problems.add(
+            "",
+            f"no column of right answers ({', '.join(ALIASES['correct'])}, or correct_16, correct_32, …); {has}. "
+            "Name it with --correct-column NAME",
+        )
+    elif shape is None or (shape == LONG and found["budget"] is None):
+        problems.add(
+            "",
+            f"no column of budgets ({', '.join(ALIASES['budget'])}), and {found['correct']!r} holds no list of counts; "
+            f"{has}. Name it with --budget-column NAME",
+        )
+    odd = [meaning for meaning in (WIDE_ONLY if shape == LONG else LONG_ONLY) if settings.columns.get(meaning)]
+    if shape is not None and odd:
+        problems.add("", f"--{odd[0]}-column: a {shape} table has none; leave it out, or give another --shape")
+    if len(problems) > before or shape is None:
+        return None
+    naming = _naming(columns, shape, found, spread)
+    read = [part for name in naming.columns.values() for part in ([name] if name in columns.names else name.split(","))]
+    for path, missing in columns.lacking([*read, *_names(naming)]):
+        problems.add("", f"{path} lacks the columns {missing}, which the first file has; import it by itself")
+    return naming
+
+
+def wanted_columns(settings: ImportSettings) -> tuple[Callable[[str], bool], Callable[[str], bool]]:
+    """`(whether a column of that name may mean something, whether its cells may be lists)`."""
+    asked = {meaning: name for meaning, name in settings.columns.items() if name}
+    usual = {meaning: (*names, asked.get(meaning, "")) for meaning, names in ALIASES.items()}
+    known = {name.lower() for names in usual.values() for name in names} | set(GROUPS)
+    known |= {part.lower() for part in asked.get("id", "").split(",")}
+    listed = {name.lower() for meaning in (*PER_BUDGET, "budget", "hidden") for name in usual[meaning]}
+    starts = tuple(name.lower() for meaning in PER_BUDGET for name in usual[meaning] if name)
+
+    def is_wanted(name: str) -> bool:
+        low = name.lower()
+        return low in known or (low.startswith(starts) and low[-1:].isdigit())
+
+    return is_wanted, lambda name: name.lower() in listed
+
+
+def _find(meaning: str, columns: Columns, settings: ImportSettings, taken: Collection[str] = ()) -> str | None:
+    """The column asked for, if it is there; else the first with a usual name. An empty name asks for none."""
+    asked = settings.columns.get(meaning)
+    if asked is None:
+        return find_column([name for name in columns.names if name not in taken], ALIASES[meaning])
+    found = find_column(columns.names, (asked,))
+    if found is None and meaning == "id" and "," in asked:
+        parts = [find_column(columns.names, (part,)) for part in asked.split(",")]
+        found = None if None in parts else ",".join(map(str, parts))
+    return found
+
+
+def _spread(meaning: str, columns: Columns, settings: ImportSettings) -> dict[int, str]:
+    """Budget -> column, for columns such as correct_16; all with the same beginning."""
+    asked = settings.columns.get(meaning)
+    for start in ALIASES[meaning] if asked is None else (asked,):
+        matches = [(re.fullmatch(rf"{re.escape(start)}[_@]?0*(\d{{1,9}})", name, re.I), name) for name in columns.names]
+        found = {int(match[1]): name for match, name in matches if match}
+        if start and found:
+            return dict(sorted(found.items()))
+    return {}
+
+
+def _shape(columns: Columns, found: Mapping[str, str | None], spread: Mapping[str, Mapping[int, str]]) -> str | None:
+    if found["correct"] is not None and columns.holds_lists(found["correct"]):
+        return WIDE
+    if found["correct"] is not None and found["budget"] is not None:
+        return LONG
+    return WIDE if spread["correct"] else None
+
+
+def _naming(
+    columns: Columns, shape: str, found: Mapping[str, str | None], spread: Mapping[str, dict[int, str]]
+) -> Naming:
+    is_wide = shape == WIDE
+    left_out = LONG_ONLY if is_wide else WIDE_ONLY
+    # A wide table's values are spread over columns where there is no column of lists.
+    spread_out = {
+        meaning: names
+        for meaning, names in spread.items()
+        if is_wide and names and not ((name := found[meaning]) is not None and columns.holds_lists(name))
+    }
+    kept = {
+        meaning: name
+        for meaning, name in found.items()
+        if name is not None and meaning not in left_out and meaning not in spread_out
+    }
+    if is_wide:  # one number a query is no spend curve; a budget a query is no grid
+        for meaning in ("tokens", "reasoning", "budget"):
+            if meaning in kept and not columns.holds_lists(kept[meaning]):
+                del kept[meaning]
+    return Naming(shape, kept, spread_out)
+
+
+def _names(naming: Naming) -> list[str]:
+    return [name for names in naming.spread.values() for name in names.values()]

@@ -1,0 +1,155 @@
+"""Counts -> a profile that says where it comes from and what about it is not known."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...core.data import FloatArray, Profile
+from ...core.problems import Problems
+from ...core.settings import ImportSettings
+from ...errors import InvalidGridError, InvalidInputError, RunError
+from ..profiles import is_profile_file, read_parquet
+from .columns import Columns
+from .counts import Counts, LeftOut, grid_of
+from .long import read_long
+from .naming import LONG, Naming, name_columns, wanted_columns
+from .wide import read_wide
+
+ENGINE = "imported"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Imported:
+    """An imported profile and how it came about.
+
+    Attributes:
+        profile: ready to train or to evaluate on.
+        path: where it was written, or would be.
+        shape: "long" or "wide".
+        columns: what a column means -> its name in the files.
+        num_rows: rows read.
+        left_out: what was not taken over, and why.
+        notes: what else the user should know, in sentences.
+    """
+
+    profile: Profile
+    path: Path
+    shape: str
+    columns: dict[str, str]
+    num_rows: int
+    left_out: tuple[LeftOut, ...]
+    notes: tuple[str, ...]
+
+
+def read_profile(settings: ImportSettings, path: Path) -> Imported:
+    """Reads and checks the files; writes nothing.
+
+    Args:
+        settings: what to read, and what its columns mean.
+        path: where the profile is to be kept.
+
+    Raises:
+        InvalidInputError: everything that is wrong with the files, by line.
+    """
+    files = settings.files
+    for file in files:
+        if is_profile_file(Path(file)):
+            raise InvalidInputError(f"{file}: is a profile already; use it as it is: forethought train {file}")
+    problems = Problems(files[0] if len(files) == 1 else f"{len(files)} files")
+    wanted, takes_lists = wanted_columns(settings)
+    columns = Columns(files, problems, wanted=wanted, takes_lists=takes_lists, where=settings.conditions)
+    naming = name_columns(columns, settings, problems)
+    problems.raise_any()
+    assert naming is not None  # or it would have been told
+    read = read_long if naming.shape == LONG else read_wide
+    counts = read(columns, naming, settings, problems)
+    try:
+        grid = grid_of(counts.budgets_B, settings.window, settings.max_tokens)
+    except InvalidGridError as error:
+        raise InvalidInputError(f"{problems.source}: {error}") from error
+    caps_Q_B = np.tile(grid.budgets_B.astype(np.float64), (len(counts.query_ids), 1))
+    tokens_Q_B = caps_Q_B if counts.tokens_Q_B is None else counts.tokens_Q_B
+    profile = Profile(
+        query_ids=counts.query_ids,
+        grid=grid,
+        num_right_Q_B=counts.num_right_Q_B,
+        num_tried_Q=counts.num_tried_Q,
+        tokens_Q_B=tokens_Q_B,
+        reasoning_Q_B=np.minimum(caps_Q_B, tokens_Q_B) if counts.reasoning_Q_B is None else counts.reasoning_Q_B,
+        hidden_Q_L_D=None if counts.hidden_Q_D is None else counts.hidden_Q_D[:, None],
+        layers=() if counts.hidden_Q_D is None or settings.layer is None else (settings.layer,),
+        texts=counts.texts or (),
+        info=_info(settings, naming, counts),
+    )
+    left_out = counts.left_out
+    if columns.num_passed_over:
+        why = " or ".join(f"{name!r} is not {value!r}" for name, value in settings.conditions.items())
+        left_out = (LeftOut("rows", why, columns.num_passed_over, ()), *left_out)
+    notes = (*counts.notes, *_notes(naming, counts, profile))
+    return Imported(profile, path, naming.shape, naming.told, columns.num_rows, left_out, notes)
+
+
+def _info(settings: ImportSettings, naming: Naming, counts: Counts) -> dict[str, Any]:
+    """Provenance: what was said and what was read; nothing that is not known."""
+    info: dict[str, Any] = {
+        "name": settings.name or Path(settings.files[0]).stem,
+        "engine": ENGINE,
+        "model": settings.model or None,
+        "template": settings.template or None,
+        "simulated": settings.simulated,
+        "spend_measured": counts.tokens_Q_B is not None,
+        "imported": {
+            "files": {Path(file).name: _sha256(file) for file in settings.files},
+            "shape": naming.shape,
+            "columns": naming.told,
+            "left_out": [str(each) for each in counts.left_out],
+        },
+    }
+    if settings.sampling is not None:
+        info["sampling"] = asdict(settings.sampling)
+    if settings.grader:
+        info["grader"] = settings.grader
+    return info
+
+
+def _sha256(file: str) -> str:
+    with open(file, "rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def _notes(naming: Naming, counts: Counts, profile: Profile) -> list[str]:
+    notes = []
+    if counts.tokens_Q_B is None:
+        notes.append("Tokens were not measured: a cap stands for its own cost, and nothing is said under spent cost.")
+    elif (fallen := _num_falling(counts.tokens_Q_B)) > 0:
+        notes.append(f"The tokens of {fallen:,} queries fall from one budget to the next.")
+    if counts.tokens_Q_B is not None and counts.reasoning_Q_B is None:
+        notes.append("Reasoning tokens were not counted apart: all tokens up to the cap are taken to be reasoning.")
+    if counts.texts is None and "question" in naming.columns:
+        notes.append(f"Some cells of {naming.columns['question']!r} are blank: no texts are kept.")
+    return notes
+
+
+def _num_falling(tokens_Q_B: FloatArray) -> int:
+    return int((np.diff(tokens_Q_B, axis=1) < 0).any(axis=1).sum())
+
+
+def check_target(path: Path, files: tuple[str, ...]) -> None:
+    """Refuses to write over anything but a profile that was imported before.
+
+    Raises:
+        RunError: `path` is one of the files, a folder, or a file of another kind.
+    """
+    if path.suffix.lower() != ".parquet":
+        raise RunError(f"--out {path}: a profile is a Parquet file; let its name end in .parquet")
+    if not path.exists():
+        return
+    if any(path.samefile(file) for file in files if Path(file).exists()):
+        raise RunError(f"{path} is one of the files to import; give another --out")
+    if not is_profile_file(path) or read_parquet(path).info.get("engine") != ENGINE:
+        raise RunError(f"{path} exists and is not an imported profile; nothing was written. Give another --out.")

@@ -1,0 +1,1 @@
+"""The wire of OpenAI-compatible servers: address, client, kinds, replies, counts. Engines and gateway use it."""

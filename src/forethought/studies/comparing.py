@@ -1,0 +1,87 @@
+"""Predictors made ready to be compared: their curves of one held-out profile, and what each costs itself."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from ..core.data import Curves, Profile
+from ..errors import InvalidInputError, MismatchError
+from ..evaluation.contest import Contender
+from ..predictors.cost import measure_cost
+from ..predictors.features import Features
+from ..predictors.prompted import PromptedPredictor
+from ..predictors.selection import features_of
+from ..predictors.trained import TrainedPredictor
+from ..runs.profiles import with_layers
+from ..runs.store import engine_info
+
+
+def contender(name: str, trained: TrainedPredictor, measured: Profile) -> Contender:
+    """A trained predictor's curves of a profile that it was not trained on.
+
+    Raises:
+        MismatchError: it was made for another model, template or grid.
+        InvalidFeaturesError: the profile lacks what it reads.
+    """
+    trained.check(engine_info(measured.info), measured.grid)
+    layer = trained.card.features.layer
+    known = features_of(measured if layer is None else with_layers(measured, [layer]), layer)
+    curves = trained.predict(measured.query_ids, known)
+    threads = f"OMP_NUM_THREADS={os.environ.get('OMP_NUM_THREADS', 'unset')}, {os.cpu_count()} cores"
+    cost = measure_cost(trained, measured.query_ids, known, threads=threads)
+    return Contender(name, trained.card.predictor, curves, cost)
+
+
+def labelled(name: str, file: Path, train: Profile, measured: Profile) -> Contender:
+    """The mean training curve of every label in a file that another tool made: CSV with query_id and label.
+
+    What the tool costs is not known here.
+
+    Raises:
+        InvalidInputError: a file that cannot be read, or queries of either profile without a label.
+        MismatchError: profiles of two grids.
+    """
+    if train.grid != measured.grid:
+        raise MismatchError(f"--train has the budgets {train.grid}, --on {measured.grid}")
+    labels = _read_labels(file)
+    missing = [query_id for query_id in (*train.query_ids, *measured.query_ids) if query_id not in labels]
+    if missing:
+        raise InvalidInputError(
+            f"{file} has no label for {len(missing)} of {train.num_queries + measured.num_queries} queries, such as "
+            f"{missing[0]!r}"
+        )
+    given, asked = (
+        Features(len(ids), difficulties=tuple(labels[each] for each in ids))
+        for ids in (train.query_ids, measured.query_ids)
+    )
+    tokens_Q_B = train.tokens_Q_B if train.is_spend_measured else None
+    fitted = PromptedPredictor().fit(given, train.num_right_Q_B, train.num_tried_Q, tokens_Q_B)
+    p_Q_B, tokens_Q_B = fitted.predict(asked)
+    curves = Curves(measured.query_ids, measured.grid, p_Q_B, tokens_Q_B)
+    levels = ", ".join(fitted.levels_)
+    return Contender(name, f"labels of a file ({levels})", curves, None)
+
+
+def mean_train(trained: Sequence[TrainedPredictor], measured: Profile) -> Curves:
+    """What blind knows: the mean curve on the first predictor's card.
+
+    Spend is left out where any of them, or the profile, does not know it.
+    """
+    curves = trained[0].card.mean_curves(measured.query_ids)
+    knows_spend = measured.is_spend_measured and all(each.card.mean_tokens_B is not None for each in trained)
+    return curves if knows_spend else replace(curves, tokens_Q_B=None)
+
+
+def _read_labels(file: Path) -> dict[str, str]:
+    try:
+        with open(file, newline="", encoding="utf-8") as lines:
+            rows = csv.DictReader(lines)
+            if not {"query_id", "label"} <= set(rows.fieldnames or ()):
+                raise InvalidInputError(f"{file} must be a CSV with the columns query_id and label")
+            return {row["query_id"]: row["label"] for row in rows}
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InvalidInputError(f"{file} cannot be read: {error}") from error

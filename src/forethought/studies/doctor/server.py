@@ -1,0 +1,274 @@
+"""A server: what it is, what it can do, and whether it keeps a budget. Small real requests, counted."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shlex
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ...core.data import Generation, Query, Request, Sampling, StopReason
+from ...core.files import write_json
+from ...core.prompts import load_template
+from ...core.settings import DoctorSettings
+from ...core.waiting import finish
+from ...engines.server.engine import OpenAIEngine
+from ...errors import EngineError, ForethoughtError
+from ...questions.queries import load_queries
+from .bill import Bill, Item
+from .efforts import CEILING, LEVELS, QUANTILE, SIGNIFICANCE, ceiling_of, measure
+from .findings import Diagnosis, Finding
+from .talks import LATE, NUM_REQUESTS, TOKENS_EACH, UNTRIED, Talks
+
+TOPIC = "server"
+CAPS = (8, 16, 48)
+MOST_OFFSET = 8
+QUESTIONS = (
+    "A farmer has 17 rows of 23 trees. 58 trees are cut and 12 new rows of 9 are planted. How many trees are there?",
+    "Ann reads 14 pages on Monday, twice as many on Tuesday, and 9 fewer than that on Wednesday. How many in all?",
+)
+logger = logging.getLogger(__name__)
+_talk = logging.getLogger(OpenAIEngine.__module__)
+PREFERRED = ("two-call", "native", "max-tokens")  # effort levels take whole thoughts: only where asked for
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """How one way to keep budgets went."""
+
+    enforce: str
+    is_kept: bool
+    finding: Finding
+    flags: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """One way to keep budgets, before it is tried.
+
+    Attributes:
+        enforce: its name.
+        item: what trying it costs.
+        attempt: tries it.
+    """
+
+    enforce: str
+    item: Item
+    attempt: Callable[[], _Kept]
+
+
+def server_diagnosis(settings: DoctorSettings) -> Diagnosis:
+    """Looks at the server of `settings`."""
+    level = _talk.level
+    _talk.setLevel(logging.WARNING)  # every engine that is opened says so
+    try:
+        engine = _opened(settings, "max-tokens")
+        return _diagnosis(settings, engine)
+    except EngineError as error:
+        return Diagnosis((Finding(TOPIC, "reachable", False, str(error)),), is_kept=False)
+    finally:
+        _talk.setLevel(level)
+
+
+def _diagnosis(settings: DoctorSettings, engine: OpenAIEngine) -> Diagnosis:
+    findings: list[Finding] = []
+    server = engine.server
+    findings.append(Finding(TOPIC, "reachable", True, str(engine.address)))
+    findings.append(Finding(TOPIC, "kind", server.kind.name != "other", f"{server.name}: {server.how}"))
+    findings.append(Finding(TOPIC, "models", bool(server.models), ", ".join(server.models) or "it lists none"))
+    if server.context_tokens:
+        findings.append(Finding(TOPIC, "context", None, f"{server.context_tokens:,} tokens"))
+    named = replace(settings, served_model=settings.served_model or next(iter(server.models), ""))
+    ways, refused = _ways(named)
+    looks = Item("looks", NUM_REQUESTS, NUM_REQUESTS * TOKENS_EACH)
+    bill = Bill((looks, *(way.item for way in ways)))
+    if settings.dry_run:
+        return Diagnosis((*findings, *(kept.finding for kept in refused)), bill=bill)
+    logger.info("asking the server: %s", bill.to_text())
+    looked = finish(_collected(Talks(_opened(named, "max-tokens")).findings()))
+    findings += looked
+    tried = list(refused)
+    is_late = any(LATE in finding.detail for finding in looked)
+    for way in ways:
+        if is_late:
+            tried.append(_Kept(way.enforce, False, Finding(TOPIC, way.item.name, None, UNTRIED)))
+            continue
+        tried.append(way.attempt())
+        is_late = LATE in tried[-1].finding.detail
+    findings += [kept.finding for kept in tried]
+    best = next((kept for kept in tried if kept.is_kept), None)
+    if best is None and settings.enforce == "auto" and server.kind.effort:
+        cost = _effort_item(named, server.context_tokens)
+        hint = f"measure them with --enforce effort: up to {cost.num_requests} thoughts, {cost.num_tokens:,} tokens"
+        findings.append(Finding(TOPIC, cost.name, None, "levels are not measured unless asked for", hint))
+    return Diagnosis(tuple(findings), _flags(named, engine, best) if best else "", best is not None, bill)
+
+
+def _ways(settings: DoctorSettings) -> tuple[list[_Way], list[_Kept]]:
+    """The ways to be tried, and those that were asked for and cannot be: nothing has been generated for this."""
+    ways: list[_Way] = []
+    refused: list[_Kept] = []
+    for enforce in PREFERRED if settings.enforce == "auto" else (settings.enforce,):
+        name = f"budget by {enforce}"
+        try:
+            if enforce == "effort" and "effort_costs" not in settings.options:
+                engine = _opened(settings, enforce, effort_costs={"low": 0})
+                item = _effort_item(settings, engine.server.context_tokens)
+                ways.append(_Way(enforce, item, partial(_efforts, settings)))
+            else:
+                engine = _opened(settings, enforce)
+                ways.append(_Way(enforce, _caps_item(engine, name), partial(_keeps, settings, engine, name)))
+        except ForethoughtError as error:
+            if settings.enforce != "auto":
+                refused.append(_Kept(enforce, False, Finding(TOPIC, name, False, str(error))))
+    return ways, refused
+
+
+def _caps_item(engine: OpenAIEngine, name: str) -> Item:
+    requests = _requests(engine)
+    budgets = sum(request.budget for request in requests)
+    if engine.enforce == "max-tokens":
+        return Item(name, len(requests), budgets)
+    if engine.enforce == "two-call":
+        return Item(name, 2 * len(requests), budgets + len(requests) * engine.template.max_answer_tokens)
+    rounds = 2 if engine.enforce == "native" else 1  # once more where the cap is overshot by a constant
+    return Item(name, rounds * len(requests), rounds * (budgets + len(requests) * engine.answer_room))
+
+
+def _effort_item(settings: DoctorSettings, context_tokens: int | None) -> Item:
+    num = len(settings.levels or LEVELS) * len(_effort_questions(settings))
+    return Item("budget by effort", num, num * ceiling_of(context_tokens))
+
+
+async def _collected(findings: AsyncIterator[Finding]) -> list[Finding]:
+    return [finding async for finding in findings]
+
+
+def _opened(settings: DoctorSettings, enforce: str, **options: Any) -> OpenAIEngine:
+    """An engine that asks little and gives up soon. Without a name for the model, one that only looks around."""
+    return OpenAIEngine(
+        settings.served_model,
+        template=load_template(settings.template),
+        base_url=settings.base_url,
+        enforce=enforce,
+        timeout_seconds=settings.timeout_seconds,
+        max_attempts=2,
+        **{"sampling": settings.drawn(0.0), "context_tokens": 8192, **settings.options, **options},
+    )
+
+
+def _keeps(settings: DoctorSettings, engine: OpenAIEngine, name: str) -> _Kept:
+    """Whether budgets are kept in the way of `engine`."""
+    enforce = engine.enforce
+    try:
+        found = _generated(engine)
+        offset = engine.counters.largest_overshoot
+        if 0 < offset <= MOST_OFFSET and enforce == "native":  # vLLM overshoots by the length of its start tag less one
+            offset += int(settings.options.get("cap_offset", 0))
+            found = _generated(_opened(settings, enforce, cap_offset=offset))
+        else:
+            offset = 0
+    except ForethoughtError as error:
+        return _Kept(enforce, False, Finding(TOPIC, name, False, str(error)))
+    detail, is_kept = _verdict(found)
+    if not is_kept:
+        needs = engine.server.kind.needs if enforce == "native" else ""
+        return _Kept(enforce, False, Finding(TOPIC, name, False, detail, f"start it with {needs}" if needs else ""))
+    flags = f"--engine-option cap_offset={offset}" if offset else ""
+    hints = [f"it overshoots by up to {offset} tokens: {flags}"] if flags else []
+    if enforce != "two-call":
+        hints.append("one answer a thought: profile measures one cap at a time (--window N --max-tokens N)")
+    if enforce == "max-tokens":
+        hints.append("thought and answer share the cap: a thought that fills it leaves no answer")
+    return _Kept(enforce, True, Finding(TOPIC, name, True, detail, "; ".join(hints)), flags)
+
+
+def _questions() -> list[Query]:
+    return [Query(f"question {number}", text) for number, text in enumerate(QUESTIONS)]
+
+
+def _effort_questions(settings: DoctorSettings) -> list[Query]:
+    if not settings.questions:
+        return _questions()
+    return load_queries(settings.questions, limit=settings.limit, **settings.columns)
+
+
+def _requests(engine: OpenAIEngine) -> list[Request]:
+    """The questions at every cap."""
+    least = engine.server.kind.least if engine.enforce == "native" else 0
+    return [Request(query, cap + least, sample, seed=1) for query in _questions() for sample, cap in enumerate(CAPS)]
+
+
+def _generated(engine: OpenAIEngine) -> list[Generation]:
+    return finish(_generations(engine, _requests(engine)))
+
+
+def _verdict(found: list[Generation]) -> tuple[str, bool]:
+    """`(in words, kept)`. Caps that no thought reached are not shown to be kept."""
+    errors = [done.error for done in found if done.error]
+    if errors:
+        return f"{len(errors)} of {len(found)} requests: {errors[0]}", False
+    if uncounted := sum(done.reasoning_tokens is None for done in found):
+        hint = "--engine-option tokenizer=NAME counts them"
+        return f"{uncounted} of {len(found)} thoughts: nothing reliable tells their tokens; {hint}", False
+    ordered = sorted(found, key=lambda done: done.budget)
+    detail = "thoughts as counted, at each cap: " + ", ".join(f"{d.budget}: {d.reasoning_tokens}" for d in ordered)
+    if all(done.stop_reason is not StopReason.BUDGET for done in found):
+        return f"{detail}; none was long enough for its cap to show", False
+    unanswered = sum(not done.answer for done in found)
+    return detail + (f"; {unanswered} of {len(found)} were left without an answer" if unanswered else ""), True
+
+
+def _efforts(settings: DoctorSettings) -> _Kept:
+    """Measures what each effort level takes; on the user's questions it is written down."""
+    name = "budget by effort"
+    queries = _effort_questions(settings)
+    drawn = settings.drawn(Sampling().temperature)  # as a run draws: a level's costs are its thoughts'
+
+    def opened(level: str) -> OpenAIEngine:
+        # No room for an answer: so a thought that fills the ceiling is one that was cut, and not a failure.
+        asked = {"effort_costs": {level: 0}, "context_tokens": 2 * CEILING, "answer_room": 0}
+        return _opened(settings, "effort", sampling=drawn, **asked)
+
+    try:
+        measured = measure(opened, queries, settings.levels or LEVELS)
+    except ForethoughtError as error:
+        return _Kept("effort", False, Finding(TOPIC, name, False, str(error)))
+    if not measured.costs:
+        return _Kept("effort", False, Finding(TOPIC, name, False, "no level brought a thought that could be counted"))
+    shown = ", ".join(f"{level} {cost.to_text()}" for level, cost in measured.costs.items())
+    detail = f"tokens that {QUANTILE:.0%} of the thoughts stay within: {shown}"
+    differs = measured.chance <= SIGNIFICANCE
+    if not differs:
+        seen = f"its levels make no visible difference (p = {measured.chance:.2f}, {len(queries)} questions)"
+        detail = f"{detail}; {seen}" + ("" if measured.can_tell else "; so few questions could show none")
+    if not settings.questions:
+        hint = "measure on your own questions: forethought doctor --enforce effort --questions FILE"
+        is_fine = None if differs or not measured.can_tell else False
+        return _Kept("effort", False, Finding(TOPIC, name, is_fine, detail, hint))
+    is_one = len({cost.cap for cost in measured.costs.values()}) < 2
+    if is_one or (measured.can_tell and not differs):
+        return _Kept("effort", False, Finding(TOPIC, name, False, detail))
+    write_json(Path(settings.out), {level: cost.to_json() for level, cost in measured.costs.items()})
+    detail = f"{detail}; written to {settings.out}"
+    finding = Finding(TOPIC, name, True if differs else None, detail)
+    return _Kept("effort", True, finding, f"--engine-option effort_costs={settings.out}")
+
+
+async def _generations(engine: OpenAIEngine, requests: list[Request]) -> list[Generation]:
+    return [done async for done in engine.generate(requests)]
+
+
+def _flags(settings: DoctorSettings, engine: OpenAIEngine, best: _Kept) -> str:
+    served = f"--served-model {settings.served_model}" if settings.served_model else ""
+    given = [
+        f"--engine-option {shlex.quote(f'{name}={value if isinstance(value, str) else json.dumps(value)}')}"
+        for name, value in settings.options.items()
+        if f"{name}=" not in best.flags
+    ]
+    parts = ("--engine openai", f"--base-url {engine.address}", served, f"--enforce {best.enforce}", *given, best.flags)
+    return " ".join(part for part in parts if part)

@@ -1,0 +1,76 @@
+"""Forethought in small batches, and for single queries under one token price fixed beforehand: what that loses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from ...allocators.pricing import budgets_at, price_for
+from ...core.data import Cost, Curves
+from ...evaluation.bootstrap import estimate
+from ...evaluation.comparison import Comparison
+from ...evaluation.policies import FORETHOUGHT, Outcome, Policies
+from .results import BatchRow
+
+BATCH_SIZES = (8, 16, 64)
+STREAM, TOGETHER = "stream", "together"  # `together`: everything planned at the tokens that the stream came to
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batches:
+    """What forethought comes to when it does not see all queries at once.
+
+    Attributes:
+        outcomes: at each level one a batch size, the stream, and everything planned together at the stream's tokens.
+        price_of: level -> the stream's price of a token, in right answers.
+    """
+
+    outcomes: tuple[Outcome, ...]
+    price_of: dict[float, float]
+
+    def rows(self, comparison: Comparison) -> tuple[BatchRow, ...]:
+        """One row for each way of planning and level; `comparison` holds these outcomes among its own."""
+        at = {(each.policy, each.level): column for column, each in enumerate(comparison.outcomes)}
+        found = comparison.rows()
+        rows = []
+        for outcome in self.outcomes:
+            if outcome.policy == TOGETHER:
+                continue
+            is_stream = outcome.policy == STREAM
+            column, whole, equal = (at[name, outcome.level] for name in (outcome.policy, FORETHOUGHT, TOGETHER))
+            lost_R_2 = comparison.accuracy_R_P[:, [whole, equal]] - comparison.accuracy_R_P[:, [column]]
+            rows.append(
+                BatchRow(
+                    planned=outcome.policy,
+                    batch_size=None if is_stream else int(outcome.policy.rpartition(" ")[2]),
+                    price=self.price_of[outcome.level] if is_stream else None,
+                    row=found[column],
+                    lost=estimate(lost_R_2[:, 0]),
+                    lost_at_equal_tokens=estimate(lost_R_2[:, 1]) if is_stream else None,
+                )
+            )
+        return tuple(rows)
+
+
+def play(policies: Policies, out_of_fold: Curves, levels: Sequence[float]) -> Batches:
+    """Plans in batches of each size, in the order of the file, and under one price.
+
+    Args:
+        policies: hold forethought's predictions and allocator.
+        out_of_fold: predictions for the train queries, each by a fit that had not seen it: what sets the price at
+            which the mean budget meets the level.
+        levels: mean tokens a query.
+    """
+    outcomes: list[Outcome] = []
+    price_of: dict[float, float] = {}
+    plan = (FORETHOUGHT, policies.predicted, policies.allocator, Cost.GRANTED)
+    for level in levels:
+        for size in BATCH_SIZES:
+            batched = policies.planned(*plan, level, batch_size=size)
+            outcomes.append(replace(batched, policy=f"batches of {size}"))
+        price_of[level] = price_for(out_of_fold, mean_tokens=level)
+        stream = policies.given(STREAM, budgets_at(policies.predicted, price=price_of[level]), level)
+        # Half a token more than the sum, so that no rounding of the mean takes a window away.
+        realised = (float(stream.granted_Q.sum()) + 0.5) / len(stream.granted_Q)
+        outcomes += [stream, replace(policies.planned(*plan, realised), policy=TOGETHER, level=level)]
+    return Batches(tuple(outcomes), price_of)

@@ -1,0 +1,230 @@
+"""`forethought bench paper`: every policy of arXiv 2602.01237 beside Forethought's, on the paper's measurements."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ... import __version__
+from ...core import registry
+from ...core.data import Cost, Curves, FloatArray
+from ...core.protocols import Allocator
+from ...core.settings import PaperSettings
+from ...errors import InvalidFeaturesError, InvalidSettingsError, MissingExtraError
+from ...evaluation import Estimate
+from ...evaluation.bootstrap import estimate
+from ...evaluation.checks import check_inputs
+from ...evaluation.comparison import Comparison
+from ...evaluation.offline import data_hash
+from ...evaluation.policies import BLIND, FORETHOUGHT, GREEDY_ORACLE, UNIFORM, Outcome, Policies
+from ...predictors.selection import cross_fit
+from . import batches
+from .classes import budgets_of, class_budgets
+from .greedy import PAPER_BATCH, PaperGreedyAllocator
+from .predictions import Prediction, predict, score
+from .results import PaperBench, PolicyMean, PolicyRow
+from .split import Split, check_pair, read_split
+
+CLASS_POLICIES = {"lora-difficulty": "lora", "zeroshot-difficulty": "zeroshot", "difficulty-oracle": "true"}
+CLAIMED = (32.0, 128.0)  # the budgets over which the paper's gains are quoted, inclusive
+NOTES = (
+    "Tokens are granted: the sum of caps. What was really generated is not in the published data.",
+    "Gains compare at equal realised tokens: with what uniform or blind reaches at the mean cap a policy really gave. "
+    "A policy that leaves tokens over (one budget a class, say) is not charged for them. A lead compares at the same "
+    "level, whatever was left over.",
+    "Everything is trained and searched on the train split alone. Intervals resample the judged queries; training and "
+    "plans are held fixed.",
+    "The oracles choose and are judged on the same counts: part of what they reach is luck. The LoRA labels are "
+    "in-sample on train, and the epoch of that classifier was picked by its authors on the whole test split.",
+    "A stream plans query by query under one price of a token, fixed beforehand on out-of-fold predictions for the "
+    "train queries. At equal tokens it makes the plan that planning everything together makes; what it loses at a "
+    "level, it loses by coming to other tokens.",
+    f"Policies of the paper's greedy plan in batches of {PAPER_BATCH}, as its evaluation does; all others plan the "
+    "whole split together.",
+)
+
+
+def compare(settings: PaperSettings) -> PaperBench:
+    """Trains every predictor on the train split, plays every policy on the other, and judges them side by side."""
+    train, test = read_split(Path(settings.folder), "train"), read_split(Path(settings.folder), settings.split)
+    check_pair(train, test)
+    allocator = registry.make("allocators", settings.allocator, settings.allocator_options)
+    for name in (*settings.compare, *([settings.predictor] if settings.predictor else [])):
+        registry.resolve("predictors", name)  # an unknown name is told before anything is trained
+    levels = _levels(settings, test)
+    ours = predict(train.profile, test.profile, settings.predictor or None, seed=settings.seed)
+    policies = _policies(test, ours, settings, allocator)
+    others, missing = _others(train, test, ours, settings)
+    classes = _class_budgets(train, test, levels)
+    small = batches.play(policies, _out_of_fold(train, ours, settings.seed), levels)
+    outcomes = [outcome for level in levels for outcome in _play(policies, others, classes, test, level)]
+    comparison = Comparison.make(
+        policies,
+        [*outcomes, *small.outcomes],
+        Cost.GRANTED,
+        num_resamples=settings.num_resamples,
+        seed=settings.seed,
+    )
+    distinct = {each.predictor: each for each in (ours, *others)}
+    return PaperBench(
+        split=settings.split,
+        num_queries=test.profile.num_queries,
+        num_train=train.profile.num_queries,
+        num_traces=(int(test.profile.num_tried_Q.min()), int(test.profile.num_tried_Q.max())),
+        grid=test.profile.grid,
+        levels=levels,
+        predictor=ours.predictor,
+        allocator=settings.allocator,
+        rows=_rows(comparison, len(outcomes)),
+        means=_means(comparison, tuple(dict.fromkeys(outcome.policy for outcome in outcomes)), levels),
+        predictors=tuple(
+            score(test.profile, each, num_resamples=settings.num_resamples, seed=settings.seed)
+            for each in distinct.values()
+        ),
+        batches=small.rows(comparison),
+        classes=classes,
+        notes=(*NOTES, *policies.notes, *missing),
+        num_resamples=settings.num_resamples,
+        seed=settings.seed,
+        data_hashes={"train": data_hash(train.profile), settings.split: data_hash(test.profile)},
+        versions={"forethought": __version__, "numpy": np.__version__, "python": platform.python_version()},
+    )
+
+
+def _levels(settings: PaperSettings, test: Split) -> tuple[float, ...]:
+    grid = test.profile.grid
+    levels = settings.mean_tokens or tuple(float(budget) for budget in grid.budgets_B)
+    outside = [level for level in levels if not grid.window <= level <= grid.maximum]
+    if outside:
+        raise InvalidSettingsError(
+            f"--mean-tokens must lie between {grid.window} and {grid.maximum}, the paper's grid; got "
+            f"{', '.join(f'{level:g}' for level in outside)}"
+        )
+    return tuple(sorted(set(levels)))
+
+
+def _policies(test: Split, ours: Prediction, settings: PaperSettings, allocator: Allocator) -> Policies:
+    mean_train = Curves(("mean",), test.profile.grid, ours.mean_B[None])
+    check_inputs(test.profile, ours.curves, mean_train, (Cost.GRANTED,), None, settings.num_resamples, None)
+    return Policies(
+        measured=test.profile.curves,
+        predicted=ours.curves,
+        mean_B=ours.mean_B,
+        mean_tokens_B=test.profile.grid.budgets_B.astype(np.float64),
+        allocator=allocator,
+        batch_size=None,
+    )
+
+
+def _others(
+    train: Split, test: Split, ours: Prediction, settings: PaperSettings
+) -> tuple[list[Prediction], tuple[str, ...]]:
+    """The predictors to compare with, and a sentence for each that needs what is not installed."""
+    found, missing = [], []
+    for name in dict.fromkeys(settings.compare):
+        try:
+            found.append(
+                ours if name == ours.predictor else predict(train.profile, test.profile, name, seed=settings.seed)
+            )
+        except (MissingExtraError, InvalidFeaturesError) as error:
+            missing.append(f"Left out: {name}: {error}.")
+    return found, tuple(missing)
+
+
+def _class_budgets(train: Split, test: Split, levels: Sequence[float]) -> dict[str, dict[float, dict[str, int]]]:
+    """Policy -> level -> class -> budget."""
+    rate_Q_B = train.profile.curves.p_Q_B
+    return {
+        policy: {
+            level: class_budgets(
+                rate_Q_B, train.labels[key], test.labels[key], grid=train.profile.grid, mean_tokens=level
+            )
+            for level in levels
+        }
+        for policy, key in CLASS_POLICIES.items()
+    }
+
+
+def _out_of_fold(train: Split, ours: Prediction, seed: int) -> Curves:
+    """Predictions for the train queries, each by a fit that had not seen it, without tokens."""
+    if ours.left_out is not None:
+        return ours.left_out
+    curves, _ = cross_fit(train.profile, predictor=ours.predictor, seed=seed)
+    return Curves(curves.query_ids, curves.grid, curves.p_Q_B)
+
+
+def _play(
+    policies: Policies,
+    others: Sequence[Prediction],
+    classes: dict[str, dict[float, dict[str, int]]],
+    test: Split,
+    level: float,
+) -> list[Outcome]:
+    """Every policy at one level."""
+    cost, paper_greedy = Cost.GRANTED, PaperGreedyAllocator()
+    played = [
+        policies.uniform(cost, level),
+        policies.blind(cost, level),
+        policies.planned(FORETHOUGHT, policies.predicted, policies.allocator, cost, level),
+    ]
+    for each in others:
+        for allocator in ("envelope", "greedy"):
+            played.append(policies.planned(f"{each.predictor}+{allocator}", each.curves, allocator, cost, level))
+        name = f"{each.predictor}+{paper_greedy.name}"
+        played.append(policies.planned(name, each.curves, paper_greedy, cost, level, batch_size=PAPER_BATCH))
+    for policy, key in CLASS_POLICIES.items():
+        played.append(policies.given(policy, budgets_of(test.labels[key], classes[policy][level]), level))
+    measured = policies.known
+    played.append(policies.planned(GREEDY_ORACLE, measured, paper_greedy, cost, level, batch_size=PAPER_BATCH))
+    played.append(policies.oracle(cost, level))
+    return played
+
+
+def _rows(comparison: Comparison, num_outcomes: int) -> tuple[PolicyRow, ...]:
+    """A row for each of the first outcomes; the others are forethought in batches."""
+    ours = {comparison.outcomes[column].level: column for column in comparison.columns(FORETHOUGHT)}
+    accuracy_R_P = comparison.accuracy_R_P
+    return tuple(
+        PolicyRow(
+            row,
+            None
+            if row.policy == FORETHOUGHT
+            else estimate(accuracy_R_P[:, ours[row.budget]] - accuracy_R_P[:, column]),
+        )
+        for column, row in enumerate(comparison.rows()[:num_outcomes])
+    )
+
+
+def _means(comparison: Comparison, names: Sequence[str], levels: Sequence[float]) -> tuple[PolicyMean, ...]:
+    """Over all levels, and over those of the range in which the paper claims its gains."""
+    claimed = [level for level in levels if CLAIMED[0] <= level <= CLAIMED[1]]
+    return tuple(
+        _mean(comparison, policy, chosen)
+        for chosen in dict.fromkeys((tuple(claimed), tuple(levels)))
+        if chosen
+        for policy in names
+    )
+
+
+def _mean(comparison: Comparison, policy: str, levels: tuple[float, ...]) -> PolicyMean:
+    columns, ours = (
+        [column for column in comparison.columns(name) if comparison.outcomes[column].level in levels]
+        for name in (policy, FORETHOUGHT)
+    )
+    accuracy_R_P = comparison.accuracy_R_P
+
+    def mean_over(baseline_R_N: FloatArray) -> Estimate:
+        return estimate((accuracy_R_P[:, columns] - baseline_R_N).mean(axis=1))
+
+    return PolicyMean(
+        policy=policy,
+        budgets=levels,
+        gain=None if policy == UNIFORM else mean_over(comparison.uniform_R_P[:, columns]),
+        gain_over_blind=None if policy == BLIND else mean_over(comparison.blind_R_P[:, columns]),
+        lead=None
+        if policy == FORETHOUGHT
+        else estimate((accuracy_R_P[:, ours] - accuracy_R_P[:, columns]).mean(axis=1)),
+    )
