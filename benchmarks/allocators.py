@@ -36,11 +36,12 @@ import numpy as np
 
 from forethought.allocators.envelope import EnvelopeAllocator
 from forethought.allocators.lp import lp_bound
-from forethought.core.data import BudgetGrid, Cost, Curves
+from forethought.core.data import Cost, Curves
+from forethought.core.menu import Menu
 from forethought.core.registry import available, resolve
 from plain_greedy import WAYS, expected_accuracy, windows_left
 
-GRID = BudgetGrid(16, 256)
+MENU = Menu.evenly(16, 256)
 CHUNK = 4096
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
 TEN_MILLION = 10_000_000
@@ -50,18 +51,18 @@ PAPER_QUERIES = 8_744
 
 def made_up(num_queries: int, *, dtype: str = "float64", seed: int = 0) -> Curves:
     """Curves with a jump somewhere and a little noise, as predicted ones have; spend flattens as traces stop."""
-    p_Q_B, tokens_Q_B = (np.empty((num_queries, GRID.num_budgets), dtype) for _ in range(2))
+    p_Q_B, tokens_Q_B = (np.empty((num_queries, MENU.num_options), dtype) for _ in range(2))
     random = np.random.default_rng(seed)
     # Chunk by chunk: temporaries of the size of the batch would hide what planning takes.
     for at in range(0, num_queries, CHUNK):
         num_chunk = min(CHUNK, num_queries - at)
         jump_C_1 = random.uniform(0, 400, size=(num_chunk, 1))
         height_C_1 = random.uniform(0.1, 1.0, size=(num_chunk, 1))
-        p_C_B = height_C_1 / (1 + np.exp((jump_C_1 - GRID.budgets_B) / 12))
+        p_C_B = height_C_1 / (1 + np.exp((jump_C_1 - MENU.budgets_B) / 12))
         p_Q_B[at : at + CHUNK] = np.clip(p_C_B + random.normal(0, 0.01, size=p_C_B.shape), 0, 1)
         stop_C_1 = random.uniform(30, 400, size=(num_chunk, 1))
-        tokens_Q_B[at : at + CHUNK] = 14 + stop_C_1 * (1 - np.exp(-GRID.budgets_B / stop_C_1))
-    return Curves(tuple(f"q{row}" for row in range(num_queries)), GRID, p_Q_B, tokens_Q_B)
+        tokens_Q_B[at : at + CHUNK] = 14 + stop_C_1 * (1 - np.exp(-MENU.budgets_B / stop_C_1))
+    return Curves(tuple(f"q{row}" for row in range(num_queries)), MENU, p_Q_B, tokens_Q_B)
 
 
 def timed(action: Callable[[], Any], *, repeats: int) -> tuple[dict[str, list[float]], Any]:

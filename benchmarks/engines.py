@@ -26,12 +26,13 @@ def main() -> None:
     # Before torch or vLLM is imported: both read it once.
     os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
     from forethought.core import registry
-    from forethought.core.data import BudgetGrid, Sampling
+    from forethought.core.data import Sampling
+    from forethought.core.menu import Menu
     from forethought.core.prompts import load_template
     from forethought.questions.queries import load_queries
 
     queries = load_queries(arguments.data, limit=arguments.questions)
-    grid = BudgetGrid(arguments.window, arguments.max_tokens)
+    menu = Menu.evenly(arguments.window, arguments.max_tokens)
     started = time.perf_counter()
     engine = registry.resolve("engines", arguments.engine)(
         arguments.model,
@@ -57,7 +58,7 @@ def main() -> None:
                 if key not in ("out", "engine", "model", "template")
             },
             "start_seconds": round(start_seconds, 2),
-            **measure(engine, queries, grid, arguments),
+            **measure(engine, queries, menu, arguments),
         }
     finally:
         engine.close()
@@ -92,18 +93,18 @@ def parse() -> argparse.Namespace:
     return arguments
 
 
-def measure(engine: Any, queries: Sequence[Any], grid: Any, arguments: argparse.Namespace) -> dict[str, Any]:
+def measure(engine: Any, queries: Sequence[Any], menu: Any, arguments: argparse.Namespace) -> dict[str, Any]:
     """Alternates hidden states, plain traces and the same traces with probes; the first round only warms up."""
     from forethought.core.data import Request, StopReason
 
-    caps = tuple(int(budget) for budget in grid.budgets_B)[:-1]
+    caps = tuple(int(budget) for budget in menu.budgets_B)[:-1]
     layers = [engine.info.num_layers // 2]
     samples: dict[str, list[float]] = {"hidden": [], "plain": [], "probed": []}
     tokens: dict[str, int] = {}
     num_probes = 0
     for repeat in range(-1, arguments.repeats):
         if repeat < 0:
-            warm = [Request(query, grid.window, 0, 0, ()) for query in queries[:2]]
+            warm = [Request(query, menu.smallest, 0, 0, ()) for query in queries[:2]]
             asyncio.run(collect(engine, warm))
             continue
         seconds = {}
@@ -114,7 +115,7 @@ def measure(engine: Any, queries: Sequence[Any], grid: Any, arguments: argparse.
         kinds = [("plain", ()), ("probed", caps)]
         for kind, probes in kinds if repeat % 2 == 0 else kinds[::-1]:
             requests = [
-                Request(query, grid.maximum, sample, 1000 * row + sample, probes)
+                Request(query, menu.largest, sample, 1000 * row + sample, probes)
                 for row, query in enumerate(queries)
                 for sample in range(arguments.traces)
             ]

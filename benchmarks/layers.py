@@ -72,7 +72,7 @@ def main() -> None:
         profile,
         held,
         layers=range(asked.layers + 1),
-        levels=LayersSettings(run="made-up").levels(profile.grid),
+        levels=LayersSettings(run="made-up").levels(profile.menu),
         num_resamples=asked.resamples,
     )
     seconds, cpu_seconds = perf_counter() - started, process_time() - cpu_started
@@ -80,7 +80,7 @@ def main() -> None:
         "queries": asked.queries,
         "layers": f"0 to {asked.layers}",
         "width": asked.width,
-        "budgets": profile.grid.num_budgets,
+        "budgets": profile.menu.num_options,
         "poolings": asked.poolings,
         "resamples": asked.resamples,
         "threads": os.environ.get("OMP_NUM_THREADS", "all"),

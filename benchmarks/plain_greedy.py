@@ -38,7 +38,7 @@ def scan(curves: Curves, *, total: float, most_steps: int | None = None) -> Colu
             break
         column_Q[best_query] += 1
         left -= 1
-    return _round_robin(np.array(column_Q), left, curves.grid.num_budgets)
+    return _round_robin(np.array(column_Q), left, curves.menu.num_options)
 
 
 def claim_of(p_B: list[float], column: int) -> float:
@@ -65,13 +65,13 @@ def scan_by_argmax(curves: Curves, *, total: float, most_steps: int | None = Non
             break
         column_Q[best_query] += 1
         left -= 1
-    return _round_robin(column_Q, left, curves.grid.num_budgets)
+    return _round_robin(column_Q, left, curves.menu.num_options)
 
 
 def windows_left(curves: Curves, total: float) -> int:
     """Windows to give once every query has its first."""
-    num_windows = int(total // curves.grid.window)
-    return min(num_windows, len(curves.query_ids) * curves.grid.num_budgets) - len(curves.query_ids)
+    num_windows = int(total // curves.menu.smallest)
+    return min(num_windows, len(curves.query_ids) * curves.menu.num_options) - len(curves.query_ids)
 
 
 def expected_accuracy(curves: Curves, column_Q: Columns) -> float:

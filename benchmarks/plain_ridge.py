@@ -52,8 +52,8 @@ def accuracies(p_Q_B: FloatArray, test: Profile) -> FloatArray:
     rows = np.arange(test.num_queries)
     found = []
     for level in LEVELS:
-        plan = allocator.allocate(Curves(test.query_ids, test.grid, p_Q_B), total=float(level * test.num_queries))
-        found.append(test.curves.p_Q_B[rows, plan.budget_Q // test.grid.window - 1])
+        plan = allocator.allocate(Curves(test.query_ids, test.menu, p_Q_B), total=float(level * test.num_queries))
+        found.append(test.curves.p_Q_B[rows, plan.budget_Q // test.menu.smallest - 1])
     return np.array(found)
 
 

@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from forethought.core.data import BudgetGrid, FloatArray, Profile
+from forethought.core.data import FloatArray, Profile
+from forethought.core.menu import Menu
 from forethought.core.registry import resolve
 from forethought.predictors.layers import MAX_QUERIES, choose_layer
 from forethought.predictors.selection import train
@@ -34,7 +35,7 @@ def made_up(num_queries: int, width: int, *, num_layers: int = 1, seed: int = 0)
     tokens_Q_B = np.minimum(caps_B, random.uniform(40, 300, size=(num_queries, 1))) + 12.0
     return Profile(
         query_ids=tuple(f"q{row}" for row in range(num_queries)),
-        grid=BudgetGrid(16, 256),
+        menu=Menu.evenly(16, 256),
         num_right_Q_B=random.binomial(4, p_Q_B),
         num_tried_Q=np.full(num_queries, 4),
         tokens_Q_B=tokens_Q_B,

@@ -83,7 +83,7 @@ def jobs_of(predictor: str, profile: str, *, mean_tokens: float) -> list[Job]:
     curves = TrainedPredictor.load(Path(predictor)).predict(list(measured.query_ids), features)
     plan = EnvelopeAllocator().allocate(curves, total=mean_tokens * measured.num_queries)
     assert curves.tokens_Q_B is not None, "the predictor knows nothing of spend"
-    tokens_Q = curves.tokens_Q_B[np.arange(measured.num_queries), plan.budget_Q // curves.grid.window - 1]
+    tokens_Q = curves.tokens_Q_B[np.arange(measured.num_queries), plan.budget_Q // curves.menu.smallest - 1]
     rows = zip(measured.query_ids, measured.texts, plan.budget_Q.tolist(), tokens_Q.tolist(), strict=True)
     return [Job(Query(query_id, text), budget, round(tokens)) for query_id, text, budget, tokens in rows]
 

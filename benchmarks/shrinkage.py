@@ -52,7 +52,7 @@ def lead(measured: Profile, predicted: Curves, mean: Curves) -> dict[str, float]
     )
     found = {}
     for cost in Cost:
-        levels = policies.cap_costs(cost)[np.isin(measured.grid.budgets_B, CAPS)]
+        levels = policies.cap_costs(cost)[np.isin(measured.menu.budgets_B, CAPS)]
         outcomes = [policies.planned("ours", predicted, "envelope", cost, float(level)) for level in levels]
         comparison = Comparison.make(policies, outcomes, cost, num_resamples=1, seed=0)
         found[cost.value] = 100 * float((comparison.accuracy_R_P - comparison.blind_R_P)[0].mean())

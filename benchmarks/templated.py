@@ -13,13 +13,14 @@ from dataclasses import replace
 
 import numpy as np
 
-from forethought.core.data import BudgetGrid, FloatArray, Grade, Profile, Query, Request
+from forethought.core.data import FloatArray, Grade, Profile, Query, Request
+from forethought.core.menu import Menu
 from forethought.core.prompts import load_template
 from forethought.engines.fake import FakeEngine, _Latent
 from forethought.graders import NumberGrader
 
 TEMPLATE = "A shop has {} boxes with {} pens each and sells {} pens. How many pens are left?"
-GRID = BudgetGrid(16, 256)
+MENU = Menu.evenly(16, 256)
 
 
 class TemplatedModel(FakeEngine):
@@ -31,7 +32,7 @@ class TemplatedModel(FakeEngine):
         latent = super()._latent(query)
         digits = sum(len(number) for number in re.findall(r"\d+", query.text))
         hardness = 0.9 * (digits - 7.0) + 0.5 * latent.z[0]
-        jump = self.longer * self.grid.maximum * (0.06 + 0.5 / (1.0 + math.exp(-hardness)))
+        jump = self.longer * self.menu.largest * (0.06 + 0.5 / (1.0 + math.exp(-hardness)))
         median = 1.3 * jump + 4.0
         return replace(latent, jump=jump, decay=0.6 * jump, plateau=0.9, guess=0.1, median_length=median)
 
@@ -53,19 +54,19 @@ def measured(queries: list[Query], *, num_traces: int, longer: float = 1.0) -> P
 
 def truth(queries: list[Query], *, longer: float = 1.0) -> Profile:
     """The true curves as a profile: success in millionths, and exact expected tokens."""
-    curves = _model(longer).true_curves(queries, GRID)
+    curves = _model(longer).true_curves(queries, MENU)
     assert curves.tokens_Q_B is not None
     num_right_Q_B = np.round(curves.p_Q_B * 1e6).astype(np.int64)
     texts = tuple(query.text for query in queries)
     num_tried_Q = np.full(len(queries), 1_000_000)
     tokens_Q_B = np.asarray(curves.tokens_Q_B)
     return Profile(
-        curves.query_ids, GRID, num_right_Q_B, num_tried_Q, tokens_Q_B, tokens_Q_B, texts=texts, info=_info()
+        curves.query_ids, MENU, num_right_Q_B, num_tried_Q, tokens_Q_B, tokens_Q_B, texts=texts, info=_info()
     )
 
 
 def _model(longer: float) -> TemplatedModel:
-    model = TemplatedModel(template=load_template("worked-5"), grid=GRID)
+    model = TemplatedModel(template=load_template("worked-5"), menu=MENU)
     model.longer = longer
     return model
 
@@ -75,15 +76,15 @@ def _info() -> dict[str, object]:
 
 
 async def _measured(queries: list[Query], num_traces: int, model: TemplatedModel) -> Profile:
-    shape = (len(queries), GRID.num_budgets)
+    shape = (len(queries), MENU.num_options)
     row_of, grader = {query.id: row for row, query in enumerate(queries)}, NumberGrader()
     num_right_Q_B = np.zeros(shape, dtype=np.int64)
     tokens_Q_B: FloatArray = np.zeros(shape)
-    cuts = tuple(GRID.budgets_B[:-1].tolist())
-    requests = [Request(query, GRID.maximum, trace, trace, cuts) for query in queries for trace in range(num_traces)]
+    cuts = tuple(MENU.budgets_B[:-1].tolist())
+    requests = [Request(query, MENU.largest, trace, trace, cuts) for query in queries for trace in range(num_traces)]
     async for generation in model.generate(requests):
         row = row_of[generation.query_id]
-        for column, budget in enumerate(GRID.budgets_B.tolist()):
+        for column, budget in enumerate(MENU.budgets_B.tolist()):
             answer, reference = generation.answer_at(budget), queries[row].reference
             assert answer is not None
             assert reference is not None
@@ -91,4 +92,4 @@ async def _measured(queries: list[Query], num_traces: int, model: TemplatedModel
             tokens_Q_B[row, column] += (generation.tokens_at(budget) or 0) / num_traces
     texts, num_tried_Q = tuple(query.text for query in queries), np.full(len(queries), num_traces)
     ids = tuple(query.id for query in queries)
-    return Profile(ids, GRID, num_right_Q_B, num_tried_Q, tokens_Q_B, tokens_Q_B, texts=texts, info=_info())
+    return Profile(ids, MENU, num_right_Q_B, num_tried_Q, tokens_Q_B, tokens_Q_B, texts=texts, info=_info())

@@ -30,7 +30,8 @@ from forethought.allocators.envelope import EnvelopeAllocator
 from forethought.commands.pipeline import held_out_curves
 from forethought.control.adapting import block_ends
 from forethought.control.sources import open_profile
-from forethought.core.data import BudgetGrid, Cost, Curves, FloatArray, Profile
+from forethought.core.data import Cost, Curves, FloatArray, Profile
+from forethought.core.menu import Menu
 from forethought.evaluation.bootstrap import estimate
 from forethought.evaluation.comparison import Comparison
 from forethought.evaluation.policies import Outcome, Policies
@@ -41,12 +42,12 @@ from forethought.predictors.selection import features_of, train
 from forethought.predictors.trained import TrainedPredictor
 from forethought.predictors.usage import Usage, stretched
 from forethought.report import plain
-from forethought.runs.profiles import curves_on_grid, on_grid
+from forethought.runs.profiles import curves_on_menu, on_menu
 
 PLAIN, OLD, CORRECTED, BLIND, ORACLE = "as predicted", "old fallback", "corrected", "mean curve", "oracle"
 
 
-def old_fallback(predictor: TrainedPredictor, judged: Profile, curves: Curves, grid: BudgetGrid) -> Curves:
+def old_fallback(predictor: TrainedPredictor, judged: Profile, curves: Curves, menu: Menu) -> Curves:
     """What the earlier rule made of the curves, by the novelty score of today.
 
     Beyond the distance that 5% of left-out training queries exceed, trust in a prediction fell in a straight line and
@@ -65,7 +66,7 @@ def old_fallback(predictor: TrainedPredictor, judged: Profile, curves: Curves, g
         trust_Q *= min(1.0, (1.0 - found.num_novel / found.num_queries) / (1.0 - found.expected / found.num_queries))
     trust_Q_1 = np.where(np.isnan(distance_Q), 1.0, np.where(trust_Q < 0.05, 0.0, trust_Q))[:, None]
     p_B, tokens_B = concave_mean(card)
-    even = curves_on_grid(Curves(("even",), card.grid, p_B[None], None if tokens_B is None else tokens_B[None]), grid)
+    even = curves_on_menu(Curves(("even",), card.menu, p_B[None], None if tokens_B is None else tokens_B[None]), menu)
     assert curves.tokens_Q_B is not None
     assert even.tokens_Q_B is not None
     return replace(
@@ -98,24 +99,24 @@ def play(curves: Curves, used_Q_B: FloatArray, card: PredictorCard, cost: Cost, 
             first = first or done
             if len(rest):
                 spent = used_Q_B[order[:done], columns_Q[order[:done]]].sum()
-                paid = (columns_Q[order[:done]] + 1).sum() * curves.grid.window if cost is Cost.GRANTED else spent
+                paid = (columns_Q[order[:done]] + 1).sum() * curves.menu.smallest if cost is Cost.GRANTED else spent
                 left = level * len(order) - float(paid)
                 columns_Q[rest] = _columns(stretched(_rows(curves, rest), usage.stretch), left, cost)
-    return Stream((columns_Q + 1) * curves.grid.window, usage.num_alarms, first, usage.stretch)
+    return Stream((columns_Q + 1) * curves.menu.smallest, usage.num_alarms, first, usage.stretch)
 
 
 def _rows(curves: Curves, rows: FloatArray) -> Curves:
     assert curves.tokens_Q_B is not None
     ids = tuple(curves.query_ids[row] for row in rows)
-    return Curves(ids, curves.grid, curves.p_Q_B[rows], curves.tokens_Q_B[rows])
+    return Curves(ids, curves.menu, curves.p_Q_B[rows], curves.tokens_Q_B[rows])
 
 
 def _columns(curves: Curves, total: float, cost: Cost) -> FloatArray:
     assert curves.tokens_Q_B is not None
-    least_Q = curves.tokens_Q_B[:, 0].astype(np.float64) if cost is Cost.SPENT else np.full(1, curves.grid.window)
+    least_Q = curves.tokens_Q_B[:, 0].astype(np.float64) if cost is Cost.SPENT else np.full(1, curves.menu.smallest)
     least = float(least_Q.sum()) * (1.0 + 1e-9) if cost is Cost.SPENT else float(least_Q[0]) * len(curves.query_ids)
     plan = EnvelopeAllocator().allocate(curves, total=max(total, least), cost=cost)
-    return plan.budget_Q // curves.grid.window - 1
+    return plan.budget_Q // curves.menu.smallest - 1
 
 
 def _averaged(policies: Policies, streams: list[Stream], level: float) -> Outcome:
@@ -151,16 +152,15 @@ def row(
     """
     measured, plain_curves, mean, notes = held_out_curves(predictor, judged)
     assert mean.tokens_Q_B is not None
-    grid = measured.grid
+    menu = measured.menu
     curves = {
         PLAIN: plain_curves,
-        OLD: old_fallback(predictor, judged, plain_curves, grid),
+        OLD: old_fallback(predictor, judged, plain_curves, menu),
         BLIND: mean,
     }
-    card = replace(  # on the common grid
+    card = replace(  # on the common menu
         predictor.card,
-        window=grid.window,
-        maximum=grid.maximum,
+        menu=menu,
         mean_tokens_B=tuple(mean.tokens_Q_B[0].tolist()),
     )
     novelty = predictor.judge(features_of(judged, predictor.card.features.layer))
@@ -174,7 +174,7 @@ def row(
         "tolerance": Usage(card).tolerance,
         "notes": list(notes),
     }
-    used_Q_B = on_grid(used or judged, grid).tokens_Q_B
+    used_Q_B = on_menu(used or judged, menu).tokens_Q_B
     mean_tokens_B = np.maximum.accumulate(mean.tokens_Q_B[0] if in_kind is None else in_kind).astype(np.float64)
     policies = Policies(
         measured=measured.curves,
@@ -225,8 +225,8 @@ def _realised(outcome: Outcome, cost: Cost) -> float:
     return float((outcome.granted_Q if cost is Cost.GRANTED else outcome.spent_Q).mean())
 
 
-def _mean_tokens(profile: Profile, grid: BudgetGrid) -> FloatArray:
-    return on_grid(profile, grid).tokens_Q_B.mean(axis=0)
+def _mean_tokens(profile: Profile, menu: Menu) -> FloatArray:
+    return on_menu(profile, menu).tokens_Q_B.mean(axis=0)
 
 
 def main() -> None:
@@ -245,7 +245,7 @@ def main() -> None:
     common = {"num_orders": options.orders, "num_resamples": options.resamples, "seed": options.seed}
     one, test, other = (open_profile(source) for source in (options.train, options.test, options.other))
     of_one, of_other = train(one, **how), train(other, **how)
-    shared = held_out_curves(of_one, other)[0].grid
+    shared = held_out_curves(of_one, other)[0].menu
     rows = {
         "other, trained on train": row(of_one, other, in_kind=_mean_tokens(other, shared), used=None, **common),
         "test, trained on other": row(of_other, test, in_kind=_mean_tokens(one, shared), used=None, **common),
@@ -261,7 +261,7 @@ def main() -> None:
     for name, longer in (("templated", 1.0), ("templated, thoughts 1.6 times as long", 1.6)):
         used = templated.measured(new, num_traces=1, longer=longer)
         true = templated.truth(new, longer=longer)
-        tokens_B = _mean_tokens(true, templated.GRID)
+        tokens_B = _mean_tokens(true, templated.MENU)
         rows[name] = row(of_template, true, in_kind=tokens_B, used=used, **common)
     found = {
         "model": one.info.get("model"),

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from forethought.core.data import BudgetGrid, Curves, Profile, Query
+from forethought.core.data import Curves, Profile, Query
+from forethought.core.menu import Menu
 from forethought.core.prompts import PromptTemplate
 from forethought.engines.fake import FakeEngine
 
@@ -20,7 +21,7 @@ def profile(num_right_Q_B: Any, num_tried_Q: Any, tokens_Q_B: Any, *, window: in
     num_queries, num_budgets = right_Q_B.shape
     return Profile(
         query_ids=tuple(f"q{row}" for row in range(num_queries)),
-        grid=BudgetGrid(window, window * num_budgets),
+        menu=Menu.evenly(window, window * num_budgets),
         num_right_Q_B=right_Q_B,
         num_tried_Q=np.broadcast_to(np.asarray(num_tried_Q, dtype=np.int64), (num_queries,)).copy(),
         tokens_Q_B=tokens,
@@ -38,8 +39,8 @@ def synthetic(
     query, mixed in logits with the mean curve and noise: `noise` 0 knows the truth, a large one next to nothing.
     """
     random = np.random.default_rng(seed)
-    grid = BudgetGrid(16, 256)
-    engine = FakeEngine(template=TEMPLATE, seed=seed, grid=grid)
+    menu = Menu.evenly(16, 256)
+    engine = FakeEngine(template=TEMPLATE, seed=seed, menu=menu)
     queries = [Query(id=f"q{row}", prompt=f"question {row}") for row in range(2 * num_queries)]
     true = engine.true_curves(queries)
     assert true.tokens_Q_B is not None
@@ -50,7 +51,7 @@ def synthetic(
     ids = tuple(query.id for query in queries[:num_queries])
     measured = Profile(
         query_ids=ids,
-        grid=grid,
+        menu=menu,
         num_right_Q_B=right_Q_B,
         num_tried_Q=np.full(num_queries, num_traces),
         tokens_Q_B=tokens_Q_B * jitter_Q_B,
@@ -61,8 +62,8 @@ def synthetic(
     trust = 1.0 / (1.0 + noise**2)
     logits_Q_B = trust * _logit(p_Q_B) + (1.0 - trust) * _logit(mean_B)
     logits_Q_B = logits_Q_B + 0.3 * noise * random.standard_normal((num_queries, 1))
-    predicted = Curves(ids, grid, 1.0 / (1.0 + np.exp(-logits_Q_B)), tokens_Q_B)
-    mean_train = Curves(("mean",), grid, mean_B[None], true.tokens_Q_B[num_queries:].mean(axis=0)[None])
+    predicted = Curves(ids, menu, 1.0 / (1.0 + np.exp(-logits_Q_B)), tokens_Q_B)
+    mean_train = Curves(("mean",), menu, mean_B[None], true.tokens_Q_B[num_queries:].mean(axis=0)[None])
     return measured, predicted, mean_train
 
 

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from forethought.core import registry
-from forethought.core.data import BudgetGrid, Cost, Curves, Plan
+from forethought.core.data import Cost, Curves, Plan
+from forethought.core.menu import Menu
 from forethought.core.protocols import Allocator
-from forethought.errors import InvalidGridError, InvalidInputError, InvalidSettingsError, InvalidTotalError
+from forethought.errors import InvalidInputError, InvalidMenuError, InvalidSettingsError, InvalidTotalError
 
 NAMES = tuple(registry.available("allocators"))
 TOLERANCE = 1e-9
@@ -40,17 +41,17 @@ def allocator(name: str) -> Allocator:
 def make_curves(p_Q_B: Any, tokens_Q_B: Any = None, *, window: int = 16) -> Curves:
     p_Q_B = np.asarray(p_Q_B, dtype=np.float64)
     num_queries, num_budgets = p_Q_B.shape
-    grid = BudgetGrid(window, window * num_budgets)
+    menu = Menu.evenly(window, window * num_budgets)
     return Curves(
         query_ids=tuple(f"q{row}" for row in range(num_queries)),
-        grid=grid,
+        menu=menu,
         p_Q_B=p_Q_B,
         tokens_Q_B=None if tokens_Q_B is None else np.asarray(tokens_Q_B, dtype=np.float64),
     )
 
 
 def columns(plan: Plan) -> np.ndarray:
-    return plan.budget_Q // plan.grid.window - 1
+    return plan.budget_Q // plan.menu.smallest - 1
 
 
 def cost_of(plan: Plan, curves: Curves) -> float:
@@ -61,7 +62,7 @@ def cost_of(plan: Plan, curves: Curves) -> float:
 
 
 def least_total(curves: Curves, cost: Cost, min_budget_Q: Any = None) -> float:
-    window = curves.grid.window
+    window = curves.menu.smallest
     first_Q = np.zeros(len(curves.query_ids), dtype=int)
     if min_budget_Q is not None:
         first_Q = np.maximum(-(-np.asarray(min_budget_Q) // window) - 1, 0)
@@ -114,9 +115,9 @@ def test_a_plan_stays_within_total_grid_and_bounds(name: str, batch: dict[str, A
     plan = allocator(name).allocate(curves, total=total, **arguments)
 
     assert cost_of(plan, curves) <= total * (1 + 1e-11)
-    assert all(budget in curves.grid for budget in plan.budget_Q)
+    assert all(budget in curves.menu for budget in plan.budget_Q)
     assert (plan.budget_Q >= arguments.get("min_budget_Q", 0)).all()
-    assert (plan.budget_Q <= arguments.get("max_budget_Q", curves.grid.maximum)).all()
+    assert (plan.budget_Q <= arguments.get("max_budget_Q", curves.menu.largest)).all()
     assert plan.granted == plan.budget_Q.sum()
     assert plan.expected_spent == pytest.approx(cost_of(_as(plan, Cost.SPENT), curves))
     assert 0.0 <= plan.expected_accuracy <= 1.0
@@ -166,7 +167,7 @@ def test_the_order_of_the_queries_does_not_matter(name: str, batch: dict[str, An
     random.shuffle(order)
     shuffled = Curves(
         query_ids=tuple(curves.query_ids[row] for row in order),
-        grid=curves.grid,
+        menu=curves.menu,
         p_Q_B=curves.p_Q_B[order],
         tokens_Q_B=curves.tokens_Q_B[order],
     )
@@ -234,7 +235,7 @@ def test_odd_batches(name: str, p_Q_B: list[list[float]], total: float) -> None:
     curves = make_curves(p_Q_B)
     plan = allocator(name).allocate(curves, total=total)
     assert cost_of(plan, curves) <= total
-    assert all(budget in curves.grid for budget in plan.budget_Q)
+    assert all(budget in curves.menu for budget in plan.budget_Q)
 
 
 @pytest.mark.parametrize("name", NAMES_THAT_CONSULT)
@@ -291,12 +292,12 @@ def test_weights_decide_between_equal_queries(name: str) -> None:
         ),
         pytest.param(
             {"total": 500, "min_budget_Q": np.array([16, 64, 16]), "max_budget_Q": np.array([64, 32, 64])},
-            InvalidGridError,
+            InvalidMenuError,
             ["'q1'", "64", "32"],
             id="minimum-above-maximum",
         ),
         pytest.param(
-            {"total": 500, "max_budget_Q": np.array([64, 15, 64])}, InvalidGridError, ["'q1'"], id="maximum-too-small"
+            {"total": 500, "max_budget_Q": np.array([64, 15, 64])}, InvalidMenuError, ["'q1'"], id="maximum-too-small"
         ),
         pytest.param({"total": 500, "weight_Q": np.array([1.0, -1.0, 1.0])}, InvalidInputError, ["'q1'"], id="weight"),
         pytest.param({"total": 500, "weight_Q": np.zeros(3)}, InvalidInputError, ["every weight is 0"], id="weights-0"),
@@ -337,7 +338,7 @@ def test_curves_that_cannot_be_true_are_refused(name: str, p_Q_B: Any, tokens_Q_
 
 @every_allocator
 def test_an_id_used_twice_is_refused(name: str) -> None:
-    curves = Curves(query_ids=("a", "b", "a"), grid=BudgetGrid(16, 32), p_Q_B=np.full((3, 2), 0.5))
+    curves = Curves(query_ids=("a", "b", "a"), menu=Menu.evenly(16, 32), p_Q_B=np.full((3, 2), 0.5))
     with pytest.raises(InvalidInputError, match="'a' is used by more than one"):
         allocator(name).allocate(curves, total=500)
 
@@ -361,10 +362,10 @@ def _as(plan: Plan, cost: Cost) -> Plan:
 @pytest.mark.parametrize("total", [4, 9, 13, 17, 40], ids=str)
 def test_spare_tokens_raise_the_smallest_caps_first(allocator: str, total: int) -> None:
     """Where nothing more is to be won the caps come up together: none stays low beside one that takes all."""
-    grid = BudgetGrid(512, 32 * 512)
+    menu = Menu.evenly(512, 32 * 512)
     p_Q_B = np.full((4, 32), 0.5)
     p_Q_B[3, :8] = np.linspace(0.1, 0.49, 8)  # this one needs more
-    curves = Curves(("a", "b", "c", "d"), grid, np.tile(p_Q_B[:1], (4, 1)) if allocator == "blind" else p_Q_B)
+    curves = Curves(("a", "b", "c", "d"), menu, np.tile(p_Q_B[:1], (4, 1)) if allocator == "blind" else p_Q_B)
     plan = registry.resolve("allocators", allocator)().allocate(curves, total=512 * total)
     columns = sorted((plan.budget_Q // 512).tolist())
     assert sum(columns) <= total

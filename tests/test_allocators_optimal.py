@@ -22,7 +22,8 @@ from forethought.allocators.hull import marginal_price, upper_envelope
 from forethought.allocators.lp import lp_bound
 from forethought.allocators.problem import pose
 from forethought.allocators.uniform import UniformAllocator
-from forethought.core.data import BudgetGrid, Cost, Curves
+from forethought.core.data import Cost, Curves
+from forethought.core.menu import Menu
 from forethought.errors import InvalidSettingsError
 
 TOLERANCE = 1e-9
@@ -37,7 +38,7 @@ def make_curves(p_Q_B: Any, tokens_Q_B: Any = None) -> Curves:
     p_Q_B = np.asarray(p_Q_B, dtype=np.float64)
     num_queries, num_budgets = p_Q_B.shape
     tokens_Q_B = None if tokens_Q_B is None else np.asarray(tokens_Q_B, dtype=np.float64)
-    return Curves(tuple(f"q{row}" for row in range(num_queries)), BudgetGrid(16, 16 * num_budgets), p_Q_B, tokens_Q_B)
+    return Curves(tuple(f"q{row}" for row in range(num_queries)), Menu.evenly(16, 16 * num_budgets), p_Q_B, tokens_Q_B)
 
 
 def jumpy_curves(num_queries: int, *, num_budgets: int = 16, seed: int = 0) -> Curves:
@@ -53,7 +54,7 @@ def jumpy_curves(num_queries: int, *, num_budgets: int = 16, seed: int = 0) -> C
 def brute_force(curves: Curves, total: float, cost: Cost) -> float:
     """Mean success of the best of all plans."""
     costs_Q_B = (
-        np.broadcast_to(curves.grid.budgets_B, curves.p_Q_B.shape) if cost is Cost.GRANTED else curves.tokens_Q_B
+        np.broadcast_to(curves.menu.budgets_B, curves.p_Q_B.shape) if cost is Cost.GRANTED else curves.tokens_Q_B
     )
     rows = np.arange(len(curves.query_ids))
     best = -math.inf
@@ -67,7 +68,7 @@ def integer_program(curves: Curves, total: float, cost: Cost) -> float:
     """Mean success of the best plan, by HiGHS."""
     num_queries, num_budgets = curves.p_Q_B.shape
     costs_Q_B = (
-        np.broadcast_to(curves.grid.budgets_B, curves.p_Q_B.shape) if cost is Cost.GRANTED else curves.tokens_Q_B
+        np.broadcast_to(curves.menu.budgets_B, curves.p_Q_B.shape) if cost is Cost.GRANTED else curves.tokens_Q_B
     )
     cells = np.arange(num_queries * num_budgets)
     one_each = coo_array((np.ones(len(cells)), (cells // num_budgets, cells)))
@@ -86,7 +87,7 @@ def linear_relaxation(curves: Curves, total: float, cost: Cost) -> float:
     """Mean success of the best mixture of plans, by HiGHS; granted totals count in whole windows."""
     num_queries, num_budgets = curves.p_Q_B.shape
     costs_Q_B = (
-        np.broadcast_to(curves.grid.budgets_B, curves.p_Q_B.shape) if cost is Cost.GRANTED else curves.tokens_Q_B
+        np.broadcast_to(curves.menu.budgets_B, curves.p_Q_B.shape) if cost is Cost.GRANTED else curves.tokens_Q_B
     )
     cells = np.arange(num_queries * num_budgets)
     found = linprog(
@@ -94,7 +95,7 @@ def linear_relaxation(curves: Curves, total: float, cost: Cost) -> float:
         A_eq=coo_array((np.ones(len(cells)), (cells // num_budgets, cells))),
         b_eq=np.ones(num_queries),
         A_ub=costs_Q_B.ravel()[None],
-        b_ub=total // curves.grid.window * curves.grid.window if cost is Cost.GRANTED else total,
+        b_ub=total // curves.menu.smallest * curves.menu.smallest if cost is Cost.GRANTED else total,
         bounds=(0, 1),
         method="highs",
     )
@@ -270,7 +271,7 @@ class TestBlind:
         """Swapping the success curves among the queries changes nothing: only their mean was seen."""
         curves, total, cost = batch
         p_Q_B = np.random.default_rng(seed).permutation(curves.p_Q_B)
-        swapped = Curves(curves.query_ids, curves.grid, p_Q_B, curves.tokens_Q_B)
+        swapped = Curves(curves.query_ids, curves.menu, p_Q_B, curves.tokens_Q_B)
         first, second = (BlindAllocator().allocate(each, total=total, cost=cost) for each in (curves, swapped))
         assert (first.budget_Q == second.budget_Q).all()
 

@@ -22,7 +22,8 @@ from forethought.allocators.grants import grant, grants
 from forethought.allocators.hull import Envelope, upper_envelope
 from forethought.allocators.problem import Problem, pose
 from forethought.allocators.sums import exact_sum
-from forethought.core.data import BudgetGrid, Cost, Curves
+from forethought.core.data import Cost, Curves
+from forethought.core.menu import Menu
 from forethought.errors import InvalidInputError
 
 pytestmark = pytest.mark.slow
@@ -44,7 +45,7 @@ def made_up(num_queries: int, *, num_budgets: int = 16, dtype: Any = np.float64,
     p_Q_B = 1 / (1 + np.exp((jump_Q_1 - budgets_B) / 12)) + random.normal(0, 0.02, (num_queries, num_budgets))
     return Curves(
         tuple(f"q{row}" for row in range(num_queries)),
-        BudgetGrid(16, 16 * num_budgets),
+        Menu.evenly(16, 16 * num_budgets),
         np.clip(p_Q_B, 0, 1).astype(dtype),
         (14 + np.minimum(budgets_B, stop_Q_1)).astype(dtype),
     )
@@ -73,8 +74,8 @@ def problems(draw: st.DrawFn) -> Problem:
     p_Q_B = draw(arrays(draw(st.sampled_from([np.float64, np.float32])), shape, elements=chances))
     steps = draw(st.sampled_from([st.sampled_from([0.0, 1.0, 16.0]), st.floats(0, 20, width=32)]))
     tokens_Q_B = np.cumsum(draw(arrays(np.float64, shape, elements=steps)), axis=1)
-    grid = BudgetGrid(16, 16 * num_budgets)
-    curves = Curves(tuple(f"q{row}" for row in range(num_queries)), grid, p_Q_B, tokens_Q_B)
+    menu = Menu.evenly(16, 16 * num_budgets)
+    curves = Curves(tuple(f"q{row}" for row in range(num_queries)), menu, p_Q_B, tokens_Q_B)
     arguments: dict[str, Any] = {"cost": draw(st.sampled_from(list(Cost)))}
     if draw(st.booleans()):
         low_Q = draw(arrays(np.int64, num_queries, elements=st.integers(0, num_budgets)))
@@ -170,7 +171,7 @@ def test_grants_are_the_longest_beginning_of_a_sorted_line(problem: Problem) -> 
 def test_a_large_batch_gets_the_plan_of_all_its_segments(cost: Cost, mean_tokens: float) -> None:
     curves = made_up(3 * bracket.SAMPLE, seed=5)
     order = np.argsort(curves.p_Q_B[:, 4])  # a file in order of difficulty
-    curves = Curves(curves.query_ids, curves.grid, curves.p_Q_B[order], curves.tokens_Q_B[order])
+    curves = Curves(curves.query_ids, curves.menu, curves.p_Q_B[order], curves.tokens_Q_B[order])
     problem = pose(curves, total=mean_tokens * len(order), cost=cost)
     found, expected = grants(problem), grant(problem, upper_envelope(problem))
     assert (found.column_Q == expected.column_Q).all()
@@ -209,10 +210,10 @@ def test_ids_with_equal_hashes_are_still_two_ids_and_one_id_twice_is_found_in_a_
         def __hash__(self) -> int:
             return 7
 
-    curves = Curves((Colliding("a"), Colliding("b")), BudgetGrid(16, 32), np.full((2, 2), 0.5))
+    curves = Curves((Colliding("a"), Colliding("b")), Menu.evenly(16, 32), np.full((2, 2), 0.5))
     assert pose(curves, total=64).num_queries == 2
     large = made_up(20_000)
-    twice = Curves((*large.query_ids[:-1], "q77"), large.grid, large.p_Q_B)
+    twice = Curves((*large.query_ids[:-1], "q77"), large.menu, large.p_Q_B)
     with pytest.raises(InvalidInputError, match="'q77' is used by more than one"):
         pose(twice, total=64 * 20_000)
 
@@ -248,9 +249,9 @@ def jumpy_batches(draw: st.DrawFn) -> tuple[Curves, float]:
     shape = num_queries, num_budgets = draw(st.integers(1, 20)), draw(st.integers(1, 8))
     chances = draw(st.sampled_from([st.integers(0, 10).map(lambda part: part / 10), st.floats(0, 1, width=32)]))
     p_Q_B = draw(arrays(np.float64, shape, elements=chances))
-    grid = BudgetGrid(16, 16 * num_budgets)
+    menu = Menu.evenly(16, 16 * num_budgets)
     windows = draw(st.integers(num_queries, num_queries * num_budgets + 1))
-    return Curves(tuple(f"q{row}" for row in range(num_queries)), grid, p_Q_B), 16.0 * windows
+    return Curves(tuple(f"q{row}" for row in range(num_queries)), menu, p_Q_B), 16.0 * windows
 
 
 @examples(300)

@@ -16,7 +16,8 @@ from forethought.allocators.envelope import EnvelopeAllocator
 from forethought.allocators.greedy import GreedyAllocator
 from forethought.allocators.pricing import budgets_at, price_for
 from forethought.commands import _exit_code
-from forethought.core.data import BudgetGrid, Cost, Curves
+from forethought.core.data import Cost, Curves
+from forethought.core.menu import Menu
 from forethought.core.settings import PaperSettings
 from forethought.errors import InvalidInputError, InvalidSettingsError, InvalidTotalError
 from forethought.studies import paper as bench
@@ -49,9 +50,9 @@ POLICIES = (
 
 def curves(p_Q_B: Any, *, window: int = 16, tokens_Q_B: Any = None) -> Curves:
     p_Q_B = np.asarray(p_Q_B, dtype=np.float64)
-    grid = BudgetGrid(window, window * p_Q_B.shape[1])
+    menu = Menu.evenly(window, window * p_Q_B.shape[1])
     tokens = None if tokens_Q_B is None else np.asarray(tokens_Q_B, dtype=np.float64)
-    return Curves(tuple(f"q{row}" for row in range(len(p_Q_B))), grid, p_Q_B, tokens)
+    return Curves(tuple(f"q{row}" for row in range(len(p_Q_B))), menu, p_Q_B, tokens)
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +102,7 @@ class TestPaperGreedy:
         p_Q_B = np.random.default_rng(0).integers(0, 5, (30, 6)) / 5
         some = curves(p_Q_B)
         order = np.random.default_rng(1).permutation(30)
-        other = Curves(tuple(some.query_ids[row] for row in order), some.grid, p_Q_B[order])
+        other = Curves(tuple(some.query_ids[row] for row in order), some.menu, p_Q_B[order])
         first, second = (PaperGreedyAllocator().allocate(each, total=16.0 * 77) for each in (some, other))
         assert (first.budget_Q[order] == second.budget_Q).all()
         assert first.granted == 16 * 77
@@ -117,7 +118,7 @@ class TestPaperGreedy:
 
 
 class TestClasses:
-    GRID = BudgetGrid(16, 48)
+    MENU = Menu.evenly(16, 48)
     RATE = np.array([[0.1, 0.2, 0.9], [0.1, 0.2, 0.9], [0.0, 0.6, 0.6], [0.0, 0.0, 0.1]])
     TRAIN = ("easy", "easy", "medium", "hard")
 
@@ -134,12 +135,12 @@ class TestClasses:
     )
     def test_best_combination_by_hand(self, mean_tokens: float, expected: dict[str, int]) -> None:
         labels = ("easy", "medium", "hard", "hard")
-        found = class_budgets(self.RATE, self.TRAIN, labels, grid=self.GRID, mean_tokens=mean_tokens)
+        found = class_budgets(self.RATE, self.TRAIN, labels, menu=self.MENU, mean_tokens=mean_tokens)
         assert found == expected
         assert budgets_of(labels, found).mean() <= mean_tokens
 
     def test_a_class_without_queries_gets_no_budget_and_one_without_train_queries_one_window(self) -> None:
-        found = class_budgets(self.RATE[:2], self.TRAIN[:2], ("easy", "hard"), grid=self.GRID, mean_tokens=48)
+        found = class_budgets(self.RATE[:2], self.TRAIN[:2], ("easy", "hard"), menu=self.MENU, mean_tokens=48)
         assert found == {"easy": 48, "hard": 16}
 
 
@@ -175,7 +176,7 @@ class TestPricing:
             np.take_along_axis(some.p_Q_B, budget_Q[:, None] // 16 - 1, 1).mean()
         )
         one_by_one = [
-            budgets_at(Curves((query,), some.grid, some.p_Q_B[row : row + 1]), price=0.004)[0]
+            budgets_at(Curves((query,), some.menu, some.p_Q_B[row : row + 1]), price=0.004)[0]
             for row, query in enumerate(some.query_ids)
         ]
         assert (budget_Q == one_by_one).all()

@@ -16,7 +16,7 @@ from loopback import serving
 from toy_server import ToyServer
 
 TEMPLATE = {"name": "toy", "reasoning_end": "##", "answer_suffix": "\n##{", "answer_stop": "}", "max_answer_tokens": 6}
-GRID = ("--window", "8", "--max-tokens", "32", "--template", "toy.json", "--grader", "exact", "--quiet", "--json")
+MENU = ("--window", "8", "--max-tokens", "32", "--template", "toy.json", "--grader", "exact", "--quiet", "--json")
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def call(capsys: pytest.CaptureFixture[str], *args: object) -> tuple[int, Any, s
 @pytest.mark.slow
 def test_from_profile_to_answers_over_http(url, server, capsys, monkeypatch):
     at = ("--base-url", url, "--served-model", "org/toy-instruct")
-    code, profiled, err = call(capsys, "profile", "toy", "q.jsonl", "--traces", 2, *GRID, *at)
+    code, profiled, err = call(capsys, "profile", "toy", "q.jsonl", "--traces", 2, *MENU, *at)
     assert (code, profiled["failed"], profiled["traces"]) == (0, 0, 24)
     assert "engine openai" in err
     assert "budgets kept by two-call: the same as in-process engines do, by token ids" in err
@@ -80,7 +80,7 @@ def test_from_profile_to_answers_over_http(url, server, capsys, monkeypatch):
 @pytest.mark.slow
 def test_a_run_keeps_what_the_engine_counted(url, server, capsys):
     at = ("--base-url", url, "--served-model", "org/toy-instruct")
-    assert call(capsys, "profile", "toy", "q.jsonl", *GRID, *at)[0] == 0
+    assert call(capsys, "profile", "toy", "q.jsonl", *MENU, *at)[0] == 0
     assert call(capsys, "train", "runs/toy-q", "--predictor", "mean")[0] == 0
     running = ("run", "runs/toy-q", "q.jsonl", "--mean-tokens", 16, "--template", "toy.json", *at)
     running += ("--quiet", "--grader", "exact")
@@ -118,7 +118,7 @@ def test_an_engine_that_counts_nothing_leaves_no_counts(url, capsys):
 @pytest.mark.slow
 def test_a_predictor_of_another_name_is_refused(url, capsys):
     at = ("--base-url", url, "--served-model", "org/toy-instruct")
-    assert call(capsys, "profile", "toy", "q.jsonl", *GRID, *at)[0] == 0
+    assert call(capsys, "profile", "toy", "q.jsonl", *MENU, *at)[0] == 0
     assert call(capsys, "train", "runs/toy-q", "--predictor", "mean")[0] == 0
     planning = ("runs/toy-q", "q.jsonl", "--mean-tokens", 16, "--template", "toy.json", *at)
     assert call(capsys, "plan", *planning)[0] == 0  # the name on the card
@@ -137,7 +137,7 @@ def test_a_predictor_that_reads_hidden_states_says_what_to_do(url, capsys):
 
 
 def test_a_dry_run_asks_nobody(url, server, capsys):
-    code, bill, _ = call(capsys, "profile", "toy", "q.jsonl", *GRID, "--base-url", url, "--dry-run")
+    code, bill, _ = call(capsys, "profile", "toy", "q.jsonl", *MENU, "--base-url", url, "--dry-run")
     assert (code, bill["num_total"]) == (0, 48)
     assert not server.asked
 
@@ -162,7 +162,7 @@ def test_a_dry_run_asks_nobody(url, server, capsys):
 )
 def test_what_cannot_be_is_said(url, capsys, flags, message):
     flags = [url if flag == "URL" else flag for flag in flags]
-    code, _, err = call(capsys, "profile", "toy", "q.jsonl", *GRID, *flags)
+    code, _, err = call(capsys, "profile", "toy", "q.jsonl", *MENU, *flags)
     assert code == 1
     assert message in err
     assert "sk-123" not in err

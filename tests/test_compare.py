@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from forethought.commands import main
-from forethought.core.data import BudgetGrid, Cost, Curves, Profile
+from forethought.core.data import Cost, Curves, Profile
+from forethought.core.menu import Menu
 from forethought.errors import InvalidInputError
 from forethought.evaluation.contest import Contender, hold_contest
 from forethought.models.size import KNOWN, count, num_parameters
@@ -18,17 +19,17 @@ from forethought.predictors.cost import PredictorCost
 
 pytestmark = pytest.mark.slow
 
-GRID = BudgetGrid(16, 64)
+MENU = Menu.evenly(16, 64)
 
 
 def measured(num_queries: int = 200) -> Profile:
     random = np.random.default_rng(0)
     jump_Q_1 = random.integers(0, 4, (num_queries, 1))
     p_Q_B = np.where(np.arange(4) >= jump_Q_1, 0.9, 0.05)
-    tokens_Q_B = np.tile(GRID.budgets_B + 5.0, (num_queries, 1))
+    tokens_Q_B = np.tile(MENU.budgets_B + 5.0, (num_queries, 1))
     return Profile(
         query_ids=tuple(f"q{row}" for row in range(num_queries)),
-        grid=GRID,
+        menu=MENU,
         num_right_Q_B=random.binomial(8, p_Q_B),
         num_tried_Q=np.full(num_queries, 8),
         tokens_Q_B=tokens_Q_B,
@@ -40,9 +41,9 @@ def measured(num_queries: int = 200) -> Profile:
 def contest(own_tokens: float | None = 0.0) -> Any:
     profile = measured()
     known = profile.curves
-    mean = Curves(("mean",), GRID, known.p_Q_B.mean(axis=0)[None], known.tokens_Q_B.mean(axis=0)[None])
+    mean = Curves(("mean",), MENU, known.p_Q_B.mean(axis=0)[None], known.tokens_Q_B.mean(axis=0)[None])
     cost = PredictorCost(parameters=10, seconds=1e-6, tokens=own_tokens, threads="one")
-    blind = Curves(known.query_ids, GRID, np.tile(mean.p_Q_B, (200, 1)), np.tile(mean.tokens_Q_B, (200, 1)))
+    blind = Curves(known.query_ids, MENU, np.tile(mean.p_Q_B, (200, 1)), np.tile(mean.tokens_Q_B, (200, 1)))
     contenders = [Contender("knows", "truth", known, cost), Contender("blindly", "mean", blind, None)]
     return hold_contest(profile, contenders, mean, num_resamples=200)
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from forethought.commands import _exit_code
-from forethought.core.data import BudgetGrid, EngineInfo, Query
+from forethought.core.data import EngineInfo, Query
+from forethought.core.menu import Menu
 from forethought.core.prompts import load_template
 from forethought.engines.context import Room
 from forethought.engines.lengths import BYTES_PER_TOKEN, prompt_lengths, upper_bound
@@ -17,7 +18,7 @@ from forethought.errors import InvalidSettingsError
 from loopback import serving
 from toy_server import ToyServer
 
-GRID = BudgetGrid(1024, 8192)
+MENU = Menu.evenly(1024, 8192)
 Call = Callable[..., tuple[int, str, str]]
 
 
@@ -38,8 +39,8 @@ def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
 @pytest.mark.slow
 @pytest.mark.parametrize("largest", [2048, 8192, 32768])
 def test_large_budgets_need_no_other_flag(call: Call, largest: int) -> None:
-    grid = ("--window", largest // 4, "--max-tokens", largest, "--traces", 2, "--quiet", "--json")
-    code, out, _ = call("profile", "fake", "q.jsonl", *grid)
+    menu = ("--window", largest // 4, "--max-tokens", largest, "--traces", 2, "--quiet", "--json")
+    code, out, _ = call("profile", "fake", "q.jsonl", *menu)
     assert (code, json.loads(out)["failed"]) == (0, 0)
     assert call("train", "runs/fake-q", "--predictor", "ridge", "--quiet")[0] == 0
     code, out, _ = call("run", "runs/fake-q", "q.jsonl", "--mean-tokens", largest // 2, "--quiet", "--json")
@@ -48,14 +49,14 @@ def test_large_budgets_need_no_other_flag(call: Call, largest: int) -> None:
 
 @pytest.mark.parametrize("more", [(), ("--dry-run",)], ids=["for real", "dry run"])
 def test_a_context_that_is_too_small_is_refused_first(call: Call, more: tuple[str, ...]) -> None:
-    grid = ("--window", 1024, "--max-tokens", 8192, "--quiet")
-    code, _, err = call("profile", "fake", "q.jsonl", *grid, "--context-tokens", 2048, *more)
+    menu = ("--window", 1024, "--max-tokens", 8192, "--quiet")
+    code, _, err = call("profile", "fake", "q.jsonl", *menu, "--context-tokens", 2048, *more)
     assert code == 1
     assert "--context-tokens 2048 is too small for a cap of 8,192 tokens" in err
     assert "give at least" in err
     assert not Path("runs").exists()
     needed = int(err.strip().rpartition(" ")[2])
-    assert call("profile", "fake", "q.jsonl", *grid, "--traces", 1, "--context-tokens", needed, *more)[0] == 0
+    assert call("profile", "fake", "q.jsonl", *menu, "--traces", 1, "--context-tokens", needed, *more)[0] == 0
 
 
 @pytest.mark.parametrize("more", [(), ("--dry-run",)], ids=["for real", "dry run"])
@@ -121,7 +122,7 @@ def room(tokens: int = 100, *, is_exact: bool = True) -> Room:
     lengths = prompt_lengths("fake", TEMPLATE, [Query("q", "How many?")] * 3, engine="fake")
     object.__setattr__(lengths, "tokens_Q", np.array([tokens, 2 * tokens, 3 * tokens]))
     object.__setattr__(lengths, "is_exact", is_exact)
-    return Room(lengths, 12, GRID, 20)
+    return Room(lengths, 12, MENU, 20)
 
 
 ONE_SHORT = room().needed(8192) - 1

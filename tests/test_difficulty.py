@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from forethought.commands import main
-from forethought.core.data import BudgetGrid, Profile, Query
+from forethought.core.data import Profile, Query
+from forethought.core.menu import Menu
 from forethought.core.prompts import load_template
 from forethought.engines.fake import FakeEngine
 from forethought.errors import InvalidFeaturesError, InvalidSettingsError, RunError
@@ -30,7 +31,7 @@ def measured(num_queries: int = 40) -> Profile:
     tokens_Q_B = np.tile([20.0, 30.0, 40.0, 50.0], (num_queries, 1))
     return Profile(
         query_ids=tuple(query.id for query in QUERIES[:num_queries]),
-        grid=BudgetGrid(16, 64),
+        menu=Menu.evenly(16, 64),
         num_right_Q_B=right_Q_B,
         num_tried_Q=np.full(num_queries, 4),
         tokens_Q_B=tokens_Q_B,

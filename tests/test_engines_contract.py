@@ -10,7 +10,8 @@ import pytest
 
 from engine_contract import BUDGET, QUERIES, TEMPLATE, EngineContract, Subject, requests, run
 from forethought.core import registry
-from forethought.core.data import BudgetGrid, Message, Query, Request, Sampling, StopReason
+from forethought.core.data import Message, Query, Request, Sampling, StopReason
+from forethought.core.menu import Menu
 from forethought.engines.fake import FakeEngine
 from forethought.engines.replay import ReplayEngine
 from loopback import serving
@@ -21,7 +22,7 @@ CONTEXT_TOKENS = 256
 
 
 def fake_subject(_: Path | None = None) -> Subject:
-    engine = FakeEngine(template=TEMPLATE, grid=BudgetGrid(8, BUDGET), context_tokens=CONTEXT_TOKENS)
+    engine = FakeEngine(template=TEMPLATE, menu=Menu.evenly(8, BUDGET), context_tokens=CONTEXT_TOKENS)
     return Subject(engine, "fake", layers=(0, 2, 4))
 
 

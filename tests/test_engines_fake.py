@@ -6,17 +6,18 @@ import numpy as np
 import pytest
 
 from engine_contract import TEMPLATE, run
-from forethought.core.data import BudgetGrid, Query, Request, StopReason
+from forethought.core.data import Query, Request, StopReason
+from forethought.core.menu import Menu
 from forethought.engines.fake import FakeEngine
 
-GRID = BudgetGrid(16, 128)
+MENU = Menu.evenly(16, 128)
 QUERIES = tuple(Query(f"q{n}", f"what is {n} + {n}?", str(2 * n)) for n in range(24))
-CAPS = tuple(int(budget) for budget in GRID.budgets_B)
+CAPS = tuple(int(budget) for budget in MENU.budgets_B)
 
 
 @pytest.fixture(scope="module")
 def engine():
-    return FakeEngine(template=TEMPLATE, grid=GRID, seed=3)
+    return FakeEngine(template=TEMPLATE, menu=MENU, seed=3)
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +25,7 @@ def measured(engine):
     """Share right and mean tokens of 2000 traces of four queries at every cap, with the spread of the tokens."""
     queries, num_traces = QUERIES[:4], 2000
     asked = [
-        Request(query, GRID.maximum, sample, sample, CAPS[:-1]) for query in queries for sample in range(num_traces)
+        Request(query, MENU.largest, sample, sample, CAPS[:-1]) for query in queries for sample in range(num_traces)
     ]
     found = run(engine, asked)
     right_Q_T_B = np.array(
@@ -60,7 +61,7 @@ def test_the_tokens_spent_are_the_true_spend_curve(engine, measured):
     sigma_Q_B = tokens_Q_T_B.std(1) / np.sqrt(tokens_Q_T_B.shape[1])
     assert (np.abs(tokens_Q_T_B.mean(1) - tokens_Q_B) <= 4 * sigma_Q_B + 0.02).all()
     assert (np.diff(tokens_Q_B) >= 0).all()
-    assert (tokens_Q_B[:, -1] < GRID.maximum).any()
+    assert (tokens_Q_B[:, -1] < MENU.largest).any()
 
 
 def test_curves_dip_and_jump_as_real_ones_do(engine):
@@ -72,7 +73,7 @@ def test_curves_dip_and_jump_as_real_ones_do(engine):
 
 
 def test_a_finer_grid_agrees_where_the_grids_meet(engine):
-    fine = engine.true_curves(QUERIES, BudgetGrid(8, 128)).p_Q_B
+    fine = engine.true_curves(QUERIES, Menu.evenly(8, 128)).p_Q_B
     np.testing.assert_allclose(fine[:, 1::2], engine.true_curves(QUERIES).p_Q_B, rtol=1e-12)
 
 
@@ -89,7 +90,7 @@ def test_hidden_states_tell_of_the_difficulty_best_half_way_up(engine):
 
 
 def test_another_seed_is_another_model():
-    one, two = (FakeEngine(template=TEMPLATE, grid=GRID, seed=seed) for seed in (0, 1))
+    one, two = (FakeEngine(template=TEMPLATE, menu=MENU, seed=seed) for seed in (0, 1))
     assert not np.allclose(one.true_curves(QUERIES).p_Q_B, two.true_curves(QUERIES).p_Q_B)
     assert one.info.model_hash != two.info.model_hash
     assert one.info.simulated
@@ -97,7 +98,7 @@ def test_another_seed_is_another_model():
 
 @pytest.mark.parametrize("reference", ["42", "1,234", "B", "c", "x^2 + 1", None], ids=str)
 def test_wrong_answers_are_of_the_same_kind_and_wrong(reference):
-    engine = FakeEngine(template=TEMPLATE, grid=GRID)
+    engine = FakeEngine(template=TEMPLATE, menu=MENU)
     query = Query("q", "what?", reference)
     found = run(engine, [Request(query, 128, sample) for sample in range(200)]).values()
     answers = {done.answer for done in found}
@@ -109,7 +110,7 @@ def test_wrong_answers_are_of_the_same_kind_and_wrong(reference):
 
 
 def test_failures_come_at_the_asked_rate():
-    engine = FakeEngine(template=TEMPLATE, grid=GRID, failure_rate=0.25)
+    engine = FakeEngine(template=TEMPLATE, menu=MENU, failure_rate=0.25)
     found = run(engine, [Request(query, 64, sample) for query in QUERIES for sample in range(50)])
     rate = np.mean([done.stop_reason is StopReason.ERROR for done in found.values()])
     assert abs(rate - 0.25) < 4 * np.sqrt(0.25 * 0.75 / len(found))

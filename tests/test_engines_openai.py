@@ -550,13 +550,13 @@ class TestOpening:
 
     def test_the_server_and_the_enforcement_are_identity_and_the_address_is_not(self):
         from forethought.control.profiling import identity
-        from forethought.core.data import BudgetGrid
+        from forethought.core.menu import Menu
 
         ids = []
         for _ in range(2):  # two servers at two addresses
             with serving(ToyServer()) as url:
                 info = engine_at(url).info
-            ids.append(identity(info, BudgetGrid(), SAMPLING, 0, {"grader": "number"}))
+            ids.append(identity(info, Menu.evenly(16, 256), SAMPLING, 0, {"grader": "number"}))
             assert info.versions["base_url"] == f"{url}/v1"
         assert ids[0] == ids[1]
         assert (ids[0]["server"], ids[0]["enforcement"]) == ("vllm 0.toy", "two-call")

@@ -8,21 +8,22 @@ import numpy as np
 import pytest
 
 from engine_contract import TEMPLATE, run
-from forethought.core.data import BudgetGrid, EngineInfo, Query, Request, StopReason
+from forethought.core.data import EngineInfo, Query, Request, StopReason
+from forethought.core.menu import Menu
 from forethought.engines.fake import FakeEngine
 from forethought.engines.replay import ReplayEngine
 from forethought.errors import InvalidFeaturesError, InvalidInputError
 from forethought.runs.store import generation_to_json
 
-GRID = BudgetGrid(16, 96)
-CAPS = tuple(int(budget) for budget in GRID.budgets_B)
+MENU = Menu.evenly(16, 96)
+CAPS = tuple(int(budget) for budget in MENU.budgets_B)
 QUERIES = tuple(Query(f"q{n}", f"what is {n} + {n}?", str(2 * n)) for n in range(12))
-REQUESTS = [Request(query, GRID.maximum, sample, sample, CAPS[:-1]) for query in QUERIES for sample in range(4)]
+REQUESTS = [Request(query, MENU.largest, sample, sample, CAPS[:-1]) for query in QUERIES for sample in range(4)]
 
 
 @pytest.fixture(scope="module")
 def recorded():
-    return run(FakeEngine(template=TEMPLATE, grid=GRID), REQUESTS)
+    return run(FakeEngine(template=TEMPLATE, menu=MENU), REQUESTS)
 
 
 @pytest.fixture(scope="module")

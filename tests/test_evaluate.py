@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 
 from evaluation_data import profile, synthetic
-from forethought.core.data import BudgetGrid, Cost, Curves, Profile
+from forethought.core.data import Cost, Curves, Profile
+from forethought.core.menu import Menu
 from forethought.errors import InvalidInputError, InvalidSettingsError, MismatchError
 from forethought.evaluation import Evaluation, Row, evaluate
 
-GRID = BudgetGrid(10, 40)
+MENU = Menu.evenly(10, 40)
 # Two queries solved by 20 tokens, two only by 40; four traces each. Uniform: 0, 1/2, 1/2, 1.
 RIGHT = [[0, 4, 4, 4], [0, 4, 4, 4], [0, 0, 0, 4], [0, 0, 0, 4]]
 # The first two stop by themselves after 20 tokens, the others never do.
@@ -27,7 +28,7 @@ MEAN_TOKENS = [10.0, 20.0, 25.0, 30.0]
 
 def curves(measured: Profile, p_Q_B: Any, tokens_Q_B: Any = None) -> Curves:
     tokens = None if tokens_Q_B is None else np.asarray(tokens_Q_B, dtype=np.float64)
-    return Curves(measured.query_ids, measured.grid, np.asarray(p_Q_B, dtype=np.float64), tokens)
+    return Curves(measured.query_ids, measured.menu, np.asarray(p_Q_B, dtype=np.float64), tokens)
 
 
 def by_hand(*, predicted_p: Any = None, predicted_tokens: Any = TOKENS, copies: int = 1, **options: Any) -> Evaluation:
@@ -39,7 +40,7 @@ def by_hand(*, predicted_p: Any = None, predicted_tokens: Any = TOKENS, copies: 
     measured = profile(repeated(RIGHT), 4, repeated(TOKENS))
     p_Q_B = repeated(np.asarray(RIGHT) / 4 if predicted_p is None else predicted_p)
     predicted = curves(measured, p_Q_B, repeated(predicted_tokens))
-    mean_train = Curves(("mean",), GRID, np.array([MEAN_P]), np.array([MEAN_TOKENS]))
+    mean_train = Curves(("mean",), MENU, np.array([MEAN_P]), np.array([MEAN_TOKENS]))
     return evaluate(measured, predicted, mean_train, **{"num_resamples": 200, **options})
 
 
@@ -135,7 +136,7 @@ def test_tokens_saved_at_equal_accuracy_by_hand() -> None:
 def test_an_accuracy_that_the_baseline_never_reaches() -> None:
     # Cap 10 is right for one query and cap 20 for the other, and wrong the other way round: no one cap gets both.
     measured = profile([[1, 0], [0, 1]], 1, [[10, 20], [10, 20]])
-    mean_train = Curves(("mean",), measured.grid, np.array([[0.5, 0.5]]), None)
+    mean_train = Curves(("mean",), measured.menu, np.array([[0.5, 0.5]]), None)
     result = evaluate(
         measured,
         curves(measured, [[1, 0], [0, 1]]),
@@ -249,7 +250,7 @@ def test_the_data_hash_follows_the_counts() -> None:
     changed = [list(row) for row in RIGHT]
     changed[0][1] = 3
     measured, other = profile(RIGHT, 4, TOKENS), profile(changed, 4, TOKENS)
-    mean_train = Curves(("mean",), GRID, np.array([MEAN_P]), np.array([MEAN_TOKENS]))
+    mean_train = Curves(("mean",), MENU, np.array([MEAN_P]), np.array([MEAN_TOKENS]))
     hashes = {
         evaluate(each, curves(each, np.asarray(RIGHT) / 4), mean_train, num_resamples=100, mean_tokens=[20]).data_hash
         for each in (measured, measured, other)
@@ -275,8 +276,8 @@ P = np.asarray(RIGHT) / 4
 REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "other ids": ({"ids": ("q0", "q1", "x", "q3")}, MismatchError, "row 2 is 'q2' in the profile, 'x' predicted"),
     "fewer queries": ({"ids": ("q0", "q1"), "p": P[:2], "tokens": TOKENS[:2]}, MismatchError, "of 2 queries"),
-    "other grid": ({"grid": BudgetGrid(20, 80)}, MismatchError, "predicted curves are on the grid 20, 40"),
-    "other grid of the mean": ({"mean_grid": BudgetGrid(5, 20)}, MismatchError, "mean train curve are on the grid 5"),
+    "other grid": ({"grid": Menu.evenly(20, 80)}, MismatchError, "predicted curves are on the menu 20, 40"),
+    "other grid of the mean": ({"mean_grid": Menu.evenly(5, 20)}, MismatchError, "mean train curve are on the menu 5"),
     "NaN success": ({"p": _nan(P)}, InvalidInputError, "predicted success: row 1"),
     "NaN tokens": ({"tokens": _nan(TOKENS)}, InvalidInputError, "predicted tokens: row 1"),
     "NaN measured": ({"measured_tokens": _nan(TOKENS)}, InvalidInputError, "measured tokens: row 1"),
@@ -302,14 +303,14 @@ def test_refuses(changes: dict[str, Any], error: type[Exception], words: str) ->
     tokens = changes.pop("tokens", TOKENS)
     predicted = Curves(
         changes.pop("ids", measured.query_ids),
-        changes.pop("grid", GRID),
+        changes.pop("grid", MENU),
         changes.pop("p", P),
         np.asarray(tokens, float),
     )
     mean_tokens_B = changes.pop("mean_tokens_B", MEAN_TOKENS)
     mean_train = Curves(
         ("mean",),
-        changes.pop("mean_grid", GRID),
+        changes.pop("mean_grid", MENU),
         np.array([MEAN_P]),
         None if mean_tokens_B is None else np.array([mean_tokens_B]),
     )

@@ -96,7 +96,7 @@ def test_shares_lie_on_the_line_and_the_envelope_is_concave(steps: list[tuple[fl
 def calibration(right_Q_B: Any, tried: Any, p_Q_B: Any, mean_B: Any) -> Any:
     tokens_Q_B = np.broadcast_to([10.0, 20.0], np.shape(right_Q_B))
     measured = profile(right_Q_B, tried, tokens_Q_B)
-    predicted = Curves(measured.query_ids, measured.grid, np.asarray(p_Q_B, dtype=np.float64), tokens_Q_B + 2.0)
+    predicted = Curves(measured.query_ids, measured.menu, np.asarray(p_Q_B, dtype=np.float64), tokens_Q_B + 2.0)
     return calibrate(measured, predicted, np.asarray(mean_B), np.array([10.0, 21.0]), num_resamples=200, seed=0)
 
 

@@ -18,7 +18,8 @@ from forethought.allocators.envelope import EnvelopeAllocator
 from forethought.commands.pipeline import held_out_curves
 from forethought.control import sources
 from forethought.control.planning import forecast
-from forethought.core.data import BudgetGrid, Cost, Curves, Profile
+from forethought.core.data import Cost, Curves, Profile
+from forethought.core.menu import Menu
 from forethought.errors import InvalidFeaturesError, ModelFileError
 from forethought.predictors.card import PredictorCard
 from forethought.predictors.concave import concave_mean
@@ -217,8 +218,7 @@ def card(mean_p_B: list[float], mean_tokens_B: list[float] | None) -> PredictorC
     made = train(make_profile()).card
     return dataclasses.replace(
         made,
-        window=16,
-        maximum=16 * len(mean_p_B),
+        menu=Menu.evenly(16, 16 * len(mean_p_B)),
         mean_p_B=tuple(mean_p_B),
         mean_tokens_B=None if mean_tokens_B is None else tuple(mean_tokens_B),
     )
@@ -246,12 +246,12 @@ def test_the_concave_mean_for_all_is_planned_as_uniform(
     assert (p_B >= 0.0).all()
     assert (p_B <= 1.0).all()
     tokens_Q_B = None if tokens_B is None else np.tile(tokens_B, (50, 1))
-    same = Curves(tuple(f"q{row}" for row in range(50)), found.grid, np.tile(p_B, (50, 1)), tokens_Q_B)
+    same = Curves(tuple(f"q{row}" for row in range(50)), found.menu, np.tile(p_B, (50, 1)), tokens_Q_B)
     plan = EnvelopeAllocator().allocate(same, total=level * 50)
     assert plan.budget_Q.max() - plan.budget_Q.min() <= 16
     assert plan.granted > level * 50 - 16
     if mean_tokens_B is not None and mean_tokens_B[-1] > mean_tokens_B[-2]:
-        total = float(np.interp(level, found.grid.budgets_B, mean_tokens_B)) * 50
+        total = float(np.interp(level, found.menu.budgets_B, mean_tokens_B)) * 50
         plan = EnvelopeAllocator().allocate(same, total=total, cost=Cost.SPENT)
         # The last tokens may be used up by a query or two that are moved apart.
         assert np.sort(np.bincount(plan.budget_Q // 16, minlength=5))[-2:].sum() >= 47
@@ -416,7 +416,7 @@ class TestCommonGrid:
         columns = [1, 3, 3, 3]
         return dataclasses.replace(
             profile,
-            grid=BudgetGrid(32, 128),
+            menu=Menu.evenly(32, 128),
             num_right_Q_B=profile.num_right_Q_B[:, columns],
             tokens_Q_B=profile.tokens_Q_B[:, columns],
             reasoning_Q_B=profile.reasoning_Q_B[:, columns],
@@ -426,8 +426,8 @@ class TestCommonGrid:
         profile = make_profile(info=MEASURED)
         trained = train(profile, layers=[4])
         measured, curves, mean, notes = held_out_curves(trained, self.coarse(profile))
-        assert measured.grid == curves.grid == mean.grid == BudgetGrid(32, 64)
-        assert any("32, 64, … 64" in note and "32, 64, … 128" in note for note in notes)
+        assert measured.menu == curves.menu == mean.menu == Menu.evenly(32, 64)
+        assert any("32, 64" in note and "32, 64, … 128" in note for note in notes)
         np.testing.assert_array_equal(measured.num_right_Q_B, profile.num_right_Q_B[:, [1, 3]])
         _, whole, _, none = held_out_curves(trained, profile)
         assert none == ()

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from forethought import ImportSettings, evaluate, import_profile, open_profile, plan, train
 from forethought.commands import _exit_code
-from forethought.core.data import BudgetGrid, Cost, Profile
+from forethought.core.data import Cost, Profile
+from forethought.core.menu import Menu
 from forethought.core.settings import EvaluateSettings, PlanSettings, TrainSettings
 from forethought.errors import InvalidInputError, InvalidSettingsError, MismatchError, RunError
 from forethought.runs.importing import Imported
@@ -96,7 +97,7 @@ def test_a_long_table_of_traces(tmp_path: Path, ending: str) -> None:
     profile = open_profile(str(imported.path))
     assert imported.shape == "long"
     assert profile.query_ids == ("q0", "q1", "q2")
-    assert profile.grid == BudgetGrid(16, 48)
+    assert profile.menu == Menu.evenly(16, 48)
     assert profile.num_right_Q_B.tolist() == [[1, 2, 2], [0, 1, 2], [0, 0, 1]]
     assert profile.num_tried_Q.tolist() == [2, 2, 2]
     assert profile.tokens_Q_B[0].tolist() == [23.0, 29.5, 29.5]
@@ -315,13 +316,12 @@ def test_rows_in_any_order(tmp_path: Path) -> None:
 
 def test_only_the_grid_asked_for(tmp_path: Path) -> None:
     path = write(tmp_path / "t.csv", traces(budgets=(16, 32, 64, 128)))
-    with pytest.raises(InvalidInputError, match="--window 64 --max-tokens 128"):
-        taken(path)
+    assert taken(path).profile.menu == Menu.of((16, 32, 64, 128))
     imported = taken(path, window=64)
-    assert imported.profile.grid == BudgetGrid(64, 128)
-    assert str(imported.left_out[0]) == "2 budgets left out: not on the grid asked for (16, 32)"
+    assert imported.profile.menu == Menu.evenly(64, 128)
+    assert str(imported.left_out[0]) == "2 budgets left out: not on the menu asked for (16, 32)"
     wide = taken(write(tmp_path / "w.jsonl", counted()), window=16, max_tokens=32, layer=1)
-    assert wide.profile.grid == BudgetGrid(16, 32)
+    assert wide.profile.menu == Menu.evenly(16, 32)
     assert wide.profile.num_right_Q_B.shape == (40, 2)
 
 
@@ -447,12 +447,7 @@ REFUSED: dict[str, tuple[Rows, dict[str, Any], list[str]]] = {
     "no grades": (without(traces(), "correct"), {}, ["--correct-column"]),
     "unknown column": (traces(), {"columns": {"tokens": "tokns"}}, ["--tokens-column 'tokns'", "'tokens'"]),
     "hidden column of a long table": (traces(), {"columns": {"hidden": "tokens"}}, ["a long table has none"]),
-    "irregular budgets": (
-        traces(budgets=(16, 32, 64)),
-        {},
-        ["16, 32, 64", "--window 32 --max-tokens 64 (2 of 3 budgets)"],
-    ),
-    "no budget on the grid": (traces(), {"window": 100}, ["not on the grid asked for (16, 32, 48)"]),
+    "no budget on the menu": (traces(), {"window": 100}, ["not on the menu asked for (16, 32, 48)"]),
     "wide: repeated query": ([*counted(3), counted(2)[1]], WIDE, ["line 5", "'train_1' is already in line 3"]),
     "wide: count above tried": (changed(counted(3), 1, num_trials=2), WIDE, ["line 3", "right of 2 tried"]),
     "wide: unequal lists": (changed(counted(3), 1, num_correct=[1, 2]), WIDE, ["line 3", "2 numbers, but 4 in line 2"]),
@@ -560,7 +555,7 @@ def test_only_an_imported_profile_is_written_over(tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError, match=r"is a profile already.*forethought train"):
         import_profile(ImportSettings(files=(str(first.path),), out=str(tmp_path / "o.parquet")))
     measured = Profile(
-        ("a",), BudgetGrid(16, 16), *(np.ones(shape, int) for shape in ((1, 1), 1)), *[np.ones((1, 1))] * 2
+        ("a",), Menu.evenly(16, 16), *(np.ones(shape, int) for shape in ((1, 1), 1)), *[np.ones((1, 1))] * 2
     )
     write_parquet(first.path, measured)
     with pytest.raises(RunError, match="not an imported profile"):
@@ -589,10 +584,10 @@ def profiles(draw: st.DrawFn) -> Profile:
             unique=True,
         )
     )
-    grid = BudgetGrid(window, window * num_budgets)
+    menu = Menu.evenly(window, window * num_budgets)
     tokens_Q_B = np.array(tokens)
     return Profile(
-        tuple(names), grid, np.array(right), np.array(tried), tokens_Q_B, np.minimum(tokens_Q_B, grid.budgets_B)
+        tuple(names), menu, np.array(right), np.array(tried), tokens_Q_B, np.minimum(tokens_Q_B, menu.budgets_B)
     )
 
 
@@ -607,7 +602,7 @@ def long_rows(profile: Profile) -> Rows:
         }
         for q, name in enumerate(profile.query_ids)
         for s in range(int(profile.num_tried_Q[q]))
-        for b, budget in enumerate(profile.grid.budgets_B)
+        for b, budget in enumerate(profile.menu.budgets_B)
     ]
 
 
@@ -616,7 +611,7 @@ def wide_rows(profile: Profile) -> Rows:
         {
             "query_id": name,
             "tried": int(profile.num_tried_Q[q]),
-            **{f"correct_{b}": int(n) for b, n in zip(profile.grid.budgets_B, profile.num_right_Q_B[q], strict=True)},
+            **{f"correct_{b}": int(n) for b, n in zip(profile.menu.budgets_B, profile.num_right_Q_B[q], strict=True)},
             "tokens": profile.tokens_Q_B[q].tolist(),
         }
         for q, name in enumerate(profile.query_ids)
@@ -632,7 +627,7 @@ def wide_rows(profile: Profile) -> Rows:
 def test_a_profile_written_as_a_table_comes_back(tmp_path: Path, rows_of: Any, profile: Profile, ending: str) -> None:
     again = taken(write(tmp_path / f"t.{ending}", rows_of(profile))).profile
     assert again.query_ids == profile.query_ids
-    assert again.grid == profile.grid
+    assert again.menu == profile.menu
     np.testing.assert_array_equal(again.num_right_Q_B, profile.num_right_Q_B)
     np.testing.assert_array_equal(again.num_tried_Q, profile.num_tried_Q)
     np.testing.assert_allclose(again.tokens_Q_B, profile.tokens_Q_B, rtol=1e-9)

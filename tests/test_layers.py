@@ -147,11 +147,11 @@ def made_up(num_queries: int = 40, **changes: Any) -> Profile:
     random = np.random.default_rng(0)
     return Profile(
         query_ids=tuple(query.id for query in queries),
-        grid=engine.grid,
+        menu=engine.menu,
         num_right_Q_B=random.binomial(4, p_Q_B),
         num_tried_Q=np.full(num_queries, 4),
-        tokens_Q_B=np.tile(engine.grid.budgets_B.astype(float), (num_queries, 1)),
-        reasoning_Q_B=np.tile(engine.grid.budgets_B.astype(float), (num_queries, 1)),
+        tokens_Q_B=np.tile(engine.menu.budgets_B.astype(float), (num_queries, 1)),
+        reasoning_Q_B=np.tile(engine.menu.budgets_B.astype(float), (num_queries, 1)),
         **changes,
     )
 
@@ -366,7 +366,7 @@ REFUSED: dict[str, tuple[str, dict[str, Any], type[Exception], str]] = {
     "another model reads": ("other-model", {"states": "new"}, MismatchError, "model hash: 0000"),
     "another template reads": ("other-template", {"states": "new"}, MismatchError, "template hash: 0000"),
     "budget below one window": ("run", {"mean_tokens": (8.0,)}, InvalidSettingsError, "between 16 and 256"),
-    "budget above the grid": ("run", {"mean_tokens": (48.0, 300.0)}, InvalidSettingsError, "300"),
+    "budget above the menu": ("run", {"mean_tokens": (48.0, 300.0)}, InvalidSettingsError, "300"),
     "no such run": ("nowhere", {}, RunError, "nowhere"),
 }
 

@@ -10,7 +10,8 @@ import pytest
 pytest.importorskip("peft")
 
 from forethought.commands import pipeline
-from forethought.core.data import BudgetGrid, Profile
+from forethought.core.data import Profile
+from forethought.core.menu import Menu
 from forethought.core.settings import TrainSettings
 from forethought.errors import InvalidFeaturesError, InvalidSettingsError, MismatchError
 from forethought.predictors import adapter
@@ -40,7 +41,7 @@ def make_profile(num_queries: int = 60) -> Profile:
     texts = tuple(f"{'a' * 6 if easy else 'h' * 6} {row}+{row}" for row, easy in enumerate(is_easy_Q))
     return Profile(
         query_ids=tuple(f"q{row}" for row in range(num_queries)),
-        grid=BudgetGrid(16, 64),
+        menu=Menu.evenly(16, 64),
         num_right_Q_B=random.binomial(4, p_Q_B),
         num_tried_Q=np.full(num_queries, 4),
         tokens_Q_B=tokens_Q_B,

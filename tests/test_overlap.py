@@ -109,10 +109,10 @@ def test_what_is_kept_is_small_and_holds_no_text(call: Call) -> None:
 
 def profile_of(ids: list[str], texts: list[str]) -> Profile:
     counts = np.ones((len(ids), 1), dtype=np.int64)
-    from forethought.core.data import BudgetGrid
+    from forethought.core.menu import Menu
 
     return Profile(
-        tuple(ids), BudgetGrid(16, 16), counts, counts[:, 0], counts * 16.0, counts * 16.0, texts=tuple(texts)
+        tuple(ids), Menu.evenly(16, 16), counts, counts[:, 0], counts * 16.0, counts * 16.0, texts=tuple(texts)
     )
 
 

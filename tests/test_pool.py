@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from command_line import JsonCall, json_caller, write_sums
 from forethought.control.pool import Pool
-from forethought.core.data import BudgetGrid, Cost, Generation, Query, Request, StopReason
+from forethought.core.data import Cost, Generation, Query, Request, StopReason
+from forethought.core.menu import Menu
 from forethought.core.prompts import load_template
 from forethought.core.settings import PlanSettings, RunSettings
 from forethought.engines.fake import FakeEngine
@@ -28,7 +29,7 @@ from toy_server import ToyServer
 
 pytestmark = pytest.mark.slow
 
-GRID = BudgetGrid(16, 256)
+MENU = Menu.evenly(16, 256)
 BESIDE = 20
 
 
@@ -45,7 +46,7 @@ def generated(run: str) -> int:
 
 
 def engine() -> FakeEngine:
-    return FakeEngine(template=load_template("boxed"), grid=GRID)
+    return FakeEngine(template=load_template("boxed"), menu=MENU)
 
 
 def used(generation: Generation) -> int:
@@ -71,7 +72,7 @@ def requests(budgets: Sequence[int]) -> list[Request]:
 
 def opened(folder: Path, total: int) -> Pool:
     run = RunDirectory.create(folder, kind="run", identity={}, settings={})
-    return Pool.open(run, total=total, beside=BESIDE, grid=GRID)
+    return Pool.open(run, total=total, beside=BESIDE, menu=MENU)
 
 
 @settings(max_examples=60, deadline=None)
@@ -87,9 +88,9 @@ def test_never_more_than_the_total(tmp_path_factory: pytest.TempPathFactory, bud
     refused = [each for each in found if each.error]
     assert all("is used up" in (each.error or "") and each.is_final for each in refused)
     if refused:  # not while a smallest cap would have fitted
-        assert pool.left < GRID.window + BESIDE
+        assert pool.left < MENU.smallest + BESIDE
     budget_of = {each.query.id: each.budget for each in asked}
-    assert all(each.budget in GRID and each.budget <= budget_of[each.query_id] for each in found if not each.error)
+    assert all(each.budget in MENU and each.budget <= budget_of[each.query_id] for each in found if not each.error)
 
 
 @settings(max_examples=40, deadline=None)
@@ -103,7 +104,7 @@ def test_a_kill_loses_no_count(tmp_path_factory: pytest.TempPathFactory, total: 
     found = asyncio.run(collected(stream, most))
     with run.appender() as records:
         records.append([{**generation_to_json(each), "grade": None} for each in found])
-    again = Pool.open(run, total=total, beside=BESIDE, grid=GRID)
+    again = Pool.open(run, total=total, beside=BESIDE, menu=MENU)
     done = sum(map(used, found))
     assert done <= again.spent <= total
     left = [each for each in asked if each.query.id not in {each.query_id for each in found}]
@@ -121,7 +122,7 @@ def test_what_comes_back_does_not_depend_on_how_many_run_at_once(tmp_path: Path)
     asked, found = requests([256] * 30), []
     for name, kind in (("at-once", FakeEngine), ("one-by-one", OneByOne)):
         pool = opened(tmp_path / name, 4000)
-        made = kind(template=load_template("boxed"), grid=GRID)
+        made = kind(template=load_template("boxed"), menu=MENU)
         result = asyncio.run(collected(pool.generate(made, asked)))
         found.append({each.query_id: (each.budget, each.reasoning_tokens, each.error) for each in result})
     assert found[0] == found[1]
@@ -191,10 +192,10 @@ def test_a_servers_tokens_stay_under_it(call: JsonCall, concurrency: int) -> Non
         return usage(prompt, new)
 
     toy._usage = counting  # type: ignore[method-assign]
-    grid = ("--window", 16, "--max-tokens", 64, "--template", "t.json")
+    menu = ("--window", 16, "--max-tokens", 64, "--template", "t.json")
     with serving(toy) as url:
         common = ("--base-url", url, "--concurrency", concurrency)
-        assert call("profile", "toy", "q.jsonl", *common, *grid, "--traces", 1)[0] == 0
+        assert call("profile", "toy", "q.jsonl", *common, *menu, "--traces", 1)[0] == 0
         call("train", "runs/toy-q", "--predictor", "text")
         made[0] = 0
         run = ("run", "runs/toy-q", "q.jsonl", "--cost", "spent", "--total-tokens", 1100, "--hard-total", "--out", "r")

@@ -11,14 +11,15 @@ import pytest
 
 from forethought import ProfileSettings, profile
 from forethought.control.sources import open_profile, run_queries
-from forethought.core.data import BudgetGrid, Profile
+from forethought.core.data import Profile
+from forethought.core.menu import Menu
 from forethought.errors import ForethoughtError, InvalidInputError, MismatchError, RunError
 from forethought.runs.profiles import (
-    common_grid,
-    curves_on_grid,
+    common_menu,
+    curves_on_menu,
     from_run,
     joined,
-    on_grid,
+    on_menu,
     read_parquet,
     with_layers,
     write_parquet,
@@ -54,7 +55,7 @@ def test_counts_follow_from_the_records(run: RunDirectory, measured: Profile) ->
     records = [record for record in run.records() if record["query_id"] == "q4"]
     row = measured.query_ids.index("q4")
     assert measured.num_tried_Q[row] == len(records) == 3
-    for column, budget in enumerate(measured.grid.budgets_B):
+    for column, budget in enumerate(measured.menu.budgets_B):
         grades = [
             next((probe["grade"] for probe in record["probes"] if probe["budget"] == budget), record["grade"])
             for record in records
@@ -88,7 +89,7 @@ def test_joining_what_was_measured_otherwise_is_refused(measured: Profile) -> No
     with pytest.raises(MismatchError, match="another"):
         joined([first, other])
     with pytest.raises(MismatchError, match="grid"):
-        joined([first, dataclasses.replace(second, grid=BudgetGrid(8, 128))])
+        joined([first, dataclasses.replace(second, menu=Menu.evenly(8, 128))])
     with pytest.raises(InvalidInputError, match="q4"):
         joined([first, measured])
 
@@ -106,15 +107,15 @@ GRIDS = {
 def test_the_common_grid_has_every_budget_of_both(
     first: tuple[int, int], second: tuple[int, int], both: tuple[int, int]
 ) -> None:
-    grid = common_grid(BudgetGrid(*first), BudgetGrid(*second))
-    assert grid == common_grid(BudgetGrid(*second), BudgetGrid(*first)) == BudgetGrid(*both)
-    budgets = (set(BudgetGrid(*each).budgets_B.tolist()) for each in (first, second))
-    assert set(grid.budgets_B.tolist()) == set.intersection(*budgets)
+    menu = common_menu(Menu.evenly(*first), Menu.evenly(*second))
+    assert menu == common_menu(Menu.evenly(*second), Menu.evenly(*first)) == Menu.evenly(*both)
+    budgets = (set(Menu.evenly(*each).budgets_B.tolist()) for each in (first, second))
+    assert set(menu.budgets_B.tolist()) == set.intersection(*budgets)
 
 
 def test_grids_without_a_budget_in_common_are_refused_and_named() -> None:
-    with pytest.raises(MismatchError, match=r"16, 32, … 64 and 100, 200, … 200 have none in common"):
-        common_grid(BudgetGrid(16, 64), BudgetGrid(100, 200))
+    with pytest.raises(MismatchError, match=r"16, 32, … 64 and 100, 200 have none in common"):
+        common_menu(Menu.evenly(16, 64), Menu.evenly(100, 200))
 
 
 def test_a_finer_profile_holds_what_a_coarser_one_would_have_measured(run: RunDirectory, measured: Profile) -> None:
@@ -122,21 +123,21 @@ def test_a_finer_profile_holds_what_a_coarser_one_would_have_measured(run: RunDi
     questions = str(run.path.parent / "q.jsonl")
     out = str(run.path.parent / "coarse")
     settings = ProfileSettings(model="fake", questions=questions, out=out, num_traces=3, window=32, max_tokens=128)
-    coarse, picked = open_profile(str(profile(settings).path)), on_grid(measured, BudgetGrid(32, 128))
-    assert picked.grid == coarse.grid
+    coarse, picked = open_profile(str(profile(settings).path)), on_menu(measured, Menu.evenly(32, 128))
+    assert picked.menu == coarse.menu
     np.testing.assert_array_equal(picked.num_right_Q_B, coarse.num_right_Q_B)
     np.testing.assert_array_equal(picked.tokens_Q_B, coarse.tokens_Q_B)
     np.testing.assert_array_equal(picked.reasoning_Q_B, coarse.reasoning_Q_B)
-    curves = curves_on_grid(measured.curves, BudgetGrid(32, 128))
+    curves = curves_on_menu(measured.curves, Menu.evenly(32, 128))
     np.testing.assert_array_equal(curves.p_Q_B, coarse.curves.p_Q_B)
     assert curves.tokens_Q_B is not None
 
 
 def test_a_budget_that_was_not_measured_is_refused(measured: Profile) -> None:
     with pytest.raises(MismatchError, match="512"):
-        on_grid(measured, BudgetGrid(16, 512))
+        on_menu(measured, Menu.evenly(16, 512))
     with pytest.raises(MismatchError, match="8, 16, … 256 has budgets"):
-        curves_on_grid(measured.curves, BudgetGrid(8, 256))
+        curves_on_menu(measured.curves, Menu.evenly(8, 256))
 
 
 BROKEN = {

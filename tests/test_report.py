@@ -150,7 +150,7 @@ def test_a_saving_that_is_never_reached_is_said_in_words(result: Evaluation) -> 
     never = Estimate(math.inf, 100.0, math.inf)
     savings = tuple(replace(each, needed=never, ratio=never) for each in result.savings)
     lost = replace(result, savings=savings)
-    assert "no cap on the grid reaches" in report.comparison_text(lost, 64)
+    assert "no cap on the menu reaches" in report.comparison_text(lost, 64)
     assert all(each["needed"] is None for each in report.evaluation_json(lost)["savings"])
 
 

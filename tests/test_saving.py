@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from forethought.core.data import BudgetGrid, Profile
+from forethought.core.data import Profile
+from forethought.core.menu import Menu
 from forethought.errors import ModelFileError
 from forethought.predictors import trained as saving
 from forethought.predictors.selection import train
@@ -18,7 +19,7 @@ def made(share: float) -> TrainedPredictor:
     tokens_Q_B = np.tile(np.arange(16.0, 80.0, 16.0), (20, 1))
     ids = tuple(f"q{row}" for row in range(20))
     tried_Q = np.full(20, 10, dtype=np.int64)
-    return train(Profile(ids, BudgetGrid(16, 64), right_Q_B, tried_Q, tokens_Q_B, tokens_Q_B), predictor="mean")
+    return train(Profile(ids, Menu.evenly(16, 64), right_Q_B, tried_Q, tokens_Q_B, tokens_Q_B), predictor="mean")
 
 
 OLD, NEW = made(0.2), made(0.7)

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from forethought.core.data import BudgetGrid, EngineInfo, Profile
+from forethought.core.data import EngineInfo, Profile
+from forethought.core.menu import Menu
 from forethought.errors import (
     InvalidFeaturesError,
     InvalidInputError,
@@ -52,7 +53,7 @@ def make_profile(num_queries: int = 120, *, width: int = 12, seed: int = 0, **ch
     tokens_Q_B = np.minimum([16, 32, 48, 64], np.clip(40 - 10 * ease_Q_1, 3, 80)) + 9
     profile = Profile(
         query_ids=tuple(f"q{row}" for row in range(num_queries)),
-        grid=BudgetGrid(16, 64),
+        menu=Menu.evenly(16, 64),
         num_right_Q_B=random.binomial(4, p_Q_B),
         num_tried_Q=np.full(num_queries, 4),
         tokens_Q_B=tokens_Q_B,
@@ -101,7 +102,7 @@ class TestTrain:
         profile = make_profile()
         card = train(profile, seed=3).card
         assert (card.model, card.model_hash, card.template, card.template_hash) == ("tiny", "aa11", "worked", "bb22")
-        assert card.grid == profile.grid
+        assert card.menu == profile.menu
         assert card.seed == 3
         assert (card.features.kind, card.features.width, card.features.pooling) == ("hidden", 12, "last")
         assert (card.data.name, card.data.num_queries, card.data.num_traces) == ("made-up", 120, 480)
@@ -359,17 +360,15 @@ class TestFolder:
             pytest.param("predictor.json", lambda raw: b"\xff" + raw, "not readable JSON", id="broken-utf8"),
             pytest.param("predictor.json", lambda raw: b"[]", "schema None", id="not-an-object"),
             pytest.param(
-                "predictor.json", lambda raw: raw.replace(b'"schema": 1', b'"schema": 99'), "schema 99", id="schema"
+                "predictor.json", lambda raw: raw.replace(b'"schema": 2', b'"schema": 99'), "schema 99", id="schema"
             ),
             pytest.param(
                 "predictor.json",
-                lambda raw: raw.replace(b'"maximum": 64', b'"maximum": 80'),
+                lambda raw: raw.replace(b"16,", b"16, 24,", 1),
                 "budgets",
                 id="other-grid",
             ),
-            pytest.param(
-                "predictor.json", lambda raw: raw.replace(b'"window"', b'"widnow"'), "widnow", id="misspelt-key"
-            ),
+            pytest.param("predictor.json", lambda raw: raw.replace(b'"seed"', b'"sede"'), "sede", id="misspelt-key"),
             pytest.param(
                 "predictor.json", lambda raw: raw.replace(b'"width": 12', b'"width": "12"'), "width", id="wrong-type"
             ),
@@ -407,10 +406,10 @@ class TestCheck:
         ],
     )
     def test_what_it_was_made_for_passes(self, trained: TrainedPredictor, changes: dict[str, Any]) -> None:
-        trained.check(dataclasses.replace(self.here, **changes), BudgetGrid(16, 64))
+        trained.check(dataclasses.replace(self.here, **changes), Menu.evenly(16, 64))
 
     @pytest.mark.parametrize(
-        ("changes", "grid", "words"),
+        ("changes", "menu", "words"),
         [
             pytest.param({"model_hash": "cc33"}, None, ["model hash", "aa11", "cc33"], id="model"),
             pytest.param(
@@ -418,17 +417,17 @@ class TestCheck:
             ),
             pytest.param({"template_hash": "dd44"}, None, ["template hash", "bb22", "dd44"], id="template"),
             pytest.param({"hidden_size": 13}, None, ["predictor 12, engine 13"], id="width"),
-            pytest.param({}, BudgetGrid(16, 80), ["budget grid", "… 64", "… 80"], id="grid"),
+            pytest.param({}, Menu.evenly(16, 80), ["budgets", "… 64", "… 80"], id="menu"),
             pytest.param(
-                {"model_hash": "cc33", "template_hash": "dd44"}, BudgetGrid(8, 64), ["cc33", "dd44", "8, 16"], id="all"
+                {"model_hash": "cc33", "template_hash": "dd44"}, Menu.evenly(8, 64), ["cc33", "dd44", "8, 16"], id="all"
             ),
         ],
     )
     def test_anything_else_is_refused_and_named(
-        self, trained: TrainedPredictor, changes: dict[str, Any], grid: BudgetGrid | None, words: list[str]
+        self, trained: TrainedPredictor, changes: dict[str, Any], menu: Menu | None, words: list[str]
     ) -> None:
         with pytest.raises(MismatchError) as caught:
-            trained.check(dataclasses.replace(self.here, **changes), grid)
+            trained.check(dataclasses.replace(self.here, **changes), menu)
         assert all(word in str(caught.value) for word in words), str(caught.value)
 
     def test_bad_features_are_refused_by_the_ids_of_their_queries(self, trained: TrainedPredictor) -> None:
@@ -445,5 +444,5 @@ class TestCheck:
         profile = make_profile()
         curves = trained.predict(profile.query_ids, features(profile, trained))
         assert curves.query_ids == profile.query_ids
-        assert curves.grid == profile.grid
+        assert curves.menu == profile.menu
         assert curves.p_Q_B.shape == (120, 4)

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 from forethought.control.sources import shipped_heldout
-from forethought.core.data import BudgetGrid, Cost, Profile
+from forethought.core.data import Cost, Profile
+from forethought.core.menu import Menu
 from forethought.core.prompts import load_template
 from forethought.errors import EngineError, ForethoughtError, InvalidSettingsError
 from forethought.gateway.asked import CHAT, MAX_CHARACTERS, QUEUED, TEXT, read
@@ -38,7 +39,7 @@ from forethought.predictors.selection import is_trained_on, train
 from forethought.runs.profiles import write_parquet
 from serving_host import END, START, Characters, FakeApp, FakeHost, post, state_of, tags
 
-GRID = BudgetGrid(16, 64)
+MENU = Menu.evenly(16, 64)
 TEMPLATE = load_template("boxed")
 NAMES = ("Ann", "Bob", "Cem", "Dee", "Eve")
 EASY = "{} has {} apples and eats {}. How many?"
@@ -64,7 +65,7 @@ def profile() -> Profile:
     tokens_Q_B = np.array([[16.0, 20.0, 21.0, 21.0] if row % 2 else [16.0, 32.0, 48.0, 64.0] for row in rows])
     return Profile(
         query_ids=tuple(map(str, rows)),
-        grid=GRID,
+        menu=MENU,
         num_right_Q_B=right_Q_B,
         num_tried_Q=np.full(len(rows), 10),
         tokens_Q_B=tokens_Q_B,

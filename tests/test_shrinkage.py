@@ -14,13 +14,14 @@ from hypothesis import strategies as st
 from forethought.allocators.blind import BlindAllocator
 from forethought.allocators.envelope import EnvelopeAllocator
 from forethought.commands.tables import training_text
-from forethought.core.data import BudgetGrid, Cost, Curves, Profile
+from forethought.core.data import Cost, Curves, Profile
+from forethought.core.menu import Menu
 from forethought.errors import ModelFileError
 from forethought.predictors.selection import cross_fit, train
 from forethought.predictors.shrinkage import LeftOut, Shrinkage
 from forethought.predictors.trained import TrainedPredictor
 
-GRID = BudgetGrid(16, 64)
+MENU = Menu.evenly(16, 64)
 MEAN_B = np.array([0.2, 0.35, 0.5, 0.55])
 
 
@@ -34,7 +35,7 @@ def measured(num_queries: int, *, seed: int = 0, num_traces: int = 1, signal: fl
     tokens_Q_B = np.minimum([16, 32, 48, 64], np.clip(40 - 10 * ease_Q_1, 3, 80)) + 9
     return Profile(
         query_ids=tuple(f"s{seed}q{row}" for row in range(num_queries)),
-        grid=GRID,
+        menu=MENU,
         num_right_Q_B=(random.random((num_queries, num_traces, 1)) < p_Q_B[:, None]).sum(axis=1),
         num_tried_Q=np.full(num_queries, num_traces),
         tokens_Q_B=tokens_Q_B,
@@ -133,11 +134,11 @@ def test_where_nothing_is_kept_the_plan_is_the_blind_one_ties_and_all(cost: Cost
     mean_tokens_B = np.array([20.0, 31.7, 40.1, 44.4])
     ids = tuple(f"q{row}" for row in range(num_queries))
     predicted = Curves(
-        ids, GRID, random.random((num_queries, 4)), np.sort(60 * random.random((num_queries, 4)), axis=1)
+        ids, MENU, random.random((num_queries, 4)), np.sort(60 * random.random((num_queries, 4)), axis=1)
     )
     assert predicted.tokens_Q_B is not None
     nothing = Shrinkage(0.0, 0.0, 0.0, 0.0)
-    shrunk = Curves(ids, GRID, *nothing.apply(predicted.p_Q_B, predicted.tokens_Q_B, mean_B, mean_tokens_B))
+    shrunk = Curves(ids, MENU, *nothing.apply(predicted.p_Q_B, predicted.tokens_Q_B, mean_B, mean_tokens_B))
     for level in (20.5, 25, 32, 36.9, 40, 44, 55, 64):
         ours = EnvelopeAllocator().allocate(shrunk, total=level * num_queries, cost=cost)
         blind = BlindAllocator().allocate(shrunk, total=level * num_queries, cost=cost)

@@ -10,22 +10,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from forethought.core.data import BudgetGrid, Curves
+from forethought.core.data import Curves
+from forethought.core.menu import Menu
 from forethought.predictors.card import PredictorCard
 from forethought.predictors.selection import train
 from forethought.predictors.usage import LEVEL, Usage, UsageTest, stretch_of, stretched, stretched_tokens, tolerance_for
 from test_selection import make_profile
 
-GRID = BudgetGrid(16, 256)
-BUDGET_B = GRID.budgets_B.astype(np.float64)
+MENU = Menu.evenly(16, 256)
+BUDGET_B = MENU.budgets_B.astype(np.float64)
 NUM_STREAMS = 1000
 
 
 def spend(median: float | np.ndarray, *, spread: float = 0.25, answer: float = 20.0) -> np.ndarray:
     """E[min(N, b)] + answer at each budget, N log-logistic as the fake engine's lengths; shape (Q, B)."""
-    steps = np.arange(1, GRID.maximum + 1)
+    steps = np.arange(1, MENU.largest + 1)
     over_Q_N = 1.0 - 1.0 / (1.0 + (np.maximum(steps - 1, 1e-9) / np.atleast_1d(median)[:, None]) ** (-1.0 / spread))
-    return np.cumsum(over_Q_N, axis=1)[:, GRID.budgets_B - 1] + answer
+    return np.cumsum(over_Q_N, axis=1)[:, MENU.budgets_B - 1] + answer
 
 
 def stream(random: np.random.Generator, num: int, *, longer: float = 1.0, noise: float = 0.3) -> np.ndarray:
@@ -105,8 +106,8 @@ class TestSequentialTest:
 
 def curves(num: int = 40, seed: int = 0) -> Curves:
     random = np.random.default_rng(seed)
-    p_Q_B = np.sort(random.random((num, GRID.num_budgets)), axis=1)
-    return Curves(tuple(f"q{row}" for row in range(num)), GRID, p_Q_B, spend(random.uniform(20, 150, num)))
+    p_Q_B = np.sort(random.random((num, MENU.num_options)), axis=1)
+    return Curves(tuple(f"q{row}" for row in range(num)), MENU, p_Q_B, spend(random.uniform(20, 150, num)))
 
 
 class TestStretched:
@@ -151,7 +152,7 @@ def card() -> PredictorCard:
     made = train(make_profile(), predictor="mean").card
     data = dataclasses.replace(made.data, num_queries=400)
     mean_tokens_B = tuple(spend(70.0)[0].tolist())
-    return dataclasses.replace(made, window=16, maximum=256, mean_tokens_B=mean_tokens_B, data=data)
+    return dataclasses.replace(made, menu=Menu.evenly(16, 256), mean_tokens_B=mean_tokens_B, data=data)
 
 
 class TestUsage:

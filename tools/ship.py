@@ -35,7 +35,7 @@ def card(name: str, measured: Profile, predictor: TrainedPredictor) -> str:
     per_query = str(most) if fewest == most else f"{fewest} to {most}"
     rows = [
         f"| {budget} | {100 * accuracy:.1f} | {mean:.1f} |"
-        for budget, accuracy, mean in zip(measured.grid.budgets_B, right, tokens, strict=True)
+        for budget, accuracy, mean in zip(measured.menu.budgets_B, right, tokens, strict=True)
     ]
     return "\n".join(
         [
@@ -43,7 +43,7 @@ def card(name: str, measured: Profile, predictor: TrainedPredictor) -> str:
             "",
             f"{measured.num_queries} GSM8K train questions, {measured.num_tried_Q.sum():,} traces "
             f"({per_query} a question), "
-            f"cut at {measured.grid} tokens.",
+            f"cut at {measured.menu} tokens.",
             "",
             f"- Model `{info['model']}`, SHA-256 of its GGUF file `{info['model_hash']}`, {info['dtype']}.",
             f"- Prompt template `{info['template']}` (hash `{info['template_hash']}`); its worked examples are not "

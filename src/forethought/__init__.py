@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from .commands.pipeline import compare, evaluate, import_profile, plan, profile, run, study_layers, train
     from .commands.tables import show
     from .control.sources import open_predictor, open_profile
-    from .core.data import BudgetGrid, Curves, Plan, Profile, Query
+    from .core.data import Curves, Plan, Profile, Query
+    from .core.menu import Menu
     from .core.settings import (
         CompareSettings,
         DoctorSettings,
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
-    "BudgetGrid": "core.data",
+    "Menu": "core.menu",
     "CompareSettings": "core.settings",
     "Curves": "core.data",
     "DoctorSettings": "core.settings",
@@ -79,7 +80,6 @@ _HOME = {
 }
 
 __all__ = [
-    "BudgetGrid",
     "CompareSettings",
     "Curves",
     "DoctorSettings",
@@ -89,6 +89,7 @@ __all__ = [
     "GradeSettings",
     "ImportSettings",
     "LayersSettings",
+    "Menu",
     "Plan",
     "PlanSettings",
     "Profile",

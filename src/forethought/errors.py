@@ -2,12 +2,12 @@
 
     ForethoughtError
     ├── InvalidInputError(ValueError)       a question file, a row, a column
-    ├── InvalidGridError(ValueError)        a window or a budget that does not lie on the grid
+    ├── InvalidMenuError(ValueError)        a window or a budget that does not lie on the menu
     ├── InvalidTotalError(ValueError)       a total that cannot pay for the minimums
     ├── InvalidSettingsError(ValueError)    an unknown key, two flags that exclude each other
     ├── InvalidFeaturesError(ValueError)    NaN, a wrong width, a missing layer
     ├── UnknownNameError(LookupError)       no such engine, predictor, allocator, grader, model, template
-    ├── MismatchError(ValueError)           a predictor made for another model, template or grid
+    ├── MismatchError(ValueError)           a predictor made for another model, template or menu
     ├── FileError(OSError)                  a file or folder that the system does not let be read, written or created
     ├── ModelFileError(OSError)             a model file missing, cut short or with another hash
     ├── RunError(OSError)                   a run directory missing, locked, broken or of other settings
@@ -28,8 +28,8 @@ class InvalidInputError(ForethoughtError, ValueError):
     """The question file or one of its rows cannot be used."""
 
 
-class InvalidGridError(ForethoughtError, ValueError):
-    """A budget grid, or a budget that does not lie on it."""
+class InvalidMenuError(ForethoughtError, ValueError):
+    """A budget menu, or a budget that does not lie on it."""
 
 
 class InvalidTotalError(ForethoughtError, ValueError):

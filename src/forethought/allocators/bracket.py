@@ -89,7 +89,7 @@ def _decided_columns(problem: Problem, bracket: Bracket) -> Columns:
     the envelope at which every price in between ends. The tolerance covers rounding, here and in the envelope's slopes:
     what is that close is left to the envelope.
     """
-    num_queries, num_budgets = problem.num_queries, problem.grid.num_budgets
+    num_queries, num_budgets = problem.num_queries, problem.menu.num_options
     column_Q = np.full(num_queries, -1, dtype=np.int64)
     most_value = 1.0 if problem.weight_Q is None else float(problem.weight_Q.max())
     # Written anew for every chunk: memory that stays in cache. The last chunk may be a smaller one.

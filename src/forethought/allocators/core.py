@@ -51,7 +51,7 @@ def complete(problem: Problem, granted: Grants) -> Grants:
     cost_N_B, value_N_B = problem.costs.rows(query_N), problem.value_Q_B[query_N].astype(np.float64)
     extra_N_B = cost_N_B - cost_N_B[rows_N, grant_N, None]
     gain_N_B = value_N_B - value_N_B[rows_N, grant_N, None]
-    column_B = np.arange(problem.grid.num_budgets)
+    column_B = np.arange(problem.menu.num_options)
     is_allowed_N_B = (column_B >= problem.first_Q[query_N, None]) & (column_B <= problem.last_Q[query_N, None])
     is_allowed_N_B &= price * extra_N_B - gain_N_B <= price * blocked * (1 + ROUNDING)
     is_allowed_N_B[rows_N, grant_N] = True
@@ -95,7 +95,7 @@ def _core_queries(problem: Problem, column_Q: Columns, price: float, most_loss: 
 def _least_loss(problem: Problem, column_Q: Columns, price: float) -> NDArray[np.float64]:
     """Net value that each query's best other column loses against its grant, shape (Q,); infinite without one."""
     loss_Q = np.empty(problem.num_queries)
-    column_B_1 = np.arange(problem.grid.num_budgets)[:, None]
+    column_B_1 = np.arange(problem.menu.num_options)[:, None]
     for at in range(0, problem.num_queries, CHUNK):
         chunk = slice(at, at + CHUNK)
         net_B_C = np.array(problem.value_Q_B[chunk].T, dtype=np.float64, order="C")  # a copy: it is written to

@@ -42,14 +42,16 @@ class Costs:
     def of(cls, curves: Curves, cost: Cost) -> Costs:
         """Costs of the budgets of `curves`.
 
-        Under granted cost the unit is one window. Under spent cost it is a power of two, as fine as exact sums allow.
+        Under granted cost the unit is the largest that divides all caps; under spent cost a power of two, as fine as
+        exact sums allow.
 
         Raises:
             InvalidSettingsError: spent cost without a spend curve.
         """
-        num_queries, num_budgets = len(curves.query_ids), curves.grid.num_budgets
+        num_queries = len(curves.query_ids)
         if cost is Cost.GRANTED:
-            return cls(num_queries, float(curves.grid.window), np.arange(1, num_budgets + 1, dtype=np.int64))
+            unit = curves.menu.unit
+            return cls(num_queries, float(unit), curves.menu.budgets_B // unit)
         if curves.tokens_Q_B is None:
             raise InvalidSettingsError(
                 "a total in spent tokens needs a spend curve, and these curves have none (tokens_Q_B is None). "

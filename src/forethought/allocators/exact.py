@@ -105,7 +105,7 @@ class ExactAllocator:
 
 def _useful_choices(problem: Problem) -> NDArray[np.bool_]:
     """Columns within each query's bounds that are worth more than every cheaper one, shape (Q, B)."""
-    column_B = np.arange(problem.grid.num_budgets)
+    column_B = np.arange(problem.menu.num_options)
     is_allowed_Q_B = (column_B >= problem.first_Q[:, None]) & (column_B <= problem.last_Q[:, None])
     value_Q_B = np.where(is_allowed_Q_B, problem.value_Q_B, -np.inf)
     best_Q_B = np.maximum.accumulate(value_Q_B, axis=1)

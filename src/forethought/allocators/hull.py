@@ -46,7 +46,7 @@ def upper_envelope(
 
     A column is a corner exactly when the flattest chord that reaches it from the left is steeper than the steepest
     that leaves it to the right, and it rises. That needs B²/2 chords a query, each a few vector operations over many
-    queries at once: for the tens of budgets of a grid, faster than a stack for each query.
+    queries at once: for the tens of budgets of a menu, faster than a stack for each query.
 
     Args:
         problem: whose curves.

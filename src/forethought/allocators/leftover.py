@@ -52,7 +52,7 @@ def _next_equal(problem: Problem, query_N: NDArray[np.int64], column_N: Columns)
     next_N = column_N + 1  # of most queries that have one, it is the very next
     far = np.flatnonzero(~_is_equal(problem, query_N, column_N, next_N))
     next_N[far] = -1
-    column_B = np.arange(problem.grid.num_budgets)
+    column_B = np.arange(problem.menu.num_options)
     for at in range(0, far.size, CHUNK):
         far_C = far[at : at + CHUNK]
         query_C_1, column_C_1 = query_N[far_C, None], column_N[far_C, None]

@@ -28,7 +28,7 @@ def budgets_at(curves: Curves, *, price: float, cost: Cost = Cost.GRANTED) -> In
     column_Q = envelope.start_M.copy()
     # Segments lie in order of column within each query, and of repeated assignments the last one stands.
     column_Q[envelope.row_N[is_granted_N]] = envelope.column_N[is_granted_N]
-    return (column_Q + 1) * curves.grid.window
+    return curves.menu.at(column_Q)
 
 
 def price_for(curves: Curves, *, mean_tokens: float, cost: Cost = Cost.GRANTED) -> float:
@@ -46,7 +46,7 @@ def price_for(curves: Curves, *, mean_tokens: float, cost: Cost = Cost.GRANTED) 
 
 def _unbounded(curves: Curves, cost: Cost) -> Problem:
     """The problem with a total that every budget fits in."""
-    most = float(curves.grid.maximum) * len(curves.query_ids)
+    most = float(curves.menu.largest) * len(curves.query_ids)
     if cost is Cost.SPENT and curves.tokens_Q_B is not None:
         most = 2.0 * exact_sum(curves.tokens_Q_B[:, -1])
     return pose(curves, total=most, cost=cost)

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.data import BudgetGrid, Cost, Curves, FloatArray, IntArray, Plan
+from ..core.data import Cost, Curves, FloatArray, IntArray, Plan
+from ..core.menu import Menu
 from ..errors import InvalidInputError, InvalidTotalError
 from .bounds import Columns, column_ranges
 from .costs import Costs, entries
@@ -57,9 +58,9 @@ class Problem:
         return len(self.curves.query_ids)
 
     @property
-    def grid(self) -> BudgetGrid:
+    def menu(self) -> Menu:
         """The budgets to choose from; column b of the arrays is its b-th."""
-        return self.curves.grid
+        return self.curves.menu
 
     def value_at(self, column_Q: IntArray) -> NDArray[np.float64]:
         """Weighted chance of success of each query at its column, shape (Q,)."""
@@ -88,7 +89,7 @@ class Problem:
 
         `why_left` ends the note on tokens left over, where no plainer reason holds.
         """
-        budget_Q = (np.asarray(column_Q, dtype=np.int64) + 1) * self.grid.window
+        budget_Q = self.menu.at(column_Q)
         spent = None
         if self.curves.tokens_Q_B is not None:
             spent = exact_sum(entries(self.curves.tokens_Q_B, np.arange(self.num_queries), column_Q))
@@ -96,7 +97,7 @@ class Problem:
                 spent = self.total
         return Plan(
             query_ids=self.curves.query_ids,
-            grid=self.grid,
+            menu=self.menu,
             budget_Q=budget_Q,
             allocator=allocator,
             cost=self.cost,
@@ -119,8 +120,8 @@ class Problem:
             return ()
         if bool((column_Q == self.last_Q).all()):
             why_left = "every query has its largest budget"
-        elif self.cost is Cost.GRANTED and left < self.grid.window:
-            why_left = f"they are less than one window of {self.grid.window}"
+        elif self.cost is Cost.GRANTED and left < self.menu.smallest:
+            why_left = f"they are less than one window of {self.menu.smallest}"
         return (f"{left:,.0f} of {self.total:,.10g} tokens are left over: {why_left}.",)
 
 
@@ -138,14 +139,14 @@ def pose(
     Raises:
         InvalidInputError: curves, weights or bounds of a wrong shape, NaN, p outside [0, 1], falling token counts,
             an id used twice; the message names the query.
-        InvalidGridError: bounds that leave a query no budget.
+        InvalidMenuError: bounds that leave a query no budget.
         InvalidSettingsError: spent cost without a spend curve.
         InvalidTotalError: a total that is not a number, or cannot pay for the minimums.
     """
     cost = Cost(cost)
     _check_curves(curves)
     weights_Q = _checked_weights(curves.query_ids, weight_Q)
-    first_Q, last_Q = column_ranges(curves.query_ids, curves.grid, min_budget_Q, max_budget_Q)
+    first_Q, last_Q = column_ranges(curves.query_ids, curves.menu, min_budget_Q, max_budget_Q)
     if math.isnan(total) or math.isinf(total):
         raise InvalidTotalError(f"the total is {total}; give a number of tokens, such as 48 for each query")
     costs = Costs.of(curves, cost)
@@ -162,7 +163,7 @@ def pose(
         refusal.least = math.ceil(least * unit)
         raise refusal
     value_Q_B = curves.p_Q_B if weights_Q is None else curves.p_Q_B * weights_Q[:, None]
-    is_bounded = bool(first_Q.any() or (last_Q < curves.grid.num_budgets - 1).any())
+    is_bounded = bool(first_Q.any() or (last_Q < curves.menu.num_options - 1).any())
     return Problem(curves, cost, total, weights_Q, value_Q_B, costs, min(units, most), first_Q, last_Q, is_bounded)
 
 
@@ -174,7 +175,7 @@ def _are_unique(ids: tuple[str, ...]) -> bool:
 
 
 def _check_curves(curves: Curves) -> None:
-    ids, shape = curves.query_ids, (len(curves.query_ids), curves.grid.num_budgets)
+    ids, shape = curves.query_ids, (len(curves.query_ids), curves.menu.num_options)
     if not ids:
         raise InvalidInputError("there are no queries to plan for; give at least one")
     if not _are_unique(ids):
@@ -184,7 +185,7 @@ def _check_curves(curves: Curves) -> None:
     for name, array in (("p_Q_B", curves.p_Q_B), ("tokens_Q_B", curves.tokens_Q_B)):
         if array is not None and array.shape != shape:
             raise InvalidInputError(
-                f"{name} has shape {array.shape}; {shape[0]} queries on the grid {curves.grid} need {shape}"
+                f"{name} has shape {array.shape}; {shape[0]} queries on the menu {curves.menu} need {shape}"
             )
     p_Q_B, tokens_Q_B = curves.p_Q_B, curves.tokens_Q_B
     if not all(_lies_within(p_C_B, 0.0, 1.0) for p_C_B in _chunks(p_Q_B)):
@@ -222,7 +223,7 @@ def _refuse(curves: Curves, array_Q_B: FloatArray, wrong_Q_B: NDArray[np.bool_],
     row, column = (int(index) for index in np.argwhere(wrong_Q_B)[0])
     raise InvalidInputError(
         f"the curve of query {curves.query_ids[row]!r} is {array_Q_B[row, column]} at budget "
-        f"{curves.grid.budgets_B[column]}: {rule} ({int(wrong_Q_B.any(axis=1).sum())} such queries)"
+        f"{curves.menu.budgets_B[column]}: {rule} ({int(wrong_Q_B.any(axis=1).sum())} such queries)"
     )
 
 

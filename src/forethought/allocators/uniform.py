@@ -41,7 +41,7 @@ class UniformAllocator:
 
 def _largest_common(problem: Problem) -> int:
     """The largest column that fits when every query has it, or what of its own range is nearest."""
-    low, high = 0, problem.grid.num_budgets - 1
+    low, high = 0, problem.menu.num_options - 1
     while low < high:
         middle = (low + high + 1) // 2
         if problem.left_after(np.clip(middle, problem.first_Q, problem.last_Q)) >= 0:

@@ -62,8 +62,7 @@ def profile_inputs(settings: ProfileSettings, *, is_open: bool = False) -> tuple
     check_asked_layers(settings)
     known = {
         "template_hash": load_template(settings.engine.template).hash,
-        "window": settings.grid.window,
-        "maximum": settings.grid.maximum,
+        "menu": settings.menu.to_json(),
         "sampling": {"temperature": settings.engine.temperature, "top_p": settings.engine.top_p},
         "seed": settings.seed,
         **judge.identity,
@@ -111,8 +110,7 @@ def run_identity(
 ) -> dict[str, Any]:
     """The part of a run's identity that the engine does not decide."""
     return {
-        "window": predictor.card.grid.window,
-        "maximum": predictor.card.grid.maximum,
+        "menu": predictor.card.menu.to_json(),
         "seed": settings.seed,
         **judge.identity,
         "allocators": allocators_of(settings),

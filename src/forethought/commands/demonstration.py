@@ -70,7 +70,7 @@ def steepest_budget(card: PredictorCard) -> int:
     """The budget around which the mean training curve rises fastest: where a token is worth most to somebody."""
     p_B = np.concatenate([[0.0], card.mean_p_B])
     rise_B = p_B[2:] - p_B[:-2]  # from one window below to one window above
-    return int(card.grid.budgets_B[int(np.argmax(rise_B))])
+    return int(card.menu.budgets_B[int(np.argmax(rise_B))])
 
 
 def heldout(prepared: Prepared) -> Evaluation:

@@ -10,7 +10,8 @@ from typing import Any
 
 from ..control.billing import UNPRICED, Prices, Traffic
 from ..control.planning import largest_cap, model_of, recorded_features, refuse_without_texts, template_of
-from ..core.data import BudgetGrid, Query
+from ..core.data import Query
+from ..core.menu import Menu
 from ..core.prompts import load_template
 from ..core.settings import EngineSettings, PlanSettings, ProfileSettings, RunSettings
 from ..engines.context import Room
@@ -91,15 +92,15 @@ class Estimate:
 def profile_estimate(settings: ProfileSettings, *, prices: Prices = UNPRICED) -> Estimate:
     """The bill of `forethought profile`: every trace may run to the largest cap."""
     queries, _, _ = profile_inputs(settings)
-    folder, grid = profile_folder(settings), settings.grid
-    engine, lengths = _lengths(settings.model, settings.engine, settings.engine.template, queries, grid, grid.maximum)
+    folder, menu = profile_folder(settings), settings.menu
+    engine, lengths = _lengths(settings.model, settings.engine, settings.engine.template, queries, menu, menu.largest)
     done = _done(folder, settings.num_traces, retry_failed=settings.retry_failed)
     left_Q = [settings.num_traces - done[query.id] for query in queries]
     traffic = Traffic.of(
         lengths,
         left_Q,
-        answers=grid.num_budgets,
-        reread=int(grid.budgets_B.sum()) * sum(left_Q),
+        answers=menu.num_options,
+        reread=int(menu.budgets_B.sum()) * sum(left_Q),
         is_two_calls=engine == "openai",
     )
     num_left, num_total = sum(left_Q), len(queries) * settings.num_traces
@@ -110,9 +111,9 @@ def profile_estimate(settings: ProfileSettings, *, prices: Prices = UNPRICED) ->
             num_queries=len(queries),
             num_total=num_total,
             num_done=num_total - num_left,
-            num_answers=num_left * grid.num_budgets,
-            reasoning_tokens=num_left * grid.maximum,
-            answer_tokens=num_left * grid.num_budgets * _answer_tokens(settings.engine.template, lengths),
+            num_answers=num_left * menu.num_options,
+            reasoning_tokens=num_left * menu.largest,
+            answer_tokens=num_left * menu.num_options * _answer_tokens(settings.engine.template, lengths),
             engine=engine,
             loads=_loads(settings.model, engine),
         ),
@@ -131,7 +132,7 @@ def plan_estimate(settings: PlanSettings, *, prices: Prices = UNPRICED) -> Estim
     refuse_without_texts(queries, settings.questions)
     check_planned_engine(settings, predictor)
     template = template_of(settings, predictor)
-    engine, lengths = _lengths(model, settings.engine, template, queries, predictor.card.grid, 0)
+    engine, lengths = _lengths(model, settings.engine, template, queries, predictor.card.menu, 0)
     reads = predictor.card.features.reads
     times = (HIDDEN in reads) + (DIFFICULTY in reads)
     traffic = Traffic.of(lengths, [times] * len(queries), answers=1, reread=0, is_two_calls=False)
@@ -145,10 +146,10 @@ def plan_estimate(settings: PlanSettings, *, prices: Prices = UNPRICED) -> Estim
 def run_estimate(settings: RunSettings, *, prices: Prices = UNPRICED) -> Estimate:
     """The bill of `forethought run`: under granted cost at most each plan's total, under spent cost every cap."""
     predictor, queries, _ = run_inputs(settings)
-    folder, grid = run_folder(settings), predictor.card.grid
+    folder, menu = run_folder(settings), predictor.card.menu
     model, template = model_of(settings.plan, predictor), template_of(settings.plan, predictor)
-    cap = largest_cap(settings.plan, queries, grid)
-    engine, lengths = _lengths(model, settings.plan.engine, template, queries, grid, cap)
+    cap = largest_cap(settings.plan, queries, menu)
+    engine, lengths = _lengths(model, settings.plan.engine, template, queries, menu, cap)
     done = _done(folder, 1, retry_failed=settings.retry_failed)
     left_Q = [1 - done[query.id] for query in queries]
     num_left, num_plans = sum(left_Q), 1 + len(settings.compare)
@@ -179,11 +180,11 @@ def run_estimate(settings: RunSettings, *, prices: Prices = UNPRICED) -> Estimat
 
 
 def _lengths(
-    model: str, settings: EngineSettings, template: str, queries: Sequence[Query], grid: BudgetGrid, cap: int
+    model: str, settings: EngineSettings, template: str, queries: Sequence[Query], menu: Menu, cap: int
 ) -> tuple[str, Lengths]:
     """The engine's name and the prompts' lengths; refuses a context asked for that does not hold `cap`."""
     engine, _ = choose(model, settings.engine)
-    room = Room.of(model, load_template(template), queries, grid, engine=engine)
+    room = Room.of(model, load_template(template), queries, menu, engine=engine)
     if cap:
         room.check_asked(settings.context_tokens, cap)
     return engine, room.lengths

@@ -28,8 +28,9 @@ from ..control.pool import Pool
 from ..control.profiling import Report, check_layers_kept, identity, sample_traces, setup_of, silent
 from ..control.running import generate_planned, load_budgets, outcomes, save_plans, write_answers, write_summary
 from ..core import registry
-from ..core.data import BudgetGrid, Cost, Curves, Plan, Profile, Query
+from ..core.data import Cost, Curves, Plan, Profile, Query
 from ..core.files import make_folder, read_json
+from ..core.menu import Menu
 from ..core.prompts import load_template
 from ..core.protocols import Engine, HiddenStateEngine
 from ..core.settings import (
@@ -76,7 +77,7 @@ from ..runs.folders import (
     run_folder,
 )
 from ..runs.importing import Imported, check_target, read_profile
-from ..runs.profiles import common_grid, curves_on_grid, from_run, joined, on_grid, with_layers, write_parquet
+from ..runs.profiles import common_menu, curves_on_menu, from_run, joined, on_menu, with_layers, write_parquet
 from ..runs.store import RunDirectory, engine_info, grader_words
 from ..studies import layers
 from ..studies.comparing import contender, labelled, mean_train
@@ -106,15 +107,15 @@ def profile(settings: ProfileSettings, *, engine: Engine | None = None, report: 
     queries, judge, num_left_out = profile_inputs(settings, is_open=engine is not None)
     if num_left_out:
         logger.warning("note: %d questions are left out: no reference that can be read grades them", num_left_out)
-    room, needed = _room(settings.model, settings.engine, queries, settings.grid, settings.grid.maximum, engine)
+    room, needed = _room(settings.model, settings.engine, queries, settings.menu, settings.menu.largest, engine)
     with opened(engine, settings.model, settings.engine, needed_tokens=needed) as running:
-        if note := room.check_caps(running.info, np.full(len(queries), settings.grid.maximum), tolerates=True):
+        if note := room.check_caps(running.info, np.full(len(queries), settings.menu.largest), tolerates=True):
             logger.warning("note: %s", note)
         layers = settings.layer_numbers(running.info.num_layers if isinstance(running, HiddenStateEngine) else None)
         run = RunDirectory.create(
             profile_folder(settings),
             kind="profile",
-            identity=identity(running.info, settings.grid, settings.engine.sampling, settings.seed, judge.identity),
+            identity=identity(running.info, settings.menu, settings.engine.sampling, settings.seed, judge.identity),
             settings=asdict(settings),
         )
         with run.locked():
@@ -124,7 +125,7 @@ def profile(settings: ProfileSettings, *, engine: Engine | None = None, report: 
                 run,
                 running,
                 queries,
-                grid=settings.grid,
+                menu=settings.menu,
                 num_traces=settings.num_traces,
                 seed=settings.seed,
                 grader=judge.grader,
@@ -235,7 +236,7 @@ def study_layers(
         wrote: called with each file of the report.
     """
     found, asked = survey_layers(settings, is_open=engine is not None)
-    levels = settings.levels(found.measured.grid)
+    levels = settings.levels(found.measured.menu)
     if found.missing and settings.read:
         with opened(engine, found.model, asked) as running:
             layers.fill(Path(settings.states), running, found, wanted=settings.layer_numbers, progress=progress)
@@ -259,7 +260,7 @@ def survey_layers(settings: LayersSettings, *, is_open: bool = False) -> tuple[l
     """What is there to study, and with which engine the rest would be read; refuses what is known not to work."""
     check_folder(layers_folder(settings))
     found = layers.survey(settings)
-    settings.levels(found.measured.grid)
+    settings.levels(found.measured.menu)
     asked = settings.engine
     if not found.missing or not settings.read:
         layers.choose_layers(found.states, settings)
@@ -343,8 +344,8 @@ def run(settings: RunSettings, *, engine: Engine | None = None, report: Report =
     names = allocators_of(settings)
     asked = planned_engine(settings.plan, predictor)
     folder = run_folder(settings)
-    model, cap = model_of(settings.plan, predictor), largest_cap(settings.plan, queries, predictor.card.grid)
-    room, _ = _room(model, asked, queries, predictor.card.grid, cap, engine)
+    model, cap = model_of(settings.plan, predictor), largest_cap(settings.plan, queries, predictor.card.menu)
+    room, _ = _room(model, asked, queries, predictor.card.menu, cap, engine)
     needed = needed_tokens(settings.plan, predictor, queries, cap)
     with opened(engine, model, asked, needed_tokens=needed) as running:
         predictor.check(running.info, None)
@@ -358,7 +359,7 @@ def run(settings: RunSettings, *, engine: Engine | None = None, report: Report =
             folder,
             kind="run",
             identity={
-                **identity(running.info, predictor.card.grid, asked.sampling, settings.seed, judge.identity),
+                **identity(running.info, predictor.card.menu, asked.sampling, settings.seed, judge.identity),
                 **run_identity(settings, predictor, queries, judge),
             },
             settings=asdict(settings),
@@ -416,7 +417,7 @@ def evaluation(settings: EvaluateSettings, *, progress: Progress = quiet) -> Eva
     A finished `run --compare` is compared as it was run. A predictor is judged on the held-out profile `settings.on`
     (a shipped one: on the shipped held-out profile). A profile run alone is cross-fitted: every query is predicted by
     predictors that never saw it. Spent cost is left out where the profile or the predictor does not know of spend.
-    A held-out profile of another kind of questions, or on another grid, is judged with a note that says so. Questions
+    A held-out profile of another kind of questions, or on another menu, is judged with a note that says so. Questions
     of it that the predictor was trained on are left out, with a note that says how many.
 
     Args:
@@ -478,7 +479,7 @@ def compare(settings: CompareSettings, *, wrote: Wrote = ignore, progress: Progr
     names = settings.names or tuple(Path(source).name for source in settings.predictors)
     measured = sources.open_profile(settings.on) if settings.on else sources.shipped_heldout(settings.predictors[0])
     for each in trained:
-        each.check(engine_info(measured.info), measured.grid)
+        each.check(engine_info(measured.info), measured.menu)
     notes: tuple[str, ...] = ()
     counted = sources.open_profile(settings.train) if settings.labels else None
     if settings.on:
@@ -530,16 +531,16 @@ def held_out_curves(predictor: TrainedPredictor, measured: Profile) -> tuple[Pro
         MismatchError: another model or template, or no budget in both grids.
     """
     predictor.check(engine_info(measured.info), None)
-    grid = common_grid(predictor.card.grid, measured.grid)
+    menu = common_menu(predictor.card.menu, measured.menu)
     layer = predictor.card.features.layer
     if layer is not None:
         measured = with_layers(measured, [layer])
     expected = forecast(measured.query_ids, predictor, selection.features_of(measured, layer))
     notes = expected.notes
-    if predictor.card.grid != measured.grid:
+    if predictor.card.menu != measured.menu:
         notes += (
-            f"The predictor's budgets are {predictor.card.grid} tokens, the profile's {measured.grid}: compared at "
-            f"those in both, {grid}. A trace under a smaller cap is the beginning of the longer one, so nothing is "
+            f"The predictor's budgets are {predictor.card.menu} tokens, the profile's {measured.menu}: compared at "
+            f"those in both, {menu}. A trace under a smaller cap is the beginning of the longer one, so nothing is "
             f"interpolated.",
         )
     judged_by = grader_words(measured.info) if measured.info.get("grader") else None
@@ -548,8 +549,8 @@ def held_out_curves(predictor: TrainedPredictor, measured: Profile) -> tuple[Pro
             f"The predictor learned from grades of {predictor.card.grader}, the profile was graded by {judged_by}.",
         )
     mean_train = predictor.card.mean_curves(measured.query_ids)
-    curves, mean_train = curves_on_grid(expected.curves, grid), curves_on_grid(mean_train, grid)
-    return on_grid(measured, grid), curves, mean_train, notes
+    curves, mean_train = curves_on_menu(expected.curves, menu), curves_on_menu(mean_train, menu)
+    return on_menu(measured, menu), curves, mean_train, notes
 
 
 def live_comparison(run: RunDirectory, *, seed: int = 0) -> LiveComparison:
@@ -576,16 +577,16 @@ def _pool(run: RunDirectory, settings: RunSettings, engine: Engine, room: Room) 
     total = read_json(run.path / "plan.json")["plans"][main]["total"]
     is_forced = getattr(engine, "enforce", "two-call") == "two-call"  # else a server has room of its own for answers
     beside = room.most_beside if is_forced else max(room.most_beside, getattr(engine, "answer_room", 0))
-    return Pool.open(run, total=total, beside=beside, grid=room.grid)
+    return Pool.open(run, total=total, beside=beside, menu=room.menu)
 
 
 def _room(
-    model: str, settings: EngineSettings, queries: Sequence[Query], grid: BudgetGrid, cap: int, engine: Engine | None
+    model: str, settings: EngineSettings, queries: Sequence[Query], menu: Menu, cap: int, engine: Engine | None
 ) -> tuple[Room, int]:
     """`(what the queries need of a context, tokens to reserve)`; refuses a context asked for that is too small."""
     template = load_template(settings.template)
     name = engine.info.engine if engine is not None else choose(model, settings.engine)[0]
-    room = Room.of(model, template, queries, grid, engine=name)
+    room = Room.of(model, template, queries, menu, engine=name)
     room.check_asked(settings.context_tokens, cap)
     return room, upper_bound(template, queries, cap)
 

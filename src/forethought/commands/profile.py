@@ -31,8 +31,9 @@ from .options import (
 @click.argument("questions")
 @click.option("--out", default="", metavar="RUN", help="Run directory.  [default: runs/MODEL-QUESTIONS]")
 @click.option("--traces", "num_traces", type=int, default=4, show_default=True, help="Traces a question.")
-@click.option("--window", type=int, default=16, show_default=True, help="Tokens between two caps.")
-@click.option("--max-tokens", type=int, default=256, show_default=True, help="Largest cap.")
+@click.option("--budgets", default="", metavar="CAPS", help="The caps.  [default: 16:256:16]")
+@click.option("--window", type=int, metavar="N", help="Evenly spaced caps instead: tokens between two of them.")
+@click.option("--max-tokens", type=int, metavar="N", help="The largest of evenly spaced caps.")
 @click.option("--layers", default="all", show_default=True, help="Hidden states to keep: all, none, or 4,12,16.")
 @grader_options()
 @skip_flag
@@ -46,10 +47,11 @@ from .options import (
 @quiet_flag
 @json_flag
 def command(as_json: bool, quiet: bool, dry_run: bool, **values: Any) -> int:
-    """Sample traces of every question and force an answer at every window.
+    """Sample traces of every question and force an answer at every cap.
 
     MODEL is an alias (qwen2.5-coder-0.5b, qwen2.5-coder-1.5b), a folder or a hub id; QUESTIONS a JSONL, CSV or Parquet
-    file, "-" for standard input, or gsm8k-demo. The same command goes on where it stopped.
+    file, "-" for standard input, or gsm8k-demo. CAPS are tokens: 512,1024,4096, or 16:256:16 (from, to, step),
+    or geometric:256:32768 (doubling). The same command goes on where it stopped.
     """
     from ..core.settings import ProfileSettings
     from ..engines.opening import choose

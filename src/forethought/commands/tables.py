@@ -31,7 +31,7 @@ def plan_rows(planned: Planned) -> list[dict[str, Any]]:
     novelty = novelty_rows(planned.expected)
     rows = []
     for row, (query_id, budget) in enumerate(zip(plan.query_ids, plan.budget_Q, strict=True)):
-        column = plan.grid.index(int(budget))
+        column = plan.menu.index(int(budget))
         tokens = None if curves.tokens_Q_B is None else round(float(curves.tokens_Q_B[row, column]), 1)
         p = round(float(curves.p_Q_B[row, column]), 4)
         found = {"id": query_id, "budget": int(budget), "expected_accuracy": p, "expected_tokens": tokens}
@@ -181,7 +181,7 @@ def _profiled_item(run: RunDirectory, query: Query) -> dict[str, Any]:
     row = measured.query_ids.index(query.id)
     return {
         "measured": {
-            "budgets": measured.grid.budgets_B.tolist(),
+            "budgets": measured.menu.budgets_B.tolist(),
             "num_right": measured.num_right_Q_B[row].tolist(),
             "num_tried": int(measured.num_tried_Q[row]),
             "tokens": [round(float(tokens), 1) for tokens in measured.tokens_Q_B[row]],
@@ -245,7 +245,7 @@ def profile_summary(run: RunDirectory) -> dict[str, Any]:
         "prompt_tokens": sent,
         "generated_tokens": generated,
         "layers": list(measured.layers),
-        "budgets": measured.grid.budgets_B.tolist(),
+        "budgets": measured.menu.budgets_B.tolist(),
         "accuracy": (measured.num_right_Q_B.sum(axis=0) / measured.num_tried_Q.sum()).round(4).tolist(),
         "tokens": (weights @ measured.tokens_Q_B).round(1).tolist(),
         "simulated": bool(measured.info.get("simulated")),
@@ -280,7 +280,7 @@ def import_summary(imported: Imported, *, is_written: bool) -> dict[str, Any]:
         "rows": imported.num_rows,
         "queries": measured.num_queries,
         "traces": int(measured.num_tried_Q.sum()),
-        "budgets": measured.grid.budgets_B.tolist(),
+        "budgets": measured.menu.budgets_B.tolist(),
         "accuracy": (measured.num_right_Q_B.sum(axis=0) / measured.num_tried_Q.sum()).round(4).tolist(),
         "tokens": (weights @ measured.tokens_Q_B).round(1).tolist() if measured.is_spend_measured else None,
         "layers": list(measured.layers),

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from ..core.checks import check_usage
-from ..core.data import BudgetGrid, Cost, Curves, FloatArray, Query
+from ..core.data import Cost, Curves, FloatArray, Query
 from ..core.files import read_json, write_json
+from ..core.menu import Menu
 from ..core.settings import PlanSettings
 from ..errors import RunError
 from ..predictors.card import PredictorCard
@@ -67,10 +68,10 @@ class Adaptation:
         content = read_json(run.path / "plan.json")
         plan = content["plans"][content["main"]]
         self._total, self._cost = float(plan["total"]), Cost(plan["cost"])
-        self._grid = BudgetGrid(plan["window"], plan["maximum"])
+        self._menu = Menu.from_json(plan["menu"])
         self._predicted = content["predicted"]
         self._unseen = set(content.get("unseen", ()))
-        self._decisions = kept(run, self._grid, self._predicted)["decisions"]
+        self._decisions = kept(run, self._menu, self._predicted)["decisions"]
 
     def decide(
         self,
@@ -92,7 +93,7 @@ class Adaptation:
         for query in block:
             tokens_B = self._tokens(query.id)
             if query.id in used_of and tokens_B is not None and budget_of[query.id]:
-                self.usage.see(tokens_B, self._grid.index(budget_of[query.id]), used_of[query.id])
+                self.usage.see(tokens_B, self._menu.index(budget_of[query.id]), used_of[query.id])
         if number < len(self._decisions):  # decided before this run was resumed
             self.usage.recentre()
             self.usage.stretch = self._decisions[number]["usage"]["stretch"]
@@ -147,17 +148,17 @@ class Adaptation:
         predicted = [self._predicted[query.id] for query in queries]
         tokens_Q_B = None if predicted[0]["tokens"] is None else np.array([each["tokens"] for each in predicted])
         p_Q_B = np.array([each["p"] for each in predicted])
-        return Curves(tuple(query.id for query in queries), self._grid, p_Q_B, tokens_Q_B)
+        return Curves(tuple(query.id for query in queries), self._menu, p_Q_B, tokens_Q_B)
 
     def _paid(self, query_id: str, budget_of: Mapping[str, int], used_of: Mapping[str, float]) -> float:
         """What a question that has begun takes from the total."""
         budget, tokens_B = budget_of[query_id], self._tokens(query_id)
         if self._cost is Cost.GRANTED or tokens_B is None or not budget:
             return float(budget)
-        return float(used_of.get(query_id, tokens_B[self._grid.index(budget)]))
+        return float(used_of.get(query_id, tokens_B[self._menu.index(budget)]))
 
 
-def kept(run: RunDirectory, grid: BudgetGrid, query_ids: Collection[str]) -> dict[str, Any]:
+def kept(run: RunDirectory, menu: Menu, query_ids: Collection[str]) -> dict[str, Any]:
     """What RUN/usage.json holds: `decisions`, one a block, and `usage`; none of either before the first.
 
     Raises:
@@ -167,7 +168,7 @@ def kept(run: RunDirectory, grid: BudgetGrid, query_ids: Collection[str]) -> dic
     if not path.exists():
         return {"decisions": [], "usage": None}
     found: dict[str, Any] = read_json(path)
-    if problem := check_usage(found, grid, query_ids):
+    if problem := check_usage(found, menu, query_ids):
         raise RunError(
             f"{path} does not belong to this run: {problem}. Copy the folder again; or delete the file, and questions "
             "that have no answer yet get their budgets by the first plan"

@@ -13,12 +13,13 @@ import numpy as np
 
 from ..allocators.problem import pose
 from ..core import registry
-from ..core.data import BudgetGrid, Cost, Curves, IntArray, Plan, Profile, Query
+from ..core.data import Cost, Curves, IntArray, Plan, Profile, Query
+from ..core.menu import Menu
 from ..core.prompts import load_template, shipped_templates
 from ..core.protocols import Allocator, Engine, HiddenStateEngine
 from ..core.settings import EngineSettings, PlanSettings
 from ..engines.lengths import upper_bound
-from ..errors import InvalidFeaturesError, InvalidGridError, InvalidInputError, InvalidSettingsError, InvalidTotalError
+from ..errors import InvalidFeaturesError, InvalidInputError, InvalidMenuError, InvalidSettingsError, InvalidTotalError
 from ..predictors.difficulty import Asking, ask
 from ..predictors.familiarity import Judged
 from ..predictors.features import DIFFICULTY, HIDDEN, TEXT, Features
@@ -200,10 +201,10 @@ def allocate(
         left: tokens that are left for these queries, instead of the total; if not even the smallest budgets fit, they
             get those.
     """
-    grid = expected.curves.grid
+    menu = expected.curves.menu
     chosen = open_allocator(settings, allocator)
-    min_budget_Q, max_budget_Q = _bounds(settings, queries, grid)
-    min_budget_Q[expected.unseen_Q] = max_budget_Q[expected.unseen_Q] = grid.window
+    min_budget_Q, max_budget_Q = _bounds(settings, queries, menu)
+    min_budget_Q[expected.unseen_Q] = max_budget_Q[expected.unseen_Q] = menu.smallest
     total = settings.total_for(len(queries))
     if left is not None:
         total = max(left, _least(expected.curves, min_budget_Q, settings.cost))
@@ -239,19 +240,20 @@ def check_total(settings: PlanSettings, queries: Sequence[Query], predictor: Tra
     Under spent cost what the minimums cost is a prediction; only the bounds are looked at then.
 
     Raises:
-        InvalidTotalError, InvalidGridError, InvalidSettingsError, InvalidInputError: as `Allocator.allocate`.
+        InvalidTotalError, InvalidMenuError, InvalidSettingsError, InvalidInputError: as `Allocator.allocate`.
     """
-    grid = predictor.card.grid
+    menu = predictor.card.menu
     for flag, value in (("--min-tokens", settings.min_tokens), ("--max-tokens", settings.max_tokens)):
-        if value is not None and (value > grid.maximum if flag == "--min-tokens" else value < grid.window):
-            raise InvalidGridError(
-                f"{flag} {value} leaves nothing of the predictor's budgets, {grid}; give {flag} from {grid.window} to "
-                f"{grid.maximum}"
+        if value is not None and (value > menu.largest if flag == "--min-tokens" else value < menu.smallest):
+            raise InvalidMenuError(
+                f"{flag} {value} leaves nothing of the predictor's budgets, {menu}; give {flag} from {menu.smallest} "
+                f"to "
+                f"{menu.largest}"
             )
-    min_budget_Q, max_budget_Q = _bounds(settings, queries, grid)
+    min_budget_Q, max_budget_Q = _bounds(settings, queries, menu)
     total = settings.total_for(len(queries))
     if settings.cost is Cost.SPENT:
-        total = max(total, 2.0 * grid.maximum * len(queries) + 2.0**40)
+        total = max(total, 2.0 * menu.largest * len(queries) + 2.0**40)
     curves = predictor.card.mean_curves(tuple(query.id for query in queries))
     try:
         pose(curves, total=total, cost=settings.cost, min_budget_Q=min_budget_Q, max_budget_Q=max_budget_Q)
@@ -259,10 +261,10 @@ def check_total(settings: PlanSettings, queries: Sequence[Query], predictor: Tra
         raise _in_own_units(error, settings, len(queries)) from error
 
 
-def _bounds(settings: PlanSettings, queries: Sequence[Query], grid: BudgetGrid) -> tuple[IntArray, IntArray]:
-    """Least and largest budget of each query: its own, else that of `settings`, else the grid's."""
-    lowest = settings.min_tokens if settings.min_tokens is not None else grid.window
-    highest = settings.max_tokens if settings.max_tokens is not None else grid.maximum
+def _bounds(settings: PlanSettings, queries: Sequence[Query], menu: Menu) -> tuple[IntArray, IntArray]:
+    """Least and largest budget of each query: its own, else that of `settings`, else the menu's."""
+    lowest = settings.min_tokens if settings.min_tokens is not None else menu.smallest
+    highest = settings.max_tokens if settings.max_tokens is not None else menu.largest
     return (
         np.array([query.min_budget if query.min_budget is not None else lowest for query in queries]),
         np.array([query.max_budget if query.max_budget is not None else highest for query in queries]),
@@ -286,19 +288,19 @@ def _in_own_units(error: InvalidTotalError, settings: PlanSettings, num_queries:
 def _least(curves: Curves, min_budget_Q: IntArray, cost: Cost) -> float:
     """What the smallest budgets take from a total."""
     if cost is Cost.GRANTED or curves.tokens_Q_B is None:
-        return float(np.maximum(min_budget_Q, curves.grid.window).sum())
-    column_Q = np.maximum(-(-min_budget_Q // curves.grid.window) - 1, 0)
+        return float(curves.menu.at(curves.menu.first_at_least(min_budget_Q)).sum())
+    column_Q = curves.menu.first_at_least(min_budget_Q)
     least_Q = np.take_along_axis(np.asarray(curves.tokens_Q_B, dtype=np.float64), column_Q[:, None], axis=1)
     return float(least_Q.sum()) * (1.0 + 1e-9)
 
 
-def largest_cap(settings: PlanSettings, queries: Sequence[Query], grid: BudgetGrid) -> int:
+def largest_cap(settings: PlanSettings, queries: Sequence[Query], menu: Menu) -> int:
     """The largest cap that a plan may give to anyone; no plan is needed to know it."""
-    highest = settings.max_tokens if settings.max_tokens is not None else grid.maximum
+    highest = settings.max_tokens if settings.max_tokens is not None else menu.largest
     own = max((query.max_budget if query.max_budget is not None else highest for query in queries), default=highest)
     if settings.cost is Cost.GRANTED:  # the others take a window each, at least
-        own = min(own, int(settings.total_for(len(queries))) - grid.window * (len(queries) - 1))
-    return max(grid.window, grid.floor(own))
+        own = min(own, int(settings.total_for(len(queries))) - menu.smallest * (len(queries) - 1))
+    return menu.floor(own) or menu.smallest
 
 
 def needed_tokens(settings: PlanSettings, predictor: TrainedPredictor, queries: Sequence[Query], cap: int) -> int:

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from ..core.checks import check_pool
-from ..core.data import BudgetGrid, Generation, Request, StopReason
+from ..core.data import Generation, Request, StopReason
+from ..core.menu import Menu
 from ..core.protocols import CountingEngine, Engine
 from ..engines.refusing import failed
 from ..runs.store import RunDirectory, appending, generation_from_json, read_lines
@@ -27,24 +28,24 @@ class Pool:
         file: keeps what was charged.
         total: tokens that may be generated: thoughts, suffixes and answers.
         beside: tokens that an answer and its suffix may take beside a cap.
-        grid: the caps there are.
+        menu: the caps there are.
         spent: tokens charged so far.
     """
 
     file: Path
     total: int
     beside: int
-    grid: BudgetGrid
+    menu: Menu
     spent: int = 0
 
     @classmethod
-    def open(cls, run: RunDirectory, *, total: float, beside: int, grid: BudgetGrid) -> Pool:
+    def open(cls, run: RunDirectory, *, total: float, beside: int, menu: Menu) -> Pool:
         """The pool of a run, as it was left; the run's lock must be held."""
         file = run.path / "pool.jsonl"
         spent, begun = 0, None
         for line in read_lines(file, check_pool):
             begun, spent = (line["begin"], spent) if "begin" in line else (None, spent + int(line["end"]))
-        pool = cls(file, int(total), beside, grid, spent)
+        pool = cls(file, int(total), beside, menu, spent)
         if begun is not None:
             records = {query_id: record for (query_id, _), record in run.latest_records().items()}
             done = {key: generation_from_json(records[key]) for key in begun if key in records}
@@ -69,7 +70,7 @@ class Pool:
                 request = waiting.popleft()
                 reason = (
                     f"the total of {self.total:,} tokens is used up: {max(0, self.left):,} are left, and the smallest "
-                    f"cap with its answer may take {self.grid.window + self.beside:,}"
+                    f"cap with its answer may take {self.menu.smallest + self.beside:,}"
                 )
                 yield failed(request, reason, is_final=True)
                 continue
@@ -89,7 +90,7 @@ class Pool:
         while waiting and (most := waiting[0].budget + self.beside) <= left:
             left -= most
             wave.append(waiting.popleft())
-        if not wave and (fitting := self.grid.floor(max(0, left - self.beside))):
+        if not wave and (fitting := self.menu.floor(left - self.beside)) is not None:
             wave.append(replace(waiting.popleft(), budget=fitting))
         return wave
 

@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from ..core.data import BudgetGrid, EngineInfo, Generation, Query, Request, Sampling, StopReason
+from ..core.data import EngineInfo, Generation, Query, Request, Sampling, StopReason
+from ..core.menu import Menu
 from ..core.protocols import Engine, Grader, HiddenStateEngine
 from ..core.settings import ProfileSettings
 from ..errors import RunError
@@ -36,14 +37,12 @@ def grader_identity(name: str, options: Mapping[str, Any], grader: Grader) -> di
     return {"grader": name, "grader_options": dict(options) or None, "grader_version": getattr(grader, "version", None)}
 
 
-def identity(
-    info: EngineInfo, grid: BudgetGrid, sampling: Sampling, seed: int, grader: Mapping[str, Any]
-) -> dict[str, Any]:
+def identity(info: EngineInfo, menu: Menu, sampling: Sampling, seed: int, grader: Mapping[str, Any]) -> dict[str, Any]:
     """What determines a record given its query and sample; two runs that differ here do not mix.
 
     Args:
         info: what the engine says of itself.
-        grid: the budgets.
+        menu: the budgets.
         sampling: how thoughts are drawn.
         seed: seed of the run.
         grader: `grader_identity`.
@@ -58,8 +57,7 @@ def identity(
         "enforcement": info.enforcement,
         "dtype": info.dtype,
         "simulated": info.simulated,
-        "window": grid.window,
-        "maximum": grid.maximum,
+        "menu": menu.to_json(),
         "sampling": asdict(sampling),
         "seed": seed,
         **grader,
@@ -71,7 +69,7 @@ async def sample_traces(
     engine: Engine,
     queries: Sequence[Query],
     *,
-    grid: BudgetGrid,
+    menu: Menu,
     num_traces: int,
     seed: int,
     grader: Grader,
@@ -86,7 +84,7 @@ async def sample_traces(
         run: where records go; its lock must be held.
         engine: samples the traces; gives hidden states when `layers` are asked for.
         queries: what to profile.
-        grid: the windows to probe.
+        menu: the windows to probe.
         num_traces: traces a query.
         seed: seed of the run.
         grader: judges every answer.
@@ -97,7 +95,7 @@ async def sample_traces(
     """
     tries = run.tries()
     _, hidden = run.load_hidden()
-    caps = tuple(int(budget) for budget in grid.budgets_B)
+    caps = tuple(int(budget) for budget in menu.budgets_B)
     with run.appender() as records:
         for start in range(0, len(queries), QUERIES_PER_CHUNK):
             chunk = queries[start : start + QUERIES_PER_CHUNK]
@@ -106,7 +104,7 @@ async def sample_traces(
                 run.save_hidden([query.id for query in unseen], layers, engine.hidden_states(unseen, layers))
             references = {query.id: query.reference for query in chunk}
             requests = [
-                Request(query, grid.maximum, sample, trace_seed(seed, query.id, sample), caps[:-1])
+                Request(query, menu.largest, sample, trace_seed(seed, query.id, sample), caps[:-1])
                 for query in chunk
                 for sample in range(num_traces)
                 if tries.is_left(query.id, sample, retry_failed=retry_failed, setup=setup)

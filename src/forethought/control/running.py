@@ -5,17 +5,19 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..core.checks import check_counts, check_plan
-from ..core.data import BudgetGrid, Grade, Plan, Query, Request, StopReason
+from ..core.data import Grade, Plan, Query, Request, StopReason
 from ..core.files import open_bytes, reaching, read_json, write_atomically, write_json
+from ..core.menu import Menu, with_menu
 from ..core.protocols import CountingEngine, Engine, Grader
 from ..core.visible import to_json
-from ..errors import RunError
+from ..errors import InvalidMenuError, RunError
 from ..questions.queries import load_queries
 from ..runs.store import RunDirectory, generation_from_json
 from .adapting import Adaptation, blocks, kept
@@ -82,12 +84,21 @@ def read_plan(run: RunDirectory) -> dict[str, Any]:
     path = run.path / "plan.json"
     if not path.exists():
         raise RunError(f"{run.path} has no plan yet; start the same `forethought run` again to go on")
-    found: dict[str, Any] = read_json(path)
+    found: dict[str, Any] = _with_menus(read_json(path))
     if problem := check_plan(found, [query.id for query in load_queries(run.path / "queries.jsonl")]):
         raise RunError(
             f"{path} is not the plan of this run: {problem}. Copy the folder again; or delete the file, and the same "
             "`forethought run` plans anew and keeps the answers that are there."
         )
+    return found
+
+
+def _with_menus(found: Any) -> Any:
+    """A plan file with each plan's menu where schema 2 has it; anything else is left to be refused."""
+    if not isinstance(found, dict) or not isinstance(plans := found.get("plans"), dict):
+        return found
+    with suppress(InvalidMenuError):
+        found["plans"] = {name: with_menu(plan) if isinstance(plan, dict) else plan for name, plan in plans.items()}
     return found
 
 
@@ -109,7 +120,7 @@ def load_budgets(run: RunDirectory) -> tuple[str, dict[str, dict[str, int]]]:
 def _kept(run: RunDirectory, content: Mapping[str, Any]) -> dict[str, Any]:
     """What was decided while the run went on; `content` is its plan."""
     main = content["plans"][content["main"]]
-    return kept(run, BudgetGrid(main["window"], main["maximum"]), content["predicted"].keys())
+    return kept(run, Menu.from_json(main["menu"]), content["predicted"].keys())
 
 
 def load_priorities(run: RunDirectory) -> dict[str, int]:
@@ -118,13 +129,13 @@ def load_priorities(run: RunDirectory) -> dict[str, int]:
     Where the predictor knows nothing of spend, the budget itself.
     """
     content = read_plan(run)
-    main = content["plans"][content["main"]]
+    menu = Menu.from_json(content["plans"][content["main"]]["menu"])
     budgets = load_budgets(run)[1].values()
     priorities = {}
     for query_id, predicted in content["predicted"].items():
         budget = max(budget_of[query_id] for budget_of in budgets)
         tokens = predicted["tokens"]
-        priorities[query_id] = budget if tokens is None or budget == 0 else round(tokens[budget // main["window"] - 1])
+        priorities[query_id] = budget if tokens is None or budget not in menu else round(tokens[menu.index(budget)])
     return priorities
 
 
@@ -139,8 +150,7 @@ def plan_to_json(plan: Plan) -> dict[str, Any]:
         "expected_accuracy": plan.expected_accuracy,
         "price": plan.price,
         "notes": list(plan.notes),
-        "window": plan.grid.window,
-        "maximum": plan.grid.maximum,
+        "menu": plan.menu.to_json(),
         "budgets": [{"id": name, "budget": int(b)} for name, b in zip(plan.query_ids, plan.budget_Q, strict=True)],
     }
 

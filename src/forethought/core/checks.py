@@ -9,8 +9,9 @@ from collections.abc import Collection, Mapping
 from types import NoneType
 from typing import Any
 
-from ..errors import InvalidGridError
-from .data import BudgetGrid, Grade, StopReason
+from ..errors import InvalidMenuError
+from .data import Grade, StopReason
+from .menu import Menu, with_menu
 
 MOST = 2**53  # counts up to here are exact as floats; no file of a run has a larger one
 
@@ -58,6 +59,7 @@ INFO: Kinds = {  # what may be known of how something was measured; none of it m
     "simulated": (bool,),
     "window": (int,),
     "maximum": (int,),
+    "menu": (list,),
     "sampling": (dict, NoneType),
     "seed": (int, NoneType),
     "grader": (str, NoneType),
@@ -137,11 +139,12 @@ def check_info(info: Any) -> str | None:
     for key, value in sampling.items():
         if type(value) not in (int, float) or not 0 <= value <= MOST:
             return f"'{key}' must be a number of at least 0, not {_shown(value)}"
-    if "window" in info and "maximum" in info:
-        try:
-            BudgetGrid(info["window"], info["maximum"])
-        except InvalidGridError as error:
-            return str(error)
+    try:
+        known = with_menu(info)
+        if "menu" in known:
+            Menu.from_json(known["menu"])
+    except InvalidMenuError as error:
+        return str(error)
     return _asking_problem(info.get("asking") or {})
 
 
@@ -153,18 +156,18 @@ def check_plan(plan: Any, query_ids: Collection[str]) -> str | None:
         return f"'main' is {_shown(plan['main'])}, which is not among its plans"
     num_budgets = 0
     for name, each in plan["plans"].items():
-        if problem := _object_problem(each, {"window": (int,), "maximum": (int,), "budgets": (list,)}):
+        if problem := _object_problem(each, {"menu": (list,), "budgets": (list,)}):
             return f"plan {_shown(name)}: {problem}"
         try:
-            grid = BudgetGrid(each["window"], each["maximum"])
-        except InvalidGridError as error:
+            menu = Menu.from_json(each["menu"])
+        except InvalidMenuError as error:
             return f"plan {_shown(name)}: {error}"
-        num_budgets = grid.num_budgets if name == plan["main"] else num_budgets
+        num_budgets = menu.num_options if name == plan["main"] else num_budgets
         for row in each["budgets"]:
             if problem := _object_problem(row, {"id": (str,), "budget": (int,)}):
                 return f"plan {_shown(name)}: a budget: {problem}"
-            if row["budget"] and row["budget"] not in grid:
-                return f"plan {_shown(name)}: {row['budget']} is not a budget of the grid {grid}"
+            if row["budget"] and row["budget"] not in menu:
+                return f"plan {_shown(name)}: {row['budget']} is not a budget of the menu {menu}"
         if missing := sorted(set(query_ids) - {row["id"] for row in each["budgets"]}):
             return f"plan {_shown(name)} has no budget for {_shown(missing[0])}"
     unseen = plan.get("unseen", [])
@@ -178,7 +181,7 @@ def check_plan(plan: Any, query_ids: Collection[str]) -> str | None:
     return None
 
 
-def check_usage(found: Any, grid: BudgetGrid, query_ids: Collection[str]) -> str | None:
+def check_usage(found: Any, menu: Menu, query_ids: Collection[str]) -> str | None:
     """usage.json: a stretch and new budgets, a decision."""
     if problem := _object_problem(found, {"decisions": (list,), "usage": (dict, NoneType)}):
         return problem
@@ -189,7 +192,7 @@ def check_usage(found: Any, grid: BudgetGrid, query_ids: Collection[str]) -> str
         if type(stretch) not in (int, float) or not 0.0 < stretch <= MOST:
             return f"a decision: 'stretch' must be a number above 0, not {_shown(stretch)}"
         for query_id, budget in decision["budgets"].items():
-            if query_id not in query_ids or type(budget) is not int or budget not in grid:
+            if query_id not in query_ids or type(budget) is not int or budget not in menu:
                 return f"a decision: {_shown(budget)} is no budget of a question of this run, {_shown(query_id)}"
     return None
 

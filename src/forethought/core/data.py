@@ -13,12 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import InvalidGridError
+from .menu import Menu
 
 FloatArray = NDArray[np.floating[Any]]
 IntArray = NDArray[np.integer[Any]]
-
-MAX_BUDGETS = 1 << 16  # of one grid: tables of queries times budgets are kept in memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +37,7 @@ class Query:
         reference: the right answer, or None when there is none to grade against.
         weight: how much a right answer to this query is worth, relative to others.
         min_budget: least reasoning tokens the plan may give, or None for one window.
-        max_budget: most reasoning tokens the plan may give, or None for the grid's maximum.
+        max_budget: most reasoning tokens the plan may give, or None for the menu's maximum.
     """
 
     id: str
@@ -56,56 +54,6 @@ class Query:
             return self.prompt
         turns = [message.content for message in self.prompt if message.role == "user"]
         return turns[-1] if turns else ""
-
-
-@dataclass(frozen=True, slots=True)
-class BudgetGrid:
-    """The budgets a plan may grant, in reasoning tokens: `window, 2*window, ..., maximum`."""
-
-    window: int = 16
-    maximum: int = 256
-
-    def __post_init__(self) -> None:
-        if self.maximum > MAX_BUDGETS * max(1, self.window):
-            raise InvalidGridError(
-                f"a budget grid has at most {MAX_BUDGETS:,} budgets; window {self.window} and maximum {self.maximum} "
-                f"make {self.maximum // max(1, self.window):,}. Give a larger --window, or a smaller --max-tokens."
-            )
-        if self.window < 1 or self.maximum < self.window or self.maximum % self.window:
-            raise InvalidGridError(
-                f"a budget grid needs a window of at least 1 token and a maximum that is a multiple of it; "
-                f"got window {self.window}, maximum {self.maximum}. Try --window 16 --max-tokens 256."
-            )
-
-    @property
-    def num_budgets(self) -> int:
-        """B."""
-        return self.maximum // self.window
-
-    @property
-    def budgets_B(self) -> NDArray[np.int64]:
-        """The budgets in tokens, ascending, shape (B,)."""
-        return np.arange(self.window, self.maximum + 1, self.window, dtype=np.int64)
-
-    def __contains__(self, budget: object) -> bool:
-        if not isinstance(budget, int | np.integer):
-            return False
-        return self.window <= int(budget) <= self.maximum and int(budget) % self.window == 0
-
-    def index(self, budget: int) -> int:
-        """Column of `budget`; raises InvalidGridError when it does not lie on the grid."""
-        if budget not in self:
-            raise InvalidGridError(
-                f"budget {budget} does not lie on the grid {self}; the nearest below is {self.floor(budget)}"
-            )
-        return int(budget) // self.window - 1
-
-    def floor(self, budget: float) -> int:
-        """Largest budget on the grid that is at most `budget`; 0 when `budget` is under one window."""
-        return min(int(budget) // self.window * self.window, self.maximum)
-
-    def __str__(self) -> str:
-        return f"{self.window}, {2 * self.window}, … {self.maximum}"
 
 
 class StopReason(StrEnum):
@@ -255,7 +203,7 @@ class Profile:
 
     Attributes:
         query_ids: length Q.
-        grid: the budgets, B of them.
+        menu: the budgets, B of them.
         num_right_Q_B: traces answered right when cut at each budget, int, shape (Q, B).
         num_tried_Q: traces sampled, int, shape (Q,).
         tokens_Q_B: mean tokens generated at each cap (reasoning + suffix + answer), float, shape (Q, B).
@@ -270,7 +218,7 @@ class Profile:
     """
 
     query_ids: tuple[str, ...]
-    grid: BudgetGrid
+    menu: Menu
     num_right_Q_B: IntArray
     num_tried_Q: IntArray
     tokens_Q_B: FloatArray
@@ -295,14 +243,14 @@ class Profile:
     def curves(self) -> Curves:
         """The measured curves: share of traces right, and mean tokens generated, at every cap."""
         p_Q_B = self.num_right_Q_B / self.num_tried_Q[:, None]
-        return Curves(query_ids=self.query_ids, grid=self.grid, p_Q_B=p_Q_B, tokens_Q_B=self.tokens_Q_B)
+        return Curves(query_ids=self.query_ids, menu=self.menu, p_Q_B=p_Q_B, tokens_Q_B=self.tokens_Q_B)
 
     def select(self, index_Q: IntArray | NDArray[np.bool_]) -> Profile:
         """The profile of some of the queries, by index or mask, in that order."""
         rows = np.arange(self.num_queries)[index_Q]
         return Profile(
             query_ids=tuple(self.query_ids[row] for row in rows),
-            grid=self.grid,
+            menu=self.menu,
             num_right_Q_B=self.num_right_Q_B[rows],
             num_tried_Q=self.num_tried_Q[rows],
             tokens_Q_B=self.tokens_Q_B[rows],
@@ -325,7 +273,7 @@ class Curves:
     """
 
     query_ids: tuple[str, ...]
-    grid: BudgetGrid
+    menu: Menu
     p_Q_B: FloatArray
     tokens_Q_B: FloatArray | None = None
 
@@ -343,7 +291,7 @@ class Plan:
 
     Attributes:
         query_ids: length Q.
-        budget_Q: reasoning-token caps on the grid, int, shape (Q,).
+        budget_Q: reasoning-token caps on the menu, int, shape (Q,).
         allocator: its registered name.
         cost: what `total` is counted in.
         total: tokens that were to be divided.
@@ -355,7 +303,7 @@ class Plan:
     """
 
     query_ids: tuple[str, ...]
-    grid: BudgetGrid
+    menu: Menu
     budget_Q: IntArray
     allocator: str
     cost: Cost

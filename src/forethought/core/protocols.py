@@ -127,7 +127,7 @@ class Allocator(Protocol):
         max_budget_Q: IntArray | None = None,
         weight_Q: FloatArray | None = None,
     ) -> Plan:
-        """Spends at most `total` tokens, counted by `cost`; every budget lies on the grid, within its bounds.
+        """Spends at most `total` tokens, counted by `cost`; every budget lies on the menu, within its bounds.
 
         Deterministic; the order of the queries does not matter (ties go by id); a larger total never expects less.
         Raises InvalidTotalError when the minimums alone cost more than `total`.

@@ -9,8 +9,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from ..errors import InvalidGridError, InvalidSettingsError
-from .data import BudgetGrid, Cost, Sampling
+from ..errors import InvalidMenuError, InvalidSettingsError
+from .data import Cost, Sampling
+from .menu import Menu
 
 
 def _check(problems: Iterable[str | None]) -> None:
@@ -99,8 +100,8 @@ class ProfileSettings(QuestionColumns):
         questions: file, "-" or dataset name.
         out: run directory; "" for `runs/MODEL-QUESTIONS`.
         num_traces: traces a question.
-        window: tokens between two caps.
-        max_tokens: largest cap, a multiple of the window.
+        budgets: the caps: "512,1024,4096", "16:256:16" or "geometric:256:32768", see `Menu.parse`.
+        window, max_tokens: evenly spaced caps instead, up to the largest; short for "W:M:W".
         layers: "all", "none", or layer numbers separated by commas.
         grader: registered name.
         grader_options: what the grader's class takes.
@@ -115,8 +116,9 @@ class ProfileSettings(QuestionColumns):
     questions: str
     out: str = ""
     num_traces: int = 4
-    window: int = 16
-    max_tokens: int = 256
+    budgets: str = ""
+    window: int | None = None
+    max_tokens: int | None = None
     layers: str = "all"
     grader: str = "number"
     grader_options: dict[str, Any] = field(default_factory=dict)
@@ -132,14 +134,18 @@ class ProfileSettings(QuestionColumns):
                 _at_least("--traces", self.num_traces, 1),
                 None if self.limit is None else _at_least("--limit", self.limit, 1),
                 _layers_problem(self.layers),
-                _grid_problem(self.window, self.max_tokens),
+                _menu_problem(self),
             ]
         )
 
     @property
-    def grid(self) -> BudgetGrid:
+    def menu(self) -> Menu:
         """The caps to probe."""
-        return BudgetGrid(self.window, self.max_tokens)
+        if not self.budgets:
+            return Menu.evenly(self.window or 16, self.max_tokens or 256)
+        if self.window is not None or self.max_tokens is not None:
+            raise InvalidMenuError("give --budgets, or --window and --max-tokens, not both")
+        return Menu.parse(self.budgets)
 
     def layer_numbers(self, num_layers: int | None) -> tuple[int, ...]:
         """The layers asked for, of a model with `num_layers` decoder layers (None: it shows none)."""
@@ -161,10 +167,10 @@ def _layers_problem(layers: str) -> str | None:
     return f"--layers must be 'all', 'none' or numbers separated by commas, not {layers!r}"
 
 
-def _grid_problem(window: int, maximum: int) -> str | None:
+def _menu_problem(settings: ProfileSettings) -> str | None:
     try:
-        BudgetGrid(window, maximum)
-    except InvalidGridError as error:
+        settings.menu  # noqa: B018  (made to be refused)
+    except InvalidMenuError as error:
         return str(error)
     return None
 
@@ -289,7 +295,7 @@ class LayersSettings:
         read: read states that the folder lacks with the model now; else their questions are left out.
         pooling: "last" prompt token, "mean" over the question's tokens, or "both".
         layers: "all", or numbers separated by commas.
-        mean_tokens: mean budgets of the plans that are judged; () for 1/5, 2/5 and 3/5 of the grid's maximum.
+        mean_tokens: mean budgets of the plans that are judged; () for 1/5, 2/5 and 3/5 of the menu's maximum.
         limit: only the first questions.
         out: folder for the report; "" for `RUN/layers`.
         num_resamples: bootstrap resamples.
@@ -343,13 +349,13 @@ class LayersSettings:
         """The layers asked for, ascending; None for all."""
         return None if self.layers == "all" else tuple(sorted({int(part) for part in self.layers.split(",")}))
 
-    def levels(self, grid: BudgetGrid) -> tuple[float, ...]:
-        """The mean budgets to judge plans at, ascending; raises InvalidSettingsError for one outside the grid."""
-        usual = (max(grid.window, round(part * grid.num_budgets / 5) * grid.window) for part in (1, 2, 3))
+    def levels(self, menu: Menu) -> tuple[float, ...]:
+        """The mean budgets to judge plans at, ascending; raises InvalidSettingsError for one outside the menu."""
+        usual = (max(menu.smallest, round(part * menu.num_options / 5) * menu.smallest) for part in (1, 2, 3))
         levels = tuple(sorted(set(self.mean_tokens or map(float, usual))))
-        if outside := [f"{level:g}" for level in levels if not grid.window <= level <= grid.maximum]:
+        if outside := [f"{level:g}" for level in levels if not menu.smallest <= level <= menu.largest]:
             raise InvalidSettingsError(
-                f"--mean-tokens must lie between {grid.window} and {grid.maximum}, the profile's grid; "
+                f"--mean-tokens must lie between {menu.smallest} and {menu.largest}, the profile's grid; "
                 f"got {', '.join(outside)}"
             )
         return levels
@@ -595,7 +601,7 @@ class PaperSettings:
         folder: holds train.parquet and the split judged on.
         split: which one, by the name of its file.
         out: folder for the report; "" for `runs/bench-paper-SPLIT`.
-        mean_tokens: mean tokens a question to compare at; () for every budget of the grid.
+        mean_tokens: mean tokens a question to compare at; () for every budget of the menu.
         predictor: forethought's, by registered name; "" for the default of `train`.
         allocator: forethought's, by registered name.
         allocator_options: what its class takes.

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..core.data import BudgetGrid, EngineInfo, IntArray, Query
+from ..core.data import EngineInfo, IntArray, Query
+from ..core.menu import Menu
 from ..core.prompts import PromptTemplate
 from ..errors import InvalidSettingsError
 from .lengths import Lengths, prompt_lengths
@@ -20,22 +21,22 @@ class Room:
     Attributes:
         lengths: their prompts'.
         answer_tokens: most tokens of an answer.
-        grid: the caps there are.
+        menu: the caps there are.
         suffix_bytes: of the answer suffix: it has no more tokens.
     """
 
     lengths: Lengths
     answer_tokens: int
-    grid: BudgetGrid
+    menu: Menu
     suffix_bytes: int
 
     @classmethod
     def of(
-        cls, model: str, template: PromptTemplate, queries: Sequence[Query], grid: BudgetGrid, *, engine: str = ""
+        cls, model: str, template: PromptTemplate, queries: Sequence[Query], menu: Menu, *, engine: str = ""
     ) -> Room:
         """That of `queries` behind `template`."""
         lengths = prompt_lengths(model, template, queries, engine=engine)
-        return cls(lengths, template.max_answer_tokens, grid, len(template.answer_suffix.encode()))
+        return cls(lengths, template.max_answer_tokens, menu, len(template.answer_suffix.encode()))
 
     def needed(self, cap: int) -> int:
         """Tokens that the longest prompt, `cap`, the suffix and the answer take."""
@@ -57,7 +58,7 @@ class Room:
     def _lacking(self, context: int, cap_Q: IntArray) -> IntArray:
         """Rows whose cap does not fit although the smallest would: those are for the user to mend."""
         rest_Q = self._least_Q
-        rows: IntArray = np.flatnonzero((rest_Q + cap_Q > context) & (rest_Q + self.grid.window <= context))
+        rows: IntArray = np.flatnonzero((rest_Q + cap_Q > context) & (rest_Q + self.menu.smallest <= context))
         return rows
 
     def check_asked(self, context: int | None, largest_cap: int) -> None:
@@ -84,7 +85,7 @@ class Room:
         if info.context_tokens is None:
             return None
         room_Q = info.context_tokens - self._least_Q
-        fitting_Q: IntArray = np.clip(room_Q // self.grid.window, 1, self.grid.num_budgets) * self.grid.window
+        fitting_Q = self.menu.at(np.maximum(self.menu.last_at_most(room_Q), 0))
         return fitting_Q
 
     def check_caps(self, info: EngineInfo, cap_Q: IntArray, *, tolerates: bool) -> str | None:
@@ -109,7 +110,7 @@ class Room:
             return None
         prompt = int(self.lengths.tokens_Q[lacking].max())
         room = context - prompt - self.lengths.suffix_tokens - self.answer_tokens
-        fitting = max(self.grid.window, self.grid.floor(max(room, 0)))
+        fitting = self.menu.floor(room) or self.menu.smallest
         what = (
             f"{len(lacking)} of {len(cap_Q)} questions do not fit {info.server or info.model}, which takes {context:,} "
             f"tokens: caps of up to {int(cap_Q[lacking].max()):,}, prompts of up to {prompt:,}, and their answers"

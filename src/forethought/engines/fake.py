@@ -12,18 +12,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..core.data import (
-    BudgetGrid,
-    Curves,
-    EngineInfo,
-    FloatArray,
-    Generation,
-    Probe,
-    Query,
-    Request,
-    Sampling,
-    StopReason,
-)
+from ..core.data import Curves, EngineInfo, FloatArray, Generation, Probe, Query, Request, Sampling, StopReason
+from ..core.menu import Menu
 from ..core.prompts import PromptTemplate
 from .refusing import check_layers, failed, refusal
 
@@ -95,7 +85,7 @@ class FakeEngine:
         num_layers: decoder layers to pretend.
         hidden_size: width of the hidden states.
         seed: which fake model this is; another seed has other difficulties.
-        grid: scale of the curves: jumps lie within its maximum.
+        menu: scale of the curves: jumps lie within its maximum.
         failure_rate: share of traces that come back as an error.
         context_tokens: longest prompt + thought + answer; None for prompts of at most `PROMPT_TOKENS` and any thought.
         tokens_per_second: pretend this speed by sleeping; None for none.
@@ -110,7 +100,7 @@ class FakeEngine:
         num_layers: int = 4,
         hidden_size: int = 32,
         seed: int = 0,
-        grid: BudgetGrid = BudgetGrid(),
+        menu: Menu = Menu.evenly(16, 256),
         failure_rate: float = 0.0,
         context_tokens: int | None = None,
         tokens_per_second: float | None = None,
@@ -118,7 +108,7 @@ class FakeEngine:
         self.template = template
         self.sampling = sampling
         self.seed = seed
-        self.grid = grid
+        self.menu = menu
         self.failure_rate = failure_rate
         self.tokens_per_second = tokens_per_second
         self._context_tokens = context_tokens
@@ -132,7 +122,7 @@ class FakeEngine:
         self.info = EngineInfo(
             engine="fake",
             model=model,
-            model_hash=hashlib.sha256(f"{model} {seed} {grid}".encode()).hexdigest(),
+            model_hash=hashlib.sha256(f"{model} {seed} {menu}".encode()).hexdigest(),
             template=template.name,
             template_hash=template.hash,
             num_layers=num_layers,
@@ -223,7 +213,7 @@ class FakeEngine:
         """The answer this engine gives to `query` when it is right."""
         return query.reference if query.reference is not None else str(_digest("right", query.text)[0])
 
-    def true_curves(self, queries: Sequence[Query], grid: BudgetGrid | None = None) -> Curves:
+    def true_curves(self, queries: Sequence[Query], menu: Menu | None = None) -> Curves:
         """The exact success and spend curves that traces are drawn from.
 
         With N the natural length, p(b) = sum over n of P(N = n) success(min(n, b)), and the tokens at cap b are
@@ -231,21 +221,21 @@ class FakeEngine:
 
         Args:
             queries: Q of them.
-            grid: the budgets; the engine's own grid by default.
+            menu: the budgets; the engine's own grid by default.
         """
-        grid = grid or self.grid
-        p_Q_B = np.empty((len(queries), grid.num_budgets))
+        menu = menu or self.menu
+        p_Q_B = np.empty((len(queries), menu.num_options))
         tokens_Q_B = np.empty_like(p_Q_B)
         for row, query in enumerate(queries):
             latent = self._latent(query)
-            within_N = np.array([latent.length_within(n) for n in range(grid.maximum + 1)])
-            success_N = np.array([latent.success(n) for n in range(grid.maximum + 1)])
+            within_N = np.array([latent.length_within(n) for n in range(menu.largest + 1)])
+            success_N = np.array([latent.success(n) for n in range(menu.largest + 1)])
             ended_N = np.concatenate(([0.0], np.cumsum(np.diff(within_N) * success_N[1:])))  # right, ended by n tokens
             right_N = ended_N + (1.0 - within_N) * success_N
             reasoning_N = np.concatenate(([0.0], np.cumsum(1.0 - within_N[:-1])))
-            p_Q_B[row] = right_N[grid.budgets_B]
-            tokens_Q_B[row] = reasoning_N[grid.budgets_B] + self._suffix_tokens + latent.answer_tokens
-        return Curves(query_ids=tuple(query.id for query in queries), grid=grid, p_Q_B=p_Q_B, tokens_Q_B=tokens_Q_B)
+            p_Q_B[row] = right_N[menu.budgets_B]
+            tokens_Q_B[row] = reasoning_N[menu.budgets_B] + self._suffix_tokens + latent.answer_tokens
+        return Curves(query_ids=tuple(query.id for query in queries), menu=menu, p_Q_B=p_Q_B, tokens_Q_B=tokens_Q_B)
 
     def hidden_states(self, queries: Sequence[Query], layers: Sequence[int]) -> FloatArray:
         """See `HiddenStateEngine.hidden_states`: a fixed random map of the latents plus noise, clearest half way up."""
@@ -277,7 +267,7 @@ class FakeEngine:
         key = (query.id, query.text)
         if key not in self._latents:
             z = tuple(float(value) for value in _generator("latent", self.seed, *key).normal(size=4))
-            jump = self.grid.maximum * (0.05 + 0.55 * _logistic(1.2 * z[0]))
+            jump = self.menu.largest * (0.05 + 0.55 * _logistic(1.2 * z[0]))
             right = self.right_answer(query)
             messages = self.template.messages(query)
             self._latents[key] = _Latent(

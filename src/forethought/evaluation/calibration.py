@@ -43,7 +43,7 @@ def calibrate(
         overall=_errors(measured, predicted, mean_Q_B, mean_tokens_B, slice(None)),
         by_budget=tuple(
             _errors(measured, predicted, mean_Q_B, mean_tokens_B, slice(column, column + 1))
-            for column in range(measured.grid.num_budgets)
+            for column in range(measured.menu.num_options)
         ),
         bins=reliability(predicted.p_Q_B, measured, num_resamples=num_resamples, seed=seed),
         calibration_error=_calibration_error(predicted.p_Q_B, measured),
@@ -62,7 +62,7 @@ def _errors(
     mean_tokens_Q_B = None if mean_tokens_B is None else (mean_tokens_B - measured.tokens_Q_B)[:, columns]
     # Averaged over the budgets, so that `overall` asks: are the queries that look easier easier?
     pearson = correlation_B(p_Q_B.mean(axis=1, keepdims=True), right_Q_B.mean(axis=1, keepdims=True), tried_Q)
-    budgets_B = measured.grid.budgets_B[columns]
+    budgets_B = measured.menu.budgets_B[columns]
     return CurveErrors(
         budget=int(budgets_B[0]) if len(budgets_B) == 1 else None,
         log_loss=binomial_log_loss(p_Q_B, right_Q_B, tried_Q),

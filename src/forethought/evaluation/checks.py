@@ -23,8 +23,8 @@ def check_inputs(
     if predicted.query_ids != measured.query_ids:
         raise MismatchError(_ids_differ(measured, predicted))
     for name, curves in (("predicted curves", predicted), ("mean train curve", mean_train)):
-        if curves.grid != measured.grid:
-            raise MismatchError(f"the {name} are on the grid {curves.grid}, the profile on {measured.grid}")
+        if curves.menu != measured.menu:
+            raise MismatchError(f"the {name} are on the menu {curves.menu}, the profile on {measured.menu}")
     if not measured.num_queries:
         raise InvalidInputError("the profile holds no queries; there is nothing to evaluate on")
     if Cost.SPENT in costs and not measured.is_spend_measured:
@@ -56,10 +56,10 @@ def check_inputs(
         raise InvalidSettingsError(f"{num_resamples} resamples are too few for a 95% interval; give 100 or more")
     if batch_size is not None and batch_size < 1:
         raise InvalidSettingsError(f"a batch holds at least one query; got a batch size of {batch_size}")
-    bad = [level for level in mean_tokens or () if not measured.grid.window <= level < np.inf]
+    bad = [level for level in mean_tokens or () if not measured.menu.smallest <= level < np.inf]
     if mean_tokens is not None and (bad or not mean_tokens):
         raise InvalidSettingsError(
-            f"mean tokens must be one or more numbers of at least one window ({measured.grid.window}); got {bad}"
+            f"mean tokens must be one or more numbers of at least one window ({measured.menu.smallest}); got {bad}"
         )
 
 

@@ -180,7 +180,7 @@ def hold_contest(
     for each in contenders:
         check_inputs(measured, each.curves, mean_train, costs, None, num_resamples, None)
     mean_B = mean_train.p_Q_B.mean(axis=0)
-    budgets_B = measured.grid.budgets_B.astype(np.float64)
+    budgets_B = measured.menu.budgets_B.astype(np.float64)
     mean_tokens_B = (
         budgets_B if mean_train.tokens_Q_B is None else np.maximum.accumulate(mean_train.tokens_Q_B.mean(axis=0))
     )

@@ -57,7 +57,7 @@ def evaluate(
         mean_train: the mean curve of the train split: one row, or more whose mean is taken.
         allocator: makes forethought's plans: a registered name or an allocator.
         costs: the costs to compare under; only granted where the profile's spend was not measured.
-        mean_tokens: levels in mean tokens a query, for every cost. By default the grid's budgets for granted cost,
+        mean_tokens: levels in mean tokens a query, for every cost. By default the menu's budgets for granted cost,
             and for spent cost what uniform spends at each of them by the mean train curve.
         num_resamples: bootstrap resamples.
         seed: of the bootstrap.
@@ -68,7 +68,7 @@ def evaluate(
         notes: what the reader must know of the curves, before what is to be known of any evaluation.
 
     Raises:
-        MismatchError: curves of other queries or another grid, or no spend to measure or to plan spent cost with.
+        MismatchError: curves of other queries or another menu, or no spend to measure or to plan spent cost with.
         InvalidInputError: a query without a trace, or numbers that are not finite.
         InvalidSettingsError: levels, resamples or a batch size that cannot be taken.
     """
@@ -95,7 +95,7 @@ def evaluate(
     return Evaluation(
         num_queries=measured.num_queries,
         num_traces=(int(measured.num_tried_Q.min()), int(measured.num_tried_Q.max())),
-        grid=measured.grid,
+        menu=measured.menu,
         allocator=name_of(allocator),
         levels=levels,
         rows=tuple(row for comparison in comparisons for row in comparison.rows()),
@@ -138,7 +138,7 @@ def data_hash(measured: Profile) -> str:
 
 
 def default_levels(cost: Cost, policies: Policies, mean_tokens: Sequence[float] | None) -> tuple[float, ...]:
-    """The levels asked for; else the grid's budgets, or what uniform is known to spend at each of them."""
+    """The levels asked for; else the menu's budgets, or what uniform is known to spend at each of them."""
     if mean_tokens is not None:
         return tuple(sorted({float(level) for level in mean_tokens}))
     if cost is Cost.GRANTED:
@@ -156,7 +156,7 @@ def _mean_tokens(mean_train: Curves, costs: Sequence[Cost]) -> FloatArray:
             "the mean train curve has no tokens, so nothing can be planned under spent cost; "
             "profile the train split again, or evaluate with --cost granted only"
         )
-    return mean_train.grid.budgets_B.astype(np.float64)
+    return mean_train.menu.budgets_B.astype(np.float64)
 
 
 def _with_tokens(predicted: Curves, mean_tokens_B: FloatArray) -> Curves:

@@ -93,7 +93,7 @@ class Policies:
 
     def cap_costs(self, cost: Cost) -> FloatArray:
         """What each cap costs a query, as known before the split is seen, shape (B,)."""
-        return self.measured.grid.budgets_B.astype(np.float64) if cost is Cost.GRANTED else self.mean_tokens_B
+        return self.measured.menu.budgets_B.astype(np.float64) if cost is Cost.GRANTED else self.mean_tokens_B
 
     def blind_columns(self, cost: Cost) -> IntArray:
         """The caps blind ever uses: the vertices of the mean train curve's envelope."""
@@ -101,7 +101,7 @@ class Policies:
 
     def _mixed(self, policy: str, level: float, share_B: FloatArray) -> Outcome:
         """Caps handed out at random in these shares: the exact expectation over all such draws, for each query."""
-        budgets_B = self.measured.grid.budgets_B
+        budgets_B = self.measured.menu.budgets_B
         return Outcome(
             policy=policy,
             level=level,
@@ -130,7 +130,7 @@ class Policies:
 
     def given(self, policy: str, budget_Q: IntArray, level: float) -> Outcome:
         """What budgets, however they were found, come to."""
-        columns_Q_1 = (budget_Q // self.measured.grid.window - 1)[:, None]
+        columns_Q_1 = self.measured.menu.columns(budget_Q)[:, None]
         return Outcome(
             policy=policy,
             level=level,
@@ -189,7 +189,7 @@ def _batches(curves: Curves, batch_size: int | None) -> Iterator[Curves]:
         rows = slice(start, start + step)
         yield Curves(
             query_ids=curves.query_ids[rows],
-            grid=curves.grid,
+            menu=curves.menu,
             p_Q_B=curves.p_Q_B[rows],
             tokens_Q_B=None if curves.tokens_Q_B is None else curves.tokens_Q_B[rows],
         )

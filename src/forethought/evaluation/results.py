@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..core.data import BudgetGrid, Cost, Curves, Plan, Profile
+from ..core.data import Cost, Curves, Plan, Profile
+from ..core.menu import Menu
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,7 @@ class Row:
         gap_closed_over_blind: the same above blind.
         uniform_at_same_tokens: what uniform reaches at this row's realised tokens (accuracy - gain).
         blind_at_same_tokens: what blind reaches there (accuracy - gain_over_blind).
-        shares: share of the queries at each cap of the grid, ascending: where the tokens went.
+        shares: share of the queries at each cap of the menu, ascending: where the tokens went.
     """
 
     cost: Cost
@@ -104,7 +105,7 @@ class Saving:
         baseline: uniform or blind.
         tokens: mean tokens forethought really used.
         accuracy: what it reached with them.
-        needed: fewest mean tokens at which the baseline gets there; infinite when it never does on the grid.
+        needed: fewest mean tokens at which the baseline gets there; infinite when it never does on the menu.
         ratio: needed / tokens: 2.0 means that the baseline needs twice as many.
         reached: share of the resamples in which the baseline gets there at all.
     """
@@ -119,7 +120,7 @@ class Saving:
     reached: float
 
     def to_json(self) -> dict[str, Any]:
-        """One flat object; None in `needed` and `ratio` means more than the grid's maximum."""
+        """One flat object; None in `needed` and `ratio` means more than the menu's maximum."""
         return {
             "cost": self.cost.value,
             "baseline": self.baseline,
@@ -287,7 +288,7 @@ class Evaluation:
     Attributes:
         num_queries: Q, the queries judged on.
         num_traces: fewest and most traces a query.
-        grid: the budgets.
+        menu: the budgets.
         allocator: what made forethought's plans.
         levels: mean tokens a query at which policies were compared, by cost.
         rows, savings, losses, summaries, calibration: see their classes.
@@ -302,7 +303,7 @@ class Evaluation:
 
     num_queries: int
     num_traces: tuple[int, int]
-    grid: BudgetGrid
+    menu: Menu
     allocator: str
     levels: Mapping[Cost, tuple[float, ...]]
     rows: tuple[Row, ...]
@@ -336,8 +337,7 @@ class Evaluation:
             "simulated": self.simulated,
             "num_queries": self.num_queries,
             "num_traces": list(self.num_traces),
-            "window": self.grid.window,
-            "maximum": self.grid.maximum,
+            "menu": self.menu.to_json(),
             "allocator": self.allocator,
             "levels": {cost.value: list(levels) for cost, levels in self.levels.items()},
             "rows": [row.to_json() for row in self.rows],

@@ -66,7 +66,7 @@ class Decider:
         self.price = price
         p_B, tokens_B = concave_mean(self.predictor.card)
         tokens_1_B = None if tokens_B is None else tokens_B[None]
-        self._mean = self._at_price(Curves(("mean",), self.predictor.card.grid, p_B[None], tokens_1_B), MEAN, "")
+        self._mean = self._at_price(Curves(("mean",), self.predictor.card.menu, p_B[None], tokens_1_B), MEAN, "")
 
     @property
     def reads_hidden(self) -> bool:
@@ -107,7 +107,7 @@ class Decider:
     def _at_price(self, curves: Curves, kind: str, reason: str) -> Decision:
         curves = stretched(curves, self.stretch)
         budget = int(budgets_at(curves, price=self.price, cost=self.cost)[0])
-        column = curves.grid.index(budget)
+        column = curves.menu.index(budget)
         tokens = budget if curves.tokens_Q_B is None else curves.tokens_Q_B[0, column]
         expected = float(np.clip(curves.p_Q_B[0, column], 0.0, 1.0))
         return Decision(kind, reason, budget, expected, max(1, round(float(tokens))))

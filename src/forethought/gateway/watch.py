@@ -28,7 +28,7 @@ class Watch:
         self.usage = Usage(card, window=WINDOW)
         self._decider = decider
         self._rate = rate
-        first = 0.0 if card.mean_tokens_B is None else card.mean_tokens_B[0] - card.grid.window
+        first = 0.0 if card.mean_tokens_B is None else card.mean_tokens_B[0] - card.menu.smallest
         self._answer_tokens = max(0.0, first)  # a spend curve counts suffix and answer; of a thought neither is counted
         self._num_begun = self._next = 0
         self._held: dict[int, tuple[Decision, int] | None] = {}
@@ -60,7 +60,7 @@ class Watch:
     def _see(self, decision: Decision, tokens: int) -> None:
         if decision.tokens_B is None or decision.budget is None:
             return
-        usage, column = self.usage, self._decider.predictor.card.grid.index(decision.budget)
+        usage, column = self.usage, self._decider.predictor.card.menu.index(decision.budget)
         usage.see(decision.tokens_B - self._answer_tokens, column, min(tokens, decision.budget))
         ratio = usage.test.ratio
         if usage.recentre():

@@ -11,7 +11,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from ..core.data import BudgetGrid, Curves, Sampling
+from ..core.data import Curves, Sampling
+from ..core.menu import Menu, with_menu
 from ..core.visible import code, markdown
 from ..errors import InvalidSettingsError
 from .difficulty import Asking
@@ -144,7 +145,7 @@ class PredictorCard:
     Attributes:
         predictor: registered name.
         model, model_hash, template, template_hash: whose prompts and traces it learned from; None when unknown.
-        window, maximum: its budget grid.
+        menu: the budgets of its curves.
         sampling: how the traces were drawn, or None when unknown.
         features: what it reads.
         data: what it was trained on.
@@ -165,8 +166,7 @@ class PredictorCard:
     model_hash: str | None
     template: str | None
     template_hash: str | None
-    window: int
-    maximum: int
+    menu: Menu
     sampling: Sampling | None
     features: FeatureSchema
     data: TrainingData
@@ -182,17 +182,12 @@ class PredictorCard:
     shrinkage: Shrinkage | None = None
     grader: str | None = None
 
-    @property
-    def grid(self) -> BudgetGrid:
-        """The budgets of the curves."""
-        return BudgetGrid(self.window, self.maximum)
-
     def mean_curves(self, query_ids: tuple[str, ...]) -> Curves:
         """The mean curve for every query: all that the blind allocation knows."""
         shape = (len(query_ids), 1)
         return Curves(
             query_ids=query_ids,
-            grid=self.grid,
+            menu=self.menu,
             p_Q_B=np.tile(np.asarray(self.mean_p_B, dtype=np.float64), shape),
             tokens_Q_B=None
             if self.mean_tokens_B is None
@@ -201,11 +196,14 @@ class PredictorCard:
 
     def to_json(self) -> dict[str, Any]:
         """The card as a JSON object."""
-        return dataclasses.asdict(self)
+        return {**dataclasses.asdict(self), "menu": self.menu.to_json()}
 
     @classmethod
     def from_json(cls, value: object) -> Self:
         """The card that `to_json` described; raises InvalidSettingsError on what no card can hold, by its place."""
+        if isinstance(value, dict):
+            value = with_menu(value)
+            value = {**value, "menu": {"caps": value["menu"]}} if "menu" in value else value
         card = _read(cls, value, "card")
         assert isinstance(card, cls)
         if problem := _problem(card):
@@ -258,7 +256,7 @@ def _read(kind: Any, value: Any, place: str) -> Any:
 
 def _problem(card: PredictorCard) -> str | None:
     """What no predictor can be: curves that do not fit the budgets, chances beyond 0 to 1."""
-    num_budgets, features, judged = card.grid.num_budgets, card.features, card.familiarity
+    num_budgets, features, judged = card.menu.num_options, card.features, card.familiarity
     curves = {".mean_p_B": card.mean_p_B, ".mean_tokens_B": card.mean_tokens_B}
     if card.calibration is not None:
         curves[".calibration.correlation_B"] = card.calibration.correlation_B
@@ -289,7 +287,7 @@ def _what(card: PredictorCard) -> str:
     read = " and ".join(part for kind, part in parts.items() if kind in schema.reads)
     reads = f"It reads {read}." if read else "It reads nothing of a query: every query gets the mean curve."
     return (
-        f"Predicts, before any reasoning, the chance of a right answer under every budget of {card.grid} tokens"
+        f"Predicts, before any reasoning, the chance of a right answer under every budget of {card.menu} tokens"
         f"{', and the tokens that will really be generated' if card.mean_tokens_B is not None else ''}. "
         f"Predictor {code(card.predictor)}. {reads}\n\n"
         f"Made for model {code(card.model or 'unknown')} (hash {code(card.model_hash or 'unknown')}) with prompt "

@@ -18,7 +18,7 @@ def concave_mean(card: PredictorCard) -> tuple[NDArray[np.float64], NDArray[np.f
     evenly. A straight stretch would not do, since any split along it is worth the same: a root of the spend, of weight
     BEND, bends it.
     """
-    budget_B = card.grid.budgets_B.astype(np.float64)
+    budget_B = card.menu.budgets_B.astype(np.float64)
     tokens_B = None
     cost_B = budget_B
     if card.mean_tokens_B is not None:

@@ -61,8 +61,7 @@ def make_card(
         model_hash=info.get("model_hash"),
         template=info.get("template"),
         template_hash=info.get("template_hash"),
-        window=profile.grid.window,
-        maximum=profile.grid.maximum,
+        menu=profile.menu,
         sampling=None if sampling is None else Sampling(**sampling),
         features=FeatureSchema(
             kind=reads_to_kind(reads),

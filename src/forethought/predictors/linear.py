@@ -17,7 +17,7 @@ from .inputs import chunks
 Float64Array = NDArray[np.float64]
 
 # Penalties tried, in units of the mean eigenvalue, strongest first so that a tie goes to the simpler map.
-# Infinity leaves a component at its mean. The grid is wide on purpose: the best values seen lie at 0.3 to 1000.
+# Infinity leaves a component at its mean. The menu is wide on purpose: the best values seen lie at 0.3 to 1000.
 PENALTIES = (np.inf, *(10.0**power for power in np.arange(4.0, -3.5, -0.5)))
 
 # A feature that hardly varies (as float16 rounding makes them) must not be blown up to unit spread.

@@ -134,7 +134,7 @@ def cross_fit(
     # In hash order, so that what depends on the order of the rows (batches, splits) depends on ids alone.
     usable_rows = _usable_rows(profile, build, layers, seed)
     fold_Q = assign_folds(profile.query_ids, num_folds=num_folds, seed=seed)
-    p_Q_B, tokens_Q_B = (np.zeros((profile.num_queries, profile.grid.num_budgets)) for _ in range(2))
+    p_Q_B, tokens_Q_B = (np.zeros((profile.num_queries, profile.menu.num_options)) for _ in range(2))
     means = []
     for fold in range(num_folds):
         progress("fold", fold, num_folds)
@@ -166,8 +166,8 @@ def _around_mean(
     """Curves around the mean of the folds' mean curves, each weighted by the fold's queries; and that mean curve."""
     mean_p_B = np.average([p_B for p_B, _ in means], axis=0, weights=sizes)
     p_Q_B = np.clip(mean_p_B + deviation_Q_B, 0.0, 1.0)
-    mean = Curves(profile.query_ids, profile.grid, np.tile(mean_p_B, (profile.num_queries, 1)))
-    predicted = Curves(profile.query_ids, profile.grid, p_Q_B)
+    mean = Curves(profile.query_ids, profile.menu, np.tile(mean_p_B, (profile.num_queries, 1)))
+    predicted = Curves(profile.query_ids, profile.menu, p_Q_B)
     if not profile.is_spend_measured:
         return predicted, mean
     mean_tokens_B = non_decreasing(np.average([tokens_B for _, tokens_B in means], axis=0, weights=sizes)[None])[0]
@@ -339,7 +339,7 @@ def left_out_curves(profile: Profile, trained: TrainedPredictor) -> Curves | Non
         p_Q_B, _ = trained.card.shrinkage.apply(p_Q_B, None, np.asarray(trained.card.mean_p_B), None)
     ordered_Q_B = np.empty_like(p_Q_B)
     ordered_Q_B[hash_order(profile.query_ids, seed=trained.card.seed)[rows]] = p_Q_B
-    return Curves(profile.query_ids, profile.grid, ordered_Q_B)
+    return Curves(profile.query_ids, profile.menu, ordered_Q_B)
 
 
 def is_trained_on(trained: TrainedPredictor, profile: Profile) -> bool:

@@ -23,8 +23,9 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 
-from ..core.data import BudgetGrid, Curves, EngineInfo, FloatArray
+from ..core.data import Curves, EngineInfo, FloatArray
 from ..core.files import make_folder, parse_json, reaching, write_atomically
+from ..core.menu import Menu
 from ..core.protocols import Predictor
 from ..core.registry import resolve
 from ..core.visible import to_json, visible
@@ -44,7 +45,8 @@ from .inputs import nonfinite_rows, shorten
 from .seen import PREFIX as SEEN
 from .seen import Seen
 
-SCHEMA = 1
+SCHEMA = 2
+READABLE = (1, 2)  # 1 named its budgets by their step and the largest of them
 SETTINGS_FILE = "predictor.json"
 WEIGHTS_FILE = "weights.safetensors"
 CARD_FILE = "card.md"
@@ -99,7 +101,7 @@ class TrainedPredictor:
             mean = self.card.mean_curves(("",))
             mean_tokens_B = None if mean.tokens_Q_B is None else mean.tokens_Q_B[0]
             p_Q_B, tokens_Q_B = shrinkage.apply(p_Q_B, tokens_Q_B, mean.p_Q_B[0], mean_tokens_B)
-        return Curves(query_ids=tuple(query_ids), grid=self.card.grid, p_Q_B=p_Q_B, tokens_Q_B=tokens_Q_B)
+        return Curves(query_ids=tuple(query_ids), menu=self.card.menu, p_Q_B=p_Q_B, tokens_Q_B=tokens_Q_B)
 
     def _check_features(self, query_ids: Sequence[str], features_Q_D: FloatArray) -> None:
         schema = self.card.features
@@ -115,7 +117,7 @@ class TrainedPredictor:
                 f"{shorten([query_ids[row] for row in bad])}. Leave these queries out, or shorten them."
             )
 
-    def check(self, info: EngineInfo, grid: BudgetGrid | None = None) -> None:
+    def check(self, info: EngineInfo, menu: Menu | None = None) -> None:
         """Refuses an engine or a grid the predictor was not made for.
 
         Hashes decide where both sides have one (a model may go by several names); names decide otherwise. What is
@@ -130,8 +132,8 @@ class TrainedPredictor:
         width = card.features.width
         if HIDDEN in card.features.reads and info.hidden_size is not None and info.hidden_size != width:
             differences.append(f"feature width: predictor {width}, engine {info.hidden_size}")
-        if grid is not None and grid != card.grid:
-            differences.append(f"budget grid: predictor {card.grid}, run {grid}")
+        if menu is not None and menu != card.menu:
+            differences.append(f"budget menu: predictor {card.menu}, run {menu}")
         if differences:
             raise MismatchError(
                 f"this {card.predictor} predictor was made for something else. {'; '.join(differences)}. "
@@ -296,7 +298,7 @@ def _read_settings(folder: Path) -> dict[str, Any]:
         ) from error
     except ValueError as error:  # broken UTF-8 or JSON
         raise ModelFileError(f"{path} is not readable JSON: {error}. Train the predictor again.") from error
-    if not isinstance(content, dict) or content.get("schema") != SCHEMA:
+    if not isinstance(content, dict) or content.get("schema") not in READABLE:
         schema = content.get("schema") if isinstance(content, dict) else None
         raise ModelFileError(
             f"{path} has schema {schema!r}; this version reads schema {SCHEMA}. Train the predictor again, "
@@ -345,9 +347,9 @@ def _check_shapes(predictor: Predictor, card: PredictorCard) -> None:
         p_Q_B, tokens_Q_B = predictor.predict(probe.given_to(predictor))  # type: ignore[arg-type]
     except ForethoughtError as error:
         raise ValueError(str(error)) from error
-    expected = (1, card.grid.num_budgets)
+    expected = (1, card.menu.num_options)
     if p_Q_B.shape != expected or (tokens_Q_B is not None and tokens_Q_B.shape != expected):
-        raise ValueError(f"it predicts {p_Q_B.shape[1]} budgets, its card has {card.grid.num_budgets}")
+        raise ValueError(f"it predicts {p_Q_B.shape[1]} budgets, its card has {card.menu.num_options}")
     if (tokens_Q_B is None) is not (card.mean_tokens_B is None):
         raise ValueError("it predicts tokens and its card knows none, or the other way round")
     if not np.isfinite(p_Q_B).all() or (tokens_Q_B is not None and not np.isfinite(tokens_Q_B).all()):

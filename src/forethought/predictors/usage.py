@@ -99,7 +99,7 @@ class Usage:
         self.stretch = 1.0
         self.num_alarms = self.num_seen = 0
         self._scale = 0.5 * card.mean_tokens_B[-1] if card.mean_tokens_B else 1.0
-        self._budget_B = card.grid.budgets_B.astype(np.float64)
+        self._budget_B = card.menu.budgets_B.astype(np.float64)
         self._window = window
         self._begin()
 
@@ -153,7 +153,7 @@ def stretched(curves: Curves, factor: float) -> Curves:
     """
     if factor == 1.0 or curves.tokens_Q_B is None:
         return curves
-    budget_B = curves.grid.budgets_B.astype(np.float64)
+    budget_B = curves.menu.budgets_B.astype(np.float64)
     p_Q_B = _between(curves.p_Q_B, budget_B, budget_B / factor)
     return replace(curves, p_Q_B=p_Q_B, tokens_Q_B=stretched_tokens(curves.tokens_Q_B, budget_B, factor))
 

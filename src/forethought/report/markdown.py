@@ -33,7 +33,7 @@ from .wording import (
     times,
 )
 
-HEADLINES = (1 / 8, 1 / 4, 1 / 2, 3 / 4)  # of the grid's maximum: the levels shown before the whole grid
+HEADLINES = (1 / 8, 1 / 4, 1 / 2, 3 / 4)  # of the menu's maximum: the levels shown before the whole menu
 
 
 def evaluation_markdown(result: Evaluation) -> list[str]:
@@ -58,7 +58,7 @@ def evaluation_markdown(result: Evaluation) -> list[str]:
 
 
 def _cost_section(result: Evaluation, cost: Cost) -> list[str]:
-    shown = sorted({levels_near(result, part * result.grid.maximum)[cost] for part in HEADLINES})
+    shown = sorted({levels_near(result, part * result.menu.largest)[cost] for part in HEADLINES})
     lines = [f"## Accuracy at equal {cost.value} tokens", ""]
     lines += [f"Mean over all {len(result.levels[cost])} levels: forethought {summary_words(result, cost)}.", ""]
     for level in shown:
@@ -140,7 +140,7 @@ def _made_section(result: Evaluation | LiveComparison) -> list[str]:
     facts: dict[str, Any] = {"forethought": __version__, "bootstrap seed": result.seed}
     facts["resamples"] = result.num_resamples
     if isinstance(result, Evaluation):
-        facts |= {"allocator": result.allocator, "grid": str(result.grid), "data hash": result.data_hash}
+        facts |= {"allocator": result.allocator, "grid": str(result.menu), "data hash": result.data_hash}
     facts |= {key.replace("_", " "): value for key, value in result.provenance.items() if value is not None}
     facts.setdefault("hardware", facts.pop("device", "not recorded"))
     command = one_line(facts.pop("command", None) or "").replace("`" * 3, "'" * 3)

@@ -253,12 +253,12 @@ def _reliability_panel(panel: Any, result: Evaluation) -> None:
 
 
 def _shares_panel(panel: Any, result: Evaluation, row: Row) -> None:
-    budgets_B = result.grid.budgets_B
-    panel.bar(budgets_B, row.shares, width=0.8 * result.grid.window, color=COLOURS[row.policy])
+    budgets_B = result.menu.budgets_B
+    panel.bar(budgets_B, row.shares, width=0.8 * result.menu.smallest, color=COLOURS[row.policy])
     accuracy = f"{100 * row.accuracy.value:.1f}% right"
     panel.text(0.99, 0.62, NAMES[row.policy], ha="right", transform=panel.transAxes, color=COLOURS[row.policy])
     panel.text(0.99, 0.32, accuracy, ha="right", transform=panel.transAxes, color="#444444", fontsize=9)
-    panel.set(ylim=(0.0, 1.0), yticks=[0.0, 0.5, 1.0], xlim=(0.0, result.grid.maximum + result.grid.window))
+    panel.set(ylim=(0.0, 1.0), yticks=[0.0, 0.5, 1.0], xlim=(0.0, result.menu.largest + result.menu.smallest))
     count_tokens_along(panel.xaxis)
     panel.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
 

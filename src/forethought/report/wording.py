@@ -24,9 +24,9 @@ VERDICT_WORDS = {
 
 
 def usual_level(result: Evaluation) -> float:
-    """The budget shown where only one is: a quarter of the grid's maximum. A rule, so that no result chooses it."""
+    """The budget shown where only one is: a quarter of the menu's maximum. A rule, so that no result chooses it."""
     levels = result.levels[result.costs[0]]
-    return min(levels, key=lambda level: abs(level - result.grid.maximum / 4.0))
+    return min(levels, key=lambda level: abs(level - result.menu.largest / 4.0))
 
 
 def levels_near(result: Evaluation, mean_tokens: float) -> dict[Cost, float]:
@@ -98,7 +98,7 @@ def times(value: float) -> str:
 def needed_words(saving: Saving) -> str:
     """Tokens a baseline needs, with their interval."""
     if not math.isfinite(saving.needed.value):
-        return "never on the grid"
+        return "never on the menu"
     return f"{saving.needed.value:.1f} [{_tokens(saving.needed.low)}, {_tokens(saving.needed.high)}]"
 
 
@@ -109,7 +109,7 @@ def _tokens(value: float) -> str:
 def saving_words(saving: Saving) -> str:
     """One saving as a sentence."""
     if not math.isfinite(saving.needed.value):
-        return f"{saving.baseline} is nowhere as accurate: no cap on the grid reaches {percent(saving.accuracy)}"
+        return f"{saving.baseline} is nowhere as accurate: no cap on the menu reaches {percent(saving.accuracy)}"
     ratio = saving.ratio
     return (
         f"{saving.baseline} needs {saving.needed.value:.1f} tokens to be as accurate: "

@@ -9,13 +9,15 @@ from typing import Any
 import numpy as np
 
 from ..core.checks import check_info
-from ..core.data import BudgetGrid, FloatArray, Profile
+from ..core.data import FloatArray, Profile
 from ..core.files import parse_json, reaching, replacing
+from ..core.menu import Menu, with_menu
 from ..core.visible import to_json
-from ..errors import InvalidGridError, RunError
+from ..errors import InvalidMenuError, RunError
 
 METADATA_KEY = b"forethought.profile"
-SCHEMA = 1
+SCHEMA = 2
+READABLE = (1, 2)  # 1 named its budgets by their step and the largest of them
 LEVELS = (None, "easy", "medium", "hard")
 LEAST_BOUND = 1 << 28  # bytes: a profile of a few thousand queries with hidden states of one layer
 MOST_TIMES = 64  # the file, beyond that: what counts, texts and hidden states shrink to is much less
@@ -43,8 +45,7 @@ def write_parquet(path: Path, profile: Profile) -> None:
             columns[f"hidden_{layer}"] = _lists(profile.hidden_Q_L_D[:, column].astype(np.float16), pa.float16())
     metadata = {
         "schema": SCHEMA,
-        "window": profile.grid.window,
-        "maximum": profile.grid.maximum,
+        "menu": profile.menu.to_json(),
         "layers": list(profile.layers),
         "info": dict(profile.info),
     }
@@ -100,15 +101,15 @@ def read_parquet(path: Path, *, with_hidden: bool = True) -> Profile:
             if raw is None:
                 raise RunError(f"{path} is a Parquet file but not a profile written by forethought")
             metadata = _metadata(raw)
-            if metadata["schema"] != SCHEMA:
+            if metadata["schema"] not in READABLE:
                 raise RunError(f"{path} has profile schema {metadata['schema']!r}; this version reads {SCHEMA}")
-            grid = BudgetGrid(metadata["window"], metadata["maximum"])
+            menu = Menu.from_json(metadata["menu"])
             layers = tuple(metadata["layers"]) if with_hidden else ()
-            columns = _columns(file, grid, layers, bound)
-        return _profile(columns, grid, layers, metadata["info"])
+            columns = _columns(file, menu, layers, bound)
+        return _profile(columns, menu, layers, metadata["info"])
     except (RunError, MemoryError):
         raise
-    except InvalidGridError as error:
+    except InvalidMenuError as error:
         raise _damaged(path, error) from error
     except (pa.ArrowException, OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         raise _damaged(path, error) from error
@@ -124,7 +125,8 @@ def _metadata(raw: bytes) -> dict[str, Any]:
     found = parse_json(raw)
     if not isinstance(found, dict):
         raise ValueError("its metadata is no object")
-    for key, kind in (("schema", int), ("window", int), ("maximum", int), ("layers", list), ("info", dict)):
+    found = with_menu(found)
+    for key, kind in (("schema", int), ("menu", list), ("layers", list), ("info", dict)):
         if type(found.get(key)) is not kind:
             raise ValueError(f"its metadata has no usable {key!r}")
     layers = found["layers"]
@@ -132,16 +134,17 @@ def _metadata(raw: bytes) -> dict[str, Any]:
         raise ValueError("its metadata has no usable 'layers'")
     if problem := check_info(found["info"]):
         raise ValueError(f"'info' in its metadata: {problem}")
+    found["info"] = with_menu(found["info"])
     return found
 
 
-def _columns(file: Any, grid: BudgetGrid, layers: Sequence[int], bound: int) -> dict[str, Any]:
+def _columns(file: Any, menu: Menu, layers: Sequence[int], bound: int) -> dict[str, Any]:
     """Name -> array of each known column, decoded a few rows at a time so that a small file cannot fill the memory."""
     import pyarrow as pa
 
     schema, num_rows = file.schema_arrow, file.metadata.num_rows
     wanted: dict[str, int | None] = {"query_id": None, "num_tried": None}
-    wanted |= dict.fromkeys(("num_right", "tokens", "reasoning_tokens"), grid.num_budgets)
+    wanted |= dict.fromkeys(("num_right", "tokens", "reasoning_tokens"), menu.num_options)
     wanted |= {name: None for name in ("question", "difficulty") if name in schema.names}
     wanted |= {f"hidden_{layer}": 0 for layer in layers}
     widths: dict[str, int | None] = {}
@@ -199,7 +202,7 @@ def _array(name: str, column: Any, width: int | None) -> Any:
     return values.to_numpy(zero_copy_only=False).reshape(-1, width)
 
 
-def _profile(columns: Mapping[str, Any], grid: BudgetGrid, layers: Sequence[int], info: Mapping[str, Any]) -> Profile:
+def _profile(columns: Mapping[str, Any], menu: Menu, layers: Sequence[int], info: Mapping[str, Any]) -> Profile:
     """The profile of these columns; raises ValueError on counts that cannot be true."""
     query_ids, num_tried_Q = columns["query_id"], columns["num_tried"]
     num_right_Q_B = columns["num_right"].astype(np.int64)
@@ -221,7 +224,7 @@ def _profile(columns: Mapping[str, Any], grid: BudgetGrid, layers: Sequence[int]
         raise ValueError("its layers are not of one width")
     return Profile(
         query_ids=query_ids,
-        grid=grid,
+        menu=menu,
         num_right_Q_B=num_right_Q_B,
         num_tried_Q=num_tried_Q,
         tokens_Q_B=tokens_Q_B,

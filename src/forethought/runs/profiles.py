@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -11,18 +10,19 @@ from typing import Any
 
 import numpy as np
 
-from ..core.data import BudgetGrid, Curves, FloatArray, Grade, IntArray, Profile, Query, StopReason
+from ..core.data import Curves, FloatArray, Grade, IntArray, Profile, Query, StopReason
+from ..core.menu import Menu
 from ..errors import InvalidFeaturesError, InvalidInputError, MismatchError, RunError
 from .parquet import is_profile_file, read_parquet, write_parquet
 from .store import GRADER_KEYS, RunDirectory, generation_from_json
 
 __all__ = [
-    "common_grid",
-    "curves_on_grid",
+    "common_menu",
+    "curves_on_menu",
     "from_run",
     "is_profile_file",
     "joined",
-    "on_grid",
+    "on_menu",
     "read_parquet",
     "with_layers",
     "write_parquet",
@@ -42,8 +42,8 @@ def from_run(run: RunDirectory, queries: Sequence[Query], *, layers: Sequence[in
         queries: its queries, in the order the profile shall have.
         layers: keep only these layers' hidden states; None keeps all that were recorded.
     """
-    header, grid = run.header, run.grid
-    budgets = [int(budget) for budget in grid.budgets_B]
+    header, menu = run.header, run.menu
+    budgets = [int(budget) for budget in menu.budgets_B]
     right: dict[str, FloatArray] = {}
     tokens: dict[str, FloatArray] = {}
     reasoning: dict[str, FloatArray] = {}
@@ -98,7 +98,7 @@ def from_run(run: RunDirectory, queries: Sequence[Query], *, layers: Sequence[in
     num_tried_Q = np.array([tried[query.id] for query in kept], dtype=np.int64)
     return Profile(
         query_ids=tuple(query.id for query in kept),
-        grid=grid,
+        menu=menu,
         num_right_Q_B=np.stack([right[query.id] for query in kept]).astype(np.int64),
         num_tried_Q=num_tried_Q,
         tokens_Q_B=np.stack([tokens[query.id] for query in kept]) / num_tried_Q[:, None],
@@ -135,16 +135,16 @@ def joined(profiles: Sequence[Profile]) -> Profile:
     """One profile of several measured in the same way; hidden states of the layers that all of them have.
 
     Raises:
-        MismatchError: another grid, model, template, sampling or grader, naming both values.
+        MismatchError: another menu, model, template, sampling or grader, naming both values.
         InvalidInputError: a query that is in two of them.
     """
     first = profiles[0]
     for other in profiles[1:]:
         differing = [key for key in SAME if first.info.get(key) != other.info.get(key)]
         differing += ["spend_measured"] if first.is_spend_measured != other.is_spend_measured else []
-        if first.grid != other.grid or differing:
+        if first.menu != other.menu or differing:
             lines = [f"{key}: {first.info.get(key)!r} and {other.info.get(key)!r}" for key in differing]
-            lines += [f"grid: {first.grid} and {other.grid}"] if first.grid != other.grid else []
+            lines += [f"grid: {first.menu} and {other.menu}"] if first.menu != other.menu else []
             raise MismatchError(f"these profiles were not measured in the same way ({'; '.join(lines)})")
     query_ids = [query_id for profile in profiles for query_id in profile.query_ids]
     if twice := [query_id for query_id, count in Counter(query_ids).items() if count > 1]:
@@ -153,7 +153,7 @@ def joined(profiles: Sequence[Profile]) -> Profile:
     names = dict.fromkeys(str(profile.info.get("name", "unknown")) for profile in profiles)
     return Profile(
         query_ids=tuple(query_ids),
-        grid=first.grid,
+        menu=first.menu,
         num_right_Q_B=np.concatenate([profile.num_right_Q_B for profile in profiles]),
         num_tried_Q=np.concatenate([profile.num_tried_Q for profile in profiles]),
         tokens_Q_B=np.concatenate([profile.tokens_Q_B for profile in profiles]),
@@ -184,16 +184,15 @@ def with_layers(profile: Profile, layers: Sequence[int]) -> Profile:
     return replace(profile, hidden_Q_L_D=profile.hidden_Q_L_D[:, columns], layers=tuple(layers))
 
 
-def common_grid(first: BudgetGrid, second: BudgetGrid) -> BudgetGrid:
-    """The grid of every budget that both have; raises MismatchError where they share none."""
-    window = math.lcm(first.window, second.window)
-    maximum = min(first.maximum, second.maximum) // window * window
-    if not maximum:
-        raise MismatchError(f"the budgets {first} and {second} have none in common: measure both with one --window")
-    return BudgetGrid(window, maximum)
+def common_menu(first: Menu, second: Menu) -> Menu:
+    """The menu of every budget that both have; raises MismatchError where they share none."""
+    shared = first.common(second)
+    if shared is None:
+        raise MismatchError(f"the budgets {first} and {second} have none in common: measure both with one --budgets")
+    return shared
 
 
-def on_grid(profile: Profile, grid: BudgetGrid) -> Profile:
+def on_menu(profile: Profile, menu: Menu) -> Profile:
     """The profile at the budgets of `grid` alone, every one of which it was measured at.
 
     Exact: the trace under a smaller cap is the prefix of the trace under a larger one, so columns are picked and
@@ -202,25 +201,25 @@ def on_grid(profile: Profile, grid: BudgetGrid) -> Profile:
     Raises:
         MismatchError: a budget that was not measured.
     """
-    columns = _columns(profile.grid, grid)
+    columns = _columns(profile.menu, menu)
     return replace(
         profile,
-        grid=grid,
+        menu=menu,
         num_right_Q_B=profile.num_right_Q_B[:, columns],
         tokens_Q_B=profile.tokens_Q_B[:, columns],
         reasoning_Q_B=profile.reasoning_Q_B[:, columns],
     )
 
 
-def curves_on_grid(curves: Curves, grid: BudgetGrid) -> Curves:
+def curves_on_menu(curves: Curves, menu: Menu) -> Curves:
     """The curves at the budgets of `grid` alone; raises MismatchError where they have none for one of them."""
-    columns = _columns(curves.grid, grid)
+    columns = _columns(curves.menu, menu)
     tokens_Q_B = None if curves.tokens_Q_B is None else curves.tokens_Q_B[:, columns]
-    return replace(curves, grid=grid, p_Q_B=curves.p_Q_B[:, columns], tokens_Q_B=tokens_Q_B)
+    return replace(curves, menu=menu, p_Q_B=curves.p_Q_B[:, columns], tokens_Q_B=tokens_Q_B)
 
 
-def _columns(grid: BudgetGrid, wanted: BudgetGrid) -> IntArray:
-    if missing := [str(budget) for budget in wanted.budgets_B if budget not in grid]:
+def _columns(menu: Menu, wanted: Menu) -> IntArray:
+    if missing := [str(budget) for budget in wanted.caps if budget not in menu]:
         shown = missing[0] if len(missing) == 1 else f"{missing[0]}, … {missing[-1]}"
-        raise MismatchError(f"the grid {wanted} has budgets that the grid {grid} lacks: {shown}")
-    return wanted.budgets_B // grid.window - 1
+        raise MismatchError(f"the menu {wanted} has budgets that the menu {menu} lacks: {shown}")
+    return menu.columns(wanted.caps)

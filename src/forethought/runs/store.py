@@ -22,7 +22,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from ..core.checks import check_header, check_object, check_record
-from ..core.data import BudgetGrid, EngineInfo, FloatArray, Generation, Probe, StopReason
+from ..core.data import EngineInfo, FloatArray, Generation, Probe, StopReason
 from ..core.files import (
     make_folder,
     open_bytes,
@@ -33,10 +33,12 @@ from ..core.files import (
     write_atomically,
     write_json,
 )
+from ..core.menu import Menu, with_menu
 from ..core.visible import to_json
 from ..errors import RunError
 
-SCHEMA = 1
+SCHEMA = 2
+READABLE = (1, 2)  # 1 named its budgets by their step and the largest of them
 REGRADING = "regrading"  # key in run.json while grades are being replaced: the command that finishes it
 GRADER_KEYS = ("grader", "grader_options", "grader_version")
 
@@ -177,7 +179,7 @@ class RunDirectory:
         Args:
             path: the folder.
             kind: "profile" or "run".
-            identity: what determines a record given its query and sample (model hash, template hash, grid,
+            identity: what determines a record given its query and sample (model hash, template hash, menu,
                 sampling, seed). A folder made under another identity is refused, naming what differs, unless it holds
                 nothing finished yet: it then begins anew.
             settings: the effective settings of the command, kept for the reader.
@@ -231,7 +233,7 @@ class RunDirectory:
             is_there = (path / "run.json").exists()
         if not is_there:
             raise RunError(f"{path} is not a run directory (no run.json). `forethought ls` lists the runs here.")
-        if run.header.get("schema") != SCHEMA:
+        if run.header.get("schema") not in READABLE:
             raise RunError(f"{path} has schema {run.header.get('schema')!r}; this version reads schema {SCHEMA}")
         return run
 
@@ -249,15 +251,15 @@ class RunDirectory:
             )
         if REGRADING in header and not self.is_regrading:
             raise RunError(f"{self.path} was being graded anew and was stopped; finish it: {header[REGRADING]}")
-        found: dict[str, Any] = header
+        found: dict[str, Any] = {**header, "identity": with_menu(header["identity"])}
         return found
 
     @property
-    def grid(self) -> BudgetGrid:
+    def menu(self) -> Menu:
         """The budgets that its traces were probed at; raises RunError where the header names none."""
         identity = self.header["identity"]
         try:
-            return BudgetGrid(identity["window"], identity["maximum"])
+            return Menu.from_json(identity["menu"])
         except KeyError as error:
             raise RunError(f"{self.path / 'run.json'} does not say {error} of its budgets") from error
 

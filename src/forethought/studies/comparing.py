@@ -24,10 +24,10 @@ def contender(name: str, trained: TrainedPredictor, measured: Profile) -> Conten
     """A trained predictor's curves of a profile that it was not trained on.
 
     Raises:
-        MismatchError: it was made for another model, template or grid.
+        MismatchError: it was made for another model, template or menu.
         InvalidFeaturesError: the profile lacks what it reads.
     """
-    trained.check(engine_info(measured.info), measured.grid)
+    trained.check(engine_info(measured.info), measured.menu)
     layer = trained.card.features.layer
     known = features_of(measured if layer is None else with_layers(measured, [layer]), layer)
     curves = trained.predict(measured.query_ids, known)
@@ -45,8 +45,8 @@ def labelled(name: str, file: Path, train: Profile, measured: Profile) -> Conten
         InvalidInputError: a file that cannot be read, or queries of either profile without a label.
         MismatchError: profiles of two grids.
     """
-    if train.grid != measured.grid:
-        raise MismatchError(f"--train has the budgets {train.grid}, --on {measured.grid}")
+    if train.menu != measured.menu:
+        raise MismatchError(f"--train has the budgets {train.menu}, --on {measured.menu}")
     labels = _read_labels(file)
     missing = [query_id for query_id in (*train.query_ids, *measured.query_ids) if query_id not in labels]
     if missing:
@@ -61,7 +61,7 @@ def labelled(name: str, file: Path, train: Profile, measured: Profile) -> Conten
     tokens_Q_B = train.tokens_Q_B if train.is_spend_measured else None
     fitted = PromptedPredictor().fit(given, train.num_right_Q_B, train.num_tried_Q, tokens_Q_B)
     p_Q_B, tokens_Q_B = fitted.predict(asked)
-    curves = Curves(measured.query_ids, measured.grid, p_Q_B, tokens_Q_B)
+    curves = Curves(measured.query_ids, measured.menu, p_Q_B, tokens_Q_B)
     levels = ", ".join(fitted.levels_)
     return Contender(name, f"labels of a file ({levels})", curves, None)
 

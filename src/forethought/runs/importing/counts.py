@@ -1,4 +1,4 @@
-"""What a table of measurements comes to: counts a query and budget, what was left out, and the grid they lie on."""
+"""What a table of measurements comes to: counts a query and budget, what was left out, and the menu they lie on."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from ...core.data import BudgetGrid, FloatArray, IntArray
-from ...errors import InvalidGridError, InvalidInputError
+from ...core.data import FloatArray, IntArray
+from ...core.menu import Menu
+from ...errors import InvalidInputError, InvalidMenuError
 
 NUM_NAMED = 5  # of what was left out, how many are named
 
@@ -83,36 +84,11 @@ def wanted_budgets(budgets_B: IntArray, window: int | None, maximum: int | None)
     return np.flatnonzero(wanted_B)
 
 
-def grid_of(budgets_B: IntArray, window: int | None, maximum: int | None) -> BudgetGrid:
-    """The grid whose budgets these are.
-
-    Raises:
-        InvalidGridError: they are not W, 2W, 3W, …, or not as asked; suggests the largest grid that lies within them.
-    """
+def menu_of(budgets_B: IntArray, window: int | None, maximum: int | None) -> Menu:
+    """The menu of these budgets; raises InvalidMenuError where none is left, or they are no caps."""
     if not len(budgets_B):
-        raise InvalidGridError(f"no budget lies on the grid asked for (--window {window}, --max-tokens {maximum})")
-    smallest, largest = int(budgets_B[0]), int(budgets_B[-1])
-    is_regular = np.array_equal(budgets_B, smallest * np.arange(1, len(budgets_B) + 1))
-    if is_regular and window in (None, smallest) and maximum in (None, largest):
-        return BudgetGrid(smallest, largest)
-    shown = ", ".join(map(str, budgets_B[:6])) + (f", … {largest}" if len(budgets_B) > 6 else "")
-    wrong = "not as asked" if is_regular else "not W, 2W, 3W, …"
-    best = _largest_grid(budgets_B)
-    raise InvalidGridError(
-        f"the budgets are {shown}: {wrong}. The largest grid within them is --window {best.window} "
-        f"--max-tokens {best.maximum} ({best.num_budgets} of {len(budgets_B)} budgets)"
-    )
-
-
-def _largest_grid(budgets_B: IntArray) -> BudgetGrid:
-    known = set(budgets_B.tolist())
-    best = (0, 0)
-    for window in sorted(known):
-        num = 1
-        while (num + 1) * window in known:
-            num += 1
-        best = max(best, (num, window))
-    return BudgetGrid(best[1], best[0] * best[1])
+        raise InvalidMenuError(f"no budget lies on the menu asked for (--window {window}, --max-tokens {maximum})")
+    return Menu.of(budgets_B.tolist())
 
 
 def refuse_nothing_left(query_ids: Sequence[str], left_out: Sequence[LeftOut], name: str) -> None:

@@ -186,7 +186,7 @@ def _trace_words(rows: _Rows, row: int) -> str:
 
 
 def _leave_out(columns: Columns, naming: Naming, rows: _Rows, settings: ImportSettings) -> tuple[Mask, list[LeftOut]]:
-    """`(rows to keep, what is left out)`: no id, no grade, nothing tried, a budget off the grid asked for."""
+    """`(rows to keep, what is left out)`: no id, no grade, nothing tried, a budget off the menu asked for."""
     left_out: list[LeftOut] = []
 
     def places(index: IntArray) -> list[str]:
@@ -200,7 +200,7 @@ def _leave_out(columns: Columns, naming: Naming, rows: _Rows, settings: ImportSe
         wanted = budgets[wanted_budgets(budgets.astype(np.int64), settings.window, settings.max_tokens)]
         off = np.setdiff1d(budgets, wanted).astype(int)
         if len(off):
-            left_out.append(LeftOut.of("budgets", "not on the grid asked for", len(off), off))
+            left_out.append(LeftOut.of("budgets", "not on the menu asked for", len(off), off))
             keep_N &= np.isin(rows.budget_N, wanted)
     what = "queries" if rows.sample is None else "traces"
     unit_N = rows.trace_N

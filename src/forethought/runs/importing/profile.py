@@ -12,10 +12,10 @@ import numpy as np
 from ...core.data import FloatArray, Profile
 from ...core.problems import Problems
 from ...core.settings import ImportSettings
-from ...errors import InvalidGridError, InvalidInputError, RunError
+from ...errors import InvalidInputError, InvalidMenuError, RunError
 from ..profiles import is_profile_file, read_parquet
 from .columns import Columns
-from .counts import Counts, LeftOut, grid_of
+from .counts import Counts, LeftOut, menu_of
 from .long import read_long
 from .naming import LONG, Naming, name_columns, wanted_columns
 from .wide import read_wide
@@ -69,14 +69,14 @@ def read_profile(settings: ImportSettings, path: Path) -> Imported:
     read = read_long if naming.shape == LONG else read_wide
     counts = read(columns, naming, settings, problems)
     try:
-        grid = grid_of(counts.budgets_B, settings.window, settings.max_tokens)
-    except InvalidGridError as error:
+        menu = menu_of(counts.budgets_B, settings.window, settings.max_tokens)
+    except InvalidMenuError as error:
         raise InvalidInputError(f"{problems.source}: {error}") from error
-    caps_Q_B = np.tile(grid.budgets_B.astype(np.float64), (len(counts.query_ids), 1))
+    caps_Q_B = np.tile(menu.budgets_B.astype(np.float64), (len(counts.query_ids), 1))
     tokens_Q_B = caps_Q_B if counts.tokens_Q_B is None else counts.tokens_Q_B
     profile = Profile(
         query_ids=counts.query_ids,
-        grid=grid,
+        menu=menu,
         num_right_Q_B=counts.num_right_Q_B,
         num_tried_Q=counts.num_tried_Q,
         tokens_Q_B=tokens_Q_B,

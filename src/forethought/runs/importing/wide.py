@@ -206,7 +206,7 @@ def _counts(rows: _Rows, kept: IntArray, left_out: tuple[LeftOut, ...]) -> Count
 
 
 def _on_wanted_budgets(counts: Counts, settings: ImportSettings) -> Counts:
-    """Only the budgets on the grid asked for; the others are left out."""
+    """Only the budgets on the menu asked for; the others are left out."""
     wanted = wanted_budgets(counts.budgets_B, settings.window, settings.max_tokens)
     off = np.setdiff1d(counts.budgets_B, counts.budgets_B[wanted])
     if not len(off):
@@ -217,5 +217,5 @@ def _on_wanted_budgets(counts: Counts, settings: ImportSettings) -> Counts:
         num_right_Q_B=counts.num_right_Q_B[:, wanted],
         tokens_Q_B=None if counts.tokens_Q_B is None else counts.tokens_Q_B[:, wanted],
         reasoning_Q_B=None if counts.reasoning_Q_B is None else counts.reasoning_Q_B[:, wanted],
-        left_out=(*counts.left_out, LeftOut.of("budgets", "not on the grid asked for", len(off), off)),
+        left_out=(*counts.left_out, LeftOut.of("budgets", "not on the menu asked for", len(off), off)),
     )

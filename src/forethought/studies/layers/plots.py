@@ -100,7 +100,7 @@ def _correlation_panel(panel: Any, result: LayerStudy) -> None:
     for finding in result.findings:
         label = f"{POOLING[finding.pooling]}, {share_words(finding.best, result.depth)}"
         found = result.best(finding).scores.pearson_B
-        _line(panel, finding.pooling, result.grid.budgets_B.tolist(), found, label=label)
+        _line(panel, finding.pooling, result.menu.budgets_B.tolist(), found, label=label)
     panel.axhline(0.0, color="#333333", linewidth=0.9)
     panel.set(title="correlation with measured success, best layers", xlabel="cap on reasoning (tokens)")
     low, high = panel.get_ylim()

@@ -147,7 +147,7 @@ def _accuracy_table(result: LayerStudy, pooling: str) -> list[str]:
 
 
 def _correlation_table(result: LayerStudy, pooling: str) -> list[str]:
-    head = ["layer", *(str(budget) for budget in result.grid.budgets_B)]
+    head = ["layer", *(str(budget) for budget in result.menu.budgets_B)]
     rows = [[str(row.layer), *(_number(each, 2) for each in row.scores.pearson_B)] for row in result.select(pooling)]
     return table(head, rows)
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ...core.data import BudgetGrid
+from ...core.menu import Menu
 from ...evaluation import Estimate
 
 PAPER_RANGE = (12, 17, 28)  # arXiv 2602.01237: layers 12 to 17 of 28 are best
@@ -170,7 +170,7 @@ class LayerStudy:
     Attributes:
         num_queries: questions studied.
         num_traces: fewest and most traces a question.
-        grid: the budgets.
+        menu: the budgets.
         levels: mean granted tokens a question at which plans are judged.
         depth: decoder layers of the model; None where the recorded layers do not tell.
         rows: one a pooling and layer.
@@ -188,7 +188,7 @@ class LayerStudy:
 
     num_queries: int
     num_traces: tuple[int, int]
-    grid: BudgetGrid
+    menu: Menu
     levels: tuple[float, ...]
     depth: int | None
     rows: tuple[LayerRow, ...]
@@ -222,9 +222,7 @@ class LayerStudy:
         return {
             "num_queries": self.num_queries,
             "num_traces": list(self.num_traces),
-            "window": self.grid.window,
-            "maximum": self.grid.maximum,
-            "budgets": self.grid.budgets_B.tolist(),
+            "menu": self.menu.to_json(),
             "cost": "granted",
             "levels": list(self.levels),
             "depth": self.depth,

@@ -82,7 +82,7 @@ def study(
     return LayerStudy(
         num_queries=usable.num_queries,
         num_traces=(int(usable.num_tried_Q.min()), int(usable.num_tried_Q.max())),
-        grid=usable.grid,
+        menu=usable.menu,
         levels=tuple(levels),
         depth=depth,
         rows=tuple(rows),
@@ -179,7 +179,7 @@ class _Judge:
             measured=usable.curves,
             predicted=usable.curves,
             mean_B=mean_B,
-            mean_tokens_B=usable.grid.budgets_B.astype(np.float64),
+            mean_tokens_B=usable.menu.budgets_B.astype(np.float64),
             allocator="envelope",
             batch_size=None,
         )
@@ -194,7 +194,7 @@ class _Judge:
 
     def judge(self, p_Q_B: FloatArray) -> _Judged:
         """Predictions of a layer, and the envelope's plans for them."""
-        curves = Curves(self.usable.query_ids, self.usable.grid, p_Q_B)
+        curves = Curves(self.usable.query_ids, self.usable.menu, p_Q_B)
         plans = (self.policies.planned(LAYER, curves, "envelope", Cost.GRANTED, level) for level in self.levels)
         return self._judged(p_Q_B, tuple(plans))
 

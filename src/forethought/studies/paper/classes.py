@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ...core.data import BudgetGrid, FloatArray, IntArray
+from ...core.data import FloatArray, IntArray
+from ...core.menu import Menu
 
 CLASSES = ("easy", "medium", "hard")
 
@@ -16,7 +17,7 @@ def class_budgets(
     train_labels: Sequence[str],
     labels: Sequence[str],
     *,
-    grid: BudgetGrid,
+    menu: Menu,
     mean_tokens: float,
 ) -> dict[str, int]:
     """The budgets that expect most of queries with these labels, by the mean train curve of each class.
@@ -29,18 +30,18 @@ def class_budgets(
         rate_Q_B: measured success of the train queries, shape (Q, B).
         train_labels: their classes, length Q.
         labels: the classes of the queries to divide over, known before any of them is answered.
-        grid: the budgets.
+        menu: the budgets.
         mean_tokens: mean cap, at least one window.
     """
     names = [name for name in CLASSES if name in labels]
     share_C = np.array([np.mean([label == name for label in labels]) for name in names])
     curve_C_B = np.stack([_mean_curve(rate_Q_B, train_labels, name) for name in names])
-    columns_N_C = np.indices((grid.num_budgets,) * len(names)).reshape(len(names), -1).T
-    cost_N = grid.budgets_B[columns_N_C] @ share_C
+    columns_N_C = np.indices((menu.num_options,) * len(names)).reshape(len(names), -1).T
+    cost_N = menu.budgets_B[columns_N_C] @ share_C
     value_N = curve_C_B[np.arange(len(names)), columns_N_C] @ share_C
     fits = np.flatnonzero(cost_N <= mean_tokens * (1 + 1e-12))
     best = fits[np.lexsort((cost_N[fits], -np.round(value_N[fits], 12)))[0]]
-    return {name: int(grid.budgets_B[column]) for name, column in zip(names, columns_N_C[best], strict=True)}
+    return {name: int(menu.budgets_B[column]) for name, column in zip(names, columns_N_C[best], strict=True)}
 
 
 def budgets_of(labels: Sequence[str], budgets: dict[str, int]) -> IntArray:

@@ -76,7 +76,7 @@ def _divide(problem: Problem) -> Columns:
 def _claims(problem: Problem) -> NDArray[np.float64]:
     """What each query claims at each column: the gain of the next longer budget that gains, 0 without, shape (Q, B)."""
     value_Q_B = problem.value_Q_B.astype(np.float64)
-    column_B = np.arange(problem.grid.num_budgets)
+    column_B = np.arange(problem.menu.num_options)
     # What lies past a query's own maximum is nothing to look forward to.
     value_Q_B = np.where(column_B > problem.last_Q[:, None], -np.inf, value_Q_B)
     claim_Q_B = np.zeros_like(value_Q_B)

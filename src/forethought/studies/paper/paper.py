@@ -74,7 +74,7 @@ def compare(settings: PaperSettings) -> PaperBench:
         num_queries=test.profile.num_queries,
         num_train=train.profile.num_queries,
         num_traces=(int(test.profile.num_tried_Q.min()), int(test.profile.num_tried_Q.max())),
-        grid=test.profile.grid,
+        menu=test.profile.menu,
         levels=levels,
         predictor=ours.predictor,
         allocator=settings.allocator,
@@ -95,25 +95,25 @@ def compare(settings: PaperSettings) -> PaperBench:
 
 
 def _levels(settings: PaperSettings, test: Split) -> tuple[float, ...]:
-    grid = test.profile.grid
-    levels = settings.mean_tokens or tuple(float(budget) for budget in grid.budgets_B)
-    outside = [level for level in levels if not grid.window <= level <= grid.maximum]
+    menu = test.profile.menu
+    levels = settings.mean_tokens or tuple(float(budget) for budget in menu.budgets_B)
+    outside = [level for level in levels if not menu.smallest <= level <= menu.largest]
     if outside:
         raise InvalidSettingsError(
-            f"--mean-tokens must lie between {grid.window} and {grid.maximum}, the paper's grid; got "
+            f"--mean-tokens must lie between {menu.smallest} and {menu.largest}, the paper's grid; got "
             f"{', '.join(f'{level:g}' for level in outside)}"
         )
     return tuple(sorted(set(levels)))
 
 
 def _policies(test: Split, ours: Prediction, settings: PaperSettings, allocator: Allocator) -> Policies:
-    mean_train = Curves(("mean",), test.profile.grid, ours.mean_B[None])
+    mean_train = Curves(("mean",), test.profile.menu, ours.mean_B[None])
     check_inputs(test.profile, ours.curves, mean_train, (Cost.GRANTED,), None, settings.num_resamples, None)
     return Policies(
         measured=test.profile.curves,
         predicted=ours.curves,
         mean_B=ours.mean_B,
-        mean_tokens_B=test.profile.grid.budgets_B.astype(np.float64),
+        mean_tokens_B=test.profile.menu.budgets_B.astype(np.float64),
         allocator=allocator,
         batch_size=None,
     )
@@ -140,7 +140,7 @@ def _class_budgets(train: Split, test: Split, levels: Sequence[float]) -> dict[s
     return {
         policy: {
             level: class_budgets(
-                rate_Q_B, train.labels[key], test.labels[key], grid=train.profile.grid, mean_tokens=level
+                rate_Q_B, train.labels[key], test.labels[key], menu=train.profile.menu, mean_tokens=level
             )
             for level in levels
         }
@@ -153,7 +153,7 @@ def _out_of_fold(train: Split, ours: Prediction, seed: int) -> Curves:
     if ours.left_out is not None:
         return ours.left_out
     curves, _ = cross_fit(train.profile, predictor=ours.predictor, seed=seed)
-    return Curves(curves.query_ids, curves.grid, curves.p_Q_B)
+    return Curves(curves.query_ids, curves.menu, curves.p_Q_B)
 
 
 def _play(

@@ -94,7 +94,7 @@ def _gap(result: PaperBench) -> Figure:
 def _predictors(result: PaperBench) -> Figure:
     """Mean squared error and correlation at every budget."""
     figure, panels = _figure(result, 2)
-    budgets_B = result.grid.budgets_B
+    budgets_B = result.menu.budgets_B
     for colour, each in zip(CYCLE, result.predictors, strict=False):
         for panel, values in zip(panels, (each.mean_squared_error_B, each.pearson_B), strict=True):
             panel.plot(budgets_B, values, color=colour, marker="o", markersize=3, label=each.predictor)

@@ -73,7 +73,7 @@ def predict(train: Profile, test: Profile, predictor: str | None, *, seed: int) 
     curves = trained.predict(test.query_ids, features_of(test, trained.card.features.layer))
     return Prediction(
         trained.card.predictor,
-        Curves(curves.query_ids, curves.grid, curves.p_Q_B),
+        Curves(curves.query_ids, curves.menu, curves.p_Q_B),
         np.asarray(trained.card.mean_p_B, dtype=np.float64),
         left_out_curves(train, trained),
     )

@@ -137,7 +137,7 @@ def _by_budget(result: PaperBench, what: str) -> Table:
         for each in result.predictors
         for values in [each.pearson_B if what == "correlation" else each.mean_squared_error_B]
     ]
-    return f"{what} at every budget", ["", *(str(budget) for budget in result.grid.budgets_B)], rows
+    return f"{what} at every budget", ["", *(str(budget) for budget in result.menu.budgets_B)], rows
 
 
 def _calibration(result: PaperBench) -> Table:

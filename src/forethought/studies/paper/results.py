@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ...core.data import BudgetGrid
+from ...core.menu import Menu
 from ...evaluation import Estimate, Row
 from .predictions import PredictorScore
 
@@ -105,7 +105,7 @@ class PaperBench:
         split: name of the split judged on.
         num_queries, num_train: queries judged on, and trained on.
         num_traces: fewest and most traces a judged query.
-        grid: the budgets.
+        menu: the budgets.
         levels: mean tokens a query at which policies are compared; granted cost.
         predictor, allocator: forethought's.
         rows: every policy at every level.
@@ -123,7 +123,7 @@ class PaperBench:
     num_queries: int
     num_train: int
     num_traces: tuple[int, int]
-    grid: BudgetGrid
+    menu: Menu
     levels: tuple[float, ...]
     predictor: str
     allocator: str
@@ -157,8 +157,7 @@ class PaperBench:
             "num_queries": self.num_queries,
             "num_train": self.num_train,
             "num_traces": list(self.num_traces),
-            "window": self.grid.window,
-            "maximum": self.grid.maximum,
+            "menu": self.menu.to_json(),
             "cost": "granted",
             "levels": list(self.levels),
             "predictor": self.predictor,

@@ -14,12 +14,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ...core.data import BudgetGrid, FloatArray, IntArray, Profile
+from ...core.data import FloatArray, IntArray, Profile
+from ...core.menu import Menu
 from ...core.problems import Problems, excerpt
 from ...errors import InvalidInputError
 from .classes import CLASSES
 
-GRID = BudgetGrid(16, 256)
+MENU = Menu.evenly(16, 256)
 LAYER = 16  # by the authors' notebook; the files do not say
 MODEL = "DeepSeek-R1-Distill-Qwen-1.5B"
 LABELS = {
@@ -61,7 +62,7 @@ def read_split(folder: Path, name: str) -> Split:
     problems = Problems(str(path))
     table = _table(path, problems)
     problems.raise_any()
-    right_Q_B = _matrix(table, "num_correct", GRID.num_budgets, problems)
+    right_Q_B = _matrix(table, "num_correct", MENU.num_options, problems)
     hidden_Q_D = _matrix(table, "hidden_state", None, problems)
     tried_Q = _counts(table, problems)
     ids = _texts(table, "question_id", problems)
@@ -69,10 +70,10 @@ def read_split(folder: Path, name: str) -> Split:
     problems.raise_any()
     _check(ids, right_Q_B, tried_Q, hidden_Q_D, problems)
     problems.raise_any()
-    caps_Q_B = np.tile(GRID.budgets_B.astype(np.float64), (len(ids), 1))
+    caps_Q_B = np.tile(MENU.budgets_B.astype(np.float64), (len(ids), 1))
     profile = Profile(
         query_ids=ids,
-        grid=GRID,
+        menu=MENU,
         num_right_Q_B=right_Q_B.astype(np.int64),
         num_tried_Q=tried_Q,
         tokens_Q_B=caps_Q_B,

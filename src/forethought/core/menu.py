@@ -1,0 +1,250 @@
+"""The menu: what a plan may choose from. Nothing else knows what an option is, or does arithmetic on budgets."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ..errors import InvalidMenuError
+
+MAX_OPTIONS = 1 << 16  # of one menu: tables of queries times options are kept in memory
+EXAMPLES = "--budgets 16:256:16, --budgets geometric:256:32768 or --budgets 512,1024,4096"
+SHOWN_AT_MOST = 9  # options that are named one by one
+
+IntArray = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Menu:
+    """The options to choose from, ascending by cost. An option is a cap on reasoning tokens; 0 is "no thinking".
+
+    Arrays over options have one column an option, in this order; their last axis goes by the suffix B.
+
+    Attributes:
+        caps: the caps in tokens, strictly ascending, at least one.
+    """
+
+    caps: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if not self.caps:
+            raise InvalidMenuError(f"a menu needs at least one budget; try {EXAMPLES}")
+        if len(self.caps) > MAX_OPTIONS:
+            raise InvalidMenuError(
+                f"a menu has at most {MAX_OPTIONS:,} budgets, not {len(self.caps):,}; give a larger step between them"
+            )
+        if self.caps[0] < 0 or any(high <= low for low, high in zip(self.caps, self.caps[1:], strict=False)):
+            raise InvalidMenuError(f"budgets must ascend from 0 or more, each once; got {_listed(self.caps)}")
+        if self.caps[-1] < 1 or self.caps[-1] >= 1 << 53:
+            raise InvalidMenuError(f"the largest budget must be from 1 to 2^53 tokens, not {self.caps[-1]}")
+
+    @classmethod
+    def of(cls, budgets: Iterable[int]) -> Menu:
+        """The menu of these caps, in any order; one that is given twice counts once."""
+        return cls(tuple(sorted({int(budget) for budget in budgets})))
+
+    @classmethod
+    def evenly(cls, step: int, largest: int) -> Menu:
+        """The caps `step, 2 * step, ..., largest`; raises InvalidMenuError where `largest` is no multiple of `step`."""
+        if step < 1 or largest < step or largest % step:
+            raise InvalidMenuError(
+                f"evenly spaced budgets need a step of at least 1 token and a largest budget that is a multiple of it; "
+                f"got step {step}, largest {largest}. Try --budgets 16:256:16."
+            )
+        _check_count(largest // step)
+        return cls(tuple(range(step, largest + 1, step)))
+
+    @classmethod
+    def parse(cls, text: str) -> Menu:
+        """The menu that `text` names.
+
+        `512,1024,4096` lists caps; `16:256:16` goes from the first to the second by the third; `geometric:256:32768`
+        doubles from the first to the second (a fourth part is the factor: `geometric:100:10000:10`). Parts may be
+        joined by commas: `0,16:256:16`.
+
+        Raises:
+            InvalidMenuError: anything else, naming the part that cannot be read.
+        """
+        caps: list[int] = []
+        for part in text.split(","):
+            caps += _parse_part(part.strip())
+            _check_count(len(caps))
+        if twice := sorted({cap for cap in caps if caps.count(cap) > 1}) if len(caps) < 1000 else []:
+            raise InvalidMenuError(f"--budgets {text}: {twice[0]} is named twice")
+        return cls.of(caps)
+
+    @property
+    def num_options(self) -> int:
+        """B."""
+        return len(self.caps)
+
+    @property
+    def budgets_B(self) -> IntArray:
+        """The caps in tokens, shape (B,)."""
+        return np.array(self.caps, dtype=np.int64)
+
+    @property
+    def smallest(self) -> int:
+        """The smallest cap, tokens."""
+        return self.caps[0]
+
+    @property
+    def largest(self) -> int:
+        """The largest cap, tokens."""
+        return self.caps[-1]
+
+    @property
+    def unit(self) -> int:
+        """The most tokens that every cap is a whole number of."""
+        return int(np.gcd.reduce(self.budgets_B))
+
+    @property
+    def width_B(self) -> NDArray[np.float64]:
+        """How many tokens each option stands for in a mean over costs, shape (B,), summing to 1.
+
+        Half of the way to either neighbour (the trapezoid rule over tokens); the smallest also stands for what lies
+        below it. On evenly spaced caps all but the ends weigh alike.
+        """
+        if self.num_options == 1:
+            return np.ones(1)
+        edges = np.concatenate([self.budgets_B[:1] * 0.5, (self.budgets_B[1:] + self.budgets_B[:-1]) / 2.0])
+        edges = np.append(edges, float(self.largest))
+        width_B: NDArray[np.float64] = np.diff(edges) / (edges[-1] - edges[0])
+        return width_B
+
+    @property
+    def is_geometric(self) -> bool:
+        """Whether a logarithmic axis shows it better: the steps grow with the caps."""
+        positive = [cap for cap in self.caps if cap]
+        if len(positive) < 3:
+            return False
+        return (positive[-1] - positive[-2]) > 4 * (positive[1] - positive[0])
+
+    def __contains__(self, budget: object) -> bool:
+        return isinstance(budget, int | np.integer) and self._find(int(budget)) >= 0
+
+    def _find(self, budget: int) -> int:
+        """Column of `budget`, or -1."""
+        column = bisect_left(self.caps, budget)
+        return column if column < self.num_options and self.caps[column] == budget else -1
+
+    def index(self, budget: int) -> int:
+        """Column of `budget`; raises InvalidMenuError when it is no option."""
+        column = self._find(int(budget))
+        if column < 0:
+            raise InvalidMenuError(f"budget {budget} is not one of {self}; the nearest below is {self.floor(budget)}")
+        return column
+
+    def columns(self, budget_N: ArrayLike) -> IntArray:
+        """Column of each budget, shape (N,); raises InvalidMenuError for the first that is no option."""
+        wanted_N = np.asarray(budget_N, dtype=np.int64)
+        column_N = np.searchsorted(self.budgets_B, wanted_N)
+        wrong_N = np.flatnonzero(self.budgets_B[np.minimum(column_N, self.num_options - 1)] != wanted_N)
+        if wrong_N.size:
+            self.index(int(wanted_N.ravel()[wrong_N[0]]))
+        return column_N
+
+    def at(self, column_N: ArrayLike) -> IntArray:
+        """The caps in some columns, in the shape of `column_N`."""
+        found_N: IntArray = self.budgets_B[np.asarray(column_N, dtype=np.int64)]
+        return found_N
+
+    def last_at_most(self, tokens_N: ArrayLike) -> IntArray:
+        """Column of the largest cap that is at most each of `tokens_N`; -1 where there is none. Same shape."""
+        column_N: IntArray = np.searchsorted(self.budgets_B, tokens_N, side="right") - 1
+        return column_N
+
+    def first_at_least(self, tokens_N: ArrayLike) -> IntArray:
+        """Column of the smallest cap that is at least each of `tokens_N`; B where there is none. Same shape."""
+        column_N: IntArray = np.asarray(np.searchsorted(self.budgets_B, tokens_N, side="left"))
+        return column_N
+
+    def floor(self, tokens: float) -> int | None:
+        """The largest cap that is at most `tokens`; None where there is none."""
+        column = bisect_right(self.caps, tokens)
+        return self.caps[column - 1] if column else None
+
+    def common(self, other: Menu) -> Menu | None:
+        """The menu of every option that both have; None where they share none (or none above 0)."""
+        shared = set(self.caps) & set(other.caps)
+        return Menu.of(shared) if max(shared, default=0) > 0 else None
+
+    def to_json(self) -> list[int]:
+        """The caps, as they stand on disk."""
+        return list(self.caps)
+
+    @classmethod
+    def from_json(cls, found: Any) -> Menu:
+        """The menu that `to_json` wrote; raises InvalidMenuError where it is none."""
+        if not isinstance(found, list | tuple) or not all(type(each) is int for each in found):
+            raise InvalidMenuError("a menu must be a list of budgets in tokens")
+        return cls(tuple(found))
+
+    def __str__(self) -> str:
+        return _listed(self.caps)
+
+
+def with_menu(found: Mapping[str, Any]) -> dict[str, Any]:
+    """What was read from disk with its menu under `menu`: schema 1 had `window` and `maximum` in its place.
+
+    Raises:
+        InvalidMenuError: these two are no menu.
+    """
+    if "menu" in found or not ("window" in found and "maximum" in found):
+        return dict(found)
+    rest = {key: value for key, value in found.items() if key not in ("window", "maximum")}
+    if type(found["window"]) is not int or type(found["maximum"]) is not int:
+        raise InvalidMenuError("'window' and 'maximum' must be whole numbers")
+    return {**rest, "menu": Menu.evenly(found["window"], found["maximum"]).to_json()}
+
+
+def _check_count(count: int) -> None:
+    if count > MAX_OPTIONS:
+        raise InvalidMenuError(f"a menu has at most {MAX_OPTIONS:,} budgets, not {count:,}; give a larger step")
+
+
+def _listed(caps: Sequence[int]) -> str:
+    """The caps in words: all of a few, else the first two and the last."""
+    if len(caps) <= SHOWN_AT_MOST and len(set(np.diff(caps))) != 1:
+        return ", ".join(map(str, caps))
+    if len(caps) <= 3:
+        return ", ".join(map(str, caps))
+    return f"{caps[0]}, {caps[1]}, … {caps[-1]}"
+
+
+def _parse_part(part: str) -> list[int]:
+    """The caps of one part between commas."""
+    words = part.split(":")
+    is_geometric = words[0].strip().lower() == "geometric"
+    numbers = [_parse_number(word, part) for word in (words[1:] if is_geometric else words)]
+    if is_geometric:
+        if len(numbers) not in (2, 3) or numbers[0] < 1 or numbers[1] < numbers[0]:
+            raise InvalidMenuError(f"--budgets {part}: give geometric:FIRST:LAST or geometric:FIRST:LAST:FACTOR")
+        factor = numbers[2] if len(numbers) == 3 else 2
+        if factor < 2:
+            raise InvalidMenuError(f"--budgets {part}: the factor must be 2 or more")
+        caps = [numbers[0]]
+        while caps[-1] * factor <= numbers[1]:
+            caps.append(caps[-1] * factor)
+        return caps if caps[-1] == numbers[1] else [*caps, numbers[1]]
+    if len(numbers) == 1:
+        return numbers
+    if len(numbers) != 3:
+        raise InvalidMenuError(f"--budgets {part}: give FIRST:LAST:STEP, as in 16:256:16")
+    first, last, step = numbers
+    if step < 1 or last < first or (last - first) % step:
+        raise InvalidMenuError(f"--budgets {part}: the steps of {step} must lead from {first} to {last}")
+    _check_count((last - first) // step + 1)
+    return list(range(first, last + 1, step))
+
+
+def _parse_number(word: str, part: str) -> int:
+    word = word.strip().replace("_", "")
+    if not word.isascii() or not word.isdecimal() or len(word) > 15:
+        raise InvalidMenuError(f"--budgets {part!r}: {word!r} is no number of tokens; try {EXAMPLES}")
+    return int(word)
