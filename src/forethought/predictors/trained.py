@@ -133,7 +133,7 @@ class TrainedPredictor:
         if HIDDEN in card.features.reads and info.hidden_size is not None and info.hidden_size != width:
             differences.append(f"feature width: predictor {width}, engine {info.hidden_size}")
         if menu is not None and menu != card.menu:
-            differences.append(f"budget menu: predictor {card.menu}, run {menu}")
+            differences.append(f"budgets: predictor {card.menu}, run {menu}")
         if differences:
             raise MismatchError(
                 f"this {card.predictor} predictor was made for something else. {'; '.join(differences)}. "
