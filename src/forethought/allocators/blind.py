@@ -24,9 +24,9 @@ class BlindAllocator:
     decides who gets what; here a hash of the query's id is the draw. The gain of an allocator over this one is what
     its predictions are worth. Bounds and weights come from the user, not from a prediction, and are respected.
 
-    `Allocation.expected_accuracy` is what the mean curve promises: nothing better is known here. Under spent cost the order
-    of grants comes from the mean curves too, but the bill (the total, `Allocation.expected_spent`) is that of the queries'
-    own spend curves, so that a plan never costs more than the total.
+    `expected_accuracy` is what the mean curve promises: nothing better is known here. Under spent cost the order of
+    grants comes from the mean curves too, but the bill (the total, `expected_spent`) is that of the queries' own spend
+    curves, so that a plan never costs more than the total.
     """
 
     name = "blind"
