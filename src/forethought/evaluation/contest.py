@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..core import registry
 from ..core.data import Cost, Curves, FloatArray, Profile
 from ..core.protocols import Allocator
 from ..errors import InvalidInputError
@@ -17,7 +18,7 @@ from .bootstrap import estimate, resampled_means
 from .checks import check_inputs
 from .comparison import Comparison, share_closed
 from .offline import data_hash, default_levels
-from .policies import BLIND, ORACLE, UNIFORM, Outcome, Policies, name_of
+from .policies import BLIND, ORACLE, UNIFORM, Outcome, Policies
 from .results import Estimate, Row
 
 BASELINES = (UNIFORM, BLIND, ORACLE)
@@ -205,7 +206,7 @@ def hold_contest(
         contenders=tuple(contenders),
         num_queries=measured.num_queries,
         num_traces=(int(measured.num_tried_Q.min()), int(measured.num_tried_Q.max())),
-        allocator=name_of(allocator),
+        allocator=registry.name_of("allocators", allocator),
         levels=levels,
         rows=tuple(rows),
         standings=tuple(standings),
