@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .menu import Menu
+from .terms import Cost as Cost
+from .terms import Sampling as Sampling
 
 FloatArray = NDArray[np.floating[Any]]
 IntArray = NDArray[np.integer[Any]]
@@ -167,14 +169,6 @@ class Generation:
 
 
 @dataclass(frozen=True, slots=True)
-class Sampling:
-    """How traces are drawn. Answers after the suffix are always decoded greedily."""
-
-    temperature: float = 0.6
-    top_p: float = 1.0
-
-
-@dataclass(frozen=True, slots=True)
 class EngineInfo:
     """What made a measurement; goes into every record's provenance. Unknown parts are None.
 
@@ -276,13 +270,6 @@ class Curves:
     menu: Menu
     p_Q_B: FloatArray
     tokens_Q_B: FloatArray | None = None
-
-
-class Cost(StrEnum):
-    """What a total is counted in."""
-
-    GRANTED = "granted"  # the sum of caps, as the paper counts
-    SPENT = "spent"  # tokens really generated, by expectation while planning
 
 
 @dataclass(frozen=True, slots=True, eq=False)
