@@ -151,8 +151,8 @@ class TestTrain:
         order = np.random.default_rng(1).permutation(profile.num_queries)
         first, second = train(profile), train(profile.select(order))
         assert first.card == second.card
-        for name, array in first.predictor.state()[1].items():
-            assert (array == second.predictor.state()[1][name]).all()
+        for name, array in first.estimator.state()[1].items():
+            assert (array == second.estimator.state()[1][name]).all()
 
     def test_other_counts_give_another_data_hash(self) -> None:
         assert train(make_profile(seed=0)).card.data.data_hash != train(make_profile(seed=1)).card.data.data_hash
