@@ -28,7 +28,7 @@ from ..control.pool import Pool
 from ..control.profiling import Report, check_layers_kept, identity, sample_traces, setup_of, silent
 from ..control.running import generate_planned, load_budgets, outcomes, save_plans, write_answers, write_summary
 from ..core import registry
-from ..core.data import Cost, Curves, Plan, Profile, Query
+from ..core.data import Allocation, Cost, Curves, Profile, Query
 from ..core.files import make_folder, read_json
 from ..core.menu import Menu
 from ..core.prompts import load_template
@@ -284,7 +284,7 @@ class Planned:
 
     queries: Sequence[Query]
     expected: Forecast
-    plan: Plan
+    plan: Allocation
 
     def __repr__(self) -> str:
         """One line, however many questions there are: a notebook prints it."""

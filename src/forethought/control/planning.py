@@ -13,7 +13,7 @@ import numpy as np
 
 from ..allocators.problem import pose
 from ..core import registry
-from ..core.data import Cost, Curves, IntArray, Plan, Profile, Query
+from ..core.data import Allocation, Cost, Curves, IntArray, Profile, Query
 from ..core.menu import Menu
 from ..core.prompts import load_template, shipped_templates
 from ..core.protocols import Allocator, Engine, HiddenStateEngine
@@ -190,7 +190,7 @@ def allocate(
     *,
     allocator: str | None = None,
     left: float | None = None,
-) -> Plan:
+) -> Allocation:
     """Divides the total of `settings` over `queries`.
 
     Args:

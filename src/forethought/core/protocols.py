@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
 
-from .data import Cost, Curves, EngineInfo, FloatArray, Generation, Grade, IntArray, Plan, Query, Request
+from .data import Allocation, Cost, Curves, EngineInfo, FloatArray, Generation, Grade, IntArray, Query, Request
 
 if TYPE_CHECKING:
     from .prompts import PromptTemplate
@@ -126,7 +126,7 @@ class Allocator(Protocol):
         min_budget_Q: IntArray | None = None,
         max_budget_Q: IntArray | None = None,
         weight_Q: FloatArray | None = None,
-    ) -> Plan:
+    ) -> Allocation:
         """Spends at most `total` tokens, counted by `cost`; every budget lies on the menu, within its bounds.
 
         Deterministic; the order of the queries does not matter (ties go by id); a larger total never expects less.
