@@ -316,7 +316,7 @@ class Cost(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Plan:
+class Allocation:
     """One budget per query, with what it expects.
 
     Attributes:
@@ -343,3 +343,6 @@ class Plan:
     expected_accuracy: float
     price: float | None = None
     notes: tuple[str, ...] = ()
+
+
+Plan = Allocation  # until the public plan, with its queries and what made it, has this name
