@@ -59,7 +59,7 @@ def decode(kind: type[T], value: Any, *, place: str = "", lenient: tuple[type, .
         UnfitError: naming the place within the value.
     """
     try:
-        found = _object(kind, lenient)(value)
+        found = _object(typing.cast("Any", kind), lenient)(value)
     except UnfitError as error:
         raise (error.within(place) if place else error) from None
     assert isinstance(found, kind)
@@ -67,7 +67,7 @@ def decode(kind: type[T], value: Any, *, place: str = "", lenient: tuple[type, .
 
 
 def encode(value: Any) -> Any:
-    """`value` as JSON holds it: dataclasses as objects, tuples as lists, enums by value, `to_json` where there is one."""
+    """`value` as JSON holds it: a dataclass is an object, a tuple a list, an enum its value, others by their `to_json`."""
     if isinstance(value, Enum):
         return value.value
     if value is None or isinstance(value, str | int | float):
@@ -112,7 +112,7 @@ def _reader(kind: Any, lenient: tuple[type, ...], may_be_negative: bool = False)
     if hasattr(kind, "from_json"):
         return _own(kind)
     if dataclasses.is_dataclass(kind):
-        return _object(kind, lenient)
+        return _object(typing.cast("Any", kind), lenient)
     if origin is tuple:
         return _list(arguments, lenient)
     if origin in (Mapping, dict):
@@ -142,6 +142,7 @@ def _own(kind: Any) -> Reader:
 
 @cache
 def _object(kind: Any, lenient: tuple[type, ...]) -> Reader:
+    """What reads the dataclass `kind` field by field, whether or not it could read itself."""
     hints = typing.get_type_hints(kind)
     fields = [field for field in dataclasses.fields(kind) if field.init]
     readers = {field.name: _reader(hints[field.name], lenient, field.name == "seed") for field in fields}
@@ -152,7 +153,9 @@ def _object(kind: Any, lenient: tuple[type, ...]) -> Reader:
     def read(value: Any) -> Any:
         if type(value) is not dict:
             raise _unlike(dict, value)
-        found = {}
+        found: dict[str, Any] = {}
+        if not is_lenient and (unknown := sorted(set(value) - set(readers))):
+            raise UnfitError(f"is not known; known are {', '.join(readers)}", unknown[0])
         for name, reader in readers.items():
             if name in value:
                 try:
@@ -161,9 +164,6 @@ def _object(kind: Any, lenient: tuple[type, ...]) -> Reader:
                     raise error.within(name) from None
             elif name not in optional:
                 raise UnfitError("is missing", name)
-        if not is_lenient and len(found) < len(value):
-            unknown = sorted(set(value) - set(readers))
-            raise UnfitError(f"is not known; known are {', '.join(readers)}", unknown[0])
         return kind(**found)
 
     return read
@@ -215,7 +215,7 @@ def _enum(kind: type[Enum]) -> Reader:
     return read
 
 
-def _plain(kind: type, may_be_negative: bool) -> Reader:
+def _plain(kind: Any, may_be_negative: bool) -> Reader:
     least = 0 if kind is int and not may_be_negative else -MOST
 
     def read(value: Any) -> Any:
@@ -223,9 +223,8 @@ def _plain(kind: type, may_be_negative: bool) -> Reader:
             return float(value)
         if type(value) is not kind:  # exactly: true is no number
             raise _unlike(kind, value)
-        if kind is int or kind is float:
-            if not least <= value <= MOST:
-                raise UnfitError(f"must be between {least:,} and {MOST:,}, not {shown(value)}")
+        if (kind is int or kind is float) and not least <= value <= MOST:
+            raise UnfitError(f"must be between {least:,} and {MOST:,}, not {shown(value)}")
         return value
 
     return read

@@ -103,7 +103,8 @@ class Provenance:
         """One object; what is not known is not in it."""
         bare, names = Provenance(), [name for name in FIELDS if name != "more"]
         said = [name for name in names if name == "simulated" or getattr(self, name) != getattr(bare, name)]
-        return {name: self.value(name) for name in said} | encode(self.more)
+        more: dict[str, Any] = encode(self.more)
+        return {name: self.value(name) for name in said} | more
 
     @classmethod
     def from_json(cls, value: Any) -> Self:

@@ -148,8 +148,8 @@ class FakeEngine:
             group = [self._run(request) for request in requests[start : start + GROUP_SIZE]]
             for generation in sorted(group, key=lambda done: done.reasoning_tokens or 0):
                 if self.tokens_per_second is not None:
-                    tokens = generation.tokens_at(generation.budget)
-                    await asyncio.sleep((tokens or 0) / self.tokens_per_second)
+                    outcome = generation.at(generation.budget)
+                    await asyncio.sleep((outcome.tokens or 0 if outcome else 0) / self.tokens_per_second)
                 yield generation
             await asyncio.sleep(0)
 
