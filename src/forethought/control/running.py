@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..core.checks import check_counts, check_plan
-from ..core.data import Grade, Plan, Query, Request, StopReason
+from ..core.data import Allocation, Grade, Query, Request, StopReason
 from ..core.files import open_bytes, reaching, read_json, write_atomically, write_json
 from ..core.menu import Menu, with_menu
 from ..core.protocols import CountingEngine, Engine, Grader
@@ -29,7 +29,7 @@ from .profiling import Report, graded_record, trace_seed
 logger = logging.getLogger(__name__)
 
 
-def save_plans(run: RunDirectory, plans: Mapping[str, Plan], main: str, expected: Forecast) -> None:
+def save_plans(run: RunDirectory, plans: Mapping[str, Allocation], main: str, expected: Forecast) -> None:
     """Keeps the plans and the predicted curves with the run: a resumed run goes on under the same budgets."""
     curves = expected.curves
     novelty = novelty_rows(expected)
@@ -139,7 +139,7 @@ def load_priorities(run: RunDirectory) -> dict[str, int]:
     return priorities
 
 
-def plan_to_json(plan: Plan) -> dict[str, Any]:
+def plan_to_json(plan: Allocation) -> dict[str, Any]:
     """A plan as one JSON object; `budgets` has one row a query."""
     return {
         "allocator": plan.allocator,

@@ -286,7 +286,7 @@ class Cost(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Plan:
+class Allocation:
     """One budget per query, with what it expects.
 
     Attributes:
@@ -313,3 +313,6 @@ class Plan:
     expected_accuracy: float
     price: float | None = None
     notes: tuple[str, ...] = ()
+
+
+Plan = Allocation  # until the public plan, with its queries and what made it, has this name

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
 
-from .data import Cost, Curves, EngineInfo, FloatArray, Generation, Grade, IntArray, Plan, Query, Request
+from .data import Allocation, Cost, Curves, EngineInfo, FloatArray, Generation, Grade, IntArray, Query, Request
 
 if TYPE_CHECKING:
     from .prompts import PromptTemplate
@@ -82,12 +82,12 @@ class CountingEngine(Engine, Protocol):
 
 
 @runtime_checkable
-class Predictor(Protocol):
+class Estimator(Protocol):
     """Features of a query -> success curve and spend curve, before any generation.
 
     A class attribute `reads` names what it reads, among "hidden", "text" and "difficulty"; without it, hidden states.
     One that reads hidden states alone (or nothing) is given their matrix; one that reads anything else is given a
-    `forethought.predictors.features.Features` in its place.
+    `forethought.core.features.Features` in its place.
     """
 
     def fit(
@@ -127,7 +127,7 @@ class Allocator(Protocol):
         min_budget_Q: IntArray | None = None,
         max_budget_Q: IntArray | None = None,
         weight_Q: FloatArray | None = None,
-    ) -> Plan:
+    ) -> Allocation:
         """Spends at most `total` tokens, counted by `cost`; every budget lies on the menu, within its bounds.
 
         Deterministic; the order of the queries does not matter (ties go by id); a larger total never expects less.
