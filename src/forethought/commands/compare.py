@@ -42,7 +42,7 @@ def command(as_json: bool, quiet: bool, **values: Any) -> int:
     first is the one that leads count from.
     """
     from ..core.settings import CompareSettings
-    from ..report.contest import contest_json, contest_text
+    from ..report.comparison import comparison_json, comparison_text
     from . import pipeline
     from .progress import step_bar
 
@@ -51,7 +51,7 @@ def command(as_json: bool, quiet: bool, **values: Any) -> int:
     files: list[Path] = []
     with step_bar(quiet=quiet) as progress:
         result = pipeline.compare(settings, wrote=files.append, progress=progress)
-    emit(as_json, {**contest_json(result), "files": [str(file) for file in files]}, contest_text(result))
+    emit(as_json, {**comparison_json(result), "files": [str(file) for file in files]}, comparison_text(result))
     for file in files:
         talk(f"wrote {file}")
     return 0
