@@ -67,7 +67,7 @@ def decode(kind: type[T], value: Any, *, place: str = "", lenient: tuple[type, .
 
 
 def encode(value: Any) -> Any:
-    """`value` as JSON holds it: a dataclass is an object, a tuple a list, an enum its value; by `to_json` if it has one."""
+    """`value` as JSON holds it: dataclasses are objects, tuples lists, enums values; else by its `to_json`."""
     if isinstance(value, Enum):
         return value.value
     if value is None or isinstance(value, str | int | float):
