@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from forethought.core import registry
-from forethought.core.data import Cost, Curves, Plan
+from forethought.core.data import Allocation, Cost, Curves
 from forethought.core.menu import Menu
 from forethought.core.protocols import Allocator
 from forethought.errors import InvalidInputError, InvalidMenuError, InvalidSettingsError, InvalidTotalError
@@ -50,11 +50,11 @@ def make_curves(p_Q_B: Any, tokens_Q_B: Any = None, *, window: int = 16) -> Curv
     )
 
 
-def columns(plan: Plan) -> np.ndarray:
+def columns(plan: Allocation) -> np.ndarray:
     return plan.budget_Q // plan.menu.smallest - 1
 
 
-def cost_of(plan: Plan, curves: Curves) -> float:
+def cost_of(plan: Allocation, curves: Curves) -> float:
     if plan.cost is Cost.GRANTED:
         return float(plan.budget_Q.sum())
     assert curves.tokens_Q_B is not None
@@ -354,7 +354,7 @@ def test_the_total_a_refusal_asks_for_is_enough(name: str, cost: Cost) -> None:
     assert cost_of(plan, curves) <= needed
 
 
-def _as(plan: Plan, cost: Cost) -> Plan:
+def _as(plan: Allocation, cost: Cost) -> Allocation:
     return dataclasses.replace(plan, cost=cost)
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.data import Cost, Curves, FloatArray, IntArray, Plan
+from ..core.data import Allocation, Cost, Curves, FloatArray, IntArray
 from .bounds import Columns
 from .envelope import WHY_LEFT, solve
 from .grants import grant
@@ -24,9 +24,9 @@ class BlindAllocator:
     decides who gets what; here a hash of the query's id is the draw. The gain of an allocator over this one is what
     its predictions are worth. Bounds and weights come from the user, not from a prediction, and are respected.
 
-    `Plan.expected_accuracy` is what the mean curve promises: nothing better is known here. Under spent cost the order
-    of grants comes from the mean curves too, but the bill (the total, `Plan.expected_spent`) is that of the queries'
-    own spend curves, so that a plan never costs more than the total.
+    `expected_accuracy` is what the mean curve promises: nothing better is known here. Under spent cost the order of
+    grants comes from the mean curves too, but the bill (the total, `expected_spent`) is that of the queries' own spend
+    curves, so that a plan never costs more than the total.
     """
 
     name = "blind"
@@ -40,7 +40,7 @@ class BlindAllocator:
         min_budget_Q: IntArray | None = None,
         max_budget_Q: IntArray | None = None,
         weight_Q: FloatArray | None = None,
-    ) -> Plan:
+    ) -> Allocation:
         """Divides `total` by the mean curve."""
         problem = pose(
             curves, total=total, cost=cost, min_budget_Q=min_budget_Q, max_budget_Q=max_budget_Q, weight_Q=weight_Q

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..core.data import Cost, Curves, FloatArray, IntArray, Plan
+from ..core.data import Allocation, Cost, Curves, FloatArray, IntArray
 from .bounds import Columns
 from .core import complete
 from .grants import grants
@@ -33,7 +33,7 @@ class EnvelopeAllocator:
     is worth no less. Across C(k+1): a plan that costs T < C(k+1) is worth at most the relaxation's V(k) + price x
     (T - C(k)), which is less than V(k+1), and stages 2 and 3 never lose value. (All up to rounding of the last digit.)
 
-    `Plan.price` is the price of the first segment that did not fit, in right answers per token; 0 when all did.
+    `Allocation.price` is the price of the first segment that did not fit, in right answers per token; 0 when all did.
     """
 
     name = "envelope"
@@ -47,7 +47,7 @@ class EnvelopeAllocator:
         min_budget_Q: IntArray | None = None,
         max_budget_Q: IntArray | None = None,
         weight_Q: FloatArray | None = None,
-    ) -> Plan:
+    ) -> Allocation:
         """Divides `total` so that expected success is within one segment of the most there can be; see the class."""
         problem = pose(
             curves, total=total, cost=cost, min_budget_Q=min_budget_Q, max_budget_Q=max_budget_Q, weight_Q=weight_Q

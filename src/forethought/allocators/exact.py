@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.data import Cost, Curves, FloatArray, IntArray, Plan
+from ..core.data import Allocation, Cost, Curves, FloatArray, IntArray
 from ..errors import InvalidSettingsError
 from .bounds import Columns
 from .envelope import WHY_LEFT, solve
@@ -52,7 +52,7 @@ class ExactAllocator:
         min_budget_Q: IntArray | None = None,
         max_budget_Q: IntArray | None = None,
         weight_Q: FloatArray | None = None,
-    ) -> Plan:
+    ) -> Allocation:
         """Divides `total` for the greatest expected success.
 
         Raises:

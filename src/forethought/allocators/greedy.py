@@ -7,7 +7,7 @@ import heapq
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.data import Cost, Curves, FloatArray, IntArray, Plan
+from ..core.data import Allocation, Cost, Curves, FloatArray, IntArray
 from .bounds import Columns
 from .problem import Problem, pose
 
@@ -39,7 +39,7 @@ class GreedyAllocator:
         min_budget_Q: IntArray | None = None,
         max_budget_Q: IntArray | None = None,
         weight_Q: FloatArray | None = None,
-    ) -> Plan:
+    ) -> Allocation:
         """Divides `total` window by window, as described above."""
         problem = pose(
             curves, total=total, cost=cost, min_budget_Q=min_budget_Q, max_budget_Q=max_budget_Q, weight_Q=weight_Q

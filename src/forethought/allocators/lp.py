@@ -17,7 +17,7 @@ def lp_bound(
     max_budget_Q: IntArray | None = None,
     weight_Q: FloatArray | None = None,
 ) -> float:
-    """An upper bound on `Plan.expected_accuracy` of every plan within `total`; arguments as in `Allocator.allocate`.
+    """An upper bound on the `expected_accuracy` of every plan within `total`; arguments as in `Allocator.allocate`.
 
     The relaxation is solved by its envelopes: whole segments by falling price, and of the first that does not fit
     the share that does (Sinha and Zoltners 1979). Under granted cost the total counts in whole windows.

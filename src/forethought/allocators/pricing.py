@@ -18,8 +18,8 @@ def budgets_at(curves: Curves, *, price: float, cost: Cost = Cost.GRANTED) -> In
 
     Args:
         curves: predictions.
-        price: success a token must buy, in right answers a token, as `Plan.price` and `price_for` count it; at 0 every
-            query gets the shortest budget at which its curve is highest.
+        price: success a token must buy, in right answers a token, as `price_for` counts it; at 0 every query
+            gets the shortest budget at which its curve is highest.
         cost: what a token is counted in.
     """
     problem = _unbounded(curves, cost)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.data import Cost, Curves, FloatArray, IntArray, Plan
+from ..core.data import Allocation, Cost, Curves, FloatArray, IntArray
 from ..core.menu import Menu
 from ..errors import InvalidInputError, InvalidTotalError
 from .bounds import Columns, column_ranges
@@ -84,7 +84,7 @@ class Problem:
             digests.append(state.digest())
         return np.argsort(np.frombuffer(b"".join(digests), dtype="<u8"), kind="stable")
 
-    def plan(self, column_Q: IntArray, *, allocator: str, why_left: str, price: float | None = None) -> Plan:
+    def plan(self, column_Q: IntArray, *, allocator: str, why_left: str, price: float | None = None) -> Allocation:
         """The plan that gives each query the budget in its column, with what it expects on the curves.
 
         `why_left` ends the note on tokens left over, where no plainer reason holds.
@@ -95,7 +95,7 @@ class Problem:
             spent = exact_sum(entries(self.curves.tokens_Q_B, np.arange(self.num_queries), column_Q))
             if self.cost is Cost.SPENT and self.total < spent <= self.total * (1 + 2 * RELATIVE_ROUNDING):
                 spent = self.total
-        return Plan(
+        return Allocation(
             query_ids=self.curves.query_ids,
             menu=self.menu,
             budget_Q=budget_Q,

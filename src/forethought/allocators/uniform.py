@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..core.data import Cost, Curves, FloatArray, IntArray, Plan
+from ..core.data import Allocation, Cost, Curves, FloatArray, IntArray
 from .bounds import Columns
 from .problem import Problem, pose
 
@@ -30,7 +30,7 @@ class UniformAllocator:
         min_budget_Q: IntArray | None = None,
         max_budget_Q: IntArray | None = None,
         weight_Q: FloatArray | None = None,
-    ) -> Plan:
+    ) -> Allocation:
         """Divides `total` evenly; bounds hold, and weights only enter the accuracy that the plan expects."""
         problem = pose(
             curves, total=total, cost=cost, min_budget_Q=min_budget_Q, max_budget_Q=max_budget_Q, weight_Q=weight_Q

@@ -28,7 +28,7 @@ def command(as_json: bool, quiet: bool, **values: Any) -> int:
     talk(f"held-out profile: {prepared.num_heldout} GSM8K test questions that nothing was trained or tuned on")
     heldout = demo.heldout(prepared)
     if not as_json:
-        emit(False, None, report.comparison_text(heldout, prepared.mean_tokens))
+        emit(False, None, report.policies_text(heldout, prepared.mean_tokens))
     talk(f"\nlive: {prepared.num_live} other test questions, {prepared.mean_tokens:g} reasoning tokens a question")
     bill = prepared.estimate
     with progress_bar("answering", num_total=bill.num_left, tokens_total=int(bill.total), quiet=quiet) as advance:

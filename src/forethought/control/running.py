@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..core.checks import check_counts, check_plan
-from ..core.data import Grade, Plan, Query, Request, StopReason
+from ..core.data import Allocation, Grade, Query, Request, StopReason
 from ..core.files import open_bytes, reaching, read_json, write_atomically, write_json
 from ..core.menu import Menu, with_menu
 from ..core.protocols import CountingEngine, Engine, Grader
@@ -29,7 +29,7 @@ from .profiling import Report, graded_record, trace_seed
 logger = logging.getLogger(__name__)
 
 
-def save_plans(run: RunDirectory, plans: Mapping[str, Plan], main: str, expected: Forecast) -> None:
+def save_plans(run: RunDirectory, plans: Mapping[str, Allocation], main: str, expected: Forecast) -> None:
     """Keeps the plans and the predicted curves with the run: a resumed run goes on under the same budgets."""
     curves = expected.curves
     novelty = novelty_rows(expected)
@@ -139,7 +139,7 @@ def load_priorities(run: RunDirectory) -> dict[str, int]:
     return priorities
 
 
-def plan_to_json(plan: Plan) -> dict[str, Any]:
+def plan_to_json(plan: Allocation) -> dict[str, Any]:
     """A plan as one JSON object; `budgets` has one row a query."""
     return {
         "allocator": plan.allocator,
@@ -256,7 +256,7 @@ def _answer_row(query: Query, budget: int, record: Mapping[str, Any]) -> dict[st
     generation = generation_from_json(record)
     budget = min(budget, generation.budget)  # lower than planned where little was left of a hard total
     row: dict[str, Any] = {"id": query.id, "budget": budget}
-    if generation.stop_reason is StopReason.ERROR:
+    if (outcome := generation.at(budget)) is None:
         return {**row, "answer": None, "error": generation.error}
     probe = next((probe for probe in record["probes"] if probe["budget"] == budget), None)
     used = probe if probe is not None else record
@@ -265,7 +265,7 @@ def _answer_row(query: Query, budget: int, record: Mapping[str, Any]) -> dict[st
     row |= {
         "answer": used["answer"],
         "reasoning_tokens": None if length is None else min(budget, length),
-        "tokens": generation.tokens_at(budget),
+        "tokens": outcome.tokens,
         "stop_reason": (StopReason.NATURAL if ended else StopReason.BUDGET).value,
     }
     return row if query.reference is None else {**row, "reference": query.reference, "grade": used.get("grade")}

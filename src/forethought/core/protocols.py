@@ -6,10 +6,10 @@ found by name; the built-ins come in by the same door (`registry.py`).
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
 
-from .data import Cost, Curves, EngineInfo, FloatArray, Generation, Grade, IntArray, Plan, Query, Request
+from .data import Allocation, Cost, Curves, EngineInfo, FloatArray, Generation, Grade, IntArray, Query, Request
 
 if TYPE_CHECKING:
     from .prompts import PromptTemplate
@@ -24,9 +24,10 @@ class Engine(Protocol):
         """What this engine runs; cheap, no generation."""
         ...
 
-    def generate(self, requests: Sequence[Request]) -> AsyncIterator[Generation]:
+    def generate(self, requests: Iterable[Request]) -> AsyncIterator[Generation]:
         """One `Generation` for each request, as they finish, in any order.
 
+        Requests are taken as there is room for them: an iterator is read a bounded number ahead of what was given back.
         Never more reasoning tokens than `request.budget`. What goes wrong with one request comes back as a
         `Generation` with `stop_reason` ERROR; only the death of the whole engine raises (EngineError).
         """
@@ -81,12 +82,12 @@ class CountingEngine(Engine, Protocol):
 
 
 @runtime_checkable
-class Predictor(Protocol):
+class Estimator(Protocol):
     """Features of a query -> success curve and spend curve, before any generation.
 
     A class attribute `reads` names what it reads, among "hidden", "text" and "difficulty"; without it, hidden states.
     One that reads hidden states alone (or nothing) is given their matrix; one that reads anything else is given a
-    `forethought.predictors.features.Features` in its place.
+    `forethought.core.features.Features` in its place.
     """
 
     def fit(
@@ -126,7 +127,7 @@ class Allocator(Protocol):
         min_budget_Q: IntArray | None = None,
         max_budget_Q: IntArray | None = None,
         weight_Q: FloatArray | None = None,
-    ) -> Plan:
+    ) -> Allocation:
         """Spends at most `total` tokens, counted by `cost`; every budget lies on the menu, within its bounds.
 
         Deterministic; the order of the queries does not matter (ties go by id); a larger total never expects less.

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..allocators.lp import lp_bound
-from ..core.data import Cost, Curves, FloatArray, IntArray, Plan
+from ..core.data import Allocation, Cost, Curves, FloatArray, IntArray
 from ..core.protocols import Allocator
 from ..core.registry import resolve
 from ..errors import InvalidSettingsError
@@ -39,7 +39,7 @@ class Outcome:
     granted_Q: FloatArray
     spent_Q: FloatArray
     share_B: FloatArray
-    plans: tuple[Plan, ...] = ()
+    plans: tuple[Allocation, ...] = ()
 
 
 class Policies:

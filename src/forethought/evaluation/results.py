@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..core.data import Cost, Curves, Plan, Profile
+from ..core.data import Allocation, Cost, Curves, Profile
 from ..core.menu import Menu
 
 
@@ -320,7 +320,7 @@ class Evaluation:
     measured: Profile = field(repr=False)
     predicted: Curves = field(repr=False)
     provenance: Mapping[str, Any] = field(default_factory=dict)
-    plans: Mapping[tuple[Cost, str, float], tuple[Plan, ...]] = field(default_factory=dict, repr=False)
+    plans: Mapping[tuple[Cost, str, float], tuple[Allocation, ...]] = field(default_factory=dict, repr=False)
 
     @property
     def costs(self) -> tuple[Cost, ...]:

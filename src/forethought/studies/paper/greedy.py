@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from ...allocators.bounds import Columns
 from ...allocators.problem import Problem, pose
-from ...core.data import Cost, Curves, FloatArray, IntArray, Plan
+from ...core.data import Allocation, Cost, Curves, FloatArray, IntArray
 from ...errors import InvalidSettingsError
 
 PAPER_BATCH = 64  # queries the paper's evaluation plans together
@@ -41,7 +41,7 @@ class PaperGreedyAllocator:
         min_budget_Q: IntArray | None = None,
         max_budget_Q: IntArray | None = None,
         weight_Q: FloatArray | None = None,
-    ) -> Plan:
+    ) -> Allocation:
         """Divides `total` window by window, as described above.
 
         Raises:
