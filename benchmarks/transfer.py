@@ -33,13 +33,13 @@ from forethought.control.sources import open_profile
 from forethought.core.data import Cost, Curves, FloatArray, Profile
 from forethought.core.menu import Menu
 from forethought.evaluation.bootstrap import estimate
-from forethought.evaluation.comparison import Comparison
 from forethought.evaluation.policies import Outcome, Policies
+from forethought.evaluation.resampled import Resampled
 from forethought.predictors.card import PredictorCard
 from forethought.predictors.concave import concave_mean
 from forethought.predictors.familiarity import BATCH_LEVEL, num_in_tail
+from forethought.predictors.predictor import Predictor
 from forethought.predictors.selection import features_of, train
-from forethought.predictors.trained import TrainedPredictor
 from forethought.predictors.usage import Usage, stretched
 from forethought.report import plain
 from forethought.runs.profiles import curves_on_menu, on_menu
@@ -47,7 +47,7 @@ from forethought.runs.profiles import curves_on_menu, on_menu
 PLAIN, OLD, CORRECTED, BLIND, ORACLE = "as predicted", "old fallback", "corrected", "mean curve", "oracle"
 
 
-def old_fallback(predictor: TrainedPredictor, judged: Profile, curves: Curves, menu: Menu) -> Curves:
+def old_fallback(predictor: Predictor, judged: Profile, curves: Curves, menu: Menu) -> Curves:
     """What the earlier rule made of the curves, by the novelty score of today.
 
     Beyond the distance that 5% of left-out training queries exceed, trust in a prediction fell in a straight line and
@@ -130,7 +130,7 @@ def _averaged(policies: Policies, streams: list[Stream], level: float) -> Outcom
 
 
 def row(
-    predictor: TrainedPredictor,
+    predictor: Predictor,
     judged: Profile,
     *,
     in_kind: FloatArray | None,
@@ -195,10 +195,10 @@ def row(
         ]
         outcomes += [_averaged(policies, streams[level], level) for level in levels]
         outcomes += [policies.oracle(cost, level) for level in levels]
-        comparison = Comparison.make(policies, outcomes, cost, num_resamples=num_resamples, seed=seed)
+        resampled = Resampled.make(policies, outcomes, cost, num_resamples=num_resamples, seed=seed)
         accuracy_R, gain_R = (
-            {name: values_R_P[:, comparison.columns(name)].mean(axis=1) for name in (*curves, CORRECTED, ORACLE)}
-            for values_R_P in (comparison.accuracy_R_P, comparison.accuracy_R_P - comparison.uniform_R_P)
+            {name: values_R_P[:, resampled.columns(name)].mean(axis=1) for name in (*curves, CORRECTED, ORACLE)}
+            for values_R_P in (resampled.accuracy_R_P, resampled.accuracy_R_P - resampled.uniform_R_P)
         )
         every = [stream for each in streams.values() for stream in each]
         alarmed = [stream for stream in every if stream.num_alarms]

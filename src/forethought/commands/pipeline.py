@@ -29,6 +29,7 @@ from ..control.profiling import Report, check_layers_kept, identity, sample_trac
 from ..control.running import generate_planned, load_budgets, outcomes, save_plans, write_answers, write_summary
 from ..core import registry
 from ..core.data import Allocation, Cost, Curves, Profile, Query
+from ..core.features import DIFFICULTY, reads_of
 from ..core.files import make_folder, read_json
 from ..core.menu import Menu
 from ..core.prompts import load_template
@@ -51,20 +52,19 @@ from ..engines.opening import check, check_can_ask, choose, choose_reader, num_l
 from ..errors import InvalidFeaturesError, InvalidSettingsError, MismatchError, RunError
 from ..evaluation import Evaluation, LiveComparison, compare_live
 from ..evaluation import evaluate as evaluate_curves
-from ..evaluation.contest import Contest, hold_contest
+from ..evaluation.comparison import Comparison, compare_predictors
 from ..evaluation.policies import BLIND, FORETHOUGHT, UNIFORM
 from ..predictors import selection
 from ..predictors.difficulty import Asking, pick_examples, with_difficulties
-from ..predictors.features import DIFFICULTY, reads_of
 from ..predictors.folds import hash_order
 from ..predictors.layers import Progress
 from ..predictors.layers import silent as quiet
 from ..predictors.overlap import held_out
+from ..predictors.predictor import Predictor, check_place, shipped_predictors
 from ..predictors.seen import Seen
-from ..predictors.trained import TrainedPredictor, check_place
 from ..questions.queries import load_queries, save_queries
 from ..report import write_report
-from ..report.contest import write_contest
+from ..report.comparison import write_comparison
 from ..runs.folders import (
     beside,
     check_file,
@@ -80,7 +80,7 @@ from ..runs.importing import Imported, check_target, read_profile
 from ..runs.profiles import common_menu, curves_on_menu, from_run, joined, on_menu, with_layers, write_parquet
 from ..runs.store import RunDirectory, engine_info, grader_words
 from ..studies import layers
-from ..studies.comparing import contender, labelled, mean_train
+from ..studies.comparison import candidate, labelled, mean_train
 from .beforehand import allocators_of, check_planned_engine, plan_inputs, profile_inputs, run_identity, run_inputs
 
 logger = logging.getLogger(__name__)
@@ -158,7 +158,7 @@ def import_profile(settings: ImportSettings) -> Imported:
     return imported
 
 
-def train(settings: TrainSettings, *, progress: Progress = quiet) -> tuple[TrainedPredictor, Path]:
+def train(settings: TrainSettings, *, progress: Progress = quiet) -> tuple[Predictor, Path]:
     """Fits a predictor of success and spend on a profile; layer and regularisation are picked by cross-validation.
 
     Args:
@@ -322,7 +322,7 @@ def plan(settings: PlanSettings, *, engine: Engine | None = None, progress: Prog
 
 
 def predict_with(
-    queries: Sequence[Query], predictor: TrainedPredictor, engine: Engine, *, progress: Progress = quiet
+    queries: Sequence[Query], predictor: Predictor, engine: Engine, *, progress: Progress = quiet
 ) -> Forecast:
     """One prompt pass and the predictor; refuses an engine whose model or template is not the predictor's."""
     predictor.check(engine.info, None)
@@ -431,7 +431,7 @@ def evaluation(settings: EvaluateSettings, *, progress: Progress = quiet) -> Eva
     allocator = registry.make("allocators", settings.allocator, settings.allocator_options)
     if (path / "run.json").is_file() and RunDirectory.open(path).header["kind"] == "run":
         return live_comparison(RunDirectory.open(path), seed=settings.seed)
-    if settings.on or settings.run in sources.shipped_predictors():
+    if settings.on or settings.run in shipped_predictors():
         predictor = sources.open_predictor(settings.run)
         measured = sources.open_profile(settings.on) if settings.on else sources.shipped_heldout(settings.run)
         measured, notes = held_out(measured, {settings.run: predictor}) if settings.on else (measured, ())
@@ -462,7 +462,7 @@ def evaluation(settings: EvaluateSettings, *, progress: Progress = quiet) -> Eva
     )
 
 
-def compare(settings: CompareSettings, *, wrote: Wrote = ignore, progress: Progress = quiet) -> Contest:
+def compare(settings: CompareSettings, *, wrote: Wrote = ignore, progress: Progress = quiet) -> Comparison:
     """Several predictors through one allocator on one held-out profile, with what each costs itself.
 
     The report is written to `settings.out`, or where that says.
@@ -483,7 +483,7 @@ def compare(settings: CompareSettings, *, wrote: Wrote = ignore, progress: Progr
     notes: tuple[str, ...] = ()
     counted = sources.open_profile(settings.train) if settings.labels else None
     if settings.on:
-        fitted = dict[str, TrainedPredictor | Seen](zip(names, trained, strict=True))
+        fitted = dict[str, Predictor | Seen](zip(names, trained, strict=True))
         measured, notes = held_out(measured, fitted | ({"--train": Seen.of(counted)} if counted else {}))
         for note in notes:
             logger.warning("note: %s", note)
@@ -497,29 +497,29 @@ def compare(settings: CompareSettings, *, wrote: Wrote = ignore, progress: Progr
         for each in dict.fromkeys(asking)
         if not measured.difficulties
     }
-    contenders = []
+    candidates = []
     for number, (name, each) in enumerate(zip(names, trained, strict=True)):
         progress(f"predict: {name}", number, len(names))
         known = told.get(each.card.asking, measured) if each.card.asking else measured
-        contenders.append(contender(name, each, known))
+        candidates.append(candidate(name, each, known))
     blind = mean_train(trained, measured)
     progress("plans and intervals", len(names), len(names))
-    contest = hold_contest(
+    comparison = compare_predictors(
         measured,
-        [*contenders, *others],
+        [*candidates, *others],
         blind,
         allocator=allocator,
         costs=(Cost.GRANTED,) if blind.tokens_Q_B is None else (Cost.GRANTED, Cost.SPENT),
         num_resamples=settings.num_resamples,
         seed=settings.seed,
     )
-    result = replace(contest, notes=(*notes, *contest.notes))
-    for file in write_contest(folder, result, plots=settings.plots).values():
+    result = replace(comparison, notes=(*notes, *comparison.notes))
+    for file in write_comparison(folder, result, plots=settings.plots).values():
         wrote(file)
     return result
 
 
-def held_out_curves(predictor: TrainedPredictor, measured: Profile) -> tuple[Profile, Curves, Curves, tuple[str, ...]]:
+def held_out_curves(predictor: Predictor, measured: Profile) -> tuple[Profile, Curves, Curves, tuple[str, ...]]:
     """Curves for the queries of a profile the predictor was not trained on, made as in a plan.
 
     Where the profile was measured on another grid than the predictor's, everything is on the budgets of both.
