@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..allocators.problem import pose
+from ..allocators import allocate as divide
+from ..allocators import pose
 from ..core import registry
 from ..core.data import Allocation, Cost, Curves, IntArray, Profile, Query
 from ..core.features import DIFFICULTY, HIDDEN, TEXT, Features
@@ -210,7 +211,8 @@ def allocate(
     if left is not None:
         total = max(left, _least(expected.curves, min_budget_Q, settings.cost))
     try:
-        plan = chosen.allocate(
+        plan = divide(
+            chosen,
             expected.curves,
             total=total,
             cost=settings.cost,
@@ -223,7 +225,9 @@ def allocate(
     notes = (*plan.notes, *expected.notes)
     if len(expected.unseen_Q):
         ids = ", ".join(queries[row].id for row in expected.unseen_Q[:5])
-        notes += (f"{len(expected.unseen_Q)} queries do not fit the model's context and get one window ({ids})",)
+        notes += (
+            f"{len(expected.unseen_Q)} queries do not fit the model's context and get the smallest budget ({ids})",
+        )
     return replace(plan, notes=notes)
 
 
@@ -241,7 +245,7 @@ def check_total(settings: PlanSettings, queries: Sequence[Query], predictor: Pre
     Under spent cost what the minimums cost is a prediction; only the bounds are looked at then.
 
     Raises:
-        InvalidTotalError, InvalidMenuError, InvalidSettingsError, InvalidInputError: as `Allocator.allocate`.
+        InvalidTotalError, InvalidMenuError, InvalidSettingsError, InvalidInputError: as `allocators.allocate`.
     """
     menu = predictor.card.menu
     for flag, value in (("--min-tokens", settings.min_tokens), ("--max-tokens", settings.max_tokens)):
@@ -299,7 +303,7 @@ def largest_cap(settings: PlanSettings, queries: Sequence[Query], menu: Menu) ->
     """The largest cap that a plan may give to anyone; no plan is needed to know it."""
     highest = settings.max_tokens if settings.max_tokens is not None else menu.largest
     own = max((query.max_budget if query.max_budget is not None else highest for query in queries), default=highest)
-    if settings.cost is Cost.GRANTED:  # the others take a window each, at least
+    if settings.cost is Cost.GRANTED:  # the others take the smallest budget each, at least
         own = min(own, int(settings.total_for(len(queries))) - menu.smallest * (len(queries) - 1))
     return menu.floor(own) or menu.smallest
 
