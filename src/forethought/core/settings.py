@@ -88,7 +88,7 @@ class EngineSettings:
         shown="what the caps need and the model or server takes",
     )
     options: dict[str, Any] = pairs("--engine-option", "Passed to the engine.")
-    template: str = flag("worked-5", "Shipped name or a .json file.")
+    template: str = flag("", "chat, a shipped name or a .json file.", shown="by the model")
     temperature: float = flag(0.6, "Of the thought.")
     top_p: float = flag(1.0, "Nucleus of the thought.")
 
@@ -127,7 +127,7 @@ class ProfileSettings(QuestionColumns):
     questions: str = argument()
     out: str = flag("", "Run directory.", metavar="RUN", shown="runs/MODEL-QUESTIONS")
     num_traces: int = flag(4, "Traces a question.", name="--traces")
-    budgets: str = flag("", "The caps.", metavar="CAPS", shown="16:256:16")
+    budgets: str = flag("", "The caps.", metavar="CAPS", shown="by the model")
     window: int | None = flag(None, "Evenly spaced caps instead: tokens between two of them.", metavar="N")
     max_tokens: int | None = flag(None, "The largest of evenly spaced caps.", metavar="N")
     layers: str = flag("all", "Hidden states to keep: all, none, or 4,12,16.")
@@ -151,7 +151,7 @@ class ProfileSettings(QuestionColumns):
 
     @property
     def menu(self) -> Menu:
-        """The caps to probe."""
+        """The caps to probe; where `engines.opening.settle` has named none, those of the built-in models."""
         from .menu import Menu
 
         if not self.budgets:
