@@ -253,7 +253,9 @@ class Columns:
             except fields.FieldError as refusal:
                 self.refuse(start + np.flatnonzero(code_N == position), f"{name!r} {refusal}")
 
-    def _elements(self, name: str, flat: Any, owner_M: IntArray, convert: Callable[[Any], float | None] | None) -> FloatArray:
+    def _elements(
+        self, name: str, flat: Any, owner_M: IntArray, convert: Callable[[Any], float | None] | None
+    ) -> FloatArray:
         """The elements as numbers, shape (M,); `owner_M` is each one's row."""
         if convert is None:
             try:
