@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.data import Curves, FloatArray
+from ..core.data import Curves, FloatArray, IntArray
 from .card import PredictorCard
 
 LEVEL = 0.01  # chance of a false alarm in one stream, however long it is and however often one looks
@@ -148,7 +148,7 @@ class Usage:
         }
 
 
-def spent_within(curves: Curves, budget_Q: NDArray[np.int64]) -> float | None:
+def spent_within(curves: Curves, budget_Q: IntArray) -> float | None:
     """Tokens that all queries together stay below with a chance of CHANCE, where predictions hold; None: unknown.
 
     The slope of a query's usage curve between two budgets is the share of its traces that are longer, and so gives the
