@@ -52,7 +52,7 @@ HEAVY = {
         "engines/transformers.py",
         "engines/decoding.py",
         "engines/attention.py",
-        "engines/server/local.py",
+        "engines/server/chat.py",
         "models/gguf.py",
         "models/here.py",
         "predictors/adapter.py",
