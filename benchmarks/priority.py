@@ -41,9 +41,9 @@ import numpy as np
 from forethought import models
 from forethought.allocators.envelope import EnvelopeAllocator
 from forethought.core.data import Query
+from forethought.core.features import Features
 from forethought.core.prompts import PromptTemplate, load_template
-from forethought.predictors.features import Features
-from forethought.predictors.trained import TrainedPredictor
+from forethought.predictors.predictor import Predictor
 from forethought.runs.profiles import read_parquet
 
 POLICIES = ("fcfs", "predicted", "aged", "true")
@@ -80,7 +80,7 @@ def jobs_of(predictor: str, profile: str, *, mean_tokens: float) -> list[Job]:
     """Every question of the profile with its budget out of one plan, and its predicted tokens; from the text alone."""
     measured = read_parquet(Path(profile))
     features = Features(measured.num_queries, texts=measured.texts)
-    curves = TrainedPredictor.load(Path(predictor)).predict(list(measured.query_ids), features)
+    curves = Predictor.load(Path(predictor)).predict(list(measured.query_ids), features)
     plan = EnvelopeAllocator().allocate(curves, total=mean_tokens * measured.num_queries)
     assert curves.tokens_Q_B is not None, "the predictor knows nothing of spend"
     tokens_Q = curves.tokens_Q_B[np.arange(measured.num_queries), plan.budget_Q // curves.menu.smallest - 1]

@@ -31,8 +31,8 @@ from forethought.core.data import Cost, Curves, Profile
 from forethought.evaluation.comparison import Comparison
 from forethought.evaluation.policies import Policies
 from forethought.predictors.folds import assign_folds
+from forethought.predictors.predictor import Predictor
 from forethought.predictors.selection import cross_fit, features_of, train
-from forethought.predictors.trained import TrainedPredictor
 
 CAPS = (32, 64, 96, 128, 192, 256)
 BEFORE, FITTED, SHRUNK = "before", "fitted", "shrunk"
@@ -78,12 +78,12 @@ def of_one_trace(profile: Profile, random: np.random.Generator) -> Profile:
     return replace(profile, num_right_Q_B=num_right_Q_B, num_tried_Q=np.ones(profile.num_queries, dtype=np.int64))
 
 
-def unshrunk(trained: TrainedPredictor) -> TrainedPredictor:
+def unshrunk(trained: Predictor) -> Predictor:
     """The predictor as it was fitted."""
     return replace(trained, card=replace(trained.card, shrinkage=None))
 
 
-def predicted_by(trained: TrainedPredictor, profile: Profile) -> Curves:
+def predicted_by(trained: Predictor, profile: Profile) -> Curves:
     """Its curves of a profile's questions."""
     return trained.predict(profile.query_ids, features_of(profile, trained.card.features.layer))
 

@@ -38,8 +38,8 @@ from forethought.evaluation.policies import Outcome, Policies
 from forethought.predictors.card import PredictorCard
 from forethought.predictors.concave import concave_mean
 from forethought.predictors.familiarity import BATCH_LEVEL, num_in_tail
+from forethought.predictors.predictor import Predictor
 from forethought.predictors.selection import features_of, train
-from forethought.predictors.trained import TrainedPredictor
 from forethought.predictors.usage import Usage, stretched
 from forethought.report import plain
 from forethought.runs.profiles import curves_on_menu, on_menu
@@ -47,7 +47,7 @@ from forethought.runs.profiles import curves_on_menu, on_menu
 PLAIN, OLD, CORRECTED, BLIND, ORACLE = "as predicted", "old fallback", "corrected", "mean curve", "oracle"
 
 
-def old_fallback(predictor: TrainedPredictor, judged: Profile, curves: Curves, menu: Menu) -> Curves:
+def old_fallback(predictor: Predictor, judged: Profile, curves: Curves, menu: Menu) -> Curves:
     """What the earlier rule made of the curves, by the novelty score of today.
 
     Beyond the distance that 5% of left-out training queries exceed, trust in a prediction fell in a straight line and
@@ -130,7 +130,7 @@ def _averaged(policies: Policies, streams: list[Stream], level: float) -> Outcom
 
 
 def row(
-    predictor: TrainedPredictor,
+    predictor: Predictor,
     judged: Profile,
     *,
     in_kind: FloatArray | None,

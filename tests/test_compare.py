@@ -13,9 +13,8 @@ from forethought.commands import main
 from forethought.core.data import Cost, Curves, Profile
 from forethought.core.menu import Menu
 from forethought.errors import InvalidInputError
-from forethought.evaluation.contest import Contender, hold_contest
+from forethought.evaluation.contest import Contender, PredictorCost, hold_contest
 from forethought.models.size import KNOWN, count, num_parameters
-from forethought.predictors.cost import PredictorCost
 
 pytestmark = pytest.mark.slow
 

@@ -10,12 +10,12 @@ import pytest
 
 from forethought.commands import main
 from forethought.core.data import Profile, Query
+from forethought.core.features import Features
 from forethought.core.menu import Menu
 from forethought.core.prompts import load_template
 from forethought.engines.fake import FakeEngine
 from forethought.errors import InvalidFeaturesError, InvalidSettingsError, RunError
 from forethought.predictors.difficulty import LEVELS, Asking, ask, classes, pick_examples, read_level, with_difficulties
-from forethought.predictors.features import Features
 from forethought.predictors.prompted import PromptedPredictor
 
 QUERIES = [Query(f"q{row}", f"What is {row} plus {row}?", reference=str(2 * row)) for row in range(40)]

@@ -19,14 +19,14 @@ from forethought.commands.pipeline import held_out_curves
 from forethought.control import sources
 from forethought.control.planning import forecast
 from forethought.core.data import Cost, Curves, Profile
+from forethought.core.features import Features
 from forethought.core.menu import Menu
 from forethought.errors import InvalidFeaturesError, ModelFileError
 from forethought.predictors.card import PredictorCard
 from forethought.predictors.concave import concave_mean
 from forethought.predictors.familiarity import LEVEL, Familiarity, chance_of, kind_of, num_in_tail
-from forethought.predictors.features import Features
+from forethought.predictors.predictor import Predictor
 from forethought.predictors.selection import train
-from forethought.predictors.trained import TrainedPredictor
 from forethought.runs.profiles import read_parquet
 from test_selection import INFO, make_profile
 
@@ -258,12 +258,12 @@ def test_the_concave_mean_for_all_is_planned_as_uniform(
 
 
 @pytest.fixture(scope="module")
-def trained() -> TrainedPredictor:
+def trained() -> Predictor:
     return train(make_profile())
 
 
 @pytest.fixture(scope="module")
-def of_many() -> TrainedPredictor:
+def of_many() -> Predictor:
     return train(make_profile(300), layers=[4])
 
 
@@ -303,7 +303,7 @@ def test_new_questions_of_one_template_are_not_novel_and_others_are(
     assert num_batches <= 2
 
 
-def test_a_score_that_fails_its_own_calibration_is_not_used(trained: TrainedPredictor) -> None:
+def test_a_score_that_fails_its_own_calibration_is_not_used(trained: Predictor) -> None:
     familiarity = trained.familiarity
     assert familiarity is not None
     failing = dataclasses.replace(familiarity, left_out_N=np.sort(np.random.default_rng(0).random(200)))
@@ -315,7 +315,7 @@ def test_a_score_that_fails_its_own_calibration_is_not_used(trained: TrainedPred
 
 
 class TestTrained:
-    def test_the_card_says_how_novelty_is_found(self, trained: TrainedPredictor) -> None:
+    def test_the_card_says_how_novelty_is_found(self, trained: Predictor) -> None:
         found = trained.card.familiarity
         assert found is not None
         assert (found.kind, found.num_queries, found.num_folds) == ("hidden", 40, 1)
@@ -323,8 +323,8 @@ class TestTrained:
         assert 0.0 <= found.false_alarms < 0.12
         assert "Calibrated on 40 training queries" in trained.card.to_markdown()
 
-    def test_a_loaded_score_is_the_saved_one_to_the_bit(self, trained: TrainedPredictor, tmp_path: Path) -> None:
-        loaded = TrainedPredictor.load(trained.save(tmp_path / "p"))
+    def test_a_loaded_score_is_the_saved_one_to_the_bit(self, trained: Predictor, tmp_path: Path) -> None:
+        loaded = Predictor.load(trained.save(tmp_path / "p"))
         hidden_Q_D = np.random.default_rng(5).standard_normal((40, 12)).astype(np.float32)
         first, second = (each.judge(Features(40, hidden_Q_D=hidden_Q_D)) for each in (trained, loaded))
         assert first is not None
@@ -332,7 +332,7 @@ class TestTrained:
         np.testing.assert_array_equal(first.p_Q, second.p_Q)
         assert loaded.card == trained.card
 
-    def test_the_counts_have_no_say(self, trained: TrainedPredictor) -> None:
+    def test_the_counts_have_no_say(self, trained: Predictor) -> None:
         profile = make_profile()
         other = train(dataclasses.replace(profile, num_right_Q_B=4 - profile.num_right_Q_B), layers=[4])
         assert other.familiarity is not None
@@ -344,31 +344,31 @@ class TestTrained:
         trained = train(make_profile(), predictor="mean")
         assert trained.familiarity is None
         assert "no score of how novel" in trained.card.to_markdown()
-        assert TrainedPredictor.load(trained.save(tmp_path / "p")).familiarity is None
+        assert Predictor.load(trained.save(tmp_path / "p")).familiarity is None
 
-    def test_a_predictor_saved_without_it_still_loads(self, trained: TrainedPredictor, tmp_path: Path) -> None:
+    def test_a_predictor_saved_without_it_still_loads(self, trained: Predictor, tmp_path: Path) -> None:
         bare = dataclasses.replace(trained, card=dataclasses.replace(trained.card, familiarity=None), familiarity=None)
         folder = bare.save(tmp_path / "old")
         content = json.loads((folder / "predictor.json").read_text())
         del content["card"]["familiarity"]
         (folder / "predictor.json").write_text(json.dumps(content))
-        old = TrainedPredictor.load(folder)
+        old = Predictor.load(folder)
         hidden_Q_D = np.full((3, 12), 99.0, dtype=np.float32)
         assert old.judge(Features(3, hidden_Q_D=hidden_Q_D)) is None
         expected = forecast(["a", "b", "c"], old, Features(3, hidden_Q_D=hidden_Q_D))
         assert expected.judged is None
         assert expected.notes == ()
 
-    def test_a_card_without_its_arrays_is_refused(self, trained: TrainedPredictor, tmp_path: Path) -> None:
+    def test_a_card_without_its_arrays_is_refused(self, trained: Predictor, tmp_path: Path) -> None:
         with pytest.raises(ModelFileError, match="is missing"):
-            TrainedPredictor.load(dataclasses.replace(trained, familiarity=None).save(tmp_path / "p"))
+            Predictor.load(dataclasses.replace(trained, familiarity=None).save(tmp_path / "p"))
 
-    def test_another_width_is_refused(self, trained: TrainedPredictor, tmp_path: Path) -> None:
+    def test_another_width_is_refused(self, trained: Predictor, tmp_path: Path) -> None:
         other = learned(states(120), READS_HIDDEN)  # as many components as the card says
         with pytest.raises(ModelFileError, match="judges 24 features"):
-            TrainedPredictor.load(dataclasses.replace(trained, familiarity=other).save(tmp_path / "p"))
+            Predictor.load(dataclasses.replace(trained, familiarity=other).save(tmp_path / "p"))
 
-    def test_what_it_is_judged_by_must_be_there(self, trained: TrainedPredictor) -> None:
+    def test_what_it_is_judged_by_must_be_there(self, trained: Predictor) -> None:
         with pytest.raises(InvalidFeaturesError, match="hidden states"):
             trained.judge(Features(2, texts=("a", "b")))
 
@@ -384,23 +384,23 @@ class TestForecast:
         return [f"n{row}" for row in range(num)]
 
     @pytest.mark.parametrize("shift", [0.0, 9.0])
-    def test_every_query_has_its_curves_as_predicted(self, of_many: TrainedPredictor, shift: float) -> None:
+    def test_every_query_has_its_curves_as_predicted(self, of_many: Predictor, shift: float) -> None:
         features = self.features(60, shift=shift)
         predicted = of_many.predict(self.ids(60), features)
         np.testing.assert_allclose(forecast(self.ids(60), of_many, features).curves.p_Q_B, predicted.p_Q_B, atol=1e-6)
 
-    def test_the_same_kind_raises_no_warning(self, of_many: TrainedPredictor) -> None:
+    def test_the_same_kind_raises_no_warning(self, of_many: Predictor) -> None:
         expected = forecast(self.ids(60), of_many, self.features(60, shift=0.0))
         assert expected.judged is not None
         assert expected.notes == ()
 
-    def test_another_kind_is_warned_of(self, of_many: TrainedPredictor) -> None:
+    def test_another_kind_is_warned_of(self, of_many: Predictor) -> None:
         (note,) = forecast(self.ids(60), of_many, self.features(60, shift=9.0)).notes
         assert "60 of 60 questions are novel" in note
         assert "3 expected by chance" in note
         assert "forethought evaluate --on" in note
 
-    def test_evaluation_uses_the_curves_that_a_plan_would(self, of_many: TrainedPredictor) -> None:
+    def test_evaluation_uses_the_curves_that_a_plan_would(self, of_many: Predictor) -> None:
         profile = make_profile(80, seed=5, info=MEASURED)
         assert profile.hidden_Q_L_D is not None
         elsewhere_D = np.where(np.arange(12) < 2, 0.0, 9.0)  # the two features that say how easy a query is stay
@@ -435,14 +435,14 @@ class TestCommonGrid:
 
 
 @pytest.fixture(scope="module")
-def gsm8k() -> TrainedPredictor:
+def gsm8k() -> Predictor:
     return train(read_parquet(PROFILES / f"{GSM8K}-gsm8k-train.parquet"))
 
 
 class TestOnMeasuredStates:
     """Layer 18 of a real model on GSM8K: train questions against test questions."""
 
-    def test_questions_of_the_same_kind_hardly_ever_raise_an_alarm(self, gsm8k: TrainedPredictor) -> None:
+    def test_questions_of_the_same_kind_hardly_ever_raise_an_alarm(self, gsm8k: Predictor) -> None:
         measured = sources.shipped_heldout(GSM8K)
         assert measured.hidden_Q_L_D is not None
         features = Features(400, hidden_Q_D=measured.hidden_Q_L_D[:, 0])

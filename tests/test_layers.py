@@ -23,7 +23,7 @@ from forethought.core.settings import EngineSettings, LayersSettings, ProfileSet
 from forethought.engines.fake import FakeEngine
 from forethought.engines.opening import choose_reader
 from forethought.errors import InvalidFeaturesError, InvalidInputError, InvalidSettingsError, MismatchError, RunError
-from forethought.predictors.metrics import binomial_log_loss, brier_score, correlation_B
+from forethought.evaluation.metrics import binomial_log_loss, brier_score, correlation_B
 from forethought.predictors.ridge import RidgePredictor
 from forethought.runs.profiles import write_parquet
 from forethought.runs.store import RunDirectory

@@ -11,14 +11,14 @@ pytest.importorskip("peft")
 
 from forethought.commands import pipeline
 from forethought.core.data import Profile
+from forethought.core.features import Features
 from forethought.core.menu import Menu
 from forethought.core.settings import TrainSettings
 from forethought.errors import InvalidFeaturesError, InvalidSettingsError, MismatchError
 from forethought.predictors import adapter
-from forethought.predictors.features import Features
 from forethought.predictors.lora import LoraPredictor
+from forethought.predictors.predictor import Predictor
 from forethought.predictors.selection import train
-from forethought.predictors.trained import TrainedPredictor
 from forethought.runs.profiles import write_parquet
 from tiny_model import save_tiny_model
 
@@ -113,7 +113,7 @@ def test_a_saved_adapter_says_the_same(tiny: str, tmp_path: Path) -> None:
     assert card.calibration.num_folds == 1
     assert "held out to stop early" in card.to_markdown()
     trained.save(tmp_path / "predictor")
-    loaded = TrainedPredictor.load(tmp_path / "predictor")
+    loaded = Predictor.load(tmp_path / "predictor")
     texts = Features(2, texts=("aaaaaa 1", "hhhhhh 1"))
     before, after = (each.predict(["a", "h"], texts) for each in (trained, loaded))
     np.testing.assert_allclose(before.p_Q_B, after.p_Q_B, atol=1e-6)
@@ -129,7 +129,7 @@ def test_another_base_model_under_the_name_is_refused(tiny: str, tmp_path: Path)
     trained = train(make_profile(), predictor="lora", options=options(str(base), epochs=1))
     trained.save(tmp_path / "predictor")
     save_tiny_model(base, seed=1)
-    loaded = TrainedPredictor.load(tmp_path / "predictor")
+    loaded = Predictor.load(tmp_path / "predictor")
     with pytest.raises(MismatchError, match="train again"):
         loaded.predict(["a"], Features(1, texts=("aaa",)))
 
@@ -159,5 +159,5 @@ def test_a_stack_keeps_the_state_of_its_members_trainings(tiny, tmp_path):
     )
     assert len(list((tmp_path / "stack-training").glob("*.safetensors"))) == 3  # two folds and the whole
     asked = Features(2, texts=("aaaaaa 1+1", "hhhhhh 1+1"))
-    before, after = trained.predictor.predict(asked)[0], TrainedPredictor.load(folder).predictor.predict(asked)[0]
+    before, after = trained.estimator.predict(asked)[0], Predictor.load(folder).estimator.predict(asked)[0]
     assert before == pytest.approx(after, abs=1e-6)

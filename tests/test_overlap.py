@@ -13,8 +13,8 @@ from forethought.commands import _exit_code
 from forethought.control.sources import open_predictor, open_profile
 from forethought.core.data import Profile
 from forethought.predictors.overlap import held_out, rows_trained_on
+from forethought.predictors.predictor import Predictor
 from forethought.predictors.seen import Seen
-from forethought.predictors.trained import TrainedPredictor
 from forethought.runs.profiles import write_parquet
 
 Call = Callable[..., tuple[int, Any, str]]
@@ -83,7 +83,7 @@ def test_what_was_trained_on_is_left_out(
 def test_a_predictor_of_before_knows_a_profile_as_a_whole(call: Call) -> None:
     trained, profile = replace(open_predictor("run"), seen=None), open_profile("run")
     trained.save("old")
-    assert TrainedPredictor.load("old").seen is None
+    assert Predictor.load("old").seen is None
     code, _, err = call("evaluate", "old", "--no-plots", "--resamples", 100, "--on", "run")
     assert code == 1
     assert "was trained on all 60 questions" in err

@@ -16,13 +16,10 @@ from hypothesis.extra.numpy import arrays
 from scipy.optimize import isotonic_regression
 
 from forethought.core import registry
-from forethought.core.protocols import Predictor
+from forethought.core.features import Features
+from forethought.core.protocols import Estimator
 from forethought.errors import InvalidFeaturesError, InvalidInputError, InvalidSettingsError
-from forethought.predictors import paper_mlp
-from forethought.predictors.features import Features
-from forethought.predictors.linear import LinearMap, RidgeProblem, Standardizer
-from forethought.predictors.mean import MeanPredictor
-from forethought.predictors.metrics import (
+from forethought.evaluation.metrics import (
     binomial_log_loss,
     brier_score,
     calibration_error,
@@ -30,6 +27,9 @@ from forethought.predictors.metrics import (
     curve_error,
     reliability_bins,
 )
+from forethought.predictors import paper_mlp
+from forethought.predictors.linear import LinearMap, RidgeProblem, Standardizer
+from forethought.predictors.mean import MeanPredictor
 from forethought.predictors.mlp import MlpPredictor
 from forethought.predictors.ridge import RidgePredictor
 from forethought.predictors.spend import SpendShape, non_decreasing
@@ -55,16 +55,16 @@ def examples(number: int) -> settings:
     return settings(max_examples=number, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
-def make(name: str, **options: Any) -> Predictor:
+def make(name: str, **options: Any) -> Estimator:
     if name == "mlp":
         pytest.importorskip("torch")
     if name == "lora":
         options = {"base": tiny_base(), **options}
-    made: Predictor = registry.resolve("predictors", name)(**{**QUICK.get(name, {}), **options})
+    made: Estimator = registry.resolve("predictors", name)(**{**QUICK.get(name, {}), **options})
     return made
 
 
-def read_by(predictor: Predictor, features_Q_D: np.ndarray) -> Any:
+def read_by(predictor: Estimator, features_Q_D: np.ndarray) -> Any:
     """What the predictor reads of queries with these features: their matrix, or words that say the same."""
     ease_Q = np.nan_to_num(features_Q_D[:, :3]).sum(axis=1)
     words = [" ".join("abcdefgh"[int(np.clip(x + 4, 0, 7))] for x in row[:3]) for row in np.nan_to_num(features_Q_D)]
@@ -73,7 +73,7 @@ def read_by(predictor: Predictor, features_Q_D: np.ndarray) -> Any:
     return Features(len(features_Q_D), features_Q_D, texts, levels).given_to(predictor)
 
 
-def predict(predictor: Predictor, features_Q_D: np.ndarray) -> Any:
+def predict(predictor: Estimator, features_Q_D: np.ndarray) -> Any:
     return predictor.predict(read_by(predictor, features_Q_D))
 
 
@@ -96,12 +96,12 @@ def task(
     }
 
 
-def fitted(name: str, data: dict[str, np.ndarray], **options: Any) -> Predictor:
+def fitted(name: str, data: dict[str, np.ndarray], **options: Any) -> Estimator:
     predictor = make(name, **options)
     return predictor.fit(read_by(predictor, data["features"]), data["right"], data["tried"], data["tokens"])
 
 
-def on_states(name: str, data: dict[str, np.ndarray], **options: Any) -> Predictor:
+def on_states(name: str, data: dict[str, np.ndarray], **options: Any) -> Estimator:
     """Fitted to read hidden states alone, whatever it reads by default."""
     return fitted(name, data, **({"reads": "hidden"} if name == "mlp" else {}), **options)
 

@@ -8,12 +8,12 @@ import pytest
 from forethought.core.data import Profile
 from forethought.core.menu import Menu
 from forethought.errors import ModelFileError
-from forethought.predictors import trained as saving
+from forethought.predictors import predictor as saving
+from forethought.predictors.predictor import Predictor
 from forethought.predictors.selection import train
-from forethought.predictors.trained import TrainedPredictor
 
 
-def made(share: float) -> TrainedPredictor:
+def made(share: float) -> Predictor:
     """A mean predictor whose every curve is at `share`."""
     right_Q_B = np.full((20, 4), round(share * 10), dtype=np.int64)
     tokens_Q_B = np.tile(np.arange(16.0, 80.0, 16.0), (20, 1))
@@ -26,7 +26,7 @@ OLD, NEW = made(0.2), made(0.7)
 
 
 def share(folder: Path) -> float:
-    return round(TrainedPredictor.load(folder).card.mean_p_B[0], 1)
+    return round(Predictor.load(folder).card.mean_p_B[0], 1)
 
 
 def test_what_it_did_not_make_stays(tmp_path: Path) -> None:
@@ -101,4 +101,4 @@ def test_weights_of_another_predictor_are_refused(tmp_path: Path) -> None:
     for name in (saving.WEIGHTS_FILE, saving.NEXT_WEIGHTS_FILE):
         (folder / name).write_bytes((other / saving.WEIGHTS_FILE).read_bytes())
     with pytest.raises(ModelFileError, match="was changed"):
-        TrainedPredictor.load(folder)
+        Predictor.load(folder)

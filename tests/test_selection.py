@@ -24,8 +24,8 @@ from forethought.errors import (
 )
 from forethought.predictors.card import PredictorCard
 from forethought.predictors.folds import assign_folds, hash_order
+from forethought.predictors.predictor import Predictor
 from forethought.predictors.selection import cross_fit, train
-from forethought.predictors.trained import TrainedPredictor
 
 INFO = {
     "model": "tiny",
@@ -65,18 +65,18 @@ def make_profile(num_queries: int = 120, *, width: int = 12, seed: int = 0, **ch
     return dataclasses.replace(profile, **changes)
 
 
-def features(profile: Profile, trained: TrainedPredictor) -> np.ndarray:
+def features(profile: Profile, trained: Predictor) -> np.ndarray:
     assert profile.hidden_Q_L_D is not None
     return profile.hidden_Q_L_D[:, profile.layers.index(trained.card.features.layer)]
 
 
 @pytest.fixture(scope="module")
-def trained() -> TrainedPredictor:
+def trained() -> Predictor:
     return train(make_profile())
 
 
 @pytest.fixture
-def folder(trained: TrainedPredictor, tmp_path: Path) -> Path:
+def folder(trained: Predictor, tmp_path: Path) -> Path:
     return trained.save(tmp_path / "predictor")
 
 
@@ -151,8 +151,8 @@ class TestTrain:
         order = np.random.default_rng(1).permutation(profile.num_queries)
         first, second = train(profile), train(profile.select(order))
         assert first.card == second.card
-        for name, array in first.predictor.state()[1].items():
-            assert (array == second.predictor.state()[1][name]).all()
+        for name, array in first.estimator.state()[1].items():
+            assert (array == second.estimator.state()[1][name]).all()
 
     def test_other_counts_give_another_data_hash(self) -> None:
         assert train(make_profile(seed=0)).card.data.data_hash != train(make_profile(seed=1)).card.data.data_hash
@@ -215,7 +215,7 @@ class TestTrain:
         pytest.importorskip("torch")
         options = {"hidden_width": 8, "num_members": 2, "steps": 20, "reads": "hidden"}
         trained = train(make_profile(40), predictor="mlp", layers=[4], num_folds=2, seed=7, options=options)
-        kept = trained.predictor.state()[0]["options"]
+        kept = trained.estimator.state()[0]["options"]
         assert (kept["hidden_width"], kept["seed"]) == (8, 7)
 
 
@@ -327,7 +327,7 @@ class TestFolder:
             pytest.importorskip("torch")
             options = {"hidden_width": 8, "num_members": 2, "steps": 20, "reads": "hidden"}
         saved = train(profile, predictor=predictor, layers=[4], num_folds=2, options=options)
-        loaded = TrainedPredictor.load(saved.save(tmp_path / "one"))
+        loaded = Predictor.load(saved.save(tmp_path / "one"))
         assert loaded.card == saved.card
         features_Q_D = profile.hidden_Q_L_D[:, 1]
         first, second = (each.predict(profile.query_ids, features_Q_D) for each in (saved, loaded))
@@ -337,11 +337,11 @@ class TestFolder:
         for path in (tmp_path / "one").iterdir():
             assert path.read_bytes() == (again / path.name).read_bytes()
 
-    def test_saving_twice_replaces_and_leaves_nothing_else(self, trained: TrainedPredictor, folder: Path) -> None:
+    def test_saving_twice_replaces_and_leaves_nothing_else(self, trained: Predictor, folder: Path) -> None:
         trained.save(folder)
         assert [path.name for path in folder.parent.iterdir()] == ["predictor"]
 
-    def test_a_folder_of_something_else_is_not_overwritten(self, trained: TrainedPredictor, tmp_path: Path) -> None:
+    def test_a_folder_of_something_else_is_not_overwritten(self, trained: Predictor, tmp_path: Path) -> None:
         (tmp_path / "thesis.txt").write_text("years of work")
         with pytest.raises(ModelFileError, match="nothing was written"):
             trained.save(tmp_path)
@@ -387,10 +387,10 @@ class TestFolder:
         else:
             path.write_bytes(change(path.read_bytes()))
         with pytest.raises(ModelFileError) as caught:
-            TrainedPredictor.load(folder)
+            Predictor.load(folder)
         assert words in str(caught.value)
 
-    def test_the_card_survives_json(self, trained: TrainedPredictor) -> None:
+    def test_the_card_survives_json(self, trained: Predictor) -> None:
         assert PredictorCard.from_json(json.loads(json.dumps(trained.card.to_json()))) == trained.card
 
 
@@ -405,7 +405,7 @@ class TestCheck:
             pytest.param({"model_hash": None, "template_hash": None, "hidden_size": None}, id="hashes-unknown"),
         ],
     )
-    def test_what_it_was_made_for_passes(self, trained: TrainedPredictor, changes: dict[str, Any]) -> None:
+    def test_what_it_was_made_for_passes(self, trained: Predictor, changes: dict[str, Any]) -> None:
         trained.check(dataclasses.replace(self.here, **changes), Menu.evenly(16, 64))
 
     @pytest.mark.parametrize(
@@ -424,13 +424,13 @@ class TestCheck:
         ],
     )
     def test_anything_else_is_refused_and_named(
-        self, trained: TrainedPredictor, changes: dict[str, Any], menu: Menu | None, words: list[str]
+        self, trained: Predictor, changes: dict[str, Any], menu: Menu | None, words: list[str]
     ) -> None:
         with pytest.raises(MismatchError) as caught:
             trained.check(dataclasses.replace(self.here, **changes), menu)
         assert all(word in str(caught.value) for word in words), str(caught.value)
 
-    def test_bad_features_are_refused_by_the_ids_of_their_queries(self, trained: TrainedPredictor) -> None:
+    def test_bad_features_are_refused_by_the_ids_of_their_queries(self, trained: Predictor) -> None:
         features_Q_D = np.zeros((3, 12), dtype=np.float32)
         features_Q_D[1, 4] = np.nan
         with pytest.raises(InvalidFeaturesError, match=r"1 queries .*: q-b"):
@@ -440,7 +440,7 @@ class TestCheck:
         with pytest.raises(InvalidFeaturesError, match="2 queries need as many feature rows"):
             trained.predict(["q-a", "q-b"], np.zeros((1, 12), dtype=np.float32))
 
-    def test_curves_carry_ids_and_grid(self, trained: TrainedPredictor) -> None:
+    def test_curves_carry_ids_and_grid(self, trained: Predictor) -> None:
         profile = make_profile()
         curves = trained.predict(profile.query_ids, features(profile, trained))
         assert curves.query_ids == profile.query_ids

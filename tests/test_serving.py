@@ -16,6 +16,7 @@ import pytest
 
 from forethought.control.sources import shipped_heldout
 from forethought.core.data import Cost, Profile
+from forethought.core.features import Features
 from forethought.core.menu import Menu
 from forethought.core.prompts import load_template
 from forethought.errors import EngineError, ForethoughtError, InvalidSettingsError
@@ -34,7 +35,6 @@ from forethought.gateway.priorities import AGED, LENGTH, NONE, PATIENCE, Priorit
 from forethought.gateway.rate import Rate
 from forethought.gateway.tally import Tally
 from forethought.gateway.watch import Watch
-from forethought.predictors.features import Features
 from forethought.predictors.selection import is_trained_on, train
 from forethought.runs.profiles import write_parquet
 from serving_host import END, START, Characters, FakeApp, FakeHost, post, state_of, tags

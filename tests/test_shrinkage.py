@@ -17,9 +17,9 @@ from forethought.commands.tables import training_text
 from forethought.core.data import Cost, Curves, Profile
 from forethought.core.menu import Menu
 from forethought.errors import ModelFileError
+from forethought.predictors.predictor import Predictor
 from forethought.predictors.selection import cross_fit, train
 from forethought.predictors.shrinkage import LeftOut, Shrinkage
-from forethought.predictors.trained import TrainedPredictor
 
 MENU = Menu.evenly(16, 64)
 MEAN_B = np.array([0.2, 0.35, 0.5, 0.55])
@@ -46,7 +46,7 @@ def measured(num_queries: int, *, seed: int = 0, num_traces: int = 1, signal: fl
     )
 
 
-def predict(trained: TrainedPredictor, profile: Profile) -> Curves:
+def predict(trained: Predictor, profile: Profile) -> Curves:
     assert profile.hidden_Q_L_D is not None
     return trained.predict(profile.query_ids, profile.hidden_Q_L_D[:, 0])
 
@@ -222,7 +222,7 @@ class TestCard:
         folder = trained.save(tmp_path / "predictor")
         kept = json.loads((folder / "predictor.json").read_text())["card"]["shrinkage"]
         assert kept == {"success": 0.25, "success_z": 1.5, "spend": 0.0, "spend_z": -0.4}
-        assert TrainedPredictor.load(folder).card == card
+        assert Predictor.load(folder).card == card
         words = (folder / "card.md").read_text()
         assert "## Shrinkage" in words
         assert "25%" in words
@@ -254,7 +254,7 @@ class TestCard:
         content = json.loads((folder / "predictor.json").read_text())
         assert content["card"].pop("shrinkage") is None
         (folder / "predictor.json").write_text(json.dumps(content))
-        old = TrainedPredictor.load(folder)
+        old = Predictor.load(folder)
         assert old.card.shrinkage is None
         assert (predict(old, profile).p_Q_B == predict(trained, profile).p_Q_B).all()
         assert "Shrinkage" not in old.card.to_markdown()
@@ -267,4 +267,4 @@ class TestCard:
         content["card"]["shrinkage"]["success"] = share
         (folder / "predictor.json").write_text(json.dumps(content))
         with pytest.raises(ModelFileError, match=r"shrinkage\.success must be a share between 0 and 1"):
-            TrainedPredictor.load(folder)
+            Predictor.load(folder)

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from forethought.core.features import Features, kind_to_reads, reads_of, reads_to_kind
 from forethought.errors import InvalidFeaturesError, InvalidInputError, InvalidSettingsError
-from forethought.predictors.features import Features, kind_to_reads, reads_of, reads_to_kind
 from forethought.predictors.mlp import MlpPredictor
 from forethought.predictors.ridge import RidgePredictor
 from forethought.predictors.stack import StackPredictor, non_negative_weights

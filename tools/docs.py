@@ -19,10 +19,10 @@ import click
 
 from forethought import report
 from forethought.commands import COMMANDS, pipeline, verbs
-from forethought.control.sources import shipped_predictors
 from forethought.core.data import Cost
 from forethought.core.settings import EvaluateSettings
 from forethought.evaluation import Evaluation
+from forethought.predictors.predictor import shipped_predictors
 from forethought.report import wording
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -18,7 +18,7 @@ import click
 from forethought import EvaluateSettings, TrainSettings, evaluate, open_profile, train
 from forethought.core.data import Profile
 from forethought.predictors.card import CrossValidation, PredictorCard
-from forethought.predictors.trained import TrainedPredictor
+from forethought.predictors.predictor import Predictor
 from forethought.report import write_report
 from forethought.runs.profiles import joined, with_layers, write_parquet
 
@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / "src" / "forethought" / "data"
 
 
-def card(name: str, measured: Profile, predictor: TrainedPredictor) -> str:
+def card(name: str, measured: Profile, predictor: Predictor) -> str:
     """What stands beside the training profile."""
     info, sampling = measured.info, measured.info["sampling"]
     right = measured.num_right_Q_B.sum(axis=0) / measured.num_tried_Q.sum()
@@ -84,7 +84,7 @@ def main(name: str, train_runs: tuple[str, ...], test_runs: tuple[str, ...], pre
     """Trains on the training runs, keeps the chosen layer, evaluates on the test runs."""
     folder = DATA / "predictors" / name
     first, *more = train_runs
-    earlier = TrainedPredictor.load(folder).card if folder.exists() else None
+    earlier = Predictor.load(folder).card if folder.exists() else None
     trained, _ = train(TrainSettings(run=first, more=tuple(more), predictor=predictor, out=str(folder)))
     layers = [] if trained.card.features.layer is None else [trained.card.features.layer]
     measured = read(f"{name}-gsm8k-train", train_runs, layers)

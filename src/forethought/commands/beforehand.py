@@ -11,6 +11,7 @@ from ..control.planning import check_total, model_of, open_allocator, plan_queri
 from ..control.profiling import check_asked_layers, grader_identity
 from ..core import registry
 from ..core.data import EngineInfo, Query
+from ..core.features import HIDDEN
 from ..core.prompts import load_template
 from ..core.protocols import Grader
 from ..core.settings import PlanSettings, ProfileSettings, RunSettings
@@ -18,8 +19,7 @@ from ..engines.opening import LOCAL, check, choose, num_layers
 from ..errors import InvalidFeaturesError, InvalidSettingsError
 from ..graders import check_references, is_gradable
 from ..models import ALIASES
-from ..predictors.features import HIDDEN
-from ..predictors.trained import TrainedPredictor
+from ..predictors.predictor import Predictor
 from ..questions.queries import load_queries, query_to_json
 from ..runs.folders import check_folder, profile_folder, run_folder
 from ..runs.store import RunDirectory, fingerprint
@@ -80,7 +80,7 @@ def profile_inputs(settings: ProfileSettings, *, is_open: bool = False) -> tuple
     return kept, judge, len(queries) - len(kept)
 
 
-def plan_inputs(settings: PlanSettings) -> tuple[TrainedPredictor, list[Query]]:
+def plan_inputs(settings: PlanSettings) -> tuple[Predictor, list[Query]]:
     """The predictor and the questions of a plan; raises whatever is known to be refused later."""
     predictor = sources.open_predictor(settings.run)
     open_allocator(settings)
@@ -89,7 +89,7 @@ def plan_inputs(settings: PlanSettings) -> tuple[TrainedPredictor, list[Query]]:
     return predictor, queries
 
 
-def run_inputs(settings: RunSettings, *, is_open: bool = False) -> tuple[TrainedPredictor, list[Query], Judge]:
+def run_inputs(settings: RunSettings, *, is_open: bool = False) -> tuple[Predictor, list[Query], Judge]:
     """The predictor, the questions and the grader of a run; raises whatever is known to be refused later."""
     predictor, queries = plan_inputs(settings.plan)
     for name in settings.compare:
@@ -105,9 +105,7 @@ def run_inputs(settings: RunSettings, *, is_open: bool = False) -> tuple[Trained
     return predictor, queries, judge
 
 
-def run_identity(
-    settings: RunSettings, predictor: TrainedPredictor, queries: Sequence[Query], judge: Judge
-) -> dict[str, Any]:
+def run_identity(settings: RunSettings, predictor: Predictor, queries: Sequence[Query], judge: Judge) -> dict[str, Any]:
     """The part of a run's identity that the engine does not decide."""
     return {
         "menu": predictor.card.menu.to_json(),
@@ -127,7 +125,7 @@ def allocators_of(settings: RunSettings) -> list[str]:
     return list(dict.fromkeys((settings.plan.allocator, *settings.compare)))
 
 
-def check_planned_engine(settings: PlanSettings, predictor: TrainedPredictor) -> None:
+def check_planned_engine(settings: PlanSettings, predictor: Predictor) -> None:
     """Refuses an engine that cannot run the predictor's model, or cannot give it what it reads."""
     asked, model = planned_engine(settings, predictor), model_of(settings, predictor)
     check(model, asked)

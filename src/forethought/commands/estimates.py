@@ -11,6 +11,7 @@ from typing import Any
 from ..control.billing import UNPRICED, Prices, Traffic
 from ..control.planning import largest_cap, model_of, recorded_features, refuse_without_texts, template_of
 from ..core.data import Query
+from ..core.features import DIFFICULTY, HIDDEN
 from ..core.menu import Menu
 from ..core.prompts import load_template
 from ..core.settings import EngineSettings, PlanSettings, ProfileSettings, RunSettings
@@ -18,7 +19,6 @@ from ..engines.context import Room
 from ..engines.lengths import Lengths
 from ..engines.opening import choose
 from ..models import look
-from ..predictors.features import DIFFICULTY, HIDDEN
 from ..runs.folders import profile_folder, run_folder
 from ..runs.store import RunDirectory
 from .beforehand import check_planned_engine, plan_inputs, profile_inputs, run_inputs

@@ -29,6 +29,7 @@ from ..control.profiling import Report, check_layers_kept, identity, sample_trac
 from ..control.running import generate_planned, load_budgets, outcomes, save_plans, write_answers, write_summary
 from ..core import registry
 from ..core.data import Allocation, Cost, Curves, Profile, Query
+from ..core.features import DIFFICULTY, reads_of
 from ..core.files import make_folder, read_json
 from ..core.menu import Menu
 from ..core.prompts import load_template
@@ -55,13 +56,12 @@ from ..evaluation.contest import Contest, hold_contest
 from ..evaluation.policies import BLIND, FORETHOUGHT, UNIFORM
 from ..predictors import selection
 from ..predictors.difficulty import Asking, pick_examples, with_difficulties
-from ..predictors.features import DIFFICULTY, reads_of
 from ..predictors.folds import hash_order
 from ..predictors.layers import Progress
 from ..predictors.layers import silent as quiet
 from ..predictors.overlap import held_out
+from ..predictors.predictor import Predictor, check_place, shipped_predictors
 from ..predictors.seen import Seen
-from ..predictors.trained import TrainedPredictor, check_place
 from ..questions.queries import load_queries, save_queries
 from ..report import write_report
 from ..report.contest import write_contest
@@ -158,7 +158,7 @@ def import_profile(settings: ImportSettings) -> Imported:
     return imported
 
 
-def train(settings: TrainSettings, *, progress: Progress = quiet) -> tuple[TrainedPredictor, Path]:
+def train(settings: TrainSettings, *, progress: Progress = quiet) -> tuple[Predictor, Path]:
     """Fits a predictor of success and spend on a profile; layer and regularisation are picked by cross-validation.
 
     Args:
@@ -322,7 +322,7 @@ def plan(settings: PlanSettings, *, engine: Engine | None = None, progress: Prog
 
 
 def predict_with(
-    queries: Sequence[Query], predictor: TrainedPredictor, engine: Engine, *, progress: Progress = quiet
+    queries: Sequence[Query], predictor: Predictor, engine: Engine, *, progress: Progress = quiet
 ) -> Forecast:
     """One prompt pass and the predictor; refuses an engine whose model or template is not the predictor's."""
     predictor.check(engine.info, None)
@@ -431,7 +431,7 @@ def evaluation(settings: EvaluateSettings, *, progress: Progress = quiet) -> Eva
     allocator = registry.make("allocators", settings.allocator, settings.allocator_options)
     if (path / "run.json").is_file() and RunDirectory.open(path).header["kind"] == "run":
         return live_comparison(RunDirectory.open(path), seed=settings.seed)
-    if settings.on or settings.run in sources.shipped_predictors():
+    if settings.on or settings.run in shipped_predictors():
         predictor = sources.open_predictor(settings.run)
         measured = sources.open_profile(settings.on) if settings.on else sources.shipped_heldout(settings.run)
         measured, notes = held_out(measured, {settings.run: predictor}) if settings.on else (measured, ())
@@ -483,7 +483,7 @@ def compare(settings: CompareSettings, *, wrote: Wrote = ignore, progress: Progr
     notes: tuple[str, ...] = ()
     counted = sources.open_profile(settings.train) if settings.labels else None
     if settings.on:
-        fitted = dict[str, TrainedPredictor | Seen](zip(names, trained, strict=True))
+        fitted = dict[str, Predictor | Seen](zip(names, trained, strict=True))
         measured, notes = held_out(measured, fitted | ({"--train": Seen.of(counted)} if counted else {}))
         for note in notes:
             logger.warning("note: %s", note)
@@ -519,7 +519,7 @@ def compare(settings: CompareSettings, *, wrote: Wrote = ignore, progress: Progr
     return result
 
 
-def held_out_curves(predictor: TrainedPredictor, measured: Profile) -> tuple[Profile, Curves, Curves, tuple[str, ...]]:
+def held_out_curves(predictor: Predictor, measured: Profile) -> tuple[Profile, Curves, Curves, tuple[str, ...]]:
     """Curves for the queries of a profile the predictor was not trained on, made as in a plan.
 
     Where the profile was measured on another grid than the predictor's, everything is on the budgets of both.

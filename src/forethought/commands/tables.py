@@ -18,7 +18,7 @@ from ..core.problems import MAX_SHOWN, excerpt
 from ..core.registry import unknown_name_message
 from ..core.visible import one_line
 from ..errors import RunError, UnknownNameError
-from ..predictors.trained import TrainedPredictor
+from ..predictors.predictor import Predictor
 from ..runs.importing import Imported
 from ..runs.store import RunDirectory
 from .grading import Regraded, Verdicts
@@ -312,7 +312,7 @@ def import_text(imported: Imported, *, is_written: bool) -> str:
     return "\n".join([*lines, f"wrote {found['profile']}", f"next: forethought train {found['profile']}"])
 
 
-def training_text(trained: TrainedPredictor, folder: Path) -> str:
+def training_text(trained: Predictor, folder: Path) -> str:
     """What was trained, on what, and how well it does on queries left out, for a person."""
     card = trained.card
     layer = "no features" if card.features.layer is None else f"layer {card.features.layer}"

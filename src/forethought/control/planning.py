@@ -14,6 +14,7 @@ import numpy as np
 from ..allocators.problem import pose
 from ..core import registry
 from ..core.data import Allocation, Cost, Curves, IntArray, Profile, Query
+from ..core.features import DIFFICULTY, HIDDEN, TEXT, Features
 from ..core.menu import Menu
 from ..core.prompts import load_template, shipped_templates
 from ..core.protocols import Allocator, Engine, HiddenStateEngine
@@ -22,10 +23,9 @@ from ..engines.lengths import upper_bound
 from ..errors import InvalidFeaturesError, InvalidInputError, InvalidMenuError, InvalidSettingsError, InvalidTotalError
 from ..predictors.difficulty import Asking, ask
 from ..predictors.familiarity import Judged
-from ..predictors.features import DIFFICULTY, HIDDEN, TEXT, Features
 from ..predictors.layers import Progress, silent
+from ..predictors.predictor import Predictor
 from ..predictors.selection import features_of
-from ..predictors.trained import TrainedPredictor
 from ..questions.queries import load_queries
 from ..runs.profiles import is_profile_file, read_parquet
 from ..runs.store import RunDirectory, engine_info
@@ -69,7 +69,7 @@ class Forecast:
 
 
 def forecast(
-    query_ids: Sequence[str], predictor: TrainedPredictor, features: Features, *, progress: Progress = silent
+    query_ids: Sequence[str], predictor: Predictor, features: Features, *, progress: Progress = silent
 ) -> Forecast:
     """Predicts every query's curves; those that cannot be read (a prompt that does not fit) get the mean curve.
 
@@ -88,7 +88,7 @@ def forecast(
     if seen.size:
         p_Q_B = np.array(curves.p_Q_B, dtype=np.float64)
         tokens_Q_B = None if curves.tokens_Q_B is None else np.array(curves.tokens_Q_B, dtype=np.float64)
-        step = seen.size if getattr(predictor.predictor, "is_costly", False) else PREDICTED_AT_ONCE
+        step = seen.size if getattr(predictor.estimator, "is_costly", False) else PREDICTED_AT_ONCE
         for start in range(0, seen.size, step):
             progress("predict", start, seen.size)
             rows = seen[start : start + step]
@@ -104,7 +104,7 @@ def forecast(
 
 
 def features(
-    queries: Sequence[Query], predictor: TrainedPredictor, engine: Engine | None, *, progress: Progress = silent
+    queries: Sequence[Query], predictor: Predictor, engine: Engine | None, *, progress: Progress = silent
 ) -> Features:
     """What the predictor reads of the queries, by one prompt pass and by asking, where it needs either.
 
@@ -136,7 +136,7 @@ def features(
     return Features(len(queries), hidden_Q_D, tuple(query.text for query in queries), levels)
 
 
-def recorded_features(questions: str, queries: Sequence[Query], predictor: TrainedPredictor) -> Features | None:
+def recorded_features(questions: str, queries: Sequence[Query], predictor: Predictor) -> Features | None:
     """The same when no model is needed for it, else None.
 
     None is needed where text alone is read, or where `questions` is a run directory or a profile file that holds the
@@ -163,7 +163,7 @@ def recorded_features(questions: str, queries: Sequence[Query], predictor: Train
     return Features(len(queries), hidden_Q_D, texts)
 
 
-def _profiled_features(profile: Profile, queries: Sequence[Query], predictor: TrainedPredictor) -> Features | None:
+def _profiled_features(profile: Profile, queries: Sequence[Query], predictor: Predictor) -> Features | None:
     schema = predictor.card.features
     if HIDDEN in schema.reads and schema.layer not in profile.layers:
         return None
@@ -234,7 +234,7 @@ def open_allocator(settings: PlanSettings, name: str | None = None) -> Allocator
     return made
 
 
-def check_total(settings: PlanSettings, queries: Sequence[Query], predictor: TrainedPredictor) -> None:
+def check_total(settings: PlanSettings, queries: Sequence[Query], predictor: Predictor) -> None:
     """Refuses bounds and a total that no prediction could make possible, before any model is loaded.
 
     Under spent cost what the minimums cost is a prediction; only the bounds are looked at then.
@@ -303,7 +303,7 @@ def largest_cap(settings: PlanSettings, queries: Sequence[Query], menu: Menu) ->
     return menu.floor(own) or menu.smallest
 
 
-def needed_tokens(settings: PlanSettings, predictor: TrainedPredictor, queries: Sequence[Query], cap: int) -> int:
+def needed_tokens(settings: PlanSettings, predictor: Predictor, queries: Sequence[Query], cap: int) -> int:
     """Longest prompt + thought + answer that planning, and reasoning under `cap`, ask of the engine, at most."""
     needed = upper_bound(load_template(template_of(settings, predictor)), queries, cap)
     if DIFFICULTY not in predictor.card.features.reads:
@@ -325,7 +325,7 @@ def plan_queries(settings: PlanSettings) -> list[Query]:
     return load_queries(settings.questions, limit=settings.limit, **settings.columns)
 
 
-def model_of(settings: PlanSettings, predictor: TrainedPredictor) -> str:
+def model_of(settings: PlanSettings, predictor: Predictor) -> str:
     """Which model to load: the one asked for, or the one on the predictor's card."""
     name = settings.model or predictor.card.model
     if name is None:
@@ -333,7 +333,7 @@ def model_of(settings: PlanSettings, predictor: TrainedPredictor) -> str:
     return name
 
 
-def template_of(settings: PlanSettings, predictor: TrainedPredictor) -> str:
+def template_of(settings: PlanSettings, predictor: Predictor) -> str:
     """Which prompt template to use: the one asked for, or the one on the predictor's card."""
     name = settings.template or predictor.card.template
     if name is None:
@@ -349,7 +349,7 @@ def template_of(settings: PlanSettings, predictor: TrainedPredictor) -> str:
     return name
 
 
-def planned_engine(settings: PlanSettings, predictor: TrainedPredictor) -> EngineSettings:
+def planned_engine(settings: PlanSettings, predictor: Predictor) -> EngineSettings:
     """The engine asked for, with the template and sampling the predictor was trained under."""
     sampling = predictor.card.sampling or settings.engine.sampling
     if predictor.card.sampling is None:

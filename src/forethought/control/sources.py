@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from importlib import resources
 from pathlib import Path
 
 from ..core.data import Profile, Query
-from ..errors import RunError, UnknownNameError
-from ..predictors.trained import TrainedPredictor
+from ..errors import RunError
+from ..predictors.predictor import Predictor, shipped_predictors
 from ..questions.queries import load_queries
 from ..runs.profiles import from_run, read_parquet
 from ..runs.store import RunDirectory
@@ -16,13 +15,7 @@ from ..runs.store import RunDirectory
 _DATA = resources.files("forethought") / "data"
 
 
-def shipped_predictors() -> list[str]:
-    """Names of the predictors inside the package."""
-    folder = _DATA / "predictors"
-    return sorted(entry.name for entry in folder.iterdir() if entry.is_dir()) if folder.is_dir() else []
-
-
-def open_predictor(source: str) -> TrainedPredictor:
+def open_predictor(source: str) -> Predictor:
     """The trained predictor of a run directory, a predictor folder, or a shipped name.
 
     Raises:
@@ -30,21 +23,9 @@ def open_predictor(source: str) -> TrainedPredictor:
         UnknownNameError: neither a folder nor a shipped name.
     """
     path = Path(source)
-    for folder in (path, path / "predictor"):
-        if (folder / "predictor.json").is_file():
-            return TrainedPredictor.load(folder)
-    if (path / "run.json").is_file():
+    if (path / "run.json").is_file() and not (path / "predictor" / "predictor.json").is_file():
         raise RunError(f"{source} has no predictor yet; make one with: forethought train {source}")
-    shipped = shipped_predictors()
-    if source in shipped:
-        with resources.as_file(_DATA / "predictors" / source) as folder:
-            return TrainedPredictor.load(folder)
-    close = difflib.get_close_matches(source, shipped, n=1)
-    suggestion = f" Did you mean {close[0]!r}?" if close else ""
-    raise UnknownNameError(
-        f"{source!r} is neither a run directory, nor a predictor folder, nor a shipped predictor.{suggestion} "
-        f"Shipped: {', '.join(shipped) or 'none'}."
-    )
+    return Predictor.load(source)
 
 
 def open_profile(source: str) -> Profile:

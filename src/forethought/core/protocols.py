@@ -81,12 +81,12 @@ class CountingEngine(Engine, Protocol):
 
 
 @runtime_checkable
-class Predictor(Protocol):
+class Estimator(Protocol):
     """Features of a query -> success curve and spend curve, before any generation.
 
     A class attribute `reads` names what it reads, among "hidden", "text" and "difficulty"; without it, hidden states.
     One that reads hidden states alone (or nothing) is given their matrix; one that reads anything else is given a
-    `forethought.predictors.features.Features` in its place.
+    `forethought.core.features.Features` in its place.
     """
 
     def fit(

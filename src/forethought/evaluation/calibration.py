@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from ..core.data import Curves, FloatArray, Profile
-from ..predictors.metrics import (
+from .bootstrap import estimate, resampled_means
+from .metrics import (
     binomial_log_loss,
     brier_score,
     calibration_error,
@@ -13,7 +14,6 @@ from ..predictors.metrics import (
     curve_error,
     reliability_bins,
 )
-from .bootstrap import estimate, resampled_means
 from .results import Bin, Calibration, CurveErrors, Estimate, finite
 
 NUM_BINS = 10

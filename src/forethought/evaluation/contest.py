@@ -11,16 +11,43 @@ import numpy as np
 from ..core.data import Cost, Curves, FloatArray, Profile
 from ..core.protocols import Allocator
 from ..errors import InvalidInputError
-from ..predictors.cost import PredictorCost
-from ..predictors.metrics import binomial_log_loss
 from .bootstrap import estimate, resampled_means
 from .checks import check_inputs
 from .comparison import Comparison, share_closed
+from .metrics import binomial_log_loss
 from .offline import data_hash, default_levels
 from .policies import BLIND, ORACLE, UNIFORM, Outcome, Policies, name_of
 from .results import Estimate, Row
 
 BASELINES = (UNIFORM, BLIND, ORACLE)
+
+
+@dataclass(frozen=True, slots=True)
+class PredictorCost:
+    """What predicting one query costs, beside the prompt pass that generation needs anyway.
+
+    Attributes:
+        parameters: numbers that take part, those of a language model it runs included.
+        seconds: a query, measured here in one batch, median of a few; features that come from the prompt pass or from
+            asking are not in it.
+        tokens: its arithmetic as generated tokens of the served model, or the tokens that asking that model took; None
+            where the size of the served model is not known.
+        threads: what the seconds were measured with, in words.
+    """
+
+    parameters: int
+    seconds: float
+    tokens: float | None
+    threads: str
+
+    def to_json(self) -> dict[str, Any]:
+        """One flat object."""
+        return {
+            "parameters": self.parameters,
+            "seconds_a_query": self.seconds,
+            "tokens_a_query": self.tokens,
+            "threads": self.threads,
+        }
 
 
 @dataclass(frozen=True, slots=True, eq=False)

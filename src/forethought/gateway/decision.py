@@ -9,9 +9,9 @@ import numpy as np
 from ..allocators.pricing import budgets_at
 from ..control.planning import forecast
 from ..core.data import Cost, Curves, FloatArray
+from ..core.features import HIDDEN, Features
 from ..predictors.concave import concave_mean
-from ..predictors.features import HIDDEN, Features
-from ..predictors.trained import TrainedPredictor
+from ..predictors.predictor import Predictor
 from ..predictors.usage import stretched
 
 PREDICTED, NOVEL, MEAN, OWN, UNTOUCHED = "predicted", "novel", "mean", "own", "untouched"
@@ -54,7 +54,7 @@ class Decider:
         cost: what a token is counted in.
     """
 
-    def __init__(self, predictor: TrainedPredictor, *, price: float, cost: Cost) -> None:
+    def __init__(self, predictor: Predictor, *, price: float, cost: Cost) -> None:
         self.predictor = predictor
         self.price = price
         self.cost = cost

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..control import sources
+from ..core.features import DIFFICULTY, HIDDEN
 from ..core.prompts import PromptTemplate, load_template, shipped_templates
 from ..errors import EngineError, InvalidSettingsError
-from ..predictors.features import DIFFICULTY, HIDDEN
-from ..predictors.trained import TrainedPredictor
+from ..predictors.predictor import Predictor
 from .decision import Decider
 from .desk import Desk
 from .host import Host
@@ -36,7 +36,7 @@ class Prepared:
     """All that is known before there is an engine."""
 
     options: ServingOptions
-    predictor: TrainedPredictor
+    predictor: Predictor
     rate: Rate
     template: PromptTemplate | None
 
@@ -69,10 +69,10 @@ def prepare(environment: Mapping[str, str]) -> Prepared:
     return Prepared(options, predictor, rate_of(options, predictor), shipped)
 
 
-def refuse_costly(predictor: TrainedPredictor) -> None:
+def refuse_costly(predictor: Predictor) -> None:
     """Raises InvalidSettingsError for a predictor that cannot say anything before its own model has run."""
     card = predictor.card
-    if DIFFICULTY in card.features.reads or getattr(predictor.predictor, "is_costly", False):
+    if DIFFICULTY in card.features.reads or getattr(predictor.estimator, "is_costly", False):
         raise InvalidSettingsError(
             f"predictor {card.predictor} needs passes of its own for every question, which are not made in a server; "
             "train one that needs none: forethought train RUN --predictor text"

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from ..control.sources import shipped_predictors
 from ..core.data import Cost
 from ..core.registry import unknown_name_message
 from ..errors import InvalidSettingsError
+from ..predictors.predictor import shipped_predictors
 from .priorities import AGED, PATIENCE, WAYS
 
 VARIABLES = {

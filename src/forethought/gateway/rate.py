@@ -11,8 +11,8 @@ from ..control import sources
 from ..core.data import Cost, Curves, Profile
 from ..errors import InvalidSettingsError, InvalidTotalError
 from ..predictors.overlap import rows_trained_on
+from ..predictors.predictor import Predictor, shipped_predictors
 from ..predictors.selection import cross_fit, features_of
-from ..predictors.trained import TrainedPredictor
 from ..predictors.usage import stretched
 from .options import ServingOptions
 
@@ -52,7 +52,7 @@ class Rate:
             return self.price
 
 
-def rate_of(options: ServingOptions, predictor: TrainedPredictor) -> Rate:
+def rate_of(options: ServingOptions, predictor: Predictor) -> Rate:
     """The price that `options` name.
 
     Raises:
@@ -68,7 +68,7 @@ def rate_of(options: ServingOptions, predictor: TrainedPredictor) -> Rate:
     return Rate(price, mean_budget, source, curves, options.mean_tokens, options.cost)
 
 
-def _curves(options: ServingOptions, predictor: TrainedPredictor) -> tuple[Curves, str]:
+def _curves(options: ServingOptions, predictor: Predictor) -> tuple[Curves, str]:
     """Curves of measured questions as a predictor says that has not seen them, and in words whose."""
     measured, source = _measured(options)
     if (rows := rows_trained_on(predictor, measured)) is not None and len(rows):
@@ -95,7 +95,7 @@ def _measured(options: ServingOptions) -> tuple[Profile, str]:
     for run in (path, path.parent):
         if (run / "run.json").is_file():
             return sources.open_profile(str(run)), str(run)
-    if options.predictor in sources.shipped_predictors():
+    if options.predictor in shipped_predictors():
         return sources.shipped_heldout(options.predictor), f"the held-out profile of {options.predictor}"
     raise InvalidSettingsError(
         f"FORETHOUGHT_MEAN_TOKENS needs measured questions to set the price on; none come with {options.predictor}: "

@@ -12,12 +12,12 @@ from typing import Any, Self
 import numpy as np
 
 from ..core.data import Curves, Sampling
+from ..core.features import DIFFICULTY, HIDDEN, TEXT, kind_to_reads
 from ..core.menu import Menu, with_menu
 from ..core.visible import code, markdown
 from ..errors import InvalidSettingsError
+from ..evaluation.metrics import ReliabilityBin
 from .difficulty import Asking
-from .features import DIFFICULTY, HIDDEN, TEXT, kind_to_reads
-from .metrics import ReliabilityBin
 from .shrinkage import Shrinkage
 
 MOST = 1e15  # of any number on a card
@@ -213,7 +213,7 @@ class PredictorCard:
     def to_markdown(self) -> str:
         """The card in words."""
         sections = [_what, _data, _quality, _shrinkage, _layers, _limits, _familiarity, _made]
-        texts = ["# Predictor card", *(section(self) for section in sections)]
+        texts = ["# Estimator card", *(section(self) for section in sections)]
         return "\n\n".join(text for text in texts if text) + "\n"
 
 
@@ -289,7 +289,7 @@ def _what(card: PredictorCard) -> str:
     return (
         f"Predicts, before any reasoning, the chance of a right answer under every budget of {card.menu} tokens"
         f"{', and the tokens that will really be generated' if card.mean_tokens_B is not None else ''}. "
-        f"Predictor {code(card.predictor)}. {reads}\n\n"
+        f"Estimator {code(card.predictor)}. {reads}\n\n"
         f"Made for model {code(card.model or 'unknown')} (hash {code(card.model_hash or 'unknown')}) with prompt "
         f"template {code(card.template or 'unknown')} (hash {code(card.template_hash or 'unknown')}). "
         f"It refuses any other model or template, and a profile that has none of its budgets."

@@ -4,47 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from ..core.features import Features
+from ..evaluation.contest import PredictorCost
 from ..models.size import num_parameters
-from .features import Features
-from .trained import TrainedPredictor
+from .predictor import Predictor
 
 REPEATS = 3
 
 
-@dataclass(frozen=True, slots=True)
-class PredictorCost:
-    """What predicting one query costs, beside the prompt pass that generation needs anyway.
-
-    Attributes:
-        parameters: numbers that take part, those of a language model it runs included.
-        seconds: a query, measured here in one batch, median of a few; features that come from the prompt pass or from
-            asking are not in it.
-        tokens: its arithmetic as generated tokens of the served model, or the tokens that asking that model took; None
-            where the size of the served model is not known.
-        threads: what the seconds were measured with, in words.
-    """
-
-    parameters: int
-    seconds: float
-    tokens: float | None
-    threads: str
-
-    def to_json(self) -> dict[str, Any]:
-        """One flat object."""
-        return {
-            "parameters": self.parameters,
-            "seconds_a_query": self.seconds,
-            "tokens_a_query": self.tokens,
-            "threads": self.threads,
-        }
-
-
-def measure_cost(
-    trained: TrainedPredictor, query_ids: Sequence[str], features: Features, *, threads: str
-) -> PredictorCost:
+def measure_cost(trained: Predictor, query_ids: Sequence[str], features: Features, *, threads: str) -> PredictorCost:
     """Predicts the queries a few times and counts.
 
     A multiply and an add for each parameter is what a transformer's generated token costs too, so arithmetic becomes
@@ -53,14 +23,14 @@ def measure_cost(
     prompts share.
     """
     seconds = []
-    for _ in range(1 if getattr(trained.predictor, "is_costly", False) else REPEATS):
+    for _ in range(1 if getattr(trained.estimator, "is_costly", False) else REPEATS):
         started = time.perf_counter()
         trained.predict(query_ids, features)
         seconds.append((time.perf_counter() - started) / len(query_ids))
-    _, arrays = trained.predictor.state()
+    _, arrays = trained.estimator.state()
     own = sum(int(array.size) for array in arrays.values())
     parameters, work = own, float(own)
-    if (passed := _model_pass(trained.predictor, features)) is not None:
+    if (passed := _model_pass(trained.estimator, features)) is not None:
         base, tokens = passed
         parameters, work = own + base, own + base * tokens
     asked = trained.card.asking.tokens if trained.card.asking is not None else 0.0

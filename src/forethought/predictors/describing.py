@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 
 from ..core.data import Profile, Sampling
+from ..core.features import DIFFICULTY, reads_to_kind
+from ..evaluation.metrics import binomial_log_loss, brier_score, calibration_error, correlation_B, reliability_bins
 from ..runs.store import grader_words
 from .card import Calibration, CrossValidation, FeatureSchema, PredictorCard, TrainingData
 from .difficulty import Asking
-from .features import DIFFICULTY, reads_to_kind
 from .layers import hidden_of
 from .mean import mean_curve
-from .metrics import binomial_log_loss, brier_score, calibration_error, correlation_B, reliability_bins
 from .shrinkage import LeftOut
 
 

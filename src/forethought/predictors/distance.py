@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.data import FloatArray
-from .inputs import chunks
+from ..core.features import chunks
 
 MAX_COMPONENTS = 32  # directions whose variance is learned one by one: 100 KB of float16 at a width of 1536
 ROWS_PER_COMPONENT = 10  # fewer vectors than that say next to nothing about a direction's variance

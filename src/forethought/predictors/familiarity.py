@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.data import FloatArray
+from ..core.features import HIDDEN, TEXT, Features
 from .card import FamiliarityCard
 from .distance import Distance
-from .features import HIDDEN, TEXT, Features
 from .surprise import SIZE, Hashed, Surprise, hashed
 
 MAX_QUERIES = 1024  # the distance is learned from at most: the work grows with the cube

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.data import FloatArray, Profile
+from ..core.features import nonfinite_rows
 from ..errors import InvalidFeaturesError
+from ..evaluation.metrics import binomial_log_loss, brier_score
 from .card import CrossValidation, LayerScore
-from .inputs import nonfinite_rows
-from .metrics import binomial_log_loss, brier_score
 from .ridge import RidgePredictor
 
 Progress = Callable[[str, int, int], None]  # what is being done, steps done, steps in all

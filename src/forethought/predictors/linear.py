@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.data import FloatArray, IntArray
-from .inputs import chunks
+from ..core.features import chunks
 
 Float64Array = NDArray[np.float64]
 

@@ -9,9 +9,9 @@ from typing import Any, Self
 import numpy as np
 
 from ..core.data import FloatArray, IntArray
+from ..core.features import TEXT, Features
 from ..errors import InvalidSettingsError, MismatchError
 from .difficulty import LEVELS, classes
-from .features import TEXT, Features
 from .inputs import MIN_QUERIES, check_counts
 from .spend import SpendShape
 from .success import SuccessShape
@@ -162,7 +162,7 @@ class LoraPredictor:
         num_tried_Q: IntArray,
         tokens_Q_B: FloatArray | None = None,
     ) -> Self:
-        """See `Predictor.fit`; reads the texts of `features`."""
+        """See `Estimator.fit`; reads the texts of `features`."""
         from .adapter import Adapter, train_adapter
 
         features.check(frozenset({TEXT}))
@@ -230,7 +230,7 @@ class LoraPredictor:
         return level_Q_B, low_B + output_Q_N[:, self._num_budgets :] * (high_B - low_B)
 
     def predict(self, features: Features) -> tuple[FloatArray, FloatArray | None]:
-        """See `Predictor.predict`; loads the base model at the first call.
+        """See `Estimator.predict`; loads the base model at the first call.
 
         Raises:
             MismatchError: the base model found here is not the one the adapter was trained on.
@@ -261,7 +261,7 @@ class LoraPredictor:
         return self._model.num_parameters, float(np.mean(lengths))
 
     def state(self) -> tuple[dict[str, Any], dict[str, FloatArray]]:
-        """See `Predictor.state`."""
+        """See `Estimator.state`."""
         arrays = {**self._arrays, **self._success.arrays()}
         for name, array in (("class_p", self._class_p_C_B), ("class_tokens", self._class_tokens_C_B)):
             if array is not None:
@@ -278,7 +278,7 @@ class LoraPredictor:
 
     @classmethod
     def from_state(cls, settings: dict[str, Any], arrays: dict[str, FloatArray]) -> Self:
-        """See `Predictor.from_state`; the base model is loaded at the first prediction."""
+        """See `Estimator.from_state`; the base model is loaded at the first prediction."""
         predictor = cls(**settings["options"])
         predictor._base_hash = str(settings["base_hash"])
         predictor._num_budgets = int(settings["num_budgets"])

@@ -29,7 +29,7 @@ class MeanPredictor:
         num_tried_Q: IntArray,
         tokens_Q_B: FloatArray | None = None,
     ) -> Self:
-        """See `Predictor.fit`; each trace counts the same."""
+        """See `Estimator.fit`; each trace counts the same."""
         rows = check_counts(num_right_Q_B, num_tried_Q, tokens_Q_B)
         num_tried_Q = num_tried_Q[rows]
         self.p_B_ = (num_right_Q_B[rows].sum(axis=0) / num_tried_Q.sum()).astype(np.float32)
@@ -40,19 +40,19 @@ class MeanPredictor:
         return self
 
     def predict(self, features_Q_D: FloatArray) -> tuple[FloatArray, FloatArray | None]:
-        """See `Predictor.predict`; only the number of rows is read."""
+        """See `Estimator.predict`; only the number of rows is read."""
         num_rows = len(features_Q_D)
         tokens_Q_B = None if self.tokens_B_ is None else np.tile(self.tokens_B_, (num_rows, 1))
         return np.tile(self.p_B_, (num_rows, 1)), tokens_Q_B
 
     def state(self) -> tuple[dict[str, Any], dict[str, FloatArray]]:
-        """See `Predictor.state`."""
+        """See `Estimator.state`."""
         arrays = {"p": self.p_B_}
         return {}, arrays if self.tokens_B_ is None else {**arrays, "tokens": self.tokens_B_}
 
     @classmethod
     def from_state(cls, settings: dict[str, Any], arrays: dict[str, FloatArray]) -> Self:
-        """See `Predictor.from_state`."""
+        """See `Estimator.from_state`."""
         predictor = cls()
         predictor.p_B_ = arrays["p"]
         predictor.tokens_B_ = arrays.get("tokens")

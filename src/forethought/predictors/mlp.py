@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from ..core.data import FloatArray, IntArray
+from ..core.features import HIDDEN, TEXT, Features, chunks
 from ..errors import InvalidSettingsError
-from .features import HIDDEN, TEXT, Features
-from .inputs import MIN_QUERIES, check_counts, check_features, chunks
+from .inputs import MIN_QUERIES, check_counts, check_features
 from .linear import LinearMap, RidgeProblem, Standardizer, left_out_of_folds
 from .spend import SpendShape
 from .success import SuccessShape
@@ -150,7 +150,7 @@ class MlpPredictor:
         num_tried_Q: IntArray,
         tokens_Q_B: FloatArray | None = None,
     ) -> Self:
-        """See `Predictor.fit`. Rows without a trace are left aside; hidden states must be finite."""
+        """See `Estimator.fit`. Rows without a trace are left aside; hidden states must be finite."""
         rows = check_counts(num_right_Q_B, num_tried_Q, tokens_Q_B)
         read = Features.of(features).select(rows)
         weight_Q = num_tried_Q[rows].astype(np.float64)
@@ -190,7 +190,7 @@ class MlpPredictor:
         return self
 
     def predict(self, features: Features | FloatArray) -> tuple[FloatArray, FloatArray | None]:
-        """See `Predictor.predict`; raises InvalidFeaturesError on NaN or a wrong width."""
+        """See `Estimator.predict`; raises InvalidFeaturesError on NaN or a wrong width."""
         read = Features.of(features)
         self._inputs.check(read)
         members = {name: array.astype(np.float32) for name, array in self._members.items()}
@@ -207,7 +207,7 @@ class MlpPredictor:
         return p_Q_B, None if self._spend is None or level_Q_B is None else self._spend.apply(level_Q_B)
 
     def state(self) -> tuple[dict[str, Any], dict[str, FloatArray]]:
-        """See `Predictor.state`."""
+        """See `Estimator.state`."""
         arrays = {**self._members, **self._success.arrays(), **self._inputs.arrays()}
         if self._tokens_map is not None and self._spend is not None:
             arrays |= {f"tokens_{name}": array for name, array in self._tokens_map.arrays().items()}
@@ -216,7 +216,7 @@ class MlpPredictor:
 
     @classmethod
     def from_state(cls, settings: dict[str, Any], arrays: dict[str, FloatArray]) -> Self:
-        """See `Predictor.from_state`."""
+        """See `Estimator.from_state`."""
         predictor = cls(**settings["options"])
         predictor.noise_ = float(settings["noise"])
         predictor.held_rows_ = predictor.held_fold_Q_ = None

@@ -8,12 +8,12 @@ import numpy as np
 
 from ..core.data import IntArray, Profile
 from ..errors import InvalidSettingsError
+from .predictor import Predictor
 from .seen import Seen
 from .selection import is_trained_on
-from .trained import TrainedPredictor
 
 
-def rows_trained_on(trained: TrainedPredictor | Seen, profile: Profile) -> IntArray | None:
+def rows_trained_on(trained: Predictor | Seen, profile: Profile) -> IntArray | None:
     """Rows of the profile's queries that the predictor has learned from; None where that is not known.
 
     A predictor saved without hashes of its questions knows a profile only as a whole.
@@ -25,7 +25,7 @@ def rows_trained_on(trained: TrainedPredictor | Seen, profile: Profile) -> IntAr
     return np.arange(profile.num_queries) if is_trained_on(trained, profile) else None
 
 
-def held_out(profile: Profile, predictors: Mapping[str, TrainedPredictor | Seen]) -> tuple[Profile, tuple[str, ...]]:
+def held_out(profile: Profile, predictors: Mapping[str, Predictor | Seen]) -> tuple[Profile, tuple[str, ...]]:
     """The profile without the queries that any of the predictors was trained on, and what is to be said of that.
 
     Args:

@@ -8,8 +8,8 @@ from typing import Any, Self
 import numpy as np
 
 from ..core.data import FloatArray, IntArray
-from .features import HIDDEN
-from .inputs import check_counts, check_features, chunks
+from ..core.features import HIDDEN, chunks
+from .inputs import check_counts, check_features
 from .linear import LinearMap, RidgeProblem
 from .spend import SpendShape
 
@@ -53,7 +53,7 @@ class PaperMlpPredictor:
         num_tried_Q: IntArray,
         tokens_Q_B: FloatArray | None = None,
     ) -> Self:
-        """See `Predictor.fit`. Rows without a trace are left aside; features must be finite."""
+        """See `Estimator.fit`. Rows without a trace are left aside; features must be finite."""
         rows = check_counts(num_right_Q_B, num_tried_Q, tokens_Q_B)
         check_features(features_Q_D[rows])
         rate_Q_B = (num_right_Q_B[rows] / num_tried_Q[rows, None]).astype(np.float32)
@@ -66,7 +66,7 @@ class PaperMlpPredictor:
         return self
 
     def predict(self, features_Q_D: FloatArray) -> tuple[FloatArray, FloatArray | None]:
-        """See `Predictor.predict`; raises InvalidFeaturesError on NaN or a wrong width."""
+        """See `Estimator.predict`; raises InvalidFeaturesError on NaN or a wrong width."""
         check_features(features_Q_D, width=len(self._weights["hidden_weights"]))
         p_Q_B = np.empty((len(features_Q_D), len(self._weights["output_bias"])), dtype=np.float32)
         for rows in chunks(len(features_Q_D)):
@@ -76,7 +76,7 @@ class PaperMlpPredictor:
         return p_Q_B, self._spend.apply(self._tokens_map.apply(features_Q_D))
 
     def state(self) -> tuple[dict[str, Any], dict[str, FloatArray]]:
-        """See `Predictor.state`."""
+        """See `Estimator.state`."""
         arrays = dict(self._weights)
         if self._tokens_map is not None and self._spend is not None:
             arrays |= {f"tokens_{name}": array for name, array in self._tokens_map.arrays().items()}
@@ -85,7 +85,7 @@ class PaperMlpPredictor:
 
     @classmethod
     def from_state(cls, settings: dict[str, Any], arrays: dict[str, FloatArray]) -> Self:
-        """See `Predictor.from_state`."""
+        """See `Estimator.from_state`."""
         predictor = cls(seed=int(settings["seed"]))
         predictor._weights = {name: arrays[name] for name in NAMES}
         predictor._tokens_map = predictor._spend = None

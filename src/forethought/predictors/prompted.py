@@ -7,8 +7,8 @@ from typing import Any, Self
 import numpy as np
 
 from ..core.data import FloatArray, IntArray
+from ..core.features import DIFFICULTY, Features
 from ..errors import InvalidSettingsError
-from .features import DIFFICULTY, Features
 from .inputs import check_counts
 from .spend import non_decreasing
 
@@ -51,7 +51,7 @@ class PromptedPredictor:
         num_tried_Q: IntArray,
         tokens_Q_B: FloatArray | None = None,
     ) -> Self:
-        """See `Predictor.fit`; reads the difficulties of `features`."""
+        """See `Estimator.fit`; reads the difficulties of `features`."""
         rows = check_counts(num_right_Q_B, num_tried_Q, tokens_Q_B)
         features.check(frozenset({DIFFICULTY}))
         self.levels_ = sorted({level for level in features.difficulties or () if level is not None})
@@ -65,7 +65,7 @@ class PromptedPredictor:
         return self
 
     def predict(self, features: Features) -> tuple[FloatArray, FloatArray | None]:
-        """See `Predictor.predict`."""
+        """See `Estimator.predict`."""
         class_Q = self._classes(features)
         return self._p_C_B[class_Q], None if self._tokens_C_B is None else self._tokens_C_B[class_Q]
 
@@ -78,13 +78,13 @@ class PromptedPredictor:
         return np.array([none if level is None else index.get(level, unseen) for level in levels], dtype=np.int64)
 
     def state(self) -> tuple[dict[str, Any], dict[str, FloatArray]]:
-        """See `Predictor.state`."""
+        """See `Estimator.state`."""
         arrays = {"p": self._p_C_B} | ({} if self._tokens_C_B is None else {"tokens": self._tokens_C_B})
         return {"num_examples": self.num_examples, "levels": self.levels_, "num_said": self.num_said_}, arrays
 
     @classmethod
     def from_state(cls, settings: dict[str, Any], arrays: dict[str, FloatArray]) -> Self:
-        """See `Predictor.from_state`."""
+        """See `Estimator.from_state`."""
         predictor = cls(num_examples=int(settings["num_examples"]))
         predictor.levels_ = [str(level) for level in settings["levels"]]
         predictor.num_said_ = [int(count) for count in settings["num_said"]]

@@ -7,7 +7,7 @@ from typing import Any, Self
 import numpy as np
 
 from ..core.data import FloatArray, IntArray
-from .features import HIDDEN
+from ..core.features import HIDDEN
 from .inputs import check_counts, check_features, check_shape
 from .linear import LinearMap, RidgeProblem
 from .spend import SpendShape
@@ -44,7 +44,7 @@ class RidgePredictor:
         num_tried_Q: IntArray,
         tokens_Q_B: FloatArray | None = None,
     ) -> Self:
-        """See `Predictor.fit`. Rows without a trace are left aside; features must be finite."""
+        """See `Estimator.fit`. Rows without a trace are left aside; features must be finite."""
         rows = check_counts(num_right_Q_B, num_tried_Q, tokens_Q_B)
         check_features(features_Q_D[rows])
         problem = RidgeProblem(features_Q_D[rows], num_tried_Q[rows].astype(np.float64))
@@ -66,7 +66,7 @@ class RidgePredictor:
         return self
 
     def predict(self, features_Q_D: FloatArray) -> tuple[FloatArray, FloatArray | None]:
-        """See `Predictor.predict`; raises InvalidFeaturesError on NaN or a wrong width."""
+        """See `Estimator.predict`; raises InvalidFeaturesError on NaN or a wrong width."""
         check_shape(features_Q_D, width=self._map.width)
         with np.errstate(invalid="ignore", over="ignore"):
             output_Q_N = self._map.apply(features_Q_D)
@@ -76,7 +76,7 @@ class RidgePredictor:
         return p_Q_B, None if self._spend is None else self._spend.apply(output_Q_N[:, self._num_budgets :])
 
     def state(self) -> tuple[dict[str, Any], dict[str, FloatArray]]:
-        """See `Predictor.state`."""
+        """See `Estimator.state`."""
         arrays = self._map.arrays() | self._success.arrays()
         if self._spend is not None:
             arrays |= {"spend_lowest": self._spend.lowest_B, "spend_highest": self._spend.highest_B}
@@ -84,7 +84,7 @@ class RidgePredictor:
 
     @classmethod
     def from_state(cls, settings: dict[str, Any], arrays: dict[str, FloatArray]) -> Self:
-        """See `Predictor.from_state`."""
+        """See `Estimator.from_state`."""
         predictor = cls()
         predictor._num_budgets = int(settings["num_budgets"])
         predictor.penalties_ = settings["penalties"]

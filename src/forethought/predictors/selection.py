@@ -11,23 +11,23 @@ from typing import Any
 import numpy as np
 
 from ..core.data import Curves, FloatArray, IntArray, Profile
-from ..core.protocols import Predictor
+from ..core.features import HIDDEN, TEXT, Features, reads_of
+from ..core.protocols import Estimator
 from ..core.registry import EXTRAS, check_options, resolve
 from ..errors import InvalidFeaturesError, InvalidInputError, InvalidSettingsError, MissingExtraError
 from .card import CrossValidation
 from .describing import calibration_of, data_hash, make_card
 from .familiarity import Familiarity
-from .features import HIDDEN, TEXT, Features, reads_of
 from .folds import assign_folds, hash_order
 from .inputs import MIN_QUERIES
 from .layers import Progress, best_layer, candidates, choose_layer, has_finite_features, hidden_of, silent
 from .mean import mean_curve, measured_tokens
+from .predictor import Predictor
 from .seen import Seen
 from .shrinkage import NOTHING_KNOWN, LeftOut, Shrinkage
 from .spend import non_decreasing
-from .trained import TrainedPredictor
 
-Builder = Callable[[], Predictor]
+Builder = Callable[[], Estimator]
 
 
 def train(
@@ -41,7 +41,7 @@ def train(
     with_familiarity: bool = True,
     with_shrinkage: bool = True,
     progress: Progress = silent,
-) -> TrainedPredictor:
+) -> Predictor:
     """Picks the layer, fits on every usable query, and fills the card with out-of-fold quality.
 
     Predictions of queries that a fit had not seen say how far those to come are drawn towards the mean curve.
@@ -75,7 +75,7 @@ def train(
     calibration = None if left is None else calibration_of(usable, left, is_shrunk=shrinkage is not None)
     card = make_card(profile, usable, predictor, reads_of(fitted), layer, choice, calibration, seed)
     card = dataclasses.replace(card, shrinkage=shrinkage, familiarity=familiarity.card() if familiarity else None)
-    return TrainedPredictor(card, fitted, familiarity, Seen.of(usable))
+    return Predictor(card, fitted, familiarity, Seen.of(usable))
 
 
 def default_predictor(profile: Profile) -> tuple[str, str]:
@@ -90,7 +90,7 @@ def default_predictor(profile: Profile) -> tuple[str, str]:
     return "mean", "the profile holds neither hidden states nor texts"
 
 
-def unfitted(predictor: str, options: Mapping[str, Any] | None = None) -> Predictor:
+def unfitted(predictor: str, options: Mapping[str, Any] | None = None) -> Estimator:
     """A predictor of that name and those options, to see what it reads and needs."""
     return _builder(predictor, options, 0)()
 
@@ -195,9 +195,9 @@ def _builder(name: str, options: Mapping[str, Any] | None, seed: int, progress: 
     if "progress" in known:
         settings.setdefault("progress", progress)
 
-    def build() -> Predictor:
+    def build() -> Estimator:
         try:
-            made: Predictor = kind(**settings)
+            made: Estimator = kind(**settings)
         except TypeError as error:  # a text where a number is wanted
             given = ", ".join(f"{key}={value!r}" for key, value in (options or {}).items())
             raise InvalidSettingsError(f"predictor {name!r} cannot take the options {given}: {error}") from error
@@ -268,7 +268,7 @@ def _choose(
     return best_layer(profile, layers, choice), choice
 
 
-def _fit(profile: Profile, build: Builder, layer: int | None) -> Predictor:
+def _fit(profile: Profile, build: Builder, layer: int | None) -> Estimator:
     counts = (profile.num_right_Q_B, profile.num_tried_Q)
     predictor = build()
     given = features_of(profile, layer).given_to(predictor)
@@ -286,7 +286,7 @@ def _fit(profile: Profile, build: Builder, layer: int | None) -> Predictor:
 
 def _left_out(
     usable: Profile,
-    fitted: Predictor,
+    fitted: Estimator,
     build: Builder,
     layer: int | None,
     *,
@@ -319,20 +319,20 @@ def _left_out(
     return LeftOut.of(usable, np.arange(usable.num_queries), fold_Q, p_Q_B, tokens_Q_B if has_tokens else None)
 
 
-def _shrinkage(usable: Profile, fitted: Predictor, left: LeftOut | None) -> Shrinkage | None:
+def _shrinkage(usable: Profile, fitted: Estimator, left: LeftOut | None) -> Shrinkage | None:
     """How far its predictions are to be trusted; None where it says the mean curve anyway."""
     if not reads_of(fitted):
         return None
     return NOTHING_KNOWN if left is None else Shrinkage.fit(left, usable)
 
 
-def left_out_curves(profile: Profile, trained: TrainedPredictor) -> Curves | None:
+def left_out_curves(profile: Profile, trained: Predictor) -> Curves | None:
     """What a predictor just trained said of each query of its profile when it had not seen it, without tokens.
 
     None where it keeps none, or not of every query: `cross_fit` finds them for any predictor.
     """
-    rows = getattr(trained.predictor, "held_rows_", None)
-    p_Q_B = getattr(trained.predictor, "held_p_Q_B_", None)
+    rows = getattr(trained.estimator, "held_rows_", None)
+    p_Q_B = getattr(trained.estimator, "held_p_Q_B_", None)
     if rows is None or p_Q_B is None or len(rows) != profile.num_queries:
         return None
     if trained.card.shrinkage is not None:
@@ -342,14 +342,14 @@ def left_out_curves(profile: Profile, trained: TrainedPredictor) -> Curves | Non
     return Curves(profile.query_ids, profile.menu, ordered_Q_B)
 
 
-def is_trained_on(trained: TrainedPredictor, profile: Profile) -> bool:
+def is_trained_on(trained: Predictor, profile: Profile) -> bool:
     """Whether a predictor has learned from this very profile: what it says of its queries is then too good."""
     schema = trained.card.features
     layers = None if schema.layer is None else [schema.layer]
     if schema.layer is not None and schema.layer not in profile.layers:
         return False
     try:
-        rows = _usable_rows(profile, lambda: trained.predictor, layers, trained.card.seed)
+        rows = _usable_rows(profile, lambda: trained.estimator, layers, trained.card.seed)
     except (InvalidFeaturesError, InvalidInputError):  # nothing of it can be learned from
         return False
     return data_hash(profile.select(rows)) == trained.card.data.data_hash

@@ -10,10 +10,10 @@ from typing import Any, Self
 import numpy as np
 
 from ..core.data import FloatArray, IntArray
-from ..core.protocols import Predictor
+from ..core.features import KINDS, Features, reads_of
+from ..core.protocols import Estimator
 from ..core.registry import available, resolve
 from ..errors import InvalidSettingsError
-from .features import KINDS, Features, reads_of
 from .inputs import MIN_QUERIES, check_counts
 from .spend import SpendShape
 from .success import SuccessShape
@@ -51,7 +51,7 @@ class StackPredictor:
     held_p_Q_B_: FloatArray | None
     held_tokens_Q_B_: FloatArray | None
 
-    _members: dict[str, Predictor]
+    _members: dict[str, Estimator]
     _mean_p_B: FloatArray
     _mean_tokens_B: FloatArray | None
     _success: SuccessShape
@@ -91,14 +91,14 @@ class StackPredictor:
         """Whether a member is: then nothing is predicted merely to check a loaded folder."""
         return any(bool(getattr(self._new(name), "is_costly", False)) for name in self.members)
 
-    def _new(self, name: str) -> Predictor:
+    def _new(self, name: str) -> Estimator:
         kind = resolve("predictors", name)
         options = dict(self.member_options.get(name, {}))
         taken = () if kind.__init__ is object.__init__ else inspect.signature(kind).parameters
         for option, value in {"seed": self.seed, "checkpoint": self._checkpoint}.items():
             if option in taken:
                 options.setdefault(option, value)
-        made: Predictor = kind(**options)
+        made: Estimator = kind(**options)
         return made
 
     def fit(
@@ -108,7 +108,7 @@ class StackPredictor:
         num_tried_Q: IntArray,
         tokens_Q_B: FloatArray | None = None,
     ) -> Self:
-        """See `Predictor.fit`; reads what its members read."""
+        """See `Estimator.fit`; reads what its members read."""
         rows = check_counts(num_right_Q_B, num_tried_Q, tokens_Q_B)
         read = Features.of(features).select(rows)
         tried_Q = num_tried_Q[rows].astype(np.float64)
@@ -166,7 +166,7 @@ class StackPredictor:
         return summed_Q_B
 
     def predict(self, features: Features | FloatArray) -> tuple[FloatArray, FloatArray | None]:
-        """See `Predictor.predict`."""
+        """See `Estimator.predict`."""
         read = Features.of(features)
         found = [_predict(self._members[name], read) for name in self.members]
         p_Q_B = self._success.apply(self._sum("p", np.stack([p for p, _ in found]), self._mean_p_B))
@@ -181,7 +181,7 @@ class StackPredictor:
         return passes[0] if passes else None
 
     def state(self) -> tuple[dict[str, Any], dict[str, FloatArray]]:
-        """See `Predictor.state`."""
+        """See `Estimator.state`."""
         settings: dict[str, Any] = {
             "members": self.members,
             "options": self.member_options,
@@ -201,7 +201,7 @@ class StackPredictor:
 
     @classmethod
     def from_state(cls, settings: dict[str, Any], arrays: dict[str, FloatArray]) -> Self:
-        """See `Predictor.from_state`."""
+        """See `Estimator.from_state`."""
         predictor = cls(
             members=settings["members"],
             options=settings["options"],
@@ -247,11 +247,11 @@ def non_negative_weights(level_M_Q_B: FloatArray, target_Q_B: FloatArray, share_
 
 
 def _fit(
-    predictor: Predictor, read: Features, num_right_Q_B: IntArray, num_tried_Q: IntArray, tokens_Q_B: FloatArray | None
-) -> Predictor:
+    predictor: Estimator, read: Features, num_right_Q_B: IntArray, num_tried_Q: IntArray, tokens_Q_B: FloatArray | None
+) -> Estimator:
     given = read.given_to(predictor)
     return predictor.fit(given, num_right_Q_B, num_tried_Q, tokens_Q_B)  # type: ignore[arg-type]
 
 
-def _predict(predictor: Predictor, read: Features) -> tuple[FloatArray, FloatArray | None]:
+def _predict(predictor: Estimator, read: Features) -> tuple[FloatArray, FloatArray | None]:
     return predictor.predict(read.given_to(predictor))  # type: ignore[arg-type]

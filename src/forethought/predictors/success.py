@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.data import FloatArray
-from .inputs import chunks
+from ..core.features import chunks
 
 SURE = 1.96  # standard errors from zero; what is nearer may be noise
 

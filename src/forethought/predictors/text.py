@@ -8,7 +8,7 @@ from typing import Any, Self
 import numpy as np
 
 from ..core.data import FloatArray, IntArray
-from .features import TEXT, Features
+from ..core.features import TEXT, Features
 from .inputs import check_counts
 from .linear import LinearMap, RidgeProblem
 from .spend import SpendShape
@@ -55,7 +55,7 @@ class TextPredictor:
         num_tried_Q: IntArray,
         tokens_Q_B: FloatArray | None = None,
     ) -> Self:
-        """See `Predictor.fit`; reads the texts of `features`."""
+        """See `Estimator.fit`; reads the texts of `features`."""
         features.check(frozenset({TEXT}))
         assert features.texts is not None
         rows = check_counts(num_right_Q_B, num_tried_Q, tokens_Q_B)
@@ -90,14 +90,14 @@ class TextPredictor:
         return np.concatenate([vector_Q_N, scale * wave_Q_R], axis=1)
 
     def predict(self, features: Features) -> tuple[FloatArray, FloatArray | None]:
-        """See `Predictor.predict`."""
+        """See `Estimator.predict`."""
         features.check(frozenset({TEXT}))
         output_Q_N = self._map.apply(self._vectors(features.texts or ()))
         p_Q_B = self._success.apply(output_Q_N[:, : self._num_budgets])
         return p_Q_B, None if self._spend is None else self._spend.apply(output_Q_N[:, self._num_budgets :])
 
     def state(self) -> tuple[dict[str, Any], dict[str, FloatArray]]:
-        """See `Predictor.state`."""
+        """See `Estimator.state`."""
         arrays = self._wording.arrays() | self._map.arrays() | self._success.arrays()
         arrays |= {"wave": self._wave_C_R, "wave_phase": self._phase_R}
         if self._spend is not None:
@@ -106,7 +106,7 @@ class TextPredictor:
 
     @classmethod
     def from_state(cls, settings: dict[str, Any], arrays: dict[str, FloatArray]) -> Self:
-        """See `Predictor.from_state`."""
+        """See `Estimator.from_state`."""
         predictor = cls(seed=int(settings["seed"]))
         predictor._num_budgets = int(settings["num_budgets"])
         predictor.left_out_p_Q_B_ = None

@@ -9,18 +9,18 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..core.data import Curves, Profile
+from ..core.features import Features
 from ..errors import InvalidInputError, MismatchError
 from ..evaluation.contest import Contender
 from ..predictors.cost import measure_cost
-from ..predictors.features import Features
+from ..predictors.predictor import Predictor
 from ..predictors.prompted import PromptedPredictor
 from ..predictors.selection import features_of
-from ..predictors.trained import TrainedPredictor
 from ..runs.profiles import with_layers
 from ..runs.store import engine_info
 
 
-def contender(name: str, trained: TrainedPredictor, measured: Profile) -> Contender:
+def contender(name: str, trained: Predictor, measured: Profile) -> Contender:
     """A trained predictor's curves of a profile that it was not trained on.
 
     Raises:
@@ -66,7 +66,7 @@ def labelled(name: str, file: Path, train: Profile, measured: Profile) -> Conten
     return Contender(name, f"labels of a file ({levels})", curves, None)
 
 
-def mean_train(trained: Sequence[TrainedPredictor], measured: Profile) -> Curves:
+def mean_train(trained: Sequence[Predictor], measured: Profile) -> Curves:
     """What blind knows: the mean curve on the first predictor's card.
 
     Spend is left out where any of them, or the profile, does not know it.

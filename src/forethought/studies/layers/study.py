@@ -11,10 +11,10 @@ from ...core.data import Cost, Curves, FloatArray, Profile
 from ...errors import InvalidFeaturesError
 from ...evaluation import Estimate
 from ...evaluation.bootstrap import estimate, resampled_means
+from ...evaluation.metrics import PROBABILITY_FLOOR
 from ...evaluation.offline import data_hash
 from ...evaluation.policies import ORACLE, Outcome, Policies
 from ...predictors.layers import Progress, silent
-from ...predictors.metrics import PROBABILITY_FLOOR
 from ...predictors.ridge import RidgePredictor
 from .findings import find
 from .results import LayerRow, LayerStudy, Scores

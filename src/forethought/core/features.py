@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from ..core.data import FloatArray, IntArray
 from ..errors import InvalidFeaturesError
-from .inputs import nonfinite_rows
+from .data import FloatArray, IntArray
 
 HIDDEN, TEXT, DIFFICULTY = "hidden", "text", "difficulty"
 KINDS = (HIDDEN, TEXT, DIFFICULTY)
+CHUNK_ROWS = 8192  # rows cast to float32 at a time: bounds memory when features are float16
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -113,3 +114,24 @@ def kind_to_reads(kind: str) -> frozenset[str]:
     if reads - set(KINDS):
         raise InvalidFeaturesError(f"{kind!r} is no kind of features; there is {', '.join(KINDS)}, or none")
     return reads
+
+
+def chunks(num_rows: int) -> Iterator[slice]:
+    """Slices that cover `num_rows` rows, `CHUNK_ROWS` at a time."""
+    for start in range(0, num_rows, CHUNK_ROWS):
+        yield slice(start, min(start + CHUNK_ROWS, num_rows))
+
+
+def nonfinite_rows(features_Q_D: FloatArray) -> NDArray[np.int64]:
+    """Indices of rows that hold NaN or infinity.
+
+    One product with ones instead of a mask of the whole matrix: NaN and infinity survive a sum, and it runs at the
+    speed of memory.
+    """
+    ones_D = np.ones(features_Q_D.shape[1], dtype=np.float32)
+    sum_Q = np.empty(len(features_Q_D), dtype=np.float32)
+    with np.errstate(invalid="ignore", over="ignore"):
+        for rows in chunks(len(features_Q_D)):
+            sum_Q[rows] = features_Q_D[rows].astype(np.float32, copy=False) @ ones_D
+    suspects = np.flatnonzero(~np.isfinite(sum_Q))  # a finite row may still overflow its sum: look again
+    return suspects[~np.isfinite(features_Q_D[suspects]).all(axis=1)]

@@ -8,13 +8,15 @@ FOLDER/card.md               the card in words
 from __future__ import annotations
 
 import contextlib
+import difflib
 import errno
 import fcntl
 import hashlib
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +26,10 @@ from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 
 from ..core.data import Curves, EngineInfo, FloatArray
+from ..core.features import HIDDEN, Features, nonfinite_rows
 from ..core.files import make_folder, parse_json, reaching, write_atomically
 from ..core.menu import Menu
-from ..core.protocols import Predictor
+from ..core.protocols import Estimator
 from ..core.registry import resolve
 from ..core.visible import to_json, visible
 from ..errors import (
@@ -40,11 +43,11 @@ from ..errors import (
 )
 from .card import PredictorCard
 from .familiarity import PREFIX, Familiarity, Judged
-from .features import HIDDEN, Features
-from .inputs import nonfinite_rows, shorten
+from .inputs import shorten
 from .seen import PREFIX as SEEN
 from .seen import Seen
 
+_SHIPPED = resources.files("forethought") / "data" / "predictors"
 SCHEMA = 2
 READABLE = (1, 2)  # 1 named its budgets by their step and the largest of them
 SETTINGS_FILE = "predictor.json"
@@ -54,18 +57,18 @@ NEXT_WEIGHTS_FILE = ".weights.safetensors.next"  # on the way to WEIGHTS_FILE
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class TrainedPredictor:
+class Predictor:
     """A predictor and what it belongs to.
 
     Attributes:
         card: what it was made from and for.
-        predictor: fitted.
+        estimator: fitted.
         familiarity: scores how novel a query is; None where that is not known.
         seen: which questions it was trained on; None for one that was saved without them.
     """
 
     card: PredictorCard
-    predictor: Predictor
+    estimator: Estimator
     familiarity: Familiarity | None = None
     seen: Seen | None = None
 
@@ -96,7 +99,7 @@ class TrainedPredictor:
             raise InvalidFeaturesError(f"{len(query_ids)} queries need as many feature rows; got {len(features)}")
         if HIDDEN in self.card.features.reads and features.hidden_Q_D is not None:
             self._check_features(query_ids, features.hidden_Q_D)
-        p_Q_B, tokens_Q_B = self.predictor.predict(features.given_to(self.predictor))  # type: ignore[arg-type]
+        p_Q_B, tokens_Q_B = self.estimator.predict(features.given_to(self.estimator))  # type: ignore[arg-type]
         if (shrinkage := self.card.shrinkage) is not None:
             mean = self.card.mean_curves(("",))
             mean_tokens_B = None if mean.tokens_Q_B is None else mean.tokens_Q_B[0]
@@ -172,7 +175,7 @@ class TrainedPredictor:
         return folder
 
     def _files(self) -> dict[str, bytes]:
-        settings, arrays = self.predictor.state()
+        settings, arrays = self.estimator.state()
         arrays = {
             **arrays,
             **(self.familiarity.arrays() if self.familiarity else {}),
@@ -193,14 +196,20 @@ class TrainedPredictor:
         }
 
     @classmethod
-    def load(cls, folder: Path | str) -> TrainedPredictor:
-        """Reads what `save` wrote. Only JSON and safetensors are read; nothing in the folder is run.
+    def load(cls, source: Path | str) -> Predictor:
+        """Reads what `save` wrote: a folder, one that holds it under `predictor` (a run), or a shipped name.
+
+        Only JSON and safetensors are read; nothing in the folder is run.
 
         Raises:
             ModelFileError: a file missing or broken, another schema version, or weights with another hash.
-            UnknownNameError: the predictor's class is not registered here.
+            UnknownNameError: neither a folder nor a shipped name, or its estimator's class is not registered here.
         """
-        folder = Path(folder)
+        with _locate(source) as folder:
+            return cls._read(folder)
+
+    @classmethod
+    def _read(cls, folder: Path) -> Predictor:
         content = _read_settings(folder)
         weights = _read_weights(folder, content)
         try:
@@ -220,6 +229,36 @@ class TrainedPredictor:
             reason = f"{error} is missing" if isinstance(error, KeyError) else str(error) or type(error).__name__
             raise ModelFileError(f"{folder} is not a usable predictor: {reason}. Train it again.") from error
         return cls(card, predictor, familiarity, seen)
+
+
+def shipped_predictors() -> list[str]:
+    """Names of the predictors inside the package."""
+    folder = _SHIPPED
+    return sorted(entry.name for entry in folder.iterdir() if entry.is_dir()) if folder.is_dir() else []
+
+
+@contextlib.contextmanager
+def _locate(source: Path | str) -> Iterator[Path]:
+    """The folder that a name or a path stands for: the path, its folder `predictor`, or a shipped predictor's."""
+    path = Path(source)
+    for folder in (path, path / "predictor"):
+        if (folder / SETTINGS_FILE).is_file():
+            yield folder
+            return
+    shipped = shipped_predictors()
+    if str(source) in shipped:
+        with resources.as_file(_SHIPPED / str(source)) as folder:
+            yield folder
+        return
+    if path.exists():
+        yield path  # what is wrong with it is said by its reader
+        return
+    close = difflib.get_close_matches(str(source), shipped, n=1)
+    suggestion = f" Did you mean {close[0]!r}?" if close else ""
+    raise UnknownNameError(
+        f"{str(source)!r} is neither a run directory, nor a predictor folder, nor a shipped predictor.{suggestion} "
+        f"Shipped: {', '.join(shipped) or 'none'}."
+    )
 
 
 def read_card(folder: Path) -> PredictorCard:
@@ -334,7 +373,7 @@ def _read_weights(folder: Path, content: dict[str, Any]) -> dict[str, FloatArray
     return arrays
 
 
-def _check_shapes(predictor: Predictor, card: PredictorCard) -> None:
+def _check_shapes(predictor: Estimator, card: PredictorCard) -> None:
     """One prediction for zeros: arrays, settings and card must belong together before any query relies on them.
 
     A costly predictor, which would have to load a model for it, is taken at its word.
