@@ -129,19 +129,7 @@ class Predictor:
         Raises:
             MismatchError: every difference, both values, and what to do.
         """
-        card = self.card
-        differences = _difference("model", card.model, card.model_hash, info.model, info.model_hash)
-        differences += _difference("template", card.template, card.template_hash, info.template, info.template_hash)
-        width = card.features.width
-        if HIDDEN in card.features.reads and info.hidden_size is not None and info.hidden_size != width:
-            differences.append(f"feature width: predictor {width}, engine {info.hidden_size}")
-        if menu is not None and menu != card.menu:
-            differences.append(f"budgets: predictor {card.menu}, run {menu}")
-        if differences:
-            raise MismatchError(
-                f"this {card.predictor} predictor was made for something else. {'; '.join(differences)}. "
-                f"Use the settings it was made for, or make one for yours: forethought profile, then forethought train."
-            )
+        refuse_other(self.card, info, menu)
 
     def save(self, folder: Path | str) -> Path:
         """Writes the predictor in one step: a reader or a kill sees the old one or the new one, never half nor none.
@@ -259,6 +247,22 @@ def _locate(source: Path | str) -> Iterator[Path]:
         f"{str(source)!r} is neither a run directory, nor a predictor folder, nor a shipped predictor.{suggestion} "
         f"Shipped: {', '.join(shipped) or 'none'}."
     )
+
+
+def refuse_other(card: PredictorCard, info: EngineInfo, menu: Menu | None = None) -> None:
+    """See `Predictor.check`; for what was made by a predictor that is not at hand."""
+    differences = _difference("model", card.model, card.model_hash, info.model, info.model_hash)
+    differences += _difference("template", card.template, card.template_hash, info.template, info.template_hash)
+    width = card.features.width
+    if HIDDEN in card.features.reads and info.hidden_size is not None and info.hidden_size != width:
+        differences.append(f"feature width: predictor {width}, engine {info.hidden_size}")
+    if menu is not None and menu != card.menu:
+        differences.append(f"budgets: predictor {card.menu}, run {menu}")
+    if differences:
+        raise MismatchError(
+            f"this {card.predictor} predictor was made for something else. {'; '.join(differences)}. "
+            f"Use the settings it was made for, or make one for yours: forethought profile, then forethought train."
+        )
 
 
 def read_card(folder: Path) -> PredictorCard:
