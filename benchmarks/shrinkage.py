@@ -28,8 +28,8 @@ import numpy as np
 
 from forethought.control.sources import open_profile
 from forethought.core.data import Cost, Curves, Profile
-from forethought.evaluation.comparison import Comparison
 from forethought.evaluation.policies import Policies
+from forethought.evaluation.resampled import Resampled
 from forethought.predictors.folds import assign_folds
 from forethought.predictors.predictor import Predictor
 from forethought.predictors.selection import cross_fit, features_of, train
@@ -54,8 +54,8 @@ def lead(measured: Profile, predicted: Curves, mean: Curves) -> dict[str, float]
     for cost in Cost:
         levels = policies.cap_costs(cost)[np.isin(measured.menu.budgets_B, CAPS)]
         outcomes = [policies.planned("ours", predicted, "envelope", cost, float(level)) for level in levels]
-        comparison = Comparison.make(policies, outcomes, cost, num_resamples=1, seed=0)
-        found[cost.value] = 100 * float((comparison.accuracy_R_P - comparison.blind_R_P)[0].mean())
+        resampled = Resampled.make(policies, outcomes, cost, num_resamples=1, seed=0)
+        found[cost.value] = 100 * float((resampled.accuracy_R_P - resampled.blind_R_P)[0].mean())
     return found
 
 

@@ -33,8 +33,8 @@ from forethought.control.sources import open_profile
 from forethought.core.data import Cost, Curves, FloatArray, Profile
 from forethought.core.menu import Menu
 from forethought.evaluation.bootstrap import estimate
-from forethought.evaluation.comparison import Comparison
 from forethought.evaluation.policies import Outcome, Policies
+from forethought.evaluation.resampled import Resampled
 from forethought.predictors.card import PredictorCard
 from forethought.predictors.concave import concave_mean
 from forethought.predictors.familiarity import BATCH_LEVEL, num_in_tail
@@ -195,10 +195,10 @@ def row(
         ]
         outcomes += [_averaged(policies, streams[level], level) for level in levels]
         outcomes += [policies.oracle(cost, level) for level in levels]
-        comparison = Comparison.make(policies, outcomes, cost, num_resamples=num_resamples, seed=seed)
+        resampled = Resampled.make(policies, outcomes, cost, num_resamples=num_resamples, seed=seed)
         accuracy_R, gain_R = (
-            {name: values_R_P[:, comparison.columns(name)].mean(axis=1) for name in (*curves, CORRECTED, ORACLE)}
-            for values_R_P in (comparison.accuracy_R_P, comparison.accuracy_R_P - comparison.uniform_R_P)
+            {name: values_R_P[:, resampled.columns(name)].mean(axis=1) for name in (*curves, CORRECTED, ORACLE)}
+            for values_R_P in (resampled.accuracy_R_P, resampled.accuracy_R_P - resampled.uniform_R_P)
         )
         every = [stream for each in streams.values() for stream in each]
         alarmed = [stream for stream in every if stream.num_alarms]

@@ -67,7 +67,12 @@ HEAVY = {
         "engines/vllm/starting.py",
         "gateway/vllm_host.py",
     },
-    "matplotlib": {"report/plots.py", "report/contest_plots.py", "studies/paper/plots.py", "studies/layers/plots.py"},
+    "matplotlib": {
+        "report/plots.py",
+        "report/comparison_plots.py",
+        "studies/paper/plots.py",
+        "studies/layers/plots.py",
+    },
     "sympy": {
         "graders/commands.py",
         "graders/cursor.py",

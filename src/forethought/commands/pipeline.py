@@ -52,7 +52,7 @@ from ..engines.opening import check, check_can_ask, choose, choose_reader, num_l
 from ..errors import InvalidFeaturesError, InvalidSettingsError, MismatchError, RunError
 from ..evaluation import Evaluation, LiveComparison, compare_live
 from ..evaluation import evaluate as evaluate_curves
-from ..evaluation.contest import Contest, hold_contest
+from ..evaluation.comparison import Comparison, compare_predictors
 from ..evaluation.policies import BLIND, FORETHOUGHT, UNIFORM
 from ..predictors import selection
 from ..predictors.difficulty import Asking, pick_examples, with_difficulties
@@ -64,7 +64,7 @@ from ..predictors.predictor import Predictor, check_place, shipped_predictors
 from ..predictors.seen import Seen
 from ..questions.queries import load_queries, save_queries
 from ..report import write_report
-from ..report.contest import write_contest
+from ..report.comparison import write_comparison
 from ..runs.folders import (
     beside,
     check_file,
@@ -80,7 +80,7 @@ from ..runs.importing import Imported, check_target, read_profile
 from ..runs.profiles import common_menu, curves_on_menu, from_run, joined, on_menu, with_layers, write_parquet
 from ..runs.store import RunDirectory, engine_info, grader_words
 from ..studies import layers
-from ..studies.comparing import contender, labelled, mean_train
+from ..studies.comparison import candidate, labelled, mean_train
 from .beforehand import allocators_of, check_planned_engine, plan_inputs, profile_inputs, run_identity, run_inputs
 
 logger = logging.getLogger(__name__)
@@ -462,7 +462,7 @@ def evaluation(settings: EvaluateSettings, *, progress: Progress = quiet) -> Eva
     )
 
 
-def compare(settings: CompareSettings, *, wrote: Wrote = ignore, progress: Progress = quiet) -> Contest:
+def compare(settings: CompareSettings, *, wrote: Wrote = ignore, progress: Progress = quiet) -> Comparison:
     """Several predictors through one allocator on one held-out profile, with what each costs itself.
 
     The report is written to `settings.out`, or where that says.
@@ -497,24 +497,24 @@ def compare(settings: CompareSettings, *, wrote: Wrote = ignore, progress: Progr
         for each in dict.fromkeys(asking)
         if not measured.difficulties
     }
-    contenders = []
+    candidates = []
     for number, (name, each) in enumerate(zip(names, trained, strict=True)):
         progress(f"predict: {name}", number, len(names))
         known = told.get(each.card.asking, measured) if each.card.asking else measured
-        contenders.append(contender(name, each, known))
+        candidates.append(candidate(name, each, known))
     blind = mean_train(trained, measured)
     progress("plans and intervals", len(names), len(names))
-    contest = hold_contest(
+    comparison = compare_predictors(
         measured,
-        [*contenders, *others],
+        [*candidates, *others],
         blind,
         allocator=allocator,
         costs=(Cost.GRANTED,) if blind.tokens_Q_B is None else (Cost.GRANTED, Cost.SPENT),
         num_resamples=settings.num_resamples,
         seed=settings.seed,
     )
-    result = replace(contest, notes=(*notes, *contest.notes))
-    for file in write_contest(folder, result, plots=settings.plots).values():
+    result = replace(comparison, notes=(*notes, *comparison.notes))
+    for file in write_comparison(folder, result, plots=settings.plots).values():
         wrote(file)
     return result
 

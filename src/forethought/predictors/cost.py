@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..core.features import Features
-from ..evaluation.contest import PredictorCost
+from ..evaluation.comparison import PredictorCost
 from ..models.size import num_parameters
 from .predictor import Predictor
 

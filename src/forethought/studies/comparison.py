@@ -11,7 +11,7 @@ from pathlib import Path
 from ..core.data import Curves, Profile
 from ..core.features import Features
 from ..errors import InvalidInputError, MismatchError
-from ..evaluation.contest import Contender
+from ..evaluation.comparison import Candidate
 from ..predictors.cost import measure_cost
 from ..predictors.predictor import Predictor
 from ..predictors.prompted import PromptedPredictor
@@ -20,7 +20,7 @@ from ..runs.profiles import with_layers
 from ..runs.store import engine_info
 
 
-def contender(name: str, trained: Predictor, measured: Profile) -> Contender:
+def candidate(name: str, trained: Predictor, measured: Profile) -> Candidate:
     """A trained predictor's curves of a profile that it was not trained on.
 
     Raises:
@@ -33,10 +33,10 @@ def contender(name: str, trained: Predictor, measured: Profile) -> Contender:
     curves = trained.predict(measured.query_ids, known)
     threads = f"OMP_NUM_THREADS={os.environ.get('OMP_NUM_THREADS', 'unset')}, {os.cpu_count()} cores"
     cost = measure_cost(trained, measured.query_ids, known, threads=threads)
-    return Contender(name, trained.card.predictor, curves, cost)
+    return Candidate(name, trained.card.predictor, curves, cost)
 
 
-def labelled(name: str, file: Path, train: Profile, measured: Profile) -> Contender:
+def labelled(name: str, file: Path, train: Profile, measured: Profile) -> Candidate:
     """The mean training curve of every label in a file that another tool made: CSV with query_id and label.
 
     What the tool costs is not known here.
@@ -63,7 +63,7 @@ def labelled(name: str, file: Path, train: Profile, measured: Profile) -> Conten
     p_Q_B, tokens_Q_B = fitted.predict(asked)
     curves = Curves(measured.query_ids, measured.menu, p_Q_B, tokens_Q_B)
     levels = ", ".join(fitted.levels_)
-    return Contender(name, f"labels of a file ({levels})", curves, None)
+    return Candidate(name, f"labels of a file ({levels})", curves, None)
 
 
 def mean_train(trained: Sequence[Predictor], measured: Profile) -> Curves:
