@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forethought.allocators.envelope import EnvelopeAllocator
-from forethought.commands.pipeline import held_out_curves
 from forethought.control import sources
 from forethought.control.planning import forecast
+from forethought.control.verbs import held_out_curves
 from forethought.core.data import Cost, Curves, Profile
 from forethought.core.features import Features
 from forethought.core.menu import Menu

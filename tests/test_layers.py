@@ -296,7 +296,8 @@ def test_reading_goes_on_after_an_interrupt(parquet: Path, tmp_path: Path) -> No
 
 KILLED = """
 import sys, time
-from forethought import LayersSettings, study_layers
+from forethought.commands.pipeline import study_layers
+from forethought.core.settings import LayersSettings
 from forethought.engines.fake import FakeEngine
 
 read = FakeEngine.pooled_states

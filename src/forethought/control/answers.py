@@ -45,20 +45,19 @@ class Answer:
     def of(cls, query: Query, budget: int, record: Mapping[str, Any]) -> Self:
         """What the trace of `record` answers under `budget`, or under its own where that was lower."""
         generation = generation_from_json(record)
-        budget = min(budget, generation.budget)  # lower than planned where little was left of a hard total
-        if generation.stop_reason is StopReason.ERROR:
-            return cls(query.id, budget, None, reference=query.reference, error=generation.error)
-        used = next((probe for probe in record["probes"] if probe["budget"] == budget), record)
-        length = generation.reasoning_tokens  # None: not counted, and what the answer used is not known
-        ended = generation.stop_reason is StopReason.NATURAL and (length is None or length <= budget)
+        outcome = generation.at(budget)
+        if outcome is None:
+            error = generation.error or f"it was not probed at {budget} tokens"
+            return cls(query.id, min(budget, generation.budget), None, reference=query.reference, error=error)
+        used = next((probe for probe in record["probes"] if probe["budget"] == outcome.budget), record)
         grade = None if query.reference is None else used.get("grade")
         return cls(
             query.id,
-            budget,
-            used["answer"],
-            None if length is None else min(budget, length),
-            generation.tokens_at(budget),
-            StopReason.NATURAL if ended else StopReason.BUDGET,
+            outcome.budget,
+            outcome.answer,
+            outcome.reasoning_tokens,
+            outcome.tokens,
+            outcome.stop_reason,
             query.reference,
             None if grade is None else Grade(grade),
         )
@@ -66,7 +65,8 @@ class Answer:
     def to_json(self) -> dict[str, Any]:
         """One line of answers.jsonl as an object; what failed has `error` in place of what it would have used."""
         if self.error is not None:
-            return {"id": self.id, "budget": self.budget, "answer": None, "error": self.error}
+            known = {} if self.reference is None else {"reference": self.reference}
+            return {"id": self.id, "budget": self.budget, "answer": None, "error": self.error, **known}
         row = asdict(self)
         del row["error"]
         row["stop_reason"] = self.stop_reason.value

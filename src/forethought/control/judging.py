@@ -24,12 +24,14 @@ class Judge:
     identity: dict[str, Any]
 
     @classmethod
-    def of(cls, grader: str | Grader, options: Mapping[str, Any] | None = None) -> Self:
+    def of(cls, grader: str | Grader | Judge, options: Mapping[str, Any] | None = None) -> Self:
         """The grader of that name, made with these options; or a grader itself, by the name of its class.
 
         Raises:
             UnknownNameError, InvalidSettingsError, MissingExtraError: as `registry.make`.
         """
+        if isinstance(grader, Judge):
+            return cls(grader.grader, grader.identity)
         if isinstance(grader, str):
             made = registry.make("graders", grader, options or {})
             return cls(made, grader_identity(grader, options or {}, made))

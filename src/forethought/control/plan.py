@@ -77,6 +77,12 @@ class Plan:
         return {self.allocation.allocator: self.allocation, **self.others}
 
     @property
+    def largest_Q(self) -> IntArray:
+        """The largest budget of each query in any of the allocations: what its trace may take."""
+        found: IntArray = np.max([made.budget_Q for made in self.allocations.values()], axis=0)
+        return found
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """What the user should know, in sentences."""
         return self.allocation.notes
@@ -297,6 +303,8 @@ class Plan:
 
         judge = Judge.of("number" if grader is None else grader)
         judge.check(self.queries)
+        if not isinstance(engine, Engine):
+            raise InvalidInputError(f"the engine must be an open one, not {engine!r}; open it: open_engine(plan)")
         self.check(engine.info)
         answers = answering(self, engine, judge) if out is None else kept_answers(self, engine, judge, Path(out))
         async for answer in answers:

@@ -65,7 +65,8 @@ def plan(
         cost: what it is counted in: "granted" (caps) or "spent" (tokens expected to be generated).
         allocator: a registered name, or an object that allocates.
         allocator_options: what the named one's class takes.
-        min_tokens, max_tokens: bounds for every question's cap.
+        min_tokens: least cap of any question.
+        max_tokens: largest cap of any question.
         seed: of the traces when the plan is run.
         engine: of the predictor's model and template. None opens one where the predictor needs it, and closes it.
         progress: called with what is being done, steps done and steps in all.
@@ -208,16 +209,6 @@ def features(
     return Features(len(queries), hidden_Q_D, tuple(query.text for query in queries), levels)
 
 
-def refuse_without_texts(queries: Sequence[Query], source: str) -> None:
-    """Raises InvalidInputError when there are questions that no model can be asked."""
-    without = [query.id for query in queries if not query.text]
-    if without:
-        raise InvalidInputError(
-            f"{source} does not hold the texts of {len(without)} of its questions ({', '.join(without[:3])}, …), and a "
-            "model would have to read them; name the file of the questions instead"
-        )
-
-
 def allocate(
     terms: Terms,
     queries: Sequence[Query],
@@ -272,8 +263,8 @@ def check_total(terms: Terms, queries: Sequence[Query], menu: Menu) -> None:
     for name, value in (("min_tokens", terms.min_tokens), ("max_tokens", terms.max_tokens)):
         if value is not None and (value > menu.largest if name == "min_tokens" else value < menu.smallest):
             raise InvalidMenuError(
-                f"{name} {value} leaves nothing of the predictor's budgets, {menu}; give {name} from {menu.smallest} to "
-                f"{menu.largest}"
+                f"{name} {value} leaves nothing of the predictor's budgets, {menu}; give {name} from {menu.smallest} "
+                f"to {menu.largest}"
             )
     min_budget_Q, max_budget_Q = terms.bounds(queries, menu)
     total = terms.total_for(len(queries))

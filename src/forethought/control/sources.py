@@ -10,7 +10,7 @@ import numpy as np
 
 from ..core.data import Profile, Query
 from ..core.features import DIFFICULTY, HIDDEN, TEXT, Features
-from ..errors import RunError
+from ..errors import InvalidInputError, RunError
 from ..predictors.predictor import Predictor, shipped_predictors
 from ..predictors.selection import features_of
 from ..questions.queries import load_queries
@@ -110,3 +110,13 @@ def _profiled_features(profile: Profile, queries: Sequence[Query], predictor: Pr
         return None
     row_of = {query_id: row for row, query_id in enumerate(profile.query_ids)}
     return features_of(profile, schema.layer).select(np.array([row_of[query.id] for query in queries]))
+
+
+def refuse_without_texts(queries: Sequence[Query], source: str) -> None:
+    """Raises InvalidInputError when there are questions that no model can be asked."""
+    without = [query.id for query in queries if not query.text]
+    if without:
+        raise InvalidInputError(
+            f"{source} does not hold the texts of {len(without)} of its questions ({', '.join(without[:3])}, …), and a "
+            "model would have to read them; name the file of the questions instead"
+        )

@@ -112,6 +112,15 @@ def opened(
     if engine is not None:
         yield engine
         return
+    running = open_engine(model, settings, needed_tokens=needed_tokens)
+    try:
+        yield running
+    finally:
+        running.close()
+
+
+def open_engine(model: str, settings: EngineSettings, *, needed_tokens: int | None = None) -> Engine:
+    """A running engine, which the caller closes; arguments as for `opened`."""
     check(model, settings)
     name, _ = choose(model, settings.engine)
     factory = registry.resolve("engines", name)
@@ -121,7 +130,4 @@ def opened(
     running: Engine = factory(
         model, template=load_template(settings.template), sampling=settings.sampling, **context, **settings.options
     )
-    try:
-        yield running
-    finally:
-        running.close()
+    return running

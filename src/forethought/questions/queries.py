@@ -1,4 +1,4 @@
-"""Questions in memory, from a file, standard input or a shipped dataset -> `list[Query]`, or every complaint at once."""
+"""Questions in memory, of a file, standard input or a shipped dataset -> `list[Query]`, or every complaint at once."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def read_questions(questions: str | Path | Iterable[Question], *, limit: int | N
         raise InvalidInputError(
             f"{IN_MEMORY} must be a list of texts, chats or queries, or a file's name, not {excerpt(questions)}"
         )
-    items = list(questions if limit is None else itertools.islice(questions, limit))
+    items: list[Any] = list(questions if limit is None else itertools.islice(questions, limit))
     if items and all(isinstance(item, Mapping) for item in items):
         if "role" in items[0] and "content" in items[0]:
             raise InvalidInputError(f"{IN_MEMORY} are the messages of one chat; put it into a list: [chat]")
