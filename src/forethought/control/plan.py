@@ -14,14 +14,22 @@ from typing import Any
 
 import numpy as np
 
-from ..core.checks import check_plan
+from ..core.checks import MOST, check_plan
+from ..core.codec import shown
 from ..core.data import Allocation, Cost, EngineInfo, IntArray, Query, Request
 from ..core.files import read_json, write_atomically
 from ..core.menu import Menu, with_menu
 from ..core.protocols import Engine, Grader
 from ..core.visible import to_json
 from ..core.waiting import finish
-from ..errors import InvalidInputError, InvalidMenuError, InvalidSettingsError, InvalidTotalError, RunError
+from ..errors import (
+    ForethoughtError,
+    InvalidInputError,
+    InvalidMenuError,
+    InvalidSettingsError,
+    InvalidTotalError,
+    RunError,
+)
 from ..predictors.card import PredictorCard
 from ..predictors.predictor import refuse_other
 from ..questions.queries import load_queries, query_from_json, query_to_json
@@ -228,25 +236,31 @@ class Plan:
         ids = tuple(query.id for query in queries)
         if problem := check_plan(content, ids):
             raise InvalidInputError(problem)
-        main, card = content["main"], content.get("predictor")
+        try:
+            made = cls._read(content, tuple(queries))
+            stated = content["plans"][content["main"]].get("budgets_hash")
+            return made if stated is None else made._as_edited(is_edited=stated != _budgets_hash(made))
+        except ForethoughtError:
+            raise
+        except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
+            raise InvalidInputError(f"it holds what no plan can: {error or type(error).__name__}") from error
+
+    @classmethod
+    def _read(cls, content: Mapping[str, Any], queries: tuple[Query, ...]) -> Plan:
+        """What `core.checks.check_plan` has checked."""
+        ids, main, card = tuple(query.id for query in queries), content["main"], content.get("predictor")
         allocations = {name: _allocation_from_json(plan, name, ids) for name, plan in content["plans"].items()}
         own = allocations.pop(main)
-        try:
-            terms = Terms(**(content.get("terms") or {"total": own.total, "cost": own.cost, "allocator": main}))
-        except TypeError as error:
-            raise InvalidInputError(f"'terms' cannot be read: {error}") from error
-        plan = cls(
-            tuple(queries),
+        return cls(
+            queries,
             own,
             Forecast.from_json(content, ids, own.menu),
-            terms,
+            Terms(**(content.get("terms") or {"total": own.total, "cost": own.cost, "allocator": main})),
             None if card is None else PredictorCard.from_json(card),
             int(content.get("seed") or 0),
             allocations,
             dict(content.get("versions") or {}),
         )
-        hash_ = content["plans"][main].get("budgets_hash")
-        return plan if hash_ is None else plan._as_edited(is_edited=hash_ != _budgets_hash(plan))
 
     def _as_edited(self, *, is_edited: bool) -> Plan:
         """The plan of a file, counted anew where it was edited; the total that the file states must pay for it."""
@@ -343,22 +357,26 @@ def _allocation_from_json(content: Mapping[str, Any], name: str, query_ids: tupl
     """What `_allocation_to_json` wrote, checked by `core.checks.check_plan`."""
     budget_of = {row["id"]: row["budget"] for row in content["budgets"]}
     budget_Q = np.array([budget_of[query_id] for query_id in query_ids], dtype=np.int64)
-    try:
-        return Allocation(
-            query_ids=query_ids,
-            menu=Menu.from_json(content["menu"]),
-            budget_Q=budget_Q,
-            allocator=content.get("allocator", name),
-            cost=Cost(content["cost"]),
-            total=float(content["total"]),
-            granted=int(content.get("granted", budget_Q.sum())),
-            expected_spent=content.get("expected_spent"),
-            expected_accuracy=float(content["expected_accuracy"]),
-            price=content.get("price"),
-            notes=tuple(content.get("notes", ())),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise InvalidInputError(f"plan {name!r}: {error!r}") from error
+    spent, price = content.get("expected_spent"), content.get("price")
+    return Allocation(
+        query_ids=query_ids,
+        menu=Menu.from_json(content["menu"]),
+        budget_Q=budget_Q,
+        allocator=str(content.get("allocator", name)),
+        cost=Cost(content["cost"]),
+        total=_number(content["total"]),
+        granted=int(_number(content.get("granted", int(budget_Q.sum())))),
+        expected_spent=None if spent is None else _number(spent),
+        expected_accuracy=_number(content["expected_accuracy"]),
+        price=None if price is None else _number(price),
+        notes=tuple(map(str, content.get("notes", ()))),
+    )
+
+
+def _number(value: Any) -> float:
+    if type(value) not in (int, float) or not 0 <= value <= MOST:
+        raise ValueError(f"{shown(value)} stands where a number must, of at least 0")
+    return float(value)
 
 
 def _budgets_hash(budgets: Iterable[tuple[str, int]]) -> str:

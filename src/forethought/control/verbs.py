@@ -186,7 +186,7 @@ def _menu_of(menu: Menu | str | Sequence[int]) -> Menu:
 
 def _layer_numbers(layers: str | Sequence[int], engine: Engine) -> tuple[int, ...]:
     num_layers = engine.info.num_layers if isinstance(engine, HiddenStateEngine) else None
-    if layers == "none" or (layers == "all" and num_layers is None):
+    if layers == "none" or not layers or (layers == "all" and num_layers is None):
         return ()
     if layers == "all":
         return tuple(range((num_layers or 0) + 1))
