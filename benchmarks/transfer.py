@@ -41,7 +41,7 @@ from forethought.predictors.familiarity import BATCH_LEVEL, num_in_tail
 from forethought.predictors.predictor import Predictor
 from forethought.predictors.selection import features_of, train
 from forethought.predictors.usage import Usage, stretched
-from forethought.report import plain
+from forethought.evaluation.results import plain
 from forethought.runs.profiles import curves_on_menu, on_menu
 
 PLAIN, OLD, CORRECTED, BLIND, ORACLE = "as predicted", "old fallback", "corrected", "mean curve", "oracle"
@@ -208,9 +208,9 @@ def row(
         realised[CORRECTED] = np.mean([_realised(each, cost) for each in outcomes if each.policy == CORRECTED])
         found[cost.value] = {
             "levels": levels,
-            "gain": {name: estimate(values_R).to_json("gain") for name, values_R in gain_R.items()},
+            "gain": {name: estimate(values_R) for name, values_R in gain_R.items()},
             "same_total": {
-                name: estimate(accuracy_R[name] - accuracy_R[PLAIN]).to_json("gain") for name in (OLD, CORRECTED)
+                name: estimate(accuracy_R[name] - accuracy_R[PLAIN]) for name in (OLD, CORRECTED)
             },
             "tokens_of_total": {name: value / np.mean(levels) for name, value in realised.items()},
             "streams": len(every),

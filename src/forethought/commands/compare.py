@@ -41,8 +41,8 @@ def command(as_json: bool, quiet: bool, **values: Any) -> int:
     PREDICTORS are trained runs, predictor folders or shipped names, all trained on other questions than PROFILE's. The
     first is the one that leads count from.
     """
+    from .. import report
     from ..core.settings import CompareSettings
-    from ..report.comparison import comparison_json, comparison_text
     from . import pipeline
     from .progress import step_bar
 
@@ -51,7 +51,8 @@ def command(as_json: bool, quiet: bool, **values: Any) -> int:
     files: list[Path] = []
     with step_bar(quiet=quiet) as progress:
         result = pipeline.compare(settings, wrote=files.append, progress=progress)
-    emit(as_json, {**comparison_json(result), "files": [str(file) for file in files]}, comparison_text(result))
+    page = report.page(result)
+    emit(as_json, {**page.to_json(), "files": [str(file) for file in files]}, page.text())
     for file in files:
         talk(f"wrote {file}")
     return 0

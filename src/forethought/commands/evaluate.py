@@ -50,11 +50,8 @@ def command(as_json: bool, quiet: bool, **values: Any) -> int:
     files: list[Path] = []
     with step_bar(quiet=quiet) as progress:
         result = pipeline.evaluate(settings, wrote=files.append, progress=progress)
-    emit(
-        as_json,
-        {**report.evaluation_json(result), "files": [str(file) for file in files]},
-        report.evaluation_text(result),
-    )
+    page = report.page(result)
+    emit(as_json, {**page.to_json(), "files": [str(file) for file in files]}, page.text())
     for file in files:
         talk(f"wrote {file}")
     return 0

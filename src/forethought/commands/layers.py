@@ -70,11 +70,8 @@ def command(as_json: bool, quiet: bool, dry_run: bool, mean_tokens: tuple[str, .
     files: list[Path] = []
     with step_bar(quiet=quiet) as progress:
         result = pipeline.study_layers(settings, progress=progress, wrote=files.append)
-    emit(
-        as_json,
-        {**layers.report_json(result), "files": [str(file) for file in files]},
-        layers.report_text(result),
-    )
+    page = layers.page(result)
+    emit(as_json, {**page.to_json(), "files": [str(file) for file in files]}, page.text())
     for file in files:
         talk(f"wrote {file}")
     return 0

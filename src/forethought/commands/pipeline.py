@@ -63,8 +63,7 @@ from ..predictors.overlap import held_out
 from ..predictors.predictor import Predictor, check_place, shipped_predictors
 from ..predictors.seen import Seen
 from ..questions.queries import load_queries, save_queries
-from ..report import write_report
-from ..report.comparison import write_comparison
+from ..report import page
 from ..runs.folders import (
     beside,
     check_file,
@@ -251,7 +250,7 @@ def study_layers(
         notes=found.notes(settings),
         progress=progress,
     )
-    for file in layers.write_report(layers_folder(settings), result, plots=settings.plots).values():
+    for file in layers.page(result).write(layers_folder(settings), plots=settings.plots).values():
         wrote(file)
     return result
 
@@ -406,7 +405,7 @@ def evaluate(
     """
     check_folder(report_folder(settings))
     result = evaluation(settings, progress=progress)
-    for file in write_report(report_folder(settings), result, plots=settings.plots).values():
+    for file in page(result).write(report_folder(settings), plots=settings.plots).values():
         wrote(file)
     return result
 
@@ -504,7 +503,7 @@ def compare(settings: CompareSettings, *, wrote: Wrote = ignore, progress: Progr
         candidates.append(candidate(name, each, known))
     blind = mean_train(trained, measured)
     progress("plans and intervals", len(names), len(names))
-    comparison = compare_predictors(
+    result = compare_predictors(
         measured,
         [*candidates, *others],
         blind,
@@ -512,9 +511,9 @@ def compare(settings: CompareSettings, *, wrote: Wrote = ignore, progress: Progr
         costs=(Cost.GRANTED,) if blind.tokens_Q_B is None else (Cost.GRANTED, Cost.SPENT),
         num_resamples=settings.num_resamples,
         seed=settings.seed,
+        notes=notes,
     )
-    result = replace(comparison, notes=(*notes, *comparison.notes))
-    for file in write_comparison(folder, result, plots=settings.plots).values():
+    for file in page(result).write(folder, plots=settings.plots).values():
         wrote(file)
     return result
 

@@ -1,20 +1,8 @@
 """The layer study: which layer of the model, and which pooling, tells most of the success curves."""
 
-from .report import report_json, report_text, write_report
+from .report import page
 from .results import LayerStudy
 from .states import Survey, bill, check_readable, choose_layers, fill, survey
 from .study import study
 
-__all__ = [
-    "LayerStudy",
-    "Survey",
-    "bill",
-    "check_readable",
-    "choose_layers",
-    "fill",
-    "report_json",
-    "report_text",
-    "study",
-    "survey",
-    "write_report",
-]
+__all__ = ["LayerStudy", "Survey", "bill", "check_readable", "choose_layers", "fill", "page", "study", "survey"]
