@@ -120,7 +120,7 @@ class EngineContract:
         for done in traces.values():
             assert 1 <= done.answer_tokens <= TEMPLATE.max_answer_tokens
             assert all(1 <= probe.answer_tokens <= TEMPLATE.max_answer_tokens for probe in done.probes)
-            assert done.tokens_at(BUDGET) == done.reasoning_tokens + done.suffix_tokens + done.answer_tokens
+            assert done.at(BUDGET).tokens == done.reasoning_tokens + done.suffix_tokens + done.answer_tokens
         assert len({done.suffix_tokens for done in traces.values()}) == 1
         assert min(done.suffix_tokens for done in traces.values()) >= 1
         for query in QUERIES:
@@ -141,7 +141,7 @@ class EngineContract:
     def test_a_smaller_cap_cuts_the_same_trace(self, subject, traces, cap):
         for key, small in run(subject.engine, requests(budget=cap, probes=PROBES)).items():
             large = traces[key]
-            assert small.answer == large.answer_at(cap)
+            assert small.answer == large.at(cap).answer
             assert small.reasoning_tokens <= cap
             if large.reasoning_tokens >= cap:  # else the cap may fall inside the end of thought, which is then text
                 assert small.reasoning_tokens == cap

@@ -95,9 +95,7 @@ def _log_loss_gain(
     return estimate(losses_R_2[:, 0] - losses_R_2[:, 1])
 
 
-def resampled_losses(
-    measured: Profile, p_N_Q_B: Sequence[FloatArray], *, num_resamples: int, seed: int
-) -> FloatArray:
+def resampled_losses(measured: Profile, p_N_Q_B: Sequence[FloatArray], *, num_resamples: int, seed: int) -> FloatArray:
     """Log loss a trace and budget of several predictions, on the sample and on each resample, shape (R + 1, N)."""
     tried_Q = measured.num_tried_Q.astype(np.float64)
     losses_Q_N = [log_loss_Q(p_Q_B, measured.num_right_Q_B, measured.num_tried_Q) * tried_Q for p_Q_B in p_N_Q_B]

@@ -10,12 +10,13 @@ import numpy as np
 
 from ..core.data import Cost, Curves, Profile
 from ..core.protocols import Allocator
+from ..core.registry import name_of
 from ..errors import InvalidInputError
 from .bootstrap import estimate
 from .calibration import resampled_losses
 from .checks import check_inputs
 from .offline import data_hash, levels_of, num_traces, policies_of
-from .policies import BLIND, ORACLE, UNIFORM, Outcome, Policies, name_of
+from .policies import BLIND, ORACLE, UNIFORM, Outcome, Policies
 from .resampled import Resampled, share_closed
 from .results import Estimate, Result, Row
 
@@ -60,13 +61,13 @@ class Candidate(Result):
         name: how it is called in the report; not a baseline's name.
         predictor: registered name, or what else made it, in words.
         curves: predicted, in the profile's order; without tokens it plans spent cost with the mean spend curve.
-        cost: what predicting costs itself.
+        own_cost: what predicting costs itself.
     """
 
     name: str
     predictor: str
     curves: Curves = field(repr=False)
-    cost: PredictorCost | None
+    own_cost: PredictorCost | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +187,7 @@ def compare_predictors(
         candidates=tuple(candidates),
         num_queries=measured.num_queries,
         num_traces=num_traces(measured),
-        allocator=name_of(allocator),
+        allocator=name_of("allocators", allocator),
         levels=levels,
         rows=tuple(rows),
         scores=tuple(scores),
@@ -198,11 +199,9 @@ def compare_predictors(
     )
 
 
-def _charged(
-    policies: Policies, outcomes: Sequence[Outcome], candidates: Sequence[Candidate], **how: int
-) -> Resampled:
+def _charged(policies: Policies, outcomes: Sequence[Outcome], candidates: Sequence[Candidate], **how: int) -> Resampled:
     """Everything again, with each predictor's own tokens added to what every query spent."""
-    own = {each.name: each.cost.tokens or 0.0 for each in candidates if each.cost is not None}
+    own = {each.name: each.own_cost.tokens or 0.0 for each in candidates if each.own_cost is not None}
     charged = [replace(each, spent_Q=each.spent_Q + own.get(each.policy, 0.0)) for each in outcomes]
     return Resampled.make(policies, charged, Cost.SPENT, num_resamples=how["num_resamples"], seed=how["seed"])
 
@@ -211,7 +210,7 @@ def _score(judged: Resampled, net: Resampled | None, candidate: Candidate, first
     name = candidate.name
     gain_R = judged.mean_gain_R(name, UNIFORM)
     pair_R_2 = np.stack([gain_R, judged.mean_gain_R(ORACLE, UNIFORM)], axis=1)
-    is_charged = candidate.cost is not None and candidate.cost.tokens is not None
+    is_charged = candidate.own_cost is not None and candidate.own_cost.tokens is not None
     return Score(
         name=name,
         cost=judged.cost,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -16,7 +17,7 @@ USUAL = 1 / 5  # the one shown where only one is
 
 
 def spread(menu: Menu, cost_B: FloatArray) -> tuple[float, ...]:
-    """Levels in whole tokens, ascending, from the cheapest option's cost to the dearest's; every option's is among them.
+    """Levels in whole tokens, ascending, from the cheapest option's cost to the dearest's; all options are among them.
 
     Evenly spaced options are the levels, where there are enough of them. Else the way between two neighbours is parted
     in proportion to its length: a level between two options is met by giving each of them to some of the queries. On a
@@ -37,7 +38,7 @@ def spread(menu: Menu, cost_B: FloatArray) -> tuple[float, ...]:
     else:
         parts = [
             np.linspace(left, right, max(1, round(NUM_PARTS * (right - left) / whole)), endpoint=False)
-            for left, right in zip(along[:-1], along[1:], strict=True)
+            for left, right in pairwise(along)
         ]
         found = np.concatenate([*parts, along[-1:]])
     levels = np.round(unit * np.expm1(found) if menu.is_geometric else found)
@@ -45,7 +46,7 @@ def spread(menu: Menu, cost_B: FloatArray) -> tuple[float, ...]:
 
 
 def at_share(levels: Sequence[float], share: float) -> float:
-    """The level nearest to some share of the way from the cheapest to the dearest; these two leave nothing to choose."""
+    """The level nearest to some share of the way between the ends, which leave nothing to choose."""
     wanted = levels[0] + share * (levels[-1] - levels[0])
     return min(levels[1:-1] or levels, key=lambda level: abs(level - wanted))
 

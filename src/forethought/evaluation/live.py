@@ -179,7 +179,9 @@ def _sentence(policy: LivePolicy, base: LivePolicy, gain: Estimate, num_question
             text = f"{num_questions} questions do not tell {policy.policy} from {base.policy}: {span}"
     else:
         side = "ahead of" if gain.value > 0 else "behind"
-        text = f"{policy.policy} is {side} {base.policy} by {100 * abs(gain.value):.1f} points (n={num_questions}): {span}"
+        text = (
+            f"{policy.policy} is {side} {base.policy} by {100 * abs(gain.value):.1f} points (n={num_questions}): {span}"
+        )
         if num_questions < FEW:
             text += "; with so few questions this is a hint and no proof"
     unequal = [

@@ -11,11 +11,12 @@ import numpy as np
 
 from ..core.data import Cost, Curves, FloatArray, Profile
 from ..core.protocols import Allocator
+from ..core.registry import name_of
 from ..errors import MismatchError
 from .calibration import calibrate
 from .checks import check_inputs
 from .levels import spread
-from .policies import Policies, name_of
+from .policies import Policies
 from .resampled import Resampled
 from .results import Evaluation
 
@@ -81,16 +82,14 @@ def evaluate(
     judged = []
     for cost in levels:
         outcomes = [outcome for level in levels[cost] for outcome in policies.play(cost, level)]
-        judged.append(
-            Resampled.make(policies, outcomes, cost, is_spend_measured=measured.is_spend_measured, **how)
-        )
+        judged.append(Resampled.make(policies, outcomes, cost, is_spend_measured=measured.is_spend_measured, **how))
     mean_tokens_B = None if mean_train.tokens_Q_B is None else policies.mean_tokens_B
     return Evaluation(
         simulated=bool(measured.info.get("simulated", False)),
         num_queries=measured.num_queries,
         num_traces=num_traces(measured),
         menu=measured.menu,
-        allocator=name_of(allocator),
+        allocator=name_of("allocators", allocator),
         levels=levels,
         rows=tuple(row for each in judged for row in each.rows()),
         summaries=tuple(summary for each in judged for summary in each.summaries()),

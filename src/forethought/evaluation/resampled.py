@@ -163,9 +163,7 @@ class Resampled:
         return self._mean_R(self.accuracy_R_P, policy, levels)
 
     def _mean_R(self, values_R_P: FloatArray, policy: str, levels: Sequence[float] | None) -> FloatArray:
-        columns = [
-            column for column in self.columns(policy) if levels is None or self.outcomes[column].level in levels
-        ]
+        columns = [column for column in self.columns(policy) if levels is None or self.outcomes[column].level in levels]
         mean_R: FloatArray = values_R_P[:, columns] @ token_weights([self.outcomes[each].level for each in columns])
         return mean_R
 

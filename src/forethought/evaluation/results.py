@@ -40,9 +40,9 @@ def _entries(value: Any) -> Iterator[tuple[str, Any]]:
         if not each.repr:
             continue
         if kind.startswith("Estimate"):
-            ends = (None,) * 3 if found is None else (found.value, found.low, found.high)
+            ends: list[Any] = [None] * 3 if found is None else [found.value, found.low, found.high]
         elif kind.startswith("tuple[Estimate"):
-            ends = tuple([getattr(one, end) for one in found] for end in ("value", "low", "high"))
+            ends = [[getattr(one, end) for one in found] for end in ("value", "low", "high")]
         else:
             yield each.name, plain(found)
             continue

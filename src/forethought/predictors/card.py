@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
-import types
-import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
 
+from ..core.codec import UnfitError, decode, fields_to_json
 from ..core.data import Curves, Sampling
 from ..core.features import DIFFICULTY, HIDDEN, TEXT, kind_to_reads
 from ..core.menu import Menu, with_menu
@@ -19,8 +17,6 @@ from ..errors import InvalidSettingsError
 from ..evaluation.metrics import ReliabilityBin
 from .difficulty import Asking
 from .shrinkage import Shrinkage
-
-MOST = 1e15  # of any number on a card
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,16 +192,15 @@ class PredictorCard:
 
     def to_json(self) -> dict[str, Any]:
         """The card as a JSON object."""
-        return {**dataclasses.asdict(self), "menu": self.menu.to_json()}
+        return fields_to_json(self)
 
     @classmethod
     def from_json(cls, value: object) -> Self:
         """The card that `to_json` described; raises InvalidSettingsError on what no card can hold, by its place."""
-        if isinstance(value, dict):
-            value = with_menu(value)
-            value = {**value, "menu": {"caps": value["menu"]}} if "menu" in value else value
-        card = _read(cls, value, "card")
-        assert isinstance(card, cls)
+        try:
+            card = decode(cls, with_menu(value) if isinstance(value, dict) else value, place="card")
+        except UnfitError as error:
+            raise InvalidSettingsError(str(error)) from error
         if problem := _problem(card):
             raise InvalidSettingsError(f"card{problem}")
         return card
@@ -215,43 +210,6 @@ class PredictorCard:
         sections = [_what, _data, _quality, _shrinkage, _layers, _limits, _familiarity, _made]
         texts = ["# Estimator card", *(section(self) for section in sections)]
         return "\n\n".join(text for text in texts if text) + "\n"
-
-
-def _read(kind: Any, value: Any, place: str) -> Any:
-    """`value`, read from JSON, as the annotated type `kind`; `place` names it in messages."""
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if origin is types.UnionType:  # the cards only have `X | None`
-        return None if value is None else _read(arguments[0], value, place)
-    if dataclasses.is_dataclass(kind):
-        if not isinstance(value, dict):
-            raise InvalidSettingsError(f"{place} must be an object; got {value!r:.80}")
-        hints = typing.get_type_hints(kind)
-        optional = {field.name for field in dataclasses.fields(kind) if field.default is not dataclasses.MISSING}
-        unknown, missing = sorted(set(value) - set(hints)), sorted(set(hints) - set(value) - optional)
-        if unknown or missing:
-            problems = [f"unknown keys {unknown}"] * bool(unknown) + [f"missing keys {missing}"] * bool(missing)
-            raise InvalidSettingsError(f"{place} has {' and '.join(problems)}; known are {sorted(hints)}")
-        read = {name: _read(hint, value[name], f"{place}.{name}") for name, hint in hints.items() if name in value}
-        return kind(**read)  # type: ignore[operator]
-    if origin is tuple:
-        if not isinstance(value, list | tuple):
-            raise InvalidSettingsError(f"{place} must be a list; got {value!r:.80}")
-        if arguments[-1] is not Ellipsis:  # a tuple of so many items, each of its own type
-            if len(value) != len(arguments):
-                raise InvalidSettingsError(f"{place} must hold {len(arguments)} items; got {value!r:.80}")
-            return tuple(_read(hint, item, place) for hint, item in zip(arguments, value, strict=True))
-        return tuple(_read(arguments[0], item, f"{place}[{index}]") for index, item in enumerate(value))
-    if origin is Mapping:
-        if not isinstance(value, dict) or not all(isinstance(item, str) for item in value.values()):
-            raise InvalidSettingsError(f"{place} must be an object of strings; got {value!r:.80}")
-        return dict(value)
-    if kind is float and isinstance(value, int) and not isinstance(value, bool) and abs(value) <= MOST:
-        return float(value)
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise InvalidSettingsError(f"{place} must be of type {kind.__name__}; got {value!r:.80}")
-    if isinstance(value, int | float) and not abs(value) <= MOST:
-        raise InvalidSettingsError(f"{place} must be a finite number of at most {MOST:,}")
-    return value
 
 
 def _problem(card: PredictorCard) -> str | None:

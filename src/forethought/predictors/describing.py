@@ -5,11 +5,8 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
-import platform
 from collections.abc import Mapping
 from typing import Any
-
-import numpy as np
 
 from ..core.data import Profile, Sampling
 from ..core.features import DIFFICULTY, reads_to_kind
@@ -103,5 +100,3 @@ def data_hash(profile: Profile) -> str:
         [profile.query_ids[row], int(profile.num_tried_Q[row]), profile.num_right_Q_B[row].tolist()] for row in order
     ]
     return hashlib.sha256(json.dumps(rows, ensure_ascii=True).encode()).hexdigest()[:16]
-
-

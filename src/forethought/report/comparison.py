@@ -20,7 +20,7 @@ def comparison_page(result: Comparison) -> Page:
         return draw_comparison(result, folder)
 
     sample = sample_words(result.provenance, result.num_queries, result.num_traces)
-    measured = sorted({each.cost.threads for each in result.candidates if each.cost is not None})
+    measured = sorted({each.own_cost.threads for each in result.candidates if each.own_cost is not None})
     return Page(
         name="comparison",
         title="Predictors compared",
@@ -62,7 +62,7 @@ def _scores(result: Comparison, cost: Cost) -> Table:
 
 def _costs(result: Comparison) -> Table:
     def cells(each: Candidate) -> list[str]:
-        if (own := each.cost) is None:
+        if (own := each.own_cost) is None:
             return ["–", "–", "–"]
         tokens = "not known" if own.tokens is None else f"{own.tokens:.3g}"
         return [f"{own.parameters:,}", f"{1e3 * own.seconds:.3g} ms", tokens]

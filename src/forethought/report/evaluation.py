@@ -16,7 +16,6 @@ from .wording import (
     gain_words,
     gap_words,
     interval,
-    number,
     percent,
     points,
     policy_name,
@@ -106,9 +105,7 @@ def loss_lines(result: Evaluation) -> Iterator[str]:
     for cost, levels in result.levels.items():
         for baseline in (UNIFORM, BLIND):
             losses = [each for each in result.losses if each.cost is cost and each.baseline == baseline]
-            parts = [
-                f"clearly ahead of {baseline} at {len(levels) - len(losses)} of {len(levels)} {cost.value} levels"
-            ]
+            parts = [f"clearly ahead of {baseline} at {len(levels) - len(losses)} of {len(levels)} {cost.value} levels"]
             for verdict, words in VERDICT_WORDS.items():
                 if at := [f"{each.budget:g}" for each in losses if each.verdict == verdict]:
                     parts.append(f"{words} at {', '.join(at)}")

@@ -1,4 +1,4 @@
-"""One machine for every result: paragraphs, tables and figures become JSON, a Markdown page, and lines for the terminal.
+"""One machine for all results: paragraphs, tables and figures become JSON, a Markdown page, and text for a terminal.
 
 Every page says what was measured and on how much, marks gains that are not clearly above 0, and stamps a simulation.
 """

@@ -65,5 +65,3 @@ def _models() -> Finding:
         sorted(entry.name for entry in folder.iterdir() if (entry / "config.json").is_file()) if folder.is_dir() else []
     )
     return Finding(TOPIC, "models ready", None, ", ".join(names) or "none yet; a first run fetches its own")
-
-

@@ -2,7 +2,18 @@
 
 from .report import page
 from .results import LayerStudy
-from .states import Survey, bill, check_readable, choose_layers, fill, survey
+from .states import Survey, bill, check_readable, choose_layers, choose_levels, fill, survey
 from .study import study
 
-__all__ = ["LayerStudy", "Survey", "bill", "check_readable", "choose_layers", "fill", "page", "study", "survey"]
+__all__ = [
+    "LayerStudy",
+    "Survey",
+    "bill",
+    "check_readable",
+    "choose_layers",
+    "choose_levels",
+    "fill",
+    "page",
+    "study",
+    "survey",
+]

@@ -8,7 +8,19 @@ from pathlib import Path
 from ...evaluation.results import Estimate
 from ...report import Bullets, Page, Part, Table
 from ...report.wording import gain_words, interval, percent, sample_words, share_right
-from .results import FAILS, HOLDS, IN_PART, PAPER_RANGE, UNDECIDED, UNTESTED, Contrast, LayerRow, LayerStudy, Scores, Verdict
+from .results import (
+    FAILS,
+    HOLDS,
+    IN_PART,
+    PAPER_RANGE,
+    UNDECIDED,
+    UNTESTED,
+    Contrast,
+    LayerRow,
+    LayerStudy,
+    Scores,
+    Verdict,
+)
 from .states import layers_words
 
 POOLING = {"last": "last token", "mean": "mean over the question's tokens"}

@@ -15,6 +15,7 @@ from ...evaluation.levels import token_weights
 from ...evaluation.metrics import PROBABILITY_FLOOR
 from ...evaluation.offline import data_hash, num_traces, policies_of
 from ...evaluation.policies import ORACLE, Outcome, Policies
+from ...evaluation.results import Estimate
 from ...predictors.layers import Progress, silent
 from ...predictors.ridge import RidgePredictor
 from .results import LayerRow, LayerStudy, Scores
@@ -288,16 +289,16 @@ class _Sample:
         right_R_V = self.accuracy_R_V_N[..., column]
         blind_R_V = self.accuracy_R_V_N[..., 0]
         pearson_R_B = self.pearson_R_B_N[..., column]
-        return dict(
-            log_loss=estimate(self.log_loss_R_N[:, column]),
-            squared_error=estimate(self.squared_R_N[:, column]),
-            brier=estimate(self.brier_R_N[:, column]),
-            mean_pearson=estimate(pearson_R_B @ self.width_B),
-            pearson=tuple(estimate(pearson_R) for pearson_R in pearson_R_B.T),
-            accuracy=tuple(estimate(right_R) for right_R in right_R_V.T),
-            granted=tuple(self.granted_N_V[column].tolist()),
-            gain_over_blind=tuple(estimate(gain_R) for gain_R in (right_R_V - blind_R_V).T),
-        )
+        return {
+            "log_loss": estimate(self.log_loss_R_N[:, column]),
+            "squared_error": estimate(self.squared_R_N[:, column]),
+            "brier": estimate(self.brier_R_N[:, column]),
+            "mean_pearson": estimate(pearson_R_B @ self.width_B),
+            "pearson": tuple(estimate(pearson_R) for pearson_R in pearson_R_B.T),
+            "accuracy": tuple(estimate(right_R) for right_R in right_R_V.T),
+            "granted": tuple(self.granted_N_V[column].tolist()),
+            "gain_over_blind": tuple(estimate(gain_R) for gain_R in (right_R_V - blind_R_V).T),
+        }
 
 
 def _pearson(found: Mapping[str, FloatArray], num_budgets: int) -> FloatArray:
