@@ -56,7 +56,6 @@ HEAVY = {
         "engines/server/local.py",
         "models/gguf.py",
         "models/here.py",
-        "models/quiet.py",
         "predictors/adapter.py",
     },
     "peft": {"predictors/adapter.py"},
@@ -84,7 +83,7 @@ HEAVY = {
         "graders/sets.py",
         "graders/values.py",
     },
-    "huggingface_hub": {"models/locating.py", "models/parts.py"},
+    "huggingface_hub": {"models/locating.py", "models/gguf.py"},
 }
 
 
