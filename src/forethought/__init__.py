@@ -16,6 +16,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from ._version import __version__ as __version__
+
 if TYPE_CHECKING:
     from .control.answers import Answers
     from .control.judging import grade
@@ -27,8 +29,6 @@ if TYPE_CHECKING:
     from .errors import ForethoughtError
     from .predictors.predictor import Predictor
     from .questions.queries import read_questions
-
-__version__ = "0.1.0"
 
 _HOME = {
     "Answers": "control.answers",

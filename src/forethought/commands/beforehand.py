@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from ..control import sources
@@ -18,9 +19,8 @@ from ..control.terms import Terms
 from ..core import registry
 from ..core.data import EngineInfo, Query
 from ..core.features import HIDDEN
-from ..core.prompts import load_template
 from ..core.settings import EngineSettings, PlanSettings, ProfileSettings, RunPlanSettings, RunSettings
-from ..engines.opening import LOCAL, check, choose, num_layers
+from ..engines.opening import LOCAL, check, choose, num_layers, prompting
 from ..errors import InvalidFeaturesError, InvalidMenuError, InvalidSettingsError, InvalidTotalError
 from ..graders import check_references, is_gradable
 from ..models import ALIASES
@@ -81,7 +81,7 @@ def profile_inputs(settings: ProfileSettings, *, is_open: bool = False) -> tuple
     check_folder(folder)
     check_asked_layers(settings)
     known = {
-        "template_hash": load_template(settings.engine.template).hash,
+        "template_hash": prompting(settings.model, settings.engine).template.hash,
         "menu": settings.menu.to_json(),
         "sampling": {"temperature": settings.engine.temperature, "top_p": settings.engine.top_p},
         "seed": settings.seed,
@@ -96,6 +96,8 @@ def profile_inputs(settings: ProfileSettings, *, is_open: bool = False) -> tuple
         known |= {"engine": name} if name in registry.BUILTIN["engines"] else {}
     else:
         known.pop("template_hash")
+    if not prompting(settings.model, settings.engine).is_settled:
+        known.pop("template_hash", None)
     RunDirectory.check(folder, kind="profile", identity=known)
     return kept, judge, len(queries) - len(kept)
 
@@ -139,8 +141,9 @@ def plan_file_inputs(settings: RunPlanSettings, *, is_open: bool = False) -> tup
     asked = engine_for(made.card, settings.engine, settings.template)
     if not is_open:
         check(plan_model(settings, made), asked)
-        template = load_template(asked.template)
-        made.check(EngineInfo("", made.card.model or "", None, template=template.name, template_hash=template.hash))
+        found = prompting(plan_model(settings, made), asked)
+        info = EngineInfo("", made.card.model or "", template=found.template.name)
+        made.check(replace(info, template_hash=found.template.hash) if found.is_settled else info)
     RunDirectory.check(folder, kind="run", identity=plan_identity(made, None, judge))
     return made, judge, asked
 
@@ -175,9 +178,12 @@ def check_planned_engine(settings: PlanSettings, predictor: Predictor) -> None:
     """Refuses an engine that cannot run the predictor's model, or cannot give it what it reads."""
     asked, model = planned_engine(settings, predictor), model_of(predictor.card, settings.model)
     check(model, asked)
-    template = load_template(asked.template)
+    found = prompting(model, asked)
+    template = found.template
     published = ALIASES[model].sha256 if model in ALIASES and choose(model, asked.engine)[0] in LOCAL else None
-    info = EngineInfo("", predictor.card.model or model, published, template=template.name, template_hash=template.hash)
+    info = EngineInfo("", predictor.card.model or model, published, template=template.name)
+    if found.is_settled:
+        info = replace(info, template_hash=template.hash)
     predictor.check(info)
     if HIDDEN in predictor.card.features.reads and num_layers(model, asked) == 0:
         name, _ = choose(model, asked.engine)

@@ -14,16 +14,17 @@ from typing import Any
 
 import numpy as np
 
-from ..allocators.problem import pose
+from ..allocators import allocate as divide
+from ..allocators import pose
 from ..core.data import Allocation, Cost, Curves, IntArray, Query
 from ..core.features import DIFFICULTY, HIDDEN, TEXT, Features
 from ..core.menu import Menu
 from ..core.problems import excerpt
-from ..core.prompts import PromptTemplate, load_template, shipped_templates
+from ..core.prompts import CHAT, PromptTemplate, shipped_templates
 from ..core.protocols import Allocator, Engine, HiddenStateEngine
 from ..core.settings import EngineSettings
 from ..engines.lengths import upper_bound
-from ..engines.opening import opened
+from ..engines.opening import opened, prompting
 from ..errors import InvalidFeaturesError, InvalidInputError, InvalidMenuError, InvalidSettingsError, InvalidTotalError
 from ..predictors.card import PredictorCard
 from ..predictors.difficulty import Asking, ask
@@ -93,9 +94,9 @@ def plan(
     if engine is not None or predictor.card.features.reads <= {TEXT}:
         expected = predict(queries, predictor, engine, progress=progress)
     else:
-        asked = engine_for(predictor.card, EngineSettings())
-        needed = needed_tokens(predictor, load_template(asked.template), queries, 0)
-        with opened(None, model_of(predictor.card), asked, needed_tokens=needed) as running:
+        asked, model = engine_for(predictor.card, EngineSettings()), model_of(predictor.card)
+        needed = needed_tokens(predictor, prompting(model, asked).template, queries, 0)
+        with opened(None, model, asked, needed_tokens=needed) as running:
             expected = predict(queries, predictor, running, progress=progress)
     progress("divide the total", 0, 1)
     return made_plan(predictor, queries, expected, terms, seed=seed)
@@ -234,7 +235,8 @@ def allocate(
     if left is not None:
         total = max(left, _least(expected.curves, min_budget_Q, terms.cost))
     try:
-        made = terms.open(allocator).allocate(
+        made = divide(
+            terms.open(allocator),
             expected.curves,
             total=total,
             cost=terms.cost,
@@ -247,7 +249,9 @@ def allocate(
     notes = (*made.notes, *expected.notes)
     if len(expected.unseen_Q):
         ids = ", ".join(queries[row].id for row in expected.unseen_Q[:5])
-        notes += (f"{len(expected.unseen_Q)} queries do not fit the model's context and get one window ({ids})",)
+        notes += (
+            f"{len(expected.unseen_Q)} queries do not fit the model's context and get the smallest budget ({ids})",
+        )
     return replace(made, notes=notes)
 
 
@@ -257,7 +261,7 @@ def check_total(terms: Terms, queries: Sequence[Query], menu: Menu) -> None:
     Under spent cost what the minimums cost is a prediction; only the bounds are looked at then.
 
     Raises:
-        InvalidTotalError, InvalidMenuError, InvalidSettingsError, InvalidInputError: as `Allocator.allocate`.
+        InvalidTotalError, InvalidMenuError, InvalidSettingsError, InvalidInputError: as `allocators.allocate`.
     """
     terms.open()
     for name, value in (("min_tokens", terms.min_tokens), ("max_tokens", terms.max_tokens)):
@@ -305,7 +309,7 @@ def largest_cap(terms: Terms, queries: Sequence[Query], menu: Menu) -> int:
     """The largest cap that a plan may give to anyone; no plan is needed to know it."""
     highest = terms.max_tokens if terms.max_tokens is not None else menu.largest
     own = max((query.max_budget if query.max_budget is not None else highest for query in queries), default=highest)
-    if terms.cost is Cost.GRANTED:  # the others take a window each, at least
+    if terms.cost is Cost.GRANTED:  # the others take the smallest budget each, at least
         own = min(own, int(terms.total_for(len(queries))) - menu.smallest * (len(queries) - 1))
     return menu.floor(own) or menu.smallest
 
@@ -335,7 +339,7 @@ def template_of(card: PredictorCard, template: str = "") -> str:
             f"the predictor does not say which prompt template it is for; name it: --template NAME "
             f"(shipped: {', '.join(shipped_templates())}) or a .json file"
         )
-    if not template and name not in shipped_templates():
+    if not template and name not in (CHAT, *shipped_templates()):
         raise InvalidSettingsError(
             f"the predictor was made with the prompt template {name!r}, which does not come with forethought; name its "
             f"file: --template {name}.json"

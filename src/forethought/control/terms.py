@@ -63,7 +63,7 @@ class Terms:
     @property
     def allocator_name(self) -> str:
         """The registered name, or the class's."""
-        return self.allocator if isinstance(self.allocator, str) else type(self.allocator).__name__
+        return registry.name_of("allocators", self.allocator)
 
     def open(self, name: str | None = None) -> Allocator:
         """The allocator with its options; or another one by its name, which gets none."""

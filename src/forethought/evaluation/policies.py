@@ -7,12 +7,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..allocators.lp import lp_bound
+from ..allocators import allocate, pose
+from ..allocators.hull import upper_envelope
+from ..allocators.price import lp_bound
 from ..core.data import Allocation, Cost, Curves, FloatArray, IntArray
+from ..core.menu import Menu
 from ..core.protocols import Allocator
-from ..core.registry import resolve
 from ..errors import InvalidSettingsError
-from .frontier import concave_vertices, shares_for
+from .frontier import shares_for
 
 UNIFORM, BLIND, FORETHOUGHT, GREEDY = "uniform", "blind", "forethought", "greedy"
 GREEDY_ORACLE, ORACLE = "greedy-oracle", "oracle"
@@ -70,7 +72,7 @@ class Policies:
         self.known = replace(measured, tokens_Q_B=np.maximum.accumulate(measured.tokens_Q_B, axis=1))
         self.predicted = predicted
         self.mean_B, self.mean_tokens_B = mean_B, mean_tokens_B
-        self.allocator = _allocator(allocator)
+        self.allocator = allocator
         self.batch_size = batch_size
         self._oracle_shortfall: dict[Cost, float] = {}
 
@@ -97,7 +99,7 @@ class Policies:
 
     def blind_columns(self, cost: Cost) -> IntArray:
         """The caps blind ever uses: the vertices of the mean train curve's envelope."""
-        return concave_vertices(self.cap_costs(cost), self.mean_B)
+        return envelope_columns(self.measured.menu, self.cap_costs(cost), self.mean_B)
 
     def _mixed(self, policy: str, level: float, share_B: FloatArray) -> Outcome:
         """Caps handed out at random in these shares: the exact expectation over all such draws, for each query."""
@@ -123,7 +125,7 @@ class Policies:
     ) -> Outcome:
         """What an allocator makes of some curves of the same queries, in batches of `batch_size` (None: as set)."""
         plans = tuple(
-            _allocator(allocator).allocate(batch, total=_total(batch, cost, level), cost=cost)
+            allocate(allocator, batch, total=_total(batch, cost, level), cost=cost)
             for batch in _batches(curves, batch_size or self.batch_size)
         )
         return replace(self.given(policy, np.concatenate([plan.budget_Q for plan in plans]), level), plans=plans)
@@ -154,7 +156,7 @@ class Policies:
         outcome = self.planned(ORACLE, self.known, "envelope", cost, level)
         pairs = zip(_batches(self.known, self.batch_size), outcome.plans, strict=True)
         missing = sum(
-            (lp_bound(batch, total=plan.total, cost=cost) - plan.expected_accuracy) * len(plan.query_ids)
+            (lp_bound(pose(batch, total=plan.total, cost=cost)) - plan.expected_accuracy) * len(plan.query_ids)
             for batch, plan in pairs
         )
         self._oracle_shortfall[cost] = max(self._oracle_shortfall.get(cost, 0.0), missing / len(outcome.accuracy_Q))
@@ -170,16 +172,12 @@ class Policies:
         )
 
 
-def name_of(allocator: str | Allocator) -> str:
-    """What an allocator is called in a report: its registered name, else that of its class."""
-    return allocator if isinstance(allocator, str) else str(getattr(allocator, "name", type(allocator).__name__))
-
-
-def _allocator(allocator: str | Allocator) -> Allocator:
-    if not isinstance(allocator, str):
-        return allocator
-    made: Allocator = resolve("allocators", allocator)()
-    return made
+def envelope_columns(menu: Menu, cost_B: FloatArray, value_B: FloatArray) -> IntArray:
+    """Columns on the upper concave envelope of one curve over cost, from the cheapest to the highest value."""
+    curve = Curves(("mean",), menu, value_B[None], cost_B[None])
+    envelope = upper_envelope(pose(curve, total=2.0 * float(cost_B[-1]), cost=Cost.SPENT))
+    columns: IntArray = np.concatenate([envelope.start_M, envelope.column_N])
+    return columns[int((envelope.cost_N == 0).sum()) :]  # what costs no more than the first cap stands for it
 
 
 def _batches(curves: Curves, batch_size: int | None) -> Iterator[Curves]:
