@@ -144,6 +144,7 @@ def profile(settings: ProfileSettings, *, engine: Engine | None = None, report: 
             out=profile_folder(settings),
             retry_failed=settings.retry_failed,
             report=report,
+            sampling=settings.engine.sampling,
             settings=asdict(settings),
         )
     return RunDirectory.open(profile_folder(settings))

@@ -108,6 +108,7 @@ async def profile_async(
     out: str | Path | None = None,
     retry_failed: bool = True,
     report: Report = silent,
+    sampling: Sampling | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> Profile:
     """Measures how often each question is answered right under every cap, and what that takes.
@@ -123,6 +124,7 @@ async def profile_async(
         out: a run directory that keeps every trace and goes on where it was stopped; None keeps nothing on disk.
         retry_failed: try failed traces again.
         report: called with each record.
+        sampling: how the engine draws thoughts, where it does not say so itself.
         settings: kept in the run directory for its reader.
 
     Raises:
@@ -134,7 +136,7 @@ async def profile_async(
     if isinstance(num_traces, bool) or not isinstance(num_traces, int) or num_traces < 1:
         raise InvalidSettingsError(f"num_traces must be a whole number of at least 1, not {num_traces!r}")
     judge.check(queries, required=True)
-    sampling = engine.info.sampling or Sampling()
+    sampling = sampling or engine.info.sampling or Sampling()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()) if out is None else out)
         run = RunDirectory.create(
