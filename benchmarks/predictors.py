@@ -15,12 +15,12 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
+from forethought.predictors.layers import MAX_QUERIES, choose_layer
 
 from forethought.core.data import FloatArray, Profile
 from forethought.core.menu import Menu
 from forethought.core.registry import resolve
-from forethought.predictors.layers import MAX_QUERIES, choose_layer
-from forethought.predictors.selection import train
+from forethought.predictors.training import train
 
 NUM_BUDGETS = 16
 

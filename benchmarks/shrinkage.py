@@ -28,11 +28,12 @@ import numpy as np
 
 from forethought.control.sources import open_profile
 from forethought.core.data import Cost, Curves, Profile
-from forethought.evaluation.comparison import Comparison
+from forethought.core.features import Features
 from forethought.evaluation.policies import Policies
-from forethought.predictors.folds import assign_folds
+from forethought.evaluation.resampled import Resampled
+from forethought.predictors.parts.folds import assign_folds
 from forethought.predictors.predictor import Predictor
-from forethought.predictors.selection import cross_fit, features_of, train
+from forethought.predictors.training import cross_fit, train
 
 CAPS = (32, 64, 96, 128, 192, 256)
 BEFORE, FITTED, SHRUNK = "before", "fitted", "shrunk"
@@ -54,8 +55,8 @@ def lead(measured: Profile, predicted: Curves, mean: Curves) -> dict[str, float]
     for cost in Cost:
         levels = policies.cap_costs(cost)[np.isin(measured.menu.budgets_B, CAPS)]
         outcomes = [policies.planned("ours", predicted, "envelope", cost, float(level)) for level in levels]
-        comparison = Comparison.make(policies, outcomes, cost, num_resamples=1, seed=0)
-        found[cost.value] = 100 * float((comparison.accuracy_R_P - comparison.blind_R_P)[0].mean())
+        resampled = Resampled.make(policies, outcomes, cost, num_resamples=1, seed=0)
+        found[cost.value] = 100 * float((resampled.accuracy_R_P - resampled.blind_R_P)[0].mean())
     return found
 
 
@@ -85,7 +86,7 @@ def unshrunk(trained: Predictor) -> Predictor:
 
 def predicted_by(trained: Predictor, profile: Profile) -> Curves:
     """Its curves of a profile's questions."""
-    return trained.predict(profile.query_ids, features_of(profile, trained.card.features.layer))
+    return trained.predict(profile.query_ids, Features.of(profile, trained.card.features.layer))
 
 
 def crossed(profile: Profile, predictor: str) -> tuple[dict[str, Curves], Curves]:

@@ -85,11 +85,11 @@ async def _measured(queries: list[Query], num_traces: int, model: TemplatedModel
     async for generation in model.generate(requests):
         row = row_of[generation.query_id]
         for column, budget in enumerate(MENU.budgets_B.tolist()):
-            answer, reference = generation.answer_at(budget), queries[row].reference
-            assert answer is not None
+            outcome, reference = generation.at(budget), queries[row].reference
+            assert outcome is not None
             assert reference is not None
-            num_right_Q_B[row, column] += grader.grade(answer=answer, reference=reference) is Grade.RIGHT
-            tokens_Q_B[row, column] += (generation.tokens_at(budget) or 0) / num_traces
+            num_right_Q_B[row, column] += grader.grade(answer=outcome.answer, reference=reference) is Grade.RIGHT
+            tokens_Q_B[row, column] += (outcome.tokens or 0) / num_traces
     texts, num_tried_Q = tuple(query.text for query in queries), np.full(len(queries), num_traces)
     ids = tuple(query.id for query in queries)
     return Profile(ids, MENU, num_right_Q_B, num_tried_Q, tokens_Q_B, tokens_Q_B, texts=texts, info=_info())

@@ -24,6 +24,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from forethought.predictors.concave import concave_mean
+from forethought.predictors.familiarity import BATCH_LEVEL, num_in_tail
 
 import templated
 from forethought.allocators.envelope import EnvelopeAllocator
@@ -31,15 +33,14 @@ from forethought.commands.pipeline import held_out_curves
 from forethought.control.adapting import block_ends
 from forethought.control.sources import open_profile
 from forethought.core.data import Cost, Curves, FloatArray, Profile
+from forethought.core.features import Features
 from forethought.core.menu import Menu
 from forethought.evaluation.bootstrap import estimate
-from forethought.evaluation.comparison import Comparison
 from forethought.evaluation.policies import Outcome, Policies
+from forethought.evaluation.resampled import Resampled
 from forethought.predictors.card import PredictorCard
-from forethought.predictors.concave import concave_mean
-from forethought.predictors.familiarity import BATCH_LEVEL, num_in_tail
 from forethought.predictors.predictor import Predictor
-from forethought.predictors.selection import features_of, train
+from forethought.predictors.training import train
 from forethought.predictors.usage import Usage, stretched
 from forethought.report import plain
 from forethought.runs.profiles import curves_on_menu, on_menu
@@ -55,10 +56,10 @@ def old_fallback(predictor: Predictor, judged: Profile, curves: Curves, menu: Me
     was the mean training curve, made concave, by which an allocator divides evenly.
     """
     card, score = predictor.card, predictor.familiarity
-    found = predictor.judge(features_of(judged, card.features.layer))
+    found = predictor.judge(Features.of(judged, card.features.layer))
     if score is None or found is None:
         return curves
-    distance_Q = score.distances(features_of(judged, card.features.layer))
+    distance_Q = score.distances(Features.of(judged, card.features.layer))
     threshold = float(score.left_out_N[-num_in_tail(len(score.left_out_N))])
     spread = max(threshold - float(np.median(score.left_out_N)), 1e-6 * abs(threshold), 1e-12)
     trust_Q = np.clip(1.0 - (distance_Q - threshold) / (2.0 * spread), 0.0, 1.0)
@@ -163,7 +164,7 @@ def row(
         menu=menu,
         mean_tokens_B=tuple(mean.tokens_Q_B[0].tolist()),
     )
-    novelty = predictor.judge(features_of(judged, predictor.card.features.layer))
+    novelty = predictor.judge(Features.of(judged, predictor.card.features.layer))
     found: dict[str, Any] = {
         "questions": measured.num_queries,
         "traces": int(measured.num_tried_Q.sum()),
@@ -195,10 +196,10 @@ def row(
         ]
         outcomes += [_averaged(policies, streams[level], level) for level in levels]
         outcomes += [policies.oracle(cost, level) for level in levels]
-        comparison = Comparison.make(policies, outcomes, cost, num_resamples=num_resamples, seed=seed)
+        resampled = Resampled.make(policies, outcomes, cost, num_resamples=num_resamples, seed=seed)
         accuracy_R, gain_R = (
-            {name: values_R_P[:, comparison.columns(name)].mean(axis=1) for name in (*curves, CORRECTED, ORACLE)}
-            for values_R_P in (comparison.accuracy_R_P, comparison.accuracy_R_P - comparison.uniform_R_P)
+            {name: values_R_P[:, resampled.columns(name)].mean(axis=1) for name in (*curves, CORRECTED, ORACLE)}
+            for values_R_P in (resampled.accuracy_R_P, resampled.accuracy_R_P - resampled.uniform_R_P)
         )
         every = [stream for each in streams.values() for stream in each]
         alarmed = [stream for stream in every if stream.num_alarms]

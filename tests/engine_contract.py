@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
@@ -18,6 +19,7 @@ from forethought.errors import InvalidFeaturesError
 BUDGET = 32
 PROBES = (0, 8, 16, 24)
 NUM_SAMPLES = 2
+MOST_AHEAD = 512  # requests that an engine may read before it has answered those before them
 QUERIES = tuple(Query(id=f"sum-{n}", prompt=f"{n}+{2 * n}={n}+a?", reference=str(3 * n)) for n in (1, 12, 7))
 TOO_LONG = Query(id="too-long", prompt="1+1 " * 400, reference="2")
 TEMPLATE = PromptTemplate(
@@ -62,7 +64,7 @@ def requests(
     ]
 
 
-async def collect(engine: Engine, asked: Sequence[Request]) -> dict[tuple[str, int], Generation]:
+async def collect(engine: Engine, asked: Iterable[Request]) -> dict[tuple[str, int], Generation]:
     """Every generation by query and sample; an engine that gives one twice fails here."""
     found: dict[tuple[str, int], Generation] = {}
     async for generation in engine.generate(asked):
@@ -72,7 +74,7 @@ async def collect(engine: Engine, asked: Sequence[Request]) -> dict[tuple[str, i
     return found
 
 
-def run(engine: Engine, asked: Sequence[Request]) -> dict[tuple[str, int], Generation]:
+def run(engine: Engine, asked: Iterable[Request]) -> dict[tuple[str, int], Generation]:
     return asyncio.run(collect(engine, asked))
 
 
@@ -118,7 +120,7 @@ class EngineContract:
         for done in traces.values():
             assert 1 <= done.answer_tokens <= TEMPLATE.max_answer_tokens
             assert all(1 <= probe.answer_tokens <= TEMPLATE.max_answer_tokens for probe in done.probes)
-            assert done.tokens_at(BUDGET) == done.reasoning_tokens + done.suffix_tokens + done.answer_tokens
+            assert done.at(BUDGET).tokens == done.reasoning_tokens + done.suffix_tokens + done.answer_tokens
         assert len({done.suffix_tokens for done in traces.values()}) == 1
         assert min(done.suffix_tokens for done in traces.values()) >= 1
         for query in QUERIES:
@@ -139,7 +141,7 @@ class EngineContract:
     def test_a_smaller_cap_cuts_the_same_trace(self, subject, traces, cap):
         for key, small in run(subject.engine, requests(budget=cap, probes=PROBES)).items():
             large = traces[key]
-            assert small.answer == large.answer_at(cap)
+            assert small.answer == large.at(cap).answer
             assert small.reasoning_tokens <= cap
             if large.reasoning_tokens >= cap:  # else the cap may fall inside the end of thought, which is then text
                 assert small.reasoning_tokens == cap
@@ -147,6 +149,38 @@ class EngineContract:
 
     def test_the_order_of_requests_does_not_matter(self, subject, traces):
         assert run(subject.engine, requests()[::-1]) == traces
+
+    def test_requests_are_taken_as_there_is_room_for_them(self, subject, traces):
+        """An endless stream is read only so far ahead of what came back, and what comes back is what a list gives."""
+        taken = 0
+
+        def endless() -> Iterator[Request]:
+            nonlocal taken
+            for request in itertools.cycle(requests()):
+                taken += 1
+                yield request
+
+        async def several(number: int) -> list[tuple[int, Generation]]:
+            found = []
+            stream = subject.engine.generate(endless())
+            async for generation in stream:
+                found.append((taken, generation))
+                if len(found) == number:
+                    break
+            await stream.aclose()
+            return found
+
+        for number, (read, generation) in enumerate(asyncio.run(several(40)), 1):
+            assert read <= number + MOST_AHEAD
+            assert generation == traces[generation.query_id, generation.sample]
+
+    def test_a_stream_that_breaks_is_an_error(self, subject):
+        def broken() -> Iterator[Request]:
+            yield requests()[0]
+            raise ValueError("no more")
+
+        with pytest.raises(ValueError, match="no more"):
+            run(subject.engine, broken())
 
     def test_priorities_change_the_order_alone(self, subject, traces):
         asked = [replace(request, priority=-number) for number, request in enumerate(requests())]

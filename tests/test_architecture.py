@@ -45,7 +45,7 @@ HEAVY = {
         "engines/transformers.py",
         "engines/vllm/connector.py",
         "models/gguf.py",
-        "predictors/adapter.py",
+        "predictors/parts/adapter.py",
         "predictors/mlp.py",
     },
     "transformers": {
@@ -56,9 +56,9 @@ HEAVY = {
         "models/gguf.py",
         "models/here.py",
         "models/quiet.py",
-        "predictors/adapter.py",
+        "predictors/parts/adapter.py",
     },
-    "peft": {"predictors/adapter.py"},
+    "peft": {"predictors/parts/adapter.py"},
     "aiohttp": {"servers/client.py"},
     "vllm": {
         "engines/vllm/connector.py",
@@ -67,7 +67,12 @@ HEAVY = {
         "engines/vllm/starting.py",
         "gateway/vllm_host.py",
     },
-    "matplotlib": {"report/plots.py", "report/contest_plots.py", "studies/paper/plots.py", "studies/layers/plots.py"},
+    "matplotlib": {
+        "report/plots.py",
+        "report/comparison_plots.py",
+        "studies/paper/plots.py",
+        "studies/layers/plots.py",
+    },
     "sympy": {
         "graders/commands.py",
         "graders/cursor.py",

@@ -13,7 +13,7 @@ from forethought.commands import main
 from forethought.core.data import Cost, Curves, Profile
 from forethought.core.menu import Menu
 from forethought.errors import InvalidInputError
-from forethought.evaluation.contest import Contender, PredictorCost, hold_contest
+from forethought.evaluation.comparison import Candidate, PredictorCost, compare_predictors
 from forethought.models.size import KNOWN, count, num_parameters
 
 pytestmark = pytest.mark.slow
@@ -37,20 +37,20 @@ def measured(num_queries: int = 200) -> Profile:
     )
 
 
-def contest(own_tokens: float | None = 0.0) -> Any:
+def comparison(own_tokens: float | None = 0.0) -> Any:
     profile = measured()
     known = profile.curves
     mean = Curves(("mean",), MENU, known.p_Q_B.mean(axis=0)[None], known.tokens_Q_B.mean(axis=0)[None])
     cost = PredictorCost(parameters=10, seconds=1e-6, tokens=own_tokens, threads="one")
     blind = Curves(known.query_ids, MENU, np.tile(mean.p_Q_B, (200, 1)), np.tile(mean.tokens_Q_B, (200, 1)))
-    contenders = [Contender("knows", "truth", known, cost), Contender("blindly", "mean", blind, None)]
-    return hold_contest(profile, contenders, mean, num_resamples=200)
+    candidates = [Candidate("knows", "truth", known, cost), Candidate("blindly", "mean", blind, None)]
+    return compare_predictors(profile, candidates, mean, num_resamples=200)
 
 
 def test_who_knows_leads_and_who_does_not_gains_nothing_over_blind() -> None:
-    result = contest()
+    result = comparison()
     for cost in Cost:
-        knows, blindly = result.standing("knows", cost), result.standing("blindly", cost)
+        knows, blindly = result.score("knows", cost), result.score("blindly", cost)
         assert knows.gain_over_blind.low > 0.05
         assert abs(blindly.gain_over_blind.value) < 0.02
         assert knows.lead is None
@@ -60,21 +60,21 @@ def test_who_knows_leads_and_who_does_not_gains_nothing_over_blind() -> None:
 
 
 def test_own_tokens_are_charged_under_spent_cost_alone() -> None:
-    free, charged, unknown = contest(0.0), contest(8.0), contest(None)
-    assert free.standing("knows", Cost.GRANTED).net_gain is None
+    free, charged, unknown = comparison(0.0), comparison(8.0), comparison(None)
+    assert free.score("knows", Cost.GRANTED).net_gain is None
     for result in (free, charged):
-        assert result.standing("knows", Cost.SPENT).gain == free.standing("knows", Cost.SPENT).gain
-    assert free.standing("knows", Cost.SPENT).net_gain == free.standing("knows", Cost.SPENT).gain
-    assert charged.standing("knows", Cost.SPENT).net_gain.value < free.standing("knows", Cost.SPENT).gain.value - 0.02
-    assert unknown.standing("knows", Cost.SPENT).net_gain is None
+        assert result.score("knows", Cost.SPENT).gain == free.score("knows", Cost.SPENT).gain
+    assert free.score("knows", Cost.SPENT).net_gain == free.score("knows", Cost.SPENT).gain
+    assert charged.score("knows", Cost.SPENT).net_gain.value < free.score("knows", Cost.SPENT).gain.value - 0.02
+    assert unknown.score("knows", Cost.SPENT).net_gain is None
 
 
 @pytest.mark.parametrize("names", [[], ["a", "a"], ["uniform"], ["mean curve"]], ids=str)
 def test_names_must_be_their_own(names: list[str]) -> None:
     profile = measured()
-    contenders = [Contender(name, "truth", profile.curves, None) for name in names]
+    candidates = [Candidate(name, "truth", profile.curves, None) for name in names]
     with pytest.raises(InvalidInputError, match="names of their own"):
-        hold_contest(profile, contenders, profile.curves, num_resamples=200)
+        compare_predictors(profile, candidates, profile.curves, num_resamples=200)
 
 
 def test_sizes_of_models(tmp_path: Path) -> None:
@@ -120,10 +120,10 @@ class TestCommand:
         labels = ("--labels", "parity=labels.csv", "--train", "train")
         out, _ = self.call(capsys, "compare", "ridge", "mean", "--on", "test", *labels, "--resamples", "200", "--json")
         found = json.loads(out)
-        assert [each["name"] for each in found["contenders"]] == ["ridge", "mean", "parity"]
-        assert {each["cost"] for each in found["standings"]} == {"granted", "spent"}
-        assert found["contenders"][0]["own_cost"]["parameters"] > 100
-        assert found["contenders"][2]["own_cost"] is None
+        assert [each["name"] for each in found["candidates"]] == ["ridge", "mean", "parity"]
+        assert {each["cost"] for each in found["scores"]} == {"granted", "spent"}
+        assert found["candidates"][0]["own_cost"]["parameters"] > 100
+        assert found["candidates"][2]["own_cost"] is None
         assert {Path(file).name for file in found["files"]} >= {"comparison.json", "comparison.md"}
         out, _ = self.call(
             capsys, "compare", "ridge", "--on", "test", "--name", "ours", "--resamples", "200", "--no-plots"

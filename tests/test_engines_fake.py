@@ -31,7 +31,7 @@ def measured(engine):
     right_Q_T_B = np.array(
         [
             [
-                [found[query.id, sample].answer_at(cap) == query.reference for cap in CAPS]
+                [found[query.id, sample].at(cap).answer == query.reference for cap in CAPS]
                 for sample in range(num_traces)
             ]
             for query in queries
@@ -39,7 +39,7 @@ def measured(engine):
     )
     tokens_Q_T_B = np.array(
         [
-            [[found[query.id, sample].tokens_at(cap) for cap in CAPS] for sample in range(num_traces)]
+            [[found[query.id, sample].at(cap).tokens for cap in CAPS] for sample in range(num_traces)]
             for query in queries
         ]
     )

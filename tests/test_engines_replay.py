@@ -36,11 +36,11 @@ def test_counts_at_every_cap_are_those_of_the_recording(recorded, replay):
         found = run(replay, [replace(request, budget=cap, probe_budgets=()) for request in REQUESTS])
         for query in QUERIES:
             right = [found[query.id, sample].answer == query.reference for sample in range(4)]
-            assert right == [recorded[query.id, sample].answer_at(cap) == query.reference for sample in range(4)]
+            assert right == [recorded[query.id, sample].at(cap).answer == query.reference for sample in range(4)]
             for sample in range(4):
                 done = found[query.id, sample]
                 tokens = done.reasoning_tokens + done.suffix_tokens + done.answer_tokens
-                assert tokens == recorded[query.id, sample].tokens_at(cap)
+                assert tokens == recorded[query.id, sample].at(cap).tokens
 
 
 def test_a_whole_trace_comes_back_as_it_was(recorded, replay):

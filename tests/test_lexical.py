@@ -6,6 +6,7 @@ import time
 
 import numpy as np
 import pytest
+from forethought.predictors.wording import NUM_BUCKETS, PHRASES, Wording, buckets_of, counts, parts_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,7 +16,6 @@ from forethought.predictors.mlp import MlpPredictor
 from forethought.predictors.ridge import RidgePredictor
 from forethought.predictors.stack import StackPredictor, non_negative_weights
 from forethought.predictors.text import TextPredictor
-from forethought.predictors.wording import NUM_BUCKETS, PHRASES, Wording, buckets_of, counts, parts_of
 
 NAMES = ["Ann", "Bob", "Cem", "Dee"]
 

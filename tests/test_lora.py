@@ -9,6 +9,8 @@ import pytest
 
 pytest.importorskip("peft")
 
+from forethought.predictors.selection import train
+
 from forethought.commands import pipeline
 from forethought.core.data import Profile
 from forethought.core.features import Features
@@ -18,7 +20,6 @@ from forethought.errors import InvalidFeaturesError, InvalidSettingsError, Misma
 from forethought.predictors import adapter
 from forethought.predictors.lora import LoraPredictor
 from forethought.predictors.predictor import Predictor
-from forethought.predictors.selection import train
 from forethought.runs.profiles import write_parquet
 from tiny_model import save_tiny_model
 

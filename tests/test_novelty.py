@@ -11,6 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from forethought.predictors.concave import concave_mean
+from forethought.predictors.familiarity import LEVEL, Familiarity, chance_of, kind_of, num_in_tail
+from forethought.predictors.selection import train
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -23,10 +26,7 @@ from forethought.core.features import Features
 from forethought.core.menu import Menu
 from forethought.errors import InvalidFeaturesError, ModelFileError
 from forethought.predictors.card import PredictorCard
-from forethought.predictors.concave import concave_mean
-from forethought.predictors.familiarity import LEVEL, Familiarity, chance_of, kind_of, num_in_tail
 from forethought.predictors.predictor import Predictor
-from forethought.predictors.selection import train
 from forethought.runs.profiles import read_parquet
 from test_selection import INFO, make_profile
 

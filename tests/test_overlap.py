@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from forethought.predictors.seen import Seen
 
 from forethought.commands import _exit_code
 from forethought.control.sources import open_predictor, open_profile
 from forethought.core.data import Profile
 from forethought.predictors.overlap import held_out, rows_trained_on
 from forethought.predictors.predictor import Predictor
-from forethought.predictors.seen import Seen
 from forethought.runs.profiles import write_parquet
 
 Call = Callable[..., tuple[int, Any, str]]

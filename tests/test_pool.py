@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from command_line import JsonCall, json_caller, write_sums
 from forethought.control.pool import Pool
-from forethought.core.data import Cost, Generation, Query, Request, StopReason
+from forethought.core.data import Cost, Generation, Query, Request
 from forethought.core.menu import Menu
 from forethought.core.prompts import load_template
 from forethought.core.settings import PlanSettings, RunSettings
@@ -50,11 +50,10 @@ def engine() -> FakeEngine:
 
 
 def used(generation: Generation) -> int:
-    if generation.stop_reason is StopReason.ERROR:
+    if (outcome := generation.at(generation.budget)) is None:
         return 0
-    tokens = generation.tokens_at(generation.budget)
-    assert tokens is not None
-    return tokens
+    assert outcome.tokens is not None
+    return outcome.tokens
 
 
 async def collected(stream: AsyncIterator[Generation], most: int | None = None) -> list[Generation]:

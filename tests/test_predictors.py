@@ -10,6 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from forethought.predictors.linear import LinearMap, RidgeProblem, Standardizer
+from forethought.predictors.spend import SpendShape, non_decreasing
+from forethought.predictors.success import SuccessShape, isotonic
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -28,12 +31,9 @@ from forethought.evaluation.metrics import (
     reliability_bins,
 )
 from forethought.predictors import paper_mlp
-from forethought.predictors.linear import LinearMap, RidgeProblem, Standardizer
 from forethought.predictors.mean import MeanPredictor
 from forethought.predictors.mlp import MlpPredictor
 from forethought.predictors.ridge import RidgePredictor
-from forethought.predictors.spend import SpendShape, non_decreasing
-from forethought.predictors.success import SuccessShape, isotonic
 from tiny_model import save_tiny_model
 
 QUICK = {

@@ -118,7 +118,7 @@ def test_text_shows_the_policies_under_both_costs_with_intervals_and_losses(resu
 
 @pytest.mark.parametrize(("asked", "shown"), [(16, "16"), (50, "48"), (1000, "256")])
 def test_comparison_at_the_nearest_level(asked: float, shown: str, result: Evaluation) -> None:
-    text = report.comparison_text(result, asked)
+    text = report.policies_text(result, asked)
     assert f"{shown} granted tokens" in text
     granted, spent = (float(match) for match in re.findall(r"^uniform .*?\] +([\d.]+) +([\d.]+)", text, re.M)[0])
     level = float(re.findall(r"([\d.]+) spent tokens a question", text)[0])
@@ -150,7 +150,7 @@ def test_a_saving_that_is_never_reached_is_said_in_words(result: Evaluation) -> 
     never = Estimate(math.inf, 100.0, math.inf)
     savings = tuple(replace(each, needed=never, ratio=never) for each in result.savings)
     lost = replace(result, savings=savings)
-    assert "no cap on the menu reaches" in report.comparison_text(lost, 64)
+    assert "no cap on the menu reaches" in report.policies_text(lost, 64)
     assert all(each["needed"] is None for each in report.evaluation_json(lost)["savings"])
 
 

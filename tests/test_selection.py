@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from forethought.predictors.folds import assign_folds, hash_order
+from forethought.predictors.selection import cross_fit, train
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -23,9 +25,7 @@ from forethought.errors import (
     UnknownNameError,
 )
 from forethought.predictors.card import PredictorCard
-from forethought.predictors.folds import assign_folds, hash_order
 from forethought.predictors.predictor import Predictor
-from forethought.predictors.selection import cross_fit, train
 
 INFO = {
     "model": "tiny",

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from forethought.predictors.selection import is_trained_on, train
 
 from forethought.control.sources import shipped_heldout
 from forethought.core.data import Cost, Profile
@@ -35,7 +36,6 @@ from forethought.gateway.priorities import AGED, LENGTH, NONE, PATIENCE, Priorit
 from forethought.gateway.rate import Rate
 from forethought.gateway.tally import Tally
 from forethought.gateway.watch import Watch
-from forethought.predictors.selection import is_trained_on, train
 from forethought.runs.profiles import write_parquet
 from serving_host import END, START, Characters, FakeApp, FakeHost, post, state_of, tags
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from forethought.predictors.selection import cross_fit, train
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,7 +19,6 @@ from forethought.core.data import Cost, Curves, Profile
 from forethought.core.menu import Menu
 from forethought.errors import ModelFileError
 from forethought.predictors.predictor import Predictor
-from forethought.predictors.selection import cross_fit, train
 from forethought.predictors.shrinkage import LeftOut, Shrinkage
 
 MENU = Menu.evenly(16, 64)

@@ -141,9 +141,14 @@ def test_what_a_generation_costs_at_a_cap(budget: int) -> None:
     generation = Generation(
         "q", 0, 64, "", 40, "42", 2, 7, 90, StopReason.NATURAL, (Probe(16, "7", 1), Probe(32, "", 0))
     )
-    assert generation.answer_at(budget) == {16: "7", 32: ""}.get(budget, "42")
-    assert generation.tokens_at(budget) == {16: 16 + 7 + 1, 32: 32 + 7}.get(budget, 40 + 7 + 2)
-    assert generation.answer_at(24) is None
+    outcome = generation.at(budget)
+    assert outcome is not None
+    assert outcome.answer == {16: "7", 32: ""}.get(budget, "42")
+    assert outcome.tokens == {16: 16 + 7 + 1, 32: 32 + 7}.get(budget, 40 + 7 + 2)
+    assert outcome.reasoning_tokens == min(budget, 40)
+    assert outcome.stop_reason is (StopReason.NATURAL if budget >= 40 else StopReason.BUDGET)
+    assert generation.at(24) is None, "not probed there"
+    assert generation.at(1000) == generation.at(64), "nothing more was generated"
 
 
 @pytest.mark.parametrize(

@@ -7,13 +7,13 @@ import math
 
 import numpy as np
 import pytest
+from forethought.predictors.selection import train
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from forethought.core.data import Curves
 from forethought.core.menu import Menu
 from forethought.predictors.card import PredictorCard
-from forethought.predictors.selection import train
 from forethought.predictors.usage import LEVEL, Usage, UsageTest, stretch_of, stretched, stretched_tokens, tolerance_for
 from test_selection import make_profile
 

@@ -195,18 +195,18 @@ def test_pictures_can_be_drawn_of_any_names(hostile: Path, tmp_path: Path) -> No
     pytest.importorskip("matplotlib", reason="needs matplotlib")
     from forethought.commands.pipeline import study_layers
     from forethought.core.settings import LayersSettings
-    from forethought.evaluation.contest import Contender, hold_contest
+    from forethought.evaluation.comparison import Candidate, compare_predictors
     from forethought.report import plots
-    from forethought.report.contest_plots import draw_contest
+    from forethought.report.comparison_plots import draw_comparison
     from forethought.studies.layers.plots import draw as draw_layers
 
     name = f"{NAME} 多 👩‍🚀 $\\frac{{$ " + "very " * 50
     measured, predicted, mean = synthetic(12)
     result = evaluate(measured, predicted, mean, num_resamples=100, provenance={"model": name})
     drawn = plots.draw(result, tmp_path, mean_tokens=64.0)
-    contenders = [Contender(f"{name}{number}", name, predicted, None) for number in range(12)]
-    contest = hold_contest(replace(measured, info={"model": name}), contenders, mean, num_resamples=100)
-    drawn |= draw_contest(contest, tmp_path)
+    candidates = [Candidate(f"{name}{number}", name, predicted, None) for number in range(12)]
+    comparison = compare_predictors(replace(measured, info={"model": name}), candidates, mean, num_resamples=100)
+    drawn |= draw_comparison(comparison, tmp_path)
     study: Any = study_layers(LayersSettings(run=str(hostile / "p"), num_resamples=100))
     drawn |= draw_layers(replace(study, provenance={"model": name}), tmp_path)
     assert len(drawn) == 6
@@ -215,10 +215,10 @@ def test_pictures_can_be_drawn_of_any_names(hostile: Path, tmp_path: Path) -> No
 
 def test_a_comparison_is_stamped_and_does_not_show_unknown_costs_as_measured() -> None:
     pytest.importorskip("matplotlib", reason="needs matplotlib")
-    from forethought.report import contest_plots
+    from forethought.report import comparison_plots
 
-    places, ticks = contest_plots._cost_places({"a": 0.001, "b": 300.0, "c": None, "d": 0.0})
+    places, ticks = comparison_plots._cost_places({"a": 0.001, "b": 300.0, "c": None, "d": 0.0})
     assert places["d"] < -3.0 <= places["a"] < places["b"] < places["c"]
     assert (ticks[places["d"]], ticks[places["c"]]) == ("0", "unknown")
-    assert [contest_plots._power_words(power) for power in (-4, -2, 0, 3)] == ["10⁻⁴", "0.01", "1", "1,000"]
-    assert all(len(set(contest_plots._colours(count))) == count for count in (1, 8, 9, 20))
+    assert [comparison_plots._power_words(power) for power in (-4, -2, 0, 3)] == ["10⁻⁴", "0.01", "1", "1,000"]
+    assert all(len(set(comparison_plots._colours(count))) == count for count in (1, 8, 9, 20))

@@ -6,17 +6,12 @@ from typing import Any
 
 import click
 
-from .options import emit, json_flag, quiet_flag, seed_option, talk
+from ..core.settings import DemoSettings
+from .options import emit, filled, json_flag, quiet_flag, takes, talk
 
 
 @click.command("demo", short_help="The main job, live, on a built-in model.")
-@click.argument("name", default="qwen2.5-coder-1.5b")
-@click.option(
-    "--mean-tokens", type=float, metavar="N", help="Budget a question.  [default: where the curve is steepest]"
-)
-@click.option("--limit", type=int, metavar="N", help="Live questions.  [default: what fits into a few minutes]")
-@click.option("--out", default="", metavar="RUN", help="Run directory.  [default: runs/demo-NAME-DATE]")
-@seed_option
+@takes(DemoSettings)
 @quiet_flag
 @json_flag
 def command(as_json: bool, quiet: bool, **values: Any) -> int:
@@ -25,16 +20,15 @@ def command(as_json: bool, quiet: bool, **values: Any) -> int:
     NAME is a model with a shipped predictor: qwen2.5-coder-1.5b, or qwen2.5-coder-0.5b (faster, and weaker).
     """
     from .. import report
-    from ..core.settings import DemoSettings
     from . import demonstration as demo
     from .progress import progress_bar
 
-    settings = DemoSettings(**values)
+    settings = filled(DemoSettings, values)
     prepared = demo.prepare(settings)
     talk(f"held-out profile: {prepared.num_heldout} GSM8K test questions that nothing was trained or tuned on")
     heldout = demo.heldout(prepared)
     if not as_json:
-        emit(False, None, report.comparison_text(heldout, prepared.mean_tokens))
+        emit(False, None, report.policies_text(heldout, prepared.mean_tokens))
     talk(f"\nlive: {prepared.num_live} other test questions, {prepared.mean_tokens:g} reasoning tokens a question")
     bill = prepared.estimate
     with progress_bar("answering", num_total=bill.num_left, tokens_total=int(bill.total), quiet=quiet) as advance:

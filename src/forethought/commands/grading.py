@@ -220,7 +220,7 @@ def _judge(run: RunDirectory, settings: RegradeSettings) -> tuple[Judge, str]:
     own = run.header["identity"]
     name = settings.grader or own.get("grader") or "number"
     kept = (own.get("grader_options") or {}) if name == own.get("grader") else {}
-    options = kept if settings.grader_options is None else settings.grader_options
+    options = settings.grader_options or kept
     flags = [f"--grader {name}", *(f"--grader-option {key}={json.dumps(value)}" for key, value in options.items())]
     flags += [f"--answers {settings.answers}"] if settings.answers else []
     flags += [f"--answer-column {settings.answer_column}"] if settings.answer_column else []

@@ -7,61 +7,28 @@ from typing import Any
 
 import click
 
-from .options import (
-    dry_run_flag,
-    emit,
-    engine_options,
-    engine_settings,
-    json_flag,
-    limit_option,
-    listed_numbers,
-    quiet_flag,
-    seed_option,
-    talk,
-)
+from ..core.settings import LayersSettings
+from .options import dry_run_flag, emit, emit_report, filled, json_flag, quiet_flag, takes
 
 
 @click.command("layers", short_help="Compare the layers of the model.")
-@click.argument("run")
-@click.option("--states", default="", metavar="FOLDER", help="Hidden states of every layer; what it lacks is read now.")
-@click.option("--read/--no-read", default=True, show_default=True, help="Read them, or leave their questions out.")
-@click.option(
-    "--pooling", default="both", show_default=True, help="last (prompt token), mean (of the question) or both."
-)
-@click.option("--layers", default="all", show_default=True, help="Layers to compare: all, or 4,12,16.")
-@click.option(
-    "--mean-tokens",
-    multiple=True,
-    metavar="N,…",
-    help="Mean budgets of the plans judged.  [default: 1/5, 2/5 and 3/5 of the largest cap]",
-)
-@limit_option
-@click.option("--out", default="", metavar="FOLDER", help="Where the report goes.  [default: RUN/layers]")
-@click.option("--model", default="", help="Where the measured model is.  [default: its name in the profile]")
-@click.option("--template", default="", help="Its prompt template.  [default: its name in the profile]")
-@engine_options(with_sampling=False)
-@click.option("--resamples", "num_resamples", type=int, default=2000, show_default=True, help="Bootstrap resamples.")
-@click.option("--plots/--no-plots", default=True, show_default=True, help="Draw a picture (needs matplotlib).")
-@seed_option
+@takes(LayersSettings)
 @dry_run_flag
 @quiet_flag
 @json_flag
-def command(as_json: bool, quiet: bool, dry_run: bool, mean_tokens: tuple[str, ...], **values: Any) -> int:
+def command(as_json: bool, quiet: bool, dry_run: bool, **values: Any) -> int:
     """Judge every layer by itself: left-out errors, correlations, and the accuracy of plans, with intervals.
 
     RUN is a profile run or a profile's Parquet file. Its recorded layers are compared (last token). With --states every
     layer is, by the last token and by the mean over the question's tokens: the model reads each question once, and the
     folder keeps what it read. The same command goes on where it stopped.
     """
-    from ..core.settings import LayersSettings
     from ..runs.folders import layers_folder
     from ..studies import layers
     from . import pipeline
     from .progress import step_bar
 
-    settings = LayersSettings(
-        engine=engine_settings(values), mean_tokens=listed_numbers("--mean-tokens", mean_tokens), **values
-    )
+    settings = filled(LayersSettings, values)
     if dry_run:
         found, _ = pipeline.survey_layers(settings)
         bill = layers.bill(found, settings, layers_folder(settings))
@@ -70,11 +37,5 @@ def command(as_json: bool, quiet: bool, dry_run: bool, mean_tokens: tuple[str, .
     files: list[Path] = []
     with step_bar(quiet=quiet) as progress:
         result = pipeline.study_layers(settings, progress=progress, wrote=files.append)
-    emit(
-        as_json,
-        {**layers.report_json(result), "files": [str(file) for file in files]},
-        layers.report_text(result),
-    )
-    for file in files:
-        talk(f"wrote {file}")
+    emit_report(as_json, layers.report_json(result), layers.report_text(result), files)
     return 0

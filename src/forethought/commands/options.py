@@ -1,66 +1,170 @@
-"""Flags that several verbs share, and how a verb prints its result."""
+"""The command line of a settings class, the flags beside it, and how a verb prints its result."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
-from collections.abc import Callable
+import types
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from ..core.flags import KEY, Flag
+from ..core.settings import EngineSettings, QuestionColumns
 from ..core.visible import to_json, visible
 from ..errors import InvalidSettingsError
 
 if TYPE_CHECKING:
     from ..control.billing import Prices
-    from ..core.settings import EngineSettings
 
 F = TypeVar("F", bound=Callable[..., Any])
+S = TypeVar("S")
 
 json_flag = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
-limit_option = click.option("--limit", type=int, metavar="N", help="Only the first N questions.")
 dry_run_flag = click.option("--dry-run", is_flag=True, help="Say what would be done and what it may cost; do nothing.")
-seed_option = click.option("--seed", type=int, default=0, show_default=True, help="Seed of everything random.")
 quiet_flag = click.option("--quiet", is_flag=True, help="No progress bar.")
-retry_flag = click.option(
-    "--retry-failed/--no-retry-failed", default=True, show_default=True, help="Try again what failed before, once."
-)
-skip_flag = click.option(
-    "--skip-ungraded", is_flag=True, help="Leave out what has no reference answer that can be read, not refuse it."
-)
+SERVER = {
+    "base_url": ("URL", "A server instead of local files.  [with --engine openai: FORETHOUGHT_BASE_URL]"),
+    "served_model": ("NAME", "The model's name there.  [default: the same]"),
+    "enforce": ("HOW", "How it keeps budgets: auto, two-call, native, effort, max-tokens.  [default: auto]"),
+    "concurrency": ("N", "Requests at once there.  [default: 32]"),
+}
 
 
-def grader_options(default: str = "number", shown: str = "") -> Callable[[F], F]:
-    """--grader and its options; `taken_options` turns them into settings."""
-    kinds = "number, exact, choice or math."
+def takes(settings: type, *, with_sampling: bool = False) -> Callable[[F], F]:
+    """Gives a verb the arguments and flags of `settings`, in the order of its fields.
+
+    `filled` makes the settings of what click hands to the verb.
+
+    Args:
+        settings: a settings class, whose fields may be settings themselves.
+        with_sampling: how traces are sampled is asked for; else a predictor's card says so.
+    """
 
     def decorate(function: F) -> F:
-        function = click.option(
-            "--grader-option", multiple=True, metavar="KEY=VALUE", help="Passed to the grader (repeatable)."
-        )(function)
-        help_text = f"{kinds}  [default: {shown}]" if shown else kinds
-        return click.option("--grader", default=default, show_default=not shown, help=help_text)(function)
+        for parameter in reversed(list(_parameters(settings, with_sampling))):
+            function = parameter(function)
+        return function
 
     return decorate
 
 
-def allocator_options(what: str) -> Callable[[F], F]:
-    """--allocator and its options; `taken_options` turns them into settings."""
+def filled(settings: type[S], values: dict[str, Any], **beside: Any) -> S:
+    """The settings of what was given on the command line; takes its own out of `values`.
 
-    def decorate(function: F) -> F:
-        function = click.option(
-            "--allocator-option", multiple=True, metavar="KEY=VALUE", help="Passed to the allocator (repeatable)."
-        )(function)
-        return click.option("--allocator", default="envelope", show_default=True, help=what)(function)
+    Args:
+        settings: the class whose flags the verb has.
+        values: name of a parameter -> value, as click gives them.
+        beside: fields that are no flags.
+    """
+    hints = typing.get_type_hints(settings)
+    made: dict[str, Any] = {}
+    for each in dataclasses.fields(settings):  # type: ignore[arg-type]
+        if each.name in beside:
+            made[each.name] = beside[each.name]
+        elif dataclasses.is_dataclass(hints[each.name]):
+            inner = hints[each.name]
+            made[each.name] = engine_settings(values) if inner is EngineSettings else filled(inner, values)
+        elif (flag := each.metadata.get(KEY)) is not None and _parameter_name(each.name, flag) in values:
+            made[each.name] = _taken(values.pop(_parameter_name(each.name, flag)), flag, hints[each.name])
+    return settings(**made)
 
-    return decorate
+
+def _parameters(settings: type, with_sampling: bool) -> Iterator[Callable[[F], F]]:
+    hints = typing.get_type_hints(settings)
+    last = QuestionColumns.__slots__ if issubclass(settings, QuestionColumns) else ()
+    for each in sorted(dataclasses.fields(settings), key=lambda each: each.name in last):
+        hint, flag = hints[each.name], each.metadata.get(KEY)
+        if hint is EngineSettings:
+            yield from _engine_parameters(with_sampling)
+        elif dataclasses.is_dataclass(hint):
+            yield from _parameters(typing.cast(type, hint), with_sampling)
+        elif flag is not None:
+            yield _parameter(each, hint, flag)
 
 
-def taken_options(values: dict[str, Any], *nouns: str) -> None:
-    """Turns the pairs of --NOUN-option in `values` into the settings' NOUN_options."""
-    for noun in nouns:
-        values[f"{noun}_options"] = parse_pairs(f"--{noun}-option", values.pop(f"{noun}_option"))
+def _engine_parameters(with_sampling: bool) -> Iterator[Callable[[F], F]]:
+    hints = typing.get_type_hints(EngineSettings)
+    for each in dataclasses.fields(EngineSettings):
+        if with_sampling or each.name not in EngineSettings.SAMPLED:
+            yield _parameter(each, hints[each.name], each.metadata[KEY])
+        if each.name == "engine":
+            yield server_flags
+
+
+def _parameter(each: dataclasses.Field[Any], hint: Any, flag: Flag) -> Callable[[F], F]:
+    """The click argument or option of one field."""
+    name, default = _parameter_name(each.name, flag), each.default
+    is_many = typing.get_origin(hint) is tuple
+    if flag.is_argument:
+        is_needed = default is dataclasses.MISSING
+        how: dict[str, Any] = {"metavar": flag.metavar} if flag.metavar else {}
+        how |= {"nargs": -1, "required": is_needed} if is_many else {} if is_needed else {"default": default}
+        return click.argument(name, **how)
+    spelled = flag.name or f"--{each.name.replace('_', '-')}"
+    text = f"{flag.help}  [default: {flag.shown}]" if flag.shown else flag.help
+    if flag.is_pairs:
+        return click.option(spelled, name, multiple=True, metavar=flag.metavar, help=text)
+    if hint is bool:
+        if default:  # it is said how to turn it off
+            return click.option(f"{spelled}/--no-{spelled[2:]}", name, default=True, show_default=True, help=text)
+        return click.option(spelled, name, is_flag=True, help=text)
+    if is_many:
+        shown = (",".join(typing.cast("tuple[str, ...]", default)),) if default else ()
+        return click.option(
+            spelled, name, multiple=True, default=shown, show_default=bool(shown), metavar=flag.metavar, help=text
+        )
+    kind = _kind(hint)
+    choices = flag.choices or (tuple(kind) if issubclass(kind, StrEnum) else ())
+    return click.option(
+        spelled,
+        name,
+        type=click.Choice([str(choice) for choice in choices]) if choices else kind,
+        default=str(default) if isinstance(default, StrEnum) else default,
+        show_default=not flag.shown and default not in (None, ""),
+        metavar=flag.metavar,
+        help=text,
+    )
+
+
+def _parameter_name(name: str, flag: Flag) -> str:
+    """The name of a field's parameter; pairs go by their flag's, since they stand for one pair each."""
+    return flag.name.lstrip("-").replace("-", "_") if flag.is_pairs else name
+
+
+def _kind(hint: Any) -> type:
+    """The type of one value: X of X and of X | None."""
+    if isinstance(hint, types.UnionType):
+        hint = next(each for each in typing.get_args(hint) if each is not types.NoneType)
+    assert isinstance(hint, type)
+    return hint
+
+
+def _taken(value: Any, flag: Flag, hint: Any) -> Any:
+    """A parameter's value as its field has it."""
+    if flag.is_pairs:
+        return parse_pairs(flag.name, value)
+    if typing.get_origin(hint) is tuple and not flag.is_argument:
+        item = typing.get_args(hint)[0]
+        listed = [part for text in value for part in _parts(text)] if "," in (flag.metavar or "") else value
+        return tuple(_number(flag, each) for each in listed) if item is float else tuple(listed)
+    kind = _kind(hint) if not typing.get_origin(hint) else hint
+    return kind(value) if isinstance(kind, type) and issubclass(kind, StrEnum) else value
+
+
+def _parts(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _number(flag: Flag, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is not a number", param_hint=flag.name or None) from None
 
 
 def price_options(function: F) -> F:
@@ -79,80 +183,19 @@ def take_prices(values: dict[str, Any]) -> Prices:
     return Prices(values.pop("price_in"), values.pop("price_out"))
 
 
-def question_options(function: F) -> F:
-    """Where the questions stand in their file, shared by every command that reads questions."""
-    flags = [
-        click.option("--question-column", metavar="NAME", help="Column of the questions.  [default: by usual names]"),
-        click.option("--answer-column", metavar="NAME", help="Column of the answers; '' for none."),
-        click.option("--id-column", metavar="NAME", help="Column of the ids, or NAME,NAME; '' for none."),
-    ]
-    for flag in reversed(flags):
-        function = flag(function)
-    return function
-
-
-QUESTION_KEYS = ("question_column", "answer_column", "id_column")
-
-
-def engine_options(*, with_sampling: bool) -> Callable[[F], F]:
-    """--engine and its companions; sampling flags only where no predictor fixes them."""
-
-    def decorate(function: F) -> F:
-        flags = [
-            click.option(
-                "--engine", default="auto", show_default=True, help="auto, transformers, vllm, openai, replay, fake."
-            ),
-            with_server,
-            click.option(
-                "--context-tokens",
-                type=int,
-                metavar="N",
-                help="Longest prompt + thought + answer.  [default: what the caps need and the model or server takes]",
-            ),
-            click.option(
-                "--engine-option", "engine_option", multiple=True, metavar="KEY=VALUE", help="Passed to the engine."
-            ),
-        ]
-        if with_sampling:
-            flags += [
-                click.option("--template", default="worked-5", show_default=True, help="Shipped name or a .json file."),
-                click.option("--temperature", type=float, default=0.6, show_default=True, help="Of the thought."),
-                click.option("--top-p", type=float, default=1.0, show_default=True, help="Nucleus of the thought."),
-            ]
-        for flag in reversed(flags):
-            function = flag(function)
-        return function
-
-    return decorate
-
-
-def with_server(function: F) -> F:
+def server_flags(function: F) -> F:
     """Where a model is behind a server, and how it is made to keep budgets: flags of the openai engine."""
-    flags = [
-        click.option(
-            "--base-url",
-            default="",
-            metavar="URL",
-            help="A server instead of local files.  [with --engine openai: FORETHOUGHT_BASE_URL]",
-        ),
-        click.option("--served-model", default="", metavar="NAME", help="The model's name there.  [default: the same]"),
-        click.option(
-            "--enforce",
-            default="",
-            metavar="HOW",
-            help="How it keeps budgets: auto, two-call, native, effort, max-tokens.  [default: auto]",
-        ),
-        click.option("--concurrency", type=int, metavar="N", help="Requests at once there.  [default: 32]"),
-    ]
-    for flag in reversed(flags):
-        function = flag(function)
+    for name, (metavar, text) in reversed(SERVER.items()):
+        kind = int if name == "concurrency" else str
+        default = None if kind is int else ""
+        spelled = f"--{name.replace('_', '-')}"
+        function = click.option(spelled, name, type=kind, default=default, metavar=metavar, help=text)(function)
     return function
 
 
 def server_options(values: dict[str, Any], engine: str) -> tuple[str, dict[str, Any]]:
     """Takes these flags out of `values`: `(engine, its options)`; an address by itself asks for engine openai."""
-    taken = {key: values.pop(key) for key in ("base_url", "served_model", "enforce", "concurrency")}
-    given = {key: value for key, value in taken.items() if value not in ("", None)}
+    given = {key: value for key in SERVER if (value := values.pop(key)) not in ("", None)}
     if engine == "auto" and "base_url" in given:
         engine = "openai"
     if engine == "openai" and (address := os.environ.get("FORETHOUGHT_BASE_URL")):
@@ -161,22 +204,18 @@ def server_options(values: dict[str, Any], engine: str) -> tuple[str, dict[str, 
 
 
 def engine_settings(values: dict[str, Any]) -> EngineSettings:
-    """Takes the flags of `engine_options` out of `values`."""
-    from ..core.settings import EngineSettings
-
-    keys: tuple[str, ...] = ("engine", "context_tokens")
-    if "temperature" in values:  # a command that samples as it is told, not as a predictor's card says
-        keys += ("template", "temperature", "top_p")
+    """Takes the flags of an engine out of `values`."""
+    keys = ("context_tokens", *(EngineSettings.SAMPLED if "temperature" in values else ()))
     taken = {key: values.pop(key) for key in keys}
-    taken["engine"], options = server_options(values, taken["engine"])
-    own = parse_pairs("--engine-option", values.pop("engine_option", ()))
-    return EngineSettings(**taken, options=options | own)
+    engine, options = server_options(values, values.pop("engine"))
+    own = parse_pairs("--engine-option", values.pop("engine_option"))
+    return EngineSettings(engine=engine, options=options | own, **taken)
 
 
-def parse_pairs(flag: str, pairs: tuple[str, ...]) -> dict[str, Any]:
+def parse_pairs(flag: str, given: tuple[str, ...]) -> dict[str, Any]:
     """KEY=VALUE, as often as it was given; a value is JSON where it can be read as such, else text."""
     options: dict[str, Any] = {}
-    for pair in pairs:
+    for pair in given:
         key, separator, value = pair.partition("=")
         if not separator:
             raise InvalidSettingsError(f"{flag} takes KEY=VALUE, not {pair!r}")
@@ -187,45 +226,6 @@ def parse_pairs(flag: str, pairs: tuple[str, ...]) -> dict[str, Any]:
     return options
 
 
-def listed(values: tuple[str, ...]) -> list[str]:
-    """The items of a flag that is repeatable and takes commas."""
-    return [item.strip() for value in values for item in value.split(",") if item.strip()]
-
-
-def listed_numbers(flag: str, values: tuple[str, ...]) -> tuple[float, ...]:
-    """The numbers of such a flag."""
-    found = []
-    for text in listed(values):
-        try:
-            found.append(float(text))
-        except ValueError:
-            raise click.BadParameter(f"{text!r} is not a number", param_hint=flag) from None
-    return tuple(found)
-
-
-def plan_options(function: F) -> F:
-    """What to divide and how: shared by plan and run."""
-    flags = [
-        click.option("--mean-tokens", type=float, metavar="N", help="The total, as tokens a question."),
-        click.option("--total-tokens", type=float, metavar="N", help="The total in tokens."),
-        allocator_options("envelope, exact, greedy, blind, uniform."),
-        click.option(
-            "--cost",
-            type=click.Choice(["granted", "spent"]),
-            default="granted",
-            show_default=True,
-            help="Count the total as the sum of caps, or as tokens expected to be generated.",
-        ),
-        click.option("--model", default="", help="Where the predictor's model is.  [default: the name on its card]"),
-        click.option("--template", default="", help="Its prompt template's file.  [default: the name on its card]"),
-        click.option("--min-tokens", type=int, metavar="N", help="Least cap of any question."),
-        click.option("--max-tokens", type=int, metavar="N", help="Largest cap of any question."),
-    ]
-    for flag in reversed(flags):
-        function = flag(function)
-    return function
-
-
 def emit(as_json: bool, value: Any, text: str) -> None:
     """Prints the result of a verb on stdout: `value` as JSON, or `text`."""
     click.echo(to_json(value) if as_json else visible(text))
@@ -234,3 +234,10 @@ def emit(as_json: bool, value: Any, text: str) -> None:
 def talk(message: str) -> None:
     """Says something beside the result, on stderr."""
     click.echo(visible(message), err=True)
+
+
+def emit_report(as_json: bool, content: Mapping[str, Any], text: str, files: list[Any]) -> None:
+    """Prints a report, and on stderr which files hold it."""
+    emit(as_json, {**content, "files": [str(file) for file in files]}, text)
+    for file in files:
+        talk(f"wrote {file}")

@@ -29,7 +29,7 @@ from ..control.profiling import Report, check_layers_kept, identity, sample_trac
 from ..control.running import generate_planned, load_budgets, outcomes, save_plans, write_answers, write_summary
 from ..core import registry
 from ..core.data import Allocation, Cost, Curves, Profile, Query
-from ..core.features import DIFFICULTY, reads_of
+from ..core.features import DIFFICULTY, Features
 from ..core.files import make_folder, read_json
 from ..core.menu import Menu
 from ..core.prompts import load_template
@@ -52,19 +52,20 @@ from ..engines.opening import check, check_can_ask, choose, choose_reader, num_l
 from ..errors import InvalidFeaturesError, InvalidSettingsError, MismatchError, RunError
 from ..evaluation import Evaluation, LiveComparison, compare_live
 from ..evaluation import evaluate as evaluate_curves
-from ..evaluation.contest import Contest, hold_contest
+from ..evaluation.comparison import Comparison, compare_predictors
 from ..evaluation.policies import BLIND, FORETHOUGHT, UNIFORM
-from ..predictors import selection
+from ..predictors import training
+from ..predictors.bundle import check_place, shipped_predictors
 from ..predictors.difficulty import Asking, pick_examples, with_difficulties
-from ..predictors.folds import hash_order
-from ..predictors.layers import Progress
-from ..predictors.layers import silent as quiet
-from ..predictors.overlap import held_out
-from ..predictors.predictor import Predictor, check_place, shipped_predictors
-from ..predictors.seen import Seen
+from ..predictors.overlap import Seen, held_out
+from ..predictors.parts.folds import hash_order
+from ..predictors.parts.making import Progress, make_estimator
+from ..predictors.parts.making import silent as quiet
+from ..predictors.parts.usable import check_profile
+from ..predictors.predictor import Predictor
 from ..questions.queries import load_queries, save_queries
 from ..report import write_report
-from ..report.contest import write_contest
+from ..report.comparison import write_comparison
 from ..runs.folders import (
     beside,
     check_file,
@@ -80,7 +81,7 @@ from ..runs.importing import Imported, check_target, read_profile
 from ..runs.profiles import common_menu, curves_on_menu, from_run, joined, on_menu, with_layers, write_parquet
 from ..runs.store import RunDirectory, engine_info, grader_words
 from ..studies import layers
-from ..studies.comparing import contender, labelled, mean_train
+from ..studies.comparison import candidate, labelled, mean_train
 from .beforehand import allocators_of, check_planned_engine, plan_inputs, profile_inputs, run_identity, run_inputs
 
 logger = logging.getLogger(__name__)
@@ -149,7 +150,7 @@ def import_profile(settings: ImportSettings) -> Imported:
     check_file(path)
     imported = read_profile(settings, path)
     if not imported.profile.layers:
-        name, reason = selection.default_predictor(imported.profile)
+        name, reason = training.default_predictor(imported.profile)
         note = f"`train` will take the predictor {name}: {reason}."
         imported = replace(imported, notes=(*imported.notes, note))
     if not settings.dry_run:
@@ -173,21 +174,19 @@ def train(settings: TrainSettings, *, progress: Progress = quiet) -> tuple[Predi
     folder = Path(settings.out) if settings.out else source / "predictor" if source.is_dir() else source.with_suffix("")
     name = settings.predictor
     if name == "auto":
-        name, reason = selection.default_predictor(measured)
+        name, reason = training.default_predictor(measured)
         logger.info("predictor %s: %s", name, reason)
     options = dict(settings.options)
-    wanted = selection.unfitted(name, options)
+    wanted = make_estimator(name, options)
     layers = None if settings.layers == "all" else [int(layer) for layer in settings.layers.split(",")]
-    selection.check_profile(measured, reads_of(wanted) - {DIFFICULTY}, layers)
+    check_profile(measured, frozenset(wanted.reads) - {DIFFICULTY}, layers)
     check_place(folder)
     check_folder(folder)
-    if DIFFICULTY in reads_of(wanted) and not measured.difficulties:
+    if DIFFICULTY in wanted.reads and not measured.difficulties:
         order = hash_order(measured.query_ids, seed=settings.seed)
-        shots = pick_examples(measured, num_each=getattr(wanted, "num_examples", 0), order=order)
+        shots = pick_examples(measured, num_each=wanted.num_examples, order=order)
         measured = ask_model(measured, Asking(shots), settings, beside(folder, "asked"), progress)
-    if getattr(wanted, "is_costly", False) and "checkpoint" not in options:
-        options["checkpoint"] = str(beside(folder, "training"))
-    trained = selection.train(
+    trained = training.train(
         measured,
         predictor=name,
         layers=layers,
@@ -195,6 +194,7 @@ def train(settings: TrainSettings, *, progress: Progress = quiet) -> tuple[Predi
         seed=settings.seed,
         options=options,
         progress=progress,
+        checkpoint=str(beside(folder, "training")),
     )
     trained.save(folder)
     return trained, folder
@@ -444,8 +444,8 @@ def evaluation(settings: EvaluateSettings, *, progress: Progress = quiet) -> Eva
             logger.warning("note: %s", note)
     else:
         measured, notes = sources.open_profile(settings.run), ()
-        selection.unfitted(selection.named(settings.predictor, measured))
-        predicted, mean_train = selection.cross_fit(
+        make_estimator(training.named(settings.predictor, measured))
+        predicted, mean_train = training.cross_fit(
             measured, predictor=settings.predictor, seed=settings.seed, progress=progress
         )
     has_spend = measured.is_spend_measured and mean_train.tokens_Q_B is not None
@@ -462,7 +462,7 @@ def evaluation(settings: EvaluateSettings, *, progress: Progress = quiet) -> Eva
     )
 
 
-def compare(settings: CompareSettings, *, wrote: Wrote = ignore, progress: Progress = quiet) -> Contest:
+def compare(settings: CompareSettings, *, wrote: Wrote = ignore, progress: Progress = quiet) -> Comparison:
     """Several predictors through one allocator on one held-out profile, with what each costs itself.
 
     The report is written to `settings.out`, or where that says.
@@ -497,24 +497,24 @@ def compare(settings: CompareSettings, *, wrote: Wrote = ignore, progress: Progr
         for each in dict.fromkeys(asking)
         if not measured.difficulties
     }
-    contenders = []
+    candidates = []
     for number, (name, each) in enumerate(zip(names, trained, strict=True)):
         progress(f"predict: {name}", number, len(names))
         known = told.get(each.card.asking, measured) if each.card.asking else measured
-        contenders.append(contender(name, each, known))
+        candidates.append(candidate(name, each, known))
     blind = mean_train(trained, measured)
     progress("plans and intervals", len(names), len(names))
-    contest = hold_contest(
+    comparison = compare_predictors(
         measured,
-        [*contenders, *others],
+        [*candidates, *others],
         blind,
         allocator=allocator,
         costs=(Cost.GRANTED,) if blind.tokens_Q_B is None else (Cost.GRANTED, Cost.SPENT),
         num_resamples=settings.num_resamples,
         seed=settings.seed,
     )
-    result = replace(contest, notes=(*notes, *contest.notes))
-    for file in write_contest(folder, result, plots=settings.plots).values():
+    result = replace(comparison, notes=(*notes, *comparison.notes))
+    for file in write_comparison(folder, result, plots=settings.plots).values():
         wrote(file)
     return result
 
@@ -535,7 +535,7 @@ def held_out_curves(predictor: Predictor, measured: Profile) -> tuple[Profile, C
     layer = predictor.card.features.layer
     if layer is not None:
         measured = with_layers(measured, [layer])
-    expected = forecast(measured.query_ids, predictor, selection.features_of(measured, layer))
+    expected = forecast(measured.query_ids, predictor, Features.of(measured, layer))
     notes = expected.notes
     if predictor.card.menu != measured.menu:
         notes += (

@@ -7,32 +7,14 @@ from typing import Any
 
 import click
 
-from .options import (
-    dry_run_flag,
-    emit,
-    engine_options,
-    engine_settings,
-    json_flag,
-    limit_option,
-    plan_options,
-    price_options,
-    question_options,
-    quiet_flag,
-    take_prices,
-    taken_options,
-    talk,
-)
+from ..core.settings import PlanSettings
+from .options import dry_run_flag, emit, filled, json_flag, price_options, quiet_flag, take_prices, takes, talk
 
 
 @click.command("plan", short_help="Divide a token total over questions.")
-@click.argument("run")
-@click.argument("questions")
-@plan_options
+@takes(PlanSettings)
 @click.option("--out", default="", metavar="FILE", help="Write one line a question (JSONL) here; - prints it.")
-@engine_options(with_sampling=False)
 @price_options
-@limit_option
-@question_options
 @dry_run_flag
 @quiet_flag
 @json_flag
@@ -42,9 +24,7 @@ def command(as_json: bool, quiet: bool, out: str, dry_run: bool, **values: Any) 
     RUN holds the predictor: a trained run, a predictor folder, or a shipped name (qwen2.5-coder-1.5b). QUESTIONS is a
     file, "-", a dataset name, or a profile whose hidden states are recorded (no model is loaded then).
     """
-    from ..core.data import Cost
     from ..core.files import write_atomically
-    from ..core.settings import PlanSettings
     from ..core.visible import to_json
     from ..runs.folders import check_lines_file
     from . import pipeline
@@ -52,9 +32,7 @@ def command(as_json: bool, quiet: bool, out: str, dry_run: bool, **values: Any) 
     from .progress import step_bar
     from .tables import plan_header, plan_rows, plan_text
 
-    taken_options(values, "allocator")
-    prices = take_prices(values)
-    settings = PlanSettings(engine=engine_settings(values), cost=Cost(values.pop("cost")), **values)
+    settings, prices = filled(PlanSettings, values), take_prices(values)
     if out not in ("", "-"):
         check_lines_file(Path(out))
     if dry_run:

@@ -6,43 +6,13 @@ from typing import Any
 
 import click
 
-from .options import (
-    dry_run_flag,
-    emit,
-    engine_options,
-    engine_settings,
-    grader_options,
-    json_flag,
-    limit_option,
-    price_options,
-    question_options,
-    quiet_flag,
-    retry_flag,
-    seed_option,
-    skip_flag,
-    take_prices,
-    taken_options,
-    talk,
-)
+from ..core.settings import ProfileSettings
+from .options import dry_run_flag, emit, filled, json_flag, price_options, quiet_flag, take_prices, takes, talk
 
 
 @click.command("profile", short_help="Measure success at every cap.")
-@click.argument("model")
-@click.argument("questions")
-@click.option("--out", default="", metavar="RUN", help="Run directory.  [default: runs/MODEL-QUESTIONS]")
-@click.option("--traces", "num_traces", type=int, default=4, show_default=True, help="Traces a question.")
-@click.option("--budgets", default="", metavar="CAPS", help="The caps.  [default: 16:256:16]")
-@click.option("--window", type=int, metavar="N", help="Evenly spaced caps instead: tokens between two of them.")
-@click.option("--max-tokens", type=int, metavar="N", help="The largest of evenly spaced caps.")
-@click.option("--layers", default="all", show_default=True, help="Hidden states to keep: all, none, or 4,12,16.")
-@grader_options()
-@skip_flag
-@engine_options(with_sampling=True)
-@seed_option
+@takes(ProfileSettings, with_sampling=True)
 @price_options
-@limit_option
-@question_options
-@retry_flag
 @dry_run_flag
 @quiet_flag
 @json_flag
@@ -53,15 +23,12 @@ def command(as_json: bool, quiet: bool, dry_run: bool, **values: Any) -> int:
     file, "-" for standard input, or gsm8k-demo. CAPS are tokens: 512,1024,4096, or 16:256:16 (from, to, step),
     or geometric:256:32768 (doubling). The same command goes on where it stopped.
     """
-    from ..core.settings import ProfileSettings
     from ..engines.opening import choose
     from . import pipeline, tables
     from .estimates import profile_estimate
     from .progress import progress_bar
 
-    taken_options(values, "grader")
-    prices = take_prices(values)
-    settings = ProfileSettings(engine=engine_settings(values), **values)
+    settings, prices = filled(ProfileSettings, values), take_prices(values)
     estimate = profile_estimate(settings, prices=prices)
     name, reason = choose(settings.model, settings.engine.engine)
     talk(f"engine {name} ({reason}); run directory {estimate.folder}")

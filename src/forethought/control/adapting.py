@@ -16,7 +16,7 @@ from ..core.menu import Menu
 from ..core.settings import PlanSettings
 from ..errors import RunError
 from ..predictors.card import PredictorCard
-from ..predictors.folds import hash_order
+from ..predictors.parts.folds import hash_order
 from ..predictors.usage import Usage, stretched
 from ..runs.store import RunDirectory
 from .planning import Forecast, allocate

@@ -22,10 +22,9 @@ from ..core.settings import EngineSettings, PlanSettings
 from ..engines.lengths import upper_bound
 from ..errors import InvalidFeaturesError, InvalidInputError, InvalidMenuError, InvalidSettingsError, InvalidTotalError
 from ..predictors.difficulty import Asking, ask
-from ..predictors.familiarity import Judged
-from ..predictors.layers import Progress, silent
+from ..predictors.novelty import Novelty
+from ..predictors.parts.making import Progress, silent
 from ..predictors.predictor import Predictor
-from ..predictors.selection import features_of
 from ..questions.queries import load_queries
 from ..runs.profiles import is_profile_file, read_parquet
 from ..runs.store import RunDirectory, engine_info
@@ -51,7 +50,7 @@ class Forecast:
 
     curves: Curves
     unseen_Q: IntArray
-    judged: Judged | None = None
+    judged: Novelty | None = None
     feature_seconds: float = 0.0
     predict_seconds: float = 0.0
 
@@ -88,7 +87,7 @@ def forecast(
     if seen.size:
         p_Q_B = np.array(curves.p_Q_B, dtype=np.float64)
         tokens_Q_B = None if curves.tokens_Q_B is None else np.array(curves.tokens_Q_B, dtype=np.float64)
-        step = seen.size if getattr(predictor.estimator, "is_costly", False) else PREDICTED_AT_ONCE
+        step = seen.size if predictor.estimator.is_costly else PREDICTED_AT_ONCE
         for start in range(0, seen.size, step):
             progress("predict", start, seen.size)
             rows = seen[start : start + step]
@@ -170,7 +169,7 @@ def _profiled_features(profile: Profile, queries: Sequence[Query], predictor: Pr
     if (DIFFICULTY in schema.reads and not profile.difficulties) or (TEXT in schema.reads and not profile.texts):
         return None
     row_of = {query_id: row for row, query_id in enumerate(profile.query_ids)}
-    return features_of(profile, schema.layer).select(np.array([row_of[query.id] for query in queries]))
+    return Features.of(profile, schema.layer).select(np.array([row_of[query.id] for query in queries]))
 
 
 def refuse_without_texts(queries: Sequence[Query], source: str) -> None:

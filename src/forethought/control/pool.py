@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.checks import check_pool
-from ..core.data import Generation, Request, StopReason
+from ..core.data import Generation, Request
 from ..core.menu import Menu
 from ..core.protocols import CountingEngine, Engine
 from ..engines.refusing import failed
@@ -78,8 +78,8 @@ class Pool:
             self._note({"begin": most})
             counted, taken = _counted(engine), 0
             async for generation in engine.generate(wave):
-                is_failed = generation.stop_reason is StopReason.ERROR  # what it took, an engine that counts will say
-                taken += 0 if is_failed else _taken(generation, most[generation.query_id])
+                # What a failed one took, an engine that counts will say.
+                taken += 0 if generation.is_failed else _taken(generation, most[generation.query_id])
                 yield generation
             self._end(max(taken, _counted(engine) - counted))
 
@@ -105,8 +105,8 @@ class Pool:
 
 def _taken(generation: Generation, most: int) -> int:
     """Tokens of a generation; the most that it may have taken where it failed, or was not counted."""
-    tokens = generation.tokens_at(generation.budget)
-    return most if tokens is None or generation.stop_reason is StopReason.ERROR else tokens
+    outcome = generation.at(generation.budget)
+    return most if outcome is None or outcome.tokens is None else outcome.tokens
 
 
 def _counted(engine: Engine) -> int:

@@ -256,7 +256,7 @@ def _answer_row(query: Query, budget: int, record: Mapping[str, Any]) -> dict[st
     generation = generation_from_json(record)
     budget = min(budget, generation.budget)  # lower than planned where little was left of a hard total
     row: dict[str, Any] = {"id": query.id, "budget": budget}
-    if generation.stop_reason is StopReason.ERROR:
+    if (outcome := generation.at(budget)) is None:
         return {**row, "answer": None, "error": generation.error}
     probe = next((probe for probe in record["probes"] if probe["budget"] == budget), None)
     used = probe if probe is not None else record
@@ -265,7 +265,7 @@ def _answer_row(query: Query, budget: int, record: Mapping[str, Any]) -> dict[st
     row |= {
         "answer": used["answer"],
         "reasoning_tokens": None if length is None else min(budget, length),
-        "tokens": generation.tokens_at(budget),
+        "tokens": outcome.tokens,
         "stop_reason": (StopReason.NATURAL if ended else StopReason.BUDGET).value,
     }
     return row if query.reference is None else {**row, "reference": query.reference, "grade": used.get("grade")}

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from ..core.data import Profile, Query
 from ..errors import RunError
-from ..predictors.predictor import Predictor, shipped_predictors
+from ..predictors.bundle import shipped_predictors
+from ..predictors.predictor import Predictor
 from ..questions.queries import load_queries
 from ..runs.profiles import from_run, read_parquet
 from ..runs.store import RunDirectory

@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .menu import Menu
+from .terms import Cost as Cost
+from .terms import Sampling as Sampling
 
 FloatArray = NDArray[np.floating[Any]]
 IntArray = NDArray[np.integer[Any]]
@@ -95,11 +97,38 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """The answer the trace would have given under a smaller cap, `budget` reasoning tokens; None: not counted."""
+    """The answer the trace would have given under a smaller cap, `budget` reasoning tokens.
+
+    Attributes:
+        answer_tokens: None: not counted.
+        grade: None: nobody has judged it; an engine never does.
+    """
 
     budget: int
     answer: str
     answer_tokens: int | None
+    grade: Grade | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a trace comes to under one cap.
+
+    Attributes:
+        budget: that cap, or the trace's own where that was lower.
+        answer: the answer given there.
+        grade: its verdict; None: not judged.
+        reasoning_tokens: tokens of the thought; None: not counted.
+        tokens: all that was generated: thought, suffix and answer; None: not counted.
+        stop_reason: whether the thought ended by itself within the cap.
+    """
+
+    budget: int
+    answer: str
+    grade: Grade | None
+    reasoning_tokens: int | None
+    tokens: int | None
+    stop_reason: StopReason
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +149,7 @@ class Generation:
             has no probe at n or above: there the final answer holds.
         error: what went wrong, when `stop_reason` is ERROR.
         is_final: that error comes again under the same settings, however often it is tried.
+        grade: verdict on the final answer; None: nobody has judged it. An engine never does.
     """
 
     query_id: str
@@ -135,43 +165,37 @@ class Generation:
     probes: tuple[Probe, ...] = ()
     error: str | None = None
     is_final: bool = False
+    grade: Grade | None = None
 
     @property
     def is_counted(self) -> bool:
         """Whether the tokens of thought and answer are known; else nothing may be said of what was used."""
         return self.reasoning_tokens is not None and self.answer_tokens is not None
 
-    def answer_at(self, budget: int) -> str | None:
-        """The answer this trace gives under `budget` (at most its own), or None when it was not probed there."""
-        if self._ends_within(budget):
-            return self.answer
-        return next((probe.answer for probe in self.probes if probe.budget == budget), None)
+    @property
+    def is_failed(self) -> bool:
+        """Whether the engine could not finish it; `error` says why."""
+        return self.stop_reason is StopReason.ERROR
 
-    def tokens_at(self, budget: int) -> int | None:
-        """Tokens generated under `budget`: reasoning + suffix + answer; None when not probed there or not counted."""
-        if self.reasoning_tokens is None:
+    def at(self, budget: int) -> Outcome | None:
+        """What this trace comes to under `budget`; None where it failed, or was not probed there.
+
+        A cap above the trace's own stands for its own: nothing more was generated.
+        """
+        if self.is_failed:
             return None
-        if self._ends_within(budget):
-            reasoning, answer = self.reasoning_tokens, self.answer_tokens
-        else:
-            probe = next((probe for probe in self.probes if probe.budget == budget), None)
-            reasoning, answer = min(budget, self.reasoning_tokens), probe.answer_tokens if probe else None
-        return None if answer is None else reasoning + self.suffix_tokens + answer
-
-    def _ends_within(self, budget: int) -> bool:
-        """Whether this trace, as it is, is the one under `budget`."""
-        if budget >= self.budget:
-            return True
-        is_known = self.stop_reason is StopReason.NATURAL and self.reasoning_tokens is not None
-        return is_known and budget >= (self.reasoning_tokens or 0)
-
-
-@dataclass(frozen=True, slots=True)
-class Sampling:
-    """How traces are drawn. Answers after the suffix are always decoded greedily."""
-
-    temperature: float = 0.6
-    top_p: float = 1.0
+        budget, length = min(budget, self.budget), self.reasoning_tokens
+        probe = next((probe for probe in self.probes if probe.budget == budget), None)
+        is_natural = self.stop_reason is StopReason.NATURAL and probe is None
+        has_ended = is_natural and (length is None or length <= budget)  # a cap that it had reached was probed
+        if probe is None and budget < self.budget and not has_ended:
+            return None
+        last = self if probe is None else probe
+        reasoning = None if length is None else min(budget, length)
+        is_counted = reasoning is not None and last.answer_tokens is not None
+        tokens = (reasoning or 0) + self.suffix_tokens + (last.answer_tokens or 0) if is_counted else None
+        stop_reason = StopReason.NATURAL if has_ended else StopReason.BUDGET
+        return Outcome(budget, last.answer, last.grade, reasoning, tokens, stop_reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,13 +300,6 @@ class Curves:
     menu: Menu
     p_Q_B: FloatArray
     tokens_Q_B: FloatArray | None = None
-
-
-class Cost(StrEnum):
-    """What a total is counted in."""
-
-    GRANTED = "granted"  # the sum of caps, as the paper counts
-    SPENT = "spent"  # tokens really generated, by expectation while planning
 
 
 @dataclass(frozen=True, slots=True, eq=False)

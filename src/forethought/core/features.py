@@ -39,6 +39,16 @@ class Features:
     difficulties: tuple[str | None, ...] | None = None
 
     @classmethod
+    def of(cls, profile: Profile, layer: int | None) -> Features:
+        """All that a profile knows of its queries, with the hidden states of one layer; None for no hidden states."""
+        return cls(
+            num_queries=profile.num_queries,
+            hidden_Q_D=None if layer is None else hidden_of(profile, layer),
+            texts=profile.texts or None,
+            difficulties=profile.difficulties or None,
+        )
+
+    @classmethod
     def of_hidden(cls, hidden_Q_D: FloatArray) -> Features:
         """Hidden states alone, shape (Q, D)."""
         return cls(len(hidden_Q_D), hidden_Q_D=hidden_Q_D)
@@ -164,6 +174,11 @@ class Counts:
         tokens_Q_B = None if self.tokens_Q_B is None else self.tokens_Q_B[rows]
         return Counts(self.menu, self.num_right_Q_B[rows], self.num_tried_Q[rows], tokens_Q_B)
 
+    def at(self, column: int) -> Counts:
+        """The counts under one option, by column; its weight is 1, whichever it is."""
+        tokens_Q_1 = None if self.tokens_Q_B is None else self.tokens_Q_B[:, [column]]
+        return Counts(Menu((1,)), self.num_right_Q_B[:, [column]], self.num_tried_Q, tokens_Q_1)
+
     def usable_rows(self) -> IntArray:
         """Rows that can be learned from: those with at least one trace.
 
@@ -195,6 +210,13 @@ class HeldOut:
     fold_N: IntArray
     p_N_B: FloatArray
     tokens_N_B: FloatArray | None
+
+
+def hidden_of(profile: Profile, layer: int) -> FloatArray:
+    """Hidden states of one layer of a profile that holds it, shape (Q, D)."""
+    if profile.hidden_Q_L_D is None:
+        raise InvalidFeaturesError("the profile holds no hidden states")
+    return profile.hidden_Q_L_D[:, profile.layers.index(layer)]
 
 
 def reads_to_kind(reads: frozenset[str] | Sequence[str]) -> str:

@@ -6,7 +6,7 @@ found by name; the built-ins come in by the same door (`registry.py`).
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, runtime_checkable
 
 from .data import Allocation, Cost, Curves, EngineInfo, FloatArray, Generation, Grade, IntArray, Query, Request
@@ -25,9 +25,10 @@ class Engine(Protocol):
         """What this engine runs; cheap, no generation."""
         ...
 
-    def generate(self, requests: Sequence[Request]) -> AsyncIterator[Generation]:
+    def generate(self, requests: Iterable[Request]) -> AsyncIterator[Generation]:
         """One `Generation` for each request, as they finish, in any order.
 
+        Requests are taken as there is room for them: an iterator is read a bounded number ahead of what was given back.
         Never more reasoning tokens than `request.budget`. What goes wrong with one request comes back as a
         `Generation` with `stop_reason` ERROR; only the death of the whole engine raises (EngineError).
         """
@@ -85,8 +86,8 @@ class CountingEngine(Engine, Protocol):
 class Estimator(Protocol):
     """Features of a query -> accuracy curve and expected usage, before any generation.
 
-    A class needs `fit`, `predict`, `state` and `from_state`. All else has defaults in `EstimatorBase`, which is mixed in
-    where a registered class does not have it.
+    A class needs `fit`, `predict`, `state` and `from_state`. All else has defaults in `EstimatorBase`, which is mixed
+    in where a registered class does not have it.
     """
 
     takes: ClassVar[tuple[str, ...]]

@@ -50,12 +50,15 @@ class Slots:
         layers, heads, width = shape
         self.kv = torch.zeros((layers, 2, num_slots, heads, capacity, width), dtype=dtype, device=device)
 
-    def reserve(self, capacity: int) -> None:
-        """Makes room for `capacity` tokens a row."""
+    def reserve(self, capacity: int, num_slots: int = 0) -> None:
+        """Makes room for `capacity` tokens a row (a quarter more than there was at least), and for `num_slots` rows."""
         old = self.kv
-        if capacity > old.shape[4]:
-            self.kv = old.new_zeros((*old.shape[:4], -(-capacity // 128) * 128, old.shape[5]))
-            self.kv[..., : old.shape[4], :] = old
+        layers, two, slots, heads, tokens, width = old.shape
+        if capacity > tokens or num_slots > slots:
+            if capacity > tokens:
+                tokens = -(-max(capacity, tokens * 5 // 4) // 128) * 128
+            self.kv = old.new_zeros((layers, two, max(slots, num_slots), heads, tokens, width))
+            self.kv[:, :, :slots, :, : old.shape[4]] = old
 
     def load(self, slot: int, kv: Tensor) -> None:
         """Puts the keys and values of a prompt, shape (layers, 2, heads, tokens, width), into `slot`."""

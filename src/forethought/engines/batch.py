@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
 import torch
@@ -13,9 +12,11 @@ from ..errors import InvalidInputError
 from .attention import Slots, Span
 from .decoding import Decoder, common_length
 from .drawing import draw, noise
-from .flight import Flight
+from .flight import Flight, ordered
 from .forcing import Forcing
 from .refusing import failed, refusal
+
+RESERVED_TOKENS = 512  # of a thought, for which memory is taken before it is written
 
 
 @dataclass(slots=True, eq=False)
@@ -64,7 +65,7 @@ class Batch:
     Args:
         decoder: runs the model.
         forcing: prompts, ends of thought and answer suffixes.
-        requests: what to run.
+        requests: what to run; taken as rows become free.
         sampling: how traces are drawn.
         stop_ids: tokens that end the model's turn.
         num_sequences: most rows at once.
@@ -75,7 +76,7 @@ class Batch:
         self,
         decoder: Decoder,
         forcing: Forcing,
-        requests: Sequence[Request],
+        requests: Iterable[Request],
         *,
         sampling: Sampling,
         stop_ids: Collection[int],
@@ -85,8 +86,8 @@ class Batch:
         self.decoder, self.forcing, self.sampling = decoder, forcing, sampling
         self.stop_ids, self.num_sequences, self.context_tokens = stop_ids, num_sequences, context_tokens
         # The longest first, so that the batch stays full to the end; samples of one query stay together.
-        self.waiting = deque(sorted(requests, key=lambda request: -request.budget))
-        self.num_rows = sum(1 + len(request.probe_budgets) for request in requests)  # most that can ever run at once
+        self.waiting = ordered(requests, lambda request: -request.budget)
+        self.is_exhausted = False
         self.rows: list[_Row] = []
         self.slots: Slots | None = None
         self.last_prompt: tuple[Query, list[int]] | None = None
@@ -94,7 +95,7 @@ class Batch:
     @property
     def is_busy(self) -> bool:
         """Whether there is anything left to do."""
-        return bool(self.rows or self.waiting)
+        return bool(self.rows) or not self.is_exhausted
 
     def step(self) -> list[Generation]:
         """Fills free slots, gives every row one more token, and returns what has finished."""
@@ -117,6 +118,7 @@ class Batch:
             while row.flight.pending and len(self.rows) < self.num_sequences:
                 assert self.slots is not None
                 fork = self._answer_row(row)
+                self.slots.reserve(len(fork.ids), self._num_slots(len(self.rows) + 1))
                 self.slots.copy(slot, len(self.rows), fork.num_cached)
                 self.rows.append(fork)
 
@@ -124,8 +126,11 @@ class Batch:
         """Starts traces in the free slots; returns the requests that cannot run."""
         refused: list[Generation] = []
         fresh: list[_Flight] = []
-        while self.waiting and len(self.rows) + len(fresh) < self.num_sequences:
-            request = self.waiting.popleft()
+        while len(self.rows) + len(fresh) < self.num_sequences:
+            request = next(self.waiting, None)
+            if request is None:
+                self.is_exhausted = True
+                break
             try:
                 flight = _Flight(request, self._prompt_ids(request.query))
             except InvalidInputError as error:
@@ -148,18 +153,25 @@ class Batch:
             ids = flight.own_prompt_ids
             # The last prompt token is fed again: what comes after it is then an ordinary decoding step.
             row = _Row(flight, None, ids, num_cached=len(ids) - 1, start=len(ids))
-            self._slots_for(row).load(len(self.rows), kv)
+            self._slots_for(row, len(self.rows) + len(fresh)).load(len(self.rows), kv)
             self.rows.append(self._end_trace(row, 0, natural=False) if flight.request.budget == 0 else row)
         return refused
 
-    def _slots_for(self, row: _Row) -> Slots:
-        """The slots, with room for all that `row` and its answers can become."""
+    def _slots_for(self, row: _Row, num_rows: int) -> Slots:
+        """The slots, with room for `num_rows` rows and what `row` and its answers become; long thoughts make their own.
+
+        A thought may end long before its cap: what it does not write takes no memory.
+        """
         suffix = len(self.forcing.suffix_ids) + self.forcing.template.max_answer_tokens
-        capacity = row.start + row.flight.request.budget + suffix
+        capacity = row.start + min(row.flight.request.budget, RESERVED_TOKENS) + suffix
         if self.slots is None:
-            self.slots = self.decoder.new_slots(min(self.num_sequences, self.num_rows), capacity)
-        self.slots.reserve(capacity)
+            self.slots = self.decoder.new_slots(self._num_slots(num_rows), capacity)
+        self.slots.reserve(capacity, self._num_slots(num_rows))
         return self.slots
+
+    def _num_slots(self, num_rows: int) -> int:
+        """Slots to have for `num_rows` rows: the next power of two, so that they seldom grow."""
+        return min(self.num_sequences, 1 << (num_rows - 1).bit_length())
 
     def _prompt_ids(self, query: Query) -> list[int]:
         if self.last_prompt is None or self.last_prompt[0] is not query:

@@ -7,8 +7,9 @@ import copy
 import hashlib
 import math
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import numpy as np
 
@@ -142,14 +143,14 @@ class FakeEngine:
         other.info = replace(self.info, template=template.name, template_hash=template.hash)
         return other
 
-    async def generate(self, requests: Sequence[Request]) -> AsyncIterator[Generation]:
+    async def generate(self, requests: Iterable[Request]) -> AsyncIterator[Generation]:
         """See `Engine.generate`; shortest first within each group of `GROUP_SIZE` requests."""
-        for start in range(0, len(requests), GROUP_SIZE):
-            group = [self._run(request) for request in requests[start : start + GROUP_SIZE]]
+        waiting = iter(requests)
+        while group := [self._run(request) for request in islice(waiting, GROUP_SIZE)]:
             for generation in sorted(group, key=lambda done: done.reasoning_tokens or 0):
                 if self.tokens_per_second is not None:
-                    tokens = generation.tokens_at(generation.budget)
-                    await asyncio.sleep((tokens or 0) / self.tokens_per_second)
+                    outcome = generation.at(generation.budget)
+                    await asyncio.sleep((outcome.tokens or 0 if outcome else 0) / self.tokens_per_second)
                 yield generation
             await asyncio.sleep(0)
 

@@ -1,13 +1,28 @@
-"""One request on its way through an engine that sees tokens: its trace first, then an answer for each cut of it."""
+"""Requests on their way through an engine: which comes next; then its trace, and an answer for each cut of it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from heapq import heapify, heappop, heappushpop
+from itertools import count, islice
 
 from ..core.data import Generation, Probe, Request, StopReason
 from .forcing import Forcing
 from .refusing import failed
+
+AHEAD = 256  # requests that are read before their turn, where they are put into an order
+
+
+def ordered(requests: Iterable[Request], key: Callable[[Request], int], ahead: int = AHEAD) -> Iterator[Request]:
+    """The requests, of the next `ahead` always the one with the smallest key first; no more are read than that."""
+    numbered = ((key(request), number, request) for number, request in zip(count(), requests, strict=False))
+    held = list(islice(numbered, ahead))
+    heapify(held)
+    for entry in numbered:
+        yield heappushpop(held, entry)[2]
+    while held:
+        yield heappop(held)[2]
 
 
 @dataclass(slots=True, eq=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,7 @@ class ReplayEngine:
         self._layers, self._hidden = hidden or ((), {})
         self.info = replace(info, engine="replay", simulated=True, versions={**info.versions, "recorded": info.engine})
 
-    async def generate(self, requests: Sequence[Request]) -> AsyncIterator[Generation]:
+    async def generate(self, requests: Iterable[Request]) -> AsyncIterator[Generation]:
         """See `Engine.generate`."""
         for number, request in enumerate(requests):
             if number % RESULTS_PER_TURN == 0:

@@ -137,7 +137,7 @@ class TransformersEngine:
         first, second = (self._forcing.prompt_ids(Query(id="", prompt=text)) for text in ("0", "What is?"))
         return first[: common_length(first, second)]
 
-    async def generate(self, requests: Sequence[Request]) -> AsyncIterator[Generation]:
+    async def generate(self, requests: Iterable[Request]) -> AsyncIterator[Generation]:
         """See `Engine.generate`."""
         batch = Batch(
             self._running(),

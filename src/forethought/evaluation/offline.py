@@ -14,8 +14,8 @@ from ..core.protocols import Allocator
 from ..errors import MismatchError
 from .calibration import calibrate
 from .checks import check_inputs
-from .comparison import Comparison
 from .policies import Policies, name_of
+from .resampled import Resampled
 from .results import Evaluation
 
 
@@ -89,8 +89,8 @@ def evaluate(
     comparisons = []
     for cost in levels:
         outcomes = [outcome for level in levels[cost] for outcome in policies.play(cost, level)]
-        comparison = Comparison.make(policies, outcomes, cost, num_resamples=num_resamples, seed=seed)
-        comparisons.append(replace(comparison, is_spend_measured=measured.is_spend_measured))
+        resampled = Resampled.make(policies, outcomes, cost, num_resamples=num_resamples, seed=seed)
+        comparisons.append(replace(resampled, is_spend_measured=measured.is_spend_measured))
     said = (*notes, *_notes(measured, predicted, costs, batch_size), *policies.notes)
     return Evaluation(
         num_queries=measured.num_queries,
@@ -98,10 +98,10 @@ def evaluate(
         menu=measured.menu,
         allocator=name_of(allocator),
         levels=levels,
-        rows=tuple(row for comparison in comparisons for row in comparison.rows()),
-        savings=tuple(saving for comparison in comparisons for saving in comparison.savings()),
-        losses=tuple(loss for comparison in comparisons for loss in comparison.losses()),
-        summaries=tuple(summary for comparison in comparisons for summary in comparison.summaries()),
+        rows=tuple(row for resampled in comparisons for row in resampled.rows()),
+        savings=tuple(saving for resampled in comparisons for saving in resampled.savings()),
+        losses=tuple(loss for resampled in comparisons for loss in resampled.losses()),
+        summaries=tuple(summary for resampled in comparisons for summary in resampled.summaries()),
         calibration=calibrate(
             measured,
             predicted,
@@ -120,9 +120,9 @@ def evaluate(
         measured=measured,
         predicted=predicted,
         plans={
-            (comparison.cost, outcome.policy, outcome.level): outcome.plans
-            for comparison in comparisons
-            for outcome in comparison.outcomes
+            (resampled.cost, outcome.policy, outcome.level): outcome.plans
+            for resampled in comparisons
+            for outcome in resampled.outcomes
             if outcome.plans
         },
     )

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..core.data import FloatArray, IntArray, Profile, Query, Request, StopReason
+from ..core.data import FloatArray, IntArray, Profile, Query, Request
 from ..core.prompts import PromptTemplate
 from ..core.protocols import Engine, TemplateEngine
 from ..core.waiting import finish
@@ -97,10 +97,10 @@ def ask(engine: Engine, queries: Sequence[Query], asking: Asking) -> list[Asked]
 async def _ask(engine: Engine, queries: Sequence[Query]) -> list[Asked]:
     found: dict[str, Asked] = {}
     async for done in engine.generate([Request(query, budget=0) for query in queries]):
-        if done.stop_reason is StopReason.ERROR:
+        if (outcome := done.at(0)) is None:
             found[done.query_id] = Asked(None, "", 0, done.error)
         else:
-            tokens = done.prompt_tokens + (done.tokens_at(0) or 0)
+            tokens = done.prompt_tokens + (outcome.tokens or 0)
             found[done.query_id] = Asked(read_level(done.answer), done.answer, tokens)
     return [found[query.id] for query in queries]
 

@@ -80,7 +80,7 @@ class PromptedPredictor(EstimatorBase):
         made = cls(num_examples=int(settings["num_examples"]))
         made.levels_ = [str(level) for level in settings["levels"]]
         made.num_said_ = [int(count) for count in settings["num_said"]]
-        made._p_C_B, predictor._tokens_C_B = arrays["p"], arrays.get("tokens")
+        made._p_C_B, made._tokens_C_B = arrays["p"], arrays.get("tokens")
         return made
 
 

@@ -105,9 +105,7 @@ class StackPredictor(EstimatorBase):
         weight_M = non_negative_weights(left_M_Q_B - mean_B, target_Q_B - mean_B, share_Q_B)
         return dict(zip(self.members, weight_M.tolist(), strict=True))
 
-    def _left_out(
-        self, features: Features, counts: Counts, fold_Q: IntArray
-    ) -> tuple[FloatArray, FloatArray | None]:
+    def _left_out(self, features: Features, counts: Counts, fold_Q: IntArray) -> tuple[FloatArray, FloatArray | None]:
         """Every member's predictions of every row by a fit that did not see it, shape (M, Q, B) each."""
         shape = (len(self.members), len(counts), 1)
         p_M_Q_B = np.tile(self._mean_p_B, shape)

@@ -1,31 +1,42 @@
-"""From a profile to a trained predictor: picks the layer, fits, and says honestly how good it is."""
+"""From a profile to a predictor: picks the layer, fits, and says honestly how good it is."""
 
 from __future__ import annotations
 
 import dataclasses
-import inspect
+import datetime
+import platform
 from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 
-from ..core.data import Curves, FloatArray, IntArray, Profile
-from ..core.features import HIDDEN, TEXT, Features, reads_of
+from ..core.data import Curves, FloatArray, IntArray, Profile, Sampling
+from ..core.features import DIFFICULTY, HIDDEN, MIN_QUERIES, Counts, Features, HeldOut, hidden_of, reads_to_kind
 from ..core.protocols import Estimator
-from ..core.registry import EXTRAS, check_options, resolve
-from ..errors import InvalidFeaturesError, InvalidInputError, InvalidSettingsError, MissingExtraError
-from .card import CrossValidation
-from .describing import calibration_of, data_hash, make_card
-from .familiarity import Familiarity
-from .folds import assign_folds, hash_order
-from .inputs import MIN_QUERIES
-from .layers import Progress, best_layer, candidates, choose_layer, has_finite_features, hidden_of, silent
-from .mean import mean_curve, measured_tokens
+from ..core.registry import EXTRAS
+from ..errors import MissingExtraError
+from ..evaluation.metrics import (
+    binomial_log_loss,
+    brier_score,
+    calibration_error,
+    correlation_B,
+    reliability_bins,
+)
+from ..runs.store import grader_words
+from .card import Calibration, CrossValidation, FeatureSchema, PredictorCard, TrainingData
+from .difficulty import Asking
+from .mean import mean_curve
+from .novelty import NoveltyScore
+from .overlap import Seen
+from .parts.folds import assign_folds, hash_order
+from .parts.layers import best_layer, choose_layer
+from .parts.making import Progress, make_estimator, silent
+from .parts.shape import non_decreasing
+from .parts.usable import training_hash, usable_rows
 from .predictor import Predictor
-from .seen import Seen
 from .shrinkage import NOTHING_KNOWN, LeftOut, Shrinkage
-from .spend import non_decreasing
 
 Builder = Callable[[], Estimator]
 
@@ -38,48 +49,59 @@ def train(
     num_folds: int = 5,
     seed: int = 0,
     options: Mapping[str, Any] | None = None,
-    with_familiarity: bool = True,
+    with_novelty: bool = True,
     with_shrinkage: bool = True,
     progress: Progress = silent,
+    checkpoint: str = "",
 ) -> Predictor:
     """Picks the layer, fits on every usable query, and fills the card with out-of-fold quality.
 
-    Predictions of queries that a fit had not seen say how far those to come are drawn towards the mean curve.
+    Predictions of queries that a fit had not seen say how far those to come are shrunk to the mean curve.
 
     Args:
-        profile: measured counts, with hidden states unless the predictor reads none.
+        profile: measured counts, with hidden states unless the estimator reads none.
         predictor: registered name; "auto" for `default_predictor`.
         layers: layers to choose from; None takes all that the profile holds.
         num_folds: folds for the card's calibration; fewer queries than folds leave it out.
-        seed: of the folds, and of the predictor where it takes one.
-        options: keywords of the predictor's class.
-        with_familiarity: learn a novelty score; False where nobody will ask.
-        with_shrinkage: False to have the predictor as it was fitted, to measure what it is by itself.
+        seed: of the folds, and of the estimator where it takes one.
+        options: keywords of the estimator's class.
+        with_novelty: learn a novelty score; False where nobody will ask.
+        with_shrinkage: False to have the curves as they were fitted, to measure what the estimator is by itself.
         progress: called with what is being done, steps done and steps in all.
+        checkpoint: folder for the state of a training that can go on where it stopped; "" for none.
 
     Raises:
         InvalidFeaturesError: no hidden states, a layer that was not recorded, or too few queries with finite ones.
         InvalidInputError: fewer than two queries with a finished trace.
-        InvalidSettingsError: an option the predictor does not take.
+        InvalidSettingsError: an option the estimator does not take.
     """
-    predictor = named(predictor, profile)
-    build = _builder(predictor, options, seed, progress)
-    usable = profile.select(_usable_rows(profile, build, layers, seed))
-    layer, choice = _choose(usable, build, layers, progress)
+    name = named(predictor, profile)
+
+    def build() -> Estimator:
+        return make_estimator(name, options, seed=seed, progress=progress, checkpoint=checkpoint)
+
+    reads = frozenset(build().reads)
+    usable = profile.select(usable_rows(profile, reads, layers, seed))
+    layer, choice = _choose(usable, reads, layers, progress)
     progress("fit", 0, 1)
     fitted = _fit(usable, build, layer)
     progress("fit", 1, 1)
     left = _left_out(usable, fitted, build, layer, num_folds=num_folds, seed=seed, progress=progress)
-    shrinkage = _shrinkage(usable, fitted, left) if with_shrinkage else None
-    familiarity = Familiarity.fit(features_of(usable, layer), reads_of(fitted)) if with_familiarity else None
-    calibration = None if left is None else calibration_of(usable, left, is_shrunk=shrinkage is not None)
-    card = make_card(profile, usable, predictor, reads_of(fitted), layer, choice, calibration, seed)
-    card = dataclasses.replace(card, shrinkage=shrinkage, familiarity=familiarity.card() if familiarity else None)
-    return Predictor(card, fitted, familiarity, Seen.of(usable))
+    shrinkage = _shrinkage(reads, left) if with_shrinkage else None
+    novelty = NoveltyScore.fit(Features.of(usable, layer), reads) if with_novelty else None
+    calibration = None if left is None else calibrate(left, is_shrunk=shrinkage is not None)
+    card = dataclasses.replace(
+        _card(profile, usable, name, reads, layer, seed),
+        cross_validation=choice,
+        calibration=calibration,
+        shrinkage=shrinkage,
+        novelty=novelty.card() if novelty else None,
+    )
+    return Predictor(card, fitted, novelty, Seen.of(usable))
 
 
 def default_predictor(profile: Profile) -> tuple[str, str]:
-    """`(name, reason)` of the predictor that `train` takes for a profile when none is named."""
+    """`(name, reason)` of the estimator that `train` takes for a profile when none is named."""
     if profile.layers and profile.texts and find_spec("torch") is not None:
         return "mlp", "the profile holds hidden states and the questions' texts"
     if profile.layers:
@@ -90,9 +112,9 @@ def default_predictor(profile: Profile) -> tuple[str, str]:
     return "mean", "the profile holds neither hidden states nor texts"
 
 
-def unfitted(predictor: str, options: Mapping[str, Any] | None = None) -> Estimator:
-    """A predictor of that name and those options, to see what it reads and needs."""
-    return _builder(predictor, options, 0)()
+def named(predictor: str, profile: Profile) -> str:
+    """The estimator's name, where "auto" stands for the default."""
+    return default_predictor(profile)[0] if predictor == "auto" else predictor
 
 
 def cross_fit(
@@ -105,22 +127,12 @@ def cross_fit(
     options: Mapping[str, Any] | None = None,
     progress: Progress = silent,
 ) -> tuple[Curves, Curves]:
-    """Out-of-fold predictions for every query, to evaluate honestly on one single run.
+    """Out-of-fold predictions for every query, to evaluate honestly on one single run; arguments as for `train`.
 
     Everything that is chosen or learned (layer, penalty, standardisation, weights, shrinkage) comes from the other
-    folds alone: all that sets a query apart. The mean curve does not: each fold's queries are predicted around the one
-    mean curve that blind has too. A fold that happens to be easy leaves the others hard; predictions around their mean
-    would rank whole folds the wrong way round, which no plan for new queries does. A query without usable features
-    gets the mean curve, as it would in a plan.
-
-    Args:
-        profile: as for `train`.
-        predictor: as for `train`.
-        layers: as for `train`.
-        num_folds: as for `train`.
-        seed: as for `train`.
-        options: as for `train`.
-        progress: as for `train`.
+    folds alone. The mean curve does not: each fold's queries are predicted around the one mean curve that blind has
+    too. A fold that happens to be easy leaves the others hard; predictions around their mean would rank whole folds the
+    wrong way round, which no plan for new queries does. A query without usable features gets the mean curve.
 
     Returns:
         The predicted curves, and the mean curve for every query (what the blind allocation knows), both in the
@@ -130,150 +142,71 @@ def cross_fit(
         InvalidFeaturesError, InvalidInputError, InvalidSettingsError: as `train`; the last also when there are fewer
             queries than folds.
     """
-    build = _builder(named(predictor, profile), options, seed, progress)
+    name = named(predictor, profile)
+
+    def build() -> Estimator:
+        return make_estimator(name, options, seed=seed, progress=progress)
+
+    reads = frozenset(build().reads)
     # In hash order, so that what depends on the order of the rows (batches, splits) depends on ids alone.
-    usable_rows = _usable_rows(profile, build, layers, seed)
+    rows = usable_rows(profile, reads, layers, seed)
     fold_Q = assign_folds(profile.query_ids, num_folds=num_folds, seed=seed)
     p_Q_B, tokens_Q_B = (np.zeros((profile.num_queries, profile.menu.num_options)) for _ in range(2))
     means = []
     for fold in range(num_folds):
         progress("fold", fold, num_folds)
-        training = profile.select(usable_rows[fold_Q[usable_rows] != fold])
-        held = usable_rows[fold_Q[usable_rows] == fold]
-        mean_p_B, mean_tokens_B = mean_curve(training)
+        training = profile.select(rows[fold_Q[rows] != fold])
+        held = rows[fold_Q[rows] == fold]
+        mean_p_B, mean_tokens_B = mean_curve(Counts.of(training))
         means.append((mean_p_B, mean_tokens_B))
-        layer, _ = _choose(training, build, layers, silent)
+        layer, _ = _choose(training, reads, layers, silent)
         fitted = _fit(training, build, layer)
         left = _left_out(training, fitted, build, layer, num_folds=num_folds, seed=seed, progress=silent)
-        shrinkage = _shrinkage(training, fitted, left)
+        shrinkage = _shrinkage(reads, left)
         if len(held):
-            found = fitted.predict(features_of(profile.select(held), layer).given_to(fitted))  # type: ignore[arg-type]
-            found_p_H_B, found_tokens_H_B = found if shrinkage is None else shrinkage.apply(*found, *means[-1])
-            p_Q_B[held] = found_p_H_B - mean_p_B
-            if found_tokens_H_B is not None and mean_tokens_B is not None:
-                tokens_Q_B[held] = found_tokens_H_B - mean_tokens_B
+            p_H_B, tokens_H_B = fitted.predict(Features.of(profile.select(held), layer))
+            if shrinkage is not None:
+                p_H_B, tokens_H_B = shrinkage.apply(p_H_B, tokens_H_B, mean_p_B, mean_tokens_B)
+            p_Q_B[held] = p_H_B - mean_p_B
+            if tokens_H_B is not None and mean_tokens_B is not None:
+                tokens_Q_B[held] = tokens_H_B - mean_tokens_B
     progress("fold", num_folds, num_folds)
-    return _around_mean(profile, p_Q_B, tokens_Q_B, [int((fold_Q == fold).sum()) for fold in range(num_folds)], means)
+    return _around_mean(profile, p_Q_B, tokens_Q_B, np.bincount(fold_Q, minlength=num_folds), means)
 
 
 def _around_mean(
     profile: Profile,
     deviation_Q_B: FloatArray,
     tokens_deviation_Q_B: FloatArray,
-    sizes: Sequence[int],
+    size_F: IntArray,
     means: Sequence[tuple[FloatArray, FloatArray | None]],
 ) -> tuple[Curves, Curves]:
     """Curves around the mean of the folds' mean curves, each weighted by the fold's queries; and that mean curve."""
-    mean_p_B = np.average([p_B for p_B, _ in means], axis=0, weights=sizes)
+    mean_p_B = np.average([p_B for p_B, _ in means], axis=0, weights=size_F)
+    tokens_Q_B = mean_tokens_Q_B = None
+    if profile.is_spend_measured:
+        mean_tokens_B = np.average([tokens_B for _, tokens_B in means], axis=0, weights=size_F)
+        mean_tokens_Q_B = np.tile(non_decreasing(mean_tokens_B[None]), (profile.num_queries, 1))
+        tokens_Q_B = np.maximum.accumulate(np.maximum(mean_tokens_Q_B + tokens_deviation_Q_B, 0.0), axis=1)
     p_Q_B = np.clip(mean_p_B + deviation_Q_B, 0.0, 1.0)
-    mean = Curves(profile.query_ids, profile.menu, np.tile(mean_p_B, (profile.num_queries, 1)))
-    predicted = Curves(profile.query_ids, profile.menu, p_Q_B)
-    if not profile.is_spend_measured:
-        return predicted, mean
-    mean_tokens_B = non_decreasing(np.average([tokens_B for _, tokens_B in means], axis=0, weights=sizes)[None])[0]
-    tokens_Q_B = np.maximum.accumulate(np.maximum(mean_tokens_B + tokens_deviation_Q_B, 0.0), axis=1)
-    mean_tokens_Q_B = np.tile(mean_tokens_B, (profile.num_queries, 1))
-    return (
-        dataclasses.replace(predicted, tokens_Q_B=tokens_Q_B),
-        dataclasses.replace(mean, tokens_Q_B=mean_tokens_Q_B),
-    )
-
-
-def named(predictor: str, profile: Profile) -> str:
-    """The predictor's name, where "auto" stands for the default."""
-    return default_predictor(profile)[0] if predictor == "auto" else predictor
-
-
-def _builder(name: str, options: Mapping[str, Any] | None, seed: int, progress: Progress = silent) -> Builder:
-    """Makes an unfitted predictor of that name; `seed` and `progress` are ours unless the options have them."""
-    kind = resolve("predictors", name)
-    check_options("predictors", name, options or {}, reserved=("progress",))
-    known = [] if kind.__init__ is object.__init__ else list(inspect.signature(kind).parameters)
-    settings = dict(options or {})
-    if "seed" in known:
-        settings.setdefault("seed", seed)
-    if "progress" in known:
-        settings.setdefault("progress", progress)
-
-    def build() -> Estimator:
-        try:
-            made: Estimator = kind(**settings)
-        except TypeError as error:  # a text where a number is wanted
-            given = ", ".join(f"{key}={value!r}" for key, value in (options or {}).items())
-            raise InvalidSettingsError(f"predictor {name!r} cannot take the options {given}: {error}") from error
-        return made
-
-    return build
-
-
-def features_of(profile: Profile, layer: int | None) -> Features:
-    """Everything that a predictor may read of the profile's queries; no hidden states where `layer` is None."""
-    return Features(
-        num_queries=profile.num_queries,
-        hidden_Q_D=None if layer is None else hidden_of(profile, layer),
-        texts=profile.texts or None,
-        difficulties=profile.difficulties or None,
-    )
-
-
-def check_profile(profile: Profile, reads: frozenset[str], layers: Sequence[int] | None) -> None:
-    """Refuses a profile that nothing can be learned from, as far as that is known before anything is learned or asked.
-
-    Raises:
-        InvalidInputError: fewer than two queries with a finished trace.
-        InvalidFeaturesError: it lacks what is read, or a layer that is asked for.
-    """
-    num_tried = int((profile.num_tried_Q > 0).sum())
-    if num_tried < MIN_QUERIES:
-        raise InvalidInputError(
-            f"{num_tried} of {profile.num_queries} queries have a finished trace; a predictor needs at least "
-            f"{MIN_QUERIES}. Profile more queries with `forethought profile`."
-        )
-    features_of(profile, None).check(reads - {HIDDEN})
-    if HIDDEN in reads:
-        candidates(profile, layers)
-
-
-def _usable_rows(profile: Profile, build: Builder, layers: Sequence[int] | None, seed: int) -> IntArray:
-    """Rows that can be learned from, in hash order: a finished trace and, where they are read, finite features."""
-    reads = reads_of(build())
-    check_profile(profile, reads, layers)
-    is_usable_Q = profile.num_tried_Q > 0
-    num_tried = int(is_usable_Q.sum())
-    if TEXT in reads:
-        is_usable_Q &= np.array([bool(text.strip()) for text in profile.texts], dtype=bool)
-        if is_usable_Q.sum() < MIN_QUERIES:
-            raise InvalidFeaturesError(
-                f"{int(is_usable_Q.sum())} of {num_tried} queries with a finished trace have a text; a predictor that "
-                f"reads it needs at least {MIN_QUERIES}"
-            )
-    if HIDDEN in reads:
-        is_usable_Q &= has_finite_features(profile, candidates(profile, layers))
-        if is_usable_Q.sum() < MIN_QUERIES:
-            raise InvalidFeaturesError(
-                f"{int(is_usable_Q.sum())} of {num_tried} queries with a finished trace have finite hidden states; "
-                f"a predictor needs at least {MIN_QUERIES}. Were the prompts too long for the model?"
-            )
-    order = hash_order(profile.query_ids, seed=seed)
-    return order[is_usable_Q[order]]
+    mean_p_Q_B = np.tile(mean_p_B, (profile.num_queries, 1))
+    predicted = Curves(profile.query_ids, profile.menu, p_Q_B, tokens_Q_B)
+    return predicted, Curves(profile.query_ids, profile.menu, mean_p_Q_B, mean_tokens_Q_B)
 
 
 def _choose(
-    profile: Profile, build: Builder, layers: Sequence[int] | None, progress: Progress
+    profile: Profile, reads: frozenset[str], layers: Sequence[int] | None, progress: Progress
 ) -> tuple[int | None, CrossValidation | None]:
-    """The layer to read, None for a predictor that reads none; and how it was chosen."""
-    if HIDDEN not in reads_of(build()):
+    """The layer to read, None for an estimator that reads none; and how it was chosen."""
+    if HIDDEN not in reads:
         return None, None
     choice = choose_layer(profile, layers, progress)
     return best_layer(profile, layers, choice), choice
 
 
 def _fit(profile: Profile, build: Builder, layer: int | None) -> Estimator:
-    counts = (profile.num_right_Q_B, profile.num_tried_Q)
-    predictor = build()
-    given = features_of(profile, layer).given_to(predictor)
     try:
-        return predictor.fit(given, *counts, measured_tokens(profile))  # type: ignore[arg-type]
+        return build().fit(Features.of(profile, layer), Counts.of(profile))
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
         if missing not in EXTRAS:
@@ -296,11 +229,10 @@ def _left_out(
 ) -> LeftOut | None:
     """Predictions of queries by fits that had not seen them, with the layer held fixed; None of too few queries.
 
-    A predictor that holds queries out by itself has kept them; any other is fitted again on all folds but one.
+    An estimator that holds queries out by itself has kept them; any other is fitted again on all folds but one.
     """
-    if hasattr(fitted, "held_p_Q_B_"):
-        left = LeftOut.kept_by(fitted, usable)
-        return left if left is not None and len(left.rows) >= MIN_QUERIES else None
+    if (held_out := fitted.held_out_) is not None:
+        return LeftOut.of(Counts.of(usable), held_out) if len(held_out.rows) >= MIN_QUERIES else None
     if usable.num_queries < max(num_folds, 2 * MIN_QUERIES):
         return None
     fold_Q = assign_folds(usable.query_ids, num_folds=num_folds, seed=seed)
@@ -309,47 +241,98 @@ def _left_out(
     for fold in range(num_folds):
         progress("calibrate", fold, num_folds)
         training, held = usable.select(np.flatnonzero(fold_Q != fold)), np.flatnonzero(fold_Q == fold)
-        fold_fit = _fit(training, build, layer)
-        given = features_of(usable.select(held), layer).given_to(fold_fit)
-        p_Q_B[held], tokens = fold_fit.predict(given)  # type: ignore[arg-type]
-        has_tokens = has_tokens and tokens is not None
-        if tokens is not None:
-            tokens_Q_B[held] = tokens
+        p_Q_B[held], tokens_H_B = _fit(training, build, layer).predict(Features.of(usable.select(held), layer))
+        has_tokens = has_tokens and tokens_H_B is not None
+        if tokens_H_B is not None:
+            tokens_Q_B[held] = tokens_H_B
     progress("calibrate", num_folds, num_folds)
-    return LeftOut.of(usable, np.arange(usable.num_queries), fold_Q, p_Q_B, tokens_Q_B if has_tokens else None)
+    held_out = HeldOut(np.arange(usable.num_queries), fold_Q, p_Q_B, tokens_Q_B if has_tokens else None)
+    return LeftOut.of(Counts.of(usable), held_out)
 
 
-def _shrinkage(usable: Profile, fitted: Estimator, left: LeftOut | None) -> Shrinkage | None:
-    """How far its predictions are to be trusted; None where it says the mean curve anyway."""
-    if not reads_of(fitted):
+def _shrinkage(reads: frozenset[str], left: LeftOut | None) -> Shrinkage | None:
+    """How far predictions are to be trusted; None where they are the mean curve anyway."""
+    if not reads:
         return None
-    return NOTHING_KNOWN if left is None else Shrinkage.fit(left, usable)
+    return NOTHING_KNOWN if left is None else Shrinkage.fit(left)
+
+
+def calibrate(left: LeftOut, *, is_shrunk: bool) -> Calibration:
+    """Quality on queries left out, of the curves as shrunk or as fitted, beside the mean curve of the same folds."""
+    p_Q_B, mean_p_Q_B, counts = left.shrunk() if is_shrunk else left.p_N_B, left.mean_p_N_B, left.counts
+    return Calibration(
+        num_folds=left.num_folds,
+        log_loss=binomial_log_loss(p_Q_B, counts),
+        brier=brier_score(p_Q_B, counts),
+        mean_log_loss=binomial_log_loss(mean_p_Q_B, counts),
+        mean_brier=brier_score(mean_p_Q_B, counts),
+        calibration_error=calibration_error(p_Q_B, counts),
+        correlation_B=tuple(correlation_B(p_Q_B, counts.rate_Q_B).tolist()),
+        bins=reliability_bins(p_Q_B, counts),
+    )
+
+
+def _card(
+    profile: Profile, usable: Profile, predictor: str, reads: frozenset[str], layer: int | None, seed: int
+) -> PredictorCard:
+    """The card of an estimator fitted on `usable`, the queries of `profile` that can be learned from."""
+    info = profile.info
+    mean_p_B, mean_tokens_B = mean_curve(Counts.of(usable))
+    sampling, asking = info.get("sampling"), info.get("asking") or {}
+    shots = tuple((str(question), str(level)) for question, level in asking.get("shots", ()))
+    return PredictorCard(
+        predictor=predictor,
+        model=info.get("model"),
+        model_hash=info.get("model_hash"),
+        template=info.get("template"),
+        template_hash=info.get("template_hash"),
+        menu=profile.menu,
+        sampling=None if sampling is None else Sampling(**sampling),
+        features=FeatureSchema(
+            kind=reads_to_kind(reads),
+            layer=layer,
+            width=0 if layer is None else hidden_of(usable, layer).shape[1],
+            pooling="none" if layer is None else "last",
+        ),
+        data=TrainingData(
+            name=str(info.get("name", "unknown")),
+            num_queries=usable.num_queries,
+            num_left_out=profile.num_queries - usable.num_queries,
+            num_traces=int(usable.num_tried_Q.sum()),
+            data_hash=training_hash(usable),
+            simulated=bool(info.get("simulated", False)),
+        ),
+        seed=seed,
+        cross_validation=None,
+        calibration=None,
+        mean_p_B=tuple(mean_p_B.tolist()),
+        mean_tokens_B=None if mean_tokens_B is None else tuple(mean_tokens_B.tolist()),
+        versions=_versions(),
+        created=datetime.datetime.now(datetime.UTC).date().isoformat(),
+        asking=Asking(shots, asking.get("tokens")) if DIFFICULTY in reads else None,
+        grader=grader_words(info) if info.get("grader") else None,
+    )
+
+
+def _versions() -> dict[str, str]:
+    try:
+        own = version("forethought")
+    except PackageNotFoundError:  # run from a checkout
+        own = "unknown"
+    return {"forethought": own, "numpy": np.__version__, "python": platform.python_version()}
 
 
 def left_out_curves(profile: Profile, trained: Predictor) -> Curves | None:
     """What a predictor just trained said of each query of its profile when it had not seen it, without tokens.
 
-    None where it keeps none, or not of every query: `cross_fit` finds them for any predictor.
+    None where it keeps none, or not of every query: `cross_fit` finds them for any estimator.
     """
-    rows = getattr(trained.estimator, "held_rows_", None)
-    p_Q_B = getattr(trained.estimator, "held_p_Q_B_", None)
-    if rows is None or p_Q_B is None or len(rows) != profile.num_queries:
+    held_out = trained.estimator.held_out_
+    if held_out is None or len(held_out.rows) != profile.num_queries:
         return None
+    p_Q_B = held_out.p_N_B
     if trained.card.shrinkage is not None:
         p_Q_B, _ = trained.card.shrinkage.apply(p_Q_B, None, np.asarray(trained.card.mean_p_B), None)
     ordered_Q_B = np.empty_like(p_Q_B)
-    ordered_Q_B[hash_order(profile.query_ids, seed=trained.card.seed)[rows]] = p_Q_B
+    ordered_Q_B[hash_order(profile.query_ids, seed=trained.card.seed)[held_out.rows]] = p_Q_B
     return Curves(profile.query_ids, profile.menu, ordered_Q_B)
-
-
-def is_trained_on(trained: Predictor, profile: Profile) -> bool:
-    """Whether a predictor has learned from this very profile: what it says of its queries is then too good."""
-    schema = trained.card.features
-    layers = None if schema.layer is None else [schema.layer]
-    if schema.layer is not None and schema.layer not in profile.layers:
-        return False
-    try:
-        rows = _usable_rows(profile, lambda: trained.estimator, layers, trained.card.seed)
-    except (InvalidFeaturesError, InvalidInputError):  # nothing of it can be learned from
-        return False
-    return data_hash(profile.select(rows)) == trained.card.data.data_hash

@@ -20,10 +20,10 @@ from ..core.files import make_folder, write_atomically
 from ..core.visible import to_json, visible
 from ..evaluation import Evaluation, LiveComparison
 from .markdown import evaluation_markdown, live_markdown
-from .terminal import comparison_text, evaluation_text
+from .terminal import evaluation_text, policies_text
 from .wording import usual_level
 
-__all__ = ["comparison_text", "evaluation_json", "evaluation_text", "plain", "write_pages", "write_report"]
+__all__ = ["evaluation_json", "evaluation_text", "plain", "policies_text", "write_pages", "write_report"]
 
 SCHEMA = 1
 

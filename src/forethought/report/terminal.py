@@ -34,7 +34,7 @@ def evaluation_text(result: Evaluation | LiveComparison) -> str:
         return live_text(result)
     return "\n".join(
         [
-            comparison_text(result, usual_level(result)),
+            policies_text(result, usual_level(result)),
             "",
             *(f"mean over all {cost.value} levels: {summary_words(result, cost)}" for cost in result.costs),
             *loss_lines(result),
@@ -43,7 +43,7 @@ def evaluation_text(result: Evaluation | LiveComparison) -> str:
     )
 
 
-def comparison_text(result: Evaluation, mean_tokens: float) -> str:
+def policies_text(result: Evaluation, mean_tokens: float) -> str:
     """Uniform, blind, forethought and the exact oracle at one budget, under each cost, with intervals.
 
     Under granted cost at the level nearest to `mean_tokens`; under spent cost at the level nearest to what uniform

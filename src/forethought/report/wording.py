@@ -7,8 +7,8 @@ import math
 from ..core.data import Cost
 from ..core.visible import one_line
 from ..evaluation import CostSummary, Estimate, Evaluation, LiveComparison, Row, Saving
-from ..evaluation.comparison import SAME
 from ..evaluation.policies import BLIND, FORETHOUGHT, GREEDY_ORACLE, ORACLE, UNIFORM
+from ..evaluation.resampled import SAME
 
 NAMES = {ORACLE: "exact oracle", GREEDY_ORACLE: "greedy oracle"}
 WORSE, UNPROVEN, EQUAL = "▼", "~", "="

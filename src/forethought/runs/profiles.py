@@ -58,7 +58,8 @@ def from_run(run: RunDirectory, queries: Sequence[Query], *, layers: Sequence[in
         if generation.reasoning_tokens is None or not generation.is_counted:
             reasons.append(f"{query_id}: its tokens were not counted (--engine-option tokenizer=NAME counts them)")
             continue
-        tokens_B = [generation.tokens_at(budget) for budget in budgets]
+        outcomes = [generation.at(budget) for budget in budgets]
+        tokens_B = [outcome.tokens if outcome else None for outcome in outcomes]
         if None in tokens_B:
             missing = [budget for budget, count in zip(budgets, tokens_B, strict=True) if count is None]
             raise RunError(f"{run.path}: trace {query_id!r} sample {generation.sample} has no probe at {missing}")

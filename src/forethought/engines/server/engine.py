@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import traceback
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -22,6 +22,7 @@ from ...servers.detecting import Server, detect
 from ...servers.fitting import Fitting
 from ...servers.reading import fit_text
 from ...servers.retrying import Backoff
+from ..flight import ordered
 from ..refusing import failed
 from .efforts import Efforts
 from .enforcing import ENFORCE, Chosen, Wanted, choose
@@ -162,19 +163,25 @@ class OpenAIEngine:
             fitting=self._fitting,
         )
 
-    async def generate(self, requests: Sequence[Request]) -> AsyncIterator[Generation]:
+    async def generate(self, requests: Iterable[Request]) -> AsyncIterator[Generation]:
         """See `Engine.generate`."""
         calls = self._running()
-        waiting = iter(sorted(requests, key=lambda request: request.priority) if self.priority else requests)
-        finished: asyncio.Queue[Generation] = asyncio.Queue(maxsize=self.concurrency)
+        waiting = ordered(requests, lambda request: request.priority) if self.priority else iter(requests)
+        finished: asyncio.Queue[Generation | Exception | None] = asyncio.Queue(maxsize=self.concurrency)
         async with self.client() as client:
             workers = [
-                asyncio.create_task(self._work(calls, client, waiting, finished))
-                for _ in range(min(self.concurrency, len(requests)))
+                asyncio.create_task(self._work(calls, client, waiting, finished)) for _ in range(self.concurrency)
             ]
+            working = len(workers)
             try:
-                for _ in requests:
-                    yield await finished.get()
+                while working:
+                    done = await finished.get()
+                    if isinstance(done, Exception):
+                        raise done
+                    if done is None:
+                        working -= 1
+                    else:
+                        yield done
             finally:  # also when the caller stops listening
                 for worker in workers:
                     worker.cancel()
@@ -185,23 +192,30 @@ class OpenAIEngine:
         calls: TwoCalls | OneCall,
         client: Client,
         waiting: Iterator[Request],
-        finished: asyncio.Queue[Generation],
+        finished: asyncio.Queue[Generation | Exception | None],
     ) -> None:
-        """Takes requests until there are none; what goes wrong with one is its generation, never the end of all."""
-        for request in waiting:
-            try:
-                done = self._fit_to_keep(await calls.run(client, request))
-            except (RequestError, InvalidInputError) as error:
-                is_final = isinstance(error, InvalidInputError)  # what the request says, whatever the server does
-                done = failed(request, self._fit(str(error)), is_final=is_final)
-            except Exception as error:  # an answer of a shape that nobody thought of, or a mistake of ours
-                reason = self._fit(f"the server's answer could not be read: {_words(error)}")
-                if not self._has_stumbled:
-                    logger.warning("%s: %s (said once a run; --debug shows where)", request.query.id, reason)
-                    logger.debug("%s", self._fit(traceback.format_exc()))
-                self._has_stumbled = True
-                done = failed(request, reason)
-            await finished.put(done)
+        """Takes requests until there are none (None says so), or until they cannot be had (the error says why)."""
+        try:
+            for request in waiting:
+                await finished.put(await self._answer(calls, client, request))
+            await finished.put(None)
+        except Exception as error:
+            await finished.put(error)
+
+    async def _answer(self, calls: TwoCalls | OneCall, client: Client, request: Request) -> Generation:
+        """What comes of one request; what goes wrong with it is its generation, never the end of all."""
+        try:
+            return self._fit_to_keep(await calls.run(client, request))
+        except (RequestError, InvalidInputError) as error:
+            is_final = isinstance(error, InvalidInputError)  # what the request says, whatever the server does
+            return failed(request, self._fit(str(error)), is_final=is_final)
+        except Exception as error:  # an answer of a shape that nobody thought of, or a mistake of ours
+            reason = self._fit(f"the server's answer could not be read: {_words(error)}")
+            if not self._has_stumbled:
+                logger.warning("%s: %s (said once a run; --debug shows where)", request.query.id, reason)
+                logger.debug("%s", self._fit(traceback.format_exc()))
+            self._has_stumbled = True
+            return failed(request, reason)
 
     def _fit(self, text: str) -> str:
         """A text that came from the server, without the key and without halves of characters."""

@@ -6,7 +6,7 @@ import asyncio
 import copy
 import itertools
 import logging
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +16,7 @@ from ...core.data import EngineInfo, FloatArray, Generation, Query, Request, Sam
 from ...core.prompts import PromptTemplate
 from ...errors import EngineError, InvalidInputError
 from ...models import locate
+from ..flight import ordered
 from ..forcing import Forcing
 from ..refusing import check_layers, failed, refusal
 from . import extracting, hooks
@@ -121,9 +122,9 @@ class VllmEngine:
         """For a run's identity; None, as ever, for two calls, so that older runs resume."""
         return None if self._native is None else "native"
 
-    async def generate(self, requests: Sequence[Request]) -> AsyncIterator[Generation]:
+    async def generate(self, requests: Iterable[Request]) -> AsyncIterator[Generation]:
         """See `Engine.generate`."""
-        engine, waiting = self._running(), iter(self._in_order(requests))
+        engine, waiting = self._running(), self._in_order(requests)
         flights: Flights = {}
         exhausted = False
         try:
@@ -144,14 +145,16 @@ class VllmEngine:
         finally:
             self._withdraw(list(flights))  # the caller stopped listening: free the slots
 
-    def _in_order(self, requests: Sequence[Request]) -> Sequence[Request]:
+    def _in_order(self, requests: Iterable[Request]) -> Iterator[Request]:
         """By priority where that is scheduled; vLLM ignores priorities otherwise, and says nothing."""
         if self._started.has_priorities:
-            return sorted(requests, key=lambda request: request.priority)
-        if not self._has_told_of_priorities and len({request.priority for request in requests}) > 1:
-            self._has_told_of_priorities = True
-            logger.info("requests run first come, first served; by priority with --engine-option schedule=priority")
-        return requests
+            yield from ordered(requests, lambda request: request.priority)
+            return
+        for request in requests:
+            if request.priority and not self._has_told_of_priorities:
+                self._has_told_of_priorities = True
+                logger.info("requests run first come, first served; by priority with --engine-option schedule=priority")
+            yield request
 
     def _step(self, engine: Any) -> None:
         """One step of vLLM; what finishes is kept for whoever asked for it, for several may be asking at once."""

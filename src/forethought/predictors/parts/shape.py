@@ -9,8 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...core.data import FloatArray
-from ...core.features import Counts, chunks
+from ...core.features import Counts, Float64Array, chunks
+from ...core.menu import Menu
 
+BEND = 0.01  # accuracy that `make_concave` adds at most: enough to break every straight line, too little to matter
 SURE = 1.96  # standard errors from zero; what is nearer may be noise
 
 
@@ -117,6 +119,35 @@ def isotonic(level_Q_B: FloatArray) -> FloatArray:
         smallest_Q_J = np.minimum.accumulate(mean_Q_J[:, ::-1], axis=1)[:, ::-1]
         np.maximum(highest_Q_B[:, first:], smallest_Q_J, out=highest_Q_B[:, first:])
     return highest_Q_B
+
+
+def make_concave(menu: Menu, p_B: FloatArray, tokens_B: FloatArray | None) -> tuple[Float64Array, Float64Array | None]:
+    """Accuracy and usage, shape (B,) each, under which every option pays less a token than the one before it.
+
+    The upper concave envelopes: usage over the cap, accuracy over usage, so that accuracy is concave over both costs.
+    An allocator that is given one strictly concave curve for all divides evenly. A straight stretch would not do, since
+    any split along it is worth the same: a root of the usage, of weight BEND, bends it.
+    """
+    budget_B = cost_B = menu.budgets_B.astype(np.float64)
+    if tokens_B is not None:
+        tokens_B = _envelope(budget_B, np.maximum.accumulate(np.asarray(tokens_B, dtype=np.float64)))
+        cost_B = tokens_B + 1e-3 * budget_B  # late caps that no thought reaches cost nothing more: keep them apart
+    p_B = _envelope(cost_B, np.maximum.accumulate(np.asarray(p_B, dtype=np.float64)))
+    return (1.0 - BEND) * p_B + BEND * np.sqrt(cost_B / cost_B[-1]), tokens_B
+
+
+def _envelope(x_B: Float64Array, y_B: Float64Array) -> Float64Array:
+    """The upper concave envelope of points of ascending `x_B`, at each of them (Andrew's monotone chain, 1979)."""
+    corners: list[int] = []
+    for point in range(len(x_B)):
+        while len(corners) > 1:
+            left, middle = corners[-2:]
+            rise, run = y_B[point] - y_B[left], x_B[point] - x_B[left]
+            if (y_B[middle] - y_B[left]) * run > rise * (x_B[middle] - x_B[left]):
+                break
+            corners.pop()
+        corners.append(point)
+    return np.interp(x_B, x_B[corners], y_B[corners])
 
 
 def _mean_and_error(value_Q_N: FloatArray, share_Q: FloatArray) -> tuple[FloatArray, FloatArray]:

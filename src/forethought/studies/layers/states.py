@@ -19,7 +19,7 @@ from ...core.data import EngineInfo, FloatArray, Profile, Query
 from ...core.protocols import Engine, PooledStateEngine
 from ...core.settings import LayersSettings
 from ...errors import InvalidFeaturesError, InvalidInputError, InvalidSettingsError, MismatchError, RunError
-from ...predictors.layers import Progress
+from ...predictors.parts.making import Progress
 from ...runs.store import RunDirectory
 
 KIND = "states"

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from ...allocators.pricing import budgets_at, price_for
 from ...core.data import Cost, Curves
 from ...evaluation.bootstrap import estimate
-from ...evaluation.comparison import Comparison
 from ...evaluation.policies import FORETHOUGHT, Outcome, Policies
+from ...evaluation.resampled import Resampled
 from .results import BatchRow
 
 BATCH_SIZES = (8, 16, 64)
@@ -28,17 +28,17 @@ class Batches:
     outcomes: tuple[Outcome, ...]
     price_of: dict[float, float]
 
-    def rows(self, comparison: Comparison) -> tuple[BatchRow, ...]:
-        """One row for each way of planning and level; `comparison` holds these outcomes among its own."""
-        at = {(each.policy, each.level): column for column, each in enumerate(comparison.outcomes)}
-        found = comparison.rows()
+    def rows(self, resampled: Resampled) -> tuple[BatchRow, ...]:
+        """One row for each way of planning and level; `resampled` holds these outcomes among its own."""
+        at = {(each.policy, each.level): column for column, each in enumerate(resampled.outcomes)}
+        found = resampled.rows()
         rows = []
         for outcome in self.outcomes:
             if outcome.policy == TOGETHER:
                 continue
             is_stream = outcome.policy == STREAM
             column, whole, equal = (at[name, outcome.level] for name in (outcome.policy, FORETHOUGHT, TOGETHER))
-            lost_R_2 = comparison.accuracy_R_P[:, [whole, equal]] - comparison.accuracy_R_P[:, [column]]
+            lost_R_2 = resampled.accuracy_R_P[:, [whole, equal]] - resampled.accuracy_R_P[:, [column]]
             rows.append(
                 BatchRow(
                     planned=outcome.policy,

@@ -17,10 +17,10 @@ from ...errors import InvalidFeaturesError, InvalidSettingsError, MissingExtraEr
 from ...evaluation import Estimate
 from ...evaluation.bootstrap import estimate
 from ...evaluation.checks import check_inputs
-from ...evaluation.comparison import Comparison
 from ...evaluation.offline import data_hash
 from ...evaluation.policies import BLIND, FORETHOUGHT, GREEDY_ORACLE, UNIFORM, Outcome, Policies
-from ...predictors.selection import cross_fit
+from ...evaluation.resampled import Resampled
+from ...predictors.training import cross_fit
 from . import batches
 from .classes import budgets_of, class_budgets
 from .greedy import PAPER_BATCH, PaperGreedyAllocator
@@ -61,7 +61,7 @@ def compare(settings: PaperSettings) -> PaperBench:
     classes = _class_budgets(train, test, levels)
     small = batches.play(policies, _out_of_fold(train, ours, settings.seed), levels)
     outcomes = [outcome for level in levels for outcome in _play(policies, others, classes, test, level)]
-    comparison = Comparison.make(
+    resampled = Resampled.make(
         policies,
         [*outcomes, *small.outcomes],
         Cost.GRANTED,
@@ -78,13 +78,13 @@ def compare(settings: PaperSettings) -> PaperBench:
         levels=levels,
         predictor=ours.predictor,
         allocator=settings.allocator,
-        rows=_rows(comparison, len(outcomes)),
-        means=_means(comparison, tuple(dict.fromkeys(outcome.policy for outcome in outcomes)), levels),
+        rows=_rows(resampled, len(outcomes)),
+        means=_means(resampled, tuple(dict.fromkeys(outcome.policy for outcome in outcomes)), levels),
         predictors=tuple(
             score(test.profile, each, num_resamples=settings.num_resamples, seed=settings.seed)
             for each in distinct.values()
         ),
-        batches=small.rows(comparison),
+        batches=small.rows(resampled),
         classes=classes,
         notes=(*NOTES, *policies.notes, *missing),
         num_resamples=settings.num_resamples,
@@ -183,10 +183,10 @@ def _play(
     return played
 
 
-def _rows(comparison: Comparison, num_outcomes: int) -> tuple[PolicyRow, ...]:
+def _rows(resampled: Resampled, num_outcomes: int) -> tuple[PolicyRow, ...]:
     """A row for each of the first outcomes; the others are forethought in batches."""
-    ours = {comparison.outcomes[column].level: column for column in comparison.columns(FORETHOUGHT)}
-    accuracy_R_P = comparison.accuracy_R_P
+    ours = {resampled.outcomes[column].level: column for column in resampled.columns(FORETHOUGHT)}
+    accuracy_R_P = resampled.accuracy_R_P
     return tuple(
         PolicyRow(
             row,
@@ -194,27 +194,27 @@ def _rows(comparison: Comparison, num_outcomes: int) -> tuple[PolicyRow, ...]:
             if row.policy == FORETHOUGHT
             else estimate(accuracy_R_P[:, ours[row.budget]] - accuracy_R_P[:, column]),
         )
-        for column, row in enumerate(comparison.rows()[:num_outcomes])
+        for column, row in enumerate(resampled.rows()[:num_outcomes])
     )
 
 
-def _means(comparison: Comparison, names: Sequence[str], levels: Sequence[float]) -> tuple[PolicyMean, ...]:
+def _means(resampled: Resampled, names: Sequence[str], levels: Sequence[float]) -> tuple[PolicyMean, ...]:
     """Over all levels, and over those of the range in which the paper claims its gains."""
     claimed = [level for level in levels if CLAIMED[0] <= level <= CLAIMED[1]]
     return tuple(
-        _mean(comparison, policy, chosen)
+        _mean(resampled, policy, chosen)
         for chosen in dict.fromkeys((tuple(claimed), tuple(levels)))
         if chosen
         for policy in names
     )
 
 
-def _mean(comparison: Comparison, policy: str, levels: tuple[float, ...]) -> PolicyMean:
+def _mean(resampled: Resampled, policy: str, levels: tuple[float, ...]) -> PolicyMean:
     columns, ours = (
-        [column for column in comparison.columns(name) if comparison.outcomes[column].level in levels]
+        [column for column in resampled.columns(name) if resampled.outcomes[column].level in levels]
         for name in (policy, FORETHOUGHT)
     )
-    accuracy_R_P = comparison.accuracy_R_P
+    accuracy_R_P = resampled.accuracy_R_P
 
     def mean_over(baseline_R_N: FloatArray) -> Estimate:
         return estimate((accuracy_R_P[:, columns] - baseline_R_N).mean(axis=1))
@@ -222,8 +222,8 @@ def _mean(comparison: Comparison, policy: str, levels: tuple[float, ...]) -> Pol
     return PolicyMean(
         policy=policy,
         budgets=levels,
-        gain=None if policy == UNIFORM else mean_over(comparison.uniform_R_P[:, columns]),
-        gain_over_blind=None if policy == BLIND else mean_over(comparison.blind_R_P[:, columns]),
+        gain=None if policy == UNIFORM else mean_over(resampled.uniform_R_P[:, columns]),
+        gain_over_blind=None if policy == BLIND else mean_over(resampled.blind_R_P[:, columns]),
         lead=None
         if policy == FORETHOUGHT
         else estimate((accuracy_R_P[:, ours] - accuracy_R_P[:, columns]).mean(axis=1)),

@@ -12,19 +12,19 @@ from matplotlib import colormaps
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-from ..evaluation.contest import Contest
+from ..evaluation.comparison import Comparison
 from ..evaluation.policies import BLIND
 from .plots import COLOURS, TITLE, frame, save, short
 
-CONTENDERS = ("#0072b2", "#c06a9d", "#009e73", "#b35900", "#6a51a3", "#8c564b", "#a89a00", "#444444")
+CANDIDATES = ("#0072b2", "#c06a9d", "#009e73", "#b35900", "#6a51a3", "#8c564b", "#a89a00", "#444444")
 
 
-def draw_contest(result: Contest, folder: Path) -> dict[str, Path]:
+def draw_comparison(result: Comparison, folder: Path) -> dict[str, Path]:
     """Draws what predictors buy against what they cost themselves into `folder` as PNG."""
-    return save({"comparison": lambda: _contest(result)}, folder)
+    return save({"comparison": lambda: _comparison(result)}, folder)
 
 
-def _contest(result: Contest) -> Figure:
+def _comparison(result: Comparison) -> Figure:
     """One panel a cost: mean gain over blind against the tokens that predicting takes; 0 and unknown stand apart."""
     costs = list(result.levels)
     caption = [
@@ -36,13 +36,13 @@ def _contest(result: Contest) -> Figure:
     simulated = bool(result.provenance.get("simulated"))
     figure = frame((5.8 * len(costs), 4.8), caption, simulated=simulated)
     panels = figure.subplots(1, len(costs), squeeze=False, sharey=True)[0]
-    tokens = {each.name: None if each.cost is None else each.cost.tokens for each in result.contenders}
+    tokens = {each.name: None if each.cost is None else each.cost.tokens for each in result.candidates}
     place_of, ticks = _cost_places(tokens)
-    colours = _colours(len(result.contenders))
+    colours = _colours(len(result.candidates))
     for panel, cost in zip(panels, costs, strict=True):
         points: dict[str, tuple[float, float, str]] = {}
-        for each, colour in zip(result.contenders, colours, strict=True):
-            x, gain = place_of[each.name], result.standing(each.name, cost).gain_over_blind
+        for each, colour in zip(result.candidates, colours, strict=True):
+            x, gain = place_of[each.name], result.score(each.name, cost).gain_over_blind
             reach = [[100 * (gain.value - gain.low)], [100 * (gain.high - gain.value)]]
             panel.errorbar([x], [100 * gain.value], yerr=reach, fmt="o", capsize=3, markersize=6, color=colour)
             points[each.name] = (x, 100 * gain.value, colour)
@@ -79,8 +79,8 @@ def _power_words(power: int) -> str:
 
 def _colours(count: int) -> list[str]:
     """As many colours, none of them twice."""
-    if count <= len(CONTENDERS):
-        return list(CONTENDERS[:count])
+    if count <= len(CANDIDATES):
+        return list(CANDIDATES[:count])
     # A little darker than the map: its yellows and greens are names on white, too.
     return [to_hex(0.75 * np.array(colormaps["turbo"](place)[:3])) for place in np.linspace(0.05, 0.97, count)]
 

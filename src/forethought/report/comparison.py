@@ -9,14 +9,14 @@ from typing import Any
 from ..core.data import Cost
 from ..core.files import make_folder
 from ..core.visible import markdown, one_line
-from ..evaluation.contest import MEAN, Contender, Contest, Standing
+from ..evaluation.comparison import MEAN, Candidate, Comparison, Score
 from ..evaluation.policies import BLIND, ORACLE, UNIFORM
 from ..evaluation.results import Estimate
 from .layout import aligned, table
 from .wording import LEGEND, SIMULATED, gain_words, gap_words, percent, policy_name, share_right
 
 
-def contest_text(result: Contest) -> str:
+def comparison_text(result: Comparison) -> str:
     """The result for a person, in one table a cost."""
     lines = [SIMULATED] if result.provenance.get("simulated") else []
     lines.append(_sample(result))
@@ -29,7 +29,7 @@ def contest_text(result: Contest) -> str:
     return "\n".join([*lines, "", LEGEND])
 
 
-def contest_markdown(result: Contest, pictures: dict[str, Path]) -> list[str]:
+def comparison_markdown(result: Comparison, pictures: dict[str, Path]) -> list[str]:
     """Lines of the page."""
     lines = ["# Predictors compared", "", markdown(_sample(result)), ""]
     if result.provenance.get("simulated"):
@@ -47,7 +47,7 @@ def contest_markdown(result: Contest, pictures: dict[str, Path]) -> list[str]:
     return [*lines, "", LEGEND]
 
 
-def contest_json(result: Contest) -> dict[str, Any]:
+def comparison_json(result: Comparison) -> dict[str, Any]:
     """One object of plain values."""
     from . import SCHEMA, plain
 
@@ -55,7 +55,7 @@ def contest_json(result: Contest) -> dict[str, Any]:
     return found
 
 
-def write_contest(folder: Path, result: Contest, *, plots: bool = True) -> dict[str, Path]:
+def write_comparison(folder: Path, result: Comparison, *, plots: bool = True) -> dict[str, Path]:
     """Writes JSON, Markdown and, where matplotlib is installed, a picture into `folder`."""
     make_folder(folder)
     files = {"json": folder / "comparison.json", "markdown": folder / "comparison.md"}
@@ -63,14 +63,14 @@ def write_contest(folder: Path, result: Contest, *, plots: bool = True) -> dict[
 
     pictures: dict[str, Path] = {}
     if plots and importlib.util.find_spec("matplotlib") is not None:
-        from .contest_plots import draw_contest
+        from .comparison_plots import draw_comparison
 
-        pictures = draw_contest(result, folder)
-    write_pages(files, contest_json(result), contest_markdown(result, pictures))
+        pictures = draw_comparison(result, folder)
+    write_pages(files, comparison_json(result), comparison_markdown(result, pictures))
     return files | pictures
 
 
-def _sample(result: Contest) -> str:
+def _sample(result: Comparison) -> str:
     fewest, most = result.num_traces
     traces = str(fewest) if fewest == most else f"{fewest} to {most}"
     model = one_line(result.provenance.get("model") or "an unknown model")
@@ -80,29 +80,29 @@ def _sample(result: Contest) -> str:
     )
 
 
-def _cells(result: Contest, cost: Cost) -> list[list[str]]:
-    has_net = any(result.standing(each.name, cost).net_gain is not None for each in result.contenders)
-    head = ["predictor", "points over uniform", "over blind", "gap closed", f"lead over {result.contenders[0].name}"]
+def _cells(result: Comparison, cost: Cost) -> list[list[str]]:
+    has_net = any(result.score(each.name, cost).net_gain is not None for each in result.candidates)
+    head = ["predictor", "points over uniform", "over blind", "gap closed", f"lead over {result.candidates[0].name}"]
     head += ["net of own tokens"] * has_net + ["log loss (nats)"]
-    return [head, *(_standing_cells(result, each, cost, has_net=has_net) for each in result.contenders)]
+    return [head, *(_score_cells(result, each, cost, has_net=has_net) for each in result.candidates)]
 
 
-def _standing_cells(result: Contest, contender: Contender, cost: Cost, *, has_net: bool) -> list[str]:
-    found: Standing = result.standing(contender.name, cost)
-    cells = [contender.name, gain_words(found.gain), gain_words(found.gain_over_blind), gap_words(found.gap_closed)]
+def _score_cells(result: Comparison, candidate: Candidate, cost: Cost, *, has_net: bool) -> list[str]:
+    found: Score = result.score(candidate.name, cost)
+    cells = [candidate.name, gain_words(found.gain), gain_words(found.gain_over_blind), gap_words(found.gap_closed)]
     cells.append("–" if found.lead is None else gain_words(found.lead))
     if has_net:
         cells.append("–" if found.net_gain is None else gain_words(found.net_gain))
-    return [*cells, _loss(result.log_losses[contender.name])]
+    return [*cells, _loss(result.log_losses[candidate.name])]
 
 
 def _loss(loss: Estimate) -> str:
     return f"{loss.value:.4f} [{loss.low:.4f}, {loss.high:.4f}]"
 
 
-def _costs(result: Contest) -> list[str]:
+def _costs(result: Comparison) -> list[str]:
     rows = []
-    for each in result.contenders:
+    for each in result.candidates:
         own, names = each.cost, [markdown(each.name), markdown(each.predictor)]
         if own is None:
             rows.append([*names, "–", "–", "–"])
@@ -110,12 +110,12 @@ def _costs(result: Contest) -> list[str]:
         tokens = "not known" if own.tokens is None else f"{own.tokens:.3g}"
         rows.append([*names, f"{own.parameters:,}", f"{1e3 * own.seconds:.3g} ms", tokens])
     lines = table(["predictor", "made by", "parameters", "time a query", "tokens a query"], rows)
-    measured = {each.cost.threads for each in result.contenders if each.cost is not None}
+    measured = {each.cost.threads for each in result.candidates if each.cost is not None}
     return [*lines, f"Times: {'; '.join(sorted(measured))}.", ""] if measured else lines
 
 
-def _levels(result: Contest, cost: Cost) -> list[str]:
-    names = [UNIFORM, BLIND, *(each.name for each in result.contenders), ORACLE]
+def _levels(result: Comparison, cost: Cost) -> list[str]:
+    names = [UNIFORM, BLIND, *(each.name for each in result.candidates), ORACLE]
     levels = result.levels[cost]
     at = {(row.policy, row.budget): row for row in result.rows if row.cost is cost}
     head = [

@@ -1,0 +1,81 @@
+"""Records: one trace as it lies on disk, and what holds of it under any cap."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Any, Self
+
+from .codec import UnfitError, decode, fields_to_json
+from .data import Generation, Probe
+
+
+@dataclass(frozen=True, slots=True)
+class Record(Generation):
+    """A generation as it lies on disk: judged, and where it failed with what it was tried under.
+
+    Attributes:
+        setup: what a failed one was tried under, see `control.profiling.setup_of`; empty for others.
+    """
+
+    setup: str = ""
+
+    @classmethod
+    def of(cls, generation: Generation, *, setup: str = "") -> Self:
+        """The record of a generation that nobody has judged yet; `setup` is kept where it failed."""
+        values = {field.name: getattr(generation, field.name) for field in fields(Generation)}
+        return cls(**values, setup=setup if generation.is_failed else "")
+
+    @property
+    def generation(self) -> Generation:
+        """What the engine gave, without verdicts."""
+        values = {field.name: getattr(self, field.name) for field in fields(Generation)}
+        probes = tuple(replace(probe, grade=None) for probe in self.probes)
+        return Generation(**{**values, "probes": probes, "grade": None})
+
+    def to_json(self) -> dict[str, Any]:
+        """One line of a shard, as an object."""
+        rare = [name for name in ("is_final", "setup") if not getattr(self, name)]
+        return fields_to_json(self, without=rare)
+
+    @classmethod
+    def from_json(cls, value: Any) -> Self:
+        """The record that `to_json` wrote; unknown keys are left aside. Raises UnfitError on what no record can be."""
+        made = decode(cls, value, lenient=(cls, Probe))
+        if made.is_failed and not made.error:
+            raise UnfitError("it failed, and 'error' does not say why")
+        if made.grade is not None and any(probe.grade is None for probe in made.probes):
+            raise UnfitError("a probe was not graded, although its trace was")
+        return made
+
+
+@dataclass(frozen=True, slots=True)
+class Opinion:
+    """What the model said of how hard a question is, as one line of a run of kind "asked".
+
+    Attributes:
+        level: "easy", "medium", "hard", or None for anything else.
+        text: what it said.
+        tokens: that this took, prompt included.
+        error: why it could not be asked.
+    """
+
+    query_id: str
+    sample: int
+    level: str | None
+    text: str
+    tokens: int
+    error: str | None
+
+    @property
+    def is_failed(self) -> bool:
+        """Whether it could not be asked."""
+        return self.error is not None
+
+    def to_json(self) -> dict[str, Any]:
+        """One line of a shard, as an object."""
+        return fields_to_json(self)
+
+    @classmethod
+    def from_json(cls, value: Any) -> Self:
+        """What `to_json` wrote; raises UnfitError."""
+        return decode(cls, value, lenient=(cls,))

@@ -1,0 +1,161 @@
+"""Policies compared at equal realised tokens: rows, savings, losses and means, each with its paired interval."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+
+from ..core.data import Cost, FloatArray
+from .bootstrap import estimate, ratio, resampled_means
+from .frontier import Frontier
+from .policies import BLIND, FORETHOUGHT, ORACLE, UNIFORM, Outcome, Policies
+from .results import CostSummary, Estimate, Loss, Row, Saving
+
+SMALLEST_GAP = 0.005  # half a percentage point: below it "share of the gap closed" says nothing
+SAME = 1e-9  # accuracies this near differ by rounding alone
+VERDICTS = ("worse", "behind", "not proven", "equal")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Resampled:
+    """Every policy at every level of one cost, on the sample (row 0) and on each resample: R + 1 rows, P outcomes.
+
+    Attributes:
+        cost: what the levels are counted in.
+        outcomes: what is compared, length P; those of the policy `oracle` are what gaps are measured against.
+        accuracy_R_P: mean accuracy.
+        tokens_R_P: mean tokens realised, counted by `cost`.
+        uniform_R_P, blind_R_P: what the baselines reach at those tokens.
+        uniform, blind: the baselines' frontiers.
+        is_spend_measured: whether the tokens generated were measured; rows leave them out otherwise.
+    """
+
+    cost: Cost
+    outcomes: tuple[Outcome, ...]
+    accuracy_R_P: FloatArray
+    tokens_R_P: FloatArray
+    uniform_R_P: FloatArray
+    blind_R_P: FloatArray
+    uniform: Frontier
+    blind: Frontier
+    is_spend_measured: bool = True
+
+    @classmethod
+    def make(
+        cls, policies: Policies, outcomes: Sequence[Outcome], cost: Cost, *, num_resamples: int, seed: int
+    ) -> Self:
+        """Resamples everything that the policies came to in one go."""
+        is_granted = cost is Cost.GRANTED
+        caps_Q_B = np.broadcast_to(policies.cap_costs(cost), policies.measured.p_Q_B.shape)
+        blocks = (
+            policies.measured.p_Q_B,
+            caps_Q_B if is_granted else policies.measured_tokens_Q_B,
+            np.stack([outcome.accuracy_Q for outcome in outcomes], axis=1),
+            np.stack([outcome.granted_Q if is_granted else outcome.spent_Q for outcome in outcomes], axis=1),
+        )
+        means_R_N = resampled_means(np.concatenate(blocks, axis=1), num_resamples=num_resamples, seed=seed)
+        ends = np.cumsum([block.shape[1] for block in blocks])
+        caps_accuracy_R_B, caps_tokens_R_B, accuracy_R_P, tokens_R_P = np.split(means_R_N, ends[:-1], axis=1)
+        columns = policies.blind_columns(cost)
+        uniform = Frontier.through(caps_tokens_R_B, caps_accuracy_R_B)
+        blind = Frontier.through(caps_tokens_R_B[:, columns], caps_accuracy_R_B[:, columns])
+        uniform_R_P = np.stack([uniform.accuracy_at(tokens_R) for tokens_R in tokens_R_P.T], axis=1)
+        blind_R_P = np.stack([blind.accuracy_at(tokens_R) for tokens_R in tokens_R_P.T], axis=1)
+        return cls(cost, tuple(outcomes), accuracy_R_P, tokens_R_P, uniform_R_P, blind_R_P, uniform, blind)
+
+    def rows(self) -> list[Row]:
+        """One row for each outcome."""
+        oracle_column = {o.level: column for column, o in enumerate(self.outcomes) if o.policy == ORACLE}
+        return [self._row(column, oracle_column[outcome.level]) for column, outcome in enumerate(self.outcomes)]
+
+    def _row(self, column: int, oracle: int) -> Row:
+        outcome = self.outcomes[column]
+        gain_R_P, blind_gain_R_P = self.accuracy_R_P - self.uniform_R_P, self.accuracy_R_P - self.blind_R_P
+        has_gain, has_blind_gain = outcome.policy != UNIFORM, outcome.policy != BLIND
+        can_close = outcome.policy != ORACLE
+        return Row(
+            cost=self.cost,
+            policy=outcome.policy,
+            budget=outcome.level,
+            granted=float(outcome.granted_Q.mean()),
+            spent=float(outcome.spent_Q.mean()) if self.is_spend_measured else None,
+            accuracy=estimate(self.accuracy_R_P[:, column]),
+            gain=estimate(gain_R_P[:, column]) if has_gain else None,
+            gain_over_blind=estimate(blind_gain_R_P[:, column]) if has_blind_gain else None,
+            gap_closed=share_closed(gain_R_P, column, oracle) if has_gain and can_close else None,
+            gap_closed_over_blind=share_closed(blind_gain_R_P, column, oracle)
+            if has_blind_gain and can_close
+            else None,
+            uniform_at_same_tokens=estimate(self.uniform_R_P[:, column]),
+            blind_at_same_tokens=estimate(self.blind_R_P[:, column]),
+            shares=tuple(outcome.share_B.tolist()),
+        )
+
+    def savings(self) -> list[Saving]:
+        """What the baselines need to be as accurate as forethought, at each level."""
+        return [
+            self._saving(column, name, frontier)
+            for column in self.columns(FORETHOUGHT)
+            for name, frontier in ((UNIFORM, self.uniform), (BLIND, self.blind))
+        ]
+
+    def _saving(self, column: int, baseline: str, frontier: Frontier) -> Saving:
+        tokens_R = self.tokens_R_P[:, column]
+        needed_R = frontier.tokens_for(self.accuracy_R_P[:, column])
+        return Saving(
+            cost=self.cost,
+            baseline=baseline,
+            budget=self.outcomes[column].level,
+            tokens=float(tokens_R[0]),
+            accuracy=float(self.accuracy_R_P[0, column]),
+            needed=estimate(needed_R),
+            ratio=estimate(needed_R / tokens_R),
+            reached=float(np.isfinite(needed_R[1:]).mean()),
+        )
+
+    def losses(self) -> list[Loss]:
+        """Every level and baseline where forethought is not clearly ahead, worst verdict first."""
+        found = [
+            Loss(self.cost, self.outcomes[column].level, baseline, gain, _verdict(gain))
+            for column in self.columns(FORETHOUGHT)
+            for baseline, baseline_R_P in ((UNIFORM, self.uniform_R_P), (BLIND, self.blind_R_P))
+            for gain in [estimate(self.accuracy_R_P[:, column] - baseline_R_P[:, column])]
+            if gain.low <= SAME
+        ]
+        return sorted(found, key=lambda loss: (VERDICTS.index(loss.verdict), loss.baseline, loss.budget))
+
+    def summaries(self) -> list[CostSummary]:
+        """Each policy's mean gains over the levels."""
+        return [
+            CostSummary(
+                cost=self.cost,
+                policy=policy,
+                gain=None if policy == UNIFORM else self._mean_gain(policy, self.uniform_R_P),
+                gain_over_blind=None if policy == BLIND else self._mean_gain(policy, self.blind_R_P),
+            )
+            for policy in dict.fromkeys(outcome.policy for outcome in self.outcomes)
+        ]
+
+    def _mean_gain(self, policy: str, baseline_R_P: FloatArray) -> Estimate:
+        columns = self.columns(policy)
+        return estimate((self.accuracy_R_P[:, columns] - baseline_R_P[:, columns]).mean(axis=1))
+
+    def columns(self, policy: str) -> list[int]:
+        """Where one policy's outcomes stand among all, by level."""
+        return [column for column, outcome in enumerate(self.outcomes) if outcome.policy == policy]
+
+
+def share_closed(gain_R_P: FloatArray, column: int, oracle: int) -> Estimate | None:
+    """One column's gain as a share of the oracle's; None where that is too small to divide by."""
+    return ratio(gain_R_P[:, column], gain_R_P[:, oracle], smallest=SMALLEST_GAP)
+
+
+def _verdict(gain: Estimate) -> str:
+    if gain.low > -SAME and gain.high < SAME:
+        return "equal"
+    if gain.high < 0.0:
+        return "worse"
+    return "behind" if gain.value < 0.0 else "not proven"
