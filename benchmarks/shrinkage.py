@@ -97,7 +97,7 @@ def crossed(profile: Profile, predictor: str) -> tuple[dict[str, Curves], Curves
     p_Q_B, tokens_Q_B, own_p_Q_B, own_tokens_Q_B = (np.empty(mean.p_Q_B.shape) for _ in range(4))
     for fold in range(5):
         held, kept = np.flatnonzero(fold_Q == fold), np.flatnonzero(fold_Q != fold)
-        settings: dict[str, Any] = {"with_familiarity": False, "with_shrinkage": False}
+        settings: dict[str, Any] = {"with_novelty": False, "with_shrinkage": False}
         trained = train(profile.select(kept), predictor=predictor, num_folds=profile.num_queries, **settings)
         curves = predicted_by(trained, profile.select(held))
         assert curves.tokens_Q_B is not None
@@ -126,7 +126,7 @@ def play(one: Profile, test: Profile, case: Mapping[str, Any], draw: int) -> dic
         curves, mean = crossed(drawn, case["predictor"])
         judged = drawn
     else:
-        trained = train(drawn, predictor=case["predictor"], with_familiarity=False)
+        trained = train(drawn, predictor=case["predictor"], with_novelty=False)
         curves = {FITTED: predicted_by(unshrunk(trained), test), SHRUNK: predicted_by(trained, test)}
         mean, judged = trained.card.mean_curves(test.query_ids), test
         if trained.card.shrinkage is not None:

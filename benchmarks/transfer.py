@@ -24,8 +24,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from forethought.predictors.concave import concave_mean
-from forethought.predictors.familiarity import BATCH_LEVEL, num_in_tail
 
 import templated
 from forethought.allocators.envelope import EnvelopeAllocator
@@ -39,6 +37,7 @@ from forethought.evaluation.bootstrap import estimate
 from forethought.evaluation.policies import Outcome, Policies
 from forethought.evaluation.resampled import Resampled
 from forethought.predictors.card import PredictorCard
+from forethought.predictors.novelty import BATCH_LEVEL, num_in_tail
 from forethought.predictors.predictor import Predictor
 from forethought.predictors.training import train
 from forethought.predictors.usage import Usage, stretched
@@ -55,7 +54,7 @@ def old_fallback(predictor: Predictor, judged: Profile, curves: Curves, menu: Me
     was gone at twice the way from the median; where a batch was novel, that of all fell by the share that was. The rest
     was the mean training curve, made concave, by which an allocator divides evenly.
     """
-    card, score = predictor.card, predictor.familiarity
+    card, score = predictor.card, predictor.novelty
     found = predictor.judge(Features.of(judged, card.features.layer))
     if score is None or found is None:
         return curves
@@ -66,7 +65,7 @@ def old_fallback(predictor: Predictor, judged: Profile, curves: Curves, menu: Me
     if found.chance <= BATCH_LEVEL:
         trust_Q *= min(1.0, (1.0 - found.num_novel / found.num_queries) / (1.0 - found.expected / found.num_queries))
     trust_Q_1 = np.where(np.isnan(distance_Q), 1.0, np.where(trust_Q < 0.05, 0.0, trust_Q))[:, None]
-    p_B, tokens_B = concave_mean(card)
+    p_B, tokens_B = card.concave_mean
     even = curves_on_menu(Curves(("even",), card.menu, p_B[None], None if tokens_B is None else tokens_B[None]), menu)
     assert curves.tokens_Q_B is not None
     assert even.tokens_Q_B is not None

@@ -20,13 +20,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from forethought.predictors.selection import train
 
 import forethought
 import real_servers
 from forethought.control.sources import shipped_heldout
 from forethought.core.data import Query
 from forethought.core.prompts import load_template
+from forethought.predictors.training import train
 from forethought.questions.queries import load_queries
 from real_servers import ENVIRONMENT, MODEL, SERVED, free_port, stop, vllm_python
 

@@ -7,15 +7,15 @@ import math
 
 import numpy as np
 import pytest
-from forethought.predictors.selection import train
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from forethought.core.data import Curves
 from forethought.core.menu import Menu
 from forethought.predictors.card import PredictorCard
+from forethought.predictors.training import train
 from forethought.predictors.usage import LEVEL, Usage, UsageTest, stretch_of, stretched, stretched_tokens, tolerance_for
-from test_selection import make_profile
+from test_training import make_profile
 
 MENU = Menu.evenly(16, 256)
 BUDGET_B = MENU.budgets_B.astype(np.float64)

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from ...core.data import Curves, FloatArray, Profile
+from ...core.features import Features
 from ...evaluation import Calibration
 from ...evaluation.calibration import calibrate
 from ...predictors.training import left_out_curves
 from ...predictors.training import train as train_predictor
-from ...core.features import Features
 
 
 @dataclass(frozen=True, slots=True, eq=False)
