@@ -9,7 +9,7 @@ Prints one JSON object:
   takes.
 - `quality`: every allocator at 1,000 queries. `gap_to_bound` and `gap_to_exact` are relative, of expected accuracy; the
   bound is the linear relaxation, which no plan passes.
-- `plain_greedy`: the paper's greedy as its text reads (`plain_greedy.py`) against the envelope. `times_as_long` is
+- `plain_greedy`: the paper's greedy as its text reads against the envelope. `times_as_long` is
   the ratio of median CPU seconds.
 
 Seconds are [median, min, max] over repeats; `cpu_seconds`, of one thread, do not count what other programs took from
@@ -34,12 +34,12 @@ from typing import Any
 
 import numpy as np
 
-from forethought.allocators.envelope import EnvelopeAllocator
-from forethought.allocators.lp import lp_bound
+from forethought.allocators import allocate, pose
+from forethought.allocators.greedy import GreedyAllocator
+from forethought.allocators.price import lp_bound
 from forethought.core.data import Cost, Curves
 from forethought.core.menu import Menu
-from forethought.core.registry import available, resolve
-from plain_greedy import WAYS, expected_accuracy, windows_left
+from forethought.core.registry import available
 
 MENU = Menu.evenly(16, 256)
 CHUNK = 4096
@@ -96,8 +96,8 @@ def measure_scale(num_queries: int, *, cost: Cost, dtype: str, mean_tokens: floa
     """One size, in this process: nothing else may have run in it."""
     curves = made_up(num_queries, dtype=dtype)
     inputs = resident_mb()
-    allocate = partial(EnvelopeAllocator().allocate, curves, total=mean_tokens * num_queries, cost=cost)
-    times, plan = timed(allocate, repeats=repeats)
+    action = partial(allocate, "envelope", curves, total=mean_tokens * num_queries, cost=cost)
+    times, plan = timed(action, repeats=repeats)
     growth = max(0.0, peak_mb() - inputs)
     return {
         **{"queries": num_queries, "cost": cost.value, "dtype": dtype, "repeats": repeats, **times},
@@ -120,11 +120,10 @@ def measure_quality(*, mean_tokens: float, repeats: int) -> list[dict[str, Any]]
     rows = []
     curves, total = made_up(QUALITY_QUERIES), mean_tokens * QUALITY_QUERIES
     for cost in Cost:
-        bound = lp_bound(curves, total=total, cost=cost)
-        exact = resolve("allocators", "exact")().allocate(curves, total=total, cost=cost).expected_accuracy
+        bound = lp_bound(pose(curves, total=total, cost=cost))
+        exact = allocate("exact", curves, total=total, cost=cost).expected_accuracy
         for name in available("allocators"):
-            allocator = resolve("allocators", name)()
-            times, plan = timed(partial(allocator.allocate, curves, total=total, cost=cost), repeats=repeats)
+            times, plan = timed(partial(allocate, name, curves, total=total, cost=cost), repeats=repeats)
             reached = plan.expected_accuracy
             rows.append(
                 {"queries": QUALITY_QUERIES, "cost": cost.value, "allocator": name}
@@ -139,29 +138,69 @@ def relative_gap(reached: float, best: float) -> float:
     return float(f"{1 - reached / best:.3g}")
 
 
+def plain_greedy(curves: Curves, *, total: float, most_steps: int | None = None) -> float:
+    """The greedy of arXiv 2602.01237 in plain Python, as its text reads, on an even menu: mean expected success.
+
+    Every query starts at its smallest budget. Until the total is spent, all queries are looked at, each claims what its
+    next step gains (where that gains nothing, what the first larger budget that does gain would give), and the largest
+    claim gets one step. When nobody claims anything, what is left goes round. Ties go to the first query. It is not
+    slow on purpose; a heap does the same, as `greedy` with `lookahead` has it. Stops after `most_steps`, if given.
+    """
+    p_Q_B: list[list[float]] = curves.p_Q_B.tolist()
+    column_Q = [0] * len(p_Q_B)
+    left = steps_left(curves, total) if most_steps is None else min(steps_left(curves, total), most_steps)
+
+    def claim_of(p_B: list[float], column: int) -> float:
+        return next((longer - p_B[column] for longer in p_B[column + 1 :] if longer > p_B[column]), 0.0)
+
+    while left > 0:
+        best_query, best_claim = -1, 0.0
+        for query, p_B in enumerate(p_Q_B):
+            claim = claim_of(p_B, column_Q[query])
+            if claim > best_claim:
+                best_query, best_claim = query, claim
+        if best_query < 0:
+            break
+        column_Q[best_query] += 1
+        left -= 1
+    while left > 0:
+        for query, p_B in enumerate(p_Q_B):
+            if left > 0 and column_Q[query] < len(p_B) - 1:
+                column_Q[query] += 1
+                left -= 1
+    return statistics.mean(p_B[column] for p_B, column in zip(p_Q_B, column_Q, strict=True))
+
+
+def steps_left(curves: Curves, total: float) -> int:
+    """Steps to give once every query has its smallest budget."""
+    num_queries, menu = len(curves.query_ids), curves.menu
+    return min(int(total // menu.unit), num_queries * menu.num_options) - num_queries
+
+
 def measure_plain_greedy(*, mean_tokens: float, repeats: int, most_steps: int | None) -> dict[str, Any]:
     """The paper's greedy, as its text reads and as registered, against the envelope.
 
-    With `most_steps`, plain Python stops after so many windows and its time is scaled up to all of them.
+    With `most_steps`, plain Python stops after so many steps and its time is scaled up to all of them.
     """
     curves, total = made_up(PAPER_QUERIES), mean_tokens * PAPER_QUERIES
-    num_steps = windows_left(curves, total)
-    times, plan = timed(partial(EnvelopeAllocator().allocate, curves, total=total), repeats=21)
-    envelope_seconds = times["cpu_seconds"][0]
-    rows = [{"way": "envelope", "repeats": 21, **times, "expected_accuracy": round(plan.expected_accuracy, 6)}]
-    registered = resolve("allocators", "greedy")()
-    for way, allocate in {**WAYS, "registered greedy": registered.allocate}.items():
-        num_done = min(most_steps or num_steps, num_steps) if way == "plain Python" else num_steps
-        limited = {"most_steps": num_done} if num_done < num_steps else {}
-        times, found = timed(partial(allocate, curves, total=total, **limited), repeats=repeats)
-        row: dict[str, Any] = {"way": way, "repeats": repeats, **times}
-        if limited:
-            row |= {"steps_measured": num_done, "note": "seconds are of the measured steps; the ratio is extrapolated"}
-        elif way in WAYS:
-            row["expected_accuracy"] = round(expected_accuracy(curves, found), 6)
+    num_steps = steps_left(curves, total)
+    num_done = min(most_steps or num_steps, num_steps)
+    ways: dict[str, tuple[Callable[[], Any], int, int]] = {
+        "envelope": (partial(allocate, "envelope", curves, total=total), 21, num_steps),
+        "plain Python": (partial(plain_greedy, curves, total=total, most_steps=most_steps), repeats, num_done),
+        "greedy, lookahead": (partial(allocate, GreedyAllocator(lookahead=True), curves, total=total), 7, num_steps),
+        "greedy": (partial(allocate, "greedy", curves, total=total), 7, num_steps),
+    }
+    rows: list[dict[str, Any]] = []
+    for way, (action, count, num_measured) in ways.items():
+        times, found = timed(action, repeats=count)
+        row: dict[str, Any] = {"way": way, "repeats": count, **times}
+        if num_measured < num_steps:
+            row |= {"steps_measured": num_measured, "note": "seconds are of these steps; the ratio is extrapolated"}
         else:
-            row["expected_accuracy"] = round(found.expected_accuracy, 6)
-        row["times_as_long"] = round(times["cpu_seconds"][0] * num_steps / num_done / envelope_seconds, 1)
+            row["expected_accuracy"] = round(getattr(found, "expected_accuracy", found), 6)
+        first = (rows or [row])[0]["cpu_seconds"][0]
+        row["times_as_long"] = round(times["cpu_seconds"][0] * num_steps / num_measured / first, 1)
         rows.append(row)
     return {"queries": PAPER_QUERIES, "mean_tokens": mean_tokens, "cost": "granted", "steps": num_steps, "rows": rows}
 
@@ -174,7 +213,7 @@ def main() -> None:
     parser.add_argument("--mean-tokens", type=float, default=64)
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--plain-repeats", type=int, default=3, help="of the plain greedy; 0 leaves it out")
-    parser.add_argument("--plain-steps", type=int, help="stop plain Python after so many windows and extrapolate")
+    parser.add_argument("--plain-steps", type=int, help="stop plain Python after so many steps and extrapolate")
     parser.add_argument("--out", type=Path, help="write the JSON there too")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     asked = parser.parse_args()

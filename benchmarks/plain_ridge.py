@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
+from forethought.allocators import allocate
 from forethought.core.data import Curves, FloatArray, Profile
-from forethought.core.registry import resolve
 from forethought.predictors.parts.linear import Standardizer
 from forethought.studies.paper.predictions import predict
 from forethought.studies.paper.split import read_split
@@ -48,11 +48,10 @@ def plain_ridge(train: Profile, test: Profile) -> FloatArray:
 
 def accuracies(p_Q_B: FloatArray, test: Profile) -> FloatArray:
     """Measured success of each query at the budget it is given, at each level, shape (levels, Q)."""
-    allocator = resolve("allocators", "envelope")()
     rows = np.arange(test.num_queries)
     found = []
     for level in LEVELS:
-        plan = allocator.allocate(Curves(test.query_ids, test.menu, p_Q_B), total=float(level * test.num_queries))
+        plan = allocate("envelope", Curves(test.query_ids, test.menu, p_Q_B), total=float(level * test.num_queries))
         found.append(test.curves.p_Q_B[rows, plan.budget_Q // test.menu.smallest - 1])
     return np.array(found)
 

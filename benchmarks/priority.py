@@ -39,7 +39,7 @@ import aiohttp
 import numpy as np
 
 from forethought import models
-from forethought.allocators.envelope import EnvelopeAllocator
+from forethought.allocators import allocate
 from forethought.core.data import Query
 from forethought.core.features import Features
 from forethought.core.prompts import PromptTemplate, load_template
@@ -81,9 +81,9 @@ def jobs_of(predictor: str, profile: str, *, mean_tokens: float) -> list[Job]:
     measured = read_parquet(Path(profile))
     features = Features(measured.num_queries, texts=measured.texts)
     curves = Predictor.load(Path(predictor)).predict(list(measured.query_ids), features)
-    plan = EnvelopeAllocator().allocate(curves, total=mean_tokens * measured.num_queries)
+    plan = allocate("envelope", curves, total=mean_tokens * measured.num_queries)
     assert curves.tokens_Q_B is not None, "the predictor knows nothing of spend"
-    tokens_Q = curves.tokens_Q_B[np.arange(measured.num_queries), plan.budget_Q // curves.menu.smallest - 1]
+    tokens_Q = curves.tokens_Q_B[np.arange(measured.num_queries), curves.menu.columns(plan.budget_Q)]
     rows = zip(measured.query_ids, measured.texts, plan.budget_Q.tolist(), tokens_Q.tolist(), strict=True)
     return [Job(Query(query_id, text), budget, round(tokens)) for query_id, text, budget, tokens in rows]
 

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 import templated
-from forethought.allocators.envelope import EnvelopeAllocator
+from forethought.allocators import allocate
 from forethought.commands.pipeline import held_out_curves
 from forethought.control.adapting import block_ends
 from forethought.control.sources import open_profile
@@ -99,10 +99,10 @@ def play(curves: Curves, used_Q_B: FloatArray, card: PredictorCard, cost: Cost, 
             first = first or done
             if len(rest):
                 spent = used_Q_B[order[:done], columns_Q[order[:done]]].sum()
-                paid = (columns_Q[order[:done]] + 1).sum() * curves.menu.smallest if cost is Cost.GRANTED else spent
+                paid = curves.menu.at(columns_Q[order[:done]]).sum() if cost is Cost.GRANTED else spent
                 left = level * len(order) - float(paid)
                 columns_Q[rest] = _columns(stretched(_rows(curves, rest), usage.stretch), left, cost)
-    return Stream((columns_Q + 1) * curves.menu.smallest, usage.num_alarms, first, usage.stretch)
+    return Stream(curves.menu.at(columns_Q), usage.num_alarms, first, usage.stretch)
 
 
 def _rows(curves: Curves, rows: FloatArray) -> Curves:
@@ -115,8 +115,8 @@ def _columns(curves: Curves, total: float, cost: Cost) -> FloatArray:
     assert curves.tokens_Q_B is not None
     least_Q = curves.tokens_Q_B[:, 0].astype(np.float64) if cost is Cost.SPENT else np.full(1, curves.menu.smallest)
     least = float(least_Q.sum()) * (1.0 + 1e-9) if cost is Cost.SPENT else float(least_Q[0]) * len(curves.query_ids)
-    plan = EnvelopeAllocator().allocate(curves, total=max(total, least), cost=cost)
-    return plan.budget_Q // curves.menu.smallest - 1
+    plan = allocate("envelope", curves, total=max(total, least), cost=cost)
+    return curves.menu.columns(plan.budget_Q)
 
 
 def _averaged(policies: Policies, streams: list[Stream], level: float) -> Outcome:

@@ -13,10 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from forethought.allocators import allocate
 from forethought.core import registry
 from forethought.core.data import Allocation, Cost, Curves
 from forethought.core.menu import Menu
-from forethought.core.protocols import Allocator
 from forethought.errors import InvalidInputError, InvalidMenuError, InvalidSettingsError, InvalidTotalError
 
 NAMES = tuple(registry.available("allocators"))
@@ -33,25 +33,19 @@ def examples(number: int) -> settings:
     return settings(max_examples=number, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
-def allocator(name: str) -> Allocator:
-    made: Allocator = registry.resolve("allocators", name)()
-    return made
-
-
-def make_curves(p_Q_B: Any, tokens_Q_B: Any = None, *, window: int = 16) -> Curves:
+def make_curves(p_Q_B: Any, tokens_Q_B: Any = None, *, menu: Menu | None = None) -> Curves:
     p_Q_B = np.asarray(p_Q_B, dtype=np.float64)
-    num_queries, num_budgets = p_Q_B.shape
-    menu = Menu.evenly(window, window * num_budgets)
+    num_queries, num_options = p_Q_B.shape
     return Curves(
         query_ids=tuple(f"q{row}" for row in range(num_queries)),
-        menu=menu,
+        menu=menu or Menu.evenly(16, 16 * num_options),
         p_Q_B=p_Q_B,
         tokens_Q_B=None if tokens_Q_B is None else np.asarray(tokens_Q_B, dtype=np.float64),
     )
 
 
 def columns(plan: Allocation) -> np.ndarray:
-    return plan.budget_Q // plan.menu.smallest - 1
+    return plan.menu.columns(plan.budget_Q)
 
 
 def cost_of(plan: Allocation, curves: Curves) -> float:
@@ -62,21 +56,33 @@ def cost_of(plan: Allocation, curves: Curves) -> float:
 
 
 def least_total(curves: Curves, cost: Cost, min_budget_Q: Any = None) -> float:
-    window = curves.menu.smallest
-    first_Q = np.zeros(len(curves.query_ids), dtype=int)
-    if min_budget_Q is not None:
-        first_Q = np.maximum(-(-np.asarray(min_budget_Q) // window) - 1, 0)
+    caps = curves.menu.caps
+    least_Q = np.zeros(len(curves.query_ids)) if min_budget_Q is None else min_budget_Q
+    first_Q = np.array([next(column for column, cap in enumerate(caps) if cap >= least) for least in least_Q])
     if cost is Cost.GRANTED:
-        return float(((first_Q + 1) * window).sum())
+        return float(sum(caps[column] for column in first_Q))
     assert curves.tokens_Q_B is not None
     return math.fsum(curves.tokens_Q_B[np.arange(len(first_Q)), first_Q])
 
 
 @st.composite
+def menus(draw: st.DrawFn) -> Menu:
+    """Even and geometric menus, caps without a common step, zero as a cap, one option."""
+    kind = draw(st.sampled_from(["even", "geometric", "any", "zero"]))
+    num_options = draw(st.integers(1, 6))
+    if kind == "even":
+        return Menu.evenly(16, 16 * num_options)
+    if kind == "geometric":
+        return Menu.of(256 * 2**power for power in range(num_options))
+    some = draw(st.lists(st.integers(1, 200), min_size=num_options, max_size=num_options))
+    return Menu.of(some if kind == "any" else [0, *some])
+
+
+@st.composite
 def batches(draw: st.DrawFn) -> dict[str, Any]:
-    """Curves of all shapes (noise, ties, jumps, falls), a cost, bounds, weights, and two totals in order."""
-    num_queries, num_budgets = draw(st.integers(1, 7)), draw(st.integers(1, 6))
-    shape = (num_queries, num_budgets)
+    """Curves of all shapes (noise, ties, jumps, falls) on any menu, a cost, bounds, weights, two totals in order."""
+    menu = draw(menus())
+    shape = num_queries, num_options = draw(st.integers(1, 7)), menu.num_options
     # In sixteenths, so that ties are common; or any number.
     chances = draw(st.sampled_from([st.integers(0, 16).map(lambda part: part / 16), st.floats(0, 1, width=32)]))
     p_Q_B = draw(arrays(np.float64, shape, elements=chances))
@@ -86,21 +92,22 @@ def batches(draw: st.DrawFn) -> dict[str, Any]:
         )
     )
     tokens_Q_B = np.cumsum(draw(arrays(np.float64, shape, elements=steps)), axis=1) + draw(st.sampled_from([0.0, 12.5]))
-    curves = make_curves(p_Q_B, tokens_Q_B)
+    curves = make_curves(p_Q_B, tokens_Q_B, menu=menu)
     cost = draw(st.sampled_from(list(Cost)))
     arguments: dict[str, Any] = {"cost": cost}
     if draw(st.booleans()):
-        low_Q = draw(st.lists(st.integers(0, num_budgets), min_size=num_queries, max_size=num_queries))
-        span_Q = draw(st.lists(st.integers(0, num_budgets), min_size=num_queries, max_size=num_queries))
-        arguments["min_budget_Q"] = 16 * np.array(low_Q)
-        arguments["max_budget_Q"] = 16 * np.maximum(np.array(low_Q) + np.array(span_Q), 1)
+        columns = arrays(np.int64, (2, num_queries), elements=st.integers(0, num_options - 1))
+        low_Q, high_Q = np.sort(draw(columns), axis=0)
+        off_Q = draw(arrays(np.int64, num_queries, elements=st.integers(0, 3)))  # off the menu: rounded into it
+        arguments["min_budget_Q"] = menu.at(low_Q) - np.minimum(off_Q, np.diff([0, *menu.caps])[low_Q] // 2)
+        arguments["max_budget_Q"] = menu.at(high_Q) + off_Q
     if draw(st.booleans()):
         weight = st.sampled_from([0.0, 1.0, 2.5])
         weights = draw(st.lists(weight, min_size=num_queries, max_size=num_queries))
         if any(weights):
             arguments["weight_Q"] = np.array(weights)
     least = least_total(curves, cost, arguments.get("min_budget_Q"))
-    most = 16.0 * p_Q_B.size if cost is Cost.GRANTED else float(tokens_Q_B[:, -1].sum())
+    most = float(menu.largest * num_queries) if cost is Cost.GRANTED else float(tokens_Q_B[:, -1].sum())
     shares = sorted(draw(st.tuples(st.floats(0, 1.1), st.floats(0, 1.1))))
     totals = [least + share * (most - least) for share in shares]
     return {"curves": curves, "arguments": arguments, "totals": totals}
@@ -112,7 +119,7 @@ def batches(draw: st.DrawFn) -> dict[str, Any]:
 @given(batch=batches())
 def test_a_plan_stays_within_total_grid_and_bounds(name: str, batch: dict[str, Any]) -> None:
     curves, arguments, total = batch["curves"], batch["arguments"], batch["totals"][0]
-    plan = allocator(name).allocate(curves, total=total, **arguments)
+    plan = allocate(name, curves, total=total, **arguments)
 
     assert cost_of(plan, curves) <= total * (1 + 1e-11)
     assert all(budget in curves.menu for budget in plan.budget_Q)
@@ -131,7 +138,7 @@ def test_a_plan_stays_within_total_grid_and_bounds(name: str, batch: dict[str, A
 @given(batch=batches())
 def test_expected_accuracy_is_the_weighted_mean_of_the_curves(name: str, batch: dict[str, Any]) -> None:
     curves, arguments = batch["curves"], batch["arguments"]
-    plan = allocator(name).allocate(curves, total=batch["totals"][1], **arguments)
+    plan = allocate(name, curves, total=batch["totals"][1], **arguments)
     success_Q = curves.p_Q_B[np.arange(len(plan.budget_Q)), columns(plan)]
     assert plan.expected_accuracy == pytest.approx(np.average(success_Q, weights=arguments.get("weight_Q")))
 
@@ -141,9 +148,7 @@ def test_expected_accuracy_is_the_weighted_mean_of_the_curves(name: str, batch: 
 @examples(250)
 @given(batch=batches())
 def test_a_larger_total_never_expects_less(name: str, batch: dict[str, Any]) -> None:
-    smaller, larger = (
-        allocator(name).allocate(batch["curves"], total=total, **batch["arguments"]) for total in batch["totals"]
-    )
+    smaller, larger = (allocate(name, batch["curves"], total=total, **batch["arguments"]) for total in batch["totals"])
     assert larger.expected_accuracy >= smaller.expected_accuracy - TOLERANCE
 
 
@@ -152,7 +157,7 @@ def test_a_larger_total_never_expects_less(name: str, batch: dict[str, Any]) -> 
 @given(batch=batches())
 def test_uniform_gives_nobody_less_of_a_larger_total(batch: dict[str, Any]) -> None:
     smaller, larger = (
-        allocator("uniform").allocate(batch["curves"], total=total, **batch["arguments"]) for total in batch["totals"]
+        allocate("uniform", batch["curves"], total=total, **batch["arguments"]) for total in batch["totals"]
     )
     assert (larger.budget_Q >= smaller.budget_Q).all()
 
@@ -172,8 +177,8 @@ def test_the_order_of_the_queries_does_not_matter(name: str, batch: dict[str, An
         tokens_Q_B=curves.tokens_Q_B[order],
     )
     shuffled_arguments = {key: value[order] if key.endswith("_Q") else value for key, value in arguments.items()}
-    plan = allocator(name).allocate(curves, total=total, **arguments)
-    again = allocator(name).allocate(shuffled, total=total, **shuffled_arguments)
+    plan = allocate(name, curves, total=total, **arguments)
+    again = allocate(name, shuffled, total=total, **shuffled_arguments)
     assert dict(zip(plan.query_ids, plan.budget_Q.tolist(), strict=True)) == dict(
         zip(again.query_ids, again.budget_Q.tolist(), strict=True)
     )
@@ -186,7 +191,7 @@ def test_the_order_of_the_queries_does_not_matter(name: str, batch: dict[str, An
 @every_cost
 def test_the_same_batch_gives_the_same_plan(name: str, cost: Cost) -> None:
     curves = noisy_curves(num_queries=200)
-    first, second = (allocator(name).allocate(curves, total=9_000, cost=cost) for _ in range(2))
+    first, second = (allocate(name, curves, total=9_000, cost=cost) for _ in range(2))
     assert (first.budget_Q == second.budget_Q).all()
     assert first.notes == second.notes
 
@@ -199,8 +204,7 @@ def test_totals_in_small_steps_never_expect_less(name: str, cost: Cost) -> None:
     curves = noisy_curves(num_queries=40)
     least, most = (640.0, 40 * 256.0) if cost is Cost.GRANTED else (float(curves.tokens_Q_B[:, 0].sum()), 8000.0)
     accuracies = [
-        allocator(name).allocate(curves, total=total, cost=cost).expected_accuracy
-        for total in np.linspace(least, most, 40)
+        allocate(name, curves, total=total, cost=cost).expected_accuracy for total in np.linspace(least, most, 40)
     ]
     assert np.diff(accuracies).min() >= -TOLERANCE
     assert accuracies[-1] > accuracies[0]
@@ -233,14 +237,14 @@ def noisy_curves(*, num_queries: int, seed: int = 0) -> Curves:
 )
 def test_odd_batches(name: str, p_Q_B: list[list[float]], total: float) -> None:
     curves = make_curves(p_Q_B)
-    plan = allocator(name).allocate(curves, total=total)
+    plan = allocate(name, curves, total=total)
     assert cost_of(plan, curves) <= total
     assert all(budget in curves.menu for budget in plan.budget_Q)
 
 
 @pytest.mark.parametrize("name", NAMES_THAT_CONSULT)
 def test_decreasing_curves_get_the_least_and_a_note_says_what_is_left(name: str) -> None:
-    plan = allocator(name).allocate(make_curves([[0.9, 0.6, 0.3, 0.0]] * 6), total=200)
+    plan = allocate(name, make_curves([[0.9, 0.6, 0.3, 0.0]] * 6), total=200)
     assert (plan.budget_Q == 16).all()
     assert "104 of 200 tokens are left over" in plan.notes[0]
 
@@ -250,7 +254,7 @@ def test_decreasing_curves_get_the_least_and_a_note_says_what_is_left(name: str)
 def test_leftover_goes_where_the_curves_see_no_loss(name: str, cost: Cost) -> None:
     flat_then_falling, flat = [0.5, 0.5, 0.4, 0.3], [0.5, 0.5, 0.5, 0.5]
     curves = make_curves([flat_then_falling, flat], [[16, 32, 48, 64]] * 2)
-    plan = allocator(name).allocate(curves, total=128, cost=cost)
+    plan = allocate(name, curves, total=128, cost=cost)
     if name == "blind":  # it sees one mean curve: 0.5, 0.5, 0.45, 0.4
         assert plan.budget_Q.tolist() == [32, 32]
     else:
@@ -259,7 +263,7 @@ def test_leftover_goes_where_the_curves_see_no_loss(name: str, cost: Cost) -> No
 
 @every_allocator
 def test_a_huge_total_gives_rising_curves_their_most(name: str) -> None:
-    plan = allocator(name).allocate(make_curves([[0.1, 0.2, 0.3, 0.4]] * 6), total=1e15)
+    plan = allocate(name, make_curves([[0.1, 0.2, 0.3, 0.4]] * 6), total=1e15)
     assert (plan.budget_Q == 64).all()
     assert "every query has its largest budget" in plan.notes[0]
 
@@ -267,7 +271,7 @@ def test_a_huge_total_gives_rising_curves_their_most(name: str) -> None:
 @pytest.mark.parametrize("name", ["envelope", "exact", "greedy"])
 def test_weights_decide_between_equal_queries(name: str) -> None:
     curves = make_curves([[0.2, 0.6]] * 3)
-    plan = allocator(name).allocate(curves, total=64, weight_Q=np.array([1.0, 1.0, 3.0]))
+    plan = allocate(name, curves, total=64, weight_Q=np.array([1.0, 1.0, 3.0]))
     assert plan.budget_Q.tolist() == [16, 16, 32]
     assert plan.expected_accuracy == pytest.approx((0.2 + 0.2 + 3 * 0.6) / 5)
 
@@ -288,7 +292,7 @@ def test_weights_decide_between_equal_queries(name: str) -> None:
             {"total": 10, "cost": Cost.SPENT, "tokens": True}, InvalidTotalError, ["at least 31"], id="minimums-spent"
         ),
         pytest.param(
-            {"total": 100, "cost": Cost.SPENT}, InvalidSettingsError, ["spend curve", "--cost granted"], id="no-tokens"
+            {"total": 100, "cost": Cost.SPENT}, InvalidSettingsError, ["usage curve", "--cost granted"], id="no-tokens"
         ),
         pytest.param(
             {"total": 500, "min_budget_Q": np.array([16, 64, 16]), "max_budget_Q": np.array([64, 32, 64])},
@@ -311,7 +315,7 @@ def test_what_cannot_be_taken_is_refused(
     arguments = dict(arguments)
     tokens = [[10.2, 20, 30, 40]] * 3 if arguments.pop("tokens", False) else None
     with pytest.raises(error) as caught:
-        allocator(name).allocate(make_curves([[0.1, 0.2, 0.3, 0.4]] * 3, tokens), **arguments)
+        allocate(name, make_curves([[0.1, 0.2, 0.3, 0.4]] * 3, tokens), **arguments)
     assert all(word in str(caught.value) for word in words), str(caught.value)
     assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
 
@@ -332,7 +336,7 @@ def test_what_cannot_be_taken_is_refused(
 )
 def test_curves_that_cannot_be_true_are_refused(name: str, p_Q_B: Any, tokens_Q_B: Any, words: list[str]) -> None:
     with pytest.raises(InvalidInputError) as caught:
-        allocator(name).allocate(make_curves(p_Q_B, tokens_Q_B), total=500)
+        allocate(name, make_curves(p_Q_B, tokens_Q_B), total=500)
     assert all(word in str(caught.value) for word in words), str(caught.value)
 
 
@@ -340,7 +344,7 @@ def test_curves_that_cannot_be_true_are_refused(name: str, p_Q_B: Any, tokens_Q_
 def test_an_id_used_twice_is_refused(name: str) -> None:
     curves = Curves(query_ids=("a", "b", "a"), menu=Menu.evenly(16, 32), p_Q_B=np.full((3, 2), 0.5))
     with pytest.raises(InvalidInputError, match="'a' is used by more than one"):
-        allocator(name).allocate(curves, total=500)
+        allocate(name, curves, total=500)
 
 
 @every_allocator
@@ -348,9 +352,9 @@ def test_an_id_used_twice_is_refused(name: str) -> None:
 def test_the_total_a_refusal_asks_for_is_enough(name: str, cost: Cost) -> None:
     curves = noisy_curves(num_queries=30)
     with pytest.raises(InvalidTotalError) as caught:
-        allocator(name).allocate(curves, total=3, cost=cost)
+        allocate(name, curves, total=3, cost=cost)
     needed = int(str(caught.value).split("Give at least ")[1].split(",")[0])
-    plan = allocator(name).allocate(curves, total=needed, cost=cost)
+    plan = allocate(name, curves, total=needed, cost=cost)
     assert cost_of(plan, curves) <= needed
 
 
@@ -366,7 +370,7 @@ def test_spare_tokens_raise_the_smallest_caps_first(allocator: str, total: int) 
     p_Q_B = np.full((4, 32), 0.5)
     p_Q_B[3, :8] = np.linspace(0.1, 0.49, 8)  # this one needs more
     curves = Curves(("a", "b", "c", "d"), menu, np.tile(p_Q_B[:1], (4, 1)) if allocator == "blind" else p_Q_B)
-    plan = registry.resolve("allocators", allocator)().allocate(curves, total=512 * total)
+    plan = allocate(allocator, curves, total=512 * total)
     columns = sorted((plan.budget_Q // 512).tolist())
     assert sum(columns) <= total
     if allocator == "blind" or total >= 40:

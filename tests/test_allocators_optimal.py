@@ -14,14 +14,10 @@ from hypothesis.extra.numpy import arrays
 from scipy.optimize import LinearConstraint, linprog, milp
 from scipy.sparse import coo_array
 
-from forethought.allocators.blind import BlindAllocator
-from forethought.allocators.envelope import EnvelopeAllocator
+from forethought.allocators import allocate, pose
 from forethought.allocators.exact import ExactAllocator
-from forethought.allocators.greedy import GreedyAllocator
 from forethought.allocators.hull import marginal_price, upper_envelope
-from forethought.allocators.lp import lp_bound
-from forethought.allocators.problem import pose
-from forethought.allocators.uniform import UniformAllocator
+from forethought.allocators.price import lp_bound
 from forethought.core.data import Cost, Curves
 from forethought.core.menu import Menu
 from forethought.errors import InvalidSettingsError
@@ -119,7 +115,7 @@ def small_batches(draw: st.DrawFn) -> tuple[Curves, float, Cost]:
 @given(batch=small_batches())
 def test_exact_is_the_best_of_all_plans(batch: tuple[Curves, float, Cost]) -> None:
     curves, total, cost = batch
-    plan = ExactAllocator().allocate(curves, total=total, cost=cost)
+    plan = allocate("exact", curves, total=total, cost=cost)
     assert plan.expected_accuracy == pytest.approx(brute_force(curves, total, cost), abs=TOLERANCE)
 
 
@@ -128,7 +124,7 @@ def test_exact_is_the_best_of_all_plans(batch: tuple[Curves, float, Cost]) -> No
 @pytest.mark.parametrize("mean_tokens", [30, 48, 90, 160])
 def test_exact_agrees_with_an_integer_program(cost: Cost, mean_tokens: int) -> None:
     curves, total = jumpy_curves(60, seed=mean_tokens), 60.0 * mean_tokens
-    plan = ExactAllocator().allocate(curves, total=total, cost=cost)
+    plan = allocate("exact", curves, total=total, cost=cost)
     assert plan.expected_accuracy == pytest.approx(integer_program(curves, total, cost), abs=1e-8)
 
 
@@ -150,13 +146,13 @@ def test_at_a_thousand_queries_envelope_is_near_exact_and_neither_passes_the_rel
     make: Any, mean_tokens: float, cost: Cost
 ) -> None:
     curves, total = make(1000, seed=3), 1000 * mean_tokens
-    envelope = EnvelopeAllocator().allocate(curves, total=total, cost=cost).expected_accuracy
-    exact = ExactAllocator().allocate(curves, total=total, cost=cost).expected_accuracy
+    envelope = allocate("envelope", curves, total=total, cost=cost).expected_accuracy
+    exact = allocate("exact", curves, total=total, cost=cost).expected_accuracy
     bound = linear_relaxation(curves, total, cost)
     assert 1 - envelope / exact <= 1e-4
     assert envelope <= exact + TOLERANCE
     assert exact <= bound + TOLERANCE
-    assert lp_bound(curves, total=total, cost=cost) == pytest.approx(bound, abs=1e-9)
+    assert lp_bound(pose(curves, total=total, cost=cost)) == pytest.approx(bound, abs=1e-9)
 
 
 EXACT_FIT = make_curves(
@@ -173,10 +169,10 @@ def test_envelope_lies_between_greedy_and_exact_and_within_one_segment_of_the_re
     batch: tuple[Curves, float, Cost],
 ) -> None:
     curves, total, cost = batch
-    accuracy = EnvelopeAllocator().allocate(curves, total=total, cost=cost).expected_accuracy
-    exact = ExactAllocator().allocate(curves, total=total, cost=cost).expected_accuracy
-    greedy = GreedyAllocator().allocate(curves, total=total, cost=cost).expected_accuracy
-    bound = lp_bound(curves, total=total, cost=cost)
+    accuracy = allocate("envelope", curves, total=total, cost=cost).expected_accuracy
+    exact = allocate("exact", curves, total=total, cost=cost).expected_accuracy
+    greedy = allocate("greedy", curves, total=total, cost=cost).expected_accuracy
+    bound = lp_bound(pose(curves, total=total, cost=cost))
     gains_N = upper_envelope(pose(curves, total=total, cost=cost)).gain_N
     one_segment = float(gains_N.max(initial=0.0)) / len(curves.query_ids)
     assert greedy - TOLERANCE <= accuracy <= exact + TOLERANCE
@@ -190,12 +186,12 @@ def test_envelope_lies_between_greedy_and_exact_and_within_one_segment_of_the_re
 def test_the_same_order_holds_for_batches_of_hundreds(cost: Cost, mean_tokens: int) -> None:
     curves, total = jumpy_curves(300, seed=mean_tokens), 300.0 * mean_tokens
     accuracy = {
-        made.name: made.allocate(curves, total=total, cost=cost).expected_accuracy
-        for made in (UniformAllocator(), BlindAllocator(), GreedyAllocator(), EnvelopeAllocator(), ExactAllocator())
+        name: allocate(name, curves, total=total, cost=cost).expected_accuracy
+        for name in ("uniform", "blind", "greedy", "envelope", "exact")
     }
     assert accuracy["greedy"] < accuracy["envelope"] + TOLERANCE
     assert accuracy["envelope"] <= accuracy["exact"] + TOLERANCE
-    assert accuracy["exact"] <= lp_bound(curves, total=total, cost=cost) + TOLERANCE
+    assert accuracy["exact"] <= lp_bound(pose(curves, total=total, cost=cost)) + TOLERANCE
     assert accuracy["exact"] - accuracy["envelope"] < 1 / 300
     assert accuracy["exact"] > accuracy["uniform"] + 0.05
 
@@ -206,8 +202,8 @@ def test_greedy_stalls_before_a_jump_that_the_envelope_makes() -> None:
     creep = [0.1, 0.15, 0.2, 0.25]
     curves = make_curves([jump] * 4 + [creep] * 4)
     total = 8 * 16 + 6 * 16
-    greedy = GreedyAllocator().allocate(curves, total=total)
-    envelope = EnvelopeAllocator().allocate(curves, total=total)
+    greedy = allocate("greedy", curves, total=total)
+    envelope = allocate("envelope", curves, total=total)
     assert envelope.budget_Q.tolist().count(64) == 2
     assert envelope.expected_accuracy > greedy.expected_accuracy + 0.1
 
@@ -223,24 +219,22 @@ class TestUniform:
         ],
     )
     def test_the_same_cap_for_all_and_the_rest_by_window(self, mean_tokens: float, budgets: dict[int, int]) -> None:
-        plan = UniformAllocator().allocate(make_curves(np.full((80, 6), 0.5)), total=80 * mean_tokens)
+        plan = allocate("uniform", make_curves(np.full((80, 6), 0.5)), total=80 * mean_tokens)
         assert dict(zip(*(array.tolist() for array in np.unique(plan.budget_Q, return_counts=True)), strict=True)) == (
             budgets
         )
 
     def test_who_gets_the_extra_window_is_not_the_first_in_the_file(self) -> None:
-        plan = UniformAllocator().allocate(make_curves(np.full((80, 6), 0.5)), total=80 * 50)
+        plan = allocate("uniform", make_curves(np.full((80, 6), 0.5)), total=80 * 50)
         assert np.flatnonzero(plan.budget_Q == 64).tolist() != list(range(10))
 
     def test_bounds_clip_the_common_cap_and_others_get_what_they_leave(self) -> None:
-        plan = UniformAllocator().allocate(
-            make_curves(np.full((3, 6), 0.5)), total=144, max_budget_Q=np.array([16, 96, 96])
-        )
+        plan = allocate("uniform", make_curves(np.full((3, 6), 0.5)), total=144, max_budget_Q=np.array([16, 96, 96]))
         assert plan.budget_Q.tolist() == [16, 64, 64]
 
     def test_under_spent_cost_the_cap_is_larger_where_traces_stop_by_themselves(self) -> None:
         curves = make_curves(np.full((4, 4), 0.5), [[16, 20, 21, 22]] * 4)
-        assert (UniformAllocator().allocate(curves, total=84, cost=Cost.SPENT).budget_Q == 48).all()
+        assert (allocate("uniform", curves, total=84, cost=Cost.SPENT).budget_Q == 48).all()
 
 
 class TestBlind:
@@ -248,7 +242,7 @@ class TestBlind:
         """Two queries that only one jump helps: blind buys whole jumps of the mean curve, for whom the hash says."""
         never, jump = [0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0]
         curves = make_curves([never, jump] * 20)
-        plan = BlindAllocator().allocate(curves, total=40 * 16 + 10 * 48)
+        plan = allocate("blind", curves, total=40 * 16 + 10 * 48)
         assert sorted(plan.budget_Q.tolist()) == [16] * 30 + [64] * 10
         assert 0 < (plan.budget_Q[1::2] == 64).sum() < 10
         assert plan.expected_accuracy == pytest.approx(10 * 0.5 / 40)
@@ -257,8 +251,7 @@ class TestBlind:
         curves = make_curves([[0.1, 0.05, 0.4, 0.45]] * 30, [[10, 20, 30, 35]] * 30)
         for cost in Cost:
             blind, envelope = (
-                made.allocate(curves, total=700, cost=cost).expected_accuracy
-                for made in (BlindAllocator(), EnvelopeAllocator())
+                allocate(name, curves, total=700, cost=cost).expected_accuracy for name in ("blind", "envelope")
             )
             assert blind == pytest.approx(envelope, abs=1 / 30)
 
@@ -272,7 +265,7 @@ class TestBlind:
         curves, total, cost = batch
         p_Q_B = np.random.default_rng(seed).permutation(curves.p_Q_B)
         swapped = Curves(curves.query_ids, curves.menu, p_Q_B, curves.tokens_Q_B)
-        first, second = (BlindAllocator().allocate(each, total=total, cost=cost) for each in (curves, swapped))
+        first, second = (allocate("blind", each, total=total, cost=cost) for each in (curves, swapped))
         assert (first.budget_Q == second.budget_Q).all()
 
 
@@ -280,7 +273,7 @@ class TestExactLimits:
     def test_a_batch_past_its_limit_is_refused_with_the_limit_and_what_to_use(self) -> None:
         curves = jumpy_curves(20_000)
         with pytest.raises(InvalidSettingsError, match=r"too large .* limit is 6,000,000,000 .*--allocator envelope"):
-            ExactAllocator().allocate(curves, total=20_000 * 128)
+            allocate("exact", curves, total=20_000 * 128)
 
     @pytest.mark.parametrize("unit", [0.0, -1.0, math.inf, math.nan])
     def test_a_unit_that_is_no_length_is_refused(self, unit: float) -> None:
@@ -289,7 +282,7 @@ class TestExactLimits:
 
     def test_a_coarser_unit_never_passes_the_total(self) -> None:
         curves = jumpy_curves(30)
-        plan = ExactAllocator(unit=7.0).allocate(curves, total=2000, cost=Cost.SPENT)
+        plan = allocate(ExactAllocator(unit=7.0), curves, total=2000, cost=Cost.SPENT)
         assert plan.expected_spent <= 2000
 
 
@@ -316,8 +309,8 @@ def test_planning_leaves_the_curves_as_they_were(shape: tuple[int, int]) -> None
     p_Q_B = np.linspace(0.9, 0.1, math.prod(shape)).reshape(shape) ** 2
     curves = make_curves(p_Q_B[:, ::-1].copy(), np.cumsum(np.ones(shape), axis=1))
     before, tokens = curves.p_Q_B.copy(), curves.tokens_Q_B.copy()
-    for made in (UniformAllocator(), BlindAllocator(), GreedyAllocator(), EnvelopeAllocator(), ExactAllocator()):
+    for name in ("uniform", "blind", "greedy", "envelope", "exact"):
         for cost in Cost:
-            made.allocate(curves, total=shape[0] * 16 + 1, cost=cost)
+            allocate(name, curves, total=shape[0] * 16 + 1, cost=cost)
             assert (curves.p_Q_B == before).all()
             assert (curves.tokens_Q_B == tokens).all()

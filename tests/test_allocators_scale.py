@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import tracemalloc
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -15,13 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from forethought.allocators import bracket
-from forethought.allocators.bracket import Bracket, bracketed_envelope
-from forethought.allocators.envelope import EnvelopeAllocator
-from forethought.allocators.grants import grant, grants
-from forethought.allocators.hull import Envelope, upper_envelope
-from forethought.allocators.problem import Problem, pose
-from forethought.allocators.sums import exact_sum
+from forethought.allocators import Problem, allocate, hull, pose
+from forethought.allocators.costs import exact_sum
+from forethought.allocators.greedy import GreedyAllocator
+from forethought.allocators.hull import Bracket, Envelope, bracketed_envelope, fill, fill_from, upper_envelope
 from forethought.core.data import Cost, Curves
 from forethought.core.menu import Menu
 from forethought.errors import InvalidInputError
@@ -59,7 +53,7 @@ def test_memory_is_a_few_hundred_bytes_a_query(cost: Cost, dtype: Any) -> None:
     for num_queries in (100_000, 200_000):
         curves = made_up(num_queries, dtype=dtype)
         tracemalloc.start()
-        EnvelopeAllocator().allocate(curves, total=64 * num_queries, cost=cost)
+        allocate("envelope", curves, total=64 * num_queries, cost=cost)
         num_bytes[num_queries] = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
     assert num_bytes[200_000] < 400 * 200_000
@@ -122,10 +116,10 @@ def test_a_bracket_leaves_the_envelopes_as_they_are_within_it(problem: Problem, 
 @given(problem=problems(), sample=st.integers(1, 6))
 def test_grants_are_those_of_all_segments_however_the_sample_guesses(problem: Problem, sample: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bracket, "SAMPLE", sample)
-        patch.setattr(bracket, "ERRORS", 0.3)  # so that the guess is often wrong
-        found = grants(problem)
-    expected = grant(problem, upper_envelope(problem))
+        patch.setattr(hull, "SAMPLE", sample)
+        patch.setattr(hull, "ERRORS", 0.3)  # so that the guess is often wrong
+        found = fill(problem)
+    expected = fill_from(problem, upper_envelope(problem))
     assert (found.column_Q == expected.column_Q).all()
     assert (found.price, found.blocked, found.left) == (expected.price, expected.blocked, expected.left)
     assert found.left == problem.left_after(found.column_Q)
@@ -152,7 +146,7 @@ def test_grants_are_the_longest_beginning_of_a_sorted_line(problem: Problem) -> 
             at = to
     left = problem.left_after(np.array(column_Q))
     prices = sorted({price for price, *_ in line}, reverse=True)
-    found = grants(problem)
+    found = fill(problem)
     for price in prices:
         tier = [segment for segment in line if segment[0] == price]
         if sum(cost for *_, cost in tier) > left:
@@ -169,19 +163,19 @@ def test_grants_are_the_longest_beginning_of_a_sorted_line(problem: Problem) -> 
 @every_cost
 @pytest.mark.parametrize("mean_tokens", [40, 64, 150, 256])
 def test_a_large_batch_gets_the_plan_of_all_its_segments(cost: Cost, mean_tokens: float) -> None:
-    curves = made_up(3 * bracket.SAMPLE, seed=5)
+    curves = made_up(3 * hull.SAMPLE, seed=5)
     order = np.argsort(curves.p_Q_B[:, 4])  # a file in order of difficulty
     curves = Curves(curves.query_ids, curves.menu, curves.p_Q_B[order], curves.tokens_Q_B[order])
     problem = pose(curves, total=mean_tokens * len(order), cost=cost)
-    found, expected = grants(problem), grant(problem, upper_envelope(problem))
+    found, expected = fill(problem), fill_from(problem, upper_envelope(problem))
     assert (found.column_Q == expected.column_Q).all()
     assert (found.price, found.blocked, found.left) == (expected.price, expected.blocked, expected.left)
 
 
 def test_few_envelopes_are_built_for_a_large_batch() -> None:
-    curves = made_up(3 * bracket.SAMPLE)
+    curves = made_up(3 * hull.SAMPLE)
     problem = pose(curves, total=64 * len(curves.query_ids))
-    guessed = bracket.sampled_bracket(problem)
+    guessed = hull.sampled_bracket(problem)
     assert guessed is not None
     assert np.unique(bracketed_envelope(problem, guessed).row_N).size < 0.2 * problem.num_queries
 
@@ -230,19 +224,6 @@ def test_a_wrong_curve_is_found_wherever_it_lies(row: int) -> None:
         pose(curves, total=64 * 10_000)
 
 
-def load_plain_greedy() -> ModuleType:
-    path = Path(__file__).parent.parent / "benchmarks" / "plain_greedy.py"
-    spec = importlib.util.spec_from_file_location("plain_greedy", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-plain_greedy = load_plain_greedy()
-
-
 @st.composite
 def jumpy_batches(draw: st.DrawFn) -> tuple[Curves, float]:
     """Any numbers at all, most of them far from concave, and a granted total."""
@@ -256,19 +237,17 @@ def jumpy_batches(draw: st.DrawFn) -> tuple[Curves, float]:
 
 @examples(300)
 @given(batch=jumpy_batches())
-def test_envelope_is_never_below_the_plain_greedy(batch: tuple[Curves, float]) -> None:
+def test_envelope_is_never_below_the_papers_greedy(batch: tuple[Curves, float]) -> None:
     curves, total = batch
-    envelope = EnvelopeAllocator().allocate(curves, total=total).expected_accuracy
-    column_Q = plain_greedy.scan(curves, total=total)
-    assert ((column_Q + 1) * 16).sum() <= total
-    assert (column_Q == plain_greedy.scan_by_argmax(curves, total=total)).all()
-    assert envelope >= plain_greedy.expected_accuracy(curves, column_Q) - TOLERANCE
+    envelope = allocate("envelope", curves, total=total).expected_accuracy
+    greedy = allocate(GreedyAllocator(lookahead=True), curves, total=total)
+    assert greedy.budget_Q.sum() <= total
+    assert envelope >= greedy.expected_accuracy - TOLERANCE
 
 
 @pytest.mark.parametrize("mean_tokens", [24, 48, 96, 200])
 @pytest.mark.parametrize("seed", range(3))
-def test_envelope_is_not_below_the_plain_greedy_on_batches_of_hundreds(mean_tokens: int, seed: int) -> None:
+def test_envelope_is_not_below_the_papers_greedy_on_batches_of_hundreds(mean_tokens: int, seed: int) -> None:
     curves = made_up(400, seed=seed)
-    column_Q = plain_greedy.scan_by_argmax(curves, total=400 * mean_tokens)
-    envelope = EnvelopeAllocator().allocate(curves, total=400 * mean_tokens).expected_accuracy
-    assert envelope >= plain_greedy.expected_accuracy(curves, column_Q)
+    greedy = allocate(GreedyAllocator(lookahead=True), curves, total=400 * mean_tokens).expected_accuracy
+    assert allocate("envelope", curves, total=400 * mean_tokens).expected_accuracy >= greedy

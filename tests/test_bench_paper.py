@@ -12,22 +12,23 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from forethought.allocators.envelope import EnvelopeAllocator
+from forethought.allocators import allocate
 from forethought.allocators.greedy import GreedyAllocator
-from forethought.allocators.pricing import budgets_at, price_for
+from forethought.allocators.price import budgets_at, price_for
 from forethought.commands import _exit_code
 from forethought.core.data import Cost, Curves
 from forethought.core.menu import Menu
 from forethought.core.settings import PaperSettings
-from forethought.errors import InvalidInputError, InvalidSettingsError, InvalidTotalError
+from forethought.errors import InvalidInputError, InvalidTotalError
 from forethought.studies import paper as bench
 from forethought.studies.paper.classes import budgets_of, class_budgets
-from forethought.studies.paper.greedy import PaperGreedyAllocator
 from forethought.studies.paper.results import PaperBench
 from forethought.studies.paper.split import read_split
 from paper_data import made_up_folder, made_up_split, write_split
 
 pytestmark = pytest.mark.slow
+
+PAPER_GREEDY = GreedyAllocator(lookahead=True)
 
 LEVELS = (32.0, 48.0, 96.0, 128.0, 256.0)
 POLICIES = (
@@ -87,34 +88,30 @@ class TestPaperGreedy:
         ],
     )
     def test_by_hand(self, windows: int, expected: tuple[int, ...]) -> None:
-        plan = PaperGreedyAllocator().allocate(curves(self.P), total=16.0 * windows)
+        plan = allocate(PAPER_GREEDY, curves(self.P), total=16.0 * windows)
         assert tuple(plan.budget_Q // 16) == expected
 
     def test_is_not_the_registered_greedy_which_stalls_before_a_jump_and_drops_what_hurts(self) -> None:
         stalls = curves([[0.1, 0.0, 0.9], [0.1, 0.12, 0.13]])
-        paper = PaperGreedyAllocator().allocate(stalls, total=80).expected_accuracy
-        assert paper > GreedyAllocator().allocate(stalls, total=80).expected_accuracy
+        paper = allocate(PAPER_GREEDY, stalls, total=80).expected_accuracy
+        assert paper > allocate("greedy", stalls, total=80).expected_accuracy
         falls = curves([[0.9, 0.5], [0.9, 0.6]])
-        assert PaperGreedyAllocator().allocate(falls, total=64).expected_accuracy == pytest.approx(0.55)
-        assert GreedyAllocator().allocate(falls, total=64).expected_accuracy == pytest.approx(0.9)
+        assert allocate(PAPER_GREEDY, falls, total=64).expected_accuracy == pytest.approx(0.55)
+        assert allocate("greedy", falls, total=64).expected_accuracy == pytest.approx(0.9)
 
     def test_order_of_the_queries_does_not_matter(self) -> None:
         p_Q_B = np.random.default_rng(0).integers(0, 5, (30, 6)) / 5
         some = curves(p_Q_B)
         order = np.random.default_rng(1).permutation(30)
         other = Curves(tuple(some.query_ids[row] for row in order), some.menu, p_Q_B[order])
-        first, second = (PaperGreedyAllocator().allocate(each, total=16.0 * 77) for each in (some, other))
+        first, second = (allocate(PAPER_GREEDY, each, total=16.0 * 77) for each in (some, other))
         assert (first.budget_Q[order] == second.budget_Q).all()
         assert first.granted == 16 * 77
 
     def test_bounds_hold(self) -> None:
         most = np.array([32, 32, 64, 48])
-        plan = PaperGreedyAllocator().allocate(curves(self.P), total=16.0 * 16, max_budget_Q=most)
+        plan = allocate(PAPER_GREEDY, curves(self.P), total=16.0 * 16, max_budget_Q=most)
         assert (plan.budget_Q == most).all()
-
-    def test_refuses_spent_cost(self) -> None:
-        with pytest.raises(InvalidSettingsError, match="granted"):
-            PaperGreedyAllocator().allocate(curves(self.P), total=640, cost=Cost.SPENT)
 
 
 class TestClasses:
@@ -171,7 +168,7 @@ class TestPricing:
     def test_a_stream_makes_the_plan_that_all_together_make_at_its_tokens(self) -> None:
         some = curves(np.random.default_rng(3).uniform(size=(200, 8)))
         budget_Q = budgets_at(some, price=0.004)
-        plan = EnvelopeAllocator().allocate(some, total=float(budget_Q.sum()))
+        plan = allocate("envelope", some, total=float(budget_Q.sum()))
         assert plan.expected_accuracy == pytest.approx(
             np.take_along_axis(some.p_Q_B, budget_Q[:, None] // 16 - 1, 1).mean()
         )

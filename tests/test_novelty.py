@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forethought.allocators.envelope import EnvelopeAllocator
+from forethought.allocators import allocate
 from forethought.commands.pipeline import held_out_curves
 from forethought.control import sources
 from forethought.control.planning import forecast
@@ -246,12 +246,12 @@ def test_the_concave_mean_for_all_is_planned_as_uniform(
     assert (p_B <= 1.0).all()
     tokens_Q_B = None if tokens_B is None else np.tile(tokens_B, (50, 1))
     same = Curves(tuple(f"q{row}" for row in range(50)), found.menu, np.tile(p_B, (50, 1)), tokens_Q_B)
-    plan = EnvelopeAllocator().allocate(same, total=level * 50)
+    plan = allocate("envelope", same, total=level * 50)
     assert plan.budget_Q.max() - plan.budget_Q.min() <= 16
     assert plan.granted > level * 50 - 16
     if mean_tokens_B is not None and mean_tokens_B[-1] > mean_tokens_B[-2]:
         total = float(np.interp(level, found.menu.budgets_B, mean_tokens_B)) * 50
-        plan = EnvelopeAllocator().allocate(same, total=total, cost=Cost.SPENT)
+        plan = allocate("envelope", same, total=total, cost=Cost.SPENT)
         # The last tokens may be used up by a query or two that are moved apart.
         assert np.sort(np.bincount(plan.budget_Q // 16, minlength=5))[-2:].sum() >= 47
 

@@ -11,8 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from forethought.allocators.blind import BlindAllocator
-from forethought.allocators.envelope import EnvelopeAllocator
+from forethought.allocators import allocate
 from forethought.commands.tables import training_text
 from forethought.core.data import Cost, Curves, Profile
 from forethought.core.features import Counts, Features, HeldOut
@@ -56,8 +55,7 @@ def lead_over_blind(curves: Curves, mean: Curves, truth: Profile) -> float:
     rows, gains = np.arange(truth.num_queries), []
     for level in (24, 32, 40, 48):
         ours, blind = (
-            EnvelopeAllocator().allocate(each, total=level * truth.num_queries, cost=Cost.GRANTED)
-            for each in (curves, mean)
+            allocate("envelope", each, total=level * truth.num_queries, cost=Cost.GRANTED) for each in (curves, mean)
         )
         assert ours.granted <= level * truth.num_queries
         right = [truth.curves.p_Q_B[rows, plan.budget_Q // 16 - 1].mean() for plan in (ours, blind)]
@@ -140,8 +138,8 @@ def test_where_nothing_is_kept_the_plan_is_the_blind_one_ties_and_all(cost: Cost
     nothing = Shrinkage(0.0, 0.0, 0.0, 0.0)
     shrunk = Curves(ids, MENU, *nothing.apply(predicted.p_Q_B, predicted.tokens_Q_B, mean_B, mean_tokens_B))
     for level in (20.5, 25, 32, 36.9, 40, 44, 55, 64):
-        ours = EnvelopeAllocator().allocate(shrunk, total=level * num_queries, cost=cost)
-        blind = BlindAllocator().allocate(shrunk, total=level * num_queries, cost=cost)
+        ours = allocate("envelope", shrunk, total=level * num_queries, cost=cost)
+        blind = allocate("blind", shrunk, total=level * num_queries, cost=cost)
         assert (ours.budget_Q == blind.budget_Q).all()
 
 

@@ -1,1 +1,5 @@
-"""Allocators: success curves and a token total in, one budget per query out. Found by name through the registry."""
+"""Allocators: curves and a token total in, one option per query out. docs/allocation.md says what they guarantee."""
+
+from .problem import Problem, Solution, allocate, pose
+
+__all__ = ["Problem", "Solution", "allocate", "pose"]

@@ -7,14 +7,11 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.data import Allocation, Cost, Curves, FloatArray, IntArray
-from .bounds import Columns
-from .envelope import WHY_LEFT, solve
-from .grants import grant
-from .hull import upper_envelope
-from .leftover import spend_without_loss
-from .problem import Problem, pose
-from .sums import exact_sum
+from ..core.data import Cost, FloatArray
+from .costs import exact_sum
+from .envelope import WHY_LEFT, EnvelopeAllocator, spend_without_loss
+from .hull import fill_from, upper_envelope
+from .problem import Problem, Solution
 
 
 class BlindAllocator:
@@ -25,36 +22,22 @@ class BlindAllocator:
     its predictions are worth. Bounds and weights come from the user, not from a prediction, and are respected.
 
     `expected_accuracy` is what the mean curve promises: nothing better is known here. Under spent cost the order of
-    grants comes from the mean curves too, but the bill (the total, `expected_spent`) is that of the queries' own spend
-    curves, so that a plan never costs more than the total.
+    segments comes from the mean curves too, but each is billed at what it costs that very query, so that a plan never
+    costs more than the total.
     """
 
-    name = "blind"
-
-    def allocate(
-        self,
-        curves: Curves,
-        *,
-        total: float,
-        cost: Cost = Cost.GRANTED,
-        min_budget_Q: IntArray | None = None,
-        max_budget_Q: IntArray | None = None,
-        weight_Q: FloatArray | None = None,
-    ) -> Allocation:
-        """Divides `total` by the mean curve."""
-        problem = pose(
-            curves, total=total, cost=cost, min_budget_Q=min_budget_Q, max_budget_Q=max_budget_Q, weight_Q=weight_Q
-        )
+    def solve(self, problem: Problem) -> Solution:
+        """Divides the total by the mean curve."""
         mean = _on_the_mean_curve(problem)
         known = replace(mean, costs=problem.costs)
-        column_Q, price = solve(known) if _cost_the_same(problem) else _billed(problem, mean)
-        return known.plan(column_Q, allocator=self.name, price=price, why_left=f"on the mean curve, {WHY_LEFT}")
+        found = EnvelopeAllocator().solve(known) if _cost_the_same(problem) else _billed(known, mean)
+        accuracy = known.accuracy_at(found.column_Q)
+        return replace(found, why_left=f"on the mean curve, {WHY_LEFT}", expected_accuracy=accuracy)
 
 
 def _on_the_mean_curve(problem: Problem) -> Problem:
     """The same problem, with every query's success and spend replaced by the batch's mean."""
-    shape = problem.value_Q_B.shape
-    p_Q_B = np.broadcast_to(_mean(problem.curves.p_Q_B), shape)
+    p_Q_B = np.broadcast_to(_mean(problem.curves.p_Q_B), problem.value_Q_B.shape)
     weight_Q = problem.weight_Q
     return replace(
         problem,
@@ -70,27 +53,25 @@ def _cost_the_same(problem: Problem) -> bool:
     return problem.cost is Cost.GRANTED or tokens_Q_B is None or bool((tokens_Q_B == tokens_Q_B[0]).all())
 
 
-def _mean(array_Q_B: FloatArray | IntArray) -> NDArray[np.float64]:
+def _mean(array_Q_B: FloatArray) -> NDArray[np.float64]:
     """Mean over queries, exact sums: the order of the queries does not show in the last digit."""
     return np.array([exact_sum(column) / len(column) for column in array_Q_B.T])
 
 
-def _billed(problem: Problem, mean: Problem) -> tuple[Columns, float]:
-    """Grants in the order of the mean curve's prices, each segment billed at what it costs that very query.
+def _billed(known: Problem, mean: Problem) -> Solution:
+    """Segments in the order of the mean curve's prices, each billed at what it costs that very query.
 
     Which query is next does not depend on its own curves; only how far the order goes is checked against the bill.
     """
-    envelope = upper_envelope(mean)
+    envelope, costs = upper_envelope(mean), known.costs
     # An envelope starts past the first column where that costs nothing on average; here it has to cost nothing at all.
-    costs = problem.costs
-    is_dearer_Q = costs.at_each(envelope.start_M) > costs.at_each(problem.first_Q)
-    start_Q = np.where(is_dearer_Q, problem.first_Q, envelope.start_M)
+    is_dearer_Q = costs.at_each(envelope.start_M) > costs.at_each(known.first_Q)
+    start_Q = np.where(is_dearer_Q, known.first_Q, envelope.start_M)
     # A segment comes from the same query's previous one, or from its start.
     from_N = start_Q[envelope.row_N]
     follows_N = envelope.row_N[1:] == envelope.row_N[:-1]
     from_N[1:][follows_N] = envelope.column_N[:-1][follows_N]
     cost_N = costs.at(envelope.row_N, envelope.column_N) - costs.at(envelope.row_N, from_N)
-    known = replace(mean, costs=costs)
-    granted = grant(known, replace(envelope, start_M=start_Q, cost_N=cost_N))
-    column_Q = spend_without_loss(known, granted.column_Q, granted.left)
-    return column_Q, granted.price / problem.costs.unit
+    filled = fill_from(known, replace(envelope, start_M=start_Q, cost_N=cost_N))
+    column_Q = spend_without_loss(known, filled.column_Q, filled.left)
+    return Solution(column_Q, price=filled.price / costs.unit)

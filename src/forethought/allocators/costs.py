@@ -1,8 +1,4 @@
-"""What budgets cost, in whole units; made from the spend curves where they are looked at, and never held for a batch.
-
-A matrix of costs for a million queries is memory that a plan would touch once: making it costs more than all the
-arithmetic on it.
-"""
+"""What options cost, in whole units; made from the usage curves where they are looked at, never held for a batch."""
 
 from __future__ import annotations
 
@@ -14,10 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.data import Cost, Curves, FloatArray, IntArray
-from ..errors import InvalidSettingsError
-from .sums import exact_sum
+from ..errors import InvalidMenuError, InvalidSettingsError
 
+MOST_UNITS = 2**62  # of a whole batch: sums of costs stay inside 64 bits
 MOST_EXPONENT = 1000  # 2**exponent stays a number where all tokens are next to nothing
+SUM_CHUNK = 65_536
+LARGEST = 1e280  # past it the splitting constant of `exact_sum` could overflow
 
 Rows = slice | NDArray[np.int64]
 
@@ -30,7 +28,7 @@ class Costs:
         num_queries: how many queries there are.
         unit: tokens in one unit.
         shared_B: the costs of every query, int64, where all have the same; else None.
-        tokens_Q_B: the spend curves that are rounded to units, where they differ; else None.
+        tokens_Q_B: the usage curves that are rounded to units, where they differ; else None.
     """
 
     num_queries: int
@@ -40,21 +38,26 @@ class Costs:
 
     @classmethod
     def of(cls, curves: Curves, cost: Cost) -> Costs:
-        """Costs of the budgets of `curves`.
+        """Costs of the options of `curves`.
 
         Under granted cost the unit is the largest that divides all caps; under spent cost a power of two, as fine as
         exact sums allow.
 
         Raises:
-            InvalidSettingsError: spent cost without a spend curve.
+            InvalidSettingsError: spent cost without a usage curve.
+            InvalidMenuError: caps so large that their sum over the queries is past counting.
         """
         num_queries = len(curves.query_ids)
         if cost is Cost.GRANTED:
             unit = curves.menu.unit
+            if curves.menu.largest // unit * num_queries >= MOST_UNITS:
+                raise InvalidMenuError(
+                    f"{num_queries:,} queries with budgets up to {curves.menu.largest:,} are too many"
+                )
             return cls(num_queries, float(unit), curves.menu.budgets_B // unit)
         if curves.tokens_Q_B is None:
             raise InvalidSettingsError(
-                "a total in spent tokens needs a spend curve, and these curves have none (tokens_Q_B is None). "
+                "a total in spent tokens needs a usage curve, and these curves have none (tokens_Q_B is None). "
                 "Use --cost granted, or a predictor fitted with token counts."
             )
         # 2**52: still exact as a float, for slopes. 2**61: a batch's sum stays far inside 64 bits.
@@ -93,12 +96,15 @@ class Costs:
         """Cost of every query at its column, shape (Q,)."""
         return self.at(np.arange(self.num_queries), column_Q)
 
+    def next_step(self, row_N: NDArray[np.int64], column_N: IntArray) -> NDArray[np.int64]:
+        """What one column more costs each of some queries, shape (N,)."""
+        return self.at(row_N, column_N + 1) - self.at(row_N, column_N)
+
     def mean(self) -> Costs:
         """Costs of a batch in which every query has the mean of these, in the same unit."""
         if self.shared_B is not None:
             return self
-        column_B = range(self._tokens.shape[1])
-        sum_B = [exact_sum(self._rounded(self._tokens[:, column])) for column in column_B]
+        sum_B = [exact_sum(self._rounded(self._tokens[:, column])) for column in range(self._tokens.shape[1])]
         return Costs(self.num_queries, self.unit, np.rint(np.array(sum_B) / self.num_queries).astype(np.int64))
 
     def _rounded(self, tokens: FloatArray, out: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
@@ -107,7 +113,7 @@ class Costs:
 
     @property
     def _tokens(self) -> FloatArray:
-        assert self.tokens_Q_B is not None, "costs are shared or come from spend curves"
+        assert self.tokens_Q_B is not None, "costs are shared or come from usage curves"
         return self.tokens_Q_B
 
 
@@ -118,3 +124,24 @@ def entries(array_Q_B: FloatArray | IntArray, row_N: Rows, column_N: IntArray) -
     else:
         found_N = array_Q_B[row_N, column_N]
     return found_N
+
+
+def exact_sum(array_N: FloatArray) -> float:
+    """The float nearest to the true sum, as `math.fsum` gives, without a Python float for every number.
+
+    Numbers are cut at a common binary place, high enough that the parts above it add up without rounding, and again
+    below it until nothing is left (Rump, Ogita and Oishi, "Accurate floating-point summation", 2008).
+    """
+    parts: list[float] = []
+    for at in range(0, array_N.size, SUM_CHUNK):
+        rest_N = array_N[at : at + SUM_CHUNK].astype(np.float64)
+        while (largest := float(np.abs(rest_N).max())) > 0.0:
+            if not largest < LARGEST:
+                parts += rest_N.tolist()
+                break
+            # 2**(exponent) is above twice the sum of all magnitudes: adding it rounds every number at one place.
+            place = math.ldexp(1.0, math.frexp(largest)[1] + rest_N.size.bit_length() + 1)
+            high_N = (rest_N + place) - place
+            parts.append(float(high_N.sum()))
+            rest_N -= high_N
+    return math.fsum(parts)

@@ -1,64 +1,193 @@
-"""The default: grants segments of the queries' upper concave envelopes in order of price."""
+"""The default: segments of the queries' upper concave envelopes by falling price, then what they leave."""
 
 from __future__ import annotations
 
-from ..core.data import Allocation, Cost, Curves, FloatArray, IntArray
-from .bounds import Columns
-from .core import complete
-from .grants import grants
-from .leftover import spend_without_loss
-from .problem import Problem, pose
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..core.data import IntArray
+from .hull import CHUNK, Fill, allowed_values, fill
+from .knapsack import best_choices
+from .problem import Columns, Problem, Solution
 
 WHY_LEFT = "they are too few for the next gain, or a longer budget is expected to hurt"
+
+MOST_QUERIES = 256  # of the core
+# Columns times units over which the core is solved: some ten milliseconds, about 128 queries of 16 options.
+MOST_WORK = 4_000_000
+MOST_STEPS = 512  # to the blocked segment, where counting in them is exact
+FINEST_GRAIN = 256  # steps to the blocked segment where nothing coarse divides all costs: those are rounded up
+ROUNDING = 1e-9
 
 
 class EnvelopeAllocator:
     """Within one segment of the best possible plan, in time linear in the batch.
 
-    Success curves are not concave: a query may gain nothing from its next window and much from the fifth. So each
-    curve is replaced by its upper concave envelope, whose segments are jumps worth making; a segment's slope, success
-    per token, is its price. Granting segments from the dearest down solves the linear relaxation of the problem
-    (Dantzig 1957; Sinha and Zoltners, "The multiple-choice knapsack problem", 1979), and the last one that does not
-    fit is all that is lost. What it leaves of the total goes through three stages, each of which keeps the promises:
+    Each curve is replaced by its upper concave envelope, whose segments are jumps worth making; a segment's slope,
+    success per token, is its price. Granting them from the dearest down solves the linear relaxation (Dantzig 1957;
+    Sinha and Zoltners 1979). What that leaves goes to the few queries nearest the margin, chosen for anew and exactly
+    (Pisinger 1995), and then where the curves see no difference. A larger total never expects less: docs/allocation.md
+    has the argument.
 
-    1. *Grants.* All segments in one line, by falling price, ties by a hash of the query's id; the longest beginning of
-       the line that fits. Along each query prices fall strictly, so a beginning of the line is a beginning of each
-       envelope.
-    2. *Core* (`core.complete`). The few queries nearest the margin are chosen for anew, exactly, over all their
-       budgets, with what is left.
-    3. *Rest.* Budgets are raised where the curves see no difference, and never where they see a loss.
-
-    A larger total never expects less. Let the first k segments of the line cost C(k) and be worth V(k). Totals between
-    C(k) and C(k+1) have the same grants and the same core, and an exact solution of the same core with more to spend
-    is worth no less. Across C(k+1): a plan that costs T < C(k+1) is worth at most the relaxation's V(k) + price x
-    (T - C(k)), which is less than V(k+1), and stages 2 and 3 never lose value. (All up to rounding of the last digit.)
-
-    `Allocation.price` is the price of the first segment that did not fit, in right answers per token; 0 when all did.
+    `price` is that of the first segment that did not fit, in right answers per token; 0 when all did.
     """
 
-    name = "envelope"
-
-    def allocate(
-        self,
-        curves: Curves,
-        *,
-        total: float,
-        cost: Cost = Cost.GRANTED,
-        min_budget_Q: IntArray | None = None,
-        max_budget_Q: IntArray | None = None,
-        weight_Q: FloatArray | None = None,
-    ) -> Allocation:
-        """Divides `total` so that expected success is within one segment of the most there can be; see the class."""
-        problem = pose(
-            curves, total=total, cost=cost, min_budget_Q=min_budget_Q, max_budget_Q=max_budget_Q, weight_Q=weight_Q
-        )
-        column_Q, price = solve(problem)
-        return problem.plan(column_Q, allocator=self.name, price=price, why_left=WHY_LEFT)
+    def solve(self, problem: Problem) -> Solution:
+        """See the class."""
+        filled = fill(problem)
+        if filled.blocked:
+            filled = complete(problem, filled)
+        column_Q = spend_without_loss(problem, filled.column_Q, filled.left)
+        return Solution(column_Q, price=filled.price / problem.costs.unit, why_left=WHY_LEFT)
 
 
-def solve(problem: Problem) -> tuple[Columns, float]:
-    """Columns, shape (Q,), and the marginal price per token."""
-    granted = grants(problem)
-    if granted.blocked:
-        granted = complete(problem, granted)
-    return spend_without_loss(problem, granted.column_Q, granted.left), granted.price / problem.costs.unit
+def complete(problem: Problem, filled: Fill) -> Fill:
+    """Re-chooses for the queries nearest the margin, so that what is left buys what it can.
+
+    A move away from a query's column loses net value (value less cost at the marginal price). One that loses more than
+    the blocked segment is worth is in no better plan; queries with a smaller loss are the core (Pisinger, "A minimal
+    algorithm for the multiple-choice knapsack problem", 1995), which is solved exactly. Core, columns and grain depend
+    on the fill and its price alone, not on what is left: a larger total never expects less because of it.
+
+    Args:
+        problem: what is being solved.
+        filled: the fill, of which the next segment in line was blocked.
+
+    Returns:
+        The same with improved columns, never of a lower value, never over the total.
+    """
+    column_Q, price, blocked, left = filled.column_Q, filled.price, filled.blocked, filled.left
+    most_loss = price * blocked * (1 + ROUNDING)
+    query_N = _core_queries(problem, column_Q, price, most_loss)
+    if left <= 0 or query_N.size == 0:
+        return filled
+
+    # Offsets from each query's column, rounded up to the grain: what fits as counted here fits in truth.
+    rows_N, own_N = np.arange(query_N.size), column_Q[query_N]
+    cost_N_B, value_N_B = problem.costs.rows(query_N), problem.value_Q_B[query_N].astype(np.float64)
+    extra_N_B = cost_N_B - cost_N_B[rows_N, own_N, None]
+    gain_N_B = value_N_B - value_N_B[rows_N, own_N, None]
+    column_B = np.arange(problem.menu.num_options)
+    is_allowed_N_B = (column_B >= problem.first_Q[query_N, None]) & (column_B <= problem.last_Q[query_N, None])
+    is_allowed_N_B &= price * extra_N_B - gain_N_B <= most_loss
+    is_allowed_N_B[rows_N, own_N] = True
+    grain = _grain(extra_N_B[is_allowed_N_B], blocked)
+    steps_N_B = -(-extra_N_B // grain)
+
+    cheapest_N = np.where(is_allowed_N_B, steps_N_B, 0).min(axis=1)
+    range_N = np.where(is_allowed_N_B, steps_N_B, 0).max(axis=1) - cheapest_N
+    work_N = np.cumsum(is_allowed_N_B.sum(axis=1)) * np.cumsum(range_N)
+    core = slice(0, max(1, int(np.searchsorted(work_N, MOST_WORK, side="right"))))
+
+    units = left // grain - int(cheapest_N[core].sum())
+    steps_N_B = steps_N_B - cheapest_N[:, None]
+    chosen_N = best_choices(steps_N_B[core], gain_N_B[core], is_allowed_N_B[core], units)
+    column_Q = column_Q.copy()
+    column_Q[query_N[core]] = chosen_N
+    return replace(filled, column_Q=column_Q, left=left - int(extra_N_B[rows_N[core], chosen_N].sum()))
+
+
+def _grain(extra_M: NDArray[np.int64], blocked: int) -> int:
+    """Units to a step: what divides every cost where that is coarse enough to count in (whole tokens, even steps)."""
+    divisor = max(1, int(np.gcd.reduce(extra_M)))
+    return divisor if blocked <= MOST_STEPS * divisor else -(-blocked // FINEST_GRAIN)
+
+
+def _core_queries(problem: Problem, column_Q: Columns, price: float, most_loss: float) -> NDArray[np.int64]:
+    """The queries that lose least, up to `most_loss`, by their best move away from their column; least loss first."""
+    loss_Q = _least_loss(problem, column_Q, price)
+    query_N = np.flatnonzero(loss_Q <= most_loss)
+    if query_N.size > MOST_QUERIES:
+        loss_N = loss_Q[query_N]
+        margin = np.partition(loss_N, MOST_QUERIES - 1)[MOST_QUERIES - 1]
+        sure, tied = query_N[loss_N < margin], query_N[loss_N == margin]
+        if sure.size + tied.size > MOST_QUERIES:
+            tied = tied[problem.tie_order(tied)]
+        query_N = np.concatenate((sure, tied[: MOST_QUERIES - sure.size]))
+    query_N = query_N[problem.tie_order(query_N)]
+    return query_N[np.argsort(loss_Q[query_N], kind="stable")]
+
+
+def _least_loss(problem: Problem, column_Q: Columns, price: float) -> NDArray[np.float64]:
+    """Net value that each query's best other column loses against its own, shape (Q,); infinite without one."""
+    loss_Q = np.empty(problem.num_queries)
+    work_B_C = np.empty((problem.menu.num_options, min(CHUNK, problem.num_queries)))
+    for at in range(0, problem.num_queries, CHUNK):
+        chunk = slice(at, min(at + CHUNK, problem.num_queries))
+        net_B_C = allowed_values(problem, chunk, work_B_C[:, : chunk.stop - at])
+        net_B_C -= price * problem.costs.floats(chunk)
+        own_2_C = column_Q[chunk], np.arange(net_B_C.shape[1])
+        own_C = net_B_C[own_2_C]
+        net_B_C[own_2_C] = -np.inf
+        loss_Q[chunk] = own_C - net_B_C.max(axis=0)
+    return loss_Q
+
+
+def spend_without_loss(problem: Problem, column_Q: Columns, left: int) -> Columns:
+    """Raises budgets whose value stays exactly the same, the smallest budgets first, while they fit in `left` units.
+
+    Where the curves see no difference the longer thought is the safer one. It goes in rounds, each raising only the
+    smallest budgets that can still rise, by one option: they come up together, and no query takes all.
+    """
+    column_Q = column_Q.copy()
+    open_N = np.flatnonzero(column_Q < problem.last_Q)
+    while left > 0 and open_N.size:
+        # A raise costs at least what one column more does: most queries have none that fits, and are not asked.
+        open_N = open_N[problem.costs.next_step(open_N, column_Q[open_N]) <= left]
+        if not open_N.size:
+            break
+        is_least_N = column_Q[open_N] == column_Q[open_N].min()
+        least_N, others_N = open_N[is_least_N], open_N[~is_least_N]
+        next_N = _next_equal(problem, least_N, column_Q[least_N])
+        least_N, next_N = least_N[next_N >= 0], next_N[next_N >= 0]
+        cost_N = problem.costs.at(least_N, next_N) - problem.costs.at(least_N, column_Q[least_N])
+        taken = _cheapest_that_fit(problem, least_N, cost_N, left)
+        column_Q[least_N[taken]] = next_N[taken]
+        left -= int(cost_N[taken].sum())
+        # A raise that did not fit now never will: the rest only shrinks.
+        raised_N = least_N[taken]
+        open_N = np.concatenate((others_N, raised_N[column_Q[raised_N] < problem.last_Q[raised_N]]))
+    return column_Q
+
+
+def _next_equal(problem: Problem, query_N: NDArray[np.int64], column_N: Columns) -> Columns:
+    """The nearest longer column of the same value and no lower chance, -1 where there is none, shape (N,)."""
+    next_N = column_N + 1  # of most queries that have one, it is the very next
+    far = np.flatnonzero(~_is_equal(problem, query_N, column_N, next_N))
+    next_N[far] = -1
+    column_B = np.arange(problem.menu.num_options)
+    for at in range(0, far.size, CHUNK):
+        far_C = far[at : at + CHUNK]
+        query_C_1, column_C_1 = query_N[far_C, None], column_N[far_C, None]
+        is_equal_C_B = _is_equal(problem, query_C_1, column_C_1, column_B)
+        is_equal_C_B &= (column_B > column_C_1) & (column_B <= problem.last_Q[query_C_1])
+        next_N[far_C] = np.where(is_equal_C_B.any(axis=1), is_equal_C_B.argmax(axis=1), -1)
+    return next_N
+
+
+def _is_equal(problem: Problem, query: IntArray, column: IntArray, other: IntArray) -> NDArray[np.bool_]:
+    """Whether the `other` column is worth as much as `column`, and gives no lower chance."""
+    value_Q_B, p_Q_B = problem.value_Q_B, problem.curves.p_Q_B
+    is_equal: NDArray[np.bool_] = value_Q_B[query, other] == value_Q_B[query, column]
+    if problem.weight_Q is not None:  # a query of weight 0 has the same value everywhere
+        is_equal &= p_Q_B[query, other] >= p_Q_B[query, column]
+    return is_equal
+
+
+def _cheapest_that_fit(
+    problem: Problem, query_N: NDArray[np.int64], cost_N: NDArray[np.int64], left: int
+) -> NDArray[np.int64]:
+    """Positions of the cheapest raises that fit in `left` together; equal costs by tie order."""
+    if int(cost_N.sum()) <= left:
+        return np.arange(cost_N.size)
+    order = np.argsort(cost_N, kind="stable")
+    num_fit = int(np.searchsorted(np.cumsum(cost_N[order]), left, side="right"))
+    margin = cost_N[order[num_fit]]
+    sure = np.flatnonzero(cost_N < margin)
+    tied = np.flatnonzero(cost_N == margin)
+    num_tied = num_fit - sure.size
+    if num_tied:
+        tied = tied[problem.tie_order(query_N[tied])]
+    return np.concatenate((sure, tied[:num_tied]))

@@ -7,34 +7,34 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.data import Allocation, Cost, Curves, FloatArray, IntArray
+from ..core.data import Cost
 from ..errors import InvalidSettingsError
-from .bounds import Columns
-from .envelope import WHY_LEFT, solve
+from .costs import exact_sum
+from .envelope import WHY_LEFT, EnvelopeAllocator, spend_without_loss
 from .knapsack import best_choices
-from .leftover import spend_without_loss
-from .problem import Problem, pose
+from .problem import Columns, Problem, Solution
 
 MOST_STEPS = 6_000_000_000  # useful columns x units: up to some 20 seconds
 MOST_BYTES = 1_000_000_000  # one remembered choice for each query and unit
 QUICK_STEPS = 250_000_000  # an automatic unit is made as fine as this many steps allow: about a second
-FINEST_UNIT = 1 / 64
+FINEST_UNIT = 1 / 64  # tokens
+LEAST_UNITS = 256  # an automatic unit is at most one token, or such a part of the largest budget
 
 
 class ExactAllocator:
     """Expects as much as any plan within the total can: the optimum other allocators are measured against.
 
-    Under granted cost it counts in windows, and the plan is optimal. Under spent cost it counts in units of tokens, and
-    what a budget costs above the query's smallest is rounded up to whole ones: the spend never passes the total, and
-    the plan is optimal for the rounded costs (for the true ones too, where they are whole). Rounding can cost more than
-    the envelope's one segment does, so there the better of the two plans counts. A larger total never expects less.
+    It counts in whole units of tokens. Where these are finer than the costs (granted cost on a menu with a common step,
+    spent cost in whole tokens) the plan is optimal. Else what an option costs above the query's smallest is rounded up
+    to whole units: the spend never passes the total, the plan is optimal for the rounded costs, and where the envelope
+    finds a better one that plan counts. A note says so where a unit is more than a token. A larger total never expects
+    less.
 
     Args:
-        unit: tokens in a unit under spent cost; a smaller one is slower and wastes less to rounding. By default one
-            token, or as fine a part of it as about a second allows, whatever the total.
+        unit: tokens in a unit; a smaller one is slower and wastes less to rounding. By default the menu's common step
+            under granted cost, where all options are so many steps apart; else one token, or what about a second
+            allows, from 1/64 token to a 256th of the largest budget, whatever the total.
     """
-
-    name = "exact"
 
     def __init__(self, *, unit: float | None = None) -> None:
         if unit is not None and not 0 < unit < math.inf:
@@ -43,34 +43,26 @@ class ExactAllocator:
             )
         self.unit = unit
 
-    def allocate(
-        self,
-        curves: Curves,
-        *,
-        total: float,
-        cost: Cost = Cost.GRANTED,
-        min_budget_Q: IntArray | None = None,
-        max_budget_Q: IntArray | None = None,
-        weight_Q: FloatArray | None = None,
-    ) -> Allocation:
-        """Divides `total` for the greatest expected success.
+    def solve(self, problem: Problem) -> Solution:
+        """Divides the total for the greatest expected success.
 
         Raises:
             InvalidSettingsError: the batch is past what this allocator takes on; the message says its limit.
         """
-        problem = pose(
-            curves, total=total, cost=cost, min_budget_Q=min_budget_Q, max_budget_Q=max_budget_Q, weight_Q=weight_Q
-        )
-        column_Q = self._best_columns(problem)
+        column_Q, step = self._best_columns(problem)
         column_Q = spend_without_loss(problem, column_Q, problem.left_after(column_Q))
-        plan = problem.plan(column_Q, allocator=self.name, why_left=WHY_LEFT)
-        if problem.cost is Cost.SPENT:
-            column_Q, _ = solve(problem)
-            unrounded = problem.plan(column_Q, allocator=self.name, why_left=WHY_LEFT)
-            plan = max(plan, unrounded, key=lambda candidate: candidate.expected_accuracy)
-        return plan
+        if problem.cost is Cost.GRANTED and step == 1:
+            return Solution(column_Q, why_left=WHY_LEFT)
+        others_Q = EnvelopeAllocator().solve(problem).column_Q
+        best_Q = max((column_Q, others_Q), key=lambda each_Q: exact_sum(problem.value_at(each_Q)))
+        tokens, notes = step * problem.costs.unit, tuple[str, ...]()
+        if tokens > 1:
+            notes = (
+                f"The exact allocator counted in units of {tokens:,.6g} tokens and rounded costs up to whole ones.",
+            )
+        return Solution(best_Q, why_left=WHY_LEFT, notes=notes)
 
-    def _best_columns(self, problem: Problem) -> Columns:
+    def _best_columns(self, problem: Problem) -> tuple[Columns, int]:
         # In tie order, so that among equally good plans the same one is found whatever the order of the file.
         query_N = problem.tie_order(np.arange(problem.num_queries))
         is_useful_N_B = _useful_choices(problem)[query_N]
@@ -85,7 +77,7 @@ class ExactAllocator:
         column_Q = np.empty(problem.num_queries, dtype=np.int64)
         value_N_B = problem.value_Q_B[query_N].astype(np.float64)
         column_Q[query_N] = best_choices(extra_N_B, value_N_B, is_useful_N_B, units)
-        return column_Q
+        return column_Q, step
 
     def _step(self, problem: Problem, extra_N_B: NDArray[np.int64], num_useful: int) -> int:
         """The problem's units in one of this allocator's.
@@ -93,13 +85,14 @@ class ExactAllocator:
         Not a function of the total: a finer unit for a smaller total could expect more of it than a coarser one does
         of a larger.
         """
-        if problem.cost is Cost.GRANTED:
-            return 1
         unit = self.unit
         if unit is None:
+            if problem.cost is Cost.GRANTED and (np.diff(problem.menu.budgets_B) == problem.menu.unit).all():
+                return 1
             tokens = int(extra_N_B.max(axis=1).sum()) * problem.costs.unit
             affordable = tokens * num_useful / QUICK_STEPS
-            unit = min(1.0, max(FINEST_UNIT, 2.0 ** math.ceil(math.log2(max(affordable, FINEST_UNIT)))))
+            coarsest = max(1.0, problem.menu.largest / LEAST_UNITS)
+            unit = min(coarsest, max(FINEST_UNIT, 2.0 ** math.ceil(math.log2(max(affordable, FINEST_UNIT)))))
         return max(1, round(unit / problem.costs.unit))
 
 

@@ -1,19 +1,27 @@
-"""The upper concave envelope of every query's (cost, value) points, and the price at which a total runs out."""
+"""Upper concave envelopes of the queries' (cost, value) points, and their segments granted in order of price.
+
+The insides of `envelope`, of `blind` and of prices. docs/allocation.md says why each step keeps what is promised.
+"""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .bounds import Columns
-from .problem import Problem
+from .problem import Columns, Problem
 
-CHUNK = 2048  # queries at once: the pairwise slopes of 16 budgets then stay in a core's cache
+CHUNK = 2048  # queries at once: the pairwise slopes of 16 options then stay in a core's cache
 NO_COST = 1e-200  # stands in for a step that costs nothing, so that its slope is past every true one
 EXCLUDED = -1e100  # value of a column outside a query's range: no chord to it ever bounds another
+
+SAMPLE = 16_384  # queries; below twice as many all envelopes are built at once
+SEED = 0  # the sample decides how fast a plan is made, never what it is
+ERRORS = 4.5  # standard errors on each side: chance misses the price a few times in a million batches
+TOLERANCE = 1e-12  # of the largest net value: far more than a slope's rounding, far less than a curve tells
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,15 +46,102 @@ class Envelope:
     gain_N: NDArray[np.float64]
     price_N: NDArray[np.float64]
 
+    def columns(self, is_granted_N: NDArray[np.bool_]) -> Columns:
+        """Where the granted segments, a beginning of each envelope, lead; shape (M,)."""
+        column_M = self.start_M.copy()
+        # Segments lie in order of column within each query, and of repeated assignments the last one stands.
+        column_M[self.row_N[is_granted_N]] = self.column_N[is_granted_N]
+        return column_M
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fill:
+    """The longest beginning that fits of all segments in one line, by falling price.
+
+    Attributes:
+        column_Q: where it leads, shape (Q,).
+        price: value per unit of the first segment that did not fit; 0 when all of them did.
+        blocked: what that segment costs, in units; 0 when all of them fit.
+        left: units of the total not taken.
+    """
+
+    column_Q: Columns
+    price: float
+    blocked: int
+    left: int
+
+
+@dataclass(frozen=True, slots=True)
+class Bracket:
+    """Prices between which the marginal one should lie, in value per unit.
+
+    Attributes:
+        low: at least 0; at 0 it holds every segment.
+        high: at least `low`; equal where many segments have the very same price.
+    """
+
+    low: float
+    high: float
+
+
+def fill(problem: Problem) -> Fill:
+    """Grants the segments of all queries by falling price as far as the total goes.
+
+    Of a large batch, only the segments in a sampled bracket of prices are looked at. The guess is proved by what they
+    cost: those dearer than it fit, and not all of those in it do. A wrong one costs time and nothing else.
+    """
+    bracket = sampled_bracket(problem)
+    if bracket is not None:
+        filled = fill_from(problem, bracketed_envelope(problem, bracket))
+        if filled.left >= 0 and (filled.price > 0.0 or bracket.low == 0.0):
+            return filled
+    return fill_from(problem, upper_envelope(problem))
+
+
+def fill_from(problem: Problem, envelope: Envelope) -> Fill:
+    """The same out of the segments of `envelope`, whose rows are the queries of `problem`."""
+    left = problem.left_after(envelope.start_M)
+    price = marginal_price(envelope.price_N, envelope.cost_N, left)
+    is_granted_N = envelope.price_N > price
+    left -= int(envelope.cost_N[is_granted_N].sum())
+    blocked = 0
+    if price > 0:
+        # A query has one segment at a price at most, so the order among these is free: by tie.
+        tied = np.flatnonzero(envelope.price_N == price)
+        tied = tied[problem.tie_order(envelope.row_N[tied])]
+        num_fit = int(np.searchsorted(np.cumsum(envelope.cost_N[tied]), left, side="right"))
+        is_granted_N[tied[:num_fit]] = True
+        left -= int(envelope.cost_N[tied[:num_fit]].sum())
+        blocked = int(envelope.cost_N[tied[num_fit]])
+    return Fill(envelope.columns(is_granted_N), price, blocked, left)
+
+
+def marginal_price(price_N: NDArray[np.float64], cost_N: NDArray[np.int64], units: int) -> float:
+    """The highest price at which the segments that cost at least that much no longer fit in `units`; 0 when all fit.
+
+    A selection in the manner of quickselect, by weight: linear in the number of segments, where a sort is not.
+    """
+    while price_N.size:
+        sample = price_N[:: max(1, price_N.size // 1001)]
+        pivot = np.partition(sample, sample.size // 2)[sample.size // 2]
+        is_dearer = price_N > pivot
+        cost_dearer = int(cost_N[is_dearer].sum())
+        if cost_dearer > units:
+            price_N, cost_N = price_N[is_dearer], cost_N[is_dearer]
+            continue
+        is_cheaper = price_N < pivot
+        cost_cheaper = int(cost_N[is_cheaper].sum())
+        units -= int(cost_N.sum()) - cost_cheaper
+        if units < 0:
+            return float(pivot)
+        price_N, cost_N = price_N[is_cheaper], cost_N[is_cheaper]
+    return 0.0
+
 
 def upper_envelope(
     problem: Problem, *, query_M: NDArray[np.int64] | None = None, low: float = 0.0, high: float = np.inf
 ) -> Envelope:
     """Envelopes over the columns each query may have, up to its highest value.
-
-    A column is a corner exactly when the flattest chord that reaches it from the left is steeper than the steepest
-    that leaves it to the right, and it rises. That needs B²/2 chords a query, each a few vector operations over many
-    queries at once: for the tens of budgets of a menu, faster than a stack for each query.
 
     Args:
         problem: whose curves.
@@ -78,22 +173,23 @@ def upper_envelope(
 def _corners(problem: Problem, queries: slice | NDArray[np.int64], low: float, high: float) -> tuple[NDArray[Any], ...]:
     """The corners of some queries: position, column, cost, value and price of each, in order of position, then column.
 
-    The first corner of each query is its start; the price of any other is that of the segment which leads to it.
+    The first corner of each query is its start; the price of any other is that of the segment which leads to it. A
+    column is a corner exactly when the flattest chord that reaches it from the left is steeper than the steepest that
+    leaves it to the right, and it rises: B²/2 chords a query, each a few vector operations over many queries at once.
     """
     value_B_C = np.ascontiguousarray(problem.value_Q_B[queries].T, dtype=np.float64)
     # Under granted cost one column of costs serves every query, and the division below broadcasts it.
     cost_B_C = problem.costs.floats(queries)
-    num_budgets, num_chunk = value_B_C.shape
+    num_options, num_chunk = value_B_C.shape
     chords_B_C = value_B_C
     if problem.is_bounded:
-        column_B = np.arange(num_budgets)[:, None]
-        is_allowed_B_C = (column_B >= problem.first_Q[queries]) & (column_B <= problem.last_Q[queries])
+        is_allowed_B_C = ~_is_outside(problem, queries)
         chords_B_C = np.where(is_allowed_B_C, value_B_C, EXCLUDED)
 
     # An outer column opens on the left (no chord reaches it) and ends at the highest value (chords must rise).
-    reach_B_C = np.full((num_budgets, num_chunk), np.inf)
-    leave_B_C = np.zeros((num_budgets, num_chunk))
-    for column in range(num_budgets - 1):
+    reach_B_C = np.full((num_options, num_chunk), np.inf)
+    leave_B_C = np.zeros((num_options, num_chunk))
+    for column in range(num_options - 1):
         slope_B_C = chords_B_C[column + 1 :] - chords_B_C[column]
         slope_B_C /= np.maximum(cost_B_C[column + 1 :] - cost_B_C[column], NO_COST)
         np.maximum(slope_B_C.max(axis=0), 0.0, out=leave_B_C[column])
@@ -114,23 +210,105 @@ def _corners(problem: Problem, queries: slice | NDArray[np.int64], low: float, h
     return row_V, column_V, cost_V, value_B_C[column_V, row_V], price_V
 
 
-def marginal_price(price_N: NDArray[np.float64], cost_N: NDArray[np.int64], units: int) -> float:
-    """The highest price at which the segments that cost at least that much no longer fit in `units`; 0 when all fit.
+def _is_outside(problem: Problem, queries: slice | NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which columns some queries may not have, shape (B, C)."""
+    column_B_1 = np.arange(problem.menu.num_options)[:, None]
+    return (column_B_1 < problem.first_Q[queries]) | (column_B_1 > problem.last_Q[queries])
 
-    A selection in the manner of quickselect, by weight: linear in the number of segments, where a sort is not.
+
+def allowed_values(problem: Problem, chunk: slice, out_B_C: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Values of some queries, turned, into `out_B_C`; minus infinity where a query may not have the column."""
+    out_B_C[...] = problem.value_Q_B[chunk].T
+    if problem.is_bounded:
+        out_B_C[_is_outside(problem, chunk)] = -np.inf
+    return out_B_C
+
+
+def sampled_bracket(problem: Problem) -> Bracket | None:
+    """Where the marginal price should lie by a sample of the queries; None for a batch too small to be worth it."""
+    num_queries = problem.num_queries
+    if num_queries < 2 * SAMPLE:
+        return None
+    query_M = np.sort(np.random.default_rng(SEED).integers(0, num_queries, SAMPLE))
+    envelope = upper_envelope(problem, query_M=query_M)
+    order = np.argsort(-envelope.price_N, kind="stable")
+    price_N, row_N, cost_N = envelope.price_N[order], envelope.row_N[order], envelope.cost_N[order]
+    if price_N.size == 0:
+        return None
+    start_M = problem.costs.at(query_M, envelope.start_M)
+    left = problem.units / num_queries * SAMPLE - float(start_M.sum())
+    spent_N = np.cumsum(cost_N)
+
+    # The spread, over queries, of what each costs at the sample's own marginal price.
+    num_granted = int(np.searchsorted(spent_N, left, side="right"))
+    cost_M = start_M + np.bincount(row_N[:num_granted], weights=cost_N[:num_granted], minlength=SAMPLE)
+    error = ERRORS * math.sqrt(SAMPLE) * float(cost_M.std())
+    first, last = np.searchsorted(spent_N, [left - error, left + error], side="right").tolist()
+    high = float(price_N[first - 1]) if first > 0 else 2.0 * float(price_N[0])
+    low = float(price_N[last]) if last < price_N.size else 0.0
+    return Bracket(low, high)
+
+
+def bracketed_envelope(problem: Problem, bracket: Bracket) -> Envelope:
+    """Envelopes of all queries, of which only the segments priced within `bracket` are kept.
+
+    Dearer segments are taken as granted: a query starts where they lead. Cheaper ones are left out. Most queries have
+    no segment in it: one pass over their curves says where they stand, and no envelope of theirs is built.
     """
-    while price_N.size:
-        sample = price_N[:: max(1, price_N.size // 1001)]
-        pivot = np.partition(sample, sample.size // 2)[sample.size // 2]
-        is_dearer = price_N > pivot
-        cost_dearer = int(cost_N[is_dearer].sum())
-        if cost_dearer > units:
-            price_N, cost_N = price_N[is_dearer], cost_N[is_dearer]
-            continue
-        is_cheaper = price_N < pivot
-        cost_cheaper = int(cost_N[is_cheaper].sum())
-        units -= int(cost_N.sum()) - cost_cheaper
-        if units < 0:
-            return float(pivot)
-        price_N, cost_N = price_N[is_cheaper], cost_N[is_cheaper]
-    return 0.0
+    num_queries, num_options = problem.num_queries, problem.menu.num_options
+    start_Q = np.full(num_queries, -1, dtype=np.int64)
+    most_value = 1.0 if problem.weight_Q is None else float(problem.weight_Q.max())
+    # Written anew for every chunk: memory that stays in cache. The last chunk may be a smaller one.
+    work_4_B_C = np.empty((4, num_options, min(CHUNK, num_queries)))
+    for at in range(0, num_queries, CHUNK):
+        chunk = slice(at, min(at + CHUNK, num_queries))
+        _decide(problem, bracket, chunk, most_value, work_4_B_C[:, :, : chunk.stop - at], start_Q[chunk])
+    undecided_M = np.flatnonzero(start_Q < 0)
+    envelope = upper_envelope(problem, query_M=undecided_M, low=bracket.low, high=bracket.high)
+    start_Q[undecided_M] = envelope.start_M
+    return Envelope(
+        start_M=start_Q,
+        row_N=undecided_M[envelope.row_N],
+        column_N=envelope.column_N,
+        cost_N=envelope.cost_N,
+        gain_N=envelope.gain_N,
+        price_N=envelope.price_N,
+    )
+
+
+def _decide(
+    problem: Problem,
+    bracket: Bracket,
+    chunk: slice,
+    most_value: float,
+    work_4_B_C: NDArray[np.float64],
+    column_C: Columns,
+) -> None:
+    """Writes to `column_C` the column that is right at every price within `bracket`; overwrites `work_4_B_C`.
+
+    Net value is value less cost at a price. A column is right when its net value at `high` passes that of all columns
+    before it, and at `low` that of all columns after it. What is too close to tell from rounding is left as it is.
+    """
+    low_B_C, high_B_C, later_B_C, cost_B_C = work_4_B_C
+    cost_B_C = problem.costs.floats(chunk, cost_B_C)
+    margin = TOLERANCE * (most_value + bracket.high * float(cost_B_C[-1].max()))
+    allowed_values(problem, chunk, low_B_C)
+    np.subtract(low_B_C, np.multiply(bracket.high, cost_B_C, out=high_B_C), out=high_B_C)
+    if bracket.low > 0.0:
+        cost_B_C *= bracket.low
+        low_B_C -= cost_B_C
+
+    num_options = len(low_B_C)
+    later_B_C[-1] = -np.inf
+    for column in range(num_options - 1, 0, -1):
+        np.maximum(later_B_C[column], low_B_C[column], out=later_B_C[column - 1])
+    # At a price of 0 there is nothing to round, and an equal value later is no reason to go there.
+    later_B_C += margin if bracket.low > 0.0 else 0.0
+    is_right_B_C = low_B_C >= later_B_C
+    before_C = np.full(low_B_C.shape[1], -np.inf)
+    for column in range(num_options):
+        is_right_C = is_right_B_C[column]
+        is_right_C &= high_B_C[column] > before_C
+        np.copyto(column_C, column, where=is_right_C)
+        high_B_C[column] += margin
+        np.maximum(before_C, high_B_C[column], out=before_C)

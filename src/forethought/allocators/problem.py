@@ -1,4 +1,4 @@
-"""What an allocator solves: checked curves, costs in whole units, column ranges; and the plan made from a solution.
+"""What an allocator solves, what it answers, and `allocate`, which poses the one and makes an allocation of the other.
 
 Costs are whole numbers of a unit, so that sums of a million of them are exact and do not depend on the order of the
 queries (under spent cost, far under a billionth of a token for batches of ordinary size).
@@ -10,16 +10,19 @@ import hashlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..core import registry
 from ..core.data import Allocation, Cost, Curves, FloatArray, IntArray
 from ..core.menu import Menu
-from ..errors import InvalidInputError, InvalidTotalError
-from .bounds import Columns, column_ranges
-from .costs import Costs, entries
-from .sums import exact_sum
+from ..core.protocols import Allocator
+from ..errors import InvalidInputError, InvalidMenuError, InvalidTotalError
+from .costs import Costs, entries, exact_sum
+
+Columns = NDArray[np.int64]
 
 # A spent total and the spend under it are sums of the same predictions, often added in another order: they are equal
 # when they agree to one part in a trillion.
@@ -29,7 +32,7 @@ CHUNK = 4096  # queries at once, so that what is read is still in a core's cache
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Problem:
-    """A multiple-choice knapsack: choose one column for each query, cost within the total, value as large as can be.
+    """A multiple-choice knapsack: choose one column for each query, cost within `units`, value as large as can be.
 
     Attributes:
         curves, cost, total: as the caller gave them.
@@ -38,7 +41,7 @@ class Problem:
         costs: what each query pays at each column, in whole units.
         units: the total, in whole units.
         first_Q, last_Q: columns each query may have, inclusive.
-        is_bounded: whether any query has less than the whole grid to choose from.
+        is_bounded: whether any query has less than the whole menu to choose from.
     """
 
     curves: Curves
@@ -54,13 +57,18 @@ class Problem:
 
     @property
     def num_queries(self) -> int:
-        """How many budgets there are to choose."""
+        """How many options there are to choose."""
         return len(self.curves.query_ids)
 
     @property
     def menu(self) -> Menu:
-        """The budgets to choose from; column b of the arrays is its b-th."""
+        """The options to choose from; column b of the arrays is its b-th."""
         return self.curves.menu
+
+    @property
+    def cost_Q_B(self) -> NDArray[np.int64]:
+        """Cost of every query at every column in units, non-decreasing in B, shape (Q, B); made at each call."""
+        return self.costs.rows(slice(None))
 
     def value_at(self, column_Q: IntArray) -> NDArray[np.float64]:
         """Weighted chance of success of each query at its column, shape (Q,)."""
@@ -70,11 +78,19 @@ class Problem:
         """Units of the total not taken by `column_Q`; negative when it costs too much."""
         return self.units - int(self.costs.at_each(column_Q).sum())
 
+    def accuracy(self, value: float) -> float:
+        """A sum of values as a weighted mean chance of success, in [0, 1]."""
+        weight = float(self.num_queries) if self.weight_Q is None else exact_sum(self.weight_Q)
+        return min(max(value / weight, 0.0), 1.0)
+
+    def accuracy_at(self, column_Q: IntArray) -> float:
+        """Weighted mean chance of success at these columns."""
+        return self.accuracy(exact_sum(self.value_at(column_Q)))
+
     def tie_order(self, query_N: IntArray) -> NDArray[np.int64]:
         """Positions that put the queries `query_N` in the order in which ties are settled: by a hash of their ids.
 
-        The order of the file must not matter, and neither should the alphabet: where two queries gain the same, the
-        hash favours nobody in particular and is the same on every machine.
+        Neither the order of the file nor the alphabet matters, and every machine finds the same order.
         """
         ids, empty = self.curves.query_ids, hashlib.blake2b(digest_size=8).copy  # a copy is quicker than a new one
         digests = []
@@ -84,45 +100,113 @@ class Problem:
             digests.append(state.digest())
         return np.argsort(np.frombuffer(b"".join(digests), dtype="<u8"), kind="stable")
 
-    def plan(self, column_Q: IntArray, *, allocator: str, why_left: str, price: float | None = None) -> Allocation:
-        """The plan that gives each query the budget in its column, with what it expects on the curves.
 
-        `why_left` ends the note on tokens left over, where no plainer reason holds.
-        """
-        budget_Q = self.menu.at(column_Q)
-        spent = None
-        if self.curves.tokens_Q_B is not None:
-            spent = exact_sum(entries(self.curves.tokens_Q_B, np.arange(self.num_queries), column_Q))
-            if self.cost is Cost.SPENT and self.total < spent <= self.total * (1 + 2 * RELATIVE_ROUNDING):
-                spent = self.total
-        return Allocation(
-            query_ids=self.curves.query_ids,
-            menu=self.menu,
-            budget_Q=budget_Q,
-            allocator=allocator,
-            cost=self.cost,
-            total=self.total,
-            granted=int(budget_Q.sum()),
-            expected_spent=spent,
-            expected_accuracy=self.accuracy(exact_sum(self.value_at(column_Q))),
-            price=price,
-            notes=self._leftover_note(column_Q, why_left),
+@dataclass(frozen=True, slots=True, eq=False)
+class Solution:
+    """What an allocator answers.
+
+    Attributes:
+        column_Q: the option of each query, within its bounds and together within the total, int, shape (Q,).
+        price: right answers that a token buys at the margin; None where the allocator has no price.
+        why_left: ends the note on tokens that are left over, where no plainer reason holds.
+        notes: what else the user should know, in sentences.
+        expected_accuracy: what it expects, where that is not what the problem's curves say.
+    """
+
+    column_Q: IntArray
+    price: float | None = None
+    why_left: str = "the allocator found no use for them"
+    notes: tuple[str, ...] = ()
+    expected_accuracy: float | None = None
+
+
+def allocate(
+    allocator: str | Allocator,
+    curves: Curves,
+    *,
+    total: float,
+    cost: Cost = Cost.GRANTED,
+    min_budget_Q: IntArray | None = None,
+    max_budget_Q: IntArray | None = None,
+    weight_Q: FloatArray | None = None,
+) -> Allocation:
+    """Divides `total` tokens, counted by `cost`, among the queries of `curves`.
+
+    Args:
+        allocator: a registered name, or an allocator.
+        curves: predicted or measured, on any menu.
+        total: tokens for all queries together.
+        cost: what the total is counted in.
+        min_budget_Q: least tokens of each query, shape (Q,); off the menu they round up.
+        max_budget_Q: most tokens of each query, shape (Q,); off the menu they round down.
+        weight_Q: what a right answer to each query is worth, shape (Q,); 1 each without.
+
+    Raises:
+        InvalidInputError, InvalidMenuError, InvalidSettingsError, InvalidTotalError: see `pose`; also where the
+            allocator's solution is not one column a query, breaks a bound, or costs more than the total.
+    """
+    problem = pose(
+        curves, total=total, cost=cost, min_budget_Q=min_budget_Q, max_budget_Q=max_budget_Q, weight_Q=weight_Q
+    )
+    name = registry.name_of("allocators", allocator)
+    chosen: Allocator = registry.resolve("allocators", allocator)() if isinstance(allocator, str) else allocator
+    solution = chosen.solve(problem)
+    column_Q = _checked_columns(problem, solution, name)
+    left = problem.left_after(column_Q)
+    if left < 0:
+        raise InvalidTotalError(f"allocator {name!r} spent {-left * problem.costs.unit:,.10g} tokens past the total")
+
+    budget_Q = problem.menu.at(column_Q)
+    spent = None
+    if curves.tokens_Q_B is not None:
+        spent = exact_sum(entries(curves.tokens_Q_B, np.arange(problem.num_queries), column_Q))
+        if problem.cost is Cost.SPENT and total < spent <= total * (1 + 2 * RELATIVE_ROUNDING):
+            spent = total
+    accuracy = solution.expected_accuracy
+    return Allocation(
+        query_ids=curves.query_ids,
+        menu=problem.menu,
+        budget_Q=budget_Q,
+        allocator=name,
+        cost=problem.cost,
+        total=total,
+        granted=int(budget_Q.sum()),
+        expected_spent=spent,
+        expected_accuracy=problem.accuracy_at(column_Q) if accuracy is None else accuracy,
+        price=solution.price,
+        notes=(*_leftover_note(problem, column_Q, left, solution.why_left), *solution.notes),
+    )
+
+
+def _checked_columns(problem: Problem, solution: Solution, name: str) -> IntArray:
+    column_Q = np.asarray(solution.column_Q)
+    if column_Q.shape != (problem.num_queries,) or column_Q.dtype.kind not in "iu":
+        raise InvalidInputError(
+            f"allocator {name!r} answered columns of shape {column_Q.shape} and type {column_Q.dtype}; "
+            f"{problem.num_queries} queries need one whole number each"
         )
+    if (wrong := np.flatnonzero((column_Q < problem.first_Q) | (column_Q > problem.last_Q))).size:
+        row = int(wrong[0])
+        raise InvalidMenuError(
+            f"allocator {name!r} gave query {problem.curves.query_ids[row]!r} column {column_Q[row]}; it may have "
+            f"{problem.first_Q[row]} to {problem.last_Q[row]}"
+        )
+    return column_Q
 
-    def accuracy(self, value: float) -> float:
-        """A sum of weighted successes as a weighted mean, in [0, 1]."""
-        weight = float(self.num_queries) if self.weight_Q is None else exact_sum(self.weight_Q)
-        return min(max(value / weight, 0.0), 1.0)
 
-    def _leftover_note(self, column_Q: IntArray, why_left: str) -> tuple[str, ...]:
-        left = self.total - self.costs.unit * float(int(self.costs.at_each(column_Q).sum()))
-        if left < 1:
-            return ()
-        if bool((column_Q == self.last_Q).all()):
-            why_left = "every query has its largest budget"
-        elif self.cost is Cost.GRANTED and left < self.menu.smallest:
-            why_left = f"they are less than one window of {self.menu.smallest}"
-        return (f"{left:,.0f} of {self.total:,.10g} tokens are left over: {why_left}.",)
+def _leftover_note(problem: Problem, column_Q: IntArray, left: int, why_left: str) -> tuple[str, ...]:
+    costs = problem.costs
+    tokens = problem.total - costs.unit * float(problem.units - left)
+    if tokens < 1:
+        return ()
+    open_N = np.flatnonzero(column_Q < problem.last_Q)
+    if not open_N.size:
+        why_left = "every query has its largest budget"
+    elif costs.shared_B is not None and problem.cost is Cost.GRANTED:
+        step = costs.unit * int(np.diff(costs.shared_B)[column_Q[open_N]].min())
+        if tokens < step:
+            why_left = f"the next larger budget of any query takes at least {step:,.10g} more"
+    return (f"{tokens:,.0f} of {problem.total:,.10g} tokens are left over: {why_left}.",)
 
 
 def pose(
@@ -134,20 +218,29 @@ def pose(
     max_budget_Q: IntArray | None = None,
     weight_Q: FloatArray | None = None,
 ) -> Problem:
-    """Checks everything an allocator is given, and puts it into one form.
+    """Checks everything an allocator is given, and puts it into one form; arguments as in `allocate`.
 
     Raises:
         InvalidInputError: curves, weights or bounds of a wrong shape, NaN, p outside [0, 1], falling token counts,
             an id used twice; the message names the query.
         InvalidMenuError: bounds that leave a query no budget.
-        InvalidSettingsError: spent cost without a spend curve.
+        InvalidSettingsError: spent cost without a usage curve.
         InvalidTotalError: a total that is not a number, or cannot pay for the minimums.
     """
     cost = Cost(cost)
     _check_curves(curves)
-    weights_Q = _checked_weights(curves.query_ids, weight_Q)
-    first_Q, last_Q = column_ranges(curves.query_ids, curves.menu, min_budget_Q, max_budget_Q)
-    if math.isnan(total) or math.isinf(total):
+    weights_Q = None
+    if weight_Q is not None:
+        weights_Q = _per_query(curves, weight_Q, "weight_Q")
+        if (weights_Q < 0).any():
+            row = int(np.flatnonzero(weights_Q < 0)[0])
+            raise InvalidInputError(
+                f"the weight of query {curves.query_ids[row]!r} is {weights_Q[row]}; it must be 0 or more"
+            )
+        if not weights_Q.any():
+            raise InvalidInputError("every weight is 0, so no answer is worth anything; give some query a weight")
+    first_Q, last_Q = _column_ranges(curves, min_budget_Q, max_budget_Q)
+    if not math.isfinite(total):
         raise InvalidTotalError(f"the total is {total}; give a number of tokens, such as 48 for each query")
     costs = Costs.of(curves, cost)
     num_queries, unit = len(curves.query_ids), costs.unit
@@ -167,27 +260,60 @@ def pose(
     return Problem(curves, cost, total, weights_Q, value_Q_B, costs, min(units, most), first_Q, last_Q, is_bounded)
 
 
-def _are_unique(ids: tuple[str, ...]) -> bool:
-    """Whether no id occurs twice. Different hashes prove it for nearly all batches, without a set of all ids."""
-    hash_Q = np.fromiter(map(hash, ids), dtype=np.int64, count=len(ids))
-    hash_Q.sort()
-    return not (hash_Q[1:] == hash_Q[:-1]).any() or len(set(ids)) == len(ids)
+def _column_ranges(curves: Curves, min_budget_Q: Any, max_budget_Q: Any) -> tuple[Columns, Columns]:
+    """First and last column each query may have, both inclusive, shape (Q,) each.
+
+    A minimum off the menu rounds up and a maximum down, so that neither bound is ever broken. A minimum under the
+    smallest budget means that one; a maximum above the menu means the menu's own.
+    """
+    menu, num_queries = curves.menu, len(curves.query_ids)
+    first_Q = np.zeros(num_queries, dtype=np.int64)
+    last_Q = np.full(num_queries, menu.num_options - 1, dtype=np.int64)
+    if min_budget_Q is not None:
+        first_Q = menu.first_at_least(_per_query(curves, min_budget_Q, "min_budget_Q"))
+    if max_budget_Q is not None:
+        last_Q = menu.last_at_most(_per_query(curves, max_budget_Q, "max_budget_Q"))
+    impossible = np.flatnonzero(first_Q > last_Q)
+    if impossible.size:
+        row = int(impossible[0])
+        least = menu.smallest if min_budget_Q is None else int(min_budget_Q[row])
+        most = menu.largest if max_budget_Q is None else int(max_budget_Q[row])
+        raise InvalidMenuError(
+            f"query {curves.query_ids[row]!r} has no budget to choose from: at least {least} and at most {most} tokens "
+            f"leave nothing of {menu} ({impossible.size} such in this batch). Lower --min-tokens or its own "
+            "min_budget, or raise --max-tokens or its own max_budget."
+        )
+    return first_Q, last_Q
+
+
+def _per_query(curves: Curves, given_Q: FloatArray | IntArray, name: str) -> NDArray[np.float64]:
+    values_Q: NDArray[np.float64] = np.asarray(given_Q, dtype=np.float64)
+    if values_Q.shape != (len(curves.query_ids),):
+        raise InvalidInputError(
+            f"{name} has shape {values_Q.shape}; {len(curves.query_ids)} queries need one entry each"
+        )
+    if (wrong := np.flatnonzero(~np.isfinite(values_Q))).size:
+        row = int(wrong[0])
+        raise InvalidInputError(f"{name} of query {curves.query_ids[row]!r} is {values_Q[row]}; give a number")
+    return values_Q
 
 
 def _check_curves(curves: Curves) -> None:
     ids, shape = curves.query_ids, (len(curves.query_ids), curves.menu.num_options)
     if not ids:
         raise InvalidInputError("there are no queries to plan for; give at least one")
-    if not _are_unique(ids):
+    # Different hashes prove it for nearly all batches, without a set of all ids.
+    hash_Q = np.sort(np.fromiter(map(hash, ids), dtype=np.int64, count=len(ids)))
+    if (hash_Q[1:] == hash_Q[:-1]).any() and len(set(ids)) < len(ids):
         seen: set[str] = set()
         twice = next(query_id for query_id in ids if query_id in seen or seen.add(query_id))  # type: ignore[func-returns-value]
         raise InvalidInputError(f"the id {twice!r} is used by more than one query; ids must be unique within a batch")
-    for name, array in (("p_Q_B", curves.p_Q_B), ("tokens_Q_B", curves.tokens_Q_B)):
+    p_Q_B, tokens_Q_B = curves.p_Q_B, curves.tokens_Q_B
+    for name, array in (("p_Q_B", p_Q_B), ("tokens_Q_B", tokens_Q_B)):
         if array is not None and array.shape != shape:
             raise InvalidInputError(
                 f"{name} has shape {array.shape}; {shape[0]} queries on the menu {curves.menu} need {shape}"
             )
-    p_Q_B, tokens_Q_B = curves.p_Q_B, curves.tokens_Q_B
     if not all(_lies_within(p_C_B, 0.0, 1.0) for p_C_B in _chunks(p_Q_B)):
         _refuse(curves, p_Q_B, ~((p_Q_B >= 0) & (p_Q_B <= 1)), "a chance of success must lie in [0, 1]")
     if tokens_Q_B is None:
@@ -225,18 +351,3 @@ def _refuse(curves: Curves, array_Q_B: FloatArray, wrong_Q_B: NDArray[np.bool_],
         f"the curve of query {curves.query_ids[row]!r} is {array_Q_B[row, column]} at budget "
         f"{curves.menu.budgets_B[column]}: {rule} ({int(wrong_Q_B.any(axis=1).sum())} such queries)"
     )
-
-
-def _checked_weights(query_ids: tuple[str, ...], weight_Q: FloatArray | None) -> NDArray[np.float64] | None:
-    if weight_Q is None:
-        return None
-    weights_Q: NDArray[np.float64] = np.asarray(weight_Q, dtype=np.float64)
-    if weights_Q.shape != (len(query_ids),):
-        raise InvalidInputError(f"weight_Q has shape {weights_Q.shape}; {len(query_ids)} queries need one entry each")
-    wrong = np.flatnonzero(~((weights_Q >= 0) & (weights_Q < math.inf)))
-    if wrong.size:
-        row = int(wrong[0])
-        raise InvalidInputError(f"the weight of query {query_ids[row]!r} is {weights_Q[row]}; it must be 0 or more")
-    if not weights_Q.any():
-        raise InvalidInputError("every weight is 0, so no answer is worth anything; give at least one query a weight")
-    return weights_Q

@@ -13,11 +13,11 @@ from ..control.planning import largest_cap, model_of, recorded_features, refuse_
 from ..core.data import Query
 from ..core.features import DIFFICULTY, HIDDEN
 from ..core.menu import Menu
-from ..core.prompts import load_template
+from ..core.prompts import PromptTemplate
 from ..core.settings import EngineSettings, PlanSettings, ProfileSettings, RunSettings
 from ..engines.context import Room
 from ..engines.lengths import Lengths
-from ..engines.opening import choose
+from ..engines.opening import choose, prompting, settle
 from ..models import look
 from ..runs.folders import profile_folder, run_folder
 from ..runs.store import RunDirectory
@@ -91,9 +91,11 @@ class Estimate:
 
 def profile_estimate(settings: ProfileSettings, *, prices: Prices = UNPRICED) -> Estimate:
     """The bill of `forethought profile`: every trace may run to the largest cap."""
+    settings, _ = settle(settings)
     queries, _, _ = profile_inputs(settings)
+    template = prompting(settings.model, settings.engine).template
     folder, menu = profile_folder(settings), settings.menu
-    engine, lengths = _lengths(settings.model, settings.engine, settings.engine.template, queries, menu, menu.largest)
+    engine, lengths = _lengths(settings.model, settings.engine, template, queries, menu, menu.largest)
     done = _done(folder, settings.num_traces, retry_failed=settings.retry_failed)
     left_Q = [settings.num_traces - done[query.id] for query in queries]
     traffic = Traffic.of(
@@ -113,7 +115,7 @@ def profile_estimate(settings: ProfileSettings, *, prices: Prices = UNPRICED) ->
             num_done=num_total - num_left,
             num_answers=num_left * menu.num_options,
             reasoning_tokens=num_left * menu.largest,
-            answer_tokens=num_left * menu.num_options * _answer_tokens(settings.engine.template, lengths),
+            answer_tokens=num_left * menu.num_options * _answer_tokens(template, lengths),
             engine=engine,
             loads=_loads(settings.model, engine),
         ),
@@ -131,12 +133,12 @@ def plan_estimate(settings: PlanSettings, *, prices: Prices = UNPRICED) -> Estim
         return _priced(empty, Traffic(0, 0, "no model is needed"), prices)
     refuse_without_texts(queries, settings.questions)
     check_planned_engine(settings, predictor)
-    template = template_of(settings, predictor)
+    template = prompting(model, replace(settings.engine, template=template_of(settings, predictor))).template
     engine, lengths = _lengths(model, settings.engine, template, queries, predictor.card.menu, 0)
     reads = predictor.card.features.reads
     times = (HIDDEN in reads) + (DIFFICULTY in reads)
     traffic = Traffic.of(lengths, [times] * len(queries), answers=1, reread=0, is_two_calls=False)
-    asked = len(queries) * load_template(template).max_answer_tokens if DIFFICULTY in reads else 0
+    asked = len(queries) * template.max_answer_tokens if DIFFICULTY in reads else 0
     known = Estimate(
         model, "", len(queries), 0, 0, 0, 0, answer_tokens=asked, engine=engine, loads=_loads(model, engine)
     )
@@ -147,7 +149,8 @@ def run_estimate(settings: RunSettings, *, prices: Prices = UNPRICED) -> Estimat
     """The bill of `forethought run`: under granted cost at most each plan's total, under spent cost every cap."""
     predictor, queries, _ = run_inputs(settings)
     folder, menu = run_folder(settings), predictor.card.menu
-    model, template = model_of(settings.plan, predictor), template_of(settings.plan, predictor)
+    model = model_of(settings.plan, predictor)
+    template = prompting(model, replace(settings.plan.engine, template=template_of(settings.plan, predictor))).template
     cap = largest_cap(settings.plan, queries, menu)
     engine, lengths = _lengths(model, settings.plan.engine, template, queries, menu, cap)
     done = _done(folder, 1, retry_failed=settings.retry_failed)
@@ -180,18 +183,18 @@ def run_estimate(settings: RunSettings, *, prices: Prices = UNPRICED) -> Estimat
 
 
 def _lengths(
-    model: str, settings: EngineSettings, template: str, queries: Sequence[Query], menu: Menu, cap: int
+    model: str, settings: EngineSettings, template: PromptTemplate, queries: Sequence[Query], menu: Menu, cap: int
 ) -> tuple[str, Lengths]:
     """The engine's name and the prompts' lengths; refuses a context asked for that does not hold `cap`."""
     engine, _ = choose(model, settings.engine)
-    room = Room.of(model, load_template(template), queries, menu, engine=engine)
+    room = Room.of(model, template, queries, menu, engine=engine)
     if cap:
         room.check_asked(settings.context_tokens, cap)
     return engine, room.lengths
 
 
-def _answer_tokens(template: str, lengths: Lengths) -> int:
-    return load_template(template).max_answer_tokens + lengths.suffix_tokens
+def _answer_tokens(template: PromptTemplate, lengths: Lengths) -> int:
+    return template.max_answer_tokens + lengths.suffix_tokens
 
 
 def _loads(model: str, engine: str) -> str:

@@ -32,7 +32,6 @@ from ..core.data import Allocation, Cost, Curves, Profile, Query
 from ..core.features import DIFFICULTY, Features
 from ..core.files import make_folder, read_json
 from ..core.menu import Menu
-from ..core.prompts import load_template
 from ..core.protocols import Engine, HiddenStateEngine
 from ..core.settings import (
     CompareSettings,
@@ -48,12 +47,23 @@ from ..core.settings import (
 from ..core.waiting import finish
 from ..engines.context import Room
 from ..engines.lengths import upper_bound
-from ..engines.opening import check, check_can_ask, choose, choose_reader, num_layers, opened
+from ..engines.opening import (
+    LOCAL,
+    check,
+    check_can_ask,
+    choose,
+    choose_reader,
+    num_layers,
+    opened,
+    prompting,
+    settle,
+)
 from ..errors import InvalidFeaturesError, InvalidSettingsError, MismatchError, RunError
 from ..evaluation import Evaluation, LiveComparison, compare_live
 from ..evaluation import evaluate as evaluate_curves
 from ..evaluation.comparison import Comparison, compare_predictors
 from ..evaluation.policies import BLIND, FORETHOUGHT, UNIFORM
+from ..models import fetch_words
 from ..predictors import training
 from ..predictors.bundle import check_place, shipped_predictors
 from ..predictors.difficulty import Asking, pick_examples, with_difficulties
@@ -105,6 +115,9 @@ def profile(settings: ProfileSettings, *, engine: Engine | None = None, report: 
     Returns:
         The run directory; `forethought.control.sources.open_profile` reads its counts.
     """
+    if engine is None and choose(settings.model, settings.engine.engine)[0] in LOCAL:
+        fetch_words(settings.model)
+    settings, _ = settle(settings)
     queries, judge, num_left_out = profile_inputs(settings, is_open=engine is not None)
     if num_left_out:
         logger.warning("note: %d questions are left out: no reference that can be read grades them", num_left_out)
@@ -584,7 +597,7 @@ def _room(
     model: str, settings: EngineSettings, queries: Sequence[Query], menu: Menu, cap: int, engine: Engine | None
 ) -> tuple[Room, int]:
     """`(what the queries need of a context, tokens to reserve)`; refuses a context asked for that is too small."""
-    template = load_template(settings.template)
+    template = prompting(model, settings).template
     name = engine.info.engine if engine is not None else choose(model, settings.engine)[0]
     room = Room.of(model, template, queries, menu, engine=name)
     room.check_asked(settings.context_tokens, cap)

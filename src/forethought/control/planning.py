@@ -11,15 +11,17 @@ from pathlib import Path
 
 import numpy as np
 
-from ..allocators.problem import pose
+from ..allocators import allocate as divide
+from ..allocators import pose
 from ..core import registry
 from ..core.data import Allocation, Cost, Curves, IntArray, Profile, Query
 from ..core.features import DIFFICULTY, HIDDEN, TEXT, Features
 from ..core.menu import Menu
-from ..core.prompts import load_template, shipped_templates
+from ..core.prompts import CHAT, shipped_templates
 from ..core.protocols import Allocator, Engine, HiddenStateEngine
 from ..core.settings import EngineSettings, PlanSettings
 from ..engines.lengths import upper_bound
+from ..engines.opening import prompting
 from ..errors import InvalidFeaturesError, InvalidInputError, InvalidMenuError, InvalidSettingsError, InvalidTotalError
 from ..predictors.difficulty import Asking, ask
 from ..predictors.novelty import Novelty
@@ -208,7 +210,8 @@ def allocate(
     if left is not None:
         total = max(left, _least(expected.curves, min_budget_Q, settings.cost))
     try:
-        plan = chosen.allocate(
+        plan = divide(
+            chosen,
             expected.curves,
             total=total,
             cost=settings.cost,
@@ -221,7 +224,9 @@ def allocate(
     notes = (*plan.notes, *expected.notes)
     if len(expected.unseen_Q):
         ids = ", ".join(queries[row].id for row in expected.unseen_Q[:5])
-        notes += (f"{len(expected.unseen_Q)} queries do not fit the model's context and get one window ({ids})",)
+        notes += (
+            f"{len(expected.unseen_Q)} queries do not fit the model's context and get the smallest budget ({ids})",
+        )
     return replace(plan, notes=notes)
 
 
@@ -239,7 +244,7 @@ def check_total(settings: PlanSettings, queries: Sequence[Query], predictor: Pre
     Under spent cost what the minimums cost is a prediction; only the bounds are looked at then.
 
     Raises:
-        InvalidTotalError, InvalidMenuError, InvalidSettingsError, InvalidInputError: as `Allocator.allocate`.
+        InvalidTotalError, InvalidMenuError, InvalidSettingsError, InvalidInputError: as `allocators.allocate`.
     """
     menu = predictor.card.menu
     for flag, value in (("--min-tokens", settings.min_tokens), ("--max-tokens", settings.max_tokens)):
@@ -297,14 +302,16 @@ def largest_cap(settings: PlanSettings, queries: Sequence[Query], menu: Menu) ->
     """The largest cap that a plan may give to anyone; no plan is needed to know it."""
     highest = settings.max_tokens if settings.max_tokens is not None else menu.largest
     own = max((query.max_budget if query.max_budget is not None else highest for query in queries), default=highest)
-    if settings.cost is Cost.GRANTED:  # the others take a window each, at least
+    if settings.cost is Cost.GRANTED:  # the others take the smallest budget each, at least
         own = min(own, int(settings.total_for(len(queries))) - menu.smallest * (len(queries) - 1))
     return menu.floor(own) or menu.smallest
 
 
 def needed_tokens(settings: PlanSettings, predictor: Predictor, queries: Sequence[Query], cap: int) -> int:
     """Longest prompt + thought + answer that planning, and reasoning under `cap`, ask of the engine, at most."""
-    needed = upper_bound(load_template(template_of(settings, predictor)), queries, cap)
+    asked = replace(settings.engine, template=template_of(settings, predictor))
+    template = prompting(model_of(settings, predictor), asked).template
+    needed = upper_bound(template, queries, cap)
     if DIFFICULTY not in predictor.card.features.reads:
         return needed
     asking = predictor.card.asking or Asking()
@@ -340,7 +347,7 @@ def template_of(settings: PlanSettings, predictor: Predictor) -> str:
             f"the predictor {settings.run} does not say which prompt template it is for; give --template NAME "
             f"(shipped: {', '.join(shipped_templates())}) or a .json file"
         )
-    if not settings.template and name not in shipped_templates():
+    if not settings.template and name not in (CHAT, *shipped_templates()):
         raise InvalidSettingsError(
             f"the predictor {settings.run} was made with the prompt template {name!r}, which does not come with "
             f"forethought; name its file: --template {name}.json"

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, runtime_checkable
 
-from .data import Allocation, Cost, Curves, EngineInfo, FloatArray, Generation, Grade, IntArray, Query, Request
+from .data import EngineInfo, FloatArray, Generation, Grade, Query, Request
 from .features import HIDDEN, Counts, Features, HeldOut
 
 if TYPE_CHECKING:
+    from ..allocators.problem import Problem, Solution
     from .prompts import PromptTemplate
 
 
@@ -155,22 +156,13 @@ class EstimatorBase:
 
 @runtime_checkable
 class Allocator(Protocol):
-    """Curves + a total -> one budget per query."""
+    """Curves + a total -> one option per query. `forethought.allocators.allocate` does what is around it."""
 
-    def allocate(
-        self,
-        curves: Curves,
-        *,
-        total: float,
-        cost: Cost = Cost.GRANTED,
-        min_budget_Q: IntArray | None = None,
-        max_budget_Q: IntArray | None = None,
-        weight_Q: FloatArray | None = None,
-    ) -> Allocation:
-        """Spends at most `total` tokens, counted by `cost`; every budget lies on the menu, within its bounds.
+    def solve(self, problem: Problem) -> Solution:
+        """One column a query between `first_Q` and `last_Q`, of `cost_Q_B` within `units` in all.
 
-        Deterministic; the order of the queries does not matter (ties go by id); a larger total never expects less.
-        Raises InvalidTotalError when the minimums alone cost more than `total`.
+        Deterministic; the order of the queries does not matter (ties go by `problem.tie_order`); a larger total never
+        expects less. The smallest columns always fit.
         """
         ...
 

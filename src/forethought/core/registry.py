@@ -86,6 +86,18 @@ def resolve(kind: str, name: str) -> Any:
         ) from error
 
 
+def name_of(kind: str, made: Any) -> str:
+    """The registered name of an object's class, or the class's own where it is not registered; a name is its own."""
+    if isinstance(made, str):
+        return made
+    own = type(made)
+    for name, target in available(kind).items():
+        module_name, _, attribute = target.partition(":")
+        if attribute == own.__qualname__ and module_name.partition(".")[0] == own.__module__.partition(".")[0]:
+            return name
+    return own.__name__
+
+
 def make(kind: str, name: str, options: Mapping[str, Any]) -> Any:
     """The object registered under `name`, made with `options`; the errors of `resolve` and `check_options`."""
     factory = resolve(kind, name)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..core import registry
 from ..core.data import Cost, Curves, FloatArray, Profile
 from ..core.features import Counts
 from ..core.protocols import Allocator
@@ -16,7 +17,7 @@ from .bootstrap import estimate, resampled_means
 from .checks import check_inputs
 from .metrics import log_loss_Q
 from .offline import data_hash, default_levels
-from .policies import BLIND, ORACLE, UNIFORM, Outcome, Policies, name_of
+from .policies import BLIND, ORACLE, UNIFORM, Outcome, Policies
 from .resampled import Resampled, share_closed
 from .results import Estimate, Row
 
@@ -231,7 +232,7 @@ def compare_predictors(
         candidates=tuple(candidates),
         num_queries=measured.num_queries,
         num_traces=(int(measured.num_tried_Q.min()), int(measured.num_tried_Q.max())),
-        allocator=name_of(allocator),
+        allocator=registry.name_of("allocators", allocator),
         levels=levels,
         rows=tuple(rows),
         scores=tuple(scores),

@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from ..core import registry
 from ..core.data import Cost, Curves, FloatArray, Profile
 from ..core.protocols import Allocator
 from ..errors import MismatchError
 from .calibration import calibrate
 from .checks import check_inputs
-from .policies import Policies, name_of
+from .policies import Policies
 from .resampled import Resampled
 from .results import Evaluation
 
@@ -96,7 +97,7 @@ def evaluate(
         num_queries=measured.num_queries,
         num_traces=(int(measured.num_tried_Q.min()), int(measured.num_tried_Q.max())),
         menu=measured.menu,
-        allocator=name_of(allocator),
+        allocator=registry.name_of("allocators", allocator),
         levels=levels,
         rows=tuple(row for resampled in comparisons for row in resampled.rows()),
         savings=tuple(saving for resampled in comparisons for saving in resampled.savings()),

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..allocators.lp import lp_bound
+from ..allocators import allocate, pose
+from ..allocators.price import lp_bound
 from ..core.data import Allocation, Cost, Curves, FloatArray, IntArray
 from ..core.protocols import Allocator
-from ..core.registry import resolve
 from ..errors import InvalidSettingsError
 from .frontier import concave_vertices, shares_for
 
@@ -70,7 +70,7 @@ class Policies:
         self.known = replace(measured, tokens_Q_B=np.maximum.accumulate(measured.tokens_Q_B, axis=1))
         self.predicted = predicted
         self.mean_B, self.mean_tokens_B = mean_B, mean_tokens_B
-        self.allocator = _allocator(allocator)
+        self.allocator = allocator
         self.batch_size = batch_size
         self._oracle_shortfall: dict[Cost, float] = {}
 
@@ -123,7 +123,7 @@ class Policies:
     ) -> Outcome:
         """What an allocator makes of some curves of the same queries, in batches of `batch_size` (None: as set)."""
         plans = tuple(
-            _allocator(allocator).allocate(batch, total=_total(batch, cost, level), cost=cost)
+            allocate(allocator, batch, total=_total(batch, cost, level), cost=cost)
             for batch in _batches(curves, batch_size or self.batch_size)
         )
         return replace(self.given(policy, np.concatenate([plan.budget_Q for plan in plans]), level), plans=plans)
@@ -154,7 +154,7 @@ class Policies:
         outcome = self.planned(ORACLE, self.known, "envelope", cost, level)
         pairs = zip(_batches(self.known, self.batch_size), outcome.plans, strict=True)
         missing = sum(
-            (lp_bound(batch, total=plan.total, cost=cost) - plan.expected_accuracy) * len(plan.query_ids)
+            (lp_bound(pose(batch, total=plan.total, cost=cost)) - plan.expected_accuracy) * len(plan.query_ids)
             for batch, plan in pairs
         )
         self._oracle_shortfall[cost] = max(self._oracle_shortfall.get(cost, 0.0), missing / len(outcome.accuracy_Q))
@@ -168,18 +168,6 @@ class Policies:
             f"reaches more than {100 * shortfall:.3f} points above it at any level."
             for cost, shortfall in self._oracle_shortfall.items()
         )
-
-
-def name_of(allocator: str | Allocator) -> str:
-    """What an allocator is called in a report: its registered name, else that of its class."""
-    return allocator if isinstance(allocator, str) else str(getattr(allocator, "name", type(allocator).__name__))
-
-
-def _allocator(allocator: str | Allocator) -> Allocator:
-    if not isinstance(allocator, str):
-        return allocator
-    made: Allocator = resolve("allocators", allocator)()
-    return made
 
 
 def _batches(curves: Curves, batch_size: int | None) -> Iterator[Curves]:

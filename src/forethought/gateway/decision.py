@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from ..allocators.pricing import budgets_at
+from ..allocators.price import budgets_at
 from ..control.planning import forecast
 from ..core.data import Cost, Curves, FloatArray
 from ..core.features import HIDDEN, Features

@@ -6,7 +6,7 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..allocators.pricing import budgets_at, price_for
+from ..allocators.price import budgets_at, price_for
 from ..control import sources
 from ..core.data import Cost, Curves, Profile
 from ..core.features import Features

@@ -2,6 +2,6 @@
 
 from .aliases import ALIASES, published
 from .here import Here, look
-from .locating import LocalModel, home, locate
+from .locating import LocalModel, fetch_words, home, locate
 
-__all__ = ["ALIASES", "Here", "LocalModel", "home", "locate", "look", "published"]
+__all__ = ["ALIASES", "Here", "LocalModel", "fetch_words", "home", "locate", "look", "published"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from ...allocators.pricing import budgets_at, price_for
+from ...allocators.price import budgets_at, price_for
 from ...core.data import Cost, Curves
 from ...evaluation.bootstrap import estimate
 from ...evaluation.policies import FORETHOUGHT, Outcome, Policies
@@ -70,7 +70,7 @@ def play(policies: Policies, out_of_fold: Curves, levels: Sequence[float]) -> Ba
             outcomes.append(replace(batched, policy=f"batches of {size}"))
         price_of[level] = price_for(out_of_fold, mean_tokens=level)
         stream = policies.given(STREAM, budgets_at(policies.predicted, price=price_of[level]), level)
-        # Half a token more than the sum, so that no rounding of the mean takes a window away.
+        # Half a token more than the sum, so that no rounding of the mean takes a step away.
         realised = (float(stream.granted_Q.sum()) + 0.5) / len(stream.granted_Q)
         outcomes += [stream, replace(policies.planned(*plan, realised), policy=TOGETHER, level=level)]
     return Batches(tuple(outcomes), price_of)

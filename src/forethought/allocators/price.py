@@ -1,0 +1,51 @@
+"""Prices of a token: what one buys each query, which one meets a mean, and the bound on every plan that it gives."""
+
+from __future__ import annotations
+
+from ..core.data import Cost, Curves, IntArray
+from .costs import exact_sum
+from .hull import fill, upper_envelope
+from .problem import Problem, pose
+
+
+def budgets_at(curves: Curves, *, price: float, cost: Cost = Cost.GRANTED) -> IntArray:
+    """The budget of each query when a token costs `price`, shape (Q,): its envelope's segments that are worth more.
+
+    Each query is decided by its own curve alone: a stream of single queries under one price gets the budgets that
+    `hull.fill` gives all of them together. Spending the rest of a total needs a total, and has no place here.
+
+    Args:
+        curves: predictions.
+        price: right answers that a token must buy, as `price_for` and `Solution.price` count it; at 0 every query gets
+            the shortest budget at which its curve is highest.
+        cost: what a token is counted in.
+    """
+    most = float(curves.menu.largest) * len(curves.query_ids)
+    if cost is Cost.SPENT and curves.tokens_Q_B is not None:
+        most = 2.0 * exact_sum(curves.tokens_Q_B[:, -1])
+    problem = pose(curves, total=most, cost=cost)
+    envelope = upper_envelope(problem)
+    return curves.menu.at(envelope.columns(envelope.price_N / problem.costs.unit > price))
+
+
+def price_for(curves: Curves, *, mean_tokens: float, cost: Cost = Cost.GRANTED) -> float:
+    """The lowest price, in right answers a token, at which these queries use at most `mean_tokens` each, on average.
+
+    Set it on queries like those to come, by predictions made without seeing them (out of fold): in-sample predictions
+    are too sure of themselves and make it too high.
+
+    Raises:
+        InvalidTotalError: not even the smallest budgets fit.
+    """
+    problem = pose(curves, total=mean_tokens * len(curves.query_ids), cost=cost)
+    return fill(problem).price / problem.costs.unit
+
+
+def lp_bound(problem: Problem) -> float:
+    """An upper bound on the `expected_accuracy` of every plan of `problem`: that of its linear relaxation.
+
+    The relaxation lets a query mix two options: whole segments by falling price, and of the first that does not fit
+    the share that does (Sinha and Zoltners 1979). Under granted cost the total counts in whole units of the menu.
+    """
+    filled = fill(problem)
+    return problem.accuracy(exact_sum(problem.value_at(filled.column_Q)) + filled.price * filled.left)
