@@ -55,7 +55,6 @@ HEAVY = {
         "engines/server/local.py",
         "models/gguf.py",
         "models/here.py",
-        "models/quiet.py",
         "predictors/parts/adapter.py",
     },
     "peft": {"predictors/parts/adapter.py"},
@@ -83,7 +82,7 @@ HEAVY = {
         "graders/sets.py",
         "graders/values.py",
     },
-    "huggingface_hub": {"models/locating.py", "models/parts.py"},
+    "huggingface_hub": {"models/locating.py", "models/gguf.py"},
 }
 
 

@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..control.billing import UNPRICED, Prices, Traffic
 from ..control.planning import largest_cap, model_of, recorded_features, refuse_without_texts, template_of
 from ..core.data import Query
@@ -19,6 +21,8 @@ from ..engines.context import Room
 from ..engines.lengths import Lengths
 from ..engines.opening import choose, prompting, settle
 from ..models import look
+from ..predictors.card import PredictorCard
+from ..predictors.usage import spent_within
 from ..runs.folders import profile_folder, run_folder
 from ..runs.store import RunDirectory
 from .beforehand import check_planned_engine, plan_inputs, profile_inputs, run_inputs
@@ -44,6 +48,8 @@ class Estimate:
         engine: which engine would run it.
         loads: what has to be fetched and loaded first; "" for a server, and where no model is needed.
         usd: the price of all that, where prices per token were given.
+        spent_within: tokens that the run stays below with a chance of 95%, by the mean usage curve; None where the
+            total is a bound, or no usage is known.
     """
 
     model: str
@@ -61,6 +67,7 @@ class Estimate:
     engine: str = ""
     loads: str = ""
     usd: float | None = None
+    spent_within: float | None = None
 
     @property
     def num_left(self) -> int:
@@ -82,6 +89,12 @@ class Estimate:
             f"tokens, at most  {self.reasoning_tokens:,} reasoning + {self.answer_tokens:,} answers",
             f"prompts          {self.prompt_tokens:,} tokens, {self.prompts}",
         ]
+        if self.spent_within is not None:
+            lines.insert(
+                6,
+                f"                 expected is the total of {self.total:,.0f}, and 95 of 100 runs stay below "
+                f"{self.spent_within:,.0f} by the mean usage curve; --hard-total makes the total a bound",
+            )
         if self.cached_tokens:
             lines.append(f"                 a prefix cache spares up to {self.cached_tokens:,} of them")
         if self.usd is not None:
@@ -158,6 +171,7 @@ def run_estimate(settings: RunSettings, *, prices: Prices = UNPRICED) -> Estimat
     num_left, num_plans = sum(left_Q), 1 + len(settings.compare)
     total = settings.plan.total_for(len(queries))
     most = num_left * cap
+    is_bound = settings.plan.cost.value == "granted" or settings.hard_total
     if settings.plan.cost.value == "granted":  # a trace runs to the largest of its caps
         most = min(most, int(total) * num_plans)
     if settings.hard_total:
@@ -176,10 +190,23 @@ def run_estimate(settings: RunSettings, *, prices: Prices = UNPRICED) -> Estimat
             total=total,
             engine=engine,
             loads=_loads(model, engine),
+            spent_within=None if is_bound else _spent_within(predictor.card, total, len(queries)),
         ),
         traffic,
         prices,
     )
+
+
+def _spent_within(card: PredictorCard, total: float, num_queries: int) -> float | None:
+    """What `total` spent tokens may come to, if every query had the mean usage curve and the same budget."""
+    if card.mean_tokens_B is None:
+        return None
+    curves, menu = card.mean_curves(tuple(map(str, range(num_queries)))), card.menu
+    pairs = zip(menu.caps, card.mean_tokens_B, strict=True)
+    cap = max((cap for cap, tokens in pairs if tokens * num_queries <= total), default=menu.smallest)
+    within = spent_within(curves, np.full(num_queries, cap))
+    expected = num_queries * card.mean_tokens_B[menu.index(cap)]
+    return None if within is None else max(total, expected) * within / expected
 
 
 def _lengths(
