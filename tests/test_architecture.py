@@ -15,6 +15,7 @@ PACKAGE = Path(forethought.__file__).parent
 
 # Lower may not import higher. A folder counts as one noun.
 ORDER = [
+    "_version",
     "errors",
     "core",
     "questions",

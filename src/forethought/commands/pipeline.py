@@ -74,8 +74,7 @@ from ..predictors.parts.making import silent as quiet
 from ..predictors.parts.usable import check_profile
 from ..predictors.predictor import Predictor
 from ..questions.queries import load_queries, save_queries
-from ..report import write_report
-from ..report.comparison import write_comparison
+from ..report import page
 from ..runs.folders import (
     beside,
     check_file,
@@ -249,7 +248,7 @@ def study_layers(
         wrote: called with each file of the report.
     """
     found, asked = survey_layers(settings, is_open=engine is not None)
-    levels = settings.levels(found.measured.menu)
+    levels = layers.choose_levels(found.measured.menu, settings)
     if found.missing and settings.read:
         with opened(engine, found.model, asked) as running:
             layers.fill(Path(settings.states), running, found, wanted=settings.layer_numbers, progress=progress)
@@ -264,7 +263,7 @@ def study_layers(
         notes=found.notes(settings),
         progress=progress,
     )
-    for file in layers.write_report(layers_folder(settings), result, plots=settings.plots).values():
+    for file in layers.page(result).write(layers_folder(settings), plots=settings.plots).values():
         wrote(file)
     return result
 
@@ -273,7 +272,7 @@ def survey_layers(settings: LayersSettings, *, is_open: bool = False) -> tuple[l
     """What is there to study, and with which engine the rest would be read; refuses what is known not to work."""
     check_folder(layers_folder(settings))
     found = layers.survey(settings)
-    settings.levels(found.measured.menu)
+    layers.choose_levels(found.measured.menu, settings)
     asked = settings.engine
     if not found.missing or not settings.read:
         layers.choose_layers(found.states, settings)
@@ -419,7 +418,7 @@ def evaluate(
     """
     check_folder(report_folder(settings))
     result = evaluation(settings, progress=progress)
-    for file in write_report(report_folder(settings), result, plots=settings.plots).values():
+    for file in page(result).write(report_folder(settings), plots=settings.plots).values():
         wrote(file)
     return result
 
@@ -517,7 +516,7 @@ def compare(settings: CompareSettings, *, wrote: Wrote = ignore, progress: Progr
         candidates.append(candidate(name, each, known))
     blind = mean_train(trained, measured)
     progress("plans and intervals", len(names), len(names))
-    comparison = compare_predictors(
+    result = compare_predictors(
         measured,
         [*candidates, *others],
         blind,
@@ -525,9 +524,9 @@ def compare(settings: CompareSettings, *, wrote: Wrote = ignore, progress: Progr
         costs=(Cost.GRANTED,) if blind.tokens_Q_B is None else (Cost.GRANTED, Cost.SPENT),
         num_resamples=settings.num_resamples,
         seed=settings.seed,
+        notes=notes,
     )
-    result = replace(comparison, notes=(*notes, *comparison.notes))
-    for file in write_comparison(folder, result, plots=settings.plots).values():
+    for file in page(result).write(folder, plots=settings.plots).values():
         wrote(file)
     return result
 

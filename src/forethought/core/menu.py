@@ -118,12 +118,17 @@ class Menu:
         return width_B
 
     @property
+    def is_even(self) -> bool:
+        """Whether all steps between neighbours are the same."""
+        return len(set(np.diff(self.budgets_B).tolist())) <= 1
+
+    @property
     def is_geometric(self) -> bool:
         """Whether a logarithmic axis shows it better: the steps grow with the caps."""
         positive = [cap for cap in self.caps if cap]
         if len(positive) < 3:
             return False
-        return (positive[-1] - positive[-2]) > 4 * (positive[1] - positive[0])
+        return (positive[-1] - positive[-2]) >= 4 * (positive[1] - positive[0])
 
     def __contains__(self, budget: object) -> bool:
         return isinstance(budget, int | np.integer) and self._find(int(budget)) >= 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from ..core.data import Curves, FloatArray, Profile
@@ -15,7 +17,7 @@ from .metrics import (
     curve_error,
     log_loss_Q,
 )
-from .results import Bin, Calibration, CurveErrors, Estimate, finite
+from .results import Bin, Calibration, CurveErrors, Estimate
 
 NUM_BINS = 10
 
@@ -74,8 +76,8 @@ def _errors(
         mean_log_loss=binomial_log_loss(mean_Q_B, counts),
         brier=brier_score(p_Q_B, counts),
         mean_brier=brier_score(mean_Q_B, counts),
-        curve_error=finite(curve_error(p_Q_B, counts)),
-        mean_curve_error=finite(curve_error(mean_Q_B, counts)),
+        curve_error=curve_error(p_Q_B, counts),
+        mean_curve_error=curve_error(mean_Q_B, counts),
         pearson=float(pearson[0]),
         tokens_error=mean(None if tokens_Q_B is None else np.abs(tokens_Q_B)),
         mean_tokens_error=mean(None if mean_tokens_Q_B is None else np.abs(mean_tokens_Q_B)),
@@ -88,10 +90,15 @@ def _log_loss_gain(
     counts: Counts, p_Q_B: FloatArray, mean_Q_B: FloatArray, *, num_resamples: int, seed: int
 ) -> Estimate:
     """The mean curve's log loss a trace less forethought's, paired over queries."""
-    gain_Q = log_loss_Q(mean_Q_B, counts) - log_loss_Q(p_Q_B, counts)
-    columns_Q_2 = np.stack([gain_Q, counts.weight_Q], axis=1)
-    sums_R_2 = resampled_means(columns_Q_2, num_resamples=num_resamples, seed=seed)
-    return estimate(sums_R_2[:, 0] / sums_R_2[:, 1])
+    losses_R_2 = resampled_losses(counts, [mean_Q_B, p_Q_B], num_resamples=num_resamples, seed=seed)
+    return estimate(losses_R_2[:, 0] - losses_R_2[:, 1])
+
+
+def resampled_losses(counts: Counts, p_N_Q_B: Sequence[FloatArray], *, num_resamples: int, seed: int) -> FloatArray:
+    """Log loss a trace of several predictions, on the sample and on each resample, shape (R + 1, N)."""
+    columns = [counts.weight_Q, *(log_loss_Q(p_Q_B, counts) for p_Q_B in p_N_Q_B)]
+    sums_R_N = resampled_means(np.stack(columns, axis=1), num_resamples=num_resamples, seed=seed)
+    return sums_R_N[:, 1:] / sums_R_N[:, :1]
 
 
 def reliability(p_Q_B: FloatArray, counts: Counts, *, num_resamples: int, seed: int) -> tuple[Bin, ...]:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import platform
 from collections.abc import Callable, Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import Any
 
@@ -16,6 +14,7 @@ from ..core.data import Curves, FloatArray, IntArray, Profile, Sampling
 from ..core.features import DIFFICULTY, HIDDEN, MIN_QUERIES, Counts, Features, HeldOut, hidden_of, reads_to_kind
 from ..core.protocols import Estimator
 from ..core.registry import EXTRAS
+from ..core.versions import versions
 from ..errors import MissingExtraError
 from ..evaluation.metrics import (
     binomial_log_loss,
@@ -307,19 +306,11 @@ def _card(
         calibration=None,
         mean_p_B=tuple(mean_p_B.tolist()),
         mean_tokens_B=None if mean_tokens_B is None else tuple(mean_tokens_B.tolist()),
-        versions=_versions(),
+        versions=versions(),
         created=datetime.datetime.now(datetime.UTC).date().isoformat(),
         asking=Asking(shots, asking.get("tokens")) if DIFFICULTY in reads else None,
         grader=grader_words(info) if info.get("grader") else None,
     )
-
-
-def _versions() -> dict[str, str]:
-    try:
-        own = version("forethought")
-    except PackageNotFoundError:  # run from a checkout
-        own = "unknown"
-    return {"forethought": own, "numpy": np.__version__, "python": platform.python_version()}
 
 
 def left_out_curves(profile: Profile, trained: Predictor) -> Curves | None:
