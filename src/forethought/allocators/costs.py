@@ -65,11 +65,6 @@ class Costs:
         exponent = min(52 - math.frexp(largest)[1], 61 - math.frexp(all_largest)[1], MOST_EXPONENT)
         return cls(num_queries, math.ldexp(1.0, -exponent), None, curves.tokens_Q_B)
 
-    @property
-    def is_shared(self) -> bool:
-        """Whether one row of costs serves every query."""
-        return self.shared_B is not None
-
     def rows(self, rows: Rows) -> NDArray[np.int64]:
         """Costs of some queries at every column, shape (N, B); to be read only."""
         if self.shared_B is not None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -155,14 +154,12 @@ def allocate(
     left = problem.left_after(column_Q)
     if left < 0:
         raise InvalidTotalError(f"allocator {name!r} spent {-left * problem.costs.unit:,.10g} tokens past the total")
-
-    budget_Q = problem.menu.at(column_Q)
     spent = None
     if curves.tokens_Q_B is not None:
         spent = exact_sum(entries(curves.tokens_Q_B, np.arange(problem.num_queries), column_Q))
         if problem.cost is Cost.SPENT and total < spent <= total * (1 + 2 * RELATIVE_ROUNDING):
             spent = total
-    accuracy = solution.expected_accuracy
+    budget_Q, accuracy = problem.menu.at(column_Q), solution.expected_accuracy
     return Allocation(
         query_ids=curves.query_ids,
         menu=problem.menu,
@@ -229,16 +226,9 @@ def pose(
     """
     cost = Cost(cost)
     _check_curves(curves)
-    weights_Q = None
-    if weight_Q is not None:
-        weights_Q = _per_query(curves, weight_Q, "weight_Q")
-        if (weights_Q < 0).any():
-            row = int(np.flatnonzero(weights_Q < 0)[0])
-            raise InvalidInputError(
-                f"the weight of query {curves.query_ids[row]!r} is {weights_Q[row]}; it must be 0 or more"
-            )
-        if not weights_Q.any():
-            raise InvalidInputError("every weight is 0, so no answer is worth anything; give some query a weight")
+    weights_Q = None if weight_Q is None else _per_query(curves, weight_Q, "weight_Q", least=0.0)
+    if weights_Q is not None and not weights_Q.any():
+        raise InvalidInputError("every weight is 0, so no answer is worth anything; give some query a weight")
     first_Q, last_Q = _column_ranges(curves, min_budget_Q, max_budget_Q)
     if not math.isfinite(total):
         raise InvalidTotalError(f"the total is {total}; give a number of tokens, such as 48 for each query")
@@ -286,15 +276,15 @@ def _column_ranges(curves: Curves, min_budget_Q: Any, max_budget_Q: Any) -> tupl
     return first_Q, last_Q
 
 
-def _per_query(curves: Curves, given_Q: FloatArray | IntArray, name: str) -> NDArray[np.float64]:
+def _per_query(curves: Curves, given_Q: Any, name: str, *, least: float = -math.inf) -> NDArray[np.float64]:
     values_Q: NDArray[np.float64] = np.asarray(given_Q, dtype=np.float64)
-    if values_Q.shape != (len(curves.query_ids),):
-        raise InvalidInputError(
-            f"{name} has shape {values_Q.shape}; {len(curves.query_ids)} queries need one entry each"
-        )
-    if (wrong := np.flatnonzero(~np.isfinite(values_Q))).size:
+    num_queries = len(curves.query_ids)
+    if values_Q.shape != (num_queries,):
+        raise InvalidInputError(f"{name} has shape {values_Q.shape}; {num_queries} queries need one entry each")
+    if (wrong := np.flatnonzero(~(np.isfinite(values_Q) & (values_Q >= least)))).size:
         row = int(wrong[0])
-        raise InvalidInputError(f"{name} of query {curves.query_ids[row]!r} is {values_Q[row]}; give a number")
+        rule = "give a number" if math.isinf(least) else f"it must be {least:g} or more"
+        raise InvalidInputError(f"{name} of query {curves.query_ids[row]!r} is {values_Q[row]}; {rule}")
     return values_Q
 
 
@@ -314,21 +304,16 @@ def _check_curves(curves: Curves) -> None:
             raise InvalidInputError(
                 f"{name} has shape {array.shape}; {shape[0]} queries on the menu {curves.menu} need {shape}"
             )
-    if not all(_lies_within(p_C_B, 0.0, 1.0) for p_C_B in _chunks(p_Q_B)):
+    if not _lies_within(p_Q_B, 1.0):
         _refuse(curves, p_Q_B, ~((p_Q_B >= 0) & (p_Q_B <= 1)), "a chance of success must lie in [0, 1]")
     if tokens_Q_B is None:
         return
-    most = float(np.finfo(np.float64).max)
-    if not all(_lies_within(tokens_C_B, 0.0, most) for tokens_C_B in _chunks(tokens_Q_B)):
+    if not _lies_within(tokens_Q_B, float(np.finfo(np.float64).max)):
         _refuse(curves, tokens_Q_B, ~((tokens_Q_B >= 0) & (tokens_Q_B < math.inf)), "tokens must be 0 or more")
-    if any(_falls(tokens_C_B) for tokens_C_B in _chunks(tokens_Q_B)):
+    if any(_falls(tokens_Q_B[at : at + CHUNK]) for at in range(0, len(tokens_Q_B), CHUNK)):
         wrong_Q_B = np.pad(tokens_Q_B[:, 1:] < tokens_Q_B[:, :-1], ((0, 0), (1, 0)))
         advice = "expected tokens must not fall as the cap grows; take np.maximum.accumulate(tokens_Q_B, axis=1)"
         _refuse(curves, tokens_Q_B, wrong_Q_B, advice)
-
-
-def _chunks(array_Q_B: FloatArray) -> Iterator[FloatArray]:
-    return (array_Q_B[at : at + CHUNK] for at in range(0, len(array_Q_B), CHUNK))
 
 
 def _falls(array_C_B: FloatArray) -> bool:
@@ -340,9 +325,10 @@ def _falls(array_C_B: FloatArray) -> bool:
     return bool(falls_A.any())
 
 
-def _lies_within(array_C_B: FloatArray, least: float, most: float) -> bool:
-    """Whether every entry does, by the extremes: no temporaries, and NaN fails both comparisons."""
-    return least <= float(array_C_B.min()) and float(array_C_B.max()) <= most
+def _lies_within(array_Q_B: FloatArray, most: float) -> bool:
+    """Whether every entry is in [0, most], by the extremes: no temporaries, and NaN fails both comparisons."""
+    chunks = (array_Q_B[at : at + CHUNK] for at in range(0, len(array_Q_B), CHUNK))
+    return all(float(array_C_B.min()) >= 0.0 and float(array_C_B.max()) <= most for array_C_B in chunks)
 
 
 def _refuse(curves: Curves, array_Q_B: FloatArray, wrong_Q_B: NDArray[np.bool_], rule: str) -> None:
