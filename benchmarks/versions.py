@@ -1,7 +1,7 @@
 """How long `envelope` takes in two versions of the package, measured in turns so that other load falls on both alike.
 
     git worktree add --detach OLD 156364a
-    OMP_NUM_THREADS=1 python benchmarks/versions.py OLD/src src [--queries 1000000] [--turns 15]
+    OMP_NUM_THREADS=1 python benchmarks/versions.py OLD/src src [--queries 1000000] [--turns 15] [--traces 4]
 
 One process a version holds the same made-up curves on 16 options. Each turn asks both for one plan a cost, in an order
 that changes from turn to turn; CPU seconds count. Prints one JSON object: [median, min, max] of seconds a version and
@@ -26,7 +26,7 @@ import numpy as np
 CHUNK = 4096
 
 
-def serve(num_queries: int) -> None:
+def serve(num_queries: int, num_traces: int | None) -> None:
     """Makes the curves, then one plan for each cost read from standard input, by the package that is imported."""
     from forethought.core import data
 
@@ -39,6 +39,9 @@ def serve(num_queries: int) -> None:
         p_C_B = height_C_1 / (1 + np.exp((jump_C_1 - budgets_B) / 12))
         p_Q_B[at : at + num] = np.clip(p_C_B + random.normal(0, 0.01, (num, 16)), 0, 1)
         tokens_Q_B[at : at + num] = 14 + stop_C_1 * (1 - np.exp(-budgets_B / stop_C_1))
+    if num_traces is not None:
+        np.rint(num_traces * p_Q_B, out=p_Q_B)
+        p_Q_B /= num_traces
     if hasattr(data, "BudgetGrid"):  # before menus of any caps
         from forethought.core.registry import resolve
 
@@ -69,12 +72,14 @@ def main() -> None:
     parser.add_argument("sources", nargs="*", help="two folders that hold the package")
     parser.add_argument("--queries", type=int, default=1_000_000)
     parser.add_argument("--turns", type=int, default=15)
+    parser.add_argument("--traces", type=int, help="round chances to rates of so many traces: many ties")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.serve:
-        serve(asked.queries)
+        serve(asked.queries, asked.traces)
         return
     command = [sys.executable, __file__, "--serve", "--queries", str(asked.queries)]
+    command += ["--traces", str(asked.traces)] if asked.traces else []
     versions = [
         subprocess.Popen(
             command,
@@ -95,7 +100,12 @@ def main() -> None:
 
     for version in versions:
         ask(version, "")
-    result: dict[str, Any] = {"queries": asked.queries, "turns": asked.turns, "sources": asked.sources}
+    result: dict[str, Any] = {
+        "queries": asked.queries,
+        "turns": asked.turns,
+        "traces": asked.traces,
+        "sources": asked.sources,
+    }
     for cost in ("granted", "spent"):
         seconds_V_N: list[list[float]] = [[], []]
         digests = set()

@@ -32,7 +32,7 @@ class BlindAllocator:
         # Where every query is billed alike it is the envelope's own problem, on one curve for all.
         is_alike = problem.cost is Cost.GRANTED or tokens_Q_B is None or bool((tokens_Q_B == tokens_Q_B[0]).all())
         found = EnvelopeAllocator().solve(known) if is_alike else _billed(known, mean)
-        accuracy = known.accuracy_at(found.column_Q)
+        accuracy = known.accuracy(exact_sum(known.value_at(found.column_Q)))
         return replace(found, why_left=f"on the mean curve, {WHY_LEFT}", expected_accuracy=accuracy)
 
 

@@ -25,10 +25,10 @@ class Costs:
     """Cost of query q at column b, a whole number of units below 2**53, non-decreasing in b.
 
     Attributes:
-        num_queries: how many queries there are.
+        num_queries: Q.
         unit: tokens in one unit.
         shared_B: the costs of every query, int64, where all have the same; else None.
-        tokens_Q_B: the usage curves that are rounded to units, where they differ; else None.
+        tokens_Q_B: usage curves, rounded to units where they are read; None where costs are shared.
     """
 
     num_queries: int
@@ -38,14 +38,8 @@ class Costs:
 
     @classmethod
     def of(cls, curves: Curves, cost: Cost) -> Costs:
-        """Costs of the options of `curves`.
-
-        Under granted cost the unit is the largest that divides all caps; under spent cost a power of two, as fine as
-        exact sums allow.
-
-        Raises:
-            InvalidSettingsError: spent cost without a usage curve.
-            InvalidMenuError: caps so large that their sum over the queries is past counting.
+        """In the largest unit that divides all caps under granted cost; in a power of two, as fine as exact sums allow,
+        under spent. Raises InvalidSettingsError without a usage curve, InvalidMenuError for caps past counting.
         """
         num_queries = len(curves.query_ids)
         if cost is Cost.GRANTED:

@@ -34,7 +34,6 @@ class Envelope:
         row_N: whose segment it is: a position in `start_M`.
         column_N: column it leads to, from that of the query's previous segment, or its start.
         cost_N: units it costs; 0 where a longer budget costs nothing more, and then it is past every true price.
-        gain_N: value it adds, above 0.
         price_N: value per unit; strictly decreasing along each query, also as rounded: the segments dearer than any
             price are a beginning of each envelope.
     """
@@ -43,7 +42,6 @@ class Envelope:
     row_N: NDArray[np.int64]
     column_N: NDArray[np.int64]
     cost_N: NDArray[np.int64]
-    gain_N: NDArray[np.float64]
     price_N: NDArray[np.float64]
 
     def columns(self, is_granted_N: NDArray[np.bool_]) -> Columns:
@@ -87,7 +85,9 @@ def fill(problem: Problem) -> Fill:
 def fill_from(problem: Problem, envelope: Envelope) -> Fill:
     """The same out of the segments of `envelope`, whose rows are the queries of `problem`."""
     left = problem.left_after(envelope.start_M)
-    price = marginal_price(envelope.price_N, envelope.cost_N, left)
+    order = np.argsort(-envelope.price_N)
+    num_fit = int(np.searchsorted(np.cumsum(envelope.cost_N[order]), left, side="right"))
+    price = float(envelope.price_N[order[num_fit]]) if num_fit < order.size else 0.0
     is_granted_N = envelope.price_N > price
     left -= int(envelope.cost_N[is_granted_N].sum())
     blocked = 0
@@ -100,28 +100,6 @@ def fill_from(problem: Problem, envelope: Envelope) -> Fill:
         left -= int(envelope.cost_N[tied[:num_fit]].sum())
         blocked = int(envelope.cost_N[tied[num_fit]])
     return Fill(envelope.columns(is_granted_N), price, blocked, left)
-
-
-def marginal_price(price_N: NDArray[np.float64], cost_N: NDArray[np.int64], units: int) -> float:
-    """The highest price at which the segments that cost at least that much no longer fit in `units`; 0 when all fit.
-
-    A selection in the manner of quickselect, by weight: linear in the number of segments, where a sort is not.
-    """
-    while price_N.size:
-        sample = price_N[:: max(1, price_N.size // 1001)]
-        pivot = np.partition(sample, sample.size // 2)[sample.size // 2]
-        is_dearer = price_N > pivot
-        cost_dearer = int(cost_N[is_dearer].sum())
-        if cost_dearer > units:
-            price_N, cost_N = price_N[is_dearer], cost_N[is_dearer]
-            continue
-        is_cheaper = price_N < pivot
-        cost_cheaper = int(cost_N[is_cheaper].sum())
-        units -= int(cost_N.sum()) - cost_cheaper
-        if units < 0:
-            return float(pivot)
-        price_N, cost_N = price_N[is_cheaper], cost_N[is_cheaper]
-    return 0.0
 
 
 def upper_envelope(
@@ -141,7 +119,7 @@ def upper_envelope(
         rows = slice(at, min(at + CHUNK, num_rows))
         row_V, *corners = _corners(problem, rows if query_M is None else query_M[rows], low, high)
         parts.append((row_V + at, *corners))
-    row_V, column_V, cost_V, value_V, price_V = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    row_V, column_V, cost_V, price_V = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     del parts
     is_start_V = np.ones(row_V.size, dtype=np.bool_)
     np.not_equal(row_V[1:], row_V[:-1], out=is_start_V[1:])
@@ -151,39 +129,35 @@ def upper_envelope(
         row_N=row_V[rises],
         column_N=column_V[rises],
         cost_N=cost_V[rises] - cost_V[rises - 1],
-        gain_N=value_V[rises] - value_V[rises - 1],
         price_N=price_V[rises],
     )
 
 
 def _corners(problem: Problem, queries: slice | NDArray[np.int64], low: float, high: float) -> tuple[NDArray[Any], ...]:
-    """The corners of some queries: position, column, cost, value and price of each, in order of position, then column.
+    """The corners of some queries: position, column, cost and price of each, in order of position, then column.
 
     The first corner of each query is its start; the price of any other is that of the segment which leads to it. A
     column is a corner exactly when the flattest chord that reaches it from the left is steeper than the steepest that
     leaves it to the right, and it rises: B²/2 chords a query, each a few vector operations over many queries at once.
     """
-    value_B_C = np.ascontiguousarray(problem.value_Q_B[queries].T, dtype=np.float64)
+    value_B_C = np.array(problem.value_Q_B[queries].T, dtype=np.float64, order="C")
     # Under granted cost one column of costs serves every query, and the division below broadcasts it.
     cost_B_C = problem.costs.floats(queries)
     num_options, num_chunk = value_B_C.shape
-    chords_B_C = value_B_C
     if problem.is_bounded:
-        is_allowed_B_C = ~_is_outside(problem, queries)
-        chords_B_C = np.where(is_allowed_B_C, value_B_C, EXCLUDED)
+        value_B_C[_is_outside(problem, queries)] = EXCLUDED
 
     # An outer column opens on the left (no chord reaches it) and ends at the highest value (chords must rise).
     reach_B_C = np.full((num_options, num_chunk), np.inf)
     leave_B_C = np.zeros((num_options, num_chunk))
     for column in range(num_options - 1):
-        slope_B_C = chords_B_C[column + 1 :] - chords_B_C[column]
+        slope_B_C = value_B_C[column + 1 :] - value_B_C[column]
         slope_B_C /= np.maximum(cost_B_C[column + 1 :] - cost_B_C[column], NO_COST)
         np.maximum(slope_B_C.max(axis=0), 0.0, out=leave_B_C[column])
         np.minimum(reach_B_C[column + 1 :], slope_B_C, out=reach_B_C[column + 1 :])
     is_corner_B_C = reach_B_C > leave_B_C
     if problem.is_bounded:
-        is_corner_B_C &= is_allowed_B_C
-
+        is_corner_B_C &= value_B_C > EXCLUDED
     row_V, column_V = np.nonzero(is_corner_B_C.T)
     price_V = reach_B_C[column_V, row_V]
     # Prices fall along a query: what is dearer than `high` is a beginning of it, of which the end is the start.
@@ -193,7 +167,7 @@ def _corners(problem: Problem, queries: slice | NDArray[np.int64], low: float, h
     if not is_kept_V.all():
         row_V, column_V, price_V = row_V[is_kept_V], column_V[is_kept_V], price_V[is_kept_V]
     cost_V = cost_B_C[column_V, row_V if cost_B_C.shape[1] == num_chunk else 0].astype(np.int64)
-    return row_V, column_V, cost_V, value_B_C[column_V, row_V], price_V
+    return row_V, column_V, cost_V, price_V
 
 
 def _is_outside(problem: Problem, queries: slice | NDArray[np.int64]) -> NDArray[np.bool_]:

@@ -56,7 +56,7 @@ class Problem:
 
     @property
     def num_queries(self) -> int:
-        """How many options there are to choose."""
+        """Q."""
         return len(self.curves.query_ids)
 
     @property
@@ -82,10 +82,6 @@ class Problem:
         weight = float(self.num_queries) if self.weight_Q is None else exact_sum(self.weight_Q)
         return min(max(value / weight, 0.0), 1.0)
 
-    def accuracy_at(self, column_Q: IntArray) -> float:
-        """Weighted mean chance of success at these columns."""
-        return self.accuracy(exact_sum(self.value_at(column_Q)))
-
     def tie_order(self, query_N: IntArray) -> NDArray[np.int64]:
         """Positions that put the queries `query_N` in the order in which ties are settled: by a hash of their ids.
 
@@ -98,6 +94,16 @@ class Problem:
             state.update(ids[row].encode())
             digests.append(state.digest())
         return np.argsort(np.frombuffer(b"".join(digests), dtype="<u8"), kind="stable")
+
+    def least_of(self, query_N: NDArray[np.int64], key_N: NDArray[Any], number: int) -> NDArray[np.int64]:
+        """Positions of the `number` queries of the least keys, ties by `tie_order`; in no order."""
+        if number >= key_N.size:
+            return np.arange(key_N.size)
+        margin = np.partition(key_N, number)[number]
+        sure, tied = np.flatnonzero(key_N < margin), np.flatnonzero(key_N == margin)
+        if sure.size < number:
+            tied = tied[self.tie_order(query_N[tied])]
+        return np.concatenate((sure, tied[: number - sure.size]))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -150,16 +156,14 @@ def allocate(
     name = registry.name_of("allocators", allocator)
     chosen: Allocator = registry.resolve("allocators", allocator)() if isinstance(allocator, str) else allocator
     solution = chosen.solve(problem)
-    column_Q = _checked_columns(problem, solution, name)
-    left = problem.left_after(column_Q)
-    if left < 0:
-        raise InvalidTotalError(f"allocator {name!r} spent {-left * problem.costs.unit:,.10g} tokens past the total")
+    column_Q, accuracy = np.asarray(solution.column_Q), solution.expected_accuracy
+    left = _left(problem, column_Q, name)
     spent = None
     if curves.tokens_Q_B is not None:
         spent = exact_sum(entries(curves.tokens_Q_B, np.arange(problem.num_queries), column_Q))
         if problem.cost is Cost.SPENT and total < spent <= total * (1 + 2 * RELATIVE_ROUNDING):
             spent = total
-    budget_Q, accuracy = problem.menu.at(column_Q), solution.expected_accuracy
+    budget_Q = problem.menu.at(column_Q)
     return Allocation(
         query_ids=curves.query_ids,
         menu=problem.menu,
@@ -169,14 +173,14 @@ def allocate(
         total=total,
         granted=int(budget_Q.sum()),
         expected_spent=spent,
-        expected_accuracy=problem.accuracy_at(column_Q) if accuracy is None else accuracy,
+        expected_accuracy=problem.accuracy(exact_sum(problem.value_at(column_Q))) if accuracy is None else accuracy,
         price=solution.price,
         notes=(*_leftover_note(problem, column_Q, left, solution.why_left), *solution.notes),
     )
 
 
-def _checked_columns(problem: Problem, solution: Solution, name: str) -> IntArray:
-    column_Q = np.asarray(solution.column_Q)
+def _left(problem: Problem, column_Q: IntArray, name: str) -> int:
+    """Units of the total that an allocator left over; refuses columns that are no solution."""
     if column_Q.shape != (problem.num_queries,) or column_Q.dtype.kind not in "iu":
         raise InvalidInputError(
             f"allocator {name!r} answered columns of shape {column_Q.shape} and type {column_Q.dtype}; "
@@ -188,7 +192,10 @@ def _checked_columns(problem: Problem, solution: Solution, name: str) -> IntArra
             f"allocator {name!r} gave query {problem.curves.query_ids[row]!r} column {column_Q[row]}; it may have "
             f"{problem.first_Q[row]} to {problem.last_Q[row]}"
         )
-    return column_Q
+    left = problem.left_after(column_Q)
+    if left < 0:
+        raise InvalidTotalError(f"allocator {name!r} spent {-left * problem.costs.unit:,.10g} tokens past the total")
+    return left
 
 
 def _leftover_note(problem: Problem, column_Q: IntArray, left: int, why_left: str) -> tuple[str, ...]:
@@ -199,8 +206,8 @@ def _leftover_note(problem: Problem, column_Q: IntArray, left: int, why_left: st
     open_N = np.flatnonzero(column_Q < problem.last_Q)
     if not open_N.size:
         why_left = "every query has its largest budget"
-    elif costs.shared_B is not None and problem.cost is Cost.GRANTED:
-        step = costs.unit * int(np.diff(costs.shared_B)[column_Q[open_N]].min())
+    elif problem.cost is Cost.GRANTED:
+        step = costs.unit * int(costs.next_step(open_N, column_Q[open_N]).min())
         if tokens < step:
             why_left = f"the next larger budget of any query takes at least {step:,.10g} more"
     return (f"{tokens:,.0f} of {problem.total:,.10g} tokens are left over: {why_left}.",)
@@ -251,11 +258,7 @@ def pose(
 
 
 def _column_ranges(curves: Curves, min_budget_Q: Any, max_budget_Q: Any) -> tuple[Columns, Columns]:
-    """First and last column each query may have, both inclusive, shape (Q,) each.
-
-    A minimum off the menu rounds up and a maximum down, so that neither bound is ever broken. A minimum under the
-    smallest budget means that one; a maximum above the menu means the menu's own.
-    """
+    """First and last column each query may have, both inclusive, shape (Q,) each."""
     menu, num_queries = curves.menu, len(curves.query_ids)
     first_Q = np.zeros(num_queries, dtype=np.int64)
     last_Q = np.full(num_queries, menu.num_options - 1, dtype=np.int64)
@@ -263,8 +266,7 @@ def _column_ranges(curves: Curves, min_budget_Q: Any, max_budget_Q: Any) -> tupl
         first_Q = menu.first_at_least(_per_query(curves, min_budget_Q, "min_budget_Q"))
     if max_budget_Q is not None:
         last_Q = menu.last_at_most(_per_query(curves, max_budget_Q, "max_budget_Q"))
-    impossible = np.flatnonzero(first_Q > last_Q)
-    if impossible.size:
+    if (impossible := np.flatnonzero(first_Q > last_Q)).size:
         row = int(impossible[0])
         least = menu.smallest if min_budget_Q is None else int(min_budget_Q[row])
         most = menu.largest if max_budget_Q is None else int(max_budget_Q[row])
