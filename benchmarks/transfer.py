@@ -35,13 +35,13 @@ from forethought.core.menu import Menu
 from forethought.evaluation.bootstrap import estimate
 from forethought.evaluation.policies import Outcome, Policies
 from forethought.evaluation.resampled import Resampled
+from forethought.evaluation.results import plain
 from forethought.predictors.card import PredictorCard
 from forethought.predictors.concave import concave_mean
 from forethought.predictors.familiarity import BATCH_LEVEL, num_in_tail
 from forethought.predictors.predictor import Predictor
 from forethought.predictors.selection import features_of, train
 from forethought.predictors.usage import Usage, stretched
-from forethought.report import plain
 from forethought.runs.profiles import curves_on_menu, on_menu
 
 PLAIN, OLD, CORRECTED, BLIND, ORACLE = "as predicted", "old fallback", "corrected", "mean curve", "oracle"
@@ -208,10 +208,8 @@ def row(
         realised[CORRECTED] = np.mean([_realised(each, cost) for each in outcomes if each.policy == CORRECTED])
         found[cost.value] = {
             "levels": levels,
-            "gain": {name: estimate(values_R).to_json("gain") for name, values_R in gain_R.items()},
-            "same_total": {
-                name: estimate(accuracy_R[name] - accuracy_R[PLAIN]).to_json("gain") for name in (OLD, CORRECTED)
-            },
+            "gain": {name: estimate(values_R) for name, values_R in gain_R.items()},
+            "same_total": {name: estimate(accuracy_R[name] - accuracy_R[PLAIN]) for name in (OLD, CORRECTED)},
             "tokens_of_total": {name: value / np.mean(levels) for name, value in realised.items()},
             "streams": len(every),
             "alarms": len(alarmed),

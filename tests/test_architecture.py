@@ -15,6 +15,7 @@ PACKAGE = Path(forethought.__file__).parent
 
 # Lower may not import higher. A folder counts as one noun.
 ORDER = [
+    "_version",
     "errors",
     "core",
     "questions",
@@ -55,7 +56,6 @@ HEAVY = {
         "engines/server/local.py",
         "models/gguf.py",
         "models/here.py",
-        "models/quiet.py",
         "predictors/adapter.py",
     },
     "peft": {"predictors/adapter.py"},
@@ -83,7 +83,7 @@ HEAVY = {
         "graders/sets.py",
         "graders/values.py",
     },
-    "huggingface_hub": {"models/locating.py", "models/parts.py"},
+    "huggingface_hub": {"models/locating.py", "models/gguf.py"},
 }
 
 

@@ -325,6 +325,61 @@ def test_only_the_grid_asked_for(tmp_path: Path) -> None:
     assert wide.profile.num_right_Q_B.shape == (40, 2)
 
 
+UNEVEN = (0, 512, 1024, 4096, 32768)
+
+
+@pytest.mark.parametrize("ending", FORMATS)
+@pytest.mark.parametrize("shape", ["columns", "lists with budgets", "lists that a flag names", "counts", "traces"])
+def test_budgets_without_a_common_step(tmp_path: Path, shape: str, ending: str) -> None:
+    right = {"a": [0, 0, 1, 2, 2], "b": [1, 2, 2, 2, 1]}
+    used = {name: [min(cap, 3000.0) for cap in UNEVEN] for name in right}
+    options: dict[str, Any] = {"budgets": ",".join(map(str, UNEVEN))} if shape == "lists that a flag names" else {}
+    rows: Rows
+    if shape == "columns":
+        rows = [
+            {"id": name, "tried": 2, **{f"correct_{cap}": n for cap, n in zip(UNEVEN, right[name], strict=True)}}
+            | {f"tokens_{cap}": n for cap, n in zip(UNEVEN, used[name], strict=True)}
+            for name in right
+        ]
+    elif shape.startswith("lists"):
+        rows = [{"id": name, "tried": 2, "correct": right[name], "tokens": used[name]} for name in right]
+        rows = rows if options else [{**row, "budgets": list(UNEVEN)} for row in rows]
+    else:
+        cells = [(name, cap, n, x) for name in right for cap, n, x in zip(UNEVEN, right[name], used[name], strict=True)]
+        rows = [{"id": name, "budget": cap, "correct": n, "tried": 2, "tokens": x} for name, cap, n, x in cells]
+        if shape == "traces":
+            rows = [
+                {"id": name, "budget": cap, "sample": s, "correct": s < n, "tokens": x}
+                for s in range(2)
+                for name, cap, n, x in cells
+            ]
+    path = write(tmp_path / f"t.{ending}", rows)
+    profile = taken(path, **options).profile
+    assert profile.menu == Menu.of(UNEVEN)
+    assert profile.num_right_Q_B.tolist() == list(right.values())
+    np.testing.assert_allclose(profile.tokens_Q_B, list(used.values()))
+    if not options:
+        some = taken(path, budgets="512,geometric:4096:32768:8")
+        assert some.profile.menu == Menu.of((512, 4096, 32768))
+        assert some.profile.num_right_Q_B.tolist() == [[n[1], n[3], n[4]] for n in right.values()]
+        assert str(some.left_out[0]) == "2 budgets left out: not on the menu asked for (0, 1024)"
+
+
+@pytest.mark.parametrize("ending", FORMATS)
+def test_traces_cut_anywhere_are_put_on_common_caps(tmp_path: Path, ending: str) -> None:
+    path = write(
+        tmp_path / f"t.{ending}", [*cut_anywhere(), {"id": None, "cut": 7, "correct": True, "trace_tokens": 9}]
+    )
+    imported = taken(path, budgets="512,1024,2048,4096", **CUTS)
+    assert imported.profile.num_right_Q_B.tolist() == [
+        [0, 0, 1, 1],
+        [1, 1, 1, 0],
+    ]  # the last cuts of b: 300, 566 … 2,694
+    assert imported.profile.tokens_Q_B.tolist() == [[512, 1024, 2048, 4000], [512, 1024, 2048, 2700]]
+    assert str(imported.left_out[0]).startswith("1 row left out: no 'id'")
+    assert "no answer is counted" in imported.notes[0]
+
+
 # --- what is left out --------------------------------------------------------------------------------------------
 
 
@@ -389,6 +444,19 @@ def test_nothing_left(tmp_path: Path) -> None:
 # --- what is refused ---------------------------------------------------------------------------------------------
 
 WIDE = {"window": 16, "layer": 1}
+CUTS: dict[str, Any] = {"last_cut": True, "columns": {"budget": "cut"}}
+
+
+def cut_anywhere() -> Rows:
+    """Two traces, each cut at ten points of its own; the first is right from 1,000 tokens on, the other up to 2,000."""
+    ends = {"a": (0, 4000, lambda cut: cut >= 1000), "b": (300, 2700, lambda cut: cut <= 2000)}
+    return [
+        {"id": name, "cut": cut, "correct": is_right(cut), "trace_tokens": last}
+        for name, (first, last, is_right) in ends.items()
+        for cut in range(first, last + 1, (last - first) // 9)[:10]
+    ]
+
+
 LISTED = [{"id": "a", "tried": 4, "budgets": [16, 32], "correct": [1, 2]}]
 REFUSED: dict[str, tuple[Rows, dict[str, Any], list[str]]] = {
     "repeated row": ([*traces(), traces()[2]], {}, ["line 20", "query 'q0' sample '0' at budget 48", "line 4"]),
@@ -431,7 +499,31 @@ REFUSED: dict[str, tuple[Rows, dict[str, Any], list[str]]] = {
         {},
         ["line 3", "2 at budget 16 and 4 at budget 32"],
     ),
-    "budget of zero": (changed(traces(), 3, budget=0), {}, ["line 5", "'budget'", "'0'"]),
+    "budget below zero": (changed(traces(), 3, budget=-1), {}, ["line 5", "'budget'", "'-1'"]),
+    "budget of half a token": (changed(traces(), 3, budget=0.5), {}, ["line 5", "'budget'", "'0.5'"]),
+    "a trace that lacks budget zero": (
+        [{**row, "budget": 0} if row["budget"] == 16 and row["query_id"] != "q1" else row for row in traces()],
+        {},
+        ["query 'q1' has no row at budget 0 and has budget 16, which other queries lack"],
+    ),
+    "caps that are not there": (traces(), {"budgets": "16,64"}, ["no budget 64 in the files; they have 16, 32, 48"]),
+    "wide: caps that are not there": (LISTED, {"budgets": "16,64"}, ["no budget 64 in the files; they have 16, 32"]),
+    "wide: more counts than caps": (counted(), {"budgets": "16,64", "layer": 1}, ["holds 4 counts", "names 2 caps"]),
+    "a trace cut too late": (
+        cut_anywhere(),
+        {"budgets": "256,512", **CUTS},
+        ["line 12: query 'b' has no cut at or below 256, its first is at 300"],
+    ),
+    "what a cut used is not what a cap uses": (
+        [{**row, "tokens": row["cut"]} for row in cut_anywhere()],
+        {"budgets": "512", "last_cut": True, "columns": {**CUTS["columns"], "length": ""}},
+        ["'tokens' says what was used at a cut", "--length-column"],
+    ),
+    "two traces that nothing tells apart, cut anywhere": (
+        [*cut_anywhere(), cut_anywhere()[0]],
+        {"budgets": "512", **CUTS},
+        ["query 'a' at budget 0 is already in line 2"],
+    ),
     "blank budget": (changed(traces(), 3, budget=None), {}, ["line 5", "'budget' is missing"]),
     "blank sample": (changed(traces(), 3, sample=None), {}, ["line 5", "'sample' is missing"]),
     "blank tokens": (changed(traces(), 3, tokens=None), {}, ["line 5", "'tokens' is missing", "--tokens-column ''"]),
@@ -456,7 +548,7 @@ REFUSED: dict[str, tuple[Rows, dict[str, Any], list[str]]] = {
     "wide: no list": (changed(counted(3), 1, num_correct="many"), WIDE, ["line 3", "'many'"]),
     "wide: not numbers": (changed(counted(3), 1, num_correct=["a", 1, 2, 3]), WIDE, ["line 3", "'a'"]),
     "wide: broken list": (changed(counted(3), 1, num_correct="[1, 2"), WIDE, ["line 3", "not JSON"]),
-    "wide: no window": (counted(3), {"layer": 1}, ["--window"]),
+    "wide: no window": (counted(3), {"layer": 1}, ["--budgets"]),
     "wide: no layer": (counted(3), {"window": 16}, ["--layer", "--hidden-column ''"]),
     "wide: no tried": (without(counted(3), "num_trials"), WIDE, ["--tried"]),
     "wide: budgets fall": (changed(LISTED, 0, budgets=[32, 16]), {}, ["line 2", "'budgets' must ascend"]),
@@ -542,6 +634,10 @@ def test_settings_that_cannot_be_taken() -> None:
         ImportSettings(files=("a.csv",), columns={"tokns": "a"})
     with pytest.raises(InvalidSettingsError, match="--window"):
         ImportSettings(files=("a.csv",), window=0)
+    with pytest.raises(InvalidSettingsError, match="--budgets, or --window and --max-tokens, not both"):
+        ImportSettings(files=("a.csv",), window=16, budgets="16,32")
+    with pytest.raises(InvalidSettingsError, match="--last-cut needs the caps"):
+        ImportSettings(files=("a.csv",), last_cut=True)
 
 
 def test_only_an_imported_profile_is_written_over(tmp_path: Path) -> None:

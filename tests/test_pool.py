@@ -134,6 +134,9 @@ def test_a_run_under_a_hard_total(call: JsonCall, total: int) -> None:
     run = ("run", "runs/fake-q", "q.jsonl", "--cost", "spent", "--total-tokens", total, "--hard-total", "--out", "r")
     code, bill, _ = call(*run, "--dry-run")
     assert bill["reasoning_tokens"] <= total
+    assert bill["spent_within"] is None
+    told = call(*(each for each in run if each != "--hard-total"), "--dry-run")[1]["spent_within"]
+    assert total < told < 1.5 * total
     code, found, _ = call(*run)
     assert code in (0, 3)
     assert generated("r") == found["spent_tokens"] <= total

@@ -14,7 +14,16 @@ from forethought.core.data import Curves
 from forethought.core.menu import Menu
 from forethought.predictors.card import PredictorCard
 from forethought.predictors.selection import train
-from forethought.predictors.usage import LEVEL, Usage, UsageTest, stretch_of, stretched, stretched_tokens, tolerance_for
+from forethought.predictors.usage import (
+    LEVEL,
+    Usage,
+    UsageTest,
+    spent_within,
+    stretch_of,
+    stretched,
+    stretched_tokens,
+    tolerance_for,
+)
 from test_selection import make_profile
 
 MENU = Menu.evenly(16, 256)
@@ -198,3 +207,22 @@ class TestUsage:
         usage = Usage(dataclasses.replace(card, mean_tokens_B=None))
         assert not usage.recentre()
         assert usage.to_json()["ratio"] is None
+
+
+@pytest.mark.parametrize("cap", [32, 96, 256])
+def test_nineteen_of_twenty_runs_stay_below_what_was_told(cap: int) -> None:
+    random = np.random.default_rng(3)
+    median_Q = random.uniform(40.0, 160.0, 200)
+    curves = Curves(tuple(map(str, range(200))), MENU, np.full((200, 16), 0.5), spend(median_Q))
+    within = spent_within(curves, np.full(200, cap))
+    uniform_N_Q = random.uniform(size=(400, 200))
+    length_N_Q = np.ceil(median_Q * (uniform_N_Q / (1.0 - uniform_N_Q)) ** 0.25)
+    used_N = (np.minimum(length_N_Q, cap) + 20.0).sum(axis=1)
+    assert within is not None
+    assert (used_N <= within).mean() >= 0.95
+    expected = curves.tokens_Q_B[:, MENU.index(cap)].sum()
+    assert expected < within <= 1.08 * expected
+
+
+def test_nothing_is_told_where_no_usage_is_known() -> None:
+    assert spent_within(Curves(("q",), MENU, np.full((1, 16), 0.5), None), np.array([16])) is None

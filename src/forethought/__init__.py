@@ -13,6 +13,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from ._version import __version__ as __version__
+
 if TYPE_CHECKING:
     from .commands.grading import grade, grade_file, regrade
     from .commands.listing import list_results
@@ -38,8 +40,6 @@ if TYPE_CHECKING:
     from .errors import ForethoughtError
     from .questions.queries import load_queries
     from .studies.doctor import examine
-
-__version__ = "0.1.0"
 
 _HOME = {
     "Menu": "core.menu",

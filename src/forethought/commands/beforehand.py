@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..control import sources
@@ -12,10 +12,9 @@ from ..control.profiling import check_asked_layers, grader_identity
 from ..core import registry
 from ..core.data import EngineInfo, Query
 from ..core.features import HIDDEN
-from ..core.prompts import load_template
 from ..core.protocols import Grader
 from ..core.settings import PlanSettings, ProfileSettings, RunSettings
-from ..engines.opening import LOCAL, check, choose, num_layers
+from ..engines.opening import LOCAL, check, choose, num_layers, prompting
 from ..errors import InvalidFeaturesError, InvalidSettingsError
 from ..graders import check_references, is_gradable
 from ..models import ALIASES
@@ -61,7 +60,7 @@ def profile_inputs(settings: ProfileSettings, *, is_open: bool = False) -> tuple
     check_folder(folder)
     check_asked_layers(settings)
     known = {
-        "template_hash": load_template(settings.engine.template).hash,
+        "template_hash": prompting(settings.model, settings.engine).template.hash,
         "menu": settings.menu.to_json(),
         "sampling": {"temperature": settings.engine.temperature, "top_p": settings.engine.top_p},
         "seed": settings.seed,
@@ -76,6 +75,8 @@ def profile_inputs(settings: ProfileSettings, *, is_open: bool = False) -> tuple
         known |= {"engine": name} if name in registry.BUILTIN["engines"] else {}
     else:
         known.pop("template_hash")
+    if not prompting(settings.model, settings.engine).is_settled:
+        known.pop("template_hash", None)
     RunDirectory.check(folder, kind="profile", identity=known)
     return kept, judge, len(queries) - len(kept)
 
@@ -129,9 +130,12 @@ def check_planned_engine(settings: PlanSettings, predictor: Predictor) -> None:
     """Refuses an engine that cannot run the predictor's model, or cannot give it what it reads."""
     asked, model = planned_engine(settings, predictor), model_of(settings, predictor)
     check(model, asked)
-    template = load_template(asked.template)
+    found = prompting(model, asked)
+    template = found.template
     published = ALIASES[model].sha256 if model in ALIASES and choose(model, asked.engine)[0] in LOCAL else None
-    info = EngineInfo("", predictor.card.model or model, published, template=template.name, template_hash=template.hash)
+    info = EngineInfo("", predictor.card.model or model, published, template=template.name)
+    if found.is_settled:
+        info = replace(info, template_hash=template.hash)
     predictor.check(info)
     if HIDDEN in predictor.card.features.reads and num_layers(model, asked) == 0:
         name, _ = choose(model, asked.engine)

@@ -8,17 +8,21 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..control.billing import UNPRICED, Prices, Traffic
 from ..control.planning import largest_cap, model_of, recorded_features, refuse_without_texts, template_of
 from ..core.data import Query
 from ..core.features import DIFFICULTY, HIDDEN
 from ..core.menu import Menu
-from ..core.prompts import load_template
+from ..core.prompts import PromptTemplate
 from ..core.settings import EngineSettings, PlanSettings, ProfileSettings, RunSettings
 from ..engines.context import Room
 from ..engines.lengths import Lengths
-from ..engines.opening import choose
+from ..engines.opening import choose, prompting, settle
 from ..models import look
+from ..predictors.card import PredictorCard
+from ..predictors.usage import spent_within
 from ..runs.folders import profile_folder, run_folder
 from ..runs.store import RunDirectory
 from .beforehand import check_planned_engine, plan_inputs, profile_inputs, run_inputs
@@ -44,6 +48,8 @@ class Estimate:
         engine: which engine would run it.
         loads: what has to be fetched and loaded first; "" for a server, and where no model is needed.
         usd: the price of all that, where prices per token were given.
+        spent_within: tokens that the run stays below with a chance of 95%, by the mean usage curve; None where the
+            total is a bound, or no usage is known.
     """
 
     model: str
@@ -61,6 +67,7 @@ class Estimate:
     engine: str = ""
     loads: str = ""
     usd: float | None = None
+    spent_within: float | None = None
 
     @property
     def num_left(self) -> int:
@@ -82,6 +89,12 @@ class Estimate:
             f"tokens, at most  {self.reasoning_tokens:,} reasoning + {self.answer_tokens:,} answers",
             f"prompts          {self.prompt_tokens:,} tokens, {self.prompts}",
         ]
+        if self.spent_within is not None:
+            lines.insert(
+                6,
+                f"                 expected is the total of {self.total:,.0f}, and 95 of 100 runs stay below "
+                f"{self.spent_within:,.0f} by the mean usage curve; --hard-total makes the total a bound",
+            )
         if self.cached_tokens:
             lines.append(f"                 a prefix cache spares up to {self.cached_tokens:,} of them")
         if self.usd is not None:
@@ -91,9 +104,11 @@ class Estimate:
 
 def profile_estimate(settings: ProfileSettings, *, prices: Prices = UNPRICED) -> Estimate:
     """The bill of `forethought profile`: every trace may run to the largest cap."""
+    settings, _ = settle(settings)
     queries, _, _ = profile_inputs(settings)
+    template = prompting(settings.model, settings.engine).template
     folder, menu = profile_folder(settings), settings.menu
-    engine, lengths = _lengths(settings.model, settings.engine, settings.engine.template, queries, menu, menu.largest)
+    engine, lengths = _lengths(settings.model, settings.engine, template, queries, menu, menu.largest)
     done = _done(folder, settings.num_traces, retry_failed=settings.retry_failed)
     left_Q = [settings.num_traces - done[query.id] for query in queries]
     traffic = Traffic.of(
@@ -113,7 +128,7 @@ def profile_estimate(settings: ProfileSettings, *, prices: Prices = UNPRICED) ->
             num_done=num_total - num_left,
             num_answers=num_left * menu.num_options,
             reasoning_tokens=num_left * menu.largest,
-            answer_tokens=num_left * menu.num_options * _answer_tokens(settings.engine.template, lengths),
+            answer_tokens=num_left * menu.num_options * _answer_tokens(template, lengths),
             engine=engine,
             loads=_loads(settings.model, engine),
         ),
@@ -131,12 +146,12 @@ def plan_estimate(settings: PlanSettings, *, prices: Prices = UNPRICED) -> Estim
         return _priced(empty, Traffic(0, 0, "no model is needed"), prices)
     refuse_without_texts(queries, settings.questions)
     check_planned_engine(settings, predictor)
-    template = template_of(settings, predictor)
+    template = prompting(model, replace(settings.engine, template=template_of(settings, predictor))).template
     engine, lengths = _lengths(model, settings.engine, template, queries, predictor.card.menu, 0)
     reads = predictor.card.features.reads
     times = (HIDDEN in reads) + (DIFFICULTY in reads)
     traffic = Traffic.of(lengths, [times] * len(queries), answers=1, reread=0, is_two_calls=False)
-    asked = len(queries) * load_template(template).max_answer_tokens if DIFFICULTY in reads else 0
+    asked = len(queries) * template.max_answer_tokens if DIFFICULTY in reads else 0
     known = Estimate(
         model, "", len(queries), 0, 0, 0, 0, answer_tokens=asked, engine=engine, loads=_loads(model, engine)
     )
@@ -147,7 +162,8 @@ def run_estimate(settings: RunSettings, *, prices: Prices = UNPRICED) -> Estimat
     """The bill of `forethought run`: under granted cost at most each plan's total, under spent cost every cap."""
     predictor, queries, _ = run_inputs(settings)
     folder, menu = run_folder(settings), predictor.card.menu
-    model, template = model_of(settings.plan, predictor), template_of(settings.plan, predictor)
+    model = model_of(settings.plan, predictor)
+    template = prompting(model, replace(settings.plan.engine, template=template_of(settings.plan, predictor))).template
     cap = largest_cap(settings.plan, queries, menu)
     engine, lengths = _lengths(model, settings.plan.engine, template, queries, menu, cap)
     done = _done(folder, 1, retry_failed=settings.retry_failed)
@@ -155,6 +171,7 @@ def run_estimate(settings: RunSettings, *, prices: Prices = UNPRICED) -> Estimat
     num_left, num_plans = sum(left_Q), 1 + len(settings.compare)
     total = settings.plan.total_for(len(queries))
     most = num_left * cap
+    is_bound = settings.plan.cost.value == "granted" or settings.hard_total
     if settings.plan.cost.value == "granted":  # a trace runs to the largest of its caps
         most = min(most, int(total) * num_plans)
     if settings.hard_total:
@@ -173,25 +190,38 @@ def run_estimate(settings: RunSettings, *, prices: Prices = UNPRICED) -> Estimat
             total=total,
             engine=engine,
             loads=_loads(model, engine),
+            spent_within=None if is_bound else _spent_within(predictor.card, total, len(queries)),
         ),
         traffic,
         prices,
     )
 
 
+def _spent_within(card: PredictorCard, total: float, num_queries: int) -> float | None:
+    """What `total` spent tokens may come to, if every query had the mean usage curve and the same budget."""
+    if card.mean_tokens_B is None:
+        return None
+    curves, menu = card.mean_curves(tuple(map(str, range(num_queries)))), card.menu
+    pairs = zip(menu.caps, card.mean_tokens_B, strict=True)
+    cap = max((cap for cap, tokens in pairs if tokens * num_queries <= total), default=menu.smallest)
+    within = spent_within(curves, np.full(num_queries, cap))
+    expected = num_queries * card.mean_tokens_B[menu.index(cap)]
+    return None if within is None else max(total, expected) * within / expected
+
+
 def _lengths(
-    model: str, settings: EngineSettings, template: str, queries: Sequence[Query], menu: Menu, cap: int
+    model: str, settings: EngineSettings, template: PromptTemplate, queries: Sequence[Query], menu: Menu, cap: int
 ) -> tuple[str, Lengths]:
     """The engine's name and the prompts' lengths; refuses a context asked for that does not hold `cap`."""
     engine, _ = choose(model, settings.engine)
-    room = Room.of(model, load_template(template), queries, menu, engine=engine)
+    room = Room.of(model, template, queries, menu, engine=engine)
     if cap:
         room.check_asked(settings.context_tokens, cap)
     return engine, room.lengths
 
 
-def _answer_tokens(template: str, lengths: Lengths) -> int:
-    return load_template(template).max_answer_tokens + lengths.suffix_tokens
+def _answer_tokens(template: PromptTemplate, lengths: Lengths) -> int:
+    return template.max_answer_tokens + lengths.suffix_tokens
 
 
 def _loads(model: str, engine: str) -> str:

@@ -32,7 +32,6 @@ from ..core.data import Allocation, Cost, Curves, Profile, Query
 from ..core.features import DIFFICULTY, reads_of
 from ..core.files import make_folder, read_json
 from ..core.menu import Menu
-from ..core.prompts import load_template
 from ..core.protocols import Engine, HiddenStateEngine
 from ..core.settings import (
     CompareSettings,
@@ -48,12 +47,23 @@ from ..core.settings import (
 from ..core.waiting import finish
 from ..engines.context import Room
 from ..engines.lengths import upper_bound
-from ..engines.opening import check, check_can_ask, choose, choose_reader, num_layers, opened
+from ..engines.opening import (
+    LOCAL,
+    check,
+    check_can_ask,
+    choose,
+    choose_reader,
+    num_layers,
+    opened,
+    prompting,
+    settle,
+)
 from ..errors import InvalidFeaturesError, InvalidSettingsError, MismatchError, RunError
 from ..evaluation import Evaluation, LiveComparison, compare_live
 from ..evaluation import evaluate as evaluate_curves
 from ..evaluation.comparison import Comparison, compare_predictors
 from ..evaluation.policies import BLIND, FORETHOUGHT, UNIFORM
+from ..models import fetch_words
 from ..predictors import selection
 from ..predictors.difficulty import Asking, pick_examples, with_difficulties
 from ..predictors.folds import hash_order
@@ -63,8 +73,7 @@ from ..predictors.overlap import held_out
 from ..predictors.predictor import Predictor, check_place, shipped_predictors
 from ..predictors.seen import Seen
 from ..questions.queries import load_queries, save_queries
-from ..report import write_report
-from ..report.comparison import write_comparison
+from ..report import page
 from ..runs.folders import (
     beside,
     check_file,
@@ -104,6 +113,9 @@ def profile(settings: ProfileSettings, *, engine: Engine | None = None, report: 
     Returns:
         The run directory; `forethought.control.sources.open_profile` reads its counts.
     """
+    if engine is None and choose(settings.model, settings.engine.engine)[0] in LOCAL:
+        fetch_words(settings.model)
+    settings, _ = settle(settings)
     queries, judge, num_left_out = profile_inputs(settings, is_open=engine is not None)
     if num_left_out:
         logger.warning("note: %d questions are left out: no reference that can be read grades them", num_left_out)
@@ -236,7 +248,7 @@ def study_layers(
         wrote: called with each file of the report.
     """
     found, asked = survey_layers(settings, is_open=engine is not None)
-    levels = settings.levels(found.measured.menu)
+    levels = layers.choose_levels(found.measured.menu, settings)
     if found.missing and settings.read:
         with opened(engine, found.model, asked) as running:
             layers.fill(Path(settings.states), running, found, wanted=settings.layer_numbers, progress=progress)
@@ -251,7 +263,7 @@ def study_layers(
         notes=found.notes(settings),
         progress=progress,
     )
-    for file in layers.write_report(layers_folder(settings), result, plots=settings.plots).values():
+    for file in layers.page(result).write(layers_folder(settings), plots=settings.plots).values():
         wrote(file)
     return result
 
@@ -260,7 +272,7 @@ def survey_layers(settings: LayersSettings, *, is_open: bool = False) -> tuple[l
     """What is there to study, and with which engine the rest would be read; refuses what is known not to work."""
     check_folder(layers_folder(settings))
     found = layers.survey(settings)
-    settings.levels(found.measured.menu)
+    layers.choose_levels(found.measured.menu, settings)
     asked = settings.engine
     if not found.missing or not settings.read:
         layers.choose_layers(found.states, settings)
@@ -406,7 +418,7 @@ def evaluate(
     """
     check_folder(report_folder(settings))
     result = evaluation(settings, progress=progress)
-    for file in write_report(report_folder(settings), result, plots=settings.plots).values():
+    for file in page(result).write(report_folder(settings), plots=settings.plots).values():
         wrote(file)
     return result
 
@@ -504,7 +516,7 @@ def compare(settings: CompareSettings, *, wrote: Wrote = ignore, progress: Progr
         candidates.append(candidate(name, each, known))
     blind = mean_train(trained, measured)
     progress("plans and intervals", len(names), len(names))
-    comparison = compare_predictors(
+    result = compare_predictors(
         measured,
         [*candidates, *others],
         blind,
@@ -512,9 +524,9 @@ def compare(settings: CompareSettings, *, wrote: Wrote = ignore, progress: Progr
         costs=(Cost.GRANTED,) if blind.tokens_Q_B is None else (Cost.GRANTED, Cost.SPENT),
         num_resamples=settings.num_resamples,
         seed=settings.seed,
+        notes=notes,
     )
-    result = replace(comparison, notes=(*notes, *comparison.notes))
-    for file in write_comparison(folder, result, plots=settings.plots).values():
+    for file in page(result).write(folder, plots=settings.plots).values():
         wrote(file)
     return result
 
@@ -584,7 +596,7 @@ def _room(
     model: str, settings: EngineSettings, queries: Sequence[Query], menu: Menu, cap: int, engine: Engine | None
 ) -> tuple[Room, int]:
     """`(what the queries need of a context, tokens to reserve)`; refuses a context asked for that is too small."""
-    template = load_template(settings.template)
+    template = prompting(model, settings).template
     name = engine.info.engine if engine is not None else choose(model, settings.engine)[0]
     room = Room.of(model, template, queries, menu, engine=name)
     room.check_asked(settings.context_tokens, cap)

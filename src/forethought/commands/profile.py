@@ -23,7 +23,7 @@ def command(as_json: bool, quiet: bool, dry_run: bool, **values: Any) -> int:
     file, "-" for standard input, or gsm8k-demo. CAPS are tokens: 512,1024,4096, or 16:256:16 (from, to, step),
     or geometric:256:32768 (doubling). The same command goes on where it stopped.
     """
-    from ..engines.opening import choose
+    from ..engines.opening import choose, settle
     from . import pipeline, tables
     from .estimates import profile_estimate
     from .progress import progress_bar
@@ -32,6 +32,8 @@ def command(as_json: bool, quiet: bool, dry_run: bool, **values: Any) -> int:
     estimate = profile_estimate(settings, prices=prices)
     name, reason = choose(settings.model, settings.engine.engine)
     talk(f"engine {name} ({reason}); run directory {estimate.folder}")
+    for line in settle(settings)[1]:
+        talk(line)
     if dry_run:
         emit(as_json, estimate.to_json(), estimate.to_text())
         return 0

@@ -12,13 +12,14 @@ from ..control import sources
 from ..control.billing import sends_twice, settle
 from ..control.planning import Forecast
 from ..control.running import answer_rows, load_budgets, novelty_rows, novelty_summary, read_plan
-from ..core.data import Query, StopReason
+from ..core.data import Cost, Query, StopReason
 from ..core.files import read_json
 from ..core.problems import MAX_SHOWN, excerpt
 from ..core.registry import unknown_name_message
 from ..core.visible import one_line
 from ..errors import RunError, UnknownNameError
 from ..predictors.predictor import Predictor
+from ..predictors.usage import spent_within
 from ..runs.importing import Imported
 from ..runs.store import RunDirectory
 from .grading import Regraded, Verdicts
@@ -49,6 +50,7 @@ def plan_header(planned: Planned) -> dict[str, Any]:
         "total": plan.total,
         "granted": plan.granted,
         "expected_spent": plan.expected_spent,
+        "spent_within": spent_within(planned.expected.curves, plan.budget_Q),
         "expected_accuracy": plan.expected_accuracy,
         "price": plan.price,
         "novelty": novelty_summary(planned.expected),
@@ -71,6 +73,12 @@ def plan_text(planned: Planned) -> str:
         f"granted    {plan.granted:,} ({plan.granted / num_queries:.1f} a question)",
         f"expected   {spent} generated, accuracy {plan.expected_accuracy:.1%}",
     ]
+    within = spent_within(planned.expected.curves, plan.budget_Q)
+    if within is not None and plan.cost is Cost.SPENT:
+        lines.append(
+            f"at most    {within:,.0f} generated in 95 of 100 runs, where predictions hold "
+            f"({within / plan.total:.0%} of the total); run --hard-total never exceeds the total"
+        )
     if plan.price is not None:
         lines.append(f"price      {plan.price * 1000:.3f} right answers a thousand tokens at the margin")
     lines.append(f"novelty    {_novelty_words(planned.expected)}")

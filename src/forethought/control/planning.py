@@ -17,10 +17,11 @@ from ..core import registry
 from ..core.data import Allocation, Cost, Curves, IntArray, Profile, Query
 from ..core.features import DIFFICULTY, HIDDEN, TEXT, Features
 from ..core.menu import Menu
-from ..core.prompts import load_template, shipped_templates
+from ..core.prompts import CHAT, shipped_templates
 from ..core.protocols import Allocator, Engine, HiddenStateEngine
 from ..core.settings import EngineSettings, PlanSettings
 from ..engines.lengths import upper_bound
+from ..engines.opening import prompting
 from ..errors import InvalidFeaturesError, InvalidInputError, InvalidMenuError, InvalidSettingsError, InvalidTotalError
 from ..predictors.difficulty import Asking, ask
 from ..predictors.familiarity import Judged
@@ -309,7 +310,9 @@ def largest_cap(settings: PlanSettings, queries: Sequence[Query], menu: Menu) ->
 
 def needed_tokens(settings: PlanSettings, predictor: Predictor, queries: Sequence[Query], cap: int) -> int:
     """Longest prompt + thought + answer that planning, and reasoning under `cap`, ask of the engine, at most."""
-    needed = upper_bound(load_template(template_of(settings, predictor)), queries, cap)
+    asked = replace(settings.engine, template=template_of(settings, predictor))
+    template = prompting(model_of(settings, predictor), asked).template
+    needed = upper_bound(template, queries, cap)
     if DIFFICULTY not in predictor.card.features.reads:
         return needed
     asking = predictor.card.asking or Asking()
@@ -345,7 +348,7 @@ def template_of(settings: PlanSettings, predictor: Predictor) -> str:
             f"the predictor {settings.run} does not say which prompt template it is for; give --template NAME "
             f"(shipped: {', '.join(shipped_templates())}) or a .json file"
         )
-    if not settings.template and name not in shipped_templates():
+    if not settings.template and name not in (CHAT, *shipped_templates()):
         raise InvalidSettingsError(
             f"the predictor {settings.run} was made with the prompt template {name!r}, which does not come with "
             f"forethought; name its file: --template {name}.json"

@@ -8,9 +8,13 @@ import json
 from dataclasses import asdict, dataclass, fields
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from ..errors import InvalidSettingsError, UnknownNameError
 from .data import Message, Query
+
+CHAT = "chat"  # the model's own chat template, with its own way of thinking; made by `forethought.models.thinking`
+BUILT_IN = "worked-5"  # what the built-in models are asked with
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +31,8 @@ class PromptTemplate:
         answer_suffix: appended after the thought to have it answer; starts where `reasoning_end` does.
         answer_stop: text that ends the answer.
         max_answer_tokens: cap on the answer's own tokens.
+        chat_options: what the model's chat template is told beside the turns, such as ("enable_thinking", True).
+        choices: the only answers asked for, in order; () for any. Says nothing to the model, so the hash leaves it out.
     """
 
     name: str
@@ -38,12 +44,23 @@ class PromptTemplate:
     shots: tuple[tuple[str, str], ...] = ()
     assistant_prefix: str = ""
     max_answer_tokens: int = 12
+    chat_options: tuple[tuple[str, Any], ...] = ()
+    choices: tuple[str, ...] = ()
 
     @property
     def hash(self) -> str:
         """First 12 hex digits of the SHA-256 of every field; two templates with one hash give the same prompts."""
-        content = json.dumps(asdict(self), sort_keys=True, ensure_ascii=False)
+        values = asdict(self)
+        del values["choices"]
+        if not self.chat_options:  # as hashes were made before there were any
+            del values["chat_options"]
+        content = json.dumps(values, sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(content.encode()).hexdigest()[:12]
+
+    @property
+    def has_tags(self) -> bool:
+        """Whether the thought ends in a tag, as that of a model does which was taught to think."""
+        return self.reasoning_end[:1] in ("<", "[", "◁")
 
     def messages(self, query: Query) -> tuple[Message, ...]:
         """The chat turns for `query`: system, examples as turns, then the question."""
@@ -68,6 +85,8 @@ class PromptTemplate:
 def load_template(name: str) -> PromptTemplate:
     """The template shipped under `name`, or read from a JSON file when `name` is a path.
 
+    `CHAT` is none of them: it depends on the model.
+
     Raises:
         UnknownNameError: no such template and no such file.
         InvalidSettingsError: a file that is not a template; every problem with it at once.
@@ -84,7 +103,7 @@ def load_template(name: str) -> PromptTemplate:
         close = difflib.get_close_matches(name, known, n=1)
         suggestion = f" Did you mean {close[0]!r}?" if close else ""
         raise UnknownNameError(
-            f"no template is called {name!r}.{suggestion} Known: {', '.join(known)}, or a .json file."
+            f"no template is called {name!r}.{suggestion} Known: {', '.join([CHAT, *known])}, or a .json file."
         )
     return _parse_template((_TEMPLATES / f"{name}.json").read_bytes(), place=name)
 
@@ -105,7 +124,8 @@ def _parse_template(content: bytes, *, place: str) -> PromptTemplate:
         raise InvalidSettingsError(f"template {place} is not JSON: {error}") from error
     if not isinstance(values, dict):
         raise InvalidSettingsError(f"template {place} must be a JSON object, not {type(values).__name__}")
-    kinds = {field.name: (int if field.name == "max_answer_tokens" else str) for field in fields(PromptTemplate)}
+    own = {"max_answer_tokens": int, "chat_options": dict}
+    kinds = {field.name: own.get(field.name, str) for field in fields(PromptTemplate) if field.name != "choices"}
     problems = [f"unknown key {key!r}" for key in values if key not in kinds]
     problems += [f"missing key {key!r}" for key in _REQUIRED if not values.get(key)]
     problems += [
@@ -120,7 +140,9 @@ def _parse_template(content: bytes, *, place: str) -> PromptTemplate:
         problems.append("shots must be a list of [question, solution] pairs")
     if problems:
         raise InvalidSettingsError(f"template {place}: {'; '.join(problems)}. Keys: {', '.join(kinds)}.")
-    template = PromptTemplate(**{**values, "shots": tuple((question, solution) for question, solution in shots)})
+    options = tuple(sorted(values.get("chat_options", {}).items()))
+    pairs = tuple((question, solution) for question, solution in shots)
+    template = PromptTemplate(**{**values, "shots": pairs, "chat_options": options})
     if template.max_answer_tokens < 1:
         raise InvalidSettingsError(f"template {place}: max_answer_tokens must be at least 1")
     if not template.answer_suffix.lstrip().startswith(template.reasoning_end):

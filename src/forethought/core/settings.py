@@ -88,7 +88,7 @@ class EngineSettings:
         shown="what the caps need and the model or server takes",
     )
     options: dict[str, Any] = pairs("--engine-option", "Passed to the engine.")
-    template: str = flag("worked-5", "Shipped name or a .json file.")
+    template: str = flag("", "chat, a shipped name or a .json file.", shown="by the model")
     temperature: float = flag(0.6, "Of the thought.")
     top_p: float = flag(1.0, "Nucleus of the thought.")
 
@@ -127,7 +127,7 @@ class ProfileSettings(QuestionColumns):
     questions: str = argument()
     out: str = flag("", "Run directory.", metavar="RUN", shown="runs/MODEL-QUESTIONS")
     num_traces: int = flag(4, "Traces a question.", name="--traces")
-    budgets: str = flag("", "The caps.", metavar="CAPS", shown="16:256:16")
+    budgets: str = flag("", "The caps.", metavar="CAPS", shown="by the model")
     window: int | None = flag(None, "Evenly spaced caps instead: tokens between two of them.", metavar="N")
     max_tokens: int | None = flag(None, "The largest of evenly spaced caps.", metavar="N")
     layers: str = flag("all", "Hidden states to keep: all, none, or 4,12,16.")
@@ -151,7 +151,7 @@ class ProfileSettings(QuestionColumns):
 
     @property
     def menu(self) -> Menu:
-        """The caps to probe."""
+        """The caps to probe; where `engines.opening.settle` has named none, those of the built-in models."""
         from .menu import Menu
 
         if not self.budgets:
@@ -186,7 +186,9 @@ class ImportSettings:
     shape: str = flag("auto", "A row a trace and budget, or a row a query.", choices=("auto", "long", "wide"))
     columns: dict[str, str] = field(default_factory=dict)
     tried: int | None = flag(None, "Traces the counts are out of, where no column says.", metavar="N")
-    window: int | None = flag(None, "Tokens between two budgets.", metavar="N", shown="as in the files")
+    budgets: str = flag("", "Take only these caps over.", metavar="CAPS", shown="all of the files'")
+    last_cut: bool = flag(False, "Each trace has cuts of its own: at a cap it counts as at its last cut before it.")
+    window: int | None = flag(None, "Only evenly spaced caps: tokens between two.", metavar="N")
     max_tokens: int | None = flag(None, "Largest budget to take over.", metavar="N", shown="all")
     layer: int | None = flag(None, "Decoder layer of the hidden states.", metavar="N")
     where: tuple[str, ...] = flag((), "Only rows whose cell is that text.", metavar="COLUMN=VALUE")
@@ -207,6 +209,7 @@ class ImportSettings:
         "tried": "How many traces the counts are out of.",
         "tokens": "Tokens generated, answer included.",
         "reasoning": "Reasoning tokens alone.",
+        "length": "Tokens of the whole trace: at a cap it used these, at most the cap.",
         "sample": "Which trace of the query a row of a long table is.",
         "question": "The question's text.",
         "hidden": "Lists of a hidden state (wide table; name its --layer).",
@@ -223,11 +226,25 @@ class ImportSettings:
                 None if self.shape in ("auto", "long", "wide") else f"--shape: auto, long or wide, not {self.shape!r}",
                 *(f"there is no column {key!r}; known: {known}" for key in self.columns if key not in self.MEANINGS),
                 *(_at_least(name, value, 1) for name, value in least.items()),
+                _refused(lambda: self.menu),
+                None if self.shape != "wide" or not self.last_cut else "--last-cut: a wide table has no traces",
+                None if self.budgets or not self.last_cut else "--last-cut needs the caps: --budgets CAPS",
                 _at_least("--layer", self.layer, 0),
                 None if both else "give both --temperature and --top-p, or neither: half of a sampling is not known",
                 *_sampling(self.temperature, self.top_p),
             ]
         )
+
+    @property
+    def menu(self) -> Menu | None:
+        """The caps asked for by name, if any."""
+        from .menu import Menu
+
+        if not self.budgets:
+            return None
+        if self.window is not None or self.max_tokens is not None:
+            raise InvalidMenuError("give --budgets, or --window and --max-tokens, not both")
+        return Menu.parse(self.budgets)
 
     @property
     def conditions(self) -> dict[str, str]:
@@ -307,17 +324,6 @@ class LayersSettings:
     def layer_numbers(self) -> tuple[int, ...] | None:
         """The layers asked for, ascending; None for all."""
         return None if self.layers == "all" else _numbered(self.layers)
-
-    def levels(self, menu: Menu) -> tuple[float, ...]:
-        """The mean budgets to judge plans at, ascending; raises InvalidSettingsError for one outside the menu."""
-        usual = (float(min(menu.caps, key=lambda cap: abs(cap - part * menu.largest / 5))) for part in (1, 2, 3))
-        levels = tuple(sorted(set(self.mean_tokens or usual)))
-        if outside := [f"{level:g}" for level in levels if not menu.smallest <= level <= menu.largest]:
-            raise InvalidSettingsError(
-                f"--mean-tokens must lie between {menu.smallest} and {menu.largest}, the profile's budgets; "
-                f"got {', '.join(outside)}"
-            )
-        return levels
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

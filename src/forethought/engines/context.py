@@ -117,4 +117,6 @@ class Room:
         )
         if tolerates and len(lacking) < len(cap_Q):
             return f"{what}; they will fail. A largest cap of {fitting} would hold all"
-        raise InvalidSettingsError(f"{what}. Give --max-tokens {fitting}")
+        smallest = self.menu.smallest
+        flag = f"--budgets geometric:{smallest}:{fitting}" if self.menu.is_geometric else f"--max-tokens {fitting}"
+        raise InvalidSettingsError(f"{what}. Give {flag}")

@@ -10,6 +10,7 @@ import random
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
+from typing import Any
 
 import numpy as np
 
@@ -20,11 +21,11 @@ from .refusing import check_layers, failed, refusal
 
 # Requests that are under way together: results come back shortest first within such a group, as from a real batch.
 GROUP_SIZE = 64
+LATENTS_KEPT = 1 << 14  # queries whose truth is kept; it comes back the same
 VOCABULARY = (
     "so then we add take twice half each left total minus over thus now three seven of the is which gives check"
 )
 WORDS = VOCABULARY.split()
-DIFFICULTY_TEMPLATE = "difficulty"  # name of the prompt that asks how hard a query is
 PROMPT_TOKENS = 8192  # longest prompt, suffix and answer of a fake model without a context of its own
 # Shape of the natural lengths: n = median * odds(u) ** SPREAD is log-logistic, whose distribution function is closed.
 LENGTH_SPREAD = 0.25
@@ -55,19 +56,21 @@ class _Latent:
     answer_tokens: int
     prompt_tokens: int
 
-    def success(self, tokens: int) -> float:
+    def success(self, tokens: FloatArray | int) -> Any:
         """Chance of a right answer when the thought is cut after `tokens`: a guess that fades, then a jump."""
-        risen = _logistic((tokens - self.jump) / (0.08 * self.jump + 2.0))
-        return self.guess * math.exp(-tokens / self.decay) * (1.0 - risen) + self.plateau * risen
+        x = np.clip((tokens - self.jump) / (0.08 * self.jump + 2.0), -60.0, 60.0)
+        risen = 1.0 / (1.0 + np.exp(-x))
+        return self.guess * np.exp(-tokens / self.decay) * (1.0 - risen) + self.plateau * risen
 
     def natural_length(self, u: float) -> int:
         """The `u`-quantile of the natural length, in tokens, at least 1."""
         odds = u / (1.0 - u)
         return max(1, math.ceil(self.median_length * math.pow(odds, LENGTH_SPREAD)))
 
-    def length_within(self, tokens: int) -> float:
-        """Chance that the natural length is at most `tokens`: the inverse of `natural_length`."""
-        return 0.0 if tokens < 1 else 1.0 / (1.0 + (tokens / self.median_length) ** (-1.0 / LENGTH_SPREAD))
+    def length_within(self, tokens_N: FloatArray) -> FloatArray:
+        """Chance that the natural length is at most each of `tokens_N`: the inverse of `natural_length`."""
+        odds_N = (np.maximum(tokens_N, 1.0) / self.median_length) ** (1.0 / LENGTH_SPREAD)
+        return np.where(tokens_N < 1, 0.0, odds_N / (1.0 + odds_N))
 
 
 class FakeEngine:
@@ -175,8 +178,8 @@ class FakeEngine:
         right = self.right_answer(query)
         wrong = _wrong_answer(right, round(u_text * 1e6))
 
-        if self.template.name == DIFFICULTY_TEMPLATE:
-            right = wrong = _stated_level(latent, u_right)
+        if self.template.choices:
+            right = wrong = _stated(latent, u_right, self.template.choices)
 
         def answer(tokens: int) -> str:
             return right if u_right < latent.success(tokens) else wrong
@@ -227,10 +230,10 @@ class FakeEngine:
         menu = menu or self.menu
         p_Q_B = np.empty((len(queries), menu.num_options))
         tokens_Q_B = np.empty_like(p_Q_B)
+        tokens_N = np.arange(menu.largest + 1, dtype=np.float64)
         for row, query in enumerate(queries):
             latent = self._latent(query)
-            within_N = np.array([latent.length_within(n) for n in range(menu.largest + 1)])
-            success_N = np.array([latent.success(n) for n in range(menu.largest + 1)])
+            within_N, success_N = latent.length_within(tokens_N), latent.success(tokens_N)
             ended_N = np.concatenate(([0.0], np.cumsum(np.diff(within_N) * success_N[1:])))  # right, ended by n tokens
             right_N = ended_N + (1.0 - within_N) * success_N
             reasoning_N = np.concatenate(([0.0], np.cumsum(1.0 - within_N[:-1])))
@@ -267,6 +270,8 @@ class FakeEngine:
     def _latent(self, query: Query) -> _Latent:
         key = (query.id, query.text)
         if key not in self._latents:
+            if len(self._latents) >= LATENTS_KEPT:
+                self._latents.clear()
             z = tuple(float(value) for value in _generator("latent", self.seed, *key).normal(size=4))
             jump = self.menu.largest * (0.05 + 0.55 * _logistic(1.2 * z[0]))
             right = self.right_answer(query)
@@ -284,10 +289,11 @@ class FakeEngine:
         return self._latents[key]
 
 
-def _stated_level(latent: _Latent, u: float) -> str:
-    """What the fake model says when asked how hard a query is: by where its jump lies, with some doubt."""
+def _stated(latent: _Latent, u: float, choices: Sequence[str]) -> str:
+    """What the fake model says when asked to choose: the later its jump, the later a choice, with some doubt."""
     hardness = _logistic(1.2 * latent.z[0]) + 0.3 * (u - 0.5)
-    return "easy" if hardness < 0.4 else "medium" if hardness < 0.6 else "hard"
+    edges = np.linspace(0.4, 0.6, len(choices) - 1)
+    return choices[int(np.searchsorted(edges, hardness, side="right"))]
 
 
 def _logistic(x: float) -> float:

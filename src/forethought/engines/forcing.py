@@ -27,6 +27,9 @@ class Forcing:
         # A thought that already ends its line takes the suffix without the line breaks it would open with.
         self.bare_suffix_ids = self._encode(template.answer_suffix.lstrip())
         self._tail = len(template.reasoning_end.encode())  # a token of text is at least a byte
+        # Tags that are special tokens are no text: looking for them, special tokens are left in.
+        special = set(getattr(tokenizer, "all_special_tokens", ()))
+        self.has_special_end = any(token in template.reasoning_end for token in special)
 
     def _encode(self, text: str) -> list[int]:
         return list(self.tokenizer.encode(text, add_special_tokens=False))
@@ -34,6 +37,10 @@ class Forcing:
     def decode(self, ids: Sequence[int]) -> str:
         """Text of `ids`, special tokens left out (except that a thought's own tags stay where they are text)."""
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
+
+    def _marked(self, ids: Sequence[int]) -> str:
+        """Text of `ids` in which the end of thought can be found."""
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=not self.has_special_end))
 
     def prompt_ids(self, query: Query) -> list[int]:
         """Token ids of the whole prompt, few-shot turns and generation header included.
@@ -43,7 +50,9 @@ class Forcing:
         """
         messages = [{"role": turn.role, "content": turn.content} for turn in self.template.messages(query)]
         try:
-            text = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+            text = self.tokenizer.apply_chat_template(
+                messages, add_generation_prompt=True, tokenize=False, **dict(self.template.chat_options)
+            )
         except Exception as error:  # a program by the model's maker, which may raise anything about the turns
             raise InvalidInputError(f"the model's chat template refuses these turns: {error}") from error
         return self._encode(str(text) + self.template.assistant_prefix)
@@ -58,18 +67,18 @@ class Forcing:
 
     def has_ended(self, ids: Sequence[int]) -> bool:
         """Whether the newest of `ids` hold the end of thought; looks at no more of them than that can take."""
-        return self.template.reasoning_end in self.decode(ids[-self._tail - 1 :])
+        return self.template.reasoning_end in self._marked(ids[-self._tail - 1 :])
 
     def reasoning_length(self, ids: Sequence[int]) -> int | None:
         """Number of leading tokens that are thought, when `ids` hold a natural end; None when they hold none.
 
         The marker's own tokens are not thought: the answer suffix puts them back.
         """
-        position = self.decode(ids).find(self.template.reasoning_end)
+        position = self._marked(ids).find(self.template.reasoning_end)
         if position < 0:
             return None
         length = len(ids)
-        while length > 0 and len(self.decode(ids[:length])) > position:
+        while length > 0 and len(self._marked(ids[:length])) > position:
             length -= 1
         return length
 
@@ -91,9 +100,9 @@ class Forcing:
     def _without_partial_end(self, ids: Sequence[int]) -> int:
         """How many leading tokens of `ids` come before the longest beginning of an end of thought that they end in."""
         tail = list(ids[-self._tail :])
-        text = self.decode(tail)
+        text = self._marked(tail)
         position = len(text) - _overlap(text, self.template.reasoning_end)
-        while position < len(text) and tail and len(self.decode(tail)) > position:
+        while position < len(text) and tail and len(self._marked(tail)) > position:
             tail.pop()
         return max(0, len(ids) - self._tail) + len(tail)
 

@@ -1,22 +1,31 @@
-"""From settings to a running engine: picks one where asked to, and says why."""
+"""From settings to a running engine: what was left open is chosen here, by the model, with the reason."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from inspect import signature
+from pathlib import Path
 
 from ..core import registry
-from ..core.prompts import load_template
+from ..core.menu import Menu, with_menu
+from ..core.prompts import BUILT_IN, CHAT, PromptTemplate, load_template
 from ..core.protocols import Engine
-from ..core.settings import EngineSettings
-from ..errors import InvalidFeaturesError, InvalidSettingsError
+from ..core.settings import EngineSettings, ProfileSettings
+from ..errors import InvalidFeaturesError, InvalidSettingsError, RunError
+from ..models import ALIASES, fetch_words, look
 from ..models.locating import check_name
-from ..models.size import known_layers
+from ..models.size import known_layers, longest_context
+from ..models.thinking import STEPS, own_template
+from ..runs.store import RunDirectory
 
 LOCAL = ("transformers", "vllm")  # engines that read a model's files
 SERVER_FLAGS = ("base_url", "served_model", "enforce", "concurrency")
+USUAL = Menu.evenly(16, 256)  # caps for the built-in models, which do not think aloud for long
+FIRST_CAP, LONGEST_CAP = 256, 32768  # caps for models that were taught to think double from one to the other
+ROOM = 1024  # tokens of a context that are left to the prompt and the answer where caps are chosen by it
 OWN_ARGUMENTS = ("model", "template", "sampling", "context_tokens", "needed_tokens")
 
 
@@ -29,6 +38,93 @@ def choose(model: str, engine: str) -> tuple[str, str]:
     if find_spec("vllm") is not None:
         return "vllm", "vLLM is installed"
     return "transformers", "vLLM is not installed"
+
+
+@dataclass(frozen=True, slots=True)
+class Prompting:
+    """The prompt template that a model is asked with.
+
+    Attributes:
+        template: the template.
+        reason: why this one.
+        is_settled: it is the one; else the model is not here yet, and it may be found to think in another way.
+    """
+
+    template: PromptTemplate
+    reason: str
+    is_settled: bool = True
+
+
+def prompting(model: str, settings: EngineSettings) -> Prompting:
+    """The template named in `settings`; without a name, that which suits the model.
+
+    Nothing is fetched and no server is asked.
+
+    Raises:
+        UnknownNameError: no such template.
+        InvalidSettingsError: a file that is no template.
+    """
+    name, (engine, _) = settings.template, choose(model, settings.engine)
+    if not name and engine == "replay":
+        name = str(_recorded(settings).get("template") or "")
+    if name and name != CHAT:
+        return Prompting(load_template(name), "asked for" if settings.template else "as recorded")
+    if not name and (model in ALIASES or engine == "fake"):
+        return Prompting(load_template(BUILT_IN), "what the built-in models are asked with")
+    tokenizer = look(str(settings.options.get("tokenizer") or model)).tokenizer()
+    if tokenizer is not None:
+        return Prompting(*own_template(tokenizer))
+    hint = (
+        "name its tokenizer (--engine-option tokenizer=NAME) or, for one that thinks in <think> tags, --template think"
+    )
+    why = (
+        f"the model behind the server is not known here; {hint}" if engine not in LOCAL else "the model is not here yet"
+    )
+    return Prompting(STEPS, f"asks to think step by step: {why}", is_settled=False)
+
+
+def caps(model: str, settings: EngineSettings) -> tuple[Menu, str]:
+    """`(caps, reason)` to measure a model at where none are asked for: by how it thinks and what its context holds."""
+    engine, _ = choose(model, settings.engine)
+    if engine == "replay" and (menu := _recorded(settings).get("menu")):
+        return Menu.from_json(menu), "as recorded"
+    if model in ALIASES or engine == "fake":
+        return USUAL, "what the built-in models were measured at"
+    found = prompting(model, settings)
+    if not found.template.has_tags:
+        return USUAL, "the model does not think between tags" if found.is_settled else "the model is not known here"
+    folder = look(str(settings.options.get("tokenizer") or model)).folder
+    context = settings.context_tokens or (longest_context(folder) if folder is not None else None)
+    if context is None:
+        return Menu.parse(f"geometric:{FIRST_CAP}:{LONGEST_CAP}"), "the model thinks; its context is not known here"
+    largest = min(FIRST_CAP, context // 2)
+    while largest * 2 <= min(LONGEST_CAP, context - ROOM):
+        largest *= 2
+    return (
+        Menu.parse(f"geometric:{min(FIRST_CAP, largest)}:{largest}"),
+        f"the model thinks, and its context is {context:,} tokens",
+    )
+
+
+def settle(settings: ProfileSettings) -> tuple[ProfileSettings, tuple[str, ...]]:
+    """Settings with template and caps named that were left to the model, and what was chosen and why, a line each."""
+    found = prompting(settings.model, settings.engine)
+    lines = [f"template {found.template.name}: {found.reason}"]
+    name = settings.engine.template or (found.template.name if found.is_settled else "")
+    settings = replace(settings, engine=replace(settings.engine, template=name))
+    if not (settings.budgets or settings.window or settings.max_tokens):
+        menu, reason = caps(settings.model, settings.engine)
+        settings = replace(settings, budgets=",".join(map(str, menu.caps)))
+        lines.append(f"budgets {menu}: {reason}")
+    return settings, tuple(lines)
+
+
+def _recorded(settings: EngineSettings) -> dict[str, object]:
+    """What the recording of a replay says of itself; nothing where none is named, which its opening refuses."""
+    try:
+        return with_menu(RunDirectory.open(Path(str(settings.options.get("run") or ""))).header["identity"])
+    except (RunError, KeyError):
+        return {}
 
 
 def choose_reader(model: str, engine: str) -> tuple[str, str]:
@@ -67,7 +163,7 @@ def check(model: str, settings: EngineSettings) -> None:
         flags = ", ".join(f"--{key.replace('_', '-')}" for key in foreign)
         raise InvalidSettingsError(f"{flags}: engine {name!r} asks no server; leave it out, or give --engine openai")
     registry.check_options("engines", name, settings.options, reserved=OWN_ARGUMENTS)
-    load_template(settings.template)
+    prompting(model, settings)
     if name in LOCAL:
         check_name(model)
 
@@ -115,12 +211,13 @@ def opened(
     check(model, settings)
     name, _ = choose(model, settings.engine)
     factory = registry.resolve("engines", name)
+    if name in LOCAL:
+        fetch_words(model)  # the template depends on them
     context = {} if settings.context_tokens is None else {"context_tokens": settings.context_tokens}
     if needed_tokens is not None and "needed_tokens" in signature(factory).parameters:
         context["needed_tokens"] = needed_tokens
-    running: Engine = factory(
-        model, template=load_template(settings.template), sampling=settings.sampling, **context, **settings.options
-    )
+    template = prompting(model, settings).template
+    running: Engine = factory(model, template=template, sampling=settings.sampling, **context, **settings.options)
     try:
         yield running
     finally:

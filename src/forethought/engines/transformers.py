@@ -19,7 +19,7 @@ from ..core.data import EngineInfo, FloatArray, Generation, Query, Request, Samp
 from ..core.prompts import PromptTemplate
 from ..errors import EngineError
 from ..models import LocalModel, locate
-from ..models.quiet import no_progress_bars
+from ..models.gguf import no_progress_bars
 from . import memory
 from .attention import ATTENTION
 from .batch import Batch

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from ..core.data import Curves, FloatArray, Profile
@@ -12,9 +14,10 @@ from .metrics import (
     calibration_error,
     correlation_B,
     curve_error,
+    log_loss_Q,
     reliability_bins,
 )
-from .results import Bin, Calibration, CurveErrors, Estimate, finite
+from .results import Bin, Calibration, CurveErrors, Estimate
 
 NUM_BINS = 10
 
@@ -69,8 +72,8 @@ def _errors(
         mean_log_loss=binomial_log_loss(mean_Q_B, right_Q_B, tried_Q),
         brier=brier_score(p_Q_B, right_Q_B, tried_Q),
         mean_brier=brier_score(mean_Q_B, right_Q_B, tried_Q),
-        curve_error=finite(curve_error(p_Q_B, right_Q_B, tried_Q)),
-        mean_curve_error=finite(curve_error(mean_Q_B, right_Q_B, tried_Q)),
+        curve_error=curve_error(p_Q_B, right_Q_B, tried_Q),
+        mean_curve_error=curve_error(mean_Q_B, right_Q_B, tried_Q),
         pearson=float(pearson[0]),
         tokens_error=None if tokens_Q_B is None else float(np.abs(tokens_Q_B).mean()),
         mean_tokens_error=None if mean_tokens_Q_B is None else float(np.abs(mean_tokens_Q_B).mean()),
@@ -88,16 +91,16 @@ def _log_loss_gain(
     measured: Profile, p_Q_B: FloatArray, mean_Q_B: FloatArray, *, num_resamples: int, seed: int
 ) -> Estimate:
     """The mean curve's log loss a trace less forethought's, paired over queries."""
+    losses_R_2 = resampled_losses(measured, [mean_Q_B, p_Q_B], num_resamples=num_resamples, seed=seed)
+    return estimate(losses_R_2[:, 0] - losses_R_2[:, 1])
 
-    def losses(p_Q_B: FloatArray) -> FloatArray:
-        rows = (slice(row, row + 1) for row in range(measured.num_queries))
-        loss_by_row = [binomial_log_loss(p_Q_B[r], measured.num_right_Q_B[r], measured.num_tried_Q[r]) for r in rows]
-        return np.array(loss_by_row)
 
+def resampled_losses(measured: Profile, p_N_Q_B: Sequence[FloatArray], *, num_resamples: int, seed: int) -> FloatArray:
+    """Log loss a trace and budget of several predictions, on the sample and on each resample, shape (R + 1, N)."""
     tried_Q = measured.num_tried_Q.astype(np.float64)
-    columns_Q_2 = np.stack([(losses(mean_Q_B) - losses(p_Q_B)) * tried_Q, tried_Q], axis=1)
-    sums_R_2 = resampled_means(columns_Q_2, num_resamples=num_resamples, seed=seed)
-    return estimate(sums_R_2[:, 0] / sums_R_2[:, 1])
+    losses_Q_N = [log_loss_Q(p_Q_B, measured.num_right_Q_B, measured.num_tried_Q) * tried_Q for p_Q_B in p_N_Q_B]
+    sums_R_N = resampled_means(np.stack([tried_Q, *losses_Q_N], axis=1), num_resamples=num_resamples, seed=seed)
+    return sums_R_N[:, 1:] / sums_R_N[:, :1]
 
 
 def reliability(p_Q_B: FloatArray, measured: Profile, *, num_resamples: int, seed: int) -> tuple[Bin, ...]:

@@ -33,10 +33,16 @@ class ReliabilityBin:
 
 def binomial_log_loss(p_Q_B: FloatArray, num_right_Q_B: IntArray, num_tried_Q: IntArray) -> float:
     """Mean negative log likelihood of one trace at one budget, in nats; `PROBABILITY_FLOOR` bounds it."""
+    return float((log_loss_Q(p_Q_B, num_right_Q_B, num_tried_Q) @ num_tried_Q) / num_tried_Q.sum())
+
+
+def log_loss_Q(p_Q_B: FloatArray, num_right_Q_B: IntArray, num_tried_Q: IntArray) -> FloatArray:
+    """The same for each query, shape (Q,); 0 without a trace."""
     p_Q_B = np.clip(p_Q_B.astype(np.float64), PROBABILITY_FLOOR, 1.0 - PROBABILITY_FLOOR)
     num_wrong_Q_B = num_tried_Q[:, None] - num_right_Q_B
     loss_Q_B = -(num_right_Q_B * np.log(p_Q_B) + num_wrong_Q_B * np.log1p(-p_Q_B))
-    return float(loss_Q_B.sum() / _num_outcomes(num_right_Q_B, num_tried_Q))
+    loss_Q: FloatArray = loss_Q_B.mean(axis=1) / np.maximum(num_tried_Q, 1)
+    return loss_Q
 
 
 def brier_score(p_Q_B: FloatArray, num_right_Q_B: IntArray, num_tried_Q: IntArray) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -31,19 +32,26 @@ class Here:
         """Its Hugging Face tokenizer; None where it or what reads it is not here."""
         if self.folder is None:
             return None
-        with contextlib.suppress(ImportError, OSError, ValueError, KeyError, TypeError):
-            import transformers
-
-            return transformers.AutoTokenizer.from_pretrained(self.folder, trust_remote_code=False)
-        return None
+        changed = [file.stat().st_mtime_ns for file in sorted(self.folder.glob("*.j*"))]
+        return _tokenizer(self.folder, tuple(changed))
 
     def to_text(self) -> str:
         """What has to be fetched and loaded, in words."""
         size = "of unknown size" if self.num_bytes is None else f"{self.num_bytes / 1e9:.1f} GB"
-        if self.folder is not None:
+        if self.fetch_bytes == 0:
             return f"{size}, here already"
         fetched = "" if not self.fetch_bytes else f" after a download of {self.fetch_bytes / 1e9:.1f} GB"
         return f"{size}, not here yet: fetched first{fetched}"
+
+
+@lru_cache(maxsize=2)
+def _tokenizer(folder: Path, changed: tuple[int, ...]) -> Any | None:
+    """The tokenizer in `folder`, kept until its files change: it takes seconds to load, and several look at it."""
+    with contextlib.suppress(ImportError, OSError, ValueError, KeyError, TypeError):
+        import transformers
+
+        return transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    return None
 
 
 def look(name: str) -> Here:
@@ -58,7 +66,8 @@ def look(name: str) -> Here:
     folder_here = own if os.path.isdir(own) else in_hub_cache(name)
     if folder_here is None:
         return Here(None, None, None)
-    return Here(folder_here, _weight_bytes(folder_here), 0)
+    weights = _weight_bytes(folder_here)
+    return Here(folder_here, weights, 0 if weights or folder_here == own else None)
 
 
 def _weight_bytes(folder: Path) -> int | None:

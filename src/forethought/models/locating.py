@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from .weights import hash_weights, weight_files
 
 # Top-level files only: no code, no pickles, no second copy of the weights in another format.
 HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
+HUB_WORDS = ["*.json", "*.jinja", "*.model", "*.txt"]  # of these: all but the weights
 HUB_LEFT_OUT = ["*/*", "consolidated*"]
 
 _NO_CONFIG = "{name}: holds no config.json; name a folder that save_pretrained or the hub made"
@@ -80,6 +81,12 @@ def _folder(name: str, tell: Callable[[str], None]) -> Path:
     return _local_folder(name) or _download(name, tell)
 
 
+def fetch_words(name: str) -> None:
+    """Makes sure that tokenizer, chat template and config of a hub model are here; raises what `locate` does."""
+    if name not in ALIASES and _local_folder(name) is None and in_hub_cache(name) is None:
+        _download(name, logger.info, HUB_WORDS)
+
+
 def check_name(name: str) -> None:
     """Refuses what cannot be a model, without fetching anything: `locate`'s errors, as far as they are known then."""
     folder = None if name in ALIASES else _local_folder(name)
@@ -117,7 +124,7 @@ def in_hub_cache(name: str) -> Path | None:
         return None
 
 
-def _download(name: str, tell: Callable[[str], None]) -> Path:
+def _download(name: str, tell: Callable[[str], None], files: Sequence[str] = HUB_FILES) -> Path:
     """The hub's files of `name` in the hub's own cache; what is there already is not fetched again."""
     try:
         import huggingface_hub as hub
@@ -129,7 +136,9 @@ def _download(name: str, tell: Callable[[str], None]) -> Path:
         ) from error
     tell(f"looking for {name} on the hub")
     try:
-        return Path(hub.snapshot_download(name, allow_patterns=HUB_FILES, ignore_patterns=HUB_LEFT_OUT, etag_timeout=5))
+        return Path(
+            hub.snapshot_download(name, allow_patterns=list(files), ignore_patterns=HUB_LEFT_OUT, etag_timeout=5)
+        )
     except GatedRepoError as error:  # a kind of RepositoryNotFoundError
         raise ModelFileError(
             f"{name}: the hub wants its terms accepted first, on the model's page; then: hf auth login"

@@ -22,7 +22,7 @@ from ..core.data import FloatArray, IntArray
 from ..core.files import make_folder, write_atomically
 from ..errors import ModelFileError
 from ..models import locate
-from ..models.quiet import no_progress_bars
+from ..models.gguf import no_progress_bars
 
 if TYPE_CHECKING:
     from .lora import LoraOptions

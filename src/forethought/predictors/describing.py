@@ -5,15 +5,12 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
-import platform
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
-
-import numpy as np
 
 from ..core.data import Profile, Sampling
 from ..core.features import DIFFICULTY, reads_to_kind
+from ..core.versions import versions
 from ..evaluation.metrics import binomial_log_loss, brier_score, calibration_error, correlation_B, reliability_bins
 from ..runs.store import grader_words
 from .card import Calibration, CrossValidation, FeatureSchema, PredictorCard, TrainingData
@@ -82,7 +79,7 @@ def make_card(
         calibration=calibration,
         mean_p_B=tuple(mean_p_B.tolist()),
         mean_tokens_B=None if mean_tokens_B is None else tuple(mean_tokens_B.tolist()),
-        versions=_versions(),
+        versions=versions(),
         created=datetime.datetime.now(datetime.UTC).date().isoformat(),
         asking=_asking(info) if DIFFICULTY in reads else None,
         grader=grader_words(info) if info.get("grader") else None,
@@ -103,11 +100,3 @@ def data_hash(profile: Profile) -> str:
         [profile.query_ids[row], int(profile.num_tried_Q[row]), profile.num_right_Q_B[row].tolist()] for row in order
     ]
     return hashlib.sha256(json.dumps(rows, ensure_ascii=True).encode()).hexdigest()[:16]
-
-
-def _versions() -> dict[str, str]:
-    try:
-        own = version("forethought")
-    except PackageNotFoundError:  # run from a checkout
-        own = "unknown"
-    return {"forethought": own, "numpy": np.__version__, "python": platform.python_version()}

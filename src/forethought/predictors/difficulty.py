@@ -53,6 +53,7 @@ class Asking:
             answer_suffix=f"{MARKER} ",
             answer_stop="\n",
             max_answer_tokens=3,
+            choices=LEVELS,
         )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.data import Curves, FloatArray
+from ..core.data import Curves, FloatArray, IntArray
 from .card import PredictorCard
 
 LEVEL = 0.01  # chance of a false alarm in one stream, however long it is and however often one looks
@@ -23,6 +23,8 @@ BIAS = 0.05  # relative error of the mean that is nothing to act on; left-out pr
 SPREAD = 0.5  # of used over predicted tokens from query to query: n training queries leave this / sqrt(n) open
 MOST_STRETCH = 4.0
 NUM_HALVINGS = 40
+OFF = 0.02  # relative error of the predicted tokens of a whole batch, one standard deviation: of left-out predictions
+CHANCE, Z = 0.95, 1.645  # a normal variable stays below its mean and Z deviations with this chance
 
 
 def tolerance_for(num_trained: int) -> float:
@@ -144,6 +146,26 @@ class Usage:
             "alarms": self.num_alarms,
             "stretch": self.stretch,
         }
+
+
+def spent_within(curves: Curves, budget_Q: IntArray) -> float | None:
+    """Tokens that all queries together stay below with a chance of CHANCE, where predictions hold; None: unknown.
+
+    The slope of a query's usage curve between two budgets is the share of its traces that are longer, and so gives the
+    variance of the tokens it uses under its own budget: 2 ∫ t S(t) dt - (∫ S(t) dt)². Queries are taken as independent.
+    """
+    if curves.tokens_Q_B is None:
+        return None
+    budget_B = curves.menu.budgets_B.astype(np.float64)
+    tokens_Q_B = np.maximum.accumulate(np.asarray(curves.tokens_Q_B, dtype=np.float64), axis=1)
+    expected_Q = np.take_along_axis(tokens_Q_B, curves.menu.columns(budget_Q)[:, None], axis=1)[:, 0]
+    share_Q_B = np.minimum.accumulate(np.clip(np.diff(tokens_Q_B, axis=1) / np.diff(budget_B), 0.0, 1.0), axis=1)
+    below_Q_B = budget_B[1:] <= budget_Q[:, None]
+    first = budget_B[0]  # that every trace gets there is not known, and taken so
+    mean_Q = first + (share_Q_B * np.diff(budget_B) * below_Q_B).sum(axis=1)
+    square_Q = first**2 + (share_Q_B * np.diff(budget_B**2) * below_Q_B).sum(axis=1)
+    variance = float(np.maximum(0.0, square_Q - mean_Q**2).sum()) + (OFF * expected_Q.sum()) ** 2
+    return float(expected_Q.sum() + Z * math.sqrt(variance))
 
 
 def stretched(curves: Curves, factor: float) -> Curves:

@@ -191,21 +191,13 @@ def weight(value: Any) -> float:
 
 
 def budget(value: Any) -> int | None:
-    """A bound on reasoning tokens, or None."""
-    if value is None:
-        return None
-    number = _number_of(value)
-    if not (math.isfinite(number) and number.is_integer() and 1 <= number <= MAX_BUDGET):
-        raise FieldError(f"must be a whole number of tokens from 1 to {MAX_BUDGET:,}, got {excerpt(value)}")
-    return int(number)
+    """A cap on reasoning tokens, or a bound on it; None where there is none. 0 is "no thinking"."""
+    return None if value is None else _whole(value, MAX_BUDGET, "tokens")
 
 
 def count(value: Any) -> int:
     """How many traces: a whole number from 0."""
-    number = _number_of(value)
-    if not (math.isfinite(number) and number.is_integer() and 0 <= number <= MAX_COUNT):
-        raise FieldError(f"must be a whole number of traces from 0 to {MAX_COUNT:,}, got {excerpt(value)}")
-    return int(number)
+    return _whole(value, MAX_COUNT, "traces")
 
 
 def verdict(value: Any) -> int:
@@ -244,6 +236,13 @@ def is_blank(value: Any) -> bool:
         or (isinstance(value, str) and not value.strip())
         or (isinstance(value, float) and math.isnan(value))
     )
+
+
+def _whole(value: Any, most: int, what: str) -> int:
+    number = _number_of(value)
+    if not (math.isfinite(number) and number.is_integer() and 0 <= number <= most):
+        raise FieldError(f"must be a whole number of {what} from 0 to {most:,}, got {excerpt(value)}")
+    return int(number)
 
 
 def _number_of(value: Any) -> float:

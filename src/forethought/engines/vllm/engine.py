@@ -210,6 +210,7 @@ class VllmEngine:
                 "max_tokens": budget,
                 "stop": [self.template.reasoning_end],
                 "include_stop_str_in_output": True,
+                "skip_special_tokens": not self._forcing.has_special_end,
             }
         else:
             assert self._native is not None

@@ -196,13 +196,13 @@ class Columns:
             return found
         return []
 
-    def numbers(self, name: str, convert: Callable[[Any], float]) -> FloatArray:
+    def numbers(self, name: str, convert: Callable[[Any], float | None]) -> FloatArray:
         """The column as numbers, shape (N,); NaN where the cell is blank or was refused."""
         encoded = self.encode(name, convert)
         found: FloatArray = np.array([*encoded.values, np.nan], dtype=np.float64)[encoded.code_N]
         return found
 
-    def lists(self, name: str, convert: Callable[[Any], float] | None) -> FloatArray:
+    def lists(self, name: str, convert: Callable[[Any], float | None] | None) -> FloatArray:
         """A column of lists as a matrix, shape (N, W); NaN for a blank element, a blank cell or one refused.
 
         Args:
@@ -253,7 +253,9 @@ class Columns:
             except fields.FieldError as refusal:
                 self.refuse(start + np.flatnonzero(code_N == position), f"{name!r} {refusal}")
 
-    def _elements(self, name: str, flat: Any, owner_M: IntArray, convert: Callable[[Any], float] | None) -> FloatArray:
+    def _elements(
+        self, name: str, flat: Any, owner_M: IntArray, convert: Callable[[Any], float | None] | None
+    ) -> FloatArray:
         """The elements as numbers, shape (M,); `owner_M` is each one's row."""
         if convert is None:
             try:

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from ...core.data import FloatArray, IntArray
-from ...core.menu import Menu
-from ...errors import InvalidInputError, InvalidMenuError
+from ...core.problems import Problems
+from ...core.settings import ImportSettings
+from ...errors import InvalidInputError
 
 NUM_NAMED = 5  # of what was left out, how many are named
 
@@ -74,21 +75,20 @@ class Counts:
     notes: tuple[str, ...] = field(default=())
 
 
-def wanted_budgets(budgets_B: IntArray, window: int | None, maximum: int | None) -> IntArray:
-    """Columns of the budgets that --window and --max-tokens ask for."""
-    wanted_B = np.ones(len(budgets_B), dtype=bool)
-    if window is not None:
-        wanted_B &= budgets_B % window == 0
-    if maximum is not None:
-        wanted_B &= budgets_B <= maximum
-    return np.flatnonzero(wanted_B)
+def wanted_budgets(budgets_B: IntArray, settings: ImportSettings, problems: Problems) -> IntArray:
+    """Columns of the budgets that are asked for; notes a cap asked for by name that the files lack."""
+    if (menu := settings.menu) is None:
+        step, most = settings.window or 1, settings.max_tokens or np.inf
+        return np.flatnonzero((budgets_B % step == 0) & (budgets_B <= most))
+    if missing := sorted(set(menu.caps) - set(budgets_B.tolist())):
+        problems.add("", f"--budgets: no budget {few(missing)} in the files; they have {few(budgets_B, 12)}")
+    return np.flatnonzero(np.isin(budgets_B, menu.caps))
 
 
-def menu_of(budgets_B: IntArray, window: int | None, maximum: int | None) -> Menu:
-    """The menu of these budgets; raises InvalidMenuError where none is left, or they are no caps."""
-    if not len(budgets_B):
-        raise InvalidMenuError(f"no budget lies on the menu asked for (--window {window}, --max-tokens {maximum})")
-    return Menu.of(budgets_B.tolist())
+def few(budgets: Iterable[float], most: int = 6) -> str:
+    """The first few budgets, as a message names them."""
+    shown = [f"{budget:.0f}" for budget in budgets]
+    return ", ".join(shown[:most]) + (", …" if len(shown) > most else "")
 
 
 def refuse_nothing_left(query_ids: Sequence[str], left_out: Sequence[LeftOut], name: str) -> None:

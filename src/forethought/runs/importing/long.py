@@ -4,23 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from dataclasses import fields as fields_of
+from typing import Any
 
 import numpy as np
 
 from ...core.data import FloatArray, IntArray
+from ...core.menu import Menu
 from ...core.problems import MAX_SHOWN, Problems
 from ...core.settings import ImportSettings
 from ...questions import fields
 from .columns import Columns, Encoded, Mask
-from .counts import Counts, LeftOut, refuse_nothing_left, wanted_budgets
+from .counts import Counts, LeftOut, few, refuse_nothing_left, wanted_budgets
 from .naming import WEAK_SAMPLES, Naming
 from .repeats import mixed_groups, refuse_groups, refuse_told_apart
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Rows:
-    """The rows as numbers; N rows, NaN or -1 for a blank."""
+    """The rows as numbers; N rows, NaN or -1 for a blank. `row_N` says where each stands in the files."""
 
+    row_N: IntArray
     query: Encoded
     sample: Encoded | None
     budget_N: FloatArray
@@ -28,7 +32,19 @@ class _Rows:
     tried_N: FloatArray
     tokens_N: FloatArray | None
     reasoning_N: FloatArray | None
+    length_N: FloatArray | None
     question: Encoded | None
+
+    def taken(self, index_M: IntArray, budget_M: FloatArray) -> _Rows:
+        """Some of the rows, under other budgets."""
+        changes: dict[str, Any] = {}
+        for each in fields_of(self):
+            value = getattr(self, each.name)
+            if isinstance(value, Encoded):
+                changes[each.name] = Encoded(value.values, value.code_N[index_M])
+            elif value is not None:
+                changes[each.name] = value[index_M]
+        return replace(self, **{**changes, "budget_N": budget_M})
 
     @property
     def trace_N(self) -> IntArray:
@@ -50,7 +66,7 @@ def read_long(columns: Columns, naming: Naming, settings: ImportSettings, proble
     keyed_N = (rows.query.code_N >= 0) & ~np.isnan(rows.budget_N)
     keyed = np.flatnonzero(keyed_N)
     refuse_groups(columns, naming, rows.trace_N, keyed, problems)
-    has_keys = rows.sample is not None or "tried" in naming.columns or settings.tried is not None
+    has_keys = settings.last_cut or rows.sample is not None or "tried" in naming.columns or settings.tried is not None
     notes = list(_mark_notes(columns, naming, problems))
     most = _most_rows(rows, keyed)
     if problems:
@@ -66,7 +82,12 @@ def read_long(columns: Columns, naming: Naming, settings: ImportSettings, proble
             "is (--sample-column NAME)."
         )
     problems.raise_any()
-    keep_N, left_out = _leave_out(columns, naming, rows, settings)
+    if settings.last_cut and settings.menu is not None:
+        rows = _at_last_cuts(columns, naming, rows, settings.menu, problems)
+    if rows.length_N is not None:
+        rows, notes = _with_lengths(rows), [*notes, *_length_notes(naming)]
+    keep_N, left_out = _leave_out(columns, naming, rows, settings, problems)
+    problems.raise_any()
     refuse_nothing_left(rows.query.values if keep_N.any() else (), left_out, problems.source)
     counts = _count(columns, rows, np.flatnonzero(keep_N), tuple(left_out))
     problems.raise_any()
@@ -87,15 +108,65 @@ def _read(columns: Columns, naming: Naming, settings: ImportSettings) -> _Rows:
     names = naming.columns
     tried_N = np.full(columns.num_rows, float(settings.tried or 1))
     return _Rows(
+        row_N=np.arange(columns.num_rows),
         query=columns.labels(names["id"]),
         sample=_samples(columns, naming, settings),
-        budget_N=columns.numbers(names["budget"], _cap),
+        budget_N=columns.numbers(names["budget"], fields.budget),
         right_N=columns.numbers(names["correct"], fields.verdict),
         tried_N=columns.numbers(names["tried"], fields.count) if "tried" in names else tried_N,
         tokens_N=columns.numbers(names["tokens"], fields.tokens) if "tokens" in names else None,
         reasoning_N=columns.numbers(names["reasoning"], fields.tokens) if "reasoning" in names else None,
+        length_N=columns.numbers(names["length"], fields.tokens) if "length" in names else None,
         question=columns.encode(names["question"], str) if "question" in names else None,
     )
+
+
+def _at_last_cuts(columns: Columns, naming: Naming, rows: _Rows, menu: Menu, problems: Problems) -> _Rows:
+    """A row for each trace and cap: what the trace's last cut at or below the cap says."""
+    names = naming.columns
+    spent = [names[meaning] for meaning in ("tokens", "reasoning") if meaning in names]
+    if spent and rows.length_N is None:
+        problems.add(
+            "",
+            f"{spent[0]!r} says what was used at a cut, not what is used at a cap behind it: give the whole trace's "
+            "tokens with --length-column NAME, or leave the column out with --tokens-column ''",
+        )
+    keyed = np.flatnonzero(rows.query.code_N >= 0)
+    keyed = keyed[np.lexsort((rows.budget_N[keyed], rows.trace_N[keyed]))]
+    units, first_U, unit_M = np.unique(rows.trace_N[keyed], return_index=True, return_inverse=True)
+    key_M = unit_M * (1 << 31) + rows.budget_N[keyed].astype(np.int64)  # a budget is below 2^30
+    key_U_B = np.arange(len(units))[:, None] * (1 << 31) + menu.budgets_B
+    at_U_B = np.searchsorted(key_M, key_U_B, side="right") - 1
+    for unit in np.flatnonzero(at_U_B[:, 0] < first_U).tolist():
+        row = int(keyed[first_U[unit]])
+        columns.refuse(
+            rows.row_N[[row]],
+            f"{_trace_words(rows, row)} has no cut at or below {menu.smallest}, its first is at "
+            f"{rows.budget_N[row]:.0f}; leave smaller caps out of --budgets",
+        )
+    problems.raise_any()
+    nameless = np.flatnonzero(rows.query.code_N < 0)
+    caps = np.tile(menu.budgets_B.astype(np.float64), len(units))
+    return rows.taken(
+        np.concatenate([keyed[at_U_B.ravel()], nameless]), np.concatenate([caps, rows.budget_N[nameless]])
+    )
+
+
+def _with_lengths(rows: _Rows) -> _Rows:
+    """What a trace of a known length uses at a cap, where no column says it."""
+    assert rows.length_N is not None
+    used_N = np.minimum(rows.budget_N, rows.length_N)
+    return replace(
+        rows,
+        tokens_N=used_N if rows.tokens_N is None else rows.tokens_N,
+        reasoning_N=used_N if rows.reasoning_N is None else rows.reasoning_N,
+    )
+
+
+def _length_notes(naming: Naming) -> Iterator[str]:
+    if "tokens" not in naming.columns:
+        name = naming.columns["length"]
+        yield f"Tokens at a cap are those of the trace, as {name!r} says, up to the cap: no answer is counted."
 
 
 def _samples(columns: Columns, naming: Naming, settings: ImportSettings) -> Encoded | None:
@@ -108,10 +179,6 @@ def _samples(columns: Columns, naming: Naming, settings: ImportSettings) -> Enco
     return None if is_weak and len(found.values) <= 1 else found
 
 
-def _cap(value: object) -> float:
-    return float(fields.budget(value) or 0)
-
-
 def _check_values(columns: Columns, naming: Naming, rows: _Rows, settings: ImportSettings) -> None:
     """Blank cells that must not be blank, counts above tried, reasoning above its cap."""
     names = naming.columns
@@ -119,7 +186,7 @@ def _check_values(columns: Columns, naming: Naming, rows: _Rows, settings: Impor
     columns.refuse(np.flatnonzero(has_id_N & columns.blank(names["budget"])), f"{names['budget']!r} is missing")
     if rows.sample is not None:
         columns.refuse(np.flatnonzero(has_id_N & columns.blank(names["sample"])), f"{names['sample']!r} is missing")
-    for meaning in ("tokens", "reasoning"):
+    for meaning in ("tokens", "reasoning", "length"):
         if meaning in names:
             blank = np.flatnonzero(has_id_N & columns.blank(names[meaning]) & ~np.isnan(rows.right_N))
             columns.refuse(blank, f"{names[meaning]!r} is missing; to leave the column out: --{meaning}-column ''")
@@ -185,23 +252,23 @@ def _trace_words(rows: _Rows, row: int) -> str:
     return f"{query} sample {rows.sample.values[rows.sample.code_N[row]]!r}"
 
 
-def _leave_out(columns: Columns, naming: Naming, rows: _Rows, settings: ImportSettings) -> tuple[Mask, list[LeftOut]]:
+def _leave_out(
+    columns: Columns, naming: Naming, rows: _Rows, settings: ImportSettings, problems: Problems
+) -> tuple[Mask, list[LeftOut]]:
     """`(rows to keep, what is left out)`: no id, no grade, nothing tried, a budget off the menu asked for."""
     left_out: list[LeftOut] = []
 
     def places(index: IntArray) -> list[str]:
-        return [columns.place(int(row)) for row in index[:5]]
+        return [columns.place(int(row)) for row in rows.row_N[index[:5]]]
 
     keep_N = rows.query.code_N >= 0
     if len(nameless := np.flatnonzero(~keep_N)):
         left_out.append(LeftOut.of("rows", f"no {naming.columns['id']!r}", len(nameless), places(nameless)))
-    if settings.window is not None or settings.max_tokens is not None:
-        budgets = np.unique(rows.budget_N[keep_N])
-        wanted = budgets[wanted_budgets(budgets.astype(np.int64), settings.window, settings.max_tokens)]
-        off = np.setdiff1d(budgets, wanted).astype(int)
-        if len(off):
-            left_out.append(LeftOut.of("budgets", "not on the menu asked for", len(off), off))
-            keep_N &= np.isin(rows.budget_N, wanted)
+    budgets = np.unique(rows.budget_N[keep_N]).astype(np.int64)
+    wanted = budgets[wanted_budgets(budgets, settings, problems)]
+    if len(off := np.setdiff1d(budgets, wanted)):
+        left_out.append(LeftOut.of("budgets", "not on the menu asked for", len(off), off))
+        keep_N &= np.isin(rows.budget_N, wanted)
     what = "queries" if rows.sample is None else "traces"
     unit_N = rows.trace_N
     for value_N, meaning in ((rows.right_N, "correct"), (rows.tried_N, "tried")):
@@ -230,11 +297,11 @@ def _count(columns: Columns, rows: _Rows, kept: IntArray, left_out: tuple[LeftOu
 
     has_Q_B = summed(np.ones(len(kept))) > 0
     query_ids = tuple(rows.query.values[code] for code in query_codes)
-    tried_N = rows.tried_N[kept]
+    row_K, tried_N = rows.row_N[kept], rows.tried_N[kept]
     tried_Q_B = summed(tried_N)
     has_B = _usual_budgets(has_Q_B)
     for query, column, message in _unequal(query_ids, budgets_B.astype(np.int64), has_Q_B, tried_Q_B, has_B):
-        columns.refuse(kept[np.flatnonzero(cell_N == query * shape[1] + column)[-1:]], message)
+        columns.refuse(row_K[np.flatnonzero(cell_N == query * shape[1] + column)[-1:]], message)
     right_Q_B = summed(rows.right_N[kept])
     least_one_Q_B = np.maximum(tried_Q_B, 1.0)
     return Counts(
@@ -244,7 +311,7 @@ def _count(columns: Columns, rows: _Rows, kept: IntArray, left_out: tuple[LeftOu
         num_tried_Q=tried_Q_B[:, int(has_B.argmax())].astype(np.int64),
         tokens_Q_B=None if rows.tokens_N is None else summed(tried_N * rows.tokens_N[kept]) / least_one_Q_B,
         reasoning_Q_B=None if rows.reasoning_N is None else summed(tried_N * rows.reasoning_N[kept]) / least_one_Q_B,
-        texts=_texts(columns, rows.question, kept, query_N, query_ids),
+        texts=_texts(columns, rows.question, kept, row_K, query_N, query_ids),
         left_out=left_out,
     )
 
@@ -264,8 +331,8 @@ def _unequal(
     differs_Q = (has_Q_B != has_B).any(axis=1)
     for query in np.flatnonzero(differs_Q).tolist():
         lacks_B, more_B = has_B & ~has_Q_B[query], has_Q_B[query] & ~has_B
-        parts = [f"has no row at budget {_few(budgets_B[lacks_B])}"] if lacks_B.any() else []
-        parts += [f"has budget {_few(budgets_B[more_B])}, which other queries lack"] if more_B.any() else []
+        parts = [f"has no row at budget {few(budgets_B[lacks_B])}"] if lacks_B.any() else []
+        parts += [f"has budget {few(budgets_B[more_B])}, which other queries lack"] if more_B.any() else []
         column = int((more_B if more_B.any() else has_Q_B[query]).argmax())
         yield query, column, f"query {query_ids[query]!r} {' and '.join(parts)}"
     least_Q = np.where(has_B, tried_Q_B, np.inf).min(axis=1)
@@ -277,12 +344,13 @@ def _unequal(
         yield query, high, message
 
 
-def _few(budgets: IntArray) -> str:
-    return ", ".join(map(str, budgets[:6])) + (", …" if len(budgets) > 6 else "")
-
-
 def _texts(
-    columns: Columns, question: Encoded | None, kept: IntArray, query_N: IntArray, query_ids: tuple[str, ...]
+    columns: Columns,
+    question: Encoded | None,
+    kept: IntArray,
+    row_K: IntArray,
+    query_N: IntArray,
+    query_ids: tuple[str, ...],
 ) -> tuple[str, ...] | None:
     """Every query's text, or None where one has none; two texts under one id are refused."""
     if question is None:
@@ -293,5 +361,5 @@ def _texts(
     text_Q = np.full(len(query_ids), -1, dtype=np.int64)
     text_Q[seen] = code_N[filled[first]]
     other = filled[code_N[filled] != text_Q[query_N[filled]]]
-    columns.refuse(kept[other], "the question is another than before under the same id")
+    columns.refuse(row_K[other], "the question is another than before under the same id")
     return tuple(question.values[code] for code in text_Q) if (text_Q >= 0).all() else None

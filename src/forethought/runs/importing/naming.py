@@ -24,6 +24,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "tried": ("tried", "num_tried", "num_trials", "trials", "num_traces", "num_samples"),
     "tokens": ("tokens", "num_tokens", "tokens_used", "total_tokens", "spent"),
     "reasoning": ("reasoning_tokens", "thinking_tokens"),
+    "length": ("trace_tokens", "thought_tokens"),
     "sample": ("sample", "trial", "trace", "sample_id", "trial_id", "trace_id", "attempt", *WEAK_SAMPLES),
     "question": ("question", *fields.QUESTION_COLUMNS),
     "hidden": ("hidden_state", "hidden_states", "hidden"),
@@ -34,7 +35,7 @@ GROUPS = (
     *("dataset", "dataset_name", "data_source", "benchmark", "model", "model_name", "model_id", "template", "language"),
 )
 PER_BUDGET = ("correct", "tokens", "reasoning")  # in a wide table: a column of lists, or a column a budget
-LONG_ONLY, WIDE_ONLY = ("sample",), ("hidden",)
+LONG_ONLY, WIDE_ONLY = ("sample", "length"), ("hidden",)
 LONG, WIDE = "long", "wide"
 
 

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 
 from ...core.data import FloatArray, Profile
+from ...core.menu import Menu
 from ...core.problems import Problems
 from ...core.settings import ImportSettings
 from ...errors import InvalidInputError, InvalidMenuError, RunError
 from ..profiles import is_profile_file, read_parquet
 from .columns import Columns
-from .counts import Counts, LeftOut, menu_of
+from .counts import Counts, LeftOut
 from .long import read_long
 from .naming import LONG, Naming, name_columns, wanted_columns
 from .wide import read_wide
@@ -69,7 +70,7 @@ def read_profile(settings: ImportSettings, path: Path) -> Imported:
     read = read_long if naming.shape == LONG else read_wide
     counts = read(columns, naming, settings, problems)
     try:
-        menu = menu_of(counts.budgets_B, settings.window, settings.max_tokens)
+        menu = Menu.of(counts.budgets_B.tolist())
     except InvalidMenuError as error:
         raise InvalidInputError(f"{problems.source}: {error}") from error
     caps_Q_B = np.tile(menu.budgets_B.astype(np.float64), (len(counts.query_ids), 1))

@@ -11,7 +11,7 @@ from ...core.problems import MAX_SHOWN, Problems
 from ...core.settings import ImportSettings
 from ...questions import fields
 from .columns import Columns, Encoded, Mask
-from .counts import Counts, LeftOut, refuse_nothing_left, wanted_budgets
+from .counts import Counts, LeftOut, few, refuse_nothing_left, wanted_budgets
 from .naming import Naming
 from .repeats import refuse_groups
 
@@ -47,7 +47,9 @@ def read_wide(columns: Columns, naming: Naming, settings: ImportSettings, proble
         _check(columns, naming, rows, np.flatnonzero(keep_N), problems)
     problems.raise_any()
     refuse_nothing_left(rows.query.values if keep_N.any() else (), left_out, problems.source)
-    return _on_wanted_budgets(_counts(rows, np.flatnonzero(keep_N), tuple(left_out)), settings)
+    counts = _on_wanted_budgets(_counts(rows, np.flatnonzero(keep_N), tuple(left_out)), settings, problems)
+    problems.raise_any()
+    return counts
 
 
 def _read(columns: Columns, naming: Naming, settings: ImportSettings, problems: Problems) -> _Rows:
@@ -98,15 +100,20 @@ def _budgets(columns: Columns, naming: Naming, settings: ImportSettings, num: in
         return np.array(budgets, dtype=np.int64)
     if "budget" in naming.columns:
         return _listed_budgets(columns, naming.columns["budget"], num)
+    name = naming.columns["correct"]
+    if (menu := settings.menu) is not None:
+        if menu.num_options == num:
+            return menu.budgets_B
+        problems.add("", f"{name!r} holds {num} counts, but --budgets names {menu.num_options} caps")
+        return none
     if settings.window is None:
-        name = naming.columns["correct"]
-        problems.add("", f"{name!r} holds {num} counts, and nothing says at which budgets: --window N (first budget)")
+        problems.add("", f"{name!r} holds {num} counts, and nothing says at which budgets: --budgets CAPS")
         return none
     return settings.window * np.arange(1, num + 1)
 
 
 def _listed_budgets(columns: Columns, name: str, num: int) -> IntArray:
-    budget_N_B = columns.lists(name, lambda value: float(fields.budget(value) or 0))
+    budget_N_B = columns.lists(name, fields.budget)
     none = np.zeros(0, dtype=np.int64)
     filled = np.flatnonzero(~np.isnan(budget_N_B).any(axis=1))
     columns.refuse(np.flatnonzero(np.isnan(budget_N_B).any(axis=1)), f"{name!r} has a gap")
@@ -117,15 +124,11 @@ def _listed_budgets(columns: Columns, name: str, num: int) -> IntArray:
     sets, set_M, counts = np.unique(budget_N_B[filled], axis=0, return_inverse=True, return_counts=True)
     usual = int(counts.argmax())
     other = np.setdiff1d(filled[set_M.reshape(-1) != usual], falling)
-    columns.refuse(other, f"{name!r} differs from that of other queries ({_few(sets[usual])})")
+    columns.refuse(other, f"{name!r} differs from that of other queries ({few(sets[usual])})")
     if sets.shape[1] != num:
         columns.refuse(filled[:1], f"{name!r} has {sets.shape[1]} budgets, but there are {num} counts")
         return none
     return none if len(falling) else sets[usual].astype(np.int64)
-
-
-def _few(budgets_B: FloatArray) -> str:
-    return ", ".join(f"{budget:.0f}" for budget in budgets_B[:6]) + (", …" if len(budgets_B) > 6 else "")
 
 
 def _refuse_repeated(columns: Columns, query: Encoded) -> None:
@@ -205,17 +208,19 @@ def _counts(rows: _Rows, kept: IntArray, left_out: tuple[LeftOut, ...]) -> Count
     )
 
 
-def _on_wanted_budgets(counts: Counts, settings: ImportSettings) -> Counts:
+def _on_wanted_budgets(counts: Counts, settings: ImportSettings, problems: Problems) -> Counts:
     """Only the budgets on the menu asked for; the others are left out."""
-    wanted = wanted_budgets(counts.budgets_B, settings.window, settings.max_tokens)
+    wanted = wanted_budgets(counts.budgets_B, settings, problems)
     off = np.setdiff1d(counts.budgets_B, counts.budgets_B[wanted])
     if not len(off):
         return counts
+    left_out = (*counts.left_out, LeftOut.of("budgets", "not on the menu asked for", len(off), off))
+    refuse_nothing_left(counts.query_ids if len(wanted) else (), left_out, problems.source)
     return replace(
         counts,
         budgets_B=counts.budgets_B[wanted],
         num_right_Q_B=counts.num_right_Q_B[:, wanted],
         tokens_Q_B=None if counts.tokens_Q_B is None else counts.tokens_Q_B[:, wanted],
         reasoning_Q_B=None if counts.reasoning_Q_B is None else counts.reasoning_Q_B[:, wanted],
-        left_out=(*counts.left_out, LeftOut.of("budgets", "not on the menu asked for", len(off), off)),
+        left_out=left_out,
     )

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from ...core.data import Curves, FloatArray, Profile
-from ...evaluation import Calibration
 from ...evaluation.calibration import calibrate
+from ...evaluation.results import Calibration, Result
 from ...predictors.selection import features_of, left_out_curves
 from ...predictors.selection import train as train_predictor
 
@@ -32,30 +32,21 @@ class Prediction:
 
 
 @dataclass(frozen=True, slots=True)
-class PredictorScore:
+class PredictorScore(Result):
     """How good a predictor's curves are on the judged queries.
 
     Attributes:
         predictor: its registered name.
-        mean_squared_error_B: against the measured rates at each budget, as the paper counts, noise of the traces and
+        mean_squared_error: against the measured rates at each budget, as the paper counts, noise of the traces and
             all, length B.
-        pearson_B: correlation with the measured rates at each budget, length B.
+        pearson: correlation with the measured rates at each budget, length B.
         calibration: everything else, beside the mean train curve.
     """
 
     predictor: str
-    mean_squared_error_B: tuple[float, ...]
-    pearson_B: tuple[float, ...]
+    mean_squared_error: tuple[float, ...]
+    pearson: tuple[float, ...]
     calibration: Calibration
-
-    def to_json(self) -> dict[str, Any]:
-        """One object."""
-        return {
-            "predictor": self.predictor,
-            "mean_squared_error": list(self.mean_squared_error_B),
-            "pearson": list(self.pearson_B),
-            "calibration": self.calibration.to_json(),
-        }
 
 
 def predict(train: Profile, test: Profile, predictor: str | None, *, seed: int) -> Prediction:
