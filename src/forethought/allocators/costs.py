@@ -38,8 +38,9 @@ class Costs:
 
     @classmethod
     def of(cls, curves: Curves, cost: Cost) -> Costs:
-        """In the largest unit that divides all caps under granted cost; in a power of two, as fine as exact sums allow,
-        under spent. Raises InvalidSettingsError without a usage curve, InvalidMenuError for caps past counting.
+        """In the largest unit that divides all caps; under spent cost in a power of two, as fine as exact sums allow.
+
+        Raises InvalidSettingsError without a usage curve, InvalidMenuError for caps past counting.
         """
         num_queries = len(curves.query_ids)
         if cost is Cost.GRANTED:

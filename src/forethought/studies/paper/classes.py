@@ -31,7 +31,7 @@ def class_budgets(
         train_labels: their classes, length Q.
         labels: the classes of the queries to divide over, known before any of them is answered.
         menu: the budgets.
-        mean_tokens: mean cap, at least one window.
+        mean_tokens: mean cap, at least the smallest budget.
     """
     names = [name for name in CLASSES if name in labels]
     share_C = np.array([np.mean([label == name for label in labels]) for name in names])
