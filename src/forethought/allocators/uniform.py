@@ -24,7 +24,8 @@ class UniformAllocator:
 
         def nearest(column: int) -> Columns:
             """`column` for every query, or what of its own range is nearest."""
-            return np.clip(column, problem.first_Q, problem.last_Q)
+            nearest_Q: Columns = np.clip(column, problem.first_Q, problem.last_Q)
+            return nearest_Q
 
         larger = range(1, problem.menu.num_options)
         common = bisect_left(larger, True, key=lambda column: problem.left_after(nearest(column)) < 0)
