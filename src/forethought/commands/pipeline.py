@@ -27,7 +27,7 @@ from ..control.running import (
 )
 from ..core import registry
 from ..core.data import Cost, Profile, Query
-from ..core.features import DIFFICULTY, reads_of
+from ..core.features import DIFFICULTY
 from ..core.files import make_folder
 from ..core.menu import Menu
 from ..core.protocols import Engine, HiddenStateEngine
@@ -62,14 +62,15 @@ from ..evaluation import Evaluation, LiveComparison, compare_live
 from ..evaluation.comparison import Comparison, compare_predictors
 from ..evaluation.policies import BLIND, FORETHOUGHT, UNIFORM
 from ..models import fetch_words
-from ..predictors import selection
+from ..predictors import training
+from ..predictors.bundle import check_place, shipped_predictors
 from ..predictors.difficulty import Asking, pick_examples, with_difficulties
-from ..predictors.folds import hash_order
-from ..predictors.layers import Progress
-from ..predictors.layers import silent as quiet
-from ..predictors.overlap import held_out
-from ..predictors.predictor import Predictor, check_place, shipped_predictors
-from ..predictors.seen import Seen
+from ..predictors.overlap import Seen, held_out
+from ..predictors.parts.folds import hash_order
+from ..predictors.parts.making import Progress, make_estimator
+from ..predictors.parts.making import silent as quiet
+from ..predictors.parts.usable import check_profile
+from ..predictors.predictor import Predictor
 from ..questions.queries import save_queries
 from ..report import page
 from ..runs.folders import (
@@ -160,7 +161,7 @@ def import_profile(settings: ImportSettings) -> Imported:
     check_file(path)
     imported = read_profile(settings, path)
     if not imported.profile.layers:
-        name, reason = selection.default_predictor(imported.profile)
+        name, reason = training.default_predictor(imported.profile)
         note = f"`train` will take the predictor {name}: {reason}."
         imported = replace(imported, notes=(*imported.notes, note))
     if not settings.dry_run:
@@ -184,21 +185,19 @@ def train(settings: TrainSettings, *, progress: Progress = quiet) -> tuple[Predi
     folder = Path(settings.out) if settings.out else source / "predictor" if source.is_dir() else source.with_suffix("")
     name = settings.predictor
     if name == "auto":
-        name, reason = selection.default_predictor(measured)
+        name, reason = training.default_predictor(measured)
         logger.info("predictor %s: %s", name, reason)
     options = dict(settings.options)
-    wanted = selection.unfitted(name, options)
+    wanted = make_estimator(name, options)
     layers = None if settings.layers == "all" else [int(layer) for layer in settings.layers.split(",")]
-    selection.check_profile(measured, reads_of(wanted) - {DIFFICULTY}, layers)
+    check_profile(measured, frozenset(wanted.reads) - {DIFFICULTY}, layers)
     check_place(folder)
     check_folder(folder)
-    if DIFFICULTY in reads_of(wanted) and not measured.difficulties:
+    if DIFFICULTY in wanted.reads and not measured.difficulties:
         order = hash_order(measured.query_ids, seed=settings.seed)
-        shots = pick_examples(measured, num_each=getattr(wanted, "num_examples", 0), order=order)
+        shots = pick_examples(measured, num_each=wanted.num_examples, order=order)
         measured = ask_model(measured, Asking(shots), settings, beside(folder, "asked"), progress)
-    if getattr(wanted, "is_costly", False) and "checkpoint" not in options:
-        options["checkpoint"] = str(beside(folder, "training"))
-    trained = selection.train(
+    trained = training.train(
         measured,
         predictor=name,
         layers=layers,
@@ -206,6 +205,7 @@ def train(settings: TrainSettings, *, progress: Progress = quiet) -> tuple[Predi
         seed=settings.seed,
         options=options,
         progress=progress,
+        checkpoint=str(beside(folder, "training")),
     )
     trained.save(folder)
     return trained, folder

@@ -335,9 +335,9 @@ def training_text(trained: Predictor, folder: Path) -> str:
             f"Brier {quality.brier:.4f} ({quality.mean_brier:.4f}), calibration error {quality.calibration_error:.3f}"
         )
     if (shrinkage := card.shrinkage) is not None:
-        spend = "" if shrinkage.spend is None else f", {shrinkage.spend:.0%} of spend predictions"
-        lines.append(f"kept {shrinkage.success:.0%} of success predictions{spend} ({shrinkage.evidence})")
-        if shrinkage.success == 0.0:
+        usage = "" if shrinkage.usage is None else f", {shrinkage.usage:.0%} of usage predictions"
+        lines.append(f"kept {shrinkage.accuracy:.0%} of accuracy predictions{usage} ({shrinkage.evidence})")
+        if shrinkage.accuracy == 0.0:
             lines.append(
                 "nothing in the questions tells how their success curves differ from the mean curve: plans will be "
                 "about as good as blind ones. More traces or questions may help: forethought profile"

@@ -14,7 +14,7 @@ from ..core.data import Cost, Curves, FloatArray, Query
 from ..core.files import read_json, write_json
 from ..core.menu import Menu
 from ..errors import RunError
-from ..predictors.folds import hash_order
+from ..predictors.parts.folds import hash_order
 from ..predictors.usage import Usage, stretched
 from ..runs.store import RunDirectory
 from .forecast import Forecast

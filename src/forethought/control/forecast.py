@@ -11,7 +11,7 @@ import numpy as np
 
 from ..core.data import Curves, IntArray
 from ..core.menu import Menu
-from ..predictors.familiarity import LEVEL, Judged
+from ..predictors.novelty import LEVEL, Novelty
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -28,7 +28,7 @@ class Forecast:
 
     curves: Curves
     unseen_Q: IntArray
-    judged: Judged | None = None
+    judged: Novelty | None = None
     feature_seconds: float = 0.0
     predict_seconds: float = 0.0
 
@@ -100,7 +100,7 @@ class Forecast:
         novelty, judged = content.get("novelty"), None
         if novelty is not None and all("novelty_p" in row for row in rows):
             p_Q = np.array([np.nan if row["novelty_p"] is None else row["novelty_p"] for row in rows], dtype=np.float64)
-            judged = Judged(
+            judged = Novelty(
                 p_Q,
                 p_Q <= LEVEL,
                 int(novelty["queries"]),

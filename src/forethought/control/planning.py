@@ -28,7 +28,7 @@ from ..engines.opening import opened, prompting
 from ..errors import InvalidFeaturesError, InvalidInputError, InvalidMenuError, InvalidSettingsError, InvalidTotalError
 from ..predictors.card import PredictorCard
 from ..predictors.difficulty import Asking, ask
-from ..predictors.layers import Progress, silent
+from ..predictors.parts.making import Progress, silent
 from ..predictors.predictor import Predictor
 from ..questions.queries import Question, read_questions
 from .forecast import Forecast
@@ -162,7 +162,7 @@ def forecast(
     if seen.size:
         p_Q_B = np.array(curves.p_Q_B, dtype=np.float64)
         tokens_Q_B = None if curves.tokens_Q_B is None else np.array(curves.tokens_Q_B, dtype=np.float64)
-        step = seen.size if getattr(predictor.estimator, "is_costly", False) else PREDICTED_AT_ONCE
+        step = seen.size if predictor.estimator.is_costly else PREDICTED_AT_ONCE
         for start in range(0, seen.size, step):
             progress("predict", start, seen.size)
             rows = seen[start : start + step]

@@ -11,8 +11,8 @@ import numpy as np
 from ..core.data import Profile, Query
 from ..core.features import DIFFICULTY, HIDDEN, TEXT, Features
 from ..errors import InvalidInputError, RunError
-from ..predictors.predictor import Predictor, shipped_predictors
-from ..predictors.selection import features_of
+from ..predictors.bundle import shipped_predictors
+from ..predictors.predictor import Predictor
 from ..questions.queries import load_queries
 from ..runs.profiles import from_run, is_profile_file, read_parquet
 from ..runs.store import RunDirectory, engine_info
@@ -109,7 +109,7 @@ def _profiled_features(profile: Profile, queries: Sequence[Query], predictor: Pr
     if (DIFFICULTY in schema.reads and not profile.difficulties) or (TEXT in schema.reads and not profile.texts):
         return None
     row_of = {query_id: row for row, query_id in enumerate(profile.query_ids)}
-    return features_of(profile, schema.layer).select(np.array([row_of[query.id] for query in queries]))
+    return Features.of(profile, schema.layer).select(np.array([row_of[query.id] for query in queries]))
 
 
 def refuse_without_texts(queries: Sequence[Query], source: str) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Protocol, Self
 
 from ..core import registry
 from ..core.data import Cost, Curves, Profile, Query, Sampling
-from ..core.features import DIFFICULTY, reads_of
+from ..core.features import DIFFICULTY, Features
 from ..core.menu import Menu
 from ..core.problems import excerpt
 from ..core.protocols import Allocator, Engine, Grader, HiddenStateEngine
@@ -23,12 +23,13 @@ from ..engines import opening
 from ..errors import InvalidFeaturesError, InvalidInputError, InvalidSettingsError, RunError
 from ..evaluation import Evaluation
 from ..evaluation import evaluate as evaluate_curves
-from ..predictors import selection
+from ..predictors import training
 from ..predictors.difficulty import Asking, pick_examples, with_difficulties
-from ..predictors.folds import hash_order
-from ..predictors.layers import Progress
-from ..predictors.layers import silent as quiet
 from ..predictors.overlap import held_out
+from ..predictors.parts.folds import hash_order
+from ..predictors.parts.making import Progress, make_estimator
+from ..predictors.parts.making import silent as quiet
+from ..predictors.parts.usable import check_profile
 from ..predictors.predictor import Predictor
 from ..questions.queries import Question, load_queries, read_questions, save_queries
 from ..runs.profiles import common_menu, curves_on_menu, from_run, joined, on_menu, with_layers, write_parquet
@@ -252,14 +253,14 @@ def train(
     profiles = [profile] if isinstance(profile, Profile) else list(profile)
     _check_profiles(profiles)
     measured = joined(profiles)
-    name = selection.named(predictor, measured)
-    wanted = selection.unfitted(name, options)
-    selection.check_profile(measured, reads_of(wanted) - {DIFFICULTY}, layers)
-    if DIFFICULTY in reads_of(wanted) and not measured.difficulties:
+    name = training.named(predictor, measured)
+    wanted = make_estimator(name, options)
+    check_profile(measured, frozenset(wanted.reads) - {DIFFICULTY}, layers)
+    if DIFFICULTY in wanted.reads and not measured.difficulties:
         order = hash_order(measured.query_ids, seed=seed)
-        shots = pick_examples(measured, num_each=getattr(wanted, "num_examples", 0), order=order)
+        shots = pick_examples(measured, num_each=wanted.num_examples, order=order)
         measured = _asked(measured, Asking(shots), engine, progress)
-    return selection.train(
+    return training.train(
         measured, predictor=name, layers=layers, num_folds=num_folds, seed=seed, options=options, progress=progress
     )
 
@@ -372,8 +373,8 @@ def cross_fitted(
     progress: Progress = quiet,
 ) -> Evaluation:
     """A kind of predictor judged on a profile, each query predicted by fits that did not see it."""
-    selection.unfitted(selection.named(predictor, measured))
-    predicted, mean_train = selection.cross_fit(measured, predictor=predictor, seed=seed, progress=progress)
+    make_estimator(training.named(predictor, measured))
+    predicted, mean_train = training.cross_fit(measured, predictor=predictor, seed=seed, progress=progress)
     return _evaluated(measured, predicted, mean_train, (), allocator, num_resamples, seed, progress)
 
 
@@ -417,7 +418,7 @@ def held_out_curves(predictor: Predictor, measured: Profile) -> tuple[Profile, C
     layer = predictor.card.features.layer
     if layer is not None:
         measured = with_layers(measured, [layer])
-    expected = forecast(measured.query_ids, predictor, selection.features_of(measured, layer))
+    expected = forecast(measured.query_ids, predictor, Features.of(measured, layer))
     notes = expected.notes
     if predictor.card.menu != measured.menu:
         notes += (

@@ -38,7 +38,7 @@ class Query:
         prompt: the question as text, or the chat messages that end in a user turn.
         reference: the right answer, or None when there is none to grade against.
         weight: how much a right answer to this query is worth, relative to others.
-        min_budget: least reasoning tokens the plan may give, or None for one window.
+        min_budget: least reasoning tokens the plan may give, or None for the smallest budget.
         max_budget: most reasoning tokens the plan may give, or None for the menu's maximum.
     """
 
