@@ -16,7 +16,7 @@ from scipy.sparse import coo_array
 
 from forethought.allocators import allocate, pose
 from forethought.allocators.exact import ExactAllocator
-from forethought.allocators.hull import marginal_price, upper_envelope
+from forethought.allocators.hull import upper_envelope
 from forethought.allocators.price import lp_bound
 from forethought.core.data import Cost, Curves
 from forethought.core.menu import Menu
@@ -173,8 +173,8 @@ def test_envelope_lies_between_greedy_and_exact_and_within_one_segment_of_the_re
     exact = allocate("exact", curves, total=total, cost=cost).expected_accuracy
     greedy = allocate("greedy", curves, total=total, cost=cost).expected_accuracy
     bound = lp_bound(pose(curves, total=total, cost=cost))
-    gains_N = upper_envelope(pose(curves, total=total, cost=cost)).gain_N
-    one_segment = float(gains_N.max(initial=0.0)) / len(curves.query_ids)
+    envelope = upper_envelope(pose(curves, total=total, cost=cost))
+    one_segment = float((envelope.price_N * envelope.cost_N).max(initial=0.0)) / len(curves.query_ids)
     assert greedy - TOLERANCE <= accuracy <= exact + TOLERANCE
     assert bound - one_segment - TOLERANCE <= accuracy
     assert exact <= bound + TOLERANCE
@@ -284,24 +284,6 @@ class TestExactLimits:
         curves = jumpy_curves(30)
         plan = allocate(ExactAllocator(unit=7.0), curves, total=2000, cost=Cost.SPENT)
         assert plan.expected_spent <= 2000
-
-
-@pytest.mark.slow
-@examples(200)
-@given(
-    segments=st.lists(st.tuples(st.integers(1, 6), st.integers(1, 9)), min_size=1, max_size=3000),
-    units=st.integers(0, 200),
-)
-def test_the_marginal_price_is_where_a_sorted_line_runs_out(segments: list[tuple[int, int]], units: int) -> None:
-    price_N = np.array([price for price, _ in segments], dtype=np.float64)
-    cost_N = np.array([cost for _, cost in segments])
-    spent, expected = 0, 0.0
-    for price in sorted(set(price_N), reverse=True):
-        spent += int(cost_N[price_N == price].sum())
-        if spent > units:
-            expected = float(price)
-            break
-    assert marginal_price(price_N, cost_N, units) == expected
 
 
 @pytest.mark.parametrize("shape", [(1, 4), (5, 1), (3, 4)])

@@ -15,6 +15,7 @@ PACKAGE = Path(forethought.__file__).parent
 
 # Lower may not import higher. A folder counts as one noun.
 ORDER = [
+    "_version",
     "errors",
     "core",
     "questions",
@@ -45,7 +46,7 @@ HEAVY = {
         "engines/transformers.py",
         "engines/vllm/connector.py",
         "models/gguf.py",
-        "predictors/adapter.py",
+        "predictors/parts/adapter.py",
         "predictors/mlp.py",
     },
     "transformers": {
@@ -55,9 +56,9 @@ HEAVY = {
         "engines/server/chat.py",
         "models/gguf.py",
         "models/here.py",
-        "predictors/adapter.py",
+        "predictors/parts/adapter.py",
     },
-    "peft": {"predictors/adapter.py"},
+    "peft": {"predictors/parts/adapter.py"},
     "aiohttp": {"servers/client.py"},
     "vllm": {
         "engines/vllm/connector.py",

@@ -173,7 +173,7 @@ def test_a_level_without_a_choice_is_equal_and_no_loss_to_worry_about() -> None:
 
 def test_uniform_under_spent_cost_gets_the_largest_cap_that_the_mean_spend_allows() -> None:
     result = by_hand(costs=[Cost.SPENT])
-    assert result.levels[Cost.SPENT] == tuple(MEAN_TOKENS)
+    assert set(MEAN_TOKENS) <= set(result.levels[Cost.SPENT])
     for level, cap, accuracy in zip(MEAN_TOKENS, CAPS, MEAN_P, strict=True):
         row = only(result, Cost.SPENT, "uniform", level)
         assert (row.granted, row.spent, row.accuracy.value) == (cap, level, accuracy)

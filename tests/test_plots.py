@@ -30,7 +30,7 @@ def texts(figure: Any) -> list[str]:
 
 
 def test_report_draws_and_links_every_picture(result: Evaluation, tmp_path: Path) -> None:
-    files = report.write_report(tmp_path, result, plots=True)
+    files = report.page(result).write(tmp_path, plots=True)
     pictures = {name: file for name, file in files.items() if file.suffix == ".png"}
     assert set(pictures) == {"summary", "accuracy", "calibration", "tokens"}
     page = files["markdown"].read_text("utf-8")

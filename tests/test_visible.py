@@ -108,19 +108,19 @@ def test_names_in_an_evaluation_make_no_markdown(tmp_path: Path) -> None:
     plain = evaluate(*synthetic(20), num_resamples=100)
     result = replace(plain, provenance={**plain.provenance, "model": NAME, NAME: NAME, "command": f"x\n```\n# {NAME}"})
     pages = [
-        report.write_report(tmp_path / str(each is plain), each, plots=False)["markdown"].read_text("utf-8")
+        report.page(each).write(tmp_path / str(each is plain), plots=False)["markdown"].read_text("utf-8")
         for each in (plain, result)
     ]
     checked_page(pages[1], len(re.findall(r"^#+ ", pages[0], flags=re.MULTILINE)))
     assert r"\# Owned \<b onclick=x\>" in pages[1]
-    assert not HARMFUL.search(report.evaluation_text(result))
-    assert "\n# Owned" not in report.evaluation_text(result)
+    assert not HARMFUL.search(report.page(result).text())
+    assert "\n# Owned" not in report.page(result).text()
 
 
 def test_names_of_policies_in_a_live_comparison_make_no_markdown(tmp_path: Path) -> None:
     columns = {name: ([1, 0, 1], [64, 64, 64], [50.0, 60.0, 70.0]) for name in ("uniform", NAME)}
     result = compare_live(columns, num_resamples=100, provenance={"model": NAME})  # type: ignore[arg-type]
-    page = report.write_report(tmp_path, result, plots=False)["markdown"].read_text("utf-8")
+    page = report.page(result).write(tmp_path, plots=False)["markdown"].read_text("utf-8")
     checked_page(page, 2)
 
 

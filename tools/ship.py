@@ -15,11 +15,13 @@ from pathlib import Path
 
 import click
 
-from forethought import EvaluateSettings, TrainSettings, evaluate, open_profile, train
+from forethought.commands.pipeline import evaluate, train
+from forethought.control.sources import open_profile
 from forethought.core.data import Profile
+from forethought.core.settings import EvaluateSettings, TrainSettings
 from forethought.predictors.card import CrossValidation, PredictorCard
 from forethought.predictors.predictor import Predictor
-from forethought.report import write_report
+from forethought.report import page
 from forethought.runs.profiles import joined, with_layers, write_parquet
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -97,7 +99,7 @@ def main(name: str, train_runs: tuple[str, ...], test_runs: tuple[str, ...], pre
     write_parquet(profiles / f"{name}-gsm8k-train.parquet", measured)
     (profiles / f"{name}-gsm8k-train.md").write_text(card(name, measured, trained), "utf-8")
     write_parquet(DATA / "profiles" / f"{name}-gsm8k-test.parquet", read(f"{name}-gsm8k-test", test_runs, layers))
-    for file in write_report(ROOT / "docs" / "results" / name, evaluate(EvaluateSettings(run=name))).values():
+    for file in page(evaluate(EvaluateSettings(run=name))).write(ROOT / "docs" / "results" / name).values():
         click.echo(file)
 
 

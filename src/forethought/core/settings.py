@@ -325,17 +325,6 @@ class LayersSettings:
         """The layers asked for, ascending; None for all."""
         return None if self.layers == "all" else _numbered(self.layers)
 
-    def levels(self, menu: Menu) -> tuple[float, ...]:
-        """The mean budgets to judge plans at, ascending; raises InvalidSettingsError for one outside the menu."""
-        usual = (float(min(menu.caps, key=lambda cap: abs(cap - part * menu.largest / 5))) for part in (1, 2, 3))
-        levels = tuple(sorted(set(self.mean_tokens or usual)))
-        if outside := [f"{level:g}" for level in levels if not menu.smallest <= level <= menu.largest]:
-            raise InvalidSettingsError(
-                f"--mean-tokens must lie between {menu.smallest} and {menu.largest}, the profile's budgets; "
-                f"got {', '.join(outside)}"
-            )
-        return levels
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanSettings(QuestionColumns):
@@ -402,6 +391,20 @@ class RunSettings:
                 else None,
             ]
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunPlanSettings:
+    """`forethought run --plan`: carry out the plan of a file."""
+
+    plan_file: str
+    out: str = flag("", "Run directory.", metavar="RUN", shown="runs/run-FILE")
+    grader: str = _grader()
+    grader_options: dict[str, Any] = _grader_options()
+    model: str = flag("", "Where the predictor's model is.", shown="the name on its card")
+    template: str = flag("", "Its prompt template's file.", shown="the name on its card")
+    engine: EngineSettings = EngineSettings()
+    retry_failed: bool = _retry_failed()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -217,6 +217,15 @@ def opened(
     if engine is not None:
         yield engine
         return
+    running = open_engine(model, settings, needed_tokens=needed_tokens)
+    try:
+        yield running
+    finally:
+        running.close()
+
+
+def open_engine(model: str, settings: EngineSettings, *, needed_tokens: int | None = None) -> Engine:
+    """A running engine, which the caller closes; arguments as for `opened`."""
     check(model, settings)
     name, _ = choose(model, settings.engine)
     if name in LOCAL:
@@ -226,10 +235,7 @@ def opened(
     running: Engine = _made(name, model, settings, template, needed_tokens)
     if template is None:
         logger.info("template %s: %s", running.info.template, getattr(running, "template_reason", ""))
-    try:
-        yield running
-    finally:
-        running.close()
+    return running
 
 
 def _made(

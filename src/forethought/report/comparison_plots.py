@@ -36,7 +36,7 @@ def _comparison(result: Comparison) -> Figure:
     simulated = bool(result.provenance.get("simulated"))
     figure = frame((5.8 * len(costs), 4.8), caption, simulated=simulated)
     panels = figure.subplots(1, len(costs), squeeze=False, sharey=True)[0]
-    tokens = {each.name: None if each.cost is None else each.cost.tokens for each in result.candidates}
+    tokens = {each.name: None if each.own_cost is None else each.own_cost.tokens for each in result.candidates}
     place_of, ticks = _cost_places(tokens)
     colours = _colours(len(result.candidates))
     for panel, cost in zip(panels, costs, strict=True):

@@ -132,6 +132,7 @@ class OpenAIEngine:
             model=model,
             template=template.name,
             template_hash=template.hash,
+            sampling=sampling,
             context_tokens=wanted.context_tokens,
             server=self.server.name,
             enforcement=chosen.identity,

@@ -16,10 +16,12 @@ from numpy.typing import NDArray
 
 from ...control import sources
 from ...core.data import EngineInfo, FloatArray, Profile, Query
+from ...core.menu import Menu
 from ...core.protocols import Engine, PooledStateEngine
 from ...core.settings import LayersSettings
 from ...errors import InvalidFeaturesError, InvalidInputError, InvalidSettingsError, MismatchError, RunError
-from ...predictors.layers import Progress
+from ...evaluation.levels import spread
+from ...predictors.parts.making import Progress
 from ...runs.store import RunDirectory
 
 KIND = "states"
@@ -261,6 +263,23 @@ def choose_layers(states: Mapping[str, States], settings: LayersSettings) -> tup
             f"{source} holds hidden states of {layers_words(recorded)}: nothing to compare. {hint}"
         )
     return wanted
+
+
+def choose_levels(menu: Menu, settings: LayersSettings) -> tuple[float, ...]:
+    """The mean budgets to judge plans at, ascending: those asked for, or near 1/5, 2/5 and 3/5 of the largest cap.
+
+    Raises:
+        InvalidSettingsError: one that lies outside the menu.
+    """
+    all_levels = spread(menu, menu.budgets_B.astype(np.float64))
+    usual = (min(all_levels, key=lambda level: abs(level - part * menu.largest / 5)) for part in (1, 2, 3))
+    levels = tuple(sorted(set(settings.mean_tokens or usual)))
+    if outside := [f"{level:g}" for level in levels if not menu.smallest <= level <= menu.largest]:
+        raise InvalidSettingsError(
+            f"--mean-tokens must lie between {menu.smallest} and {menu.largest}, the profile's budgets; "
+            f"got {', '.join(outside)}"
+        )
+    return levels
 
 
 def _check_recorded(wanted: Sequence[int], recorded: Sequence[int], source: str) -> None:

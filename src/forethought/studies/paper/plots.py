@@ -61,7 +61,7 @@ def _accuracy(result: PaperBench) -> Figure:
     pairs = [policy for policy in result.policies if "+" in policy]
     titles = ("whole systems", "predictor + allocator", "oracles")
     for panel, title, policies in zip(panels, titles, (SYSTEMS, (*pairs, FORETHOUGHT), ORACLES), strict=True):
-        _lines(panel, result, policies, lambda each: each.row.accuracy)
+        _lines(panel, result, policies, lambda each: each.accuracy)
         panel.set(title=title, xlabel=AXIS, ylabel="accuracy", ylim=(0.0, None))
         panel.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     return figure
@@ -71,8 +71,8 @@ def _gains(result: PaperBench) -> Figure:
     """What each policy adds to uniform, and to blind: the second is what its prediction is worth."""
     figure, panels = _figure(result, 2)
     policies = [policy for policy in result.policies if policy not in (UNIFORM, ORACLE)]
-    _lines(panels[0], result, policies, lambda each: each.row.gain)
-    _lines(panels[1], result, [each for each in policies if each != BLIND], lambda each: each.row.gain_over_blind)
+    _lines(panels[0], result, policies, lambda each: each.gain)
+    _lines(panels[1], result, [each for each in policies if each != BLIND], lambda each: each.gain_over_blind)
     for panel, baseline in zip(panels, (UNIFORM, BLIND), strict=True):
         panel.axhline(0.0, color="#333333", linewidth=0.9)
         panel.set(title=f"gain over {baseline} at equal tokens", xlabel=AXIS, ylabel="accuracy gained (points)")
@@ -84,7 +84,7 @@ def _gap(result: PaperBench) -> Figure:
     """Share of the way from uniform to the exact oracle."""
     figure, panels = _figure(result, 1)
     policies = [policy for policy in result.policies if policy not in (UNIFORM, ORACLE)]
-    _lines(panels[0], result, policies, lambda each: each.row.gap_closed)
+    _lines(panels[0], result, policies, lambda each: each.gap_closed)
     panels[0].axhline(0.0, color="#333333", linewidth=0.9)
     panels[0].set(title="share of the exact oracle's gap closed", xlabel=AXIS, ylabel="share", ylim=(-0.5, 1.0))
     panels[0].yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
@@ -96,7 +96,7 @@ def _predictors(result: PaperBench) -> Figure:
     figure, panels = _figure(result, 2)
     budgets_B = result.menu.budgets_B
     for colour, each in zip(CYCLE, result.predictors, strict=False):
-        for panel, values in zip(panels, (each.mean_squared_error_B, each.pearson_B), strict=True):
+        for panel, values in zip(panels, (each.mean_squared_error, each.pearson), strict=True):
             panel.plot(budgets_B, values, color=colour, marker="o", markersize=3, label=each.predictor)
     for panel, title in zip(panels, ("mean squared error", "correlation with measured success"), strict=True):
         panel.set(title=title, xlabel="cap on reasoning (tokens)", ylim=(0.0, None))
@@ -128,7 +128,7 @@ def _batches(result: PaperBench) -> Figure:
     figure, panels = _figure(result, 1)
     for colour, planned in zip(CYCLE, dict.fromkeys(each.planned for each in result.batches), strict=False):
         rows = [each for each in result.batches if each.planned == planned]
-        x, found = [each.row.granted for each in rows], [each.lost for each in rows]
+        x, found = [each.granted for each in rows], [each.lost for each in rows]
         _line(panels[0], x, found, colour=colour, label=planned)
     panels[0].axhline(0.0, color="#333333", linewidth=0.9)
     panels[0].set(title="lost against planning everything together", xlabel=AXIS, ylabel="accuracy lost (points)")
@@ -144,7 +144,7 @@ def _lines(
     heights = {}
     of_predictor = dict(zip([each.predictor for each in result.predictors], itertools.cycle(CYCLE), strict=False))
     for policy in (policy for policy in policies if policy in result.policies):
-        rows = [(each.row.granted, value_of(each)) for each in result.select(policy)]
+        rows = [(each.granted, value_of(each)) for each in result.select(policy)]
         known = [(x, value) for x, value in rows if value is not None]
         if not known:
             continue
@@ -152,7 +152,7 @@ def _lines(
         colour = of_predictor[predictor] if allocator else POLICY_COLOURS[policy]
         found = [value for _, value in known]
         _line(panel, [x for x, _ in known], found, colour=colour, label=policy, style=STYLES.get(allocator, "-"))
-        heights[policy] = _mean([each.row.accuracy.value for each in result.select(policy)])
+        heights[policy] = _mean([each.accuracy.value for each in result.select(policy)])
     count_tokens_along(panel.xaxis)
     handles = dict(zip(*reversed(panel.get_legend_handles_labels()), strict=True))
     order = sorted(heights, key=lambda policy: -heights[policy])

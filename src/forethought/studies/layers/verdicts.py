@@ -8,15 +8,15 @@ import numpy as np
 
 from ...core.data import FloatArray
 from ...evaluation.bootstrap import CONFIDENCE, estimate
-from .results import FAILS, HOLDS, IN_PART, PAPER_RANGE, UNDECIDED, UNTESTED, Contrast, Finding
+from .results import FAILS, HOLDS, IN_PART, PAPER_RANGE, UNDECIDED, UNTESTED, Contrast, Verdict
 
 PAPER, LATER = "the paper's range", "the layers after it"
 THIRDS = ("first third", "middle third", "last third")
 
 
-def find(
+def judge(
     pooling: str, layers: Sequence[int], loss_R_L: FloatArray, accuracy_R_L: FloatArray, depth: int | None
-) -> Finding:
+) -> Verdict:
     """Compares layers, and groups of layers, on the sample (row 0) and on each resample.
 
     Args:
@@ -56,7 +56,7 @@ def find(
     else:
         verdict = UNDECIDED
     pairs = ((THIRDS[1], THIRDS[2]), (THIRDS[1], THIRDS[0]), (PAPER, LATER))
-    return Finding(
+    return Verdict(
         pooling=pooling,
         best=layers[best],
         equal=tuple(

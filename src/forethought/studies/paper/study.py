@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
-from ... import __version__
 from ...allocators.greedy import GreedyAllocator
 from ...core import registry
-from ...core.data import Cost, Curves, FloatArray
+from ...core.data import Cost, Curves
 from ...core.protocols import Allocator
 from ...core.settings import PaperSettings
 from ...errors import InvalidFeaturesError, InvalidSettingsError, MissingExtraError
-from ...evaluation import Estimate
 from ...evaluation.bootstrap import estimate
 from ...evaluation.checks import check_inputs
-from ...evaluation.offline import data_hash
+from ...evaluation.offline import data_hash, num_traces, policies_of
 from ...evaluation.policies import BLIND, FORETHOUGHT, GREEDY_ORACLE, UNIFORM, Outcome, Policies
 from ...evaluation.resampled import Resampled
-from ...predictors.selection import cross_fit
+from ...predictors.training import cross_fit
 from . import batches
 from .classes import budgets_of, class_budgets
 from .predictions import Prediction, predict, score
-from .results import PaperBench, PolicyMean, PolicyRow
+from .results import SOURCE, PaperBench, PolicyMean, PolicyRow
 from .split import Split, check_pair, read_split
 
 PAPER_BATCH = 64  # queries the paper's evaluation plans together
@@ -49,7 +44,7 @@ NOTES = (
 )
 
 
-def compare(settings: PaperSettings) -> PaperBench:
+def study(settings: PaperSettings) -> PaperBench:
     """Trains every predictor on the train split, plays every policy on the other, and judges them side by side."""
     train, test = read_split(Path(settings.folder), "train"), read_split(Path(settings.folder), settings.split)
     check_pair(train, test)
@@ -72,11 +67,13 @@ def compare(settings: PaperSettings) -> PaperBench:
     )
     distinct = {each.predictor: each for each in (ours, *others)}
     return PaperBench(
+        source=SOURCE,
         split=settings.split,
         num_queries=test.profile.num_queries,
         num_train=train.profile.num_queries,
-        num_traces=(int(test.profile.num_tried_Q.min()), int(test.profile.num_tried_Q.max())),
+        num_traces=num_traces(test.profile),
         menu=test.profile.menu,
+        cost=Cost.GRANTED.value,
         levels=levels,
         predictor=ours.predictor,
         allocator=settings.allocator,
@@ -92,7 +89,6 @@ def compare(settings: PaperSettings) -> PaperBench:
         num_resamples=settings.num_resamples,
         seed=settings.seed,
         data_hashes={"train": data_hash(train.profile), settings.split: data_hash(test.profile)},
-        versions={"forethought": __version__, "numpy": np.__version__, "python": platform.python_version()},
     )
 
 
@@ -111,14 +107,7 @@ def _levels(settings: PaperSettings, test: Split) -> tuple[float, ...]:
 def _policies(test: Split, ours: Prediction, settings: PaperSettings, allocator: Allocator) -> Policies:
     mean_train = Curves(("mean",), test.profile.menu, ours.mean_B[None])
     check_inputs(test.profile, ours.curves, mean_train, (Cost.GRANTED,), None, settings.num_resamples, None)
-    return Policies(
-        measured=test.profile.curves,
-        predicted=ours.curves,
-        mean_B=ours.mean_B,
-        mean_tokens_B=test.profile.menu.budgets_B.astype(np.float64),
-        allocator=allocator,
-        batch_size=None,
-    )
+    return policies_of(test.profile, ours.curves, mean_train, allocator)
 
 
 def _others(
@@ -188,45 +177,25 @@ def _play(
 def _rows(resampled: Resampled, num_outcomes: int) -> tuple[PolicyRow, ...]:
     """A row for each of the first outcomes; the others are forethought in batches."""
     ours = {resampled.outcomes[column].level: column for column in resampled.columns(FORETHOUGHT)}
-    accuracy_R_P = resampled.accuracy_R_P
-    return tuple(
-        PolicyRow(
-            row,
-            None
-            if row.policy == FORETHOUGHT
-            else estimate(accuracy_R_P[:, ours[row.budget]] - accuracy_R_P[:, column]),
-        )
-        for column, row in enumerate(resampled.rows()[:num_outcomes])
-    )
+    accuracy_R_P, found = resampled.accuracy_R_P, []
+    for column, row in enumerate(resampled.rows()[:num_outcomes]):
+        lead_R = accuracy_R_P[:, ours[row.budget]] - accuracy_R_P[:, column]
+        found.append(PolicyRow.of(row, lead=None if row.policy == FORETHOUGHT else estimate(lead_R)))
+    return tuple(found)
 
 
 def _means(resampled: Resampled, names: Sequence[str], levels: Sequence[float]) -> tuple[PolicyMean, ...]:
     """Over all levels, and over those of the range in which the paper claims its gains."""
-    claimed = [level for level in levels if CLAIMED[0] <= level <= CLAIMED[1]]
-    return tuple(
-        _mean(resampled, policy, chosen)
-        for chosen in dict.fromkeys((tuple(claimed), tuple(levels)))
-        if chosen
-        for policy in names
-    )
-
-
-def _mean(resampled: Resampled, policy: str, levels: tuple[float, ...]) -> PolicyMean:
-    columns, ours = (
-        [column for column in resampled.columns(name) if resampled.outcomes[column].level in levels]
-        for name in (policy, FORETHOUGHT)
-    )
-    accuracy_R_P = resampled.accuracy_R_P
-
-    def mean_over(baseline_R_N: FloatArray) -> Estimate:
-        return estimate((accuracy_R_P[:, columns] - baseline_R_N).mean(axis=1))
-
-    return PolicyMean(
-        policy=policy,
-        budgets=levels,
-        gain=None if policy == UNIFORM else mean_over(resampled.uniform_R_P[:, columns]),
-        gain_over_blind=None if policy == BLIND else mean_over(resampled.blind_R_P[:, columns]),
-        lead=None
-        if policy == FORETHOUGHT
-        else estimate((accuracy_R_P[:, ours] - accuracy_R_P[:, columns]).mean(axis=1)),
-    )
+    claimed = tuple(level for level in levels if CLAIMED[0] <= level <= CLAIMED[1])
+    found = []
+    for chosen in dict.fromkeys((claimed, tuple(levels))):
+        for policy in names if chosen else ():
+            lead_R = resampled.mean_accuracy_R(FORETHOUGHT, levels=chosen)
+            lead_R = lead_R - resampled.mean_accuracy_R(policy, levels=chosen)
+            gains = [
+                None if policy == baseline else estimate(resampled.mean_gain_R(policy, baseline, levels=chosen))
+                for baseline in (UNIFORM, BLIND)
+            ]
+            lead = None if policy == FORETHOUGHT else estimate(lead_R)
+            found.append(PolicyMean(policy, chosen, gains[0], gains[1], lead))
+    return tuple(found)
