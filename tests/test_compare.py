@@ -14,7 +14,7 @@ from forethought.core.data import Cost, Curves, Profile
 from forethought.core.menu import Menu
 from forethought.errors import InvalidInputError
 from forethought.evaluation.comparison import Candidate, PredictorCost, compare_predictors
-from forethought.models.size import KNOWN, count, num_parameters
+from forethought.models.config import KNOWN, count, num_parameters
 
 pytestmark = pytest.mark.slow
 

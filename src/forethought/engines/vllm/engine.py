@@ -33,8 +33,7 @@ Flights = dict[str, tuple[CappedFlight, int | None]]  # vLLM request id -> fligh
 class VllmEngine:
     """Traces, forced answers and prompt hidden states from an in-process vLLM.
 
-    Probes are submitted as token ids the moment a trace ends, so that the prefix cache still holds its KV blocks;
-    they go ahead of traces that have not started.
+    Probes are submitted as token ids the moment a trace ends: the prefix cache still holds its KV blocks.
 
     Args:
         model: an alias, a folder or a hub id (see `forethought.models`).
@@ -43,8 +42,7 @@ class VllmEngine:
         context_tokens: longest prompt + thought + answer; None for `needed_tokens`, or what the model was made for.
         needed_tokens: the same, as far as it will be asked for; more than the model was made for is not taken.
         num_sequences: sequences decoded together.
-        block_size: tokens a KV block; the prefix cache only reuses whole blocks, so a small one saves probes. None for
-            the smallest that a CPU takes (32), elsewhere for vLLM's own.
+        block_size: tokens a KV block (the prefix cache reuses whole ones); None for 32 on a CPU, elsewhere vLLM's own.
         kv_cache_gib: memory for the KV cache on a CPU.
         enforce: "two-call": the thought up to its cap, then its answer, decoded greedily; or "native": vLLM's own cap
             and one request for both, the answer drawn as the thought is. "auto" is "two-call".

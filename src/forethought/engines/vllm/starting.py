@@ -14,7 +14,7 @@ from typing import Any
 from ...core.prompts import PromptTemplate
 from ...core.registry import unknown_name_message
 from ...errors import EngineError, ForethoughtError, InvalidFeaturesError, InvalidSettingsError
-from ...models.size import longest_context
+from ...models.config import longest_context
 from .. import memory
 from ..forcing import Forcing
 from .native import NativeCap
