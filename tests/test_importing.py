@@ -419,7 +419,7 @@ LEFT_OUT: dict[str, tuple[Rows, dict[str, Any], list[str], int]] = {
     "no hidden state, blank counts": (
         changed(changed(counted(5), 1, hidden_state=None), 2, num_correct=[1, None, 2, 3]),
         {"window": 16, "layer": 1},
-        ["1 query left out: a count in num_correct is blank (line 4)", "1 query left out: no hidden state (line 3)"],
+        ["1 query left out: 'num_correct' is blank (line 4)", "1 query left out: no hidden state (line 3)"],
         60,
     ),
 }

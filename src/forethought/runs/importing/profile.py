@@ -16,10 +16,8 @@ from ...core.settings import ImportSettings
 from ...errors import InvalidInputError, InvalidMenuError, RunError
 from ..profiles import is_profile_file, read_parquet
 from .columns import Columns
-from .counts import Counts, LeftOut
-from .long import read_long
-from .naming import LONG, Naming, name_columns, wanted_columns
-from .wide import read_wide
+from .counts import Counts, LeftOut, read_counts
+from .naming import Naming, name_columns, wanted_columns
 
 ENGINE = "imported"
 
@@ -67,8 +65,7 @@ def read_profile(settings: ImportSettings, path: Path) -> Imported:
     naming = name_columns(columns, settings, problems)
     problems.raise_any()
     assert naming is not None  # or it would have been told
-    read = read_long if naming.shape == LONG else read_wide
-    counts = read(columns, naming, settings, problems)
+    counts = read_counts(columns, naming, settings, problems)
     try:
         menu = Menu.of(counts.budgets_B.tolist())
     except InvalidMenuError as error:
