@@ -202,7 +202,8 @@ class Generation:
 class EngineInfo:
     """What made a measurement; goes into every record's provenance. Unknown parts are None.
 
-    For a model behind a server, `server` is the server's kind and version, `enforcement` the way budgets are kept.
+    `sampling` is how it draws thoughts. For a model behind a server, `server` is the server's kind and version,
+    `enforcement` the way budgets are kept.
     """
 
     engine: str
@@ -219,6 +220,7 @@ class EngineInfo:
     versions: Mapping[str, str] = field(default_factory=dict)
     server: str | None = None
     enforcement: str | None = None
+    sampling: Sampling | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
