@@ -16,7 +16,7 @@ import numpy as np
 
 from forethought.allocators import allocate
 from forethought.core.data import Curves, FloatArray, Profile
-from forethought.predictors.linear import Standardizer
+from forethought.predictors.parts.linear import Standardizer
 from forethought.studies.paper.predictions import predict
 from forethought.studies.paper.split import read_split
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from command_line import Call, write_questions
-from forethought import ProfileSettings, profile
+from forethought.commands.pipeline import profile
 from forethought.core.data import Generation, Request, StopReason
-from forethought.core.settings import EngineSettings
+from forethought.core.settings import EngineSettings, ProfileSettings
 from forethought.engines.fake import FakeEngine
 from forethought.errors import InvalidInputError
 from forethought.runs.store import RunDirectory
@@ -157,7 +157,8 @@ CASES = {
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Inputs, and a profiled and trained run on the fake model."""
-    from forethought import TrainSettings, train
+    from forethought.commands.pipeline import train
+    from forethought.core.settings import TrainSettings
 
     path = tmp_path_factory.mktemp("beforehand")
     write_inputs(path)

@@ -335,11 +335,11 @@ def test_every_array_of_a_predictor_changed_is_refused_or_harmless(folder: Path,
 
 @pytest.mark.parametrize("change", ["backwards", "NaN", "cut", "whole numbers", "negative"])
 @pytest.mark.parametrize("predictor", ["ridge", "text"])
-def test_familiarity_that_would_judge_wrongly_in_silence_is_refused(folder: Path, predictor: str, change: str) -> None:
+def test_novelty_that_would_judge_wrongly_in_silence_is_refused(folder: Path, predictor: str, change: str) -> None:
     path = folder / predictor
     whole = load_file(path / "weights.safetensors")
-    rewrite_weights(path, {**whole, "familiarity_left_out": ARRAYS[change](whole["familiarity_left_out"])})
-    with pytest.raises(ModelFileError, match="familiarity_left_out"):
+    rewrite_weights(path, {**whole, "novelty_left_out": ARRAYS[change](whole["novelty_left_out"])})
+    with pytest.raises(ModelFileError, match="novelty_left_out"):
         sources.open_predictor(str(path))
 
 

@@ -12,6 +12,7 @@ import pytest
 import forethought
 from command_line import Call, write_questions
 from forethought.commands.grading import GradeSettings, RegradeSettings, grade_file, regrade
+from forethought.control.sources import open_profile
 from forethought.core.data import Grade
 from forethought.errors import InvalidInputError, InvalidSettingsError, RunError, UnknownNameError
 from forethought.runs.store import REGRADING, RunDirectory
@@ -126,21 +127,21 @@ def wrong_answers(path: Path, count: int = 12) -> Path:
 def test_a_corrected_reference_changes_every_file_that_follows(
     call: Call, profiled: RunDirectory, tmp_path: Path
 ) -> None:
-    before = forethought.open_profile("p")
+    before = open_profile("p")
     found = call("regrade", "p", "--answers", wrong_answers(tmp_path / "fix.jsonl", 3), "--json")
     assert found.json["references_corrected"] == 3
-    after = forethought.open_profile("p")
+    after = open_profile("p")
     rows = [after.query_ids.index(f"q{i}") for i in range(3)]
     assert after.num_right_Q_B[rows].sum() == 0
     assert before.num_right_Q_B[rows].sum() > 0
     assert after.num_right_Q_B.sum() + before.num_right_Q_B[rows].sum() == before.num_right_Q_B.sum()
-    table = forethought.open_profile("p/profile.parquet")
+    table = open_profile("p/profile.parquet")
     assert (table.num_right_Q_B == after.num_right_Q_B).all()
     assert found.json["changed"] == sum(change["count"] for change in found.json["changes"]) > 0
     assert call("regrade", "p", "--json").json["changed"] == 0
     back = call("regrade", "p", "--answers", "q.jsonl", "--json").json
     assert back["changed"] == found.json["changed"]
-    assert (forethought.open_profile("p").num_right_Q_B == before.num_right_Q_B).all()
+    assert (open_profile("p").num_right_Q_B == before.num_right_Q_B).all()
 
 
 def test_a_dry_run_counts_and_writes_nothing(call: Call, profiled: RunDirectory, tmp_path: Path) -> None:
@@ -245,7 +246,8 @@ def killed_before(source, target, **kwargs):
         os.kill(os.getpid(), signal.SIGKILL)
     replace(source, target, **kwargs)
 os.replace = killed_before
-from forethought import RegradeSettings, regrade
+from forethought.commands.grading import regrade
+from forethought.core.settings import RegradeSettings
 regrade(RegradeSettings(run="p", answers="fix.jsonl"))
 """
 
@@ -277,7 +279,7 @@ def test_a_kill_at_any_file_leaves_old_or_new_and_is_finished_by_the_same_comman
             assert call("profile", "fake", "q.jsonl", "--traces", 2, "--out", "p", "--quiet").code == 1
         assert call("regrade", "p", "--answers", fix).code == 0
         assert sum(record["grade"] == "right" for record in profiled.records()) == 0
-        assert forethought.open_profile("p/profile.parquet").num_right_Q_B.sum() == 0
+        assert open_profile("p/profile.parquet").num_right_Q_B.sum() == 0
         assert call("regrade", "p", "--answers", "q.jsonl").code == 0
     assert killed >= 5, "every file that is replaced is a moment to be killed at"
 

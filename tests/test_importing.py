@@ -15,11 +15,12 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from forethought import ImportSettings, evaluate, import_profile, open_profile, plan, train
 from forethought.commands import _exit_code
+from forethought.commands.pipeline import evaluate, import_profile, plan, train
+from forethought.control.sources import open_profile
 from forethought.core.data import Cost, Profile
 from forethought.core.menu import Menu
-from forethought.core.settings import EvaluateSettings, PlanSettings, TrainSettings
+from forethought.core.settings import EvaluateSettings, ImportSettings, PlanSettings, TrainSettings
 from forethought.errors import InvalidInputError, InvalidSettingsError, MismatchError, RunError
 from forethought.runs.importing import Imported
 from forethought.runs.profiles import joined, write_parquet
@@ -753,9 +754,9 @@ def test_train_evaluate_and_plan_without_spend(imported: str, tmp_path: Path) ->
     crossed = evaluate(EvaluateSettings(run=imported, num_resamples=100))
     assert crossed.costs == (Cost.GRANTED,)
     planned = plan(PlanSettings(run=str(folder), questions=str(held_out.path), mean_tokens=40))
-    assert planned.plan.granted <= 40 * 50
-    assert planned.plan.expected_spent is None
-    assert len(planned.plan.query_ids) == 50
+    assert planned.allocation.granted <= 40 * 50
+    assert planned.allocation.expected_spent is None
+    assert len(planned.allocation.query_ids) == 50
     with pytest.raises(InvalidSettingsError, match="--cost granted"):
         plan(PlanSettings(run=str(folder), questions=str(held_out.path), mean_tokens=40, cost=Cost.SPENT))
 

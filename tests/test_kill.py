@@ -22,7 +22,8 @@ NUM_KILLS = 12  # for each of the two commands
 DRIVER = """
 import sys
 from pathlib import Path
-from forethought import PlanSettings, ProfileSettings, RunSettings, profile, run
+from forethought.commands.pipeline import profile, run
+from forethought.core.settings import PlanSettings, ProfileSettings, RunSettings
 
 def report(record):
     print(record.get("id") or f"{record['query_id']}/{record['sample']}", flush=True)
@@ -60,7 +61,8 @@ def _keys(run: RunDirectory, command: str) -> list[str]:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with questions and a trained run."""
-    from forethought import ProfileSettings, TrainSettings, profile, train
+    from forethought.commands.pipeline import profile, train
+    from forethought.core.settings import ProfileSettings, TrainSettings
 
     path = tmp_path_factory.mktemp("kill")
     rows = [{"id": f"q{i}", "question": f"What is {i} + {i}?", "answer": str(2 * i)} for i in range(NUM_QUERIES)]

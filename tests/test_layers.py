@@ -18,6 +18,7 @@ import pytest
 from forethought.commands import pipeline
 from forethought.control.sources import open_profile
 from forethought.core.data import Profile, Query
+from forethought.core.features import Counts, Features
 from forethought.core.prompts import load_template
 from forethought.core.settings import EngineSettings, LayersSettings, ProfileSettings
 from forethought.engines.fake import FakeEngine
@@ -105,19 +106,17 @@ def test_a_recorded_run_and_a_folder_that_was_read_give_the_same(
 
 def test_errors_are_those_of_the_usual_formulas(run: Path) -> None:
     profile = open_profile(str(run))
-    assert profile.hidden_Q_L_D is not None
+    counts = Counts.of(profile)
     result = pipeline.study_layers(settings(run))
     for row in result.rows:
-        features_Q_D = profile.hidden_Q_L_D[:, profile.layers.index(row.layer)]
-        p_Q_B = RidgePredictor().fit(features_Q_D, profile.num_right_Q_B, profile.num_tried_Q).left_out_p_Q_B_
+        p_Q_B = RidgePredictor().fit(Features.of(profile, row.layer), counts).left_out_p_Q_B_
         assert p_Q_B is not None
-        judged = (p_Q_B, profile.num_right_Q_B, profile.num_tried_Q)
         scores = row
-        assert scores.log_loss.value == pytest.approx(binomial_log_loss(*judged))
-        assert scores.brier.value == pytest.approx(brier_score(*judged))
+        assert scores.log_loss.value == pytest.approx(binomial_log_loss(p_Q_B, counts))
+        assert scores.brier.value == pytest.approx(brier_score(p_Q_B, counts))
         assert scores.squared_error.value == pytest.approx(((p_Q_B - profile.curves.p_Q_B) ** 2).mean())
         pearson_B = [each.value for each in scores.pearson]
-        assert pearson_B == pytest.approx(correlation_B(*judged).tolist())
+        assert pearson_B == pytest.approx(correlation_B(p_Q_B, counts.rate_Q_B).tolist())
         assert scores.mean_pearson.value == pytest.approx(np.mean(pearson_B))
         for found in (scores.log_loss, scores.squared_error, scores.brier, scores.mean_pearson, *scores.pearson):
             assert found.low <= found.value <= found.high
@@ -296,7 +295,8 @@ def test_reading_goes_on_after_an_interrupt(parquet: Path, tmp_path: Path) -> No
 
 KILLED = """
 import sys, time
-from forethought import LayersSettings, study_layers
+from forethought.commands.pipeline import study_layers
+from forethought.core.settings import LayersSettings
 from forethought.engines.fake import FakeEngine
 
 read = FakeEngine.pooled_states

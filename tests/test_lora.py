@@ -11,14 +11,14 @@ pytest.importorskip("peft")
 
 from forethought.commands import pipeline
 from forethought.core.data import Profile
-from forethought.core.features import Features
+from forethought.core.features import Counts, Features
 from forethought.core.menu import Menu
 from forethought.core.settings import TrainSettings
 from forethought.errors import InvalidFeaturesError, InvalidSettingsError, MismatchError
-from forethought.predictors import adapter
 from forethought.predictors.lora import LoraPredictor
+from forethought.predictors.parts import adapter
 from forethought.predictors.predictor import Predictor
-from forethought.predictors.selection import train
+from forethought.predictors.training import train
 from forethought.runs.profiles import write_parquet
 from tiny_model import save_tiny_model
 
@@ -59,9 +59,7 @@ def fit(tiny: str, **changes: object) -> LoraPredictor:
     profile = make_profile()
     return LoraPredictor(**options(tiny, **changes)).fit(
         Features(profile.num_queries, texts=profile.texts),
-        profile.num_right_Q_B,
-        profile.num_tried_Q,
-        profile.tokens_Q_B,
+        Counts.of(profile),
     )
 
 
@@ -136,7 +134,9 @@ def test_another_base_model_under_the_name_is_refused(tiny: str, tmp_path: Path)
 
 def test_without_texts_it_says_so(tiny: str) -> None:
     with pytest.raises(InvalidFeaturesError, match="text"):
-        LoraPredictor(**options(tiny)).fit(Features(3), np.ones((3, 4), dtype=int), np.full(3, 4))
+        LoraPredictor(**options(tiny)).fit(
+            Features(3), Counts(Menu.evenly(16, 64), np.ones((3, 4), dtype=int), np.full(3, 4))
+        )
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from forethought import ProfileSettings, profile
+from forethought.commands.pipeline import profile
 from forethought.control.sources import open_profile, run_queries
 from forethought.core.data import Profile
 from forethought.core.menu import Menu
+from forethought.core.settings import ProfileSettings
 from forethought.errors import ForethoughtError, InvalidInputError, MismatchError, RunError
 from forethought.runs.profiles import (
     common_menu,

@@ -35,7 +35,7 @@ from forethought.gateway.priorities import AGED, LENGTH, NONE, PATIENCE, Priorit
 from forethought.gateway.rate import Rate
 from forethought.gateway.tally import Tally
 from forethought.gateway.watch import Watch
-from forethought.predictors.selection import is_trained_on, train
+from forethought.predictors.training import train
 from forethought.runs.profiles import write_parquet
 from serving_host import END, START, Characters, FakeApp, FakeHost, post, state_of, tags
 
@@ -182,8 +182,8 @@ def test_the_price_is_set_on_left_out_predictions_of_the_training_questions(prof
     folder, file = tmp_path / "predictor", tmp_path / "profile.parquet"
     text_predictor.save(folder)
     write_parquet(file, profile)
-    assert is_trained_on(text_predictor, profile)
-    assert not is_trained_on(text_predictor, profile.select(np.arange(60)))
+    assert text_predictor.is_trained_on(profile)
+    assert not text_predictor.is_trained_on(profile.select(np.arange(60)))
     variables = {"FORETHOUGHT_PREDICTOR": str(folder), "FORETHOUGHT_MEAN_TOKENS": "32"}
     with pytest.raises(InvalidSettingsError, match=r"FORETHOUGHT_PROFILE=profile\.parquet"):
         prepare(variables)

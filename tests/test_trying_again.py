@@ -165,7 +165,8 @@ def test_a_damaged_run_goes_on_with_the_layers_that_all_chunks_hold(call: JsonCa
 
 
 def test_answers_are_in_their_file_as_they_come(call: JsonCall) -> None:
-    from forethought import PlanSettings, RunSettings, run
+    from forethought.commands.pipeline import run
+    from forethought.core.settings import PlanSettings, RunSettings
 
     call("profile", "fake", "q.jsonl", "--traces", 1)
     call("train", "runs/fake-q", "--predictor", "ridge")

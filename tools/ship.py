@@ -15,8 +15,10 @@ from pathlib import Path
 
 import click
 
-from forethought import EvaluateSettings, TrainSettings, evaluate, open_profile, train
+from forethought.commands.pipeline import evaluate, train
+from forethought.control.sources import open_profile
 from forethought.core.data import Profile
+from forethought.core.settings import EvaluateSettings, TrainSettings
 from forethought.predictors.card import CrossValidation, PredictorCard
 from forethought.predictors.predictor import Predictor
 from forethought.report import page

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from ..control import sources
-from ..control.planning import check_total, model_of, open_allocator, plan_queries, planned_engine, refuse_without_texts
-from ..control.profiling import check_asked_layers, grader_identity
+from ..control.judging import Judge
+from ..control.plan import Plan
+from ..control.planning import check_total, engine_for, model_of
+from ..control.profiling import check_asked_layers
+from ..control.running import plan_identity
+from ..control.sources import refuse_without_texts
+from ..control.terms import Terms
 from ..core import registry
 from ..core.data import EngineInfo, Query
 from ..core.features import HIDDEN
-from ..core.protocols import Grader
-from ..core.settings import PlanSettings, ProfileSettings, RunSettings
+from ..core.settings import EngineSettings, PlanSettings, ProfileSettings, RunPlanSettings, RunSettings
 from ..engines.opening import LOCAL, check, choose, num_layers, prompting
-from ..errors import InvalidFeaturesError, InvalidSettingsError
+from ..errors import InvalidFeaturesError, InvalidMenuError, InvalidSettingsError, InvalidTotalError
 from ..graders import check_references, is_gradable
 from ..models import ALIASES
 from ..predictors.predictor import Predictor
@@ -24,18 +30,33 @@ from ..runs.folders import check_folder, profile_folder, run_folder
 from ..runs.store import RunDirectory, fingerprint
 
 
-@dataclass(frozen=True, slots=True)
-class Judge:
-    """A grader that is ready, and what determines its verdicts, for a run's identity."""
+@contextmanager
+def typed_flags() -> Iterator[None]:
+    """What is refused of a plan's terms is named as it was typed: `mean_tokens` is --mean-tokens here."""
+    try:
+        yield
+    except (InvalidTotalError, InvalidMenuError, InvalidSettingsError) as error:
+        flags = re.sub(r"(?<![-\w'])(mean|min|max)_tokens\b", r"--\1-tokens", str(error))
+        error.args = (flags,)
+        raise
 
-    grader: Grader
-    identity: dict[str, Any]
+
+def terms_of(settings: PlanSettings) -> Terms:
+    """What is divided, and how."""
+    return Terms(
+        mean_tokens=settings.mean_tokens,
+        total=settings.total_tokens,
+        cost=settings.cost,
+        allocator=settings.allocator,
+        allocator_options=settings.allocator_options,
+        min_tokens=settings.min_tokens,
+        max_tokens=settings.max_tokens,
+    )
 
 
-def open_grader(name: str, options: dict[str, Any]) -> Judge:
-    """The grader of that name, made with these options; raises what `registry.make` does."""
-    grader = registry.make("graders", name, options)
-    return Judge(grader, grader_identity(name, options, grader))
+def planned_engine(settings: PlanSettings, predictor: Predictor) -> EngineSettings:
+    """The engine asked for, with the template and sampling the predictor was trained under."""
+    return engine_for(predictor.card, settings.engine, settings.template)
 
 
 def profile_inputs(settings: ProfileSettings, *, is_open: bool = False) -> tuple[list[Query], Judge, int]:
@@ -48,7 +69,7 @@ def profile_inputs(settings: ProfileSettings, *, is_open: bool = False) -> tuple
     Raises:
         ForethoughtError: whatever would be refused once the model runs.
     """
-    judge = open_grader(settings.grader, settings.grader_options)
+    judge = Judge.of(settings.grader, settings.grader_options)
     queries = load_queries(settings.questions, limit=settings.limit, **settings.columns)
     kept = [query for query in queries if is_gradable(judge.grader, query.reference)]
     if not settings.skip_ungraded:
@@ -84,9 +105,10 @@ def profile_inputs(settings: ProfileSettings, *, is_open: bool = False) -> tuple
 def plan_inputs(settings: PlanSettings) -> tuple[Predictor, list[Query]]:
     """The predictor and the questions of a plan; raises whatever is known to be refused later."""
     predictor = sources.open_predictor(settings.run)
-    open_allocator(settings)
-    queries = plan_queries(settings)
-    check_total(settings, queries, predictor)
+    terms = terms_of(settings)
+    terms.open()
+    queries = sources.plan_queries(settings.questions, settings.limit, settings.columns)
+    check_total(terms, queries, predictor.card.menu)
     return predictor, queries
 
 
@@ -94,9 +116,9 @@ def run_inputs(settings: RunSettings, *, is_open: bool = False) -> tuple[Predict
     """The predictor, the questions and the grader of a run; raises whatever is known to be refused later."""
     predictor, queries = plan_inputs(settings.plan)
     for name in settings.compare:
-        open_allocator(settings.plan, name)
+        terms_of(settings.plan).open(name)
     refuse_without_texts(queries, settings.plan.questions)
-    judge = open_grader(settings.grader, settings.grader_options)
+    judge = Judge.of(settings.grader, settings.grader_options)
     check_references(judge.grader, queries, source=settings.plan.questions)
     folder = run_folder(settings)
     check_folder(folder)
@@ -104,6 +126,32 @@ def run_inputs(settings: RunSettings, *, is_open: bool = False) -> tuple[Predict
         check_planned_engine(settings.plan, predictor)
     RunDirectory.check(folder, kind="run", identity=run_identity(settings, predictor, queries, judge))
     return predictor, queries, judge
+
+
+def plan_file_inputs(settings: RunPlanSettings, *, is_open: bool = False) -> tuple[Plan, Judge, EngineSettings]:
+    """The plan of a file, the grader and the engine that carry it out; raises whatever is known to be refused later."""
+    made = Plan.load(settings.plan_file)
+    refuse_without_texts(made.queries, settings.plan_file)
+    judge = Judge.of(settings.grader, settings.grader_options)
+    check_references(judge.grader, made.queries, source=settings.plan_file)
+    folder = run_folder(settings)
+    check_folder(folder)
+    if made.card is None:
+        raise InvalidSettingsError(f"{settings.plan_file} does not say what it was made for; make it again")
+    asked = engine_for(made.card, settings.engine, settings.template)
+    if not is_open:
+        check(plan_model(settings, made), asked)
+        found = prompting(plan_model(settings, made), asked)
+        info = EngineInfo("", made.card.model or "", template=found.template.name)
+        made.check(replace(info, template_hash=found.template.hash) if found.is_settled else info)
+    RunDirectory.check(folder, kind="run", identity=plan_identity(made, None, judge))
+    return made, judge, asked
+
+
+def plan_model(settings: RunPlanSettings, made: Plan) -> str:
+    """Which model carries out the plan of a file."""
+    assert made.card is not None
+    return model_of(made.card, settings.model)
 
 
 def run_identity(settings: RunSettings, predictor: Predictor, queries: Sequence[Query], judge: Judge) -> dict[str, Any]:
@@ -128,7 +176,7 @@ def allocators_of(settings: RunSettings) -> list[str]:
 
 def check_planned_engine(settings: PlanSettings, predictor: Predictor) -> None:
     """Refuses an engine that cannot run the predictor's model, or cannot give it what it reads."""
-    asked, model = planned_engine(settings, predictor), model_of(settings, predictor)
+    asked, model = planned_engine(settings, predictor), model_of(predictor.card, settings.model)
     check(model, asked)
     found = prompting(model, asked)
     template = found.template

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from ..control import sources
+from ..control.judging import Judge
 from ..control.profiling import graded
 from ..control.running import write_answers, write_summary
-from ..core import registry
 from ..core.data import Grade, Query
 from ..core.files import write_json
 from ..core.problems import Problems
@@ -25,7 +24,6 @@ from ..questions import fields
 from ..questions.queries import load_columns, load_queries, save_queries
 from ..runs.profiles import from_run, write_parquet
 from ..runs.store import REGRADING, RunDirectory, grader_words
-from .beforehand import Judge, open_grader
 
 STATED_COLUMNS = ("prediction", "predicted", "response", "output", "completion", "generation")
 PLAIN = ("answer",)
@@ -33,31 +31,6 @@ REFERENCE_COLUMNS = tuple(
     dict.fromkeys(name for name in ("reference", "expected", *fields.ANSWER_COLUMNS) if name not in PLAIN)
 )
 ANSWERS = (*REFERENCE_COLUMNS, *PLAIN)
-
-
-def grade(answer: str, reference: str, grader: str = "number", **options: Any) -> Grade:
-    """Judges one answer.
-
-    Args:
-        answer: what was answered.
-        reference: the right answer.
-        grader: registered name.
-        options: what the grader's class takes.
-
-    Returns:
-        `Grade.RIGHT`, `Grade.WRONG` or `Grade.UNREADABLE`.
-    """
-    for name, value in (("answer", answer), ("reference", reference)):
-        if not isinstance(value, str):
-            raise InvalidInputError(f"the {name} must be text, not {value!r}")
-    return _kept_grader(grader, json.dumps(options, sort_keys=True)).grade(answer=answer, reference=reference)
-
-
-@functools.lru_cache(maxsize=8)
-def _kept_grader(name: str, options: str) -> Grader:
-    """A grader that is kept: the one of mathematics takes seconds to start."""
-    made: Grader = registry.make("graders", name, json.loads(options))
-    return made
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +65,7 @@ def grade_file(settings: GradeSettings) -> Verdicts:
     Raises:
         InvalidInputError: rows that cannot be read or graded, all of them at once.
     """
-    judge = open_grader(settings.grader, settings.grader_options)
+    judge = Judge.of(settings.grader, settings.grader_options)
     problems = Problems(settings.file)
     found = list(_pairs(settings, problems))
     problems.raise_any()
@@ -225,7 +198,7 @@ def _judge(run: RunDirectory, settings: RegradeSettings) -> tuple[Judge, str]:
     flags += [f"--answers {settings.answers}"] if settings.answers else []
     flags += [f"--answer-column {settings.answer_column}"] if settings.answer_column else []
     flags += ["--skip-ungraded"] if settings.skip_ungraded else []
-    return open_grader(name, options), f"forethought regrade {run.path} {' '.join(flags)}"
+    return Judge.of(name, options), f"forethought regrade {run.path} {' '.join(flags)}"
 
 
 def _corrected(run: RunDirectory, answers: str, answer_column: str) -> tuple[list[Query], int, list[str]]:

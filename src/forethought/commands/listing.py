@@ -13,7 +13,8 @@ from ..core.data import Grade, StopReason
 from ..core.files import reaching
 from ..core.visible import one_line
 from ..errors import ForethoughtError, RunError
-from ..predictors.predictor import SETTINGS_FILE, read_card
+from ..predictors.bundle import SETTINGS_FILE
+from ..predictors.predictor import read_card
 from ..runs.profiles import is_profile_file, read_parquet
 from ..runs.store import RunDirectory
 

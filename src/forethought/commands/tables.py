@@ -10,8 +10,9 @@ import numpy as np
 
 from ..control import sources
 from ..control.billing import sends_twice, settle
-from ..control.planning import Forecast
-from ..control.running import answer_rows, load_budgets, novelty_rows, novelty_summary, read_plan
+from ..control.forecast import Forecast
+from ..control.plan import Plan
+from ..control.running import answer_rows, load_budgets, read_plan
 from ..core.data import Cost, Query, StopReason
 from ..core.files import read_json
 from ..core.problems import MAX_SHOWN, excerpt
@@ -23,26 +24,24 @@ from ..predictors.usage import spent_within
 from ..runs.importing import Imported
 from ..runs.store import RunDirectory
 from .grading import Regraded, Verdicts
-from .pipeline import Planned
 
 
-def plan_rows(planned: Planned) -> list[dict[str, Any]]:
+def plan_rows(planned: Plan) -> list[dict[str, Any]]:
     """One row a question: its budget and what it is expected to give and to use."""
-    curves, plan = planned.expected.curves, planned.plan
-    novelty = novelty_rows(planned.expected)
+    curves, plan = planned.forecast.curves, planned.allocation
     rows = []
     for row, (query_id, budget) in enumerate(zip(plan.query_ids, plan.budget_Q, strict=True)):
         column = plan.menu.index(int(budget))
         tokens = None if curves.tokens_Q_B is None else round(float(curves.tokens_Q_B[row, column]), 1)
         p = round(float(curves.p_Q_B[row, column]), 4)
         found = {"id": query_id, "budget": int(budget), "expected_accuracy": p, "expected_tokens": tokens}
-        rows.append({**found, **(novelty[row] if novelty else {})})
+        rows.append(found | planned.forecast.novelty_row(row))
     return rows
 
 
-def plan_header(planned: Planned) -> dict[str, Any]:
+def plan_header(planned: Plan) -> dict[str, Any]:
     """The plan as a whole: what was asked, what it grants and expects."""
-    plan = planned.plan
+    plan = planned.allocation
     return {
         "allocator": plan.allocator,
         "cost": plan.cost.value,
@@ -50,17 +49,17 @@ def plan_header(planned: Planned) -> dict[str, Any]:
         "total": plan.total,
         "granted": plan.granted,
         "expected_spent": plan.expected_spent,
-        "spent_within": spent_within(planned.expected.curves, plan.budget_Q),
+        "spent_within": spent_within(planned.forecast.curves, plan.budget_Q),
         "expected_accuracy": plan.expected_accuracy,
         "price": plan.price,
-        "novelty": novelty_summary(planned.expected),
+        "novelty": planned.forecast.novelty,
         "notes": list(plan.notes),
     }
 
 
-def plan_text(planned: Planned) -> str:
+def plan_text(planned: Plan) -> str:
     """The plan for a person: totals, then how many questions got which budget."""
-    plan = planned.plan
+    plan = planned.allocation
     num_queries = len(plan.query_ids)
     spent = (
         "unknown"
@@ -73,7 +72,7 @@ def plan_text(planned: Planned) -> str:
         f"granted    {plan.granted:,} ({plan.granted / num_queries:.1f} a question)",
         f"expected   {spent} generated, accuracy {plan.expected_accuracy:.1%}",
     ]
-    within = spent_within(planned.expected.curves, plan.budget_Q)
+    within = spent_within(planned.forecast.curves, plan.budget_Q)
     if within is not None and plan.cost is Cost.SPENT:
         lines.append(
             f"at most    {within:,.0f} generated in 95 of 100 runs, where predictions hold "
@@ -81,7 +80,7 @@ def plan_text(planned: Planned) -> str:
         )
     if plan.price is not None:
         lines.append(f"price      {plan.price * 1000:.3f} right answers a thousand tokens at the margin")
-    lines.append(f"novelty    {_novelty_words(planned.expected)}")
+    lines.append(f"novelty    {_novelty_words(planned.forecast)}")
     budgets, counts = np.unique(plan.budget_Q, return_counts=True)
     widest = counts.max()
     lines.append("budget  questions")
@@ -169,13 +168,14 @@ def item(source: str, query_id: str) -> dict[str, Any]:
 
 def _planned_item(run: RunDirectory, query: Query) -> dict[str, Any]:
     main, budgets = load_budgets(run)
-    predicted = read_plan(run)["predicted"].get(query.id)
+    plan = read_plan(run)
+    predicted = plan.forecast.row(plan.allocation.query_ids.index(query.id))
     answers = answer_rows(run, [query])
     return {
         "budgets": {name: budget_of[query.id] for name, budget_of in budgets.items()},
         "allocator": main,
         "predicted": predicted,
-        "result": answers[0] if answers else None,
+        "result": answers[0].to_json() if answers else None,
     }
 
 
@@ -335,9 +335,9 @@ def training_text(trained: Predictor, folder: Path) -> str:
             f"Brier {quality.brier:.4f} ({quality.mean_brier:.4f}), calibration error {quality.calibration_error:.3f}"
         )
     if (shrinkage := card.shrinkage) is not None:
-        spend = "" if shrinkage.spend is None else f", {shrinkage.spend:.0%} of spend predictions"
-        lines.append(f"kept {shrinkage.success:.0%} of success predictions{spend} ({shrinkage.evidence})")
-        if shrinkage.success == 0.0:
+        usage = "" if shrinkage.usage is None else f", {shrinkage.usage:.0%} of usage predictions"
+        lines.append(f"kept {shrinkage.accuracy:.0%} of accuracy predictions{usage} ({shrinkage.evidence})")
+        if shrinkage.accuracy == 0.0:
             lines.append(
                 "nothing in the questions tells how their success curves differ from the mean curve: plans will be "
                 "about as good as blind ones. More traces or questions may help: forethought profile"

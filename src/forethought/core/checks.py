@@ -5,6 +5,7 @@ Each function says in words what is wrong, or None. Keys that are not known here
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping
 from types import NoneType
 from typing import Any
@@ -167,9 +168,17 @@ def check_plan(plan: Any, query_ids: Collection[str]) -> str | None:
             if problem := _object_problem(row, {"id": (str,), "budget": (int,)}):
                 return f"plan {_shown(name)}: a budget: {problem}"
             if row["budget"] and row["budget"] not in menu:
-                return f"plan {_shown(name)}: {row['budget']} is not a budget of the menu {menu}"
-        if missing := sorted(set(query_ids) - {row["id"] for row in each["budgets"]}):
+                return (
+                    f"plan {_shown(name)}: {row['budget']}, of {_shown(row['id'])}, is not a budget of the menu {menu}"
+                )
+        ids = [row["id"] for row in each["budgets"]]
+        if missing := sorted(set(query_ids).difference(ids)):
             return f"plan {_shown(name)} has no budget for {_shown(missing[0])}"
+        if len(ids) > len(query_ids):
+            known, twice = set(query_ids), sorted(query_id for query_id, count in Counter(ids).items() if count > 1)
+            unknown = [query_id for query_id in ids if query_id not in known]
+            what = f"a budget for {_shown(unknown[0])}, which is no question of it" if unknown else ""
+            return f"plan {_shown(name)} has {what or f'two budgets for {_shown(twice[0])}'}"
     unseen = plan.get("unseen", [])
     if not isinstance(unseen, list) or not all(isinstance(query_id, str) for query_id in unseen):
         return f"'unseen' must be a list of ids, not {_shown(unseen)}"
@@ -179,6 +188,24 @@ def check_plan(plan: Any, query_ids: Collection[str]) -> str | None:
         if problem := _curves_problem(curves, num_budgets):
             return f"'predicted' of {_shown(query_id)}: {problem}"
     return None
+
+
+def check_answer(row: Any) -> str | None:
+    """One line of answers.jsonl."""
+    if problem := _object_problem(row, {"id": (str,), "budget": (int,), "answer": (str, NoneType)}):
+        return problem
+    for key, kinds in (("reasoning_tokens", (int, NoneType)), ("tokens", (int, NoneType)), ("error", (str, NoneType))):
+        if type(row.get(key)) not in kinds:
+            return f"'{key}' is {_shown(row[key])}"
+    if row.get("grade") not in GRADES:
+        return f"'grade' is {_shown(row['grade'])}, not one of {', '.join(map(str, GRADES[1:]))}"
+    if row.get("stop_reason", StopReason.ERROR) not in STOP_REASONS:
+        return f"'stop_reason' is {_shown(row['stop_reason'])}, not one of {', '.join(STOP_REASONS)}"
+    return (
+        None
+        if (row["answer"] is None) == (row.get("error") is not None)
+        else "it has neither answer nor error, or both"
+    )
 
 
 def check_usage(found: Any, menu: Menu, query_ids: Collection[str]) -> str | None:

@@ -38,7 +38,7 @@ class Query:
         prompt: the question as text, or the chat messages that end in a user turn.
         reference: the right answer, or None when there is none to grade against.
         weight: how much a right answer to this query is worth, relative to others.
-        min_budget: least reasoning tokens the plan may give, or None for one window.
+        min_budget: least reasoning tokens the plan may give, or None for the smallest budget.
         max_budget: most reasoning tokens the plan may give, or None for the menu's maximum.
     """
 
@@ -202,7 +202,8 @@ class Generation:
 class EngineInfo:
     """What made a measurement; goes into every record's provenance. Unknown parts are None.
 
-    For a model behind a server, `server` is the server's kind and version, `enforcement` the way budgets are kept.
+    `sampling` is how it draws thoughts. For a model behind a server, `server` is the server's kind and version,
+    `enforcement` the way budgets are kept.
     """
 
     engine: str
@@ -219,6 +220,7 @@ class EngineInfo:
     versions: Mapping[str, str] = field(default_factory=dict)
     server: str | None = None
     enforcement: str | None = None
+    sampling: Sampling | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -394,6 +394,20 @@ class RunSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RunPlanSettings:
+    """`forethought run --plan`: carry out the plan of a file."""
+
+    plan_file: str
+    out: str = flag("", "Run directory.", metavar="RUN", shown="runs/run-FILE")
+    grader: str = _grader()
+    grader_options: dict[str, Any] = _grader_options()
+    model: str = flag("", "Where the predictor's model is.", shown="the name on its card")
+    template: str = flag("", "Its prompt template's file.", shown="the name on its card")
+    engine: EngineSettings = EngineSettings()
+    retry_failed: bool = _retry_failed()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GradeSettings:
     """`forethought grade`: judge answers that stand in a file beside their references."""
 

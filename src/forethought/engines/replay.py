@@ -125,6 +125,7 @@ def replay(
         )
     if problems:
         raise InvalidSettingsError(f"{run} is a recording of something else: {'; '.join(problems)}")
+    info = replace(info, sampling=drawn)
     layers, hidden = recording.load_hidden()
     if layers and layers == tuple(range(len(layers))):  # all of the model's, as `profile --layers all` keeps them
         width = next(iter(hidden.values())).shape[-1]

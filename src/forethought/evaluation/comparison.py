@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..core.data import Cost, Curves, Profile
+from ..core.features import Counts
 from ..core.protocols import Allocator
 from ..core.registry import name_of
 from ..errors import InvalidInputError
@@ -181,7 +182,7 @@ def compare_predictors(
         scores += [_score(judged, net, each, names[0]) for each in candidates]
     curves = [each.curves.p_Q_B for each in candidates]
     mean_Q_B = np.broadcast_to(policies.mean_B, curves[0].shape)
-    losses_R_N = resampled_losses(measured, [*curves, mean_Q_B], **how)
+    losses_R_N = resampled_losses(Counts.of(measured), [*curves, mean_Q_B], **how)
     return Comparison(
         simulated=bool(measured.info.get("simulated", False)),
         candidates=tuple(candidates),

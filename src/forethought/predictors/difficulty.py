@@ -106,13 +106,13 @@ async def _ask(engine: Engine, queries: Sequence[Query]) -> list[Asked]:
     return [found[query.id] for query in queries]
 
 
-def classes(rate_Q_B: FloatArray) -> IntArray:
+def classes(rate_Q_B: FloatArray, width_B: FloatArray) -> IntArray:
     """The class of each query by its measured rate at the largest budget: index into `LEVELS`, shape (Q,).
 
     The bottom fifth is hard and the top fifth easy, by rank, so that ties at 0 or 1 (a few traces a query) still leave
-    three classes; equal rates at the largest budget go by the mean over all budgets.
+    three classes; equal rates at the largest budget go by the mean over all budgets, by their tokens.
     """
-    order = np.lexsort((rate_Q_B.mean(axis=1), rate_Q_B[:, -1]))
+    order = np.lexsort(((rate_Q_B * width_B).mean(axis=1), rate_Q_B[:, -1]))
     rank_Q = np.empty(len(order))
     rank_Q[order] = (np.arange(len(order)) + 0.5) / len(order) * 100
     is_hard_Q, is_easy_Q = rank_Q < PERCENTILES[0], rank_Q > PERCENTILES[1]
@@ -128,8 +128,8 @@ def pick_examples(profile: Profile, *, num_each: int, order: IntArray) -> tuple[
         num_each: examples a level; 0 for none.
         order: indices of all queries in an order that has nothing to do with them.
     """
-    rate_Q_B = profile.curves.p_Q_B
-    ranked = order[np.argsort(-rate_Q_B[order].mean(axis=1), kind="stable")]
+    rate_Q = profile.curves.p_Q_B @ profile.menu.width_B
+    ranked = order[np.argsort(-rate_Q[order], kind="stable")]
     num = len(ranked)
     middle = max(0, num // 2 - num_each // 2)
     rows = {"easy": ranked[:num_each], "medium": ranked[middle : middle + num_each], "hard": ranked[num - num_each :]}

@@ -21,7 +21,7 @@ from ...core.protocols import Engine, PooledStateEngine
 from ...core.settings import LayersSettings
 from ...errors import InvalidFeaturesError, InvalidInputError, InvalidSettingsError, MismatchError, RunError
 from ...evaluation.levels import spread
-from ...predictors.layers import Progress
+from ...predictors.parts.making import Progress
 from ...runs.store import RunDirectory
 
 KIND = "states"

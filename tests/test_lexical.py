@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from forethought.core.features import Features, kind_to_reads, reads_of, reads_to_kind
+from forethought.core.features import Counts, Features, kind_to_reads, reads_to_kind
+from forethought.core.menu import Menu
 from forethought.errors import InvalidFeaturesError, InvalidInputError, InvalidSettingsError
 from forethought.predictors.mlp import MlpPredictor
-from forethought.predictors.ridge import RidgePredictor
+from forethought.predictors.parts.lexical import NUM_BUCKETS, PHRASES, Lexical, buckets_of, counts, parts_of
 from forethought.predictors.stack import StackPredictor, non_negative_weights
 from forethought.predictors.text import TextPredictor
-from forethought.predictors.wording import NUM_BUCKETS, PHRASES, Wording, buckets_of, counts, parts_of
 
 NAMES = ["Ann", "Bob", "Cem", "Dee"]
 
@@ -29,11 +29,12 @@ def questions(num_queries: int = 120) -> tuple[str, ...]:
     return tuple((easy if row % 2 else hard).format(NAMES[row % 4], 3 + 7 * row) for row in range(num_queries))
 
 
-def counted(num_queries: int = 120) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def counted(num_queries: int = 120) -> Counts:
     random = np.random.default_rng(0)
     p_Q_1 = np.where(np.arange(num_queries) % 2, 0.9, 0.2)[:, None]
     tokens_Q_B = np.minimum([16, 32, 48, 64], np.where(p_Q_1 > 0.5, 20, 60)) + 9.0
-    return random.binomial(4, p_Q_1 * [0.4, 0.6, 0.8, 1.0]), np.full(num_queries, 4), tokens_Q_B
+    right_Q_B = random.binomial(4, p_Q_1 * [0.4, 0.6, 0.8, 1.0])
+    return Counts(Menu.evenly(16, 64), right_Q_B, np.full(num_queries, 4), tokens_Q_B)
 
 
 def test_parts_are_words_numbers_and_signs() -> None:
@@ -59,7 +60,7 @@ def test_any_text_has_finite_counts_of_one_length(text: str) -> None:
 
 
 def test_odd_texts_have_vectors() -> None:
-    wording = Wording.fit(questions())
+    wording = Lexical.fit(questions())
     odd = ["", "²³", "9" * 5000, "\ud800", "x" * 100_000, "١٢٣"]
     vector_Q_N = wording.apply(odd)
     assert vector_Q_N.shape == (len(odd), wording.width)
@@ -67,18 +68,18 @@ def test_odd_texts_have_vectors() -> None:
 
 
 def test_a_vector_does_not_depend_on_the_others() -> None:
-    wording, texts = Wording.fit(questions()), list(questions())
+    wording, texts = Lexical.fit(questions()), list(questions())
     whole = wording.apply(texts)
     assert (whole[[5]] == wording.apply([texts[5]])).all()
-    again = Wording.from_arrays(wording.arrays())
+    again = Lexical.from_arrays(wording.arrays())
     assert (again.apply(texts) == whole).all()
 
 
 def test_many_texts_are_decomposed_as_a_few_are(monkeypatch: pytest.MonkeyPatch) -> None:
     texts = [f"{text} {row * row} {'abc'[row % 3]} day" for row, text in enumerate(questions(200))]
-    exact = Wording.fit(texts)
-    monkeypatch.setattr("forethought.predictors.wording.MOST_EXACT", 10)
-    drawn = Wording.fit(texts)
+    exact = Lexical.fit(texts)
+    monkeypatch.setattr("forethought.predictors.parts.lexical.MOST_EXACT", 10)
+    drawn = Lexical.fit(texts)
     num_counts, strongest = exact.num_counts, slice(exact.num_counts, exact.num_counts + 5)
     found, expected = drawn.apply(texts), exact.apply(texts)
     np.testing.assert_allclose(np.abs(found[:, strongest]), np.abs(expected[:, strongest]), atol=0.05)
@@ -87,13 +88,13 @@ def test_many_texts_are_decomposed_as_a_few_are(monkeypatch: pytest.MonkeyPatch)
 
 def test_nothing_to_learn_from() -> None:
     with pytest.raises(InvalidInputError, match="no texts"):
-        Wording.fit([])
-    assert np.isfinite(Wording.fit(["same", "same", "same"]).apply(["same", "other"])).all()
+        Lexical.fit([])
+    assert np.isfinite(Lexical.fit(["same", "same", "same"]).apply(["same", "other"])).all()
     assert len(set(PHRASES)) == len(PHRASES)
 
 
 def test_text_tells_short_questions_from_long_ones_fast_and_small() -> None:
-    predictor = TextPredictor().fit(Features(120, texts=questions()), *counted())
+    predictor = TextPredictor().fit(Features(120, texts=questions()), counted())
     p_Q_B, tokens_Q_B = predictor.predict(Features(2, texts=questions(2)))
     assert p_Q_B[1, -1] > p_Q_B[0, -1] + 0.4
     assert tokens_Q_B[1, -1] < tokens_Q_B[0, -1] - 20
@@ -111,13 +112,15 @@ def test_networks_read_what_they_are_told_to() -> None:
     options = {"steps": 150, "num_members": 3, "hidden_width": 16}
     both = Features(120, hidden, questions())
     read_text = MlpPredictor(reads="text", **options)
-    assert reads_of(read_text) == {"text"}
-    p_Q_B, _ = read_text.fit(both, *counted()).predict(both)
+    assert read_text.reads == ("text",)
+    p_Q_B, _ = read_text.fit(both, counted()).predict(both)
     assert p_Q_B[1::2, -1].mean() > p_Q_B[::2, -1].mean() + 0.4
-    joined = MlpPredictor(**options).fit(both, *counted())
+    joined = MlpPredictor(**options).fit(both, counted())
     assert joined.noise_ > 0
-    assert joined.held_p_Q_B_.shape == (120, 4)
-    assert joined.held_p_Q_B_[1::2, -1].mean() > joined.held_p_Q_B_[::2, -1].mean() + 0.3
+    assert joined.held_out_ is not None
+    held_p_Q_B = joined.held_out_.p_N_B
+    assert held_p_Q_B.shape == (120, 4)
+    assert held_p_Q_B[1::2, -1].mean() > held_p_Q_B[::2, -1].mean() + 0.3
     with pytest.raises(InvalidFeaturesError, match="text"):
         joined.predict(Features(120, hidden))
     with pytest.raises(InvalidSettingsError, match="reads"):
@@ -129,7 +132,7 @@ class TestStack:
         random = np.random.default_rng(0)
         target = random.standard_normal((300, 4))
         level_M_Q_B = np.stack([target + random.standard_normal((300, 4)), -target, np.zeros((300, 4))])
-        weight_M = non_negative_weights(level_M_Q_B, target, np.full(300, 1 / 300))
+        weight_M = non_negative_weights(level_M_Q_B, target, np.full((300, 4), 1 / 300))
         assert weight_M[1] == weight_M[2] == 0
         expected = (level_M_Q_B[0] * target).sum() / (level_M_Q_B[0] ** 2).sum()
         assert weight_M[0] == pytest.approx(expected)
@@ -137,21 +140,19 @@ class TestStack:
     def test_the_member_that_knows_gets_the_weight(self) -> None:
         noise = np.random.default_rng(1).standard_normal((120, 6)).astype(np.float32)
         both = Features(120, noise, questions())
-        stack = StackPredictor(members="ridge,text").fit(both, *counted())
+        stack = StackPredictor(members="ridge,text").fit(both, counted())
         assert stack.reads == ("hidden", "text")
         assert stack.weights_["p"]["text"] > 0.7
         assert stack.weights_["p"]["ridge"] < 0.3
         p_Q_B, _ = stack.predict(both)
         assert p_Q_B[1::2, -1].mean() > p_Q_B[::2, -1].mean() + 0.4
 
-    def test_one_that_reads_states_alone_is_given_their_matrix(self) -> None:
+    def test_one_that_reads_states_alone_needs_no_more(self) -> None:
         hidden = np.random.default_rng(1).standard_normal((120, 6)).astype(np.float32)
         stack = StackPredictor(members=["ridge", "mean"])
-        given_matrix = Features(120, hidden).given_to(stack)
-        assert isinstance(given_matrix, np.ndarray)
-        stack.fit(given_matrix, *counted())
-        alone = RidgePredictor().fit(hidden, *counted())
-        assert stack.predict(given_matrix)[0].shape == alone.predict(hidden)[0].shape
+        assert stack.reads == ("hidden",)
+        p_Q_B, _ = stack.fit(Features.of_hidden(hidden), counted()).predict(Features.of_hidden(hidden))
+        assert p_Q_B.shape == (120, 4)
 
     @pytest.mark.parametrize("members", ["", "ridge,ridge", "stack", "rigde"], ids=repr)
     def test_members_that_cannot_be(self, members: str) -> None:

@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from forethought.core.data import EngineInfo, Profile
+from forethought.core.features import Features
 from forethought.core.menu import Menu
 from forethought.errors import (
     InvalidFeaturesError,
@@ -23,9 +24,9 @@ from forethought.errors import (
     UnknownNameError,
 )
 from forethought.predictors.card import PredictorCard
-from forethought.predictors.folds import assign_folds, hash_order
+from forethought.predictors.parts.folds import assign_folds, hash_order
 from forethought.predictors.predictor import Predictor
-from forethought.predictors.selection import cross_fit, train
+from forethought.predictors.training import cross_fit, train
 
 INFO = {
     "model": "tiny",
@@ -63,11 +64,6 @@ def make_profile(num_queries: int = 120, *, width: int = 12, seed: int = 0, **ch
         info=INFO,
     )
     return dataclasses.replace(profile, **changes)
-
-
-def features(profile: Profile, trained: Predictor) -> np.ndarray:
-    assert profile.hidden_Q_L_D is not None
-    return profile.hidden_Q_L_D[:, profile.layers.index(trained.card.features.layer)]
 
 
 @pytest.fixture(scope="module")
@@ -329,8 +325,8 @@ class TestFolder:
         saved = train(profile, predictor=predictor, layers=[4], num_folds=2, options=options)
         loaded = Predictor.load(saved.save(tmp_path / "one"))
         assert loaded.card == saved.card
-        features_Q_D = profile.hidden_Q_L_D[:, 1]
-        first, second = (each.predict(profile.query_ids, features_Q_D) for each in (saved, loaded))
+        read = Features.of(profile, 4)
+        first, second = (each.predict(profile.query_ids, read) for each in (saved, loaded))
         assert (first.p_Q_B == second.p_Q_B).all()
         assert (first.tokens_Q_B == second.tokens_Q_B).all()
         again = loaded.save(tmp_path / "two")
@@ -434,15 +430,15 @@ class TestCheck:
         features_Q_D = np.zeros((3, 12), dtype=np.float32)
         features_Q_D[1, 4] = np.nan
         with pytest.raises(InvalidFeaturesError, match=r"1 queries .*: q-b"):
-            trained.predict(["q-a", "q-b", "q-c"], features_Q_D)
+            trained.predict(["q-a", "q-b", "q-c"], Features.of_hidden(features_Q_D))
         with pytest.raises(InvalidFeaturesError, match=r"13 wide, .* layer 4 of tiny, 12 wide"):
-            trained.predict(["q-a"], np.zeros((1, 13), dtype=np.float32))
+            trained.predict(["q-a"], Features.of_hidden(np.zeros((1, 13), dtype=np.float32)))
         with pytest.raises(InvalidFeaturesError, match="2 queries need as many feature rows"):
-            trained.predict(["q-a", "q-b"], np.zeros((1, 12), dtype=np.float32))
+            trained.predict(["q-a", "q-b"], Features.of_hidden(np.zeros((1, 12), dtype=np.float32)))
 
     def test_curves_carry_ids_and_grid(self, trained: Predictor) -> None:
         profile = make_profile()
-        curves = trained.predict(profile.query_ids, features(profile, trained))
+        curves = trained.predict(profile.query_ids, Features.of(profile, trained.card.features.layer))
         assert curves.query_ids == profile.query_ids
         assert curves.menu == profile.menu
         assert curves.p_Q_B.shape == (120, 4)

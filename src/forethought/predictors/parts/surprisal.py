@@ -1,4 +1,4 @@
-"""What a question looks like as text, in six numbers: how rare its letters and words are, how long it is, its signs."""
+"""N-gram surprisal: what a text looks like in six numbers: how rare its letters and words are, its size."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.data import FloatArray
+from ...core.data import FloatArray
 
 SIZE = 1 << 13  # buckets: 64 KB for each table
 BEFORE = 0.5  # counts that every bucket has before any text is seen
 DIGIT, SPACE = re.compile(r"\d"), re.compile(r"\s+")
 FIBONACCI = np.uint32(2654435769)  # 2^32 over the golden ratio: multiplicative hashing spreads neighbours
+NUM_NUMBERS = 6  # of a text
 
 Hashed = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Surprise:
-    """How surprising a text is to who has read the training texts.
+class Surprisal:
+    """How rare a text's letters and words are among the training texts.
 
     Three bytes in a row, and words, are hashed into buckets; each bucket has the surprise, -log of its share in the
     training texts. Upper case and the values of digits are left out: new numbers are no other kind of question.
@@ -38,13 +39,13 @@ class Surprise:
     @classmethod
     def fit(cls, texts: Sequence[Hashed]) -> Self:
         """Counts the buckets of hashed training texts."""
-        return cls(_surprise([grams for grams, _, _ in texts]), _surprise([words for _, words, _ in texts]))
+        return cls(_surprisals([grams for grams, _, _ in texts]), _surprisals([words for _, words, _ in texts]))
 
     @staticmethod
     def left_out(texts: Sequence[Hashed]) -> NDArray[np.float64]:
         """What `apply` finds for each of these texts by tables of all the others, shape (Q, 6).
 
-        A text surprises less who has counted it. Its own counts are taken out exactly, so that these numbers lie where
+        Its own counts are taken out exactly, so that these numbers lie where
         those of a new text will: tables of fewer texts, as of folds, would make every text look rarer.
         """
         grams_Q = _left_out_means([grams for grams, _, _ in texts])
@@ -52,12 +53,12 @@ class Surprise:
         return np.column_stack([grams_Q, words_Q, np.array([measured for _, _, measured in texts])])
 
     def apply(self, texts: Sequence[Hashed]) -> NDArray[np.float64]:
-        """Six numbers a text, shape (Q, 6): mean surprise of its grams and words, and what `hashed` measured."""
+        """Six numbers a text, shape (Q, 6): mean surprise of its grams and words, and what `hash_text` measured."""
         rows = [[_mean(self.grams_S[grams]), _mean(self.words_S[words]), *measured] for grams, words, measured in texts]
         return np.array(rows, dtype=np.float64).reshape(len(texts), 6)
 
 
-def hashed(text: str) -> Hashed:
+def hash_text(text: str) -> Hashed:
     """Buckets of a text's grams and words, and log characters, log words, shares of digits and of other signs."""
     plain = DIGIT.sub("0", SPACE.sub(" ", text.lower().strip()))
     code = np.frombuffer(f" {plain} ".encode(errors="replace"), dtype=np.uint8).astype(np.uint32)
@@ -76,7 +77,7 @@ def _counts(buckets: Sequence[NDArray[np.int64]]) -> NDArray[np.float64]:
     return count_S
 
 
-def _surprise(buckets: Sequence[NDArray[np.int64]]) -> FloatArray:
+def _surprisals(buckets: Sequence[NDArray[np.int64]]) -> FloatArray:
     count_S = _counts(buckets)
     return np.asarray(-np.log(count_S / count_S.sum()))
 

@@ -15,20 +15,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forethought.allocators import allocate
-from forethought.commands.pipeline import held_out_curves
 from forethought.control import sources
 from forethought.control.planning import forecast
+from forethought.control.verbs import held_out_curves
 from forethought.core.data import Cost, Curves, Profile
 from forethought.core.features import Features
 from forethought.core.menu import Menu
 from forethought.errors import InvalidFeaturesError, ModelFileError
 from forethought.predictors.card import PredictorCard
-from forethought.predictors.concave import concave_mean
-from forethought.predictors.familiarity import LEVEL, Familiarity, chance_of, kind_of, num_in_tail
+from forethought.predictors.novelty import LEVEL, NoveltyScore, chance_of, kind_of, num_in_tail
 from forethought.predictors.predictor import Predictor
-from forethought.predictors.selection import train
+from forethought.predictors.training import train
 from forethought.runs.profiles import read_parquet
-from test_selection import INFO, make_profile
+from test_training import INFO, make_profile
 
 pytestmark = pytest.mark.slow
 
@@ -70,19 +69,19 @@ def formulas(num: int) -> Features:
     return Features(num, texts=tuple(formula(seed) for seed in range(num)))
 
 
-def learned(features: Features, reads: frozenset[str]) -> Familiarity:
-    found = Familiarity.fit(features, reads)
+def learned(features: Features, reads: frozenset[str]) -> NoveltyScore:
+    found = NoveltyScore.fit(features, reads)
     assert found is not None
     return found
 
 
 @pytest.fixture(scope="module")
-def of_states() -> Familiarity:
+def of_states() -> NoveltyScore:
     return learned(states(400), READS_HIDDEN)
 
 
 @pytest.fixture(scope="module")
-def of_texts() -> Familiarity:
+def of_texts() -> NoveltyScore:
     return learned(stories(300), READS_TEXT)
 
 
@@ -99,7 +98,7 @@ class TestScore:
             assert (p_values <= share).mean() < share + 0.04
         assert (p_values <= 0.5).mean() > 0.3
 
-    def test_p_values_of_texts_of_the_same_kind_err_on_the_safe_side(self, of_texts: Familiarity) -> None:
+    def test_p_values_of_texts_of_the_same_kind_err_on_the_safe_side(self, of_texts: NoveltyScore) -> None:
         p_Q = of_texts.judge(stories(400, start=1000)).p_Q
         assert (p_Q <= 0.05).mean() < 0.1
         assert 0.4 < p_Q.mean() < 0.7  # fits that lack a fold see left-out texts as a little farther: the safe side
@@ -111,7 +110,7 @@ class TestScore:
             pytest.param({"scale": 3.0}, id="stretched"),
         ],
     )
-    def test_vectors_from_elsewhere_are_novel(self, of_states: Familiarity, changes: dict[str, float]) -> None:
+    def test_vectors_from_elsewhere_are_novel(self, of_states: NoveltyScore, changes: dict[str, float]) -> None:
         judged = of_states.judge(states(60, seed=7, **changes))  # type: ignore[arg-type]
         assert judged.is_novel
         assert judged.num_novel > 40
@@ -128,12 +127,12 @@ class TestScore:
         judged = familiarity.judge(Features(120, hidden_Q_D=moved_Q_D.astype(np.float32)))
         assert judged.num_novel > 100
 
-    def test_texts_of_another_kind_are_novel(self, of_texts: Familiarity) -> None:
+    def test_texts_of_another_kind_are_novel(self, of_texts: NoveltyScore) -> None:
         judged = of_texts.judge(formulas(60))
         assert judged.is_novel
         assert judged.num_novel == 60
 
-    def test_other_numbers_are_no_other_kind(self, of_texts: Familiarity) -> None:
+    def test_other_numbers_are_no_other_kind(self, of_texts: NoveltyScore) -> None:
         texts = stories(100, start=500).texts
         assert texts is not None
         changed = tuple(text.replace("2", "7").replace("5", "3") for text in texts)
@@ -141,12 +140,12 @@ class TestScore:
             of_texts.judge(Features(100, texts=changed)).p_Q, of_texts.judge(Features(100, texts=texts)).p_Q
         )
 
-    def test_the_order_and_company_of_queries_do_not_change_a_p_value(self, of_states: Familiarity) -> None:
+    def test_the_order_and_company_of_queries_do_not_change_a_p_value(self, of_states: NoveltyScore) -> None:
         features = states(50, seed=3)
         whole, part = of_states.judge(features), of_states.judge(features.select(np.array([4, 2])))
         np.testing.assert_array_equal(part.p_Q, whole.p_Q[[4, 2]])
 
-    def test_what_cannot_be_read_is_left_as_it_is(self, of_states: Familiarity, of_texts: Familiarity) -> None:
+    def test_what_cannot_be_read_is_left_as_it_is(self, of_states: NoveltyScore, of_texts: NoveltyScore) -> None:
         features = states(20, seed=3, shift=50.0)
         assert features.hidden_Q_D is not None
         features.hidden_Q_D[3] = np.nan
@@ -156,12 +155,12 @@ class TestScore:
         assert judged.num_queries == judged.num_novel == 19
         assert np.isnan(of_texts.judge(Features(2, texts=("", story(1)))).p_Q).tolist() == [True, False]
 
-    def test_nothing_at_all_is_not_novel(self, of_states: Familiarity) -> None:
+    def test_nothing_at_all_is_not_novel(self, of_states: NoveltyScore) -> None:
         judged = of_states.judge(states(0))
         assert (judged.num_queries, judged.is_novel, judged.chance) == (0, False, 1.0)
 
     @pytest.mark.parametrize("text", ["?", "x", "é", "\ud800", "数学 " * 4000, " \n "], ids=repr)
-    def test_any_text_has_a_distance(self, of_texts: Familiarity, text: str) -> None:
+    def test_any_text_has_a_distance(self, of_texts: NoveltyScore, text: str) -> None:
         (distance,) = of_texts.distances(Features(1, texts=(text,)))
         assert math.isfinite(distance) == bool(text.strip())
 
@@ -180,8 +179,8 @@ class TestScore:
         assert kind_of(frozenset(reads)) == kind
 
     def test_few_queries_leave_it_unknown(self) -> None:
-        assert Familiarity.fit(states(39), READS_HIDDEN) is None
-        assert Familiarity.fit(states(40), READS_HIDDEN) is not None
+        assert NoveltyScore.fit(states(39), READS_HIDDEN) is None
+        assert NoveltyScore.fit(states(40), READS_HIDDEN) is not None
 
     def test_constant_features_and_equal_queries_do_no_harm(self) -> None:
         same = np.tile(np.arange(6, dtype=np.float32), (50, 1))
@@ -241,7 +240,7 @@ def test_the_concave_mean_for_all_is_planned_as_uniform(
     mean_p_B: list[float], mean_tokens_B: list[float] | None, level: float
 ) -> None:
     found = card(mean_p_B, mean_tokens_B)
-    p_B, tokens_B = concave_mean(found)
+    p_B, tokens_B = found.concave_mean
     assert (np.diff(p_B) > 0.0).all()
     assert (p_B >= 0.0).all()
     assert (p_B <= 1.0).all()
@@ -304,7 +303,7 @@ def test_new_questions_of_one_template_are_not_novel_and_others_are(
 
 
 def test_a_score_that_fails_its_own_calibration_is_not_used(trained: Predictor) -> None:
-    familiarity = trained.familiarity
+    familiarity = trained.novelty
     assert familiarity is not None
     failing = dataclasses.replace(familiarity, left_out_N=np.sort(np.random.default_rng(0).random(200)))
     features = Features(3, hidden_Q_D=np.full((3, 12), 99.0, dtype=np.float32))
@@ -316,7 +315,7 @@ def test_a_score_that_fails_its_own_calibration_is_not_used(trained: Predictor) 
 
 class TestTrained:
     def test_the_card_says_how_novelty_is_found(self, trained: Predictor) -> None:
-        found = trained.card.familiarity
+        found = trained.card.novelty
         assert found is not None
         assert (found.kind, found.num_queries, found.num_folds) == ("hidden", 40, 1)
         assert [share for share, _ in found.quantiles] == [0.5, 0.9, 0.95, 0.99]
@@ -335,16 +334,16 @@ class TestTrained:
     def test_the_counts_have_no_say(self, trained: Predictor) -> None:
         profile = make_profile()
         other = train(dataclasses.replace(profile, num_right_Q_B=4 - profile.num_right_Q_B), layers=[4])
-        assert other.familiarity is not None
-        assert trained.familiarity is not None
-        for name, array in other.familiarity.arrays().items():
-            np.testing.assert_array_equal(array, trained.familiarity.arrays()[name])
+        assert other.novelty is not None
+        assert trained.novelty is not None
+        for name, array in other.novelty.arrays().items():
+            np.testing.assert_array_equal(array, trained.novelty.arrays()[name])
 
     def test_the_mean_predictor_needs_none(self, tmp_path: Path) -> None:
         trained = train(make_profile(), predictor="mean")
-        assert trained.familiarity is None
+        assert trained.novelty is None
         assert "no score of how novel" in trained.card.to_markdown()
-        assert Predictor.load(trained.save(tmp_path / "p")).familiarity is None
+        assert Predictor.load(trained.save(tmp_path / "p")).novelty is None
 
     def test_a_predictor_saved_without_it_still_loads(self, trained: Predictor, tmp_path: Path) -> None:
         bare = dataclasses.replace(trained, card=dataclasses.replace(trained.card, familiarity=None), familiarity=None)

@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.data import FloatArray, Profile
-from ..core.features import nonfinite_rows
-from ..errors import InvalidFeaturesError
-from ..evaluation.metrics import binomial_log_loss, brier_score
-from .card import CrossValidation, LayerScore
-from .ridge import RidgePredictor
-
-Progress = Callable[[str, int, int], None]  # what is being done, steps done, steps in all
+from ...core.data import Profile
+from ...core.features import Counts, hidden_of, nonfinite_rows
+from ...errors import InvalidFeaturesError
+from ...evaluation.metrics import binomial_log_loss, brier_score
+from ..card import CrossValidation, LayerScore
+from .linear import LinearCurves, RidgeProblem
+from .making import Progress, silent
 
 # Layers are compared on at most this many queries: enough to tell them apart, and the work grows with its cube.
 MAX_QUERIES = 1024
 
 METHOD = "binomial log loss of ridge regression, leave-one-out (exact; the penalty chosen by left-out squared error)"
-
-
-def silent(step: str, done: int, total: int) -> None:
-    """Reports nothing."""
 
 
 def candidates(profile: Profile, layers: Sequence[int] | None) -> tuple[int, ...]:
@@ -46,12 +41,6 @@ def candidates(profile: Profile, layers: Sequence[int] | None) -> tuple[int, ...
     return tuple(wanted)
 
 
-def hidden_of(profile: Profile, layer: int) -> FloatArray:
-    """Hidden states of one layer, shape (Q, D)."""
-    assert profile.hidden_Q_L_D is not None  # `candidates` has refused such a profile
-    return profile.hidden_Q_L_D[:, profile.layers.index(layer)]
-
-
 def has_finite_features(profile: Profile, layers: Sequence[int]) -> NDArray[np.bool_]:
     """Whether each query's features are finite in every one of `layers`, shape (Q,)."""
     is_finite_Q = np.ones(profile.num_queries, dtype=bool)
@@ -63,7 +52,7 @@ def has_finite_features(profile: Profile, layers: Sequence[int]) -> NDArray[np.b
 def choose_layer(profile: Profile, layers: Sequence[int] | None, report: Progress = silent) -> CrossValidation | None:
     """Scores every candidate; None where there is one only, since nothing is chosen then.
 
-    Ridge regression stands in for slower predictors: it answers in closed form, left-out rows included.
+    Ridge regression stands in for slower estimators: it answers in closed form, left-out rows included.
 
     Args:
         profile: usable queries only, in an order that has nothing to do with them: the first `MAX_QUERIES` are scored.
@@ -74,13 +63,13 @@ def choose_layer(profile: Profile, layers: Sequence[int] | None, report: Progres
     if len(wanted) == 1:
         return None
     sample = profile.select(np.arange(min(profile.num_queries, MAX_QUERIES)))
+    counts = Counts(sample.menu, sample.num_right_Q_B, sample.num_tried_Q)
     scores = []
     for done, layer in enumerate(wanted):
         report("layer", done, len(wanted))
-        ridge = RidgePredictor().fit(hidden_of(sample, layer), sample.num_right_Q_B, sample.num_tried_Q)
-        assert ridge.left_out_p_Q_B_ is not None
-        judged = (ridge.left_out_p_Q_B_, sample.num_right_Q_B, sample.num_tried_Q)
-        scores.append(LayerScore(layer, binomial_log_loss(*judged), brier_score(*judged)))
+        p_Q_B = LinearCurves.fit(RidgeProblem(hidden_of(sample, layer), counts.weight_Q), counts).left_out_p_Q_B
+        assert p_Q_B is not None
+        scores.append(LayerScore(layer, binomial_log_loss(p_Q_B, counts), brier_score(p_Q_B, counts)))
     report("layer", len(wanted), len(wanted))
     return CrossValidation(METHOD, sample.num_queries, tuple(scores))
 

@@ -18,14 +18,14 @@ import torch
 import transformers
 from safetensors.torch import load_file, save
 
-from ..core.data import FloatArray, IntArray
-from ..core.files import make_folder, write_atomically
-from ..errors import ModelFileError
-from ..models import locate
-from ..models.gguf import no_progress_bars
+from ...core.data import FloatArray, IntArray
+from ...core.files import make_folder, write_atomically
+from ...errors import ModelFileError
+from ...models import locate
+from ...models.gguf import no_progress_bars
 
 if TYPE_CHECKING:
-    from .lora import LoraOptions
+    from ..lora import LoraOptions
 
 logger = logging.getLogger(__name__)
 
@@ -154,6 +154,7 @@ def train_adapter(
     texts: Sequence[str],
     target_Q_N: FloatArray,
     weight_Q: FloatArray,
+    width_N: FloatArray,
     *,
     kept: IntArray,
     held: IntArray,
@@ -162,11 +163,13 @@ def train_adapter(
 ) -> Trained:
     """Minimises the cross entropy of `target_Q_N` on the rows `kept`; stops when that of `held` no longer falls.
 
+    A row weighs by `weight_Q`, an output by `width_N`; classes weigh alike.
+
     Every step's order and dropout depend on the seed and the step's number alone, so that a training that was killed
     goes on from its checkpoint as if it had not been.
     """
     options, ids = adapter.options, adapter.token_ids(texts)
-    target, weight = torch.from_numpy(target_Q_N).float(), torch.from_numpy(weight_Q).float()
+    target, weight, width = (torch.from_numpy(array).float() for array in (target_Q_N, weight_Q, width_N))
     mean_N = np.clip(np.average(target_Q_N[kept], axis=0, weights=weight_Q[kept]), RATE_FLOOR, 1 - RATE_FLOOR)
     start = np.log(mean_N) if options.head == "classes" else np.log(mean_N / (1 - mean_N))
     with torch.no_grad():
@@ -183,11 +186,11 @@ def train_adapter(
         for group in optimizer.param_groups:
             group["lr"] = options.learning_rate * _rate(step, num_steps)
         with _seeded(options.seed * 1_000_003 + step), torch.enable_grad():
-            state.loss_sum += _step(adapter, optimizer, ids, target, weight, rows)
+            state.loss_sum += _step(adapter, optimizer, ids, target, weight, width, rows)
         state.step = step + 1
         progress("train", step + 1, num_steps)
         if at + 1 == steps_per_epoch:
-            held_loss, outputs = _judge(adapter, texts, target_Q_N, weight_Q, held)
+            held_loss, outputs = _judge(adapter, texts, target_Q_N, weight_Q, width_N, held)
             state.end_epoch(adapter, state.loss_sum / len(kept), held_loss, outputs)
             logger.info("epoch %d: loss %.4f, held out %.4f", epoch + 1, *state.losses[-1])
             state.save(optimizer)
@@ -206,6 +209,7 @@ def _step(
     ids: Sequence[Sequence[int]],
     target: torch.Tensor,
     weight: torch.Tensor,
+    width: torch.Tensor,
     rows: IntArray,
 ) -> float:
     """One step of the optimizer over `rows`, a few at a time; returns the sum of their losses."""
@@ -214,7 +218,7 @@ def _step(
     total, by_length = 0.0, sorted(rows.tolist(), key=lambda row: len(ids[row]))
     for start in range(0, len(by_length), adapter.options.micro_batch):
         part = by_length[start : start + adapter.options.micro_batch]
-        loss = (_losses(adapter, adapter.logits([ids[row] for row in part]), target[part]) * weight[part]).sum()
+        loss = (_losses(adapter, adapter.logits([ids[row] for row in part]), target[part], width) * weight[part]).sum()
         (loss / len(rows)).backward()  # type: ignore[no-untyped-call]
         total += float(loss.detach())
     torch.nn.utils.clip_grad_norm_(adapter.parameters, 1.0)
@@ -222,17 +226,22 @@ def _step(
     return total
 
 
-def _losses(adapter: Adapter, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Cross entropy of each row: mean over outputs, or of the class."""
+def _losses(adapter: Adapter, logits: torch.Tensor, target: torch.Tensor, width: torch.Tensor) -> torch.Tensor:
+    """Cross entropy of each row: mean over outputs by their width, or of the class."""
     target = target.to(logits.device)
     if adapter.options.head == "classes":
         return torch.nn.functional.cross_entropy(logits, target, reduction="none").cpu()
     entropy = torch.nn.functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
-    return entropy.mean(dim=1).cpu()
+    return (entropy * width.to(logits.device)).mean(dim=1).cpu()
 
 
 def _judge(
-    adapter: Adapter, texts: Sequence[str], target_Q_N: FloatArray, weight_Q: FloatArray, held: IntArray
+    adapter: Adapter,
+    texts: Sequence[str],
+    target_Q_N: FloatArray,
+    weight_Q: FloatArray,
+    width_N: FloatArray,
+    held: IntArray,
 ) -> tuple[float, FloatArray]:
     """Loss on the held-out rows, and what is said of them."""
     output = adapter.outputs([texts[row] for row in held]).astype(np.float64)
@@ -240,7 +249,7 @@ def _judge(
     if adapter.options.head == "classes":
         loss_H = -(target * np.log(clipped)).sum(axis=1)
     else:
-        loss_H = -(target * np.log(clipped) + (1 - target) * np.log(1 - clipped)).mean(axis=1)
+        loss_H = -(width_N * (target * np.log(clipped) + (1 - target) * np.log(1 - clipped))).mean(axis=1)
     return float(np.average(loss_H, weights=weight_Q[held])), output
 
 

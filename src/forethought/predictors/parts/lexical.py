@@ -1,4 +1,4 @@
-"""What a question's wording says without any model: counts of its parts, and its words in a few hundred directions."""
+"""Lexical features, without any model: counts of its parts, and its words in a few hundred directions."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.data import FloatArray
-from ..errors import InvalidInputError
+from ...core.data import FloatArray
+from ...errors import InvalidInputError
 
 NUM_BUCKETS = 8192  # hashed n-grams of one to three words; a power of two
 NUM_DIRECTIONS = 256
 FEWEST_QUERIES = 2  # a bucket that fewer training questions fall into says nothing
 MOST_EXACT = 1500  # texts up to which the directions are found exactly, from their products with one another
 LARGEST = 4.0  # spreads from the mean; a count further out counts as this far
-WORDING_SHARE = 0.5  # weight of the directions beside the counts
+WORDS_SHARE = 0.5  # weight of the directions beside the counts
 MAX_CHARACTERS = 20_000  # of a longer text the end is read: that is where the question is
 MANY_TEXTS = 64
 
@@ -44,7 +44,7 @@ PHRASES = (
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Wording:
+class Lexical:
     """Turns texts into vectors, as learned from the training texts.
 
     The counts (lengths, numbers and their sizes, phrases) are standardised. The words fall into hashed buckets, one to
@@ -94,7 +94,7 @@ class Wording:
         found_Q_K = rows_Q_H @ basis_H_K[telling].astype(np.float32)
         mean_K = found_Q_K.mean(axis=0)
         variance = float(((found_Q_K - mean_K) ** 2).sum(axis=1).mean())
-        level = float(np.sqrt(variance / NUM_DIRECTIONS)) / WORDING_SHARE or 1.0
+        level = float(np.sqrt(variance / NUM_DIRECTIONS)) / WORDS_SHARE or 1.0
         return cls(
             count_Q_C.mean(axis=0).astype(np.float32), scale_C.astype(np.float32), rarity_H, basis_H_K, mean_K, level
         )

@@ -1,4 +1,4 @@
-"""Who is held out with whom: folds from ids alone, so that the order of the queries does not matter."""
+"""Folds for cross-validation, from ids alone, so that the order of the queries does not matter."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import InvalidSettingsError
+from ...errors import InvalidSettingsError
 
 
 def hash_order(query_ids: Sequence[str], *, seed: int) -> NDArray[np.int64]:

@@ -11,8 +11,9 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.data import FloatArray, IntArray
-from ..core.features import chunks
+from ...core.data import FloatArray, IntArray
+from ...core.features import Counts, chunks
+from .shape import CurveShape
 
 Float64Array = NDArray[np.float64]
 
@@ -74,13 +75,11 @@ class RidgeProblem:
 
     Minimises `sum_q w_q |y_q - c - x_q W|^2 + penalty |W|^2` over standardised features x with the intercept c free.
 
-    The targets of one query (success at each budget) move together, and each budget's counts are noisy. So they are
-    turned into their principal components first and each component gets its own penalty: the strong ones (how hard is
-    the query, how early does it come right) are kept, the noise is shrunk to the mean. This is ridge regression with
-    the shrinkage of Breiman and Friedman, "Predicting multivariate responses in multiple linear regression" (1997),
-    chosen by leave-one-out instead of their formula. The components are orthogonal, so choosing each penalty on its own
-    minimises the total left-out squared error. Squared error, because the value of a plan is linear in the
-    probabilities it sums; on measured data log loss picked the same penalties.
+    The targets of one query (accuracy at each budget) move together, and each budget's counts are noisy. So they are
+    turned into their principal components first and each component gets its own penalty, chosen by leave-one-out: the
+    strong ones are kept, the noise is shrunk to the mean (the shrinkage of Breiman and Friedman, "Predicting
+    multivariate responses in multiple linear regression", 1997). The components are orthogonal, so choosing each
+    penalty on its own minimises the total left-out squared error; the value of a plan is linear in what it sums.
 
     Args:
         features_Q_D: finite features, shape (Q, D).
@@ -103,10 +102,11 @@ class RidgeProblem:
         self._u_squared_Q_R = self._u_Q_R**2
         self._mean_eigenvalue = float(self._eigenvalue_R.mean()) if len(self._eigenvalue_R) else 1.0
 
-    def solve(self, target_Q_N: FloatArray) -> Solution:
-        """The best map to `target_Q_N`, with its left-out predictions."""
+    def solve(self, target_Q_N: FloatArray, width_N: FloatArray) -> Solution:
+        """The best map to `target_Q_N`, with its left-out predictions; errors of a target weigh by `width_N`."""
         intercept_N = self._weight_Q @ target_Q_N / self._weight_Q.sum()
-        scaled_Q_N = (target_Q_N - intercept_N) * self._root_Q[:, None]
+        width_N = np.sqrt(width_N)
+        scaled_Q_N = (target_Q_N - intercept_N) * self._root_Q[:, None] * width_N
         basis_N_N = np.linalg.eigh(scaled_Q_N.T @ scaled_Q_N)[1]
         component_Q_N = scaled_Q_N @ basis_N_N
         projected_R_N = self._u_Q_R.T @ component_Q_N
@@ -122,10 +122,10 @@ class RidgeProblem:
         residual_Q_N = (component_Q_N - fitted_Q_N) / left_Q_P[:, chosen_N]
         dual_R_N = projected_R_N / (self._eigenvalue_R[:, None] + self._mean_eigenvalue * penalty_N)
         return Solution(
-            weights_D_N=self._x_Q_D.T @ (self._u_Q_R @ dual_R_N) @ basis_N_N.T,
+            weights_D_N=self._x_Q_D.T @ (self._u_Q_R @ dual_R_N) @ basis_N_N.T / width_N,
             intercept_N=intercept_N,
             penalty_N=penalty_N[::-1],  # strongest component first
-            left_out_Q_N=target_Q_N - residual_Q_N @ basis_N_N.T / self._root_Q[:, None],
+            left_out_Q_N=target_Q_N - residual_Q_N @ basis_N_N.T / self._root_Q[:, None] / width_N,
         )
 
     def _shrink(self, penalty_P: Float64Array) -> Float64Array:
@@ -207,23 +207,23 @@ class LinearMap:
         output_Q_N += self._offset_N
         return output_Q_N
 
-    def arrays(self) -> dict[str, FloatArray]:
+    def arrays(self, prefix: str = "") -> dict[str, FloatArray]:
         """Everything learned, by name."""
-        return {
-            "centre": self._standardizer.centre_D,
-            "scale": self._standardizer.scale_D,
-            "weights": self._weights_D_N,
-            "intercept": self._intercept_N,
-        }
+        centre, scale = self._standardizer.centre_D, self._standardizer.scale_D
+        named = {"centre": centre, "scale": scale, "weights": self._weights_D_N, "intercept": self._intercept_N}
+        return {prefix + name: array for name, array in named.items()}
 
     @classmethod
-    def from_arrays(cls, arrays: dict[str, Any]) -> Self:
+    def from_arrays(cls, arrays: dict[str, Any], prefix: str = "") -> Self:
         """The map that `arrays` described."""
-        return cls(Standardizer(arrays["centre"], arrays["scale"]), arrays["weights"], arrays["intercept"])
+        centre, scale, weights, intercept = (
+            arrays[prefix + name] for name in ("centre", "scale", "weights", "intercept")
+        )
+        return cls(Standardizer(centre, scale), weights, intercept)
 
 
 def left_out_of_folds(
-    x_Q_N: FloatArray, weight_Q: FloatArray, target_Q_N: FloatArray, fold_Q: IntArray
+    x_Q_N: FloatArray, weight_Q: FloatArray, target_Q_N: FloatArray, fold_Q: IntArray, width_N: FloatArray
 ) -> NDArray[np.float32]:
     """What ridge regression on the other folds, penalty and all, says of each fold; features keep their spreads."""
     left_out_Q_N = np.empty(target_Q_N.shape, dtype=np.float32)
@@ -231,5 +231,58 @@ def left_out_of_folds(
         held, kept = fold_Q == fold, fold_Q != fold
         kept = kept if kept.any() else held
         problem = RidgeProblem(x_Q_N[kept], weight_Q[kept], is_scaled=True)
-        left_out_Q_N[held] = LinearMap.from_solutions(problem, problem.solve(target_Q_N[kept])).apply(x_Q_N[held])
+        solution = problem.solve(target_Q_N[kept], width_N)
+        left_out_Q_N[held] = LinearMap.from_solutions(problem, solution).apply(x_Q_N[held])
     return left_out_Q_N
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LinearCurves:
+    """Accuracy curves and expected usage as a linear function of vectors, by ridge regression.
+
+    Targets are the shares of traces right and the mean tokens; each trace weighs the same.
+
+    Attributes:
+        map: from vectors to the levels of accuracy and, where learned, usage, side by side.
+        shape: what the curves may look like.
+        num_options: B.
+        penalties: chosen for "p" and "tokens", strongest component first, in mean eigenvalues; None stands for
+            infinity: that component was left at its mean.
+        left_out_p_Q_B: leave-one-out predictions of the rows fitted on; None after loading.
+    """
+
+    map: LinearMap
+    shape: CurveShape
+    num_options: int
+    penalties: dict[str, list[float | None]]
+    left_out_p_Q_B: FloatArray | None = None
+
+    @classmethod
+    def fit(cls, problem: RidgeProblem, counts: Counts) -> Self:
+        """Solves the problem for the curves of the same rows."""
+        accuracy = problem.solve(counts.rate_Q_B, counts.width_B)
+        solutions = {"p": accuracy}
+        if counts.tokens_Q_B is not None:
+            solutions["tokens"] = problem.solve(counts.tokens_Q_B.astype(np.float64), counts.width_B)
+        shape = CurveShape.fit(counts, accuracy.left_out_Q_N)
+        penalties = {
+            name: [float(penalty) if np.isfinite(penalty) else None for penalty in solution.penalty_N]
+            for name, solution in solutions.items()
+        }
+        made = LinearMap.from_solutions(problem, *solutions.values())
+        return cls(made, shape, counts.menu.num_options, penalties, shape.accuracy(accuracy.left_out_Q_N))
+
+    def curves(self, level_Q_N: FloatArray) -> tuple[FloatArray, FloatArray | None]:
+        """Curves from what the map says."""
+        p_Q_B = self.shape.accuracy(level_Q_N[:, : self.num_options])
+        return p_Q_B, self.shape.usage(level_Q_N[:, self.num_options :])
+
+    def arrays(self) -> dict[str, FloatArray]:
+        """Everything learned, by name."""
+        return self.map.arrays() | self.shape.arrays()
+
+    @classmethod
+    def from_state(cls, settings: dict[str, Any], arrays: dict[str, FloatArray]) -> Self:
+        """What settings `num_budgets` and `penalties`, and `arrays`, described."""
+        made, shape = LinearMap.from_arrays(arrays), CurveShape.from_arrays(arrays)
+        return cls(made, shape, int(settings["num_budgets"]), settings.get("penalties", {}))
