@@ -238,7 +238,7 @@ def _leave_out(rows: Rows, settings: ImportSettings, problems: Problems) -> tupl
         (rows.tried_N == 0, "nothing was tried", "queries", rows.query.code_N),
     ]
     if rows.hidden_R_D is not None:
-        is_stateless_R = np.isnan(rows.hidden_R_D).all(axis=1)
+        is_stateless_R: Mask = np.isnan(rows.hidden_R_D).all(axis=1)  # type: ignore[assignment]
         reasons.append((is_stateless_R[rows.row_N], "no hidden state", "queries", rows.query.code_N))
     for is_out_N, why, what, unit_N in reasons:
         out = np.flatnonzero(keep_N & is_out_N)
