@@ -127,7 +127,7 @@ def profile(settings: ProfileSettings, *, engine: Engine | None = None, report: 
     """
     if engine is None and choose(settings.model, settings.engine.engine)[0] in LOCAL:
         fetch_words(settings.model)
-    settings, _ = settle(settings)
+    settings, _ = settle(settings, asks=engine is None)
     queries, judge, num_left_out = profile_inputs(settings, is_open=engine is not None)
     if num_left_out:
         logger.warning("note: %d questions are left out: no reference that can be read grades them", num_left_out)
