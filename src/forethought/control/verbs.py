@@ -192,7 +192,7 @@ def _check_engine(engine: object) -> None:
 def _menu_of(menu: Menu | str | Sequence[int]) -> Menu:
     if isinstance(menu, Menu):
         return menu
-    return Menu.parse(menu) if isinstance(menu, str) else Menu(tuple(menu))
+    return Menu.parse(menu) if isinstance(menu, str) else Menu.of(menu)
 
 
 def _layer_numbers(layers: str | Sequence[int], engine: Engine) -> tuple[int, ...]:
