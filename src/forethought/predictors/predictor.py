@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ..core.data import Curves, EngineInfo, FloatArray, IntArray, Profile, Query
+from ..core.data import Curves, EngineInfo, FloatArray, IntArray, Query
 from ..core.features import HIDDEN, Features, nonfinite_rows, shorten
 from ..core.menu import Menu
+from ..core.profile import Profile
 from ..core.protocols import Estimator
 from ..errors import (
     ForethoughtError,
