@@ -74,14 +74,10 @@ HEAVY = {
         "studies/layers/plots.py",
     },
     "sympy": {
-        "graders/commands.py",
-        "graders/cursor.py",
         "graders/factors.py",
         "graders/meanings.py",
         "graders/reading.py",
         "graders/sameness.py",
-        "graders/sets.py",
-        "graders/values.py",
     },
     "huggingface_hub": {"models/locating.py", "models/gguf.py"},
 }
