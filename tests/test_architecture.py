@@ -32,6 +32,7 @@ ORDER = [
     "studies",
     "commands",
     "gateway",
+    "testing",
     "__main__",
     "__init__",
 ]
