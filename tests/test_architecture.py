@@ -68,6 +68,7 @@ HEAVY = {
         "gateway/vllm_host.py",
     },
     "matplotlib": {
+        "report/figures.py",
         "report/plots.py",
         "report/comparison_plots.py",
         "studies/paper/plots.py",
