@@ -108,7 +108,7 @@ def tokens_along(panel: Any, menu: Menu, *, num_ticks: int = 6) -> None:
     panel.set_xlim(-0.15 * first if low < first / 2 else low / margin, high * margin)
     caps = [cap for cap in menu.caps if low / margin <= cap <= high * margin]
     step = -(-len(caps) // num_ticks)
-    panel.xaxis.set_major_locator(FixedLocator(caps[::-1][::step]))  # the largest is always named
+    panel.xaxis.set_major_locator(FixedLocator(sorted(caps[::-1][::step])))  # the largest is always named
     panel.xaxis.set_minor_locator(NullLocator())
     panel.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
 
