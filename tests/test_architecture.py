@@ -53,7 +53,7 @@ HEAVY = {
         "engines/transformers.py",
         "engines/decoding.py",
         "engines/attention.py",
-        "engines/server/local.py",
+        "engines/server/chat.py",
         "models/gguf.py",
         "models/here.py",
         "predictors/parts/adapter.py",

@@ -109,6 +109,7 @@ class TransformersEngine:
             model_hash=local.hash,
             template=template.name,
             template_hash=template.hash,
+            sampling=sampling,
             num_layers=int(config.num_hidden_layers),
             hidden_size=int(config.hidden_size),
             context_tokens=self._context_tokens,

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ..core.data import Curves, EngineInfo, FloatArray, IntArray, Profile, Query
+from ..core.data import Curves, EngineInfo, FloatArray, IntArray, Query
 from ..core.features import HIDDEN, Features, nonfinite_rows, shorten
 from ..core.menu import Menu
+from ..core.profile import Profile
 from ..core.protocols import Estimator
 from ..errors import (
     ForethoughtError,
@@ -106,19 +107,7 @@ class Predictor:
         Raises:
             MismatchError: every difference, both values, and what to do.
         """
-        card = self.card
-        differences = _difference("model", card.model, card.model_hash, info.model, info.model_hash)
-        differences += _difference("template", card.template, card.template_hash, info.template, info.template_hash)
-        width = card.features.width
-        if HIDDEN in card.features.reads and info.hidden_size is not None and info.hidden_size != width:
-            differences.append(f"feature width: predictor {width}, engine {info.hidden_size}")
-        if menu is not None and menu != card.menu:
-            differences.append(f"budgets: predictor {card.menu}, run {menu}")
-        if differences:
-            raise MismatchError(
-                f"this {card.predictor} predictor was made for something else. {'; '.join(differences)}. "
-                f"Use the settings it was made for, or make one for yours: forethought profile, then forethought train."
-            )
+        refuse_other(self.card, info, menu)
 
     def rows_trained_on(self, profile: Profile) -> IntArray | None:
         """Rows of the profile's queries that it has learned from; None where that is not known.
@@ -191,6 +180,22 @@ class Predictor:
             reason = f"{error} is missing" if isinstance(error, KeyError) else str(error) or type(error).__name__
             raise ModelFileError(f"{folder} is not a usable predictor: {reason}. Train it again.") from error
         return cls(card, estimator, novelty, seen)
+
+
+def refuse_other(card: PredictorCard, info: EngineInfo, menu: Menu | None = None) -> None:
+    """See `Predictor.check`; for what was made by a predictor that is not at hand."""
+    differences = _difference("model", card.model, card.model_hash, info.model, info.model_hash)
+    differences += _difference("template", card.template, card.template_hash, info.template, info.template_hash)
+    width = card.features.width
+    if HIDDEN in card.features.reads and info.hidden_size is not None and info.hidden_size != width:
+        differences.append(f"feature width: predictor {width}, engine {info.hidden_size}")
+    if menu is not None and menu != card.menu:
+        differences.append(f"budgets: predictor {card.menu}, run {menu}")
+    if differences:
+        raise MismatchError(
+            f"this {card.predictor} predictor was made for something else. {'; '.join(differences)}. "
+            f"Use the settings it was made for, or make one for yours: forethought profile, then forethought train."
+        )
 
 
 def read_card(folder: Path) -> PredictorCard:

@@ -76,6 +76,7 @@ class OneCall:
             "seed": request.seed,
             **self.server.kind.sampling,
             **({"priority": request.priority} if self.sends_priority else {}),
+            **({"chat_template_kwargs": dict(options)} if (options := self.template.chat_options) else {}),
             **fields,
         }
         try:
@@ -106,7 +107,9 @@ class OneCall:
                 name, cost = self.efforts.cheapest()
                 return {}, f"no effort level costs at most {budget} tokens; the cheapest, {name!r}, costs {cost:g}"
             return {kind.effort: level, **whole}, None
-        return ({kind.length: budget}, None) if budget else ({}, "max_tokens cannot be 0")
+        if budget == 0:
+            return {}, "no thinking at all (a budget of 0) needs --enforce two-call: max_tokens cannot be 0"
+        return {kind.length: budget}, None
 
     def _drawing(self) -> dict[str, float]:
         """How the thought is drawn, but for what the server implies."""

@@ -108,6 +108,7 @@ class VllmEngine:
             model_hash=local.hash,
             template=template.name,
             template_hash=template.hash,
+            sampling=sampling,
             num_layers=int(config.hf_config.num_hidden_layers),
             hidden_size=int(config.get_hidden_size()),
             context_tokens=self._context_tokens,
