@@ -17,9 +17,9 @@ from hypothesis.extra.numpy import arrays
 from scipy.optimize import isotonic_regression
 
 from forethought.core import registry
-from forethought.core.data import Profile
 from forethought.core.features import Counts, Features
 from forethought.core.menu import Menu
+from forethought.core.profile import Profile
 from forethought.core.protocols import Estimator
 from forethought.errors import InvalidFeaturesError, InvalidInputError, InvalidSettingsError
 from forethought.evaluation.metrics import (
