@@ -63,7 +63,7 @@ HEAVY = {
     "vllm": {
         "engines/vllm/connector.py",
         "engines/vllm/engine.py",
-        "engines/vllm/extracting.py",
+        "engines/vllm/states.py",
         "engines/vllm/starting.py",
         "gateway/vllm_host.py",
     },
