@@ -147,6 +147,14 @@ class EngineContract:
                 assert small.reasoning_tokens == cap
                 assert large.reasoning.startswith(small.reasoning)
 
+    def test_a_budget_of_nothing_is_answered_at_once(self, subject, traces):
+        for key, done in run(subject.engine, requests(budget=0, probes=(0, 8))).items():
+            assert (done.reasoning, done.reasoning_tokens, done.probes) == ("", 0, ())
+            assert done.stop_reason is StopReason.BUDGET
+            assert 1 <= done.answer_tokens <= TEMPLATE.max_answer_tokens
+            assert done.suffix_tokens >= 1
+            assert done.answer == traces[key].at(0).answer
+
     def test_the_order_of_requests_does_not_matter(self, subject, traces):
         assert run(subject.engine, requests()[::-1]) == traces
 

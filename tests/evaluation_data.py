@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from forethought.core.data import Curves, Profile, Query
+from forethought.core.data import Curves, Query
 from forethought.core.menu import Menu
+from forethought.core.profile import Profile
 from forethought.core.prompts import PromptTemplate
+from forethought.core.provenance import Provenance
 from forethought.engines.fake import FakeEngine
 
 TEMPLATE = PromptTemplate(name="test", reasoning_end="", answer_suffix="The answer is", answer_stop=".")
@@ -26,7 +28,7 @@ def profile(num_right_Q_B: Any, num_tried_Q: Any, tokens_Q_B: Any, *, window: in
         num_tried_Q=np.broadcast_to(np.asarray(num_tried_Q, dtype=np.int64), (num_queries,)).copy(),
         tokens_Q_B=tokens,
         reasoning_Q_B=tokens,
-        info=info,
+        provenance=Provenance.from_json(info),
     )
 
 
@@ -56,7 +58,7 @@ def synthetic(
         num_tried_Q=np.full(num_queries, num_traces),
         tokens_Q_B=tokens_Q_B * jitter_Q_B,
         reasoning_Q_B=np.maximum(tokens_Q_B * jitter_Q_B - 6.0, 0.0),
-        info={**INFO, **info},
+        provenance=Provenance.from_json({**INFO, **info}),
     )
     mean_B = true.p_Q_B[num_queries:].mean(axis=0)
     trust = 1.0 / (1.0 + noise**2)

@@ -99,13 +99,7 @@ def _core_queries(problem: Problem, column_Q: Columns, price: float, most_loss: 
     """The queries that lose least, up to `most_loss`, by their best move away from their column; least loss first."""
     loss_Q = _least_loss(problem, column_Q, price)
     query_N = np.flatnonzero(loss_Q <= most_loss)
-    if query_N.size > MOST_QUERIES:
-        loss_N = loss_Q[query_N]
-        margin = np.partition(loss_N, MOST_QUERIES - 1)[MOST_QUERIES - 1]
-        sure, tied = query_N[loss_N < margin], query_N[loss_N == margin]
-        if sure.size + tied.size > MOST_QUERIES:
-            tied = tied[problem.tie_order(tied)]
-        query_N = np.concatenate((sure, tied[: MOST_QUERIES - sure.size]))
+    query_N = query_N[problem.least_of(query_N, loss_Q[query_N], MOST_QUERIES)]
     query_N = query_N[problem.tie_order(query_N)]
     return query_N[np.argsort(loss_Q[query_N], kind="stable")]
 
@@ -143,7 +137,8 @@ def spend_without_loss(problem: Problem, column_Q: Columns, left: int) -> Column
         next_N = _next_equal(problem, least_N, column_Q[least_N])
         least_N, next_N = least_N[next_N >= 0], next_N[next_N >= 0]
         cost_N = problem.costs.at(least_N, next_N) - problem.costs.at(least_N, column_Q[least_N])
-        taken = _cheapest_that_fit(problem, least_N, cost_N, left)
+        num_fit = int(np.searchsorted(np.cumsum(np.sort(cost_N)), left, side="right"))
+        taken = problem.least_of(least_N, cost_N, num_fit)  # the cheapest
         column_Q[least_N[taken]] = next_N[taken]
         left -= int(cost_N[taken].sum())
         # A raise that did not fit now never will: the rest only shrinks.
@@ -174,20 +169,3 @@ def _is_equal(problem: Problem, query: IntArray, column: IntArray, other: IntArr
     if problem.weight_Q is not None:  # a query of weight 0 has the same value everywhere
         is_equal &= p_Q_B[query, other] >= p_Q_B[query, column]
     return is_equal
-
-
-def _cheapest_that_fit(
-    problem: Problem, query_N: NDArray[np.int64], cost_N: NDArray[np.int64], left: int
-) -> NDArray[np.int64]:
-    """Positions of the cheapest raises that fit in `left` together; equal costs by tie order."""
-    if int(cost_N.sum()) <= left:
-        return np.arange(cost_N.size)
-    order = np.argsort(cost_N, kind="stable")
-    num_fit = int(np.searchsorted(np.cumsum(cost_N[order]), left, side="right"))
-    margin = cost_N[order[num_fit]]
-    sure = np.flatnonzero(cost_N < margin)
-    tied = np.flatnonzero(cost_N == margin)
-    num_tied = num_fit - sure.size
-    if num_tied:
-        tied = tied[problem.tie_order(query_N[tied])]
-    return np.concatenate((sure, tied[:num_tied]))

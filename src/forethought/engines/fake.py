@@ -129,6 +129,7 @@ class FakeEngine:
             model_hash=hashlib.sha256(f"{model} {seed} {menu}".encode()).hexdigest(),
             template=template.name,
             template_hash=template.hash,
+            sampling=sampling,
             num_layers=num_layers,
             hidden_size=hidden_size,
             context_tokens=context_tokens,

@@ -19,7 +19,7 @@ _CALLED: dict[str, Callable[..., Any]] = {
     **{"arc" + name: getattr(sympy, "a" + name) for name in ("sin", "cos", "tan")},
     "ln": sympy.log, "log": lambda x: sympy.log(x, 10), "lg": lambda x: sympy.log(x, 10), "abs": sympy.Abs,
     "floor": sympy.floor, "ceil": sympy.ceiling, "max": sympy.Max, "min": sympy.Min, "gcd": sympy.gcd,
-    "lcm": sympy.lcm, "det": lambda x: undefined("det", x),
+    "lcm": sympy.lcm, "cis": lambda x: sympy.exp(sympy.I * x), "det": lambda x: undefined("det", x),
 }  # fmt: skip
 _INVERSES = {"sin": sympy.asin, "cos": sympy.acos, "tan": sympy.atan, "cot": sympy.acot, "sec": sympy.asec,
              "csc": sympy.acsc}  # fmt: skip
@@ -95,7 +95,10 @@ class Commands(Factors):
             inside = self.argument()
             if is_digit and self.kind == "number" and not self.tokens[self.position].spaced:
                 raise Unread("a root of one digit or of more?")
-        return raised(as_number(inside), 1 / index)
+        inside = as_number(inside)
+        if index.is_odd and inside.is_negative and inside.is_number:
+            return -raised(-inside, 1 / index)  # the real one
+        return raised(inside, 1 / index)
 
     def accented(self, command: str) -> Any:
         """A letter with a mark, or points that name a line or an angle: a name of its own."""
@@ -128,7 +131,7 @@ class Commands(Factors):
         value = function(*arguments)
         if index is not None:
             value = sympy.log(*arguments) / sympy.log(index)
-        if index is None and name in ("sin", "cos", "tan", "cot", "sec", "csc"):
+        if index is None and name in ("sin", "cos", "tan", "cot", "sec", "csc", "cis"):
             value = value.subs(DEGREE, sympy.pi / 180)
         return value if exponent is None else raised(value, as_number(exponent))
 

@@ -29,7 +29,7 @@ class Cursor:
         self.bars = 0
         self.brackets = 0
         self.is_rounded = False
-        self.is_money = False
+        self.money = ""
 
     # --- what the other levels read
 

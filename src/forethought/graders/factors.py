@@ -18,6 +18,7 @@ GREEK = wordset(
     r"\upsilon \phi \chi \psi \omega \Gamma \Delta \Theta \Lambda \Xi \Pi \Sigma \Upsilon \Phi \Psi \Omega \ell "
     r"\hbar"
 )
+CURRENCIES = ("$", "€", "£", "¥", "₹")
 _UNDEFINED = frozenset("fghFGHPQ")
 FENCES = {r"\lfloor": (r"\rfloor", sympy.floor), r"\lceil": (r"\rceil", sympy.ceiling),
            r"\|": (r"\|", lambda x: undefined("norm", x)), "|": ("|", sympy.Abs)}  # fmt: skip
@@ -84,9 +85,9 @@ class Factors(Cursor):
                 return self.bracketed()
             if value == "{":
                 return self.braces()
-            if value in ("$", "€", "£", "¥", "₹") and (self.peek().kind == "number" or self.peek().value == "-"):
+            if value in CURRENCIES and (self.peek().kind == "number" or self.peek().value == "-"):
                 self.position += 1
-                self.is_money = True
+                self.money = value
                 return self.signed_factor()
             if value in FENCES:
                 return self.fenced()
@@ -122,19 +123,22 @@ class Factors(Cursor):
         self.position += 1
         if "." not in digits:
             digits = self.thousands(digits)
-        if "." in digits and self.value == r"\overline":
+        if "." in digits and self.value in (r"\overline", r"\dot"):
             return self.repeating(digits)
         if self.value == "_":
             self.position += 1
             return undefined("in_base", sympy.Integer(digits), as_number(self.argument()))
         if "." in digits:
             self.is_rounded = True
-        if self.value == "e" and self.kind == "letter" and not self.tokens[self.position].spaced:
+        if self.value in ("e", "E") and self.kind == "letter" and not self.tokens[self.position].spaced:
             sign, power = self.peek(), self.peek(2)
             if sign.kind == "number" and sign.value.isdigit() and not sign.spaced and len(sign.value) < 4:
                 self.position += 2
                 return sympy.Rational(digits) * 10 ** int(sign.value)
             if sign.value == "-" and power.kind == "number" and not sign.spaced and not power.spaced:
+                if (self.value == "E" or "." in digits) and power.value.isdigit() and len(power.value) < 4:
+                    self.position += 3
+                    return sympy.Rational(digits) / 10 ** int(power.value)
                 raise Unread("2e-3: a thousandth, or less three?")
         if self.kind == "number" and not self.tokens[self.position].spaced and self.peek(-1).kind == "number":
             raise Unread("a number right behind a number")
@@ -160,12 +164,13 @@ class Factors(Cursor):
 
     def repeating(self, digits: str) -> Any:
         """A repeating decimal: the digits before the period, then the period."""
-        self.position += 1
-        if self.value == "{":
-            period = self.skip_braces()
-        else:
-            period = self.value[:1]
-            self.argument()
+        mark = self.take(r"\overline", r"\dot")
+        period = self.period()
+        if mark == r"\dot" and self.kind == "number" and self.peek().value == r"\dot":
+            period += self.value
+            self.position += 1
+        if mark == r"\dot" and self.take(r"\dot"):  # a dot over its first digit and one over its last
+            period += self.period()
         if not period.isdigit() or len(period) > 30:
             raise Unread("no period")
         whole, _, fixed = digits.partition(".")
@@ -173,6 +178,14 @@ class Factors(Cursor):
         return sympy.Rational(int((whole or "0") + fixed), shift) + sympy.Rational(
             int(period), shift * (10 ** len(period) - 1)
         )
+
+    def period(self) -> str:
+        """The digits under a bar or a dot."""
+        if self.value == "{":
+            return self.skip_braces()
+        period = self.value[:1]
+        self.argument()
+        return period
 
     def symbol(self) -> Any:
         """A letter with its subscript, or a function without definition: f(x)."""

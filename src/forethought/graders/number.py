@@ -17,7 +17,7 @@ class NumberGrader:
     "50%" is right for 50, never for 0.5.
     """
 
-    version = "2"
+    version = "3"
 
     def grade(self, *, answer: str, reference: str) -> Grade:
         """Right when both state the same number; unreadable when either states none, or several."""

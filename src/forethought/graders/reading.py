@@ -14,7 +14,7 @@ import sympy
 
 from .commands import Commands
 from .cursor import as_number, divide, product, signed
-from .factors import GREEK
+from .factors import CURRENCIES, GREEK
 from .latex import Token, Unread, spelled, tokens, wordset
 from .meanings import DEGREE, PERCENT, Chain, Group, Quantity, Reading, SetTerm, Words
 from .words import is_unit
@@ -35,7 +35,7 @@ def read(text: str, units: tuple[str, ...] = ()) -> Reading:
     found = tokens(plain)
     if not found:
         raise Unread("nothing")
-    if re.fullmatch(r"(?i:(?:all )?real numbers|all reals)", plain):
+    if re.fullmatch(r"(?:\\text\s*\{)?(?i:(?:all )?real numbers|all reals)\}?", plain):
         return Reading(Group("N", (sympy.Symbol("R"),)), False)
     if _are_words(found):
         return Reading(Words(" ".join(token.value for token in found)), False)
@@ -105,12 +105,11 @@ class _Reader(Commands):
         return items[0] if len(items) == 1 else Group(":", tuple(items))
 
     def quantity(self) -> Any:
-        was_money, self.is_money = self.is_money, False
+        outer, self.money = self.money, ""
         value = self.sum()
         unit = self.unit()
-        if self.is_money:
-            unit = unit or "$"
-        self.is_money = was_money
+        unit = unit or self.money or (self.take(*CURRENCIES) if self.position == len(self.tokens) - 1 else "")
+        self.money = outer
         if self.take(r"\pmod", r"\bmod", r"\mod"):
             return Group("mod", (value, self.argument()))
         if not isinstance(value, sympy.Expr):

@@ -6,8 +6,10 @@ from typing import Any
 
 import sympy
 
+from .latex import Unread
 from .meanings import SIGN, Chain, Group, Quantity, SetTerm
 
+_RELATIONS = {"<": sympy.Lt, r"\leq": sympy.Le, ">": sympy.Gt, r"\geq": sympy.Ge}
 FLIPPED = {">": "<", r"\geq": r"\leq"}
 
 
@@ -82,8 +84,13 @@ def _solved(chain: Chain) -> Any:
     (variable,) = symbols_of(chain)
     allowed = sympy.S.Reals
     for left, relation, right in zip(chain.items, chain.relations, chain.items[1:], strict=False):
-        if not all(isinstance(side, sympy.Expr) for side in (left, right)) or variable not in (left, right):
+        if not all(isinstance(side, sympy.Expr) for side in (left, right)):
             return None
+        if variable not in (left, right):
+            if relation not in _RELATIONS:
+                return None
+            allowed = sympy.Intersection(allowed, _worked_out(_RELATIONS[relation](left, right), variable))
+            continue
         relation = FLIPPED.get(relation, relation) if (is_up := relation in FLIPPED) else relation
         low, high = (right, left) if is_up else (left, right)
         bound = low if high == variable else high
@@ -99,3 +106,12 @@ def _solved(chain: Chain) -> Any:
         else:
             return None
     return allowed
+
+
+def _worked_out(relation: Any, variable: Any) -> Any:
+    """What an inequality in one variable allows; raises Unread where sympy does not know."""
+    real = sympy.Dummy(real=True)
+    try:
+        return sympy.solve_univariate_inequality(relation.subs(variable, real), real, relational=False)
+    except (NotImplementedError, TypeError, ValueError, AttributeError) as error:
+        raise Unread("an inequality that cannot be worked out") from error
