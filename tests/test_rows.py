@@ -181,7 +181,7 @@ QUESTION_READERS = ("profile", "plan", "run", "doctor")
 READERS = {
     **dict.fromkeys(("questions/queries.py", "questions/rows/meanings.py"), QUESTION_READERS),
     **dict.fromkeys(
-        ("runs/importing/long.py", "runs/importing/wide.py", "runs/importing/naming.py", "runs/importing/repeats.py"),
+        ("runs/importing/rows.py", "runs/importing/counts.py", "runs/importing/naming.py", "runs/importing/repeats.py"),
         ("import",),
     ),
 }

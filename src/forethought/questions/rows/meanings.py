@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping, Sequence
+from difflib import get_close_matches
 
 from ...core.problems import Problems
 from ...errors import InvalidSettingsError
-from .batch import Row, find_column, size_of
+from .batch import Row, choose_column, has_columns, no_such_column, size_of
 from .reading import Source, read_batches
 
 MAX_ROWS = 1_000_000
@@ -60,39 +60,20 @@ class Table:
         return name.lower() in self._wanted
 
     def _choose(self, *, is_first: bool, needed: str) -> bool:
-        has = f"the file has: {', '.join(map(repr, shown(self.names))) or 'no columns'}"
         for meaning, usual in self._usual.items():
             asked = self._named.get(meaning)
             if self.columns[meaning] is not None or asked == "":
                 continue
             taken = [name for name in self.columns.values() if name is not None]
-            free = [name for name in self.names if name not in taken]
-            self.columns[meaning] = find_column(
-                free if asked is None else self.names, usual if asked is None else (asked,)
-            )
+            self.columns[meaning] = choose_column(meaning, self.names, asked, usual, taken)
             if self.columns[meaning] is None and asked and is_first:
-                parts = [find_column(self.names, (part,)) for part in asked.split(",")]
-                if meaning == "id" and len(parts) > 1 and None not in parts:
-                    self.columns[meaning] = ",".join(map(str, parts))
-                    continue
-                close = difflib.get_close_matches(asked, self.names, n=1)
-                suggestion = f" Did you mean --{meaning}-column {close[0]!r}?" if close else ""
-                self.problems.add("", f"--{meaning}-column {asked!r}: no such column; {has}.{suggestion}")
+                self.problems.add("", no_such_column(meaning, asked, self.names))
                 return False
         if needed and self.columns[needed] is None:
-            usual = self._usual[needed]
-            lowered = {name.lower(): name for name in self.names}
-            close = [
-                lowered[match] for name in usual for match in difflib.get_close_matches(name, lowered, n=1, cutoff=0.75)
-            ]
-            suggestion = (
-                f"Did you mean --{needed}-column {close[0]!r}?" if close else f"Name it with --{needed}-column NAME."
-            )
-            self.problems.add("", f"no {needed} column ({', '.join(usual)}); {has}. {suggestion}")
+            usual, lowered = self._usual[needed], {name.lower(): name for name in self.names}
+            matches = [get_close_matches(name, lowered, n=1, cutoff=0.75) for name in usual]
+            close = [lowered[match] for some in matches for match in some]
+            hint = f"Did you mean --{needed}-column {close[0]!r}?" if close else f"Name it with --{needed}-column NAME."
+            self.problems.add("", f"no {needed} column ({', '.join(usual)}); {has_columns(self.names)}. {hint}")
             return False
         return True
-
-
-def shown(names: Sequence[str], most: int = 40) -> list[str]:
-    """As many names as a message can hold."""
-    return [*names[:most], *(["…"] if len(names) > most else [])]
