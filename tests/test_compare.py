@@ -16,7 +16,7 @@ from forethought.core.profile import Profile
 from forethought.core.provenance import Provenance
 from forethought.errors import InvalidInputError
 from forethought.evaluation.comparison import Candidate, PredictorCost, compare_predictors
-from forethought.models.size import KNOWN, count, num_parameters
+from forethought.models.config import KNOWN, count, num_parameters
 
 pytestmark = pytest.mark.slow
 

@@ -48,7 +48,7 @@ class Forcing:
         Raises:
             InvalidInputError: the model's chat template does not take these turns.
         """
-        messages = [{"role": turn.role, "content": turn.content} for turn in self.template.messages(query)]
+        messages = self.template.turns(query)
         try:
             text = self.tokenizer.apply_chat_template(
                 messages, add_generation_prompt=True, tokenize=False, **dict(self.template.chat_options)

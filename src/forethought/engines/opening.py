@@ -19,8 +19,8 @@ from ..core.provenance import Provenance
 from ..core.settings import EngineSettings, ProfileSettings
 from ..errors import InvalidFeaturesError, InvalidSettingsError, RunError
 from ..models import ALIASES, fetch_words, look
+from ..models.config import known_layers, longest_context
 from ..models.locating import check_name
-from ..models.size import known_layers, longest_context
 from ..models.thinking import STEPS, own_template
 from ..runs.store import RunDirectory
 

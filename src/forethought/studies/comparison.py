@@ -14,7 +14,7 @@ from ..core.features import Counts, Features
 from ..core.profile import Profile
 from ..errors import InvalidInputError, MismatchError
 from ..evaluation.comparison import Candidate, PredictorCost
-from ..models.size import num_parameters
+from ..models.config import num_parameters
 from ..predictors.predictor import Predictor
 from ..predictors.prompted import PromptedPredictor
 from ..runs.profiles import with_layers

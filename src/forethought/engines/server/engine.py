@@ -26,10 +26,10 @@ from ...servers.retrying import Backoff
 from ..flight import ordered
 from ..refusing import failed
 from .chat import ask_template, load_tokenizer
-from .efforts import Efforts
-from .enforcing import ENFORCE, Chosen, Wanted, choose
+from .enforcing import Chosen, choose
 from .one_call import OneCall
 from .two_call import TwoCalls
+from .wanted import ENFORCE, Efforts, Wanted
 
 logger = logging.getLogger(__name__)
 
