@@ -15,9 +15,9 @@ from time import perf_counter
 
 import numpy as np
 
-from forethought.core.data import Profile
 from forethought.core.features import Counts, Features
 from forethought.core.menu import Menu
+from forethought.core.profile import Profile
 from forethought.core.protocols import Estimator
 from forethought.predictors.parts.layers import MAX_QUERIES, choose_layer
 from forethought.predictors.parts.making import make_estimator

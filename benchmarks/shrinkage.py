@@ -27,8 +27,9 @@ from typing import Any
 import numpy as np
 
 from forethought.control.sources import open_profile
-from forethought.core.data import Cost, Curves, Profile
+from forethought.core.data import Cost, Curves
 from forethought.core.features import Features
+from forethought.core.profile import Profile
 from forethought.evaluation.policies import Policies
 from forethought.evaluation.resampled import Resampled
 from forethought.predictors.parts.folds import assign_folds

@@ -30,9 +30,10 @@ from forethought.allocators import allocate
 from forethought.control.adapting import block_ends
 from forethought.control.sources import open_profile
 from forethought.control.verbs import held_out_curves
-from forethought.core.data import Cost, Curves, FloatArray, Profile
+from forethought.core.data import Cost, Curves, FloatArray
 from forethought.core.features import Features
 from forethought.core.menu import Menu
+from forethought.core.profile import Profile
 from forethought.evaluation.bootstrap import estimate
 from forethought.evaluation.policies import Outcome, Policies
 from forethought.evaluation.resampled import Resampled
@@ -251,7 +252,7 @@ def main() -> None:
     }
     for pair in options.also:
         own, held_out = (open_profile(source) for source in pair.split("=", 1))
-        rows[f"{held_out.info.get('name')}, in kind"] = row(
+        rows[f"{held_out.provenance.name}, in kind"] = row(
             train(own, **how), held_out, in_kind=None, used=None, **common
         )
     known, new = templated.questions(200, seed=1), templated.questions(400, seed=2)
@@ -262,13 +263,13 @@ def main() -> None:
         tokens_B = _mean_tokens(true, templated.MENU)
         rows[name] = row(of_template, true, in_kind=tokens_B, used=used, **common)
     found = {
-        "model": one.info.get("model"),
+        "model": one.provenance.model,
         "replay": True,
         "simulated": {
-            "profiles": any(bool(each.info.get("simulated")) for each in (one, test, other)),
+            "profiles": any(each.provenance.simulated for each in (one, test, other)),
             "templated": True,
         },
-        "profiles": {"train": one.info.get("name"), "test": test.info.get("name"), "other": other.info.get("name")},
+        "profiles": {"train": one.provenance.name, "test": test.provenance.name, "other": other.provenance.name},
         "predictor": options.predictor,
         "orders": options.orders,
         "resamples": options.resamples,

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 
 from forethought.commands import main
-from forethought.core.data import Profile, Query
+from forethought.core.data import Query
 from forethought.core.features import Counts, Features
 from forethought.core.menu import Menu
+from forethought.core.profile import Profile
 from forethought.core.prompts import load_template
+from forethought.core.provenance import Provenance
 from forethought.engines.fake import FakeEngine
 from forethought.errors import InvalidFeaturesError, InvalidSettingsError, RunError
 from forethought.predictors.difficulty import LEVELS, Asking, ask, classes, pick_examples, read_level, with_difficulties
@@ -37,7 +39,7 @@ def measured(num_queries: int = 40) -> Profile:
         tokens_Q_B=tokens_Q_B,
         reasoning_Q_B=tokens_Q_B,
         texts=tuple(query.text for query in QUERIES[:num_queries]),
-        info={"model": "fake", "name": "made-up"},
+        provenance=Provenance.from_json({"model": "fake", "name": "made-up"}),
     )
 
 
@@ -109,7 +111,7 @@ def test_what_was_said_is_kept_and_not_asked_again(tmp_path: Path) -> None:
     engine = fake()
     told = with_difficulties(measured(), engine, asking, tmp_path / "asked", progress=lambda *_: None)
     assert told.num_queries == 37  # the examples are left out
-    assert told.info["asking"]["tokens"] > 10
+    assert told.provenance.asking["tokens"] > 10
     engine.generate = None  # type: ignore[assignment]
     again = with_difficulties(measured(), engine, asking, tmp_path / "asked", progress=lambda *_: None)
     assert again.difficulties == told.difficulties

@@ -54,8 +54,8 @@ def _reported(process: subprocess.Popen[str], *, most: int | None) -> list[str]:
 def _keys(run: RunDirectory, command: str) -> list[str]:
     records = run.records()
     if command == "profile":
-        return [f"{record['query_id']}/{record['sample']}" for record in records]
-    return [record["query_id"] for record in records]
+        return [f"{record.query_id}/{record.sample}" for record in records]
+    return [record.query_id for record in records]
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +111,7 @@ def test_kills_at_random_moments(folder: Path, command: str) -> None:
 
 
 def _sorted(run: RunDirectory) -> list[str]:
-    return sorted(json.dumps(record, sort_keys=True) for record in run.records())
+    return sorted(json.dumps(record.to_json(), sort_keys=True) for record in run.records())
 
 
 def test_two_writers_do_not_share_a_run(folder: Path) -> None:

@@ -10,9 +10,10 @@ import pytest
 pytest.importorskip("peft")
 
 from forethought.commands import pipeline
-from forethought.core.data import Profile
 from forethought.core.features import Counts, Features
 from forethought.core.menu import Menu
+from forethought.core.profile import Profile
+from forethought.core.provenance import Provenance
 from forethought.core.settings import TrainSettings
 from forethought.errors import InvalidFeaturesError, InvalidSettingsError, MismatchError
 from forethought.predictors.lora import LoraPredictor
@@ -47,7 +48,7 @@ def make_profile(num_queries: int = 60) -> Profile:
         tokens_Q_B=tokens_Q_B,
         reasoning_Q_B=tokens_Q_B - 9,
         texts=texts,
-        info={"model": "tiny", "name": "made-up"},
+        provenance=Provenance.from_json({"model": "tiny", "name": "made-up"}),
     )
 
 

@@ -192,7 +192,7 @@ def test_an_allocators_option_reaches_it(call: Call, trained: str) -> None:
         )
         assert evaluated.json["allocator"] == "exact"
     assert {made.unit for made in seen if isinstance(made, ExactAllocator)} == {2}
-    assert json.loads(Path("r/run.json").read_text("utf-8"))["identity"]["allocator_options"] == {"unit": 2}
+    assert json.loads(Path("r/run.json").read_text("utf-8"))["provenance"]["allocator_options"] == {"unit": 2}
 
 
 @pytest.mark.parametrize("name", registry.BUILTIN["predictors"])

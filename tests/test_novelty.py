@@ -18,9 +18,11 @@ from forethought.allocators import allocate
 from forethought.control import sources
 from forethought.control.planning import forecast
 from forethought.control.verbs import held_out_curves
-from forethought.core.data import Cost, Curves, Profile
+from forethought.core.data import Cost, Curves
 from forethought.core.features import Features
 from forethought.core.menu import Menu
+from forethought.core.profile import Profile
+from forethought.core.provenance import Provenance
 from forethought.errors import InvalidFeaturesError, ModelFileError
 from forethought.predictors.card import PredictorCard
 from forethought.predictors.novelty import LEVEL, NoveltyScore, chance_of, kind_of, num_in_tail
@@ -400,7 +402,7 @@ class TestForecast:
         assert "forethought evaluate --on" in note
 
     def test_evaluation_uses_the_curves_that_a_plan_would(self, of_many: Predictor) -> None:
-        profile = make_profile(80, seed=5, info=MEASURED)
+        profile = make_profile(80, seed=5, provenance=Provenance.from_json(MEASURED))
         assert profile.hidden_Q_L_D is not None
         elsewhere_D = np.where(np.arange(12) < 2, 0.0, 9.0)  # the two features that say how easy a query is stay
         moved = dataclasses.replace(profile, hidden_Q_L_D=(profile.hidden_Q_L_D + elsewhere_D).astype(np.float16))
@@ -422,7 +424,7 @@ class TestCommonGrid:
         )
 
     def test_everything_is_on_the_budgets_of_both_and_it_says_so(self) -> None:
-        profile = make_profile(info=MEASURED)
+        profile = make_profile(provenance=Provenance.from_json(MEASURED))
         trained = train(profile, layers=[4])
         measured, curves, mean, notes = held_out_curves(trained, self.coarse(profile))
         assert measured.menu == curves.menu == mean.menu == Menu.evenly(32, 64)

@@ -11,7 +11,7 @@ import pytest
 
 from forethought.commands import _exit_code
 from forethought.control.sources import open_predictor, open_profile
-from forethought.core.data import Profile
+from forethought.core.profile import Profile
 from forethought.predictors.overlap import Seen, held_out
 from forethought.predictors.predictor import Predictor
 from forethought.runs.profiles import write_parquet

@@ -19,6 +19,7 @@ from scipy.optimize import isotonic_regression
 from forethought.core import registry
 from forethought.core.features import Counts, Features
 from forethought.core.menu import Menu
+from forethought.core.profile import Profile
 from forethought.core.protocols import Estimator
 from forethought.errors import InvalidFeaturesError, InvalidInputError, InvalidSettingsError
 from forethought.evaluation.metrics import (
@@ -30,12 +31,15 @@ from forethought.evaluation.metrics import (
     reliability_bins,
 )
 from forethought.predictors import paper_mlp
-from forethought.predictors.mean import MeanPredictor
+from forethought.predictors.mean import MeanPredictor, mean_curve
 from forethought.predictors.mlp import MlpPredictor
 from forethought.predictors.parts.linear import LinearMap, RidgeProblem, Standardizer
 from forethought.predictors.parts.making import make_estimator
-from forethought.predictors.parts.shape import CurveShape, isotonic, non_decreasing
+from forethought.predictors.parts.shape import CurveShape, isotonic, make_concave, non_decreasing
+from forethought.predictors.predictor import Predictor
 from forethought.predictors.ridge import RidgePredictor
+from forethought.predictors.training import train
+from forethought.predictors.usage import stretched_tokens
 from tiny_model import save_tiny_model
 
 QUICK = {
@@ -204,7 +208,7 @@ class TestFeatures:
     @pytest.mark.parametrize("shape", [(5, 23), (5, 25), (24,), (5, 0), (5, 24, 1)])
     def test_a_wrong_shape_is_refused(self, name: str, shape: tuple[int, ...]) -> None:
         with pytest.raises(InvalidFeaturesError, match=r"columns|shape"):
-            on_states(name, task()).predict(np.zeros(shape, dtype=np.float32))
+            on_states(name, task()).predict(Features.of_hidden(np.zeros(shape, dtype=np.float32)))
 
     @pytest.mark.slow
     def test_half_precision_features_will_do(self, name: str) -> None:
@@ -541,3 +545,109 @@ class TestMetrics:
     def test_correlation_of_one_mean_curve_is_0(self) -> None:
         assert correlation_B(np.full((2, 1), 0.3), self.counts.rate_Q_B).tolist() == [0.0]
         assert correlation_B(np.array([[0.1], [0.3]]), self.counts.rate_Q_B)[0] == pytest.approx(1.0)
+
+
+caps = st.one_of(
+    st.builds(
+        lambda last, factor: Menu.parse(f"geometric:256:{last}:{factor}"), st.integers(300, 40_000), st.integers(2, 8)
+    ),
+    st.builds(Menu.of, st.sets(st.integers(0, 40_000), min_size=1, max_size=9).filter(lambda found: max(found) > 0)),
+    st.sampled_from([Menu((256,)), Menu((0, 512)), Menu.parse("0,16:64:16"), Menu.parse("geometric:256:32768")]),
+)
+
+
+@pytest.mark.slow
+@every_predictor
+@examples(8)
+@given(menu=caps, seed=st.integers(0, 99), has_tokens=st.booleans())
+def test_on_any_menu_curves_can_be_true(name: str, menu: Menu, seed: int, has_tokens: bool) -> None:
+    random, data = np.random.default_rng(seed), task(40, 6, seed=seed)
+    budget_B = menu.budgets_B.astype(np.float64)
+    ease_Q_1 = data["features"][:, :1].astype(np.float64)
+    p_Q_B = 1 / (1 + np.exp(-ease_Q_1 - np.log1p(budget_B) / 3 + 2))
+    tokens_Q_B = np.minimum(budget_B, 4000 * np.exp(-ease_Q_1)) + 9 if has_tokens else None
+    counts = Counts(menu, random.binomial(2, p_Q_B), np.full(40, 2), tokens_Q_B)
+    estimator = make(name, **({"epochs": 1} if name == "lora" else {}))
+    read = features_of(data["features"])
+    p_Q_B, tokens_Q_B = estimator.fit(read, counts).predict(features_of(3 * data["features"]))
+    assert p_Q_B.shape == (40, menu.num_options)
+    assert ((p_Q_B >= 0) & (p_Q_B <= 1)).all()
+    assert (tokens_Q_B is None) is (not has_tokens)
+    if tokens_Q_B is not None:
+        assert np.isfinite(tokens_Q_B).all()
+        assert (np.diff(tokens_Q_B, axis=1) >= 0).all()
+    if estimator.held_out_ is not None:
+        assert estimator.held_out_.p_N_B.shape[1] == menu.num_options
+    mean_p_B, mean_tokens_B = mean_curve(counts)
+    p_B, tokens_B = make_concave(menu, mean_p_B, mean_tokens_B)
+    cost_B = budget_B if tokens_B is None else tokens_B + 1e-3 * budget_B
+    slope_B = np.diff(p_B) / np.diff(cost_B)
+    assert (np.diff(slope_B) < 1e-12).all()
+    assert (np.diff(p_B) > 0).all()
+
+
+def test_an_error_weighs_by_the_tokens_of_its_option() -> None:
+    """What 32 tokens say is noise to a plan of thousands: an option that stands for little decides little."""
+    menu, tried_Q = Menu((16, 32, 10_000)), np.full(2, 10)
+    counts = Counts(menu, np.array([[5, 5, 5], [5, 5, 5]]), tried_Q)
+    small, large = (np.where(np.array(where), 0.9, 0.5) * np.ones((2, 1)) for where in ([1, 0, 0], [0, 0, 1]))
+    losses = [binomial_log_loss(p_Q_B, counts) for p_Q_B in (np.full((2, 3), 0.5), small, large)]
+    assert losses[1] - losses[0] < 0.01 * (losses[2] - losses[0])
+    assert brier_score(small, counts) < brier_score(large, counts)
+    assert calibration_error(small, counts) < 0.01 < calibration_error(large, counts)
+
+
+def test_a_stretch_leaves_what_no_thought_uses() -> None:
+    """With 0 on the menu it is known what a query uses without a thought: longer thoughts do not change that."""
+    budget_B = np.array([0.0, 64.0, 1024.0, 8192.0])
+    tokens_Q_B = 20.0 + np.minimum(budget_B, 500.0)[None]
+    longer_Q_B = stretched_tokens(tokens_Q_B, budget_B, 2.0)
+    assert longer_Q_B[0].tolist() == [20.0, 84.0, pytest.approx(20.0 + 2 * (64 + 436 * 448 / 960)), 1020.0]
+    assert stretched_tokens(tokens_Q_B, budget_B, 0.5)[0, 0] == 20.0
+    for factor in (0.25, 0.7, 1.0, 3.0):
+        assert (np.diff(stretched_tokens(tokens_Q_B, budget_B, factor)) >= 0).all()
+
+
+class Stranger:
+    """Another package's estimator with the required methods and nothing more: everyone gets the last curve."""
+
+    def fit(self, features: Features, counts: Counts) -> Stranger:
+        self.p_B_ = counts.rate_Q_B[-1]
+        return self
+
+    def predict(self, features: Features) -> tuple[np.ndarray, None]:
+        return np.tile(self.p_B_, (len(features), 1)), None
+
+    def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        return {}, {"p": self.p_B_}
+
+    @classmethod
+    def from_state(cls, settings: dict[str, Any], arrays: dict[str, np.ndarray]) -> Stranger:
+        made = cls()
+        made.p_B_ = arrays["p"]
+        return made
+
+
+def test_a_strangers_estimator_needs_the_required_part_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    known = {**registry.available("predictors"), "stranger": f"{__name__}:Stranger"}
+    monkeypatch.setattr(registry, "available", lambda kind: known)
+    monkeypatch.setattr("forethought.predictors.stack.available", lambda kind: known)
+    made = make_estimator("stranger", seed=3, checkpoint="unused")
+    assert isinstance(made, Estimator)
+    assert isinstance(made, Stranger)
+    assert (made.reads, made.is_costly, made.num_examples, made.held_out_) == (("hidden",), False, 0, None)
+    data = task(60)
+    states = data["features"][:, None].astype(np.float16)
+    profile = Profile(
+        tuple(f"q{row}" for row in range(60)), Menu.evenly(16, 96), data["right"], data["tried"], data["tokens"],
+        data["tokens"], states, (7,),
+    )  # fmt: skip
+    trained = train(profile, predictor="stranger")
+    assert trained.card.features.layer == 7
+    assert trained.card.shrinkage is not None
+    loaded = Predictor.load(trained.save(tmp_path / "one"))
+    read = Features.of(profile, 7)
+    first, second = (each.predict(profile.query_ids, read).p_Q_B for each in (trained, loaded))
+    assert (first == second).all()
+    stack = make_estimator("stack", {"members": "stranger,mean"}).fit(read, Counts.of(profile))
+    assert stack.predict(read)[0].shape == (60, 6)

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from forethought.core.data import Profile
 from forethought.core.menu import Menu
+from forethought.core.profile import Profile
 from forethought.errors import ModelFileError
 from forethought.predictors import bundle as saving
 from forethought.predictors.predictor import Predictor

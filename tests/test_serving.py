@@ -15,10 +15,12 @@ import numpy as np
 import pytest
 
 from forethought.control.sources import shipped_heldout
-from forethought.core.data import Cost, Profile
+from forethought.core.data import Cost
 from forethought.core.features import Features
 from forethought.core.menu import Menu
+from forethought.core.profile import Profile
 from forethought.core.prompts import load_template
+from forethought.core.provenance import Provenance
 from forethought.errors import EngineError, ForethoughtError, InvalidSettingsError
 from forethought.gateway.asked import CHAT, MAX_CHARACTERS, QUEUED, TEXT, read
 from forethought.gateway.counting import Counter
@@ -73,7 +75,7 @@ def profile() -> Profile:
         hidden_Q_L_D=(np.stack(states) + noise_Q_D)[:, None].astype(np.float32),
         layers=(2,),
         texts=texts,
-        info={"model": "coder", "template": TEMPLATE.name, "template_hash": TEMPLATE.hash},
+        provenance=Provenance.from_json({"model": "coder", "template": TEMPLATE.name, "template_hash": TEMPLATE.hash}),
     )
 
 

@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 
 from forethought.allocators import allocate
 from forethought.commands.tables import training_text
-from forethought.core.data import Cost, Curves, Profile
+from forethought.core.data import Cost, Curves
 from forethought.core.features import Counts, Features, HeldOut
 from forethought.core.menu import Menu
+from forethought.core.profile import Profile
+from forethought.core.provenance import Provenance
 from forethought.errors import ModelFileError
 from forethought.predictors.predictor import Predictor
 from forethought.predictors.shrinkage import LeftOut, Shrinkage
@@ -42,7 +44,7 @@ def measured(num_queries: int, *, seed: int = 0, num_traces: int = 1, signal: fl
         reasoning_Q_B=tokens_Q_B - 9,
         hidden_Q_L_D=hidden_Q_L_D.astype(np.float16),
         layers=(0,),
-        info={"model": "tiny"},
+        provenance=Provenance.from_json({"model": "tiny"}),
     )
 
 

@@ -12,9 +12,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from forethought.core.data import EngineInfo, Profile
+from forethought.core.data import EngineInfo
 from forethought.core.features import Features
 from forethought.core.menu import Menu
+from forethought.core.profile import Profile
+from forethought.core.provenance import Provenance
 from forethought.errors import (
     InvalidFeaturesError,
     InvalidInputError,
@@ -61,7 +63,7 @@ def make_profile(num_queries: int = 120, *, width: int = 12, seed: int = 0, **ch
         reasoning_Q_B=tokens_Q_B - 9,
         hidden_Q_L_D=hidden_Q_L_D,
         layers=LAYERS,
-        info=INFO,
+        provenance=Provenance.from_json(INFO),
     )
     return dataclasses.replace(profile, **changes)
 
@@ -154,7 +156,7 @@ class TestTrain:
         assert train(make_profile(seed=0)).card.data.data_hash != train(make_profile(seed=1)).card.data.data_hash
 
     def test_a_simulated_profile_says_so_in_words(self) -> None:
-        card = train(make_profile(info={**INFO, "simulated": True})).card
+        card = train(make_profile(provenance=Provenance.from_json({**INFO, "simulated": True}))).card
         assert "simulated" in card.to_markdown()
 
     def test_progress_tells_what_is_being_done(self) -> None:

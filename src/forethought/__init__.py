@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from .control.plan import Plan
     from .control.planning import plan, plan_async
     from .control.verbs import evaluate, evaluate_async, open_engine, profile, profile_async, train, train_async
-    from .core.data import Profile, Query
+    from .core.data import Query
     from .core.menu import Menu
+    from .core.profile import Profile
     from .errors import ForethoughtError
     from .predictors.predictor import Predictor
     from .questions.queries import read_questions
@@ -36,7 +37,7 @@ _HOME = {
     "Menu": "core.menu",
     "Plan": "control.plan",
     "Predictor": "predictors.predictor",
-    "Profile": "core.data",
+    "Profile": "core.profile",
     "Query": "core.data",
     "evaluate": "control.verbs",
     "evaluate_async": "control.verbs",

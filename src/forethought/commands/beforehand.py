@@ -6,19 +6,19 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
 
 from ..control import sources
 from ..control.judging import Judge
 from ..control.plan import Plan
 from ..control.planning import check_total, engine_for, model_of
 from ..control.profiling import check_asked_layers
-from ..control.running import plan_identity
+from ..control.running import plan_provenance
 from ..control.sources import refuse_without_texts
 from ..control.terms import Terms
 from ..core import registry
 from ..core.data import EngineInfo, Query
 from ..core.features import HIDDEN
+from ..core.provenance import Provenance
 from ..core.settings import EngineSettings, PlanSettings, ProfileSettings, RunPlanSettings, RunSettings
 from ..engines.opening import LOCAL, check, choose, num_layers, prompting
 from ..errors import InvalidFeaturesError, InvalidMenuError, InvalidSettingsError, InvalidTotalError
@@ -80,25 +80,21 @@ def profile_inputs(settings: ProfileSettings, *, is_open: bool = False) -> tuple
     folder = profile_folder(settings)
     check_folder(folder)
     check_asked_layers(settings)
-    known = {
-        "template_hash": prompting(settings.model, settings.engine).template.hash,
-        "menu": settings.menu.to_json(),
-        "sampling": {"temperature": settings.engine.temperature, "top_p": settings.engine.top_p},
-        "seed": settings.seed,
-        **judge.identity,
-    }
+    prompts = prompting(settings.model, settings.engine)
+    known = Provenance(
+        template_hash=prompts.template.hash if prompts.is_settled and not is_open else None,
+        menu=settings.menu,
+        sampling=settings.engine.sampling,
+        seed=settings.seed,
+    ).with_grader(judge.provenance)
     if not is_open:
         check(settings.model, settings.engine)
         layers = num_layers(settings.model, settings.engine)
         if layers is not None:
             settings.layer_numbers(layers or None)
         name, _ = choose(settings.model, settings.engine.engine)
-        known |= {"engine": name} if name in registry.BUILTIN["engines"] else {}
-    else:
-        known.pop("template_hash")
-    if not prompting(settings.model, settings.engine).is_settled:
-        known.pop("template_hash", None)
-    RunDirectory.check(folder, kind="profile", identity=known)
+        known = replace(known, engine=name) if name in registry.BUILTIN["engines"] else known
+    RunDirectory.check(folder, kind="profile", provenance=known)
     return kept, judge, len(queries) - len(kept)
 
 
@@ -124,7 +120,7 @@ def run_inputs(settings: RunSettings, *, is_open: bool = False) -> tuple[Predict
     check_folder(folder)
     if not is_open:
         check_planned_engine(settings.plan, predictor)
-    RunDirectory.check(folder, kind="run", identity=run_identity(settings, predictor, queries, judge))
+    RunDirectory.check(folder, kind="run", provenance=run_provenance(settings, predictor, queries, judge))
     return predictor, queries, judge
 
 
@@ -144,7 +140,7 @@ def plan_file_inputs(settings: RunPlanSettings, *, is_open: bool = False) -> tup
         found = prompting(plan_model(settings, made), asked)
         info = EngineInfo("", made.card.model or "", template=found.template.name)
         made.check(replace(info, template_hash=found.template.hash) if found.is_settled else info)
-    RunDirectory.check(folder, kind="run", identity=plan_identity(made, None, judge))
+    RunDirectory.check(folder, kind="run", provenance=plan_provenance(made, judge))
     return made, judge, asked
 
 
@@ -154,12 +150,11 @@ def plan_model(settings: RunPlanSettings, made: Plan) -> str:
     return model_of(made.card, settings.model)
 
 
-def run_identity(settings: RunSettings, predictor: Predictor, queries: Sequence[Query], judge: Judge) -> dict[str, Any]:
-    """The part of a run's identity that the engine does not decide."""
-    return {
-        "menu": predictor.card.menu.to_json(),
-        "seed": settings.seed,
-        **judge.identity,
+def run_provenance(
+    settings: RunSettings, predictor: Predictor, queries: Sequence[Query], judge: Judge, info: EngineInfo | None = None
+) -> Provenance:
+    """What determines the records of a run; without an engine, what is known before there is one."""
+    more = {
         "allocators": allocators_of(settings),
         "allocator_options": settings.plan.allocator_options or None,
         "cost": settings.plan.cost.value,
@@ -167,6 +162,9 @@ def run_identity(settings: RunSettings, predictor: Predictor, queries: Sequence[
         "hard_total": settings.hard_total or None,  # None: as runs of before it say
         "queries": fingerprint([query_to_json(query) for query in queries]),
     }
+    sampling = planned_engine(settings.plan, predictor).sampling
+    made = Provenance() if info is None else Provenance.of(info, sampling=sampling)
+    return replace(made, menu=predictor.card.menu, seed=settings.seed, more=more).with_grader(judge.provenance)
 
 
 def allocators_of(settings: RunSettings) -> list[str]:

@@ -18,6 +18,7 @@ from ..core.features import DIFFICULTY, HIDDEN
 from ..core.menu import Menu
 from ..core.prompts import PromptTemplate
 from ..core.settings import EngineSettings, PlanSettings, ProfileSettings, RunPlanSettings, RunSettings
+from ..core.worker import Worker
 from ..engines.context import Room
 from ..engines.lengths import Lengths
 from ..engines.opening import choose, prompting, settle
@@ -116,6 +117,7 @@ def profile_estimate(settings: ProfileSettings, *, prices: Prices = UNPRICED) ->
     """The bill of `forethought profile`: every trace may run to the largest cap."""
     settings, _ = settle(settings)
     queries, _, _ = profile_inputs(settings)
+    queries = Worker.parse(settings.worker).share(queries)
     template = prompting(settings.model, settings.engine).template
     folder, menu = profile_folder(settings), settings.menu
     engine, lengths = _lengths(settings.model, settings.engine, template, queries, menu, menu.largest)
@@ -174,7 +176,8 @@ def plan_estimate(settings: PlanSettings, *, prices: Prices = UNPRICED) -> Estim
 def run_estimate(settings: RunSettings, *, prices: Prices = UNPRICED) -> Estimate:
     """The bill of `forethought run`: under granted cost at most each plan's total, under spent cost every cap."""
     with typed_flags():
-        predictor, queries, _ = run_inputs(settings)
+        predictor, every_query, _ = run_inputs(settings)
+    queries = Worker.parse(settings.worker).share(every_query)
     folder, menu = run_folder(settings), predictor.card.menu
     card, asked = predictor.card, settings.plan
     model = model_of(card, asked.model)
@@ -184,7 +187,7 @@ def run_estimate(settings: RunSettings, *, prices: Prices = UNPRICED) -> Estimat
     done = _done(folder, 1, retry_failed=settings.retry_failed)
     left_Q = [1 - done[query.id] for query in queries]
     num_left, num_plans = sum(left_Q), 1 + len(settings.compare)
-    total = settings.plan.total_for(len(queries))
+    total = settings.plan.total_for(len(every_query))
     most = num_left * cap
     is_bound = settings.plan.cost.value == "granted" or settings.hard_total
     if settings.plan.cost.value == "granted":  # a trace runs to the largest of its caps
@@ -220,7 +223,8 @@ def run_plan_estimate(settings: RunPlanSettings, *, prices: Prices = UNPRICED) -
     cap_Q = made.largest_Q.tolist()
     engine, lengths = _lengths(model, asked, template, made.queries, made.menu, max(cap_Q))
     done = _done(folder, 1, retry_failed=settings.retry_failed)
-    left_Q = [1 - done[query.id] for query in made.queries]
+    worker = Worker.parse(settings.worker)
+    left_Q = [int(worker.owns(query.id)) - done[query.id] * worker.owns(query.id) for query in made.queries]
     num_left, num_plans = sum(left_Q), len(made.allocations)
     most = sum(left * cap for left, cap in zip(left_Q, cap_Q, strict=True))
     traffic = Traffic.of(lengths, left_Q, answers=num_plans, reread=most * num_plans, is_two_calls=engine == "openai")

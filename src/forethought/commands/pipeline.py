@@ -15,21 +15,22 @@ from ..control.answers import Answer
 from ..control.plan import Plan
 from ..control.planning import forecast, largest_cap, made_plan, model_of, needed_tokens, predict
 from ..control.pool import Pool
-from ..control.profiling import Report, identity, setup_of, silent
+from ..control.profiling import Report, setup_of, silent
 from ..control.running import (
     generate_planned,
+    keep_plan,
     kept_answers,
     load_budgets,
     outcomes,
     read_plan,
-    write_answers,
-    write_summary,
+    write_results,
 )
 from ..core import registry
-from ..core.data import Cost, Profile, Query
+from ..core.data import Cost, Query
 from ..core.features import DIFFICULTY
 from ..core.files import make_folder
 from ..core.menu import Menu
+from ..core.profile import Profile
 from ..core.protocols import Engine, HiddenStateEngine
 from ..core.settings import (
     CompareSettings,
@@ -44,6 +45,7 @@ from ..core.settings import (
     TrainSettings,
 )
 from ..core.waiting import finish
+from ..core.worker import Worker
 from ..engines.context import Room
 from ..engines.lengths import upper_bound
 from ..engines.opening import (
@@ -71,7 +73,6 @@ from ..predictors.parts.making import Progress, make_estimator
 from ..predictors.parts.making import silent as quiet
 from ..predictors.parts.usable import check_profile
 from ..predictors.predictor import Predictor
-from ..questions.queries import save_queries
 from ..report import page
 from ..runs.folders import (
     beside,
@@ -86,7 +87,7 @@ from ..runs.folders import (
 )
 from ..runs.importing import Imported, check_target, read_profile
 from ..runs.profiles import joined, write_parquet
-from ..runs.store import RunDirectory, engine_info
+from ..runs.store import RunDirectory
 from ..studies import layers
 from ..studies.comparison import candidate, labelled, mean_train
 from .beforehand import (
@@ -97,8 +98,8 @@ from .beforehand import (
     plan_model,
     planned_engine,
     profile_inputs,
-    run_identity,
     run_inputs,
+    run_provenance,
     terms_of,
     typed_flags,
 )
@@ -144,6 +145,7 @@ def profile(settings: ProfileSettings, *, engine: Engine | None = None, report: 
             seed=settings.seed,
             out=profile_folder(settings),
             retry_failed=settings.retry_failed,
+            worker=Worker.parse(settings.worker),
             report=report,
             sampling=settings.engine.sampling,
             settings=asdict(settings),
@@ -219,7 +221,7 @@ def ask_model(
     progress: Progress,
 ) -> Profile:
     """The profile with what its own model says of how hard each question is; see `difficulty.with_difficulties`."""
-    model = settings.model or measured.info.get("model")
+    model = settings.model or measured.provenance.model
     if not model:
         raise InvalidSettingsError("the profile does not say which model was measured; give --model")
     if not measured.texts:
@@ -227,7 +229,7 @@ def ask_model(
     check_can_ask(model, settings.engine)
     needed = upper_bound(asking.template, [Query("", text) for text in measured.texts], 0)
     with opened(None, model, settings.engine, needed_tokens=needed) as engine:
-        known = measured.info.get("model_hash")
+        known = measured.provenance.model_hash
         if known is not None and engine.info.model_hash is not None and known != engine.info.model_hash:
             raise MismatchError(f"the profile is of model {known}, but {model} is {engine.info.model_hash} here")
         return with_difficulties(measured, engine, asking, folder, progress=progress)
@@ -320,12 +322,12 @@ def run(settings: RunSettings, *, engine: Engine | None = None, report: Report =
     """Plans, reasons under the caps, answers; run again with the same settings, it goes on where it stopped.
 
     The plan is made once and kept with the run. Where answers use other numbers of tokens than predicted, questions
-    that have not begun get other budgets under what is left of the total; RUN/usage.json says so. Answers are in
-    RUN/answers.jsonl, counts in RUN/summary.json.
+    that have not begun get other budgets under what is left of the total; RUN/usage.json says so. With several workers
+    budgets stay as planned. Answers are in RUN/answers.jsonl, counts in RUN/summary.json.
     """
     with typed_flags():
         predictor, queries, judge = run_inputs(settings, is_open=engine is not None)
-    terms, others = terms_of(settings.plan), allocators_of(settings)[1:]
+    terms, others, worker = terms_of(settings.plan), allocators_of(settings)[1:], Worker.parse(settings.worker)
     asked = planned_engine(settings.plan, predictor)
     folder = run_folder(settings)
     model, cap = model_of(predictor.card, settings.plan.model), largest_cap(terms, queries, predictor.card.menu)
@@ -342,16 +344,11 @@ def run(settings: RunSettings, *, engine: Engine | None = None, report: Report =
         directory = RunDirectory.create(
             folder,
             kind="run",
-            identity={
-                **identity(running.info, predictor.card.menu, asked.sampling, settings.seed, judge.identity),
-                **run_identity(settings, predictor, queries, judge),
-            },
+            provenance=run_provenance(settings, predictor, queries, judge, running.info),
             settings=asdict(settings),
         )
-        with directory.locked():
-            if made is not None:
-                save_queries(directory.path / "queries.jsonl", queries)
-                made.save(directory.path / "plan.json")
+        with directory.locked(worker):
+            if made is not None and keep_plan(directory, made):
                 for note in made.forecast.notes:
                     logger.warning("note: %s", note)
             kept = replace(read_plan(directory), card=predictor.card, terms=terms)  # an old plan says neither
@@ -364,11 +361,11 @@ def run(settings: RunSettings, *, engine: Engine | None = None, report: Report =
                 retry_failed=settings.retry_failed,
                 setup=setup_of(running.info, asked.options),
                 pool=_pool(directory, running, room) if settings.hard_total else None,
-                adaptation=Adaptation(directory, kept, _fitting(queries, room, running)),
+                adaptation=Adaptation(directory, kept, _fitting(queries, room, running)) if worker.is_alone else None,
+                worker=worker,
             )
             finish(_told(work, report))
-            write_answers(directory, queries)
-            write_summary(directory, queries)
+            write_results(directory, queries)
     return directory
 
 
@@ -389,7 +386,15 @@ def run_plan(settings: RunPlanSettings, *, engine: Engine | None = None, report:
         made.check(running.info)
         room.check_caps(running.info, cap_Q, tolerates=False)
         folder = run_folder(settings)
-        work = kept_answers(made, running, judge, folder, options=asked.options, retry_failed=settings.retry_failed)
+        work = kept_answers(
+            made,
+            running,
+            judge,
+            folder,
+            options=asked.options,
+            retry_failed=settings.retry_failed,
+            worker=Worker.parse(settings.worker),
+        )
         finish(_told(work, report))
     return RunDirectory.open(folder)
 
@@ -440,7 +445,7 @@ def evaluation(settings: EvaluateSettings, *, progress: Progress = quiet) -> Eva
     """
     path = Path(settings.run)
     allocator = registry.make("allocators", settings.allocator, settings.allocator_options)
-    if (path / "run.json").is_file() and RunDirectory.open(path).header["kind"] == "run":
+    if (path / "run.json").is_file() and RunDirectory.open(path).header.kind == "run":
         return live_comparison(RunDirectory.open(path), seed=settings.seed)
     if settings.on or settings.run in shipped_predictors():
         predictor = sources.open_predictor(settings.run)
@@ -489,7 +494,7 @@ def compare(settings: CompareSettings, *, wrote: Wrote = ignore, progress: Progr
     names = settings.names or tuple(Path(source).name for source in settings.predictors)
     measured = sources.open_profile(settings.on) if settings.on else sources.shipped_heldout(settings.predictors[0])
     for each in trained:
-        each.check(engine_info(measured.info), measured.menu)
+        each.check(measured.provenance.engine_info, measured.menu)
     notes: tuple[str, ...] = ()
     counted = sources.open_profile(settings.train) if settings.labels else None
     if settings.on:
@@ -538,12 +543,12 @@ def live_comparison(run: RunDirectory, *, seed: int = 0) -> LiveComparison:
             f"forethought regrade {run.path} --answers FILE"
         )
     main, _ = load_budgets(run)
-    provenance = run.header["identity"]
+    made = run.header.provenance
     return compare_live(
         {main if main in (UNIFORM, BLIND) else FORETHOUGHT: results.pop(main), **results},
         seed=seed,
-        simulated=bool(provenance.get("simulated")),
-        provenance=provenance,
+        simulated=made.simulated,
+        provenance=made.to_json(),
     )
 
 

@@ -13,7 +13,7 @@ from ..control.billing import sends_twice, settle
 from ..control.forecast import Forecast
 from ..control.plan import Plan
 from ..control.running import answer_rows, load_budgets, read_plan
-from ..core.data import Cost, Query, StopReason
+from ..core.data import Cost, Query
 from ..core.files import read_json
 from ..core.problems import MAX_SHOWN, excerpt
 from ..core.registry import unknown_name_message
@@ -22,7 +22,7 @@ from ..errors import RunError, UnknownNameError
 from ..predictors.predictor import Predictor
 from ..predictors.usage import spent_within
 from ..runs.importing import Imported
-from ..runs.store import RunDirectory
+from ..runs.store import RunDirectory, read_lines
 from .grading import Regraded, Verdicts
 
 
@@ -110,14 +110,18 @@ def show(source: str, query_id: str = "") -> dict[str, Any]:
     if query_id:
         return item(source, query_id)
     run = RunDirectory.open(Path(source))
-    kind = run.header["kind"]
+    kind = run.header.kind
     if kind == "profile":
         return profile_summary(run)
     if kind == "run":
         if not (run.path / "summary.json").is_file():
             raise RunError(f"{source} has not come to its end; the command that made it goes on: forethought run")
         return run_result(run)
-    return {"run": str(run.path), "kind": kind, "records": sum(1 for _ in run.records())}
+    return {
+        "run": str(run.path),
+        "kind": kind,
+        "records": sum(1 for shard in run.shards() for _ in read_lines(shard, id)),
+    }
 
 
 def run_result(run: RunDirectory) -> dict[str, Any]:
@@ -152,17 +156,17 @@ def item(source: str, query_id: str) -> dict[str, Any]:
             unknown_name_message("question", query_id, list(queries)[:8] if len(queries) > 8 else queries)
         )
     query = queries[query_id]
-    records = [record for key, record in sorted(run.latest_records().items()) if key[0] == query_id]
+    records = [record for record in run.latest() if record.query_id == query_id]
     found = {
         "id": query_id,
         "question": query.text,
         "reference": query.reference,
-        "simulated": bool(run.header["identity"].get("simulated")),
+        "simulated": run.header.provenance.simulated,
     }
     return {
         **found,
-        **(_planned_item(run, query) if run.header["kind"] == "run" else _profiled_item(run, query)),
-        "traces": records,
+        **(_planned_item(run, query) if run.header.kind == "run" else _profiled_item(run, query)),
+        "traces": [record.to_json() for record in sorted(records, key=lambda each: each.sample)],
     }
 
 
@@ -240,23 +244,29 @@ def _sparkline(values: Sequence[float]) -> str:
 def profile_summary(run: RunDirectory) -> dict[str, Any]:
     """What a profile run holds: counts, accuracy and mean tokens at every cap."""
     measured = sources.open_profile(str(run.path))
-    records = run.latest_records().values()
-    failed = [record for record in records if record["stop_reason"] == StopReason.ERROR.value]
+    is_two_calls = sends_twice(run.header.provenance)
+    sent = generated = num_traces = 0
+    failed: list[str] = []
+    for record in run.latest():
+        if record.is_failed:
+            failed.append(record.query_id)
+            continue
+        own = settle(record, is_two_calls=is_two_calls)
+        num_traces, sent, generated = num_traces + 1, sent + own[0], generated + own[1]
     weights = measured.num_tried_Q / measured.num_tried_Q.sum()
-    sent, generated = settle(records, is_two_calls=sends_twice(run.header["identity"]))
     return {
         "run": str(run.path),
         "queries": measured.num_queries,
-        "traces": len(records) - len(failed),
+        "traces": num_traces,
         "failed": len(failed),
-        "failed_ids": sorted({record["query_id"] for record in failed})[:20],
+        "failed_ids": sorted(set(failed))[:20],
         "prompt_tokens": sent,
         "generated_tokens": generated,
         "layers": list(measured.layers),
         "budgets": measured.menu.budgets_B.tolist(),
         "accuracy": (measured.num_right_Q_B.sum(axis=0) / measured.num_tried_Q.sum()).round(4).tolist(),
         "tokens": (weights @ measured.tokens_Q_B).round(1).tolist(),
-        "simulated": bool(measured.info.get("simulated")),
+        "simulated": measured.provenance.simulated,
     }
 
 
@@ -294,8 +304,8 @@ def import_summary(imported: Imported, *, is_written: bool) -> dict[str, Any]:
         "layers": list(measured.layers),
         "left_out": [each.to_json() for each in imported.left_out],
         "notes": list(imported.notes),
-        "simulated": bool(measured.info.get("simulated")),
-        "info": dict(measured.info),
+        "simulated": measured.provenance.simulated,
+        "info": measured.provenance.to_json(),
     }
 
 

@@ -75,8 +75,8 @@ class Adaptation:
         rest: Sequence[Query],
         budget_of: Mapping[str, int],
         used_of: Mapping[str, float],
-    ) -> bool:
-        """Looks at a finished block; True where questions have new budgets.
+    ) -> dict[str, int]:
+        """Looks at a finished block; the new budgets of questions that get others, by id.
 
         Args:
             number: of the block, from 0.
@@ -92,7 +92,7 @@ class Adaptation:
         if number < len(self._decisions):  # decided before this run was resumed
             self.usage.recentre()
             self.usage.stretch = self._decisions[number]["usage"]["stretch"]
-            return False
+            return {}
         is_alarm, ratio = self.usage.test.is_alarm, self.usage.test.ratio
         budgets: dict[str, int] = {}
         if is_alarm:
@@ -109,7 +109,7 @@ class Adaptation:
             )
         self._decisions.append({"alarm": is_alarm, "usage": self.usage.to_json(), "budgets": budgets})
         self.keep()
-        return bool(budgets)
+        return budgets
 
     def _replanned(
         self, rest: Sequence[Query], budget_of: Mapping[str, int], used_of: Mapping[str, float]

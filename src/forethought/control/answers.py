@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from ..core.checks import check_answer
+from ..core.codec import decode, fields_to_json
 from ..core.data import Grade, Query, StopReason
 from ..core.files import write_atomically
+from ..core.records import Record
 from ..core.visible import to_json
 from ..errors import RunError
-from ..runs.store import generation_from_json, read_lines
+from ..runs.store import read_lines
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,53 +43,64 @@ class Answer:
     error: str | None = None
 
     @classmethod
-    def of(cls, query: Query, budget: int, record: Mapping[str, Any]) -> Self:
+    def of(cls, query: Query, budget: int, record: Record) -> Self:
         """What the trace of `record` answers under `budget`, or under its own where that was lower."""
-        generation = generation_from_json(record)
-        outcome = generation.at(budget)
+        outcome = record.at(budget)
         if outcome is None:
-            error = generation.error or f"it was not probed at {budget} tokens"
-            return cls(query.id, min(budget, generation.budget), None, reference=query.reference, error=error)
-        used = next((probe for probe in record["probes"] if probe["budget"] == outcome.budget), record)
-        grade = None if query.reference is None else used.get("grade")
-        return cls(
-            query.id,
-            outcome.budget,
-            outcome.answer,
-            outcome.reasoning_tokens,
-            outcome.tokens,
-            outcome.stop_reason,
-            query.reference,
-            None if grade is None else Grade(grade),
-        )
+            error = record.error or f"it was not probed at {budget} tokens"
+            return cls(query.id, min(budget, record.budget), None, reference=query.reference, error=error)
+        grade = None if query.reference is None else outcome.grade
+        used = (outcome.budget, outcome.answer, outcome.reasoning_tokens, outcome.tokens, outcome.stop_reason)
+        return cls(query.id, *used, query.reference, grade)
 
     def to_json(self) -> dict[str, Any]:
         """One line of answers.jsonl as an object; what failed has `error` in place of what it would have used."""
         if self.error is not None:
             known = {} if self.reference is None else {"reference": self.reference}
             return {"id": self.id, "budget": self.budget, "answer": None, "error": self.error, **known}
-        row = asdict(self)
-        del row["error"]
-        row["stop_reason"] = self.stop_reason.value
-        if self.reference is None:
-            del row["reference"], row["grade"]
-        return row
+        return fields_to_json(self, without=("error", *(("reference", "grade") if self.reference is None else ())))
 
     @classmethod
-    def from_json(cls, row: Mapping[str, Any]) -> Self:
-        """What `to_json` wrote."""
-        grade = row.get("grade")
-        return cls(
-            row["id"],
-            row["budget"],
-            row["answer"],
-            row.get("reasoning_tokens"),
-            row.get("tokens"),
-            StopReason(row.get("stop_reason", StopReason.ERROR)),
-            row.get("reference"),
-            None if grade is None else Grade(grade),
-            row.get("error"),
-        )
+    def from_json(cls, row: Any) -> Self:
+        """What `to_json` wrote; raises UnfitError."""
+        return decode(cls, row, lenient=(cls,))
+
+
+def counts_of(answers: Iterable[Answer]) -> dict[str, Any]:
+    """How many answers there are of what, and their tokens; they are read once.
+
+    Tokens are those of the answers that were counted; `not_counted` is how many were not. What failed is not right:
+    `right` is to be held against `with_reference`, not against what came back.
+    """
+    found: Counter[str] = Counter()
+    failed: list[str] = []
+    for each in answers:
+        has_reference = each.reference is not None
+        found.update(queries=1, with_reference=has_reference)
+        if each.error is not None:
+            failed.append(each.id)
+            found.update(failed=1, failed_with_reference=has_reference)
+            continue
+        found.update(answered=1, granted_tokens=each.budget, stopped=each.stop_reason is StopReason.NATURAL)
+        found.update({f"grade {each.grade}": 1, "graded": each.grade is not None, "not_counted": each.tokens is None})
+        if each.tokens is not None:
+            found.update(reasoning_tokens=each.reasoning_tokens or 0, spent_tokens=each.tokens)
+    return {
+        "queries": found["queries"],
+        "answered": found["answered"],
+        "failed": found["failed"],
+        "failed_ids": failed[:20],
+        "granted_tokens": found["granted_tokens"],
+        "not_counted": found["not_counted"],
+        "reasoning_tokens": found["reasoning_tokens"],
+        "spent_tokens": found["spent_tokens"],
+        "stopped_by_themselves": found["stopped"],
+        "with_reference": found["with_reference"],
+        "failed_with_reference": found["failed_with_reference"],
+        "graded": found["graded"],
+        "right": found[f"grade {Grade.RIGHT}"],
+        "unreadable": found[f"grade {Grade.UNREADABLE}"],
+    }
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -120,31 +132,8 @@ class Answers:
 
     @property
     def counts(self) -> dict[str, Any]:
-        """How many there are of what, and their tokens.
-
-        Tokens are those of the answers that were counted; `not_counted` is how many were not. What failed is not right:
-        `right` is to be held against `with_reference`, not against what came back.
-        """
-        failed = [row for row in self.rows if row.error is not None]
-        finished = [row for row in self.rows if row.error is None]
-        counted = [row for row in finished if row.tokens is not None]
-        grades = Counter(row.grade for row in finished if row.grade is not None)
-        return {
-            "queries": len(self.rows),
-            "answered": len(finished),
-            "failed": len(failed),
-            "failed_ids": [row.id for row in failed[:20]],
-            "granted_tokens": sum(row.budget for row in finished),
-            "not_counted": len(finished) - len(counted),
-            "reasoning_tokens": sum(row.reasoning_tokens or 0 for row in counted),
-            "spent_tokens": sum(row.tokens or 0 for row in counted),
-            "stopped_by_themselves": sum(row.stop_reason is StopReason.NATURAL for row in finished),
-            "with_reference": sum(row.reference is not None for row in self.rows),
-            "failed_with_reference": sum(row.reference is not None for row in failed),
-            "graded": sum(grades.values()),
-            "right": grades[Grade.RIGHT],
-            "unreadable": grades[Grade.UNREADABLE],
-        }
+        """How many there are of what, and their tokens; see `counts_of`."""
+        return counts_of(self.rows)
 
     def save(self, path: str | Path) -> Path:
         """Writes JSON lines, one an answer, at once or not at all."""
@@ -159,4 +148,4 @@ class Answers:
         path = path / "answers.jsonl" if path.is_dir() else path
         if not path.is_file():
             raise RunError(f"{path} does not exist")
-        return cls(tuple(Answer.from_json(row) for row in read_lines(path, check_answer)))
+        return cls(tuple(read_lines(path, Answer.from_json)))

@@ -11,17 +11,17 @@ from typing import Any, Self
 from ..core import registry
 from ..core.data import Grade, Query
 from ..core.protocols import Grader
+from ..core.provenance import Provenance
 from ..errors import InvalidInputError
 from ..graders import check_references
-from .profiling import grader_identity
 
 
 @dataclass(frozen=True, slots=True)
 class Judge:
-    """A grader that is ready, and what determines its verdicts, for a run's identity."""
+    """A grader that is ready, and what determines its verdicts, as a provenance that holds nothing else."""
 
     grader: Grader
-    identity: dict[str, Any]
+    provenance: Provenance
 
     @classmethod
     def of(cls, grader: str | Grader | Judge, options: Mapping[str, Any] | None = None) -> Self:
@@ -31,15 +31,19 @@ class Judge:
             UnknownNameError, InvalidSettingsError, MissingExtraError: as `registry.make`.
         """
         if isinstance(grader, Judge):
-            return cls(grader.grader, grader.identity)
+            return cls(grader.grader, grader.provenance)
         if isinstance(grader, str):
             made = registry.make("graders", grader, options or {})
-            return cls(made, grader_identity(grader, options or {}, made))
-        return cls(grader, grader_identity(type(grader).__name__, {}, grader))
+            return cls(made, _provenance(grader, options or {}, made))
+        return cls(grader, _provenance(type(grader).__name__, {}, grader))
 
     def check(self, queries: Sequence[Query], *, required: bool = False) -> None:
         """Refuses references that the grader cannot read; raises InvalidInputError."""
         check_references(self.grader, queries, source="the questions", required=required)
+
+
+def _provenance(name: str, options: Mapping[str, Any], grader: Grader) -> Provenance:
+    return Provenance(grader=name, grader_options=dict(options) or None, grader_version=grader.version)
 
 
 def grade(answer: str, reference: str, grader: str = "number", **options: Any) -> Grade:

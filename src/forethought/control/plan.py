@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from ..core.checks import MOST, check_plan
-from ..core.codec import shown
+from ..core.checks import check_plan
+from ..core.codec import MOST, shown
 from ..core.data import Allocation, Cost, EngineInfo, IntArray, Query, Request
 from ..core.files import read_json, write_atomically
 from ..core.menu import Menu, with_menu

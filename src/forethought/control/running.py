@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +13,22 @@ import numpy as np
 
 from ..core.checks import check_counts
 from ..core.data import EngineInfo, Grade, Query, Request, Sampling
-from ..core.files import open_bytes, reaching, read_json, write_json
+from ..core.files import open_bytes, reaching, read_json, replacing, write_json
 from ..core.protocols import CountingEngine, Engine, Grader
+from ..core.provenance import Provenance
+from ..core.records import Record
 from ..core.visible import to_json
+from ..core.worker import ALONE, Worker
 from ..errors import InvalidInputError, InvalidMenuError, InvalidSettingsError, InvalidTotalError, RunError
 from ..questions.queries import load_queries, query_to_json, save_queries
 from ..runs.store import RunDirectory, fingerprint
 from .adapting import Adaptation, blocks, kept
-from .answers import Answer, Answers
+from .answers import Answer, counts_of
 from .billing import sends_twice, settle
 from .judging import Judge
 from .plan import FILE, Plan
 from .pool import Pool
-from .profiling import graded_record, identity, setup_of, trace_seed
+from .profiling import judged, setup_of, trace_seed
 
 logger = logging.getLogger(__name__)
 
@@ -69,16 +73,14 @@ def _kept(run: RunDirectory, plan: Plan) -> dict[str, Any]:
     return kept(run, plan.menu, plan.allocation.query_ids)
 
 
-def load_priorities(run: RunDirectory) -> dict[str, int]:
+def _priorities(plan: Plan, budgets_of: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
     """Query id -> tokens that its answer is expected to take under the largest of its budgets: short ones go first.
 
     Where the predictor knows nothing of spend, the budget itself.
     """
-    plan = read_plan(run)
-    budgets, tokens_Q_B = load_budgets(run, plan)[1].values(), plan.forecast.curves.tokens_Q_B
-    priorities = {}
+    tokens_Q_B, priorities = plan.forecast.curves.tokens_Q_B, {}
     for row, query_id in enumerate(plan.allocation.query_ids):
-        budget = max(budget_of[query_id] for budget_of in budgets)
+        budget = max(budget_of[query_id] for budget_of in budgets_of.values())
         is_known = tokens_Q_B is not None and budget in plan.menu
         priorities[query_id] = round(float(tokens_Q_B[row, plan.menu.index(budget)])) if is_known else budget  # type: ignore[index]
     return priorities
@@ -89,7 +91,7 @@ async def answering(plan: Plan, engine: Engine, judge: Judge) -> AsyncIterator[A
     known = {query.id: (query, budget) for query, (_, budget) in zip(plan.queries, plan, strict=True)}
     async for generation in engine.generate(plan.requests()):
         query, budget = known[generation.query_id]
-        yield Answer.of(query, budget, graded_record(generation, query.reference, judge.grader))
+        yield Answer.of(query, budget, judged(Record.of(generation), query.reference, judge.grader))
 
 
 async def kept_answers(
@@ -100,6 +102,7 @@ async def kept_answers(
     *,
     options: Mapping[str, Any] | None = None,
     retry_failed: bool = True,
+    worker: Worker = ALONE,
 ) -> AsyncIterator[Answer]:
     """The same in a run directory, which goes on where it stopped; answers that it has come first.
 
@@ -110,12 +113,11 @@ async def kept_answers(
         folder: of the run.
         options: of the engine, which may be changed to mend what failed.
         retry_failed: try again what failed before.
+        worker: of several processes that fill the folder together: it takes the questions that are its own.
     """
-    run = RunDirectory.create(folder, kind="run", identity=plan_identity(plan, engine.info, judge), settings={})
-    with run.locked():
-        if not (folder / FILE).exists():
-            save_queries(folder / "queries.jsonl", plan.queries)
-            plan.save(folder / FILE)
+    run = RunDirectory.create(folder, kind="run", provenance=plan_provenance(plan, judge, engine.info), settings={})
+    with run.locked(worker):
+        keep_plan(run, plan)
         found = answer_rows(run, plan.queries)
         for answer in found:
             if answer.error is None or not retry_failed:
@@ -128,6 +130,7 @@ async def kept_answers(
             grader=judge.grader,
             retry_failed=retry_failed,
             setup=setup_of(engine.info, options or {}),
+            worker=worker,
         )
         fresh = set()
         async for answer in work:
@@ -136,25 +139,31 @@ async def kept_answers(
         for answer in found:
             if answer.error is not None and retry_failed and answer.id not in fresh:
                 yield answer
-        write_answers(run, plan.queries)
-        write_summary(run, plan.queries)
+        write_results(run, plan.queries)
 
 
-def plan_identity(plan: Plan, info: EngineInfo | None, judge: Judge) -> dict[str, Any]:
+def plan_provenance(plan: Plan, judge: Judge, info: EngineInfo | None = None) -> Provenance:
     """What determines the records of a run by this plan; without an engine, what is known before there is one."""
     sampling = (plan.card.sampling if plan.card else None) or Sampling()
-    known = {} if info is None else identity(info, plan.menu, sampling, plan.seed, judge.identity)
-    return {
-        **known,
-        "menu": plan.menu.to_json(),
-        "seed": plan.seed,
-        **judge.identity,
+    more = {
         "allocators": list(plan.allocations),
         "cost": plan.allocation.cost.value,
         "total": plan.allocation.total,
         "queries": fingerprint([query_to_json(query) for query in plan.queries]),
         "plan": fingerprint({name: made.budget_Q.tolist() for name, made in plan.allocations.items()}),
     }
+    made = Provenance() if info is None else Provenance.of(info, sampling=sampling)
+    return replace(made, menu=plan.menu, seed=plan.seed, more=more).with_grader(judge.provenance)
+
+
+def keep_plan(run: RunDirectory, plan: Plan) -> bool:
+    """Keeps a plan and its questions with the run, where it has none yet; whether it had none."""
+    with run.turn():
+        if (run.path / FILE).exists():
+            return False
+        save_queries(run.path / "queries.jsonl", plan.queries)
+        plan.save(run.path / FILE)
+        return True
 
 
 async def generate_planned(
@@ -168,79 +177,87 @@ async def generate_planned(
     setup: str,
     pool: Pool | None = None,
     adaptation: Adaptation | None = None,
+    worker: Worker = ALONE,
 ) -> AsyncIterator[Answer]:
     """Answers every query that has no record yet, once, under the largest of its budgets; as they are on disk.
 
     The trace under a small cap is the prefix of the trace under a large one, so an answer forced at each allocator's
     budget judges all of them on the same trace. An engine that schedules by priority starts with the shortest answers.
-    With an adaptation, between two blocks of queries the budgets of those that have not begun may change. A pool lowers
-    caps, or refuses questions, once little is left of its total.
+
+    Requests are one stream, which the engine takes as it has room. With an adaptation, budgets are looked at when all
+    answers of a block are there, and those that the engine has not taken yet may change: nothing waits for a decision.
+    Only under a pool the blocks come one after the other, since what is left of a hard total, and so who gets what,
+    must not depend on how many run at once.
     """
-    parts, counted = blocks(queries) if adaptation else [list(queries)], _earlier_counts(run)
-    _write_rows(run.path / "answers.jsonl", [row for row in answer_rows(run, queries) if row.error is None])
-    for number, block in enumerate(parts):
-        work = _generate(
-            run,
-            engine,
-            block,
-            counted,
-            seed=seed,
-            grader=grader,
-            retry_failed=retry_failed,
-            setup=setup,
-            pool=pool,
-        )
-        async for answer in work:
-            yield answer
-        if adaptation is None:
-            continue
-        main, budgets_of = load_budgets(run)
-        done = run.latest_records()
-        rest = [query for part in parts[number + 1 :] for query in part if (query.id, 0) not in done]
-        rows = answer_rows(run, queries)
-        whole = [row for row in rows if row.budget == budgets_of[main][row.id]]  # others had what a pool had left
-        used_of = {row.id: float(row.tokens) for row in whole if row.tokens is not None}
-        adaptation.decide(number, block, rest, budgets_of[main], used_of)
+    plan, tries = read_plan(run), run.tries()
+    main, budgets_of = load_budgets(run, plan)
+    priority_of, budget_of = _priorities(plan, budgets_of), budgets_of[main]
+    own = {query.id: query for query in queries if worker.owns(query.id)}
+    parts = blocks(list(own.values())) if adaptation else [list(own.values())]
+    left = {name for name in own if tries.is_left(name, 0, retry_failed=retry_failed, setup=setup)}
+    used_of, begun = dict[str, float](), own.keys() - left
+
+    def see(answer: Answer) -> None:
+        if answer.tokens is not None and answer.budget == budget_of[answer.id]:  # others had what a pool had left
+            used_of[answer.id] = float(answer.tokens)
+
+    def requests(wanted: Iterable[Query]) -> Iterator[Request]:
+        for query in wanted:
+            if query.id not in begun:
+                begun.add(query.id)
+                caps = sorted({budgets[query.id] for budgets in budgets_of.values()})
+                trace = trace_seed(seed, query.id, 0)
+                yield Request(query, caps[-1], 0, trace, tuple(caps[:-1]), priority_of[query.id])
+
+    def decide() -> None:
+        while adaptation is not None and waiting and not waiting[0]:
+            number = len(parts) - len(waiting)
+            rest = [query for part in parts[number + 1 :] for query in part if query.id not in begun]
+            budget_of.update(adaptation.decide(number, parts[number], rest, budget_of, used_of))
+            waiting.pop(0)
+
+    waiting = [{query.id for query in part} & left for part in parts]
+    with replacing(run.path / "answers.jsonl") as file:
+        for answer in _answers(run, own, budget_of):
+            see(answer)
+            if answer.error is None:
+                file.write(_line(answer))
+    counted, answers = _earlier_counts(run, worker), run.path / "answers.jsonl"
+    with run.appender(worker) as records, open_bytes(answers, "ab", "written") as rows:
+        for part in parts if pool else [[query for each in parts for query in each]]:
+            decide()
+            wanted = requests(part)
+            async for generation in pool.generate(engine, list(wanted)) if pool else engine.generate(wanted):
+                query = own[generation.query_id]
+                record = judged(Record.of(generation, setup=setup), query.reference, grader)
+                records.append([record.to_json()])
+                _save_counts(run, counted, engine, worker)
+                answer = Answer.of(query, budget_of[query.id], record)
+                with reaching(answers, "written"):
+                    rows.write(_line(answer))  # to be looked at; what lasts is the record
+                yield answer
+                see(answer)
+                for names in waiting:
+                    names.discard(query.id)
+                decide()
+    decide()
+    _save_counts(run, counted, engine, worker)
     if adaptation is not None:
         adaptation.keep()
 
 
-async def _generate(
-    run: RunDirectory,
-    engine: Engine,
-    queries: Sequence[Query],
-    counted: Mapping[str, Any],
-    *,
-    seed: int,
-    grader: Grader,
-    retry_failed: bool,
-    setup: str,
-    pool: Pool | None,
-) -> AsyncIterator[Answer]:
-    """Answers some of the queries; `counted` is what engines had counted before this one."""
-    main, budgets_of = load_budgets(run)
-    budgets = budgets_of.values()
-    priority_of = load_priorities(run)
-    tries = run.tries()
-    requests = []
-    for query in queries:
-        if tries.is_left(query.id, 0, retry_failed=retry_failed, setup=setup):
-            caps = sorted({budget_of[query.id] for budget_of in budgets})
-            trace = trace_seed(seed, query.id, 0)
-            requests.append(Request(query, caps[-1], 0, trace, tuple(caps[:-1]), priority_of[query.id]))
-    known = {query.id: query for query in queries}
-    answers = run.path / "answers.jsonl"
-    with run.appender() as records, open_bytes(answers, "ab", "written") as rows:
-        async for generation in pool.generate(engine, requests) if pool else engine.generate(requests):
-            query = known[generation.query_id]
-            record = graded_record(generation, query.reference, grader, setup=setup)
-            records.append([record])
-            _save_counts(run, counted, engine)
-            answer = Answer.of(query, budgets_of[main][query.id], record)
-            with reaching(answers, "written"):
-                rows.write(f"{to_json(answer.to_json())}\n".encode())  # to be looked at; what lasts is the record
-            yield answer
-    _save_counts(run, counted, engine)
+def _line(answer: Answer) -> bytes:
+    return f"{to_json(answer.to_json())}\n".encode()
+
+
+def _answers(
+    run: RunDirectory, known: Mapping[str, Query], budget_of: Mapping[str, int], seen: Callable[[Record], object] = id
+) -> Iterator[Answer]:
+    """The answers to known queries that have a record, as they lie on disk; each record is shown to `seen`."""
+    for record in run.latest():
+        seen(record)
+        if record.sample == 0 and record.query_id in known:
+            yield Answer.of(known[record.query_id], budget_of[record.query_id], record)
 
 
 def answer_rows(run: RunDirectory, queries: Sequence[Query], allocator: str | None = None) -> list[Answer]:
@@ -249,53 +266,75 @@ def answer_rows(run: RunDirectory, queries: Sequence[Query], allocator: str | No
     A query without a record yet is left out.
     """
     main, budgets_of = load_budgets(run)
-    budget_of = budgets_of[allocator or main]
-    records = run.latest_records()
-    return [
-        Answer.of(query, budget_of[query.id], records[query.id, 0]) for query in queries if (query.id, 0) in records
-    ]
+    known = {query.id: query for query in queries}
+    found = {answer.id: answer for answer in _answers(run, known, budgets_of[allocator or main])}
+    return [found[query.id] for query in queries if query.id in found]
 
 
-def write_answers(run: RunDirectory, queries: Sequence[Query]) -> Path:
-    """Writes RUN/answers.jsonl, one line a query in their order; while they come, they stand there as they came."""
-    path = run.path / "answers.jsonl"
-    _write_rows(path, answer_rows(run, queries))
-    return path
+def summary(run: RunDirectory, queries: Sequence[Query], kept: list[bytes | None] | None = None) -> dict[str, Any]:
+    """Counts of a run (see `counts_of`), and what was sent and generated in all; records are read once.
 
+    Args:
+        run: the run directory.
+        queries: its queries.
+        kept: takes the line of each query's answer, in their place.
+    """
+    main, budgets_of = load_budgets(run)
+    row_of = {query.id: row for row, query in enumerate(queries)}
+    is_two_calls, bill, failed_rows = sends_twice(run.header.provenance), [0, 0], list[int]()
 
-def _write_rows(path: Path, rows: Sequence[Answer]) -> None:
-    Answers(tuple(rows)).save(path)
+    def pay(record: Record) -> None:
+        sent, generated = settle(record, is_two_calls=is_two_calls)
+        bill[0] += sent
+        bill[1] += generated
 
+    def each() -> Iterator[Answer]:
+        for answer in _answers(run, {query.id: query for query in queries}, budgets_of[main], pay):
+            if answer.error is not None:
+                failed_rows.append(row_of[answer.id])
+            if kept is not None:
+                kept[row_of[answer.id]] = _line(answer)
+            yield answer
 
-def summary(run: RunDirectory, queries: Sequence[Query]) -> dict[str, Any]:
-    """Counts of a run (see `Answers.counts`), and what was sent and generated in all."""
-    sent, generated = settle(run.latest_records().values(), is_two_calls=sends_twice(run.header["identity"]))
     return {
-        **Answers(tuple(answer_rows(run, queries))).counts,
+        **counts_of(each()),
+        "failed_ids": [queries[row].id for row in sorted(failed_rows)[:20]],
         "queries": len(queries),
-        "prompt_tokens": sent,
-        "generated_tokens": generated,
+        "prompt_tokens": bill[0],
+        "generated_tokens": bill[1],
         "with_reference": sum(query.reference is not None for query in queries),
     }
 
 
-def write_summary(run: RunDirectory, queries: Sequence[Query]) -> None:
-    """Writes RUN/summary.json; `engine` in it holds what the engine counted, over all calls, killed ones included."""
-    counted = _earlier_counts(run)
-    usage = {"usage": _kept(run, read_plan(run))["usage"]}
-    write_json(run.path / "summary.json", summary(run, queries) | usage | ({"engine": counted} if counted else {}))
+def write_results(run: RunDirectory, queries: Sequence[Query]) -> None:
+    """Writes RUN/answers.jsonl, one line a query in their order, and RUN/summary.json, from the records of all workers.
+
+    `engine` in the summary holds what the engine counted, over all calls, killed ones included. The last worker to end
+    writes what holds of all.
+    """
+    with run.turn():
+        kept: list[bytes | None] = [None] * len(queries)
+        found = summary(run, queries, kept)
+        with replacing(run.path / "answers.jsonl") as file:
+            file.writelines(line for line in kept if line is not None)
+        counted: dict[str, Any] = {}
+        for each in _counts_files(run):
+            counted = added(counted, _read_counts(each))
+        usage = {"usage": _kept(run, read_plan(run))["usage"]}
+        write_json(run.path / "summary.json", found | usage | ({"engine": counted} if counted else {}))
 
 
-def _earlier_counts(run: RunDirectory) -> dict[str, Any]:
-    """What engines have counted in this run so far; nothing where no file of it can be read."""
-    path = run.path / "counts.json"
-    is_summary = not path.exists()  # a run that an older version began
-    path = run.path / "summary.json" if is_summary else path
-    if not path.exists():
-        return {}
+def _counts_files(run: RunDirectory) -> list[Path]:
+    """Where workers keep what engines counted; a run that an older version began has it in its summary alone."""
+    found = sorted(run.path.glob("counts*.json"))
+    return found or [file for file in [run.path / "summary.json"] if file.exists()]
+
+
+def _read_counts(path: Path) -> dict[str, Any]:
+    """What engines had counted; nothing where the file cannot be read, which is said."""
     try:
         found = read_json(path)
-        counted = found.get("engine", {}) if is_summary else found
+        counted = found.get("engine", {}) if path.name == "summary.json" else found
         problem = check_counts(counted)
     except (RunError, AttributeError):
         problem = "it is not an object"
@@ -305,13 +344,22 @@ def _earlier_counts(run: RunDirectory) -> dict[str, Any]:
     return dict(counted)
 
 
-def _save_counts(run: RunDirectory, earlier: Mapping[str, Any], engine: Engine) -> None:
+def _earlier_counts(run: RunDirectory, worker: Worker) -> dict[str, Any]:
+    """What engines have counted in this worker's calls so far."""
+    own = run.path / worker.named("counts.json")
+    if own.exists():
+        return _read_counts(own)
+    old = _counts_files(run)
+    return _read_counts(old[0]) if worker.is_alone and old and old[0].name == "summary.json" else {}
+
+
+def _save_counts(run: RunDirectory, earlier: Mapping[str, Any], engine: Engine, worker: Worker) -> None:
     """Keeps what has been counted, next to the records: a call that is killed has been paid for all the same.
 
     Not forced onto the disk, as records are: a kill loses nothing, and a power cut some counts, but no half file.
     """
     if isinstance(engine, CountingEngine):
-        path = run.path / "counts.json"
+        path = run.path / worker.named("counts.json")
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         with reaching(path, "written"):
             temporary.write_text(to_json(added(earlier, engine.counted())), "utf-8")
@@ -333,14 +381,19 @@ def added(earlier: Mapping[str, Any], later: Mapping[str, Any]) -> dict[str, Any
 def outcomes(run: RunDirectory, queries: Sequence[Query]) -> dict[str, tuple[Any, Any, Any]]:
     """Allocator -> `(right_Q, granted_Q, spent_Q)` over the queries that are answered, graded and counted."""
     _, budgets_of = load_budgets(run)
-    rows_of = {allocator: answer_rows(run, queries, allocator) for allocator in budgets_of}
-    not_counted = {row.id for rows in rows_of.values() for row in rows if row.tokens is None}
-    result = {}
-    for allocator in budgets_of:
-        rows = [row for row in rows_of[allocator] if row.grade is not None and row.id not in not_counted]
-        result[allocator] = (
-            np.array([row.grade is Grade.RIGHT for row in rows], dtype=np.float64),
-            np.array([row.budget for row in rows], dtype=np.float64),
-            np.array([row.tokens for row in rows], dtype=np.float64),
+    known, rows = {query.id: row for row, query in enumerate(queries)}, dict[int, list[Answer]]()
+    for record in run.latest():
+        row = known.get(record.query_id)
+        if row is not None and record.sample == 0:
+            rows[row] = [
+                Answer.of(queries[row], budget_of[record.query_id], record) for budget_of in budgets_of.values()
+            ]
+    usable = [rows[row] for row in sorted(rows) if not any(e.grade is None or e.tokens is None for e in rows[row])]
+    return {
+        name: (
+            np.array([each[column].grade is Grade.RIGHT for each in usable], dtype=np.float64),
+            np.array([each[column].budget for each in usable], dtype=np.float64),
+            np.array([each[column].tokens for each in usable], dtype=np.float64),
         )
-    return result
+        for column, name in enumerate(budgets_of)
+    }

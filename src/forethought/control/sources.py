@@ -8,14 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
-from ..core.data import Profile, Query
+from ..core.data import Query
 from ..core.features import DIFFICULTY, HIDDEN, TEXT, Features
+from ..core.profile import Profile
 from ..errors import InvalidInputError, RunError
 from ..predictors.bundle import shipped_predictors
 from ..predictors.predictor import Predictor
 from ..questions.queries import load_queries
 from ..runs.profiles import from_run, is_profile_file, read_parquet
-from ..runs.store import RunDirectory, engine_info
+from ..runs.store import RunDirectory
 
 _DATA = resources.files("forethought") / "data"
 
@@ -38,10 +39,8 @@ def open_profile(source: str) -> Profile:
     path = Path(source)
     if path.is_dir():
         run = RunDirectory.open(path)
-        if run.header["kind"] != "profile":
-            raise RunError(
-                f"{source} is a {run.header['kind']!r} run, not a profile; make one with: forethought profile"
-            )
+        if run.header.kind != "profile":
+            raise RunError(f"{source} is a {run.header.kind!r} run, not a profile; make one with: forethought profile")
         return from_run(run, run_queries(run))
     if not path.exists():
         raise RunError(
@@ -85,12 +84,12 @@ def recorded_features(questions: str, queries: Sequence[Query], predictor: Predi
     texts = tuple(query.text for query in queries)
     if is_profile_file(Path(questions)):
         profile = read_parquet(Path(questions))
-        predictor.check(engine_info(profile.info), None)
+        predictor.check(profile.provenance.engine_info, None)
         return _profiled_features(profile, queries, predictor)
     if not (Path(questions) / "run.json").is_file():
         return Features(len(queries), texts=texts) if reads <= {TEXT} else None
     run = RunDirectory.open(Path(questions))
-    predictor.check(engine_info(run.header["identity"]), None)
+    predictor.check(run.header.provenance.engine_info, None)
     if reads <= {TEXT}:
         return Features(len(queries), texts=texts)
     layers, hidden = run.load_hidden()

@@ -12,13 +12,16 @@ from pathlib import Path
 from typing import Any, Protocol, Self
 
 from ..core import registry
-from ..core.data import Cost, Curves, Profile, Query, Sampling
+from ..core.data import Cost, Curves, Query, Sampling
 from ..core.features import DIFFICULTY, Features
 from ..core.menu import Menu
 from ..core.problems import excerpt
+from ..core.profile import Profile
 from ..core.protocols import Allocator, Engine, Grader, HiddenStateEngine
+from ..core.provenance import Provenance
 from ..core.settings import EngineSettings
 from ..core.waiting import finish
+from ..core.worker import ALONE, Worker
 from ..engines import opening
 from ..errors import InvalidFeaturesError, InvalidInputError, InvalidSettingsError, RunError
 from ..evaluation import Evaluation
@@ -33,11 +36,11 @@ from ..predictors.parts.usable import check_profile
 from ..predictors.predictor import Predictor
 from ..questions.queries import Question, load_queries, read_questions, save_queries
 from ..runs.profiles import common_menu, curves_on_menu, from_run, joined, on_menu, with_layers, write_parquet
-from ..runs.store import RunDirectory, engine_info, grader_words
+from ..runs.store import RunDirectory
 from .judging import Judge
 from .plan import Plan
 from .planning import engine_for, forecast, model_of
-from .profiling import Report, check_layers_kept, identity, sample_traces, setup_of, silent
+from .profiling import Report, check_layers_kept, sample_traces, setup_of, silent
 
 logger = logging.getLogger(__name__)
 
@@ -108,6 +111,7 @@ async def profile_async(
     seed: int = 0,
     out: str | Path | None = None,
     retry_failed: bool = True,
+    worker: Worker = ALONE,
     report: Report = silent,
     sampling: Sampling | None = None,
     settings: Mapping[str, Any] | None = None,
@@ -124,6 +128,7 @@ async def profile_async(
         seed: of the traces.
         out: a run directory that keeps every trace and goes on where it was stopped; None keeps nothing on disk.
         retry_failed: try failed traces again.
+        worker: of several processes that fill `out` together: it takes the questions that are its own.
         report: called with each record.
         sampling: how the engine draws thoughts, where it does not say so itself.
         settings: kept in the run directory for its reader.
@@ -137,19 +142,20 @@ async def profile_async(
     if isinstance(num_traces, bool) or not isinstance(num_traces, int) or num_traces < 1:
         raise InvalidSettingsError(f"num_traces must be a whole number of at least 1, not {num_traces!r}")
     judge.check(queries, required=True)
-    sampling = sampling or engine.info.sampling or Sampling()
+    made = Provenance.of(engine.info, menu=caps, sampling=sampling or engine.info.sampling or Sampling(), seed=seed)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()) if out is None else out)
         run = RunDirectory.create(
             folder / "run" if out is None else folder,
             kind="profile",
-            identity=identity(engine.info, caps, sampling, seed, judge.identity),
+            provenance=made.with_grader(judge.provenance),
             settings=settings or {},
         )
         wanted = _layer_numbers(layers, engine)
-        stack.enter_context(run.locked())
+        stack.enter_context(run.locked(worker))
         check_layers_kept(run, wanted)
-        every_query = merge_queries(run, queries)
+        with run.turn():
+            every_query = merge_queries(run, queries)
         await sample_traces(
             run,
             engine,
@@ -160,12 +166,14 @@ async def profile_async(
             grader=judge.grader,
             layers=wanted,
             retry_failed=retry_failed,
+            worker=worker,
             setup=setup_of(engine.info, (settings or {}).get("engine", {}).get("options", {})),
             report=report,
         )
-        measured = from_run(run, every_query)
-        if out is not None:
-            write_parquet(run.path / "profile.parquet", measured)
+        with run.turn():  # the last of several workers to come here writes what holds of all
+            measured = from_run(run, every_query)
+            if out is not None:
+                write_parquet(run.path / "profile.parquet", measured)
         return measured
 
 
@@ -184,7 +192,7 @@ def _check_engine(engine: object) -> None:
 def _menu_of(menu: Menu | str | Sequence[int]) -> Menu:
     if isinstance(menu, Menu):
         return menu
-    return Menu.parse(menu) if isinstance(menu, str) else Menu(tuple(menu))
+    return Menu.parse(menu) if isinstance(menu, str) else Menu.of(menu)
 
 
 def _layer_numbers(layers: str | Sequence[int], engine: Engine) -> tuple[int, ...]:
@@ -216,7 +224,8 @@ def merge_queries(run: RunDirectory, queries: Sequence[Query]) -> list[Query]:
             )
         raise RunError(f"{run.path} already holds other questions under the ids {ids}; give another --out")
     merged = [*known.values(), *(query for query in queries if query.id not in known)]
-    save_queries(path, merged)
+    if merged != list(known.values()):
+        save_queries(path, merged)
     return merged
 
 
@@ -413,7 +422,7 @@ def held_out_curves(predictor: Predictor, measured: Profile) -> tuple[Profile, C
     Raises:
         MismatchError: another model or template, or no budget in both grids.
     """
-    predictor.check(engine_info(measured.info), None)
+    predictor.check(measured.provenance.engine_info, None)
     menu = common_menu(predictor.card.menu, measured.menu)
     layer = predictor.card.features.layer
     if layer is not None:
@@ -426,7 +435,7 @@ def held_out_curves(predictor: Predictor, measured: Profile) -> tuple[Profile, C
             f"those in both, {menu}. A trace under a smaller cap is the beginning of the longer one, so nothing is "
             f"interpolated.",
         )
-    judged_by = grader_words(measured.info) if measured.info.get("grader") else None
+    judged_by = measured.provenance.judge
     if None not in (predictor.card.grader, judged_by) and predictor.card.grader != judged_by:
         notes += (
             f"The predictor learned from grades of {predictor.card.grader}, the profile was graded by {judged_by}.",

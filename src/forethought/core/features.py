@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InvalidFeaturesError, InvalidInputError
-from .data import FloatArray, IntArray, Profile
+from .data import FloatArray, IntArray
 from .menu import Menu
+from .profile import Profile
 
 HIDDEN, TEXT, DIFFICULTY = "hidden", "text", "difficulty"
 KINDS = (HIDDEN, TEXT, DIFFICULTY)

@@ -24,6 +24,7 @@ _grader = partial(flag, "number", "number, exact, choice or math.")
 _grader_options = partial(pairs, "--grader-option", "Passed to the grader (repeatable).")
 _allocator_options = partial(pairs, "--allocator-option", "Passed to the allocator (repeatable).")
 _skip_ungraded = partial(flag, False, "Leave out what has no reference answer that can be read, not refuse it.")
+_worker = partial(flag, "", "Take this share of the questions, as one of N processes that fill RUN.", metavar="K/N")
 _retry_failed = partial(flag, True, "Try again what failed before, once.")
 _num_resamples = partial(flag, 2000, "Bootstrap resamples.", name="--resamples")
 _plots = partial(flag, True, "Draw pictures (needs matplotlib).")
@@ -138,6 +139,7 @@ class ProfileSettings(QuestionColumns):
     seed: int = _seed()
     limit: int | None = _limit()
     retry_failed: bool = _retry_failed()
+    worker: str = _worker()
 
     def __post_init__(self) -> None:
         _check(
@@ -209,6 +211,7 @@ class ImportSettings:
         "tried": "How many traces the counts are out of.",
         "tokens": "Tokens generated, answer included.",
         "reasoning": "Reasoning tokens alone.",
+        "answer": "What was answered, as text: kept for votes.",
         "length": "Tokens of the whole trace: at a cap it used these, at most the cap.",
         "sample": "Which trace of the query a row of a long table is.",
         "question": "The question's text.",
@@ -378,6 +381,7 @@ class RunSettings:
     grader_options: dict[str, Any] = _grader_options()
     seed: int = _seed()
     retry_failed: bool = _retry_failed()
+    worker: str = _worker()
 
     def __post_init__(self) -> None:
         is_granted = self.plan.cost is not Cost.SPENT
@@ -386,6 +390,7 @@ class RunSettings:
                 "--hard-total counts tokens that are generated: add --cost spent"
                 if self.hard_total and is_granted
                 else None,
+                "--hard-total is kept by one process: leave --worker out" if self.hard_total and self.worker else None,
                 "--hard-total counts the answers of one allocator: leave --compare out"
                 if self.hard_total and self.compare
                 else None,
@@ -405,6 +410,7 @@ class RunPlanSettings:
     template: str = flag("", "Its prompt template's file.", shown="the name on its card")
     engine: EngineSettings = EngineSettings()
     retry_failed: bool = _retry_failed()
+    worker: str = _worker()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,14 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from ..core import registry
-from ..core.menu import Menu, with_menu
+from ..core.menu import Menu
 from ..core.prompts import BUILT_IN, CHAT, PromptTemplate, load_template
 from ..core.protocols import Engine
+from ..core.provenance import Provenance
 from ..core.settings import EngineSettings, ProfileSettings
 from ..errors import InvalidFeaturesError, InvalidSettingsError, RunError
 from ..models import ALIASES, fetch_words, look
+from ..models.config import known_layers, longest_context
 from ..models.locating import check_name
-from ..models.size import known_layers, longest_context
 from ..models.thinking import STEPS, own_template
 from ..runs.store import RunDirectory
 
@@ -72,7 +73,7 @@ def prompting(model: str, settings: EngineSettings, *, asks: bool = False) -> Pr
     """
     name, (engine, _) = settings.template, choose(model, settings.engine)
     if not name and engine == "replay":
-        name = str(_recorded(settings).get("template") or "")
+        name = _recorded(settings).template or ""
     if name and name != CHAT:
         return Prompting(load_template(name), "asked for" if settings.template else "as recorded")
     if not name and (model in ALIASES or engine == "fake"):
@@ -97,8 +98,8 @@ def prompting(model: str, settings: EngineSettings, *, asks: bool = False) -> Pr
 def caps(model: str, settings: EngineSettings, found: Prompting) -> tuple[Menu, str]:
     """`(caps, reason)` to measure a model at where none are asked for: by how it thinks and what its context holds."""
     engine, _ = choose(model, settings.engine)
-    if engine == "replay" and (menu := _recorded(settings).get("menu")):
-        return Menu.from_json(menu), "as recorded"
+    if engine == "replay" and (menu := _recorded(settings).menu):
+        return menu, "as recorded"
     if model in ALIASES or engine == "fake":
         return USUAL, "what the built-in models were measured at"
     if not found.template.has_tags:
@@ -128,12 +129,12 @@ def settle(settings: ProfileSettings, *, asks: bool = False) -> tuple[ProfileSet
     return settings, tuple(lines)
 
 
-def _recorded(settings: EngineSettings) -> dict[str, object]:
+def _recorded(settings: EngineSettings) -> Provenance:
     """What the recording of a replay says of itself; nothing where none is named, which its opening refuses."""
     try:
-        return with_menu(RunDirectory.open(Path(str(settings.options.get("run") or ""))).header["identity"])
-    except (RunError, KeyError):
-        return {}
+        return RunDirectory.open(Path(str(settings.options.get("run") or ""))).header.provenance
+    except RunError:
+        return Provenance()
 
 
 def choose_reader(model: str, engine: str) -> tuple[str, str]:

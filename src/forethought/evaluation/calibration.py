@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..core.data import Curves, FloatArray, Profile
+from ..core.data import Curves, FloatArray
 from ..core.features import Counts
+from ..core.profile import Profile
 from .bootstrap import estimate, resampled_means
 from .metrics import (
     binomial_log_loss,

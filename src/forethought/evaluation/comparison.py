@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from ..core.data import Cost, Curves, Profile
+from ..core.data import Cost, Curves
 from ..core.features import Counts
+from ..core.profile import Profile
 from ..core.protocols import Allocator
 from ..core.registry import name_of
 from ..errors import InvalidInputError
@@ -184,7 +185,7 @@ def compare_predictors(
     mean_Q_B = np.broadcast_to(policies.mean_B, curves[0].shape)
     losses_R_N = resampled_losses(Counts.of(measured), [*curves, mean_Q_B], **how)
     return Comparison(
-        simulated=bool(measured.info.get("simulated", False)),
+        simulated=measured.provenance.simulated,
         candidates=tuple(candidates),
         num_queries=measured.num_queries,
         num_traces=num_traces(measured),
@@ -195,7 +196,7 @@ def compare_predictors(
         log_losses={name: estimate(loss_R) for name, loss_R in zip([*names, MEAN], losses_R_N.T, strict=True)},
         notes=(*notes, *NOTES, *policies.notes),
         data_hash=data_hash(measured),
-        provenance=measured.info,
+        provenance=measured.provenance.to_json(),
         **how,
     )
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from ..allocators.price import budgets_at, price_for
 from ..control import sources
-from ..core.data import Cost, Curves, Profile
+from ..core.data import Cost, Curves
 from ..core.features import Features
+from ..core.profile import Profile
 from ..errors import InvalidSettingsError, InvalidTotalError
 from ..predictors.bundle import shipped_predictors
 from ..predictors.predictor import Predictor

@@ -12,9 +12,13 @@ from pathlib import Path
 
 import numpy as np
 
-from ..core.data import FloatArray, IntArray, Profile, Query, Request
+from ..core.codec import encode
+from ..core.data import FloatArray, IntArray, Query, Request
+from ..core.profile import Profile
 from ..core.prompts import PromptTemplate
 from ..core.protocols import Engine, TemplateEngine
+from ..core.provenance import Provenance
+from ..core.records import Opinion
 from ..core.waiting import finish
 from ..errors import InvalidFeaturesError
 from ..runs.store import RunDirectory
@@ -149,7 +153,7 @@ def with_difficulties(
     Args:
         profile: measured queries with texts.
         engine: runs the model that was measured.
-        asking: how to ask; the profile's `info` names it, with what it costs.
+        asking: how to ask; the profile's provenance names it, with what it costs.
         folder: a run directory of its own.
         progress: called with "ask", queries done and queries in all.
 
@@ -165,29 +169,25 @@ def with_difficulties(
     run = RunDirectory.create(
         folder,
         kind="asked",
-        identity={
-            "model": engine.info.model,
-            "model_hash": engine.info.model_hash,
-            "template_hash": asking.template.hash,
-        },
+        provenance=Provenance(
+            model=engine.info.model, model_hash=engine.info.model_hash, template_hash=asking.template.hash
+        ),
         settings=asdict(asking),
     )
     with run.locked(), run.appender() as records:
-        said = {key: record for (key, _), record in run.latest_records().items() if record["error"] is None}
+        said = {each.query_id: each for each in run.opinions() if not each.is_failed}
         missing = [query for query in queries if query.id not in said]
         for start in range(0, len(missing), QUERIES_PER_CHUNK):
             progress("ask", len(queries) - len(missing) + start, len(queries))
             chunk = missing[start : start + QUERIES_PER_CHUNK]
             answers = ask(engine, chunk, asking)
-            found = [
-                {"query_id": query.id, "sample": 0, **asdict(each)} for query, each in zip(chunk, answers, strict=True)
-            ]
-            records.append(found)
-            said.update({record["query_id"]: record for record in found})
+            found = [Opinion(query.id, 0, **asdict(each)) for query, each in zip(chunk, answers, strict=True)]
+            records.append(each.to_json() for each in found)
+            said.update({each.query_id: each for each in found})
         progress("ask", len(queries), len(queries))
-    tokens = float(np.mean([said[query.id]["tokens"] for query in queries]))
+    tokens = float(np.mean([said[query.id].tokens for query in queries]))
     return replace(
         kept,
-        difficulties=tuple(said[query.id]["level"] for query in queries),
-        info={**profile.info, "asking": asdict(replace(asking, tokens=tokens))},
+        difficulties=tuple(said[query.id].level for query in queries),
+        provenance=replace(profile.provenance, asking=encode(replace(asking, tokens=tokens))),
     )

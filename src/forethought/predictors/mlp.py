@@ -179,7 +179,7 @@ class MlpPredictor(EstimatorBase):
         made._inputs = _Inputs.from_arrays(arrays)
         made._members = {name: arrays[name] for name in NAMES}
         made._shape = CurveShape.from_arrays(arrays)
-        made._tokens_map = LinearMap.from_arrays(arrays, "tokens_") if "tokens_weights" in arrays else None
+        made._tokens_map = None if made._shape.lowest_B is None else LinearMap.from_arrays(arrays, "tokens_")
         return made
 
 

@@ -11,7 +11,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.data import IntArray, Profile
+from ..core.data import IntArray
+from ..core.profile import Profile
 from ..errors import InvalidSettingsError
 
 PREFIX = "seen."
@@ -93,7 +94,7 @@ def held_out(profile: Profile, predictors: Mapping[str, Trained]) -> tuple[Profi
             )
         elif len(rows) == profile.num_queries:
             raise InvalidSettingsError(
-                f"{name} was trained on all {profile.num_queries} questions of {profile.info.get('name')!r}: what it "
+                f"{name} was trained on all {profile.num_queries} questions of {profile.provenance.name!r}: what it "
                 f"says of them is no prediction. Give --on other questions, or leave --on out and name the profile: "
                 f"forethought evaluate PROFILE (every question is then predicted by a fit without it)"
             )

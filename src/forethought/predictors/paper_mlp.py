@@ -84,7 +84,7 @@ class PaperMlpPredictor(EstimatorBase):
         made = cls(seed=int(settings["seed"]))
         made._weights = {name: arrays[name] for name in NAMES}
         made._shape = CurveShape.from_arrays(arrays)
-        made._tokens_map = LinearMap.from_arrays(arrays, "tokens_") if "tokens_weights" in arrays else None
+        made._tokens_map = None if made._shape.lowest_B is None else LinearMap.from_arrays(arrays, "tokens_")
         return made
 
 

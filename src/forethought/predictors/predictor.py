@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ..core.data import Curves, EngineInfo, FloatArray, IntArray, Profile, Query
+from ..core.data import Curves, EngineInfo, FloatArray, IntArray, Query
 from ..core.features import HIDDEN, Features, nonfinite_rows, shorten
 from ..core.menu import Menu
+from ..core.profile import Profile
 from ..core.protocols import Estimator
 from ..errors import (
     ForethoughtError,
@@ -76,10 +77,11 @@ class Predictor:
         if HIDDEN in self.card.features.reads:
             self._check_features(query_ids, features.hidden)
         p_Q_B, tokens_Q_B = self.estimator.predict(features)
+        mean = self.card.mean_curves(query_ids)
+        if tokens_Q_B is None:  # an estimator without usage: the mean stands for everyone's
+            tokens_Q_B = mean.tokens_Q_B
         if (shrinkage := self.card.shrinkage) is not None:
-            mean = self.card.mean_curves(("",))
-            mean_tokens_B = None if mean.tokens_Q_B is None else mean.tokens_Q_B[0]
-            p_Q_B, tokens_Q_B = shrinkage.apply(p_Q_B, tokens_Q_B, mean.p_Q_B[0], mean_tokens_B)
+            p_Q_B, tokens_Q_B = shrinkage.apply(p_Q_B, tokens_Q_B, mean.p_Q_B, mean.tokens_Q_B)
         return Curves(query_ids, self.card.menu, p_Q_B, tokens_Q_B)
 
     def _check_features(self, query_ids: Sequence[str], features_Q_D: FloatArray) -> None:
@@ -236,7 +238,7 @@ def _check_shapes(estimator: Estimator, card: PredictorCard) -> None:
     expected = (1, card.menu.num_options)
     if p_Q_B.shape != expected or (tokens_Q_B is not None and tokens_Q_B.shape != expected):
         raise ValueError(f"it predicts {p_Q_B.shape[1]} budgets, its card has {card.menu.num_options}")
-    if (tokens_Q_B is None) is not (card.mean_tokens_B is None):
-        raise ValueError("it predicts tokens and its card knows none, or the other way round")
+    if tokens_Q_B is not None and card.mean_tokens_B is None:
+        raise ValueError("it predicts tokens and its card knows none")
     if not np.isfinite(p_Q_B).all() or (tokens_Q_B is not None and not np.isfinite(tokens_Q_B).all()):
         raise ValueError("its weights hold NaN or infinity")

@@ -10,12 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from ..core.data import Curves, FloatArray, IntArray, Profile, Sampling
+from ..core.codec import UnfitError, decode
+from ..core.data import Curves, FloatArray, IntArray
 from ..core.features import DIFFICULTY, HIDDEN, MIN_QUERIES, Counts, Features, HeldOut, hidden_of, reads_to_kind
+from ..core.profile import Profile
 from ..core.protocols import Estimator
+from ..core.provenance import Provenance
 from ..core.registry import EXTRAS
 from ..core.versions import versions
-from ..errors import MissingExtraError
+from ..errors import InvalidFeaturesError, MissingExtraError
 from ..evaluation.metrics import (
     binomial_log_loss,
     brier_score,
@@ -23,7 +26,6 @@ from ..evaluation.metrics import (
     correlation_B,
     reliability_bins,
 )
-from ..runs.store import grader_words
 from .card import Calibration, CrossValidation, FeatureSchema, PredictorCard, TrainingData
 from .difficulty import Asking
 from .mean import mean_curve
@@ -275,18 +277,16 @@ def _card(
     profile: Profile, usable: Profile, predictor: str, reads: frozenset[str], layer: int | None, seed: int
 ) -> PredictorCard:
     """The card of an estimator fitted on `usable`, the queries of `profile` that can be learned from."""
-    info = profile.info
+    made = profile.provenance
     mean_p_B, mean_tokens_B = mean_curve(Counts.of(usable))
-    sampling, asking = info.get("sampling"), info.get("asking") or {}
-    shots = tuple((str(question), str(level)) for question, level in asking.get("shots", ()))
     return PredictorCard(
         predictor=predictor,
-        model=info.get("model"),
-        model_hash=info.get("model_hash"),
-        template=info.get("template"),
-        template_hash=info.get("template_hash"),
+        model=made.model,
+        model_hash=made.model_hash,
+        template=made.template,
+        template_hash=made.template_hash,
         menu=profile.menu,
-        sampling=None if sampling is None else Sampling(**sampling),
+        sampling=made.sampling,
         features=FeatureSchema(
             kind=reads_to_kind(reads),
             layer=layer,
@@ -294,12 +294,12 @@ def _card(
             pooling="none" if layer is None else "last",
         ),
         data=TrainingData(
-            name=str(info.get("name", "unknown")),
+            name=made.name or "unknown",
             num_queries=usable.num_queries,
             num_left_out=profile.num_queries - usable.num_queries,
             num_traces=int(usable.num_tried_Q.sum()),
             data_hash=training_hash(usable),
-            simulated=bool(info.get("simulated", False)),
+            simulated=made.simulated,
         ),
         seed=seed,
         cross_validation=None,
@@ -308,9 +308,17 @@ def _card(
         mean_tokens_B=None if mean_tokens_B is None else tuple(mean_tokens_B.tolist()),
         versions=versions(),
         created=datetime.datetime.now(datetime.UTC).date().isoformat(),
-        asking=Asking(shots, asking.get("tokens")) if DIFFICULTY in reads else None,
-        grader=grader_words(info) if info.get("grader") else None,
+        asking=_asking(made) if DIFFICULTY in reads else None,
+        grader=made.judge,
     )
+
+
+def _asking(made: Provenance) -> Asking:
+    """How the difficulties of a profile were asked for; without a word, plainly."""
+    try:
+        return decode(Asking, dict(made.asking or {}), place="asking", lenient=(Asking,))
+    except UnfitError as error:
+        raise InvalidFeaturesError(f"the profile does not say how its model was asked: {error}") from error
 
 
 def left_out_curves(profile: Profile, trained: Predictor) -> Curves | None:

@@ -9,15 +9,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ..core.data import Curves, Profile
+from ..core.data import Curves
 from ..core.features import Counts, Features
+from ..core.profile import Profile
 from ..errors import InvalidInputError, MismatchError
 from ..evaluation.comparison import Candidate, PredictorCost
-from ..models.size import num_parameters
+from ..models.config import num_parameters
 from ..predictors.predictor import Predictor
 from ..predictors.prompted import PromptedPredictor
 from ..runs.profiles import with_layers
-from ..runs.store import engine_info
 
 REPEATS = 3
 
@@ -29,7 +29,7 @@ def candidate(name: str, trained: Predictor, measured: Profile) -> Candidate:
         MismatchError: it was made for another model, template or menu.
         InvalidFeaturesError: the profile lacks what it reads.
     """
-    trained.check(engine_info(measured.info), measured.menu)
+    trained.check(measured.provenance.engine_info, measured.menu)
     layer = trained.card.features.layer
     known = Features.of(measured if layer is None else with_layers(measured, [layer]), layer)
     curves = trained.predict(measured.query_ids, known)

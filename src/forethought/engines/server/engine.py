@@ -23,13 +23,12 @@ from ...servers.detecting import Server, detect
 from ...servers.fitting import Fitting
 from ...servers.reading import fit_text
 from ...servers.retrying import Backoff
-from ..flight import ordered
-from ..refusing import failed
+from ..flight import failed, ordered
 from .chat import ask_template, load_tokenizer
-from .efforts import Efforts
-from .enforcing import ENFORCE, Chosen, Wanted, choose
+from .enforcing import Chosen, choose
 from .one_call import OneCall
 from .two_call import TwoCalls
+from .wanted import ENFORCE, Efforts, Wanted
 
 logger = logging.getLogger(__name__)
 

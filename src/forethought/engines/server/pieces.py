@@ -67,7 +67,7 @@ class ChatDialect:
 
     async def prompt(self, client: Client, query: Query) -> Any:
         """The chat turns before the assistant's."""
-        return [{"role": turn.role, "content": turn.content} for turn in self._template.messages(query)]
+        return self._template.turns(query)
 
     def prompt_tokens(self, prompt: Any) -> None:
         """Only the server knows."""
@@ -158,7 +158,7 @@ class TextDialect(ChatDialect):
 
     async def prompt(self, client: Client, query: Query) -> Any:
         """The rendered prompt; raises InvalidInputError when the model's chat template does not take its turns."""
-        messages = [{"role": turn.role, "content": turn.content} for turn in self._template.messages(query)]
+        messages = self._template.turns(query)
         try:
             options = dict(self._template.chat_options)
             return str(

@@ -114,7 +114,7 @@ class ServerTokenizer:
         Raises:
             InvalidInputError: the chat template does not take these turns.
         """
-        messages = [{"role": turn.role, "content": turn.content} for turn in template.messages(query)]
+        messages = template.turns(query)
         told = {"chat_template_kwargs": dict(template.chat_options)} if template.chat_options else {}
         try:
             if self._is_llama:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ...core.data import Profile
 from ...core.features import Counts, hidden_of, nonfinite_rows
+from ...core.profile import Profile
 from ...errors import InvalidFeaturesError
 from ...evaluation.metrics import binomial_log_loss, brier_score
 from ..card import CrossValidation, LayerScore

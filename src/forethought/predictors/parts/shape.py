@@ -83,7 +83,9 @@ class CurveShape:
     @classmethod
     def from_arrays(cls, arrays: dict[str, FloatArray]) -> Self:
         """The shape that `arrays` described, among the arrays of an estimator."""
-        return cls(arrays.get("success_fall"), arrays.get("spend_lowest"), arrays.get("spend_highest"))
+        if "spend_lowest" not in arrays and "spend_highest" not in arrays:
+            return cls(arrays.get("success_fall"), None, None)
+        return cls(arrays.get("success_fall"), arrays["spend_lowest"], arrays["spend_highest"])
 
 
 def usage_range(tokens_Q_B: FloatArray) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ...core.data import IntArray, Profile
+from ...core.data import IntArray
 from ...core.features import HIDDEN, MIN_QUERIES, TEXT, Features
+from ...core.profile import Profile
 from ...errors import InvalidFeaturesError, InvalidInputError
 from .folds import hash_order
 from .layers import candidates, has_finite_features

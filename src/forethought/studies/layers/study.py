@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from ...core.data import Cost, Curves, FloatArray, Profile
+from ...core.data import Cost, Curves, FloatArray
 from ...core.features import Counts, Features
+from ...core.profile import Profile
 from ...errors import InvalidFeaturesError
 from ...evaluation.bootstrap import estimate, resampled_means
 from ...evaluation.levels import token_weights
@@ -101,8 +102,8 @@ def study(
         num_resamples=num_resamples,
         seed=seed,
         data_hash=data_hash(usable),
-        simulated=bool(usable.info.get("simulated", False)),
-        provenance=usable.info,
+        simulated=usable.provenance.simulated,
+        provenance=usable.provenance.to_json(),
     )
 
 

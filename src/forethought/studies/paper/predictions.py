@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from ...core.data import Curves, FloatArray, Profile
+from ...core.data import Curves, FloatArray
 from ...core.features import Features
+from ...core.profile import Profile
 from ...evaluation.calibration import calibrate
 from ...evaluation.results import Calibration, Result
 from ...predictors.training import left_out_curves

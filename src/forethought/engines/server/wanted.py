@@ -1,14 +1,19 @@
-"""Effort levels, for servers that offer nothing finer: what each costs by measurement, and which one a budget buys."""
+"""What is wanted of a server; and effort levels, for servers that offer nothing finer, with their measured costs."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ...core.data import Sampling
+from ...core.prompts import PromptTemplate
 from ...errors import InvalidSettingsError
+
+ENFORCE = ("auto", "native", "two-call", "max-tokens", "effort")
+ROOM = 64  # tokens for closing tags and the suffix in the model's own words, beside the answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,3 +64,26 @@ class Efforts:
     def cheapest(self) -> tuple[str, float]:
         """The cheapest level and its cost."""
         return min(self.costs.items(), key=lambda item: item[1])
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What the user wants of a server; `model` is its name there, the rest as `OpenAIEngine` takes it."""
+
+    enforce: str
+    model: str
+    template: PromptTemplate
+    sampling: Sampling
+    context_tokens: int | None = None
+    ids: bool = True
+    tokenizer: Any | None = None
+    efforts: Efforts | None = None
+    answer_room: int | None = None
+    cap_offset: int = 0
+    native_fields: Mapping[str, Any] = field(default_factory=dict)
+    priority: bool = False
+
+    @property
+    def room(self) -> int:
+        """Tokens for an answer that is not forced."""
+        return ROOM + self.template.max_answer_tokens if self.answer_room is None else self.answer_room

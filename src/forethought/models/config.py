@@ -1,4 +1,4 @@
-"""How many parameters work on each token of a model: what its arithmetic is counted in."""
+"""What a model's config.json says: its context, its layers, and how many parameters work on each token."""
 
 from __future__ import annotations
 
@@ -7,20 +7,30 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-# Parameters outside the embeddings, from the published configurations.
+# Parameters outside the embeddings and decoder layers, from the published configurations.
 KNOWN = {"qwen2.5-coder-0.5b": 357_898_112, "qwen2.5-coder-1.5b": 1_310_340_608}
-
-
 KNOWN_LAYERS = {"qwen2.5-coder-0.5b": 24, "qwen2.5-coder-1.5b": 28}
+
+
+def config_of(folder: str | Path) -> dict[str, Any]:
+    """What config.json says, a text model's own part before the rest; empty where it cannot be read."""
+    try:
+        found = json.loads((Path(folder) / "config.json").read_text("utf-8"))
+        return {**found, **found.get("text_config", {})}
+    except (OSError, ValueError, AttributeError, TypeError):
+        return {}
 
 
 def known_layers(name: str) -> int | None:
     """Decoder layers of a built-in alias or of a folder with a config; None where that takes fetching."""
-    try:
-        config = json.loads((Path(name) / "config.json").read_text("utf-8"))
-        return int(config.get("text_config", config)["num_hidden_layers"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return KNOWN_LAYERS.get(name)
+    found = config_of(name).get("num_hidden_layers")
+    return found if isinstance(found, int) else KNOWN_LAYERS.get(name)
+
+
+def longest_context(folder: Path) -> int | None:
+    """Tokens that the model in `folder` was made for; None where its config does not say."""
+    found = config_of(folder).get("max_position_embeddings")
+    return found if isinstance(found, int) and found > 0 else None
 
 
 def num_parameters(name: str | None) -> int | None:
@@ -28,24 +38,11 @@ def num_parameters(name: str | None) -> int | None:
 
     None where it is not known without fetching anything.
     """
-    if name is None:
-        return None
-    if name in KNOWN:
-        return KNOWN[name]
+    if name is None or name in KNOWN:
+        return None if name is None else KNOWN[name]
     try:
-        config = json.loads((Path(name) / "config.json").read_text("utf-8"))
-        return count(config)
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def longest_context(folder: Path) -> int | None:
-    """Tokens that the model in `folder` was made for, by its config.json; None where that does not say."""
-    try:
-        config = json.loads((folder / "config.json").read_text("utf-8"))
-        found = config.get("text_config", config)["max_position_embeddings"]
-        return found if isinstance(found, int) and found > 0 else None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return count(config_of(name))
+    except (KeyError, TypeError):
         return None
 
 

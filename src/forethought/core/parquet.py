@@ -8,53 +8,84 @@ from typing import Any
 
 import numpy as np
 
-from ..core.checks import check_info
-from ..core.data import FloatArray, Profile
-from ..core.files import parse_json, reaching, replacing
-from ..core.menu import Menu, with_menu
-from ..core.visible import to_json
 from ..errors import InvalidMenuError, RunError
+from .codec import UnfitError
+from .data import FloatArray, IntArray
+from .files import parse_json, reaching, replacing
+from .menu import Menu, with_menu
+from .profile import RIGHT, UNREADABLE, Profile, Traces
+from .provenance import Provenance
+from .visible import to_json
 
 METADATA_KEY = b"forethought.profile"
 SCHEMA = 2
 READABLE = (1, 2)  # 1 named its budgets by their step and the largest of them
+TEXTS = ("query_id", "question", "difficulty")
+OF_TRACES = ("sample", "length", "trace_tokens", "grade", "answer", "answers")
 LEVELS = (None, "easy", "medium", "hard")
 LEAST_BOUND = 1 << 28  # bytes: a profile of a few thousand queries with hidden states of one layer
 MOST_TIMES = 64  # the file, beyond that: what counts, texts and hidden states shrink to is much less
 ROWS_AT_ONCE = 256
+ROWS_A_GROUP = 1 << 12
 
 
 def write_parquet(path: Path, profile: Profile) -> None:
-    """Writes a profile as Parquet: counts, mean tokens, texts, and one float16 column for each layer."""
-    import pyarrow as pa
+    """Writes a profile as Parquet: counts, mean tokens, traces, texts, and one float16 column for each layer."""
     import pyarrow.parquet as pq
 
-    columns: dict[str, Any] = {
-        "query_id": pa.array(profile.query_ids, pa.string()),
-        "num_tried": pa.array(profile.num_tried_Q, pa.int32()),
-        "num_right": _lists(profile.num_right_Q_B, pa.int32()),
-        "tokens": _lists(profile.tokens_Q_B, pa.float32()),
-        "reasoning_tokens": _lists(profile.reasoning_Q_B, pa.float32()),
-    }
-    if profile.texts:
-        columns["question"] = pa.array(profile.texts, pa.string())
-    if profile.difficulties:
-        columns["difficulty"] = pa.array(profile.difficulties, pa.string())
-    if profile.hidden_Q_L_D is not None:
-        for column, layer in enumerate(profile.layers):
-            columns[f"hidden_{layer}"] = _lists(profile.hidden_Q_L_D[:, column].astype(np.float16), pa.float16())
     metadata = {
         "schema": SCHEMA,
         "menu": profile.menu.to_json(),
         "layers": list(profile.layers),
-        "info": dict(profile.info),
+        "provenance": profile.provenance.to_json(),
     }
-    table = pa.table(columns).replace_schema_metadata({METADATA_KEY: to_json(metadata)})
-    with replacing(path) as file:
-        pq.write_table(table, file, compression="zstd")
+    starts = range(0, max(1, profile.num_queries), ROWS_A_GROUP)
+    schema = _table(profile, 0, 0).schema.with_metadata({METADATA_KEY: to_json(metadata)})
+    with replacing(path) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
+        for start in starts:
+            part = _table(profile, start, start + ROWS_A_GROUP)
+            writer.write_table(part.replace_schema_metadata(schema.metadata))
 
 
-def _lists(values_Q_N: FloatArray | Any, kind: Any) -> Any:
+def _table(profile: Profile, start: int, stop: int) -> Any:
+    """Some rows of a profile as a table."""
+    import pyarrow as pa
+
+    rows, num_options = slice(start, stop), profile.menu.num_options
+    columns: dict[str, Any] = {
+        "query_id": pa.array(profile.query_ids[rows], pa.string()),
+        "num_tried": pa.array(profile.num_tried_Q[rows], pa.int32()),
+        "num_right": _fixed_lists(profile.num_right_Q_B[rows], pa.int32()),
+        "tokens": _fixed_lists(profile.tokens_Q_B[rows], pa.float32()),
+        "reasoning_tokens": _fixed_lists(profile.reasoning_Q_B[rows], pa.float32()),
+    }
+    if profile.texts:
+        columns["question"] = pa.array(profile.texts[rows], pa.string())
+    if profile.difficulties:
+        columns["difficulty"] = pa.array(profile.difficulties[rows], pa.string())
+    if profile.traces is not None:
+        found, end_Q = profile.traces, np.concatenate([[0], np.cumsum(profile.num_tried_Q)])
+        end_Q = end_Q[start : min(stop, profile.num_queries) + 1]
+        own = slice(int(end_Q[0]), int(end_Q[-1]))
+        values = {
+            "sample": (found.sample_N, pa.int32()),
+            "length": (found.length_N, pa.int32()),
+            "trace_tokens": (found.tokens_N_B, pa.int32()),
+            "grade": (found.grade_N_B, pa.int8()),
+            "answer": (found.answer_N_B, pa.int32()),
+        }
+        for name, (array, kind) in values.items():
+            ends = (end_Q - end_Q[0]) * (num_options if array.ndim > 1 else 1)
+            columns[name] = pa.ListArray.from_arrays(pa.array(ends, pa.int32()), pa.array(array[own].ravel(), kind))
+        columns["answers"] = pa.array(found.answers_Q[rows], pa.list_(pa.string()))
+    if profile.hidden_Q_L_D is not None:
+        for column, layer in enumerate(profile.layers):
+            states_Q_D = profile.hidden_Q_L_D[rows, column].astype(np.float16)
+            columns[f"hidden_{layer}"] = _fixed_lists(states_Q_D, pa.float16())
+    return pa.table(columns)
+
+
+def _fixed_lists(values_Q_N: FloatArray | IntArray, kind: Any) -> Any:
     import pyarrow as pa
 
     return pa.FixedSizeListArray.from_arrays(
@@ -106,7 +137,7 @@ def read_parquet(path: Path, *, with_hidden: bool = True) -> Profile:
             menu = Menu.from_json(metadata["menu"])
             layers = tuple(metadata["layers"]) if with_hidden else ()
             columns = _columns(file, menu, layers, bound)
-        return _profile(columns, menu, layers, metadata["info"])
+        return _profile(columns, menu, layers, metadata["provenance"])
     except (RunError, MemoryError):
         raise
     except InvalidMenuError as error:
@@ -125,17 +156,17 @@ def _metadata(raw: bytes) -> dict[str, Any]:
     found = parse_json(raw)
     if not isinstance(found, dict):
         raise ValueError("its metadata is no object")
-    found = with_menu(found)
-    for key, kind in (("schema", int), ("menu", list), ("layers", list), ("info", dict)):
+    found = with_menu({"provenance": found.get("info"), **found})  # as schema 1 called it
+    for key, kind in (("schema", int), ("menu", list), ("layers", list), ("provenance", dict)):
         if type(found.get(key)) is not kind:
             raise ValueError(f"its metadata has no usable {key!r}")
     layers = found["layers"]
     if not all(type(layer) is int and layer >= 0 for layer in layers) or len(set(layers)) < len(layers):
         raise ValueError("its metadata has no usable 'layers'")
-    if problem := check_info(found["info"]):
-        raise ValueError(f"'info' in its metadata: {problem}")
-    found["info"] = with_menu(found["info"])
-    return found
+    try:
+        return {**found, "provenance": Provenance.from_json(found["provenance"])}
+    except UnfitError as error:
+        raise ValueError(f"'provenance' in its metadata: {error}") from None
 
 
 def _columns(file: Any, menu: Menu, layers: Sequence[int], bound: int) -> dict[str, Any]:
@@ -146,6 +177,7 @@ def _columns(file: Any, menu: Menu, layers: Sequence[int], bound: int) -> dict[s
     wanted: dict[str, int | None] = {"query_id": None, "num_tried": None}
     wanted |= dict.fromkeys(("num_right", "tokens", "reasoning_tokens"), menu.num_options)
     wanted |= {name: None for name in ("question", "difficulty") if name in schema.names}
+    wanted |= dict.fromkeys(OF_TRACES) if "answers" in schema.names else {}
     wanted |= {f"hidden_{layer}": 0 for layer in layers}
     widths: dict[str, int | None] = {}
     for name, width in wanted.items():
@@ -176,9 +208,12 @@ def _checked_width(name: str, kind: Any, width: int | None) -> int | None:
     """Numbers in a row of a column, None where it is no list; raises ValueError on a type it cannot have."""
     import pyarrow as pa
 
-    is_text = name in ("query_id", "question", "difficulty")
+    if name in OF_TRACES:
+        if not pa.types.is_list(kind) or not (_is_text if name == "answers" else pa.types.is_integer)(kind.value_type):
+            raise ValueError(f"column {name!r} is of type {kind}")
+        return None
     if width is None:
-        if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) if is_text else pa.types.is_integer(kind)):
+        if not (_is_text if name in TEXTS else pa.types.is_integer)(kind):
             raise ValueError(f"column {name!r} is of type {kind}")
         return None
     if not pa.types.is_fixed_size_list(kind) or (width and kind.list_size != width) or kind.list_size < 1:
@@ -188,11 +223,26 @@ def _checked_width(name: str, kind: Any, width: int | None) -> int | None:
     return int(kind.list_size)
 
 
+def _is_text(kind: Any) -> bool:
+    import pyarrow as pa
+
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
 def _array(name: str, column: Any, width: int | None) -> Any:
     if column.null_count and name != "difficulty":
         raise ValueError(f"column {name!r} has rows without a value")
-    if name in ("query_id", "question", "difficulty"):
+    if name in TEXTS:
         return tuple(column.to_pylist())
+    if name == "answers":
+        return tuple(map(tuple, column.to_pylist()))
+    if name in OF_TRACES:
+        import pyarrow.compute as pc
+
+        values = pc.list_flatten(column)
+        if values.null_count:
+            raise ValueError(f"column {name!r} has lists without a value")
+        return pc.list_value_length(column).to_numpy(), values.to_numpy()
     if width is None:
         return column.to_numpy().astype(np.int64)
     values = column.combine_chunks()
@@ -202,7 +252,7 @@ def _array(name: str, column: Any, width: int | None) -> Any:
     return values.to_numpy(zero_copy_only=False).reshape(-1, width)
 
 
-def _profile(columns: Mapping[str, Any], menu: Menu, layers: Sequence[int], info: Mapping[str, Any]) -> Profile:
+def _profile(columns: Mapping[str, Any], menu: Menu, layers: Sequence[int], provenance: Provenance) -> Profile:
     """The profile of these columns; raises ValueError on counts that cannot be true."""
     query_ids, num_tried_Q = columns["query_id"], columns["num_tried"]
     num_right_Q_B = columns["num_right"].astype(np.int64)
@@ -233,5 +283,27 @@ def _profile(columns: Mapping[str, Any], menu: Menu, layers: Sequence[int], info
         layers=tuple(layers),
         texts=columns.get("question", ()),
         difficulties=difficulties,
-        info=info,
+        provenance=provenance,
+        traces=None if "answers" not in columns else _traces(columns, num_tried_Q, num_right_Q_B),
     )
+
+
+def _traces(columns: Mapping[str, Any], num_tried_Q: IntArray, num_right_Q_B: IntArray) -> Traces:
+    """The traces of these columns; raises ValueError where they do not fit each other and the counts."""
+    num_options, arrays = num_right_Q_B.shape[1], {}
+    for name in OF_TRACES[:-1]:
+        length_Q, values = columns[name]
+        num_each = 1 if name in ("sample", "length") else num_options
+        if not np.array_equal(length_Q, num_tried_Q * num_each) or (values < 0).any():
+            raise ValueError(f"column {name!r} does not hold a number of at least 0 for each trace")
+        arrays[name] = values if num_each == 1 else values.reshape(-1, num_options)
+    answers_Q = columns["answers"]
+    num_answers_N = np.repeat([len(answers) for answers in answers_Q], num_tried_Q)
+    if (arrays["answer"] >= num_answers_N[:, None]).any() or any(None in answers for answers in answers_Q):
+        raise ValueError("column 'answer' names an answer that column 'answers' does not hold")
+    right_N_B = arrays["grade"] == RIGHT
+    starts_Q = np.cumsum(num_tried_Q) - num_tried_Q
+    if (arrays["grade"] > UNREADABLE).any() or (np.add.reduceat(right_N_B, starts_Q, dtype=int) != num_right_Q_B).any():
+        raise ValueError("column 'grade' does not sum to what was counted")
+    sample_N, length_N, tokens_N_B, grade_N_B, answer_N_B = (arrays[name] for name in OF_TRACES[:-1])
+    return Traces(sample_N, length_N, tokens_N_B, grade_N_B, answer_N_B, answers_Q)
