@@ -1,4 +1,5 @@
 # make demo   the main job, live, on a real model (FAST=1: the smaller one)
+# make model  a built-in model, made ready where there is no hub (MODEL=NAME)
 # make test   every test that a bare machine can run
 # make test-fast  those that take little time: under a minute on two cores
 # make test-servers  budgets against real servers (see tests/real_servers.py for how they are found)
@@ -10,12 +11,15 @@ VENV ?= .venv
 PIP = $(VENV)/bin/python -m pip --disable-pip-version-check --quiet --quiet install --constraint constraints.txt
 MODEL = $(if $(filter 1,$(FAST)),qwen2.5-coder-0.5b,qwen2.5-coder-1.5b)
 
-.PHONY: help demo test test-fast test-servers check docs clean
+.PHONY: help demo model test test-fast test-servers check docs clean
 
 help:
-	@sed -n '1,6s/^# //p' Makefile
+	@sed -n '1,7s/^# //p' Makefile
 
-demo: $(VENV)/.demo
+model: $(VENV)/.demo
+	$(VENV)/bin/python demo/fetch_model.py $(MODEL)
+
+demo: model
 	$(VENV)/bin/forethought demo $(MODEL) $(DEMO)
 
 test: $(VENV)/.dev

@@ -138,7 +138,9 @@ def gguf() -> Path:
     """The model as its makers' GGUF; fetched only where somebody has named the server, else it skips."""
     if LLAMA not in os.environ and not (models.home() / "gguf" / models.ALIASES[MODEL].file).is_file():
         pytest.skip(f"the GGUF of {MODEL} is not here; {LLAMA}=/path/to/llama-server fetches it (0.5 GB)")
-    return models.published(MODEL, models.home(), tell=lambda line: None)
+    from fetch_model import published
+
+    return published(MODEL, tell=lambda line: None)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from hypothesis.extra.numpy import arrays
 from forethought.allocators import Problem, allocate, hull, pose
 from forethought.allocators.costs import exact_sum
 from forethought.allocators.greedy import GreedyAllocator
-from forethought.allocators.hull import Bracket, Envelope, bracketed_envelope, fill, fill_from, upper_envelope
+from forethought.allocators.hull import Envelope, bracketed_envelope, fill, fill_from, upper_envelope
 from forethought.core.data import Cost, Curves
 from forethought.core.menu import Menu
 from forethought.errors import InvalidInputError
@@ -104,7 +104,7 @@ def test_a_bracket_leaves_the_envelopes_as_they_are_within_it(problem: Problem, 
     anywhere = st.floats(0, 2 * float(price_N.max(initial=1.0)))
     prices = st.one_of(anywhere, st.sampled_from([0.0, *price_N.tolist()]))
     low, high = sorted(data.draw(st.tuples(prices, prices)))
-    bracketed = bracketed_envelope(problem, Bracket(low, high))
+    bracketed = bracketed_envelope(problem, low, high)
     is_within_N = (whole.price_N >= low) & (whole.price_N <= high)
     for price in {low, high, *whole.price_N[is_within_N].tolist()}:
         assert columns_at(bracketed, price) == columns_at(whole, price)
@@ -160,6 +160,18 @@ def test_grants_are_the_longest_beginning_of_a_sorted_line(problem: Problem) -> 
     assert problem.value_at(found.column_Q) == pytest.approx(problem.value_at(np.array(column_Q)))
 
 
+def test_every_query_has_a_start_also_where_a_gain_is_free_and_a_first_column_is_dear() -> None:
+    p_Q_B, tokens_Q_B = np.array([[0.0, 0.125], [0.0, 0.0]]), np.array([[0.0, 0.0], [0.0, 1.0]])
+    problem = pose(
+        Curves(("free", "dear"), Menu.evenly(16, 32), p_Q_B, tokens_Q_B),
+        total=1.0,
+        cost=Cost.SPENT,
+        min_budget_Q=np.array([16, 32]),
+    )
+    price = float(upper_envelope(problem).price_N.max())
+    assert bracketed_envelope(problem, price, 2 * price).start_M.tolist() == [0, 1]
+
+
 @every_cost
 @pytest.mark.parametrize("mean_tokens", [40, 64, 150, 256])
 def test_a_large_batch_gets_the_plan_of_all_its_segments(cost: Cost, mean_tokens: float) -> None:
@@ -177,7 +189,7 @@ def test_few_envelopes_are_built_for_a_large_batch() -> None:
     problem = pose(curves, total=64 * len(curves.query_ids))
     guessed = hull.sampled_bracket(problem)
     assert guessed is not None
-    assert np.unique(bracketed_envelope(problem, guessed).row_N).size < 0.2 * problem.num_queries
+    assert np.unique(bracketed_envelope(problem, *guessed).row_N).size < 0.2 * problem.num_queries
 
 
 @examples(300)

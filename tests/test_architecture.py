@@ -15,6 +15,7 @@ PACKAGE = Path(forethought.__file__).parent
 
 # Lower may not import higher. A folder counts as one noun.
 ORDER = [
+    "_version",
     "errors",
     "core",
     "questions",
@@ -31,6 +32,7 @@ ORDER = [
     "studies",
     "commands",
     "gateway",
+    "testing",
     "__main__",
     "__init__",
 ]
@@ -45,45 +47,41 @@ HEAVY = {
         "engines/transformers.py",
         "engines/vllm/connector.py",
         "models/gguf.py",
-        "predictors/adapter.py",
+        "predictors/parts/adapter.py",
         "predictors/mlp.py",
     },
     "transformers": {
         "engines/transformers.py",
         "engines/decoding.py",
         "engines/attention.py",
-        "engines/server/local.py",
+        "engines/server/chat.py",
         "models/gguf.py",
         "models/here.py",
-        "models/quiet.py",
-        "predictors/adapter.py",
+        "predictors/parts/adapter.py",
     },
-    "peft": {"predictors/adapter.py"},
+    "peft": {"predictors/parts/adapter.py"},
     "aiohttp": {"servers/client.py"},
     "vllm": {
         "engines/vllm/connector.py",
         "engines/vllm/engine.py",
-        "engines/vllm/extracting.py",
+        "engines/vllm/states.py",
         "engines/vllm/starting.py",
         "gateway/vllm_host.py",
     },
     "matplotlib": {
+        "report/figures.py",
         "report/plots.py",
         "report/comparison_plots.py",
         "studies/paper/plots.py",
         "studies/layers/plots.py",
     },
     "sympy": {
-        "graders/commands.py",
-        "graders/cursor.py",
         "graders/factors.py",
         "graders/meanings.py",
         "graders/reading.py",
         "graders/sameness.py",
-        "graders/sets.py",
-        "graders/values.py",
     },
-    "huggingface_hub": {"models/locating.py", "models/parts.py"},
+    "huggingface_hub": {"models/locating.py", "models/gguf.py"},
 }
 
 

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from evaluation_data import profile, synthetic
-from forethought.core.data import Cost, Curves, Profile
+from forethought.core.data import Cost, Curves
 from forethought.core.menu import Menu
+from forethought.core.profile import Profile
 from forethought.errors import InvalidInputError, InvalidSettingsError, MismatchError
 from forethought.evaluation import Evaluation, Row, evaluate
 
@@ -173,7 +174,7 @@ def test_a_level_without_a_choice_is_equal_and_no_loss_to_worry_about() -> None:
 
 def test_uniform_under_spent_cost_gets_the_largest_cap_that_the_mean_spend_allows() -> None:
     result = by_hand(costs=[Cost.SPENT])
-    assert result.levels[Cost.SPENT] == tuple(MEAN_TOKENS)
+    assert set(MEAN_TOKENS) <= set(result.levels[Cost.SPENT])
     for level, cap, accuracy in zip(MEAN_TOKENS, CAPS, MEAN_P, strict=True):
         row = only(result, Cost.SPENT, "uniform", level)
         assert (row.granted, row.spent, row.accuracy.value) == (cap, level, accuracy)

@@ -12,11 +12,13 @@ from hypothesis import strategies as st
 
 from evaluation_data import profile
 from forethought.core.data import Curves
+from forethought.core.menu import Menu
 from forethought.errors import InvalidInputError, UnknownNameError
 from forethought.evaluation import compare_live
 from forethought.evaluation.bootstrap import estimate, ratio, resampled_means
 from forethought.evaluation.calibration import calibrate
-from forethought.evaluation.frontier import Frontier, concave_vertices, shares_for
+from forethought.evaluation.frontier import Frontier, shares_for
+from forethought.evaluation.policies import envelope_columns
 
 
 def test_intervals_cover_the_truth_about_as_often_as_they_claim() -> None:
@@ -81,7 +83,7 @@ def test_frontier_mixes_neighbours_and_is_flat_outside() -> None:
 def test_shares_lie_on_the_line_and_the_envelope_is_concave(steps: list[tuple[float, float]], target: float) -> None:
     cost_B = np.cumsum([step for step, _ in steps])
     value_B = np.array([value for _, value in steps])
-    columns = concave_vertices(cost_B, value_B)
+    columns = envelope_columns(Menu.evenly(10, 10 * len(steps)), cost_B, value_B)
     slopes = np.diff(value_B[columns]) / np.diff(cost_B[columns])
     assert (slopes > 0).all()
     assert (np.diff(slopes) <= 1e-9).all()

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from forethought.core.data import Grade
 from forethought.graders import NumberGrader
-from forethought.graders.numerals import bare_number, read_number
+from forethought.graders.number import bare_number, read_number
 
 RIGHT, WRONG, UNREADABLE = Grade.RIGHT, Grade.WRONG, Grade.UNREADABLE
 
@@ -281,6 +281,27 @@ CHANGED = [
     "5% of 20",
     "20% off 5",
     "sum of 5 and itself",
+    "5? No",
+    "5 more than twice",
+    "5 grand",
+    "5 in binary",
+    "5 base eight",
+    "5万",
+    "5万元",
+    "5万平方公里",
+    "5个半",
+    "5億円",
+    "5천 원",
+    "5만",
+    "5 Millionen",
+    "5 Tausend",
+    "5 et demi",
+    "5 y medio",
+    "5 millones",
+    "5 mille",
+    "5 тысяч",
+    "5 миллионов",
+    "5 тысяч рублей",
 ]
 
 EIGHTEEN = [
@@ -427,6 +448,17 @@ EIGHTEEN = [
     "18 pounds heavier",
     "Her age is 18",
     "She is 18 years old",
+    "18min",
+    "18 min",
+    "18</answer>",
+    "答案是18元",
+    "18个",
+    "18人",
+    "18円",
+    "18개",
+    "18 Euro",
+    "18 рублей",
+    "18 Stück",
     "Tom was 18",
 ]
 

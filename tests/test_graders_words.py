@@ -74,6 +74,10 @@ SAME = [
     ("…", "..."),
     ("Ａ", "a"),
     ("Paris。", "Paris"),
+    ("_Paris_", "Paris"),
+    ("「東京」", "東京"),
+    ("《三体》", "三体"),
+    ("**Yes**!", "yes"),
 ]
 
 DIFFERENT = [
@@ -121,6 +125,8 @@ DIFFERENT = [
     ("x.y", "xy"),
     ("$x", "x"),
     ("not x", "x"),
+    ("Paris?", "Paris"),
+    ("__init", "init"),
 ]
 
 
@@ -286,6 +292,13 @@ CHOOSE_D = [
     "choice D",
     "the answer must be D",
     "The best answer is D.",
+    "'D'",
+    "__D__",
+    "正确选项是D",
+    "Not A, not B. The answer is D.",
+    "The answer is not A; the answer is D.",
+    "A is wrong, so the answer is D",
+    "There is no doubt the answer is D",
 ]
 
 CHOOSE_NOTHING = [
@@ -329,6 +342,21 @@ CHOOSE_NOTHING = [
     "all except D",
     "Both C and D",
     "C, D",
+    "the answer cannot be (D)",
+    "(D) is wrong",
+    "(D) is incorrect",
+    "(D) can be eliminated",
+    "D is eliminated",
+    "D is ruled out",
+    "I would rule out (D)",
+    "I don't think it's D",
+    "I don't believe the answer is D",
+    "I doubt it is D",
+    "The wrong answer is D",
+    "the incorrect option is D",
+    "D = 5",
+    "The answer is D?",
+    "everything but (D)",
 ]
 
 

@@ -17,8 +17,11 @@ import pytest
 
 from forethought.commands import pipeline
 from forethought.control.sources import open_profile
-from forethought.core.data import Profile, Query
+from forethought.core.data import Query
+from forethought.core.features import Counts, Features
+from forethought.core.profile import Profile
 from forethought.core.prompts import load_template
+from forethought.core.provenance import Provenance
 from forethought.core.settings import EngineSettings, LayersSettings, ProfileSettings
 from forethought.engines.fake import FakeEngine
 from forethought.engines.opening import choose_reader
@@ -28,8 +31,8 @@ from forethought.predictors.ridge import RidgePredictor
 from forethought.runs.profiles import write_parquet
 from forethought.runs.store import RunDirectory
 from forethought.studies import layers
-from forethought.studies.layers.findings import find
 from forethought.studies.layers.states import CHUNK, States, layers_words
+from forethought.studies.layers.verdicts import judge
 
 pytestmark = pytest.mark.slow
 
@@ -80,14 +83,14 @@ def test_the_clearest_layer_is_found_by_the_last_token_and_is_among_the_best_by_
     assert [(row.pooling, row.layer) for row in result.rows] == [
         (pooling, layer) for pooling in ("last", "mean") for layer in range(5)
     ]
-    last, mean = result.findings
+    last, mean = result.verdicts
     assert (last.best, last.verdict) == (MIDDLE, "holds")
     assert mean.verdict in ("holds", "holds in part")  # a neighbour may come first by chance, but not surely
-    for finding in result.findings:
-        assert MIDDLE in finding.may_be_best
-        assert set(finding.equal) <= set(finding.may_be_best)
-        assert not {0, 4} & set(finding.may_be_best)
-        assert finding.paper_layers == (MIDDLE,)
+    for verdict in result.verdicts:
+        assert MIDDLE in verdict.may_be_best
+        assert set(verdict.equal) <= set(verdict.may_be_best)
+        assert not {0, 4} & set(verdict.may_be_best)
+        assert verdict.paper_layers == (MIDDLE,)
     assert sum(row.wins for row in result.select("last")) == pytest.approx(1.0)
     assert result.mean_less_last is not None
     assert result.simulated
@@ -105,21 +108,19 @@ def test_a_recorded_run_and_a_folder_that_was_read_give_the_same(
 
 def test_errors_are_those_of_the_usual_formulas(run: Path) -> None:
     profile = open_profile(str(run))
-    assert profile.hidden_Q_L_D is not None
+    counts = Counts.of(profile)
     result = pipeline.study_layers(settings(run))
     for row in result.rows:
-        features_Q_D = profile.hidden_Q_L_D[:, profile.layers.index(row.layer)]
-        p_Q_B = RidgePredictor().fit(features_Q_D, profile.num_right_Q_B, profile.num_tried_Q).left_out_p_Q_B_
+        p_Q_B = RidgePredictor().fit(Features.of(profile, row.layer), counts).left_out_p_Q_B_
         assert p_Q_B is not None
-        judged = (p_Q_B, profile.num_right_Q_B, profile.num_tried_Q)
-        scores = row.scores
-        assert scores.log_loss.value == pytest.approx(binomial_log_loss(*judged))
-        assert scores.brier.value == pytest.approx(brier_score(*judged))
+        scores = row
+        assert scores.log_loss.value == pytest.approx(binomial_log_loss(p_Q_B, counts))
+        assert scores.brier.value == pytest.approx(brier_score(p_Q_B, counts))
         assert scores.squared_error.value == pytest.approx(((p_Q_B - profile.curves.p_Q_B) ** 2).mean())
-        pearson_B = [each.value for each in scores.pearson_B]
-        assert pearson_B == pytest.approx(correlation_B(*judged).tolist())
-        assert scores.pearson.value == pytest.approx(np.mean(pearson_B))
-        for found in (scores.log_loss, scores.squared_error, scores.brier, scores.pearson, *scores.pearson_B):
+        pearson_B = [each.value for each in scores.pearson]
+        assert pearson_B == pytest.approx(correlation_B(p_Q_B, counts.rate_Q_B).tolist())
+        assert scores.mean_pearson.value == pytest.approx(np.mean(pearson_B))
+        for found in (scores.log_loss, scores.squared_error, scores.brier, scores.mean_pearson, *scores.pearson):
             assert found.low <= found.value <= found.high
 
 
@@ -129,8 +130,8 @@ def test_plans_keep_to_their_levels_and_beat_blind_where_a_layer_is_clear(
     _, result = held
     assert result.levels == (48.0, 96.0, 160.0)
     for row in result.rows:
-        assert all(granted <= level for granted, level in zip(row.scores.granted, result.levels, strict=True))
-    best = result.best(result.findings[0]).scores
+        assert all(granted <= level for granted, level in zip(row.granted, result.levels, strict=True))
+    best = result.best(result.verdicts[0])
     assert best.gain_over_blind[0].low > 0.0
     for ours, blind, uniform, oracle in zip(
         best.accuracy, result.mean_curve.accuracy, result.uniform, result.oracle, strict=True
@@ -166,11 +167,11 @@ def test_a_layer_that_is_the_same_for_all_says_nothing() -> None:
     hidden_Q_L_D = np.random.default_rng(1).normal(size=(40, 2, 6)).astype(np.float16)
     hidden_Q_L_D[:, 0] = 1.5
     result = layers.study(profile, {"last": held_by(profile, hidden_Q_L_D)}, layers=(0, 1), levels=(48.0,))
-    constant = result.rows[0].scores
-    assert [each.value for each in constant.pearson_B] == [0.0] * 16
+    constant = result.rows[0]
+    assert [each.value for each in constant.pearson] == [0.0] * 16
     assert constant.log_loss.value == pytest.approx(result.mean_curve.log_loss.value, abs=5e-3)
-    assert constant.pearson.high == 0.0
-    assert [each.value for each in result.mean_curve.pearson_B] == [0.0] * 16
+    assert constant.mean_pearson.high == 0.0
+    assert [each.value for each in result.mean_curve.pearson] == [0.0] * 16
 
 
 def test_questions_without_states_or_with_nan_are_left_out_of_every_row() -> None:
@@ -208,7 +209,7 @@ def test_verdicts(loss: Callable[[int], float], noise: float, verdict: str) -> N
     numbers = range(29)
     loss_R_L = np.array([loss(layer) for layer in numbers]) + noise * random.standard_normal((500, 29))
     loss_R_L[0] = [loss(layer) for layer in numbers]
-    found = find("last", numbers, loss_R_L, -loss_R_L, 28)
+    found = judge("last", numbers, loss_R_L, -loss_R_L, 28)
     assert found.paper_layers == (12, 13, 14, 15, 16, 17)
     assert found.verdict == verdict
     assert [each.name for each in found.contrasts] == ["middle third", "middle third", "the paper's range"]
@@ -223,7 +224,7 @@ def test_the_set_that_may_be_best_covers_the_best_although_it_was_picked() -> No
     for _ in range(num_trials):
         sample_L = random.standard_normal(20)
         loss_R_L = np.concatenate([sample_L[None], sample_L + random.standard_normal((400, 20))])
-        found = find("last", range(20), loss_R_L, loss_R_L, None)
+        found = judge("last", range(20), loss_R_L, loss_R_L, None)
         missed += 0 not in found.may_be_best
         missed_by_pairs += 0 not in found.equal
     assert missed <= 0.09 * num_trials
@@ -232,14 +233,14 @@ def test_the_set_that_may_be_best_covers_the_best_although_it_was_picked() -> No
 
 def test_without_the_layers_or_the_depth_the_paper_is_not_tested() -> None:
     loss_R_L = np.random.default_rng(0).random((50, 3))
-    assert find("last", [1, 2, 3], loss_R_L, loss_R_L, 28).verdict == "not tested"
-    assert find("last", [4, 12, 20], loss_R_L, loss_R_L, None).verdict == "not tested"
-    assert find("last", [4, 12, 20], loss_R_L, loss_R_L, 28).verdict != "not tested"
+    assert judge("last", [1, 2, 3], loss_R_L, loss_R_L, 28).verdict == "not tested"
+    assert judge("last", [4, 12, 20], loss_R_L, loss_R_L, None).verdict == "not tested"
+    assert judge("last", [4, 12, 20], loss_R_L, loss_R_L, 28).verdict != "not tested"
 
 
 def test_report_says_everything_three_ways(held: tuple[Path, layers.LayerStudy], tmp_path: Path) -> None:
     _, result = held
-    files = layers.write_report(tmp_path, result, plots=False)
+    files = layers.page(result).write(tmp_path, plots=False)
     content = json.loads(files["json"].read_text("utf-8"))
     assert content["kind"] == "layers"
     row = content["rows"][MIDDLE]
@@ -247,7 +248,7 @@ def test_report_says_everything_three_ways(held: tuple[Path, layers.LayerStudy],
     assert row["log_loss_low"] <= row["log_loss"] <= row["log_loss_high"]
     for name, length in (("pearson", 16), ("accuracy", 3), ("gain_over_blind", 3)):
         assert [len(row[key]) for key in (name, f"{name}_low", f"{name}_high")] == [length] * 3
-    page, text = files["markdown"].read_text("utf-8"), layers.report_text(result)
+    page, text = files["markdown"].read_text("utf-8"), layers.page(result).text()
     for each in (page, text):
         assert "SIMULATED" in each
         assert f"layer {MIDDLE} of 4 (50%)" in each
@@ -261,13 +262,13 @@ def test_picture_is_drawn_and_says_what_it_shows(held: tuple[Path, layers.LayerS
     from forethought.studies.layers import plots
 
     _, result = held
-    file = layers.write_report(tmp_path, result)["layers"]
+    file = layers.page(result).write(tmp_path)["layers"]
     assert file.read_bytes().startswith(b"\x89PNG")
     figure = plots._figure(result)
     texts = [each.get_text() for each in figure.findobj(lambda artist: hasattr(artist, "get_text"))]
     assert "SIMULATED" in texts
     assert any(f"{NUM_QUERIES} questions, 4 traces" in text and "95%" in text for text in texts)
-    narrow = replace(result, rows=tuple(result.select("mean")), findings=result.findings[1:], depth=None)
+    narrow = replace(result, rows=tuple(result.select("mean")), verdicts=result.verdicts[1:], depth=None)
     plots._figure(narrow)
 
 
@@ -296,7 +297,8 @@ def test_reading_goes_on_after_an_interrupt(parquet: Path, tmp_path: Path) -> No
 
 KILLED = """
 import sys, time
-from forethought import LayersSettings, study_layers
+from forethought.commands.pipeline import study_layers
+from forethought.core.settings import LayersSettings
 from forethought.engines.fake import FakeEngine
 
 read = FakeEngine.pooled_states
@@ -341,9 +343,9 @@ def _broken(profile: Profile, tmp_path: Path) -> dict[str, Path]:
     kinds = {
         "nothing": replace(profile, hidden_Q_L_D=None, layers=()),
         "no-texts": replace(profile, texts=()),
-        "no-model": replace(profile, info={"name": "x"}),
-        "other-model": replace(profile, info={**profile.info, "model_hash": "0" * 64}),
-        "other-template": replace(profile, info={**profile.info, "template_hash": "0" * 12}),
+        "no-model": replace(profile, provenance=Provenance.from_json({"name": "x"})),
+        "other-model": replace(profile, provenance=replace(profile.provenance, model_hash="0" * 64)),
+        "other-template": replace(profile, provenance=replace(profile.provenance, template_hash="0" * 12)),
     }
     for name, each in kinds.items():
         write_parquet(tmp_path / f"{name}.parquet", each)
@@ -434,7 +436,7 @@ def test_a_model_run_by_transformers_fills_the_folder(tiny_model: Path, tmp_path
 
     engine = TransformersEngine(str(tiny_model), template=TEMPLATE, context_tokens=256, dtype="float32")
     info = {key: getattr(engine.info, key) for key in ("model", "model_hash", "template", "template_hash")}
-    profile = made_up(20, texts=tuple(f"{n}+{n}=?" for n in range(20)), info=info)
+    profile = made_up(20, texts=tuple(f"{n}+{n}=?" for n in range(20)), provenance=Provenance(**info))
     write_parquet(tmp_path / "tiny.parquet", profile)
     asked = settings(tmp_path / "tiny.parquet", states=str(tmp_path / "states"))
     result = pipeline.study_layers(asked, engine=engine)
@@ -457,7 +459,7 @@ def test_means_recorded_with_a_run_are_studied(run: Path, tmp_path: Path) -> Non
     """A run directory may hold means beside its own states, as `save_hidden` takes them."""
     profile = open_profile(str(run))
     copied = RunDirectory.create(
-        tmp_path / "run", kind="profile", identity=RunDirectory.open(run).header["identity"], settings={}
+        tmp_path / "run", kind="profile", provenance=RunDirectory.open(run).header.provenance, settings={}
     )
     for name in ("records.jsonl", "queries.jsonl"):
         (copied.path / name).write_bytes((run / name).read_bytes())

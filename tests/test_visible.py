@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from evaluation_data import synthetic
 from forethought import report
 from forethought.commands import _exit_code
+from forethought.core.provenance import Provenance
 from forethought.core.visible import code, markdown, one_line, to_json, visible
 from forethought.evaluation import compare_live, evaluate
 
@@ -108,19 +109,19 @@ def test_names_in_an_evaluation_make_no_markdown(tmp_path: Path) -> None:
     plain = evaluate(*synthetic(20), num_resamples=100)
     result = replace(plain, provenance={**plain.provenance, "model": NAME, NAME: NAME, "command": f"x\n```\n# {NAME}"})
     pages = [
-        report.write_report(tmp_path / str(each is plain), each, plots=False)["markdown"].read_text("utf-8")
+        report.page(each).write(tmp_path / str(each is plain), plots=False)["markdown"].read_text("utf-8")
         for each in (plain, result)
     ]
     checked_page(pages[1], len(re.findall(r"^#+ ", pages[0], flags=re.MULTILINE)))
     assert r"\# Owned \<b onclick=x\>" in pages[1]
-    assert not HARMFUL.search(report.evaluation_text(result))
-    assert "\n# Owned" not in report.evaluation_text(result)
+    assert not HARMFUL.search(report.page(result).text())
+    assert "\n# Owned" not in report.page(result).text()
 
 
 def test_names_of_policies_in_a_live_comparison_make_no_markdown(tmp_path: Path) -> None:
     columns = {name: ([1, 0, 1], [64, 64, 64], [50.0, 60.0, 70.0]) for name in ("uniform", NAME)}
     result = compare_live(columns, num_resamples=100, provenance={"model": NAME})  # type: ignore[arg-type]
-    page = report.write_report(tmp_path, result, plots=False)["markdown"].read_text("utf-8")
+    page = report.page(result).write(tmp_path, plots=False)["markdown"].read_text("utf-8")
     checked_page(page, 2)
 
 
@@ -205,7 +206,9 @@ def test_pictures_can_be_drawn_of_any_names(hostile: Path, tmp_path: Path) -> No
     result = evaluate(measured, predicted, mean, num_resamples=100, provenance={"model": name})
     drawn = plots.draw(result, tmp_path, mean_tokens=64.0)
     candidates = [Candidate(f"{name}{number}", name, predicted, None) for number in range(12)]
-    comparison = compare_predictors(replace(measured, info={"model": name}), candidates, mean, num_resamples=100)
+    comparison = compare_predictors(
+        replace(measured, provenance=Provenance.from_json({"model": name})), candidates, mean, num_resamples=100
+    )
     drawn |= draw_comparison(comparison, tmp_path)
     study: Any = study_layers(LayersSettings(run=str(hostile / "p"), num_resamples=100))
     drawn |= draw_layers(replace(study, provenance={"model": name}), tmp_path)

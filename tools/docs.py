@@ -22,8 +22,9 @@ from forethought.commands import COMMANDS, pipeline, verbs
 from forethought.core.data import Cost
 from forethought.core.settings import EvaluateSettings
 from forethought.evaluation import Evaluation
-from forethought.predictors.predictor import shipped_predictors
+from forethought.predictors.bundle import shipped_predictors
 from forethought.report import wording
+from forethought.report.evaluation import levels_near, rows_at
 
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = ROOT / "docs" / "cli.md"
@@ -71,8 +72,8 @@ def results_table(name: str) -> str:
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for cost in (Cost.GRANTED, Cost.SPENT):
-        for level in dict.fromkeys(wording.levels_near(result, cap)[cost] for cap in CAPS):
-            rows = wording.rows_at(result, cost, level)
+        for level in dict.fromkeys(levels_near(result, cap)[cost] for cap in CAPS):
+            rows = rows_at(result, cost, level)
             ours = rows["forethought"]
             cells = [
                 wording.percent(rows[name].accuracy.value) for name in ("uniform", "blind", "forethought", "oracle")
@@ -102,7 +103,7 @@ def drifted_figures() -> Iterator[str]:
         if not committed.is_file():
             yield f"{committed.relative_to(ROOT)} is missing: forethought evaluate {name} --out docs/results/{name}"
             continue
-        fresh = json.loads(json.dumps(report.evaluation_json(evaluated(name))))
+        fresh = json.loads(json.dumps(report.page(evaluated(name)).to_json()))
         old = json.loads(committed.read_text("utf-8"))
         differences = list(_differences(old, fresh, "evaluation"))
         yield from (f"{committed.relative_to(ROOT)}: {difference}" for difference in differences[:5])

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ..core.data import Cost, FloatArray
+from ..core.data import Cost
 from .costs import exact_sum
 from .envelope import WHY_LEFT, EnvelopeAllocator, spend_without_loss
 from .hull import fill_from, upper_envelope
@@ -29,33 +28,25 @@ class BlindAllocator:
     def solve(self, problem: Problem) -> Solution:
         """Divides the total by the mean curve."""
         mean = _on_the_mean_curve(problem)
-        known = replace(mean, costs=problem.costs)
-        found = EnvelopeAllocator().solve(known) if _cost_the_same(problem) else _billed(known, mean)
-        accuracy = known.accuracy_at(found.column_Q)
+        known, tokens_Q_B = replace(mean, costs=problem.costs), problem.curves.tokens_Q_B
+        # Where every query is billed alike it is the envelope's own problem, on one curve for all.
+        is_alike = problem.cost is Cost.GRANTED or tokens_Q_B is None or bool((tokens_Q_B == tokens_Q_B[0]).all())
+        found = EnvelopeAllocator().solve(known) if is_alike else _billed(known, mean)
+        accuracy = known.accuracy(exact_sum(known.value_at(found.column_Q)))
         return replace(found, why_left=f"on the mean curve, {WHY_LEFT}", expected_accuracy=accuracy)
 
 
 def _on_the_mean_curve(problem: Problem) -> Problem:
     """The same problem, with every query's success and spend replaced by the batch's mean."""
-    p_Q_B = np.broadcast_to(_mean(problem.curves.p_Q_B), problem.value_Q_B.shape)
-    weight_Q = problem.weight_Q
+    # Exact sums: the order of the queries does not show in the last digit.
+    mean_B = np.array([exact_sum(column_Q) / len(column_Q) for column_Q in problem.curves.p_Q_B.T])
+    p_Q_B, weight_Q = np.broadcast_to(mean_B, problem.value_Q_B.shape), problem.weight_Q
     return replace(
         problem,
         curves=replace(problem.curves, p_Q_B=p_Q_B),
         value_Q_B=p_Q_B if weight_Q is None else p_Q_B * weight_Q[:, None],
         costs=problem.costs.mean(),
     )
-
-
-def _cost_the_same(problem: Problem) -> bool:
-    """Whether every query is billed alike: then it is the envelope's own problem, on one curve for all."""
-    tokens_Q_B = problem.curves.tokens_Q_B
-    return problem.cost is Cost.GRANTED or tokens_Q_B is None or bool((tokens_Q_B == tokens_Q_B[0]).all())
-
-
-def _mean(array_Q_B: FloatArray) -> NDArray[np.float64]:
-    """Mean over queries, exact sums: the order of the queries does not show in the last digit."""
-    return np.array([exact_sum(column) / len(column) for column in array_Q_B.T])
 
 
 def _billed(known: Problem, mean: Problem) -> Solution:

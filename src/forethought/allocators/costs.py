@@ -25,10 +25,10 @@ class Costs:
     """Cost of query q at column b, a whole number of units below 2**53, non-decreasing in b.
 
     Attributes:
-        num_queries: how many queries there are.
+        num_queries: Q.
         unit: tokens in one unit.
         shared_B: the costs of every query, int64, where all have the same; else None.
-        tokens_Q_B: the usage curves that are rounded to units, where they differ; else None.
+        tokens_Q_B: usage curves, rounded to units where they are read; None where costs are shared.
     """
 
     num_queries: int
@@ -38,22 +38,15 @@ class Costs:
 
     @classmethod
     def of(cls, curves: Curves, cost: Cost) -> Costs:
-        """Costs of the options of `curves`.
+        """In the largest unit that divides all caps; under spent cost in a power of two, as fine as exact sums allow.
 
-        Under granted cost the unit is the largest that divides all caps; under spent cost a power of two, as fine as
-        exact sums allow.
-
-        Raises:
-            InvalidSettingsError: spent cost without a usage curve.
-            InvalidMenuError: caps so large that their sum over the queries is past counting.
+        Raises InvalidSettingsError without a usage curve, InvalidMenuError for caps past counting.
         """
         num_queries = len(curves.query_ids)
         if cost is Cost.GRANTED:
             unit = curves.menu.unit
             if curves.menu.largest // unit * num_queries >= MOST_UNITS:
-                raise InvalidMenuError(
-                    f"{num_queries:,} queries with budgets up to {curves.menu.largest:,} are too many"
-                )
+                raise InvalidMenuError(f"budgets up to {curves.menu.largest} are too large for {num_queries} queries")
             return cls(num_queries, float(unit), curves.menu.budgets_B // unit)
         if curves.tokens_Q_B is None:
             raise InvalidSettingsError(
@@ -64,11 +57,6 @@ class Costs:
         largest, all_largest = float(curves.tokens_Q_B[:, -1].max()), exact_sum(curves.tokens_Q_B[:, -1])
         exponent = min(52 - math.frexp(largest)[1], 61 - math.frexp(all_largest)[1], MOST_EXPONENT)
         return cls(num_queries, math.ldexp(1.0, -exponent), None, curves.tokens_Q_B)
-
-    @property
-    def is_shared(self) -> bool:
-        """Whether one row of costs serves every query."""
-        return self.shared_B is not None
 
     def rows(self, rows: Rows) -> NDArray[np.int64]:
         """Costs of some queries at every column, shape (N, B); to be read only."""
@@ -113,7 +101,7 @@ class Costs:
 
     @property
     def _tokens(self) -> FloatArray:
-        assert self.tokens_Q_B is not None, "costs are shared or come from usage curves"
+        assert self.tokens_Q_B is not None
         return self.tokens_Q_B
 
 

@@ -23,15 +23,11 @@ ROUNDING = 1e-9
 
 
 class EnvelopeAllocator:
-    """Within one segment of the best possible plan, in time linear in the batch.
+    """Within one segment of the best possible plan, in time linear in the batch; docs/allocation.md has the proofs.
 
-    Each curve is replaced by its upper concave envelope, whose segments are jumps worth making; a segment's slope,
-    success per token, is its price. Granting them from the dearest down solves the linear relaxation (Dantzig 1957;
-    Sinha and Zoltners 1979). What that leaves goes to the few queries nearest the margin, chosen for anew and exactly
-    (Pisinger 1995), and then where the curves see no difference. A larger total never expects less: docs/allocation.md
-    has the argument.
-
-    `price` is that of the first segment that did not fit, in right answers per token; 0 when all did.
+    Segments of the curves' upper concave envelopes are granted by falling price, success per token (Dantzig 1957; Sinha
+    and Zoltners 1979). What that leaves goes to the queries nearest the margin, chosen for anew and exactly (Pisinger
+    1995), and then where the curves see no difference. The price is that of the first segment that did not fit.
     """
 
     def solve(self, problem: Problem) -> Solution:
@@ -44,19 +40,10 @@ class EnvelopeAllocator:
 
 
 def complete(problem: Problem, filled: Fill) -> Fill:
-    """Re-chooses for the queries nearest the margin, so that what is left buys what it can.
+    """Re-chooses for the queries nearest the margin (the core), so that what a blocked fill left buys what it can.
 
-    A move away from a query's column loses net value (value less cost at the marginal price). One that loses more than
-    the blocked segment is worth is in no better plan; queries with a smaller loss are the core (Pisinger, "A minimal
-    algorithm for the multiple-choice knapsack problem", 1995), which is solved exactly. Core, columns and grain depend
-    on the fill and its price alone, not on what is left: a larger total never expects less because of it.
-
-    Args:
-        problem: what is being solved.
-        filled: the fill, of which the next segment in line was blocked.
-
-    Returns:
-        The same with improved columns, never of a lower value, never over the total.
+    Exact over these queries, so never of a lower value. Core, columns and grain may depend on the fill and its price
+    alone, not on what is left: docs/allocation.md builds on it.
     """
     column_Q, price, blocked, left = filled.column_Q, filled.price, filled.blocked, filled.left
     most_loss = price * blocked * (1 + ROUNDING)
@@ -80,6 +67,8 @@ def complete(problem: Problem, filled: Fill) -> Fill:
     range_N = np.where(is_allowed_N_B, steps_N_B, 0).max(axis=1) - cheapest_N
     work_N = np.cumsum(is_allowed_N_B.sum(axis=1)) * np.cumsum(range_N)
     core = slice(0, max(1, int(np.searchsorted(work_N, MOST_WORK, side="right"))))
+    if int(range_N[0]) > MOST_WORK:
+        return filled
 
     units = left // grain - int(cheapest_N[core].sum())
     steps_N_B = steps_N_B - cheapest_N[:, None]
@@ -99,13 +88,7 @@ def _core_queries(problem: Problem, column_Q: Columns, price: float, most_loss: 
     """The queries that lose least, up to `most_loss`, by their best move away from their column; least loss first."""
     loss_Q = _least_loss(problem, column_Q, price)
     query_N = np.flatnonzero(loss_Q <= most_loss)
-    if query_N.size > MOST_QUERIES:
-        loss_N = loss_Q[query_N]
-        margin = np.partition(loss_N, MOST_QUERIES - 1)[MOST_QUERIES - 1]
-        sure, tied = query_N[loss_N < margin], query_N[loss_N == margin]
-        if sure.size + tied.size > MOST_QUERIES:
-            tied = tied[problem.tie_order(tied)]
-        query_N = np.concatenate((sure, tied[: MOST_QUERIES - sure.size]))
+    query_N = query_N[problem.least_of(query_N, loss_Q[query_N], MOST_QUERIES)]
     query_N = query_N[problem.tie_order(query_N)]
     return query_N[np.argsort(loss_Q[query_N], kind="stable")]
 
@@ -143,7 +126,8 @@ def spend_without_loss(problem: Problem, column_Q: Columns, left: int) -> Column
         next_N = _next_equal(problem, least_N, column_Q[least_N])
         least_N, next_N = least_N[next_N >= 0], next_N[next_N >= 0]
         cost_N = problem.costs.at(least_N, next_N) - problem.costs.at(least_N, column_Q[least_N])
-        taken = _cheapest_that_fit(problem, least_N, cost_N, left)
+        num_fit = int(np.searchsorted(np.cumsum(np.sort(cost_N)), left, side="right"))
+        taken = problem.least_of(least_N, cost_N, num_fit)  # the cheapest
         column_Q[least_N[taken]] = next_N[taken]
         left -= int(cost_N[taken].sum())
         # A raise that did not fit now never will: the rest only shrinks.
@@ -174,20 +158,3 @@ def _is_equal(problem: Problem, query: IntArray, column: IntArray, other: IntArr
     if problem.weight_Q is not None:  # a query of weight 0 has the same value everywhere
         is_equal &= p_Q_B[query, other] >= p_Q_B[query, column]
     return is_equal
-
-
-def _cheapest_that_fit(
-    problem: Problem, query_N: NDArray[np.int64], cost_N: NDArray[np.int64], left: int
-) -> NDArray[np.int64]:
-    """Positions of the cheapest raises that fit in `left` together; equal costs by tie order."""
-    if int(cost_N.sum()) <= left:
-        return np.arange(cost_N.size)
-    order = np.argsort(cost_N, kind="stable")
-    num_fit = int(np.searchsorted(np.cumsum(cost_N[order]), left, side="right"))
-    margin = cost_N[order[num_fit]]
-    sure = np.flatnonzero(cost_N < margin)
-    tied = np.flatnonzero(cost_N == margin)
-    num_tied = num_fit - sure.size
-    if num_tied:
-        tied = tied[problem.tie_order(query_N[tied])]
-    return np.concatenate((sure, tied[:num_tied]))

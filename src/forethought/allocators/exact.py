@@ -24,16 +24,15 @@ LEAST_UNITS = 256  # an automatic unit is at most one token, or such a part of t
 class ExactAllocator:
     """Expects as much as any plan within the total can: the optimum other allocators are measured against.
 
-    It counts in whole units of tokens. Where these are finer than the costs (granted cost on a menu with a common step,
-    spent cost in whole tokens) the plan is optimal. Else what an option costs above the query's smallest is rounded up
-    to whole units: the spend never passes the total, the plan is optimal for the rounded costs, and where the envelope
-    finds a better one that plan counts. A note says so where a unit is more than a token. A larger total never expects
-    less.
+    It counts in whole units of tokens. Where every cost is a whole number of them the plan is optimal. Else what an
+    option costs above the query's smallest is rounded up: the spend never passes the total, the plan is optimal for the
+    rounded costs, and where the envelope finds a better one that plan counts. A note says so where a unit is more than
+    a token. A larger total never expects less.
 
     Args:
-        unit: tokens in a unit; a smaller one is slower and wastes less to rounding. By default the menu's common step
-            under granted cost, where all options are so many steps apart; else one token, or what about a second
-            allows, from 1/64 token to a 256th of the largest budget, whatever the total.
+        unit: tokens in a unit; a smaller one is slower and wastes less to rounding. By default the menu's step under
+            granted cost on evenly spaced options; else one token, or what about a second allows, from 1/64 token to a
+            256th of the largest budget, whatever the total.
     """
 
     def __init__(self, *, unit: float | None = None) -> None:
@@ -55,61 +54,53 @@ class ExactAllocator:
             return Solution(column_Q, why_left=WHY_LEFT)
         others_Q = EnvelopeAllocator().solve(problem).column_Q
         best_Q = max((column_Q, others_Q), key=lambda each_Q: exact_sum(problem.value_at(each_Q)))
-        tokens, notes = step * problem.costs.unit, tuple[str, ...]()
-        if tokens > 1:
-            notes = (
-                f"The exact allocator counted in units of {tokens:,.6g} tokens and rounded costs up to whole ones.",
-            )
-        return Solution(best_Q, why_left=WHY_LEFT, notes=notes)
+        tokens = step * problem.costs.unit
+        note = f"The exact allocator counted in units of {tokens:,.6g} tokens, to which it rounded costs up."
+        return Solution(best_Q, why_left=WHY_LEFT, notes=(note,) if tokens > 1 else ())
 
     def _best_columns(self, problem: Problem) -> tuple[Columns, int]:
+        """The best columns by rounded costs, and the problem's units in one of this allocator's."""
         # In tie order, so that among equally good plans the same one is found whatever the order of the file.
         query_N = problem.tie_order(np.arange(problem.num_queries))
         is_useful_N_B = _useful_choices(problem)[query_N]
         cost_N_B = problem.costs.rows(query_N)
         extra_N_B = cost_N_B - np.take_along_axis(cost_N_B, problem.first_Q[query_N, None], axis=1)
         extra_N_B = np.where(is_useful_N_B, extra_N_B, 0)
-        step = self._step(problem, extra_N_B, int(is_useful_N_B.sum()))
+        num_useful = int(is_useful_N_B.sum())
+        step = self._step(problem, int(extra_N_B.max(axis=1).sum()) * num_useful)
         extra_N_B = -(-extra_N_B // step)
         units = min(problem.left_after(problem.first_Q) // step, int(extra_N_B.max(axis=1).sum()))
-        _check_size(int(is_useful_N_B.sum()) * (units + 1), problem.num_queries * (units + 1))
-
+        steps, num_bytes = num_useful * (units + 1), problem.num_queries * (units + 1)
+        if steps > MOST_STEPS or num_bytes > MOST_BYTES:
+            raise InvalidSettingsError(
+                f"this batch is too large for the exact allocator: {steps:,} steps and {num_bytes:,} bytes, where its "
+                f"limit is {MOST_STEPS:,} and {MOST_BYTES:,}. Use --allocator envelope: within one segment of the "
+                "optimum."
+            )
         column_Q = np.empty(problem.num_queries, dtype=np.int64)
         value_N_B = problem.value_Q_B[query_N].astype(np.float64)
         column_Q[query_N] = best_choices(extra_N_B, value_N_B, is_useful_N_B, units)
         return column_Q, step
 
-    def _step(self, problem: Problem, extra_N_B: NDArray[np.int64], num_useful: int) -> int:
-        """The problem's units in one of this allocator's.
+    def _step(self, problem: Problem, most_steps: int) -> int:
+        """The problem's units in one of this allocator's, where its own units would need `most_steps` at most.
 
         Not a function of the total: a finer unit for a smaller total could expect more of it than a coarser one does
         of a larger.
         """
-        unit = self.unit
+        unit, menu = self.unit, problem.menu
         if unit is None:
-            if problem.cost is Cost.GRANTED and (np.diff(problem.menu.budgets_B) == problem.menu.unit).all():
+            if problem.cost is Cost.GRANTED and (np.diff(menu.budgets_B) == menu.unit).all():
                 return 1
-            tokens = int(extra_N_B.max(axis=1).sum()) * problem.costs.unit
-            affordable = tokens * num_useful / QUICK_STEPS
-            coarsest = max(1.0, problem.menu.largest / LEAST_UNITS)
-            unit = min(coarsest, max(FINEST_UNIT, 2.0 ** math.ceil(math.log2(max(affordable, FINEST_UNIT)))))
+            affordable = max(most_steps * problem.costs.unit / QUICK_STEPS, FINEST_UNIT)
+            unit = min(max(1.0, menu.largest / LEAST_UNITS), 2.0 ** math.ceil(math.log2(affordable)))
         return max(1, round(unit / problem.costs.unit))
 
 
 def _useful_choices(problem: Problem) -> NDArray[np.bool_]:
     """Columns within each query's bounds that are worth more than every cheaper one, shape (Q, B)."""
     column_B = np.arange(problem.menu.num_options)
-    is_allowed_Q_B = (column_B >= problem.first_Q[:, None]) & (column_B <= problem.last_Q[:, None])
-    value_Q_B = np.where(is_allowed_Q_B, problem.value_Q_B, -np.inf)
-    best_Q_B = np.maximum.accumulate(value_Q_B, axis=1)
-    is_useful_Q_B = is_allowed_Q_B.copy()
-    is_useful_Q_B[:, 1:] &= value_Q_B[:, 1:] > best_Q_B[:, :-1]
+    is_useful_Q_B = (column_B >= problem.first_Q[:, None]) & (column_B <= problem.last_Q[:, None])
+    value_Q_B = np.where(is_useful_Q_B, problem.value_Q_B, -np.inf)
+    is_useful_Q_B[:, 1:] &= value_Q_B[:, 1:] > np.maximum.accumulate(value_Q_B, axis=1)[:, :-1]
     return is_useful_Q_B
-
-
-def _check_size(steps: int, num_bytes: int) -> None:
-    if steps > MOST_STEPS or num_bytes > MOST_BYTES:
-        raise InvalidSettingsError(
-            f"this batch is too large for the exact allocator: {steps:,} steps and {num_bytes:,} bytes, where its "
-            f"limit is {MOST_STEPS:,} and {MOST_BYTES:,}. Use --allocator envelope: within one segment of the optimum."
-        )

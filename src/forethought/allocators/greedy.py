@@ -11,7 +11,6 @@ from .problem import Columns, Problem, Solution
 
 ROUNDING = 1e-12  # sums this near are equal: a step that gives back what another took
 FREE = 1e-9  # units that a step which costs nothing counts as: it comes first
-Keys = NDArray[np.float64]
 
 
 class GreedyAllocator:
@@ -36,91 +35,73 @@ class GreedyAllocator:
 
     def solve(self, problem: Problem) -> Solution:
         """Divides the total step by step, as described above."""
+        cost_Q_N = np.maximum(np.diff(problem.cost_Q_B, axis=1), FREE)
         if self.lookahead:
-            claim_Q_N = _claims(problem)
-            column_Q, _ = _give(problem, problem.first_Q, np.where(claim_Q_N > 0.0, -claim_Q_N, np.inf), skips=True)
-            rounds_Q_N = np.arange(problem.menu.num_options - 1) - column_Q[:, None]
-            column_Q, _ = _give(problem, column_Q, rounds_Q_N.astype(np.float64), skips=True)
-            return Solution(column_Q, why_left="no query's next budget fits in them")
+            claim_Q_N = _claims(problem) / cost_Q_N
+            query_S, _ = _steps(problem, problem.first_Q, np.where(claim_Q_N > 0.0, -claim_Q_N, np.inf), skips=True)
+            column_Q = _after(problem.first_Q, query_S)
+            rounds_Q_N = (np.arange(problem.menu.num_options - 1) - column_Q[:, None]).astype(np.float64)
+            query_S, _ = _steps(problem, column_Q, rounds_Q_N, skips=True)
+            return Solution(_after(column_Q, query_S), why_left="no query's next budget fits in them")
         gain_Q_N = np.diff(problem.value_Q_B.astype(np.float64), axis=1)
-        _, query_S = _give(problem, problem.first_Q, -gain_Q_N / _step_costs(problem), skips=False)
+        query_S, column_S = _steps(problem, problem.first_Q, -gain_Q_N / cost_Q_N, skips=False)
+        value_S = np.cumsum(np.append(0.0, gain_Q_N[query_S, column_S]))
+        length = int(np.flatnonzero(value_S >= value_S.max() - ROUNDING)[-1])
         why_left = "they are too few for the next step, or the next steps are expected to hurt"
-        return Solution(_best_beginning(problem, query_S), why_left=why_left)
+        return Solution(_after(problem.first_Q, query_S[:length]), why_left=why_left)
 
 
-def _step_costs(problem: Problem) -> Keys:
-    """Units from each column to the next, above 0, shape (Q, B - 1)."""
-    costs: Keys = np.maximum(np.diff(problem.cost_Q_B, axis=1), FREE)
-    return costs
+def _after(column_Q: Columns, query_S: NDArray[np.int64]) -> Columns:
+    """Columns after one step for each of some queries, as often as they are named."""
+    return column_Q + np.bincount(query_S, minlength=len(column_Q))
 
 
-def _give(problem: Problem, column_Q: Columns, key_Q_N: Keys, *, skips: bool) -> tuple[Columns, NDArray[np.int64]]:
-    """Gives one column at a time to the query of the least key, from `column_Q` on, as far as the total goes.
+def _steps(
+    problem: Problem, start_Q: Columns, key_Q_N: NDArray[np.float64], *, skips: bool
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Gives one column at a time to the query of the least key, as far as the total goes.
 
     A query's key depends on its own column alone, so one heap entry for each query is enough.
 
-    Args:
-        problem: what is being solved.
-        column_Q: where the queries stand, shape (Q,).
-        key_Q_N: key of the step from each column to the next, shape (Q, B - 1); at infinity it is not taken.
-        skips: whether a step that does not fit only leaves its query out, and does not end it all.
-
-    Returns:
-        The columns then, and whose each step was, in order.
+    `key_Q_N` is the key of the step from each column to the next, shape (Q, B - 1); at infinity it is not taken. With
+    `skips` a step that does not fit only leaves its query out, and does not end it all. Returns whose each step was and
+    from which column, in order, shape (S,) each.
     """
-    cost_Q_B, left = problem.cost_Q_B, problem.left_after(column_Q)
-    columns, last_Q = column_Q.tolist(), problem.last_Q.tolist()
+    cost_Q_B, left = problem.cost_Q_B, problem.left_after(start_Q)
+    column_Q, last_Q = start_Q.tolist(), problem.last_Q.tolist()
 
-    def entry(rank: int, query: int) -> tuple[float, int, int] | None:
-        column = columns[query]
-        key = key_Q_N.item(query, column) if column < last_Q[query] else np.inf
-        return (key, rank, query) if key < np.inf else None
+    def key_of(query: int) -> float:
+        return key_Q_N.item(query, column_Q[query]) if column_Q[query] < last_Q[query] else np.inf
 
     by_rank = problem.tie_order(np.arange(problem.num_queries)).tolist()
-    heap = [found for rank, query in enumerate(by_rank) if (found := entry(rank, query)) is not None]
+    heap = [(key, rank, query) for rank, query in enumerate(by_rank) if (key := key_of(query)) < np.inf]
     heapq.heapify(heap)
-    taken: list[int] = []
+    steps: list[tuple[int, int]] = []
     while heap:
         _, rank, query = heap[0]
-        column = columns[query]
+        column, key = column_Q[query], np.inf
         cost = cost_Q_B.item(query, column + 1) - cost_Q_B.item(query, column)
-        if cost > left and not skips:
-            break
-        following = None
         if cost <= left:
             left -= cost
-            taken.append(query)
-            columns[query] += 1
-            following = entry(rank, query)
-        if following is None:
-            heapq.heappop(heap)
+            steps.append((query, column))
+            column_Q[query] += 1
+            key = key_of(query)
+        elif not skips:
+            break
+        if key < np.inf:
+            heapq.heapreplace(heap, (key, rank, query))
         else:
-            heapq.heapreplace(heap, following)
-    return np.array(columns, dtype=np.int64), np.array(taken, dtype=np.int64)
+            heapq.heappop(heap)
+    query_S, column_S = np.array(steps, dtype=np.int64).reshape(-1, 2).T
+    return query_S, column_S
 
 
-def _best_beginning(problem: Problem, query_S: NDArray[np.int64]) -> Columns:
-    """Columns after the beginning of the steps that expects most; the longest of equals, shape (Q,)."""
-    column_Q, gains = problem.first_Q.copy(), [0.0]
-    for query in query_S.tolist():
-        column = column_Q.item(query)
-        gains.append(problem.value_Q_B.item(query, column + 1) - problem.value_Q_B.item(query, column))
-        column_Q[query] += 1
-    value_S = np.cumsum(gains)
-    length = int(np.flatnonzero(value_S >= value_S.max() - ROUNDING)[-1])
-    return problem.first_Q + np.bincount(query_S[:length], minlength=problem.num_queries)
-
-
-def _claims(problem: Problem) -> Keys:
-    """What each query claims at each column but the last, for each unit of the next step; 0 without a gain.
-
-    The gain of the next larger option that gains, not past the query's own maximum. Shape (Q, B - 1).
-    """
+def _claims(problem: Problem) -> NDArray[np.float64]:
+    """Gain of the next larger option that gains, from each column but the last; 0 without one, shape (Q, B - 1)."""
     is_past_Q_B = np.arange(problem.menu.num_options) > problem.last_Q[:, None]
     value_Q_B = np.where(is_past_Q_B, -np.inf, problem.value_Q_B.astype(np.float64))
-    claim_Q_N = np.zeros((problem.num_queries, problem.menu.num_options - 1))
-    for column in range(problem.menu.num_options - 1):
-        gain_Q_A = value_Q_B[:, column + 1 :] - np.maximum(value_Q_B[:, column : column + 1], 0.0)
-        first_Q_1 = (gain_Q_A > 0.0).argmax(axis=1)[:, None]
-        claim_Q_N[:, column] = np.maximum(np.take_along_axis(gain_Q_A, first_Q_1, axis=1)[:, 0], 0.0)
-    return claim_Q_N / _step_costs(problem)
+    rows_Q, claim_Q_N = np.arange(problem.num_queries), np.zeros((problem.num_queries, value_Q_B.shape[1] - 1))
+    for column in range(claim_Q_N.shape[1]):
+        gain_Q_A = value_Q_B[:, column + 1 :] - np.maximum(value_Q_B[:, column, None], 0.0)
+        claim_Q_N[:, column] = np.maximum(gain_Q_A[rows_Q, (gain_Q_A > 0.0).argmax(axis=1)], 0.0)
+    return claim_Q_N

@@ -1,22 +1,20 @@
-"""Upper concave envelopes of the queries' (cost, value) points, and their segments granted in order of price.
-
-The insides of `envelope`, of `blind` and of prices. docs/allocation.md says why each step keeps what is promised.
-"""
+"""Upper concave envelopes of the queries' (cost, value) points, and their segments granted in order of price."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..core.data import FloatArray
 from .problem import Columns, Problem
 
 CHUNK = 2048  # queries at once: the pairwise slopes of 16 options then stay in a core's cache
-NO_COST = 1e-200  # stands in for a step that costs nothing, so that its slope is past every true one
-EXCLUDED = -1e100  # value of a column outside a query's range: no chord to it ever bounds another
+NO_COST = 1e-100  # stands in for a step that costs nothing, so that its slope is past every true one
+EXCLUDED = -1e150  # value of a column outside a query's range: chords from it are steeper still, whatever they cost
 
 SAMPLE = 16_384  # queries; below twice as many all envelopes are built at once
 SEED = 0  # the sample decides how fast a plan is made, never what it is
@@ -29,21 +27,18 @@ class Envelope:
     """Envelopes of M queries, as the segments that climb them; N segments in order of query, then column.
 
     Attributes:
-        start_M: column where each query's envelope begins: its first one, or where the segments too dear to be asked
-            about lead.
+        start_M: column where each envelope begins: the query's first, or where segments that are too dear lead.
         row_N: whose segment it is: a position in `start_M`.
-        column_N: column the segment leads to; it comes from the query's previous segment, or its start.
-        cost_N: units the segment costs; 0 where a longer budget costs nothing more, and then past every true price.
-        gain_N: value it adds, above 0.
-        price_N: value per unit. Strictly decreasing along each query, also as rounded, so that taking every segment
-            dearer than some price takes a whole beginning of each envelope.
+        column_N: column it leads to, from that of the query's previous segment, or its start.
+        cost_N: units it costs; 0 where a longer budget costs nothing more, and then it is past every true price.
+        price_N: value per unit; strictly decreasing along each query, also as rounded: the segments dearer than any
+            price are a beginning of each envelope.
     """
 
     start_M: Columns
     row_N: NDArray[np.int64]
     column_N: NDArray[np.int64]
     cost_N: NDArray[np.int64]
-    gain_N: NDArray[np.float64]
     price_N: NDArray[np.float64]
 
     def columns(self, is_granted_N: NDArray[np.bool_]) -> Columns:
@@ -71,29 +66,14 @@ class Fill:
     left: int
 
 
-@dataclass(frozen=True, slots=True)
-class Bracket:
-    """Prices between which the marginal one should lie, in value per unit.
-
-    Attributes:
-        low: at least 0; at 0 it holds every segment.
-        high: at least `low`; equal where many segments have the very same price.
-    """
-
-    low: float
-    high: float
-
-
 def fill(problem: Problem) -> Fill:
     """Grants the segments of all queries by falling price as far as the total goes.
 
-    Of a large batch, only the segments in a sampled bracket of prices are looked at. The guess is proved by what they
-    cost: those dearer than it fit, and not all of those in it do. A wrong one costs time and nothing else.
+    Of a large batch only those in a sampled bracket of prices are looked at, if it proves right (docs/allocation.md).
     """
-    bracket = sampled_bracket(problem)
-    if bracket is not None:
-        filled = fill_from(problem, bracketed_envelope(problem, bracket))
-        if filled.left >= 0 and (filled.price > 0.0 or bracket.low == 0.0):
+    if (bracket := sampled_bracket(problem)) is not None:
+        filled = fill_from(problem, bracketed_envelope(problem, *bracket))
+        if filled.left >= 0 and (filled.price > 0.0 or bracket[0] == 0.0):
             return filled
     return fill_from(problem, upper_envelope(problem))
 
@@ -101,7 +81,9 @@ def fill(problem: Problem) -> Fill:
 def fill_from(problem: Problem, envelope: Envelope) -> Fill:
     """The same out of the segments of `envelope`, whose rows are the queries of `problem`."""
     left = problem.left_after(envelope.start_M)
-    price = marginal_price(envelope.price_N, envelope.cost_N, left)
+    order = np.argsort(-envelope.price_N)
+    num_fit = int(np.searchsorted(np.cumsum(envelope.cost_N[order]), left, side="right"))
+    price = float(envelope.price_N[order[num_fit]]) if num_fit < order.size else 0.0
     is_granted_N = envelope.price_N > price
     left -= int(envelope.cost_N[is_granted_N].sum())
     blocked = 0
@@ -114,28 +96,6 @@ def fill_from(problem: Problem, envelope: Envelope) -> Fill:
         left -= int(envelope.cost_N[tied[:num_fit]].sum())
         blocked = int(envelope.cost_N[tied[num_fit]])
     return Fill(envelope.columns(is_granted_N), price, blocked, left)
-
-
-def marginal_price(price_N: NDArray[np.float64], cost_N: NDArray[np.int64], units: int) -> float:
-    """The highest price at which the segments that cost at least that much no longer fit in `units`; 0 when all fit.
-
-    A selection in the manner of quickselect, by weight: linear in the number of segments, where a sort is not.
-    """
-    while price_N.size:
-        sample = price_N[:: max(1, price_N.size // 1001)]
-        pivot = np.partition(sample, sample.size // 2)[sample.size // 2]
-        is_dearer = price_N > pivot
-        cost_dearer = int(cost_N[is_dearer].sum())
-        if cost_dearer > units:
-            price_N, cost_N = price_N[is_dearer], cost_N[is_dearer]
-            continue
-        is_cheaper = price_N < pivot
-        cost_cheaper = int(cost_N[is_cheaper].sum())
-        units -= int(cost_N.sum()) - cost_cheaper
-        if units < 0:
-            return float(pivot)
-        price_N, cost_N = price_N[is_cheaper], cost_N[is_cheaper]
-    return 0.0
 
 
 def upper_envelope(
@@ -155,7 +115,7 @@ def upper_envelope(
         rows = slice(at, min(at + CHUNK, num_rows))
         row_V, *corners = _corners(problem, rows if query_M is None else query_M[rows], low, high)
         parts.append((row_V + at, *corners))
-    row_V, column_V, cost_V, value_V, price_V = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    row_V, column_V, cost_V, price_V = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     del parts
     is_start_V = np.ones(row_V.size, dtype=np.bool_)
     np.not_equal(row_V[1:], row_V[:-1], out=is_start_V[1:])
@@ -165,39 +125,35 @@ def upper_envelope(
         row_N=row_V[rises],
         column_N=column_V[rises],
         cost_N=cost_V[rises] - cost_V[rises - 1],
-        gain_N=value_V[rises] - value_V[rises - 1],
         price_N=price_V[rises],
     )
 
 
 def _corners(problem: Problem, queries: slice | NDArray[np.int64], low: float, high: float) -> tuple[NDArray[Any], ...]:
-    """The corners of some queries: position, column, cost, value and price of each, in order of position, then column.
+    """The corners of some queries: position, column, cost and price of each, in order of position, then column.
 
     The first corner of each query is its start; the price of any other is that of the segment which leads to it. A
     column is a corner exactly when the flattest chord that reaches it from the left is steeper than the steepest that
     leaves it to the right, and it rises: B²/2 chords a query, each a few vector operations over many queries at once.
     """
-    value_B_C = np.ascontiguousarray(problem.value_Q_B[queries].T, dtype=np.float64)
+    value_B_C = np.array(problem.value_Q_B[queries].T, dtype=np.float64, order="C")
     # Under granted cost one column of costs serves every query, and the division below broadcasts it.
     cost_B_C = problem.costs.floats(queries)
     num_options, num_chunk = value_B_C.shape
-    chords_B_C = value_B_C
     if problem.is_bounded:
-        is_allowed_B_C = ~_is_outside(problem, queries)
-        chords_B_C = np.where(is_allowed_B_C, value_B_C, EXCLUDED)
+        value_B_C[_is_outside(problem, queries)] = EXCLUDED
 
     # An outer column opens on the left (no chord reaches it) and ends at the highest value (chords must rise).
     reach_B_C = np.full((num_options, num_chunk), np.inf)
     leave_B_C = np.zeros((num_options, num_chunk))
     for column in range(num_options - 1):
-        slope_B_C = chords_B_C[column + 1 :] - chords_B_C[column]
+        slope_B_C = value_B_C[column + 1 :] - value_B_C[column]
         slope_B_C /= np.maximum(cost_B_C[column + 1 :] - cost_B_C[column], NO_COST)
         np.maximum(slope_B_C.max(axis=0), 0.0, out=leave_B_C[column])
         np.minimum(reach_B_C[column + 1 :], slope_B_C, out=reach_B_C[column + 1 :])
     is_corner_B_C = reach_B_C > leave_B_C
     if problem.is_bounded:
-        is_corner_B_C &= is_allowed_B_C
-
+        is_corner_B_C &= value_B_C > EXCLUDED
     row_V, column_V = np.nonzero(is_corner_B_C.T)
     price_V = reach_B_C[column_V, row_V]
     # Prices fall along a query: what is dearer than `high` is a beginning of it, of which the end is the start.
@@ -206,8 +162,8 @@ def _corners(problem: Problem, queries: slice | NDArray[np.int64], low: float, h
     is_kept_V[:-1] &= ~(is_dear_V[1:] & (row_V[1:] == row_V[:-1]))
     if not is_kept_V.all():
         row_V, column_V, price_V = row_V[is_kept_V], column_V[is_kept_V], price_V[is_kept_V]
-    cost_V = cost_B_C[column_V, 0 if problem.costs.is_shared else row_V].astype(np.int64)
-    return row_V, column_V, cost_V, value_B_C[column_V, row_V], price_V
+    cost_V = cost_B_C[column_V, row_V if cost_B_C.shape[1] == num_chunk else 0].astype(np.int64)
+    return row_V, column_V, cost_V, price_V
 
 
 def _is_outside(problem: Problem, queries: slice | NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -224,8 +180,11 @@ def allowed_values(problem: Problem, chunk: slice, out_B_C: NDArray[np.float64])
     return out_B_C
 
 
-def sampled_bracket(problem: Problem) -> Bracket | None:
-    """Where the marginal price should lie by a sample of the queries; None for a batch too small to be worth it."""
+def sampled_bracket(problem: Problem) -> tuple[float, float] | None:
+    """Least and greatest price a unit that the marginal one should have, by a sample; None for a small batch.
+
+    At a least price of 0 the bracket holds every segment.
+    """
     num_queries = problem.num_queries
     if num_queries < 2 * SAMPLE:
         return None
@@ -246,69 +205,54 @@ def sampled_bracket(problem: Problem) -> Bracket | None:
     first, last = np.searchsorted(spent_N, [left - error, left + error], side="right").tolist()
     high = float(price_N[first - 1]) if first > 0 else 2.0 * float(price_N[0])
     low = float(price_N[last]) if last < price_N.size else 0.0
-    return Bracket(low, high)
+    return low, high
 
 
-def bracketed_envelope(problem: Problem, bracket: Bracket) -> Envelope:
-    """Envelopes of all queries, of which only the segments priced within `bracket` are kept.
+def bracketed_envelope(problem: Problem, low: float, high: float) -> Envelope:
+    """Envelopes of all queries, of which only the segments priced from `low` to `high` are kept.
 
     Dearer segments are taken as granted: a query starts where they lead. Cheaper ones are left out. Most queries have
-    no segment in it: one pass over their curves says where they stand, and no envelope of theirs is built.
+    none in between: one pass over their curves says where they stand, and no envelope of theirs is built.
     """
-    num_queries, num_options = problem.num_queries, problem.menu.num_options
+    num_queries = problem.num_queries
     start_Q = np.full(num_queries, -1, dtype=np.int64)
     most_value = 1.0 if problem.weight_Q is None else float(problem.weight_Q.max())
     # Written anew for every chunk: memory that stays in cache. The last chunk may be a smaller one.
-    work_4_B_C = np.empty((4, num_options, min(CHUNK, num_queries)))
+    work_4_B_C = np.empty((4, problem.menu.num_options, min(CHUNK, num_queries)))
     for at in range(0, num_queries, CHUNK):
         chunk = slice(at, min(at + CHUNK, num_queries))
-        _decide(problem, bracket, chunk, most_value, work_4_B_C[:, :, : chunk.stop - at], start_Q[chunk])
+        work = work_4_B_C[:, :, : chunk.stop - at]
+        cost_B_C = problem.costs.floats(chunk, work[3])
+        margin = TOLERANCE * (most_value + high * float(cost_B_C[-1].max()))
+        _decide(allowed_values(problem, chunk, work[0]), cost_B_C, work[1:3], low, high, margin, start_Q[chunk])
     undecided_M = np.flatnonzero(start_Q < 0)
-    envelope = upper_envelope(problem, query_M=undecided_M, low=bracket.low, high=bracket.high)
+    envelope = upper_envelope(problem, query_M=undecided_M, low=low, high=high)
     start_Q[undecided_M] = envelope.start_M
-    return Envelope(
-        start_M=start_Q,
-        row_N=undecided_M[envelope.row_N],
-        column_N=envelope.column_N,
-        cost_N=envelope.cost_N,
-        gain_N=envelope.gain_N,
-        price_N=envelope.price_N,
-    )
+    return replace(envelope, start_M=start_Q, row_N=undecided_M[envelope.row_N])
 
 
 def _decide(
-    problem: Problem,
-    bracket: Bracket,
-    chunk: slice,
-    most_value: float,
-    work_4_B_C: NDArray[np.float64],
-    column_C: Columns,
+    low_B_C: FloatArray, cost_B_C: FloatArray, work: FloatArray, low: float, high: float, margin: float, out_C: Columns
 ) -> None:
-    """Writes to `column_C` the column that is right at every price within `bracket`; overwrites `work_4_B_C`.
+    """Writes to `out_C` the column that is right at every price from `low` to `high`; overwrites the others.
 
     Net value is value less cost at a price. A column is right when its net value at `high` passes that of all columns
     before it, and at `low` that of all columns after it. What is too close to tell from rounding is left as it is.
     """
-    low_B_C, high_B_C, later_B_C, cost_B_C = work_4_B_C
-    cost_B_C = problem.costs.floats(chunk, cost_B_C)
-    margin = TOLERANCE * (most_value + bracket.high * float(cost_B_C[-1].max()))
-    allowed_values(problem, chunk, low_B_C)
-    np.subtract(low_B_C, np.multiply(bracket.high, cost_B_C, out=high_B_C), out=high_B_C)
-    if bracket.low > 0.0:
-        cost_B_C *= bracket.low
+    high_B_C, later_B_C = work
+    np.subtract(low_B_C, np.multiply(high, cost_B_C, out=high_B_C), out=high_B_C)
+    if low > 0.0:
+        cost_B_C *= low
         low_B_C -= cost_B_C
-
-    num_options = len(low_B_C)
     later_B_C[-1] = -np.inf
-    for column in range(num_options - 1, 0, -1):
+    for column in range(len(low_B_C) - 1, 0, -1):
         np.maximum(later_B_C[column], low_B_C[column], out=later_B_C[column - 1])
     # At a price of 0 there is nothing to round, and an equal value later is no reason to go there.
-    later_B_C += margin if bracket.low > 0.0 else 0.0
+    later_B_C += margin if low > 0.0 else 0.0
     is_right_B_C = low_B_C >= later_B_C
     before_C = np.full(low_B_C.shape[1], -np.inf)
-    for column in range(num_options):
-        is_right_C = is_right_B_C[column]
+    for column, is_right_C in enumerate(is_right_B_C):
         is_right_C &= high_B_C[column] > before_C
-        np.copyto(column_C, column, where=is_right_C)
+        np.copyto(out_C, column, where=is_right_C)
         high_B_C[column] += margin
         np.maximum(before_C, high_B_C[column], out=before_C)

@@ -13,7 +13,7 @@ def best_choices(
 ) -> NDArray[np.int64]:
     """One column for each of N rows, within `units` in all, of the greatest total value; the cheapest such.
 
-    Time is O(allowed columns x units), vectorised over units; memory N x units bytes (twice that past 256 columns).
+    Time is O(allowed columns x units); memory N x units bytes (twice that past 256 columns).
 
     Args:
         cost_N_B: cost of each choice, 0 or more.
@@ -24,9 +24,8 @@ def best_choices(
     num_rows, num_columns = cost_N_B.shape
     choice_N_U = np.zeros((num_rows, units + 1), dtype=np.uint8 if num_columns <= 256 else np.uint16)
     # best_U[u]: greatest value of the rows so far at a cost of exactly u. `reach` is the largest u that exists yet.
-    best_U = np.full(units + 1, -np.inf)
+    best_U, reach = np.full(units + 1, -np.inf), 0
     best_U[0] = 0.0
-    reach = 0
     for row in range(num_rows):
         columns = np.flatnonzero(is_allowed_N_B[row])
         next_U = np.full(units + 1, -np.inf)
@@ -43,8 +42,7 @@ def best_choices(
         best_U = next_U
         reach = min(units, reach + int(cost_N_B[row, columns].max()))
 
-    at = int(np.argmax(best_U))
-    choice_N = np.empty(num_rows, dtype=np.int64)
+    at, choice_N = int(np.argmax(best_U)), np.empty(num_rows, dtype=np.int64)
     for row in range(num_rows - 1, -1, -1):
         choice_N[row] = choice_N_U[row, at]
         at -= int(cost_N_B[row, choice_N[row]])

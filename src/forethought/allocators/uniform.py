@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
+
 import numpy as np
 
 from .problem import Columns, Problem, Solution
@@ -19,25 +21,19 @@ class UniformAllocator:
 
     def solve(self, problem: Problem) -> Solution:
         """Divides the total evenly; bounds hold, and weights do not matter."""
-        common = _largest_common(problem)
-        column_Q: Columns = np.clip(common, problem.first_Q, problem.last_Q)
-        left = problem.left_after(column_Q)
+
+        def nearest(column: int) -> Columns:
+            """`column` for every query, or what of its own range is nearest."""
+            nearest_Q: Columns = np.clip(column, problem.first_Q, problem.last_Q)
+            return nearest_Q
+
+        larger = range(1, problem.menu.num_options)
+        common = bisect_left(larger, True, key=lambda column: problem.left_after(nearest(column)) < 0)
+        column_Q = nearest(common)
         # A query whose minimum is above the common option has more than its share already.
         raisable_N = np.flatnonzero((column_Q == common) & (column_Q < problem.last_Q))
-        if left > 0 and raisable_N.size:
-            raisable_N = raisable_N[problem.tie_order(raisable_N)]
-            cost_N = problem.costs.next_step(raisable_N, column_Q[raisable_N])
-            column_Q[raisable_N[: int(np.searchsorted(np.cumsum(cost_N), left, side="right"))]] += 1
+        raisable_N = raisable_N[problem.tie_order(raisable_N)]
+        cost_N = np.cumsum(problem.costs.next_step(raisable_N, column_Q[raisable_N]))
+        num_fit = int(np.searchsorted(cost_N, problem.left_after(column_Q), side="right"))
+        column_Q[raisable_N[:num_fit]] += 1
         return Solution(column_Q, why_left="the next query's larger budget does not fit in them")
-
-
-def _largest_common(problem: Problem) -> int:
-    """The largest column that fits when every query has it, or what of its own range is nearest."""
-    low, high = 0, problem.menu.num_options - 1
-    while low < high:
-        middle = (low + high + 1) // 2
-        if problem.left_after(np.clip(middle, problem.first_Q, problem.last_Q)) >= 0:
-            low = middle
-        else:
-            high = middle - 1
-    return low

@@ -33,7 +33,6 @@ def paper(as_json: bool, **values: Any) -> int:
     settings = replace(settings, compare=tuple(name for name in settings.compare if name != "none"))
     folder = bench_folder(settings)
     check_folder(folder)
-    result = bench.compare(settings)
-    files = bench.write_report(folder, result, plots=settings.plots)
-    emit_report(as_json, bench.report_json(result), bench.report_text(result), list(files.values()))
+    page = bench.page(bench.study(settings))
+    emit_report(as_json, page, list(page.write(folder, plots=settings.plots).values()))
     return 0

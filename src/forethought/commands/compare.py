@@ -21,7 +21,7 @@ def command(as_json: bool, quiet: bool, **values: Any) -> int:
     PREDICTORS are trained runs, predictor folders or shipped names, all trained on other questions than PROFILE's. The
     first is the one that leads count from.
     """
-    from ..report.comparison import comparison_json, comparison_text
+    from .. import report
     from . import pipeline
     from .progress import step_bar
 
@@ -29,5 +29,5 @@ def command(as_json: bool, quiet: bool, **values: Any) -> int:
     files: list[Path] = []
     with step_bar(quiet=quiet) as progress:
         result = pipeline.compare(settings, wrote=files.append, progress=progress)
-    emit_report(as_json, comparison_json(result), comparison_text(result), files)
+    emit_report(as_json, report.page(result), files)
     return 0

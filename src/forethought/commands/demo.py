@@ -28,23 +28,23 @@ def command(as_json: bool, quiet: bool, **values: Any) -> int:
     talk(f"held-out profile: {prepared.num_heldout} GSM8K test questions that nothing was trained or tuned on")
     heldout = demo.heldout(prepared)
     if not as_json:
-        emit(False, None, report.policies_text(heldout, prepared.mean_tokens))
+        emit(False, None, report.evaluation_page(heldout, mean_tokens=prepared.mean_tokens).text())
     talk(f"\nlive: {prepared.num_live} other test questions, {prepared.mean_tokens:g} reasoning tokens a question")
     bill = prepared.estimate
     with progress_bar("answering", num_total=bill.num_left, tokens_total=int(bill.total), quiet=quiet) as advance:
         run, live = demo.live(prepared, report=advance)
     files = [
-        *report.write_report(run.path / "heldout", heldout).values(),
-        *report.write_report(run.path, live).values(),
+        *report.page(heldout).write(run.path / "heldout").values(),
+        *report.page(live).write(run.path).values(),
     ]
     result = {
         "run": str(run.path),
         "mean_tokens": prepared.mean_tokens,
-        "heldout": report.evaluation_json(heldout),
-        "live": report.evaluation_json(live),
+        "heldout": report.page(heldout).to_json(),
+        "live": report.page(live).to_json(),
         "files": [str(file) for file in files],
     }
-    emit(as_json, result, report.evaluation_text(live))
+    emit(as_json, result, report.page(live).text())
     for file in files:
         talk(f"wrote {file}")
     talk(f"run folder: {run.path}   (look inside one question: forethought show {run.path} {prepared.first_id})")

@@ -30,5 +30,5 @@ def command(as_json: bool, quiet: bool, **values: Any) -> int:
     files: list[Path] = []
     with step_bar(quiet=quiet) as progress:
         result = pipeline.evaluate(settings, wrote=files.append, progress=progress)
-    emit_report(as_json, report.evaluation_json(result), report.evaluation_text(result), files)
+    emit_report(as_json, report.page(result), files)
     return 0

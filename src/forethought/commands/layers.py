@@ -37,5 +37,5 @@ def command(as_json: bool, quiet: bool, dry_run: bool, **values: Any) -> int:
     files: list[Path] = []
     with step_bar(quiet=quiet) as progress:
         result = pipeline.study_layers(settings, progress=progress, wrote=files.append)
-    emit_report(as_json, layers.report_json(result), layers.report_text(result), files)
+    emit_report(as_json, layers.page(result), files)
     return 0

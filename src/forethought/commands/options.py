@@ -7,7 +7,7 @@ import json
 import os
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -20,6 +20,7 @@ from ..errors import InvalidSettingsError
 
 if TYPE_CHECKING:
     from ..control.billing import Prices
+    from ..report import Page
 
 F = TypeVar("F", bound=Callable[..., Any])
 S = TypeVar("S")
@@ -236,8 +237,8 @@ def talk(message: str) -> None:
     click.echo(visible(message), err=True)
 
 
-def emit_report(as_json: bool, content: Mapping[str, Any], text: str, files: list[Any]) -> None:
-    """Prints a report, and on stderr which files hold it."""
-    emit(as_json, {**content, "files": [str(file) for file in files]}, text)
+def emit_report(as_json: bool, page: Page, files: list[Any]) -> None:
+    """Prints a result, and on stderr which files hold it."""
+    emit(as_json, {**page.to_json(), "files": [str(file) for file in files]}, page.text())
     for file in files:
         talk(f"wrote {file}")

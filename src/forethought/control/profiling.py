@@ -1,20 +1,37 @@
-"""Profiling: every trace sampled once and judged at every cap, hidden states from the same prompt pass."""
+"""Profiling: every trace sampled once and judged at every cap, and the hidden states of every prompt."""
 
 from __future__ import annotations
 
 import hashlib
+import logging
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from ..core.data import EngineInfo, Generation, Query, Request, Sampling, StopReason
+from ..core.data import EngineInfo, Grade, Query, Request, Sampling
 from ..core.menu import Menu
+from ..core.parquet import write_parquet
+from ..core.problems import excerpt
+from ..core.profile import Profile
 from ..core.protocols import Engine, Grader, HiddenStateEngine
-from ..core.settings import ProfileSettings
-from ..errors import RunError
+from ..core.provenance import Provenance
+from ..core.records import Record
+from ..core.settings import EngineSettings, ProfileSettings
+from ..core.waiting import finish
+from ..core.worker import ALONE, Worker
+from ..engines import opening
+from ..errors import ForethoughtError, InvalidInputError, InvalidSettingsError, RunError
+from ..questions.queries import Question, load_queries, read_questions, save_queries
 from ..runs.folders import profile_folder
-from ..runs.store import RunDirectory, fingerprint, generation_to_json
+from ..runs.profiles import from_run
+from ..runs.store import RunDirectory, fingerprint
+from .judging import Judge
+
+logger = logging.getLogger(__name__)
 
 QUERIES_PER_CHUNK = 128
 
@@ -32,38 +49,6 @@ def trace_seed(seed: int, query_id: str, sample: int) -> int:
     return int.from_bytes(digest, "big") >> 1
 
 
-def grader_identity(name: str, options: Mapping[str, Any], grader: Grader) -> dict[str, Any]:
-    """What determines a grade given an answer and its reference: the grader's registered name, options and version."""
-    return {"grader": name, "grader_options": dict(options) or None, "grader_version": getattr(grader, "version", None)}
-
-
-def identity(info: EngineInfo, menu: Menu, sampling: Sampling, seed: int, grader: Mapping[str, Any]) -> dict[str, Any]:
-    """What determines a record given its query and sample; two runs that differ here do not mix.
-
-    Args:
-        info: what the engine says of itself.
-        menu: the budgets.
-        sampling: how thoughts are drawn.
-        seed: seed of the run.
-        grader: `grader_identity`.
-    """
-    return {
-        "model": info.model,
-        "model_hash": info.model_hash,
-        "template": info.template,
-        "template_hash": info.template_hash,
-        "engine": info.engine,
-        "server": info.server,
-        "enforcement": info.enforcement,
-        "dtype": info.dtype,
-        "simulated": info.simulated,
-        "menu": menu.to_json(),
-        "sampling": asdict(sampling),
-        "seed": seed,
-        **grader,
-    }
-
-
 async def sample_traces(
     run: RunDirectory,
     engine: Engine,
@@ -76,43 +61,56 @@ async def sample_traces(
     layers: Sequence[int] = (),
     retry_failed: bool = True,
     setup: str = "",
+    worker: Worker = ALONE,
     report: Report = silent,
 ) -> None:
-    """Fills `run` with what it still lacks: traces with a forced answer at every window, and hidden states.
+    """Fills `run` with what it still lacks: hidden states, and traces with a forced answer at every cap.
+
+    Hidden states are read first, some queries at a time; the traces of all queries are one stream, which the engine
+    takes as it has room.
 
     Args:
         run: where records go; its lock must be held.
         engine: samples the traces; gives hidden states when `layers` are asked for.
-        queries: what to profile.
-        menu: the windows to probe.
+        queries: what to profile; of several workers, each takes those that are its own.
+        menu: the caps to probe.
         num_traces: traces a query.
         seed: seed of the run.
         grader: judges every answer.
         layers: which layers' hidden states to keep; empty for none.
         retry_failed: try traces again that ended in an error.
         setup: what they are tried under, see `setup_of`.
+        worker: who writes.
         report: called with each record once it is safely on disk.
     """
-    tries = run.tries()
-    _, hidden = run.load_hidden()
-    caps = tuple(int(budget) for budget in menu.budgets_B)
-    with run.appender() as records:
-        for start in range(0, len(queries), QUERIES_PER_CHUNK):
-            chunk = queries[start : start + QUERIES_PER_CHUNK]
-            unseen = [query for query in chunk if query.id not in hidden]
-            if layers and unseen and isinstance(engine, HiddenStateEngine):
-                run.save_hidden([query.id for query in unseen], layers, engine.hidden_states(unseen, layers))
-            references = {query.id: query.reference for query in chunk}
-            requests = [
-                Request(query, menu.largest, sample, trace_seed(seed, query.id, sample), caps[:-1])
-                for query in chunk
-                for sample in range(num_traces)
-                if tries.is_left(query.id, sample, retry_failed=retry_failed, setup=setup)
-            ]
-            async for generation in engine.generate(requests):
-                record = graded_record(generation, references[generation.query_id], grader, setup=setup)
-                records.append([record])
-                report(record)
+    own = {query.id: query for query in queries if worker.owns(query.id)}
+    if layers and isinstance(engine, HiddenStateEngine):
+        _read_states(run, engine, list(own.values()), layers, worker)
+    tries, probes = run.tries(), menu.caps[:-1]
+    requests = (
+        Request(query, menu.largest, sample, trace_seed(seed, query.id, sample), probes)
+        for query in own.values()
+        for sample in range(num_traces)
+        if tries.is_left(query.id, sample, retry_failed=retry_failed, setup=setup)
+    )
+    with run.appender(worker) as records:
+        async for generation in engine.generate(requests):
+            reference = own[generation.query_id].reference
+            line = judged(Record.of(generation, setup=setup), reference, grader).to_json()
+            records.append([line])
+            report(line)
+
+
+def _read_states(
+    run: RunDirectory, engine: HiddenStateEngine, queries: Sequence[Query], layers: Sequence[int], worker: Worker
+) -> None:
+    """Keeps the hidden states that are not there yet; a kill costs the chunk that was under way."""
+    held = {query_id for chunk in run.hidden_chunks()[1] for query_id in chunk.query_ids}
+    unseen = [query for query in queries if query.id not in held]
+    for start in range(0, len(unseen), QUERIES_PER_CHUNK):
+        chunk = unseen[start : start + QUERIES_PER_CHUNK]
+        ids = [query.id for query in chunk]
+        run.save_hidden(ids, layers, engine.hidden_states(chunk, layers), worker=worker)
 
 
 def check_layers_kept(run: RunDirectory, layers: Sequence[int]) -> None:
@@ -121,8 +119,8 @@ def check_layers_kept(run: RunDirectory, layers: Sequence[int]) -> None:
     Raises:
         RunError: naming the layers that it holds.
     """
-    held, hidden = run.load_hidden()
-    if hidden and tuple(layers) != held:
+    held, _ = run.hidden_chunks()
+    if held and tuple(layers) != held:
         numbers = ",".join(map(str, held))
         asked = f"--layers {','.join(map(str, layers))}" if layers else "--layers none"
         raise RunError(
@@ -143,34 +141,167 @@ def setup_of(info: EngineInfo, options: Mapping[str, Any]) -> str:
     return fingerprint([info.context_tokens, info.server, sorted((key, repr(options[key])) for key in options)])
 
 
-def graded_record(generation: Generation, reference: str | None, grader: Grader, *, setup: str = "") -> dict[str, Any]:
-    """The record of one generation with a grade for its answer and for each probe; no reference, no grade.
-
-    A failed one says in which `setup` it failed.
-    """
-    record = graded(generation_to_json(generation), reference, grader, {})
-    return {**record, "setup": setup} if generation.stop_reason is StopReason.ERROR else record
-
-
-def graded(
-    record: Mapping[str, Any], reference: str | None, grader: Grader, verdicts: dict[tuple[str, str], str]
-) -> dict[str, Any]:
-    """A record with a grade for its answer and for each probe; None without a reference, and for a failed trace.
+def judged(
+    record: Record,
+    reference: str | None,
+    grader: Grader,
+    verdicts: dict[tuple[str, str], Grade] | None = None,
+) -> Record:
+    """A record with a verdict on its answer and on each probe; None without a reference, and for a failed trace.
 
     Args:
-        record: one trace, with or without grades of another grader.
+        record: one trace, with or without verdicts of another grader.
         reference: the right answer, if it is known.
         grader: judges.
         verdicts: (answer, reference) -> what was said of them before; filled as it goes.
     """
-    is_gradable = record["stop_reason"] != StopReason.ERROR.value and reference is not None
+    known = {} if verdicts is None else verdicts
+    if reference is None or record.is_failed:
+        return replace(record, grade=None, probes=tuple(replace(probe, grade=None) for probe in record.probes))
 
-    def grade(answer: str) -> str | None:
-        if not is_gradable or reference is None:
-            return None
-        if (answer, reference) not in verdicts:
-            verdicts[answer, reference] = grader.grade(answer=answer, reference=reference).value
-        return verdicts[answer, reference]
+    def verdict(answer: str) -> Grade:
+        if (answer, reference) not in known:
+            known[answer, reference] = grader.grade(answer=answer, reference=reference)
+        return known[answer, reference]
 
-    probes = [{**probe, "grade": grade(probe["answer"])} for probe in record["probes"]]
-    return {**record, "probes": probes, "grade": grade(record["answer"])}
+    probes = tuple(replace(probe, grade=verdict(probe.answer)) for probe in record.probes)
+    return replace(record, grade=verdict(record.answer), probes=probes)
+
+
+async def profile_async(
+    engine: Engine,
+    questions: str | Path | Iterable[Question],
+    *,
+    menu: Menu | str | Sequence[int] | None = None,
+    num_traces: int = 4,
+    grader: str | Grader | Judge = "number",
+    layers: str | Sequence[int] = "all",
+    seed: int = 0,
+    out: str | Path | None = None,
+    retry_failed: bool = True,
+    worker: Worker = ALONE,
+    report: Report = silent,
+    sampling: Sampling | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> Profile:
+    """Measures how often each question is answered right under every cap, and what that takes.
+
+    Args:
+        engine: runs the model.
+        questions: texts with references: rows, queries, or a file's name; see `read_questions`.
+        menu: the caps: a menu, "512,1024,4096", "geometric:256:32768", or whole numbers; None for those that suit the
+            model.
+        num_traces: traces a question.
+        grader: judges the answers: a registered name or a grader.
+        layers: whose hidden states to keep: "all" that the engine shows, "none", or their numbers.
+        seed: of the traces.
+        out: a run directory that keeps every trace and goes on where it was stopped; None keeps nothing on disk.
+        retry_failed: try failed traces again.
+        worker: of several processes that fill `out` together: it takes the questions that are its own.
+        report: called with each record.
+        sampling: how the engine draws thoughts, where it does not say so itself.
+        settings: kept in the run directory for its reader.
+
+    Raises:
+        InvalidInputError: a question without a reference that the grader can read.
+        RunError: `out` holds something else.
+    """
+    _check_engine(engine)
+    queries, judge, caps = read_questions(questions), Judge.of(grader), _menu_of(menu, engine)
+    if isinstance(num_traces, bool) or not isinstance(num_traces, int) or num_traces < 1:
+        raise InvalidSettingsError(f"num_traces must be a whole number of at least 1, not {num_traces!r}")
+    judge.check(queries, required=True)
+    made = Provenance.of(engine.info, menu=caps, sampling=sampling or engine.info.sampling or Sampling(), seed=seed)
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()) if out is None else out)
+        run = RunDirectory.create(
+            folder / "run" if out is None else folder,
+            kind="profile",
+            provenance=made.with_grader(judge.provenance),
+            settings=settings or {},
+        )
+        wanted = _layer_numbers(layers, engine)
+        stack.enter_context(run.locked(worker))
+        check_layers_kept(run, wanted)
+        with run.turn():
+            every_query = merge_queries(run, queries)
+        await sample_traces(
+            run,
+            engine,
+            queries,
+            menu=caps,
+            num_traces=num_traces,
+            seed=seed,
+            grader=judge.grader,
+            layers=wanted,
+            retry_failed=retry_failed,
+            worker=worker,
+            setup=setup_of(engine.info, (settings or {}).get("engine", {}).get("options", {})),
+            report=report,
+        )
+        with run.turn():  # the last of several workers to come here writes what holds of all
+            measured = from_run(run, every_query)
+            if out is not None:
+                write_parquet(run.path / "profile.parquet", measured)
+        return measured
+
+
+def profile(engine: Engine, questions: str | Path | Iterable[Question], **settings: Any) -> Profile:
+    """`profile_async`, with the same arguments, for code that is not a coroutine, also in a notebook."""
+    return finish(profile_async(engine, questions, **settings))
+
+
+def _check_engine(engine: object) -> None:
+    if not isinstance(engine, Engine):
+        raise InvalidInputError(
+            f"the engine must be an open engine, not {excerpt(engine)}; open one: open_engine(MODEL)"
+        )
+
+
+def _menu_of(menu: Menu | str | Sequence[int] | None, engine: Engine) -> Menu:
+    if isinstance(menu, Menu):
+        return menu
+    if menu is not None:
+        return Menu.parse(menu) if isinstance(menu, str) else Menu.of(menu)
+    info = engine.info
+    settings = EngineSettings(engine=info.engine, context_tokens=info.context_tokens, template=info.template or "")
+    try:
+        found, reason = opening.caps(info.model, settings, opening.prompting(info.model, settings))
+    except ForethoughtError:  # a template of the user's own
+        found, reason = opening.USUAL, "nothing else is known of the model"
+    logger.info("caps %s: %s", found, reason)
+    return found
+
+
+def _layer_numbers(layers: str | Sequence[int], engine: Engine) -> tuple[int, ...]:
+    num_layers = engine.info.num_layers if isinstance(engine, HiddenStateEngine) else None
+    if layers == "none" or not layers or (layers == "all" and num_layers is None):
+        return ()
+    if layers == "all":
+        return tuple(range((num_layers or 0) + 1))
+    if isinstance(layers, str) or num_layers is None or not all(0 <= layer <= num_layers for layer in layers):
+        known = "this engine shows none" if num_layers is None else f"the model has layers 0 to {num_layers}"
+        raise InvalidSettingsError(f"layers must be 'all', 'none' or numbers of layers, not {layers!r}: {known}")
+    return tuple(sorted(set(layers)))
+
+
+def merge_queries(run: RunDirectory, queries: Sequence[Query]) -> list[Query]:
+    """The run's queries and the new ones, written back; one id cannot stand for two different queries."""
+    path = run.path / "queries.jsonl"
+    known = {query.id: query for query in load_queries(path)} if path.exists() else {}
+    changed = [query for query in queries if query.id in known and known[query.id] != query]
+    if changed and not run.holds_results():  # nothing was measured on the old ones
+        run.forget()
+        known, changed = {}, []
+    if changed:
+        ids = ", ".join(repr(query.id) for query in changed[:5]) + (", …" if len(changed) > 5 else "")
+        if all(replace(known[query.id], reference=query.reference) == query for query in changed):
+            raise RunError(
+                f"{run.path} was graded by other reference answers to {len(changed)} of these questions ({ids}). Judge "
+                f"what it holds by the new ones first: forethought regrade {run.path} --answers FILE"
+            )
+        raise RunError(f"{run.path} already holds other questions under the ids {ids}; give another --out")
+    merged = [*known.values(), *(query for query in queries if query.id not in known)]
+    if merged != list(known.values()):
+        save_queries(path, merged)
+    return merged

@@ -107,15 +107,20 @@ class Menu:
     def width_B(self) -> NDArray[np.float64]:
         """How many tokens each option stands for in a mean over costs, shape (B,), summing to 1.
 
-        Half of the way to either neighbour (the trapezoid rule over tokens); the smallest also stands for what lies
-        below it. On evenly spaced caps all but the ends weigh alike.
+        An option stands for the tokens that lie nearest to it; the smallest reaches down half of its own size, the
+        largest up as far as down. So all weigh exactly alike on evenly spaced caps, and a mean is that over columns.
         """
         if self.num_options == 1:
             return np.ones(1)
         edges = np.concatenate([self.budgets_B[:1] * 0.5, (self.budgets_B[1:] + self.budgets_B[:-1]) / 2.0])
-        edges = np.append(edges, float(self.largest))
+        edges = np.append(edges, 1.5 * self.caps[-1] - 0.5 * self.caps[-2])
         width_B: NDArray[np.float64] = np.diff(edges) / (edges[-1] - edges[0])
         return width_B
+
+    @property
+    def is_even(self) -> bool:
+        """Whether all steps between neighbours are the same."""
+        return len(set(np.diff(self.budgets_B).tolist())) <= 1
 
     @property
     def is_geometric(self) -> bool:
@@ -123,7 +128,7 @@ class Menu:
         positive = [cap for cap in self.caps if cap]
         if len(positive) < 3:
             return False
-        return (positive[-1] - positive[-2]) > 4 * (positive[1] - positive[0])
+        return (positive[-1] - positive[-2]) >= 4 * (positive[1] - positive[0])
 
     def __contains__(self, budget: object) -> bool:
         return isinstance(budget, int | np.integer) and self._find(int(budget)) >= 0

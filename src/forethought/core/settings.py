@@ -24,6 +24,7 @@ _grader = partial(flag, "number", "number, exact, choice or math.")
 _grader_options = partial(pairs, "--grader-option", "Passed to the grader (repeatable).")
 _allocator_options = partial(pairs, "--allocator-option", "Passed to the allocator (repeatable).")
 _skip_ungraded = partial(flag, False, "Leave out what has no reference answer that can be read, not refuse it.")
+_worker = partial(flag, "", "Take this share of the questions, as one of N processes that fill RUN.", metavar="K/N")
 _retry_failed = partial(flag, True, "Try again what failed before, once.")
 _num_resamples = partial(flag, 2000, "Bootstrap resamples.", name="--resamples")
 _plots = partial(flag, True, "Draw pictures (needs matplotlib).")
@@ -138,6 +139,7 @@ class ProfileSettings(QuestionColumns):
     seed: int = _seed()
     limit: int | None = _limit()
     retry_failed: bool = _retry_failed()
+    worker: str = _worker()
 
     def __post_init__(self) -> None:
         _check(
@@ -209,6 +211,7 @@ class ImportSettings:
         "tried": "How many traces the counts are out of.",
         "tokens": "Tokens generated, answer included.",
         "reasoning": "Reasoning tokens alone.",
+        "answer": "What was answered, as text: kept for votes.",
         "length": "Tokens of the whole trace: at a cap it used these, at most the cap.",
         "sample": "Which trace of the query a row of a long table is.",
         "question": "The question's text.",
@@ -325,17 +328,6 @@ class LayersSettings:
         """The layers asked for, ascending; None for all."""
         return None if self.layers == "all" else _numbered(self.layers)
 
-    def levels(self, menu: Menu) -> tuple[float, ...]:
-        """The mean budgets to judge plans at, ascending; raises InvalidSettingsError for one outside the menu."""
-        usual = (float(min(menu.caps, key=lambda cap: abs(cap - part * menu.largest / 5))) for part in (1, 2, 3))
-        levels = tuple(sorted(set(self.mean_tokens or usual)))
-        if outside := [f"{level:g}" for level in levels if not menu.smallest <= level <= menu.largest]:
-            raise InvalidSettingsError(
-                f"--mean-tokens must lie between {menu.smallest} and {menu.largest}, the profile's budgets; "
-                f"got {', '.join(outside)}"
-            )
-        return levels
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanSettings(QuestionColumns):
@@ -389,6 +381,7 @@ class RunSettings:
     grader_options: dict[str, Any] = _grader_options()
     seed: int = _seed()
     retry_failed: bool = _retry_failed()
+    worker: str = _worker()
 
     def __post_init__(self) -> None:
         is_granted = self.plan.cost is not Cost.SPENT
@@ -397,11 +390,27 @@ class RunSettings:
                 "--hard-total counts tokens that are generated: add --cost spent"
                 if self.hard_total and is_granted
                 else None,
+                "--hard-total is kept by one process: leave --worker out" if self.hard_total and self.worker else None,
                 "--hard-total counts the answers of one allocator: leave --compare out"
                 if self.hard_total and self.compare
                 else None,
             ]
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunPlanSettings:
+    """`forethought run --plan`: carry out the plan of a file."""
+
+    plan_file: str
+    out: str = flag("", "Run directory.", metavar="RUN", shown="runs/run-FILE")
+    grader: str = _grader()
+    grader_options: dict[str, Any] = _grader_options()
+    model: str = flag("", "Where the predictor's model is.", shown="the name on its card")
+    template: str = flag("", "Its prompt template's file.", shown="the name on its card")
+    engine: EngineSettings = EngineSettings()
+    retry_failed: bool = _retry_failed()
+    worker: str = _worker()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,18 +1,23 @@
 """What a predictor is worth: accuracy at equal tokens, tokens at equal accuracy, calibration, with intervals."""
 
+from .comparison import Candidate, Comparison, PredictorCost, compare_predictors
 from .live import LiveComparison, compare_live
 from .offline import evaluate
 from .results import Calibration, CostSummary, Estimate, Evaluation, Loss, Row, Saving
 
 __all__ = [
     "Calibration",
+    "Candidate",
+    "Comparison",
     "CostSummary",
     "Estimate",
     "Evaluation",
     "LiveComparison",
     "Loss",
+    "PredictorCost",
     "Row",
     "Saving",
     "compare_live",
+    "compare_predictors",
     "evaluate",
 ]

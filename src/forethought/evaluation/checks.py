@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..core.data import Cost, Curves, Profile
+from ..core.data import Cost, Curves
+from ..core.profile import Profile
 from ..errors import InvalidInputError, InvalidSettingsError, MismatchError
 
 
@@ -59,7 +60,8 @@ def check_inputs(
     bad = [level for level in mean_tokens or () if not measured.menu.smallest <= level < np.inf]
     if mean_tokens is not None and (bad or not mean_tokens):
         raise InvalidSettingsError(
-            f"mean tokens must be one or more numbers of at least one window ({measured.menu.smallest}); got {bad}"
+            f"mean tokens must be one or more numbers of at least the smallest budget ({measured.menu.smallest}); "
+            f"got {bad}"
         )
 
 

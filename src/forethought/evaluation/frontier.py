@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Self
 
 import numpy as np
@@ -55,25 +54,6 @@ class Frontier:
         return np.where(reached_R_B.any(axis=1), tokens_R, np.inf)
 
 
-def concave_vertices(cost_B: FloatArray, value_B: FloatArray) -> IntArray:
-    """Columns on the upper concave envelope of value over cost, from the first column to the highest value.
-
-    Costs must not decrease. Of two columns with one cost the better stays. Source: the upper half of Andrew's
-    monotone chain (1979).
-    """
-    slope = partial(_slope, cost_B, value_B)
-    kept: list[int] = [0]
-    for column in range(1, len(cost_B)):
-        while kept and cost_B[column] <= cost_B[kept[-1]] and value_B[column] > value_B[kept[-1]]:
-            kept.pop()
-        if kept and value_B[column] <= value_B[kept[-1]]:
-            continue  # dearer, and no better
-        while len(kept) > 1 and slope(kept[-1], column) >= slope(kept[-2], kept[-1]):
-            kept.pop()
-        kept.append(column)
-    return np.array(kept, dtype=np.int64)
-
-
 def shares_for(cost_B: FloatArray, columns: IntArray, target: float) -> FloatArray:
     """Share of the queries to put on each cap so that the mean cost is `target`, shape (B,).
 
@@ -88,10 +68,6 @@ def shares_for(cost_B: FloatArray, columns: IntArray, target: float) -> FloatArr
     share_B[columns[left]] += 1.0 - share
     share_B[columns[right]] += share
     return share_B
-
-
-def _slope(cost_B: FloatArray, value_B: FloatArray, left: int, right: int) -> float:
-    return float((value_B[right] - value_B[left]) / (cost_B[right] - cost_B[left]))
 
 
 def _pick(values_R_B: FloatArray, column_R: IntArray) -> FloatArray:

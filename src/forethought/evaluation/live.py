@@ -14,7 +14,7 @@ from ..core.registry import unknown_name_message
 from ..errors import InvalidInputError, UnknownNameError
 from .bootstrap import estimate, resampled_means
 from .policies import BLIND, UNIFORM
-from .results import Estimate
+from .results import Estimate, Result
 
 WIDE = 0.2  # an interval of 20 points or more that holds 0 decides nothing
 FEW = 30
@@ -22,7 +22,7 @@ WANTED_HALF_WIDTH = 0.05
 
 
 @dataclass(frozen=True, slots=True)
-class LivePolicy:
+class LivePolicy(Result):
     """What one policy came to.
 
     Attributes:
@@ -32,25 +32,15 @@ class LivePolicy:
         spent: mean tokens generated a question.
     """
 
-    name: str
+    policy: str
     num_right: float
     accuracy: Estimate
     granted: float
     spent: float
 
-    def to_json(self) -> dict[str, Any]:
-        """One flat object."""
-        return {
-            "policy": self.name,
-            "num_right": self.num_right,
-            **self.accuracy.to_json("accuracy", suffix=""),
-            "granted": self.granted,
-            "spent": self.spent,
-        }
-
 
 @dataclass(frozen=True, slots=True)
-class LiveDifference:
+class LiveDifference(Result):
     """One policy less a baseline, paired by question.
 
     Attributes:
@@ -71,43 +61,18 @@ class LiveDifference:
     num_worse: int
     sentence: str
 
-    def to_json(self) -> dict[str, Any]:
-        """One flat object."""
-        return {
-            "policy": self.policy,
-            "baseline": self.baseline,
-            **self.accuracy.to_json("accuracy"),
-            **self.granted.to_json("granted"),
-            **self.spent.to_json("spent"),
-            "num_better": self.num_better,
-            "num_worse": self.num_worse,
-            "sentence": self.sentence,
-        }
-
 
 @dataclass(frozen=True, slots=True)
-class LiveComparison:
+class LiveComparison(Result):
     """Policies run on the same questions and traces."""
 
+    simulated: bool
     num_questions: int
     policies: tuple[LivePolicy, ...]
     differences: tuple[LiveDifference, ...]
     num_resamples: int
     seed: int
-    simulated: bool
     provenance: Mapping[str, Any] = field(default_factory=dict)
-
-    def to_json(self) -> dict[str, Any]:
-        """One object of plain values, never NaN."""
-        return {
-            "simulated": self.simulated,
-            "num_questions": self.num_questions,
-            "policies": [policy.to_json() for policy in self.policies],
-            "differences": [difference.to_json() for difference in self.differences],
-            "num_resamples": self.num_resamples,
-            "seed": self.seed,
-            "provenance": dict(self.provenance),
-        }
 
 
 def compare_live(
@@ -162,24 +127,35 @@ def compare_live(
         LivePolicy(name, float(right_Q_P[:, p].sum()), accuracies[p], float(granted_Q_P[:, p].mean()), float(s))
         for p, (name, s) in enumerate(zip(names, spent_Q_P.mean(axis=0), strict=True))
     )
-    return LiveComparison(
-        num_questions=len(right_Q_P),
-        policies=policies,
-        differences=tuple(
-            _difference(policies[policy], policies[base], right_Q_P[:, policy] - right_Q_P[:, base], *found)
-            for (policy, base), *found in zip(
-                pairs,
-                estimates(_paired(right_Q_P, pairs), made_up=(1.0, -1.0)),
-                estimates(_paired(granted_Q_P, pairs)),
-                estimates(_paired(spent_Q_P, pairs)),
-                strict=True,
+    found = zip(
+        pairs,
+        estimates(_paired(right_Q_P, pairs), made_up=(1.0, -1.0)),
+        estimates(_paired(granted_Q_P, pairs)),
+        estimates(_paired(spent_Q_P, pairs)),
+        strict=True,
+    )
+    differences = []
+    for (policy, base), accuracy, granted, spent in found:
+        difference_Q = right_Q_P[:, policy] - right_Q_P[:, base]
+        differences.append(
+            LiveDifference(
+                policy=names[policy],
+                baseline=names[base],
+                accuracy=accuracy,
+                granted=granted,
+                spent=spent,
+                num_better=int((difference_Q > 0).sum()),
+                num_worse=int((difference_Q < 0).sum()),
+                sentence=_sentence(policies[policy], policies[base], accuracy, len(difference_Q)),
             )
         )
-        if pairs
-        else (),
+    return LiveComparison(
+        simulated=simulated,
+        num_questions=len(right_Q_P),
+        policies=policies,
+        differences=tuple(differences),
         num_resamples=num_resamples,
         seed=seed,
-        simulated=simulated,
         provenance=dict(provenance or {}),
     )
 
@@ -187,26 +163,6 @@ def compare_live(
 def _paired(values_Q_P: FloatArray, pairs: Sequence[tuple[int, int]]) -> FloatArray:
     policies, bases = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
     return values_Q_P[:, policies] - values_Q_P[:, bases]
-
-
-def _difference(
-    policy: LivePolicy,
-    base: LivePolicy,
-    difference_Q: FloatArray,
-    accuracy: Estimate,
-    granted: Estimate,
-    spent: Estimate,
-) -> LiveDifference:
-    return LiveDifference(
-        policy=policy.name,
-        baseline=base.name,
-        accuracy=accuracy,
-        granted=granted,
-        spent=spent,
-        num_better=int((difference_Q > 0).sum()),
-        num_worse=int((difference_Q < 0).sum()),
-        sentence=_sentence(policy, base, accuracy, len(difference_Q)),
-    )
 
 
 def _sentence(policy: LivePolicy, base: LivePolicy, gain: Estimate, num_questions: int) -> str:
@@ -220,10 +176,12 @@ def _sentence(policy: LivePolicy, base: LivePolicy, gain: Estimate, num_question
         if width >= WIDE:
             text = f"so few questions (n={num_questions}) prove nothing: {span}{more}"
         else:
-            text = f"{num_questions} questions do not tell {policy.name} from {base.name}: {span}"
+            text = f"{num_questions} questions do not tell {policy.policy} from {base.policy}: {span}"
     else:
         side = "ahead of" if gain.value > 0 else "behind"
-        text = f"{policy.name} is {side} {base.name} by {100 * abs(gain.value):.1f} points (n={num_questions}): {span}"
+        text = (
+            f"{policy.policy} is {side} {base.policy} by {100 * abs(gain.value):.1f} points (n={num_questions}): {span}"
+        )
         if num_questions < FEW:
             text += "; with so few questions this is a hint and no proof"
     unequal = [

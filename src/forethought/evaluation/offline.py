@@ -9,12 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from ..core import registry
-from ..core.data import Cost, Curves, FloatArray, Profile
+from ..core.data import Cost, Curves, FloatArray
+from ..core.profile import Profile
 from ..core.protocols import Allocator
+from ..core.registry import name_of
 from ..errors import MismatchError
 from .calibration import calibrate
 from .checks import check_inputs
+from .levels import spread
 from .policies import Policies
 from .resampled import Resampled
 from .results import Evaluation
@@ -36,20 +38,14 @@ def evaluate(
 ) -> Evaluation:
     """Compares forethought's plans with uniform, blind, greedy and the oracle, on measured curves.
 
-    Equal realised tokens. A plan made from predicted spend does not land exactly on its target in measured spend, and
-    neither does a uniform cap. Comparing rows of one target would then credit the policy that overspent. So a policy's
-    gain is its accuracy less what the baseline reaches *at the policy's own realised mean tokens*. A baseline is able
-    to land anywhere: giving one cap to a random share of the queries and the next cap to the rest reaches every point
-    of the line between the two, in expectation. Uniform mixes neighbouring caps. Blind mixes neighbouring vertices of
-    the concave envelope of the mean *train* curve: those are all the plans that an optimal allocator makes when it has
-    one curve for all queries, over all prices of a token. Under granted cost the same rule applies; there the realised
-    mean is the target but for rounding, and what the rule removes is the luck of resampling queries with large caps.
+    A policy's gain is its accuracy less what a baseline reaches *at the policy's own realised mean tokens*: a plan made
+    from predicted spend misses its target, and comparing rows of one target would credit the policy that overspent.
+    Uniform mixes neighbouring caps at random, blind neighbouring vertices of the concave envelope of the mean *train*
+    curve (every plan that an optimal allocator makes of one curve for all), so that both can land anywhere.
 
-    Intervals. 95% percentile intervals of a paired bootstrap over queries, the frontiers computed anew inside each
-    resample, so that both sides of every difference and ratio see the same queries. They cover the draw of the queries
-    and of their traces. Plans are held fixed: a plan is a deterministic function of the predictions, and through its
-    price nearly a rule for each query by itself. Training is held fixed too: another training split is not covered.
-    Each level has its own interval; `Evaluation.summaries` has one for the mean over all levels.
+    Intervals are 95% percentile intervals of a paired bootstrap over queries, the frontiers computed anew inside each
+    resample. Plans and training are held fixed. Each level has its own interval; `Evaluation.summaries` has one for
+    the mean over all levels.
 
     Args:
         measured: the profile of the split that is reported, with every query tried at least once.
@@ -58,8 +54,8 @@ def evaluate(
         mean_train: the mean curve of the train split: one row, or more whose mean is taken.
         allocator: makes forethought's plans: a registered name or an allocator.
         costs: the costs to compare under; only granted where the profile's spend was not measured.
-        mean_tokens: levels in mean tokens a query, for every cost. By default the menu's budgets for granted cost,
-            and for spent cost what uniform spends at each of them by the mean train curve.
+        mean_tokens: levels in mean tokens a query, for every cost. By default they are spread from what the cheapest
+            option costs to what the dearest does, by the mean train curve under spent cost: see `levels.spread`.
         num_resamples: bootstrap resamples.
         seed: of the bootstrap.
         batch_size: plan this many queries at a time, in the given order, each batch with its own total. Uniform and
@@ -76,57 +72,75 @@ def evaluate(
     check_inputs(measured, predicted, mean_train, costs, mean_tokens, num_resamples, batch_size)
     if not measured.is_spend_measured:  # then predicted spend has nothing to be held against
         predicted, mean_train = replace(predicted, tokens_Q_B=None), replace(mean_train, tokens_Q_B=None)
-    mean_B = mean_train.p_Q_B.mean(axis=0)
-    mean_tokens_B = _mean_tokens(mean_train, costs)
-    policies = Policies(
+    if mean_train.tokens_Q_B is None and Cost.SPENT in costs:
+        raise MismatchError(
+            "the mean train curve has no tokens, so nothing can be planned under spent cost; "
+            "profile the train split again, or evaluate with --cost granted only"
+        )
+    policies = policies_of(measured, predicted, mean_train, allocator, batch_size=batch_size)
+    levels = {cost: levels_of(cost, policies, mean_tokens) for cost in costs}
+    how = {"num_resamples": num_resamples, "seed": seed}
+    judged = []
+    for cost in levels:
+        outcomes = [outcome for level in levels[cost] for outcome in policies.play(cost, level)]
+        judged.append(Resampled.make(policies, outcomes, cost, is_spend_measured=measured.is_spend_measured, **how))
+    mean_tokens_B = None if mean_train.tokens_Q_B is None else policies.mean_tokens_B
+    return Evaluation(
+        simulated=measured.provenance.simulated,
+        num_queries=measured.num_queries,
+        num_traces=num_traces(measured),
+        menu=measured.menu,
+        allocator=name_of("allocators", allocator),
+        levels=levels,
+        rows=tuple(row for each in judged for row in each.rows()),
+        summaries=tuple(summary for each in judged for summary in each.summaries()),
+        savings=tuple(saving for each in judged for saving in each.savings()),
+        losses=tuple(loss for each in judged for loss in each.losses()),
+        calibration=calibrate(measured, predicted, policies.mean_B, mean_tokens_B, **how),
+        notes=(*notes, *_notes(measured, predicted, costs, batch_size), *policies.notes),
+        batch_size=batch_size,
+        data_hash=data_hash(measured),
+        measured=measured,
+        predicted=predicted,
+        provenance={**measured.provenance.to_json(), **(provenance or {})},
+        plans={
+            (each.cost, outcome.policy, outcome.level): outcome.plans
+            for each in judged
+            for outcome in each.outcomes
+            if outcome.plans
+        },
+        **how,
+    )
+
+
+def policies_of(
+    measured: Profile,
+    predicted: Curves,
+    mean_train: Curves,
+    allocator: str | Allocator,
+    *,
+    batch_size: int | None = None,
+) -> Policies:
+    """The policies on one split; what has no tokens is planned with the mean train curve's, and that by its caps."""
+    shape = measured.num_right_Q_B.shape
+    mean_tokens_B: FloatArray = measured.menu.budgets_B.astype(np.float64)
+    if mean_train.tokens_Q_B is not None:
+        mean_tokens_B = np.maximum.accumulate(mean_train.tokens_Q_B.mean(axis=0))
+    if predicted.tokens_Q_B is None:
+        predicted = replace(predicted, tokens_Q_B=np.broadcast_to(mean_tokens_B, shape))
+    return Policies(
         measured=measured.curves,
-        predicted=_with_tokens(predicted, mean_tokens_B),
-        mean_B=mean_B,
+        predicted=predicted,
+        mean_B=mean_train.p_Q_B.mean(axis=0),
         mean_tokens_B=mean_tokens_B,
         allocator=allocator,
         batch_size=batch_size,
     )
-    levels = {cost: default_levels(cost, policies, mean_tokens) for cost in costs}
-    comparisons = []
-    for cost in levels:
-        outcomes = [outcome for level in levels[cost] for outcome in policies.play(cost, level)]
-        resampled = Resampled.make(policies, outcomes, cost, num_resamples=num_resamples, seed=seed)
-        comparisons.append(replace(resampled, is_spend_measured=measured.is_spend_measured))
-    said = (*notes, *_notes(measured, predicted, costs, batch_size), *policies.notes)
-    return Evaluation(
-        num_queries=measured.num_queries,
-        num_traces=(int(measured.num_tried_Q.min()), int(measured.num_tried_Q.max())),
-        menu=measured.menu,
-        allocator=registry.name_of("allocators", allocator),
-        levels=levels,
-        rows=tuple(row for resampled in comparisons for row in resampled.rows()),
-        savings=tuple(saving for resampled in comparisons for saving in resampled.savings()),
-        losses=tuple(loss for resampled in comparisons for loss in resampled.losses()),
-        summaries=tuple(summary for resampled in comparisons for summary in resampled.summaries()),
-        calibration=calibrate(
-            measured,
-            predicted,
-            mean_B,
-            None if mean_train.tokens_Q_B is None else mean_tokens_B,
-            num_resamples=num_resamples,
-            seed=seed,
-        ),
-        notes=said,
-        num_resamples=num_resamples,
-        seed=seed,
-        batch_size=batch_size,
-        data_hash=data_hash(measured),
-        simulated=bool(measured.info.get("simulated", False)),
-        provenance={**measured.info, **(provenance or {})},
-        measured=measured,
-        predicted=predicted,
-        plans={
-            (resampled.cost, outcome.policy, outcome.level): outcome.plans
-            for resampled in comparisons
-            for outcome in resampled.outcomes
-            if outcome.plans
-        },
-    )
+
+
+def num_traces(measured: Profile) -> tuple[int, int]:
+    """Fewest and most traces a query."""
+    return int(measured.num_tried_Q.min()), int(measured.num_tried_Q.max())
 
 
 def data_hash(measured: Profile) -> str:
@@ -138,32 +152,11 @@ def data_hash(measured: Profile) -> str:
     return digest.hexdigest()[:16]
 
 
-def default_levels(cost: Cost, policies: Policies, mean_tokens: Sequence[float] | None) -> tuple[float, ...]:
-    """The levels asked for; else the menu's budgets, or what uniform is known to spend at each of them."""
+def levels_of(cost: Cost, policies: Policies, mean_tokens: Sequence[float] | None = None) -> tuple[float, ...]:
+    """The levels asked for, ascending; else spread over what the options are known to cost."""
     if mean_tokens is not None:
         return tuple(sorted({float(level) for level in mean_tokens}))
-    if cost is Cost.GRANTED:
-        return tuple(float(budget) for budget in policies.cap_costs(cost))
-    # Late caps that hardly any trace reaches cost the same to a token: one level stands for them.
-    return tuple(sorted({float(round(tokens)) for tokens in policies.cap_costs(cost)}))
-
-
-def _mean_tokens(mean_train: Curves, costs: Sequence[Cost]) -> FloatArray:
-    """Tokens of the mean train curve, shape (B,); the caps themselves where it has none and none are needed."""
-    if mean_train.tokens_Q_B is not None:
-        return np.maximum.accumulate(mean_train.tokens_Q_B.mean(axis=0))
-    if Cost.SPENT in costs:
-        raise MismatchError(
-            "the mean train curve has no tokens, so nothing can be planned under spent cost; "
-            "profile the train split again, or evaluate with --cost granted only"
-        )
-    return mean_train.menu.budgets_B.astype(np.float64)
-
-
-def _with_tokens(predicted: Curves, mean_tokens_B: FloatArray) -> Curves:
-    if predicted.tokens_Q_B is not None:
-        return predicted
-    return replace(predicted, tokens_Q_B=np.broadcast_to(mean_tokens_B, predicted.p_Q_B.shape))
+    return spread(policies.measured.menu, policies.cap_costs(cost))
 
 
 def _notes(measured: Profile, predicted: Curves, costs: Sequence[Cost], batch_size: int | None) -> tuple[str, ...]:
@@ -174,6 +167,7 @@ def _notes(measured: Profile, predicted: Curves, costs: Sequence[Cost], batch_si
         "Gains compare at equal realised tokens: with what the baseline reaches at the tokens that the policy really "
         "used, where the baseline may mix two neighbouring caps at random. A plan made from predicted spend may miss "
         "its target; the tokens shown are the measured ones.",
+        "A mean over levels weighs each level by the tokens that it is the nearest level to.",
         "Intervals are pointwise and resample queries, with plans and training held fixed. With many levels a few "
         "leave 0 by chance: the mean over all levels has one interval of its own.",
         f"The oracle picks its budgets and is judged on the same counts (as few as {fewest} traces a query), so part "

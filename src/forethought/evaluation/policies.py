@@ -8,11 +8,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..allocators import allocate, pose
+from ..allocators.hull import upper_envelope
 from ..allocators.price import lp_bound
 from ..core.data import Allocation, Cost, Curves, FloatArray, IntArray
+from ..core.menu import Menu
 from ..core.protocols import Allocator
 from ..errors import InvalidSettingsError
-from .frontier import concave_vertices, shares_for
+from .frontier import shares_for
 
 UNIFORM, BLIND, FORETHOUGHT, GREEDY = "uniform", "blind", "forethought", "greedy"
 GREEDY_ORACLE, ORACLE = "greedy-oracle", "oracle"
@@ -97,7 +99,7 @@ class Policies:
 
     def blind_columns(self, cost: Cost) -> IntArray:
         """The caps blind ever uses: the vertices of the mean train curve's envelope."""
-        return concave_vertices(self.cap_costs(cost), self.mean_B)
+        return envelope_columns(self.measured.menu, self.cap_costs(cost), self.mean_B)
 
     def _mixed(self, policy: str, level: float, share_B: FloatArray) -> Outcome:
         """Caps handed out at random in these shares: the exact expectation over all such draws, for each query."""
@@ -168,6 +170,14 @@ class Policies:
             f"reaches more than {100 * shortfall:.3f} points above it at any level."
             for cost, shortfall in self._oracle_shortfall.items()
         )
+
+
+def envelope_columns(menu: Menu, cost_B: FloatArray, value_B: FloatArray) -> IntArray:
+    """Columns on the upper concave envelope of one curve over cost, from the cheapest to the highest value."""
+    curve = Curves(("mean",), menu, value_B[None], cost_B[None])
+    envelope = upper_envelope(pose(curve, total=2.0 * float(cost_B[-1]), cost=Cost.SPENT))
+    columns: IntArray = np.concatenate([envelope.start_M, envelope.column_N])
+    return columns[int((envelope.cost_N == 0).sum()) :]  # what costs no more than the first cap stands for it
 
 
 def _batches(curves: Curves, batch_size: int | None) -> Iterator[Curves]:

@@ -11,6 +11,7 @@ import numpy as np
 from ..core.data import Cost, FloatArray
 from .bootstrap import estimate, ratio, resampled_means
 from .frontier import Frontier
+from .levels import token_weights
 from .policies import BLIND, FORETHOUGHT, ORACLE, UNIFORM, Outcome, Policies
 from .results import CostSummary, Estimate, Loss, Row, Saving
 
@@ -45,7 +46,14 @@ class Resampled:
 
     @classmethod
     def make(
-        cls, policies: Policies, outcomes: Sequence[Outcome], cost: Cost, *, num_resamples: int, seed: int
+        cls,
+        policies: Policies,
+        outcomes: Sequence[Outcome],
+        cost: Cost,
+        *,
+        num_resamples: int,
+        seed: int,
+        is_spend_measured: bool = True,
     ) -> Self:
         """Resamples everything that the policies came to in one go."""
         is_granted = cost is Cost.GRANTED
@@ -62,9 +70,12 @@ class Resampled:
         columns = policies.blind_columns(cost)
         uniform = Frontier.through(caps_tokens_R_B, caps_accuracy_R_B)
         blind = Frontier.through(caps_tokens_R_B[:, columns], caps_accuracy_R_B[:, columns])
-        uniform_R_P = np.stack([uniform.accuracy_at(tokens_R) for tokens_R in tokens_R_P.T], axis=1)
-        blind_R_P = np.stack([blind.accuracy_at(tokens_R) for tokens_R in tokens_R_P.T], axis=1)
-        return cls(cost, tuple(outcomes), accuracy_R_P, tokens_R_P, uniform_R_P, blind_R_P, uniform, blind)
+        uniform_R_P, blind_R_P = (
+            np.stack([frontier.accuracy_at(tokens_R) for tokens_R in tokens_R_P.T], axis=1)
+            for frontier in (uniform, blind)
+        )
+        found = (accuracy_R_P, tokens_R_P, uniform_R_P, blind_R_P, uniform, blind)
+        return cls(cost, tuple(outcomes), *found, is_spend_measured)
 
     def rows(self) -> list[Row]:
         """One row for each outcome."""
@@ -73,9 +84,12 @@ class Resampled:
 
     def _row(self, column: int, oracle: int) -> Row:
         outcome = self.outcomes[column]
-        gain_R_P, blind_gain_R_P = self.accuracy_R_P - self.uniform_R_P, self.accuracy_R_P - self.blind_R_P
-        has_gain, has_blind_gain = outcome.policy != UNIFORM, outcome.policy != BLIND
-        can_close = outcome.policy != ORACLE
+        gains, gaps = [], []
+        for baseline, at_tokens_R_P in ((UNIFORM, self.uniform_R_P), (BLIND, self.blind_R_P)):
+            gain_R_P = self.accuracy_R_P - at_tokens_R_P
+            is_other = outcome.policy != baseline
+            gains.append(estimate(gain_R_P[:, column]) if is_other else None)
+            gaps.append(share_closed(gain_R_P, column, oracle) if is_other and outcome.policy != ORACLE else None)
         return Row(
             cost=self.cost,
             policy=outcome.policy,
@@ -83,12 +97,10 @@ class Resampled:
             granted=float(outcome.granted_Q.mean()),
             spent=float(outcome.spent_Q.mean()) if self.is_spend_measured else None,
             accuracy=estimate(self.accuracy_R_P[:, column]),
-            gain=estimate(gain_R_P[:, column]) if has_gain else None,
-            gain_over_blind=estimate(blind_gain_R_P[:, column]) if has_blind_gain else None,
-            gap_closed=share_closed(gain_R_P, column, oracle) if has_gain and can_close else None,
-            gap_closed_over_blind=share_closed(blind_gain_R_P, column, oracle)
-            if has_blind_gain and can_close
-            else None,
+            gain=gains[0],
+            gain_over_blind=gains[1],
+            gap_closed=gaps[0],
+            gap_closed_over_blind=gaps[1],
             uniform_at_same_tokens=estimate(self.uniform_R_P[:, column]),
             blind_at_same_tokens=estimate(self.blind_R_P[:, column]),
             shares=tuple(outcome.share_B.tolist()),
@@ -105,6 +117,8 @@ class Resampled:
     def _saving(self, column: int, baseline: str, frontier: Frontier) -> Saving:
         tokens_R = self.tokens_R_P[:, column]
         needed_R = frontier.tokens_for(self.accuracy_R_P[:, column])
+        # Nobody thinks at all: the same tokens, none.
+        ratio_R = np.divide(needed_R, tokens_R, out=np.ones_like(needed_R), where=(tokens_R > 0) | (needed_R > 0))
         return Saving(
             cost=self.cost,
             baseline=baseline,
@@ -112,14 +126,14 @@ class Resampled:
             tokens=float(tokens_R[0]),
             accuracy=float(self.accuracy_R_P[0, column]),
             needed=estimate(needed_R),
-            ratio=estimate(needed_R / tokens_R),
+            ratio=estimate(ratio_R),
             reached=float(np.isfinite(needed_R[1:]).mean()),
         )
 
     def losses(self) -> list[Loss]:
         """Every level and baseline where forethought is not clearly ahead, worst verdict first."""
         found = [
-            Loss(self.cost, self.outcomes[column].level, baseline, gain, _verdict(gain))
+            Loss(self.cost, self.outcomes[column].level, baseline, _verdict(gain), gain)
             for column in self.columns(FORETHOUGHT)
             for baseline, baseline_R_P in ((UNIFORM, self.uniform_R_P), (BLIND, self.blind_R_P))
             for gain in [estimate(self.accuracy_R_P[:, column] - baseline_R_P[:, column])]
@@ -133,15 +147,25 @@ class Resampled:
             CostSummary(
                 cost=self.cost,
                 policy=policy,
-                gain=None if policy == UNIFORM else self._mean_gain(policy, self.uniform_R_P),
-                gain_over_blind=None if policy == BLIND else self._mean_gain(policy, self.blind_R_P),
+                gain=None if policy == UNIFORM else estimate(self.mean_gain_R(policy, UNIFORM)),
+                gain_over_blind=None if policy == BLIND else estimate(self.mean_gain_R(policy, BLIND)),
             )
             for policy in dict.fromkeys(outcome.policy for outcome in self.outcomes)
         ]
 
-    def _mean_gain(self, policy: str, baseline_R_P: FloatArray) -> Estimate:
-        columns = self.columns(policy)
-        return estimate((self.accuracy_R_P[:, columns] - baseline_R_P[:, columns]).mean(axis=1))
+    def mean_gain_R(self, policy: str, baseline: str, *, levels: Sequence[float] | None = None) -> FloatArray:
+        """A policy's accuracy less what uniform or blind reaches at its tokens: mean over levels, shape (R + 1,)."""
+        reached_R_P = {UNIFORM: self.uniform_R_P, BLIND: self.blind_R_P}[baseline]
+        return self._mean_R(self.accuracy_R_P - reached_R_P, policy, levels)
+
+    def mean_accuracy_R(self, policy: str, *, levels: Sequence[float] | None = None) -> FloatArray:
+        """A policy's accuracy, mean over levels, shape (R + 1,); the difference of two is a paired lead."""
+        return self._mean_R(self.accuracy_R_P, policy, levels)
+
+    def _mean_R(self, values_R_P: FloatArray, policy: str, levels: Sequence[float] | None) -> FloatArray:
+        columns = [column for column in self.columns(policy) if levels is None or self.outcomes[column].level in levels]
+        mean_R: FloatArray = values_R_P[:, columns] @ token_weights([self.outcomes[each].level for each in columns])
+        return mean_R
 
     def columns(self, policy: str) -> list[int]:
         """Where one policy's outcomes stand among all, by level."""

@@ -3,12 +3,62 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
-from ..core.data import Allocation, Cost, Curves, Profile
+import numpy as np
+
+from ..core.data import Allocation, Cost, Curves
 from ..core.menu import Menu
+from ..core.profile import Profile
+
+
+def plain(value: Any) -> Any:
+    """`value` in JSON's own types: dataclasses as objects, what is not finite as None, what is unknown as text.
+
+    A field of a dataclass that holds an interval becomes three keys: `gain`, `gain_low` and `gain_high`, each None
+    where there is none; a field of several intervals, three lists. What `repr` leaves out is left out.
+    """
+    if is_dataclass(value) and not isinstance(value, type | Menu):
+        return dict(_entries(value))
+    if isinstance(value, Mapping):
+        return {str(key): plain(each) for key, each in value.items()}
+    if isinstance(value, np.ndarray | np.generic):
+        return plain(value.tolist())
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(each) for each in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, bool | int):
+        return value
+    return plain(value.to_json()) if hasattr(value, "to_json") else str(value)
+
+
+def _entries(value: Any) -> Iterator[tuple[str, Any]]:
+    for each in fields(value):
+        found, kind = getattr(value, each.name), str(each.type)
+        if not each.repr:
+            continue
+        if kind.startswith("Estimate"):
+            ends: list[Any] = [None] * 3 if found is None else [found.value, found.low, found.high]
+        elif kind.startswith("tuple[Estimate"):
+            ends = [[getattr(one, end) for one in found] for end in ("value", "low", "high")]
+        else:
+            yield each.name, plain(found)
+            continue
+        yield from zip((each.name, f"{each.name}_low", f"{each.name}_high"), map(plain, ends), strict=True)
+
+
+class Result:
+    """What has a `to_json`."""
+
+    __slots__ = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """One object of plain values; see `plain`."""
+        found: dict[str, Any] = plain(self)
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,23 +69,9 @@ class Estimate:
     low: float
     high: float
 
-    def to_json(self, name: str, *, suffix: str | None = None) -> dict[str, float | None]:
-        """`{name: value, name_low: low, name_high: high}`; `suffix` replaces "name_" before low and high."""
-        prefix = f"{name}_" if suffix is None else suffix
-        return {name: finite(self.value), f"{prefix}low": finite(self.low), f"{prefix}high": finite(self.high)}
-
-
-def finite(value: float | None) -> float | None:
-    """`value`, or None where JSON has no number for it."""
-    return None if value is None or not math.isfinite(value) else float(value)
-
-
-def _optional(name: str, estimate: Estimate | None) -> dict[str, float | None]:
-    return (estimate or Estimate(math.nan, math.nan, math.nan)).to_json(name)
-
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class Row(Result):
     """One policy at one level of one cost. Accuracies and gains are shares in [0, 1]; tokens are means a query.
 
     Attributes:
@@ -77,27 +113,9 @@ class Row:
         assert self.spent is not None  # nothing is compared under spent cost where it was not measured
         return self.spent
 
-    def to_json(self) -> dict[str, Any]:
-        """One flat object."""
-        return {
-            "cost": self.cost.value,
-            "policy": self.policy,
-            "budget": self.budget,
-            "granted": self.granted,
-            "spent": self.spent,
-            **self.accuracy.to_json("accuracy", suffix=""),
-            **_optional("gain", self.gain),
-            **_optional("gain_over_blind", self.gain_over_blind),
-            **_optional("gap_closed", self.gap_closed),
-            **_optional("gap_closed_over_blind", self.gap_closed_over_blind),
-            **self.uniform_at_same_tokens.to_json("uniform_at_same_tokens"),
-            **self.blind_at_same_tokens.to_json("blind_at_same_tokens"),
-            "shares": list(self.shares),
-        }
-
 
 @dataclass(frozen=True, slots=True)
-class Saving:
+class Saving(Result):
     """Tokens a baseline needs to be as accurate as forethought is at one level.
 
     Attributes:
@@ -119,22 +137,9 @@ class Saving:
     ratio: Estimate
     reached: float
 
-    def to_json(self) -> dict[str, Any]:
-        """One flat object; None in `needed` and `ratio` means more than the menu's maximum."""
-        return {
-            "cost": self.cost.value,
-            "baseline": self.baseline,
-            "budget": self.budget,
-            "tokens": self.tokens,
-            "accuracy": self.accuracy,
-            **self.needed.to_json("needed"),
-            **self.ratio.to_json("ratio"),
-            "reached": self.reached,
-        }
-
 
 @dataclass(frozen=True, slots=True)
-class Loss:
+class Loss(Result):
     """A level at which forethought is not ahead of a baseline.
 
     Attributes:
@@ -146,26 +151,16 @@ class Loss:
     cost: Cost
     budget: float
     baseline: str
-    gain: Estimate
     verdict: str
-
-    def to_json(self) -> dict[str, Any]:
-        """One flat object."""
-        return {
-            "cost": self.cost.value,
-            "budget": self.budget,
-            "baseline": self.baseline,
-            "verdict": self.verdict,
-            **self.gain.to_json("gain"),
-        }
+    gain: Estimate
 
 
 @dataclass(frozen=True, slots=True)
-class CostSummary:
-    """One policy over all levels of one cost: the number to quote when no level was fixed in advance.
+class CostSummary(Result):
+    """One policy over all levels of one cost, each weighed by the tokens it stands for (`levels.token_weights`).
 
     Attributes:
-        gain: mean over the levels of the gain over uniform at equal realised tokens; None for uniform.
+        gain: mean gain over uniform at equal realised tokens; None for uniform.
         gain_over_blind: the same over blind; None for blind.
     """
 
@@ -174,18 +169,9 @@ class CostSummary:
     gain: Estimate | None
     gain_over_blind: Estimate | None
 
-    def to_json(self) -> dict[str, Any]:
-        """One flat object."""
-        return {
-            "cost": self.cost.value,
-            "policy": self.policy,
-            **_optional("gain", self.gain),
-            **_optional("gain_over_blind", self.gain_over_blind),
-        }
-
 
 @dataclass(frozen=True, slots=True)
-class Bin:
+class Bin(Result):
     """Predictions between `lower` and `upper`: what was said on average, and how often it was so.
 
     Attributes:
@@ -202,20 +188,9 @@ class Bin:
     predicted: float
     observed: Estimate
 
-    def to_json(self) -> dict[str, Any]:
-        """One flat object."""
-        return {
-            "lower": self.lower,
-            "upper": self.upper,
-            "num_traces": self.num_traces,
-            "num_queries": self.num_queries,
-            "predicted": self.predicted,
-            **self.observed.to_json("observed"),
-        }
-
 
 @dataclass(frozen=True, slots=True)
-class CurveErrors:
+class CurveErrors(Result):
     """Scores of predicted curves, forethought's beside those of the mean train curve, at one budget or over all.
 
     Attributes:
@@ -223,7 +198,7 @@ class CurveErrors:
         log_loss, mean_log_loss: binomial log loss a trace, in nats: forethought's, the mean curve's.
         brier, mean_brier: squared error against single traces.
         curve_error, mean_curve_error: squared error against the true curves, the traces' own chance taken off;
-            None where no query has two traces.
+            NaN where no query has two traces.
         pearson: correlation over queries of predicted and measured success; 0 where either does not vary. Few
             traces alone keep it below 1.
         tokens_error, mean_tokens_error: mean absolute error of the spend curve, tokens; None without one.
@@ -235,21 +210,17 @@ class CurveErrors:
     mean_log_loss: float
     brier: float
     mean_brier: float
-    curve_error: float | None
-    mean_curve_error: float | None
+    curve_error: float
+    mean_curve_error: float
     pearson: float
     tokens_error: float | None
     mean_tokens_error: float | None
     tokens_bias: float | None
     mean_tokens_bias: float | None
 
-    def to_json(self) -> dict[str, Any]:
-        """One flat object."""
-        return {name: getattr(self, name) for name in self.__slots__}
-
 
 @dataclass(frozen=True, slots=True)
-class Calibration:
+class Calibration(Result):
     """How far the predicted curves can be believed.
 
     Attributes:
@@ -269,20 +240,9 @@ class Calibration:
     mean_calibration_error: float
     log_loss_gain: Estimate
 
-    def to_json(self) -> dict[str, Any]:
-        """One object."""
-        return {
-            "overall": self.overall.to_json(),
-            "by_budget": [errors.to_json() for errors in self.by_budget],
-            "bins": [reliability.to_json() for reliability in self.bins],
-            "calibration_error": self.calibration_error,
-            "mean_calibration_error": self.mean_calibration_error,
-            **self.log_loss_gain.to_json("log_loss_gain"),
-        }
-
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Evaluation:
+class Evaluation(Result):
     """Everything a report says.
 
     Attributes:
@@ -291,7 +251,7 @@ class Evaluation:
         menu: the budgets.
         allocator: what made forethought's plans.
         levels: mean tokens a query at which policies were compared, by cost.
-        rows, savings, losses, summaries, calibration: see their classes.
+        rows, summaries, savings, losses, calibration: see their classes.
         notes: what the reader must know to read the numbers.
         num_resamples, seed, batch_size: how they were made.
         data_hash: first 16 hex digits of the SHA-256 of the measured counts and tokens.
@@ -301,22 +261,22 @@ class Evaluation:
         plans: one a batch, for each cost, policy that plans, and level; not part of the JSON.
     """
 
+    simulated: bool
     num_queries: int
     num_traces: tuple[int, int]
     menu: Menu
     allocator: str
     levels: Mapping[Cost, tuple[float, ...]]
     rows: tuple[Row, ...]
+    summaries: tuple[CostSummary, ...]
     savings: tuple[Saving, ...]
     losses: tuple[Loss, ...]
-    summaries: tuple[CostSummary, ...]
     calibration: Calibration
     notes: tuple[str, ...]
     num_resamples: int
     seed: int
     batch_size: int | None
     data_hash: str
-    simulated: bool
     measured: Profile = field(repr=False)
     predicted: Curves = field(repr=False)
     provenance: Mapping[str, Any] = field(default_factory=dict)
@@ -330,25 +290,3 @@ class Evaluation:
     def select(self, cost: Cost, policy: str) -> list[Row]:
         """The rows of one policy under one cost, by level."""
         return [row for row in self.rows if row.cost is cost and row.policy == policy]
-
-    def to_json(self) -> dict[str, Any]:
-        """One object of plain values: None where a number does not apply, never NaN."""
-        return {
-            "simulated": self.simulated,
-            "num_queries": self.num_queries,
-            "num_traces": list(self.num_traces),
-            "menu": self.menu.to_json(),
-            "allocator": self.allocator,
-            "levels": {cost.value: list(levels) for cost, levels in self.levels.items()},
-            "rows": [row.to_json() for row in self.rows],
-            "summaries": [summary.to_json() for summary in self.summaries],
-            "savings": [saving.to_json() for saving in self.savings],
-            "losses": [loss.to_json() for loss in self.losses],
-            "calibration": self.calibration.to_json(),
-            "notes": list(self.notes),
-            "num_resamples": self.num_resamples,
-            "seed": self.seed,
-            "batch_size": self.batch_size,
-            "data_hash": self.data_hash,
-            "provenance": dict(self.provenance),
-        }

@@ -20,6 +20,7 @@ _SPECIAL = re.compile(
 )
 _THOUGHT = re.compile(r"^.*</think(?:ing)?>", re.DOTALL)
 _TAGGED = re.compile(r"<answer>(?P<inside>(?:(?!<answer>).)*?)(?:</answer>|\Z)", re.DOTALL | re.IGNORECASE)
+_CLOSING = re.compile("</answer>", re.IGNORECASE)
 _NEXT_QUESTION = re.compile(
     r"\n[ \t]*[*_#>]*[ \t]*(?:(?:next\s+|new\s+)?(?:question|problem|exercise)|q|human|user|assistant|instruction|input"
     r"|问题|题目|問題|질문|вопрос)(?:\s*\d+)?[*_]*\s*[:.：]",
@@ -32,6 +33,7 @@ _EXPLANATION = re.compile(
 )
 MAX_ALONE = 60  # characters of an answer that stands before an explanation or a next question without being announced
 _HOPE = re.compile(r"\.?\s*I hope (?:it|this) is correct.*\Z", re.DOTALL | re.IGNORECASE)
+_DISPLAY = re.compile(r"\\(?:begin|end)\s*\{(?:align(?:ed)?|equation|gather(?:ed)?|split|multline|displaymath)\*?\}")
 _BOXED = re.compile(r"\\(?:boxed|fbox)\s*(?P<brace>\{)?")
 _HASHES = re.compile(r"(?:^|(?<=\s))####(?!#)[ \t]*(?=\S)")
 ANNOUNCED = re.compile(
@@ -51,7 +53,7 @@ _DOLLAR = re.compile(r"(?<!\\)\$")
 _PAIRED = re.compile(r"""(?P<mark>[*_"'])(?P<inside>(?!\s)[^*_"']*(?<!\s))(?P=mark)|[“‘](?P<also>[^”’]*)[”’]""")
 _MARKS = (
     re.compile(r"^(?:\\\[|\\\(|\*\*|__|`+|\\displaystyle\b|\\(?:q?quad)\b|\\[,;:! ]|[\s:：=])+"),
-    re.compile(r"(?:\\\]|\\\)|\*\*|__|`+|(?<!\\)\\q?quad|(?<!\\)\\[,;: ]|\\\\|(?<!\.)\.|[\s;,。；，、．]|~)+$"),
+    re.compile(r"(?:\\\]|\\\)|\*\*|__|`+|(?<!\\)\\q?quad|(?<!\\)\\[,;: ]|\\\\|\\\Z|(?<!\.)\.|[\s;,。；，、．]|~)+$"),
 )
 
 
@@ -62,9 +64,11 @@ def stated_answer(text: str, *, announced: bool = True) -> str:
         text: what a model wrote, or a reference.
         announced: also look for "the answer is …" and "Answer: …".
     """
-    text = _HOPE.sub("", _finished(text))
+    text = _DISPLAY.sub(" ", _HOPE.sub("", _finished(text))).replace("&=", "=")
     if tagged := list(_TAGGED.finditer(text)):
         text = tagged[-1]["inside"]
+    elif (closed := _CLOSING.search(text)) and text[: closed.start()].strip():
+        text = text[: closed.start()]  # the tag was opened by the prompt
     if _BOXED.search(text):
         return boxed(text)
     for pattern in (_HASHES, ANNOUNCED) if announced else (_HASHES,):

@@ -15,10 +15,18 @@ _CHOSEN = (
     r"(?:(?:i|we)\s+(?:would\s+)?)?(?:think|choose|chose|chosen|pick|picked|select|selected|go(?:ing)?\s+with|went\s+with|it\s+is|it's"
     r"|it\s+must\s+be|must\s+be|is|therefore|thus|hence|so|letter)\s*,?\s*:?"
 )
-_DENIED = (
-    r"\s+(?:is|was|are|would\s+be|can)?\s*(?:not\b|n't|wrong|incorrect|false|invalid)|\s+(?:isn't|can't|cannot|wasn't)"
+_DENIED_BEHIND = re.compile(
+    r"[)\]]?(?:\s*\?|\s+(?:isn't|can't|cannot|wasn't)|\s+not\b(?!\s*\(?[A-Z]\b)|\s+(?:(?:is|was|are|(?:would|can|could|must)"
+    r"\s+be|has\s+been)\s+)?(?:not\b|n't|wrong|incorrect|false|invalid|impossible|eliminated|excluded|ruled\s+out))"
 )
-_CONTINUED = r"(?=\s*$|\s*[.,;:!、\n–—]|\s+-\s|\s+(?:is|because|since|as)\b|\s+[^a-z\s])"
+_DENIED_BEFORE = re.compile(
+    r"(?:\b(?:not|cannot|never|except|(?<!no )(?<!without a )doubt|rul(?:e[sd]?|ing)\s+out|eliminat\w+|exclud\w+"
+    r"|(?:anything|everything|all)\s+but|(?:wrong|incorrect)\s+(?:answer|option|choice|letter|one))|n't)\s*:?\s*"
+    r"(?:(?:that|the|it|it's|is|be|was|are|been|answer|option|choice|letter|think|believe|pick|choose|correct|right"
+    r"|would|could|should)\s*:?\s+)*(?:is\s*:?\s*)?\W{0,2}$",
+    re.IGNORECASE,
+)
+_CONTINUED = r"(?!\s*[=<>+*/^≤≥])(?=\s*$|\s*[.,;:!、\n–—]|\s+-\s|\s+(?:is|because|since|as)\b|\s+[^a-z\s])"
 
 
 class ChoiceGrader:
@@ -34,7 +42,7 @@ class ChoiceGrader:
         first_index: also read a whole number as a choice, counting from this one (MMLU labels count from 0).
     """
 
-    version = "2"
+    version = "3"
 
     def __init__(self, *, letters: str = "ABCDE", first_index: int | None = None) -> None:
         if not letters or len(set(letters)) < len(letters) or not set(letters) <= set(string.ascii_uppercase):
@@ -47,12 +55,12 @@ class ChoiceGrader:
         self._markings = [
             re.compile(pattern, re.MULTILINE)
             for pattern in (
-                rf"(?:(?i:{ANNOUNCED.pattern})|\b(?i:answers?|choice|option|correct)\b\s*:?|选择?|選択肢|選擇?|선택)\s*(?i:is\b|:)?"
+                rf"(?:(?i:{ANNOUNCED.pattern})|\b(?i:answers?|choice|option|correct)\b\s*:?|选项|選項|选择?|選択肢|選擇?|선택)\s*(?i:is\b|是|为|為|:)?"
                 rf"\s*(?i:(?:the\s+)?(?:option|choice|letter)\b|选项|選項)?\s*:?\s*"
                 rf"(?:[(（[]({either})[)）\]]|({capital}){end}|({either})\W*$)(?!\s*(?:or|and|,|/|&)\s*\(?{capital}\b)",
-                rf"(?<!\w)(?<!not )(?<!n't )\(({either})\)|^\s*({capital})[).:](?=\s|$)",
-                rf"(?i:\b{_CHOSEN})\s*({capital}){end}{_CONTINUED}(?!{_DENIED})",
-                rf"\A\s*({capital}){end}{_CONTINUED}(?!{_DENIED})",
+                rf"(?<!\w)\(({either})\)|^\s*({capital})[).:](?=\s|$)",
+                rf"(?i:\b{_CHOSEN})\s*({capital}){end}{_CONTINUED}",
+                rf"\A\s*({capital}){end}{_CONTINUED}",
                 rf"(?<![\w'’-])({capital}){end}(?=\s+(?:is|must\s+be)\s+(?:the\s+)?(?:right|correct|true|best|answer))",
             )
         ]
@@ -70,6 +78,7 @@ class ChoiceGrader:
         whole = unicodedata.normalize("NFKC", stated_answer(text[:MAX_CHARACTERS], announced=False))
         plain = _LATEX_TEXT.sub(r"\1", whole)
         plain = re.sub(r"[*$`\"“”{}【】「」『』〈〉<>]|\\[()\[\]]", " ", plain).strip()
+        plain = re.sub(r"^(['_]{1,2})([^'_]*)\1(?=\W*$)", r"\2", plain)
         lines = [line.strip() for line in plain.splitlines() if line.strip()] or [""]
         is_announced = self._markings[0].search(plain) is not None
         alone = [match.group(1).upper() for line in lines if (match := self._alone.fullmatch(line))]
@@ -79,7 +88,12 @@ class ChoiceGrader:
             position = index - self.first_index
             return self.letters[position] if 0 <= position < len(self.letters) else None
         for marking in self._markings:
-            chosen = {letter.upper() for match in marking.finditer(plain) for letter in match.groups() if letter}
+            chosen = {
+                letter.upper()
+                for match in marking.finditer(plain)
+                for place, letter in enumerate(match.groups(), 1)
+                if letter and not _is_denied(plain, *match.span(place))
+            }
             if not chosen:
                 continue
             if marking in self._markings[2:] and not self._is_only(plain, chosen):
@@ -104,3 +118,8 @@ class ChoiceGrader:
             if not (match.group(1) in "AI" and re.match(r"\s+[a-z]", stated[match.end() :]))
         }
         return others <= chosen
+
+
+def _is_denied(plain: str, start: int, end: int) -> bool:
+    """Whether the letter there is what is not chosen: "not (C)", "C is wrong", "C?"."""
+    return bool(_DENIED_BEHIND.match(plain, end) or _DENIED_BEFORE.search(plain[max(0, start - 80) : start]))

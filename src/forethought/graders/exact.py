@@ -24,11 +24,13 @@ _AROUND = tuple(  # each around the whole of it
         r"\\\((?P<inside>.*)\\\)",
         r"\\\[(?P<inside>.*)\\\]",
         r"(?P<mark>\$\$?)(?P<inside>[^$]*)(?P=mark)",
-        r"(?P<mark>\*\*\*|\*\*|\*|__|`+)(?P<inside>(?!\s).*(?<!\s))(?P=mark)",
+        r"(?P<mark>\*\*\*|\*\*|\*|__|_|`+)(?P<inside>(?!\s).*(?<!\s))(?P=mark)",
+        r"[「『《](?P<inside>[^「」『』《》]*)[」』》]",
         r"""(?P<mark>['"])(?P<inside>.*)(?P=mark)""",
     )
 )
-_FINAL = re.compile(r"(?<=[^\W_]|[)\]}\"'%+#!?°*$])[.,;:。]$|(?<=[^\W\d_]{2})[!?]+$")
+_MARKED = re.compile(r"(?P<mark>\*{1,3}|__?|`+)(?P<inside>[^*_`]+)(?P=mark)(?P<end>[.,;:!。]+)")
+_FINAL = re.compile(r"(?<=[^\W_]|[)\]}\"'%+#!?°*$])[.,;:。]$|(?<=[^\W\d_]{2})!+$")
 
 
 class ExactGrader:
@@ -38,7 +40,7 @@ class ExactGrader:
     "5!" is not "5", nor "C#" "C", nor "$5" "5".
     """
 
-    version = "2"
+    version = "3"
 
     def grade(self, *, answer: str, reference: str) -> Grade:
         """Right when both are the same text; unreadable when the answer is blank."""
@@ -58,6 +60,8 @@ def _bare(text: str) -> str:
     for _ in range(4):  # quotes within stars within dollars
         before = plain
         plain = _LATEX_TEXT.sub(r"\1", plain)
+        if match := _MARKED.fullmatch(plain):
+            plain = match["inside"] + match["end"]
         for around in _AROUND:
             if (match := around.fullmatch(plain)) and match["inside"].strip():
                 plain = match["inside"].strip()

@@ -49,7 +49,7 @@ _THIN = (  # what stands between thousands, but for a plain comma or blank
 THOUSANDS = re.compile(rf"(?<![\d.,_])(\d{{1,3}})((?:{_THIN}\d{{3}})+)(?![\d_])")
 _SPACED_THOUSANDS = re.compile(r"(?<![\d.,_/^}] )(?<![\d.,_/^}])(\d{1,3})((?: \d{3})+)(?![\d/]| \d|\.\d*\s*\d{3})")
 
-FUNCTIONS = wordset("sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh ln log lg exp max min gcd lcm det")
+FUNCTIONS = wordset("sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh ln log lg exp max min gcd lcm det cis")
 _WORDS_OF_MATHEMATICS = {
     **{name: "\\" + name for name in FUNCTIONS},
     "asin": r"\arcsin", "acos": r"\arccos", "atan": r"\arctan", "cosec": r"\csc", "tg": r"\tan",
@@ -79,7 +79,7 @@ TEXT_COMMANDS = wordset(
 )
 
 _PIECE = re.compile(
-    r"(?P<space>\s+|~)|(?P<number>\d*\.(?=\s*\\(?:overline|bar)\b)|\d+(?:\.\d+)?|\.\d+)|(?P<command>\\[A-Za-z]+|\\.)|(?P<word>[A-Za-z]+)|(?P<power>\*\*)"
+    r"(?P<space>\s+|~)|(?P<number>\d*\.(?=\s*\\(?:overline|bar|dot)\b)|\d+(?:\.\d+)?|\.\d+)|(?P<command>\\[A-Za-z]+|\\.)|(?P<word>[A-Za-z]+)|(?P<power>\*\*)"
     r"|(?P<relation><=|>=|!=|<>|==|=<)|(?P<dots>\.\.\.)|(?P<sign>[-+*/^_!%'(){}\[\]|<>=,;:&$€£¥₹])",
 )
 _RELATIONS = {"<=": r"\leq", "=<": r"\leq", ">=": r"\geq", "!=": r"\neq", "<>": r"\neq", "==": "="}
@@ -189,7 +189,7 @@ def _texts(inside: str, command: str, is_spaced: bool) -> list[Token]:
     words = " ".join(re.sub(r"\\[,;: !]|~|\$", " ", inside).split())
     if words.lower() in ("or", "and"):
         return [Token("command", "\\" + words.lower(), is_spaced)]
-    if command in (r"\mathrm", r"\operatorname") and words in _WORDS_OF_MATHEMATICS:
+    if (command in (r"\mathrm", r"\operatorname") or words == "cis") and words in _WORDS_OF_MATHEMATICS:
         return [Token("command", _WORDS_OF_MATHEMATICS[words], is_spaced)]
     if command == r"\mathrm" and words in ("e", "i"):
         return [Token("letter", words, is_spaced)]
@@ -212,6 +212,8 @@ def _letters(run: str, before: Token | None, after: str, is_spaced: bool) -> lis
         parts = [Token("letter", match[1], is_spaced)] if match[1] else []
         parts.append(Token("command", "\\" + match[2], is_spaced and not match[1]))
         return [*parts, Token("letter", match[3])] if match[3] else parts
+    if run in ("AM", "PM") and _is_measured(before):
+        run = run.lower()
     if len(run) == 1 or (_is_product(run, after) and not (_is_unit(run) and _is_measured(before))):
         return [Token("letter", letter, is_spaced and place == 0) for place, letter in enumerate(run)]
     return [Token("text", run, is_spaced)]

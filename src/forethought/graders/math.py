@@ -6,6 +6,7 @@ import contextlib
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -15,8 +16,7 @@ from ..core.data import Grade
 from ..core.registry import EXTRAS
 from ..errors import EngineError, MissingExtraError
 from .answers import MAX_CHARACTERS, stated_answer, unmarked
-from .number import is_same_number
-from .numerals import bare_number
+from .number import bare_number, is_same_number
 from .words import after_statement
 
 MAX_MATH_CHARACTERS = 400
@@ -39,7 +39,7 @@ class MathGrader:
         MissingExtraError: sympy is not installed.
     """
 
-    version = "2"
+    version = "3"
 
     def __init__(self, *, time_limit: float = 10.0) -> None:
         if importlib.util.find_spec("sympy") is None:
@@ -58,8 +58,10 @@ class MathGrader:
             return Grade.UNREADABLE
         number, expected_number = bare_number(stated), bare_number(expected)
         if number is not None and expected_number is not None:
+            if _currency(stated) and _currency(expected) and _currency(stated) != _currency(expected):
+                return Grade.UNREADABLE
             return Grade.RIGHT if is_same_number(number, expected_number) else Grade.WRONG
-        if " ".join(stated.split()) == " ".join(expected.split()) and _is_closed(stated):
+        if _inside(stated) == _inside(expected) and _is_closed(stated):
             return Grade.RIGHT
         with self._lock:
             return Grade(self._ask({"answer": stated, "reference": expected}))
@@ -124,6 +126,18 @@ def _stop(worker: subprocess.Popen[str]) -> None:
 def _bare(text: str) -> str:
     """The answer in the end of a text, without marks and words around it."""
     return unmarked(after_statement(unmarked(stated_answer(text[-MAX_CHARACTERS:]))))
+
+
+def _inside(text: str) -> str:
+    r"""`text` without `\text{}` around the whole of it, and in single blanks."""
+    match = re.fullmatch(r"\\(?:text|mathrm|textbf)\s*\{([^{}]*)\}", text)
+    return " ".join((match[1] if match else text).split())
+
+
+def _currency(text: str) -> str:
+    """The sign of the money that a bare number is; "" where it is none. A dollar sign around it is TeX's."""
+    found = re.search(r"[€£¥₹]|\\\$|^-?\$(?!.*\$)", text)
+    return found.group().strip("\\-") if found else ""
 
 
 def _is_closed(text: str) -> bool:

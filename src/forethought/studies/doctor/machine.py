@@ -7,9 +7,9 @@ import platform
 import shutil
 import subprocess
 from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, version
 
 from ... import models
+from ...core.versions import version_of
 from .findings import Finding
 
 TOPIC = "machine"
@@ -29,7 +29,7 @@ def machine_findings() -> tuple[Finding, ...]:
 
 
 def _versions() -> Iterator[Finding]:
-    yield Finding(TOPIC, "forethought", None, _version("forethought") or "not installed as a package")
+    yield Finding(TOPIC, "forethought", None, version_of("forethought") or "not installed as a package")
     yield Finding(TOPIC, "python", None, f"{platform.python_version()} on {platform.system()} {platform.machine()}")
 
 
@@ -50,7 +50,7 @@ def _devices() -> Iterator[Finding]:
 
 def _extras() -> Iterator[Finding]:
     for extra, packages in EXTRAS.items():
-        found = {name: _version(name) for name in packages}
+        found = {name: version_of(*name.split("|")) for name in packages}
         missing = [name.partition("|")[0] for name, installed in found.items() if not installed]
         detail = ", ".join(f"{name.partition('|')[0]} {installed}" for name, installed in found.items() if installed)
         if missing:
@@ -65,13 +65,3 @@ def _models() -> Finding:
         sorted(entry.name for entry in folder.iterdir() if (entry / "config.json").is_file()) if folder.is_dir() else []
     )
     return Finding(TOPIC, "models ready", None, ", ".join(names) or "none yet; a first run fetches its own")
-
-
-def _version(names: str) -> str:
-    """Version of the first of `names`, divided by "|", that is installed; "" for none."""
-    for name in names.split("|"):
-        try:
-            return version(name)
-        except PackageNotFoundError:
-            continue
-    return ""

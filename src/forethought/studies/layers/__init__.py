@@ -1,8 +1,8 @@
 """The layer study: which layer of the model, and which pooling, tells most of the success curves."""
 
-from .report import report_json, report_text, write_report
+from .report import page
 from .results import LayerStudy
-from .states import Survey, bill, check_readable, choose_layers, fill, survey
+from .states import Survey, bill, check_readable, choose_layers, choose_levels, fill, survey
 from .study import study
 
 __all__ = [
@@ -11,10 +11,9 @@ __all__ = [
     "bill",
     "check_readable",
     "choose_layers",
+    "choose_levels",
     "fill",
-    "report_json",
-    "report_text",
+    "page",
     "study",
     "survey",
-    "write_report",
 ]

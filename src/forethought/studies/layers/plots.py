@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from ...evaluation import Estimate
-from ...report.plots import COLOURS, LEGEND, count_tokens_along, frame, save, short
+from ...report.figures import COLOURS, LEGEND, band, frame, save, short, tokens_along
+from .report import POOLING, share_words, study_words
 from .results import PAPER_RANGE, LayerStudy
-from .wording import POOLING, sample_words, share_words
 
 POOLING_COLOURS = {"last": "#0072b2", "mean": "#c0392b"}
 MARKERS = {"last": "o", "mean": "s"}
@@ -30,7 +30,7 @@ def draw(result: LayerStudy, folder: Path) -> dict[str, Path]:
 
 
 def _figure(result: LayerStudy) -> Figure:
-    caption = [short(sample_words(result)), "leave-one-out ridge", "95% bootstrap intervals"]
+    caption = [short(study_words(result)), "leave-one-out ridge"]
     figure = frame(SIZE, caption, simulated=result.simulated)
     halves: Any = figure.subfigures(2, 1)
     upper, lower = halves
@@ -48,11 +48,11 @@ def _figure(result: LayerStudy) -> Figure:
 
 def _loss_panel(panel: Any, result: LayerStudy) -> None:
     """Log loss of every layer, and of the mean curve."""
-    for finding in result.findings:
-        rows = result.select(finding.pooling)
-        _line(panel, finding.pooling, [row.layer for row in rows], [row.scores.log_loss for row in rows])
-        best = result.best(finding)
-        panel.plot([best.layer], [best.scores.log_loss.value], marker="*", markersize=15, color="black", zorder=5)
+    for verdict in result.verdicts:
+        rows = result.select(verdict.pooling)
+        _line(panel, verdict.pooling, [row.layer for row in rows], [row.log_loss for row in rows])
+        best = result.best(verdict)
+        panel.plot([best.layer], [best.log_loss.value], marker="*", markersize=15, color="black", zorder=5)
     mean = result.mean_curve.log_loss.value
     panel.axhline(mean, color=COLOURS["uniform"], linewidth=1.2, linestyle=(0, (4, 3)), label="mean curve (blind)")
     panel.set(title="log loss (star: the best layer)", ylabel="nats a trace and budget")
@@ -62,11 +62,11 @@ def _loss_panel(panel: Any, result: LayerStudy) -> None:
 
 def _above_panel(panel: Any, result: LayerStudy) -> None:
     """Paired differences to the best layer: these bands, not those of the losses, tell layers apart."""
-    for finding in result.findings:
-        rows = result.select(finding.pooling)
-        _line(panel, finding.pooling, [row.layer for row in rows], [row.above_best for row in rows])
-        ringed = [(row.layer, row.above_best.value) for row in rows if row.layer in finding.may_be_best]
-        colour = POOLING_COLOURS[finding.pooling]
+    for verdict in result.verdicts:
+        rows = result.select(verdict.pooling)
+        _line(panel, verdict.pooling, [row.layer for row in rows], [row.above_best for row in rows])
+        ringed = [(row.layer, row.above_best.value) for row in rows if row.layer in verdict.may_be_best]
+        colour = POOLING_COLOURS[verdict.pooling]
         panel.scatter(*zip(*ringed, strict=True), s=75, facecolors="none", edgecolors=colour, linewidths=1.2, zorder=4)
     panel.axhline(0.0, color="#333333", linewidth=0.9)
     panel.set(title="log loss less the best layer's, paired (rings: may be the best)", ylabel="nats a trace and budget")
@@ -82,7 +82,7 @@ def _gain_panel(panel: Any, result: LayerStudy, column: int) -> None:
     blind = result.mean_curve.accuracy[column].value
     for pooling in result.poolings:
         rows = result.select(pooling)
-        found = [_in_points(row.scores.gain_over_blind[column]) for row in rows]
+        found = [_in_points(row.gain_over_blind[column]) for row in rows]
         _line(panel, pooling, [row.layer for row in rows], found)
     panel.axhline(0.0, color=COLOURS["blind"], linewidth=1.6, label="blind (the mean curve's best split)")
     uniform = 100 * (result.uniform[column].value - blind)
@@ -97,15 +97,15 @@ def _in_points(found: Estimate) -> Estimate:
 
 def _correlation_panel(panel: Any, result: LayerStudy) -> None:
     """Correlation with measured success at every budget, of the best layer of each pooling."""
-    for finding in result.findings:
-        label = f"{POOLING[finding.pooling]}, {share_words(finding.best, result.depth)}"
-        found = result.best(finding).scores.pearson_B
-        _line(panel, finding.pooling, result.menu.budgets_B.tolist(), found, label=label)
+    for verdict in result.verdicts:
+        label = f"{POOLING[verdict.pooling]}, {share_words(verdict.best, result.depth)}"
+        found = result.best(verdict).pearson
+        _line(panel, verdict.pooling, result.menu.budgets_B.tolist(), found, label=label)
     panel.axhline(0.0, color="#333333", linewidth=0.9)
     panel.set(title="correlation with measured success, best layers", xlabel="cap on reasoning (tokens)")
     low, high = panel.get_ylim()
     panel.set(ylabel="Pearson's r", ylim=(min(0.0, low), high + 0.22 * (high - min(0.0, low))))  # room for the names
-    count_tokens_along(panel.xaxis, 8)
+    tokens_along(panel, result.menu, num_ticks=8)
     panel.legend(loc="upper right", **LEGEND)
 
 
@@ -125,23 +125,7 @@ def _layer_axis(panel: Any, result: LayerStudy, *, is_named: bool = False) -> No
     panel.xaxis.set_major_locator(MaxNLocator(15, steps=[1, 2, 4, 5, 10], integer=True))
 
 
-def _line(
-    panel: Any,
-    pooling: str,
-    x: Sequence[float],
-    found: Sequence[Estimate],
-    *,
-    label: str | None = None,
-) -> None:
-    colour = POOLING_COLOURS[pooling]
-    panel.fill_between(x, [each.low for each in found], [each.high for each in found], color=colour, alpha=0.14, lw=0)
-    panel.plot(
-        x,
-        [each.value for each in found],
-        color=colour,
-        linestyle=STYLES[pooling],
-        marker=MARKERS[pooling],
-        markersize=3.5,
-        linewidth=1.8,
-        label=label or POOLING[pooling],
-    )
+def _line(panel: Any, pooling: str, x: Sequence[float], found: Sequence[Estimate], *, label: str = "") -> None:
+    style: dict[str, Any] = {"linestyle": STYLES[pooling], "marker": MARKERS[pooling], "markersize": 3.5}
+    style |= {"linewidth": 1.8, "label": label or POOLING[pooling]}
+    band(panel, x, found, colour=POOLING_COLOURS[pooling], alpha=0.14, **style)

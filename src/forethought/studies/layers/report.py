@@ -1,157 +1,183 @@
-"""The study as text for the terminal, as Markdown with a picture, and as JSON."""
+"""The layer study as a page: a row a layer, and the verdicts in sentences."""
 
 from __future__ import annotations
 
-import importlib.util
-import platform
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
-import numpy as np
+from ...evaluation.results import Estimate
+from ...report import Bullets, Page, Part, Table
+from ...report.wording import gain_words, interval, percent, sample_words, share_right
+from .results import (
+    FAILS,
+    HOLDS,
+    IN_PART,
+    PAPER_RANGE,
+    UNDECIDED,
+    UNTESTED,
+    Contrast,
+    LayerRow,
+    LayerStudy,
+    Scores,
+    Verdict,
+)
+from .states import layers_words
 
-from ... import __version__
-from ...core.files import make_folder
-from ...core.visible import code, markdown
-from ...evaluation import Estimate
-from ...report import plain, write_pages
-from ...report.layout import aligned, table
-from ...report.wording import SIMULATED, gain_words, percent, share_right
-from .results import LayerRow, LayerStudy, Scores
-from .wording import POOLING, difference_words, finding_lines, pooling_words, sample_words
-
-LEGEND = "~ the interval includes 0."
+POOLING = {"last": "last token", "mean": "mean over the question's tokens"}
+SOURCE = "arXiv 2602.01237"
 
 
-def write_report(folder: Path, result: LayerStudy, *, plots: bool = True) -> dict[str, Path]:
-    """Writes JSON, Markdown and a picture into `folder`; without matplotlib the Markdown says why there is none.
+def page(result: LayerStudy) -> Page:
+    """The page of a layer study."""
 
-    Returns:
-        What it is -> the file: "json", "markdown" and "layers".
-    """
-    make_folder(folder)
-    files = {"json": folder / "layers.json", "markdown": folder / "layers.md"}
-    lines = list(_markdown(result))
-    pictures: dict[str, Path] = {}
-    if plots and importlib.util.find_spec("matplotlib") is not None:
+    def draw(folder: Path) -> dict[str, Path]:
         from .plots import draw
 
-        pictures = draw(result, folder)
-        lines += ["## Picture", "", *(f"![{name}]({file.name})" for name, file in pictures.items()), ""]
-    elif plots:
-        lines += ["No picture: matplotlib is not installed; get it with `pip install 'forethought[plots]'`.", ""]
-    write_pages(files, report_json(result), lines)
-    return files | pictures
+        return draw(result, folder)
 
-
-def report_json(result: LayerStudy) -> dict[str, Any]:
-    """One object of plain values; None where a number does not apply, never NaN or infinity."""
-    versions = {"forethought": __version__, "numpy": np.__version__, "python": platform.python_version()}
-    found: dict[str, Any] = plain({"schema": 1, "kind": "layers", **result.to_json(), "versions": versions})
-    return found
-
-
-def report_text(result: LayerStudy) -> str:
-    """The study for a person: a row a layer, then the findings in sentences."""
-    lines = [SIMULATED] if result.simulated else []
-    lines.append(f"{sample_words(result)}; 95% paired bootstrap intervals in brackets")
+    said = [line for verdict in result.verdicts for line in verdict_lines(result, verdict)]
+    parts = [Part("what was found", [Bullets([*said, *pooling_lines(result)])])]
     for pooling in result.poolings:
-        rows = [_short(str(row.layer), row.scores, row) for row in result.select(pooling)]
-        lines += ["", POOLING[pooling], *aligned([_short_head(result), *rows, *_short_baselines(result)])]
-    lines += ["", *(line for finding in result.findings for line in (*finding_lines(result, finding), ""))]
-    return "\n".join([*lines, *([words] if (words := pooling_words(result)) else []), LEGEND])
+        parts += [
+            Part(POOLING[pooling], [_short_table(result, pooling)], on="terminal"),
+            Part(POOLING[pooling], [_errors_table(result, pooling), _accuracy_table(result, pooling)], on="page"),
+            Part("Correlation at every budget", [_correlation_table(result, pooling)], on="page", level=0),
+        ]
+    return Page(
+        name="layers",
+        title="Layers",
+        result=result,
+        sample=study_words(result),
+        parts=parts,
+        num_resamples=result.num_resamples,
+        simulated=result.simulated,
+        notes=result.notes,
+        facts={"bootstrap seed": result.seed, "data hash": result.data_hash, **result.provenance},
+        draw=draw,
+    )
 
 
-def _short_head(result: LayerStudy) -> list[str]:
-    right = [f"right at {level:g}" for level in result.levels]
-    return ["layer", "log loss", "less the best's", "squared error", "correlation", *right]
+def study_words(result: LayerStudy) -> str:
+    """What was studied, and on how much."""
+    sample = sample_words(result.provenance, result.num_queries, result.num_traces)
+    num_layers = len(result.rows) // len(result.verdicts)
+    return f"{sample}; {num_layers} layers, {' and '.join(POOLING[pooling] for pooling in result.poolings)}"
 
 
-def _short(name: str, scores: Scores, row: LayerRow | None) -> list[str]:
-    return [
-        name,
-        f"{scores.log_loss.value:.4f}",
-        "" if row is None else _above(row),
-        f"{scores.squared_error.value:.4f}",
-        f"{scores.pearson.value:.3f}",
-        *(share_right(each) for each in scores.accuracy),
-    ]
+def share_words(layer: int, depth: int | None) -> str:
+    """A layer with its share of the depth: `layer 18 of 28 (64%)`."""
+    return f"layer {layer}" if depth is None else f"layer {layer} of {depth} ({layer / depth:.0%})"
+
+
+def verdict_lines(result: LayerStudy, verdict: Verdict) -> Iterator[str]:
+    """One pooling: the best layer, its equals, thirds of the depth, and the paper's claim."""
+    best = result.best(verdict)
+    yield (
+        f"{POOLING[verdict.pooling].capitalize()}: the best is {share_words(verdict.best, result.depth)}, log loss "
+        f"{best.log_loss.value:.4f} (mean curve {result.mean_curve.log_loss.value:.4f}), the best in "
+        f"{percent(best.wins)} of the resamples. Intervals of the difference to it include 0 for "
+        f"{layers_words(verdict.equal)}; with the luck of the pick taken into account, the best may be any of "
+        f"{layers_words(verdict.may_be_best)}."
+    )
+    yield from (_contrast_words(each) for each in verdict.contrasts)
+    yield _claim_words(verdict)
+
+
+def pooling_lines(result: LayerStudy) -> Iterator[str]:
+    """The two poolings compared; nothing where one was studied."""
+    if (found := result.mean_less_last) is not None:
+        words = _better_or_worse(found, better="beats", worse="falls behind")
+        yield f"The mean's best layer {words} the last token's: log loss {_difference(found)}."
+
+
+def _contrast_words(each: Contrast) -> str:
+    words = _better_or_worse(each.log_loss, better="is better than", worse="is worse than")
+    ours, others = layers_words(each.layers), layers_words(each.other_layers)
+    name = f"{each.name[0].upper()}{each.name[1:]}"
+    return (
+        f"{name} ({ours}) {words} {each.other} ({others}): log loss {_difference(each.log_loss)}, "
+        f"accuracy {gain_words(each.accuracy)} points."
+    )
+
+
+def _claim_words(verdict: Verdict) -> str:
+    """Whether the paper's finding holds here, and why."""
+    first, last, whole = PAPER_RANGE
+    claim = f"The paper's finding (middle layers, {first} to {last} of {whole}, are best; {SOURCE})"
+    if verdict.verdict == UNTESTED or verdict.paper_behind is None:
+        return f"{claim} was not tested: the layers studied do not cover that range and what comes after it."
+    behind = f"log loss {_difference(verdict.paper_behind)}"
+    reasons = {
+        HOLDS: "the best layer lies there, and that range is surely better than the layers after it",
+        IN_PART: (
+            f"that range is surely better than the layers after it, but the best layer is {verdict.best}; the best of "
+            f"that range, layer {verdict.paper_best}, is not surely worse ({behind}; the luck of the pick included)"
+        ),
+        FAILS: (
+            f"no layer of that range may be the best; the best is {verdict.best}, and the best of that range, layer "
+            f"{verdict.paper_best}, is behind it ({behind})"
+            if not set(verdict.may_be_best) & set(verdict.paper_layers)
+            else "the layers after that range are surely better than it"
+        ),
+        UNDECIDED: "between that range and the layers after it no difference is sure",
+    }
+    said = "is not decided" if verdict.verdict == UNDECIDED else verdict.verdict
+    return (
+        f"{claim} {said} here, where that is {layers_words(verdict.paper_layers)}: {reasons[verdict.verdict]}; "
+        f"the best layer of a resample lies in that range in {percent(verdict.paper_wins)}."
+    )
+
+
+def _better_or_worse(less: Estimate, *, better: str, worse: str) -> str:
+    """What a difference of log losses says of the first."""
+    return better if less.high < 0.0 else worse if less.low > 0.0 else "is not clearly better or worse than"
+
+
+def _difference(found: Estimate) -> str:
+    """A difference of log losses with its interval, and a mark where it includes 0."""
+    return f"{interval(found, '+.4f')}{' ~' if found.low <= 0.0 <= found.high else ''}"
 
 
 def _above(row: LayerRow) -> str:
-    return "best" if row.above_best.value == row.above_best.high == 0.0 else difference_words(row.above_best)
+    return "best" if row.above_best.value == row.above_best.high == 0.0 else _difference(row.above_best)
 
 
-def _short_baselines(result: LayerStudy) -> Iterator[list[str]]:
-    yield _short("mean curve, blind", result.mean_curve, None)
+def _short_table(result: LayerStudy, pooling: str) -> Table:
+    def cells(name: str, scores: Scores, above: str) -> list[str]:
+        errors = [f"{scores.log_loss.value:.4f}", above, f"{scores.squared_error.value:.4f}"]
+        return [name, *errors, f"{scores.mean_pearson.value:.3f}", *map(share_right, scores.accuracy)]
+
+    rows = [cells(str(row.layer), row, _above(row)) for row in result.select(pooling)]
+    rows.append(cells("mean curve, blind", result.mean_curve, ""))
     for name, found in (("uniform", result.uniform), ("oracle", result.oracle)):
-        yield [name, "", "", "", "", *(share_right(each) for each in found)]
+        rows.append([name, "", "", "", "", *map(share_right, found)])
+    right = [f"right at {level:g}" for level in result.levels]
+    return Table(["layer", "log loss", "less the best's", "squared error", "correlation", *right], rows)
 
 
-def _markdown(result: LayerStudy) -> Iterator[str]:
-    yield from ("# Layers", "")
-    if result.simulated:
-        yield from (f"> **{SIMULATED}**", "")
-    resamples = f"({result.num_resamples:,} resamples of questions)"
-    yield from (
-        f"{markdown(sample_words(result))}. Brackets hold 95% paired bootstrap intervals {resamples}. {LEGEND}",
-        "",
-    )
-    yield from ("## What was found", "")
-    for finding in result.findings:
-        yield from (*(f"- {line[0].upper()}{line[1:].rstrip('.')}." for line in finding_lines(result, finding)), "")
-    if words := pooling_words(result):
-        yield from (f"- {words[0].upper()}{words[1:]}.", "")
-    for pooling in result.poolings:
-        yield from (f"## {POOLING[pooling].capitalize()}", "")
-        yield from _errors_table(result, pooling)
-        yield from _accuracy_table(result, pooling)
-        yield from ("<details><summary>Correlation at every budget</summary>", "")
-        yield from _correlation_table(result, pooling)
-        yield from ("</details>", "")
-    yield from ("## How to read it", "", *(f"- {markdown(note)}" for note in result.notes), "")
-    facts = {"resamples": result.num_resamples, "bootstrap seed": result.seed, "data hash": result.data_hash}
-    facts |= {key.replace("_", " "): value for key, value in result.provenance.items() if value is not None}
-    yield from (
-        "## How it was made",
-        "",
-        *table(["", ""], [[markdown(key), code(value)] for key, value in facts.items()]),
-    )
+def _errors_table(result: LayerStudy, pooling: str) -> Table:
+    def cells(name: str, scores: Scores, above: str, wins: str) -> list[str]:
+        errors = [interval(each, ".4f") for each in (scores.log_loss, scores.squared_error, scores.brier)]
+        return [name, errors[0], above, wins, *errors[1:], interval(scores.mean_pearson, ".3f")]
 
-
-def _errors_table(result: LayerStudy, pooling: str) -> list[str]:
+    rows = [cells(str(row.layer), row, _above(row), percent(row.wins)) for row in result.select(pooling)]
     head = ["layer", "log loss", "less the best's", "best in", "squared error", "Brier", "mean correlation"]
-    rows = [_errors(str(row.layer), row.scores, _above(row), percent(row.wins)) for row in result.select(pooling)]
-    return table(head, [*rows, _errors("mean curve", result.mean_curve, "–", "–")])
+    return Table(head, [*rows, cells("mean curve", result.mean_curve, "–", "–")])
 
 
-def _errors(name: str, scores: Scores, above: str, wins: str) -> list[str]:
-    errors = [_number(each) for each in (scores.log_loss, scores.squared_error, scores.brier)]
-    return [name, errors[0], above, wins, *errors[1:], _number(scores.pearson, 3)]
-
-
-def _accuracy_table(result: LayerStudy, pooling: str) -> list[str]:
-    head = ["layer"]
-    for level in result.levels:
-        head += [f"right at {level:g}", "granted", "points over blind"]
-
+def _accuracy_table(result: LayerStudy, pooling: str) -> Table:
     def cells(scores: Scores, gain: Callable[[Estimate], str]) -> Iterator[str]:
         for right, granted, over in zip(scores.accuracy, scores.granted, scores.gain_over_blind, strict=True):
             yield from (share_right(right), f"{granted:.1f}", gain(over))
 
-    rows = [[str(row.layer), *cells(row.scores, gain_words)] for row in result.select(pooling)]
+    rows = [[str(row.layer), *cells(row, gain_words)] for row in result.select(pooling)]
     rows.append(["blind", *cells(result.mean_curve, lambda _: "–")])
     for name, found in (("uniform", result.uniform), ("oracle", result.oracle)):
         rows.append([name, *(cell for each in found for cell in (share_right(each), "", "–"))])
-    return table(head, rows)
+    head = [cell for level in result.levels for cell in (f"right at {level:g}", "granted", "points over blind")]
+    return Table(["layer", *head], rows)
 
 
-def _correlation_table(result: LayerStudy, pooling: str) -> list[str]:
-    head = ["layer", *(str(budget) for budget in result.menu.budgets_B)]
-    rows = [[str(row.layer), *(_number(each, 2) for each in row.scores.pearson_B)] for row in result.select(pooling)]
-    return table(head, rows)
-
-
-def _number(found: Estimate, digits: int = 4) -> str:
-    value, low, high = (f"{each:.{digits}f}".replace("-", "−") for each in (found.value, found.low, found.high))
-    return f"{value} [{low}, {high}]"
+def _correlation_table(result: LayerStudy, pooling: str) -> Table:
+    rows = [[str(row.layer), *(interval(each, ".2f") for each in row.pearson)] for row in result.select(pooling)]
+    return Table(["layer", *(str(budget) for budget in result.menu.budgets_B)], rows)

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from ...core.data import Cost, Curves, FloatArray, Profile
+from ...core.data import Cost, Curves, FloatArray
+from ...core.features import Counts, Features
+from ...core.profile import Profile
 from ...errors import InvalidFeaturesError
-from ...evaluation import Estimate
 from ...evaluation.bootstrap import estimate, resampled_means
-from ...evaluation.metrics import PROBABILITY_FLOOR
-from ...evaluation.offline import data_hash
+from ...evaluation.levels import token_weights
+from ...evaluation.metrics import brier_Q, log_loss_Q
+from ...evaluation.offline import data_hash, num_traces, policies_of
 from ...evaluation.policies import ORACLE, Outcome, Policies
-from ...predictors.layers import Progress, silent
+from ...evaluation.results import Estimate
+from ...predictors.parts.making import Progress, silent
 from ...predictors.ridge import RidgePredictor
-from .findings import find
 from .results import LayerRow, LayerStudy, Scores
 from .states import States, layers_words
+from .verdicts import judge as judge_pooling
 
 MIN_QUERIES = 10
 LAYER = "layer"  # what plans from a layer's predictions are called among the policies
@@ -81,16 +85,16 @@ def study(
     losses = {pooling: sample.log_loss_R_N[:, 1:] for pooling, sample in samples.items()}
     return LayerStudy(
         num_queries=usable.num_queries,
-        num_traces=(int(usable.num_tried_Q.min()), int(usable.num_tried_Q.max())),
+        num_traces=num_traces(usable),
         menu=usable.menu,
         levels=tuple(levels),
         depth=depth,
         rows=tuple(rows),
-        mean_curve=first.scores(0),
+        mean_curve=Scores(**first.scores(0)),
         uniform=first.policy("uniform"),
         oracle=first.policy("oracle"),
-        findings=tuple(
-            find(pooling, layers, losses[pooling], sample.accuracy_R_V_N[..., 1:].mean(axis=1), depth)
+        verdicts=tuple(
+            judge_pooling(pooling, layers, losses[pooling], sample.mean_accuracy_R_N(levels)[:, 1:], depth)
             for pooling, sample in samples.items()
         ),
         mean_less_last=_difference(losses) if len(losses) == 2 else None,
@@ -98,8 +102,8 @@ def study(
         num_resamples=num_resamples,
         seed=seed,
         data_hash=data_hash(usable),
-        simulated=bool(usable.info.get("simulated", False)),
-        provenance=usable.info,
+        simulated=usable.provenance.simulated,
+        provenance=usable.provenance.to_json(),
     )
 
 
@@ -125,7 +129,8 @@ def _usable(measured: Profile, states: Mapping[str, States], layers: Sequence[in
 
 def _left_out(usable: Profile, features_Q_D: FloatArray) -> FloatArray:
     """What ridge regression says of each question without it, shape (Q, B)."""
-    fitted = RidgePredictor().fit(features_Q_D, usable.num_right_Q_B, usable.num_tried_Q)
+    counts = Counts(usable.menu, usable.num_right_Q_B, usable.num_tried_Q)
+    fitted = RidgePredictor().fit(Features.of_hidden(features_Q_D), counts)
     assert fitted.left_out_p_Q_B_ is not None
     return fitted.left_out_p_Q_B_
 
@@ -147,9 +152,9 @@ class _Judged:
     """What some predictions come to, question by question.
 
     Attributes:
-        loss_Q: negative log likelihood of all traces at all budgets.
+        loss_Q: negative log likelihood of all traces, mean over the budgets by their tokens.
         squared_Q: mean squared error against the measured rates.
-        brier_Q: squared error against single traces, summed over traces and budgets.
+        brier_Q: squared error against single traces, summed over traces, mean over the budgets.
         p_Q_B: the predictions.
         plans: what the plan of each level comes to, length V.
     """
@@ -175,14 +180,8 @@ class _Judge:
     @classmethod
     def of(cls, usable: Profile, levels: Sequence[float]) -> _Judge:
         mean_B = usable.num_right_Q_B.sum(axis=0) / usable.num_tried_Q.sum()
-        policies = Policies(
-            measured=usable.curves,
-            predicted=usable.curves,
-            mean_B=mean_B,
-            mean_tokens_B=usable.menu.budgets_B.astype(np.float64),
-            allocator="envelope",
-            batch_size=None,
-        )
+        mean_train = Curves(("mean",), usable.menu, mean_B[None])
+        policies = policies_of(usable, usable.curves, mean_train, "envelope")
         return cls(
             usable=usable,
             policies=policies,
@@ -205,13 +204,11 @@ class _Judge:
         return self._judged(p_Q_B, tuple(self.policies.blind(Cost.GRANTED, level) for level in self.levels))
 
     def _judged(self, p_Q_B: FloatArray, plans: tuple[Outcome, ...]) -> _Judged:
-        right_Q_B, tried_Q_1 = self.usable.num_right_Q_B, self.usable.num_tried_Q[:, None]
-        floored_Q_B = np.clip(p_Q_B, PROBABILITY_FLOOR, 1.0 - PROBABILITY_FLOOR)
-        loss_Q_B = -(right_Q_B * np.log(floored_Q_B) + (tried_Q_1 - right_Q_B) * np.log1p(-floored_Q_B))
+        counts = Counts.of(self.usable)
         return _Judged(
-            loss_Q=loss_Q_B.sum(axis=1),
-            squared_Q=((p_Q_B - self.rate_Q_B) ** 2).mean(axis=1),
-            brier_Q=(tried_Q_1 * p_Q_B**2 - 2.0 * p_Q_B * right_Q_B + right_Q_B).sum(axis=1),
+            loss_Q=log_loss_Q(p_Q_B, counts),
+            squared_Q=((p_Q_B - self.rate_Q_B) ** 2 * counts.width_B).mean(axis=1),
+            brier_Q=brier_Q(p_Q_B, counts),
             p_Q_B=p_Q_B,
             plans=plans,
         )
@@ -227,6 +224,7 @@ class _Sample:
         accuracy_R_V_N: accuracy at each level.
         granted_N_V: mean caps of the plans.
         policies: name -> accuracy at each level, shape (R + 1, V).
+        width_B: weight of each budget in a mean over them.
     """
 
     log_loss_R_N: FloatArray
@@ -236,6 +234,7 @@ class _Sample:
     accuracy_R_V_N: FloatArray
     granted_N_V: FloatArray
     policies: Mapping[str, FloatArray]
+    width_B: FloatArray
 
     @classmethod
     def draw(cls, judge: _Judge, judged: Sequence[_Judged], *, num_resamples: int, seed: int) -> _Sample:
@@ -266,34 +265,40 @@ class _Sample:
         right_R_N_V = found["right"][:, :num_plans].reshape(-1, len(judged), len(judge.levels))
         uniform_R_V, oracle_R_V = np.split(found["right"][:, num_plans:], 2, axis=1)
         return cls(
-            log_loss_R_N=found["loss"] / (found["tried"] * num_budgets),
+            log_loss_R_N=found["loss"] / found["tried"],
             squared_R_N=found["squared"],
-            brier_R_N=found["brier"] / (found["tried"] * num_budgets),
+            brier_R_N=found["brier"] / found["tried"],
             pearson_R_B_N=_pearson(found, num_budgets),
             accuracy_R_V_N=right_R_N_V.transpose(0, 2, 1),
             granted_N_V=np.array([[plan.granted_Q.mean() for plan in each.plans] for each in judged]),
             policies={"uniform": uniform_R_V, "oracle": oracle_R_V},
+            width_B=judge.usable.menu.width_B,
         )
+
+    def mean_accuracy_R_N(self, levels: Sequence[float]) -> FloatArray:
+        """Accuracy, mean over the levels."""
+        mean_R_N: FloatArray = np.einsum("rvn,v->rn", self.accuracy_R_V_N, token_weights(levels))
+        return mean_R_N
 
     def policy(self, name: str) -> tuple[Estimate, ...]:
         """A policy's accuracy at each level."""
         return tuple(estimate(right_R) for right_R in self.policies[name].T)
 
-    def scores(self, column: int) -> Scores:
-        """Estimates of one of the predictions."""
+    def scores(self, column: int) -> dict[str, Any]:
+        """Estimates of one of the predictions: the fields of `Scores`."""
         right_R_V = self.accuracy_R_V_N[..., column]
         blind_R_V = self.accuracy_R_V_N[..., 0]
         pearson_R_B = self.pearson_R_B_N[..., column]
-        return Scores(
-            log_loss=estimate(self.log_loss_R_N[:, column]),
-            squared_error=estimate(self.squared_R_N[:, column]),
-            brier=estimate(self.brier_R_N[:, column]),
-            pearson=estimate(pearson_R_B.mean(axis=1)),
-            pearson_B=tuple(estimate(pearson_R) for pearson_R in pearson_R_B.T),
-            accuracy=tuple(estimate(right_R) for right_R in right_R_V.T),
-            granted=tuple(self.granted_N_V[column].tolist()),
-            gain_over_blind=tuple(estimate(gain_R) for gain_R in (right_R_V - blind_R_V).T),
-        )
+        return {
+            "log_loss": estimate(self.log_loss_R_N[:, column]),
+            "squared_error": estimate(self.squared_R_N[:, column]),
+            "brier": estimate(self.brier_R_N[:, column]),
+            "mean_pearson": estimate(pearson_R_B @ self.width_B),
+            "pearson": tuple(estimate(pearson_R) for pearson_R in pearson_R_B.T),
+            "accuracy": tuple(estimate(right_R) for right_R in right_R_V.T),
+            "granted": tuple(self.granted_N_V[column].tolist()),
+            "gain_over_blind": tuple(estimate(gain_R) for gain_R in (right_R_V - blind_R_V).T),
+        }
 
 
 def _pearson(found: Mapping[str, FloatArray], num_budgets: int) -> FloatArray:
@@ -324,7 +329,7 @@ def _rows(pooling: str, layers: Sequence[int], sample: _Sample) -> list[LayerRow
         LayerRow(
             pooling=pooling,
             layer=layer,
-            scores=sample.scores(1 + column),
+            **sample.scores(1 + column),
             above_best=estimate(loss_R_L[:, column] - loss_R_L[:, best]),
             wins=float(wins_L[column]),
         )

@@ -1,7 +1,7 @@
 """Published measurements as a benchmark: the paper's predictors, allocators and oracles beside Forethought's."""
 
-from .paper import compare
-from .report import report_json, report_text, write_report
+from .report import page
 from .results import PaperBench
+from .study import study
 
-__all__ = ["PaperBench", "compare", "report_json", "report_text", "write_report"]
+__all__ = ["PaperBench", "page", "study"]

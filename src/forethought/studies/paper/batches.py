@@ -40,11 +40,11 @@ class Batches:
             column, whole, equal = (at[name, outcome.level] for name in (outcome.policy, FORETHOUGHT, TOGETHER))
             lost_R_2 = resampled.accuracy_R_P[:, [whole, equal]] - resampled.accuracy_R_P[:, [column]]
             rows.append(
-                BatchRow(
+                BatchRow.of(
+                    found[column],
                     planned=outcome.policy,
                     batch_size=None if is_stream else int(outcome.policy.rpartition(" ")[2]),
                     price=self.price_of[outcome.level] if is_stream else None,
-                    row=found[column],
                     lost=estimate(lost_R_2[:, 0]),
                     lost_at_equal_tokens=estimate(lost_R_2[:, 1]) if is_stream else None,
                 )

@@ -23,15 +23,15 @@ def class_budgets(
     """The budgets that expect most of queries with these labels, by the mean train curve of each class.
 
     Every combination is tried (B to the number of classes); of equals the cheapest. The mean budget is at most
-    `mean_tokens` and usually a little less, since a class has one budget. A class that no train query has is given one
-    window. In the manner of arXiv 2602.01237, whose LoRA classifier and prompted model give such labels.
+    `mean_tokens` and usually a little less, since a class has one budget. A class that no train query has is given
+    the smallest. In the manner of arXiv 2602.01237, whose LoRA classifier and prompted model give such labels.
 
     Args:
         rate_Q_B: measured success of the train queries, shape (Q, B).
         train_labels: their classes, length Q.
         labels: the classes of the queries to divide over, known before any of them is answered.
         menu: the budgets.
-        mean_tokens: mean cap, at least one window.
+        mean_tokens: mean cap, at least the smallest budget.
     """
     names = [name for name in CLASSES if name in labels]
     share_C = np.array([np.mean([label == name for label in labels]) for name in names])

@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from ...core.data import Curves, FloatArray, Profile
-from ...evaluation import Calibration
+from ...core.data import Curves, FloatArray
+from ...core.features import Features
+from ...core.profile import Profile
 from ...evaluation.calibration import calibrate
-from ...predictors.selection import features_of, left_out_curves
-from ...predictors.selection import train as train_predictor
+from ...evaluation.results import Calibration, Result
+from ...predictors.training import left_out_curves
+from ...predictors.training import train as train_predictor
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,30 +34,21 @@ class Prediction:
 
 
 @dataclass(frozen=True, slots=True)
-class PredictorScore:
+class PredictorScore(Result):
     """How good a predictor's curves are on the judged queries.
 
     Attributes:
         predictor: its registered name.
-        mean_squared_error_B: against the measured rates at each budget, as the paper counts, noise of the traces and
+        mean_squared_error: against the measured rates at each budget, as the paper counts, noise of the traces and
             all, length B.
-        pearson_B: correlation with the measured rates at each budget, length B.
+        pearson: correlation with the measured rates at each budget, length B.
         calibration: everything else, beside the mean train curve.
     """
 
     predictor: str
-    mean_squared_error_B: tuple[float, ...]
-    pearson_B: tuple[float, ...]
+    mean_squared_error: tuple[float, ...]
+    pearson: tuple[float, ...]
     calibration: Calibration
-
-    def to_json(self) -> dict[str, Any]:
-        """One object."""
-        return {
-            "predictor": self.predictor,
-            "mean_squared_error": list(self.mean_squared_error_B),
-            "pearson": list(self.pearson_B),
-            "calibration": self.calibration.to_json(),
-        }
 
 
 def predict(train: Profile, test: Profile, predictor: str | None, *, seed: int) -> Prediction:
@@ -68,9 +61,9 @@ def predict(train: Profile, test: Profile, predictor: str | None, *, seed: int) 
     # More folds than queries leave out the card's own calibration: here the other split is the judge, and what is
     # judged is the predictor as it was fitted.
     trained = train_predictor(
-        train, num_folds=train.num_queries + 1, seed=seed, with_familiarity=False, with_shrinkage=False, **named
+        train, num_folds=train.num_queries + 1, seed=seed, with_novelty=False, with_shrinkage=False, **named
     )
-    curves = trained.predict(test.query_ids, features_of(test, trained.card.features.layer))
+    curves = trained.predict(test.query_ids, Features.of(test, trained.card.features.layer))
     return Prediction(
         trained.card.predictor,
         Curves(curves.query_ids, curves.menu, curves.p_Q_B),

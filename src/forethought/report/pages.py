@@ -1,0 +1,192 @@
+"""One machine for all results: paragraphs, tables and figures become JSON, a Markdown page, and text for a terminal.
+
+Every page says what was measured and on how much, marks gains that are not clearly above 0, and stamps a simulation.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..core.files import make_folder, write_atomically
+from ..core.versions import versions
+from ..core.visible import code, markdown, one_line, to_json, visible
+from ..evaluation.results import Result, plain
+from .wording import LEGEND, SIMULATED
+
+SCHEMA = 2
+
+
+class Said(str):
+    """Text that others chose (a name, a path, a message): shown as it is, never as Markdown of its own."""
+
+    __slots__ = ()
+
+
+class Bullets(tuple[str, ...]):
+    """Sentences, one a line."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Cells in rows and columns; numbers stand to the right."""
+
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+Block = str | Bullets | Table
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Some blocks under a title.
+
+    Attributes:
+        title: "" for none.
+        blocks: in order.
+        on: "page", "terminal", or "both".
+        level: of the heading on the page; 0 folds the part away under its title.
+    """
+
+    title: str
+    blocks: Sequence[Block]
+    on: str = "both"
+    level: int = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What a result says.
+
+    Attributes:
+        name: of its files, and its kind in JSON.
+        title: of the page.
+        result: what JSON holds.
+        sample: what was measured, on how much.
+        parts: in order.
+        num_resamples: of the bootstrap behind every interval.
+        simulated: whether a simulation or a replay was measured.
+        notes: what the reader must know to read the numbers.
+        facts: what is needed to make the numbers again; None where unknown.
+        draw: draws the pictures into a folder, name -> file; imports matplotlib when called.
+    """
+
+    name: str
+    title: str
+    result: Result
+    sample: str
+    parts: Sequence[Part]
+    num_resamples: int
+    simulated: bool = False
+    notes: Sequence[str] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    draw: Callable[[Path], dict[str, Path]] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """One object of plain values; None where a number does not apply, never NaN or infinity."""
+        found: dict[str, Any] = plain(self.result)
+        return {"schema": SCHEMA, "kind": self.name, **found, "versions": versions()}
+
+    def text(self) -> str:
+        """The result for a person, on a terminal."""
+        lines = [SIMULATED] if self.simulated else []
+        lines += [f"{one_line(self.sample)}. {self._intervals}"]
+        for part in self.parts:
+            if part.on != "page":
+                lines += ["", *([part.title] if part.title else [])]
+                lines += [line for block in part.blocks for line in _terminal(block)]
+        return "\n".join(lines)
+
+    def markdown(self, pictures: Mapping[str, Path] | None = None) -> str:
+        """The page, with links to its pictures; None: there are none because matplotlib is missing."""
+        lines = [f"# {self.title}", "", *([f"> **{SIMULATED}**", ""] if self.simulated else [])]
+        lines += [f"{markdown(self.sample)}. {self._intervals}", ""]
+        for part in self.parts:
+            if part.on != "terminal":
+                lines += _markdown_part(part)
+        lines += ["## How to read it", "", *(f"- {markdown(note)}" for note in self.notes), ""] if self.notes else []
+        lines += ["## How it was made", "", *_facts(self.facts)] if self.facts else []
+        if pictures is None:
+            lines += ["No pictures: matplotlib is not installed; get it with `pip install 'forethought[plots]'`."]
+        elif pictures:
+            lines += ["## Pictures", "", *(f"![{name}]({file.name})" for name, file in pictures.items())]
+        return visible("\n".join(lines)).rstrip() + "\n"
+
+    def write(self, folder: Path, *, plots: bool = True) -> dict[str, Path]:
+        """Writes JSON, Markdown and pictures into `folder`; without matplotlib the page says why there are none.
+
+        Returns:
+            What it is -> the file: "json", "markdown", and one entry a picture.
+        """
+        make_folder(folder)
+        files = {"json": folder / f"{self.name}.json", "markdown": folder / f"{self.name}.md"}
+        pictures: dict[str, Path] | None = {}
+        if plots and self.draw is not None:
+            pictures = self.draw(folder) if importlib.util.find_spec("matplotlib") is not None else None
+        write_atomically(files["json"], f"{to_json(self.to_json(), indent=1)}\n".encode())
+        write_atomically(files["markdown"], self.markdown(pictures).encode())
+        return files | (pictures or {})
+
+    @property
+    def _intervals(self) -> str:
+        return f"Brackets hold 95% paired bootstrap intervals ({self.num_resamples:,} resamples of questions). {LEGEND}"
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Columns of equal width: the first to the left, the others to the right."""
+    rows = [[one_line(cell) for cell in row] for row in rows]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return [
+        "  ".join(
+            cell.ljust(width) if column == 0 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def _terminal(block: Block) -> list[str]:
+    if isinstance(block, Table):
+        return aligned([block.head, *block.rows])
+    return [one_line(line) for line in (block if isinstance(block, Bullets) else [block])]
+
+
+def _markdown_part(part: Part) -> Iterator[str]:
+    if part.title and not part.level:
+        yield from (f"<details><summary>{_escaped(part.title)}</summary>", "")
+    elif part.title:
+        yield from (f"{'#' * part.level} {_escaped(part.title[0].upper() + part.title[1:])}", "")
+    for block in part.blocks:
+        if isinstance(block, Table):
+            rule = ["---", *["---:" if len(block.head) > 2 else "---"] * (len(block.head) - 1)]
+            for row in (block.head, rule, *block.rows):
+                yield f"| {' | '.join(one_line(_escaped(cell)).replace('|', chr(92) + '|') for cell in row)} |"
+        elif isinstance(block, Bullets):
+            yield from (f"- {_escaped(line)}" for line in block)
+        else:
+            yield _escaped(block)
+        yield ""
+    if part.title and not part.level:
+        yield from ("</details>", "")
+
+
+def _escaped(text: str) -> str:
+    return markdown(text) if isinstance(text, Said) else text
+
+
+def _facts(facts: Mapping[str, Any]) -> Iterator[str]:
+    command = one_line(facts.get("command") or "").replace("`" * 3, "'" * 3)
+    if command:
+        yield from ("```", command, "```", "")
+    yield from ("|  |  |", "| --- | --- |")
+    for key, value in facts.items():
+        if key != "command" and value is not None:
+            words = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, Mapping) else value
+            yield f"| {markdown(key.replace('_', ' '))} | {code(words)} |"
+    yield ""
