@@ -19,7 +19,8 @@ from time import perf_counter, process_time
 
 import numpy as np
 
-from forethought.core.data import FloatArray, Profile
+from forethought.core.data import FloatArray
+from forethought.core.profile import Profile
 from forethought.core.settings import LayersSettings
 from forethought.studies import layers
 from forethought.studies.layers.states import States

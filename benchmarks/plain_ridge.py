@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from forethought.allocators import allocate
-from forethought.core.data import Curves, FloatArray, Profile
-from forethought.predictors.linear import Standardizer
+from forethought.core.data import Curves, FloatArray
+from forethought.core.profile import Profile
+from forethought.predictors.parts.linear import Standardizer
 from forethought.studies.paper.predictions import predict
 from forethought.studies.paper.split import read_split
 

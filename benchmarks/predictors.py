@@ -12,15 +12,16 @@ import json
 import os
 import platform
 from time import perf_counter
-from typing import Any
 
 import numpy as np
 
-from forethought.core.data import FloatArray, Profile
+from forethought.core.features import Counts, Features
 from forethought.core.menu import Menu
-from forethought.core.registry import resolve
-from forethought.predictors.layers import MAX_QUERIES, choose_layer
-from forethought.predictors.selection import train
+from forethought.core.profile import Profile
+from forethought.core.protocols import Estimator
+from forethought.predictors.parts.layers import MAX_QUERIES, choose_layer
+from forethought.predictors.parts.making import make_estimator
+from forethought.predictors.training import train
 
 NUM_BUDGETS = 16
 
@@ -47,37 +48,29 @@ def made_up(num_queries: int, width: int, *, num_layers: int = 1, seed: int = 0)
 
 def measure(name: str, profile: Profile) -> dict[str, float]:
     """Seconds to fit and to train (fit plus five-fold calibration), microseconds a query to predict."""
-    assert profile.hidden_Q_L_D is not None
-    features_Q_D = profile.hidden_Q_L_D[:, 0]
+    features = Features.of(profile, 0)
     started = perf_counter()
-    fitted = resolve("predictors", name)().fit(
-        features_Q_D, profile.num_right_Q_B, profile.num_tried_Q, profile.tokens_Q_B
-    )
+    fitted = make_estimator(name).fit(features, Counts.of(profile))
     fit_seconds = perf_counter() - started
     started = perf_counter()
     train(profile, predictor=name)
     return {
         "fit_seconds": round(fit_seconds, 2),
         "train_seconds": round(perf_counter() - started, 2),
-        "predict_one_microseconds": round(_predict_seconds(fitted, features_Q_D[:1]) * 1e6, 2),
-        "predict_batch_microseconds_a_query": round(
-            _predict_seconds(fitted, features_Q_D) / len(features_Q_D) * 1e6, 2
-        ),
+        "predict_one_microseconds": round(_predict_seconds(fitted, features.select(np.arange(1))) * 1e6, 2),
+        "predict_batch_microseconds_a_query": round(_predict_seconds(fitted, features) / len(features) * 1e6, 2),
     }
 
 
 def many(name: str, profile: Profile, *, num_queries: int) -> dict[str, float]:
     """Seconds to predict so many queries in one batch, the fastest and slowest of a few."""
-    assert profile.hidden_Q_L_D is not None
-    features_Q_D = profile.hidden_Q_L_D[:, 0]
-    fitted = resolve("predictors", name)().fit(
-        features_Q_D, profile.num_right_Q_B, profile.num_tried_Q, profile.tokens_Q_B
-    )
-    tiled_Q_D = np.resize(features_Q_D, (num_queries, features_Q_D.shape[1]))
+    features = Features.of(profile, 0)
+    fitted = make_estimator(name).fit(features, Counts.of(profile))
+    tiled = Features.of_hidden(np.resize(features.hidden, (num_queries, features.hidden.shape[1])))
     times = []
     for _ in range(5):
         started = perf_counter()
-        fitted.predict(tiled_Q_D)
+        fitted.predict(tiled)
         times.append(perf_counter() - started)
     return {
         "queries": num_queries,
@@ -86,12 +79,12 @@ def many(name: str, profile: Profile, *, num_queries: int) -> dict[str, float]:
     }
 
 
-def _predict_seconds(fitted: Any, features_Q_D: FloatArray) -> float:
+def _predict_seconds(fitted: Estimator, features: Features) -> float:
     """The fastest of a few, in seconds."""
     times = []
-    for _ in range(20 if len(features_Q_D) == 1 else 3):
+    for _ in range(20 if len(features) == 1 else 3):
         started = perf_counter()
-        fitted.predict(features_Q_D)
+        fitted.predict(features)
         times.append(perf_counter() - started)
     return min(times)
 

@@ -27,12 +27,14 @@ from typing import Any
 import numpy as np
 
 from forethought.control.sources import open_profile
-from forethought.core.data import Cost, Curves, Profile
+from forethought.core.data import Cost, Curves
+from forethought.core.features import Features
+from forethought.core.profile import Profile
 from forethought.evaluation.policies import Policies
 from forethought.evaluation.resampled import Resampled
-from forethought.predictors.folds import assign_folds
+from forethought.predictors.parts.folds import assign_folds
 from forethought.predictors.predictor import Predictor
-from forethought.predictors.selection import cross_fit, features_of, train
+from forethought.predictors.training import cross_fit, train
 
 CAPS = (32, 64, 96, 128, 192, 256)
 BEFORE, FITTED, SHRUNK = "before", "fitted", "shrunk"
@@ -85,7 +87,7 @@ def unshrunk(trained: Predictor) -> Predictor:
 
 def predicted_by(trained: Predictor, profile: Profile) -> Curves:
     """Its curves of a profile's questions."""
-    return trained.predict(profile.query_ids, features_of(profile, trained.card.features.layer))
+    return trained.predict(profile.query_ids, Features.of(profile, trained.card.features.layer))
 
 
 def crossed(profile: Profile, predictor: str) -> tuple[dict[str, Curves], Curves]:
@@ -96,7 +98,7 @@ def crossed(profile: Profile, predictor: str) -> tuple[dict[str, Curves], Curves
     p_Q_B, tokens_Q_B, own_p_Q_B, own_tokens_Q_B = (np.empty(mean.p_Q_B.shape) for _ in range(4))
     for fold in range(5):
         held, kept = np.flatnonzero(fold_Q == fold), np.flatnonzero(fold_Q != fold)
-        settings: dict[str, Any] = {"with_familiarity": False, "with_shrinkage": False}
+        settings: dict[str, Any] = {"with_novelty": False, "with_shrinkage": False}
         trained = train(profile.select(kept), predictor=predictor, num_folds=profile.num_queries, **settings)
         curves = predicted_by(trained, profile.select(held))
         assert curves.tokens_Q_B is not None
@@ -125,7 +127,7 @@ def play(one: Profile, test: Profile, case: Mapping[str, Any], draw: int) -> dic
         curves, mean = crossed(drawn, case["predictor"])
         judged = drawn
     else:
-        trained = train(drawn, predictor=case["predictor"], with_familiarity=False)
+        trained = train(drawn, predictor=case["predictor"], with_novelty=False)
         curves = {FITTED: predicted_by(unshrunk(trained), test), SHRUNK: predicted_by(trained, test)}
         mean, judged = trained.card.mean_curves(test.query_ids), test
         if trained.card.shrinkage is not None:

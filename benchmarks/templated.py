@@ -13,9 +13,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from forethought.core.data import FloatArray, Grade, Profile, Query, Request
+from forethought.core.data import FloatArray, Grade, Query, Request
 from forethought.core.menu import Menu
+from forethought.core.profile import Profile
 from forethought.core.prompts import load_template
+from forethought.core.provenance import Provenance
 from forethought.engines.fake import FakeEngine, _Latent
 from forethought.graders import NumberGrader
 
@@ -61,7 +63,14 @@ def truth(queries: list[Query], *, longer: float = 1.0) -> Profile:
     num_tried_Q = np.full(len(queries), 1_000_000)
     tokens_Q_B = np.asarray(curves.tokens_Q_B)
     return Profile(
-        curves.query_ids, MENU, num_right_Q_B, num_tried_Q, tokens_Q_B, tokens_Q_B, texts=texts, info=_info()
+        curves.query_ids,
+        MENU,
+        num_right_Q_B,
+        num_tried_Q,
+        tokens_Q_B,
+        tokens_Q_B,
+        texts=texts,
+        provenance=_made(),
     )
 
 
@@ -71,8 +80,8 @@ def _model(longer: float) -> TemplatedModel:
     return model
 
 
-def _info() -> dict[str, object]:
-    return {"engine": "fake", "model": "templated", "template": "worked-5", "simulated": True, "name": "templated"}
+def _made() -> Provenance:
+    return Provenance(engine="fake", model="templated", template="worked-5", simulated=True, name="templated")
 
 
 async def _measured(queries: list[Query], num_traces: int, model: TemplatedModel) -> Profile:
@@ -92,4 +101,13 @@ async def _measured(queries: list[Query], num_traces: int, model: TemplatedModel
             tokens_Q_B[row, column] += (outcome.tokens or 0) / num_traces
     texts, num_tried_Q = tuple(query.text for query in queries), np.full(len(queries), num_traces)
     ids = tuple(query.id for query in queries)
-    return Profile(ids, MENU, num_right_Q_B, num_tried_Q, tokens_Q_B, tokens_Q_B, texts=texts, info=_info())
+    return Profile(
+        ids,
+        MENU,
+        num_right_Q_B,
+        num_tried_Q,
+        tokens_Q_B,
+        tokens_Q_B,
+        texts=texts,
+        provenance=_made(),
+    )

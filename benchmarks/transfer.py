@@ -27,20 +27,21 @@ import numpy as np
 
 import templated
 from forethought.allocators import allocate
-from forethought.commands.pipeline import held_out_curves
 from forethought.control.adapting import block_ends
 from forethought.control.sources import open_profile
-from forethought.core.data import Cost, Curves, FloatArray, Profile
+from forethought.control.verbs import held_out_curves
+from forethought.core.data import Cost, Curves, FloatArray
+from forethought.core.features import Features
 from forethought.core.menu import Menu
+from forethought.core.profile import Profile
 from forethought.evaluation.bootstrap import estimate
 from forethought.evaluation.policies import Outcome, Policies
 from forethought.evaluation.resampled import Resampled
 from forethought.evaluation.results import plain
 from forethought.predictors.card import PredictorCard
-from forethought.predictors.concave import concave_mean
-from forethought.predictors.familiarity import BATCH_LEVEL, num_in_tail
+from forethought.predictors.novelty import BATCH_LEVEL, num_in_tail
 from forethought.predictors.predictor import Predictor
-from forethought.predictors.selection import features_of, train
+from forethought.predictors.training import train
 from forethought.predictors.usage import Usage, stretched
 from forethought.runs.profiles import curves_on_menu, on_menu
 
@@ -54,18 +55,18 @@ def old_fallback(predictor: Predictor, judged: Profile, curves: Curves, menu: Me
     was gone at twice the way from the median; where a batch was novel, that of all fell by the share that was. The rest
     was the mean training curve, made concave, by which an allocator divides evenly.
     """
-    card, score = predictor.card, predictor.familiarity
-    found = predictor.judge(features_of(judged, card.features.layer))
+    card, score = predictor.card, predictor.novelty
+    found = predictor.judge(Features.of(judged, card.features.layer))
     if score is None or found is None:
         return curves
-    distance_Q = score.distances(features_of(judged, card.features.layer))
+    distance_Q = score.distances(Features.of(judged, card.features.layer))
     threshold = float(score.left_out_N[-num_in_tail(len(score.left_out_N))])
     spread = max(threshold - float(np.median(score.left_out_N)), 1e-6 * abs(threshold), 1e-12)
     trust_Q = np.clip(1.0 - (distance_Q - threshold) / (2.0 * spread), 0.0, 1.0)
     if found.chance <= BATCH_LEVEL:
         trust_Q *= min(1.0, (1.0 - found.num_novel / found.num_queries) / (1.0 - found.expected / found.num_queries))
     trust_Q_1 = np.where(np.isnan(distance_Q), 1.0, np.where(trust_Q < 0.05, 0.0, trust_Q))[:, None]
-    p_B, tokens_B = concave_mean(card)
+    p_B, tokens_B = card.concave_mean
     even = curves_on_menu(Curves(("even",), card.menu, p_B[None], None if tokens_B is None else tokens_B[None]), menu)
     assert curves.tokens_Q_B is not None
     assert even.tokens_Q_B is not None
@@ -163,7 +164,7 @@ def row(
         menu=menu,
         mean_tokens_B=tuple(mean.tokens_Q_B[0].tolist()),
     )
-    novelty = predictor.judge(features_of(judged, predictor.card.features.layer))
+    novelty = predictor.judge(Features.of(judged, predictor.card.features.layer))
     found: dict[str, Any] = {
         "questions": measured.num_queries,
         "traces": int(measured.num_tried_Q.sum()),
@@ -251,7 +252,7 @@ def main() -> None:
     }
     for pair in options.also:
         own, held_out = (open_profile(source) for source in pair.split("=", 1))
-        rows[f"{held_out.info.get('name')}, in kind"] = row(
+        rows[f"{held_out.provenance.name}, in kind"] = row(
             train(own, **how), held_out, in_kind=None, used=None, **common
         )
     known, new = templated.questions(200, seed=1), templated.questions(400, seed=2)
@@ -262,13 +263,13 @@ def main() -> None:
         tokens_B = _mean_tokens(true, templated.MENU)
         rows[name] = row(of_template, true, in_kind=tokens_B, used=used, **common)
     found = {
-        "model": one.info.get("model"),
+        "model": one.provenance.model,
         "replay": True,
         "simulated": {
-            "profiles": any(bool(each.info.get("simulated")) for each in (one, test, other)),
+            "profiles": any(each.provenance.simulated for each in (one, test, other)),
             "templated": True,
         },
-        "profiles": {"train": one.info.get("name"), "test": test.info.get("name"), "other": other.info.get("name")},
+        "profiles": {"train": one.provenance.name, "test": test.provenance.name, "other": other.provenance.name},
         "predictor": options.predictor,
         "orders": options.orders,
         "resamples": options.resamples,

@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from forethought.core.data import Curves, Profile, Query
+from forethought.core.data import Curves, Query
 from forethought.core.menu import Menu
+from forethought.core.profile import Profile
 from forethought.core.prompts import PromptTemplate
+from forethought.core.provenance import Provenance
 from forethought.engines.fake import FakeEngine
 
 TEMPLATE = PromptTemplate(name="test", reasoning_end="", answer_suffix="The answer is", answer_stop=".")
@@ -26,7 +28,7 @@ def profile(num_right_Q_B: Any, num_tried_Q: Any, tokens_Q_B: Any, *, window: in
         num_tried_Q=np.broadcast_to(np.asarray(num_tried_Q, dtype=np.int64), (num_queries,)).copy(),
         tokens_Q_B=tokens,
         reasoning_Q_B=tokens,
-        info=info,
+        provenance=Provenance.from_json(info),
     )
 
 
@@ -56,7 +58,7 @@ def synthetic(
         num_tried_Q=np.full(num_queries, num_traces),
         tokens_Q_B=tokens_Q_B * jitter_Q_B,
         reasoning_Q_B=np.maximum(tokens_Q_B * jitter_Q_B - 6.0, 0.0),
-        info={**INFO, **info},
+        provenance=Provenance.from_json({**INFO, **info}),
     )
     mean_B = true.p_Q_B[num_queries:].mean(axis=0)
     trust = 1.0 / (1.0 + noise**2)
@@ -65,6 +67,29 @@ def synthetic(
     predicted = Curves(ids, menu, 1.0 / (1.0 + np.exp(-logits_Q_B)), tokens_Q_B)
     mean_train = Curves(("mean",), menu, mean_B[None], true.tokens_Q_B[num_queries:].mean(axis=0)[None])
     return measured, predicted, mean_train
+
+
+def made_up(text: str, *, num_queries: int = 120, seed: int = 0) -> tuple[Profile, Curves, Curves]:
+    """`(measured, predicted, mean train curve)` on any menu: a query needs some thought, and then ends by itself."""
+    menu, random = Menu.parse(text), np.random.default_rng(seed)
+    caps_B = menu.budgets_B.astype(np.float64)
+    need_Q_1 = menu.largest * np.exp(random.normal(-2.0, 1.0, (num_queries, 1)))
+    top_Q_1 = random.uniform(0.3, 1.0, (num_queries, 1))
+    p_Q_B = np.clip(top_Q_1 / (1.0 + (need_Q_1 / np.maximum(caps_B, 1e-3)) ** 3), 0.01, 0.99)
+    tokens_Q_B = np.minimum(caps_B, 1.3 * need_Q_1) + 8.0
+    u_Q_T = random.uniform(size=(num_queries, 4))
+    measured = Profile(
+        query_ids=tuple(f"q{row}" for row in range(num_queries)),
+        menu=menu,
+        num_right_Q_B=(u_Q_T[:, :, None] < p_Q_B[:, None, :]).sum(axis=1),
+        num_tried_Q=np.full(num_queries, 4),
+        tokens_Q_B=tokens_Q_B,
+        reasoning_Q_B=tokens_Q_B - 8.0,
+        info=INFO,
+    )
+    logits_Q_B = 0.6 * _logit(p_Q_B) + 0.4 * _logit(p_Q_B.mean(axis=0)) + 0.3 * random.normal(size=(num_queries, 1))
+    predicted = Curves(measured.query_ids, menu, 1.0 / (1.0 + np.exp(-logits_Q_B)), tokens_Q_B)
+    return measured, predicted, Curves(("mean",), menu, p_Q_B.mean(axis=0)[None], tokens_Q_B.mean(axis=0)[None])
 
 
 def _logit(p: Any) -> Any:

@@ -12,8 +12,7 @@ import pytest
 
 from forethought.commands import pipeline
 from forethought.control.adapting import Adaptation, blocks
-from forethought.control.running import load_budgets
-from forethought.control.sources import open_predictor
+from forethought.control.running import load_budgets, read_plan
 from forethought.core.data import Cost, Generation, Query, Request
 from forethought.core.prompts import load_template
 from forethought.core.settings import EngineSettings, PlanSettings, ProfileSettings, RunSettings, TrainSettings
@@ -207,8 +206,7 @@ def test_a_damaged_file_of_decisions_is_refused(
 def test_new_budgets_fit_the_context(predictor: str, tmp_path: Path) -> None:
     small = write(tmp_path / "few.jsonl", 3, "n")
     run = pipeline.run(settings(predictor, str(small), tmp_path / "run"), engine=engine())
-    plan = settings(predictor, str(small), tmp_path).plan
-    adaptation = Adaptation(run, open_predictor(predictor).card, plan, {"n1": 48})
+    adaptation = Adaptation(run, read_plan(run), {"n1": 48})
     query = Query("n1", "What?")
     assert adaptation._bounded(query, 32).max_budget == 48
     assert adaptation._bounded(query, 96).max_budget == 96

@@ -13,18 +13,34 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from forethought.allocators import allocate
+from forethought.allocators import Problem, Solution, allocate, pose
+from forethought.allocators.price import budgets_at, price_for
 from forethought.core import registry
 from forethought.core.data import Allocation, Cost, Curves
 from forethought.core.menu import Menu
+from forethought.core.protocols import Allocator
 from forethought.errors import InvalidInputError, InvalidMenuError, InvalidSettingsError, InvalidTotalError
 
+
+class AllOrNothing:
+    """A stranger's allocator: what is best for each query if that fits, else the least. It has `solve` and no more."""
+
+    def solve(self, problem: Problem) -> Solution:
+        column_B = np.arange(problem.menu.num_options)
+        is_allowed_Q_B = (column_B >= problem.first_Q[:, None]) & (column_B <= problem.last_Q[:, None])
+        best_Q = np.where(is_allowed_Q_B, problem.value_Q_B, -1.0).argmax(axis=1)
+        is_enough = problem.cost_Q_B[np.arange(problem.num_queries), best_Q].sum() <= problem.units
+        return Solution(best_Q if is_enough else problem.first_Q)
+
+
 NAMES = tuple(registry.available("allocators"))
+EVERYONE = (*NAMES, AllOrNothing())
 TOLERANCE = 1e-9
 # Uniform does not consult the curves: it gives nobody less of a larger total, which may still expect less.
 NAMES_THAT_CONSULT = tuple(name for name in NAMES if name != "uniform")
 
 every_allocator = pytest.mark.parametrize("name", NAMES)
+everyone = pytest.mark.parametrize("allocator", EVERYONE, ids=[*NAMES, "a stranger's"])
 every_cost = pytest.mark.parametrize("cost", list(Cost))
 
 
@@ -114,12 +130,12 @@ def batches(draw: st.DrawFn) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-@every_allocator
+@everyone
 @examples(120)
 @given(batch=batches())
-def test_a_plan_stays_within_total_grid_and_bounds(name: str, batch: dict[str, Any]) -> None:
+def test_a_plan_stays_within_total_menu_and_bounds(allocator: str | Allocator, batch: dict[str, Any]) -> None:
     curves, arguments, total = batch["curves"], batch["arguments"], batch["totals"][0]
-    plan = allocate(name, curves, total=total, **arguments)
+    plan = allocate(allocator, curves, total=total, **arguments)
 
     assert cost_of(plan, curves) <= total * (1 + 1e-11)
     assert all(budget in curves.menu for budget in plan.budget_Q)
@@ -128,7 +144,7 @@ def test_a_plan_stays_within_total_grid_and_bounds(name: str, batch: dict[str, A
     assert plan.granted == plan.budget_Q.sum()
     assert plan.expected_spent == pytest.approx(cost_of(_as(plan, Cost.SPENT), curves))
     assert 0.0 <= plan.expected_accuracy <= 1.0
-    assert plan.allocator == name
+    assert plan.allocator == (allocator if isinstance(allocator, str) else "AllOrNothing")
     assert plan.query_ids == curves.query_ids
 
 
@@ -144,11 +160,13 @@ def test_expected_accuracy_is_the_weighted_mean_of_the_curves(name: str, batch: 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES_THAT_CONSULT)
+@pytest.mark.parametrize("allocator", [*NAMES_THAT_CONSULT, AllOrNothing()])
 @examples(250)
 @given(batch=batches())
-def test_a_larger_total_never_expects_less(name: str, batch: dict[str, Any]) -> None:
-    smaller, larger = (allocate(name, batch["curves"], total=total, **batch["arguments"]) for total in batch["totals"])
+def test_a_larger_total_never_expects_less(allocator: str | Allocator, batch: dict[str, Any]) -> None:
+    smaller, larger = (
+        allocate(allocator, batch["curves"], total=total, **batch["arguments"]) for total in batch["totals"]
+    )
     assert larger.expected_accuracy >= smaller.expected_accuracy - TOLERANCE
 
 
@@ -163,10 +181,12 @@ def test_uniform_gives_nobody_less_of_a_larger_total(batch: dict[str, Any]) -> N
 
 
 @pytest.mark.slow
-@every_allocator
+@everyone
 @examples(60)
 @given(batch=batches(), random=st.randoms(use_true_random=False))
-def test_the_order_of_the_queries_does_not_matter(name: str, batch: dict[str, Any], random: Any) -> None:
+def test_the_order_of_the_queries_does_not_matter(
+    allocator: str | Allocator, batch: dict[str, Any], random: Any
+) -> None:
     curves, arguments, total = batch["curves"], batch["arguments"], batch["totals"][0]
     order = list(range(len(curves.query_ids)))
     random.shuffle(order)
@@ -177,8 +197,8 @@ def test_the_order_of_the_queries_does_not_matter(name: str, batch: dict[str, An
         tokens_Q_B=curves.tokens_Q_B[order],
     )
     shuffled_arguments = {key: value[order] if key.endswith("_Q") else value for key, value in arguments.items()}
-    plan = allocate(name, curves, total=total, **arguments)
-    again = allocate(name, shuffled, total=total, **shuffled_arguments)
+    plan = allocate(allocator, curves, total=total, **arguments)
+    again = allocate(allocator, shuffled, total=total, **shuffled_arguments)
     assert dict(zip(plan.query_ids, plan.budget_Q.tolist(), strict=True)) == dict(
         zip(again.query_ids, again.budget_Q.tolist(), strict=True)
     )
@@ -187,11 +207,11 @@ def test_the_order_of_the_queries_does_not_matter(name: str, batch: dict[str, An
 
 
 @pytest.mark.slow
-@every_allocator
+@everyone
 @every_cost
-def test_the_same_batch_gives_the_same_plan(name: str, cost: Cost) -> None:
+def test_the_same_batch_gives_the_same_plan(allocator: str | Allocator, cost: Cost) -> None:
     curves = noisy_curves(num_queries=200)
-    first, second = (allocate(name, curves, total=9_000, cost=cost) for _ in range(2))
+    first, second = (allocate(allocator, curves, total=9_000, cost=cost) for _ in range(2))
     assert (first.budget_Q == second.budget_Q).all()
     assert first.notes == second.notes
 
@@ -210,6 +230,83 @@ def test_totals_in_small_steps_never_expect_less(name: str, cost: Cost) -> None:
     assert accuracies[-1] > accuracies[0]
 
 
+@pytest.mark.slow
+@everyone
+@examples(40)
+@given(batch=batches())
+def test_a_solution_has_its_schema(allocator: str | Allocator, batch: dict[str, Any]) -> None:
+    problem = pose(batch["curves"], total=batch["totals"][1], **batch["arguments"])
+    chosen: Allocator = registry.resolve("allocators", allocator)() if isinstance(allocator, str) else allocator
+    solution = chosen.solve(problem)
+    assert isinstance(solution, Solution)
+    assert solution.column_Q.shape == (problem.num_queries,)
+    assert solution.column_Q.dtype == np.int64
+    assert ((problem.first_Q <= solution.column_Q) & (solution.column_Q <= problem.last_Q)).all()
+    assert problem.left_after(solution.column_Q) >= 0
+    assert solution.price is None or 0.0 <= solution.price < math.inf
+    assert solution.expected_accuracy is None or 0.0 <= solution.expected_accuracy <= 1.0
+    assert solution.why_left
+    assert all(note.endswith(".") for note in solution.notes)
+
+
+class Fixed:
+    """Answers these columns, whatever is asked."""
+
+    def __init__(self, *columns: Any) -> None:
+        self.columns = columns
+
+    def solve(self, problem: Problem) -> Solution:
+        return Solution(np.array(self.columns))
+
+
+@pytest.mark.parametrize(
+    ("columns", "error", "words"),
+    [
+        pytest.param((0, 1), InvalidInputError, "shape (2,)", id="too-few"),
+        pytest.param((0.0, 1.0, 0.0), InvalidInputError, "float64", id="no-whole-numbers"),
+        pytest.param((0, 4, 0), InvalidMenuError, "'q1' column 4; it may have 0 to 3", id="past-the-menu"),
+        pytest.param((0, 0, 2), InvalidMenuError, "'q2' column 2; it may have 0 to 1", id="past-a-bound"),
+        pytest.param((3, 3, 0), InvalidTotalError, "spent 32 tokens past the total", id="past-the-total"),
+    ],
+)
+def test_a_strangers_answer_that_is_no_solution_is_refused(columns: Any, error: type[Exception], words: str) -> None:
+    curves = make_curves([[0.1, 0.2, 0.3, 0.4]] * 3)
+    with pytest.raises(error) as caught:
+        allocate(Fixed(*columns), curves, total=120, max_budget_Q=np.array([64, 64, 32]))
+    assert words in str(caught.value)
+    assert "'Fixed'" in str(caught.value)
+
+
+@pytest.mark.slow
+@examples(200)
+@given(batch=batches())
+def test_a_price_decides_each_query_alone_and_meets_the_mean(batch: dict[str, Any]) -> None:
+    curves, cost, num_queries = batch["curves"], batch["arguments"]["cost"], len(batch["curves"].query_ids)
+    mean_tokens = max(batch["totals"][0], least_total(curves, cost)) / num_queries * (1 + 1e-9)
+    price = price_for(curves, mean_tokens=mean_tokens, cost=cost)
+    budget_Q = budgets_at(curves, price=price, cost=cost)
+    rows = np.arange(num_queries)
+    for row, budget in enumerate(budget_Q.tolist()):
+        one = Curves(("q",), curves.menu, curves.p_Q_B[row : row + 1], curves.tokens_Q_B[row : row + 1])
+        assert price == 0.0 or budgets_at(one, price=price * (1 + 1e-12), cost=cost).tolist() == [budget]
+    tokens_Q_B = curves.tokens_Q_B if cost is Cost.SPENT else np.tile(curves.menu.budgets_B, (num_queries, 1))
+    spent, spent_below = (
+        tokens_Q_B[rows, curves.menu.columns(budgets_at(curves, price=each, cost=cost))].sum()
+        for each in (price, price * (1 - 1e-12))
+    )
+    assert spent <= mean_tokens * num_queries * (1 + 1e-9)
+    assert price == 0.0 or spent_below > mean_tokens * num_queries * (1 - 1e-9)
+
+
+def test_a_note_on_a_menu_that_doubles_says_what_the_next_budget_takes() -> None:
+    menu = Menu.parse("geometric:256:32768")
+    plan = allocate("uniform", make_curves([np.linspace(0.1, 0.8, 8)] * 3, menu=menu), total=3 * 4096 + 3000)
+    assert plan.budget_Q.tolist() == [4096] * 3
+    assert plan.notes == (
+        "3,000 of 15,288 tokens are left over: the next larger budget of any query takes at least 4,096 more.",
+    )
+
+
 def noisy_curves(*, num_queries: int, seed: int = 0) -> Curves:
     """Few traces of jumps at random places: dips, ties, steps; spend that flattens as traces stop by themselves."""
     random = np.random.default_rng(seed)
@@ -221,7 +318,7 @@ def noisy_curves(*, num_queries: int, seed: int = 0) -> Curves:
     return make_curves(p_Q_B, 14 + np.minimum(budgets_B, stop_Q[:, None]))
 
 
-@every_allocator
+@everyone
 @pytest.mark.parametrize(
     ("p_Q_B", "total"),
     [
@@ -235,9 +332,9 @@ def noisy_curves(*, num_queries: int, seed: int = 0) -> Curves:
         pytest.param([[0.1, 0.2, 0.3, 0.4]] * 6, 1e15, id="huge-total"),
     ],
 )
-def test_odd_batches(name: str, p_Q_B: list[list[float]], total: float) -> None:
+def test_odd_batches(allocator: str | Allocator, p_Q_B: list[list[float]], total: float) -> None:
     curves = make_curves(p_Q_B)
-    plan = allocate(name, curves, total=total)
+    plan = allocate(allocator, curves, total=total)
     assert cost_of(plan, curves) <= total
     assert all(budget in curves.menu for budget in plan.budget_Q)
 

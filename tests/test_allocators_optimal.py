@@ -30,11 +30,13 @@ def examples(number: int) -> settings:
     return settings(max_examples=number, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
-def make_curves(p_Q_B: Any, tokens_Q_B: Any = None) -> Curves:
+def make_curves(p_Q_B: Any, tokens_Q_B: Any = None, *, menu: Menu | None = None) -> Curves:
     p_Q_B = np.asarray(p_Q_B, dtype=np.float64)
     num_queries, num_budgets = p_Q_B.shape
     tokens_Q_B = None if tokens_Q_B is None else np.asarray(tokens_Q_B, dtype=np.float64)
-    return Curves(tuple(f"q{row}" for row in range(num_queries)), Menu.evenly(16, 16 * num_budgets), p_Q_B, tokens_Q_B)
+    return Curves(
+        tuple(f"q{row}" for row in range(num_queries)), menu or Menu.evenly(16, 16 * num_budgets), p_Q_B, tokens_Q_B
+    )
 
 
 def jumpy_curves(num_queries: int, *, num_budgets: int = 16, seed: int = 0) -> Curves:
@@ -80,7 +82,7 @@ def integer_program(curves: Curves, total: float, cost: Cost) -> float:
 
 
 def linear_relaxation(curves: Curves, total: float, cost: Cost) -> float:
-    """Mean success of the best mixture of plans, by HiGHS; granted totals count in whole windows."""
+    """Mean success of the best mixture of plans, by HiGHS; granted totals count in whole units."""
     num_queries, num_budgets = curves.p_Q_B.shape
     costs_Q_B = (
         np.broadcast_to(curves.menu.budgets_B, curves.p_Q_B.shape) if cost is Cost.GRANTED else curves.tokens_Q_B
@@ -91,7 +93,7 @@ def linear_relaxation(curves: Curves, total: float, cost: Cost) -> float:
         A_eq=coo_array((np.ones(len(cells)), (cells // num_budgets, cells))),
         b_eq=np.ones(num_queries),
         A_ub=costs_Q_B.ravel()[None],
-        b_ub=total // curves.menu.smallest * curves.menu.smallest if cost is Cost.GRANTED else total,
+        b_ub=total // curves.menu.unit * curves.menu.unit if cost is Cost.GRANTED else total,
         bounds=(0, 1),
         method="highs",
     )
@@ -101,13 +103,17 @@ def linear_relaxation(curves: Curves, total: float, cost: Cost) -> float:
 
 @st.composite
 def small_batches(draw: st.DrawFn) -> tuple[Curves, float, Cost]:
-    shape = draw(st.integers(1, 5)), draw(st.integers(1, 4))
+    even, geometric = Menu.evenly(16, 64), Menu.parse("geometric:256:2048")
+    some = st.lists(st.integers(0, 300), min_size=1, max_size=3).map(lambda caps: Menu.of([*caps, 301]))
+    menu = draw(st.one_of(st.sampled_from([even, geometric, Menu.of([0, 512]), Menu.of([16])]), some))
+    shape = draw(st.integers(1, 5)), menu.num_options
     chances = draw(st.sampled_from([st.integers(0, 8).map(lambda part: part / 8), st.floats(0, 1, width=32)]))
     p_Q_B = draw(arrays(np.float64, shape, elements=chances))
     tokens_Q_B = 1 + np.cumsum(draw(arrays(np.int64, shape, elements=st.integers(0, 20))), axis=1)
     cost = draw(st.sampled_from(list(Cost)))
-    least, most = (16 * shape[0], 16 * p_Q_B.size) if cost is Cost.GRANTED else tokens_Q_B[:, [0, -1]].sum(axis=0)
-    return make_curves(p_Q_B, tokens_Q_B), float(draw(st.integers(int(least), int(most) + 5))), cost
+    ends = shape[0] * menu.smallest, shape[0] * menu.largest
+    least, most = ends if cost is Cost.GRANTED else tokens_Q_B[:, [0, -1]].sum(axis=0)
+    return make_curves(p_Q_B, tokens_Q_B, menu=menu), float(draw(st.integers(int(least), int(most) + 5))), cost
 
 
 @pytest.mark.slow
@@ -269,7 +275,29 @@ class TestBlind:
         assert (first.budget_Q == second.budget_Q).all()
 
 
+UNEVEN = Menu.of([0, 100, 333, 1024, 5001, 12000, 32768])
+
+
 class TestExactLimits:
+    def test_caps_without_a_common_step_are_counted_in_coarser_units_which_a_note_says(self) -> None:
+        random = np.random.default_rng(0)
+        curves = make_curves(np.sort(random.random((150, UNEVEN.num_options)), axis=1), menu=UNEVEN)
+        totals = np.linspace(150 * 900, 150 * 12_000, 12)
+        plans = [allocate("exact", curves, total=total) for total in totals]
+        assert all(plan.granted <= total for plan, total in zip(plans, totals, strict=True))
+        assert np.diff([plan.expected_accuracy for plan in plans]).min() >= 0.0
+        for plan in plans:
+            envelope = allocate("envelope", curves, total=plan.total)
+            bound = lp_bound(pose(curves, total=plan.total))
+            assert envelope.expected_accuracy <= plan.expected_accuracy <= bound + TOLERANCE
+            assert any("counted in units of 32 tokens" in note for note in plan.notes)
+
+    def test_a_few_queries_are_solved_to_the_token(self) -> None:
+        curves = make_curves(np.sort(np.random.default_rng(1).random((6, 7)), axis=1), menu=UNEVEN)
+        plan = allocate("exact", curves, total=31_337)
+        assert plan.expected_accuracy == pytest.approx(brute_force(curves, 31_337, Cost.GRANTED), abs=TOLERANCE)
+        assert not any("units" in note for note in plan.notes)
+
     def test_a_batch_past_its_limit_is_refused_with_the_limit_and_what_to_use(self) -> None:
         curves = jumpy_curves(20_000)
         with pytest.raises(InvalidSettingsError, match=r"too large .* limit is 6,000,000,000 .*--allocator envelope"):

@@ -2,15 +2,17 @@
 
 import functools
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from command_line import Call, write_questions
-from forethought import ProfileSettings, profile
+from forethought.commands.pipeline import profile
 from forethought.core.data import Generation, Request, StopReason
-from forethought.core.settings import EngineSettings
+from forethought.core.records import Record
+from forethought.core.settings import EngineSettings, ProfileSettings
 from forethought.engines.fake import FakeEngine
 from forethought.errors import InvalidInputError
 from forethought.runs.store import RunDirectory
@@ -157,7 +159,8 @@ CASES = {
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Inputs, and a profiled and trained run on the fake model."""
-    from forethought import TrainSettings, train
+    from forethought.commands.pipeline import train
+    from forethought.core.settings import TrainSettings
 
     path = tmp_path_factory.mktemp("beforehand")
     write_inputs(path)
@@ -202,18 +205,16 @@ def test_ungraded_questions_are_left_out_when_that_is_asked_for(call: Call, tmp_
     assert (nothing.code, "none of 3 questions can be graded" in nothing.err) == (1, True)
 
 
-def ungraded(record: dict[str, Any]) -> dict[str, Any]:
-    probes = [{key: value for key, value in probe.items() if key != "grade"} for probe in record["probes"]]
-    return {**record, "grade": None, "probes": probes}
+def ungraded(record: Record) -> Record:
+    return replace(record, grade=None, probes=tuple(replace(probe, grade=None) for probe in record.probes))
 
 
 @pytest.mark.slow
 def test_traces_without_a_grade_are_left_out_and_counted(call: Call, trained: str, tmp_path: Path) -> None:
     """As a folder of an earlier version may hold them."""
     run = RunDirectory(Path(trained))
-    records = list(run.records())
     with run.locked():
-        run.replace_records(ungraded(record) if record["query_id"] in ("q0", "q1") else record for record in records)
+        run.rewrite(lambda record: ungraded(record) if record.query_id in ("q0", "q1") else record)
     for command in (
         ["train", trained, "--predictor", "mean", "--out", "t"],
         ["evaluate", trained, "--predictor", "mean", "--no-plots", "--resamples", 100],
@@ -230,9 +231,9 @@ def test_traces_without_a_grade_are_left_out_and_counted(call: Call, trained: st
 @pytest.mark.slow
 def test_a_folder_without_any_grade_names_the_remedy(call: Call, trained: str) -> None:
     run = RunDirectory(Path(trained))
-    records = [{**record, "grade": None, "probes": []} for record in run.records()]
+    short = {"grade": None, "probes": (), "reasoning_tokens": 1, "stop_reason": StopReason.NATURAL}
     with run.locked():
-        run.replace_records({**record, "reasoning_tokens": 1, "stop_reason": "natural"} for record in records)
+        run.rewrite(lambda record: replace(record, **short))
     for command in ("train", "evaluate", "layers"):
         said = call(command, trained)
         assert said.code == 1

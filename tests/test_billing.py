@@ -4,6 +4,7 @@ import json
 import time
 import tracemalloc
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import pytest
 
 from forethought.commands import _exit_code
 from forethought.control.billing import Prices, Traffic, settle
+from forethought.core.data import Probe, StopReason
+from forethought.core.records import Record
 from forethought.engines import memory
 from forethought.engines.lengths import Lengths
 from forethought.models import look
@@ -95,7 +98,7 @@ def test_profile_and_run_bill_prompts_and_settle_in_the_same_units(call: Call) -
         assert done["usd"] == pytest.approx((done["prompt_tokens"] + 10 * done["generated_tokens"]) / 1e6)
         assert done["usd"] <= bill["usd"]
         records = RunDirectory.open(Path(command[-1] if command[0] == "run" else "p")).records()
-        assert done["prompt_tokens"] == sum(record["prompt_tokens"] for record in records)
+        assert done["prompt_tokens"] == sum(record.prompt_tokens for record in records)
         assert "USD" in call(*command, "--price-out", 10.0, "--dry-run")[1]
         assert "USD" not in call(*command, "--dry-run")[1]
 
@@ -124,18 +127,12 @@ def test_two_calls_are_billed_with_every_prompt_that_a_server_is_sent(call: Call
 
 
 def test_settling_leaves_out_what_failed_and_what_was_not_counted() -> None:
-    good = {
-        "stop_reason": "natural",
-        "probes": [{"budget": 16, "answer": "1", "answer_tokens": 3}],
-        "reasoning_tokens": 20,
-        "answer_tokens": 4,
-        "suffix_tokens": 5,
-        "prompt_tokens": 100,
-    }
-    assert settle([good], is_two_calls=False) == (100, 20 + 3 + 4 + 2 * 5)
-    assert settle([good], is_two_calls=True) == (100 + 2 * 105 + 16 + 20, 27)
-    others = [{**good, "stop_reason": "error"}, {**good, "answer_tokens": None}, {**good, "reasoning_tokens": None}]
-    assert settle([good, *others], is_two_calls=True) == settle([good], is_two_calls=True)
+    good = Record("q", 0, 64, "", 20, "2", 4, 5, 100, StopReason.NATURAL, (Probe(16, "1", 3),))
+    assert settle(good, is_two_calls=False) == (100, 20 + 3 + 4 + 2 * 5)
+    assert settle(good, is_two_calls=True) == (100 + 2 * 105 + 16 + 20, 27)
+    failed = replace(good, stop_reason=StopReason.ERROR, error="broke")
+    for other in (failed, replace(good, answer_tokens=None), replace(good, reasoning_tokens=None)):
+        assert settle(other, is_two_calls=True) == (0, 0)
 
 
 def test_a_plan_says_what_must_be_loaded(call: Call) -> None:

@@ -67,8 +67,8 @@ def test_from_profile_to_answers_over_http(url, server, capsys, monkeypatch):
     num_after = len(server.asked)
     assert num_after > num_asked
     header = json.loads((Path(ran["run"]) / "run.json").read_text())
-    assert header["identity"]["model"] == "toy"
-    assert (header["identity"]["server"], header["identity"]["enforcement"]) == ("vllm 0.toy", "two-call")
+    assert header["provenance"]["model"] == "toy"
+    assert (header["provenance"]["server"], header["provenance"]["enforcement"]) == ("vllm 0.toy", "two-call")
     assert header["settings"]["plan"]["engine"]["options"]["base_url"] == url
 
     # Enforced in another way, the same run would mix what does not belong together.

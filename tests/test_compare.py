@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 
 from forethought.commands import main
-from forethought.core.data import Cost, Curves, Profile
+from forethought.core.data import Cost, Curves
 from forethought.core.menu import Menu
+from forethought.core.profile import Profile
+from forethought.core.provenance import Provenance
 from forethought.errors import InvalidInputError
 from forethought.evaluation.comparison import Candidate, PredictorCost, compare_predictors
-from forethought.models.size import KNOWN, count, num_parameters
+from forethought.models.config import KNOWN, count, num_parameters
 
 pytestmark = pytest.mark.slow
 
@@ -33,7 +35,7 @@ def measured(num_queries: int = 200) -> Profile:
         num_tried_Q=np.full(num_queries, 8),
         tokens_Q_B=tokens_Q_B,
         reasoning_Q_B=tokens_Q_B - 5,
-        info={"model": "tiny", "name": "made-up"},
+        provenance=Provenance.from_json({"model": "tiny", "name": "made-up"}),
     )
 
 

@@ -174,7 +174,7 @@ def test_lengths_without_a_tokenizer_say_so(tmp_path: Path, monkeypatch: pytest.
 
 def test_lengths_by_a_local_tokenizer(tiny_model: Path) -> None:
     from forethought.engines.forcing import Forcing
-    from forethought.engines.server.local import load_tokenizer
+    from forethought.engines.server.chat import load_tokenizer
 
     queries = [Query("a", "How many are 3 + 4?"), Query("b", "Why?")]
     found = prompt_lengths(str(tiny_model), TEMPLATE, queries)

@@ -23,6 +23,7 @@ from forethought.commands import pipeline
 from forethought.commands.listing import list_results
 from forethought.commands.tables import item
 from forethought.control import sources
+from forethought.core.parquet import METADATA_KEY, read_parquet
 from forethought.core.settings import (
     CompareSettings,
     EvaluateSettings,
@@ -33,7 +34,6 @@ from forethought.core.settings import (
     TrainSettings,
 )
 from forethought.errors import ForethoughtError, ModelFileError, RunError
-from forethought.runs.parquet import METADATA_KEY, read_parquet
 from forethought.runs.store import RunDirectory
 
 pytestmark = pytest.mark.slow
@@ -210,15 +210,15 @@ ONE_OF_EACH = {
     "a probe that is a number": ("profile/records.jsonl", ("probes",), "[3]", r"records\.jsonl line 1 .*probe"),
     "nested too deeply": ("profile/records.jsonl", ("grade",), DEEP, r"records\.jsonl line 1 .*deeply"),
     "no reason": ("profile/records.jsonl", ("stop_reason",), '"bored"', r"records\.jsonl line 1 .*natural, budget"),
-    "no budgets": ("profile/run.json", ("identity", "menu"), "[0]", r"run\.json .*budget"),
+    "no budgets": ("profile/run.json", ("provenance", "menu"), "[0]", r"run\.json .*budget"),
     "endless budgets": (
         "profile/run.json",
-        ("identity", "menu"),
+        ("provenance", "menu"),
         str(list(range(1, 70_000))),
         r"run\.json .*at most 65,536",
     ),
-    "sampling": ("profile/run.json", ("identity", "sampling"), '{"warmth": 1}', r"run\.json .*warmth"),
-    "an identity that is text": ("profile/run.json", ("identity",), '"x"', r"run\.json .*identity"),
+    "sampling": ("profile/run.json", ("provenance", "sampling"), '{"warmth": 1}', r"run\.json .*warmth"),
+    "a provenance that is text": ("profile/run.json", ("provenance",), '"x"', r"run\.json .*provenance"),
     "NaN in the card": ("ridge/predictor.json", ("card", "mean_p_B"), "[NaN]", r"predictor\.json .*NaN"),
     "a short curve": ("ridge/predictor.json", ("card", "mean_p_B"), "[0.5]", r"mean_p_B has 1 numbers for 4"),
     "a budget that is none": ("run/plan.json", ("main",), '"exact"', r"plan\.json .*exact"),
@@ -335,11 +335,11 @@ def test_every_array_of_a_predictor_changed_is_refused_or_harmless(folder: Path,
 
 @pytest.mark.parametrize("change", ["backwards", "NaN", "cut", "whole numbers", "negative"])
 @pytest.mark.parametrize("predictor", ["ridge", "text"])
-def test_familiarity_that_would_judge_wrongly_in_silence_is_refused(folder: Path, predictor: str, change: str) -> None:
+def test_novelty_that_would_judge_wrongly_in_silence_is_refused(folder: Path, predictor: str, change: str) -> None:
     path = folder / predictor
     whole = load_file(path / "weights.safetensors")
-    rewrite_weights(path, {**whole, "familiarity_left_out": ARRAYS[change](whole["familiarity_left_out"])})
-    with pytest.raises(ModelFileError, match="familiarity_left_out"):
+    rewrite_weights(path, {**whole, "novelty_left_out": ARRAYS[change](whole["novelty_left_out"])})
+    with pytest.raises(ModelFileError, match="novelty_left_out"):
         sources.open_predictor(str(path))
 
 
@@ -384,7 +384,10 @@ def columns(pa: Any) -> dict[str, Any]:
     }
 
 
-COLUMNS = ("query_id", "num_tried", "num_right", "tokens", "reasoning_tokens", "question", "hidden_1")
+COLUMNS = (
+    *("query_id", "num_tried", "num_right", "tokens", "reasoning_tokens", "question", "hidden_1"),
+    *("sample", "length", "trace_tokens", "grade", "answer", "answers"),
+)
 
 
 @pytest.mark.parametrize("name", COLUMNS)

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 
 from forethought.commands import main
-from forethought.core.data import Profile, Query
-from forethought.core.features import Features
+from forethought.core.data import Query
+from forethought.core.features import Counts, Features
 from forethought.core.menu import Menu
+from forethought.core.profile import Profile
 from forethought.core.prompts import load_template
+from forethought.core.provenance import Provenance
 from forethought.engines.fake import FakeEngine
 from forethought.errors import InvalidFeaturesError, InvalidSettingsError, RunError
 from forethought.predictors.difficulty import LEVELS, Asking, ask, classes, pick_examples, read_level, with_difficulties
@@ -37,7 +39,7 @@ def measured(num_queries: int = 40) -> Profile:
         tokens_Q_B=tokens_Q_B,
         reasoning_Q_B=tokens_Q_B,
         texts=tuple(query.text for query in QUERIES[:num_queries]),
-        info={"model": "fake", "name": "made-up"},
+        provenance=Provenance.from_json({"model": "fake", "name": "made-up"}),
     )
 
 
@@ -86,7 +88,7 @@ def test_classes_are_fifths_by_rank_even_where_rates_tie() -> None:
     rate_Q_B = np.zeros((10, 2))
     rate_Q_B[5:, 1] = 1.0
     rate_Q_B[9, 0] = rate_Q_B[8, 0] = 1.0  # right sooner: easier
-    level_Q = classes(rate_Q_B)
+    level_Q = classes(rate_Q_B, np.ones(2))
     assert np.bincount(level_Q).tolist() == [2, 6, 2]
     assert level_Q[[8, 9]].tolist() == [0, 0]
     assert (rate_Q_B[level_Q == 2, 1] == 0).all()
@@ -109,7 +111,7 @@ def test_what_was_said_is_kept_and_not_asked_again(tmp_path: Path) -> None:
     engine = fake()
     told = with_difficulties(measured(), engine, asking, tmp_path / "asked", progress=lambda *_: None)
     assert told.num_queries == 37  # the examples are left out
-    assert told.info["asking"]["tokens"] > 10
+    assert told.provenance.asking["tokens"] > 10
     engine.generate = None  # type: ignore[assignment]
     again = with_difficulties(measured(), engine, asking, tmp_path / "asked", progress=lambda *_: None)
     assert again.difficulties == told.difficulties
@@ -120,7 +122,9 @@ def test_what_was_said_is_kept_and_not_asked_again(tmp_path: Path) -> None:
 def test_every_level_gets_the_mean_curve_of_those_of_whom_it_was_said() -> None:
     right_Q_B = np.repeat([[4, 4], [2, 2], [0, 0]], 200, axis=0)
     levels = ("easy",) * 200 + ("hard",) * 200 + (None,) * 200
-    predictor = PromptedPredictor().fit(Features(600, difficulties=levels), right_Q_B, np.full(600, 4))
+    predictor = PromptedPredictor().fit(
+        Features(600, difficulties=levels), Counts(Menu((16, 64)), right_Q_B, np.full(600, 4))
+    )
     p_Q_B, tokens = predictor.predict(Features(4, difficulties=("easy", "hard", None, "medium")))
     np.testing.assert_allclose(p_Q_B[:, 0], [1.0, 0.5, 0.0, 0.5], atol=0.02)
     assert tokens is None

@@ -549,17 +549,16 @@ class TestOpening:
         assert engine.reason in caplog.text
 
     def test_the_server_and_the_enforcement_are_identity_and_the_address_is_not(self):
-        from forethought.control.profiling import identity
-        from forethought.core.menu import Menu
+        from forethought.core.provenance import Provenance
 
         ids = []
         for _ in range(2):  # two servers at two addresses
             with serving(ToyServer()) as url:
                 info = engine_at(url).info
-            ids.append(identity(info, Menu.evenly(16, 256), SAMPLING, 0, {"grader": "number"}))
+            ids.append(Provenance.of(info))
             assert info.versions["base_url"] == f"{url}/v1"
-        assert ids[0] == ids[1]
-        assert (ids[0]["server"], ids[0]["enforcement"]) == ("vllm 0.toy", "two-call")
+        assert ids[0].differing(ids[1]) == ()
+        assert (ids[0].server, ids[0].enforcement) == ("vllm 0.toy", "two-call")
 
     def test_a_model_under_another_name_is_named(self):
         with serving(ToyServer(model="org/toy-instruct")) as url:

@@ -138,8 +138,8 @@ def test_a_run_over_a_faulty_server_is_finished_by_trying_again(tmp_path, monkey
     written = capfd.readouterr()
     assert json.loads(written.out)["failed"] == 0
     header = json.loads(Path("runs/toy-q/run.json").read_text())
-    assert header["identity"]["server"] == "vllm 0.toy"
-    assert header["identity"]["enforcement"] == "two-call"
+    assert header["provenance"]["server"] == "vllm 0.toy"
+    assert header["provenance"]["enforcement"] == "two-call"
     assert header["settings"]["engine"]["options"]["base_url"].startswith("http://127.0.0.1:")
     records = Path("runs/toy-q/records.jsonl").read_text()
     assert "HTTP 401: Incorrect API key provided: Bearer [api key]" in records

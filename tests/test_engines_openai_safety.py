@@ -19,10 +19,10 @@ pytest.importorskip("aiohttp", reason="needs aiohttp")
 from engine_contract import run
 from forethought.core.data import Generation, Query, Request
 from forethought.core.prompts import load_template
+from forethought.core.records import Record
 from forethought.engines.server.engine import OpenAIEngine
 from forethought.engines.server.pieces import _ran_into, _shown
 from forethought.errors import EngineError
-from forethought.runs.store import generation_to_json
 from forethought.servers import reading
 from forethought.servers.address import Key
 from forethought.servers.client import RequestError
@@ -129,7 +129,7 @@ def test_one_odd_answer_is_one_request_and_never_the_end_of_a_batch(reply):
     engine, (odd, *others) = ask(reply, 4)
     assert [done.answer for done in others] == ["5"] * 3
     assert odd.error or odd.answer is not None
-    json.dumps(generation_to_json(odd), ensure_ascii=False, allow_nan=False).encode()  # it can be kept
+    json.dumps(Record.of(odd).to_json(), ensure_ascii=False, allow_nan=False).encode()  # it can be kept
     for number in (odd.reasoning_tokens, odd.answer_tokens, engine.counters.trace_tokens):
         assert number is None or 0 <= number < 1000
 
@@ -260,7 +260,7 @@ def test_the_key_is_hidden_after_decoding(echo, place, caplog, capfd):
         engine, (done,) = ask(replies[place])
         engine.close()
     written = capfd.readouterr()
-    everything = f"{done}{json.dumps(generation_to_json(done))}{caplog.text}{written.out}{written.err}"
+    everything = f"{done}{json.dumps(Record.of(done).to_json())}{caplog.text}{written.out}{written.err}"
     assert not traces_of_the_key(everything)
     assert "[api key]" in everything
 

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from engine_contract import TEMPLATE, run
-from forethought.core.data import EngineInfo, Query, Request, StopReason
+from forethought.core.data import EngineInfo, Grade, Query, Request, StopReason
 from forethought.core.menu import Menu
+from forethought.core.records import Record
 from forethought.engines.fake import FakeEngine
 from forethought.engines.replay import ReplayEngine
-from forethought.errors import InvalidFeaturesError, InvalidInputError
-from forethought.runs.store import generation_to_json
+from forethought.errors import InvalidFeaturesError
 
 MENU = Menu.evenly(16, 96)
 CAPS = tuple(int(budget) for budget in MENU.budgets_B)
@@ -48,7 +48,7 @@ def test_a_whole_trace_comes_back_as_it_was(recorded, replay):
 
 
 def test_records_replay_like_the_generations_they_are_of(recorded, replay):
-    records = [{**generation_to_json(done), "grade": "right"} for done in recorded.values()]
+    records = [replace(Record.of(done), grade=Grade.RIGHT) for done in recorded.values()]
     assert run(ReplayEngine(records, info=replay.info), REQUESTS) == recorded
 
 
@@ -83,11 +83,6 @@ def test_a_recorded_failure_stays_one_unless_it_was_tried_again(recorded):
     info = EngineInfo("fake", "fake")
     assert "out of luck" in run(ReplayEngine([failure], info=info), asked)[key].error
     assert run(ReplayEngine([failure, done], info=info), asked)[key] == done
-
-
-def test_a_broken_record_is_named():
-    with pytest.raises(InvalidInputError, match="record 1"):
-        ReplayEngine([{"query_id": "q"}], info=EngineInfo("fake", "fake"))
 
 
 def test_hidden_states_are_the_recorded_ones_and_nan_elsewhere(recorded):

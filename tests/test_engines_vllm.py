@@ -13,9 +13,9 @@ import pytest
 
 from engine_contract import PROBES, QUERIES, TEMPLATE, requests, run
 from forethought.core.data import Request, Sampling, StopReason
-from forethought.engines.vllm import hooks
-from forethought.engines.vllm.flights import Reuse
+from forethought.engines.vllm import states as hooks
 from forethought.engines.vllm.native import TRIAL_CAPS, Fate, NativeCap
+from forethought.engines.vllm.reuse import Reuse
 from forethought.engines.vllm.starting import Choices
 from forethought.errors import EngineError, InvalidFeaturesError, InvalidSettingsError
 
@@ -80,8 +80,7 @@ class TestNativeCap:
         ids=lambda value: str(value),
     )
     def test_what_came_back_is_judged(self, ids, ended, fate, length):
-        verdict = CAP.judge(Letters(), ids, 4, ended=ended)  # type: ignore[arg-type]
-        assert (verdict.fate, verdict.length) == (fate, length)
+        assert CAP.judge(Letters(), ids, 4, ended=ended) == (fate, length)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -208,7 +207,9 @@ class TestOnVllm:
         engine = opened(tiny_model, hidden="connector", feature_layers=[1, 2])
         prompts = [engine._forcing.prompt_ids(query) for query in QUERIES]
         by_connector = engine.hidden_states(QUERIES, [2, 1])
-        np.testing.assert_allclose(by_connector, np.stack(engine._by_hooks(prompts, [2, 1])), atol=1e-4)
+        np.testing.assert_allclose(
+            by_connector, np.stack(hooks.by_hooks(engine._llm, engine._whole, prompts, [2, 1])), atol=1e-4
+        )
         with pytest.raises(InvalidFeaturesError, match="feature_layers=\\[0\\]"):
             engine.hidden_states(QUERIES, [0])
         assert all(done.error is None for done in run(engine, [Request(QUERIES[0], 8)]).values())

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from evaluation_data import profile, synthetic
-from forethought.core.data import Cost, Curves, Profile
+from forethought.core.data import Cost, Curves
 from forethought.core.menu import Menu
+from forethought.core.profile import Profile
 from forethought.errors import InvalidInputError, InvalidSettingsError, MismatchError
 from forethought.evaluation import Evaluation, Row, evaluate
 

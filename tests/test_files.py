@@ -15,8 +15,9 @@ import pytest
 
 from forethought.commands import _exit_code
 from forethought.core.files import make_folder, open_bytes, read_json, replacing, write_atomically, write_json
+from forethought.core.parquet import METADATA_KEY
+from forethought.core.provenance import Provenance
 from forethought.errors import FileError
-from forethought.runs.parquet import METADATA_KEY
 from forethought.runs.store import RunDirectory
 
 
@@ -99,7 +100,7 @@ def test_a_file_that_cannot_be_read_is_named(folder: Path) -> None:
 
 
 def test_records_are_whole_or_not_there_when_the_disk_is_full(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = RunDirectory.create(Path("run"), kind="asked", identity={"model": "m"}, settings={})
+    run = RunDirectory.create(Path("run"), kind="asked", provenance=Provenance(model="m"), settings={})
     record = {"query_id": "a", "sample": 0, "level": None, "text": "x" * 100, "tokens": 1, "error": None}
     with run.appender() as records:
         records.append([record])
@@ -108,11 +109,11 @@ def test_records_are_whole_or_not_there_when_the_disk_is_full(folder: Path, monk
             with pytest.raises(FileError, match=r"^run/records\.jsonl: cannot be written: No space"):
                 records.append([{**record, "query_id": "b"}])
         records.append([{**record, "query_id": "c"}])
-    assert [each["query_id"] for each in run.records()] == ["a", "c"]
+    assert [each.query_id for each in run.opinions()] == ["a", "c"]
 
 
 def test_what_a_kill_left_half_is_removed_by_the_next_writer(folder: Path) -> None:
-    run = RunDirectory.create(Path("run"), kind="asked", identity={}, settings={})
+    run = RunDirectory.create(Path("run"), kind="asked", provenance=Provenance(), settings={})
     (run.path / ".plan.json.1.tmp").write_text("{")
     (run.path / "hidden/.00000.safetensors.1.tmp").write_text("x")
     with run.locked():
@@ -244,7 +245,7 @@ def test_a_small_file_that_decodes_to_much_more_is_refused_before_it_does(tmp_pa
     path = bomb(tmp_path / "bomb.parquet", **options)
     assert path.stat().st_size < 4 << 20
     script = (
-        "import re, sys; from pathlib import Path; from forethought.runs.parquet import read_parquet\n"
+        "import re, sys; from pathlib import Path; from forethought.core.parquet import read_parquet\n"
         "from forethought.errors import RunError\n"
         "try: read_parquet(Path(sys.argv[1]))\n"
         "except RunError as error: print(error)\n"

@@ -12,9 +12,11 @@ import pytest
 import forethought
 from command_line import Call, write_questions
 from forethought.commands.grading import GradeSettings, RegradeSettings, grade_file, regrade
+from forethought.control.sources import open_profile
 from forethought.core.data import Grade
+from forethought.core.profile import Profile
 from forethought.errors import InvalidInputError, InvalidSettingsError, RunError, UnknownNameError
-from forethought.runs.store import REGRADING, RunDirectory
+from forethought.runs.store import RunDirectory
 
 
 def lines(path: Path, *rows: dict[str, Any]) -> Path:
@@ -126,21 +128,21 @@ def wrong_answers(path: Path, count: int = 12) -> Path:
 def test_a_corrected_reference_changes_every_file_that_follows(
     call: Call, profiled: RunDirectory, tmp_path: Path
 ) -> None:
-    before = forethought.open_profile("p")
+    before = open_profile("p")
     found = call("regrade", "p", "--answers", wrong_answers(tmp_path / "fix.jsonl", 3), "--json")
     assert found.json["references_corrected"] == 3
-    after = forethought.open_profile("p")
+    after = open_profile("p")
     rows = [after.query_ids.index(f"q{i}") for i in range(3)]
     assert after.num_right_Q_B[rows].sum() == 0
     assert before.num_right_Q_B[rows].sum() > 0
     assert after.num_right_Q_B.sum() + before.num_right_Q_B[rows].sum() == before.num_right_Q_B.sum()
-    table = forethought.open_profile("p/profile.parquet")
+    table = Profile.load("p")
     assert (table.num_right_Q_B == after.num_right_Q_B).all()
     assert found.json["changed"] == sum(change["count"] for change in found.json["changes"]) > 0
     assert call("regrade", "p", "--json").json["changed"] == 0
     back = call("regrade", "p", "--answers", "q.jsonl", "--json").json
     assert back["changed"] == found.json["changed"]
-    assert (forethought.open_profile("p").num_right_Q_B == before.num_right_Q_B).all()
+    assert (open_profile("p").num_right_Q_B == before.num_right_Q_B).all()
 
 
 def test_a_dry_run_counts_and_writes_nothing(call: Call, profiled: RunDirectory, tmp_path: Path) -> None:
@@ -159,8 +161,8 @@ def test_a_dry_run_counts_and_writes_nothing(call: Call, profiled: RunDirectory,
 def test_another_grader_stands_in_the_header_and_is_not_mixed(call: Call, profiled: RunDirectory) -> None:
     found = call("regrade", "p", "--grader", "choice", "--grader-option", 'letters="AB"', "--skip-ungraded", "--json")
     assert found.code == 0, found.err
-    identity = profiled.header["identity"]
-    assert (identity["grader"], identity["grader_options"]) == ("choice", {"letters": "AB"})
+    made = profiled.header.provenance
+    assert (made.grader, made.grader_options) == ("choice", {"letters": "AB"})
     resumed = call("profile", "fake", "q.jsonl", "--traces", 2, "--out", "p", "--quiet")
     assert resumed.code == 1
     assert "forethought regrade p --grader number" in resumed.err
@@ -181,7 +183,7 @@ def test_another_version_of_the_grader_is_not_mixed(
     assert "number later" in resumed.err
     assert "forethought regrade p" in resumed.err
     assert call("regrade", "p").code == 0
-    assert profiled.header["identity"]["grader_version"] == "later"
+    assert profiled.header.provenance.grader_version == "later"
     assert call("profile", "fake", "q.jsonl", "--traces", 2, "--out", "p", "--quiet").code == 0
     assert call("train", "p", "--predictor", "mean").code == 0
     assert "graded by `number later`" in Path("p/predictor/card.md").read_text("utf-8")
@@ -245,7 +247,8 @@ def killed_before(source, target, **kwargs):
         os.kill(os.getpid(), signal.SIGKILL)
     replace(source, target, **kwargs)
 os.replace = killed_before
-from forethought import RegradeSettings, regrade
+from forethought.commands.grading import regrade
+from forethought.core.settings import RegradeSettings
 regrade(RegradeSettings(run="p", answers="fix.jsonl"))
 """
 
@@ -255,7 +258,7 @@ def test_a_kill_at_any_file_leaves_old_or_new_and_is_finished_by_the_same_comman
     call: Call, profiled: RunDirectory, tmp_path: Path
 ) -> None:
     fix = wrong_answers(tmp_path / "fix.jsonl")
-    whole = sum(record["grade"] == "right" for record in profiled.records())
+    whole = sum(record.grade == "right" for record in profiled.records())
     assert whole > 0
     killed = 0
     for moment in range(1, 20):
@@ -269,15 +272,15 @@ def test_a_kill_at_any_file_leaves_old_or_new_and_is_finished_by_the_same_comman
         header = json.loads((profiled.path / "run.json").read_text("utf-8"))
         grades = [r["grade"] for r in map(json.loads, (profiled.path / "records.jsonl").read_text().splitlines())]
         assert grades.count("right") in (0, whole)
-        if REGRADING in header:
+        if "regrading" in header:
             refused = call("train", "p", "--predictor", "mean", "--out", "t")
             assert refused.code == 1
             assert "forethought regrade p" in refused.err
             assert "finish it: forethought regrade p" in call("ls", ".").out
             assert call("profile", "fake", "q.jsonl", "--traces", 2, "--out", "p", "--quiet").code == 1
         assert call("regrade", "p", "--answers", fix).code == 0
-        assert sum(record["grade"] == "right" for record in profiled.records()) == 0
-        assert forethought.open_profile("p/profile.parquet").num_right_Q_B.sum() == 0
+        assert sum(record.grade == "right" for record in profiled.records()) == 0
+        assert Profile.load("p").num_right_Q_B.sum() == 0
         assert call("regrade", "p", "--answers", "q.jsonl").code == 0
     assert killed >= 5, "every file that is replaced is a moment to be killed at"
 

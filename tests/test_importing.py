@@ -15,11 +15,13 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from forethought import ImportSettings, evaluate, import_profile, open_profile, plan, train
 from forethought.commands import _exit_code
-from forethought.core.data import Cost, Profile
+from forethought.commands.pipeline import evaluate, import_profile, plan, train
+from forethought.control.sources import open_profile
+from forethought.core.data import Cost, Sampling
 from forethought.core.menu import Menu
-from forethought.core.settings import EvaluateSettings, PlanSettings, TrainSettings
+from forethought.core.profile import Profile
+from forethought.core.settings import EvaluateSettings, ImportSettings, PlanSettings, TrainSettings
 from forethought.errors import InvalidInputError, InvalidSettingsError, MismatchError, RunError
 from forethought.runs.importing import Imported
 from forethought.runs.profiles import joined, write_parquet
@@ -103,8 +105,8 @@ def test_a_long_table_of_traces(tmp_path: Path, ending: str) -> None:
     assert profile.tokens_Q_B[0].tolist() == [23.0, 29.5, 29.5]
     assert profile.texts == ("What is 0, 0?", "What is 1, 1?", "What is 2, 2?")
     assert profile.is_spend_measured
-    assert profile.info["model"] is None
-    assert "sampling" not in profile.info
+    assert profile.provenance.model is None
+    assert profile.provenance.sampling is None
     assert imported.left_out == ()
 
 
@@ -117,7 +119,7 @@ def test_a_wide_table_of_lists(tmp_path: Path, ending: str) -> None:
     assert profile.hidden_Q_L_D is not None
     np.testing.assert_allclose(profile.hidden_Q_L_D[:, 0], [row["hidden_state"] for row in rows], rtol=1e-6)
     assert profile.layers == (16,)
-    assert profile.info["sampling"] == {"temperature": 0.6, "top_p": 0.95}
+    assert profile.provenance.sampling == Sampling(0.6, 0.95)
     assert not profile.is_spend_measured
     assert profile.tokens_Q_B[0].tolist() == [16.0, 32.0, 48.0, 64.0]
 
@@ -297,7 +299,7 @@ def test_several_files_are_one_table(tmp_path: Path) -> None:
     files = tuple(str(write(tmp_path / name, part)) for name, part in (("a.csv", rows[:6]), ("b.jsonl", rows[6:])))
     profile = import_profile(ImportSettings(files=files, out=str(tmp_path / "o.parquet"))).profile
     assert profile.num_right_Q_B.tolist() == [[1, 2, 2], [0, 1, 2], [0, 0, 1]]
-    assert list(profile.info["imported"]["files"]) == ["a.csv", "b.jsonl"]
+    assert list(profile.provenance.more["imported"]["files"]) == ["a.csv", "b.jsonl"]
     write(tmp_path / "b.jsonl", rows)
     with pytest.raises(InvalidInputError, match=r"b\.jsonl line 1: query 'q0' sample '0' at budget 16 .*a\.csv line 2"):
         import_profile(ImportSettings(files=files, out=str(tmp_path / "o.parquet")))
@@ -419,7 +421,7 @@ LEFT_OUT: dict[str, tuple[Rows, dict[str, Any], list[str], int]] = {
     "no hidden state, blank counts": (
         changed(changed(counted(5), 1, hidden_state=None), 2, num_correct=[1, None, 2, 3]),
         {"window": 16, "layer": 1},
-        ["1 query left out: a count in num_correct is blank (line 4)", "1 query left out: no hidden state (line 3)"],
+        ["1 query left out: 'num_correct' is blank (line 4)", "1 query left out: no hidden state (line 3)"],
         60,
     ),
 }
@@ -432,7 +434,7 @@ def test_what_is_left_out_is_told(
     imported = taken(write(tmp_path / "t.csv", rows), **options)
     assert [str(each) for each in imported.left_out] == told
     assert imported.profile.num_tried_Q.sum() == num_traces
-    assert imported.profile.info["imported"]["left_out"] == told
+    assert imported.profile.provenance.more["imported"]["left_out"] == told
 
 
 def test_nothing_left(tmp_path: Path) -> None:
@@ -753,9 +755,9 @@ def test_train_evaluate_and_plan_without_spend(imported: str, tmp_path: Path) ->
     crossed = evaluate(EvaluateSettings(run=imported, num_resamples=100))
     assert crossed.costs == (Cost.GRANTED,)
     planned = plan(PlanSettings(run=str(folder), questions=str(held_out.path), mean_tokens=40))
-    assert planned.plan.granted <= 40 * 50
-    assert planned.plan.expected_spent is None
-    assert len(planned.plan.query_ids) == 50
+    assert planned.allocation.granted <= 40 * 50
+    assert planned.allocation.expected_spent is None
+    assert len(planned.allocation.query_ids) == 50
     with pytest.raises(InvalidSettingsError, match="--cost granted"):
         plan(PlanSettings(run=str(folder), questions=str(held_out.path), mean_tokens=40, cost=Cost.SPENT))
 

@@ -22,7 +22,8 @@ NUM_KILLS = 12  # for each of the two commands
 DRIVER = """
 import sys
 from pathlib import Path
-from forethought import PlanSettings, ProfileSettings, RunSettings, profile, run
+from forethought.commands.pipeline import profile, run
+from forethought.core.settings import PlanSettings, ProfileSettings, RunSettings
 
 def report(record):
     print(record.get("id") or f"{record['query_id']}/{record['sample']}", flush=True)
@@ -53,14 +54,15 @@ def _reported(process: subprocess.Popen[str], *, most: int | None) -> list[str]:
 def _keys(run: RunDirectory, command: str) -> list[str]:
     records = run.records()
     if command == "profile":
-        return [f"{record['query_id']}/{record['sample']}" for record in records]
-    return [record["query_id"] for record in records]
+        return [f"{record.query_id}/{record.sample}" for record in records]
+    return [record.query_id for record in records]
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with questions and a trained run."""
-    from forethought import ProfileSettings, TrainSettings, profile, train
+    from forethought.commands.pipeline import profile, train
+    from forethought.core.settings import ProfileSettings, TrainSettings
 
     path = tmp_path_factory.mktemp("kill")
     rows = [{"id": f"q{i}", "question": f"What is {i} + {i}?", "answer": str(2 * i)} for i in range(NUM_QUERIES)]
@@ -109,7 +111,7 @@ def test_kills_at_random_moments(folder: Path, command: str) -> None:
 
 
 def _sorted(run: RunDirectory) -> list[str]:
-    return sorted(json.dumps(record, sort_keys=True) for record in run.records())
+    return sorted(json.dumps(record.to_json(), sort_keys=True) for record in run.records())
 
 
 def test_two_writers_do_not_share_a_run(folder: Path) -> None:

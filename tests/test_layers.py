@@ -17,8 +17,11 @@ import pytest
 
 from forethought.commands import pipeline
 from forethought.control.sources import open_profile
-from forethought.core.data import Profile, Query
+from forethought.core.data import Query
+from forethought.core.features import Counts, Features
+from forethought.core.profile import Profile
 from forethought.core.prompts import load_template
+from forethought.core.provenance import Provenance
 from forethought.core.settings import EngineSettings, LayersSettings, ProfileSettings
 from forethought.engines.fake import FakeEngine
 from forethought.engines.opening import choose_reader
@@ -105,19 +108,17 @@ def test_a_recorded_run_and_a_folder_that_was_read_give_the_same(
 
 def test_errors_are_those_of_the_usual_formulas(run: Path) -> None:
     profile = open_profile(str(run))
-    assert profile.hidden_Q_L_D is not None
+    counts = Counts.of(profile)
     result = pipeline.study_layers(settings(run))
     for row in result.rows:
-        features_Q_D = profile.hidden_Q_L_D[:, profile.layers.index(row.layer)]
-        p_Q_B = RidgePredictor().fit(features_Q_D, profile.num_right_Q_B, profile.num_tried_Q).left_out_p_Q_B_
+        p_Q_B = RidgePredictor().fit(Features.of(profile, row.layer), counts).left_out_p_Q_B_
         assert p_Q_B is not None
-        judged = (p_Q_B, profile.num_right_Q_B, profile.num_tried_Q)
         scores = row
-        assert scores.log_loss.value == pytest.approx(binomial_log_loss(*judged))
-        assert scores.brier.value == pytest.approx(brier_score(*judged))
+        assert scores.log_loss.value == pytest.approx(binomial_log_loss(p_Q_B, counts))
+        assert scores.brier.value == pytest.approx(brier_score(p_Q_B, counts))
         assert scores.squared_error.value == pytest.approx(((p_Q_B - profile.curves.p_Q_B) ** 2).mean())
         pearson_B = [each.value for each in scores.pearson]
-        assert pearson_B == pytest.approx(correlation_B(*judged).tolist())
+        assert pearson_B == pytest.approx(correlation_B(p_Q_B, counts.rate_Q_B).tolist())
         assert scores.mean_pearson.value == pytest.approx(np.mean(pearson_B))
         for found in (scores.log_loss, scores.squared_error, scores.brier, scores.mean_pearson, *scores.pearson):
             assert found.low <= found.value <= found.high
@@ -296,7 +297,8 @@ def test_reading_goes_on_after_an_interrupt(parquet: Path, tmp_path: Path) -> No
 
 KILLED = """
 import sys, time
-from forethought import LayersSettings, study_layers
+from forethought.commands.pipeline import study_layers
+from forethought.core.settings import LayersSettings
 from forethought.engines.fake import FakeEngine
 
 read = FakeEngine.pooled_states
@@ -341,9 +343,9 @@ def _broken(profile: Profile, tmp_path: Path) -> dict[str, Path]:
     kinds = {
         "nothing": replace(profile, hidden_Q_L_D=None, layers=()),
         "no-texts": replace(profile, texts=()),
-        "no-model": replace(profile, info={"name": "x"}),
-        "other-model": replace(profile, info={**profile.info, "model_hash": "0" * 64}),
-        "other-template": replace(profile, info={**profile.info, "template_hash": "0" * 12}),
+        "no-model": replace(profile, provenance=Provenance.from_json({"name": "x"})),
+        "other-model": replace(profile, provenance=replace(profile.provenance, model_hash="0" * 64)),
+        "other-template": replace(profile, provenance=replace(profile.provenance, template_hash="0" * 12)),
     }
     for name, each in kinds.items():
         write_parquet(tmp_path / f"{name}.parquet", each)
@@ -434,7 +436,7 @@ def test_a_model_run_by_transformers_fills_the_folder(tiny_model: Path, tmp_path
 
     engine = TransformersEngine(str(tiny_model), template=TEMPLATE, context_tokens=256, dtype="float32")
     info = {key: getattr(engine.info, key) for key in ("model", "model_hash", "template", "template_hash")}
-    profile = made_up(20, texts=tuple(f"{n}+{n}=?" for n in range(20)), info=info)
+    profile = made_up(20, texts=tuple(f"{n}+{n}=?" for n in range(20)), provenance=Provenance(**info))
     write_parquet(tmp_path / "tiny.parquet", profile)
     asked = settings(tmp_path / "tiny.parquet", states=str(tmp_path / "states"))
     result = pipeline.study_layers(asked, engine=engine)
@@ -457,7 +459,7 @@ def test_means_recorded_with_a_run_are_studied(run: Path, tmp_path: Path) -> Non
     """A run directory may hold means beside its own states, as `save_hidden` takes them."""
     profile = open_profile(str(run))
     copied = RunDirectory.create(
-        tmp_path / "run", kind="profile", identity=RunDirectory.open(run).header["identity"], settings={}
+        tmp_path / "run", kind="profile", provenance=RunDirectory.open(run).header.provenance, settings={}
     )
     for name in ("records.jsonl", "queries.jsonl"):
         (copied.path / name).write_bytes((run / name).read_bytes())

@@ -10,15 +10,16 @@ import pytest
 pytest.importorskip("peft")
 
 from forethought.commands import pipeline
-from forethought.core.data import Profile
-from forethought.core.features import Features
+from forethought.core.features import Counts, Features
 from forethought.core.menu import Menu
+from forethought.core.profile import Profile
+from forethought.core.provenance import Provenance
 from forethought.core.settings import TrainSettings
 from forethought.errors import InvalidFeaturesError, InvalidSettingsError, MismatchError
-from forethought.predictors import adapter
 from forethought.predictors.lora import LoraPredictor
+from forethought.predictors.parts import adapter
 from forethought.predictors.predictor import Predictor
-from forethought.predictors.selection import train
+from forethought.predictors.training import train
 from forethought.runs.profiles import write_parquet
 from tiny_model import save_tiny_model
 
@@ -47,7 +48,7 @@ def make_profile(num_queries: int = 60) -> Profile:
         tokens_Q_B=tokens_Q_B,
         reasoning_Q_B=tokens_Q_B - 9,
         texts=texts,
-        info={"model": "tiny", "name": "made-up"},
+        provenance=Provenance.from_json({"model": "tiny", "name": "made-up"}),
     )
 
 
@@ -59,9 +60,7 @@ def fit(tiny: str, **changes: object) -> LoraPredictor:
     profile = make_profile()
     return LoraPredictor(**options(tiny, **changes)).fit(
         Features(profile.num_queries, texts=profile.texts),
-        profile.num_right_Q_B,
-        profile.num_tried_Q,
-        profile.tokens_Q_B,
+        Counts.of(profile),
     )
 
 
@@ -136,7 +135,9 @@ def test_another_base_model_under_the_name_is_refused(tiny: str, tmp_path: Path)
 
 def test_without_texts_it_says_so(tiny: str) -> None:
     with pytest.raises(InvalidFeaturesError, match="text"):
-        LoraPredictor(**options(tiny)).fit(Features(3), np.ones((3, 4), dtype=int), np.full(3, 4))
+        LoraPredictor(**options(tiny)).fit(
+            Features(3), Counts(Menu.evenly(16, 64), np.ones((3, 4), dtype=int), np.full(3, 4))
+        )
 
 
 @pytest.mark.parametrize(

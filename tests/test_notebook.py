@@ -7,10 +7,28 @@ from typing import Any
 
 import pytest
 
-import forethought as ft
 from command_line import Call, write_questions
+from forethought.commands.grading import grade_file, regrade
+from forethought.commands.listing import list_results
+from forethought.commands.pipeline import compare, evaluate, plan, profile, run, study_layers, train
+from forethought.commands.tables import show
+from forethought.control.sources import open_profile
 from forethought.core import registry
+from forethought.core.settings import (
+    CompareSettings,
+    DoctorSettings,
+    EngineSettings,
+    EvaluateSettings,
+    GradeSettings,
+    LayersSettings,
+    PlanSettings,
+    ProfileSettings,
+    RegradeSettings,
+    RunSettings,
+    TrainSettings,
+)
 from forethought.core.waiting import finish
+from forethought.studies.doctor import examine
 
 pytestmark = pytest.mark.slow
 
@@ -29,33 +47,31 @@ def test_every_public_function_works_in_a_notebook(tmp_path: Path, monkeypatch: 
     text = write_questions(tmp_path / "q.jsonl", 40).read_text("utf-8")
     other = text.replace('"id": "q', '"id": "h').replace("What is", "How much is")
     (tmp_path / "h.jsonl").write_text(other, "utf-8")
-    fake = ft.EngineSettings(engine="fake")
+    fake = EngineSettings(engine="fake")
 
     def cell() -> None:
-        run = ft.profile(ft.ProfileSettings(model="fake", questions="q.jsonl", out="p", num_traces=2))
-        ft.profile(ft.ProfileSettings(model="fake", questions="h.jsonl", out="held", num_traces=1))
-        ft.train(ft.TrainSettings(run="p", predictor="ridge"))
-        ft.train(
-            ft.TrainSettings(
+        made = profile(ProfileSettings(model="fake", questions="q.jsonl", out="p", num_traces=2))
+        profile(ProfileSettings(model="fake", questions="h.jsonl", out="held", num_traces=1))
+        train(TrainSettings(run="p", predictor="ridge"))
+        train(
+            TrainSettings(
                 run="p", predictor="prompted", out="asked", engine=fake, options={"num_examples": 0}, num_folds=2
             )
         )
-        planned = ft.plan(ft.PlanSettings(run="asked", questions="q.jsonl", mean_tokens=64, engine=fake))
-        assert len(planned.plan.budget_Q) == 40
+        planned = plan(PlanSettings(run="asked", questions="q.jsonl", mean_tokens=64, engine=fake))
+        assert len(planned.allocation.budget_Q) == 40
         assert len(repr(planned)) < 200
-        plan = ft.PlanSettings(run="p", questions="q.jsonl", mean_tokens=64)
-        ft.run(ft.RunSettings(plan=plan, out="r", compare=("uniform",)))
-        ft.evaluate(ft.EvaluateSettings(run="r", plots=False))
-        ft.evaluate(ft.EvaluateSettings(run="asked", on="held", plots=False, num_resamples=100, engine=fake))
-        ft.compare(
-            ft.CompareSettings(predictors=("p", "asked"), on="held", plots=False, num_resamples=100, engine=fake)
-        )
-        ft.study_layers(ft.LayersSettings(run="p", plots=False, num_resamples=100))
-        assert ft.regrade(ft.RegradeSettings(run="p")).num_changed == 0
-        assert ft.grade_file(ft.GradeSettings(file="r/answers.jsonl")).to_json()["graded"] == 40
-        assert ft.show("r")["answered"] == ft.show(str(run.path))["queries"] == 40
-        assert {row["run"] for row in ft.list_results(".")} >= {"p", "r", "asked"}
-        assert ft.examine(ft.DoctorSettings()).is_kept is None
+        asked = PlanSettings(run="p", questions="q.jsonl", mean_tokens=64)
+        run(RunSettings(plan=asked, out="r", compare=("uniform",)))
+        evaluate(EvaluateSettings(run="r", plots=False))
+        evaluate(EvaluateSettings(run="asked", on="held", plots=False, num_resamples=100, engine=fake))
+        compare(CompareSettings(predictors=("p", "asked"), on="held", plots=False, num_resamples=100, engine=fake))
+        study_layers(LayersSettings(run="p", plots=False, num_resamples=100))
+        assert regrade(RegradeSettings(run="p")).num_changed == 0
+        assert grade_file(GradeSettings(file="r/answers.jsonl")).to_json()["graded"] == 40
+        assert show("r")["answered"] == show(str(made.path))["queries"] == 40
+        assert {row["run"] for row in list_results(".")} >= {"p", "r", "asked"}
+        assert examine(DoctorSettings()).is_kept is None
 
     in_a_loop(cell)
 
@@ -100,8 +116,8 @@ def test_an_interrupt_in_a_notebook_ends_the_work(monkeypatch: pytest.MonkeyPatc
 def test_evaluate_writes_what_its_settings_say(call: Call, trained: str) -> None:
     pytest.importorskip("matplotlib")
     written: list[Path] = []
-    settings = ft.EvaluateSettings(run=trained, predictor="mean", out="here", plots=True, num_resamples=100)
-    ft.evaluate(settings, wrote=written.append)
+    settings = EvaluateSettings(run=trained, predictor="mean", out="here", plots=True, num_resamples=100)
+    evaluate(settings, wrote=written.append)
     assert {path.name for path in Path("here").iterdir()} == {path.name for path in written}
     assert {"evaluation.json", "evaluation.md", "accuracy.png"} <= {path.name for path in written}
 
@@ -176,7 +192,7 @@ def test_an_allocators_option_reaches_it(call: Call, trained: str) -> None:
         )
         assert evaluated.json["allocator"] == "exact"
     assert {made.unit for made in seen if isinstance(made, ExactAllocator)} == {2}
-    assert json.loads(Path("r/run.json").read_text("utf-8"))["identity"]["allocator_options"] == {"unit": 2}
+    assert json.loads(Path("r/run.json").read_text("utf-8"))["provenance"]["allocator_options"] == {"unit": 2}
 
 
 @pytest.mark.parametrize("name", registry.BUILTIN["predictors"])
@@ -195,7 +211,7 @@ def test_a_replayed_profile_measures_what_was_recorded(call: Call, trained: str)
     said = call("profile", "fake", "train.jsonl", "--out", "again", *flags, "--json")
     assert said.code == 0, said.err
     assert said.json["simulated"]
-    first, again = ft.open_profile(trained), ft.open_profile("again")
+    first, again = open_profile(trained), open_profile("again")
     assert (first.num_right_Q_B == again.num_right_Q_B).all()
     assert first.hidden_Q_L_D is not None
     assert again.hidden_Q_L_D is not None

@@ -11,10 +11,9 @@ import pytest
 
 from forethought.commands import _exit_code
 from forethought.control.sources import open_predictor, open_profile
-from forethought.core.data import Profile
-from forethought.predictors.overlap import held_out, rows_trained_on
+from forethought.core.profile import Profile
+from forethought.predictors.overlap import Seen, held_out
 from forethought.predictors.predictor import Predictor
-from forethought.predictors.seen import Seen
 from forethought.runs.profiles import write_parquet
 
 Call = Callable[..., tuple[int, Any, str]]
@@ -101,7 +100,7 @@ def test_what_is_kept_is_small_and_holds_no_text(call: Call) -> None:
     assert trained.seen is not None
     assert (len(trained.seen.ids_N), len(trained.seen.contents_M)) == (60, 60)
     assert trained.seen.ids_N.dtype == np.uint64
-    assert rows_trained_on(trained, profile) is not None
+    assert trained.rows_trained_on(profile) is not None
     for file in Path("run/predictor").iterdir():
         content = file.read_bytes()
         assert not any(text.encode() in content for text in profile.texts)
@@ -130,12 +129,14 @@ def profile_of(ids: list[str], texts: list[str]) -> Profile:
 )
 def test_which_questions_were_seen(ids: list[str], texts: list[str], rows: list[int]) -> None:
     seen = Seen.of(profile_of(["a", "b", "c"], ["one?", "two?", "three?"]))
-    assert seen.rows(profile_of(ids, texts)).tolist() == rows
+    assert seen.rows_trained_on(profile_of(ids, texts)).tolist() == rows
     again = Seen.from_arrays(seen.arrays())
     assert again is not None
-    assert again.rows(profile_of(ids, texts)).tolist() == rows
+    assert again.rows_trained_on(profile_of(ids, texts)).tolist() == rows
     without = Seen.of(profile_of(["a", "b", "c"], []))
-    assert without.rows(profile_of(ids, texts)).tolist() == [row for row, name in enumerate(ids) if name in "abc"]
+    assert without.rows_trained_on(profile_of(ids, texts)).tolist() == [
+        row for row, name in enumerate(ids) if name in "abc"
+    ]
 
 
 def test_hashes_of_another_kind_are_refused() -> None:

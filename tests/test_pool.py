@@ -20,10 +20,12 @@ from forethought.control.pool import Pool
 from forethought.core.data import Cost, Generation, Query, Request
 from forethought.core.menu import Menu
 from forethought.core.prompts import load_template
+from forethought.core.provenance import Provenance
+from forethought.core.records import Record
 from forethought.core.settings import PlanSettings, RunSettings
 from forethought.engines.fake import FakeEngine
 from forethought.errors import InvalidSettingsError
-from forethought.runs.store import RunDirectory, generation_to_json
+from forethought.runs.store import RunDirectory
 from loopback import serving
 from toy_server import ToyServer
 
@@ -42,7 +44,7 @@ def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
 
 def generated(run: str) -> int:
     records = RunDirectory.open(Path(run)).records()
-    return sum(each["reasoning_tokens"] + each["suffix_tokens"] + each["answer_tokens"] for each in records)
+    return sum(each.reasoning_tokens + each.suffix_tokens + each.answer_tokens for each in records)
 
 
 def engine() -> FakeEngine:
@@ -70,7 +72,7 @@ def requests(budgets: Sequence[int]) -> list[Request]:
 
 
 def opened(folder: Path, total: int) -> Pool:
-    run = RunDirectory.create(folder, kind="run", identity={}, settings={})
+    run = RunDirectory.create(folder, kind="run", provenance=Provenance(), settings={})
     return Pool.open(run, total=total, beside=BESIDE, menu=MENU)
 
 
@@ -102,7 +104,7 @@ def test_a_kill_loses_no_count(tmp_path_factory: pytest.TempPathFactory, total: 
     stream = pool.generate(engine(), asked)
     found = asyncio.run(collected(stream, most))
     with run.appender() as records:
-        records.append([{**generation_to_json(each), "grade": None} for each in found])
+        records.append(Record.of(each).to_json() for each in found)
     again = Pool.open(run, total=total, beside=BESIDE, menu=MENU)
     done = sum(map(used, found))
     assert done <= again.spent <= total
@@ -142,8 +144,8 @@ def test_a_run_under_a_hard_total(call: JsonCall, total: int) -> None:
     assert generated("r") == found["spent_tokens"] <= total
     assert found["answered"] + found["failed"] == 40
     assert call(*run)[1]["spent_tokens"] == found["spent_tokens"]
-    refused = [record for record in RunDirectory.open(Path("r")).records() if record["error"]]
-    assert all("the total of" in record["error"] for record in refused)
+    refused = [record for record in RunDirectory.open(Path("r")).records() if record.error]
+    assert all("the total of" in record.error for record in refused)
 
 
 def test_a_run_that_was_made_under_a_hard_total_does_not_go_on_without(call: JsonCall) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,9 @@ from hypothesis.extra.numpy import arrays
 from scipy.optimize import isotonic_regression
 
 from forethought.core import registry
-from forethought.core.features import Features
+from forethought.core.features import Counts, Features
+from forethought.core.menu import Menu
+from forethought.core.profile import Profile
 from forethought.core.protocols import Estimator
 from forethought.errors import InvalidFeaturesError, InvalidInputError, InvalidSettingsError
 from forethought.evaluation.metrics import (
@@ -28,12 +31,15 @@ from forethought.evaluation.metrics import (
     reliability_bins,
 )
 from forethought.predictors import paper_mlp
-from forethought.predictors.linear import LinearMap, RidgeProblem, Standardizer
-from forethought.predictors.mean import MeanPredictor
+from forethought.predictors.mean import MeanPredictor, mean_curve
 from forethought.predictors.mlp import MlpPredictor
+from forethought.predictors.parts.linear import LinearMap, RidgeProblem, Standardizer
+from forethought.predictors.parts.making import make_estimator
+from forethought.predictors.parts.shape import CurveShape, isotonic, make_concave, non_decreasing
+from forethought.predictors.predictor import Predictor
 from forethought.predictors.ridge import RidgePredictor
-from forethought.predictors.spend import SpendShape, non_decreasing
-from forethought.predictors.success import SuccessShape, isotonic
+from forethought.predictors.training import train
+from forethought.predictors.usage import stretched_tokens
 from tiny_model import save_tiny_model
 
 QUICK = {
@@ -60,21 +66,20 @@ def make(name: str, **options: Any) -> Estimator:
         pytest.importorskip("torch")
     if name == "lora":
         options = {"base": tiny_base(), **options}
-    made: Estimator = registry.resolve("predictors", name)(**{**QUICK.get(name, {}), **options})
-    return made
+    return make_estimator(name, {**QUICK.get(name, {}), **options})
 
 
-def read_by(predictor: Estimator, features_Q_D: np.ndarray) -> Any:
-    """What the predictor reads of queries with these features: their matrix, or words that say the same."""
+def features_of(features_Q_D: np.ndarray) -> Features:
+    """Queries with these hidden states, and words that say the same."""
     ease_Q = np.nan_to_num(features_Q_D[:, :3]).sum(axis=1)
     words = [" ".join("abcdefgh"[int(np.clip(x + 4, 0, 7))] for x in row[:3]) for row in np.nan_to_num(features_Q_D)]
     levels = tuple("easy" if ease > 1 else "hard" if ease < -1 else "medium" for ease in ease_Q)
     texts = tuple(f"{word} {row % 10}" for row, word in enumerate(words))
-    return Features(len(features_Q_D), features_Q_D, texts, levels).given_to(predictor)
+    return Features(len(features_Q_D), features_Q_D, texts, levels)
 
 
 def predict(predictor: Estimator, features_Q_D: np.ndarray) -> Any:
-    return predictor.predict(read_by(predictor, features_Q_D))
+    return predictor.predict(features_of(features_Q_D))
 
 
 def task(
@@ -96,9 +101,13 @@ def task(
     }
 
 
+def counts_of(data: Mapping[str, Any]) -> Counts:
+    return Counts(Menu.evenly(16, 96), data["right"], data["tried"], data["tokens"])
+
+
 def fitted(name: str, data: dict[str, np.ndarray], **options: Any) -> Estimator:
     predictor = make(name, **options)
-    return predictor.fit(read_by(predictor, data["features"]), data["right"], data["tried"], data["tokens"])
+    return predictor.fit(features_of(data["features"]), counts_of(data))
 
 
 def on_states(name: str, data: dict[str, np.ndarray], **options: Any) -> Estimator:
@@ -116,8 +125,7 @@ class TestContract:
     def test_fit_returns_itself_and_curves_can_be_true(self, name: str) -> None:
         data = task()
         predictor = make(name)
-        read = read_by(predictor, data["features"])
-        assert predictor.fit(read, data["right"], data["tried"], data["tokens"]) is predictor
+        assert predictor.fit(features_of(data["features"]), counts_of(data)) is predictor
         p_Q_B, tokens_Q_B = predict(predictor, 10 * data["features"])  # far from what was seen
         assert p_Q_B.shape == tokens_Q_B.shape == data["true"].shape
         assert ((p_Q_B >= 0) & (p_Q_B <= 1)).all()
@@ -128,8 +136,8 @@ class TestContract:
     def test_without_tokens_there_is_no_spend_curve(self, name: str) -> None:
         data = task()
         predictor = make(name)
-        read = read_by(predictor, data["features"])
-        p_Q_B, tokens_Q_B = predictor.fit(read, data["right"], data["tried"]).predict(read)
+        read = features_of(data["features"])
+        p_Q_B, tokens_Q_B = predictor.fit(read, counts_of({**data, "tokens": None})).predict(read)
         assert p_Q_B.shape == data["true"].shape
         assert tokens_Q_B is None
 
@@ -139,7 +147,7 @@ class TestContract:
         predictor = fitted(name, data)
         settings_, arrays_ = predictor.state()
         again = type(predictor).from_state(json.loads(json.dumps(settings_, allow_nan=False)), arrays_)
-        read = read_by(predictor, data["features"])
+        read = features_of(data["features"])
         for first, second in zip(predictor.predict(read), again.predict(read), strict=True):
             assert (first == second).all()
 
@@ -189,7 +197,10 @@ class TestFeatures:
         predictor = on_states(name, data)
         features_Q_D = data["features"].copy()
         features_Q_D[[7, 11], 3] = value
-        for attempt in (predictor.predict, lambda features: on_states(name, {**data, "features": features})):
+        for attempt in (
+            lambda features: predict(predictor, features),
+            lambda features: on_states(name, {**data, "features": features}),
+        ):
             with pytest.raises(InvalidFeaturesError, match="2 rows: 7, 11"):
                 attempt(features_Q_D)
 
@@ -197,20 +208,20 @@ class TestFeatures:
     @pytest.mark.parametrize("shape", [(5, 23), (5, 25), (24,), (5, 0), (5, 24, 1)])
     def test_a_wrong_shape_is_refused(self, name: str, shape: tuple[int, ...]) -> None:
         with pytest.raises(InvalidFeaturesError, match=r"columns|shape"):
-            on_states(name, task()).predict(np.zeros(shape, dtype=np.float32))
+            on_states(name, task()).predict(Features.of_hidden(np.zeros(shape, dtype=np.float32)))
 
     @pytest.mark.slow
     def test_half_precision_features_will_do(self, name: str) -> None:
         data = task()
-        whole, _ = on_states(name, data).predict(data["features"])
+        whole, _ = predict(on_states(name, data), data["features"])
         half = {**data, "features": data["features"].astype(np.float16)}
-        found, _ = on_states(name, half).predict(half["features"])
+        found, _ = predict(on_states(name, half), half["features"])
         assert np.abs(found - whole).max() < 0.05
 
     def test_large_finite_features_are_not_taken_for_infinite(self, name: str) -> None:
         data = task()
         data["features"] = data["features"] * np.float32(1e37)  # a row's sum overflows float32
-        p_Q_B, _ = on_states(name, {**data, "features": data["features"]}).predict(data["features"])
+        p_Q_B, _ = predict(on_states(name, {**data, "features": data["features"]}), data["features"])
         assert np.isfinite(p_Q_B).all()
 
     def test_a_constant_feature_is_silent(self, name: str) -> None:
@@ -219,12 +230,12 @@ class TestFeatures:
         predictor = on_states(name, data)
         changed = data["features"].copy()
         changed[:, 5] = -100.0
-        assert (predictor.predict(changed)[0] == predictor.predict(data["features"])[0]).all()
+        assert (predict(predictor, changed)[0] == predict(predictor, data["features"])[0]).all()
 
     def test_learns_more_than_the_mean_curve(self, name: str) -> None:
         data, fresh = task(num_queries=600), task(seed=1)
-        mean_p_B = fitted("mean", data).predict(fresh["features"])[0]
-        p_Q_B, tokens_Q_B = on_states(name, data).predict(fresh["features"])
+        mean_p_B = predict(fitted("mean", data), fresh["features"])[0]
+        p_Q_B, tokens_Q_B = predict(on_states(name, data), fresh["features"])
         assert ((p_Q_B - fresh["true"]) ** 2).mean() < 0.35 * ((mean_p_B - fresh["true"]) ** 2).mean()
         assert np.corrcoef(tokens_Q_B[:, 3], fresh["tokens"][:, 3])[0, 1] > 0.8
 
@@ -234,7 +245,7 @@ class TestPaperMlp:
         random = np.random.default_rng(0)
         weights = {name: array.astype(np.float64) for name, array in paper_mlp._start(5, 3, random).items()}
         x_Q_D, rate_Q_B = random.standard_normal((7, 5)), random.uniform(size=(7, 3))
-        gradients = paper_mlp._gradients(weights, x_Q_D, rate_Q_B)
+        gradients = paper_mlp._gradients(weights, x_Q_D, rate_Q_B, np.ones(3))
         for name, at in (("hidden_weights", (2, 30)), ("hidden_bias", (3,)), ("output_weights", (9, 1))):
             losses = []
             for step in (1e-5, -1e-5):
@@ -248,14 +259,14 @@ class TestPaperMlp:
         predictor = fitted("paper-mlp", data)
         assert predictor.state()[1]["hidden_weights"].shape == (24, 256)
         errors = [
-            ((each.predict(fresh["features"])[0] - fresh["true"]) ** 2).mean()
+            ((predict(each, fresh["features"])[0] - fresh["true"]) ** 2).mean()
             for each in (predictor, fitted("mean", data))
         ]
         assert errors[0] < 0.35 * errors[1]
 
     def test_another_seed_is_another_network(self) -> None:
         data = task()
-        first, second = (fitted("paper-mlp", data, seed=seed).predict(data["features"])[0] for seed in (0, 1))
+        first, second = (predict(fitted("paper-mlp", data, seed=seed), data["features"])[0] for seed in (0, 1))
         assert (first != second).any()
 
 
@@ -266,7 +277,7 @@ class TestRidge:
         weight_Q = np.random.default_rng(0).integers(1, 9, size=80).astype(np.float64)
         target_Q_N = data["true"][:, :1]
         problem = RidgeProblem(data["features"], weight_Q)
-        solution = problem.solve(target_Q_N)
+        solution = problem.solve(target_Q_N, np.ones(1))
         share_Q = weight_Q / weight_Q.mean()
         centre_D = np.average(data["features"].astype(np.float64), axis=0, weights=weight_Q)
         spread_D = np.sqrt(np.average((data["features"] - centre_D) ** 2, axis=0, weights=weight_Q))
@@ -287,7 +298,7 @@ class TestRidge:
         weight_Q = np.random.default_rng(1).integers(1, 5, size=num_queries).astype(np.float64)
         target_Q = data["true"][:, 2]
         problem = RidgeProblem(data["features"], weight_Q)
-        solution = problem.solve(target_Q[:, None])
+        solution = problem.solve(target_Q[:, None], np.ones(1))
         share_Q = weight_Q / weight_Q.mean()
         x_Q_D = problem.standardizer.apply(data["features"])
         x_Q_D -= np.average(x_Q_D, axis=0, weights=share_Q)
@@ -315,7 +326,7 @@ class TestRidge:
             outputs.append(problem.standardizer)
         np.testing.assert_allclose(outputs[0].centre_D, outputs[1].centre_D, rtol=1e-5, atol=1e-7)
         np.testing.assert_allclose(outputs[0].scale_D, outputs[1].scale_D, rtol=1e-5)
-        mean = [fitted("mean", each).predict(each["features"][:1])[0] for each in (doubled, weighted)]
+        mean = [predict(fitted("mean", each), each["features"][:1])[0] for each in (doubled, weighted)]
         np.testing.assert_allclose(mean[0], mean[1], rtol=1e-6)
 
     def test_features_without_signal_leave_the_mean_curve(self) -> None:
@@ -325,8 +336,8 @@ class TestRidge:
             random = np.random.default_rng(seed + 100)
             data["right"] = random.binomial(4, np.clip(data["true"] + random.normal(0, 0.2, (400, 1)), 0, 1))
             fresh_Q_D = random.standard_normal((500, 800)).astype(np.float32)
-            p_Q_B, _ = fitted("ridge", data).predict(fresh_Q_D)
-            mean_1_B, _ = fitted("mean", data).predict(fresh_Q_D[:1])
+            p_Q_B, _ = predict(fitted("ridge", data), fresh_Q_D)
+            mean_1_B, _ = predict(fitted("mean", data), fresh_Q_D[:1])
             assert np.abs(p_Q_B.mean(axis=0) - mean_1_B[0]).max() < 0.02
             assert p_Q_B.std(axis=0).max() < 0.06
 
@@ -362,11 +373,12 @@ class TestMlp:
         features_Q_D = random.standard_normal((1500, 4)).astype(np.float32)
         true_Q_B = np.where(np.abs(features_Q_D[:, :1]) > 0.7, 0.9, 0.1) * np.ones(3)
         right_Q_B = random.binomial(4, true_Q_B)
-        counts = (right_Q_B[:1000], np.full(1000, 4))
+        counts = Counts(Menu.evenly(16, 48), right_Q_B[:1000], np.full(1000, 4))
+        seen, fresh = Features.of_hidden(features_Q_D[:1000]), Features.of_hidden(features_Q_D[1000:])
         options = {"hidden_width": 64, "num_members": 2, "learning_rate": 1e-2, "weight_decay": 1e-2, "noise": 0.1}
         options["reads"] = "hidden"
-        predicted = MlpPredictor(**options).fit(features_Q_D[:1000], *counts).predict(features_Q_D[1000:])[0]
-        linear = RidgePredictor().fit(features_Q_D[:1000], *counts).predict(features_Q_D[1000:])[0]
+        predicted = MlpPredictor(**options).fit(seen, counts).predict(fresh)[0]
+        linear = RidgePredictor().fit(seen, counts).predict(fresh)[0]
         assert ((predicted - true_Q_B[1000:]) ** 2).mean() < 0.4 * ((linear - true_Q_B[1000:]) ** 2).mean()
 
     @pytest.mark.slow
@@ -408,8 +420,8 @@ class TestMlp:
 
 
 def test_the_mean_predictor_pools_traces() -> None:
-    predictor = MeanPredictor().fit(np.empty((2, 0)), np.array([[1, 1], [3, 9]]), np.array([1, 9]))
-    p_Q_B, _ = predictor.predict(np.empty((3, 0)))
+    counts = Counts(Menu((16, 99)), np.array([[1, 1], [3, 9]]), np.array([1, 9]))
+    p_Q_B, _ = MeanPredictor().fit(Features(2), counts).predict(Features(3))
     np.testing.assert_allclose(p_Q_B, [[0.4, 1.0]] * 3, rtol=1e-6)
 
 
@@ -429,9 +441,12 @@ def test_a_levelled_curve_never_falls_and_stays_between_its_extremes(level_Q_B: 
 
 @examples(100)
 @given(level_Q_B=curves)
-def test_spend_stays_in_the_range_that_was_seen(level_Q_B: np.ndarray) -> None:
+def test_usage_stays_in_the_range_that_was_seen(level_Q_B: np.ndarray) -> None:
     seen_Q_B = np.cumsum(np.ones((3, level_Q_B.shape[1])) * [[1], [2], [7]], axis=1)
-    spend_Q_B = SpendShape.fit(seen_Q_B).apply(level_Q_B)
+    menu, tried_Q = Menu.evenly(16, 16 * level_Q_B.shape[1]), np.full(3, 1)
+    shape = CurveShape.fit(Counts(menu, np.zeros(seen_Q_B.shape, dtype=int), tried_Q, seen_Q_B), None)
+    spend_Q_B = shape.usage(level_Q_B)
+    assert spend_Q_B is not None
     assert (np.diff(spend_Q_B, axis=1) >= 0).all()
     assert (spend_Q_B >= seen_Q_B.min(axis=0)).all()
     assert (spend_Q_B <= seen_Q_B.max(axis=0)).all()
@@ -446,14 +461,17 @@ def test_isotonic_is_the_nearest_curve_that_never_falls(level_Q_B: np.ndarray) -
     np.testing.assert_allclose(found_Q_B, expected_Q_B, atol=1e-9)
 
 
-class TestSuccessShape:
+class TestAccuracyShape:
     rng = np.random.default_rng(3)
     num = 2000
     hurt_B = np.array([0.3, 0.1, 0.5, 0.5, 0.5, 0.5])  # a sure dip after the first cap, then no change at all
 
-    def fitted(self, left_out_Q_B: np.ndarray) -> SuccessShape:
-        rate_Q_B = self.rng.binomial(10, np.tile(self.hurt_B, (self.num, 1))) / 10
-        return SuccessShape.fit(rate_Q_B, np.full(self.num, 10.0), left_out_Q_B)
+    def fitted(self, left_out_Q_B: np.ndarray) -> CurveShape:
+        return self.shape(np.tile(self.hurt_B, (self.num, 1)), left_out_Q_B)
+
+    def shape(self, true_Q_B: np.ndarray, left_out_Q_B: np.ndarray) -> CurveShape:
+        right_Q_B = self.rng.binomial(10, true_Q_B)
+        return CurveShape.fit(Counts(Menu.evenly(16, 96), right_Q_B, np.full(self.num, 10)), left_out_Q_B)
 
     def test_a_sure_fall_stays_and_a_wiggle_goes(self) -> None:
         left_out_Q_B = self.hurt_B + self.rng.normal(0.0, 0.05, (self.num, 6))
@@ -461,69 +479,175 @@ class TestSuccessShape:
         assert shape.fall_B is not None
         assert shape.fall_B[1] == pytest.approx(-0.2, abs=0.02)
         assert (np.delete(shape.fall_B, 1) == 0.0).all()
-        shaped_Q_B = shape.apply(left_out_Q_B)
+        shaped_Q_B = shape.accuracy(left_out_Q_B)
         assert (np.diff(shaped_Q_B[:, 2:], axis=1) >= 0.0).all()
         assert np.abs(shaped_Q_B - self.hurt_B).mean() < np.abs(left_out_Q_B - self.hurt_B).mean()
-        np.testing.assert_allclose(shape.apply(shaped_Q_B), shaped_Q_B, atol=1e-12)
+        np.testing.assert_allclose(shape.accuracy(shaped_Q_B), shaped_Q_B, atol=1e-12)
 
     def test_falls_that_are_real_for_some_are_left_alone(self) -> None:
         """Half of the queries are hurt by what helps the other half, and the predictor knows which."""
         falls_Q_B = np.where(np.arange(self.num)[:, None] % 2, self.hurt_B[::-1], self.hurt_B)
-        rate_Q_B = self.rng.binomial(10, falls_Q_B) / 10
-        shape = SuccessShape.fit(rate_Q_B, np.full(self.num, 10.0), falls_Q_B)
+        shape = self.shape(falls_Q_B, falls_Q_B)
         assert shape.fall_B is None
         assert shape.arrays() == {}
-        np.testing.assert_array_equal(shape.apply(falls_Q_B), falls_Q_B)
+        np.testing.assert_array_equal(shape.accuracy(falls_Q_B), falls_Q_B)
 
     def test_probabilities_stay_in_range(self) -> None:
         shape = self.fitted(np.tile(self.hurt_B, (self.num, 1)))
-        shaped_Q_B = shape.apply(np.array([[-0.5, -0.2, 0.4, 1.2, 1.1, 1.0]], dtype=np.float32))
+        shaped_Q_B = shape.accuracy(np.array([[-0.5, -0.2, 0.4, 1.2, 1.1, 1.0]], dtype=np.float32))
         assert shaped_Q_B.dtype == np.float32
         assert 0.0 <= shaped_Q_B.min() <= shaped_Q_B.max() <= 1.0
 
     def test_it_is_saved_with_the_predictor(self) -> None:
-        shape = SuccessShape(np.array([0.0, -0.1], dtype=np.float32))
-        again = SuccessShape.from_arrays(shape.arrays())
+        shape = CurveShape(np.array([0.0, -0.1], dtype=np.float32), None, None)
+        again = CurveShape.from_arrays(shape.arrays())
         assert again.fall_B is not None
         np.testing.assert_array_equal(again.fall_B, shape.fall_B)
-        assert SuccessShape.from_arrays({}).fall_B is None
+        assert CurveShape.from_arrays({}).fall_B is None
 
 
 class TestMetrics:
     """Against values worked out by hand: two queries, one budget, 1 of 4 and 4 of 4 right."""
 
-    right, tried = np.array([[1], [4]]), np.array([4, 4])
+    counts = Counts(Menu((64,)), np.array([[1], [4]]), np.array([4, 4]))
 
     def test_log_loss(self) -> None:
         p_Q_B = np.array([[0.25], [0.5]])
         expected = -(np.log(0.25) + 3 * np.log(0.75) + 4 * np.log(0.5)) / 8
-        assert binomial_log_loss(p_Q_B, self.right, self.tried) == pytest.approx(expected)
+        assert binomial_log_loss(p_Q_B, self.counts) == pytest.approx(expected)
 
     def test_log_loss_of_a_certain_mistake_is_bounded(self) -> None:
-        assert binomial_log_loss(np.zeros((2, 1)), self.right, self.tried) < 5
+        assert binomial_log_loss(np.zeros((2, 1)), self.counts) < 5
 
     def test_brier(self) -> None:
         p_Q_B = np.array([[0.25], [0.5]])
         expected = (1 * 0.75**2 + 3 * 0.25**2 + 4 * 0.5**2) / 8
-        assert brier_score(p_Q_B, self.right, self.tried) == pytest.approx(expected)
+        assert brier_score(p_Q_B, self.counts) == pytest.approx(expected)
 
     def test_curve_error_is_free_of_sampling_noise(self) -> None:
         random = np.random.default_rng(0)
         true_Q_B = random.uniform(0.2, 0.8, size=(20_000, 2))
-        right_Q_B = random.binomial(3, true_Q_B)
-        tried_Q = np.full(20_000, 3)
-        assert curve_error(true_Q_B, right_Q_B, tried_Q) == pytest.approx(0, abs=2e-3)
-        assert curve_error(true_Q_B + 0.1, right_Q_B, tried_Q) == pytest.approx(0.01, abs=2e-3)
-        assert np.isnan(curve_error(true_Q_B, right_Q_B.clip(max=1), np.ones(20_000, dtype=int)))
+        menu, right_Q_B = Menu.evenly(16, 32), random.binomial(3, true_Q_B)
+        counts = Counts(menu, right_Q_B, np.full(20_000, 3))
+        single = Counts(menu, right_Q_B.clip(max=1), np.ones(20_000, dtype=int))
+        assert curve_error(true_Q_B, counts) == pytest.approx(0, abs=2e-3)
+        assert curve_error(true_Q_B + 0.1, counts) == pytest.approx(0.01, abs=2e-3)
+        assert np.isnan(curve_error(true_Q_B, single))
 
     def test_reliability(self) -> None:
-        bins = reliability_bins(np.array([[0.2], [1.0]]), self.right, self.tried, num_bins=5)
+        bins = reliability_bins(np.array([[0.2], [1.0]]), self.counts, num_bins=5)
         assert [(each.lower, each.predicted, each.observed, each.num_traces) for each in bins] == [
             (0.2, 0.2, 0.25, 4),
             (0.8, 1.0, 1.0, 4),
         ]
-        assert calibration_error(bins) == pytest.approx(0.025)
+        assert calibration_error(np.array([[0.2], [1.0]]), self.counts, num_bins=5) == pytest.approx(0.025)
 
     def test_correlation_of_one_mean_curve_is_0(self) -> None:
-        assert correlation_B(np.full((2, 1), 0.3), self.right, self.tried).tolist() == [0.0]
-        assert correlation_B(np.array([[0.1], [0.3]]), self.right, self.tried)[0] == pytest.approx(1.0)
+        assert correlation_B(np.full((2, 1), 0.3), self.counts.rate_Q_B).tolist() == [0.0]
+        assert correlation_B(np.array([[0.1], [0.3]]), self.counts.rate_Q_B)[0] == pytest.approx(1.0)
+
+
+caps = st.one_of(
+    st.builds(
+        lambda last, factor: Menu.parse(f"geometric:256:{last}:{factor}"), st.integers(300, 40_000), st.integers(2, 8)
+    ),
+    st.builds(Menu.of, st.sets(st.integers(0, 40_000), min_size=1, max_size=9).filter(lambda found: max(found) > 0)),
+    st.sampled_from([Menu((256,)), Menu((0, 512)), Menu.parse("0,16:64:16"), Menu.parse("geometric:256:32768")]),
+)
+
+
+@pytest.mark.slow
+@every_predictor
+@examples(8)
+@given(menu=caps, seed=st.integers(0, 99), has_tokens=st.booleans())
+def test_on_any_menu_curves_can_be_true(name: str, menu: Menu, seed: int, has_tokens: bool) -> None:
+    random, data = np.random.default_rng(seed), task(40, 6, seed=seed)
+    budget_B = menu.budgets_B.astype(np.float64)
+    ease_Q_1 = data["features"][:, :1].astype(np.float64)
+    p_Q_B = 1 / (1 + np.exp(-ease_Q_1 - np.log1p(budget_B) / 3 + 2))
+    tokens_Q_B = np.minimum(budget_B, 4000 * np.exp(-ease_Q_1)) + 9 if has_tokens else None
+    counts = Counts(menu, random.binomial(2, p_Q_B), np.full(40, 2), tokens_Q_B)
+    estimator = make(name, **({"epochs": 1} if name == "lora" else {}))
+    read = features_of(data["features"])
+    p_Q_B, tokens_Q_B = estimator.fit(read, counts).predict(features_of(3 * data["features"]))
+    assert p_Q_B.shape == (40, menu.num_options)
+    assert ((p_Q_B >= 0) & (p_Q_B <= 1)).all()
+    assert (tokens_Q_B is None) is (not has_tokens)
+    if tokens_Q_B is not None:
+        assert np.isfinite(tokens_Q_B).all()
+        assert (np.diff(tokens_Q_B, axis=1) >= 0).all()
+    if estimator.held_out_ is not None:
+        assert estimator.held_out_.p_N_B.shape[1] == menu.num_options
+    mean_p_B, mean_tokens_B = mean_curve(counts)
+    p_B, tokens_B = make_concave(menu, mean_p_B, mean_tokens_B)
+    cost_B = budget_B if tokens_B is None else tokens_B + 1e-3 * budget_B
+    slope_B = np.diff(p_B) / np.diff(cost_B)
+    assert (np.diff(slope_B) < 1e-12).all()
+    assert (np.diff(p_B) > 0).all()
+
+
+def test_an_error_weighs_by_the_tokens_of_its_option() -> None:
+    """What 32 tokens say is noise to a plan of thousands: an option that stands for little decides little."""
+    menu, tried_Q = Menu((16, 32, 10_000)), np.full(2, 10)
+    counts = Counts(menu, np.array([[5, 5, 5], [5, 5, 5]]), tried_Q)
+    small, large = (np.where(np.array(where), 0.9, 0.5) * np.ones((2, 1)) for where in ([1, 0, 0], [0, 0, 1]))
+    losses = [binomial_log_loss(p_Q_B, counts) for p_Q_B in (np.full((2, 3), 0.5), small, large)]
+    assert losses[1] - losses[0] < 0.01 * (losses[2] - losses[0])
+    assert brier_score(small, counts) < brier_score(large, counts)
+    assert calibration_error(small, counts) < 0.01 < calibration_error(large, counts)
+
+
+def test_a_stretch_leaves_what_no_thought_uses() -> None:
+    """With 0 on the menu it is known what a query uses without a thought: longer thoughts do not change that."""
+    budget_B = np.array([0.0, 64.0, 1024.0, 8192.0])
+    tokens_Q_B = 20.0 + np.minimum(budget_B, 500.0)[None]
+    longer_Q_B = stretched_tokens(tokens_Q_B, budget_B, 2.0)
+    assert longer_Q_B[0].tolist() == [20.0, 84.0, pytest.approx(20.0 + 2 * (64 + 436 * 448 / 960)), 1020.0]
+    assert stretched_tokens(tokens_Q_B, budget_B, 0.5)[0, 0] == 20.0
+    for factor in (0.25, 0.7, 1.0, 3.0):
+        assert (np.diff(stretched_tokens(tokens_Q_B, budget_B, factor)) >= 0).all()
+
+
+class Stranger:
+    """Another package's estimator with the required methods and nothing more: everyone gets the last curve."""
+
+    def fit(self, features: Features, counts: Counts) -> Stranger:
+        self.p_B_ = counts.rate_Q_B[-1]
+        return self
+
+    def predict(self, features: Features) -> tuple[np.ndarray, None]:
+        return np.tile(self.p_B_, (len(features), 1)), None
+
+    def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        return {}, {"p": self.p_B_}
+
+    @classmethod
+    def from_state(cls, settings: dict[str, Any], arrays: dict[str, np.ndarray]) -> Stranger:
+        made = cls()
+        made.p_B_ = arrays["p"]
+        return made
+
+
+def test_a_strangers_estimator_needs_the_required_part_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    known = {**registry.available("predictors"), "stranger": f"{__name__}:Stranger"}
+    monkeypatch.setattr(registry, "available", lambda kind: known)
+    monkeypatch.setattr("forethought.predictors.stack.available", lambda kind: known)
+    made = make_estimator("stranger", seed=3, checkpoint="unused")
+    assert isinstance(made, Estimator)
+    assert isinstance(made, Stranger)
+    assert (made.reads, made.is_costly, made.num_examples, made.held_out_) == (("hidden",), False, 0, None)
+    data = task(60)
+    states = data["features"][:, None].astype(np.float16)
+    profile = Profile(
+        tuple(f"q{row}" for row in range(60)), Menu.evenly(16, 96), data["right"], data["tried"], data["tokens"],
+        data["tokens"], states, (7,),
+    )  # fmt: skip
+    trained = train(profile, predictor="stranger")
+    assert trained.card.features.layer == 7
+    assert trained.card.shrinkage is not None
+    loaded = Predictor.load(trained.save(tmp_path / "one"))
+    read = Features.of(profile, 7)
+    first, second = (each.predict(profile.query_ids, read).p_Q_B for each in (trained, loaded))
+    assert (first == second).all()
+    stack = make_estimator("stack", {"members": "stranger,mean"}).fit(read, Counts.of(profile))
+    assert stack.predict(read)[0].shape == (60, 6)

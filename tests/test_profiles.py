@@ -9,10 +9,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from forethought import ProfileSettings, profile
+from forethought.commands.pipeline import profile
 from forethought.control.sources import open_profile, run_queries
-from forethought.core.data import Profile
 from forethought.core.menu import Menu
+from forethought.core.parquet import METADATA_KEY
+from forethought.core.profile import RIGHT, Profile, Traces
+from forethought.core.settings import ProfileSettings
 from forethought.errors import ForethoughtError, InvalidInputError, MismatchError, RunError
 from forethought.runs.profiles import (
     common_menu,
@@ -46,22 +48,25 @@ def same(first: Profile, second: Profile) -> bool:
         a, b = getattr(first, field.name), getattr(second, field.name)
         if isinstance(a, np.ndarray):
             np.testing.assert_allclose(a, b, rtol=1e-6)
+        elif isinstance(a, Traces):
+            assert b is not None
+            for part in dataclasses.fields(Traces):
+                np.testing.assert_equal(getattr(a, part.name), getattr(b, part.name))
         elif a != b:
             return False
     return True
 
 
 def test_counts_follow_from_the_records(run: RunDirectory, measured: Profile) -> None:
-    records = [record for record in run.records() if record["query_id"] == "q4"]
+    records = [record for record in run.records() if record.query_id == "q4"]
     row = measured.query_ids.index("q4")
     assert measured.num_tried_Q[row] == len(records) == 3
     for column, budget in enumerate(measured.menu.budgets_B):
         grades = [
-            next((probe["grade"] for probe in record["probes"] if probe["budget"] == budget), record["grade"])
-            for record in records
+            next((probe.grade for probe in record.probes if probe.budget == budget), record.grade) for record in records
         ]
         assert measured.num_right_Q_B[row, column] == grades.count("right")
-        reasoning = [min(record["reasoning_tokens"], int(budget)) for record in records]
+        reasoning = [min(record.reasoning_tokens, int(budget)) for record in records]
         assert measured.reasoning_Q_B[row, column] == pytest.approx(np.mean(reasoning))
         assert measured.tokens_Q_B[row, column] > measured.reasoning_Q_B[row, column]
 
@@ -85,13 +90,81 @@ def test_joining_keeps_the_layers_that_all_have(measured: Profile) -> None:
 
 def test_joining_what_was_measured_otherwise_is_refused(measured: Profile) -> None:
     first, second = measured.select(np.arange(0, 5)), measured.select(np.arange(5, 12))
-    other = dataclasses.replace(second, info={**second.info, "template_hash": "another"})
+    other = dataclasses.replace(second, provenance=dataclasses.replace(second.provenance, template_hash="another"))
     with pytest.raises(MismatchError, match="another"):
         joined([first, other])
-    with pytest.raises(MismatchError, match="grid"):
+    with pytest.raises(MismatchError, match="menu"):
         joined([first, dataclasses.replace(second, menu=Menu.evenly(8, 128))])
     with pytest.raises(InvalidInputError, match="q4"):
         joined([first, measured])
+
+
+def unequal(measured: Profile, keep: int) -> Profile:
+    """The profile with the first trace of one query left out."""
+    assert measured.traces is not None
+    index_N = np.delete(np.arange(int(measured.num_tried_Q.sum())), measured.traces_of_Q[keep].start)
+    num_tried_Q = measured.num_tried_Q.copy()
+    num_tried_Q[keep] -= 1
+    traces = measured.traces.select(range(measured.num_queries), index_N)
+    starts_Q = np.cumsum(num_tried_Q) - num_tried_Q
+    num_right_Q_B = np.add.reduceat(traces.grade_N_B == RIGHT, starts_Q, dtype=int)
+    return dataclasses.replace(measured, num_tried_Q=num_tried_Q, num_right_Q_B=num_right_Q_B, traces=traces)
+
+
+def answers_at(profile: Profile, query_id: str, budget: int) -> list[str]:
+    """What votes are made of: the answers of a query's traces at one cap."""
+    assert profile.traces is not None
+    row = profile.query_ids.index(query_id)
+    code_T = profile.traces.answer_N_B[profile.traces_of_Q[row], profile.menu.index(budget)]
+    return [profile.traces.answers_Q[row][code] for code in code_T]
+
+
+@pytest.mark.parametrize("budget", [16, 128, 256])
+def test_answers_grades_and_tokens_of_every_trace_are_kept(run: RunDirectory, measured: Profile, budget: int) -> None:
+    records = sorted(run.records(), key=lambda record: record.sample)
+    assert measured.traces is not None
+    column = measured.menu.index(budget)
+    for row, query_id in enumerate(measured.query_ids):
+        outcomes = [record.at(budget) for record in records if record.query_id == query_id]
+        own = measured.traces_of_Q[row]
+        assert answers_at(measured, query_id, budget) == [outcome.answer for outcome in outcomes if outcome]
+        assert measured.traces.tokens_N_B[own, column].tolist() == [each.tokens for each in outcomes if each]
+        assert (measured.traces.grade_N_B[own, column] == RIGHT).sum() == measured.num_right_Q_B[row, column]
+        assert measured.traces.sample_N[own].tolist() == [0, 1, 2]
+
+
+def test_traces_may_be_unequal_in_number_and_go_with_their_queries(measured: Profile, tmp_path: Path) -> None:
+    odd = unequal(measured, 4)
+    assert odd.num_tried_Q.tolist() == [3, 3, 3, 3, 2, *[3] * 7]
+    again = Profile.load(odd.save(tmp_path / "odd.parquet"))
+    assert same(again, odd)
+    turned = odd.select(np.array([7, 4, 0]))
+    parts = joined([turned, measured.select(np.array([1]))])
+    narrow = on_menu(parts, Menu((32, 256)))
+    for query_id in parts.query_ids:
+        expected = answers_at(odd if query_id != "q1" else measured, query_id, 256)
+        assert answers_at(parts, query_id, 256) == answers_at(narrow, query_id, 256) == expected
+    assert narrow.num_tried_Q.tolist() == [3, 2, 3, 3]
+
+
+def test_large_profiles_are_written_in_parts(
+    measured: Profile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("forethought.core.parquet.ROWS_A_GROUP", 5)
+    path = unequal(measured, 9).save(tmp_path / "p.parquet")
+    assert pq.ParquetFile(path).num_row_groups == 3
+    assert same(Profile.load(path), unequal(measured, 9))
+
+
+def test_a_profile_of_schema_1_has_counts_and_no_traces(measured: Profile, tmp_path: Path) -> None:
+    path = dataclasses.replace(measured, traces=None).save(tmp_path / "p.parquet")
+    table = pq.read_table(path)
+    said = json.loads(table.schema.metadata[METADATA_KEY])
+    info = {**said["provenance"], "window": 16, "maximum": 256}
+    old = {"schema": 1, "window": 16, "maximum": 256, "layers": said["layers"], "info": info}
+    del info["menu"]
+    pq.write_table(table.replace_schema_metadata({METADATA_KEY: json.dumps(old)}), path)
+    assert same(Profile.load(path), dataclasses.replace(measured, traces=None))
 
 
 GRIDS = {
@@ -163,6 +236,6 @@ def test_a_strangers_parquet_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_run_without_records_says_so(run: RunDirectory, tmp_path: Path) -> None:
-    empty = RunDirectory.create(tmp_path / "e", kind="profile", identity=run.header["identity"], settings={})
+    empty = RunDirectory.create(tmp_path / "e", kind="profile", provenance=run.header.provenance, settings={})
     with pytest.raises(ForethoughtError, match="no finished trace"):
         from_run(empty, run_queries(run))

@@ -1,6 +1,7 @@
 """Templates: the turns around a question, and files that are not templates."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -69,3 +70,21 @@ def test_unknown_templates_are_named() -> None:
         load_template("worked5")
     with pytest.raises(UnknownNameError, match=r"none\.json"):
         load_template("none.json")
+
+
+def test_the_template_in_the_docs_is_one() -> None:
+    docs = Path(__file__).parents[1] / "docs"
+    example = docs / "examples" / "template.json"
+    assert load_template(str(example)).has_tags
+    assert example.read_text() in (docs / "engines.md").read_text()
+
+
+def test_options_of_a_chat_template_count_and_choices_do_not(tmp_path: Path) -> None:
+    path = tmp_path / "t.json"
+    path.write_text(json.dumps({**PLAIN, "chat_options": {"enable_thinking": True}}))
+    template = load_template(str(path))
+    assert template.chat_options == (("enable_thinking", True),)
+    plain = replace(template, chat_options=())
+    assert template.hash != plain.hash
+    assert replace(plain, choices=("a", "b")).hash == plain.hash
+    assert load_template("worked-5").hash == "15df6e749a3b"

@@ -59,7 +59,8 @@ BOMBS = {
 LIMITED = """
 import resource, sys
 resource.setrlimit(resource.RLIMIT_AS, ({bound}, {bound}))
-from forethought import ForethoughtError, load_queries
+from forethought.errors import ForethoughtError
+from forethought.questions.queries import load_queries
 try:
     print(len(load_queries(sys.argv[1], limit={limit})))
 except ForethoughtError as error:
@@ -93,9 +94,7 @@ def test_a_limit_reads_no_further(tmp_path: Path) -> None:
 
 def test_standard_input_is_read_as_far_as_the_limit() -> None:
     """Five lines of a stream that goes on; whoever writes it is not waited for."""
-    code = (
-        "from forethought import load_queries; print(len(load_queries('-', limit=5)), len(load_queries('-', limit=5)))"
-    )
+    code = "from forethought import read_questions as read; print(len(read('-', limit=5)), len(read('-', limit=5)))"
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin is not None
         assert process.stdout is not None
@@ -180,9 +179,9 @@ def test_a_reader_raises_nothing_and_keeps_to_the_limit(data: bytes, suffix: str
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
 QUESTION_READERS = ("profile", "plan", "run", "doctor")
 READERS = {
-    **dict.fromkeys(("questions/queries.py", "questions/rows/meanings.py"), QUESTION_READERS),
+    **dict.fromkeys(("questions/queries.py", "questions/rows/reading.py"), QUESTION_READERS),
     **dict.fromkeys(
-        ("runs/importing/long.py", "runs/importing/wide.py", "runs/importing/naming.py", "runs/importing/repeats.py"),
+        ("runs/importing/rows.py", "runs/importing/counts.py", "runs/importing/naming.py", "runs/importing/repeats.py"),
         ("import",),
     ),
 }

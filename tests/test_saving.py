@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from forethought.core.data import Profile
 from forethought.core.menu import Menu
+from forethought.core.profile import Profile
 from forethought.errors import ModelFileError
-from forethought.predictors import predictor as saving
+from forethought.predictors import bundle as saving
 from forethought.predictors.predictor import Predictor
-from forethought.predictors.selection import train
+from forethought.predictors.training import train
 
 
 def made(share: float) -> Predictor:

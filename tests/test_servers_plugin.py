@@ -26,7 +26,7 @@ import real_servers
 from forethought.control.sources import shipped_heldout
 from forethought.core.data import Query
 from forethought.core.prompts import load_template
-from forethought.predictors.selection import train
+from forethought.predictors.training import train
 from forethought.questions.queries import load_queries
 from real_servers import ENVIRONMENT, MODEL, SERVED, free_port, stop, vllm_python
 

@@ -15,10 +15,12 @@ import numpy as np
 import pytest
 
 from forethought.control.sources import shipped_heldout
-from forethought.core.data import Cost, Profile
+from forethought.core.data import Cost
 from forethought.core.features import Features
 from forethought.core.menu import Menu
+from forethought.core.profile import Profile
 from forethought.core.prompts import load_template
+from forethought.core.provenance import Provenance
 from forethought.errors import EngineError, ForethoughtError, InvalidSettingsError
 from forethought.gateway.asked import CHAT, MAX_CHARACTERS, QUEUED, TEXT, read
 from forethought.gateway.counting import Counter
@@ -35,7 +37,7 @@ from forethought.gateway.priorities import AGED, LENGTH, NONE, PATIENCE, Priorit
 from forethought.gateway.rate import Rate
 from forethought.gateway.tally import Tally
 from forethought.gateway.watch import Watch
-from forethought.predictors.selection import is_trained_on, train
+from forethought.predictors.training import train
 from forethought.runs.profiles import write_parquet
 from serving_host import END, START, Characters, FakeApp, FakeHost, post, state_of, tags
 
@@ -73,7 +75,7 @@ def profile() -> Profile:
         hidden_Q_L_D=(np.stack(states) + noise_Q_D)[:, None].astype(np.float32),
         layers=(2,),
         texts=texts,
-        info={"model": "coder", "template": TEMPLATE.name, "template_hash": TEMPLATE.hash},
+        provenance=Provenance.from_json({"model": "coder", "template": TEMPLATE.name, "template_hash": TEMPLATE.hash}),
     )
 
 
@@ -182,8 +184,8 @@ def test_the_price_is_set_on_left_out_predictions_of_the_training_questions(prof
     folder, file = tmp_path / "predictor", tmp_path / "profile.parquet"
     text_predictor.save(folder)
     write_parquet(file, profile)
-    assert is_trained_on(text_predictor, profile)
-    assert not is_trained_on(text_predictor, profile.select(np.arange(60)))
+    assert text_predictor.is_trained_on(profile)
+    assert not text_predictor.is_trained_on(profile.select(np.arange(60)))
     variables = {"FORETHOUGHT_PREDICTOR": str(folder), "FORETHOUGHT_MEAN_TOKENS": "32"}
     with pytest.raises(InvalidSettingsError, match=r"FORETHOUGHT_PROFILE=profile\.parquet"):
         prepare(variables)

@@ -13,12 +13,15 @@ from hypothesis import strategies as st
 
 from forethought.allocators import allocate
 from forethought.commands.tables import training_text
-from forethought.core.data import Cost, Curves, Profile
+from forethought.core.data import Cost, Curves
+from forethought.core.features import Counts, Features, HeldOut
 from forethought.core.menu import Menu
+from forethought.core.profile import Profile
+from forethought.core.provenance import Provenance
 from forethought.errors import ModelFileError
 from forethought.predictors.predictor import Predictor
-from forethought.predictors.selection import cross_fit, train
 from forethought.predictors.shrinkage import LeftOut, Shrinkage
+from forethought.predictors.training import cross_fit, train
 
 MENU = Menu.evenly(16, 64)
 MEAN_B = np.array([0.2, 0.35, 0.5, 0.55])
@@ -41,13 +44,12 @@ def measured(num_queries: int, *, seed: int = 0, num_traces: int = 1, signal: fl
         reasoning_Q_B=tokens_Q_B - 9,
         hidden_Q_L_D=hidden_Q_L_D.astype(np.float16),
         layers=(0,),
-        info={"model": "tiny"},
+        provenance=Provenance.from_json({"model": "tiny"}),
     )
 
 
 def predict(trained: Predictor, profile: Profile) -> Curves:
-    assert profile.hidden_Q_L_D is not None
-    return trained.predict(profile.query_ids, profile.hidden_Q_L_D[:, 0])
+    return trained.predict(profile.query_ids, Features.of(profile, 0))
 
 
 def lead_over_blind(curves: Curves, mean: Curves, truth: Profile) -> float:
@@ -83,21 +85,21 @@ def test_left_out_deviations_are_kept_as_far_as_they_are_borne_out(
     rate_Q_B = profile.curves.p_Q_B
     deviation_Q_B = share * (rate_Q_B - rate_Q_B.mean(axis=0)) + noise * random.standard_normal((400, 1))
     tokens_Q_B = profile.tokens_Q_B.mean(axis=0) + share * (profile.tokens_Q_B - profile.tokens_Q_B.mean(axis=0))
-    left = LeftOut.of(
-        profile, np.arange(400), np.arange(400) % 5, rate_Q_B.mean(axis=0) + deviation_Q_B, tokens_Q_B + 40 * noise
-    )
+    p_Q_B = rate_Q_B.mean(axis=0) + deviation_Q_B
+    held_out = HeldOut(np.arange(400), np.arange(400) % 5, p_Q_B, tokens_Q_B + 40 * noise)
+    left = LeftOut.of(Counts.of(profile), held_out)
     if share == noise == 0.0:
         left = dataclasses.replace(left, p_N_B=left.mean_p_N_B, tokens_N_B=left.mean_tokens_N_B)
-    found = Shrinkage.fit(left, profile)
-    assert low <= found.success <= high
-    assert found.spend is not None
-    assert 0.0 <= found.spend <= 1.0
+    found = Shrinkage.fit(left)
+    assert low <= found.accuracy <= high
+    assert found.usage is not None
+    assert 0.0 <= found.usage <= 1.0
 
 
 def test_mean_curves_beside_left_out_predictions_know_nothing_of_the_fold() -> None:
     profile = measured(10)
     fold_Q = np.arange(10) % 2
-    left = LeftOut.of(profile, np.arange(10), fold_Q, profile.curves.p_Q_B, None)
+    left = LeftOut.of(Counts.of(profile), HeldOut(np.arange(10), fold_Q, profile.curves.p_Q_B, None))
     np.testing.assert_allclose(left.mean_p_N_B[0], profile.num_right_Q_B[fold_Q == 1].mean(axis=0))
     np.testing.assert_allclose(left.mean_p_N_B[1], profile.num_right_Q_B[fold_Q == 0].mean(axis=0))
 
@@ -149,7 +151,7 @@ def test_on_random_labels_no_draw_in_the_mean_loses_against_blind() -> None:
     truth, as_fitted, shrunk = measured(200, seed=999, num_traces=4, width=40), [], []
     for draw in range(12):
         profile = measured(60, seed=draw, width=40)
-        trained = train(profile, predictor="paper-mlp", num_folds=3, with_familiarity=False)
+        trained = train(profile, predictor="paper-mlp", num_folds=3, with_novelty=False)
         unshrunk = dataclasses.replace(trained, card=dataclasses.replace(trained.card, shrinkage=None))
         mean = trained.card.mean_curves(truth.query_ids)
         shrunk.append(lead_over_blind(predict(trained, truth), mean, truth))
@@ -161,11 +163,11 @@ def test_on_random_labels_no_draw_in_the_mean_loses_against_blind() -> None:
 
 def test_what_can_be_learned_is_kept() -> None:
     truth, profile = measured(300, seed=999, num_traces=4, signal=2.0), measured(300, num_traces=4, signal=2.0)
-    trained = train(profile, predictor="ridge", with_familiarity=False)
+    trained = train(profile, predictor="ridge", with_novelty=False)
     assert trained.card.shrinkage is not None
-    assert trained.card.shrinkage.success > 0.95
-    assert trained.card.shrinkage.spend is not None
-    assert trained.card.shrinkage.spend > 0.95
+    assert trained.card.shrinkage.accuracy > 0.95
+    assert trained.card.shrinkage.usage is not None
+    assert trained.card.shrinkage.usage > 0.95
     unshrunk = dataclasses.replace(trained, card=dataclasses.replace(trained.card, shrinkage=None))
     mean = trained.card.mean_curves(truth.query_ids)
     gain, unshrunk_gain = (lead_over_blind(predict(each, truth), mean, truth) for each in (trained, unshrunk))
@@ -190,20 +192,20 @@ def test_mlp_learns_shrinkage_from_the_rows_that_its_networks_left_out() -> None
     pytest.importorskip("torch")
     options = {"reads": "hidden", "steps": 60, "num_members": 4, "hidden_width": 16}
     known, noise = (
-        train(measured(160, num_traces=4, signal=signal), predictor="mlp", options=options, with_familiarity=False)
+        train(measured(160, num_traces=4, signal=signal), predictor="mlp", options=options, with_novelty=False)
         for signal in (2.0, 0.0)
     )
     assert known.card.shrinkage is not None
     assert noise.card.shrinkage is not None
-    assert known.card.shrinkage.success > 0.7
-    assert noise.card.shrinkage.success < 0.3
-    assert known.card.shrinkage.spend is not None
-    assert known.card.shrinkage.spend > 0.9
+    assert known.card.shrinkage.accuracy > 0.7
+    assert noise.card.shrinkage.accuracy < 0.3
+    assert known.card.shrinkage.usage is not None
+    assert known.card.shrinkage.usage > 0.9
 
 
 def test_too_few_queries_to_hold_some_out_get_the_mean_curve() -> None:
     profile = measured(4, num_traces=4, signal=2.0)
-    trained = train(profile, predictor="ridge", with_familiarity=False)
+    trained = train(profile, predictor="ridge", with_novelty=False)
     assert (predict(trained, profile).p_Q_B == np.asarray(trained.card.mean_p_B)).all()
     assert "Too few queries" in trained.card.to_markdown()
 
@@ -214,21 +216,21 @@ def test_a_predictor_that_reads_nothing_has_nothing_to_shrink() -> None:
 
 class TestCard:
     def test_says_how_much_is_kept_in_json_in_words_and_on_the_terminal(self, tmp_path: Path) -> None:
-        trained = train(measured(60, seed=3), predictor="ridge", with_familiarity=False)
+        trained = train(measured(60, seed=3), predictor="ridge", with_novelty=False)
         card = dataclasses.replace(trained.card, shrinkage=Shrinkage(0.25, 1.5, 0.0, -0.4))
         trained = dataclasses.replace(trained, card=card)
         folder = trained.save(tmp_path / "predictor")
         kept = json.loads((folder / "predictor.json").read_text())["card"]["shrinkage"]
-        assert kept == {"success": 0.25, "success_z": 1.5, "spend": 0.0, "spend_z": -0.4}
+        assert kept == {"accuracy": 0.25, "accuracy_z": 1.5, "usage": 0.0, "usage_z": -0.4}
         assert Predictor.load(folder).card == card
         words = (folder / "card.md").read_text()
         assert "## Shrinkage" in words
         assert "25%" in words
-        assert "1.5 standard errors for success, -0.4 for spend" in words
-        assert "kept 25% of success predictions, 0% of spend predictions" in training_text(trained, folder)
+        assert "1.5 standard errors for accuracy, -0.4 for usage" in words
+        assert "kept 25% of accuracy predictions, 0% of usage predictions" in training_text(trained, folder)
 
     def test_a_predictor_no_better_than_the_mean_curve_is_called_so(self, tmp_path: Path) -> None:
-        trained = train(measured(60, seed=0), predictor="ridge", with_familiarity=False)
+        trained = train(measured(60, seed=0), predictor="ridge", with_novelty=False)
         trained = dataclasses.replace(
             trained, card=dataclasses.replace(trained.card, shrinkage=Shrinkage(0.0, -1.0, 1.0, 9.0))
         )
@@ -236,9 +238,9 @@ class TestCard:
 
     def test_quality_on_the_card_is_that_of_the_shrunk_curves(self) -> None:
         profile = measured(60)
-        quality = train(profile, predictor="paper-mlp", num_folds=3, with_familiarity=False).card.calibration
+        quality = train(profile, predictor="paper-mlp", num_folds=3, with_novelty=False).card.calibration
         as_fitted = train(
-            profile, predictor="paper-mlp", num_folds=3, with_familiarity=False, with_shrinkage=False
+            profile, predictor="paper-mlp", num_folds=3, with_novelty=False, with_shrinkage=False
         ).card.calibration
         assert quality is not None
         assert as_fitted is not None
@@ -247,7 +249,7 @@ class TestCard:
 
     def test_a_predictor_saved_before_predicts_as_it_did(self, tmp_path: Path) -> None:
         profile = measured(60, signal=1.0)
-        trained = train(profile, predictor="ridge", with_familiarity=False, with_shrinkage=False)
+        trained = train(profile, predictor="ridge", with_novelty=False, with_shrinkage=False)
         folder = trained.save(tmp_path / "predictor")
         content = json.loads((folder / "predictor.json").read_text())
         assert content["card"].pop("shrinkage") is None
@@ -259,10 +261,10 @@ class TestCard:
 
     @pytest.mark.parametrize("share", [-0.1, 1.1, 7])
     def test_a_share_that_is_none_is_refused_with_its_place(self, share: float, tmp_path: Path) -> None:
-        trained = train(measured(40), predictor="ridge", num_folds=2, with_familiarity=False)
+        trained = train(measured(40), predictor="ridge", num_folds=2, with_novelty=False)
         folder = trained.save(tmp_path / "predictor")
         content = json.loads((folder / "predictor.json").read_text())
-        content["card"]["shrinkage"]["success"] = share
+        content["card"]["shrinkage"]["accuracy"] = share
         (folder / "predictor.json").write_text(json.dumps(content))
-        with pytest.raises(ModelFileError, match=r"shrinkage\.success must be a share between 0 and 1"):
+        with pytest.raises(ModelFileError, match=r"shrinkage\.accuracy must be a share between 0 and 1"):
             Predictor.load(folder)

@@ -1,7 +1,8 @@
-"""Run directories: atomic files, append-only records, identity, hidden states."""
+"""Run directories: atomic files, append-only records, provenance, hidden states."""
 
 import json
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,22 +11,28 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from forethought import errors
-from forethought.core.data import Generation, Probe, StopReason
+from forethought.core.data import Generation, Grade, Probe, Sampling, StopReason
 from forethought.core.files import write_atomically
+from forethought.core.provenance import Provenance
+from forethought.core.records import Record
 from forethought.errors import ForethoughtError, RunError
-from forethought.runs.store import RunDirectory, generation_from_json, generation_to_json
+from forethought.runs.store import RunDirectory
 
-IDENTITY = {"model": "m", "window": 16, "sampling": {"temperature": 0.6}}
+MADE = Provenance(model="m", sampling=Sampling(0.6))
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> RunDirectory:
-    return RunDirectory.create(tmp_path / "run", kind="profile", identity=IDENTITY, settings={})
+    return RunDirectory.create(tmp_path / "run", kind="profile", provenance=MADE, settings={})
 
 
-def record(number: int) -> dict[str, object]:
+def record(number: int) -> Record:
     made = Generation(f"q{number}", 0, 16, "ä\u2028\n" * number, 3, "7", 1, 2, 9, StopReason.NATURAL)
-    return {**generation_to_json(made), "probes": [], "grade": "right"}
+    return replace(Record.of(made), grade=Grade.RIGHT)
+
+
+def failed(number: int) -> Record:
+    return replace(record(number), stop_reason=StopReason.ERROR, error="broke", grade=None)
 
 
 @pytest.mark.slow
@@ -34,42 +41,49 @@ def record(number: int) -> dict[str, object]:
 def test_a_file_cut_anywhere_keeps_its_whole_lines_and_goes_on(
     tmp_path_factory: pytest.TempPathFactory, cut: int
 ) -> None:
-    run = RunDirectory.create(tmp_path_factory.mktemp("c") / "r", kind="profile", identity=IDENTITY, settings={})
+    run = RunDirectory.create(tmp_path_factory.mktemp("c") / "r", kind="profile", provenance=MADE, settings={})
     with run.appender() as records:
-        records.append(record(number) for number in range(5))
+        records.append(record(number).to_json() for number in range(5))
     path = run.path / "records.jsonl"
     content = path.read_bytes()[:cut]
     path.write_bytes(content)
     whole = content.count(b"\n")
-    assert [each["query_id"] for each in run.records()] == [f"q{number}" for number in range(whole)]
+    assert [each.query_id for each in run.records()] == [f"q{number}" for number in range(whole)]
     with run.appender() as records:
-        records.append([record(9)])
-    assert [each["query_id"] for each in run.records()] == [*(f"q{number}" for number in range(whole)), "q9"]
+        records.append([record(9).to_json()])
+    assert [each.query_id for each in run.records()] == [*(f"q{number}" for number in range(whole)), "q9"]
 
 
 def test_a_broken_line_in_the_middle_is_named(run: RunDirectory) -> None:
-    (run.path / "records.jsonl").write_bytes(json.dumps(record(0)).encode() + b'\n{"query\n{}\n')
+    (run.path / "records.jsonl").write_bytes(json.dumps(record(0).to_json()).encode() + b'\n{"query\n{}\n')
     with pytest.raises(RunError, match="line 2"):
         list(run.records())
 
 
 def test_the_last_try_of_a_trace_counts(run: RunDirectory) -> None:
     with run.appender() as records:
-        records.append([{**record(1), "stop_reason": "error", "error": "broke"}, record(1)])
-    assert run.latest_records() == {("q1", 0): record(1)}
+        records.append(each.to_json() for each in (failed(1), failed(2), failed(2), record(1)))
+    assert list(run.latest()) == [record(1), failed(2)]
+    tries = run.tries()
+    assert not tries.is_left("q1", 0, retry_failed=True)
+    assert tries.is_left("q1", 1, retry_failed=True)
+    assert tries.is_left("q2", 0, retry_failed=True)
+    assert not tries.is_left("q2", 0, retry_failed=False)
+    assert tries.num_done(1, retry_failed=False) == {"q1": 1, "q2": 1}
+    assert tries.num_done(1, retry_failed=True) == {"q1": 1}
 
 
 OTHERS = {
-    "kind": ({"kind": "run", "identity": IDENTITY}, "'run' run"),
-    "model": ({"kind": "profile", "identity": {**IDENTITY, "model": "n"}}, "model: 'm' there, 'n' now"),
-    "sampling": ({"kind": "profile", "identity": {**IDENTITY, "sampling": {"temperature": 1}}}, "sampling"),
+    "kind": ({"kind": "run", "provenance": MADE}, "'run' run"),
+    "model": ({"kind": "profile", "provenance": replace(MADE, model="n")}, "model: 'm' there, 'n' now"),
+    "sampling": ({"kind": "profile", "provenance": replace(MADE, sampling=Sampling(1.0))}, "sampling"),
 }
 
 
 @pytest.mark.parametrize(("asked", "message"), OTHERS.values(), ids=OTHERS.keys())
-def test_a_folder_of_another_identity_is_refused(run: RunDirectory, asked: dict[str, object], message: str) -> None:
+def test_a_folder_of_another_provenance_is_refused(run: RunDirectory, asked: dict[str, object], message: str) -> None:
     with run.locked(), run.appender() as records:
-        records.append([{**record(1), "error": None}])
+        records.append([record(1).to_json()])
     with pytest.raises(RunError, match=message):
         RunDirectory.create(run.path, settings={}, **asked)  # type: ignore[arg-type]
 
@@ -77,11 +91,11 @@ def test_a_folder_of_another_identity_is_refused(run: RunDirectory, asked: dict[
 def test_a_strangers_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(RunError, match="not a run"):
-        RunDirectory.create(tmp_path, kind="profile", identity=IDENTITY, settings={})
+        RunDirectory.create(tmp_path, kind="profile", provenance=MADE, settings={})
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", "not json", '{"identity": 3}'])
+@pytest.mark.parametrize("content", ["", "[]", "{}", "not json", '{"provenance": 3}'])
 def test_a_broken_header_is_named(run: RunDirectory, content: str) -> None:
     (run.path / "run.json").write_text(content)
     with pytest.raises(RunError, match=r"run\.json"):
@@ -117,23 +131,6 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(OSError, match="No space"):
         write_atomically(path, b"new")
     assert path.read_bytes() == b"old"
-
-
-def test_generations_survive_the_file() -> None:
-    generation = Generation(
-        query_id="q",
-        sample=1,
-        budget=64,
-        reasoning="so\n\u2028 42",
-        reasoning_tokens=40,
-        answer="42",
-        answer_tokens=2,
-        suffix_tokens=7,
-        prompt_tokens=90,
-        stop_reason=StopReason.NATURAL,
-        probes=(Probe(16, "7", 1), Probe(32, "", 0)),
-    )
-    assert generation_from_json(json.loads(json.dumps(generation_to_json(generation)))) == generation
 
 
 @pytest.mark.parametrize("budget", [16, 32, 48, 64], ids=str)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from forethought.engines import opening
 from forethought.engines.forcing import Forcing
 from forethought.models.here import Here
 from forethought.models.thinking import STEPS, own_template
+from loopback import serving
+from toy_server import END, ToyServer, encode
 
 jinja2 = pytest.importorskip("jinja2", reason="chat templates need jinja2, which comes with transformers")
 
@@ -143,8 +146,8 @@ def test_built_in_models_keep_their_examples_and_caps() -> None:
     [
         (None, (256, 512, 1024, 2048, 4096)),
         (40960, (256, 512, 1024, 2048, 4096, 8192, 16384, 32768)),
-        (1024, (256,)),
-        (300, (150,)),
+        (1024, (16, 32, 64, 128, 256)),
+        (300, (9, 18, 36, 72, 144, 150)),
     ],
 )
 def test_a_model_that_thinks_is_measured_up_to_its_context(thinker: Path, context: int | None, caps: tuple) -> None:
@@ -167,7 +170,7 @@ def test_an_unknown_server_gets_a_plain_question_and_is_said(thinker: Path) -> N
     assert opening.settle(ProfileSettings(model="anything", questions="q", engine=asked))[0].engine.template == ""
     known = EngineSettings(engine="openai", options={"tokenizer": str(thinker)})
     assert opening.prompting("anything", known).template.has_tags
-    assert opening.caps("anything", known)[0].largest == 4096
+    assert opening.settle(ProfileSettings(model="anything", questions="q", engine=known))[0].menu.largest == 4096
 
 
 def test_a_folders_own_chat_template_is_read(tiny_model: Path, tmp_path: Path) -> None:
@@ -179,3 +182,46 @@ def test_a_folders_own_chat_template_is_read(tiny_model: Path, tmp_path: Path) -
     after = opening.prompting(str(folder), EngineSettings())
     assert after.template.has_tags
     assert after.is_settled
+
+
+class ThinkingServer(ToyServer):
+    """A server whose chat template closes the thought when it is told to, and shows that in the prompts it makes."""
+
+    def __call__(self, asked: Any) -> Any:
+        """Its vocabulary has no tags: three ends of turn stand for them."""
+        reply = super().__call__(asked)
+        if asked.path == "/detokenize":
+            shown = reply.body["prompt"].replace(3 * END, "<think>\n\n</think>\n\n")
+            return replace(reply, body={"prompt": shown})
+        return reply
+
+    def _tokenize(self, body: dict[str, Any]) -> dict[str, Any]:
+        found = super()._tokenize(body)
+        closed = body.get("chat_template_kwargs", {}).get("enable_thinking") is False
+        return {**found, "tokens": found["tokens"] + encode(3 * END)} if closed else found
+
+
+@pytest.mark.parametrize(
+    ("server", "thinks", "how"),
+    [
+        pytest.param(
+            ThinkingServer("vllm", context_tokens=8192), True, "thinks between <think> and </think>", id="thinks"
+        ),
+        pytest.param(ToyServer("vllm"), False, "names no thought", id="does not"),
+        pytest.param(ToyServer("openai"), False, "does not show how", id="shows nothing"),
+    ],
+)
+def test_a_server_is_asked_how_its_model_thinks(server: ToyServer, thinks: bool, how: str) -> None:
+    pytest.importorskip("aiohttp", reason="needs aiohttp")
+    with serving(server) as url:
+        asked = ProfileSettings(
+            model="toy", questions="q", engine=EngineSettings(engine="openai", options={"base_url": url})
+        )
+        settings, lines = opening.settle(asked, asks=True)
+        assert how in lines[0]
+        assert settings.engine.template == CHAT
+        assert settings.menu.is_geometric == thinks
+        with opening.opened(None, "toy", settings.engine) as engine:
+            assert engine.template.has_tags == thinks
+            assert engine.info.template == CHAT
+        assert not any("completions" in request for request in map(str, server.bodies))  # nothing that costs

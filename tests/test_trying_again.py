@@ -10,6 +10,7 @@ import pytest
 from command_line import JsonCall, json_caller, write_sums
 from forethought.control.profiling import setup_of
 from forethought.core.data import EngineInfo
+from forethought.core.provenance import Provenance
 from forethought.runs.store import Failure, RunDirectory, Tries
 
 
@@ -21,7 +22,7 @@ def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
 
 
 def records(run: str) -> list[dict[str, Any]]:
-    return list(RunDirectory.open(Path(run)).records())
+    return [record.to_json() for record in RunDirectory.open(Path(run)).records()]
 
 
 def fail_once(run: str, *, is_final: bool) -> int:
@@ -95,7 +96,7 @@ def test_what_can_only_fail_again_waits_for_another_setup(call: JsonCall) -> Non
     ids=["finished", "failed", "told not to", "final", "final, mended", "final, before it is known", "final, told not"],
 )
 def test_which_traces_are_left(failure: Failure | None, retry_failed: bool, setup: str | None, is_left: bool) -> None:
-    tries = Tries({("q", 0): failure})
+    tries = Tries({"q": 1}) if failure is None else Tries(failures={("q", 0): failure})
     assert tries.is_left("q", 0, retry_failed=retry_failed, setup=setup) is is_left
     assert tries.is_left("q", 1, retry_failed=retry_failed, setup=setup)
     done = tries.num_done(1, retry_failed=retry_failed)["q"]
@@ -144,7 +145,7 @@ def test_other_layers_are_refused_before_anything_is_sampled(call: JsonCall, fir
 def test_a_run_with_chunks_of_several_layers_is_read(
     tmp_path: Path, chunks: list[tuple[tuple[int, ...], str]], layers: tuple[int, ...], ids: str
 ) -> None:
-    run = RunDirectory.create(tmp_path / "run", kind="profile", identity={}, settings={})
+    run = RunDirectory.create(tmp_path / "run", kind="profile", provenance=Provenance(), settings={})
     for held, names in chunks:
         states_Q_L_D = np.array([[[ord(name) + layer] for layer in held] for name in names], dtype=np.float32)
         run.save_hidden(list(names), held, states_Q_L_D)
@@ -165,7 +166,8 @@ def test_a_damaged_run_goes_on_with_the_layers_that_all_chunks_hold(call: JsonCa
 
 
 def test_answers_are_in_their_file_as_they_come(call: JsonCall) -> None:
-    from forethought import PlanSettings, RunSettings, run
+    from forethought.commands.pipeline import run
+    from forethought.core.settings import PlanSettings, RunSettings
 
     call("profile", "fake", "q.jsonl", "--traces", 1)
     call("train", "runs/fake-q", "--predictor", "ridge")

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from forethought.core.data import Curves
 from forethought.core.menu import Menu
 from forethought.predictors.card import PredictorCard
-from forethought.predictors.selection import train
+from forethought.predictors.training import train
 from forethought.predictors.usage import (
     LEVEL,
     Usage,
@@ -24,7 +24,7 @@ from forethought.predictors.usage import (
     stretched_tokens,
     tolerance_for,
 )
-from test_selection import make_profile
+from test_training import make_profile
 
 MENU = Menu.evenly(16, 256)
 BUDGET_B = MENU.budgets_B.astype(np.float64)

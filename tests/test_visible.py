@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from evaluation_data import synthetic
 from forethought import report
 from forethought.commands import _exit_code
+from forethought.core.provenance import Provenance
 from forethought.core.visible import code, markdown, one_line, to_json, visible
 from forethought.evaluation import compare_live, evaluate
 
@@ -205,7 +206,9 @@ def test_pictures_can_be_drawn_of_any_names(hostile: Path, tmp_path: Path) -> No
     result = evaluate(measured, predicted, mean, num_resamples=100, provenance={"model": name})
     drawn = plots.draw(result, tmp_path, mean_tokens=64.0)
     candidates = [Candidate(f"{name}{number}", name, predicted, None) for number in range(12)]
-    comparison = compare_predictors(replace(measured, info={"model": name}), candidates, mean, num_resamples=100)
+    comparison = compare_predictors(
+        replace(measured, provenance=Provenance.from_json({"model": name})), candidates, mean, num_resamples=100
+    )
     drawn |= draw_comparison(comparison, tmp_path)
     study: Any = study_layers(LayersSettings(run=str(hostile / "p"), num_resamples=100))
     drawn |= draw_layers(replace(study, provenance={"model": name}), tmp_path)

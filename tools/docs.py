@@ -22,7 +22,7 @@ from forethought.commands import COMMANDS, pipeline, verbs
 from forethought.core.data import Cost
 from forethought.core.settings import EvaluateSettings
 from forethought.evaluation import Evaluation
-from forethought.predictors.predictor import shipped_predictors
+from forethought.predictors.bundle import shipped_predictors
 from forethought.report import wording
 from forethought.report.evaluation import levels_near, rows_at
 

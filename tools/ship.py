@@ -15,8 +15,11 @@ from pathlib import Path
 
 import click
 
-from forethought import EvaluateSettings, TrainSettings, evaluate, open_profile, train
-from forethought.core.data import Profile
+from forethought.commands.pipeline import evaluate, train
+from forethought.control.sources import open_profile
+from forethought.core.data import Sampling
+from forethought.core.profile import Profile
+from forethought.core.settings import EvaluateSettings, TrainSettings
 from forethought.predictors.card import CrossValidation, PredictorCard
 from forethought.predictors.predictor import Predictor
 from forethought.report import page
@@ -28,7 +31,7 @@ DATA = ROOT / "src" / "forethought" / "data"
 
 def card(name: str, measured: Profile, predictor: Predictor) -> str:
     """What stands beside the training profile."""
-    info, sampling = measured.info, measured.info["sampling"]
+    made, sampling = measured.provenance, measured.provenance.sampling or Sampling()
     right = measured.num_right_Q_B.sum(axis=0) / measured.num_tried_Q.sum()
     tokens = (measured.num_tried_Q @ measured.tokens_Q_B) / measured.num_tried_Q.sum()
     fewest, most = int(measured.num_tried_Q.min()), int(measured.num_tried_Q.max())
@@ -45,11 +48,11 @@ def card(name: str, measured: Profile, predictor: Predictor) -> str:
             f"({per_query} a question), "
             f"cut at {measured.menu} tokens.",
             "",
-            f"- Model `{info['model']}`, SHA-256 of its GGUF file `{info['model_hash']}`, {info['dtype']}.",
-            f"- Prompt template `{info['template']}` (hash `{info['template_hash']}`); its worked examples are not "
+            f"- Model `{made.model}`, SHA-256 of its GGUF file `{made.model_hash}`, {made.dtype}.",
+            f"- Prompt template `{made.template}` (hash `{made.template_hash}`); its worked examples are not "
             "among the questions.",
-            f"- Engine {info['engine']}; temperature {sampling['temperature']}, top-p {sampling['top_p']}; "
-            f"run seed {info['seed']}; grader `{info['grader']}`.",
+            f"- Engine {made.engine}; temperature {sampling.temperature}, top-p {sampling.top_p}; "
+            f"run seed {made.seed}; grader `{made.grader}`.",
             f"- Hidden states (float16) of the last prompt token at layer {predictor.card.features.layer}, "
             "the one that the shipped predictor reads.",
             "- Questions: GSM8K (Cobbe et al., 2021), MIT licence, Copyright (c) 2021 OpenAI; drawn at random.",
@@ -65,7 +68,7 @@ def card(name: str, measured: Profile, predictor: Predictor) -> str:
 def read(name: str, runs: Sequence[str], layers: Sequence[int]) -> Profile:
     """The runs as one profile of that name, with the layers that are kept."""
     profile = with_layers(joined([open_profile(run) for run in runs]), layers)
-    return replace(profile, info={**profile.info, "name": name})
+    return replace(profile, provenance=replace(profile.provenance, name=name))
 
 
 def earlier_choice(earlier: PredictorCard | None, card: PredictorCard) -> CrossValidation | None:
@@ -88,7 +91,7 @@ def main(name: str, train_runs: tuple[str, ...], test_runs: tuple[str, ...], pre
     trained, _ = train(TrainSettings(run=first, more=tuple(more), predictor=predictor, out=str(folder)))
     layers = [] if trained.card.features.layer is None else [trained.card.features.layer]
     measured = read(f"{name}-gsm8k-train", train_runs, layers)
-    data = replace(trained.card.data, name=str(measured.info["name"]))
+    data = replace(trained.card.data, name=str(measured.provenance.name))
     choice = trained.card.cross_validation or earlier_choice(earlier, trained.card)
     replace(trained, card=replace(trained.card, data=data, cross_validation=choice)).save(folder)
     profiles = ROOT / "profiles"

@@ -1,11 +1,14 @@
 """Predicts how much reasoning each query needs, and spends a fixed token budget where it buys the most accuracy.
 
-    from forethought import PlanSettings, plan
+    import forethought as ft
 
-    planned = plan(PlanSettings(run="qwen2.5-coder-1.5b", questions="questions.jsonl", mean_tokens=48))
-    budgets = dict(zip(planned.plan.query_ids, planned.plan.budget_Q))
+    predictor = ft.Predictor.load("qwen2.5-coder-1.5b")
+    plan = ft.plan(predictor, ["How many …?", …], mean_tokens=64)
+    with ft.open_engine(plan) as engine:
+        answers = plan.run(engine)
 
-Everything below loads when it is first used: importing the package alone costs milliseconds.
+Everything below loads when it is first used: importing the package alone costs milliseconds. Every verb works in a
+script and in a notebook; `plan_async` and its like are for coroutines, and so are `Plan.stream` and `Plan.run_async`.
 """
 
 from __future__ import annotations
@@ -16,105 +19,58 @@ from typing import TYPE_CHECKING, Any
 from ._version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from .commands.grading import grade, grade_file, regrade
-    from .commands.listing import list_results
-    from .commands.pipeline import compare, evaluate, import_profile, plan, profile, run, study_layers, train
-    from .commands.tables import show
-    from .control.sources import open_predictor, open_profile
-    from .core.data import Curves, Plan, Profile, Query
+    from .control.answers import Answers
+    from .control.judging import grade
+    from .control.plan import Plan
+    from .control.planning import plan, plan_async
+    from .control.verbs import evaluate, evaluate_async, open_engine, profile, profile_async, train, train_async
+    from .core.data import Query
     from .core.menu import Menu
-    from .core.settings import (
-        CompareSettings,
-        DoctorSettings,
-        EngineSettings,
-        EvaluateSettings,
-        GradeSettings,
-        ImportSettings,
-        LayersSettings,
-        PlanSettings,
-        ProfileSettings,
-        RegradeSettings,
-        RunSettings,
-        TrainSettings,
-    )
+    from .core.profile import Profile
     from .errors import ForethoughtError
-    from .questions.queries import load_queries
-    from .studies.doctor import examine
+    from .predictors.predictor import Predictor
+    from .questions.queries import read_questions
 
 _HOME = {
-    "Menu": "core.menu",
-    "CompareSettings": "core.settings",
-    "Curves": "core.data",
-    "DoctorSettings": "core.settings",
-    "EngineSettings": "core.settings",
-    "EvaluateSettings": "core.settings",
+    "Answers": "control.answers",
     "ForethoughtError": "errors",
-    "GradeSettings": "core.settings",
-    "ImportSettings": "core.settings",
-    "LayersSettings": "core.settings",
-    "Plan": "core.data",
-    "PlanSettings": "core.settings",
-    "Profile": "core.data",
-    "ProfileSettings": "core.settings",
+    "Menu": "core.menu",
+    "Plan": "control.plan",
+    "Predictor": "predictors.predictor",
+    "Profile": "core.profile",
     "Query": "core.data",
-    "RegradeSettings": "core.settings",
-    "RunSettings": "core.settings",
-    "TrainSettings": "core.settings",
-    "compare": "commands.pipeline",
-    "evaluate": "commands.pipeline",
-    "examine": "studies.doctor",
-    "grade": "commands.grading",
-    "grade_file": "commands.grading",
-    "import_profile": "commands.pipeline",
-    "list_results": "commands.listing",
-    "load_queries": "questions.queries",
-    "open_predictor": "control.sources",
-    "open_profile": "control.sources",
-    "plan": "commands.pipeline",
-    "profile": "commands.pipeline",
-    "regrade": "commands.grading",
-    "run": "commands.pipeline",
-    "show": "commands.tables",
-    "study_layers": "commands.pipeline",
-    "train": "commands.pipeline",
+    "evaluate": "control.verbs",
+    "evaluate_async": "control.verbs",
+    "grade": "control.judging",
+    "open_engine": "control.verbs",
+    "plan": "control.planning",
+    "plan_async": "control.planning",
+    "profile": "control.verbs",
+    "profile_async": "control.verbs",
+    "read_questions": "questions.queries",
+    "train": "control.verbs",
+    "train_async": "control.verbs",
 }
 
 __all__ = [
-    "CompareSettings",
-    "Curves",
-    "DoctorSettings",
-    "EngineSettings",
-    "EvaluateSettings",
+    "Answers",
     "ForethoughtError",
-    "GradeSettings",
-    "ImportSettings",
-    "LayersSettings",
     "Menu",
     "Plan",
-    "PlanSettings",
+    "Predictor",
     "Profile",
-    "ProfileSettings",
     "Query",
-    "RegradeSettings",
-    "RunSettings",
-    "TrainSettings",
-    "compare",
     "evaluate",
-    "examine",
+    "evaluate_async",
     "grade",
-    "grade_file",
-    "import_profile",
-    "list_results",
-    "load_queries",
-    "open_predictor",
-    "open_profile",
+    "open_engine",
     "plan",
+    "plan_async",
     "profile",
-    "regrade",
-    "run",
-    "show",
-    "study_layers",
+    "profile_async",
+    "read_questions",
     "train",
+    "train_async",
 ]
 
 

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 
 from ..control import sources
-from ..control.planning import check_total, model_of, open_allocator, plan_queries, planned_engine, refuse_without_texts
-from ..control.profiling import check_asked_layers, grader_identity
+from ..control.judging import Judge
+from ..control.plan import Plan
+from ..control.planning import check_total, engine_for, model_of
+from ..control.profiling import check_asked_layers
+from ..control.running import plan_provenance
+from ..control.sources import refuse_without_texts
+from ..control.terms import Terms
 from ..core import registry
 from ..core.data import EngineInfo, Query
 from ..core.features import HIDDEN
-from ..core.protocols import Grader
-from ..core.settings import PlanSettings, ProfileSettings, RunSettings
+from ..core.provenance import Provenance
+from ..core.settings import EngineSettings, PlanSettings, ProfileSettings, RunPlanSettings, RunSettings
 from ..engines.opening import LOCAL, check, choose, num_layers, prompting
-from ..errors import InvalidFeaturesError, InvalidSettingsError
+from ..errors import InvalidFeaturesError, InvalidMenuError, InvalidSettingsError, InvalidTotalError
 from ..graders import check_references, is_gradable
 from ..models import ALIASES
 from ..predictors.predictor import Predictor
@@ -24,18 +30,33 @@ from ..runs.folders import check_folder, profile_folder, run_folder
 from ..runs.store import RunDirectory, fingerprint
 
 
-@dataclass(frozen=True, slots=True)
-class Judge:
-    """A grader that is ready, and what determines its verdicts, for a run's identity."""
+@contextmanager
+def typed_flags() -> Iterator[None]:
+    """What is refused of a plan's terms is named as it was typed: `mean_tokens` is --mean-tokens here."""
+    try:
+        yield
+    except (InvalidTotalError, InvalidMenuError, InvalidSettingsError) as error:
+        flags = re.sub(r"(?<![-\w'])(mean|min|max)_tokens\b", r"--\1-tokens", str(error))
+        error.args = (flags,)
+        raise
 
-    grader: Grader
-    identity: dict[str, Any]
+
+def terms_of(settings: PlanSettings) -> Terms:
+    """What is divided, and how."""
+    return Terms(
+        mean_tokens=settings.mean_tokens,
+        total=settings.total_tokens,
+        cost=settings.cost,
+        allocator=settings.allocator,
+        allocator_options=settings.allocator_options,
+        min_tokens=settings.min_tokens,
+        max_tokens=settings.max_tokens,
+    )
 
 
-def open_grader(name: str, options: dict[str, Any]) -> Judge:
-    """The grader of that name, made with these options; raises what `registry.make` does."""
-    grader = registry.make("graders", name, options)
-    return Judge(grader, grader_identity(name, options, grader))
+def planned_engine(settings: PlanSettings, predictor: Predictor) -> EngineSettings:
+    """The engine asked for, with the template and sampling the predictor was trained under."""
+    return engine_for(predictor.card, settings.engine, settings.template)
 
 
 def profile_inputs(settings: ProfileSettings, *, is_open: bool = False) -> tuple[list[Query], Judge, int]:
@@ -48,7 +69,7 @@ def profile_inputs(settings: ProfileSettings, *, is_open: bool = False) -> tuple
     Raises:
         ForethoughtError: whatever would be refused once the model runs.
     """
-    judge = open_grader(settings.grader, settings.grader_options)
+    judge = Judge.of(settings.grader, settings.grader_options)
     queries = load_queries(settings.questions, limit=settings.limit, **settings.columns)
     kept = [query for query in queries if is_gradable(judge.grader, query.reference)]
     if not settings.skip_ungraded:
@@ -59,34 +80,31 @@ def profile_inputs(settings: ProfileSettings, *, is_open: bool = False) -> tuple
     folder = profile_folder(settings)
     check_folder(folder)
     check_asked_layers(settings)
-    known = {
-        "template_hash": prompting(settings.model, settings.engine).template.hash,
-        "menu": settings.menu.to_json(),
-        "sampling": {"temperature": settings.engine.temperature, "top_p": settings.engine.top_p},
-        "seed": settings.seed,
-        **judge.identity,
-    }
+    prompts = prompting(settings.model, settings.engine)
+    known = Provenance(
+        template_hash=prompts.template.hash if prompts.is_settled and not is_open else None,
+        menu=settings.menu,
+        sampling=settings.engine.sampling,
+        seed=settings.seed,
+    ).with_grader(judge.provenance)
     if not is_open:
         check(settings.model, settings.engine)
         layers = num_layers(settings.model, settings.engine)
         if layers is not None:
             settings.layer_numbers(layers or None)
         name, _ = choose(settings.model, settings.engine.engine)
-        known |= {"engine": name} if name in registry.BUILTIN["engines"] else {}
-    else:
-        known.pop("template_hash")
-    if not prompting(settings.model, settings.engine).is_settled:
-        known.pop("template_hash", None)
-    RunDirectory.check(folder, kind="profile", identity=known)
+        known = replace(known, engine=name) if name in registry.BUILTIN["engines"] else known
+    RunDirectory.check(folder, kind="profile", provenance=known)
     return kept, judge, len(queries) - len(kept)
 
 
 def plan_inputs(settings: PlanSettings) -> tuple[Predictor, list[Query]]:
     """The predictor and the questions of a plan; raises whatever is known to be refused later."""
     predictor = sources.open_predictor(settings.run)
-    open_allocator(settings)
-    queries = plan_queries(settings)
-    check_total(settings, queries, predictor)
+    terms = terms_of(settings)
+    terms.open()
+    queries = sources.plan_queries(settings.questions, settings.limit, settings.columns)
+    check_total(terms, queries, predictor.card.menu)
     return predictor, queries
 
 
@@ -94,24 +112,49 @@ def run_inputs(settings: RunSettings, *, is_open: bool = False) -> tuple[Predict
     """The predictor, the questions and the grader of a run; raises whatever is known to be refused later."""
     predictor, queries = plan_inputs(settings.plan)
     for name in settings.compare:
-        open_allocator(settings.plan, name)
+        terms_of(settings.plan).open(name)
     refuse_without_texts(queries, settings.plan.questions)
-    judge = open_grader(settings.grader, settings.grader_options)
+    judge = Judge.of(settings.grader, settings.grader_options)
     check_references(judge.grader, queries, source=settings.plan.questions)
     folder = run_folder(settings)
     check_folder(folder)
     if not is_open:
         check_planned_engine(settings.plan, predictor)
-    RunDirectory.check(folder, kind="run", identity=run_identity(settings, predictor, queries, judge))
+    RunDirectory.check(folder, kind="run", provenance=run_provenance(settings, predictor, queries, judge))
     return predictor, queries, judge
 
 
-def run_identity(settings: RunSettings, predictor: Predictor, queries: Sequence[Query], judge: Judge) -> dict[str, Any]:
-    """The part of a run's identity that the engine does not decide."""
-    return {
-        "menu": predictor.card.menu.to_json(),
-        "seed": settings.seed,
-        **judge.identity,
+def plan_file_inputs(settings: RunPlanSettings, *, is_open: bool = False) -> tuple[Plan, Judge, EngineSettings]:
+    """The plan of a file, the grader and the engine that carry it out; raises whatever is known to be refused later."""
+    made = Plan.load(settings.plan_file)
+    refuse_without_texts(made.queries, settings.plan_file)
+    judge = Judge.of(settings.grader, settings.grader_options)
+    check_references(judge.grader, made.queries, source=settings.plan_file)
+    folder = run_folder(settings)
+    check_folder(folder)
+    if made.card is None:
+        raise InvalidSettingsError(f"{settings.plan_file} does not say what it was made for; make it again")
+    asked = engine_for(made.card, settings.engine, settings.template)
+    if not is_open:
+        check(plan_model(settings, made), asked)
+        found = prompting(plan_model(settings, made), asked)
+        info = EngineInfo("", made.card.model or "", template=found.template.name)
+        made.check(replace(info, template_hash=found.template.hash) if found.is_settled else info)
+    RunDirectory.check(folder, kind="run", provenance=plan_provenance(made, judge))
+    return made, judge, asked
+
+
+def plan_model(settings: RunPlanSettings, made: Plan) -> str:
+    """Which model carries out the plan of a file."""
+    assert made.card is not None
+    return model_of(made.card, settings.model)
+
+
+def run_provenance(
+    settings: RunSettings, predictor: Predictor, queries: Sequence[Query], judge: Judge, info: EngineInfo | None = None
+) -> Provenance:
+    """What determines the records of a run; without an engine, what is known before there is one."""
+    more = {
         "allocators": allocators_of(settings),
         "allocator_options": settings.plan.allocator_options or None,
         "cost": settings.plan.cost.value,
@@ -119,6 +162,9 @@ def run_identity(settings: RunSettings, predictor: Predictor, queries: Sequence[
         "hard_total": settings.hard_total or None,  # None: as runs of before it say
         "queries": fingerprint([query_to_json(query) for query in queries]),
     }
+    sampling = planned_engine(settings.plan, predictor).sampling
+    made = Provenance() if info is None else Provenance.of(info, sampling=sampling)
+    return replace(made, menu=predictor.card.menu, seed=settings.seed, more=more).with_grader(judge.provenance)
 
 
 def allocators_of(settings: RunSettings) -> list[str]:
@@ -128,7 +174,7 @@ def allocators_of(settings: RunSettings) -> list[str]:
 
 def check_planned_engine(settings: PlanSettings, predictor: Predictor) -> None:
     """Refuses an engine that cannot run the predictor's model, or cannot give it what it reads."""
-    asked, model = planned_engine(settings, predictor), model_of(settings, predictor)
+    asked, model = planned_engine(settings, predictor), model_of(predictor.card, settings.model)
     check(model, asked)
     found = prompting(model, asked)
     template = found.template

@@ -67,10 +67,12 @@ def prepare(settings: DemoSettings) -> Prepared:
 
 
 def steepest_budget(card: PredictorCard) -> int:
-    """The budget around which the mean training curve rises fastest: where a token is worth most to somebody."""
-    p_B = np.concatenate([[0.0], card.mean_p_B])
-    rise_B = p_B[2:] - p_B[:-2]  # from one window below to one window above
-    return int(card.menu.budgets_B[int(np.argmax(rise_B))])
+    """The budget around which the mean training curve rises fastest a token; of one or two budgets the smallest."""
+    has_zero = card.menu.smallest == 0
+    cap_B = np.array(card.menu.caps if has_zero else (0, *card.menu.caps), dtype=np.float64)
+    p_B = np.array(card.mean_p_B if has_zero else (0.0, *card.mean_p_B))
+    slope_B = (p_B[2:] - p_B[:-2]) / (cap_B[2:] - cap_B[:-2])  # from one budget below to one above
+    return int(cap_B[1 + int(np.argmax(slope_B))]) if len(slope_B) else card.menu.smallest or card.menu.largest
 
 
 def heldout(prepared: Prepared) -> Evaluation:

@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 
 from ..control.billing import UNPRICED, Prices, Traffic
-from ..control.planning import largest_cap, model_of, recorded_features, refuse_without_texts, template_of
+from ..control.planning import largest_cap, model_of, template_of
+from ..control.sources import recorded_features, refuse_without_texts
 from ..core.data import Query
 from ..core.features import DIFFICULTY, HIDDEN
 from ..core.menu import Menu
 from ..core.prompts import PromptTemplate
-from ..core.settings import EngineSettings, PlanSettings, ProfileSettings, RunSettings
+from ..core.settings import EngineSettings, PlanSettings, ProfileSettings, RunPlanSettings, RunSettings
+from ..core.worker import Worker
 from ..engines.context import Room
 from ..engines.lengths import Lengths
 from ..engines.opening import choose, prompting, settle
@@ -25,7 +27,16 @@ from ..predictors.card import PredictorCard
 from ..predictors.usage import spent_within
 from ..runs.folders import profile_folder, run_folder
 from ..runs.store import RunDirectory
-from .beforehand import check_planned_engine, plan_inputs, profile_inputs, run_inputs
+from .beforehand import (
+    check_planned_engine,
+    plan_file_inputs,
+    plan_inputs,
+    plan_model,
+    profile_inputs,
+    run_inputs,
+    terms_of,
+    typed_flags,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +117,7 @@ def profile_estimate(settings: ProfileSettings, *, prices: Prices = UNPRICED) ->
     """The bill of `forethought profile`: every trace may run to the largest cap."""
     settings, _ = settle(settings)
     queries, _, _ = profile_inputs(settings)
+    queries = Worker.parse(settings.worker).share(queries)
     template = prompting(settings.model, settings.engine).template
     folder, menu = profile_folder(settings), settings.menu
     engine, lengths = _lengths(settings.model, settings.engine, template, queries, menu, menu.largest)
@@ -139,14 +151,17 @@ def profile_estimate(settings: ProfileSettings, *, prices: Prices = UNPRICED) ->
 
 def plan_estimate(settings: PlanSettings, *, prices: Prices = UNPRICED) -> Estimate:
     """The bill of `forethought plan`: one prompt pass a question, and no thought."""
-    predictor, queries = plan_inputs(settings)
-    model = model_of(settings, predictor)
+    with typed_flags():
+        predictor, queries = plan_inputs(settings)
+    model = model_of(predictor.card, settings.model)
     empty = Estimate(model, "", len(queries), 0, 0, 0, 0, 0)
     if recorded_features(settings.questions, queries, predictor) is not None:
         return _priced(empty, Traffic(0, 0, "no model is needed"), prices)
     refuse_without_texts(queries, settings.questions)
     check_planned_engine(settings, predictor)
-    template = prompting(model, replace(settings.engine, template=template_of(settings, predictor))).template
+    template = prompting(
+        model, replace(settings.engine, template=template_of(predictor.card, settings.template))
+    ).template
     engine, lengths = _lengths(model, settings.engine, template, queries, predictor.card.menu, 0)
     reads = predictor.card.features.reads
     times = (HIDDEN in reads) + (DIFFICULTY in reads)
@@ -160,16 +175,19 @@ def plan_estimate(settings: PlanSettings, *, prices: Prices = UNPRICED) -> Estim
 
 def run_estimate(settings: RunSettings, *, prices: Prices = UNPRICED) -> Estimate:
     """The bill of `forethought run`: under granted cost at most each plan's total, under spent cost every cap."""
-    predictor, queries, _ = run_inputs(settings)
+    with typed_flags():
+        predictor, every_query, _ = run_inputs(settings)
+    queries = Worker.parse(settings.worker).share(every_query)
     folder, menu = run_folder(settings), predictor.card.menu
-    model = model_of(settings.plan, predictor)
-    template = prompting(model, replace(settings.plan.engine, template=template_of(settings.plan, predictor))).template
-    cap = largest_cap(settings.plan, queries, menu)
+    card, asked = predictor.card, settings.plan
+    model = model_of(card, asked.model)
+    template = prompting(model, replace(asked.engine, template=template_of(card, asked.template))).template
+    cap = largest_cap(terms_of(asked), queries, menu)
     engine, lengths = _lengths(model, settings.plan.engine, template, queries, menu, cap)
     done = _done(folder, 1, retry_failed=settings.retry_failed)
     left_Q = [1 - done[query.id] for query in queries]
     num_left, num_plans = sum(left_Q), 1 + len(settings.compare)
-    total = settings.plan.total_for(len(queries))
+    total = settings.plan.total_for(len(every_query))
     most = num_left * cap
     is_bound = settings.plan.cost.value == "granted" or settings.hard_total
     if settings.plan.cost.value == "granted":  # a trace runs to the largest of its caps
@@ -191,6 +209,38 @@ def run_estimate(settings: RunSettings, *, prices: Prices = UNPRICED) -> Estimat
             engine=engine,
             loads=_loads(model, engine),
             spent_within=None if is_bound else _spent_within(predictor.card, total, len(queries)),
+        ),
+        traffic,
+        prices,
+    )
+
+
+def run_plan_estimate(settings: RunPlanSettings, *, prices: Prices = UNPRICED) -> Estimate:
+    """The bill of `forethought run --plan`: every cap of the plan."""
+    made, _, asked = plan_file_inputs(settings)
+    folder, model = run_folder(settings), plan_model(settings, made)
+    template = prompting(model, asked).template
+    cap_Q = made.largest_Q.tolist()
+    engine, lengths = _lengths(model, asked, template, made.queries, made.menu, max(cap_Q))
+    done = _done(folder, 1, retry_failed=settings.retry_failed)
+    worker = Worker.parse(settings.worker)
+    left_Q = [int(worker.owns(query.id)) - done[query.id] * worker.owns(query.id) for query in made.queries]
+    num_left, num_plans = sum(left_Q), len(made.allocations)
+    most = sum(left * cap for left, cap in zip(left_Q, cap_Q, strict=True))
+    traffic = Traffic.of(lengths, left_Q, answers=num_plans, reread=most * num_plans, is_two_calls=engine == "openai")
+    return _priced(
+        Estimate(
+            model=model,
+            folder=str(folder),
+            num_queries=len(made),
+            num_total=len(made),
+            num_done=len(made) - num_left,
+            num_answers=num_left * num_plans,
+            reasoning_tokens=most,
+            answer_tokens=num_left * num_plans * _answer_tokens(template, lengths),
+            total=made.allocation.total,
+            engine=engine,
+            loads=_loads(model, engine),
         ),
         traffic,
         prices,

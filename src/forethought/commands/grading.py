@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,21 +10,20 @@ from pathlib import Path
 from typing import Any
 
 from ..control import sources
-from ..control.profiling import graded
-from ..control.running import write_answers, write_summary
-from ..core import registry
+from ..control.judging import Judge
+from ..control.profiling import judged
+from ..control.running import write_results
 from ..core.data import Grade, Query
-from ..core.files import write_json
 from ..core.problems import Problems
 from ..core.protocols import Grader
+from ..core.records import Record
 from ..core.settings import GradeSettings, RegradeSettings
 from ..errors import InvalidInputError, RunError
 from ..graders import check_references, is_gradable
 from ..questions import fields
 from ..questions.queries import load_columns, load_queries, save_queries
 from ..runs.profiles import from_run, write_parquet
-from ..runs.store import REGRADING, RunDirectory, grader_words
-from .beforehand import Judge, open_grader
+from ..runs.store import RunDirectory
 
 STATED_COLUMNS = ("prediction", "predicted", "response", "output", "completion", "generation")
 PLAIN = ("answer",)
@@ -33,31 +31,6 @@ REFERENCE_COLUMNS = tuple(
     dict.fromkeys(name for name in ("reference", "expected", *fields.ANSWER_COLUMNS) if name not in PLAIN)
 )
 ANSWERS = (*REFERENCE_COLUMNS, *PLAIN)
-
-
-def grade(answer: str, reference: str, grader: str = "number", **options: Any) -> Grade:
-    """Judges one answer.
-
-    Args:
-        answer: what was answered.
-        reference: the right answer.
-        grader: registered name.
-        options: what the grader's class takes.
-
-    Returns:
-        `Grade.RIGHT`, `Grade.WRONG` or `Grade.UNREADABLE`.
-    """
-    for name, value in (("answer", answer), ("reference", reference)):
-        if not isinstance(value, str):
-            raise InvalidInputError(f"the {name} must be text, not {value!r}")
-    return _kept_grader(grader, json.dumps(options, sort_keys=True)).grade(answer=answer, reference=reference)
-
-
-@functools.lru_cache(maxsize=8)
-def _kept_grader(name: str, options: str) -> Grader:
-    """A grader that is kept: the one of mathematics takes seconds to start."""
-    made: Grader = registry.make("graders", name, json.loads(options))
-    return made
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +65,7 @@ def grade_file(settings: GradeSettings) -> Verdicts:
     Raises:
         InvalidInputError: rows that cannot be read or graded, all of them at once.
     """
-    judge = open_grader(settings.grader, settings.grader_options)
+    judge = Judge.of(settings.grader, settings.grader_options)
     problems = Problems(settings.file)
     found = list(_pairs(settings, problems))
     problems.raise_any()
@@ -105,7 +78,7 @@ def grade_file(settings: GradeSettings) -> Verdicts:
         if reference is not None and is_gradable(judge.grader, reference)
         for verdict in (judge.grader.grade(answer=answer, reference=reference),)
     ]
-    return Verdicts(grader_words(judge.identity), graded_rows, len(found) - len(graded_rows))
+    return Verdicts(judge.provenance.judge or "", graded_rows, len(found) - len(graded_rows))
 
 
 def _pairs(settings: GradeSettings, problems: Problems) -> Iterator[tuple[str, str, str | None]]:
@@ -190,42 +163,44 @@ def regrade(settings: RegradeSettings) -> Regraded:
     run = RunDirectory(Path(settings.run), is_regrading=True)
     if not (run.path / "run.json").is_file():
         RunDirectory.open(run.path)
-    if run.header["kind"] not in ("profile", "run"):
-        raise RunError(f"{run.path} is a {run.header['kind']!r} run: it holds no grades")
+    header = run.header
+    if header.kind not in ("profile", "run"):
+        raise RunError(f"{run.path} is a {header.kind!r} run: it holds no grades")
     judge, command = _judge(run, settings)
     with run.locked():
         queries, corrected, notes = _corrected(run, settings.answers, settings.answer_column)
-        is_profile = run.header["kind"] == "profile"
+        is_profile = header.kind == "profile"
         if not settings.skip_ungraded:
             check_references(judge.grader, queries, source=str(run.path), required=is_profile)
         references = {query.id: query.reference for query in queries if is_gradable(judge.grader, query.reference)}
-        before, header = grader_words(run.header["identity"]), run.header
-        records, changes, num_verdicts = _judged(run, references, judge.grader)
+        verdicts = _Verdicts(judge.grader, references)
+        for record in run.records():
+            verdicts.anew(record)
         if not settings.dry_run:
-            write_json(run.path / "run.json", {**header, REGRADING: command})
+            run.write_header(replace(header, regrading=command))
             save_queries(run.path / "queries.jsonl", queries)
-            run.replace_records(records)
-            fresh = {**header, "identity": {**header["identity"], **judge.identity}}
-            write_json(run.path / "run.json", {**fresh, REGRADING: command})
+            run.rewrite(verdicts.judged)
+            fresh = replace(header, provenance=header.provenance.with_grader(judge.provenance))
+            run.write_header(replace(fresh, regrading=command))
             _write_what_follows(run, queries, is_profile=is_profile)
-            write_json(run.path / "run.json", {key: value for key, value in fresh.items() if key != REGRADING})
+            run.write_header(fresh)
+    changes, before = verdicts.changes, header.provenance.judge or "an unknown grader, version unknown"
     notes += [f"{each} was made from the old grades; make it again" for each in _made_from(run) if changes]
-    return Regraded(
-        run.path, before, grader_words(judge.identity), num_verdicts, changes, corrected, notes, not settings.dry_run
-    )
+    after = judge.provenance.judge or ""
+    return Regraded(run.path, before, after, verdicts.count, changes, corrected, notes, not settings.dry_run)
 
 
 def _judge(run: RunDirectory, settings: RegradeSettings) -> tuple[Judge, str]:
     """The grader to judge by, and the command that judges by it."""
-    own = run.header["identity"]
-    name = settings.grader or own.get("grader") or "number"
-    kept = (own.get("grader_options") or {}) if name == own.get("grader") else {}
+    own = run.header.provenance
+    name = settings.grader or own.grader or "number"
+    kept = own.grader_options or {} if name == own.grader else {}
     options = settings.grader_options or kept
     flags = [f"--grader {name}", *(f"--grader-option {key}={json.dumps(value)}" for key, value in options.items())]
     flags += [f"--answers {settings.answers}"] if settings.answers else []
     flags += [f"--answer-column {settings.answer_column}"] if settings.answer_column else []
     flags += ["--skip-ungraded"] if settings.skip_ungraded else []
-    return open_grader(name, options), f"forethought regrade {run.path} {' '.join(flags)}"
+    return Judge.of(name, options), f"forethought regrade {run.path} {' '.join(flags)}"
 
 
 def _corrected(run: RunDirectory, answers: str, answer_column: str) -> tuple[list[Query], int, list[str]]:
@@ -272,34 +247,38 @@ def _references(file: str, answer_column: str) -> dict[str, str]:
     return found
 
 
-def _judged(
-    run: RunDirectory, references: Mapping[str, str | None], grader: Grader
-) -> tuple[list[dict[str, Any]], Counter[tuple[str, str]], int]:
-    """Every record with its new grades, how many verdicts went from what to what, and how many there are."""
-    changes: Counter[tuple[str, str]] = Counter()
-    verdicts: dict[tuple[str, str], str] = {}
-    records, num_verdicts = [], 0
-    for old in run.records():
-        new = graded(old, references.get(old["query_id"]), grader, verdicts)
-        pairs = [(old.get("grade"), new["grade"])]
-        pairs += [(a.get("grade"), b["grade"]) for a, b in zip(old["probes"], new["probes"], strict=True)]
-        num_verdicts += sum(after is not None for _, after in pairs)
-        changes.update((before or "none", after or "none") for before, after in pairs if before != after)
-        records.append(new)
-    return records, changes, num_verdicts
+class _Verdicts:
+    """Judges records anew, and counts how many verdicts went from what to what."""
+
+    def __init__(self, grader: Grader, references: Mapping[str, str | None]) -> None:
+        self._grader, self._references = grader, references
+        self._known: dict[tuple[str, str], Grade] = {}
+        self.changes: Counter[tuple[str, str]] = Counter()
+        self.count = 0
+
+    def judged(self, record: Record) -> Record:
+        """The record with the new verdicts."""
+        return judged(record, self._references.get(record.query_id), self._grader, self._known)
+
+    def anew(self, old: Record) -> None:
+        """Counts what becomes of one record."""
+        new = self.judged(old)
+        pairs = [(old.grade, new.grade)]
+        pairs += [(before.grade, after.grade) for before, after in zip(old.probes, new.probes, strict=True)]
+        self.count += sum(after is not None for _, after in pairs)
+        self.changes.update((before or "none", after or "none") for before, after in pairs if before != after)
 
 
 def _write_what_follows(run: RunDirectory, queries: Sequence[Query], *, is_profile: bool) -> None:
     """The files that are made from the grades: the profile's table, or a run's answers and summary."""
     if is_profile:
         table = run.path / "profile.parquet"
-        if any(record.get("grade") is not None for record in run.records()):
+        if any(record.grade is not None for record in run.records()):
             write_parquet(table, from_run(run, queries))
         else:
             table.unlink(missing_ok=True)
     elif (run.path / "plan.json").is_file():
-        write_answers(run, queries)
-        write_summary(run, queries)
+        write_results(run, queries)
 
 
 def _made_from(run: RunDirectory) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -9,11 +10,13 @@ from typing import Any
 
 from ..control import sources
 from ..control.running import summary
-from ..core.data import Grade, StopReason
+from ..core.data import Grade
 from ..core.files import reaching
+from ..core.records import Opinion
 from ..core.visible import one_line
 from ..errors import ForethoughtError, RunError
-from ..predictors.predictor import SETTINGS_FILE, read_card
+from ..predictors.bundle import SETTINGS_FILE
+from ..predictors.predictor import read_card
 from ..runs.profiles import is_profile_file, read_parquet
 from ..runs.store import RunDirectory
 
@@ -59,36 +62,35 @@ def _row(path: Path) -> dict[str, Any] | None:
 def _run_row(path: Path) -> dict[str, Any]:
     run = RunDirectory.open(path)
     header = run.header
-    records = list(run.latest_records().values())
+    kind, made, found = header.kind, header.provenance, Counter[str]()
+    ids = set[str]()
+    for record in run.opinions() if kind == "asked" else run.latest():
+        ids.add(record.query_id)
+        found.update(traces=1, failed=record.is_failed)
+        if isinstance(record, Opinion):
+            found.update({} if record.is_failed else {"counted": 1, "tokens": record.tokens})
+        elif (outcome := record.at(record.budget)) is not None:
+            found.update(graded=outcome.grade is not None, right=outcome.grade is Grade.RIGHT)
+            found.update({} if outcome.tokens is None else {"counted": 1, "tokens": outcome.tokens})
     queries = sources.run_queries(run) if (path / "queries.jsonl").exists() else []
-    finished = [record for record in records if record["error"] is None]
     right = tokens = None
-    if header["kind"] == "profile":
-        graded = [record["grade"] for record in finished if record["grade"] is not None]
-        right = _share(graded.count(Grade.RIGHT.value), len(graded))
-        keys = ("reasoning_tokens", "suffix_tokens", "answer_tokens")
-        counted = [record for record in finished if all(record[key] is not None for key in keys)]
-        tokens = _share(sum(record[key] for record in counted for key in keys), len(counted))
-    elif header["kind"] == "run" and (path / "plan.json").exists():
-        found = summary(run, queries)
-        right, tokens = _share(found["right"], found["graded"]), _share(found["spent_tokens"], found["answered"])
-    elif header["kind"] == "asked":
-        tokens = _share(sum(record["tokens"] for record in finished), len(finished))
-    identity = header["identity"]
+    if kind == "run" and (path / "plan.json").exists():
+        counts = summary(run, queries)
+        right, tokens = _share(counts["right"], counts["graded"]), _share(counts["spent_tokens"], counts["answered"])
+    elif kind in ("profile", "asked"):
+        right, tokens = _share(found["right"], found["graded"]), _share(found["tokens"], found["counted"])
     return {
         "run": str(path),
-        "kind": header["kind"],
-        "model": identity.get("model"),
-        "engine": identity.get("engine"),
-        "simulated": bool(identity.get("simulated")),
-        "questions": len(queries) or len({record["query_id"] for record in records}),
-        "traces": len(records),
-        "failed": sum(
-            record.get("stop_reason") == StopReason.ERROR.value or record["error"] is not None for record in records
-        ),
+        "kind": kind,
+        "model": made.model,
+        "engine": made.engine,
+        "simulated": made.simulated,
+        "questions": len(queries) or len(ids),
+        "traces": found["traces"],
+        "failed": found["failed"],
         "right": right,
         "tokens": tokens,
-        "changed": _changed(path / "records.jsonl", path / "run.json"),
+        "changed": _changed(*run.shards(), path / "run.json"),
         "trained": (path / "predictor" / SETTINGS_FILE).is_file(),
     }
 
@@ -118,9 +120,9 @@ def _profile_row(path: Path) -> dict[str, Any]:
     return {
         "run": str(path),
         "kind": "profile file",
-        "model": measured.info.get("model"),
-        "engine": measured.info.get("engine"),
-        "simulated": bool(measured.info.get("simulated")),
+        "model": measured.provenance.model,
+        "engine": measured.provenance.engine,
+        "simulated": measured.provenance.simulated,
         "questions": measured.num_queries,
         "traces": num_traces,
         "failed": None,

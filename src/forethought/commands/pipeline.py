@@ -3,35 +3,34 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
-from time import perf_counter
 
 import numpy as np
 
-from ..control import sources
+from ..control import sources, verbs
 from ..control.adapting import Adaptation
-from ..control.planning import (
-    Forecast,
-    allocate,
-    features,
-    forecast,
-    largest_cap,
-    model_of,
-    needed_tokens,
-    planned_engine,
-    recorded_features,
-    refuse_without_texts,
-)
+from ..control.answers import Answer
+from ..control.plan import Plan
+from ..control.planning import forecast, largest_cap, made_plan, model_of, needed_tokens, predict
 from ..control.pool import Pool
-from ..control.profiling import Report, check_layers_kept, identity, sample_traces, setup_of, silent
-from ..control.running import generate_planned, load_budgets, outcomes, save_plans, write_answers, write_summary
+from ..control.profiling import Report, setup_of, silent
+from ..control.running import (
+    generate_planned,
+    keep_plan,
+    kept_answers,
+    load_budgets,
+    outcomes,
+    read_plan,
+    write_results,
+)
 from ..core import registry
-from ..core.data import Allocation, Cost, Curves, Profile, Query
-from ..core.features import DIFFICULTY, reads_of
-from ..core.files import make_folder, read_json
+from ..core.data import Cost, Query
+from ..core.features import DIFFICULTY
+from ..core.files import make_folder
 from ..core.menu import Menu
+from ..core.profile import Profile
 from ..core.protocols import Engine, HiddenStateEngine
 from ..core.settings import (
     CompareSettings,
@@ -41,10 +40,12 @@ from ..core.settings import (
     LayersSettings,
     PlanSettings,
     ProfileSettings,
+    RunPlanSettings,
     RunSettings,
     TrainSettings,
 )
 from ..core.waiting import finish
+from ..core.worker import Worker
 from ..engines.context import Room
 from ..engines.lengths import upper_bound
 from ..engines.opening import (
@@ -60,19 +61,18 @@ from ..engines.opening import (
 )
 from ..errors import InvalidFeaturesError, InvalidSettingsError, MismatchError, RunError
 from ..evaluation import Evaluation, LiveComparison, compare_live
-from ..evaluation import evaluate as evaluate_curves
 from ..evaluation.comparison import Comparison, compare_predictors
 from ..evaluation.policies import BLIND, FORETHOUGHT, UNIFORM
 from ..models import fetch_words
-from ..predictors import selection
+from ..predictors import training
+from ..predictors.bundle import check_place, shipped_predictors
 from ..predictors.difficulty import Asking, pick_examples, with_difficulties
-from ..predictors.folds import hash_order
-from ..predictors.layers import Progress
-from ..predictors.layers import silent as quiet
-from ..predictors.overlap import held_out
-from ..predictors.predictor import Predictor, check_place, shipped_predictors
-from ..predictors.seen import Seen
-from ..questions.queries import load_queries, save_queries
+from ..predictors.overlap import Seen, held_out
+from ..predictors.parts.folds import hash_order
+from ..predictors.parts.making import Progress, make_estimator
+from ..predictors.parts.making import silent as quiet
+from ..predictors.parts.usable import check_profile
+from ..predictors.predictor import Predictor
 from ..report import page
 from ..runs.folders import (
     beside,
@@ -86,11 +86,23 @@ from ..runs.folders import (
     run_folder,
 )
 from ..runs.importing import Imported, check_target, read_profile
-from ..runs.profiles import common_menu, curves_on_menu, from_run, joined, on_menu, with_layers, write_parquet
-from ..runs.store import RunDirectory, engine_info, grader_words
+from ..runs.profiles import joined, write_parquet
+from ..runs.store import RunDirectory
 from ..studies import layers
 from ..studies.comparison import candidate, labelled, mean_train
-from .beforehand import allocators_of, check_planned_engine, plan_inputs, profile_inputs, run_identity, run_inputs
+from .beforehand import (
+    allocators_of,
+    check_planned_engine,
+    plan_file_inputs,
+    plan_inputs,
+    plan_model,
+    planned_engine,
+    profile_inputs,
+    run_inputs,
+    run_provenance,
+    terms_of,
+    typed_flags,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -115,7 +127,7 @@ def profile(settings: ProfileSettings, *, engine: Engine | None = None, report: 
     """
     if engine is None and choose(settings.model, settings.engine.engine)[0] in LOCAL:
         fetch_words(settings.model)
-    settings, _ = settle(settings)
+    settings, _ = settle(settings, asks=engine is None)
     queries, judge, num_left_out = profile_inputs(settings, is_open=engine is not None)
     if num_left_out:
         logger.warning("note: %d questions are left out: no reference that can be read grades them", num_left_out)
@@ -123,32 +135,22 @@ def profile(settings: ProfileSettings, *, engine: Engine | None = None, report: 
     with opened(engine, settings.model, settings.engine, needed_tokens=needed) as running:
         if note := room.check_caps(running.info, np.full(len(queries), settings.menu.largest), tolerates=True):
             logger.warning("note: %s", note)
-        layers = settings.layer_numbers(running.info.num_layers if isinstance(running, HiddenStateEngine) else None)
-        run = RunDirectory.create(
-            profile_folder(settings),
-            kind="profile",
-            identity=identity(running.info, settings.menu, settings.engine.sampling, settings.seed, judge.identity),
+        verbs.profile(
+            running,
+            queries,
+            menu=settings.menu,
+            num_traces=settings.num_traces,
+            grader=judge,
+            layers=settings.layer_numbers(running.info.num_layers if isinstance(running, HiddenStateEngine) else None),
+            seed=settings.seed,
+            out=profile_folder(settings),
+            retry_failed=settings.retry_failed,
+            worker=Worker.parse(settings.worker),
+            report=report,
+            sampling=settings.engine.sampling,
             settings=asdict(settings),
         )
-        with run.locked():
-            check_layers_kept(run, layers)
-            every_query = _merge_queries(run, queries)
-            work = sample_traces(
-                run,
-                running,
-                queries,
-                menu=settings.menu,
-                num_traces=settings.num_traces,
-                seed=settings.seed,
-                grader=judge.grader,
-                layers=layers,
-                retry_failed=settings.retry_failed,
-                setup=setup_of(running.info, settings.engine.options),
-                report=report,
-            )
-            finish(work)
-            write_parquet(run.path / "profile.parquet", from_run(run, every_query))
-    return run
+    return RunDirectory.open(profile_folder(settings))
 
 
 def import_profile(settings: ImportSettings) -> Imported:
@@ -161,7 +163,7 @@ def import_profile(settings: ImportSettings) -> Imported:
     check_file(path)
     imported = read_profile(settings, path)
     if not imported.profile.layers:
-        name, reason = selection.default_predictor(imported.profile)
+        name, reason = training.default_predictor(imported.profile)
         note = f"`train` will take the predictor {name}: {reason}."
         imported = replace(imported, notes=(*imported.notes, note))
     if not settings.dry_run:
@@ -185,21 +187,19 @@ def train(settings: TrainSettings, *, progress: Progress = quiet) -> tuple[Predi
     folder = Path(settings.out) if settings.out else source / "predictor" if source.is_dir() else source.with_suffix("")
     name = settings.predictor
     if name == "auto":
-        name, reason = selection.default_predictor(measured)
+        name, reason = training.default_predictor(measured)
         logger.info("predictor %s: %s", name, reason)
     options = dict(settings.options)
-    wanted = selection.unfitted(name, options)
+    wanted = make_estimator(name, options)
     layers = None if settings.layers == "all" else [int(layer) for layer in settings.layers.split(",")]
-    selection.check_profile(measured, reads_of(wanted) - {DIFFICULTY}, layers)
+    check_profile(measured, frozenset(wanted.reads) - {DIFFICULTY}, layers)
     check_place(folder)
     check_folder(folder)
-    if DIFFICULTY in reads_of(wanted) and not measured.difficulties:
+    if DIFFICULTY in wanted.reads and not measured.difficulties:
         order = hash_order(measured.query_ids, seed=settings.seed)
-        shots = pick_examples(measured, num_each=getattr(wanted, "num_examples", 0), order=order)
+        shots = pick_examples(measured, num_each=wanted.num_examples, order=order)
         measured = ask_model(measured, Asking(shots), settings, beside(folder, "asked"), progress)
-    if getattr(wanted, "is_costly", False) and "checkpoint" not in options:
-        options["checkpoint"] = str(beside(folder, "training"))
-    trained = selection.train(
+    trained = training.train(
         measured,
         predictor=name,
         layers=layers,
@@ -207,6 +207,7 @@ def train(settings: TrainSettings, *, progress: Progress = quiet) -> tuple[Predi
         seed=settings.seed,
         options=options,
         progress=progress,
+        checkpoint=str(beside(folder, "training")),
     )
     trained.save(folder)
     return trained, folder
@@ -220,7 +221,7 @@ def ask_model(
     progress: Progress,
 ) -> Profile:
     """The profile with what its own model says of how hard each question is; see `difficulty.with_difficulties`."""
-    model = settings.model or measured.info.get("model")
+    model = settings.model or measured.provenance.model
     if not model:
         raise InvalidSettingsError("the profile does not say which model was measured; give --model")
     if not measured.texts:
@@ -228,7 +229,7 @@ def ask_model(
     check_can_ask(model, settings.engine)
     needed = upper_bound(asking.template, [Query("", text) for text in measured.texts], 0)
     with opened(None, model, settings.engine, needed_tokens=needed) as engine:
-        known = measured.info.get("model_hash")
+        known = measured.provenance.model_hash
         if known is not None and engine.info.model_hash is not None and known != engine.info.model_hash:
             raise MismatchError(f"the profile is of model {known}, but {model} is {engine.info.model_hash} here")
         return with_difficulties(measured, engine, asking, folder, progress=progress)
@@ -290,24 +291,7 @@ def survey_layers(settings: LayersSettings, *, is_open: bool = False) -> tuple[l
     return found, asked
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Planned:
-    """A plan with the queries and predicted curves it was made from."""
-
-    queries: Sequence[Query]
-    expected: Forecast
-    plan: Allocation
-
-    def __repr__(self) -> str:
-        """One line, however many questions there are: a notebook prints it."""
-        return (
-            f"Planned({len(self.queries):,} questions, {self.plan.allocator}, {self.plan.granted:,} of "
-            f"{self.plan.total:,.0f} tokens ({self.plan.cost}) granted, expected accuracy "
-            f"{self.plan.expected_accuracy:.1%})"
-        )
-
-
-def plan(settings: PlanSettings, *, engine: Engine | None = None, progress: Progress = quiet) -> Planned:
+def plan(settings: PlanSettings, *, engine: Engine | None = None, progress: Progress = quiet) -> Plan:
     """Predicts every query's curves and divides the total over them.
 
     Loads the model for one prompt pass, unless `settings.questions` is a run or profile with recorded hidden states.
@@ -317,71 +301,57 @@ def plan(settings: PlanSettings, *, engine: Engine | None = None, progress: Prog
         engine: an engine already open, else one is made from the settings where the model is needed.
         progress: called with what is being done, steps done and steps in all.
     """
-    predictor, queries = plan_inputs(settings)
-    known = recorded_features(settings.questions, queries, predictor)
-    if known is not None:
-        expected = forecast([query.id for query in queries], predictor, known, progress=progress)
-    else:
-        refuse_without_texts(queries, settings.questions)
-        if engine is None:
-            check_planned_engine(settings, predictor)
-        needed = needed_tokens(settings, predictor, queries, 0)
-        asked = planned_engine(settings, predictor)
-        with opened(engine, model_of(settings, predictor), asked, needed_tokens=needed) as running:
-            expected = predict_with(queries, predictor, running, progress=progress)
-    progress("divide the total", 0, 1)
-    return Planned(queries, expected, allocate(settings, queries, expected))
-
-
-def predict_with(
-    queries: Sequence[Query], predictor: Predictor, engine: Engine, *, progress: Progress = quiet
-) -> Forecast:
-    """One prompt pass and the predictor; refuses an engine whose model or template is not the predictor's."""
-    predictor.check(engine.info, None)
-    started = perf_counter()
-    read = features(queries, predictor, engine, progress=progress)
-    seconds = perf_counter() - started
-    expected = forecast([query.id for query in queries], predictor, read, progress=progress)
-    return replace(expected, feature_seconds=seconds)
+    with typed_flags():
+        predictor, queries = plan_inputs(settings)
+        known = sources.recorded_features(settings.questions, queries, predictor)
+        if known is not None:
+            expected = forecast([query.id for query in queries], predictor, known, progress=progress)
+        else:
+            sources.refuse_without_texts(queries, settings.questions)
+            if engine is None:
+                check_planned_engine(settings, predictor)
+            asked, model = planned_engine(settings, predictor), model_of(predictor.card, settings.model)
+            needed = needed_tokens(predictor, prompting(model, asked).template, queries, 0)
+            with opened(engine, model, asked, needed_tokens=needed) as running:
+                expected = predict(queries, predictor, running, progress=progress)
+        progress("divide the total", 0, 1)
+        return made_plan(predictor, queries, expected, terms_of(settings))
 
 
 def run(settings: RunSettings, *, engine: Engine | None = None, report: Report = silent) -> RunDirectory:
     """Plans, reasons under the caps, answers; run again with the same settings, it goes on where it stopped.
 
     The plan is made once and kept with the run. Where answers use other numbers of tokens than predicted, questions
-    that have not begun get other budgets under what is left of the total; RUN/usage.json says so. Answers are in
-    RUN/answers.jsonl, counts in RUN/summary.json.
+    that have not begun get other budgets under what is left of the total; RUN/usage.json says so. With several workers
+    budgets stay as planned. Answers are in RUN/answers.jsonl, counts in RUN/summary.json.
     """
-    predictor, queries, judge = run_inputs(settings, is_open=engine is not None)
-    names = allocators_of(settings)
+    with typed_flags():
+        predictor, queries, judge = run_inputs(settings, is_open=engine is not None)
+    terms, others, worker = terms_of(settings.plan), allocators_of(settings)[1:], Worker.parse(settings.worker)
     asked = planned_engine(settings.plan, predictor)
     folder = run_folder(settings)
-    model, cap = model_of(settings.plan, predictor), largest_cap(settings.plan, queries, predictor.card.menu)
+    model, cap = model_of(predictor.card, settings.plan.model), largest_cap(terms, queries, predictor.card.menu)
     room, _ = _room(model, asked, queries, predictor.card.menu, cap, engine)
-    needed = needed_tokens(settings.plan, predictor, queries, cap)
+    needed = needed_tokens(predictor, prompting(model, asked).template, queries, cap)
     with opened(engine, model, asked, needed_tokens=needed) as running:
         predictor.check(running.info, None)
-        is_planned = (folder / "plan.json").exists()  # a plan is made once, before the folder: a bad total leaves none
-        expected = None if is_planned else predict_with(queries, predictor, running)
-        plans = {name: allocate(settings.plan, queries, expected, allocator=name) for name in names} if expected else {}
-        if plans:
-            cap_Q = np.max([each.budget_Q for each in plans.values()], axis=0)
-            room.check_caps(running.info, cap_Q, tolerates=False)
+        made = None
+        if not (folder / "plan.json").exists():  # a plan is made once, before the folder: a bad total leaves none
+            with typed_flags():
+                expected = predict(queries, predictor, running)
+                made = made_plan(predictor, queries, expected, terms, others=others, seed=settings.seed)
+            room.check_caps(running.info, made.largest_Q, tolerates=False)
         directory = RunDirectory.create(
             folder,
             kind="run",
-            identity={
-                **identity(running.info, predictor.card.menu, asked.sampling, settings.seed, judge.identity),
-                **run_identity(settings, predictor, queries, judge),
-            },
+            provenance=run_provenance(settings, predictor, queries, judge, running.info),
             settings=asdict(settings),
         )
-        with directory.locked():
-            if expected is not None:
-                save_queries(directory.path / "queries.jsonl", queries)
-                save_plans(directory, plans, settings.plan.allocator, expected)
-                for note in expected.notes:
+        with directory.locked(worker):
+            if made is not None and keep_plan(directory, made):
+                for note in made.forecast.notes:
                     logger.warning("note: %s", note)
+            kept = replace(read_plan(directory), card=predictor.card, terms=terms)  # an old plan says neither
             work = generate_planned(
                 directory,
                 running,
@@ -390,14 +360,48 @@ def run(settings: RunSettings, *, engine: Engine | None = None, report: Report =
                 grader=judge.grader,
                 retry_failed=settings.retry_failed,
                 setup=setup_of(running.info, asked.options),
-                pool=_pool(directory, settings, running, room) if settings.hard_total else None,
-                report=report,
-                adaptation=Adaptation(directory, predictor.card, settings.plan, _fitting(queries, room, running)),
+                pool=_pool(directory, running, room) if settings.hard_total else None,
+                adaptation=Adaptation(directory, kept, _fitting(queries, room, running)) if worker.is_alone else None,
+                worker=worker,
             )
-            finish(work)
-            write_answers(directory, queries)
-            write_summary(directory, queries)
+            finish(_told(work, report))
+            write_results(directory, queries)
     return directory
+
+
+def run_plan(settings: RunPlanSettings, *, engine: Engine | None = None, report: Report = silent) -> RunDirectory:
+    """Carries out the plan of a file, as it is or was edited; run again, it goes on where it stopped.
+
+    Args:
+        settings: `plan_file`, where to keep the run, its grader and engine.
+        engine: an engine already open, else the plan's model is opened.
+        report: called with each answer once it is on disk.
+    """
+    made, judge, asked = plan_file_inputs(settings, is_open=engine is not None)
+    for note in made.notes:
+        logger.warning("note: %s", note)
+    model, cap_Q = plan_model(settings, made), made.largest_Q
+    room, needed = _room(model, asked, made.queries, made.menu, int(cap_Q.max()), engine)
+    with opened(engine, model, asked, needed_tokens=needed) as running:
+        made.check(running.info)
+        room.check_caps(running.info, cap_Q, tolerates=False)
+        folder = run_folder(settings)
+        work = kept_answers(
+            made,
+            running,
+            judge,
+            folder,
+            options=asked.options,
+            retry_failed=settings.retry_failed,
+            worker=Worker.parse(settings.worker),
+        )
+        finish(_told(work, report))
+    return RunDirectory.open(folder)
+
+
+async def _told(work: AsyncIterator[Answer], report: Report) -> None:
+    async for answer in work:
+        report(answer.to_json())
 
 
 def _fitting(queries: Sequence[Query], room: Room, engine: Engine) -> dict[str, int]:
@@ -441,36 +445,35 @@ def evaluation(settings: EvaluateSettings, *, progress: Progress = quiet) -> Eva
     """
     path = Path(settings.run)
     allocator = registry.make("allocators", settings.allocator, settings.allocator_options)
-    if (path / "run.json").is_file() and RunDirectory.open(path).header["kind"] == "run":
+    if (path / "run.json").is_file() and RunDirectory.open(path).header.kind == "run":
         return live_comparison(RunDirectory.open(path), seed=settings.seed)
     if settings.on or settings.run in shipped_predictors():
         predictor = sources.open_predictor(settings.run)
         measured = sources.open_profile(settings.on) if settings.on else sources.shipped_heldout(settings.run)
         measured, notes = held_out(measured, {settings.run: predictor}) if settings.on else (measured, ())
-        if DIFFICULTY in predictor.card.features.reads and not measured.difficulties:
-            asked = beside(report_folder(settings), "asked")
-            measured = ask_model(measured, predictor.card.asking or Asking(), settings, asked, progress)
-        measured, predicted, mean_train, more = held_out_curves(predictor, measured)
-        notes += more
-        for note in notes:
-            logger.warning("note: %s", note)
-    else:
-        measured, notes = sources.open_profile(settings.run), ()
-        selection.unfitted(selection.named(settings.predictor, measured))
-        predicted, mean_train = selection.cross_fit(
-            measured, predictor=settings.predictor, seed=settings.seed, progress=progress
+        return verbs.judged(
+            predictor,
+            measured,
+            notes,
+            asked=lambda: ask_model(
+                measured,
+                predictor.card.asking or Asking(),
+                settings,
+                beside(report_folder(settings), "asked"),
+                progress,
+            ),
+            allocator=allocator,
+            num_resamples=settings.num_resamples,
+            seed=settings.seed,
+            progress=progress,
         )
-    has_spend = measured.is_spend_measured and mean_train.tokens_Q_B is not None
-    progress("plans and intervals", 0, 1)
-    return evaluate_curves(
-        measured,
-        predicted,
-        mean_train,
+    return verbs.cross_fitted(
+        sources.open_profile(settings.run),
+        settings.predictor,
         allocator=allocator,
-        costs=(Cost.GRANTED, Cost.SPENT) if has_spend else (Cost.GRANTED,),
         num_resamples=settings.num_resamples,
         seed=settings.seed,
-        notes=notes,
+        progress=progress,
     )
 
 
@@ -491,7 +494,7 @@ def compare(settings: CompareSettings, *, wrote: Wrote = ignore, progress: Progr
     names = settings.names or tuple(Path(source).name for source in settings.predictors)
     measured = sources.open_profile(settings.on) if settings.on else sources.shipped_heldout(settings.predictors[0])
     for each in trained:
-        each.check(engine_info(measured.info), measured.menu)
+        each.check(measured.provenance.engine_info, measured.menu)
     notes: tuple[str, ...] = ()
     counted = sources.open_profile(settings.train) if settings.labels else None
     if settings.on:
@@ -531,40 +534,6 @@ def compare(settings: CompareSettings, *, wrote: Wrote = ignore, progress: Progr
     return result
 
 
-def held_out_curves(predictor: Predictor, measured: Profile) -> tuple[Profile, Curves, Curves, tuple[str, ...]]:
-    """Curves for the queries of a profile the predictor was not trained on, made as in a plan.
-
-    Where the profile was measured on another grid than the predictor's, everything is on the budgets of both.
-
-    Returns:
-        The profile, the predicted curves and the mean training curve, and what must be known of them in sentences.
-
-    Raises:
-        MismatchError: another model or template, or no budget in both grids.
-    """
-    predictor.check(engine_info(measured.info), None)
-    menu = common_menu(predictor.card.menu, measured.menu)
-    layer = predictor.card.features.layer
-    if layer is not None:
-        measured = with_layers(measured, [layer])
-    expected = forecast(measured.query_ids, predictor, selection.features_of(measured, layer))
-    notes = expected.notes
-    if predictor.card.menu != measured.menu:
-        notes += (
-            f"The predictor's budgets are {predictor.card.menu} tokens, the profile's {measured.menu}: compared at "
-            f"those in both, {menu}. A trace under a smaller cap is the beginning of the longer one, so nothing is "
-            f"interpolated.",
-        )
-    judged_by = grader_words(measured.info) if measured.info.get("grader") else None
-    if None not in (predictor.card.grader, judged_by) and predictor.card.grader != judged_by:
-        notes += (
-            f"The predictor learned from grades of {predictor.card.grader}, the profile was graded by {judged_by}.",
-        )
-    mean_train = predictor.card.mean_curves(measured.query_ids)
-    curves, mean_train = curves_on_menu(expected.curves, menu), curves_on_menu(mean_train, menu)
-    return on_menu(measured, menu), curves, mean_train, notes
-
-
 def live_comparison(run: RunDirectory, *, seed: int = 0) -> LiveComparison:
     """The allocators of a `run --compare`, judged on the same traces; the run's own goes by the name forethought."""
     results = outcomes(run, sources.run_queries(run))
@@ -574,19 +543,18 @@ def live_comparison(run: RunDirectory, *, seed: int = 0) -> LiveComparison:
             f"forethought regrade {run.path} --answers FILE"
         )
     main, _ = load_budgets(run)
-    provenance = run.header["identity"]
+    made = run.header.provenance
     return compare_live(
         {main if main in (UNIFORM, BLIND) else FORETHOUGHT: results.pop(main), **results},
         seed=seed,
-        simulated=bool(provenance.get("simulated")),
-        provenance=provenance,
+        simulated=made.simulated,
+        provenance=made.to_json(),
     )
 
 
-def _pool(run: RunDirectory, settings: RunSettings, engine: Engine, room: Room) -> Pool:
+def _pool(run: RunDirectory, engine: Engine, room: Room) -> Pool:
     """The hard total of a run, as it was left."""
-    main, _ = load_budgets(run)
-    total = read_json(run.path / "plan.json")["plans"][main]["total"]
+    total = read_plan(run).allocation.total
     is_forced = getattr(engine, "enforce", "two-call") == "two-call"  # else a server has room of its own for answers
     beside = room.most_beside if is_forced else max(room.most_beside, getattr(engine, "answer_room", 0))
     return Pool.open(run, total=total, beside=beside, menu=room.menu)
@@ -601,24 +569,3 @@ def _room(
     room = Room.of(model, template, queries, menu, engine=name)
     room.check_asked(settings.context_tokens, cap)
     return room, upper_bound(template, queries, cap)
-
-
-def _merge_queries(run: RunDirectory, queries: Sequence[Query]) -> list[Query]:
-    """The run's queries and the new ones, written back; one id cannot stand for two different queries."""
-    path = run.path / "queries.jsonl"
-    known = {query.id: query for query in load_queries(path)} if path.exists() else {}
-    changed = [query for query in queries if query.id in known and known[query.id] != query]
-    if changed and not run.holds_results():  # nothing was measured on the old ones
-        run.forget()
-        known, changed = {}, []
-    if changed:
-        ids = ", ".join(repr(query.id) for query in changed[:5]) + (", …" if len(changed) > 5 else "")
-        if all(replace(known[query.id], reference=query.reference) == query for query in changed):
-            raise RunError(
-                f"{run.path} was graded by other reference answers to {len(changed)} of these questions ({ids}). Judge "
-                f"what it holds by the new ones first: forethought regrade {run.path} --answers FILE"
-            )
-        raise RunError(f"{run.path} already holds other questions under the ids {ids}; give another --out")
-    merged = [*known.values(), *(query for query in queries if query.id not in known)]
-    save_queries(path, merged)
-    return merged

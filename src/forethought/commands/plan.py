@@ -13,7 +13,12 @@ from .options import dry_run_flag, emit, filled, json_flag, price_options, quiet
 
 @click.command("plan", short_help="Divide a token total over questions.")
 @takes(PlanSettings)
-@click.option("--out", default="", metavar="FILE", help="Write one line a question (JSONL) here; - prints it.")
+@click.option(
+    "--out",
+    default="",
+    metavar="FILE",
+    help="The plan, for `run --plan` (FILE.json), or a line a question (JSONL; - prints it).",
+)
 @price_options
 @dry_run_flag
 @quiet_flag
@@ -26,7 +31,7 @@ def command(as_json: bool, quiet: bool, out: str, dry_run: bool, **values: Any) 
     """
     from ..core.files import write_atomically
     from ..core.visible import to_json
-    from ..runs.folders import check_lines_file
+    from ..runs.folders import check_plan_file
     from . import pipeline
     from .estimates import plan_estimate
     from .progress import step_bar
@@ -34,7 +39,7 @@ def command(as_json: bool, quiet: bool, out: str, dry_run: bool, **values: Any) 
 
     settings, prices = filled(PlanSettings, values), take_prices(values)
     if out not in ("", "-"):
-        check_lines_file(Path(out))
+        check_plan_file(Path(out))
     if dry_run:
         estimate = plan_estimate(settings, prices=prices)
         emit(as_json, estimate.to_json(), estimate.to_text())
@@ -43,13 +48,16 @@ def command(as_json: bool, quiet: bool, out: str, dry_run: bool, **values: Any) 
         planned = pipeline.plan(settings, progress=progress)
     rows = plan_rows(planned)
     lines = "".join(f"{to_json(row)}\n" for row in rows)
-    for note in planned.plan.notes:
+    for note in planned.notes:
         talk(f"note: {note}")
     if out == "-":
         talk(plan_text(planned))
         click.echo(lines, nl=False)
         return 0
-    if out:
+    if out.lower().endswith(".json"):
+        planned.save(out)
+        talk(f"the plan is in {out}; carry it out, edited or not: forethought run --plan {out}")
+    elif out:
         write_atomically(Path(out), lines.encode())
         talk(f"{len(rows)} budgets written to {out}")
     emit(as_json, {**plan_header(planned), "budgets": rows}, plan_text(planned))

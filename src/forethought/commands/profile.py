@@ -32,7 +32,8 @@ def command(as_json: bool, quiet: bool, dry_run: bool, **values: Any) -> int:
     estimate = profile_estimate(settings, prices=prices)
     name, reason = choose(settings.model, settings.engine.engine)
     talk(f"engine {name} ({reason}); run directory {estimate.folder}")
-    for line in settle(settings)[1]:
+    settings, lines = settle(settings, asks=not dry_run)
+    for line in lines:
         talk(line)
     if dry_run:
         emit(as_json, estimate.to_json(), estimate.to_text())

@@ -10,9 +10,10 @@ import numpy as np
 
 from ..control import sources
 from ..control.billing import sends_twice, settle
-from ..control.planning import Forecast
-from ..control.running import answer_rows, load_budgets, novelty_rows, novelty_summary, read_plan
-from ..core.data import Cost, Query, StopReason
+from ..control.forecast import Forecast
+from ..control.plan import Plan
+from ..control.running import answer_rows, load_budgets, read_plan
+from ..core.data import Cost, Query
 from ..core.files import read_json
 from ..core.problems import MAX_SHOWN, excerpt
 from ..core.registry import unknown_name_message
@@ -21,28 +22,26 @@ from ..errors import RunError, UnknownNameError
 from ..predictors.predictor import Predictor
 from ..predictors.usage import spent_within
 from ..runs.importing import Imported
-from ..runs.store import RunDirectory
+from ..runs.store import RunDirectory, read_lines
 from .grading import Regraded, Verdicts
-from .pipeline import Planned
 
 
-def plan_rows(planned: Planned) -> list[dict[str, Any]]:
+def plan_rows(planned: Plan) -> list[dict[str, Any]]:
     """One row a question: its budget and what it is expected to give and to use."""
-    curves, plan = planned.expected.curves, planned.plan
-    novelty = novelty_rows(planned.expected)
+    curves, plan = planned.forecast.curves, planned.allocation
     rows = []
     for row, (query_id, budget) in enumerate(zip(plan.query_ids, plan.budget_Q, strict=True)):
         column = plan.menu.index(int(budget))
         tokens = None if curves.tokens_Q_B is None else round(float(curves.tokens_Q_B[row, column]), 1)
         p = round(float(curves.p_Q_B[row, column]), 4)
         found = {"id": query_id, "budget": int(budget), "expected_accuracy": p, "expected_tokens": tokens}
-        rows.append({**found, **(novelty[row] if novelty else {})})
+        rows.append(found | planned.forecast.novelty_row(row))
     return rows
 
 
-def plan_header(planned: Planned) -> dict[str, Any]:
+def plan_header(planned: Plan) -> dict[str, Any]:
     """The plan as a whole: what was asked, what it grants and expects."""
-    plan = planned.plan
+    plan = planned.allocation
     return {
         "allocator": plan.allocator,
         "cost": plan.cost.value,
@@ -50,17 +49,17 @@ def plan_header(planned: Planned) -> dict[str, Any]:
         "total": plan.total,
         "granted": plan.granted,
         "expected_spent": plan.expected_spent,
-        "spent_within": spent_within(planned.expected.curves, plan.budget_Q),
+        "spent_within": spent_within(planned.forecast.curves, plan.budget_Q),
         "expected_accuracy": plan.expected_accuracy,
         "price": plan.price,
-        "novelty": novelty_summary(planned.expected),
+        "novelty": planned.forecast.novelty,
         "notes": list(plan.notes),
     }
 
 
-def plan_text(planned: Planned) -> str:
+def plan_text(planned: Plan) -> str:
     """The plan for a person: totals, then how many questions got which budget."""
-    plan = planned.plan
+    plan = planned.allocation
     num_queries = len(plan.query_ids)
     spent = (
         "unknown"
@@ -73,7 +72,7 @@ def plan_text(planned: Planned) -> str:
         f"granted    {plan.granted:,} ({plan.granted / num_queries:.1f} a question)",
         f"expected   {spent} generated, accuracy {plan.expected_accuracy:.1%}",
     ]
-    within = spent_within(planned.expected.curves, plan.budget_Q)
+    within = spent_within(planned.forecast.curves, plan.budget_Q)
     if within is not None and plan.cost is Cost.SPENT:
         lines.append(
             f"at most    {within:,.0f} generated in 95 of 100 runs, where predictions hold "
@@ -81,7 +80,7 @@ def plan_text(planned: Planned) -> str:
         )
     if plan.price is not None:
         lines.append(f"price      {plan.price * 1000:.3f} right answers a thousand tokens at the margin")
-    lines.append(f"novelty    {_novelty_words(planned.expected)}")
+    lines.append(f"novelty    {_novelty_words(planned.forecast)}")
     budgets, counts = np.unique(plan.budget_Q, return_counts=True)
     widest = counts.max()
     lines.append("budget  questions")
@@ -111,14 +110,18 @@ def show(source: str, query_id: str = "") -> dict[str, Any]:
     if query_id:
         return item(source, query_id)
     run = RunDirectory.open(Path(source))
-    kind = run.header["kind"]
+    kind = run.header.kind
     if kind == "profile":
         return profile_summary(run)
     if kind == "run":
         if not (run.path / "summary.json").is_file():
             raise RunError(f"{source} has not come to its end; the command that made it goes on: forethought run")
         return run_result(run)
-    return {"run": str(run.path), "kind": kind, "records": sum(1 for _ in run.records())}
+    return {
+        "run": str(run.path),
+        "kind": kind,
+        "records": sum(1 for shard in run.shards() for _ in read_lines(shard, id)),
+    }
 
 
 def run_result(run: RunDirectory) -> dict[str, Any]:
@@ -153,29 +156,30 @@ def item(source: str, query_id: str) -> dict[str, Any]:
             unknown_name_message("question", query_id, list(queries)[:8] if len(queries) > 8 else queries)
         )
     query = queries[query_id]
-    records = [record for key, record in sorted(run.latest_records().items()) if key[0] == query_id]
+    records = [record for record in run.latest() if record.query_id == query_id]
     found = {
         "id": query_id,
         "question": query.text,
         "reference": query.reference,
-        "simulated": bool(run.header["identity"].get("simulated")),
+        "simulated": run.header.provenance.simulated,
     }
     return {
         **found,
-        **(_planned_item(run, query) if run.header["kind"] == "run" else _profiled_item(run, query)),
-        "traces": records,
+        **(_planned_item(run, query) if run.header.kind == "run" else _profiled_item(run, query)),
+        "traces": [record.to_json() for record in sorted(records, key=lambda each: each.sample)],
     }
 
 
 def _planned_item(run: RunDirectory, query: Query) -> dict[str, Any]:
     main, budgets = load_budgets(run)
-    predicted = read_plan(run)["predicted"].get(query.id)
+    plan = read_plan(run)
+    predicted = plan.forecast.row(plan.allocation.query_ids.index(query.id))
     answers = answer_rows(run, [query])
     return {
         "budgets": {name: budget_of[query.id] for name, budget_of in budgets.items()},
         "allocator": main,
         "predicted": predicted,
-        "result": answers[0] if answers else None,
+        "result": answers[0].to_json() if answers else None,
     }
 
 
@@ -240,23 +244,29 @@ def _sparkline(values: Sequence[float]) -> str:
 def profile_summary(run: RunDirectory) -> dict[str, Any]:
     """What a profile run holds: counts, accuracy and mean tokens at every cap."""
     measured = sources.open_profile(str(run.path))
-    records = run.latest_records().values()
-    failed = [record for record in records if record["stop_reason"] == StopReason.ERROR.value]
+    is_two_calls = sends_twice(run.header.provenance)
+    sent = generated = num_traces = 0
+    failed: list[str] = []
+    for record in run.latest():
+        if record.is_failed:
+            failed.append(record.query_id)
+            continue
+        own = settle(record, is_two_calls=is_two_calls)
+        num_traces, sent, generated = num_traces + 1, sent + own[0], generated + own[1]
     weights = measured.num_tried_Q / measured.num_tried_Q.sum()
-    sent, generated = settle(records, is_two_calls=sends_twice(run.header["identity"]))
     return {
         "run": str(run.path),
         "queries": measured.num_queries,
-        "traces": len(records) - len(failed),
+        "traces": num_traces,
         "failed": len(failed),
-        "failed_ids": sorted({record["query_id"] for record in failed})[:20],
+        "failed_ids": sorted(set(failed))[:20],
         "prompt_tokens": sent,
         "generated_tokens": generated,
         "layers": list(measured.layers),
         "budgets": measured.menu.budgets_B.tolist(),
         "accuracy": (measured.num_right_Q_B.sum(axis=0) / measured.num_tried_Q.sum()).round(4).tolist(),
         "tokens": (weights @ measured.tokens_Q_B).round(1).tolist(),
-        "simulated": bool(measured.info.get("simulated")),
+        "simulated": measured.provenance.simulated,
     }
 
 
@@ -294,8 +304,8 @@ def import_summary(imported: Imported, *, is_written: bool) -> dict[str, Any]:
         "layers": list(measured.layers),
         "left_out": [each.to_json() for each in imported.left_out],
         "notes": list(imported.notes),
-        "simulated": bool(measured.info.get("simulated")),
-        "info": dict(measured.info),
+        "simulated": measured.provenance.simulated,
+        "info": measured.provenance.to_json(),
     }
 
 
@@ -335,9 +345,9 @@ def training_text(trained: Predictor, folder: Path) -> str:
             f"Brier {quality.brier:.4f} ({quality.mean_brier:.4f}), calibration error {quality.calibration_error:.3f}"
         )
     if (shrinkage := card.shrinkage) is not None:
-        spend = "" if shrinkage.spend is None else f", {shrinkage.spend:.0%} of spend predictions"
-        lines.append(f"kept {shrinkage.success:.0%} of success predictions{spend} ({shrinkage.evidence})")
-        if shrinkage.success == 0.0:
+        usage = "" if shrinkage.usage is None else f", {shrinkage.usage:.0%} of usage predictions"
+        lines.append(f"kept {shrinkage.accuracy:.0%} of accuracy predictions{usage} ({shrinkage.evidence})")
+        if shrinkage.accuracy == 0.0:
             lines.append(
                 "nothing in the questions tells how their success curves differ from the mean curve: plans will be "
                 "about as good as blind ones. More traces or questions may help: forethought profile"

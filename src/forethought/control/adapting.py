@@ -13,13 +13,13 @@ from ..core.checks import check_usage
 from ..core.data import Cost, Curves, FloatArray, Query
 from ..core.files import read_json, write_json
 from ..core.menu import Menu
-from ..core.settings import PlanSettings
 from ..errors import RunError
-from ..predictors.card import PredictorCard
-from ..predictors.folds import hash_order
+from ..predictors.parts.folds import hash_order
 from ..predictors.usage import Usage, stretched
 from ..runs.store import RunDirectory
-from .planning import Forecast, allocate
+from .forecast import Forecast
+from .plan import Plan
+from .planning import allocate
 
 logger = logging.getLogger(__name__)
 
@@ -53,25 +53,20 @@ class Adaptation:
 
     Args:
         run: has its plan already.
-        card: of the predictor.
-        settings: what the plan was made by.
+        plan: as it lies there, with its predictor's card.
         fitting: query id -> the largest cap that its context holds; empty where no context is known.
     """
 
-    def __init__(
-        self, run: RunDirectory, card: PredictorCard, settings: PlanSettings, fitting: Mapping[str, int] | None = None
-    ) -> None:
-        self.usage = Usage(card)
+    def __init__(self, run: RunDirectory, plan: Plan, fitting: Mapping[str, int] | None = None) -> None:
+        assert plan.card is not None
+        self.usage = Usage(plan.card)
         self._run = run
-        self._settings = settings
+        self._plan = plan
         self._fitting = fitting or {}
-        content = read_json(run.path / "plan.json")
-        plan = content["plans"][content["main"]]
-        self._total, self._cost = float(plan["total"]), Cost(plan["cost"])
-        self._menu = Menu.from_json(plan["menu"])
-        self._predicted = content["predicted"]
-        self._unseen = set(content.get("unseen", ()))
-        self._decisions = kept(run, self._menu, self._predicted)["decisions"]
+        self._total, self._cost, self._menu = plan.allocation.total, plan.allocation.cost, plan.menu
+        self._row_of = {query_id: row for row, query_id in enumerate(plan.allocation.query_ids)}
+        self._unseen = {plan.allocation.query_ids[row] for row in plan.forecast.unseen_Q}
+        self._decisions = kept(run, self._menu, self._row_of)["decisions"]
 
     def decide(
         self,
@@ -80,8 +75,8 @@ class Adaptation:
         rest: Sequence[Query],
         budget_of: Mapping[str, int],
         used_of: Mapping[str, float],
-    ) -> bool:
-        """Looks at a finished block; True where questions have new budgets.
+    ) -> dict[str, int]:
+        """Looks at a finished block; the new budgets of questions that get others, by id.
 
         Args:
             number: of the block, from 0.
@@ -97,7 +92,7 @@ class Adaptation:
         if number < len(self._decisions):  # decided before this run was resumed
             self.usage.recentre()
             self.usage.stretch = self._decisions[number]["usage"]["stretch"]
-            return False
+            return {}
         is_alarm, ratio = self.usage.test.is_alarm, self.usage.test.ratio
         budgets: dict[str, int] = {}
         if is_alarm:
@@ -114,7 +109,7 @@ class Adaptation:
             )
         self._decisions.append({"alarm": is_alarm, "usage": self.usage.to_json(), "budgets": budgets})
         self.keep()
-        return bool(budgets)
+        return budgets
 
     def _replanned(
         self, rest: Sequence[Query], budget_of: Mapping[str, int], used_of: Mapping[str, float]
@@ -125,8 +120,8 @@ class Adaptation:
         unseen_Q = np.array([row for row, query in enumerate(rest) if query.id in self._unseen], dtype=np.int64)
         curves = stretched(self._curves(rest), self.usage.stretch)
         bounded = [self._bounded(query, budget_of[query.id]) for query in rest]
-        plan = allocate(self._settings, bounded, Forecast(curves, unseen_Q), left=left)
-        pairs = zip(plan.query_ids, plan.budget_Q.tolist(), strict=True)
+        made = allocate(self._plan.terms, bounded, Forecast(curves, unseen_Q), left=left)
+        pairs = zip(made.query_ids, made.budget_Q.tolist(), strict=True)
         return {query_id: budget for query_id, budget in pairs if budget != budget_of[query_id]}
 
     def _bounded(self, query: Query, budget: int) -> Query:
@@ -141,14 +136,13 @@ class Adaptation:
         write_json(self._run.path / FILE, {"decisions": self._decisions, "usage": self.usage.to_json()})
 
     def _tokens(self, query_id: str) -> FloatArray | None:
-        tokens = self._predicted[query_id]["tokens"]
-        return None if tokens is None else np.array(tokens, dtype=np.float64)
+        tokens_Q_B = self._plan.forecast.curves.tokens_Q_B
+        return None if tokens_Q_B is None else tokens_Q_B[self._row_of[query_id]]
 
     def _curves(self, queries: Sequence[Query]) -> Curves:
-        predicted = [self._predicted[query.id] for query in queries]
-        tokens_Q_B = None if predicted[0]["tokens"] is None else np.array([each["tokens"] for each in predicted])
-        p_Q_B = np.array([each["p"] for each in predicted])
-        return Curves(tuple(query.id for query in queries), self._menu, p_Q_B, tokens_Q_B)
+        curves, rows = self._plan.forecast.curves, [self._row_of[query.id] for query in queries]
+        tokens_Q_B = None if curves.tokens_Q_B is None else curves.tokens_Q_B[rows]
+        return Curves(tuple(query.id for query in queries), self._menu, curves.p_Q_B[rows], tokens_Q_B)
 
     def _paid(self, query_id: str, budget_of: Mapping[str, int], used_of: Mapping[str, float]) -> float:
         """What a question that has begun takes from the total."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from ..core.data import StopReason
+from ..core.provenance import Provenance
+from ..core.records import Record
 from ..engines.lengths import Lengths
 
 
@@ -73,31 +73,27 @@ class Traffic:
         return cls(once + again + num_answers * lengths.suffix_tokens, again, words)
 
 
-def sends_twice(identity: Mapping[str, Any]) -> bool:
-    """Whether a run with this identity asked a server anew for every forced answer."""
-    return identity.get("engine") == "openai" and str(identity.get("enforcement")).startswith("two-call")
+def sends_twice(made: Provenance) -> bool:
+    """Whether a run of this provenance asked a server anew for every forced answer."""
+    return made.engine == "openai" and str(made.enforcement).startswith("two-call")
 
 
-def settle(records: Iterable[Mapping[str, Any]], *, is_two_calls: bool) -> tuple[int, int]:
-    """`(prompt tokens sent, tokens generated)` of the finished traces of `records`, as `Traffic` counts them.
-
-    What was not counted is in neither.
+def settle(record: Record, *, is_two_calls: bool) -> tuple[int, int]:
+    """`(prompt tokens sent, tokens generated)` of one trace, as `Traffic` counts them; 0 where it was not counted.
 
     Args:
-        records: the latest of each trace.
+        record: of the trace.
         is_two_calls: as for `Traffic.of`.
     """
-    sent = generated = 0
-    for record in records:
-        answers_N = [each["answer_tokens"] for each in (*record["probes"], record)]
-        counted = None not in answers_N and record["reasoning_tokens"] is not None
-        if record["stop_reason"] == StopReason.ERROR.value or not counted:
-            continue
-        cuts, answers = [*(probe["budget"] for probe in record["probes"]), record["reasoning_tokens"]], sum(answers_N)
-        sent += record["prompt_tokens"]
-        generated += record["reasoning_tokens"] + answers
-        if is_two_calls:
-            sent += sum(cuts) + len(cuts) * (record["prompt_tokens"] + record["suffix_tokens"])
-        else:
-            generated += len(cuts) * record["suffix_tokens"]
-    return sent, generated
+    length, answers_N = record.reasoning_tokens, [probe.answer_tokens or 0 for probe in record.probes]
+    is_counted = record.is_counted and all(probe.answer_tokens is not None for probe in record.probes)
+    if record.is_failed or length is None or not is_counted:
+        return 0, 0
+    cuts, generated = (
+        [*(probe.budget for probe in record.probes), length],
+        length + sum(answers_N) + (record.answer_tokens or 0),
+    )
+    if not is_two_calls:
+        return record.prompt_tokens, generated + len(cuts) * record.suffix_tokens
+    again = len(cuts) * (record.prompt_tokens + record.suffix_tokens)
+    return record.prompt_tokens + sum(cuts) + again, generated

@@ -1,37 +1,39 @@
-"""From queries to a plan: features, predicted curves, one budget a query."""
+"""From questions to a plan: features, predicted curves, one budget a query."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ..allocators import allocate as divide
 from ..allocators import pose
-from ..core import registry
-from ..core.data import Allocation, Cost, Curves, IntArray, Profile, Query
+from ..core.data import Allocation, Cost, Curves, IntArray, Query
 from ..core.features import DIFFICULTY, HIDDEN, TEXT, Features
 from ..core.menu import Menu
-from ..core.prompts import CHAT, shipped_templates
+from ..core.problems import excerpt
+from ..core.prompts import CHAT, PromptTemplate, shipped_templates
 from ..core.protocols import Allocator, Engine, HiddenStateEngine
-from ..core.settings import EngineSettings, PlanSettings
+from ..core.settings import EngineSettings
 from ..engines.lengths import upper_bound
-from ..engines.opening import prompting
+from ..engines.opening import opened, prompting
 from ..errors import InvalidFeaturesError, InvalidInputError, InvalidMenuError, InvalidSettingsError, InvalidTotalError
+from ..predictors.card import PredictorCard
 from ..predictors.difficulty import Asking, ask
-from ..predictors.familiarity import Judged
-from ..predictors.layers import Progress, silent
+from ..predictors.parts.making import Progress, silent
 from ..predictors.predictor import Predictor
-from ..predictors.selection import features_of
-from ..questions.queries import load_queries
-from ..runs.profiles import is_profile_file, read_parquet
-from ..runs.store import RunDirectory, engine_info
-from . import sources
+from ..questions.queries import Question, read_questions
+from .forecast import Forecast
+from .plan import Plan
+from .terms import Terms
 
 READ_AT_ONCE = 128  # prompts, between two reports of progress
 PREDICTED_AT_ONCE = 4096  # queries
@@ -39,35 +41,105 @@ PREDICTED_AT_ONCE = 4096  # queries
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Forecast:
-    """Predicted curves of a batch, and what they cost.
+def plan(
+    predictor: Predictor,
+    questions: str | Path | Iterable[Question],
+    *,
+    mean_tokens: float | None = None,
+    total: float | None = None,
+    cost: str = "granted",
+    allocator: str | Allocator = "envelope",
+    allocator_options: Mapping[str, Any] | None = None,
+    min_tokens: int | None = None,
+    max_tokens: int | None = None,
+    seed: int = 0,
+    engine: Engine | None = None,
+    progress: Progress = silent,
+) -> Plan:
+    """A plan that divides a total of tokens over questions.
 
-    Attributes:
-        curves: one row a query.
-        unseen_Q: rows of the queries whose prompt could not be read by the model; they carry the mean training curve.
-        judged: the queries' novelty; None where the predictor has no score of it.
-        feature_seconds: the prompt pass that gave the features (generation needs the same pass).
-        predict_seconds: the predictor's own time.
+    Args:
+        predictor: says what a question is expected to give and to use under each cap.
+        questions: texts, chats, rows or queries, or a file's name; see `read_questions`.
+        mean_tokens: the total as tokens a question; or
+        total: the total in tokens.
+        cost: what it is counted in: "granted" (caps) or "spent" (tokens expected to be generated).
+        allocator: a registered name, or an object that allocates.
+        allocator_options: what the named one's class takes.
+        min_tokens: least cap of any question.
+        max_tokens: largest cap of any question.
+        seed: of the traces when the plan is run.
+        engine: of the predictor's model and template. None opens one where the predictor needs it, and closes it.
+        progress: called with what is being done, steps done and steps in all.
+
+    Raises:
+        InvalidInputError, InvalidSettingsError, InvalidTotalError, InvalidMenuError: what cannot be planned.
+        MismatchError: an engine of another model or template.
     """
-
-    curves: Curves
-    unseen_Q: IntArray
-    judged: Judged | None = None
-    feature_seconds: float = 0.0
-    predict_seconds: float = 0.0
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What the user should know of the queries, in sentences: that they are not of the training kind."""
-        judged = self.judged
-        if judged is None or not judged.is_novel:
-            return ()
-        return (
-            f"{judged.num_novel} of {judged.num_queries} questions are novel to the predictor ({judged.expected:.0f} "
-            f"expected by chance): nobody has checked its curves on such questions, and they are used as predicted. "
-            f"To check, profile some of them: forethought profile, then forethought evaluate --on.",
+    if not isinstance(predictor, Predictor):
+        raise InvalidInputError(
+            f"the predictor must be a Predictor, not {excerpt(predictor)}; load one: Predictor.load(NAME or folder)"
         )
+    terms = Terms(
+        mean_tokens=mean_tokens,
+        total=total,
+        cost=Cost(cost) if cost in tuple(Cost) else cost,  # type: ignore[arg-type]
+        allocator=allocator,
+        allocator_options=allocator_options or {},
+        min_tokens=min_tokens,
+        max_tokens=max_tokens,
+    )
+    queries = read_questions(questions)
+    check_total(terms, queries, predictor.card.menu)
+    if engine is not None or predictor.card.features.reads <= {TEXT}:
+        expected = predict(queries, predictor, engine, progress=progress)
+    else:
+        asked, model = engine_for(predictor.card, EngineSettings()), model_of(predictor.card)
+        needed = needed_tokens(predictor, prompting(model, asked).template, queries, 0)
+        with opened(None, model, asked, needed_tokens=needed) as running:
+            expected = predict(queries, predictor, running, progress=progress)
+    progress("divide the total", 0, 1)
+    return made_plan(predictor, queries, expected, terms, seed=seed)
+
+
+async def plan_async(predictor: Predictor, questions: str | Path | Iterable[Question], **settings: Any) -> Plan:
+    """The same for coroutines: it computes in a thread of its own."""
+    return await asyncio.to_thread(plan, predictor, questions, **settings)
+
+
+def made_plan(
+    predictor: Predictor,
+    queries: Sequence[Query],
+    expected: Forecast,
+    terms: Terms,
+    *,
+    others: Sequence[str] = (),
+    seed: int = 0,
+) -> Plan:
+    """The plan from predicted curves; `others` are allocators whose budgets a run judges on the same traces."""
+    return Plan(
+        queries=tuple(queries),
+        allocation=allocate(terms, queries, expected),
+        forecast=expected,
+        terms=terms,
+        card=predictor.card,
+        seed=seed,
+        others={name: allocate(terms, queries, expected, allocator=name) for name in others},
+        versions={"forethought": version("forethought"), "numpy": np.__version__},
+    )
+
+
+def predict(
+    queries: Sequence[Query], predictor: Predictor, engine: Engine | None, *, progress: Progress = silent
+) -> Forecast:
+    """One prompt pass and the predictor; refuses an engine whose model or template is not the predictor's."""
+    if engine is not None:
+        predictor.check(engine.info)
+    started = time.perf_counter()
+    read = features(queries, predictor, engine, progress=progress)
+    seconds = time.perf_counter() - started
+    expected = forecast([query.id for query in queries], predictor, read, progress=progress)
+    return replace(expected, feature_seconds=seconds)
 
 
 def forecast(
@@ -90,7 +162,7 @@ def forecast(
     if seen.size:
         p_Q_B = np.array(curves.p_Q_B, dtype=np.float64)
         tokens_Q_B = None if curves.tokens_Q_B is None else np.array(curves.tokens_Q_B, dtype=np.float64)
-        step = seen.size if getattr(predictor.estimator, "is_costly", False) else PREDICTED_AT_ONCE
+        step = seen.size if predictor.estimator.is_costly else PREDICTED_AT_ONCE
         for start in range(0, seen.size, step):
             progress("predict", start, seen.size)
             rows = seen[start : start + step]
@@ -138,153 +210,87 @@ def features(
     return Features(len(queries), hidden_Q_D, tuple(query.text for query in queries), levels)
 
 
-def recorded_features(questions: str, queries: Sequence[Query], predictor: Predictor) -> Features | None:
-    """The same when no model is needed for it, else None.
-
-    None is needed where text alone is read, or where `questions` is a run directory or a profile file that holds the
-    rest for every query.
-    """
-    reads = predictor.card.features.reads
-    texts = tuple(query.text for query in queries)
-    if is_profile_file(Path(questions)):
-        profile = read_parquet(Path(questions))
-        predictor.check(engine_info(profile.info), None)
-        return _profiled_features(profile, queries, predictor)
-    if not (Path(questions) / "run.json").is_file():
-        return Features(len(queries), texts=texts) if reads <= {TEXT} else None
-    run = RunDirectory.open(Path(questions))
-    predictor.check(engine_info(run.header["identity"]), None)
-    if reads <= {TEXT}:
-        return Features(len(queries), texts=texts)
-    layers, hidden = run.load_hidden()
-    layer = predictor.card.features.layer
-    if DIFFICULTY in reads or layer not in layers or not all(query.id in hidden for query in queries):
-        return None
-    column = layers.index(layer)
-    hidden_Q_D = np.stack([hidden[query.id][column] for query in queries]).astype(np.float32)
-    return Features(len(queries), hidden_Q_D, texts)
-
-
-def _profiled_features(profile: Profile, queries: Sequence[Query], predictor: Predictor) -> Features | None:
-    schema = predictor.card.features
-    if HIDDEN in schema.reads and schema.layer not in profile.layers:
-        return None
-    if (DIFFICULTY in schema.reads and not profile.difficulties) or (TEXT in schema.reads and not profile.texts):
-        return None
-    row_of = {query_id: row for row, query_id in enumerate(profile.query_ids)}
-    return features_of(profile, schema.layer).select(np.array([row_of[query.id] for query in queries]))
-
-
-def refuse_without_texts(queries: Sequence[Query], source: str) -> None:
-    """Raises InvalidInputError when there are questions that no model can be asked."""
-    without = [query.id for query in queries if not query.text]
-    if without:
-        raise InvalidInputError(
-            f"{source} does not hold the texts of {len(without)} of its questions ({', '.join(without[:3])}, …), and a "
-            "model would have to read them; name the file of the questions instead"
-        )
-
-
 def allocate(
-    settings: PlanSettings,
+    terms: Terms,
     queries: Sequence[Query],
     expected: Forecast,
     *,
     allocator: str | None = None,
     left: float | None = None,
 ) -> Allocation:
-    """Divides the total of `settings` over `queries`.
+    """Divides the total of `terms` over `queries`.
 
     Args:
-        settings: total, cost, bounds.
-        queries: give their own bounds and weights, which come before those of `settings`.
+        terms: total, cost, bounds.
+        queries: give their own bounds and weights, which come before those of `terms`.
         expected: the predicted curves.
-        allocator: another allocator than that of `settings`.
+        allocator: another allocator than that of `terms`.
         left: tokens that are left for these queries, instead of the total; if not even the smallest budgets fit, they
             get those.
     """
     menu = expected.curves.menu
-    chosen = open_allocator(settings, allocator)
-    min_budget_Q, max_budget_Q = _bounds(settings, queries, menu)
+    min_budget_Q, max_budget_Q = terms.bounds(queries, menu)
     min_budget_Q[expected.unseen_Q] = max_budget_Q[expected.unseen_Q] = menu.smallest
-    total = settings.total_for(len(queries))
+    total = terms.total_for(len(queries))
     if left is not None:
-        total = max(left, _least(expected.curves, min_budget_Q, settings.cost))
+        total = max(left, _least(expected.curves, min_budget_Q, terms.cost))
     try:
-        plan = divide(
-            chosen,
+        made = divide(
+            terms.open(allocator),
             expected.curves,
             total=total,
-            cost=settings.cost,
+            cost=terms.cost,
             min_budget_Q=min_budget_Q,
             max_budget_Q=max_budget_Q,
             weight_Q=np.array([query.weight for query in queries]),
         )
     except InvalidTotalError as error:
-        raise _in_own_units(error, settings, len(queries)) from error
-    notes = (*plan.notes, *expected.notes)
+        raise _in_own_units(error, terms, len(queries)) from error
+    notes = (*made.notes, *expected.notes)
     if len(expected.unseen_Q):
         ids = ", ".join(queries[row].id for row in expected.unseen_Q[:5])
         notes += (
             f"{len(expected.unseen_Q)} queries do not fit the model's context and get the smallest budget ({ids})",
         )
-    return replace(plan, notes=notes)
+    return replace(made, notes=notes)
 
 
-def open_allocator(settings: PlanSettings, name: str | None = None) -> Allocator:
-    """The allocator of `settings` with its options; or another one, which gets none."""
-    is_own = name in (None, settings.allocator)
-    options = settings.allocator_options if is_own else {}
-    made: Allocator = registry.make("allocators", settings.allocator if name is None else name, options)
-    return made
-
-
-def check_total(settings: PlanSettings, queries: Sequence[Query], predictor: Predictor) -> None:
-    """Refuses bounds and a total that no prediction could make possible, before any model is loaded.
+def check_total(terms: Terms, queries: Sequence[Query], menu: Menu) -> None:
+    """Refuses an allocator, bounds and a total that no prediction could make possible, before any model is loaded.
 
     Under spent cost what the minimums cost is a prediction; only the bounds are looked at then.
 
     Raises:
         InvalidTotalError, InvalidMenuError, InvalidSettingsError, InvalidInputError: as `allocators.allocate`.
     """
-    menu = predictor.card.menu
-    for flag, value in (("--min-tokens", settings.min_tokens), ("--max-tokens", settings.max_tokens)):
-        if value is not None and (value > menu.largest if flag == "--min-tokens" else value < menu.smallest):
+    terms.open()
+    for name, value in (("min_tokens", terms.min_tokens), ("max_tokens", terms.max_tokens)):
+        if value is not None and (value > menu.largest if name == "min_tokens" else value < menu.smallest):
             raise InvalidMenuError(
-                f"{flag} {value} leaves nothing of the predictor's budgets, {menu}; give {flag} from {menu.smallest} "
-                f"to "
-                f"{menu.largest}"
+                f"{name} {value} leaves nothing of the predictor's budgets, {menu}; give {name} from {menu.smallest} "
+                f"to {menu.largest}"
             )
-    min_budget_Q, max_budget_Q = _bounds(settings, queries, menu)
-    total = settings.total_for(len(queries))
-    if settings.cost is Cost.SPENT:
+    min_budget_Q, max_budget_Q = terms.bounds(queries, menu)
+    total = terms.total_for(len(queries))
+    if terms.cost is Cost.SPENT:
         total = max(total, 2.0 * menu.largest * len(queries) + 2.0**40)
-    curves = predictor.card.mean_curves(tuple(query.id for query in queries))
+    flat = np.zeros((len(queries), menu.num_options))
+    curves = Curves(tuple(query.id for query in queries), menu, flat, flat)
     try:
-        pose(curves, total=total, cost=settings.cost, min_budget_Q=min_budget_Q, max_budget_Q=max_budget_Q)
+        pose(curves, total=total, cost=terms.cost, min_budget_Q=min_budget_Q, max_budget_Q=max_budget_Q)
     except InvalidTotalError as error:
-        raise _in_own_units(error, settings, len(queries)) from error
+        raise _in_own_units(error, terms, len(queries)) from error
 
 
-def _bounds(settings: PlanSettings, queries: Sequence[Query], menu: Menu) -> tuple[IntArray, IntArray]:
-    """Least and largest budget of each query: its own, else that of `settings`, else the menu's."""
-    lowest = settings.min_tokens if settings.min_tokens is not None else menu.smallest
-    highest = settings.max_tokens if settings.max_tokens is not None else menu.largest
-    return (
-        np.array([query.min_budget if query.min_budget is not None else lowest for query in queries]),
-        np.array([query.max_budget if query.max_budget is not None else highest for query in queries]),
-    )
-
-
-def _in_own_units(error: InvalidTotalError, settings: PlanSettings, num_queries: int) -> InvalidTotalError:
+def _in_own_units(error: InvalidTotalError, terms: Terms, num_queries: int) -> InvalidTotalError:
     """A refused total in the units that were typed: mean tokens a question where those were given."""
-    if error.least is None or settings.mean_tokens is None:
+    if error.least is None or terms.mean_tokens is None:
         return error
     least = math.ceil(100 * error.least / num_queries) / 100
     answer = InvalidTotalError(
-        f"--mean-tokens {settings.mean_tokens:g} cannot pay for the minimums of {num_queries} questions, which cost "
-        f"{error.least / num_queries:.6g} tokens a question ({settings.cost} cost). Give at least "
-        f"--mean-tokens {least:g}."
+        f"mean_tokens {terms.mean_tokens:g} cannot pay for the minimums of {num_queries} questions, which cost "
+        f"{error.least / num_queries:.6g} tokens a question ({terms.cost} cost). Give at least "
+        f"mean_tokens {least:g}."
     )
     answer.least = error.least
     return answer
@@ -299,19 +305,17 @@ def _least(curves: Curves, min_budget_Q: IntArray, cost: Cost) -> float:
     return float(least_Q.sum()) * (1.0 + 1e-9)
 
 
-def largest_cap(settings: PlanSettings, queries: Sequence[Query], menu: Menu) -> int:
+def largest_cap(terms: Terms, queries: Sequence[Query], menu: Menu) -> int:
     """The largest cap that a plan may give to anyone; no plan is needed to know it."""
-    highest = settings.max_tokens if settings.max_tokens is not None else menu.largest
+    highest = terms.max_tokens if terms.max_tokens is not None else menu.largest
     own = max((query.max_budget if query.max_budget is not None else highest for query in queries), default=highest)
-    if settings.cost is Cost.GRANTED:  # the others take the smallest budget each, at least
-        own = min(own, int(settings.total_for(len(queries))) - menu.smallest * (len(queries) - 1))
+    if terms.cost is Cost.GRANTED:  # the others take the smallest budget each, at least
+        own = min(own, int(terms.total_for(len(queries))) - menu.smallest * (len(queries) - 1))
     return menu.floor(own) or menu.smallest
 
 
-def needed_tokens(settings: PlanSettings, predictor: Predictor, queries: Sequence[Query], cap: int) -> int:
+def needed_tokens(predictor: Predictor, template: PromptTemplate, queries: Sequence[Query], cap: int) -> int:
     """Longest prompt + thought + answer that planning, and reasoning under `cap`, ask of the engine, at most."""
-    asked = replace(settings.engine, template=template_of(settings, predictor))
-    template = prompting(model_of(settings, predictor), asked).template
     needed = upper_bound(template, queries, cap)
     if DIFFICULTY not in predictor.card.features.reads:
         return needed
@@ -319,56 +323,37 @@ def needed_tokens(settings: PlanSettings, predictor: Predictor, queries: Sequenc
     return max(needed, upper_bound(asking.template, [replace(query, prompt=query.text) for query in queries], 0))
 
 
-def plan_queries(settings: PlanSettings) -> list[Query]:
-    """The queries of a plan: a file's, a run directory's or a profile's (there a text may be unknown: "")."""
-    path = Path(settings.questions)
-    if is_profile_file(path):
-        profile = read_parquet(path)
-        texts = profile.texts or ("",) * profile.num_queries
-        queries = [Query(query_id, text) for query_id, text in zip(profile.query_ids, texts, strict=True)]
-        return queries[: settings.limit]
-    if (path / "run.json").is_file():
-        return sources.run_queries(RunDirectory.open(path))[: settings.limit]
-    return load_queries(settings.questions, limit=settings.limit, **settings.columns)
-
-
-def model_of(settings: PlanSettings, predictor: Predictor) -> str:
+def model_of(card: PredictorCard, model: str = "") -> str:
     """Which model to load: the one asked for, or the one on the predictor's card."""
-    name = settings.model or predictor.card.model
+    name = model or card.model
     if name is None:
-        raise InvalidSettingsError(f"the predictor {settings.run} does not say which model it is for; give --model")
+        raise InvalidSettingsError("the predictor does not say which model it is for; name it: --model NAME")
     return name
 
 
-def template_of(settings: PlanSettings, predictor: Predictor) -> str:
+def template_of(card: PredictorCard, template: str = "") -> str:
     """Which prompt template to use: the one asked for, or the one on the predictor's card."""
-    name = settings.template or predictor.card.template
+    name = template or card.template
     if name is None:
         raise InvalidSettingsError(
-            f"the predictor {settings.run} does not say which prompt template it is for; give --template NAME "
+            f"the predictor does not say which prompt template it is for; name it: --template NAME "
             f"(shipped: {', '.join(shipped_templates())}) or a .json file"
         )
-    if not settings.template and name not in (CHAT, *shipped_templates()):
+    if not template and name not in (CHAT, *shipped_templates()):
         raise InvalidSettingsError(
-            f"the predictor {settings.run} was made with the prompt template {name!r}, which does not come with "
-            f"forethought; name its file: --template {name}.json"
+            f"the predictor was made with the prompt template {name!r}, which does not come with forethought; name its "
+            f"file: --template {name}.json"
         )
     return name
 
 
-def planned_engine(settings: PlanSettings, predictor: Predictor) -> EngineSettings:
+def engine_for(card: PredictorCard, engine: EngineSettings, template: str = "") -> EngineSettings:
     """The engine asked for, with the template and sampling the predictor was trained under."""
-    sampling = predictor.card.sampling or settings.engine.sampling
-    if predictor.card.sampling is None:
+    sampling = card.sampling or engine.sampling
+    if card.sampling is None:
         logger.warning(
-            "%s does not say how its traces were drawn: thoughts are drawn at temperature %g, top-p %g",
-            settings.run,
+            "the predictor does not say how its traces were drawn: thoughts are drawn at temperature %g, top-p %g",
             sampling.temperature,
             sampling.top_p,
         )
-    return replace(
-        settings.engine,
-        template=template_of(settings, predictor),
-        temperature=sampling.temperature,
-        top_p=sampling.top_p,
-    )
+    return replace(engine, template=template_of(card, template), temperature=sampling.temperature, top_p=sampling.top_p)

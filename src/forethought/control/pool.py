@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..core.checks import check_pool
+from ..core.checks import pool_line
 from ..core.data import Generation, Request
 from ..core.menu import Menu
 from ..core.protocols import CountingEngine, Engine
-from ..engines.refusing import failed
-from ..runs.store import RunDirectory, appending, generation_from_json, read_lines
+from ..engines.flight import failed
+from ..runs.store import RunDirectory, appending, read_lines
 
 
 @dataclass(slots=True)
@@ -43,12 +43,11 @@ class Pool:
         """The pool of a run, as it was left; the run's lock must be held."""
         file = run.path / "pool.jsonl"
         spent, begun = 0, None
-        for line in read_lines(file, check_pool):
+        for line in read_lines(file, pool_line):
             begun, spent = (line["begin"], spent) if "begin" in line else (None, spent + int(line["end"]))
         pool = cls(file, int(total), beside, menu, spent)
         if begun is not None:
-            records = {query_id: record for (query_id, _), record in run.latest_records().items()}
-            done = {key: generation_from_json(records[key]) for key in begun if key in records}
+            done = {record.query_id: record for record in run.latest() if record.query_id in begun}
             pool._end(sum(_taken(done[key], most) if key in done else most for key, most in begun.items()))
         return pool
 

@@ -1,20 +1,22 @@
-"""Profiling: every trace sampled once and judged at every cap, hidden states from the same prompt pass."""
+"""Profiling: every trace sampled once and judged at every cap, and the hidden states of every prompt."""
 
 from __future__ import annotations
 
 import hashlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import replace
 from typing import Any
 
-from ..core.data import EngineInfo, Generation, Query, Request, Sampling, StopReason
+from ..core.data import EngineInfo, Grade, Query, Request
 from ..core.menu import Menu
 from ..core.protocols import Engine, Grader, HiddenStateEngine
+from ..core.records import Record
 from ..core.settings import ProfileSettings
+from ..core.worker import ALONE, Worker
 from ..errors import RunError
 from ..runs.folders import profile_folder
-from ..runs.store import RunDirectory, fingerprint, generation_to_json
+from ..runs.store import RunDirectory, fingerprint
 
 QUERIES_PER_CHUNK = 128
 
@@ -32,38 +34,6 @@ def trace_seed(seed: int, query_id: str, sample: int) -> int:
     return int.from_bytes(digest, "big") >> 1
 
 
-def grader_identity(name: str, options: Mapping[str, Any], grader: Grader) -> dict[str, Any]:
-    """What determines a grade given an answer and its reference: the grader's registered name, options and version."""
-    return {"grader": name, "grader_options": dict(options) or None, "grader_version": getattr(grader, "version", None)}
-
-
-def identity(info: EngineInfo, menu: Menu, sampling: Sampling, seed: int, grader: Mapping[str, Any]) -> dict[str, Any]:
-    """What determines a record given its query and sample; two runs that differ here do not mix.
-
-    Args:
-        info: what the engine says of itself.
-        menu: the budgets.
-        sampling: how thoughts are drawn.
-        seed: seed of the run.
-        grader: `grader_identity`.
-    """
-    return {
-        "model": info.model,
-        "model_hash": info.model_hash,
-        "template": info.template,
-        "template_hash": info.template_hash,
-        "engine": info.engine,
-        "server": info.server,
-        "enforcement": info.enforcement,
-        "dtype": info.dtype,
-        "simulated": info.simulated,
-        "menu": menu.to_json(),
-        "sampling": asdict(sampling),
-        "seed": seed,
-        **grader,
-    }
-
-
 async def sample_traces(
     run: RunDirectory,
     engine: Engine,
@@ -76,43 +46,56 @@ async def sample_traces(
     layers: Sequence[int] = (),
     retry_failed: bool = True,
     setup: str = "",
+    worker: Worker = ALONE,
     report: Report = silent,
 ) -> None:
-    """Fills `run` with what it still lacks: traces with a forced answer at every window, and hidden states.
+    """Fills `run` with what it still lacks: hidden states, and traces with a forced answer at every cap.
+
+    Hidden states are read first, some queries at a time; the traces of all queries are one stream, which the engine
+    takes as it has room.
 
     Args:
         run: where records go; its lock must be held.
         engine: samples the traces; gives hidden states when `layers` are asked for.
-        queries: what to profile.
-        menu: the windows to probe.
+        queries: what to profile; of several workers, each takes those that are its own.
+        menu: the caps to probe.
         num_traces: traces a query.
         seed: seed of the run.
         grader: judges every answer.
         layers: which layers' hidden states to keep; empty for none.
         retry_failed: try traces again that ended in an error.
         setup: what they are tried under, see `setup_of`.
+        worker: who writes.
         report: called with each record once it is safely on disk.
     """
-    tries = run.tries()
-    _, hidden = run.load_hidden()
-    caps = tuple(int(budget) for budget in menu.budgets_B)
-    with run.appender() as records:
-        for start in range(0, len(queries), QUERIES_PER_CHUNK):
-            chunk = queries[start : start + QUERIES_PER_CHUNK]
-            unseen = [query for query in chunk if query.id not in hidden]
-            if layers and unseen and isinstance(engine, HiddenStateEngine):
-                run.save_hidden([query.id for query in unseen], layers, engine.hidden_states(unseen, layers))
-            references = {query.id: query.reference for query in chunk}
-            requests = [
-                Request(query, menu.largest, sample, trace_seed(seed, query.id, sample), caps[:-1])
-                for query in chunk
-                for sample in range(num_traces)
-                if tries.is_left(query.id, sample, retry_failed=retry_failed, setup=setup)
-            ]
-            async for generation in engine.generate(requests):
-                record = graded_record(generation, references[generation.query_id], grader, setup=setup)
-                records.append([record])
-                report(record)
+    own = {query.id: query for query in queries if worker.owns(query.id)}
+    if layers and isinstance(engine, HiddenStateEngine):
+        _read_states(run, engine, list(own.values()), layers, worker)
+    tries, probes = run.tries(), menu.caps[:-1]
+    requests = (
+        Request(query, menu.largest, sample, trace_seed(seed, query.id, sample), probes)
+        for query in own.values()
+        for sample in range(num_traces)
+        if tries.is_left(query.id, sample, retry_failed=retry_failed, setup=setup)
+    )
+    with run.appender(worker) as records:
+        async for generation in engine.generate(requests):
+            reference = own[generation.query_id].reference
+            line = judged(Record.of(generation, setup=setup), reference, grader).to_json()
+            records.append([line])
+            report(line)
+
+
+def _read_states(
+    run: RunDirectory, engine: HiddenStateEngine, queries: Sequence[Query], layers: Sequence[int], worker: Worker
+) -> None:
+    """Keeps the hidden states that are not there yet; a kill costs the chunk that was under way."""
+    held = {query_id for chunk in run.hidden_chunks()[1] for query_id in chunk.query_ids}
+    unseen = [query for query in queries if query.id not in held]
+    for start in range(0, len(unseen), QUERIES_PER_CHUNK):
+        chunk = unseen[start : start + QUERIES_PER_CHUNK]
+        ids = [query.id for query in chunk]
+        run.save_hidden(ids, layers, engine.hidden_states(chunk, layers), worker=worker)
 
 
 def check_layers_kept(run: RunDirectory, layers: Sequence[int]) -> None:
@@ -121,8 +104,8 @@ def check_layers_kept(run: RunDirectory, layers: Sequence[int]) -> None:
     Raises:
         RunError: naming the layers that it holds.
     """
-    held, hidden = run.load_hidden()
-    if hidden and tuple(layers) != held:
+    held, _ = run.hidden_chunks()
+    if held and tuple(layers) != held:
         numbers = ",".join(map(str, held))
         asked = f"--layers {','.join(map(str, layers))}" if layers else "--layers none"
         raise RunError(
@@ -143,34 +126,28 @@ def setup_of(info: EngineInfo, options: Mapping[str, Any]) -> str:
     return fingerprint([info.context_tokens, info.server, sorted((key, repr(options[key])) for key in options)])
 
 
-def graded_record(generation: Generation, reference: str | None, grader: Grader, *, setup: str = "") -> dict[str, Any]:
-    """The record of one generation with a grade for its answer and for each probe; no reference, no grade.
-
-    A failed one says in which `setup` it failed.
-    """
-    record = graded(generation_to_json(generation), reference, grader, {})
-    return {**record, "setup": setup} if generation.stop_reason is StopReason.ERROR else record
-
-
-def graded(
-    record: Mapping[str, Any], reference: str | None, grader: Grader, verdicts: dict[tuple[str, str], str]
-) -> dict[str, Any]:
-    """A record with a grade for its answer and for each probe; None without a reference, and for a failed trace.
+def judged(
+    record: Record,
+    reference: str | None,
+    grader: Grader,
+    verdicts: dict[tuple[str, str], Grade] | None = None,
+) -> Record:
+    """A record with a verdict on its answer and on each probe; None without a reference, and for a failed trace.
 
     Args:
-        record: one trace, with or without grades of another grader.
+        record: one trace, with or without verdicts of another grader.
         reference: the right answer, if it is known.
         grader: judges.
         verdicts: (answer, reference) -> what was said of them before; filled as it goes.
     """
-    is_gradable = record["stop_reason"] != StopReason.ERROR.value and reference is not None
+    known = {} if verdicts is None else verdicts
+    if reference is None or record.is_failed:
+        return replace(record, grade=None, probes=tuple(replace(probe, grade=None) for probe in record.probes))
 
-    def grade(answer: str) -> str | None:
-        if not is_gradable or reference is None:
-            return None
-        if (answer, reference) not in verdicts:
-            verdicts[answer, reference] = grader.grade(answer=answer, reference=reference).value
-        return verdicts[answer, reference]
+    def verdict(answer: str) -> Grade:
+        if (answer, reference) not in known:
+            known[answer, reference] = grader.grade(answer=answer, reference=reference)
+        return known[answer, reference]
 
-    probes = [{**probe, "grade": grade(probe["answer"])} for probe in record["probes"]]
-    return {**record, "probes": probes, "grade": grade(record["answer"])}
+    probes = tuple(replace(probe, grade=verdict(probe.answer)) for probe in record.probes)
+    return replace(record, grade=verdict(record.answer), probes=probes)

@@ -4,105 +4,54 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..core.checks import check_counts, check_plan
-from ..core.data import Allocation, Grade, Query, Request, StopReason
-from ..core.files import open_bytes, reaching, read_json, write_atomically, write_json
-from ..core.menu import Menu, with_menu
+from ..core.checks import check_counts
+from ..core.data import EngineInfo, Grade, Query, Request, Sampling
+from ..core.files import open_bytes, reaching, read_json, replacing, write_json
 from ..core.protocols import CountingEngine, Engine, Grader
+from ..core.provenance import Provenance
+from ..core.records import Record
 from ..core.visible import to_json
-from ..errors import InvalidMenuError, RunError
-from ..questions.queries import load_queries
-from ..runs.store import RunDirectory, generation_from_json
+from ..core.worker import ALONE, Worker
+from ..errors import InvalidInputError, InvalidMenuError, InvalidSettingsError, InvalidTotalError, RunError
+from ..questions.queries import load_queries, query_to_json, save_queries
+from ..runs.store import RunDirectory, fingerprint
 from .adapting import Adaptation, blocks, kept
+from .answers import Answer, counts_of
 from .billing import sends_twice, settle
-from .planning import Forecast
+from .judging import Judge
+from .plan import FILE, Plan
 from .pool import Pool
-from .profiling import Report, graded_record, trace_seed
+from .profiling import judged, setup_of, trace_seed
 
 logger = logging.getLogger(__name__)
 
 
-def save_plans(run: RunDirectory, plans: Mapping[str, Allocation], main: str, expected: Forecast) -> None:
-    """Keeps the plans and the predicted curves with the run: a resumed run goes on under the same budgets."""
-    curves = expected.curves
-    novelty = novelty_rows(expected)
-    predicted = {
-        query_id: {
-            "p": [round(float(p), 4) for p in curves.p_Q_B[row]],
-            "tokens": None if curves.tokens_Q_B is None else [round(float(t), 1) for t in curves.tokens_Q_B[row]],
-            **(novelty[row] if novelty else {}),
-        }
-        for row, query_id in enumerate(curves.query_ids)
-    }
-    content = {
-        "main": main,
-        "plans": {name: plan_to_json(plan) for name, plan in plans.items()},
-        "feature_seconds": expected.feature_seconds,
-        "predict_seconds": expected.predict_seconds,
-        "novelty": novelty_summary(expected),
-        "unseen": [curves.query_ids[row] for row in expected.unseen_Q],
-        "predicted": predicted,
-    }
-    write_json(run.path / "plan.json", content)
-
-
-def novelty_summary(expected: Forecast) -> dict[str, Any] | None:
-    """How many of the queries are novel to the predictor, as one JSON object; None where that is not known."""
-    judged = expected.judged
-    if judged is None:
-        return None
-    return {
-        "novel": judged.num_novel,
-        "queries": judged.num_queries,
-        "expected": judged.expected,
-        "chance": judged.chance,
-        "is_novel": judged.is_novel,
-    }
-
-
-def novelty_rows(expected: Forecast) -> list[dict[str, float | None]]:
-    """The p-value of each query's novelty, small for a novel one; empty where that is not known."""
-    judged = expected.judged
-    if judged is None:
-        return []
-    return [{"novelty_p": round(float(p), 4) if np.isfinite(p) else None} for p in judged.p_Q]
-
-
-def read_plan(run: RunDirectory) -> dict[str, Any]:
-    """RUN/plan.json, as `save_plans` wrote it.
+def read_plan(run: RunDirectory) -> Plan:
+    """RUN/plan.json, with the run's questions as they are now.
 
     Raises:
         RunError: the run was stopped before it was planned, or the file is damaged.
     """
-    path = run.path / "plan.json"
+    path = run.path / FILE
     if not path.exists():
         raise RunError(f"{run.path} has no plan yet; start the same `forethought run` again to go on")
-    found: dict[str, Any] = _with_menus(read_json(path))
-    if problem := check_plan(found, [query.id for query in load_queries(run.path / "queries.jsonl")]):
+    try:
+        return Plan.from_json(read_json(path), load_queries(run.path / "queries.jsonl"))
+    except (InvalidInputError, InvalidMenuError, InvalidSettingsError, InvalidTotalError) as error:
         raise RunError(
-            f"{path} is not the plan of this run: {problem}. Copy the folder again; or delete the file, and the same "
+            f"{path} is not the plan of this run: {error}. Copy the folder again; or delete the file, and the same "
             "`forethought run` plans anew and keeps the answers that are there."
-        )
-    return found
+        ) from error
 
 
-def _with_menus(found: Any) -> Any:
-    """A plan file with each plan's menu where schema 2 has it; anything else is left to be refused."""
-    if not isinstance(found, dict) or not isinstance(plans := found.get("plans"), dict):
-        return found
-    with suppress(InvalidMenuError):
-        found["plans"] = {name: with_menu(plan) if isinstance(plan, dict) else plan for name, plan in plans.items()}
-    return found
-
-
-def load_budgets(run: RunDirectory) -> tuple[str, dict[str, dict[str, int]]]:
+def load_budgets(run: RunDirectory, plan: Plan | None = None) -> tuple[str, dict[str, dict[str, int]]]:
     """`(main allocator, allocator -> query id -> budget)`; the answers are given under the main one's budgets.
 
     Those are as planned, and then as what was decided while the run went on changed them.
@@ -110,49 +59,111 @@ def load_budgets(run: RunDirectory) -> tuple[str, dict[str, dict[str, int]]]:
     Raises:
         RunError: the run was stopped before it was planned, or its plan is damaged.
     """
-    content = read_plan(run)
-    budgets = {name: {row["id"]: row["budget"] for row in plan["budgets"]} for name, plan in content["plans"].items()}
-    for decision in _kept(run, content)["decisions"]:
-        budgets[content["main"]].update(decision["budgets"])
-    return content["main"], budgets
+    plan = plan or read_plan(run)
+    budgets = {
+        name: dict(zip(made.query_ids, made.budget_Q.tolist(), strict=True)) for name, made in plan.allocations.items()
+    }
+    for decision in _kept(run, plan)["decisions"]:
+        budgets[plan.allocation.allocator].update(decision["budgets"])
+    return plan.allocation.allocator, budgets
 
 
-def _kept(run: RunDirectory, content: Mapping[str, Any]) -> dict[str, Any]:
-    """What was decided while the run went on; `content` is its plan."""
-    main = content["plans"][content["main"]]
-    return kept(run, Menu.from_json(main["menu"]), content["predicted"].keys())
+def _kept(run: RunDirectory, plan: Plan) -> dict[str, Any]:
+    """What was decided while the run went on."""
+    return kept(run, plan.menu, plan.allocation.query_ids)
 
 
-def load_priorities(run: RunDirectory) -> dict[str, int]:
+def _priorities(plan: Plan, budgets_of: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
     """Query id -> tokens that its answer is expected to take under the largest of its budgets: short ones go first.
 
     Where the predictor knows nothing of spend, the budget itself.
     """
-    content = read_plan(run)
-    menu = Menu.from_json(content["plans"][content["main"]]["menu"])
-    budgets = load_budgets(run)[1].values()
-    priorities = {}
-    for query_id, predicted in content["predicted"].items():
-        budget = max(budget_of[query_id] for budget_of in budgets)
-        tokens = predicted["tokens"]
-        priorities[query_id] = budget if tokens is None or budget not in menu else round(tokens[menu.index(budget)])
+    tokens_Q_B, priorities = plan.forecast.curves.tokens_Q_B, {}
+    for row, query_id in enumerate(plan.allocation.query_ids):
+        budget = max(budget_of[query_id] for budget_of in budgets_of.values())
+        is_known = tokens_Q_B is not None and budget in plan.menu
+        priorities[query_id] = round(float(tokens_Q_B[row, plan.menu.index(budget)])) if is_known else budget  # type: ignore[index]
     return priorities
 
 
-def plan_to_json(plan: Allocation) -> dict[str, Any]:
-    """A plan as one JSON object; `budgets` has one row a query."""
-    return {
-        "allocator": plan.allocator,
-        "cost": plan.cost.value,
-        "total": plan.total,
-        "granted": plan.granted,
-        "expected_spent": plan.expected_spent,
-        "expected_accuracy": plan.expected_accuracy,
-        "price": plan.price,
-        "notes": list(plan.notes),
-        "menu": plan.menu.to_json(),
-        "budgets": [{"id": name, "budget": int(b)} for name, b in zip(plan.query_ids, plan.budget_Q, strict=True)],
+async def answering(plan: Plan, engine: Engine, judge: Judge) -> AsyncIterator[Answer]:
+    """Answers to a plan's queries, as they come; nothing is kept."""
+    known = {query.id: (query, budget) for query, (_, budget) in zip(plan.queries, plan, strict=True)}
+    async for generation in engine.generate(plan.requests()):
+        query, budget = known[generation.query_id]
+        yield Answer.of(query, budget, judged(Record.of(generation), query.reference, judge.grader))
+
+
+async def kept_answers(
+    plan: Plan,
+    engine: Engine,
+    judge: Judge,
+    folder: Path,
+    *,
+    options: Mapping[str, Any] | None = None,
+    retry_failed: bool = True,
+    worker: Worker = ALONE,
+) -> AsyncIterator[Answer]:
+    """The same in a run directory, which goes on where it stopped; answers that it has come first.
+
+    Args:
+        plan: is kept with them.
+        engine: of its model and template.
+        judge: of answers to queries with a reference.
+        folder: of the run.
+        options: of the engine, which may be changed to mend what failed.
+        retry_failed: try again what failed before.
+        worker: of several processes that fill the folder together: it takes the questions that are its own.
+    """
+    run = RunDirectory.create(folder, kind="run", provenance=plan_provenance(plan, judge, engine.info), settings={})
+    with run.locked(worker):
+        keep_plan(run, plan)
+        found = answer_rows(run, plan.queries)
+        for answer in found:
+            if answer.error is None or not retry_failed:
+                yield answer
+        work = generate_planned(
+            run,
+            engine,
+            plan.queries,
+            seed=plan.seed,
+            grader=judge.grader,
+            retry_failed=retry_failed,
+            setup=setup_of(engine.info, options or {}),
+            worker=worker,
+        )
+        fresh = set()
+        async for answer in work:
+            fresh.add(answer.id)
+            yield answer
+        for answer in found:
+            if answer.error is not None and retry_failed and answer.id not in fresh:
+                yield answer
+        write_results(run, plan.queries)
+
+
+def plan_provenance(plan: Plan, judge: Judge, info: EngineInfo | None = None) -> Provenance:
+    """What determines the records of a run by this plan; without an engine, what is known before there is one."""
+    sampling = (plan.card.sampling if plan.card else None) or Sampling()
+    more = {
+        "allocators": list(plan.allocations),
+        "cost": plan.allocation.cost.value,
+        "total": plan.allocation.total,
+        "queries": fingerprint([query_to_json(query) for query in plan.queries]),
+        "plan": fingerprint({name: made.budget_Q.tolist() for name, made in plan.allocations.items()}),
     }
+    made = Provenance() if info is None else Provenance.of(info, sampling=sampling)
+    return replace(made, menu=plan.menu, seed=plan.seed, more=more).with_grader(judge.provenance)
+
+
+def keep_plan(run: RunDirectory, plan: Plan) -> bool:
+    """Keeps a plan and its questions with the run, where it has none yet; whether it had none."""
+    with run.turn():
+        if (run.path / FILE).exists():
+            return False
+        save_queries(run.path / "queries.jsonl", plan.queries)
+        plan.save(run.path / FILE)
+        return True
 
 
 async def generate_planned(
@@ -165,173 +176,165 @@ async def generate_planned(
     retry_failed: bool,
     setup: str,
     pool: Pool | None = None,
-    report: Report,
-    adaptation: Adaptation,
-) -> None:
-    """Answers every query that has no record yet, once, under the largest of its budgets.
+    adaptation: Adaptation | None = None,
+    worker: Worker = ALONE,
+) -> AsyncIterator[Answer]:
+    """Answers every query that has no record yet, once, under the largest of its budgets; as they are on disk.
 
     The trace under a small cap is the prefix of the trace under a large one, so an answer forced at each allocator's
     budget judges all of them on the same trace. An engine that schedules by priority starts with the shortest answers.
-    Between two blocks of queries the budgets of those that have not begun may change. A pool lowers caps, or refuses
-    questions, once little is left of its total.
+
+    Requests are one stream, which the engine takes as it has room. With an adaptation, budgets are looked at when all
+    answers of a block are there, and those that the engine has not taken yet may change: nothing waits for a decision.
+    Only under a pool the blocks come one after the other, since what is left of a hard total, and so who gets what,
+    must not depend on how many run at once.
     """
-    parts, counted = blocks(queries), _earlier_counts(run)
-    _write_rows(run.path / "answers.jsonl", [row for row in answer_rows(run, queries) if not row.get("error")])
-    for number, block in enumerate(parts):
-        await _generate(
-            run,
-            engine,
-            block,
-            counted,
-            seed=seed,
-            grader=grader,
-            retry_failed=retry_failed,
-            setup=setup,
-            pool=pool,
-            report=report,
-        )
-        main, budgets_of = load_budgets(run)
-        done = run.latest_records()
-        rest = [query for part in parts[number + 1 :] for query in part if (query.id, 0) not in done]
-        rows = answer_rows(run, queries)
-        whole = [row for row in rows if row["budget"] == budgets_of[main][row["id"]]]  # others had what a pool had left
-        used_of = {row["id"]: float(row["tokens"]) for row in whole if row.get("tokens") is not None}
-        adaptation.decide(number, block, rest, budgets_of[main], used_of)
-    adaptation.keep()
+    plan, tries = read_plan(run), run.tries()
+    main, budgets_of = load_budgets(run, plan)
+    priority_of, budget_of = _priorities(plan, budgets_of), budgets_of[main]
+    own = {query.id: query for query in queries if worker.owns(query.id)}
+    parts = blocks(list(own.values())) if adaptation else [list(own.values())]
+    left = {name for name in own if tries.is_left(name, 0, retry_failed=retry_failed, setup=setup)}
+    used_of, begun = dict[str, float](), own.keys() - left
+
+    def see(answer: Answer) -> None:
+        if answer.tokens is not None and answer.budget == budget_of[answer.id]:  # others had what a pool had left
+            used_of[answer.id] = float(answer.tokens)
+
+    def requests(wanted: Iterable[Query]) -> Iterator[Request]:
+        for query in wanted:
+            if query.id not in begun:
+                begun.add(query.id)
+                caps = sorted({budgets[query.id] for budgets in budgets_of.values()})
+                trace = trace_seed(seed, query.id, 0)
+                yield Request(query, caps[-1], 0, trace, tuple(caps[:-1]), priority_of[query.id])
+
+    def decide() -> None:
+        while adaptation is not None and waiting and not waiting[0]:
+            number = len(parts) - len(waiting)
+            rest = [query for part in parts[number + 1 :] for query in part if query.id not in begun]
+            budget_of.update(adaptation.decide(number, parts[number], rest, budget_of, used_of))
+            waiting.pop(0)
+
+    waiting = [{query.id for query in part} & left for part in parts]
+    with replacing(run.path / "answers.jsonl") as file:
+        for answer in _answers(run, own, budget_of):
+            see(answer)
+            if answer.error is None:
+                file.write(_line(answer))
+    counted, answers = _earlier_counts(run, worker), run.path / "answers.jsonl"
+    with run.appender(worker) as records, open_bytes(answers, "ab", "written") as rows:
+        for part in parts if pool else [[query for each in parts for query in each]]:
+            decide()
+            wanted = requests(part)
+            async for generation in pool.generate(engine, list(wanted)) if pool else engine.generate(wanted):
+                query = own[generation.query_id]
+                record = judged(Record.of(generation, setup=setup), query.reference, grader)
+                records.append([record.to_json()])
+                _save_counts(run, counted, engine, worker)
+                answer = Answer.of(query, budget_of[query.id], record)
+                with reaching(answers, "written"):
+                    rows.write(_line(answer))  # to be looked at; what lasts is the record
+                yield answer
+                see(answer)
+                for names in waiting:
+                    names.discard(query.id)
+                decide()
+    decide()
+    _save_counts(run, counted, engine, worker)
+    if adaptation is not None:
+        adaptation.keep()
 
 
-async def _generate(
-    run: RunDirectory,
-    engine: Engine,
-    queries: Sequence[Query],
-    counted: Mapping[str, Any],
-    *,
-    seed: int,
-    grader: Grader,
-    retry_failed: bool,
-    setup: str,
-    pool: Pool | None,
-    report: Report,
-) -> None:
-    """Answers some of the queries; `counted` is what engines had counted before this one."""
+def _line(answer: Answer) -> bytes:
+    return f"{to_json(answer.to_json())}\n".encode()
+
+
+def _answers(
+    run: RunDirectory, known: Mapping[str, Query], budget_of: Mapping[str, int], seen: Callable[[Record], object] = id
+) -> Iterator[Answer]:
+    """The answers to known queries that have a record, as they lie on disk; each record is shown to `seen`."""
+    for record in run.latest():
+        seen(record)
+        if record.sample == 0 and record.query_id in known:
+            yield Answer.of(known[record.query_id], budget_of[record.query_id], record)
+
+
+def answer_rows(run: RunDirectory, queries: Sequence[Query], allocator: str | None = None) -> list[Answer]:
+    """The answers to the queries, in their order, under `allocator`'s budgets (default: the run's own).
+
+    A query without a record yet is left out.
+    """
     main, budgets_of = load_budgets(run)
-    budgets = budgets_of.values()
-    priority_of = load_priorities(run)
-    tries = run.tries()
-    requests = []
-    for query in queries:
-        if tries.is_left(query.id, 0, retry_failed=retry_failed, setup=setup):
-            caps = sorted({budget_of[query.id] for budget_of in budgets})
-            trace = trace_seed(seed, query.id, 0)
-            requests.append(Request(query, caps[-1], 0, trace, tuple(caps[:-1]), priority_of[query.id]))
     known = {query.id: query for query in queries}
-    answers = run.path / "answers.jsonl"
-    with run.appender() as records, open_bytes(answers, "ab", "written") as rows:
-        async for generation in pool.generate(engine, requests) if pool else engine.generate(requests):
-            query = known[generation.query_id]
-            record = graded_record(generation, query.reference, grader, setup=setup)
-            records.append([record])
-            _save_counts(run, counted, engine)
-            row = _answer_row(query, budgets_of[main][query.id], record)
-            with reaching(answers, "written"):
-                rows.write(f"{to_json(row)}\n".encode())  # to be looked at; what lasts is the record
-            report(row)
-    _save_counts(run, counted, engine)
+    found = {answer.id: answer for answer in _answers(run, known, budgets_of[allocator or main])}
+    return [found[query.id] for query in queries if query.id in found]
 
 
-def answer_rows(run: RunDirectory, queries: Sequence[Query], allocator: str | None = None) -> list[dict[str, Any]]:
-    """One row a query, in their order: the answer under `allocator`'s budget (default: the run's own), and its grade.
+def summary(run: RunDirectory, queries: Sequence[Query], kept: list[bytes | None] | None = None) -> dict[str, Any]:
+    """Counts of a run (see `counts_of`), and what was sent and generated in all; records are read once.
 
-    A query without a record yet is left out; one that failed has `error` and no answer.
+    Args:
+        run: the run directory.
+        queries: its queries.
+        kept: takes the line of each query's answer, in their place.
     """
     main, budgets_of = load_budgets(run)
-    budget_of = budgets_of[allocator or main]
-    records = run.latest_records()
-    return [
-        _answer_row(query, budget_of[query.id], records[query.id, 0]) for query in queries if (query.id, 0) in records
-    ]
+    row_of = {query.id: row for row, query in enumerate(queries)}
+    is_two_calls, bill, failed_rows = sends_twice(run.header.provenance), [0, 0], list[int]()
 
+    def pay(record: Record) -> None:
+        sent, generated = settle(record, is_two_calls=is_two_calls)
+        bill[0] += sent
+        bill[1] += generated
 
-def _answer_row(query: Query, budget: int, record: Mapping[str, Any]) -> dict[str, Any]:
-    generation = generation_from_json(record)
-    budget = min(budget, generation.budget)  # lower than planned where little was left of a hard total
-    row: dict[str, Any] = {"id": query.id, "budget": budget}
-    if (outcome := generation.at(budget)) is None:
-        return {**row, "answer": None, "error": generation.error}
-    probe = next((probe for probe in record["probes"] if probe["budget"] == budget), None)
-    used = probe if probe is not None else record
-    length = generation.reasoning_tokens  # None: not counted, and what the answer used is not known
-    ended = generation.stop_reason is StopReason.NATURAL and (length is None or length <= budget)
-    row |= {
-        "answer": used["answer"],
-        "reasoning_tokens": None if length is None else min(budget, length),
-        "tokens": outcome.tokens,
-        "stop_reason": (StopReason.NATURAL if ended else StopReason.BUDGET).value,
-    }
-    return row if query.reference is None else {**row, "reference": query.reference, "grade": used.get("grade")}
+    def each() -> Iterator[Answer]:
+        for answer in _answers(run, {query.id: query for query in queries}, budgets_of[main], pay):
+            if answer.error is not None:
+                failed_rows.append(row_of[answer.id])
+            if kept is not None:
+                kept[row_of[answer.id]] = _line(answer)
+            yield answer
 
-
-def write_answers(run: RunDirectory, queries: Sequence[Query]) -> Path:
-    """Writes RUN/answers.jsonl, one line a query in their order; while they come, they stand there as they came."""
-    path = run.path / "answers.jsonl"
-    _write_rows(path, answer_rows(run, queries))
-    return path
-
-
-def _write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    write_atomically(path, "".join(f"{to_json(row)}\n" for row in rows).encode())
-
-
-def summary(run: RunDirectory, queries: Sequence[Query]) -> dict[str, Any]:
-    """Counts of a run: queries, failed, tokens by kind, and how many are right of those with a reference.
-
-    Tokens are those of the answers that were counted; `not_counted` is how many were not. What failed is not right:
-    `right` is to be held against `with_reference`, not against what came back.
-    """
-    rows = answer_rows(run, queries)
-    known = {query.id for query in queries if query.reference is not None}
-    sent, generated = settle(run.latest_records().values(), is_two_calls=sends_twice(run.header["identity"]))
-    failed = [row["id"] for row in rows if row.get("error")]
-    finished = [row for row in rows if not row.get("error")]
-    graded = [row for row in finished if row.get("grade") is not None]
-    counted = [row for row in finished if row["tokens"] is not None]
     return {
+        **counts_of(each()),
+        "failed_ids": [queries[row].id for row in sorted(failed_rows)[:20]],
         "queries": len(queries),
-        "answered": len(finished),
-        "failed": len(failed),
-        "failed_ids": failed[:20],
-        "granted_tokens": sum(row["budget"] for row in finished),
-        "not_counted": len(finished) - len(counted),
-        "reasoning_tokens": sum(row["reasoning_tokens"] for row in counted),
-        "spent_tokens": sum(row["tokens"] for row in counted),
-        "stopped_by_themselves": sum(row["stop_reason"] == StopReason.NATURAL.value for row in finished),
-        "prompt_tokens": sent,
-        "generated_tokens": generated,
-        "with_reference": len(known),
-        "failed_with_reference": sum(row["id"] in known for row in rows if row.get("error")),
-        "graded": len(graded),
-        "right": sum(row["grade"] == Grade.RIGHT.value for row in graded),
-        "unreadable": sum(row["grade"] == Grade.UNREADABLE.value for row in graded),
+        "prompt_tokens": bill[0],
+        "generated_tokens": bill[1],
+        "with_reference": sum(query.reference is not None for query in queries),
     }
 
 
-def write_summary(run: RunDirectory, queries: Sequence[Query]) -> None:
-    """Writes RUN/summary.json; `engine` in it holds what the engine counted, over all calls, killed ones included."""
-    counted = _earlier_counts(run)
-    usage = {"usage": _kept(run, read_plan(run))["usage"]}
-    write_json(run.path / "summary.json", summary(run, queries) | usage | ({"engine": counted} if counted else {}))
+def write_results(run: RunDirectory, queries: Sequence[Query]) -> None:
+    """Writes RUN/answers.jsonl, one line a query in their order, and RUN/summary.json, from the records of all workers.
+
+    `engine` in the summary holds what the engine counted, over all calls, killed ones included. The last worker to end
+    writes what holds of all.
+    """
+    with run.turn():
+        kept: list[bytes | None] = [None] * len(queries)
+        found = summary(run, queries, kept)
+        with replacing(run.path / "answers.jsonl") as file:
+            file.writelines(line for line in kept if line is not None)
+        counted: dict[str, Any] = {}
+        for each in _counts_files(run):
+            counted = added(counted, _read_counts(each))
+        usage = {"usage": _kept(run, read_plan(run))["usage"]}
+        write_json(run.path / "summary.json", found | usage | ({"engine": counted} if counted else {}))
 
 
-def _earlier_counts(run: RunDirectory) -> dict[str, Any]:
-    """What engines have counted in this run so far; nothing where no file of it can be read."""
-    path = run.path / "counts.json"
-    is_summary = not path.exists()  # a run that an older version began
-    path = run.path / "summary.json" if is_summary else path
-    if not path.exists():
-        return {}
+def _counts_files(run: RunDirectory) -> list[Path]:
+    """Where workers keep what engines counted; a run that an older version began has it in its summary alone."""
+    found = sorted(run.path.glob("counts*.json"))
+    return found or [file for file in [run.path / "summary.json"] if file.exists()]
+
+
+def _read_counts(path: Path) -> dict[str, Any]:
+    """What engines had counted; nothing where the file cannot be read, which is said."""
     try:
         found = read_json(path)
-        counted = found.get("engine", {}) if is_summary else found
+        counted = found.get("engine", {}) if path.name == "summary.json" else found
         problem = check_counts(counted)
     except (RunError, AttributeError):
         problem = "it is not an object"
@@ -341,13 +344,22 @@ def _earlier_counts(run: RunDirectory) -> dict[str, Any]:
     return dict(counted)
 
 
-def _save_counts(run: RunDirectory, earlier: Mapping[str, Any], engine: Engine) -> None:
+def _earlier_counts(run: RunDirectory, worker: Worker) -> dict[str, Any]:
+    """What engines have counted in this worker's calls so far."""
+    own = run.path / worker.named("counts.json")
+    if own.exists():
+        return _read_counts(own)
+    old = _counts_files(run)
+    return _read_counts(old[0]) if worker.is_alone and old and old[0].name == "summary.json" else {}
+
+
+def _save_counts(run: RunDirectory, earlier: Mapping[str, Any], engine: Engine, worker: Worker) -> None:
     """Keeps what has been counted, next to the records: a call that is killed has been paid for all the same.
 
     Not forced onto the disk, as records are: a kill loses nothing, and a power cut some counts, but no half file.
     """
     if isinstance(engine, CountingEngine):
-        path = run.path / "counts.json"
+        path = run.path / worker.named("counts.json")
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         with reaching(path, "written"):
             temporary.write_text(to_json(added(earlier, engine.counted())), "utf-8")
@@ -369,14 +381,19 @@ def added(earlier: Mapping[str, Any], later: Mapping[str, Any]) -> dict[str, Any
 def outcomes(run: RunDirectory, queries: Sequence[Query]) -> dict[str, tuple[Any, Any, Any]]:
     """Allocator -> `(right_Q, granted_Q, spent_Q)` over the queries that are answered, graded and counted."""
     _, budgets_of = load_budgets(run)
-    rows_of = {allocator: answer_rows(run, queries, allocator) for allocator in budgets_of}
-    not_counted = {row["id"] for rows in rows_of.values() for row in rows if row.get("tokens") is None}
-    result = {}
-    for allocator in budgets_of:
-        rows = [row for row in rows_of[allocator] if row.get("grade") is not None and row["id"] not in not_counted]
-        result[allocator] = (
-            np.array([row["grade"] == Grade.RIGHT.value for row in rows], dtype=np.float64),
-            np.array([row["budget"] for row in rows], dtype=np.float64),
-            np.array([row["tokens"] for row in rows], dtype=np.float64),
+    known, rows = {query.id: row for row, query in enumerate(queries)}, dict[int, list[Answer]]()
+    for record in run.latest():
+        row = known.get(record.query_id)
+        if row is not None and record.sample == 0:
+            rows[row] = [
+                Answer.of(queries[row], budget_of[record.query_id], record) for budget_of in budgets_of.values()
+            ]
+    usable = [rows[row] for row in sorted(rows) if not any(e.grade is None or e.tokens is None for e in rows[row])]
+    return {
+        name: (
+            np.array([each[column].grade is Grade.RIGHT for each in usable], dtype=np.float64),
+            np.array([each[column].budget for each in usable], dtype=np.float64),
+            np.array([each[column].tokens for each in usable], dtype=np.float64),
         )
-    return result
+        for column, name in enumerate(budgets_of)
+    }

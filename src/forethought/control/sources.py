@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 
-from ..core.data import Profile, Query
-from ..errors import RunError
-from ..predictors.predictor import Predictor, shipped_predictors
+import numpy as np
+
+from ..core.data import Query
+from ..core.features import DIFFICULTY, HIDDEN, TEXT, Features
+from ..core.profile import Profile
+from ..errors import InvalidInputError, RunError
+from ..predictors.bundle import shipped_predictors
+from ..predictors.predictor import Predictor
 from ..questions.queries import load_queries
-from ..runs.profiles import from_run, read_parquet
+from ..runs.profiles import from_run, is_profile_file, read_parquet
 from ..runs.store import RunDirectory
 
 _DATA = resources.files("forethought") / "data"
@@ -33,10 +39,8 @@ def open_profile(source: str) -> Profile:
     path = Path(source)
     if path.is_dir():
         run = RunDirectory.open(path)
-        if run.header["kind"] != "profile":
-            raise RunError(
-                f"{source} is a {run.header['kind']!r} run, not a profile; make one with: forethought profile"
-            )
+        if run.header.kind != "profile":
+            raise RunError(f"{source} is a {run.header.kind!r} run, not a profile; make one with: forethought profile")
         return from_run(run, run_queries(run))
     if not path.exists():
         raise RunError(
@@ -55,3 +59,63 @@ def shipped_heldout(name: str) -> Profile:
 def run_queries(run: RunDirectory) -> list[Query]:
     """The queries of a run, as they were when it was made."""
     return load_queries(run.path / "queries.jsonl")
+
+
+def plan_queries(questions: str, limit: int | None, columns: Mapping[str, str | None]) -> list[Query]:
+    """The queries of a plan: a file's, a run directory's or a profile's (there a text may be unknown: "")."""
+    path = Path(questions)
+    if is_profile_file(path):
+        profile = read_parquet(path)
+        texts = profile.texts or ("",) * profile.num_queries
+        queries = [Query(query_id, text) for query_id, text in zip(profile.query_ids, texts, strict=True)]
+        return queries[:limit]
+    if (path / "run.json").is_file():
+        return run_queries(RunDirectory.open(path))[:limit]
+    return load_queries(questions, limit=limit, **columns)
+
+
+def recorded_features(questions: str, queries: Sequence[Query], predictor: Predictor) -> Features | None:
+    """The same when no model is needed for it, else None.
+
+    None is needed where text alone is read, or where `questions` is a run directory or a profile file that holds the
+    rest for every query.
+    """
+    reads = predictor.card.features.reads
+    texts = tuple(query.text for query in queries)
+    if is_profile_file(Path(questions)):
+        profile = read_parquet(Path(questions))
+        predictor.check(profile.provenance.engine_info, None)
+        return _profiled_features(profile, queries, predictor)
+    if not (Path(questions) / "run.json").is_file():
+        return Features(len(queries), texts=texts) if reads <= {TEXT} else None
+    run = RunDirectory.open(Path(questions))
+    predictor.check(run.header.provenance.engine_info, None)
+    if reads <= {TEXT}:
+        return Features(len(queries), texts=texts)
+    layers, hidden = run.load_hidden()
+    layer = predictor.card.features.layer
+    if DIFFICULTY in reads or layer not in layers or not all(query.id in hidden for query in queries):
+        return None
+    column = layers.index(layer)
+    hidden_Q_D = np.stack([hidden[query.id][column] for query in queries]).astype(np.float32)
+    return Features(len(queries), hidden_Q_D, texts)
+
+
+def _profiled_features(profile: Profile, queries: Sequence[Query], predictor: Predictor) -> Features | None:
+    schema = predictor.card.features
+    if HIDDEN in schema.reads and schema.layer not in profile.layers:
+        return None
+    if (DIFFICULTY in schema.reads and not profile.difficulties) or (TEXT in schema.reads and not profile.texts):
+        return None
+    row_of = {query_id: row for row, query_id in enumerate(profile.query_ids)}
+    return Features.of(profile, schema.layer).select(np.array([row_of[query.id] for query in queries]))
+
+
+def refuse_without_texts(queries: Sequence[Query], source: str) -> None:
+    """Raises InvalidInputError when there are questions that no model can be asked."""
+    without = [query.id for query in queries if not query.text]
+    if without:
+        raise InvalidInputError(
+            f"{source} does not hold the texts of {len(without)} of its questions ({', '.join(without[:3])}, …), and a "
+            "model would have to read them; name the file of the questions instead"
+        )

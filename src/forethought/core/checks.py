@@ -5,147 +5,26 @@ Each function says in words what is wrong, or None. Keys that are not known here
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping
 from types import NoneType
 from typing import Any
 
 from ..errors import InvalidMenuError
-from .data import Grade, StopReason
-from .menu import Menu, with_menu
-
-MOST = 2**53  # counts up to here are exact as floats; no file of a run has a larger one
+from .codec import MOST, WORDS, UnfitError, shown
+from .menu import Menu
 
 Kinds = Mapping[str, tuple[type, ...]]
 
-TRACE: Kinds = {
-    "query_id": (str,),
-    "sample": (int,),
-    "budget": (int,),
-    "reasoning": (str,),
-    "reasoning_tokens": (int, NoneType),
-    "answer": (str,),
-    "answer_tokens": (int, NoneType),
-    "suffix_tokens": (int,),
-    "prompt_tokens": (int,),
-    "stop_reason": (str,),
-    "probes": (list,),
-    "error": (str, NoneType),
-    "grade": (str, NoneType),
-}
-PROBE: Kinds = {"budget": (int,), "answer": (str,), "answer_tokens": (int, NoneType)}
-ASKED: Kinds = {
-    "query_id": (str,),
-    "sample": (int,),
-    "level": (str, NoneType),
-    "text": (str,),
-    "tokens": (int,),
-    "error": (str, NoneType),
-}
-HEADER: Kinds = {"kind": (str,), "identity": (dict,), "settings": (dict,)}
-INFO: Kinds = {  # what may be known of how something was measured; none of it must be
-    "name": (str,),
-    "engine": (str,),
-    "model": (str, NoneType),
-    "model_hash": (str, NoneType),
-    "template": (str, NoneType),
-    "template_hash": (str, NoneType),
-    "server": (str, NoneType),
-    "enforcement": (str, NoneType),
-    "dtype": (str, NoneType),
-    "device": (str, NoneType),
-    "num_layers": (int, NoneType),
-    "hidden_size": (int, NoneType),
-    "context_tokens": (int, NoneType),
-    "simulated": (bool,),
-    "window": (int,),
-    "maximum": (int,),
-    "menu": (list,),
-    "sampling": (dict, NoneType),
-    "seed": (int, NoneType),
-    "grader": (str, NoneType),
-    "grader_options": (dict, NoneType),
-    "spend_measured": (bool,),
-    "asking": (dict, NoneType),
-    "versions": (dict,),
-}
-WORDS = {
-    str: "text",
-    int: "a whole number",
-    float: "a number",
-    list: "a list",
-    dict: "an object",
-    bool: "true or false",
-}
-GRADES = (None, *(grade.value for grade in Grade))
-STOP_REASONS = [reason.value for reason in StopReason]
 
-
-def check_record(record: Any, *, is_asked: bool = False) -> str | None:
-    """One line of records.jsonl: a trace with its grades, or what a model said of how hard a question is."""
-    if problem := _object_problem(record, ASKED if is_asked else TRACE):
-        return problem
-    if is_asked:
-        return None
-    if record["stop_reason"] not in STOP_REASONS:
-        return f"'stop_reason' is {_shown(record['stop_reason'])}, not one of {', '.join(STOP_REASONS)}"
-    if record["stop_reason"] == StopReason.ERROR.value and not record["error"]:
-        return "it failed, and 'error' does not say why"
-    if record["grade"] not in GRADES:
-        return f"'grade' is {_shown(record['grade'])}, not one of {', '.join(map(str, GRADES[1:]))}"
-    for probe in record["probes"]:
-        if problem := _object_problem(probe, PROBE):
-            return f"a probe: {problem}"
-        if probe.get("grade") not in GRADES:
-            return f"a probe: 'grade' is {_shown(probe['grade'])}"
-        if record["grade"] is not None and probe.get("grade") is None:
-            return "a probe was not graded, although its trace was"
-    return None
-
-
-def check_object(value: Any) -> str | None:
-    """A line of any other file of a run."""
-    return None if isinstance(value, dict) else f"it must be an object, not {_shown(value)}"
-
-
-def check_pool(line: Any) -> str | None:
-    """One line of pool.jsonl: what is about to be generated at most, by query, or what was."""
-    if problem := check_object(line):
-        return problem
-    found = line.get("begin", line.get("end"))
-    counts = list(found.values()) if "begin" in line and isinstance(found, dict) else [found]
+def pool_line(line: Any) -> Mapping[str, Any]:
+    """One line of pool.jsonl: what is about to be generated at most, by query, or what was; raises UnfitError."""
+    found = line.get("begin", line.get("end")) if isinstance(line, dict) else None
+    counts = list(found.values()) if isinstance(found, dict) and "begin" in line else [found]
     if not all(type(count) is int and 0 <= count <= MOST for count in counts):
-        return f"'begin' must be tokens by query, or 'end' tokens, not {_shown(found)}"
-    return None
-
-
-def check_header(header: Any) -> str | None:
-    """run.json."""
-    if not isinstance(header, dict):
-        return f"it must be an object, not {_shown(header)}"
-    if type(header.get("schema")) is not int:
-        return f"'schema' must be a whole number, not {_shown(header.get('schema'))}"
-    return _object_problem(header, HEADER) or check_info(header["identity"])
-
-
-def check_info(info: Any) -> str | None:
-    """How something was measured: the identity of a run, the info of a profile."""
-    if not isinstance(info, dict):
-        return f"it must be an object, not {_shown(info)}"
-    if problem := _object_problem(info, {key: kinds for key, kinds in INFO.items() if key in info}):
-        return problem
-    sampling = info.get("sampling") or {}
-    if unknown := sorted(set(sampling) - {"temperature", "top_p"}):
-        return f"'sampling' holds {_shown(unknown[0])}"
-    for key, value in sampling.items():
-        if type(value) not in (int, float) or not 0 <= value <= MOST:
-            return f"'{key}' must be a number of at least 0, not {_shown(value)}"
-    try:
-        known = with_menu(info)
-        if "menu" in known:
-            Menu.from_json(known["menu"])
-    except InvalidMenuError as error:
-        return str(error)
-    return _asking_problem(info.get("asking") or {})
+        raise UnfitError(f"'begin' must be tokens by query, or 'end' tokens, not {shown(found)}")
+    known: Mapping[str, Any] = line
+    return known
 
 
 def check_plan(plan: Any, query_ids: Collection[str]) -> str | None:
@@ -153,31 +32,37 @@ def check_plan(plan: Any, query_ids: Collection[str]) -> str | None:
     if problem := _object_problem(plan, {"main": (str,), "plans": (dict,), "predicted": (dict,)}):
         return problem
     if plan["main"] not in plan["plans"]:
-        return f"'main' is {_shown(plan['main'])}, which is not among its plans"
+        return f"'main' is {shown(plan['main'])}, which is not among its plans"
     num_budgets = 0
     for name, each in plan["plans"].items():
         if problem := _object_problem(each, {"menu": (list,), "budgets": (list,)}):
-            return f"plan {_shown(name)}: {problem}"
+            return f"plan {shown(name)}: {problem}"
         try:
             menu = Menu.from_json(each["menu"])
         except InvalidMenuError as error:
-            return f"plan {_shown(name)}: {error}"
+            return f"plan {shown(name)}: {error}"
         num_budgets = menu.num_options if name == plan["main"] else num_budgets
         for row in each["budgets"]:
             if problem := _object_problem(row, {"id": (str,), "budget": (int,)}):
-                return f"plan {_shown(name)}: a budget: {problem}"
+                return f"plan {shown(name)}: a budget: {problem}"
             if row["budget"] and row["budget"] not in menu:
-                return f"plan {_shown(name)}: {row['budget']} is not a budget of the menu {menu}"
-        if missing := sorted(set(query_ids) - {row["id"] for row in each["budgets"]}):
-            return f"plan {_shown(name)} has no budget for {_shown(missing[0])}"
+                return f"plan {shown(name)}: {row['budget']}, of {shown(row['id'])}, is not a budget of the menu {menu}"
+        ids = [row["id"] for row in each["budgets"]]
+        if missing := sorted(set(query_ids).difference(ids)):
+            return f"plan {shown(name)} has no budget for {shown(missing[0])}"
+        if len(ids) > len(query_ids):
+            known, twice = set(query_ids), sorted(query_id for query_id, count in Counter(ids).items() if count > 1)
+            unknown = [query_id for query_id in ids if query_id not in known]
+            what = f"a budget for {shown(unknown[0])}, which is no question of it" if unknown else ""
+            return f"plan {shown(name)} has {what or f'two budgets for {shown(twice[0])}'}"
     unseen = plan.get("unseen", [])
     if not isinstance(unseen, list) or not all(isinstance(query_id, str) for query_id in unseen):
-        return f"'unseen' must be a list of ids, not {_shown(unseen)}"
+        return f"'unseen' must be a list of ids, not {shown(unseen)}"
     if missing := sorted(set(query_ids) - set(plan["predicted"])):
-        return f"'predicted' lacks {_shown(missing[0])}"
+        return f"'predicted' lacks {shown(missing[0])}"
     for query_id, curves in plan["predicted"].items():
         if problem := _curves_problem(curves, num_budgets):
-            return f"'predicted' of {_shown(query_id)}: {problem}"
+            return f"'predicted' of {shown(query_id)}: {problem}"
     return None
 
 
@@ -190,10 +75,10 @@ def check_usage(found: Any, menu: Menu, query_ids: Collection[str]) -> str | Non
             return f"a decision: {problem}"
         stretch = decision["usage"].get("stretch")
         if type(stretch) not in (int, float) or not 0.0 < stretch <= MOST:
-            return f"a decision: 'stretch' must be a number above 0, not {_shown(stretch)}"
+            return f"a decision: 'stretch' must be a number above 0, not {shown(stretch)}"
         for query_id, budget in decision["budgets"].items():
             if query_id not in query_ids or type(budget) is not int or budget not in menu:
-                return f"a decision: {_shown(budget)} is no budget of a question of this run, {_shown(query_id)}"
+                return f"a decision: {shown(budget)} is no budget of a question of this run, {shown(query_id)}"
     return None
 
 
@@ -214,49 +99,27 @@ def _curves_problem(curves: Any, num_budgets: int) -> str | None:
 def check_counts(counts: Any) -> str | None:
     """What an engine counted: numbers, and objects of numbers."""
     if not isinstance(counts, dict):
-        return f"it must be an object, not {_shown(counts)}"
+        return f"it must be an object, not {shown(counts)}"
     for key, value in counts.items():
         if isinstance(value, dict):
             if problem := check_counts(value):
                 return problem
         elif type(value) not in (int, float) or not 0 <= value <= MOST:
-            return f"{_shown(key)} must be a number of at least 0, not {_shown(value)}"
-    return None
-
-
-def _asking_problem(asking: Mapping[str, Any]) -> str | None:
-    shots, tokens = asking.get("shots", []), asking.get("tokens")
-    is_pairs = isinstance(shots, list) and all(
-        isinstance(shot, list) and len(shot) == 2 and all(isinstance(text, str) for text in shot) for shot in shots
-    )
-    if not is_pairs:
-        return "'asking' must have pairs of texts as 'shots'"
-    if tokens is not None and (type(tokens) not in (int, float) or not 0 <= tokens <= MOST):
-        return f"'tokens' of 'asking' must be a number, not {_shown(tokens)}"
+            return f"{shown(key)} must be a number of at least 0, not {shown(value)}"
     return None
 
 
 def _object_problem(value: Any, kinds: Kinds) -> str | None:
     """The first key of `kinds` that is missing, of another type, or a count out of range."""
     if not isinstance(value, dict):
-        return f"it must be an object, not {_shown(value)}"
+        return f"it must be an object, not {shown(value)}"
     for key, allowed in kinds.items():
         if key not in value:
             return f"'{key}' is missing"
         found = value[key]
         if type(found) not in allowed:  # exactly: true is no number
             wanted = " or ".join(WORDS[kind] for kind in allowed if kind is not NoneType)
-            return f"'{key}' must be {wanted}, not {_shown(found)}"
+            return f"'{key}' must be {wanted}, not {shown(found)}"
         if type(found) is int and not 0 <= found <= MOST and key != "seed":
-            return f"'{key}' must be between 0 and {MOST:,}, not {_shown(found)}"
+            return f"'{key}' must be between 0 and {MOST:,}, not {shown(found)}"
     return None
-
-
-def _shown(value: Any) -> str:
-    """A value in a message, not longer than a line; a long or deep one is only named."""
-    if isinstance(value, dict | list):
-        return f"{WORDS[type(value)]} of {len(value)}"
-    if isinstance(value, int) and abs(value) > MOST:
-        return "a huge number"
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:59]}…"

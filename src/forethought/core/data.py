@@ -202,7 +202,8 @@ class Generation:
 class EngineInfo:
     """What made a measurement; goes into every record's provenance. Unknown parts are None.
 
-    For a model behind a server, `server` is the server's kind and version, `enforcement` the way budgets are kept.
+    `sampling` is how it draws thoughts. For a model behind a server, `server` is the server's kind and version,
+    `enforcement` the way budgets are kept.
     """
 
     engine: str
@@ -219,72 +220,7 @@ class EngineInfo:
     versions: Mapping[str, str] = field(default_factory=dict)
     server: str | None = None
     enforcement: str | None = None
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Profile:
-    """Measured counts for each query and budget, plus features.
-
-    Attributes:
-        query_ids: length Q.
-        menu: the budgets, B of them.
-        num_right_Q_B: traces answered right when cut at each budget, int, shape (Q, B).
-        num_tried_Q: traces sampled, int, shape (Q,).
-        tokens_Q_B: mean tokens generated at each cap (reasoning + suffix + answer), float, shape (Q, B).
-        reasoning_Q_B: mean reasoning tokens alone at each cap, float, shape (Q, B).
-        hidden_Q_L_D: hidden states of the last prompt token, float16 or float32, shape (Q, L, D), or None.
-        layers: which layers L holds; layer k is the residual stream after k decoder layers.
-        texts: the questions as text, length Q, or empty when unknown.
-        difficulties: what the model said when asked how hard each question is ("easy", "medium", "hard", or None for
-            anything else), length Q, or empty when it was not asked.
-        info: provenance: engine, model, template, sampling, seeds, hashes, and "simulated" when it is. "spend_measured"
-            is False for an imported profile without tokens: a cap then stands for what it costs.
-    """
-
-    query_ids: tuple[str, ...]
-    menu: Menu
-    num_right_Q_B: IntArray
-    num_tried_Q: IntArray
-    tokens_Q_B: FloatArray
-    reasoning_Q_B: FloatArray
-    hidden_Q_L_D: FloatArray | None = None
-    layers: tuple[int, ...] = ()
-    texts: tuple[str, ...] = ()
-    difficulties: tuple[str | None, ...] = ()
-    info: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def num_queries(self) -> int:
-        """Q."""
-        return len(self.query_ids)
-
-    @property
-    def is_spend_measured(self) -> bool:
-        """Whether `tokens_Q_B` was measured; else it holds the caps, and nothing may be said of spent tokens."""
-        return bool(self.info.get("spend_measured", True))
-
-    @property
-    def curves(self) -> Curves:
-        """The measured curves: share of traces right, and mean tokens generated, at every cap."""
-        p_Q_B = self.num_right_Q_B / self.num_tried_Q[:, None]
-        return Curves(query_ids=self.query_ids, menu=self.menu, p_Q_B=p_Q_B, tokens_Q_B=self.tokens_Q_B)
-
-    def select(self, index_Q: IntArray | NDArray[np.bool_]) -> Profile:
-        """The profile of some of the queries, by index or mask, in that order."""
-        rows = np.arange(self.num_queries)[index_Q]
-        return Profile(
-            query_ids=tuple(self.query_ids[row] for row in rows),
-            menu=self.menu,
-            num_right_Q_B=self.num_right_Q_B[rows],
-            num_tried_Q=self.num_tried_Q[rows],
-            tokens_Q_B=self.tokens_Q_B[rows],
-            reasoning_Q_B=self.reasoning_Q_B[rows],
-            hidden_Q_L_D=None if self.hidden_Q_L_D is None else self.hidden_Q_L_D[rows],
-            layers=self.layers,
-            texts=tuple(self.texts[row] for row in rows) if self.texts else (),
-            difficulties=tuple(self.difficulties[row] for row in rows) if self.difficulties else (),
-            info=self.info,
-        )
+    sampling: Sampling | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

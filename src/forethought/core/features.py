@@ -1,25 +1,29 @@
-"""What predictors may read of queries before any generation, and what each of them is given of it."""
+"""What an estimator learns from and predicts for: features of queries, and the counts measured of them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import InvalidFeaturesError
+from ..errors import InvalidFeaturesError, InvalidInputError
 from .data import FloatArray, IntArray
+from .menu import Menu
+from .profile import Profile
 
 HIDDEN, TEXT, DIFFICULTY = "hidden", "text", "difficulty"
 KINDS = (HIDDEN, TEXT, DIFFICULTY)
 CHUNK_ROWS = 8192  # rows cast to float32 at a time: bounds memory when features are float16
+MIN_QUERIES = 2  # one query has no other to be left out against
+
+Float64Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Features:
-    """Everything that is known of Q queries; a part that is not at hand is None.
+    """Everything that is known of Q queries before any generation; a part that is not at hand is None.
 
     Attributes:
         num_queries: Q.
@@ -36,12 +40,48 @@ class Features:
     difficulties: tuple[str | None, ...] | None = None
 
     @classmethod
-    def of(cls, features: Features | FloatArray) -> Features:
-        """`features`, where a bare matrix stands for hidden states alone."""
-        return features if isinstance(features, Features) else cls(len(features), hidden_Q_D=features)
+    def of(cls, profile: Profile, layer: int | None) -> Features:
+        """All that a profile knows of its queries, with the hidden states of one layer; None for no hidden states."""
+        return cls(
+            num_queries=profile.num_queries,
+            hidden_Q_D=None if layer is None else hidden_of(profile, layer),
+            texts=profile.texts or None,
+            difficulties=profile.difficulties or None,
+        )
+
+    @classmethod
+    def of_hidden(cls, hidden_Q_D: FloatArray) -> Features:
+        """Hidden states alone, shape (Q, D)."""
+        return cls(len(hidden_Q_D), hidden_Q_D=hidden_Q_D)
+
+    @classmethod
+    def of_texts(cls, texts: Sequence[str]) -> Features:
+        """Texts alone."""
+        return cls(len(texts), texts=tuple(texts))
 
     def __len__(self) -> int:
         return self.num_queries
+
+    @property
+    def hidden(self) -> FloatArray:
+        """The hidden states, shape (Q, D); raises InvalidFeaturesError where there are none."""
+        self.check({HIDDEN})
+        assert self.hidden_Q_D is not None
+        return self.hidden_Q_D
+
+    @property
+    def questions(self) -> tuple[str, ...]:
+        """The texts, length Q; raises InvalidFeaturesError where they are not known."""
+        self.check({TEXT})
+        assert self.texts is not None
+        return self.texts
+
+    @property
+    def stated(self) -> tuple[str | None, ...]:
+        """The stated difficulties, length Q; raises InvalidFeaturesError where the model was not asked."""
+        self.check({DIFFICULTY})
+        assert self.difficulties is not None
+        return self.difficulties
 
     def select(self, rows: IntArray) -> Features:
         """The features of some queries, by index, in that order."""
@@ -52,26 +92,8 @@ class Features:
             difficulties=None if self.difficulties is None else tuple(self.difficulties[row] for row in rows),
         )
 
-    def given_to(self, predictor: Any) -> FloatArray | Features:
-        """What `predictor.fit` and `.predict` are called with: the matrix of hidden states, or all of this.
-
-        A predictor that reads hidden states alone is given their matrix, one that reads nothing a matrix of width 0;
-        one whose `reads` names anything else is given the features themselves.
-
-        Raises:
-            InvalidFeaturesError: a part that it reads is not there.
-        """
-        reads = reads_of(predictor)
-        self.check(reads)
-        if not reads:
-            return np.empty((self.num_queries, 0), dtype=np.float32)
-        if reads == {HIDDEN}:
-            assert self.hidden_Q_D is not None
-            return self.hidden_Q_D
-        return self
-
-    def check(self, reads: frozenset[str]) -> None:
-        """Raises InvalidFeaturesError when a part named in `reads` is not there, and says how to have it."""
+    def check(self, reads: Sequence[str] | set[str] | frozenset[str]) -> None:
+        """Raises InvalidFeaturesError when a part named in `reads` is not there."""
         if HIDDEN in reads and self.hidden_Q_D is None:
             raise InvalidFeaturesError("this predictor reads hidden states, and there are none")
         if TEXT in reads and self.texts is None:
@@ -91,16 +113,111 @@ class Features:
         return np.flatnonzero(is_usable_Q)
 
 
-def reads_of(predictor: Any) -> frozenset[str]:
-    """What a predictor, or its class, says it reads; hidden states where it says nothing.
+@dataclass(frozen=True, slots=True, eq=False)
+class Counts:
+    """What was measured of Q queries under the B options of a menu.
 
-    Raises:
-        InvalidFeaturesError: it names a kind of features that there is not.
+    Attributes:
+        menu: the options.
+        num_right_Q_B: traces answered right under each, int, shape (Q, B).
+        num_tried_Q: traces sampled, int, shape (Q,).
+        tokens_Q_B: mean tokens generated, float, shape (Q, B); None where they were not measured.
     """
-    reads = frozenset(getattr(predictor, "reads", (HIDDEN,)))
-    if unknown := reads - set(KINDS):
-        raise InvalidFeaturesError(f"{predictor!r} reads {sorted(unknown)}; there is {', '.join(KINDS)}")
-    return reads
+
+    menu: Menu
+    num_right_Q_B: IntArray
+    num_tried_Q: IntArray
+    tokens_Q_B: FloatArray | None = None
+
+    def __post_init__(self) -> None:
+        right_Q_B, tried_Q, tokens_Q_B = self.num_right_Q_B, self.num_tried_Q, self.tokens_Q_B
+        shape = (len(tried_Q), self.menu.num_options)
+        if tried_Q.ndim != 1 or right_Q_B.shape != shape:
+            raise InvalidInputError(
+                f"counts must have shapes (Q, B) and (Q,), with B = {shape[1]} budgets; got right {right_Q_B.shape}, "
+                f"tried {tried_Q.shape}"
+            )
+        if tokens_Q_B is not None and tokens_Q_B.shape != shape:
+            raise InvalidInputError(f"tokens have shape {tokens_Q_B.shape}, counts {shape}")
+        wrong = np.flatnonzero((right_Q_B < 0).any(axis=1) | (right_Q_B > tried_Q[:, None]).any(axis=1))
+        if len(wrong):
+            raise InvalidInputError(
+                f"more right than tried (or less than none) in {len(wrong)} rows: {shorten(wrong.tolist())}"
+            )
+
+    @classmethod
+    def of(cls, profile: Profile) -> Counts:
+        """The counts of a profile; without tokens where they were not measured."""
+        tokens_Q_B = profile.tokens_Q_B if profile.is_spend_measured else None
+        return cls(profile.menu, profile.num_right_Q_B, profile.num_tried_Q, tokens_Q_B)
+
+    def __len__(self) -> int:
+        return len(self.num_tried_Q)
+
+    @property
+    def rate_Q_B(self) -> Float64Array:
+        """Share of traces right, shape (Q, B)."""
+        rate_Q_B: Float64Array = self.num_right_Q_B / self.num_tried_Q[:, None]
+        return rate_Q_B
+
+    @property
+    def weight_Q(self) -> Float64Array:
+        """Traces tried, as weights, shape (Q,)."""
+        return self.num_tried_Q.astype(np.float64)
+
+    @property
+    def width_B(self) -> Float64Array:
+        """Weight of each option in a sum over options, by the tokens it stands for, shape (B,); the mean is 1."""
+        return self.menu.width_B * self.menu.num_options
+
+    def select(self, rows: IntArray) -> Counts:
+        """The counts of some queries, by index, in that order."""
+        tokens_Q_B = None if self.tokens_Q_B is None else self.tokens_Q_B[rows]
+        return Counts(self.menu, self.num_right_Q_B[rows], self.num_tried_Q[rows], tokens_Q_B)
+
+    def at(self, column: int) -> Counts:
+        """The counts under one option, by column; its weight is 1, whichever it is."""
+        tokens_Q_1 = None if self.tokens_Q_B is None else self.tokens_Q_B[:, [column]]
+        return Counts(Menu((1,)), self.num_right_Q_B[:, [column]], self.num_tried_Q, tokens_Q_1)
+
+    def usable_rows(self) -> IntArray:
+        """Rows that can be learned from: those with at least one trace.
+
+        Raises:
+            InvalidInputError: fewer than two of them, or tokens of theirs that are not numbers.
+        """
+        rows = np.flatnonzero(self.num_tried_Q > 0)
+        if len(rows) < MIN_QUERIES:
+            raise InvalidInputError(
+                f"{len(rows)} of {len(self)} queries have a finished trace; a predictor needs at least "
+                f"{MIN_QUERIES}. Profile more queries with `forethought profile`."
+            )
+        if self.tokens_Q_B is not None and not np.isfinite(self.tokens_Q_B[rows]).all():
+            raise InvalidInputError("tokens hold NaN or infinity for queries that have finished traces")
+        return rows
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class HeldOut:
+    """What fits said of N queries that they had not seen.
+
+    Attributes:
+        rows: of what was learned from, shape (N,).
+        fold_N: which fit predicted each.
+        p_N_B, tokens_N_B: predicted; tokens None where there are none.
+    """
+
+    rows: IntArray
+    fold_N: IntArray
+    p_N_B: FloatArray
+    tokens_N_B: FloatArray | None
+
+
+def hidden_of(profile: Profile, layer: int) -> FloatArray:
+    """Hidden states of one layer of a profile that holds it, shape (Q, D)."""
+    if profile.hidden_Q_L_D is None:
+        raise InvalidFeaturesError("the profile holds no hidden states")
+    return profile.hidden_Q_L_D[:, profile.layers.index(layer)]
 
 
 def reads_to_kind(reads: frozenset[str] | Sequence[str]) -> str:
@@ -135,3 +252,9 @@ def nonfinite_rows(features_Q_D: FloatArray) -> NDArray[np.int64]:
             sum_Q[rows] = features_Q_D[rows].astype(np.float32, copy=False) @ ones_D
     suspects = np.flatnonzero(~np.isfinite(sum_Q))  # a finite row may still overflow its sum: look again
     return suspects[~np.isfinite(features_Q_D[suspects]).all(axis=1)]
+
+
+def shorten(items: Sequence[object], *, most: int = 5) -> str:
+    """The first few items and how many more there are: `a, b, c, d, e and 12 more`."""
+    shown = ", ".join(str(item) for item in items[:most])
+    return shown if len(items) <= most else f"{shown} and {len(items) - most} more"

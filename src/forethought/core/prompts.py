@@ -78,6 +78,10 @@ class PromptTemplate:
             return (*own, *turns, *rest)
         return (*turns, *query.prompt)
 
+    def turns(self, query: Query) -> list[dict[str, str]]:
+        """The same as chat templates and servers take them."""
+        return [{"role": turn.role, "content": turn.content} for turn in self.messages(query)]
+
     def _ask(self, question: str) -> str:
         return f"{question}\n{self.instruction}" if self.instruction else question
 

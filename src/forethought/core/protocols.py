@@ -7,9 +7,10 @@ found by name; the built-ins come in by the same door (`registry.py`).
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, runtime_checkable
 
-from .data import EngineInfo, FloatArray, Generation, Grade, IntArray, Query, Request
+from .data import EngineInfo, FloatArray, Generation, Grade, Query, Request
+from .features import HIDDEN, Counts, Features, HeldOut
 
 if TYPE_CHECKING:
     from ..allocators.problem import Problem, Solution
@@ -84,25 +85,49 @@ class CountingEngine(Engine, Protocol):
 
 @runtime_checkable
 class Estimator(Protocol):
-    """Features of a query -> success curve and spend curve, before any generation.
+    """Features of a query -> accuracy curve and expected usage, before any generation.
 
-    A class attribute `reads` names what it reads, among "hidden", "text" and "difficulty"; without it, hidden states.
-    One that reads hidden states alone (or nothing) is given their matrix; one that reads anything else is given a
-    `forethought.core.features.Features` in its place.
+    A class needs `fit`, `predict`, `state` and `from_state`. All else has defaults in `EstimatorBase`, which is mixed
+    in where a registered class does not have it.
     """
 
-    def fit(
-        self,
-        features_Q_D: FloatArray,
-        num_right_Q_B: IntArray,
-        num_tried_Q: IntArray,
-        tokens_Q_B: FloatArray | None = None,
-    ) -> Self:
-        """Learns from counts (and, when given, mean tokens used). Returns self; learned attributes end in `_`."""
+    takes: ClassVar[tuple[str, ...]]
+    """Keywords among "seed", "progress" and "checkpoint" that the class is made with, besides the user's options."""
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """What is read of a query, among "hidden", "text" and "difficulty"."""
         ...
 
-    def predict(self, features_Q_D: FloatArray) -> tuple[FloatArray, FloatArray | None]:
+    @property
+    def is_costly(self) -> bool:
+        """Whether it runs a language model itself: then nothing is predicted merely to check or to measure."""
+        ...
+
+    @property
+    def num_examples(self) -> int:
+        """Worked examples a level that the model is shown where its stated difficulty is read."""
+        ...
+
+    @property
+    def held_out_(self) -> HeldOut | None:
+        """What it said of rows that it held out by itself while it was fitted; None where it keeps none."""
+        ...
+
+    def fit(self, features: Features, counts: Counts) -> Self:
+        """Learns from counts and, where they hold tokens, usage; returns self. Learned attributes end in `_`.
+
+        An error at one option weighs by the tokens it stands for (`Counts.width_B`), so that a menu's uneven steps do
+        not decide what is learned.
+        """
+        ...
+
+    def predict(self, features: Features) -> tuple[FloatArray, FloatArray | None]:
         """`(p_Q_B, tokens_Q_B)`: p in [0, 1]; tokens non-decreasing in B, None when fitted without."""
+        ...
+
+    def model_pass(self, features: Features) -> tuple[int, float] | None:
+        """`(parameters, mean tokens a query)` of a language model that it runs itself; None without one."""
         ...
 
     def state(self) -> tuple[dict[str, Any], dict[str, FloatArray]]:
@@ -111,8 +136,22 @@ class Estimator(Protocol):
 
     @classmethod
     def from_state(cls, settings: dict[str, Any], arrays: dict[str, FloatArray]) -> Self:
-        """The fitted predictor that `state` described."""
+        """The fitted estimator that `state` described."""
         ...
+
+
+class EstimatorBase:
+    """What an estimator is taken for where it says nothing else: it reads hidden states and holds nothing out."""
+
+    takes: ClassVar[tuple[str, ...]] = ()
+    reads: tuple[str, ...] = (HIDDEN,)
+    is_costly: bool = False
+    num_examples: int = 0
+    held_out_: HeldOut | None = None
+
+    def model_pass(self, features: Features) -> tuple[int, float] | None:
+        """It runs no language model."""
+        return None
 
 
 @runtime_checkable

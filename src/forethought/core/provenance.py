@@ -77,6 +77,12 @@ class Provenance:
         words = f"{self.grader} {self.grader_version}" if self.grader_version else f"{self.grader}, version unknown"
         return f"{words} ({options})" if options else words
 
+    @property
+    def known(self) -> tuple[str, ...]:
+        """Names of what it says of what determines a record."""
+        said = [name for name in DETERMINING if self.value(name) is not None and name != "simulated"]
+        return (*dict.fromkeys((*said, *(GRADER if self.grader else ()))), *self.more)
+
     def differing(self, other: Provenance, names: Collection[str] = ()) -> tuple[str, ...]:
         """Names of what is another in `other`: of `names`, or else of all that determines a record.
 
@@ -122,6 +128,7 @@ class Provenance:
         return made
 
 
+UNKNOWN = Provenance()
 FIELDS = tuple(each.name for each in fields(Provenance))
 GRADER = ("grader", "grader_options", "grader_version")
 # What determines a record given its query and its sample: two runs that differ here do not mix.

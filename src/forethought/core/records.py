@@ -8,6 +8,8 @@ from typing import Any, Self
 from .codec import UnfitError, decode, fields_to_json
 from .data import Generation, Probe
 
+MOST_SAMPLES = 1 << 16  # of one query
+
 
 @dataclass(frozen=True, slots=True)
 class Record(Generation):
@@ -41,6 +43,8 @@ class Record(Generation):
     def from_json(cls, value: Any) -> Self:
         """The record that `to_json` wrote; unknown keys are left aside. Raises UnfitError on what no record can be."""
         made = decode(cls, value, lenient=(cls, Probe))
+        if made.sample >= MOST_SAMPLES:
+            raise UnfitError(f"must be below {MOST_SAMPLES:,}, not {made.sample:,}", "sample")
         if made.is_failed and not made.error:
             raise UnfitError("it failed, and 'error' does not say why")
         if made.grade is not None and any(probe.grade is None for probe in made.probes):

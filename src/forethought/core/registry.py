@@ -124,31 +124,25 @@ def check_options(kind: str, name: str, options: Mapping[str, Any], *, reserved:
         InvalidSettingsError: every unknown option, with the nearest one, and every value of a wrong type.
     """
     factory = resolve(kind, name)
-    parameters = dict(inspect.signature(factory).parameters)
+    try:
+        parameters = inspect.signature(factory, eval_str=True).parameters
+    except NameError:  # a name imported for type checkers alone
+        parameters = inspect.signature(factory).parameters
     takes_any = any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters.values())
     starred = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
     known = [key for key, each in parameters.items() if key not in reserved and each.kind not in starred]
     what = f"{kind.removesuffix('s')} {name!r}"
-    hints = _hints(factory)
+    hints = {key: Any if each.annotation is each.empty else each.annotation for key, each in parameters.items()}
     problems = []
     for key, value in options.items():
         if key in known:
-            if not _fits(value, hints.get(key, Any)):
+            if not _fits(value, hints[key]):
                 problems.append(f"option {key!r} of {what} takes {_wanted(hints[key])}, not {value!r}")
         elif not takes_any or key in reserved:
             message = unknown_name_message(f"option of {what}", key, known)
             problems.append(message.removesuffix(".") if known else f"{what} takes no options; got {key!r}")
     if problems:
         raise InvalidSettingsError("; ".join(problems))
-
-
-def _hints(factory: Any) -> dict[str, Any]:
-    """Parameter -> its annotated type; nothing where the annotations cannot be read here."""
-    annotated = vars(factory).get("__init__", factory) if inspect.isclass(factory) else factory
-    try:
-        return typing.get_type_hints(annotated)
-    except (NameError, TypeError):  # a name imported for type checkers alone
-        return {}
 
 
 def _fits(value: Any, hint: Any) -> bool:

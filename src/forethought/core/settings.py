@@ -24,6 +24,7 @@ _grader = partial(flag, "number", "number, exact, choice or math.")
 _grader_options = partial(pairs, "--grader-option", "Passed to the grader (repeatable).")
 _allocator_options = partial(pairs, "--allocator-option", "Passed to the allocator (repeatable).")
 _skip_ungraded = partial(flag, False, "Leave out what has no reference answer that can be read, not refuse it.")
+_worker = partial(flag, "", "Take this share of the questions, as one of N processes that fill RUN.", metavar="K/N")
 _retry_failed = partial(flag, True, "Try again what failed before, once.")
 _num_resamples = partial(flag, 2000, "Bootstrap resamples.", name="--resamples")
 _plots = partial(flag, True, "Draw pictures (needs matplotlib).")
@@ -138,6 +139,7 @@ class ProfileSettings(QuestionColumns):
     seed: int = _seed()
     limit: int | None = _limit()
     retry_failed: bool = _retry_failed()
+    worker: str = _worker()
 
     def __post_init__(self) -> None:
         _check(
@@ -378,6 +380,7 @@ class RunSettings:
     grader_options: dict[str, Any] = _grader_options()
     seed: int = _seed()
     retry_failed: bool = _retry_failed()
+    worker: str = _worker()
 
     def __post_init__(self) -> None:
         is_granted = self.plan.cost is not Cost.SPENT
@@ -386,11 +389,27 @@ class RunSettings:
                 "--hard-total counts tokens that are generated: add --cost spent"
                 if self.hard_total and is_granted
                 else None,
+                "--hard-total is kept by one process: leave --worker out" if self.hard_total and self.worker else None,
                 "--hard-total counts the answers of one allocator: leave --compare out"
                 if self.hard_total and self.compare
                 else None,
             ]
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunPlanSettings:
+    """`forethought run --plan`: carry out the plan of a file."""
+
+    plan_file: str
+    out: str = flag("", "Run directory.", metavar="RUN", shown="runs/run-FILE")
+    grader: str = _grader()
+    grader_options: dict[str, Any] = _grader_options()
+    model: str = flag("", "Where the predictor's model is.", shown="the name on its card")
+    template: str = flag("", "Its prompt template's file.", shown="the name on its card")
+    engine: EngineSettings = EngineSettings()
+    retry_failed: bool = _retry_failed()
+    worker: str = _worker()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

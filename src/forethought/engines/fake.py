@@ -17,7 +17,7 @@ import numpy as np
 from ..core.data import Curves, EngineInfo, FloatArray, Generation, Probe, Query, Request, Sampling, StopReason
 from ..core.menu import Menu
 from ..core.prompts import PromptTemplate
-from .refusing import check_layers, failed, refusal
+from .flight import check_layers, failed, refusal
 
 # Requests that are under way together: results come back shortest first within such a group, as from a real batch.
 GROUP_SIZE = 64
@@ -129,6 +129,7 @@ class FakeEngine:
             model_hash=hashlib.sha256(f"{model} {seed} {menu}".encode()).hexdigest(),
             template=template.name,
             template_hash=template.hash,
+            sampling=sampling,
             num_layers=num_layers,
             hidden_size=hidden_size,
             context_tokens=context_tokens,

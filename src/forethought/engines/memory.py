@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ..errors import ModelFileError
+from ..models.config import config_of
 from ..models.weights import weight_files
 
 logger = logging.getLogger(__name__)
@@ -16,15 +16,6 @@ logger = logging.getLogger(__name__)
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 CGROUP = Path("/sys/fs/cgroup")
 MEMINFO = Path("/proc/meminfo")
-
-
-def config_of(folder: Path) -> dict[str, Any]:
-    """The model's config.json; empty where it cannot be read."""
-    try:
-        found = json.loads((folder / "config.json").read_text("utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def token_bytes(config: Mapping[str, Any], dtype: str) -> int | None:

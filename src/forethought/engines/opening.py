@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from inspect import signature
 from pathlib import Path
+from typing import Any
 
 from ..core import registry
-from ..core.menu import Menu, with_menu
+from ..core.menu import Menu
 from ..core.prompts import BUILT_IN, CHAT, PromptTemplate, load_template
 from ..core.protocols import Engine
+from ..core.provenance import Provenance
 from ..core.settings import EngineSettings, ProfileSettings
 from ..errors import InvalidFeaturesError, InvalidSettingsError, RunError
 from ..models import ALIASES, fetch_words, look
+from ..models.config import known_layers, longest_context
 from ..models.locating import check_name
-from ..models.size import known_layers, longest_context
 from ..models.thinking import STEPS, own_template
 from ..runs.store import RunDirectory
+
+logger = logging.getLogger(__name__)
 
 LOCAL = ("transformers", "vllm")  # engines that read a model's files
 SERVER_FLAGS = ("base_url", "served_model", "enforce", "concurrency")
@@ -47,18 +52,20 @@ class Prompting:
     Attributes:
         template: the template.
         reason: why this one.
-        is_settled: it is the one; else the model is not here yet, and it may be found to think in another way.
+        is_settled: it is the one; else the model is not known here, and may be found to think in another way.
+        context_tokens: what the model or its server takes; None where that is not known.
     """
 
     template: PromptTemplate
     reason: str
     is_settled: bool = True
+    context_tokens: int | None = None
 
 
-def prompting(model: str, settings: EngineSettings) -> Prompting:
+def prompting(model: str, settings: EngineSettings, *, asks: bool = False) -> Prompting:
     """The template named in `settings`; without a name, that which suits the model.
 
-    Nothing is fetched and no server is asked.
+    Nothing is fetched; a server is asked only where `asks`, and then for nothing that costs.
 
     Raises:
         UnknownNameError: no such template.
@@ -66,14 +73,19 @@ def prompting(model: str, settings: EngineSettings) -> Prompting:
     """
     name, (engine, _) = settings.template, choose(model, settings.engine)
     if not name and engine == "replay":
-        name = str(_recorded(settings).get("template") or "")
+        name = _recorded(settings).template or ""
     if name and name != CHAT:
         return Prompting(load_template(name), "asked for" if settings.template else "as recorded")
     if not name and (model in ALIASES or engine == "fake"):
         return Prompting(load_template(BUILT_IN), "what the built-in models are asked with")
-    tokenizer = look(str(settings.options.get("tokenizer") or model)).tokenizer()
-    if tokenizer is not None:
-        return Prompting(*own_template(tokenizer))
+    here = look(str(settings.options.get("tokenizer") or model))
+    if (tokenizer := here.tokenizer()) is not None:
+        context = longest_context(here.folder) if here.folder is not None else None
+        return Prompting(*own_template(tokenizer), context_tokens=context)
+    if asks and engine == "openai":
+        server = _made(engine, model, settings, None)
+        server.close()
+        return Prompting(server.template, server.template_reason, context_tokens=server.info.context_tokens)
     hint = (
         "name its tokenizer (--engine-option tokenizer=NAME) or, for one that thinks in <think> tags, --template think"
     )
@@ -83,48 +95,46 @@ def prompting(model: str, settings: EngineSettings) -> Prompting:
     return Prompting(STEPS, f"asks to think step by step: {why}", is_settled=False)
 
 
-def caps(model: str, settings: EngineSettings) -> tuple[Menu, str]:
+def caps(model: str, settings: EngineSettings, found: Prompting) -> tuple[Menu, str]:
     """`(caps, reason)` to measure a model at where none are asked for: by how it thinks and what its context holds."""
     engine, _ = choose(model, settings.engine)
-    if engine == "replay" and (menu := _recorded(settings).get("menu")):
-        return Menu.from_json(menu), "as recorded"
+    if engine == "replay" and (menu := _recorded(settings).menu):
+        return menu, "as recorded"
     if model in ALIASES or engine == "fake":
         return USUAL, "what the built-in models were measured at"
-    found = prompting(model, settings)
     if not found.template.has_tags:
         return USUAL, "the model does not think between tags" if found.is_settled else "the model is not known here"
-    folder = look(str(settings.options.get("tokenizer") or model)).folder
-    context = settings.context_tokens or (longest_context(folder) if folder is not None else None)
+    context = settings.context_tokens or found.context_tokens
     if context is None:
         return Menu.parse(f"geometric:{FIRST_CAP}:{LONGEST_CAP}"), "the model thinks; its context is not known here"
     largest = min(FIRST_CAP, context // 2)
     while largest * 2 <= min(LONGEST_CAP, context - ROOM):
         largest *= 2
     return (
-        Menu.parse(f"geometric:{min(FIRST_CAP, largest)}:{largest}"),
+        Menu.parse(f"geometric:{min(FIRST_CAP, max(1, largest // 16))}:{largest}"),
         f"the model thinks, and its context is {context:,} tokens",
     )
 
 
-def settle(settings: ProfileSettings) -> tuple[ProfileSettings, tuple[str, ...]]:
+def settle(settings: ProfileSettings, *, asks: bool = False) -> tuple[ProfileSettings, tuple[str, ...]]:
     """Settings with template and caps named that were left to the model, and what was chosen and why, a line each."""
-    found = prompting(settings.model, settings.engine)
+    found = prompting(settings.model, settings.engine, asks=asks)
     lines = [f"template {found.template.name}: {found.reason}"]
     name = settings.engine.template or (found.template.name if found.is_settled else "")
     settings = replace(settings, engine=replace(settings.engine, template=name))
     if not (settings.budgets or settings.window or settings.max_tokens):
-        menu, reason = caps(settings.model, settings.engine)
+        menu, reason = caps(settings.model, settings.engine, found)
         settings = replace(settings, budgets=",".join(map(str, menu.caps)))
         lines.append(f"budgets {menu}: {reason}")
     return settings, tuple(lines)
 
 
-def _recorded(settings: EngineSettings) -> dict[str, object]:
+def _recorded(settings: EngineSettings) -> Provenance:
     """What the recording of a replay says of itself; nothing where none is named, which its opening refuses."""
     try:
-        return with_menu(RunDirectory.open(Path(str(settings.options.get("run") or ""))).header["identity"])
-    except (RunError, KeyError):
-        return {}
+        return RunDirectory.open(Path(str(settings.options.get("run") or ""))).header.provenance
+    except RunError:
+        return Provenance()
 
 
 def choose_reader(model: str, engine: str) -> tuple[str, str]:
@@ -208,17 +218,33 @@ def opened(
     if engine is not None:
         yield engine
         return
-    check(model, settings)
-    name, _ = choose(model, settings.engine)
-    factory = registry.resolve("engines", name)
-    if name in LOCAL:
-        fetch_words(model)  # the template depends on them
-    context = {} if settings.context_tokens is None else {"context_tokens": settings.context_tokens}
-    if needed_tokens is not None and "needed_tokens" in signature(factory).parameters:
-        context["needed_tokens"] = needed_tokens
-    template = prompting(model, settings).template
-    running: Engine = factory(model, template=template, sampling=settings.sampling, **context, **settings.options)
+    running = open_engine(model, settings, needed_tokens=needed_tokens)
     try:
         yield running
     finally:
         running.close()
+
+
+def open_engine(model: str, settings: EngineSettings, *, needed_tokens: int | None = None) -> Engine:
+    """A running engine, which the caller closes; arguments as for `opened`."""
+    check(model, settings)
+    name, _ = choose(model, settings.engine)
+    if name in LOCAL:
+        fetch_words(model)  # the template depends on them
+    found = prompting(model, settings)
+    template = None if name == "openai" and not found.is_settled else found.template
+    running: Engine = _made(name, model, settings, template, needed_tokens)
+    if template is None:
+        logger.info("template %s: %s", running.info.template, getattr(running, "template_reason", ""))
+    return running
+
+
+def _made(
+    name: str, model: str, settings: EngineSettings, template: PromptTemplate | None, needed_tokens: int | None = None
+) -> Any:
+    """The engine `name` for `model`."""
+    factory = registry.resolve("engines", name)
+    context = {} if settings.context_tokens is None else {"context_tokens": settings.context_tokens}
+    if needed_tokens is not None and "needed_tokens" in signature(factory).parameters:
+        context["needed_tokens"] = needed_tokens
+    return factory(model, template=template, sampling=settings.sampling, **context, **settings.options)

@@ -6,15 +6,15 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ..core.data import EngineInfo, FloatArray, Generation, Probe, Query, Request, Sampling, StopReason
 from ..core.prompts import PromptTemplate
-from ..errors import InvalidFeaturesError, InvalidInputError, InvalidSettingsError, RunError
-from ..runs.store import RunDirectory, engine_info, generation_from_json
-from .refusing import failed
+from ..core.records import Record
+from ..errors import InvalidFeaturesError, InvalidSettingsError, RunError
+from ..runs.store import RunDirectory
+from .flight import failed
 
 RESULTS_PER_TURN = 256  # how many results come between two looks at the event loop
 
@@ -26,24 +26,21 @@ class ReplayEngine:
     empty, because records do not say where in the text a token ends.
 
     Args:
-        generations: recorded generations, or their JSON records.
+        generations: recorded ones; records are taken without their verdicts.
         info: what made the recording.
         hidden: recorded hidden states as `(layers, query id -> hidden_L_D)`, as `RunDirectory.load_hidden` gives them.
-
-    Raises:
-        InvalidInputError: a record that is not one of a generation.
     """
 
     def __init__(
         self,
-        generations: Sequence[Generation | Mapping[str, Any]],
+        generations: Iterable[Generation],
         *,
         info: EngineInfo,
         hidden: tuple[Sequence[int], Mapping[str, FloatArray]] | None = None,
     ) -> None:
         self._recorded: dict[tuple[str, int], list[Generation]] = {}
-        for number, record in enumerate(generations, 1):
-            generation = record if isinstance(record, Generation) else _parse(record, number)
+        for each in generations:
+            generation = each.generation if isinstance(each, Record) else each
             self._recorded.setdefault((generation.query_id, generation.sample), []).append(generation)
         self._layers, self._hidden = hidden or ((), {})
         self.info = replace(info, engine="replay", simulated=True, versions={**info.versions, "recorded": info.engine})
@@ -62,9 +59,9 @@ class ReplayEngine:
             known = f"its recorded samples: {', '.join(map(str, samples))}" if samples else "the query is not recorded"
             return failed(request, f"no recorded trace of query {request.query.id!r}, sample {request.sample}; {known}")
         for trace in recorded:
-            if trace.stop_reason is not StopReason.ERROR and (replayed := _cut(trace, request)) is not None:
+            if not trace.is_failed and (replayed := _cut(trace, request)) is not None:
                 return replayed
-        if all(trace.stop_reason is StopReason.ERROR for trace in recorded):
+        if all(trace.is_failed for trace in recorded):
             return failed(request, f"recorded as failed: {recorded[-1].error}")
         return failed(request, _not_recorded(request, recorded))
 
@@ -109,10 +106,9 @@ def replay(
         )
     recording = RunDirectory.open(Path(run))
     header = recording.header
-    if header["kind"] not in ("profile", "run"):
-        raise RunError(f"{run} is a {header['kind']!r} run: nothing was generated there; name a profile's or a run's")
-    info = engine_info(header["identity"])
-    drawn = Sampling(**header["identity"]["sampling"])
+    if header.kind not in ("profile", "run"):
+        raise RunError(f"{run} is a {header.kind!r} run: nothing was generated there; name a profile's or a run's")
+    info, drawn = header.provenance.engine_info, header.provenance.sampling or Sampling()
     problems = []
     if info.model != model:
         problems.append(f"the model is {info.model!r}, not {model!r}")
@@ -125,11 +121,12 @@ def replay(
         )
     if problems:
         raise InvalidSettingsError(f"{run} is a recording of something else: {'; '.join(problems)}")
+    info = replace(info, sampling=drawn)
     layers, hidden = recording.load_hidden()
     if layers and layers == tuple(range(len(layers))):  # all of the model's, as `profile --layers all` keeps them
         width = next(iter(hidden.values())).shape[-1]
         info = replace(info, num_layers=len(layers) - 1, hidden_size=width)
-    return ReplayEngine(list(recording.records()), info=info, hidden=(layers, hidden))
+    return ReplayEngine(recording.records(), info=info, hidden=(layers, hidden))
 
 
 def _cut(trace: Generation, request: Request) -> Generation | None:
@@ -178,15 +175,5 @@ def _not_recorded(request: Request, recorded: Sequence[Generation]) -> str:
 def _budgets(recorded: Sequence[Generation]) -> Iterator[int]:
     for trace in recorded:
         yield from (probe.budget for probe in trace.probes)
-        if trace.stop_reason is not StopReason.ERROR and trace.reasoning_tokens is not None:
+        if not trace.is_failed and trace.reasoning_tokens is not None:
             yield trace.reasoning_tokens if trace.stop_reason is StopReason.NATURAL else trace.budget
-
-
-def _parse(record: Mapping[str, Any], number: int) -> Generation:
-    try:
-        return generation_from_json(record)
-    except (KeyError, TypeError, ValueError) as error:
-        raise InvalidInputError(
-            f"record {number} of the recording is not a generation ({type(error).__name__}: {error}); "
-            "it should be a line of a run's records.jsonl"
-        ) from error

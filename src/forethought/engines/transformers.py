@@ -19,13 +19,14 @@ from ..core.data import EngineInfo, FloatArray, Generation, Query, Request, Samp
 from ..core.prompts import PromptTemplate
 from ..errors import EngineError
 from ..models import LocalModel, locate
+from ..models.config import config_of
 from ..models.gguf import no_progress_bars
 from . import memory
 from .attention import ATTENTION
 from .batch import Batch
 from .decoding import Decoder, common_length
+from .flight import check_layers
 from .forcing import Forcing
-from .refusing import check_layers
 
 logger = logging.getLogger(__name__)
 
@@ -109,6 +110,7 @@ class TransformersEngine:
             model_hash=local.hash,
             template=template.name,
             template_hash=template.hash,
+            sampling=sampling,
             num_layers=int(config.num_hidden_layers),
             hidden_size=int(config.hidden_size),
             context_tokens=self._context_tokens,
@@ -119,7 +121,7 @@ class TransformersEngine:
 
     def _announce(self, local: LocalModel, dtype: str, rows: int | None, cache: int, needed: int | None) -> None:
         """Says what memory will be taken: weights, the prompts' keys and values, and those of the rows."""
-        each = memory.token_bytes(memory.config_of(local.path), dtype)
+        each = memory.token_bytes(config_of(local.path), dtype)
         if each is not None:
             shared = len(self._forcing.decode(self._template_prefix()).encode())
             own = OWN_TOKENS if needed is None else max(OWN_TOKENS, needed - shared)

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..core.data import Cost, Curves, Profile
+from ..core.data import Cost, Curves
+from ..core.profile import Profile
 from ..errors import InvalidInputError, InvalidSettingsError, MismatchError
 
 

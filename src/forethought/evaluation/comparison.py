@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from ..core.data import Cost, Curves, Profile
+from ..core.data import Cost, Curves
+from ..core.features import Counts
+from ..core.profile import Profile
 from ..core.protocols import Allocator
 from ..core.registry import name_of
 from ..errors import InvalidInputError
@@ -181,9 +183,9 @@ def compare_predictors(
         scores += [_score(judged, net, each, names[0]) for each in candidates]
     curves = [each.curves.p_Q_B for each in candidates]
     mean_Q_B = np.broadcast_to(policies.mean_B, curves[0].shape)
-    losses_R_N = resampled_losses(measured, [*curves, mean_Q_B], **how)
+    losses_R_N = resampled_losses(Counts.of(measured), [*curves, mean_Q_B], **how)
     return Comparison(
-        simulated=bool(measured.info.get("simulated", False)),
+        simulated=measured.provenance.simulated,
         candidates=tuple(candidates),
         num_queries=measured.num_queries,
         num_traces=num_traces(measured),
@@ -194,7 +196,7 @@ def compare_predictors(
         log_losses={name: estimate(loss_R) for name, loss_R in zip([*names, MEAN], losses_R_N.T, strict=True)},
         notes=(*notes, *NOTES, *policies.notes),
         data_hash=data_hash(measured),
-        provenance=measured.info,
+        provenance=measured.provenance.to_json(),
         **how,
     )
 

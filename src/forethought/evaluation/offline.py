@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from ..core.data import Cost, Curves, FloatArray, Profile
+from ..core.data import Cost, Curves, FloatArray
+from ..core.profile import Profile
 from ..core.protocols import Allocator
 from ..core.registry import name_of
 from ..errors import MismatchError
@@ -85,7 +86,7 @@ def evaluate(
         judged.append(Resampled.make(policies, outcomes, cost, is_spend_measured=measured.is_spend_measured, **how))
     mean_tokens_B = None if mean_train.tokens_Q_B is None else policies.mean_tokens_B
     return Evaluation(
-        simulated=bool(measured.info.get("simulated", False)),
+        simulated=measured.provenance.simulated,
         num_queries=measured.num_queries,
         num_traces=num_traces(measured),
         menu=measured.menu,
@@ -101,7 +102,7 @@ def evaluate(
         data_hash=data_hash(measured),
         measured=measured,
         predicted=predicted,
-        provenance={**measured.info, **(provenance or {})},
+        provenance={**measured.provenance.to_json(), **(provenance or {})},
         plans={
             (each.cost, outcome.policy, outcome.level): outcome.plans
             for each in judged

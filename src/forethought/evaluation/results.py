@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from ..core.data import Allocation, Cost, Curves, Profile
+from ..core.data import Allocation, Cost, Curves
 from ..core.menu import Menu
+from ..core.profile import Profile
 
 
 def plain(value: Any) -> Any:

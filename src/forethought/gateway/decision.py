@@ -10,7 +10,6 @@ from ..allocators.price import budgets_at
 from ..control.planning import forecast
 from ..core.data import Cost, Curves, FloatArray
 from ..core.features import HIDDEN, Features
-from ..predictors.concave import concave_mean
 from ..predictors.predictor import Predictor
 from ..predictors.usage import stretched
 
@@ -64,7 +63,7 @@ class Decider:
         """From now on thoughts are taken to be `stretch` times as long as predicted, at another price."""
         self.stretch = stretch
         self.price = price
-        p_B, tokens_B = concave_mean(self.predictor.card)
+        p_B, tokens_B = self.predictor.card.concave_mean
         tokens_1_B = None if tokens_B is None else tokens_B[None]
         self._mean = self._at_price(Curves(("mean",), self.predictor.card.menu, p_B[None], tokens_1_B), MEAN, "")
 

@@ -72,7 +72,7 @@ def prepare(environment: Mapping[str, str]) -> Prepared:
 def refuse_costly(predictor: Predictor) -> None:
     """Raises InvalidSettingsError for a predictor that cannot say anything before its own model has run."""
     card = predictor.card
-    if DIFFICULTY in card.features.reads or getattr(predictor.estimator, "is_costly", False):
+    if DIFFICULTY in card.features.reads or predictor.estimator.is_costly:
         raise InvalidSettingsError(
             f"predictor {card.predictor} needs passes of its own for every question, which are not made in a server; "
             "train one that needs none: forethought train RUN --predictor text"

@@ -12,7 +12,7 @@ from typing import Self
 from ..core.data import Cost
 from ..core.registry import unknown_name_message
 from ..errors import InvalidSettingsError
-from ..predictors.predictor import shipped_predictors
+from ..predictors.bundle import shipped_predictors
 from .priorities import AGED, PATIENCE, WAYS
 
 VARIABLES = {

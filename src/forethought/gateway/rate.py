@@ -8,11 +8,13 @@ from pathlib import Path
 
 from ..allocators.price import budgets_at, price_for
 from ..control import sources
-from ..core.data import Cost, Curves, Profile
+from ..core.data import Cost, Curves
+from ..core.features import Features
+from ..core.profile import Profile
 from ..errors import InvalidSettingsError, InvalidTotalError
-from ..predictors.overlap import rows_trained_on
-from ..predictors.predictor import Predictor, shipped_predictors
-from ..predictors.selection import cross_fit, features_of
+from ..predictors.bundle import shipped_predictors
+from ..predictors.predictor import Predictor
+from ..predictors.training import cross_fit
 from ..predictors.usage import stretched
 from .options import ServingOptions
 
@@ -71,7 +73,7 @@ def rate_of(options: ServingOptions, predictor: Predictor) -> Rate:
 def _curves(options: ServingOptions, predictor: Predictor) -> tuple[Curves, str]:
     """Curves of measured questions as a predictor says that has not seen them, and in words whose."""
     measured, source = _measured(options)
-    if (rows := rows_trained_on(predictor, measured)) is not None and len(rows):
+    if (rows := predictor.rows_trained_on(measured)) is not None and len(rows):
         logger.info("setting the price on left-out predictions of the %d training questions", measured.num_queries)
         layer = predictor.card.features.layer
         curves, _ = cross_fit(
@@ -81,7 +83,7 @@ def _curves(options: ServingOptions, predictor: Predictor) -> tuple[Curves, str]
             seed=predictor.card.seed,
         )
         return curves, f"left-out predictions of {source}"
-    features = features_of(measured, predictor.card.features.layer)
+    features = Features.of(measured, predictor.card.features.layer)
     features = features.select(features.usable_rows(predictor.card.features.reads))
     curves = predictor.predict([str(row) for row in range(len(features))], features)
     return curves, f"predictions of {source}"

@@ -56,7 +56,7 @@ def own_template(tokenizer: Any) -> tuple[PromptTemplate, str]:
     text = _chat_template(tokenizer)
     special = set(getattr(tokenizer, "all_special_tokens", ()))
     for tags in (*KNOWN, *_others(text)):
-        if tags.start in text and tags.end in text:
+        if tags.start in text and (tags.end in text or _rendered(tokenizer).endswith(tags.start)):
             return _thinking(tokenizer, tags, "as its own chat template says")
     for tags in KNOWN:
         if {tags.start, tags.end} <= special:

@@ -10,12 +10,13 @@ import numpy as np
 
 from ..core.codec import UnfitError, decode, fields_to_json
 from ..core.data import Curves, Sampling
-from ..core.features import DIFFICULTY, HIDDEN, TEXT, kind_to_reads
+from ..core.features import DIFFICULTY, HIDDEN, TEXT, Float64Array, kind_to_reads
 from ..core.menu import Menu, with_menu
 from ..core.visible import code, markdown
 from ..errors import InvalidSettingsError
 from ..evaluation.metrics import ReliabilityBin
 from .difficulty import Asking
+from .parts.shape import make_concave
 from .shrinkage import Shrinkage
 
 
@@ -112,8 +113,8 @@ class Calibration:
 
 
 @dataclass(frozen=True, slots=True)
-class FamiliarityCard:
-    """How novel a query is to the predictor; see `predictors.familiarity`.
+class NoveltyCard:
+    """How novel a query is to the predictor; see `predictors.novelty`.
 
     Attributes:
         kind: what is looked at: "hidden" or "text".
@@ -150,7 +151,7 @@ class PredictorCard:
         calibration: out-of-fold quality, or None when there were too few queries for folds.
         mean_p_B, mean_tokens_B: the mean curve of the training queries.
         asking: how the model is asked for the difficulty that the predictor reads; None where it reads none.
-        familiarity: the novelty score; None where there is none.
+        novelty: the novelty score; None where there is none.
         shrinkage: how far predictions are shrunk to the mean curve; None where they are used as fitted.
         grader: what judged the traces, with version and options, in words; None where it is not known.
         versions: of the packages that made it.
@@ -174,21 +175,22 @@ class PredictorCard:
     versions: Mapping[str, str]
     created: str
     asking: Asking | None = None
-    familiarity: FamiliarityCard | None = None
+    novelty: NoveltyCard | None = None
     shrinkage: Shrinkage | None = None
     grader: str | None = None
 
     def mean_curves(self, query_ids: tuple[str, ...]) -> Curves:
         """The mean curve for every query: all that the blind allocation knows."""
+        p_B, tokens_B = np.array(self.mean_p_B), self.mean_tokens_B
         shape = (len(query_ids), 1)
-        return Curves(
-            query_ids=query_ids,
-            menu=self.menu,
-            p_Q_B=np.tile(np.asarray(self.mean_p_B, dtype=np.float64), shape),
-            tokens_Q_B=None
-            if self.mean_tokens_B is None
-            else np.tile(np.asarray(self.mean_tokens_B, dtype=np.float64), shape),
-        )
+        tokens_Q_B = None if tokens_B is None else np.tile(np.array(tokens_B), shape)
+        return Curves(query_ids, self.menu, np.tile(p_B, shape), tokens_Q_B)
+
+    @property
+    def concave_mean(self) -> tuple[Float64Array, Float64Array | None]:
+        """Accuracy and usage for a query of which nothing is known, shape (B,) each: see `make_concave`."""
+        tokens_B = None if self.mean_tokens_B is None else np.array(self.mean_tokens_B)
+        return make_concave(self.menu, np.array(self.mean_p_B), tokens_B)
 
     def to_json(self) -> dict[str, Any]:
         """The card as a JSON object."""
@@ -198,7 +200,7 @@ class PredictorCard:
     def from_json(cls, value: object) -> Self:
         """The card that `to_json` described; raises InvalidSettingsError on what no card can hold, by its place."""
         try:
-            card = decode(cls, with_menu(value) if isinstance(value, dict) else value, place="card")
+            card = decode(cls, _renamed(value) if isinstance(value, dict) else value, place="card")
         except UnfitError as error:
             raise InvalidSettingsError(str(error)) from error
         if problem := _problem(card):
@@ -207,14 +209,25 @@ class PredictorCard:
 
     def to_markdown(self) -> str:
         """The card in words."""
-        sections = [_what, _data, _quality, _shrinkage, _layers, _limits, _familiarity, _made]
-        texts = ["# Estimator card", *(section(self) for section in sections)]
+        sections = [_what, _data, _quality, _shrinkage, _layers, _limits, _novelty, _made]
+        texts = ["# Predictor card", *(section(self) for section in sections)]
         return "\n\n".join(text for text in texts if text) + "\n"
+
+
+def _renamed(value: dict[str, Any]) -> dict[str, Any]:
+    """A card under today's names: schema 1 had others."""
+    value = with_menu(value)
+    if "familiarity" in value:
+        value["novelty"] = value.pop("familiarity")
+    if isinstance(shares := value.get("shrinkage"), dict):
+        today = {"success": "accuracy", "success_z": "accuracy_z", "spend": "usage", "spend_z": "usage_z"}
+        value["shrinkage"] = {today.get(name, name): share for name, share in shares.items()}
+    return value
 
 
 def _problem(card: PredictorCard) -> str | None:
     """What no predictor can be: curves that do not fit the budgets, chances beyond 0 to 1."""
-    num_budgets, features, judged = card.menu.num_options, card.features, card.familiarity
+    num_budgets, features, judged = card.menu.num_options, card.features, card.novelty
     curves = {".mean_p_B": card.mean_p_B, ".mean_tokens_B": card.mean_tokens_B}
     if card.calibration is not None:
         curves[".calibration.correlation_B"] = card.calibration.correlation_B
@@ -230,7 +243,7 @@ def _problem(card: PredictorCard) -> str | None:
     if DIFFICULTY in features.reads and card.asking is None:
         return ".asking does not say how the model is asked"
     if judged is not None and (judged.kind not in (HIDDEN, TEXT) or judged.num_queries < 1):
-        return f".familiarity is of kind {judged.kind!r}, learned on {judged.num_queries} queries"
+        return f".novelty is of kind {judged.kind!r}, learned on {judged.num_queries} queries"
     return None
 
 
@@ -247,7 +260,7 @@ def _what(card: PredictorCard) -> str:
     return (
         f"Predicts, before any reasoning, the chance of a right answer under every budget of {card.menu} tokens"
         f"{', and the tokens that will really be generated' if card.mean_tokens_B is not None else ''}. "
-        f"Estimator {code(card.predictor)}. {reads}\n\n"
+        f"Predictor {code(card.predictor)}. {reads}\n\n"
         f"Made for model {code(card.model or 'unknown')} (hash {code(card.model_hash or 'unknown')}) with prompt "
         f"template {code(card.template or 'unknown')} (hash {code(card.template_hash or 'unknown')}). "
         f"It refuses any other model or template, and a profile that has none of its budgets."
@@ -287,7 +300,7 @@ def _quality(card: PredictorCard) -> str:
             f"| this predictor | {quality.log_loss:.4f} | {quality.brier:.4f} |",
             f"| mean curve | {quality.mean_log_loss:.4f} | {quality.mean_brier:.4f} |",
             "",
-            f"Calibration error {quality.calibration_error:.3f}. Correlation with measured success by budget: "
+            f"Calibration error {quality.calibration_error:.3f}. Correlation with measured accuracy by budget: "
             f"{', '.join(f'{value:.2f}' for value in quality.correlation_B)}.",
             "",
             "| predicted between | predicted | observed | traces |",
@@ -301,10 +314,10 @@ def _shrinkage(card: PredictorCard) -> str:
     found = card.shrinkage
     if found is None:
         return ""
-    spend = "" if found.spend is None else f", {found.spend:.0%} of how its spend curve does"
+    usage = "" if found.usage is None else f", {found.usage:.0%} of how its expected usage does"
     return (
-        f"## Shrinkage\n\nKept of how a query's success curve differs from the mean curve: {found.success:.0%}"
-        f"{spend}. The rest is replaced by the mean curve, so that what left-out queries do not show to help does "
+        f"## Shrinkage\n\nKept of how a query's accuracy curve differs from the mean curve: {found.accuracy:.0%}"
+        f"{usage}. The rest is replaced by the mean curve, so that what left-out queries do not show to help does "
         f"not enter a plan ({found.evidence}). At 0% a plan is that of the mean curve, which knows nothing of any "
         f"query."
     )
@@ -350,8 +363,8 @@ def _limits(card: PredictorCard) -> str:
     )
 
 
-def _familiarity(card: PredictorCard) -> str:
-    found = card.familiarity
+def _novelty(card: PredictorCard) -> str:
+    found = card.novelty
     if found is None:
         return "## Novelty\n\nThis predictor has no score of how novel a query is."
     looked_at = {HIDDEN: "hidden state", TEXT: "text (how rare its letters and words are, its length, its signs)"}

@@ -12,9 +12,13 @@ from pathlib import Path
 
 import numpy as np
 
-from ..core.data import FloatArray, IntArray, Profile, Query, Request
+from ..core.codec import encode
+from ..core.data import FloatArray, IntArray, Query, Request
+from ..core.profile import Profile
 from ..core.prompts import PromptTemplate
 from ..core.protocols import Engine, TemplateEngine
+from ..core.provenance import Provenance
+from ..core.records import Opinion
 from ..core.waiting import finish
 from ..errors import InvalidFeaturesError
 from ..runs.store import RunDirectory
@@ -106,13 +110,13 @@ async def _ask(engine: Engine, queries: Sequence[Query]) -> list[Asked]:
     return [found[query.id] for query in queries]
 
 
-def classes(rate_Q_B: FloatArray) -> IntArray:
+def classes(rate_Q_B: FloatArray, width_B: FloatArray) -> IntArray:
     """The class of each query by its measured rate at the largest budget: index into `LEVELS`, shape (Q,).
 
     The bottom fifth is hard and the top fifth easy, by rank, so that ties at 0 or 1 (a few traces a query) still leave
-    three classes; equal rates at the largest budget go by the mean over all budgets.
+    three classes; equal rates at the largest budget go by the mean over all budgets, by their tokens.
     """
-    order = np.lexsort((rate_Q_B.mean(axis=1), rate_Q_B[:, -1]))
+    order = np.lexsort(((rate_Q_B * width_B).mean(axis=1), rate_Q_B[:, -1]))
     rank_Q = np.empty(len(order))
     rank_Q[order] = (np.arange(len(order)) + 0.5) / len(order) * 100
     is_hard_Q, is_easy_Q = rank_Q < PERCENTILES[0], rank_Q > PERCENTILES[1]
@@ -128,8 +132,8 @@ def pick_examples(profile: Profile, *, num_each: int, order: IntArray) -> tuple[
         num_each: examples a level; 0 for none.
         order: indices of all queries in an order that has nothing to do with them.
     """
-    rate_Q_B = profile.curves.p_Q_B
-    ranked = order[np.argsort(-rate_Q_B[order].mean(axis=1), kind="stable")]
+    rate_Q = profile.curves.p_Q_B @ profile.menu.width_B
+    ranked = order[np.argsort(-rate_Q[order], kind="stable")]
     num = len(ranked)
     middle = max(0, num // 2 - num_each // 2)
     rows = {"easy": ranked[:num_each], "medium": ranked[middle : middle + num_each], "hard": ranked[num - num_each :]}
@@ -149,7 +153,7 @@ def with_difficulties(
     Args:
         profile: measured queries with texts.
         engine: runs the model that was measured.
-        asking: how to ask; the profile's `info` names it, with what it costs.
+        asking: how to ask; the profile's provenance names it, with what it costs.
         folder: a run directory of its own.
         progress: called with "ask", queries done and queries in all.
 
@@ -165,29 +169,25 @@ def with_difficulties(
     run = RunDirectory.create(
         folder,
         kind="asked",
-        identity={
-            "model": engine.info.model,
-            "model_hash": engine.info.model_hash,
-            "template_hash": asking.template.hash,
-        },
+        provenance=Provenance(
+            model=engine.info.model, model_hash=engine.info.model_hash, template_hash=asking.template.hash
+        ),
         settings=asdict(asking),
     )
     with run.locked(), run.appender() as records:
-        said = {key: record for (key, _), record in run.latest_records().items() if record["error"] is None}
+        said = {each.query_id: each for each in run.opinions() if not each.is_failed}
         missing = [query for query in queries if query.id not in said]
         for start in range(0, len(missing), QUERIES_PER_CHUNK):
             progress("ask", len(queries) - len(missing) + start, len(queries))
             chunk = missing[start : start + QUERIES_PER_CHUNK]
             answers = ask(engine, chunk, asking)
-            found = [
-                {"query_id": query.id, "sample": 0, **asdict(each)} for query, each in zip(chunk, answers, strict=True)
-            ]
-            records.append(found)
-            said.update({record["query_id"]: record for record in found})
+            found = [Opinion(query.id, 0, **asdict(each)) for query, each in zip(chunk, answers, strict=True)]
+            records.append(each.to_json() for each in found)
+            said.update({each.query_id: each for each in found})
         progress("ask", len(queries), len(queries))
-    tokens = float(np.mean([said[query.id]["tokens"] for query in queries]))
+    tokens = float(np.mean([said[query.id].tokens for query in queries]))
     return replace(
         kept,
-        difficulties=tuple(said[query.id]["level"] for query in queries),
-        info={**profile.info, "asking": asdict(replace(asking, tokens=tokens))},
+        difficulties=tuple(said[query.id].level for query in queries),
+        provenance=replace(profile.provenance, asking=encode(replace(asking, tokens=tokens))),
     )

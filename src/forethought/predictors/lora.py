@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import Any, Self
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from ..core.data import FloatArray, IntArray
-from ..core.features import TEXT, Features
+from ..core.data import FloatArray
+from ..core.features import MIN_QUERIES, TEXT, Counts, Features, HeldOut
+from ..core.protocols import EstimatorBase
 from ..errors import InvalidSettingsError, MismatchError
 from .difficulty import LEVELS, classes
-from .inputs import MIN_QUERIES, check_counts
-from .spend import SpendShape
-from .success import SuccessShape
+from .parts.checks import usable
+from .parts.making import Progress, options_signature, silent
+from .parts.shape import CurveShape
+
+if TYPE_CHECKING:
+    from .parts.adapter import Adapter
 
 HEADS = ("curve", "classes")
-Progress = Callable[[str, int, int], None]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LoraOptions:
-    """Settings of the adapter and its training; the defaults are those of `LoraPredictor`.
+    """Settings of the adapter and its training.
 
     Attributes:
         base: the language model: a built-in alias, a folder or a hub id.
-        head: "curve" for the success curve by binomial likelihood, "classes" for easy / medium / hard, as the paper.
+        head: "curve" for the accuracy curve by binomial likelihood, "classes" for easy / medium / hard, as the paper.
         rank, alpha, dropout: of the adapter on the query and value projections.
         epochs: most passes over the training questions.
         patience: passes without a better held-out loss before training stops.
@@ -38,20 +40,20 @@ class LoraOptions:
         seed: the same seed and data give the same adapter on the same machine.
     """
 
-    base: str
-    head: str
-    rank: int
-    alpha: int
-    dropout: float
-    epochs: int
-    patience: int
-    batch_size: int
-    micro_batch: int
-    learning_rate: float
-    weight_decay: float
-    validation_share: float
-    max_tokens: int
-    seed: int
+    base: str = "qwen2.5-coder-0.5b"
+    head: str = "curve"
+    rank: int = 16
+    alpha: int = 32
+    dropout: float = 0.05
+    epochs: int = 4
+    patience: int = 1
+    batch_size: int = 16
+    micro_batch: int = 4
+    learning_rate: float = 2e-4
+    weight_decay: float = 0.01
+    validation_share: float = 0.15
+    max_tokens: int = 512
+    seed: int = 0
 
     def __post_init__(self) -> None:
         problems = [
@@ -74,106 +76,56 @@ class LoraOptions:
             raise InvalidSettingsError(f"lora: {'; '.join(problems)}")
 
 
-class LoraPredictor:
+class LoraPredictor(EstimatorBase):
     """A causal model with a LoRA adapter and a linear head on the last token of the raw question.
 
     The text predictor of arXiv 2602.01237 (LoRA after Hu et al., 2021), with two heads. `classes` predicts the paper's
     easy / medium / hard and gives each query the mean curves of the classes, weighted by their probabilities. `curve`
-    predicts the success curve itself by the binomial likelihood of the counts; the paper's own regression head
+    predicts the accuracy curve itself by the binomial likelihood of the counts; the paper's own regression head
     collapsed to the mean, so the card states how far the predictions correlate with what was measured.
 
     A part of the training questions is held out to stop early; what the card says of quality is measured on it, with
     the epoch picked there. Training goes on where it stopped when `checkpoint` names a folder.
 
     Args:
-        base, head, rank, alpha, dropout, epochs, patience, batch_size, micro_batch, learning_rate, weight_decay,
-            validation_share, max_tokens, seed: see `LoraOptions`.
         checkpoint: folder for the state of the training; "" for none.
         progress: called with what is being done, steps done and steps in all.
+        options: see `LoraOptions`.
 
     Attributes:
-        held_rows_: rows of the training questions that were held out to stop early; None after loading.
-        held_fold_Q_: 0 for each: one part was held out.
-        held_p_Q_B_, held_tokens_Q_B_: what the adapter says of them.
+        held_out_: the training questions that were held out to stop early, in one fold; None after loading.
         losses_: training and held-out loss of every epoch, in nats.
     """
 
+    takes = ("seed", "progress", "checkpoint")
     reads = (TEXT,)
     is_costly = True
 
-    held_rows_: IntArray | None
-    held_fold_Q_: IntArray | None
-    held_p_Q_B_: FloatArray | None
-    held_tokens_Q_B_: FloatArray | None
     losses_: list[tuple[float, float]]
 
     _arrays: dict[str, FloatArray]
     _base_hash: str
-    _num_budgets: int
+    _num_options: int
     _class_p_C_B: FloatArray | None
     _class_tokens_C_B: FloatArray | None
-    _success: SuccessShape
-    _spend: SpendShape | None
+    _shape: CurveShape
+    _model: Adapter | None = None
 
-    def __init__(
-        self,
-        *,
-        base: str = "qwen2.5-coder-0.5b",
-        head: str = "curve",
-        rank: int = 16,
-        alpha: int = 32,
-        dropout: float = 0.05,
-        epochs: int = 4,
-        patience: int = 1,
-        batch_size: int = 16,
-        micro_batch: int = 4,
-        learning_rate: float = 2e-4,
-        weight_decay: float = 0.01,
-        validation_share: float = 0.15,
-        max_tokens: int = 512,
-        seed: int = 0,
-        checkpoint: str = "",
-        progress: Progress | None = None,
-    ) -> None:
-        self.options = LoraOptions(
-            base=base,
-            head=head,
-            rank=rank,
-            alpha=alpha,
-            dropout=dropout,
-            epochs=epochs,
-            patience=patience,
-            batch_size=batch_size,
-            micro_batch=micro_batch,
-            learning_rate=learning_rate,
-            weight_decay=weight_decay,
-            validation_share=validation_share,
-            max_tokens=max_tokens,
-            seed=seed,
-        )
-        self._checkpoint = checkpoint
-        self._progress = progress or (lambda what, done, total: None)
-        self._model: Any = None
+    __signature__ = options_signature(LoraOptions, checkpoint="", progress=silent)
 
-    def fit(
-        self,
-        features: Features,
-        num_right_Q_B: IntArray,
-        num_tried_Q: IntArray,
-        tokens_Q_B: FloatArray | None = None,
-    ) -> Self:
-        """See `Estimator.fit`; reads the texts of `features`."""
-        from .adapter import Adapter, train_adapter
+    def __init__(self, *, checkpoint: str = "", progress: Progress = silent, **options: Any) -> None:
+        self.options = LoraOptions(**options)
+        self._checkpoint, self._progress = checkpoint, progress
 
-        features.check(frozenset({TEXT}))
-        assert features.texts is not None
-        rows = check_counts(num_right_Q_B, num_tried_Q, tokens_Q_B)
-        texts = [features.texts[row] for row in rows]
-        tried_Q = num_tried_Q[rows].astype(np.float64)
-        rate_Q_B = num_right_Q_B[rows] / tried_Q[:, None]
-        self._num_budgets = num_right_Q_B.shape[1]
-        self._spend = None if tokens_Q_B is None else SpendShape.fit(tokens_Q_B[rows])
-        target_Q_N = self._targets(rate_Q_B, tried_Q, None if tokens_Q_B is None else tokens_Q_B[rows])
+    def fit(self, features: Features, counts: Counts) -> Self:
+        """See `Estimator.fit`; reads the texts."""
+        from .parts.adapter import Adapter, train_adapter
+
+        features.check({TEXT})
+        rows, features, counts = usable(features, counts)
+        self._num_options = counts.menu.num_options
+        self._shape = CurveShape.fit(counts, None)
+        target_Q_N, width_N = self._targets(counts)
         order = np.random.default_rng(self.options.seed).permutation(len(rows))
         num_held = min(max(MIN_QUERIES, round(self.options.validation_share * len(rows))), len(rows) - 1)
         held, kept = np.sort(order[:num_held]), np.sort(order[num_held:])
@@ -181,64 +133,58 @@ class LoraPredictor:
         self._base_hash = self._model.base_hash
         trained = train_adapter(
             self._model,
-            texts,
+            features.questions,
             target_Q_N,
-            tried_Q / tried_Q.mean(),
+            counts.weight_Q / counts.weight_Q.mean(),
+            width_N,
             kept=kept,
             held=held,
             checkpoint=self._checkpoint,
             progress=self._progress,
         )
         self._arrays, self.losses_ = trained.arrays, trained.losses
-        self._success = SuccessShape(None)
         level_H_B, tokens_H_B = self._levels(trained.held_outputs)
-        self._success = SuccessShape.fit(rate_Q_B[held], tried_Q[held], level_H_B)
-        self.held_rows_, self.held_fold_Q_ = rows[held], np.zeros(num_held, dtype=np.int64)
-        self.held_p_Q_B_ = self._success.apply(level_H_B)
-        self.held_tokens_Q_B_ = None if tokens_H_B is None or self._spend is None else self._spend.apply(tokens_H_B)
+        self._shape = replace(self._shape, fall_B=CurveShape.fit(counts.select(held), level_H_B).fall_B)
+        p_H_B, tokens_H_B = self._shape.accuracy(level_H_B), self._shape.usage(tokens_H_B)
+        self.held_out_ = HeldOut(rows[held], np.zeros(num_held, dtype=np.int64), p_H_B, tokens_H_B)
         return self
 
-    def _targets(self, rate_Q_B: FloatArray, tried_Q: FloatArray, tokens_Q_B: FloatArray | None) -> FloatArray:
-        """What the head learns, in [0, 1]: rates and, within the range seen, tokens; or one of three classes."""
+    def _targets(self, counts: Counts) -> tuple[FloatArray, FloatArray]:
+        """What the head learns, in [0, 1], and its weights: rates and, within the range seen, tokens; or classes."""
+        rate_Q_B, tokens_Q_B, tried_Q = counts.rate_Q_B, counts.tokens_Q_B, counts.weight_Q
         self._class_p_C_B = self._class_tokens_C_B = None
         if self.options.head == "classes":
-            level_Q = classes(rate_Q_B)
-            one_hot_Q_C = np.eye(len(LEVELS))[level_Q]
-            weight_C = one_hot_Q_C.T @ tried_Q
-            mean_B = tried_Q @ rate_Q_B / tried_Q.sum()
-            share_C_Q = (one_hot_Q_C * tried_Q[:, None]).T / np.maximum(weight_C, 1e-12)[:, None]
-            is_seen_C_1 = weight_C[:, None] > 0
-            self._class_p_C_B = np.where(is_seen_C_1, share_C_Q @ rate_Q_B, mean_B).astype(np.float32)
-            if tokens_Q_B is not None:
-                mean_tokens_B = tried_Q @ tokens_Q_B / tried_Q.sum()
-                self._class_tokens_C_B = np.where(is_seen_C_1, share_C_Q @ tokens_Q_B, mean_tokens_B).astype(np.float32)
-            return one_hot_Q_C
-        if tokens_Q_B is None or self._spend is None:
-            return rate_Q_B
-        low_B, high_B = self._spend.lowest_B, self._spend.highest_B
-        return np.concatenate([rate_Q_B, (tokens_Q_B - low_B) / np.maximum(high_B - low_B, 1e-6)], axis=1)
+            one_hot_Q_C = np.eye(len(LEVELS))[classes(rate_Q_B, counts.width_B)]
+
+            def class_means(value_Q_B: FloatArray) -> FloatArray:
+                weight_C_1 = (one_hot_Q_C.T @ tried_Q)[:, None]
+                mean_C_B = (one_hot_Q_C * tried_Q[:, None]).T @ value_Q_B / np.maximum(weight_C_1, 1e-12)
+                return np.where(weight_C_1 > 0, mean_C_B, tried_Q @ value_Q_B / tried_Q.sum()).astype(np.float32)
+
+            self._class_p_C_B = class_means(rate_Q_B)
+            self._class_tokens_C_B = None if tokens_Q_B is None else class_means(tokens_Q_B)
+            return one_hot_Q_C, np.ones(len(LEVELS))
+        if tokens_Q_B is None or self._shape.lowest_B is None or self._shape.highest_B is None:
+            return rate_Q_B, counts.width_B
+        low_B, high_B = self._shape.lowest_B, self._shape.highest_B
+        share_Q_B = (tokens_Q_B - low_B) / np.maximum(high_B - low_B, 1e-6)
+        return np.concatenate([rate_Q_B, share_Q_B], axis=1), np.tile(counts.width_B, 2)
 
     def _levels(self, output_Q_N: FloatArray) -> tuple[FloatArray, FloatArray | None]:
-        """Success curves, before falls are taken out, and tokens, from what the head says (in [0, 1])."""
+        """Levels of accuracy and of usage from what the head says (in [0, 1])."""
         if self._class_p_C_B is not None:
-            tokens = self._class_tokens_C_B
-            return output_Q_N @ self._class_p_C_B, None if tokens is None else output_Q_N @ tokens
-        level_Q_B = output_Q_N[:, : self._num_budgets]
-        if self._spend is None:
+            tokens_C_B = self._class_tokens_C_B
+            return output_Q_N @ self._class_p_C_B, None if tokens_C_B is None else output_Q_N @ tokens_C_B
+        level_Q_B = output_Q_N[:, : self._num_options]
+        low_B, high_B = self._shape.lowest_B, self._shape.highest_B
+        if low_B is None or high_B is None:
             return level_Q_B, None
-        low_B, high_B = self._spend.lowest_B, self._spend.highest_B
-        return level_Q_B, low_B + output_Q_N[:, self._num_budgets :] * (high_B - low_B)
+        return level_Q_B, low_B + output_Q_N[:, self._num_options :] * (high_B - low_B)
 
-    def predict(self, features: Features) -> tuple[FloatArray, FloatArray | None]:
-        """See `Estimator.predict`; loads the base model at the first call.
-
-        Raises:
-            MismatchError: the base model found here is not the one the adapter was trained on.
-        """
-        features.check(frozenset({TEXT}))
-        assert features.texts is not None
+    def _loaded(self) -> Adapter:
+        """The base model with the adapter, read when first needed."""
         if self._model is None:
-            from .adapter import Adapter
+            from .parts.adapter import Adapter
 
             model = Adapter.load(self.options, num_outputs=len(self._arrays["head.bias"]))
             if model.base_hash != self._base_hash:
@@ -248,46 +194,43 @@ class LoraPredictor:
                 )
             model.restore(self._arrays)
             self._model = model
-        p_Q_B, tokens_Q_B = self._levels(self._model.outputs(list(features.texts)))
-        return self._success.apply(p_Q_B), None if tokens_Q_B is None or self._spend is None else self._spend.apply(
-            tokens_Q_B
-        )
+        return self._model
+
+    def predict(self, features: Features) -> tuple[FloatArray, FloatArray | None]:
+        """See `Estimator.predict`; loads the base model at the first call.
+
+        Raises:
+            MismatchError: the base model found here is not the one the adapter was trained on.
+        """
+        questions = features.questions
+        p_Q_B, tokens_Q_B = self._levels(self._loaded().outputs(questions))
+        return self._shape.accuracy(p_Q_B), self._shape.usage(tokens_Q_B)
 
     def model_pass(self, features: Features) -> tuple[int, float]:
         """Parameters of the base model that work on each token, and the mean tokens of a question."""
-        if self._model is None:
-            self.predict(features.select(np.arange(min(1, len(features)))))
-        lengths = [len(ids) for ids in self._model.token_ids(list(features.texts or ()))]
-        return self._model.num_parameters, float(np.mean(lengths))
+        model = self._loaded()
+        return model.num_parameters, float(np.mean([len(ids) for ids in model.token_ids(features.questions)]))
 
     def state(self) -> tuple[dict[str, Any], dict[str, FloatArray]]:
         """See `Estimator.state`."""
-        arrays = {**self._arrays, **self._success.arrays()}
-        for name, array in (("class_p", self._class_p_C_B), ("class_tokens", self._class_tokens_C_B)):
-            if array is not None:
-                arrays[name] = array
-        if self._spend is not None:
-            arrays |= {"spend_lowest": self._spend.lowest_B, "spend_highest": self._spend.highest_B}
+        named = {"class_p": self._class_p_C_B, "class_tokens": self._class_tokens_C_B}
+        arrays = {name: array for name, array in named.items() if array is not None}
         settings = {
             "options": asdict(self.options),
             "base_hash": self._base_hash,
-            "num_budgets": self._num_budgets,
+            "num_budgets": self._num_options,
             "losses": [list(pair) for pair in self.losses_],
         }
-        return settings, arrays
+        return settings, {**self._arrays, **self._shape.arrays(), **arrays}
 
     @classmethod
     def from_state(cls, settings: dict[str, Any], arrays: dict[str, FloatArray]) -> Self:
         """See `Estimator.from_state`; the base model is loaded at the first prediction."""
-        predictor = cls(**settings["options"])
-        predictor._base_hash = str(settings["base_hash"])
-        predictor._num_budgets = int(settings["num_budgets"])
-        predictor.losses_ = [(float(train), float(held)) for train, held in settings["losses"]]
-        predictor.held_rows_ = predictor.held_fold_Q_ = None
-        predictor.held_p_Q_B_ = predictor.held_tokens_Q_B_ = None
-        predictor._class_p_C_B, predictor._class_tokens_C_B = arrays.get("class_p"), arrays.get("class_tokens")
-        predictor._success = SuccessShape.from_arrays(arrays)
-        has_spend = "spend_lowest" in arrays
-        predictor._spend = SpendShape(arrays["spend_lowest"], arrays["spend_highest"]) if has_spend else None
-        predictor._arrays = {name: array for name, array in arrays.items() if name.startswith(("adapter.", "head."))}
-        return predictor
+        made = cls(**settings["options"])
+        made._base_hash = str(settings["base_hash"])
+        made._num_options = int(settings["num_budgets"])
+        made.losses_ = [(float(train), float(held)) for train, held in settings["losses"]]
+        made._class_p_C_B, made._class_tokens_C_B = arrays.get("class_p"), arrays.get("class_tokens")
+        made._shape = CurveShape.from_arrays(arrays)
+        made._arrays = {name: array for name, array in arrays.items() if name.startswith(("adapter.", "head."))}
+        return made

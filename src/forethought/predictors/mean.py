@@ -1,4 +1,4 @@
-"""The predictor that knows nothing about any query: one mean curve for all."""
+"""The estimator that knows nothing about any query: one mean curve for all."""
 
 from __future__ import annotations
 
@@ -6,15 +6,17 @@ from typing import Any, Self
 
 import numpy as np
 
-from ..core.data import FloatArray, IntArray, Profile
-from .inputs import check_counts
-from .spend import non_decreasing
+from ..core.data import FloatArray
+from ..core.features import Counts, Features
+from ..core.protocols import EstimatorBase
+from .parts.checks import usable
+from .parts.shape import non_decreasing
 
 
-class MeanPredictor:
-    """Predicts the pooled success and spend of the training queries, whatever the features are.
+class MeanPredictor(EstimatorBase):
+    """Predicts the pooled accuracy and usage of the training queries, whatever the features are.
 
-    This is what the blind allocation knows, so it is the bar for every other predictor.
+    This is what the blind allocation knows, so it is the bar for every other estimator.
     """
 
     reads: tuple[str, ...] = ()
@@ -22,28 +24,21 @@ class MeanPredictor:
     p_B_: FloatArray
     tokens_B_: FloatArray | None
 
-    def fit(
-        self,
-        features_Q_D: FloatArray,
-        num_right_Q_B: IntArray,
-        num_tried_Q: IntArray,
-        tokens_Q_B: FloatArray | None = None,
-    ) -> Self:
+    def fit(self, features: Features, counts: Counts) -> Self:
         """See `Estimator.fit`; each trace counts the same."""
-        rows = check_counts(num_right_Q_B, num_tried_Q, tokens_Q_B)
-        num_tried_Q = num_tried_Q[rows]
-        self.p_B_ = (num_right_Q_B[rows].sum(axis=0) / num_tried_Q.sum()).astype(np.float32)
+        _, _, counts = usable(features, counts)
+        num_tried_Q = counts.num_tried_Q
+        self.p_B_ = (counts.num_right_Q_B.sum(axis=0) / num_tried_Q.sum()).astype(np.float32)
         self.tokens_B_ = None
-        if tokens_Q_B is not None:
-            mean_B = num_tried_Q @ tokens_Q_B[rows] / num_tried_Q.sum()
+        if counts.tokens_Q_B is not None:
+            mean_B = num_tried_Q @ counts.tokens_Q_B / num_tried_Q.sum()
             self.tokens_B_ = non_decreasing(mean_B[None])[0].astype(np.float32)
         return self
 
-    def predict(self, features_Q_D: FloatArray) -> tuple[FloatArray, FloatArray | None]:
-        """See `Estimator.predict`; only the number of rows is read."""
-        num_rows = len(features_Q_D)
-        tokens_Q_B = None if self.tokens_B_ is None else np.tile(self.tokens_B_, (num_rows, 1))
-        return np.tile(self.p_B_, (num_rows, 1)), tokens_Q_B
+    def predict(self, features: Features) -> tuple[FloatArray, FloatArray | None]:
+        """See `Estimator.predict`; only the number of queries is read."""
+        shape = (len(features), 1)
+        return np.tile(self.p_B_, shape), None if self.tokens_B_ is None else np.tile(self.tokens_B_, shape)
 
     def state(self) -> tuple[dict[str, Any], dict[str, FloatArray]]:
         """See `Estimator.state`."""
@@ -53,19 +48,12 @@ class MeanPredictor:
     @classmethod
     def from_state(cls, settings: dict[str, Any], arrays: dict[str, FloatArray]) -> Self:
         """See `Estimator.from_state`."""
-        predictor = cls()
-        predictor.p_B_ = arrays["p"]
-        predictor.tokens_B_ = arrays.get("tokens")
-        return predictor
+        made = cls()
+        made.p_B_, made.tokens_B_ = arrays["p"], arrays.get("tokens")
+        return made
 
 
-def mean_curve(profile: Profile) -> tuple[FloatArray, FloatArray | None]:
-    """Success and tokens of a profile's mean curve, shape (B,) each; no tokens where they were not measured."""
-    counts = (profile.num_right_Q_B, profile.num_tried_Q)
-    mean = MeanPredictor().fit(np.empty((profile.num_queries, 0)), *counts, measured_tokens(profile))
+def mean_curve(counts: Counts) -> tuple[FloatArray, FloatArray | None]:
+    """Accuracy and tokens of the mean curve, shape (B,) each; no tokens where they were not measured."""
+    mean = MeanPredictor().fit(Features(len(counts)), counts)
     return mean.p_B_, mean.tokens_B_
-
-
-def measured_tokens(profile: Profile) -> FloatArray | None:
-    """Tokens to learn from; None where they were not measured: there is no spend curve to learn then."""
-    return profile.tokens_Q_B if profile.is_spend_measured else None

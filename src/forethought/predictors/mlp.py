@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from ..core.data import FloatArray, IntArray
-from ..core.features import HIDDEN, TEXT, Features, chunks
+from ..core.data import FloatArray
+from ..core.features import HIDDEN, MIN_QUERIES, TEXT, Counts, Features, HeldOut, chunks
+from ..core.protocols import EstimatorBase
 from ..errors import InvalidSettingsError
-from .inputs import MIN_QUERIES, check_counts, check_features
-from .linear import LinearMap, RidgeProblem, Standardizer, left_out_of_folds
-from .spend import SpendShape
-from .success import SuccessShape
-from .wording import Wording
+from .parts.checks import check_features, usable
+from .parts.lexical import Lexical
+from .parts.linear import LinearMap, RidgeProblem, Standardizer, left_out_of_folds
+from .parts.making import options_signature
+from .parts.shape import CurveShape
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,12 +24,13 @@ if TYPE_CHECKING:
 RATE_FLOOR = 1e-3  # keeps the starting bias, a logit of the mean rate, finite
 WARMUP_SHARE = 0.05
 PENALTY_RANGE = (0.1, 4.0)  # in mean eigenvalues; beyond it a network of noise alone, or none
+NAMES = ("hidden_weights", "hidden_bias", "output_weights", "output_bias")
 READS = {HIDDEN: (HIDDEN,), TEXT: (TEXT,), f"{HIDDEN}+{TEXT}": (HIDDEN, TEXT)}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MlpOptions:
-    """Settings of the networks and their training; the defaults are those of `MlpPredictor`.
+    """Settings of the networks and their training.
 
     Attributes:
         reads: "hidden", "text" or "hidden+text".
@@ -44,17 +46,17 @@ class MlpOptions:
         seed: the same seed and data give the same ensemble.
     """
 
-    reads: str
-    hidden_width: int
-    num_members: int
-    num_components: int
-    steps: int
-    batch_size: int
-    learning_rate: float
-    weight_decay: float
-    dropout: float
-    noise: float | None
-    seed: int
+    reads: str = f"{HIDDEN}+{TEXT}"
+    hidden_width: int = 128
+    num_members: int = 8
+    num_components: int = 768
+    steps: int = 800
+    batch_size: int = 128
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.3
+    dropout: float = 0.2
+    noise: float | None = None
+    seed: int = 0
 
     def __post_init__(self) -> None:
         if self.reads not in READS:
@@ -72,94 +74,53 @@ class MlpOptions:
             )
 
 
-class MlpPredictor:
-    """Success curves from an ensemble of small networks; the spend curve is ridge regression's.
+class MlpPredictor(EstimatorBase):
+    """Accuracy curves from an ensemble of small networks; expected usage is ridge regression's.
 
-    The networks see the principal components of the hidden states, and the question's wording beside them. Noise on
-    every input is their main regularisation: it drowns the weak components and leaves the strong ones, as ridge
-    regression's penalty does (Bishop, "Training with noise is equivalent to Tikhonov regularization", 1995). How much
-    of it is taken from ridge regression, whose penalty for the strongest component of the curves exact leave-one-out
-    picks: little with many well-measured queries, much with a few hundred of four traces each. Each
-    minimises the binomial likelihood of the counts on its own share of the rows, so many steps long, and its
-    probabilities of the rows it left out are what `SuccessShape` and the card's calibration are learned on; those of
-    all are averaged. Weights are rounded to float16 at fit, so that a saved ensemble says what the fitted one said.
-    Torch's global random state and its threads are left as they are.
+    The networks see the principal components of the hidden states, and the question's lexical features beside them.
+    Noise on every input is their main regularisation, as ridge regression's penalty is (Bishop, "Training with noise is
+    equivalent to Tikhonov regularization", 1995); how much is taken from ridge regression, whose penalty for the
+    strongest component of the curves exact leave-one-out picks. Each network minimises the binomial likelihood of the
+    counts on its own share of the rows, so many steps long; what it says of the rows it left out is what the shape of
+    the curves and the card's calibration are learned on. The probabilities of all are averaged. Weights are rounded to
+    float16 at fit, so that a saved ensemble says what the fitted one said. Torch's global random state and its threads
+    are left as they are.
 
     Args:
-        reads, hidden_width, num_members, num_components, steps, batch_size, learning_rate, weight_decay, dropout,
-            noise, seed: see `MlpOptions`.
+        options: see `MlpOptions`.
 
     Attributes:
-        held_rows_: rows fitted on; None after loading.
-        held_fold_Q_: which network left each of them out; None after loading.
-        held_p_Q_B_: what that network says of it; None after loading.
-        held_tokens_Q_B_: what ridge regression on the same rows says of it; None after loading, or without tokens.
+        held_out_: what each row's network said of it, and ridge regression on the same rows of its usage; None after
+            loading.
         noise_: spread of the noise that was added.
     """
 
+    __signature__ = options_signature(MlpOptions)
+    takes = ("seed",)
+
     noise_: float
-    held_rows_: IntArray | None
-    held_fold_Q_: IntArray | None
-    held_p_Q_B_: FloatArray | None
-    held_tokens_Q_B_: FloatArray | None
+    held_out_: HeldOut | None = None
 
     _inputs: _Inputs
     _members: dict[str, FloatArray]
-    _success: SuccessShape
+    _shape: CurveShape
     _tokens_map: LinearMap | None
-    _spend: SpendShape | None
 
-    def __init__(
-        self,
-        *,
-        reads: str = f"{HIDDEN}+{TEXT}",
-        hidden_width: int = 128,
-        num_members: int = 8,
-        num_components: int = 768,
-        steps: int = 800,
-        batch_size: int = 128,
-        learning_rate: float = 1e-3,
-        weight_decay: float = 0.3,
-        dropout: float = 0.2,
-        noise: float | None = None,
-        seed: int = 0,
-    ) -> None:
-        self.options = MlpOptions(
-            reads=reads,
-            hidden_width=hidden_width,
-            num_members=num_members,
-            num_components=num_components,
-            steps=steps,
-            batch_size=batch_size,
-            learning_rate=learning_rate,
-            weight_decay=weight_decay,
-            dropout=dropout,
-            noise=noise,
-            seed=seed,
-        )
+    def __init__(self, **options: Any) -> None:
+        self.options = MlpOptions(**options)
+        self.reads = READS[self.options.reads]
 
-    @property
-    def reads(self) -> tuple[str, ...]:
-        """What the options say is read."""
-        return READS[self.options.reads]
-
-    def fit(
-        self,
-        features: Features | FloatArray,
-        num_right_Q_B: IntArray,
-        num_tried_Q: IntArray,
-        tokens_Q_B: FloatArray | None = None,
-    ) -> Self:
+    def fit(self, features: Features, counts: Counts) -> Self:
         """See `Estimator.fit`. Rows without a trace are left aside; hidden states must be finite."""
-        rows = check_counts(num_right_Q_B, num_tried_Q, tokens_Q_B)
-        read = Features.of(features).select(rows)
-        weight_Q = num_tried_Q[rows].astype(np.float64)
-        self._inputs = _Inputs.fit(read, weight_Q, self.options)
-        x_Q_N = self._inputs.apply(read)
-        rate_Q_B = (num_right_Q_B[rows] / weight_Q[:, None]).astype(np.float32)
-        share_Q = (weight_Q / weight_Q.mean()).astype(np.float32)
+        rows, features, counts = usable(features, counts)
+        weight_Q = counts.weight_Q
+        self._inputs = _Inputs.fit(features, weight_Q, self.options)
+        x_Q_N = self._inputs.apply(features)
+        rate_Q_B = counts.rate_Q_B.astype(np.float32)
+        # An outcome weighs by the traces behind it and the tokens its budget stands for.
+        share_Q_B = ((weight_Q / weight_Q.mean())[:, None] * counts.width_B).astype(np.float32)
         problem = RidgeProblem(x_Q_N, weight_Q, is_scaled=True)
-        self.noise_ = self.options.noise if self.options.noise is not None else _noise(problem, x_Q_N, rate_Q_B)
+        self.noise_ = self.options.noise if self.options.noise is not None else _noise(problem, x_Q_N, counts)
         num_members = min(self.options.num_members, max(2, len(rows) // MIN_QUERIES))
         fold_Q = np.arange(len(rows)) % num_members
         held_p_Q_B = np.empty(rate_Q_B.shape, dtype=np.float32)
@@ -169,94 +130,81 @@ class MlpPredictor:
             if not kept.any():
                 kept = held
             seed = self.options.seed * 1000 + member
-            weights = _train(x_Q_N[kept], rate_Q_B[kept], share_Q[kept], self.options, noise=self.noise_, seed=seed)
+            weights = _train(x_Q_N[kept], rate_Q_B[kept], share_Q_B[kept], self.options, noise=self.noise_, seed=seed)
             members.append(weights)
             held_p_Q_B[held] = _probabilities(weights, x_Q_N[held])
-        self._success = SuccessShape.fit(rate_Q_B, weight_Q, held_p_Q_B)
-        self.held_rows_, self.held_fold_Q_ = rows, fold_Q
-        self.held_p_Q_B_, self.held_tokens_Q_B_ = self._success.apply(held_p_Q_B), None
+        self._shape = CurveShape.fit(counts, held_p_Q_B)
         self._members = {
             name: np.stack([weights[name] for weights in members]).astype(
                 np.float32 if name.endswith("bias") else np.float16
             )
-            for name in ("hidden_weights", "hidden_bias", "output_weights", "output_bias")
+            for name in NAMES
         }
-        self._tokens_map = self._spend = None
-        if tokens_Q_B is not None:
-            tokens = tokens_Q_B[rows].astype(np.float64)
-            self._tokens_map = LinearMap.from_solutions(problem, problem.solve(tokens))
-            self._spend = SpendShape.fit(tokens)
-            self.held_tokens_Q_B_ = self._spend.apply(left_out_of_folds(x_Q_N, weight_Q, tokens, fold_Q))
+        self._tokens_map, held_tokens_Q_B = None, None
+        if counts.tokens_Q_B is not None:
+            tokens_Q_B = counts.tokens_Q_B.astype(np.float64)
+            self._tokens_map = LinearMap.from_solutions(problem, problem.solve(tokens_Q_B, counts.width_B))
+            held_tokens_Q_B = left_out_of_folds(x_Q_N, weight_Q, tokens_Q_B, fold_Q, counts.width_B)
+        held_p_Q_B = self._shape.accuracy(held_p_Q_B)
+        self.held_out_ = HeldOut(rows, fold_Q, held_p_Q_B, self._shape.usage(held_tokens_Q_B))
         return self
 
-    def predict(self, features: Features | FloatArray) -> tuple[FloatArray, FloatArray | None]:
+    def predict(self, features: Features) -> tuple[FloatArray, FloatArray | None]:
         """See `Estimator.predict`; raises InvalidFeaturesError on NaN or a wrong width."""
-        read = Features.of(features)
-        self._inputs.check(read)
+        self._inputs.check(features)
         members = {name: array.astype(np.float32) for name, array in self._members.items()}
-        num_members, num_budgets = members["output_bias"].shape
-        p_Q_B = np.zeros((len(read), num_budgets), dtype=np.float32)
+        num_members, num_options = members["output_bias"].shape
+        p_Q_B = np.zeros((len(features), num_options), dtype=np.float32)
         level_Q_B = None if self._tokens_map is None else np.empty_like(p_Q_B)
-        for rows in chunks(len(read)):
-            x_Q_N = self._inputs.apply(read.select(np.arange(rows.start, rows.stop)))
+        for rows in chunks(len(features)):
+            x_Q_N = self._inputs.apply(features.select(np.arange(rows.start, rows.stop)))
             for m in range(num_members):
                 p_Q_B[rows] += _probabilities({name: array[m] for name, array in members.items()}, x_Q_N)
             if self._tokens_map is not None and level_Q_B is not None:
                 level_Q_B[rows] = self._tokens_map.apply(x_Q_N)
-        p_Q_B = self._success.apply(p_Q_B / num_members)
-        return p_Q_B, None if self._spend is None or level_Q_B is None else self._spend.apply(level_Q_B)
+        return self._shape.accuracy(p_Q_B / num_members), self._shape.usage(level_Q_B)
 
     def state(self) -> tuple[dict[str, Any], dict[str, FloatArray]]:
         """See `Estimator.state`."""
-        arrays = {**self._members, **self._success.arrays(), **self._inputs.arrays()}
-        if self._tokens_map is not None and self._spend is not None:
-            arrays |= {f"tokens_{name}": array for name, array in self._tokens_map.arrays().items()}
-            arrays |= {"spend_lowest": self._spend.lowest_B, "spend_highest": self._spend.highest_B}
+        arrays = {**self._members, **self._shape.arrays(), **self._inputs.arrays()}
+        if self._tokens_map is not None:
+            arrays |= self._tokens_map.arrays("tokens_")
         return {"options": asdict(self.options), "noise": self.noise_}, arrays
 
     @classmethod
     def from_state(cls, settings: dict[str, Any], arrays: dict[str, FloatArray]) -> Self:
         """See `Estimator.from_state`."""
-        predictor = cls(**settings["options"])
-        predictor.noise_ = float(settings["noise"])
-        predictor.held_rows_ = predictor.held_fold_Q_ = None
-        predictor.held_p_Q_B_ = predictor.held_tokens_Q_B_ = None
-        predictor._inputs = _Inputs.from_arrays(arrays)
-        predictor._members = {
-            name: arrays[name] for name in ("hidden_weights", "hidden_bias", "output_weights", "output_bias")
-        }
-        predictor._success = SuccessShape.from_arrays(arrays)
-        predictor._tokens_map = predictor._spend = None
-        if "spend_lowest" in arrays:
-            own = {name.removeprefix("tokens_"): arrays[name] for name in arrays if name.startswith("tokens_")}
-            predictor._tokens_map = LinearMap.from_arrays(own)
-            predictor._spend = SpendShape(arrays["spend_lowest"], arrays["spend_highest"])
-        return predictor
+        made = cls(**settings["options"])
+        made.noise_ = float(settings["noise"])
+        made._inputs = _Inputs.from_arrays(arrays)
+        made._members = {name: arrays[name] for name in NAMES}
+        made._shape = CurveShape.from_arrays(arrays)
+        made._tokens_map = None if made._shape.lowest_B is None else LinearMap.from_arrays(arrays, "tokens_")
+        return made
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Inputs:
-    """What the networks see of a query: components of its hidden state, its wording, or both.
+    """What the networks see of a query: components of its hidden state, its lexical features, or both.
 
     Attributes:
         standardizer: of the hidden states, or None where none are read.
         basis_D_K: their principal components, scaled so that their mean spread is 1, float16.
-        wording: of the texts, or None where none are read.
+        lexical: of the texts, or None where none are read.
     """
 
     standardizer: Standardizer | None
     basis_D_K: FloatArray | None
-    wording: Wording | None
+    lexical: Lexical | None
 
     @classmethod
     def fit(cls, read: Features, weight_Q: FloatArray, options: MlpOptions) -> _Inputs:
-        standardizer = basis_D_K = wording = None
-        read.check(frozenset(READS[options.reads]))
+        standardizer = basis_D_K = lexical = None
+        read.check(READS[options.reads])
         if HIDDEN in READS[options.reads]:
-            assert read.hidden_Q_D is not None
-            check_features(read.hidden_Q_D)
-            standardizer = Standardizer.fit(read.hidden_Q_D, weight_Q)
-            x_Q_D = standardizer.apply(read.hidden_Q_D).astype(np.float32)
+            check_features(read.hidden)
+            standardizer = Standardizer.fit(read.hidden, weight_Q)
+            x_Q_D = standardizer.apply(read.hidden).astype(np.float32)
             eigenvalue_D, vector_D_D = np.linalg.eigh((x_Q_D.T @ x_Q_D / np.float32(len(x_Q_D))).astype(np.float64))
             num_kept = min(options.num_components, len(x_Q_D), len(eigenvalue_D))
             kept = slice(None, -num_kept - 1, -1)  # strongest first
@@ -265,29 +213,27 @@ class _Inputs:
             signs_K = np.sign(vector_D_D[:, kept][largest_K, np.arange(num_kept)])  # the same on every machine
             basis_D_K = (vector_D_D[:, kept] * signs_K / spread).astype(np.float16)
         if TEXT in READS[options.reads]:
-            wording = Wording.fit(read.texts or (), seed=options.seed)
-        return cls(standardizer, basis_D_K, wording)
+            lexical = Lexical.fit(read.questions, seed=options.seed)
+        return cls(standardizer, basis_D_K, lexical)
 
     def check(self, read: Features) -> None:
         if self.standardizer is not None:
-            read.check(frozenset({HIDDEN}))
-            assert read.hidden_Q_D is not None
-            check_features(read.hidden_Q_D, width=len(self.standardizer.centre_D))
-        if self.wording is not None:
-            read.check(frozenset({TEXT}))
+            check_features(read.hidden, width=len(self.standardizer.centre_D))
+        if self.lexical is not None:
+            read.check({TEXT})
 
     def apply(self, read: Features) -> FloatArray:
         """The inputs, float32, shape (Q, N)."""
         parts: list[FloatArray] = []
-        if self.standardizer is not None and self.basis_D_K is not None and read.hidden_Q_D is not None:
-            x_Q_D = self.standardizer.apply(read.hidden_Q_D).astype(np.float32)
+        if self.standardizer is not None and self.basis_D_K is not None:
+            x_Q_D = self.standardizer.apply(read.hidden).astype(np.float32)
             parts.append(x_Q_D @ self.basis_D_K.astype(np.float32))
-        if self.wording is not None:
-            parts.append(self.wording.apply(read.texts or ()))
+        if self.lexical is not None:
+            parts.append(self.lexical.apply(read.questions))
         return np.concatenate(parts, axis=1)
 
     def arrays(self) -> dict[str, FloatArray]:
-        found: dict[str, FloatArray] = {} if self.wording is None else self.wording.arrays()
+        found: dict[str, FloatArray] = {} if self.lexical is None else self.lexical.arrays()
         if self.standardizer is not None and self.basis_D_K is not None:
             found |= {"feature_centre": self.standardizer.centre_D, "feature_scale": self.standardizer.scale_D}
             found |= {"feature_basis": self.basis_D_K}
@@ -299,7 +245,7 @@ class _Inputs:
         return cls(
             Standardizer(arrays["feature_centre"], arrays["feature_scale"]) if has_hidden else None,
             arrays["feature_basis"] if has_hidden else None,
-            Wording.from_arrays(dict(arrays)) if has_text else None,
+            Lexical.from_arrays(dict(arrays)) if has_text else None,
         )
 
 
@@ -312,16 +258,16 @@ def _probabilities(weights: Mapping[str, FloatArray], x_Q_N: FloatArray) -> Floa
 
 
 def _train(
-    x_Q_N: FloatArray, rate_Q_B: FloatArray, share_Q: FloatArray, options: MlpOptions, *, noise: float, seed: int
+    x_Q_N: FloatArray, rate_Q_B: FloatArray, share_Q_B: FloatArray, options: MlpOptions, *, noise: float, seed: int
 ) -> dict[str, FloatArray]:
     """One network, trained so many steps."""
     import torch
 
     random = np.random.default_rng(seed)
-    data = [torch.from_numpy(np.ascontiguousarray(array)) for array in (x_Q_N, rate_Q_B, share_Q)]
+    data = [torch.from_numpy(np.ascontiguousarray(array)) for array in (x_Q_N, rate_Q_B, share_Q_B)]
     weights = {
         name: torch.from_numpy(array.astype(np.float32)).requires_grad_()
-        for name, array in _initial_weights(rate_Q_B, share_Q, x_Q_N.shape[1], options, random).items()
+        for name, array in _initial_weights(rate_Q_B, share_Q_B, x_Q_N.shape[1], options, random).items()
     }
     # Biases are not decayed: the mean curve is no complexity.
     optimizer = torch.optim.AdamW(
@@ -354,12 +300,12 @@ def _train(
     return {name: tensor.detach().numpy().copy() for name, tensor in weights.items()}
 
 
-def _noise(problem: RidgeProblem, x_Q_N: FloatArray, rate_Q_B: FloatArray) -> float:
+def _noise(problem: RidgeProblem, x_Q_N: FloatArray, counts: Counts) -> float:
     """Spread of the noise that amounts to ridge regression's penalty for the strongest component of the curves.
 
     Noise of variance v on Q rows adds Q v to every eigenvalue, as a penalty of that size does.
     """
-    penalty = float(problem.solve(rate_Q_B.astype(np.float64)).penalty_N[0])
+    penalty = float(problem.solve(counts.rate_Q_B, counts.width_B).penalty_N[0])
     return float(np.sqrt(np.clip(penalty, *PENALTY_RANGE) * float(x_Q_N.var(axis=0).mean())))
 
 
@@ -370,10 +316,10 @@ def _rate(step: int, steps: int) -> float:
 
 
 def _initial_weights(
-    rate_Q_B: FloatArray, share_Q: FloatArray, width: int, options: MlpOptions, random: np.random.Generator
+    rate_Q_B: FloatArray, share_Q_B: FloatArray, width: int, options: MlpOptions, random: np.random.Generator
 ) -> dict[str, FloatArray]:
     """He initialisation, and output weights near zero around the mean curve: an untrained network is the blind one."""
-    mean_B = np.clip(np.average(rate_Q_B, axis=0, weights=share_Q), RATE_FLOOR, 1.0 - RATE_FLOOR)
+    mean_B = np.clip(np.average(rate_Q_B, axis=0, weights=share_Q_B[:, 0]), RATE_FLOOR, 1.0 - RATE_FLOOR)
     hidden = random.standard_normal((width, options.hidden_width)) * np.sqrt(2.0 / width)
     output = random.standard_normal((options.hidden_width, len(mean_B))) * 0.1 / np.sqrt(options.hidden_width)
     return {
@@ -388,7 +334,7 @@ def _negative_log_likelihood(weights: Mapping[str, Tensor], data: list[Tensor], 
     """Binomial negative log likelihood of the counts, a trace and budget, up to a constant."""
     from torch.nn.functional import binary_cross_entropy_with_logits as cross_entropy
 
-    x_Q_N, rate_Q_B, share_Q = data
+    x_Q_N, rate_Q_B, share_Q_B = data
     hidden_Q_H = (x_Q_N @ weights["hidden_weights"] + weights["hidden_bias"]).relu() * keep_Q_H
     logit_Q_B = hidden_Q_H @ weights["output_weights"] + weights["output_bias"]
-    return cross_entropy(logit_Q_B, rate_Q_B, weight=share_Q[:, None])
+    return cross_entropy(logit_Q_B, rate_Q_B, weight=share_Q_B)

@@ -8,10 +8,11 @@ from typing import Any, Self
 import numpy as np
 
 from ..core.data import FloatArray, IntArray
-from ..core.features import HIDDEN, chunks
-from .inputs import check_counts, check_features
-from .linear import LinearMap, RidgeProblem
-from .spend import SpendShape
+from ..core.features import HIDDEN, Counts, Features, chunks
+from ..core.protocols import EstimatorBase
+from .parts.checks import check_features, usable
+from .parts.linear import LinearMap, RidgeProblem
+from .parts.shape import CurveShape
 
 HIDDEN_WIDTH = 256
 EPOCHS = 25
@@ -24,84 +25,75 @@ NAMES = ("hidden_weights", "hidden_bias", "output_weights", "output_bias")
 Weights = dict[str, FloatArray]
 
 
-class PaperMlpPredictor:
+class PaperMlpPredictor(EstimatorBase):
     """One hidden layer of 256 rectified units and a sigmoid for each budget, on the features as they are.
 
     After Brown, Muppidi and Shahout, "Predictive Scheduling for Efficient Inference-Time Reasoning in Large Language
     Models" (arXiv 2602.01237): mean squared error against the measured rates, Adam at 1e-3, batches of 32, 25 passes,
     the last one kept. Nothing is standardised, weighted, stopped early or averaged; `mlp` does all of these. What the
-    paper does not say is as is usual: weights start uniform within one over the root of the inputs. The spend curve,
+    paper does not say is as is usual: weights start uniform within one over the root of the inputs. Expected usage,
     which the paper does not have, is ridge regression's.
 
     Args:
         seed: of the start and of the order of the rows.
     """
 
+    takes = ("seed",)
     reads = (HIDDEN,)
 
     _weights: Weights
     _tokens_map: LinearMap | None
-    _spend: SpendShape | None
+    _shape: CurveShape
 
     def __init__(self, *, seed: int = 0) -> None:
         self.seed = seed
 
-    def fit(
-        self,
-        features_Q_D: FloatArray,
-        num_right_Q_B: IntArray,
-        num_tried_Q: IntArray,
-        tokens_Q_B: FloatArray | None = None,
-    ) -> Self:
-        """See `Estimator.fit`. Rows without a trace are left aside; features must be finite."""
-        rows = check_counts(num_right_Q_B, num_tried_Q, tokens_Q_B)
-        check_features(features_Q_D[rows])
-        rate_Q_B = (num_right_Q_B[rows] / num_tried_Q[rows, None]).astype(np.float32)
-        self._weights = _trained(features_Q_D[rows].astype(np.float32), rate_Q_B, np.random.default_rng(self.seed))
-        self._tokens_map = self._spend = None
-        if tokens_Q_B is not None:
-            problem = RidgeProblem(features_Q_D[rows], num_tried_Q[rows].astype(np.float64))
-            self._tokens_map = LinearMap.from_solutions(problem, problem.solve(tokens_Q_B[rows].astype(np.float64)))
-            self._spend = SpendShape.fit(tokens_Q_B[rows])
+    def fit(self, features: Features, counts: Counts) -> Self:
+        """See `Estimator.fit`. Rows without a trace are left aside; hidden states must be finite."""
+        _, features, counts = usable(features, counts)
+        check_features(features.hidden)
+        x_Q_D, width_B = features.hidden.astype(np.float32), counts.width_B.astype(np.float32)
+        random = np.random.default_rng(self.seed)
+        self._weights = _trained(x_Q_D, counts.rate_Q_B.astype(np.float32), width_B, random)
+        self._shape, self._tokens_map = CurveShape.fit(counts, None), None
+        if counts.tokens_Q_B is not None:
+            problem = RidgeProblem(features.hidden, counts.weight_Q)
+            solution = problem.solve(counts.tokens_Q_B.astype(np.float64), counts.width_B)
+            self._tokens_map = LinearMap.from_solutions(problem, solution)
         return self
 
-    def predict(self, features_Q_D: FloatArray) -> tuple[FloatArray, FloatArray | None]:
+    def predict(self, features: Features) -> tuple[FloatArray, FloatArray | None]:
         """See `Estimator.predict`; raises InvalidFeaturesError on NaN or a wrong width."""
-        check_features(features_Q_D, width=len(self._weights["hidden_weights"]))
-        p_Q_B = np.empty((len(features_Q_D), len(self._weights["output_bias"])), dtype=np.float32)
-        for rows in chunks(len(features_Q_D)):
-            p_Q_B[rows] = _forward(self._weights, features_Q_D[rows].astype(np.float32, copy=False))[1]
-        if self._tokens_map is None or self._spend is None:
-            return p_Q_B, None
-        return p_Q_B, self._spend.apply(self._tokens_map.apply(features_Q_D))
+        check_features(features.hidden, width=len(self._weights["hidden_weights"]))
+        p_Q_B = np.empty((len(features), len(self._weights["output_bias"])), dtype=np.float32)
+        for rows in chunks(len(features)):
+            p_Q_B[rows] = _forward(self._weights, features.hidden[rows].astype(np.float32, copy=False))[1]
+        level_Q_B = None if self._tokens_map is None else self._tokens_map.apply(features.hidden)
+        return p_Q_B, self._shape.usage(level_Q_B)
 
     def state(self) -> tuple[dict[str, Any], dict[str, FloatArray]]:
         """See `Estimator.state`."""
-        arrays = dict(self._weights)
-        if self._tokens_map is not None and self._spend is not None:
-            arrays |= {f"tokens_{name}": array for name, array in self._tokens_map.arrays().items()}
-            arrays |= {"spend_lowest": self._spend.lowest_B, "spend_highest": self._spend.highest_B}
+        arrays = {**self._weights, **self._shape.arrays()}
+        if self._tokens_map is not None:
+            arrays |= self._tokens_map.arrays("tokens_")
         return {"seed": self.seed}, arrays
 
     @classmethod
     def from_state(cls, settings: dict[str, Any], arrays: dict[str, FloatArray]) -> Self:
         """See `Estimator.from_state`."""
-        predictor = cls(seed=int(settings["seed"]))
-        predictor._weights = {name: arrays[name] for name in NAMES}
-        predictor._tokens_map = predictor._spend = None
-        if "spend_lowest" in arrays:
-            own = {name.removeprefix("tokens_"): arrays[name] for name in arrays if name.startswith("tokens_")}
-            predictor._tokens_map = LinearMap.from_arrays(own)
-            predictor._spend = SpendShape(arrays["spend_lowest"], arrays["spend_highest"])
-        return predictor
+        made = cls(seed=int(settings["seed"]))
+        made._weights = {name: arrays[name] for name in NAMES}
+        made._shape = CurveShape.from_arrays(arrays)
+        made._tokens_map = None if made._shape.lowest_B is None else LinearMap.from_arrays(arrays, "tokens_")
+        return made
 
 
-def _trained(x_Q_D: FloatArray, rate_Q_B: FloatArray, random: np.random.Generator) -> Weights:
+def _trained(x_Q_D: FloatArray, rate_Q_B: FloatArray, width_B: FloatArray, random: np.random.Generator) -> Weights:
     """The weights after the last pass."""
     weights = _start(x_Q_D.shape[1], rate_Q_B.shape[1], random)
     adam = _Adam(weights)
     for rows in _batches(len(x_Q_D), random):
-        adam.step(weights, _gradients(weights, x_Q_D[rows], rate_Q_B[rows]))
+        adam.step(weights, _gradients(weights, x_Q_D[rows], rate_Q_B[rows], width_B))
     return weights
 
 
@@ -131,10 +123,10 @@ def _forward(weights: Weights, x_Q_D: FloatArray) -> tuple[FloatArray, FloatArra
     return hidden_Q_H, np.float32(0.5) * (np.float32(1.0) + np.tanh(np.float32(0.5) * logit_Q_B))
 
 
-def _gradients(weights: Weights, x_Q_D: FloatArray, rate_Q_B: FloatArray) -> Weights:
-    """Of the mean squared error over rows and budgets."""
+def _gradients(weights: Weights, x_Q_D: FloatArray, rate_Q_B: FloatArray, width_B: FloatArray) -> Weights:
+    """Of the mean squared error over rows and, by their tokens, budgets."""
     hidden_Q_H, p_Q_B = _forward(weights, x_Q_D)
-    logit_Q_B = np.float32(2.0 / p_Q_B.size) * (p_Q_B - rate_Q_B) * p_Q_B * (1 - p_Q_B)
+    logit_Q_B = np.float32(2.0 / p_Q_B.size) * width_B * (p_Q_B - rate_Q_B) * p_Q_B * (1 - p_Q_B)
     inner_Q_H = (logit_Q_B @ weights["output_weights"].T) * (hidden_Q_H > 0)
     return {
         "hidden_weights": x_Q_D.T @ inner_Q_H,

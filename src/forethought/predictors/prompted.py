@@ -7,16 +7,17 @@ from typing import Any, Self
 import numpy as np
 
 from ..core.data import FloatArray, IntArray
-from ..core.features import DIFFICULTY, Features
+from ..core.features import DIFFICULTY, Counts, Features
+from ..core.protocols import EstimatorBase
 from ..errors import InvalidSettingsError
-from .inputs import check_counts
-from .spend import non_decreasing
+from .parts.checks import usable
+from .parts.shape import non_decreasing
 
 PRIOR_QUERIES = 5.0  # a level's mean is drawn to the mean of all as if so many queries more had it
 
 
-class PromptedPredictor:
-    """Success and spend curves by the stated level: easy, medium, hard, or none of them.
+class PromptedPredictor(EstimatorBase):
+    """Accuracy curves and expected usage by the stated level: easy, medium, hard, or none of them.
 
     The prompted baseline of arXiv 2602.01237, with curves in place of one budget a class. Every level gets the mean
     curve of the training queries of which the model said so; a level that few have is drawn to the mean of all, and one
@@ -44,24 +45,17 @@ class PromptedPredictor:
             raise InvalidSettingsError(f"prompted option num_examples must lie between 0 and 8; got {num_examples}")
         self.num_examples = num_examples
 
-    def fit(
-        self,
-        features: Features,
-        num_right_Q_B: IntArray,
-        num_tried_Q: IntArray,
-        tokens_Q_B: FloatArray | None = None,
-    ) -> Self:
-        """See `Estimator.fit`; reads the difficulties of `features`."""
-        rows = check_counts(num_right_Q_B, num_tried_Q, tokens_Q_B)
-        features.check(frozenset({DIFFICULTY}))
-        self.levels_ = sorted({level for level in features.difficulties or () if level is not None})
-        class_Q, tried_Q = self._classes(features)[rows], num_tried_Q[rows].astype(np.float64)
+    def fit(self, features: Features, counts: Counts) -> Self:
+        """See `Estimator.fit`; reads the stated difficulties."""
+        self.levels_ = sorted({level for level in features.stated if level is not None})
+        _, features, counts = usable(features, counts)
+        class_Q, tried_Q = self._classes(features), counts.weight_Q
         num_classes = len(self.levels_) + 2
         self.num_said_ = np.bincount(class_Q, minlength=num_classes)[:-1].tolist()
-        self._p_C_B = _class_means(num_right_Q_B[rows] / tried_Q[:, None], tried_Q, class_Q, num_classes)
+        self._p_C_B = _class_means(counts.rate_Q_B, tried_Q, class_Q, num_classes)
         self._tokens_C_B = None
-        if tokens_Q_B is not None:
-            self._tokens_C_B = non_decreasing(_class_means(tokens_Q_B[rows], tried_Q, class_Q, num_classes))
+        if counts.tokens_Q_B is not None:
+            self._tokens_C_B = non_decreasing(_class_means(counts.tokens_Q_B, tried_Q, class_Q, num_classes))
         return self
 
     def predict(self, features: Features) -> tuple[FloatArray, FloatArray | None]:
@@ -71,11 +65,9 @@ class PromptedPredictor:
 
     def _classes(self, features: Features) -> IntArray:
         """Row of each query's level; then one for no level, and one for a level that was not seen in training."""
-        features.check(frozenset({DIFFICULTY}))
-        index = {level: row for row, level in enumerate(self.levels_)}
-        none, unseen = len(self.levels_), len(self.levels_) + 1
-        levels = features.difficulties or ()
-        return np.array([none if level is None else index.get(level, unseen) for level in levels], dtype=np.int64)
+        index: dict[str | None, int] = {level: row for row, level in enumerate(self.levels_)}
+        index[None] = len(self.levels_)
+        return np.array([index.get(level, len(self.levels_) + 1) for level in features.stated], dtype=np.int64)
 
     def state(self) -> tuple[dict[str, Any], dict[str, FloatArray]]:
         """See `Estimator.state`."""
@@ -85,11 +77,11 @@ class PromptedPredictor:
     @classmethod
     def from_state(cls, settings: dict[str, Any], arrays: dict[str, FloatArray]) -> Self:
         """See `Estimator.from_state`."""
-        predictor = cls(num_examples=int(settings["num_examples"]))
-        predictor.levels_ = [str(level) for level in settings["levels"]]
-        predictor.num_said_ = [int(count) for count in settings["num_said"]]
-        predictor._p_C_B, predictor._tokens_C_B = arrays["p"], arrays.get("tokens")
-        return predictor
+        made = cls(num_examples=int(settings["num_examples"]))
+        made.levels_ = [str(level) for level in settings["levels"]]
+        made.num_said_ = [int(count) for count in settings["num_said"]]
+        made._p_C_B, made._tokens_C_B = arrays["p"], arrays.get("tokens")
+        return made
 
 
 def _class_means(value_Q_B: FloatArray, tried_Q: FloatArray, class_Q: IntArray, num_classes: int) -> FloatArray:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.data import FloatArray, IntArray, Profile
+from ..core.data import FloatArray, IntArray
+from ..core.features import Counts, HeldOut
 from ..errors import InvalidSettingsError
-from .spend import non_decreasing
+from .parts.shape import non_decreasing
 
 MOST_Z = 999.0  # surer than sure: a number for a card where predictions are the truth itself
 
@@ -19,51 +20,43 @@ MOST_Z = 999.0  # surer than sure: a number for a card where predictions are the
 class Shrinkage:
     """The share that is kept of what sets a query's predicted curves apart from the mean curve.
 
-    Least squares says how large left-out deviations from the mean curve should have been (one slope; what was measured
-    varies with them or it does not), and how sure that is: z standard errors from zero. On noise z squared is 1 on
-    average, so a part 1 / z^2 of the slope is what noise alone gives, and it is taken off: the positive-part rule of
-    James and Stein ("Estimation with quadratic loss", 1961). Strong evidence keeps nearly all, none keeps nothing.
+    Least squares says how large left-out deviations from the mean curve should have been (one slope), and how sure that
+    is: z standard errors from zero. On noise z squared is 1 on average, so a part 1 / z^2 of the slope is what noise
+    alone gives, and it is taken off: the positive-part rule of James and Stein ("Estimation with quadratic loss",
+    1961). Strong evidence keeps nearly all, none keeps nothing. Errors weigh by the tokens an option stands for.
 
     Attributes:
-        success: share kept of the success curves' deviations, in [0, 1].
-        success_z: standard errors between no use at all and what was found; negative: worse than the mean curve.
-        spend, spend_z: the same for spend curves; None where there are none.
+        accuracy: share kept of the accuracy curves' deviations, in [0, 1].
+        accuracy_z: standard errors between no use at all and what was found; negative: worse than the mean curve.
+        usage, usage_z: the same for expected usage; None where there is none.
     """
 
-    success: float
-    success_z: float
-    spend: float | None
-    spend_z: float | None
+    accuracy: float
+    accuracy_z: float
+    usage: float | None
+    usage_z: float | None
 
     def __post_init__(self) -> None:
-        for name, share in (("success", self.success), ("spend", self.spend)):
+        for name, share in (("accuracy", self.accuracy), ("usage", self.usage)):
             if share is not None and not 0.0 <= share <= 1.0:
                 raise InvalidSettingsError(f"card.shrinkage.{name} must be a share between 0 and 1; got {share!r}")
 
     @property
     def evidence(self) -> str:
         """In words, how sure it is that predictions tell queries apart."""
-        spend = "" if self.spend_z is None else f" for success, {self.spend_z:.1f} for spend"
-        return f"evidence: {self.success_z:.1f} standard errors{spend}"
+        usage = "" if self.usage_z is None else f" for accuracy, {self.usage_z:.1f} for usage"
+        return f"evidence: {self.accuracy_z:.1f} standard errors{usage}"
 
     @classmethod
-    def fit(cls, left: LeftOut, measured: Profile, rows: NDArray[np.bool_] | None = None) -> Self:
-        """Learns the shares.
-
-        Args:
-            left: predictions of N queries.
-            measured: the profile that `left.rows` counts in.
-            rows: which of the N to learn from, a mask; None for all.
-        """
-        rows = np.ones(len(left.rows), dtype=bool) if rows is None else rows
-        weight_N = measured.num_tried_Q[left.rows].astype(np.float64)
-        rate_N_B = measured.num_right_Q_B[left.rows] / weight_N[:, None]
-        success = _kept(left.p_N_B[rows], left.mean_p_N_B[rows], rate_N_B[rows], weight_N[rows])
-        if left.tokens_N_B is None or left.mean_tokens_N_B is None:
-            return cls(*success, None, None)
-        tokens_N_B = measured.tokens_Q_B[left.rows]
-        spend = _kept(left.tokens_N_B[rows], left.mean_tokens_N_B[rows], tokens_N_B[rows], weight_N[rows])
-        return cls(*success, *spend)
+    def fit(cls, left: LeftOut, rows: NDArray[np.bool_] | None = None) -> Self:
+        """Learns the shares from some of the left-out queries, a mask of them; None for all."""
+        rows = np.ones(len(left.counts), dtype=bool) if rows is None else rows
+        counts, weight_N = left.counts.select(np.flatnonzero(rows)), left.counts.weight_Q[rows]
+        accuracy = _kept(left.p_N_B[rows], left.mean_p_N_B[rows], counts.rate_Q_B, weight_N, counts.width_B)
+        if left.tokens_N_B is None or left.mean_tokens_N_B is None or counts.tokens_Q_B is None:
+            return cls(*accuracy, None, None)
+        levels = (left.tokens_N_B[rows], left.mean_tokens_N_B[rows], counts.tokens_Q_B)
+        return cls(*accuracy, *_kept(*levels, weight_N, counts.width_B))
 
     def apply(
         self,
@@ -72,10 +65,10 @@ class Shrinkage:
         mean_p_B: FloatArray,
         mean_tokens_B: FloatArray | None,
     ) -> tuple[FloatArray, FloatArray | None]:
-        """Predicted curves drawn towards the mean curve, shape (B,) or (Q, B); where nothing is kept, exactly it."""
-        p_Q_B = np.clip(_mixed(p_Q_B, mean_p_B, self.success), 0.0, 1.0)
-        if tokens_Q_B is not None and mean_tokens_B is not None and self.spend is not None:
-            tokens_Q_B = np.maximum.accumulate(_mixed(tokens_Q_B, mean_tokens_B, self.spend), axis=1)
+        """Predicted curves shrunk to the mean curve, shape (B,) or (Q, B); where nothing is kept, exactly it."""
+        p_Q_B = np.clip(_mixed(p_Q_B, mean_p_B, self.accuracy), 0.0, 1.0)
+        if tokens_Q_B is not None and mean_tokens_B is not None and self.usage is not None:
+            tokens_Q_B = np.maximum.accumulate(_mixed(tokens_Q_B, mean_tokens_B, self.usage), axis=1)
         return p_Q_B, tokens_Q_B
 
 
@@ -84,16 +77,16 @@ NOTHING_KNOWN = Shrinkage(0.0, 0.0, 0.0, 0.0)  # of too few queries to hold some
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LeftOut:
-    """What fits said of N queries that they had not seen, beside the mean curves of the queries that they had seen.
+    """What fits said of N queries that they had not seen, beside what was measured and the mean curves of the others.
 
     Attributes:
-        rows: of the profile, shape (N,).
+        counts: measured of these queries.
         fold_N: which fit predicted each.
         p_N_B, tokens_N_B: predicted; tokens None where they were not measured or not kept.
         mean_p_N_B, mean_tokens_N_B: mean curve of the queries outside the fold.
     """
 
-    rows: IntArray
+    counts: Counts
     fold_N: IntArray
     p_N_B: FloatArray
     tokens_N_B: FloatArray | None
@@ -101,50 +94,39 @@ class LeftOut:
     mean_tokens_N_B: FloatArray | None
 
     @classmethod
-    def of(
-        cls, measured: Profile, rows: IntArray, fold_N: IntArray, p_N_B: FloatArray, tokens_N_B: FloatArray | None
-    ) -> Self:
-        """Puts the mean curves beside predictions: all queries of `measured` but those of the fold."""
-        weight_Q = measured.num_tried_Q.astype(np.float64)
-        mean_p_N_B = _mean_outside(measured.num_right_Q_B / weight_Q[:, None], weight_Q, rows, fold_N)
+    def of(cls, counts: Counts, held: HeldOut) -> Self:
+        """Puts the mean curves beside predictions of rows of `counts`: all of its queries but those of the fold."""
+        weight_Q, tokens_N_B = counts.weight_Q, held.tokens_N_B
+        mean_p_N_B = _mean_outside(counts.rate_Q_B, weight_Q, held)
         mean_tokens_N_B = None
-        if tokens_N_B is not None:
-            mean_tokens_N_B = non_decreasing(_mean_outside(measured.tokens_Q_B, weight_Q, rows, fold_N))
-        return cls(rows, fold_N, p_N_B, tokens_N_B, mean_p_N_B, mean_tokens_N_B)
-
-    @classmethod
-    def kept_by(cls, fitted: Any, measured: Profile) -> Self | None:
-        """What a predictor kept of the queries that it held out by itself while it was fitted on `measured`."""
-        rows, p_N_B = getattr(fitted, "held_rows_", None), getattr(fitted, "held_p_Q_B_", None)
-        if rows is None or p_N_B is None:
-            return None
-        return cls.of(measured, rows, fitted.held_fold_Q_, p_N_B, fitted.held_tokens_Q_B_)
+        if tokens_N_B is not None and counts.tokens_Q_B is not None:
+            mean_tokens_N_B = non_decreasing(_mean_outside(counts.tokens_Q_B, weight_Q, held))
+        return cls(counts.select(held.rows), held.fold_N, held.p_N_B, tokens_N_B, mean_p_N_B, mean_tokens_N_B)
 
     @property
     def num_folds(self) -> int:
         """How many fits."""
         return len(np.unique(self.fold_N))
 
-    def shrunk(self, measured: Profile) -> FloatArray:
-        """Success curves as a plan would see them: each fold's shares are learned on the others, shape (N, B)."""
+    def shrunk(self) -> FloatArray:
+        """Accuracy curves as a plan would see them: each fold's shares are learned on the others, shape (N, B)."""
         p_N_B = np.array(self.p_N_B, dtype=np.float64)
         for fold in np.unique(self.fold_N):
             is_held_N = self.fold_N == fold
-            others_N = ~is_held_N if self.num_folds > 1 else is_held_N
-            shares = Shrinkage.fit(self, measured, others_N)
+            shares = Shrinkage.fit(self, ~is_held_N if self.num_folds > 1 else is_held_N)
             p_N_B[is_held_N], _ = shares.apply(p_N_B[is_held_N], None, self.mean_p_N_B[is_held_N], None)
         return p_N_B
 
 
 def _kept(
-    level_N_B: FloatArray, mean_N_B: FloatArray, seen_N_B: FloatArray, weight_N: FloatArray
+    level_N_B: FloatArray, mean_N_B: FloatArray, seen_N_B: FloatArray, weight_N: FloatArray, width_B: FloatArray
 ) -> tuple[float, float]:
     """The share of the deviations to keep, and the standard errors behind it."""
     deviation_N_B, target_N_B = level_N_B.astype(np.float64) - mean_N_B, seen_N_B - mean_N_B
     share_N = weight_N / weight_N.sum()
-    product_N, square_N = (deviation_N_B * target_N_B).sum(axis=1), (deviation_N_B**2).sum(axis=1)
+    product_N, square_N = (deviation_N_B * target_N_B) @ width_B, deviation_N_B**2 @ width_B
     spread = float(share_N @ square_N)
-    if spread <= 1e-9 * float(share_N @ (mean_N_B**2).sum(axis=1)):  # the mean curve, but for rounding
+    if spread <= 1e-9 * float(share_N @ (mean_N_B**2 @ width_B)):  # the mean curve, but for rounding
         return 0.0, 0.0
     slope = float(share_N @ product_N) / spread
     # A query's caps share its traces: queries are what is independent.
@@ -153,14 +135,14 @@ def _kept(
     return (float(np.clip(slope * (1.0 - 1.0 / z**2), 0.0, 1.0)) if z > 1.0 else 0.0), z
 
 
-def _mean_outside(level_Q_B: FloatArray, weight_Q: FloatArray, rows: IntArray, fold_N: IntArray) -> FloatArray:
+def _mean_outside(level_Q_B: FloatArray, weight_Q: FloatArray, held: HeldOut) -> FloatArray:
     """Weighted mean over all rows but those of each one's own fold, shape (N, B)."""
     weighted_Q_B = level_Q_B * weight_Q[:, None]
-    mean_N_B = np.empty((len(rows), level_Q_B.shape[1]))
-    for fold in np.unique(fold_N):
-        is_held_N = fold_N == fold
+    mean_N_B = np.empty((len(held.rows), level_Q_B.shape[1]))
+    for fold in np.unique(held.fold_N):
+        is_held_N = held.fold_N == fold
         is_seen_Q = np.ones(len(level_Q_B), dtype=bool)
-        is_seen_Q[rows[is_held_N]] = False
+        is_seen_Q[held.rows[is_held_N]] = False
         if not is_seen_Q.any():
             is_seen_Q[:] = True
         mean_N_B[is_held_N] = weighted_Q_B[is_seen_Q].sum(axis=0) / weight_Q[is_seen_Q].sum()

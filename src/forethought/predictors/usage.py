@@ -114,7 +114,7 @@ class Usage:
         """One answer.
 
         Args:
-            tokens_B: its predicted spend curve, as the predictor gave it, shape (B,).
+            tokens_B: its expected usage, as the predictor gave it, shape (B,).
             column: of its budget.
             used: tokens it really used.
         """
@@ -171,7 +171,7 @@ def spent_within(curves: Curves, budget_Q: IntArray) -> float | None:
 def stretched(curves: Curves, factor: float) -> Curves:
     """The curves of queries whose thoughts are `factor` times as long: a budget does what budget / factor did.
 
-    Below the first budget success is that of the first, and each token less is one less used.
+    Below the first budget accuracy is that of the first, and each token less is one less used.
     """
     if factor == 1.0 or curves.tokens_Q_B is None:
         return curves
@@ -181,13 +181,18 @@ def stretched(curves: Curves, factor: float) -> Curves:
 
 
 def stretched_tokens(tokens_Q_B: FloatArray, budget_B: FloatArray, factor: float) -> NDArray[np.float64]:
-    """The spend curves of queries whose thoughts are `factor` times as long, shape (Q, B)."""
+    """The expected usage of queries whose thoughts are `factor` times as long, shape (Q, B).
+
+    What a query uses with no thought at all stays as it is; where 0 is no option, that is not known and taken for 0.
+    """
     rising_Q_B: NDArray[np.float64] = np.maximum.accumulate(tokens_Q_B.astype(np.float64), axis=1)
     if factor == 1.0:
         return rising_Q_B
     at_B = budget_B / factor
     missing_B = np.maximum(0.0, budget_B[0] - at_B)
-    found_Q_B: NDArray[np.float64] = factor * np.maximum(0.0, _between(rising_Q_B, budget_B, at_B) - missing_B)
+    fixed_Q_1 = rising_Q_B[:, :1] if budget_B[0] == 0 else np.zeros((len(rising_Q_B), 1))
+    thought_Q_B = _between(rising_Q_B, budget_B, at_B) - missing_B - fixed_Q_1
+    found_Q_B: NDArray[np.float64] = fixed_Q_1 + factor * np.maximum(0.0, thought_Q_B)
     return np.maximum.accumulate(found_Q_B, axis=1)  # rounding may not make a later cap look cheaper
 
 

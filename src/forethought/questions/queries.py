@@ -1,9 +1,11 @@
-"""Questions from a file, standard input or a shipped dataset -> `list[Query]`, or every complaint at once."""
+"""Questions in memory, of a file, standard input or a shipped dataset -> `list[Query]`, or every complaint at once."""
 
 from __future__ import annotations
 
 import hashlib
 import importlib.resources
+import io
+import itertools
 import json
 import logging
 import os
@@ -25,7 +27,75 @@ DATASETS = {"gsm8k-demo": "gsm8k-demo.jsonl"}
 
 OTHER_COLUMNS = ("weight", "min_budget", "max_budget")
 
+IN_MEMORY = "the questions"  # what a list of them is called in messages
+Question = str | Sequence[Mapping[str, Any] | Message] | Mapping[str, Any] | Query
+
 logger = logging.getLogger(__name__)
+
+
+def read_questions(questions: str | Path | Iterable[Question], *, limit: int | None = None) -> list[Query]:
+    """Queries from values in memory, a file or a shipped dataset.
+
+    Args:
+        questions: a path, "-" or a dataset's name, as `load_queries` takes it; or any iterable of texts, chats
+            (`[{"role": …, "content": …}]`), `Query` objects and rows (`{"question": …, "answer": …}`, with the names
+            that columns of a file have). Where there is no id, one is made from the question; of the same question
+            again, the later ones end in `-2`, `-3`, …. An id that is given twice is refused.
+        limit: only the first so many.
+
+    Raises:
+        InvalidInputError: with everything that is wrong, by item; no questions at all.
+        UnknownNameError: neither a file nor a dataset.
+    """
+    if isinstance(questions, str) and len(questions.split()) > 1 and not _exists(Path(questions)):
+        raise InvalidInputError(f"no file is called {excerpt(questions)}; to ask it as a question, put it into a list")
+    if isinstance(questions, str | os.PathLike):
+        return load_queries(questions, limit=limit)
+    if isinstance(questions, Mapping | bytes | Query | Message) or not isinstance(questions, Iterable):
+        raise InvalidInputError(
+            f"{IN_MEMORY} must be a list of texts, chats or queries, or a file's name, not {excerpt(questions)}"
+        )
+    items: list[Any] = list(questions if limit is None else itertools.islice(questions, limit))
+    if items and all(isinstance(item, Mapping) for item in items):
+        if "role" in items[0] and "content" in items[0]:
+            raise InvalidInputError(f"{IN_MEMORY} are the messages of one chat; put it into a list: [chat]")
+        return _queries_of(_rows_source(items), None, {})
+    problems, places, queries = Problems(IN_MEMORY), list[str](), list[Query | None]()
+    for number, item in enumerate(items, start=1):
+        places.append(f"item {number}")
+        try:
+            queries.append(_query_in_memory(item))
+        except fields.FieldError as refusal:
+            problems.add(places[-1], f"the question {refusal}")
+    if not items:
+        problems.add("", "there are none; the list is empty")
+    if not problems:
+        _refuse_repeated_ids(places, queries, "id", problems)
+    problems.raise_any()
+    return _with_ids(IN_MEMORY, queries)
+
+
+def _query_in_memory(item: Any) -> Query:
+    """One item as a query, id "" when it has none."""
+    if isinstance(item, Query):
+        if not isinstance(item.id, str):
+            raise fields.FieldError(f"has the id {excerpt(item.id)}, which must be text")
+        _query_in_memory(item.prompt)
+        return item
+    if isinstance(item, list | tuple):
+        item = [{"role": part.role, "content": part.content} if isinstance(part, Message) else part for part in item]
+    elif isinstance(item, Mapping):
+        raise fields.FieldError("is a row among texts; give rows alone, or texts, chats and queries")
+    return Query("", fields.prompt(item))
+
+
+def _rows_source(rows: Sequence[Mapping[str, Any]]) -> Source:
+    """Rows in memory as a table."""
+    try:
+        content = json.dumps([dict(row) for row in rows]).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidInputError(f"{IN_MEMORY}: a row holds what JSON has no word for: {error}") from error
+    return Source(IN_MEMORY, ".json", lambda: io.BytesIO(content))
 
 
 def load_queries(
@@ -58,13 +128,13 @@ def load_queries(
         InvalidSettingsError: `limit` is less than 1.
         UnknownNameError: `source` is neither a file nor a dataset.
     """
+    named = {"question": question_column, "answer": answer_column, "id": id_column}
+    return _queries_of(_find_source(source), limit, named)
+
+
+def _queries_of(source: Source, limit: int | None, named: Mapping[str, str | None]) -> list[Query]:
     usual = {"question": fields.QUESTION_COLUMNS, "answer": fields.ANSWER_COLUMNS, "id": ("id", *fields.ID_COLUMNS)}
-    table = Table(
-        _find_source(source),
-        {**usual, **{name: (name,) for name in OTHER_COLUMNS}},
-        {"question": question_column, "answer": answer_column, "id": id_column},
-        limit,
-    )
+    table = Table(source, {**usual, **{name: (name,) for name in OTHER_COLUMNS}}, named, limit)
     columns, problems = table.columns, table.problems
     places: list[str] = []
     queries: list[Query | None] = []

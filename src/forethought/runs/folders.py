@@ -12,6 +12,7 @@ from ..core.settings import (
     LayersSettings,
     PaperSettings,
     ProfileSettings,
+    RunPlanSettings,
     RunSettings,
 )
 from ..errors import InvalidSettingsError, RunError
@@ -28,10 +29,12 @@ def import_file(settings: ImportSettings) -> Path:
     return Path(settings.out) if settings.out else Path("runs") / f"{name.replace('/', '-')}.parquet"
 
 
-def run_folder(settings: RunSettings) -> Path:
-    """The folder asked for, or runs/run-QUESTIONS-TOKENS-COST."""
+def run_folder(settings: RunSettings | RunPlanSettings) -> Path:
+    """The folder asked for, or runs/run-QUESTIONS-TOKENS-COST, runs/run-PLAN."""
     if settings.out:
         return Path(settings.out)
+    if isinstance(settings, RunPlanSettings):
+        return Path("runs") / f"run-{_stem(settings.plan_file)}"
     asked = settings.plan
     tokens = f"mean{asked.mean_tokens:g}" if asked.mean_tokens is not None else f"total{asked.total_tokens:g}"
     return Path("runs") / f"run-{_stem(asked.questions)}-{tokens}-{asked.cost.value}"
@@ -93,6 +96,16 @@ def check_file(file: Path) -> None:
     if file.is_dir():
         raise RunError(f"{file} is a folder; give --out a file")
     _check_parents(file)
+
+
+def check_plan_file(file: Path) -> None:
+    """The same for a plan: a .json file holds the plan itself, any other its budgets as JSON lines."""
+    if file.suffix.lower() != ".json":
+        check_lines_file(file)
+        return
+    if file.parent != Path() and not file.parent.is_dir():
+        raise RunError(f"--out {file}: there is no folder {file.parent}")
+    check_file(file)
 
 
 def check_lines_file(file: Path) -> None:

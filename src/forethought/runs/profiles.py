@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import logging
+from array import array
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from ..core.data import Curves, FloatArray, Grade, IntArray, Profile, Query, StopReason
+from ..core.data import Curves, FloatArray, Grade, IntArray, Outcome, Query
 from ..core.menu import Menu
+from ..core.parquet import is_profile_file, read_parquet, write_parquet
+from ..core.profile import RIGHT, UNREADABLE, WRONG, Profile, Traces
+from ..core.provenance import GRADER
+from ..core.records import Record
 from ..errors import InvalidFeaturesError, InvalidInputError, MismatchError, RunError
-from .parquet import is_profile_file, read_parquet, write_parquet
-from .store import GRADER_KEYS, RunDirectory, generation_from_json
+from .store import RunDirectory
 
 __all__ = [
     "common_menu",
@@ -30,9 +34,11 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
+GRADES = {Grade.WRONG: WRONG, Grade.RIGHT: RIGHT, Grade.UNREADABLE: UNREADABLE}
+
 
 def from_run(run: RunDirectory, queries: Sequence[Query], *, layers: Sequence[int] | None = None) -> Profile:
-    """Counts right, tried and tokens at every cap from the records of a profile run.
+    """Counts right, tried and tokens at every cap from the records of a profile run, which are read once.
 
     Queries without a finished trace are left out, and so are traces without a grade (how many is logged). Hidden
     states are joined when every remaining query has them.
@@ -42,49 +48,104 @@ def from_run(run: RunDirectory, queries: Sequence[Query], *, layers: Sequence[in
         queries: its queries, in the order the profile shall have.
         layers: keep only these layers' hidden states; None keeps all that were recorded.
     """
-    header, menu = run.header, run.menu
-    budgets = [int(budget) for budget in menu.budgets_B]
-    right: dict[str, FloatArray] = {}
-    tokens: dict[str, FloatArray] = {}
-    reasoning: dict[str, FloatArray] = {}
-    tried: dict[str, int] = {}
-    reasons: list[str] = []
-    ungraded: list[str] = []
-    for (query_id, _), record in run.latest_records().items():
-        if record["stop_reason"] == StopReason.ERROR.value:
-            reasons.append(f"{query_id}: {record['error']}")
-            continue
-        generation = generation_from_json(record)
-        if generation.reasoning_tokens is None or not generation.is_counted:
-            reasons.append(f"{query_id}: its tokens were not counted (--engine-option tokenizer=NAME counts them)")
-            continue
-        outcomes = [generation.at(budget) for budget in budgets]
-        tokens_B = [outcome.tokens if outcome else None for outcome in outcomes]
-        if None in tokens_B:
-            missing = [budget for budget, count in zip(budgets, tokens_B, strict=True) if count is None]
-            raise RunError(f"{run.path}: trace {query_id!r} sample {generation.sample} has no probe at {missing}")
-        grades_B = [_grade_at(record, budget) for budget in budgets]
-        if None in grades_B:
-            ungraded.append(query_id)
-            continue
-        zeros = np.zeros(len(budgets))
-        right[query_id] = right.get(query_id, zeros) + [grade == Grade.RIGHT for grade in grades_B]
-        tokens[query_id] = tokens.get(query_id, zeros) + np.asarray(tokens_B, dtype=np.float64)
-        reasoning[query_id] = reasoning.get(query_id, zeros) + np.minimum(budgets, generation.reasoning_tokens)
-        tried[query_id] = tried.get(query_id, 0) + 1
-    kept = [query for query in queries if query.id in tried]
+    menu, row_of = run.menu, {query.id: row for row, query in enumerate(queries)}
+    found, reasons, ungraded = _Found(menu.num_options, len(queries)), Reasons(), list[str]()
+    for record in run.latest():
+        if record.is_failed:
+            reasons.add(f"{record.query_id}: {record.error}")
+        elif not record.is_counted:
+            reasons.add(f"{record.query_id}: its tokens were not counted (--engine-option tokenizer=NAME counts them)")
+        elif record.query_id in row_of:
+            outcomes = [_outcome(run, record, budget) for budget in menu.caps]
+            if any(outcome.grade is None for outcome in outcomes):
+                ungraded.append(record.query_id)
+            else:
+                found.add(row_of[record.query_id], record, outcomes)
+    _report(run, found.num_traces, reasons, ungraded)
+    rows, num_tried_Q, traces = found.sorted()
+    kept = [queries[row] for row in rows]
+    starts_Q = np.cumsum(num_tried_Q) - num_tried_Q
+    reasoning_N_B = np.minimum(traces.length_N[:, None], menu.budgets_B)
+    wanted, hidden_Q_L_D = _hidden(run, [query.id for query in kept], layers)
+    return Profile(
+        query_ids=tuple(query.id for query in kept),
+        menu=menu,
+        num_right_Q_B=np.add.reduceat(traces.grade_N_B == RIGHT, starts_Q, dtype=np.int64),
+        num_tried_Q=num_tried_Q,
+        tokens_Q_B=np.add.reduceat(traces.tokens_N_B, starts_Q, dtype=np.float64) / num_tried_Q[:, None],
+        reasoning_Q_B=np.add.reduceat(reasoning_N_B, starts_Q, dtype=np.float64) / num_tried_Q[:, None],
+        hidden_Q_L_D=hidden_Q_L_D,
+        layers=wanted,
+        texts=tuple(query.text for query in kept),
+        provenance=replace(run.header.provenance, name=run.path.resolve().name),
+        traces=traces,
+    )
+
+
+class Reasons:
+    """How many traces are of no use, and why the first of them is not."""
+
+    def __init__(self) -> None:
+        self.count, self.first = 0, ""
+
+    def add(self, reason: str) -> None:
+        """One more."""
+        self.count, self.first = self.count + 1, self.first or reason
+
+
+class _Found:
+    """Traces as they are read, a few numbers each."""
+
+    def __init__(self, num_options: int, num_queries: int) -> None:
+        self._num_options = num_options
+        self._columns = {name: array(kind) for name, kind in zip(("row", "sample", "length"), "iii", strict=True)}
+        self._columns |= {name: array(kind) for name, kind in zip(("tokens", "grade", "answer"), "ibi", strict=True)}
+        self._answers_Q: list[dict[str, int]] = [{} for _ in range(num_queries)]
+
+    @property
+    def num_traces(self) -> int:
+        return len(self._columns["row"])
+
+    def add(self, row: int, record: Record, outcomes: Sequence[Outcome]) -> None:
+        """One more trace, of query `row`."""
+        codes = self._answers_Q[row]
+        for name, value in (("row", row), ("sample", record.sample), ("length", record.reasoning_tokens or 0)):
+            self._columns[name].append(value)
+        self._columns["tokens"].extend(outcome.tokens or 0 for outcome in outcomes)
+        self._columns["grade"].extend(GRADES[outcome.grade] for outcome in outcomes if outcome.grade)
+        self._columns["answer"].extend(codes.setdefault(outcome.answer, len(codes)) for outcome in outcomes)
+
+    def sorted(self) -> tuple[list[int], IntArray, Traces]:
+        """The queries that have traces, by their rows, how many each, and the traces in that order."""
+        columns = {name: np.array(values) for name, values in self._columns.items()}
+        order_N = np.lexsort((columns["sample"], columns["row"]))
+        rows, num_tried_Q = np.unique(columns["row"], return_counts=True)
+        flat = [columns[name][order_N] for name in ("sample", "length")]
+        wide = [columns[name].reshape(-1, self._num_options)[order_N] for name in ("tokens", "grade", "answer")]
+        answers_Q = tuple(tuple(self._answers_Q[row]) for row in rows)
+        return rows.tolist(), num_tried_Q, Traces(flat[0], flat[1], wide[0], wide[1], wide[2], answers_Q)
+
+
+def _outcome(run: RunDirectory, record: Record, budget: int) -> Outcome:
+    if (outcome := record.at(budget)) is None or outcome.tokens is None:
+        raise RunError(f"{run.path}: trace {record.query_id!r} sample {record.sample} has no probe at {budget}")
+    return outcome
+
+
+def _report(run: RunDirectory, num_traces: int, reasons: Reasons, ungraded: Sequence[str]) -> None:
+    """Says which traces have no grade; raises RunError where there is no other."""
     remedy = f"give them references: forethought regrade {run.path} --answers FILE"
-    if not kept:
+    if not num_traces:
         if ungraded:
             raise RunError(f"{run.path} has no graded trace: {len(ungraded)} have no reference answer; {remedy}")
-        if reasons:
+        if reasons.count:
             raise RunError(
-                f"{run.path} has no finished trace: {len(reasons)} failed, the first with {reasons[0]}. "
+                f"{run.path} has no finished trace: {reasons.count} failed, the first with {reasons.first}. "
                 "Mend the cause, or leave these questions out; failed traces are tried again by the same command."
             )
         raise RunError(f"{run.path} has no finished trace yet; run `forethought profile` again to go on")
     if ungraded:
-        ids = [query.id for query in queries if query.id in set(ungraded)]
+        ids = sorted(set(ungraded), key=ungraded.index)
         logger.warning(
             "note: %s: %d traces of %d questions (%s) have no grade and are left out; %s",
             run.path,
@@ -93,43 +154,31 @@ def from_run(run: RunDirectory, queries: Sequence[Query], *, layers: Sequence[in
             ", ".join(ids[:3]) + (", …" if len(ids) > 3 else ""),
             remedy,
         )
-    recorded_layers, hidden = run.load_hidden()
-    wanted = tuple(recorded_layers if layers is None else layers)
-    has_hidden = bool(hidden) and all(query.id in hidden for query in kept)
-    num_tried_Q = np.array([tried[query.id] for query in kept], dtype=np.int64)
-    return Profile(
-        query_ids=tuple(query.id for query in kept),
-        menu=menu,
-        num_right_Q_B=np.stack([right[query.id] for query in kept]).astype(np.int64),
-        num_tried_Q=num_tried_Q,
-        tokens_Q_B=np.stack([tokens[query.id] for query in kept]) / num_tried_Q[:, None],
-        reasoning_Q_B=np.stack([reasoning[query.id] for query in kept]) / num_tried_Q[:, None],
-        hidden_Q_L_D=_pick_layers(kept, hidden, recorded_layers, wanted) if has_hidden else None,
-        layers=wanted if has_hidden else (),
-        texts=tuple(query.text for query in kept),
-        info={"name": run.path.resolve().name, **header["identity"]},
-    )
 
 
-def _grade_at(record: Mapping[str, Any], budget: int) -> str | None:
-    """Grade of a record's answer under `budget`: the probe's there, or the final answer's; None where it has none."""
-    probe = next((probe for probe in record["probes"] if probe["budget"] == budget), None)
-    grade: str | None = (probe or record).get("grade")
-    return grade
-
-
-def _pick_layers(
-    queries: Sequence[Query], hidden: Mapping[str, FloatArray], recorded: Sequence[int], wanted: Sequence[int]
-) -> FloatArray:
-    missing = [layer for layer in wanted if layer not in recorded]
-    if missing:
+def _hidden(
+    run: RunDirectory, query_ids: Sequence[str], layers: Sequence[int] | None
+) -> tuple[tuple[int, ...], FloatArray | None]:
+    """Hidden states of every query in their order, read chunk by chunk; nothing where one has none."""
+    recorded, held = run.hidden_chunks()
+    wanted = tuple(recorded if layers is None else layers)
+    row_of = {query_id: row for row, query_id in enumerate(query_ids)}
+    if not set(row_of) <= {query_id for chunk in held for query_id in chunk.query_ids} or not held:
+        return (), None
+    if missing := [layer for layer in wanted if layer not in recorded]:
         raise RunError(f"layers {missing} were not recorded; recorded are {list(recorded)}")
-    columns = [list(recorded).index(layer) for layer in wanted]
-    return np.stack([hidden[query.id][columns] for query in queries])
+    hidden_Q_L_D = np.empty((len(query_ids), len(wanted), held[0].width), dtype=np.float16)
+    for chunk in held:
+        known = [(place, row_of[query_id]) for place, query_id in enumerate(chunk.query_ids) if query_id in row_of]
+        if known:
+            columns = [chunk.layers.index(layer) for layer in wanted]
+            places, rows = (list(each) for each in zip(*known, strict=True))
+            hidden_Q_L_D[rows] = chunk.read()[places][:, columns]
+    return wanted, hidden_Q_L_D
 
 
-# What two profiles must share to be counted together; the rest of a profile's info may differ.
-SAME = ("model", "model_hash", "template", "template_hash", "sampling", *GRADER_KEYS, "simulated")
+# What two profiles must share to be counted together; the rest of a provenance may differ.
+SAME = ("model", "model_hash", "template", "template_hash", "sampling", *GRADER, "simulated", "spend_measured")
 
 
 def joined(profiles: Sequence[Profile]) -> Profile:
@@ -141,35 +190,52 @@ def joined(profiles: Sequence[Profile]) -> Profile:
     """
     first = profiles[0]
     for other in profiles[1:]:
-        differing = [key for key in SAME if first.info.get(key) != other.info.get(key)]
-        differing += ["spend_measured"] if first.is_spend_measured != other.is_spend_measured else []
+        differing = first.provenance.differing(other.provenance, SAME)
         if first.menu != other.menu or differing:
-            lines = [f"{key}: {first.info.get(key)!r} and {other.info.get(key)!r}" for key in differing]
-            lines += [f"grid: {first.menu} and {other.menu}"] if first.menu != other.menu else []
+            lines = [first.provenance.listing(other.provenance, differing)] if differing else []
+            lines += [f"menu: {first.menu} and {other.menu}"] if first.menu != other.menu else []
             raise MismatchError(f"these profiles were not measured in the same way ({'; '.join(lines)})")
     query_ids = [query_id for profile in profiles for query_id in profile.query_ids]
     if twice := [query_id for query_id, count in Counter(query_ids).items() if count > 1]:
         raise InvalidInputError(f"{len(twice)} queries are in two of these profiles ({', '.join(twice[:5])}, …)")
     layers = tuple(layer for layer in first.layers if all(layer in profile.layers for profile in profiles))
-    names = dict.fromkeys(str(profile.info.get("name", "unknown")) for profile in profiles)
+    names = dict.fromkeys(profile.provenance.name or "unknown" for profile in profiles)
+
+    def together(name: str) -> Any:
+        return np.concatenate([getattr(profile, name) for profile in profiles])
+
+    def each(name: str) -> tuple[Any, ...]:
+        parts = [getattr(profile, name) for profile in profiles]
+        return tuple(value for part in parts for value in part) if all(parts) else ()
+
+    hidden = [with_layers(profile, layers).hidden_Q_L_D for profile in profiles] if layers else []
     return Profile(
         query_ids=tuple(query_ids),
         menu=first.menu,
-        num_right_Q_B=np.concatenate([profile.num_right_Q_B for profile in profiles]),
-        num_tried_Q=np.concatenate([profile.num_tried_Q for profile in profiles]),
-        tokens_Q_B=np.concatenate([profile.tokens_Q_B for profile in profiles]),
-        reasoning_Q_B=np.concatenate([profile.reasoning_Q_B for profile in profiles]),
-        hidden_Q_L_D=np.concatenate([with_layers(profile, layers).hidden_Q_L_D for profile in profiles])
-        if layers
-        else None,
+        num_right_Q_B=together("num_right_Q_B"),
+        num_tried_Q=together("num_tried_Q"),
+        tokens_Q_B=together("tokens_Q_B"),
+        reasoning_Q_B=together("reasoning_Q_B"),
+        hidden_Q_L_D=np.concatenate([states for states in hidden if states is not None]) if layers else None,
         layers=layers,
-        texts=tuple(text for profile in profiles for text in profile.texts)
-        if all(profile.texts for profile in profiles)
-        else (),
-        difficulties=tuple(level for profile in profiles for level in profile.difficulties)
-        if all(profile.difficulties for profile in profiles)
-        else (),
-        info={**first.info, "name": " + ".join(names)},
+        texts=each("texts"),
+        difficulties=each("difficulties"),
+        provenance=replace(first.provenance, name=" + ".join(names)),
+        traces=_joined_traces([profile.traces for profile in profiles]),
+    )
+
+
+def _joined_traces(parts: Sequence[Traces | None]) -> Traces | None:
+    found = [part for part in parts if part is not None]
+    if len(found) < len(parts):
+        return None
+    return Traces(
+        np.concatenate([part.sample_N for part in found]),
+        np.concatenate([part.length_N for part in found]),
+        np.concatenate([part.tokens_N_B for part in found]),
+        np.concatenate([part.grade_N_B for part in found]),
+        np.concatenate([part.answer_N_B for part in found]),
+        tuple(answers for part in found for answers in part.answers_Q),
     )
 
 
@@ -194,10 +260,10 @@ def common_menu(first: Menu, second: Menu) -> Menu:
 
 
 def on_menu(profile: Profile, menu: Menu) -> Profile:
-    """The profile at the budgets of `grid` alone, every one of which it was measured at.
+    """The profile at the budgets of `menu` alone, every one of which it was measured at.
 
     Exact: the trace under a smaller cap is the prefix of the trace under a larger one, so columns are picked and
-    nothing is interpolated. `info` still says how it was measured.
+    nothing is interpolated. `provenance` still says how it was measured.
 
     Raises:
         MismatchError: a budget that was not measured.
@@ -209,11 +275,12 @@ def on_menu(profile: Profile, menu: Menu) -> Profile:
         num_right_Q_B=profile.num_right_Q_B[:, columns],
         tokens_Q_B=profile.tokens_Q_B[:, columns],
         reasoning_Q_B=profile.reasoning_Q_B[:, columns],
+        traces=profile.traces and profile.traces.at(columns),
     )
 
 
 def curves_on_menu(curves: Curves, menu: Menu) -> Curves:
-    """The curves at the budgets of `grid` alone; raises MismatchError where they have none for one of them."""
+    """The curves at the budgets of `menu` alone; raises MismatchError where they have none for one of them."""
     columns = _columns(curves.menu, menu)
     tokens_Q_B = None if curves.tokens_Q_B is None else curves.tokens_Q_B[:, columns]
     return replace(curves, menu=menu, p_Q_B=curves.p_Q_B[:, columns], tokens_Q_B=tokens_Q_B)

@@ -1,118 +1,70 @@
 """A run directory: settings, records, hidden states. Append-only and flushed, so that a kill loses nothing reported.
 
-RUN/run.json           what was asked and with what (settings, engine, versions), written once
+RUN/run.json           what was asked and how it is measured (provenance, settings), written once
 RUN/queries.jsonl      the queries, canonical
 RUN/records.jsonl      one line a finished trace; the last line may be cut short by a kill and is then dropped
-RUN/hidden/N.safetensors   hidden states of a chunk of queries
+RUN/records-K.jsonl    the same by worker K, of several that write at once
+RUN/hidden/*.safetensors   hidden states of a chunk of queries
 """
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Self, TypeVar
 
-import numpy as np
-
-from ..core.checks import check_header, check_object, check_record
-from ..core.data import EngineInfo, FloatArray, Generation, Probe, StopReason
-from ..core.files import (
-    make_folder,
-    open_bytes,
-    parse_json,
-    reaching,
-    read_json,
-    replacing,
-    write_atomically,
-    write_json,
-)
-from ..core.menu import Menu, with_menu
+from ..core.codec import UnfitError, decode, encode, fields_to_json, shown
+from ..core.data import FloatArray
+from ..core.files import make_folder, open_bytes, parse_json, reaching, read_json, replacing, write_json
+from ..core.menu import Menu
+from ..core.provenance import GRADER, Provenance
+from ..core.records import Opinion, Record
 from ..core.visible import to_json
+from ..core.worker import ALONE, Worker
 from ..errors import RunError
+from . import locks
+from .hidden import Chunk, chunks, save_chunk
+
+Line = TypeVar("Line")
 
 SCHEMA = 2
-READABLE = (1, 2)  # 1 named its budgets by their step and the largest of them
-REGRADING = "regrading"  # key in run.json while grades are being replaced: the command that finishes it
-GRADER_KEYS = ("grader", "grader_options", "grader_version")
+READABLE = (1, 2)  # 1 named its budgets by their step and the largest of them, and had one writer
+MADE = ("plan.json", "pool.jsonl", "usage.json", "counts*.json", "summary.json", "answers.jsonl", "profile.parquet")
 
 
-@contextmanager
-def appending(path: Path) -> Iterator[Appender]:
-    """Opens a file of JSON lines for appending, after dropping a line that a kill or a full disk cut short."""
-    with open_bytes(path, "ab+", "written") as file:
-        with reaching(path, "written"):
-            _drop_partial_line(file)
-        yield Appender(path, file)
+@dataclass(frozen=True, slots=True)
+class Header:
+    """run.json.
 
-
-def read_lines(path: Path, check: Callable[[Any], str | None] = check_object) -> Iterator[dict[str, Any]]:
-    """Every whole line of a JSONL file, in order; a last one without its line end is not one yet. Nothing: no file.
-
-    Args:
-        path: the file.
-        check: says what is wrong with a line's value.
-
-    Raises:
-        RunError: a line that is no record, by its number.
+    Attributes:
+        kind: "profile", "run", "asked" or "states".
+        provenance: what determines a record given its query and sample, and more of how it is measured.
+        settings: of the command, for the reader.
+        regrading: the command that finishes it, while its grades are being replaced.
     """
-    if not path.exists():
-        return
-    with open_bytes(path, "rb", "read") as file:
-        for number, line in enumerate(file, 1):
-            if not line.endswith(b"\n"):
-                return
-            try:
-                record = parse_json(line)
-                problem = check(record)
-            except ValueError as error:
-                problem = str(error)
-            if problem:
-                raise RunError(
-                    f"{path} line {number} is not a record: {problem}. Delete this line; what it held is made "
-                    "again when the command that made it is given again."
-                )
-            yield record
 
+    schema: int
+    kind: str
+    provenance: Provenance
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    regrading: str | None = None
 
-def fingerprint(value: object) -> str:
-    """First 16 hex digits of the SHA-256 of `value` as canonical JSON."""
-    content = json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False)
-    return hashlib.sha256(content.encode()).hexdigest()[:16]
+    def to_json(self) -> dict[str, Any]:
+        """One object."""
+        return fields_to_json(self, without=() if self.regrading else ("regrading",))
 
-
-def generation_to_json(generation: Generation) -> dict[str, Any]:
-    """One record's JSON object."""
-    record = asdict(generation)
-    record["stop_reason"] = generation.stop_reason.value
-    if not record["is_final"]:
-        del record["is_final"]
-    return record
-
-
-def generation_from_json(record: Mapping[str, Any]) -> Generation:
-    """The generation of one record; further keys (grades) are left aside."""
-    return Generation(
-        query_id=record["query_id"],
-        sample=record["sample"],
-        budget=record["budget"],
-        reasoning=record["reasoning"],
-        reasoning_tokens=record["reasoning_tokens"],
-        answer=record["answer"],
-        answer_tokens=record["answer_tokens"],
-        suffix_tokens=record["suffix_tokens"],
-        prompt_tokens=record["prompt_tokens"],
-        stop_reason=StopReason(record["stop_reason"]),
-        probes=tuple(Probe(p["budget"], p["answer"], p["answer_tokens"]) for p in record["probes"]),
-        error=record.get("error"),
-        is_final=bool(record.get("is_final")),
-    )
+    @classmethod
+    def from_json(cls, value: Any) -> Self:
+        """What `to_json` wrote, or schema 1; raises UnfitError."""
+        if isinstance(value, dict) and "identity" in value:
+            value = {"provenance": value["identity"], **value}
+        return decode(cls, value, lenient=(cls,))
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,15 +75,30 @@ class Failure:
     setup: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Tries:
-    """What came of the traces of a run so far.
+    """What came of the traces of a run so far, without their texts.
 
     Attributes:
-        failures: (query id, sample) -> how it failed when it was last tried, or None where it has finished.
+        finished: query id -> its finished traces, a bit each.
+        failures: (query id, sample) -> how it failed when it was last tried, of those that never finished.
     """
 
-    failures: Mapping[tuple[str, int], Failure | None]
+    finished: dict[str, int] = field(default_factory=dict)
+    failures: dict[tuple[str, int], Failure] = field(default_factory=dict)
+
+    def has_finished(self, query_id: str, sample: int) -> bool:
+        """Whether a trace has finished."""
+        return bool(self.finished.get(query_id, 0) >> sample & 1)
+
+    def note(self, record: Record) -> None:
+        """Takes in one more record."""
+        key = record.query_id, record.sample
+        if not record.is_failed:
+            self.finished[record.query_id] = self.finished.get(record.query_id, 0) | 1 << record.sample
+            self.failures.pop(key, None)
+        elif not self.has_finished(*key):
+            self.failures[key] = Failure(record.is_final, record.setup)
 
     def is_left(self, query_id: str, sample: int, *, retry_failed: bool, setup: str | None = None) -> bool:
         """Whether a trace is to be generated by the next call.
@@ -143,21 +110,20 @@ class Tries:
                 when the setup has changed since.
             setup: see `profiling.setup_of`; None where it is not known yet: then it may have changed.
         """
-        key = (query_id, sample)
-        if key not in self.failures:
-            return True
-        failure = self.failures[key]
-        if failure is None or not retry_failed:
+        if self.has_finished(query_id, sample):
             return False
-        return not (failure.is_final and failure.setup == setup)
+        failure = self.failures.get((query_id, sample))
+        return failure is None or (retry_failed and not (failure.is_final and failure.setup == setup))
 
     def num_done(self, num_traces: int, *, retry_failed: bool) -> Counter[str]:
         """Query id -> how many of its first traces need not be generated, before the setup is known."""
-        return Counter(
-            query_id
-            for query_id, sample in self.failures
-            if sample < num_traces and not self.is_left(query_id, sample, retry_failed=retry_failed)
+        mask = (1 << num_traces) - 1
+        done = Counter({query_id: (bits & mask).bit_count() for query_id, bits in self.finished.items()})
+        failed = (key for key in self.failures if key[1] < num_traces)
+        done.update(
+            query_id for query_id, each in failed if not self.is_left(query_id, each, retry_failed=retry_failed)
         )
+        return done
 
 
 class RunDirectory:
@@ -173,36 +139,38 @@ class RunDirectory:
         self.is_regrading = is_regrading
 
     @classmethod
-    def create(cls, path: Path, *, kind: str, identity: Mapping[str, Any], settings: Mapping[str, Any]) -> RunDirectory:
-        """Makes the folder, or opens it to resume when it already holds a run of the same `identity`.
+    def create(cls, path: Path, *, kind: str, provenance: Provenance, settings: Mapping[str, Any]) -> RunDirectory:
+        """Makes the folder, or opens it to resume when it already holds a run of the same provenance.
+
+        A folder that differs in what determines a record is refused, naming what, unless it holds nothing finished
+        yet: it then begins anew.
 
         Args:
             path: the folder.
-            kind: "profile" or "run".
-            identity: what determines a record given its query and sample (model hash, template hash, menu,
-                sampling, seed). A folder made under another identity is refused, naming what differs, unless it holds
-                nothing finished yet: it then begins anew.
+            kind: "profile", "run", "asked" or "states".
+            provenance: how it is measured.
             settings: the effective settings of the command, kept for the reader.
         """
         run = cls(path)
-        file = path / "run.json"
-        header = {"schema": SCHEMA, "kind": kind, "identity": dict(identity), "settings": dict(settings)}
-        if run._is_there():
-            if not run._check_same(kind, identity):
-                with run.locked():  # nothing was finished under the old settings: the new ones begin anew
-                    run.forget()
-                    write_json(file, header)
-            return run
-        make_folder(make_folder(path) / "hidden")
-        write_json(file, header)
+        header = Header(SCHEMA, kind, provenance, encode(settings))
+        if not run._is_there():
+            make_folder(make_folder(path) / "hidden")
+            with run.turn():  # several workers may begin at once
+                if not (path / "run.json").exists():
+                    run.write_header(header)
+                    return run
+        if not run._check_same(kind, provenance):
+            with run.locked():  # nothing was finished under the old settings: the new ones begin anew
+                run.forget()
+                run.write_header(header)
         return run
 
     @classmethod
-    def check(cls, path: Path, *, kind: str, identity: Mapping[str, Any]) -> None:
-        """Refuses what `create` would refuse, by the part of the identity that is known before; makes nothing."""
+    def check(cls, path: Path, *, kind: str, provenance: Provenance) -> None:
+        """Refuses what `create` would refuse, by what is known before an engine is open; makes nothing."""
         run = cls(path)
         if run._is_there():
-            run._check_same(kind, identity)
+            run._check_same(kind, provenance, provenance.known)
 
     def _is_there(self) -> bool:
         """Whether the folder holds a run already; raises RunError where something else stands there."""
@@ -215,14 +183,14 @@ class RunDirectory:
             raise RunError(f"{self.path} exists and is not a run of forethought; give another --out")
         return False
 
-    def _check_same(self, kind: str, identity: Mapping[str, Any]) -> bool:
-        """Whether the run is of that kind and identity; raises RunError where it is not, and holds results."""
+    def _check_same(self, kind: str, provenance: Provenance, names: Collection[str] = ()) -> bool:
+        """Whether the run is of that kind and provenance; raises RunError where it is not, and holds results."""
         old = self.header
-        if old.get("kind") != kind:
-            raise RunError(f"{self.path} holds a {old.get('kind')!r} run, not a {kind!r} run; give another --out")
-        differing = [key for key in identity if old["identity"].get(key) != identity[key]]
+        if old.kind != kind:
+            raise RunError(f"{self.path} holds a {old.kind!r} run, not a {kind!r} run; give another --out")
+        differing = old.provenance.differing(provenance, names)
         if differing and self.holds_results():
-            raise RunError(_other_settings(self.path, old["identity"], identity, differing))
+            raise RunError(_other_settings(self.path, old.provenance, provenance, differing))
         return not differing
 
     @classmethod
@@ -233,96 +201,113 @@ class RunDirectory:
             is_there = (path / "run.json").exists()
         if not is_there:
             raise RunError(f"{path} is not a run directory (no run.json). `forethought ls` lists the runs here.")
-        if run.header.get("schema") not in READABLE:
-            raise RunError(f"{path} has schema {run.header.get('schema')!r}; this version reads schema {SCHEMA}")
+        if run.header.schema not in READABLE:
+            raise RunError(f"{path} has schema {run.header.schema!r}; this version reads schema {SCHEMA}")
         return run
 
     @property
-    def header(self) -> dict[str, Any]:
-        """run.json: schema, kind, identity, settings.
+    def header(self) -> Header:
+        """run.json.
 
         Raises:
             RunError: it is not the header of a run, or its grades are being replaced by those of another grader.
         """
-        header = read_json(self.path / "run.json")
-        if problem := check_header(header):
-            raise RunError(
-                f"{self.path / 'run.json'} is not a run header: {problem}. Copy it again, or give another --out."
-            )
-        if REGRADING in header and not self.is_regrading:
-            raise RunError(f"{self.path} was being graded anew and was stopped; finish it: {header[REGRADING]}")
-        found: dict[str, Any] = {**header, "identity": with_menu(header["identity"])}
-        return found
+        file = self.path / "run.json"
+        try:
+            header = Header.from_json(read_json(file))
+        except UnfitError as error:
+            raise RunError(f"{file} is not a run header: {error}. Copy it again, or give another --out.") from error
+        if header.regrading and not self.is_regrading:
+            raise RunError(f"{self.path} was being graded anew and was stopped; finish it: {header.regrading}")
+        return header
+
+    def write_header(self, header: Header) -> None:
+        """Replaces run.json; the run must be held for writing, or be new."""
+        write_json(self.path / "run.json", header.to_json())
 
     @property
     def menu(self) -> Menu:
         """The budgets that its traces were probed at; raises RunError where the header names none."""
-        identity = self.header["identity"]
-        try:
-            return Menu.from_json(identity["menu"])
-        except KeyError as error:
-            raise RunError(f"{self.path / 'run.json'} does not say {error} of its budgets") from error
+        menu = self.header.provenance.menu
+        if menu is None:
+            raise RunError(f"{self.path / 'run.json'} does not say 'menu' of its budgets")
+        return menu
 
     def holds_results(self) -> bool:
         """Whether anything was finished here: a record without an error, or hidden states read for their own sake."""
-        if any(record.get("error") is None for record in self.records()):
+        kind = self.header.kind
+        if any(not each.is_failed for each in (self.opinions() if kind == "asked" else self.records())):
             return True
-        return self.header["kind"] == "states" and any((self.path / "hidden").glob("*.safetensors"))
+        return kind == "states" and any((self.path / "hidden").glob("*.safetensors"))
 
     def forget(self) -> None:
         """Removes records, questions, plan and hidden states, and keeps the header; the lock must be held."""
-        made = ("plan.json", "pool.jsonl", "usage.json", "counts.json", "summary.json", "answers.jsonl")
-        for name in (*made, "profile.parquet", "queries.jsonl", "records.jsonl"):
-            (self.path / name).unlink(missing_ok=True)
-        for file in (self.path / "hidden").glob("*.safetensors"):
-            file.unlink()
+        for name in (*MADE, "queries.jsonl", "records*.jsonl", "hidden/*.safetensors"):
+            for file in self.path.glob(name):
+                file.unlink()
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Holds the run for writing; raises RunError when another process has it. A kill frees it."""
-        with open_bytes(self.path / ".lock", "ab+", "written") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise RunError(
-                    f"{self.path} is being written by another process; wait for it, or give another --out"
-                ) from error
-            for half in (*self.path.glob(".*.tmp"), *self.path.glob("hidden/.*.tmp")):  # left by a kill
-                with suppress(OSError):
-                    half.unlink()
-            yield
+    def locked(self, worker: Worker = ALONE) -> AbstractContextManager[None]:
+        """Holds the run for writing, alone or as one of several workers; a kill frees it. See `locks.writing`."""
+        return locks.writing(self.path, worker)
 
-    def appender(self) -> AbstractContextManager[Appender]:
-        """Opens records.jsonl for appending; see `appending`."""
-        return appending(self.path / "records.jsonl")
+    def turn(self) -> AbstractContextManager[None]:
+        """Holds other workers back while a file is written that is made from all shards; see `locks.turn`."""
+        return locks.turn(self.path)
 
-    def records(self) -> Iterator[dict[str, Any]]:
-        """Every whole record, in the order written; a last line without its line end is not one yet.
+    def appender(self, worker: Worker = ALONE) -> AbstractContextManager[Appender]:
+        """Opens the worker's shard for appending; see `appending`."""
+        return appending(self.path / worker.named("records.jsonl"))
+
+    def shards(self) -> list[Path]:
+        """The files that hold records, the one without a number first."""
+        numbered = [file for file in self.path.glob("records-*.jsonl") if file.stem[8:].isdecimal()]
+        alone = self.path / "records.jsonl"
+        return [alone] * alone.exists() + sorted(numbered, key=lambda file: int(file.stem[8:]))
+
+    def records(self) -> Iterator[Record]:
+        """Every whole record, in the order written, shard by shard; a last line without its line end is not one yet.
 
         Raises:
             RunError: a line that is no record, by its number.
         """
-        is_asked = self.header["kind"] == "asked"
-        return read_lines(self.path / "records.jsonl", lambda record: check_record(record, is_asked=is_asked))
+        for shard in self.shards():
+            yield from read_lines(shard, Record.from_json)
 
-    def replace_records(self, records: Iterable[Mapping[str, Any]]) -> None:
-        """Replaces all records at once: a reader or a kill sees the old ones or the new; the lock must be held."""
-        with replacing(self.path / "records.jsonl") as file:
-            for record in records:
-                file.write(f"{to_json(record)}\n".encode())
+    def opinions(self) -> Iterator[Opinion]:
+        """The same of a run of kind "asked"."""
+        for shard in self.shards():
+            yield from read_lines(shard, Opinion.from_json)
 
-    def latest_records(self) -> dict[tuple[str, int], dict[str, Any]]:
-        """(query id, sample) -> record; a trace that was tried again after a failure counts once, by its last try."""
-        return {(record["query_id"], record["sample"]): record for record in self.records()}
+    def latest(self) -> Iterator[Record]:
+        """Every trace once: as it finished, as it comes; then those that never did, by their last failure."""
+        tries, failed = Tries(), dict[tuple[str, int], Record]()
+        for record in self.records():
+            key = record.query_id, record.sample
+            if record.is_failed:
+                if not tries.has_finished(*key):
+                    failed[key] = record
+            elif not tries.has_finished(*key):
+                tries.note(record)
+                failed.pop(key, None)
+                yield record
+        yield from failed.values()
+
+    def rewrite(self, change: Callable[[Record], Record]) -> None:
+        """Replaces each shard by its changed records: a reader or a kill sees the old ones or the new of a shard.
+
+        The run must be held alone.
+        """
+        for shard in self.shards():
+            with replacing(shard) as file:
+                for record in read_lines(shard, Record.from_json):
+                    file.write(f"{to_json(change(record).to_json())}\n".encode())
 
     def tries(self) -> Tries:
-        """What came of each trace so far, without its texts."""
-        failures = {}
+        """What came of each trace so far."""
+        tries = Tries()
         for record in self.records():
-            is_failed = record["stop_reason"] == StopReason.ERROR.value
-            failure = Failure(bool(record.get("is_final")), str(record.get("setup", ""))) if is_failed else None
-            failures[record["query_id"], record["sample"]] = failure
-        return Tries(failures)
+            tries.note(record)
+        return tries
 
     def save_hidden(
         self,
@@ -330,101 +315,71 @@ class RunDirectory:
         layers: Sequence[int],
         hidden_Q_L_D: FloatArray,
         mean_Q_L_D: FloatArray | None = None,
+        *,
+        worker: Worker = ALONE,
     ) -> None:
-        """Keeps the hidden states of a chunk of queries as float16 (values beyond its range are clipped).
+        """Keeps the hidden states of some queries; see `hidden.save_chunk`."""
+        save_chunk(self.path / "hidden", query_ids, layers, hidden_Q_L_D, mean_Q_L_D, worker=worker)
 
-        Args:
-            query_ids: length Q.
-            layers: length L.
-            hidden_Q_L_D: at the last prompt token.
-            mean_Q_L_D: the mean over the query's own tokens, or None when it was not read.
-        """
-        from safetensors.numpy import save
-
-        limit = float(np.finfo(np.float16).max)
-        pooled = {"hidden_Q_L_D": hidden_Q_L_D} | ({} if mean_Q_L_D is None else {"mean_Q_L_D": mean_Q_L_D})
-        arrays = {name: np.clip(array, -limit, limit).astype(np.float16) for name, array in pooled.items()}
-        metadata = {"query_ids": json.dumps(list(query_ids)), "layers": json.dumps(list(layers))}
-        folder = self.path / "hidden"
-        make_folder(folder)
-        taken = [int(file.stem) for file in folder.glob("*.safetensors") if file.stem.isdecimal()]
-        number = 1 + max(taken, default=-1)
-        write_atomically(folder / f"{number:05d}.safetensors", save(arrays, metadata=metadata))
+    def hidden_chunks(self, *, pooling: str = "last") -> tuple[tuple[int, ...], list[Chunk]]:
+        """The layers of the hidden states that are there, and where; see `hidden.chunks`."""
+        return chunks(self.path / "hidden", pooling=pooling)
 
     def load_hidden(self, *, pooling: str = "last") -> tuple[tuple[int, ...], dict[str, FloatArray]]:
-        """`(layers, query id -> hidden_L_D)` of every chunk, for the layers that all chunks hold; empty without chunks.
-
-        Where no layer is in all of them, those of the most queries, and only these queries.
-
-        Args:
-            pooling: "last" for the last prompt token, "mean" for the mean over the query's own tokens, of which
-                chunks without one are left aside.
-        """
-        chunks: list[tuple[tuple[int, ...], list[str], FloatArray]] = []
-        for file in sorted((self.path / "hidden").glob("*.safetensors")):
-            held, query_ids, states_Q_L_D = _read_hidden(file, "mean_Q_L_D" if pooling == "mean" else "hidden_Q_L_D")
-            if states_Q_L_D is None:
-                continue
-            if chunks and states_Q_L_D.shape[2] != chunks[0][2].shape[2]:
-                raise RunError(
-                    f"{file} holds states {states_Q_L_D.shape[2]} wide, the chunks before it {chunks[0][2].shape[2]} "
-                    "wide. Delete it, and give the same command again."
-                )
-            chunks.append((held, query_ids, states_Q_L_D))
-        if not chunks:
-            return (), {}
-        # Runs of before layers were checked first may hold chunks of several choices: what they share is of use.
-        layers = tuple(layer for layer in chunks[0][0] if all(layer in other for other, _, _ in chunks))
-        if not layers:
-            count: Counter[tuple[int, ...]] = Counter()
-            for held, ids, _ in chunks:
-                count[held] += len(ids)
-            layers = count.most_common(1)[0][0]
+        """`(layers, query id -> hidden_L_D)` of every chunk; empty without chunks."""
+        layers, held = self.hidden_chunks(pooling=pooling)
         hidden: dict[str, FloatArray] = {}
-        for held, ids, states_Q_L_D in chunks:
-            if set(layers) <= set(held):
-                hidden.update(zip(ids, states_Q_L_D[:, [held.index(layer) for layer in layers]], strict=True))
+        for chunk in held:
+            columns = [chunk.layers.index(layer) for layer in layers]
+            hidden.update(zip(chunk.query_ids, chunk.read()[:, columns], strict=True))
         return layers, hidden
 
 
 def _is_left_over(entry: Path) -> bool:
     """Whether a run that never came to its header left this: nothing of anyone's is lost with it."""
     is_hollow = entry.name == "hidden" and entry.is_dir() and not any(entry.iterdir())
-    return entry.name == ".lock" or entry.suffix == ".tmp" or is_hollow
+    return locks.is_lock(entry.name) or entry.suffix == ".tmp" or is_hollow
 
 
-def _read_hidden(file: Path, name: str) -> tuple[tuple[int, ...], list[str], FloatArray | None]:
-    """Layers, query ids and the array `name` of one chunk; None where the chunk has no such array."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with reaching(file, "read"), safe_open(file, framework="numpy") as chunk:
-            metadata = chunk.metadata() or {}
-            states_Q_L_D = chunk.get_tensor(name) if name in chunk.keys() else None  # noqa: SIM118  (not a dict)
-        layers, query_ids = (parse_json(metadata.get(key, "null")) for key in ("layers", "query_ids"))
-        problem = _hidden_problem(layers, query_ids, states_Q_L_D)
-    except (SafetensorError, ValueError, TypeError, KeyError, AttributeError) as error:
-        problem = str(error) or type(error).__name__
-    if problem:
-        raise RunError(
-            f"{file} is not a chunk of hidden states: {problem}. Delete it: the command that made it reads these "
-            "questions again."
-        )
-    return tuple(layers), query_ids, states_Q_L_D
+@contextmanager
+def appending(path: Path) -> Iterator[Appender]:
+    """Opens a file of JSON lines for appending, after dropping a line that a kill or a full disk cut short."""
+    with open_bytes(path, "ab+", "written") as file:
+        with reaching(path, "written"):
+            _drop_partial_line(file)
+        yield Appender(path, file)
 
 
-def _hidden_problem(layers: Any, query_ids: Any, states_Q_L_D: FloatArray | None) -> str | None:
-    if not isinstance(layers, list) or not all(type(layer) is int and layer >= 0 for layer in layers):
-        return "it does not name its layers"
-    if not isinstance(query_ids, list) or not all(isinstance(query_id, str) for query_id in query_ids):
-        return "it does not name its queries"
-    if len(set(layers)) < len(layers) or len(set(query_ids)) < len(query_ids):
-        return "it names a layer or a query twice"
-    if states_Q_L_D is None:
-        return None
-    if states_Q_L_D.ndim != 3 or states_Q_L_D.shape[:2] != (len(query_ids), len(layers)):
-        return f"{len(query_ids)} queries and {len(layers)} layers, but an array of shape {states_Q_L_D.shape}"
-    return None if states_Q_L_D.dtype.kind == "f" else f"numbers of type {states_Q_L_D.dtype}"
+def read_lines(path: Path, read: Callable[[Any], Line]) -> Iterator[Line]:
+    """Every whole line of a JSONL file, in order; a last one without its line end is not one yet. Nothing: no file.
+
+    Args:
+        path: the file.
+        read: makes something of a line's value; raises ValueError where it cannot.
+
+    Raises:
+        RunError: a line that is no record, by its number.
+    """
+    if not path.exists():
+        return
+    with open_bytes(path, "rb", "read") as file:
+        for number, line in enumerate(file, 1):
+            if not line.endswith(b"\n"):
+                return
+            try:
+                found = read(parse_json(line))
+            except ValueError as error:
+                raise RunError(
+                    f"{path} line {number} is not a record: {error}. Delete this line; what it held is made again when "
+                    "the command that made it is given again."
+                ) from error
+            yield found
+
+
+def fingerprint(value: object) -> str:
+    """First 16 hex digits of the SHA-256 of `value` as canonical JSON."""
+    content = json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
 class Appender:
@@ -449,30 +404,6 @@ class Appender:
             raise
 
 
-def _other_settings(path: Path, old: Mapping[str, Any], new: Mapping[str, Any], differing: Sequence[str]) -> str:
-    """Why a folder of another identity is not resumed, and what to type instead."""
-    if set(differing) <= set(GRADER_KEYS):
-        return (
-            f"{path} was graded by {grader_words(old)}, and this command grades by {grader_words(new)}; they are not "
-            f"mixed. Judge what it holds anew first: forethought regrade {path}{_regrade_flags(new)}"
-        )
-    lines = "; ".join(f"{key}: {old.get(key)!r} there, {new[key]!r} now" for key in differing)
-    return f"{path} was made with other settings ({lines}). Give another --out, or the old settings."
-
-
-def grader_words(identity: Mapping[str, Any]) -> str:
-    """Which grader judged, in words: its name, version and options."""
-    options = ", ".join(f"{key}={value}" for key, value in (identity.get("grader_options") or {}).items())
-    version = identity.get("grader_version")
-    words = str(identity.get("grader") or "an unknown grader") + (f" {version}" if version else ", version unknown")
-    return f"{words} ({options})" if options else words
-
-
-def _regrade_flags(new: Mapping[str, Any]) -> str:
-    options = (f" --grader-option {key}={json.dumps(value)}" for key, value in (new["grader_options"] or {}).items())
-    return "".join([f" --grader {new['grader']}", *options])
-
-
 def _drop_partial_line(file: BinaryIO) -> None:
     size = file.seek(0, os.SEEK_END)
     step = 1 << 16
@@ -488,18 +419,14 @@ def _drop_partial_line(file: BinaryIO) -> None:
     file.truncate(0)
 
 
-def engine_info(identity: Mapping[str, Any]) -> EngineInfo:
-    """What `identity` says of the engine, to hold against a predictor's card."""
-    names = (
-        "engine",
-        "model",
-        "model_hash",
-        "template",
-        "template_hash",
-        "dtype",
-        "simulated",
-        "server",
-        "enforcement",
-    )
-    known = {name: identity[name] for name in names if name in identity}
-    return EngineInfo(**{"engine": "unknown", "model": None, **known})
+def _other_settings(path: Path, old: Provenance, new: Provenance, differing: Sequence[str]) -> str:
+    """Why a folder of another provenance is not resumed, and what to type instead."""
+    if set(differing) <= set(GRADER):
+        options = (f" --grader-option {key}={json.dumps(value)}" for key, value in (new.grader_options or {}).items())
+        flags = "".join([f" --grader {new.grader}", *options])
+        return (
+            f"{path} was graded by {old.judge or 'an unknown grader'}, and this command grades by {new.judge}; they "
+            f"are not mixed. Judge what it holds anew first: forethought regrade {path}{flags}"
+        )
+    lines = "; ".join(f"{name}: {shown(old.value(name))} there, {shown(new.value(name))} now" for name in differing)
+    return f"{path} was made with other settings ({lines}). Give another --out, or the old settings."

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import csv
 import os
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ..core.data import Curves, Profile
-from ..core.features import Features
+from ..core.data import Curves
+from ..core.features import Counts, Features
+from ..core.profile import Profile
 from ..errors import InvalidInputError, MismatchError
-from ..evaluation.comparison import Candidate
-from ..predictors.cost import measure_cost
+from ..evaluation.comparison import Candidate, PredictorCost
+from ..models.config import num_parameters
 from ..predictors.predictor import Predictor
 from ..predictors.prompted import PromptedPredictor
-from ..predictors.selection import features_of
 from ..runs.profiles import with_layers
-from ..runs.store import engine_info
+
+REPEATS = 3
 
 
 def candidate(name: str, trained: Predictor, measured: Profile) -> Candidate:
@@ -27,13 +29,38 @@ def candidate(name: str, trained: Predictor, measured: Profile) -> Candidate:
         MismatchError: it was made for another model, template or menu.
         InvalidFeaturesError: the profile lacks what it reads.
     """
-    trained.check(engine_info(measured.info), measured.menu)
+    trained.check(measured.provenance.engine_info, measured.menu)
     layer = trained.card.features.layer
-    known = features_of(measured if layer is None else with_layers(measured, [layer]), layer)
+    known = Features.of(measured if layer is None else with_layers(measured, [layer]), layer)
     curves = trained.predict(measured.query_ids, known)
     threads = f"OMP_NUM_THREADS={os.environ.get('OMP_NUM_THREADS', 'unset')}, {os.cpu_count()} cores"
     cost = measure_cost(trained, measured.query_ids, known, threads=threads)
     return Candidate(name, trained.card.predictor, curves, cost)
+
+
+def measure_cost(predictor: Predictor, query_ids: Sequence[str], features: Features, *, threads: str) -> PredictorCost:
+    """Predicts the queries a few times and counts.
+
+    A multiply and an add for each parameter is what a transformer's generated token costs too, so arithmetic becomes
+    tokens by dividing by the parameters of the served model (embeddings left out). What was asked of the served model
+    itself counts as the tokens that it read and wrote: an upper bound, since a prefix cache serves the part that all
+    prompts share.
+    """
+    seconds = []
+    for _ in range(1 if predictor.estimator.is_costly else REPEATS):
+        started = time.perf_counter()
+        predictor.predict(query_ids, features)
+        seconds.append((time.perf_counter() - started) / len(query_ids))
+    _, arrays = predictor.estimator.state()
+    own = sum(int(array.size) for array in arrays.values())
+    parameters, work = own, float(own)
+    if (passed := predictor.estimator.model_pass(features)) is not None:
+        base, tokens = passed
+        parameters, work = own + base, own + base * tokens
+    asked = predictor.card.asking.tokens if predictor.card.asking is not None else 0.0
+    served = num_parameters(predictor.card.model)
+    equivalent = None if served is None or asked is None else work / served + asked
+    return PredictorCost(parameters, sorted(seconds)[len(seconds) // 2], equivalent, threads)
 
 
 def labelled(name: str, file: Path, train: Profile, measured: Profile) -> Candidate:
@@ -58,8 +85,7 @@ def labelled(name: str, file: Path, train: Profile, measured: Profile) -> Candid
         Features(len(ids), difficulties=tuple(labels[each] for each in ids))
         for ids in (train.query_ids, measured.query_ids)
     )
-    tokens_Q_B = train.tokens_Q_B if train.is_spend_measured else None
-    fitted = PromptedPredictor().fit(given, train.num_right_Q_B, train.num_tried_Q, tokens_Q_B)
+    fitted = PromptedPredictor().fit(given, Counts.of(train))
     p_Q_B, tokens_Q_B = fitted.predict(asked)
     curves = Curves(measured.query_ids, measured.menu, p_Q_B, tokens_Q_B)
     levels = ", ".join(fitted.levels_)

@@ -3,61 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
-from ...core.data import Sampling
-from ...core.prompts import PromptTemplate
 from ...errors import InvalidSettingsError
 from ...servers.client import Client
 from ...servers.counters import Counters
 from ...servers.detecting import Server
 from ...servers.replies import CLOSING
 from .dialects import Dialect, TokenDialect
-from .efforts import Efforts
 from .one_call import OneCall
 from .pieces import ChatDialect, TextDialect
 from .two_call import TwoCalls
-
-ENFORCE = ("auto", "native", "two-call", "max-tokens", "effort")
-ROOM = 64  # tokens for closing tags and the suffix in the model's own words, beside the answer
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """What the user wants of a server.
-
-    Attributes:
-        enforce: one of `ENFORCE`.
-        model: the model's name at the server.
-        template, sampling, context_tokens: see `OpenAIEngine`.
-        ids: whether token ids may be used.
-        tokenizer: a local Hugging Face tokenizer of the model, or None.
-        efforts: what effort levels cost, or None.
-        answer_room: tokens for an answer that is not forced; None for what suits the template.
-        cap_offset: tokens to take off every native cap.
-        native_fields: more fields beside every native cap.
-        priority: tell the server each request's priority.
-    """
-
-    enforce: str
-    model: str
-    template: PromptTemplate
-    sampling: Sampling
-    context_tokens: int | None = None
-    ids: bool = True
-    tokenizer: Any | None = None
-    efforts: Efforts | None = None
-    answer_room: int | None = None
-    cap_offset: int = 0
-    native_fields: Mapping[str, Any] = field(default_factory=dict)
-    priority: bool = False
-
-    @property
-    def room(self) -> int:
-        """Tokens for an answer that is not forced."""
-        return ROOM + self.template.max_answer_tokens if self.answer_room is None else self.answer_room
+from .wanted import Wanted
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,38 +43,15 @@ async def choose(client: Client, server: Server, wanted: Wanted, counters: Count
     if enforce == "two-call":
         assert dialect is not None
         await dialect.start(client)
-        two_calls = TwoCalls(
-            dialect,
-            wanted.template,
-            wanted.sampling,
-            wanted.context_tokens,
-            counters,
-            sends_priority=wanted.priority,
-            one_by_one=server.kind.caches_by_slot,
-        )
-        return Chosen(enforce, reason, enforce, two_calls)
+        calls = TwoCalls(dialect, wanted, counters, one_by_one=server.kind.caches_by_slot)
+        return Chosen(enforce, reason, enforce, calls)
     tokens, closing_tokens = None, 1
     if wanted.tokenizer is not None or server.tokenizes:
         tokens = TokenDialect(server, wanted.model, wanted.template, wanted.tokenizer, counters)
         await tokens.start(client)
         if server.kind.counts_closing:
             closing_tokens = await tokens.count(client, CLOSING)
-    one_call = OneCall(
-        enforce=enforce,
-        server=server,
-        model=wanted.model,
-        template=wanted.template,
-        sampling=wanted.sampling,
-        counters=counters,
-        answer_room=wanted.room,
-        cap_offset=wanted.cap_offset,
-        native_fields=wanted.native_fields,
-        efforts=wanted.efforts,
-        tokens=tokens,
-        context_tokens=wanted.context_tokens,
-        sends_priority=wanted.priority,
-        closing_tokens=closing_tokens,
-    )
+    one_call = OneCall(enforce, server, wanted, counters, tokens, closing_tokens)
     return Chosen(enforce, reason, _identity(enforce, wanted), one_call)
 
 
@@ -170,9 +104,8 @@ def _identity(enforce: str, wanted: Wanted) -> str:
     if enforce == "max-tokens":
         return enforce
     parts = [enforce, f"room {wanted.room}"]
-    if enforce == "native" and wanted.cap_offset:
-        parts.append(f"cap_offset {wanted.cap_offset}")
     if enforce == "native":
+        parts += [f"cap_offset {wanted.cap_offset}"] if wanted.cap_offset else []
         parts += [f"{name} {json.dumps(value)}" for name, value in sorted(wanted.native_fields.items())]
     if enforce == "effort" and wanted.efforts is not None:
         parts += [f"{level} {cost:g}" for level, cost in sorted(wanted.efforts.costs.items())]

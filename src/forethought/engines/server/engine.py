@@ -15,6 +15,7 @@ from ...core.prompts import PromptTemplate
 from ...core.registry import unknown_name_message
 from ...core.waiting import finish
 from ...errors import EngineError, ForethoughtError, InvalidInputError, InvalidSettingsError
+from ...models.thinking import STEPS
 from ...servers.address import Address, Key
 from ...servers.client import Client, RequestError
 from ...servers.counters import Counters
@@ -22,13 +23,12 @@ from ...servers.detecting import Server, detect
 from ...servers.fitting import Fitting
 from ...servers.reading import fit_text
 from ...servers.retrying import Backoff
-from ..flight import ordered
-from ..refusing import failed
-from .efforts import Efforts
-from .enforcing import ENFORCE, Chosen, Wanted, choose
-from .local import load_tokenizer
+from ..flight import failed, ordered
+from .chat import ask_template, load_tokenizer
+from .enforcing import Chosen, choose
 from .one_call import OneCall
 from .two_call import TwoCalls
+from .wanted import ENFORCE, Efforts, Wanted
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +40,8 @@ class OpenAIEngine:
 
     Args:
         model: the model's name in records and on predictors' cards, such as an alias.
-        template: the text around a query; the server's own chat template goes around that.
+        template: the text around a query; the server's own chat template goes around that. None for what suits the
+            model, as far as the server shows it.
         sampling: how thoughts are drawn.
         context_tokens: longest prompt + thought + answer; None for what the server takes, which is the most.
         base_url: where the server is; "" for what FORETHOUGHT_BASE_URL says.
@@ -66,7 +67,7 @@ class OpenAIEngine:
         self,
         model: str,
         *,
-        template: PromptTemplate,
+        template: PromptTemplate | None,
         sampling: Sampling = Sampling(),
         context_tokens: int | None = None,
         base_url: str = "",
@@ -87,7 +88,8 @@ class OpenAIEngine:
         backoff_seconds: float = 0.5,
     ) -> None:
         _check(enforce=enforce, concurrency=concurrency, timeout_seconds=timeout_seconds, max_attempts=max_attempts)
-        self.template, self.sampling, self.concurrency, self.priority = template, sampling, concurrency, priority
+        self.sampling, self.concurrency, self.priority = sampling, concurrency, priority
+        self.template_reason = "asked for"
         self.address = _address(base_url)
         self.counters = Counters()
         self._fitting = Fitting()
@@ -101,7 +103,7 @@ class OpenAIEngine:
         wanted = Wanted(
             enforce=enforce,
             model=self.served_model,
-            template=template,
+            template=template or STEPS,
             sampling=sampling,
             context_tokens=context_tokens,
             ids=ids,
@@ -112,7 +114,8 @@ class OpenAIEngine:
             native_fields=_object("native_fields", native_fields or {}),
             priority=priority,
         )
-        self.server, wanted, chosen = finish(self._start(server, wanted))
+        self.server, wanted, chosen = finish(self._start(server, wanted, is_open=template is None))
+        self.template = template = wanted.template
         self.enforce, self.reason, self.answer_room = chosen.enforce, chosen.reason, wanted.room
         self._calls: TwoCalls | OneCall | None = chosen.calls
         logger.info(
@@ -128,18 +131,22 @@ class OpenAIEngine:
             model=model,
             template=template.name,
             template_hash=template.hash,
+            sampling=sampling,
             context_tokens=wanted.context_tokens,
             server=self.server.name,
             enforcement=chosen.identity,
             versions={"served_model": self.served_model, "base_url": str(self.address)},
         )
 
-    async def _start(self, kind: str, wanted: Wanted) -> tuple[Server, Wanted, Chosen]:
-        """Asks the server what it is, and settles how budgets are kept there."""
+    async def _start(self, kind: str, wanted: Wanted, *, is_open: bool) -> tuple[Server, Wanted, Chosen]:
+        """Asks the server what it is, and settles how budgets are kept there, and the template where that is open."""
         try:
             async with self.client() as client:
                 server = await detect(client, kind, wanted.model)
                 server.check_serves(self.served_model)
+                if is_open:
+                    template, self.template_reason = await ask_template(client, server, self.served_model)
+                    wanted = replace(wanted, template=template)
                 known = [tokens for tokens in (wanted.context_tokens, server.context_tokens) if tokens is not None]
                 wanted = replace(wanted, context_tokens=min(known, default=None))
                 return server, wanted, await choose(client, server, wanted, self.counters)

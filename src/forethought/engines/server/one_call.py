@@ -5,21 +5,19 @@ The answer is not forced here: where the cap leaves none, there is none. What ca
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ...core.data import Generation, Request, Sampling, StopReason
-from ...core.prompts import PromptTemplate
+from ...core.data import Generation, Request, StopReason
 from ...servers.client import Client, RequestError
 from ...servers.counters import Counters
 from ...servers.counting import Usage, count_tokens
 from ...servers.detecting import Server
 from ...servers.replies import CLOSING, Reply, answer_in
 from ...servers.streams import Chunks
-from ..refusing import failed
+from ..flight import failed
 from .dialects import TokenDialect
-from .efforts import Efforts
+from .wanted import Wanted
 
 
 @dataclass(slots=True)
@@ -29,33 +27,17 @@ class OneCall:
     Attributes:
         enforce: "native", "effort" or "max-tokens".
         server: its kind says what its fields are called.
-        model: the model's name there.
-        template: the text around a query.
-        sampling: how thoughts are drawn.
+        wanted: of it.
         counters: counts tokens and overshoots.
-        answer_room: tokens for the answer beside the cap, where the server tells the two apart.
-        cap_offset: tokens by which the server is known to overshoot its native cap.
-        native_fields: more fields beside the native cap.
-        efforts: what the levels cost, for "effort".
         tokens: counts the tokens of a text; None where no tokenizer is at hand, and only the server's word counts.
-        context_tokens: most tokens of an answer in all; None where only the server knows.
-        sends_priority: each call tells the server its request's priority.
         closing_tokens: tokens of the tag that closes a thought: one of a model that was taught to think.
     """
 
     enforce: str
     server: Server
-    model: str
-    template: PromptTemplate
-    sampling: Sampling
+    wanted: Wanted
     counters: Counters
-    answer_room: int
-    cap_offset: int
-    native_fields: Mapping[str, Any]
-    efforts: Efforts | None
     tokens: TokenDialect | None
-    context_tokens: int | None
-    sends_priority: bool = False
     closing_tokens: int = 1
 
     async def run(self, client: Client, request: Request) -> Generation:
@@ -68,14 +50,13 @@ class OneCall:
         if reason is not None:
             return failed(request, reason, is_final=True)
         body = {
-            "model": self.model,
-            "messages": [
-                {"role": turn.role, "content": turn.content} for turn in self.template.messages(request.query)
-            ],
+            "model": self.wanted.model,
+            "messages": self.wanted.template.turns(request.query),
             **self._drawing(),
             "seed": request.seed,
             **self.server.kind.sampling,
-            **({"priority": request.priority} if self.sends_priority else {}),
+            **({"priority": request.priority} if self.wanted.priority else {}),
+            **({"chat_template_kwargs": dict(options)} if (options := self.wanted.template.chat_options) else {}),
             **fields,
         }
         try:
@@ -87,30 +68,32 @@ class OneCall:
     def _fields(self, budget: int) -> tuple[dict[str, Any], str | None]:
         """What bounds this request in the body, and why it cannot run."""
         kind = self.server.kind
-        whole = {kind.length: budget + self.answer_room}
+        whole = {kind.length: budget + self.wanted.room}
         if budget < 0:
             return {}, f"a budget cannot be negative; got {budget}"
-        if self.context_tokens is not None and budget + self.answer_room > self.context_tokens:
+        if self.wanted.context_tokens is not None and budget + self.wanted.room > self.wanted.context_tokens:
             return {}, (
-                f"a budget of {budget} and {self.answer_room} tokens for its answer do not fit the context of "
-                f"{self.context_tokens}"
+                f"a budget of {budget} and {self.wanted.room} tokens for its answer do not fit the context of "
+                f"{self.wanted.context_tokens}"
             )
         if self.enforce == "native":
             if budget < kind.least:
                 return {}, f"{kind.name} takes no thinking cap below {kind.least} tokens; got {budget}"
-            return {**kind.native(max(0, budget - self.cap_offset)), **self.native_fields, **whole}, None
+            return {**kind.native(max(0, budget - self.wanted.cap_offset)), **self.wanted.native_fields, **whole}, None
         if self.enforce == "effort":
-            assert self.efforts is not None
-            level = self.efforts.level(budget)
+            assert self.wanted.efforts is not None
+            level = self.wanted.efforts.level(budget)
             if level is None:
-                name, cost = self.efforts.cheapest()
+                name, cost = self.wanted.efforts.cheapest()
                 return {}, f"no effort level costs at most {budget} tokens; the cheapest, {name!r}, costs {cost:g}"
             return {kind.effort: level, **whole}, None
-        return ({kind.length: budget}, None) if budget else ({}, "max_tokens cannot be 0")
+        if budget == 0:
+            return {}, "no thinking at all (a budget of 0) needs --enforce two-call: max_tokens cannot be 0"
+        return {kind.length: budget}, None
 
     def _drawing(self) -> dict[str, float]:
         """How the thought is drawn, but for what the server implies."""
-        drawing = {"temperature": self.sampling.temperature, "top_p": self.sampling.top_p}
+        drawing = {"temperature": self.wanted.sampling.temperature, "top_p": self.wanted.sampling.top_p}
         return {name: value for name, value in drawing.items() if self.server.kind.implied.get(name) != value}
 
     async def _ask(self, client: Client, body: dict[str, Any], budget: int) -> Reply:
@@ -121,11 +104,11 @@ class OneCall:
         body |= {"stream": True, "stream_options": {"include_usage": True}}
         if self.server.kind.ids == "vllm":
             body["stream_options"]["continuous_usage_stats"] = True
-        return Reply.read(await client.stream(url, body, lambda: Chunks(budget, self.template)))
+        return Reply.read(await client.stream(url, body, lambda: Chunks(budget, self.wanted.template)))
 
     async def _judged(self, client: Client, request: Request, reply: Reply) -> Generation:
         """What came back, counted: an error where it is more than the cap."""
-        thought, rest, is_closed = reply.split(self.template)
+        thought, rest, is_closed = reply.split(self.wanted.template)
         has_ended = bool(reply.content) or not reply.is_cut  # also where no answer follows
         told = Usage.read(reply.usage)
         prompt_tokens = told.prompt or 0
@@ -162,7 +145,7 @@ class OneCall:
             budget=request.budget,
             reasoning=thought,
             reasoning_tokens=num_tokens,
-            answer=answer_in(rest or thought, self.template) if is_closed else "",
+            answer=answer_in(rest or thought, self.wanted.template) if is_closed else "",
             answer_tokens=answer_tokens,
             suffix_tokens=0,  # the server closes the thought itself: that is among the answer's tokens
             prompt_tokens=prompt_tokens,

@@ -67,7 +67,7 @@ class ChatDialect:
 
     async def prompt(self, client: Client, query: Query) -> Any:
         """The chat turns before the assistant's."""
-        return [{"role": turn.role, "content": turn.content} for turn in self._template.messages(query)]
+        return self._template.turns(query)
 
     def prompt_tokens(self, prompt: Any) -> None:
         """Only the server knows."""
@@ -111,7 +111,9 @@ class ChatDialect:
         """`(choice, usage, text, pieces)` of what comes after `begun`."""
         turn = [{"role": "assistant", "content": begun}] if begun else []
         goes_on = (self._kind.continues or {}) if begun else {}
-        body = {"messages": [*prompt, *turn], "logprobs": True, **goes_on, **self._kind.whole, **fields}
+        options = dict(self._template.chat_options)
+        told = {"chat_template_kwargs": options} if options else {}
+        body = {"messages": [*prompt, *turn], "logprobs": True, **goes_on, **told, **self._kind.whole, **fields}
         answer = await client.post(client.address.api("chat/completions"), body)
         choice = first_choice(answer)
         thought, content = texts_in(choice.get("message"))
@@ -156,9 +158,12 @@ class TextDialect(ChatDialect):
 
     async def prompt(self, client: Client, query: Query) -> Any:
         """The rendered prompt; raises InvalidInputError when the model's chat template does not take its turns."""
-        messages = [{"role": turn.role, "content": turn.content} for turn in self._template.messages(query)]
+        messages = self._template.turns(query)
         try:
-            return str(self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False))
+            options = dict(self._template.chat_options)
+            return str(
+                self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False, **options)
+            )
         except Exception as error:  # a program by the model's maker, which may raise anything about the turns
             raise InvalidInputError(f"the model's chat template refuses these turns: {error}") from error
 

@@ -8,13 +8,12 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, replace
 
-from ...core.data import Generation, Request, Sampling
-from ...core.prompts import PromptTemplate
+from ...core.data import Generation, Request
 from ...servers.client import Client, RequestError
 from ...servers.counters import Counters
-from ..flight import Flight
-from ..refusing import failed, refusal
+from ..flight import Flight, failed, refusal
 from .dialects import Completion, Dialect, Drawing
+from .wanted import Wanted
 
 
 @dataclass(slots=True)
@@ -23,21 +22,15 @@ class TwoCalls:
 
     Attributes:
         dialect: how a text is continued.
-        template: the text around a query.
-        sampling: how thoughts are drawn.
-        context_tokens: longest prompt + thought + answer; None where only the server knows.
+        wanted: of the server.
         counters: counts tokens and overshoots.
-        sends_priority: each call tells the server its request's priority.
         one_by_one: a thought's answers are asked for one after the other, for servers that cache by slot.
         suffix_tokens: tokens of the answer suffix; None while only the server knows and has not answered yet.
     """
 
     dialect: Dialect
-    template: PromptTemplate
-    sampling: Sampling
-    context_tokens: int | None
+    wanted: Wanted
     counters: Counters
-    sends_priority: bool = False
     one_by_one: bool = False
     suffix_tokens: int | None = None
 
@@ -93,7 +86,8 @@ class TwoCalls:
         return replace(
             found,
             reasoning_tokens=len(flight.thought_ids) if thought.is_exact else thought.num_tokens,
-            suffix_tokens=self.suffix_tokens or len(self.template.answer_suffix),  # a token has at least a character
+            suffix_tokens=self.suffix_tokens
+            or len(self.wanted.template.answer_suffix),  # a token has at least a character
             prompt_tokens=thought.prompt_tokens,
         )
 
@@ -102,12 +96,12 @@ class TwoCalls:
             request,
             prompt_tokens=prompt_tokens,
             suffix_tokens=len(self.dialect.forcing.suffix_ids),
-            answer_tokens=self.template.max_answer_tokens,
-            context_tokens=self.context_tokens,
+            answer_tokens=self.wanted.template.max_answer_tokens,
+            context_tokens=self.wanted.context_tokens,
         )
 
     def _priority(self, flight: Flight) -> int | None:
-        return flight.request.priority if self.sends_priority else None
+        return flight.request.priority if self.wanted.priority else None
 
     async def _think(self, client: Client, flight: Flight) -> Completion:
         """Draws the thought."""
@@ -117,9 +111,9 @@ class TwoCalls:
             return Completion([], 0, 0, is_cut=True, is_stopped=False, prompt_tokens=0)
         drawing = Drawing(
             max_tokens=budget,
-            stop=self.template.reasoning_end,
-            temperature=self.sampling.temperature,
-            top_p=self.sampling.top_p,
+            stop=self.wanted.template.reasoning_end,
+            temperature=self.wanted.sampling.temperature,
+            top_p=self.wanted.sampling.top_p,
             seed=flight.request.seed,
             priority=self._priority(flight),
         )
@@ -131,13 +125,13 @@ class TwoCalls:
 
     async def _answer(self, client: Client, flight: Flight, cut: int, thought: Completion, tally: _Tally) -> None:
         """Has the thought answered after `cut` tokens of it."""
-        forcing, most = self.dialect.forcing, self.template.max_answer_tokens
+        forcing, most = self.dialect.forcing, self.wanted.template.max_answer_tokens
         closed = forcing.closed(flight.thought_ids[:cut])
         ids: list[int] = []
         num_tokens, is_counted, goes_on = 0, True, True
         while goes_on:
             drawing = Drawing(
-                max_tokens=most - num_tokens, stop=self.template.answer_stop, priority=self._priority(flight)
+                max_tokens=most - num_tokens, stop=self.wanted.template.answer_stop, priority=self._priority(flight)
             )
             done = await self.dialect.complete(client, flight.prompt_ids, [*closed, *ids], drawing)
             if self.suffix_tokens is None and num_tokens == 0 and thought.prompt_tokens and thought.is_exact:

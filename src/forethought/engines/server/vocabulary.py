@@ -114,12 +114,13 @@ class ServerTokenizer:
         Raises:
             InvalidInputError: the chat template does not take these turns.
         """
-        messages = [{"role": turn.role, "content": turn.content} for turn in template.messages(query)]
+        messages = template.turns(query)
+        told = {"chat_template_kwargs": dict(template.chat_options)} if template.chat_options else {}
         try:
             if self._is_llama:
-                found = await client.post(client.address.root("apply-template"), {"messages": messages})
+                found = await client.post(client.address.root("apply-template"), {"messages": messages, **told})
                 return await self.tokenize(client, _text(found, "prompt") + template.assistant_prefix)
-            body = {"model": self._model, "messages": messages, "add_generation_prompt": True}
+            body = {"model": self._model, "messages": messages, "add_generation_prompt": True, **told}
             ids = _ids((await client.post(client.address.root("tokenize"), body)).get("tokens"))
         except RequestError as error:
             if "HTTP 4" in str(error):

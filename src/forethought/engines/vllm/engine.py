@@ -14,28 +14,25 @@ import numpy as np
 
 from ...core.data import EngineInfo, FloatArray, Generation, Query, Request, Sampling
 from ...core.prompts import PromptTemplate
-from ...errors import EngineError, InvalidInputError
+from ...errors import EngineError
 from ...models import locate
-from ..flight import ordered
+from ..flight import Flight, begin, check_layers, ordered
 from ..forcing import Forcing
-from ..refusing import check_layers, failed, refusal
-from . import extracting, hooks
-from .flights import CappedFlight, Reuse
-from .native import LONGEST_TAIL, TRIAL_QUERIES, Fate
+from .native import LONGEST_TAIL, TRIAL_QUERIES, Fate, NativeCap
+from .reuse import Reuse
 from .starting import Choices, fitting_length, start, version_of
+from .states import by_connector, by_hooks
 
 logger = logging.getLogger(__name__)
 
-MOST_STEPS = 1000  # to wait for a file
 UNKNOWN_LENGTH = 32768  # of a batch's prompts, where neither the model nor anyone else says how long they may be
-Flights = dict[str, tuple[CappedFlight, int | None]]  # vLLM request id -> flight, cut (None: the trace)
+Flights = dict[str, tuple[Flight, int | None]]  # vLLM request id -> flight, cut (None: the trace)
 
 
 class VllmEngine:
     """Traces, forced answers and prompt hidden states from an in-process vLLM.
 
-    Probes are submitted as token ids the moment a trace ends, so that the prefix cache still holds its KV blocks;
-    they go ahead of traces that have not started.
+    Probes are submitted as token ids the moment a trace ends: the prefix cache still holds its KV blocks.
 
     Args:
         model: an alias, a folder or a hub id (see `forethought.models`).
@@ -44,8 +41,7 @@ class VllmEngine:
         context_tokens: longest prompt + thought + answer; None for `needed_tokens`, or what the model was made for.
         needed_tokens: the same, as far as it will be asked for; more than the model was made for is not taken.
         num_sequences: sequences decoded together.
-        block_size: tokens a KV block; the prefix cache only reuses whole blocks, so a small one saves probes. None for
-            the smallest that a CPU takes (32), elsewhere for vLLM's own.
+        block_size: tokens a KV block (the prefix cache reuses whole ones); None for 32 on a CPU, elsewhere vLLM's own.
         kv_cache_gib: memory for the KV cache on a CPU.
         enforce: "two-call": the thought up to its cap, then its answer, decoded greedily; or "native": vLLM's own cap
             and one request for both, the answer drawn as the thought is. "auto" is "two-call".
@@ -108,19 +104,15 @@ class VllmEngine:
             model_hash=local.hash,
             template=template.name,
             template_hash=template.hash,
+            sampling=sampling,
             num_layers=int(config.hf_config.num_hidden_layers),
             hidden_size=int(config.get_hidden_size()),
             context_tokens=self._context_tokens,
             dtype=str(config.dtype).removeprefix("torch."),
             device=str(self._engine.vllm_config.device_config.device_type),
             versions={name: version_of(name) for name in ("vllm", "torch", "transformers") if version_of(name)},
-            enforcement=self._enforcement,
+            enforcement=_enforcement(self._native),
         )
-
-    @property
-    def _enforcement(self) -> str | None:
-        """For a run's identity; None, as ever, for two calls, so that older runs resume."""
-        return None if self._native is None else "native"
 
     async def generate(self, requests: Iterable[Request]) -> AsyncIterator[Generation]:
         """See `Engine.generate`."""
@@ -171,21 +163,11 @@ class VllmEngine:
             self._watched.discard(request_id)
 
     def _start(self, request: Request, flights: Flights) -> Generation | None:
-        """Submits the trace of `request`; returns a failed generation when it cannot run."""
-        try:
-            flight = CappedFlight(request, self._forcing.prompt_ids(request.query))
-        except InvalidInputError as error:
-            return failed(request, str(error), is_final=True)
-        reason = refusal(
-            request,
-            prompt_tokens=len(flight.prompt_ids),
-            suffix_tokens=len(self._forcing.suffix_ids),
-            answer_tokens=self.template.max_answer_tokens,
-            context_tokens=self._context_tokens,
-        )
-        if reason is None and self._native is not None:
-            reason = self._native.refusal(flight.prompt_ids)
-        if reason is not None:
+        """Submits the trace of `request`; a failed generation when it cannot run."""
+        flight = begin(Flight, request, self._forcing, self._context_tokens)
+        if isinstance(flight, Generation):
+            return flight
+        if self._native is not None and (reason := self._native.refusal(flight.prompt_ids)) is not None:
             return flight.failed(reason, is_final=True)
         try:
             if request.budget == 0:
@@ -196,7 +178,7 @@ class VllmEngine:
             return flight.failed(str(error))
         return None
 
-    def _think(self, flight: CappedFlight, flights: Flights) -> None:
+    def _think(self, flight: Flight, flights: Flights) -> None:
         """Submits the trace: with its answer where vLLM caps it, alone where it is cut by `max_tokens`."""
         budget = flight.request.budget
         cap = None if self._native is None else self._native.cap(budget)
@@ -219,19 +201,16 @@ class VllmEngine:
             flight.is_capped = True
         self._submit(flight, None, flight.prompt_ids, flights, **drawing)
 
-    def _submit(self, flight: CappedFlight, cut: int | None, ids: list[int], flights: Flights, **params: Any) -> None:
+    def _submit(self, flight: Flight, cut: int | None, ids: list[int], flights: Flights, **params: Any) -> None:
         from vllm import SamplingParams
 
-        request_id = self._new_id()
+        request_id = str(next(self._counter))
         priority = flight.request.priority if self._started.has_priorities else 0
         prompt = {"prompt_token_ids": ids}
         self._running().add_request(request_id, prompt, SamplingParams(**params), priority=priority)
         flights[request_id] = (flight, cut)
         if cut is None and flight.is_capped:
             self._watched.add(request_id)
-
-    def _new_id(self) -> str:
-        return str(next(self._counter))
 
     def _advance(self, request_id: str, flights: Flights) -> Iterator[Generation]:
         """Takes a trace to its forced answers, or a finished answer into its flight."""
@@ -263,25 +242,24 @@ class VllmEngine:
         else:
             self._withdraw([request_id])
 
-    def _judge(self, request_id: str, output: Any, flight: CappedFlight, flights: Flights) -> Iterator[Generation]:
+    def _judge(self, request_id: str, output: Any, flight: Flight, flights: Flights) -> Iterator[Generation]:
         """Looks at a trace that vLLM caps, and ends it as soon as there is nothing more to come.
 
-        A thought that ended by itself is answered by a second request, as in two calls: what this one would go on to
-        write could be torn by an end text that vLLM forces into it.
+        A thought that ended by itself is answered by a second request: vLLM could force its end text into this one.
         """
         assert self._native is not None
         completion = output.outputs[0]
         ids, budget = list(completion.token_ids), flight.request.budget
-        verdict = self._native.judge(self._forcing, ids, budget, ended=completion.finish_reason)
-        if verdict.fate is Fate.OPEN:
+        fate, length = self._native.judge(self._forcing, ids, budget, ended=completion.finish_reason)
+        if fate is Fate.OPEN:
             return
         if not output.finished:
             self._end(request_id, output, flights)
-        if verdict.fate is Fate.TOO_LONG:
-            error = f"vLLM ignored the cap: {verdict.length} reasoning tokens > {budget}"
+        if fate is Fate.TOO_LONG:
+            error = f"vLLM ignored the cap: {length} reasoning tokens > {budget}"
             yield self._given_up(flight, flights, error)
-        elif verdict.fate is Fate.NATURAL:
-            self._end_thought(flight, ids[: verdict.length], flights, natural=True)
+        elif fate is Fate.NATURAL:
+            self._end_thought(flight, ids[:length], flights, natural=True)
         else:
             flight.end_thought(ids[:budget], natural=False)
             yield from self._answered(flight, budget, ids[budget + len(self._native.end_ids) :], None, flights)
@@ -289,7 +267,7 @@ class VllmEngine:
                 self._ask(flight, probe, flights)
 
     def _answered(
-        self, flight: CappedFlight, cut: int, ids: list[int], stop_reason: Any, flights: Flights
+        self, flight: Flight, cut: int, ids: list[int], stop_reason: Any, flights: Flights
     ) -> Iterator[Generation]:
         """Takes in the answer at one cut; the flight's generation when it was the last."""
         ids = [*flight.begun.pop(cut, ()), *ids]
@@ -302,7 +280,7 @@ class VllmEngine:
         if flight.is_answered:
             yield flight.finished(self._forcing)
 
-    def _given_up(self, flight: CappedFlight, flights: Flights, error: str) -> Generation:
+    def _given_up(self, flight: Flight, flights: Flights, error: str) -> Generation:
         """The flight has failed: what is left of it is taken back."""
         siblings = [other for other, (owner, _) in flights.items() if owner is flight]
         self._withdraw(siblings)
@@ -310,13 +288,13 @@ class VllmEngine:
             del flights[sibling]
         return flight.failed(error)
 
-    def _end_thought(self, flight: CappedFlight, thought_ids: list[int], flights: Flights, *, natural: bool) -> None:
+    def _end_thought(self, flight: Flight, thought_ids: list[int], flights: Flights, *, natural: bool) -> None:
         """Submits the forced answers of a thought that has ended."""
         flight.end_thought(thought_ids, natural=natural)
         for cut in flight.cuts:
             self._ask(flight, cut, flights)
 
-    def _ask(self, flight: CappedFlight, cut: int, flights: Flights) -> None:
+    def _ask(self, flight: Flight, cut: int, flights: Flights) -> None:
         """Submits the forced answer after `cut` tokens of the thought, or the rest of it."""
         begun = flight.begun.get(cut, [])
         self._submit(
@@ -352,7 +330,7 @@ class VllmEngine:
         engine, request_ids = self._running(), []
         try:
             for ids, each in zip(prompts, params, strict=True):
-                request_ids.append(self._new_id())
+                request_ids.append(str(next(self._counter)))
                 engine.add_request(request_ids[-1], {"prompt_token_ids": ids}, SamplingParams(**each))
             while not self._outputs.keys() >= set(request_ids):
                 self._step(engine)
@@ -361,25 +339,19 @@ class VllmEngine:
             self._withdraw(request_ids)
 
     def with_template(self, template: PromptTemplate) -> VllmEngine:
-        """See `TemplateEngine.with_template`.
-
-        vLLM knows one start and one end of thought: a template with others has its budgets kept by two calls.
-        """
+        """See `TemplateEngine.with_template`; a template whose thoughts start or end otherwise is kept by two calls."""
         other = copy.copy(self)
         other.template = template
         other._forcing = Forcing(self._forcing.tokenizer, template)
         if self._native is not None and not self._native.fits(other._forcing):
             other._native = None
         other.info = replace(
-            self.info, template=template.name, template_hash=template.hash, enforcement=other._enforcement
+            self.info, template=template.name, template_hash=template.hash, enforcement=_enforcement(other._native)
         )
         return other
 
     def hidden_states(self, queries: Sequence[Query], layers: Sequence[int]) -> FloatArray:
-        """See `HiddenStateEngine.hidden_states`: one prompt pass.
-
-        The pass leaves the prompts in the prefix cache, where generation finds them.
-        """
+        """See `HiddenStateEngine.hidden_states`: one prompt pass, which leaves the prompts in the prefix cache."""
         _, width = check_layers(layers, self.info)
         self._running()
         hidden_Q_L_D = np.full((len(queries), len(layers), width), np.nan, dtype=np.float32)
@@ -388,32 +360,14 @@ class VllmEngine:
             for row, ids in enumerate(self._forcing.prompts(queries))
             if layers and ids is not None and len(ids) < self._context_tokens
         }
-        read = self._by_connector if self._started.reads_by == "connector" else self._by_hooks
-        for row, states_L_D in zip(prompts, read(list(prompts.values()), layers), strict=True):
+        if self._started.reads_by == "connector":
+            columns = self._started.columns(layers)
+            found = by_connector(lambda: self._step(self._running()), self._whole, list(prompts.values()), columns)
+        else:
+            found = by_hooks(self._llm, self._whole, list(prompts.values()), layers)
+        for row, states_L_D in zip(prompts, found, strict=True):
             hidden_Q_L_D[row] = states_L_D
         return hidden_Q_L_D
-
-    def _by_hooks(self, prompts: Sequence[list[int]], layers: Sequence[int]) -> list[FloatArray]:
-        """The states of each prompt's last token, shape (L, D)."""
-        caught: dict[str, dict[int, Any]] = {}
-        removers = self._llm.collective_rpc(hooks.install, args=(tuple(layers), caught))
-        try:
-            outputs = self._whole(prompts, [{"temperature": 0.0, "max_tokens": 1}] * len(prompts))
-        finally:
-            for remove in removers:
-                remove()
-        return [hooks.states(caught, output.request_id, layers) for output in outputs]
-
-    def _by_connector(self, prompts: Sequence[list[int]], layers: Sequence[int]) -> list[FloatArray]:
-        """The same from files that vLLM writes."""
-        columns = self._started.columns(layers)
-        params = {"temperature": 0.0, "max_tokens": 1, "extra_args": extracting.WANTED}
-        outputs = self._whole(prompts, [params] * len(prompts))
-        for _ in range(MOST_STEPS):  # a file is written in a later step than the one that finishes its request
-            if all(extracting.is_written(output) for output in outputs):
-                return [extracting.states(output, columns) for output in outputs]
-            self._step(self._running())
-        raise EngineError("vLLM has not written the hidden states that it was started for; use hidden=hooks")
 
     def close(self) -> None:
         """Frees the model, and says what the prefix cache has saved."""
@@ -427,3 +381,8 @@ class VllmEngine:
         if self._engine is None:
             raise EngineError(f"the engine of {self.info.model} is closed; make a new one")
         return self._engine
+
+
+def _enforcement(native: NativeCap | None) -> str | None:
+    """For a run's identity; None, as ever, for two calls, so that older runs resume."""
+    return None if native is None else "native"

@@ -14,11 +14,11 @@ from typing import Any
 from ...core.prompts import PromptTemplate
 from ...core.registry import unknown_name_message
 from ...errors import EngineError, ForethoughtError, InvalidFeaturesError, InvalidSettingsError
-from ...models.size import longest_context
+from ...models.config import longest_context
 from .. import memory
 from ..forcing import Forcing
-from . import extracting
 from .native import NativeCap
+from .states import connector_settings
 
 logger = logging.getLogger(__name__)
 
@@ -164,7 +164,7 @@ def start(
             chosen |= _reasoning(native)
         if reads_by == "connector":
             folder = TemporaryDirectory(prefix="forethought-states-")
-            chosen |= extracting.settings(choices.feature_layers, Path(folder.name))
+            chosen |= connector_settings(choices.feature_layers, Path(folder.name))
         llm = LLM(str(path), **chosen)
     except ForethoughtError:
         raise

@@ -3,11 +3,9 @@
 What a line, a cell, an item or a batch may hold is bounded, so that memory does not grow with what a small file claims.
 """
 
-from .batch import Batch, Row, Wanted, find_column, size_of, text_of
+from .batch import Batch, Row, Wanted, choose_column, find_column, has_columns, no_such_column, size_of, text_of
 from .jsons import parse_json
-from .meanings import MAX_TEXT, Table, shown
-from .reading import FORMATS, Source, find_file, read_batches
-from .standard import standard_input
+from .reading import FORMATS, MAX_TEXT, Source, Table, find_file, read_batches, standard_input
 
 __all__ = [
     "FORMATS",
@@ -17,11 +15,13 @@ __all__ = [
     "Source",
     "Table",
     "Wanted",
+    "choose_column",
     "find_column",
     "find_file",
+    "has_columns",
+    "no_such_column",
     "parse_json",
     "read_batches",
-    "shown",
     "size_of",
     "standard_input",
     "text_of",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -79,6 +80,35 @@ def find_column(names: Iterable[str], usual: Sequence[str]) -> str | None:
     for name in known:
         lowered.setdefault(name.lower(), name)
     return next((name if name in known else lowered[name.lower()] for name in usual if name.lower() in lowered), None)
+
+
+def choose_column(
+    meaning: str, names: Sequence[str], asked: str | None, usual: Sequence[str], taken: Iterable[str] = ()
+) -> str | None:
+    """The column that means something: the one asked for, else the first with a usual name that is not taken.
+
+    An empty name asks for none. Several ids joined, "subject,number", stand for all of these columns.
+    """
+    if asked is None:
+        return find_column([name for name in names if name not in set(taken)], usual)
+    found = find_column(names, (asked,))
+    if found is None and meaning == "id" and "," in asked:
+        parts = [find_column(names, (part,)) for part in asked.split(",")]
+        found = None if None in parts else ",".join(map(str, parts))
+    return found
+
+
+def has_columns(names: Sequence[str], most: int = 40) -> str:
+    """Which columns there are, as many as a message can hold."""
+    shown = [*map(repr, names[:most]), *(["…"] if len(names) > most else [])]
+    return f"the file has: {', '.join(shown) or 'no columns'}"
+
+
+def no_such_column(meaning: str, asked: str, names: Sequence[str]) -> str:
+    """What is said of a column that was asked for and is not there."""
+    close = difflib.get_close_matches(asked, names, n=1)
+    suggestion = f" Did you mean --{meaning}-column {close[0]!r}?" if close else ""
+    return f"--{meaning}-column {asked!r}: no such column; {has_columns(names)}.{suggestion}"
 
 
 def too_many_columns(number: int) -> str:

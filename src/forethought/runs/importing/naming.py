@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from ...core.problems import Problems
 from ...core.settings import ImportSettings
 from ...questions import fields
-from ...questions.rows import find_column, shown
+from ...questions.rows import choose_column, has_columns, no_such_column
 from .columns import Columns
 
 WEAK_SAMPLES = ("sample_index", "sample_idx", "epoch", "repeat", "repetition", "rollout", "run", "seed")
@@ -63,16 +62,15 @@ class Naming:
 def name_columns(columns: Columns, settings: ImportSettings, problems: Problems) -> Naming | None:
     """The meaning of the columns; None, with what is missing noted, when they cannot be made sense of."""
     before = len(problems)
-    has = f"the file has: {', '.join(map(repr, shown(columns.names))) or 'no columns'}"
+    has = has_columns(columns.names)
     found: dict[str, str | None] = {}
     for meaning in ALIASES:
-        found[meaning] = _find(meaning, columns, settings, [name for name in found.values() if name is not None])
+        taken = [name for name in found.values() if name is not None]
+        found[meaning] = choose_column(meaning, columns.names, settings.columns.get(meaning), ALIASES[meaning], taken)
     spread = {meaning: _spread(meaning, columns, settings) for meaning in PER_BUDGET}
     for meaning, name in settings.columns.items():
         if name and found[meaning] is None and not spread.get(meaning):
-            close = difflib.get_close_matches(name, columns.names, n=1)
-            suggestion = f" Did you mean --{meaning}-column {close[0]!r}?" if close else ""
-            problems.add("", f"--{meaning}-column {name!r}: no such column; {has}.{suggestion}")
+            problems.add("", no_such_column(meaning, name, columns.names))
     if len(problems) > before:
         return None
     shape = settings.shape if settings.shape != "auto" else _shape(columns, found, spread)
@@ -116,18 +114,6 @@ def wanted_columns(settings: ImportSettings) -> tuple[Callable[[str], bool], Cal
         return low in known or (low.startswith(starts) and low[-1:].isdigit())
 
     return is_wanted, lambda name: name.lower() in listed
-
-
-def _find(meaning: str, columns: Columns, settings: ImportSettings, taken: Collection[str] = ()) -> str | None:
-    """The column asked for, if it is there; else the first with a usual name. An empty name asks for none."""
-    asked = settings.columns.get(meaning)
-    if asked is None:
-        return find_column([name for name in columns.names if name not in taken], ALIASES[meaning])
-    found = find_column(columns.names, (asked,))
-    if found is None and meaning == "id" and "," in asked:
-        parts = [find_column(columns.names, (part,)) for part in asked.split(",")]
-        found = None if None in parts else ",".join(map(str, parts))
-    return found
 
 
 def _spread(meaning: str, columns: Columns, settings: ImportSettings) -> dict[int, str]:

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from ...core.data import FloatArray, Profile
+from ...core.data import FloatArray
 from ...core.menu import Menu
 from ...core.problems import Problems
+from ...core.profile import Profile
+from ...core.provenance import Provenance
 from ...core.settings import ImportSettings
 from ...errors import InvalidInputError, InvalidMenuError, RunError
 from ..profiles import is_profile_file, read_parquet
 from .columns import Columns
-from .counts import Counts, LeftOut
-from .long import read_long
-from .naming import LONG, Naming, name_columns, wanted_columns
-from .wide import read_wide
+from .counts import Counts, LeftOut, read_counts
+from .naming import Naming, name_columns, wanted_columns
 
 ENGINE = "imported"
 
@@ -67,8 +66,7 @@ def read_profile(settings: ImportSettings, path: Path) -> Imported:
     naming = name_columns(columns, settings, problems)
     problems.raise_any()
     assert naming is not None  # or it would have been told
-    read = read_long if naming.shape == LONG else read_wide
-    counts = read(columns, naming, settings, problems)
+    counts = read_counts(columns, naming, settings, problems)
     try:
         menu = Menu.of(counts.budgets_B.tolist())
     except InvalidMenuError as error:
@@ -85,7 +83,7 @@ def read_profile(settings: ImportSettings, path: Path) -> Imported:
         hidden_Q_L_D=None if counts.hidden_Q_D is None else counts.hidden_Q_D[:, None],
         layers=() if counts.hidden_Q_D is None or settings.layer is None else (settings.layer,),
         texts=counts.texts or (),
-        info=_info(settings, naming, counts),
+        provenance=_provenance(settings, naming, counts),
     )
     left_out = counts.left_out
     if columns.num_passed_over:
@@ -95,27 +93,25 @@ def read_profile(settings: ImportSettings, path: Path) -> Imported:
     return Imported(profile, path, naming.shape, naming.told, columns.num_rows, left_out, notes)
 
 
-def _info(settings: ImportSettings, naming: Naming, counts: Counts) -> dict[str, Any]:
-    """Provenance: what was said and what was read; nothing that is not known."""
-    info: dict[str, Any] = {
-        "name": settings.name or Path(settings.files[0]).stem,
-        "engine": ENGINE,
-        "model": settings.model or None,
-        "template": settings.template or None,
-        "simulated": settings.simulated,
-        "spend_measured": counts.tokens_Q_B is not None,
-        "imported": {
-            "files": {Path(file).name: _sha256(file) for file in settings.files},
-            "shape": naming.shape,
-            "columns": naming.told,
-            "left_out": [str(each) for each in counts.left_out],
-        },
+def _provenance(settings: ImportSettings, naming: Naming, counts: Counts) -> Provenance:
+    """What was said and what was read; nothing that is not known."""
+    imported = {
+        "files": {Path(file).name: _sha256(file) for file in settings.files},
+        "shape": naming.shape,
+        "columns": naming.told,
+        "left_out": [str(each) for each in counts.left_out],
     }
-    if settings.sampling is not None:
-        info["sampling"] = asdict(settings.sampling)
-    if settings.grader:
-        info["grader"] = settings.grader
-    return info
+    return Provenance(
+        name=settings.name or Path(settings.files[0]).stem,
+        engine=ENGINE,
+        model=settings.model or None,
+        template=settings.template or None,
+        simulated=settings.simulated,
+        spend_measured=counts.tokens_Q_B is not None,
+        sampling=settings.sampling,
+        grader=settings.grader or None,
+        more={"imported": imported},
+    )
 
 
 def _sha256(file: str) -> str:
@@ -152,5 +148,5 @@ def check_target(path: Path, files: tuple[str, ...]) -> None:
         return
     if any(path.samefile(file) for file in files if Path(file).exists()):
         raise RunError(f"{path} is one of the files to import; give another --out")
-    if not is_profile_file(path) or read_parquet(path).info.get("engine") != ENGINE:
+    if not is_profile_file(path) or read_parquet(path).provenance.engine != ENGINE:
         raise RunError(f"{path} exists and is not an imported profile; nothing was written. Give another --out.")

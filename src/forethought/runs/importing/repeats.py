@@ -6,34 +6,34 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ...core.data import FloatArray, IntArray
+from ...core.data import IntArray
 from ...core.problems import Problems, excerpt
-from .columns import Columns, Encoded
-from .naming import GROUPS, Naming
+from .columns import Encoded
+from .naming import GROUPS
+from .rows import Rows
 
 MOST_GROUPS = 256  # values of a column that tells such rows apart
 
 
-def refuse_groups(columns: Columns, naming: Naming, unit_N: IntArray, kept: IntArray, problems: Problems) -> None:
+def refuse_groups(rows: Rows, unit_N: IntArray, kept: IntArray, problems: Problems) -> None:
     """Notes a column such as "filter" or "task" that has several values within one query or trace.
 
     Args:
-        columns: the table.
-        naming: which of its columns means what.
+        rows: the table's.
         unit_N: the query, or the trace, that each row belongs to.
         kept: the rows to look at.
         problems: where it is noted.
     """
-    for name, group in _groups(columns, naming):
-        mixed = _mixed_units(unit_N[kept], group.code_N[kept])
+    for name, group in _groups(rows):
+        mixed = _mixed_units(unit_N[kept], group.code_N[rows.row_N[kept]])
         if len(mixed):
-            problems.add("", _words(columns, naming, name, group, kept[unit_N[kept] == mixed[0]], len(mixed)))
+            problems.add("", _words(rows, name, group, kept[unit_N[kept] == mixed[0]], len(mixed)))
 
 
-def mixed_groups(columns: Columns, naming: Naming, query: Encoded) -> Iterator[str]:
+def mixed_groups(rows: Rows) -> Iterator[str]:
     """A sentence for every such column that differs between the traces of a query."""
-    for name, group in _groups(columns, naming):
-        mixed = _mixed_units(query.code_N, group.code_N)
+    for name, group in _groups(rows):
+        mixed = _mixed_units(rows.query.code_N, group.code_N[rows.row_N])
         if len(mixed):
             yield (
                 f"{name!r} differs between the traces of {_queries(len(mixed))} ({_few(group)}), which are counted "
@@ -41,28 +41,27 @@ def mixed_groups(columns: Columns, naming: Naming, query: Encoded) -> Iterator[s
             )
 
 
-def refuse_told_apart(
-    columns: Columns, naming: Naming, query_M: IntArray, budget_M: FloatArray, kept: IntArray, problems: Problems
-) -> None:
+def refuse_told_apart(rows: Rows, kept: IntArray, problems: Problems) -> None:
     """Notes a column of texts whose values are the same at every query and budget, each once: no traces do that."""
-    budgets, column_M = np.unique(budget_M, return_inverse=True)
+    query_M = rows.query.code_N[kept]
+    budgets, column_M = np.unique(rows.budget_N[kept], return_inverse=True)
     cell_M = query_M * len(budgets) + column_M
     num_cells = len(np.unique(cell_M))
-    for name in columns.others(MOST_GROUPS):
-        group = columns.texts(name)
-        code_M = group.code_N[kept]
+    for name in rows.columns.others(MOST_GROUPS):
+        group = rows.columns.texts(name)
+        code_M = group.code_N[rows.row_N[kept]]
         is_whole = len(group.values) * num_cells == len(code_M) and (code_M >= 0).all()
         if is_whole and len(group.values) > 1 and len(np.unique(cell_M * len(group.values) + code_M)) == len(code_M):
             if all(_is_number(value) for value in group.values):
                 continue
-            problems.add("", _words(columns, naming, name, group, kept[cell_M == cell_M[0]], len(np.unique(query_M))))
+            problems.add("", _words(rows, name, group, kept[cell_M == cell_M[0]], len(np.unique(query_M))))
 
 
-def _groups(columns: Columns, naming: Naming) -> Iterator[tuple[str, Encoded]]:
-    read = {part for name in naming.columns.values() for part in (name, *name.split(","))}
-    for name in columns.names:
+def _groups(rows: Rows) -> Iterator[tuple[str, Encoded]]:
+    read = {part for name in rows.naming.columns.values() for part in (name, *name.split(","))}
+    for name in rows.columns.names:
         if name.lower() in GROUPS and name not in read:
-            group = columns.texts(name)
+            group = rows.columns.texts(name)
             if len(group.values) > 1:
                 yield name, group
 
@@ -76,15 +75,16 @@ def _mixed_units(unit_M: IntArray, code_M: IntArray) -> IntArray:
     return mixed
 
 
-def _words(columns: Columns, naming: Naming, name: str, group: Encoded, rows: IntArray, num_mixed: int) -> str:
-    code_M = group.code_N[rows]
-    first = next(row for row, code in zip(rows, code_M, strict=True) if code >= 0)
-    other = next(row for row, code in zip(rows, code_M, strict=True) if code not in (-1, group.code_N[first]))
+def _words(rows: Rows, name: str, group: Encoded, mixed: IntArray, num_mixed: int) -> str:
+    row_M = rows.row_N[mixed]
+    code_M, naming = group.code_N[row_M], rows.naming
+    first = next(row for row, code in zip(row_M, code_M, strict=True) if code >= 0)
+    other = next(row for row, code in zip(row_M, code_M, strict=True) if code not in (-1, group.code_N[first]))
     value = group.values[group.code_N[first]]
     samples = "" if "sample" in naming.columns else f"; if they are traces of one query: --sample-column {name}"
     return (
         f"{_queries(num_mixed)} {'has' if num_mixed == 1 else 'have'} rows that {name!r} tells apart ({_few(group)}), "
-        f"such as {columns.place(int(first))} and {columns.place(int(other))}. To read one of them: --where "
+        f"such as {rows.columns.place(int(first))} and {rows.columns.place(int(other))}. To read one of them: --where "
         f"{name}={value}; to take each for a query of its own: --id-column {naming.columns['id']},{name}{samples}"
     )
 

@@ -15,18 +15,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...control import sources
-from ...core.data import EngineInfo, FloatArray, Profile, Query
+from ...core.data import EngineInfo, FloatArray, Query
 from ...core.menu import Menu
+from ...core.profile import Profile
 from ...core.protocols import Engine, PooledStateEngine
+from ...core.provenance import Provenance
 from ...core.settings import LayersSettings
 from ...errors import InvalidFeaturesError, InvalidInputError, InvalidSettingsError, MismatchError, RunError
 from ...evaluation.levels import spread
-from ...predictors.layers import Progress
+from ...predictors.parts.making import Progress
 from ...runs.store import RunDirectory
 
 KIND = "states"
 CHUNK = 32  # questions read and kept at a time: what a kill can cost
-IDENTITY = ("model", "model_hash", "template", "template_hash", "engine", "dtype")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -84,11 +85,11 @@ class Survey:
                 "question's tokens."
             )
         if settings.states:
-            made = RunDirectory.open(Path(settings.states)).header["identity"]
+            made, measured = RunDirectory.open(Path(settings.states)).header.provenance, self.measured.provenance
             found.append(
-                f"Hidden states were read by engine {made.get('engine')} in {made.get('dtype')}; traces were sampled "
-                f"by {self.measured.info.get('engine') or 'an engine not recorded'} in "
-                f"{self.measured.info.get('dtype') or 'a precision not recorded'}."
+                f"Hidden states were read by engine {made.engine} in {made.dtype}; traces were sampled "
+                f"by {measured.engine or 'an engine not recorded'} in "
+                f"{measured.dtype or 'a precision not recorded'}."
             )
         return tuple(found)
 
@@ -114,8 +115,8 @@ def survey(settings: LayersSettings) -> Survey:
     measured = sources.open_profile(settings.run)
     if settings.limit is not None:
         measured = measured.select(np.arange(min(settings.limit, measured.num_queries)))
-    info = measured.info
-    model, template = settings.model or info.get("model") or "", settings.template or info.get("template") or ""
+    made = measured.provenance
+    model, template = settings.model or made.model or "", settings.template or made.template or ""
     if not settings.states:
         return Survey(measured, _recorded(settings, measured), (), model, template)
     held = _held(Path(settings.states), settings, measured)
@@ -145,26 +146,27 @@ def _held(folder: Path, settings: LayersSettings, measured: Profile) -> dict[str
             raise RunError(f"--states {folder} does not exist, so there is nothing to study; leave --no-read out")
         return {pooling: States() for pooling in settings.poolings}
     run = RunDirectory.open(folder)
-    if run.header["kind"] != KIND:
+    if run.header.kind != KIND:
         raise RunError(
-            f"--states {folder} is a {run.header['kind']!r} run; name a folder of hidden states, or one that is not "
+            f"--states {folder} is a {run.header.kind!r} run; name a folder of hidden states, or one that is not "
             "there yet"
         )
-    check_same(measured.info, run.header["identity"], f"the states in {folder}")
+    check_same(measured.provenance, run.header.provenance, f"the states in {folder}")
     return {pooling: States(*run.load_hidden(pooling=pooling)) for pooling in settings.poolings}
 
 
-def check_same(info: Mapping[str, Any], made: Mapping[str, Any], what: str) -> None:
+def check_same(measured: Provenance, made: Provenance, what: str) -> None:
     """Raises MismatchError where `what` was made with another model or template than the profile.
 
     Hashes decide where both sides have one, names otherwise; what is unknown on either side is not compared.
     """
     differences = []
     for noun in ("model", "template"):
-        both_hashed = info.get(f"{noun}_hash") is not None and made.get(f"{noun}_hash") is not None
+        both_hashed = None not in (measured.value(f"{noun}_hash"), made.value(f"{noun}_hash"))
         key = f"{noun}_hash" if both_hashed else noun
-        if info.get(key) is not None and made.get(key) is not None and info[key] != made[key]:
-            differences.append(f"{key.replace('_', ' ')}: {info[key]} in the profile, {made[key]} there")
+        own, other = measured.value(key), made.value(key)
+        if None not in (own, other) and own != other:
+            differences.append(f"{key.replace('_', ' ')}: {own} in the profile, {other} there")
     if differences:
         raise MismatchError(f"{what} do not belong to this profile ({'; '.join(differences)})")
 
@@ -199,7 +201,8 @@ def fill(folder: Path, engine: Engine, found: Survey, *, wanted: Sequence[int] |
         RunError: the folder was made by another engine or in another precision, or is being written.
     """
     info = engine.info
-    check_same(found.measured.info, _identity(info), f"states read with {info.model} and template {info.template}")
+    made = Provenance.of(info)
+    check_same(found.measured.provenance, made, f"states read with {info.model} and template {info.template}")
     assert isinstance(engine, PooledStateEngine)  # `choose_reader` picked it
     if (folder / "run.json").exists():
         _check_precision(folder, info)
@@ -210,8 +213,8 @@ def fill(folder: Path, engine: Engine, found: Survey, *, wanted: Sequence[int] |
     run = RunDirectory.create(
         folder,
         kind=KIND,
-        identity=_identity(info),
-        settings={"profile": found.measured.info.get("name"), "num_layers": info.num_layers},
+        provenance=made,
+        settings={"profile": found.measured.provenance.name, "num_layers": info.num_layers},
     )
     with run.locked():
         missing = [query for query in found.missing if query.id not in done]
@@ -223,19 +226,14 @@ def fill(folder: Path, engine: Engine, found: Survey, *, wanted: Sequence[int] |
         progress("read", len(missing), len(missing))
 
 
-def _identity(info: EngineInfo) -> dict[str, Any]:
-    return {key: getattr(info, key) for key in IDENTITY}
-
-
 def _check_precision(folder: Path, info: EngineInfo) -> None:
     """States of two engines or precisions are not mixed: they differ by more than some layers do."""
-    made = RunDirectory.open(folder).header["identity"]
-    differing = [key for key in ("engine", "dtype") if made.get(key) != getattr(info, key)]
-    if differing:
-        lines = "; ".join(f"{key}: {made.get(key)} there, {getattr(info, key)} now" for key in differing)
+    made, now = RunDirectory.open(folder).header.provenance, Provenance.of(info)
+    if differing := made.differing(now, ("engine", "dtype")):
+        lines = "; ".join(f"{key}: {made.value(key)} there, {now.value(key)} now" for key in differing)
         raise RunError(
-            f"the states in {folder} were read in another way ({lines}). Use --engine {made.get('engine')} "
-            f"--engine-option dtype={made.get('dtype')}, name another --states, or leave what is missing out: --no-read"
+            f"the states in {folder} were read in another way ({lines}). Use --engine {made.engine} "
+            f"--engine-option dtype={made.dtype}, name another --states, or leave what is missing out: --no-read"
         )
 
 

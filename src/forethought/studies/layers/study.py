@@ -8,15 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from ...core.data import Cost, Curves, FloatArray, Profile
+from ...core.data import Cost, Curves, FloatArray
+from ...core.features import Counts, Features
+from ...core.profile import Profile
 from ...errors import InvalidFeaturesError
 from ...evaluation.bootstrap import estimate, resampled_means
 from ...evaluation.levels import token_weights
-from ...evaluation.metrics import PROBABILITY_FLOOR
+from ...evaluation.metrics import brier_Q, log_loss_Q
 from ...evaluation.offline import data_hash, num_traces, policies_of
 from ...evaluation.policies import ORACLE, Outcome, Policies
 from ...evaluation.results import Estimate
-from ...predictors.layers import Progress, silent
+from ...predictors.parts.making import Progress, silent
 from ...predictors.ridge import RidgePredictor
 from .results import LayerRow, LayerStudy, Scores
 from .states import States, layers_words
@@ -100,8 +102,8 @@ def study(
         num_resamples=num_resamples,
         seed=seed,
         data_hash=data_hash(usable),
-        simulated=bool(usable.info.get("simulated", False)),
-        provenance=usable.info,
+        simulated=usable.provenance.simulated,
+        provenance=usable.provenance.to_json(),
     )
 
 
@@ -127,7 +129,8 @@ def _usable(measured: Profile, states: Mapping[str, States], layers: Sequence[in
 
 def _left_out(usable: Profile, features_Q_D: FloatArray) -> FloatArray:
     """What ridge regression says of each question without it, shape (Q, B)."""
-    fitted = RidgePredictor().fit(features_Q_D, usable.num_right_Q_B, usable.num_tried_Q)
+    counts = Counts(usable.menu, usable.num_right_Q_B, usable.num_tried_Q)
+    fitted = RidgePredictor().fit(Features.of_hidden(features_Q_D), counts)
     assert fitted.left_out_p_Q_B_ is not None
     return fitted.left_out_p_Q_B_
 
@@ -149,7 +152,7 @@ class _Judged:
     """What some predictions come to, question by question.
 
     Attributes:
-        loss_Q: negative log likelihood of all traces, mean over the budgets.
+        loss_Q: negative log likelihood of all traces, mean over the budgets by their tokens.
         squared_Q: mean squared error against the measured rates.
         brier_Q: squared error against single traces, summed over traces, mean over the budgets.
         p_Q_B: the predictions.
@@ -201,14 +204,11 @@ class _Judge:
         return self._judged(p_Q_B, tuple(self.policies.blind(Cost.GRANTED, level) for level in self.levels))
 
     def _judged(self, p_Q_B: FloatArray, plans: tuple[Outcome, ...]) -> _Judged:
-        right_Q_B, tried_Q_1 = self.usable.num_right_Q_B, self.usable.num_tried_Q[:, None]
-        width_B = self.usable.menu.width_B
-        floored_Q_B = np.clip(p_Q_B, PROBABILITY_FLOOR, 1.0 - PROBABILITY_FLOOR)
-        loss_Q_B = -(right_Q_B * np.log(floored_Q_B) + (tried_Q_1 - right_Q_B) * np.log1p(-floored_Q_B))
+        counts = Counts.of(self.usable)
         return _Judged(
-            loss_Q=loss_Q_B @ width_B,
-            squared_Q=(p_Q_B - self.rate_Q_B) ** 2 @ width_B,
-            brier_Q=(tried_Q_1 * p_Q_B**2 - 2.0 * p_Q_B * right_Q_B + right_Q_B) @ width_B,
+            loss_Q=log_loss_Q(p_Q_B, counts),
+            squared_Q=((p_Q_B - self.rate_Q_B) ** 2 * counts.width_B).mean(axis=1),
+            brier_Q=brier_Q(p_Q_B, counts),
             p_Q_B=p_Q_B,
             plans=plans,
         )

@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from ...core.data import Curves, FloatArray, Profile
+from ...core.data import Curves, FloatArray
+from ...core.features import Features
+from ...core.profile import Profile
 from ...evaluation.calibration import calibrate
 from ...evaluation.results import Calibration, Result
-from ...predictors.selection import features_of, left_out_curves
-from ...predictors.selection import train as train_predictor
+from ...predictors.training import left_out_curves
+from ...predictors.training import train as train_predictor
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,9 +61,9 @@ def predict(train: Profile, test: Profile, predictor: str | None, *, seed: int) 
     # More folds than queries leave out the card's own calibration: here the other split is the judge, and what is
     # judged is the predictor as it was fitted.
     trained = train_predictor(
-        train, num_folds=train.num_queries + 1, seed=seed, with_familiarity=False, with_shrinkage=False, **named
+        train, num_folds=train.num_queries + 1, seed=seed, with_novelty=False, with_shrinkage=False, **named
     )
-    curves = trained.predict(test.query_ids, features_of(test, trained.card.features.layer))
+    curves = trained.predict(test.query_ids, Features.of(test, trained.card.features.layer))
     return Prediction(
         trained.card.predictor,
         Curves(curves.query_ids, curves.menu, curves.p_Q_B),

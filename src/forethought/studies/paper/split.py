@@ -14,9 +14,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ...core.data import FloatArray, IntArray, Profile
+from ...core.data import FloatArray, IntArray
 from ...core.menu import Menu
 from ...core.problems import Problems, excerpt
+from ...core.profile import Profile
+from ...core.provenance import Provenance
 from ...errors import InvalidInputError
 from .classes import CLASSES
 
@@ -81,7 +83,7 @@ def read_split(folder: Path, name: str) -> Split:
         hidden_Q_L_D=hidden_Q_D[:, None],
         layers=(LAYER,),
         texts=tuple(map(_question, _texts(table, "question", problems))) if "question" in table.column_names else (),
-        info={"name": f"paper {name}", "model": MODEL, "spend_measured": False},
+        provenance=Provenance(name=f"paper {name}", model=MODEL, spend_measured=False),
     )
     problems.raise_any()
     return Split(profile, labels)

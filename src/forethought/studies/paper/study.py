@@ -16,7 +16,7 @@ from ...evaluation.checks import check_inputs
 from ...evaluation.offline import data_hash, num_traces, policies_of
 from ...evaluation.policies import BLIND, FORETHOUGHT, GREEDY_ORACLE, UNIFORM, Outcome, Policies
 from ...evaluation.resampled import Resampled
-from ...predictors.selection import cross_fit
+from ...predictors.training import cross_fit
 from . import batches
 from .classes import budgets_of, class_budgets
 from .predictions import Prediction, predict, score

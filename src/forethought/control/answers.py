@@ -1,0 +1,151 @@
+"""Answers: what came back for each query of a plan, judged where there is a reference."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from ..core.codec import decode, fields_to_json
+from ..core.data import Grade, Query, StopReason
+from ..core.files import write_atomically
+from ..core.records import Record
+from ..core.visible import to_json
+from ..errors import RunError
+from ..runs.store import read_lines
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back for one query.
+
+    Attributes:
+        id: the query's.
+        budget: cap on its reasoning tokens.
+        answer: the text; None where it failed.
+        reasoning_tokens, tokens: of the thought, and of thought, suffix and answer; None where not counted, or failed.
+        stop_reason: why the thought ended.
+        reference: the right answer; None where it is not known.
+        grade: the verdict; None without a reference, or where it failed.
+        error: what went wrong; None where nothing did.
+    """
+
+    id: str
+    budget: int
+    answer: str | None
+    reasoning_tokens: int | None = None
+    tokens: int | None = None
+    stop_reason: StopReason = StopReason.ERROR
+    reference: str | None = None
+    grade: Grade | None = None
+    error: str | None = None
+
+    @classmethod
+    def of(cls, query: Query, budget: int, record: Record) -> Self:
+        """What the trace of `record` answers under `budget`, or under its own where that was lower."""
+        outcome = record.at(budget)
+        if outcome is None:
+            error = record.error or f"it was not probed at {budget} tokens"
+            return cls(query.id, min(budget, record.budget), None, reference=query.reference, error=error)
+        grade = None if query.reference is None else outcome.grade
+        used = (outcome.budget, outcome.answer, outcome.reasoning_tokens, outcome.tokens, outcome.stop_reason)
+        return cls(query.id, *used, query.reference, grade)
+
+    def to_json(self) -> dict[str, Any]:
+        """One line of answers.jsonl as an object; what failed has `error` in place of what it would have used."""
+        if self.error is not None:
+            known = {} if self.reference is None else {"reference": self.reference}
+            return {"id": self.id, "budget": self.budget, "answer": None, "error": self.error, **known}
+        return fields_to_json(self, without=("error", *(("reference", "grade") if self.reference is None else ())))
+
+    @classmethod
+    def from_json(cls, row: Any) -> Self:
+        """What `to_json` wrote; raises UnfitError."""
+        return decode(cls, row, lenient=(cls,))
+
+
+def counts_of(answers: Iterable[Answer]) -> dict[str, Any]:
+    """How many answers there are of what, and their tokens; they are read once.
+
+    Tokens are those of the answers that were counted; `not_counted` is how many were not. What failed is not right:
+    `right` is to be held against `with_reference`, not against what came back.
+    """
+    found: Counter[str] = Counter()
+    failed: list[str] = []
+    for each in answers:
+        has_reference = each.reference is not None
+        found.update(queries=1, with_reference=has_reference)
+        if each.error is not None:
+            failed.append(each.id)
+            found.update(failed=1, failed_with_reference=has_reference)
+            continue
+        found.update(answered=1, granted_tokens=each.budget, stopped=each.stop_reason is StopReason.NATURAL)
+        found.update({f"grade {each.grade}": 1, "graded": each.grade is not None, "not_counted": each.tokens is None})
+        if each.tokens is not None:
+            found.update(reasoning_tokens=each.reasoning_tokens or 0, spent_tokens=each.tokens)
+    return {
+        "queries": found["queries"],
+        "answered": found["answered"],
+        "failed": found["failed"],
+        "failed_ids": failed[:20],
+        "granted_tokens": found["granted_tokens"],
+        "not_counted": found["not_counted"],
+        "reasoning_tokens": found["reasoning_tokens"],
+        "spent_tokens": found["spent_tokens"],
+        "stopped_by_themselves": found["stopped"],
+        "with_reference": found["with_reference"],
+        "failed_with_reference": found["failed_with_reference"],
+        "graded": found["graded"],
+        "right": found[f"grade {Grade.RIGHT}"],
+        "unreadable": found[f"grade {Grade.UNREADABLE}"],
+    }
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Answers:
+    """Answers to the queries of a plan, in their order; by position or by id."""
+
+    rows: tuple[Answer, ...]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[Answer]:
+        return iter(self.rows)
+
+    def __getitem__(self, key: int | str) -> Answer:
+        """The answer at a position, or to the query with that id."""
+        if isinstance(key, str):
+            found = next((row for row in self.rows if row.id == key), None)
+            if found is None:
+                raise KeyError(key)
+            return found
+        return self.rows[key]
+
+    def __repr__(self) -> str:
+        counts = self.counts
+        graded = f", {counts['right']:,} of {counts['graded']:,} right" if counts["graded"] else ""
+        failed = f", {counts['failed']:,} failed" if counts["failed"] else ""
+        return f"Answers({counts['answered']:,} answers{graded}{failed}, {counts['spent_tokens']:,} tokens generated)"
+
+    @property
+    def counts(self) -> dict[str, Any]:
+        """How many there are of what, and their tokens; see `counts_of`."""
+        return counts_of(self.rows)
+
+    def save(self, path: str | Path) -> Path:
+        """Writes JSON lines, one an answer, at once or not at all."""
+        path = Path(path)
+        write_atomically(path, "".join(f"{to_json(row.to_json())}\n" for row in self.rows).encode())
+        return path
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """What `save` wrote, or a run directory's answers; raises RunError on anything else."""
+        path = Path(path)
+        path = path / "answers.jsonl" if path.is_dir() else path
+        if not path.is_file():
+            raise RunError(f"{path} does not exist")
+        return cls(tuple(read_lines(path, Answer.from_json)))

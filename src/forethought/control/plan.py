@@ -1,0 +1,410 @@
+"""A plan: a budget for each query, the curves it rests on, and what made it; a value that is edited, saved and run.
+
+On disk, and as RUN/plan.json, it is one JSON object with a line a query in `queries`, `predicted` and each plan's
+`budgets`, which may be edited by hand.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..core.checks import check_plan
+from ..core.codec import MOST, shown
+from ..core.data import Allocation, Cost, EngineInfo, IntArray, Query, Request
+from ..core.files import read_json, write_atomically
+from ..core.menu import Menu, with_menu
+from ..core.protocols import Engine, Grader
+from ..core.visible import to_json
+from ..core.waiting import finish
+from ..errors import (
+    ForethoughtError,
+    InvalidInputError,
+    InvalidMenuError,
+    InvalidSettingsError,
+    InvalidTotalError,
+    RunError,
+)
+from ..predictors.card import PredictorCard
+from ..predictors.predictor import refuse_other
+from ..questions.queries import load_queries, query_from_json, query_to_json
+from ..runs.store import fingerprint
+from .answers import Answer, Answers
+from .forecast import Forecast
+from .judging import Judge
+from .profiling import trace_seed
+from .terms import Terms
+
+SCHEMA = 2
+FILE = "plan.json"
+ROUNDING = 1e-6  # of a spent total: predictions are kept with fewer digits than they were planned with
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Plan:
+    """A budget for each query, with what it rests on. Iterating gives `(id, budget)`.
+
+    Attributes:
+        queries: Q of them.
+        allocation: their budgets, and what they are expected to give and to use.
+        forecast: the predicted curves.
+        terms: what was divided, and how.
+        card: of the predictor, with model, template and sampling; None where an old plan does not say.
+        seed: of every trace's seed.
+        others: allocations by other allocators, which a run judges on the same traces.
+        versions: of the packages that made it.
+    """
+
+    queries: tuple[Query, ...]
+    allocation: Allocation
+    forecast: Forecast
+    terms: Terms
+    card: PredictorCard | None
+    seed: int = 0
+    others: Mapping[str, Allocation] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def menu(self) -> Menu:
+        """What there is to choose from."""
+        return self.allocation.menu
+
+    @property
+    def budgets(self) -> dict[str, int]:
+        """Id -> cap on reasoning tokens."""
+        return dict(self)
+
+    @property
+    def allocations(self) -> dict[str, Allocation]:
+        """Every allocation by its allocator's name, the plan's own first."""
+        return {self.allocation.allocator: self.allocation, **self.others}
+
+    @property
+    def largest_Q(self) -> IntArray:
+        """The largest budget of each query in any of the allocations: what its trace may take."""
+        found: IntArray = np.max([made.budget_Q for made in self.allocations.values()], axis=0)
+        return found
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know, in sentences."""
+        return self.allocation.notes
+
+    def __len__(self) -> int:
+        return len(self.queries)
+
+    def __iter__(self) -> Iterator[tuple[str, int]]:
+        return zip(self.allocation.query_ids, self.allocation.budget_Q.tolist(), strict=True)
+
+    def __repr__(self) -> str:
+        made = self.allocation
+        return (
+            f"Plan({len(self):,} queries, {made.allocator}, {made.granted:,} of {made.total:,.0f} tokens ({made.cost}) "
+            f"granted, expected accuracy {made.expected_accuracy:.1%})"
+        )
+
+    # --- editing -----------------------------------------------------------------------------------------------------
+
+    def with_budgets(self, budgets: Mapping[str, int]) -> Plan:
+        """The plan with other budgets for some queries; its total grows where they cost more, and a note says so.
+
+        Args:
+            budgets: id -> cap, on the menu and within the query's bounds.
+
+        Raises:
+            InvalidInputError: ids that the plan does not have.
+            InvalidMenuError: caps that are not on the menu, or outside of a query's bounds.
+        """
+        row_of = {query.id: row for row, query in enumerate(self.queries)}
+        if unknown := [query_id for query_id in budgets if query_id not in row_of]:
+            raise InvalidInputError(
+                f"the plan has no query {unknown[0]!r} ({len(unknown)} such); ids such as {_few(row_of)}"
+            )
+        budget_Q = self.allocation.budget_Q.copy()
+        for query_id, budget in budgets.items():
+            row = row_of[query_id]
+            if isinstance(budget, bool) or not isinstance(budget, int | np.integer) or budget not in self.menu:
+                raise InvalidMenuError(f"the budget of {query_id!r}, {budget!r}, is not on the menu {self.menu}")
+            budget_Q[row] = budget
+        self._check_bounds(budget_Q)
+        made, old = self._counted(budget_Q), self.allocation
+        if made.total == old.total:
+            return replace(self, allocation=made)
+        note = f"the total is {made.total:,.0f} tokens ({old.total:,.0f} before)"
+        terms = replace(self.terms, total=made.total, mean_tokens=None)
+        return replace(self, allocation=replace(made, notes=(*made.notes, note)), terms=terms)
+
+    def _check_bounds(self, budget_Q: IntArray) -> None:
+        """Refuses budgets outside of their queries' bounds, but for queries that the model could not read."""
+        least_Q, most_Q = self.terms.bounds(self.queries, self.menu)
+        wrong_Q = (budget_Q < least_Q) | (budget_Q > most_Q)
+        wrong_Q[self.forecast.unseen_Q] = False
+        for row in np.flatnonzero(wrong_Q)[:1].tolist():
+            raise InvalidMenuError(
+                f"the budget of {self.queries[row].id!r}, {budget_Q[row]}, is outside its bounds, {least_Q[row]} to "
+                f"{most_Q[row]}"
+            )
+
+    def _counted(self, budget_Q: IntArray) -> Allocation:
+        """The allocation with these budgets, with what they grant and are expected to give."""
+        old = self.allocation
+        num_changed = int((budget_Q != old.budget_Q).sum())
+        column_Q = np.array([self.menu.index(int(budget)) for budget in budget_Q])
+        curves, row_Q = self.forecast.curves, np.arange(len(self))
+        weight_Q = np.array([query.weight for query in self.queries])
+        accuracy = float(np.average(curves.p_Q_B[row_Q, column_Q], weights=weight_Q))
+        spent = None if curves.tokens_Q_B is None else float(curves.tokens_Q_B[row_Q, column_Q].sum())
+        granted = int(budget_Q.sum())
+        costs = granted if old.cost is Cost.GRANTED or spent is None else spent
+        total = old.total if costs <= old.total * (1 + ROUNDING) else float(costs)
+        note = (
+            f"{num_changed} budgets were set by hand: {granted:,} tokens are granted ({old.granted:,} before), and an "
+            f"accuracy of {accuracy:.1%} is expected ({old.expected_accuracy:.1%} before)"
+        )
+        notes = (*old.notes, note) if num_changed else old.notes
+        return replace(
+            old,
+            budget_Q=budget_Q,
+            total=total,
+            granted=granted,
+            expected_spent=spent,
+            expected_accuracy=accuracy,
+            price=None if num_changed else old.price,
+            notes=notes,
+        )
+
+    # --- on disk -----------------------------------------------------------------------------------------------------
+
+    def to_json(self) -> dict[str, Any]:
+        """As one JSON object."""
+        return {
+            "schema": SCHEMA,
+            "kind": "plan",
+            "versions": dict(self.versions),
+            "main": self.allocation.allocator,
+            "seed": self.seed,
+            "terms": self.terms.to_json(),
+            "predictor": None if self.card is None else self.card.to_json(),
+            "plans": {name: _allocation_to_json(each) for name, each in self.allocations.items()},
+            **self.forecast.to_json(),
+            "queries": [json.loads(query_to_json(query)) for query in self.queries],
+        }
+
+    def save(self, path: str | Path) -> Path:
+        """Writes it as JSON, at once or not at all."""
+        path = Path(path)
+        write_atomically(path, f"{_spread(self.to_json())}\n".encode())
+        return path
+
+    @classmethod
+    def load(cls, path: str | Path) -> Plan:
+        """What `save` wrote, and may have been edited by hand since; or the plan of a run directory, old ones too.
+
+        Raises:
+            RunError: the file is missing, is no JSON, or does not hold a plan: why, with the query.
+            InvalidTotalError: budgets were edited that together exceed the total.
+        """
+        path = Path(path)
+        path = path / FILE if path.is_dir() else path
+        content = read_json(path)
+        queries = None
+        if isinstance(content, dict) and "queries" not in content and (path.parent / "queries.jsonl").is_file():
+            queries = load_queries(path.parent / "queries.jsonl")
+        try:
+            return cls.from_json(content, queries)
+        except InvalidTotalError as error:
+            raise InvalidTotalError(f"{path}: {error}") from error
+        except (InvalidInputError, InvalidSettingsError, InvalidMenuError) as error:
+            raise RunError(f"{path} is not a plan that can be used: {error}") from error
+
+    @classmethod
+    def from_json(cls, content: Any, queries: Sequence[Query] | None = None) -> Plan:
+        """The plan that `to_json` described; `queries` where it is of a run whose file does not hold them."""
+        if isinstance(content, dict) and isinstance(plans := content.get("plans"), dict):
+            plans = {name: with_menu(plan) if isinstance(plan, dict) else plan for name, plan in plans.items()}
+            content = {**content, "plans": plans}
+        if queries is None:
+            rows = content.get("queries") if isinstance(content, dict) else None
+            if not isinstance(rows, list) or not rows:
+                raise InvalidInputError("'queries' must be a list of questions; was it made by `forethought plan`?")
+            queries = [query_from_json(json.dumps(row)) for row in rows]
+        ids = tuple(query.id for query in queries)
+        if problem := check_plan(content, ids):
+            raise InvalidInputError(problem)
+        try:
+            made = cls._read(content, tuple(queries))
+            stated = content["plans"][content["main"]].get("budgets_hash")
+            return made if stated is None else made._as_edited(is_edited=stated != _budgets_hash(made))
+        except ForethoughtError:
+            raise
+        except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
+            raise InvalidInputError(f"it holds what no plan can: {error or type(error).__name__}") from error
+
+    @classmethod
+    def _read(cls, content: Mapping[str, Any], queries: tuple[Query, ...]) -> Plan:
+        """What `core.checks.check_plan` has checked."""
+        ids, main, card = tuple(query.id for query in queries), content["main"], content.get("predictor")
+        allocations = {name: _allocation_from_json(plan, name, ids) for name, plan in content["plans"].items()}
+        own = allocations.pop(main)
+        return cls(
+            queries,
+            own,
+            Forecast.from_json(content, ids, own.menu),
+            Terms(**(content.get("terms") or {"total": own.total, "cost": own.cost, "allocator": main})),
+            None if card is None else PredictorCard.from_json(card),
+            int(content.get("seed") or 0),
+            allocations,
+            dict(content.get("versions") or {}),
+        )
+
+    def _as_edited(self, *, is_edited: bool) -> Plan:
+        """The plan of a file, counted anew where it was edited; the total that the file states must pay for it."""
+        own, made, planned = self.allocation, self, self.terms.total_for(len(self))
+        if is_edited:
+            self._check_bounds(own.budget_Q)
+            edited = self._counted(own.budget_Q)
+            note = (
+                f"its budgets were edited: {edited.granted:,} tokens are granted ({own.granted:,} as planned), and an "
+                f"accuracy of {edited.expected_accuracy:.1%} is expected ({own.expected_accuracy:.1%} as planned)"
+            )
+            made = replace(self, allocation=replace(edited, total=own.total, price=None, notes=(*own.notes, note)))
+        costs = made.allocation.granted if own.cost is Cost.GRANTED else made.allocation.expected_spent or 0.0
+        if costs > own.total * (1 + ROUNDING):
+            raise InvalidTotalError(
+                f"its budgets take {costs:,.0f} tokens ({own.cost} cost), and its total is {own.total:,.0f}; lower "
+                "them, or raise 'total'"
+            )
+        if abs(own.total - planned) > ROUNDING * planned:
+            note = f"its total was edited: {own.total:,.0f} tokens ({planned:,.0f} as planned)"
+            made = replace(made, allocation=replace(made.allocation, notes=(*made.notes, note)))
+        return made
+
+    # --- running -----------------------------------------------------------------------------------------------------
+
+    def check(self, info: EngineInfo) -> None:
+        """Refuses an engine of another model or template than the plan was made for; raises MismatchError."""
+        if self.card is not None:
+            refuse_other(self.card, info)
+
+    def requests(self) -> Iterator[Request]:
+        """One trace a query, under its budget; short answers come first where an engine schedules by priority."""
+        tokens_Q_B = self.forecast.curves.tokens_Q_B
+        for row, query in enumerate(self.queries):
+            budget = int(self.allocation.budget_Q[row])
+            tokens = budget if tokens_Q_B is None else round(float(tokens_Q_B[row, self.menu.index(budget)]))
+            yield Request(query, budget, seed=trace_seed(self.seed, query.id, 0), priority=tokens)
+
+    async def stream(
+        self, engine: Engine, *, grader: str | Grader | None = None, out: str | Path | None = None
+    ) -> AsyncIterator[Answer]:
+        """Answers as they come, in any order, each under its budget. What fails is an answer with an error.
+
+        Args:
+            engine: of the plan's model and template.
+            grader: judges answers to queries with a reference: a registered name or a grader; None for "number".
+            out: a run directory, which keeps them as they come; stopped, it goes on where it was.
+
+        Raises:
+            MismatchError: an engine of another model or template.
+            InvalidInputError: references that the grader cannot read.
+        """
+        from .running import answering, kept_answers  # which keep plans
+
+        judge = Judge.of("number" if grader is None else grader)
+        judge.check(self.queries)
+        if not isinstance(engine, Engine):
+            raise InvalidInputError(f"the engine must be an open one, not {engine!r}; open it: open_engine(plan)")
+        self.check(engine.info)
+        answers = answering(self, engine, judge) if out is None else kept_answers(self, engine, judge, Path(out))
+        async for answer in answers:
+            yield answer
+
+    async def run_async(
+        self, engine: Engine, *, grader: str | Grader | None = None, out: str | Path | None = None
+    ) -> Answers:
+        """Every answer, in the order of the queries; see `stream`."""
+        found = {answer.id: answer async for answer in self.stream(engine, grader=grader, out=out)}
+        return Answers(tuple(found[query.id] for query in self.queries if query.id in found))
+
+    def run(self, engine: Engine, *, grader: str | Grader | None = None, out: str | Path | None = None) -> Answers:
+        """The same for code that is not a coroutine, also where an event loop is running (a notebook)."""
+        return finish(self.run_async(engine, grader=grader, out=out))
+
+
+def _allocation_to_json(made: Allocation) -> dict[str, Any]:
+    """An allocation as one JSON object; `budgets` has one row a query."""
+    return {
+        "allocator": made.allocator,
+        "cost": made.cost.value,
+        "total": made.total,
+        "granted": made.granted,
+        "expected_spent": made.expected_spent,
+        "expected_accuracy": made.expected_accuracy,
+        "price": made.price,
+        "notes": list(made.notes),
+        "menu": made.menu.to_json(),
+        "budgets_hash": _budgets_hash(zip(made.query_ids, made.budget_Q.tolist(), strict=True)),
+        "budgets": [{"id": name, "budget": int(b)} for name, b in zip(made.query_ids, made.budget_Q, strict=True)],
+    }
+
+
+def _allocation_from_json(content: Mapping[str, Any], name: str, query_ids: tuple[str, ...]) -> Allocation:
+    """What `_allocation_to_json` wrote, checked by `core.checks.check_plan`."""
+    budget_of = {row["id"]: row["budget"] for row in content["budgets"]}
+    budget_Q = np.array([budget_of[query_id] for query_id in query_ids], dtype=np.int64)
+    spent, price = content.get("expected_spent"), content.get("price")
+    return Allocation(
+        query_ids=query_ids,
+        menu=Menu.from_json(content["menu"]),
+        budget_Q=budget_Q,
+        allocator=str(content.get("allocator", name)),
+        cost=Cost(content["cost"]),
+        total=_number(content["total"]),
+        granted=int(_number(content.get("granted", int(budget_Q.sum())))),
+        expected_spent=None if spent is None else _number(spent),
+        expected_accuracy=_number(content["expected_accuracy"]),
+        price=None if price is None else _number(price),
+        notes=tuple(map(str, content.get("notes", ()))),
+    )
+
+
+def _number(value: Any) -> float:
+    if type(value) not in (int, float) or not 0 <= value <= MOST:
+        raise ValueError(f"{shown(value)} stands where a number must, of at least 0")
+    return float(value)
+
+
+def _budgets_hash(budgets: Iterable[tuple[str, int]]) -> str:
+    """Tells whether budgets were edited by hand."""
+    return fingerprint(sorted(budgets))
+
+
+def _spread(content: Mapping[str, Any]) -> str:
+    """JSON with a line for each key, and for each item of a long list or object: to be read and edited by hand."""
+
+    def lines(value: Any, depth: int) -> str:
+        pad = "  " * (depth + 1)
+        is_spread = (
+            depth < 3 and isinstance(value, dict | list) and any(isinstance(each, dict) for each in _items(value))
+        )
+        if not (is_spread or (depth == 0 and isinstance(value, dict))):
+            return to_json(value)
+        if isinstance(value, dict):
+            body = [f"{pad}{to_json(key)}: {lines(each, depth + 1)}" for key, each in value.items()]
+            return "{\n" + ",\n".join(body) + "\n" + "  " * depth + "}"
+        return "[\n" + ",\n".join(f"{pad}{to_json(each)}" for each in value) + "\n" + "  " * depth + "]"
+
+    return lines(content, 0)
+
+
+def _items(value: Any) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value
+
+
+def _few(names: Iterable[str]) -> str:
+    return ", ".join(repr(name) for name in list(names)[:3])

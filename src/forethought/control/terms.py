@@ -1,0 +1,99 @@
+"""What is divided over queries, and how."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ..core import registry
+from ..core.data import Cost, IntArray, Query
+from ..core.menu import Menu
+from ..core.protocols import Allocator
+from ..errors import InvalidSettingsError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """What is divided over queries, and how.
+
+    Attributes:
+        mean_tokens: the total as tokens a query; exclusive with `total`.
+        total: the total in tokens.
+        cost: what it is counted in.
+        allocator: a registered name, or an object that allocates.
+        allocator_options: what the named one's class takes.
+        min_tokens, max_tokens: bounds for every query's cap; a query's own bounds come first.
+
+    Raises:
+        InvalidSettingsError: what no plan can be made by, all of it.
+    """
+
+    mean_tokens: float | None = None
+    total: float | None = None
+    cost: Cost = Cost.GRANTED
+    allocator: str | Allocator = "envelope"
+    allocator_options: Mapping[str, Any] = field(default_factory=dict)
+    min_tokens: int | None = None
+    max_tokens: int | None = None
+
+    def __post_init__(self) -> None:
+        problems = [] if (self.mean_tokens is None) != (self.total is None) else ["give either mean_tokens or total"]
+        for name, least in (("mean_tokens", None), ("total", None), ("min_tokens", 0), ("max_tokens", 0)):
+            value = getattr(self, name)
+            if value is None:
+                continue
+            kinds = (float, int, np.floating, np.integer) if least is None else (int, np.integer)
+            if isinstance(value, bool) or not isinstance(value, kinds) or not math.isfinite(value):
+                problems.append(f"{name} must be a {'' if least is None else 'whole '}number of tokens, not {value!r}")
+            elif value <= 0 if least is None else value < least:
+                problems.append(f"{name} must be {'above 0' if least is None else 'at least 0'}, not {value:g}")
+        if None not in (self.min_tokens, self.max_tokens) and not problems and self.min_tokens > self.max_tokens:  # type: ignore[operator]
+            problems.append(f"min_tokens {self.min_tokens} is above max_tokens {self.max_tokens}")
+        if self.cost not in tuple(Cost):
+            problems.append(f"cost must be 'granted' or 'spent', not {self.cost!r}")
+        if problems:
+            raise InvalidSettingsError("; ".join(problems))
+        object.__setattr__(self, "cost", Cost(self.cost))
+
+    @property
+    def allocator_name(self) -> str:
+        """The registered name, or the class's."""
+        return registry.name_of("allocators", self.allocator)
+
+    def open(self, name: str | None = None) -> Allocator:
+        """The allocator with its options; or another one by its name, which gets none."""
+        if not isinstance(self.allocator, str) and name in (None, self.allocator_name):
+            return self.allocator
+        is_own = name in (None, self.allocator)
+        made: Allocator = registry.make(
+            "allocators", self.allocator_name if name is None else name, self.allocator_options if is_own else {}
+        )
+        return made
+
+    def total_for(self, num_queries: int) -> float:
+        """The total in tokens for that many queries."""
+        return float(self.total) if self.total is not None else float(self.mean_tokens or 0) * num_queries
+
+    def bounds(self, queries: Sequence[Query], menu: Menu) -> tuple[IntArray, IntArray]:
+        """Least and largest budget of each query: its own, else those of the terms, else the menu's."""
+        lowest = menu.smallest if self.min_tokens is None else self.min_tokens
+        highest = menu.largest if self.max_tokens is None else self.max_tokens
+        return (
+            np.array([lowest if query.min_budget is None else query.min_budget for query in queries]),
+            np.array([highest if query.max_budget is None else query.max_budget for query in queries]),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """As one JSON object; of an allocator that is an object, its name."""
+        found = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
+        return {
+            **found,
+            "cost": self.cost.value,
+            "allocator": self.allocator_name,
+            "allocator_options": dict(self.allocator_options),
+        }

@@ -1,0 +1,156 @@
+"""Profiles: what was measured of each query at each cap, as counts and trace by trace, with features."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .data import Curves, FloatArray, IntArray
+from .menu import Menu
+from .provenance import UNKNOWN, Provenance
+
+WRONG, RIGHT, UNREADABLE = 0, 1, 2  # codes of `Traces.grade_N_B`
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Traces:
+    """Every trace of a profile, N of them: those of its first query first, each query's by sample.
+
+    Answers are what votes and controllers need; a query may have any number of traces.
+
+    Attributes:
+        sample_N: which of its query's traces, int, shape (N,).
+        length_N: reasoning tokens of the whole trace, int, shape (N,).
+        tokens_N_B: tokens generated at each cap (reasoning + suffix + answer), int, shape (N, B).
+        grade_N_B: verdict at each cap: 0 wrong, 1 right, 2 unreadable; int8, shape (N, B).
+        answer_N_B: answer at each cap, as an index into its query's `answers_Q`, int, shape (N, B).
+        answers_Q: the different answers to each query, as texts.
+    """
+
+    sample_N: IntArray
+    length_N: IntArray
+    tokens_N_B: IntArray
+    grade_N_B: IntArray
+    answer_N_B: IntArray
+    answers_Q: tuple[tuple[str, ...], ...]
+
+    def select(self, rows_Q: Sequence[int], index_N: IntArray) -> Traces:
+        """The traces `index_N`, which are those of the queries `rows_Q`."""
+        return Traces(
+            self.sample_N[index_N],
+            self.length_N[index_N],
+            self.tokens_N_B[index_N],
+            self.grade_N_B[index_N],
+            self.answer_N_B[index_N],
+            tuple(self.answers_Q[row] for row in rows_Q),
+        )
+
+    def at(self, columns: IntArray) -> Traces:
+        """The traces at some columns of the menu."""
+        return replace(
+            self,
+            tokens_N_B=self.tokens_N_B[:, columns],
+            grade_N_B=self.grade_N_B[:, columns],
+            answer_N_B=self.answer_N_B[:, columns],
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Profile:
+    """What was measured of each query at each cap, plus features.
+
+    Counts are stored; where traces are kept they are their sums.
+
+    Attributes:
+        query_ids: length Q.
+        menu: the budgets, B of them.
+        num_right_Q_B: traces answered right when cut at each budget, int, shape (Q, B).
+        num_tried_Q: traces sampled, int, shape (Q,).
+        tokens_Q_B: mean tokens generated at each cap (reasoning + suffix + answer), float, shape (Q, B).
+        reasoning_Q_B: mean reasoning tokens alone at each cap, float, shape (Q, B).
+        hidden_Q_L_D: hidden states of the last prompt token, float16 or float32, shape (Q, L, D), or None.
+        layers: which layers L holds; layer k is the residual stream after k decoder layers.
+        texts: the questions as text, length Q, or empty when unknown.
+        difficulties: what the model said when asked how hard each question is ("easy", "medium", "hard", or None for
+            anything else), length Q, or empty when it was not asked.
+        provenance: how it was measured. Without measured tokens a cap stands for what it costs.
+        traces: the traces one by one, or None where only counts are known (an import, a profile of schema 1).
+    """
+
+    query_ids: tuple[str, ...]
+    menu: Menu
+    num_right_Q_B: IntArray
+    num_tried_Q: IntArray
+    tokens_Q_B: FloatArray
+    reasoning_Q_B: FloatArray
+    hidden_Q_L_D: FloatArray | None = None
+    layers: tuple[int, ...] = ()
+    texts: tuple[str, ...] = ()
+    difficulties: tuple[str | None, ...] = ()
+    provenance: Provenance = UNKNOWN
+    traces: Traces | None = None
+
+    @property
+    def num_queries(self) -> int:
+        """Q."""
+        return len(self.query_ids)
+
+    @property
+    def is_spend_measured(self) -> bool:
+        """Whether `tokens_Q_B` was measured; else it holds the caps, and nothing may be said of spent tokens."""
+        return self.provenance.spend_measured
+
+    @property
+    def curves(self) -> Curves:
+        """The measured curves: share of traces right, and mean tokens generated, at every cap."""
+        p_Q_B = self.num_right_Q_B / self.num_tried_Q[:, None]
+        return Curves(query_ids=self.query_ids, menu=self.menu, p_Q_B=p_Q_B, tokens_Q_B=self.tokens_Q_B)
+
+    @property
+    def traces_of_Q(self) -> list[slice]:
+        """Where each query's traces stand in `traces`, length Q."""
+        end_Q = np.cumsum(self.num_tried_Q).tolist()
+        return [slice(start, end) for start, end in zip([0, *end_Q], end_Q)]  # noqa: B905
+
+    def select(self, index_Q: IntArray | NDArray[np.bool_]) -> Profile:
+        """The profile of some of the queries, by index or mask, in that order."""
+        rows = np.arange(self.num_queries)[index_Q]
+        traces = self.traces
+        if traces is not None:
+            where = self.traces_of_Q
+            spans = [np.arange(where[row].start, where[row].stop) for row in rows]
+            traces = traces.select(rows.tolist(), np.concatenate([np.arange(0), *spans]))
+        return replace(
+            self,
+            query_ids=tuple(self.query_ids[row] for row in rows),
+            num_right_Q_B=self.num_right_Q_B[rows],
+            num_tried_Q=self.num_tried_Q[rows],
+            tokens_Q_B=self.tokens_Q_B[rows],
+            reasoning_Q_B=self.reasoning_Q_B[rows],
+            hidden_Q_L_D=None if self.hidden_Q_L_D is None else self.hidden_Q_L_D[rows],
+            texts=tuple(self.texts[row] for row in rows) if self.texts else (),
+            difficulties=tuple(self.difficulties[row] for row in rows) if self.difficulties else (),
+            traces=traces,
+        )
+
+    def save(self, path: str | Path) -> Path:
+        """Writes it as one Parquet file, at once or not at all."""
+        from .parquet import write_parquet
+
+        write_parquet(Path(path), self)
+        return Path(path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Profile:
+        """What `save` wrote, by this version or by older ones; of a run directory, the profile that it ended with.
+
+        Raises:
+            RunError: anything else.
+        """
+        from .parquet import read_parquet
+
+        return read_parquet(Path(path) / "profile.parquet" if Path(path).is_dir() else Path(path))

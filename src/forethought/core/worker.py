@@ -1,0 +1,59 @@
+"""One of several writers of a run: which questions are its own, and in which files it writes."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Self
+
+from ..errors import InvalidSettingsError
+from .data import Query
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """Worker `number` of `count`, from 1; number 0 for who works alone."""
+
+    number: int = 0
+    count: int = 1
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """The worker that "2/4" names; "" for who works alone. Raises InvalidSettingsError for anything else."""
+        if not text:
+            return cls()
+        found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text)
+        number, count = (int(part) for part in found.groups()) if found else (0, 0)
+        if not 1 <= number <= count:
+            raise InvalidSettingsError(f"--worker {text}: give K/N, from 1/N to N/N for N workers, as in --worker 1/4")
+        return cls(number, count)
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether nobody else may write."""
+        return self.number == 0
+
+    def owns(self, query_id: str) -> bool:
+        """Whether a question is its own: by a hash of the id, so that it is the same whatever else is in the file."""
+        if self.is_alone:
+            return True
+        digest = hashlib.blake2b(query_id.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+        return int.from_bytes(digest, "big") % self.count == self.number - 1
+
+    def share(self, queries: Iterable[Query]) -> list[Query]:
+        """Those questions that are its own."""
+        return [query for query in queries if self.owns(query.id)]
+
+    def named(self, name: str) -> str:
+        """Its own file of that name: "records.jsonl" becomes "records-2.jsonl" for worker 2."""
+        path = PurePath(name)
+        return name if self.is_alone else f"{path.stem}-{self.number}{path.suffix}"
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.count}"
+
+
+ALONE = Worker()

@@ -1,0 +1,73 @@
+"""A model's tokenizer and chat template: from local files, or as far as its server shows them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ...core.prompts import PromptTemplate
+from ...errors import EngineError
+from ...models import locate
+from ...models.thinking import STEPS, SWITCHES, own_template
+from ...servers.client import Client, RequestError
+from ...servers.detecting import Server
+from ...servers.replies import token_ids
+
+TURNS = [{"role": "user", "content": "1 + 1?"}]
+
+
+def load_tokenizer(name: str) -> Any:
+    """The Hugging Face tokenizer of an alias, a folder or a hub id."""
+    import transformers
+
+    path = locate(name).path
+    try:
+        return transformers.AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise EngineError(f"the tokenizer in {path} did not load: {error}") from error
+
+
+class ServerChat:
+    """What `own_template` asks of a tokenizer, as a server has answered it.
+
+    Args:
+        rendered: what its chat template was told -> the prompt it made.
+        text: the chat template itself, where the server shows it.
+    """
+
+    def __init__(self, rendered: dict[str, str], text: str = "") -> None:
+        self._rendered = rendered
+        self.chat_template = "\n".join([text, *rendered.values()])
+
+    def apply_chat_template(self, turns: Any, *, add_generation_prompt: bool, tokenize: bool, **options: Any) -> str:
+        """One of the prompts that were asked for."""
+        return self._rendered.get(repr(options), self._rendered.get("{}", ""))
+
+
+async def ask_template(client: Client, server: Server, model: str) -> tuple[PromptTemplate, str]:
+    """The template for the model behind `server`, and how it was found: by the prompts that the server makes.
+
+    A prompt that opens or closes a thought shows the tags; a server that makes none for us gets a plain question.
+    """
+    if not server.tokenizes:
+        return STEPS, "asks to think step by step: the server does not show how its model thinks"
+    rendered: dict[str, str] = {}
+    try:
+        for options in ({}, *({switch: value} for switch in SWITCHES for value in (True, False))):
+            rendered[repr(options)] = await _render(client, server, model, options)
+        props = await client.ask("GET", client.address.root("props")) if server.kind.ids == "llama.cpp" else None
+    except RequestError:
+        return STEPS, "asks to think step by step: the server does not show the prompts that it makes"
+    template, how = own_template(ServerChat(rendered, str((props or {}).get("chat_template", ""))))
+    return template, how.replace("its own chat template", "the server's chat template")
+
+
+async def _render(client: Client, server: Server, model: str, options: dict[str, Any]) -> str:
+    extra = {"chat_template_kwargs": options} if options else {}
+    root = client.address.root
+    if server.kind.ids == "llama.cpp":
+        return str((await client.post(root("apply-template"), {"messages": TURNS, **extra})).get("prompt", ""))
+    asked = {"model": model, "messages": TURNS, "add_generation_prompt": True, **extra}
+    ids = token_ids((await client.post(root("tokenize"), asked)).get("tokens"))
+    names = server.kind.names
+    text = await client.post(root("detokenize"), {"model": model, "tokens": list(ids or ()), **names.verbatim})
+    return str(text.get(names.text, ""))

@@ -1,0 +1,62 @@
+"""Estimators by name: unfitted ones with options, and classes of strangers completed by `EstimatorBase`."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ...core.features import KINDS
+from ...core.protocols import Estimator, EstimatorBase
+from ...core.registry import check_options, resolve
+from ...errors import InvalidFeaturesError, InvalidSettingsError
+
+Progress = Callable[[str, int, int], None]  # what is being done, steps done, steps in all
+
+
+def silent(step: str, done: int, total: int) -> None:
+    """Reports nothing."""
+
+
+def estimator_class(name: str) -> type[Estimator]:
+    """The class registered under `name`, with the defaults of `EstimatorBase` for what it does not say."""
+    kind: Any = resolve("predictors", name)
+    if not issubclass(kind, EstimatorBase):
+        kind = type(kind.__name__, (kind, EstimatorBase), {"__module__": kind.__module__})
+    found: type[Estimator] = kind
+    return found
+
+
+def make_estimator(
+    name: str,
+    options: Mapping[str, Any] | None = None,
+    *,
+    seed: int = 0,
+    progress: Progress = silent,
+    checkpoint: str = "",
+) -> Estimator:
+    """An unfitted estimator; `seed`, `progress` and `checkpoint` go to one that takes them, unless options have them.
+
+    Raises:
+        InvalidSettingsError: an option that it does not take.
+        InvalidFeaturesError: it reads a kind of features that there is not.
+    """
+    kind = estimator_class(name)
+    check_options("predictors", name, options or {}, reserved=("progress",))
+    given = {"seed": seed, "progress": progress, "checkpoint": checkpoint}
+    settings = {key: value for key, value in given.items() if key in kind.takes} | dict(options or {})
+    try:
+        made = kind(**settings)
+    except TypeError as error:  # a text where a number is wanted
+        words = ", ".join(f"{key}={value!r}" for key, value in (options or {}).items())
+        raise InvalidSettingsError(f"predictor {name!r} cannot take the options {words}: {error}") from error
+    if unknown := set(made.reads) - set(KINDS):
+        raise InvalidFeaturesError(f"predictor {name!r} reads {sorted(unknown)}; there is {', '.join(KINDS)}")
+    return made
+
+
+def options_signature(options: type, **more: Any) -> inspect.Signature:
+    """The signature of a class that is made with the fields of the dataclass `options`, and more with defaults."""
+    named = [inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=value) for key, value in more.items()]
+    own = inspect.signature(options, eval_str=True)
+    return own.replace(parameters=[*own.parameters.values(), *named], return_annotation=inspect.Signature.empty)
