@@ -19,7 +19,7 @@ from typing import Any
 from forethought.core.data import Generation, Request, Sampling
 from forethought.core.prompts import load_template
 from forethought.engines.vllm import VllmEngine
-from forethought.engines.vllm.flights import Reuse
+from forethought.engines.vllm.reuse import Reuse
 from forethought.questions.queries import load_queries
 
 

@@ -69,6 +69,29 @@ def synthetic(
     return measured, predicted, mean_train
 
 
+def made_up(text: str, *, num_queries: int = 120, seed: int = 0) -> tuple[Profile, Curves, Curves]:
+    """`(measured, predicted, mean train curve)` on any menu: a query needs some thought, and then ends by itself."""
+    menu, random = Menu.parse(text), np.random.default_rng(seed)
+    caps_B = menu.budgets_B.astype(np.float64)
+    need_Q_1 = menu.largest * np.exp(random.normal(-2.0, 1.0, (num_queries, 1)))
+    top_Q_1 = random.uniform(0.3, 1.0, (num_queries, 1))
+    p_Q_B = np.clip(top_Q_1 / (1.0 + (need_Q_1 / np.maximum(caps_B, 1e-3)) ** 3), 0.01, 0.99)
+    tokens_Q_B = np.minimum(caps_B, 1.3 * need_Q_1) + 8.0
+    u_Q_T = random.uniform(size=(num_queries, 4))
+    measured = Profile(
+        query_ids=tuple(f"q{row}" for row in range(num_queries)),
+        menu=menu,
+        num_right_Q_B=(u_Q_T[:, :, None] < p_Q_B[:, None, :]).sum(axis=1),
+        num_tried_Q=np.full(num_queries, 4),
+        tokens_Q_B=tokens_Q_B,
+        reasoning_Q_B=tokens_Q_B - 8.0,
+        info=INFO,
+    )
+    logits_Q_B = 0.6 * _logit(p_Q_B) + 0.4 * _logit(p_Q_B.mean(axis=0)) + 0.3 * random.normal(size=(num_queries, 1))
+    predicted = Curves(measured.query_ids, menu, 1.0 / (1.0 + np.exp(-logits_Q_B)), tokens_Q_B)
+    return measured, predicted, Curves(("mean",), menu, p_Q_B.mean(axis=0)[None], tokens_Q_B.mean(axis=0)[None])
+
+
 def _logit(p: Any) -> Any:
     p = np.clip(p, 0.01, 0.99)
     return np.log(p / (1.0 - p))

@@ -14,8 +14,8 @@ import pytest
 from engine_contract import PROBES, QUERIES, TEMPLATE, requests, run
 from forethought.core.data import Request, Sampling, StopReason
 from forethought.engines.vllm import states as hooks
-from forethought.engines.vllm.flights import Reuse
 from forethought.engines.vllm.native import TRIAL_CAPS, Fate, NativeCap
+from forethought.engines.vllm.reuse import Reuse
 from forethought.engines.vllm.starting import Choices
 from forethought.errors import EngineError, InvalidFeaturesError, InvalidSettingsError
 
@@ -80,8 +80,7 @@ class TestNativeCap:
         ids=lambda value: str(value),
     )
     def test_what_came_back_is_judged(self, ids, ended, fate, length):
-        verdict = CAP.judge(Letters(), ids, 4, ended=ended)  # type: ignore[arg-type]
-        assert (verdict.fate, verdict.length) == (fate, length)
+        assert CAP.judge(Letters(), ids, 4, ended=ended) == (fate, length)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from forethought.core.data import Grade
 from forethought.graders import NumberGrader
-from forethought.graders.numerals import bare_number, read_number
+from forethought.graders.number import bare_number, read_number
 
 RIGHT, WRONG, UNREADABLE = Grade.RIGHT, Grade.WRONG, Grade.UNREADABLE
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from evaluation_data import profile, synthetic
+from evaluation_data import made_up, profile, synthetic
 
 pytest.importorskip("matplotlib", reason="needs matplotlib")
 
@@ -96,6 +97,28 @@ ODD: dict[str, dict[str, Any]] = {
 def test_narrow_evaluations_can_be_drawn(options: Any, tmp_path: Path) -> None:
     found = evaluate(*synthetic(12), num_resamples=100, **options)
     assert all(file.stat().st_size > 0 for file in plots.draw(found, tmp_path, mean_tokens=64.0).values())
+
+
+MENUS = {
+    "geometric:256:32768": ("log", [512, 2048, 8192, 32768]),
+    "0,16,32,64,128,256,512": ("symlog", [0, 32, 128, 512]),
+    "512,2048,8192": ("log", [512, 2048, 8192]),
+    "16:256:16": ("linear", None),
+}
+
+
+@pytest.mark.parametrize(("menu", "scale", "ticks"), [(menu, *found) for menu, found in MENUS.items()])
+def test_tokens_are_shown_on_the_axis_that_fits_the_menu(menu: str, scale: str, ticks: list[int] | None) -> None:
+    result = evaluate(*made_up(menu, num_queries=30), num_resamples=100)
+    panel = plots._accuracy(result).axes[0]
+    assert panel.get_xscale() == scale
+    low, high = panel.get_xlim()
+    assert all(low <= x <= high for line in panel.get_lines() for x in line.get_xdata())
+    assert ticks is None or list(panel.get_xticks()) == ticks
+    bars = {panel.get_label(): panel for panel in plots._tokens(result, 64.0).axes}["forethought"].patches
+    assert len(bars) == result.menu.num_options
+    edges = sorted((bar.get_x(), bar.get_x() + bar.get_width()) for bar in bars)
+    assert all(right <= left for (_, right), (left, _) in itertools.pairwise(edges))
 
 
 def test_a_profile_of_one_query_can_be_drawn(tmp_path: Path) -> None:

@@ -179,7 +179,7 @@ def test_a_reader_raises_nothing_and_keeps_to_the_limit(data: bytes, suffix: str
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
 QUESTION_READERS = ("profile", "plan", "run", "doctor")
 READERS = {
-    **dict.fromkeys(("questions/queries.py", "questions/rows/meanings.py"), QUESTION_READERS),
+    **dict.fromkeys(("questions/queries.py", "questions/rows/reading.py"), QUESTION_READERS),
     **dict.fromkeys(
         ("runs/importing/rows.py", "runs/importing/counts.py", "runs/importing/naming.py", "runs/importing/repeats.py"),
         ("import",),

@@ -16,7 +16,7 @@ from ..core.checks import pool_line
 from ..core.data import Generation, Request
 from ..core.menu import Menu
 from ..core.protocols import CountingEngine, Engine
-from ..engines.refusing import failed
+from ..engines.flight import failed
 from ..runs.store import RunDirectory, appending, read_lines
 
 

@@ -7,14 +7,12 @@ from dataclasses import dataclass, field
 
 import torch
 
-from ..core.data import Generation, Query, Request, Sampling
-from ..errors import InvalidInputError
+from ..core.data import Generation, Request, Sampling
 from .attention import Slots, Span
 from .decoding import Decoder, common_length
 from .drawing import draw, noise
-from .flight import Flight, ordered
+from .flight import Flight, begin, ordered
 from .forcing import Forcing
-from .refusing import failed, refusal
 
 RESERVED_TOKENS = 512  # of a thought, for which memory is taken before it is written
 
@@ -90,7 +88,6 @@ class Batch:
         self.is_exhausted = False
         self.rows: list[_Row] = []
         self.slots: Slots | None = None
-        self.last_prompt: tuple[Query, list[int]] | None = None
 
     @property
     def is_busy(self) -> bool:
@@ -131,22 +128,11 @@ class Batch:
             if request is None:
                 self.is_exhausted = True
                 break
-            try:
-                flight = _Flight(request, self._prompt_ids(request.query))
-            except InvalidInputError as error:
-                refused.append(failed(request, str(error), is_final=True))
-                continue
-            reason = refusal(
-                request,
-                prompt_tokens=len(flight.prompt_ids),
-                suffix_tokens=len(self.forcing.suffix_ids),
-                answer_tokens=self.forcing.template.max_answer_tokens,
-                context_tokens=self.context_tokens,
-            )
-            if reason is None:
-                fresh.append(flight)
+            flight = begin(_Flight, request, self.forcing, self.context_tokens)
+            if isinstance(flight, Generation):
+                refused.append(flight)
             else:
-                refused.append(flight.failed(reason, is_final=True))
+                fresh.append(flight)
         kvs = self.decoder.read([flight.prompt_ids for flight in fresh])
         for flight, kv in zip(fresh, kvs, strict=True):
             flight.shared = self.decoder.num_shared(flight.prompt_ids)
@@ -172,11 +158,6 @@ class Batch:
     def _num_slots(self, num_rows: int) -> int:
         """Slots to have for `num_rows` rows: the next power of two, so that they seldom grow."""
         return min(self.num_sequences, 1 << (num_rows - 1).bit_length())
-
-    def _prompt_ids(self, query: Query) -> list[int]:
-        if self.last_prompt is None or self.last_prompt[0] is not query:
-            self.last_prompt = (query, self.forcing.prompt_ids(query))
-        return self.last_prompt[1]
 
     def _choose(self, logits_R_V: torch.Tensor) -> tuple[list[int], list[bool]]:
         """The next token of every row (drawn for traces, the likeliest for answers), and whether it can be trusted."""

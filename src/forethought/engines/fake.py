@@ -17,7 +17,7 @@ import numpy as np
 from ..core.data import Curves, EngineInfo, FloatArray, Generation, Probe, Query, Request, Sampling, StopReason
 from ..core.menu import Menu
 from ..core.prompts import PromptTemplate
-from .refusing import check_layers, failed, refusal
+from .flight import check_layers, failed, refusal
 
 # Requests that are under way together: results come back shortest first within such a group, as from a real batch.
 GROUP_SIZE = 64

@@ -1,4 +1,4 @@
-"""Requests on their way through an engine: which comes next; then its trace, and an answer for each cut of it."""
+"""Requests on their way through an engine: in which order, why one cannot run, and what comes of one that does."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappushpop
 from itertools import count, islice
+from typing import TypeVar
 
-from ..core.data import Generation, Probe, Request, StopReason
+from ..core.data import EngineInfo, Generation, Probe, Request, StopReason
+from ..errors import InvalidFeaturesError, InvalidInputError
 from .forcing import Forcing
-from .refusing import failed
 
 AHEAD = 256  # requests that are read before their turn, where they are put into an order
 
@@ -25,6 +26,59 @@ def ordered(requests: Iterable[Request], key: Callable[[Request], int], ahead: i
         yield heappop(held)[2]
 
 
+def refusal(
+    request: Request, *, prompt_tokens: int, suffix_tokens: int, answer_tokens: int, context_tokens: int | None
+) -> str | None:
+    """Why `request` cannot run, or None.
+
+    Args:
+        request: what was asked for.
+        prompt_tokens: of its prompt.
+        suffix_tokens: of the forced answer suffix.
+        answer_tokens: most tokens of the answer.
+        context_tokens: most tokens the engine can hold for one request; None where that is not known.
+    """
+    if request.budget < 0:
+        return f"a budget cannot be negative; got {request.budget}"
+    needed = prompt_tokens + request.budget + suffix_tokens + answer_tokens
+    if context_tokens is not None and needed > context_tokens:
+        return (
+            f"the prompt has {prompt_tokens} tokens; with {request.budget} of reasoning and the answer it needs "
+            f"{needed}, more than the context of {context_tokens}"
+        )
+    return None
+
+
+def failed(request: Request, error: str, *, prompt_tokens: int = 0, is_final: bool = False) -> Generation:
+    """The generation of a request that came to nothing: no text, no tokens generated, and why.
+
+    `is_final`: it would fail again in the same way, so long as nothing is set otherwise.
+    """
+    return Generation(
+        query_id=request.query.id,
+        sample=request.sample,
+        budget=request.budget,
+        reasoning="",
+        reasoning_tokens=0,
+        answer="",
+        answer_tokens=0,
+        suffix_tokens=0,
+        prompt_tokens=prompt_tokens,
+        stop_reason=StopReason.ERROR,
+        error=error,
+        is_final=is_final,
+    )
+
+
+def check_layers(layers: Sequence[int], info: EngineInfo) -> tuple[int, int]:
+    """`(layers, width)` of the model; raises InvalidFeaturesError for a layer that it does not have."""
+    assert info.num_layers is not None
+    assert info.hidden_size is not None
+    if outside := [layer for layer in layers if not 0 <= layer <= info.num_layers]:
+        raise InvalidFeaturesError(f"no layer {outside[0]}; {info.model} has the layers 0 to {info.num_layers}")
+    return info.num_layers, info.hidden_size
+
+
 @dataclass(slots=True, eq=False)
 class Flight:
     """A request under way.
@@ -37,6 +91,7 @@ class Flight:
         cuts: numbers of thought tokens after which an answer is forced, ascending; the last is the whole thought.
         answers: cut -> text of the answer, its tokens.
         begun: cut -> token ids of an answer that is not complete yet.
+        is_capped: the engine's library ends its thought, and answers it in the same go.
     """
 
     request: Request
@@ -46,6 +101,7 @@ class Flight:
     cuts: tuple[int, ...] = ()
     answers: dict[int, tuple[str, int | None]] = field(default_factory=dict)
     begun: dict[int, list[int]] = field(default_factory=dict)
+    is_capped: bool = False
 
     def end_thought(self, thought_ids: Sequence[int], *, natural: bool) -> None:
         """Fixes the thought and with it the cuts: the probes below its end, and its end."""
@@ -77,5 +133,24 @@ class Flight:
         )
 
     def failed(self, error: str, *, is_final: bool = False) -> Generation:
-        """The request came to nothing, because of `error`; see `refusing.failed`."""
+        """The request came to nothing, because of `error`; see `failed`."""
         return failed(self.request, error, prompt_tokens=len(self.prompt_ids), is_final=is_final)
+
+
+F = TypeVar("F", bound=Flight)
+
+
+def begin(make: Callable[[Request, list[int]], F], request: Request, forcing: Forcing, context: int) -> F | Generation:
+    """The flight of `request`, or what is to be said of one that cannot run in a context of so many tokens."""
+    try:
+        flight = make(request, forcing.prompt_ids(request.query))
+    except InvalidInputError as error:
+        return failed(request, str(error), is_final=True)
+    reason = refusal(
+        request,
+        prompt_tokens=len(flight.prompt_ids),
+        suffix_tokens=len(forcing.suffix_ids),
+        answer_tokens=forcing.template.max_answer_tokens,
+        context_tokens=context,
+    )
+    return flight if reason is None else flight.failed(reason, is_final=True)

@@ -27,6 +27,7 @@ class Forcing:
         # A thought that already ends its line takes the suffix without the line breaks it would open with.
         self.bare_suffix_ids = self._encode(template.answer_suffix.lstrip())
         self._tail = len(template.reasoning_end.encode())  # a token of text is at least a byte
+        self._newest: tuple[Query, list[int]] | None = None
         # Tags that are special tokens are no text: looking for them, special tokens are left in.
         special = set(getattr(tokenizer, "all_special_tokens", ()))
         self.has_special_end = any(token in template.reasoning_end for token in special)
@@ -48,6 +49,8 @@ class Forcing:
         Raises:
             InvalidInputError: the model's chat template does not take these turns.
         """
+        if self._newest is not None and self._newest[0] is query:  # another trace of the same query
+            return self._newest[1]
         messages = self.template.turns(query)
         try:
             text = self.tokenizer.apply_chat_template(
@@ -55,7 +58,8 @@ class Forcing:
             )
         except Exception as error:  # a program by the model's maker, which may raise anything about the turns
             raise InvalidInputError(f"the model's chat template refuses these turns: {error}") from error
-        return self._encode(str(text) + self.template.assistant_prefix)
+        self._newest = (query, self._encode(str(text) + self.template.assistant_prefix))
+        return self._newest[1]
 
     def prompts(self, queries: Iterable[Query]) -> Iterator[list[int] | None]:
         """The prompt ids of each query, None where the model's chat template does not take its turns."""

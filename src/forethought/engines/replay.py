@@ -14,7 +14,7 @@ from ..core.prompts import PromptTemplate
 from ..core.records import Record
 from ..errors import InvalidFeaturesError, InvalidSettingsError, RunError
 from ..runs.store import RunDirectory
-from .refusing import failed
+from .flight import failed
 
 RESULTS_PER_TURN = 256  # how many results come between two looks at the event loop
 

@@ -25,8 +25,8 @@ from . import memory
 from .attention import ATTENTION
 from .batch import Batch
 from .decoding import Decoder, common_length
+from .flight import check_layers
 from .forcing import Forcing
-from .refusing import check_layers
 
 logger = logging.getLogger(__name__)
 

@@ -16,8 +16,7 @@ from ..core.data import Grade
 from ..core.registry import EXTRAS
 from ..errors import EngineError, MissingExtraError
 from .answers import MAX_CHARACTERS, stated_answer, unmarked
-from .number import is_same_number
-from .numerals import bare_number
+from .number import bare_number, is_same_number
 from .words import after_statement
 
 MAX_MATH_CHARACTERS = 400

@@ -15,9 +15,27 @@ import sympy
 from sympy.core.function import AppliedUndef
 
 from .latex import Unread
-from .meanings import DOTS, SIGN, Chain, Group, Quantity, Reading, SetTerm, Words
-from .sets import FLIPPED, as_set, both_signs, spread, symbols_of
-from .values import DIGITS, evaluated, is_defined, is_real, is_zero, points
+from .meanings import (
+    DIGITS,
+    DOTS,
+    FLIPPED,
+    SIGN,
+    Chain,
+    Group,
+    Quantity,
+    Reading,
+    SetTerm,
+    Words,
+    as_set,
+    both_signs,
+    evaluated,
+    is_defined,
+    is_real,
+    is_zero,
+    points,
+    spread,
+    symbols_of,
+)
 from .words import same_unit
 
 TOLERANCE = sympy.Rational(1, 10**6)  # of decimals, as in NumberGrader

@@ -14,7 +14,8 @@ from matplotlib.figure import Figure
 
 from ..evaluation.comparison import Comparison
 from ..evaluation.policies import BLIND
-from .plots import COLOURS, TITLE, frame, save, short
+from .figures import COLOURS, frame, save, short
+from .plots import TITLE
 
 CANDIDATES = ("#0072b2", "#c06a9d", "#009e73", "#b35900", "#6a51a3", "#8c564b", "#a89a00", "#444444")
 
@@ -31,7 +32,6 @@ def _comparison(result: Comparison) -> Figure:
         short(result.provenance.get("model") or "unknown model"),
         f"{result.num_queries:,} questions",
         "mean over all levels",
-        "95% bootstrap intervals",
     ]
     simulated = bool(result.provenance.get("simulated"))
     figure = frame((5.8 * len(costs), 4.8), caption, simulated=simulated)
@@ -39,6 +39,7 @@ def _comparison(result: Comparison) -> Figure:
     tokens = {each.name: None if each.own_cost is None else each.own_cost.tokens for each in result.candidates}
     place_of, ticks = _cost_places(tokens)
     colours = _colours(len(result.candidates))
+    labels: list[tuple[Any, dict[str, tuple[float, float, str]]]] = []
     for panel, cost in zip(panels, costs, strict=True):
         points: dict[str, tuple[float, float, str]] = {}
         for each, colour in zip(result.candidates, colours, strict=True):
@@ -49,8 +50,10 @@ def _comparison(result: Comparison) -> Figure:
         panel.axhline(0.0, color=COLOURS[BLIND], linewidth=1.2)
         panel.set_xlim(min(ticks) - 0.6, max(ticks) + 1.4)
         panel.set_xticks(list(ticks), list(ticks.values()))
-        _label_points(panel, points)
+        labels.append((panel, points))
         panel.set(title=TITLE[cost], xlabel="tokens that predicting takes, a question")
+    for panel, points in labels:  # now that all panels have their common height
+        _label_points(panel, points)
     panels[0].set_ylabel("mean gain over blind (points)")
     return figure
 

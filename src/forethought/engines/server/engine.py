@@ -23,8 +23,7 @@ from ...servers.detecting import Server, detect
 from ...servers.fitting import Fitting
 from ...servers.reading import fit_text
 from ...servers.retrying import Backoff
-from ..flight import ordered
-from ..refusing import failed
+from ..flight import failed, ordered
 from .chat import ask_template, load_tokenizer
 from .enforcing import Chosen, choose
 from .one_call import OneCall

@@ -15,7 +15,7 @@ from ...servers.counting import Usage, count_tokens
 from ...servers.detecting import Server
 from ...servers.replies import CLOSING, Reply, answer_in
 from ...servers.streams import Chunks
-from ..refusing import failed
+from ..flight import failed
 from .dialects import TokenDialect
 from .wanted import Wanted
 

@@ -11,8 +11,7 @@ from dataclasses import dataclass, replace
 from ...core.data import Generation, Request
 from ...servers.client import Client, RequestError
 from ...servers.counters import Counters
-from ..flight import Flight
-from ..refusing import failed, refusal
+from ..flight import Flight, failed, refusal
 from .dialects import Completion, Dialect, Drawing
 from .wanted import Wanted
 

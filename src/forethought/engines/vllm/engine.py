@@ -14,20 +14,19 @@ import numpy as np
 
 from ...core.data import EngineInfo, FloatArray, Generation, Query, Request, Sampling
 from ...core.prompts import PromptTemplate
-from ...errors import EngineError, InvalidInputError
+from ...errors import EngineError
 from ...models import locate
-from ..flight import ordered
+from ..flight import Flight, begin, check_layers, ordered
 from ..forcing import Forcing
-from ..refusing import check_layers, failed, refusal
-from .flights import CappedFlight, Reuse
 from .native import LONGEST_TAIL, TRIAL_QUERIES, Fate, NativeCap
+from .reuse import Reuse
 from .starting import Choices, fitting_length, start, version_of
 from .states import by_connector, by_hooks
 
 logger = logging.getLogger(__name__)
 
 UNKNOWN_LENGTH = 32768  # of a batch's prompts, where neither the model nor anyone else says how long they may be
-Flights = dict[str, tuple[CappedFlight, int | None]]  # vLLM request id -> flight, cut (None: the trace)
+Flights = dict[str, tuple[Flight, int | None]]  # vLLM request id -> flight, cut (None: the trace)
 
 
 class VllmEngine:
@@ -165,20 +164,10 @@ class VllmEngine:
 
     def _start(self, request: Request, flights: Flights) -> Generation | None:
         """Submits the trace of `request`; a failed generation when it cannot run."""
-        try:
-            flight = CappedFlight(request, self._forcing.prompt_ids(request.query))
-        except InvalidInputError as error:
-            return failed(request, str(error), is_final=True)
-        reason = refusal(
-            request,
-            prompt_tokens=len(flight.prompt_ids),
-            suffix_tokens=len(self._forcing.suffix_ids),
-            answer_tokens=self.template.max_answer_tokens,
-            context_tokens=self._context_tokens,
-        )
-        if reason is None and self._native is not None:
-            reason = self._native.refusal(flight.prompt_ids)
-        if reason is not None:
+        flight = begin(Flight, request, self._forcing, self._context_tokens)
+        if isinstance(flight, Generation):
+            return flight
+        if self._native is not None and (reason := self._native.refusal(flight.prompt_ids)) is not None:
             return flight.failed(reason, is_final=True)
         try:
             if request.budget == 0:
@@ -189,7 +178,7 @@ class VllmEngine:
             return flight.failed(str(error))
         return None
 
-    def _think(self, flight: CappedFlight, flights: Flights) -> None:
+    def _think(self, flight: Flight, flights: Flights) -> None:
         """Submits the trace: with its answer where vLLM caps it, alone where it is cut by `max_tokens`."""
         budget = flight.request.budget
         cap = None if self._native is None else self._native.cap(budget)
@@ -212,7 +201,7 @@ class VllmEngine:
             flight.is_capped = True
         self._submit(flight, None, flight.prompt_ids, flights, **drawing)
 
-    def _submit(self, flight: CappedFlight, cut: int | None, ids: list[int], flights: Flights, **params: Any) -> None:
+    def _submit(self, flight: Flight, cut: int | None, ids: list[int], flights: Flights, **params: Any) -> None:
         from vllm import SamplingParams
 
         request_id = str(next(self._counter))
@@ -253,7 +242,7 @@ class VllmEngine:
         else:
             self._withdraw([request_id])
 
-    def _judge(self, request_id: str, output: Any, flight: CappedFlight, flights: Flights) -> Iterator[Generation]:
+    def _judge(self, request_id: str, output: Any, flight: Flight, flights: Flights) -> Iterator[Generation]:
         """Looks at a trace that vLLM caps, and ends it as soon as there is nothing more to come.
 
         A thought that ended by itself is answered by a second request: vLLM could force its end text into this one.
@@ -261,16 +250,16 @@ class VllmEngine:
         assert self._native is not None
         completion = output.outputs[0]
         ids, budget = list(completion.token_ids), flight.request.budget
-        verdict = self._native.judge(self._forcing, ids, budget, ended=completion.finish_reason)
-        if verdict.fate is Fate.OPEN:
+        fate, length = self._native.judge(self._forcing, ids, budget, ended=completion.finish_reason)
+        if fate is Fate.OPEN:
             return
         if not output.finished:
             self._end(request_id, output, flights)
-        if verdict.fate is Fate.TOO_LONG:
-            error = f"vLLM ignored the cap: {verdict.length} reasoning tokens > {budget}"
+        if fate is Fate.TOO_LONG:
+            error = f"vLLM ignored the cap: {length} reasoning tokens > {budget}"
             yield self._given_up(flight, flights, error)
-        elif verdict.fate is Fate.NATURAL:
-            self._end_thought(flight, ids[: verdict.length], flights, natural=True)
+        elif fate is Fate.NATURAL:
+            self._end_thought(flight, ids[:length], flights, natural=True)
         else:
             flight.end_thought(ids[:budget], natural=False)
             yield from self._answered(flight, budget, ids[budget + len(self._native.end_ids) :], None, flights)
@@ -278,7 +267,7 @@ class VllmEngine:
                 self._ask(flight, probe, flights)
 
     def _answered(
-        self, flight: CappedFlight, cut: int, ids: list[int], stop_reason: Any, flights: Flights
+        self, flight: Flight, cut: int, ids: list[int], stop_reason: Any, flights: Flights
     ) -> Iterator[Generation]:
         """Takes in the answer at one cut; the flight's generation when it was the last."""
         ids = [*flight.begun.pop(cut, ()), *ids]
@@ -291,7 +280,7 @@ class VllmEngine:
         if flight.is_answered:
             yield flight.finished(self._forcing)
 
-    def _given_up(self, flight: CappedFlight, flights: Flights, error: str) -> Generation:
+    def _given_up(self, flight: Flight, flights: Flights, error: str) -> Generation:
         """The flight has failed: what is left of it is taken back."""
         siblings = [other for other, (owner, _) in flights.items() if owner is flight]
         self._withdraw(siblings)
@@ -299,13 +288,13 @@ class VllmEngine:
             del flights[sibling]
         return flight.failed(error)
 
-    def _end_thought(self, flight: CappedFlight, thought_ids: list[int], flights: Flights, *, natural: bool) -> None:
+    def _end_thought(self, flight: Flight, thought_ids: list[int], flights: Flights, *, natural: bool) -> None:
         """Submits the forced answers of a thought that has ended."""
         flight.end_thought(thought_ids, natural=natural)
         for cut in flight.cuts:
             self._ask(flight, cut, flights)
 
-    def _ask(self, flight: CappedFlight, cut: int, flights: Flights) -> None:
+    def _ask(self, flight: Flight, cut: int, flights: Flights) -> None:
         """Submits the forced answer after `cut` tokens of the thought, or the rest of it."""
         begun = flight.begun.get(cut, [])
         self._submit(

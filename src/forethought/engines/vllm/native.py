@@ -37,19 +37,6 @@ class Fate(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """What the tokens so far say.
-
-    Attributes:
-        fate: see `Fate`.
-        length: tokens of thought.
-    """
-
-    fate: Fate
-    length: int = 0
-
-
-@dataclass(frozen=True, slots=True)
 class NativeCap:
     """How one template's thoughts are capped by vLLM.
 
@@ -134,8 +121,8 @@ class NativeCap:
         places = range(max(0, least), len(ids) - size + 1)
         return next((at for at in places if tuple(ids[at : at + size]) == self.end_ids), None)
 
-    def judge(self, forcing: Forcing, ids: Sequence[int], budget: int, *, ended: str | None) -> Verdict:
-        """What the `ids` of a request say, generated so far under a cap of `budget`.
+    def judge(self, forcing: Forcing, ids: Sequence[int], budget: int, *, ended: str | None) -> tuple[Fate, int]:
+        """What became of a thought, and its length, by the `ids` generated so far under a cap of `budget`.
 
         A thought that the model ends by itself is told here, by its text: vLLM looks for the token ids that it would
         force, misses other spellings, and would go on to force them into the answer.
@@ -150,18 +137,18 @@ class NativeCap:
         if len(ids) <= budget + 1 or ended:  # in small steps as they come, and once more as a whole
             length = forcing.reasoning_length(thought) if ended or forcing.has_ended(thought) else None
             if length is not None:
-                return Verdict(Fate.NATURAL, length)
+                return (Fate.NATURAL, length)
         if ended == "stop" and len(ids) <= budget:
-            return Verdict(Fate.NATURAL, len(ids) - 1)  # the end of turn is no thought
+            return (Fate.NATURAL, len(ids) - 1)  # the end of turn is no thought
         forced = tuple(ids[budget : budget + len(self.end_ids)])
         if forced != self.end_ids[: len(forced)]:
             at = self.end_at(ids, budget)
             known = at is not None or ended is not None
-            return Verdict(Fate.TOO_LONG, len(ids) if at is None else at) if known else Verdict(Fate.OPEN)
+            return (Fate.TOO_LONG, len(ids) if at is None else at) if known else (Fate.OPEN, 0)
         answer = ids[budget + len(self.end_ids) :]
         if ended or (answer and (len(answer) >= forcing.template.max_answer_tokens or forcing.has_answered(answer))):
-            return Verdict(Fate.ANSWERED, budget)
-        return Verdict(Fate.OPEN)
+            return (Fate.ANSWERED, budget)
+        return (Fate.OPEN, 0)
 
 
 def common_tail(prompts: Sequence[Sequence[int]]) -> list[int]:

@@ -5,9 +5,7 @@ What a line, a cell, an item or a batch may hold is bounded, so that memory does
 
 from .batch import Batch, Row, Wanted, choose_column, find_column, has_columns, no_such_column, size_of, text_of
 from .jsons import parse_json
-from .meanings import MAX_TEXT, Table
-from .reading import FORMATS, Source, find_file, read_batches
-from .standard import standard_input
+from .reading import FORMATS, MAX_TEXT, Source, Table, find_file, read_batches, standard_input
 
 __all__ = [
     "FORMATS",

@@ -1,17 +1,22 @@
-"""Where a table's bytes come from, and which reader takes them."""
+"""Where a table's bytes come from, which reader takes them, and its rows by what their columns mean."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterator
+import io
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 from typing import IO
 
 from ...core.problems import Problems
-from ...errors import InvalidInputError
-from .batch import BATCH_ROWS, Batch, Wanted
+from ...errors import InvalidInputError, InvalidSettingsError
+from .batch import BATCH_ROWS, Batch, Row, Wanted, choose_column, has_columns, no_such_column, size_of
 from .jsons import read_json, read_jsonl
+from .lines import CHUNK
 from .separated import Reader, read_plain, read_separated
 
 
@@ -108,3 +113,118 @@ FORMATS: dict[str, Reader] = {
     ".parquet": _read_parquet,
     ".txt": read_plain,
 }
+
+
+def standard_input() -> Source:
+    """JSON lines when it starts with "{", else one question a line."""
+    return Source("standard input", ".txt", _kept(sys.stdin.buffer).open)
+
+
+@cache
+def _kept(stream: IO[bytes]) -> _Kept:
+    return _Kept(stream)
+
+
+class _Kept:
+    """A stream that can be read again: a command reads its questions once for the bill and once to ask them."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self._chunks: list[bytes] = []
+
+    def chunk(self, index: int) -> bytes:
+        """The bytes as they came, piece by piece; nothing at the end. No more is read than is asked for."""
+        while len(self._chunks) <= index:
+            self._chunks.append(getattr(self._stream, "read1", self._stream.read)(CHUNK))
+        return self._chunks[index]
+
+    def open(self) -> IO[bytes]:
+        """The stream from its beginning."""
+        return io.BufferedReader(_Again(self))
+
+
+class _Again(io.RawIOBase):
+    def __init__(self, kept: _Kept) -> None:
+        self._kept = kept
+        self._index = 0
+        self._left = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, target: memoryview, /) -> int:  # type: ignore[override]
+        if not self._left:
+            self._left = self._kept.chunk(self._index)
+            self._index += bool(self._left)
+        size = min(len(target), len(self._left))
+        target[:size], self._left = self._left[:size], self._left[size:]
+        return size
+
+
+MAX_ROWS = 1_000_000
+MAX_TEXT = 1 << 29  # characters kept of one table
+
+
+class Table:
+    """A source whose columns are found by what they mean.
+
+    Attributes:
+        source: where it comes from.
+        problems: everything that is wrong with it.
+        names: its columns, as far as they are known yet.
+        columns: meaning -> the column's name, or None; known as soon as the first row is.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        usual: Mapping[str, Sequence[str]],
+        named: Mapping[str, str | None],
+        limit: int | None,
+    ) -> None:
+        if limit is not None and limit < 1:
+            raise InvalidSettingsError(f"--limit must be at least 1, got {limit}")
+        self.source, self.problems, self._limit = source, Problems(source.name), limit
+        self.names: Sequence[str] = ()
+        self.columns: dict[str, str | None] = dict.fromkeys(usual)
+        self._usual, self._named = usual, named
+        asked = [part for name in named.values() if name for part in (name, *name.split(","))]
+        self._wanted = {name.lower() for names in (*usual.values(), asked) for name in names}
+
+    def rows(self, needed: str = "") -> Iterator[Row]:
+        """Row by row; ends, with the reason noted, where the column `needed` or one asked for is not there."""
+        num_rows = size = 0
+        for batch in read_batches(self.source, self._is_wanted, self.problems, limit=self._limit):
+            self.names = batch.names
+            if not self._choose(is_first=num_rows == 0, needed=needed):
+                return
+            for row in batch.rows():
+                num_rows += 1
+                size += sum(map(size_of, row.values.values()))
+                yield row
+            if num_rows > MAX_ROWS or size > MAX_TEXT:
+                what = f"{MAX_ROWS:,} rows" if num_rows > MAX_ROWS else f"{MAX_TEXT >> 20} MiB of text"
+                self.problems.add("", f"holds more than {what}, the most that is read at once; see --limit")
+                return
+
+    def _is_wanted(self, name: str) -> bool:
+        return name.lower() in self._wanted
+
+    def _choose(self, *, is_first: bool, needed: str) -> bool:
+        for meaning, usual in self._usual.items():
+            asked = self._named.get(meaning)
+            if self.columns[meaning] is not None or asked == "":
+                continue
+            taken = [name for name in self.columns.values() if name is not None]
+            self.columns[meaning] = choose_column(meaning, self.names, asked, usual, taken)
+            if self.columns[meaning] is None and asked and is_first:
+                self.problems.add("", no_such_column(meaning, asked, self.names))
+                return False
+        if needed and self.columns[needed] is None:
+            usual, lowered = self._usual[needed], {name.lower(): name for name in self.names}
+            matches = [get_close_matches(name, lowered, n=1, cutoff=0.75) for name in usual]
+            close = [lowered[match] for some in matches for match in some]
+            hint = f"Did you mean --{needed}-column {close[0]!r}?" if close else f"Name it with --{needed}-column NAME."
+            self.problems.add("", f"no {needed} column ({', '.join(usual)}); {has_columns(self.names)}. {hint}")
+            return False
+        return True

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from ...evaluation import Estimate
-from ...report.plots import COLOURS, LEGEND, count_tokens_along, frame, save, short
+from ...report.figures import COLOURS, LEGEND, band, frame, save, short, tokens_along
 from .report import POOLING, share_words, study_words
 from .results import PAPER_RANGE, LayerStudy
 
@@ -30,7 +30,7 @@ def draw(result: LayerStudy, folder: Path) -> dict[str, Path]:
 
 
 def _figure(result: LayerStudy) -> Figure:
-    caption = [short(study_words(result)), "leave-one-out ridge", "95% bootstrap intervals"]
+    caption = [short(study_words(result)), "leave-one-out ridge"]
     figure = frame(SIZE, caption, simulated=result.simulated)
     halves: Any = figure.subfigures(2, 1)
     upper, lower = halves
@@ -105,7 +105,7 @@ def _correlation_panel(panel: Any, result: LayerStudy) -> None:
     panel.set(title="correlation with measured success, best layers", xlabel="cap on reasoning (tokens)")
     low, high = panel.get_ylim()
     panel.set(ylabel="Pearson's r", ylim=(min(0.0, low), high + 0.22 * (high - min(0.0, low))))  # room for the names
-    count_tokens_along(panel.xaxis, 8)
+    tokens_along(panel, result.menu, num_ticks=8)
     panel.legend(loc="upper right", **LEGEND)
 
 
@@ -125,23 +125,7 @@ def _layer_axis(panel: Any, result: LayerStudy, *, is_named: bool = False) -> No
     panel.xaxis.set_major_locator(MaxNLocator(15, steps=[1, 2, 4, 5, 10], integer=True))
 
 
-def _line(
-    panel: Any,
-    pooling: str,
-    x: Sequence[float],
-    found: Sequence[Estimate],
-    *,
-    label: str | None = None,
-) -> None:
-    colour = POOLING_COLOURS[pooling]
-    panel.fill_between(x, [each.low for each in found], [each.high for each in found], color=colour, alpha=0.14, lw=0)
-    panel.plot(
-        x,
-        [each.value for each in found],
-        color=colour,
-        linestyle=STYLES[pooling],
-        marker=MARKERS[pooling],
-        markersize=3.5,
-        linewidth=1.8,
-        label=label or POOLING[pooling],
-    )
+def _line(panel: Any, pooling: str, x: Sequence[float], found: Sequence[Estimate], *, label: str = "") -> None:
+    style: dict[str, Any] = {"linestyle": STYLES[pooling], "marker": MARKERS[pooling], "markersize": 3.5}
+    style |= {"linewidth": 1.8, "label": label or POOLING[pooling]}
+    band(panel, x, found, colour=POOLING_COLOURS[pooling], alpha=0.14, **style)

@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from ...evaluation import Estimate
 from ...evaluation.policies import BLIND, FORETHOUGHT, GREEDY_ORACLE, ORACLE, UNIFORM
-from ...report.plots import COLOURS, LEGEND, count_tokens_along, save
+from ...report.figures import COLOURS, LEGEND, band, count_percent, frame, reliability, save, tokens_along
 from ...report.wording import policy_name
 from .results import SOURCE, PaperBench, PolicyRow
 
@@ -48,11 +48,9 @@ def draw(result: PaperBench, folder: Path) -> dict[str, Path]:
 
 
 def _figure(result: PaperBench, num_panels: int, *, height: float = 5.2) -> tuple[Figure, list[Any]]:
-    figure = Figure(figsize=(7.0 * num_panels, height), layout="constrained")
-    caption = f"{SOURCE} · {result.split}: {result.num_queries:,} questions · 95% bootstrap intervals"
-    figure.supxlabel(caption, x=0.995, ha="right", fontsize=8.5, color="#555555")
-    panels = figure.subplots(1, num_panels, squeeze=False)[0]
-    return figure, list(panels)
+    caption = [SOURCE, f"{result.split}: {result.num_queries:,} questions"]
+    figure = frame((7.0 * num_panels, height), caption, simulated=False)
+    return figure, list(figure.subplots(1, num_panels, squeeze=False)[0])
 
 
 def _accuracy(result: PaperBench) -> Figure:
@@ -63,7 +61,7 @@ def _accuracy(result: PaperBench) -> Figure:
     for panel, title, policies in zip(panels, titles, (SYSTEMS, (*pairs, FORETHOUGHT), ORACLES), strict=True):
         _lines(panel, result, policies, lambda each: each.accuracy)
         panel.set(title=title, xlabel=AXIS, ylabel="accuracy", ylim=(0.0, None))
-        panel.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        count_percent(panel.yaxis)
     return figure
 
 
@@ -87,7 +85,7 @@ def _gap(result: PaperBench) -> Figure:
     _lines(panels[0], result, policies, lambda each: each.gap_closed)
     panels[0].axhline(0.0, color="#333333", linewidth=0.9)
     panels[0].set(title="share of the exact oracle's gap closed", xlabel=AXIS, ylabel="share", ylim=(-0.5, 1.0))
-    panels[0].yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    count_percent(panels[0].yaxis)
     return figure
 
 
@@ -108,18 +106,8 @@ def _calibration(result: PaperBench) -> Figure:
     """Predicted against measured success of every predictor."""
     figure, panels = _figure(result, len(result.predictors))
     for panel, colour, each in zip(panels, CYCLE, result.predictors, strict=False):
-        bins = each.calibration.bins
-        reach = [
-            [max(0.0, part.observed.value - part.observed.low) for part in bins],
-            [max(0.0, part.observed.high - part.observed.value) for part in bins],
-        ]
-        x, y = [part.predicted for part in bins], [part.observed.value for part in bins]
-        panel.plot([0, 1], [0, 1], color="#999999", linewidth=1.0, linestyle=(0, (4, 3)))
-        panel.errorbar(x, y, yerr=reach, fmt="o", color=colour, elinewidth=1.3, markersize=4)
-        error = f"calibration error {100 * each.calibration.calibration_error:.1f} points"
-        panel.text(0.97, 0.05, error, ha="right", transform=panel.transAxes, color="#333333")
-        panel.set(title=each.predictor, xlabel="predicted success", ylabel="measured success")
-        panel.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
+        reliability(panel, each.calibration, colour=colour)
+        panel.set_title(each.predictor)
     return figure
 
 
@@ -153,7 +141,7 @@ def _lines(
         found = [value for _, value in known]
         _line(panel, [x for x, _ in known], found, colour=colour, label=policy, style=STYLES.get(allocator, "-"))
         heights[policy] = _mean([each.accuracy.value for each in result.select(policy)])
-    count_tokens_along(panel.xaxis)
+    tokens_along(panel, result.menu)
     handles = dict(zip(*reversed(panel.get_legend_handles_labels()), strict=True))
     order = sorted(heights, key=lambda policy: -heights[policy])
     place = {**LEGEND, "loc": "center left", "bbox_to_anchor": (1.01, 0.5), "fontsize": 9}
@@ -173,16 +161,6 @@ def _line(
     panel: Any, x: Sequence[float], found: Sequence[Estimate], *, colour: str, label: str, style: Any = "-"
 ) -> None:
     is_ours = label == FORETHOUGHT
-    low, high = [each.low for each in found], [each.high for each in found]
-    panel.fill_between(x, low, high, color=colour, alpha=0.16 if is_ours else 0.06, linewidth=0)
-    panel.plot(
-        x,
-        [each.value for each in found],
-        color=colour,
-        linestyle=style,
-        linewidth=2.6 if is_ours else 1.4,
-        marker="o" if is_ours else None,
-        markersize=3.5,
-        zorder=4 if is_ours else 3,
-        label=label,
-    )
+    line: dict[str, Any] = {"linestyle": style, "linewidth": 2.6 if is_ours else 1.4, "label": label}
+    line |= {"marker": "o" if is_ours else None, "markersize": 3.5, "zorder": 4 if is_ours else 3}
+    band(panel, x, found, colour=colour, alpha=0.16 if is_ours else 0.06, **line)

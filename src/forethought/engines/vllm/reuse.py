@@ -1,22 +1,9 @@
-"""What this engine keeps of a request under way, and counts of what the prefix cache saves."""
+"""Counts of what the prefix cache saves."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
-
-from ..flight import Flight
-
-
-@dataclass(slots=True, eq=False)
-class CappedFlight(Flight):
-    """A request under way.
-
-    Attributes:
-        is_capped: vLLM ends its thought, and answers it in the same request.
-    """
-
-    is_capped: bool = False
 
 
 @dataclass(slots=True)

@@ -1,0 +1,165 @@
+"""What all pictures share: colours, an empty figure, lines with bands, axes of tokens. Drawn without a screen."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator, PercentFormatter, StrMethodFormatter
+
+from ..core.files import replacing
+from ..core.menu import Menu
+from ..core.visible import one_line
+from ..evaluation.policies import BLIND, FORETHOUGHT, GREEDY, ORACLE, UNIFORM
+from ..evaluation.results import Calibration, Estimate
+
+# Okabe and Ito's palette, a little darker: told apart by lightness too, by readers who see fewer hues and in grey.
+COLOURS = {UNIFORM: "#5f5f5f", BLIND: "#d98200", GREEDY: "#c06a9d", FORETHOUGHT: "#0072b2", ORACLE: "#009e73"}
+LEGEND: dict[str, Any] = {
+    "frameon": True,  # a veil over what would strike the names through
+    "framealpha": 0.8,
+    "edgecolor": "none",
+    "labelcolor": "linecolor",
+    "handlelength": 1.8,
+    "borderaxespad": 0.2,
+}
+LONGEST_NAME = 60
+FEWEST_QUERIES = 10
+SETTINGS = {
+    "font.family": "DejaVu Sans",  # comes with matplotlib: the same picture on every machine
+    "font.size": 10.0,
+    "axes.titlesize": 11.0,
+    "axes.titleweight": "bold",
+    "axes.labelsize": 10.0,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#777777",
+    "xtick.color": "#444444",
+    "ytick.color": "#444444",
+    "savefig.dpi": 150,
+    "text.parse_math": False,  # a name with two dollars in it is a name
+}
+
+
+def save(pictures: Mapping[str, Callable[[], Figure]], folder: Path) -> dict[str, Path]:
+    """Draws pictures and writes each as PNG, whole or not at all; name -> file. The same result, the same picture."""
+    files = {name: folder / f"{name}.png" for name in pictures}
+    with matplotlib.rc_context({**matplotlib.rcParamsDefault, **SETTINGS}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing", category=UserWarning)  # a name in any script
+        for name, file in files.items():
+            figure = pictures[name]()
+            FigureCanvasAgg(figure)
+            with replacing(file) as opened:
+                figure.savefig(opened, format="png")
+    return files
+
+
+def short(text: object) -> str:
+    """A name as it fits into a picture."""
+    line = one_line(text)
+    return line if len(line) <= LONGEST_NAME else f"{line[: LONGEST_NAME - 1]}…"
+
+
+def frame(size: tuple[float, float], caption: Sequence[str], *, simulated: bool, w_pad: float = 0.1) -> Figure:
+    """An empty figure with what was measured below, and across its middle that it was simulated, where it was."""
+    bottom = 0.26 / size[1]  # room for the caption
+    layout = ConstrainedLayoutEngine(rect=(0.0, bottom, 1.0, 1.0 - bottom), w_pad=w_pad, h_pad=0.08)
+    figure = Figure(figsize=size, layout=layout)
+    if simulated:
+        style: dict[str, Any] = {"fontsize": min(9.0 * size[0], 14.0 * size[1]), "color": "#b00000", "alpha": 0.1}
+        figure.text(0.5, 0.5, "SIMULATED", ha="center", va="center", rotation=18, **style)
+    text = " · ".join(["SIMULATED"] * simulated + [*caption, "95% bootstrap intervals"])
+    figure.text(0.995, 0.05 / size[1], text, ha="right", va="bottom", fontsize=8.5, color="#555555")
+    return figure
+
+
+def band(panel: Any, x: Sequence[float], found: Sequence[Estimate], *, colour: str, alpha: float, **line: Any) -> None:
+    """Values as a line, their intervals as a band around it."""
+    low, high = [each.low for each in found], [each.high for each in found]
+    panel.fill_between(x, low, high, color=colour, alpha=alpha, linewidth=0)
+    panel.plot(x, [each.value for each in found], color=colour, **line)
+
+
+def count_tokens(axis: Any, num_ticks: int = 6) -> None:
+    """Whole numbers of tokens along a linear axis, with separators of thousands as in the texts."""
+    axis.set_major_locator(MaxNLocator(num_ticks, integer=True))
+    axis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+
+
+def tokens_along(panel: Any, menu: Menu, *, num_ticks: int = 6) -> None:
+    """Tokens along x: logarithmic where the menu's caps are, linear up to the first cap above 0 where 0 is one."""
+    if not menu.is_geometric:
+        count_tokens(panel.xaxis, num_ticks)
+        return
+    first = next(cap for cap in menu.caps if cap)
+    low, high = panel.dataLim.intervalx
+    if low < first / 2:
+        panel.set_xscale("symlog", base=2, linthresh=first, linscale=0.5)
+    else:
+        panel.set_xscale("log", base=2)
+    margin = (high / max(low, first)) ** 0.04
+    panel.set_xlim(-0.15 * first if low < first / 2 else low / margin, high * margin)
+    caps = [cap for cap in menu.caps if low / margin <= cap <= high * margin]
+    step = -(-len(caps) // num_ticks)
+    panel.xaxis.set_major_locator(FixedLocator(sorted(caps[::-1][::step])))  # the largest is always named
+    panel.xaxis.set_minor_locator(NullLocator())
+    panel.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+
+
+def count_percent(axis: Any) -> None:
+    """Shares along an axis, as percent."""
+    axis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+
+
+def reliability(panel: Any, found: Calibration, *, colour: str = COLOURS[FORETHOUGHT]) -> None:
+    """Predicted against measured success; the area of a dot follows the judgements behind it."""
+    bins = found.bins
+    panel.plot([0, 1], [0, 1], color="#999999", linewidth=1.0, linestyle=(0, (4, 3)))
+    predicted, observed = [each.predicted for each in bins], [each.observed.value for each in bins]
+    reach = [
+        [max(0.0, each.observed.value - each.observed.low) for each in bins],
+        [max(0.0, each.observed.high - each.observed.value) for each in bins],
+    ]
+    panel.errorbar(predicted, observed, yerr=reach, fmt="none", ecolor=colour, elinewidth=1.3, alpha=0.8)
+    sizes = [14 + 130 * each.num_traces / max(each.num_traces for each in bins) for each in bins]
+    # Hollow: so few questions that their interval means nothing.
+    fills = [colour if each.num_queries >= FEWEST_QUERIES else "white" for each in bins]
+    panel.scatter(predicted, observed, s=sizes, c=fills, zorder=3, edgecolor=colour, linewidth=1.2)
+    error = f"calibration error {100 * found.calibration_error:.1f} points"
+    panel.text(0.97, 0.05, error, ha="right", transform=panel.transAxes, color="#333333")
+    panel.set(title="predicted against measured", xlabel="predicted success", ylabel="measured success")
+    panel.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
+    for axis in (panel.xaxis, panel.yaxis):
+        count_percent(axis)
+
+
+def label_ends(panel: Any, ends: Mapping[str, tuple[float, float]], names: Mapping[str, str]) -> None:
+    """Writes each line's name to the right of its end, moved apart where ends lie closer than a line of text."""
+    gap = 0.055
+    low, high = panel.get_ylim()
+    panel.set_ylim(low, high)
+    order = sorted(ends, key=lambda policy: (ends[policy][1], -list(names).index(policy)), reverse=True)
+    wanted = [(ends[policy][1] - low) / (high - low) for policy in order]
+    places = list(wanted)
+    for place in range(1, len(places)):
+        places[place] = min(places[place], places[place - 1] - gap)
+    shift = min(float(np.mean(np.subtract(wanted, places))), 1.0 - places[0])
+    for policy, place in zip(order, places, strict=True):
+        panel.annotate(
+            names[policy],
+            xy=ends[policy],
+            xytext=(1.03, max(place + shift, 0.0)),
+            textcoords=panel.transAxes,
+            va="center",
+            color=COLOURS[policy],
+            fontweight="bold" if policy == FORETHOUGHT else "normal",
+            arrowprops={"arrowstyle": "-", "color": COLOURS[policy], "linewidth": 0.7, "alpha": 0.6, "shrinkB": 2},
+            annotation_clip=False,
+        )

@@ -1,0 +1,380 @@
+"""What every engine keeps to: budgets, counts, cuts of the same trace, errors as data, streams."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from unittest import SkipTest
+
+import numpy as np
+
+from ..core.data import FloatArray, Generation, Query, Request, Sampling, StopReason
+from ..core.prompts import PromptTemplate
+from ..core.protocols import Engine, HiddenStateEngine, PooledStateEngine
+from ..errors import InvalidFeaturesError
+from .checking import check, expect
+
+BUDGET = 32
+PROBES = (0, 8, 16, 24)
+NUM_SAMPLES = 2
+MOST_AHEAD = 512  # requests that an engine may read before it has answered those before them
+CONTEXT_TOKENS = 256
+QUERIES = tuple(Query(id=f"sum-{n}", prompt=f"{n}+{2 * n}={n}+a?", reference=str(3 * n)) for n in (1, 12, 7))
+TOO_LONG = Query(id="too-long", prompt="1+1 " * 400, reference="2")
+TEMPLATE = PromptTemplate(
+    name="contract",
+    reasoning_end="##",
+    answer_suffix="\n##{",
+    answer_stop="}",
+    max_answer_tokens=6,
+    shots=(("1+1?", "1+1=2\n##{2}"),),
+)
+
+Traces = dict[tuple[str, int], Generation]
+
+
+@dataclass
+class Subject:
+    """An engine under test, opened with `TEMPLATE` and a context (`CONTEXT_TOKENS`) that `TOO_LONG` does not fit in.
+
+    Attributes:
+        engine: the engine.
+        name: what its `info` calls it.
+        layers: layers whose hidden states it can give; empty for none.
+        draws: whether another seed can give another trace.
+    """
+
+    engine: Engine
+    name: str
+    layers: tuple[int, ...] = ()
+    draws: bool = True
+
+    @cached_property
+    def traces(self) -> Traces:
+        """One plain run that most tests look at."""
+        return run(self.engine, requests())
+
+
+def requests(
+    queries: Sequence[Query] = QUERIES,
+    *,
+    budget: int = BUDGET,
+    probes: tuple[int, ...] = PROBES,
+    seed: int = 0,
+    samples: Iterable[int] = range(NUM_SAMPLES),
+) -> list[Request]:
+    """The requests of the tests, every query as often as there are samples."""
+    return [
+        Request(query, budget, sample, seed + 1000 * number + sample, probes)
+        for number, query in enumerate(queries)
+        for sample in samples
+    ]
+
+
+async def collect(engine: Engine, asked: Iterable[Request]) -> Traces:
+    """Every generation by query and sample; an engine that gives one twice fails here."""
+    found: Traces = {}
+    async for generation in engine.generate(asked):
+        key = (generation.query_id, generation.sample)
+        expect(key not in found, f"{key} came back twice")
+        found[key] = generation
+    return found
+
+
+def run(engine: Engine, asked: Iterable[Request]) -> Traces:
+    """The same, for code that is not a coroutine."""
+    return asyncio.run(collect(engine, asked))
+
+
+def _same(found: object, wanted: object, reason: str) -> None:
+    expect(found == wanted, f"{reason}: {found!r:.200} is not {wanted!r:.200}")
+
+
+class EngineContract:
+    """Subclass it as `TestMyEngine(EngineContract)`, and give a fixture `subject`, best module-scoped."""
+
+    def test_it_satisfies_the_protocol(self, subject: Subject) -> None:
+        """It has what `Engine` asks for, and hidden states where it says so."""
+        expect(isinstance(subject.engine, Engine), "it lacks info, generate or close")
+        expect(isinstance(subject.engine, HiddenStateEngine) or not subject.layers, "it has no hidden_states")
+
+    def test_info_needs_no_generation_and_goes_into_json(self, subject: Subject) -> None:
+        """`info` names engine, model and template."""
+        info = subject.engine.info
+        _same(info.engine, subject.name, "info.engine")
+        expect(info.model, "info.model is empty")
+        _same((info.template, info.template_hash), (TEMPLATE.name, TEMPLATE.hash), "info's template and its hash")
+        _same(json.loads(json.dumps(asdict(info))), asdict(info), "info as JSON")
+        if subject.layers:
+            _same(info.num_layers, max(subject.layers), "info.num_layers")
+
+    def test_no_requests_give_nothing(self, subject: Subject) -> None:
+        """An empty list is no error."""
+        _same(run(subject.engine, []), {}, "of no requests")
+
+    def test_every_request_comes_back_once(self, subject: Subject) -> None:
+        """By query and sample, with its budget."""
+        wanted = sorted((query.id, sample) for query in QUERIES for sample in range(NUM_SAMPLES))
+        _same(sorted(subject.traces), wanted, "what came back")
+        _same({done.budget for done in subject.traces.values()}, {BUDGET}, "budgets")
+
+    def test_reasoning_stays_within_the_budget_and_says_how_it_ended(self, subject: Subject) -> None:
+        """At the budget, or by itself below it."""
+        for done in subject.traces.values():
+            expect(done.error is None, f"{done.query_id} failed: {done.error}")
+            expect(done.reasoning_tokens is not None, "reasoning_tokens are not counted")
+            if done.stop_reason is StopReason.BUDGET:
+                _same(done.reasoning_tokens, BUDGET, "tokens of a thought that was cut")
+            else:
+                _same(done.stop_reason, StopReason.NATURAL, "stop_reason")
+                expect(0 <= (done.reasoning_tokens or 0) < BUDGET, "a thought that ended by itself is below the budget")
+
+    def test_tokens_are_counted(self, subject: Subject) -> None:
+        """Of thought, suffix, answer, probes and prompt."""
+        traces = subject.traces
+        for done in traces.values():
+            counts = [done.answer_tokens, *(probe.answer_tokens for probe in done.probes)]
+            expect(
+                all(count is not None and 1 <= count <= TEMPLATE.max_answer_tokens for count in counts),
+                f"answers take 1 to {TEMPLATE.max_answer_tokens} tokens, not {counts}",
+            )
+            outcome = done.at(BUDGET)
+            total = (done.reasoning_tokens or 0) + done.suffix_tokens + (done.answer_tokens or 0)
+            _same(outcome and outcome.tokens, total, "tokens of a trace")
+        suffixes = {done.suffix_tokens for done in traces.values()}
+        expect(len(suffixes) == 1 and min(suffixes) >= 1, f"suffix_tokens are one number, at least 1, not {suffixes}")
+        for query in QUERIES:
+            prompts = {traces[query.id, sample].prompt_tokens for sample in range(NUM_SAMPLES)}
+            expect(len(prompts) == 1 and min(prompts) >= 1, f"prompt_tokens of one query are one number, not {prompts}")
+
+    def test_probes_are_those_below_the_end_ascending(self, subject: Subject) -> None:
+        """A trace that ended by itself has no probe beyond."""
+        for done in subject.traces.values():
+            wanted = [cut for cut in PROBES if cut < (done.reasoning_tokens or 0)]
+            _same([probe.budget for probe in done.probes], wanted, "probes")
+
+    def test_answers_hold_no_stop_text(self, subject: Subject) -> None:
+        """Nor space around them."""
+        for done in subject.traces.values():
+            for answer in (done.answer, *(probe.answer for probe in done.probes)):
+                expect(TEMPLATE.answer_stop not in answer, f"the answer {answer!r} holds the stop text")
+                _same(answer, answer.strip(), "an answer without space around it")
+
+    def test_a_smaller_cap_cuts_the_same_trace(self, subject: Subject) -> None:
+        """A cap of n gives the first n tokens of the trace, and the answer that its probe gave."""
+        for cap in (0, 8, 24):
+            for key, small in run(subject.engine, requests(budget=cap, probes=PROBES)).items():
+                large = subject.traces[key]
+                outcome = large.at(cap)
+                _same(small.answer, outcome and outcome.answer, f"the answer under {cap}")
+                expect((small.reasoning_tokens or 0) <= cap, f"{small.reasoning_tokens} tokens of thought under {cap}")
+                if (large.reasoning_tokens or 0) >= cap:  # else the cap may fall inside the end of thought, then text
+                    _same(small.reasoning_tokens, cap, "tokens of a thought that was cut")
+                    expect(large.reasoning.startswith(small.reasoning), "a cut thought begins as the whole one")
+
+    def test_a_budget_of_nothing_is_answered_at_once(self, subject: Subject) -> None:
+        """No thought, no probes, an answer."""
+        for key, done in run(subject.engine, requests(budget=0, probes=(0, 8))).items():
+            _same((done.reasoning, done.reasoning_tokens, done.probes), ("", 0, ()), "thought and probes")
+            _same(done.stop_reason, StopReason.BUDGET, "stop_reason")
+            expect(1 <= (done.answer_tokens or 0) <= TEMPLATE.max_answer_tokens, "its answer takes tokens")
+            expect(done.suffix_tokens >= 1, "its suffix takes tokens")
+            outcome = subject.traces[key].at(0)
+            _same(done.answer, outcome and outcome.answer, "the answer under 0")
+
+    def test_the_order_of_requests_does_not_matter(self, subject: Subject) -> None:
+        """Each trace is its seed's."""
+        _same(run(subject.engine, requests()[::-1]), subject.traces, "in another order")
+
+    def test_requests_are_taken_as_there_is_room_for_them(self, subject: Subject) -> None:
+        """An endless stream is read only so far ahead of what came back, and what comes back is what a list gives."""
+        taken = 0
+
+        def endless() -> Iterator[Request]:
+            nonlocal taken
+            for request in itertools.cycle(requests()):
+                taken += 1
+                yield request
+
+        async def several(number: int) -> list[tuple[int, Generation]]:
+            found = []
+            stream = subject.engine.generate(endless())
+            async for generation in stream:
+                found.append((taken, generation))
+                if len(found) == number:
+                    break
+            if hasattr(stream, "aclose"):
+                await stream.aclose()
+            return found
+
+        for number, (read, generation) in enumerate(asyncio.run(several(40)), 1):
+            expect(read <= number + MOST_AHEAD, f"{read} requests were read when {number} had come back")
+            _same(generation, subject.traces[generation.query_id, generation.sample], "from a stream")
+
+    def test_a_stream_that_breaks_is_an_error(self, subject: Subject) -> None:
+        """What the requests' iterator raises comes out."""
+
+        def broken() -> Iterator[Request]:
+            yield requests()[0]
+            raise ValueError("no more")
+
+        try:
+            run(subject.engine, broken())
+        except ValueError as error:
+            _same(str(error), "no more", "the error")
+        else:
+            raise AssertionError("an error of the requests' iterator was swallowed")
+
+    def test_priorities_change_the_order_alone(self, subject: Subject) -> None:
+        """Not what comes back."""
+        asked = [replace(request, priority=-number) for number, request in enumerate(requests())]
+        _same(run(subject.engine, asked), subject.traces, "with priorities")
+
+    def test_a_request_alone_gives_what_it_gives_in_a_batch(self, subject: Subject) -> None:
+        """The batch has no say."""
+        alone = requests()[-1]
+        key = (alone.query.id, alone.sample)
+        _same(run(subject.engine, [alone]), {key: subject.traces[key]}, "alone")
+
+    def test_another_seed_gives_another_trace(self, subject: Subject) -> None:
+        """Where the engine draws."""
+        if not subject.draws:
+            raise SkipTest("this engine does not draw traces")
+        other = run(subject.engine, requests(seed=77, probes=()))
+        same = {key: done.reasoning for key, done in other.items()} == {
+            key: done.reasoning for key, done in subject.traces.items()
+        }
+        expect(not same, "another seed gave the same thoughts")
+
+    def test_probes_in_any_order_and_beyond_the_budget_are_sorted_out(self, subject: Subject) -> None:
+        """Twice is once, and none stands at the budget or above."""
+        asked = [replace(request, probe_budgets=(16, 8, 8, BUDGET, 2 * BUDGET)) for request in requests()]
+        for key, done in run(subject.engine, asked).items():
+            wanted = tuple(probe for probe in subject.traces[key].probes if probe.budget in (8, 16))
+            _same(done.probes, wanted, "probes")
+
+    def test_what_goes_wrong_with_one_is_data(self, subject: Subject) -> None:
+        """A prompt too long, a negative budget, one beyond the context: an error of its own, and the rest goes on."""
+        good = requests()[0]
+        key = (good.query.id, good.sample)
+        for bad in (
+            Request(TOO_LONG, BUDGET),
+            Request(Query("bad-budget", "1?"), -1),
+            Request(Query("huge", "1?"), 1 << 30),
+        ):
+            found = run(subject.engine, [bad, good])
+            error = found.pop((bad.query.id, bad.sample))
+            _same(error.stop_reason, StopReason.ERROR, f"stop_reason of {bad.query.id}")
+            expect(error.error, f"{bad.query.id} does not say what went wrong")
+            empty = ("", "", (), bad.budget)
+            _same((error.reasoning, error.answer, error.probes, error.budget), empty, f"texts of {bad.query.id}")
+            counts = (error.reasoning_tokens, error.answer_tokens, error.suffix_tokens)
+            _same(counts, (0, 0, 0), f"tokens of {bad.query.id}")
+            _same(found, {key: subject.traces[key]}, f"beside {bad.query.id}")
+
+    def test_a_caller_that_leaves_early_does_no_harm(self, subject: Subject) -> None:
+        """The next batch is as it was."""
+
+        async def first() -> Generation:
+            async for generation in subject.engine.generate(requests()):
+                return generation
+            raise AssertionError("nothing came")
+
+        done = asyncio.run(first())
+        _same(done, subject.traces[done.query_id, done.sample], "the first")
+        good = requests()[0]
+        key = (good.query.id, good.sample)
+        _same(run(subject.engine, [good]), {key: subject.traces[key]}, "after it")
+
+    def test_two_batches_at_once_do_not_mix(self, subject: Subject) -> None:
+        """Each caller gets its own."""
+
+        async def both() -> list[Traces]:
+            halves = requests()[::2], requests()[1::2]
+            return await asyncio.gather(*(collect(subject.engine, half) for half in halves))
+
+        first, second = asyncio.run(both())
+        _same({**first, **second}, subject.traces, "both batches")
+        _same(len(first) + len(second), len(subject.traces), "how many came back")
+
+    def test_hidden_states_have_a_row_a_query_and_a_column_a_layer(self, subject: Subject) -> None:
+        """Finite, float32, another row for another query."""
+        hidden_Q_L_D = hidden(subject, QUERIES)
+        shape = (len(QUERIES), len(subject.layers), subject.engine.info.hidden_size)
+        _same(hidden_Q_L_D.shape, shape, "shape")
+        _same(hidden_Q_L_D.dtype, np.dtype(np.float32), "dtype")
+        expect(np.isfinite(hidden_Q_L_D).all(), "they are finite")
+        num_rows = len(np.unique(hidden_Q_L_D.reshape(len(QUERIES), -1), axis=0))
+        _same(num_rows, len(QUERIES), "different rows")
+
+    def test_hidden_states_do_not_depend_on_the_batch_or_on_the_other_layers(self, subject: Subject) -> None:
+        """Within rounding."""
+        together = hidden(subject, QUERIES)
+        for row, query in enumerate(QUERIES):
+            for column, layer in enumerate(subject.layers):
+                alone_D = _reader(subject).hidden_states([query], [layer])[0, 0]
+                np.testing.assert_allclose(alone_D, together[row, column], rtol=1e-4, atol=1e-4)
+
+    def test_hidden_states_of_a_prompt_too_long_are_nan_and_the_others_finite(self, subject: Subject) -> None:
+        """One prompt that does not fit is no error."""
+        hidden_Q_L_D = hidden(subject, [TOO_LONG, *QUERIES])
+        expect(np.isnan(hidden_Q_L_D[0]).all(), "a prompt too long has a row of NaN")
+        expect(np.isfinite(hidden_Q_L_D[1:]).all(), "the others are finite")
+
+    def test_pooled_states_are_the_hidden_states_and_means_of_their_shape(self, subject: Subject) -> None:
+        """Where the engine gives means."""
+        engine = subject.engine
+        if not isinstance(engine, PooledStateEngine):
+            raise SkipTest("this engine gives no means")
+        last_Q_L_D, mean_Q_L_D = engine.pooled_states([TOO_LONG, *QUERIES], subject.layers)
+        np.testing.assert_allclose(last_Q_L_D[1:], hidden(subject, QUERIES), rtol=1e-4, atol=1e-4)
+        _same((mean_Q_L_D.shape, mean_Q_L_D.dtype), (last_Q_L_D.shape, np.dtype(np.float32)), "shape and dtype")
+        expect(np.isnan(mean_Q_L_D[0]).all(), "a prompt too long has a row of NaN")
+        expect(np.isfinite(mean_Q_L_D[1:]).all(), "the others are finite")
+        expect(not np.array_equal(mean_Q_L_D[1:], last_Q_L_D[1:]), "means are not the last token's states")
+        alone_D = engine.pooled_states(QUERIES[1:2], subject.layers[-1:])[1][0, 0]
+        np.testing.assert_allclose(alone_D, mean_Q_L_D[2, -1], rtol=1e-4, atol=1e-4)
+
+    def test_a_layer_that_does_not_exist_is_refused(self, subject: Subject) -> None:
+        """InvalidFeaturesError names it."""
+        for layer in (-1, 1000):
+            try:
+                _reader(subject).hidden_states(QUERIES, [layer])
+            except InvalidFeaturesError as error:
+                expect(str(layer) in str(error), f"the error does not name layer {layer}: {error}")
+            else:
+                raise AssertionError(f"layer {layer} was not refused")
+
+
+def _reader(subject: Subject) -> HiddenStateEngine:
+    if not subject.layers or not isinstance(subject.engine, HiddenStateEngine):
+        raise SkipTest("this engine gives no hidden states")
+    return subject.engine
+
+
+def hidden(subject: Subject, queries: Sequence[Query]) -> FloatArray:
+    """Hidden states of the subject's layers; skips a test where it gives none."""
+    return _reader(subject).hidden_states(queries, subject.layers)
+
+
+def check_engine(make_engine: Callable[..., Engine], *, layers: tuple[int, ...] = (), draws: bool = True) -> None:
+    """Holds an engine to the contract.
+
+    Args:
+        make_engine: opens it with the keywords `template`, `sampling` and `context_tokens`, as forethought does.
+        layers: whose hidden states it can give, the last one among them; empty for none.
+        draws: whether another seed can give another trace.
+
+    Raises:
+        AssertionError: every promise that it breaks, a line each.
+    """
+    engine = make_engine(template=TEMPLATE, sampling=Sampling(temperature=1.0), context_tokens=CONTEXT_TOKENS)
+    try:
+        check(EngineContract(), Subject(engine, engine.info.engine, layers, draws))
+    finally:
+        engine.close()
+        engine.close()  # the contract: safe to call twice

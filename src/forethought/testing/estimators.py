@@ -1,0 +1,142 @@
+"""What every estimator keeps to: curves that can be true, the same bits again, a state that goes through files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from ..core.data import FloatArray
+from ..core.features import Counts, Features
+from ..core.menu import Menu
+from ..core.protocols import EstimatorBase
+from .checking import check, expect
+
+MENU = Menu.of([0, 16, 48, 64, 256])
+NUM_QUERIES = 60
+Made = Callable[[], Any]
+
+
+def features(number: int = NUM_QUERIES, *, seed: int = 0) -> Features:
+    """Features of every kind; some of them say how easy a query is."""
+    random = np.random.default_rng(seed)
+    hidden_Q_D = random.standard_normal((number, 8)).astype(np.float32)
+    levels = np.array(["hard", "medium", "easy"])[np.digitize(hidden_Q_D[:, 0], [-0.5, 0.5])]
+    texts = tuple(f"How much is {row} plus {row * 7 % 11}{' and so on' * (row % 4)}?" for row in range(number))
+    return Features(number, hidden_Q_D, texts, tuple(levels.tolist()))
+
+
+def counts(read: Features, *, seed: int = 0, with_tokens: bool = True) -> Counts:
+    """Counts of four traces that depend on the first hidden state."""
+    random = np.random.default_rng(seed)
+    ease_Q_1 = read.hidden[:, :1].astype(np.float64)
+    p_Q_B = 1.0 / (1.0 + np.exp(-ease_Q_1 - np.linspace(-2, 2, MENU.num_options)))
+    tokens_Q_B = np.minimum(np.array(MENU.caps), np.clip(100 - 40 * ease_Q_1, 5, 400)) + 10.0
+    tried_Q = np.full(len(read), 4)
+    return Counts(MENU, random.binomial(4, p_Q_B), tried_Q, tokens_Q_B if with_tokens else None)
+
+
+def _whole(made: Any) -> Any:
+    """A stranger's estimator with the defaults that it is registered with."""
+    if not isinstance(made, EstimatorBase):
+        kind = type(made)
+        made.__class__ = type(kind.__name__, (kind, EstimatorBase), {"__module__": kind.__module__})
+    return made
+
+
+def _predicted(make: Made, read: Features, measured: Counts) -> tuple[FloatArray, FloatArray | None]:
+    found: tuple[FloatArray, FloatArray | None] = _whole(make()).fit(read, measured).predict(read)
+    return found
+
+
+class EstimatorContract:
+    """Subclass it as `TestMine(EstimatorContract)`, and give a fixture `make_estimator`: what makes an unfitted one."""
+
+    def test_it_reads_what_there_is(self, make_estimator: Made) -> None:
+        """`reads` is a tuple of known kinds."""
+        reads = _whole(make_estimator()).reads
+        expect(isinstance(reads, tuple), f"reads must be a tuple, not {reads!r}")
+        expect(set(reads) <= {"hidden", "text", "difficulty"}, f"reads names {reads}")
+
+    def test_fit_returns_itself_and_curves_can_be_true(self, make_estimator: Made) -> None:
+        """Chances lie in [0, 1]; tokens never fall as the cap grows, also for queries that are like none before."""
+        read = features()
+        estimator = _whole(make_estimator())
+        expect(estimator.fit(read, counts(read)) is estimator, "fit must return self")
+        far = replace(features(seed=1), hidden_Q_D=10 * features(seed=1).hidden)
+        p_Q_B, tokens_Q_B = estimator.predict(far)
+        shape = (NUM_QUERIES, MENU.num_options)
+        expect(p_Q_B.shape == shape, f"p_Q_B has shape {p_Q_B.shape}, not {shape}")
+        expect(((p_Q_B >= 0) & (p_Q_B <= 1)).all(), "p_Q_B must lie in [0, 1]")
+        expect(tokens_Q_B is not None and tokens_Q_B.shape == shape, f"tokens_Q_B must have the shape {shape}")
+        expect((np.diff(tokens_Q_B, axis=1) >= 0).all(), "tokens_Q_B must not fall as the cap grows")
+        expect((tokens_Q_B >= 0).all(), "tokens_Q_B must be at least 0")
+
+    def test_without_tokens_there_is_no_usage_curve(self, make_estimator: Made) -> None:
+        """Fitted on counts alone it predicts no tokens."""
+        read = features()
+        p_Q_B, tokens_Q_B = _predicted(make_estimator, read, counts(read, with_tokens=False))
+        expect(p_Q_B.shape == (NUM_QUERIES, MENU.num_options), f"p_Q_B has shape {p_Q_B.shape}")
+        expect(tokens_Q_B is None, "tokens were predicted although none were measured")
+
+    def test_state_survives_files_and_predicts_the_same(self, make_estimator: Made) -> None:
+        """`from_state` of what `state` gave, through JSON and arrays, predicts the same bits."""
+        read = features()
+        estimator = _whole(make_estimator()).fit(read, counts(read))
+        settings, arrays = estimator.state()
+        settings = json.loads(json.dumps(settings, allow_nan=False))
+        arrays = {name: np.ascontiguousarray(array).copy() for name, array in arrays.items()}
+        again = _whole(type(estimator).from_state(settings, arrays))
+        for first, second in zip(estimator.predict(read), again.predict(read), strict=True):
+            expect(np.array_equal(first, second), "it predicts otherwise after from_state")
+
+    def test_the_same_data_gives_the_same_bits(self, make_estimator: Made) -> None:
+        """Nothing depends on chance or the clock."""
+        read = features()
+        first, second = (_predicted(make_estimator, read, counts(read))[0] for _ in range(2))
+        expect(np.array_equal(first, second), "two fits on the same data differ")
+
+    def test_rows_without_a_trace_teach_nothing(self, make_estimator: Made) -> None:
+        """A query that was never tried changes no prediction."""
+        read = features()
+        measured = counts(read)
+        assert measured.tokens_Q_B is not None
+        wider = features(NUM_QUERIES + 10)
+        more = Counts(
+            MENU,
+            np.concatenate([measured.num_right_Q_B, np.zeros((10, MENU.num_options), dtype=np.int64)]),
+            np.concatenate([measured.num_tried_Q, np.zeros(10, dtype=np.int64)]),
+            np.concatenate([measured.tokens_Q_B, np.full((10, MENU.num_options), np.nan)]),
+        )
+        wider = replace(wider, hidden_Q_D=np.concatenate([read.hidden, wider.hidden[-10:]]))
+        wider = replace(wider, difficulties=(*read.stated, *wider.stated[-10:]))
+        expected, _ = _predicted(make_estimator, read, measured)
+        found, _ = _whole(make_estimator()).fit(wider, more).predict(read)
+        expect(np.allclose(found, expected, atol=1e-9), "queries without a trace changed what is predicted")
+
+    def test_a_query_that_says_nothing_is_predicted(self, make_estimator: Made) -> None:
+        """An empty text, hidden states of zero, no stated difficulty: a predictor that is loaded is tried on these."""
+        read = features()
+        empty = Features(1, np.zeros((1, 8), dtype=np.float32), ("",), (None,))
+        p_Q_B, _ = _whole(make_estimator()).fit(read, counts(read)).predict(empty)
+        expect(((p_Q_B >= 0) & (p_Q_B <= 1)).all(), "p_Q_B must lie in [0, 1]")
+
+    def test_queries_are_predicted_one_by_one_as_together(self, make_estimator: Made) -> None:
+        """The batch has no say."""
+        read = features()
+        estimator = _whole(make_estimator()).fit(read, counts(read))
+        together = estimator.predict(read)[0]
+        alone = np.concatenate([estimator.predict(read.select(np.array([row])))[0] for row in range(5)])
+        expect(np.allclose(alone, together[:5], atol=1e-5), "a query alone is predicted otherwise than in a batch")
+
+
+def check_estimator(make_estimator: Made) -> None:
+    """Holds an estimator to the contract; `make_estimator` gives an unfitted one, such as its class.
+
+    Raises:
+        AssertionError: every promise that it breaks, a line each.
+    """
+    check(EstimatorContract(), make_estimator)

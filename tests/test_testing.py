@@ -1,0 +1,174 @@
+"""The contract tests that come with the package: our own classes, classes of strangers, and classes that break them."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import strangers
+from command_line import Call, write_questions
+from forethought.allocators import Solution
+from forethought.core import registry
+from forethought.core.data import Grade
+from forethought.core.menu import Menu
+from forethought.engines.fake import FakeEngine
+from forethought.predictors.parts.making import make_estimator
+from forethought.testing import check_allocator, check_engine, check_estimator, check_grader
+from forethought.testing.engines import BUDGET
+
+RIGHT = {"number": ("72.0", "72"), "exact": ("a b", "a b"), "choice": ("(B)", "B"), "math": ("1/2", "0.5")}
+WRONG = {"number": ("71", "72"), "exact": ("a", "a b"), "choice": ("C", "B"), "math": ("1/3", "0.5")}
+
+
+def fake(**given: Any) -> FakeEngine:
+    return FakeEngine(**given, menu=Menu.evenly(8, BUDGET))
+
+
+def test_it_needs_no_test_framework() -> None:
+    code = "import forethought.testing, sys; sys.exit('pytest' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("make", [fake, lambda **given: strangers.Parrot("p", **given)], ids=["fake", "a stranger's"])
+def test_engines(make: Any) -> None:
+    check_engine(make, layers=(0, 2, 4) if make is fake else ())
+
+
+@pytest.mark.parametrize("name", [*registry.BUILTIN["allocators"], "a stranger's"])
+def test_allocators(name: str) -> None:
+    check_allocator(strangers.Least() if name == "a stranger's" else name, consults=name != "uniform")
+
+
+@pytest.mark.parametrize("name", ["mean", "ridge", "text", "a stranger's"])
+def test_estimators(name: str) -> None:
+    check_estimator(strangers.Longer if name == "a stranger's" else lambda: make_estimator(name))
+
+
+@pytest.mark.parametrize("name", [*registry.BUILTIN["graders"], "a stranger's"])
+def test_graders(name: str) -> None:
+    if name == "math":
+        pytest.importorskip("sympy")
+    grader = strangers.Ends() if name == "a stranger's" else registry.make("graders", name, {})
+    check_grader(grader, right=[RIGHT.get(name, ("it is 4", "4"))], wrong=[WRONG.get(name, ("it is 5", "4"))])
+
+
+# --- what breaks a promise is told which --------------------------------------------------------------------------
+
+
+class Generous(strangers.Parrot):
+    """Thinks longer than it may."""
+
+    def _run(self, request: Any) -> Any:
+        done = super()._run(request)
+        return replace(done, reasoning_tokens=done.reasoning_tokens + 5)
+
+
+class Forgetful(strangers.Parrot):
+    """Raises instead of giving an error back."""
+
+    def _run(self, request: Any) -> Any:
+        done = super()._run(request)
+        if done.error:
+            raise RuntimeError(done.error)
+        return done
+
+
+class Spender:
+    def solve(self, problem: Any) -> Solution:
+        return Solution(problem.last_Q)
+
+
+class First(strangers.Least):
+    """Gives all that is left to whoever stands first."""
+
+    def solve(self, problem: Any) -> Solution:
+        column_Q = np.array(problem.first_Q)
+        while column_Q[0] < problem.last_Q[0]:
+            column_Q[0] += 1
+            if problem.left_after(column_Q) < 0:
+                column_Q[0] -= 1
+                break
+        return Solution(column_Q)
+
+
+class Boastful(strangers.Longer):
+    def predict(self, features: Any) -> tuple[Any, Any]:
+        p_Q_B, tokens_Q_B = super().predict(features)
+        return p_Q_B + 1.0, tokens_Q_B
+
+
+class Raises(strangers.Ends):
+    def grade(self, *, answer: str, reference: str) -> Grade:
+        return Grade.RIGHT if int(answer) == int(reference) else Grade.WRONG
+
+
+BROKEN = {
+    "too many tokens": (
+        lambda: check_engine(lambda **given: Generous("p", **given), draws=False),
+        ["reasoning stays within the budget", "a smaller cap cuts the same trace"],
+    ),
+    "errors that are raised": (
+        lambda: check_engine(lambda **given: Forgetful("p", **given)),
+        ["what goes wrong with one is data: RuntimeError: it does not fit"],
+    ),
+    "more than the total": (lambda: check_allocator(Spender()), ["it stays within total", "past the total"]),
+    "by the order of the file": (lambda: check_allocator(First()), ["the order of the queries does not matter"]),
+    "chances above one": (lambda: check_estimator(Boastful), ["p_Q_B must lie in [0, 1]"]),
+    "no solve": (lambda: check_allocator(object()), ["it lacks solve"]),  # type: ignore[arg-type]
+    "odd texts": (lambda: check_grader(Raises(), right=[("4", "4")]), ["odd texts get a verdict: ValueError"]),
+}
+
+
+@pytest.mark.parametrize(("check", "words"), BROKEN.values(), ids=BROKEN.keys())
+def test_a_broken_promise_is_named(check: Any, words: list[str]) -> None:
+    with pytest.raises(AssertionError) as caught:
+        check()
+    for word in words:
+        assert word in str(caught.value)
+
+
+# --- strangers' classes by their entry points, from the command line ----------------------------------------------
+
+
+@pytest.fixture
+def installed(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A package that registers a class of each kind."""
+    named = {"engines": "Parrot", "predictors": "Longer", "allocators": "Least", "graders": "Ends"}
+
+    def entry_points(*, group: str) -> list[EntryPoint]:
+        kind = group.removeprefix("forethought.")
+        return [EntryPoint("theirs", f"strangers:{named[kind]}", group)] if kind in named else []
+
+    monkeypatch.setattr(registry, "entry_points", entry_points)
+    registry.available.cache_clear()
+    yield
+    registry.available.cache_clear()
+
+
+def test_strangers_run_from_the_command_line(
+    call: Call, installed: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_questions(Path("train.jsonl"), 40)
+    write_questions(Path("new.jsonl"), 6, start=100)
+    engine = ("--engine", "theirs", "--engine-option", "length=10")
+    commands = [
+        ("profile", "some-model", "train.jsonl", *engine, "--grader", "theirs", "--traces", 2, "--out", "p", "--quiet"),
+        ("train", "p", "--predictor", "theirs"),
+        ("plan", "p", "new.jsonl", "--mean-tokens", 48, "--allocator", "theirs", "--out", "p.json", "--quiet"),
+        ("run", "--plan", "p.json", *engine, "--grader", "theirs", "--out", "r", "--quiet"),
+        ("run", "p", "new.jsonl", "--mean-tokens", 48, "--allocator", "theirs", *engine, "--out", "r2", "--quiet"),
+        ("evaluate", "p", "--predictor", "theirs", "--allocator", "theirs", "--resamples", 100, "--no-plots"),
+        ("regrade", "p", "--grader", "theirs"),
+    ]
+    for command in commands:
+        said = call(*command)
+        assert said.code == 0, (command, said.err)
+    rows = [json.loads(line) for line in Path("r/answers.jsonl").read_text().splitlines()]
+    assert {row["budget"] for row in rows} == {16}
