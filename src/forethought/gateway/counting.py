@@ -6,8 +6,8 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from ..servers.counting import Usage, count_tokens, whole
-from ..servers.texts import texts_in
+from ..servers.replies import texts_in
+from ..servers.tokens import Usage, count_tokens, whole
 from .host import Tags
 
 MAX_BYTES = 4_000_000  # of a response that is kept to be counted
