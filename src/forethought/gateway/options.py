@@ -13,7 +13,7 @@ from ..core.data import Cost
 from ..core.registry import unknown_name_message
 from ..errors import InvalidSettingsError
 from ..predictors.bundle import shipped_predictors
-from .priorities import AGED, PATIENCE, WAYS
+from .decision import AGED, PATIENCE, WAYS
 
 VARIABLES = {
     "FORETHOUGHT_PREDICTOR": "a predictor folder, a run that holds one, or a shipped name",
@@ -86,7 +86,7 @@ class ServingOptions:
         priority = _choice("FORETHOUGHT_PRIORITY", given, problems, list(WAYS))
         patience = _number("FORETHOUGHT_PATIENCE", given, problems, least=0.0)
         if problems:
-            raise InvalidSettingsError("forethought serves nothing like this:\n  " + "\n  ".join(problems))
+            raise InvalidSettingsError("the settings of the plug-in are wrong:\n  " + "\n  ".join(problems))
         return cls(
             predictor=given["FORETHOUGHT_PREDICTOR"],
             price=price,

@@ -8,8 +8,9 @@ from typing import Any
 from ...core.data import Query
 from ...engines.server.dialects import Drawing, TokenDialect
 from ...engines.server.engine import OpenAIEngine
-from ...servers.client import Client, RequestError
-from ...servers.counting import Usage
+from ...servers.client import Client
+from ...servers.retrying import RequestError
+from ...servers.tokens import Usage
 from .findings import Finding
 
 TOPIC = "server"

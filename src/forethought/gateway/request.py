@@ -20,8 +20,8 @@ SHAPING = ("structured_outputs", "guided_json", "guided_regex", "guided_choice",
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """A request.
+class BudgetRequest:
+    """A request, as far as its budget goes.
 
     Attributes:
         path: CHAT or TEXT.
@@ -59,7 +59,7 @@ def read(
     models: Collection[str],
     start: str,
     headers: Collection[str] = (),
-) -> Asked | None:
+) -> BudgetRequest | None:
     """What `body` asks; None where it is no request that vLLM would take, which it then says itself.
 
     Args:
@@ -89,7 +89,7 @@ def read(
         no_curve = no_curve or "structured output"
     if len(question) > MAX_CHARACTERS:
         no_curve = no_curve or f"a question of more than {MAX_CHARACTERS:,} characters"
-    return Asked(
+    return BudgetRequest(
         path=path,
         question=question,
         no_curve=no_curve,

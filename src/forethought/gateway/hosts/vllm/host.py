@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from ..core.data import FloatArray
-from ..errors import EngineError
+from ....core.data import FloatArray
+from ....errors import EngineError
+from ...host import Tags
 from .extension import PREFIX, HiddenStates
-from .host import Tags
 
 EXTENSION = "forethought.gateway.HiddenStates"
 
