@@ -33,19 +33,7 @@ NEAR = 0.8  # a variable of ours this much like one of these is taken for a slip
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServingOptions:
-    """One attribute a variable of VARIABLES.
-
-    Attributes:
-        predictor: folder, run or shipped name.
-        price: right answers a token; None where `mean_tokens` sets it.
-        mean_tokens: None where `price` is given.
-        profile: "" for the predictor's own.
-        cost: what `price` and `mean_tokens` count.
-        answer_room: tokens after the thought.
-        cap_offset: None to measure it.
-        priority: one of WAYS, for a server that schedules by priority.
-        patience: seconds of waiting that outweigh one expected token, for `aged`.
-    """
+    """One attribute a variable of VARIABLES, which say what it means; None, or "", where it is not set."""
 
     predictor: str
     price: float | None = None

@@ -19,9 +19,8 @@ from ...core.waiting import finish
 from ...engines.server.engine import OpenAIEngine
 from ...errors import EngineError, ForethoughtError
 from ...questions.queries import load_queries
-from .bill import Bill, Item
 from .efforts import CEILING, LEVELS, QUANTILE, SIGNIFICANCE, ceiling_of, measure
-from .findings import Diagnosis, Finding
+from .findings import Bill, Diagnosis, Finding, Item
 from .talks import LATE, NUM_REQUESTS, TOKENS_EACH, UNTRIED, Talks
 
 TOPIC = "server"
@@ -48,13 +47,7 @@ class _Kept:
 
 @dataclass(frozen=True, slots=True)
 class _Way:
-    """One way to keep budgets, before it is tried.
-
-    Attributes:
-        enforce: its name.
-        item: what trying it costs.
-        attempt: tries it.
-    """
+    """One way to keep budgets, before it is tried, and what trying it costs."""
 
     enforce: str
     item: Item
@@ -75,11 +68,12 @@ def server_diagnosis(settings: DoctorSettings) -> Diagnosis:
 
 
 def _diagnosis(settings: DoctorSettings, engine: OpenAIEngine) -> Diagnosis:
-    findings: list[Finding] = []
     server = engine.server
-    findings.append(Finding(TOPIC, "reachable", True, str(engine.address)))
-    findings.append(Finding(TOPIC, "kind", server.kind.name != "other", f"{server.name}: {server.how}"))
-    findings.append(Finding(TOPIC, "models", bool(server.models), ", ".join(server.models) or "it lists none"))
+    findings = [
+        Finding(TOPIC, "reachable", True, str(engine.address)),
+        Finding(TOPIC, "kind", server.kind.name != "other", f"{server.name}: {server.how}"),
+        Finding(TOPIC, "models", bool(server.models), ", ".join(server.models) or "it lists none"),
+    ]
     if server.context_tokens:
         findings.append(Finding(TOPIC, "context", None, f"{server.context_tokens:,} tokens"))
     named = replace(settings, served_model=settings.served_model or next(iter(server.models), ""))
