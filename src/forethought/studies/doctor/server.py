@@ -16,12 +16,14 @@ from ...core.files import write_json
 from ...core.prompts import load_template
 from ...core.settings import DoctorSettings
 from ...core.waiting import finish
+from ...engines.server.dialects import Drawing, TokenDialect
 from ...engines.server.engine import OpenAIEngine
 from ...errors import EngineError, ForethoughtError
 from ...questions.queries import load_queries
+from ...servers.client import Client
 from .efforts import CEILING, LEVELS, QUANTILE, SIGNIFICANCE, ceiling_of, measure
 from .findings import Bill, Diagnosis, Finding, Item
-from .talks import LATE, NUM_REQUESTS, TOKENS_EACH, UNTRIED, Talks
+from .talks import COUNTING, LATE, NUM_REQUESTS, TOKENS_EACH, UNTRIED, Talks
 
 TOPIC = "server"
 CAPS = (8, 16, 48)
@@ -83,7 +85,9 @@ def _diagnosis(settings: DoctorSettings, engine: OpenAIEngine) -> Diagnosis:
     if settings.dry_run:
         return Diagnosis((*findings, *(kept.finding for kept in refused)), bill=bill)
     logger.info("asking the server: %s", bill.to_text())
-    looked = finish(_collected(Talks(_opened(named, "max-tokens")).findings()))
+    asking = _opened(named, "max-tokens")
+    talks = Talks(asking.client, asking.server, asking.served_model, partial(_continues_ids, asking))
+    looked = finish(_collected(talks.findings()))
     findings += looked
     tried = list(refused)
     is_late = any(LATE in finding.detail for finding in looked)
@@ -100,6 +104,14 @@ def _diagnosis(settings: DoctorSettings, engine: OpenAIEngine) -> Diagnosis:
         hint = f"measure them with --enforce effort: up to {cost.num_requests} thoughts, {cost.num_tokens:,} tokens"
         findings.append(Finding(TOPIC, cost.name, None, "levels are not measured unless asked for", hint))
     return Diagnosis(tuple(findings), _flags(named, engine, best) if best else "", best is not None, bill)
+
+
+async def _continues_ids(engine: OpenAIEngine, client: Client) -> tuple[bool, str]:
+    dialect = TokenDialect(engine.server, engine.served_model, engine.template, None, engine.counters)
+    await dialect.start(client)
+    prompt = await dialect.prompt(client, Query("ids", COUNTING))
+    done = await dialect.complete(client, prompt, [], Drawing(max_tokens=8, stop="\n\n\n"))
+    return 0 < len(done.ids) <= 8, f"{len(prompt)} in, {len(done.ids)} out: {dialect.forcing.decode(done.ids)!r}"
 
 
 def _ways(settings: DoctorSettings) -> tuple[list[_Way], list[_Kept]]:
