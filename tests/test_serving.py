@@ -56,8 +56,10 @@ from forethought.gateway.price import Price
 from forethought.gateway.request import CHAT, MAX_CHARACTERS, QUEUED, TEXT, read
 from forethought.predictors.training import train
 from forethought.runs.profiles import write_parquet
+from forethought.servers.kinds import KINDS
 from serving_host import END, START, Characters, FakeApp, FakeHost, post, state_of, tags
 
+VLLM = KINDS["vllm"]
 MENU = Menu.evenly(16, 64)
 TEMPLATE = load_template("boxed")
 NAMES = ("Ann", "Bob", "Cem", "Dee", "Eve")
@@ -368,12 +370,12 @@ async def test_a_text_prompt_that_opens_a_thought_gets_a_budget(text_predictor):
 
 @pytest.mark.parametrize("body", [{}, {"messages": "x"}, {"messages": [1]}, chat("x", max_tokens="9")])
 def test_what_vllm_will_refuse_is_passed_on(body):
-    assert read(CHAT, body, template=None, models=(), start=START) is None
+    assert read(CHAT, body, kind=VLLM, template=None, models=(), start=START) is None
 
 
 def test_turns_of_text_parts_are_joined_and_the_templates_instruction_is_no_part_of_the_question():
     content = [{"type": "text", "text": "How"}, {"type": "text", "text": f"many?\n{TEMPLATE.instruction}"}]
-    asked = read(CHAT, chat(content), template=TEMPLATE, models=(), start=START)
+    asked = read(CHAT, chat(content), kind=VLLM, template=TEMPLATE, models=(), start=START)
     assert asked.question == "How\nmany?"
     assert asked.is_templates
     worked = load_template("worked-5")
@@ -382,8 +384,8 @@ def test_turns_of_text_parts_are_joined_and_the_templates_instruction_is_no_part
         turn for q, s in worked.shots for turn in ({"role": "user", "content": q}, {"role": "assistant", "content": s})
     ]
     body = {"messages": [*shots, {"role": "user", "content": EASY_ONE}]}
-    assert read(CHAT, body, template=worked, models=(), start=START).is_templates
-    assert read(CHAT, body, template=TEMPLATE, models=(), start=START).no_curve == "earlier turns"
+    assert read(CHAT, body, kind=VLLM, template=worked, models=(), start=START).is_templates
+    assert read(CHAT, body, kind=VLLM, template=TEMPLATE, models=(), start=START).no_curve == "earlier turns"
 
 
 def test_a_reason_is_one_line_of_ascii():

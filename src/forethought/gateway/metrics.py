@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,7 +11,7 @@ from ..servers.replies import texts_in
 from ..servers.tokens import Usage as Reported
 from ..servers.tokens import count_tokens, whole
 from .decision import KINDS, MEAN, Decider, Decision
-from .host import Tags
+from .host import Tags, logger
 from .price import Price
 
 MAX_BYTES = 4_000_000  # of a response that is kept to be counted
@@ -77,9 +76,6 @@ def _parts(content: bytes, *, is_stream: bool) -> Iterator[dict[str, Any]]:
             continue
         if isinstance(part, dict):
             yield part
-
-
-logger = logging.getLogger("vllm.forethought")  # vLLM's own handlers show it
 
 
 class Metrics:
@@ -164,8 +160,6 @@ def _counters() -> dict[str, Any]:
         _made["overshoots"] = Counter("forethought_overshoots", "Thoughts longer than their budget")
     return _made
 
-
-logger = logging.getLogger("vllm.forethought")  # vLLM's own handlers show it
 
 WINDOW = 1024  # thoughts after which a test that has not failed begins anew: one false alarm in 100 windows, at most
 MOST_HELD = 4096  # thoughts that wait for an earlier one; then that is passed over

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
 from .decision import Decision
+from .host import logger
 from .metrics import MAX_BYTES
 from .policy import Policy
 from .request import PATHS, PRIORITY_HEADER, QUEUED
-
-logger = logging.getLogger("vllm.forethought")  # vLLM's own handlers show it
 
 MAX_REQUEST_BYTES = 16_000_000  # of a body that is read; a longer one passes through as it comes, without a budget
 

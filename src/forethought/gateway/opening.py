@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +14,7 @@ from ..core.prompts import PromptTemplate, load_template, shipped_templates
 from ..errors import EngineError, InvalidSettingsError
 from ..predictors.predictor import Predictor
 from .decision import Decider, Priorities
-from .host import Host, Tags
+from .host import Host, Tags, logger
 from .metrics import Metrics, Watch
 from .options import ServingOptions
 from .policy import Policy
@@ -82,8 +81,6 @@ def _find(ids: Sequence[int], wanted: Sequence[int], begin: int) -> int | None:
     size, sought = len(wanted), list(wanted)
     return next((at for at in range(begin, len(ids) - size + 1) if list(ids[at : at + size]) == sought), None)
 
-
-logger = logging.getLogger("vllm.forethought")  # vLLM's own handlers show it
 
 REASONING_FLAG = (
     "--reasoning-parser NAME (qwen3, deepseek_r1, …), or for a model without tags of its own "

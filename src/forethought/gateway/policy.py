@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import replace
@@ -13,11 +12,9 @@ from ..core.prompts import PromptTemplate
 from ..engines.forcing import Forcing
 from ..errors import InvalidInputError
 from .decision import NONE, OWN, UNTOUCHED, Decider, Decision, Priorities
-from .host import Host, Tags
+from .host import Host, Tags, logger
 from .metrics import Counter, Metrics, Watch
 from .request import CHAT, PRIORITY_HEADER, BudgetRequest, read
-
-logger = logging.getLogger("vllm.forethought")  # vLLM's own handlers show it
 
 
 class Policy:
@@ -69,7 +66,10 @@ class Policy:
             headers: names of its headers, in lower case.
         """
         started = time.perf_counter()
-        request = read(path, body, template=self.template, models=self.host.models, start=self._start, headers=headers)
+        host = self.host
+        request = read(
+            path, body, kind=host.kind, template=self.template, models=host.models, start=self._start, headers=headers
+        )
         if request is None:
             return None
         decision = await self._decide(request, body)
@@ -90,7 +90,7 @@ class Policy:
         assert decision.budget is not None
         room = decision.budget + self.answer_room
         changes = {
-            "thinking_token_budget": max(0, decision.budget - self.offset),
+            **self.host.kind.native(max(0, decision.budget - self.offset)),
             request.room_field: room if request.own_room is None else min(room, request.own_room),
         }
         if request.own_room is not None and request.own_room < room:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,9 +15,8 @@ from ..predictors.bundle import shipped_predictors
 from ..predictors.predictor import Predictor
 from ..predictors.training import cross_fit
 from ..predictors.usage import stretched
+from .host import logger
 from .options import ServingOptions
-
-logger = logging.getLogger("vllm.forethought")  # vLLM's own handlers show it
 
 
 @dataclass(frozen=True, slots=True)

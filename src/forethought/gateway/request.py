@@ -8,6 +8,7 @@ from typing import Any
 
 from ..core.data import Query
 from ..core.prompts import PromptTemplate
+from ..servers.kinds import ServerKind
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 PATHS = (CHAT, TEXT)
@@ -55,6 +56,7 @@ def read(
     path: str,
     body: Mapping[str, Any],
     *,
+    kind: ServerKind,
     template: PromptTemplate | None,
     models: Collection[str],
     start: str,
@@ -65,12 +67,13 @@ def read(
     Args:
         path: CHAT or TEXT.
         body: of the request.
+        kind: of the server: how a body names the cap on thinking.
         template: the predictor's, None where it is not known.
         models: names of the model that the predictor is for; others, such as adapters, have other curves.
         start: the text that opens a thought; a text prompt without it has none to be cut.
         headers: names of the request's headers, in lower case.
     """
-    own_cap, own_room = body.get("thinking_token_budget"), body.get("max_completion_tokens")
+    own_cap, own_room = body.get(kind.cap), body.get("max_completion_tokens")
     own_room = body.get("max_tokens") if own_room is None or path == TEXT else own_room
     model, num_thoughts = body.get("model"), body.get("n")
     if not (_is_whole(own_cap) and _is_whole(own_room) and _is_whole(num_thoughts)):
