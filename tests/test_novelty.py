@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from forethought.allocators import allocate
 from forethought.control import sources
+from forethought.control.evaluating import held_out_curves
 from forethought.control.planning import forecast
-from forethought.control.verbs import held_out_curves
 from forethought.core.data import Cost, Curves
 from forethought.core.features import Features
 from forethought.core.menu import Menu
