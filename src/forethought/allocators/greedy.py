@@ -14,7 +14,7 @@ FREE = 1e-9  # units that a step which costs nothing counts as: it comes first
 
 
 class GreedyAllocator:
-    """The greedy of Brown, Muppidi and Shahout, "Predictive Scheduling for Efficient Inference-Time …" (arXiv 2602.01237).
+    """The greedy of "Predictive Scheduling for Efficient Inference-Time Reasoning" (Brown et al., arXiv 2602.01237).
 
     Every query starts at its smallest option, then the next larger one goes to the query whose success rises most by
     it, or falls least, for each token it costs. It stalls in front of a jump that takes several steps. The order ends
