@@ -63,14 +63,9 @@ def _steps(
 
     A query's key depends on its own column alone, so one heap entry for each query is enough.
 
-    Args:
-        problem: what is being solved.
-        start_Q: where the queries stand, shape (Q,).
-        key_Q_N: key of the step from each column to the next, shape (Q, B - 1); at infinity it is not taken.
-        skips: whether a step that does not fit only leaves its query out, and does not end it all.
-
-    Returns:
-        Whose each step was and from which column, in order, shape (S,) each.
+    `key_Q_N` is the key of the step from each column to the next, shape (Q, B - 1); at infinity it is not taken. With
+    `skips` a step that does not fit only leaves its query out, and does not end it all. Returns whose each step was and
+    from which column, in order, shape (S,) each.
     """
     cost_Q_B, left = problem.cost_Q_B, problem.left_after(start_Q)
     column_Q, last_Q = start_Q.tolist(), problem.last_Q.tolist()

@@ -1,7 +1,4 @@
-"""Upper concave envelopes of the queries' (cost, value) points, and their segments granted in order of price.
-
-The insides of `envelope`, of `blind` and of prices. docs/allocation.md says why each step keeps what is promised.
-"""
+"""Upper concave envelopes of the queries' (cost, value) points, and their segments granted in order of price."""
 
 from __future__ import annotations
 
@@ -72,8 +69,7 @@ class Fill:
 def fill(problem: Problem) -> Fill:
     """Grants the segments of all queries by falling price as far as the total goes.
 
-    Of a large batch, only the segments in a sampled bracket of prices are looked at. The guess is proved by what they
-    cost: those dearer than it fit, and not all of those in it do. A wrong one costs time and nothing else.
+    Of a large batch only those in a sampled bracket of prices are looked at, if it proves right (docs/allocation.md).
     """
     if (bracket := sampled_bracket(problem)) is not None:
         filled = fill_from(problem, bracketed_envelope(problem, *bracket))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -312,25 +313,27 @@ def _check_curves(curves: Curves) -> None:
         return
     if not _lies_within(tokens_Q_B, float(np.finfo(np.float64).max)):
         _refuse(curves, tokens_Q_B, ~((tokens_Q_B >= 0) & (tokens_Q_B < math.inf)), "tokens must be 0 or more")
-    if any(_falls(tokens_Q_B[at : at + CHUNK]) for at in range(0, len(tokens_Q_B), CHUNK)):
+    if any(map(_falls, _chunks(tokens_Q_B))):
         wrong_Q_B = np.pad(tokens_Q_B[:, 1:] < tokens_Q_B[:, :-1], ((0, 0), (1, 0)))
         advice = "expected tokens must not fall as the cap grows; take np.maximum.accumulate(tokens_Q_B, axis=1)"
         _refuse(curves, tokens_Q_B, wrong_Q_B, advice)
 
 
+def _chunks(array_Q_B: FloatArray) -> Iterator[FloatArray]:
+    return (array_Q_B[at : at + CHUNK] for at in range(0, len(array_Q_B), CHUNK))
+
+
 def _falls(array_C_B: FloatArray) -> bool:
-    """Whether any row falls anywhere."""
+    """Whether any row falls anywhere; in one line, where a comparison is fastest."""
     array_A = np.ascontiguousarray(array_C_B).reshape(-1)
-    falls_A = np.zeros(array_A.size, dtype=np.bool_)
-    np.less(array_A[1:], array_A[:-1], out=falls_A[:-1])
+    falls_A = array_A[1:] < array_A[:-1]
     falls_A[array_C_B.shape[1] - 1 :: array_C_B.shape[1]] = False  # from one row to the next
     return bool(falls_A.any())
 
 
 def _lies_within(array_Q_B: FloatArray, most: float) -> bool:
     """Whether every entry is in [0, most], by the extremes: no temporaries, and NaN fails both comparisons."""
-    chunks = (array_Q_B[at : at + CHUNK] for at in range(0, len(array_Q_B), CHUNK))
-    return all(float(array_C_B.min()) >= 0.0 and float(array_C_B.max()) <= most for array_C_B in chunks)
+    return all(float(array_C_B.min()) >= 0.0 and float(array_C_B.max()) <= most for array_C_B in _chunks(array_Q_B))
 
 
 def _refuse(curves: Curves, array_Q_B: FloatArray, wrong_Q_B: NDArray[np.bool_], rule: str) -> None:
