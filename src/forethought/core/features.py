@@ -96,7 +96,7 @@ class Features:
         """Raises InvalidFeaturesError when a part named in `reads` is not there."""
         if HIDDEN in reads and self.hidden_Q_D is None:
             raise InvalidFeaturesError(
-                "this predictor reads hidden states, and there are none; they come from the model: forethought.plan opens it"
+                "this predictor reads hidden states, and there are none; forethought.plan reads them from the model"
             )
         if TEXT in reads and self.texts is None:
             raise InvalidFeaturesError("this predictor reads the questions' text, which is not known here")
