@@ -40,10 +40,7 @@ class Standardizer:
         centre_D = share_Q @ x_Q_D
         x_Q_D -= centre_D
         spread_D = np.sqrt(share_Q @ np.square(x_Q_D, out=x_Q_D))
-        varying_D = spread_D > 1e-12 * (np.abs(centre_D) + 1e-12)
-        floor = SPREAD_FLOOR * float(np.median(spread_D[varying_D])) if varying_D.any() else 0.0
-        scale_D = np.where(varying_D, np.maximum(spread_D, floor), np.inf)
-        return cls(centre_D.astype(np.float32), scale_D.astype(np.float32))
+        return cls(centre_D.astype(np.float32), scale_of(centre_D, spread_D).astype(np.float32))
 
     def apply(self, features_Q_D: FloatArray) -> Float64Array:
         """Standardised features in float64, shape (Q, D)."""
@@ -98,8 +95,7 @@ class RidgeProblem:
         # Exact centring: the scaled features are then orthogonal to the intercept, which leverages rely on.
         self._x_Q_D -= (self._weight_Q @ self._x_Q_D) / self._weight_Q.sum()
         self._x_Q_D *= self._root_Q[:, None]
-        self._u_Q_R, self._eigenvalue_R = _left_singular(self._x_Q_D)
-        self._u_squared_Q_R = self._u_Q_R**2
+        self._u_Q_R, self._eigenvalue_R = left_singular(self._x_Q_D)
         self._mean_eigenvalue = float(self._eigenvalue_R.mean()) if len(self._eigenvalue_R) else 1.0
 
     def solve(self, target_Q_N: FloatArray, width_N: FloatArray) -> Solution:
@@ -111,27 +107,23 @@ class RidgeProblem:
         component_Q_N = scaled_Q_N @ basis_N_N
         projected_R_N = self._u_Q_R.T @ component_Q_N
 
-        shrink_R_P = self._shrink(np.array(PENALTIES))
-        leverage_Q_P = (self._weight_Q / self._weight_Q.sum())[:, None] + self._u_squared_Q_R @ shrink_R_P
+        penalty_P, eigenvalue_R_1 = np.array(PENALTIES), self._eigenvalue_R[:, None]
+        shrink_R_P = eigenvalue_R_1 / (eigenvalue_R_1 + self._mean_eigenvalue * penalty_P)
+        leverage_Q_P = (self._weight_Q / self._weight_Q.sum())[:, None] + self._u_Q_R**2 @ shrink_R_P
         left_Q_P = np.maximum(1.0 - leverage_Q_P, 1e-9)
         chosen_N = self._left_out_errors(component_Q_N, projected_R_N, shrink_R_P, left_Q_P).argmin(axis=0)
-        penalty_N = np.array(PENALTIES)[chosen_N]
+        penalty_N = penalty_P[chosen_N]
 
         # Residuals when each row is left out: (y - fitted) / (1 - leverage), exact for ridge.
         fitted_Q_N = self._u_Q_R @ (shrink_R_P[:, chosen_N] * projected_R_N)
         residual_Q_N = (component_Q_N - fitted_Q_N) / left_Q_P[:, chosen_N]
-        dual_R_N = projected_R_N / (self._eigenvalue_R[:, None] + self._mean_eigenvalue * penalty_N)
+        dual_R_N = projected_R_N / (eigenvalue_R_1 + self._mean_eigenvalue * penalty_N)
         return Solution(
             weights_D_N=self._x_Q_D.T @ (self._u_Q_R @ dual_R_N) @ basis_N_N.T / width_N,
             intercept_N=intercept_N,
             penalty_N=penalty_N[::-1],  # strongest component first
             left_out_Q_N=target_Q_N - residual_Q_N @ basis_N_N.T / self._root_Q[:, None] / width_N,
         )
-
-    def _shrink(self, penalty_P: Float64Array) -> Float64Array:
-        """What is left of each singular direction under each penalty, shape (R, P)."""
-        eigenvalue_R_1 = self._eigenvalue_R[:, None]
-        return eigenvalue_R_1 / (eigenvalue_R_1 + self._mean_eigenvalue * penalty_P)
 
     def _left_out_errors(
         self, component_Q_N: Float64Array, projected_R_N: Float64Array, shrink_R_P: Float64Array, left_Q_P: Float64Array
@@ -151,18 +143,20 @@ class RidgeProblem:
         return error_P_N
 
 
-def _left_singular(x_Q_D: Float64Array) -> tuple[Float64Array, Float64Array]:
-    """Left singular vectors and squared singular values, from whichever Gram matrix is the smaller."""
-    num_rows, width = x_Q_D.shape
-    if num_rows <= width:
-        eigenvalue_R, u_Q_R = np.linalg.eigh(x_Q_D @ x_Q_D.T)
-        keep_R = eigenvalue_R > 1e-10 * max(float(eigenvalue_R[-1]), 1e-300)
-        return u_Q_R[:, keep_R], eigenvalue_R[keep_R]
-    eigenvalue_R, v_D_R = np.linalg.eigh(x_Q_D.T @ x_Q_D)
+def scale_of(centre_D: FloatArray, spread_D: FloatArray) -> Float64Array:
+    """What features are divided by: their spreads, at least a part of the median; infinity for a constant one."""
+    is_varying_D = spread_D > 1e-12 * (np.abs(centre_D) + 1e-12)
+    floor = SPREAD_FLOOR * float(np.median(spread_D[is_varying_D])) if is_varying_D.any() else 0.0
+    return np.where(is_varying_D, np.maximum(spread_D, floor), np.inf)
+
+
+def left_singular(x_Q_D: Float64Array) -> tuple[Float64Array, Float64Array]:
+    """Left singular vectors and squared singular values, ascending, from whichever Gram matrix is the smaller."""
+    is_wide = x_Q_D.shape[0] <= x_Q_D.shape[1]
+    eigenvalue_R, vector_N_R = np.linalg.eigh(x_Q_D @ x_Q_D.T if is_wide else x_Q_D.T @ x_Q_D)
     keep_R = eigenvalue_R > 1e-10 * max(float(eigenvalue_R[-1]), 1e-300)
-    u_Q_R = x_Q_D @ v_D_R[:, keep_R]
-    u_Q_R /= np.sqrt(eigenvalue_R[keep_R])
-    return u_Q_R, eigenvalue_R[keep_R]
+    eigenvalue_R, vector_N_R = eigenvalue_R[keep_R], vector_N_R[:, keep_R]
+    return vector_N_R if is_wide else x_Q_D @ vector_N_R / np.sqrt(eigenvalue_R), eigenvalue_R
 
 
 class LinearMap:
