@@ -49,11 +49,13 @@ from forethought.gateway.opening import (
     prepare,
     refuse_costly,
     thought_length,
+    with_own_template,
 )
 from forethought.gateway.options import VARIABLES, ServingOptions
 from forethought.gateway.policy import Policy
 from forethought.gateway.price import Price
 from forethought.gateway.request import CHAT, MAX_CHARACTERS, QUEUED, TEXT, read
+from forethought.models.thinking import own_template
 from forethought.predictors.training import train
 from forethought.runs.profiles import write_parquet
 from forethought.servers.kinds import KINDS
@@ -532,6 +534,16 @@ async def test_a_desk_is_opened_with_the_measured_offset(text_predictor, state_p
     assert (await open_policy(prepared(text_predictor), FakeHost(offset=3))).offset == 3
     assert (await open_policy(prepared(text_predictor, cap_offset=1), FakeHost(offset=None))).offset == 1
     assert (await open_policy(prepared(state_predictor), FakeHost())).offset == 2
+
+
+def test_a_models_own_chat_template_is_taken_where_it_is_the_predictors(text_predictor):
+    host = FakeHost()
+    own, _ = own_template(host.tokenizer)
+    for template_hash, found in ((own.hash, own), ("another", None)):
+        card = replace(text_predictor.card, template="chat", template_hash=template_hash)
+        given = replace(prepared(replace(text_predictor, card=card)), template=None)
+        assert with_own_template(given, host).template == found
+    assert with_own_template(prepared(text_predictor), host).template == TEMPLATE
 
 
 REFUSALS = {

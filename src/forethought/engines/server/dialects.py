@@ -29,9 +29,10 @@ class Drawing:
     priority: int | None = None
 
     @property
-    def queueing(self) -> dict[str, int]:
-        """The field of a body that says how soon its turn is; the lower goes first, None says nothing."""
-        return {} if self.priority is None else {"priority": self.priority}
+    def fields(self) -> dict[str, Any]:
+        """What every body says of it but `max_tokens`; a priority of None says nothing, the lower goes first."""
+        drawn = {"temperature": self.temperature, "top_p": self.top_p, "seed": self.seed, "stop": [self.stop]}
+        return drawn if self.priority is None else {**drawn, "priority": self.priority}
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,13 +155,9 @@ class TokenDialect:
             "model": self._model,
             "prompt": ids,
             "max_tokens": drawing.max_tokens,
-            "temperature": drawing.temperature,
-            "top_p": drawing.top_p,
-            "seed": drawing.seed,
-            "stop": [drawing.stop],
             self._server.kind.names.keeps_stop: True,
             "return_token_ids": True,
-            **drawing.queueing,
+            **drawing.fields,
             **self._server.kind.sampling,
         }
         answer = await client.post(client.address.api("completions"), body)
@@ -178,12 +175,9 @@ class TokenDialect:
         body = {
             "prompt": ids,
             "n_predict": drawing.max_tokens,
-            "temperature": drawing.temperature,
-            "top_p": drawing.top_p,
-            "seed": drawing.seed,
-            "stop": [drawing.stop],
             "return_tokens": True,
             "cache_prompt": True,
+            **drawing.fields,
             **self._server.kind.sampling,
         }
         answer = await client.post(client.address.root("completion"), body)

@@ -76,11 +76,7 @@ class ChatDialect:
         fields = {
             "model": self._model,
             self._kind.length: drawing.max_tokens,
-            "temperature": drawing.temperature,
-            "top_p": drawing.top_p,
-            "seed": drawing.seed,
-            "stop": [drawing.stop],
-            **drawing.queueing,
+            **drawing.fields,
             **self._kind.sampling,
         }
         begun = self._template.assistant_prefix + self._pieces.decode(so_far)
