@@ -6,7 +6,6 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -192,13 +191,3 @@ def _reasoning(native: NativeCap) -> dict[str, Any]:
     from vllm.config import ReasoningConfig
 
     return {"reasoning_config": ReasoningConfig(reasoning_start_str=native.start, reasoning_end_str=native.end)}
-
-
-def version_of(package: str) -> str:
-    """Version of an installed package or of its build for CPUs; "" where there is neither."""
-    for name in (package, f"{package}-cpu"):
-        try:
-            return version(name)
-        except PackageNotFoundError:
-            continue
-    return ""
