@@ -61,13 +61,13 @@ def train(
 
     Args:
         profile: measured counts, with hidden states unless the estimator reads none.
-        predictor: registered name; "auto" for `default_predictor`.
+        predictor: registered name of the estimator; "auto" for `default_predictor`.
         layers: layers to choose from; None takes all that the profile holds.
         num_folds: folds for the card's calibration; fewer queries than folds leave it out.
         seed: of the folds, and of the estimator where it takes one.
         options: keywords of the estimator's class.
         with_novelty: learn a novelty score; False where nobody will ask.
-        with_shrinkage: False to have the curves as they were fitted, to measure what the estimator is by itself.
+        with_shrinkage: False to have the curves as they were fitted.
         progress: called with what is being done, steps done and steps in all.
         checkpoint: folder for the state of a training that can go on where it stopped; "" for none.
 
