@@ -14,34 +14,14 @@ import aiohttp
 from ..errors import EngineError
 from . import reading, troubles
 from .address import Address, Key
-from .counters import Counters
-from .fitting import Fitting
-from .retrying import RETRIED, AttemptError, Backoff
-from .texts import generated_in
-from .waits import asked_wait, reset_wait
+from .replies import generated_in
+from .retrying import RETRIED, AttemptError, Backoff, Fitting, RequestError
+from .tokens import Counters
+from .troubles import asked_wait, reset_wait
 
 CONNECT_SECONDS = 10.0
 SHOWN_CHARACTERS = 300  # of a server's message, in a reason
 PAID_ATTEMPTS = 4  # at answers that came and cannot be used: a server that always answers so is paid each time
-
-
-class RequestError(EngineError):
-    """One request came to nothing; what asked for it puts the reason on its record.
-
-    Attributes:
-        tokens: tokens known to be generated for it, which are lost.
-        refusal: the body of an answer that says that a field of the request is at fault; "" for none.
-    """
-
-    tokens: int = 0
-    refusal: str = ""
-
-    @classmethod
-    def after(cls, reason: str, tokens: int = 0, *, refusal: str = "") -> RequestError:
-        """The error, with what was generated all the same, or what was refused."""
-        error = cls(reason)
-        error.tokens, error.refusal = tokens, refusal
-        return error
 
 
 class Events(Protocol):
