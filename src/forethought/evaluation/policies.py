@@ -116,7 +116,7 @@ class Policies:
         *,
         batch_size: int | None = None,
     ) -> Outcome:
-        """What an allocator makes of some curves of the same queries, in batches of `batch_size` (None: all at once)."""
+        """What an allocator makes of some curves of the same queries, in batches of `batch_size`, or all at once."""
         plans = tuple(
             allocate(allocator, batch, total=_total(batch, cost, level), cost=cost)
             for batch in _batches(curves, batch_size)
