@@ -111,8 +111,7 @@ def _least_loss(problem: Problem, column_Q: Columns, price: float) -> NDArray[np
 def spend_without_loss(problem: Problem, column_Q: Columns, left: int) -> Columns:
     """Raises budgets whose value stays exactly the same, the smallest budgets first, while they fit in `left` units.
 
-    Where the curves see no difference the longer thought is the safer one. It goes in rounds, each raising only the
-    smallest budgets that can still rise, by one option: they come up together, and no query takes all.
+    It goes in rounds, each raising only the smallest budgets that can still rise: they come up together.
     """
     column_Q = column_Q.copy()
     open_N = np.flatnonzero(column_Q < problem.last_Q)

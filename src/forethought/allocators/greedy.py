@@ -14,15 +14,11 @@ FREE = 1e-9  # units that a step which costs nothing counts as: it comes first
 
 
 class GreedyAllocator:
-    """The batch allocator of "Predictive Scheduling for Efficient Inference-Time Reasoning in Large Language Models".
+    """The greedy of "Predictive Scheduling for Efficient Inference-Time Reasoning" (Brown et al., arXiv 2602.01237).
 
-    After Brown, Muppidi and Shahout (arXiv 2602.01237): every query starts at its smallest option, then the next larger
-    one goes to the query whose success rises most by it, or falls least, for each token it costs (the paper's steps all
-    cost the same). It looks one option ahead, so it stalls in front of a jump that takes several.
-
-    Steps that hurt are given too, since a jump may lie behind them, and a total may end in the middle of one. So that a
-    larger total never expects less, the plan is the beginning of that order that expects most, the longest of equals;
-    the order ends at the first step that does not fit. Ties go by a hash of the query's id.
+    Every query starts at its smallest option, then the next larger one goes to the query whose success rises most by
+    it, or falls least, for each token it costs. It stalls in front of a jump that takes several steps. The order ends
+    at the first step that does not fit; the plan is the beginning of it that expects most, the longest of equals.
 
     Args:
         lookahead: as the paper's text reads. A query whose next option gains nothing claims what the first larger one
@@ -34,7 +30,7 @@ class GreedyAllocator:
         self.lookahead = lookahead
 
     def solve(self, problem: Problem) -> Solution:
-        """Divides the total step by step, as described above."""
+        """Divides the total step by step."""
         cost_Q_N = np.maximum(np.diff(problem.cost_Q_B, axis=1), FREE)
         if self.lookahead:
             claim_Q_N = _claims(problem) / cost_Q_N

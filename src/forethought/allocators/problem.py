@@ -1,8 +1,4 @@
-"""What an allocator solves, what it answers, and `allocate`, which poses the one and makes an allocation of the other.
-
-Costs are whole numbers of a unit, so that sums of a million of them are exact and do not depend on the order of the
-queries (under spent cost, far under a billionth of a token for batches of ordinary size).
-"""
+"""What an allocator solves, what it answers, and `allocate`, which poses the one and makes a plan of the other."""
 
 from __future__ import annotations
 
@@ -84,10 +80,7 @@ class Problem:
         return min(max(value / weight, 0.0), 1.0)
 
     def tie_order(self, query_N: IntArray) -> NDArray[np.int64]:
-        """Positions that put the queries `query_N` in the order in which ties are settled: by a hash of their ids.
-
-        Neither the order of the file nor the alphabet matters, and every machine finds the same order.
-        """
+        """Positions that put the queries `query_N` in the order in which ties are settled: by a hash of their ids."""
         ids, empty = self.curves.query_ids, hashlib.blake2b(digest_size=8).copy  # a copy is quicker than a new one
         digests = []
         for row in query_N.tolist():
@@ -158,7 +151,7 @@ def allocate(
     chosen: Allocator = registry.resolve("allocators", allocator)() if isinstance(allocator, str) else allocator
     solution = chosen.solve(problem)
     column_Q, accuracy = np.asarray(solution.column_Q), solution.expected_accuracy
-    left = _left(problem, column_Q, name)
+    left = _left_by(problem, column_Q, name)
     spent = None
     if curves.tokens_Q_B is not None:
         spent = exact_sum(entries(curves.tokens_Q_B, np.arange(problem.num_queries), column_Q))
@@ -180,7 +173,7 @@ def allocate(
     )
 
 
-def _left(problem: Problem, column_Q: IntArray, name: str) -> int:
+def _left_by(problem: Problem, column_Q: IntArray, name: str) -> int:
     """Units of the total that an allocator left over; refuses columns that are no solution."""
     if column_Q.shape != (problem.num_queries,) or column_Q.dtype.kind not in "iu":
         raise InvalidInputError(
