@@ -177,14 +177,8 @@ def row(
     }
     used_Q_B = on_menu(used or judged, menu).tokens_Q_B
     mean_tokens_B = np.maximum.accumulate(mean.tokens_Q_B[0] if in_kind is None else in_kind).astype(np.float64)
-    policies = Policies(
-        measured=measured.curves,
-        predicted=plain_curves,
-        mean_B=mean.p_Q_B[0],
-        mean_tokens_B=mean_tokens_B,
-        allocator="envelope",
-        batch_size=None,
-    )
+    mean_train = Curves(("mean",), menu, mean.p_Q_B[:1], mean_tokens_B[None])
+    policies = Policies(measured, plain_curves, mean_train, "envelope")
     for cost in Cost:
         levels = sorted({float(round(level)) for level in policies.cap_costs(cost)})
         streams = {

@@ -19,7 +19,7 @@ from forethought.core.prompts import load_template
 from forethought.engines.server.engine import OpenAIEngine
 from forethought.errors import EngineError
 from forethought.servers.address import Address
-from forethought.servers.fitting import Fitting
+from forethought.servers.retrying import Fitting
 from forethought.servers.troubles import may_pass
 from loopback import Asked, Reply, serving
 

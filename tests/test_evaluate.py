@@ -220,15 +220,6 @@ def test_better_predictions_win_and_useless_ones_gain_nothing_over_blind() -> No
         assert useless[cost].gain_over_blind.value < 0.3 * sharp[cost].gain_over_blind.value
 
 
-def test_batches_are_planned_one_by_one() -> None:
-    result = by_hand(mean_tokens=[25], costs=[Cost.GRANTED], batch_size=2)
-    # 50 tokens for the first two (20 each is enough), 50 for the last two (one is solved): none is lent across.
-    plans = result.plans[Cost.GRANTED, "forethought", 25.0]
-    assert [len(plan.query_ids) for plan in plans] == [2, 2]
-    assert all(plan.granted <= 50 for plan in plans)
-    assert any("2 queries at a time" in note for note in result.notes)
-
-
 @pytest.mark.slow
 def test_the_same_seed_gives_the_same_evaluation_and_another_seed_other_intervals() -> None:
     first, again = by_hand(seed=3).to_json(), by_hand(seed=3).to_json()
@@ -292,7 +283,6 @@ REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "no level": ({"mean_tokens": []}, InvalidSettingsError, "one or more"),
     "few resamples": ({"num_resamples": 99}, InvalidSettingsError, "too few"),
     "cost twice": ({"costs": [Cost.SPENT, Cost.SPENT]}, InvalidSettingsError, "each once"),
-    "empty batch": ({"batch_size": 0}, InvalidSettingsError, "at least one query"),
 }
 
 

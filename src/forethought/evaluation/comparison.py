@@ -17,7 +17,7 @@ from ..errors import InvalidInputError
 from .bootstrap import estimate
 from .calibration import resampled_losses
 from .checks import check_inputs
-from .offline import data_hash, levels_of, num_traces, policies_of
+from .offline import data_hash, levels_of, num_traces
 from .policies import BLIND, ORACLE, UNIFORM, Outcome, Policies
 from .resampled import Resampled, share_closed
 from .results import Estimate, Result, Row
@@ -161,8 +161,8 @@ def compare_predictors(
     if not names or len(set(names)) != len(names) or set(names) & {*BASELINES, MEAN}:
         raise InvalidInputError(f"candidates need names of their own, none of {', '.join(BASELINES)}; got {names}")
     for each in candidates:
-        check_inputs(measured, each.curves, mean_train, costs, None, num_resamples, None)
-    played = [policies_of(measured, each.curves, mean_train, allocator) for each in candidates]
+        check_inputs(measured, each.curves, mean_train, costs, None, num_resamples)
+    played = [Policies(measured, each.curves, mean_train, allocator) for each in candidates]
     policies = played[0]
     levels = {cost: levels_of(cost, policies) for cost in costs}
     how = {"num_resamples": num_resamples, "seed": seed}

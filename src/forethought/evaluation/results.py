@@ -253,7 +253,7 @@ class Evaluation(Result):
         levels: mean tokens a query at which policies were compared, by cost.
         rows, summaries, savings, losses, calibration: see their classes.
         notes: what the reader must know to read the numbers.
-        num_resamples, seed, batch_size: how they were made.
+        num_resamples, seed: how they were made.
         data_hash: first 16 hex digits of the SHA-256 of the measured counts and tokens.
         simulated: whether the measurements come from a simulation or a replay.
         provenance: what made the profile (model, template, engine, versions) and the predictions, passed through.
@@ -275,7 +275,6 @@ class Evaluation(Result):
     notes: tuple[str, ...]
     num_resamples: int
     seed: int
-    batch_size: int | None
     data_hash: str
     measured: Profile = field(repr=False)
     predicted: Curves = field(repr=False)

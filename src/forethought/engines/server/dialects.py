@@ -8,13 +8,11 @@ from typing import Any, Protocol
 
 from ...core.data import Query
 from ...core.prompts import PromptTemplate
-from ...servers.client import Client, RequestError
-from ...servers.counters import Counters
-from ...servers.counting import Usage, whole
+from ...servers.client import Client
 from ...servers.detecting import Server
-from ...servers.endings import is_cut
-from ...servers.replies import first_choice, token_ids
-from ...servers.texts import generated_in
+from ...servers.replies import first_choice, generated_in, is_cut, token_ids
+from ...servers.retrying import RequestError
+from ...servers.tokens import Counters, Usage, whole
 from ..forcing import Forcing
 from .vocabulary import ServerTokenizer
 

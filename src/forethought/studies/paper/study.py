@@ -13,7 +13,7 @@ from ...core.settings import PaperSettings
 from ...errors import InvalidFeaturesError, InvalidSettingsError, MissingExtraError
 from ...evaluation.bootstrap import estimate
 from ...evaluation.checks import check_inputs
-from ...evaluation.offline import data_hash, num_traces, policies_of
+from ...evaluation.offline import data_hash, num_traces
 from ...evaluation.policies import BLIND, FORETHOUGHT, GREEDY_ORACLE, UNIFORM, Outcome, Policies
 from ...evaluation.resampled import Resampled
 from ...predictors.training import cross_fit
@@ -106,8 +106,8 @@ def _levels(settings: PaperSettings, test: Split) -> tuple[float, ...]:
 
 def _policies(test: Split, ours: Prediction, settings: PaperSettings, allocator: Allocator) -> Policies:
     mean_train = Curves(("mean",), test.profile.menu, ours.mean_B[None])
-    check_inputs(test.profile, ours.curves, mean_train, (Cost.GRANTED,), None, settings.num_resamples, None)
-    return policies_of(test.profile, ours.curves, mean_train, allocator)
+    check_inputs(test.profile, ours.curves, mean_train, (Cost.GRANTED,), None, settings.num_resamples)
+    return Policies(test.profile, ours.curves, mean_train, allocator)
 
 
 def _others(
