@@ -495,3 +495,31 @@ def test_values_are_shown_in_one_line() -> None:
     for value in (predictor, profile, curves):
         assert len(repr(value)) < 200
         assert "16, 32, … 256" in repr(value)
+
+
+def test_the_plan_of_an_older_run_is_read(call: Call, trained: str) -> None:
+    write_questions(Path("new.jsonl"), 8)
+    flags = ("--mean-tokens", 64, "--compare", "uniform", "--out", "r", "--quiet")
+    assert call("run", trained, "new.jsonl", *flags).code == 0
+    path = Path("r/plan.json")
+    content = json.loads(path.read_text())
+    budgets = ft.Plan.load("r").budgets
+    for key in ("schema", "kind", "versions", "seed", "terms", "predictor", "queries"):
+        del content[key]
+    for plan in content["plans"].values():
+        del plan["budgets_hash"], plan["menu"]
+        plan |= {"window": 16, "maximum": 256}
+    path.write_text(json.dumps(content, indent=2))
+    old = ft.Plan.load("r")
+    assert (old.budgets, list(old.others), old.card) == (budgets, ["uniform"], None)
+    for command in (("show", "r"), ("evaluate", "r", "--no-plots"), ("run", trained, "new.jsonl", *flags)):
+        assert call(*command).code == 0
+    said = call("run", "--plan", "r", "--out", "again")
+    assert said.code == 1
+    assert "does not say what it was made for" in said.err
+
+
+def test_two_processes_carry_out_one_plan(call: Call, planned: Path) -> None:
+    for worker in ("1/2", "2/2"):
+        assert call("run", "--plan", planned, "--out", "r", "--worker", worker, "--quiet").code == 0
+    assert len(ft.Answers.load("r")) == 8

@@ -145,7 +145,7 @@ def _report(run: RunDirectory, num_traces: int, reasons: Reasons, ungraded: Sequ
             )
         raise RunError(f"{run.path} has no finished trace yet; run `forethought profile` again to go on")
     if ungraded:
-        ids = sorted(set(ungraded), key=ungraded.index)
+        ids = sorted(set(ungraded))
         logger.warning(
             "note: %s: %d traces of %d questions (%s) have no grade and are left out; %s",
             run.path,

@@ -6,7 +6,6 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -168,13 +167,3 @@ def start(
     logger.info("budgets kept by %s; schedule %s; hidden states by %s: %s", kept, policy, reads_by, reason)
     layers = choices.feature_layers if reads_by == "connector" else ()
     return Started(llm, native, policy == "priority", reads_by, layers, folder)
-
-
-def version_of(package: str) -> str:
-    """Version of an installed package or of its build for CPUs; "" where there is neither."""
-    for name in (package, f"{package}-cpu"):
-        try:
-            return version(name)
-        except PackageNotFoundError:
-            continue
-    return ""
