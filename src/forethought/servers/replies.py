@@ -219,7 +219,7 @@ class Chunks:
         self._has_given_up = self._has_ended = self._is_mixed = False
 
     def add(self, event: dict[str, Any]) -> bool:
-        """See `Events.add`."""
+        """Takes one; False when enough has come. Raises ValueError when the stream makes no sense."""
         usage = event.get("usage")
         if isinstance(usage, dict):
             self._usage |= {name: value for name, value in usage.items() if value is not None}
@@ -259,12 +259,12 @@ class Chunks:
 
     @property
     def num_seen(self) -> int:
-        """See `Events.num_seen`."""
+        """Tokens generated so far, at the least."""
         shown = least_tokens("".join(self._reasoning)) + least_tokens("".join(self._content))
         return max(Usage.read(self._usage).generated or 0, shown)
 
     def finish(self, *, is_done: bool = False) -> dict[str, Any]:
-        """See `Events.finish`: the same JSON as an answer that is not streamed, and `streamed`.
+        """The same JSON as an answer that is not streamed, and `streamed`; raises ValueError where it is not whole.
 
         A server that gives no reason for the end has ended all the same where it says so, or has told the usage of it
         all; else the stream was cut.
