@@ -10,9 +10,10 @@ import numpy as np
 
 from ..control import sources
 from ..control.billing import sends_twice, settle
+from ..control.budgets import load_budgets, read_plan
 from ..control.forecast import Forecast
 from ..control.plan import Plan
-from ..control.running import answer_rows, load_budgets, read_plan
+from ..control.results import answer_rows
 from ..core.data import Cost, Query
 from ..core.files import read_json
 from ..core.problems import MAX_SHOWN, excerpt
