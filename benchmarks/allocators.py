@@ -151,7 +151,11 @@ def plain_greedy(curves: Curves, *, total: float, most_steps: int | None = None)
     left = steps_left(curves, total) if most_steps is None else min(steps_left(curves, total), most_steps)
 
     def claim_of(p_B: list[float], column: int) -> float:
-        return next((longer - p_B[column] for longer in p_B[column + 1 :] if longer > p_B[column]), 0.0)
+        here = p_B[column]
+        for longer in p_B[column + 1 :]:
+            if longer > here:
+                return longer - here
+        return 0.0
 
     while left > 0:
         best_query, best_claim = -1, 0.0

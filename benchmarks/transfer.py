@@ -28,8 +28,8 @@ import numpy as np
 import templated
 from forethought.allocators import allocate
 from forethought.control.adapting import block_ends
+from forethought.control.evaluating import held_out_curves
 from forethought.control.sources import open_profile
-from forethought.control.verbs import held_out_curves
 from forethought.core.data import Cost, Curves, FloatArray
 from forethought.core.features import Features
 from forethought.core.menu import Menu

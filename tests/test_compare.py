@@ -140,7 +140,7 @@ class TestCommand:
             (("ridge", "--labels", "x=labels.csv"), "--train"),
             (("ridge", "mean", "--name", "a"), "--name"),
             (("rigde",), "neither a run directory"),
-            (("ridge", "--labels", "x=no.csv", "--train", "train"), "cannot be read"),
+            (("ridge", "--labels", "x=no.csv", "--train", "train"), "no such file"),
             (("ridge", "--labels", "x=train.jsonl", "--train", "train"), "query_id and label"),
         ],
         ids=["no-file", "no-train", "names", "unknown", "missing", "no-columns"],

@@ -282,6 +282,14 @@ CHANGED = [
     "20% off 5",
     "sum of 5 and itself",
     "5? No",
+    "one in 5",
+    "add 5",
+    "5 and up",
+    "5 and above",
+    "5 and under",
+    "starting at 5",
+    "x = 3 and y = 5",
+    "x = 3, y = 5",
     "5 more than twice",
     "5 grand",
     "5 in binary",
@@ -459,6 +467,8 @@ EIGHTEEN = [
     "18 Euro",
     "18 рублей",
     "18 Stück",
+    "18 p.m.",
+    "18 a.m",
     "Tom was 18",
 ]
 

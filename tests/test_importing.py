@@ -20,11 +20,12 @@ from forethought.commands.pipeline import evaluate, import_profile, plan, train
 from forethought.control.sources import open_profile
 from forethought.core.data import Cost, Sampling
 from forethought.core.menu import Menu
+from forethought.core.parquet import read_parquet, write_parquet
 from forethought.core.profile import Profile
 from forethought.core.settings import EvaluateSettings, ImportSettings, PlanSettings, TrainSettings
 from forethought.errors import InvalidInputError, InvalidSettingsError, MismatchError, RunError
 from forethought.runs.importing import Imported
-from forethought.runs.profiles import joined, write_parquet
+from forethought.runs.profiles import joined
 
 Rows = list[dict[str, Any]]
 FORMATS = ("csv", "tsv", "jsonl", "json", "parquet")
@@ -380,6 +381,40 @@ def test_traces_cut_anywhere_are_put_on_common_caps(tmp_path: Path, ending: str)
     assert imported.profile.tokens_Q_B.tolist() == [[512, 1024, 2048, 4000], [512, 1024, 2048, 2700]]
     assert str(imported.left_out[0]).startswith("1 row left out: no 'id'")
     assert "no answer is counted" in imported.notes[0]
+
+
+@pytest.mark.parametrize("ending", FORMATS)
+def test_answers_are_kept_for_each_trace_and_cap(tmp_path: Path, ending: str) -> None:
+    said = {"q1": ["7", "7", "8"], "q0": ["B", "", "B"]}
+    rows = [
+        {"id": q, "budget": b, "sample": s, "correct": q == "q0" and bool(a) and s == "x", "said": a or None, "used": u}
+        for s in ("x", "y")
+        for q, answers in said.items()
+        for b, u, a in zip((0, 512, 4096), (5, 512, 900), answers, strict=True)
+    ]
+    columns = {"answer": "said", "tokens": "used"}
+    imported = taken(write(tmp_path / f"t.{ending}", rows), columns=columns)
+    write_parquet(imported.path, imported.profile)
+    for profile in (imported.profile, read_parquet(imported.path)):
+        traces = profile.traces
+        assert traces is not None
+        told = [traces.answers_Q[profile.query_ids.index(q)] for q in said for _ in "xy"]
+        codes = [traces.answer_N_B[n] for q in said for n in range(4)[profile.traces_of_Q[profile.query_ids.index(q)]]]
+        assert [[some[code] for code in row] for some, row in zip(told, codes, strict=True)] == [
+            answers for answers in said.values() for _ in "xy"
+        ]
+        q0 = profile.traces_of_Q[profile.query_ids.index("q0")]
+        assert traces.grade_N_B[q0].tolist() == [[1, 2, 1], [0, 2, 0]]
+        assert traces.sample_N.tolist() == [0, 1, 0, 1]
+        assert traces.tokens_N_B.tolist() == [[5, 512, 900]] * 4
+        assert traces.length_N.tolist() == [900] * 4
+
+
+def test_answers_of_rows_that_are_no_traces_are_not_kept(tmp_path: Path) -> None:
+    rows = [{"id": "a", "budget": 16, "correct": n, "prediction": str(n), "reply": f"{n}"} for n in (0, 1)]
+    imported = taken(write(tmp_path / "t.csv", rows))
+    assert imported.profile.traces is None
+    assert any(note.startswith("Answers are not kept") for note in imported.notes)
 
 
 # --- what is left out --------------------------------------------------------------------------------------------

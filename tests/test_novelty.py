@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from forethought.allocators import allocate
 from forethought.control import sources
+from forethought.control.evaluating import held_out_curves
 from forethought.control.planning import forecast
-from forethought.control.verbs import held_out_curves
 from forethought.core.data import Cost, Curves
 from forethought.core.features import Features
 from forethought.core.menu import Menu
@@ -121,12 +121,12 @@ class TestScore:
         """What a product with the strong directions alone would not see."""
         width = 64
         features = states(120, width=width)
-        familiarity = learned(features, READS_HIDDEN)
+        novelty = learned(features, READS_HIDDEN)
         assert features.hidden_Q_D is not None
         vectors_Q_D = features.hidden_Q_D.astype(np.float64)
         weakest_D = np.linalg.svd(vectors_Q_D / vectors_Q_D.std(axis=0))[2][-1]
         moved_Q_D = vectors_Q_D + 6.0 * weakest_D * vectors_Q_D.std(axis=0)
-        judged = familiarity.judge(Features(120, hidden_Q_D=moved_Q_D.astype(np.float32)))
+        judged = novelty.judge(Features(120, hidden_Q_D=moved_Q_D.astype(np.float32)))
         assert judged.num_novel > 100
 
     def test_texts_of_another_kind_are_novel(self, of_texts: NoveltyScore) -> None:
@@ -293,26 +293,26 @@ def test_new_questions_of_one_template_are_not_novel_and_others_are(
     num_novel = num_batches = 0
     for drawing in range(40):
         random = np.random.default_rng(drawing)
-        familiarity = learned(Features(200, texts=tuple(template(random) for _ in range(200))), READS_TEXT)
-        assert familiarity.is_calibrated
-        judged = familiarity.judge(Features(100, texts=tuple(template(random) for _ in range(100))))
+        novelty = learned(Features(200, texts=tuple(template(random) for _ in range(200))), READS_TEXT)
+        assert novelty.is_calibrated
+        judged = novelty.judge(Features(100, texts=tuple(template(random) for _ in range(100))))
         num_novel += judged.num_novel
         num_batches += judged.is_novel
-        assert familiarity.judge(formulas(60)).num_novel == 60
+        assert novelty.judge(formulas(60)).num_novel == 60
     # The threshold differs from drawing to drawing: 66 calibrate, so its share has a spread of 0.026 about its 0.045.
     assert num_novel / 4000 < 0.05 + 3.0 * 0.026 / math.sqrt(40)
     assert num_batches <= 2
 
 
 def test_a_score_that_fails_its_own_calibration_is_not_used(trained: Predictor) -> None:
-    familiarity = trained.novelty
-    assert familiarity is not None
-    failing = dataclasses.replace(familiarity, left_out_N=np.sort(np.random.default_rng(0).random(200)))
+    novelty = trained.novelty
+    assert novelty is not None
+    failing = dataclasses.replace(novelty, left_out_N=np.sort(np.random.default_rng(0).random(200)))
     features = Features(3, hidden_Q_D=np.full((3, 12), 99.0, dtype=np.float32))
     for false_alarms, is_used in ((math.nan, True), (0.05, True), (0.1, True), (0.12, False), (0.2, False)):
         found = dataclasses.replace(failing, false_alarms=false_alarms)
         assert found.is_calibrated == is_used
-        assert (dataclasses.replace(trained, familiarity=found).judge(features) is not None) == is_used
+        assert (dataclasses.replace(trained, novelty=found).judge(features) is not None) == is_used
 
 
 class TestTrained:
@@ -348,10 +348,10 @@ class TestTrained:
         assert Predictor.load(trained.save(tmp_path / "p")).novelty is None
 
     def test_a_predictor_saved_without_it_still_loads(self, trained: Predictor, tmp_path: Path) -> None:
-        bare = dataclasses.replace(trained, card=dataclasses.replace(trained.card, familiarity=None), familiarity=None)
+        bare = dataclasses.replace(trained, card=dataclasses.replace(trained.card, novelty=None), novelty=None)
         folder = bare.save(tmp_path / "old")
         content = json.loads((folder / "predictor.json").read_text())
-        del content["card"]["familiarity"]
+        del content["card"]["novelty"]
         (folder / "predictor.json").write_text(json.dumps(content))
         old = Predictor.load(folder)
         hidden_Q_D = np.full((3, 12), 99.0, dtype=np.float32)
@@ -362,12 +362,12 @@ class TestTrained:
 
     def test_a_card_without_its_arrays_is_refused(self, trained: Predictor, tmp_path: Path) -> None:
         with pytest.raises(ModelFileError, match="is missing"):
-            Predictor.load(dataclasses.replace(trained, familiarity=None).save(tmp_path / "p"))
+            Predictor.load(dataclasses.replace(trained, novelty=None).save(tmp_path / "p"))
 
     def test_another_width_is_refused(self, trained: Predictor, tmp_path: Path) -> None:
         other = learned(states(120), READS_HIDDEN)  # as many components as the card says
         with pytest.raises(ModelFileError, match="judges 24 features"):
-            Predictor.load(dataclasses.replace(trained, familiarity=other).save(tmp_path / "p"))
+            Predictor.load(dataclasses.replace(trained, novelty=other).save(tmp_path / "p"))
 
     def test_what_it_is_judged_by_must_be_there(self, trained: Predictor) -> None:
         with pytest.raises(InvalidFeaturesError, match="hidden states"):

@@ -30,13 +30,14 @@ from forethought.gateway.extension import MAX_KEPT, PREFIX, HiddenStates
 from forethought.gateway.host import Tags
 from forethought.gateway.measuring import CAPS, measure_offset, thought_length
 from forethought.gateway.middleware import MAX_REQUEST_BYTES, Budgets
-from forethought.gateway.opening import Prepared, opened, prepare, refuse_costly
+from forethought.gateway.opening import Prepared, opened, prepare, refuse_costly, with_own_template
 from forethought.gateway.options import VARIABLES, ServingOptions
 from forethought.gateway.plugin import Plugin
 from forethought.gateway.priorities import AGED, LENGTH, NONE, PATIENCE, Priorities
 from forethought.gateway.rate import Rate
 from forethought.gateway.tally import Tally
 from forethought.gateway.watch import Watch
+from forethought.models.thinking import own_template
 from forethought.predictors.training import train
 from forethought.runs.profiles import write_parquet
 from serving_host import END, START, Characters, FakeApp, FakeHost, post, state_of, tags
@@ -511,6 +512,16 @@ async def test_a_desk_is_opened_with_the_measured_offset(text_predictor, state_p
     assert (await opened(prepared(text_predictor), FakeHost(offset=3))).offset == 3
     assert (await opened(prepared(text_predictor, cap_offset=1), FakeHost(offset=None))).offset == 1
     assert (await opened(prepared(state_predictor), FakeHost())).offset == 2
+
+
+def test_a_models_own_chat_template_is_taken_where_it_is_the_predictors(text_predictor):
+    host = FakeHost()
+    own, _ = own_template(host.tokenizer)
+    for template_hash, found in ((own.hash, own), ("another", None)):
+        card = replace(text_predictor.card, template="chat", template_hash=template_hash)
+        given = replace(prepared(replace(text_predictor, card=card)), template=None)
+        assert with_own_template(given, host).template == found
+    assert with_own_template(prepared(text_predictor), host).template == TEMPLATE
 
 
 REFUSALS = {

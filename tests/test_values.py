@@ -15,6 +15,7 @@ import pytest
 
 import forethought as ft
 from command_line import Call, write_questions
+from forethought.control import sources
 from forethought.core.data import Cost, Message, StopReason
 from forethought.core.prompts import load_template
 from forethought.core.settings import EngineSettings
@@ -473,3 +474,12 @@ def test_another_model_or_template_is_refused(call: Call, planned: Path) -> None
     said = call("run", "--plan", planned, "--template", "boxed", "--out", "r")
     assert said.code == 1
     assert "template" in said.err
+
+
+def test_values_are_shown_in_one_line() -> None:
+    predictor = ft.Predictor.load("qwen2.5-coder-1.5b")
+    profile = sources.shipped_heldout("qwen2.5-coder-1.5b")
+    curves = profile.curves
+    for value in (predictor, profile, curves):
+        assert len(repr(value)) < 200
+        assert "16, 32, … 256" in repr(value)

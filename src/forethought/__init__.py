@@ -20,10 +20,13 @@ from ._version import __version__ as __version__
 
 if TYPE_CHECKING:
     from .control.answers import Answers
+    from .control.evaluating import evaluate, evaluate_async
     from .control.judging import grade
+    from .control.opening import open_engine
     from .control.plan import Plan
     from .control.planning import plan, plan_async
-    from .control.verbs import evaluate, evaluate_async, open_engine, profile, profile_async, train, train_async
+    from .control.profiling import profile, profile_async
+    from .control.training import train, train_async
     from .core.data import Query
     from .core.menu import Menu
     from .core.profile import Profile
@@ -39,17 +42,17 @@ _HOME = {
     "Predictor": "predictors.predictor",
     "Profile": "core.profile",
     "Query": "core.data",
-    "evaluate": "control.verbs",
-    "evaluate_async": "control.verbs",
+    "evaluate": "control.evaluating",
+    "evaluate_async": "control.evaluating",
     "grade": "control.judging",
-    "open_engine": "control.verbs",
+    "open_engine": "control.opening",
     "plan": "control.planning",
     "plan_async": "control.planning",
-    "profile": "control.verbs",
-    "profile_async": "control.verbs",
+    "profile": "control.profiling",
+    "profile_async": "control.profiling",
     "read_questions": "questions.queries",
-    "train": "control.verbs",
-    "train_async": "control.verbs",
+    "train": "control.training",
+    "train_async": "control.training",
 }
 
 __all__ = [

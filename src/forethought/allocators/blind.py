@@ -16,13 +16,9 @@ from .problem import Problem, Solution
 class BlindAllocator:
     """Knows how queries fare on average and nothing about any one of them.
 
-    Curves are not concave, so giving some queries much and the rest little beats an even split even when the draw
-    decides who gets what; here a hash of the query's id is the draw. The gain of an allocator over this one is what
-    its predictions are worth. Bounds and weights come from the user, not from a prediction, and are respected.
-
-    `expected_accuracy` is what the mean curve promises: nothing better is known here. Under spent cost the order of
-    segments comes from the mean curves too, but each is billed at what it costs that very query, so that a plan never
-    costs more than the total.
+    A hash of the query's id decides who gets much and who little. The gain of an allocator over this one is what its
+    predictions are worth. Bounds and weights come from the user, and are respected. What it expects is what the mean
+    curve promises; under spent cost each segment is billed at what it costs that very query.
     """
 
     def solve(self, problem: Problem) -> Solution:

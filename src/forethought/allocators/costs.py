@@ -46,9 +46,7 @@ class Costs:
         if cost is Cost.GRANTED:
             unit = curves.menu.unit
             if curves.menu.largest // unit * num_queries >= MOST_UNITS:
-                raise InvalidMenuError(
-                    f"{num_queries:,} queries with budgets up to {curves.menu.largest:,} are too many"
-                )
+                raise InvalidMenuError(f"budgets up to {curves.menu.largest} are too large for {num_queries} queries")
             return cls(num_queries, float(unit), curves.menu.budgets_B // unit)
         if curves.tokens_Q_B is None:
             raise InvalidSettingsError(
@@ -103,7 +101,7 @@ class Costs:
 
     @property
     def _tokens(self) -> FloatArray:
-        assert self.tokens_Q_B is not None, "costs are shared or come from usage curves"
+        assert self.tokens_Q_B is not None
         return self.tokens_Q_B
 
 

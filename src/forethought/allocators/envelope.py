@@ -23,15 +23,11 @@ ROUNDING = 1e-9
 
 
 class EnvelopeAllocator:
-    """Within one segment of the best possible plan, in time linear in the batch.
+    """Within one segment of the best possible plan, in time linear in the batch; docs/allocation.md has the proofs.
 
-    Each curve is replaced by its upper concave envelope, whose segments are jumps worth making; a segment's slope,
-    success per token, is its price. Granting them from the dearest down solves the linear relaxation (Dantzig 1957;
-    Sinha and Zoltners 1979). What that leaves goes to the few queries nearest the margin, chosen for anew and exactly
-    (Pisinger 1995), and then where the curves see no difference. A larger total never expects less: docs/allocation.md
-    has the argument.
-
-    `price` is that of the first segment that did not fit, in right answers per token; 0 when all did.
+    Segments of the curves' upper concave envelopes are granted by falling price, success per token (Dantzig 1957; Sinha
+    and Zoltners 1979). What that leaves goes to the queries nearest the margin, chosen for anew and exactly (Pisinger
+    1995), and then where the curves see no difference. The price is that of the first segment that did not fit.
     """
 
     def solve(self, problem: Problem) -> Solution:
@@ -44,19 +40,10 @@ class EnvelopeAllocator:
 
 
 def complete(problem: Problem, filled: Fill) -> Fill:
-    """Re-chooses for the queries nearest the margin, so that what is left buys what it can.
+    """Re-chooses for the queries nearest the margin (the core), so that what a blocked fill left buys what it can.
 
-    A move away from a query's column loses net value (value less cost at the marginal price). One that loses more than
-    the blocked segment is worth is in no better plan; queries with a smaller loss are the core (Pisinger, "A minimal
-    algorithm for the multiple-choice knapsack problem", 1995), which is solved exactly. Core, columns and grain depend
-    on the fill and its price alone, not on what is left: a larger total never expects less because of it.
-
-    Args:
-        problem: what is being solved.
-        filled: the fill, of which the next segment in line was blocked.
-
-    Returns:
-        The same with improved columns, never of a lower value, never over the total.
+    Exact over these queries, so never of a lower value. Core, columns and grain may depend on the fill and its price
+    alone, not on what is left: docs/allocation.md builds on it.
     """
     column_Q, price, blocked, left = filled.column_Q, filled.price, filled.blocked, filled.left
     most_loss = price * blocked * (1 + ROUNDING)
@@ -80,6 +67,8 @@ def complete(problem: Problem, filled: Fill) -> Fill:
     range_N = np.where(is_allowed_N_B, steps_N_B, 0).max(axis=1) - cheapest_N
     work_N = np.cumsum(is_allowed_N_B.sum(axis=1)) * np.cumsum(range_N)
     core = slice(0, max(1, int(np.searchsorted(work_N, MOST_WORK, side="right"))))
+    if int(range_N[0]) > MOST_WORK:
+        return filled
 
     units = left // grain - int(cheapest_N[core].sum())
     steps_N_B = steps_N_B - cheapest_N[:, None]
@@ -122,8 +111,7 @@ def _least_loss(problem: Problem, column_Q: Columns, price: float) -> NDArray[np
 def spend_without_loss(problem: Problem, column_Q: Columns, left: int) -> Columns:
     """Raises budgets whose value stays exactly the same, the smallest budgets first, while they fit in `left` units.
 
-    Where the curves see no difference the longer thought is the safer one. It goes in rounds, each raising only the
-    smallest budgets that can still rise, by one option: they come up together, and no query takes all.
+    It goes in rounds, each raising only the smallest budgets that can still rise: they come up together.
     """
     column_Q = column_Q.copy()
     open_N = np.flatnonzero(column_Q < problem.last_Q)

@@ -24,10 +24,8 @@ LEAST_UNITS = 256  # an automatic unit is at most one token, or such a part of t
 class ExactAllocator:
     """Expects as much as any plan within the total can: the optimum other allocators are measured against.
 
-    It counts in whole units of tokens. Where every cost is a whole number of them the plan is optimal. Else what an
-    option costs above the query's smallest is rounded up: the spend never passes the total, the plan is optimal for the
-    rounded costs, and where the envelope finds a better one that plan counts. A note says so where a unit is more than
-    a token. A larger total never expects less.
+    Where every cost is a whole number of its units the plan is optimal. Else costs above the query's smallest are
+    rounded up, and where the envelope finds a better plan that one counts; a note tells a unit of more than a token.
 
     Args:
         unit: tokens in a unit; a smaller one is slower and wastes less to rounding. By default the menu's step under
@@ -83,10 +81,9 @@ class ExactAllocator:
         return column_Q, step
 
     def _step(self, problem: Problem, most_steps: int) -> int:
-        """The problem's units in one of this allocator's, where its own units would need `most_steps` at most.
+        """The problem's units in one of this allocator's; never by the total, so that a larger one expects no less.
 
-        Not a function of the total: a finer unit for a smaller total could expect more of it than a coarser one does
-        of a larger.
+        `most_steps` is what the problem's own units would take at most.
         """
         unit, menu = self.unit, problem.menu
         if unit is None:

@@ -14,15 +14,11 @@ FREE = 1e-9  # units that a step which costs nothing counts as: it comes first
 
 
 class GreedyAllocator:
-    """The batch allocator of "Predictive Scheduling for Efficient Inference-Time Reasoning in Large Language Models".
+    """The greedy of "Predictive Scheduling for Efficient Inference-Time Reasoning" (Brown et al., arXiv 2602.01237).
 
-    After Brown, Muppidi and Shahout (arXiv 2602.01237): every query starts at its smallest option, then the next larger
-    one goes to the query whose success rises most by it, or falls least, for each token it costs (the paper's steps all
-    cost the same). It looks one option ahead, so it stalls in front of a jump that takes several.
-
-    Steps that hurt are given too, since a jump may lie behind them, and a total may end in the middle of one. So that a
-    larger total never expects less, the plan is the beginning of that order that expects most, the longest of equals;
-    the order ends at the first step that does not fit. Ties go by a hash of the query's id.
+    Every query starts at its smallest option, then the next larger one goes to the query whose success rises most by
+    it, or falls least, for each token it costs. It stalls in front of a jump that takes several steps. The order ends
+    at the first step that does not fit; the plan is the beginning of it that expects most, the longest of equals.
 
     Args:
         lookahead: as the paper's text reads. A query whose next option gains nothing claims what the first larger one
@@ -34,7 +30,7 @@ class GreedyAllocator:
         self.lookahead = lookahead
 
     def solve(self, problem: Problem) -> Solution:
-        """Divides the total step by step, as described above."""
+        """Divides the total step by step."""
         cost_Q_N = np.maximum(np.diff(problem.cost_Q_B, axis=1), FREE)
         if self.lookahead:
             claim_Q_N = _claims(problem) / cost_Q_N
@@ -63,14 +59,9 @@ def _steps(
 
     A query's key depends on its own column alone, so one heap entry for each query is enough.
 
-    Args:
-        problem: what is being solved.
-        start_Q: where the queries stand, shape (Q,).
-        key_Q_N: key of the step from each column to the next, shape (Q, B - 1); at infinity it is not taken.
-        skips: whether a step that does not fit only leaves its query out, and does not end it all.
-
-    Returns:
-        Whose each step was and from which column, in order, shape (S,) each.
+    `key_Q_N` is the key of the step from each column to the next, shape (Q, B - 1); at infinity it is not taken. With
+    `skips` a step that does not fit only leaves its query out, and does not end it all. Returns whose each step was and
+    from which column, in order, shape (S,) each.
     """
     cost_Q_B, left = problem.cost_Q_B, problem.left_after(start_Q)
     column_Q, last_Q = start_Q.tolist(), problem.last_Q.tolist()

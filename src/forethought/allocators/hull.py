@@ -1,7 +1,4 @@
-"""Upper concave envelopes of the queries' (cost, value) points, and their segments granted in order of price.
-
-The insides of `envelope`, of `blind` and of prices. docs/allocation.md says why each step keeps what is promised.
-"""
+"""Upper concave envelopes of the queries' (cost, value) points, and their segments granted in order of price."""
 
 from __future__ import annotations
 
@@ -72,8 +69,7 @@ class Fill:
 def fill(problem: Problem) -> Fill:
     """Grants the segments of all queries by falling price as far as the total goes.
 
-    Of a large batch, only the segments in a sampled bracket of prices are looked at. The guess is proved by what they
-    cost: those dearer than it fit, and not all of those in it do. A wrong one costs time and nothing else.
+    Of a large batch only those in a sampled bracket of prices are looked at, if it proves right (docs/allocation.md).
     """
     if (bracket := sampled_bracket(problem)) is not None:
         filled = fill_from(problem, bracketed_envelope(problem, *bracket))
@@ -105,13 +101,9 @@ def fill_from(problem: Problem, envelope: Envelope) -> Fill:
 def upper_envelope(
     problem: Problem, *, query_M: NDArray[np.int64] | None = None, low: float = 0.0, high: float = np.inf
 ) -> Envelope:
-    """Envelopes over the columns each query may have, up to its highest value.
+    """Envelopes over the columns each query of `query_M` (all without) may have, up to its highest value.
 
-    Args:
-        problem: whose curves.
-        query_M: the queries to take, or None for all of them.
-        low: segments cheaper than this are left out.
-        high: segments dearer than this only move the start.
+    Segments cheaper than `low` are left out; those dearer than `high` only move the start.
     """
     num_rows = problem.num_queries if query_M is None else query_M.size
     parts = []
@@ -138,7 +130,7 @@ def _corners(problem: Problem, queries: slice | NDArray[np.int64], low: float, h
 
     The first corner of each query is its start; the price of any other is that of the segment which leads to it. A
     column is a corner exactly when the flattest chord that reaches it from the left is steeper than the steepest that
-    leaves it to the right, and it rises: B²/2 chords a query, each a few vector operations over many queries at once.
+    leaves it to the right, and it rises.
     """
     value_B_C = np.array(problem.value_Q_B[queries].T, dtype=np.float64, order="C")
     # Under granted cost one column of costs serves every query, and the division below broadcasts it.
@@ -185,10 +177,7 @@ def allowed_values(problem: Problem, chunk: slice, out_B_C: NDArray[np.float64])
 
 
 def sampled_bracket(problem: Problem) -> tuple[float, float] | None:
-    """Least and greatest price a unit that the marginal one should have, by a sample; None for a small batch.
-
-    At a least price of 0 the bracket holds every segment.
-    """
+    """Least and greatest price a unit that the marginal one should have, by a sample; None for a small batch."""
     num_queries = problem.num_queries
     if num_queries < 2 * SAMPLE:
         return None
@@ -215,8 +204,7 @@ def sampled_bracket(problem: Problem) -> tuple[float, float] | None:
 def bracketed_envelope(problem: Problem, low: float, high: float) -> Envelope:
     """Envelopes of all queries, of which only the segments priced from `low` to `high` are kept.
 
-    Dearer segments are taken as granted: a query starts where they lead. Cheaper ones are left out. Most queries have
-    none in between: one pass over their curves says where they stand, and no envelope of theirs is built.
+    A query starts where dearer ones lead. One pass over the curves tells this of most queries, without their envelope.
     """
     num_queries = problem.num_queries
     start_Q = np.full(num_queries, -1, dtype=np.int64)

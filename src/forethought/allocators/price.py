@@ -11,14 +11,8 @@ from .problem import Problem, pose
 def budgets_at(curves: Curves, *, price: float, cost: Cost = Cost.GRANTED) -> IntArray:
     """The budget of each query when a token costs `price`, shape (Q,): its envelope's segments that are worth more.
 
-    Each query is decided by its own curve alone: a stream of single queries under one price gets the budgets that
-    `hull.fill` gives all of them together. Spending the rest of a total needs a total, and has no place here.
-
-    Args:
-        curves: predictions.
-        price: right answers that a token must buy, as `price_for` and `Solution.price` count it; at 0 every query gets
-            the shortest budget at which its curve is highest.
-        cost: what a token is counted in.
+    Each query is decided by its own curve alone. The price is in right answers a token, as `price_for` and
+    `Solution.price` count it; at 0 every query gets the smallest budget at which its curve is highest.
     """
     most = float(curves.menu.largest) * len(curves.query_ids)
     if cost is Cost.SPENT and curves.tokens_Q_B is not None:
@@ -31,11 +25,8 @@ def budgets_at(curves: Curves, *, price: float, cost: Cost = Cost.GRANTED) -> In
 def price_for(curves: Curves, *, mean_tokens: float, cost: Cost = Cost.GRANTED) -> float:
     """The lowest price, in right answers a token, at which these queries use at most `mean_tokens` each, on average.
 
-    Set it on queries like those to come, by predictions made without seeing them (out of fold): in-sample predictions
-    are too sure of themselves and make it too high.
-
-    Raises:
-        InvalidTotalError: not even the smallest budgets fit.
+    Set it by predictions made without seeing these queries (out of fold): in-sample ones make it too high. Raises
+    InvalidTotalError where not even the smallest budgets fit.
     """
     problem = pose(curves, total=mean_tokens * len(curves.query_ids), cost=cost)
     return fill(problem).price / problem.costs.unit

@@ -13,10 +13,8 @@ class UniformAllocator:
     """The largest common option that fits; what is left gives some queries the next larger one.
 
     On 16, 32, 48, ... a mean of 50 tokens means 48 for everyone, and 64 for one query in eight: (7 x 48 + 64) / 8 = 50.
-    What is left then is less than the next query's step: on a menu that doubles, up to half of what one query has. Who
-    gets more goes by a hash of the query's id, so that the first in the file are not favoured. The curves are not
-    consulted, except for what an option costs under spent cost. A larger total never gives any query less; it may still
-    expect less, because accuracy curves are not monotone.
+    Who gets more goes by a hash of the query's id, so that the first in the file are not favoured. Accuracy curves are
+    not consulted. A larger total never gives any query less; it may still expect less, as curves are not monotone.
     """
 
     def solve(self, problem: Problem) -> Solution:

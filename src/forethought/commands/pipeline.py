@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..control import sources, verbs
+from ..control import evaluating, profiling, sources
 from ..control.adapting import Adaptation
 from ..control.answers import Answer
 from ..control.budgets import keep_plan, load_budgets, read_plan
@@ -19,9 +19,9 @@ from ..control.pool import Pool
 from ..control.profiling import Report, setup_of, silent
 from ..control.results import outcomes, write_results
 from ..control.running import generate_planned, kept_answers
+from ..control.training import fitted
 from ..core import registry
 from ..core.data import Cost, Query
-from ..core.features import DIFFICULTY
 from ..core.files import make_folder
 from ..core.menu import Menu
 from ..core.profile import Profile
@@ -60,12 +60,10 @@ from ..evaluation.policies import BLIND, FORETHOUGHT, UNIFORM
 from ..models import fetch_words
 from ..predictors import training
 from ..predictors.bundle import check_place, shipped_predictors
-from ..predictors.difficulty import Asking, pick_examples, with_difficulties
+from ..predictors.difficulty import Asking, with_difficulties
 from ..predictors.overlap import Seen, held_out
-from ..predictors.parts.folds import hash_order
 from ..predictors.parts.making import Progress, make_estimator
 from ..predictors.parts.making import silent as quiet
-from ..predictors.parts.usable import check_profile
 from ..predictors.predictor import Predictor
 from ..report import page
 from ..runs.folders import (
@@ -129,7 +127,7 @@ def profile(settings: ProfileSettings, *, engine: Engine | None = None, report: 
     with opened(engine, settings.model, settings.engine, needed_tokens=needed) as running:
         if note := room.check_caps(running.info, np.full(len(queries), settings.menu.largest), tolerates=True):
             logger.warning("note: %s", note)
-        verbs.profile(
+        profiling.profile(
             running,
             queries,
             menu=settings.menu,
@@ -183,23 +181,17 @@ def train(settings: TrainSettings, *, progress: Progress = quiet) -> tuple[Predi
     if name == "auto":
         name, reason = training.default_predictor(measured)
         logger.info("predictor %s: %s", name, reason)
-    options = dict(settings.options)
-    wanted = make_estimator(name, options)
-    layers = None if settings.layers == "all" else [int(layer) for layer in settings.layers.split(",")]
-    check_profile(measured, frozenset(wanted.reads) - {DIFFICULTY}, layers)
+    make_estimator(name, settings.options)
     check_place(folder)
     check_folder(folder)
-    if DIFFICULTY in wanted.reads and not measured.difficulties:
-        order = hash_order(measured.query_ids, seed=settings.seed)
-        shots = pick_examples(measured, num_each=wanted.num_examples, order=order)
-        measured = ask_model(measured, Asking(shots), settings, beside(folder, "asked"), progress)
-    trained = training.train(
+    trained = fitted(
         measured,
-        predictor=name,
-        layers=layers,
+        name,
+        options=settings.options,
+        layers=None if settings.layers == "all" else [int(layer) for layer in settings.layers.split(",")],
         num_folds=settings.num_folds,
         seed=settings.seed,
-        options=options,
+        ask=lambda measured, asking: ask_model(measured, asking, settings, beside(folder, "asked"), progress),
         progress=progress,
         checkpoint=str(beside(folder, "training")),
     )
@@ -445,7 +437,7 @@ def evaluation(settings: EvaluateSettings, *, progress: Progress = quiet) -> Eva
         predictor = sources.open_predictor(settings.run)
         measured = sources.open_profile(settings.on) if settings.on else sources.shipped_heldout(settings.run)
         measured, notes = held_out(measured, {settings.run: predictor}) if settings.on else (measured, ())
-        return verbs.judged(
+        return evaluating.evaluate_on(
             predictor,
             measured,
             notes,
@@ -461,7 +453,7 @@ def evaluation(settings: EvaluateSettings, *, progress: Progress = quiet) -> Eva
             seed=settings.seed,
             progress=progress,
         )
-    return verbs.cross_fitted(
+    return evaluating.cross_fitted(
         sources.open_profile(settings.run),
         settings.predictor,
         allocator=allocator,

@@ -15,12 +15,10 @@ from typing import Any
 import numpy as np
 
 from ..core.checks import check_plan
-from ..core.codec import MOST, shown
 from ..core.data import Allocation, Cost, EngineInfo, IntArray, Query, Request
 from ..core.files import read_json, write_atomically
 from ..core.menu import Menu, with_menu
 from ..core.protocols import Engine, Grader
-from ..core.visible import to_json
 from ..core.waiting import finish
 from ..errors import (
     ForethoughtError,
@@ -33,10 +31,10 @@ from ..errors import (
 from ..predictors.card import PredictorCard
 from ..predictors.predictor import refuse_other
 from ..questions.queries import load_queries, query_from_json, query_to_json
-from ..runs.store import fingerprint
 from .answers import Answer, Answers
 from .forecast import Forecast
 from .judging import Judge
+from .planfile import allocation_from_json, allocation_to_json, budgets_hash, spread
 from .profiling import trace_seed
 from .terms import Terms
 
@@ -190,7 +188,7 @@ class Plan:
             "seed": self.seed,
             "terms": self.terms.to_json(),
             "predictor": None if self.card is None else self.card.to_json(),
-            "plans": {name: _allocation_to_json(each) for name, each in self.allocations.items()},
+            "plans": {name: allocation_to_json(each) for name, each in self.allocations.items()},
             **self.forecast.to_json(),
             "queries": [json.loads(query_to_json(query)) for query in self.queries],
         }
@@ -198,7 +196,7 @@ class Plan:
     def save(self, path: str | Path) -> Path:
         """Writes it as JSON, at once or not at all."""
         path = Path(path)
-        write_atomically(path, f"{_spread(self.to_json())}\n".encode())
+        write_atomically(path, f"{spread(self.to_json())}\n".encode())
         return path
 
     @classmethod
@@ -239,7 +237,7 @@ class Plan:
         try:
             made = cls._read(content, tuple(queries))
             stated = content["plans"][content["main"]].get("budgets_hash")
-            return made if stated is None else made._as_edited(is_edited=stated != _budgets_hash(made))
+            return made if stated is None else made._as_edited(is_edited=stated != budgets_hash(made))
         except ForethoughtError:
             raise
         except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
@@ -249,7 +247,7 @@ class Plan:
     def _read(cls, content: Mapping[str, Any], queries: tuple[Query, ...]) -> Plan:
         """What `core.checks.check_plan` has checked."""
         ids, main, card = tuple(query.id for query in queries), content["main"], content.get("predictor")
-        allocations = {name: _allocation_from_json(plan, name, ids) for name, plan in content["plans"].items()}
+        allocations = {name: allocation_from_json(plan, name, ids) for name, plan in content["plans"].items()}
         own = allocations.pop(main)
         return cls(
             queries,
@@ -334,76 +332,6 @@ class Plan:
     def run(self, engine: Engine, *, grader: str | Grader | None = None, out: str | Path | None = None) -> Answers:
         """The same for code that is not a coroutine, also where an event loop is running (a notebook)."""
         return finish(self.run_async(engine, grader=grader, out=out))
-
-
-def _allocation_to_json(made: Allocation) -> dict[str, Any]:
-    """An allocation as one JSON object; `budgets` has one row a query."""
-    return {
-        "allocator": made.allocator,
-        "cost": made.cost.value,
-        "total": made.total,
-        "granted": made.granted,
-        "expected_spent": made.expected_spent,
-        "expected_accuracy": made.expected_accuracy,
-        "price": made.price,
-        "notes": list(made.notes),
-        "menu": made.menu.to_json(),
-        "budgets_hash": _budgets_hash(zip(made.query_ids, made.budget_Q.tolist(), strict=True)),
-        "budgets": [{"id": name, "budget": int(b)} for name, b in zip(made.query_ids, made.budget_Q, strict=True)],
-    }
-
-
-def _allocation_from_json(content: Mapping[str, Any], name: str, query_ids: tuple[str, ...]) -> Allocation:
-    """What `_allocation_to_json` wrote, checked by `core.checks.check_plan`."""
-    budget_of = {row["id"]: row["budget"] for row in content["budgets"]}
-    budget_Q = np.array([budget_of[query_id] for query_id in query_ids], dtype=np.int64)
-    spent, price = content.get("expected_spent"), content.get("price")
-    return Allocation(
-        query_ids=query_ids,
-        menu=Menu.from_json(content["menu"]),
-        budget_Q=budget_Q,
-        allocator=str(content.get("allocator", name)),
-        cost=Cost(content["cost"]),
-        total=_number(content["total"]),
-        granted=int(_number(content.get("granted", int(budget_Q.sum())))),
-        expected_spent=None if spent is None else _number(spent),
-        expected_accuracy=_number(content["expected_accuracy"]),
-        price=None if price is None else _number(price),
-        notes=tuple(map(str, content.get("notes", ()))),
-    )
-
-
-def _number(value: Any) -> float:
-    if type(value) not in (int, float) or not 0 <= value <= MOST:
-        raise ValueError(f"{shown(value)} stands where a number must, of at least 0")
-    return float(value)
-
-
-def _budgets_hash(budgets: Iterable[tuple[str, int]]) -> str:
-    """Tells whether budgets were edited by hand."""
-    return fingerprint(sorted(budgets))
-
-
-def _spread(content: Mapping[str, Any]) -> str:
-    """JSON with a line for each key, and for each item of a long list or object: to be read and edited by hand."""
-
-    def lines(value: Any, depth: int) -> str:
-        pad = "  " * (depth + 1)
-        is_spread = (
-            depth < 3 and isinstance(value, dict | list) and any(isinstance(each, dict) for each in _items(value))
-        )
-        if not (is_spread or (depth == 0 and isinstance(value, dict))):
-            return to_json(value)
-        if isinstance(value, dict):
-            body = [f"{pad}{to_json(key)}: {lines(each, depth + 1)}" for key, each in value.items()]
-            return "{\n" + ",\n".join(body) + "\n" + "  " * depth + "}"
-        return "[\n" + ",\n".join(f"{pad}{to_json(each)}" for each in value) + "\n" + "  " * depth + "]"
-
-    return lines(content, 0)
-
-
-def _items(value: Any) -> Iterable[Any]:
-    return value.values() if isinstance(value, dict) else value
 
 
 def _few(names: Iterable[str]) -> str:

@@ -3,20 +3,35 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import sys
-from collections.abc import Callable, Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from ..core.data import EngineInfo, Grade, Query, Request
+from ..core.data import EngineInfo, Grade, Query, Request, Sampling
 from ..core.menu import Menu
+from ..core.parquet import write_parquet
+from ..core.problems import excerpt
+from ..core.profile import Profile
 from ..core.protocols import Engine, Grader, HiddenStateEngine
+from ..core.provenance import Provenance
 from ..core.records import Record
-from ..core.settings import ProfileSettings
+from ..core.settings import EngineSettings, ProfileSettings
+from ..core.waiting import finish
 from ..core.worker import ALONE, Worker
-from ..errors import RunError
+from ..engines import opening
+from ..errors import ForethoughtError, InvalidInputError, InvalidSettingsError, RunError
+from ..questions.queries import Question, load_queries, read_questions, save_queries
 from ..runs.folders import profile_folder
+from ..runs.profiles import from_run
 from ..runs.store import RunDirectory, fingerprint
+from .judging import Judge
+
+logger = logging.getLogger(__name__)
 
 QUERIES_PER_CHUNK = 128
 
@@ -151,3 +166,142 @@ def judged(
 
     probes = tuple(replace(probe, grade=verdict(probe.answer)) for probe in record.probes)
     return replace(record, grade=verdict(record.answer), probes=probes)
+
+
+async def profile_async(
+    engine: Engine,
+    questions: str | Path | Iterable[Question],
+    *,
+    menu: Menu | str | Sequence[int] | None = None,
+    num_traces: int = 4,
+    grader: str | Grader | Judge = "number",
+    layers: str | Sequence[int] = "all",
+    seed: int = 0,
+    out: str | Path | None = None,
+    retry_failed: bool = True,
+    worker: Worker = ALONE,
+    report: Report = silent,
+    sampling: Sampling | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> Profile:
+    """Measures how often each question is answered right under every cap, and what that takes.
+
+    Args:
+        engine: runs the model.
+        questions: texts with references: rows, queries, or a file's name; see `read_questions`.
+        menu: the caps: a menu, "512,1024,4096", "geometric:256:32768", or whole numbers; None for those that suit the
+            model.
+        num_traces: traces a question.
+        grader: judges the answers: a registered name or a grader.
+        layers: whose hidden states to keep: "all" that the engine shows, "none", or their numbers.
+        seed: of the traces.
+        out: a run directory that keeps every trace and goes on where it was stopped; None keeps nothing on disk.
+        retry_failed: try failed traces again.
+        worker: of several processes that fill `out` together: it takes the questions that are its own.
+        report: called with each record.
+        sampling: how the engine draws thoughts, where it does not say so itself.
+        settings: kept in the run directory for its reader.
+
+    Raises:
+        InvalidInputError: a question without a reference that the grader can read.
+        RunError: `out` holds something else.
+    """
+    _check_engine(engine)
+    queries, judge, caps = read_questions(questions), Judge.of(grader), _menu_of(menu, engine)
+    if isinstance(num_traces, bool) or not isinstance(num_traces, int) or num_traces < 1:
+        raise InvalidSettingsError(f"num_traces must be a whole number of at least 1, not {num_traces!r}")
+    judge.check(queries, required=True)
+    made = Provenance.of(engine.info, menu=caps, sampling=sampling or engine.info.sampling or Sampling(), seed=seed)
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()) if out is None else out)
+        run = RunDirectory.create(
+            folder / "run" if out is None else folder,
+            kind="profile",
+            provenance=made.with_grader(judge.provenance),
+            settings=settings or {},
+        )
+        wanted = _layer_numbers(layers, engine)
+        stack.enter_context(run.locked(worker))
+        check_layers_kept(run, wanted)
+        with run.turn():
+            every_query = merge_queries(run, queries)
+        await sample_traces(
+            run,
+            engine,
+            queries,
+            menu=caps,
+            num_traces=num_traces,
+            seed=seed,
+            grader=judge.grader,
+            layers=wanted,
+            retry_failed=retry_failed,
+            worker=worker,
+            setup=setup_of(engine.info, (settings or {}).get("engine", {}).get("options", {})),
+            report=report,
+        )
+        with run.turn():  # the last of several workers to come here writes what holds of all
+            measured = from_run(run, every_query)
+            if out is not None:
+                write_parquet(run.path / "profile.parquet", measured)
+        return measured
+
+
+def profile(engine: Engine, questions: str | Path | Iterable[Question], **settings: Any) -> Profile:
+    """`profile_async`, with the same arguments, for code that is not a coroutine, also in a notebook."""
+    return finish(profile_async(engine, questions, **settings))
+
+
+def _check_engine(engine: object) -> None:
+    if not isinstance(engine, Engine):
+        raise InvalidInputError(
+            f"the engine must be an open engine, not {excerpt(engine)}; open one: open_engine(MODEL)"
+        )
+
+
+def _menu_of(menu: Menu | str | Sequence[int] | None, engine: Engine) -> Menu:
+    if isinstance(menu, Menu):
+        return menu
+    if menu is not None:
+        return Menu.parse(menu) if isinstance(menu, str) else Menu.of(menu)
+    info = engine.info
+    settings = EngineSettings(engine=info.engine, context_tokens=info.context_tokens, template=info.template or "")
+    try:
+        found, reason = opening.caps(info.model, settings, opening.prompting(info.model, settings))
+    except ForethoughtError:  # a template of the user's own
+        found, reason = opening.USUAL, "nothing else is known of the model"
+    logger.info("caps %s: %s", found, reason)
+    return found
+
+
+def _layer_numbers(layers: str | Sequence[int], engine: Engine) -> tuple[int, ...]:
+    num_layers = engine.info.num_layers if isinstance(engine, HiddenStateEngine) else None
+    if layers == "none" or not layers or (layers == "all" and num_layers is None):
+        return ()
+    if layers == "all":
+        return tuple(range((num_layers or 0) + 1))
+    if isinstance(layers, str) or num_layers is None or not all(0 <= layer <= num_layers for layer in layers):
+        known = "this engine shows none" if num_layers is None else f"the model has layers 0 to {num_layers}"
+        raise InvalidSettingsError(f"layers must be 'all', 'none' or numbers of layers, not {layers!r}: {known}")
+    return tuple(sorted(set(layers)))
+
+
+def merge_queries(run: RunDirectory, queries: Sequence[Query]) -> list[Query]:
+    """The run's queries and the new ones, written back; one id cannot stand for two different queries."""
+    path = run.path / "queries.jsonl"
+    known = {query.id: query for query in load_queries(path)} if path.exists() else {}
+    changed = [query for query in queries if query.id in known and known[query.id] != query]
+    if changed and not run.holds_results():  # nothing was measured on the old ones
+        run.forget()
+        known, changed = {}, []
+    if changed:
+        ids = ", ".join(repr(query.id) for query in changed[:5]) + (", …" if len(changed) > 5 else "")
+        if all(replace(known[query.id], reference=query.reference) == query for query in changed):
+            raise RunError(
+                f"{run.path} was graded by other reference answers to {len(changed)} of these questions ({ids}). Judge "
+                f"what it holds by the new ones first: forethought regrade {run.path} --answers FILE"
+            )
+        raise RunError(f"{run.path} already holds other questions under the ids {ids}; give another --out")
+    merged = [*known.values(), *(query for query in queries if query.id not in known)]
+    if merged != list(known.values()):
+        save_queries(path, merged)
+    return merged

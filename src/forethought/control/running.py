@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ from .plan import Plan
 from .pool import Pool
 from .profiling import judged, setup_of, trace_seed
 from .results import answer_rows, answers_of, earlier_counts, line_of, save_counts, write_results
+
+AHEAD = 4  # the first quarter of a block is served while the last answers of the block before come in
 
 logger = logging.getLogger(__name__)
 
@@ -116,10 +119,10 @@ async def generate_planned(
     The trace under a small cap is the prefix of the trace under a large one, so an answer forced at each allocator's
     budget judges all of them on the same trace. An engine that schedules by priority starts with the shortest answers.
 
-    Requests are one stream, which the engine takes as it has room. With an adaptation, budgets are looked at when all
-    answers of a block are there, and those that the engine has not taken yet may change: nothing waits for a decision.
-    Only under a pool the blocks come one after the other, since what is left of a hard total, and so who gets what,
-    must not depend on how many run at once.
+    Requests are one stream, which the engine takes as it has room. With an adaptation, a decision looks at all answers
+    of its blocks, and holds from a quarter of the next block on, so that an engine goes on while the last of them are
+    thought through; only one that comes there first waits. Who gets which budget so depends on no clock. A pool's total
+    is divided by what came back: there a decision holds, and is waited for, at the end of its block.
     """
     plan, tries = read_plan(run), run.tries()
     main, budgets_of = load_budgets(run, plan)
@@ -128,27 +131,38 @@ async def generate_planned(
     parts = blocks(list(own.values())) if adaptation else [list(own.values())]
     left = {name for name in own if tries.is_left(name, 0, retry_failed=retry_failed, setup=setup)}
     used_of, begun = dict[str, float](), own.keys() - left
+    order, position = [query for part in parts for query in part], 0
 
     def see(answer: Answer) -> None:
         if answer.tokens is not None and answer.budget == budget_of[answer.id]:  # others had what a pool had left
             used_of[answer.id] = float(answer.tokens)
 
-    def requests(wanted: Iterable[Query]) -> Iterator[Request]:
-        for query in wanted:
+    def requests() -> Iterator[Request]:
+        nonlocal position
+        while position < len(order) and (decided() >= len(gates) or position < gates[decided()]):
+            query = order[position]
+            position += 1
             if query.id not in begun:
                 begun.add(query.id)
                 caps = sorted({budgets[query.id] for budgets in budgets_of.values()})
                 trace = trace_seed(seed, query.id, 0)
                 yield Request(query, caps[-1], 0, trace, tuple(caps[:-1]), priority_of[query.id])
 
+    def decided() -> int:
+        return len(parts) - len(waiting)
+
     def decide() -> None:
         while adaptation is not None and waiting and not waiting[0]:
-            number = len(parts) - len(waiting)
-            rest = [query for part in parts[number + 1 :] for query in part if query.id not in begun]
-            budget_of.update(adaptation.decide(number, parts[number], rest, budget_of, used_of))
+            number = decided()
+            rest = [query for query in order[gates[number] :] if query.id not in begun] if number < len(gates) else []
+            seen = {query.id for part in parts[: number + 1] for query in part}  # later ones may be in, or not
+            used = {query_id: tokens for query_id, tokens in used_of.items() if query_id in seen}
+            budget_of.update(adaptation.decide(number, parts[number], rest, budget_of, used))
             waiting.pop(0)
 
     waiting = [{query.id for query in part} & left for part in parts]
+    ends = list(itertools.accumulate(map(len, parts)))
+    gates = ends[:-1] if pool else [end + (following - end) // AHEAD for end, following in itertools.pairwise(ends)]
     with replacing(run.path / "answers.jsonl") as file:
         for answer in answers_of(run, own, budget_of):
             see(answer)
@@ -156,9 +170,9 @@ async def generate_planned(
                 file.write(line_of(answer))
     counted, answers = earlier_counts(run, worker), run.path / "answers.jsonl"
     with run.appender(worker) as records, open_bytes(answers, "ab", "written") as rows:
-        for part in parts if pool else [[query for each in parts for query in each]]:
-            decide()
-            wanted = requests(part)
+        decide()
+        while position < len(order):
+            wanted = requests()
             async for generation in pool.generate(engine, list(wanted)) if pool else engine.generate(wanted):
                 query = own[generation.query_id]
                 record = judged(Record.of(generation, setup=setup), query.reference, grader)
@@ -172,6 +186,9 @@ async def generate_planned(
                 for names in waiting:
                     names.discard(query.id)
                 decide()
+            for names in waiting:
+                names -= begun  # all that was asked for has come back
+            decide()
     decide()
     save_counts(run, counted, engine, worker)
     if adaptation is not None:

@@ -223,7 +223,7 @@ class EngineInfo:
     sampling: Sampling | None = None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Curves:
     """What a predictor says, or a profile measured: one row a query, one column a budget.
 
@@ -237,8 +237,12 @@ class Curves:
     p_Q_B: FloatArray
     tokens_Q_B: FloatArray | None = None
 
+    def __repr__(self) -> str:
+        known = "accuracy" if self.tokens_Q_B is None else "accuracy and usage"
+        return f"Curves({known} of {len(self.query_ids):,} queries, budgets {self.menu})"
 
-@dataclass(frozen=True, slots=True, eq=False)
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Allocation:
     """One budget per query, with what it expects.
 
@@ -267,5 +271,8 @@ class Allocation:
     price: float | None = None
     notes: tuple[str, ...] = ()
 
-
-Plan = Allocation  # until the public plan, with its queries and what made it, has this name
+    def __repr__(self) -> str:
+        return (
+            f"Allocation({len(self.query_ids):,} queries, {self.allocator}, {self.granted:,} tokens granted of "
+            f"{self.total:,.0f} ({self.cost}), expected accuracy {self.expected_accuracy:.1%})"
+        )

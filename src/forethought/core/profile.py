@@ -59,7 +59,7 @@ class Traces:
         )
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Profile:
     """What was measured of each query at each cap, plus features.
 
@@ -93,6 +93,14 @@ class Profile:
     difficulties: tuple[str | None, ...] = ()
     provenance: Provenance = UNKNOWN
     traces: Traces | None = None
+
+    def __repr__(self) -> str:
+        made = ", SIMULATED" if self.provenance.simulated else ""
+        layers = f", hidden states of {len(self.layers)} layers" if self.layers else ""
+        return (
+            f"Profile({self.num_queries:,} queries, {int(self.num_tried_Q.sum()):,} traces, budgets {self.menu}, "
+            f"model {self.provenance.model}{layers}{made})"
+        )
 
     @property
     def num_queries(self) -> int:

@@ -211,6 +211,7 @@ class ImportSettings:
         "tried": "How many traces the counts are out of.",
         "tokens": "Tokens generated, answer included.",
         "reasoning": "Reasoning tokens alone.",
+        "answer": "What was answered, as text: kept for votes.",
         "length": "Tokens of the whole trace: at a cap it used these, at most the cap.",
         "sample": "Which trace of the query a row of a long table is.",
         "question": "The question's text.",

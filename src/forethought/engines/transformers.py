@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from ..core.data import EngineInfo, FloatArray, Generation, Query, Request, Sampling
 from ..core.prompts import PromptTemplate
 from ..errors import EngineError
-from ..models import LocalModel, locate
+from ..models import locate
 from ..models.config import config_of
 from ..models.gguf import no_progress_bars
 from . import memory
@@ -54,8 +54,8 @@ class TransformersEngine:
         device: "auto", "cpu", "cuda", …
         num_threads: CPU threads of torch; None leaves them as they are.
         prompt_cache_mib: memory for the keys and values of prompts between calls.
-        needed_tokens: longest prompt + thought + answer that will be asked for, where that is known: for what is said
-            of memory.
+        needed_tokens: longest prompt + thought + answer that will be asked for, where known: for the choice of
+            `num_sequences`, and what is said of memory.
     """
 
     def __init__(
@@ -83,8 +83,18 @@ class TransformersEngine:
         try:
             tokenizer = transformers.AutoTokenizer.from_pretrained(local.path, trust_remote_code=False)
             self._forcing = Forcing(tokenizer, template)
+            each = memory.token_bytes(config_of(local.path), dtype)
+            own = max(OWN_TOKENS, (needed_tokens or 0) - len(self._forcing.decode(self._template_prefix()).encode()))
+            # Few thoughts run to their cap: a quarter of it is taken for usual.
+            self.num_sequences = num_sequences or _rows_that_suit(max(OWN_TOKENS, own // 4) * (each or 1), device)
             if device == "cpu":
-                self._announce(local, dtype, num_sequences, prompt_cache_mib << 20, needed_tokens)
+                memory.announce(
+                    local.name,
+                    memory.loaded_bytes(local.path, dtype),
+                    None if each is None else (prompt_cache_mib << 20) + self.num_sequences * own * each,
+                    how="fewer: --engine-option num_sequences=N, prompt_cache_mib=N",
+                    free=memory.free_bytes(),
+                )
             with no_progress_bars():
                 loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(
                     local.path,
@@ -103,7 +113,6 @@ class TransformersEngine:
         self._decoder: Decoder | None = Decoder(
             loaded, prefix_ids=self._template_prefix(), prompt_cache_bytes=prompt_cache_mib << 20
         )
-        self.num_sequences = num_sequences or _choose_num_sequences(self._decoder, device)
         self.info = EngineInfo(
             engine="transformers",
             model=local.name,
@@ -117,21 +126,6 @@ class TransformersEngine:
             dtype=dtype,
             device=device,
             versions={"torch": torch.__version__, "transformers": transformers.__version__},
-        )
-
-    def _announce(self, local: LocalModel, dtype: str, rows: int | None, cache: int, needed: int | None) -> None:
-        """Says what memory will be taken: weights, the prompts' keys and values, and those of the rows."""
-        each = memory.token_bytes(config_of(local.path), dtype)
-        if each is not None:
-            shared = len(self._forcing.decode(self._template_prefix()).encode())
-            own = OWN_TOKENS if needed is None else max(OWN_TOKENS, needed - shared)
-            cache += (rows or _rows_that_suit(OWN_TOKENS * each, "cpu")) * own * each
-        memory.announce(
-            local.name,
-            memory.loaded_bytes(local.path, dtype),
-            None if each is None else cache,
-            how="fewer: --engine-option num_sequences=N, prompt_cache_mib=N",
-            free=memory.free_bytes(),
         )
 
     def _template_prefix(self) -> list[int]:
@@ -211,11 +205,6 @@ def _choose_dtype(dtype: str, device: str) -> tuple[str, str]:
     if native:
         return "bfloat16", f"this CPU has {native[0]}"
     return "float32", "this CPU has no bfloat16 instructions"
-
-
-def _choose_num_sequences(decoder: Decoder, device: str) -> int:
-    layers, heads, width = decoder.shape
-    return _rows_that_suit(OWN_TOKENS * layers * 2 * heads * width * decoder.dtype.itemsize, device)
 
 
 def _rows_that_suit(row_bytes: int, device: str) -> int:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..control import sources
 from ..core.features import DIFFICULTY, HIDDEN
-from ..core.prompts import PromptTemplate, load_template, shipped_templates
+from ..core.prompts import CHAT, PromptTemplate, load_template, shipped_templates
 from ..errors import EngineError, InvalidSettingsError
+from ..models.thinking import own_template
 from ..predictors.predictor import Predictor
 from .decision import Decider
 from .desk import Desk
@@ -85,6 +86,7 @@ async def opened(prepared: Prepared, host: Host) -> Desk:
     Raises:
         EngineError: everything in which the server and the predictor do not fit, and the flags to add.
     """
+    prepared = with_own_template(prepared, host)
     options, card = prepared.options, prepared.predictor.card
     problems = list(_problems(prepared, host))
     if problems:
@@ -129,6 +131,17 @@ async def opened(prepared: Prepared, host: Host) -> Desk:
     return desk
 
 
+def with_own_template(prepared: Prepared, host: Host) -> Prepared:
+    """The same with the model's own chat template, where the predictor's card names that and it is the same here."""
+    card = prepared.predictor.card
+    if card.template != CHAT:
+        return prepared
+    found, how = own_template(host.tokenizer)
+    is_same = found.hash == card.template_hash
+    logger.info("forethought: template chat: %s%s", how, "" if is_same else "; another than the predictor's")
+    return replace(prepared, template=found) if is_same else prepared
+
+
 def _problems(prepared: Prepared, host: Host) -> Iterator[str]:
     card = prepared.predictor.card
     if host.tags is None:
@@ -143,8 +156,9 @@ def _problems(prepared: Prepared, host: Host) -> Iterator[str]:
             )
         if prepared.template is None:
             yield (
-                f"the predictor reads the prompts of template {card.template or 'unknown'}, which does not come with "
-                "forethought, so prompts cannot be compared with it"
+                f"the predictor reads the prompts of template {card.template or 'unknown'} "
+                f"({card.template_hash or 'no hash'}), which neither comes with forethought nor is the one of this "
+                "model's own chat template, so prompts cannot be compared with it"
             )
 
 

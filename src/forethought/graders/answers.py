@@ -39,11 +39,11 @@ _HASHES = re.compile(r"(?:^|(?<=\s))####(?!#)[ \t]*(?=\S)")
 ANNOUNCED = re.compile(
     r"(?<![A-Za-z])(?<!wrong )(?<!incorrect )(?<!false )(?<!not the )(?<!not an )(?:answers?|result)\b\s*(?:\*\*|__)?"
     r"\s*(?:is\b|are\b|was\b|(?:would|should|must|will)\s+be\b|[:=：]|[-–—→]+>?(?=\s+\(?[A-Za-z]))(?:\s*[:：])?(?:\*\*|__)?"
-    r"|\bfinal\s+answer[*_ ]*\n|\bans\s*[.:=]+|\bsolution\s*[:：]"
+    r"|\bfinal\s+answer[*_ ]*\n|\bans\s*[.:=–—-]+|\bsolution\s*[:：]"
     r"|(?:答案|答え|答|正解|정답|답)\s*(?:应该|應該)?\s*(?:是|为|為|は|은|는|選|选|[:：])+\s*[:：]?"
-    r"|\b(?:antwort|réponse|reponse|respuesta|risposta|resposta|odpowiedź|antwoord|ответ|відповідь|cevap|jawaban"
+    r"|\b(?:antwort|réponse|reponse|respuesta|risposta|resposta|odpowiedź|antwoord|svar|svaret|vastaus|válasz|răspuns|odgovor|απάντηση|ответ|відповідь|cevap|jawaban"
     r"|đáp án)\b"
-    r"\s*(?:\w{2,12}\s+)?(?:ist|lautet|est|es|è|é|jest|to|is|adalah|là|[:=：—–-])\s*[:：]?"
+    r"\s*(?:\w{2,12}\s+)?(?:ist|lautet|est|es|è|é|er|är|on|jest|to|is|adalah|là|[:=：—–-])\s*[:：]?"
     r"|(?:الإجابة|الجواب)\s*(?:الصحيحة\s*)?(?:هي|هو|[:：])?\s*[:：]?"
     r"|(?:उत्तर)\s*(?:है|[:：])?\s*",
     re.IGNORECASE,

@@ -12,19 +12,28 @@ from .answers import ANNOUNCED, MAX_CHARACTERS, stated_answer, unmarked
 
 _LATEX_TEXT = re.compile(r"\\(?:text|mathrm|textbf|mathbf)\s*\{([^{}]*)\}")
 _CHOSEN = (
-    r"(?:(?:i|we)\s+(?:would\s+)?)?(?:think|choose|chose|chosen|pick|picked|select|selected|go(?:ing)?\s+with|went\s+with|it\s+is|it's"
-    r"|it\s+must\s+be|must\s+be|is|therefore|thus|hence|so|letter)\s*,?\s*:?"
+    r"(?:(?:(?:i|we)(?:'d|'ll|\s+would|\s+will)?\s+)?(?:think|say|answer|choose|chose|chosen|picked|pick|selected|select"
+    r"|go(?:ing)?\s+with|went\s+with)|(?:it|that|this)(?:'s|\s+is|\s+(?:must|would|should)\s+be)|must\s+be|is|therefore"
+    r"|thus|hence|so|letter|clearly|probably|definitely|certainly|obviously)\s*,?\s*:?"
+)
+_FALSE = (
+    r"(?:not\b(?!\s*\(?[A-Z]\b)|n't|never|wrong|incorrect|false|invalid|impossible|eliminated|excluded|ruled\s+out)"
 )
 _DENIED_BEHIND = re.compile(
-    r"[)\]]?(?:\s*\?|\s+(?:isn't|can't|cannot|wasn't)|\s+not\b(?!\s*\(?[A-Z]\b)|\s+(?:(?:is|was|are|(?:would|can|could|must)"
-    r"\s+be|has\s+been)\s+)?(?:not\b|n't|wrong|incorrect|false|invalid|impossible|eliminated|excluded|ruled\s+out))"
-)
+    r"[)\]]?(?:\s*\?|\s+(?:(?:is|was|are|(?:would|can|could|must)\s+be|has\s+been)\s+)?(?:\w+ly\s+)?" + _FALSE +
+    r"|\s+(?:isn't|can't|cannot|wasn't|doesn't|does\s+not|fails|contradicts)|\s+(?:major|minor|sharp|flat)\b"
+    r"|(?:(?!\b(?:because|since|as)\b)[^.;,\n]){0,60},?\s+but\s+(?:\w+\s+)?" + _FALSE + ")"
+)  # fmt: skip
 _DENIED_BEFORE = re.compile(
-    r"(?:\b(?:not|cannot|never|except|(?<!no )(?<!without a )doubt|rul(?:e[sd]?|ing)\s+out|eliminat\w+|exclud\w+"
-    r"|(?:anything|everything|all)\s+but|(?:wrong|incorrect)\s+(?:answer|option|choice|letter|one))|n't)\s*:?\s*"
+    r"(?:\b(?:not|cannot|never|except|unlike|(?:other|rather)\s+than|instead\s+of|(?<!no )(?<!without a )doubt"
+    r"|rul(?:e[sd]?|ing)\s+out|eliminat\w+|exclud\w+|(?:anything|everything|all)\s+but"
+    r"|(?:wrong|incorrect)\s+(?:answer|option|choice|letter|one))|n't)\s*:?\s*"
     r"(?:(?:that|the|it|it's|is|be|was|are|been|answer|option|choice|letter|think|believe|pick|choose|correct|right"
     r"|would|could|should)\s*:?\s+)*(?:is\s*:?\s*)?\W{0,2}$",
     re.IGNORECASE,
+)
+_NAMED = (
+    r"(?:^|[.,;:!?—–-]\s*|\b(?:option|choice|letter|that|so|thus|therefore|hence|think|believe|say|only|and|but|in)\s+)"
 )
 _CONTINUED = r"(?!\s*[=<>+*/^≤≥])(?=\s*$|\s*[.,;:!、\n–—]|\s+-\s|\s+(?:is|because|since|as)\b|\s+[^a-z\s])"
 
@@ -51,17 +60,18 @@ class ChoiceGrader:
         self.first_index = first_index
         capital, either = f"[{letters}]", f"[{letters}{letters.lower()}]"
         end = r"(?![A-Za-z0-9'’+#])(?!-\w)"
+        article = r"[AI]\s+(?!(?:because|since|as|is|which|that|and|or)\b)[a-z]"  # "A cat", "I am"
         self._alone = re.compile(rf"[(\[]?({either})[)\].:,;。]*")
         self._markings = [
             re.compile(pattern, re.MULTILINE)
             for pattern in (
                 rf"(?:(?i:{ANNOUNCED.pattern})|\b(?i:answers?|choice|option|correct)\b\s*:?|选项|選項|选择?|選択肢|選擇?|선택)\s*(?i:is\b|是|为|為|:)?"
-                rf"\s*(?i:(?:the\s+)?(?:option|choice|letter)\b|选项|選項)?\s*:?\s*"
-                rf"(?:[(（[]({either})[)）\]]|({capital}){end}|({either})\W*$)(?!\s*(?:or|and|,|/|&)\s*\(?{capital}\b)",
-                rf"(?<!\w)\(({either})\)|^\s*({capital})[).:](?=\s|$)",
+                rf"\s*(?i:(?:(?:the|la|le|el|die|der)\s+)?(?:option|choice|letter)?\b|选项|選項)?\s*:?\s*"
+                rf"(?:[(（[]({either})[)）\]]|(?!{article})({capital}){end}|({either})[\s.,;:!)\]'’。]*$)(?!\s*(?:or|and|,|/|&)\s*\(?{capital}\b)",
+                rf"(?<!\w)\(({either})\)|^\s*({capital})[).:](?=\s|$)|\A\s*({either})[).:]\s",
                 rf"(?i:\b{_CHOSEN})\s*({capital}){end}{_CONTINUED}",
                 rf"\A\s*({capital}){end}{_CONTINUED}",
-                rf"(?<![\w'’-])({capital}){end}(?=\s+(?:is|must\s+be)\s+(?:the\s+)?(?:right|correct|true|best|answer))",
+                rf"{_NAMED}({capital}){end}(?=\s+(?:is|must\s+be)\s+(?:the\s+)?(?:right|correct|true|best|answer))",
             )
         ]
         self._capital = re.compile(rf"(?<![\w'’-])({capital}){end}")
@@ -79,6 +89,7 @@ class ChoiceGrader:
         plain = _LATEX_TEXT.sub(r"\1", whole)
         plain = re.sub(r"[*$`\"“”{}【】「」『』〈〉<>]|\\[()\[\]]", " ", plain).strip()
         plain = re.sub(r"^(['_]{1,2})([^'_]*)\1(?=\W*$)", r"\2", plain)
+        plain = re.sub(r"^(?:[→⇒✓✔✅☑•]|[-=]+>?\s|A\s*:(?=\s*\(?\w\)?\W*$))\s*", "", plain)
         lines = [line.strip() for line in plain.splitlines() if line.strip()] or [""]
         is_announced = self._markings[0].search(plain) is not None
         alone = [match.group(1).upper() for line in lines if (match := self._alone.fullmatch(line))]

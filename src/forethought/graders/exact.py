@@ -10,7 +10,7 @@ from .answers import MAX_CHARACTERS, stated_answer
 
 # Signs that stand for one another, and signs that cannot be seen.
 _SAME = str.maketrans(
-    dict.fromkeys("’‘‛ʼ＇`´′", "'")
+    dict.fromkeys("’‘‛ʼ＇`´′‹›", "'")
     | dict.fromkeys("“”„‟«»″＂", '"')
     | dict.fromkeys("‐‑‒–—―−﹣－⁃", "-")
     | dict.fromkeys("\u00ad\u200b\u200c\u200d\u2060\ufeff")
@@ -30,6 +30,7 @@ _AROUND = tuple(  # each around the whole of it
     )
 )
 _MARKED = re.compile(r"(?P<mark>\*{1,3}|__?|`+)(?P<inside>[^*_`]+)(?P=mark)(?P<end>[.,;:!。]+)")
+_MEANING = ("<super>", "<sub>", "<fraction>", "<circle>", "<square>")
 _FINAL = re.compile(r"(?<=[^\W_]|[)\]}\"'%+#!?°*$])[.,;:。]$|(?<=[^\W\d_]{2})!+$")
 
 
@@ -73,6 +74,6 @@ def _bare(text: str) -> str:
 
 def _one_form(sign: str) -> str:
     """The usual form of a full-width letter, a ligature or a blank; a raised or lowered sign stays: x², ½."""
-    if sign.isascii() or unicodedata.decomposition(sign).startswith(("<super>", "<sub>", "<fraction>")):
+    if sign.isascii() or unicodedata.decomposition(sign).startswith(_MEANING):
         return sign
     return unicodedata.normalize("NFKC", sign)

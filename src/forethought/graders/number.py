@@ -60,6 +60,9 @@ _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
 _SUPERSCRIPT_RUN = re.compile(r"[⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+")
 
 _EQUALS = re.compile(r"[=≈]|\\approx\b")
+_ASSIGNED = re.compile(
+    r"\W*([A-Za-z])\s*=[^=A-Za-z]*\d[^=A-Za-z]*?(?:,|;|\band\b)\s*(?:and\s+)?([A-Za-z])\s*="
+)  # x = 1, y = 2
 _ORDER = re.compile(r"[<>≤≥≠≮≯≰≱]|[!:~]=|\\n?(?:leq?|geq?|neq?|lt|gt)(?:slant)?(?![a-zA-Z])")
 _STATEMENT = re.compile(r"[,;:\n]|\b(?:so|then|thus|hence|therefore)\b|\\(?:Rightarrow|implies|to)\b|=>|[⇒→]")
 
@@ -85,6 +88,7 @@ _LATEX = (
         r"\1",  # the power of a unit: "5 cm^2"
     ),
     (re.compile(r"\\(?:left|right|displaystyle|q?quad)\b|\\[()\[\],;:! ]|\\\\"), " "),
+    (re.compile(r"\b([ap])\.\s?m\b\.?", re.IGNORECASE), r"\1m"),
     (re.compile(r"\b(?:minus|negative)\s+(?=[$€£¥₹]?\s?[\d.])", re.IGNORECASE), "-"),
 )
 _NO_READING = re.compile(
@@ -166,6 +170,8 @@ def bare_number(text: str) -> Fraction | None:
 
 def _last_side(text: str) -> str | None:
     """What stands behind the last "=", where it is a value on its own; None where it is half of an equation."""
+    if (match := _ASSIGNED.match(text)) and match[1] != match[2]:
+        return None
     sides = [side for side in _EQUALS.split(text) if any(character.isalnum() for character in side)]
     for side in reversed(sides[:-1]):
         statements = [part for part in _STATEMENT.split(side) if part.strip()]

@@ -45,6 +45,7 @@ _OF = (["out", "of"], ["short", "of"])
 # A small numeral changes the number only behind these: "5 and two thirds", "5 less than ten", "5 short of ten".
 _BEFORE_SMALL = wordset("base and point to by than times over under below from into")
 _NOT_THE_ANSWER = wordset("right correct answer true possible valid work works fit fits")
+_BEYOND = wordset("up upwards above over beyond more under below less fewer older younger later earlier")
 _LETTERS = wordset("a m g l L h s C F W V")  # the article and units; other single letters are variables
 _TWO_LETTERS = wordset("of in at on is as he we so if it be do tv cd pm am an my us no go id pc vs km")
 _ATTACHED = wordset(
@@ -126,6 +127,12 @@ def is_stated(before: str) -> bool:
         lower.pop()
     if not lower:
         return True
+    if lower in (["add"], ["remove"]) or (
+        lower[-1] in ("at", "with") and lower[-2:-1] in (["starting"], ["beginning"])
+    ):
+        return False
+    if lower[-1] in ("in", "to") and len(lower) > 1 and lower[-2] in _SMALL | _NUMERALS:
+        return False  # one in 17
     if lower[-1] == "of":
         return len(lower) > 1 and lower[-2] in _MEASURES
     if lower[-1] == "to":
@@ -185,6 +192,8 @@ def is_noun(after: str) -> bool:
         return False
     if _is_counter(words[0]):
         return True
+    if lower[0] == "and" and len(lower) > 1 and lower[1] in _BEYOND:
+        return False
     if len(words[0]) == 2 and lower[0] not in _ATTACHED | _TWO_LETTERS:
         return False
     is_attached = after[:1].isalpha()

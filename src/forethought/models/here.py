@@ -32,8 +32,7 @@ class Here:
         """Its Hugging Face tokenizer; None where it or what reads it is not here."""
         if self.folder is None:
             return None
-        changed = [file.stat().st_mtime_ns for file in sorted(self.folder.glob("*.j*"))]
-        return _tokenizer(self.folder, tuple(changed))
+        return _tokenizer(self.folder, tuple(file.stat().st_mtime_ns for file in sorted(self.folder.glob("*.j*"))))
 
     def to_text(self) -> str:
         """What has to be fetched and loaded, in words."""
@@ -57,17 +56,16 @@ def _tokenizer(folder: Path, changed: tuple[int, ...]) -> Any | None:
 def look(name: str) -> Here:
     """What is here of an alias, a folder or a hub id."""
     if name in ALIASES:
-        folder = home() / "models" / name
-        published = ALIASES[name].num_bytes
+        folder, published = home() / "models" / name, ALIASES[name].num_bytes
         if (folder / MARKER).is_file():
             return Here(folder, _weight_bytes(folder), 0)
         return Here(None, round(published * FOLDER_PER_GGUF), published)
     own = Path(os.path.expanduser(name))
-    folder_here = own if os.path.isdir(own) else in_hub_cache(name)
-    if folder_here is None:
+    found = own if os.path.isdir(own) else in_hub_cache(name)
+    if found is None:
         return Here(None, None, None)
-    weights = _weight_bytes(folder_here)
-    return Here(folder_here, weights, 0 if weights or folder_here == own else None)
+    weights = _weight_bytes(found)
+    return Here(found, weights, 0 if weights or found == own else None)
 
 
 def _weight_bytes(folder: Path) -> int | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -285,29 +285,37 @@ def _quality(card: PredictorCard) -> str:
     quality = card.calibration
     if quality is None:
         return "## Quality\n\nToo few queries to hold some out: the quality is not known."
-    rows = [
-        f"| {each.lower:.1f} to {each.upper:.1f} | {each.predicted:.3f} | {each.observed:.3f} | {each.num_traces:,} |"
+    chosen = "; the layer was chosen on all of it" if card.features.layer is not None else ""
+    judged_on = f"Out of fold ({quality.num_folds} folds of the training profile{chosen}):"
+    if quality.num_folds == 1:
+        judged_on = (
+            f"On training queries that were held out to stop early ({sum(each.num_traces for each in quality.bins):,} "
+            f"traces and budgets); the number of epochs was picked on them, so this is a little too good:"
+        )
+    losses = [
+        ("this predictor", f"{quality.log_loss:.4f}", f"{quality.brier:.4f}"),
+        ("mean curve", f"{quality.mean_log_loss:.4f}", f"{quality.mean_brier:.4f}"),
+    ]
+    bins = [
+        (
+            f"{each.lower:.1f} to {each.upper:.1f}",
+            f"{each.predicted:.3f}",
+            f"{each.observed:.3f}",
+            f"{each.num_traces:,}",
+        )
         for each in quality.bins
     ]
-    return "\n".join(
-        [
-            "## Quality",
-            "",
-            _judged_on(quality, card.features),
-            "",
-            "| | log loss (nats) | Brier score |",
-            "| --- | --- | --- |",
-            f"| this predictor | {quality.log_loss:.4f} | {quality.brier:.4f} |",
-            f"| mean curve | {quality.mean_log_loss:.4f} | {quality.mean_brier:.4f} |",
-            "",
-            f"Calibration error {quality.calibration_error:.3f}. Correlation with measured accuracy by budget: "
-            f"{', '.join(f'{value:.2f}' for value in quality.correlation_B)}.",
-            "",
-            "| predicted between | predicted | observed | traces |",
-            "| --- | --- | --- | --- |",
-            *rows,
-        ]
+    correlations = ", ".join(f"{value:.2f}" for value in quality.correlation_B)
+    return (
+        f"## Quality\n\n{judged_on}\n\n{_table(('', 'log loss (nats)', 'Brier score'), losses)}\n\n"
+        f"Calibration error {quality.calibration_error:.3f}. Correlation with measured accuracy by budget: "
+        f"{correlations}.\n\n{_table(('predicted between', 'predicted', 'observed', 'traces'), bins)}"
     )
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |".replace("|  |", "| |") for line in lines)
 
 
 def _shrinkage(card: PredictorCard) -> str:
@@ -323,36 +331,21 @@ def _shrinkage(card: PredictorCard) -> str:
     )
 
 
-def _judged_on(quality: Calibration, schema: FeatureSchema) -> str:
-    if quality.num_folds == 1:
-        num_traces = sum(each.num_traces for each in quality.bins)
-        return (
-            f"On training queries that were held out to stop early ({num_traces:,} traces and budgets); the number of "
-            f"epochs was picked on them, so this is a little too good:"
-        )
-    chosen = "; the layer was chosen on all of it" if schema.layer is not None else ""
-    return f"Out of fold ({quality.num_folds} folds of the training profile{chosen}):"
-
-
 def _layers(card: PredictorCard) -> str:
     chosen = card.cross_validation
     if chosen is None:
         return "## Layer\n\nThere was nothing to choose from."
     rows = [
-        f"| {each.layer}{' (chosen)' if each.layer == card.features.layer else ''} "
-        f"| {each.log_loss:.4f} | {each.brier:.4f} |"
+        (
+            f"{each.layer}{' (chosen)' if each.layer == card.features.layer else ''}",
+            f"{each.log_loss:.4f}",
+            f"{each.brier:.4f}",
+        )
         for each in chosen.layers
     ]
-    return "\n".join(
-        [
-            "## Layer",
-            "",
-            f"Chosen by {markdown(chosen.method)}, on {chosen.num_queries:,} queries.",
-            "",
-            "| layer | log loss (nats) | Brier score |",
-            "| --- | --- | --- |",
-            *rows,
-        ]
+    return (
+        f"## Layer\n\nChosen by {markdown(chosen.method)}, on {chosen.num_queries:,} queries.\n\n"
+        f"{_table(('layer', 'log loss (nats)', 'Brier score'), rows)}"
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self
 
@@ -12,7 +13,8 @@ from numpy.typing import NDArray
 from ..core.data import FloatArray
 from ..core.features import HIDDEN, TEXT, Features, chunks
 from .card import NoveltyCard
-from .parts.surprisal import NUM_NUMBERS, SIZE, Hashed, Surprisal, hash_text
+from .parts.linear import left_singular, scale_of
+from .parts.surprisal import NUM_NUMBERS, SIZE, Surprisal, hash_text
 
 MAX_QUERIES = 1024  # the distance is learned from at most: the work grows with the cube
 MIN_QUERIES = 40  # fewer leave no tail to calibrate on
@@ -23,14 +25,10 @@ BATCH_LEVEL = 0.01  # a batch of the training kind is called novel with at most 
 MOST_FALSE_ALARMS = 2.0 * LEVEL  # a score with more than these, clearly, is not used
 LEAST_SPREAD = 0.02  # of a text's six numbers (nats, logarithms, shares): less than this is no difference in kind
 QUANTILES = (0.5, 0.9, 0.95, 0.99)
-PREFIX = "novelty_"
-
 MAX_COMPONENTS = 32  # directions whose variance is learned one by one: 100 KB of float16 at a width of 1536
 ROWS_PER_COMPONENT = 10  # fewer vectors than that say next to nothing about a direction's variance
-SPREAD_FLOOR = 1e-3  # of the median spread: rounding is no spread
 VARIANCE_FLOOR = 0.01  # of a standardised feature's: a direction that hardly varied in training says next to nothing
-
-Reading = FloatArray | list[Hashed]  # hidden states, or texts with their buckets found
+PREFIX = "novelty_"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -90,13 +88,19 @@ class NoveltyScore:
 
         It cannot of fewer than MIN_QUERIES, nor for a predictor that reads neither hidden states nor text.
         """
-        kind = kind_of(reads)
-        if kind is None or len(features) < MIN_QUERIES:
+        if len(features) < MIN_QUERIES or (kind := kind_of(reads)) is None:
             return None
         num_fitted = len(features) - max(MIN_LEFT_OUT, len(features) // 3)
-        distance, surprisal = _learn(_read(features.select(np.arange(min(num_fitted, MAX_QUERIES))), kind))
-        held = _read(features.select(np.arange(num_fitted, len(features))), kind)
-        left_out_N = distance.apply(_vectors(held, surprisal))
+        fitted = features.select(np.arange(min(num_fitted, MAX_QUERIES)))
+        surprisal = None
+        if kind == HIDDEN:
+            distance = Distance.fit(fitted.hidden)
+        else:
+            hashed = [hash_text(text) for text in fitted.questions]
+            surprisal = Surprisal.fit(hashed)
+            distance = Distance.fit(Surprisal.left_out(hashed), least_spread=LEAST_SPREAD)
+        made = cls(distance, surprisal, np.empty(0))
+        left_out_N = made._distances(features.select(np.arange(num_fitted, len(features))))
         return cls(distance, surprisal, np.sort(left_out_N), _false_alarms(left_out_N))
 
     @property
@@ -112,7 +116,9 @@ class NoveltyScore:
         """
         num = len(self.left_out_N)
         num_alarms = round(num * self.false_alarms) if math.isfinite(self.false_alarms) else 0
-        return num_alarms <= MOST_FALSE_ALARMS * num or _binomial_tail(num_alarms, num, LEVEL) > BATCH_LEVEL
+        log_odds = (math.log(LEVEL), math.log1p(-LEVEL))
+        tail = _tail(num_alarms, num, lambda count: count * log_odds[0] + (num - count) * log_odds[1])
+        return num_alarms <= MOST_FALSE_ALARMS * num or tail > BATCH_LEVEL
 
     def card(self) -> NoveltyCard:
         """What a card says of it."""
@@ -131,9 +137,13 @@ class NoveltyScore:
         distance_Q = np.full(len(features), np.nan)
         rows = features.usable_rows(frozenset({self.kind}))
         if len(rows):
-            read = _read(features.select(rows), self.kind)
-            distance_Q[rows] = self.distance.apply(_vectors(read, self.surprisal))
+            distance_Q[rows] = self._distances(features.select(rows))
         return distance_Q
+
+    def _distances(self, features: Features) -> NDArray[np.float64]:
+        if self.surprisal is None:
+            return self.distance.apply(features.hidden)
+        return self.distance.apply(self.surprisal.apply([hash_text(text) for text in features.questions]))
 
     def judge(self, features: Features) -> Novelty:
         """p-values for a batch; a query that cannot be read has none and is not novel."""
@@ -154,10 +164,17 @@ class NoveltyScore:
 
     def arrays(self) -> dict[str, FloatArray]:
         """Everything learned, by names that begin with PREFIX."""
-        arrays = {**self.distance.arrays(), "left_out": self.left_out_N}
+        named = {
+            "centre": self.distance.centre_D,
+            "scale": self.distance.scale_D,
+            "basis": self.distance.basis_D_K,
+            "variance": self.distance.variance_K,
+            "rest": np.array([self.distance.rest], dtype=np.float32),
+            "left_out": self.left_out_N,
+        }
         if self.surprisal is not None:
-            arrays |= {"grams": self.surprisal.grams_S, "words": self.surprisal.words_S}
-        return {PREFIX + name: array for name, array in arrays.items()}
+            named |= {"grams": self.surprisal.grams_S, "words": self.surprisal.words_S}
+        return {PREFIX + name: array for name, array in named.items()}
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, FloatArray], card: NoveltyCard) -> Self:
@@ -165,27 +182,23 @@ class NoveltyScore:
         own = {name.removeprefix(PREFIX): array for name, array in arrays.items() if name.startswith(PREFIX)}
         _check(own, card)
         surprisal = Surprisal(own["grams"], own["words"]) if card.kind == TEXT else None
-        return cls(Distance.from_arrays(own), surprisal, own["left_out"], card.false_alarms)
+        distance = Distance(own["centre"], own["scale"], own["basis"], own["variance"], float(own["rest"][0]))
+        return cls(distance, surprisal, own["left_out"], card.false_alarms)
 
 
 def _check(arrays: dict[str, FloatArray], card: NoveltyCard) -> None:
     """Raises ValueError where arrays do not fit together, or would judge every query wrongly in silence."""
-    num_features = len(arrays["centre"]) if card.kind == HIDDEN else NUM_NUMBERS
+    width, num_components = len(arrays["centre"]) if card.kind == HIDDEN else NUM_NUMBERS, card.num_components
     shapes: dict[str, tuple[int, ...]] = {
-        "centre": (num_features,),
-        "scale": (num_features,),
-        "basis": (num_features, card.num_components),
-        "variance": (card.num_components,),
-        "rest": (1,),
-        "left_out": (card.num_queries,),
+        **{"centre": (width,), "scale": (width,), "basis": (width, num_components), "variance": (num_components,)},
+        **{"rest": (1,), "left_out": (card.num_queries,)},
         **({"grams": (SIZE,), "words": (SIZE,)} if card.kind == TEXT else {}),
     }
     for name, shape in shapes.items():
-        found = arrays[name]
-        if found.shape != shape or found.dtype.kind != "f":
-            raise ValueError(f"{PREFIX}{name} has shape {found.shape} of {found.dtype}, not {shape} of floats")
-        is_finite = not np.isnan(found).any() if name == "scale" else np.isfinite(found).all()
-        if not is_finite:
+        array = arrays[name]
+        if array.shape != shape or array.dtype.kind != "f":
+            raise ValueError(f"{PREFIX}{name} has shape {array.shape} of {array.dtype}, not {shape} of floats")
+        if np.isnan(array).any() or (name != "scale" and np.isinf(array).any()):
             raise ValueError(f"{PREFIX}{name} holds NaN or infinity")
     if (arrays["scale"] <= 0.0).any() or (arrays["variance"] <= 0.0).any() or arrays["rest"][0] < 0.0:
         raise ValueError(f"{PREFIX}scale, {PREFIX}variance or {PREFIX}rest holds what is no spread")
@@ -207,54 +220,22 @@ def chance_of(num_novel: int, num_queries: int, *, rank: int, num_trained: int) 
     """Chance that of `num_queries` new queries of the training kind at least `num_novel` are novel.
 
     Exact for exchangeable queries: the share of the kind beyond the `rank`-th largest of `num_trained` distances has a
-    beta distribution, so the count is beta-binomial. The threshold's own uncertainty, which a binomial test leaves out,
-    matters for batches as large as the training data.
+    beta distribution, so the count is beta-binomial.
     """
     a, b = rank, num_trained + 1 - rank
-    log_chance = [
-        _log_choose(num_queries, count) + _log_beta(count + a, num_queries - count + b) - _log_beta(a, b)
-        for count in range(num_novel, num_queries + 1)
-    ]
-    return min(1.0, math.fsum(math.exp(value) for value in log_chance))
+    whole = _log_beta(a, b)
+    return _tail(num_novel, num_queries, lambda count: _log_beta(count + a, num_queries - count + b) - whole)
 
 
-def _log_choose(total: int, count: int) -> float:
-    return math.lgamma(total + 1) - math.lgamma(count + 1) - math.lgamma(total - count + 1)
+def _tail(least: int, total: int, log_chance: Callable[[int], float]) -> float:
+    """Chance of `least` or more of `total`, where each choice of `count` of them has the chance exp(log_chance)."""
+    logs = [-math.log(total + 1) - _log_beta(count + 1, total - count + 1) for count in range(least, total + 1)]
+    chances = (math.exp(log + log_chance(count)) for count, log in enumerate(logs, start=least))
+    return min(1.0, math.fsum(chances))
 
 
 def _log_beta(a: float, b: float) -> float:
     return math.lgamma(a) + math.lgamma(b) - math.lgamma(a + b)
-
-
-def _read(features: Features, kind: str) -> Reading:
-    if kind == HIDDEN:
-        assert features.hidden_Q_D is not None
-        return features.hidden_Q_D
-    assert features.texts is not None
-    return [hash_text(text) for text in features.texts]
-
-
-def _binomial_tail(least: int, num: int, share: float) -> float:
-    """Chance of `least` or more of `num`, each with chance `share`."""
-    log_chance = [
-        _log_choose(num, count) + count * math.log(share) + (num - count) * math.log1p(-share)
-        for count in range(least, num + 1)
-    ]
-    return min(1.0, math.fsum(math.exp(value) for value in log_chance))
-
-
-def _learn(read: Reading) -> tuple[Distance, Surprisal | None]:
-    """The distance, and what turns texts into its vectors."""
-    if not isinstance(read, list):
-        return Distance.fit(read), None
-    return Distance.fit(Surprisal.left_out(read), least_spread=LEAST_SPREAD), Surprisal.fit(read)
-
-
-def _vectors(read: Reading, surprisal: Surprisal | None) -> FloatArray:
-    if not isinstance(read, list):
-        return read
-    assert surprisal is not None
-    return surprisal.apply(read)
 
 
 def _false_alarms(left_out_Q: FloatArray) -> float:
@@ -274,8 +255,7 @@ class Distance:
 
     `sqrt(sum_k z_k² / variance_k + |rest|² / variance_rest)`, over the root of the number of dimensions, so that a
     training vector lies at about 1: the Mahalanobis distance of Tipping and Bishop, "Probabilistic Principal Component
-    Analysis" (1999), on standardised features. A vector can be far by an unusual amount of what varies in training, and
-    by a direction in which nothing did.
+    Analysis" (1999), on standardised features.
 
     Attributes:
         centre_D, scale_D: mean and spread of each feature, float32; a constant feature has scale infinity.
@@ -292,7 +272,7 @@ class Distance:
 
     @classmethod
     def fit(cls, vectors_Q_D: FloatArray, *, least_spread: float = 0.0) -> Self:
-        """Learns centre, spread and directions from finite vectors, shape (Q, D); closed form.
+        """Learns from finite vectors, shape (Q, D); closed form.
 
         Args:
             vectors_Q_D: to learn from.
@@ -300,21 +280,20 @@ class Distance:
                 0 a constant feature is left out.
         """
         vectors_Q_D = vectors_Q_D.astype(np.float64)
-        centre_D, spread_D = vectors_Q_D.mean(axis=0), vectors_Q_D.std(axis=0)
-        spread_D = np.maximum(spread_D, least_spread)
-        varying_D = spread_D > 1e-12 * (np.abs(centre_D) + 1e-12)
-        floor = SPREAD_FLOOR * float(np.median(spread_D[varying_D])) if varying_D.any() else 0.0
-        scale_D = np.where(varying_D, np.maximum(spread_D, floor), np.inf)
+        centre_D = vectors_Q_D.mean(axis=0)
+        scale_D = scale_of(centre_D, np.maximum(vectors_Q_D.std(axis=0), least_spread))
         x_Q_D = (vectors_Q_D - centre_D) / scale_D
-        variance_R, basis_D_R = _principal(x_Q_D)
+        u_Q_R, eigenvalue_R = left_singular(x_Q_D)
+        u_Q_R, variance_R = u_Q_R[:, ::-1], eigenvalue_R[::-1] / len(x_Q_D)  # strongest first
         num_kept = min(MAX_COMPONENTS, max(1, len(x_Q_D) // ROWS_PER_COMPONENT), len(variance_R))
-        num_other = int(varying_D.sum()) - num_kept
+        num_other = int(np.isfinite(scale_D).sum()) - num_kept
         rest = max(VARIANCE_FLOOR, float(variance_R[num_kept:].sum()) / num_other) if num_other > 0 else 0.0
+        variance_K = variance_R[:num_kept]
         return cls(
             centre_D.astype(np.float32),
             scale_D.astype(np.float32),
-            basis_D_R[:, :num_kept].astype(np.float32),
-            np.maximum(variance_R[:num_kept], VARIANCE_FLOOR).astype(np.float32),
+            (x_Q_D.T @ u_Q_R[:, :num_kept] / np.sqrt(variance_K * len(x_Q_D))).astype(np.float32),
+            np.maximum(variance_K, VARIANCE_FLOOR).astype(np.float32),
             float(np.float32(rest)),
         )
 
@@ -336,33 +315,3 @@ class Distance:
         num_dimensions = max(1, int(np.isfinite(self.scale_D).sum()) if self.rest > 0.0 else len(self.variance_K))
         distance_Q: NDArray[np.float64] = np.sqrt(squared_Q / num_dimensions)
         return distance_Q
-
-    def arrays(self) -> dict[str, FloatArray]:
-        """Everything learned, by name."""
-        return {
-            "centre": self.centre_D,
-            "scale": self.scale_D,
-            "basis": self.basis_D_K,
-            "variance": self.variance_K,
-            "rest": np.array([self.rest], dtype=np.float32),
-        }
-
-    @classmethod
-    def from_arrays(cls, arrays: dict[str, FloatArray]) -> Self:
-        """The distance that `arrays` described."""
-        rest = float(arrays["rest"][0])
-        return cls(arrays["centre"], arrays["scale"], arrays["basis"], arrays["variance"], rest)
-
-
-def _principal(x_Q_D: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Variances, strongest first, and directions of centred vectors, from whichever Gram matrix is the smaller."""
-    num_rows, width = x_Q_D.shape
-    if num_rows <= width:
-        eigenvalue_R, u_Q_R = np.linalg.eigh(x_Q_D @ x_Q_D.T)
-    else:
-        eigenvalue_R, v_D_R = np.linalg.eigh(x_Q_D.T @ x_Q_D)
-    keep_R = np.flatnonzero(eigenvalue_R > 1e-10 * max(float(eigenvalue_R[-1]), 1e-300))[::-1]
-    if num_rows <= width:
-        v_D_R = (x_Q_D.T @ u_Q_R[:, keep_R]) / np.sqrt(eigenvalue_R[keep_R])
-        return eigenvalue_R[keep_R] / num_rows, v_D_R
-    return eigenvalue_R[keep_R] / num_rows, v_D_R[:, keep_R]

@@ -33,7 +33,7 @@ from .parts.usable import training_hash, usable_rows
 OLD_PREFIX = "familiarity_"  # of the arrays of the novelty score, in schema 1
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Predictor:
     """An estimator and what it belongs to.
 
@@ -48,6 +48,13 @@ class Predictor:
     estimator: Estimator
     novelty: NoveltyScore | None = None
     seen: Seen | None = None
+
+    def __repr__(self) -> str:
+        card = self.card
+        return (
+            f"Predictor({card.predictor} for {card.model}, budgets {card.menu}, trained on {card.data.num_queries:,} "
+            f"queries)"
+        )
 
     def judge(self, features: Features) -> Novelty | None:
         """How novel the queries are; None where no score is known, or none that passed its own calibration."""

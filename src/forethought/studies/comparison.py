@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import time
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from ..evaluation.comparison import Candidate, PredictorCost
 from ..models.config import num_parameters
 from ..predictors.predictor import Predictor
 from ..predictors.prompted import PromptedPredictor
+from ..questions.queries import load_columns
 from ..runs.profiles import with_layers
 
 REPEATS = 3
@@ -103,11 +103,9 @@ def mean_train(trained: Sequence[Predictor], measured: Profile) -> Curves:
 
 
 def _read_labels(file: Path) -> dict[str, str]:
-    try:
-        with open(file, newline="", encoding="utf-8") as lines:
-            rows = csv.DictReader(lines)
-            if not {"query_id", "label"} <= set(rows.fieldnames or ()):
-                raise InvalidInputError(f"{file} must be a CSV with the columns query_id and label")
-            return {row["query_id"]: row["label"] for row in rows}
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InvalidInputError(f"{file} cannot be read: {error}") from error
+    """Query id -> label, of a table in any of the formats that questions come in."""
+    named = {"id": None, "label": None}
+    rows = load_columns(file, {"id": ("query_id", "id"), "label": ("label", "difficulty")}, named)
+    if any(row["id"] is None or row["label"] is None for row in rows):
+        raise InvalidInputError(f"{file} must hold the columns query_id and label, and both in every row")
+    return {str(row["id"]): str(row["label"]) for row in rows}

@@ -40,10 +40,7 @@ class Standardizer:
         centre_D = share_Q @ x_Q_D
         x_Q_D -= centre_D
         spread_D = np.sqrt(share_Q @ np.square(x_Q_D, out=x_Q_D))
-        varying_D = spread_D > 1e-12 * (np.abs(centre_D) + 1e-12)
-        floor = SPREAD_FLOOR * float(np.median(spread_D[varying_D])) if varying_D.any() else 0.0
-        scale_D = np.where(varying_D, np.maximum(spread_D, floor), np.inf)
-        return cls(centre_D.astype(np.float32), scale_D.astype(np.float32))
+        return cls(centre_D.astype(np.float32), scale_of(centre_D, spread_D).astype(np.float32))
 
     def apply(self, features_Q_D: FloatArray) -> Float64Array:
         """Standardised features in float64, shape (Q, D)."""
@@ -98,7 +95,7 @@ class RidgeProblem:
         # Exact centring: the scaled features are then orthogonal to the intercept, which leverages rely on.
         self._x_Q_D -= (self._weight_Q @ self._x_Q_D) / self._weight_Q.sum()
         self._x_Q_D *= self._root_Q[:, None]
-        self._u_Q_R, self._eigenvalue_R = _left_singular(self._x_Q_D)
+        self._u_Q_R, self._eigenvalue_R = left_singular(self._x_Q_D)
         self._u_squared_Q_R = self._u_Q_R**2
         self._mean_eigenvalue = float(self._eigenvalue_R.mean()) if len(self._eigenvalue_R) else 1.0
 
@@ -151,18 +148,20 @@ class RidgeProblem:
         return error_P_N
 
 
-def _left_singular(x_Q_D: Float64Array) -> tuple[Float64Array, Float64Array]:
-    """Left singular vectors and squared singular values, from whichever Gram matrix is the smaller."""
-    num_rows, width = x_Q_D.shape
-    if num_rows <= width:
-        eigenvalue_R, u_Q_R = np.linalg.eigh(x_Q_D @ x_Q_D.T)
-        keep_R = eigenvalue_R > 1e-10 * max(float(eigenvalue_R[-1]), 1e-300)
-        return u_Q_R[:, keep_R], eigenvalue_R[keep_R]
-    eigenvalue_R, v_D_R = np.linalg.eigh(x_Q_D.T @ x_Q_D)
+def scale_of(centre_D: FloatArray, spread_D: FloatArray) -> Float64Array:
+    """What features are divided by: their spreads, at least a part of the median; infinity for a constant one."""
+    is_varying_D = spread_D > 1e-12 * (np.abs(centre_D) + 1e-12)
+    floor = SPREAD_FLOOR * float(np.median(spread_D[is_varying_D])) if is_varying_D.any() else 0.0
+    return np.where(is_varying_D, np.maximum(spread_D, floor), np.inf)
+
+
+def left_singular(x_Q_D: Float64Array) -> tuple[Float64Array, Float64Array]:
+    """Left singular vectors and squared singular values, ascending, from whichever Gram matrix is the smaller."""
+    is_wide = x_Q_D.shape[0] <= x_Q_D.shape[1]
+    eigenvalue_R, vector_N_R = np.linalg.eigh(x_Q_D @ x_Q_D.T if is_wide else x_Q_D.T @ x_Q_D)
     keep_R = eigenvalue_R > 1e-10 * max(float(eigenvalue_R[-1]), 1e-300)
-    u_Q_R = x_Q_D @ v_D_R[:, keep_R]
-    u_Q_R /= np.sqrt(eigenvalue_R[keep_R])
-    return u_Q_R, eigenvalue_R[keep_R]
+    eigenvalue_R, vector_N_R = eigenvalue_R[keep_R], vector_N_R[:, keep_R]
+    return vector_N_R if is_wide else x_Q_D @ vector_N_R / np.sqrt(eigenvalue_R), eigenvalue_R
 
 
 class LinearMap:

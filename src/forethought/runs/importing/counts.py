@@ -10,6 +10,7 @@ import numpy as np
 
 from ...core.data import FloatArray, IntArray
 from ...core.problems import MAX_SHOWN, Problems
+from ...core.profile import RIGHT, UNREADABLE, WRONG, Traces
 from ...core.settings import ImportSettings
 from ...errors import InvalidInputError
 from ...questions.fields import PARTLY
@@ -65,6 +66,7 @@ class Counts:
         tokens_Q_B, reasoning_Q_B: mean tokens at each cap.
         texts: the questions.
         hidden_Q_D: hidden states of one layer.
+        traces: the traces with their answers, where the table has these.
         left_out: what was not taken over.
         notes: what else the user should know, in sentences.
     """
@@ -77,6 +79,7 @@ class Counts:
     reasoning_Q_B: FloatArray | None
     texts: tuple[str, ...] | None
     hidden_Q_D: FloatArray | None
+    traces: Traces | None
     left_out: tuple[LeftOut, ...]
     notes: tuple[str, ...]
 
@@ -292,9 +295,48 @@ def _count(rows: Rows, kept: IntArray, left_out: Sequence[LeftOut], notes: list[
         reasoning_Q_B=mean(rows.reasoning_N),
         texts=_texts(rows, kept, query_K, len(query_ids)),
         hidden_Q_D=hidden_Q_D,
+        traces=_traces(rows, kept, budget_K, query_K, notes),
         left_out=tuple(left_out),
         notes=tuple(notes),
     )
+
+
+def _traces(rows: Rows, kept: IntArray, budget_K: IntArray, query_K: IntArray, notes: list[str]) -> Traces | None:
+    """Each trace with its answers; None, with the reason noted, where rows cannot be told to be of one trace."""
+    if (answer := rows.answer) is None:
+        return None
+    _, first_N, trace_K = np.unique(rows.trace_N[kept], return_index=True, return_inverse=True)
+    num_options = int(budget_K.max()) + 1
+    row_N_B = np.full((len(first_N), num_options), -1, dtype=np.int64)
+    row_N_B[trace_K, budget_K] = kept
+    if row_N_B.size != len(kept) or (row_N_B < 0).any() or (rows.tried_N[kept] != 1).any():
+        notes.append("Answers are not kept: rows are no single traces, or nothing says of which trace a row is.")
+        return None
+    query_N, right_N_B = query_K[first_N], rows.right_N[row_N_B] == 1
+    code_N_B = answer.code_N[row_N_B]
+    answers_Q, answer_N_B = [], np.zeros_like(code_N_B)
+    for index in np.split(np.arange(len(query_N)), np.flatnonzero(np.diff(query_N)) + 1):
+        codes, answer_N_B[index] = _inverse(code_N_B[index])
+        answers_Q.append(tuple(answer.values[code] if code >= 0 else "" for code in codes))
+    budget_N_B = rows.budget_N[row_N_B]
+    used_N_B = budget_N_B if rows.tokens_N is None else rows.tokens_N[row_N_B]
+    reasoning_N_B = np.minimum(budget_N_B, used_N_B) if rows.reasoning_N is None else rows.reasoning_N[row_N_B]
+    length_N = reasoning_N_B[:, -1] if rows.length_N is None else rows.length_N[row_N_B[:, -1]]
+    same_query = np.diff(query_N, prepend=-1) == 0
+    start_N = np.maximum.accumulate(np.where(same_query, 0, np.arange(len(query_N))))
+    return Traces(
+        sample_N=np.arange(len(query_N)) - start_N,
+        length_N=np.rint(length_N).astype(np.int64),
+        tokens_N_B=np.rint(used_N_B).astype(np.int64),
+        grade_N_B=np.where(right_N_B, RIGHT, np.where(code_N_B < 0, UNREADABLE, WRONG)).astype(np.int8),
+        answer_N_B=answer_N_B,
+        answers_Q=tuple(answers_Q),
+    )
+
+
+def _inverse(code_M_B: IntArray) -> tuple[list[int], IntArray]:
+    codes, index = np.unique(code_M_B, return_inverse=True)
+    return codes.tolist(), index.reshape(code_M_B.shape)
 
 
 def _usual_budgets(has_Q_B: Mask) -> Mask:

@@ -25,6 +25,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "reasoning": ("reasoning_tokens", "thinking_tokens"),
     "length": ("trace_tokens", "thought_tokens"),
     "sample": ("sample", "trial", "trace", "sample_id", "trial_id", "trace_id", "attempt", *WEAK_SAMPLES),
+    "answer": ("trial_answer", "predicted_answer", "extracted_answer", "model_answer", "prediction", "pred"),
     "question": ("question", *fields.QUESTION_COLUMNS),
     "hidden": ("hidden_state", "hidden_states", "hidden"),
 }
@@ -34,7 +35,7 @@ GROUPS = (
     *("dataset", "dataset_name", "data_source", "benchmark", "model", "model_name", "model_id", "template", "language"),
 )
 PER_BUDGET = ("correct", "tokens", "reasoning")  # in a wide table: a column of lists, or a column a budget
-LONG_ONLY, WIDE_ONLY = ("sample", "length"), ("hidden",)
+LONG_ONLY, WIDE_ONLY = ("sample", "length", "answer"), ("hidden",)
 LONG, WIDE = "long", "wide"
 
 

@@ -84,6 +84,7 @@ def read_profile(settings: ImportSettings, path: Path) -> Imported:
         layers=() if counts.hidden_Q_D is None or settings.layer is None else (settings.layer,),
         texts=counts.texts or (),
         provenance=_provenance(settings, naming, counts),
+        traces=counts.traces,
     )
     left_out = counts.left_out
     if columns.num_passed_over:

@@ -29,7 +29,7 @@ class Rows:
         columns: the table.
         naming: which of its columns means what.
         row_N: where each stands in the table.
-        query, sample, question: the ids, which trace, the text; None where no column says.
+        query, sample, answer, question: the ids, which trace, what was answered, the text; None where no column says.
         budget_N, right_N, tried_N: numbers.
         tokens_N, reasoning_N, length_N: the same; None where no column says.
         hidden_R_D: hidden states of the table's rows.
@@ -46,6 +46,7 @@ class Rows:
     tokens_N: FloatArray | None = None
     reasoning_N: FloatArray | None = None
     length_N: FloatArray | None = None
+    answer: Encoded | None = None
     question: Encoded | None = None
     hidden_R_D: FloatArray | None = None
 
@@ -118,8 +119,14 @@ def _read_long(
         tokens_N=numbers("tokens", cells.tokens),
         reasoning_N=numbers("reasoning", cells.tokens),
         length_N=numbers("length", cells.tokens),
+        answer=columns.encode(names["answer"], _answer) if "answer" in names else None,
         question=question,
     )
+
+
+def _answer(value: Any) -> str:
+    """An answer as text; numbers in their shortest form."""
+    return cells.reference(value) or ""
 
 
 def _samples(columns: Columns, naming: Naming, settings: ImportSettings) -> Encoded | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from ...core.data import FloatArray, IntArray
 from ...core.menu import Menu
@@ -20,6 +19,7 @@ from ...core.problems import Problems, excerpt
 from ...core.profile import Profile
 from ...core.provenance import Provenance
 from ...errors import InvalidInputError
+from ...questions.rows import Batch, find_file, read_batches
 from .classes import CLASSES
 
 MENU = Menu.evenly(16, 256)
@@ -116,22 +116,25 @@ def _width(split: Split) -> int:
 
 
 def _table(path: Path, problems: Problems) -> pa.Table:
-    try:
-        schema = pq.read_schema(path)
-        missing = [name for name in COLUMNS if name not in schema.names]
-        if missing:
-            problems.add("", f"lacks the columns {', '.join(missing)}; it has {', '.join(schema.names)}")
-            return None
-        table = pq.read_table(path, columns=[name for name in (*COLUMNS, "question") if name in schema.names])
-    except (pa.ArrowException, OSError, ValueError) as error:
-        problems.add("", f"not readable as Parquet: {str(error).strip().partition(chr(10))[0]}")
+    """The columns, read by the one reader of tables, which bounds what a small file may unpack to."""
+    wanted = {*COLUMNS, "question"}
+    batches = list(read_batches(find_file(str(path)), wanted.__contains__, problems))
+    names = batches[0].names if batches else ()
+    if batches and (missing := [name for name in COLUMNS if name not in names]):
+        problems.add("", f"lacks the columns {', '.join(missing)}; it has {', '.join(names)}")
+    if problems:
         return None
+    table = pa.table({name: pa.chunked_array([each.columns[name] for each in batches]) for name in _taken(batches)})
     if table.num_rows < 2:
         problems.add("", f"holds {table.num_rows} rows; at least two are needed")
     for name in table.column_names:
         if table[name].null_count:
             problems.add(f"column {name}", f"{table[name].null_count} rows are empty")
     return table
+
+
+def _taken(batches: Sequence[Batch]) -> list[str]:
+    return list(batches[0].columns) if batches else []
 
 
 def _matrix(table: pa.Table, name: str, width: int | None, problems: Problems) -> FloatArray:

@@ -1,0 +1,174 @@
+"""What a predictor is worth on a profile in memory: held out, or cross-fitted."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from ..core import registry
+from ..core.data import Cost, Curves
+from ..core.features import DIFFICULTY, Features
+from ..core.problems import excerpt
+from ..core.profile import Profile
+from ..core.protocols import Allocator, Engine
+from ..errors import InvalidInputError
+from ..evaluation import Evaluation
+from ..evaluation import evaluate as evaluate_curves
+from ..predictors import training
+from ..predictors.difficulty import Asking
+from ..predictors.overlap import held_out
+from ..predictors.parts.making import Progress, make_estimator
+from ..predictors.parts.making import silent as quiet
+from ..predictors.predictor import Predictor
+from ..runs.profiles import common_menu, curves_on_menu, on_menu, with_layers
+from .planning import forecast
+from .training import asked_now, check_profiles
+
+logger = logging.getLogger(__name__)
+
+
+def evaluate(
+    predictor: Predictor | str,
+    profile: Profile,
+    *,
+    allocator: str | Allocator = "envelope",
+    num_resamples: int = 2000,
+    seed: int = 0,
+    engine: Engine | None = None,
+    progress: Progress = quiet,
+) -> Evaluation:
+    """What prediction and allocation buy on measured curves, with intervals.
+
+    Args:
+        predictor: trained, and judged on the questions that it was not trained on; or a registered name ("auto" for the
+            default): then every question is predicted by fits that did not see it.
+        profile: what was measured.
+        allocator: divides totals: a registered name or an allocator.
+        num_resamples: bootstrap resamples.
+        seed: of bootstrap and folds.
+        engine: of the measured model, for a predictor that asks it how hard a question is.
+        progress: called with what is being done, steps done and steps in all.
+
+    Raises:
+        InvalidSettingsError: the predictor was trained on every question of the profile.
+        MismatchError: it was made for another model or template, or has none of the profile's caps.
+    """
+    check_profiles([profile])
+    made = registry.make("allocators", allocator, {}) if isinstance(allocator, str) else allocator
+    if isinstance(predictor, Predictor):
+        measured, notes = held_out(profile, {"the predictor": predictor})
+        asking = predictor.card.asking or Asking()
+        return evaluate_on(
+            predictor,
+            measured,
+            notes,
+            asked=lambda: asked_now(measured, asking, engine, progress),
+            allocator=made,
+            num_resamples=num_resamples,
+            seed=seed,
+            progress=progress,
+        )
+    if not isinstance(predictor, str):
+        raise InvalidInputError(f"the predictor must be a Predictor or a registered name, not {excerpt(predictor)}")
+    return cross_fitted(profile, predictor, allocator=made, num_resamples=num_resamples, seed=seed, progress=progress)
+
+
+async def evaluate_async(predictor: Predictor | str, profile: Profile, **settings: Any) -> Evaluation:
+    """`evaluate`, with the same arguments, for coroutines: it computes in a thread of its own."""
+    return await asyncio.to_thread(evaluate, predictor, profile, **settings)
+
+
+def evaluate_on(
+    predictor: Predictor,
+    measured: Profile,
+    notes: tuple[str, ...],
+    *,
+    asked: Callable[[], Profile],
+    allocator: Allocator,
+    num_resamples: int,
+    seed: int,
+    progress: Progress = quiet,
+) -> Evaluation:
+    """A predictor judged on a profile that it was not trained on; `asked` is called where difficulties are lacking."""
+    if DIFFICULTY in predictor.card.features.reads and not measured.difficulties:
+        measured = asked()
+    measured, predicted, mean_train, more = held_out_curves(predictor, measured)
+    notes += more
+    for note in notes:
+        logger.warning("note: %s", note)
+    return _evaluated(measured, predicted, mean_train, notes, allocator, num_resamples, seed, progress)
+
+
+def cross_fitted(
+    measured: Profile,
+    predictor: str,
+    *,
+    allocator: Allocator,
+    num_resamples: int,
+    seed: int,
+    progress: Progress = quiet,
+) -> Evaluation:
+    """A kind of predictor judged on a profile, each query predicted by fits that did not see it."""
+    make_estimator(training.named(predictor, measured))
+    predicted, mean_train = training.cross_fit(measured, predictor=predictor, seed=seed, progress=progress)
+    return _evaluated(measured, predicted, mean_train, (), allocator, num_resamples, seed, progress)
+
+
+def _evaluated(
+    measured: Profile,
+    predicted: Curves,
+    mean_train: Curves,
+    notes: tuple[str, ...],
+    allocator: Allocator,
+    num_resamples: int,
+    seed: int,
+    progress: Progress,
+) -> Evaluation:
+    has_spend = measured.is_spend_measured and mean_train.tokens_Q_B is not None
+    progress("plans and intervals", 0, 1)
+    return evaluate_curves(
+        measured,
+        predicted,
+        mean_train,
+        allocator=allocator,
+        costs=(Cost.GRANTED, Cost.SPENT) if has_spend else (Cost.GRANTED,),
+        num_resamples=num_resamples,
+        seed=seed,
+        notes=notes,
+    )
+
+
+def held_out_curves(predictor: Predictor, measured: Profile) -> tuple[Profile, Curves, Curves, tuple[str, ...]]:
+    """Curves for the queries of a profile the predictor was not trained on, made as in a plan.
+
+    Where the profile was measured on another grid than the predictor's, everything is on the budgets of both.
+
+    Returns:
+        The profile, the predicted curves and the mean training curve, and what must be known of them in sentences.
+
+    Raises:
+        MismatchError: another model or template, or no budget in both grids.
+    """
+    predictor.check(measured.provenance.engine_info, None)
+    menu = common_menu(predictor.card.menu, measured.menu)
+    layer = predictor.card.features.layer
+    if layer is not None:
+        measured = with_layers(measured, [layer])
+    expected = forecast(measured.query_ids, predictor, Features.of(measured, layer))
+    notes = expected.notes
+    if predictor.card.menu != measured.menu:
+        notes += (
+            f"The predictor's budgets are {predictor.card.menu} tokens, the profile's {measured.menu}: compared at "
+            f"those in both, {menu}. A trace under a smaller cap is the beginning of the longer one, so nothing is "
+            f"interpolated.",
+        )
+    judged_by = measured.provenance.judge
+    if None not in (predictor.card.grader, judged_by) and predictor.card.grader != judged_by:
+        notes += (
+            f"The predictor learned from grades of {predictor.card.grader}, the profile was graded by {judged_by}.",
+        )
+    mean_train = predictor.card.mean_curves(measured.query_ids)
+    curves, mean_train = curves_on_menu(expected.curves, menu), curves_on_menu(mean_train, menu)
+    return on_menu(measured, menu), curves, mean_train, notes

@@ -1,0 +1,84 @@
+"""An allocation as JSON, and JSON that can be edited by hand: a line for each query."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from ..core.codec import MOST, shown
+from ..core.data import Allocation, Cost
+from ..core.menu import Menu
+from ..core.visible import to_json
+from ..runs.store import fingerprint
+
+
+def allocation_to_json(made: Allocation) -> dict[str, Any]:
+    """An allocation as one JSON object; `budgets` has one row a query."""
+    return {
+        "allocator": made.allocator,
+        "cost": made.cost.value,
+        "total": made.total,
+        "granted": made.granted,
+        "expected_spent": made.expected_spent,
+        "expected_accuracy": made.expected_accuracy,
+        "price": made.price,
+        "notes": list(made.notes),
+        "menu": made.menu.to_json(),
+        "budgets_hash": budgets_hash(zip(made.query_ids, made.budget_Q.tolist(), strict=True)),
+        "budgets": [{"id": name, "budget": int(b)} for name, b in zip(made.query_ids, made.budget_Q, strict=True)],
+    }
+
+
+def allocation_from_json(content: Mapping[str, Any], name: str, query_ids: tuple[str, ...]) -> Allocation:
+    """What `_allocation_to_json` wrote, checked by `core.checks.check_plan`."""
+    budget_of = {row["id"]: row["budget"] for row in content["budgets"]}
+    budget_Q = np.array([budget_of[query_id] for query_id in query_ids], dtype=np.int64)
+    spent, price = content.get("expected_spent"), content.get("price")
+    return Allocation(
+        query_ids=query_ids,
+        menu=Menu.from_json(content["menu"]),
+        budget_Q=budget_Q,
+        allocator=str(content.get("allocator", name)),
+        cost=Cost(content["cost"]),
+        total=_number(content["total"]),
+        granted=int(_number(content.get("granted", int(budget_Q.sum())))),
+        expected_spent=None if spent is None else _number(spent),
+        expected_accuracy=_number(content["expected_accuracy"]),
+        price=None if price is None else _number(price),
+        notes=tuple(map(str, content.get("notes", ()))),
+    )
+
+
+def _number(value: Any) -> float:
+    if type(value) not in (int, float) or not 0 <= value <= MOST:
+        raise ValueError(f"{shown(value)} stands where a number must, of at least 0")
+    return float(value)
+
+
+def budgets_hash(budgets: Iterable[tuple[str, int]]) -> str:
+    """Tells whether budgets were edited by hand."""
+    return fingerprint(sorted(budgets))
+
+
+def spread(content: Mapping[str, Any]) -> str:
+    """JSON with a line for each key, and for each item of a long list or object: to be read and edited by hand."""
+
+    def lines(value: Any, depth: int) -> str:
+        pad = "  " * (depth + 1)
+        is_spread = (
+            depth < 3 and isinstance(value, dict | list) and any(isinstance(each, dict) for each in _items(value))
+        )
+        if not (is_spread or (depth == 0 and isinstance(value, dict))):
+            return to_json(value)
+        if isinstance(value, dict):
+            body = [f"{pad}{to_json(key)}: {lines(each, depth + 1)}" for key, each in value.items()]
+            return "{\n" + ",\n".join(body) + "\n" + "  " * depth + "}"
+        return "[\n" + ",\n".join(f"{pad}{to_json(each)}" for each in value) + "\n" + "  " * depth + "]"
+
+    return lines(content, 0)
+
+
+def _items(value: Any) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value

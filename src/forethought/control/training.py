@@ -1,0 +1,119 @@
+"""Training on a profile in memory, the model asked first where the predictor reads how hard it says a question is."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..core.features import DIFFICULTY
+from ..core.problems import excerpt
+from ..core.profile import Profile
+from ..core.protocols import Engine
+from ..errors import InvalidFeaturesError, InvalidInputError
+from ..predictors import training
+from ..predictors.difficulty import Asking, pick_examples, with_difficulties
+from ..predictors.parts.folds import hash_order
+from ..predictors.parts.making import Progress, make_estimator
+from ..predictors.parts.making import silent as quiet
+from ..predictors.parts.usable import check_profile
+from ..predictors.predictor import Predictor
+from ..runs.profiles import joined
+
+
+def train(
+    profile: Profile | Sequence[Profile],
+    predictor: str = "auto",
+    *,
+    layers: Sequence[int] | None = None,
+    num_folds: int = 5,
+    seed: int = 0,
+    options: Mapping[str, Any] | None = None,
+    engine: Engine | None = None,
+    progress: Progress = quiet,
+) -> Predictor:
+    """Fits a predictor on a profile; layer and regularisation are picked by cross-validation.
+
+    Args:
+        profile: what was measured, or several measured in the same way.
+        predictor: registered name; "auto" for the default for what the profile holds.
+        layers: layers to choose from; None for all that the profile holds.
+        num_folds: folds of the cross-validation.
+        seed: of the folds and of the fit.
+        options: what the predictor's class takes.
+        engine: of the measured model, for a predictor that asks it how hard a question is.
+        progress: called with what is being done, steps done and steps in all.
+
+    Raises:
+        InvalidFeaturesError: the profile does not hold what the predictor reads.
+        InvalidInputError: fewer than two queries with a finished trace.
+    """
+    profiles = [profile] if isinstance(profile, Profile) else list(profile)
+    check_profiles(profiles)
+    return fitted(
+        joined(profiles),
+        predictor,
+        options=options,
+        layers=layers,
+        num_folds=num_folds,
+        seed=seed,
+        ask=lambda measured, asking: asked_now(measured, asking, engine, progress),
+        progress=progress,
+    )
+
+
+async def train_async(profile: Profile | Sequence[Profile], predictor: str = "auto", **settings: Any) -> Predictor:
+    """`train`, with the same arguments, for coroutines: it computes in a thread of its own."""
+    return await asyncio.to_thread(train, profile, predictor, **settings)
+
+
+def fitted(
+    measured: Profile,
+    predictor: str,
+    *,
+    options: Mapping[str, Any] | None,
+    layers: Sequence[int] | None,
+    num_folds: int,
+    seed: int,
+    ask: Callable[[Profile, Asking], Profile],
+    progress: Progress,
+    checkpoint: str = "",
+) -> Predictor:
+    """A predictor fitted on a profile; `ask` adds what the model says of its questions, where that is read."""
+    name = training.named(predictor, measured)
+    wanted = make_estimator(name, options)
+    check_profile(measured, frozenset(wanted.reads) - {DIFFICULTY}, layers)
+    if DIFFICULTY in wanted.reads and not measured.difficulties:
+        order = hash_order(measured.query_ids, seed=seed)
+        measured = ask(measured, Asking(pick_examples(measured, num_each=wanted.num_examples, order=order)))
+    return training.train(
+        measured,
+        predictor=name,
+        layers=layers,
+        num_folds=num_folds,
+        seed=seed,
+        options=options,
+        progress=progress,
+        checkpoint=checkpoint,
+    )
+
+
+def check_profiles(profiles: Sequence[object]) -> None:
+    """Refuses what is no profile, and no profiles at all."""
+    wrong = [each for each in profiles if not isinstance(each, Profile)]
+    if wrong or not profiles:
+        what = excerpt(wrong[0]) if wrong else "an empty list"
+        raise InvalidInputError(f"the profile must be a Profile, not {what}; read one: Profile.load(RUN or file)")
+
+
+def asked_now(measured: Profile, asking: Asking, engine: Engine | None, progress: Progress) -> Profile:
+    """The profile with what its own model says of how hard each question is."""
+    if engine is None:
+        raise InvalidFeaturesError(
+            "the predictor reads how hard the model says a question is, and the profile does not know; give the "
+            "model's engine"
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        return with_difficulties(measured, engine, asking, Path(folder) / "asked", progress=progress)
