@@ -167,8 +167,8 @@ def by_client(url: str, num_requests: int, concurrency: int) -> float:
     """The engine's own HTTP client."""
     from forethought.servers.address import Address
     from forethought.servers.client import Client
-    from forethought.servers.counters import Counters
     from forethought.servers.retrying import Backoff
+    from forethought.servers.tokens import Counters
 
     async def measured() -> float:
         async with Client(

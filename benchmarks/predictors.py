@@ -19,8 +19,8 @@ from forethought.core.features import Counts, Features
 from forethought.core.menu import Menu
 from forethought.core.profile import Profile
 from forethought.core.protocols import Estimator
-from forethought.predictors.parts.layers import MAX_QUERIES, choose_layer
 from forethought.predictors.parts.making import make_estimator
+from forethought.predictors.parts.rows import MAX_QUERIES, choose_layer
 from forethought.predictors.training import train
 
 NUM_BUDGETS = 16
@@ -99,7 +99,7 @@ def main() -> None:
     profile = made_up(asked.queries, asked.width)
     two_layers = made_up(MAX_QUERIES, asked.width, num_layers=2)
     started = perf_counter()
-    choose_layer(two_layers, None)
+    choose_layer(two_layers, frozenset({"hidden"}), None)
     layer_seconds = (perf_counter() - started) / 2
     found = {
         "queries": asked.queries,

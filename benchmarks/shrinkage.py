@@ -44,14 +44,7 @@ KEYS = ("profile", "labels", "kind", "predictor", "queries", "traces")
 def lead(measured: Profile, predicted: Curves, mean: Curves) -> dict[str, float]:
     """Mean points over blind at equal realised tokens, under both costs."""
     assert mean.tokens_Q_B is not None
-    policies = Policies(
-        measured=measured.curves,
-        predicted=predicted,
-        mean_B=mean.p_Q_B.mean(axis=0),
-        mean_tokens_B=np.maximum.accumulate(mean.tokens_Q_B.mean(axis=0)),
-        allocator="envelope",
-        batch_size=None,
-    )
+    policies = Policies(measured, predicted, mean, "envelope")
     found = {}
     for cost in Cost:
         levels = policies.cap_costs(cost)[np.isin(measured.menu.budgets_B, CAPS)]

@@ -35,7 +35,7 @@ from forethought.core.features import Features
 from forethought.core.menu import Menu
 from forethought.core.profile import Profile
 from forethought.evaluation.bootstrap import estimate
-from forethought.evaluation.policies import Outcome, Policies
+from forethought.evaluation.policies import Policies, PolicyOutcome
 from forethought.evaluation.resampled import Resampled
 from forethought.evaluation.results import plain
 from forethought.predictors.card import PredictorCard
@@ -120,7 +120,7 @@ def _columns(curves: Curves, total: float, cost: Cost) -> FloatArray:
     return curves.menu.columns(plan.budget_Q)
 
 
-def _averaged(policies: Policies, streams: list[Stream], level: float) -> Outcome:
+def _averaged(policies: Policies, streams: list[Stream], level: float) -> PolicyOutcome:
     """The mean outcome of several streams, for each query."""
     found = [policies.given(CORRECTED, stream.budget_Q, level) for stream in streams]
     means = {
@@ -177,14 +177,8 @@ def row(
     }
     used_Q_B = on_menu(used or judged, menu).tokens_Q_B
     mean_tokens_B = np.maximum.accumulate(mean.tokens_Q_B[0] if in_kind is None else in_kind).astype(np.float64)
-    policies = Policies(
-        measured=measured.curves,
-        predicted=plain_curves,
-        mean_B=mean.p_Q_B[0],
-        mean_tokens_B=mean_tokens_B,
-        allocator="envelope",
-        batch_size=None,
-    )
+    mean_train = Curves(("mean",), menu, mean.p_Q_B[:1], mean_tokens_B[None])
+    policies = Policies(measured, plain_curves, mean_train, "envelope")
     for cost in Cost:
         levels = sorted({float(round(level)) for level in policies.cap_costs(cost)})
         streams = {
@@ -220,7 +214,7 @@ def row(
     return found
 
 
-def _realised(outcome: Outcome, cost: Cost) -> float:
+def _realised(outcome: PolicyOutcome, cost: Cost) -> float:
     return float((outcome.granted_Q if cost is Cost.GRANTED else outcome.spent_Q).mean())
 
 

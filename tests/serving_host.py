@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from forethought.gateway.host import Tags
+from forethought.servers.kinds import KINDS, ServerKind
 
 START, END = "<assistant>", "\n\nFinal answer: \\boxed{"
 
@@ -39,6 +40,7 @@ class FakeHost:
 
     offset: int | None = 2
     width: int = 8
+    kind: ServerKind = KINDS["vllm"]
     models: frozenset[str] = frozenset({"coder"})
     tags: Tags | None = field(default_factory=tags)
     has_priorities: bool = True

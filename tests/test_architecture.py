@@ -66,7 +66,7 @@ HEAVY = {
         "engines/vllm/engine.py",
         "engines/vllm/states.py",
         "engines/vllm/starting.py",
-        "gateway/vllm_host.py",
+        "gateway/hosts/vllm/host.py",
     },
     "matplotlib": {
         "report/figures.py",

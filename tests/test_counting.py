@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from forethought.servers.counting import MOST_TOKENS, Count, Usage, count_tokens, least_tokens, whole
+from forethought.servers.tokens import MOST_TOKENS, Count, Usage, count_tokens, least_tokens, whole
 
 WORDS = "tok " * 20
 

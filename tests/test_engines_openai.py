@@ -18,10 +18,10 @@ from forethought.engines.flight import Flight
 from forethought.engines.forcing import Forcing
 from forethought.engines.server.engine import OpenAIEngine
 from forethought.errors import EngineError, InvalidSettingsError
-from forethought.servers.counting import count_tokens
 from forethought.servers.kinds import KINDS
+from forethought.servers.replies import Chunks
 from forethought.servers.replies import Reply as ChatReply
-from forethought.servers.streams import Chunks
+from forethought.servers.tokens import count_tokens
 from loopback import Asked, Reply, serving
 from toy_server import END, IDS, ToyServer, decode, encode, next_token, render
 

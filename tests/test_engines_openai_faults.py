@@ -21,10 +21,10 @@ from forethought.core.data import Query, Request, Sampling
 from forethought.engines.server.engine import OpenAIEngine
 from forethought.errors import InvalidSettingsError
 from forethought.servers.address import Address, Key
-from forethought.servers.client import Client, RequestError
-from forethought.servers.counters import Counters
-from forethought.servers.retrying import Backoff
-from forethought.servers.waits import retry_after
+from forethought.servers.client import Client
+from forethought.servers.retrying import Backoff, RequestError
+from forethought.servers.tokens import Counters
+from forethought.servers.troubles import retry_after
 from loopback import Asked, Reply, serving
 from test_engines_openai import in_process
 from toy_server import ToyServer

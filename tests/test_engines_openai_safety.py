@@ -25,12 +25,10 @@ from forethought.engines.server.pieces import _ran_into, _shown
 from forethought.errors import EngineError
 from forethought.servers import reading
 from forethought.servers.address import Key
-from forethought.servers.client import RequestError
-from forethought.servers.counting import count_tokens
+from forethought.servers.replies import Chunks, answer_in
 from forethought.servers.replies import Reply as ChatReply
-from forethought.servers.replies import answer_in
-from forethought.servers.retrying import AttemptError
-from forethought.servers.streams import Chunks
+from forethought.servers.retrying import AttemptError, RequestError
+from forethought.servers.tokens import count_tokens
 from forethought.servers.troubles import error_in, may_pass
 from loopback import Asked, Reply, serving
 

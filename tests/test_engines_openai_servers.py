@@ -19,7 +19,7 @@ from forethought.core.prompts import load_template
 from forethought.engines.server.engine import OpenAIEngine
 from forethought.errors import EngineError
 from forethought.servers.address import Address
-from forethought.servers.fitting import Fitting
+from forethought.servers.retrying import Fitting
 from forethought.servers.troubles import may_pass
 from loopback import Asked, Reply, serving
 
@@ -543,8 +543,8 @@ def test_what_an_engine_counted_outlives_a_kill(tmp_path, monkeypatch, capfd):
             raise KeyboardInterrupt
         return kept(*arguments)
 
-    kept = running._answer_row
-    monkeypatch.setattr("forethought.control.running._answer_row", killed)
+    kept = running._line
+    monkeypatch.setattr("forethought.control.running._line", killed)
     with monkeypatch.context() as patched:
         code, counts, _ = run_command(tmp_path, patched, capfd, Stopping(), "counts.json", "concurrency=1")
         assert code == 130

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 pytest.importorskip("aiohttp", reason="needs aiohttp")
 
 from forethought.servers.address import Address
-from forethought.servers.client import Client, RequestError
-from forethought.servers.counters import Counters
-from forethought.servers.retrying import Backoff
-from forethought.servers.waits import asked_wait, reset_wait
+from forethought.servers.client import Client
+from forethought.servers.retrying import Backoff, RequestError
+from forethought.servers.tokens import Counters
+from forethought.servers.troubles import asked_wait, reset_wait
 from loopback import Asked, Reply, serving
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)

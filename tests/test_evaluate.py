@@ -15,7 +15,7 @@ from forethought.core.data import Cost, Curves
 from forethought.core.menu import Menu
 from forethought.core.profile import Profile
 from forethought.errors import InvalidInputError, InvalidSettingsError, MismatchError
-from forethought.evaluation import Evaluation, Row, evaluate
+from forethought.evaluation import Evaluation, PolicyRow, evaluate
 
 MENU = Menu.evenly(10, 40)
 # Two queries solved by 20 tokens, two only by 40; four traces each. Uniform: 0, 1/2, 1/2, 1.
@@ -45,7 +45,7 @@ def by_hand(*, predicted_p: Any = None, predicted_tokens: Any = TOKENS, copies: 
     return evaluate(measured, predicted, mean_train, **{"num_resamples": 200, **options})
 
 
-def only(result: Evaluation, cost: Cost, policy: str, level: float) -> Row:
+def only(result: Evaluation, cost: Cost, policy: str, level: float) -> PolicyRow:
     (row,) = [row for row in result.select(cost, policy) if row.budget == level]
     return row
 
@@ -220,15 +220,6 @@ def test_better_predictions_win_and_useless_ones_gain_nothing_over_blind() -> No
         assert useless[cost].gain_over_blind.value < 0.3 * sharp[cost].gain_over_blind.value
 
 
-def test_batches_are_planned_one_by_one() -> None:
-    result = by_hand(mean_tokens=[25], costs=[Cost.GRANTED], batch_size=2)
-    # 50 tokens for the first two (20 each is enough), 50 for the last two (one is solved): none is lent across.
-    plans = result.plans[Cost.GRANTED, "forethought", 25.0]
-    assert [len(plan.query_ids) for plan in plans] == [2, 2]
-    assert all(plan.granted <= 50 for plan in plans)
-    assert any("2 queries at a time" in note for note in result.notes)
-
-
 @pytest.mark.slow
 def test_the_same_seed_gives_the_same_evaluation_and_another_seed_other_intervals() -> None:
     first, again = by_hand(seed=3).to_json(), by_hand(seed=3).to_json()
@@ -292,7 +283,6 @@ REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "no level": ({"mean_tokens": []}, InvalidSettingsError, "one or more"),
     "few resamples": ({"num_resamples": 99}, InvalidSettingsError, "too few"),
     "cost twice": ({"costs": [Cost.SPENT, Cost.SPENT]}, InvalidSettingsError, "each once"),
-    "empty batch": ({"batch_size": 0}, InvalidSettingsError, "at least one query"),
 }
 
 

@@ -93,7 +93,7 @@ def started(folder: Path, *flags: str, **variables: str) -> Iterator[Server]:
     installed.mkdir(parents=True)
     (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: forethought\nVersion: 0.1.0\n")
     (installed / "entry_points.txt").write_text(
-        "[vllm.endpoint_plugins]\nforethought = forethought.gateway.plugin:Plugin\n"
+        "[vllm.endpoint_plugins]\nforethought = forethought.gateway.hosts.vllm.plugin:Plugin\n"
     )
     port = free_port()
     paths = f"{folder}{os.pathsep}{Path(forethought.__file__).parent.parent}"

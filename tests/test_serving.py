@@ -22,26 +22,46 @@ from forethought.core.profile import Profile
 from forethought.core.prompts import load_template
 from forethought.core.provenance import Provenance
 from forethought.errors import EngineError, ForethoughtError, InvalidSettingsError
-from forethought.gateway.asked import CHAT, MAX_CHARACTERS, QUEUED, TEXT, read
-from forethought.gateway.counting import Counter
-from forethought.gateway.decision import MEAN, NOVEL, OWN, PREDICTED, UNTOUCHED, Decider, Decision
-from forethought.gateway.desk import Desk, Ruling
-from forethought.gateway.extension import MAX_KEPT, PREFIX, HiddenStates
+from forethought.gateway.decision import (
+    AGED,
+    LENGTH,
+    MEAN,
+    NONE,
+    NOVEL,
+    OWN,
+    PATIENCE,
+    PREDICTED,
+    UNTOUCHED,
+    Decider,
+    Decision,
+    Priorities,
+)
 from forethought.gateway.host import Tags
-from forethought.gateway.measuring import CAPS, measure_offset, thought_length
+from forethought.gateway.hosts.vllm.extension import MAX_KEPT, PREFIX, HiddenStates
+from forethought.gateway.hosts.vllm.plugin import Plugin
+from forethought.gateway.metrics import Counter, Metrics, Watch
 from forethought.gateway.middleware import MAX_REQUEST_BYTES, Budgets
-from forethought.gateway.opening import Prepared, opened, prepare, refuse_costly, with_own_template
+from forethought.gateway.opening import (
+    CAPS,
+    Prepared,
+    measure_offset,
+    open_policy,
+    prepare,
+    refuse_costly,
+    thought_length,
+    with_own_template,
+)
 from forethought.gateway.options import VARIABLES, ServingOptions
-from forethought.gateway.plugin import Plugin
-from forethought.gateway.priorities import AGED, LENGTH, NONE, PATIENCE, Priorities
-from forethought.gateway.rate import Rate
-from forethought.gateway.tally import Tally
-from forethought.gateway.watch import Watch
+from forethought.gateway.policy import Policy
+from forethought.gateway.price import Price
+from forethought.gateway.request import CHAT, MAX_CHARACTERS, QUEUED, TEXT, read
 from forethought.models.thinking import own_template
 from forethought.predictors.training import train
 from forethought.runs.profiles import write_parquet
+from forethought.servers.kinds import KINDS
 from serving_host import END, START, Characters, FakeApp, FakeHost, post, state_of, tags
 
+VLLM = KINDS["vllm"]
 MENU = Menu.evenly(16, 64)
 TEMPLATE = load_template("boxed")
 NAMES = ("Ann", "Bob", "Cem", "Dee", "Eve")
@@ -90,7 +110,7 @@ def state_predictor(profile: Profile) -> Any:
     return train(profile, predictor="ridge")
 
 
-def desk(predictor: Any, host: FakeHost | None = None, *, price: float = 0.005, **changes: Any) -> Desk:
+def policy(predictor: Any, host: FakeHost | None = None, *, price: float = 0.005, **changes: Any) -> Policy:
     given: dict[str, Any] = {
         "template": TEMPLATE,
         "answer_room": 100,
@@ -100,8 +120,8 @@ def desk(predictor: Any, host: FakeHost | None = None, *, price: float = 0.005, 
     }
     decider = Decider(predictor, price=price, cost=Cost.GRANTED)
     host = host or FakeHost()
-    watch = Watch(decider, Rate(price, None, "given"))
-    return Desk(decider, host, host.tags or tags(), tally=Tally(None), watch=watch, **given)
+    watch = Watch(decider, Price(price, None, "given"))
+    return Policy(decider, host, host.tags or tags(), metrics=Metrics(None), watch=watch, **given)
 
 
 def chat(question: str, **fields: Any) -> dict[str, Any]:
@@ -191,9 +211,9 @@ def test_the_price_is_set_on_left_out_predictions_of_the_training_questions(prof
     with pytest.raises(InvalidSettingsError, match=r"FORETHOUGHT_PROFILE=profile\.parquet"):
         prepare(variables)
     prepared = prepare({**variables, "FORETHOUGHT_PROFILE": str(file)})
-    assert prepared.rate.source == f"left-out predictions of {file}"
-    assert prepared.rate.mean_budget <= 32
-    assert prepared.rate.price > 0
+    assert prepared.price.source == f"left-out predictions of {file}"
+    assert prepared.price.mean_budget <= 32
+    assert prepared.price.value > 0
     assert prepared.template == TEMPLATE
 
 
@@ -222,19 +242,19 @@ def test_a_predictor_that_has_to_ask_its_model_is_refused(text_predictor):
 
 
 async def test_a_hard_question_gets_more_and_an_easy_one_goes_first(text_predictor):
-    ruled = desk(text_predictor)
-    easy, hard = await ruled.rule(CHAT, chat(EASY_ONE)), await ruled.rule(CHAT, chat(HARD_ONE))
-    assert easy.decision.kind == hard.decision.kind == PREDICTED
-    assert easy.decision.budget < hard.decision.budget
+    ruled = policy(text_predictor)
+    easy, hard = await ruled.decide(CHAT, chat(EASY_ONE)), await ruled.decide(CHAT, chat(HARD_ONE))
+    assert easy.kind == hard.kind == PREDICTED
+    assert easy.budget < hard.budget
     for one in (easy, hard):
-        assert one.changes["thinking_token_budget"] == one.decision.budget - 2
-        assert one.changes["max_completion_tokens"] == one.decision.budget + 100
-        assert "not the prompt of template boxed" in one.decision.reason
+        assert one.changes["thinking_token_budget"] == one.budget - 2
+        assert one.changes["max_completion_tokens"] == one.budget + 100
+        assert "not the prompt of template boxed" in one.reason
     assert easy.changes["priority"] < hard.changes["priority"]
     assert 0 < float(easy.headers["x-forethought-expected"]) <= 1
-    as_asked = await ruled.rule(CHAT, chat(asked_with(EASY_ONE)))
-    assert as_asked.decision.reason == "predicted"
-    assert as_asked.decision.budget == easy.decision.budget
+    as_asked = await ruled.decide(CHAT, chat(asked_with(EASY_ONE)))
+    assert as_asked.reason == "predicted"
+    assert as_asked.budget == easy.budget
 
 
 OWN_FIELDS = {
@@ -248,35 +268,35 @@ OWN_FIELDS = {
 
 @pytest.mark.parametrize(("fields", "expected"), OWN_FIELDS.values(), ids=OWN_FIELDS.keys())
 async def test_what_the_client_set_is_kept(text_predictor, fields, expected):
-    ruled = desk(text_predictor, FakeHost(has_priorities=False))
-    ruling = await ruled.rule(CHAT, chat(EASY_ONE, **fields))
+    ruled = policy(text_predictor, FakeHost(has_priorities=False))
+    decision = await ruled.decide(CHAT, chat(EASY_ONE, **fields))
     if "thinking_token_budget" in fields:
-        assert ruling.decision.kind == OWN
-        assert ruling.changes == {}
-        assert ruling.headers["x-forethought-budget"] == str(fields["thinking_token_budget"])
+        assert decision.kind == OWN
+        assert decision.changes == {}
+        assert decision.headers["x-forethought-budget"] == str(fields["thinking_token_budget"])
     else:
-        assert ruling.decision.budget == 16
-        assert ruling.changes == {"thinking_token_budget": 14, **expected}
+        assert decision.budget == 16
+        assert decision.changes == {"thinking_token_budget": 14, **expected}
 
 
 async def test_priorities_only_where_they_count_and_never_over_the_clients_own(text_predictor):
-    ruled = desk(text_predictor)
-    assert "priority" in (await ruled.rule(CHAT, chat(EASY_ONE))).changes
-    assert "priority" not in (await ruled.rule(CHAT, chat(EASY_ONE, priority=4))).changes
-    assert "priority" not in (await ruled.rule(CHAT, chat(EASY_ONE), {"x-vllm-priority"})).changes
+    ruled = policy(text_predictor)
+    assert "priority" in (await ruled.decide(CHAT, chat(EASY_ONE))).changes
+    assert "priority" not in (await ruled.decide(CHAT, chat(EASY_ONE, priority=4))).changes
+    assert "priority" not in (await ruled.decide(CHAT, chat(EASY_ONE), {"x-vllm-priority"})).changes
     for other in (
-        desk(text_predictor, FakeHost(has_priorities=False)),
-        desk(text_predictor, priorities=Priorities(NONE)),
+        policy(text_predictor, FakeHost(has_priorities=False)),
+        policy(text_predictor, priorities=Priorities(NONE)),
     ):
-        assert "priority" not in (await other.rule(CHAT, chat(EASY_ONE))).changes
+        assert "priority" not in (await other.decide(CHAT, chat(EASY_ONE))).changes
 
 
 async def test_who_gets_no_budget_waits_like_a_mean_request_and_not_before_all_others(text_predictor):
-    ruled = desk(text_predictor)
+    ruled = policy(text_predictor)
     mean = ruled.decider.by_mean("").length
     for fields in ({"thinking_token_budget": 40}, {"use_beam_search": True}):
-        assert (await ruled.rule(CHAT, chat(EASY_ONE, **fields))).changes == {"priority": mean}
-        assert (await ruled.rule(CHAT, chat(EASY_ONE, priority=4, **fields))).changes == {}
+        assert (await ruled.decide(CHAT, chat(EASY_ONE, **fields))).changes == {"priority": mean}
+        assert (await ruled.decide(CHAT, chat(EASY_ONE, priority=4, **fields))).changes == {}
 
 
 def test_waiting_outweighs_length_after_as_many_seconds_as_were_said():
@@ -308,22 +328,24 @@ NOT_ITS_KIND = {
 
 @pytest.mark.parametrize(("fields", "reason"), NOT_ITS_KIND.values(), ids=NOT_ITS_KIND.keys())
 async def test_what_is_not_the_predictors_kind_gets_the_mean_curves_budget(text_predictor, fields, reason):
-    ruled = desk(text_predictor)
-    ruling = await ruled.rule(CHAT, {**chat(EASY_ONE), **fields})
-    assert ruling.decision.kind == MEAN
-    assert ruling.headers["x-forethought-reason"] == f"mean curve: {reason}"
-    assert ruling.decision.budget == ruled.decider.by_mean("").budget
-    assert ruled.tally.to_json()["by_kind"][MEAN] == 1
+    ruled = policy(text_predictor)
+    decision = await ruled.decide(CHAT, {**chat(EASY_ONE), **fields})
+    assert decision.kind == MEAN
+    assert decision.headers["x-forethought-reason"] == f"mean curve: {reason}"
+    assert decision.budget == ruled.decider.by_mean("").budget
+    assert ruled.metrics.to_json()["by_kind"][MEAN] == 1
 
 
 async def test_a_novel_question_has_its_own_curve_and_the_response_says_so():
     real = shipped_heldout("qwen2.5-coder-0.5b").select(np.arange(100))
-    ruled = desk(train(real, predictor="text"), price=0.001)
-    ruling = await ruled.rule(CHAT, chat("Übersetze: 'Der Herbst, so spät er kommt, kennt keinen Zorn.' §§ ¿¿ " * 3))
-    assert ruling.decision.kind == NOVEL
-    assert ruling.headers["x-forethought-reason"].startswith("predicted; novel to the predictor (p=0.0")
-    assert ruling.decision.budget == ruled.decider.by_mean("").budget
-    kinds = [(await ruled.rule(CHAT, chat(text))).decision.kind for text in real.texts[:40]]
+    ruled = policy(train(real, predictor="text"), price=0.001)
+    decision = await ruled.decide(
+        CHAT, chat("Übersetze: 'Der Herbst, so spät er kommt, kennt keinen Zorn.' §§ ¿¿ " * 3)
+    )
+    assert decision.kind == NOVEL
+    assert decision.headers["x-forethought-reason"].startswith("predicted; novel to the predictor (p=0.0")
+    assert decision.budget == ruled.decider.by_mean("").budget
+    kinds = [(await ruled.decide(CHAT, chat(text))).kind for text in real.texts[:40]]
     assert kinds.count(PREDICTED) > 30
 
 
@@ -336,26 +358,26 @@ UNTOUCHABLE = {
 
 @pytest.mark.parametrize(("path", "fields"), UNTOUCHABLE.values(), ids=UNTOUCHABLE.keys())
 async def test_what_can_have_no_budget_is_left_alone(text_predictor, path, fields):
-    ruling = await desk(text_predictor).rule(path, {**chat(EASY_ONE), **fields})
-    assert ruling.decision.kind == UNTOUCHED
-    assert set(ruling.changes) == {"priority"}  # its turn, and nothing of what it asks
-    assert set(ruling.headers) == {"x-forethought-reason"}
+    decision = await policy(text_predictor).decide(path, {**chat(EASY_ONE), **fields})
+    assert decision.kind == UNTOUCHED
+    assert set(decision.changes) == {"priority"}  # its turn, and nothing of what it asks
+    assert set(decision.headers) == {"x-forethought-reason"}
 
 
 async def test_a_text_prompt_that_opens_a_thought_gets_a_budget(text_predictor):
-    ruling = await desk(text_predictor).rule(TEXT, {"prompt": f"{EASY_ONE}\n{START}", "max_tokens": 5})
-    assert ruling.changes["max_tokens"] == 5
-    assert ruling.changes["thinking_token_budget"] >= 0
+    decision = await policy(text_predictor).decide(TEXT, {"prompt": f"{EASY_ONE}\n{START}", "max_tokens": 5})
+    assert decision.changes["max_tokens"] == 5
+    assert decision.changes["thinking_token_budget"] >= 0
 
 
 @pytest.mark.parametrize("body", [{}, {"messages": "x"}, {"messages": [1]}, chat("x", max_tokens="9")])
 def test_what_vllm_will_refuse_is_passed_on(body):
-    assert read(CHAT, body, template=None, models=(), start=START) is None
+    assert read(CHAT, body, kind=VLLM, template=None, models=(), start=START) is None
 
 
 def test_turns_of_text_parts_are_joined_and_the_templates_instruction_is_no_part_of_the_question():
     content = [{"type": "text", "text": "How"}, {"type": "text", "text": f"many?\n{TEMPLATE.instruction}"}]
-    asked = read(CHAT, chat(content), template=TEMPLATE, models=(), start=START)
+    asked = read(CHAT, chat(content), kind=VLLM, template=TEMPLATE, models=(), start=START)
     assert asked.question == "How\nmany?"
     assert asked.is_templates
     worked = load_template("worked-5")
@@ -364,12 +386,12 @@ def test_turns_of_text_parts_are_joined_and_the_templates_instruction_is_no_part
         turn for q, s in worked.shots for turn in ({"role": "user", "content": q}, {"role": "assistant", "content": s})
     ]
     body = {"messages": [*shots, {"role": "user", "content": EASY_ONE}]}
-    assert read(CHAT, body, template=worked, models=(), start=START).is_templates
-    assert read(CHAT, body, template=TEMPLATE, models=(), start=START).no_curve == "earlier turns"
+    assert read(CHAT, body, kind=VLLM, template=worked, models=(), start=START).is_templates
+    assert read(CHAT, body, kind=VLLM, template=TEMPLATE, models=(), start=START).no_curve == "earlier turns"
 
 
 def test_a_reason_is_one_line_of_ascii():
-    headers = Ruling(Decision(MEAN, "mean curve: né\nx"), {}).headers
+    headers = Decision(MEAN, "mean curve: né\nx").headers
     assert headers == {"x-forethought-reason": "mean curve: n? x"}
 
 
@@ -378,29 +400,29 @@ def test_a_reason_is_one_line_of_ascii():
 
 async def test_concurrent_hidden_state_requests_do_not_mix(state_predictor):
     host = FakeHost()
-    ruled = desk(state_predictor, host)
+    ruled = policy(state_predictor, host)
     questions = [asked_with(question(row)) for row in range(100, 120)]
-    together = await asyncio.gather(*(ruled.rule(CHAT, chat(text)) for text in questions))
-    alone = [await ruled.rule(CHAT, chat(text)) for text in questions]
-    assert [one.decision for one in together] == [one.decision for one in alone]
-    assert {one.decision.kind for one in together} == {PREDICTED}
-    assert len({one.decision.budget for one in together}) > 1
+    together = await asyncio.gather(*(ruled.decide(CHAT, chat(text)) for text in questions))
+    alone = [await ruled.decide(CHAT, chat(text)) for text in questions]
+    assert list(together) == alone
+    assert {one.kind for one in together} == {PREDICTED}
+    assert len({one.budget for one in together}) > 1
 
 
 async def test_a_prompt_that_is_not_the_templates_is_not_read(state_predictor):
     host = FakeHost()
-    ruled = desk(state_predictor, host)
-    ruling = await ruled.rule(CHAT, chat(EASY_ONE))
-    assert ruling.decision.reason == "mean curve: not the prompt of template boxed"
+    ruled = policy(state_predictor, host)
+    decision = await ruled.decide(CHAT, chat(EASY_ONE))
+    assert decision.reason == "mean curve: not the prompt of template boxed"
     system = {"messages": [{"role": "system", "content": "Be brief."}, *chat(asked_with(EASY_ONE))["messages"]]}
-    assert (await ruled.rule(CHAT, system)).decision.kind == MEAN
-    assert (await ruled.rule(CHAT, chat(asked_with(EASY_ONE), refused=True))).decision.kind == MEAN
+    assert (await ruled.decide(CHAT, system)).kind == MEAN
+    assert (await ruled.decide(CHAT, chat(asked_with(EASY_ONE), refused=True))).kind == MEAN
     assert host.prefills == []
 
 
 async def test_a_state_that_was_not_caught_is_told(state_predictor):
-    ruling = await desk(state_predictor, FakeHost(is_hooked=False)).rule(CHAT, chat(asked_with(EASY_ONE)))
-    assert ruling.decision.reason == "mean curve: no hidden state was caught"
+    decision = await policy(state_predictor, FakeHost(is_hooked=False)).decide(CHAT, chat(asked_with(EASY_ONE)))
+    assert decision.reason == "mean curve: no hidden state was caught"
 
 
 class Layer:
@@ -505,13 +527,13 @@ def test_a_thought_is_parsed_from_the_start_that_the_model_wrote():
 
 def prepared(predictor: Any, **options: Any) -> Prepared:
     given = ServingOptions(predictor="x", price=0.005, **options)
-    return Prepared(given, predictor, Rate(0.005, None, "given"), TEMPLATE)
+    return Prepared(given, predictor, Price(0.005, None, "given"), TEMPLATE)
 
 
 async def test_a_desk_is_opened_with_the_measured_offset(text_predictor, state_predictor):
-    assert (await opened(prepared(text_predictor), FakeHost(offset=3))).offset == 3
-    assert (await opened(prepared(text_predictor, cap_offset=1), FakeHost(offset=None))).offset == 1
-    assert (await opened(prepared(state_predictor), FakeHost())).offset == 2
+    assert (await open_policy(prepared(text_predictor), FakeHost(offset=3))).offset == 3
+    assert (await open_policy(prepared(text_predictor, cap_offset=1), FakeHost(offset=None))).offset == 1
+    assert (await open_policy(prepared(state_predictor), FakeHost())).offset == 2
 
 
 def test_a_models_own_chat_template_is_taken_where_it_is_the_predictors(text_predictor):
@@ -536,12 +558,12 @@ REFUSALS = {
 @pytest.mark.parametrize(("fields", "message"), REFUSALS.values(), ids=REFUSALS.keys())
 async def test_a_server_that_does_not_fit_is_refused(state_predictor, fields, message):
     with pytest.raises(EngineError, match=message):
-        await opened(prepared(state_predictor), FakeHost(**fields))
+        await open_policy(prepared(state_predictor), FakeHost(**fields))
 
 
 async def test_all_that_does_not_fit_is_told_at_once(state_predictor):
     with pytest.raises(EngineError) as caught:
-        await opened(prepared(state_predictor), FakeHost(tags=None, why_no_states="add a flag", width=9))
+        await open_policy(prepared(state_predictor), FakeHost(tags=None, why_no_states="add a flag", width=9))
     assert str(caught.value).count("\n  ") == 3
 
 
@@ -550,7 +572,7 @@ async def test_all_that_does_not_fit_is_told_at_once(state_predictor):
 
 @pytest.mark.parametrize("is_stream", [False, True], ids=["whole", "stream"])
 async def test_budgets_go_in_and_headers_come_out(text_predictor, is_stream):
-    app, ruled = FakeApp(is_stream=is_stream), desk(text_predictor)
+    app, ruled = FakeApp(is_stream=is_stream), policy(text_predictor)
     headers, body = await post(Budgets(app, lambda: ruled), chat(EASY_ONE, stream=is_stream, seed=3))
     assert app.bodies[0]["thinking_token_budget"] == 14
     assert app.bodies[0]["seed"] == 3
@@ -559,11 +581,11 @@ async def test_budgets_go_in_and_headers_come_out(text_predictor, is_stream):
     assert float(headers["x-forethought-expected"]) > 0.5
     assert headers["x-forethought-reason"].startswith("predicted")
     assert END.encode("unicode_escape")[-6:] in body
-    status = ruled.tally.to_json()
+    status = ruled.metrics.to_json()
     assert (status["counted"], status["mean_reasoning_tokens"], status["overshoots"]) == (1, 10, 0)
 
 
-def hard_decision(ruled: Desk) -> Decision:
+def hard_decision(ruled: Policy) -> Decision:
     found = ruled.decider.by_curve(HARD_ONE)
     assert found.tokens_B is not None
     assert found.budget == 64
@@ -571,7 +593,7 @@ def hard_decision(ruled: Desk) -> Decision:
 
 
 async def test_thoughts_of_the_predicted_length_change_nothing(text_predictor, caplog):
-    ruled = desk(text_predictor)
+    ruled = policy(text_predictor)
     predicted = round(hard_decision(ruled).tokens_B[-1])
     app = Budgets(FakeApp(thought=predicted), lambda: ruled)
     for _ in range(100):
@@ -584,8 +606,8 @@ async def test_thoughts_of_the_predicted_length_change_nothing(text_predictor, c
 
 async def test_shorter_thoughts_raise_an_alarm_and_the_curves_and_the_price_follow(text_predictor, profile, caplog):
     curves = text_predictor.predict(profile.query_ids, Features(len(profile.texts), texts=profile.texts))
-    ruled = desk(text_predictor)
-    rate = Rate(0.005, 40.0, "set", curves, 40.0, Cost.GRANTED)
+    ruled = policy(text_predictor)
+    rate = Price(0.005, 40.0, "set", curves, 40.0, Cost.GRANTED)
     ruled.watch = Watch(ruled.decider, rate)
     before = hard_decision(ruled)
     app = Budgets(FakeApp(thought=20), lambda: ruled)
@@ -602,12 +624,12 @@ async def test_shorter_thoughts_raise_an_alarm_and_the_curves_and_the_price_foll
 
 
 def test_a_price_that_was_given_holds():
-    assert Rate(0.005, None, "FORETHOUGHT_PRICE").at(2.0) == 0.005
+    assert Price(0.005, None, "FORETHOUGHT_PRICE").at(2.0) == 0.005
 
 
 async def test_what_came_back_first_is_looked_at_in_the_order_of_asking(text_predictor):
     """Forty short thoughts that come back before forty long ones are no alarm; taken as they come they would be."""
-    ruled = desk(text_predictor)
+    ruled = policy(text_predictor)
     decision, watch = hard_decision(ruled), ruled.watch
     predicted = decision.tokens_B[-1]
     lengths = [round(0.4 * predicted), 64] * 150
@@ -615,15 +637,15 @@ async def test_what_came_back_first_is_looked_at_in_the_order_of_asking(text_pre
     for number, length in sorted(zip(numbers, lengths, strict=True), key=lambda pair: pair[1]):
         watch.ended(number, decision, length)
     assert watch.to_json()["answers"] == 300
-    as_they_come = Watch(ruled.decider, Rate(0.005, None, "given"))
+    as_they_come = Watch(ruled.decider, Price(0.005, None, "given"))
     for length in sorted(lengths):
         as_they_come.ended(as_they_come.begun(), decision, length)
     assert as_they_come.to_json()["alarms"] > watch.to_json()["alarms"]
 
 
 async def test_requests_that_never_end_hold_up_nothing_for_ever(text_predictor, monkeypatch):
-    monkeypatch.setattr("forethought.gateway.watch.MOST_HELD", 5)
-    ruled = desk(text_predictor)
+    monkeypatch.setattr("forethought.gateway.metrics.MOST_HELD", 5)
+    ruled = policy(text_predictor)
     decision, watch = hard_decision(ruled), ruled.watch
     lost = watch.begun()
     for _ in range(10):
@@ -643,7 +665,7 @@ async def test_requests_that_never_end_hold_up_nothing_for_ever(text_predictor, 
     ],
 )
 async def test_what_was_not_predicted_or_not_counted_is_not_compared(text_predictor, fields, status):
-    ruled = desk(text_predictor)
+    ruled = policy(text_predictor)
     await post(Budgets(FakeApp(status=status), lambda: ruled), chat(HARD_ONE, **fields))
     assert ruled.watch.to_json()["answers"] == 0
     await post(Budgets(FakeApp(), lambda: ruled), chat(HARD_ONE))
@@ -652,11 +674,11 @@ async def test_what_was_not_predicted_or_not_counted_is_not_compared(text_predic
 
 @pytest.mark.parametrize("is_stream", [False, True], ids=["whole", "stream"])
 async def test_a_thought_longer_than_its_budget_is_parsed_and_logged(text_predictor, is_stream, caplog):
-    ruled = desk(text_predictor)
+    ruled = policy(text_predictor)
     app = Budgets(FakeApp(thought=19, is_stream=is_stream), lambda: ruled)
     for _ in range(3):
         await post(app, chat(EASY_ONE))
-    status = ruled.tally.to_json()
+    status = ruled.metrics.to_json()
     assert (status["overshoots"], status["largest_overshoot"]) == (3, 3)
     assert [record.message for record in caplog.records] == [
         "a thought of 19 tokens under a budget of 16: 1 so far",
@@ -665,10 +687,10 @@ async def test_a_thought_longer_than_its_budget_is_parsed_and_logged(text_predic
 
 
 async def test_the_clients_own_caps_and_errors_are_not_counted(text_predictor):
-    ruled = desk(text_predictor)
+    ruled = policy(text_predictor)
     await post(Budgets(FakeApp(), lambda: ruled), chat(EASY_ONE, thinking_token_budget=3))
     await post(Budgets(FakeApp(status=500), lambda: ruled), chat(EASY_ONE))
-    assert ruled.tally.to_json()["counted"] == 0
+    assert ruled.metrics.to_json()["counted"] == 0
 
 
 @pytest.mark.parametrize(
@@ -685,7 +707,7 @@ async def test_the_clients_own_caps_and_errors_are_not_counted(text_predictor):
     ],
 )
 async def test_what_is_not_ours_passes_as_it_is(text_predictor, body, path):
-    app, ruled = FakeApp(), desk(text_predictor)
+    app, ruled = FakeApp(), policy(text_predictor)
     if path == CHAT:
         headers, _ = await post(Budgets(app, lambda: ruled), body)
         assert app.lengths == [len(body if isinstance(body, bytes) else json.dumps(body))]
@@ -694,7 +716,7 @@ async def test_what_is_not_ours_passes_as_it_is(text_predictor, body, path):
             await post(Budgets(app, lambda: ruled), body, path=path)
         return
     assert not any(name.startswith("x-forethought") for name in headers)
-    assert ruled.tally.to_json()["requests"] == 0
+    assert ruled.metrics.to_json()["requests"] == 0
 
 
 async def test_a_body_nested_too_deeply_passes_as_it_is(text_predictor):
@@ -705,31 +727,31 @@ async def test_a_body_nested_too_deeply_passes_as_it_is(text_predictor):
         await send({"type": "http.response.start", "status": 400, "headers": []})
 
     body = b"[" * 100_000
-    await post(Budgets(app, lambda: desk(text_predictor)), body)
+    await post(Budgets(app, lambda: policy(text_predictor)), body)
     assert seen == [body]
 
 
 async def test_every_thought_of_a_request_counts_in_the_mean(text_predictor):
-    ruled = desk(text_predictor)
+    ruled = policy(text_predictor)
     await post(Budgets(FakeApp(), lambda: ruled), chat(EASY_ONE, n=99))
     await post(Budgets(FakeApp(), lambda: ruled), chat(HARD_ONE))
     easy, hard = (ruled.decider.by_curve(question).budget for question in (EASY_ONE, HARD_ONE))
     assert easy != hard
-    assert ruled.tally.to_json()["mean_budget"] == pytest.approx((99 * easy + hard) / 100)
+    assert ruled.metrics.to_json()["mean_budget"] == pytest.approx((99 * easy + hard) / 100)
 
 
 async def test_a_question_of_any_length_takes_no_time_of_the_servers_loop(text_predictor, monkeypatch):
-    ruled = desk(text_predictor)
+    ruled = policy(text_predictor)
     longest = "a" * MAX_CHARACTERS
-    assert (await ruled.rule(CHAT, chat(longest))).decision.kind == NOVEL
+    assert (await ruled.decide(CHAT, chat(longest))).kind == NOVEL
 
     def refuse(*args: Any, **options: Any) -> None:
         raise AssertionError("read")
 
     monkeypatch.setattr(ruled.decider, "by_curve", refuse)
-    ruling = await ruled.rule(CHAT, chat(longest + "a"))
-    assert ruling.decision.kind == MEAN
-    assert ruling.headers["x-forethought-reason"] == "mean curve: a question of more than 32,768 characters"
+    decision = await ruled.decide(CHAT, chat(longest + "a"))
+    assert decision.kind == MEAN
+    assert decision.headers["x-forethought-reason"] == "mean curve: a question of more than 32,768 characters"
 
 
 async def test_a_body_without_an_end_passes_as_it_comes(text_predictor):
@@ -755,22 +777,22 @@ async def test_a_body_without_an_end_passes_as_it_comes(text_predictor):
         raise AssertionError("nothing is sent")
 
     scope = {"type": "http", "method": "POST", "path": CHAT, "root_path": "", "headers": []}
-    await Budgets(app, lambda: desk(text_predictor))(scope, receive, send)
+    await Budgets(app, lambda: policy(text_predictor))(scope, receive, send)
     assert num_taken == 40 * len(piece)
 
 
 @pytest.mark.parametrize("name", ["a\rb", "a\nSet-Cookie: x", "a\0b", "a\x1b[2Jb", "é\u202e"])
 async def test_a_templates_name_cannot_break_a_header(text_predictor, name):
-    ruled = desk(text_predictor, template=replace(TEMPLATE, name=name))
-    ruling = await ruled.rule(CHAT, chat(EASY_ONE))
-    reason = ruling.headers["x-forethought-reason"]
+    ruled = policy(text_predictor, template=replace(TEMPLATE, name=name))
+    decision = await ruled.decide(CHAT, chat(EASY_ONE))
+    reason = decision.headers["x-forethought-reason"]
     assert reason.startswith("predicted; not the prompt of template")
     assert all(" " <= letter <= "~" for letter in reason)
 
 
 @pytest.mark.parametrize("path", QUEUED)
 async def test_what_takes_its_priority_by_header_waits_like_a_mean_request(text_predictor, path):
-    app, ruled = FakeApp(), desk(text_predictor)
+    app, ruled = FakeApp(), policy(text_predictor)
     body = {"input": "x", "messages": []}
     headers, _ = await post(Budgets(app, lambda: ruled), body, path=path)
     mean = ruled.decider.by_mean("").length
@@ -779,14 +801,14 @@ async def test_what_takes_its_priority_by_header_waits_like_a_mean_request(text_
     assert not any(name.startswith("x-forethought") for name in headers)
     await post(Budgets(app, lambda: ruled), {**body, "priority": 4}, path=path)
     await post(Budgets(app, lambda: ruled), body, path=path, headers=[(b"X-Vllm-Priority", b"9")])
-    without = desk(text_predictor, FakeHost(has_priorities=False))
+    without = policy(text_predictor, FakeHost(has_priorities=False))
     await post(Budgets(app, lambda: without), body, path=path)
     await post(Budgets(app, lambda: ruled), b"{broken", path=path)
     assert app.priorities[1:] == [None, None, None, None]
 
 
 async def test_a_path_behind_a_prefix_is_known(text_predictor):
-    app, ruled = FakeApp(), desk(text_predictor)
+    app, ruled = FakeApp(), policy(text_predictor)
 
     async def prefixed(scope: Any, receive: Any, send: Any) -> None:
         await Budgets(app, lambda: ruled)({**scope, "root_path": "/llm"}, receive, send)
@@ -840,8 +862,11 @@ def test_an_end_that_the_text_does_not_show_is_not_counted():
 
 def test_the_entry_point_is_the_plugin_and_loads_nothing_heavy():
     project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text("utf-8"))["project"]
-    assert project["entry-points"]["vllm.endpoint_plugins"] == {"forethought": "forethought.gateway.plugin:Plugin"}
-    script = "import json, sys, forethought.gateway.plugin as p; p.Plugin(); print(json.dumps(sorted(sys.modules)))"
+    assert project["entry-points"]["vllm.endpoint_plugins"] == {
+        "forethought": "forethought.gateway.hosts.vllm.plugin:Plugin"
+    }
+    module = "forethought.gateway.hosts.vllm.plugin"
+    script = f"import json, sys, {module} as p; p.Plugin(); print(json.dumps(sorted(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     loaded = {name.split(".")[0] for name in json.loads(done.stdout)}
     assert not loaded & {"numpy", "torch", "vllm", "fastapi", "prometheus_client", "pyarrow"}

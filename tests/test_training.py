@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from forethought.core.data import EngineInfo
+from forethought.core.data import EngineInfo, Query
 from forethought.core.features import Features
 from forethought.core.menu import Menu
 from forethought.core.profile import Profile
@@ -444,3 +444,23 @@ class TestCheck:
         assert curves.query_ids == profile.query_ids
         assert curves.menu == profile.menu
         assert curves.p_Q_B.shape == (120, 4)
+
+
+def test_what_reads_text_alone_predicts_from_texts_or_queries() -> None:
+    profile = dataclasses.replace(make_profile(60), hidden_Q_L_D=None, layers=())
+    profile = dataclasses.replace(profile, texts=tuple(f"How much is {row} times 7?" for row in range(60)))
+    reads_text = train(profile, predictor="text", num_folds=2)
+    texts = ["How much is 3 times 7?", "And 99 times 7?"]
+    curves = reads_text.predict(texts)
+    assert curves.query_ids == tuple(texts)
+    queries = [Query(f"q{row}", text) for row, text in enumerate(texts)]
+    named = reads_text.predict(queries)
+    assert named.query_ids == ("q0", "q1")
+    given = reads_text.predict(["a", "b"], Features.of_texts(texts))
+    assert (curves.p_Q_B == named.p_Q_B).all()
+    assert (curves.p_Q_B == given.p_Q_B).all()
+
+
+def test_what_reads_hidden_states_says_where_they_come_from(trained: Predictor) -> None:
+    with pytest.raises(InvalidFeaturesError, match=r"forethought\.plan"):
+        trained.predict(["How much?"])

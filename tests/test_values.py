@@ -169,16 +169,21 @@ def python_blocks(text: str) -> list[str]:
     return re.findall(r"^```python\n(.*?)^```", text, flags=re.M | re.S)
 
 
-def test_the_python_of_the_readme_runs(no_model: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("page", ["README.md", "docs/python.md"])
+def test_the_python_of_the_pages_runs(
+    page: str, no_model: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("sympy")
     monkeypatch.chdir(tmp_path)
     write_questions(Path("train.jsonl"), 60)
-    write_questions(Path("new.jsonl"), 8)
-    pytest.importorskip("sympy")
-    blocks = python_blocks((ROOT / "README.md").read_text("utf-8"))
+    blocks = python_blocks((ROOT / page).read_text("utf-8"))
     assert len(blocks) == 2
-    exec(compile("\n".join(blocks), "README.md", "exec"), {})
+    exec(compile("\n".join(blocks), page, "exec"), {"__name__": "page"})
     assert set(no_model) == {"qwen2.5-coder-1.5b"}
-    assert ft.Predictor.load("mine").card.data.num_queries == 60
+    if page == "README.md":
+        assert ft.Predictor.load("mine").card.data.num_queries == 60
+    else:
+        assert len(ft.Answers.load("runs/by-plan")) == 2
 
 
 # --- how many, and what -----------------------------------------------------------------------------------------------
@@ -291,6 +296,13 @@ def test_another_model_is_refused(predictor: ft.Predictor) -> None:
             ft.plan(predictor, TEXTS, mean_tokens=64, engine=other)
 
 
+def test_another_sampling_is_noted(predictor: ft.Predictor, caplog: pytest.LogCaptureFixture) -> None:
+    plan = ft.plan(predictor, TEXTS[:2], mean_tokens=64)
+    with ft.open_engine("fake", temperature=0.0) as engine:
+        plan.run(engine)
+    assert "draws thoughts by Sampling(temperature=0.0" in caplog.text
+
+
 def test_failures_are_data(predictor: ft.Predictor) -> None:
     plan = ft.plan(predictor, ROWS, mean_tokens=64)
     with ft.open_engine("fake", failure_rate=0.3) as engine:
@@ -350,7 +362,9 @@ def test_a_plan_is_saved_and_read(plan: ft.Plan, tmp_path: Path, engine: Any) ->
     assert list(again.run(engine)) == list(plan.run(engine))
     assert json.loads((tmp_path / "p.json").read_text()) == json.loads(json.dumps(again.to_json()))
     lines = (tmp_path / "p.json").read_text().splitlines()
-    assert len(lines) < 100  # a line a query in each of its lists, not one a number
+    assert len(lines) < 150  # a line a query in each of its lists, not one a number
+    query_id, budget = next(iter(plan))
+    assert f'{{"id": "{query_id}", "budget": {budget}}},' in [line.strip() for line in lines]
 
 
 def test_answers_are_saved_and_read(plan: ft.Plan, engine: Any, tmp_path: Path) -> None:
@@ -483,3 +497,31 @@ def test_values_are_shown_in_one_line() -> None:
     for value in (predictor, profile, curves):
         assert len(repr(value)) < 200
         assert "16, 32, … 256" in repr(value)
+
+
+def test_the_plan_of_an_older_run_is_read(call: Call, trained: str) -> None:
+    write_questions(Path("new.jsonl"), 8)
+    flags = ("--mean-tokens", 64, "--compare", "uniform", "--out", "r", "--quiet")
+    assert call("run", trained, "new.jsonl", *flags).code == 0
+    path = Path("r/plan.json")
+    content = json.loads(path.read_text())
+    budgets = ft.Plan.load("r").budgets
+    for key in ("schema", "kind", "versions", "seed", "terms", "predictor", "queries"):
+        del content[key]
+    for plan in content["plans"].values():
+        del plan["budgets_hash"], plan["menu"]
+        plan |= {"window": 16, "maximum": 256}
+    path.write_text(json.dumps(content, indent=2))
+    old = ft.Plan.load("r")
+    assert (old.budgets, list(old.others), old.card) == (budgets, ["uniform"], None)
+    for command in (("show", "r"), ("evaluate", "r", "--no-plots"), ("run", trained, "new.jsonl", *flags)):
+        assert call(*command).code == 0
+    said = call("run", "--plan", "r", "--out", "again")
+    assert said.code == 1
+    assert "does not say what it was made for" in said.err
+
+
+def test_two_processes_carry_out_one_plan(call: Call, planned: Path) -> None:
+    for worker in ("1/2", "2/2"):
+        assert call("run", "--plan", planned, "--out", "r", "--worker", worker, "--quiet").code == 0
+    assert len(ft.Answers.load("r")) == 8

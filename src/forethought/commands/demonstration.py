@@ -16,7 +16,7 @@ from ..predictors.card import PredictorCard
 from ..questions.queries import load_queries
 from ..runs.store import RunDirectory
 from . import pipeline
-from .estimates import Estimate, run_estimate
+from .estimates import CostEstimate, run_estimate
 
 QUESTIONS = "gsm8k-demo"
 # Live questions that two CPU cores answer in about two minutes, so that the whole demo stays below five.
@@ -29,7 +29,7 @@ class Prepared:
 
     evaluate: EvaluateSettings
     run: RunSettings
-    estimate: Estimate
+    estimate: CostEstimate
     num_heldout: int
     first_id: str
 

@@ -43,7 +43,6 @@ from ..core.worker import Worker
 from ..engines.context import Room
 from ..engines.lengths import upper_bound
 from ..engines.opening import (
-    LOCAL,
     check,
     check_can_ask,
     choose,
@@ -57,7 +56,6 @@ from ..errors import InvalidFeaturesError, InvalidSettingsError, MismatchError, 
 from ..evaluation import Evaluation, LiveComparison, compare_live
 from ..evaluation.comparison import Comparison, compare_predictors
 from ..evaluation.policies import BLIND, FORETHOUGHT, UNIFORM
-from ..models import fetch_words
 from ..predictors import training
 from ..predictors.bundle import check_place, shipped_predictors
 from ..predictors.difficulty import Asking, with_difficulties
@@ -117,8 +115,6 @@ def profile(settings: ProfileSettings, *, engine: Engine | None = None, report: 
     Returns:
         The run directory; `forethought.control.sources.open_profile` reads its counts.
     """
-    if engine is None and choose(settings.model, settings.engine.engine)[0] in LOCAL:
-        fetch_words(settings.model)
     settings, _ = settle(settings, asks=engine is None)
     queries, judge, num_left_out = profile_inputs(settings, is_open=engine is not None)
     if num_left_out:

@@ -350,7 +350,7 @@ def training_text(trained: Predictor, folder: Path) -> str:
         lines.append(f"kept {shrinkage.accuracy:.0%} of accuracy predictions{usage} ({shrinkage.evidence})")
         if shrinkage.accuracy == 0.0:
             lines.append(
-                "nothing in the questions tells how their success curves differ from the mean curve: plans will be "
+                "nothing in the questions tells how their accuracy curves differ from the mean curve: plans will be "
                 "about as good as blind ones. More traces or questions may help: forethought profile"
             )
     lines += [f"saved to {folder}", f"next: forethought plan {folder} QUESTIONS --mean-tokens N"]

@@ -7,6 +7,7 @@ On disk, and as RUN/plan.json, it is one JSON object with a line a query in `que
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -37,6 +38,8 @@ from .judging import Judge
 from .planfile import allocation_from_json, allocation_to_json, budgets_hash, spread
 from .profiling import trace_seed
 from .terms import Terms
+
+logger = logging.getLogger(__name__)
 
 SCHEMA = 2
 FILE = "plan.json"
@@ -286,8 +289,16 @@ class Plan:
 
     def check(self, info: EngineInfo) -> None:
         """Refuses an engine of another model or template than the plan was made for; raises MismatchError."""
-        if self.card is not None:
-            refuse_other(self.card, info)
+        if self.card is None:
+            return
+        refuse_other(self.card, info)
+        if None not in (self.card.sampling, info.sampling) and self.card.sampling != info.sampling:
+            logger.warning(
+                "note: the engine draws thoughts by %s, and the predictor learned from %s; open it by the plan: "
+                "open_engine(plan)",
+                info.sampling,
+                self.card.sampling,
+            )
 
     def requests(self) -> Iterator[Request]:
         """One trace a query, under its budget; short answers come first where an engine schedules by priority."""

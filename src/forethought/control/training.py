@@ -18,7 +18,7 @@ from ..predictors.difficulty import Asking, pick_examples, with_difficulties
 from ..predictors.parts.folds import hash_order
 from ..predictors.parts.making import Progress, make_estimator
 from ..predictors.parts.making import silent as quiet
-from ..predictors.parts.usable import check_profile
+from ..predictors.parts.rows import check_profile
 from ..predictors.predictor import Predictor
 from ..runs.profiles import joined
 

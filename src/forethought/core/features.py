@@ -95,7 +95,9 @@ class Features:
     def check(self, reads: Sequence[str] | set[str] | frozenset[str]) -> None:
         """Raises InvalidFeaturesError when a part named in `reads` is not there."""
         if HIDDEN in reads and self.hidden_Q_D is None:
-            raise InvalidFeaturesError("this predictor reads hidden states, and there are none")
+            raise InvalidFeaturesError(
+                "this predictor reads hidden states, and there are none; forethought.plan reads them from the model"
+            )
         if TEXT in reads and self.texts is None:
             raise InvalidFeaturesError("this predictor reads the questions' text, which is not known here")
         if DIFFICULTY in reads and self.difficulties is None:

@@ -154,6 +154,14 @@ class EstimatorBase:
         return None
 
 
+def with_defaults(kind: type[Any]) -> type[Estimator]:
+    """A class with the defaults of `EstimatorBase` for what it does not say."""
+    if not issubclass(kind, EstimatorBase):
+        kind = type(kind.__name__, (kind, EstimatorBase), {"__module__": kind.__module__})
+    found: type[Estimator] = kind
+    return found
+
+
 @runtime_checkable
 class Allocator(Protocol):
     """Curves + a total -> one option per query. `forethought.allocators.allocate` does what is around it."""

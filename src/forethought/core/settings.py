@@ -152,6 +152,11 @@ class ProfileSettings(QuestionColumns):
         )
 
     @property
+    def names_caps(self) -> bool:
+        """Whether the caps are asked for, and not left to the model."""
+        return bool(self.budgets or self.window or self.max_tokens)
+
+    @property
     def menu(self) -> Menu:
         """The caps to probe; where `engines.opening.settle` has named none, those of the built-in models."""
         from .menu import Menu

@@ -112,17 +112,9 @@ class Pass:
         self.single_mask = _masked(outside)[:, None, None, :]  # (rows, heads, group, own tokens)
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
-        """Stores the new keys and values and attends.
+        """Stores the new keys and values, shape (heads, N, width), and attends: shape (N, query heads, width).
 
-        Args:
-            layer: which layer, from 0.
-            query: shape (query heads, N, width).
-            key: shape (heads, N, width); query heads h*G … h*G+G-1 belong to head h.
-            value: shape (heads, N, width).
-            scaling: factor on the scores.
-
-        Returns:
-            shape (N, query heads, width).
+        `query` has shape (query heads, N, width); its heads h*G … h*G+G-1 belong to head h.
         """
         heads, num_tokens, width = key.shape
         keys, values = self.slots.kv[layer]

@@ -58,16 +58,9 @@ class _Row:
 
 
 class Batch:
-    """Decodes requests together, each row one token a step.
+    """Decodes requests together, each row one token a step; they are taken as rows become free.
 
-    Args:
-        decoder: runs the model.
-        forcing: prompts, ends of thought and answer suffixes.
-        requests: what to run; taken as rows become free.
-        sampling: how traces are drawn.
-        stop_ids: tokens that end the model's turn.
-        num_sequences: most rows at once.
-        context_tokens: longest prompt + thought + answer.
+    `stop_ids` end the model's turn, `num_sequences` is the most rows at once.
     """
 
     def __init__(

@@ -38,13 +38,11 @@ class _Latent:
 
     Attributes:
         z: four standard normal numbers, from which all else here follows.
-        guess: chance of a right answer without any thought.
+        guess, plateau: chance of a right answer without any thought, and after a long one.
         decay: tokens over which half a thought spoils the guess.
         jump: tokens at which the solution is found, in the middle of the rise.
-        plateau: chance of a right answer after a long thought.
-        median_length: median of the natural length, tokens.
-        answer_tokens: tokens of its answers, right or wrong, stop included.
-        prompt_tokens: tokens of its prompt.
+        median_length: of the natural length, tokens.
+        answer_tokens, prompt_tokens: of its answers, right or wrong, stop included; of its prompt.
     """
 
     z: tuple[float, ...]

@@ -18,7 +18,6 @@ def check_inputs(
     costs: Sequence[Cost],
     mean_tokens: Sequence[float] | None,
     num_resamples: int,
-    batch_size: int | None,
 ) -> None:
     """Raises MismatchError, InvalidInputError or InvalidSettingsError; returns when all is well."""
     if predicted.query_ids != measured.query_ids:
@@ -55,8 +54,6 @@ def check_inputs(
         raise InvalidSettingsError(f"costs must be one or both of granted and spent, each once; got {list(costs)}")
     if num_resamples < 100:
         raise InvalidSettingsError(f"{num_resamples} resamples are too few for a 95% interval; give 100 or more")
-    if batch_size is not None and batch_size < 1:
-        raise InvalidSettingsError(f"a batch holds at least one query; got a batch size of {batch_size}")
     bad = [level for level in mean_tokens or () if not measured.menu.smallest <= level < np.inf]
     if mean_tokens is not None and (bad or not mean_tokens):
         raise InvalidSettingsError(

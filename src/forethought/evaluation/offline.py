@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..core.data import Cost, Curves, FloatArray
+from ..core.data import Cost, Curves
 from ..core.profile import Profile
 from ..core.protocols import Allocator
 from ..core.registry import name_of
@@ -32,7 +32,6 @@ def evaluate(
     mean_tokens: Sequence[float] | None = None,
     num_resamples: int = 2000,
     seed: int = 0,
-    batch_size: int | None = None,
     provenance: Mapping[str, Any] | None = None,
     notes: Sequence[str] = (),
 ) -> Evaluation:
@@ -58,8 +57,6 @@ def evaluate(
             option costs to what the dearest does, by the mean train curve under spent cost: see `levels.spread`.
         num_resamples: bootstrap resamples.
         seed: of the bootstrap.
-        batch_size: plan this many queries at a time, in the given order, each batch with its own total. Uniform and
-            blind are unaffected: theirs is the exact expectation, which no batch size beats.
         provenance: what the profile's own `info` does not say, for the report: the command, the predictor, how the
             split was held out, the hardware. It wins where both say something.
         notes: what the reader must know of the curves, before what is to be known of any evaluation.
@@ -69,7 +66,7 @@ def evaluate(
         InvalidInputError: a query without a trace, or numbers that are not finite.
         InvalidSettingsError: levels, resamples or a batch size that cannot be taken.
     """
-    check_inputs(measured, predicted, mean_train, costs, mean_tokens, num_resamples, batch_size)
+    check_inputs(measured, predicted, mean_train, costs, mean_tokens, num_resamples)
     if not measured.is_spend_measured:  # then predicted spend has nothing to be held against
         predicted, mean_train = replace(predicted, tokens_Q_B=None), replace(mean_train, tokens_Q_B=None)
     if mean_train.tokens_Q_B is None and Cost.SPENT in costs:
@@ -77,7 +74,7 @@ def evaluate(
             "the mean train curve has no tokens, so nothing can be planned under spent cost; "
             "profile the train split again, or evaluate with --cost granted only"
         )
-    policies = policies_of(measured, predicted, mean_train, allocator, batch_size=batch_size)
+    policies = Policies(measured, predicted, mean_train, allocator)
     levels = {cost: levels_of(cost, policies, mean_tokens) for cost in costs}
     how = {"num_resamples": num_resamples, "seed": seed}
     judged = []
@@ -97,8 +94,7 @@ def evaluate(
         savings=tuple(saving for each in judged for saving in each.savings()),
         losses=tuple(loss for each in judged for loss in each.losses()),
         calibration=calibrate(measured, predicted, policies.mean_B, mean_tokens_B, **how),
-        notes=(*notes, *_notes(measured, predicted, costs, batch_size), *policies.notes),
-        batch_size=batch_size,
+        notes=(*notes, *_notes(measured, predicted, costs), *policies.notes),
         data_hash=data_hash(measured),
         measured=measured,
         predicted=predicted,
@@ -110,31 +106,6 @@ def evaluate(
             if outcome.plans
         },
         **how,
-    )
-
-
-def policies_of(
-    measured: Profile,
-    predicted: Curves,
-    mean_train: Curves,
-    allocator: str | Allocator,
-    *,
-    batch_size: int | None = None,
-) -> Policies:
-    """The policies on one split; what has no tokens is planned with the mean train curve's, and that by its caps."""
-    shape = measured.num_right_Q_B.shape
-    mean_tokens_B: FloatArray = measured.menu.budgets_B.astype(np.float64)
-    if mean_train.tokens_Q_B is not None:
-        mean_tokens_B = np.maximum.accumulate(mean_train.tokens_Q_B.mean(axis=0))
-    if predicted.tokens_Q_B is None:
-        predicted = replace(predicted, tokens_Q_B=np.broadcast_to(mean_tokens_B, shape))
-    return Policies(
-        measured=measured.curves,
-        predicted=predicted,
-        mean_B=mean_train.p_Q_B.mean(axis=0),
-        mean_tokens_B=mean_tokens_B,
-        allocator=allocator,
-        batch_size=batch_size,
     )
 
 
@@ -159,7 +130,7 @@ def levels_of(cost: Cost, policies: Policies, mean_tokens: Sequence[float] | Non
     return spread(policies.measured.menu, policies.cap_costs(cost))
 
 
-def _notes(measured: Profile, predicted: Curves, costs: Sequence[Cost], batch_size: int | None) -> tuple[str, ...]:
+def _notes(measured: Profile, predicted: Curves, costs: Sequence[Cost]) -> tuple[str, ...]:
     fewest = int(measured.num_tried_Q.min())
     notes = [
         "Granted counts the caps on reasoning. Spent counts the tokens generated: reasoning, forced suffix and answer. "
@@ -186,8 +157,6 @@ def _notes(measured: Profile, predicted: Curves, costs: Sequence[Cost], batch_si
         )
     if predicted.tokens_Q_B is None and measured.is_spend_measured and Cost.SPENT not in costs:
         notes.append("The predictor has no spend curve, so nothing is planned and compared under spent cost.")
-    if batch_size is not None:
-        notes.append(f"Plans were made for {batch_size} queries at a time, in the given order.")
     if fewest == 1:
         notes.append("Some queries have one trace only: their Brier score holds that trace's own chance as well.")
     return tuple(notes)

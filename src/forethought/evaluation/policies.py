@@ -12,6 +12,7 @@ from ..allocators.hull import upper_envelope
 from ..allocators.price import lp_bound
 from ..core.data import Allocation, Cost, Curves, FloatArray, IntArray
 from ..core.menu import Menu
+from ..core.profile import Profile
 from ..core.protocols import Allocator
 from ..errors import InvalidSettingsError
 from .frontier import shares_for
@@ -22,7 +23,7 @@ POLICIES = (UNIFORM, BLIND, FORETHOUGHT, GREEDY, GREEDY_ORACLE, ORACLE)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Outcome:
+class PolicyOutcome:
     """What one policy comes to at one level: expectation for each query, by its measured curves.
 
     Attributes:
@@ -48,35 +49,27 @@ class Policies:
     """Plays every policy on one split.
 
     Args:
-        measured: the measured curves, with tokens, of the split that is reported.
-        predicted: the predicted curves of the same queries, with tokens.
-        mean_B: success of the mean train curve at each budget, shape (B,).
-        mean_tokens_B: tokens of the mean train curve, shape (B,), non-decreasing.
+        measured: the split that is reported.
+        predicted: predicted curves of the same queries; without tokens, the mean train curve's are planned with.
+        mean_train: the mean train curve, one row, or more whose mean is taken; without tokens, a cap costs itself.
         allocator: makes forethought's plans: a registered name, or an allocator.
-        batch_size: queries planned together, in the given order; None plans all together.
     """
 
-    def __init__(
-        self,
-        *,
-        measured: Curves,
-        predicted: Curves,
-        mean_B: FloatArray,
-        mean_tokens_B: FloatArray,
-        allocator: str | Allocator,
-        batch_size: int | None,
-    ) -> None:
-        assert measured.tokens_Q_B is not None  # narrowed by the caller
-        self.measured, self.measured_tokens_Q_B = measured, measured.tokens_Q_B
+    def __init__(self, measured: Profile, predicted: Curves, mean_train: Curves, allocator: str | Allocator) -> None:
+        self.measured, self.measured_tokens_Q_B = measured.curves, measured.tokens_Q_B
         # To plan with, a later cap may not look cheaper; a shorter answer can make it so by a fraction of a token.
-        self.known = replace(measured, tokens_Q_B=np.maximum.accumulate(measured.tokens_Q_B, axis=1))
-        self.predicted = predicted
-        self.mean_B, self.mean_tokens_B = mean_B, mean_tokens_B
-        self.allocator = allocator
-        self.batch_size = batch_size
+        self.known = replace(self.measured, tokens_Q_B=np.maximum.accumulate(measured.tokens_Q_B, axis=1))
+        self.mean_B = mean_train.p_Q_B.mean(axis=0)
+        self.mean_tokens_B: FloatArray = measured.menu.budgets_B.astype(np.float64)
+        if mean_train.tokens_Q_B is not None:
+            self.mean_tokens_B = np.maximum.accumulate(mean_train.tokens_Q_B.mean(axis=0))
+        if predicted.tokens_Q_B is None:
+            tokens_Q_B = np.broadcast_to(self.mean_tokens_B, predicted.p_Q_B.shape)
+            predicted = replace(predicted, tokens_Q_B=tokens_Q_B)
+        self.predicted, self.allocator = predicted, allocator
         self._oracle_shortfall: dict[Cost, float] = {}
 
-    def play(self, cost: Cost, level: float) -> Iterator[Outcome]:
+    def play(self, cost: Cost, level: float) -> Iterator[PolicyOutcome]:
         """Every policy at `level` mean tokens a query, counted by `cost`, in the order of POLICIES."""
         yield self.uniform(cost, level)
         yield self.blind(cost, level)
@@ -85,11 +78,11 @@ class Policies:
         yield self.planned(GREEDY_ORACLE, self.known, "greedy", cost, level)
         yield self.oracle(cost, level)
 
-    def uniform(self, cost: Cost, level: float) -> Outcome:
+    def uniform(self, cost: Cost, level: float) -> PolicyOutcome:
         """Neighbouring caps at random, so that the mean is `level`."""
         return self._mixed(UNIFORM, level, shares_for(self.cap_costs(cost), np.arange(len(self.mean_B)), level))
 
-    def blind(self, cost: Cost, level: float) -> Outcome:
+    def blind(self, cost: Cost, level: float) -> PolicyOutcome:
         """Neighbouring vertices of the mean train curve's envelope at random, so that the mean is `level`."""
         return self._mixed(BLIND, level, shares_for(self.cap_costs(cost), self.blind_columns(cost), level))
 
@@ -101,10 +94,10 @@ class Policies:
         """The caps blind ever uses: the vertices of the mean train curve's envelope."""
         return envelope_columns(self.measured.menu, self.cap_costs(cost), self.mean_B)
 
-    def _mixed(self, policy: str, level: float, share_B: FloatArray) -> Outcome:
+    def _mixed(self, policy: str, level: float, share_B: FloatArray) -> PolicyOutcome:
         """Caps handed out at random in these shares: the exact expectation over all such draws, for each query."""
         budgets_B = self.measured.menu.budgets_B
-        return Outcome(
+        return PolicyOutcome(
             policy=policy,
             level=level,
             accuracy_Q=self.measured.p_Q_B @ share_B,
@@ -122,18 +115,18 @@ class Policies:
         level: float,
         *,
         batch_size: int | None = None,
-    ) -> Outcome:
-        """What an allocator makes of some curves of the same queries, in batches of `batch_size` (None: as set)."""
+    ) -> PolicyOutcome:
+        """What an allocator makes of some curves of the same queries, in batches of `batch_size`, or all at once."""
         plans = tuple(
             allocate(allocator, batch, total=_total(batch, cost, level), cost=cost)
-            for batch in _batches(curves, batch_size or self.batch_size)
+            for batch in _batches(curves, batch_size)
         )
         return replace(self.given(policy, np.concatenate([plan.budget_Q for plan in plans]), level), plans=plans)
 
-    def given(self, policy: str, budget_Q: IntArray, level: float) -> Outcome:
+    def given(self, policy: str, budget_Q: IntArray, level: float) -> PolicyOutcome:
         """What budgets, however they were found, come to."""
         columns_Q_1 = self.measured.menu.columns(budget_Q)[:, None]
-        return Outcome(
+        return PolicyOutcome(
             policy=policy,
             level=level,
             accuracy_Q=np.take_along_axis(self.measured.p_Q_B, columns_Q_1, axis=1)[:, 0],
@@ -142,7 +135,7 @@ class Policies:
             share_B=np.bincount(columns_Q_1[:, 0], minlength=len(self.mean_B)) / len(budget_Q),
         )
 
-    def oracle(self, cost: Cost, level: float) -> Outcome:
+    def oracle(self, cost: Cost, level: float) -> PolicyOutcome:
         """The best plan for the measured curves.
 
         Under spent cost that is the envelope allocator's: it counts costs as they are, where the exact one has to
@@ -154,12 +147,9 @@ class Policies:
             except InvalidSettingsError:  # the batch is too large for it
                 pass
         outcome = self.planned(ORACLE, self.known, "envelope", cost, level)
-        pairs = zip(_batches(self.known, self.batch_size), outcome.plans, strict=True)
-        missing = sum(
-            (lp_bound(pose(batch, total=plan.total, cost=cost)) - plan.expected_accuracy) * len(plan.query_ids)
-            for batch, plan in pairs
-        )
-        self._oracle_shortfall[cost] = max(self._oracle_shortfall.get(cost, 0.0), missing / len(outcome.accuracy_Q))
+        (plan,) = outcome.plans
+        missing = lp_bound(pose(self.known, total=plan.total, cost=cost)) - plan.expected_accuracy
+        self._oracle_shortfall[cost] = max(self._oracle_shortfall.get(cost, 0.0), missing)
         return outcome
 
     @property

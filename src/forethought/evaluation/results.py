@@ -71,7 +71,7 @@ class Estimate:
 
 
 @dataclass(frozen=True, slots=True)
-class Row(Result):
+class PolicyRow(Result):
     """One policy at one level of one cost. Accuracies and gains are shares in [0, 1]; tokens are means a query.
 
     Attributes:
@@ -253,7 +253,7 @@ class Evaluation(Result):
         levels: mean tokens a query at which policies were compared, by cost.
         rows, summaries, savings, losses, calibration: see their classes.
         notes: what the reader must know to read the numbers.
-        num_resamples, seed, batch_size: how they were made.
+        num_resamples, seed: how they were made.
         data_hash: first 16 hex digits of the SHA-256 of the measured counts and tokens.
         simulated: whether the measurements come from a simulation or a replay.
         provenance: what made the profile (model, template, engine, versions) and the predictions, passed through.
@@ -267,7 +267,7 @@ class Evaluation(Result):
     menu: Menu
     allocator: str
     levels: Mapping[Cost, tuple[float, ...]]
-    rows: tuple[Row, ...]
+    rows: tuple[PolicyRow, ...]
     summaries: tuple[CostSummary, ...]
     savings: tuple[Saving, ...]
     losses: tuple[Loss, ...]
@@ -275,7 +275,6 @@ class Evaluation(Result):
     notes: tuple[str, ...]
     num_resamples: int
     seed: int
-    batch_size: int | None
     data_hash: str
     measured: Profile = field(repr=False)
     predicted: Curves = field(repr=False)
@@ -287,6 +286,6 @@ class Evaluation(Result):
         """The costs compared under, in the order asked for."""
         return tuple(self.levels)
 
-    def select(self, cost: Cost, policy: str) -> list[Row]:
+    def select(self, cost: Cost, policy: str) -> list[PolicyRow]:
         """The rows of one policy under one cost, by level."""
         return [row for row in self.rows if row.cost is cost and row.policy == policy]

@@ -3,6 +3,6 @@
 vLLM imports nothing of it unless VLLM_PLUGINS names `forethought` or --worker-extension-cls names `HiddenStates`.
 """
 
-from .extension import HiddenStates
+from .hosts.vllm.extension import HiddenStates
 
 __all__ = ["HiddenStates"]

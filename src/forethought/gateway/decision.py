@@ -1,8 +1,11 @@
-"""One request's budget: its curve, at the price of a token."""
+"""One request's budget, its curve at the price of a token, and its place in the queue."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -12,6 +15,47 @@ from ..core.data import Cost, Curves, FloatArray
 from ..core.features import HIDDEN, Features
 from ..predictors.predictor import Predictor
 from ..predictors.usage import stretched
+
+AGED, LENGTH, NONE = "aged", "length", "none"
+WAYS = (AGED, LENGTH, NONE)
+PATIENCE = 0.25  # seconds a token: 8 times what a token takes at 30 ms each (docs/serving.md, "Priorities")
+
+
+class Priorities:
+    """Numbers for requests as they come: short ones first, and none overtaken for ever.
+
+    vLLM serves the lowest number first and never changes it while a request waits. By length alone a long one waits
+    for as long as short ones keep coming. With its second of arrival in the number, only those overtake it that arrive
+    soon enough after it: at most `patience` seconds for every token that they are expected to be shorter by.
+
+    Args:
+        way: one of WAYS; `none` gives no numbers.
+        patience: seconds of waiting that outweigh one expected token, for `aged`.
+        clock: seconds, the same for every process of the server.
+    """
+
+    def __init__(
+        self, way: str = AGED, patience: float = PATIENCE, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.way = way
+        self.patience = patience
+        self._clock = clock
+
+    def __str__(self) -> str:
+        return {
+            AGED: f"short requests go first, overtaking by at most {self.patience:g} s a token",
+            LENGTH: "short requests go first, however long the others wait",
+            NONE: "no priorities",
+        }[self.way]
+
+    def of(self, tokens: int) -> int | None:
+        """The number of a request that arrives now and is expected to generate `tokens`; None for none."""
+        if self.way == NONE:
+            return None
+        if self.way == LENGTH:
+            return tokens
+        return round(1000 * (self._clock() + self.patience * tokens))
+
 
 PREDICTED, NOVEL, MEAN, OWN, UNTOUCHED = "predicted", "novel", "mean", "own", "untouched"
 KINDS = (PREDICTED, NOVEL, MEAN, OWN, UNTOUCHED)
@@ -29,6 +73,8 @@ class Decision:
         expected: chance of a right answer at that budget; None where it was not predicted.
         length: tokens expected to be generated, for the order of requests.
         tokens_B: the predicted spend curve as the predictor gave it, where it was predicted and holds for this request.
+        changes: fields to set in its body.
+        num_thoughts: that the request asks for, each with this budget.
     """
 
     kind: str
@@ -37,11 +83,23 @@ class Decision:
     expected: float | None = None
     length: int | None = None
     tokens_B: FloatArray | None = field(default=None, repr=False, compare=False)
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    num_thoughts: int = 1
 
     @property
     def is_ours(self) -> bool:
         """Whether the budget was set here, and not by the client or not at all."""
         return self.kind in (PREDICTED, NOVEL, MEAN)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """For the response; ASCII, one line each."""
+        found = {"x-forethought-reason": _in_header(self.reason)}
+        if self.budget is not None:
+            found["x-forethought-budget"] = str(self.budget)
+        if self.expected is not None:
+            found["x-forethought-expected"] = f"{self.expected:.3f}"
+        return found
 
 
 class Decider:
@@ -110,3 +168,8 @@ class Decider:
         tokens = budget if curves.tokens_Q_B is None else curves.tokens_Q_B[0, column]
         expected = float(np.clip(curves.p_Q_B[0, column], 0.0, 1.0))
         return Decision(kind, reason, budget, expected, max(1, round(float(tokens))))
+
+
+def _in_header(text: str) -> str:
+    """As the value of a header: printable ASCII on one line."""
+    return "".join(letter if " " <= letter <= "~" else "?" for letter in " ".join(text.split()))

@@ -1,12 +1,16 @@
-"""What the plug-in needs of the server that it runs in; `vllm_host.py` is vLLM's, the tests have one of their own."""
+"""What the plug-in needs of the server that it runs in; `hosts/vllm` is vLLM's, the tests have one of their own."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ..core.data import FloatArray
+from ..servers.kinds import ServerKind
+
+logger = logging.getLogger("vllm.forethought")  # vLLM's own handlers show it
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +34,7 @@ class Host(Protocol):
     """The server.
 
     Attributes:
+        kind: what it calls the cap on thinking.
         models: names under which it serves the model itself, adapters left out.
         tags: None where it has no reasoning configuration, and refuses every thinking budget.
         has_priorities: whether it schedules by priority.
@@ -38,6 +43,7 @@ class Host(Protocol):
         tokenizer: of Hugging Face's kind.
     """
 
+    kind: ServerKind
     models: frozenset[str]
     tags: Tags | None
     has_priorities: bool

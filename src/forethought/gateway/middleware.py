@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
-from .asked import PATHS, PRIORITY_HEADER, QUEUED
-from .counting import MAX_BYTES
-from .desk import Desk, Ruling
-
-logger = logging.getLogger("vllm.forethought")  # vLLM's own handlers show it
+from .decision import Decision
+from .host import logger
+from .metrics import MAX_BYTES
+from .policy import Policy
+from .request import PATHS, PRIORITY_HEADER, QUEUED
 
 MAX_REQUEST_BYTES = 16_000_000  # of a body that is read; a longer one passes through as it comes, without a budget
 
@@ -26,17 +25,17 @@ class Budgets:
 
     Args:
         app: what comes after.
-        desk: gives the desk; None before the server is ready.
+        policy: gives the policy; None before the server is ready.
     """
 
-    def __init__(self, app: App, desk: Callable[[], Desk | None]) -> None:
+    def __init__(self, app: App, policy: Callable[[], Policy | None]) -> None:
         self.app = app
-        self.desk = desk
+        self.policy = policy
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """One request."""
-        desk = self.desk()
-        if desk is None or not _is_ours(scope):
+        policy = self.policy()
+        if policy is None or not _is_ours(scope):
             await self.app(scope, receive, send)
             return
         content, is_whole = await _read(receive)
@@ -48,30 +47,30 @@ class Budgets:
         body = _parsed(content)
         names = {bytes(name).decode("latin-1").lower() for name, _ in scope["headers"]}
         if _path(scope) in QUEUED:
-            place = None if body is None else desk.place(body, names)
+            place = None if body is None else policy.place(body, names)
             scope = scope if place is None else _with(scope, PRIORITY_HEADER, place)
             await self.app(scope, _replayed(content, receive), send)
             return
-        ruling = None if body is None else await desk.rule(_path(scope), body, names)
-        if ruling is None or body is None:
+        decision = None if body is None else await policy.decide(_path(scope), body, names)
+        if decision is None or body is None:
             await self.app(scope, _replayed(content, receive), send)
             return
-        if ruling.changes:
-            content = json.dumps({**body, **ruling.changes}).encode()
+        if decision.changes:
+            content = json.dumps({**body, **decision.changes}).encode()
             scope = _with(scope, "content-length", len(content))
-        passed, number = _Passed(desk, ruling, send), desk.watch.begun()
+        passed, number = _Passed(policy, decision, send), policy.watch.begun()
         try:
             await self.app(scope, _replayed(content, receive), passed.send)
         finally:
-            desk.watch.ended(number, ruling.decision, passed.tokens)
+            policy.watch.ended(number, decision, passed.tokens)
 
 
 class _Passed:
     """A response on its way out: headers are added, the thought is counted once all of it has gone."""
 
-    def __init__(self, desk: Desk, ruling: Ruling, send: Send) -> None:
-        self._desk = desk
-        self._ruling = ruling
+    def __init__(self, policy: Policy, decision: Decision, send: Send) -> None:
+        self._policy = policy
+        self._decision = decision
         self._send = send
         self._kept = bytearray()
         self._is_stream = self._is_kept = False
@@ -82,8 +81,8 @@ class _Passed:
             headers = list(message.get("headers", ()))
             kinds = [bytes(value) for name, value in headers if bytes(name).lower() == b"content-type"]
             self._is_stream = any(kind.startswith(b"text/event-stream") for kind in kinds)
-            self._is_kept = message["status"] == 200 and self._ruling.decision.is_ours
-            headers += [(name.encode(), value.encode()) for name, value in self._ruling.headers.items()]
+            self._is_kept = message["status"] == 200 and self._decision.is_ours
+            headers += [(name.encode(), value.encode()) for name, value in self._decision.headers.items()]
             message = {**message, "headers": headers}
         elif message["type"] == "http.response.body" and self._is_kept:
             self._kept += message.get("body", b"")
@@ -93,16 +92,16 @@ class _Passed:
             self._count()
 
     def _count(self) -> None:
-        budget = self._ruling.decision.budget
+        budget = self._decision.budget
         assert budget is not None
         try:
-            tokens = self._desk.counter.count(bytes(self._kept), is_stream=self._is_stream)
+            tokens = self._policy.counter.count(bytes(self._kept), is_stream=self._is_stream)
         except Exception:  # counting must never break a response that is out already
             logger.exception("a response could not be counted")
             return
         if tokens is not None:
             self.tokens = tokens
-            self._desk.tally.came_back(budget, tokens)
+            self._policy.metrics.came_back(budget, tokens)
 
 
 def _is_ours(scope: Message) -> bool:

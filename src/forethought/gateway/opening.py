@@ -1,29 +1,87 @@
-"""From the environment and a server to a desk that rules on requests; what does not fit stops the server, in words."""
+"""From the environment and a server to a policy that decides on requests; what does not fit stops the server."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator, Mapping
+import asyncio
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from ..control import sources
+from ..core.data import Query
 from ..core.features import DIFFICULTY, HIDDEN
 from ..core.prompts import CHAT, PromptTemplate, load_template, shipped_templates
 from ..errors import EngineError, InvalidSettingsError
 from ..models.thinking import own_template
 from ..predictors.predictor import Predictor
-from .decision import Decider
-from .desk import Desk
-from .host import Host
-from .measuring import measure_offset
+from .decision import Decider, Priorities
+from .host import Host, Tags, logger
+from .metrics import Metrics, Watch
 from .options import ServingOptions
-from .priorities import Priorities
-from .rate import Rate, rate_of
-from .tally import Tally
-from .watch import Watch
+from .policy import Policy
+from .price import Price, price_of
 
-logger = logging.getLogger("vllm.forethought")  # vLLM's own handlers show it
+CAPS = (8, 12, 20)
+QUESTION = "A farmer has 17 rows of 23 trees. He cuts 58 trees and plants 3 rows of 12. How many trees are left?"
+SLACK = 16  # tokens beyond the cap, its start and its end, in which a late end would still be seen
+OWN_WAY = "measure it yourself and set FORETHOUGHT_CAP_OFFSET"
+
+
+async def measure_offset(host: Host, tags: Tags, template: PromptTemplate | None) -> int:
+    """Tokens of thought beyond the cap that the server allows, the same for every cap; negative where it cuts early.
+
+    vLLM counts from the first token of a start tag that has several, so that a thought is longer than its cap by all
+    but one of them; and it counts what the chat template puts behind the tag, which makes it shorter.
+
+    Raises:
+        EngineError: a cap is not kept at all, or not by the same distance; says why.
+    """
+    query = Query("measured", QUESTION)
+    turns = [{"role": turn.role, "content": turn.content} for turn in template.messages(query)] if template else None
+    prompt = await host.render({"messages": turns or [{"role": "user", "content": QUESTION}]})
+    if prompt is None:
+        raise EngineError(f"the server refuses the question with which its caps are measured; {OWN_WAY}")
+    room = len(tags.start_ids) + len(tags.end_ids) + SLACK
+    outputs = await asyncio.gather(*(host.generate(prompt, max_tokens=cap + room, cap=cap) for cap in CAPS))
+    lengths = [thought_length(ids, tags) for ids in outputs]
+    found = ", ".join(
+        f"{cap}: {'no end' if length is None else length}" for cap, length in zip(CAPS, lengths, strict=True)
+    )
+    if None in lengths or len(set(lengths)) == 1:
+        raise EngineError(
+            f"thinking budgets have no effect on this server (tokens of thought under each cap: {found}). "
+            f"{_why_none(prompt, tags)}. Fix the reasoning configuration, or, if the model ended its thoughts by "
+            f"itself here, {OWN_WAY}"
+        )
+    offsets = {length - cap for cap, length in zip(CAPS, lengths, strict=True) if length is not None}
+    if len(offsets) > 1:
+        raise EngineError(
+            f"thinking budgets are not kept evenly (tokens of thought under each cap: {found}); {OWN_WAY}"
+        )
+    return offsets.pop()
+
+
+def thought_length(ids: Sequence[int], tags: Tags) -> int | None:
+    """Tokens before the end of the thought, counted from its start where the model wrote that itself; None: no end."""
+    start = _find(ids, tags.start_ids, 0)
+    begin = 0 if start is None else start + len(tags.start_ids)
+    end = _find(ids, tags.end_ids, begin)
+    return None if end is None else end - begin
+
+
+def _why_none(prompt: Sequence[int], tags: Tags) -> str:
+    if _find(prompt, tags.start_ids, 0) is not None:
+        return f"The prompt holds the start {tags.start!r}, but the end {tags.end!r} never came"
+    return (
+        f"The start {tags.start!r} is tokens {list(tags.start_ids)}, and the prompt does not hold them; it ends in "
+        f"{list(prompt[-8:])}. A start that is split otherwise before the next character is never found"
+    )
+
+
+def _find(ids: Sequence[int], wanted: Sequence[int], begin: int) -> int | None:
+    size, sought = len(wanted), list(wanted)
+    return next((at for at in range(begin, len(ids) - size + 1) if list(ids[at : at + size]) == sought), None)
+
 
 REASONING_FLAG = (
     "--reasoning-parser NAME (qwen3, deepseek_r1, …), or for a model without tags of its own "
@@ -38,7 +96,7 @@ class Prepared:
 
     options: ServingOptions
     predictor: Predictor
-    rate: Rate
+    price: Price
     template: PromptTemplate | None
 
     def to_json(self) -> dict[str, Any]:
@@ -49,8 +107,8 @@ class Prepared:
             "kind": card.predictor,
             "model": card.model,
             "template": card.template,
-            "price": self.rate.price,
-            "price_from": self.rate.source,
+            "price": self.price.value,
+            "price_from": self.price.source,
             "cost": self.options.cost.value,
             "answer_room": self.options.answer_room,
         }
@@ -67,7 +125,7 @@ def prepare(environment: Mapping[str, str]) -> Prepared:
     refuse_costly(predictor)
     template = predictor.card.template
     shipped = load_template(template) if template in shipped_templates() else None
-    return Prepared(options, predictor, rate_of(options, predictor), shipped)
+    return Prepared(options, predictor, price_of(options, predictor), shipped)
 
 
 def refuse_costly(predictor: Predictor) -> None:
@@ -80,8 +138,8 @@ def refuse_costly(predictor: Predictor) -> None:
         )
 
 
-async def opened(prepared: Prepared, host: Host) -> Desk:
-    """The desk of a server, its caps measured.
+async def open_policy(prepared: Prepared, host: Host) -> Policy:
+    """The policy of a server, its caps measured.
 
     Raises:
         EngineError: everything in which the server and the predictor do not fit, and the flags to add.
@@ -98,9 +156,8 @@ async def opened(prepared: Prepared, host: Host) -> Desk:
     offset = options.cap_offset
     if offset is None:
         offset = await measure_offset(host, host.tags, prepared.template)
-    tally = Tally(prepared.rate.mean_budget)
-    decider = Decider(prepared.predictor, price=prepared.rate.price, cost=options.cost)
-    desk = Desk(
+    decider = Decider(prepared.predictor, price=prepared.price.value, cost=options.cost)
+    policy = Policy(
         decider,
         host,
         host.tags,
@@ -108,27 +165,27 @@ async def opened(prepared: Prepared, host: Host) -> Desk:
         answer_room=options.answer_room,
         offset=offset,
         priorities=Priorities(options.priority, options.patience),
-        tally=tally,
-        watch=Watch(decider, prepared.rate),
+        metrics=Metrics(prepared.price.mean_budget),
+        watch=Watch(decider, prepared.price),
     )
     logger.info(
         "forethought: %s predictor %s, %.3g right answers a token (%s); caps are sent %d lower; %s; thoughts are "
         "counted by %s",
         card.predictor,
         options.predictor,
-        prepared.rate.price,
-        prepared.rate.source,
+        prepared.price.value,
+        prepared.price.source,
         offset,
-        desk.priorities,
-        desk.counter.way,
+        policy.priorities,
+        policy.counter.way,
     )
     if card.model is not None and card.model not in host.models:
         logger.warning(
-            "forethought: the predictor is for model %s, and this server serves %s; that this is the same is your word",
+            "forethought: the predictor is for model %s, and this server serves %s; they are taken to be the same",
             card.model,
             ", ".join(sorted(host.models)),
         )
-    return desk
+    return policy
 
 
 def with_own_template(prepared: Prepared, host: Host) -> Prepared:

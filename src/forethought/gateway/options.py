@@ -13,7 +13,7 @@ from ..core.data import Cost
 from ..core.registry import unknown_name_message
 from ..errors import InvalidSettingsError
 from ..predictors.bundle import shipped_predictors
-from .priorities import AGED, PATIENCE, WAYS
+from .decision import AGED, PATIENCE, WAYS
 
 VARIABLES = {
     "FORETHOUGHT_PREDICTOR": "a predictor folder, a run that holds one, or a shipped name",
@@ -33,19 +33,7 @@ NEAR = 0.8  # a variable of ours this much like one of these is taken for a slip
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServingOptions:
-    """One attribute a variable of VARIABLES.
-
-    Attributes:
-        predictor: folder, run or shipped name.
-        price: right answers a token; None where `mean_tokens` sets it.
-        mean_tokens: None where `price` is given.
-        profile: "" for the predictor's own.
-        cost: what `price` and `mean_tokens` count.
-        answer_room: tokens after the thought.
-        cap_offset: None to measure it.
-        priority: one of WAYS, for a server that schedules by priority.
-        patience: seconds of waiting that outweigh one expected token, for `aged`.
-    """
+    """One attribute a variable of VARIABLES, which say what it means; None, or "", where it is not set."""
 
     predictor: str
     price: float | None = None
@@ -86,7 +74,7 @@ class ServingOptions:
         priority = _choice("FORETHOUGHT_PRIORITY", given, problems, list(WAYS))
         patience = _number("FORETHOUGHT_PATIENCE", given, problems, least=0.0)
         if problems:
-            raise InvalidSettingsError("forethought serves nothing like this:\n  " + "\n  ".join(problems))
+            raise InvalidSettingsError("the settings of the plug-in are wrong:\n  " + "\n  ".join(problems))
         return cls(
             predictor=given["FORETHOUGHT_PREDICTOR"],
             price=price,

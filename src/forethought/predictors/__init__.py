@@ -1,1 +1,1 @@
-"""Predictors: features of a query to its success and spend curves. Loaded by name through the registry."""
+"""Predictors: features of a query to its accuracy curve and expected usage. Loaded by name through the registry."""

@@ -61,30 +61,13 @@ class Asking:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """What the model said of one query.
-
-    Attributes:
-        level: "easy", "medium" or "hard"; None where it said something else, or nothing.
-        text: what it said.
-        tokens: what asking cost: prompt, marker and answer; 0 where it failed.
-        error: why it could not be asked, or None.
-    """
-
-    level: str | None
-    text: str
-    tokens: int
-    error: str | None = None
-
-
 def read_level(text: str) -> str | None:
     """The level that `text` states: one of the three words alone, whatever its case and end; None for all else."""
     word = text.strip().strip("*.!\"'`").lower()
     return word if word in LEVELS else None
 
 
-def ask(engine: Engine, queries: Sequence[Query], asking: Asking) -> list[Asked]:
+def ask(engine: Engine, queries: Sequence[Query], asking: Asking) -> list[Opinion]:
     """Asks the engine's model of every query, without any thought; in the order of `queries`.
 
     Raises:
@@ -99,48 +82,37 @@ def ask(engine: Engine, queries: Sequence[Query], asking: Asking) -> list[Asked]
     return finish(_ask(engine.with_template(asking.template), plain))
 
 
-async def _ask(engine: Engine, queries: Sequence[Query]) -> list[Asked]:
-    found: dict[str, Asked] = {}
+async def _ask(engine: Engine, queries: Sequence[Query]) -> list[Opinion]:
+    found: dict[str, Opinion] = {}
     async for done in engine.generate([Request(query, budget=0) for query in queries]):
         if (outcome := done.at(0)) is None:
-            found[done.query_id] = Asked(None, "", 0, done.error)
+            found[done.query_id] = Opinion(done.query_id, 0, None, "", 0, done.error)
         else:
             tokens = done.prompt_tokens + (outcome.tokens or 0)
-            found[done.query_id] = Asked(read_level(done.answer), done.answer, tokens)
+            found[done.query_id] = Opinion(done.query_id, 0, read_level(done.answer), done.answer, tokens, None)
     return [found[query.id] for query in queries]
 
 
 def classes(rate_Q_B: FloatArray, width_B: FloatArray) -> IntArray:
     """The class of each query by its measured rate at the largest budget: index into `LEVELS`, shape (Q,).
 
-    The bottom fifth is hard and the top fifth easy, by rank, so that ties at 0 or 1 (a few traces a query) still leave
-    three classes; equal rates at the largest budget go by the mean over all budgets, by their tokens.
+    The bottom fifth is hard and the top fifth easy, by rank, so that ties still leave three classes; equal rates at the
+    largest budget go by the mean over all budgets, by their tokens.
     """
     order = np.lexsort(((rate_Q_B * width_B).mean(axis=1), rate_Q_B[:, -1]))
     rank_Q = np.empty(len(order))
     rank_Q[order] = (np.arange(len(order)) + 0.5) / len(order) * 100
-    is_hard_Q, is_easy_Q = rank_Q < PERCENTILES[0], rank_Q > PERCENTILES[1]
-    level_Q: IntArray = np.where(is_hard_Q, 2, np.where(is_easy_Q, 0, 1))
-    return level_Q
+    return 1 + (rank_Q < PERCENTILES[0]) - (rank_Q > PERCENTILES[1])
 
 
 def pick_examples(profile: Profile, *, num_each: int, order: IntArray) -> tuple[tuple[str, str], ...]:
-    """Worked examples from a profile: the clearest `num_each` of every level, in turns; ties by `order`.
-
-    Args:
-        profile: measured queries with texts.
-        num_each: examples a level; 0 for none.
-        order: indices of all queries in an order that has nothing to do with them.
-    """
+    """Worked examples from a profile with texts: the clearest `num_each` of every level, in turns; ties by `order`."""
     rate_Q = profile.curves.p_Q_B @ profile.menu.width_B
     ranked = order[np.argsort(-rate_Q[order], kind="stable")]
     num = len(ranked)
     middle = max(0, num // 2 - num_each // 2)
     rows = {"easy": ranked[:num_each], "medium": ranked[middle : middle + num_each], "hard": ranked[num - num_each :]}
-    picked: list[tuple[str, str]] = []
-    for turn in range(num_each):
-        picked += [(profile.texts[int(rows[level][turn])], level) for level in LEVELS]
-    return tuple(picked)
+    return tuple((profile.texts[int(rows[level][turn])], level) for turn in range(num_each) for level in LEVELS)
 
 
 def with_difficulties(
@@ -149,13 +121,6 @@ def with_difficulties(
     """The profile with what the model says of its questions; the examples that it is shown are left out.
 
     What was said is kept in `folder` as it comes, and asked again only where it is not there.
-
-    Args:
-        profile: measured queries with texts.
-        engine: runs the model that was measured.
-        asking: how to ask; the profile's provenance names it, with what it costs.
-        folder: a run directory of its own.
-        progress: called with "ask", queries done and queries in all.
 
     Raises:
         InvalidFeaturesError: the profile holds no texts, or the engine cannot be asked.
@@ -179,11 +144,9 @@ def with_difficulties(
         missing = [query for query in queries if query.id not in said]
         for start in range(0, len(missing), QUERIES_PER_CHUNK):
             progress("ask", len(queries) - len(missing) + start, len(queries))
-            chunk = missing[start : start + QUERIES_PER_CHUNK]
-            answers = ask(engine, chunk, asking)
-            found = [Opinion(query.id, 0, **asdict(each)) for query, each in zip(chunk, answers, strict=True)]
-            records.append(each.to_json() for each in found)
-            said.update({each.query_id: each for each in found})
+            opinions = ask(engine, missing[start : start + QUERIES_PER_CHUNK], asking)
+            records.append(each.to_json() for each in opinions)
+            said.update({each.query_id: each for each in opinions})
         progress("ask", len(queries), len(queries))
     tokens = float(np.mean([said[query.id].tokens for query in queries]))
     return replace(

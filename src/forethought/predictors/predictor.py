@@ -28,7 +28,7 @@ from .novelty import PREFIX, Novelty, NoveltyScore
 from .overlap import PREFIX as SEEN
 from .overlap import Seen
 from .parts.making import estimator_class
-from .parts.usable import training_hash, usable_rows
+from .parts.rows import training_hash, usable_rows
 
 OLD_PREFIX = "familiarity_"  # of the arrays of the novelty score, in schema 1
 

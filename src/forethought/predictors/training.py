@@ -12,7 +12,7 @@ import numpy as np
 
 from ..core.codec import UnfitError, decode
 from ..core.data import Curves, FloatArray, IntArray
-from ..core.features import DIFFICULTY, HIDDEN, MIN_QUERIES, Counts, Features, HeldOut, hidden_of, reads_to_kind
+from ..core.features import DIFFICULTY, MIN_QUERIES, Counts, Features, HeldOut, hidden_of, reads_to_kind
 from ..core.profile import Profile
 from ..core.protocols import Estimator
 from ..core.provenance import Provenance
@@ -26,16 +26,15 @@ from ..evaluation.metrics import (
     correlation_B,
     reliability_bins,
 )
-from .card import Calibration, CrossValidation, FeatureSchema, PredictorCard, TrainingData
+from .card import FeatureSchema, OutOfFold, PredictorCard, TrainingData
 from .difficulty import Asking
 from .mean import mean_curve
 from .novelty import NoveltyScore
 from .overlap import Seen
 from .parts.folds import assign_folds, hash_order
-from .parts.layers import best_layer, choose_layer
 from .parts.making import Progress, make_estimator, silent
+from .parts.rows import choose_layer, training_hash, usable_rows
 from .parts.shape import non_decreasing
-from .parts.usable import training_hash, usable_rows
 from .predictor import Predictor
 from .shrinkage import NOTHING_KNOWN, LeftOut, Shrinkage
 
@@ -61,13 +60,13 @@ def train(
 
     Args:
         profile: measured counts, with hidden states unless the estimator reads none.
-        predictor: registered name; "auto" for `default_predictor`.
+        predictor: registered name of the estimator; "auto" for `default_predictor`.
         layers: layers to choose from; None takes all that the profile holds.
         num_folds: folds for the card's calibration; fewer queries than folds leave it out.
         seed: of the folds, and of the estimator where it takes one.
         options: keywords of the estimator's class.
         with_novelty: learn a novelty score; False where nobody will ask.
-        with_shrinkage: False to have the curves as they were fitted, to measure what the estimator is by itself.
+        with_shrinkage: False to have the curves as they were fitted.
         progress: called with what is being done, steps done and steps in all.
         checkpoint: folder for the state of a training that can go on where it stopped; "" for none.
 
@@ -83,7 +82,7 @@ def train(
 
     reads = frozenset(build().reads)
     usable = profile.select(usable_rows(profile, reads, layers, seed))
-    layer, choice = _choose(usable, reads, layers, progress)
+    layer, choice = choose_layer(usable, reads, layers, progress)
     progress("fit", 0, 1)
     fitted = _fit(usable, build, layer)
     progress("fit", 1, 1)
@@ -160,7 +159,7 @@ def cross_fit(
         held = rows[fold_Q[rows] == fold]
         mean_p_B, mean_tokens_B = mean_curve(Counts.of(training))
         means.append((mean_p_B, mean_tokens_B))
-        layer, _ = _choose(training, reads, layers, silent)
+        layer, _ = choose_layer(training, reads, layers, silent)
         fitted = _fit(training, build, layer)
         left = _left_out(training, fitted, build, layer, num_folds=num_folds, seed=seed, progress=silent)
         shrinkage = _shrinkage(reads, left)
@@ -193,16 +192,6 @@ def _around_mean(
     mean_p_Q_B = np.tile(mean_p_B, (profile.num_queries, 1))
     predicted = Curves(profile.query_ids, profile.menu, p_Q_B, tokens_Q_B)
     return predicted, Curves(profile.query_ids, profile.menu, mean_p_Q_B, mean_tokens_Q_B)
-
-
-def _choose(
-    profile: Profile, reads: frozenset[str], layers: Sequence[int] | None, progress: Progress
-) -> tuple[int | None, CrossValidation | None]:
-    """The layer to read, None for an estimator that reads none; and how it was chosen."""
-    if HIDDEN not in reads:
-        return None, None
-    choice = choose_layer(profile, layers, progress)
-    return best_layer(profile, layers, choice), choice
 
 
 def _fit(profile: Profile, build: Builder, layer: int | None) -> Estimator:
@@ -258,10 +247,10 @@ def _shrinkage(reads: frozenset[str], left: LeftOut | None) -> Shrinkage | None:
     return NOTHING_KNOWN if left is None else Shrinkage.fit(left)
 
 
-def calibrate(left: LeftOut, *, is_shrunk: bool) -> Calibration:
+def calibrate(left: LeftOut, *, is_shrunk: bool) -> OutOfFold:
     """Quality on queries left out, of the curves as shrunk or as fitted, beside the mean curve of the same folds."""
     p_Q_B, mean_p_Q_B, counts = left.shrunk() if is_shrunk else left.p_N_B, left.mean_p_N_B, left.counts
-    return Calibration(
+    return OutOfFold(
         num_folds=left.num_folds,
         log_loss=binomial_log_loss(p_Q_B, counts),
         brier=brier_score(p_Q_B, counts),

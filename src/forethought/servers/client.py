@@ -7,58 +7,21 @@ import json
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 import aiohttp
 
 from ..errors import EngineError
 from . import reading, troubles
 from .address import Address, Key
-from .counters import Counters
-from .fitting import Fitting
-from .retrying import RETRIED, AttemptError, Backoff
-from .texts import generated_in
-from .waits import asked_wait, reset_wait
+from .replies import Chunks, generated_in
+from .retrying import RETRIED, AttemptError, Backoff, Fitting, RequestError
+from .tokens import Counters
+from .troubles import asked_wait, reset_wait
 
 CONNECT_SECONDS = 10.0
 SHOWN_CHARACTERS = 300  # of a server's message, in a reason
 PAID_ATTEMPTS = 4  # at answers that came and cannot be used: a server that always answers so is paid each time
-
-
-class RequestError(EngineError):
-    """One request came to nothing; what asked for it puts the reason on its record.
-
-    Attributes:
-        tokens: tokens known to be generated for it, which are lost.
-        refusal: the body of an answer that says that a field of the request is at fault; "" for none.
-    """
-
-    tokens: int = 0
-    refusal: str = ""
-
-    @classmethod
-    def after(cls, reason: str, tokens: int = 0, *, refusal: str = "") -> RequestError:
-        """The error, with what was generated all the same, or what was refused."""
-        error = cls(reason)
-        error.tokens, error.refusal = tokens, refusal
-        return error
-
-
-class Events(Protocol):
-    """Takes the events of one stream."""
-
-    def add(self, event: dict[str, Any]) -> bool:
-        """Takes one; False when enough has come. Raises ValueError when the stream makes no sense."""
-        ...
-
-    def finish(self, *, is_done: bool) -> dict[str, Any]:
-        """The whole answer; `is_done`: the server said that this is the end. Raises ValueError when it is not."""
-        ...
-
-    @property
-    def num_seen(self) -> int:
-        """Tokens generated so far, at the least."""
-        ...
 
 
 class Client:
@@ -124,7 +87,7 @@ class Client:
         """The JSON object at `url`; None where the server has none there. For finding out what a server can do."""
         return await self._persist(method, url, body, self._read_if_any) or None
 
-    async def stream(self, url: str, body: Mapping[str, Any], events: Callable[[], Events]) -> dict[str, Any]:
+    async def stream(self, url: str, body: Mapping[str, Any], events: Callable[[], Chunks]) -> dict[str, Any]:
         """What `events` makes of the server-sent events; a stream that breaks off is asked for again."""
 
         async def read(response: aiohttp.ClientResponse) -> dict[str, Any]:
@@ -139,7 +102,7 @@ class Client:
         return await self._persist("POST", url, body, read)
 
     async def _put_together(
-        self, taken: Events, lines: AsyncIterator[bytes], response: aiohttp.ClientResponse
+        self, taken: Chunks, lines: AsyncIterator[bytes], response: aiohttp.ClientResponse
     ) -> dict[str, Any]:
         """The answer in the lines of a stream, which may turn out to be a web page or one object."""
         try:

@@ -10,9 +10,10 @@ from typing import Any
 from ..core.registry import unknown_name_message
 from ..errors import EngineError, InvalidSettingsError
 from .address import Address
-from .client import Client, RequestError
-from .counting import whole
+from .client import Client
 from .kinds import KINDS, ServerKind
+from .retrying import RequestError
+from .tokens import whole
 
 logger = logging.getLogger(__name__)
 

@@ -1,10 +1,35 @@
-"""When to try again, and how long to wait first."""
+"""When to try again, after how long, and without which fields of the body: budgets are never left out."""
 
 from __future__ import annotations
 
+import logging
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
+
+from ..errors import EngineError
 
 RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504, 520, 522, 524, 529})
+
+
+class RequestError(EngineError):
+    """One request came to nothing; what asked for it puts the reason on its record.
+
+    Attributes:
+        tokens: tokens known to be generated for it, which are lost.
+        refusal: the body of an answer that says that a field of the request is at fault; "" for none.
+    """
+
+    tokens: int = 0
+    refusal: str = ""
+
+    @classmethod
+    def after(cls, reason: str, tokens: int = 0, *, refusal: str = "") -> RequestError:
+        """The error, with what was generated all the same, or what was refused."""
+        error = cls(reason)
+        error.tokens, error.refusal = tokens, refusal
+        return error
 
 
 class AttemptError(Exception):
@@ -68,3 +93,68 @@ class Backoff:
         own = min(self.max_seconds, 8 * self.base_seconds * 2.0 ** min(60, steps - 1)) if is_limit and steps else 0.0
         own *= 0.75 + 0.25 * uniform
         return own if asked is None else max(own, asked + uniform * self.base_seconds)
+
+
+logger = logging.getLogger(__name__)
+
+# Nothing here bounds an answer. What switches a server's own sampling off is of no use where it knows no such thing.
+OPTIONAL = re.compile(
+    r"seed|stream_options|continuous_usage_stats|priority|top_k|min_p|repetition_penalty|samplers|mirostat|"
+    r"dynatemp_range|logprobs|return_token_ids|cache_prompt"
+)
+HARMLESS = {"temperature": 1.0, "top_p": 1.0}  # left out only where they say what holds anyway
+RENAMED = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
+TALK = frozenset(("model", "messages", "prompt", "stream"))  # words that any refusal may use
+REFUSING = re.compile(
+    r"extra|unknown|unrecogni[sz]ed|unsupported|not supported|not permitted|unexpected|not allowed|additional|"
+    r"does not support|no such|not a valid|invalid (?:field|param|argument|key)",
+    re.IGNORECASE,
+)
+UNNAMED = re.compile(r"(?:extra|unknown|unrecogni[sz]ed|unexpected|additional)\W+(?:\w+\W+){0,3}?", re.IGNORECASE)
+
+
+class Fitting:
+    """What one server's bodies leave out, learnt from what it refuses; shared by all that talk to it."""
+
+    def __init__(self) -> None:
+        self.left_out: set[str] = set()
+        self.renamed: set[str] = set()
+
+    def fit(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """`body` as this server takes it."""
+        found = {}
+        for name, value in body.items():
+            if name in self.left_out and (name not in HARMLESS or value == HARMLESS[name]):
+                continue
+            if isinstance(value, dict) and name == "stream_options":
+                value = {inner: each for inner, each in value.items() if inner not in self.left_out}
+                if not value:
+                    continue
+            found[RENAMED[name] if name in self.renamed else name] = value
+        return found
+
+    def learn(self, sent: Mapping[str, Any], refusal: str) -> bool:
+        """Notes what `refusal`, the body of an error 400 or 422, says of the body that was `sent`.
+
+        Returns:
+            Whether there is something to leave out or to call otherwise, so that trying again makes sense.
+        """
+        if not REFUSING.search(refusal):
+            return False
+        within = sent.get("stream_options")
+        droppable = {name for name in sent if OPTIONAL.fullmatch(name) or sent[name] == HARMLESS.get(name)}
+        nested = {name for name in within if OPTIONAL.fullmatch(name)} if isinstance(within, Mapping) else set()
+        named = {name for name in {*sent, *nested} if re.search(rf"(?<!\w){re.escape(name)}(?!\w)", refusal)}
+        renamed = {name for name in named if name in RENAMED and RENAMED[name] not in self.renamed}
+        drop = named & nested or named & droppable
+        if not drop and not renamed and not named - TALK and UNNAMED.search(refusal):
+            drop = droppable  # it does not say which: all that can be missed
+        if not drop and not renamed:
+            return False
+        new = (drop - self.left_out) | (renamed - self.renamed)
+        self.left_out |= drop
+        self.renamed |= renamed
+        if new:
+            again = "; without a seed no trace can be drawn again" if "seed" in new else ""
+            logger.warning("the server refuses %s: it is asked without from now on%s", ", ".join(sorted(new)), again)
+        return True

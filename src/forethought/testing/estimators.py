@@ -12,7 +12,7 @@ import numpy as np
 from ..core.data import FloatArray
 from ..core.features import Counts, Features
 from ..core.menu import Menu
-from ..core.protocols import EstimatorBase
+from ..core.protocols import with_defaults
 from .checking import check, expect
 
 MENU = Menu.of([0, 16, 48, 64, 256])
@@ -41,9 +41,7 @@ def counts(read: Features, *, seed: int = 0, with_tokens: bool = True) -> Counts
 
 def _whole(made: Any) -> Any:
     """A stranger's estimator with the defaults that it is registered with."""
-    if not isinstance(made, EstimatorBase):
-        kind = type(made)
-        made.__class__ = type(kind.__name__, (kind, EstimatorBase), {"__module__": kind.__module__})
+    made.__class__ = with_defaults(type(made))
     return made
 
 

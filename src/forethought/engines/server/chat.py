@@ -8,9 +8,10 @@ from ...core.prompts import PromptTemplate
 from ...errors import EngineError
 from ...models import locate
 from ...models.thinking import STEPS, SWITCHES, own_template
-from ...servers.client import Client, RequestError
+from ...servers.client import Client
 from ...servers.detecting import Server
 from ...servers.replies import token_ids
+from ...servers.retrying import RequestError
 
 TURNS = [{"role": "user", "content": "1 + 1?"}]
 

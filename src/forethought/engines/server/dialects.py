@@ -8,13 +8,11 @@ from typing import Any, Protocol
 
 from ...core.data import Query
 from ...core.prompts import PromptTemplate
-from ...servers.client import Client, RequestError
-from ...servers.counters import Counters
-from ...servers.counting import Usage, whole
+from ...servers.client import Client
 from ...servers.detecting import Server
-from ...servers.endings import is_cut
-from ...servers.replies import first_choice, token_ids
-from ...servers.texts import generated_in
+from ...servers.replies import first_choice, generated_in, is_cut, token_ids
+from ...servers.retrying import RequestError
+from ...servers.tokens import Counters, Usage, whole
 from ..forcing import Forcing
 from .vocabulary import ServerTokenizer
 
@@ -31,9 +29,10 @@ class Drawing:
     priority: int | None = None
 
     @property
-    def queueing(self) -> dict[str, int]:
-        """The field of a body that says how soon its turn is; the lower goes first, None says nothing."""
-        return {} if self.priority is None else {"priority": self.priority}
+    def fields(self) -> dict[str, Any]:
+        """What every body says of it but `max_tokens`; a priority of None says nothing, the lower goes first."""
+        drawn = {"temperature": self.temperature, "top_p": self.top_p, "seed": self.seed, "stop": [self.stop]}
+        return drawn if self.priority is None else {**drawn, "priority": self.priority}
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,13 +155,9 @@ class TokenDialect:
             "model": self._model,
             "prompt": ids,
             "max_tokens": drawing.max_tokens,
-            "temperature": drawing.temperature,
-            "top_p": drawing.top_p,
-            "seed": drawing.seed,
-            "stop": [drawing.stop],
             self._server.kind.names.keeps_stop: True,
             "return_token_ids": True,
-            **drawing.queueing,
+            **drawing.fields,
             **self._server.kind.sampling,
         }
         answer = await client.post(client.address.api("completions"), body)
@@ -180,12 +175,9 @@ class TokenDialect:
         body = {
             "prompt": ids,
             "n_predict": drawing.max_tokens,
-            "temperature": drawing.temperature,
-            "top_p": drawing.top_p,
-            "seed": drawing.seed,
-            "stop": [drawing.stop],
             "return_tokens": True,
             "cache_prompt": True,
+            **drawing.fields,
             **self._server.kind.sampling,
         }
         answer = await client.post(client.address.root("completion"), body)

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from ...errors import InvalidSettingsError
 from ...servers.client import Client
-from ...servers.counters import Counters
 from ...servers.detecting import Server
 from ...servers.replies import CLOSING
+from ...servers.tokens import Counters
 from .dialects import Dialect, TokenDialect
 from .one_call import OneCall
 from .pieces import ChatDialect, TextDialect

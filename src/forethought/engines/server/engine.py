@@ -17,12 +17,11 @@ from ...core.waiting import finish
 from ...errors import EngineError, ForethoughtError, InvalidInputError, InvalidSettingsError
 from ...models.thinking import STEPS
 from ...servers.address import Address, Key
-from ...servers.client import Client, RequestError
-from ...servers.counters import Counters
+from ...servers.client import Client
 from ...servers.detecting import Server, detect
-from ...servers.fitting import Fitting
 from ...servers.reading import fit_text
-from ...servers.retrying import Backoff
+from ...servers.retrying import Backoff, Fitting, RequestError
+from ...servers.tokens import Counters
 from ..flight import failed, ordered
 from .chat import ask_template, load_tokenizer
 from .enforcing import Chosen, choose

@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...core.data import Generation, Request, StopReason
-from ...servers.client import Client, RequestError
-from ...servers.counters import Counters
-from ...servers.counting import Usage, count_tokens
+from ...servers.client import Client
 from ...servers.detecting import Server
-from ...servers.replies import CLOSING, Reply, answer_in
-from ...servers.streams import Chunks
+from ...servers.replies import CLOSING, Chunks, Reply, answer_in
+from ...servers.retrying import RequestError
+from ...servers.tokens import Counters, Usage, count_tokens
 from ..flight import failed
 from .dialects import TokenDialect
 from .wanted import Wanted

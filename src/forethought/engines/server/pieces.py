@@ -8,13 +8,11 @@ from typing import Any
 from ...core.data import Query
 from ...core.prompts import PromptTemplate
 from ...errors import InvalidInputError
-from ...servers.client import Client, RequestError
-from ...servers.counters import Counters
-from ...servers.counting import Usage, count_tokens
+from ...servers.client import Client
 from ...servers.detecting import Server
-from ...servers.endings import is_cut
-from ...servers.replies import first_choice
-from ...servers.texts import generated_in, texts_in
+from ...servers.replies import first_choice, generated_in, is_cut, texts_in
+from ...servers.retrying import RequestError
+from ...servers.tokens import Counters, Usage, count_tokens
 from ..forcing import Forcing
 from .dialects import Completion, Drawing
 
@@ -78,11 +76,7 @@ class ChatDialect:
         fields = {
             "model": self._model,
             self._kind.length: drawing.max_tokens,
-            "temperature": drawing.temperature,
-            "top_p": drawing.top_p,
-            "seed": drawing.seed,
-            "stop": [drawing.stop],
-            **drawing.queueing,
+            **drawing.fields,
             **self._kind.sampling,
         }
         begun = self._template.assistant_prefix + self._pieces.decode(so_far)

@@ -9,8 +9,9 @@ import asyncio
 from dataclasses import dataclass, replace
 
 from ...core.data import Generation, Request
-from ...servers.client import Client, RequestError
-from ...servers.counters import Counters
+from ...servers.client import Client
+from ...servers.retrying import RequestError
+from ...servers.tokens import Counters
 from ..flight import Flight, failed, refusal
 from .dialects import Completion, Dialect, Drawing
 from .wanted import Wanted

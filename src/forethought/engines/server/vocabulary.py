@@ -15,9 +15,10 @@ from typing import Any
 from ...core.data import Query
 from ...core.prompts import PromptTemplate
 from ...errors import InvalidInputError
-from ...servers.client import Client, RequestError
+from ...servers.client import Client
 from ...servers.kinds import ServerKind
 from ...servers.replies import token_ids
+from ...servers.retrying import RequestError
 
 PART = "\N{REPLACEMENT CHARACTER}"  # what a server shows of a token that holds part of a character
 MOST_PARTS = 4  # tokens that one character can be spread over: it has at most four bytes

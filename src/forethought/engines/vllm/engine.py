@@ -14,17 +14,19 @@ import numpy as np
 
 from ...core.data import EngineInfo, FloatArray, Generation, Query, Request, Sampling
 from ...core.prompts import PromptTemplate
+from ...core.versions import version_of
 from ...errors import EngineError
 from ...models import locate
 from ..flight import Flight, begin, check_layers, ordered
 from ..forcing import Forcing
 from .native import LONGEST_TAIL, TRIAL_QUERIES, Fate, NativeCap
 from .reuse import Reuse
-from .starting import Choices, fitting_length, start, version_of
+from .starting import Choices, fitting_length, start
 from .states import by_connector, by_hooks
 
 logger = logging.getLogger(__name__)
 
+PACKAGES = ("vllm", "torch", "transformers")
 UNKNOWN_LENGTH = 32768  # of a batch's prompts, where neither the model nor anyone else says how long they may be
 Flights = dict[str, tuple[Flight, int | None]]  # vLLM request id -> flight, cut (None: the trace)
 
@@ -110,7 +112,7 @@ class VllmEngine:
             context_tokens=self._context_tokens,
             dtype=str(config.dtype).removeprefix("torch."),
             device=str(self._engine.vllm_config.device_config.device_type),
-            versions={name: version_of(name) for name in ("vllm", "torch", "transformers") if version_of(name)},
+            versions={name: found for name in PACKAGES if (found := version_of(name, f"{name}-cpu"))},
             enforcement=_enforcement(self._native),
         )
 

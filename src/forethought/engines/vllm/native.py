@@ -41,10 +41,8 @@ class NativeCap:
     """How one template's thoughts are capped by vLLM.
 
     Attributes:
-        start: text that every prompt ends in, and that vLLM takes for the start of a thought.
-        start_ids: its token ids.
-        end: text that vLLM forces at the cap: the template's answer suffix.
-        end_ids: its token ids.
+        start, start_ids: what every prompt ends in, and vLLM takes for the start of a thought.
+        end, end_ids: what vLLM forces at the cap: the template's answer suffix.
         offset: tokens by which vLLM is late, as measured.
     """
 
@@ -96,9 +94,7 @@ class NativeCap:
     def measured(self, generate: Callable[[Sequence[int]], Sequence[Sequence[int]]]) -> NativeCap:
         """The same with its offset, from where the end text stands in short generations.
 
-        Args:
-            generate: caps -> token ids of one generation under each, without end of turn, long enough to hold the end
-                text up to `LONGEST_TAIL` tokens late.
+        `generate` gives a generation for each cap, without end of turn and long enough for an end `LONGEST_TAIL` late.
 
         Raises:
             EngineError: vLLM does not keep its cap, or not always in the same way.
@@ -125,13 +121,8 @@ class NativeCap:
         """What became of a thought, and its length, by the `ids` generated so far under a cap of `budget`.
 
         A thought that the model ends by itself is told here, by its text: vLLM looks for the token ids that it would
-        force, misses other spellings, and would go on to force them into the answer.
-
-        Args:
-            forcing: of the template.
-            ids: all generated tokens.
-            budget: the cap.
-            ended: why vLLM ended the request ("stop", "length"); None while it runs.
+        force, misses other spellings, and would go on to force them into the answer. `ended` is why vLLM ended the
+        request ("stop", "length"), None while it runs.
         """
         thought = ids[:budget]
         if len(ids) <= budget + 1 or ended:  # in small steps as they come, and once more as a whole

@@ -6,7 +6,6 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -74,15 +73,9 @@ class Choices:
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """A running vLLM.
+    """A running `vllm.LLM`, how it caps thoughts (None: by two calls), and how hidden states are read.
 
-    Attributes:
-        llm: `vllm.LLM`.
-        native: how thoughts are capped natively, offset not measured yet; None for two calls.
-        has_priorities: whether its scheduler looks at priorities.
-        reads_by: "hooks" or "connector".
-        feature_layers: those the connector was started with.
-        folder: where the connector writes.
+    That is by "hooks", or by a "connector" that was started for some layers and writes into a folder.
     """
 
     llm: Any
@@ -119,14 +112,7 @@ def fitting_length(path: Path, needed_tokens: int | None) -> int | None:
 def start(
     path: Path, template: PromptTemplate, choices: Choices, *, kv_cache_gib: int, options: Mapping[str, Any]
 ) -> Started:
-    """Starts vLLM with the model in `path`.
-
-    Args:
-        path: a Hugging Face folder.
-        template: says where thoughts start and end.
-        choices: see `VllmEngine`.
-        kv_cache_gib: memory for the KV cache on a CPU.
-        options: of `vllm.LLM`; they come before what is chosen here.
+    """Starts vLLM with the model in the folder `path`; `options` are `vllm.LLM`'s, and come before what is chosen here.
 
     Raises:
         EngineError: no engine came up.
@@ -160,8 +146,12 @@ def start(
     native, folder = None, None
     try:
         if choices.enforce == "native":
-            native = _native(path, template)
-            chosen |= _reasoning(native)
+            from vllm.config import ReasoningConfig
+            from vllm.tokenizers import get_tokenizer
+
+            native = NativeCap.of(Forcing(get_tokenizer(str(path)), template))
+            config = ReasoningConfig(reasoning_start_str=native.start, reasoning_end_str=native.end)
+            chosen["reasoning_config"] = config
         if reads_by == "connector":
             folder = TemporaryDirectory(prefix="forethought-states-")
             chosen |= connector_settings(choices.feature_layers, Path(folder.name))
@@ -173,32 +163,7 @@ def start(
             folder.cleanup()
         raise EngineError(f"vLLM did not start with {path}: {error}") from error
     policy = llm.llm_engine.vllm_config.scheduler_config.policy
-    logger.info("budgets kept by %s; schedule %s; hidden states by %s: %s", _kept(native), policy, reads_by, reason)
+    kept = "two calls" if native is None else f"vLLM, between {native.start!r} and {native.end!r}"
+    logger.info("budgets kept by %s; schedule %s; hidden states by %s: %s", kept, policy, reads_by, reason)
     layers = choices.feature_layers if reads_by == "connector" else ()
     return Started(llm, native, policy == "priority", reads_by, layers, folder)
-
-
-def _kept(native: NativeCap | None) -> str:
-    return "two calls" if native is None else f"vLLM, between {native.start!r} and {native.end!r}"
-
-
-def _native(path: Path, template: PromptTemplate) -> NativeCap:
-    from vllm.tokenizers import get_tokenizer
-
-    return NativeCap.of(Forcing(get_tokenizer(str(path)), template))
-
-
-def _reasoning(native: NativeCap) -> dict[str, Any]:
-    from vllm.config import ReasoningConfig
-
-    return {"reasoning_config": ReasoningConfig(reasoning_start_str=native.start, reasoning_end_str=native.end)}
-
-
-def version_of(package: str) -> str:
-    """Version of an installed package or of its build for CPUs; "" where there is neither."""
-    for name in (package, f"{package}-cpu"):
-        try:
-            return version(name)
-        except PackageNotFoundError:
-            continue
-    return ""

@@ -177,7 +177,7 @@ def train_adapter(
     optimizer = torch.optim.AdamW(adapter.parameters, lr=options.learning_rate, weight_decay=options.weight_decay)
     steps_per_epoch = -(-len(kept) // options.batch_size)
     num_steps = options.epochs * steps_per_epoch
-    state = _State.open(checkpoint, adapter, optimizer, ids, target_Q_N, weight_Q, kept)
+    state = _State.open(checkpoint, adapter, optimizer, ids, (target_Q_N, weight_Q, width_N, kept))
 
     for step in range(state.step, num_steps):
         epoch, at = divmod(step, steps_per_epoch)
@@ -298,15 +298,13 @@ class _State:
         adapter: Adapter,
         optimizer: torch.optim.Optimizer,
         ids: Sequence[Sequence[int]],
-        target_Q_N: FloatArray,
-        weight_Q: FloatArray,
-        kept: IntArray,
+        data: Sequence[FloatArray | IntArray],
     ) -> _State:
         """The state of this very training (data, options, base model), or a new one."""
         if not folder:
             return cls(None, adapter)
         digest = hashlib.sha256(json.dumps([asdict(adapter.options), adapter.base_hash, [*map(list, ids)]]).encode())
-        for array in (target_Q_N, weight_Q, kept):
+        for array in data:
             digest.update(np.ascontiguousarray(array).tobytes())
         state = cls(Path(folder) / f"{digest.hexdigest()[:16]}.safetensors", adapter)
         if state.path is not None and state.path.is_file():

@@ -96,7 +96,6 @@ class RidgeProblem:
         self._x_Q_D -= (self._weight_Q @ self._x_Q_D) / self._weight_Q.sum()
         self._x_Q_D *= self._root_Q[:, None]
         self._u_Q_R, self._eigenvalue_R = left_singular(self._x_Q_D)
-        self._u_squared_Q_R = self._u_Q_R**2
         self._mean_eigenvalue = float(self._eigenvalue_R.mean()) if len(self._eigenvalue_R) else 1.0
 
     def solve(self, target_Q_N: FloatArray, width_N: FloatArray) -> Solution:
@@ -108,27 +107,23 @@ class RidgeProblem:
         component_Q_N = scaled_Q_N @ basis_N_N
         projected_R_N = self._u_Q_R.T @ component_Q_N
 
-        shrink_R_P = self._shrink(np.array(PENALTIES))
-        leverage_Q_P = (self._weight_Q / self._weight_Q.sum())[:, None] + self._u_squared_Q_R @ shrink_R_P
+        penalty_P, eigenvalue_R_1 = np.array(PENALTIES), self._eigenvalue_R[:, None]
+        shrink_R_P = eigenvalue_R_1 / (eigenvalue_R_1 + self._mean_eigenvalue * penalty_P)
+        leverage_Q_P = (self._weight_Q / self._weight_Q.sum())[:, None] + self._u_Q_R**2 @ shrink_R_P
         left_Q_P = np.maximum(1.0 - leverage_Q_P, 1e-9)
         chosen_N = self._left_out_errors(component_Q_N, projected_R_N, shrink_R_P, left_Q_P).argmin(axis=0)
-        penalty_N = np.array(PENALTIES)[chosen_N]
+        penalty_N = penalty_P[chosen_N]
 
         # Residuals when each row is left out: (y - fitted) / (1 - leverage), exact for ridge.
         fitted_Q_N = self._u_Q_R @ (shrink_R_P[:, chosen_N] * projected_R_N)
         residual_Q_N = (component_Q_N - fitted_Q_N) / left_Q_P[:, chosen_N]
-        dual_R_N = projected_R_N / (self._eigenvalue_R[:, None] + self._mean_eigenvalue * penalty_N)
+        dual_R_N = projected_R_N / (eigenvalue_R_1 + self._mean_eigenvalue * penalty_N)
         return Solution(
             weights_D_N=self._x_Q_D.T @ (self._u_Q_R @ dual_R_N) @ basis_N_N.T / width_N,
             intercept_N=intercept_N,
             penalty_N=penalty_N[::-1],  # strongest component first
             left_out_Q_N=target_Q_N - residual_Q_N @ basis_N_N.T / self._root_Q[:, None] / width_N,
         )
-
-    def _shrink(self, penalty_P: Float64Array) -> Float64Array:
-        """What is left of each singular direction under each penalty, shape (R, P)."""
-        eigenvalue_R_1 = self._eigenvalue_R[:, None]
-        return eigenvalue_R_1 / (eigenvalue_R_1 + self._mean_eigenvalue * penalty_P)
 
     def _left_out_errors(
         self, component_Q_N: Float64Array, projected_R_N: Float64Array, shrink_R_P: Float64Array, left_Q_P: Float64Array

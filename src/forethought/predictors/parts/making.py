@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ...core.features import KINDS
-from ...core.protocols import Estimator, EstimatorBase
+from ...core.protocols import Estimator, with_defaults
 from ...core.registry import check_options, resolve
 from ...errors import InvalidFeaturesError, InvalidSettingsError
 
@@ -20,11 +20,7 @@ def silent(step: str, done: int, total: int) -> None:
 
 def estimator_class(name: str) -> type[Estimator]:
     """The class registered under `name`, with the defaults of `EstimatorBase` for what it does not say."""
-    kind: Any = resolve("predictors", name)
-    if not issubclass(kind, EstimatorBase):
-        kind = type(kind.__name__, (kind, EstimatorBase), {"__module__": kind.__module__})
-    found: type[Estimator] = kind
-    return found
+    return with_defaults(resolve("predictors", name))
 
 
 def make_estimator(
@@ -60,3 +56,13 @@ def options_signature(options: type, **more: Any) -> inspect.Signature:
     named = [inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=value) for key, value in more.items()]
     own = inspect.signature(options, eval_str=True)
     return own.replace(parameters=[*own.parameters.values(), *named], return_annotation=inspect.Signature.empty)
+
+
+def too_small(options: object, least: Mapping[str, float]) -> list[str]:
+    """A complaint for each of the options that is below its least; None is not."""
+    found = {name: getattr(options, name) for name in least}
+    return [
+        f"{name} must be at least {least[name]:g}; got {value}"
+        for name, value in found.items()
+        if value is not None and value < least[name]
+    ]

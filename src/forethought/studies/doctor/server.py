@@ -16,13 +16,14 @@ from ...core.files import write_json
 from ...core.prompts import load_template
 from ...core.settings import DoctorSettings
 from ...core.waiting import finish
+from ...engines.server.dialects import Drawing, TokenDialect
 from ...engines.server.engine import OpenAIEngine
 from ...errors import EngineError, ForethoughtError
 from ...questions.queries import load_queries
-from .bill import Bill, Item
+from ...servers.client import Client
 from .efforts import CEILING, LEVELS, QUANTILE, SIGNIFICANCE, ceiling_of, measure
-from .findings import Diagnosis, Finding
-from .talks import LATE, NUM_REQUESTS, TOKENS_EACH, UNTRIED, Talks
+from .findings import Bill, Diagnosis, Finding, Item
+from .talks import COUNTING, LATE, NUM_REQUESTS, TOKENS_EACH, UNTRIED, Talks
 
 TOPIC = "server"
 CAPS = (8, 16, 48)
@@ -48,13 +49,7 @@ class _Kept:
 
 @dataclass(frozen=True, slots=True)
 class _Way:
-    """One way to keep budgets, before it is tried.
-
-    Attributes:
-        enforce: its name.
-        item: what trying it costs.
-        attempt: tries it.
-    """
+    """One way to keep budgets, before it is tried, and what trying it costs."""
 
     enforce: str
     item: Item
@@ -75,11 +70,12 @@ def server_diagnosis(settings: DoctorSettings) -> Diagnosis:
 
 
 def _diagnosis(settings: DoctorSettings, engine: OpenAIEngine) -> Diagnosis:
-    findings: list[Finding] = []
     server = engine.server
-    findings.append(Finding(TOPIC, "reachable", True, str(engine.address)))
-    findings.append(Finding(TOPIC, "kind", server.kind.name != "other", f"{server.name}: {server.how}"))
-    findings.append(Finding(TOPIC, "models", bool(server.models), ", ".join(server.models) or "it lists none"))
+    findings = [
+        Finding(TOPIC, "reachable", True, str(engine.address)),
+        Finding(TOPIC, "kind", server.kind.name != "other", f"{server.name}: {server.how}"),
+        Finding(TOPIC, "models", bool(server.models), ", ".join(server.models) or "it lists none"),
+    ]
     if server.context_tokens:
         findings.append(Finding(TOPIC, "context", None, f"{server.context_tokens:,} tokens"))
     named = replace(settings, served_model=settings.served_model or next(iter(server.models), ""))
@@ -89,7 +85,9 @@ def _diagnosis(settings: DoctorSettings, engine: OpenAIEngine) -> Diagnosis:
     if settings.dry_run:
         return Diagnosis((*findings, *(kept.finding for kept in refused)), bill=bill)
     logger.info("asking the server: %s", bill.to_text())
-    looked = finish(_collected(Talks(_opened(named, "max-tokens")).findings()))
+    asking = _opened(named, "max-tokens")
+    talks = Talks(asking.client, asking.server, asking.served_model, partial(_continues_ids, asking))
+    looked = finish(_collected(talks.findings()))
     findings += looked
     tried = list(refused)
     is_late = any(LATE in finding.detail for finding in looked)
@@ -106,6 +104,14 @@ def _diagnosis(settings: DoctorSettings, engine: OpenAIEngine) -> Diagnosis:
         hint = f"measure them with --enforce effort: up to {cost.num_requests} thoughts, {cost.num_tokens:,} tokens"
         findings.append(Finding(TOPIC, cost.name, None, "levels are not measured unless asked for", hint))
     return Diagnosis(tuple(findings), _flags(named, engine, best) if best else "", best is not None, bill)
+
+
+async def _continues_ids(engine: OpenAIEngine, client: Client) -> tuple[bool, str]:
+    dialect = TokenDialect(engine.server, engine.served_model, engine.template, None, engine.counters)
+    await dialect.start(client)
+    prompt = await dialect.prompt(client, Query("ids", COUNTING))
+    done = await dialect.complete(client, prompt, [], Drawing(max_tokens=8, stop="\n\n\n"))
+    return 0 < len(done.ids) <= 8, f"{len(prompt)} in, {len(done.ids)} out: {dialect.forcing.decode(done.ids)!r}"
 
 
 def _ways(settings: DoctorSettings) -> tuple[list[_Way], list[_Kept]]:

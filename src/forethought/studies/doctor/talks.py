@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
-from ...core.data import Query
-from ...engines.server.dialects import Drawing, TokenDialect
-from ...engines.server.engine import OpenAIEngine
-from ...servers.client import Client, RequestError
-from ...servers.counting import Usage
+from ...servers.client import Client
+from ...servers.detecting import Server
+from ...servers.retrying import RequestError
+from ...servers.tokens import Usage
 from .findings import Finding
 
 TOPIC = "server"
@@ -21,21 +20,30 @@ LONG = "Here are some numbers: " + ", ".join(map(str, range(1, 160))) + ". Which
 
 
 NUM_REQUESTS, TOKENS_EACH = 10, 12
+Seen = Awaitable[tuple[bool, str]]
 SENSELESS = (AttributeError, IndexError, KeyError, RecursionError, TypeError, ValueError)
 
 
 class Talks:
-    """A few single requests to the server of `engine`: at most NUM_REQUESTS, of TOKENS_EACH generated tokens."""
+    """A few single requests to a server: at most NUM_REQUESTS, of TOKENS_EACH generated tokens.
 
-    def __init__(self, engine: OpenAIEngine) -> None:
-        self._engine = engine
-        self._kind = engine.server.kind
-        self._model = engine.served_model
+    Args:
+        open_client: makes a client for one event loop.
+        server: what it was found to be.
+        model: the model's name there.
+        continues_ids: has the server go on with the token ids of a chat, and says how that went.
+    """
+
+    def __init__(
+        self, open_client: Callable[[], Client], server: Server, model: str, continues_ids: Callable[[Client], Seen]
+    ) -> None:
+        self._open_client, self._server, self._model, self._continues_ids = open_client, server, model, continues_ids
+        self._kind = server.kind
 
     async def findings(self) -> AsyncIterator[Finding]:
         """One after the other; what fails is a finding as well. After one without an answer in time, none is tried."""
         is_late = False
-        async with self._engine.client() as client:
+        async with self._open_client() as client:
             for name, look in (
                 ("token ids", self._token_ids),
                 ("continuation", self._continuation),
@@ -67,13 +75,9 @@ class Talks:
         return await client.post(client.address.api("chat/completions"), body)
 
     async def _token_ids(self, client: Client) -> tuple[bool, str]:
-        if not self._kind.ids or not self._engine.server.tokenizes:
+        if not self._kind.ids or not self._server.tokenizes:
             return False, "it does not turn text into token ids"
-        dialect = TokenDialect(self._engine.server, self._model, self._engine.template, None, self._engine.counters)
-        await dialect.start(client)
-        prompt = await dialect.prompt(client, Query("ids", COUNTING))
-        done = await dialect.complete(client, prompt, [], Drawing(max_tokens=8, stop="\n\n\n"))
-        return 0 < len(done.ids) <= 8, f"{len(prompt)} in, {len(done.ids)} out: {dialect.forcing.decode(done.ids)!r}"
+        return await self._continues_ids(client)
 
     async def _continuation(self, client: Client) -> tuple[bool, str]:
         if self._kind.continues is None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,8 +14,8 @@ from ...errors import InvalidFeaturesError
 from ...evaluation.bootstrap import estimate, resampled_means
 from ...evaluation.levels import token_weights
 from ...evaluation.metrics import brier_Q, log_loss_Q
-from ...evaluation.offline import data_hash, num_traces, policies_of
-from ...evaluation.policies import ORACLE, Outcome, Policies
+from ...evaluation.offline import data_hash, num_traces
+from ...evaluation.policies import ORACLE, Policies, PolicyOutcome
 from ...evaluation.results import Estimate
 from ...predictors.parts.making import Progress, silent
 from ...predictors.ridge import RidgePredictor
@@ -68,16 +67,23 @@ def study(
         InvalidFeaturesError: fewer than `MIN_QUERIES` questions have a trace, and finite states of all those layers.
     """
     usable, left_out = _usable(measured, states, layers)
-    judge = _Judge.of(usable, levels)
-    baseline = judge.mean_curve()
+    right_B, num_tried = usable.num_right_Q_B.sum(axis=0), usable.num_tried_Q.sum()
+    mean_train = Curves(("mean",), usable.menu, (right_B / num_tried)[None])
+    policies = Policies(usable, usable.curves, mean_train, "envelope")
+    # The mean curve of the other questions, and what blind makes of it.
+    others_Q_B = (right_B - usable.num_right_Q_B) / (num_tried - usable.num_tried_Q)[:, None]
+    baseline = (others_Q_B, [policies.blind(Cost.GRANTED, level) for level in levels])
     samples: dict[str, _Sample] = {}
     rows: list[LayerRow] = []
     for number, (pooling, held) in enumerate(states.items()):
-        judged = []
+        judged = [baseline]
         for done, layer in enumerate(layers, start=number * len(layers)):
             progress("layer", done, len(states) * len(layers))
-            judged.append(judge.judge(_left_out(usable, held.layer(layer, usable.query_ids))))
-        samples[pooling] = _Sample.draw(judge, [baseline, *judged], num_resamples=num_resamples, seed=seed)
+            p_Q_B = _left_out(usable, held.layer(layer, usable.query_ids))
+            curves = Curves(usable.query_ids, usable.menu, p_Q_B)
+            plans = [policies.planned(LAYER, curves, "envelope", Cost.GRANTED, level) for level in levels]
+            judged.append((p_Q_B, plans))
+        samples[pooling] = _Sample(usable, policies, levels, judged, num_resamples=num_resamples, seed=seed)
         rows += _rows(pooling, layers, samples[pooling])
     progress("layer", len(states) * len(layers), len(states) * len(layers))
     first = next(iter(samples.values()))
@@ -91,10 +97,10 @@ def study(
         depth=depth,
         rows=tuple(rows),
         mean_curve=Scores(**first.scores(0)),
-        uniform=first.policy("uniform"),
-        oracle=first.policy("oracle"),
+        uniform=tuple(map(estimate, first.uniform_R_V.T)),
+        oracle=tuple(map(estimate, first.oracle_R_V.T)),
         verdicts=tuple(
-            judge_pooling(pooling, layers, losses[pooling], sample.mean_accuracy_R_N(levels)[:, 1:], depth)
+            judge_pooling(pooling, layers, losses[pooling], sample.accuracy_R_N_V[:, 1:] @ token_weights(levels), depth)
             for pooling, sample in samples.items()
         ),
         mean_less_last=_difference(losses) if len(losses) == 2 else None,
@@ -147,108 +153,40 @@ def _difference(losses: Mapping[str, FloatArray]) -> Estimate:
     return estimate(mean_R - last_R)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Judged:
-    """What some predictions come to, question by question.
-
-    Attributes:
-        loss_Q: negative log likelihood of all traces, mean over the budgets by their tokens.
-        squared_Q: mean squared error against the measured rates.
-        brier_Q: squared error against single traces, summed over traces, mean over the budgets.
-        p_Q_B: the predictions.
-        plans: what the plan of each level comes to, length V.
-    """
-
-    loss_Q: FloatArray
-    squared_Q: FloatArray
-    brier_Q: FloatArray
-    p_Q_B: FloatArray
-    plans: tuple[Outcome, ...]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Judge:
-    """Holds predictions against what was measured."""
-
-    usable: Profile
-    policies: Policies
-    levels: tuple[float, ...]
-    rate_Q_B: FloatArray
-    uniform: tuple[Outcome, ...]
-    oracle: tuple[Outcome, ...]
-
-    @classmethod
-    def of(cls, usable: Profile, levels: Sequence[float]) -> _Judge:
-        mean_B = usable.num_right_Q_B.sum(axis=0) / usable.num_tried_Q.sum()
-        mean_train = Curves(("mean",), usable.menu, mean_B[None])
-        policies = policies_of(usable, usable.curves, mean_train, "envelope")
-        return cls(
-            usable=usable,
-            policies=policies,
-            levels=tuple(levels),
-            rate_Q_B=usable.curves.p_Q_B,
-            uniform=tuple(policies.uniform(Cost.GRANTED, level) for level in levels),
-            oracle=tuple(policies.planned(ORACLE, policies.known, "envelope", Cost.GRANTED, level) for level in levels),
-        )
-
-    def judge(self, p_Q_B: FloatArray) -> _Judged:
-        """Predictions of a layer, and the envelope's plans for them."""
-        curves = Curves(self.usable.query_ids, self.usable.menu, p_Q_B)
-        plans = (self.policies.planned(LAYER, curves, "envelope", Cost.GRANTED, level) for level in self.levels)
-        return self._judged(p_Q_B, tuple(plans))
-
-    def mean_curve(self) -> _Judged:
-        """The mean curve of the other questions, and blind's plans."""
-        right_Q_B, tried_Q_1 = self.usable.num_right_Q_B, self.usable.num_tried_Q[:, None]
-        p_Q_B = (right_Q_B.sum(axis=0) - right_Q_B) / (tried_Q_1.sum() - tried_Q_1)
-        return self._judged(p_Q_B, tuple(self.policies.blind(Cost.GRANTED, level) for level in self.levels))
-
-    def _judged(self, p_Q_B: FloatArray, plans: tuple[Outcome, ...]) -> _Judged:
-        counts = Counts.of(self.usable)
-        return _Judged(
-            loss_Q=log_loss_Q(p_Q_B, counts),
-            squared_Q=((p_Q_B - self.rate_Q_B) ** 2 * counts.width_B).mean(axis=1),
-            brier_Q=brier_Q(p_Q_B, counts),
-            p_Q_B=p_Q_B,
-            plans=plans,
-        )
-
-
-@dataclass(frozen=True, slots=True, eq=False)
 class _Sample:
     """Everything of N predictions on the sample (row 0) and on each resample: R + 1 rows; the mean curve's come first.
 
-    Attributes:
-        log_loss_R_N, squared_R_N, brier_R_N: errors.
-        pearson_R_B_N: correlation at each budget.
-        accuracy_R_V_N: accuracy at each level.
-        granted_N_V: mean caps of the plans.
-        policies: name -> accuracy at each level, shape (R + 1, V).
-        width_B: weight of each budget in a mean over them.
+    Args:
+        usable: the questions.
+        policies: on the same questions.
+        levels: V of them.
+        judged: predictions, shape (Q, B), and what the plan made of them comes to at each level; N of these.
+        num_resamples, seed: of the bootstrap; the questions are drawn once for all columns.
     """
 
-    log_loss_R_N: FloatArray
-    squared_R_N: FloatArray
-    brier_R_N: FloatArray
-    pearson_R_B_N: FloatArray
-    accuracy_R_V_N: FloatArray
-    granted_N_V: FloatArray
-    policies: Mapping[str, FloatArray]
-    width_B: FloatArray
-
-    @classmethod
-    def draw(cls, judge: _Judge, judged: Sequence[_Judged], *, num_resamples: int, seed: int) -> _Sample:
-        """Resamples the questions once for all columns."""
-        rate_Q_B, tried_Q = judge.rate_Q_B, judge.usable.num_tried_Q.astype(np.float64)
-        num_budgets = rate_Q_B.shape[1]
-        p_Q_BN = np.stack([each.p_Q_B for each in judged], axis=2).reshape(len(tried_Q), -1)
-        rate_Q_BN = np.repeat(rate_Q_B, len(judged), axis=1)
-        plans = (*(plan for each in judged for plan in each.plans), *judge.uniform, *judge.oracle)
+    def __init__(
+        self,
+        usable: Profile,
+        policies: Policies,
+        levels: Sequence[float],
+        judged: Sequence[tuple[FloatArray, Sequence[PolicyOutcome]]],
+        *,
+        num_resamples: int,
+        seed: int,
+    ) -> None:
+        counts, rate_Q_B = Counts.of(usable), usable.curves.p_Q_B
+        p_Q_B_N = np.stack([p_Q_B for p_Q_B, _ in judged], axis=2)
+        p_Q_BN, rate_Q_BN = p_Q_B_N.reshape(len(rate_Q_B), -1), np.repeat(rate_Q_B, len(judged), axis=1)
+        squared_Q_B_N = (p_Q_B_N - rate_Q_B[..., None]) ** 2
+        plans = [plan for _, own in judged for plan in own]
+        plans += [policies.uniform(Cost.GRANTED, level) for level in levels]
+        plans += [policies.planned(ORACLE, policies.known, "envelope", Cost.GRANTED, level) for level in levels]
+        self.width_B = usable.menu.width_B
         blocks = {
-            "tried": tried_Q[:, None],
-            "loss": np.stack([each.loss_Q for each in judged], axis=1),
-            "squared": np.stack([each.squared_Q for each in judged], axis=1),
-            "brier": np.stack([each.brier_Q for each in judged], axis=1),
+            "tried": usable.num_tried_Q.astype(np.float64)[:, None],
+            "loss": np.stack([log_loss_Q(p_Q_B, counts) for p_Q_B, _ in judged], axis=1),
+            "squared": np.einsum("qbn,b->qn", squared_Q_B_N, self.width_B),
+            "brier": np.stack([brier_Q(p_Q_B, counts) for p_Q_B, _ in judged], axis=1),
             "rate": rate_Q_B,
             "rate_squared": rate_Q_B**2,
             "p": p_Q_BN,
@@ -256,48 +194,29 @@ class _Sample:
             "product": p_Q_BN * rate_Q_BN,
             "right": np.stack([plan.accuracy_Q for plan in plans], axis=1),
         }
-        means_R_N = resampled_means(
-            np.concatenate(list(blocks.values()), axis=1), num_resamples=num_resamples, seed=seed
-        )
+        all_Q_K = np.concatenate(list(blocks.values()), axis=1)
+        means_R_K = resampled_means(all_Q_K, num_resamples=num_resamples, seed=seed)
         ends = np.cumsum([block.shape[1] for block in blocks.values()])
-        found = dict(zip(blocks, np.split(means_R_N, ends[:-1], axis=1), strict=True))
-        num_plans = len(judged) * len(judge.levels)
-        right_R_N_V = found["right"][:, :num_plans].reshape(-1, len(judged), len(judge.levels))
-        uniform_R_V, oracle_R_V = np.split(found["right"][:, num_plans:], 2, axis=1)
-        return cls(
-            log_loss_R_N=found["loss"] / found["tried"],
-            squared_R_N=found["squared"],
-            brier_R_N=found["brier"] / found["tried"],
-            pearson_R_B_N=_pearson(found, num_budgets),
-            accuracy_R_V_N=right_R_N_V.transpose(0, 2, 1),
-            granted_N_V=np.array([[plan.granted_Q.mean() for plan in each.plans] for each in judged]),
-            policies={"uniform": uniform_R_V, "oracle": oracle_R_V},
-            width_B=judge.usable.menu.width_B,
-        )
-
-    def mean_accuracy_R_N(self, levels: Sequence[float]) -> FloatArray:
-        """Accuracy, mean over the levels."""
-        mean_R_N: FloatArray = np.einsum("rvn,v->rn", self.accuracy_R_V_N, token_weights(levels))
-        return mean_R_N
-
-    def policy(self, name: str) -> tuple[Estimate, ...]:
-        """A policy's accuracy at each level."""
-        return tuple(estimate(right_R) for right_R in self.policies[name].T)
+        found = dict(zip(blocks, np.split(means_R_K, ends[:-1], axis=1), strict=True))
+        self.log_loss_R_N, self.brier_R_N = found["loss"] / found["tried"], found["brier"] / found["tried"]
+        self.squared_R_N, self.pearson_R_B_N = found["squared"], _pearson(found, rate_Q_B.shape[1])
+        right_R_M_V = found["right"].reshape(len(means_R_K), -1, len(levels))
+        self.accuracy_R_N_V = right_R_M_V[:, :-2]
+        self.uniform_R_V, self.oracle_R_V = right_R_M_V[:, -2], right_R_M_V[:, -1]
+        self.granted_N_V = [[float(plan.granted_Q.mean()) for plan in own] for _, own in judged]
 
     def scores(self, column: int) -> dict[str, Any]:
         """Estimates of one of the predictions: the fields of `Scores`."""
-        right_R_V = self.accuracy_R_V_N[..., column]
-        blind_R_V = self.accuracy_R_V_N[..., 0]
-        pearson_R_B = self.pearson_R_B_N[..., column]
+        right_R_V, pearson_R_B = self.accuracy_R_N_V[:, column], self.pearson_R_B_N[..., column]
         return {
             "log_loss": estimate(self.log_loss_R_N[:, column]),
             "squared_error": estimate(self.squared_R_N[:, column]),
             "brier": estimate(self.brier_R_N[:, column]),
             "mean_pearson": estimate(pearson_R_B @ self.width_B),
-            "pearson": tuple(estimate(pearson_R) for pearson_R in pearson_R_B.T),
-            "accuracy": tuple(estimate(right_R) for right_R in right_R_V.T),
-            "granted": tuple(self.granted_N_V[column].tolist()),
-            "gain_over_blind": tuple(estimate(gain_R) for gain_R in (right_R_V - blind_R_V).T),
+            "pearson": tuple(map(estimate, pearson_R_B.T)),
+            "accuracy": tuple(map(estimate, right_R_V.T)),
+            "granted": tuple(self.granted_N_V[column]),
+            "gain_over_blind": tuple(map(estimate, (right_R_V - self.accuracy_R_N_V[:, 0]).T)),
         }
 
 

@@ -13,14 +13,14 @@ from ...core.settings import PaperSettings
 from ...errors import InvalidFeaturesError, InvalidSettingsError, MissingExtraError
 from ...evaluation.bootstrap import estimate
 from ...evaluation.checks import check_inputs
-from ...evaluation.offline import data_hash, num_traces, policies_of
-from ...evaluation.policies import BLIND, FORETHOUGHT, GREEDY_ORACLE, UNIFORM, Outcome, Policies
+from ...evaluation.offline import data_hash, num_traces
+from ...evaluation.policies import BLIND, FORETHOUGHT, GREEDY_ORACLE, UNIFORM, Policies, PolicyOutcome
 from ...evaluation.resampled import Resampled
 from ...predictors.training import cross_fit
 from . import batches
 from .classes import budgets_of, class_budgets
 from .predictions import Prediction, predict, score
-from .results import SOURCE, PaperBench, PolicyMean, PolicyRow
+from .results import SOURCE, PaperBench, PaperRow, PolicyMean
 from .split import Split, check_pair, read_split
 
 PAPER_BATCH = 64  # queries the paper's evaluation plans together
@@ -106,8 +106,8 @@ def _levels(settings: PaperSettings, test: Split) -> tuple[float, ...]:
 
 def _policies(test: Split, ours: Prediction, settings: PaperSettings, allocator: Allocator) -> Policies:
     mean_train = Curves(("mean",), test.profile.menu, ours.mean_B[None])
-    check_inputs(test.profile, ours.curves, mean_train, (Cost.GRANTED,), None, settings.num_resamples, None)
-    return policies_of(test.profile, ours.curves, mean_train, allocator)
+    check_inputs(test.profile, ours.curves, mean_train, (Cost.GRANTED,), None, settings.num_resamples)
+    return Policies(test.profile, ours.curves, mean_train, allocator)
 
 
 def _others(
@@ -153,7 +153,7 @@ def _play(
     classes: dict[str, dict[float, dict[str, int]]],
     test: Split,
     level: float,
-) -> list[Outcome]:
+) -> list[PolicyOutcome]:
     """Every policy at one level."""
     cost, paper_greedy = Cost.GRANTED, GreedyAllocator(lookahead=True)
     played = [
@@ -174,13 +174,13 @@ def _play(
     return played
 
 
-def _rows(resampled: Resampled, num_outcomes: int) -> tuple[PolicyRow, ...]:
+def _rows(resampled: Resampled, num_outcomes: int) -> tuple[PaperRow, ...]:
     """A row for each of the first outcomes; the others are forethought in batches."""
     ours = {resampled.outcomes[column].level: column for column in resampled.columns(FORETHOUGHT)}
     accuracy_R_P, found = resampled.accuracy_R_P, []
     for column, row in enumerate(resampled.rows()[:num_outcomes]):
         lead_R = accuracy_R_P[:, ours[row.budget]] - accuracy_R_P[:, column]
-        found.append(PolicyRow.of(row, lead=None if row.policy == FORETHOUGHT else estimate(lead_R)))
+        found.append(PaperRow.of(row, lead=None if row.policy == FORETHOUGHT else estimate(lead_R)))
     return tuple(found)
 
 

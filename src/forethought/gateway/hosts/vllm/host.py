@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from ..core.data import FloatArray
-from ..errors import EngineError
+from ....core.data import FloatArray
+from ....errors import EngineError
+from ....servers.kinds import KINDS
+from ...host import Tags
 from .extension import PREFIX, HiddenStates
-from .host import Tags
 
 EXTENSION = "forethought.gateway.HiddenStates"
 
@@ -31,6 +32,7 @@ class VllmHost:
                 "forethought sets budgets where text is generated, and this server generates none; take forethought "
                 "out of VLLM_PLUGINS"
             )
+        self.kind = KINDS["vllm"]
         self._engine = engine_client
         self._chat = state.openai_serving_chat
         config = engine_client.vllm_config

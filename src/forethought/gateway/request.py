@@ -8,6 +8,7 @@ from typing import Any
 
 from ..core.data import Query
 from ..core.prompts import PromptTemplate
+from ..servers.kinds import ServerKind
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 PATHS = (CHAT, TEXT)
@@ -20,8 +21,8 @@ SHAPING = ("structured_outputs", "guided_json", "guided_regex", "guided_choice",
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """A request.
+class BudgetRequest:
+    """A request, as far as its budget goes.
 
     Attributes:
         path: CHAT or TEXT.
@@ -55,22 +56,24 @@ def read(
     path: str,
     body: Mapping[str, Any],
     *,
+    kind: ServerKind,
     template: PromptTemplate | None,
     models: Collection[str],
     start: str,
     headers: Collection[str] = (),
-) -> Asked | None:
+) -> BudgetRequest | None:
     """What `body` asks; None where it is no request that vLLM would take, which it then says itself.
 
     Args:
         path: CHAT or TEXT.
         body: of the request.
+        kind: of the server: how a body names the cap on thinking.
         template: the predictor's, None where it is not known.
         models: names of the model that the predictor is for; others, such as adapters, have other curves.
         start: the text that opens a thought; a text prompt without it has none to be cut.
         headers: names of the request's headers, in lower case.
     """
-    own_cap, own_room = body.get("thinking_token_budget"), body.get("max_completion_tokens")
+    own_cap, own_room = body.get(kind.cap), body.get("max_completion_tokens")
     own_room = body.get("max_tokens") if own_room is None or path == TEXT else own_room
     model, num_thoughts = body.get("model"), body.get("n")
     if not (_is_whole(own_cap) and _is_whole(own_room) and _is_whole(num_thoughts)):
@@ -89,7 +92,7 @@ def read(
         no_curve = no_curve or "structured output"
     if len(question) > MAX_CHARACTERS:
         no_curve = no_curve or f"a question of more than {MAX_CHARACTERS:,} characters"
-    return Asked(
+    return BudgetRequest(
         path=path,
         question=question,
         no_curve=no_curve,

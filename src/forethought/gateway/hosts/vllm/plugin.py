@@ -10,8 +10,8 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .desk import Desk
-    from .opening import Prepared
+    from ...opening import Prepared
+    from ...policy import Policy
 
 
 class Plugin:
@@ -27,29 +27,29 @@ class Plugin:
 
     def __init__(self) -> None:
         self._prepared: Prepared | None = None
-        self._desk: Desk | None = None
+        self._policy: Policy | None = None
 
     def attach_router(self, app: Any) -> None:
         """Reads the settings and the predictor, puts the budgets before vLLM's routes, adds `/forethought/status`."""
-        from .middleware import Budgets
-        from .opening import prepare
+        from ...middleware import Budgets
+        from ...opening import prepare
 
         self._prepared = prepare(os.environ)
-        app.add_middleware(Budgets, desk=lambda: self._desk)
+        app.add_middleware(Budgets, policy=lambda: self._policy)
         app.add_api_route("/forethought/status", self.status, methods=["GET"])
 
     async def init_state(self, engine_client: Any, state: Any, args: Any) -> None:
         """Looks whether this server keeps budgets, and measures how; raises EngineError where it does not."""
-        from .opening import opened
-        from .vllm_host import VllmHost
+        from ...opening import open_policy
+        from .host import VllmHost
 
         assert self._prepared is not None
-        self._desk = await opened(self._prepared, VllmHost(engine_client, state))
+        self._policy = await open_policy(self._prepared, VllmHost(engine_client, state))
 
     async def status(self) -> dict[str, Any]:
         """What was set up and what was done since, of this server process."""
-        assert self._desk is not None
+        assert self._policy is not None
         assert self._prepared is not None
-        desk = self._desk
-        counts = {**desk.tally.to_json(), "usage": desk.watch.to_json()}
-        return {**self._prepared.to_json(), "cap_offset": desk.offset, **counts}
+        policy = self._policy
+        counts = {**policy.metrics.to_json(), "usage": policy.watch.to_json()}
+        return {**self._prepared.to_json(), "cap_offset": policy.offset, **counts}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,17 +15,16 @@ from ..predictors.bundle import shipped_predictors
 from ..predictors.predictor import Predictor
 from ..predictors.training import cross_fit
 from ..predictors.usage import stretched
+from .host import logger
 from .options import ServingOptions
-
-logger = logging.getLogger("vllm.forethought")  # vLLM's own handlers show it
 
 
 @dataclass(frozen=True, slots=True)
-class Rate:
+class Price:
     """A price, and what it was set on.
 
     Attributes:
-        price: right answers a token.
+        value: right answers a token.
         mean_budget: of the questions it was set on; None where the price was given.
         source: in words.
         curves: predicted, of the questions it was set on; None where the price was given.
@@ -34,7 +32,7 @@ class Rate:
         cost: what is counted.
     """
 
-    price: float
+    value: float
     mean_budget: float | None
     source: str
     curves: Curves | None = None
@@ -47,14 +45,14 @@ class Rate:
         A price that was given holds. Where not even the smallest budgets fit the mean any more, it stays as it was.
         """
         if self.curves is None:
-            return self.price
+            return self.value
         try:
             return price_for(stretched(self.curves, stretch), mean_tokens=self.mean_tokens, cost=self.cost)
         except InvalidTotalError:
-            return self.price
+            return self.value
 
 
-def rate_of(options: ServingOptions, predictor: Predictor) -> Rate:
+def price_of(options: ServingOptions, predictor: Predictor) -> Price:
     """The price that `options` name.
 
     Raises:
@@ -62,12 +60,12 @@ def rate_of(options: ServingOptions, predictor: Predictor) -> Rate:
         InvalidTotalError: not even the smallest budgets fit the mean.
     """
     if options.price is not None:
-        return Rate(options.price, None, "FORETHOUGHT_PRICE")
+        return Price(options.price, None, "FORETHOUGHT_PRICE")
     assert options.mean_tokens is not None
     curves, source = _curves(options, predictor)
     price = price_for(curves, mean_tokens=options.mean_tokens, cost=options.cost)
     mean_budget = float(budgets_at(curves, price=price, cost=options.cost).mean())
-    return Rate(price, mean_budget, source, curves, options.mean_tokens, options.cost)
+    return Price(price, mean_budget, source, curves, options.mean_tokens, options.cost)
 
 
 def _curves(options: ServingOptions, predictor: Predictor) -> tuple[Curves, str]:

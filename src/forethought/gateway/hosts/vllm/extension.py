@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..engines.hooks import install_hooks
+from ....engines.hooks import install_hooks
 
 PREFIX = "forethought-"  # of the names of our prefills; no other request's states are copied
 MAX_KEPT = 1024  # prefills whose states nobody has taken, as of clients that went away; the oldest go first

@@ -2,55 +2,23 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from ..core.data import Query
 from ..core.prompts import PromptTemplate
 from ..engines.forcing import Forcing
 from ..errors import InvalidInputError
-from .asked import CHAT, PRIORITY_HEADER, Asked, read
-from .counting import Counter
-from .decision import OWN, UNTOUCHED, Decider, Decision
-from .host import Host, Tags
-from .priorities import NONE, Priorities
-from .tally import Tally
-from .watch import Watch
-
-logger = logging.getLogger("vllm.forethought")  # vLLM's own handlers show it
+from .decision import NONE, OWN, UNTOUCHED, Decider, Decision, Priorities
+from .host import Host, Tags, logger
+from .metrics import Counter, Metrics, Watch
+from .request import CHAT, PRIORITY_HEADER, BudgetRequest, read
 
 
-@dataclass(frozen=True, slots=True)
-class Ruling:
-    """What becomes of a request.
-
-    Attributes:
-        decision: its budget and why.
-        changes: fields to set in its body.
-        num_thoughts: that it asks for, each with this budget.
-    """
-
-    decision: Decision
-    changes: Mapping[str, Any]
-    num_thoughts: int = 1
-
-    @property
-    def headers(self) -> dict[str, str]:
-        """For the response; ASCII, one line each."""
-        decision = self.decision
-        found = {"x-forethought-reason": _in_header(decision.reason)}
-        if decision.budget is not None:
-            found["x-forethought-budget"] = str(decision.budget)
-        if decision.expected is not None:
-            found["x-forethought-expected"] = f"{decision.expected:.3f}"
-        return found
-
-
-class Desk:
-    """Rules on requests.
+class Policy:
+    """Decides on requests.
 
     Args:
         decider: gives budgets.
@@ -60,7 +28,7 @@ class Desk:
         answer_room: tokens after the thought.
         offset: tokens by which the server overshoots a cap.
         priorities: the order of waiting requests, where the server schedules by priority.
-        tally: counts.
+        metrics: counts.
         watch: holds the thoughts that come back against the predicted ones.
     """
 
@@ -74,7 +42,7 @@ class Desk:
         answer_room: int,
         offset: int,
         priorities: Priorities,
-        tally: Tally,
+        metrics: Metrics,
         watch: Watch,
     ) -> None:
         self.decider = decider
@@ -83,13 +51,13 @@ class Desk:
         self.answer_room = answer_room
         self.offset = offset
         self.priorities = priorities if host.has_priorities else Priorities(NONE)
-        self.tally = tally
+        self.metrics = metrics
         self.watch = watch
         self.counter = Counter(host.tokenizer, tags)
         self._start = tags.start
         self._forcing = None if template is None else Forcing(host.tokenizer, template)
 
-    async def rule(self, path: str, body: Mapping[str, Any], headers: Collection[str] = ()) -> Ruling | None:
+    async def decide(self, path: str, body: Mapping[str, Any], headers: Collection[str] = ()) -> Decision | None:
         """What becomes of a request; None where vLLM will refuse it anyway.
 
         Args:
@@ -98,39 +66,42 @@ class Desk:
             headers: names of its headers, in lower case.
         """
         started = time.perf_counter()
-        asked = read(path, body, template=self.template, models=self.host.models, start=self._start, headers=headers)
-        if asked is None:
+        host = self.host
+        request = read(
+            path, body, kind=host.kind, template=self.template, models=host.models, start=self._start, headers=headers
+        )
+        if request is None:
             return None
-        ruling = await self._rule(asked, body)
-        self.tally.decided(ruling.decision, time.perf_counter() - started, num_thoughts=ruling.num_thoughts)
-        return ruling
+        decision = await self._decide(request, body)
+        self.metrics.decided(decision, time.perf_counter() - started)
+        return decision
 
-    async def _rule(self, asked: Asked, body: Mapping[str, Any]) -> Ruling:
-        if asked.untouched:
-            return self._queued(asked, Decision(UNTOUCHED, f"untouched: {asked.untouched}"), {})
-        if asked.own_cap is not None:
-            return self._queued(asked, Decision(OWN, "the client's own cap", asked.own_cap), {})
-        if asked.no_curve:
-            decision = self.decider.by_mean(asked.no_curve)
+    async def _decide(self, request: BudgetRequest, body: Mapping[str, Any]) -> Decision:
+        if request.untouched:
+            return self._queued(request, Decision(UNTOUCHED, f"untouched: {request.untouched}"), {})
+        if request.own_cap is not None:
+            return self._queued(request, Decision(OWN, "the client's own cap", request.own_cap), {})
+        if request.no_curve:
+            decision = self.decider.by_mean(request.no_curve)
         elif self.decider.reads_hidden:
-            decision = await self._by_state(asked, body)
+            decision = await self._by_state(request, body)
         else:
-            decision = self.decider.by_curve(asked.question, note=self._note(asked))
+            decision = self.decider.by_curve(request.question, note=self._note(request))
         assert decision.budget is not None
         room = decision.budget + self.answer_room
         changes = {
-            "thinking_token_budget": max(0, decision.budget - self.offset),
-            asked.room_field: room if asked.own_room is None else min(room, asked.own_room),
+            **self.host.kind.native(max(0, decision.budget - self.offset)),
+            request.room_field: room if request.own_room is None else min(room, request.own_room),
         }
-        if asked.own_room is not None and asked.own_room < room:
+        if request.own_room is not None and request.own_room < room:
             decision = replace(decision, tokens_B=None)  # the client's limit may cut the thought, and not the budget
-        return self._queued(asked, decision, changes)
+        return self._queued(request, decision, changes)
 
-    def _queued(self, asked: Asked, decision: Decision, changes: dict[str, Any]) -> Ruling:
+    def _queued(self, request: BudgetRequest, decision: Decision, changes: dict[str, Any]) -> Decision:
         """With a place in the queue: without one, a request that gets no budget would go before all that do."""
-        priority = None if asked.has_priority else self._priority(decision.length)
+        priority = None if request.has_priority else self._priority(decision.length)
         changes = changes if priority is None else changes | {"priority": priority}
-        return Ruling(decision, changes, asked.num_thoughts)
+        return replace(decision, changes=changes, num_thoughts=request.num_thoughts)
 
     def place(self, body: Mapping[str, Any], headers: Collection[str] = ()) -> int | None:
         """The priority of a request of another kind, QUEUED; None where the client set one or where none count."""
@@ -144,21 +115,22 @@ class Desk:
         assert tokens is not None
         return self.priorities.of(tokens)
 
-    def _note(self, asked: Asked) -> str:
+    def _note(self, request: BudgetRequest) -> str:
         """That the predictor's curves were measured under another prompt than the client's."""
-        return "" if asked.is_templates or self.template is None else f"not the prompt of template {self.template.name}"
+        name = "" if self.template is None or request.is_templates else self.template.name
+        return f"not the prompt of template {name}" if name else ""
 
-    async def _by_state(self, asked: Asked, body: Mapping[str, Any]) -> Decision:
+    async def _by_state(self, request: BudgetRequest, body: Mapping[str, Any]) -> Decision:
         """By the hidden state of the prompt, where that is the one that the predictor's questions were asked with."""
         layer = self.decider.predictor.card.features.layer
         assert layer is not None
-        if self._forcing is None or asked.path != CHAT:
+        if self._forcing is None or request.path != CHAT:
             return self.decider.by_mean("the prompt cannot be compared with the predictor's template")
         ids = await self.host.render(body)
         if ids is None:
             return self.decider.by_mean("the prompt was refused")
         try:
-            wanted = self._forcing.prompt_ids(Query("asked", asked.question))
+            wanted = self._forcing.prompt_ids(Query("asked", request.question))
         except InvalidInputError:
             return self.decider.by_mean("the chat template refuses the predictor's turns")
         if ids != wanted:
@@ -167,9 +139,4 @@ class Desk:
         if hidden_D is None:
             logger.warning("no hidden state was caught of a prompt of %d tokens", len(ids))
             return self.decider.by_mean("no hidden state was caught")
-        return self.decider.by_curve(asked.question, hidden_D)
-
-
-def _in_header(text: str) -> str:
-    """As the value of a header: printable ASCII on one line."""
-    return "".join(letter if " " <= letter <= "~" else "?" for letter in " ".join(text.split()))
+        return self.decider.by_curve(request.question, hidden_D)
