@@ -35,7 +35,7 @@ from forethought.core.features import Features
 from forethought.core.menu import Menu
 from forethought.core.profile import Profile
 from forethought.evaluation.bootstrap import estimate
-from forethought.evaluation.policies import Outcome, Policies
+from forethought.evaluation.policies import Policies, PolicyOutcome
 from forethought.evaluation.resampled import Resampled
 from forethought.evaluation.results import plain
 from forethought.predictors.card import PredictorCard
@@ -120,7 +120,7 @@ def _columns(curves: Curves, total: float, cost: Cost) -> FloatArray:
     return curves.menu.columns(plan.budget_Q)
 
 
-def _averaged(policies: Policies, streams: list[Stream], level: float) -> Outcome:
+def _averaged(policies: Policies, streams: list[Stream], level: float) -> PolicyOutcome:
     """The mean outcome of several streams, for each query."""
     found = [policies.given(CORRECTED, stream.budget_Q, level) for stream in streams]
     means = {
@@ -214,7 +214,7 @@ def row(
     return found
 
 
-def _realised(outcome: Outcome, cost: Cost) -> float:
+def _realised(outcome: PolicyOutcome, cost: Cost) -> float:
     return float((outcome.granted_Q if cost is Cost.GRANTED else outcome.spent_Q).mean())
 
 

@@ -15,7 +15,7 @@ from forethought.core.data import Cost, Curves
 from forethought.core.menu import Menu
 from forethought.core.profile import Profile
 from forethought.errors import InvalidInputError, InvalidSettingsError, MismatchError
-from forethought.evaluation import Evaluation, Row, evaluate
+from forethought.evaluation import Evaluation, PolicyRow, evaluate
 
 MENU = Menu.evenly(10, 40)
 # Two queries solved by 20 tokens, two only by 40; four traces each. Uniform: 0, 1/2, 1/2, 1.
@@ -45,7 +45,7 @@ def by_hand(*, predicted_p: Any = None, predicted_tokens: Any = TOKENS, copies: 
     return evaluate(measured, predicted, mean_train, **{"num_resamples": 200, **options})
 
 
-def only(result: Evaluation, cost: Cost, policy: str, level: float) -> Row:
+def only(result: Evaluation, cost: Cost, policy: str, level: float) -> PolicyRow:
     (row,) = [row for row in result.select(cost, policy) if row.budget == level]
     return row
 

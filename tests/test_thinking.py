@@ -18,6 +18,7 @@ from forethought.engines import opening
 from forethought.engines.forcing import Forcing
 from forethought.models.here import Here
 from forethought.models.thinking import STEPS, own_template
+from forethought.runs.store import RunDirectory
 from loopback import serving
 from toy_server import END, ToyServer, encode
 
@@ -225,3 +226,17 @@ def test_a_server_is_asked_how_its_model_thinks(server: ToyServer, thinks: bool,
             assert engine.template.has_tags == thinks
             assert engine.info.template == CHAT
         assert not any("completions" in request for request in map(str, server.bodies))  # nothing that costs
+
+
+@pytest.mark.slow
+def test_a_profile_at_a_server_takes_what_the_server_shows(call: Any, tmp_path: Path) -> None:
+    pytest.importorskip("aiohttp", reason="needs aiohttp")
+    (tmp_path / "q.jsonl").write_text(json.dumps({"question": "1+1", "answer": "2"}) + "\n")
+    with serving(ThinkingServer("vllm", context_tokens=8192)) as url:
+        said = call("profile", "toy", "q.jsonl", "--base-url", url, "--traces", 1, "--quiet", "--json")
+        again = call("profile", "toy", "q.jsonl", "--base-url", url, "--traces", 1, "--quiet", "--json")
+    assert said.code == again.code == 0, said.err
+    assert "template chat: thinks between <think> and </think>, as the server's chat template says" in said.err
+    assert "the model thinks, and its context is 8,192 tokens" in said.err
+    made = RunDirectory.open(Path("runs/toy-q")).header.provenance
+    assert (made.template, made.menu) == ("chat", Menu.parse("geometric:256:4096"))

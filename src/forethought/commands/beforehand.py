@@ -83,7 +83,7 @@ def profile_inputs(settings: ProfileSettings, *, is_open: bool = False) -> tuple
     prompts = prompting(settings.model, settings.engine)
     known = Provenance(
         template_hash=prompts.template.hash if prompts.is_settled and not is_open else None,
-        menu=settings.menu,
+        menu=settings.menu if prompts.is_settled or settings.names_caps else None,
         sampling=settings.engine.sampling,
         seed=settings.seed,
     ).with_grader(judge.provenance)

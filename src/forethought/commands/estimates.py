@@ -40,7 +40,7 @@ from .beforehand import (
 
 
 @dataclass(frozen=True, slots=True)
-class Estimate:
+class CostEstimate:
     """What a command would do.
 
     Attributes:
@@ -113,7 +113,7 @@ class Estimate:
         return "\n".join(lines)
 
 
-def profile_estimate(settings: ProfileSettings, *, prices: Prices = UNPRICED) -> Estimate:
+def profile_estimate(settings: ProfileSettings, *, prices: Prices = UNPRICED) -> CostEstimate:
     """The bill of `forethought profile`: every trace may run to the largest cap."""
     settings, _ = settle(settings)
     queries, _, _ = profile_inputs(settings)
@@ -132,7 +132,7 @@ def profile_estimate(settings: ProfileSettings, *, prices: Prices = UNPRICED) ->
     )
     num_left, num_total = sum(left_Q), len(queries) * settings.num_traces
     return _priced(
-        Estimate(
+        CostEstimate(
             model=settings.model,
             folder=str(folder),
             num_queries=len(queries),
@@ -149,12 +149,12 @@ def profile_estimate(settings: ProfileSettings, *, prices: Prices = UNPRICED) ->
     )
 
 
-def plan_estimate(settings: PlanSettings, *, prices: Prices = UNPRICED) -> Estimate:
+def plan_estimate(settings: PlanSettings, *, prices: Prices = UNPRICED) -> CostEstimate:
     """The bill of `forethought plan`: one prompt pass a question, and no thought."""
     with typed_flags():
         predictor, queries = plan_inputs(settings)
     model = model_of(predictor.card, settings.model)
-    empty = Estimate(model, "", len(queries), 0, 0, 0, 0, 0)
+    empty = CostEstimate(model, "", len(queries), 0, 0, 0, 0, 0)
     if recorded_features(settings.questions, queries, predictor) is not None:
         return _priced(empty, Traffic(0, 0, "no model is needed"), prices)
     refuse_without_texts(queries, settings.questions)
@@ -167,13 +167,13 @@ def plan_estimate(settings: PlanSettings, *, prices: Prices = UNPRICED) -> Estim
     times = (HIDDEN in reads) + (DIFFICULTY in reads)
     traffic = Traffic.of(lengths, [times] * len(queries), answers=1, reread=0, is_two_calls=False)
     asked = len(queries) * template.max_answer_tokens if DIFFICULTY in reads else 0
-    known = Estimate(
+    known = CostEstimate(
         model, "", len(queries), 0, 0, 0, 0, answer_tokens=asked, engine=engine, loads=_loads(model, engine)
     )
     return _priced(known, traffic, prices)
 
 
-def run_estimate(settings: RunSettings, *, prices: Prices = UNPRICED) -> Estimate:
+def run_estimate(settings: RunSettings, *, prices: Prices = UNPRICED) -> CostEstimate:
     """The bill of `forethought run`: under granted cost at most each plan's total, under spent cost every cap."""
     with typed_flags():
         predictor, every_query, _ = run_inputs(settings)
@@ -196,7 +196,7 @@ def run_estimate(settings: RunSettings, *, prices: Prices = UNPRICED) -> Estimat
         most = min(most, int(total))
     traffic = Traffic.of(lengths, left_Q, answers=num_plans, reread=most * num_plans, is_two_calls=engine == "openai")
     return _priced(
-        Estimate(
+        CostEstimate(
             model=model,
             folder=str(folder),
             num_queries=len(queries),
@@ -215,7 +215,7 @@ def run_estimate(settings: RunSettings, *, prices: Prices = UNPRICED) -> Estimat
     )
 
 
-def run_plan_estimate(settings: RunPlanSettings, *, prices: Prices = UNPRICED) -> Estimate:
+def run_plan_estimate(settings: RunPlanSettings, *, prices: Prices = UNPRICED) -> CostEstimate:
     """The bill of `forethought run --plan`: every cap of the plan."""
     made, _, asked = plan_file_inputs(settings)
     folder, model = run_folder(settings), plan_model(settings, made)
@@ -229,7 +229,7 @@ def run_plan_estimate(settings: RunPlanSettings, *, prices: Prices = UNPRICED) -
     most = sum(left * cap for left, cap in zip(left_Q, cap_Q, strict=True))
     traffic = Traffic.of(lengths, left_Q, answers=num_plans, reread=most * num_plans, is_two_calls=engine == "openai")
     return _priced(
-        Estimate(
+        CostEstimate(
             model=model,
             folder=str(folder),
             num_queries=len(made),
@@ -278,7 +278,7 @@ def _loads(model: str, engine: str) -> str:
     return "" if engine in ("openai", "fake", "replay") else f"weights {look(model).to_text()}"
 
 
-def _priced(estimate: Estimate, traffic: Traffic, prices: Prices) -> Estimate:
+def _priced(estimate: CostEstimate, traffic: Traffic, prices: Prices) -> CostEstimate:
     return replace(
         estimate,
         prompt_tokens=traffic.sent,

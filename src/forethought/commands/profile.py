@@ -32,7 +32,9 @@ def command(as_json: bool, quiet: bool, dry_run: bool, **values: Any) -> int:
     estimate = profile_estimate(settings, prices=prices)
     name, reason = choose(settings.model, settings.engine.engine)
     talk(f"engine {name} ({reason}); run directory {estimate.folder}")
-    settings, lines = settle(settings, asks=not dry_run)
+    known, (settings, lines) = settle(settings)[0], settle(settings, asks=not dry_run)
+    if settings != known:  # by what was fetched, or what the server said
+        estimate = profile_estimate(settings, prices=prices)
     for line in lines:
         talk(line)
     if dry_run:

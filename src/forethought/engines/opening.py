@@ -86,12 +86,12 @@ def prompting(model: str, settings: EngineSettings, *, asks: bool = False) -> Pr
         server = _made(engine, model, settings, None)
         server.close()
         return Prompting(server.template, server.template_reason, context_tokens=server.info.context_tokens)
-    hint = (
-        "name its tokenizer (--engine-option tokenizer=NAME) or, for one that thinks in <think> tags, --template think"
-    )
-    why = (
-        f"the model behind the server is not known here; {hint}" if engine not in LOCAL else "the model is not here yet"
-    )
+    why = "the model is not here yet"
+    if engine not in LOCAL:
+        why = (
+            "what model the server runs is not known here; name its tokenizer (--engine-option tokenizer=NAME) or, for "
+            "one that thinks in <think> tags, --template think"
+        )
     return Prompting(STEPS, f"asks to think step by step: {why}", is_settled=False)
 
 
@@ -117,14 +117,20 @@ def caps(model: str, settings: EngineSettings, found: Prompting) -> tuple[Menu, 
 
 
 def settle(settings: ProfileSettings, *, asks: bool = False) -> tuple[ProfileSettings, tuple[str, ...]]:
-    """Settings with template and caps named that were left to the model, and what was chosen and why, a line each."""
+    """Settings with template and caps named that were left to the model, and what was chosen and why, a line each.
+
+    Where it `asks`, a hub model's tokenizer and config are fetched, and a server is asked for what costs nothing.
+    """
+    if asks and choose(settings.model, settings.engine.engine)[0] in LOCAL:
+        fetch_words(settings.model)
     found = prompting(settings.model, settings.engine, asks=asks)
     lines = [f"template {found.template.name}: {found.reason}"]
     name = settings.engine.template or (found.template.name if found.is_settled else "")
     settings = replace(settings, engine=replace(settings.engine, template=name))
-    if not (settings.budgets or settings.window or settings.max_tokens):
+    if not settings.names_caps:
         menu, reason = caps(settings.model, settings.engine, found)
-        settings = replace(settings, budgets=",".join(map(str, menu.caps)))
+        if found.is_settled:
+            settings = replace(settings, budgets=",".join(map(str, menu.caps)))
         lines.append(f"budgets {menu}: {reason}")
     return settings, tuple(lines)
 
@@ -233,10 +239,12 @@ def open_engine(model: str, settings: EngineSettings, *, needed_tokens: int | No
         fetch_words(model)  # the template depends on them
     found = prompting(model, settings)
     template = None if name == "openai" and not found.is_settled else found.template
-    running: Engine = _made(name, model, settings, template, needed_tokens)
+    running = _made(name, model, settings, template, needed_tokens)
     if template is None:
-        logger.info("template %s: %s", running.info.template, getattr(running, "template_reason", ""))
-    return running
+        logger.info("%s", running.said)
+        logger.info("template %s: %s", running.info.template, running.template_reason)
+    made: Engine = running
+    return made
 
 
 def _made(

@@ -3,7 +3,7 @@
 from .comparison import Candidate, Comparison, PredictorCost, compare_predictors
 from .live import LiveComparison, compare_live
 from .offline import evaluate
-from .results import Calibration, CostSummary, Estimate, Evaluation, Loss, Row, Saving
+from .results import Calibration, CostSummary, Estimate, Evaluation, Loss, PolicyRow, Saving
 
 __all__ = [
     "Calibration",
@@ -14,8 +14,8 @@ __all__ = [
     "Evaluation",
     "LiveComparison",
     "Loss",
+    "PolicyRow",
     "PredictorCost",
-    "Row",
     "Saving",
     "compare_live",
     "compare_predictors",

@@ -18,9 +18,9 @@ from .bootstrap import estimate
 from .calibration import resampled_losses
 from .checks import check_inputs
 from .offline import data_hash, levels_of, num_traces
-from .policies import BLIND, ORACLE, UNIFORM, Outcome, Policies
+from .policies import BLIND, ORACLE, UNIFORM, Policies, PolicyOutcome
 from .resampled import Resampled, share_closed
-from .results import Estimate, Result, Row
+from .results import Estimate, PolicyRow, Result
 
 BASELINES = (UNIFORM, BLIND, ORACLE)
 MEAN = "mean curve"
@@ -117,7 +117,7 @@ class Comparison(Result):
     num_traces: tuple[int, int]
     allocator: str
     levels: Mapping[Cost, tuple[float, ...]]
-    rows: tuple[Row, ...]
+    rows: tuple[PolicyRow, ...]
     scores: tuple[Score, ...]
     log_losses: Mapping[str, Estimate]
     notes: tuple[str, ...]
@@ -166,10 +166,10 @@ def compare_predictors(
     policies = played[0]
     levels = {cost: levels_of(cost, policies) for cost in costs}
     how = {"num_resamples": num_resamples, "seed": seed}
-    rows: list[Row] = []
+    rows: list[PolicyRow] = []
     scores: list[Score] = []
     for cost in costs:
-        outcomes: list[Outcome] = []
+        outcomes: list[PolicyOutcome] = []
         for level in levels[cost]:
             outcomes += [policies.uniform(cost, level), policies.blind(cost, level)]
             outcomes += [
@@ -201,7 +201,9 @@ def compare_predictors(
     )
 
 
-def _charged(policies: Policies, outcomes: Sequence[Outcome], candidates: Sequence[Candidate], **how: int) -> Resampled:
+def _charged(
+    policies: Policies, outcomes: Sequence[PolicyOutcome], candidates: Sequence[Candidate], **how: int
+) -> Resampled:
     """Everything again, with each predictor's own tokens added to what every query spent."""
     own = {each.name: each.own_cost.tokens or 0.0 for each in candidates if each.own_cost is not None}
     charged = [replace(each, spent_Q=each.spent_Q + own.get(each.policy, 0.0)) for each in outcomes]

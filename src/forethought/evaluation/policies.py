@@ -23,7 +23,7 @@ POLICIES = (UNIFORM, BLIND, FORETHOUGHT, GREEDY, GREEDY_ORACLE, ORACLE)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Outcome:
+class PolicyOutcome:
     """What one policy comes to at one level: expectation for each query, by its measured curves.
 
     Attributes:
@@ -69,7 +69,7 @@ class Policies:
         self.predicted, self.allocator = predicted, allocator
         self._oracle_shortfall: dict[Cost, float] = {}
 
-    def play(self, cost: Cost, level: float) -> Iterator[Outcome]:
+    def play(self, cost: Cost, level: float) -> Iterator[PolicyOutcome]:
         """Every policy at `level` mean tokens a query, counted by `cost`, in the order of POLICIES."""
         yield self.uniform(cost, level)
         yield self.blind(cost, level)
@@ -78,11 +78,11 @@ class Policies:
         yield self.planned(GREEDY_ORACLE, self.known, "greedy", cost, level)
         yield self.oracle(cost, level)
 
-    def uniform(self, cost: Cost, level: float) -> Outcome:
+    def uniform(self, cost: Cost, level: float) -> PolicyOutcome:
         """Neighbouring caps at random, so that the mean is `level`."""
         return self._mixed(UNIFORM, level, shares_for(self.cap_costs(cost), np.arange(len(self.mean_B)), level))
 
-    def blind(self, cost: Cost, level: float) -> Outcome:
+    def blind(self, cost: Cost, level: float) -> PolicyOutcome:
         """Neighbouring vertices of the mean train curve's envelope at random, so that the mean is `level`."""
         return self._mixed(BLIND, level, shares_for(self.cap_costs(cost), self.blind_columns(cost), level))
 
@@ -94,10 +94,10 @@ class Policies:
         """The caps blind ever uses: the vertices of the mean train curve's envelope."""
         return envelope_columns(self.measured.menu, self.cap_costs(cost), self.mean_B)
 
-    def _mixed(self, policy: str, level: float, share_B: FloatArray) -> Outcome:
+    def _mixed(self, policy: str, level: float, share_B: FloatArray) -> PolicyOutcome:
         """Caps handed out at random in these shares: the exact expectation over all such draws, for each query."""
         budgets_B = self.measured.menu.budgets_B
-        return Outcome(
+        return PolicyOutcome(
             policy=policy,
             level=level,
             accuracy_Q=self.measured.p_Q_B @ share_B,
@@ -115,7 +115,7 @@ class Policies:
         level: float,
         *,
         batch_size: int | None = None,
-    ) -> Outcome:
+    ) -> PolicyOutcome:
         """What an allocator makes of some curves of the same queries, in batches of `batch_size`, or all at once."""
         plans = tuple(
             allocate(allocator, batch, total=_total(batch, cost, level), cost=cost)
@@ -123,10 +123,10 @@ class Policies:
         )
         return replace(self.given(policy, np.concatenate([plan.budget_Q for plan in plans]), level), plans=plans)
 
-    def given(self, policy: str, budget_Q: IntArray, level: float) -> Outcome:
+    def given(self, policy: str, budget_Q: IntArray, level: float) -> PolicyOutcome:
         """What budgets, however they were found, come to."""
         columns_Q_1 = self.measured.menu.columns(budget_Q)[:, None]
-        return Outcome(
+        return PolicyOutcome(
             policy=policy,
             level=level,
             accuracy_Q=np.take_along_axis(self.measured.p_Q_B, columns_Q_1, axis=1)[:, 0],
@@ -135,7 +135,7 @@ class Policies:
             share_B=np.bincount(columns_Q_1[:, 0], minlength=len(self.mean_B)) / len(budget_Q),
         )
 
-    def oracle(self, cost: Cost, level: float) -> Outcome:
+    def oracle(self, cost: Cost, level: float) -> PolicyOutcome:
         """The best plan for the measured curves.
 
         Under spent cost that is the envelope allocator's: it counts costs as they are, where the exact one has to

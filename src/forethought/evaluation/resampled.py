@@ -12,8 +12,8 @@ from ..core.data import Cost, FloatArray
 from .bootstrap import estimate, ratio, resampled_means
 from .frontier import Frontier
 from .levels import token_weights
-from .policies import BLIND, FORETHOUGHT, ORACLE, UNIFORM, Outcome, Policies
-from .results import CostSummary, Estimate, Loss, Row, Saving
+from .policies import BLIND, FORETHOUGHT, ORACLE, UNIFORM, Policies, PolicyOutcome
+from .results import CostSummary, Estimate, Loss, PolicyRow, Saving
 
 SMALLEST_GAP = 0.005  # half a percentage point: below it "share of the gap closed" says nothing
 SAME = 1e-9  # accuracies this near differ by rounding alone
@@ -35,7 +35,7 @@ class Resampled:
     """
 
     cost: Cost
-    outcomes: tuple[Outcome, ...]
+    outcomes: tuple[PolicyOutcome, ...]
     accuracy_R_P: FloatArray
     tokens_R_P: FloatArray
     uniform_R_P: FloatArray
@@ -48,7 +48,7 @@ class Resampled:
     def make(
         cls,
         policies: Policies,
-        outcomes: Sequence[Outcome],
+        outcomes: Sequence[PolicyOutcome],
         cost: Cost,
         *,
         num_resamples: int,
@@ -77,12 +77,12 @@ class Resampled:
         found = (accuracy_R_P, tokens_R_P, uniform_R_P, blind_R_P, uniform, blind)
         return cls(cost, tuple(outcomes), *found, is_spend_measured)
 
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[PolicyRow]:
         """One row for each outcome."""
         oracle_column = {o.level: column for column, o in enumerate(self.outcomes) if o.policy == ORACLE}
         return [self._row(column, oracle_column[outcome.level]) for column, outcome in enumerate(self.outcomes)]
 
-    def _row(self, column: int, oracle: int) -> Row:
+    def _row(self, column: int, oracle: int) -> PolicyRow:
         outcome = self.outcomes[column]
         gains, gaps = [], []
         for baseline, at_tokens_R_P in ((UNIFORM, self.uniform_R_P), (BLIND, self.blind_R_P)):
@@ -90,7 +90,7 @@ class Resampled:
             is_other = outcome.policy != baseline
             gains.append(estimate(gain_R_P[:, column]) if is_other else None)
             gaps.append(share_closed(gain_R_P, column, oracle) if is_other and outcome.policy != ORACLE else None)
-        return Row(
+        return PolicyRow(
             cost=self.cost,
             policy=outcome.policy,
             budget=outcome.level,

@@ -71,7 +71,7 @@ class Estimate:
 
 
 @dataclass(frozen=True, slots=True)
-class Row(Result):
+class PolicyRow(Result):
     """One policy at one level of one cost. Accuracies and gains are shares in [0, 1]; tokens are means a query.
 
     Attributes:
@@ -267,7 +267,7 @@ class Evaluation(Result):
     menu: Menu
     allocator: str
     levels: Mapping[Cost, tuple[float, ...]]
-    rows: tuple[Row, ...]
+    rows: tuple[PolicyRow, ...]
     summaries: tuple[CostSummary, ...]
     savings: tuple[Saving, ...]
     losses: tuple[Loss, ...]
@@ -286,6 +286,6 @@ class Evaluation(Result):
         """The costs compared under, in the order asked for."""
         return tuple(self.levels)
 
-    def select(self, cost: Cost, policy: str) -> list[Row]:
+    def select(self, cost: Cost, policy: str) -> list[PolicyRow]:
         """The rows of one policy under one cost, by level."""
         return [row for row in self.rows if row.cost is cost and row.policy == policy]

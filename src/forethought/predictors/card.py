@@ -89,7 +89,7 @@ class CrossValidation:
 
 
 @dataclass(frozen=True, slots=True)
-class Calibration:
+class OutOfFold:
     """Out-of-fold quality on the training profile, next to the mean curve of the same folds.
 
     Attributes:
@@ -169,7 +169,7 @@ class PredictorCard:
     data: TrainingData
     seed: int
     cross_validation: CrossValidation | None
-    calibration: Calibration | None
+    calibration: OutOfFold | None
     mean_p_B: tuple[float, ...]
     mean_tokens_B: tuple[float, ...] | None
     versions: Mapping[str, str]

@@ -26,7 +26,7 @@ from ..evaluation.metrics import (
     correlation_B,
     reliability_bins,
 )
-from .card import Calibration, FeatureSchema, PredictorCard, TrainingData
+from .card import FeatureSchema, OutOfFold, PredictorCard, TrainingData
 from .difficulty import Asking
 from .mean import mean_curve
 from .novelty import NoveltyScore
@@ -247,10 +247,10 @@ def _shrinkage(reads: frozenset[str], left: LeftOut | None) -> Shrinkage | None:
     return NOTHING_KNOWN if left is None else Shrinkage.fit(left)
 
 
-def calibrate(left: LeftOut, *, is_shrunk: bool) -> Calibration:
+def calibrate(left: LeftOut, *, is_shrunk: bool) -> OutOfFold:
     """Quality on queries left out, of the curves as shrunk or as fitted, beside the mean curve of the same folds."""
     p_Q_B, mean_p_Q_B, counts = left.shrunk() if is_shrunk else left.p_N_B, left.mean_p_N_B, left.counts
-    return Calibration(
+    return OutOfFold(
         num_folds=left.num_folds,
         log_loss=binomial_log_loss(p_Q_B, counts),
         brier=brier_score(p_Q_B, counts),

@@ -10,7 +10,7 @@ from ..core.data import Cost
 from ..evaluation.levels import HEADLINES, USUAL, at_share
 from ..evaluation.live import LiveComparison
 from ..evaluation.policies import BLIND, FORETHOUGHT, ORACLE, POLICIES, UNIFORM
-from ..evaluation.results import Evaluation, Row, Saving
+from ..evaluation.results import Evaluation, PolicyRow, Saving
 from .pages import Bullets, Page, Part, Said, Table
 from .wording import (
     gain_words,
@@ -95,7 +95,7 @@ def levels_near(result: Evaluation, mean_tokens: float) -> dict[Cost, float]:
     return found
 
 
-def rows_at(result: Evaluation, cost: Cost, level: float) -> dict[str, Row]:
+def rows_at(result: Evaluation, cost: Cost, level: float) -> dict[str, PolicyRow]:
     """Policy -> its row at one level."""
     return {row.policy: row for row in result.rows if row.cost is cost and row.budget == level}
 
@@ -149,7 +149,7 @@ def _headlines(result: Evaluation) -> dict[Cost, list[float]]:
     return {cost: sorted({found[cost] for found in at}) for cost in result.costs}
 
 
-def _cells(row: Row) -> list[str]:
+def _cells(row: PolicyRow) -> list[str]:
     spent = "not measured" if row.spent is None else f"{row.spent:.1f}"
     gains = [gain_words(row.gain), gain_words(row.gain_over_blind)]
     gaps = [gap_words(row.gap_closed), gap_words(row.gap_closed_over_blind)]

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from ..core.data import Cost, FloatArray
 from ..evaluation.policies import BLIND, FORETHOUGHT, GREEDY, ORACLE, UNIFORM
-from ..evaluation.results import Estimate, Evaluation, Row
+from ..evaluation.results import Estimate, Evaluation, PolicyRow
 from .figures import (
     COLOURS,
     LEGEND,
@@ -160,7 +160,7 @@ def _gain_panel(panel: Any, result: Evaluation, cost: Cost) -> None:
     panel.legend(loc="best", **LEGEND)
 
 
-def _shares_panel(panel: Any, result: Evaluation, row: Row) -> None:
+def _shares_panel(panel: Any, result: Evaluation, row: PolicyRow) -> None:
     """Bars side by side, whatever the caps: evenly spaced ones at their tokens, others one next to the other."""
     menu = result.menu
     if menu.is_even and menu.num_options > 1:
@@ -182,7 +182,7 @@ def _shares_panel(panel: Any, result: Evaluation, row: Row) -> None:
     count_percent(panel.yaxis)
 
 
-def _groups_panel(panel: Any, result: Evaluation, rows: Mapping[str, Row], cost: Cost, level: float) -> None:
+def _groups_panel(panel: Any, result: Evaluation, rows: Mapping[str, PolicyRow], cost: Cost, level: float) -> None:
     """Mean cap by measured difficulty: questions in groups of equal size, by their success averaged over all caps."""
     p_Q = result.measured.curves.p_Q_B @ result.menu.width_B
     num_groups = min(NUM_GROUPS, result.num_queries)
@@ -203,7 +203,7 @@ def _groups_panel(panel: Any, result: Evaluation, rows: Mapping[str, Row], cost:
     label_ends(panel, ends, NAMES)
 
 
-def _mean_cap(result: Evaluation, row: Row, cost: Cost, level: float) -> FloatArray:
+def _mean_cap(result: Evaluation, row: PolicyRow, cost: Cost, level: float) -> FloatArray:
     """Cap of each question, shape (Q,); the expected one where caps are handed out at random."""
     plans = result.plans.get((cost, row.policy, level))
     if plans is None:

@@ -15,7 +15,7 @@ from ...evaluation.bootstrap import estimate, resampled_means
 from ...evaluation.levels import token_weights
 from ...evaluation.metrics import brier_Q, log_loss_Q
 from ...evaluation.offline import data_hash, num_traces
-from ...evaluation.policies import ORACLE, Outcome, Policies
+from ...evaluation.policies import ORACLE, Policies, PolicyOutcome
 from ...evaluation.results import Estimate
 from ...predictors.parts.making import Progress, silent
 from ...predictors.ridge import RidgePredictor
@@ -169,7 +169,7 @@ class _Sample:
         usable: Profile,
         policies: Policies,
         levels: Sequence[float],
-        judged: Sequence[tuple[FloatArray, Sequence[Outcome]]],
+        judged: Sequence[tuple[FloatArray, Sequence[PolicyOutcome]]],
         *,
         num_resamples: int,
         seed: int,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from ...allocators.price import budgets_at, price_for
 from ...core.data import Cost, Curves
 from ...evaluation.bootstrap import estimate
-from ...evaluation.policies import FORETHOUGHT, Outcome, Policies
+from ...evaluation.policies import FORETHOUGHT, Policies, PolicyOutcome
 from ...evaluation.resampled import Resampled
 from .results import BatchRow
 
@@ -25,7 +25,7 @@ class Batches:
         price_of: level -> the stream's price of a token, in right answers.
     """
 
-    outcomes: tuple[Outcome, ...]
+    outcomes: tuple[PolicyOutcome, ...]
     price_of: dict[float, float]
 
     def rows(self, resampled: Resampled) -> tuple[BatchRow, ...]:
@@ -61,7 +61,7 @@ def play(policies: Policies, out_of_fold: Curves, levels: Sequence[float]) -> Ba
             which the mean budget meets the level.
         levels: mean tokens a query.
     """
-    outcomes: list[Outcome] = []
+    outcomes: list[PolicyOutcome] = []
     price_of: dict[float, float] = {}
     plan = (FORETHOUGHT, policies.predicted, policies.allocator, Cost.GRANTED)
     for level in levels:

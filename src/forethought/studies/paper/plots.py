@@ -15,7 +15,7 @@ from ...evaluation import Estimate
 from ...evaluation.policies import BLIND, FORETHOUGHT, GREEDY_ORACLE, ORACLE, UNIFORM
 from ...report.figures import COLOURS, LEGEND, band, count_percent, frame, reliability, save, tokens_along
 from ...report.wording import policy_name
-from .results import SOURCE, PaperBench, PolicyRow
+from .results import SOURCE, PaperBench, PaperRow
 
 AXIS = "mean tokens granted a question"
 SYSTEMS = (UNIFORM, BLIND, "zeroshot-difficulty", "lora-difficulty", "paper-mlp+paper-greedy", FORETHOUGHT, ORACLE)
@@ -126,7 +126,7 @@ def _batches(result: PaperBench) -> Figure:
 
 
 def _lines(
-    panel: Any, result: PaperBench, policies: Sequence[str], value_of: Callable[[PolicyRow], Estimate | None]
+    panel: Any, result: PaperBench, policies: Sequence[str], value_of: Callable[[PaperRow], Estimate | None]
 ) -> None:
     """One line a policy with its band, named in order of accuracy: the same order in every panel."""
     heights = {}

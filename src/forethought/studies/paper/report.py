@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ...evaluation.policies import FORETHOUGHT
-from ...evaluation.results import Estimate, Row
+from ...evaluation.results import Estimate, PolicyRow
 from ...report import Page, Part, Said, Table
 from ...report.wording import gain_words, gap_words, percent, policy_name, share_right
 from .results import PaperBench
@@ -132,7 +132,7 @@ def _batches(result: PaperBench, levels: Sequence[float]) -> Table:
     rows = []
     for level in levels:
         whole = next(each for each in result.select(FORETHOUGHT) if each.budget == level)
-        ways: list[tuple[str, Row, Estimate | None, Estimate | None]] = [("all together", whole, None, None)]
+        ways: list[tuple[str, PolicyRow, Estimate | None, Estimate | None]] = [("all together", whole, None, None)]
         ways += [(b.planned, b, b.lost, b.lost_at_equal_tokens) for b in result.batches if b.budget == level]
         for name, row, *lost in ways:
             numbers = [f"{row.budget:g}", f"{row.granted:.1f}", share_right(row.accuracy)]

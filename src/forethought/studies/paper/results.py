@@ -7,22 +7,22 @@ from dataclasses import dataclass, fields
 from typing import Any, Self
 
 from ...core.menu import Menu
-from ...evaluation.results import Estimate, Result, Row
+from ...evaluation.results import Estimate, PolicyRow, Result
 from .predictions import PredictorScore
 
 SOURCE = "arXiv 2602.01237"
 
 
 @dataclass(frozen=True, slots=True)
-class _MoreThanRow(Row):
+class _MoreThanRow(PolicyRow):
     @classmethod
-    def of(cls, row: Row, **more: Any) -> Self:
+    def of(cls, row: PolicyRow, **more: Any) -> Self:
         """A row as in `evaluate`, and what is known beside it."""
-        return cls(**{each.name: getattr(row, each.name) for each in fields(Row)}, **more)
+        return cls(**{each.name: getattr(row, each.name) for each in fields(PolicyRow)}, **more)
 
 
 @dataclass(frozen=True, slots=True)
-class PolicyRow(_MoreThanRow):
+class PaperRow(_MoreThanRow):
     """One policy at one mean budget.
 
     Attributes:
@@ -104,7 +104,7 @@ class PaperBench(Result):
     levels: tuple[float, ...]
     predictor: str
     allocator: str
-    rows: tuple[PolicyRow, ...]
+    rows: tuple[PaperRow, ...]
     means: tuple[PolicyMean, ...]
     predictors: tuple[PredictorScore, ...]
     batches: tuple[BatchRow, ...]
@@ -119,6 +119,6 @@ class PaperBench(Result):
         """Every policy, in the order of the rows."""
         return tuple(dict.fromkeys(each.policy for each in self.rows))
 
-    def select(self, policy: str) -> list[PolicyRow]:
+    def select(self, policy: str) -> list[PaperRow]:
         """The rows of one policy, by level."""
         return [each for each in self.rows if each.policy == policy]

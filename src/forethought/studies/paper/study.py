@@ -9,18 +9,18 @@ from ...allocators.greedy import GreedyAllocator
 from ...core import registry
 from ...core.data import Cost, Curves
 from ...core.protocols import Allocator
-from ...core.settings import PaperSettings
+from ...core.study_settings import PaperSettings
 from ...errors import InvalidFeaturesError, InvalidSettingsError, MissingExtraError
 from ...evaluation.bootstrap import estimate
 from ...evaluation.checks import check_inputs
 from ...evaluation.offline import data_hash, num_traces
-from ...evaluation.policies import BLIND, FORETHOUGHT, GREEDY_ORACLE, UNIFORM, Outcome, Policies
+from ...evaluation.policies import BLIND, FORETHOUGHT, GREEDY_ORACLE, UNIFORM, Policies, PolicyOutcome
 from ...evaluation.resampled import Resampled
 from ...predictors.training import cross_fit
 from . import batches
 from .classes import budgets_of, class_budgets
 from .predictions import Prediction, predict, score
-from .results import SOURCE, PaperBench, PolicyMean, PolicyRow
+from .results import SOURCE, PaperBench, PaperRow, PolicyMean
 from .split import Split, check_pair, read_split
 
 PAPER_BATCH = 64  # queries the paper's evaluation plans together
@@ -153,7 +153,7 @@ def _play(
     classes: dict[str, dict[float, dict[str, int]]],
     test: Split,
     level: float,
-) -> list[Outcome]:
+) -> list[PolicyOutcome]:
     """Every policy at one level."""
     cost, paper_greedy = Cost.GRANTED, GreedyAllocator(lookahead=True)
     played = [
@@ -174,13 +174,13 @@ def _play(
     return played
 
 
-def _rows(resampled: Resampled, num_outcomes: int) -> tuple[PolicyRow, ...]:
+def _rows(resampled: Resampled, num_outcomes: int) -> tuple[PaperRow, ...]:
     """A row for each of the first outcomes; the others are forethought in batches."""
     ours = {resampled.outcomes[column].level: column for column in resampled.columns(FORETHOUGHT)}
     accuracy_R_P, found = resampled.accuracy_R_P, []
     for column, row in enumerate(resampled.rows()[:num_outcomes]):
         lead_R = accuracy_R_P[:, ours[row.budget]] - accuracy_R_P[:, column]
-        found.append(PolicyRow.of(row, lead=None if row.policy == FORETHOUGHT else estimate(lead_R)))
+        found.append(PaperRow.of(row, lead=None if row.policy == FORETHOUGHT else estimate(lead_R)))
     return tuple(found)
 
 
