@@ -21,7 +21,7 @@ import numpy as np
 
 from forethought.core.data import FloatArray
 from forethought.core.profile import Profile
-from forethought.core.settings import LayersSettings
+from forethought.core.study_settings import LayersSettings
 from forethought.studies import layers
 from forethought.studies.layers.states import States
 from predictors import made_up

@@ -18,7 +18,7 @@ from forethought.allocators.price import budgets_at, price_for
 from forethought.commands import _exit_code
 from forethought.core.data import Cost, Curves
 from forethought.core.menu import Menu
-from forethought.core.settings import PaperSettings
+from forethought.core.study_settings import PaperSettings
 from forethought.errors import InvalidInputError, InvalidTotalError
 from forethought.studies import paper as bench
 from forethought.studies.paper.classes import budgets_of, class_budgets

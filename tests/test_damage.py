@@ -19,20 +19,13 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save, save_file
 
-from forethought.commands import pipeline
+from forethought.commands import pipeline, reports
 from forethought.commands.listing import list_results
-from forethought.commands.tables import item
+from forethought.commands.showing import item
 from forethought.control import sources
 from forethought.core.parquet import METADATA_KEY, read_parquet
-from forethought.core.settings import (
-    CompareSettings,
-    EvaluateSettings,
-    LayersSettings,
-    PlanSettings,
-    ProfileSettings,
-    RunSettings,
-    TrainSettings,
-)
+from forethought.core.settings import PlanSettings, ProfileSettings, RunSettings, TrainSettings
+from forethought.core.study_settings import CompareSettings, EvaluateSettings, LayersSettings
 from forethought.errors import ForethoughtError, ModelFileError, RunError
 from forethought.runs.store import RunDirectory
 
@@ -102,12 +95,12 @@ def commands(folder: Path) -> dict[str, Callable[[], object]]:
             PlanSettings(run=str(folder / "ridge"), questions=profile, mean_tokens=128)
         ),
         "train": lambda: pipeline.train(TrainSettings(run=profile, predictor="mean", out=str(folder / "new"))),
-        "evaluate": lambda: pipeline.evaluate(EvaluateSettings(run=str(folder / "ridge"), on=profile, **few)),
-        "evaluate run": lambda: pipeline.evaluate(EvaluateSettings(run=str(folder / "run"), **few)),
-        "compare": lambda: pipeline.compare(
+        "evaluate": lambda: reports.evaluate(EvaluateSettings(run=str(folder / "ridge"), on=profile, **few)),
+        "evaluate run": lambda: reports.evaluate(EvaluateSettings(run=str(folder / "run"), **few)),
+        "compare": lambda: reports.compare(
             CompareSettings(predictors=(str(folder / "ridge"), str(folder / "text")), on=profile, num_resamples=100)
         ),
-        "layers": lambda: pipeline.study_layers(LayersSettings(run=profile, num_resamples=100)),
+        "layers": lambda: reports.study_layers(LayersSettings(run=profile, num_resamples=100)),
         "profile": lambda: pipeline.profile(_settings(folder)),
         "run": lambda: pipeline.run(RunSettings(plan=plan, out=str(folder / "run"), compare=("uniform",))),
     }
@@ -433,7 +426,7 @@ def _try_file(folder: Path, path: Path, *, most: int = 3) -> None:
     opened: list[Callable[[], object]] = [
         lambda: pipeline.train(TrainSettings(run=str(path), predictor="mean", out=str(folder / "new"))),
         lambda: pipeline.plan(PlanSettings(run=str(folder / "ridge"), questions=str(path), mean_tokens=128)),
-        lambda: pipeline.evaluate(EvaluateSettings(run=str(folder / "text"), on=str(path), num_resamples=100)),
+        lambda: reports.evaluate(EvaluateSettings(run=str(folder / "text"), on=str(path), num_resamples=100)),
     ]
     for command in opened[:most]:
         with suppress(ForethoughtError):

@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("aiohttp", reason="needs aiohttp")
 
 from forethought.commands import _exit_code
-from forethought.core.settings import DoctorSettings
+from forethought.core.study_settings import DoctorSettings
 from forethought.servers.kinds import KINDS
 from forethought.studies import doctor
 from forethought.studies.doctor.machine import EXTRAS

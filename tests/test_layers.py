@@ -15,14 +15,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from forethought.commands import pipeline
+from forethought.commands import pipeline, reports
 from forethought.control.sources import open_profile
 from forethought.core.data import Query
 from forethought.core.features import Counts, Features
 from forethought.core.profile import Profile
 from forethought.core.prompts import load_template
 from forethought.core.provenance import Provenance
-from forethought.core.settings import EngineSettings, LayersSettings, ProfileSettings
+from forethought.core.settings import EngineSettings, ProfileSettings
+from forethought.core.study_settings import LayersSettings
 from forethought.engines.fake import FakeEngine
 from forethought.engines.opening import choose_reader
 from forethought.errors import InvalidFeaturesError, InvalidInputError, InvalidSettingsError, MismatchError, RunError
@@ -64,7 +65,7 @@ def parquet(run: Path) -> Path:
 def held(parquet: Path) -> tuple[Path, layers.LayerStudy]:
     """A folder that the study filled, and the study."""
     folder = parquet.parent / "states"
-    return folder, pipeline.study_layers(settings(parquet, states=str(folder)))
+    return folder, reports.study_layers(settings(parquet, states=str(folder)))
 
 
 def settings(source: Path, **changes: Any) -> LayersSettings:
@@ -100,7 +101,7 @@ def test_the_clearest_layer_is_found_by_the_last_token_and_is_among_the_best_by_
 def test_a_recorded_run_and_a_folder_that_was_read_give_the_same(
     run: Path, held: tuple[Path, layers.LayerStudy]
 ) -> None:
-    recorded = pipeline.study_layers(settings(run))
+    recorded = reports.study_layers(settings(run))
     assert recorded.select("last") == held[1].select("last")
     assert recorded.poolings == ("last",)
     assert any("--states" in note for note in recorded.notes)
@@ -109,7 +110,7 @@ def test_a_recorded_run_and_a_folder_that_was_read_give_the_same(
 def test_errors_are_those_of_the_usual_formulas(run: Path) -> None:
     profile = open_profile(str(run))
     counts = Counts.of(profile)
-    result = pipeline.study_layers(settings(run))
+    result = reports.study_layers(settings(run))
     for row in result.rows:
         p_Q_B = RidgePredictor().fit(Features.of(profile, row.layer), counts).left_out_p_Q_B_
         assert p_Q_B is not None
@@ -285,20 +286,20 @@ def test_reading_goes_on_after_an_interrupt(parquet: Path, tmp_path: Path) -> No
     asked = settings(parquet, states=str(tmp_path / "states"))
     engine = Interrupted(template=load_template("worked-5"))
     with pytest.raises(KeyboardInterrupt):
-        pipeline.study_layers(asked, engine=engine)
+        reports.study_layers(asked, engine=engine)
     assert len(RunDirectory.open(tmp_path / "states").load_hidden()[1]) == CHUNK
-    part = pipeline.study_layers(replace(asked, read=False))
+    part = reports.study_layers(replace(asked, read=False))
     assert part.num_queries == CHUNK
-    assert pipeline.study_layers(asked, engine=engine).num_queries == NUM_QUERIES
+    assert reports.study_layers(asked, engine=engine).num_queries == NUM_QUERIES
     assert engine.num_chunks == 9  # the first was not read again
-    assert pipeline.study_layers(asked, engine=engine).num_queries == NUM_QUERIES
+    assert reports.study_layers(asked, engine=engine).num_queries == NUM_QUERIES
     assert engine.num_chunks == 9
 
 
 KILLED = """
 import sys, time
-from forethought.commands.pipeline import study_layers
-from forethought.core.settings import LayersSettings
+from forethought.commands.reports import study_layers
+from forethought.core.study_settings import LayersSettings
 from forethought.engines.fake import FakeEngine
 
 read = FakeEngine.pooled_states
@@ -324,7 +325,7 @@ def test_kill_9_while_reading_costs_a_chunk_at_most(parquet: Path, tmp_path: Pat
         process.send_signal(signal.SIGKILL)
         process.wait()
         process.stdout.close()
-    result = pipeline.study_layers(settings(parquet, states=str(tmp_path / "states")))
+    result = reports.study_layers(settings(parquet, states=str(tmp_path / "states")))
     assert result.num_queries == NUM_QUERIES
     assert sorted(file.suffix for file in (tmp_path / "states" / "hidden").glob("0*")) == [".safetensors"] * 8
 
@@ -333,7 +334,7 @@ def test_a_prompt_that_does_not_fit_is_left_out(parquet: Path, tmp_path: Path) -
     profile = open_profile(str(parquet))
     path = tmp_path / "long.parquet"
     write_parquet(path, replace(profile, texts=("word " * 9000, *profile.texts[1:])))
-    result = pipeline.study_layers(settings(path, states=str(tmp_path / "states")))
+    result = reports.study_layers(settings(path, states=str(tmp_path / "states")))
     assert result.num_queries == NUM_QUERIES - 1
     assert any("does not fit" in note for note in result.notes)
 
@@ -389,7 +390,7 @@ def test_what_cannot_be_studied_is_refused_by_type_and_leaves_nothing_behind(
     if "states" in changes:
         changes = {**changes, "states": folders[changes["states"]]}
     with pytest.raises(error, match=f"(?s){words}"):
-        pipeline.study_layers(settings(sources.get(source, tmp_path / source), **changes))
+        reports.study_layers(settings(sources.get(source, tmp_path / source), **changes))
     assert not (tmp_path / "new").exists()
 
 
@@ -411,12 +412,12 @@ def test_bad_settings_name_their_flag(changes: dict[str, Any], flag: str) -> Non
 
 def test_states_read_in_another_precision_are_not_mixed(parquet: Path, tmp_path: Path) -> None:
     asked = settings(parquet, states=str(tmp_path / "states"), limit=20)
-    pipeline.study_layers(asked)
+    reports.study_layers(asked)
     engine = fake()
     engine.info = replace(engine.info, dtype="bfloat16")
     with pytest.raises(RunError, match=r"dtype: float32 there, bfloat16 now.*--no-read"):
-        pipeline.study_layers(replace(asked, limit=None), engine=engine)
-    assert pipeline.study_layers(asked, engine=engine).num_queries == 20  # nothing to read: the engine does not matter
+        reports.study_layers(replace(asked, limit=None), engine=engine)
+    assert reports.study_layers(asked, engine=engine).num_queries == 20  # nothing to read: the engine does not matter
 
 
 @pytest.mark.parametrize("vllm", [True, False])
@@ -439,7 +440,7 @@ def test_a_model_run_by_transformers_fills_the_folder(tiny_model: Path, tmp_path
     profile = made_up(20, texts=tuple(f"{n}+{n}=?" for n in range(20)), provenance=Provenance(**info))
     write_parquet(tmp_path / "tiny.parquet", profile)
     asked = settings(tmp_path / "tiny.parquet", states=str(tmp_path / "states"))
-    result = pipeline.study_layers(asked, engine=engine)
+    result = reports.study_layers(asked, engine=engine)
     assert [row.layer for row in result.select("mean")] == [0, 1, 2]
     assert not result.simulated
     queries = [Query(f"q{n}", f"{n}+{n}=?") for n in range(20)]
@@ -451,7 +452,7 @@ def test_a_model_run_by_transformers_fills_the_folder(tiny_model: Path, tmp_path
 def test_an_engine_without_means_is_refused_before_it_is_opened(parquet: Path, tmp_path: Path) -> None:
     asked = settings(parquet, states=str(tmp_path / "new"), engine=EngineSettings(engine="vllm"))
     with pytest.raises(InvalidSettingsError, match="'vllm' gives no means"):
-        pipeline.study_layers(asked)
+        reports.study_layers(asked)
     assert not (tmp_path / "new").exists()
 
 
@@ -465,7 +466,7 @@ def test_means_recorded_with_a_run_are_studied(run: Path, tmp_path: Path) -> Non
         (copied.path / name).write_bytes((run / name).read_bytes())
     assert profile.hidden_Q_L_D is not None
     copied.save_hidden(profile.query_ids, profile.layers, profile.hidden_Q_L_D, profile.hidden_Q_L_D)
-    result = pipeline.study_layers(settings(copied.path))
+    result = reports.study_layers(settings(copied.path))
     assert result.poolings == ("last", "mean")
     assert result.mean_less_last is not None
     assert result.mean_less_last.value == 0.0

@@ -10,23 +10,21 @@ import pytest
 from command_line import Call, write_questions
 from forethought.commands.grading import grade_file, regrade
 from forethought.commands.listing import list_results
-from forethought.commands.pipeline import compare, evaluate, plan, profile, run, study_layers, train
-from forethought.commands.tables import show
+from forethought.commands.pipeline import plan, profile, run, train
+from forethought.commands.reports import compare, evaluate, study_layers
+from forethought.commands.showing import show
 from forethought.control.sources import open_profile
 from forethought.core import registry
 from forethought.core.settings import (
-    CompareSettings,
-    DoctorSettings,
     EngineSettings,
-    EvaluateSettings,
     GradeSettings,
-    LayersSettings,
     PlanSettings,
     ProfileSettings,
     RegradeSettings,
     RunSettings,
     TrainSettings,
 )
+from forethought.core.study_settings import CompareSettings, DoctorSettings, EvaluateSettings, LayersSettings
 from forethought.core.waiting import finish
 from forethought.studies.doctor import examine
 

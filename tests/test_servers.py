@@ -17,7 +17,7 @@ pytest.importorskip("aiohttp", reason="needs aiohttp")
 from engine_contract import run
 from forethought.core.data import Request, Sampling, StopReason
 from forethought.core.prompts import load_template
-from forethought.core.settings import DoctorSettings
+from forethought.core.study_settings import DoctorSettings
 from forethought.engines.forcing import Forcing
 from forethought.questions.queries import load_queries
 from forethought.studies import doctor

@@ -15,7 +15,7 @@ pytest.importorskip("aiohttp", reason="needs aiohttp")
 import forethought
 import in_process
 from engine_contract import run
-from forethought.core.settings import DoctorSettings
+from forethought.core.study_settings import DoctorSettings
 from forethought.studies import doctor
 from real_servers import ENVIRONMENT, SERVED, asked, engine_at, folder, vllm_python
 

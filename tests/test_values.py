@@ -362,7 +362,9 @@ def test_a_plan_is_saved_and_read(plan: ft.Plan, tmp_path: Path, engine: Any) ->
     assert list(again.run(engine)) == list(plan.run(engine))
     assert json.loads((tmp_path / "p.json").read_text()) == json.loads(json.dumps(again.to_json()))
     lines = (tmp_path / "p.json").read_text().splitlines()
-    assert len(lines) < 100  # a line a query in each of its lists, not one a number
+    assert len(lines) < 150  # a line a query in each of its lists, not one a number
+    query_id, budget = next(iter(plan))
+    assert f'{{"id": "{query_id}", "budget": {budget}}},' in [line.strip() for line in lines]
 
 
 def test_answers_are_saved_and_read(plan: ft.Plan, engine: Any, tmp_path: Path) -> None:

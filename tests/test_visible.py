@@ -194,8 +194,8 @@ def test_a_card_shows_names_and_makes_no_markdown(hostile: Path, monkeypatch: py
 @pytest.mark.slow
 def test_pictures_can_be_drawn_of_any_names(hostile: Path, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="needs matplotlib")
-    from forethought.commands.pipeline import study_layers
-    from forethought.core.settings import LayersSettings
+    from forethought.commands.reports import study_layers
+    from forethought.core.study_settings import LayersSettings
     from forethought.evaluation.comparison import Candidate, compare_predictors
     from forethought.report import plots
     from forethought.report.comparison_plots import draw_comparison

@@ -18,9 +18,9 @@ from typing import Any
 import click
 
 from forethought import report
-from forethought.commands import COMMANDS, pipeline, verbs
+from forethought.commands import COMMANDS, reports, verbs
 from forethought.core.data import Cost
-from forethought.core.settings import EvaluateSettings
+from forethought.core.study_settings import EvaluateSettings
 from forethought.evaluation import Evaluation
 from forethought.predictors.bundle import shipped_predictors
 from forethought.report import wording
@@ -59,7 +59,7 @@ def _help(command: click.Command, name: str, parent: click.Context) -> Iterator[
 @functools.cache
 def evaluated(name: str) -> Evaluation:
     """What the shipped predictor gives on the shipped profile."""
-    result = pipeline.evaluate(EvaluateSettings(run=name))
+    result = reports.evaluate(EvaluateSettings(run=name))
     assert isinstance(result, Evaluation)
     return result
 

@@ -15,11 +15,13 @@ from pathlib import Path
 
 import click
 
-from forethought.commands.pipeline import evaluate, train
+from forethought.commands.pipeline import train
+from forethought.commands.reports import evaluate
 from forethought.control.sources import open_profile
 from forethought.core.data import Sampling
 from forethought.core.profile import Profile
-from forethought.core.settings import EvaluateSettings, TrainSettings
+from forethought.core.settings import TrainSettings
+from forethought.core.study_settings import EvaluateSettings
 from forethought.predictors.card import CrossValidation, PredictorCard
 from forethought.predictors.predictor import Predictor
 from forethought.report import page

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from ..core.settings import PaperSettings
+from ..core.study_settings import PaperSettings
 from .options import emit_report, filled, json_flag, takes
 
 

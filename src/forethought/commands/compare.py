@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from ..core.settings import CompareSettings
+from ..core.study_settings import CompareSettings
 from .options import emit_report, filled, json_flag, quiet_flag, takes
 
 
@@ -22,12 +22,12 @@ def command(as_json: bool, quiet: bool, **values: Any) -> int:
     first is the one that leads count from.
     """
     from .. import report
-    from . import pipeline
+    from . import reports
     from .progress import step_bar
 
     settings = filled(CompareSettings, values)
     files: list[Path] = []
     with step_bar(quiet=quiet) as progress:
-        result = pipeline.compare(settings, wrote=files.append, progress=progress)
+        result = reports.compare(settings, wrote=files.append, progress=progress)
     emit_report(as_json, report.page(result), files)
     return 0

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from ..core.settings import DemoSettings
+from ..core.study_settings import DemoSettings
 from .options import emit, filled, json_flag, quiet_flag, takes, talk
 
 

@@ -10,12 +10,13 @@ import numpy as np
 
 from ..control import sources
 from ..control.profiling import Report, silent
-from ..core.settings import DemoSettings, EngineSettings, EvaluateSettings, PlanSettings, RunSettings
+from ..core.settings import EngineSettings, PlanSettings, RunSettings
+from ..core.study_settings import DemoSettings, EvaluateSettings
 from ..evaluation import Evaluation, LiveComparison
 from ..predictors.card import PredictorCard
 from ..questions.queries import load_queries
 from ..runs.store import RunDirectory
-from . import pipeline
+from . import pipeline, reports
 from .estimates import CostEstimate, run_estimate
 
 QUESTIONS = "gsm8k-demo"
@@ -77,7 +78,7 @@ def steepest_budget(card: PredictorCard) -> int:
 
 def heldout(prepared: Prepared) -> Evaluation:
     """The shipped predictor on the shipped profile of questions it never saw."""
-    result = pipeline.evaluation(prepared.evaluate)
+    result = reports.evaluation(prepared.evaluate)
     assert isinstance(result, Evaluation)
     return result
 
@@ -85,4 +86,4 @@ def heldout(prepared: Prepared) -> Evaluation:
 def live(prepared: Prepared, *, report: Report = silent) -> tuple[RunDirectory, LiveComparison]:
     """Plans, reasons, answers; every policy is judged on the same traces."""
     run = pipeline.run(prepared.run, report=report)
-    return run, pipeline.live_comparison(run, seed=prepared.run.seed)
+    return run, reports.live_comparison(run, seed=prepared.run.seed)

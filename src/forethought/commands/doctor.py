@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from ..core.settings import DoctorSettings
+from ..core.study_settings import DoctorSettings
 from .options import emit, filled, json_flag, server_flags, server_options, takes
 
 

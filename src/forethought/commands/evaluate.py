@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from ..core.settings import EvaluateSettings
+from ..core.study_settings import EvaluateSettings
 from .options import emit_report, filled, json_flag, quiet_flag, takes
 
 
@@ -23,12 +23,12 @@ def command(as_json: bool, quiet: bool, **values: Any) -> int:
     predictor, they are compared at the budgets of both, and a note says which.
     """
     from .. import report
-    from . import pipeline
+    from . import reports
     from .progress import step_bar
 
     settings = filled(EvaluateSettings, values)
     files: list[Path] = []
     with step_bar(quiet=quiet) as progress:
-        result = pipeline.evaluate(settings, wrote=files.append, progress=progress)
+        result = reports.evaluate(settings, wrote=files.append, progress=progress)
     emit_report(as_json, report.page(result), files)
     return 0

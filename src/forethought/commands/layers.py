@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from ..core.settings import LayersSettings
+from ..core.study_settings import LayersSettings
 from .options import dry_run_flag, emit, emit_report, filled, json_flag, quiet_flag, takes
 
 
@@ -25,17 +25,17 @@ def command(as_json: bool, quiet: bool, dry_run: bool, **values: Any) -> int:
     """
     from ..runs.folders import layers_folder
     from ..studies import layers
-    from . import pipeline
+    from . import reports
     from .progress import step_bar
 
     settings = filled(LayersSettings, values)
     if dry_run:
-        found, _ = pipeline.survey_layers(settings)
+        found, _ = reports.survey_layers(settings)
         bill = layers.bill(found, settings, layers_folder(settings))
         emit(as_json, bill, "\n".join(f"{key.replace('_', ' '):16} {value}" for key, value in bill.items()))
         return 0
     files: list[Path] = []
     with step_bar(quiet=quiet) as progress:
-        result = pipeline.study_layers(settings, progress=progress, wrote=files.append)
+        result = reports.study_layers(settings, progress=progress, wrote=files.append)
     emit_report(as_json, layers.page(result), files)
     return 0

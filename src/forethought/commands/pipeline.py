@@ -3,41 +3,30 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 
-from ..control import evaluating, profiling, sources
+from ..control import profiling, sources
 from ..control.adapting import Adaptation
 from ..control.answers import Answer
+from ..control.budgets import keep_plan, read_plan
 from ..control.plan import Plan
 from ..control.planning import forecast, largest_cap, made_plan, model_of, needed_tokens, predict
 from ..control.pool import Pool
 from ..control.profiling import Report, setup_of, silent
-from ..control.running import (
-    generate_planned,
-    keep_plan,
-    kept_answers,
-    load_budgets,
-    outcomes,
-    read_plan,
-    write_results,
-)
+from ..control.results import write_results
+from ..control.running import generate_planned, kept_answers
 from ..control.training import fitted
-from ..core import registry
-from ..core.data import Cost, Query
+from ..core.data import Query
 from ..core.files import make_folder
 from ..core.menu import Menu
-from ..core.profile import Profile
 from ..core.protocols import Engine, HiddenStateEngine
 from ..core.settings import (
-    CompareSettings,
     EngineSettings,
-    EvaluateSettings,
     ImportSettings,
-    LayersSettings,
     PlanSettings,
     ProfileSettings,
     RunPlanSettings,
@@ -49,43 +38,27 @@ from ..core.worker import Worker
 from ..engines.context import Room
 from ..engines.lengths import upper_bound
 from ..engines.opening import (
-    check,
-    check_can_ask,
     choose,
-    choose_reader,
-    num_layers,
     opened,
     prompting,
     settle,
 )
-from ..errors import InvalidFeaturesError, InvalidSettingsError, MismatchError, RunError
-from ..evaluation import Evaluation, LiveComparison, compare_live
-from ..evaluation.comparison import Comparison, compare_predictors
-from ..evaluation.policies import BLIND, FORETHOUGHT, UNIFORM
 from ..predictors import training
-from ..predictors.bundle import check_place, shipped_predictors
-from ..predictors.difficulty import Asking, with_difficulties
-from ..predictors.overlap import Seen, held_out
+from ..predictors.bundle import check_place
 from ..predictors.parts.making import Progress, make_estimator
 from ..predictors.parts.making import silent as quiet
 from ..predictors.predictor import Predictor
-from ..report import page
 from ..runs.folders import (
     beside,
     check_file,
     check_folder,
-    compare_folder,
     import_file,
-    layers_folder,
     profile_folder,
-    report_folder,
     run_folder,
 )
 from ..runs.importing import Imported, check_target, read_profile
 from ..runs.profiles import joined, write_parquet
 from ..runs.store import RunDirectory
-from ..studies import layers
-from ..studies.comparison import candidate, labelled, mean_train
 from .beforehand import (
     allocators_of,
     check_planned_engine,
@@ -99,15 +72,11 @@ from .beforehand import (
     terms_of,
     typed_flags,
 )
+from .reports import ask_model
 
 logger = logging.getLogger(__name__)
 
-Wrote = Callable[[Path], None]
 """What is told of each file of a report once it is written."""
-
-
-def ignore(file: Path) -> None:
-    """Does nothing with it."""
 
 
 def profile(settings: ProfileSettings, *, engine: Engine | None = None, report: Report = silent) -> RunDirectory:
@@ -199,84 +168,6 @@ def train(settings: TrainSettings, *, progress: Progress = quiet) -> tuple[Predi
     )
     trained.save(folder)
     return trained, folder
-
-
-def ask_model(
-    measured: Profile,
-    asking: Asking,
-    settings: TrainSettings | EvaluateSettings | CompareSettings,
-    folder: Path,
-    progress: Progress,
-) -> Profile:
-    """The profile with what its own model says of how hard each question is; see `difficulty.with_difficulties`."""
-    model = settings.model or measured.provenance.model
-    if not model:
-        raise InvalidSettingsError("the profile does not say which model was measured; give --model")
-    if not measured.texts:
-        raise InvalidFeaturesError("the profile does not hold its questions' texts, so the model cannot be asked")
-    check_can_ask(model, settings.engine)
-    needed = upper_bound(asking.template, [Query("", text) for text in measured.texts], 0)
-    with opened(None, model, settings.engine, needed_tokens=needed) as engine:
-        known = measured.provenance.model_hash
-        if known is not None and engine.info.model_hash is not None and known != engine.info.model_hash:
-            raise MismatchError(f"the profile is of model {known}, but {model} is {engine.info.model_hash} here")
-        return with_difficulties(measured, engine, asking, folder, progress=progress)
-
-
-def study_layers(
-    settings: LayersSettings, *, engine: Engine | None = None, progress: Progress = quiet, wrote: Wrote = ignore
-) -> layers.LayerStudy:
-    """Judges every layer of the model on a profile, by itself; states that are lacking are read with the model first.
-
-    The report is written to `settings.out`, or where that says.
-
-    Args:
-        settings: what to study.
-        engine: an engine already open, else one is made from the settings where something is to be read.
-        progress: called with what is being done, steps done and steps in all.
-        wrote: called with each file of the report.
-    """
-    found, asked = survey_layers(settings, is_open=engine is not None)
-    levels = layers.choose_levels(found.measured.menu, settings)
-    if found.missing and settings.read:
-        with opened(engine, found.model, asked) as running:
-            layers.fill(Path(settings.states), running, found, wanted=settings.layer_numbers, progress=progress)
-        found = layers.survey(settings)
-    result = layers.study(
-        found.measured,
-        found.states,
-        layers=layers.choose_layers(found.states, settings),
-        levels=levels,
-        num_resamples=settings.num_resamples,
-        seed=settings.seed,
-        notes=found.notes(settings),
-        progress=progress,
-    )
-    for file in layers.page(result).write(layers_folder(settings), plots=settings.plots).values():
-        wrote(file)
-    return result
-
-
-def survey_layers(settings: LayersSettings, *, is_open: bool = False) -> tuple[layers.Survey, EngineSettings]:
-    """What is there to study, and with which engine the rest would be read; refuses what is known not to work."""
-    check_folder(layers_folder(settings))
-    found = layers.survey(settings)
-    layers.choose_levels(found.measured.menu, settings)
-    asked = settings.engine
-    if not found.missing or not settings.read:
-        layers.choose_layers(found.states, settings)
-        return found, asked
-    layers.check_readable(found, settings.run)
-    check_folder(Path(settings.states))
-    if not is_open:
-        name, reason = choose_reader(found.model, asked.engine)
-        logger.info("engine %s (%s); %d questions to read", name, reason, len(found.missing))
-        asked = replace(asked, engine=name, template=found.template)
-        check(found.model, asked)
-        known = num_layers(found.model, asked)
-        if known and settings.layer_numbers and settings.layer_numbers[-1] > known:
-            raise InvalidFeaturesError(f"--layers {settings.layer_numbers[-1]}: {found.model} holds layers 0-{known}")
-    return found, asked
 
 
 def plan(settings: PlanSettings, *, engine: Engine | None = None, progress: Progress = quiet) -> Plan:
@@ -396,148 +287,6 @@ def _fitting(queries: Sequence[Query], room: Room, engine: Engine) -> dict[str, 
     """The largest cap that fits, by query; empty where no context is known."""
     fitting_Q = room.fitting_Q(engine.info)
     return {} if fitting_Q is None else {query.id: int(cap) for query, cap in zip(queries, fitting_Q, strict=True)}
-
-
-def evaluate(
-    settings: EvaluateSettings, *, wrote: Wrote = ignore, progress: Progress = quiet
-) -> Evaluation | LiveComparison:
-    """What prediction and allocation buy, with intervals; the report is written to `settings.out`, or where that says.
-
-    Args:
-        settings: what to judge, and how; see `evaluation`.
-        wrote: called with each file of the report.
-        progress: called with what is being done, steps done and steps in all.
-    """
-    check_folder(report_folder(settings))
-    result = evaluation(settings, progress=progress)
-    for file in page(result).write(report_folder(settings), plots=settings.plots).values():
-        wrote(file)
-    return result
-
-
-def evaluation(settings: EvaluateSettings, *, progress: Progress = quiet) -> Evaluation | LiveComparison:
-    """What prediction and allocation buy, with intervals; nothing is written.
-
-    A finished `run --compare` is compared as it was run. A predictor is judged on the held-out profile `settings.on`
-    (a shipped one: on the shipped held-out profile). A profile run alone is cross-fitted: every query is predicted by
-    predictors that never saw it. Spent cost is left out where the profile or the predictor does not know of spend.
-    A held-out profile of another kind of questions, or on another menu, is judged with a note that says so. Questions
-    of it that the predictor was trained on are left out, with a note that says how many.
-
-    Args:
-        settings: what to judge, and on what.
-        progress: called with what is being done, steps done and steps in all.
-
-    Raises:
-        InvalidSettingsError: the predictor was trained on every question of the profile.
-    """
-    path = Path(settings.run)
-    allocator = registry.make("allocators", settings.allocator, settings.allocator_options)
-    if (path / "run.json").is_file() and RunDirectory.open(path).header.kind == "run":
-        return live_comparison(RunDirectory.open(path), seed=settings.seed)
-    if settings.on or settings.run in shipped_predictors():
-        predictor = sources.open_predictor(settings.run)
-        measured = sources.open_profile(settings.on) if settings.on else sources.shipped_heldout(settings.run)
-        measured, notes = held_out(measured, {settings.run: predictor}) if settings.on else (measured, ())
-        return evaluating.evaluate_on(
-            predictor,
-            measured,
-            notes,
-            asked=lambda: ask_model(
-                measured,
-                predictor.card.asking or Asking(),
-                settings,
-                beside(report_folder(settings), "asked"),
-                progress,
-            ),
-            allocator=allocator,
-            num_resamples=settings.num_resamples,
-            seed=settings.seed,
-            progress=progress,
-        )
-    return evaluating.cross_fitted(
-        sources.open_profile(settings.run),
-        settings.predictor,
-        allocator=allocator,
-        num_resamples=settings.num_resamples,
-        seed=settings.seed,
-        progress=progress,
-    )
-
-
-def compare(settings: CompareSettings, *, wrote: Wrote = ignore, progress: Progress = quiet) -> Comparison:
-    """Several predictors through one allocator on one held-out profile, with what each costs itself.
-
-    The report is written to `settings.out`, or where that says.
-
-    Args:
-        settings: what to compare.
-        wrote: called with each file of the report.
-        progress: called with what is being done, steps done and steps in all.
-    """
-    folder = compare_folder(settings)
-    check_folder(folder)
-    allocator = registry.make("allocators", settings.allocator, settings.allocator_options)
-    trained = [sources.open_predictor(source) for source in settings.predictors]
-    names = settings.names or tuple(Path(source).name for source in settings.predictors)
-    measured = sources.open_profile(settings.on) if settings.on else sources.shipped_heldout(settings.predictors[0])
-    for each in trained:
-        each.check(measured.provenance.engine_info, measured.menu)
-    notes: tuple[str, ...] = ()
-    counted = sources.open_profile(settings.train) if settings.labels else None
-    if settings.on:
-        fitted = dict[str, Predictor | Seen](zip(names, trained, strict=True))
-        measured, notes = held_out(measured, fitted | ({"--train": Seen.of(counted)} if counted else {}))
-        for note in notes:
-            logger.warning("note: %s", note)
-    others = []
-    if counted is not None:
-        pairs = [pair.partition("=")[::2] for pair in settings.labels]
-        others = [labelled(name, Path(file), counted, measured) for name, file in pairs]
-    asking = [each.card.asking for each in trained if each.card.asking is not None]
-    told = {
-        each: ask_model(measured, each, settings, beside(folder, f"asked-{each.template.hash}"), progress)
-        for each in dict.fromkeys(asking)
-        if not measured.difficulties
-    }
-    candidates = []
-    for number, (name, each) in enumerate(zip(names, trained, strict=True)):
-        progress(f"predict: {name}", number, len(names))
-        known = told.get(each.card.asking, measured) if each.card.asking else measured
-        candidates.append(candidate(name, each, known))
-    blind = mean_train(trained, measured)
-    progress("plans and intervals", len(names), len(names))
-    result = compare_predictors(
-        measured,
-        [*candidates, *others],
-        blind,
-        allocator=allocator,
-        costs=(Cost.GRANTED,) if blind.tokens_Q_B is None else (Cost.GRANTED, Cost.SPENT),
-        num_resamples=settings.num_resamples,
-        seed=settings.seed,
-        notes=notes,
-    )
-    for file in page(result).write(folder, plots=settings.plots).values():
-        wrote(file)
-    return result
-
-
-def live_comparison(run: RunDirectory, *, seed: int = 0) -> LiveComparison:
-    """The allocators of a `run --compare`, judged on the same traces; the run's own goes by the name forethought."""
-    results = outcomes(run, sources.run_queries(run))
-    if not any(len(right_Q) for right_Q, _, _ in results.values()):
-        raise RunError(
-            f"{run.path} has no graded answer, so its allocators cannot be compared; give its questions references: "
-            f"forethought regrade {run.path} --answers FILE"
-        )
-    main, _ = load_budgets(run)
-    made = run.header.provenance
-    return compare_live(
-        {main if main in (UNIFORM, BLIND) else FORETHOUGHT: results.pop(main), **results},
-        seed=seed,
-        simulated=made.simulated,
-        provenance=made.to_json(),
-    )
 
 
 def _pool(run: RunDirectory, engine: Engine, room: Room) -> Pool:

@@ -13,7 +13,7 @@ from .options import emit, json_flag
 @json_flag
 def command(as_json: bool, run: str, query_id: str) -> int:
     """Show a run as a whole, or one question: its text, curves, budget, what was used, why it stopped, its grade."""
-    from .tables import show, shown_text
+    from .showing import show, shown_text
 
     found = show(run, query_id)
     emit(as_json, found, shown_text(found))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,19 +10,17 @@ import numpy as np
 
 from ..control import sources
 from ..control.billing import sends_twice, settle
+from ..control.budgets import load_budgets
 from ..control.forecast import Forecast
 from ..control.plan import Plan
-from ..control.running import answer_rows, load_budgets, read_plan
-from ..core.data import Cost, Query
+from ..core.data import Cost
 from ..core.files import read_json
 from ..core.problems import MAX_SHOWN, excerpt
-from ..core.registry import unknown_name_message
 from ..core.visible import one_line
-from ..errors import RunError, UnknownNameError
 from ..predictors.predictor import Predictor
 from ..predictors.usage import spent_within
 from ..runs.importing import Imported
-from ..runs.store import RunDirectory, read_lines
+from ..runs.store import RunDirectory
 from .grading import Regraded, Verdicts
 
 
@@ -101,29 +99,6 @@ def _novelty_words(expected: Forecast) -> str:
     )
 
 
-def show(source: str, query_id: str = "") -> dict[str, Any]:
-    """A profile or a run as a whole, or everything it knows of one question.
-
-    Raises:
-        UnknownNameError: no such question; suggests the nearest id.
-    """
-    if query_id:
-        return item(source, query_id)
-    run = RunDirectory.open(Path(source))
-    kind = run.header.kind
-    if kind == "profile":
-        return profile_summary(run)
-    if kind == "run":
-        if not (run.path / "summary.json").is_file():
-            raise RunError(f"{source} has not come to its end; the command that made it goes on: forethought run")
-        return run_result(run)
-    return {
-        "run": str(run.path),
-        "kind": kind,
-        "records": sum(1 for shard in run.shards() for _ in read_lines(shard, id)),
-    }
-
-
 def run_result(run: RunDirectory) -> dict[str, Any]:
     """A finished run's summary, where its answers are, and the allocators that it was planned by."""
     return {
@@ -132,113 +107,6 @@ def run_result(run: RunDirectory) -> dict[str, Any]:
         "answers": str(run.path / "answers.jsonl"),
         "allocators": list(load_budgets(run)[1]),
     }
-
-
-def shown_text(found: Mapping[str, Any]) -> str:
-    """What `show` found, for a person."""
-    if "traces" in found and isinstance(found["traces"], list):
-        return item_text(found)
-    if "budgets" in found:
-        return profile_text(found)
-    return run_text(found) if "answers" in found else "\n".join(f"{key:12} {value}" for key, value in found.items())
-
-
-def item(source: str, query_id: str) -> dict[str, Any]:
-    """Everything a run knows of one question.
-
-    Raises:
-        UnknownNameError: no such question; suggests the nearest id.
-    """
-    run = RunDirectory.open(Path(source))
-    queries = {query.id: query for query in sources.run_queries(run)}
-    if query_id not in queries:
-        raise UnknownNameError(
-            unknown_name_message("question", query_id, list(queries)[:8] if len(queries) > 8 else queries)
-        )
-    query = queries[query_id]
-    records = [record for record in run.latest() if record.query_id == query_id]
-    found = {
-        "id": query_id,
-        "question": query.text,
-        "reference": query.reference,
-        "simulated": run.header.provenance.simulated,
-    }
-    return {
-        **found,
-        **(_planned_item(run, query) if run.header.kind == "run" else _profiled_item(run, query)),
-        "traces": [record.to_json() for record in sorted(records, key=lambda each: each.sample)],
-    }
-
-
-def _planned_item(run: RunDirectory, query: Query) -> dict[str, Any]:
-    main, budgets = load_budgets(run)
-    plan = read_plan(run)
-    predicted = plan.forecast.row(plan.allocation.query_ids.index(query.id))
-    answers = answer_rows(run, [query])
-    return {
-        "budgets": {name: budget_of[query.id] for name, budget_of in budgets.items()},
-        "allocator": main,
-        "predicted": predicted,
-        "result": answers[0].to_json() if answers else None,
-    }
-
-
-def _profiled_item(run: RunDirectory, query: Query) -> dict[str, Any]:
-    try:
-        measured = sources.open_profile(str(run.path))
-    except RunError:
-        return {"measured": None}
-    if query.id not in measured.query_ids:
-        return {"measured": None}
-    row = measured.query_ids.index(query.id)
-    return {
-        "measured": {
-            "budgets": measured.menu.budgets_B.tolist(),
-            "num_right": measured.num_right_Q_B[row].tolist(),
-            "num_tried": int(measured.num_tried_Q[row]),
-            "tokens": [round(float(tokens), 1) for tokens in measured.tokens_Q_B[row]],
-        }
-    }
-
-
-def item_text(found: Mapping[str, Any]) -> str:
-    """One question for a person."""
-    lines = [f"{found['id']}{'  (simulated)' if found['simulated'] else ''}", found["question"], ""]
-    if found["reference"] is not None:
-        lines.append(f"reference   {one_line(found['reference'])}")
-    if result := found.get("result"):
-        lines += [
-            f"{key.replace('_', ' '):11} {one_line(value)}"
-            for key, value in result.items()
-            if key not in ("id", "reference")
-        ]
-    if budgets := found.get("budgets"):
-        lines.append("budgets     " + ", ".join(f"{name} {budget}" for name, budget in budgets.items()))
-    if predicted := found.get("predicted"):
-        lines += ["predicted success by cap", _sparkline(predicted["p"])]
-    if measured := found.get("measured"):
-        share = [right / measured["num_tried"] for right in measured["num_right"]]
-        lines += [f"measured success by cap ({measured['num_tried']} traces)", _sparkline(share)]
-        lines.append(
-            "  ".join(
-                f"{budget}:{right}" for budget, right in zip(measured["budgets"], measured["num_right"], strict=True)
-            )
-        )
-    for trace in found["traces"]:
-        tokens = "not counted" if trace["reasoning_tokens"] is None else f"{trace['reasoning_tokens']} reasoning tokens"
-        head = f"— trace {trace['sample']}: {tokens}, {trace['stop_reason']}"
-        if trace["error"]:
-            lines += ["", f"{head}: {one_line(trace['error'])}"]
-            continue
-        lines += ["", f"{head}, answer {trace['answer']!r} ({trace['grade'] or 'not graded'})", trace["reasoning"]]
-    return "\n".join(lines)
-
-
-def _sparkline(values: Sequence[float]) -> str:
-    blocks = "▁▂▃▄▅▆▇█"
-    return "".join(blocks[min(len(blocks) - 1, int(value * len(blocks)))] for value in values) + (
-        f"   {min(values):.0%} to {max(values):.0%}"
-    )
 
 
 def profile_summary(run: RunDirectory) -> dict[str, Any]:

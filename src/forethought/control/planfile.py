@@ -62,23 +62,19 @@ def budgets_hash(budgets: Iterable[tuple[str, int]]) -> str:
     return fingerprint(sorted(budgets))
 
 
-def spread(content: Mapping[str, Any]) -> str:
-    """JSON with a line for each key, and for each item of a long list or object: to be read and edited by hand."""
-
-    def lines(value: Any, depth: int) -> str:
-        pad = "  " * (depth + 1)
-        is_spread = (
-            depth < 3 and isinstance(value, dict | list) and any(isinstance(each, dict) for each in _items(value))
-        )
-        if not (is_spread or (depth == 0 and isinstance(value, dict))):
-            return to_json(value)
-        if isinstance(value, dict):
-            body = [f"{pad}{to_json(key)}: {lines(each, depth + 1)}" for key, each in value.items()]
-            return "{\n" + ",\n".join(body) + "\n" + "  " * depth + "}"
-        return "[\n" + ",\n".join(f"{pad}{to_json(each)}" for each in value) + "\n" + "  " * depth + "]"
-
-    return lines(content, 0)
+def spread(value: Any, depth: int = 0) -> str:
+    """JSON with a line for each item of what holds objects, some levels down: to be read and edited by hand."""
+    is_long = depth < 4 and (depth == 0 or _holds_objects(value))
+    if not is_long:
+        return to_json(value)
+    pad, end = "  " * (depth + 1), "  " * depth
+    if isinstance(value, dict):
+        lines = [f"{pad}{to_json(key)}: {spread(each, depth + 1)}" for key, each in value.items()]
+        return "{\n" + ",\n".join(lines) + f"\n{end}}}"
+    return "[\n" + ",\n".join(f"{pad}{to_json(each)}" for each in value) + f"\n{end}]"
 
 
-def _items(value: Any) -> Iterable[Any]:
-    return value.values() if isinstance(value, dict) else value
+def _holds_objects(value: Any) -> bool:
+    """Whether any item is an object, or a list of objects."""
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return any(isinstance(each, dict) or (isinstance(each, list) and _holds_objects(each)) for each in items)

@@ -215,7 +215,7 @@ async def profile_async(
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()) if out is None else out)
         run = RunDirectory.create(
-            folder / "run" if out is None else folder,
+            folder / "in-memory" if out is None else folder,
             kind="profile",
             provenance=made.with_grader(judge.provenance),
             settings=settings or {},

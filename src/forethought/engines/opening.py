@@ -239,10 +239,12 @@ def open_engine(model: str, settings: EngineSettings, *, needed_tokens: int | No
         fetch_words(model)  # the template depends on them
     found = prompting(model, settings)
     template = None if name == "openai" and not found.is_settled else found.template
-    running: Engine = _made(name, model, settings, template, needed_tokens)
+    running = _made(name, model, settings, template, needed_tokens)
     if template is None:
-        logger.info("template %s: %s", running.info.template, getattr(running, "template_reason", ""))
-    return running
+        logger.info("%s", running.said)
+        logger.info("template %s: %s", running.info.template, running.template_reason)
+    made: Engine = running
+    return made
 
 
 def _made(

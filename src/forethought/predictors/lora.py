@@ -13,7 +13,7 @@ from ..core.protocols import EstimatorBase
 from ..errors import InvalidSettingsError, MismatchError
 from .difficulty import LEVELS, classes
 from .parts.checks import usable
-from .parts.making import Progress, options_signature, silent
+from .parts.making import Progress, options_signature, silent, too_small
 from .parts.shape import CurveShape
 
 if TYPE_CHECKING:
@@ -56,22 +56,16 @@ class LoraOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        problems = [
-            f"{name} must be at least 1; got {getattr(self, name)}"
-            for name in ("rank", "alpha", "epochs", "patience", "batch_size", "micro_batch", "max_tokens")
-            if getattr(self, name) < 1
-        ]
+        counted = ("rank", "alpha", "epochs", "patience", "batch_size", "micro_batch", "max_tokens")
+        problems = too_small(self, dict.fromkeys(counted, 1) | {"weight_decay": 0.0})
         if self.head not in HEADS:
             problems.append(f"head must be {' or '.join(HEADS)}; got {self.head!r}")
         if not 0.0 <= self.dropout < 1.0:
             problems.append(f"dropout must lie in [0, 1); got {self.dropout}")
         if not 0.0 < self.validation_share < 1.0:
             problems.append(f"validation_share must lie in (0, 1); got {self.validation_share}")
-        if self.learning_rate <= 0.0 or self.weight_decay < 0.0:
-            problems.append(
-                f"learning_rate must be positive and weight_decay at least 0; got {self.learning_rate} and "
-                f"{self.weight_decay}"
-            )
+        if self.learning_rate <= 0.0:
+            problems.append(f"learning_rate must be positive; got {self.learning_rate}")
         if problems:
             raise InvalidSettingsError(f"lora: {'; '.join(problems)}")
 

@@ -15,7 +15,7 @@ from ..errors import InvalidSettingsError
 from .parts.checks import check_features, usable
 from .parts.lexical import Lexical
 from .parts.linear import LinearMap, RidgeProblem, Standardizer, left_out_of_folds
-from .parts.making import options_signature
+from .parts.making import options_signature, too_small
 from .parts.shape import CurveShape
 
 if TYPE_CHECKING:
@@ -59,19 +59,16 @@ class MlpOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        least = {"hidden_width": 1, "num_components": 1, "steps": 1, "batch_size": 1, "num_members": 2}
+        problems = too_small(self, {**least, "weight_decay": 0.0, "noise": 0.0})
         if self.reads not in READS:
-            raise InvalidSettingsError(f"mlp option reads must be {', '.join(READS)}; got {self.reads!r}")
-        for name in ("hidden_width", "num_components", "steps", "batch_size"):
-            if getattr(self, name) < 1:
-                raise InvalidSettingsError(f"mlp option {name} must be at least 1; got {getattr(self, name)}")
-        if self.num_members < 2:
-            raise InvalidSettingsError(f"mlp option num_members must be at least 2; got {self.num_members}")
-        is_noise = self.noise is None or self.noise >= 0.0
-        if not 0.0 <= self.dropout < 1.0 or self.learning_rate <= 0.0 or self.weight_decay < 0.0 or not is_noise:
-            raise InvalidSettingsError(
-                "mlp needs dropout in [0, 1), a positive learning_rate, a weight_decay and a noise of at least 0; "
-                f"got {self.dropout}, {self.learning_rate}, {self.weight_decay}, {self.noise}"
-            )
+            problems.append(f"reads must be {', '.join(READS)}; got {self.reads!r}")
+        if not 0.0 <= self.dropout < 1.0:
+            problems.append(f"dropout must lie in [0, 1); got {self.dropout}")
+        if self.learning_rate <= 0.0:
+            problems.append(f"learning_rate must be positive; got {self.learning_rate}")
+        if problems:
+            raise InvalidSettingsError(f"mlp: {'; '.join(problems)}")
 
 
 class MlpPredictor(EstimatorBase):
@@ -101,7 +98,8 @@ class MlpPredictor(EstimatorBase):
     noise_: float
     held_out_: HeldOut | None = None
 
-    _inputs: _Inputs
+    _components: _Components
+    _lexical: Lexical
     _members: dict[str, FloatArray]
     _shape: CurveShape
     _tokens_map: LinearMap | None
@@ -114,8 +112,12 @@ class MlpPredictor(EstimatorBase):
         """See `Estimator.fit`. Rows without a trace are left aside; hidden states must be finite."""
         rows, features, counts = usable(features, counts)
         weight_Q = counts.weight_Q
-        self._inputs = _Inputs.fit(features, weight_Q, self.options)
-        x_Q_N = self._inputs.apply(features)
+        features.check(self.reads)
+        if HIDDEN in self.reads:
+            self._components = _Components.fit(features.hidden, weight_Q, self.options.num_components)
+        if TEXT in self.reads:
+            self._lexical = Lexical.fit(features.questions, seed=self.options.seed)
+        x_Q_N = self._vectors(features)
         rate_Q_B = counts.rate_Q_B.astype(np.float32)
         # An outcome weighs by the traces behind it and the tokens its budget stands for.
         share_Q_B = ((weight_Q / weight_Q.mean())[:, None] * counts.width_B).astype(np.float32)
@@ -149,15 +151,26 @@ class MlpPredictor(EstimatorBase):
         self.held_out_ = HeldOut(rows, fold_Q, held_p_Q_B, self._shape.usage(held_tokens_Q_B))
         return self
 
+    def _vectors(self, features: Features) -> FloatArray:
+        """What the networks see of each query, float32, shape (Q, N)."""
+        parts: list[FloatArray] = []
+        if HIDDEN in self.reads:
+            parts.append(self._components.apply(features.hidden))
+        if TEXT in self.reads:
+            parts.append(self._lexical.apply(features.questions))
+        return np.concatenate(parts, axis=1)
+
     def predict(self, features: Features) -> tuple[FloatArray, FloatArray | None]:
         """See `Estimator.predict`; raises InvalidFeaturesError on NaN or a wrong width."""
-        self._inputs.check(features)
+        features.check(self.reads)
+        if HIDDEN in self.reads:
+            check_features(features.hidden, width=len(self._components.standardizer.centre_D))
         members = {name: array.astype(np.float32) for name, array in self._members.items()}
         num_members, num_options = members["output_bias"].shape
         p_Q_B = np.zeros((len(features), num_options), dtype=np.float32)
         level_Q_B = None if self._tokens_map is None else np.empty_like(p_Q_B)
         for rows in chunks(len(features)):
-            x_Q_N = self._inputs.apply(features.select(np.arange(rows.start, rows.stop)))
+            x_Q_N = self._vectors(features.select(np.arange(rows.start, rows.stop)))
             for m in range(num_members):
                 p_Q_B[rows] += _probabilities({name: array[m] for name, array in members.items()}, x_Q_N)
             if self._tokens_map is not None and level_Q_B is not None:
@@ -166,7 +179,9 @@ class MlpPredictor(EstimatorBase):
 
     def state(self) -> tuple[dict[str, Any], dict[str, FloatArray]]:
         """See `Estimator.state`."""
-        arrays = {**self._members, **self._shape.arrays(), **self._inputs.arrays()}
+        arrays = {**self._members, **self._shape.arrays()}
+        arrays |= self._components.arrays() if HIDDEN in self.reads else {}
+        arrays |= self._lexical.arrays() if TEXT in self.reads else {}
         if self._tokens_map is not None:
             arrays |= self._tokens_map.arrays("tokens_")
         return {"options": asdict(self.options), "noise": self.noise_}, arrays
@@ -176,7 +191,10 @@ class MlpPredictor(EstimatorBase):
         """See `Estimator.from_state`."""
         made = cls(**settings["options"])
         made.noise_ = float(settings["noise"])
-        made._inputs = _Inputs.from_arrays(arrays)
+        if HIDDEN in made.reads:
+            made._components = _Components.from_arrays(arrays)
+        if TEXT in made.reads:
+            made._lexical = Lexical.from_arrays(arrays)
         made._members = {name: arrays[name] for name in NAMES}
         made._shape = CurveShape.from_arrays(arrays)
         made._tokens_map = None if made._shape.lowest_B is None else LinearMap.from_arrays(arrays, "tokens_")
@@ -184,69 +202,41 @@ class MlpPredictor(EstimatorBase):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Inputs:
-    """What the networks see of a query: components of its hidden state, its lexical features, or both.
+class _Components:
+    """Principal components of the hidden states, scaled so that their mean spread is 1.
 
     Attributes:
-        standardizer: of the hidden states, or None where none are read.
-        basis_D_K: their principal components, scaled so that their mean spread is 1, float16.
-        lexical: of the texts, or None where none are read.
+        standardizer: of the hidden states.
+        basis_D_K: the components, strongest first, float16.
     """
 
-    standardizer: Standardizer | None
-    basis_D_K: FloatArray | None
-    lexical: Lexical | None
+    standardizer: Standardizer
+    basis_D_K: FloatArray
 
     @classmethod
-    def fit(cls, read: Features, weight_Q: FloatArray, options: MlpOptions) -> _Inputs:
-        standardizer = basis_D_K = lexical = None
-        read.check(READS[options.reads])
-        if HIDDEN in READS[options.reads]:
-            check_features(read.hidden)
-            standardizer = Standardizer.fit(read.hidden, weight_Q)
-            x_Q_D = standardizer.apply(read.hidden).astype(np.float32)
-            eigenvalue_D, vector_D_D = np.linalg.eigh((x_Q_D.T @ x_Q_D / np.float32(len(x_Q_D))).astype(np.float64))
-            num_kept = min(options.num_components, len(x_Q_D), len(eigenvalue_D))
-            kept = slice(None, -num_kept - 1, -1)  # strongest first
-            spread = np.sqrt(max(float(eigenvalue_D[kept].mean()), 1e-12))
-            largest_K = np.abs(vector_D_D[:, kept]).argmax(axis=0)
-            signs_K = np.sign(vector_D_D[:, kept][largest_K, np.arange(num_kept)])  # the same on every machine
-            basis_D_K = (vector_D_D[:, kept] * signs_K / spread).astype(np.float16)
-        if TEXT in READS[options.reads]:
-            lexical = Lexical.fit(read.questions, seed=options.seed)
-        return cls(standardizer, basis_D_K, lexical)
+    def fit(cls, hidden_Q_D: FloatArray, weight_Q: FloatArray, num_components: int) -> _Components:
+        check_features(hidden_Q_D)
+        standardizer = Standardizer.fit(hidden_Q_D, weight_Q)
+        x_Q_D = standardizer.apply(hidden_Q_D).astype(np.float32)
+        eigenvalue_D, vector_D_D = np.linalg.eigh((x_Q_D.T @ x_Q_D / np.float32(len(x_Q_D))).astype(np.float64))
+        num_kept = min(num_components, len(x_Q_D), len(eigenvalue_D))
+        kept = slice(None, -num_kept - 1, -1)
+        spread = np.sqrt(max(float(eigenvalue_D[kept].mean()), 1e-12))
+        largest_K = np.abs(vector_D_D[:, kept]).argmax(axis=0)
+        signs_K = np.sign(vector_D_D[:, kept][largest_K, np.arange(num_kept)])  # the same on every machine
+        return cls(standardizer, (vector_D_D[:, kept] * signs_K / spread).astype(np.float16))
 
-    def check(self, read: Features) -> None:
-        if self.standardizer is not None:
-            check_features(read.hidden, width=len(self.standardizer.centre_D))
-        if self.lexical is not None:
-            read.check({TEXT})
-
-    def apply(self, read: Features) -> FloatArray:
-        """The inputs, float32, shape (Q, N)."""
-        parts: list[FloatArray] = []
-        if self.standardizer is not None and self.basis_D_K is not None:
-            x_Q_D = self.standardizer.apply(read.hidden).astype(np.float32)
-            parts.append(x_Q_D @ self.basis_D_K.astype(np.float32))
-        if self.lexical is not None:
-            parts.append(self.lexical.apply(read.questions))
-        return np.concatenate(parts, axis=1)
+    def apply(self, hidden_Q_D: FloatArray) -> FloatArray:
+        x_Q_D = self.standardizer.apply(hidden_Q_D).astype(np.float32)
+        return x_Q_D @ self.basis_D_K.astype(np.float32)
 
     def arrays(self) -> dict[str, FloatArray]:
-        found: dict[str, FloatArray] = {} if self.lexical is None else self.lexical.arrays()
-        if self.standardizer is not None and self.basis_D_K is not None:
-            found |= {"feature_centre": self.standardizer.centre_D, "feature_scale": self.standardizer.scale_D}
-            found |= {"feature_basis": self.basis_D_K}
-        return found
+        found = {"feature_centre": self.standardizer.centre_D, "feature_scale": self.standardizer.scale_D}
+        return {**found, "feature_basis": self.basis_D_K}
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, Any]) -> _Inputs:
-        has_hidden, has_text = "feature_basis" in arrays, "wording_mean" in arrays
-        return cls(
-            Standardizer(arrays["feature_centre"], arrays["feature_scale"]) if has_hidden else None,
-            arrays["feature_basis"] if has_hidden else None,
-            Lexical.from_arrays(dict(arrays)) if has_text else None,
-        )
+    def from_arrays(cls, arrays: Mapping[str, Any]) -> _Components:
+        return cls(Standardizer(arrays["feature_centre"], arrays["feature_scale"]), arrays["feature_basis"])
 
 
 def _probabilities(weights: Mapping[str, FloatArray], x_Q_N: FloatArray) -> FloatArray:

@@ -5,16 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from ..core.settings import (
-    CompareSettings,
-    EvaluateSettings,
-    ImportSettings,
-    LayersSettings,
-    PaperSettings,
-    ProfileSettings,
-    RunPlanSettings,
-    RunSettings,
-)
+from ..core.settings import ImportSettings, ProfileSettings, RunPlanSettings, RunSettings
+from ..core.study_settings import CompareSettings, EvaluateSettings, LayersSettings, PaperSettings
 from ..errors import InvalidSettingsError, RunError
 
 

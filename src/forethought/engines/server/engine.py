@@ -114,22 +114,18 @@ class OpenAIEngine:
             priority=priority,
         )
         self.server, wanted, chosen = finish(self._start(server, wanted, is_open=template is None))
-        self.template = template = wanted.template
+        is_open, self.template = template is None, wanted.template
         self.enforce, self.reason, self.answer_room = chosen.enforce, chosen.reason, wanted.room
         self._calls: TwoCalls | OneCall | None = chosen.calls
-        logger.info(
-            "%s at %s (%s); budgets kept by %s: %s",
-            self.server.name,
-            self.address,
-            self.server.how,
-            self.enforce,
-            self.reason,
-        )
+        kept = f"budgets kept by {self.enforce}: {self.reason}"
+        self.said = f"{self.server.name} at {self.address} ({self.server.how}); {kept}"
+        if not is_open:  # else whoever left the template open says it, once it is used
+            logger.info("%s", self.said)
         self.info = EngineInfo(
             engine="openai",
             model=model,
-            template=template.name,
-            template_hash=template.hash,
+            template=self.template.name,
+            template_hash=self.template.hash,
             sampling=sampling,
             context_tokens=wanted.context_tokens,
             server=self.server.name,

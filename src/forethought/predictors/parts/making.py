@@ -56,3 +56,13 @@ def options_signature(options: type, **more: Any) -> inspect.Signature:
     named = [inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=value) for key, value in more.items()]
     own = inspect.signature(options, eval_str=True)
     return own.replace(parameters=[*own.parameters.values(), *named], return_annotation=inspect.Signature.empty)
+
+
+def too_small(options: object, least: Mapping[str, float]) -> list[str]:
+    """A complaint for each of the options that is below its least; None is not."""
+    found = {name: getattr(options, name) for name in least}
+    return [
+        f"{name} must be at least {least[name]:g}; got {value}"
+        for name, value in found.items()
+        if value is not None and value < least[name]
+    ]

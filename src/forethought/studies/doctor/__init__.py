@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ...core import registry
 from ...core.prompts import load_template
-from ...core.settings import DoctorSettings
+from ...core.study_settings import DoctorSettings
 from ...questions.queries import load_queries
 from ...runs.folders import check_file
 from .findings import Diagnosis, Finding

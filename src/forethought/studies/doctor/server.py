@@ -14,7 +14,7 @@ from typing import Any
 from ...core.data import Generation, Query, Request, Sampling, StopReason
 from ...core.files import write_json
 from ...core.prompts import load_template
-from ...core.settings import DoctorSettings
+from ...core.study_settings import DoctorSettings
 from ...core.waiting import finish
 from ...engines.server.dialects import Drawing, TokenDialect
 from ...engines.server.engine import OpenAIEngine

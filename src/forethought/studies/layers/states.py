@@ -20,7 +20,7 @@ from ...core.menu import Menu
 from ...core.profile import Profile
 from ...core.protocols import Engine, PooledStateEngine
 from ...core.provenance import Provenance
-from ...core.settings import LayersSettings
+from ...core.study_settings import LayersSettings
 from ...errors import InvalidFeaturesError, InvalidInputError, InvalidSettingsError, MismatchError, RunError
 from ...evaluation.levels import spread
 from ...predictors.parts.making import Progress

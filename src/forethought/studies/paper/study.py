@@ -9,7 +9,7 @@ from ...allocators.greedy import GreedyAllocator
 from ...core import registry
 from ...core.data import Cost, Curves
 from ...core.protocols import Allocator
-from ...core.settings import PaperSettings
+from ...core.study_settings import PaperSettings
 from ...errors import InvalidFeaturesError, InvalidSettingsError, MissingExtraError
 from ...evaluation.bootstrap import estimate
 from ...evaluation.checks import check_inputs

@@ -1,0 +1,207 @@
+"""What the commands are asked that judge and study: layers, evaluate, compare, bench, demo, doctor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from .flags import (
+    allocator_options_flag,
+    argument,
+    asked_model_flag,
+    at_least,
+    check_all,
+    flag,
+    layers_problem,
+    limit_flag,
+    num_resamples_flag,
+    numbered,
+    pairs,
+    plots_flag,
+    positive,
+    sampling_problems,
+    seed_flag,
+)
+from .settings import EngineSettings, QuestionColumns
+from .terms import Sampling
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayersSettings:
+    """`forethought layers`: how well each layer of a model tells the accuracy curves."""
+
+    run: str = argument()
+    states: str = flag("", "Hidden states of every layer; what it lacks is read now.", metavar="FOLDER")
+    read: bool = flag(True, "Read them, or leave their questions out.")
+    pooling: str = flag("both", "last (prompt token), mean (of the question) or both.")
+    layers: str = flag("all", "Layers to compare: all, or 4,12,16.")
+    mean_tokens: tuple[float, ...] = flag(
+        (), "Mean budgets of the plans judged.", metavar="N,…", shown="1/5, 2/5 and 3/5 of the largest cap"
+    )
+    limit: int | None = limit_flag()
+    out: str = flag("", "Where the report goes.", metavar="FOLDER", shown="RUN/layers")
+    model: str = flag("", "Where the measured model is.", shown="its name in the profile")
+    template: str = flag("", "Its prompt template.", shown="its name in the profile")
+    engine: EngineSettings = EngineSettings()
+    num_resamples: int = num_resamples_flag()
+    plots: bool = plots_flag()
+    seed: int = seed_flag()
+
+    POOLINGS: ClassVar = ("last", "mean")
+
+    def __post_init__(self) -> None:
+        known = (*self.POOLINGS, "both")
+        check_all(
+            [
+                None if self.pooling in known else f"--pooling: {', '.join(known)}, not {self.pooling!r}",
+                layers_problem(self.layers, "compare"),
+                *positive("--mean-tokens", self.mean_tokens),
+                at_least("--limit", self.limit, 2),
+                at_least("--resamples", self.num_resamples, 100),
+            ]
+        )
+
+    @property
+    def poolings(self) -> tuple[str, ...]:
+        """The poolings asked for."""
+        return self.POOLINGS if self.pooling == "both" else (self.pooling,)
+
+    @property
+    def layer_numbers(self) -> tuple[int, ...] | None:
+        """The layers asked for, ascending; None for all."""
+        return None if self.layers == "all" else numbered(self.layers)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluateSettings:
+    """`forethought evaluate`: what prediction and allocation buy on measured curves."""
+
+    run: str = argument()
+    on: str = flag("", "Held-out profile: run directory or Parquet file.", metavar="PROFILE")
+    out: str = flag("", "Where the report goes.", metavar="FOLDER", shown="RUN/evaluation")
+    allocator: str = flag("envelope", "Whose plans are judged.")
+    allocator_options: dict[str, Any] = allocator_options_flag()
+    predictor: str = flag("auto", "For cross-fitting a profile run.")
+    model: str = asked_model_flag()
+    engine: EngineSettings = EngineSettings()
+    num_resamples: int = num_resamples_flag()
+    plots: bool = plots_flag()
+    seed: int = seed_flag()
+
+    def __post_init__(self) -> None:
+        check_all([at_least("--resamples", self.num_resamples, 100)])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompareSettings:
+    """`forethought compare`: several predictors on one held-out profile, with what each costs itself."""
+
+    predictors: tuple[str, ...] = argument()
+    on: str = flag("", "Held-out profile.", metavar="PROFILE", shown="the shipped one of the first")
+    names: tuple[str, ...] = flag((), "What each is called, in their order.", name="--name")
+    labels: tuple[str, ...] = flag((), "Another tool's labels: CSV of query_id, label.", metavar="NAME=FILE")
+    train: str = flag("", "Where the labels' curves are counted.", metavar="PROFILE")
+    out: str = flag("", "Where the report goes.", metavar="FOLDER", shown="runs/compare-PROFILE")
+    allocator: str = flag("envelope", "Whose plans are judged.")
+    allocator_options: dict[str, Any] = allocator_options_flag()
+    num_resamples: int = num_resamples_flag()
+    plots: bool = plots_flag()
+    model: str = asked_model_flag()
+    engine: EngineSettings = EngineSettings()
+    seed: int = seed_flag()
+
+    def __post_init__(self) -> None:
+        wrong = [pair for pair in self.labels if not all(pair.partition("=")[::2])]
+        check_all(
+            [
+                None if self.predictors else "give at least one predictor",
+                None
+                if len(self.names) in (0, len(self.predictors))
+                else f"--name must be given once for each of {len(self.predictors)} predictors, or never",
+                f"--labels takes NAME=FILE, not {wrong[0]!r}" if wrong else None,
+                "--labels needs --train PROFILE, on which their curves are counted"
+                if self.labels and not self.train
+                else None,
+                at_least("--resamples", self.num_resamples, 100),
+            ]
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PaperSettings:
+    """`forethought bench paper`: the published measurements of arXiv 2602.01237."""
+
+    folder: str = argument(metavar="DIR")
+    split: str = flag("dev", "Judged on: DIR/NAME.parquet.", metavar="NAME")
+    out: str = flag("", "Where the report goes.", metavar="FOLDER", shown="runs/bench-paper-SPLIT")
+    mean_tokens: tuple[float, ...] = flag((), "Mean budgets to compare at.", metavar="N,…", shown="every budget")
+    predictor: str = flag("", "Forethought's.", metavar="NAME", shown="that of train")
+    allocator: str = flag("envelope", "Forethought's.")
+    allocator_options: dict[str, Any] = allocator_options_flag()
+    compare: tuple[str, ...] = flag(
+        ("ridge", "mlp", "text", "paper-mlp"), "Predictors beside it, or none.", metavar="NAME,…"
+    )
+    num_resamples: int = num_resamples_flag()
+    plots: bool = plots_flag()
+    seed: int = seed_flag()
+
+    def __post_init__(self) -> None:
+        wrong = not self.split or any(part in self.split for part in ("/", "\\", ".."))
+        check_all(
+            [
+                f"--split takes the name of a file in DIR, without .parquet, not {self.split!r}" if wrong else None,
+                *positive("--mean-tokens", self.mean_tokens),
+                at_least("--resamples", self.num_resamples, 100),
+            ]
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DemoSettings:
+    """`forethought demo`: the main job on what comes with the package."""
+
+    name: str = argument("qwen2.5-coder-1.5b")
+    mean_tokens: float | None = flag(None, "Budget a question.", metavar="N", shown="where the curve is steepest")
+    limit: int | None = flag(None, "Live questions.", metavar="N", shown="what fits into a few minutes")
+    out: str = flag("", "Run directory.", metavar="RUN", shown="runs/demo-NAME-DATE")
+    seed: int = seed_flag()
+
+    def __post_init__(self) -> None:
+        check_all([at_least("--mean-tokens", self.mean_tokens, 1), at_least("--limit", self.limit, 2)])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DoctorSettings(QuestionColumns):
+    """`forethought doctor`: what is here, and what a server can do. `options` is what else the openai engine takes."""
+
+    base_url: str = ""
+    served_model: str = ""
+    enforce: str = "auto"
+    template: str = flag("boxed", "Prompt template to try budgets with.")
+    temperature: float | None = flag(None, "Of the thought.", shown="0 for caps, 0.6 for effort levels")
+    top_p: float = flag(1.0, "Nucleus of the thought.")
+    timeout_seconds: float = flag(120.0, "Seconds a request.", name="--timeout")
+    questions: str = flag("", "With --enforce effort: questions to measure levels on.", metavar="FILE")
+    limit: int | None = limit_flag()
+    levels: tuple[str, ...] = flag((), "Only these effort levels.", metavar="A,B", shown="all that are known")
+    out: str = flag("effort-costs.json", "Where their costs are written.", metavar="FILE")
+    options: dict[str, Any] = pairs("--engine-option", "Passed to the engine.")
+    dry_run: bool = flag(False, "Say what would be done and what it may cost; do nothing.")
+
+    def __post_init__(self) -> None:
+        needs = self.enforce != "effort" or not self.base_url
+        check_all(
+            [
+                *(
+                    f"{name} measures effort levels at a server: add --base-url URL --enforce effort"
+                    for name, given in (("--questions", self.questions), ("--levels", self.levels))
+                    if given and needs
+                ),
+                at_least("--limit", self.limit, 1),
+                *sampling_problems(self.temperature, self.top_p),
+            ]
+        )
+
+    def drawn(self, temperature: float) -> Sampling:
+        """How thoughts are sampled, at `temperature` where none was asked for."""
+        return Sampling(temperature if self.temperature is None else self.temperature, self.top_p)
