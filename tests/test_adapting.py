@@ -12,7 +12,7 @@ import pytest
 
 from forethought.commands import pipeline
 from forethought.control.adapting import Adaptation, blocks
-from forethought.control.running import load_budgets, read_plan
+from forethought.control.budgets import load_budgets, read_plan
 from forethought.core.data import Cost, Generation, Query, Request
 from forethought.core.prompts import load_template
 from forethought.core.settings import EngineSettings, PlanSettings, ProfileSettings, RunSettings, TrainSettings

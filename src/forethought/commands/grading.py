@@ -12,7 +12,7 @@ from typing import Any
 from ..control import sources
 from ..control.judging import Judge
 from ..control.profiling import judged
-from ..control.running import write_results
+from ..control.results import write_results
 from ..core.data import Grade, Query
 from ..core.problems import Problems
 from ..core.protocols import Grader

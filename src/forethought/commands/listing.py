@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..control import sources
-from ..control.running import summary
+from ..control.results import summary
 from ..core.data import Grade
 from ..core.files import reaching
 from ..core.records import Opinion

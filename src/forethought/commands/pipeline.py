@@ -12,17 +12,13 @@ import numpy as np
 from ..control import profiling, sources
 from ..control.adapting import Adaptation
 from ..control.answers import Answer
+from ..control.budgets import keep_plan, read_plan
 from ..control.plan import Plan
 from ..control.planning import forecast, largest_cap, made_plan, model_of, needed_tokens, predict
 from ..control.pool import Pool
 from ..control.profiling import Report, setup_of, silent
-from ..control.running import (
-    generate_planned,
-    keep_plan,
-    kept_answers,
-    read_plan,
-    write_results,
-)
+from ..control.results import write_results
+from ..control.running import generate_planned, kept_answers
 from ..control.training import fitted
 from ..core.data import Query
 from ..core.files import make_folder

@@ -8,10 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..control import evaluating, sources
-from ..control.running import (
-    load_budgets,
-    outcomes,
-)
+from ..control.budgets import load_budgets
+from ..control.results import outcomes
 from ..core import registry
 from ..core.data import Cost, Query
 from ..core.profile import Profile

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ..control import sources
-from ..control.running import answer_rows, load_budgets, read_plan
+from ..control.budgets import load_budgets, read_plan
+from ..control.results import answer_rows
 from ..core.data import Query
 from ..core.registry import unknown_name_message
 from ..core.visible import one_line

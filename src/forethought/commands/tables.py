@@ -10,9 +10,9 @@ import numpy as np
 
 from ..control import sources
 from ..control.billing import sends_twice, settle
+from ..control.budgets import load_budgets
 from ..control.forecast import Forecast
 from ..control.plan import Plan
-from ..control.running import load_budgets
 from ..core.data import Cost
 from ..core.files import read_json
 from ..core.problems import MAX_SHOWN, excerpt

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from ..core.checks import check_usage
+from ..core.codec import MOST, UnfitError, decode, encode, shown
 from ..core.data import Cost, Curves, FloatArray, Query
 from ..core.files import read_json, write_json
 from ..core.menu import Menu
@@ -24,7 +24,7 @@ from .planning import allocate
 logger = logging.getLogger(__name__)
 
 FIRST_BLOCK = 64  # answers that are seen before anything is decided, at least
-SHARES = (8, 4, 2)  # decisions after an eighth, a quarter and a half of the questions: each waits for all before it
+SHARES = (8, 4, 2)  # decisions after an eighth, a quarter and a half of the questions: each looks at all before it
 FILE = "usage.json"
 
 
@@ -42,6 +42,31 @@ def blocks(queries: Sequence[Query]) -> list[list[Query]]:
     order = [queries[row] for row in hash_order([query.id for query in queries], seed=0).tolist()]
     ends = block_ends(len(order))
     return [order[start:end] for start, end in zip([0, *ends], ends)]  # noqa: B905
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What was decided after a block: whether usage had parted from what was predicted, and new budgets, by id."""
+
+    alarm: bool
+    usage: Mapping[str, Any]
+    budgets: Mapping[str, int]
+
+    @property
+    def stretch(self) -> float:
+        """How many times as long as predicted thoughts were taken to be; raises UnfitError where it says nonsense."""
+        stretch = self.usage.get("stretch")
+        if isinstance(stretch, bool) or not isinstance(stretch, int | float) or not 0.0 < stretch <= MOST:
+            raise UnfitError(f"must be a number above 0, not {shown(stretch)}", "stretch")
+        return float(stretch)
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """RUN/usage.json: the decisions so far, one a block, and what has been seen of usage."""
+
+    decisions: tuple[Decision, ...] = ()
+    usage: Mapping[str, Any] | None = None
 
 
 class Adaptation:
@@ -66,7 +91,7 @@ class Adaptation:
         self._total, self._cost, self._menu = plan.allocation.total, plan.allocation.cost, plan.menu
         self._row_of = {query_id: row for row, query_id in enumerate(plan.allocation.query_ids)}
         self._unseen = {plan.allocation.query_ids[row] for row in plan.forecast.unseen_Q}
-        self._decisions = kept(run, self._menu, self._row_of)["decisions"]
+        self._decisions = list(kept(run, self._menu, self._row_of.keys()).decisions)
 
     def decide(
         self,
@@ -91,7 +116,7 @@ class Adaptation:
                 self.usage.see(tokens_B, self._menu.index(budget_of[query.id]), used_of[query.id])
         if number < len(self._decisions):  # decided before this run was resumed
             self.usage.recentre()
-            self.usage.stretch = self._decisions[number]["usage"]["stretch"]
+            self.usage.stretch = self._decisions[number].stretch
             return {}
         is_alarm, ratio = self.usage.test.is_alarm, self.usage.test.ratio
         budgets: dict[str, int] = {}
@@ -107,7 +132,7 @@ class Adaptation:
                 len(budgets),
                 len(rest),
             )
-        self._decisions.append({"alarm": is_alarm, "usage": self.usage.to_json(), "budgets": budgets})
+        self._decisions.append(Decision(is_alarm, self.usage.to_json(), budgets))
         self.keep()
         return budgets
 
@@ -133,7 +158,7 @@ class Adaptation:
 
     def keep(self) -> None:
         """Writes RUN/usage.json."""
-        write_json(self._run.path / FILE, {"decisions": self._decisions, "usage": self.usage.to_json()})
+        write_json(self._run.path / FILE, encode(Decided(tuple(self._decisions), self.usage.to_json())))
 
     def _tokens(self, query_id: str) -> FloatArray | None:
         tokens_Q_B = self._plan.forecast.curves.tokens_Q_B
@@ -152,19 +177,25 @@ class Adaptation:
         return float(used_of.get(query_id, tokens_B[self._menu.index(budget)]))
 
 
-def kept(run: RunDirectory, menu: Menu, query_ids: Collection[str]) -> dict[str, Any]:
-    """What RUN/usage.json holds: `decisions`, one a block, and `usage`; none of either before the first.
+def kept(run: RunDirectory, menu: Menu, query_ids: Set[str]) -> Decided:
+    """What RUN/usage.json holds; nothing before the first decision.
 
     Raises:
         RunError: the file is damaged.
     """
     path = run.path / FILE
     if not path.exists():
-        return {"decisions": [], "usage": None}
-    found: dict[str, Any] = read_json(path)
-    if problem := check_usage(found, menu, query_ids):
+        return Decided()
+    try:
+        found = decode(Decided, read_json(path), lenient=(Decided, Decision))
+        for decision in found.decisions:
+            assert decision.stretch
+            for query_id, budget in decision.budgets.items():
+                if query_id not in query_ids or budget not in menu:
+                    raise UnfitError(f"{budget} is no budget of a question of this run, {shown(query_id)}")
+    except UnfitError as error:
         raise RunError(
-            f"{path} does not belong to this run: {problem}. Copy the folder again; or delete the file, and questions "
+            f"{path} does not belong to this run: {error}. Copy the folder again; or delete the file, and questions "
             "that have no answer yet get their budgets by the first plan"
-        )
+        ) from error
     return found

@@ -12,12 +12,30 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..core.checks import pool_line
+from ..core.codec import UnfitError, decode, encode
 from ..core.data import Generation, Request
 from ..core.menu import Menu
 from ..core.protocols import CountingEngine, Engine
 from ..engines.flight import failed
 from ..runs.store import RunDirectory, appending, read_lines
+
+
+@dataclass(frozen=True, slots=True)
+class _Wave:
+    """One line of pool.jsonl: what each trace of a wave may take, by query, or what all of them took."""
+
+    begin: Mapping[str, int] | None = None
+    end: int | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return {"end": self.end} if self.begin is None else {"begin": encode(self.begin)}
+
+    @classmethod
+    def from_json(cls, value: Any) -> _Wave:
+        found = decode(cls, value)
+        if (found.begin is None) == (found.end is None):
+            raise UnfitError("it must hold 'begin' or 'end'")
+        return found
 
 
 @dataclass(slots=True)
@@ -43,8 +61,8 @@ class Pool:
         """The pool of a run, as it was left; the run's lock must be held."""
         file = run.path / "pool.jsonl"
         spent, begun = 0, None
-        for line in read_lines(file, pool_line):
-            begun, spent = (line["begin"], spent) if "begin" in line else (None, spent + int(line["end"]))
+        for line in read_lines(file, _Wave.from_json):
+            begun, spent = line.begin, spent + (line.end or 0)
         pool = cls(file, int(total), beside, menu, spent)
         if begun is not None:
             done = {record.query_id: record for record in run.latest() if record.query_id in begun}
@@ -74,7 +92,7 @@ class Pool:
                 yield failed(request, reason, is_final=True)
                 continue
             most = {request.query.id: request.budget + self.beside for request in wave}
-            self._note({"begin": most})
+            self._note(_Wave(begin=most))
             counted, taken = _counted(engine), 0
             async for generation in engine.generate(wave):
                 # What a failed one took, an engine that counts will say.
@@ -94,12 +112,12 @@ class Pool:
         return wave
 
     def _end(self, taken: int) -> None:
-        self._note({"end": taken})
+        self._note(_Wave(end=taken))
         self.spent += taken
 
-    def _note(self, line: Mapping[str, Any]) -> None:
+    def _note(self, line: _Wave) -> None:
         with appending(self.file) as lines:
-            lines.append([line])
+            lines.append([line.to_json()])
 
 
 def _taken(generation: Generation, most: int) -> int:

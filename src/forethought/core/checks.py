@@ -1,7 +1,4 @@
-"""What the files of a run must hold before anything relies on it: types and ranges of what was read from JSON.
-
-Each function says in words what is wrong, or None. Keys that are not known here are left alone.
-"""
+"""What a plan file must hold before anything relies on it; says in words what is wrong, or None."""
 
 from __future__ import annotations
 
@@ -11,20 +8,10 @@ from types import NoneType
 from typing import Any
 
 from ..errors import InvalidMenuError
-from .codec import MOST, WORDS, UnfitError, shown
+from .codec import MOST, WORDS, shown
 from .menu import Menu
 
 Kinds = Mapping[str, tuple[type, ...]]
-
-
-def pool_line(line: Any) -> Mapping[str, Any]:
-    """One line of pool.jsonl: what is about to be generated at most, by query, or what was; raises UnfitError."""
-    found = line.get("begin", line.get("end")) if isinstance(line, dict) else None
-    counts = list(found.values()) if isinstance(found, dict) and "begin" in line else [found]
-    if not all(type(count) is int and 0 <= count <= MOST for count in counts):
-        raise UnfitError(f"'begin' must be tokens by query, or 'end' tokens, not {shown(found)}")
-    known: Mapping[str, Any] = line
-    return known
 
 
 def check_plan(plan: Any, query_ids: Collection[str]) -> str | None:
@@ -66,22 +53,6 @@ def check_plan(plan: Any, query_ids: Collection[str]) -> str | None:
     return None
 
 
-def check_usage(found: Any, menu: Menu, query_ids: Collection[str]) -> str | None:
-    """usage.json: a stretch and new budgets, a decision."""
-    if problem := _object_problem(found, {"decisions": (list,), "usage": (dict, NoneType)}):
-        return problem
-    for decision in found["decisions"]:
-        if problem := _object_problem(decision, {"alarm": (bool,), "usage": (dict,), "budgets": (dict,)}):
-            return f"a decision: {problem}"
-        stretch = decision["usage"].get("stretch")
-        if type(stretch) not in (int, float) or not 0.0 < stretch <= MOST:
-            return f"a decision: 'stretch' must be a number above 0, not {shown(stretch)}"
-        for query_id, budget in decision["budgets"].items():
-            if query_id not in query_ids or type(budget) is not int or budget not in menu:
-                return f"a decision: {shown(budget)} is no budget of a question of this run, {shown(query_id)}"
-    return None
-
-
 def _curves_problem(curves: Any, num_budgets: int) -> str | None:
     if problem := _object_problem(curves, {"p": (list,), "tokens": (list, NoneType)}):
         return problem
@@ -93,19 +64,6 @@ def _curves_problem(curves: Any, num_budgets: int) -> str | None:
             return f"'{key}' has {len(values)} numbers for {num_budgets} budgets"
         if not all(type(value) in (int, float) and 0 <= value <= most for value in values):
             return f"'{key}' must hold numbers from 0 to {most:,}"
-    return None
-
-
-def check_counts(counts: Any) -> str | None:
-    """What an engine counted: numbers, and objects of numbers."""
-    if not isinstance(counts, dict):
-        return f"it must be an object, not {shown(counts)}"
-    for key, value in counts.items():
-        if isinstance(value, dict):
-            if problem := check_counts(value):
-                return problem
-        elif type(value) not in (int, float) or not 0 <= value <= MOST:
-            return f"{shown(key)} must be a number of at least 0, not {shown(value)}"
     return None
 
 

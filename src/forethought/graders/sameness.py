@@ -41,6 +41,9 @@ from .words import same_unit
 TOLERANCE = sympy.Rational(1, 10**6)  # of decimals, as in NumberGrader
 
 
+_IN_ORDER = ("xy", "xyz", "ab", "abc", "abcd", "pq", "uv", "mn", "hk")  # names whose values are a tuple's in this order
+
+
 def is_same(answer: Reading, reference: Reading) -> bool:
     """True or False; raises Unread where that cannot be said."""
     return _Comparison(is_rounded=answer.is_rounded or reference.is_rounded).same(answer.meaning, reference.meaning)
@@ -57,6 +60,17 @@ class _Comparison:
         named, also_named = _values_by_name(left), _values_by_name(right)
         if named and also_named and (len(named) > 1 or len(also_named) > 1):
             return named.keys() == also_named.keys() and all(self.same(named[name], also_named[name]) for name in named)
+        for names, other in ((named, right), (also_named, left)):
+            letters = "".join(sorted(map(str, names)))
+            if (
+                letters in _IN_ORDER
+                and isinstance(other, Group)
+                and other.kind == "()"
+                and len(other.items) == len(names)
+            ):
+                return all(
+                    self.same(names[sympy.Symbol(name)], item) for name, item in zip(letters, other.items, strict=True)
+                )
         if isinstance(left, Chain) and isinstance(right, Chain):
             return self.same_chains(left, right)
         left, right = self.without_name(left, right), self.without_name(right, left)
@@ -114,13 +128,8 @@ class _Comparison:
             name = items.pop(0)
         elif len(items) == 2 and isinstance(items[1], sympy.Symbol) and _is_constant(items[0]):
             name = items.pop()
-        if (
-            name is not None
-            and not isinstance(name, AppliedUndef)
-            and symbols_of(name) & set().union(*map(symbols_of, items))
-        ):
-            return None, None
-        if name is None and not all(map(_is_constant, items)):
+        own = set() if name is None or isinstance(name, AppliedUndef) else symbols_of(name)
+        if own & set().union(*map(symbols_of, items)) or (name is None and not all(map(_is_constant, items))):
             return None, None
         # "1/3 ≈ 0.33" states 1/3; "x ≈ 0.33" states 0.33.
         equal = [item for item, relation in zip(items[1:], chain.relations[-len(items) + 1 :] if len(items) > 1 else (),
@@ -143,11 +152,9 @@ class _Comparison:
         if not all(isinstance(value, sympy.Expr) for value in values):
             raise Unread("a quantity against what is none")
         if not self.same_values(*values):
-            in_radians = [
-                value * sympy.pi / 180 if unit == "°" else value for value, unit in zip(values, units, strict=True)
-            ]
-            is_angle = sorted(units) == ["", "°"] and any(value.has(sympy.pi) for value in values)
-            return is_angle and self.same_values(*in_radians)
+            if sorted(units) == ["", "°"] and any(value.has(sympy.pi) for value in values):
+                raise Unread("degrees or radians?")
+            return False
         if all(units) and not same_unit(*units):
             raise Unread("units differ")
         return True
@@ -253,7 +260,11 @@ class _Comparison:
             self.same_values(one * first[1], other * first[0])
             for one, other in zip(left.items, right.items, strict=True)
         )
-        if is_same and len(left.items) == 2 and all(_may_be_time(*side.items) for side in (left, right)):
+        if (
+            is_same
+            and len(left.items) == 2
+            and all(0 <= side.items[0] <= 24 and 10 <= side.items[1] < 60 for side in (left, right))
+        ):
             raise Unread("a ratio or a time?")
         return is_same
 
@@ -368,10 +379,6 @@ def _values_by_name(side: Any) -> dict[Any, Any]:
                 return {}
             found[each] = its
     return found
-
-
-def _may_be_time(hours: Any, minutes: Any) -> bool:
-    return bool(0 <= hours <= 24 and 10 <= minutes < 60)
 
 
 def _pairs(chain: Chain) -> list[tuple[str, Any]] | None:

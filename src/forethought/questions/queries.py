@@ -114,14 +114,13 @@ def load_queries(
     names in any capitals; a name with dots leads into an object (`reward_model.ground_truth`).
 
     Args:
-        source: a path ending in .jsonl, .ndjson, .json, .csv, .tsv, .parquet or .txt (one question a line); "-" for
-            standard input (JSON lines when it starts with "{", else one question a line); or a name in `DATASETS`.
+        source: a file (an ending in `FORMATS`), "-" for standard input (JSON lines where it starts with "{", else one
+            question a line, as in .txt), or a name in `DATASETS`.
         limit: only read the first so many rows; what follows them is not looked at.
-        question_column: where the question stands; else the first of `fields.QUESTION_COLUMNS` that the file has.
-        answer_column: where the reference answer stands; else the first of `fields.ANSWER_COLUMNS`, if any; "" for
-            none.
-        id_column: where the ids stand; else the first of "id" and `fields.ID_COLUMNS`, if any; "" for none. Several
-            names with commas between them make one id together.
+        question_column: where the question stands; else the first of `fields.QUESTION_COLUMNS` that is there.
+        answer_column: where the reference stands; else the first of `fields.ANSWER_COLUMNS`; "" for none.
+        id_column: where the ids stand; else "id" or the first of `fields.ID_COLUMNS`; "" for none. Several names with
+            commas between them make one id together.
 
     Raises:
         InvalidInputError: with everything that is wrong with the source, by line.
@@ -159,9 +158,8 @@ def load_columns(
 
     Args:
         source: as `load_queries` takes it.
-        usual: what a column means -> its usual names, in any capitals; the first that is there counts.
-        named: what a column means -> the name that was asked for with `--MEANING-column`; None for a usual one, "" for
-            none.
+        usual: what a column means -> its usual names; the first that is there counts.
+        named: what a column means -> the name asked for with `--MEANING-column`; None for a usual one, "" for none.
         limit: only the first so many rows.
 
     Returns:

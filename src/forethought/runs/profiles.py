@@ -61,7 +61,7 @@ def from_run(run: RunDirectory, queries: Sequence[Query], *, layers: Sequence[in
                 ungraded.append(record.query_id)
             else:
                 found.add(row_of[record.query_id], record, outcomes)
-    _report(run, found.num_traces, reasons, ungraded)
+    _report(run, found.num_traces, reasons, sorted(ungraded, key=row_of.__getitem__))
     rows, num_tried_Q, traces = found.sorted()
     kept = [queries[row] for row in rows]
     starts_Q = np.cumsum(num_tried_Q) - num_tried_Q
@@ -145,7 +145,7 @@ def _report(run: RunDirectory, num_traces: int, reasons: Reasons, ungraded: Sequ
             )
         raise RunError(f"{run.path} has no finished trace yet; run `forethought profile` again to go on")
     if ungraded:
-        ids = sorted(set(ungraded))
+        ids = list(dict.fromkeys(ungraded))
         logger.warning(
             "note: %s: %d traces of %d questions (%s) have no grade and are left out; %s",
             run.path,

@@ -38,9 +38,7 @@ class Source:
 def find_file(name: str, *, otherwise: str = "") -> Source:
     """The table in a file.
 
-    Args:
-        name: its path, as the user typed it.
-        otherwise: what may be named in place of a file with a known ending, for the message about an unknown one.
+    `otherwise` is what may be named in its place, for the message about an unknown ending.
 
     Raises:
         InvalidInputError: no such file (with the nearest name), a folder, or an unknown ending.

@@ -291,14 +291,7 @@ def _number(value: Any) -> float:
 
 
 class _File:
-    """One file's columns, as far as anybody may ask for them.
-
-    Args:
-        path: of the file.
-        takes_lists: whether a column's cells may be lists.
-        where: column -> the text that its cell must hold for a row to be read.
-        most: distinct values after which a column is given up; None for none.
-    """
+    """One file's columns, as far as anybody may ask for them; arguments as in `Columns`."""
 
     def __init__(
         self, path: str, takes_lists: Callable[[str], bool], where: Mapping[str, str], most: int | None = None

@@ -173,10 +173,7 @@ def _check_traces(rows: Rows, settings: ImportSettings, problems: Problems) -> I
 def _check_keys(rows: Rows, keyed: IntArray, *, is_ordered: bool) -> None:
     """One row a trace and budget, and within a trace the budgets ascend.
 
-    Args:
-        rows: the rows.
-        keyed: those with an id and a budget, ascending.
-        is_ordered: also refuse a smaller budget below a larger one.
+    `keyed` are those with an id and a budget, ascending; ordered ones may not have a smaller budget below a larger one.
     """
     trace_M, budget_M = rows.trace_N[keyed], rows.budget_N[keyed]
     by_trace = np.argsort(trace_M, kind="stable")

@@ -18,11 +18,7 @@ MOST_GROUPS = 256  # values of a column that tells such rows apart
 def refuse_groups(rows: Rows, unit_N: IntArray, kept: IntArray, problems: Problems) -> None:
     """Notes a column such as "filter" or "task" that has several values within one query or trace.
 
-    Args:
-        rows: the table's.
-        unit_N: the query, or the trace, that each row belongs to.
-        kept: the rows to look at.
-        problems: where it is noted.
+    `unit_N` is the query, or the trace, that each row belongs to; `kept` are the rows to look at.
     """
     for name, group in _groups(rows):
         mixed = _mixed_units(unit_N[kept], group.code_N[rows.row_N[kept]])

@@ -87,20 +87,18 @@ class Rows:
 
 def read_rows(columns: Columns, naming: Naming, settings: ImportSettings, problems: Problems) -> Rows:
     """Takes every column that means something; notes what cannot be taken."""
-    read = _read_wide if naming.shape == WIDE else _read_long
     names = naming.columns
+    query = columns.labels(names["id"])
     question = columns.encode(names["question"], str) if "question" in names else None
-    return read(columns, naming, settings, problems, columns.labels(names["id"]), question)
+    if naming.shape == WIDE:
+        return _read_wide(columns, naming, settings, problems, (query, question))
+    return _read_long(columns, naming, settings, (query, question))
 
 
-def _read_long(
-    columns: Columns,
-    naming: Naming,
-    settings: ImportSettings,
-    problems: Problems,
-    query: Encoded,
-    question: Encoded | None,
-) -> Rows:
+_Texts = tuple[Encoded, Encoded | None]  # ids, and questions
+
+
+def _read_long(columns: Columns, naming: Naming, settings: ImportSettings, texts: _Texts) -> Rows:
     names = naming.columns
 
     def numbers(meaning: str, convert: Any) -> FloatArray | None:
@@ -111,7 +109,7 @@ def _read_long(
         columns,
         naming,
         row_N=np.arange(columns.num_rows),
-        query=query,
+        query=texts[0],
         budget_N=columns.numbers(names["budget"], cells.budget),
         right_N=columns.numbers(names["correct"], cells.verdict),
         tried_N=np.full(columns.num_rows, float(settings.tried or 1)) if tried_N is None else tried_N,
@@ -120,7 +118,7 @@ def _read_long(
         reasoning_N=numbers("reasoning", cells.tokens),
         length_N=numbers("length", cells.tokens),
         answer=columns.encode(names["answer"], _answer) if "answer" in names else None,
-        question=question,
+        question=texts[1],
     )
 
 
@@ -139,15 +137,8 @@ def _samples(columns: Columns, naming: Naming, settings: ImportSettings) -> Enco
     return None if is_weak and len(found.values) <= 1 else found
 
 
-def _read_wide(
-    columns: Columns,
-    naming: Naming,
-    settings: ImportSettings,
-    problems: Problems,
-    query: Encoded,
-    question: Encoded | None,
-) -> Rows:
-    names = naming.columns
+def _read_wide(columns: Columns, naming: Naming, settings: ImportSettings, problems: Problems, texts: _Texts) -> Rows:
+    names, (query, question) = naming.columns, texts
     tried_R = np.full(columns.num_rows, float(settings.tried or 0))
     if "tried" in names:
         tried_R = columns.numbers(names["tried"], cells.count)
@@ -169,8 +160,8 @@ def _read_wide(
     if not len(budgets_B):
         problems.raise_any()
     row_N = np.repeat(np.arange(columns.num_rows), num)
-    tokens_R_B, reasoning_R_B = found["tokens"], found["reasoning"]
-    rows = Rows(
+    flat = {meaning: None if value is None else value.ravel() for meaning, value in found.items()}
+    return Rows(
         columns,
         naming,
         row_N=row_N,
@@ -178,12 +169,11 @@ def _read_wide(
         budget_N=np.tile(budgets_B.astype(np.float64), columns.num_rows),
         right_N=right_R_B.ravel(),
         tried_N=tried_R[row_N],
-        tokens_N=None if tokens_R_B is None else tokens_R_B.ravel(),
-        reasoning_N=None if reasoning_R_B is None else reasoning_R_B.ravel(),
+        tokens_N=flat["tokens"],
+        reasoning_N=flat["reasoning"],
         question=None if question is None else Encoded(question.values, question.code_N[row_N]),
         hidden_R_D=columns.lists(names["hidden"], None) if "hidden" in names else None,
     )
-    return rows
 
 
 def _matrix(meaning: str, columns: Columns, naming: Naming) -> FloatArray | None:

@@ -1,0 +1,191 @@
+"""What a run has come to: its answers, their counts, and what engines counted, from the records of all workers."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..core.codec import MOST, UnfitError, shown
+from ..core.data import Grade, Query
+from ..core.files import reaching, read_json, replacing, write_json
+from ..core.protocols import CountingEngine, Engine
+from ..core.records import Record
+from ..core.visible import to_json
+from ..core.worker import Worker
+from ..errors import RunError
+from ..runs.store import RunDirectory
+from .adapting import kept
+from .answers import Answer, counts_of
+from .billing import sends_twice, settle
+from .budgets import load_budgets, read_plan
+
+logger = logging.getLogger(__name__)
+
+
+def line_of(answer: Answer) -> bytes:
+    """One line of answers.jsonl."""
+    return f"{to_json(answer.to_json())}\n".encode()
+
+
+def answers_of(
+    run: RunDirectory, known: Mapping[str, Query], budget_of: Mapping[str, int], seen: Callable[[Record], object] = id
+) -> Iterator[Answer]:
+    """The answers to known queries that have a record, as they lie on disk; each record is shown to `seen`."""
+    for record in run.latest():
+        seen(record)
+        if record.sample == 0 and record.query_id in known:
+            yield Answer.of(known[record.query_id], budget_of[record.query_id], record)
+
+
+def answer_rows(run: RunDirectory, queries: Sequence[Query], allocator: str | None = None) -> list[Answer]:
+    """The answers to the queries, in their order, under `allocator`'s budgets (default: the run's own).
+
+    A query without a record yet is left out.
+    """
+    main, budgets_of = load_budgets(run)
+    known = {query.id: query for query in queries}
+    found = {answer.id: answer for answer in answers_of(run, known, budgets_of[allocator or main])}
+    return [found[query.id] for query in queries if query.id in found]
+
+
+def summary(run: RunDirectory, queries: Sequence[Query], lines: list[bytes | None] | None = None) -> dict[str, Any]:
+    """Counts of a run (see `counts_of`), and what was sent and generated in all; records are read once.
+
+    Args:
+        run: the run directory.
+        queries: its queries.
+        lines: takes the line of each query's answer, in their place.
+    """
+    main, budgets_of = load_budgets(run)
+    row_of = {query.id: row for row, query in enumerate(queries)}
+    is_two_calls, bill, failed_rows = sends_twice(run.header.provenance), [0, 0], list[int]()
+
+    def pay(record: Record) -> None:
+        sent, generated = settle(record, is_two_calls=is_two_calls)
+        bill[0] += sent
+        bill[1] += generated
+
+    def each() -> Iterator[Answer]:
+        for answer in answers_of(run, {query.id: query for query in queries}, budgets_of[main], pay):
+            if answer.error is not None:
+                failed_rows.append(row_of[answer.id])
+            if lines is not None:
+                lines[row_of[answer.id]] = line_of(answer)
+            yield answer
+
+    return {
+        **counts_of(each()),
+        "failed_ids": [queries[row].id for row in sorted(failed_rows)[:20]],
+        "queries": len(queries),
+        "prompt_tokens": bill[0],
+        "generated_tokens": bill[1],
+        "with_reference": sum(query.reference is not None for query in queries),
+    }
+
+
+def write_results(run: RunDirectory, queries: Sequence[Query]) -> None:
+    """Writes RUN/answers.jsonl, one line a query in their order, and RUN/summary.json, from the records of all workers.
+
+    `engine` in the summary holds what the engine counted, over all calls, killed ones included. The last worker to end
+    writes what holds of all.
+    """
+    with run.turn():
+        lines: list[bytes | None] = [None] * len(queries)
+        found = summary(run, queries, lines)
+        with replacing(run.path / "answers.jsonl") as file:
+            file.writelines(line for line in lines if line is not None)
+        counted: dict[str, Any] = {}
+        for each in _counts_files(run):
+            counted = added(counted, _read_counts(each))
+        plan = read_plan(run)
+        usage = {"usage": kept(run, plan.menu, set(plan.allocation.query_ids)).usage}
+        write_json(run.path / "summary.json", found | usage | ({"engine": counted} if counted else {}))
+
+
+def _counts_files(run: RunDirectory) -> list[Path]:
+    """Where workers keep what engines counted; a run that an older version began has it in its summary alone."""
+    found = sorted(run.path.glob("counts*.json"))
+    return found or [file for file in [run.path / "summary.json"] if file.exists()]
+
+
+def _read_counts(path: Path) -> dict[str, Any]:
+    """What engines had counted; nothing where the file cannot be read, which is said."""
+    try:
+        found = read_json(path)
+        counted = found.get("engine", {}) if path.name == "summary.json" else found
+        return check_counts(counted)
+    except (RunError, UnfitError, AttributeError) as error:
+        logger.warning("%s was damaged (%s): what the engine counted before is not in it any more", path, error)
+        return {}
+
+
+def check_counts(counts: Any) -> dict[str, Any]:
+    """What an engine counted: numbers, and objects of numbers; raises UnfitError on anything else."""
+    if not isinstance(counts, dict):
+        raise UnfitError(f"it must be an object, not {shown(counts)}")
+    for key, value in counts.items():
+        if isinstance(value, dict):
+            check_counts(value)
+        elif type(value) not in (int, float) or not 0 <= value <= MOST:
+            raise UnfitError(f"{shown(key)} must be a number of at least 0, not {shown(value)}")
+    return counts
+
+
+def earlier_counts(run: RunDirectory, worker: Worker) -> dict[str, Any]:
+    """What engines have counted in this worker's calls so far."""
+    own = run.path / worker.named("counts.json")
+    if own.exists():
+        return _read_counts(own)
+    old = _counts_files(run)
+    return _read_counts(old[0]) if worker.is_alone and old and old[0].name == "summary.json" else {}
+
+
+def save_counts(run: RunDirectory, earlier: Mapping[str, Any], engine: Engine, worker: Worker) -> None:
+    """Keeps what has been counted, next to the records: a call that is killed has been paid for all the same.
+
+    Not forced onto the disk, as records are: a kill loses nothing, and a power cut some counts, but no half file.
+    """
+    if isinstance(engine, CountingEngine):
+        path = run.path / worker.named("counts.json")
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        with reaching(path, "written"):
+            temporary.write_text(to_json(added(earlier, engine.counted())), "utf-8")
+            temporary.replace(path)
+
+
+def added(earlier: Mapping[str, Any], later: Mapping[str, Any]) -> dict[str, Any]:
+    """Two objects of counts put together: sums, but of what is named `largest_` the larger."""
+    found = dict(earlier)
+    for name, value in later.items():
+        if isinstance(value, Mapping):
+            found[name] = added(found.get(name, {}), value)
+        else:
+            before = found.get(name, 0)
+            found[name] = max(before, value) if name.startswith("largest_") else before + value
+    return found
+
+
+def outcomes(run: RunDirectory, queries: Sequence[Query]) -> dict[str, tuple[Any, Any, Any]]:
+    """Allocator -> `(right_Q, granted_Q, spent_Q)` over the queries that are answered, graded and counted."""
+    _, budgets_of = load_budgets(run)
+    known, rows = {query.id: row for row, query in enumerate(queries)}, dict[int, list[Answer]]()
+    for record in run.latest():
+        row = known.get(record.query_id)
+        if row is not None and record.sample == 0:
+            rows[row] = [
+                Answer.of(queries[row], budget_of[record.query_id], record) for budget_of in budgets_of.values()
+            ]
+    usable = [rows[row] for row in sorted(rows) if not any(e.grade is None or e.tokens is None for e in rows[row])]
+    return {
+        name: (
+            np.array([each[column].grade is Grade.RIGHT for each in usable], dtype=np.float64),
+            np.array([each[column].budget for each in usable], dtype=np.float64),
+            np.array([each[column].tokens for each in usable], dtype=np.float64),
+        )
+        for column, name in enumerate(budgets_of)
+    }
