@@ -85,7 +85,7 @@ def made_up(text: str, *, num_queries: int = 120, seed: int = 0) -> tuple[Profil
         num_tried_Q=np.full(num_queries, 4),
         tokens_Q_B=tokens_Q_B,
         reasoning_Q_B=tokens_Q_B - 8.0,
-        info=INFO,
+        provenance=Provenance.from_json(INFO),
     )
     logits_Q_B = 0.6 * _logit(p_Q_B) + 0.4 * _logit(p_Q_B.mean(axis=0)) + 0.3 * random.normal(size=(num_queries, 1))
     predicted = Curves(measured.query_ids, menu, 1.0 / (1.0 + np.exp(-logits_Q_B)), tokens_Q_B)

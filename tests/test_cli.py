@@ -73,7 +73,7 @@ def test_layers_of_a_run_and_of_a_file_with_a_folder_of_states(call: Call, train
         ("mean", 0),
         ("mean", 1),
     ]
-    assert all(2 in finding["may_be_best"] for finding in said.json["findings"])
+    assert all(2 in verdict["may_be_best"] for verdict in said.json["verdicts"])
     assert all(Path(file).is_file() for file in said.json["files"])
     part = call(*args, "--no-read", "--layers", "0,2,4", "--pooling", "mean", "--quiet").json
     assert (part["num_queries"], len(part["rows"]), part["depth"]) == (40, 3, 4)

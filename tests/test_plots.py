@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from evaluation_data import made_up, profile, synthetic
@@ -119,6 +120,18 @@ def test_tokens_are_shown_on_the_axis_that_fits_the_menu(menu: str, scale: str, 
     assert len(bars) == result.menu.num_options
     edges = sorted((bar.get_x(), bar.get_x() + bar.get_width()) for bar in bars)
     assert all(right <= left for (_, right), (left, _) in itertools.pairwise(edges))
+
+
+def test_thoughts_that_end_before_the_smallest_cap_can_be_drawn(tmp_path: Path) -> None:
+    measured, predicted, mean = made_up("512,2048,8192", num_queries=20)
+    tokens_Q_B = np.minimum(measured.tokens_Q_B, 140.0 + np.arange(3))
+    found = evaluate(
+        replace(measured, tokens_Q_B=tokens_Q_B),
+        replace(predicted, tokens_Q_B=tokens_Q_B),
+        replace(mean, tokens_Q_B=tokens_Q_B[:1]),
+        num_resamples=100,
+    )
+    assert len(plots.draw(found, tmp_path, mean_tokens=1000.0)) == 4
 
 
 def test_a_profile_of_one_query_can_be_drawn(tmp_path: Path) -> None:

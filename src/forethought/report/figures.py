@@ -95,20 +95,20 @@ def count_tokens(axis: Any, num_ticks: int = 6) -> None:
 
 def tokens_along(panel: Any, menu: Menu, *, num_ticks: int = 6) -> None:
     """Tokens along x: logarithmic where the menu's caps are, linear up to the first cap above 0 where 0 is one."""
-    if not menu.is_geometric:
+    low, high = panel.dataLim.intervalx
+    caps = [cap for cap in menu.caps if 0.9 * low <= cap <= 1.1 * high]
+    if not menu.is_geometric or len(caps) < 2:  # what is spent may lie between two caps
         count_tokens(panel.xaxis, num_ticks)
         return
     first = next(cap for cap in menu.caps if cap)
-    low, high = panel.dataLim.intervalx
     if low < first / 2:
         panel.set_xscale("symlog", base=2, linthresh=first, linscale=0.5)
     else:
         panel.set_xscale("log", base=2)
     margin = (high / max(low, first)) ** 0.04
     panel.set_xlim(-0.15 * first if low < first / 2 else low / margin, high * margin)
-    caps = [cap for cap in menu.caps if low / margin <= cap <= high * margin]
-    step = -(-len(caps) // num_ticks)
-    panel.xaxis.set_major_locator(FixedLocator(sorted(caps[::-1][::step])))  # the largest is always named
+    caps = [cap for cap in caps if cap <= high * margin and (cap >= low / margin or low < first / 2)]
+    panel.xaxis.set_major_locator(FixedLocator(sorted(caps[:: -max(1, -(-len(caps) // num_ticks))])))
     panel.xaxis.set_minor_locator(NullLocator())
     panel.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
 
