@@ -8,7 +8,6 @@ import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +124,7 @@ def made_plan(
         card=predictor.card,
         seed=seed,
         others={name: allocate(terms, queries, expected, allocator=name) for name in others},
-        versions={"forethought": version("forethought"), "numpy": np.__version__},
+        versions=versions(),
     )
 
 
