@@ -22,6 +22,7 @@ from ..core.problems import excerpt
 from ..core.prompts import CHAT, PromptTemplate, shipped_templates
 from ..core.protocols import Allocator, Engine, HiddenStateEngine
 from ..core.settings import EngineSettings
+from ..core.versions import versions
 from ..engines.lengths import upper_bound
 from ..engines.opening import opened, prompting
 from ..errors import InvalidFeaturesError, InvalidInputError, InvalidMenuError, InvalidSettingsError, InvalidTotalError
