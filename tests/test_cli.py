@@ -405,7 +405,7 @@ def test_a_run_folder_of_other_settings_is_refused(call: Call, trained: str, tmp
 
 
 def test_interrupt_exits_130_and_resumes(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from forethought.runs.store import Appender
+    from forethought.runs.lines import Appender
 
     questions = write_questions(tmp_path / "train.jsonl", 20)
     append, written = Appender.append, []
