@@ -73,7 +73,7 @@ def main() -> None:
         profile,
         held,
         layers=range(asked.layers + 1),
-        levels=LayersSettings(run="made-up").levels(profile.menu),
+        levels=layers.choose_levels(profile.menu, LayersSettings(run="made-up")),
         num_resamples=asked.resamples,
     )
     seconds, cpu_seconds = perf_counter() - started, process_time() - cpu_started
@@ -91,7 +91,7 @@ def main() -> None:
         "cpu_seconds": round(cpu_seconds, 1),  # at one thread: what an idle core would take
         "seconds_a_layer_and_pooling": round(seconds / len(result.rows), 2),
         "peak_memory_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20), 1),
-        "best": {finding.pooling: finding.best for finding in result.findings},
+        "best": {verdict.pooling: verdict.best for verdict in result.verdicts},
     }
     print(json.dumps(found, indent=2))
 

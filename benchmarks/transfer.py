@@ -203,8 +203,8 @@ def row(
         realised[CORRECTED] = np.mean([_realised(each, cost) for each in outcomes if each.policy == CORRECTED])
         found[cost.value] = {
             "levels": levels,
-            "gain": {name: estimate(values_R) for name, values_R in gain_R.items()},
-            "same_total": {name: estimate(accuracy_R[name] - accuracy_R[PLAIN]) for name in (OLD, CORRECTED)},
+            "gain": {name: _gain(values_R) for name, values_R in gain_R.items()},
+            "same_total": {name: _gain(accuracy_R[name] - accuracy_R[PLAIN]) for name in (OLD, CORRECTED)},
             "tokens_of_total": {name: value / np.mean(levels) for name, value in realised.items()},
             "streams": len(every),
             "alarms": len(alarmed),
@@ -212,6 +212,11 @@ def row(
             "stretch": np.median([stream.stretch for stream in alarmed]) if alarmed else None,
         }
     return found
+
+
+def _gain(values_R: FloatArray) -> dict[str, float]:
+    found = estimate(values_R)
+    return {"gain": found.value, "gain_low": found.low, "gain_high": found.high}
 
 
 def _realised(outcome: PolicyOutcome, cost: Cost) -> float:

@@ -320,13 +320,13 @@ STOPPED = {
 def test_an_interrupt_promises_only_what_is_true(
     call: Call, folder: Path, monkeypatch: pytest.MonkeyPatch, args: list[str], words: str
 ) -> None:
-    from forethought.commands import pipeline
+    from forethought.commands import pipeline, reports
 
     def interrupted(*args: object, **kwargs: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(pipeline, args[0], interrupted)
+    monkeypatch.setattr(reports if args[0] == "evaluate" else pipeline, args[0], interrupted)
     said = call(*[arg.format(run="runs/fake-train") for arg in args], *(["--quiet"] if "profile" in args else []))
     assert said.code == 130
     assert words in said.err

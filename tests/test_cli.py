@@ -73,7 +73,7 @@ def test_layers_of_a_run_and_of_a_file_with_a_folder_of_states(call: Call, train
         ("mean", 0),
         ("mean", 1),
     ]
-    assert all(2 in finding["may_be_best"] for finding in said.json["findings"])
+    assert all(2 in verdict["may_be_best"] for verdict in said.json["verdicts"])
     assert all(Path(file).is_file() for file in said.json["files"])
     part = call(*args, "--no-read", "--layers", "0,2,4", "--pooling", "mean", "--quiet").json
     assert (part["num_queries"], len(part["rows"]), part["depth"]) == (40, 3, 4)
@@ -405,7 +405,7 @@ def test_a_run_folder_of_other_settings_is_refused(call: Call, trained: str, tmp
 
 
 def test_interrupt_exits_130_and_resumes(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from forethought.runs.store import Appender
+    from forethought.runs.lines import Appender
 
     questions = write_questions(tmp_path / "train.jsonl", 20)
     append, written = Appender.append, []

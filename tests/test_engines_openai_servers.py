@@ -543,8 +543,8 @@ def test_what_an_engine_counted_outlives_a_kill(tmp_path, monkeypatch, capfd):
             raise KeyboardInterrupt
         return kept(*arguments)
 
-    kept = running._line
-    monkeypatch.setattr("forethought.control.running._line", killed)
+    kept = running.line_of
+    monkeypatch.setattr("forethought.control.running.line_of", killed)
     with monkeypatch.context() as patched:
         code, counts, _ = run_command(tmp_path, patched, capfd, Stopping(), "counts.json", "concurrency=1")
         assert code == 130

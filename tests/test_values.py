@@ -177,7 +177,7 @@ def test_the_python_of_the_pages_runs(
     monkeypatch.chdir(tmp_path)
     write_questions(Path("train.jsonl"), 60)
     blocks = python_blocks((ROOT / page).read_text("utf-8"))
-    assert len(blocks) == 2
+    assert len(blocks) == {"README.md": 2, "docs/python.md": 3}[page]
     exec(compile("\n".join(blocks), page, "exec"), {"__name__": "page"})
     assert set(no_model) == {"qwen2.5-coder-1.5b"}
     if page == "README.md":
@@ -538,7 +538,17 @@ def test_the_plan_of_an_older_run_is_read(call: Call, trained: str) -> None:
         assert call(*command).code == 0
     said = call("run", "--plan", "r", "--out", "again")
     assert said.code == 1
-    assert "does not say what it was made for" in said.err
+    assert "does not say for which model it was made" in said.err
+    assert "forethought plan PREDICTOR QUESTIONS" in said.err
+
+
+def test_budgets_alone_are_no_plan(call: Call, trained: str) -> None:
+    write_questions(Path("new.jsonl"), 4, start=100)
+    assert call("plan", trained, "new.jsonl", "--mean-tokens", 64, "--out", "p.jsonl").code == 0
+    said = call("run", "--plan", "p.jsonl", "--out", "r")
+    assert said.code == 1
+    assert said.err.startswith("error: p.jsonl lists budgets, a line a question")
+    assert "--out FILE.json" in said.err
 
 
 def test_two_processes_carry_out_one_plan(call: Call, planned: Path) -> None:

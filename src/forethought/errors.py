@@ -2,7 +2,7 @@
 
     ForethoughtError
     ├── InvalidInputError(ValueError)       a question file, a row, a column
-    ├── InvalidMenuError(ValueError)        a menu that is none, or a budget that is not on it
+    ├── InvalidMenuError(ValueError)        budgets that are no menu, or one that is not on it
     ├── InvalidTotalError(ValueError)       a total that cannot pay for the minimums
     ├── InvalidSettingsError(ValueError)    an unknown key, two flags that exclude each other
     ├── InvalidFeaturesError(ValueError)    NaN, a wrong width, a missing layer

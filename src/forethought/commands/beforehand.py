@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from ..control import sources
 from ..control.judging import Judge
-from ..control.plan import Plan
+from ..control.plan import MAKE, Plan
 from ..control.planning import check_total, engine_for, model_of
 from ..control.profiling import check_asked_layers
 from ..control.running import plan_provenance
@@ -133,7 +133,10 @@ def plan_file_inputs(settings: RunPlanSettings, *, is_open: bool = False) -> tup
     folder = run_folder(settings)
     check_folder(folder)
     if made.card is None:
-        raise InvalidSettingsError(f"{settings.plan_file} does not say what it was made for; make it again")
+        raise InvalidSettingsError(
+            f"{settings.plan_file} does not say for which model it was made (a run of an earlier version?); "
+            f"make the plan again: {MAKE}"
+        )
     asked = engine_for(made.card, settings.engine, settings.template)
     if not is_open:
         check(plan_model(settings, made), asked)

@@ -13,7 +13,8 @@ from ..core.data import Query
 from ..core.registry import unknown_name_message
 from ..core.visible import one_line
 from ..errors import RunError, UnknownNameError
-from ..runs.store import RunDirectory, read_lines
+from ..runs.lines import read_lines
+from ..runs.store import RunDirectory
 from .tables import profile_summary, profile_text, run_result, run_text
 
 

@@ -14,7 +14,7 @@ from ..core.files import write_atomically
 from ..core.records import Record
 from ..core.visible import to_json
 from ..errors import RunError
-from ..runs.store import read_lines
+from ..runs.lines import read_lines
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,6 @@ import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from ..core.problems import excerpt
 from ..core.prompts import CHAT, PromptTemplate, shipped_templates
 from ..core.protocols import Allocator, Engine, HiddenStateEngine
 from ..core.settings import EngineSettings
+from ..core.versions import versions
 from ..engines.lengths import upper_bound
 from ..engines.opening import opened, prompting
 from ..errors import InvalidFeaturesError, InvalidInputError, InvalidMenuError, InvalidSettingsError, InvalidTotalError
@@ -125,7 +125,7 @@ def made_plan(
         card=predictor.card,
         seed=seed,
         others={name: allocate(terms, queries, expected, allocator=name) for name in others},
-        versions={"forethought": version("forethought"), "numpy": np.__version__},
+        versions=versions(),
     )
 
 

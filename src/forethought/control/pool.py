@@ -17,7 +17,8 @@ from ..core.data import Generation, Request
 from ..core.menu import Menu
 from ..core.protocols import CountingEngine, Engine
 from ..engines.flight import failed
-from ..runs.store import RunDirectory, appending, read_lines
+from ..runs.lines import appending, read_lines
+from ..runs.store import RunDirectory
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,14 @@ PATIENCE = 20.0  # seconds on the clock for one of processor time: a busy machin
 START_SECONDS = 600.0  # computer algebra takes seconds to import, more on a busy machine
 
 
+_TEXT = r"(?:\\(?:text|textbf|mathrm)\s*\{)?"
+_LABEL = re.compile(_TEXT + r"\(([A-Z])\)\}?")  # of a multiple choice
+_LABELLED = re.compile(
+    _TEXT + r"\(?([A-Z])\)(?:\s*\}|(?=[\\\s~:.]))(?:\\[ ,;]|[\s~:.])*"
+    r"(?=[\w$\\])(?!.*(?:\([A-Z]\)|\b(?:or|and|not)\b|\\c[au]p))"
+)
+
+
 class MathGrader:
     r"""Compares mathematics: "\sqrt{8}" is right for "2\sqrt{2}", "x+1" for "1+x", "x^2-4=0" for "x^2=4".
 
@@ -63,6 +71,8 @@ class MathGrader:
             return Grade.RIGHT if is_same_number(number, expected_number) else Grade.WRONG
         if _inside(stated) == _inside(expected) and _is_closed(stated):
             return Grade.RIGHT
+        if (label := _LABEL.fullmatch(expected)) and (chosen := _LABELLED.match(stated)):
+            return Grade.RIGHT if chosen[1] == label[1] else Grade.WRONG
         with self._lock:
             return Grade(self._ask({"answer": stated, "reference": expected}))
 

@@ -11,17 +11,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, Self, TypeVar
+from typing import Any, Self
 
 from ..core.codec import UnfitError, decode, encode, fields_to_json, shown
 from ..core.data import FloatArray
-from ..core.files import make_folder, open_bytes, parse_json, reaching, read_json, replacing, write_json
+from ..core.files import make_folder, reaching, read_json, replacing, write_json
 from ..core.menu import Menu
 from ..core.provenance import GRADER, Provenance
 from ..core.records import Opinion, Record
@@ -30,8 +29,7 @@ from ..core.worker import ALONE, Worker
 from ..errors import RunError
 from . import locks
 from .hidden import Chunk, chunks, save_chunk
-
-Line = TypeVar("Line")
+from .lines import Appender, appending, read_lines
 
 SCHEMA = 2
 READABLE = (1, 2)  # 1 named its budgets by their step and the largest of them, and had one writer
@@ -341,82 +339,10 @@ def _is_left_over(entry: Path) -> bool:
     return locks.is_lock(entry.name) or entry.suffix == ".tmp" or is_hollow
 
 
-@contextmanager
-def appending(path: Path) -> Iterator[Appender]:
-    """Opens a file of JSON lines for appending, after dropping a line that a kill or a full disk cut short."""
-    with open_bytes(path, "ab+", "written") as file:
-        with reaching(path, "written"):
-            _drop_partial_line(file)
-        yield Appender(path, file)
-
-
-def read_lines(path: Path, read: Callable[[Any], Line]) -> Iterator[Line]:
-    """Every whole line of a JSONL file, in order; a last one without its line end is not one yet. Nothing: no file.
-
-    Args:
-        path: the file.
-        read: makes something of a line's value; raises ValueError where it cannot.
-
-    Raises:
-        RunError: a line that is no record, by its number.
-    """
-    if not path.exists():
-        return
-    with open_bytes(path, "rb", "read") as file:
-        for number, line in enumerate(file, 1):
-            if not line.endswith(b"\n"):
-                return
-            try:
-                found = read(parse_json(line))
-            except ValueError as error:
-                raise RunError(
-                    f"{path} line {number} is not a record: {error}. Delete this line; what it held is made again when "
-                    "the command that made it is given again."
-                ) from error
-            yield found
-
-
 def fingerprint(value: object) -> str:
     """First 16 hex digits of the SHA-256 of `value` as canonical JSON."""
     content = json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False)
     return hashlib.sha256(content.encode()).hexdigest()[:16]
-
-
-class Appender:
-    """Writes records so that each one is wholly on disk when `append` returns."""
-
-    def __init__(self, path: Path, file: BinaryIO) -> None:
-        self._path = path
-        self._file = file
-
-    def append(self, records: Iterable[Mapping[str, Any]]) -> None:
-        """Appends `records` and waits until the disk has them; where it cannot have all of them, it has none."""
-        lines = memoryview(b"".join(f"{to_json(record)}\n".encode() for record in records))
-        start = self._file.seek(0, os.SEEK_END)
-        try:
-            with reaching(self._path, "written"):
-                while lines:
-                    lines = lines[self._file.write(lines) :]
-                os.fsync(self._file.fileno())
-        except OSError:
-            with suppress(OSError):
-                self._file.truncate(start)
-            raise
-
-
-def _drop_partial_line(file: BinaryIO) -> None:
-    size = file.seek(0, os.SEEK_END)
-    step = 1 << 16
-    position = size
-    while position > 0:
-        start = max(0, position - step)
-        file.seek(start)
-        newline = file.read(position - start).rfind(b"\n")
-        if newline >= 0:
-            file.truncate(start + newline + 1)
-            return
-        position = start
-    file.truncate(0)
 
 
 def _other_settings(path: Path, old: Provenance, new: Provenance, differing: Sequence[str]) -> str:
