@@ -117,3 +117,9 @@ def test_the_report_headlines_levels_with_a_choice(result: Evaluation) -> None:
     for text in (page.text(), page.markdown()):
         assert "weighed by tokens" in text
         assert "nan" not in text
+
+
+def test_one_cap_has_one_level_and_no_mean() -> None:
+    text = report.page(evaluate(*made_up("64", num_queries=20), num_resamples=100)).markdown()
+    assert "At the only level, 64 tokens: forethought 0.0" in text
+    assert "1 levels" not in text

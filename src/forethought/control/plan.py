@@ -106,8 +106,8 @@ class Plan:
     def __repr__(self) -> str:
         made = self.allocation
         return (
-            f"Plan({len(self):,} queries, {made.allocator}, {made.granted:,} of {made.total:,.0f} tokens ({made.cost}) "
-            f"granted, expected accuracy {made.expected_accuracy:.1%})"
+            f"Plan({len(self):,} queries, {made.allocator}, {made.cost_words}, "
+            f"expected accuracy {made.expected_accuracy:.1%})"
         )
 
     # --- editing -----------------------------------------------------------------------------------------------------

@@ -273,6 +273,13 @@ class Allocation:
 
     def __repr__(self) -> str:
         return (
-            f"Allocation({len(self.query_ids):,} queries, {self.allocator}, {self.granted:,} tokens granted of "
-            f"{self.total:,.0f} ({self.cost}), expected accuracy {self.expected_accuracy:.1%})"
+            f"Allocation({len(self.query_ids):,} queries, {self.allocator}, {self.cost_words}, "
+            f"expected accuracy {self.expected_accuracy:.1%})"
         )
+
+    @property
+    def cost_words(self) -> str:
+        """What it takes of its total, both counted alike: `2,752 of 2,800 tokens granted`."""
+        if self.cost is Cost.GRANTED or self.expected_spent is None:
+            return f"{self.granted:,} of {self.total:,.0f} tokens granted"
+        return f"{self.expected_spent:,.0f} of {self.total:,.0f} tokens expected to be spent"

@@ -241,7 +241,7 @@ class Calibration(Result):
     log_loss_gain: Estimate
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Evaluation(Result):
     """Everything a report says.
 
@@ -280,6 +280,15 @@ class Evaluation(Result):
     predicted: Curves = field(repr=False)
     provenance: Mapping[str, Any] = field(default_factory=dict)
     plans: Mapping[tuple[Cost, str, float], tuple[Allocation, ...]] = field(default_factory=dict, repr=False)
+
+    def __repr__(self) -> str:
+        made = ", SIMULATED" if self.simulated else ""
+        gains = [
+            f"{100 * each.gain.value:+.1f} points over uniform at equal {each.cost} tokens"
+            for each in self.summaries
+            if each.policy == "forethought" and each.gain is not None
+        ]
+        return f"Evaluation({self.num_queries:,} queries, budgets {self.menu}, {', '.join(gains)}{made})"
 
     @property
     def costs(self) -> tuple[Cost, ...]:

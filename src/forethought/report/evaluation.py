@@ -133,6 +133,8 @@ def _cost_parts(result: Evaluation, cost: Cost) -> Iterator[Part]:
     ours = next(each for each in result.summaries if each.cost is cost and each.policy == FORETHOUGHT)
     mean = f"{gain_words(ours.gain)} points over uniform, {gain_words(ours.gain_over_blind)} over blind"
     of_what = f"Mean over {len(levels)} levels from {levels[0]:g} to {levels[-1]:g} tokens, weighed by tokens"
+    if len(levels) == 1:
+        of_what = f"At the only level, {levels[0]:g} tokens"
     yield Part(f"accuracy at equal {cost.value} tokens", [f"{of_what}: forethought {mean}."])
     shown = dict.fromkeys(_headlines(result)[cost])
     for level in shown:
