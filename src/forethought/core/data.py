@@ -253,10 +253,10 @@ class Allocation:
         cost: what `total` is counted in.
         total: tokens that were to be divided.
         granted: the sum of caps, tokens.
-        expected_spent: expected tokens generated, or None without a spend curve.
+        expected_spent: expected tokens generated, or None without a usage curve.
         expected_accuracy: mean predicted success, weighted as asked, in [0, 1].
         price: success bought per token at the margin, or None where the allocator has none.
-        notes: what the user should know, in sentences (a fallback taken, budget left over).
+        notes: what the user should know, in sentences (budget left over, and why).
     """
 
     query_ids: tuple[str, ...]

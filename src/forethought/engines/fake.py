@@ -1,4 +1,4 @@
-"""A model that needs no model: fake traces of fake words whose true success and spend curves are known exactly."""
+"""A model that needs no model: fake traces of fake words whose true accuracy and usage curves are known exactly."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class _Latent:
 class FakeEngine:
     """A deterministic, public stand-in for a model, with results of exactly a real one's shape.
 
-    Each query has a latent difficulty, drawn from a hash of its id, its text and the engine's seed. Its success curve
+    Each query has a latent difficulty, drawn from a hash of its id, its text and the engine's seed. Its accuracy curve
     dips, jumps later and ends on a plateau; natural lengths are random, one a trace. Within a trace one uniform number
     u decides every cut: cut after n tokens, the answer is right when u < success(n). So cuts of one trace agree as far
     as they can, two cuts with the same chance always agree, and each cut alone is right with exactly its chance.
@@ -223,7 +223,7 @@ class FakeEngine:
         return query.reference if query.reference is not None else str(_digest("right", query.text)[0])
 
     def true_curves(self, queries: Sequence[Query], menu: Menu | None = None) -> Curves:
-        """The exact success and spend curves that traces are drawn from.
+        """The exact accuracy and usage curves that traces are drawn from.
 
         With N the natural length, p(b) = sum over n of P(N = n) success(min(n, b)), and the tokens at cap b are
         E[min(N, b)] = sum over k < b of P(N > k), plus suffix and answer.

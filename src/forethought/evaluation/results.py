@@ -79,7 +79,7 @@ class PolicyRow(Result):
         policy: uniform, blind, forethought, greedy, greedy-oracle or oracle.
         budget: the level: mean tokens a query that were to be divided.
         granted: mean cap really given.
-        spent: mean tokens really generated, by the measured spend curves; None where they were not measured.
+        spent: mean tokens really generated, by the measured usage curves; None where they were not measured.
         accuracy: mean measured success at the budgets given.
         gain: accuracy above uniform's at this row's own realised tokens; None for uniform.
         gain_over_blind: the same above blind's; None for blind.
@@ -201,7 +201,7 @@ class CurveErrors(Result):
             NaN where no query has two traces.
         pearson: correlation over queries of predicted and measured success; 0 where either does not vary. Few
             traces alone keep it below 1.
-        tokens_error, mean_tokens_error: mean absolute error of the spend curve, tokens; None without one.
+        tokens_error, mean_tokens_error: mean absolute error of the usage curve, tokens; None without one.
         tokens_bias, mean_tokens_bias: mean predicted less measured tokens.
     """
 
