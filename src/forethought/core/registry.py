@@ -16,6 +16,7 @@ from typing import Any
 
 from ..errors import InvalidSettingsError, MissingExtraError, UnknownNameError
 
+NAMED = 20  # names that are listed in a message
 BUILTIN: dict[str, dict[str, str]] = {
     "engines": {
         "fake": "forethought.engines.fake:FakeEngine",
@@ -191,7 +192,9 @@ def _wanted(hint: Any) -> str:
 
 
 def unknown_name_message(noun: str, name: str, names: Any) -> str:
-    """Says that there is no such `noun`, which name is nearest, and which there are."""
-    close = difflib.get_close_matches(name, list(names), n=1)
+    """Says that there is no such `noun`, which name is nearest, and which there are; of very many, the first."""
+    known = list(names)
+    close = difflib.get_close_matches(name, known, n=1)
     suggestion = f" Did you mean {close[0]!r}?" if close else ""
-    return f"no {noun} is called {name!r}.{suggestion} Known: {', '.join(names)}."
+    listed = ", ".join(known) if len(known) <= NAMED else f"{', '.join(known[:8])}, … ({len(known):,} in all)"
+    return f"no {noun} is called {name!r}.{suggestion} Known: {listed}."
