@@ -29,9 +29,18 @@ class Record(Generation):
         """
         if not generation.is_failed and (length := generation.reasoning_tokens or 0) > generation.budget:
             error = f"the engine ignored the cap: {length} reasoning tokens > {generation.budget}"
-            known = generation.query_id, generation.sample, generation.budget
-            nothing = "", 0, "", 0, 0, generation.prompt_tokens
-            generation = Generation(*known, *nothing, StopReason.ERROR, error=error, is_final=True)
+            generation = replace(
+                generation,
+                reasoning="",
+                reasoning_tokens=0,
+                answer="",
+                answer_tokens=0,
+                suffix_tokens=0,
+                stop_reason=StopReason.ERROR,
+                probes=(),
+                error=error,
+                is_final=True,
+            )
         values = {field.name: getattr(generation, field.name) for field in fields(Generation)}
         return cls(**values, setup=setup if generation.is_failed else "")
 
