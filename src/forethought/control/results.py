@@ -120,10 +120,12 @@ def read_summary(run: RunDirectory) -> dict[str, Any]:
     try:
         if not isinstance(found, dict):
             raise UnfitError(f"must be an object, not {shown(found)}")
-        check_counts({key: found.get(key) for key in COUNTS})
-        check_counts(found.get("engine", {}))
         usage = found.get("usage") or {"stretch": 1.0, "alarms": 0}
-        check_counts({key: usage.get(key) for key in ("stretch", "alarms")})
+        numbers = {key: found.get(key) for key in COUNTS} | {key: usage.get(key) for key in ("stretch", "alarms")}
+        if wrong := [key for key, value in numbers.items() if isinstance(value, dict)]:
+            raise UnfitError("must be a number", wrong[0])
+        check_counts(numbers)
+        check_counts(found.get("engine", {}))
         if not all(isinstance(each, str) for each in found["failed_ids"]):
             raise UnfitError("must be ids", "failed_ids")
     except (UnfitError, KeyError, TypeError, AttributeError) as error:
