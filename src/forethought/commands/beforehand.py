@@ -81,8 +81,10 @@ def profile_inputs(settings: ProfileSettings, *, is_open: bool = False) -> tuple
     check_folder(folder)
     check_asked_layers(settings)
     prompts = prompting(settings.model, settings.engine)
+    template = prompts.template if prompts.is_settled and not is_open else None
     known = Provenance(
-        template_hash=prompts.template.hash if prompts.is_settled and not is_open else None,
+        template=None if template is None else template.name,
+        template_hash=None if template is None else template.hash,
         menu=settings.menu if prompts.is_settled or settings.names_caps else None,
         sampling=settings.engine.sampling,
         seed=settings.seed,

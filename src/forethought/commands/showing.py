@@ -122,7 +122,7 @@ def item_text(found: Mapping[str, Any]) -> str:
     if budgets := found.get("budgets"):
         lines.append("budgets     " + ", ".join(f"{name} {budget}" for name, budget in budgets.items()))
     if predicted := found.get("predicted"):
-        lines += ["predicted success by cap", _sparkline(predicted["p"])]
+        lines += ["predicted accuracy by cap", _sparkline(predicted["p"])]
     if measured := found.get("measured"):
         share = [right / measured["num_tried"] for right in measured["num_right"]]
         lines += [f"measured success by cap ({measured['num_tried']} traces)", _sparkline(share)]

@@ -13,8 +13,8 @@ from ..control.billing import sends_twice, settle
 from ..control.budgets import load_budgets
 from ..control.forecast import Forecast
 from ..control.plan import Plan
+from ..control.results import read_summary
 from ..core.data import Cost
-from ..core.files import read_json
 from ..core.problems import MAX_SHOWN, excerpt
 from ..core.visible import one_line
 from ..predictors.predictor import Predictor
@@ -104,7 +104,7 @@ def _novelty_words(expected: Forecast) -> str:
 def run_result(run: RunDirectory) -> dict[str, Any]:
     """A finished run's summary, where its answers are, and the allocators that it was planned by."""
     return {
-        **read_json(run.path / "summary.json"),
+        **read_summary(run),
         "run": str(run.path),
         "answers": str(run.path / "answers.jsonl"),
         "allocators": list(load_budgets(run)[1]),
