@@ -273,6 +273,7 @@ def test_values_of_a_wrong_type_are_named(predictor: ft.Predictor, measured: ft.
         (lambda: plan.run("fake"), r"open_engine"),  # type: ignore[arg-type]
         (lambda: ft.train("p.parquet"), r"Profile\.load"),  # type: ignore[arg-type]
         (lambda: ft.train([]), r"Profile\.load"),
+        (lambda: ft.train(measured, 3), r"name the predictor"),  # type: ignore[arg-type]
         (lambda: ft.evaluate(predictor, None), r"Profile\.load"),  # type: ignore[arg-type]
         (lambda: ft.evaluate(None, measured), r"Predictor"),  # type: ignore[arg-type]
         (lambda: ft.profile(engine, TEXTS), r"no reference answer"),

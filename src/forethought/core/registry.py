@@ -78,6 +78,8 @@ def resolve(kind: str, name: str) -> Any:
         InvalidSettingsError: another package registered what cannot be loaded.
     """
     names, noun = available(kind), kind.removesuffix("s")
+    if not isinstance(name, str):
+        raise UnknownNameError(f"name the {noun}, as in {next(iter(names))!r}; got {name!r}")
     if name not in names:
         raise UnknownNameError(unknown_name_message(noun, name, names))
     module_name, _, attribute = names[name].partition(":")
