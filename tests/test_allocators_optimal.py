@@ -267,7 +267,7 @@ class TestBlind:
     def test_its_order_does_not_depend_on_who_has_which_curve(
         self, batch: tuple[Curves, float, Cost], seed: int
     ) -> None:
-        """Swapping the success curves among the queries changes nothing: only their mean was seen."""
+        """Swapping the accuracy curves among the queries changes nothing: only their mean was seen."""
         curves, total, cost = batch
         p_Q_B = np.random.default_rng(seed).permutation(curves.p_Q_B)
         swapped = Curves(curves.query_ids, curves.menu, p_Q_B, curves.tokens_Q_B)

@@ -429,3 +429,25 @@ def test_debug_shows_the_traceback(call: Call) -> None:
     assert said.code == 1
     assert said.err.startswith("Traceback")
     assert said.err.splitlines()[-1].startswith("error: 'nothing' is neither")
+
+
+def test_many_caps_and_many_questions_are_told_in_short(call: Call, tmp_path: Path) -> None:
+    questions = write_questions(tmp_path / "train.jsonl", 30)
+    many = ("profile", "fake", questions, "--budgets", "16:3200:16", "--traces", 1, "--quiet")
+    said = call(*many)
+    assert said.code == 0
+    rows = [line for line in said.out.splitlines() if line.strip().endswith(tuple("0123456789")) and "%" in line]
+    assert [int(rows[at].split()[0]) for at in (0, -1)] == [16, 3200]
+    assert len(rows) == 20
+    assert "20 of 200 caps are shown; --json has them all" in said.out
+    assert len(call(*many, "--json").json["budgets"]) == 200
+    shown = call("show", "runs/fake-train", "q3").out
+    assert "(where it changes)" in shown
+    assert "3200:" not in shown
+    lost = call("show", "runs/fake-train", "q2x")
+    assert lost.code == 1
+    assert "Did you mean 'q2" in lost.err
+    assert "q7, … (30 in all)" in lost.err
+    other = call("profile", "fake", questions, "--budgets", "0,512")
+    assert other.code == 1
+    assert "menu: 16, 32, … 3200 there, 0, 512 now" in other.err

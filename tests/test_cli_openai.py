@@ -167,3 +167,19 @@ def test_what_cannot_be_is_said(url, capsys, flags, message):
     assert message in err
     assert "sk-123" not in err
     assert not Path("runs").exists()
+
+
+def test_what_nobody_named_stays_as_the_run_was_begun(url, server, capsys):
+    """An earlier version asked every model with worked-5, at 16, 32, … 256: its runs go on by the same command."""
+    server.context_tokens = 8192
+    command = ("profile", "org/toy-instruct", "q.jsonl", "--base-url", url, "--traces", 1, "--out", "r", "--quiet")
+    as_before = ("--template", "worked-5", "--budgets", "4,8,20", "--grader", "exact", "--limit", 2)
+    assert call(capsys, *command, *as_before)[0] == 0
+    code, out, err = call(capsys, *command, "--grader", "exact", "--limit", 3)
+    assert code == 0, err
+    assert out.startswith("3 questions, 3 traces")
+    assert "template worked-5: as r was begun" in err
+    assert "budgets 4, 8, 20: as r was begun" in err
+    code, _, err = call(capsys, *command, "--grader", "exact", "--limit", 3, "--template", "boxed")
+    assert code == 1
+    assert "template: 'worked-5' there, 'boxed' now" in err

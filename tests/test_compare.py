@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from forethought.commands import main
+from forethought.commands.reports import names_of
 from forethought.core.data import Cost, Curves
 from forethought.core.menu import Menu
 from forethought.core.profile import Profile
@@ -133,9 +134,15 @@ class TestCommand:
         assert "ours" in out
         assert "SIMULATED" in out.upper()
 
+    def test_runs_are_called_by_what_tells_them_apart(self) -> None:
+        assert names_of(("runs/a/predictor", "runs/b/predictor")) == ("a", "b")
+        assert names_of(("x/ridge", "y/ridge", "predictor")) == ("x/ridge", "y/ridge", "predictor")
+        assert names_of(("a", "a/predictor")) == ("a", "a")  # the same one: refused
+
     @pytest.mark.parametrize(
         ("args", "words"),
         [
+            (("ridge", "ridge"), "names of their own (--name)"),
             (("ridge", "--labels", "x"), "NAME=FILE"),
             (("ridge", "--labels", "x=labels.csv"), "--train"),
             (("ridge", "mean", "--name", "a"), "--name"),
@@ -143,7 +150,7 @@ class TestCommand:
             (("ridge", "--labels", "x=no.csv", "--train", "train"), "no such file"),
             (("ridge", "--labels", "x=train.jsonl", "--train", "train"), "query_id and label"),
         ],
-        ids=["no-file", "no-train", "names", "unknown", "missing", "no-columns"],
+        ids=["twice", "no-file", "no-train", "names", "unknown", "missing", "no-columns"],
     )
     def test_what_is_typed_wrong(
         self, here: Path, capsys: pytest.CaptureFixture[str], args: tuple[str, ...], words: str

@@ -21,7 +21,7 @@ from safetensors.numpy import load_file, save, save_file
 
 from forethought.commands import pipeline, reports
 from forethought.commands.listing import list_results
-from forethought.commands.showing import item
+from forethought.commands.showing import item, show, shown_text
 from forethought.control import sources
 from forethought.core.parquet import METADATA_KEY, read_parquet
 from forethought.core.settings import PlanSettings, ProfileSettings, RunSettings, TrainSettings
@@ -90,6 +90,7 @@ def commands(folder: Path) -> dict[str, Callable[[], object]]:
         "ls": lambda: list_results(str(folder)),
         "show": lambda: item(profile, "q0"),
         "show run": lambda: item(str(folder / "run"), "q0"),
+        "show all": lambda: shown_text(show(str(folder / "run"))),
         "plan": lambda: pipeline.plan(plan),
         "plan a profile": lambda: pipeline.plan(
             PlanSettings(run=str(folder / "ridge"), questions=profile, mean_tokens=128)
@@ -169,7 +170,7 @@ FILES = {
     "header of a profile": ("profile/run.json", ("ls", "show", "plan a profile", "train")),
     "header of a run": ("run/run.json", ("ls", "show run", "evaluate run")),
     "plan of a run": ("run/plan.json", ("ls", "show run", "evaluate run")),
-    "summary of a run": ("run/summary.json", ("ls",)),
+    "summary of a run": ("run/summary.json", ("ls", "show all")),
     "predictor": ("ridge/predictor.json", ("ls", "plan", "evaluate")),
     "predictor of texts": ("text/predictor.json", ("ls",)),
     "record of a profile": ("profile/records.jsonl", ("ls", "show", "train", "evaluate")),

@@ -9,6 +9,7 @@ from engine_contract import TEMPLATE, run
 from forethought.core.data import Query, Request, StopReason
 from forethought.core.menu import Menu
 from forethought.engines.fake import FakeEngine
+from forethought.errors import InvalidMenuError, InvalidSettingsError
 
 MENU = Menu.evenly(16, 128)
 QUERIES = tuple(Query(f"q{n}", f"what is {n} + {n}?", str(2 * n)) for n in range(24))
@@ -114,3 +115,28 @@ def test_failures_come_at_the_asked_rate():
     found = run(engine, [Request(query, 64, sample) for query in QUERIES for sample in range(50)])
     rate = np.mean([done.stop_reason is StopReason.ERROR for done in found.values()])
     assert abs(rate - 0.25) < 4 * np.sqrt(0.25 * 0.75 / len(found))
+
+
+def test_the_scale_is_given_as_text_too():
+    """As `--engine-option menu=…` gives it, where a single cap arrives as a number."""
+    for text, menu in (("512,4096,32768", Menu((512, 4096, 32768))), (64, Menu((64,)))):
+        named, given = (FakeEngine(template=TEMPLATE, menu=each) for each in (text, menu))
+        assert named.info == given.info
+        assert np.array_equal(named.true_curves(QUERIES).p_Q_B, given.true_curves(QUERIES).p_Q_B)
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"menu": "many"}, InvalidMenuError),
+        ({"menu": {"caps": [1]}}, InvalidMenuError),
+        ({"num_layers": 0}, InvalidSettingsError),
+        ({"hidden_size": 0}, InvalidSettingsError),
+        ({"failure_rate": 2}, InvalidSettingsError),
+        ({"tokens_per_second": 0}, InvalidSettingsError),
+    ],
+    ids=lambda given: str(given),
+)
+def test_options_that_no_model_has_are_refused(options, error):
+    with pytest.raises(error):
+        FakeEngine(template=TEMPLATE, **options)

@@ -182,7 +182,7 @@ def test_uniform_under_spent_cost_gets_the_largest_cap_that_the_mean_spend_allow
 
 def test_without_predicted_tokens_the_mean_spend_curve_plans() -> None:
     result = by_hand(predicted_tokens=None, mean_tokens=[25])
-    assert any("has no spend curve" in note for note in result.notes)
+    assert any("has no usage curve" in note for note in result.notes)
     assert only(result, Cost.SPENT, "forethought", 25.0).granted <= 40.0
 
 
@@ -276,7 +276,7 @@ REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "success above 1": ({"p": P * 1.5}, InvalidInputError, "between 0 and 1"),
     "untried": ({"tried": [4, 0, 4, 4]}, InvalidInputError, "'q1'"),
     "more right than tried": ({"tried": [4, 4, 4, 3]}, InvalidInputError, "more traces right"),
-    "no spend curve at all": ({"mean_tokens_B": None}, MismatchError, "--cost granted"),
+    "no usage curve at all": ({"mean_tokens_B": None}, MismatchError, "--cost granted"),
     "level below a window": ({"mean_tokens": [5]}, InvalidSettingsError, r"got \[5\]"),
     "level of NaN": ({"mean_tokens": [math.nan]}, InvalidSettingsError, "nan"),
     "endless level": ({"mean_tokens": [math.inf]}, InvalidSettingsError, "inf"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -13,6 +15,7 @@ from forethought.core.data import Cost
 from forethought.core.menu import Menu
 from forethought.evaluation import Evaluation, evaluate
 from forethought.evaluation.levels import HEADLINES, USUAL, at_share, spread, token_weights
+from forethought.report.evaluation import levels_near, usual_level
 
 MENUS = {
     "two": "256,1024",
@@ -117,3 +120,26 @@ def test_the_report_headlines_levels_with_a_choice(result: Evaluation) -> None:
     for text in (page.text(), page.markdown()):
         assert "weighed by tokens" in text
         assert "nan" not in text
+
+
+def test_one_cap_has_one_level_and_no_mean() -> None:
+    text = report.page(evaluate(*made_up("64", num_queries=20), num_resamples=100)).markdown()
+    assert "At the only level, 64 tokens: forethought 0.0" in text
+    assert "1 levels" not in text
+
+
+@pytest.mark.slow
+def test_caps_far_beyond_the_thoughts_leave_a_choice_in_the_headline() -> None:
+    """Where thoughts end after 1/20 of the largest cap, 1/5 of it costs under spent cost what the largest does."""
+    measured, predicted, mean = made_up("16:3200:16", num_queries=20)
+    tokens_Q_B = np.minimum(measured.menu.budgets_B, 160.0) + np.zeros((20, 1))
+    found = evaluate(
+        replace(measured, tokens_Q_B=tokens_Q_B, reasoning_Q_B=tokens_Q_B),
+        replace(predicted, tokens_Q_B=tokens_Q_B),
+        replace(mean, tokens_Q_B=tokens_Q_B[:1]),
+        num_resamples=100,
+    )
+    at = levels_near(found, usual_level(found))
+    assert found.levels[Cost.SPENT][0] < at[Cost.SPENT] < 0.5 * found.levels[Cost.SPENT][-1]
+    dearest = found.levels[Cost.GRANTED][-1]
+    assert levels_near(found, dearest)[Cost.SPENT] == found.levels[Cost.SPENT][-1]

@@ -16,6 +16,7 @@ pytest.importorskip("matplotlib", reason="needs matplotlib")
 
 from forethought import report
 from forethought.core.data import Cost
+from forethought.core.menu import Menu
 from forethought.evaluation import Evaluation, evaluate
 from forethought.report import plots
 
@@ -132,6 +133,15 @@ def test_thoughts_that_end_before_the_smallest_cap_can_be_drawn(tmp_path: Path) 
         num_resamples=100,
     )
     assert len(plots.draw(found, tmp_path, mean_tokens=1000.0)) == 4
+
+
+@pytest.mark.parametrize("menu", ["64", "0,512", "100,1000", "7,11,13"])
+def test_few_caps_have_a_bar_and_a_name_each(menu: str) -> None:
+    """Evenly spaced or not: an axis of tokens would name caps that are none, below 0 too."""
+    caps = Menu.parse(menu)
+    figure = plots._tokens(evaluate(*made_up(menu, num_queries=20), num_resamples=100), float(caps.largest))
+    axes = [axis for axis in figure.axes if axis.get_xlabel() == "cap on reasoning (tokens)"]
+    assert [tick.get_text() for tick in axes[0].get_xticklabels()] == [f"{cap:,}" for cap in caps.caps]
 
 
 def test_a_profile_of_one_query_can_be_drawn(tmp_path: Path) -> None:

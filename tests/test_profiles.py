@@ -95,6 +95,9 @@ def test_joining_what_was_measured_otherwise_is_refused(measured: Profile) -> No
         joined([first, other])
     with pytest.raises(MismatchError, match="menu"):
         joined([first, dataclasses.replace(second, menu=Menu.evenly(8, 128))])
+    regraded = dataclasses.replace(second.provenance, grader_version="next")
+    with pytest.raises(MismatchError, match=r"grader_version.*forethought regrade RUN"):
+        joined([first, dataclasses.replace(second, provenance=regraded)])
     with pytest.raises(InvalidInputError, match="q4"):
         joined([first, measured])
 

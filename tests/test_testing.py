@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import tomllib
 from dataclasses import replace
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -151,24 +152,123 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> Any:
     registry.available.cache_clear()
 
 
-def test_strangers_run_from_the_command_line(
-    call: Call, installed: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
+def commands(name: dict[str, str]) -> list[tuple[Any, ...]]:
+    """Each command once, with everything of the strangers'."""
+    engine, grader, allocator = (("--" + kind, name[kind]) for kind in ("engine", "grader", "allocator"))
+    return [
+        ("profile", "some-model", "train.jsonl", *engine, *grader, "--traces", 2, "--out", "p", "--quiet"),
+        ("train", "p", "--predictor", name["predictor"]),
+        ("plan", "p", "new.jsonl", "--mean-tokens", 48, *allocator, "--out", "p.json", "--quiet"),
+        ("run", "--plan", "p.json", *engine, *grader, "--out", "r", "--quiet"),
+        ("run", "p", "new.jsonl", "--mean-tokens", 48, *allocator, *engine, "--out", "r2", "--quiet"),
+        ("evaluate", "p", "--predictor", name["predictor"], *allocator, "--resamples", 100, "--no-plots"),
+        ("regrade", "p", *grader),
+    ]
+
+
+def run_all(call: Call, name: dict[str, str]) -> None:
     write_questions(Path("train.jsonl"), 40)
     write_questions(Path("new.jsonl"), 6, start=100)
-    engine = ("--engine", "theirs", "--engine-option", "length=10")
-    commands = [
-        ("profile", "some-model", "train.jsonl", *engine, "--grader", "theirs", "--traces", 2, "--out", "p", "--quiet"),
-        ("train", "p", "--predictor", "theirs"),
-        ("plan", "p", "new.jsonl", "--mean-tokens", 48, "--allocator", "theirs", "--out", "p.json", "--quiet"),
-        ("run", "--plan", "p.json", *engine, "--grader", "theirs", "--out", "r", "--quiet"),
-        ("run", "p", "new.jsonl", "--mean-tokens", 48, "--allocator", "theirs", *engine, "--out", "r2", "--quiet"),
-        ("evaluate", "p", "--predictor", "theirs", "--allocator", "theirs", "--resamples", 100, "--no-plots"),
-        ("regrade", "p", "--grader", "theirs"),
-    ]
-    for command in commands:
+    for command in commands(name):
         said = call(*command)
         assert said.code == 0, (command, said.err)
     rows = [json.loads(line) for line in Path("r/answers.jsonl").read_text().splitlines()]
     assert {row["budget"] for row in rows} == {16}
+
+
+def test_strangers_run_from_the_command_line(
+    call: Call, installed: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run_all(call, dict.fromkeys(("engine", "predictor", "allocator", "grader"), "theirs"))
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Puts a module on the path as an installed package with entry points, group -> name -> "module:object"."""
+
+    def put(name: str, code: str, groups: dict[str, dict[str, str]]) -> None:
+        site = tmp_path / "site"
+        (site / f"{name}-1.0.dist-info").mkdir(parents=True)
+        (site / f"{name}.py").write_text(code, "utf-8")
+        (site / f"{name}-1.0.dist-info" / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        lines = [f"[{group}]\n" + "".join(f"{k} = {v}\n" for k, v in each.items()) for group, each in groups.items()]
+        (site / f"{name}-1.0.dist-info" / "entry_points.txt").write_text("".join(lines))
+        monkeypatch.syspath_prepend(site)
+        registry.available.cache_clear()
+
+    yield put
+    monkeypatch.undo()
+    registry.available.cache_clear()
+
+
+def test_the_example_of_the_page_is_found_when_it_is_installed(
+    call: Call, install: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    page = (Path(__file__).parent.parent / "docs" / "python.md").read_text("utf-8")
+    code = page[page.index("import numpy as np\n\nfrom forethought.allocators") :].partition("```")[0]
+    toml = tomllib.loads(page.partition("```toml\n")[2].partition("```")[0])
+    install("mine", code, toml["project"]["entry-points"])
+    run_all(call, {"engine": "counter", "predictor": "words", "allocator": "least", "grader": "last-word"})
+
+
+BROKEN_ENTRIES = {
+    "no such module": ("nowhere:Least", "ModuleNotFoundError: No module named 'nowhere'"),
+    "no such class": ("ours:Most", "AttributeError: module 'ours' has no attribute 'Most'"),
+    "written for an earlier version": ("ours_old:Least", "No module named 'forethought.types'"),
+    "code that raises": ("ours_raising:Least", "RuntimeError: no licence"),
+}
+
+
+@pytest.mark.parametrize(("target", "words"), BROKEN_ENTRIES.values(), ids=BROKEN_ENTRIES.keys())
+def test_an_entry_that_cannot_be_loaded(target: str, words: str, call: Call, install: Any) -> None:
+    install("ours", "class Least: ...", {"forethought.allocators": {"theirs": target}})
+    install("ours_old", "from forethought.types import Plan", {})
+    install("ours_raising", "raise RuntimeError('no licence')", {})
+    said = call("plan", "qwen2.5-coder-1.5b", "gsm8k-demo", "--mean-tokens", 64, "--allocator", "theirs")
+    assert said.code == 1
+    assert f"allocator 'theirs' was registered by another package as '{target}'" in said.err
+    assert words in said.err
+    assert "Traceback" not in said.err
+
+
+SLIPS = """
+from dataclasses import replace
+from strangers import Ends, Least, Longer, Parrot
+
+class Generous(Parrot):
+    def _run(self, request):
+        done = super()._run(request)
+        return replace(done, reasoning_tokens=done.reasoning_tokens + 5) if request.query.id == "q3" else done
+
+class Nameless(Ends):
+    version = property()
+
+class Silent:
+    def solve(self, problem): ...
+
+class Narrow(Longer):
+    def predict(self, features):
+        p_Q_B, tokens_Q_B = super().predict(features)
+        return p_Q_B[:, :3], tokens_Q_B
+"""
+
+
+def test_slips_of_strangers_are_said(call: Call, install: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    named = {"engines": "Generous", "graders": "Nameless", "allocators": "Silent", "predictors": "Narrow"}
+    install("slips", SLIPS, {f"forethought.{kind}": {"slip": f"slips:{name}"} for kind, name in named.items()})
+    write_questions(Path("q.jsonl"), 20)
+    profile = ("profile", "m", "q.jsonl", "--traces", 1, "--quiet", "--budgets")
+    said = call(*profile, "4,8", "--engine", "slip", "--out", "p")
+    assert said.code == 3
+    assert "1 traces failed (q3)" in said.out
+    assert "the engine ignored the cap: 13 reasoning tokens > 8" in Path("p/records.jsonl").read_text()
+    said = call(*profile, "4,8,16,32", "--engine", "fake", "--grader", "slip", "--out", "other")
+    assert "grader 'slip' lacks `grade`, or `version`" in said.err
+    assert call(*profile, "4,8,16,32", "--engine", "fake", "--out", "fake").code == 0
+    assert "gives curves of shape (4, 3), not (4, 4)" in call("train", "fake", "--predictor", "slip").err
+    assert call("train", "fake", "--predictor", "mean").code == 0
+    said = call("plan", "fake", "q.jsonl", "--mean-tokens", 8, "--allocator", "slip")
+    assert "allocator 'slip' answered NoneType, not a Solution" in said.err

@@ -177,7 +177,7 @@ def test_the_python_of_the_pages_runs(
     monkeypatch.chdir(tmp_path)
     write_questions(Path("train.jsonl"), 60)
     blocks = python_blocks((ROOT / page).read_text("utf-8"))
-    assert len(blocks) == 2
+    assert len(blocks) == {"README.md": 2, "docs/python.md": 3}[page]
     exec(compile("\n".join(blocks), page, "exec"), {"__name__": "page"})
     assert set(no_model) == {"qwen2.5-coder-1.5b"}
     if page == "README.md":
@@ -278,6 +278,7 @@ def test_values_of_a_wrong_type_are_named(predictor: ft.Predictor, measured: ft.
         (lambda: ft.profile(engine, TEXTS), r"no reference answer"),
         (lambda: ft.profile(engine, ROWS, num_traces=0), r"num_traces"),
         (lambda: ft.profile(engine, ROWS, layers=[99]), r"layers 0 to 4"),
+        (lambda: ft.profile(engine, ROWS, menu=[64, "many"]), r"not 'many'"),  # type: ignore[list-item]
         (lambda: ft.open_engine(3), r"name, a predictor or a plan"),  # type: ignore[arg-type]
         (lambda: ft.open_engine(predictor, temperature=0.0), r"predictor's own"),
         (lambda: ft.grade(1, "1"), r"must be text"),  # type: ignore[arg-type]
@@ -477,6 +478,9 @@ def test_what_a_plan_says_itself_is_not_given_again(call: Call, planned: Path) -
     said = call("run", "--plan", planned, "--mean-tokens", 64)
     assert said.code == 2
     assert "--mean-tokens: the plan p.json says this itself" in said.err
+    said = call("run", "--plan", planned, "--hard-total", "--compare", "uniform")
+    assert said.code == 2
+    assert "--compare, --hard-total: not with --plan; leave it out" in said.err
     assert call("run").code == 2
     assert call("run", "p").code == 2
 
@@ -499,6 +503,22 @@ def test_values_are_shown_in_one_line() -> None:
         assert "16, 32, … 256" in repr(value)
 
 
+def test_a_plan_says_what_it_takes_in_the_units_of_its_total(predictor: ft.Predictor) -> None:
+    granted, spent = (ft.plan(predictor, TEXTS, mean_tokens=64, cost=cost) for cost in ("granted", "spent"))
+    total = f"{granted.allocation.total:,.0f}"
+    assert f"{granted.allocation.granted:,} of {total} tokens granted" in repr(granted)
+    assert f"{spent.allocation.expected_spent:,.0f} of {total} tokens expected to be spent" in repr(spent)
+    assert f"of {total} tokens expected" in repr(spent.allocation)
+
+
+def test_an_evaluation_is_shown_in_one_line(predictor: ft.Predictor, engine: Any) -> None:
+    rows = [{"question": f"How much is {n} times 3?", "answer": str(3 * n)} for n in range(20)]
+    found = repr(ft.evaluate(predictor, ft.profile(engine, rows, num_traces=2), num_resamples=100))
+    assert found.startswith("Evaluation(20 queries, budgets ")
+    assert "points over uniform at equal spent tokens" in found
+    assert len(found) < 250
+
+
 def test_the_plan_of_an_older_run_is_read(call: Call, trained: str) -> None:
     write_questions(Path("new.jsonl"), 8)
     flags = ("--mean-tokens", 64, "--compare", "uniform", "--out", "r", "--quiet")
@@ -518,7 +538,17 @@ def test_the_plan_of_an_older_run_is_read(call: Call, trained: str) -> None:
         assert call(*command).code == 0
     said = call("run", "--plan", "r", "--out", "again")
     assert said.code == 1
-    assert "does not say what it was made for" in said.err
+    assert "does not say for which model it was made" in said.err
+    assert "forethought plan PREDICTOR QUESTIONS" in said.err
+
+
+def test_budgets_alone_are_no_plan(call: Call, trained: str) -> None:
+    write_questions(Path("new.jsonl"), 4, start=100)
+    assert call("plan", trained, "new.jsonl", "--mean-tokens", 64, "--out", "p.jsonl").code == 0
+    said = call("run", "--plan", "p.jsonl", "--out", "r")
+    assert said.code == 1
+    assert said.err.startswith("error: p.jsonl lists budgets, a line a question")
+    assert "--out FILE.json" in said.err
 
 
 def test_two_processes_carry_out_one_plan(call: Call, planned: Path) -> None:

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from ..control import sources
 from ..control.judging import Judge
-from ..control.plan import Plan
+from ..control.plan import MAKE, Plan
 from ..control.planning import check_total, engine_for, model_of
 from ..control.profiling import check_asked_layers
 from ..control.running import plan_provenance
@@ -81,8 +81,10 @@ def profile_inputs(settings: ProfileSettings, *, is_open: bool = False) -> tuple
     check_folder(folder)
     check_asked_layers(settings)
     prompts = prompting(settings.model, settings.engine)
+    template = prompts.template if prompts.is_settled and not is_open else None
     known = Provenance(
-        template_hash=prompts.template.hash if prompts.is_settled and not is_open else None,
+        template=None if template is None else template.name,
+        template_hash=None if template is None else template.hash,
         menu=settings.menu if prompts.is_settled or settings.names_caps else None,
         sampling=settings.engine.sampling,
         seed=settings.seed,
@@ -133,7 +135,10 @@ def plan_file_inputs(settings: RunPlanSettings, *, is_open: bool = False) -> tup
     folder = run_folder(settings)
     check_folder(folder)
     if made.card is None:
-        raise InvalidSettingsError(f"{settings.plan_file} does not say what it was made for; make it again")
+        raise InvalidSettingsError(
+            f"{settings.plan_file} does not say for which model it was made (a run of an earlier version?); "
+            f"make the plan again: {MAKE}"
+        )
     asked = engine_for(made.card, settings.engine, settings.template)
     if not is_open:
         check(plan_model(settings, made), asked)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -214,7 +214,7 @@ def compare(settings: CompareSettings, *, wrote: Wrote = ignore, progress: Progr
     check_folder(folder)
     allocator = registry.make("allocators", settings.allocator, settings.allocator_options)
     trained = [sources.open_predictor(source) for source in settings.predictors]
-    names = settings.names or tuple(Path(source).name for source in settings.predictors)
+    names = settings.names or names_of(settings.predictors)
     measured = sources.open_profile(settings.on) if settings.on else sources.shipped_heldout(settings.predictors[0])
     for each in trained:
         each.check(measured.provenance.engine_info, measured.menu)
@@ -255,6 +255,17 @@ def compare(settings: CompareSettings, *, wrote: Wrote = ignore, progress: Progr
     for file in page(result).write(folder, plots=settings.plots).values():
         wrote(file)
     return result
+
+
+def names_of(predictors: Sequence[str]) -> tuple[str, ...]:
+    """What to call each predictor: the shortest end of its path that is its own; RUN for RUN/predictor."""
+    parts = [Path(source).parts for source in predictors]
+    parts = [each[:-1] if len(each) > 1 and each[-1] == "predictor" else each for each in parts]
+    for length in range(1, max(map(len, parts)) + 1):
+        names = tuple("/".join(each[-length:]) for each in parts)
+        if len(set(names)) == len(names):
+            break
+    return names
 
 
 def live_comparison(run: RunDirectory, *, seed: int = 0) -> LiveComparison:

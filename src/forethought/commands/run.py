@@ -68,16 +68,21 @@ def _check_given(ctx: click.Context, plan_file: str) -> None:
             if each.name in ("run", "questions") and not ctx.params[each.name]:
                 raise click.MissingParameter(ctx=ctx, param=each)
         return
-    said = [each for each in given if each.name in IN_THE_PLAN]
-    if said:
-        names = ", ".join(each.opts[-1] if isinstance(each, click.Option) else str(each.name).upper() for each in said)
-        raise click.UsageError(f"{names}: the plan {plan_file} says this itself; leave it out", ctx)
+    for wrong, why in ((IN_THE_PLAN, f"the plan {plan_file} says this itself"), (NOT_BY_PLAN, "not with --plan")):
+        names = [
+            each.opts[-1] if isinstance(each, click.Option) else str(each.name).upper()
+            for each in given
+            if each.name in wrong
+        ]
+        if names:
+            raise click.UsageError(f"{', '.join(names)}: {why}; leave it out", ctx)
 
 
 IN_THE_PLAN = (
     *("run", "questions", "mean_tokens", "total_tokens", "allocator", "allocator_option", "cost", "min_tokens"),
-    *("max_tokens", "limit", "question_column", "answer_column", "id_column", "compare", "hard_total", "seed"),
+    *("max_tokens", "limit", "question_column", "answer_column", "id_column", "seed"),
 )
+NOT_BY_PLAN = ("compare", "hard_total")
 for _each in command.params:
     if _each.name in ("run", "questions"):
         _each.required = False

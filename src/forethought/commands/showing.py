@@ -17,6 +17,8 @@ from ..runs.lines import read_lines
 from ..runs.store import RunDirectory
 from .tables import profile_summary, profile_text, run_result, run_text
 
+WIDEST = 32  # caps that have a bar and a count each
+
 
 def show(source: str, query_id: str = "") -> dict[str, Any]:
     """A profile or a run as a whole, or everything it knows of one question.
@@ -59,9 +61,7 @@ def item(source: str, query_id: str) -> dict[str, Any]:
     run = RunDirectory.open(Path(source))
     queries = {query.id: query for query in sources.run_queries(run)}
     if query_id not in queries:
-        raise UnknownNameError(
-            unknown_name_message("question", query_id, list(queries)[:8] if len(queries) > 8 else queries)
-        )
+        raise UnknownNameError(unknown_name_message("question", query_id, queries))
     query = queries[query_id]
     records = [record for record in run.latest() if record.query_id == query_id]
     found = {
@@ -122,15 +122,14 @@ def item_text(found: Mapping[str, Any]) -> str:
     if budgets := found.get("budgets"):
         lines.append("budgets     " + ", ".join(f"{name} {budget}" for name, budget in budgets.items()))
     if predicted := found.get("predicted"):
-        lines += ["predicted success by cap", _sparkline(predicted["p"])]
+        lines += ["predicted accuracy by cap", _sparkline(predicted["p"])]
     if measured := found.get("measured"):
         share = [right / measured["num_tried"] for right in measured["num_right"]]
         lines += [f"measured success by cap ({measured['num_tried']} traces)", _sparkline(share)]
-        lines.append(
-            "  ".join(
-                f"{budget}:{right}" for budget, right in zip(measured["budgets"], measured["num_right"], strict=True)
-            )
-        )
+        counts = list(zip(measured["budgets"], measured["num_right"], strict=True))
+        if is_wide := len(counts) > WIDEST:
+            counts = [each for at, each in enumerate(counts) if at == 0 or each[1] != counts[at - 1][1]]
+        lines.append("  ".join(f"{budget}:{right}" for budget, right in counts) + is_wide * "  (where it changes)")
     for trace in found["traces"]:
         tokens = "not counted" if trace["reasoning_tokens"] is None else f"{trace['reasoning_tokens']} reasoning tokens"
         head = f"— trace {trace['sample']}: {tokens}, {trace['stop_reason']}"
@@ -143,6 +142,7 @@ def item_text(found: Mapping[str, Any]) -> str:
 
 def _sparkline(values: Sequence[float]) -> str:
     blocks = "▁▂▃▄▅▆▇█"
-    return "".join(blocks[min(len(blocks) - 1, int(value * len(blocks)))] for value in values) + (
+    some = values if len(values) <= WIDEST else [values[len(values) * at // WIDEST] for at in range(WIDEST)]
+    return "".join(blocks[min(len(blocks) - 1, int(value * len(blocks)))] for value in some) + (
         f"   {min(values):.0%} to {max(values):.0%}"
     )

@@ -13,8 +13,8 @@ from ..control.billing import sends_twice, settle
 from ..control.budgets import load_budgets
 from ..control.forecast import Forecast
 from ..control.plan import Plan
+from ..control.results import read_summary
 from ..core.data import Cost
-from ..core.files import read_json
 from ..core.problems import MAX_SHOWN, excerpt
 from ..core.visible import one_line
 from ..predictors.predictor import Predictor
@@ -22,6 +22,8 @@ from ..predictors.usage import spent_within
 from ..runs.importing import Imported
 from ..runs.store import RunDirectory
 from .grading import Regraded, Verdicts
+
+CAPS_SHOWN = 20  # of a menu, in a profile's table
 
 
 def plan_rows(planned: Plan) -> list[dict[str, Any]]:
@@ -102,7 +104,7 @@ def _novelty_words(expected: Forecast) -> str:
 def run_result(run: RunDirectory) -> dict[str, Any]:
     """A finished run's summary, where its answers are, and the allocators that it was planned by."""
     return {
-        **read_json(run.path / "summary.json"),
+        **read_summary(run),
         "run": str(run.path),
         "answers": str(run.path / "answers.jsonl"),
         "allocators": list(load_budgets(run)[1]),
@@ -142,16 +144,28 @@ def profile_text(result: Mapping[str, Any]) -> str:
     """The same for a person."""
     simulated = ", SIMULATED" if result["simulated"] else ""
     title = f"{result['queries']} questions, {result['traces']} traces{simulated}; {result['run']}"
-    lines = [title, "   cap  right  mean tokens generated"]
-    rows = zip(result["budgets"], result["accuracy"], result["tokens"], strict=True)
-    lines += [f"{budget:6d}  {accuracy:5.1%}  {tokens:8.1f}" for budget, accuracy, tokens in rows]
-    lines.append(bill_text(result))
+    lines = [title, *_cap_lines(result), bill_text(result)]
     if result["failed"]:
         lines.append(
             f"{result['failed']} traces failed ({', '.join(result['failed_ids'])}); see: forethought show RUN ID"
         )
     lines.append(f"next: forethought train {result['run']}")
     return "\n".join(lines)
+
+
+def _cap_lines(found: Mapping[str, Any]) -> list[str]:
+    """Share right and mean tokens by cap; of very many caps, some of them from the smallest to the largest."""
+    num = len(found["budgets"])
+    shown = range(num) if num <= CAPS_SHOWN else sorted({round(each) for each in np.linspace(0, num - 1, CAPS_SHOWN)})
+    tokens = found["tokens"] or [None] * num
+    width = max(6, len(str(found["budgets"][-1])))
+    lines = [f"{'cap':>{width}}  right  mean tokens generated"]
+    for at in shown:
+        spent = "not measured" if tokens[at] is None else f"{tokens[at]:8.1f}"
+        lines.append(f"{found['budgets'][at]:{width}d}  {found['accuracy'][at]:5.1%}  {spent}")
+    if num > len(shown):
+        lines.append(f"{len(shown)} of {num} caps are shown; --json has them all")
+    return lines
 
 
 def import_summary(imported: Imported, *, is_written: bool) -> dict[str, Any]:
@@ -186,11 +200,8 @@ def import_text(imported: Imported, *, is_written: bool) -> str:
         f"{found['queries']:,} queries, {found['traces']:,} traces{simulated}, from {found['rows']:,} rows "
         f"of a {found['shape']} table",
         f"columns: {columns}",
-        "   cap  right  mean tokens generated",
+        *_cap_lines(found),
     ]
-    tokens = found["tokens"] or [None] * len(found["budgets"])
-    for budget, accuracy, mean in zip(found["budgets"], found["accuracy"], tokens, strict=True):
-        lines.append(f"{budget:6d}  {accuracy:5.1%}  {'not measured' if mean is None else f'{mean:8.1f}'}")
     lines += [str(each) for each in imported.left_out] or ["nothing was left out"]
     lines += [f"note: {note}" for note in found["notes"]]
     if not is_written:

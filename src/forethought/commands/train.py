@@ -15,7 +15,7 @@ from .options import emit, filled, json_flag, quiet_flag, takes
 @quiet_flag
 @json_flag
 def command(as_json: bool, quiet: bool, **values: Any) -> int:
-    """Fit a predictor of the success curve and of the spend curve.
+    """Fit a predictor of the accuracy curve and of the usage curve.
 
     RUN is a profile run or a profile's Parquet file, MORE are others measured in the same way. The layer and the
     regularisation are picked by cross-validation on them; the card beside the weights says with what result.

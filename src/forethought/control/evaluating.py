@@ -143,7 +143,7 @@ def _evaluated(
 def held_out_curves(predictor: Predictor, measured: Profile) -> tuple[Profile, Curves, Curves, tuple[str, ...]]:
     """Curves for the queries of a profile the predictor was not trained on, made as in a plan.
 
-    Where the profile was measured on another grid than the predictor's, everything is on the budgets of both.
+    Where the profile was measured at other budgets than the predictor's, everything is on the budgets of both.
 
     Returns:
         The profile, the predicted curves and the mean training curve, and what must be known of them in sentences.

@@ -43,6 +43,7 @@ logger = logging.getLogger(__name__)
 
 SCHEMA = 2
 FILE = "plan.json"
+MAKE = "forethought plan PREDICTOR QUESTIONS --mean-tokens N --out FILE.json"
 ROUNDING = 1e-6  # of a spent total: predictions are kept with fewer digits than they were planned with
 
 
@@ -105,8 +106,8 @@ class Plan:
     def __repr__(self) -> str:
         made = self.allocation
         return (
-            f"Plan({len(self):,} queries, {made.allocator}, {made.granted:,} of {made.total:,.0f} tokens ({made.cost}) "
-            f"granted, expected accuracy {made.expected_accuracy:.1%})"
+            f"Plan({len(self):,} queries, {made.allocator}, {made.cost_words}, "
+            f"expected accuracy {made.expected_accuracy:.1%})"
         )
 
     # --- editing -----------------------------------------------------------------------------------------------------
@@ -212,6 +213,8 @@ class Plan:
         """
         path = Path(path)
         path = path / FILE if path.is_dir() else path
+        if path.suffix.lower() == ".jsonl":
+            raise RunError(f"{path} lists budgets, a line a question; a plan that can be run holds more: {MAKE}")
         content = read_json(path)
         queries = None
         if isinstance(content, dict) and "queries" not in content and (path.parent / "queries.jsonl").is_file():
@@ -232,7 +235,7 @@ class Plan:
         if queries is None:
             rows = content.get("queries") if isinstance(content, dict) else None
             if not isinstance(rows, list) or not rows:
-                raise InvalidInputError("'queries' must be a list of questions; was it made by `forethought plan`?")
+                raise InvalidInputError(f"'queries' must be a list of questions; make a plan with: {MAKE}")
             queries = [query_from_json(json.dumps(row)) for row in rows]
         ids = tuple(query.id for query in queries)
         if problem := check_plan(content, ids):

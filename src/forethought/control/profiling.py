@@ -172,7 +172,7 @@ async def profile_async(
     engine: Engine,
     questions: str | Path | Iterable[Question],
     *,
-    menu: Menu | str | Sequence[int] | None = None,
+    menu: Menu | str | int | Sequence[int] | None = None,
     num_traces: int = 4,
     grader: str | Grader | Judge = "number",
     layers: str | Sequence[int] = "all",
@@ -258,11 +258,11 @@ def _check_engine(engine: object) -> None:
         )
 
 
-def _menu_of(menu: Menu | str | Sequence[int] | None, engine: Engine) -> Menu:
+def _menu_of(menu: Menu | str | int | Sequence[int] | None, engine: Engine) -> Menu:
     if isinstance(menu, Menu):
         return menu
     if menu is not None:
-        return Menu.parse(menu) if isinstance(menu, str) else Menu.of(menu)
+        return Menu.parse(menu) if isinstance(menu, str) else Menu.of([menu] if isinstance(menu, int) else menu)
     info = engine.info
     settings = EngineSettings(engine=info.engine, context_tokens=info.context_tokens, template=info.template or "")
     try:

@@ -26,6 +26,12 @@ from .budgets import load_budgets, read_plan
 
 logger = logging.getLogger(__name__)
 
+COUNTS = (
+    *("queries", "answered", "failed", "granted_tokens", "not_counted", "reasoning_tokens", "spent_tokens"),
+    *("stopped_by_themselves", "with_reference", "failed_with_reference", "graded", "right", "unreadable"),
+    *("prompt_tokens", "generated_tokens"),
+)
+
 
 def line_of(answer: Answer) -> bytes:
     """One line of answers.jsonl."""
@@ -105,6 +111,28 @@ def write_results(run: RunDirectory, queries: Sequence[Query]) -> None:
         plan = read_plan(run)
         usage = {"usage": kept(run, plan.menu, set(plan.allocation.query_ids)).usage}
         write_json(run.path / "summary.json", found | usage | ({"engine": counted} if counted else {}))
+
+
+def read_summary(run: RunDirectory) -> dict[str, Any]:
+    """What `write_results` wrote to RUN/summary.json; raises RunError where it is damaged."""
+    path = run.path / "summary.json"
+    found = read_json(path)
+    try:
+        if not isinstance(found, dict):
+            raise UnfitError(f"must be an object, not {shown(found)}")
+        usage = found.get("usage") or {"stretch": 1.0, "alarms": 0}
+        numbers = {key: found.get(key) for key in COUNTS} | {key: usage.get(key) for key in ("stretch", "alarms")}
+        if wrong := [key for key, value in numbers.items() if isinstance(value, dict)]:
+            raise UnfitError("must be a number", wrong[0])
+        check_counts(numbers)
+        check_counts(found.get("engine", {}))
+        if not all(isinstance(each, str) for each in found["failed_ids"]):
+            raise UnfitError("must be ids", "failed_ids")
+    except (UnfitError, KeyError, TypeError, AttributeError) as error:
+        raise RunError(
+            f"{path} is not the summary of a run: {error}. Give the same `forethought run` again: it is made anew."
+        ) from error
+    return found
 
 
 def _counts_files(run: RunDirectory) -> list[Path]:

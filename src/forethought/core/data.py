@@ -253,10 +253,10 @@ class Allocation:
         cost: what `total` is counted in.
         total: tokens that were to be divided.
         granted: the sum of caps, tokens.
-        expected_spent: expected tokens generated, or None without a spend curve.
+        expected_spent: expected tokens generated, or None without a usage curve.
         expected_accuracy: mean predicted success, weighted as asked, in [0, 1].
         price: success bought per token at the margin, or None where the allocator has none.
-        notes: what the user should know, in sentences (a fallback taken, budget left over).
+        notes: what the user should know, in sentences (budget left over, and why).
     """
 
     query_ids: tuple[str, ...]
@@ -273,6 +273,13 @@ class Allocation:
 
     def __repr__(self) -> str:
         return (
-            f"Allocation({len(self.query_ids):,} queries, {self.allocator}, {self.granted:,} tokens granted of "
-            f"{self.total:,.0f} ({self.cost}), expected accuracy {self.expected_accuracy:.1%})"
+            f"Allocation({len(self.query_ids):,} queries, {self.allocator}, {self.cost_words}, "
+            f"expected accuracy {self.expected_accuracy:.1%})"
         )
+
+    @property
+    def cost_words(self) -> str:
+        """What it takes of its total, both counted alike: `2,752 of 2,800 tokens granted`."""
+        if self.cost is Cost.GRANTED or self.expected_spent is None:
+            return f"{self.granted:,} of {self.total:,.0f} tokens granted"
+        return f"{self.expected_spent:,.0f} of {self.total:,.0f} tokens expected to be spent"

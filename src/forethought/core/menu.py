@@ -45,8 +45,15 @@ class Menu:
 
     @classmethod
     def of(cls, budgets: Iterable[int]) -> Menu:
-        """The menu of these caps, in any order; one that is given twice counts once."""
-        return cls(tuple(sorted({int(budget) for budget in budgets})))
+        """The menu of these caps, in any order; one that is given twice counts once.
+
+        Raises:
+            InvalidMenuError: what is given holds something else than whole numbers.
+        """
+        caps = list(budgets)
+        if wrong := [cap for cap in caps if isinstance(cap, bool) or not isinstance(cap, int | np.integer)]:
+            raise InvalidMenuError(f"a menu's budgets are whole numbers of tokens, not {wrong[0]!r}")
+        return cls(tuple(sorted({int(cap) for cap in caps})))
 
     @classmethod
     def evenly(cls, step: int, largest: int) -> Menu:

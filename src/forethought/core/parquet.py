@@ -147,7 +147,7 @@ def read_parquet(path: Path, *, with_hidden: bool = True) -> Profile:
 
 
 def _damaged(path: Path, error: Exception) -> RunError:
-    reason = " ".join(str(error).split())[:300]
+    reason = " ".join(str(error).split())[:300].rstrip(".")
     return RunError(f"{path} is not a readable Parquet file with a profile: {reason}. Copy it, or make it, again.")
 
 

@@ -6,6 +6,7 @@ import difflib
 import importlib
 import inspect
 import math
+import operator
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,7 @@ from typing import Any
 
 from ..errors import InvalidSettingsError, MissingExtraError, UnknownNameError
 
+NAMED = 20  # names that are listed in a message
 BUILTIN: dict[str, dict[str, str]] = {
     "engines": {
         "fake": "forethought.engines.fake:FakeEngine",
@@ -68,21 +70,32 @@ def available(kind: str) -> dict[str, str]:
 
 
 def resolve(kind: str, name: str) -> Any:
-    """The object registered under `name`; raises UnknownNameError with a suggestion, MissingExtraError with a hint."""
-    names = available(kind)
+    """The object registered under `name`.
+
+    Raises:
+        UnknownNameError: no such name, with a suggestion.
+        MissingExtraError: a built-in one needs a package that is not installed.
+        InvalidSettingsError: another package registered what cannot be loaded.
+    """
+    names, noun = available(kind), kind.removesuffix("s")
     if name not in names:
-        raise UnknownNameError(unknown_name_message(kind.removesuffix("s"), name, names))
+        raise UnknownNameError(unknown_name_message(noun, name, names))
     module_name, _, attribute = names[name].partition(":")
     try:
-        return getattr(importlib.import_module(module_name), attribute)
-    except ModuleNotFoundError as error:
-        missing = (error.name or "").partition(".")[0]
-        if missing == "forethought" or not missing:
+        return operator.attrgetter(attribute)(importlib.import_module(module_name))
+    except Exception as error:
+        if name not in BUILTIN[kind]:
+            raise InvalidSettingsError(
+                f"{noun} {name!r} was registered by another package as {names[name]!r}, which cannot be loaded: "
+                f"{type(error).__name__}: {error}. That package has to be mended or installed again"
+            ) from error
+        missing = error.name.partition(".")[0] if isinstance(error, ModuleNotFoundError) and error.name else ""
+        if missing in ("", "forethought"):
             raise
-        extra = EXTRAS.get(missing, missing)
+        wanted = f"'forethought[{EXTRAS[missing]}]'" if missing in EXTRAS else missing
         raise MissingExtraError(
-            f"{kind.removesuffix('s')} {name!r} needs the package {missing!r}, which is not installed. "
-            f"Install it with: pip install 'forethought[{extra}]'"
+            f"{noun} {name!r} needs the package {missing!r}, which is not installed. "
+            f"Install it with: pip install {wanted}"
         ) from error
 
 
@@ -179,7 +192,9 @@ def _wanted(hint: Any) -> str:
 
 
 def unknown_name_message(noun: str, name: str, names: Any) -> str:
-    """Says that there is no such `noun`, which name is nearest, and which there are."""
-    close = difflib.get_close_matches(name, list(names), n=1)
+    """Says that there is no such `noun`, which name is nearest, and which there are; of very many, the first."""
+    known = list(names)
+    close = difflib.get_close_matches(name, known, n=1)
     suggestion = f" Did you mean {close[0]!r}?" if close else ""
-    return f"no {noun} is called {name!r}.{suggestion} Known: {', '.join(names)}."
+    listed = ", ".join(known) if len(known) <= NAMED else f"{', '.join(known[:8])}, … ({len(known):,} in all)"
+    return f"no {noun} is called {name!r}.{suggestion} Known: {listed}."

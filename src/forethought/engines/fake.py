@@ -1,4 +1,4 @@
-"""A model that needs no model: fake traces of fake words whose true success and spend curves are known exactly."""
+"""A model that needs no model: fake traces of fake words whose true accuracy and usage curves are known exactly."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ import numpy as np
 from ..core.data import Curves, EngineInfo, FloatArray, Generation, Probe, Query, Request, Sampling, StopReason
 from ..core.menu import Menu
 from ..core.prompts import PromptTemplate
+from ..errors import InvalidSettingsError
 from .flight import check_layers, failed, refusal
 
 # Requests that are under way together: results come back shortest first within such a group, as from a real batch.
@@ -74,7 +75,7 @@ class _Latent:
 class FakeEngine:
     """A deterministic, public stand-in for a model, with results of exactly a real one's shape.
 
-    Each query has a latent difficulty, drawn from a hash of its id, its text and the engine's seed. Its success curve
+    Each query has a latent difficulty, drawn from a hash of its id, its text and the engine's seed. Its accuracy curve
     dips, jumps later and ends on a plateau; natural lengths are random, one a trace. Within a trace one uniform number
     u decides every cut: cut after n tokens, the answer is right when u < success(n). So cuts of one trace agree as far
     as they can, two cuts with the same chance always agree, and each cut alone is right with exactly its chance.
@@ -87,10 +88,13 @@ class FakeEngine:
         num_layers: decoder layers to pretend.
         hidden_size: width of the hidden states.
         seed: which fake model this is; another seed has other difficulties.
-        menu: scale of the curves: jumps lie within its maximum.
-        failure_rate: share of traces that come back as an error.
+        menu: scale of the curves: jumps lie within its largest cap; as a `Menu` or as text (`geometric:256:32768`).
+        failure_rate: share of traces that come back as an error, from 0 to 1.
         context_tokens: longest prompt + thought + answer; None for prompts of at most `PROMPT_TOKENS` and any thought.
         tokens_per_second: pretend this speed by sleeping; None for none.
+
+    Raises:
+        InvalidSettingsError: a number that no model has.
     """
 
     def __init__(
@@ -102,11 +106,13 @@ class FakeEngine:
         num_layers: int = 4,
         hidden_size: int = 32,
         seed: int = 0,
-        menu: Menu = Menu.evenly(16, 256),
+        menu: Menu | str | int = Menu.evenly(16, 256),
         failure_rate: float = 0.0,
         context_tokens: int | None = None,
         tokens_per_second: float | None = None,
     ) -> None:
+        _check(num_layers, hidden_size, failure_rate, tokens_per_second)
+        menu = menu if isinstance(menu, Menu) else Menu.parse(str(menu))
         self.template = template
         self.sampling = sampling
         self.seed = seed
@@ -217,14 +223,14 @@ class FakeEngine:
         return query.reference if query.reference is not None else str(_digest("right", query.text)[0])
 
     def true_curves(self, queries: Sequence[Query], menu: Menu | None = None) -> Curves:
-        """The exact success and spend curves that traces are drawn from.
+        """The exact accuracy and usage curves that traces are drawn from.
 
         With N the natural length, p(b) = sum over n of P(N = n) success(min(n, b)), and the tokens at cap b are
         E[min(N, b)] = sum over k < b of P(N > k), plus suffix and answer.
 
         Args:
             queries: Q of them.
-            menu: the budgets; the engine's own grid by default.
+            menu: the budgets; the engine's own menu by default.
         """
         menu = menu or self.menu
         p_Q_B = np.empty((len(queries), menu.num_options))
@@ -323,3 +329,15 @@ def _wrong_answer(right: str, draw: int) -> str:
             others = [chr(ord(first) + i) for i in range(4) if chr(ord(first) + i) != right]
             return others[draw % len(others)]
         return f"{draw % 9 + 2} times ({right}) + 1"
+
+
+def _check(num_layers: int, hidden_size: int, failure_rate: float, tokens_per_second: float | None) -> None:
+    wrong = []
+    if num_layers < 1 or hidden_size < 1:
+        wrong.append(f"num_layers and hidden_size must be at least 1, not {num_layers} and {hidden_size}")
+    if not 0 <= failure_rate <= 1:
+        wrong.append(f"failure_rate must lie between 0 and 1, not {failure_rate:g}")
+    if tokens_per_second is not None and tokens_per_second <= 0:
+        wrong.append(f"tokens_per_second must be more than 0, not {tokens_per_second:g}")
+    if wrong:
+        raise InvalidSettingsError("; ".join(wrong))

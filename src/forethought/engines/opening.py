@@ -17,11 +17,12 @@ from ..core.prompts import BUILT_IN, CHAT, PromptTemplate, load_template
 from ..core.protocols import Engine
 from ..core.provenance import Provenance
 from ..core.settings import EngineSettings, ProfileSettings
-from ..errors import InvalidFeaturesError, InvalidSettingsError, RunError
+from ..errors import ForethoughtError, InvalidFeaturesError, InvalidSettingsError, RunError
 from ..models import ALIASES, fetch_words, look
 from ..models.config import known_layers, longest_context
 from ..models.locating import check_name
 from ..models.thinking import STEPS, own_template
+from ..runs.folders import profile_folder
 from ..runs.store import RunDirectory
 
 logger = logging.getLogger(__name__)
@@ -121,18 +122,42 @@ def settle(settings: ProfileSettings, *, asks: bool = False) -> tuple[ProfileSet
 
     Where it `asks`, a hub model's tokenizer and config are fetched, and a server is asked for what costs nothing.
     """
-    if asks and choose(settings.model, settings.engine.engine)[0] in LOCAL:
+    begun, why = _as_begun(settings)
+    if asks and not begun.engine.template and choose(settings.model, settings.engine.engine)[0] in LOCAL:
         fetch_words(settings.model)
-    found = prompting(settings.model, settings.engine, asks=asks)
+    found = prompting(settings.model, begun.engine, asks=asks)
+    if begun.engine.template != settings.engine.template:
+        found = replace(found, reason=why)
     lines = [f"template {found.template.name}: {found.reason}"]
     name = settings.engine.template or (found.template.name if found.is_settled else "")
     settings = replace(settings, engine=replace(settings.engine, template=name))
     if not settings.names_caps:
-        menu, reason = caps(settings.model, settings.engine, found)
-        if found.is_settled:
+        menu, reason = (begun.menu, why) if begun.names_caps else caps(settings.model, settings.engine, found)
+        if found.is_settled or begun.names_caps:
             settings = replace(settings, budgets=",".join(map(str, menu.caps)))
         lines.append(f"budgets {menu}: {reason}")
     return settings, tuple(lines)
+
+
+def _as_begun(settings: ProfileSettings) -> tuple[ProfileSettings, str]:
+    """Settings with what was left open as the run directory was begun with it, and why: the same command goes on there.
+
+    What a model is asked with where nothing is said may change from one version to the next.
+    """
+    folder = profile_folder(settings)
+    try:
+        run = RunDirectory.open(folder)
+        known = run.header.provenance if run.holds_results() else Provenance()
+        template = load_template(known.template).name if known.template and known.template != CHAT else ""
+        if template and load_template(template).hash != known.template_hash:
+            template = ""
+    except ForethoughtError:  # no run, or one that is refused later
+        return settings, ""
+    if template and not settings.engine.template:
+        settings = replace(settings, engine=replace(settings.engine, template=template))
+    if known.menu and not settings.names_caps:
+        settings = replace(settings, budgets=",".join(map(str, known.menu.caps)))
+    return settings, f"as {folder} was begun"
 
 
 def _recorded(settings: EngineSettings) -> Provenance:

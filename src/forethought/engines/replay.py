@@ -168,7 +168,7 @@ def _not_recorded(request: Request, recorded: Sequence[Generation]) -> str:
     missing = [budget for budget in asked if budget not in known and not (longer and budget > known[-1])]
     return (
         f"query {request.query.id!r}, sample {request.sample}: budget {', '.join(map(str, missing or asked))} was not "
-        f"recorded; recorded: {', '.join(map(str, known))}. Ask for one of these, or profile again with these windows."
+        f"recorded; recorded: {', '.join(map(str, known))}. Ask for one of these, or profile again with --budgets."
     )
 
 

@@ -62,7 +62,7 @@ class Candidate(Result):
     Attributes:
         name: how it is called in the report; not a baseline's name.
         predictor: registered name, or what else made it, in words.
-        curves: predicted, in the profile's order; without tokens it plans spent cost with the mean spend curve.
+        curves: predicted, in the profile's order; without tokens it plans spent cost with the mean usage curve.
         own_cost: what predicting costs itself.
     """
 
@@ -159,7 +159,9 @@ def compare_predictors(
     """
     names = [each.name for each in candidates]
     if not names or len(set(names)) != len(names) or set(names) & {*BASELINES, MEAN}:
-        raise InvalidInputError(f"candidates need names of their own, none of {', '.join(BASELINES)}; got {names}")
+        raise InvalidInputError(
+            f"candidates need names of their own (--name), none of {', '.join(BASELINES)}; got {names}"
+        )
     for each in candidates:
         check_inputs(measured, each.curves, mean_train, costs, None, num_resamples)
     played = [Policies(measured, each.curves, mean_train, allocator) for each in candidates]

@@ -49,7 +49,7 @@ def evaluate(
     Args:
         measured: the profile of the split that is reported, with every query tried at least once.
         predicted: predicted curves of the same queries, in the same order. Without tokens, spent cost is planned with
-            the mean train spend curve.
+            the mean train usage curve.
         mean_train: the mean curve of the train split: one row, or more whose mean is taken.
         allocator: makes forethought's plans: a registered name or an allocator.
         costs: the costs to compare under; only granted where the profile's spend was not measured.
@@ -153,10 +153,10 @@ def _notes(measured: Profile, predicted: Curves, costs: Sequence[Cost]) -> tuple
         )
     if predicted.tokens_Q_B is None and Cost.SPENT in costs:
         notes.append(
-            "The predictor has no spend curve: under spent cost its plans use the mean train spend curve for all."
+            "The predictor has no usage curve: under spent cost its plans use the mean train usage curve for all."
         )
     if predicted.tokens_Q_B is None and measured.is_spend_measured and Cost.SPENT not in costs:
-        notes.append("The predictor has no spend curve, so nothing is planned and compared under spent cost.")
+        notes.append("The predictor has no usage curve, so nothing is planned and compared under spent cost.")
     if fewest == 1:
         notes.append("Some queries have one trace only: their Brier score holds that trace's own chance as well.")
     return tuple(notes)

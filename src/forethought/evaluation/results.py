@@ -79,7 +79,7 @@ class PolicyRow(Result):
         policy: uniform, blind, forethought, greedy, greedy-oracle or oracle.
         budget: the level: mean tokens a query that were to be divided.
         granted: mean cap really given.
-        spent: mean tokens really generated, by the measured spend curves; None where they were not measured.
+        spent: mean tokens really generated, by the measured usage curves; None where they were not measured.
         accuracy: mean measured success at the budgets given.
         gain: accuracy above uniform's at this row's own realised tokens; None for uniform.
         gain_over_blind: the same above blind's; None for blind.
@@ -201,7 +201,7 @@ class CurveErrors(Result):
             NaN where no query has two traces.
         pearson: correlation over queries of predicted and measured success; 0 where either does not vary. Few
             traces alone keep it below 1.
-        tokens_error, mean_tokens_error: mean absolute error of the spend curve, tokens; None without one.
+        tokens_error, mean_tokens_error: mean absolute error of the usage curve, tokens; None without one.
         tokens_bias, mean_tokens_bias: mean predicted less measured tokens.
     """
 
@@ -241,7 +241,7 @@ class Calibration(Result):
     log_loss_gain: Estimate
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Evaluation(Result):
     """Everything a report says.
 
@@ -280,6 +280,15 @@ class Evaluation(Result):
     predicted: Curves = field(repr=False)
     provenance: Mapping[str, Any] = field(default_factory=dict)
     plans: Mapping[tuple[Cost, str, float], tuple[Allocation, ...]] = field(default_factory=dict, repr=False)
+
+    def __repr__(self) -> str:
+        made = ", SIMULATED" if self.simulated else ""
+        gains = [
+            f"{100 * each.gain.value:+.1f} points over uniform at equal {each.cost} tokens"
+            for each in self.summaries
+            if each.policy == "forethought" and each.gain is not None
+        ]
+        return f"Evaluation({self.num_queries:,} queries, budgets {self.menu}, {', '.join(gains)}{made})"
 
     @property
     def costs(self) -> tuple[Cost, ...]:

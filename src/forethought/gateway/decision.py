@@ -72,7 +72,7 @@ class Decision:
         budget: reasoning tokens; None where nothing is set.
         expected: chance of a right answer at that budget; None where it was not predicted.
         length: tokens expected to be generated, for the order of requests.
-        tokens_B: the predicted spend curve as the predictor gave it, where it was predicted and holds for this request.
+        tokens_B: the predicted usage curve as the predictor gave it, where it was predicted and holds for this request.
         changes: fields to set in its body.
         num_thoughts: that the request asks for, each with this budget.
     """

@@ -179,7 +179,7 @@ class Watch:
         self._decider = decider
         self._price = price
         first = 0.0 if card.mean_tokens_B is None else card.mean_tokens_B[0] - card.menu.smallest
-        self._answer_tokens = max(0.0, first)  # a spend curve counts suffix and answer; of a thought neither is counted
+        self._answer_tokens = max(0.0, first)  # a usage curve counts suffix and answer; of a thought neither is counted
         self._num_begun = self._next = 0
         self._held: dict[int, tuple[Decision, int] | None] = {}
 

@@ -244,6 +244,8 @@ def _problem(card: PredictorCard) -> str | None:
         return ".asking does not say how the model is asked"
     if judged is not None and (judged.kind not in (HIDDEN, TEXT) or judged.num_queries < 1):
         return f".novelty is of kind {judged.kind!r}, learned on {judged.num_queries} queries"
+    if judged is not None and not 0.0 <= judged.false_alarms <= 1.0:
+        return f".novelty.false_alarms is {judged.false_alarms:g}, no share"
     return None
 
 

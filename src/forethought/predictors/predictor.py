@@ -106,7 +106,7 @@ class Predictor:
             )
 
     def check(self, info: EngineInfo, menu: Menu | None = None) -> None:
-        """Refuses an engine or a grid the predictor was not made for.
+        """Refuses an engine or budgets that the predictor was not made for.
 
         Hashes decide where both sides have one (a model may go by several names); names decide otherwise. What is
         unknown on either side is not compared.

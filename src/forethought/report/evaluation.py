@@ -26,6 +26,7 @@ from .wording import (
 SHOWN = (UNIFORM, BLIND, FORETHOUGHT, ORACLE)
 GAINS = ("points over uniform", "points over blind", "gap closed over uniform", "gap closed over blind")
 FEW_QUESTIONS = 30
+ENDED = 0.99  # of the way between the ends of spent cost: so near to the dearer one, nothing is left to choose
 VERDICT_WORDS = {
     "worse": "worse",
     "behind": "behind (interval includes 0)",
@@ -84,13 +85,21 @@ def usual_level(result: Evaluation) -> float:
 
 
 def levels_near(result: Evaluation, mean_tokens: float) -> dict[Cost, float]:
-    """The level shown under each cost: nearest to `mean_tokens`; under spent cost, to what uniform spends there."""
+    """The level shown under each cost: nearest to `mean_tokens`; under spent cost, to what uniform spends there.
+
+    Where all thoughts have ended there by themselves, nothing is left to choose under spent cost: the level is then as
+    far between the ends as under granted cost.
+    """
     found: dict[Cost, float] = {}
     for cost, levels in result.levels.items():
         wanted = mean_tokens
         if cost is Cost.SPENT and Cost.GRANTED in found:
+            granted = result.levels[Cost.GRANTED]
             spent = rows_at(result, Cost.GRANTED, found[Cost.GRANTED])[UNIFORM].spent
             wanted = mean_tokens if spent is None else spent
+            if granted[0] < found[Cost.GRANTED] < granted[-1] and wanted > levels[0] + ENDED * (levels[-1] - levels[0]):
+                share = (found[Cost.GRANTED] - granted[0]) / (granted[-1] - granted[0])
+                wanted = at_share(levels, share)
         found[cost] = min(levels, key=lambda level: abs(level - wanted))
     return found
 
@@ -133,6 +142,8 @@ def _cost_parts(result: Evaluation, cost: Cost) -> Iterator[Part]:
     ours = next(each for each in result.summaries if each.cost is cost and each.policy == FORETHOUGHT)
     mean = f"{gain_words(ours.gain)} points over uniform, {gain_words(ours.gain_over_blind)} over blind"
     of_what = f"Mean over {len(levels)} levels from {levels[0]:g} to {levels[-1]:g} tokens, weighed by tokens"
+    if len(levels) == 1:
+        of_what = f"At the only level, {levels[0]:g} tokens"
     yield Part(f"accuracy at equal {cost.value} tokens", [f"{of_what}: forethought {mean}."])
     shown = dict.fromkeys(_headlines(result)[cost])
     for level in shown:

@@ -33,6 +33,7 @@ AXIS = {Cost.GRANTED: "tokens granted a question (mean cap)", Cost.SPENT: "token
 TITLE = {Cost.GRANTED: "equal granted tokens", Cost.SPENT: "equal spent tokens"}
 NUM_GROUPS = 5
 MOST_LETTERS = 36  # of the names below bars
+FEW_CAPS = 8  # so many have a bar and a name each
 
 
 def draw(result: Evaluation, folder: Path, *, mean_tokens: float) -> dict[str, Path]:
@@ -161,9 +162,9 @@ def _gain_panel(panel: Any, result: Evaluation, cost: Cost) -> None:
 
 
 def _shares_panel(panel: Any, result: Evaluation, row: PolicyRow) -> None:
-    """Bars side by side, whatever the caps: evenly spaced ones at their tokens, others one next to the other."""
+    """Bars side by side: many evenly spaced caps at their tokens, else one next to the other, each named."""
     menu = result.menu
-    if menu.is_even and menu.num_options > 1:
+    if menu.is_even and menu.num_options > FEW_CAPS:
         step = menu.caps[1] - menu.caps[0]
         panel.bar(menu.budgets_B, row.shares, width=0.8 * step, color=COLOURS[row.policy])
         panel.set_xlim(min(0, menu.smallest - step // 2), menu.largest + step)
@@ -172,7 +173,7 @@ def _shares_panel(panel: Any, result: Evaluation, row: PolicyRow) -> None:
         places = np.arange(menu.num_options)
         panel.bar(places, row.shares, width=0.8, color=COLOURS[row.policy])
         num_letters = menu.num_options * len(f"{menu.largest:,}")
-        named = places[::-1][:: -(-num_letters // MOST_LETTERS)]
+        named = places[::-1][:: -(-num_letters // MOST_LETTERS)][::-1]  # the last always
         panel.set_xticks(named, [f"{menu.caps[place]:,}" for place in named])
         panel.set_xlim(-0.6, menu.num_options - 0.4 + 0.25 * menu.num_options)  # room for the names on the right
     accuracy = f"{100 * row.accuracy.value:.1f}% right"

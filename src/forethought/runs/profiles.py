@@ -194,7 +194,9 @@ def joined(profiles: Sequence[Profile]) -> Profile:
         if first.menu != other.menu or differing:
             lines = [first.provenance.listing(other.provenance, differing)] if differing else []
             lines += [f"menu: {first.menu} and {other.menu}"] if first.menu != other.menu else []
-            raise MismatchError(f"these profiles were not measured in the same way ({'; '.join(lines)})")
+            is_judged_otherwise = set(differing) <= set(GRADER) and first.menu == other.menu
+            hint = ". Judge their records by one grader first: forethought regrade RUN" if is_judged_otherwise else ""
+            raise MismatchError(f"these profiles were not measured in the same way ({'; '.join(lines)}){hint}")
     query_ids = [query_id for profile in profiles for query_id in profile.query_ids]
     if twice := [query_id for query_id, count in Counter(query_ids).items() if count > 1]:
         raise InvalidInputError(f"{len(twice)} queries are in two of these profiles ({', '.join(twice[:5])}, …)")

@@ -354,5 +354,9 @@ def _other_settings(path: Path, old: Provenance, new: Provenance, differing: Seq
             f"{path} was graded by {old.judge or 'an unknown grader'}, and this command grades by {new.judge}; they "
             f"are not mixed. Judge what it holds anew first: forethought regrade {path}{flags}"
         )
-    lines = "; ".join(f"{name}: {shown(old.value(name))} there, {shown(new.value(name))} now" for name in differing)
+
+    def said(made: Provenance, name: str) -> str:
+        return str(made.menu) if name == "menu" and made.menu is not None else shown(made.value(name))
+
+    lines = "; ".join(f"{name}: {said(old, name)} there, {said(new, name)} now" for name in differing)
     return f"{path} was made with other settings ({lines}). Give another --out, or the old settings."

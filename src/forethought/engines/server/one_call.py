@@ -44,7 +44,8 @@ class OneCall:
         fields, reason = self._fields(request.budget)
         if reason is None and any(0 <= cut < request.budget for cut in request.probe_budgets):
             reason = (
-                f"--enforce {self.enforce} gives one answer a thought; probing smaller caps needs --enforce two-call"
+                f"--enforce {self.enforce} gives one answer a thought: several caps are measured by --enforce two-call "
+                "alone, or one at a time (--budgets N)"
             )
         if reason is not None:
             return failed(request, reason, is_final=True)

@@ -41,7 +41,10 @@ class Efforts:
             try:
                 costs = json.loads(Path(source).read_text("utf-8"))
             except OSError as error:
-                raise InvalidSettingsError(f"effort_costs {source}: {error.strerror or error}") from error
+                raise InvalidSettingsError(
+                    f"effort_costs {source}: {error.strerror or error}; measure it with: "
+                    f"forethought doctor --base-url URL --enforce effort --out {source}"
+                ) from error
             except ValueError as error:
                 raise InvalidSettingsError(f"effort_costs {source} is not JSON: {error}") from error
         if isinstance(costs, Mapping):

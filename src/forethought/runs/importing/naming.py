@@ -152,7 +152,7 @@ def _naming(
         for meaning, name in found.items()
         if name is not None and meaning not in left_out and meaning not in spread_out
     }
-    if is_wide:  # one number a query is no spend curve; a budget a query is no menu
+    if is_wide:  # one number a query is no usage curve; a budget a query is no menu
         for meaning in ("tokens", "reasoning", "budget"):
             if meaning in kept and not columns.holds_lists(kept[meaning]):
                 del kept[meaning]

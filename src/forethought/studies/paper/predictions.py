@@ -22,7 +22,7 @@ class Prediction:
 
     Attributes:
         predictor: its registered name.
-        curves: success curves, without tokens: spend was not measured.
+        curves: accuracy curves, without tokens: spend was not measured.
         mean_B: mean curve of the train queries, shape (B,).
         left_out: of the train queries, each by a fit that had not seen it, where the predictor keeps them.
     """
