@@ -231,3 +231,44 @@ def test_an_entry_that_cannot_be_loaded(target: str, words: str, call: Call, ins
     assert f"allocator 'theirs' was registered by another package as '{target}'" in said.err
     assert words in said.err
     assert "Traceback" not in said.err
+
+
+SLIPS = """
+from dataclasses import replace
+from strangers import Ends, Least, Longer, Parrot
+
+class Generous(Parrot):
+    def _run(self, request):
+        done = super()._run(request)
+        return replace(done, reasoning_tokens=done.reasoning_tokens + 5) if request.query.id == "q3" else done
+
+class Nameless(Ends):
+    version = property()
+
+class Silent:
+    def solve(self, problem): ...
+
+class Narrow(Longer):
+    def predict(self, features):
+        p_Q_B, tokens_Q_B = super().predict(features)
+        return p_Q_B[:, :3], tokens_Q_B
+"""
+
+
+def test_slips_of_strangers_are_said(call: Call, install: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    named = {"engines": "Generous", "graders": "Nameless", "allocators": "Silent", "predictors": "Narrow"}
+    install("slips", SLIPS, {f"forethought.{kind}": {"slip": f"slips:{name}"} for kind, name in named.items()})
+    write_questions(Path("q.jsonl"), 20)
+    profile = ("profile", "m", "q.jsonl", "--traces", 1, "--quiet", "--budgets")
+    said = call(*profile, "4,8", "--engine", "slip", "--out", "p")
+    assert said.code == 3
+    assert "1 traces failed (q3)" in said.out
+    assert "the engine ignored the cap: 13 reasoning tokens > 8" in Path("p/records.jsonl").read_text()
+    said = call(*profile, "4,8,16,32", "--engine", "fake", "--grader", "slip", "--out", "other")
+    assert "grader 'slip' lacks `grade`, or `version`" in said.err
+    assert call(*profile, "4,8,16,32", "--engine", "fake", "--out", "fake").code == 0
+    assert "gives curves of shape (4, 3), not (4, 4)" in call("train", "fake", "--predictor", "slip").err
+    assert call("train", "fake", "--predictor", "mean").code == 0
+    said = call("plan", "fake", "q.jsonl", "--mean-tokens", 8, "--allocator", "slip")
+    assert "allocator 'slip' answered NoneType, not a Solution" in said.err

@@ -150,6 +150,8 @@ def allocate(
     name = registry.name_of("allocators", allocator)
     chosen: Allocator = registry.resolve("allocators", allocator)() if isinstance(allocator, str) else allocator
     solution = chosen.solve(problem)
+    if not isinstance(solution, Solution):
+        raise InvalidInputError(f"allocator {name!r} answered {type(solution).__name__}, not a Solution")
     column_Q, accuracy = np.asarray(solution.column_Q), solution.expected_accuracy
     left = _left_by(problem, column_Q, name)
     spent = None

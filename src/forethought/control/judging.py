@@ -12,7 +12,7 @@ from ..core import registry
 from ..core.data import Grade, Query
 from ..core.protocols import Grader
 from ..core.provenance import Provenance
-from ..errors import InvalidInputError
+from ..errors import InvalidInputError, InvalidSettingsError
 from ..graders import check_references
 
 
@@ -43,6 +43,10 @@ class Judge:
 
 
 def _provenance(name: str, options: Mapping[str, Any], grader: Grader) -> Provenance:
+    if not isinstance(grader, Grader):
+        raise InvalidSettingsError(
+            f"grader {name!r} lacks `grade`, or `version`: a short text that names its rules, such as 1"
+        )
     return Provenance(grader=name, grader_options=dict(options) or None, grader_version=grader.version)
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
 from .codec import UnfitError, decode, fields_to_json
-from .data import Generation, Probe
+from .data import Generation, Probe, StopReason
 
 MOST_SAMPLES = 1 << 16  # of one query
 
@@ -23,7 +23,24 @@ class Record(Generation):
 
     @classmethod
     def of(cls, generation: Generation, *, setup: str = "") -> Self:
-        """The record of a generation that nobody has judged yet; `setup` is kept where it failed."""
+        """The record of a generation that nobody has judged yet; `setup` is kept where it failed.
+
+        One of more reasoning tokens than its budget has failed, whatever its engine says of it.
+        """
+        if not generation.is_failed and (length := generation.reasoning_tokens or 0) > generation.budget:
+            error = f"the engine ignored the cap: {length} reasoning tokens > {generation.budget}"
+            generation = replace(
+                generation,
+                reasoning="",
+                reasoning_tokens=0,
+                answer="",
+                answer_tokens=0,
+                suffix_tokens=0,
+                stop_reason=StopReason.ERROR,
+                probes=(),
+                error=error,
+                is_final=True,
+            )
         values = {field.name: getattr(generation, field.name) for field in fields(Generation)}
         return cls(**values, setup=setup if generation.is_failed else "")
 

@@ -231,7 +231,10 @@ def _left_out(
     for fold in range(num_folds):
         progress("calibrate", fold, num_folds)
         training, held = usable.select(np.flatnonzero(fold_Q != fold)), np.flatnonzero(fold_Q == fold)
-        p_Q_B[held], tokens_H_B = _fit(training, build, layer).predict(Features.of(usable.select(held), layer))
+        p_H_B, tokens_H_B = _fit(training, build, layer).predict(Features.of(usable.select(held), layer))
+        if np.shape(p_H_B) != (shape := (len(held), usable.menu.num_options)):
+            raise InvalidFeaturesError(f"this predictor gives curves of shape {np.shape(p_H_B)}, not {shape}")
+        p_Q_B[held] = p_H_B
         has_tokens = has_tokens and tokens_H_B is not None
         if tokens_H_B is not None:
             tokens_Q_B[held] = tokens_H_B
