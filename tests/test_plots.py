@@ -156,3 +156,30 @@ def test_the_same_evaluation_gives_the_same_picture(result: Evaluation, tmp_path
         plots._calibration(result).savefig(tmp_path / name, format="png", dpi=40)
         drawn.append((tmp_path / name).read_bytes())
     assert drawn[0] == drawn[1]
+
+
+def ticks(axis: Any) -> dict[str, float]:
+    """Text -> place of what is seen."""
+    axis.axes.figure.canvas.draw()
+    low, high = axis.get_view_interval()
+    seen = [at for at in axis.get_ticklocs() if low <= at <= high]
+    texts = axis.get_major_formatter().format_ticks(seen)
+    assert len(set(texts)) == len(texts)
+    return dict(zip(texts, seen, strict=True))
+
+
+def test_ticks_say_where_they_are() -> None:
+    """Of small shares as of large ones; and no number is written twice where there is one level."""
+    measured, predicted, mean = made_up("512,1024", num_queries=20)
+    few = np.zeros_like(measured.num_right_Q_B)
+    few[:3] = 1
+    alike = [replace(each, tokens_Q_B=np.full_like(each.tokens_Q_B, 124.8)) for each in (measured, predicted, mean)]
+    alike[0] = replace(alike[0], num_right_Q_B=few)
+    figure = plots._accuracy(evaluate(*alike, num_resamples=100))
+    for panel in figure.axes:
+        ticks(panel.xaxis)
+        ticks(panel.yaxis)
+    for text, at in ticks(figure.axes[0].yaxis).items():
+        assert float(text.rstrip("%")) / 100 == pytest.approx(at)
+    low, high = figure.axes[0].get_xlim()
+    assert low <= 512 < 1024 <= high

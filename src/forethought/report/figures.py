@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator, PercentFormatter, StrMethodFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator, StrMethodFormatter
 
 from ..core.files import replacing
 from ..core.menu import Menu
@@ -96,6 +96,9 @@ def count_tokens(axis: Any, num_ticks: int = 6) -> None:
 def tokens_along(panel: Any, menu: Menu, *, num_ticks: int = 6) -> None:
     """Tokens along x: logarithmic where the menu's caps are, linear up to the first cap above 0 where 0 is one."""
     low, high = panel.dataLim.intervalx
+    left, right = panel.get_xlim()
+    if right - left < 1:  # one level: an axis of fractions of a token would name one number at every tick
+        panel.set_xlim(left - 1.5, right + 1.5)
     caps = [cap for cap in menu.caps if 0.9 * low <= cap <= 1.1 * high]
     if not menu.is_geometric or len(caps) < 2:  # what is spent may lie between two caps
         count_tokens(panel.xaxis, num_ticks)
@@ -114,8 +117,8 @@ def tokens_along(panel: Any, menu: Menu, *, num_ticks: int = 6) -> None:
 
 
 def count_percent(axis: Any) -> None:
-    """Shares along an axis, as percent."""
-    axis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    """Shares along an axis, as percent: whole where the ticks are."""
+    axis.set_major_formatter(FuncFormatter(lambda share, _: f"{round(100 * share, 6):g}%"))
 
 
 def reliability(panel: Any, found: Calibration, *, colour: str = COLOURS[FORETHOUGHT]) -> None:

@@ -157,6 +157,9 @@ def _gain_panel(panel: Any, result: Evaluation, cost: Cost) -> None:
         band(panel, x, found, colour=COLOURS[policy], alpha=0.18, **style)
     panel.axhline(0.0, color="#333333", linewidth=0.9)
     panel.set(xlabel=AXIS[cost], ylabel="forethought's gain (points)")
+    low, high = panel.get_ylim()
+    if high - low < 1:  # hardly any gain looks like none
+        panel.set_ylim(min(low, -1.0), max(high, 1.0))
     tokens_along(panel, result.menu)
     panel.legend(loc="best", **LEGEND)
 
