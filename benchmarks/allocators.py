@@ -1,12 +1,13 @@
 """How fast allocators are, how much memory they take, and how much of the best possible plan they reach.
 
-    OMP_NUM_THREADS=1 taskset -c 0 python benchmarks/allocators.py [--ten-million] [--out FILE]
+    OMP_NUM_THREADS=1 taskset -c 0 python benchmarks/allocators.py [--ten-million] [--any-order] [--out FILE]
 
 Prints one JSON object:
 
 - `scale`: the envelope by size of the batch, each size in a process of its own. `peak_mb` is the process's largest
   resident memory, `inputs_mb` what it held once curves and ids existed, `growth_mb` the difference: what planning
   takes.
+- `any_order`: the same for 1,000,000 queries on 48 options, the options of each query in a random order, spent cost.
 - `quality`: every allocator at 1,000 queries. `gap_to_bound` and `gap_to_exact` are relative, of expected accuracy; the
   bound is the linear relaxation, which no plan passes.
 - `plain_greedy`: the paper's greedy as its text reads against the envelope. `times_as_long` is
@@ -42,6 +43,7 @@ from forethought.core.menu import Menu
 from forethought.core.registry import available
 
 MENU = Menu.evenly(16, 256)
+MENU_48 = Menu.evenly(16, 768)
 CHUNK = 4096
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
 TEN_MILLION = 10_000_000
@@ -49,20 +51,29 @@ QUALITY_QUERIES = 1_000
 PAPER_QUERIES = 8_744
 
 
-def made_up(num_queries: int, *, dtype: str = "float64", seed: int = 0) -> Curves:
-    """Curves with a jump somewhere and a little noise, as predicted ones have; spend flattens as traces stop."""
-    p_Q_B, tokens_Q_B = (np.empty((num_queries, MENU.num_options), dtype) for _ in range(2))
+def made_up(
+    num_queries: int, *, dtype: str = "float64", seed: int = 0, menu: Menu = MENU, any_order: bool = False
+) -> Curves:
+    """Curves with a jump somewhere and a little noise, as predicted ones have; spend flattens as traces stop.
+
+    With `any_order` each query's columns are shuffled.
+    """
+    p_Q_B, tokens_Q_B = (np.empty((num_queries, menu.num_options), dtype) for _ in range(2))
     random = np.random.default_rng(seed)
     # Chunk by chunk: temporaries of the size of the batch would hide what planning takes.
     for at in range(0, num_queries, CHUNK):
         num_chunk = min(CHUNK, num_queries - at)
         jump_C_1 = random.uniform(0, 400, size=(num_chunk, 1))
         height_C_1 = random.uniform(0.1, 1.0, size=(num_chunk, 1))
-        p_C_B = height_C_1 / (1 + np.exp((jump_C_1 - MENU.budgets_B) / 12))
+        p_C_B = height_C_1 / (1 + np.exp((jump_C_1 - menu.budgets_B) / 12))
         p_Q_B[at : at + CHUNK] = np.clip(p_C_B + random.normal(0, 0.01, size=p_C_B.shape), 0, 1)
         stop_C_1 = random.uniform(30, 400, size=(num_chunk, 1))
-        tokens_Q_B[at : at + CHUNK] = 14 + stop_C_1 * (1 - np.exp(-MENU.budgets_B / stop_C_1))
-    return Curves(tuple(f"q{row}" for row in range(num_queries)), MENU, p_Q_B, tokens_Q_B)
+        tokens_Q_B[at : at + CHUNK] = 14 + stop_C_1 * (1 - np.exp(-menu.budgets_B / stop_C_1))
+        if any_order:
+            order_C_B = random.permuted(np.tile(np.arange(menu.num_options), (num_chunk, 1)), axis=1)
+            for array_Q_B in (p_Q_B, tokens_Q_B):
+                array_Q_B[at : at + CHUNK] = np.take_along_axis(array_Q_B[at : at + CHUNK], order_C_B, axis=1)
+    return Curves(tuple(f"q{row}" for row in range(num_queries)), menu, p_Q_B, tokens_Q_B)
 
 
 def timed(action: Callable[[], Any], *, repeats: int) -> tuple[dict[str, list[float]], Any]:
@@ -92,11 +103,13 @@ def resident_mb() -> float:
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 1e6
 
 
-def measure_scale(num_queries: int, *, cost: Cost, dtype: str, mean_tokens: float, repeats: int) -> dict[str, Any]:
+def measure_scale(
+    num_queries: int, *, cost: Cost, dtype: str, mean_tokens: float, repeats: int, any_order: bool
+) -> dict[str, Any]:
     """One size, in this process: nothing else may have run in it."""
-    curves = made_up(num_queries, dtype=dtype)
+    curves = made_up(num_queries, dtype=dtype, menu=MENU_48 if any_order else MENU, any_order=any_order)
     inputs = resident_mb()
-    action = partial(allocate, "envelope", curves, total=mean_tokens * num_queries, cost=cost)
+    action = partial(allocate, "envelope", curves, total=mean_tokens * num_queries, cost=cost, any_order=any_order)
     times, plan = timed(action, repeats=repeats)
     growth = max(0.0, peak_mb() - inputs)
     return {
@@ -106,9 +119,12 @@ def measure_scale(num_queries: int, *, cost: Cost, dtype: str, mean_tokens: floa
     }
 
 
-def in_own_process(num_queries: int, *, cost: Cost, dtype: str, mean_tokens: float, repeats: int) -> dict[str, Any]:
+def in_own_process(
+    num_queries: int, *, cost: Cost, dtype: str, mean_tokens: float, repeats: int, any_order: bool = False
+) -> dict[str, Any]:
     """`measure_scale` in a fresh interpreter."""
-    asked = json.dumps({"num_queries": num_queries, "cost": cost, "dtype": dtype, "mean_tokens": mean_tokens})
+    setting = {"cost": cost, "dtype": dtype, "mean_tokens": mean_tokens, "any_order": any_order}
+    asked = json.dumps({"num_queries": num_queries, **setting})
     command = [sys.executable, __file__, "--repeats", str(repeats), "--one", asked]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     measured: dict[str, Any] = json.loads(done.stdout)
@@ -214,6 +230,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--queries", type=int, nargs="*", default=list(SIZES), help="sizes of `scale`")
     parser.add_argument("--ten-million", action="store_true", help="one size more; takes some 6 GB")
+    parser.add_argument("--any-order", action="store_true", help="measure `any_order` and nothing else")
     parser.add_argument("--mean-tokens", type=float, default=64)
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--plain-repeats", type=int, default=3, help="of the plain greedy; 0 leaves it out")
@@ -224,6 +241,12 @@ def main() -> None:
     if asked.one:
         one = json.loads(asked.one)
         print(json.dumps(measure_scale(**one | {"cost": Cost(one["cost"])}, repeats=asked.repeats)))
+        return
+
+    if asked.any_order:
+        setting = {"cost": Cost.SPENT, "mean_tokens": asked.mean_tokens, "repeats": asked.repeats, "any_order": True}
+        rows = [in_own_process(1_000_000, dtype=dtype, **setting) for dtype in ("float64", "float32")]
+        print(json.dumps({"any_order": rows}, indent=2))
         return
 
     scale = []

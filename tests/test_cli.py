@@ -247,6 +247,10 @@ def test_a_question_that_fails_is_a_record_and_exit_code_3(call: Call, trained: 
     assert (ran.json["answered"], ran.json["failed"]) == (5, 1)
     shown = call("show", ran.json["run"], "long").out
     assert "context" in shown
+    listed = next(row for row in call("ls", "--json").json if row["run"] == ran.json["run"])
+    assert listed["right"] == pytest.approx(
+        ran.json["right"] / 6, abs=1e-4
+    )  # as `show` counts it: what failed is not right
 
 
 def test_when_every_question_fails_the_reason_is_told(call: Call, tmp_path: Path) -> None:

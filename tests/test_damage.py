@@ -10,6 +10,8 @@ import copy
 import hashlib
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -448,3 +450,12 @@ def test_hidden_files_of_any_name_do_not_stop_the_next_chunk(folder: Path) -> No
     shutil.copy(run.path / "hidden/00000.safetensors", run.path / "hidden/copy of 0.safetensors")
     run.save_hidden(["new"], [1, 2], next(iter(run.load_hidden()[1].values()))[None])
     assert "new" in run.load_hidden()[1]
+
+
+def test_a_footer_that_would_end_the_process_is_refused() -> None:
+    """Statistics of another size than their column: asking pyarrow for that column's metadata ends the process."""
+    path = Path(__file__).parent / "damaged" / "size-statistics.parquet"
+    code = "import sys, pathlib, forethought.core.parquet as p; p.read_parquet(pathlib.Path(sys.argv[1]))"
+    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True)
+    assert done.returncode in (0, 1), done.stderr  # read, or refused in words: not ended by a signal
+    assert done.returncode == 0 or "RunError" in done.stderr

@@ -7,10 +7,11 @@ from dataclasses import replace
 import numpy as np
 
 from ..core.data import Cost
-from .costs import exact_sum
+from .costs import entries, exact_sum
 from .envelope import WHY_LEFT, EnvelopeAllocator, spend_without_loss
-from .hull import fill_from, upper_envelope
-from .problem import Problem, Solution
+from .greedy import ROUNDING
+from .hull import Envelope, fill_from, upper_envelope
+from .problem import Columns, Problem, Solution
 
 
 class BlindAllocator:
@@ -51,14 +52,46 @@ def _billed(known: Problem, mean: Problem) -> Solution:
     Which query is next does not depend on its own curves; only how far the order goes is checked against the bill.
     """
     envelope, costs = upper_envelope(mean), known.costs
-    # An envelope starts past the first column where that costs nothing on average; here it has to cost nothing at all.
-    is_dearer_Q = costs.at_each(envelope.start_M) > costs.at_each(known.first_Q)
-    start_Q = np.where(is_dearer_Q, known.first_Q, envelope.start_M)
+    # An envelope starts where it is cheapest on average; here a query starts where it is cheapest for that very one.
+    cheapest_Q, _ = known.ends()
+    is_dearer_Q = costs.at_each(envelope.start_M) > costs.at_each(cheapest_Q)
+    start_Q = np.where(is_dearer_Q, cheapest_Q, envelope.start_M)
     # A segment comes from the same query's previous one, or from its start.
-    from_N = start_Q[envelope.row_N]
+    from_N = (start_Q if known.is_ordered else envelope.start_M)[envelope.row_N]
     follows_N = envelope.row_N[1:] == envelope.row_N[:-1]
     from_N[1:][follows_N] = envelope.column_N[:-1][follows_N]
-    cost_N = costs.at(envelope.row_N, envelope.column_N) - costs.at(envelope.row_N, from_N)
-    filled = fill_from(known, replace(envelope, start_M=start_Q, cost_N=cost_N))
-    column_Q = spend_without_loss(known, filled.column_Q, filled.left)
-    return Solution(column_Q, price=filled.price / costs.unit)
+    if known.is_ordered:
+        cost_N = costs.at(envelope.row_N, envelope.column_N) - costs.at(envelope.row_N, from_N)
+        filled = fill_from(known, replace(envelope, start_M=start_Q, cost_N=cost_N))
+        column_Q, left, price = filled.column_Q, filled.left, filled.price
+    else:
+        column_Q, left, price = _fill_in_line(known, envelope, start_Q, from_N)
+    column_Q = spend_without_loss(known, column_Q, left)
+    return Solution(column_Q, price=price / costs.unit)
+
+
+def _fill_in_line(known: Problem, envelope: Envelope, start_Q: Columns, from_N: Columns) -> tuple[Columns, int, float]:
+    """Columns, units left and price where a segment may cost less than nothing, or lead to a lower value.
+
+    The line begins with the steps from each query's own cheapest option to where the envelopes start, and ends at the
+    first segment that does not fit. The plan is the beginning of it that expects most, the longest of equals.
+    """
+    first_M = np.flatnonzero(start_Q != envelope.start_M)
+    row_S = np.concatenate((first_M, envelope.row_N))
+    from_S = np.concatenate((start_Q[first_M], from_N))
+    to_S = np.concatenate((envelope.start_M[first_M], envelope.column_N))
+    price_S = np.concatenate((np.full(first_M.size, np.inf), envelope.price_N))
+    rank_Q = np.empty(known.num_queries, dtype=np.int64)
+    rank_Q[known.tie_order(np.arange(known.num_queries))] = np.arange(known.num_queries)
+    line_S = np.lexsort((rank_Q[row_S], -price_S))
+    row_S, from_S, to_S, price_S = row_S[line_S], from_S[line_S], to_S[line_S], price_S[line_S]
+
+    cost_S, left = known.costs.at(row_S, to_S) - known.costs.at(row_S, from_S), known.left_after(start_Q)
+    num_fit = int(np.searchsorted(np.maximum.accumulate(np.cumsum(cost_S)), left, side="right"))
+    price = float(price_S[num_fit:][np.isfinite(price_S[num_fit:])].max(initial=0.0))
+    gain_S = entries(known.value_Q_B, row_S, to_S) - entries(known.value_Q_B, row_S, from_S)
+    value_S = np.cumsum(np.append(0.0, gain_S[:num_fit]))
+    length = int(np.flatnonzero(value_S >= value_S.max() - ROUNDING)[-1])
+    column_Q = start_Q.copy()
+    column_Q[row_S[:length]] = to_S[:length]  # of a query's segments the last one stands
+    return column_Q, left - int(cost_S[:length].sum()), price

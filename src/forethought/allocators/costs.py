@@ -22,7 +22,7 @@ Rows = slice | NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Costs:
-    """Cost of query q at column b, a whole number of units below 2**53, non-decreasing in b.
+    """Cost of query q at column b, a whole number of units below 2**53.
 
     Attributes:
         num_queries: Q.
@@ -37,7 +37,7 @@ class Costs:
     tokens_Q_B: FloatArray | None = None
 
     @classmethod
-    def of(cls, curves: Curves, cost: Cost) -> Costs:
+    def of(cls, curves: Curves, cost: Cost, *, is_ordered: bool = True) -> Costs:
         """In the largest unit that divides all caps; under spent cost in a power of two, as fine as exact sums allow.
 
         Raises InvalidSettingsError without a usage curve, InvalidMenuError for caps past counting.
@@ -54,7 +54,8 @@ class Costs:
                 "Use --cost granted, or a predictor fitted with token counts."
             )
         # 2**52: still exact as a float, for slopes. 2**61: a batch's sum stays far inside 64 bits.
-        largest, all_largest = float(curves.tokens_Q_B[:, -1].max()), exact_sum(curves.tokens_Q_B[:, -1])
+        largest_Q = curves.tokens_Q_B[:, -1] if is_ordered else curves.tokens_Q_B.max(axis=1)
+        largest, all_largest = float(largest_Q.max()), exact_sum(largest_Q)
         exponent = min(52 - math.frexp(largest)[1], 61 - math.frexp(all_largest)[1], MOST_EXPONENT)
         return cls(num_queries, math.ldexp(1.0, -exponent), None, curves.tokens_Q_B)
 

@@ -8,8 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.data import IntArray
+from .costs import MOST_UNITS
 from .hull import CHUNK, Fill, allowed_values, fill
 from .knapsack import best_choices
+from .order import part
 from .problem import Columns, Problem, Solution
 
 WHY_LEFT = "they are too few for the next gain, or a longer budget is expected to hurt"
@@ -52,12 +54,12 @@ def complete(problem: Problem, filled: Fill) -> Fill:
         return filled
 
     # Offsets from each query's column, rounded up to the grain: what fits as counted here fits in truth.
-    rows_N, own_N = np.arange(query_N.size), column_Q[query_N]
-    cost_N_B, value_N_B = problem.costs.rows(query_N), problem.value_Q_B[query_N].astype(np.float64)
+    some, order_N_B = part(problem, query_N)
+    rows_N, own_N = np.arange(query_N.size), (order_N_B == column_Q[query_N, None]).argmax(axis=1)
+    cost_N_B, value_N_B = some.costs.rows(slice(None)), some.value_Q_B.astype(np.float64)
     extra_N_B = cost_N_B - cost_N_B[rows_N, own_N, None]
     gain_N_B = value_N_B - value_N_B[rows_N, own_N, None]
-    column_B = np.arange(problem.menu.num_options)
-    is_allowed_N_B = (column_B >= problem.first_Q[query_N, None]) & (column_B <= problem.last_Q[query_N, None])
+    is_allowed_N_B = ~some.outside(slice(None))
     is_allowed_N_B &= price * extra_N_B - gain_N_B <= most_loss
     is_allowed_N_B[rows_N, own_N] = True
     grain = _grain(extra_N_B[is_allowed_N_B], blocked)
@@ -74,7 +76,7 @@ def complete(problem: Problem, filled: Fill) -> Fill:
     steps_N_B = steps_N_B - cheapest_N[:, None]
     chosen_N = best_choices(steps_N_B[core], gain_N_B[core], is_allowed_N_B[core], units)
     column_Q = column_Q.copy()
-    column_Q[query_N[core]] = chosen_N
+    column_Q[query_N[core]] = order_N_B[rows_N[core], chosen_N]
     return replace(filled, column_Q=column_Q, left=left - int(extra_N_B[rows_N[core], chosen_N].sum()))
 
 
@@ -113,6 +115,8 @@ def spend_without_loss(problem: Problem, column_Q: Columns, left: int) -> Column
 
     It goes in rounds, each raising only the smallest budgets that can still rise: they come up together.
     """
+    if not problem.is_ordered:
+        return _spend_by_cost(problem, column_Q, left)
     column_Q = column_Q.copy()
     open_N = np.flatnonzero(column_Q < problem.last_Q)
     while left > 0 and open_N.size:
@@ -133,6 +137,53 @@ def spend_without_loss(problem: Problem, column_Q: Columns, left: int) -> Column
         raised_N = least_N[taken]
         open_N = np.concatenate((others_N, raised_N[column_Q[raised_N] < problem.last_Q[raised_N]]))
     return column_Q
+
+
+def _spend_by_cost(problem: Problem, column_Q: Columns, left: int) -> Columns:
+    """The same where costs may fall along the menu: a budget's place is the number of options that cost less."""
+    if left <= 0:
+        return column_Q
+    column_Q, found = column_Q.copy(), []
+    for at in range(0, problem.num_queries, CHUNK):
+        query_C = np.arange(at, min(at + CHUNK, problem.num_queries))
+        found.append(_raises(problem, query_C, column_Q[query_C], left))
+    query_N, place_N, next_N, cost_N = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
+    while query_N.size:
+        is_least_N = place_N == place_N.min()
+        least_N = query_N[is_least_N]
+        num_fit = int(np.searchsorted(np.cumsum(np.sort(cost_N[is_least_N])), left, side="right"))
+        taken = problem.least_of(least_N, cost_N[is_least_N], num_fit)
+        column_Q[least_N[taken]] = next_N[is_least_N][taken]
+        left -= int(cost_N[is_least_N][taken].sum())
+        found = [tuple(array_N[~is_least_N & (cost_N <= left)] for array_N in (query_N, place_N, next_N, cost_N))]
+        for at in range(0, taken.size, CHUNK):
+            raised_N = least_N[taken[at : at + CHUNK]]
+            found.append(_raises(problem, raised_N, column_Q[raised_N], left))
+        query_N, place_N, next_N, cost_N = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
+    return column_Q
+
+
+def _raises(
+    problem: Problem, query_N: NDArray[np.int64], column_N: Columns, left: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], Columns, NDArray[np.int64]]:
+    """Of the queries that have a dearer option of the same value within `left`: which, place, option and extra cost."""
+    column_B = np.arange(problem.menu.num_options)
+    is_equal_N_B = _is_equal(problem, query_N[:, None], column_N[:, None], column_B)
+    some = np.flatnonzero(is_equal_N_B.sum(axis=1, dtype=np.uint32) > 1)
+    query_N, is_equal_N_B = query_N[some], is_equal_N_B[some]
+    extra_N_B = problem.costs.rows(query_N) - problem.costs.at(query_N, column_N[some])[:, None]
+    if problem.is_bounded:
+        is_equal_N_B &= ~problem.outside(query_N)
+    is_equal_N_B &= extra_N_B > 0
+    raise_N_B = np.where(is_equal_N_B, extra_N_B, MOST_UNITS)
+    next_N = raise_N_B.argmin(axis=1)
+    cost_N = raise_N_B[np.arange(some.size), next_N]
+    some = np.flatnonzero(cost_N <= left)
+    is_cheaper_N_B = extra_N_B[some] < 0
+    if problem.is_bounded:
+        is_cheaper_N_B &= ~problem.outside(query_N[some])
+    place_N = problem.first_Q[query_N[some]] + is_cheaper_N_B.sum(axis=1, dtype=np.int64)
+    return query_N[some], place_N, next_N[some], cost_N[some]
 
 
 def _next_equal(problem: Problem, query_N: NDArray[np.int64], column_N: Columns) -> Columns:

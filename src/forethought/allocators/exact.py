@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 
 from ..core.data import Cost
 from ..errors import InvalidSettingsError
-from .costs import exact_sum
+from .costs import MOST_UNITS, exact_sum
 from .envelope import WHY_LEFT, EnvelopeAllocator, spend_without_loss
 from .knapsack import best_choices
+from .order import solve_by_cost
 from .problem import Columns, Problem, Solution
 
 MOST_STEPS = 6_000_000_000  # useful columns x units: up to some 20 seconds
@@ -46,6 +47,8 @@ class ExactAllocator:
         Raises:
             InvalidSettingsError: the batch is past what this allocator takes on; the message says its limit.
         """
+        if not problem.is_ordered:
+            return solve_by_cost(self, problem)
         column_Q, step = self._best_columns(problem)
         column_Q = spend_without_loss(problem, column_Q, problem.left_after(column_Q))
         if problem.cost is Cost.GRANTED and step == 1:
@@ -91,7 +94,7 @@ class ExactAllocator:
                 return 1
             affordable = max(most_steps * problem.costs.unit / QUICK_STEPS, FINEST_UNIT)
             unit = min(max(1.0, menu.largest / LEAST_UNITS), 2.0 ** math.ceil(math.log2(affordable)))
-        return max(1, round(unit / problem.costs.unit))
+        return max(1, min(round(unit / problem.costs.unit), MOST_UNITS))
 
 
 def _useful_choices(problem: Problem) -> NDArray[np.bool_]:

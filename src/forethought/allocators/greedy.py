@@ -7,6 +7,7 @@ import heapq
 import numpy as np
 from numpy.typing import NDArray
 
+from .order import solve_by_cost
 from .problem import Columns, Problem, Solution
 
 ROUNDING = 1e-12  # sums this near are equal: a step that gives back what another took
@@ -16,7 +17,7 @@ FREE = 1e-9  # units that a step which costs nothing counts as: it comes first
 class GreedyAllocator:
     """The greedy of "Predictive Scheduling for Efficient Inference-Time Reasoning" (Brown et al., arXiv 2602.01237).
 
-    Every query starts at its smallest option, then the next larger one goes to the query whose success rises most by
+    Every query starts at its cheapest option, then the next dearer one goes to the query whose success rises most by
     it, or falls least, for each token it costs. It stalls in front of a jump that takes several steps. The order ends
     at the first step that does not fit; the plan is the beginning of it that expects most, the longest of equals.
 
@@ -31,6 +32,8 @@ class GreedyAllocator:
 
     def solve(self, problem: Problem) -> Solution:
         """Divides the total step by step."""
+        if not problem.is_ordered:
+            return solve_by_cost(self, problem)
         cost_Q_N = np.maximum(np.diff(problem.cost_Q_B, axis=1), FREE)
         if self.lookahead:
             claim_Q_N = _claims(problem) / cost_Q_N

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.data import FloatArray
+from .order import by_cost
 from .problem import Columns, Problem
 
 CHUNK = 2048  # queries at once: the pairwise slopes of 16 options then stay in a core's cache
@@ -24,10 +25,10 @@ TOLERANCE = 1e-12  # of the largest net value: far more than a slope's rounding,
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Envelope:
-    """Envelopes of M queries, as the segments that climb them; N segments in order of query, then column.
+    """Envelopes of M queries, as the segments that climb them; N segments in order of query, then cost.
 
     Attributes:
-        start_M: column where each envelope begins: the query's first, or where segments that are too dear lead.
+        start_M: column where each envelope begins: the query's cheapest, or where segments that are too dear lead.
         row_N: whose segment it is: a position in `start_M`.
         column_N: column it leads to, from that of the query's previous segment, or its start.
         cost_N: units it costs; 0 where a longer budget costs nothing more, and then it is past every true price.
@@ -44,7 +45,7 @@ class Envelope:
     def columns(self, is_granted_N: NDArray[np.bool_]) -> Columns:
         """Where the granted segments, a beginning of each envelope, lead; shape (M,)."""
         column_M = self.start_M.copy()
-        # Segments lie in order of column within each query, and of repeated assignments the last one stands.
+        # Segments lie in order of cost within each query, and of repeated assignments the last one stands.
         column_M[self.row_N[is_granted_N]] = self.column_N[is_granted_N]
         return column_M
 
@@ -126,18 +127,26 @@ def upper_envelope(
 
 
 def _corners(problem: Problem, queries: slice | NDArray[np.int64], low: float, high: float) -> tuple[NDArray[Any], ...]:
-    """The corners of some queries: position, column, cost and price of each, in order of position, then column.
+    """The corners of some queries: position, column, cost and price of each, in order of position, then cost.
 
     The first corner of each query is its start; the price of any other is that of the segment which leads to it. A
     column is a corner exactly when the flattest chord that reaches it from the left is steeper than the steepest that
     leaves it to the right, and it rises.
     """
-    value_B_C = np.array(problem.value_Q_B[queries].T, dtype=np.float64, order="C")
-    # Under granted cost one column of costs serves every query, and the division below broadcasts it.
-    cost_B_C = problem.costs.floats(queries)
+    order_C_B = None
+    if problem.is_ordered:
+        value_B_C = np.array(problem.value_Q_B[queries].T, dtype=np.float64, order="C")
+        # Under granted cost one column of costs serves every query, and the division below broadcasts it.
+        cost_B_C = problem.costs.floats(queries)
+    else:
+        order_C_B = by_cost(problem, queries)
+        value_B_C, cost_B_C = (
+            np.array(np.take_along_axis(array_C_B, order_C_B, axis=1).T, dtype=np.float64, order="C")
+            for array_C_B in (problem.value_Q_B[queries], problem.costs.rows(queries))
+        )
     num_options, num_chunk = value_B_C.shape
     if problem.is_bounded:
-        value_B_C[_is_outside(problem, queries)] = EXCLUDED
+        value_B_C[problem.outside(queries).T] = EXCLUDED
 
     # An outer column opens on the left (no chord reaches it) and ends at the highest value (chords must rise).
     reach_B_C = np.full((num_options, num_chunk), np.inf)
@@ -159,20 +168,14 @@ def _corners(problem: Problem, queries: slice | NDArray[np.int64], low: float, h
     if not is_kept_V.all():
         row_V, column_V, price_V = row_V[is_kept_V], column_V[is_kept_V], price_V[is_kept_V]
     cost_V = cost_B_C[column_V, row_V if cost_B_C.shape[1] == num_chunk else 0].astype(np.int64)
-    return row_V, column_V, cost_V, price_V
-
-
-def _is_outside(problem: Problem, queries: slice | NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Which columns some queries may not have, shape (B, C)."""
-    column_B_1 = np.arange(problem.menu.num_options)[:, None]
-    return (column_B_1 < problem.first_Q[queries]) | (column_B_1 > problem.last_Q[queries])
+    return row_V, column_V if order_C_B is None else order_C_B[row_V, column_V], cost_V, price_V
 
 
 def allowed_values(problem: Problem, chunk: slice, out_B_C: NDArray[np.float64]) -> NDArray[np.float64]:
     """Values of some queries, turned, into `out_B_C`; minus infinity where a query may not have the column."""
     out_B_C[...] = problem.value_Q_B[chunk].T
     if problem.is_bounded:
-        out_B_C[_is_outside(problem, chunk)] = -np.inf
+        out_B_C[problem.outside(chunk).T] = -np.inf
     return out_B_C
 
 
@@ -210,13 +213,13 @@ def bracketed_envelope(problem: Problem, low: float, high: float) -> Envelope:
     start_Q = np.full(num_queries, -1, dtype=np.int64)
     most_value = 1.0 if problem.weight_Q is None else float(problem.weight_Q.max())
     # Written anew for every chunk: memory that stays in cache. The last chunk may be a smaller one.
-    work_4_B_C = np.empty((4, problem.menu.num_options, min(CHUNK, num_queries)))
+    work_3_B_C = np.empty((3, problem.menu.num_options, min(CHUNK, num_queries)))
     for at in range(0, num_queries, CHUNK):
         chunk = slice(at, min(at + CHUNK, num_queries))
-        work = work_4_B_C[:, :, : chunk.stop - at]
-        cost_B_C = problem.costs.floats(chunk, work[3])
-        margin = TOLERANCE * (most_value + high * float(cost_B_C[-1].max()))
-        _decide(allowed_values(problem, chunk, work[0]), cost_B_C, work[1:3], low, high, margin, start_Q[chunk])
+        work = work_3_B_C[:, :, : chunk.stop - at]
+        cost_B_C = problem.costs.floats(chunk, work[2])
+        margin = TOLERANCE * (most_value + high * float(cost_B_C.max()))
+        _decide(allowed_values(problem, chunk, work[0]), cost_B_C, work[1], low, high, margin, start_Q[chunk])
     undecided_M = np.flatnonzero(start_Q < 0)
     envelope = upper_envelope(problem, query_M=undecided_M, low=low, high=high)
     start_Q[undecided_M] = envelope.start_M
@@ -224,27 +227,24 @@ def bracketed_envelope(problem: Problem, low: float, high: float) -> Envelope:
 
 
 def _decide(
-    low_B_C: FloatArray, cost_B_C: FloatArray, work: FloatArray, low: float, high: float, margin: float, out_C: Columns
+    low_B_C: FloatArray, cost_B_C: FloatArray, work: FloatArray, low: float, high: float, margin: float, out: Columns
 ) -> None:
-    """Writes to `out_C` the column that is right at every price from `low` to `high`; overwrites the others.
+    """Writes to `out` the column that is right at every price from `low` to `high`; overwrites the others.
 
-    Net value is value less cost at a price. A column is right when its net value at `high` passes that of all columns
-    before it, and at `low` that of all columns after it. What is too close to tell from rounding is left as it is.
+    Net value is value less cost at a price: a straight line of the price, so a column that is best at both ends is best
+    between them, in whatever order costs stand. What is too close to tell from rounding is left as it is.
     """
-    high_B_C, later_B_C = work
-    np.subtract(low_B_C, np.multiply(high, cost_B_C, out=high_B_C), out=high_B_C)
+    high_B_C = np.subtract(low_B_C, np.multiply(high, cost_B_C, out=work), out=work)
+    is_near_B_C = high_B_C >= high_B_C.max(axis=0) - margin
+    is_sure_C = is_near_B_C.sum(axis=0, dtype=np.uint32) == 1
     if low > 0.0:
         cost_B_C *= low
         low_B_C -= cost_B_C
-    later_B_C[-1] = -np.inf
-    for column in range(len(low_B_C) - 1, 0, -1):
-        np.maximum(later_B_C[column], low_B_C[column], out=later_B_C[column - 1])
-    # At a price of 0 there is nothing to round, and an equal value later is no reason to go there.
-    later_B_C += margin if low > 0.0 else 0.0
-    is_right_B_C = low_B_C >= later_B_C
-    before_C = np.full(low_B_C.shape[1], -np.inf)
-    for column, is_right_C in enumerate(is_right_B_C):
-        is_right_C &= high_B_C[column] > before_C
-        np.copyto(out_C, column, where=is_right_C)
-        high_B_C[column] += margin
-        np.maximum(before_C, high_B_C[column], out=before_C)
+    # At a price of 0 there is nothing to round, and of equal values the one that is best at `high` is the cheapest.
+    most_C = low_B_C.max(axis=0)
+    if low > 0.0:
+        is_sure_C &= (low_B_C >= most_C - margin).sum(axis=0, dtype=np.uint32) == 1
+    is_near_B_C &= low_B_C >= most_C
+    is_near_B_C &= is_sure_C
+    for column, is_right_C in enumerate(is_near_B_C):
+        np.copyto(out, column, where=is_right_C)

@@ -2,33 +2,33 @@
 
 from __future__ import annotations
 
+import sys
+
 from ..core.data import Cost, Curves, IntArray
 from .costs import exact_sum
 from .hull import fill, upper_envelope
 from .problem import Problem, pose
 
 
-def budgets_at(curves: Curves, *, price: float, cost: Cost = Cost.GRANTED) -> IntArray:
+def budgets_at(curves: Curves, *, price: float, cost: Cost = Cost.GRANTED, any_order: bool = False) -> IntArray:
     """The budget of each query when a token costs `price`, shape (Q,): its envelope's segments that are worth more.
 
     Each query is decided by its own curve alone. The price is in right answers a token, as `price_for` and
-    `Solution.price` count it; at 0 every query gets the smallest budget at which its curve is highest.
+    `Solution.price` count it; at 0 every query gets the cheapest option at which its curve is highest.
+    `any_order` is as in `allocate`.
     """
-    most = float(curves.menu.largest) * len(curves.query_ids)
-    if cost is Cost.SPENT and curves.tokens_Q_B is not None:
-        most = 2.0 * exact_sum(curves.tokens_Q_B[:, -1])
-    problem = pose(curves, total=most, cost=cost)
+    problem = pose(curves, total=sys.float_info.max, cost=cost, any_order=any_order)
     envelope = upper_envelope(problem)
     return curves.menu.at(envelope.columns(envelope.price_N / problem.costs.unit > price))
 
 
-def price_for(curves: Curves, *, mean_tokens: float, cost: Cost = Cost.GRANTED) -> float:
+def price_for(curves: Curves, *, mean_tokens: float, cost: Cost = Cost.GRANTED, any_order: bool = False) -> float:
     """The lowest price, in right answers a token, at which these queries use at most `mean_tokens` each, on average.
 
     Set it by predictions made without seeing these queries (out of fold): in-sample ones make it too high. Raises
     InvalidTotalError where not even the smallest budgets fit.
     """
-    problem = pose(curves, total=mean_tokens * len(curves.query_ids), cost=cost)
+    problem = pose(curves, total=mean_tokens * len(curves.query_ids), cost=cost, any_order=any_order)
     return fill(problem).price / problem.costs.unit
 
 

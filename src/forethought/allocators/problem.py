@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from ..core.data import Allocation, Cost, Curves, FloatArray, IntArray
 from ..core.menu import Menu
 from ..core.protocols import Allocator
 from ..errors import InvalidInputError, InvalidMenuError, InvalidTotalError
-from .costs import Costs, entries, exact_sum
+from .costs import MOST_UNITS, Costs, Rows, entries, exact_sum
 
 Columns = NDArray[np.int64]
 
@@ -38,6 +38,7 @@ class Problem:
         units: the total, in whole units.
         first_Q, last_Q: columns each query may have, inclusive.
         is_bounded: whether any query has less than the whole menu to choose from.
+        is_ordered: whether no query's costs fall along the menu; where they may, `order.py` helps.
     """
 
     curves: Curves
@@ -50,6 +51,7 @@ class Problem:
     first_Q: Columns
     last_Q: Columns
     is_bounded: bool
+    is_ordered: bool = True
 
     @property
     def num_queries(self) -> int:
@@ -63,7 +65,7 @@ class Problem:
 
     @property
     def cost_Q_B(self) -> NDArray[np.int64]:
-        """Cost of every query at every column in units, non-decreasing in B, shape (Q, B); made at each call."""
+        """Cost of every query at every column in units, shape (Q, B); made at each call."""
         return self.costs.rows(slice(None))
 
     def value_at(self, column_Q: IntArray) -> NDArray[np.float64]:
@@ -73,6 +75,25 @@ class Problem:
     def left_after(self, column_Q: IntArray) -> int:
         """Units of the total not taken by `column_Q`; negative when it costs too much."""
         return self.units - int(self.costs.at_each(column_Q).sum())
+
+    def outside(self, rows: Rows) -> NDArray[np.bool_]:
+        """Which columns some queries may not have, shape (N, B)."""
+        column_B = np.arange(self.menu.num_options)
+        is_outside: NDArray[np.bool_] = column_B < self.first_Q[rows, None]
+        is_outside |= column_B > self.last_Q[rows, None]
+        return is_outside
+
+    def ends(self) -> tuple[Columns, Columns]:
+        """The cheapest and the dearest column that each query may have, shape (Q,) each."""
+        if self.is_ordered:
+            return self.first_Q, self.last_Q
+        ends_2_Q = np.empty((2, self.num_queries), dtype=np.int64)
+        for at in range(0, self.num_queries, CHUNK):
+            chunk = slice(at, min(at + CHUNK, self.num_queries))
+            cost_C_B, is_outside_C_B = self.costs.rows(chunk), self.outside(chunk) if self.is_bounded else False
+            ends_2_Q[0, chunk] = np.where(is_outside_C_B, MOST_UNITS, cost_C_B).argmin(axis=1)
+            ends_2_Q[1, chunk] = np.where(is_outside_C_B, -1, cost_C_B).argmax(axis=1)
+        return ends_2_Q[0], ends_2_Q[1]
 
     def accuracy(self, value: float) -> float:
         """A sum of values as a weighted mean chance of success, in [0, 1]."""
@@ -128,6 +149,7 @@ def allocate(
     min_budget_Q: IntArray | None = None,
     max_budget_Q: IntArray | None = None,
     weight_Q: FloatArray | None = None,
+    any_order: bool = False,
 ) -> Allocation:
     """Divides `total` tokens, counted by `cost`, among the queries of `curves`.
 
@@ -139,14 +161,15 @@ def allocate(
         min_budget_Q: least tokens of each query, shape (Q,); off the menu they round up.
         max_budget_Q: most tokens of each query, shape (Q,); off the menu they round down.
         weight_Q: what a right answer to each query is worth, shape (Q,); 1 each without.
+        any_order: a query's expected usage may fall along the menu. True for options that are not caps of one model
+            (a dear model with short thoughts beside a cheap one with long); of caps a fall is a predictor's error.
 
     Raises:
         InvalidInputError, InvalidMenuError, InvalidSettingsError, InvalidTotalError: see `pose`; also where the
             allocator's solution is not one column a query, breaks a bound, or costs more than the total.
     """
-    problem = pose(
-        curves, total=total, cost=cost, min_budget_Q=min_budget_Q, max_budget_Q=max_budget_Q, weight_Q=weight_Q
-    )
+    bounds = {"min_budget_Q": min_budget_Q, "max_budget_Q": max_budget_Q}
+    problem = pose(curves, total=total, cost=cost, **bounds, weight_Q=weight_Q, any_order=any_order)
     name = registry.name_of("allocators", allocator)
     chosen: Allocator = registry.resolve("allocators", allocator)() if isinstance(allocator, str) else allocator
     solution = chosen.solve(problem)
@@ -199,6 +222,10 @@ def _leftover_note(problem: Problem, column_Q: IntArray, left: int, why_left: st
     tokens = problem.total - costs.unit * float(problem.units - left)
     if tokens < 1:
         return ()
+    if not problem.is_ordered:
+        if (costs.at_each(column_Q) == costs.at_each(problem.ends()[1])).all():
+            why_left = "every query has its dearest option"
+        return (f"{tokens:,.0f} of {problem.total:,.10g} tokens are left over: {why_left}.",)
     open_N = np.flatnonzero(column_Q < problem.last_Q)
     if not open_N.size:
         why_left = "every query has its largest budget"
@@ -217,27 +244,33 @@ def pose(
     min_budget_Q: IntArray | None = None,
     max_budget_Q: IntArray | None = None,
     weight_Q: FloatArray | None = None,
+    any_order: bool = False,
 ) -> Problem:
     """Checks everything an allocator is given, and puts it into one form; arguments as in `allocate`.
 
     Raises:
-        InvalidInputError: curves, weights or bounds of a wrong shape, NaN, p outside [0, 1], falling token counts,
-            an id used twice; the message names the query.
+        InvalidInputError: curves, weights or bounds of a wrong shape, NaN, p outside [0, 1], falling token counts
+            (without `any_order`), an id used twice; the message names the query.
         InvalidMenuError: bounds that leave a query no budget.
         InvalidSettingsError: spent cost without a usage curve.
         InvalidTotalError: a total that is not a number, or cannot pay for the minimums.
     """
     cost = Cost(cost)
-    _check_curves(curves)
+    is_ordered = _check_curves(curves, any_order) or cost is Cost.GRANTED
     weights_Q = None if weight_Q is None else _per_query(curves, weight_Q, "weight_Q", least=0.0)
     if weights_Q is not None and not weights_Q.any():
         raise InvalidInputError("every weight is 0, so no answer is worth anything; give some query a weight")
     first_Q, last_Q = _column_ranges(curves, min_budget_Q, max_budget_Q)
     if not math.isfinite(total):
         raise InvalidTotalError(f"the total is {total}; give a number of tokens, such as 48 for each query")
-    costs = Costs.of(curves, cost)
+    costs = Costs.of(curves, cost, is_ordered=is_ordered)
     num_queries, unit = len(curves.query_ids), costs.unit
-    least, most = int(costs.at_each(first_Q).sum()), int(costs.at_each(last_Q).sum())
+    value_Q_B = curves.p_Q_B if weights_Q is None else curves.p_Q_B * weights_Q[:, None]
+    is_bounded = bool(first_Q.any() or (last_Q < curves.menu.num_options - 1).any())
+    problem = Problem(
+        curves, cost, total, weights_Q, value_Q_B, costs, 0, first_Q, last_Q, is_bounded, is_ordered=is_ordered
+    )
+    least, most = (int(costs.at_each(end_Q).sum()) for end_Q in problem.ends())
     rounding = RELATIVE_ROUNDING if cost is Cost.SPENT else 0.0
     units = math.floor(min(total * (1 + rounding) / unit, 2.0**62))  # past every sum of costs; compared as integers
     if units < least:
@@ -248,9 +281,7 @@ def pose(
         )
         refusal.least = math.ceil(least * unit)
         raise refusal
-    value_Q_B = curves.p_Q_B if weights_Q is None else curves.p_Q_B * weights_Q[:, None]
-    is_bounded = bool(first_Q.any() or (last_Q < curves.menu.num_options - 1).any())
-    return Problem(curves, cost, total, weights_Q, value_Q_B, costs, min(units, most), first_Q, last_Q, is_bounded)
+    return replace(problem, units=min(units, most))
 
 
 def _column_ranges(curves: Curves, min_budget_Q: Any, max_budget_Q: Any) -> tuple[Columns, Columns]:
@@ -286,7 +317,8 @@ def _per_query(curves: Curves, given_Q: Any, name: str, *, least: float = -math.
     return values_Q
 
 
-def _check_curves(curves: Curves) -> None:
+def _check_curves(curves: Curves, any_order: bool) -> bool:
+    """Refuses curves that cannot be true; returns whether no usage curve falls."""
     ids, shape = curves.query_ids, (len(curves.query_ids), curves.menu.num_options)
     if not ids:
         raise InvalidInputError("there are no queries to plan for; give at least one")
@@ -305,13 +337,15 @@ def _check_curves(curves: Curves) -> None:
     if not _lies_within(p_Q_B, 1.0):
         _refuse(curves, p_Q_B, ~((p_Q_B >= 0) & (p_Q_B <= 1)), "a chance of success must lie in [0, 1]")
     if tokens_Q_B is None:
-        return
+        return True
     if not _lies_within(tokens_Q_B, float(np.finfo(np.float64).max)):
         _refuse(curves, tokens_Q_B, ~((tokens_Q_B >= 0) & (tokens_Q_B < math.inf)), "tokens must be 0 or more")
-    if any(map(_falls, _chunks(tokens_Q_B))):
+    is_ordered = not any(map(_falls, _chunks(tokens_Q_B)))
+    if not is_ordered and not any_order:
         wrong_Q_B = np.pad(tokens_Q_B[:, 1:] < tokens_Q_B[:, :-1], ((0, 0), (1, 0)))
         advice = "expected tokens must not fall as the cap grows; take np.maximum.accumulate(tokens_Q_B, axis=1)"
         _refuse(curves, tokens_Q_B, wrong_Q_B, advice)
+    return is_ordered
 
 
 def _chunks(array_Q_B: FloatArray) -> Iterator[FloatArray]:

@@ -76,7 +76,8 @@ def _run_row(path: Path) -> dict[str, Any]:
     right = tokens = None
     if kind == "run" and (path / "plan.json").exists():
         counts = summary(run, queries)
-        right, tokens = _share(counts["right"], counts["graded"]), _share(counts["spent_tokens"], counts["answered"])
+        right = _share(counts["right"], counts["graded"] + counts["failed_with_reference"])
+        tokens = _share(counts["spent_tokens"], counts["answered"])
     elif kind in ("profile", "asked"):
         right, tokens = _share(found["right"], found["graded"]), _share(found["tokens"], found["counted"])
     return {

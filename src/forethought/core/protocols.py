@@ -170,7 +170,7 @@ class Allocator(Protocol):
         """One column a query between `first_Q` and `last_Q`, of `cost_Q_B` within `units` in all.
 
         Deterministic; the order of the queries does not matter (ties go by `problem.tie_order`); a larger total never
-        expects less. The smallest columns always fit.
+        expects less. The cheapest columns, `problem.ends()[0]`, always fit: `first_Q`, unless `is_ordered` is False.
         """
         ...
 
