@@ -224,6 +224,7 @@ RECORDINGS = {
     "another model": (["--engine-option", "run={run}"], ["the model is 'fake', not 'other'"]),
     "another template": (["--engine-option", "run={run}", "--template", "boxed"], ["--template worked-5"]),
     "another temperature": (["--engine-option", "run={run}", "--temperature", "1"], ["temperature 0.6, top-p 1"]),
+    "other caps": (["--engine-option", "run={run}", "--budgets", "16,65"], ["--budgets 65", "16, 32, … 256"]),
 }
 
 

@@ -17,7 +17,7 @@ from ..core.prompts import BUILT_IN, CHAT, PromptTemplate, load_template
 from ..core.protocols import Engine
 from ..core.provenance import Provenance
 from ..core.settings import EngineSettings, ProfileSettings
-from ..errors import ForethoughtError, InvalidFeaturesError, InvalidSettingsError, RunError
+from ..errors import ForethoughtError, InvalidFeaturesError, InvalidMenuError, InvalidSettingsError, RunError
 from ..models import ALIASES, fetch_words, look
 from ..models.config import known_layers, longest_context
 from ..models.locating import check_name
@@ -136,6 +136,13 @@ def settle(settings: ProfileSettings, *, asks: bool = False) -> tuple[ProfileSet
         if found.is_settled or begun.names_caps:
             settings = replace(settings, budgets=",".join(map(str, menu.caps)))
         lines.append(f"budgets {menu}: {reason}")
+    elif choose(settings.model, settings.engine.engine)[0] == "replay":
+        recorded = _recorded(settings.engine).menu or settings.menu
+        if missing := [cap for cap in settings.menu.caps if cap not in recorded]:
+            raise InvalidMenuError(
+                f"--budgets {missing[0]}: the recording has {recorded} alone; a profile of those of its traces that "
+                "ended before a cap would look better than it is"
+            )
     return settings, tuple(lines)
 
 
