@@ -11,6 +11,7 @@ import pytest
 
 pytest.importorskip("aiohttp", reason="needs aiohttp")
 
+from command_line import Call, write_questions
 from forethought.commands import _exit_code
 from loopback import serving
 from toy_server import ToyServer
@@ -183,3 +184,20 @@ def test_what_nobody_named_stays_as_the_run_was_begun(url, server, capsys):
     code, _, err = call(capsys, *command, "--grader", "exact", "--limit", 3, "--template", "boxed")
     assert code == 1
     assert "template: 'worked-5' there, 'boxed' now" in err
+
+
+@pytest.mark.parametrize("enforce", ["native", "max-tokens"])
+def test_one_answer_a_thought_is_refused_for_several_caps_before_a_token_is_paid(
+    call: Call, tmp_path: Path, enforce: str
+) -> None:
+    questions = write_questions(tmp_path / "q.jsonl", 4)
+    server = ToyServer()
+    with serving(server) as url:
+        flags = ("--base-url", url, "--template", "boxed", "--enforce", enforce, "--budgets", "8,16")
+        said = call("profile", "toy", questions, *flags, "--out", tmp_path / "p")
+        rehearsed = call("profile", "toy", questions, *flags, "--dry-run")
+    for each in (said, rehearsed):
+        assert each.code == 1
+        assert "one answer a thought" in each.err
+        assert "--budgets N" in each.err
+    assert not (tmp_path / "p" / "records.jsonl").exists()

@@ -20,6 +20,7 @@ from ..core.data import EngineInfo, Query
 from ..core.features import HIDDEN
 from ..core.provenance import Provenance
 from ..core.settings import EngineSettings, PlanSettings, ProfileSettings, RunPlanSettings, RunSettings
+from ..engines.context import SEVERAL_CAPS, check_probes
 from ..engines.opening import LOCAL, check, choose, num_layers, prompting
 from ..errors import InvalidFeaturesError, InvalidMenuError, InvalidSettingsError, InvalidTotalError
 from ..graders import check_references, is_gradable
@@ -80,6 +81,8 @@ def profile_inputs(settings: ProfileSettings, *, is_open: bool = False) -> tuple
     folder = profile_folder(settings)
     check_folder(folder)
     check_asked_layers(settings)
+    if not is_open and settings.names_caps and settings.menu.num_options > 1:
+        check_probes(settings.engine.options.get("enforce"), what=SEVERAL_CAPS)
     prompts = prompting(settings.model, settings.engine)
     template = prompts.template if prompts.is_settled and not is_open else None
     known = Provenance(

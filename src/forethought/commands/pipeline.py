@@ -35,7 +35,7 @@ from ..core.settings import (
 )
 from ..core.waiting import finish
 from ..core.worker import Worker
-from ..engines.context import Room
+from ..engines.context import SEVERAL_CAPS, Room, check_probes
 from ..engines.lengths import upper_bound
 from ..engines.opening import (
     choose,
@@ -96,6 +96,8 @@ def profile(settings: ProfileSettings, *, engine: Engine | None = None, report: 
         logger.warning("note: %d questions are left out: no reference that can be read grades them", num_left_out)
     room, needed = _room(settings.model, settings.engine, queries, settings.menu, settings.menu.largest, engine)
     with opened(engine, settings.model, settings.engine, needed_tokens=needed) as running:
+        if settings.menu.num_options > 1:
+            check_probes(running.info.enforcement, what=SEVERAL_CAPS)
         if note := room.check_caps(running.info, np.full(len(queries), settings.menu.largest), tolerates=True):
             logger.warning("note: %s", note)
         profiling.profile(
@@ -214,6 +216,8 @@ def run(settings: RunSettings, *, engine: Engine | None = None, report: Report =
     needed = needed_tokens(predictor, prompting(model, asked).template, queries, cap)
     with opened(engine, model, asked, needed_tokens=needed) as running:
         predictor.check(running.info, None)
+        if others:
+            check_probes(running.info.enforcement, what="--compare judges several caps on it: leave it out")
         made = None
         if not (folder / "plan.json").exists():  # a plan is made once, before the folder: a bad total leaves none
             with typed_flags():

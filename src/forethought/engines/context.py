@@ -120,3 +120,24 @@ class Room:
         smallest = self.menu.smallest
         flag = f"--budgets geometric:{smallest}:{fitting}" if self.menu.is_geometric else f"--max-tokens {fitting}"
         raise InvalidSettingsError(f"{what}. Give {flag}")
+
+
+SEVERAL_CAPS = "several caps are measured on it: profile one at a time (--budgets N)"
+ONE_ANSWER = ("native", "max-tokens", "effort")  # ways of a server to keep budgets that give one answer a thought
+
+
+def check_probes(enforcement: str | None, *, what: str) -> None:
+    """Refuses, before a token is paid, to measure several caps on one thought where each gives one answer.
+
+    Args:
+        enforcement: of the engine that is open (`EngineInfo.enforcement`), or the one asked for; None: any.
+        what: what needs them, and what to do instead, as a sentence's end.
+
+    Raises:
+        InvalidSettingsError: it gives one answer a thought.
+    """
+    way = (enforcement or "").partition(" ")[0]
+    if way in ONE_ANSWER:
+        raise InvalidSettingsError(
+            f"budgets are kept by {way}, which gives one answer a thought, and {what}; --enforce two-call gives several"
+        )
