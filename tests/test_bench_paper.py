@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 from collections.abc import Callable
@@ -450,7 +451,9 @@ def test_known_values_on_the_published_data(monkeypatch: pytest.MonkeyPatch) -> 
     from forethought.studies.paper import study
 
     # Setting the stream's price takes five more fits, and has no known value.
-    monkeypatch.setattr(study, "_out_of_fold", lambda train, predictor, seed: train.profile.curves)
+    monkeypatch.setattr(
+        importlib.import_module(study.__module__), "_out_of_fold", lambda train, predictor, seed: train.profile.curves
+    )
     found = bench.study(PaperSettings(folder=str(PUBLISHED), mean_tokens=(48.0, 128.0), compare=()))
     at = {(each.policy, each.budget): 100 * each.accuracy.value for each in found.rows}
     for key, value in KNOWN.items():
