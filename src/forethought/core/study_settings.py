@@ -36,7 +36,7 @@ class LayersSettings:
     pooling: str = flag("both", "last (prompt token), mean (of the question) or both.")
     layers: str = flag("all", "Layers to compare: all, or 4,12,16.")
     mean_tokens: tuple[float, ...] = flag(
-        (), "Mean budgets of the plans judged.", metavar="N,…", shown="1/5, 2/5 and 3/5 of the largest cap"
+        (), "Mean budgets of the plans judged.", metavar="N,…", shown="levels near 1/5, 2/5 and 3/5 of the largest cap"
     )
     limit: int | None = limit_flag()
     out: str = flag("", "Where the report goes.", metavar="FOLDER", shown="RUN/layers")
