@@ -194,25 +194,11 @@ def run_estimate(settings: RunSettings, *, prices: Prices = UNPRICED) -> CostEst
         most = min(most, int(total) * num_plans)
     if settings.hard_total:
         most = min(most, int(total))
-    traffic = Traffic.of(lengths, left_Q, answers=num_plans, reread=most * num_plans, is_two_calls=engine == "openai")
-    return _priced(
-        CostEstimate(
-            model=model,
-            folder=str(folder),
-            num_queries=len(queries),
-            num_total=len(queries),
-            num_done=len(queries) - num_left,
-            num_answers=num_left * num_plans,
-            reasoning_tokens=most,
-            answer_tokens=num_left * num_plans * _answer_tokens(template, lengths),
-            total=total,
-            engine=engine,
-            loads=_loads(model, engine),
-            spent_within=None if is_bound else _spent_within(predictor.card, total, len(queries)),
-        ),
-        traffic,
-        prices,
+    within = None if is_bound else _spent_within(predictor.card, total, len(queries))
+    known = CostEstimate(
+        model, str(folder), len(queries), 0, 0, 0, most, 0, total=total, engine=engine, spent_within=within
     )
+    return _answering(known, left_Q, num_plans, lengths, template, prices)
 
 
 def run_plan_estimate(settings: RunPlanSettings, *, prices: Prices = UNPRICED) -> CostEstimate:
@@ -225,26 +211,32 @@ def run_plan_estimate(settings: RunPlanSettings, *, prices: Prices = UNPRICED) -
     done = _done(folder, 1, retry_failed=settings.retry_failed)
     worker = Worker.parse(settings.worker)
     left_Q = [int(worker.owns(query.id)) - done[query.id] * worker.owns(query.id) for query in made.queries]
-    num_left, num_plans = sum(left_Q), len(made.allocations)
     most = sum(left * cap for left, cap in zip(left_Q, cap_Q, strict=True))
-    traffic = Traffic.of(lengths, left_Q, answers=num_plans, reread=most * num_plans, is_two_calls=engine == "openai")
-    return _priced(
-        CostEstimate(
-            model=model,
-            folder=str(folder),
-            num_queries=len(made),
-            num_total=len(made),
-            num_done=len(made) - num_left,
-            num_answers=num_left * num_plans,
-            reasoning_tokens=most,
-            answer_tokens=num_left * num_plans * _answer_tokens(template, lengths),
-            total=made.allocation.total,
-            engine=engine,
-            loads=_loads(model, engine),
-        ),
-        traffic,
-        prices,
+    known = CostEstimate(model, str(folder), len(made), 0, 0, 0, most, 0, total=made.allocation.total, engine=engine)
+    return _answering(known, left_Q, len(made.allocations), lengths, template, prices)
+
+
+def _answering(
+    known: CostEstimate,
+    left_Q: Sequence[int],
+    num_plans: int,
+    lengths: Lengths,
+    template: PromptTemplate,
+    prices: Prices,
+) -> CostEstimate:
+    """The bill of one trace for each query that is left, with an answer for each of its plans."""
+    num_left, is_two_calls = sum(left_Q), known.engine == "openai"
+    made = replace(
+        known,
+        num_total=known.num_queries,
+        num_done=known.num_queries - num_left,
+        num_answers=num_left * num_plans,
+        answer_tokens=num_left * num_plans * _answer_tokens(template, lengths),
+        loads=_loads(known.model, known.engine),
     )
+    reread = known.reasoning_tokens * num_plans
+    traffic = Traffic.of(lengths, left_Q, answers=num_plans, reread=reread, is_two_calls=is_two_calls)
+    return _priced(made, traffic, prices)
 
 
 def _spent_within(card: PredictorCard, total: float, num_queries: int) -> float | None:

@@ -267,6 +267,8 @@ def run_plan(settings: RunPlanSettings, *, engine: Engine | None = None, report:
     room, needed = _room(model, asked, made.queries, made.menu, int(cap_Q.max()), engine)
     with opened(engine, model, asked, needed_tokens=needed) as running:
         made.check(running.info)
+        if made.others:
+            check_probes(running.info.enforcement, what="the plan has several caps for it")
         room.check_caps(running.info, cap_Q, tolerates=False)
         folder = run_folder(settings)
         work = kept_answers(

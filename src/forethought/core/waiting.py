@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -46,3 +46,8 @@ def finish(work: Coroutine[Any, Any, T]) -> T:
     if failures:
         raise failures[0]
     return found[0]
+
+
+async def collect(stream: AsyncIterator[T]) -> list[T]:
+    """All that a stream gives, in its order."""
+    return [each async for each in stream]

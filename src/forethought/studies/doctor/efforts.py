@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from ...core.data import Generation, Query, Request, StopReason
-from ...core.waiting import finish
+from ...core.data import Query, Request, StopReason
+from ...core.waiting import collect, finish
 from ...engines.server.engine import OpenAIEngine
 
 LEVELS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
@@ -118,7 +118,7 @@ def measure(
     for level in levels:
         engine = open_engine(level)
         ceiling = ceiling_of(engine.info.context_tokens)
-        done = finish(_collected(engine, [Request(query, ceiling) for query in queries]))
+        done = finish(collect(engine.generate([Request(query, ceiling) for query in queries])))
         errors = [each.error for each in done if each.error]
         if errors:
             logger.info("effort %s: %d of %d requests failed: %s", level, len(errors), len(done), errors[0])
@@ -133,7 +133,3 @@ def measure(
             tokens[level] = counted
             logger.info("effort %s: 95%% within %s tokens", level, costs[level].to_text())
     return Measured(costs, tokens)
-
-
-async def _collected(engine: OpenAIEngine, requests: Sequence[Request]) -> list[Generation]:
-    return [done async for done in engine.generate(requests)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shlex
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,7 @@ from ...core.data import Generation, Query, Request, Sampling, StopReason
 from ...core.files import write_json
 from ...core.prompts import load_template
 from ...core.study_settings import DoctorSettings
-from ...core.waiting import finish
+from ...core.waiting import collect, finish
 from ...engines.server.dialects import Drawing, TokenDialect
 from ...engines.server.engine import OpenAIEngine
 from ...errors import EngineError, ForethoughtError
@@ -87,7 +87,7 @@ def _diagnosis(settings: DoctorSettings, engine: OpenAIEngine) -> Diagnosis:
     logger.info("asking the server: %s", bill.to_text())
     asking = _opened(named, "max-tokens")
     talks = Talks(asking.client, asking.server, asking.served_model, partial(_continues_ids, asking))
-    looked = finish(_collected(talks.findings()))
+    looked = finish(collect(talks.findings()))
     findings += looked
     tried = list(refused)
     is_late = any(LATE in finding.detail for finding in looked)
@@ -150,10 +150,6 @@ def _effort_item(settings: DoctorSettings, context_tokens: int | None) -> Item:
     return Item("budget by effort", num, num * ceiling_of(context_tokens))
 
 
-async def _collected(findings: AsyncIterator[Finding]) -> list[Finding]:
-    return [finding async for finding in findings]
-
-
 def _opened(settings: DoctorSettings, enforce: str, **options: Any) -> OpenAIEngine:
     """An engine that asks little and gives up soon. Without a name for the model, one that only looks around."""
     return OpenAIEngine(
@@ -210,7 +206,7 @@ def _requests(engine: OpenAIEngine) -> list[Request]:
 
 
 def _generated(engine: OpenAIEngine) -> list[Generation]:
-    return finish(_generations(engine, _requests(engine)))
+    return finish(collect(engine.generate(_requests(engine))))
 
 
 def _verdict(found: list[Generation]) -> tuple[str, bool]:
@@ -263,10 +259,6 @@ def _efforts(settings: DoctorSettings) -> _Kept:
     detail = f"{detail}; written to {settings.out}"
     finding = Finding(TOPIC, name, True if differs else None, detail)
     return _Kept("effort", True, finding, f"--engine-option effort_costs={settings.out}")
-
-
-async def _generations(engine: OpenAIEngine, requests: list[Request]) -> list[Generation]:
-    return [done async for done in engine.generate(requests)]
 
 
 def _flags(settings: DoctorSettings, engine: OpenAIEngine, best: _Kept) -> str:
