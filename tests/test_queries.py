@@ -350,6 +350,7 @@ REFUSED = {
         "line 2: 'weight' must be a positive number, got 'nan'",
     ),
     "infinite weight": ("q.jsonl", '{"question": "q", "weight": 1e999}', "'weight' must be a positive number, got inf"),
+    "huge weight": ("q.jsonl", '{"question": "q", "weight": 1e16}', "'weight' must be at most 9,007,199,254,740,992"),
     "zero weight": ("q.jsonl", '{"question": "q", "weight": 0}', "'weight' must be a positive number, got 0"),
     "true weight": ("q.jsonl", '{"question": "q", "weight": true}', "'weight' must be a number, got True"),
     "NaN in parquet": (
@@ -531,7 +532,7 @@ any_queries = st.lists(
         ids,
         texts | chats,
         st.none() | texts,
-        st.floats(min_value=1e-300, max_value=1e300),
+        st.floats(min_value=1e-300, max_value=2.0**53),
         bounds,
     ),
     min_size=1,
@@ -553,7 +554,15 @@ def test_saved_queries_are_loaded_as_they_were(tmp_path, queries):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", "3", "{", '{"id": "a"}', '{"id": "a", "prompt": [{"x": 1}]}', '{"id": "a", "prompt": 3}']
+    "text",
+    [
+        *("", "[]", "3", "{", '{"id": "a"}', '{"id": "a", "prompt": [{"x": 1}]}', '{"id": "a", "prompt": 3}'),
+        *(
+            '{"id": {}, "prompt": "a"}',
+            '{"id": "a", "prompt": "a", "weight": []}',
+            '{"id": "a", "prompt": [{"role": 1}]}',
+        ),
+    ],
 )
 def test_a_line_that_is_no_stored_query_is_refused(text):
     with pytest.raises(InvalidInputError, match="not a stored query"):

@@ -123,9 +123,12 @@ def _reader(kind: Any, lenient: tuple[type, ...], may_be_negative: bool = False)
 
 
 def _optional(kind: Any, lenient: tuple[type, ...], may_be_negative: bool) -> Reader:
-    (inner,) = (each for each in typing.get_args(kind) if each is not types.NoneType)  # `X | None` is all there is
-    read = _reader(inner, lenient, may_be_negative)
-    return lambda value: None if value is None else read(value)
+    """`X | None`, or `str | X`: the first that a value is, else the last."""
+    kinds = typing.get_args(kind)
+    last = kinds[0] if kinds[-1] is types.NoneType else kinds[-1]  # None is written last, text first
+    read = _reader(last, lenient, may_be_negative)
+    as_is = tuple(each for each in (types.NoneType, str) if each in kinds and each is not last)
+    return lambda value: value if isinstance(value, as_is) else read(value)
 
 
 def _own(kind: Any) -> Reader:

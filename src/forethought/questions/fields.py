@@ -32,6 +32,7 @@ VERDICTS = {
 }
 ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 MAX_WHOLE_FLOAT = 2**53  # above, a float does not hold every whole number
+MAX_WEIGHT = 2**53  # about 9e15: sums of many stay finite
 MAX_COUNT = 1_000_000_000
 MAX_BUDGET = 1_000_000_000  # far above any model's context; keeps sums of budgets within 64 bits
 
@@ -185,8 +186,10 @@ def label(value: Any) -> str | None:
 def weight(value: Any) -> float:
     """What a right answer is worth, 1 when the row does not say."""
     number = 1.0 if value is None else _number_of(value)
-    if not (math.isfinite(number) and number > 0):
+    if not 0 < number < math.inf:
         raise FieldError(f"must be a positive number, got {excerpt(value)}")
+    if number > MAX_WEIGHT:
+        raise FieldError(f"must be at most {MAX_WEIGHT:,}, got {excerpt(value)}")
     return number
 
 

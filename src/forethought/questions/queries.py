@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ..core.codec import decode
 from ..core.data import Message, Query
 from ..core.files import replacing
 from ..core.problems import Problems, excerpt
@@ -205,17 +206,8 @@ def query_to_json(query: Query) -> str:
 def query_from_json(text: str) -> Query:
     """The query that `query_to_json` wrote; InvalidInputError when `text` is anything else."""
     try:
-        value = json.loads(text)
-        prompt = value["prompt"]
-        return Query(
-            id=value["id"],
-            prompt=prompt if isinstance(prompt, str) else tuple(Message(**message) for message in prompt),
-            reference=value.get("reference"),
-            weight=value.get("weight", 1.0),
-            min_budget=value.get("min_budget"),
-            max_budget=value.get("max_budget"),
-        )
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        return decode(Query, json.loads(text), lenient=(Query,))
+    except (ValueError, TypeError, RecursionError) as error:
         raise InvalidInputError(f"not a stored query: {excerpt(text)} ({error})") from error
 
 
