@@ -19,6 +19,7 @@ from forethought.core import registry
 from forethought.core.data import Allocation, Cost, Curves
 from forethought.core.menu import Menu
 from forethought.core.protocols import Allocator
+from forethought.core.terms import TOKEN_COSTS
 from forethought.errors import InvalidInputError, InvalidMenuError, InvalidSettingsError, InvalidTotalError
 
 
@@ -41,7 +42,7 @@ NAMES_THAT_CONSULT = tuple(name for name in NAMES if name != "uniform")
 
 every_allocator = pytest.mark.parametrize("name", NAMES)
 everyone = pytest.mark.parametrize("allocator", EVERYONE, ids=[*NAMES, "a stranger's"])
-every_cost = pytest.mark.parametrize("cost", list(Cost))
+every_cost = pytest.mark.parametrize("cost", list(TOKEN_COSTS))
 
 
 def examples(number: int) -> settings:
@@ -109,7 +110,7 @@ def batches(draw: st.DrawFn) -> dict[str, Any]:
     )
     tokens_Q_B = np.cumsum(draw(arrays(np.float64, shape, elements=steps)), axis=1) + draw(st.sampled_from([0.0, 12.5]))
     curves = make_curves(p_Q_B, tokens_Q_B, menu=menu)
-    cost = draw(st.sampled_from(list(Cost)))
+    cost = draw(st.sampled_from(list(TOKEN_COSTS)))
     arguments: dict[str, Any] = {"cost": cost}
     if draw(st.booleans()):
         columns = arrays(np.int64, (2, num_queries), elements=st.integers(0, num_options - 1))

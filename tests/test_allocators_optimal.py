@@ -20,6 +20,7 @@ from forethought.allocators.hull import upper_envelope
 from forethought.allocators.price import lp_bound
 from forethought.core.data import Cost, Curves
 from forethought.core.menu import Menu
+from forethought.core.terms import TOKEN_COSTS
 from forethought.errors import InvalidSettingsError
 
 TOLERANCE = 1e-9
@@ -110,7 +111,7 @@ def small_batches(draw: st.DrawFn) -> tuple[Curves, float, Cost]:
     chances = draw(st.sampled_from([st.integers(0, 8).map(lambda part: part / 8), st.floats(0, 1, width=32)]))
     p_Q_B = draw(arrays(np.float64, shape, elements=chances))
     tokens_Q_B = 1 + np.cumsum(draw(arrays(np.int64, shape, elements=st.integers(0, 20))), axis=1)
-    cost = draw(st.sampled_from(list(Cost)))
+    cost = draw(st.sampled_from(list(TOKEN_COSTS)))
     ends = shape[0] * menu.smallest, shape[0] * menu.largest
     least, most = ends if cost is Cost.GRANTED else tokens_Q_B[:, [0, -1]].sum(axis=0)
     return make_curves(p_Q_B, tokens_Q_B, menu=menu), float(draw(st.integers(int(least), int(most) + 5))), cost
@@ -126,7 +127,7 @@ def test_exact_is_the_best_of_all_plans(batch: tuple[Curves, float, Cost]) -> No
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("cost", list(Cost))
+@pytest.mark.parametrize("cost", list(TOKEN_COSTS))
 @pytest.mark.parametrize("mean_tokens", [30, 48, 90, 160])
 def test_exact_agrees_with_an_integer_program(cost: Cost, mean_tokens: int) -> None:
     curves, total = jumpy_curves(60, seed=mean_tokens), 60.0 * mean_tokens
@@ -145,7 +146,7 @@ def predicted_curves(num_queries: int, *, seed: int = 0) -> Curves:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("cost", list(Cost))
+@pytest.mark.parametrize("cost", list(TOKEN_COSTS))
 @pytest.mark.parametrize("mean_tokens", [48.3, 64, 128])
 @pytest.mark.parametrize("make", [jumpy_curves, predicted_curves])
 def test_at_a_thousand_queries_envelope_is_near_exact_and_neither_passes_the_relaxation(
@@ -187,7 +188,7 @@ def test_envelope_lies_between_greedy_and_exact_and_within_one_segment_of_the_re
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("cost", list(Cost))
+@pytest.mark.parametrize("cost", list(TOKEN_COSTS))
 @pytest.mark.parametrize("mean_tokens", [30, 48, 90, 160])
 def test_the_same_order_holds_for_batches_of_hundreds(cost: Cost, mean_tokens: int) -> None:
     curves, total = jumpy_curves(300, seed=mean_tokens), 300.0 * mean_tokens
@@ -255,7 +256,7 @@ class TestBlind:
 
     def test_is_the_envelope_when_all_curves_are_the_same(self) -> None:
         curves = make_curves([[0.1, 0.05, 0.4, 0.45]] * 30, [[10, 20, 30, 35]] * 30)
-        for cost in Cost:
+        for cost in TOKEN_COSTS:
             blind, envelope = (
                 allocate(name, curves, total=700, cost=cost).expected_accuracy for name in ("blind", "envelope")
             )
@@ -320,7 +321,7 @@ def test_planning_leaves_the_curves_as_they_were(shape: tuple[int, int]) -> None
     curves = make_curves(p_Q_B[:, ::-1].copy(), np.cumsum(np.ones(shape), axis=1))
     before, tokens = curves.p_Q_B.copy(), curves.tokens_Q_B.copy()
     for name in ("uniform", "blind", "greedy", "envelope", "exact"):
-        for cost in Cost:
+        for cost in TOKEN_COSTS:
             allocate(name, curves, total=shape[0] * 16 + 1, cost=cost)
             assert (curves.p_Q_B == before).all()
             assert (curves.tokens_Q_B == tokens).all()

@@ -18,12 +18,13 @@ from forethought.allocators.greedy import GreedyAllocator
 from forethought.allocators.hull import Envelope, bracketed_envelope, fill, fill_from, upper_envelope
 from forethought.core.data import Cost, Curves
 from forethought.core.menu import Menu
+from forethought.core.terms import TOKEN_COSTS
 from forethought.errors import InvalidInputError
 
 pytestmark = pytest.mark.slow
 
 TOLERANCE = 1e-9
-every_cost = pytest.mark.parametrize("cost", list(Cost))
+every_cost = pytest.mark.parametrize("cost", list(TOKEN_COSTS))
 
 
 def examples(number: int) -> settings:
@@ -70,7 +71,7 @@ def problems(draw: st.DrawFn) -> Problem:
     tokens_Q_B = np.cumsum(draw(arrays(np.float64, shape, elements=steps)), axis=1)
     menu = Menu.evenly(16, 16 * num_budgets)
     curves = Curves(tuple(f"q{row}" for row in range(num_queries)), menu, p_Q_B, tokens_Q_B)
-    arguments: dict[str, Any] = {"cost": draw(st.sampled_from(list(Cost)))}
+    arguments: dict[str, Any] = {"cost": draw(st.sampled_from(list(TOKEN_COSTS)))}
     if draw(st.booleans()):
         low_Q = draw(arrays(np.int64, num_queries, elements=st.integers(0, num_budgets)))
         span_Q = draw(arrays(np.int64, num_queries, elements=st.integers(0, num_budgets)))

@@ -18,6 +18,7 @@ from forethought.core.features import Counts, Features, HeldOut
 from forethought.core.menu import Menu
 from forethought.core.profile import Profile
 from forethought.core.provenance import Provenance
+from forethought.core.terms import TOKEN_COSTS
 from forethought.errors import ModelFileError
 from forethought.predictors.predictor import Predictor
 from forethought.predictors.shrinkage import LeftOut, Shrinkage
@@ -127,7 +128,7 @@ def test_shrunk_curves_lie_between_the_predicted_and_the_mean_curve(
     assert (own_tokens_Q_B == tokens_Q_B).all()
 
 
-@pytest.mark.parametrize("cost", list(Cost))
+@pytest.mark.parametrize("cost", list(TOKEN_COSTS))
 @pytest.mark.parametrize("mean_B", [MEAN_B, np.array([0.1, 0.1, 0.4, 0.4]), np.array([0.1, 0.2, 0.3, 0.4])])
 def test_where_nothing_is_kept_the_plan_is_the_blind_one_ties_and_all(cost: Cost, mean_B: np.ndarray) -> None:
     random, num_queries = np.random.default_rng(1), 37

@@ -36,10 +36,10 @@ class InvalidTotalError(ForethoughtError, ValueError):
     """A token total that cannot pay for what it must.
 
     Attributes:
-        least: the smallest total that would do, in tokens; None where that is not what is wrong.
+        least: the smallest total that would do, in tokens or USD; None where that is not what is wrong.
     """
 
-    least: int | None = None
+    least: float | None = None
 
 
 class InvalidSettingsError(ForethoughtError, ValueError):

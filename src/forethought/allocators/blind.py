@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..core.data import Cost
 from .costs import entries, exact_sum
 from .envelope import WHY_LEFT, EnvelopeAllocator, spend_without_loss
 from .greedy import ROUNDING
@@ -25,9 +24,9 @@ class BlindAllocator:
     def solve(self, problem: Problem) -> Solution:
         """Divides the total by the mean curve."""
         mean = _on_the_mean_curve(problem)
-        known, tokens_Q_B = replace(mean, costs=problem.costs), problem.curves.tokens_Q_B
+        known, paid_Q_B = replace(mean, costs=problem.costs), problem.costs.tokens_Q_B
         # Where every query is billed alike it is the envelope's own problem, on one curve for all.
-        is_alike = problem.cost is Cost.GRANTED or tokens_Q_B is None or bool((tokens_Q_B == tokens_Q_B[0]).all())
+        is_alike = paid_Q_B is None or bool((paid_Q_B == paid_Q_B[0]).all())
         found = EnvelopeAllocator().solve(known) if is_alike else _billed(known, mean)
         accuracy = known.accuracy(exact_sum(known.value_at(found.column_Q)))
         return replace(found, why_left=f"on the mean curve, {WHY_LEFT}", expected_accuracy=accuracy)

@@ -26,9 +26,9 @@ class Costs:
 
     Attributes:
         num_queries: Q.
-        unit: tokens in one unit.
+        unit: tokens, or USD, in one unit.
         shared_B: the costs of every query, int64, where all have the same; else None.
-        tokens_Q_B: usage curves, rounded to units where they are read; None where costs are shared.
+        tokens_Q_B: usage curves, or bills, rounded to units where they are read; None where costs are shared.
     """
 
     num_queries: int
@@ -48,16 +48,17 @@ class Costs:
             if curves.menu.largest // unit * num_queries >= MOST_UNITS:
                 raise InvalidMenuError(f"budgets up to {curves.menu.largest} are too large for {num_queries} queries")
             return cls(num_queries, float(unit), curves.menu.budgets_B // unit)
-        if curves.tokens_Q_B is None:
+        costs_Q_B = curves.costs_Q_B(cost)
+        if costs_Q_B is None:
             raise InvalidSettingsError(
                 "a total in spent tokens needs a usage curve, and these curves have none (tokens_Q_B is None). "
                 "Use --cost granted, or a predictor fitted with token counts."
             )
         # 2**52: still exact as a float, for slopes. 2**61: a batch's sum stays far inside 64 bits.
-        largest_Q = curves.tokens_Q_B[:, -1] if is_ordered else curves.tokens_Q_B.max(axis=1)
+        largest_Q = costs_Q_B[:, -1] if is_ordered else costs_Q_B.max(axis=1)
         largest, all_largest = float(largest_Q.max()), exact_sum(largest_Q)
         exponent = min(52 - math.frexp(largest)[1], 61 - math.frexp(all_largest)[1], MOST_EXPONENT)
-        return cls(num_queries, math.ldexp(1.0, -exponent), None, curves.tokens_Q_B)
+        return cls(num_queries, math.ldexp(1.0, -exponent), None, costs_Q_B)
 
     def rows(self, rows: Rows) -> NDArray[np.int64]:
         """Costs of some queries at every column, shape (N, B); to be read only."""

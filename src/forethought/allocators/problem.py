@@ -149,20 +149,20 @@ def allocate(
     min_budget_Q: IntArray | None = None,
     max_budget_Q: IntArray | None = None,
     weight_Q: FloatArray | None = None,
-    any_order: bool = False,
+    any_order: bool | None = None,
 ) -> Allocation:
-    """Divides `total` tokens, counted by `cost`, among the queries of `curves`.
+    """Divides `total` tokens or USD, counted by `cost`, among the queries of `curves`.
 
     Args:
         allocator: a registered name, or an allocator.
         curves: predicted or measured, on any menu.
-        total: tokens for all queries together.
+        total: tokens for all queries together, or USD.
         cost: what the total is counted in.
         min_budget_Q: least tokens of each query, shape (Q,); off the menu they round up.
         max_budget_Q: most tokens of each query, shape (Q,); off the menu they round down.
         weight_Q: what a right answer to each query is worth, shape (Q,); 1 each without.
-        any_order: a query's expected usage may fall along the menu. True for options that are not caps of one model
-            (a dear model with short thoughts beside a cheap one with long); of caps a fall is a predictor's error.
+        any_order: a query's expected usage may fall along the menu: so it is for named options (a dear model with short
+            thoughts beside a cheap one with long); of caps a fall is a predictor's error. None: as the menu is.
 
     Raises:
         InvalidInputError, InvalidMenuError, InvalidSettingsError, InvalidTotalError: see `pose`; also where the
@@ -177,11 +177,13 @@ def allocate(
         raise InvalidInputError(f"allocator {name!r} answered {type(solution).__name__}, not a Solution")
     column_Q, accuracy = np.asarray(solution.column_Q), solution.expected_accuracy
     left = _left_by(problem, column_Q, name)
-    spent = None
+    chosen_at, spent, bill = np.arange(problem.num_queries), None, None
     if curves.tokens_Q_B is not None:
-        spent = exact_sum(entries(curves.tokens_Q_B, np.arange(problem.num_queries), column_Q))
-        if problem.cost is Cost.SPENT and total < spent <= total * (1 + 2 * RELATIVE_ROUNDING):
-            spent = total
+        spent = exact_sum(entries(curves.tokens_Q_B, chosen_at, column_Q))
+        spent = total if problem.cost is Cost.SPENT and _is_just_above(spent, total) else spent
+        if problem.cost is Cost.USD or (curves.menu.is_priced and curves.input_Q_B is not None):
+            bill = exact_sum(entries(curves.usd_Q_B, chosen_at, column_Q))
+            bill = total if problem.cost is Cost.USD and _is_just_above(bill, total) else bill
     budget_Q = problem.menu.at(column_Q)
     return Allocation(
         query_ids=curves.query_ids,
@@ -195,7 +197,13 @@ def allocate(
         expected_accuracy=problem.accuracy(exact_sum(problem.value_at(column_Q))) if accuracy is None else accuracy,
         price=solution.price,
         notes=(*_leftover_note(problem, column_Q, left, solution.why_left), *solution.notes),
+        expected_usd=bill,
     )
+
+
+def _is_just_above(sum_: float, total: float) -> bool:
+    """By rounding alone: the allocator kept to the total in its own units."""
+    return total < sum_ <= total * (1 + 2 * RELATIVE_ROUNDING)
 
 
 def _left_by(problem: Problem, column_Q: IntArray, name: str) -> int:
@@ -220,6 +228,8 @@ def _left_by(problem: Problem, column_Q: IntArray, name: str) -> int:
 def _leftover_note(problem: Problem, column_Q: IntArray, left: int, why_left: str) -> tuple[str, ...]:
     costs = problem.costs
     tokens = problem.total - costs.unit * float(problem.units - left)
+    if problem.cost is Cost.USD:
+        return (f"{tokens:,.4g} of {problem.total:,.10g} USD are left over: {why_left}.",) if tokens >= 1e-3 else ()
     if tokens < 1:
         return ()
     if not problem.is_ordered:
@@ -244,7 +254,7 @@ def pose(
     min_budget_Q: IntArray | None = None,
     max_budget_Q: IntArray | None = None,
     weight_Q: FloatArray | None = None,
-    any_order: bool = False,
+    any_order: bool | None = None,
 ) -> Problem:
     """Checks everything an allocator is given, and puts it into one form; arguments as in `allocate`.
 
@@ -256,7 +266,8 @@ def pose(
         InvalidTotalError: a total that is not a number, or cannot pay for the minimums.
     """
     cost = Cost(cost)
-    is_ordered = _check_curves(curves, any_order) or cost is Cost.GRANTED
+    is_ordered = _check_curves(curves, curves.menu.is_named if any_order is None else any_order)
+    is_ordered = cost is Cost.GRANTED or (is_ordered and cost is Cost.SPENT)  # a bill may fall where tokens do not
     weights_Q = None if weight_Q is None else _per_query(curves, weight_Q, "weight_Q", least=0.0)
     if weights_Q is not None and not weights_Q.any():
         raise InvalidInputError("every weight is 0, so no answer is worth anything; give some query a weight")
@@ -271,15 +282,18 @@ def pose(
         curves, cost, total, weights_Q, value_Q_B, costs, 0, first_Q, last_Q, is_bounded, is_ordered=is_ordered
     )
     least, most = (int(costs.at_each(end_Q).sum()) for end_Q in problem.ends())
-    rounding = RELATIVE_ROUNDING if cost is Cost.SPENT else 0.0
+    rounding = 0.0 if cost is Cost.GRANTED else RELATIVE_ROUNDING
     units = math.floor(min(total * (1 + rounding) / unit, 2.0**62))  # past every sum of costs; compared as integers
     if units < least:
         # Rounded up to a whole token, so that the number in the message is one that works.
+        counted, enough = f"tokens ({cost} cost)", float(math.ceil(least * unit))
+        if cost is Cost.USD:
+            counted, enough = "USD", math.ceil(least * unit * 1e6) / 1e6
         refusal = InvalidTotalError(
-            f"a total of {total:,.10g} tokens ({cost} cost) cannot pay for the minimums of {num_queries} queries, "
-            f"which cost {least * unit:,.10g}. Give at least {math.ceil(least * unit)}, or fewer queries."
+            f"a total of {total:,.10g} {counted} cannot pay for the minimums of {num_queries} queries, "
+            f"which cost {least * unit:,.10g}. Give at least {enough:.10g}, or fewer queries."
         )
-        refusal.least = math.ceil(least * unit)
+        refusal.least = enough
         raise refusal
     return replace(problem, units=min(units, most))
 

@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import InvalidInputError
 from .menu import Menu
+from .options import Option
 from .terms import Cost as Cost
 from .terms import Sampling as Sampling
 
@@ -85,6 +87,7 @@ class Request:
         seed: seed of this trace's sampling; the same seed gives the same trace on the same engine.
         probe_budgets: also force an answer after each of these many reasoning tokens, each below `budget`.
         priority: where an engine schedules by priority, the lower goes first; what comes back does not depend on it.
+        option: the named option that it is asked by, with what it sets; None for a plain cap.
     """
 
     query: Query
@@ -93,6 +96,7 @@ class Request:
     seed: int = 0
     probe_budgets: tuple[int, ...] = ()
     priority: int = 0
+    option: Option | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +154,7 @@ class Generation:
         error: what went wrong, when `stop_reason` is ERROR.
         is_final: that error comes again under the same settings, however often it is tried.
         grade: verdict on the final answer; None: nobody has judged it. An engine never does.
+        option: name of the option that it was asked by; "" for a plain cap.
     """
 
     query_id: str
@@ -166,6 +171,7 @@ class Generation:
     error: str | None = None
     is_final: bool = False
     grade: Grade | None = None
+    option: str = ""
 
     @property
     def is_counted(self) -> bool:
@@ -229,17 +235,51 @@ class Curves:
 
     Attributes:
         p_Q_B: chance of a right answer at each budget, in [0, 1], shape (Q, B).
-        tokens_Q_B: expected tokens generated at each cap, non-decreasing in B, shape (Q, B); None when unknown.
+        tokens_Q_B: expected tokens generated at each cap, shape (Q, B); None when unknown. Non-decreasing in B, but for
+            named options.
+        input_Q_B: tokens of the prompt as billed under each option, shape (Q, B); None where money does not count.
     """
 
     query_ids: tuple[str, ...]
     menu: Menu
     p_Q_B: FloatArray
     tokens_Q_B: FloatArray | None = None
+    input_Q_B: FloatArray | None = None
+
+    @property
+    def usd_Q_B(self) -> FloatArray:
+        """Expected bill of an answer under each option in USD, shape (Q, B).
+
+        Raises:
+            InvalidMenuError: an option without a price.
+            InvalidInputError: tokens that have a price are not known.
+        """
+        return usd(self.menu, self.tokens_Q_B, self.input_Q_B)
+
+    def costs_Q_B(self, cost: Cost) -> FloatArray | None:
+        """What a total counted by `cost` pays for each option, shape (Q, B); None where that is not known."""
+        if cost is Cost.USD:
+            return self.usd_Q_B
+        if cost is Cost.SPENT:
+            return self.tokens_Q_B
+        return np.broadcast_to(self.menu.budgets_B, self.p_Q_B.shape)
 
     def __repr__(self) -> str:
         known = "accuracy" if self.tokens_Q_B is None else "accuracy and usage"
         return f"Curves({known} of {len(self.query_ids):,} queries, budgets {self.menu})"
+
+
+def usd(menu: Menu, tokens_Q_B: FloatArray | None, input_Q_B: FloatArray | None) -> FloatArray:
+    """The bill of tokens under a menu's prices, in USD, shape (Q, B); see `Curves.usd_Q_B`."""
+    input_B, output_B = menu.price_2_B
+    if tokens_Q_B is None:
+        raise InvalidInputError("money needs the tokens that answers take, and they are not known here")
+    if input_Q_B is None and input_B.any():
+        raise InvalidInputError(
+            "the prompts' tokens have a price and are not known: import them (--input-column), or set their price to 0"
+        )
+    bill_Q_B: FloatArray = tokens_Q_B * output_B / 1e6
+    return bill_Q_B if input_Q_B is None else bill_Q_B + input_Q_B * input_B / 1e6
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -257,6 +297,7 @@ class Allocation:
         expected_accuracy: mean predicted success, weighted as asked, in [0, 1].
         price: success bought per token at the margin, or None where the allocator has none.
         notes: what the user should know, in sentences (budget left over, and why).
+        expected_usd: expected bill in USD, or None where options have no price.
     """
 
     query_ids: tuple[str, ...]
@@ -270,6 +311,7 @@ class Allocation:
     expected_accuracy: float
     price: float | None = None
     notes: tuple[str, ...] = ()
+    expected_usd: float | None = None
 
     def __repr__(self) -> str:
         return (
@@ -279,7 +321,9 @@ class Allocation:
 
     @property
     def cost_words(self) -> str:
-        """What it takes of its total, both counted alike: `2,752 of 2,800 tokens granted`."""
+        """What it takes of its total, both counted alike: `2,752 of 2,800 tokens granted`, `1.42 of 1.50 USD …`."""
+        if self.cost is Cost.USD:
+            return f"{self.expected_usd or 0.0:,.4g} of {self.total:,.4g} USD expected to be spent"
         if self.cost is Cost.GRANTED or self.expected_spent is None:
             return f"{self.granted:,} of {self.total:,.0f} tokens granted"
         return f"{self.expected_spent:,.0f} of {self.total:,.0f} tokens expected to be spent"

@@ -13,8 +13,8 @@ from .data import FloatArray, IntArray
 from .menu import Menu
 from .profile import Profile
 
-HIDDEN, TEXT, DIFFICULTY = "hidden", "text", "difficulty"
-KINDS = (HIDDEN, TEXT, DIFFICULTY)
+HIDDEN, TEXT, DIFFICULTY, ID = "hidden", "text", "difficulty", "id"
+KINDS = (HIDDEN, TEXT, DIFFICULTY, ID)
 CHUNK_ROWS = 8192  # rows cast to float32 at a time: bounds memory when features are float16
 MIN_QUERIES = 2  # one query has no other to be left out against
 
@@ -32,12 +32,14 @@ class Features:
         texts: the questions as text, length Q.
         difficulties: what the model itself said when asked how hard each is: "easy", "medium", "hard", or None where
             it said something else; length Q.
+        ids: the queries' ids, by which earlier draws of them are known; length Q.
     """
 
     num_queries: int
     hidden_Q_D: FloatArray | None = None
     texts: tuple[str, ...] | None = None
     difficulties: tuple[str | None, ...] | None = None
+    ids: tuple[str, ...] | None = None
 
     @classmethod
     def of(cls, profile: Profile, layer: int | None) -> Features:
@@ -47,6 +49,7 @@ class Features:
             hidden_Q_D=None if layer is None else hidden_of(profile, layer),
             texts=profile.texts or None,
             difficulties=profile.difficulties or None,
+            ids=profile.query_ids,
         )
 
     @classmethod
@@ -83,6 +86,13 @@ class Features:
         assert self.difficulties is not None
         return self.difficulties
 
+    @property
+    def known_ids(self) -> tuple[str, ...]:
+        """The ids, length Q; raises InvalidFeaturesError where they are not known."""
+        self.check({ID})
+        assert self.ids is not None
+        return self.ids
+
     def select(self, rows: IntArray) -> Features:
         """The features of some queries, by index, in that order."""
         return Features(
@@ -90,6 +100,7 @@ class Features:
             hidden_Q_D=None if self.hidden_Q_D is None else self.hidden_Q_D[rows],
             texts=None if self.texts is None else tuple(self.texts[row] for row in rows),
             difficulties=None if self.difficulties is None else tuple(self.difficulties[row] for row in rows),
+            ids=None if self.ids is None else tuple(self.ids[row] for row in rows),
         )
 
     def check(self, reads: Sequence[str] | set[str] | frozenset[str]) -> None:
@@ -104,6 +115,8 @@ class Features:
             raise InvalidFeaturesError(
                 "this predictor reads the difficulty that the model states, and it was not asked"
             )
+        if ID in reads and self.ids is None:
+            raise InvalidFeaturesError("this predictor knows queries by their ids, and they have none here")
 
     def usable_rows(self, reads: frozenset[str]) -> IntArray:
         """Indices of the queries of which everything in `reads` is known: finite hidden states, a text."""
@@ -124,12 +137,14 @@ class Counts:
         num_right_Q_B: traces answered right under each, int, shape (Q, B).
         num_tried_Q: traces sampled, int, shape (Q,).
         tokens_Q_B: mean tokens generated, float, shape (Q, B); None where they were not measured.
+        tried_Q_B: traces under each option where they differ, int, shape (Q, B); None: `num_tried_Q` under each.
     """
 
     menu: Menu
     num_right_Q_B: IntArray
     num_tried_Q: IntArray
     tokens_Q_B: FloatArray | None = None
+    tried_Q_B: IntArray | None = None
 
     def __post_init__(self) -> None:
         right_Q_B, tried_Q, tokens_Q_B = self.num_right_Q_B, self.num_tried_Q, self.tokens_Q_B
@@ -141,7 +156,7 @@ class Counts:
             )
         if tokens_Q_B is not None and tokens_Q_B.shape != shape:
             raise InvalidInputError(f"tokens have shape {tokens_Q_B.shape}, counts {shape}")
-        wrong = np.flatnonzero((right_Q_B < 0).any(axis=1) | (right_Q_B > tried_Q[:, None]).any(axis=1))
+        wrong = np.flatnonzero((right_Q_B < 0).any(axis=1) | (right_Q_B > self.tries_Q_B).any(axis=1))
         if len(wrong):
             raise InvalidInputError(
                 f"more right than tried (or less than none) in {len(wrong)} rows: {shorten(wrong.tolist())}"
@@ -151,16 +166,24 @@ class Counts:
     def of(cls, profile: Profile) -> Counts:
         """The counts of a profile; without tokens where they were not measured."""
         tokens_Q_B = profile.tokens_Q_B if profile.is_spend_measured else None
-        return cls(profile.menu, profile.num_right_Q_B, profile.num_tried_Q, tokens_Q_B)
+        return cls(profile.menu, profile.num_right_Q_B, profile.num_tried_Q, tokens_Q_B, profile.tried_Q_B)
 
     def __len__(self) -> int:
         return len(self.num_tried_Q)
 
     @property
     def rate_Q_B(self) -> Float64Array:
-        """Share of traces right, shape (Q, B)."""
-        rate_Q_B: Float64Array = self.num_right_Q_B / self.num_tried_Q[:, None]
+        """Share of traces right, shape (Q, B); NaN where an option was not tried."""
+        with np.errstate(invalid="ignore"):
+            rate_Q_B: Float64Array = self.num_right_Q_B / self.tries_Q_B
         return rate_Q_B
+
+    @property
+    def tries_Q_B(self) -> IntArray:
+        """Traces of each query under each option, shape (Q, B)."""
+        if self.tried_Q_B is not None:
+            return self.tried_Q_B
+        return np.broadcast_to(self.num_tried_Q[:, None], self.num_right_Q_B.shape)
 
     @property
     def weight_Q(self) -> Float64Array:
@@ -175,20 +198,21 @@ class Counts:
     def select(self, rows: IntArray) -> Counts:
         """The counts of some queries, by index, in that order."""
         tokens_Q_B = None if self.tokens_Q_B is None else self.tokens_Q_B[rows]
-        return Counts(self.menu, self.num_right_Q_B[rows], self.num_tried_Q[rows], tokens_Q_B)
+        tried_Q_B = None if self.tried_Q_B is None else self.tried_Q_B[rows]
+        return Counts(self.menu, self.num_right_Q_B[rows], self.num_tried_Q[rows], tokens_Q_B, tried_Q_B)
 
     def at(self, column: int) -> Counts:
         """The counts under one option, by column; its weight is 1, whichever it is."""
         tokens_Q_1 = None if self.tokens_Q_B is None else self.tokens_Q_B[:, [column]]
-        return Counts(Menu((1,)), self.num_right_Q_B[:, [column]], self.num_tried_Q, tokens_Q_1)
+        return Counts(Menu((1,)), self.num_right_Q_B[:, [column]], self.tries_Q_B[:, column], tokens_Q_1)
 
     def usable_rows(self) -> IntArray:
-        """Rows that can be learned from: those with at least one trace.
+        """Rows that can be learned from: those with at least one trace under every option.
 
         Raises:
             InvalidInputError: fewer than two of them, or tokens of theirs that are not numbers.
         """
-        rows = np.flatnonzero(self.num_tried_Q > 0)
+        rows = np.flatnonzero((self.tries_Q_B > 0).all(axis=1))
         if len(rows) < MIN_QUERIES:
             raise InvalidInputError(
                 f"{len(rows)} of {len(self)} queries have a finished trace; a predictor needs at least "

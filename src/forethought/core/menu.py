@@ -5,12 +5,15 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import InvalidMenuError
+from .codec import UnfitError
+from .options import Option, read_options
 
 MAX_OPTIONS = 1 << 16  # of one menu: tables of queries times options are kept in memory
 EXAMPLES = "--budgets 16:256:16, --budgets geometric:256:32768 or --budgets 512,1024,4096"
@@ -23,13 +26,17 @@ IntArray = NDArray[np.int64]
 class Menu:
     """The options to choose from, ascending by cost. An option is a cap on reasoning tokens; 0 is "no thinking".
 
-    Arrays over options have one column an option, in this order; their last axis goes by the suffix B.
+    Or it is a named one: an effort level, another model, anything that a request can set. Such an option goes by a
+    whole number too, its budget: what an answer by it is known to take. Arrays over options have one column an option,
+    in this order; their last axis goes by the suffix B.
 
     Attributes:
-        caps: the caps in tokens, strictly ascending, at least one.
+        caps: the caps in tokens, strictly ascending, at least one; of named options their budgets.
+        options: the named options, one a budget; empty where options are caps and nothing else.
     """
 
     caps: tuple[int, ...]
+    options: tuple[Option, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.caps:
@@ -42,6 +49,34 @@ class Menu:
             raise InvalidMenuError(f"budgets must ascend from 0 or more, each once; got {_listed(self.caps)}")
         if self.caps[-1] < 1 or self.caps[-1] >= 1 << 53:
             raise InvalidMenuError(f"the largest budget must be from 1 to 2^53 tokens, not {self.caps[-1]}")
+        if self.options and len(self.options) != len(self.caps):
+            raise InvalidMenuError(f"{len(self.caps)} budgets need as many options, not {len(self.options)}")
+        if len({option.label for option in self.options}) < len(self.options):
+            raise InvalidMenuError("a menu names each option once")
+
+    @classmethod
+    def named(cls, options: Iterable[Option]) -> Menu:
+        """The menu of named options, ascending by the tokens that an answer takes; see `Option.tokens`.
+
+        One that was not measured stands at its cap; without a cap it stands just behind the one given before it. Two
+        that take the same stand a token apart.
+        """
+        known: list[tuple[float, Option]] = []
+        for option in options:
+            tokens = option.tokens if option.tokens is not None else option.cap
+            known.append((tokens if tokens is not None else known[-1][0] if known else 0.0, option))
+        known.sort(key=lambda each: each[0])
+        budgets: list[int] = []
+        for tokens, _ in known:
+            budgets.append(max(round(tokens), budgets[-1] + 1 if budgets else 0))
+        if len(budgets) == 1 and budgets[0] == 0:
+            budgets = [1]
+        return cls(tuple(budgets), tuple(option for _, option in known))
+
+    @classmethod
+    def read(cls, path: str | Path) -> Menu:
+        """The menu of a TOML file with one table `[[option]]` each; raises InvalidMenuError, see `read_options`."""
+        return cls.named(read_options(path))
 
     @classmethod
     def of(cls, budgets: Iterable[int]) -> Menu:
@@ -89,6 +124,54 @@ class Menu:
     def num_options(self) -> int:
         """B."""
         return len(self.caps)
+
+    @property
+    def is_named(self) -> bool:
+        """Whether options have names, and need not cost alike in the same order for every query."""
+        return bool(self.options)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What each option is called: its name, or its cap."""
+        return tuple(option.label for option in self.options) or tuple(map(str, self.caps))
+
+    @property
+    def is_priced(self) -> bool:
+        """Whether every option says what its tokens cost in money."""
+        return self.is_named and all(option.price is not None for option in self.options)
+
+    @property
+    def price_2_B(self) -> NDArray[np.float64]:
+        """USD per million input and output tokens of each option, shape (2, B); raises InvalidMenuError without."""
+        if not self.is_priced:
+            lacking = [option.label for option in self.options if option.price is None][:1]
+            raise InvalidMenuError(
+                f"money needs a price for every option{f'; {lacking[0]!r} has none' if lacking else ''}: a menu file "
+                "says usd_per_million = { input = …, output = … } for each"
+            )
+        prices = [option.price for option in self.options if option.price is not None]
+        return np.array([[price.input for price in prices], [price.output for price in prices]])
+
+    def option(self, budget: int) -> Option:
+        """The option that goes by `budget`; raises InvalidMenuError where none does."""
+        column = self.index(budget)
+        return self.options[column] if self.options else Option(str(self.caps[column]), cap=self.caps[column])
+
+    def label(self, budget: int) -> str:
+        """What the option that goes by `budget` is called."""
+        return self.option(budget).label
+
+    def column_of(self, label: str) -> int:
+        """Column of the option of that name; raises InvalidMenuError where there is none."""
+        if label not in self.labels:
+            raise InvalidMenuError(f"there is no option {label!r}; there is {', '.join(self.labels)}")
+        return self.labels.index(label)
+
+    def select(self, columns: Iterable[int]) -> Menu:
+        """The menu of some columns, ascending."""
+        kept = sorted({int(column) for column in columns})
+        options = tuple(self.options[column] for column in kept) if self.options else ()
+        return Menu(tuple(self.caps[column] for column in kept), options)
 
     @property
     def budgets_B(self) -> IntArray:
@@ -182,23 +265,41 @@ class Menu:
         return self.caps[column - 1] if column else None
 
     def common(self, other: Menu) -> Menu | None:
-        """The menu of every option that both have; None where they share none (or none above 0)."""
+        """The menu of every option that both have; None where they share none (or none above 0).
+
+        Named options are the same where their names are; they stand as in this menu.
+        """
+        if self.is_named or other.is_named:
+            columns = [column for column, label in enumerate(self.labels) if label in other.labels]
+            return self.select(columns) if columns and self.is_named and other.is_named else None
         shared = set(self.caps) & set(other.caps)
         return Menu.of(shared) if max(shared, default=0) > 0 else None
 
-    def to_json(self) -> list[int]:
-        """The caps, as they stand on disk."""
-        return list(self.caps)
+    def to_json(self) -> list[Any]:
+        """The caps, as they stand on disk; of named options an object each, with its budget."""
+        if not self.options:
+            return list(self.caps)
+        pairs = zip(self.caps, self.options, strict=True)
+        return [{"budget": budget, **option.to_json()} for budget, option in pairs]
 
     @classmethod
     def from_json(cls, found: Any) -> Menu:
         """The menu that `to_json` wrote; raises InvalidMenuError where it is none."""
-        if not isinstance(found, list | tuple) or not all(type(each) is int for each in found):
-            raise InvalidMenuError("a menu must be a list of budgets in tokens")
-        return cls(tuple(found))
+        if isinstance(found, list | tuple) and all(type(each) is int for each in found):
+            return cls(tuple(found))
+        if not isinstance(found, list) or not all(type(each) is dict for each in found):
+            raise InvalidMenuError("a menu must be a list of budgets in tokens, or of options")
+        budgets = [each.get("budget") for each in found]
+        if not all(type(budget) is int for budget in budgets):
+            raise InvalidMenuError("an option of a menu lacks its budget, a whole number of tokens")
+        try:
+            options = [Option.from_json({key: each[key] for key in each if key != "budget"}) for each in found]
+        except UnfitError as error:
+            raise InvalidMenuError(f"an option of a menu: {error}") from error
+        return cls(tuple(budgets), tuple(options))
 
     def __str__(self) -> str:
-        return _listed(self.caps)
+        return ", ".join(self.labels) if self.options else _listed(self.caps)
 
 
 def with_menu(found: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from .codec import UnfitError
 from .data import FloatArray, IntArray
 from .files import parse_json, reaching, replacing
 from .menu import Menu, with_menu
-from .profile import RIGHT, UNREADABLE, Profile, Traces
+from .profile import RIGHT, UNTRIED, Profile, Traces
 from .provenance import Provenance
 from .visible import to_json
 
@@ -59,6 +59,10 @@ def _table(profile: Profile, start: int, stop: int) -> Any:
         "tokens": _fixed_lists(profile.tokens_Q_B[rows], pa.float32()),
         "reasoning_tokens": _fixed_lists(profile.reasoning_Q_B[rows], pa.float32()),
     }
+    if profile.tried_Q_B is not None:
+        columns["tried"] = _fixed_lists(profile.tried_Q_B[rows], pa.int32())
+    if profile.input_Q_B is not None:
+        columns["input_tokens"] = _fixed_lists(profile.input_Q_B[rows], pa.float32())
     if profile.texts:
         columns["question"] = pa.array(profile.texts[rows], pa.string())
     if profile.difficulties:
@@ -176,6 +180,7 @@ def _columns(file: Any, menu: Menu, layers: Sequence[int], bound: int) -> dict[s
     schema, num_rows = file.schema_arrow, file.metadata.num_rows
     wanted: dict[str, int | None] = {"query_id": None, "num_tried": None}
     wanted |= dict.fromkeys(("num_right", "tokens", "reasoning_tokens"), menu.num_options)
+    wanted |= {name: menu.num_options for name in ("tried", "input_tokens") if name in schema.names}
     wanted |= {name: None for name in ("question", "difficulty") if name in schema.names}
     wanted |= dict.fromkeys(OF_TRACES) if "answers" in schema.names else {}
     wanted |= {f"hidden_{layer}": 0 for layer in layers}
@@ -214,7 +219,11 @@ def _checked_width(name: str, kind: Any, width: int | None) -> int | None:
         return None
     if not pa.types.is_fixed_size_list(kind) or (width and kind.list_size != width) or kind.list_size < 1:
         raise ValueError(f"column {name!r} is of type {kind}, for {width or 'some'} numbers in a row")
-    if not (pa.types.is_integer(kind.value_type) if name == "num_right" else pa.types.is_floating(kind.value_type)):
+    if not (
+        pa.types.is_integer(kind.value_type)
+        if name in ("num_right", "tried")
+        else pa.types.is_floating(kind.value_type)
+    ):
         raise ValueError(f"column {name!r} is of type {kind}")
     return int(kind.list_size)
 
@@ -257,10 +266,16 @@ def _profile(columns: Mapping[str, Any], menu: Menu, layers: Sequence[int], prov
         raise ValueError("it holds no queries")
     if len(set(query_ids)) < len(query_ids):
         raise ValueError("it holds a query twice")
-    if (num_tried_Q < 1).any() or (num_right_Q_B < 0).any() or (num_right_Q_B > num_tried_Q[:, None]).any():
+    tried_Q_B = columns["tried"].astype(np.int64) if "tried" in columns else None
+    input_Q_B = columns["input_tokens"].astype(np.float64) if "input_tokens" in columns else None
+    tries_Q_B = num_tried_Q[:, None] if tried_Q_B is None else tried_Q_B
+    if (num_tried_Q < 1).any() or (num_right_Q_B < 0).any() or (num_right_Q_B > tries_Q_B).any():
         raise ValueError("a query has no trace, or more right than it has traces")
-    for name, values_Q_B in (("tokens", tokens_Q_B), ("reasoning_tokens", reasoning_Q_B)):
-        if not (np.isfinite(values_Q_B).all() and (values_Q_B >= 0.0).all()):
+    if (tries_Q_B < 0).any() or (tries_Q_B > num_tried_Q[:, None]).any():
+        raise ValueError("column 'tried' holds what is no count of a query's traces")
+    counted = {"tokens": tokens_Q_B, "reasoning_tokens": reasoning_Q_B, "input_tokens": input_Q_B}
+    for name, values_Q_B in counted.items():
+        if values_Q_B is not None and not (np.isfinite(values_Q_B).all() and (values_Q_B >= 0.0).all()):
             raise ValueError(f"column {name!r} holds what is no count of tokens")
     difficulties = columns.get("difficulty", ())
     if unknown := set(difficulties) - set(LEVELS):
@@ -281,6 +296,8 @@ def _profile(columns: Mapping[str, Any], menu: Menu, layers: Sequence[int], prov
         difficulties=difficulties,
         provenance=provenance,
         traces=None if "answers" not in columns else _traces(columns, num_tried_Q, num_right_Q_B),
+        tried_Q_B=tried_Q_B,
+        input_Q_B=input_Q_B,
     )
 
 
@@ -299,7 +316,11 @@ def _traces(columns: Mapping[str, Any], num_tried_Q: IntArray, num_right_Q_B: In
         raise ValueError("column 'answer' names an answer that column 'answers' does not hold")
     right_N_B = arrays["grade"] == RIGHT
     starts_Q = np.cumsum(num_tried_Q) - num_tried_Q
-    if (arrays["grade"] > UNREADABLE).any() or (np.add.reduceat(right_N_B, starts_Q, dtype=int) != num_right_Q_B).any():
+    if (arrays["grade"] > UNTRIED).any() or (np.add.reduceat(right_N_B, starts_Q, dtype=int) != num_right_Q_B).any():
         raise ValueError("column 'grade' does not sum to what was counted")
+    if "tried" in columns:
+        is_tried_N_B = arrays["grade"] != UNTRIED
+        if (np.add.reduceat(is_tried_N_B, starts_Q, dtype=int) != columns["tried"]).any():
+            raise ValueError("column 'grade' does not sum to what was tried")
     sample_N, length_N, tokens_N_B, grade_N_B, answer_N_B = (arrays[name] for name in OF_TRACES[:-1])
     return Traces(sample_N, length_N, tokens_N_B, grade_N_B, answer_N_B, answers_Q)

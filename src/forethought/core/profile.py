@@ -13,20 +13,21 @@ from .data import Curves, FloatArray, IntArray
 from .menu import Menu
 from .provenance import UNKNOWN, Provenance
 
-WRONG, RIGHT, UNREADABLE = 0, 1, 2  # codes of `Traces.grade_N_B`
+WRONG, RIGHT, UNREADABLE, UNTRIED = 0, 1, 2, 3  # codes of `Traces.grade_N_B`
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Traces:
     """Every trace of a profile, N of them: those of its first query first, each query's by sample.
 
-    Answers are what votes and controllers need; a query may have any number of traces.
+    Answers are what votes and controllers need; a query may have any number of traces. Under caps a row is one thought
+    cut at each; under named options it is one sample number, with a draw of its own under each option that has one.
 
     Attributes:
         sample_N: which of its query's traces, int, shape (N,).
         length_N: reasoning tokens of the whole trace, int, shape (N,).
         tokens_N_B: tokens generated at each cap (reasoning + suffix + answer), int, shape (N, B).
-        grade_N_B: verdict at each cap: 0 wrong, 1 right, 2 unreadable; int8, shape (N, B).
+        grade_N_B: verdict at each cap: 0 wrong, 1 right, 2 unreadable, 3 not tried there; int8, shape (N, B).
         answer_N_B: answer at each cap, as an index into its query's `answers_Q`, int, shape (N, B).
         answers_Q: the different answers to each query, as texts.
     """
@@ -79,6 +80,9 @@ class Profile:
             anything else), length Q, or empty when it was not asked.
         provenance: how it was measured. Without measured tokens a cap stands for what it costs.
         traces: the traces one by one, or None where only counts are known (an import, a profile of schema 1).
+        tried_Q_B: traces of each named option, int, shape (Q, B), 0 where one was not tried; None where all were tried
+            `num_tried_Q` times.
+        input_Q_B: mean tokens of the prompt as billed under each named option, shape (Q, B); None where not known.
     """
 
     query_ids: tuple[str, ...]
@@ -93,6 +97,8 @@ class Profile:
     difficulties: tuple[str | None, ...] = ()
     provenance: Provenance = UNKNOWN
     traces: Traces | None = None
+    tried_Q_B: IntArray | None = None
+    input_Q_B: FloatArray | None = None
 
     def __repr__(self) -> str:
         made = ", SIMULATED" if self.provenance.simulated else ""
@@ -114,9 +120,23 @@ class Profile:
 
     @property
     def curves(self) -> Curves:
-        """The measured curves: share of traces right, and mean tokens generated, at every cap."""
-        p_Q_B = self.num_right_Q_B / self.num_tried_Q[:, None]
-        return Curves(query_ids=self.query_ids, menu=self.menu, p_Q_B=p_Q_B, tokens_Q_B=self.tokens_Q_B)
+        """The measured curves: share of traces right, and mean tokens generated, at every cap; NaN where not tried."""
+        with np.errstate(invalid="ignore"):
+            p_Q_B = self.num_right_Q_B / self.tries_Q_B
+        return Curves(self.query_ids, self.menu, p_Q_B, self.tokens_Q_B, self.input_Q_B)
+
+    @property
+    def tries_Q_B(self) -> IntArray:
+        """Traces of each query under each option, shape (Q, B)."""
+        if self.tried_Q_B is not None:
+            return self.tried_Q_B
+        return np.broadcast_to(self.num_tried_Q[:, None], self.num_right_Q_B.shape)
+
+    @property
+    def is_complete_Q(self) -> NDArray[np.bool_]:
+        """Which queries were tried under every option, shape (Q,)."""
+        is_complete_Q: NDArray[np.bool_] = np.all(self.tries_Q_B > 0, axis=1)
+        return is_complete_Q
 
     @property
     def traces_of_Q(self) -> list[slice]:
@@ -143,6 +163,8 @@ class Profile:
             texts=tuple(self.texts[row] for row in rows) if self.texts else (),
             difficulties=tuple(self.difficulties[row] for row in rows) if self.difficulties else (),
             traces=traces,
+            tried_Q_B=None if self.tried_Q_B is None else self.tried_Q_B[rows],
+            input_Q_B=None if self.input_Q_B is None else self.input_Q_B[rows],
         )
 
     def save(self, path: str | Path) -> Path:

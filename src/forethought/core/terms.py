@@ -19,3 +19,7 @@ class Cost(StrEnum):
 
     GRANTED = "granted"  # the sum of caps, as the paper counts
     SPENT = "spent"  # tokens really generated, by expectation while planning
+    USD = "usd"  # money, by the prices of a menu's options, for prompt, thought and answer
+
+
+TOKEN_COSTS = (Cost.GRANTED, Cost.SPENT)

@@ -11,6 +11,7 @@ from typing import Self
 
 from ..core.data import Cost
 from ..core.registry import unknown_name_message
+from ..core.terms import TOKEN_COSTS
 from ..errors import InvalidSettingsError
 from ..predictors.bundle import shipped_predictors
 from .decision import AGED, PATIENCE, WAYS
@@ -70,7 +71,7 @@ class ServingOptions:
         profile = given["FORETHOUGHT_PROFILE"]
         if profile and not Path(profile).exists():
             problems.append(f"FORETHOUGHT_PROFILE: there is no {profile}")
-        cost = _choice("FORETHOUGHT_COST", given, problems, [cost.value for cost in Cost])
+        cost = _choice("FORETHOUGHT_COST", given, problems, [cost.value for cost in TOKEN_COSTS])
         priority = _choice("FORETHOUGHT_PRIORITY", given, problems, list(WAYS))
         patience = _number("FORETHOUGHT_PATIENCE", given, problems, least=0.0)
         if problems:

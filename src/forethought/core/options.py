@@ -1,0 +1,142 @@
+"""Options: the ways to answer a query that a menu offers, with what a request sets and what its tokens cost."""
+
+from __future__ import annotations
+
+import json
+import math
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from ..errors import InvalidMenuError
+from .codec import UnfitError, decode, encode
+
+MOST_TOKENS = 1 << 53
+KEYS = ("label", "cap", "samples", "set", "usd_per_million", "tokens")
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """What tokens cost, in USD per million, as they are billed.
+
+    Attributes:
+        input: of the prompt.
+        output: of thought and answer.
+    """
+
+    input: float = 0.0
+    output: float = 0.0
+
+    def usd(self, input_tokens: Any, output_tokens: Any) -> Any:
+        """The bill of so many tokens: numbers or arrays."""
+        return (self.input * input_tokens + self.output * output_tokens) / 1e6
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One way to answer a query.
+
+    Attributes:
+        label: its name, unique in a menu.
+        cap: most reasoning tokens; None where the model decides by itself when it has thought enough.
+        samples: answers a query; 1 is all that is run today.
+        set: fields of the request's body, such as {"reasoning_effort": "high"} or {"model": "other"}.
+        price: what its tokens cost; None where money does not count.
+        tokens: what an answer is known to take, thought included; None: not measured.
+    """
+
+    label: str
+    cap: int | None = None
+    samples: int = 1
+    set: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    price: Price | None = None
+    tokens: float | None = None
+
+    def __post_init__(self) -> None:
+        problem = None
+        if not self.label.strip() or len(self.label) > 80 or not self.label.isprintable():
+            problem = "a label is a short text that can be printed"
+        elif self.samples != 1:
+            problem = "samples must be 1: several samples an option are not run yet"
+        elif self.tokens is not None and not 0 <= self.tokens < MOST_TOKENS:
+            problem = f"tokens must be a number of tokens, not {self.tokens!r}"
+        elif self.cap is not None and not 0 <= self.cap < MOST_TOKENS:
+            problem = f"cap must be a number of tokens, not {self.cap!r}"
+        elif self.price is not None and not all(0 <= each < math.inf for each in (self.price.input, self.price.output)):
+            problem = "usd_per_million must hold numbers of at least 0"
+        if problem:
+            raise InvalidMenuError(f"option {self.label!r}: {problem}")
+
+    def to_json(self) -> dict[str, Any]:
+        """One object, without what is at its default; the price as `usd_per_million`."""
+        names = {"price": "usd_per_million"}
+        said = {name: getattr(self, name) for name in ("label", "cap", "samples", "set", "price", "tokens")}
+        bare: dict[str, Any] = {"cap": None, "samples": 1, "set": {}, "price": None, "tokens": None}
+        return {names.get(name, name): encode(value) for name, value in said.items() if value != bare.get(name)}
+
+    @classmethod
+    def from_json(cls, value: Any) -> Self:
+        """What `to_json` wrote, or a table of a menu file; raises UnfitError."""
+        if isinstance(value, dict):
+            if unknown := [key for key in value if key not in KEYS]:
+                raise UnfitError(f"is not known; known are {', '.join(KEYS)}", str(unknown[0]))
+            value = {("price" if key == "usd_per_million" else key): each for key, each in value.items()}
+        made = decode(cls, value)
+        if not isinstance(made.set, dict):
+            raise UnfitError("must be a table of fields", "set")
+        return made
+
+
+def read_options(path: str | Path) -> tuple[Option, ...]:
+    """The options of a menu file (TOML): one table `[[option]]` each, in any order.
+
+    Raises:
+        InvalidMenuError: what cannot be read, by the option and the key; a label that is there twice.
+    """
+    path = Path(path)
+    try:
+        found = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InvalidMenuError(f"the menu file {path}: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        raise InvalidMenuError(f"the menu file {path} is not TOML: {error}") from error
+    rows = found.get("option")
+    if not isinstance(rows, list) or not rows or set(found) != {"option"}:
+        others = sorted(set(found) - {"option"})
+        unknown = f"; it holds {others[0]!r}, which is not known" if others else ""
+        raise InvalidMenuError(f"the menu file {path} needs one table [[option]] for each option{unknown}")
+    options = []
+    for number, row in enumerate(rows, 1):
+        try:
+            options.append(Option.from_json(row))
+        except (UnfitError, InvalidMenuError) as error:
+            raise InvalidMenuError(f"the menu file {path}, option {number}: {error}") from error
+    labels = [option.label for option in options]
+    if twice := [label for label in labels if labels.count(label) > 1]:
+        raise InvalidMenuError(f"the menu file {path} names the option {twice[0]!r} twice")
+    return tuple(options)
+
+
+def to_toml(options: Iterable[Option]) -> str:
+    """A menu file of these options, as `read_options` reads it."""
+    return "\n".join(f"[[option]]\n{_toml_lines(option.to_json())}" for option in options)
+
+
+def _toml_lines(table: Mapping[str, Any]) -> str:
+    return "".join(f"{key} = {_toml(value)}\n" for key, value in table.items())
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{_key(key)} = {_toml(each)}" for key, each in value.items()) + " }" if value else "{}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_toml, value))}]"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
+
+
+def _key(key: str) -> str:
+    return key if key.isascii() and key.replace("_", "").replace("-", "").isalnum() else json.dumps(key)
