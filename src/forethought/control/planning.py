@@ -16,7 +16,7 @@ import numpy as np
 from ..allocators import allocate as divide
 from ..allocators import pose
 from ..core.data import Allocation, Cost, Curves, IntArray, Query
-from ..core.features import DIFFICULTY, HIDDEN, TEXT, Features
+from ..core.features import DIFFICULTY, GIVEN, HIDDEN, Features
 from ..core.menu import Menu
 from ..core.problems import excerpt
 from ..core.prompts import CHAT, PromptTemplate, shipped_templates
@@ -91,7 +91,7 @@ def plan(
     )
     queries = read_questions(questions)
     check_total(terms, queries, predictor.card.menu)
-    if engine is not None or predictor.card.features.reads <= {TEXT}:
+    if engine is not None or predictor.card.features.reads <= GIVEN:
         expected = predict(queries, predictor, engine, progress=progress)
     else:
         asked, model = engine_for(predictor.card, EngineSettings()), model_of(predictor.card)
@@ -185,7 +185,7 @@ def features(
     Args:
         queries: Q of them.
         predictor: says what it reads.
-        engine: None where the questions' text is all that is read.
+        engine: None where the questions' text and ids are all that is read.
         progress: called with what is being done, steps done and steps in all.
     """
     schema = predictor.card.features
@@ -207,7 +207,8 @@ def features(
         assert predictor.card.asking is not None
         assert engine is not None
         levels = tuple(asked.level for asked in ask(engine, queries, predictor.card.asking))
-    return Features(len(queries), hidden_Q_D, tuple(query.text for query in queries), levels)
+    texts, ids = tuple(query.text for query in queries), tuple(query.id for query in queries)
+    return Features(len(queries), hidden_Q_D, texts, levels, ids)
 
 
 def allocate(

@@ -236,7 +236,7 @@ class TrainSettings:
 
     run: str = argument()
     more: tuple[str, ...] = argument(())
-    predictor: str = flag("auto", "auto, ridge, mlp, text, stack, lora, prompted, mean or paper-mlp.")
+    predictor: str = flag("auto", "auto, ridge, mlp, text, stack, lora, prompted, mean, history or paper-mlp.")
     options: dict[str, Any] = pairs("--predictor-option", "Passed to the predictor.")
     out: str = flag("", "Where to save it.", metavar="FOLDER", shown="RUN/predictor")
     layers: str = flag("all", "Layers to choose from: all, or 4,12,16.")
