@@ -278,6 +278,17 @@ class Curves:
             return self.tokens_Q_B
         return np.broadcast_to(self.menu.budgets_B, self.p_Q_B.shape)
 
+    def select(self, index_Q: Any) -> Curves:
+        """The curves of some of the queries, by index, mask or slice, in that order."""
+        rows = np.arange(len(self.query_ids))[index_Q]
+        return Curves(
+            tuple(self.query_ids[row] for row in rows.tolist()),
+            self.menu,
+            self.p_Q_B[rows],
+            None if self.tokens_Q_B is None else self.tokens_Q_B[rows],
+            None if self.input_Q_B is None else self.input_Q_B[rows],
+        )
+
     def __repr__(self) -> str:
         known = "accuracy" if self.tokens_Q_B is None else "accuracy and usage"
         return f"Curves({known} of {len(self.query_ids):,} queries, budgets {self.menu})"

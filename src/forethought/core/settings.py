@@ -162,6 +162,7 @@ class ImportSettings:
     max_tokens: int | None = flag(None, "Largest budget to take over.", metavar="N", shown="all")
     layer: int | None = flag(None, "Decoder layer of the hidden states.", metavar="N")
     where: tuple[str, ...] = flag((), "Only rows whose cell is that text.", metavar="COLUMN=VALUE")
+    menu_file: str = flag("", "Options by label: prices, what a request sets (TOML).", name="--menu", metavar="FILE")
     any_order: bool = flag(False, "The rows of a long table need not ascend by budget.")
     name: str = flag("", "Of the profile.", shown="the first file's")
     model: str = flag("", "What was measured.", shown="unknown")
@@ -175,10 +176,12 @@ class ImportSettings:
     MEANINGS: ClassVar = {
         "id": "Query ids; of several columns: NAME,NAME.",
         "budget": "Budgets in tokens; lists in a wide table.",
+        "option": "Effort levels or other options by name, in place of budgets; of several columns: NAME,NAME.",
         "correct": "Right or wrong, or how many were right; in a wide table lists, or what correct_16, … begins with.",
         "tried": "How many traces the counts are out of.",
         "tokens": "Tokens generated, answer included.",
         "reasoning": "Reasoning tokens alone.",
+        "input": "Tokens of the prompt, with --option-column.",
         "answer": "What was answered, as text: kept for votes.",
         "length": "Tokens of the whole trace: at a cap it used these, at most the cap.",
         "sample": "Which trace of the query a row of a long table is.",
@@ -198,6 +201,7 @@ class ImportSettings:
                 *(f"there is no column {key!r}; known: {known}" for key in self.columns if key not in self.MEANINGS),
                 *(at_least(name, value, 1) for name, value in least.items()),
                 refused(lambda: self.menu),
+                *(f"--option-column: named options have no caps; leave out {name}" for name in self._caps_beside()),
                 None if self.shape != "wide" or not self.last_cut else "--last-cut: a wide table has no traces",
                 None if self.budgets or not self.last_cut else "--last-cut needs the caps: --budgets CAPS",
                 at_least("--layer", self.layer, 0),
@@ -216,6 +220,20 @@ class ImportSettings:
         if self.window is not None or self.max_tokens is not None:
             raise InvalidMenuError("give --budgets, or --window and --max-tokens, not both")
         return Menu.parse(self.budgets)
+
+    @property
+    def asks_for_caps(self) -> bool:
+        """Whether a flag says that options are caps."""
+        return bool(self.budgets or self.last_cut or self.window is not None or self.max_tokens is not None)
+
+    def _caps_beside(self) -> list[str]:
+        """Flags that make no sense beside --option-column."""
+        if not self.columns.get("option"):
+            return []
+        meant = [f"--{meaning}-column" for meaning in ("budget", "length", "hidden") if self.columns.get(meaning)]
+        flags = {"--budgets": self.budgets, "--last-cut": self.last_cut, "--shape wide": self.shape == "wide"}
+        flags |= {"--window": self.window is not None, "--max-tokens": self.max_tokens is not None}
+        return [*meant, *(name for name, is_given in flags.items() if is_given)]
 
     @property
     def conditions(self) -> dict[str, str]:

@@ -197,7 +197,7 @@ def refuse_other(card: PredictorCard, info: EngineInfo, menu: Menu | None = None
     width = card.features.width
     if HIDDEN in card.features.reads and info.hidden_size is not None and info.hidden_size != width:
         differences.append(f"feature width: predictor {width}, engine {info.hidden_size}")
-    if menu is not None and menu != card.menu:
+    if menu is not None and not menu.is_same(card.menu):
         differences.append(f"budgets: predictor {card.menu}, run {menu}")
     if differences:
         raise MismatchError(
