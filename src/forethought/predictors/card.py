@@ -192,6 +192,7 @@ class PredictorCard:
         cross_validation: how the layer was chosen, or None when there was nothing to choose from.
         calibration: out-of-fold quality, or None when there were too few queries for folds.
         mean_p_B, mean_tokens_B: the mean curve of the training queries.
+        mean_input_B: mean tokens of their prompts as billed under each option; None where money does not count.
         asking: how the model is asked for the difficulty that the predictor reads; None where it reads none.
         novelty: the novelty score; None where there is none.
         shrinkage: how far predictions are shrunk to the mean curve; None where they are used as fitted.
@@ -222,13 +223,20 @@ class PredictorCard:
     shrinkage: Shrinkage | None = None
     grader: str | None = None
     history: HistoryCard | None = None
+    mean_input_B: tuple[float, ...] | None = None
 
     def mean_curves(self, query_ids: tuple[str, ...]) -> Curves:
         """The mean curve for every query: all that the blind allocation knows."""
         p_B, tokens_B = np.array(self.mean_p_B), self.mean_tokens_B
         shape = (len(query_ids), 1)
         tokens_Q_B = None if tokens_B is None else np.tile(np.array(tokens_B), shape)
-        return Curves(query_ids, self.menu, np.tile(p_B, shape), tokens_Q_B)
+        return Curves(query_ids, self.menu, np.tile(p_B, shape), tokens_Q_B, self.input_Q_B(len(query_ids)))
+
+    def input_Q_B(self, num_queries: int) -> Float64Array | None:
+        """Tokens of a prompt under each option: those of a mean training query, shape (Q, B), to be read only."""
+        if self.mean_input_B is None:
+            return None
+        return np.broadcast_to(np.array(self.mean_input_B, dtype=np.float64), (num_queries, len(self.mean_input_B)))
 
     @property
     def concave_mean(self) -> tuple[Float64Array, Float64Array | None]:
@@ -272,14 +280,19 @@ def _renamed(value: dict[str, Any]) -> dict[str, Any]:
 def _problem(card: PredictorCard) -> str | None:
     """What no predictor can be: curves that do not fit the budgets, chances beyond 0 to 1."""
     num_budgets, features, judged = card.menu.num_options, card.features, card.novelty
-    curves = {".mean_p_B": card.mean_p_B, ".mean_tokens_B": card.mean_tokens_B}
+    curves = {
+        ".mean_p_B": card.mean_p_B,
+        ".mean_tokens_B": card.mean_tokens_B,
+        ".mean_input_B": card.mean_input_B,
+    }
     if card.calibration is not None:
         curves[".calibration.correlation_B"] = card.calibration.correlation_B
     for place, values in curves.items():
         if values is not None and len(values) != num_budgets:
             return f"{place} has {len(values)} numbers for {num_budgets} budgets"
-    if not all(0.0 <= p <= 1.0 for p in card.mean_p_B) or min(card.mean_tokens_B or (0.0,)) < 0.0:
-        return ".mean_p_B must hold chances from 0 to 1, .mean_tokens_B tokens of at least 0"
+    least_tokens = min((*(card.mean_tokens_B or ()), *(card.mean_input_B or ())), default=0.0)
+    if not all(0.0 <= p <= 1.0 for p in card.mean_p_B) or not least_tokens >= 0.0:
+        return ".mean_p_B must hold chances from 0 to 1, .mean_tokens_B and .mean_input_B tokens of at least 0"
     if card.sampling is not None and (card.sampling.temperature < 0.0 or not 0.0 < card.sampling.top_p <= 1.0):
         return f".sampling is {card.sampling}"
     if features.width < 0 or (HIDDEN in features.reads and (features.layer is None or features.width < 1)):
@@ -305,7 +318,8 @@ def _what(card: PredictorCard) -> str:
     read = " and ".join(part for kind, part in parts.items() if kind in schema.reads)
     reads = f"It reads {read}." if read else "It reads nothing of a query: every query gets the mean curve."
     return (
-        f"Predicts, before any reasoning, the chance of a right answer under every budget of {card.menu} tokens"
+        f"Predicts, before any reasoning, the chance of a right answer under every "
+        f"{f'option of {markdown(str(card.menu))}' if card.menu.is_named else f'budget of {card.menu} tokens'}"
         f"{', and the tokens that will really be generated' if card.mean_tokens_B is not None else ''}. "
         f"Predictor {code(card.predictor)}. {reads}\n\n"
         f"Made for model {code(card.model or 'unknown')} (hash {code(card.model_hash or 'unknown')}) with prompt "

@@ -108,7 +108,9 @@ class HistoryPredictor(EstimatorBase):
         self.shrinkage_ = None if reads_nothing else Shrinkage.fit(left)
         p_N_B, tokens_N_B = left.p_N_B, left.tokens_N_B
         if self.shrinkage_ is not None:
-            p_N_B, tokens_N_B = self.shrinkage_.apply(p_N_B, tokens_N_B, left.mean_p_N_B, left.mean_tokens_N_B)
+            p_N_B, tokens_N_B = self.shrinkage_.apply(
+                p_N_B, tokens_N_B, left.mean_p_N_B, left.mean_tokens_N_B, any_order=not self._is_ordered
+            )
         held = left.rows
         self.held_out_ = HeldOut(rows[held], left.fold_N, p_N_B, tokens_N_B)
         self.strength_ = learn_strength(p_N_B, complete.select(held))
@@ -145,7 +147,9 @@ class HistoryPredictor(EstimatorBase):
             tokens_Q_B = np.tile(self._mean_tokens_B, (len(features), 1))
         tokens_Q_B = None if tokens_Q_B is None else np.array(tokens_Q_B, dtype=np.float64)
         if self.shrinkage_ is not None:
-            p_Q_B, tokens_Q_B = self.shrinkage_.apply(p_Q_B, tokens_Q_B, self._mean_p_B, self._mean_tokens_B)
+            p_Q_B, tokens_Q_B = self.shrinkage_.apply(
+                p_Q_B, tokens_Q_B, self._mean_p_B, self._mean_tokens_B, any_order=not self._is_ordered
+            )
         row_of = self.draws_.row_of
         pairs = [(place, row_of[each]) for place, each in enumerate(features.known_ids) if each in row_of]
         if pairs:

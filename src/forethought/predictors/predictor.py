@@ -93,8 +93,9 @@ class Predictor:
         if tokens_Q_B is None:  # an estimator without usage: the mean stands for everyone's
             tokens_Q_B = mean.tokens_Q_B
         if (shrinkage := self.card.shrinkage) is not None:
-            p_Q_B, tokens_Q_B = shrinkage.apply(p_Q_B, tokens_Q_B, mean.p_Q_B, mean.tokens_Q_B)
-        return Curves(query_ids, self.card.menu, p_Q_B, tokens_Q_B)
+            any_order = self.card.menu.is_named
+            p_Q_B, tokens_Q_B = shrinkage.apply(p_Q_B, tokens_Q_B, mean.p_Q_B, mean.tokens_Q_B, any_order=any_order)
+        return Curves(query_ids, self.card.menu, p_Q_B, tokens_Q_B, mean.input_Q_B)
 
     def _check_features(self, query_ids: Sequence[str], features_Q_D: FloatArray) -> None:
         schema = self.card.features
