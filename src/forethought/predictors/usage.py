@@ -154,7 +154,7 @@ def spent_within(curves: Curves, budget_Q: IntArray) -> float | None:
     The slope of a query's usage curve between two budgets is the share of its traces that are longer, and so gives the
     variance of the tokens it uses under its own budget: 2 ∫ t S(t) dt - (∫ S(t) dt)². Queries are taken as independent.
     """
-    if curves.tokens_Q_B is None:
+    if curves.tokens_Q_B is None or curves.menu.is_named:  # named options' curves say nothing of how tokens vary
         return None
     budget_B = curves.menu.budgets_B.astype(np.float64)
     tokens_Q_B = np.maximum.accumulate(np.asarray(curves.tokens_Q_B, dtype=np.float64), axis=1)
