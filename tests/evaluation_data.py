@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from forethought.core.data import Curves, Query
 from forethought.core.menu import Menu
+from forethought.core.options import Option, Price
 from forethought.core.profile import Profile
 from forethought.core.prompts import PromptTemplate
 from forethought.core.provenance import Provenance
@@ -89,6 +91,41 @@ def made_up(text: str, *, num_queries: int = 120, seed: int = 0) -> tuple[Profil
     )
     logits_Q_B = 0.6 * _logit(p_Q_B) + 0.4 * _logit(p_Q_B.mean(axis=0)) + 0.3 * random.normal(size=(num_queries, 1))
     predicted = Curves(measured.query_ids, menu, 1.0 / (1.0 + np.exp(-logits_Q_B)), tokens_Q_B)
+    return measured, predicted, Curves(("mean",), menu, p_Q_B.mean(axis=0)[None], tokens_Q_B.mean(axis=0)[None])
+
+
+OPTIONS = (
+    Option("small", set={"model": "small"}, price=Price(0.1, 0.4), tokens=2000),
+    Option("large-low", set={"model": "large", "effort": "low"}, price=Price(2.0, 8.0), tokens=300),
+    Option("large-high", set={"model": "large", "effort": "high"}, price=Price(2.0, 8.0), tokens=900),
+)
+
+
+def named(
+    num_queries: int = 60, *, num_traces: int = 4, seed: int = 0, options: Sequence[Option] = OPTIONS
+) -> tuple[Profile, Curves, Curves]:
+    """`(measured, predicted, mean train curve)` of a dear model with short thoughts beside a cheap one with long ones.
+
+    In tokens the order of the options is large-low, large-high, small; in USD small, large-low, large-high.
+    """
+    menu, random = Menu.named(options), np.random.default_rng(seed)
+    tokens_B = np.array([option.tokens or 0.0 for option in menu.options])
+    hard_Q_1 = random.normal(size=(num_queries, 1))
+    strength_B = np.array([{"small": 0.4, "large-low": 0.2, "large-high": 1.4}.get(each, 0.0) for each in menu.labels])
+    p_Q_B = 1.0 / (1.0 + np.exp(2.0 * (hard_Q_1 - strength_B + 0.4 * random.normal(size=(num_queries, len(options))))))
+    tokens_Q_B = tokens_B * np.exp(0.5 * hard_Q_1 + 0.3 * random.normal(size=p_Q_B.shape))
+    input_Q_B = np.broadcast_to(random.integers(40, 400, (num_queries, 1)).astype(np.float64), p_Q_B.shape)
+    measured = Profile(
+        query_ids=tuple(f"q{row}" for row in range(num_queries)),
+        menu=menu,
+        num_right_Q_B=random.binomial(num_traces, p_Q_B),
+        num_tried_Q=np.full(num_queries, num_traces),
+        tokens_Q_B=tokens_Q_B,
+        reasoning_Q_B=tokens_Q_B,
+        provenance=Provenance.from_json(INFO),
+        input_Q_B=input_Q_B,
+    )
+    predicted = Curves(measured.query_ids, menu, p_Q_B, tokens_Q_B)
     return measured, predicted, Curves(("mean",), menu, p_Q_B.mean(axis=0)[None], tokens_Q_B.mean(axis=0)[None])
 
 

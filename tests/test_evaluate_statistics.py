@@ -74,7 +74,7 @@ def test_frontier_mixes_neighbours_and_is_flat_outside() -> None:
     frontier = Frontier.through(np.array([[10.0, 20.0, 40.0]]), np.array([[0.2, 0.6, 0.5]]))
     at = {tokens: float(frontier.accuracy_at(np.array([tokens]))[0]) for tokens in (5.0, 10.0, 15.0, 30.0, 50.0)}
     assert at == pytest.approx({5.0: 0.2, 10.0: 0.2, 15.0: 0.4, 30.0: 0.55, 50.0: 0.5})
-    needs = {right: float(frontier.tokens_for(np.array([right]))[0]) for right in (0.1, 0.4, 0.6, 0.7)}
+    needs = {right: float(frontier.cost_for(np.array([right]))[0]) for right in (0.1, 0.4, 0.6, 0.7)}
     assert needs == pytest.approx({0.1: 10.0, 0.4: 15.0, 0.6: 20.0, 0.7: math.inf})
 
 

@@ -38,7 +38,7 @@ def typed_flags() -> Iterator[None]:
     try:
         yield
     except (InvalidTotalError, InvalidMenuError, InvalidSettingsError) as error:
-        flags = re.sub(r"(?<![-\w'])(mean|min|max)_tokens\b", r"--\1-tokens", str(error))
+        flags = re.sub(r"(?<![-\w'])(mean|min|max|total)_(tokens|usd)\b", r"--\1-\2", str(error))
         error.args = (flags,)
         raise
 
@@ -48,6 +48,8 @@ def terms_of(settings: PlanSettings) -> Terms:
     return Terms(
         mean_tokens=settings.mean_tokens,
         total=settings.total_tokens,
+        mean_usd=settings.mean_usd,
+        total_usd=settings.total_usd,
         cost=settings.cost,
         allocator=settings.allocator,
         allocator_options=settings.allocator_options,
@@ -110,7 +112,7 @@ def plan_inputs(settings: PlanSettings) -> tuple[Predictor, list[Query]]:
     terms = terms_of(settings)
     terms.open()
     queries = sources.plan_queries(settings.questions, settings.limit, settings.columns)
-    check_total(terms, queries, predictor.card.menu)
+    check_total(terms, queries, predictor.card)
     return predictor, queries
 
 

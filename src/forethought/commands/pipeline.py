@@ -19,7 +19,7 @@ from ..control.pool import Pool
 from ..control.profiling import Report, setup_of, silent
 from ..control.results import write_results
 from ..control.running import generate_planned, kept_answers
-from ..control.training import fitted
+from ..control.training import fitted, together
 from ..core.data import Query
 from ..core.files import make_folder
 from ..core.menu import Menu
@@ -57,7 +57,7 @@ from ..runs.folders import (
     run_folder,
 )
 from ..runs.importing import Imported, check_target, read_profile
-from ..runs.profiles import joined, write_parquet
+from ..runs.profiles import write_parquet
 from ..runs.store import RunDirectory
 from .beforehand import (
     allocators_of,
@@ -148,7 +148,8 @@ def train(settings: TrainSettings, *, progress: Progress = quiet) -> tuple[Predi
     Returns:
         The predictor and the folder it was saved to.
     """
-    measured = joined([sources.open_profile(source) for source in (settings.run, *settings.more)])
+    profiles = [sources.open_profile(source) for source in (settings.run, *settings.more)]
+    measured = together(profiles, settings.predictor)
     source = Path(settings.run)
     folder = Path(settings.out) if settings.out else source / "predictor" if source.is_dir() else source.with_suffix("")
     name = settings.predictor
@@ -161,6 +162,7 @@ def train(settings: TrainSettings, *, progress: Progress = quiet) -> tuple[Predi
     trained = fitted(
         measured,
         name,
+        fed=profiles,
         options=settings.options,
         layers=None if settings.layers == "all" else [int(layer) for layer in settings.layers.split(",")],
         num_folds=settings.num_folds,

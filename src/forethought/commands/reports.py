@@ -11,7 +11,7 @@ from ..control import evaluating, sources
 from ..control.budgets import load_budgets
 from ..control.results import outcomes
 from ..core import registry
-from ..core.data import Cost, Query
+from ..core.data import Query
 from ..core.profile import Profile
 from ..core.protocols import Engine
 from ..core.settings import EngineSettings, TrainSettings
@@ -26,6 +26,7 @@ from ..engines.opening import (
 )
 from ..errors import InvalidFeaturesError, InvalidSettingsError, MismatchError, RunError
 from ..evaluation import Evaluation, LiveComparison, compare_live
+from ..evaluation.checks import known_costs
 from ..evaluation.comparison import Comparison, compare_predictors
 from ..evaluation.policies import BLIND, FORETHOUGHT, UNIFORM
 from ..predictors.bundle import shipped_predictors
@@ -170,6 +171,7 @@ def evaluation(settings: EvaluateSettings, *, progress: Progress = quiet) -> Eva
     allocator = registry.make("allocators", settings.allocator, settings.allocator_options)
     if (path / "run.json").is_file() and RunDirectory.open(path).header.kind == "run":
         return live_comparison(RunDirectory.open(path), seed=settings.seed)
+    how = evaluating.Judging(settings.mean_tokens, settings.mean_usd, settings.num_resamples, settings.seed)
     if settings.on or settings.run in shipped_predictors():
         predictor = sources.open_predictor(settings.run)
         measured = sources.open_profile(settings.on) if settings.on else sources.shipped_heldout(settings.run)
@@ -186,16 +188,14 @@ def evaluation(settings: EvaluateSettings, *, progress: Progress = quiet) -> Eva
                 progress,
             ),
             allocator=allocator,
-            num_resamples=settings.num_resamples,
-            seed=settings.seed,
+            how=how,
             progress=progress,
         )
     return evaluating.cross_fitted(
         sources.open_profile(settings.run),
         settings.predictor,
         allocator=allocator,
-        num_resamples=settings.num_resamples,
-        seed=settings.seed,
+        how=how,
         progress=progress,
     )
 
@@ -247,7 +247,7 @@ def compare(settings: CompareSettings, *, wrote: Wrote = ignore, progress: Progr
         [*candidates, *others],
         blind,
         allocator=allocator,
-        costs=(Cost.GRANTED,) if blind.tokens_Q_B is None else (Cost.GRANTED, Cost.SPENT),
+        costs=known_costs(measured, blind),
         num_resamples=settings.num_resamples,
         seed=settings.seed,
         notes=notes,

@@ -80,8 +80,8 @@ def _check_given(ctx: click.Context, plan_file: str) -> None:
 
 
 IN_THE_PLAN = (
-    *("run", "questions", "mean_tokens", "total_tokens", "allocator", "allocator_option", "cost", "min_tokens"),
-    *("max_tokens", "limit", "question_column", "answer_column", "id_column", "seed"),
+    *("run", "questions", "mean_tokens", "total_tokens", "mean_usd", "total_usd", "allocator", "allocator_option"),
+    *("cost", "min_tokens", "max_tokens", "limit", "question_column", "answer_column", "id_column", "seed"),
 )
 NOT_BY_PLAN = ("compare", "hard_total")
 for _each in command.params:

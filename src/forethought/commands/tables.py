@@ -15,6 +15,7 @@ from ..control.plan import Plan
 from ..control.results import read_summary
 from ..core.data import Cost
 from ..core.problems import MAX_SHOWN, excerpt
+from ..core.profile import Profile
 from ..core.visible import one_line
 from ..predictors.predictor import Predictor
 from ..predictors.usage import spent_within
@@ -122,7 +123,6 @@ def profile_summary(run: RunDirectory) -> dict[str, Any]:
             continue
         own = record.billed(is_two_calls=made.sends_twice(record.option))
         num_traces, sent, generated = num_traces + 1, sent + own[0], generated + own[1]
-    weights = measured.num_tried_Q / measured.num_tried_Q.sum()
     return {
         "run": str(run.path),
         "queries": measured.num_queries,
@@ -132,9 +132,7 @@ def profile_summary(run: RunDirectory) -> dict[str, Any]:
         "prompt_tokens": sent,
         "generated_tokens": generated,
         "layers": list(measured.layers),
-        "budgets": measured.menu.budgets_B.tolist(),
-        "accuracy": (measured.num_right_Q_B.sum(axis=0) / measured.num_tried_Q.sum()).round(4).tolist(),
-        "tokens": (weights @ measured.tokens_Q_B).round(1).tolist(),
+        **_by_option(measured),
         "simulated": measured.provenance.simulated,
     }
 
@@ -152,25 +150,41 @@ def profile_text(result: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _by_option(measured: Profile) -> dict[str, Any]:
+    """Share right and mean tokens under each option, over all traces tried."""
+    tries_Q_B = measured.tries_Q_B
+    tried_B = tries_Q_B.sum(axis=0)
+    named = {"options": list(measured.menu.labels), "tried": tried_B.tolist()} if measured.menu.is_named else {}
+    return {
+        **named,
+        "budgets": measured.menu.budgets_B.tolist(),
+        "accuracy": (measured.num_right_Q_B.sum(axis=0) / tried_B).round(4).tolist(),
+        "tokens": ((tries_Q_B * measured.tokens_Q_B).sum(axis=0) / tried_B).round(1).tolist()
+        if measured.is_spend_measured
+        else None,
+    }
+
+
 def _cap_lines(found: Mapping[str, Any]) -> list[str]:
-    """Share right and mean tokens by cap; of very many caps, some of them from the smallest to the largest."""
+    """Share right and mean tokens by option; of very many, some of them from the smallest to the largest."""
     num = len(found["budgets"])
     shown = range(num) if num <= CAPS_SHOWN else sorted({round(each) for each in np.linspace(0, num - 1, CAPS_SHOWN)})
     tokens = found["tokens"] or [None] * num
-    width = max(6, len(str(found["budgets"][-1])))
-    lines = [f"{'cap':>{width}}  right  mean tokens generated"]
+    names = [str(name) for name in found.get("options") or found["budgets"]]
+    width = max(6, *map(len, names))
+    title = "option" if "options" in found else "cap"
+    lines = [f"{title:>{width}}  right  mean tokens generated"]
     for at in shown:
         spent = "not measured" if tokens[at] is None else f"{tokens[at]:8.1f}"
-        lines.append(f"{found['budgets'][at]:{width}d}  {found['accuracy'][at]:5.1%}  {spent}")
+        lines.append(f"{names[at]:>{width}}  {found['accuracy'][at]:5.1%}  {spent}")
     if num > len(shown):
-        lines.append(f"{len(shown)} of {num} caps are shown; --json has them all")
+        lines.append(f"{len(shown)} of {num} {title}s are shown; --json has them all")
     return lines
 
 
 def import_summary(imported: Imported, *, is_written: bool) -> dict[str, Any]:
     """What was imported: counts, accuracy and mean tokens at every budget, what was left out and why."""
     measured = imported.profile
-    weights = measured.num_tried_Q / measured.num_tried_Q.sum()
     return {
         "profile": str(imported.path),
         "written": is_written,
@@ -179,9 +193,7 @@ def import_summary(imported: Imported, *, is_written: bool) -> dict[str, Any]:
         "rows": imported.num_rows,
         "queries": measured.num_queries,
         "traces": int(measured.num_tried_Q.sum()),
-        "budgets": measured.menu.budgets_B.tolist(),
-        "accuracy": (measured.num_right_Q_B.sum(axis=0) / measured.num_tried_Q.sum()).round(4).tolist(),
-        "tokens": (weights @ measured.tokens_Q_B).round(1).tolist() if measured.is_spend_measured else None,
+        **_by_option(measured),
         "layers": list(measured.layers),
         "left_out": [each.to_json() for each in imported.left_out],
         "notes": list(imported.notes),

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from ..core import registry
-from ..core.data import Cost, Curves
+from ..core.data import Curves
 from ..core.features import DIFFICULTY, Features
 from ..core.problems import excerpt
 from ..core.profile import Profile
@@ -16,6 +17,7 @@ from ..core.protocols import Allocator, Engine
 from ..errors import InvalidInputError
 from ..evaluation import Evaluation
 from ..evaluation import evaluate as evaluate_curves
+from ..evaluation.checks import known_costs
 from ..predictors import training
 from ..predictors.difficulty import Asking
 from ..predictors.overlap import held_out
@@ -29,11 +31,29 @@ from .training import asked_now, check_profiles
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class Judging:
+    """How an evaluation is made.
+
+    Attributes:
+        mean_tokens, mean_usd: levels a question; None or empty: spread over what the options cost.
+        num_resamples: bootstrap resamples.
+        seed: of bootstrap and folds.
+    """
+
+    mean_tokens: Sequence[float] | None
+    mean_usd: Sequence[float] | None
+    num_resamples: int
+    seed: int
+
+
 def evaluate(
     predictor: Predictor | str,
     profile: Profile,
     *,
     allocator: str | Allocator = "envelope",
+    mean_tokens: Sequence[float] | None = None,
+    mean_usd: Sequence[float] | None = None,
     num_resamples: int = 2000,
     seed: int = 0,
     engine: Engine | None = None,
@@ -46,6 +66,8 @@ def evaluate(
             default): then every question is predicted by fits that did not see it.
         profile: what was measured.
         allocator: divides totals: a registered name or an allocator.
+        mean_tokens: levels in mean tokens a question; by default they are spread over what the options cost.
+        mean_usd: levels in mean USD a question, of named options with prices.
         num_resamples: bootstrap resamples.
         seed: of bootstrap and folds.
         engine: of the measured model, for a predictor that asks it how hard a question is.
@@ -53,9 +75,10 @@ def evaluate(
 
     Raises:
         InvalidSettingsError: the predictor was trained on every question of the profile.
-        MismatchError: it was made for another model or template, or has none of the profile's caps.
+        MismatchError: it was made for another model or template, or has none of the profile's options.
     """
     check_profiles([profile])
+    how = Judging(mean_tokens, mean_usd, num_resamples, seed)
     made = registry.make("allocators", allocator, {}) if isinstance(allocator, str) else allocator
     if isinstance(predictor, Predictor):
         measured, notes = held_out(profile, {"the predictor": predictor})
@@ -66,13 +89,12 @@ def evaluate(
             notes,
             asked=lambda: asked_now(measured, asking, engine, progress),
             allocator=made,
-            num_resamples=num_resamples,
-            seed=seed,
+            how=how,
             progress=progress,
         )
     if not isinstance(predictor, str):
         raise InvalidInputError(f"the predictor must be a Predictor or a registered name, not {excerpt(predictor)}")
-    return cross_fitted(profile, predictor, allocator=made, num_resamples=num_resamples, seed=seed, progress=progress)
+    return cross_fitted(profile, predictor, allocator=made, how=how, progress=progress)
 
 
 async def evaluate_async(predictor: Predictor | str, profile: Profile, **settings: Any) -> Evaluation:
@@ -87,8 +109,7 @@ def evaluate_on(
     *,
     asked: Callable[[], Profile],
     allocator: Allocator,
-    num_resamples: int,
-    seed: int,
+    how: Judging,
     progress: Progress = quiet,
 ) -> Evaluation:
     """A predictor judged on a profile that it was not trained on; `asked` is called where difficulties are lacking."""
@@ -98,7 +119,7 @@ def evaluate_on(
     notes += more
     for note in notes:
         logger.warning("note: %s", note)
-    return _evaluated(measured, predicted, mean_train, notes, allocator, num_resamples, seed, progress)
+    return _evaluated(measured, predicted, mean_train, notes, allocator, how, progress)
 
 
 def cross_fitted(
@@ -106,14 +127,13 @@ def cross_fitted(
     predictor: str,
     *,
     allocator: Allocator,
-    num_resamples: int,
-    seed: int,
+    how: Judging,
     progress: Progress = quiet,
 ) -> Evaluation:
     """A kind of predictor judged on a profile, each query predicted by fits that did not see it."""
     make_estimator(training.named(predictor, measured))
-    predicted, mean_train = training.cross_fit(measured, predictor=predictor, seed=seed, progress=progress)
-    return _evaluated(measured, predicted, mean_train, (), allocator, num_resamples, seed, progress)
+    predicted, mean_train = training.cross_fit(measured, predictor=predictor, seed=how.seed, progress=progress)
+    return _evaluated(measured, predicted, mean_train, (), allocator, how, progress)
 
 
 def _evaluated(
@@ -122,20 +142,20 @@ def _evaluated(
     mean_train: Curves,
     notes: tuple[str, ...],
     allocator: Allocator,
-    num_resamples: int,
-    seed: int,
+    how: Judging,
     progress: Progress,
 ) -> Evaluation:
-    has_spend = measured.is_spend_measured and mean_train.tokens_Q_B is not None
     progress("plans and intervals", 0, 1)
     return evaluate_curves(
         measured,
         predicted,
         mean_train,
         allocator=allocator,
-        costs=(Cost.GRANTED, Cost.SPENT) if has_spend else (Cost.GRANTED,),
-        num_resamples=num_resamples,
-        seed=seed,
+        costs=known_costs(measured, mean_train),
+        mean_tokens=how.mean_tokens or None,
+        mean_usd=how.mean_usd or None,
+        num_resamples=how.num_resamples,
+        seed=how.seed,
         notes=notes,
     )
 
@@ -143,22 +163,28 @@ def _evaluated(
 def held_out_curves(predictor: Predictor, measured: Profile) -> tuple[Profile, Curves, Curves, tuple[str, ...]]:
     """Curves for the queries of a profile the predictor was not trained on, made as in a plan.
 
-    Where the profile was measured at other budgets than the predictor's, everything is on the budgets of both.
+    Where the profile was measured at other options than the predictor's, everything is on the options of both; named
+    ones are the same by name.
 
     Returns:
         The profile, the predicted curves and the mean training curve, and what must be known of them in sentences.
 
     Raises:
-        MismatchError: another model or template, or no budget in both grids.
+        MismatchError: another model or template, or no option on both menus.
     """
     predictor.check(measured.provenance.engine_info, None)
-    menu = common_menu(predictor.card.menu, measured.menu)
+    menu = common_menu(measured.menu, predictor.card.menu)
     layer = predictor.card.features.layer
     if layer is not None:
         measured = with_layers(measured, [layer])
     expected = forecast(measured.query_ids, predictor, Features.of(measured, layer))
     notes = expected.notes
-    if predictor.card.menu != measured.menu:
+    if menu.is_named and not predictor.card.menu.is_same(measured.menu):
+        notes += (
+            f"The predictor's options are {predictor.card.menu}, the profile's {measured.menu}: compared at those in "
+            f"both, {menu}.",
+        )
+    elif not menu.is_named and predictor.card.menu != measured.menu:
         notes += (
             f"The predictor's budgets are {predictor.card.menu} tokens, the profile's {measured.menu}: compared at "
             f"those in both, {menu}. A trace under a smaller cap is the beginning of the longer one, so nothing is "

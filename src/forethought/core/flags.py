@@ -80,10 +80,10 @@ def at_least(name: str, value: float | None, least: float) -> str | None:
     return None if value is None or value >= least else f"{name} must be at least {least:g}, not {value:g}"
 
 
-def positive(name: str, values: Iterable[float]) -> list[str]:
-    """What is wrong with numbers of tokens."""
+def positive(name: str, values: Iterable[float], unit: str = "tokens") -> list[str]:
+    """What is wrong with numbers of tokens, or of another unit."""
     wrong = [each for each in values if not 0 < each < float("inf")]
-    return [f"{name} must be a positive number of tokens, not {each:g}" for each in wrong]
+    return [f"{name} must be a positive number of {unit}, not {each:g}" for each in wrong]
 
 
 def sampling_problems(temperature: float | None, top_p: float | None) -> tuple[str | None, str | None]:

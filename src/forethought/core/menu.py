@@ -292,6 +292,19 @@ class Menu:
         shared = set(self.caps) & set(other.caps)
         return Menu.of(shared) if max(shared, default=0) > 0 else None
 
+    def is_same(self, other: Menu) -> bool:
+        """Whether both have the same options: named ones by name and by what they set, wherever they stand."""
+        if not (self.is_named and other.is_named):
+            return self == other
+        return set(self.labels) == set(other.labels) and not self.unlike(other)
+
+    def unlike(self, other: Menu) -> list[str]:
+        """Names of options that two menus share though they set other things: fields, a cap; not where one is bare."""
+        there = {option.label: option for option in other.options}
+        pairs = [(mine, there[mine.label]) for mine in self.options if mine.label in there]
+        told = [(mine, theirs) for mine, theirs in pairs if all(each.set or each.cap for each in (mine, theirs))]
+        return [mine.label for mine, theirs in told if (dict(mine.set), mine.cap) != (dict(theirs.set), theirs.cap)]
+
     def to_json(self) -> list[Any]:
         """The caps, as they stand on disk; of named options an object each, with its budget."""
         if not self.options:

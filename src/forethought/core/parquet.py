@@ -306,10 +306,11 @@ def _traces(columns: Mapping[str, Any], num_tried_Q: IntArray, num_right_Q_B: In
     num_options, arrays = num_right_Q_B.shape[1], {}
     for name in OF_TRACES[:-1]:
         length_Q, values = columns[name]
-        num_each = 1 if name in ("sample", "length") else num_options
+        is_wide = name not in ("sample", "length")
+        num_each = num_options if is_wide else 1
         if not np.array_equal(length_Q, num_tried_Q * num_each) or (values < 0).any():
             raise ValueError(f"column {name!r} does not hold a number of at least 0 for each trace")
-        arrays[name] = values if num_each == 1 else values.reshape(-1, num_options)
+        arrays[name] = values.reshape(-1, num_options) if is_wide else values
     answers_Q = columns["answers"]
     num_answers_N = np.repeat([len(answers) for answers in answers_Q], num_tried_Q)
     if (arrays["answer"] >= num_answers_N[:, None]).any() or any(None in answers for answers in answers_Q):

@@ -132,7 +132,7 @@ class Estimator(Protocol):
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """What is read of a query, among "hidden", "text" and "difficulty"."""
+        """What is read of a query, among "hidden", "text", "difficulty" and "id"."""
         ...
 
     @property
@@ -143,6 +143,11 @@ class Estimator(Protocol):
     @property
     def num_examples(self) -> int:
         """Worked examples a level that the model is shown where its stated difficulty is read."""
+        ...
+
+    @property
+    def is_shrunk(self) -> bool:
+        """Whether it shrinks its curves to the mean curve by itself, as far as left-out queries ask for."""
         ...
 
     @property
@@ -183,6 +188,7 @@ class EstimatorBase:
     reads: tuple[str, ...] = (HIDDEN,)
     is_costly: bool = False
     num_examples: int = 0
+    is_shrunk: bool = False
     held_out_: HeldOut | None = None
 
     def model_pass(self, features: Features) -> tuple[int, float] | None:

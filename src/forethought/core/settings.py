@@ -169,6 +169,7 @@ class ImportSettings:
     max_tokens: int | None = flag(None, "Largest budget to take over.", metavar="N", shown="all")
     layer: int | None = flag(None, "Decoder layer of the hidden states.", metavar="N")
     where: tuple[str, ...] = flag((), "Only rows whose cell is that text.", metavar="COLUMN=VALUE")
+    menu_file: str = flag("", "Options by label: prices, what a request sets (TOML).", name="--menu", metavar="FILE")
     any_order: bool = flag(False, "The rows of a long table need not ascend by budget.")
     name: str = flag("", "Of the profile.", shown="the first file's")
     model: str = flag("", "What was measured.", shown="unknown")
@@ -182,10 +183,12 @@ class ImportSettings:
     MEANINGS: ClassVar = {
         "id": "Query ids; of several columns: NAME,NAME.",
         "budget": "Budgets in tokens; lists in a wide table.",
+        "option": "Effort levels or other options by name, in place of budgets; of several columns: NAME,NAME.",
         "correct": "Right or wrong, or how many were right; in a wide table lists, or what correct_16, … begins with.",
         "tried": "How many traces the counts are out of.",
         "tokens": "Tokens generated, answer included.",
         "reasoning": "Reasoning tokens alone.",
+        "input": "Tokens of the prompt, with --option-column.",
         "answer": "What was answered, as text: kept for votes.",
         "length": "Tokens of the whole trace: at a cap it used these, at most the cap.",
         "sample": "Which trace of the query a row of a long table is.",
@@ -205,6 +208,7 @@ class ImportSettings:
                 *(f"there is no column {key!r}; known: {known}" for key in self.columns if key not in self.MEANINGS),
                 *(at_least(name, value, 1) for name, value in least.items()),
                 refused(lambda: self.menu),
+                *(f"--option-column: named options have no caps; leave out {name}" for name in self._caps_beside()),
                 None if self.shape != "wide" or not self.last_cut else "--last-cut: a wide table has no traces",
                 None if self.budgets or not self.last_cut else "--last-cut needs the caps: --budgets CAPS",
                 at_least("--layer", self.layer, 0),
@@ -225,6 +229,20 @@ class ImportSettings:
         return Menu.parse(self.budgets)
 
     @property
+    def asks_for_caps(self) -> bool:
+        """Whether a flag says that options are caps."""
+        return bool(self.budgets or self.last_cut or self.window is not None or self.max_tokens is not None)
+
+    def _caps_beside(self) -> list[str]:
+        """Flags that make no sense beside --option-column."""
+        if not self.columns.get("option"):
+            return []
+        meant = [f"--{meaning}-column" for meaning in ("budget", "length", "hidden") if self.columns.get(meaning)]
+        flags = {"--budgets": self.budgets, "--last-cut": self.last_cut, "--shape wide": self.shape == "wide"}
+        flags |= {"--window": self.window is not None, "--max-tokens": self.max_tokens is not None}
+        return [*meant, *(name for name, is_given in flags.items() if is_given)]
+
+    @property
     def conditions(self) -> dict[str, str]:
         """Column -> the text that its cell must hold."""
         return {name: value for name, _, value in (each.partition("=") for each in self.where)}
@@ -243,7 +261,7 @@ class TrainSettings:
 
     run: str = argument()
     more: tuple[str, ...] = argument(())
-    predictor: str = flag("auto", "auto, ridge, mlp, text, stack, lora, prompted, mean or paper-mlp.")
+    predictor: str = flag("auto", "auto, ridge, mlp, text, stack, lora, prompted, mean, history or paper-mlp.")
     options: dict[str, Any] = pairs("--predictor-option", "Passed to the predictor.")
     out: str = flag("", "Where to save it.", metavar="FOLDER", shown="RUN/predictor")
     layers: str = flag("all", "Layers to choose from: all, or 4,12,16.")
@@ -266,9 +284,11 @@ class PlanSettings(QuestionColumns):
     questions: str = argument()
     mean_tokens: float | None = flag(None, "The total, as tokens a question.", metavar="N")
     total_tokens: float | None = flag(None, "The total in tokens.", metavar="N")
+    mean_usd: float | None = flag(None, "The total in money, as USD a question (a menu with prices).", metavar="N")
+    total_usd: float | None = flag(None, "The total in USD.", metavar="N")
     allocator: str = flag("envelope", "envelope, exact, greedy, blind, uniform.")
     allocator_options: dict[str, Any] = allocator_options_flag()
-    cost: Cost = flag(Cost.GRANTED, "Count the total as the sum of caps, or as tokens expected to be generated.")
+    cost: Cost = flag(Cost.GRANTED, "Count a total as the sum of caps, tokens expected to be generated, or their bill.")
     model: str = flag("", "Where the predictor's model is.", shown="the name on its card")
     template: str = flag("", "Its prompt template's file.", shown="the name on its card")
     min_tokens: int | None = flag(None, "Least cap of any question.", metavar="N")
@@ -277,13 +297,24 @@ class PlanSettings(QuestionColumns):
     limit: int | None = limit_flag()
 
     def __post_init__(self) -> None:
-        totals = {"--mean-tokens": self.mean_tokens, "--total-tokens": self.total_tokens}
-        given = {name: value for name, value in totals.items() if value is not None}
+        tokens = {"--mean-tokens": self.mean_tokens, "--total-tokens": self.total_tokens}
+        usd = {"--mean-usd": self.mean_usd, "--total-usd": self.total_usd}
+        given = {name: value for name, value in (tokens | usd).items() if value is not None}
+        is_usd = any(name in usd for name in given)
         least, most = self.min_tokens, self.max_tokens
         check_all(
             [
-                None if len(given) == 1 else "give either --mean-tokens N or --total-tokens N",
-                *(problem for name, value in given.items() for problem in positive(name, [value])),
+                None
+                if len(given) == 1
+                else "give either --mean-tokens N or --total-tokens N, or in money --mean-usd N or --total-usd N",
+                f"--cost {self.cost} counts tokens: leave it out with a total in USD"
+                if is_usd and self.cost is Cost.SPENT
+                else None,
+                "--cost usd needs a total in money: --mean-usd N or --total-usd N"
+                if given and not is_usd and self.cost is Cost.USD
+                else None,
+                *(each for name in given if name in tokens for each in positive(name, [given[name]])),
+                *(each for name in given if name in usd for each in positive(name, [given[name]], "USD")),
                 at_least("--limit", self.limit, 1),
                 at_least("--min-tokens", least, 0),
                 at_least("--max-tokens", most, 0),
@@ -292,10 +323,14 @@ class PlanSettings(QuestionColumns):
                 else None,
             ]
         )
+        if is_usd:
+            object.__setattr__(self, "cost", Cost.USD)
 
     def total_for(self, num_queries: int) -> float:
-        """The total in tokens for that many queries."""
-        return self.total_tokens if self.total_tokens is not None else float(self.mean_tokens or 0) * num_queries
+        """The total for that many queries, in tokens or, under cost "usd", in USD."""
+        total = self.total_usd if self.cost is Cost.USD else self.total_tokens
+        mean = self.mean_usd if self.cost is Cost.USD else self.mean_tokens
+        return total if total is not None else float(mean or 0) * num_queries
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -303,7 +338,7 @@ class RunSettings:
     """`forethought run`: plan, reason under the caps, answer."""
 
     plan: PlanSettings
-    out: str = flag("", "Run directory.", metavar="RUN", shown="runs/run-QUESTIONS-TOKENS-COST")
+    out: str = flag("", "Run directory.", metavar="RUN", shown="runs/run-QUESTIONS-TOTAL-COST")
     compare: tuple[str, ...] = flag((), "Judge this allocator on the same traces too (repeatable).", metavar="NAME")
     hard_total: bool = flag(False, "With --cost spent: never generate more; later questions get what is left.")
     grader: str = grader_flag()
@@ -313,11 +348,10 @@ class RunSettings:
     worker: str = worker_flag()
 
     def __post_init__(self) -> None:
-        is_granted = self.plan.cost is not Cost.SPENT
         check_all(
             [
-                "--hard-total counts tokens that are generated: add --cost spent"
-                if self.hard_total and is_granted
+                "--hard-total counts tokens that are generated: give a total in tokens, and --cost spent"
+                if self.hard_total and self.plan.cost is not Cost.SPENT
                 else None,
                 "--hard-total is kept by one process: leave --worker out" if self.hard_total and self.worker else None,
                 "--hard-total counts the answers of one allocator: leave --compare out"

@@ -82,6 +82,12 @@ class EvaluateSettings:
     allocator: str = flag("envelope", "Whose plans are judged.")
     allocator_options: dict[str, Any] = allocator_options_flag()
     predictor: str = flag("auto", "For cross-fitting a profile run.")
+    mean_tokens: tuple[float, ...] = flag(
+        (), "Levels compared at, in tokens a question.", metavar="N,…", shown="spread over what the options cost"
+    )
+    mean_usd: tuple[float, ...] = flag(
+        (), "Levels in USD a question, where options have prices.", metavar="USD,…", shown="spread alike"
+    )
     model: str = asked_model_flag()
     engine: EngineSettings = EngineSettings()
     num_resamples: int = num_resamples_flag()
@@ -89,7 +95,13 @@ class EvaluateSettings:
     seed: int = seed_flag()
 
     def __post_init__(self) -> None:
-        check_all([at_least("--resamples", self.num_resamples, 100)])
+        check_all(
+            [
+                *positive("--mean-tokens", self.mean_tokens),
+                *positive("--mean-usd", self.mean_usd, "USD"),
+                at_least("--resamples", self.num_resamples, 100),
+            ]
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,6 +17,7 @@ from .metrics import (
     correlation_B,
     curve_error,
     log_loss_Q,
+    trials_Q,
 )
 from .results import Bin, Calibration, CurveErrors, Estimate
 
@@ -97,7 +98,7 @@ def _log_loss_gain(
 
 def resampled_losses(counts: Counts, p_N_Q_B: Sequence[FloatArray], *, num_resamples: int, seed: int) -> FloatArray:
     """Log loss a trace of several predictions, on the sample and on each resample, shape (R + 1, N)."""
-    columns = [counts.weight_Q, *(log_loss_Q(p_Q_B, counts) for p_Q_B in p_N_Q_B)]
+    columns = [trials_Q(counts), *(log_loss_Q(p_Q_B, counts) for p_Q_B in p_N_Q_B)]
     sums_R_N = resampled_means(np.stack(columns, axis=1), num_resamples=num_resamples, seed=seed)
     return sums_R_N[:, 1:] / sums_R_N[:, :1]
 
@@ -111,7 +112,7 @@ def reliability(p_Q_B: FloatArray, counts: Counts, *, num_resamples: int, seed: 
     bin_Q_B = np.minimum((p_Q_B * NUM_BINS).astype(np.int64), NUM_BINS - 1)
     used = np.unique(bin_Q_B)
     held_N_Q_B = bin_Q_B == used[:, None, None]
-    weight_Q_B, right_Q_B = counts.weight_Q[:, None] * counts.width_B, counts.num_right_Q_B * counts.width_B
+    weight_Q_B, right_Q_B = counts.tries_Q_B * counts.width_B, counts.num_right_Q_B * counts.width_B
     columns = [(held_N_Q_B * values_Q_B).sum(axis=2).T for values_Q_B in (right_Q_B, weight_Q_B, weight_Q_B * p_Q_B)]
     sums_R_N = resampled_means(np.concatenate(columns, axis=1), num_resamples=num_resamples, seed=seed)
     right_R_N, tried_R_N, predicted_R_N = np.split(sums_R_N, 3, axis=1)
@@ -122,7 +123,7 @@ def reliability(p_Q_B: FloatArray, counts: Counts, *, num_resamples: int, seed: 
         Bin(
             lower=int(index) / NUM_BINS,
             upper=(int(index) + 1) / NUM_BINS,
-            num_traces=int(counts.num_tried_Q @ held_N_Q_B[column].sum(axis=1)),
+            num_traces=int(counts.tries_Q_B[held_N_Q_B[column]].sum()),
             num_queries=int(held_N_Q_B[column].any(axis=1).sum()),
             predicted=float(predicted_R_N[0, column] / tried_R_N[0, column]),
             observed=estimate(observed_R_N[:, column]),

@@ -8,7 +8,59 @@ import numpy as np
 
 from ..core.data import Cost, Curves
 from ..core.profile import Profile
-from ..errors import InvalidInputError, InvalidSettingsError, MismatchError
+from ..core.terms import TOKEN_COSTS
+from ..errors import InvalidInputError, InvalidMenuError, InvalidSettingsError, MismatchError
+from ..runs.profiles import curves_on_menu
+from .policies import has_bill
+
+
+def known_costs(measured: Profile, mean_train: Curves) -> tuple[Cost, ...]:
+    """What plans can be compared under: of caps granted, and spent where it is known on both sides.
+
+    Of named options spent, and money where they have prices; their budgets are what they take as a rule, and no caps,
+    so granted stands in only where nothing was measured.
+    """
+    is_spent = measured.is_spend_measured and mean_train.tokens_Q_B is not None
+    if not measured.menu.is_named:
+        return TOKEN_COSTS if is_spent else (Cost.GRANTED,)
+    if not is_spent:
+        return (Cost.GRANTED,)
+    return (Cost.SPENT, Cost.USD) if has_bill(measured.curves) else (Cost.SPENT,)
+
+
+def comparable(
+    measured: Profile, predicted: Sequence[Curves], mean_train: Curves
+) -> tuple[Profile, list[Curves], Curves, tuple[str, ...]]:
+    """All on the profile's menu, and its queries that were tried under every named option, with a note on the others.
+
+    Curves of the same named options, in another order or at other budgets, are put in the profile's.
+
+    Raises:
+        InvalidInputError: no query was tried under every option.
+    """
+    predicted, mean_train = [_on(measured, each) for each in predicted], _on(measured, mean_train)
+    num_left_out = int((~measured.is_complete_Q).sum())
+    if not (measured.menu.is_named and num_left_out):
+        return measured, predicted, mean_train, ()
+    if num_left_out == measured.num_queries:
+        num_tried_B = (measured.tries_Q_B > 0).sum(axis=0)
+        rarest = int(num_tried_B.argmin())
+        raise InvalidInputError(
+            f"none of {num_left_out} queries was tried under every option, so nothing can be compared; the option "
+            f"{measured.menu.labels[rarest]!r} was tried for {num_tried_B[rarest]}: measure it, or leave it out"
+        )
+    kept = np.flatnonzero(measured.is_complete_Q)
+    predicted = [each.select(kept) if each.query_ids == measured.query_ids else each for each in predicted]
+    if mean_train.query_ids == measured.query_ids:
+        mean_train = mean_train.select(kept)
+    was = "query was" if num_left_out == 1 else "queries were"
+    note = f"{num_left_out:,} of {measured.num_queries:,} {was} not tried under every option, and left out."
+    return measured.select(kept), predicted, mean_train, (note,)
+
+
+def _on(measured: Profile, curves: Curves) -> Curves:
+    is_renamed = curves.menu != measured.menu and curves.menu.is_same(measured.menu)
+    return curves_on_menu(curves, measured.menu) if is_renamed else curves
 
 
 def check_inputs(
@@ -18,6 +70,8 @@ def check_inputs(
     costs: Sequence[Cost],
     mean_tokens: Sequence[float] | None,
     num_resamples: int,
+    *,
+    mean_usd: Sequence[float] | None = None,
 ) -> None:
     """Raises MismatchError, InvalidInputError or InvalidSettingsError; returns when all is well."""
     if predicted.query_ids != measured.query_ids:
@@ -32,10 +86,12 @@ def check_inputs(
             "the tokens of this profile were not measured, so nothing can be compared under spent cost; "
             "compare under granted cost only, or import it with its tokens: forethought import --tokens-column NAME"
         )
+    if Cost.USD in costs:
+        _check_money(measured)
     untried = [query_id for query_id, n in zip(measured.query_ids, measured.num_tried_Q, strict=True) if n < 1]
     if untried:
         raise InvalidInputError(f"{len(untried)} queries have no trace, the first is {untried[0]!r}; leave them out")
-    if (measured.num_right_Q_B < 0).any() or (measured.num_right_Q_B > measured.num_tried_Q[:, None]).any():
+    if (measured.num_right_Q_B < 0).any() or (measured.num_right_Q_B > measured.tries_Q_B).any():
         raise InvalidInputError("the profile counts more traces right than were tried, or fewer than none")
     for name, values in (
         ("measured tokens", measured.tokens_Q_B),
@@ -43,6 +99,7 @@ def check_inputs(
         ("predicted tokens", predicted.tokens_Q_B),
         ("mean train success", mean_train.p_Q_B),
         ("mean train tokens", mean_train.tokens_Q_B),
+        ("measured tokens of prompts", measured.input_Q_B),
     ):
         if values is not None and not np.isfinite(values).all():
             row = int(np.argwhere(~np.isfinite(values))[0, 0])
@@ -51,15 +108,38 @@ def check_inputs(
         if (p_Q_B < 0.0).any() or (p_Q_B > 1.0).any():
             raise InvalidInputError(f"{name} must lie between 0 and 1; it runs from {p_Q_B.min():g} to {p_Q_B.max():g}")
     if not costs or len(set(costs)) != len(costs):
-        raise InvalidSettingsError(f"costs must be one or both of granted and spent, each once; got {list(costs)}")
+        raise InvalidSettingsError(
+            f"costs must be one or more of granted, spent and usd, each once; got {[str(each) for each in costs]}"
+        )
     if num_resamples < 100:
         raise InvalidSettingsError(f"{num_resamples} resamples are too few for a 95% interval; give 100 or more")
-    bad = [level for level in mean_tokens or () if not measured.menu.smallest <= level < np.inf]
+    _check_levels(measured, costs, mean_tokens, mean_usd)
+
+
+def _check_money(measured: Profile) -> None:
+    if not measured.is_spend_measured:
+        raise MismatchError("the tokens of this profile were not measured, so nothing can be compared in USD")
+    try:
+        _ = measured.curves.usd_Q_B
+    except (InvalidMenuError, InvalidInputError) as error:
+        raise MismatchError(f"nothing can be compared in USD: {error}") from error
+
+
+def _check_levels(
+    measured: Profile, costs: Sequence[Cost], mean_tokens: Sequence[float] | None, mean_usd: Sequence[float] | None
+) -> None:
+    menu = measured.menu
+    least = 0 if menu.is_named else menu.smallest
+    bad = [level for level in mean_tokens or () if not least <= level < np.inf]
     if mean_tokens is not None and (bad or not mean_tokens):
-        raise InvalidSettingsError(
-            f"mean tokens must be one or more numbers of at least the smallest budget ({measured.menu.smallest}); "
-            f"got {bad}"
-        )
+        at_least = "0" if menu.is_named else f"the smallest budget ({least})"
+        raise InvalidSettingsError(f"mean tokens must be one or more numbers of at least {at_least}; got {bad}")
+    bad = [level for level in mean_usd or () if not 0 < level < np.inf]
+    if mean_usd is not None and (bad or not mean_usd):
+        raise InvalidSettingsError(f"mean USD must be one or more numbers above 0; got {bad}")
+    if mean_usd is not None and Cost.USD not in costs:
+        _check_money(measured)
+        raise InvalidSettingsError("levels in USD (--mean-usd) need a comparison in USD: add it to the costs")
 
 
 def _ids_differ(measured: Profile, predicted: Curves) -> str:

@@ -13,10 +13,11 @@ from ..core.features import Counts
 from ..core.profile import Profile
 from ..core.protocols import Allocator
 from ..core.registry import name_of
+from ..core.terms import TOKEN_COSTS
 from ..errors import InvalidInputError
 from .bootstrap import estimate
 from .calibration import resampled_losses
-from .checks import check_inputs
+from .checks import check_inputs, comparable, known_costs
 from .offline import data_hash, levels_of, num_traces
 from .policies import BLIND, ORACLE, UNIFORM, Policies, PolicyOutcome
 from .resampled import Resampled, share_closed
@@ -26,7 +27,7 @@ BASELINES = (UNIFORM, BLIND, ORACLE)
 MEAN = "mean curve"
 NOTES = (
     "Every candidate was trained on other queries, plans all queries together with the same allocator, and is compared "
-    "with uniform and blind at the tokens that its plan really came to.",
+    "with uniform and blind at the cost that its plan really came to.",
     "A mean over levels weighs each level by the tokens that it is the nearest level to.",
     "Own cost: parameters that take part; seconds a query, measured here; tokens: its arithmetic in generated tokens "
     "of the served model (parameters x tokens read / parameters of that model, embeddings left out), or what asking "
@@ -80,7 +81,7 @@ class Score(Result):
         name, cost: whose, and under which cost.
         gain, gain_over_blind: mean over the levels, at equal realised tokens.
         net_gain: the same over uniform with the predictor's own tokens charged; None under granted cost, which counts
-            caps alone, and where they are not known.
+            caps alone, in money, in which they have no price, and where they are not known.
         gap_closed: mean gain over uniform / the exact oracle's; None where that is too small to divide by.
         lead: mean accuracy less the first candidate's at the same levels, paired; None for the first.
     """
@@ -103,7 +104,7 @@ class Comparison(Result):
         candidates: in the order given.
         num_queries, num_traces: of the profile judged on; fewest and most traces a query.
         allocator: makes every candidate's plans.
-        levels: cost -> mean tokens a query.
+        levels: cost -> mean tokens, or USD, a query.
         rows: every candidate and baseline at every level.
         scores: every candidate under every cost.
         log_losses: candidate -> log loss a trace and budget, in nats; "mean curve" beside them.
@@ -137,7 +138,7 @@ def compare_predictors(
     mean_train: Curves,
     *,
     allocator: str | Allocator = "envelope",
-    costs: Sequence[Cost] = (Cost.GRANTED, Cost.SPENT),
+    costs: Sequence[Cost] | None = None,
     num_resamples: int = 2000,
     seed: int = 0,
     notes: Sequence[str] = (),
@@ -149,7 +150,7 @@ def compare_predictors(
         candidates: at least one; the first is the one that leads are counted from.
         mean_train: mean curve of the training queries, one row: what blind knows.
         allocator: registered name, or an allocator.
-        costs: to compare under.
+        costs: to compare under; by default as in `evaluate`.
         num_resamples: of the bootstrap.
         seed: of the bootstrap.
         notes: what the reader must know of the candidates, before what is to be known of any comparison.
@@ -162,6 +163,10 @@ def compare_predictors(
         raise InvalidInputError(
             f"candidates need names of their own (--name), none of {', '.join(BASELINES)}; got {names}"
         )
+    measured, curves, mean_train, left_out = comparable(measured, [each.curves for each in candidates], mean_train)
+    candidates = [replace(each, curves=own) for each, own in zip(candidates, curves, strict=True)]
+    if costs is None:
+        costs = known_costs(measured, mean_train) if measured.menu.is_named else TOKEN_COSTS
     for each in candidates:
         check_inputs(measured, each.curves, mean_train, costs, None, num_resamples)
     played = [Policies(measured, each.curves, mean_train, allocator) for each in candidates]
@@ -183,9 +188,9 @@ def compare_predictors(
         net = _charged(policies, outcomes, candidates, **how) if cost is Cost.SPENT else None
         rows += judged.rows()
         scores += [_score(judged, net, each, names[0]) for each in candidates]
-    curves = [each.curves.p_Q_B for each in candidates]
-    mean_Q_B = np.broadcast_to(policies.mean_B, curves[0].shape)
-    losses_R_N = resampled_losses(Counts.of(measured), [*curves, mean_Q_B], **how)
+    p_N_Q_B = [each.curves.p_Q_B for each in candidates]
+    mean_Q_B = np.broadcast_to(policies.mean_B, p_N_Q_B[0].shape)
+    losses_R_N = resampled_losses(Counts.of(measured), [*p_N_Q_B, mean_Q_B], **how)
     return Comparison(
         simulated=measured.provenance.simulated,
         candidates=tuple(candidates),
@@ -196,7 +201,7 @@ def compare_predictors(
         rows=tuple(rows),
         scores=tuple(scores),
         log_losses={name: estimate(loss_R) for name, loss_R in zip([*names, MEAN], losses_R_N.T, strict=True)},
-        notes=(*notes, *NOTES, *policies.notes),
+        notes=(*notes, *left_out, *NOTES, *policies.notes),
         data_hash=data_hash(measured),
         provenance=measured.provenance.to_json(),
         **how,

@@ -1,4 +1,4 @@
-"""What a baseline reaches at any number of tokens, so that policies are compared at equal realised tokens."""
+"""What a baseline reaches at any cost, so that policies are compared at equal realised costs."""
 
 from __future__ import annotations
 
@@ -12,55 +12,64 @@ from ..core.data import FloatArray, IntArray
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Frontier:
-    """Accuracy against realised tokens, as straight lines between the points that single caps reach.
+    """Accuracy against realised cost, in tokens or USD, as straight lines between what single options reach.
 
-    A line is not an approximation here: giving cap a to a random share s of the queries and the next cap to the
-    rest costs s*tokens_a + (1-s)*tokens_b and is right s*accuracy_a + (1-s)*accuracy_b of the time, in expectation.
-    Before the first cap and after the last the frontier is flat.
+    A line is not an approximation here: giving option a to a random share s of the queries and the next one to the
+    rest costs s*cost_a + (1-s)*cost_b and is right s*accuracy_a + (1-s)*accuracy_b of the time, in expectation.
+    Before the first option and after the last the frontier is flat.
 
     Attributes:
-        tokens_R_B: mean realised tokens at each cap, non-decreasing in B; one row a resample, shape (R, B).
-        accuracy_R_B: mean accuracy at each cap, shape (R, B).
+        cost_R_B: mean realised cost of each option, non-decreasing in B; one row a resample, shape (R, B).
+        accuracy_R_B: mean accuracy of each option, shape (R, B).
     """
 
-    tokens_R_B: FloatArray
+    cost_R_B: FloatArray
     accuracy_R_B: FloatArray
 
     @classmethod
-    def through(cls, tokens_R_B: FloatArray, accuracy_R_B: FloatArray) -> Self:
-        """The frontier through measured points; a dip in tokens is levelled (a later cap cannot cost less)."""
-        return cls(np.maximum.accumulate(tokens_R_B, axis=1), accuracy_R_B)
+    def through(cls, cost_R_B: FloatArray, accuracy_R_B: FloatArray, *, any_order: bool = False) -> Self:
+        """The frontier through measured points.
 
-    def accuracy_at(self, tokens_R: FloatArray) -> FloatArray:
-        """Accuracy at each resample's own number of tokens, shape (R,)."""
-        num_points = self.tokens_R_B.shape[1]
-        num_below_R = (self.tokens_R_B <= tokens_R[:, None]).sum(axis=1)
+        Caps come by rising cost: a dip is levelled, since a later cap cannot cost less. In `any_order` the options of
+        each resample are put in order of what they cost there.
+        """
+        if not any_order:
+            return cls(np.maximum.accumulate(cost_R_B, axis=1), accuracy_R_B)
+        order_R_B = np.argsort(cost_R_B, axis=1, kind="stable")
+        return cls(*(np.take_along_axis(each_R_B, order_R_B, axis=1) for each_R_B in (cost_R_B, accuracy_R_B)))
+
+    def accuracy_at(self, cost_R: FloatArray) -> FloatArray:
+        """Accuracy at each resample's own cost, shape (R,)."""
+        num_points = self.cost_R_B.shape[1]
+        num_below_R = (self.cost_R_B <= cost_R[:, None]).sum(axis=1)
         left_R = np.clip(num_below_R - 1, 0, num_points - 1)
         right_R = np.clip(num_below_R, 0, num_points - 1)
-        left_tokens_R, right_tokens_R = _pick(self.tokens_R_B, left_R), _pick(self.tokens_R_B, right_R)
-        share_R = _divide(tokens_R - left_tokens_R, right_tokens_R - left_tokens_R)
+        left_cost_R, right_cost_R = _pick(self.cost_R_B, left_R), _pick(self.cost_R_B, right_R)
+        share_R = _divide(cost_R - left_cost_R, right_cost_R - left_cost_R)
         left_accuracy_R = _pick(self.accuracy_R_B, left_R)
         return left_accuracy_R + share_R * (_pick(self.accuracy_R_B, right_R) - left_accuracy_R)
 
-    def tokens_for(self, accuracy_R: FloatArray) -> FloatArray:
-        """Fewest tokens at which the frontier first reaches an accuracy, shape (R,); infinite where it never does."""
+    def cost_for(self, accuracy_R: FloatArray) -> FloatArray:
+        """Lowest cost at which the frontier first reaches an accuracy, shape (R,); infinite where it never does."""
         reached_R_B = self.accuracy_R_B >= accuracy_R[:, None] - 1e-12
         right_R = reached_R_B.argmax(axis=1)
         left_R = np.maximum(right_R - 1, 0)
         left_accuracy_R, right_accuracy_R = _pick(self.accuracy_R_B, left_R), _pick(self.accuracy_R_B, right_R)
         share_R = _divide(accuracy_R - left_accuracy_R, right_accuracy_R - left_accuracy_R)
-        left_tokens_R = _pick(self.tokens_R_B, left_R)
-        tokens_R = left_tokens_R + share_R * (_pick(self.tokens_R_B, right_R) - left_tokens_R)
-        return np.where(reached_R_B.any(axis=1), tokens_R, np.inf)
+        left_cost_R = _pick(self.cost_R_B, left_R)
+        cost_R = left_cost_R + share_R * (_pick(self.cost_R_B, right_R) - left_cost_R)
+        return np.where(reached_R_B.any(axis=1), cost_R, np.inf)
 
 
 def shares_for(cost_B: FloatArray, columns: IntArray, target: float) -> FloatArray:
-    """Share of the queries to put on each cap so that the mean cost is `target`, shape (B,).
+    """Share of the queries to put on each option so that the mean cost is `target`, shape (B,).
 
-    Only the two of `columns` whose costs enclose the target get a share. Outside their range the nearest gets all.
+    Only the two neighbours in cost, among `columns`, that enclose the target get a share. Outside their range the
+    nearest gets all.
     """
     share_B = np.zeros(len(cost_B))
-    costs = np.maximum.accumulate(cost_B[columns])
+    columns = columns[np.argsort(cost_B[columns], kind="stable")]
+    costs = cost_B[columns]
     num_below = int((costs <= target).sum())
     left, right = max(num_below - 1, 0), min(num_below, len(columns) - 1)
     width = costs[right] - costs[left]

@@ -14,24 +14,29 @@ FEWEST, MOST = 8, 64  # evenly spaced options that are levels by themselves
 NUM_PARTS = 13  # of the way from the cheapest option to the dearest, where the options are no levels by themselves
 HEADLINES = (1 / 16, 1 / 5, 1 / 2, 3 / 4)  # shares of that way: the levels shown before all of them
 USUAL = 1 / 5  # the one shown where only one is
+USD_DIGITS, SMALLEST_USD = 3, 1e-12
 
 
-def spread(menu: Menu, cost_B: FloatArray) -> tuple[float, ...]:
-    """Levels in whole tokens, ascending, from the cheapest option's cost to the dearest's; all options are among them.
+def spread(menu: Menu, cost_B: FloatArray, *, in_usd: bool = False) -> tuple[float, ...]:
+    """Levels, ascending, from the cheapest option's cost to the dearest's; all options are among them.
 
-    Evenly spaced options are the levels, where there are enough of them. Else the way between two neighbours is parted
-    in proportion to its length: a level between two options is met by giving each of them to some of the queries. On a
-    menu that is shown on a logarithmic axis, lengths are measured along that axis.
+    They are whole tokens, or USD to so many digits that neighbours differ. Evenly spaced caps are the levels, where
+    there are enough of them. Else the way between two neighbours is parted in proportion to its length: a level between
+    two options is met by giving each of them to some of the queries. On a menu that is shown on a logarithmic axis,
+    lengths are measured along that axis.
 
     Args:
         menu: the options.
-        cost_B: what each costs, tokens, not decreasing, shape (B,).
+        cost_B: what each costs, tokens or USD, in any order, shape (B,).
+        in_usd: whether that is money.
     """
-    costs = np.unique(np.round(cost_B))  # caps that hardly any trace reaches cost the same to a token
-    if (menu.is_even and FEWEST <= menu.num_options <= MOST) or len(costs) < 2:
+    costs = np.unique(_rounded(cost_B, in_usd))  # caps that hardly any trace reaches cost the same to a token
+    is_even = menu.is_even and not menu.is_named  # named options cost whatever they cost
+    if (is_even and FEWEST <= menu.num_options <= MOST) or len(costs) < 2:
         return tuple(costs.tolist())
     unit = costs[costs > 0][0]
-    along = np.log1p(costs / unit) if menu.is_geometric else costs
+    is_geometric = _is_geometric(costs) if menu.is_named else menu.is_geometric
+    along = np.log1p(costs / unit) if is_geometric else costs
     whole = along[-1] - along[0]
     if len(costs) > MOST:
         found = np.linspace(along[0], along[-1], NUM_PARTS + 1)
@@ -41,8 +46,24 @@ def spread(menu: Menu, cost_B: FloatArray) -> tuple[float, ...]:
             for left, right in pairwise(along)
         ]
         found = np.concatenate([*parts, along[-1:]])
-    levels = np.round(unit * np.expm1(found) if menu.is_geometric else found)
+    levels = _rounded(unit * np.expm1(found) if is_geometric else found, in_usd)
     return tuple(np.unique(levels).tolist())
+
+
+def _is_geometric(cost_N: FloatArray) -> bool:
+    """What `Menu.is_geometric` says of caps: the steps between ascending costs grow with them."""
+    positive = cost_N[cost_N > 0]
+    return len(positive) >= 3 and bool(positive[-1] - positive[-2] >= 4 * (positive[1] - positive[0]))
+
+
+def _rounded(cost_N: FloatArray, in_usd: bool) -> FloatArray:
+    """To whole tokens; of USD to three digits of each, or of the way from the least to the most where that is finer."""
+    if not in_usd:
+        return np.round(cost_N)
+    span = float(np.ptp(cost_N)) or np.inf
+    finest_N = np.minimum(np.maximum(cost_N, SMALLEST_USD), span)
+    places_N = USD_DIGITS - 1 - np.floor(np.log10(finest_N)).astype(np.int64)
+    return np.array([round(*each) for each in zip(cost_N.tolist(), places_N.tolist(), strict=True)])
 
 
 def at_share(levels: Sequence[float], share: float) -> float:
@@ -52,7 +73,7 @@ def at_share(levels: Sequence[float], share: float) -> float:
 
 
 def token_weights(levels: Sequence[float]) -> FloatArray:
-    """Share of each ascending level in a mean over them, summing to 1: the tokens that it is the nearest level to.
+    """Share of each ascending level in a mean over them, summing to 1: the costs that it is the nearest level to.
 
     Half of the way to either neighbour; an end stands for as much beyond it. Evenly spaced levels weigh alike.
     """

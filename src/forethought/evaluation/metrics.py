@@ -38,7 +38,7 @@ def log_loss_Q(p_Q_B: FloatArray, counts: Counts) -> NDArray[np.float64]:
     The mean over options, which weigh by the tokens they stand for; `PROBABILITY_FLOOR` bounds it.
     """
     p_Q_B = np.clip(p_Q_B.astype(np.float64), PROBABILITY_FLOOR, 1.0 - PROBABILITY_FLOOR)
-    num_wrong_Q_B = counts.num_tried_Q[:, None] - counts.num_right_Q_B
+    num_wrong_Q_B = counts.tries_Q_B - counts.num_right_Q_B
     loss_Q_B = -(counts.num_right_Q_B * np.log(p_Q_B) + num_wrong_Q_B * np.log1p(-p_Q_B))
     loss_Q: NDArray[np.float64] = (loss_Q_B * counts.width_B).mean(axis=1)
     return loss_Q
@@ -47,19 +47,27 @@ def log_loss_Q(p_Q_B: FloatArray, counts: Counts) -> NDArray[np.float64]:
 def brier_Q(p_Q_B: FloatArray, counts: Counts) -> NDArray[np.float64]:
     """Squared error against single traces, `p^2 - 2 p r/n + r/n`, summed over traces, mean over options, shape (Q,)."""
     p_Q_B = p_Q_B.astype(np.float64)
-    loss_Q_B = counts.num_tried_Q[:, None] * p_Q_B**2 - 2.0 * p_Q_B * counts.num_right_Q_B + counts.num_right_Q_B
+    loss_Q_B = counts.tries_Q_B * p_Q_B**2 - 2.0 * p_Q_B * counts.num_right_Q_B + counts.num_right_Q_B
     loss_Q: NDArray[np.float64] = (loss_Q_B * counts.width_B).mean(axis=1)
     return loss_Q
 
 
 def binomial_log_loss(p_Q_B: FloatArray, counts: Counts) -> float:
     """Mean negative log likelihood of one trace, in nats: `log_loss_Q` over all traces."""
-    return float(log_loss_Q(p_Q_B, counts).sum() / counts.num_tried_Q.sum())
+    return float(log_loss_Q(p_Q_B, counts).sum() / trials_Q(counts).sum())
 
 
 def brier_score(p_Q_B: FloatArray, counts: Counts) -> float:
     """Mean squared error against single traces, unbiased for any number of traces."""
-    return float(brier_Q(p_Q_B, counts).sum() / counts.num_tried_Q.sum())
+    return float(brier_Q(p_Q_B, counts).sum() / trials_Q(counts).sum())
+
+
+def trials_Q(counts: Counts) -> NDArray[np.float64]:
+    """Traces of each query, shape (Q,): the mean over options where they differ, which weigh by their tokens."""
+    if counts.tried_Q_B is None:
+        return counts.weight_Q
+    trials_Q: NDArray[np.float64] = (counts.tried_Q_B * counts.width_B).mean(axis=1)
+    return trials_Q
 
 
 def curve_error(p_Q_B: FloatArray, counts: Counts) -> float:
@@ -69,20 +77,19 @@ def curve_error(p_Q_B: FloatArray, counts: Counts) -> float:
     variance. It may come out a little below zero for near-perfect predictions. Queries with fewer than two traces
     say nothing about their own noise and are left aside; NaN when there are no others.
     """
-    rows = np.flatnonzero(counts.num_tried_Q >= 2)
+    rows = np.flatnonzero((counts.tries_Q_B >= 2).all(axis=1))
     if not len(rows):
         return float("nan")
     p_Q_B, counts = p_Q_B[rows], counts.select(rows)
-    num_right_Q_B, num_tried_Q_1 = counts.num_right_Q_B, counts.weight_Q[:, None]
-    noise_Q_B = num_right_Q_B * (num_tried_Q_1 - num_right_Q_B) / (num_tried_Q_1**2 * (num_tried_Q_1 - 1.0))
+    num_right_Q_B, tried_Q_B = counts.num_right_Q_B, counts.tries_Q_B.astype(np.float64)
+    noise_Q_B = num_right_Q_B * (tried_Q_B - num_right_Q_B) / (tried_Q_B**2 * (tried_Q_B - 1.0))
     return float((((p_Q_B - counts.rate_Q_B) ** 2 - noise_Q_B) * counts.width_B).mean())
 
 
 def reliability_bins(p_Q_B: FloatArray, counts: Counts, *, num_bins: int = 10) -> tuple[ReliabilityBin, ...]:
     """Predictions in bins of equal width over [0, 1], empty bins left out; options weigh by their tokens."""
     bin_N, predicted_N, observed_N, _ = _binned(p_Q_B, counts, num_bins)
-    tried_Q_B = np.broadcast_to(counts.num_tried_Q[:, None], p_Q_B.shape)
-    tried_N = np.bincount(_bin_Q_B(p_Q_B, num_bins).ravel(), tried_Q_B.ravel(), num_bins)[bin_N]
+    tried_N = np.bincount(_bin_Q_B(p_Q_B, num_bins).ravel(), counts.tries_Q_B.ravel(), num_bins)[bin_N]
     return tuple(
         ReliabilityBin(n / num_bins, (n + 1) / num_bins, predicted, observed, int(tried))
         for n, predicted, observed, tried in zip(
@@ -120,7 +127,7 @@ def _bin_Q_B(p_Q_B: FloatArray, num_bins: int) -> IntArray:
 def _binned(p_Q_B: FloatArray, counts: Counts, num_bins: int) -> tuple[IntArray, FloatArray, FloatArray, FloatArray]:
     """The bins that hold anything, with mean prediction, share of traces right, and weight of each."""
     bin_N = _bin_Q_B(p_Q_B, num_bins).ravel()
-    weight_Q_B = counts.weight_Q[:, None] * counts.width_B
+    weight_Q_B = counts.tries_Q_B * counts.width_B
     weight_K, predicted_K, right_K = (
         np.bincount(bin_N, value_Q_B.ravel(), num_bins).astype(np.float64)
         for value_Q_B in (weight_Q_B, weight_Q_B * p_Q_B, counts.num_right_Q_B * counts.width_B)

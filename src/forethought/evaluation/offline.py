@@ -1,4 +1,4 @@
-"""`evaluate`: policies compared on a measured profile, at equal realised tokens, with paired intervals."""
+"""`evaluate`: policies compared on a measured profile, at equal realised costs, with paired intervals."""
 
 from __future__ import annotations
 
@@ -9,17 +9,19 @@ from typing import Any
 
 import numpy as np
 
-from ..core.data import Cost, Curves
+from ..core.data import Cost, Curves, FloatArray
 from ..core.profile import Profile
 from ..core.protocols import Allocator
 from ..core.registry import name_of
+from ..core.terms import TOKEN_COSTS
 from ..errors import MismatchError
+from .bootstrap import estimate, resampled_means
 from .calibration import calibrate
-from .checks import check_inputs
+from .checks import check_inputs, comparable, known_costs
 from .levels import spread
 from .policies import Policies
 from .resampled import Resampled
-from .results import Evaluation
+from .results import Evaluation, OptionRow
 
 
 def evaluate(
@@ -28,8 +30,9 @@ def evaluate(
     mean_train: Curves,
     *,
     allocator: str | Allocator = "envelope",
-    costs: Sequence[Cost] = (Cost.GRANTED, Cost.SPENT),
+    costs: Sequence[Cost] | None = None,
     mean_tokens: Sequence[float] | None = None,
+    mean_usd: Sequence[float] | None = None,
     num_resamples: int = 2000,
     seed: int = 0,
     provenance: Mapping[str, Any] | None = None,
@@ -37,24 +40,30 @@ def evaluate(
 ) -> Evaluation:
     """Compares forethought's plans with uniform, blind, greedy and the oracle, on measured curves.
 
-    A policy's gain is its accuracy less what a baseline reaches *at the policy's own realised mean tokens*: a plan made
-    from predicted spend misses its target, and comparing rows of one target would credit the policy that overspent.
-    Uniform mixes neighbouring caps at random, blind neighbouring vertices of the concave envelope of the mean *train*
-    curve (every plan that an optimal allocator makes of one curve for all), so that both can land anywhere.
+    A policy's gain is its accuracy less what a baseline reaches *at the policy's own realised mean tokens*, or USD: a
+    plan made from predicted spend misses its target, and comparing rows of one target would credit the policy that
+    overspent. Uniform mixes neighbouring caps at random (named options that are neighbours in mean cost), blind
+    neighbouring vertices of the concave envelope of the mean *train* curve (every plan that an optimal allocator makes
+    of one curve for all), so that both can land anywhere.
 
     Intervals are 95% percentile intervals of a paired bootstrap over queries, the frontiers computed anew inside each
     resample. Plans and training are held fixed. Each level has its own interval; `Evaluation.summaries` has one for
     the mean over all levels.
 
     Args:
-        measured: the profile of the split that is reported, with every query tried at least once.
+        measured: the profile of the split that is reported, with every query tried at least once. Queries that were
+            not tried under every named option are left out, with a note.
         predicted: predicted curves of the same queries, in the same order. Without tokens, spent cost is planned with
-            the mean train usage curve.
+            the mean train usage curve; without the prompts' tokens, bills are planned with those measured. Named
+            options may stand in another order than the profile's.
         mean_train: the mean curve of the train split: one row, or more whose mean is taken.
         allocator: makes forethought's plans: a registered name or an allocator.
-        costs: the costs to compare under; only granted where the profile's spend was not measured.
-        mean_tokens: levels in mean tokens a query, for every cost. By default they are spread from what the cheapest
-            option costs to what the dearest does, by the mean train curve under spent cost: see `levels.spread`.
+        costs: the costs to compare under. By default granted and spent; of named options spent, and money where they
+            have prices (`checks.known_costs`).
+        mean_tokens: levels in mean tokens a query, for every cost in tokens. By default they are spread from what the
+            cheapest option costs to what the dearest does, by the mean train curve under spent cost: see
+            `levels.spread`.
+        mean_usd: levels in mean USD a query; by default they are spread alike.
         num_resamples: bootstrap resamples.
         seed: of the bootstrap.
         provenance: what the profile's own `info` does not say, for the report: the command, the predictor, how the
@@ -62,20 +71,24 @@ def evaluate(
         notes: what the reader must know of the curves, before what is to be known of any evaluation.
 
     Raises:
-        MismatchError: curves of other queries or another menu, or no spend to measure or to plan spent cost with.
+        MismatchError: curves of other queries or another menu, no spend to measure or to plan spent cost with, or no
+            prices to compare in money.
         InvalidInputError: a query without a trace, or numbers that are not finite.
         InvalidSettingsError: levels, resamples or a batch size that cannot be taken.
     """
-    check_inputs(measured, predicted, mean_train, costs, mean_tokens, num_resamples)
+    measured, (predicted,), mean_train, left_out = comparable(measured, [predicted], mean_train)
+    if costs is None:
+        costs = known_costs(measured, mean_train) if measured.menu.is_named else TOKEN_COSTS
+    check_inputs(measured, predicted, mean_train, costs, mean_tokens, num_resamples, mean_usd=mean_usd)
     if not measured.is_spend_measured:  # then predicted spend has nothing to be held against
         predicted, mean_train = replace(predicted, tokens_Q_B=None), replace(mean_train, tokens_Q_B=None)
-    if mean_train.tokens_Q_B is None and Cost.SPENT in costs:
+    if mean_train.tokens_Q_B is None and (Cost.SPENT in costs or Cost.USD in costs):
         raise MismatchError(
             "the mean train curve has no tokens, so nothing can be planned under spent cost; "
             "profile the train split again, or evaluate with --cost granted only"
         )
     policies = Policies(measured, predicted, mean_train, allocator)
-    levels = {cost: levels_of(cost, policies, mean_tokens) for cost in costs}
+    levels = {cost: levels_of(cost, policies, mean_usd if cost is Cost.USD else mean_tokens) for cost in costs}
     how = {"num_resamples": num_resamples, "seed": seed}
     judged = []
     for cost in levels:
@@ -94,11 +107,12 @@ def evaluate(
         savings=tuple(saving for each in judged for saving in each.savings()),
         losses=tuple(loss for each in judged for loss in each.losses()),
         calibration=calibrate(measured, predicted, policies.mean_B, mean_tokens_B, **how),
-        notes=(*notes, *_notes(measured, predicted, costs), *policies.notes),
+        notes=(*notes, *left_out, *_notes(measured, predicted, costs), *policies.notes),
         data_hash=data_hash(measured),
         measured=measured,
         predicted=predicted,
         provenance={**measured.provenance.to_json(), **(provenance or {})},
+        options=_options(policies, mean_tokens_B, is_spend_measured=measured.is_spend_measured, **how),
         plans={
             (each.cost, outcome.policy, outcome.level): outcome.plans
             for each in judged
@@ -109,35 +123,71 @@ def evaluate(
     )
 
 
+def _options(
+    policies: Policies, mean_tokens_B: FloatArray | None, *, is_spend_measured: bool, num_resamples: int, seed: int
+) -> tuple[OptionRow, ...]:
+    """Each named option for every query."""
+    known, usd_Q_B = policies.measured, policies.usd_Q_B
+    if not known.menu.is_named:
+        return ()
+    accuracy_R_B = resampled_means(known.p_Q_B, num_resamples=num_resamples, seed=seed)
+    return tuple(
+        OptionRow(
+            label=label,
+            accuracy=estimate(accuracy_R_B[:, column]),
+            spent=float(policies.costs_Q_B(Cost.SPENT)[:, column].mean()) if is_spend_measured else None,
+            usd=None if usd_Q_B is None else float(usd_Q_B[:, column].mean()),
+            mean_p=float(policies.mean_B[column]),
+            mean_tokens=None if mean_tokens_B is None else float(mean_tokens_B[column]),
+        )
+        for column, label in enumerate(known.menu.labels)
+    )
+
+
 def num_traces(measured: Profile) -> tuple[int, int]:
-    """Fewest and most traces a query."""
-    return int(measured.num_tried_Q.min()), int(measured.num_tried_Q.max())
+    """Fewest and most traces a query, under any option."""
+    return int(measured.tries_Q_B.min()), int(measured.tries_Q_B.max())
 
 
 def data_hash(measured: Profile) -> str:
     """First 16 hex digits of the SHA-256 of what was measured: ids, counts, tokens rounded to float32."""
     digest = hashlib.sha256("\n".join(measured.query_ids).encode())
-    for counts in (measured.num_right_Q_B, measured.num_tried_Q):
+    tried = measured.num_tried_Q if measured.tried_Q_B is None else measured.tried_Q_B
+    for counts in (measured.num_right_Q_B, tried):
         digest.update(np.ascontiguousarray(counts, dtype="<i8").tobytes())
     digest.update(np.ascontiguousarray(measured.tokens_Q_B, dtype="<f4").tobytes())
     return digest.hexdigest()[:16]
 
 
-def levels_of(cost: Cost, policies: Policies, mean_tokens: Sequence[float] | None = None) -> tuple[float, ...]:
+def levels_of(cost: Cost, policies: Policies, wanted: Sequence[float] | None = None) -> tuple[float, ...]:
     """The levels asked for, ascending; else spread over what the options are known to cost."""
-    if mean_tokens is not None:
-        return tuple(sorted({float(level) for level in mean_tokens}))
-    return spread(policies.measured.menu, policies.cap_costs(cost))
+    if wanted is not None:
+        return tuple(sorted({float(level) for level in wanted}))
+    return spread(policies.measured.menu, policies.option_costs(cost), in_usd=cost is Cost.USD)
+
+
+_CAPS = (
+    "Granted counts the caps on reasoning. Spent counts the tokens generated: reasoning, forced suffix and answer. "
+    "Neither counts the prompt, nor the one pass over it that a predictor reading hidden states needs."
+)
+_NAMED = (
+    "Options go by their names, in order of what an answer by each is known to take. Spent counts the tokens "
+    "generated: thought and answer. Nothing is compared under granted cost: an option's budget is what it takes as a "
+    "rule, and no cap. A dearer option may be worse than a cheaper one: uniform, which takes them by cost alone, then "
+    "falls, and the gain over blind, which leaves such options out, is the one to look at."
+)
+_MONEY = "USD counts prompt, thought and answer at the prices of the profile's menu; predicting is not charged."
+_NEIGHBOURS = {False: "neighbouring caps", True: "options that are neighbours in mean cost"}
 
 
 def _notes(measured: Profile, predicted: Curves, costs: Sequence[Cost]) -> tuple[str, ...]:
-    fewest = int(measured.num_tried_Q.min())
+    fewest, is_named = num_traces(measured)[0], measured.menu.is_named
     notes = [
-        "Granted counts the caps on reasoning. Spent counts the tokens generated: reasoning, forced suffix and answer. "
-        "Neither counts the prompt, nor the one pass over it that a predictor reading hidden states needs.",
-        "Gains compare at equal realised tokens: with what the baseline reaches at the tokens that the policy really "
-        "used, where the baseline may mix two neighbouring caps at random. A plan made from predicted spend may miss "
-        "its target; the tokens shown are the measured ones.",
+        *([_NAMED] if is_named else [_CAPS]),
+        *([_MONEY] if Cost.USD in costs else []),
+        f"Gains compare at equal realised {'cost' if Cost.USD in costs else 'tokens'}: with what the baseline reaches "
+        f"at what the policy really used, where the baseline may mix two {_NEIGHBOURS[is_named]} at random. A plan "
+        "made from predicted spend may miss its target; the tokens shown are the measured ones.",
         "A mean over levels weighs each level by the tokens that it is the nearest level to.",
         "Intervals are pointwise and resample queries, with plans and training held fixed. With many levels a few "
         "leave 0 by chance: the mean over all levels has one interval of its own.",

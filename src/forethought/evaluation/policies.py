@@ -10,7 +10,7 @@ import numpy as np
 from ..allocators import allocate, pose
 from ..allocators.hull import upper_envelope
 from ..allocators.price import lp_bound
-from ..core.data import Allocation, Cost, Curves, FloatArray, IntArray
+from ..core.data import Allocation, Cost, Curves, FloatArray, IntArray, usd
 from ..core.menu import Menu
 from ..core.profile import Profile
 from ..core.protocols import Allocator
@@ -28,12 +28,13 @@ class PolicyOutcome:
 
     Attributes:
         policy: its name.
-        level: mean tokens a query that were to be divided.
-        accuracy_Q: measured success at the budget given, shape (Q,).
+        level: mean tokens, or USD, a query that were to be divided.
+        accuracy_Q: measured success under the option given, shape (Q,).
         granted_Q: the cap given, shape (Q,).
-        spent_Q: measured mean tokens at that cap, shape (Q,).
-        share_B: share of the queries at each cap, shape (B,).
+        spent_Q: measured mean tokens under that option, shape (Q,).
+        share_B: share of the queries at each option, shape (B,).
         plans: the plans behind it, one a batch; empty for uniform and blind.
+        usd_Q: measured mean bill under that option in USD, shape (Q,); None where it is not known.
     """
 
     policy: str
@@ -43,6 +44,14 @@ class PolicyOutcome:
     spent_Q: FloatArray
     share_B: FloatArray
     plans: tuple[Allocation, ...] = ()
+    usd_Q: FloatArray | None = None
+
+    def costs_Q(self, cost: Cost) -> FloatArray:
+        """What each query realised, counted by `cost`, shape (Q,)."""
+        if cost is Cost.USD:
+            assert self.usd_Q is not None  # nothing is compared in money where bills are not known
+            return self.usd_Q
+        return self.granted_Q if cost is Cost.GRANTED else self.spent_Q
 
 
 class Policies:
@@ -50,27 +59,40 @@ class Policies:
 
     Args:
         measured: the split that is reported.
-        predicted: predicted curves of the same queries; without tokens, the mean train curve's are planned with.
+        predicted: predicted curves of the same queries; without tokens, the mean train curve's are planned with;
+            without the prompts' tokens, those measured, which are known before anything is generated.
         mean_train: the mean train curve, one row, or more whose mean is taken; without tokens, a cap costs itself.
         allocator: makes forethought's plans: a registered name, or an allocator.
+
+    Attributes:
+        usd_Q_B: measured bills in USD, shape (Q, B); None where prices or tokens are not known.
     """
 
     def __init__(self, measured: Profile, predicted: Curves, mean_train: Curves, allocator: str | Allocator) -> None:
-        self.measured, self.measured_tokens_Q_B = measured.curves, measured.tokens_Q_B
-        # To plan with, a later cap may not look cheaper; a shorter answer can make it so by a fraction of a token.
-        self.known = replace(self.measured, tokens_Q_B=np.maximum.accumulate(measured.tokens_Q_B, axis=1))
+        self.measured, self.any_order = measured.curves, measured.menu.is_named
+        has_usd = measured.is_spend_measured and has_bill(self.measured)
+        self.usd_Q_B = self.measured.usd_Q_B if has_usd else None
+        self.known = replace(self.measured, tokens_Q_B=self._in_order(measured.tokens_Q_B))
         self.mean_B = mean_train.p_Q_B.mean(axis=0)
         self.mean_tokens_B: FloatArray = measured.menu.budgets_B.astype(np.float64)
         if mean_train.tokens_Q_B is not None:
-            self.mean_tokens_B = np.maximum.accumulate(mean_train.tokens_Q_B.mean(axis=0))
+            self.mean_tokens_B = self._in_order(mean_train.tokens_Q_B.mean(axis=0))
+        known = mean_train if mean_train.input_Q_B is not None else self.measured
+        self.mean_input_B = None if known.input_Q_B is None else known.input_Q_B.mean(axis=0)
         if predicted.tokens_Q_B is None:
             tokens_Q_B = np.broadcast_to(self.mean_tokens_B, predicted.p_Q_B.shape)
             predicted = replace(predicted, tokens_Q_B=tokens_Q_B)
+        if predicted.input_Q_B is None:
+            predicted = replace(predicted, input_Q_B=self.measured.input_Q_B)
         self.predicted, self.allocator = predicted, allocator
         self._oracle_shortfall: dict[Cost, float] = {}
 
+    def _in_order(self, tokens: FloatArray) -> FloatArray:
+        """Usage curves to plan with: of caps a later one may not look cheaper, as a shorter answer can make it."""
+        return tokens if self.any_order else np.maximum.accumulate(tokens, axis=-1)
+
     def play(self, cost: Cost, level: float) -> Iterator[PolicyOutcome]:
-        """Every policy at `level` mean tokens a query, counted by `cost`, in the order of POLICIES."""
+        """Every policy at a mean of `level` a query, counted by `cost`, in the order of POLICIES."""
         yield self.uniform(cost, level)
         yield self.blind(cost, level)
         yield self.planned(FORETHOUGHT, self.predicted, self.allocator, cost, level)
@@ -79,31 +101,42 @@ class Policies:
         yield self.oracle(cost, level)
 
     def uniform(self, cost: Cost, level: float) -> PolicyOutcome:
-        """Neighbouring caps at random, so that the mean is `level`."""
-        return self._mixed(UNIFORM, level, shares_for(self.cap_costs(cost), np.arange(len(self.mean_B)), level))
+        """Neighbours in mean cost at random, so that the mean is `level`: one option for all, or two."""
+        return self._mixed(UNIFORM, level, shares_for(self.option_costs(cost), np.arange(len(self.mean_B)), level))
 
     def blind(self, cost: Cost, level: float) -> PolicyOutcome:
         """Neighbouring vertices of the mean train curve's envelope at random, so that the mean is `level`."""
-        return self._mixed(BLIND, level, shares_for(self.cap_costs(cost), self.blind_columns(cost), level))
+        return self._mixed(BLIND, level, shares_for(self.option_costs(cost), self.blind_columns(cost), level))
 
-    def cap_costs(self, cost: Cost) -> FloatArray:
-        """What each cap costs a query, as known before the split is seen, shape (B,)."""
-        return self.measured.menu.budgets_B.astype(np.float64) if cost is Cost.GRANTED else self.mean_tokens_B
+    def option_costs(self, cost: Cost) -> FloatArray:
+        """What each option costs a query on average, as known before any answer of the split is seen, shape (B,)."""
+        if cost is Cost.GRANTED:
+            return self.measured.menu.budgets_B.astype(np.float64)
+        if cost is Cost.SPENT:
+            return self.mean_tokens_B
+        return usd(self.measured.menu, self.mean_tokens_B, self.mean_input_B)
 
     def blind_columns(self, cost: Cost) -> IntArray:
-        """The caps blind ever uses: the vertices of the mean train curve's envelope."""
-        return envelope_columns(self.measured.menu, self.cap_costs(cost), self.mean_B)
+        """The options blind ever uses: the vertices of the mean train curve's envelope."""
+        return envelope_columns(self.measured.menu, self.option_costs(cost), self.mean_B)
+
+    def costs_Q_B(self, cost: Cost) -> FloatArray:
+        """What each query realises under each option, shape (Q, B); caps cost themselves under granted cost."""
+        costs_Q_B = self.measured.costs_Q_B(cost)
+        assert costs_Q_B is not None
+        return costs_Q_B
 
     def _mixed(self, policy: str, level: float, share_B: FloatArray) -> PolicyOutcome:
-        """Caps handed out at random in these shares: the exact expectation over all such draws, for each query."""
+        """Options handed out at random in these shares: the exact expectation over all such draws, for each query."""
         budgets_B = self.measured.menu.budgets_B
         return PolicyOutcome(
             policy=policy,
             level=level,
             accuracy_Q=self.measured.p_Q_B @ share_B,
             granted_Q=np.full(len(self.measured.query_ids), float(budgets_B @ share_B)),
-            spent_Q=self.measured_tokens_Q_B @ share_B,
+            spent_Q=self.costs_Q_B(Cost.SPENT) @ share_B,
             share_B=share_B,
+            usd_Q=None if self.usd_Q_B is None else self.usd_Q_B @ share_B,
         )
 
     def planned(
@@ -131,15 +164,16 @@ class Policies:
             level=level,
             accuracy_Q=np.take_along_axis(self.measured.p_Q_B, columns_Q_1, axis=1)[:, 0],
             granted_Q=budget_Q.astype(np.float64),
-            spent_Q=np.take_along_axis(self.measured_tokens_Q_B, columns_Q_1, axis=1)[:, 0],
+            spent_Q=np.take_along_axis(self.costs_Q_B(Cost.SPENT), columns_Q_1, axis=1)[:, 0],
             share_B=np.bincount(columns_Q_1[:, 0], minlength=len(self.mean_B)) / len(budget_Q),
+            usd_Q=None if self.usd_Q_B is None else np.take_along_axis(self.usd_Q_B, columns_Q_1, axis=1)[:, 0],
         )
 
     def oracle(self, cost: Cost, level: float) -> PolicyOutcome:
         """The best plan for the measured curves.
 
-        Under spent cost that is the envelope allocator's: it counts costs as they are, where the exact one has to
-        round each up to whole tokens and so finds a little less. How far from the best it may be is known.
+        Under spent cost, and in money, that is the envelope allocator's: it counts costs as they are, where the exact
+        one has to round each up and so finds a little less. How far from the best it may be is known.
         """
         if cost is Cost.GRANTED:
             try:
@@ -156,8 +190,8 @@ class Policies:
     def notes(self) -> tuple[str, ...]:
         """What the reader must know of how the oracle was found, after `play`."""
         return tuple(
-            f"Under {cost.value} cost the oracle is the envelope allocator on the measured curves; no plan at all "
-            f"reaches more than {100 * shortfall:.3f} points above it at any level."
+            f"{'In USD' if cost is Cost.USD else f'Under {cost.value} cost'} the oracle is the envelope allocator on "
+            f"the measured curves; no plan at all reaches more than {100 * shortfall:.3f} points above it at any level."
             for cost, shortfall in self._oracle_shortfall.items()
         )
 
@@ -165,33 +199,35 @@ class Policies:
 def envelope_columns(menu: Menu, cost_B: FloatArray, value_B: FloatArray) -> IntArray:
     """Columns on the upper concave envelope of one curve over cost, from the cheapest to the highest value."""
     curve = Curves(("mean",), menu, value_B[None], cost_B[None])
-    envelope = upper_envelope(pose(curve, total=2.0 * float(cost_B[-1]), cost=Cost.SPENT))
+    envelope = upper_envelope(pose(curve, total=2.0 * float(cost_B.max()), cost=Cost.SPENT))
     columns: IntArray = np.concatenate([envelope.start_M, envelope.column_N])
-    return columns[int((envelope.cost_N == 0).sum()) :]  # what costs no more than the first cap stands for it
+    return columns[int((envelope.cost_N == 0).sum()) :]  # what costs no more than the first option stands for it
+
+
+def has_bill(curves: Curves) -> bool:
+    """Whether `curves.usd_Q_B` is known: prices for all options, tokens of answers, and of prompts that cost."""
+    if not curves.menu.is_priced or curves.tokens_Q_B is None:
+        return False
+    return curves.input_Q_B is not None or not curves.menu.price_2_B[0].any()
 
 
 def _batches(curves: Curves, batch_size: int | None) -> Iterator[Curves]:
     num_queries = len(curves.query_ids)
     step = batch_size or num_queries
     for start in range(0, num_queries, step):
-        rows = slice(start, start + step)
-        yield Curves(
-            query_ids=curves.query_ids[rows],
-            menu=curves.menu,
-            p_Q_B=curves.p_Q_B[rows],
-            tokens_Q_B=None if curves.tokens_Q_B is None else curves.tokens_Q_B[rows],
-        )
+        yield curves.select(slice(start, start + step))
 
 
 def _total(curves: Curves, cost: Cost, level: float) -> float:
-    """Tokens for a batch at `level` a query, and never less than its smallest caps are expected to cost.
+    """What a batch gets at `level` a query, and never less than its cheapest options are expected to cost.
 
-    A level made from the train curve can lie below that by a token or so; the plan then gives everyone the smallest
-    cap and is compared at what that really costs.
+    A level made from the train curve can lie below that by a token or so; the plan then gives everyone the cheapest
+    option and is compared at what that really costs.
     """
     if cost is Cost.GRANTED:
         return level * len(curves.query_ids)
-    assert curves.tokens_Q_B is not None
+    costs_Q_B = curves.costs_Q_B(cost)
+    assert costs_Q_B is not None
     # In double precision whatever the predictor answers in: a plan may not lack the last digit of its minimums.
-    least = float(curves.tokens_Q_B[:, 0].sum(dtype=np.float64))
+    least = float(costs_Q_B.min(axis=1).sum(dtype=np.float64))
     return max(level * len(curves.query_ids), least * (1.0 + 1e-9))

@@ -1,4 +1,4 @@
-"""Policies compared at equal realised tokens: rows, savings, losses and means, each with its paired interval."""
+"""Policies compared at equal realised costs: rows, savings, losses and means, each with its paired interval."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class Resampled:
         cost: what the levels are counted in.
         outcomes: what is compared, length P; those of the policy `oracle` are what gaps are measured against.
         accuracy_R_P: mean accuracy.
-        tokens_R_P: mean tokens realised, counted by `cost`.
-        uniform_R_P, blind_R_P: what the baselines reach at those tokens.
+        realised_R_P: mean cost realised, tokens or USD, counted by `cost`.
+        uniform_R_P, blind_R_P: what the baselines reach at that cost.
         uniform, blind: the baselines' frontiers.
         is_spend_measured: whether the tokens generated were measured; rows leave them out otherwise.
     """
@@ -37,7 +37,7 @@ class Resampled:
     cost: Cost
     outcomes: tuple[PolicyOutcome, ...]
     accuracy_R_P: FloatArray
-    tokens_R_P: FloatArray
+    realised_R_P: FloatArray
     uniform_R_P: FloatArray
     blind_R_P: FloatArray
     uniform: Frontier
@@ -56,25 +56,23 @@ class Resampled:
         is_spend_measured: bool = True,
     ) -> Self:
         """Resamples everything that the policies came to in one go."""
-        is_granted = cost is Cost.GRANTED
-        caps_Q_B = np.broadcast_to(policies.cap_costs(cost), policies.measured.p_Q_B.shape)
         blocks = (
             policies.measured.p_Q_B,
-            caps_Q_B if is_granted else policies.measured_tokens_Q_B,
+            policies.costs_Q_B(cost),
             np.stack([outcome.accuracy_Q for outcome in outcomes], axis=1),
-            np.stack([outcome.granted_Q if is_granted else outcome.spent_Q for outcome in outcomes], axis=1),
+            np.stack([outcome.costs_Q(cost) for outcome in outcomes], axis=1),
         )
         means_R_N = resampled_means(np.concatenate(blocks, axis=1), num_resamples=num_resamples, seed=seed)
         ends = np.cumsum([block.shape[1] for block in blocks])
-        caps_accuracy_R_B, caps_tokens_R_B, accuracy_R_P, tokens_R_P = np.split(means_R_N, ends[:-1], axis=1)
-        columns = policies.blind_columns(cost)
-        uniform = Frontier.through(caps_tokens_R_B, caps_accuracy_R_B)
-        blind = Frontier.through(caps_tokens_R_B[:, columns], caps_accuracy_R_B[:, columns])
+        accuracy_R_B, cost_R_B, accuracy_R_P, realised_R_P = np.split(means_R_N, ends[:-1], axis=1)
+        columns, any_order = policies.blind_columns(cost), policies.any_order
+        uniform = Frontier.through(cost_R_B, accuracy_R_B, any_order=any_order)
+        blind = Frontier.through(cost_R_B[:, columns], accuracy_R_B[:, columns], any_order=any_order)
         uniform_R_P, blind_R_P = (
-            np.stack([frontier.accuracy_at(tokens_R) for tokens_R in tokens_R_P.T], axis=1)
+            np.stack([frontier.accuracy_at(realised_R) for realised_R in realised_R_P.T], axis=1)
             for frontier in (uniform, blind)
         )
-        found = (accuracy_R_P, tokens_R_P, uniform_R_P, blind_R_P, uniform, blind)
+        found = (accuracy_R_P, realised_R_P, uniform_R_P, blind_R_P, uniform, blind)
         return cls(cost, tuple(outcomes), *found, is_spend_measured)
 
     def rows(self) -> list[PolicyRow]:
@@ -85,8 +83,8 @@ class Resampled:
     def _row(self, column: int, oracle: int) -> PolicyRow:
         outcome = self.outcomes[column]
         gains, gaps = [], []
-        for baseline, at_tokens_R_P in ((UNIFORM, self.uniform_R_P), (BLIND, self.blind_R_P)):
-            gain_R_P = self.accuracy_R_P - at_tokens_R_P
+        for baseline, reached_R_P in ((UNIFORM, self.uniform_R_P), (BLIND, self.blind_R_P)):
+            gain_R_P = self.accuracy_R_P - reached_R_P
             is_other = outcome.policy != baseline
             gains.append(estimate(gain_R_P[:, column]) if is_other else None)
             gaps.append(share_closed(gain_R_P, column, oracle) if is_other and outcome.policy != ORACLE else None)
@@ -96,6 +94,7 @@ class Resampled:
             budget=outcome.level,
             granted=float(outcome.granted_Q.mean()),
             spent=float(outcome.spent_Q.mean()) if self.is_spend_measured else None,
+            usd=None if outcome.usd_Q is None else float(outcome.usd_Q.mean()),
             accuracy=estimate(self.accuracy_R_P[:, column]),
             gain=gains[0],
             gain_over_blind=gains[1],
@@ -115,15 +114,16 @@ class Resampled:
         ]
 
     def _saving(self, column: int, baseline: str, frontier: Frontier) -> Saving:
-        tokens_R = self.tokens_R_P[:, column]
-        needed_R = frontier.tokens_for(self.accuracy_R_P[:, column])
-        # Nobody thinks at all: the same tokens, none.
-        ratio_R = np.divide(needed_R, tokens_R, out=np.ones_like(needed_R), where=(tokens_R > 0) | (needed_R > 0))
+        realised_R, outcome = self.realised_R_P[:, column], self.outcomes[column]
+        needed_R = frontier.cost_for(self.accuracy_R_P[:, column])
+        # Nobody thinks at all: the same cost, none.
+        ratio_R = np.divide(needed_R, realised_R, out=np.ones_like(needed_R), where=(realised_R > 0) | (needed_R > 0))
         return Saving(
             cost=self.cost,
             baseline=baseline,
-            budget=self.outcomes[column].level,
-            tokens=float(tokens_R[0]),
+            budget=outcome.level,
+            tokens=float((outcome.granted_Q if self.cost is Cost.GRANTED else outcome.spent_Q).mean()),
+            usd=None if outcome.usd_Q is None else float(outcome.usd_Q.mean()),
             accuracy=float(self.accuracy_R_P[0, column]),
             needed=estimate(needed_R),
             ratio=estimate(ratio_R),
@@ -154,7 +154,7 @@ class Resampled:
         ]
 
     def mean_gain_R(self, policy: str, baseline: str, *, levels: Sequence[float] | None = None) -> FloatArray:
-        """A policy's accuracy less what uniform or blind reaches at its tokens: mean over levels, shape (R + 1,)."""
+        """A policy's accuracy less what uniform or blind reaches at its cost: mean over levels, shape (R + 1,)."""
         reached_R_P = {UNIFORM: self.uniform_R_P, BLIND: self.blind_R_P}[baseline]
         return self._mean_R(self.accuracy_R_P - reached_R_P, policy, levels)
 

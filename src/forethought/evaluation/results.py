@@ -13,6 +13,8 @@ from ..core.data import Allocation, Cost, Curves
 from ..core.menu import Menu
 from ..core.profile import Profile
 
+COUNTED = {Cost.GRANTED: "granted tokens", Cost.SPENT: "spent tokens", Cost.USD: "USD"}
+
 
 def plain(value: Any) -> Any:
     """`value` in JSON's own types: dataclasses as objects, what is not finite as None, what is unknown as text.
@@ -72,23 +74,24 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class PolicyRow(Result):
-    """One policy at one level of one cost. Accuracies and gains are shares in [0, 1]; tokens are means a query.
+    """One policy at one level of one cost. Accuracies and gains are shares in [0, 1]; tokens and USD are means a query.
 
     Attributes:
         cost: what the level is counted in, and the axis on which the gains compare.
         policy: uniform, blind, forethought, greedy, greedy-oracle or oracle.
-        budget: the level: mean tokens a query that were to be divided.
-        granted: mean cap really given.
+        budget: the level: mean tokens, or USD, a query that were to be divided.
+        granted: mean cap really given; of named options the mean budget, what they are known to take.
         spent: mean tokens really generated, by the measured usage curves; None where they were not measured.
-        accuracy: mean measured success at the budgets given.
-        gain: accuracy above uniform's at this row's own realised tokens; None for uniform.
+        usd: mean bill in USD, by the menu's prices; None where prices or the prompts' tokens are not known.
+        accuracy: mean measured success under the options given.
+        gain: accuracy above uniform's at this row's own realised cost; None for uniform.
         gain_over_blind: the same above blind's; None for blind.
         gap_closed: gain / the oracle's gain at this level, each at its own realised tokens; None for uniform and
             the oracle, and where the oracle's gain is too small to divide by.
         gap_closed_over_blind: the same above blind.
-        uniform_at_same_tokens: what uniform reaches at this row's realised tokens (accuracy - gain).
+        uniform_at_same_tokens: what uniform reaches at this row's realised cost (accuracy - gain).
         blind_at_same_tokens: what blind reaches there (accuracy - gain_over_blind).
-        shares: share of the queries at each cap of the menu, ascending: where the tokens went.
+        shares: share of the queries at each option of the menu, ascending: where the tokens went.
     """
 
     cost: Cost
@@ -96,6 +99,7 @@ class PolicyRow(Result):
     budget: float
     granted: float
     spent: float | None
+    usd: float | None
     accuracy: Estimate
     gain: Estimate | None
     gain_over_blind: Estimate | None
@@ -107,24 +111,47 @@ class PolicyRow(Result):
 
     @property
     def realised(self) -> float:
-        """Mean tokens really used, counted by this row's cost."""
+        """Mean tokens, or USD, really used, counted by this row's cost."""
         if self.cost is Cost.GRANTED:
             return self.granted
-        assert self.spent is not None  # nothing is compared under spent cost where it was not measured
-        return self.spent
+        used = self.usd if self.cost is Cost.USD else self.spent
+        assert used is not None  # nothing is compared under a cost that was not measured
+        return used
+
+
+@dataclass(frozen=True, slots=True)
+class OptionRow(Result):
+    """One named option for every query: what it comes to.
+
+    Attributes:
+        label: its name.
+        accuracy: mean measured success.
+        spent: mean tokens generated; None where they were not measured.
+        usd: mean bill in USD; None where it is not known.
+        mean_p, mean_tokens: of the mean train curve: what was known of it before; None without.
+    """
+
+    label: str
+    accuracy: Estimate
+    spent: float | None
+    usd: float | None
+    mean_p: float
+    mean_tokens: float | None
 
 
 @dataclass(frozen=True, slots=True)
 class Saving(Result):
-    """Tokens a baseline needs to be as accurate as forethought is at one level.
+    """Tokens, or USD, that a baseline needs to be as accurate as forethought is at one level.
 
     Attributes:
         cost, budget: the level, and what it is counted in.
         baseline: uniform or blind.
         tokens: mean tokens forethought really used.
+        usd: its mean bill in USD; None where it is not known.
         accuracy: what it reached with them.
-        needed: fewest mean tokens at which the baseline gets there; infinite when it never does on the menu.
-        ratio: needed / tokens: 2.0 means that the baseline needs twice as many.
+        needed: lowest mean cost, counted by `cost`, at which the baseline gets there; infinite when it never does on
+            the menu.
+        ratio: needed / what forethought used: 2.0 means that the baseline needs twice as much.
         reached: share of the resamples in which the baseline gets there at all.
     """
 
@@ -132,10 +159,19 @@ class Saving(Result):
     baseline: str
     budget: float
     tokens: float
+    usd: float | None
     accuracy: float
     needed: Estimate
     ratio: Estimate
     reached: float
+
+    @property
+    def used(self) -> float:
+        """What forethought really used, counted by this cost."""
+        if self.cost is not Cost.USD:
+            return self.tokens
+        assert self.usd is not None
+        return self.usd
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +230,7 @@ class CurveErrors(Result):
     """Scores of predicted curves, forethought's beside those of the mean train curve, at one budget or over all.
 
     Attributes:
-        budget: in tokens; None for all budgets together.
+        budget: in tokens, of a named option what identifies it on the menu; None for all options together.
         log_loss, mean_log_loss: binomial log loss a trace, in nats: forethought's, the mean curve's.
         brier, mean_brier: squared error against single traces.
         curve_error, mean_curve_error: squared error against the true curves, the traces' own chance taken off;
@@ -248,15 +284,16 @@ class Evaluation(Result):
     Attributes:
         num_queries: Q, the queries judged on.
         num_traces: fewest and most traces a query.
-        menu: the budgets.
+        menu: the options.
         allocator: what made forethought's plans.
-        levels: mean tokens a query at which policies were compared, by cost.
+        levels: mean tokens, or USD, a query at which policies were compared, by cost.
         rows, summaries, savings, losses, calibration: see their classes.
         notes: what the reader must know to read the numbers.
         num_resamples, seed: how they were made.
         data_hash: first 16 hex digits of the SHA-256 of the measured counts and tokens.
         simulated: whether the measurements come from a simulation or a replay.
         provenance: what made the profile (model, template, engine, versions) and the predictions, passed through.
+        options: one row for each named option, ascending as on the menu; empty where options are caps.
         measured, predicted: what was compared, for the pictures; not part of the JSON.
         plans: one a batch, for each cost, policy that plans, and level; not part of the JSON.
     """
@@ -279,12 +316,13 @@ class Evaluation(Result):
     measured: Profile = field(repr=False)
     predicted: Curves = field(repr=False)
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    options: tuple[OptionRow, ...] = ()
     plans: Mapping[tuple[Cost, str, float], tuple[Allocation, ...]] = field(default_factory=dict, repr=False)
 
     def __repr__(self) -> str:
         made = ", SIMULATED" if self.simulated else ""
         gains = [
-            f"{100 * each.gain.value:+.1f} points over uniform at equal {each.cost} tokens"
+            f"{100 * each.gain.value:+.1f} points over uniform at equal {COUNTED[each.cost]}"
             for each in self.summaries
             if each.policy == "forethought" and each.gain is not None
         ]

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..core.data import Grade, Outcome
 from ..core.menu import Menu
-from ..core.profile import RIGHT, UNREADABLE, UNTRIED, WRONG, Profile, Traces
+from ..core.profile import RIGHT, UNREADABLE, UNTRIED, WRONG, Traces
 from ..core.provenance import Provenance
 from ..core.records import Record
 
@@ -114,19 +114,3 @@ def measured_menu(menu: Menu, column_D: Any, tokens_D: Any) -> tuple[Menu, Any]:
     ]
     found = Menu.named(options)
     return found, np.array([found.column_of(label) for label in menu.labels])
-
-
-def joined_menu(profiles: Sequence[Profile]) -> Menu | None:
-    """The menu of profiles that were measured under the same named options; None where they were not."""
-    first = profiles[0].menu
-    bare = [{replace(option, tokens=None) for option in profile.menu.options} for profile in profiles]
-    if not first.is_named or any(other != bare[0] for other in bare[1:]):
-        return None
-    column_D = [np.array([first.column_of(label) for label in profile.menu.labels]) for profile in profiles]
-    num_B, total_B = np.zeros(first.num_options), np.zeros(first.num_options)
-    for profile, own in zip(profiles, column_D, strict=True):
-        num_B[own] += profile.tries_Q_B.sum(axis=0)
-        total_B[own] += (profile.tokens_Q_B * profile.tries_Q_B).sum(axis=0)
-    means_B = total_B / np.maximum(num_B, 1)
-    pairs = zip(first.options, means_B.round(1).tolist(), strict=True)
-    return Menu.named([replace(option, tokens=mean) for option, mean in pairs])

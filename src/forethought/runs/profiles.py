@@ -18,7 +18,7 @@ from ..core.profile import RIGHT, Profile, Traces
 from ..core.provenance import GRADER
 from ..core.records import Record
 from ..errors import InvalidFeaturesError, InvalidInputError, MismatchError, RunError
-from .draws import GRADES, Draws, joined_menu
+from .draws import GRADES, Draws
 from .store import RunDirectory
 
 __all__ = [
@@ -193,21 +193,21 @@ def joined(profiles: Sequence[Profile]) -> Profile:
     """One profile of several measured in the same way; hidden states of the layers that all of them have.
 
     Raises:
-        MismatchError: another menu, model, template, sampling or grader, naming both values.
+        MismatchError: other options, another model, template, sampling or grader, naming both values. Named options
+            are the same by name and by what they set; budgets and prices are the first profile's.
         InvalidInputError: a query that is in two of them.
     """
-    menu = joined_menu(profiles)
-    if menu is not None and len(profiles) > 1:  # each stands in the order of its own mean costs
-        profiles = [on_menu(profile, menu) for profile in profiles]
     first = profiles[0]
     for other in profiles[1:]:
         differing = first.provenance.differing(other.provenance, SAME)
-        if first.menu != other.menu or differing:
+        is_other = not first.menu.is_same(other.menu)
+        if is_other or differing:
             lines = [first.provenance.listing(other.provenance, differing)] if differing else []
-            lines += [f"menu: {first.menu} and {other.menu}"] if first.menu != other.menu else []
-            is_judged_otherwise = set(differing) <= set(GRADER) and first.menu == other.menu
+            lines += [f"menu: {first.menu} and {other.menu}{_unlike(first.menu, other.menu)}"] if is_other else []
+            is_judged_otherwise = set(differing) <= set(GRADER) and not is_other
             hint = ". Judge their records by one grader first: forethought regrade RUN" if is_judged_otherwise else ""
             raise MismatchError(f"these profiles were not measured in the same way ({'; '.join(lines)}){hint}")
+    profiles = [first, *(other if other.menu == first.menu else on_menu(other, first.menu) for other in profiles[1:])]
     query_ids = [query_id for profile in profiles for query_id in profile.query_ids]
     if twice := [query_id for query_id, count in Counter(query_ids).items() if count > 1]:
         raise InvalidInputError(f"{len(twice)} queries are in two of these profiles ({', '.join(twice[:5])}, …)")
@@ -235,9 +235,15 @@ def joined(profiles: Sequence[Profile]) -> Profile:
         difficulties=each("difficulties"),
         provenance=replace(first.provenance, name=" + ".join(names)),
         traces=_joined_traces([profile.traces for profile in profiles]),
-        tried_Q_B=together("tries_Q_B") if any(profile.tried_Q_B is not None for profile in profiles) else None,
-        input_Q_B=together("input_Q_B") if all(profile.input_Q_B is not None for profile in profiles) else None,
+        tried_Q_B=None if all(profile.tried_Q_B is None for profile in profiles) else together("tries_Q_B"),
+        input_Q_B=None if any(profile.input_Q_B is None for profile in profiles) else together("input_Q_B"),
     )
+
+
+def _unlike(first: Menu, second: Menu) -> str:
+    """Which of two menus' options set other things under one name, in words; "" where none does."""
+    unlike = first.unlike(second)
+    return f" ({', '.join(map(repr, unlike))} set other things in each)" if unlike else ""
 
 
 def _joined_traces(parts: Sequence[Traces | None]) -> Traces | None:
@@ -267,21 +273,25 @@ def with_layers(profile: Profile, layers: Sequence[int]) -> Profile:
 
 
 def common_menu(first: Menu, second: Menu) -> Menu:
-    """The menu of every budget that both have; raises MismatchError where they share none."""
+    """The menu of every option that both have; raises MismatchError where they share none, or one only by name."""
     shared = first.common(second)
     if shared is None:
-        raise MismatchError(f"the budgets {first} and {second} have none in common: measure both with one --budgets")
+        how = "--menu" if first.is_named or second.is_named else "--budgets"
+        raise MismatchError(f"the budgets {first} and {second} have none in common: measure both with one {how}")
+    if unlike := _unlike(first, second):
+        raise MismatchError(f"the options {first} and {second} go by the same names and differ{unlike}")
     return shared
 
 
 def on_menu(profile: Profile, menu: Menu) -> Profile:
-    """The profile at the budgets of `menu` alone, every one of which it was measured at.
+    """The profile at the options of `menu` alone, every one of which it was measured at.
 
     Exact: the trace under a smaller cap is the prefix of the trace under a larger one, so columns are picked and
-    nothing is interpolated. `provenance` still says how it was measured.
+    nothing is interpolated. Named options are the same by name, wherever they stand; rows of traces that were not
+    tried under one of them stay. `provenance` still says how it was measured.
 
     Raises:
-        MismatchError: a budget that was not measured.
+        MismatchError: an option that was not measured.
     """
     columns = _columns(profile.menu, menu)
     return replace(
@@ -297,7 +307,7 @@ def on_menu(profile: Profile, menu: Menu) -> Profile:
 
 
 def curves_on_menu(curves: Curves, menu: Menu) -> Curves:
-    """The curves at the budgets of `menu` alone; raises MismatchError where they have none for one of them."""
+    """The curves at the options of `menu` alone; raises MismatchError where they have none for one of them."""
     columns = _columns(curves.menu, menu)
     tokens_Q_B = None if curves.tokens_Q_B is None else curves.tokens_Q_B[:, columns]
     input_Q_B = None if curves.input_Q_B is None else curves.input_Q_B[:, columns]
@@ -305,10 +315,9 @@ def curves_on_menu(curves: Curves, menu: Menu) -> Curves:
 
 
 def _columns(menu: Menu, wanted: Menu) -> IntArray:
-    """Where the options of `wanted` stand in `menu`: caps by their tokens, named options by their names."""
     if menu.is_named and wanted.is_named:
-        if lacking := [label for label in wanted.labels if label not in menu.labels]:
-            raise MismatchError(f"there is no option {lacking[0]!r} among {menu}")
+        if missing := [label for label in wanted.labels if label not in menu.labels]:
+            raise MismatchError(f"the options {menu} do not hold {', '.join(map(repr, missing))}")
         return np.array([menu.column_of(label) for label in wanted.labels])
     if missing := [str(budget) for budget in wanted.caps if budget not in menu]:
         shown = missing[0] if len(missing) == 1 else f"{missing[0]}, … {missing[-1]}"

@@ -17,7 +17,7 @@ from ..models.config import num_parameters
 from ..predictors.predictor import Predictor
 from ..predictors.prompted import PromptedPredictor
 from ..questions.queries import load_columns
-from ..runs.profiles import with_layers
+from ..runs.profiles import on_menu, with_layers
 
 REPEATS = 3
 
@@ -72,8 +72,9 @@ def labelled(name: str, file: Path, train: Profile, measured: Profile) -> Candid
         InvalidInputError: a file that cannot be read, or queries of either profile without a label.
         MismatchError: profiles of two grids.
     """
-    if train.menu != measured.menu:
+    if not train.menu.is_same(measured.menu):
         raise MismatchError(f"--train has the budgets {train.menu}, --on {measured.menu}")
+    train = on_menu(train, measured.menu)
     labels = _read_labels(file)
     missing = [query_id for query_id in (*train.query_ids, *measured.query_ids) if query_id not in labels]
     if missing:

@@ -143,8 +143,8 @@ class Columns:
         self._blank[name] = code_N == BLANK
         return Encoded(tuple(index), np.maximum(code_N, -1))
 
-    def labels(self, name: str) -> Encoded:
-        """Ids; several columns with commas between their names make one id together, such as "algebra/7"."""
+    def labels(self, name: str, meaning: str = "id") -> Encoded:
+        """Ids or options; several columns with commas between their names make one id together, such as "algebra/7"."""
         if name in self.names or "," not in name:
             return self.encode(name, fields.label, is_label=True)
         parts = [self.encode(part, fields.label, is_label=True) for part in name.split(",")]
@@ -154,7 +154,7 @@ class Columns:
         order = np.argsort(first)
         texts = ["/".join(part.values[code] for part, code in zip(parts, sets[each], strict=True)) for each in order]
         if len(set(texts)) < len(texts):
-            self._problems.add("", f"--id-column {name}: two different ids come to the same text; name other columns")
+            self._problems.add("", f"--{meaning}-column {name}: two different ones come to the same text; name others")
         code_N = np.full(self.num_rows, -1, dtype=np.int64)
         code_N[rows] = np.argsort(order)[code_M.reshape(-1)]
         self._blank[name] = code_N < 0

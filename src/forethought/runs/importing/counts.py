@@ -2,86 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from ...core.data import FloatArray, IntArray
+from ...core.menu import Menu
 from ...core.problems import MAX_SHOWN, Problems
 from ...core.profile import RIGHT, UNREADABLE, WRONG, Traces
 from ...core.settings import ImportSettings
 from ...errors import InvalidInputError
 from ...questions.fields import PARTLY
 from .columns import Columns, Mask
+from .counted import Counts, LeftOut
+from .named import count_options
 from .naming import WIDE, Naming
 from .repeats import mixed_groups, refuse_groups, refuse_told_apart
 from .rows import Rows, at_last_cuts, few, read_rows
 
-NUM_NAMED = 5  # of what was left out, how many are named
 FLOAT16_MAX = float(np.finfo(np.float16).max)
-
-
-@dataclass(frozen=True, slots=True)
-class LeftOut:
-    """What was not taken over, and why.
-
-    Attributes:
-        what: "rows", "traces", "queries" or "budgets".
-        why: the reason, in words.
-        count: how many.
-        first: places or ids of the first few.
-    """
-
-    what: str
-    why: str
-    count: int
-    first: tuple[str, ...]
-
-    @classmethod
-    def of(cls, what: str, why: str, count: int, names: Iterable[object]) -> LeftOut:
-        """Takes the first few of `names`."""
-        return cls(what, why, count, tuple(str(name) for name, _ in zip(names, range(NUM_NAMED), strict=False)))
-
-    def to_json(self) -> dict[str, Any]:
-        """One flat object."""
-        return {"what": self.what, "why": self.why, "count": self.count, "first": list(self.first)}
-
-    def __str__(self) -> str:
-        more = ", …" if self.count > len(self.first) else ""
-        what = self.what if self.count != 1 else "query" if self.what == "queries" else self.what.removesuffix("s")
-        first = f" ({', '.join(self.first)}{more})" if self.first else ""
-        return f"{self.count:,} {what} left out: {self.why}{first}"
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Counts:
-    """The measurements of the queries that are kept. Tokens and texts are None where the table has none.
-
-    Attributes:
-        query_ids: length Q.
-        budgets_B: ascending.
-        num_right_Q_B, num_tried_Q: counts.
-        tokens_Q_B, reasoning_Q_B: mean tokens at each cap.
-        texts: the questions.
-        hidden_Q_D: hidden states of one layer.
-        traces: the traces with their answers, where the table has these.
-        left_out: what was not taken over.
-        notes: what else the user should know, in sentences.
-    """
-
-    query_ids: tuple[str, ...]
-    budgets_B: IntArray
-    num_right_Q_B: IntArray
-    num_tried_Q: IntArray
-    tokens_Q_B: FloatArray | None
-    reasoning_Q_B: FloatArray | None
-    texts: tuple[str, ...] | None
-    hidden_Q_D: FloatArray | None
-    traces: Traces | None
-    left_out: tuple[LeftOut, ...]
-    notes: tuple[str, ...]
 
 
 def read_counts(columns: Columns, naming: Naming, settings: ImportSettings, problems: Problems) -> Counts:
@@ -103,7 +43,9 @@ def read_counts(columns: Columns, naming: Naming, settings: ImportSettings, prob
     if not keep_N.any():
         reasons = "; ".join(map(str, left_out)) or "it holds no rows"
         raise InvalidInputError(f"{problems.source}: no query is left to import: {reasons}")
-    counts = _count(rows, np.flatnonzero(keep_N), left_out, notes)
+    kept = np.flatnonzero(keep_N)
+    count = count_options if rows.labels else _count
+    counts = count(rows, kept, settings, left_out, notes)
     problems.raise_any()
     return counts
 
@@ -113,10 +55,11 @@ def _check_values(rows: Rows, settings: ImportSettings) -> None:
     names, told = rows.naming.columns, rows.naming.told
     if rows.naming.shape != WIDE:  # a wide table's gaps are noted when it is read
         has_id_N = rows.query.code_N >= 0
-        for meaning in ("budget", *(["sample"] if rows.sample is not None else [])):
+        axis = "option" if rows.labels else "budget"
+        for meaning in (axis, *(["sample"] if rows.sample is not None else [])):
             blank = np.flatnonzero(has_id_N & rows.columns.blank(names[meaning]))
             rows.refuse(blank, f"{names[meaning]!r} is missing")
-        for meaning in ("tokens", "reasoning", "length"):
+        for meaning in ("tokens", "input") if rows.labels else ("tokens", "reasoning", "length"):
             if meaning in names:
                 blank = np.flatnonzero(has_id_N & rows.columns.blank(names[meaning]) & ~np.isnan(rows.right_N))
                 rows.refuse(blank, f"{names[meaning]!r} is missing; to leave the column out: --{meaning}-column ''")
@@ -127,7 +70,7 @@ def _check_values(rows: Rows, settings: ImportSettings) -> None:
     for right, tried in np.unique(np.stack([rows.right_N[above], rows.tried_N[above]], axis=1), axis=0).tolist():
         same = above[(rows.right_N[above] == right) & (rows.tried_N[above] == tried)]
         rows.refuse(same, f"{told['correct']!r} counts {right:.0f} right of {tried:.0f} tried{hint}")
-    if rows.reasoning_N is not None:
+    if rows.reasoning_N is not None and not rows.labels:
         more = np.flatnonzero(rows.reasoning_N > rows.budget_N)
         rows.refuse(more, f"{told['reasoning']!r} is more than the budget")
 
@@ -158,14 +101,15 @@ def _check_traces(rows: Rows, settings: ImportSettings, problems: Problems) -> I
     if problems:
         return
     if settings.last_cut or rows.sample is not None or is_told or naming.shape == WIDE or most <= 1:
-        _check_keys(rows, keyed, is_ordered=not settings.any_order)
+        _check_keys(rows, keyed, is_ordered=not settings.any_order and not rows.labels)
         if rows.sample is not None:
             yield from mixed_groups(rows)
         return
     if settings.columns.get("sample") is None:
         refuse_told_apart(rows, keyed, problems)
+    axis = "option" if rows.labels else "budget"
     yield (
-        f"Up to {most:,} rows a query and budget were taken for as many traces: no column says which trace a row "
+        f"Up to {most:,} rows a query and {axis} were taken for as many traces: no column says which trace a row "
         "is (--sample-column NAME)."
     )
 
@@ -186,7 +130,7 @@ def _check_keys(rows: Rows, keyed: IntArray, *, is_ordered: bool) -> None:
     repeated = order[1:][same]
     pairs = sorted(zip(keyed[repeated].tolist(), keyed[order[:-1][same]].tolist(), strict=True))
     for row, before in pairs[:MAX_SHOWN]:
-        at = "" if rows.naming.shape == WIDE else f" at budget {rows.budget_N[row]:.0f}"
+        at = "" if rows.naming.shape == WIDE else rows.at(row)
         rows.refuse(np.array([row]), f"{rows.words(row)}{at} is already in {rows.place(before)}")
     rows.refuse(np.sort(keyed[repeated])[MAX_SHOWN:], "is repeated")
     if is_ordered:
@@ -226,16 +170,20 @@ def _leave_out(rows: Rows, settings: ImportSettings, problems: Problems) -> tupl
     if len(nameless := np.unique(rows.row_N[~keep_N])):
         places = map(rows.columns.place, nameless.tolist())
         left_out.append(LeftOut.of("rows", f"no {told['id']!r}", len(nameless), places))
+    unit_N, what = rows.trace_N, "queries" if rows.sample is None else "traces"
+    nothing = "queries", rows.query.code_N
+    if rows.labels:  # draws of one number under two options are independent: each counts by itself
+        unit_N, what = rows.row_N, "rows"
+        nothing = what, unit_N
     budgets = np.unique(rows.budget_N[keep_N]).astype(np.int64)
     wanted = budgets[_wanted(budgets, settings, problems)]
     if len(off := np.setdiff1d(budgets, wanted)):
         left_out.append(LeftOut.of("budgets", "not on the menu asked for", len(off), off))
         keep_N &= np.isin(rows.budget_N, wanted)
-    unit_N, what = rows.trace_N, "queries" if rows.sample is None else "traces"
     reasons = [
         (np.isnan(rows.right_N), f"{told['correct']!r} is blank", what, unit_N),
         (np.isnan(rows.tried_N), f"{told.get('tried')!r} is blank", what, unit_N),
-        (rows.tried_N == 0, "nothing was tried", "queries", rows.query.code_N),
+        (rows.tried_N == 0, "nothing was tried", *nothing),
     ]
     if rows.hidden_R_D is not None:
         is_stateless_R: Mask = np.isnan(rows.hidden_R_D).all(axis=1)  # type: ignore[assignment]
@@ -260,7 +208,9 @@ def _wanted(budgets_B: IntArray, settings: ImportSettings, problems: Problems) -
     return np.flatnonzero(np.isin(budgets_B, menu.caps))
 
 
-def _count(rows: Rows, kept: IntArray, left_out: Sequence[LeftOut], notes: list[str]) -> Counts:
+def _count(
+    rows: Rows, kept: IntArray, settings: ImportSettings, left_out: Sequence[LeftOut], notes: list[str]
+) -> Counts:
     """Sums over the traces; refuses queries on another menu than most, and those tried unequally often."""
     query_codes, first_Q, query_K = np.unique(rows.query.code_N[kept], return_index=True, return_inverse=True)
     budgets_B, budget_K = np.unique(rows.budget_N[kept], return_inverse=True)
@@ -285,12 +235,12 @@ def _count(rows: Rows, kept: IntArray, left_out: Sequence[LeftOut], notes: list[
         hidden_Q_D = np.clip(hidden_Q_D, -FLOAT16_MAX, FLOAT16_MAX)
     return Counts(
         query_ids=query_ids,
-        budgets_B=budgets_B.astype(np.int64),
+        menu=Menu.of(budgets_B.astype(np.int64).tolist()),
         num_right_Q_B=summed(rows.right_N[kept]).astype(np.int64),
         num_tried_Q=tried_Q_B[:, int(has_B.argmax())].astype(np.int64),
         tokens_Q_B=mean(rows.tokens_N),
         reasoning_Q_B=mean(rows.reasoning_N),
-        texts=_texts(rows, kept, query_K, len(query_ids)),
+        texts=rows.texts(kept, query_K, len(query_ids)),
         hidden_Q_D=hidden_Q_D,
         traces=_traces(rows, kept, budget_K, query_K, notes),
         left_out=tuple(left_out),
@@ -311,10 +261,7 @@ def _traces(rows: Rows, kept: IntArray, budget_K: IntArray, query_K: IntArray, n
         return None
     query_N, right_N_B = query_K[first_N], rows.right_N[row_N_B] == 1
     code_N_B = answer.code_N[row_N_B]
-    answers_Q, answer_N_B = [], np.zeros_like(code_N_B)
-    for index in np.split(np.arange(len(query_N)), np.flatnonzero(np.diff(query_N)) + 1):
-        codes, answer_N_B[index] = _inverse(code_N_B[index])
-        answers_Q.append(tuple(answer.values[code] if code >= 0 else "" for code in codes))
+    answer_N_B, answers_Q = rows.answers(query_N, code_N_B)
     budget_N_B = rows.budget_N[row_N_B]
     used_N_B = budget_N_B if rows.tokens_N is None else rows.tokens_N[row_N_B]
     reasoning_N_B = np.minimum(budget_N_B, used_N_B) if rows.reasoning_N is None else rows.reasoning_N[row_N_B]
@@ -327,13 +274,8 @@ def _traces(rows: Rows, kept: IntArray, budget_K: IntArray, query_K: IntArray, n
         tokens_N_B=np.rint(used_N_B).astype(np.int64),
         grade_N_B=np.where(right_N_B, RIGHT, np.where(code_N_B < 0, UNREADABLE, WRONG)).astype(np.int8),
         answer_N_B=answer_N_B,
-        answers_Q=tuple(answers_Q),
+        answers_Q=answers_Q,
     )
-
-
-def _inverse(code_M_B: IntArray) -> tuple[list[int], IntArray]:
-    codes, index = np.unique(code_M_B, return_inverse=True)
-    return codes.tolist(), index.reshape(code_M_B.shape)
 
 
 def _usual_budgets(has_Q_B: Mask) -> Mask:
@@ -362,17 +304,3 @@ def _unequal(
         words = [f"{tried_B[column]:.0f} at budget {budgets_B[column]}" for column in (low, high)]
         message = f"query {query_ids[query]!r} has unequal numbers of traces, {' and '.join(words)}; is a row repeated?"
         yield query, high, message
-
-
-def _texts(rows: Rows, kept: IntArray, query_K: IntArray, num_queries: int) -> tuple[str, ...] | None:
-    """Every query's text, or None where one has none; two texts under one id are refused."""
-    if (question := rows.question) is None:
-        return None
-    code_K = question.code_N[kept]
-    filled = np.flatnonzero(code_K >= 0)
-    seen, first = np.unique(query_K[filled], return_index=True)
-    text_Q = np.full(num_queries, -1, dtype=np.int64)
-    text_Q[seen] = code_K[filled[first]]
-    other = filled[code_K[filled] != text_Q[query_K[filled]]]
-    rows.refuse(kept[other], "the question is another than before under the same id")
-    return tuple(question.values[code] for code in text_Q) if (text_Q >= 0).all() else None

@@ -16,12 +16,14 @@ WEAK_SAMPLES = ("sample_index", "sample_idx", "epoch", "repeat", "repetition", "
 ALIASES: dict[str, tuple[str, ...]] = {
     "id": (*fields.ID_COLUMNS, "query"),
     "budget": ("budget", "budgets", "cap", "token_budget", "thinking_budget", "max_tokens"),
+    "option": ("option", "reasoning_effort", "effort"),
     "correct": (
         *("correct", "num_correct", "num_right", "right", "is_correct", "grade"),
         *("exact_match", "acc", "passed", "score"),
     ),
     "tried": ("tried", "num_tried", "num_trials", "trials", "num_traces", "num_samples"),
-    "tokens": ("tokens", "num_tokens", "tokens_used", "total_tokens", "spent"),
+    "tokens": ("tokens", "num_tokens", "tokens_used", "output_tokens", "completion_tokens", "total_tokens", "spent"),
+    "input": ("input_tokens", "prompt_tokens"),
     "reasoning": ("reasoning_tokens", "thinking_tokens"),
     "length": ("trace_tokens", "thought_tokens"),
     "sample": ("sample", "trial", "trace", "sample_id", "trial_id", "trace_id", "attempt", *WEAK_SAMPLES),
@@ -33,9 +35,11 @@ ALIASES: dict[str, tuple[str, ...]] = {
 GROUPS = (
     *("filter", "filter_name", "metric", "task", "task_name", "subtask", "subset", "subject", "split", "config"),
     *("dataset", "dataset_name", "data_source", "benchmark", "model", "model_name", "model_id", "template", "language"),
+    *("effort", "reasoning_effort"),
 )
 PER_BUDGET = ("correct", "tokens", "reasoning")  # in a wide table: a column of lists, or a column a budget
-LONG_ONLY, WIDE_ONLY = ("sample", "length", "answer"), ("hidden",)
+LONG_ONLY, WIDE_ONLY = ("option", "sample", "length", "answer", "input"), ("hidden",)
+OF_CAPS, OF_OPTIONS = ("budget", "length"), ("option", "input")
 LONG, WIDE = "long", "wide"
 
 
@@ -52,6 +56,11 @@ class Naming:
     shape: str
     columns: Mapping[str, str]
     spread: Mapping[str, Mapping[int, str]]
+
+    @property
+    def is_named(self) -> bool:
+        """Whether the options have names: they are no caps."""
+        return "option" in self.columns
 
     @property
     def told(self) -> dict[str, str]:
@@ -74,6 +83,7 @@ def name_columns(columns: Columns, settings: ImportSettings, problems: Problems)
             problems.add("", no_such_column(meaning, name, columns.names))
     if len(problems) > before:
         return None
+    _choose_axis(found, spread["correct"], columns, settings, problems)
     shape = settings.shape if settings.shape != "auto" else _shape(columns, found, spread)
     if found["id"] is None:
         problems.add("", f"no column of query ids ({', '.join(ALIASES['id'])}); {has}. Name it with --id-column NAME")
@@ -83,11 +93,11 @@ def name_columns(columns: Columns, settings: ImportSettings, problems: Problems)
             f"no column of right answers ({', '.join(ALIASES['correct'])}, or correct_16, correct_32, …); {has}. "
             "Name it with --correct-column NAME",
         )
-    elif shape is None or (shape == LONG and found["budget"] is None):
+    elif shape is None or (shape == LONG and found["budget"] is None and found["option"] is None):
         problems.add(
             "",
             f"no column of budgets ({', '.join(ALIASES['budget'])}), and {found['correct']!r} holds no list of counts; "
-            f"{has}. Name it with --budget-column NAME",
+            f"{has}. Name it with --budget-column NAME, or effort levels and the like with --option-column NAME",
         )
     odd = [meaning for meaning in (WIDE_ONLY if shape == LONG else LONG_ONLY) if settings.columns.get(meaning)]
     if shape is not None and odd:
@@ -106,7 +116,7 @@ def wanted_columns(settings: ImportSettings) -> tuple[Callable[[str], bool], Cal
     asked = {meaning: name for meaning, name in settings.columns.items() if name}
     usual = {meaning: (*names, asked.get(meaning, "")) for meaning, names in ALIASES.items()}
     known = {name.lower() for names in usual.values() for name in names} | set(GROUPS)
-    known |= {part.lower() for part in asked.get("id", "").split(",")}
+    known |= {part.lower() for meaning in ("id", "option") for part in asked.get(meaning, "").split(",")}
     listed = {name.lower() for meaning in (*PER_BUDGET, "budget", "hidden") for name in usual[meaning]}
     starts = tuple(name.lower() for meaning in PER_BUDGET for name in usual[meaning] if name)
 
@@ -115,6 +125,25 @@ def wanted_columns(settings: ImportSettings) -> tuple[Callable[[str], bool], Cal
         return low in known or (low.startswith(starts) and low[-1:].isdigit())
 
     return is_wanted, lambda name: name.lower() in listed
+
+
+def _choose_axis(
+    found: dict[str, str | None],
+    spread: Mapping[int, str],
+    columns: Columns,
+    settings: ImportSettings,
+    problems: Problems,
+) -> None:
+    """Caps, or named options where these are asked for or nothing else is there: `found` loses what is of the other."""
+    is_asked = bool(settings.columns.get("option"))
+    is_long = found["correct"] is not None and not columns.holds_lists(found["correct"]) and settings.shape != WIDE
+    is_only = found["budget"] is None and not spread and is_long and not settings.asks_for_caps
+    is_named = found["option"] is not None and (is_asked or is_only)
+    for meaning in OF_CAPS if is_named else OF_OPTIONS:
+        if settings.columns.get(meaning):
+            beside = "leave it out" if is_named else "name them with --option-column NAME"
+            problems.add("", f"--{meaning}-column: only of {'caps' if is_named else 'named options'}; {beside}")
+        found[meaning] = None
 
 
 def _spread(meaning: str, columns: Columns, settings: ImportSettings) -> dict[int, str]:
@@ -131,7 +160,7 @@ def _spread(meaning: str, columns: Columns, settings: ImportSettings) -> dict[in
 def _shape(columns: Columns, found: Mapping[str, str | None], spread: Mapping[str, Mapping[int, str]]) -> str | None:
     if found["correct"] is not None and columns.holds_lists(found["correct"]):
         return WIDE
-    if found["correct"] is not None and found["budget"] is not None:
+    if found["correct"] is not None and (found["budget"] is not None or found["option"] is not None):
         return LONG
     return WIDE if spread["correct"] else None
 

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 
 from ...core.data import FloatArray
-from ...core.menu import Menu
 from ...core.problems import Problems
 from ...core.profile import Profile
 from ...core.provenance import Provenance
@@ -17,7 +16,8 @@ from ...core.settings import ImportSettings
 from ...errors import InvalidInputError, InvalidMenuError, RunError
 from ..profiles import is_profile_file, read_parquet
 from .columns import Columns
-from .counts import Counts, LeftOut, read_counts
+from .counted import Counts, LeftOut
+from .counts import read_counts
 from .naming import Naming, name_columns, wanted_columns
 
 ENGINE = "imported"
@@ -66,11 +66,13 @@ def read_profile(settings: ImportSettings, path: Path) -> Imported:
     naming = name_columns(columns, settings, problems)
     problems.raise_any()
     assert naming is not None  # or it would have been told
-    counts = read_counts(columns, naming, settings, problems)
+    if settings.menu_file and not naming.is_named:
+        raise InvalidInputError(f"--menu {settings.menu_file}: the table's options are caps; --option-column NAME")
     try:
-        menu = Menu.of(counts.budgets_B.tolist())
+        counts = read_counts(columns, naming, settings, problems)
     except InvalidMenuError as error:
         raise InvalidInputError(f"{problems.source}: {error}") from error
+    menu = counts.menu
     caps_Q_B = np.tile(menu.budgets_B.astype(np.float64), (len(counts.query_ids), 1))
     tokens_Q_B = caps_Q_B if counts.tokens_Q_B is None else counts.tokens_Q_B
     profile = Profile(
@@ -85,6 +87,8 @@ def read_profile(settings: ImportSettings, path: Path) -> Imported:
         texts=counts.texts or (),
         provenance=_provenance(settings, naming, counts),
         traces=counts.traces,
+        tried_Q_B=counts.tried_Q_B,
+        input_Q_B=counts.input_Q_B,
     )
     left_out = counts.left_out
     if columns.num_passed_over:
@@ -123,10 +127,11 @@ def _sha256(file: str) -> str:
 def _notes(naming: Naming, counts: Counts, profile: Profile) -> list[str]:
     notes = []
     if counts.tokens_Q_B is None:
-        notes.append("Tokens were not measured: a cap stands for its own cost, and nothing is said under spent cost.")
-    elif (fallen := _num_falling(counts.tokens_Q_B)) > 0:
+        what = "an option stands for what the menu says" if naming.is_named else "a cap stands for its own cost"
+        notes.append(f"Tokens were not measured: {what}, and nothing is said under spent cost.")
+    elif not naming.is_named and (fallen := _num_falling(counts.tokens_Q_B)) > 0:
         notes.append(f"The tokens of {fallen:,} queries fall from one budget to the next.")
-    if counts.tokens_Q_B is not None and counts.reasoning_Q_B is None:
+    if counts.tokens_Q_B is not None and not naming.is_named and counts.reasoning_Q_B is None:
         notes.append("Reasoning tokens were not counted apart: all tokens up to the cap are taken to be reasoning.")
     if counts.texts is None and "question" in naming.columns:
         notes.append(f"Some cells of {naming.columns['question']!r} are blank: no texts are kept.")

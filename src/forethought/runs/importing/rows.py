@@ -31,7 +31,8 @@ class Rows:
         row_N: where each stands in the table.
         query, sample, answer, question: the ids, which trace, what was answered, the text; None where no column says.
         budget_N, right_N, tried_N: numbers.
-        tokens_N, reasoning_N, length_N: the same; None where no column says.
+        tokens_N, reasoning_N, length_N, input_N: the same; None where no column says.
+        labels: the names of options, of which `budget_N` then holds the indexes; empty where options are caps.
         hidden_R_D: hidden states of the table's rows.
     """
 
@@ -46,6 +47,8 @@ class Rows:
     tokens_N: FloatArray | None = None
     reasoning_N: FloatArray | None = None
     length_N: FloatArray | None = None
+    input_N: FloatArray | None = None
+    labels: tuple[str, ...] = ()
     answer: Encoded | None = None
     question: Encoded | None = None
     hidden_R_D: FloatArray | None = None
@@ -77,12 +80,46 @@ class Rows:
         """Where a row stands."""
         return self.columns.place(int(self.row_N[index]))
 
+    def at(self, index: int) -> str:
+        """A row's budget or option, in words."""
+        budget = self.budget_N[index]
+        return f" under {self.labels[int(budget)]!r}" if self.labels else f" at budget {budget:.0f}"
+
     def words(self, index: int) -> str:
         """A row's query and trace, in words."""
         query = f"query {self.query.values[self.query.code_N[index]]!r}"
         if self.sample is None or self.sample.code_N[index] < 0:
             return query
         return f"{query} sample {self.sample.values[self.sample.code_N[index]]!r}"
+
+    def texts(self, kept: IntArray, query_K: IntArray, num_queries: int) -> tuple[str, ...] | None:
+        """Every query's text, or None where one has none; two texts under one id are refused.
+
+        `kept` are rows, and `query_K` says which query each is of, from 0.
+        """
+        if (question := self.question) is None:
+            return None
+        code_K = question.code_N[kept]
+        filled = np.flatnonzero(code_K >= 0)
+        seen, first = np.unique(query_K[filled], return_index=True)
+        text_Q = np.full(num_queries, -1, dtype=np.int64)
+        text_Q[seen] = code_K[filled[first]]
+        other = filled[code_K[filled] != text_Q[query_K[filled]]]
+        self.refuse(kept[other], "the question is another than before under the same id")
+        return tuple(question.values[code] for code in text_Q) if (text_Q >= 0).all() else None
+
+    def answers(self, query_N: IntArray, code_N_B: IntArray) -> tuple[IntArray, tuple[tuple[str, ...], ...]]:
+        """`(answer_N_B, answers_Q)` as in `Traces`, of codes of `answer`; "" where there is none.
+
+        `query_N` ascends: the query of each row of `code_N_B`.
+        """
+        values = ("",) if self.answer is None else (*self.answer.values, "")  # -1 is the last
+        answers_Q, answer_N_B = [], np.zeros_like(code_N_B)
+        for index in np.split(np.arange(len(query_N)), np.flatnonzero(np.diff(query_N)) + 1):
+            codes, at = np.unique(code_N_B[index], return_inverse=True)
+            answer_N_B[index] = at.reshape(code_N_B[index].shape)
+            answers_Q.append(tuple(values[code] for code in codes.tolist()))
+        return answer_N_B, tuple(answers_Q)
 
 
 def read_rows(columns: Columns, naming: Naming, settings: ImportSettings, problems: Problems) -> Rows:
@@ -105,18 +142,25 @@ def _read_long(columns: Columns, naming: Naming, settings: ImportSettings, texts
         return columns.numbers(names[meaning], convert) if meaning in names else None
 
     tried_N = numbers("tried", cells.count)
+    option = columns.labels(names["option"], "option") if naming.is_named else None
+    if option is None:
+        budget_N = columns.numbers(names["budget"], cells.budget)
+    else:
+        budget_N = np.where(option.code_N < 0, np.nan, option.code_N.astype(np.float64))
     return Rows(
         columns,
         naming,
         row_N=np.arange(columns.num_rows),
         query=texts[0],
-        budget_N=columns.numbers(names["budget"], cells.budget),
+        budget_N=budget_N,
         right_N=columns.numbers(names["correct"], cells.verdict),
         tried_N=np.full(columns.num_rows, float(settings.tried or 1)) if tried_N is None else tried_N,
         sample=_samples(columns, naming, settings),
         tokens_N=numbers("tokens", cells.tokens),
         reasoning_N=numbers("reasoning", cells.tokens),
         length_N=numbers("length", cells.tokens),
+        input_N=numbers("input", cells.tokens),
+        labels=() if option is None else option.values,
         answer=columns.encode(names["answer"], _answer) if "answer" in names else None,
         question=texts[1],
     )
