@@ -65,13 +65,6 @@ def test_a_history_knows_questions_apart_and_more_draws_know_more():
     assert one.num_queries == 300
 
 
-def test_where_all_gain_alike_a_history_has_nothing_to_know():
-    """Every question gains 40 points by the dear option: what few draws tell apart is luck, and costs a little."""
-    profile = measured(num_queries=300, num_draws=8)
-    gain = by_draws(profile, mean_tokens=[600], num_draws=(), num_resamples=200)
-    assert -0.04 < row(gain, 600, HISTORY).gain.value < 0.01
-
-
 def test_luck_that_chooses_is_not_judged():
     """Where no question differs from another, choosing by draws gains nothing: not even the oracle."""
     profile = measured(num_queries=400, num_draws=8)

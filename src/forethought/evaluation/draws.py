@@ -27,6 +27,7 @@ from .results import Estimate, Result
 HISTORY, FAIR_ORACLE = "history", "fair-oracle"
 DRAWS_POLICIES = (UNIFORM, BLIND, HISTORY, FAIR_ORACLE)
 GRID = 48  # plans of each policy, besides those at what is asked for: what lies between two is a mix of both
+STREAM = 20_261  # of the halvings: numbers of their own, whatever else was drawn by the same seed
 CHOOSING = "draws of even number choose and those of odd number are judged, and the other way round"
 
 Forecaster = Callable[[Profile], Curves]  # the draws that choose -> curves of their queries
@@ -384,7 +385,8 @@ def _ranks(profile: Profile, seed: int) -> IntArray:
     """
     assert profile.traces is not None
     grade_N_B, starts_Q = profile.traces.grade_N_B, np.cumsum(profile.num_tried_Q) - profile.num_tried_Q
-    random, query_N = np.random.default_rng(seed), np.repeat(np.arange(profile.num_queries), profile.num_tried_Q)
+    random = np.random.default_rng([seed, STREAM])
+    query_N = np.repeat(np.arange(profile.num_queries), profile.num_tried_Q)
     keys = random.random((len(grade_N_B), profile.menu.num_options if profile.menu.is_named else 1))
     keys = np.where(grade_N_B == UNTRIED, 2.0, keys)
     rank_N_B = np.empty(grade_N_B.shape, dtype=np.int64)
