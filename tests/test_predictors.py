@@ -75,7 +75,8 @@ def features_of(features_Q_D: np.ndarray) -> Features:
     words = [" ".join("abcdefgh"[int(np.clip(x + 4, 0, 7))] for x in row[:3]) for row in np.nan_to_num(features_Q_D)]
     levels = tuple("easy" if ease > 1 else "hard" if ease < -1 else "medium" for ease in ease_Q)
     texts = tuple(f"{word} {row % 10}" for row, word in enumerate(words))
-    return Features(len(features_Q_D), features_Q_D, texts, levels)
+    ids = tuple(f"q{row}" for row in range(len(features_Q_D)))
+    return Features(len(features_Q_D), features_Q_D, texts, levels, ids)
 
 
 def predict(predictor: Estimator, features_Q_D: np.ndarray) -> Any:

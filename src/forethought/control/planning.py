@@ -16,7 +16,7 @@ import numpy as np
 from ..allocators import allocate as divide
 from ..allocators import pose
 from ..core.data import Allocation, Cost, Curves, IntArray, Query
-from ..core.features import DIFFICULTY, HIDDEN, TEXT, Features
+from ..core.features import DIFFICULTY, GIVEN, HIDDEN, Features
 from ..core.menu import Menu
 from ..core.problems import excerpt
 from ..core.prompts import CHAT, PromptTemplate, shipped_templates
@@ -97,7 +97,7 @@ def plan(
     )
     queries = read_questions(questions)
     check_total(terms, queries, predictor.card)
-    if engine is not None or predictor.card.features.reads <= {TEXT}:
+    if engine is not None or predictor.card.features.reads <= GIVEN:
         expected = predict(queries, predictor, engine, progress=progress)
     else:
         asked, model = engine_for(predictor.card, EngineSettings()), model_of(predictor.card)
@@ -191,7 +191,7 @@ def features(
     Args:
         queries: Q of them.
         predictor: says what it reads.
-        engine: None where the questions' text is all that is read.
+        engine: None where the questions' text and ids are all that is read.
         progress: called with what is being done, steps done and steps in all.
     """
     schema = predictor.card.features
@@ -213,7 +213,8 @@ def features(
         assert predictor.card.asking is not None
         assert engine is not None
         levels = tuple(asked.level for asked in ask(engine, queries, predictor.card.asking))
-    return Features(len(queries), hidden_Q_D, tuple(query.text for query in queries), levels)
+    texts, ids = tuple(query.text for query in queries), tuple(query.id for query in queries)
+    return Features(len(queries), hidden_Q_D, texts, levels, ids)
 
 
 def allocate(
@@ -322,6 +323,8 @@ def _least(curves: Curves, min_budget_Q: IntArray, max_budget_Q: IntArray, cost:
 
 def largest_cap(terms: Terms, queries: Sequence[Query], menu: Menu) -> int:
     """The largest cap that a plan may give to anyone; no plan is needed to know it."""
+    if menu.is_named:
+        return menu.largest_cap
     highest = terms.max_tokens if terms.max_tokens is not None else menu.largest
     own = max((query.max_budget if query.max_budget is not None else highest for query in queries), default=highest)
     if terms.cost is Cost.GRANTED:  # the others take the smallest budget each, at least

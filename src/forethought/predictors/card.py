@@ -10,7 +10,7 @@ import numpy as np
 
 from ..core.codec import UnfitError, decode, fields_to_json
 from ..core.data import Curves, Sampling
-from ..core.features import DIFFICULTY, HIDDEN, TEXT, Float64Array, kind_to_reads
+from ..core.features import DIFFICULTY, HIDDEN, ID, TEXT, Float64Array, kind_to_reads
 from ..core.menu import Menu, with_menu
 from ..core.visible import code, markdown
 from ..errors import InvalidSettingsError
@@ -136,6 +136,48 @@ class NoveltyCard:
 
 
 @dataclass(frozen=True, slots=True)
+class Fed:
+    """One feeding of a history.
+
+    Attributes:
+        id: hash of what was fed, or the run's name: nothing is counted twice.
+        name: of the run or the profile.
+        date: ISO 8601.
+        num_queries, num_draws: questions, and answers under all options together.
+        seed: of the run; None where it is not known.
+    """
+
+    id: str
+    name: str
+    date: str
+    num_queries: int
+    num_draws: int
+    seed: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryCard:
+    """What a history knows; see `predictors.history`.
+
+    Attributes:
+        base: registered name of the predictor whose curves stand for what was not drawn.
+        num_queries: questions with a draw.
+        num_draws: answers under all options together, less what was forgotten.
+        strength, token_strength: pseudo-draws that the base's accuracy and usage are worth.
+        half_life: feedings after which a draw counts half; None: never.
+        fed: what was fed, in that order.
+    """
+
+    base: str
+    num_queries: int
+    num_draws: float
+    strength: float
+    token_strength: float | None
+    half_life: float | None
+    fed: tuple[Fed, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class PredictorCard:
     """What a saved predictor belongs to and how good it is.
 
@@ -155,6 +197,7 @@ class PredictorCard:
         novelty: the novelty score; None where there is none.
         shrinkage: how far predictions are shrunk to the mean curve; None where they are used as fitted.
         grader: what judged the traces, with version and options, in words; None where it is not known.
+        history: what earlier draws it knows; None for a predictor that knows none.
         versions: of the packages that made it.
         created: ISO 8601 date.
     """
@@ -179,6 +222,7 @@ class PredictorCard:
     novelty: NoveltyCard | None = None
     shrinkage: Shrinkage | None = None
     grader: str | None = None
+    history: HistoryCard | None = None
     mean_input_B: tuple[float, ...] | None = None
 
     def mean_curves(self, query_ids: tuple[str, ...]) -> Curves:
@@ -217,7 +261,7 @@ class PredictorCard:
 
     def to_markdown(self) -> str:
         """The card in words."""
-        sections = [_what, _data, _quality, _shrinkage, _layers, _limits, _novelty, _made]
+        sections = [_what, _data, _history, _quality, _shrinkage, _layers, _limits, _novelty, _made]
         texts = ["# Predictor card", *(section(self) for section in sections)]
         return "\n\n".join(text for text in texts if text) + "\n"
 
@@ -269,6 +313,7 @@ def _what(card: PredictorCard) -> str:
         f"({schema.width} numbers)",
         TEXT: "the text of the question",
         DIFFICULTY: "how hard the model says the question is, when asked",
+        ID: "its id, by which earlier draws are known",
     }
     read = " and ".join(part for kind, part in parts.items() if kind in schema.reads)
     reads = f"It reads {read}." if read else "It reads nothing of a query: every query gets the mean curve."
@@ -294,6 +339,27 @@ def _data(card: PredictorCard) -> str:
     return (
         f"## Data\n\nProfile {code(data.name)}: {data.num_queries:,} queries, {data.num_traces:,} traces{drawn}. "
         f"Hash {code(data.data_hash)}.{left_out}{simulated}"
+    )
+
+
+def _history(card: PredictorCard) -> str:
+    found = card.history
+    if found is None:
+        return ""
+    tokens = "" if found.token_strength is None else f", its usage as {found.token_strength:.2g}"
+    forgets = "Draws are never forgotten."
+    if found.half_life is not None:
+        forgets = f"A draw counts half after {found.half_life:g} further feedings."
+    rows = [
+        (markdown(each.date), code(each.name), f"{each.num_queries:,}", f"{each.num_draws:,}", code(each.id))
+        for each in found.fed[-20:]
+    ]
+    table = _table(("fed", "from", "questions", "draws", "id"), rows) if rows else "Nothing was fed yet."
+    return (
+        f"## History\n\nIt knows {found.num_draws:,.0f} earlier draws of {found.num_queries:,} questions. The curves "
+        f"of {code(found.base)} are a question's before its first draw; their accuracy counts as {found.strength:.2g} "
+        f"draws{tokens}, which the training counts make most likely. {forgets} The quality below is that of a question "
+        f"never seen.\n\n{table}"
     )
 
 

@@ -87,12 +87,14 @@ class LeftOut:
 
     Attributes:
         counts: measured of these queries.
+        rows: which they are of what was learned from.
         fold_N: which fit predicted each.
         p_N_B, tokens_N_B: predicted; tokens None where they were not measured or not kept.
         mean_p_N_B, mean_tokens_N_B: mean curve of the queries outside the fold.
     """
 
     counts: Counts
+    rows: IntArray
     fold_N: IntArray
     p_N_B: FloatArray
     tokens_N_B: FloatArray | None
@@ -107,7 +109,9 @@ class LeftOut:
         mean_tokens_N_B = None
         if tokens_N_B is not None and counts.tokens_Q_B is not None:
             mean_tokens_N_B = possible_usage(counts.menu, _mean_outside(counts.tokens_Q_B, weight_Q, held))
-        return cls(counts.select(held.rows), held.fold_N, held.p_N_B, tokens_N_B, mean_p_N_B, mean_tokens_N_B)
+        return cls(
+            counts.select(held.rows), held.rows, held.fold_N, held.p_N_B, tokens_N_B, mean_p_N_B, mean_tokens_N_B
+        )
 
     @property
     def num_folds(self) -> int:

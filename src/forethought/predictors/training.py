@@ -28,6 +28,8 @@ from ..evaluation.metrics import (
 )
 from .card import FeatureSchema, OutOfFold, PredictorCard, TrainingData
 from .difficulty import Asking
+from .feeding import begun
+from .history import HistoryPredictor
 from .mean import mean_curve
 from .novelty import NoveltyScore
 from .overlap import Seen
@@ -87,7 +89,7 @@ def train(
     fitted = _fit(usable, build, layer)
     progress("fit", 1, 1)
     left = _left_out(usable, fitted, build, layer, num_folds=num_folds, seed=seed, progress=progress)
-    shrinkage = _shrinkage(reads, left) if with_shrinkage else None
+    shrinkage = _shrinkage(fitted, left) if with_shrinkage else None
     novelty = NoveltyScore.fit(Features.of(usable, layer), reads) if with_novelty else None
     calibration = None if left is None else calibrate(left, is_shrunk=shrinkage is not None)
     card = dataclasses.replace(
@@ -97,7 +99,8 @@ def train(
         shrinkage=shrinkage,
         novelty=novelty.card() if novelty else None,
     )
-    return Predictor(card, fitted, novelty, Seen.of(usable))
+    made = Predictor(card, fitted, novelty, Seen.of(usable))
+    return begun(made, [profile]) if isinstance(fitted, HistoryPredictor) else made
 
 
 def default_predictor(profile: Profile) -> tuple[str, str]:
@@ -162,7 +165,7 @@ def cross_fit(
         layer, _ = choose_layer(training, reads, layers, silent)
         fitted = _fit(training, build, layer)
         left = _left_out(training, fitted, build, layer, num_folds=num_folds, seed=seed, progress=silent)
-        shrinkage = _shrinkage(reads, left)
+        shrinkage = _shrinkage(fitted, left)
         if len(held):
             p_H_B, tokens_H_B = fitted.predict(Features.of(profile.select(held), layer))
             if shrinkage is not None:
@@ -259,9 +262,9 @@ def _left_out(
     return LeftOut.of(Counts.of(usable), held_out)
 
 
-def _shrinkage(reads: frozenset[str], left: LeftOut | None) -> Shrinkage | None:
-    """How far predictions are to be trusted; None where they are the mean curve anyway."""
-    if not reads:
+def _shrinkage(fitted: Estimator, left: LeftOut | None) -> Shrinkage | None:
+    """How far predictions are to be trusted; None where they are the mean curve anyway, or shrunk already."""
+    if not fitted.reads or fitted.is_shrunk:
         return None
     return NOTHING_KNOWN if left is None else Shrinkage.fit(left)
 

@@ -12,13 +12,14 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator, StrMethodFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
 from ..core.files import replacing
 from ..core.menu import Menu
 from ..core.visible import one_line
 from ..evaluation.policies import BLIND, FORETHOUGHT, GREEDY, ORACLE, UNIFORM
 from ..evaluation.results import Calibration, Estimate
+from .wording import plain_number
 
 # Okabe and Ito's palette, a little darker: told apart by lightness too, by readers who see fewer hues and in grey.
 COLOURS = {UNIFORM: "#5f5f5f", BLIND: "#d98200", GREEDY: "#c06a9d", FORETHOUGHT: "#0072b2", ORACLE: "#009e73"}
@@ -31,7 +32,9 @@ LEGEND: dict[str, Any] = {
     "borderaxespad": 0.2,
 }
 LONGEST_NAME = 60
+LONGEST_LABEL = 18
 FEWEST_QUERIES = 10
+WIDE = 16  # times the cheapest level: costs stand on a logarithmic axis
 SETTINGS = {
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same picture on every machine
     "font.size": 10.0,
@@ -114,6 +117,42 @@ def tokens_along(panel: Any, menu: Menu, *, num_ticks: int = 6) -> None:
     panel.xaxis.set_major_locator(FixedLocator(sorted(caps[:: -max(1, -(-len(caps) // num_ticks))])))
     panel.xaxis.set_minor_locator(NullLocator())
     panel.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+
+
+def costs_along(panel: Any, levels: Sequence[float], *, in_usd: bool, num_ticks: int = 6) -> None:
+    """What named options cost along x, in tokens or USD: logarithmic where the levels span much."""
+    if levels[0] > 0 and levels[-1] >= WIDE * levels[0]:
+        panel.set_xscale("log")
+        panel.xaxis.set_major_locator(LogLocator(10.0, (1.0, 2.0, 5.0), numticks=3 * num_ticks))
+        panel.xaxis.set_minor_locator(NullLocator())
+    else:
+        panel.xaxis.set_major_locator(MaxNLocator(num_ticks, integer=not in_usd))
+    panel.xaxis.set_major_formatter(FuncFormatter(lambda number, _: plain_number(number)))
+
+
+def count_usd(axis: Any) -> None:
+    """USD along a linear axis."""
+    axis.set_major_formatter(FuncFormatter(lambda number, _: plain_number(number)))
+
+
+def name_points(panel: Any, points: Sequence[tuple[str, float, float]]) -> None:
+    """Marks points and writes each one's name beside it: below to the right, or to the left near the right end."""
+    low, high = panel.get_xlim()
+    for label, x, y in points:
+        panel.plot([x], [y], marker="D", markersize=5, color="#333333", markerfacecolor="white", zorder=5)
+        is_right = panel.transAxes.inverted().transform(panel.transData.transform((x, y)))[0] > 0.7
+        panel.annotate(
+            short(label)[:LONGEST_LABEL],
+            xy=(x, y),
+            xytext=(-6 if is_right else 6, -11),
+            textcoords="offset points",
+            ha="right" if is_right else "left",
+            fontsize=8.5,
+            color="#333333",
+            zorder=6,
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 0.4},
+        )
+    panel.set_xlim(low, high)
 
 
 def count_percent(axis: Any) -> None:
