@@ -18,6 +18,7 @@ from ..control.terms import Terms
 from ..core import registry
 from ..core.data import EngineInfo, Query
 from ..core.features import HIDDEN
+from ..core.flags import check_all
 from ..core.provenance import Provenance
 from ..core.settings import EngineSettings, PlanSettings, ProfileSettings, RunPlanSettings, RunSettings
 from ..engines.context import SEVERAL_CAPS, check_probes
@@ -83,7 +84,7 @@ def profile_inputs(settings: ProfileSettings, *, is_open: bool = False) -> tuple
     folder = profile_folder(settings)
     check_folder(folder)
     check_asked_layers(settings)
-    if not is_open and settings.names_caps and settings.menu.num_options > 1:
+    if not is_open and settings.names_caps and settings.menu.num_options > 1 and not settings.menu.is_named:
         check_probes(settings.engine.options.get("enforce"), what=SEVERAL_CAPS)
     prompts = prompting(settings.model, settings.engine)
     template = prompts.template if prompts.is_settled and not is_open else None
@@ -118,6 +119,19 @@ def plan_inputs(settings: PlanSettings) -> tuple[Predictor, list[Query]]:
 def run_inputs(settings: RunSettings, *, is_open: bool = False) -> tuple[Predictor, list[Query], Judge]:
     """The predictor, the questions and the grader of a run; raises whatever is known to be refused later."""
     predictor, queries = plan_inputs(settings.plan)
+    if predictor.card.menu.is_named:
+        check_all(
+            [
+                "--compare judges several caps on one thought, and an option with a name has a thought of its own: run "
+                "each allocator by itself, or compare them on a profile: forethought evaluate"
+                if settings.compare
+                else None,
+                "--hard-total needs to know what an answer takes at most, and options with names tell what it takes on "
+                "average: leave it out"
+                if settings.hard_total
+                else None,
+            ]
+        )
     for name in settings.compare:
         terms_of(settings.plan).open(name)
     refuse_without_texts(queries, settings.plan.questions)

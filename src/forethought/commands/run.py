@@ -53,7 +53,8 @@ def command(ctx: click.Context, /, as_json: bool, quiet: bool, dry_run: bool, pl
         else:
             run = pipeline.run(settings, report=report)
     result = run_result(run)
-    result["usd"] = prices.usd(result["prompt_tokens"], result["generated_tokens"])
+    billed = prices.usd(result["prompt_tokens"], result["generated_tokens"])
+    result["usd"] = result.get("usd") if billed is None else billed
     emit(as_json, result, run_text(result))
     return 3 if result["failed"] else 0
 

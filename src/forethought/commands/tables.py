@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from ..control import sources
-from ..control.billing import sends_twice, settle
 from ..control.budgets import load_budgets
 from ..control.forecast import Forecast
 from ..control.plan import Plan
@@ -115,14 +114,14 @@ def run_result(run: RunDirectory) -> dict[str, Any]:
 def profile_summary(run: RunDirectory) -> dict[str, Any]:
     """What a profile run holds: counts, accuracy and mean tokens at every cap."""
     measured = sources.open_profile(str(run.path))
-    is_two_calls = sends_twice(run.header.provenance)
+    made = run.header.provenance
     sent = generated = num_traces = 0
     failed: list[str] = []
     for record in run.latest():
         if record.is_failed:
             failed.append(record.query_id)
             continue
-        own = settle(record, is_two_calls=is_two_calls)
+        own = record.billed(is_two_calls=made.sends_twice(record.option))
         num_traces, sent, generated = num_traces + 1, sent + own[0], generated + own[1]
     return {
         "run": str(run.path),

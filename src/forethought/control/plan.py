@@ -19,8 +19,9 @@ from ..core.checks import check_plan
 from ..core.data import Allocation, Cost, EngineInfo, IntArray, Query, Request
 from ..core.files import read_json, write_atomically
 from ..core.menu import Menu, with_menu
-from ..core.protocols import Engine, Grader
+from ..core.protocols import Engine, Grader, check_option
 from ..core.waiting import finish
+from ..engines.context import CEILING
 from ..errors import (
     ForethoughtError,
     InvalidInputError,
@@ -93,9 +94,9 @@ class Plan:
 
     @property
     def largest_Q(self) -> IntArray:
-        """The largest budget of each query in any of the allocations: what its trace may take."""
+        """The largest cap of each query in any of the allocations: what its trace may take; 0 for no cap at all."""
         found: IntArray = np.max([made.budget_Q for made in self.allocations.values()], axis=0)
-        return found
+        return np.array([self.menu.asked(budget, 0)[0] for budget in found.tolist()]) if self.menu.is_named else found
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -300,13 +301,19 @@ class Plan:
                 self.card.sampling,
             )
 
-    def requests(self) -> Iterator[Request]:
-        """One trace a query, under its budget; short answers come first where an engine schedules by priority."""
+    def requests(self, ceiling: int = CEILING) -> Iterator[Request]:
+        """One trace a query, under its budget; short answers come first where an engine schedules by priority.
+
+        Args:
+            ceiling: most tokens of a thought by an option without a cap; see `engines.context.ceiling_of`.
+        """
         tokens_Q_B = self.forecast.curves.tokens_Q_B
         for row, query in enumerate(self.queries):
             budget = int(self.allocation.budget_Q[row])
             tokens = budget if tokens_Q_B is None else round(float(tokens_Q_B[row, self.menu.index(budget)]))
-            yield Request(query, budget, seed=trace_seed(self.seed, query.id, 0), priority=tokens)
+            cap, option = self.menu.asked(budget, ceiling)
+            seed = trace_seed(self.seed, query.id, 0, option.label if option else "")
+            yield Request(query, cap, seed=seed, priority=tokens, option=option)
 
     async def stream(
         self, engine: Engine, *, grader: str | Grader | None = None, out: str | Path | None = None
@@ -329,6 +336,8 @@ class Plan:
         if not isinstance(engine, Engine):
             raise InvalidInputError(f"the engine must be an open one, not {engine!r}; open it: open_engine(plan)")
         self.check(engine.info)
+        for option in self.menu.options:
+            check_option(engine, option)
         answers = answering(self, engine, judge) if out is None else kept_answers(self, engine, judge, Path(out))
         async for answer in answers:
             yield answer

@@ -323,6 +323,8 @@ def _least(curves: Curves, min_budget_Q: IntArray, max_budget_Q: IntArray, cost:
 
 def largest_cap(terms: Terms, queries: Sequence[Query], menu: Menu) -> int:
     """The largest cap that a plan may give to anyone; no plan is needed to know it."""
+    if menu.is_named:
+        return menu.largest_cap
     highest = terms.max_tokens if terms.max_tokens is not None else menu.largest
     own = max((query.max_budget if query.max_budget is not None else highest for query in queries), default=highest)
     if terms.cost is Cost.GRANTED:  # the others take the smallest budget each, at least

@@ -82,7 +82,7 @@ class Request:
 
     Attributes:
         query: what to answer.
-        budget: cap on reasoning tokens.
+        budget: cap on reasoning tokens; of an option without a cap the most that a thought can take there.
         sample: which of several traces of the same query this is, from 0.
         seed: seed of this trace's sampling; the same seed gives the same trace on the same engine.
         probe_budgets: also force an answer after each of these many reasoning tokens, each below `budget`.
@@ -97,6 +97,11 @@ class Request:
     probe_budgets: tuple[int, ...] = ()
     priority: int = 0
     option: Option | None = None
+
+    @property
+    def label(self) -> str:
+        """Name of the option that it is asked by; "" for a plain cap."""
+        return "" if self.option is None else self.option.label
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,13 +85,16 @@ class QuestionColumns:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProfileSettings(QuestionColumns):
-    """`forethought profile`: measure success at every cap."""
+    """`forethought profile`: measure success at every cap, or under every option of a menu."""
 
     model: str = argument()
     questions: str = argument()
     out: str = flag("", "Run directory.", metavar="RUN", shown="runs/MODEL-QUESTIONS")
     num_traces: int = flag(4, "Traces a question.", name="--traces")
     budgets: str = flag("", "The caps.", metavar="CAPS", shown="by the model")
+    menu_file: str = flag(
+        "", "Options with names instead, such as effort levels: a menu file.", name="--menu", metavar="FILE"
+    )
     window: int | None = flag(None, "Evenly spaced caps instead: tokens between two of them.", metavar="N")
     max_tokens: int | None = flag(None, "The largest of evenly spaced caps.", metavar="N")
     layers: str = flag("all", "Hidden states to keep: all, none, or 4,12,16.")
@@ -116,14 +119,18 @@ class ProfileSettings(QuestionColumns):
 
     @property
     def names_caps(self) -> bool:
-        """Whether the caps are asked for, and not left to the model."""
-        return bool(self.budgets or self.window or self.max_tokens)
+        """Whether the caps, or options, are asked for, and not left to the model."""
+        return bool(self.budgets or self.menu_file or self.window or self.max_tokens)
 
     @property
     def menu(self) -> Menu:
-        """The caps to probe; where `engines.opening.settle` has named none, those of the built-in models."""
+        """What to measure; where `engines.opening.settle` has named no caps, those of the built-in models."""
         from .menu import Menu
 
+        if self.menu_file:
+            if self.budgets or self.window is not None or self.max_tokens is not None:
+                raise InvalidMenuError("give --menu FILE, or caps (--budgets, --window, --max-tokens), not both")
+            return Menu.read(self.menu_file)
         if not self.budgets:
             return Menu.evenly(self.window or 16, self.max_tokens or 256)
         if self.window is not None or self.max_tokens is not None:
