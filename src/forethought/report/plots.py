@@ -25,7 +25,7 @@ from .figures import (
     count_usd,
     frame,
     label_ends,
-    name_points,
+    label_points,
     reliability,
     save,
     short,
@@ -42,6 +42,7 @@ AXIS = {
 }
 TITLE = {Cost.GRANTED: "equal granted tokens", Cost.SPENT: "equal spent tokens", Cost.USD: "equal cost in USD"}
 NUM_GROUPS = 5
+INK = "#333333"  # of what belongs to no policy
 MOST_LETTERS = 36  # of the names below bars
 FEW_CAPS = 8  # so many have a bar and a name each
 
@@ -159,7 +160,11 @@ def _accuracy_panel(panel: Any, result: Evaluation, cost: Cost, policies: Sequen
     _costs_along(panel, result, cost)
     paid = {each.label: each.usd if cost is Cost.USD else each.spent for each in result.options[:MOST_NAMED]}
     where = [(each.label, paid.get(each.label), each.accuracy.value) for each in result.options]
-    name_points(panel, [(label, x, y) for label, x, y in where if x is not None])
+    named = {label: (x, y, INK) for label, x, y in where if x is not None}
+    for x, y, colour in named.values():
+        panel.plot([x], [y], marker="D", markersize=5, color=colour, markerfacecolor="white", zorder=5)
+    if named:
+        label_points(panel, named, below=0.045, fontsize=8.5)
     # Curves rise from the lower left and meet at the upper right: names have room below, the best one on top. Their
     # order is the same in every panel, also where lines meet.
     handles = dict(zip(*reversed(panel.get_legend_handles_labels()), strict=True))
