@@ -98,11 +98,14 @@ def _profiled_item(run: RunDirectory, query: Query) -> dict[str, Any]:
     if query.id not in measured.query_ids:
         return {"measured": None}
     row = measured.query_ids.index(query.id)
+    named = {"options": list(measured.menu.labels)} if measured.menu.is_named else {}
     return {
         "measured": {
             "budgets": measured.menu.budgets_B.tolist(),
             "num_right": measured.num_right_Q_B[row].tolist(),
             "num_tried": int(measured.num_tried_Q[row]),
+            "tried": measured.tries_Q_B[row].tolist(),
+            **named,
             "tokens": [round(float(tokens), 1) for tokens in measured.tokens_Q_B[row]],
         }
     }
@@ -122,17 +125,22 @@ def item_text(found: Mapping[str, Any]) -> str:
     if budgets := found.get("budgets"):
         lines.append("budgets     " + ", ".join(f"{name} {budget}" for name, budget in budgets.items()))
     if predicted := found.get("predicted"):
-        lines += ["predicted accuracy by cap", _sparkline(predicted["p"])]
+        lines += [
+            "predicted accuracy by option" if (found["result"] or {}).get("option") else "predicted accuracy by cap",
+            _sparkline(predicted["p"]),
+        ]
     if measured := found.get("measured"):
-        share = [right / measured["num_tried"] for right in measured["num_right"]]
-        lines += [f"measured success by cap ({measured['num_tried']} traces)", _sparkline(share)]
-        counts = list(zip(measured["budgets"], measured["num_right"], strict=True))
+        share = [right / max(1, tried) for right, tried in zip(measured["num_right"], measured["tried"], strict=True)]
+        by = "option" if "options" in measured else "cap"
+        lines += [f"measured success by {by} ({measured['num_tried']} traces)", _sparkline(share)]
+        counts = list(zip(measured.get("options", measured["budgets"]), measured["num_right"], strict=True))
         if is_wide := len(counts) > WIDEST:
             counts = [each for at, each in enumerate(counts) if at == 0 or each[1] != counts[at - 1][1]]
         lines.append("  ".join(f"{budget}:{right}" for budget, right in counts) + is_wide * "  (where it changes)")
     for trace in found["traces"]:
         tokens = "not counted" if trace["reasoning_tokens"] is None else f"{trace['reasoning_tokens']} reasoning tokens"
-        head = f"— trace {trace['sample']}: {tokens}, {trace['stop_reason']}"
+        by = f" by {one_line(trace['option'])}" if trace.get("option") else ""
+        head = f"— trace {trace['sample']}{by}: {tokens}, {trace['stop_reason']}"
         if trace["error"]:
             lines += ["", f"{head}: {one_line(trace['error'])}"]
             continue
