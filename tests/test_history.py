@@ -31,11 +31,15 @@ class TestContract(EstimatorContract):
         return lambda: HistoryPredictor(base=request.param)
 
 
-def measured(num_queries=60, num_draws=4, *, seed=0, menu=LEVELS, first=0, name="night", **made):
+def measured(num_queries=60, num_draws=4, *, seed=0, menu=LEVELS, first=0, name="night", chances=None, **made):
     """Draws of questions whose chances are fixed by their number; tokens of a question vary by a fifth."""
     random, ids = np.random.default_rng(seed), [f"q{row}" for row in range(first, first + num_queries)]
     ease_Q = np.array([np.random.default_rng(1000 + row).random() for row in range(first, first + num_queries)])
-    p_Q_B = np.clip(ease_Q[:, None] + np.linspace(-0.2, 0.2, menu.num_options), 0.02, 0.98)
+    p_Q_B = (
+        chances
+        if chances is not None
+        else np.clip(ease_Q[:, None] + np.linspace(-0.2, 0.2, menu.num_options), 0.02, 0.98)
+    )
     shape = (num_queries, num_draws, menu.num_options)
     right = random.random(shape) < p_Q_B[:, None]
     tokens = menu.budgets_B * (2.0 - ease_Q[:, None, None]) * random.uniform(0.8, 1.2, shape)

@@ -196,7 +196,7 @@ def test_a_run_says_what_was_sent_and_what_it_cost(folder, capsys):
     assert _exit_code(["show", "r"]) == _exit_code(["show", "p", "q101"]) == 0
     out = capsys.readouterr().out
     assert f"{result['options']['high']} by high" in out
-    assert "measured success by option" in out
+    assert " of 3" in out  # right under each option
     assert "trace 0 by low" in out
 
 

@@ -18,6 +18,7 @@ from forethought import report
 from forethought.core.data import Cost
 from forethought.core.options import Option
 from forethought.core.terms import TOKEN_COSTS
+from forethought.errors import InvalidInputError
 from forethought.evaluation import Estimate, Evaluation, LiveComparison, compare_live, evaluate
 from forethought.report.wording import amount, gain_words, level_words, points
 
@@ -249,3 +250,28 @@ def test_labels_cannot_break_a_table() -> None:
 )
 def test_amounts_in_usd_have_four_digits_and_no_powers_of_ten(amount_: float | None, words: str) -> None:
     assert amount(amount_, Cost.USD) == words
+
+
+def test_live_policies_on_named_options_have_no_caps_and_a_bill() -> None:
+    random = np.random.default_rng(0)
+    columns = {
+        name: (random.integers(0, 2, 40), None, random.uniform(300, 700, 40), np.full(40, bill))
+        for name, bill in (("uniform", 0.0031), ("forethought", 0.0018))
+    }
+    found = compare_live(columns, num_resamples=100)
+    (difference,) = found.differences
+    assert difference.usd is not None
+    assert difference.usd.value == pytest.approx(-0.0013)
+    assert difference.granted is None
+    text, markdown = report.page(found).text(), report.page(found).markdown()
+    assert "granted" not in text + markdown
+    assert "bills a question are not equal (0.0018 USD against 0.0031 USD)" in text
+    assert "−0.001300 [−0.001300, −0.001300]" in markdown
+    json.dumps(report.page(found).to_json(), allow_nan=False)
+
+
+def test_live_columns_that_do_not_fit_are_refused_in_words() -> None:
+    with pytest.raises(InvalidInputError, match=r"needs one verdict, cap .*; it has 2, 2, 1"):
+        compare_live({"uniform": ([0, 1], [1, 1], [3.0])})
+    with pytest.raises(InvalidInputError, match="bills be finite"):
+        compare_live({"uniform": ([0, 1], None, [3.0, 4.0], [math.nan, 1.0])})

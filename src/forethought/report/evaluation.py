@@ -89,22 +89,21 @@ def usual_level(result: Evaluation) -> float:
 
 
 def levels_near(result: Evaluation, mean_tokens: float) -> dict[Cost, float]:
-    """The level shown under each cost: nearest to `mean_tokens`; under a later cost, to what uniform pays there.
+    """The level shown under each cost: nearest to `mean_tokens`; under spent cost, to what uniform spends there.
 
     Where all thoughts have ended there by themselves, nothing is left to choose under spent cost: the level is then as
-    far between the ends as under granted cost.
+    far between the ends as under granted cost. In USD it always is as far between them as under the first cost.
     """
     found: dict[Cost, float] = {}
     for cost, levels in result.levels.items():
         wanted = mean_tokens
         if found:
-            before = next(reversed(found))
-            first, at = result.levels[before], found[before]
-            uniform = rows_at(result, before, at)[UNIFORM]
-            paid = uniform.usd if cost is Cost.USD else uniform.spent
-            wanted = mean_tokens if paid is None else paid
-            if first[0] < at < first[-1] and wanted > levels[0] + ENDED * (levels[-1] - levels[0]):
-                wanted = at_share(levels, (at - first[0]) / (first[-1] - first[0]))
+            first, at = result.levels[result.costs[0]], found[result.costs[0]]
+            share = (at - first[0]) / (first[-1] - first[0]) if len(first) > 1 else USUAL
+            spent = rows_at(result, result.costs[0], at)[UNIFORM].spent
+            wanted = mean_tokens if spent is None else spent
+            is_at_end = first[0] < at < first[-1] and wanted > levels[0] + ENDED * (levels[-1] - levels[0])
+            wanted = at_share(levels, share) if is_at_end or cost is Cost.USD else wanted
         found[cost] = min(levels, key=lambda level: abs(level - wanted))
     return found
 
@@ -311,8 +310,9 @@ def live_page(result: LiveComparison) -> Page:
             Said(each.policy),
             f"{each.num_right:g} of {result.num_questions}",
             share_right(each.accuracy),
-            f"{each.granted:.1f}",
-            f"{each.spent:.1f}",
+            *([] if each.granted is None else [amount(each.granted, Cost.GRANTED)]),
+            amount(each.spent, Cost.SPENT),
+            *([] if each.usd is None else [amount(each.usd, Cost.USD)]),
         ]
         for each in result.policies
     ]
@@ -321,12 +321,16 @@ def live_page(result: LiveComparison) -> Page:
             Said(f"{each.policy} less {each.baseline}"),
             gain_words(each.accuracy),
             f"{each.num_better} / {each.num_worse}",
-            interval(each.granted, "+.1f"),
+            *([] if each.granted is None else [interval(each.granted, "+.1f")]),
             interval(each.spent, "+.1f"),
+            *([] if each.usd is None else [amount_interval(each.usd, Cost.USD, is_signed=True)]),
         ]
         for each in result.differences
     ]
-    head = ["", "points", "questions better / worse", "granted tokens", "spent tokens"]
+    first = result.policies[0]
+    paid = [*([] if first.granted is None else [Cost.GRANTED]), Cost.SPENT]
+    paid += [] if first.usd is None else [Cost.USD]
+    head = ["", "points", "questions better / worse", *(COUNTED[each] for each in paid)]
     said = [Said(f"{each.policy} against {each.baseline}: {each.sentence}") for each in result.differences]
     return Page(
         name="live",
@@ -334,7 +338,7 @@ def live_page(result: LiveComparison) -> Page:
         result=result,
         sample=f"{result.num_questions:,} questions, the same traces for every policy",
         parts=[
-            Part("", [Table(["policy", "right", "share", "granted", "spent"], policies)]),
+            Part("", [Table(["policy", "right", "share", *map(_head, paid)], policies)]),
             *([Part("", [Table(head, differences)], on="page")] if differences else []),
             *([Part("", [Bullets([*said, *_few_questions(result)])])] if said else []),
         ],

@@ -32,7 +32,7 @@ LEGEND: dict[str, Any] = {
     "borderaxespad": 0.2,
 }
 LONGEST_NAME = 60
-LONGEST_LABEL = 18
+LONGEST_LABEL = 18  # of an option below its bar
 FEWEST_QUERIES = 10
 WIDE = 16  # times the cheapest level: costs stand on a logarithmic axis
 SETTINGS = {
@@ -135,24 +135,52 @@ def count_usd(axis: Any) -> None:
     axis.set_major_formatter(FuncFormatter(lambda number, _: plain_number(number)))
 
 
-def name_points(panel: Any, points: Sequence[tuple[str, float, float]]) -> None:
-    """Marks points and writes each one's name beside it: below to the right, or to the left near the right end."""
-    low, high = panel.get_xlim()
-    for label, x, y in points:
-        panel.plot([x], [y], marker="D", markersize=5, color="#333333", markerfacecolor="white", zorder=5)
-        is_right = panel.transAxes.inverted().transform(panel.transData.transform((x, y)))[0] > 0.7
+def label_points(
+    panel: Any,
+    points: Mapping[str, tuple[float, float, str]],
+    *,
+    gap: float = 0.05,
+    below: float = 0.0,
+    fontsize: float = 9.0,
+) -> None:
+    """Writes each point's name beside it, lower where another name stands there, within the panel.
+
+    Args:
+        panel: whose limits are as they shall stay.
+        points: name -> (x, y, colour).
+        gap: between two names, as a share of the panel's height.
+        below: how far a name stands below its point, as a share of that height.
+        fontsize: of the names.
+    """
+    panel.set_xlim(panel.get_xlim())
+    panel.set_ylim(panel.get_ylim())
+    taken: list[tuple[float, float, float]] = []  # from, to, height, as shares of the panel
+    for name, (x, y, colour) in sorted(points.items(), key=lambda item: -item[1][1]):
+        across, height = panel.transAxes.inverted().transform(panel.transData.transform((x, y))).tolist()
+        text = short(name)[:24]
+        length, is_beyond = 0.02 * len(text), across + 0.02 + 0.02 * len(text) > 1.0
+        start = across - 0.02 - length if is_beyond else across + 0.02
+        end, wanted = start + length, height - below
+        place = wanted
+        for other_start, other_end, other_height in sorted(taken, key=lambda each: -each[2]):
+            if start < other_end and other_start < end and abs(place - other_height) < gap:
+                place = other_height - gap
+        taken.append((start, end, place))
         panel.annotate(
-            short(label)[:LONGEST_LABEL],
+            text,
             xy=(x, y),
-            xytext=(-6 if is_right else 6, -11),
-            textcoords="offset points",
-            ha="right" if is_right else "left",
-            fontsize=8.5,
-            color="#333333",
-            zorder=6,
-            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 0.4},
+            xytext=(end if is_beyond else start, max(place, 0.01)),
+            textcoords=panel.transAxes,
+            ha="right" if is_beyond else "left",
+            va="center",
+            color=colour,
+            fontsize=fontsize,
+            zorder=5,
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.6},  # no bar strikes it through
+            arrowprops=None
+            if place == wanted
+            else {"arrowstyle": "-", "color": colour, "linewidth": 0.7, "alpha": 0.6},
         )
-    panel.set_xlim(low, high)
 
 
 def count_percent(axis: Any) -> None:

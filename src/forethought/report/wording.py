@@ -53,9 +53,12 @@ def plain_number(value: float) -> str:
     return f"{value:,.12f}".rstrip("0").rstrip(".")
 
 
-def amount_interval(found: Estimate, cost: Cost) -> str:
-    """An amount of tokens, or of USD, and its interval."""
-    value, low, high = (amount(each, cost) for each in (found.value, found.low, found.high))
+def amount_interval(found: Estimate, cost: Cost, *, is_signed: bool = False) -> str:
+    """An amount of tokens, or of USD, and its interval; with signs, of differences."""
+    value, low, high = (
+        f"{'−' if each < 0 else '+' if is_signed else ''}{amount(abs(each), cost)}"
+        for each in (found.value, found.low, found.high)
+    )
     return f"{value} [{low}, {high}]"
 
 
