@@ -283,9 +283,12 @@ def run_text(result: Mapping[str, Any]) -> str:
     if total := result["with_reference"]:
         failed = f", {result['failed_with_reference']} of them failed" if result["failed_with_reference"] else ""
         right = f", {result['right']} of {total} right ({result['right'] / total:.1%}{failed})"
+    granted = f"granted {result['granted_tokens']:,} reasoning tokens, used"
+    if options := result.get("options"):
+        granted = f"{', '.join(f'{count:,} by {one_line(label)}' for label, count in options.items())}; thoughts took"
     lines = [
         f"{result['answered']} of {result['queries']} questions answered{right}",
-        f"granted {result['granted_tokens']:,} reasoning tokens, used {result['reasoning_tokens']:,}; "
+        f"{granted} {result['reasoning_tokens']:,}; "
         f"generated {result['spent_tokens']:,} with the answers{_not_counted(result)}",
         bill_text(result),
         f"{result['stopped_by_themselves']} thoughts ended by themselves, {result['unreadable']} answers unreadable",
@@ -346,7 +349,8 @@ def regraded_text(found: Regraded) -> str:
 
 def bill_text(result: Mapping[str, Any]) -> str:
     """What was sent and generated, in the units of the bill before it."""
-    price = "" if result.get("usd") is None else f", {result['usd']:,.2f} USD"
+    usd = result.get("usd")
+    price = "" if usd is None else f", {usd:,.2f} USD" if usd >= 1.0 or not usd else f", {usd:,.4g} USD"
     sent, generated = result["prompt_tokens"], result["generated_tokens"]
     return f"in all, {sent:,} tokens of prompts sent and {generated:,} generated{price}"
 
