@@ -7,7 +7,8 @@ Prints one JSON object:
 - `scale`: the envelope by size of the batch, each size in a process of its own. `peak_mb` is the process's largest
   resident memory, `inputs_mb` what it held once curves and ids existed, `growth_mb` the difference: what planning
   takes.
-- `any_order`: the same for 1,000,000 queries on 48 options, the options of each query in a random order, spent cost.
+- `any_order`: the same for 1,000,000 queries on 48 options, the options of each query in a random order: under spent
+  cost; and in money, under a price of its own for each option, with tokens of each prompt under each.
 - `quality`: every allocator at 1,000 queries. `gap_to_bound` and `gap_to_exact` are relative, of expected accuracy; the
   bound is the linear relaxation, which no plan passes.
 - `plain_greedy`: the paper's greedy as its text reads against the envelope. `times_as_long` is
@@ -40,7 +41,9 @@ from forethought.allocators.greedy import GreedyAllocator
 from forethought.allocators.price import lp_bound
 from forethought.core.data import Cost, Curves
 from forethought.core.menu import Menu
+from forethought.core.options import Option, Price
 from forethought.core.registry import available
+from forethought.core.terms import TOKEN_COSTS
 
 MENU = Menu.evenly(16, 256)
 MENU_48 = Menu.evenly(16, 768)
@@ -76,6 +79,18 @@ def made_up(
     return Curves(tuple(f"q{row}" for row in range(num_queries)), menu, p_Q_B, tokens_Q_B)
 
 
+def priced(curves: Curves, *, seed: int = 1) -> Curves:
+    """The same under named options with prices in no order, and prompts of 40 to 400 tokens."""
+    random, (num_queries, num_options) = np.random.default_rng(seed), curves.p_Q_B.shape
+    prices = [Price(float(random.uniform(0.1, 3.0)), float(random.uniform(0.5, 15.0))) for _ in range(num_options)]
+    menu = Menu(curves.menu.caps, tuple(Option(f"option {n}", price=price) for n, price in enumerate(prices)))
+    input_Q_B = np.empty_like(curves.p_Q_B)
+    for at in range(0, num_queries, CHUNK):
+        shape = min(CHUNK, num_queries - at), num_options
+        input_Q_B[at : at + CHUNK] = random.integers(40, 400, shape)
+    return Curves(curves.query_ids, menu, curves.p_Q_B, curves.tokens_Q_B, input_Q_B)
+
+
 def timed(action: Callable[[], Any], *, repeats: int) -> tuple[dict[str, list[float]], Any]:
     """Wall and CPU seconds of `repeats` runs as [median, min, max], and what the last one returned."""
     seconds, cpu_seconds, found = [], [], None
@@ -104,12 +119,13 @@ def resident_mb() -> float:
 
 
 def measure_scale(
-    num_queries: int, *, cost: Cost, dtype: str, mean_tokens: float, repeats: int, any_order: bool
+    num_queries: int, *, cost: Cost, dtype: str, mean: float, repeats: int, any_order: bool
 ) -> dict[str, Any]:
     """One size, in this process: nothing else may have run in it."""
     curves = made_up(num_queries, dtype=dtype, menu=MENU_48 if any_order else MENU, any_order=any_order)
+    curves = priced(curves) if cost is Cost.USD else curves
     inputs = resident_mb()
-    action = partial(allocate, "envelope", curves, total=mean_tokens * num_queries, cost=cost, any_order=any_order)
+    action = partial(allocate, "envelope", curves, total=mean * num_queries, cost=cost, any_order=any_order)
     times, plan = timed(action, repeats=repeats)
     growth = max(0.0, peak_mb() - inputs)
     return {
@@ -120,10 +136,10 @@ def measure_scale(
 
 
 def in_own_process(
-    num_queries: int, *, cost: Cost, dtype: str, mean_tokens: float, repeats: int, any_order: bool = False
+    num_queries: int, *, cost: Cost, dtype: str, mean: float, repeats: int, any_order: bool = False
 ) -> dict[str, Any]:
     """`measure_scale` in a fresh interpreter."""
-    setting = {"cost": cost, "dtype": dtype, "mean_tokens": mean_tokens, "any_order": any_order}
+    setting = {"cost": cost, "dtype": dtype, "mean": mean, "any_order": any_order}
     asked = json.dumps({"num_queries": num_queries, **setting})
     command = [sys.executable, __file__, "--repeats", str(repeats), "--one", asked]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
@@ -131,11 +147,13 @@ def in_own_process(
     return measured
 
 
-def measure_quality(*, mean_tokens: float, repeats: int) -> list[dict[str, Any]]:
-    """Every allocator on the same curves, under both costs."""
+def measure_quality(*, mean_tokens: float, mean_usd: float, repeats: int) -> list[dict[str, Any]]:
+    """Every allocator on the same curves, under every cost."""
     rows = []
-    curves, total = made_up(QUALITY_QUERIES), mean_tokens * QUALITY_QUERIES
     for cost in Cost:
+        curves, total = made_up(QUALITY_QUERIES), mean_tokens * QUALITY_QUERIES
+        if cost is Cost.USD:
+            curves, total = priced(curves), mean_usd * QUALITY_QUERIES
         bound = lp_bound(pose(curves, total=total, cost=cost))
         exact = allocate("exact", curves, total=total, cost=cost).expected_accuracy
         for name in available("allocators"):
@@ -232,6 +250,7 @@ def main() -> None:
     parser.add_argument("--ten-million", action="store_true", help="one size more; takes some 6 GB")
     parser.add_argument("--any-order", action="store_true", help="measure `any_order` and nothing else")
     parser.add_argument("--mean-tokens", type=float, default=64)
+    parser.add_argument("--mean-usd", type=float, default=0.0006)
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--plain-repeats", type=int, default=3, help="of the plain greedy; 0 leaves it out")
     parser.add_argument("--plain-steps", type=int, help="stop plain Python after so many steps and extrapolate")
@@ -244,17 +263,24 @@ def main() -> None:
         return
 
     if asked.any_order:
-        setting = {"cost": Cost.SPENT, "mean_tokens": asked.mean_tokens, "repeats": asked.repeats, "any_order": True}
-        rows = [in_own_process(1_000_000, dtype=dtype, **setting) for dtype in ("float64", "float32")]
-        print(json.dumps({"any_order": rows}, indent=2))
+        means = {Cost.SPENT: asked.mean_tokens, Cost.USD: asked.mean_usd}
+        rows = [
+            in_own_process(1_000_000, dtype=dtype, cost=cost, mean=mean, repeats=asked.repeats, any_order=True)
+            for cost, mean in means.items()
+            for dtype in ("float64", "float32")
+        ]
+        text = json.dumps({"command": "benchmarks/allocators.py --any-order", "any_order": rows}, indent=2)
+        if asked.out:
+            asked.out.write_text(text + "\n")
+        print(text)
         return
 
     scale = []
     for num_queries in [*asked.queries, *([TEN_MILLION] if asked.ten_million else [])]:
         for dtype in ("float64", "float32") if num_queries < TEN_MILLION else ("float64",):
-            for cost in Cost:
+            for cost in TOKEN_COSTS:
                 repeats = min(asked.repeats, 3) if num_queries >= TEN_MILLION else asked.repeats
-                setting = {"cost": cost, "dtype": dtype, "mean_tokens": asked.mean_tokens, "repeats": repeats}
+                setting = {"cost": cost, "dtype": dtype, "mean": asked.mean_tokens, "repeats": repeats}
                 scale.append(in_own_process(num_queries, **setting))
                 print(json.dumps(scale[-1]), file=sys.stderr)
     measured: dict[str, Any] = {
@@ -262,7 +288,7 @@ def main() -> None:
         "python": platform.python_version(),
         "numpy": np.__version__,
         "scale": scale,
-        "quality": measure_quality(mean_tokens=asked.mean_tokens, repeats=3),
+        "quality": measure_quality(mean_tokens=asked.mean_tokens, mean_usd=asked.mean_usd, repeats=3),
     }
     if asked.plain_repeats:
         measured["plain_greedy"] = measure_plain_greedy(

@@ -104,7 +104,7 @@ class Least:
     def solve(self, problem: Any) -> Any:
         from forethought.allocators import Solution
 
-        return Solution(problem.first_Q)
+        return Solution(problem.ends()[0])
 
 
 class Ends:

@@ -1,9 +1,11 @@
-"""Options whose costs fall along the menu: the promises of every allocator, and that their order does not count."""
+"""Options whose costs fall along the menu, in tokens and in money: every allocator's promises; order does not count."""
 
 from __future__ import annotations
 
 import itertools
 import math
+import tracemalloc
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,18 +15,21 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from forethought.allocators import allocate, hull, pose
+from forethought.allocators.exact import ExactAllocator
 from forethought.allocators.greedy import GreedyAllocator
 from forethought.allocators.hull import bracketed_envelope, fill, fill_from, upper_envelope
 from forethought.allocators.price import budgets_at, lp_bound, price_for
 from forethought.core import registry
 from forethought.core.data import Allocation, Cost, Curves
 from forethought.core.menu import Menu
-from forethought.errors import InvalidInputError, InvalidTotalError
+from forethought.core.options import Option, Price
+from forethought.errors import InvalidInputError, InvalidSettingsError, InvalidTotalError
 
 NAMES = tuple(registry.available("allocators"))
 EVERYONE = (*NAMES, GreedyAllocator(lookahead=True))
 TOLERANCE = 1e-9
 SPENT: dict[str, Any] = {"cost": Cost.SPENT, "any_order": True}
+USD: dict[str, Any] = {"cost": Cost.USD}
 
 every_allocator = pytest.mark.parametrize("name", NAMES)
 everyone = pytest.mark.parametrize("allocator", EVERYONE, ids=[*NAMES, "lookahead"])
@@ -52,6 +57,21 @@ def made_up(num_queries: int, *, num_options: int = 8, seed: int = 0) -> Curves:
     return reordered(curves, random.permuted(np.tile(np.arange(num_options), (num_queries, 1)), axis=1))
 
 
+def priced(curves: Curves, *, seed: int = 0) -> Curves:
+    """The same under named options of prices that have nothing to do with their order, and prompts of any length."""
+    random, shape = np.random.default_rng(seed), curves.p_Q_B.shape
+    prices = random.uniform(0.1, 10.0, (shape[1], 2))
+    options = tuple(Option(f"o{column}", price=Price(*map(float, each))) for column, each in enumerate(prices))
+    input_Q_B = random.integers(1, 200, shape).astype(curves.p_Q_B.dtype)
+    return replace(curves, menu=Menu(curves.menu.caps, options), input_Q_B=input_Q_B)
+
+
+def bills(curves: Curves, arguments: dict[str, Any]) -> np.ndarray:
+    costs_Q_B = curves.costs_Q_B(arguments["cost"])
+    assert costs_Q_B is not None
+    return costs_Q_B
+
+
 def reordered(curves: Curves, order_Q_B: np.ndarray) -> Curves:
     assert curves.tokens_Q_B is not None
     p_Q_B, tokens_Q_B = (np.take_along_axis(each, order_Q_B, axis=1) for each in (curves.p_Q_B, curves.tokens_Q_B))
@@ -71,8 +91,8 @@ def allowed(curves: Curves, arguments: dict[str, Any]) -> np.ndarray:
 
 
 @st.composite
-def batches(draw: st.DrawFn, *, is_bounded: bool = True) -> dict[str, Any]:
-    """Curves and costs of any shape at all, bounds, weights, two totals in order."""
+def batches(draw: st.DrawFn, *, is_bounded: bool = True, costs: tuple[Cost, ...] = tuple(Cost)[1:]) -> dict[str, Any]:
+    """Curves and costs of any shape at all, in tokens or money, bounds, weights, two totals in order."""
     shape = num_queries, num_options = draw(st.integers(1, 5)), draw(st.integers(1, 5))
     chances = draw(st.sampled_from([st.integers(0, 8).map(lambda part: part / 8), st.floats(0, 1, width=32)]))
     p_Q_B = draw(arrays(draw(st.sampled_from([np.float64, np.float32])), shape, elements=chances))
@@ -82,6 +102,15 @@ def batches(draw: st.DrawFn, *, is_bounded: bool = True) -> dict[str, Any]:
         tuple(f"q{row}" for row in range(num_queries)), Menu.evenly(16, 16 * num_options), p_Q_B, tokens_Q_B
     )
     arguments = dict(SPENT)
+    if draw(st.sampled_from(costs)) is Cost.USD:
+        price = st.sampled_from([0.0, 0.5, 1.0, 15.0])
+        options = tuple(Option(f"o{column}", price=Price(draw(price), draw(price))) for column in range(num_options))
+        prompts = draw(st.sampled_from([st.integers(0, 6).map(float), st.floats(0, 40, width=32)]))
+        input_Q_B = draw(st.one_of(st.none(), arrays(np.float32, shape, elements=prompts)))
+        if input_Q_B is None:
+            options = tuple(replace(option, price=Price(0.0, option.price.output)) for option in options)  # type: ignore[union-attr]
+        curves = replace(curves, menu=Menu(curves.menu.caps, options), input_Q_B=input_Q_B)
+        arguments = dict(USD)
     if is_bounded and draw(st.booleans()):
         low_Q, high_Q = np.sort(draw(arrays(np.int64, (2, num_queries), elements=st.integers(1, num_options))), axis=0)
         arguments |= {"min_budget_Q": 16 * low_Q, "max_budget_Q": 16 * high_Q}
@@ -89,12 +118,13 @@ def batches(draw: st.DrawFn, *, is_bounded: bool = True) -> dict[str, Any]:
         weights = draw(st.lists(st.sampled_from([0.0, 1.0, 2.5]), min_size=num_queries, max_size=num_queries))
         if any(weights):
             arguments["weight_Q"] = np.array(weights)
-    is_allowed_Q_B = allowed(curves, arguments)
-    least = math.fsum(np.where(is_allowed_Q_B, tokens_Q_B, math.inf).min(axis=1))
-    most = math.fsum(np.where(is_allowed_Q_B, tokens_Q_B, -math.inf).max(axis=1))
+    is_allowed_Q_B, costs_Q_B = allowed(curves, arguments), bills(curves, arguments)
+    least = math.fsum(np.where(is_allowed_Q_B, costs_Q_B, math.inf).min(axis=1))
+    most = math.fsum(np.where(is_allowed_Q_B, costs_Q_B, -math.inf).max(axis=1))
     shares = sorted(draw(st.tuples(st.floats(0, 1.1), st.floats(0, 1.1))))
     # A little more than the least, whatever the sums round to.
-    totals = [least + share * (most - least) + 1e-9 * (least + 1e-3) for share in shares]
+    one = 1e-6 if arguments["cost"] is Cost.USD else 1.0
+    totals = [least + share * (most - least) + 1e-9 * (least + 1e-3 * one) for share in shares]
     return {"curves": curves, "arguments": arguments, "totals": totals}
 
 
@@ -103,10 +133,9 @@ def best_value(curves: Curves, total: float, arguments: dict[str, Any]) -> float
     num_queries = len(curves.query_ids)
     rows, is_allowed_Q_B = np.arange(num_queries), allowed(curves, arguments)
     weight_Q = arguments.get("weight_Q", np.ones(num_queries))
-    best = -math.inf
-    assert curves.tokens_Q_B is not None
+    best, costs_Q_B = -math.inf, bills(curves, arguments)
     for choice in itertools.product(*(np.flatnonzero(is_allowed_B).tolist() for is_allowed_B in is_allowed_Q_B)):
-        if curves.tokens_Q_B[rows, list(choice)].sum() <= total * (1 + 1e-12):
+        if costs_Q_B[rows, list(choice)].sum() <= total * (1 + 1e-12):
             best = max(best, float(curves.p_Q_B[rows, list(choice)].astype(float) @ weight_Q / weight_Q.sum()))
     return best
 
@@ -121,10 +150,11 @@ def test_a_plan_stays_within_total_and_bounds_and_does_not_depend_on_the_order_o
     curves, arguments, total = batch["curves"], batch["arguments"], batch["totals"][0]
     plan = allocate(allocator, curves, total=total, **arguments)
     column_Q, rows = columns(plan), np.arange(len(curves.query_ids))
-    assert math.fsum(curves.tokens_Q_B[rows, column_Q]) <= total * (1 + 1e-11)
+    assert math.fsum(bills(curves, arguments)[rows, column_Q]) <= total * (1 + 1e-11)
+    assert plan.taken == pytest.approx(math.fsum(bills(curves, arguments)[rows, column_Q]), rel=1e-9, abs=1e-15)
     assert allowed(curves, arguments)[rows, column_Q].all()
 
-    turned = Curves(curves.query_ids[::-1], curves.menu, curves.p_Q_B[::-1], curves.tokens_Q_B[::-1])
+    turned = curves.select(slice(None, None, -1))
     per_query = {name: value[::-1] if isinstance(value, np.ndarray) else value for name, value in arguments.items()}
     again = allocate(allocator, turned, total=total, **per_query)
     assert again.budget_Q[::-1].tolist() == plan.budget_Q.tolist()
@@ -157,14 +187,15 @@ def test_envelope_is_within_one_segment_of_the_best_plan_and_exact_is_the_best(b
     assert bound - one_segment - TOLERANCE <= found["envelope"] <= best + TOLERANCE
     assert found["greedy"] <= found["envelope"] + TOLERANCE
     assert found["envelope"] <= found["exact"] + TOLERANCE <= best + 2 * TOLERANCE
-    if (curves.tokens_Q_B == np.rint(curves.tokens_Q_B)).all():  # whole units: nothing is rounded
+    is_whole = arguments["cost"] is Cost.SPENT and (curves.tokens_Q_B == np.rint(curves.tokens_Q_B)).all()
+    if is_whole:  # whole units: nothing is rounded
         assert found["exact"] == pytest.approx(best, abs=TOLERANCE)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("allocator", ["envelope", "exact", "greedy"])
 @examples(250)
-@given(data=st.data(), batch=batches(is_bounded=False))
+@given(data=st.data(), batch=batches(is_bounded=False, costs=(Cost.SPENT,)))
 def test_the_order_of_a_querys_options_changes_neither_value_nor_cost(
     allocator: str, data: st.DataObject, batch: dict[str, Any]
 ) -> None:
@@ -204,21 +235,27 @@ def test_the_short_cut_of_large_batches_is_right_in_any_order(batch: dict[str, A
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mean_tokens", [30, 45, 90])
-def test_a_large_batch_gets_the_plan_of_all_its_segments(mean_tokens: float) -> None:
+@pytest.mark.parametrize(
+    ("mean", "arguments"), [(30, SPENT), (45, SPENT), (90, SPENT), (0.0001, USD), (0.0003, USD), (0.0008, USD)]
+)
+def test_a_large_batch_gets_the_plan_of_all_its_segments(mean: float, arguments: dict[str, Any]) -> None:
     curves = made_up(3 * hull.SAMPLE, seed=5)
-    problem = pose(curves, total=mean_tokens * len(curves.query_ids), **SPENT)
+    curves = priced(curves) if arguments is USD else curves
+    problem = pose(curves, total=mean * len(curves.query_ids), **arguments)
     found, expected = fill(problem), fill_from(problem, upper_envelope(problem))
     assert (found.column_Q == expected.column_Q).all()
     assert (found.price, found.blocked, found.left) == (expected.price, expected.blocked, expected.left)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mean_tokens", [30, 40, 70])
-def test_batches_of_hundreds_are_near_the_bound(mean_tokens: float) -> None:
-    curves, total = made_up(300, seed=3), 300.0 * mean_tokens
-    found = {name: allocate(name, curves, total=total, **SPENT).expected_accuracy for name in NAMES}
-    assert found["envelope"] <= found["exact"] + TOLERANCE <= lp_bound(pose(curves, total=total, **SPENT)) + 1e-8
+@pytest.mark.parametrize(
+    ("mean", "arguments"), [(30, SPENT), (40, SPENT), (70, SPENT), (0.0002, USD), (0.0004, USD), (0.0007, USD)]
+)
+def test_batches_of_hundreds_are_near_the_bound(mean: float, arguments: dict[str, Any]) -> None:
+    curves, total = made_up(300, seed=3), 300.0 * mean
+    curves = priced(curves) if arguments is USD else curves
+    found = {name: allocate(name, curves, total=total, **arguments).expected_accuracy for name in NAMES}
+    assert found["envelope"] <= found["exact"] + TOLERANCE <= lp_bound(pose(curves, total=total, **arguments)) + 1e-8
     assert found["envelope"] > found["exact"] - 1 / 300
     assert found["envelope"] > max(found["uniform"], found["greedy"])
 
@@ -247,7 +284,7 @@ def test_uniform_is_one_option_for_all_by_mean_cost() -> None:
 def test_blind_does_not_see_who_has_which_accuracy_curve(batch: dict[str, Any], seed: int) -> None:
     curves, arguments, total = batch["curves"], batch["arguments"], batch["totals"][0]
     p_Q_B = np.random.default_rng(seed).permutation(curves.p_Q_B)
-    swapped = Curves(curves.query_ids, curves.menu, p_Q_B, curves.tokens_Q_B)
+    swapped = replace(curves, p_Q_B=p_Q_B)
     first, second = (allocate("blind", each, total=total, **arguments) for each in (curves, swapped))
     assert first.budget_Q.tolist() == second.budget_Q.tolist()
 
@@ -270,11 +307,52 @@ def test_falling_usage_is_refused_unless_the_caller_says_so(name: str) -> None:
     assert allocate(name, curves, total=32, any_order=True).cost is Cost.GRANTED
 
 
-def test_a_price_decides_each_query_alone_in_any_order() -> None:
+@pytest.mark.parametrize("given", [{"mean_tokens": 40, **SPENT}, {"mean_usd": 0.0003}], ids=["spent", "usd"])
+def test_a_price_decides_each_query_alone_in_any_order(given: dict[str, Any]) -> None:
     curves = made_up(200, seed=1)
-    price = price_for(curves, mean_tokens=40, **SPENT)
-    column_Q = curves.menu.columns(budgets_at(curves, price=price, **SPENT))
-    assert curves.tokens_Q_B is not None
-    net_Q_B = curves.p_Q_B - price * curves.tokens_Q_B
+    curves = priced(curves) if "mean_usd" in given else curves
+    price, arguments = price_for(curves, **given), USD if "mean_usd" in given else SPENT
+    column_Q, costs_Q_B = curves.menu.columns(budgets_at(curves, price=price, **arguments)), bills(curves, arguments)
+    net_Q_B = curves.p_Q_B - price * costs_Q_B
     assert net_Q_B[np.arange(200), column_Q] == pytest.approx(net_Q_B.max(axis=1), abs=1e-9)
-    assert curves.tokens_Q_B[np.arange(200), column_Q].mean() <= 40
+    assert costs_Q_B[np.arange(200), column_Q].mean() <= given.get("mean_usd", 40)
+    whole = allocate("envelope", curves, total=200 * given.get("mean_usd", 40), **arguments)
+    assert whole.price == pytest.approx(price)
+    with pytest.raises(InvalidSettingsError, match="either mean_tokens or mean_usd"):
+        price_for(curves)
+
+
+def test_bills_of_single_precision_are_not_made_for_the_whole_batch() -> None:
+    """A million queries on 48 options would take 384 MB more."""
+    random, shape = np.random.default_rng(0), (50_000, 48)
+    menu = Menu(tuple(range(1, 49)), tuple(Option(f"o{n}", price=Price(n / 7, 1.0 + n % 5)) for n in range(48)))
+    p_Q_B, tokens_Q_B, input_Q_B = (random.random(shape, dtype=np.float32) for _ in range(3))
+    curves = Curves(tuple(map(str, range(shape[0]))), menu, p_Q_B, 900 * tokens_Q_B, 90 * input_Q_B)
+    tracemalloc.start()
+    plan = allocate("envelope", curves, total=40.0, cost=Cost.USD)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert 39.0 < plan.taken <= 40.0
+    assert peak < 15e6 < 8 * shape[0] * shape[1]
+
+
+def test_what_is_said_of_money() -> None:
+    curves = priced(made_up(40, num_options=3, seed=2))
+    most = float(curves.usd_Q_B.max(axis=1).sum())
+    for name in NAMES:
+        made = allocate(name, curves, total=2 * most, **USD)
+        assert any("USD are left over" in note and "token" not in note for note in made.notes)
+        assert made.expected_usd == pytest.approx(made.taken)
+        assert made.cost_words.endswith("USD expected to be spent")
+    worth = replace(curves, p_Q_B=curves.usd_Q_B / most)
+    assert "every query has its dearest option" in allocate("envelope", worth, total=2 * most, **USD).notes[0]
+    with pytest.raises(InvalidTotalError, match=r"a total of 1e-06 USD cannot pay .* Give at least 0\.\d+, or"):
+        allocate("envelope", curves, total=1e-6, **USD)
+    assert curves.input_Q_B is not None
+    unknown_Q_B = np.where(np.arange(40)[:, None] == 3, math.nan, curves.input_Q_B)
+    with pytest.raises(InvalidInputError, match=r"'q3' .* tokens must be 0 or more"):
+        allocate("envelope", replace(curves, input_Q_B=unknown_Q_B), total=1.0, **USD)
+    coarse = allocate(ExactAllocator(unit=1e-4), curves, total=most / 2, **USD)
+    assert any("units of 0.0001 USD" in note for note in coarse.notes)
+    fine, greedy = (allocate(name, curves, total=most / 2, **USD) for name in ("exact", "greedy"))
+    assert fine.expected_accuracy >= max(coarse.expected_accuracy, greedy.expected_accuracy) - TOLERANCE

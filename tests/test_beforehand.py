@@ -123,11 +123,11 @@ OTHERS = {
     "doctor: template": (["doctor", "--base-url", "http://127.0.0.1:1", "--template", "boxd"], ["'boxed'"]),
     "doctor: option": (["doctor", "--base-url", "http://127.0.0.1:1", "--engine-option", "nope=1"], ["'nope'"]),
     "doctor: questions": (
-        ["doctor", "--base-url", "http://127.0.0.1:1", "--enforce", "effort", "--questions", "no.jsonl"],
+        ["doctor", "--base-url", "http://127.0.0.1:1", "--questions", "no.jsonl"],
         ["no.jsonl"],
     ),
     "doctor: out is a folder": (
-        ["doctor", "--base-url", "http://127.0.0.1:1", "--enforce", "effort", "--out", "thesis"],
+        ["doctor", "--base-url", "http://127.0.0.1:1", "--questions", "q.jsonl", "--out", "thesis"],
         ["thesis is a folder"],
     ),
     "import: out is a folder": (["import", "counts.csv", "--out", "thesis"], ["thesis"]),

@@ -11,6 +11,9 @@ import pytest
 pytest.importorskip("aiohttp", reason="needs aiohttp")
 
 from forethought.commands import _exit_code
+from forethought.core.menu import Menu
+from forethought.core.options import Option
+from forethought.core.profile import Profile
 from forethought.core.study_settings import DoctorSettings
 from forethought.servers.kinds import KINDS
 from forethought.studies import doctor
@@ -145,39 +148,55 @@ def reasoning(spread: int = 0) -> Any:
     return handle
 
 
-def test_effort_levels_are_measured(template):
-    found = finding(examined(reasoning(), template, enforce="effort"), "budget by effort")
-    assert "minimal 5 (mean 5, n 2), low 40 (mean 40, n 2), medium 300 (mean 300, n 2), high 900" in found.detail
-    assert "--questions FILE" in found.hint
+def measuring(tmp_path: Path, lengths: Any = range(100, 140), **settings: Any) -> dict[str, Any]:
+    """Settings that measure levels on questions of these lengths, into menu.toml."""
+    path = tmp_path / "q.jsonl"
+    path.write_text("".join(json.dumps({"question": "a" * length, "answer": "1"}) + "\n" for length in lengths))
+    return {"questions": str(path), "out": str(tmp_path / "menu.toml"), **settings}
 
 
-def test_effort_levels_are_measured_on_ones_own_questions(template, tmp_path, capsys, monkeypatch):
+def test_levels_are_measured_into_a_menu_that_profile_takes(template, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    rows = [{"question": "a" * length, "answer": "1"} for length in range(100, 140)]
-    Path("q.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    measuring(tmp_path)
     with serving(reasoning(spread=100)) as url:
-        measuring = ["doctor", "--base-url", url, "--template", template, "--enforce", "effort", "--out", "costs.json"]
-        assert _exit_code([*measuring, "--questions", "q.jsonl"]) == 0
+        assert _exit_code(["doctor", "--base-url", url, "--template", template, "--questions", "q.jsonl"]) == 0
         out = capsys.readouterr().out
-        running = ["profile", "toy", "q.jsonl", "--base-url", url, "--template", template, "--quiet", "--limit", "1"]
-        running += ["--enforce", "effort", "--engine-option", "effort_costs=costs.json", "--window", "480"]
-        assert _exit_code([*running, "--max-tokens", "480"]) == 0
-    assert "--enforce effort --engine-option effort_costs=costs.json" in out
-    costs = json.loads(Path("costs.json").read_text())
-    assert list(costs) == list(EFFORTS)
-    for level, base in EFFORTS.items():  # lengths 0 to 39: the 41st thought is within the 39th of 40
-        expected = {"cap": base + 38, "mean": base + 19.5, "most": base + 39, "n": 40, "failed": 0, "cut": 0}
-        assert costs[level] == expected
+        running = ["profile", "toy", "q.jsonl", "--base-url", url, "--template", template, "--quiet", "--limit", "2"]
+        assert _exit_code([*running, "--menu", "menu.toml", "--traces", "1", "--out", "run"]) == 0
+    assert "--menu menu.toml" in out
+    options = {option.label: option for option in Menu.read("menu.toml").options}
+    assert list(options) == list(EFFORTS)
+    for level, base in EFFORTS.items():  # lengths 0 to 39, and 6 tokens of answer
+        assert options[level] == Option(level, set={"reasoning_effort": level}, tokens=base + 19.5 + 6)
+    assert Profile.load("run").menu.labels == tuple(EFFORTS)
 
 
-def test_levels_are_not_measured_where_something_finer_is_kept(template):
-    """That takes whole thoughts: minutes at a real server."""
+def test_the_bill_of_levels_is_told_first(template, tmp_path, caplog):
+    settings = measuring(tmp_path, levels=("low", "high"))
     server = toy()
-    assert examined(server, template).is_kept
-    assert not any("reasoning_effort" in body for body in server.bodies)
+    dry = examined(server, template, dry_run=True, **settings)
+    item = next(item for item in dry.bill.items if item.name == "effort levels")
+    assert (item.num_requests, item.num_tokens) == (80, 80 * 4096)  # thoughts are as long as the context
+    assert not generating(server)
+    with caplog.at_level("INFO", logger="forethought"):
+        examined(reasoning(), template, **settings)
+    lines = [record.message for record in caplog.records]
+    assert next(i for i, line in enumerate(lines) if "effort levels: 80 requests" in line) < next(
+        i for i, line in enumerate(lines) if line.startswith("option low")
+    )
 
 
-def test_levels_are_measured_with_thoughts_drawn_as_asked(template):
+def test_a_number_among_the_levels_is_a_cap(template, tmp_path):
+    settings = measuring(tmp_path, range(3, 33), levels=("8", "32"))
+    found = examined(toy(), template, **settings)
+    assert found.is_kept
+    assert [(option.label, option.cap) for option in Menu.read(settings["out"]).options] == [
+        ("cap 8", 8),
+        ("cap 32", 32),
+    ]
+
+
+def test_levels_are_measured_with_thoughts_drawn_as_asked(template, tmp_path):
     drawn = []
 
     def handle(asked: Asked) -> Reply:
@@ -185,33 +204,22 @@ def test_levels_are_measured_with_thoughts_drawn_as_asked(template):
             drawn.append((asked.json["temperature"], asked.json["top_p"]))
         return reasoning()(asked)
 
-    examined(handle, template, enforce="effort", temperature=0.8, top_p=0.9)
+    examined(handle, template, temperature=0.8, top_p=0.9, **measuring(tmp_path, range(3, 6)))
     assert set(drawn) == {(0.8, 0.9)}
 
 
-def test_only_the_levels_asked_for_are_measured(template, capsys):
-    with serving(reasoning()) as url:
-        arguments = ["doctor", "--base-url", url, "--template", template, "--enforce", "effort"]
-        _exit_code([*arguments, "--levels", "low, high"])
-    out = capsys.readouterr().out
-    assert "low 40 (mean 40, n 2), high 900 (mean 900, n 2)" in out
-    assert "no visible difference (p = " in out  # two levels and two questions can show none
-    assert "--  budget by effort" in out
-
-
 def test_few_questions_are_written_down_and_said_to_show_nothing(template, tmp_path):
-    questions = tmp_path / "q.jsonl"
-    questions.write_text("".join(json.dumps({"question": "a" * length, "answer": "1"}) + "\n" for length in (3, 4)))
-    out = tmp_path / "costs.json"
-    settings = {"enforce": "effort", "questions": str(questions), "levels": ("low", "high"), "out": str(out)}
+    settings = measuring(tmp_path, (3, 4), levels=("low", "high"))
     found = examined(reasoning(), template, **settings)
     assert found.is_kept
-    assert finding(found, "budget by effort").is_fine is None
-    assert "so few questions could show none" in finding(found, "budget by effort").detail
-    assert json.loads(out.read_text())["high"]["cap"] == 900
+    levels = finding(found, "effort levels")
+    assert levels.is_fine is None
+    assert "no visible difference (p = " in levels.detail
+    assert "so few questions could show none" in levels.detail
+    assert [option.tokens for option in Menu.read(settings["out"]).options] == [46.0, 906.0]
 
 
-def test_levels_that_make_no_difference_are_said_to_make_none(template):
+def test_levels_that_make_no_difference_are_said_to_make_none(template, tmp_path):
     """Thoughts of some 4,000 tokens whatever the level, no two alike: their order says nothing."""
     lengths = iter([3955, 4021, 3990, 4102, 4010, 3961, 4003, 3987, 4055, 3940, 3999, 4031, 3972, 4040])
 
@@ -223,13 +231,15 @@ def test_levels_that_make_no_difference_are_said_to_make_none(template):
         usage = {"completion_tokens": tokens + 6, "completion_tokens_details": {"reasoning_tokens": tokens}}
         return Reply({"choices": [{"message": message, "finish_reason": "stop"}], "usage": usage})
 
-    found = finding(examined(handle, template, enforce="effort"), "budget by effort")
-    assert found.is_fine is False
-    assert "its levels make no visible difference (p = " in found.detail
+    settings = measuring(tmp_path, (3, 4))
+    found = examined(handle, template, **settings)
+    assert finding(found, "effort levels").is_fine is False
+    assert "they make no visible difference (p = " in finding(found, "effort levels").detail
+    assert not Path(settings["out"]).exists()
 
 
 def test_levels_are_not_measured_unless_asked_for(template):
-    """At a server that keeps no cap at all: 14 thoughts of up to 16,384 tokens are a bill that nobody asked for."""
+    """At a server that keeps no cap at all; whole thoughts are a bill that nobody asked for."""
     bodies = []
 
     def handle(asked: Asked) -> Reply:
@@ -240,13 +250,13 @@ def test_levels_are_not_measured_unless_asked_for(template):
     found = examined(handle, template)
     assert bodies
     assert not any("reasoning_effort" in body for body in bodies)
-    effort = finding(found, "budget by effort")
-    assert effort.is_fine is None
-    assert "--enforce effort: up to 14 thoughts, 229,376 tokens" in effort.hint
+    levels = finding(found, "effort levels")
+    assert levels.is_fine is None
+    assert "--questions FILE" in levels.hint
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("enforce", ["auto", "two-call", "native", "max-tokens", "effort"])
+@pytest.mark.parametrize("enforce", ["auto", "two-call", "native", "max-tokens"])
 def test_a_dry_run_tells_the_bill_and_generates_nothing(enforce, template, capsys):
     server = toy()
     with serving(server) as url:
@@ -318,10 +328,18 @@ def test_max_tokens_alone_says_what_it_cannot_do(template):
     assert "leaves no answer" in found.hint
 
 
-@pytest.mark.parametrize("flag", ["--questions", "--levels"])
-def test_questions_and_levels_are_for_effort_levels(flag, capsys):
-    assert _exit_code(["doctor", "--base-url", "http://127.0.0.1:1", flag, "q.jsonl"]) == 1
-    assert f"{flag} measures effort levels at a server: add --base-url" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        pytest.param(["--questions", "q.jsonl"], "add --base-url URL", id="no-server"),
+        pytest.param(
+            ["--base-url", "http://127.0.0.1:1", "--levels", "low"], "add --questions FILE", id="no-questions"
+        ),
+    ],
+)
+def test_levels_need_a_server_and_questions(arguments, message, capsys):
+    assert _exit_code(["doctor", *arguments]) == 1
+    assert message in capsys.readouterr().err
 
 
 def test_nobody_there(template, capsys):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,7 +13,9 @@ pytest.importorskip("aiohttp", reason="needs aiohttp")
 
 from engine_contract import BUDGET, QUERIES, TEMPLATE, EngineContract, Subject, requests, run
 from forethought.core.data import Generation, Message, Query, Request, Sampling, StopReason
+from forethought.core.options import Option
 from forethought.core.prompts import PromptTemplate
+from forethought.core.protocols import check_option
 from forethought.engines.flight import Flight
 from forethought.engines.forcing import Forcing
 from forethought.engines.server.engine import OpenAIEngine
@@ -106,7 +108,7 @@ class TestTwoCalls(EngineContract):
 
     def test_probes_hold_letters_cut_in_two(self, subject):
         """Guards the test above: some thoughts hold a letter of two tokens, and some cuts fall inside it."""
-        if subject.engine._calls.dialect.name != "token ids":
+        if subject.engine._chosen.calls.dialect.name != "token ids":
             pytest.skip("half a letter cannot be sent as text")
         caps = tuple(range(BUDGET))
         many = [Request(query, BUDGET, sample, 50 + sample, caps) for query in QUERIES for sample in range(9)]
@@ -319,10 +321,10 @@ class TestNative:
             done = run(engine_at(url, enforce="native"), [Request(QUERIES[0], 16, 0, 1, (8,))])[QUERIES[0].id, 0]
         assert "two-call" in done.error
 
-    @pytest.mark.parametrize("enforce", ["native", "max-tokens", "effort"])
+    @pytest.mark.parametrize("enforce", ["native", "max-tokens"])
     def test_a_budget_that_cannot_be_is_data(self, enforce):
         with serving(ToyServer("other")) as url:
-            engine = engine_at(url, enforce=enforce, server="gemini", effort_costs={"low": 1})
+            engine = engine_at(url, enforce=enforce, server="gemini")
             found = run(engine, [Request(QUERIES[0], budget, abs(budget)) for budget in (-1, 1 << 30)])
         assert all(done.stop_reason is StopReason.ERROR for done in found.values())
 
@@ -460,40 +462,100 @@ class TestStreams:
         assert engine.counters.retries == {"stream": 1}
 
 
-class TestEffort:
-    COSTS = {"low": 20, "medium": 100, "high": 400}  # noqa: RUF012
+LOW = Option("low", set={"reasoning_effort": "low"})
 
-    @pytest.mark.parametrize(("budget", "level"), [(20, "low"), (99, "low"), (100, "medium"), (120, "medium")])
-    def test_the_dearest_level_within_the_budget_is_granted(self, budget, level, tmp_path):
-        server = ToyServer("other")
-        table = tmp_path / "costs.json"
-        table.write_text(json.dumps(self.COSTS))
-        with serving(server) as url:
-            engine = engine_at(url, enforce="effort", effort_costs=str(table), answer_room=8)
-            run(engine, [Request(QUERIES[0], budget)])
-        assert server.bodies[-1]["reasoning_effort"] == level
-        assert server.bodies[-1]["max_tokens"] == budget + 8
 
-    def test_a_budget_under_every_level_is_refused_without_a_call(self):
-        server = ToyServer("other")
+def chats(server: ToyServer) -> list[dict[str, Any]]:
+    """Bodies of the chats so far, without what was only tokenised."""
+    return [body for body in server.bodies if "messages" in body and "seed" in body]
+
+
+class TestOptions:
+    def sent(self, option: Option, at: ToyServer | None = None, budget: int = 256, **options: Any) -> Any:
+        """`(generation, last body of a chat)` of one request by an option."""
+        server = at or ToyServer("other")
         with serving(server) as url:
-            engine = engine_at(url, enforce="effort", effort_costs=self.COSTS)
-            done = run(engine, [Request(QUERIES[0], 19)])[QUERIES[0].id, 0]
-        assert "'low', costs 20" in done.error
-        assert "/v1/chat/completions" not in server.asked
+            done = run(engine_at(url, **options), [Request(QUERIES[0], budget, option=option)])[QUERIES[0].id, 0]
+        return done, chats(server)[-1]
 
     @pytest.mark.parametrize("kind", sorted(KINDS))
-    def test_the_level_goes_where_the_kind_takes_one(self, kind):
-        server = ToyServer("other")
+    def test_what_it_sets_goes_into_the_body_of_every_kind(self, kind):
+        done, body = self.sent(LOW, **{"server": kind, "enforce": "max-tokens"})
+        assert done.option == "low"
+        assert body["reasoning_effort"] == "low"
+        assert not {"thinking", "nvext", "custom_params", "extra_body", "thinking_token_budget"} & body.keys()
+
+    def test_it_replaces_and_tables_go_into_tables(self):
+        template = replace(TEMPLATE, chat_options=(("enable_thinking", True),))
+        fields = {"model": "large", "temperature": 1.0, "chat_template_kwargs": {"level": "high"}}
+        _, body = self.sent(Option("high", set=fields), template=template)
+        assert (body["model"], body["temperature"]) == ("large", 1.0)
+        assert body["chat_template_kwargs"] == {"enable_thinking": True, "level": "high"}
+
+    @pytest.mark.parametrize(
+        ("context", "sent"),
+        [pytest.param(256, None, id="the-server-ends-it"), pytest.param(200, 143, id="ours-is-less")],
+    )
+    def test_a_thought_without_a_cap_may_be_as_long_as_the_context_leaves_room(self, context, sent):
+        done, body = self.sent(LOW, ToyServer(), context_tokens=context, budget=context)
+        assert done.error is None
+        assert done.reasoning_tokens + (done.answer_tokens or 0) <= context
+        assert body.get("max_tokens") == (None if sent is None else body["max_tokens"])
+        assert sent is None or 100 < body["max_tokens"] < context
+
+    def test_a_server_that_tells_no_context_is_asked_for_no_more_than_the_request_allows(self):
+        _, body = self.sent(LOW, context_tokens=None, budget=77)
+        assert body["max_tokens"] == 77
+
+    def test_an_option_that_is_a_cap_alone_is_that_cap(self):
+        with serving(ToyServer()) as url:
+            engine = engine_at(url)
+            plain = run(engine, [Request(QUERIES[0], 16, 0, 5)])[QUERIES[0].id, 0]
+            named = run(engine, [Request(QUERIES[0], 16, 0, 5, option=Option("short", cap=16))])[QUERIES[0].id, 0]
+        assert named == replace(plain, option="short")
+
+    @pytest.mark.parametrize("kind", ["vllm", "sglang", "llama.cpp"])
+    def test_two_calls_keep_the_cap_of_an_option_that_sets_fields_in_a_chat(self, kind):
+        server = ToyServer(kind)
+        done, _ = self.sent(Option("low 9", cap=9, set=LOW.set), server, budget=9, enforce="two-call")
+        asked = chats(server)
+        assert (done.error, done.option, done.reasoning_tokens) == (None, "low 9", 9)
+        assert len(asked) >= 2  # the thought, then its answer
+        assert all(body["reasoning_effort"] == "low" for body in asked)
+
+    def test_a_native_cap_stands_beside_what_is_set(self):
+        option = Option("low 9", cap=9, set=LOW.set)
+        done, body = self.sent(option, ToyServer(), budget=9, enforce="native")
+        assert (body["thinking_token_budget"], body["reasoning_effort"]) == (9, "low")
+        assert done.reasoning_tokens <= 9
+
+    @pytest.mark.parametrize(
+        ("option", "options", "message"),
+        [
+            pytest.param(
+                Option("low 9", cap=9, set=LOW.set),
+                {"enforce": "two-call", "tokenizer": "here"},
+                "two calls can set fields in a chat alone",
+                id="text-cannot-set",
+            ),
+            pytest.param(Option("own", set={"messages": []}), {}, "every request sets by itself", id="messages"),
+            pytest.param(Option("other", set={"model": "nano"}), {"kind": "vllm"}, "model of this server", id="model"),
+        ],
+    )
+    def test_what_cannot_be_asked_is_refused_in_words(self, option, options, message, monkeypatch):
+        monkeypatch.setattr("forethought.engines.server.engine.load_tokenizer", lambda name: ToyTokenizer())
+        kind = options.pop("kind", "other")
+        server = ToyServer(kind)
         with serving(server) as url:
-            asked_for = {"server": kind, "enforce": "effort", "effort_costs": self.COSTS}
-            if not KINDS[kind].effort:
-                with pytest.raises(InvalidSettingsError, match="has no field for effort"):
-                    engine_at(url, **asked_for)
-                return
-            run(engine_at(url, **asked_for), [Request(QUERIES[0], 120)])
-        assert server.bodies[-1]["reasoning_effort"] == "medium"
-        assert not {"thinking", "nvext", "custom_params", "extra_body"} & server.bodies[-1].keys()
+            engine = engine_at(url, **options)
+            num_asked = len(server.asked)
+            with pytest.raises((InvalidSettingsError, EngineError), match=message):
+                check_option(engine, option)
+            if "model" not in option.set:
+                done = run(engine, [Request(QUERIES[0], 9, option=option)])[QUERIES[0].id, 0]
+                assert message in done.error
+                assert done.is_final
+        assert len(server.asked) == num_asked  # before a token is paid
 
     @pytest.mark.parametrize(
         ("kind", "sampling", "sent"),
@@ -504,16 +566,8 @@ class TestEffort:
         ],
     )
     def test_models_that_refuse_to_be_told_how_to_draw_are_not_told_what_they_do_anyway(self, kind, sampling, sent):
-        server = ToyServer("other")
-        with serving(server) as url:
-            engine = engine_at(url, server=kind, enforce="effort", effort_costs=self.COSTS, sampling=sampling)
-            run(engine, [Request(QUERIES[0], 120)])
-        assert {"temperature", "top_p"} & server.bodies[-1].keys() == sent
-
-    @pytest.mark.parametrize("costs", [{}, [], {"low": -1}, {"low": "x"}, "missing.json"], ids=str)
-    def test_a_table_that_is_none_is_refused(self, costs):
-        with serving(ToyServer("other")) as url, pytest.raises(InvalidSettingsError, match="effort_costs"):
-            engine_at(url, enforce="effort", effort_costs=costs)
+        _, body = self.sent(LOW, **{"server": kind, "enforce": "max-tokens", "sampling": sampling})
+        assert {"temperature", "top_p"} & body.keys() == sent
 
 
 class TestMaxTokens:
@@ -538,7 +592,6 @@ class TestOpening:
             pytest.param("llama.cpp", {}, "two-call", id="llama-ids"),
             pytest.param("vllm", {"ids": False}, "two-call", id="chat"),
             pytest.param("other", {"server": "dynamo"}, "native", id="native-alone"),
-            pytest.param("other", {"effort_costs": {"low": 5}}, "effort", id="effort-alone"),
             pytest.param("other", {}, "max-tokens", id="nothing-known"),
         ],
     )
@@ -575,7 +628,7 @@ class TestOpening:
             pytest.param({"concurrency": 0}, "--concurrency", id="concurrency"),
             pytest.param({"timeout_seconds": 0}, "timeout_seconds", id="timeout"),
             pytest.param({"server": "vlm"}, "vllm", id="kind"),
-            pytest.param({"enforce": "effort"}, "effort_costs", id="effort-without-costs"),
+            pytest.param({"enforce": "effort"}, "enforcement is called 'effort'", id="effort-is-an-option-now"),
         ],
     )
     def test_what_cannot_be_is_refused(self, options, message):

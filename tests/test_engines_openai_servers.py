@@ -244,7 +244,7 @@ def test_thought_beside_the_completion_is_counted():
     details = {"completion_tokens_details": {"reasoning_tokens": 80}}
     usage = {"prompt_tokens": 20, "completion_tokens": 10, "total_tokens": 110, **details}
     server = Server(whole(ANSWER, usage=usage, reasoning_content="t " * 80))
-    _, done = ask(server, 100, server="openai", enforce="effort", effort_costs={"low": 90})
+    _, done = ask(server, 100, server="openai", enforce="max-tokens")
     assert (done.reasoning_tokens, done.answer_tokens, done.error) == (80, 10, None)
 
 

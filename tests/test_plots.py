@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from evaluation_data import made_up, profile, synthetic
+from evaluation_data import OPTIONS, made_up, named, profile, synthetic
 
 pytest.importorskip("matplotlib", reason="needs matplotlib")
 
 from forethought import report
 from forethought.core.data import Cost
 from forethought.core.menu import Menu
+from forethought.core.options import Price
 from forethought.evaluation import Evaluation, evaluate
 from forethought.report import plots
 
@@ -48,7 +49,7 @@ FIGURES = {
     "summary": plots._summary,
     "accuracy": plots._accuracy,
     "calibration": plots._calibration,
-    "tokens": lambda result: plots._tokens(result, 64.0),
+    "tokens": lambda result: plots._divided(result, Cost.GRANTED, 64.0),
 }
 
 
@@ -80,7 +81,7 @@ def test_calibration_shows_counts(result: Evaluation) -> None:
 
 
 def test_budgets_are_those_of_the_nearest_level(result: Evaluation) -> None:
-    figure = plots._tokens(result, 70.0)
+    figure = plots._divided(result, Cost.GRANTED, 70.0)
     assert any("64 granted" in text for text in texts(figure))
     panels = {panel.get_label(): panel for panel in figure.axes}
     for policy in ("uniform", "blind", "forethought", "oracle"):
@@ -117,7 +118,9 @@ def test_tokens_are_shown_on_the_axis_that_fits_the_menu(menu: str, scale: str, 
     low, high = panel.get_xlim()
     assert all(low <= x <= high for line in panel.get_lines() for x in line.get_xdata())
     assert ticks is None or list(panel.get_xticks()) == ticks
-    bars = {panel.get_label(): panel for panel in plots._tokens(result, 64.0).axes}["forethought"].patches
+    bars = {panel.get_label(): panel for panel in plots._divided(result, Cost.GRANTED, 64.0).axes}[
+        "forethought"
+    ].patches
     assert len(bars) == result.menu.num_options
     edges = sorted((bar.get_x(), bar.get_x() + bar.get_width()) for bar in bars)
     assert all(right <= left for (_, right), (left, _) in itertools.pairwise(edges))
@@ -139,7 +142,9 @@ def test_thoughts_that_end_before_the_smallest_cap_can_be_drawn(tmp_path: Path) 
 def test_few_caps_have_a_bar_and_a_name_each(menu: str) -> None:
     """Evenly spaced or not: an axis of tokens would name caps that are none, below 0 too."""
     caps = Menu.parse(menu)
-    figure = plots._tokens(evaluate(*made_up(menu, num_queries=20), num_resamples=100), float(caps.largest))
+    figure = plots._divided(
+        evaluate(*made_up(menu, num_queries=20), num_resamples=100), Cost.GRANTED, float(caps.largest)
+    )
     axes = [axis for axis in figure.axes if axis.get_xlabel() == "cap on reasoning (tokens)"]
     assert [tick.get_text() for tick in axes[0].get_xticklabels()] == [f"{cap:,}" for cap in caps.caps]
 
@@ -183,3 +188,38 @@ def test_ticks_say_where_they_are() -> None:
         assert float(text.rstrip("%")) / 100 == pytest.approx(at)
     low, high = figure.axes[0].get_xlim()
     assert low <= 512 < 1024 <= high
+
+
+def test_named_options_are_marked_and_money_has_pictures_of_its_own(tmp_path: Path) -> None:
+    found = evaluate(*named(30), num_resamples=100)
+    assert set(plots.draw(found, tmp_path, mean_tokens=800.0)) == {
+        "summary",
+        "accuracy",
+        "calibration",
+        "tokens",
+        "usd",
+    }
+    labels = {option.label for option in OPTIONS}
+    accuracy = plots._accuracy(found)
+    for panel, axis in zip(
+        accuracy.axes[:2], ("tokens generated a question (mean)", "USD a question (mean)"), strict=True
+    ):
+        assert labels <= {text.get_text() for text in panel.texts}
+        assert axis in texts(accuracy)
+    places = {text.get_text(): text.xy for text in accuracy.axes[1].texts}
+    for option in found.options:
+        assert places[option.label] == pytest.approx((option.usd, option.accuracy.value))
+    divided = plots._divided(found, Cost.USD, found.levels[Cost.USD][3])
+    assert {"mean USD", *labels} <= set(texts(divided))
+    assert any(text.startswith("questions at each option (0.00") for text in texts(divided))
+    bars = {panel.get_label(): panel for panel in divided.axes}["forethought"].patches
+    assert sum(bar.get_height() for bar in bars) == pytest.approx(1.0)
+
+
+def test_costs_that_span_much_stand_on_a_logarithmic_axis() -> None:
+    prices = [Price(0.0, price) for price in (0.01, 1.0, 60.0)]
+    dear = [replace(option, price=price) for option, price in zip(OPTIONS, prices, strict=True)]
+    figure = plots._accuracy(evaluate(*named(20, options=dear), num_resamples=100))
+    assert [panel.get_xscale() for panel in figure.axes[:2]] == ["linear", "log"]
+    for text, at in ticks(figure.axes[3].xaxis).items():
+        assert float(text.replace(",", "")) == pytest.approx(at)

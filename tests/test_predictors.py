@@ -75,7 +75,8 @@ def features_of(features_Q_D: np.ndarray) -> Features:
     words = [" ".join("abcdefgh"[int(np.clip(x + 4, 0, 7))] for x in row[:3]) for row in np.nan_to_num(features_Q_D)]
     levels = tuple("easy" if ease > 1 else "hard" if ease < -1 else "medium" for ease in ease_Q)
     texts = tuple(f"{word} {row % 10}" for row, word in enumerate(words))
-    return Features(len(features_Q_D), features_Q_D, texts, levels)
+    ids = tuple(f"q{row}" for row in range(len(features_Q_D)))
+    return Features(len(features_Q_D), features_Q_D, texts, levels, ids)
 
 
 def predict(predictor: Estimator, features_Q_D: np.ndarray) -> Any:
@@ -599,13 +600,13 @@ def test_an_error_weighs_by_the_tokens_of_its_option() -> None:
 
 def test_a_stretch_leaves_what_no_thought_uses() -> None:
     """With 0 on the menu it is known what a query uses without a thought: longer thoughts do not change that."""
-    budget_B = np.array([0.0, 64.0, 1024.0, 8192.0])
-    tokens_Q_B = 20.0 + np.minimum(budget_B, 500.0)[None]
-    longer_Q_B = stretched_tokens(tokens_Q_B, budget_B, 2.0)
+    menu = Menu.of([0, 64, 1024, 8192])
+    tokens_Q_B = 20.0 + np.minimum(menu.budgets_B.astype(np.float64), 500.0)[None]
+    longer_Q_B = stretched_tokens(tokens_Q_B, menu, 2.0)
     assert longer_Q_B[0].tolist() == [20.0, 84.0, pytest.approx(20.0 + 2 * (64 + 436 * 448 / 960)), 1020.0]
-    assert stretched_tokens(tokens_Q_B, budget_B, 0.5)[0, 0] == 20.0
+    assert stretched_tokens(tokens_Q_B, menu, 0.5)[0, 0] == 20.0
     for factor in (0.25, 0.7, 1.0, 3.0):
-        assert (np.diff(stretched_tokens(tokens_Q_B, budget_B, factor)) >= 0).all()
+        assert (np.diff(stretched_tokens(tokens_Q_B, menu, factor)) >= 0).all()
 
 
 class Stranger:

@@ -13,12 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from evaluation_data import synthetic
+from evaluation_data import named, synthetic
 from forethought import report
 from forethought.core.data import Cost
+from forethought.core.options import Option
 from forethought.core.terms import TOKEN_COSTS
+from forethought.errors import InvalidInputError
 from forethought.evaluation import Estimate, Evaluation, LiveComparison, compare_live, evaluate
-from forethought.report.wording import gain_words, points
+from forethought.report.wording import amount, gain_words, level_words, points
 
 FACTS = {"command": "forethought evaluate x --on y", "device": "2 CPU cores", "odd": math.nan, "grader": "number"}
 
@@ -188,3 +190,88 @@ def test_the_same_evaluation_writes_the_same_bytes(result: Evaluation, tmp_path:
     first, again = (report.page(result).write(tmp_path / name, plots=False) for name in ("a", "b"))
     for name in first:
         assert first[name].read_bytes() == again[name].read_bytes()
+
+
+@pytest.fixture(scope="module")
+def in_usd() -> Evaluation:
+    return evaluate(*named(40), num_resamples=100)
+
+
+def test_named_options_are_reported_by_name_in_tokens_and_in_usd(in_usd: Evaluation) -> None:
+    page = report.page(in_usd)
+    text, markdown = page.text(), page.markdown({})
+    for label in in_usd.menu.labels:
+        assert label in text
+        assert label in markdown
+    for told in (text, markdown):
+        assert "granted" not in told.replace("under granted cost", "")
+        assert "weighed by USD" in told
+        assert "weighed by tokens" in told
+    level = next(part.title for part in page.parts if part.title.endswith("USD a question"))
+    table = markdown.split(f"### {level}\n")[1].split("\n### ")[0]
+    assert "| policy | right | USD | spent |" in table  # the unit that was planned, the other beside it
+    assert "| questions at | large-low | large-high | small |" in table
+    assert "| policy | right | spent | USD |" in markdown
+    assert "| level | forethought | with USD | with tokens | baseline | needs USD | times as much |" in markdown
+    assert "| level | forethought | with tokens | with USD | baseline | needs tokens | times as many |" in markdown
+    assert "## One option for all questions" in markdown
+    assert "| option | Brier |" in markdown
+    assert "e-0" not in text + markdown
+
+
+def test_shares_at_each_option_are_those_of_the_rows(in_usd: Evaluation) -> None:
+    told = report.page(in_usd).markdown({})
+    for row in in_usd.select(Cost.USD, "oracle"):
+        cells = " | ".join(f"{100 * share:.1f}%" for share in row.shares)
+        if f"### {level_words(row.budget, Cost.USD)} USD a question" in told:
+            assert f"| exact oracle | {cells} |" in told
+
+
+def test_json_of_named_options_holds_both_units(in_usd: Evaluation) -> None:
+    found = json.loads(json.dumps(report.page(in_usd).to_json()), parse_constant=refuse)
+    assert set(found["levels"]) == {"spent", "usd"}
+    assert [each["label"] for each in found["options"]] == list(in_usd.menu.labels)
+    assert [each["label"] for each in found["menu"]] == list(in_usd.menu.labels)
+    assert all(row["usd"] > 0 and row["spent"] > 0 for row in found["rows"])
+    assert {saving["cost"] for saving in found["savings"]} == {"spent", "usd"}
+
+
+def test_labels_cannot_break_a_table() -> None:
+    odd = [Option("a|b *c*", tokens=100), Option("<b>x</b>", tokens=300)]
+    told = report.page(evaluate(*named(20, options=odd), num_resamples=100)).markdown({})
+    for rows in re.findall(r"(?:^\|.*\n)+", told, flags=re.MULTILINE):
+        assert len({line.replace("\\|", "").count("|") for line in rows.splitlines()}) == 1
+    assert "<b>x" not in told
+
+
+@pytest.mark.parametrize(
+    ("amount_", "words"),
+    [(0.00123456, "0.001235"), (12.5, "12.50"), (0.0, "0.00"), (1234.5, "1,234.50"), (None, "not known")],
+)
+def test_amounts_in_usd_have_four_digits_and_no_powers_of_ten(amount_: float | None, words: str) -> None:
+    assert amount(amount_, Cost.USD) == words
+
+
+def test_live_policies_on_named_options_have_no_caps_and_a_bill() -> None:
+    random = np.random.default_rng(0)
+    columns = {
+        name: (random.integers(0, 2, 40), None, random.uniform(300, 700, 40), np.full(40, bill))
+        for name, bill in (("uniform", 0.0031), ("forethought", 0.0018))
+    }
+    found = compare_live(columns, num_resamples=100)
+    (difference,) = found.differences
+    assert difference.usd is not None
+    assert difference.usd.value == pytest.approx(-0.0013)
+    assert difference.granted is None
+    text, markdown = report.page(found).text(), report.page(found).markdown()
+    assert "granted" not in text + markdown
+    assert "bills a question are not equal (0.0018 USD against 0.0031 USD)" in text
+    assert "−0.001300 [−0.001300, −0.001300]" in markdown
+    json.dumps(report.page(found).to_json(), allow_nan=False)
+
+
+def test_live_columns_that_do_not_fit_are_refused_in_words() -> None:
+    with pytest.raises(InvalidInputError, match=r"needs one verdict, cap .*; it has 2, 2, 1"):
+        compare_live({"uniform": ([0, 1], [1, 1], [3.0])})
+    with pytest.raises(InvalidInputError, match="bills be finite"):
+        compare_live({"uniform": ([0, 1], None, [3.0, 4.0], [math.nan, 1.0])})

@@ -6,8 +6,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +13,9 @@ import pytest
 pytest.importorskip("aiohttp", reason="needs aiohttp")
 
 from engine_contract import run
+from forethought.control.profiling import profile
 from forethought.core.data import Request, Sampling, StopReason
+from forethought.core.menu import Menu
 from forethought.core.prompts import load_template
 from forethought.core.study_settings import DoctorSettings
 from forethought.engines.forcing import Forcing
@@ -45,7 +45,7 @@ def test_prompts_and_suffixes_are_the_tokens_of_the_in_process_engines(url):
 
     async def ids(template: Any) -> tuple[list[list[int]], Forcing]:
         engine = engine_at(url, enforce="two-call", template=template)
-        dialect = engine._calls.dialect
+        dialect = engine._chosen.calls.dialect
         async with engine.client() as client:
             return [await dialect.prompt(client, query) for query in QUERIES], dialect.forcing
 
@@ -97,32 +97,19 @@ def test_max_tokens_alone_leaves_thoughts_unanswered(url):
         assert done.reasoning_tokens + done.answer_tokens <= done.budget
 
 
-def test_effort_levels_cost_what_they_were_measured_to(kind, url, tmp_path, monkeypatch):
-    """The chat template is told how much to think; the doctor measures what that takes, and budgets buy by it."""
+def test_levels_are_measured_profiled_and_cost_what_they_take(kind, url, tmp_path, monkeypatch):
+    """The chat template is told how much to think; the doctor writes a menu of it, and a profile measures by it."""
     monkeypatch.chdir(tmp_path)
-    settings = {
-        "base_url": url,
-        "enforce": "effort",
-        "questions": "gsm8k-demo",
-        "limit": 4,
-        "levels": tuple(EFFORTS),
-        "temperature": 0.0,
-    }
-    found = doctor.examine(DoctorSettings(**settings, options={"answer_room": 40}))
+    settings = {"base_url": url, "questions": "gsm8k-demo", "limit": 4, "levels": tuple(EFFORTS), "temperature": 0.0}
+    found = doctor.examine(DoctorSettings(**settings, out="menu.toml"))
     assert found.is_kept, found.findings
-    costs = json.loads(Path("effort-costs.json").read_text("utf-8"))
-    assert costs["low"]["mean"] < costs["high"]["mean"]
-    cap = max(costs[level]["cap"] for level in EFFORTS)
-    engine = engine_at(url, enforce="effort", effort_costs="effort-costs.json", answer_room=40, sampling=Sampling(0.0))
-    queries = load_queries("gsm8k-demo", limit=4)
-    dear = run(engine, [Request(query, cap) for query in queries]).values()
-    kept = [done.reasoning_tokens <= cap for done in dear if done.error is None]
-    assert all(kept)
-    assert len(kept) >= len(dear) / 2  # a level bounds nothing, and batches do not repeat to the token
-    assert all("ignored the cap" in done.error for done in dear if done.error is not None)
-    least = min(costs[level]["cap"] for level in EFFORTS)
-    if least > 0:  # else nothing is too little
-        assert "no effort level costs" in run(engine, [Request(queries[0], least - 1)])[queries[0].id, 0].error
+    menu = Menu.read("menu.toml")
+    assert menu.labels == tuple(EFFORTS)  # low takes less than high
+    engine = engine_at(url, sampling=Sampling(0.0))
+    measured = profile(engine, load_queries("gsm8k-demo", limit=4), menu=menu, num_traces=1)
+    assert measured.menu.labels == menu.labels
+    assert (measured.tries_Q_B == 1).all()
+    assert measured.input_Q_B is not None
 
 
 def test_the_doctor_tells_what_the_server_can_do(kind, url):

@@ -147,13 +147,13 @@ class TestStretched:
         first = curves(30, seed)
         assert first.tokens_Q_B is not None
         column_Q = np.random.default_rng(seed).integers(6, 16, 30)
-        used = stretched_tokens(first.tokens_Q_B, BUDGET_B, factor)[np.arange(30), column_Q].sum()
-        assert stretch_of(first.tokens_Q_B, BUDGET_B, column_Q, float(used)) == pytest.approx(factor, rel=0.01)
+        used = stretched_tokens(first.tokens_Q_B, MENU, factor)[np.arange(30), column_Q].sum()
+        assert stretch_of(first.tokens_Q_B, MENU, column_Q, float(used)) == pytest.approx(factor, rel=0.01)
 
     def test_it_is_bounded(self) -> None:
         tokens_Q_B, column_Q = spend(np.full(5, 50.0)), np.full(5, 15)
-        assert stretch_of(tokens_Q_B, BUDGET_B, column_Q, 1e9) == pytest.approx(4.0)
-        assert stretch_of(tokens_Q_B, BUDGET_B, column_Q, 0.0) == pytest.approx(0.25)
+        assert stretch_of(tokens_Q_B, MENU, column_Q, 1e9) == pytest.approx(4.0)
+        assert stretch_of(tokens_Q_B, MENU, column_Q, 0.0) == pytest.approx(0.25)
 
 
 @pytest.fixture(scope="module")

@@ -216,7 +216,9 @@ class ToyServer:
         cap = (body.get("custom_params") or {}).get("thinking_budget", cap)
         if cap is not None and self.keeps_cap:
             return self._capped(prompt, cap, body)
-        new, stop, is_cut = self._draw(prompt, body.get("max_tokens") or body["max_completion_tokens"], body)
+        room = max(1, self.context_tokens - len(prompt))  # without a bound it goes on to the end of its context
+        bound = body.get("max_tokens") or body.get("max_completion_tokens", room)
+        new, stop, is_cut = self._draw(prompt, bound, body)
         text = decode(new, special=False)
         text = text[: text.index(stop)] if stop is not None else text
         if continued and self.kind == "llama.cpp":

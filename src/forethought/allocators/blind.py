@@ -24,10 +24,9 @@ class BlindAllocator:
     def solve(self, problem: Problem) -> Solution:
         """Divides the total by the mean curve."""
         mean = _on_the_mean_curve(problem)
-        known, paid_Q_B = replace(mean, costs=problem.costs), problem.costs.tokens_Q_B
+        known = replace(mean, costs=problem.costs)
         # Where every query is billed alike it is the envelope's own problem, on one curve for all.
-        is_alike = paid_Q_B is None or bool((paid_Q_B == paid_Q_B[0]).all())
-        found = EnvelopeAllocator().solve(known) if is_alike else _billed(known, mean)
+        found = EnvelopeAllocator().solve(known) if known.costs.is_alike else _billed(known, mean)
         accuracy = known.accuracy(exact_sum(known.value_at(found.column_Q)))
         return replace(found, why_left=f"on the mean curve, {WHY_LEFT}", expected_accuracy=accuracy)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,11 @@ MOST_EXPONENT = 1000  # 2**exponent stays a number where all tokens are next to 
 SUM_CHUNK = 65_536
 LARGEST = 1e280  # past it the splitting constant of `exact_sum` could overflow
 
+CHUNK = 4096  # queries at once, so that what is read is still in a core's cache when it is read again
+EVERY = slice(None)
+
 Rows = slice | NDArray[np.int64]
+Pick = Callable[[FloatArray], FloatArray]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -28,19 +33,23 @@ class Costs:
         num_queries: Q.
         unit: tokens, or USD, in one unit.
         shared_B: the costs of every query, int64, where all have the same; else None.
-        tokens_Q_B: usage curves, or bills, rounded to units where they are read; None where costs are shared.
+        tokens_Q_B: usage curves, turned into units where they are read; None where costs are shared.
+        input_Q_B: tokens of prompts, where these are billed.
+        price_2_B: USD per million tokens of prompt and answer under each option; None where tokens are the cost.
     """
 
     num_queries: int
     unit: float
     shared_B: NDArray[np.int64] | None
     tokens_Q_B: FloatArray | None = None
+    input_Q_B: FloatArray | None = None
+    price_2_B: NDArray[np.float64] | None = None
 
     @classmethod
     def of(cls, curves: Curves, cost: Cost, *, is_ordered: bool = True) -> Costs:
-        """In the largest unit that divides all caps; under spent cost in a power of two, as fine as exact sums allow.
+        """In the largest unit that divides all caps; spent cost and money in a power of two, as fine as sums allow.
 
-        Raises InvalidSettingsError without a usage curve, InvalidMenuError for caps past counting.
+        Raises InvalidSettingsError without a usage curve, InvalidMenuError for caps past counting or without prices.
         """
         num_queries = len(curves.query_ids)
         if cost is Cost.GRANTED:
@@ -48,24 +57,41 @@ class Costs:
             if curves.menu.largest // unit * num_queries >= MOST_UNITS:
                 raise InvalidMenuError(f"budgets up to {curves.menu.largest} are too large for {num_queries} queries")
             return cls(num_queries, float(unit), curves.menu.budgets_B // unit)
-        costs_Q_B = curves.costs_Q_B(cost)
-        if costs_Q_B is None:
+        if cost is Cost.USD:
+            curves.usd_at(np.zeros(0, dtype=np.int64))  # refuses what cannot be billed
+            price_2_B = curves.menu.price_2_B
+            bills = cls(num_queries, 1.0, None, curves.tokens_Q_B, curves.input_Q_B, price_2_B)
+            return replace(bills, unit=_finest_unit(bills._largest(is_ordered=False)))
+        if curves.tokens_Q_B is None:
             raise InvalidSettingsError(
                 "a total in spent tokens needs a usage curve, and these curves have none (tokens_Q_B is None). "
                 "Use --cost granted, or a predictor fitted with token counts."
             )
-        # 2**52: still exact as a float, for slopes. 2**61: a batch's sum stays far inside 64 bits.
-        largest_Q = costs_Q_B[:, -1] if is_ordered else costs_Q_B.max(axis=1)
-        largest, all_largest = float(largest_Q.max()), exact_sum(largest_Q)
-        exponent = min(52 - math.frexp(largest)[1], 61 - math.frexp(all_largest)[1], MOST_EXPONENT)
-        return cls(num_queries, math.ldexp(1.0, -exponent), None, costs_Q_B)
+        spent = cls(num_queries, 1.0, None, curves.tokens_Q_B)
+        return replace(spent, unit=_finest_unit(spent._largest(is_ordered=is_ordered)))
+
+    def _largest(self, *, is_ordered: bool) -> NDArray[np.float64]:
+        """The largest cost of each query, in units before rounding, shape (Q,)."""
+        if is_ordered:
+            return self._scaled(lambda array_Q_B: array_Q_B[:, -1], where=(-1,))
+        largest_Q = np.empty(self.num_queries)
+        for at in range(0, self.num_queries, CHUNK):
+            chunk = slice(at, min(at + CHUNK, self.num_queries))
+            self._scaled(lambda array_Q_B, chunk=chunk: array_Q_B[chunk]).max(axis=1, out=largest_Q[chunk])  # type: ignore[misc]
+        return largest_Q
+
+    @property
+    def is_alike(self) -> bool:
+        """Whether every query is billed alike."""
+        arrays = (self.tokens_Q_B, self.input_Q_B)
+        return all(array_Q_B is None or bool((array_Q_B == array_Q_B[0]).all()) for array_Q_B in arrays)
 
     def rows(self, rows: Rows) -> NDArray[np.int64]:
         """Costs of some queries at every column, shape (N, B); to be read only."""
         if self.shared_B is not None:
             num_rows = len(range(*rows.indices(self.num_queries))) if isinstance(rows, slice) else rows.size
             return np.broadcast_to(self.shared_B, (num_rows, self.shared_B.size))
-        return self._rounded(self._tokens[rows]).astype(np.int64)
+        return self._rounded(lambda array_Q_B: array_Q_B[rows]).astype(np.int64)
 
     def floats(self, rows: Rows, out_B_N: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
         """The same, turned, as floats (exact): shape (B, N), or (B, 1) where costs are shared, for broadcasting.
@@ -74,13 +100,13 @@ class Costs:
         """
         if self.shared_B is not None:
             return self.shared_B[:, None].astype(np.float64)
-        return self._rounded(self._tokens[rows].T, out_B_N)
+        return self._rounded(lambda array_Q_B: array_Q_B[rows].T, where=(EVERY, None), out=out_B_N)
 
     def at(self, row_N: Rows, column_N: IntArray) -> NDArray[np.int64]:
         """Cost of each of some queries at its column, shape (N,)."""
         if self.shared_B is not None:
             return self.shared_B.take(column_N)
-        return self._rounded(entries(self._tokens, row_N, column_N)).astype(np.int64)
+        return self._rounded(lambda array_Q_B: entries(array_Q_B, row_N, column_N), where=(column_N,)).astype(np.int64)
 
     def at_each(self, column_Q: IntArray) -> NDArray[np.int64]:
         """Cost of every query at its column, shape (Q,)."""
@@ -94,17 +120,40 @@ class Costs:
         """Costs of a batch in which every query has the mean of these, in the same unit."""
         if self.shared_B is not None:
             return self
-        sum_B = [exact_sum(self._rounded(self._tokens[:, column])) for column in range(self._tokens.shape[1])]
+        assert self.tokens_Q_B is not None
+        sum_B = [
+            exact_sum(self._rounded(lambda array_Q_B, column=column: array_Q_B[:, column], where=(column,)))  # type: ignore[misc]
+            for column in range(self.tokens_Q_B.shape[1])
+        ]
         return Costs(self.num_queries, self.unit, np.rint(np.array(sum_B) / self.num_queries).astype(np.int64))
 
-    def _rounded(self, tokens: FloatArray, out: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
-        scaled: NDArray[np.float64] = np.multiply(tokens, 1.0 / self.unit, out=out, dtype=np.float64, order="C")
+    def _rounded(
+        self, pick: Pick, where: tuple[Any, ...] = (EVERY,), out: FloatArray | None = None
+    ) -> NDArray[np.float64]:
+        scaled = self._scaled(pick, where, out)
         return np.rint(scaled, out=scaled)
 
-    @property
-    def _tokens(self) -> FloatArray:
+    def _scaled(
+        self, pick: Pick, where: tuple[Any, ...] = (EVERY,), out: FloatArray | None = None
+    ) -> NDArray[np.float64]:
+        """What `pick` takes from tables of shape (Q, B), of the columns `where`, in units before rounding."""
         assert self.tokens_Q_B is not None
-        return self.tokens_Q_B
+        how: dict[str, Any] = {"dtype": np.float64, "order": "C"}
+        if self.price_2_B is None:
+            return np.asarray(np.multiply(pick(self.tokens_Q_B), 1.0 / self.unit, out=out, **how))
+        input_C, output_C = (self.price_2_B / 1e6 / self.unit)[EVERY, *where]
+        scaled: NDArray[np.float64] = np.multiply(pick(self.tokens_Q_B), output_C, out=out, **how)
+        if self.input_Q_B is not None:
+            scaled += np.multiply(pick(self.input_Q_B), input_C, dtype=np.float64)
+        return scaled
+
+
+def _finest_unit(largest_Q: NDArray[np.float64]) -> float:
+    """A power of two in which the largest costs of the queries are still counted exactly, each and all together."""
+    # 2**52: still exact as a float, for slopes. 2**61: a batch's sum stays far inside 64 bits.
+    largest, all_largest = float(largest_Q.max()), exact_sum(largest_Q)
+    exponent = min(52 - math.frexp(largest)[1], 61 - math.frexp(all_largest)[1], MOST_EXPONENT)
+    return math.ldexp(1.0, -exponent)
 
 
 def entries(array_Q_B: FloatArray | IntArray, row_N: Rows, column_N: IntArray) -> NDArray[Any]:

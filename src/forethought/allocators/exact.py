@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.data import Cost
+from ..core.terms import usd_words
 from ..errors import InvalidSettingsError
 from .costs import MOST_UNITS, exact_sum
 from .envelope import WHY_LEFT, EnvelopeAllocator, spend_without_loss
@@ -29,16 +30,15 @@ class ExactAllocator:
     rounded up, and where the envelope finds a better plan that one counts; a note tells a unit of more than a token.
 
     Args:
-        unit: tokens in a unit; a smaller one is slower and wastes less to rounding. By default the menu's step under
-            granted cost on evenly spaced options; else one token, or what about a second allows, from 1/64 token to a
-            256th of the largest budget, whatever the total.
+        unit: tokens in a unit, of a total in money USD; a smaller one is slower and wastes less to rounding. By default
+            the menu's step under granted cost on evenly spaced options; else one token, or what about a second allows,
+            from 1/64 token to a 256th of the largest budget, whatever the total. Money counts in tokens of the dearest
+            price on the menu.
     """
 
     def __init__(self, *, unit: float | None = None) -> None:
         if unit is not None and not 0 < unit < math.inf:
-            raise InvalidSettingsError(
-                f"the unit of the exact allocator must be above 0 tokens, got {unit}; try unit=1"
-            )
+            raise InvalidSettingsError(f"the unit of the exact allocator must be above 0, got {unit}; try unit=1")
         self.unit = unit
 
     def solve(self, problem: Problem) -> Solution:
@@ -55,9 +55,10 @@ class ExactAllocator:
             return Solution(column_Q, why_left=WHY_LEFT)
         others_Q = EnvelopeAllocator().solve(problem).column_Q
         best_Q = max((column_Q, others_Q), key=lambda each_Q: exact_sum(problem.value_at(each_Q)))
-        tokens = step * problem.costs.unit
-        note = f"The exact allocator counted in units of {tokens:,.6g} tokens, to which it rounded costs up."
-        return Solution(best_Q, why_left=WHY_LEFT, notes=(note,) if tokens > 1 else ())
+        unit = step * problem.costs.unit
+        words = usd_words(unit) if problem.cost is Cost.USD else f"{unit:,.6g} tokens"
+        note = f"The exact allocator counted in units of {words}, to which it rounded costs up."
+        return Solution(best_Q, why_left=WHY_LEFT, notes=(note,) if unit > _token(problem) else ())
 
     def _best_columns(self, problem: Problem) -> tuple[Columns, int]:
         """The best columns by rounded costs, and the problem's units in one of this allocator's."""
@@ -92,9 +93,17 @@ class ExactAllocator:
         if unit is None:
             if problem.cost is Cost.GRANTED and (np.diff(menu.budgets_B) == menu.unit).all():
                 return 1
-            affordable = max(most_steps * problem.costs.unit / QUICK_STEPS, FINEST_UNIT)
-            unit = min(max(1.0, menu.largest / LEAST_UNITS), 2.0 ** math.ceil(math.log2(affordable)))
+            token = _token(problem)
+            affordable = max(most_steps * problem.costs.unit / QUICK_STEPS / token, FINEST_UNIT)
+            unit = token * min(max(1.0, menu.largest / LEAST_UNITS), 2.0 ** math.ceil(math.log2(affordable)))
         return max(1, min(round(unit / problem.costs.unit), MOST_UNITS))
+
+
+def _token(problem: Problem) -> float:
+    """What a token costs: itself, or of a total in USD the dearest one of the menu."""
+    if problem.cost is not Cost.USD:
+        return 1.0
+    return float(problem.menu.price_2_B.max()) / 1e6 or 1.0
 
 
 def _useful_choices(problem: Problem) -> NDArray[np.bool_]:

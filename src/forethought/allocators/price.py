@@ -1,20 +1,21 @@
-"""Prices of a token: what one buys each query, which one meets a mean, and the bound on every plan that it gives."""
+"""Prices of a token or a USD: what one buys each query, which one meets a mean, and the bound on plans it gives."""
 
 from __future__ import annotations
 
 import sys
 
 from ..core.data import Cost, Curves, IntArray
+from ..errors import InvalidSettingsError
 from .costs import exact_sum
 from .hull import fill, upper_envelope
 from .problem import Problem, pose
 
 
-def budgets_at(curves: Curves, *, price: float, cost: Cost = Cost.GRANTED, any_order: bool = False) -> IntArray:
+def budgets_at(curves: Curves, *, price: float, cost: Cost = Cost.GRANTED, any_order: bool | None = None) -> IntArray:
     """The budget of each query when a token costs `price`, shape (Q,): its envelope's segments that are worth more.
 
-    Each query is decided by its own curve alone. The price is in right answers a token, as `price_for` and
-    `Solution.price` count it; at 0 every query gets the cheapest option at which its curve is highest.
+    Each query is decided by its own curve alone. The price is in right answers a token (a USD, under that cost), as
+    `price_for` and `Solution.price` count it; at 0 every query gets the cheapest option at which its curve is highest.
     `any_order` is as in `allocate`.
     """
     problem = pose(curves, total=sys.float_info.max, cost=cost, any_order=any_order)
@@ -22,13 +23,28 @@ def budgets_at(curves: Curves, *, price: float, cost: Cost = Cost.GRANTED, any_o
     return curves.menu.at(envelope.columns(envelope.price_N / problem.costs.unit > price))
 
 
-def price_for(curves: Curves, *, mean_tokens: float, cost: Cost = Cost.GRANTED, any_order: bool = False) -> float:
+def price_for(
+    curves: Curves,
+    *,
+    mean_tokens: float | None = None,
+    mean_usd: float | None = None,
+    cost: Cost = Cost.GRANTED,
+    any_order: bool | None = None,
+) -> float:
     """The lowest price, in right answers a token, at which these queries use at most `mean_tokens` each, on average.
 
-    Set it by predictions made without seeing these queries (out of fold): in-sample ones make it too high. Raises
-    InvalidTotalError where not even the smallest budgets fit.
+    With `mean_usd` instead, in right answers a USD. Set it by predictions made without seeing these queries (out of
+    fold): in-sample ones make it too high.
+
+    Raises:
+        InvalidTotalError: not even the smallest budgets fit.
+        InvalidSettingsError: neither mean is given, or both.
     """
-    problem = pose(curves, total=mean_tokens * len(curves.query_ids), cost=cost, any_order=any_order)
+    if (mean_tokens is None) == (mean_usd is None):
+        raise InvalidSettingsError("give either mean_tokens or mean_usd")
+    cost, mean = (cost, mean_tokens) if mean_usd is None else (Cost.USD, mean_usd)
+    assert mean is not None
+    problem = pose(curves, total=mean * len(curves.query_ids), cost=cost, any_order=any_order)
     return fill(problem).price / problem.costs.unit
 
 

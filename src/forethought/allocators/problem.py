@@ -15,15 +15,16 @@ from ..core import registry
 from ..core.data import Allocation, Cost, Curves, FloatArray, IntArray
 from ..core.menu import Menu
 from ..core.protocols import Allocator
+from ..core.terms import usd_words
 from ..errors import InvalidInputError, InvalidMenuError, InvalidTotalError
-from .costs import MOST_UNITS, Costs, Rows, entries, exact_sum
+from .costs import CHUNK, MOST_UNITS, Costs, Rows, entries, exact_sum
 
 Columns = NDArray[np.int64]
 
 # A spent total and the spend under it are sums of the same predictions, often added in another order: they are equal
 # when they agree to one part in a trillion.
 RELATIVE_ROUNDING = 1e-12
-CHUNK = 4096  # queries at once, so that what is read is still in a core's cache when it is read again
+NOTHING = 1e-3  # of a total in USD: what is left of it and not worth a note
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -127,7 +128,7 @@ class Solution:
 
     Attributes:
         column_Q: the option of each query, within its bounds and together within the total, int, shape (Q,).
-        price: right answers that a token buys at the margin; None where the allocator has no price.
+        price: right answers that a token, or a USD, buys at the margin; None where the allocator has no price.
         why_left: ends the note on tokens that are left over, where no plainer reason holds.
         notes: what else the user should know, in sentences.
         expected_accuracy: what it expects, where that is not what the problem's curves say.
@@ -181,8 +182,8 @@ def allocate(
     if curves.tokens_Q_B is not None:
         spent = exact_sum(entries(curves.tokens_Q_B, chosen_at, column_Q))
         spent = total if problem.cost is Cost.SPENT and _is_just_above(spent, total) else spent
-        if problem.cost is Cost.USD or (curves.menu.is_priced and curves.input_Q_B is not None):
-            bill = exact_sum(entries(curves.usd_Q_B, chosen_at, column_Q))
+        if curves.is_billable and np.isfinite(bill_Q := curves.usd_at(column_Q)).all():
+            bill = exact_sum(bill_Q)
             bill = total if problem.cost is Cost.USD and _is_just_above(bill, total) else bill
     budget_Q = problem.menu.at(column_Q)
     return Allocation(
@@ -221,20 +222,22 @@ def _left_by(problem: Problem, column_Q: IntArray, name: str) -> int:
         )
     left = problem.left_after(column_Q)
     if left < 0:
-        raise InvalidTotalError(f"allocator {name!r} spent {-left * problem.costs.unit:,.10g} tokens past the total")
+        unit = "USD" if problem.cost is Cost.USD else "tokens"
+        raise InvalidTotalError(f"allocator {name!r} spent {-left * problem.costs.unit:,.10g} {unit} past the total")
     return left
 
 
 def _leftover_note(problem: Problem, column_Q: IntArray, left: int, why_left: str) -> tuple[str, ...]:
     costs = problem.costs
-    tokens = problem.total - costs.unit * float(problem.units - left)
-    if problem.cost is Cost.USD:
-        return (f"{tokens:,.4g} of {problem.total:,.10g} USD are left over: {why_left}.",) if tokens >= 1e-3 else ()
-    if tokens < 1:
+    tokens, is_usd = problem.total - costs.unit * float(problem.units - left), problem.cost is Cost.USD
+    if tokens < (NOTHING * problem.total if is_usd else 1):
         return ()
     if not problem.is_ordered:
         if (costs.at_each(column_Q) == costs.at_each(problem.ends()[1])).all():
             why_left = "every query has its dearest option"
+        if is_usd:
+            words = why_left.replace("a longer budget", "a dearer option")
+            return (f"{usd_words(tokens)} of {usd_words(problem.total)} are left over: {words}.",)
         return (f"{tokens:,.0f} of {problem.total:,.10g} tokens are left over: {why_left}.",)
     open_N = np.flatnonzero(column_Q < problem.last_Q)
     if not open_N.size:
@@ -267,13 +270,16 @@ def pose(
     """
     cost = Cost(cost)
     is_ordered = _check_curves(curves, curves.menu.is_named if any_order is None else any_order)
+    if cost is Cost.USD and curves.input_Q_B is not None:
+        _check_tokens(curves, "input_Q_B", curves.input_Q_B)
     is_ordered = cost is Cost.GRANTED or (is_ordered and cost is Cost.SPENT)  # a bill may fall where tokens do not
     weights_Q = None if weight_Q is None else _per_query(curves, weight_Q, "weight_Q", least=0.0)
     if weights_Q is not None and not weights_Q.any():
         raise InvalidInputError("every weight is 0, so no answer is worth anything; give some query a weight")
     first_Q, last_Q = _column_ranges(curves, min_budget_Q, max_budget_Q)
     if not math.isfinite(total):
-        raise InvalidTotalError(f"the total is {total}; give a number of tokens, such as 48 for each query")
+        example = "an amount, such as 0.01 USD" if cost is Cost.USD else "a number of tokens, such as 48"
+        raise InvalidTotalError(f"the total is {total}; give {example} for each query")
     costs = Costs.of(curves, cost, is_ordered=is_ordered)
     num_queries, unit = len(curves.query_ids), costs.unit
     value_Q_B = curves.p_Q_B if weights_Q is None else curves.p_Q_B * weights_Q[:, None]
@@ -333,7 +339,7 @@ def _per_query(curves: Curves, given_Q: Any, name: str, *, least: float = -math.
 
 def _check_curves(curves: Curves, any_order: bool) -> bool:
     """Refuses curves that cannot be true; returns whether no usage curve falls."""
-    ids, shape = curves.query_ids, (len(curves.query_ids), curves.menu.num_options)
+    ids = curves.query_ids
     if not ids:
         raise InvalidInputError("there are no queries to plan for; give at least one")
     # Different hashes prove it for nearly all batches, without a set of all ids.
@@ -343,23 +349,32 @@ def _check_curves(curves: Curves, any_order: bool) -> bool:
         twice = next(query_id for query_id in ids if query_id in seen or seen.add(query_id))  # type: ignore[func-returns-value]
         raise InvalidInputError(f"the id {twice!r} is used by more than one query; ids must be unique within a batch")
     p_Q_B, tokens_Q_B = curves.p_Q_B, curves.tokens_Q_B
-    for name, array in (("p_Q_B", p_Q_B), ("tokens_Q_B", tokens_Q_B)):
-        if array is not None and array.shape != shape:
-            raise InvalidInputError(
-                f"{name} has shape {array.shape}; {shape[0]} queries on the menu {curves.menu} need {shape}"
-            )
+    _check_shape(curves, "p_Q_B", p_Q_B)
     if not _lies_within(p_Q_B, 1.0):
         _refuse(curves, p_Q_B, ~((p_Q_B >= 0) & (p_Q_B <= 1)), "a chance of success must lie in [0, 1]")
     if tokens_Q_B is None:
         return True
-    if not _lies_within(tokens_Q_B, float(np.finfo(np.float64).max)):
-        _refuse(curves, tokens_Q_B, ~((tokens_Q_B >= 0) & (tokens_Q_B < math.inf)), "tokens must be 0 or more")
+    _check_tokens(curves, "tokens_Q_B", tokens_Q_B)
     is_ordered = not any(map(_falls, _chunks(tokens_Q_B)))
     if not is_ordered and not any_order:
         wrong_Q_B = np.pad(tokens_Q_B[:, 1:] < tokens_Q_B[:, :-1], ((0, 0), (1, 0)))
         advice = "expected tokens must not fall as the cap grows; take np.maximum.accumulate(tokens_Q_B, axis=1)"
         _refuse(curves, tokens_Q_B, wrong_Q_B, advice)
     return is_ordered
+
+
+def _check_shape(curves: Curves, name: str, array: FloatArray) -> None:
+    shape = (len(curves.query_ids), curves.menu.num_options)
+    if array.shape != shape:
+        raise InvalidInputError(
+            f"{name} has shape {array.shape}; {shape[0]} queries on the menu {curves.menu} need {shape}"
+        )
+
+
+def _check_tokens(curves: Curves, name: str, tokens_Q_B: FloatArray) -> None:
+    _check_shape(curves, name, tokens_Q_B)
+    if not _lies_within(tokens_Q_B, float(np.finfo(np.float64).max)):
+        _refuse(curves, tokens_Q_B, ~((tokens_Q_B >= 0) & (tokens_Q_B < math.inf)), "tokens must be 0 or more")
 
 
 def _chunks(array_Q_B: FloatArray) -> Iterator[FloatArray]:

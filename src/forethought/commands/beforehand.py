@@ -18,6 +18,7 @@ from ..control.terms import Terms
 from ..core import registry
 from ..core.data import EngineInfo, Query
 from ..core.features import HIDDEN
+from ..core.flags import check_all
 from ..core.provenance import Provenance
 from ..core.settings import EngineSettings, PlanSettings, ProfileSettings, RunPlanSettings, RunSettings
 from ..engines.context import SEVERAL_CAPS, check_probes
@@ -37,7 +38,7 @@ def typed_flags() -> Iterator[None]:
     try:
         yield
     except (InvalidTotalError, InvalidMenuError, InvalidSettingsError) as error:
-        flags = re.sub(r"(?<![-\w'])(mean|min|max)_tokens\b", r"--\1-tokens", str(error))
+        flags = re.sub(r"(?<![-\w'])(mean|min|max|total)_(tokens|usd)\b", r"--\1-\2", str(error))
         error.args = (flags,)
         raise
 
@@ -47,6 +48,8 @@ def terms_of(settings: PlanSettings) -> Terms:
     return Terms(
         mean_tokens=settings.mean_tokens,
         total=settings.total_tokens,
+        mean_usd=settings.mean_usd,
+        total_usd=settings.total_usd,
         cost=settings.cost,
         allocator=settings.allocator,
         allocator_options=settings.allocator_options,
@@ -81,7 +84,7 @@ def profile_inputs(settings: ProfileSettings, *, is_open: bool = False) -> tuple
     folder = profile_folder(settings)
     check_folder(folder)
     check_asked_layers(settings)
-    if not is_open and settings.names_caps and settings.menu.num_options > 1:
+    if not is_open and settings.names_caps and settings.menu.num_options > 1 and not settings.menu.is_named:
         check_probes(settings.engine.options.get("enforce"), what=SEVERAL_CAPS)
     prompts = prompting(settings.model, settings.engine)
     template = prompts.template if prompts.is_settled and not is_open else None
@@ -109,13 +112,26 @@ def plan_inputs(settings: PlanSettings) -> tuple[Predictor, list[Query]]:
     terms = terms_of(settings)
     terms.open()
     queries = sources.plan_queries(settings.questions, settings.limit, settings.columns)
-    check_total(terms, queries, predictor.card.menu)
+    check_total(terms, queries, predictor.card)
     return predictor, queries
 
 
 def run_inputs(settings: RunSettings, *, is_open: bool = False) -> tuple[Predictor, list[Query], Judge]:
     """The predictor, the questions and the grader of a run; raises whatever is known to be refused later."""
     predictor, queries = plan_inputs(settings.plan)
+    if predictor.card.menu.is_named:
+        check_all(
+            [
+                "--compare judges several caps on one thought, and an option with a name has a thought of its own: run "
+                "each allocator by itself, or compare them on a profile: forethought evaluate"
+                if settings.compare
+                else None,
+                "--hard-total needs to know what an answer takes at most, and options with names tell what it takes on "
+                "average: leave it out"
+                if settings.hard_total
+                else None,
+            ]
+        )
     for name in settings.compare:
         terms_of(settings.plan).open(name)
     refuse_without_texts(queries, settings.plan.questions)

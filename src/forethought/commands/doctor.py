@@ -24,9 +24,8 @@ def command(as_json: bool, **values: Any) -> int:
     within --timeout, nothing more is tried. Exit code 1 when budgets are not kept in the way that --enforce asks for
     (auto: in none).
 
-    Effort levels take whole thoughts, and are measured only with --enforce effort. With --questions FILE they are
-    measured on these questions, under --template, and --out holds what each costs, for
-    --engine-option effort_costs=FILE.
+    With --questions FILE it measures instead what each effort level (--levels) takes on these questions, under
+    --template, and writes a menu file for `forethought profile --menu`. The bill comes first.
     """
     from ..studies import doctor
 

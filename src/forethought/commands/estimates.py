@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from ..core.menu import Menu
 from ..core.prompts import PromptTemplate
 from ..core.settings import EngineSettings, PlanSettings, ProfileSettings, RunPlanSettings, RunSettings
 from ..core.worker import Worker
-from ..engines.context import Room
+from ..engines.context import CEILING, Room
 from ..engines.lengths import Lengths
 from ..engines.opening import choose, prompting, settle
 from ..models import look
@@ -120,8 +120,10 @@ def profile_estimate(settings: ProfileSettings, *, prices: Prices = UNPRICED) ->
     queries = Worker.parse(settings.worker).share(queries)
     template = prompting(settings.model, settings.engine).template
     folder, menu = profile_folder(settings), settings.menu
-    engine, lengths = _lengths(settings.model, settings.engine, template, queries, menu, menu.largest)
+    engine, lengths = _lengths(settings.model, settings.engine, template, queries, menu, menu.largest_cap)
     done = _done(folder, settings.num_traces, retry_failed=settings.retry_failed)
+    if menu.is_named:
+        return _options_estimate(settings, queries, menu, lengths, engine, done, prices)
     left_Q = [settings.num_traces - done[query.id] for query in queries]
     traffic = Traffic.of(
         lengths,
@@ -147,6 +149,45 @@ def profile_estimate(settings: ProfileSettings, *, prices: Prices = UNPRICED) ->
         traffic,
         prices,
     )
+
+
+def _options_estimate(
+    settings: ProfileSettings,
+    queries: Sequence[Query],
+    menu: Menu,
+    lengths: Lengths,
+    engine: str,
+    done: Mapping[str, int],
+    prices: Prices,
+) -> CostEstimate:
+    """The bill of `forethought profile --menu`: every draw of an option may be as long as its cap or the context."""
+    num_total = len(queries) * settings.num_traces * menu.num_options
+    num_left = num_total - sum(done[query.id] for query in queries)
+    ceiling = settings.engine.context_tokens or CEILING
+    share = num_left / max(1, num_total)  # which options of a question are left is not looked at
+    cap_B = [menu.asked(budget, ceiling)[0] for budget in menu.caps]
+    num_each = len(queries) * settings.num_traces
+    tokens_in = round(share * lengths.total * settings.num_traces)
+    answer = _answer_tokens(prompting(settings.model, settings.engine).template, lengths)
+    usd = [
+        None if option.price is None else option.price.usd(tokens_in, share * num_each * (cap + answer))
+        for option, cap in zip(menu.options, cap_B, strict=True)
+    ]
+    made = CostEstimate(
+        model=settings.model,
+        folder=str(profile_folder(settings)),
+        num_queries=len(queries),
+        num_total=num_total,
+        num_done=num_total - num_left,
+        num_answers=num_left,
+        reasoning_tokens=round(share * num_each * sum(cap_B)),
+        answer_tokens=num_left * answer,
+        engine=engine,
+        loads=_loads(settings.model, engine),
+    )
+    traffic = Traffic(tokens_in * menu.num_options, 0, f"each prompt once a draw of an option; {lengths.how}")
+    made = _priced(made, traffic, prices)
+    return made if made.usd is not None or None in usd else replace(made, usd=sum(map(float, filter(None, usd))))
 
 
 def plan_estimate(settings: PlanSettings, *, prices: Prices = UNPRICED) -> CostEstimate:
@@ -188,9 +229,12 @@ def run_estimate(settings: RunSettings, *, prices: Prices = UNPRICED) -> CostEst
     left_Q = [1 - done[query.id] for query in queries]
     num_left, num_plans = sum(left_Q), 1 + len(settings.compare)
     total = settings.plan.total_for(len(every_query))
+    if menu.is_named:
+        ceiling = asked.engine.context_tokens or CEILING
+        cap = max(menu.asked(budget, ceiling)[0] for budget in menu.caps)
     most = num_left * cap
     is_bound = settings.plan.cost.value == "granted" or settings.hard_total
-    if settings.plan.cost.value == "granted":  # a trace runs to the largest of its caps
+    if settings.plan.cost.value == "granted" and not menu.is_named:  # a trace runs to the largest of its caps
         most = min(most, int(total) * num_plans)
     if settings.hard_total:
         most = min(most, int(total))
@@ -206,8 +250,9 @@ def run_plan_estimate(settings: RunPlanSettings, *, prices: Prices = UNPRICED) -
     made, _, asked = plan_file_inputs(settings)
     folder, model = run_folder(settings), plan_model(settings, made)
     template = prompting(model, asked).template
-    cap_Q = made.largest_Q.tolist()
-    engine, lengths = _lengths(model, asked, template, made.queries, made.menu, max(cap_Q))
+    ceiling = asked.context_tokens or CEILING
+    cap_Q = [cap or ceiling if made.menu.is_named else cap for cap in made.largest_Q.tolist()]
+    engine, lengths = _lengths(model, asked, template, made.queries, made.menu, int(made.largest_Q.max()))
     done = _done(folder, 1, retry_failed=settings.retry_failed)
     worker = Worker.parse(settings.worker)
     left_Q = [int(worker.owns(query.id)) - done[query.id] * worker.owns(query.id) for query in made.queries]

@@ -116,8 +116,9 @@ def _predictor_row(path: Path) -> dict[str, Any]:
 
 def _profile_row(path: Path) -> dict[str, Any]:
     measured = read_parquet(path, with_hidden=False)
-    num_traces = int(measured.num_tried_Q.sum())
-    tokens = float(measured.num_tried_Q @ measured.tokens_Q_B[:, -1]) if measured.is_spend_measured else None
+    tried_Q = measured.tries_Q_B[:, -1]  # at the largest cap, or the option that takes most
+    num_tried = int(tried_Q.sum())
+    tokens = float(tried_Q @ measured.tokens_Q_B[:, -1]) if measured.is_spend_measured else None
     return {
         "run": str(path),
         "kind": "profile file",
@@ -125,10 +126,10 @@ def _profile_row(path: Path) -> dict[str, Any]:
         "engine": measured.provenance.engine,
         "simulated": measured.provenance.simulated,
         "questions": measured.num_queries,
-        "traces": num_traces,
+        "traces": int(measured.num_tried_Q.sum()),
         "failed": None,
-        "right": _share(int(measured.num_right_Q_B[:, -1].sum()), num_traces),
-        "tokens": None if tokens is None else _share(tokens, num_traces),
+        "right": _share(int(measured.num_right_Q_B[:, -1].sum()), num_tried),
+        "tokens": None if tokens is None else _share(tokens, num_tried),
         "changed": _changed(path),
         "trained": (path.with_suffix("") / SETTINGS_FILE).is_file(),
     }

@@ -14,7 +14,8 @@ def command(as_json: bool, folder: str) -> int:
     """List what is in FOLDER (default: runs): runs, predictors, profile files and reports.
 
     One line each: what it is, how far it got, the share right and the mean tokens generated (of a profile, at its
-    largest cap), when it was changed, whether it was trained. What cannot be read is listed with the reason.
+    largest cap, or the option that takes most), when it was changed, whether it was trained. What cannot be read is
+    listed with the reason.
     """
     from .listing import list_results, results_text
 

@@ -31,7 +31,7 @@ quiet_flag = click.option("--quiet", is_flag=True, help="No progress bar.")
 SERVER = {
     "base_url": ("URL", "A server instead of local files.  [with --engine openai: FORETHOUGHT_BASE_URL]"),
     "served_model": ("NAME", "The model's name there.  [default: the same]"),
-    "enforce": ("HOW", "How it keeps budgets: auto, two-call, native, effort, max-tokens.  [default: auto]"),
+    "enforce": ("HOW", "How it keeps budgets: auto, two-call, native, max-tokens.  [default: auto]"),
     "concurrency": ("N", "Requests at once there.  [default: 32]"),
 }
 

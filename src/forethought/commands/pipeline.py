@@ -19,11 +19,11 @@ from ..control.pool import Pool
 from ..control.profiling import Report, setup_of, silent
 from ..control.results import write_results
 from ..control.running import generate_planned, kept_answers
-from ..control.training import fitted
+from ..control.training import fitted, together
 from ..core.data import Query
 from ..core.files import make_folder
 from ..core.menu import Menu
-from ..core.protocols import Engine, HiddenStateEngine
+from ..core.protocols import Engine, HiddenStateEngine, check_option
 from ..core.settings import (
     EngineSettings,
     ImportSettings,
@@ -57,7 +57,7 @@ from ..runs.folders import (
     run_folder,
 )
 from ..runs.importing import Imported, check_target, read_profile
-from ..runs.profiles import joined, write_parquet
+from ..runs.profiles import write_parquet
 from ..runs.store import RunDirectory
 from .beforehand import (
     allocators_of,
@@ -94,16 +94,17 @@ def profile(settings: ProfileSettings, *, engine: Engine | None = None, report: 
     queries, judge, num_left_out = profile_inputs(settings, is_open=engine is not None)
     if num_left_out:
         logger.warning("note: %d questions are left out: no reference that can be read grades them", num_left_out)
-    room, needed = _room(settings.model, settings.engine, queries, settings.menu, settings.menu.largest, engine)
+    menu = settings.menu
+    room, needed = _room(settings.model, settings.engine, queries, menu, menu.largest_cap, engine)
     with opened(engine, settings.model, settings.engine, needed_tokens=needed) as running:
-        if settings.menu.num_options > 1:
+        if menu.num_options > 1 and not menu.is_named:
             check_probes(running.info.enforcement, what=SEVERAL_CAPS)
-        if note := room.check_caps(running.info, np.full(len(queries), settings.menu.largest), tolerates=True):
+        if note := room.check_caps(running.info, np.full(len(queries), menu.largest_cap), tolerates=True):
             logger.warning("note: %s", note)
         profiling.profile(
             running,
             queries,
-            menu=settings.menu,
+            menu=menu,
             num_traces=settings.num_traces,
             grader=judge,
             layers=settings.layer_numbers(running.info.num_layers if isinstance(running, HiddenStateEngine) else None),
@@ -147,7 +148,8 @@ def train(settings: TrainSettings, *, progress: Progress = quiet) -> tuple[Predi
     Returns:
         The predictor and the folder it was saved to.
     """
-    measured = joined([sources.open_profile(source) for source in (settings.run, *settings.more)])
+    profiles = [sources.open_profile(source) for source in (settings.run, *settings.more)]
+    measured = together(profiles, settings.predictor)
     source = Path(settings.run)
     folder = Path(settings.out) if settings.out else source / "predictor" if source.is_dir() else source.with_suffix("")
     name = settings.predictor
@@ -160,6 +162,7 @@ def train(settings: TrainSettings, *, progress: Progress = quiet) -> tuple[Predi
     trained = fitted(
         measured,
         name,
+        fed=profiles,
         options=settings.options,
         layers=None if settings.layers == "all" else [int(layer) for layer in settings.layers.split(",")],
         num_folds=settings.num_folds,
@@ -203,8 +206,8 @@ def run(settings: RunSettings, *, engine: Engine | None = None, report: Report =
     """Plans, reasons under the caps, answers; run again with the same settings, it goes on where it stopped.
 
     The plan is made once and kept with the run. Where answers use other numbers of tokens than predicted, questions
-    that have not begun get other budgets under what is left of the total; RUN/usage.json says so. With several workers
-    budgets stay as planned. Answers are in RUN/answers.jsonl, counts in RUN/summary.json.
+    that have not begun get other budgets under what is left of the total; RUN/usage.json says so. With several workers,
+    and of named options, budgets stay as planned. Answers are in RUN/answers.jsonl, counts in RUN/summary.json.
     """
     with typed_flags():
         predictor, queries, judge = run_inputs(settings, is_open=engine is not None)
@@ -218,6 +221,8 @@ def run(settings: RunSettings, *, engine: Engine | None = None, report: Report =
         predictor.check(running.info, None)
         if others:
             check_probes(running.info.enforcement, what="--compare judges several caps on it: leave it out")
+        for option in predictor.card.menu.options:
+            check_option(running, option)
         made = None
         if not (folder / "plan.json").exists():  # a plan is made once, before the folder: a bad total leaves none
             with typed_flags():
@@ -235,6 +240,8 @@ def run(settings: RunSettings, *, engine: Engine | None = None, report: Report =
                 for note in made.forecast.notes:
                     logger.warning("note: %s", note)
             kept = replace(read_plan(directory), card=predictor.card, terms=terms)  # an old plan says neither
+            # Tokens beyond those predicted are no reason to think of other options: what one takes is its own.
+            is_adapted = worker.is_alone and not kept.menu.is_named
             work = generate_planned(
                 directory,
                 running,
@@ -244,7 +251,7 @@ def run(settings: RunSettings, *, engine: Engine | None = None, report: Report =
                 retry_failed=settings.retry_failed,
                 setup=setup_of(running.info, asked.options),
                 pool=_pool(directory, running, room) if settings.hard_total else None,
-                adaptation=Adaptation(directory, kept, _fitting(queries, room, running)) if worker.is_alone else None,
+                adaptation=Adaptation(directory, kept, _fitting(queries, room, running)) if is_adapted else None,
                 worker=worker,
             )
             finish(_told(work, report))
@@ -267,6 +274,8 @@ def run_plan(settings: RunPlanSettings, *, engine: Engine | None = None, report:
     room, needed = _room(model, asked, made.queries, made.menu, int(cap_Q.max()), engine)
     with opened(engine, model, asked, needed_tokens=needed) as running:
         made.check(running.info)
+        for option in made.menu.options:
+            check_option(running, option)
         if made.others:
             check_probes(running.info.enforcement, what="the plan has several caps for it")
         room.check_caps(running.info, cap_Q, tolerates=False)

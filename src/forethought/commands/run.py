@@ -53,7 +53,8 @@ def command(ctx: click.Context, /, as_json: bool, quiet: bool, dry_run: bool, pl
         else:
             run = pipeline.run(settings, report=report)
     result = run_result(run)
-    result["usd"] = prices.usd(result["prompt_tokens"], result["generated_tokens"])
+    billed = prices.usd(result["prompt_tokens"], result["generated_tokens"])
+    result["usd"] = result.get("usd") if billed is None else billed
     emit(as_json, result, run_text(result))
     return 3 if result["failed"] else 0
 
@@ -79,8 +80,8 @@ def _check_given(ctx: click.Context, plan_file: str) -> None:
 
 
 IN_THE_PLAN = (
-    *("run", "questions", "mean_tokens", "total_tokens", "allocator", "allocator_option", "cost", "min_tokens"),
-    *("max_tokens", "limit", "question_column", "answer_column", "id_column", "seed"),
+    *("run", "questions", "mean_tokens", "total_tokens", "mean_usd", "total_usd", "allocator", "allocator_option"),
+    *("cost", "min_tokens", "max_tokens", "limit", "question_column", "answer_column", "id_column", "seed"),
 )
 NOT_BY_PLAN = ("compare", "hard_total")
 for _each in command.params:

@@ -13,9 +13,11 @@ from ..core.data import Query
 from ..core.registry import unknown_name_message
 from ..core.visible import one_line
 from ..errors import RunError, UnknownNameError
+from ..report.pages import aligned
 from ..runs.lines import read_lines
+from ..runs.profiles import is_profile_file
 from ..runs.store import RunDirectory
-from .tables import profile_summary, profile_text, run_result, run_text
+from .tables import profile_file_summary, profile_summary, profile_text, run_result, run_text
 
 WIDEST = 32  # caps that have a bar and a count each
 
@@ -28,6 +30,8 @@ def show(source: str, query_id: str = "") -> dict[str, Any]:
     """
     if query_id:
         return item(source, query_id)
+    if is_profile_file(Path(source)):
+        return profile_file_summary(Path(source))
     run = RunDirectory.open(Path(source))
     kind = run.header.kind
     if kind == "profile":
@@ -80,10 +84,13 @@ def item(source: str, query_id: str) -> dict[str, Any]:
 def _planned_item(run: RunDirectory, query: Query) -> dict[str, Any]:
     main, budgets = load_budgets(run)
     plan = read_plan(run)
+    menu, named = plan.allocation.menu, plan.allocation.menu.is_named
     predicted = plan.forecast.row(plan.allocation.query_ids.index(query.id))
     answers = answer_rows(run, [query])
     return {
         "budgets": {name: budget_of[query.id] for name, budget_of in budgets.items()},
+        **({"options": {n: menu.label(budget_of[query.id]) for n, budget_of in budgets.items()}} if named else {}),
+        **({"labels": list(menu.labels)} if named else {}),
         "allocator": main,
         "predicted": predicted,
         "result": answers[0].to_json() if answers else None,
@@ -97,10 +104,12 @@ def _profiled_item(run: RunDirectory, query: Query) -> dict[str, Any]:
         return {"measured": None}
     if query.id not in measured.query_ids:
         return {"measured": None}
-    row = measured.query_ids.index(query.id)
+    row, menu = measured.query_ids.index(query.id), measured.menu
+    named = {"options": list(menu.labels), "tries": measured.tries_Q_B[row].tolist()} if menu.is_named else {}
     return {
         "measured": {
-            "budgets": measured.menu.budgets_B.tolist(),
+            **named,
+            "budgets": menu.budgets_B.tolist(),
             "num_right": measured.num_right_Q_B[row].tolist(),
             "num_tried": int(measured.num_tried_Q[row]),
             "tokens": [round(float(tokens), 1) for tokens in measured.tokens_Q_B[row]],
@@ -119,11 +128,21 @@ def item_text(found: Mapping[str, Any]) -> str:
             for key, value in result.items()
             if key not in ("id", "reference")
         ]
-    if budgets := found.get("budgets"):
-        lines.append("budgets     " + ", ".join(f"{name} {budget}" for name, budget in budgets.items()))
+    if given := found.get("options") or found.get("budgets"):
+        word = "options" if "options" in found else "budgets"
+        lines.append(f"{word}     " + ", ".join(f"{name} {one_line(budget)}" for name, budget in given.items()))
     if predicted := found.get("predicted"):
-        lines += ["predicted accuracy by cap", _sparkline(predicted["p"])]
-    if measured := found.get("measured"):
+        if labels := found.get("labels"):
+            shares = zip(labels, predicted["p"], strict=True)
+            lines += ["predicted accuracy  " + ", ".join(f"{one_line(label)} {p:.0%}" for label, p in shares)]
+        else:
+            lines += ["predicted accuracy by cap", _sparkline(predicted["p"])]
+    if (measured := found.get("measured")) and "options" in measured:
+        each = zip(measured["options"], measured["num_right"], measured["tries"], measured["tokens"], strict=True)
+        rows = [["option", "right", "mean tokens"]]
+        rows += [[label, f"{right} of {tries}", f"{tokens:,.1f}"] for label, right, tries, tokens in each]
+        lines += aligned(rows)
+    elif measured:
         share = [right / measured["num_tried"] for right in measured["num_right"]]
         lines += [f"measured success by cap ({measured['num_tried']} traces)", _sparkline(share)]
         counts = list(zip(measured["budgets"], measured["num_right"], strict=True))

@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..control import sources
-from ..control.billing import sends_twice, settle
 from ..control.budgets import load_budgets
 from ..control.forecast import Forecast
 from ..control.plan import Plan
 from ..control.results import read_summary
 from ..core.data import Cost
 from ..core.problems import MAX_SHOWN, excerpt
-from ..core.profile import Profile
 from ..core.visible import one_line
 from ..predictors.predictor import Predictor
 from ..predictors.usage import spent_within
 from ..runs.importing import Imported
+from ..runs.profiles import read_parquet
 from ..runs.store import RunDirectory
 from .grading import Regraded, Verdicts
-
-CAPS_SHOWN = 20  # of a menu, in a profile's table
+from .per_option import by_option, cap_lines
 
 
 def plan_rows(planned: Plan) -> list[dict[str, Any]]:
@@ -115,14 +114,14 @@ def run_result(run: RunDirectory) -> dict[str, Any]:
 def profile_summary(run: RunDirectory) -> dict[str, Any]:
     """What a profile run holds: counts, accuracy and mean tokens at every cap."""
     measured = sources.open_profile(str(run.path))
-    is_two_calls = sends_twice(run.header.provenance)
+    made = run.header.provenance
     sent = generated = num_traces = 0
     failed: list[str] = []
     for record in run.latest():
         if record.is_failed:
             failed.append(record.query_id)
             continue
-        own = settle(record, is_two_calls=is_two_calls)
+        own = record.billed(is_two_calls=made.sends_twice(record.option))
         num_traces, sent, generated = num_traces + 1, sent + own[0], generated + own[1]
     return {
         "run": str(run.path),
@@ -133,8 +132,22 @@ def profile_summary(run: RunDirectory) -> dict[str, Any]:
         "prompt_tokens": sent,
         "generated_tokens": generated,
         "layers": list(measured.layers),
-        **_by_option(measured),
+        **by_option(measured),
         "simulated": measured.provenance.simulated,
+    }
+
+
+def profile_file_summary(path: Path) -> dict[str, Any]:
+    """What a profile's file holds, as of a run."""
+    measured = read_parquet(path, with_hidden=False)
+    return {
+        "run": str(path),
+        "queries": measured.num_queries,
+        "traces": int(measured.num_tried_Q.sum()),
+        "layers": list(measured.layers),
+        **by_option(measured),
+        "simulated": measured.provenance.simulated,
+        "info": measured.provenance.to_json(),
     }
 
 
@@ -142,45 +155,13 @@ def profile_text(result: Mapping[str, Any]) -> str:
     """The same for a person."""
     simulated = ", SIMULATED" if result["simulated"] else ""
     title = f"{result['queries']} questions, {result['traces']} traces{simulated}; {result['run']}"
-    lines = [title, *_cap_lines(result), bill_text(result)]
-    if result["failed"]:
+    lines = [title, *cap_lines(result), *([bill_text(result)] if "prompt_tokens" in result else [])]
+    if result.get("failed"):
         lines.append(
             f"{result['failed']} traces failed ({', '.join(result['failed_ids'])}); see: forethought show RUN ID"
         )
     lines.append(f"next: forethought train {result['run']}")
     return "\n".join(lines)
-
-
-def _by_option(measured: Profile) -> dict[str, Any]:
-    """Share right and mean tokens under each option, over all traces tried."""
-    tries_Q_B = measured.tries_Q_B
-    tried_B = tries_Q_B.sum(axis=0)
-    named = {"options": list(measured.menu.labels), "tried": tried_B.tolist()} if measured.menu.is_named else {}
-    return {
-        **named,
-        "budgets": measured.menu.budgets_B.tolist(),
-        "accuracy": (measured.num_right_Q_B.sum(axis=0) / tried_B).round(4).tolist(),
-        "tokens": ((tries_Q_B * measured.tokens_Q_B).sum(axis=0) / tried_B).round(1).tolist()
-        if measured.is_spend_measured
-        else None,
-    }
-
-
-def _cap_lines(found: Mapping[str, Any]) -> list[str]:
-    """Share right and mean tokens by option; of very many, some of them from the smallest to the largest."""
-    num = len(found["budgets"])
-    shown = range(num) if num <= CAPS_SHOWN else sorted({round(each) for each in np.linspace(0, num - 1, CAPS_SHOWN)})
-    tokens = found["tokens"] or [None] * num
-    names = [str(name) for name in found.get("options") or found["budgets"]]
-    width = max(6, *map(len, names))
-    title = "option" if "options" in found else "cap"
-    lines = [f"{title:>{width}}  right  mean tokens generated"]
-    for at in shown:
-        spent = "not measured" if tokens[at] is None else f"{tokens[at]:8.1f}"
-        lines.append(f"{names[at]:>{width}}  {found['accuracy'][at]:5.1%}  {spent}")
-    if num > len(shown):
-        lines.append(f"{len(shown)} of {num} {title}s are shown; --json has them all")
-    return lines
 
 
 def import_summary(imported: Imported, *, is_written: bool) -> dict[str, Any]:
@@ -194,7 +175,7 @@ def import_summary(imported: Imported, *, is_written: bool) -> dict[str, Any]:
         "rows": imported.num_rows,
         "queries": measured.num_queries,
         "traces": int(measured.num_tried_Q.sum()),
-        **_by_option(measured),
+        **by_option(measured),
         "layers": list(measured.layers),
         "left_out": [each.to_json() for each in imported.left_out],
         "notes": list(imported.notes),
@@ -212,7 +193,7 @@ def import_text(imported: Imported, *, is_written: bool) -> str:
         f"{found['queries']:,} queries, {found['traces']:,} traces{simulated}, from {found['rows']:,} rows "
         f"of a {found['shape']} table",
         f"columns: {columns}",
-        *_cap_lines(found),
+        *cap_lines(found),
     ]
     lines += [str(each) for each in imported.left_out] or ["nothing was left out"]
     lines += [f"note: {note}" for note in found["notes"]]
@@ -230,6 +211,12 @@ def training_text(trained: Predictor, folder: Path) -> str:
         f"{card.data.num_queries:,} queries, {card.data.num_traces:,} traces"
         f"{', SIMULATED' if card.data.simulated else ''}"
     ]
+    if (menu := card.menu).is_named:
+        mean = card.mean_curves(("mean",))
+        known = {"options": menu.labels, "budgets": menu.caps, "accuracy": card.mean_p_B, "tokens": card.mean_tokens_B}
+        prices = [None if each.price is None else asdict(each.price) for each in menu.options]
+        usd = mean.usd_Q_B[0].tolist() if mean.is_billable else None
+        lines += cap_lines({**known, "usd": usd, "usd_per_million": prices})
     if (quality := card.calibration) is not None:
         lines.append(
             f"out of fold: log loss {quality.log_loss:.4f} nats (mean curve {quality.mean_log_loss:.4f}), "
@@ -243,7 +230,10 @@ def training_text(trained: Predictor, folder: Path) -> str:
                 "nothing in the questions tells how their accuracy curves differ from the mean curve: plans will be "
                 "about as good as blind ones. More traces or questions may help: forethought profile"
             )
-    lines += [f"saved to {folder}", f"next: forethought plan {folder} QUESTIONS --mean-tokens N"]
+    total = "--mean-tokens N --cost spent" if card.menu.is_named else "--mean-tokens N"
+    if card.menu.is_named and card.menu.is_priced:
+        total = "--mean-usd USD"
+    lines += [f"saved to {folder}", f"next: forethought plan {folder} QUESTIONS {total}"]
     return "\n".join(lines)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ class Answer:
         reference: the right answer; None where it is not known.
         grade: the verdict; None without a reference, or where it failed.
         error: what went wrong; None where nothing did.
+        option: name of the option that it was asked by, which goes by `budget`; "" for a plain cap.
+        usd: what prompt, thought and answer cost by the option's price; None where that is not known.
     """
 
     id: str
@@ -41,24 +44,35 @@ class Answer:
     reference: str | None = None
     grade: Grade | None = None
     error: str | None = None
+    option: str = ""
+    usd: float | None = None
 
     @classmethod
-    def of(cls, query: Query, budget: int, record: Record) -> Self:
-        """What the trace of `record` answers under `budget`, or under its own where that was lower."""
-        outcome = record.at(budget)
+    def of(cls, query: Query, budget: int, record: Record, usd: float | None = None) -> Self:
+        """What the trace of `record` answers under `budget`, or under its own where that was lower.
+
+        The answer by a named option is that of its whole trace: `budget` is what the option goes by, and no cap.
+        """
+        label = record.option
+        outcome = record.at(record.budget if label else budget)
         if outcome is None:
             error = record.error or f"it was not probed at {budget} tokens"
-            return cls(query.id, min(budget, record.budget), None, reference=query.reference, error=error)
+            least = budget if label else min(budget, record.budget)
+            return cls(query.id, least, None, reference=query.reference, error=error, option=label)
         grade = None if query.reference is None else outcome.grade
-        used = (outcome.budget, outcome.answer, outcome.reasoning_tokens, outcome.tokens, outcome.stop_reason)
-        return cls(query.id, *used, query.reference, grade)
+        used = (outcome.answer, outcome.reasoning_tokens, outcome.tokens, outcome.stop_reason)
+        granted = budget if label else outcome.budget
+        return cls(query.id, granted, *used, query.reference, grade, option=label, usd=usd)
 
     def to_json(self) -> dict[str, Any]:
         """One line of answers.jsonl as an object; what failed has `error` in place of what it would have used."""
         if self.error is not None:
             known = {} if self.reference is None else {"reference": self.reference}
+            known |= {"option": self.option} if self.option else {}
             return {"id": self.id, "budget": self.budget, "answer": None, "error": self.error, **known}
-        return fields_to_json(self, without=("error", *(("reference", "grade") if self.reference is None else ())))
+        without = ["error", *(("reference", "grade") if self.reference is None else ())]
+        without += [name for name, value in (("option", self.option or None), ("usd", self.usd)) if value is None]
+        return fields_to_json(self, without=without)
 
     @classmethod
     def from_json(cls, row: Any) -> Self:
@@ -70,10 +84,12 @@ def counts_of(answers: Iterable[Answer]) -> dict[str, Any]:
     """How many answers there are of what, and their tokens; they are read once.
 
     Tokens are those of the answers that were counted; `not_counted` is how many were not. What failed is not right:
-    `right` is to be held against `with_reference`, not against what came back.
+    `right` is to be held against `with_reference`, not against what came back. Of named options there is how many
+    answers came by each, and what all of them cost, where they have prices.
     """
     found: Counter[str] = Counter()
     failed: list[str] = []
+    options, usd = Counter[str](), list[float]()
     for each in answers:
         has_reference = each.reference is not None
         found.update(queries=1, with_reference=has_reference)
@@ -81,6 +97,8 @@ def counts_of(answers: Iterable[Answer]) -> dict[str, Any]:
             failed.append(each.id)
             found.update(failed=1, failed_with_reference=has_reference)
             continue
+        options.update([each.option] if each.option else [])
+        usd += [] if each.usd is None else [each.usd]
         found.update(answered=1, granted_tokens=each.budget, stopped=each.stop_reason is StopReason.NATURAL)
         found.update({f"grade {each.grade}": 1, "graded": each.grade is not None, "not_counted": each.tokens is None})
         if each.tokens is not None:
@@ -100,6 +118,8 @@ def counts_of(answers: Iterable[Answer]) -> dict[str, Any]:
         "graded": found["graded"],
         "right": found[f"grade {Grade.RIGHT}"],
         "unreadable": found[f"grade {Grade.UNREADABLE}"],
+        **({"options": dict(sorted(options.items()))} if options else {}),
+        **({"usd": math.fsum(usd)} if usd else {}),
     }
 
 

@@ -34,6 +34,19 @@ class Prices:
 UNPRICED = Prices()
 
 
+def bill(record: Record, made: Provenance) -> float | None:
+    """What a trace cost in USD by the price of its option; None without a price, and where it was not counted.
+
+    Args:
+        record: of the trace.
+        made: how its run is measured.
+    """
+    option = made.option(record.option)
+    if option is None or option.price is None or record.is_failed or not record.is_counted:
+        return None
+    return float(option.price.usd(*record.billed(is_two_calls=made.sends_twice(record.option))))
+
+
 @dataclass(frozen=True, slots=True)
 class Traffic:
     """Prompt tokens of some traces.
@@ -71,29 +84,3 @@ class Traffic:
             f"where the server keeps the cap itself: once); {lengths.how}"
         )
         return cls(once + again + num_answers * lengths.suffix_tokens, again, words)
-
-
-def sends_twice(made: Provenance) -> bool:
-    """Whether a run of this provenance asked a server anew for every forced answer."""
-    return made.engine == "openai" and str(made.enforcement).startswith("two-call")
-
-
-def settle(record: Record, *, is_two_calls: bool) -> tuple[int, int]:
-    """`(prompt tokens sent, tokens generated)` of one trace, as `Traffic` counts them; 0 where it was not counted.
-
-    Args:
-        record: of the trace.
-        is_two_calls: as for `Traffic.of`.
-    """
-    length, answers_N = record.reasoning_tokens, [probe.answer_tokens or 0 for probe in record.probes]
-    is_counted = record.is_counted and all(probe.answer_tokens is not None for probe in record.probes)
-    if record.is_failed or length is None or not is_counted:
-        return 0, 0
-    cuts, generated = (
-        [*(probe.budget for probe in record.probes), length],
-        length + sum(answers_N) + (record.answer_tokens or 0),
-    )
-    if not is_two_calls:
-        return record.prompt_tokens, generated + len(cuts) * record.suffix_tokens
-    again = len(cuts) * (record.prompt_tokens + record.suffix_tokens)
-    return record.prompt_tokens + sum(cuts) + again, generated

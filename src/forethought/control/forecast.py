@@ -66,6 +66,8 @@ class Forecast:
             "p": [round(float(p), 4) for p in curves.p_Q_B[row]],
             "tokens": None if curves.tokens_Q_B is None else [round(float(t), 1) for t in curves.tokens_Q_B[row]],
         }
+        if curves.input_Q_B is not None:
+            found["input"] = [round(float(t), 1) for t in curves.input_Q_B[row]]
         return found | self.novelty_row(row)
 
     def novelty_row(self, row: int) -> dict[str, float | None]:
@@ -89,13 +91,14 @@ class Forecast:
     def from_json(cls, content: Mapping[str, Any], query_ids: tuple[str, ...], menu: Menu) -> Self:
         """What `to_json` wrote, checked by `core.checks.check_plan`."""
         rows = [content["predicted"][query_id] for query_id in query_ids]
-        has_tokens = all(row["tokens"] is not None for row in rows)
-        curves = Curves(
-            query_ids,
-            menu,
-            np.array([row["p"] for row in rows], dtype=np.float64),
-            np.array([row["tokens"] for row in rows], dtype=np.float64) if has_tokens else None,
+        p_Q_B, tokens_Q_B, input_Q_B = (
+            np.array([row[name] for row in rows], dtype=np.float64)
+            if all(row.get(name) is not None for row in rows)
+            else None
+            for name in ("p", "tokens", "input")
         )
+        assert p_Q_B is not None
+        curves = Curves(query_ids, menu, p_Q_B, tokens_Q_B, input_Q_B)
         unseen = set(content.get("unseen") or ())
         novelty, judged = content.get("novelty"), None
         if novelty is not None and all("novelty_p" in row for row in rows):

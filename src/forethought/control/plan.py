@@ -19,8 +19,9 @@ from ..core.checks import check_plan
 from ..core.data import Allocation, Cost, EngineInfo, IntArray, Query, Request
 from ..core.files import read_json, write_atomically
 from ..core.menu import Menu, with_menu
-from ..core.protocols import Engine, Grader
+from ..core.protocols import Engine, Grader, check_option
 from ..core.waiting import finish
+from ..engines.context import CEILING
 from ..errors import (
     ForethoughtError,
     InvalidInputError,
@@ -82,15 +83,20 @@ class Plan:
         return dict(self)
 
     @property
+    def options(self) -> dict[str, str]:
+        """Id -> what its option is called: its name on a menu of named options, else its cap."""
+        return {query_id: self.menu.label(budget) for query_id, budget in self}
+
+    @property
     def allocations(self) -> dict[str, Allocation]:
         """Every allocation by its allocator's name, the plan's own first."""
         return {self.allocation.allocator: self.allocation, **self.others}
 
     @property
     def largest_Q(self) -> IntArray:
-        """The largest budget of each query in any of the allocations: what its trace may take."""
+        """The largest cap of each query in any of the allocations: what its trace may take; 0 for no cap at all."""
         found: IntArray = np.max([made.budget_Q for made in self.allocations.values()], axis=0)
-        return found
+        return np.array([self.menu.asked(budget, 0)[0] for budget in found.tolist()]) if self.menu.is_named else found
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -112,11 +118,11 @@ class Plan:
 
     # --- editing -----------------------------------------------------------------------------------------------------
 
-    def with_budgets(self, budgets: Mapping[str, int]) -> Plan:
+    def with_budgets(self, budgets: Mapping[str, int | str]) -> Plan:
         """The plan with other budgets for some queries; its total grows where they cost more, and a note says so.
 
         Args:
-            budgets: id -> cap, on the menu and within the query's bounds.
+            budgets: id -> cap, on the menu and within the query's bounds; or the name of an option.
 
         Raises:
             InvalidInputError: ids that the plan does not have.
@@ -130,6 +136,8 @@ class Plan:
         budget_Q = self.allocation.budget_Q.copy()
         for query_id, budget in budgets.items():
             row = row_of[query_id]
+            if isinstance(budget, str) and self.menu.is_named:
+                budget = self.menu.caps[self.menu.column_of(budget)]
             if isinstance(budget, bool) or not isinstance(budget, int | np.integer) or budget not in self.menu:
                 raise InvalidMenuError(f"the budget of {query_id!r}, {budget!r}, is not on the menu {self.menu}")
             budget_Q[row] = budget
@@ -137,8 +145,8 @@ class Plan:
         made, old = self._counted(budget_Q), self.allocation
         if made.total == old.total:
             return replace(self, allocation=made)
-        note = f"the total is {made.total:,.0f} tokens ({old.total:,.0f} before)"
-        terms = replace(self.terms, total=made.total, mean_tokens=None)
+        note = f"the total is {old.cost.amount(made.total)} ({old.cost.amount(old.total)} before)"
+        terms = self.terms.with_total(made.total)
         return replace(self, allocation=replace(made, notes=(*made.notes, note)), terms=terms)
 
     def _check_bounds(self, budget_Q: IntArray) -> None:
@@ -160,25 +168,18 @@ class Plan:
         curves, row_Q = self.forecast.curves, np.arange(len(self))
         weight_Q = np.array([query.weight for query in self.queries])
         accuracy = float(np.average(curves.p_Q_B[row_Q, column_Q], weights=weight_Q))
-        spent = None if curves.tokens_Q_B is None else float(curves.tokens_Q_B[row_Q, column_Q].sum())
-        granted = int(budget_Q.sum())
-        costs = granted if old.cost is Cost.GRANTED or spent is None else spent
-        total = old.total if costs <= old.total * (1 + ROUNDING) else float(costs)
-        note = (
-            f"{num_changed} budgets were set by hand: {granted:,} tokens are granted ({old.granted:,} before), and an "
-            f"accuracy of {accuracy:.1%} is expected ({old.expected_accuracy:.1%} before)"
-        )
-        notes = (*old.notes, note) if num_changed else old.notes
-        return replace(
+        made = replace(
             old,
             budget_Q=budget_Q,
-            total=total,
-            granted=granted,
-            expected_spent=spent,
+            granted=int(budget_Q.sum()),
+            expected_spent=None if curves.tokens_Q_B is None else float(curves.tokens_Q_B[row_Q, column_Q].sum()),
+            expected_usd=float(curves.usd_at(column_Q).sum()) if curves.is_billable else None,
             expected_accuracy=accuracy,
             price=None if num_changed else old.price,
-            notes=notes,
         )
+        total = old.total if made.taken <= old.total * (1 + ROUNDING) else made.taken
+        note = f"{num_changed} budgets were set by hand: {_compared(made, old, 'before')}"
+        return replace(made, total=total, notes=(*old.notes, note) if num_changed else old.notes)
 
     # --- on disk -----------------------------------------------------------------------------------------------------
 
@@ -272,19 +273,16 @@ class Plan:
         if is_edited:
             self._check_bounds(own.budget_Q)
             edited = self._counted(own.budget_Q)
-            note = (
-                f"its budgets were edited: {edited.granted:,} tokens are granted ({own.granted:,} as planned), and an "
-                f"accuracy of {edited.expected_accuracy:.1%} is expected ({own.expected_accuracy:.1%} as planned)"
-            )
+            note = f"its budgets were edited: {_compared(edited, own, 'as planned')}"
             made = replace(self, allocation=replace(edited, total=own.total, price=None, notes=(*own.notes, note)))
-        costs = made.allocation.granted if own.cost is Cost.GRANTED else made.allocation.expected_spent or 0.0
+        costs = made.allocation.taken
         if costs > own.total * (1 + ROUNDING):
             raise InvalidTotalError(
-                f"its budgets take {costs:,.0f} tokens ({own.cost} cost), and its total is {own.total:,.0f}; lower "
-                "them, or raise 'total'"
+                f"its budgets take {own.cost.amount(costs)} ({own.cost} cost), and its total is "
+                f"{own.cost.amount(own.total)}; lower them, or raise 'total'"
             )
         if abs(own.total - planned) > ROUNDING * planned:
-            note = f"its total was edited: {own.total:,.0f} tokens ({planned:,.0f} as planned)"
+            note = f"its total was edited: {own.cost.amount(own.total)} ({own.cost.amount(planned)} as planned)"
             made = replace(made, allocation=replace(made.allocation, notes=(*made.notes, note)))
         return made
 
@@ -303,13 +301,19 @@ class Plan:
                 self.card.sampling,
             )
 
-    def requests(self) -> Iterator[Request]:
-        """One trace a query, under its budget; short answers come first where an engine schedules by priority."""
+    def requests(self, ceiling: int = CEILING) -> Iterator[Request]:
+        """One trace a query, under its budget; short answers come first where an engine schedules by priority.
+
+        Args:
+            ceiling: most tokens of a thought by an option without a cap; see `engines.context.ceiling_of`.
+        """
         tokens_Q_B = self.forecast.curves.tokens_Q_B
         for row, query in enumerate(self.queries):
             budget = int(self.allocation.budget_Q[row])
             tokens = budget if tokens_Q_B is None else round(float(tokens_Q_B[row, self.menu.index(budget)]))
-            yield Request(query, budget, seed=trace_seed(self.seed, query.id, 0), priority=tokens)
+            cap, option = self.menu.asked(budget, ceiling)
+            seed = trace_seed(self.seed, query.id, 0, option.label if option else "")
+            yield Request(query, cap, seed=seed, priority=tokens, option=option)
 
     async def stream(
         self, engine: Engine, *, grader: str | Grader | None = None, out: str | Path | None = None
@@ -332,6 +336,8 @@ class Plan:
         if not isinstance(engine, Engine):
             raise InvalidInputError(f"the engine must be an open one, not {engine!r}; open it: open_engine(plan)")
         self.check(engine.info)
+        for option in self.menu.options:
+            check_option(engine, option)
         answers = answering(self, engine, judge) if out is None else kept_answers(self, engine, judge, Path(out))
         async for answer in answers:
             yield answer
@@ -346,6 +352,15 @@ class Plan:
     def run(self, engine: Engine, *, grader: str | Grader | None = None, out: str | Path | None = None) -> Answers:
         """The same for code that is not a coroutine, also where an event loop is running (a notebook)."""
         return finish(self.run_async(engine, grader=grader, out=out))
+
+
+def _compared(made: Allocation, old: Allocation, when: str) -> str:
+    """What other budgets grant, or are expected to cost, and to give, beside what it was."""
+    counts = f"{made.granted:,} tokens are granted ({old.granted:,} {when})"
+    if made.cost is Cost.USD or made.menu.is_named:
+        taken, before = made.cost.amount(made.taken), made.cost.amount(old.taken)
+        counts = f"{taken} are expected to be spent ({before} {when})"
+    return f"{counts}, and an accuracy of {made.expected_accuracy:.1%} is expected ({old.expected_accuracy:.1%} {when})"
 
 
 def _few(names: Iterable[str]) -> str:

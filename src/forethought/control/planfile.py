@@ -15,30 +15,41 @@ from ..runs.store import fingerprint
 
 
 def allocation_to_json(made: Allocation) -> dict[str, Any]:
-    """An allocation as one JSON object; `budgets` has one row a query."""
+    """An allocation as one JSON object; `budgets` has one row a query: its budget, or the name of its option."""
+    menu = made.menu
+    key, value = ("option", menu.label) if menu.is_named else ("budget", int)
     return {
         "allocator": made.allocator,
         "cost": made.cost.value,
         "total": made.total,
         "granted": made.granted,
         "expected_spent": made.expected_spent,
+        **({} if made.expected_usd is None else {"expected_usd": made.expected_usd}),
         "expected_accuracy": made.expected_accuracy,
         "price": made.price,
         "notes": list(made.notes),
-        "menu": made.menu.to_json(),
+        "menu": menu.to_json(),
         "budgets_hash": budgets_hash(zip(made.query_ids, made.budget_Q.tolist(), strict=True)),
-        "budgets": [{"id": name, "budget": int(b)} for name, b in zip(made.query_ids, made.budget_Q, strict=True)],
+        "budgets": [
+            {"id": name, key: value(budget)}
+            for name, budget in zip(made.query_ids, made.budget_Q.tolist(), strict=True)
+        ],
     }
 
 
 def allocation_from_json(content: Mapping[str, Any], name: str, query_ids: tuple[str, ...]) -> Allocation:
-    """What `_allocation_to_json` wrote, checked by `core.checks.check_plan`."""
-    budget_of = {row["id"]: row["budget"] for row in content["budgets"]}
+    """What `allocation_to_json` wrote, checked by `core.checks.check_plan`."""
+    menu = Menu.from_json(content["menu"])
+    budget_of_label = dict(zip(menu.labels, menu.caps, strict=True))
+    budget_of = {
+        row["id"]: row["budget"] if row.get("option") is None else budget_of_label[row["option"]]
+        for row in content["budgets"]
+    }
     budget_Q = np.array([budget_of[query_id] for query_id in query_ids], dtype=np.int64)
-    spent, price = content.get("expected_spent"), content.get("price")
+    spent, price, bill = (content.get(key) for key in ("expected_spent", "price", "expected_usd"))
     return Allocation(
         query_ids=query_ids,
-        menu=Menu.from_json(content["menu"]),
+        menu=menu,
         budget_Q=budget_Q,
         allocator=str(content.get("allocator", name)),
         cost=Cost(content["cost"]),
@@ -48,6 +59,7 @@ def allocation_from_json(content: Mapping[str, Any], name: str, query_ids: tuple
         expected_accuracy=_number(content["expected_accuracy"]),
         price=None if price is None else _number(price),
         notes=tuple(map(str, content.get("notes", ()))),
+        expected_usd=None if bill is None else _number(bill),
     )
 
 

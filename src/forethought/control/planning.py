@@ -16,7 +16,7 @@ import numpy as np
 from ..allocators import allocate as divide
 from ..allocators import pose
 from ..core.data import Allocation, Cost, Curves, IntArray, Query
-from ..core.features import DIFFICULTY, HIDDEN, TEXT, Features
+from ..core.features import DIFFICULTY, GIVEN, HIDDEN, Features
 from ..core.menu import Menu
 from ..core.problems import excerpt
 from ..core.prompts import CHAT, PromptTemplate, shipped_templates
@@ -47,6 +47,8 @@ def plan(
     *,
     mean_tokens: float | None = None,
     total: float | None = None,
+    mean_usd: float | None = None,
+    total_usd: float | None = None,
     cost: str = "granted",
     allocator: str | Allocator = "envelope",
     allocator_options: Mapping[str, Any] | None = None,
@@ -56,14 +58,16 @@ def plan(
     engine: Engine | None = None,
     progress: Progress = silent,
 ) -> Plan:
-    """A plan that divides a total of tokens over questions.
+    """A plan that divides a total, of tokens or money, over questions.
 
     Args:
         predictor: says what a question is expected to give and to use under each cap.
         questions: texts, chats, rows or queries, or a file's name; see `read_questions`.
         mean_tokens: the total as tokens a question; or
-        total: the total in tokens.
-        cost: what it is counted in: "granted" (caps) or "spent" (tokens expected to be generated).
+        total: the total in tokens; or, on a menu with prices,
+        mean_usd: the total as USD a question; or
+        total_usd: the total in USD.
+        cost: what tokens are counted as: "granted" (caps) or "spent" (expected to be generated).
         allocator: a registered name, or an object that allocates.
         allocator_options: what the named one's class takes.
         min_tokens: least cap of any question.
@@ -83,6 +87,8 @@ def plan(
     terms = Terms(
         mean_tokens=mean_tokens,
         total=total,
+        mean_usd=mean_usd,
+        total_usd=total_usd,
         cost=Cost(cost) if cost in tuple(Cost) else cost,  # type: ignore[arg-type]
         allocator=allocator,
         allocator_options=allocator_options or {},
@@ -90,8 +96,8 @@ def plan(
         max_tokens=max_tokens,
     )
     queries = read_questions(questions)
-    check_total(terms, queries, predictor.card.menu)
-    if engine is not None or predictor.card.features.reads <= {TEXT}:
+    check_total(terms, queries, predictor.card)
+    if engine is not None or predictor.card.features.reads <= GIVEN:
         expected = predict(queries, predictor, engine, progress=progress)
     else:
         asked, model = engine_for(predictor.card, EngineSettings()), model_of(predictor.card)
@@ -185,7 +191,7 @@ def features(
     Args:
         queries: Q of them.
         predictor: says what it reads.
-        engine: None where the questions' text is all that is read.
+        engine: None where the questions' text and ids are all that is read.
         progress: called with what is being done, steps done and steps in all.
     """
     schema = predictor.card.features
@@ -207,7 +213,8 @@ def features(
         assert predictor.card.asking is not None
         assert engine is not None
         levels = tuple(asked.level for asked in ask(engine, queries, predictor.card.asking))
-    return Features(len(queries), hidden_Q_D, tuple(query.text for query in queries), levels)
+    texts, ids = tuple(query.text for query in queries), tuple(query.id for query in queries)
+    return Features(len(queries), hidden_Q_D, texts, levels, ids)
 
 
 def allocate(
@@ -225,15 +232,15 @@ def allocate(
         queries: give their own bounds and weights, which come before those of `terms`.
         expected: the predicted curves.
         allocator: another allocator than that of `terms`.
-        left: tokens that are left for these queries, instead of the total; if not even the smallest budgets fit, they
-            get those.
+        left: what is left for these queries, instead of the total; if not even their cheapest options fit, they get
+            those.
     """
     menu = expected.curves.menu
     min_budget_Q, max_budget_Q = terms.bounds(queries, menu)
     min_budget_Q[expected.unseen_Q] = max_budget_Q[expected.unseen_Q] = menu.smallest
     total = terms.total_for(len(queries))
     if left is not None:
-        total = max(left, _least(expected.curves, min_budget_Q, terms.cost))
+        total = max(left, _least(expected.curves, min_budget_Q, max_budget_Q, terms.cost))
     try:
         made = divide(
             terms.open(allocator),
@@ -255,15 +262,17 @@ def allocate(
     return replace(made, notes=notes)
 
 
-def check_total(terms: Terms, queries: Sequence[Query], menu: Menu) -> None:
+def check_total(terms: Terms, queries: Sequence[Query], card: PredictorCard) -> None:
     """Refuses an allocator, bounds and a total that no prediction could make possible, before any model is loaded.
 
-    Under spent cost what the minimums cost is a prediction; only the bounds are looked at then.
+    Under spent cost and in money what the minimums cost is a prediction; only bounds, prices and what the predictor
+    knows of usage are looked at then.
 
     Raises:
         InvalidTotalError, InvalidMenuError, InvalidSettingsError, InvalidInputError: as `allocators.allocate`.
     """
     terms.open()
+    menu = card.menu
     for name, value in (("min_tokens", terms.min_tokens), ("max_tokens", terms.max_tokens)):
         if value is not None and (value > menu.largest if name == "min_tokens" else value < menu.smallest):
             raise InvalidMenuError(
@@ -272,10 +281,14 @@ def check_total(terms: Terms, queries: Sequence[Query], menu: Menu) -> None:
             )
     min_budget_Q, max_budget_Q = terms.bounds(queries, menu)
     total = terms.total_for(len(queries))
-    if terms.cost is Cost.SPENT:
+    if terms.cost is not Cost.GRANTED:
         total = max(total, 2.0 * menu.largest * len(queries) + 2.0**40)
     flat = np.zeros((len(queries), menu.num_options))
-    curves = Curves(tuple(query.id for query in queries), menu, flat, flat)
+    ids, is_usd = tuple(query.id for query in queries), terms.cost is Cost.USD
+    tokens_Q_B, input_Q_B = (
+        None if is_usd and known_B is None else flat for known_B in (card.mean_tokens_B, card.mean_input_B)
+    )
+    curves = Curves(ids, menu, flat, tokens_Q_B, input_Q_B)
     try:
         pose(curves, total=total, cost=terms.cost, min_budget_Q=min_budget_Q, max_budget_Q=max_budget_Q)
     except InvalidTotalError as error:
@@ -283,30 +296,35 @@ def check_total(terms: Terms, queries: Sequence[Query], menu: Menu) -> None:
 
 
 def _in_own_units(error: InvalidTotalError, terms: Terms, num_queries: int) -> InvalidTotalError:
-    """A refused total in the units that were typed: mean tokens a question where those were given."""
-    if error.least is None or terms.mean_tokens is None:
+    """A refused total in the units that were typed: for a question where that was given."""
+    if error.least is None or terms.mean is None:
         return error
-    least = math.ceil(100 * error.least / num_queries) / 100
+    name, mean = terms.mean
+    unit, parts = ("USD", 1e6) if terms.cost is Cost.USD else ("tokens", 100)
+    least = math.ceil(parts * error.least / num_queries) / parts
     answer = InvalidTotalError(
-        f"mean_tokens {terms.mean_tokens:g} cannot pay for the minimums of {num_queries} questions, which cost "
-        f"{error.least / num_queries:.6g} tokens a question ({terms.cost} cost). Give at least "
-        f"mean_tokens {least:g}."
+        f"{name} {mean:g} cannot pay for the minimums of {num_queries} questions, which cost "
+        f"{error.least / num_queries:.6g} {unit} a question ({terms.cost} cost). Give at least "
+        f"{name} {least:g}."
     )
     answer.least = error.least
     return answer
 
 
-def _least(curves: Curves, min_budget_Q: IntArray, cost: Cost) -> float:
-    """What the smallest budgets take from a total."""
-    if cost is Cost.GRANTED or curves.tokens_Q_B is None:
-        return float(curves.menu.at(curves.menu.first_at_least(min_budget_Q)).sum())
-    column_Q = curves.menu.first_at_least(min_budget_Q)
-    least_Q = np.take_along_axis(np.asarray(curves.tokens_Q_B, dtype=np.float64), column_Q[:, None], axis=1)
-    return float(least_Q.sum()) * (1.0 + 1e-9)
+def _least(curves: Curves, min_budget_Q: IntArray, max_budget_Q: IntArray, cost: Cost) -> float:
+    """What the cheapest options within bounds take from a total."""
+    costs_Q_B, budgets_B = curves.costs_Q_B(cost), curves.menu.budgets_B
+    if costs_Q_B is None:
+        costs_Q_B = np.broadcast_to(budgets_B, curves.p_Q_B.shape)
+    is_allowed_Q_B = (budgets_B >= min_budget_Q[:, None]) & (budgets_B <= max_budget_Q[:, None])
+    least = float(np.where(is_allowed_Q_B, costs_Q_B, np.inf).min(axis=1).sum())
+    return least if cost is Cost.GRANTED else least * (1.0 + 1e-9)
 
 
 def largest_cap(terms: Terms, queries: Sequence[Query], menu: Menu) -> int:
     """The largest cap that a plan may give to anyone; no plan is needed to know it."""
+    if menu.is_named:
+        return menu.largest_cap
     highest = terms.max_tokens if terms.max_tokens is not None else menu.largest
     own = max((query.max_budget if query.max_budget is not None else highest for query in queries), default=highest)
     if terms.cost is Cost.GRANTED:  # the others take the smallest budget each, at least

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import logging
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -17,13 +18,14 @@ from ..core.menu import Menu
 from ..core.parquet import write_parquet
 from ..core.problems import excerpt
 from ..core.profile import Profile
-from ..core.protocols import Engine, Grader, HiddenStateEngine
+from ..core.protocols import Engine, Grader, HiddenStateEngine, check_option
 from ..core.provenance import Provenance
 from ..core.records import Record
 from ..core.settings import EngineSettings, ProfileSettings
 from ..core.waiting import finish
 from ..core.worker import ALONE, Worker
 from ..engines import opening
+from ..engines.context import ceiling_of
 from ..errors import ForethoughtError, InvalidInputError, InvalidSettingsError, RunError
 from ..questions.queries import Question, load_queries, read_questions, save_queries
 from ..runs.folders import profile_folder
@@ -43,9 +45,10 @@ def silent(record: Mapping[str, Any]) -> None:
     """Reports nothing."""
 
 
-def trace_seed(seed: int, query_id: str, sample: int) -> int:
-    """Seed of one trace, from the run's seed, the query and which of its traces it is: the same whatever the order."""
-    digest = hashlib.blake2b(f"{seed}:{query_id}:{sample}".encode(), digest_size=4).digest()
+def trace_seed(seed: int, query_id: str, sample: int, option: str = "") -> int:
+    """Seed of one trace, from the run's seed, query, sample and option: the same whatever the order."""
+    named = f":{option}" if option else ""
+    digest = hashlib.blake2b(f"{seed}:{query_id}:{sample}{named}".encode(), digest_size=4).digest()
     return int.from_bytes(digest, "big") >> 1
 
 
@@ -65,6 +68,8 @@ async def sample_traces(
     report: Report = silent,
 ) -> None:
     """Fills `run` with what it still lacks: hidden states, and traces with a forced answer at every cap.
+
+    Of a menu of named options each trace is sampled once under every option, without probes.
 
     Hidden states are read first, some queries at a time; the traces of all queries are one stream, which the engine
     takes as it has room.
@@ -86,15 +91,18 @@ async def sample_traces(
     own = {query.id: query for query in queries if worker.owns(query.id)}
     if layers and isinstance(engine, HiddenStateEngine):
         _read_states(run, engine, list(own.values()), layers, worker)
-    tries, probes = run.tries(), menu.caps[:-1]
-    requests = (
-        Request(query, menu.largest, sample, trace_seed(seed, query.id, sample), probes)
-        for query in own.values()
-        for sample in range(num_traces)
-        if tries.is_left(query.id, sample, retry_failed=retry_failed, setup=setup)
-    )
+    tries, ceiling = run.tries(), ceiling_of(engine.info)
+    budgets, probes = (menu.caps, ()) if menu.is_named else (menu.caps[-1:], menu.caps[:-1])
+
+    def requests() -> Iterator[Request]:
+        for query, sample, budget in itertools.product(own.values(), range(num_traces), budgets):
+            cap, option = menu.asked(budget, ceiling)
+            label = menu.label(budget) if menu.is_named else ""
+            if tries.is_left(query.id, sample, label, retry_failed=retry_failed, setup=setup):
+                yield Request(query, cap, sample, trace_seed(seed, query.id, sample, label), probes, option=option)
+
     with run.appender(worker) as records:
-        async for generation in engine.generate(requests):
+        async for generation in engine.generate(requests()):
             reference = own[generation.query_id].reference
             line = judged(Record.of(generation, setup=setup), reference, grader).to_json()
             records.append([line])
@@ -172,7 +180,7 @@ async def profile_async(
     engine: Engine,
     questions: str | Path | Iterable[Question],
     *,
-    menu: Menu | str | int | Sequence[int] | None = None,
+    menu: Menu | Path | str | int | Sequence[int] | None = None,
     num_traces: int = 4,
     grader: str | Grader | Judge = "number",
     layers: str | Sequence[int] = "all",
@@ -190,8 +198,8 @@ async def profile_async(
         engine: runs the model.
         questions: texts with references: rows, queries, or a file's name; see `read_questions`.
         menu: the caps: a menu, "512,1024,4096", "geometric:256:32768", or whole numbers; None for those that suit the
-            model.
-        num_traces: traces a question.
+            model. Or named options: such a menu, or its file ("menu.toml").
+        num_traces: traces a question; of named options under each.
         grader: judges the answers: a registered name or a grader.
         layers: whose hidden states to keep: "all" that the engine shows, "none", or their numbers.
         seed: of the traces.
@@ -211,6 +219,8 @@ async def profile_async(
     if isinstance(num_traces, bool) or not isinstance(num_traces, int) or num_traces < 1:
         raise InvalidSettingsError(f"num_traces must be a whole number of at least 1, not {num_traces!r}")
     judge.check(queries, required=True)
+    for option in caps.options:
+        check_option(engine, option)
     made = Provenance.of(engine.info, menu=caps, sampling=sampling or engine.info.sampling or Sampling(), seed=seed)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()) if out is None else out)
@@ -258,9 +268,11 @@ def _check_engine(engine: object) -> None:
         )
 
 
-def _menu_of(menu: Menu | str | int | Sequence[int] | None, engine: Engine) -> Menu:
+def _menu_of(menu: Menu | Path | str | int | Sequence[int] | None, engine: Engine) -> Menu:
     if isinstance(menu, Menu):
         return menu
+    if isinstance(menu, Path) or (isinstance(menu, str) and menu.endswith(".toml")):
+        return Menu.read(menu)
     if menu is not None:
         return Menu.parse(menu) if isinstance(menu, str) else Menu.of([menu] if isinstance(menu, int) else menu)
     info = engine.info

@@ -21,7 +21,7 @@ from ..errors import RunError
 from ..runs.store import RunDirectory
 from .adapting import kept
 from .answers import Answer, counts_of
-from .billing import sends_twice, settle
+from .billing import bill
 from .budgets import load_budgets, read_plan
 
 logger = logging.getLogger(__name__)
@@ -42,10 +42,11 @@ def answers_of(
     run: RunDirectory, known: Mapping[str, Query], budget_of: Mapping[str, int], seen: Callable[[Record], object] = id
 ) -> Iterator[Answer]:
     """The answers to known queries that have a record, as they lie on disk; each record is shown to `seen`."""
+    made = run.header.provenance
     for record in run.latest():
         seen(record)
         if record.sample == 0 and record.query_id in known:
-            yield Answer.of(known[record.query_id], budget_of[record.query_id], record)
+            yield Answer.of(known[record.query_id], budget_of[record.query_id], record, bill(record, made))
 
 
 def answer_rows(run: RunDirectory, queries: Sequence[Query], allocator: str | None = None) -> list[Answer]:
@@ -69,12 +70,12 @@ def summary(run: RunDirectory, queries: Sequence[Query], lines: list[bytes | Non
     """
     main, budgets_of = load_budgets(run)
     row_of = {query.id: row for row, query in enumerate(queries)}
-    is_two_calls, bill, failed_rows = sends_twice(run.header.provenance), [0, 0], list[int]()
+    made, paid, failed_rows = run.header.provenance, [0, 0], list[int]()
 
     def pay(record: Record) -> None:
-        sent, generated = settle(record, is_two_calls=is_two_calls)
-        bill[0] += sent
-        bill[1] += generated
+        sent, generated = record.billed(is_two_calls=made.sends_twice(record.option))
+        paid[0] += sent
+        paid[1] += generated
 
     def each() -> Iterator[Answer]:
         for answer in answers_of(run, {query.id: query for query in queries}, budgets_of[main], pay):
@@ -88,8 +89,8 @@ def summary(run: RunDirectory, queries: Sequence[Query], lines: list[bytes | Non
         **counts_of(each()),
         "failed_ids": [queries[row].id for row in sorted(failed_rows)[:20]],
         "queries": len(queries),
-        "prompt_tokens": bill[0],
-        "generated_tokens": bill[1],
+        "prompt_tokens": paid[0],
+        "generated_tokens": paid[1],
         "with_reference": sum(query.reference is not None for query in queries),
     }
 
@@ -121,6 +122,7 @@ def read_summary(run: RunDirectory) -> dict[str, Any]:
         if not isinstance(found, dict):
             raise UnfitError(f"must be an object, not {shown(found)}")
         usage = found.get("usage") or {"stretch": 1.0, "alarms": 0}
+        check_counts({"usd": found.get("usd") or 0.0, **found.get("options", {})})
         numbers = {key: found.get(key) for key in COUNTS} | {key: usage.get(key) for key in ("stretch", "alarms")}
         if wrong := [key for key, value in numbers.items() if isinstance(value, dict)]:
             raise UnfitError("must be a number", wrong[0])

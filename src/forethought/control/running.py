@@ -15,10 +15,12 @@ from ..core.protocols import Engine, Grader
 from ..core.provenance import Provenance
 from ..core.records import Record
 from ..core.worker import ALONE, Worker
+from ..engines.context import ceiling_of
 from ..questions.queries import query_to_json
 from ..runs.store import RunDirectory, fingerprint
 from .adapting import Adaptation, blocks
 from .answers import Answer
+from .billing import bill
 from .budgets import keep_plan, load_budgets, priorities, read_plan
 from .judging import Judge
 from .plan import Plan
@@ -33,10 +35,12 @@ logger = logging.getLogger(__name__)
 
 async def answering(plan: Plan, engine: Engine, judge: Judge) -> AsyncIterator[Answer]:
     """Answers to a plan's queries, as they come; nothing is kept."""
+    made = plan_provenance(plan, judge, engine.info)
     known = {query.id: (query, budget) for query, (_, budget) in zip(plan.queries, plan, strict=True)}
-    async for generation in engine.generate(plan.requests()):
+    async for generation in engine.generate(plan.requests(ceiling_of(engine.info))):
         query, budget = known[generation.query_id]
-        yield Answer.of(query, budget, judged(Record.of(generation), query.reference, judge.grader))
+        record = judged(Record.of(generation), query.reference, judge.grader)
+        yield Answer.of(query, budget, record, bill(record, made))
 
 
 async def kept_answers(
@@ -129,7 +133,12 @@ async def generate_planned(
     priority_of, budget_of = priorities(plan, budgets_of), budgets_of[main]
     own = {query.id: query for query in queries if worker.owns(query.id)}
     parts = blocks(list(own.values())) if adaptation else [list(own.values())]
-    left = {name for name in own if tries.is_left(name, 0, retry_failed=retry_failed, setup=setup)}
+    menu, ceiling, made = plan.menu, ceiling_of(engine.info), run.header.provenance
+
+    def label(query_id: str) -> str:
+        return menu.label(budget_of[query_id]) if menu.is_named else ""
+
+    left = {name for name in own if tries.is_left(name, 0, label(name), retry_failed=retry_failed, setup=setup)}
     used_of, begun = dict[str, float](), own.keys() - left
     order, position = [query for part in parts for query in part], 0
 
@@ -145,8 +154,9 @@ async def generate_planned(
             if query.id not in begun:
                 begun.add(query.id)
                 caps = sorted({budgets[query.id] for budgets in budgets_of.values()})
-                trace = trace_seed(seed, query.id, 0)
-                yield Request(query, caps[-1], 0, trace, tuple(caps[:-1]), priority_of[query.id])
+                trace = trace_seed(seed, query.id, 0, label(query.id))
+                cap, option = menu.asked(caps[-1], ceiling)
+                yield Request(query, cap, 0, trace, tuple(caps[:-1]), priority_of[query.id], option)
 
     def decided() -> int:
         return len(parts) - len(waiting)
@@ -178,7 +188,7 @@ async def generate_planned(
                 record = judged(Record.of(generation, setup=setup), query.reference, grader)
                 records.append([record.to_json()])
                 save_counts(run, counted, engine, worker)
-                answer = Answer.of(query, budget_of[query.id], record)
+                answer = Answer.of(query, budget_of[query.id], record, bill(record, made))
                 with reaching(answers, "written"):
                     rows.write(line_of(answer))  # to be looked at; what lasts is the record
                 yield answer

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ..core.data import Query
-from ..core.features import DIFFICULTY, HIDDEN, TEXT, Features
+from ..core.features import DIFFICULTY, GIVEN, HIDDEN, TEXT, Features
 from ..core.profile import Profile
 from ..errors import InvalidInputError, RunError
 from ..predictors.bundle import shipped_predictors
@@ -77,28 +77,28 @@ def plan_queries(questions: str, limit: int | None, columns: Mapping[str, str | 
 def recorded_features(questions: str, queries: Sequence[Query], predictor: Predictor) -> Features | None:
     """The same when no model is needed for it, else None.
 
-    None is needed where text alone is read, or where `questions` is a run directory or a profile file that holds the
-    rest for every query.
+    None is needed where texts and ids alone are read, or where `questions` is a run directory or a profile file that
+    holds the rest for every query.
     """
     reads = predictor.card.features.reads
-    texts = tuple(query.text for query in queries)
+    texts, ids = tuple(query.text for query in queries), tuple(query.id for query in queries)
     if is_profile_file(Path(questions)):
         profile = read_parquet(Path(questions))
         predictor.check(profile.provenance.engine_info, None)
         return _profiled_features(profile, queries, predictor)
     if not (Path(questions) / "run.json").is_file():
-        return Features(len(queries), texts=texts) if reads <= {TEXT} else None
+        return Features(len(queries), texts=texts, ids=ids) if reads <= GIVEN else None
     run = RunDirectory.open(Path(questions))
     predictor.check(run.header.provenance.engine_info, None)
-    if reads <= {TEXT}:
-        return Features(len(queries), texts=texts)
+    if reads <= GIVEN:
+        return Features(len(queries), texts=texts, ids=ids)
     layers, hidden = run.load_hidden()
     layer = predictor.card.features.layer
     if DIFFICULTY in reads or layer not in layers or not all(query.id in hidden for query in queries):
         return None
     column = layers.index(layer)
     hidden_Q_D = np.stack([hidden[query.id][column] for query in queries]).astype(np.float32)
-    return Features(len(queries), hidden_Q_D, texts)
+    return Features(len(queries), hidden_Q_D, texts, ids=ids)
 
 
 def _profiled_features(profile: Profile, queries: Sequence[Query], predictor: Predictor) -> Features | None:

@@ -16,15 +16,20 @@ from ..core.menu import Menu
 from ..core.protocols import Allocator
 from ..errors import InvalidSettingsError
 
+MEANS = ("mean_tokens", "mean_usd")
+TOTALS = ("mean_tokens", "total", "mean_usd", "total_usd")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
     """What is divided over queries, and how.
 
     Attributes:
-        mean_tokens: the total as tokens a query; exclusive with `total`.
-        total: the total in tokens.
-        cost: what it is counted in.
+        mean_tokens: the total as tokens a query; or
+        total: in tokens; or
+        mean_usd: as USD a query; or
+        total_usd: in USD. Exactly one of the four.
+        cost: what it is counted in; a total in USD is.
         allocator: a registered name, or an object that allocates.
         allocator_options: what the named one's class takes.
         min_tokens, max_tokens: bounds for every query's cap; a query's own bounds come first.
@@ -35,6 +40,8 @@ class Terms:
 
     mean_tokens: float | None = None
     total: float | None = None
+    mean_usd: float | None = None
+    total_usd: float | None = None
     cost: Cost = Cost.GRANTED
     allocator: str | Allocator = "envelope"
     allocator_options: Mapping[str, Any] = field(default_factory=dict)
@@ -42,23 +49,31 @@ class Terms:
     max_tokens: int | None = None
 
     def __post_init__(self) -> None:
-        problems = [] if (self.mean_tokens is None) != (self.total is None) else ["give either mean_tokens or total"]
-        for name, least in (("mean_tokens", None), ("total", None), ("min_tokens", 0), ("max_tokens", 0)):
+        given = [name for name in TOTALS if getattr(self, name) is not None]
+        which = "give either mean_tokens or total, or in money mean_usd or total_usd"
+        problems = [] if len(given) == 1 else [which]
+        is_usd = bool(given) and given[0].endswith("usd")
+        if is_usd and self.cost == Cost.SPENT:
+            problems.append(f"{given[0]} is in money: leave the cost out, or give a total in tokens")
+        if not is_usd and self.cost == Cost.USD:
+            problems.append("a total in money is mean_usd or total_usd")
+        for name, least in (*((name, None) for name in TOTALS), ("min_tokens", 0), ("max_tokens", 0)):
             value = getattr(self, name)
             if value is None:
                 continue
+            unit = "USD" if name.endswith("usd") else "tokens"
             kinds = (float, int, np.floating, np.integer) if least is None else (int, np.integer)
             if isinstance(value, bool) or not isinstance(value, kinds) or not math.isfinite(value):
-                problems.append(f"{name} must be a {'' if least is None else 'whole '}number of tokens, not {value!r}")
+                problems.append(f"{name} must be a {'' if least is None else 'whole '}number of {unit}, not {value!r}")
             elif value <= 0 if least is None else value < least:
                 problems.append(f"{name} must be {'above 0' if least is None else 'at least 0'}, not {value:g}")
         if None not in (self.min_tokens, self.max_tokens) and not problems and self.min_tokens > self.max_tokens:  # type: ignore[operator]
             problems.append(f"min_tokens {self.min_tokens} is above max_tokens {self.max_tokens}")
         if self.cost not in tuple(Cost):
-            problems.append(f"cost must be 'granted' or 'spent', not {self.cost!r}")
+            problems.append(f"cost must be 'granted', 'spent' or 'usd', not {self.cost!r}")
         if problems:
             raise InvalidSettingsError("; ".join(problems))
-        object.__setattr__(self, "cost", Cost(self.cost))
+        object.__setattr__(self, "cost", Cost.USD if is_usd else Cost(self.cost))
 
     @property
     def allocator_name(self) -> str:
@@ -75,9 +90,22 @@ class Terms:
         )
         return made
 
+    @property
+    def mean(self) -> tuple[str, float] | None:
+        """The total as it was given for a query, by its name here; None where it was given for all."""
+        given = [(name, value) for name in MEANS if (value := getattr(self, name)) is not None]
+        return given[0] if given else None
+
     def total_for(self, num_queries: int) -> float:
-        """The total in tokens for that many queries."""
-        return float(self.total) if self.total is not None else float(self.mean_tokens or 0) * num_queries
+        """The total for that many queries, in tokens or USD."""
+        if self.mean is not None:
+            return float(self.mean[1]) * num_queries
+        return float(self.total if self.total is not None else self.total_usd or 0.0)
+
+    def with_total(self, total: float) -> Terms:
+        """The same with another total, for all queries, counted alike."""
+        tokens, usd = (None, total) if self.cost is Cost.USD else (total, None)
+        return dataclasses.replace(self, mean_tokens=None, mean_usd=None, total=tokens, total_usd=usd)
 
     def bounds(self, queries: Sequence[Query], menu: Menu) -> tuple[IntArray, IntArray]:
         """Least and largest budget of each query: its own, else those of the terms, else the menu's."""

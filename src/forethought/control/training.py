@@ -15,12 +15,16 @@ from ..core.protocols import Engine
 from ..errors import InvalidFeaturesError, InvalidInputError
 from ..predictors import training
 from ..predictors.difficulty import Asking, pick_examples, with_difficulties
+from ..predictors.feeding import begun
 from ..predictors.parts.folds import hash_order
 from ..predictors.parts.making import Progress, make_estimator
 from ..predictors.parts.making import silent as quiet
 from ..predictors.parts.rows import check_profile
 from ..predictors.predictor import Predictor
+from ..runs.pooling import pooled
 from ..runs.profiles import joined
+
+HISTORY = "history"
 
 
 def train(
@@ -37,7 +41,7 @@ def train(
     """Fits a predictor on a profile; layer and regularisation are picked by cross-validation.
 
     Args:
-        profile: what was measured, or several measured in the same way.
+        profile: what was measured, or several measured in the same way; for a history, from the earliest on.
         predictor: registered name; "auto" for the default for what the profile holds.
         layers: layers to choose from; None for all that the profile holds.
         num_folds: folds of the cross-validation.
@@ -53,8 +57,9 @@ def train(
     profiles = [profile] if isinstance(profile, Profile) else list(profile)
     check_profiles(profiles)
     return fitted(
-        joined(profiles),
+        together(profiles, predictor),
         predictor,
+        fed=profiles,
         options=options,
         layers=layers,
         num_folds=num_folds,
@@ -69,10 +74,16 @@ async def train_async(profile: Profile | Sequence[Profile], predictor: str = "au
     return await asyncio.to_thread(train, profile, predictor, **settings)
 
 
+def together(profiles: Sequence[Profile], predictor: str) -> Profile:
+    """Several profiles as the one that is learned from: of a history they may be of the same questions."""
+    return pooled(profiles) if predictor == HISTORY else joined(profiles)
+
+
 def fitted(
     measured: Profile,
     predictor: str,
     *,
+    fed: Sequence[Profile] = (),
     options: Mapping[str, Any] | None,
     layers: Sequence[int] | None,
     num_folds: int,
@@ -81,14 +92,17 @@ def fitted(
     progress: Progress,
     checkpoint: str = "",
 ) -> Predictor:
-    """A predictor fitted on a profile; `ask` adds what the model says of its questions, where that is read."""
+    """A predictor fitted on a profile; `ask` adds what the model says of its questions, where that is read.
+
+    `fed` are the profiles that it was put together from, from the earliest on: a history counts them one by one.
+    """
     name = training.named(predictor, measured)
     wanted = make_estimator(name, options)
     check_profile(measured, frozenset(wanted.reads) - {DIFFICULTY}, layers)
     if DIFFICULTY in wanted.reads and not measured.difficulties:
         order = hash_order(measured.query_ids, seed=seed)
         measured = ask(measured, Asking(pick_examples(measured, num_each=wanted.num_examples, order=order)))
-    return training.train(
+    trained = training.train(
         measured,
         predictor=name,
         layers=layers,
@@ -98,6 +112,7 @@ def fitted(
         progress=progress,
         checkpoint=checkpoint,
     )
+    return begun(trained, fed) if name == HISTORY and len(fed) > 1 else trained
 
 
 def check_profiles(profiles: Sequence[object]) -> None:

@@ -14,7 +14,8 @@ from .menu import Menu
 @dataclass(frozen=True, slots=True)
 class _Budget:
     id: str
-    budget: int
+    budget: int | None = None
+    option: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,7 @@ class _Allocation:
 class _Curves:
     p: tuple[float, ...]
     tokens: tuple[float, ...] | None
+    input: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,9 @@ def check_plan(plan: Any, query_ids: Collection[str]) -> str | None:
         return f"'predicted' lacks {shown(missing[0])}"
     num_budgets = found.plans[found.main].menu.num_options
     for query_id, curves in found.predicted.items():
-        for key, values, most in (("p", curves.p, 1), ("tokens", curves.tokens or (0.0,) * num_budgets, MOST)):
+        none = (0.0,) * num_budgets
+        numbers = (("p", curves.p, 1), ("tokens", curves.tokens or none, MOST), ("input", curves.input or none, MOST))
+        for key, values, most in numbers:
             if len(values) != num_budgets:
                 return f"'predicted' of {shown(query_id)}: '{key}' has {len(values)} numbers for {num_budgets} budgets"
             if not 0.0 <= min(values) <= max(values) <= most:
@@ -63,7 +67,11 @@ def check_plan(plan: Any, query_ids: Collection[str]) -> str | None:
 def _allocation_problem(made: _Allocation, query_ids: Collection[str]) -> str | None:
     known, budget_ids = set(query_ids), Counter(each.id for each in made.budgets)
     for each in made.budgets:
-        if each.budget and each.budget not in made.menu:
+        if each.option is not None and each.option not in made.menu.labels:
+            return f": {shown(each.option)}, of {shown(each.id)}, is not an option of the menu {made.menu}"
+        if each.option is None and each.budget is None:
+            return f" has a row for {shown(each.id)} without a budget"
+        if each.option is None and each.budget and each.budget not in made.menu:
             return f": {each.budget}, of {shown(each.id)}, is not a budget of the menu {made.menu}"
     if missing := sorted(known - budget_ids.keys()):
         return f" has no budget for {shown(missing[0])}"

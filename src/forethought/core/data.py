@@ -82,7 +82,7 @@ class Request:
 
     Attributes:
         query: what to answer.
-        budget: cap on reasoning tokens.
+        budget: cap on reasoning tokens; of an option without a cap the most that a thought can take there.
         sample: which of several traces of the same query this is, from 0.
         seed: seed of this trace's sampling; the same seed gives the same trace on the same engine.
         probe_budgets: also force an answer after each of these many reasoning tokens, each below `budget`.
@@ -97,6 +97,11 @@ class Request:
     probe_budgets: tuple[int, ...] = ()
     priority: int = 0
     option: Option | None = None
+
+    @property
+    def label(self) -> str:
+        """Name of the option that it is asked by; "" for a plain cap."""
+        return "" if self.option is None else self.option.label
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,6 +261,20 @@ class Curves:
         """
         return usd(self.menu, self.tokens_Q_B, self.input_Q_B)
 
+    @property
+    def is_billable(self) -> bool:
+        """Whether the bill of an answer is known: prices, and tokens for each that is above 0."""
+        is_input_known = self.input_Q_B is not None or not (self.menu.is_priced and self.menu.price_2_B[0].any())
+        return self.menu.is_priced and self.tokens_Q_B is not None and is_input_known
+
+    def usd_at(self, column_Q: IntArray) -> NDArray[np.float64]:
+        """Expected bill of each query under the option in its column, USD, shape (Q,); raises as `usd_Q_B`."""
+        rows = np.arange(len(column_Q))
+        tokens_Q, input_Q = (
+            None if each is None else each[rows, column_Q] for each in (self.tokens_Q_B, self.input_Q_B)
+        )
+        return usd(self.menu, tokens_Q, input_Q, column_Q)
+
     def costs_Q_B(self, cost: Cost) -> FloatArray | None:
         """What a total counted by `cost` pays for each option, shape (Q, B); None where that is not known."""
         if cost is Cost.USD:
@@ -280,16 +299,21 @@ class Curves:
         return f"Curves({known} of {len(self.query_ids):,} queries, budgets {self.menu})"
 
 
-def usd(menu: Menu, tokens_Q_B: FloatArray | None, input_Q_B: FloatArray | None) -> FloatArray:
-    """The bill of tokens under a menu's prices, in USD, shape (Q, B); see `Curves.usd_Q_B`."""
-    input_B, output_B = menu.price_2_B
+def usd(
+    menu: Menu, tokens_Q_B: FloatArray | None, input_Q_B: FloatArray | None, column_Q: IntArray | None = None
+) -> NDArray[np.float64]:
+    """The bill of tokens under a menu's prices, in USD, in their shape; see `Curves.usd_Q_B`.
+
+    With `column_Q` tokens are of one option each, shape (Q,).
+    """
+    input_B, output_B = menu.price_2_B if column_Q is None else menu.price_2_B[:, column_Q]
     if tokens_Q_B is None:
         raise InvalidInputError("money needs the tokens that answers take, and they are not known here")
     if input_Q_B is None and input_B.any():
         raise InvalidInputError(
             "the prompts' tokens have a price and are not known: import them (--input-column), or set their price to 0"
         )
-    bill_Q_B: FloatArray = tokens_Q_B * output_B / 1e6
+    bill_Q_B: NDArray[np.float64] = tokens_Q_B * output_B / 1e6
     return bill_Q_B if input_Q_B is None else bill_Q_B + input_Q_B * input_B / 1e6
 
 
@@ -331,10 +355,14 @@ class Allocation:
         )
 
     @property
+    def taken(self) -> float:
+        """What it takes of its total, counted as that is."""
+        known = {Cost.USD: self.expected_usd, Cost.SPENT: self.expected_spent}.get(self.cost)
+        return float(self.granted) if known is None else known
+
+    @property
     def cost_words(self) -> str:
-        """What it takes of its total, both counted alike: `2,752 of 2,800 tokens granted`, `1.42 of 1.50 USD …`."""
-        if self.cost is Cost.USD:
-            return f"{self.expected_usd or 0.0:,.4g} of {self.total:,.4g} USD expected to be spent"
-        if self.cost is Cost.GRANTED or self.expected_spent is None:
-            return f"{self.granted:,} of {self.total:,.0f} tokens granted"
-        return f"{self.expected_spent:,.0f} of {self.total:,.0f} tokens expected to be spent"
+        """What it takes of its total: `2,752 of 2,800 tokens granted`, `1.42 of 1.50 USD expected to be spent`."""
+        is_granted = self.cost is Cost.GRANTED or (self.cost is Cost.SPENT and self.expected_spent is None)
+        counted, _ = self.cost.amount(self.taken).split()
+        return f"{counted} of {self.cost.amount(self.total)} {'granted' if is_granted else 'expected to be spent'}"

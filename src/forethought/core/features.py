@@ -15,6 +15,7 @@ from .profile import Profile
 
 HIDDEN, TEXT, DIFFICULTY, ID = "hidden", "text", "difficulty", "id"
 KINDS = (HIDDEN, TEXT, DIFFICULTY, ID)
+GIVEN = frozenset({TEXT, ID})  # what a query says of itself: no model is needed for it
 CHUNK_ROWS = 8192  # rows cast to float32 at a time: bounds memory when features are float16
 MIN_QUERIES = 2  # one query has no other to be left out against
 
@@ -138,6 +139,8 @@ class Counts:
         num_tried_Q: traces sampled, int, shape (Q,).
         tokens_Q_B: mean tokens generated, float, shape (Q, B); None where they were not measured.
         tried_Q_B: traces under each option where they differ, int, shape (Q, B); None: `num_tried_Q` under each.
+        token_variance_Q_B: variance of the tokens over a query's traces, shape (Q, B), NaN of fewer than two; None
+            where traces are not known one by one.
     """
 
     menu: Menu
@@ -145,6 +148,7 @@ class Counts:
     num_tried_Q: IntArray
     tokens_Q_B: FloatArray | None = None
     tried_Q_B: IntArray | None = None
+    token_variance_Q_B: FloatArray | None = None
 
     def __post_init__(self) -> None:
         right_Q_B, tried_Q, tokens_Q_B = self.num_right_Q_B, self.num_tried_Q, self.tokens_Q_B
@@ -166,7 +170,9 @@ class Counts:
     def of(cls, profile: Profile) -> Counts:
         """The counts of a profile; without tokens where they were not measured."""
         tokens_Q_B = profile.tokens_Q_B if profile.is_spend_measured else None
-        return cls(profile.menu, profile.num_right_Q_B, profile.num_tried_Q, tokens_Q_B, profile.tried_Q_B)
+        variance_Q_B = None if tokens_Q_B is None else profile.token_variance_Q_B
+        counts = (profile.num_right_Q_B, profile.num_tried_Q, tokens_Q_B, profile.tried_Q_B, variance_Q_B)
+        return cls(profile.menu, *counts)
 
     def __len__(self) -> int:
         return len(self.num_tried_Q)
@@ -199,7 +205,9 @@ class Counts:
         """The counts of some queries, by index, in that order."""
         tokens_Q_B = None if self.tokens_Q_B is None else self.tokens_Q_B[rows]
         tried_Q_B = None if self.tried_Q_B is None else self.tried_Q_B[rows]
-        return Counts(self.menu, self.num_right_Q_B[rows], self.num_tried_Q[rows], tokens_Q_B, tried_Q_B)
+        variance_Q_B = None if self.token_variance_Q_B is None else self.token_variance_Q_B[rows]
+        counts = (self.num_right_Q_B[rows], self.num_tried_Q[rows], tokens_Q_B, tried_Q_B, variance_Q_B)
+        return Counts(self.menu, *counts)
 
     def at(self, column: int) -> Counts:
         """The counts under one option, by column; its weight is 1, whichever it is."""

@@ -161,6 +161,23 @@ class Menu:
         """What the option that goes by `budget` is called."""
         return self.option(budget).label
 
+    def asked(self, budget: int, ceiling: int) -> tuple[int, Option | None]:
+        """What a request says that is asked by the option that goes by `budget`: its cap, and the option if named.
+
+        Args:
+            budget: on this menu.
+            ceiling: most reasoning tokens of an option that names no cap.
+        """
+        if not self.is_named:
+            return budget, None
+        option = self.option(budget)
+        return ceiling if option.cap is None else option.cap, option
+
+    @property
+    def largest_cap(self) -> int:
+        """The largest cap that any option names, tokens; 0 where none names one."""
+        return max((option.cap or 0 for option in self.options), default=self.largest)
+
     def column_of(self, label: str) -> int:
         """Column of the option of that name; raises InvalidMenuError where there is none."""
         if label not in self.labels:

@@ -133,6 +133,21 @@ class Profile:
         return np.broadcast_to(self.num_tried_Q[:, None], self.num_right_Q_B.shape)
 
     @property
+    def token_variance_Q_B(self) -> FloatArray | None:
+        """Variance of the tokens over each query's traces, shape (Q, B), NaN of fewer than two; None without traces."""
+        if self.traces is None or not len(self.traces.grade_N_B) or (self.num_tried_Q < 1).any():
+            return None
+        starts_Q = np.cumsum(self.num_tried_Q) - self.num_tried_Q
+        tokens_N_B = np.where(self.traces.grade_N_B == UNTRIED, 0.0, self.traces.tokens_N_B.astype(np.float64))
+        tries_Q_B = self.tries_Q_B
+        square_Q_B = np.add.reduceat(tokens_N_B**2, starts_Q) - np.add.reduceat(tokens_N_B, starts_Q) ** 2 / np.maximum(
+            tries_Q_B, 1
+        )
+        with np.errstate(invalid="ignore", divide="ignore"):
+            variance_Q_B: FloatArray = np.where(tries_Q_B > 1, np.maximum(square_Q_B, 0.0) / (tries_Q_B - 1), np.nan)
+        return variance_Q_B
+
+    @property
     def is_complete_Q(self) -> NDArray[np.bool_]:
         """Which queries were tried under every option, shape (Q,)."""
         is_complete_Q: NDArray[np.bool_] = np.all(self.tries_Q_B > 0, axis=1)

@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, runtime_checkable
 
+from ..errors import InvalidSettingsError
 from .data import EngineInfo, FloatArray, Generation, Grade, Query, Request
 from .features import HIDDEN, Counts, Features, HeldOut
+from .options import Option
 
 if TYPE_CHECKING:
     from ..allocators.problem import Problem, Solution
@@ -38,6 +40,40 @@ class Engine(Protocol):
     def close(self) -> None:
         """Frees what the engine holds; safe to call twice."""
         ...
+
+
+@runtime_checkable
+class OptionEngine(Engine, Protocol):
+    """An engine whose requests can set more than a cap: an effort level, a model, any field; see `check_option`.
+
+    An engine without this takes options that name a cap and nothing else, as if they were that cap.
+    """
+
+    def check_option(self, option: Option) -> None:
+        """Raises InvalidSettingsError, in words, for an option that nothing can be asked by."""
+        ...
+
+
+def check_option(engine: Engine, option: Option) -> None:
+    """Refuses, before a token is paid, an option that `engine` cannot be asked by; raises InvalidSettingsError."""
+    if isinstance(engine, OptionEngine):
+        engine.check_option(option)
+        return
+    try:
+        refuse_fields(option)
+    except InvalidSettingsError as error:
+        raise InvalidSettingsError(f"{error} (engine {engine.info.engine!r})") from error
+
+
+def refuse_fields(option: Option) -> None:
+    """Refuses an option that names more than a cap, or none; raises InvalidSettingsError."""
+    if option.set:
+        raise InvalidSettingsError(
+            f"option {option.label!r} sets {', '.join(option.set)}, and a model in this process takes a cap alone; "
+            "fields of a request are for a server: --base-url URL"
+        )
+    if option.cap is None:
+        raise InvalidSettingsError(f"option {option.label!r} names no cap, and a model in this process needs one")
 
 
 @runtime_checkable
@@ -96,7 +132,7 @@ class Estimator(Protocol):
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """What is read of a query, among "hidden", "text" and "difficulty"."""
+        """What is read of a query, among "hidden", "text", "difficulty" and "id"."""
         ...
 
     @property
@@ -107,6 +143,11 @@ class Estimator(Protocol):
     @property
     def num_examples(self) -> int:
         """Worked examples a level that the model is shown where its stated difficulty is read."""
+        ...
+
+    @property
+    def is_shrunk(self) -> bool:
+        """Whether it shrinks its curves to the mean curve by itself, as far as left-out queries ask for."""
         ...
 
     @property
@@ -147,6 +188,7 @@ class EstimatorBase:
     reads: tuple[str, ...] = (HIDDEN,)
     is_costly: bool = False
     num_examples: int = 0
+    is_shrunk: bool = False
     held_out_: HeldOut | None = None
 
     def model_pass(self, features: Features) -> tuple[int, float] | None:

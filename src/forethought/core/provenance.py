@@ -9,6 +9,7 @@ from typing import Any, Self
 from .codec import UnfitError, decode, encode
 from .data import EngineInfo, Sampling
 from .menu import Menu, with_menu
+from .options import Option
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,17 @@ class Provenance:
         """What it says of the engine, to hold against a predictor's card."""
         known = {each.name: getattr(self, each.name) for each in fields(EngineInfo)}
         return EngineInfo(**{**known, "engine": self.engine or "unknown"})
+
+    def option(self, label: str) -> Option | None:
+        """The named option of its menu; None for a plain cap ("")."""
+        is_known = self.menu is not None and self.menu.is_named and label in self.menu.labels
+        return self.menu.options[self.menu.column_of(label)] if self.menu is not None and is_known else None
+
+    def sends_twice(self, label: str = "") -> bool:
+        """Whether a server was asked anew for every forced answer; an option without a cap takes one call."""
+        option = self.option(label)
+        is_forced = self.engine == "openai" and str(self.enforcement).startswith("two-call")
+        return is_forced and (option is None or option.cap is not None)
 
     @property
     def judge(self) -> str | None:

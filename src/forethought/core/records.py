@@ -44,6 +44,23 @@ class Record(Generation):
         values = {field.name: getattr(generation, field.name) for field in fields(Generation)}
         return cls(**values, setup=setup if generation.is_failed else "")
 
+    def billed(self, *, is_two_calls: bool) -> tuple[int, int]:
+        """`(prompt tokens sent, tokens generated)`; 0 where it failed or was not counted.
+
+        Args:
+            is_two_calls: whether a server was asked anew for every forced answer, with the thought so far.
+        """
+        length, answers_N = self.reasoning_tokens, [probe.answer_tokens or 0 for probe in self.probes]
+        is_counted = self.is_counted and all(probe.answer_tokens is not None for probe in self.probes)
+        if self.is_failed or length is None or not is_counted:
+            return 0, 0
+        cuts = [*(probe.budget for probe in self.probes), length]
+        generated = length + sum(answers_N) + (self.answer_tokens or 0)
+        if not is_two_calls:
+            return self.prompt_tokens, generated + len(cuts) * self.suffix_tokens
+        again = len(cuts) * (self.prompt_tokens + self.suffix_tokens)
+        return self.prompt_tokens + sum(cuts) + again, generated
+
     @property
     def generation(self) -> Generation:
         """What the engine gave, without verdicts."""
@@ -53,7 +70,7 @@ class Record(Generation):
 
     def to_json(self) -> dict[str, Any]:
         """One line of a shard, as an object."""
-        rare = [name for name in ("is_final", "setup") if not getattr(self, name)]
+        rare = [name for name in ("is_final", "setup", "option") if not getattr(self, name)]
         return fields_to_json(self, without=rare)
 
     @classmethod

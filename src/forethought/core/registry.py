@@ -26,6 +26,7 @@ BUILTIN: dict[str, dict[str, str]] = {
         "vllm": "forethought.engines.vllm:VllmEngine",
     },
     "predictors": {
+        "history": "forethought.predictors.history:HistoryPredictor",
         "lora": "forethought.predictors.lora:LoraPredictor",
         "mean": "forethought.predictors.mean:MeanPredictor",
         "mlp": "forethought.predictors.mlp:MlpPredictor",

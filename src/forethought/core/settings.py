@@ -85,13 +85,16 @@ class QuestionColumns:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProfileSettings(QuestionColumns):
-    """`forethought profile`: measure success at every cap."""
+    """`forethought profile`: measure success at every cap, or under every option of a menu."""
 
     model: str = argument()
     questions: str = argument()
     out: str = flag("", "Run directory.", metavar="RUN", shown="runs/MODEL-QUESTIONS")
     num_traces: int = flag(4, "Traces a question.", name="--traces")
     budgets: str = flag("", "The caps.", metavar="CAPS", shown="by the model")
+    menu_file: str = flag(
+        "", "Options with names instead, such as effort levels: a menu file.", name="--menu", metavar="FILE"
+    )
     window: int | None = flag(None, "Evenly spaced caps instead: tokens between two of them.", metavar="N")
     max_tokens: int | None = flag(None, "The largest of evenly spaced caps.", metavar="N")
     layers: str = flag("all", "Hidden states to keep: all, none, or 4,12,16.")
@@ -116,14 +119,18 @@ class ProfileSettings(QuestionColumns):
 
     @property
     def names_caps(self) -> bool:
-        """Whether the caps are asked for, and not left to the model."""
-        return bool(self.budgets or self.window or self.max_tokens)
+        """Whether the caps, or options, are asked for, and not left to the model."""
+        return bool(self.budgets or self.menu_file or self.window or self.max_tokens)
 
     @property
     def menu(self) -> Menu:
-        """The caps to probe; where `engines.opening.settle` has named none, those of the built-in models."""
+        """What to measure; where `engines.opening.settle` has named no caps, those of the built-in models."""
         from .menu import Menu
 
+        if self.menu_file:
+            if self.budgets or self.window is not None or self.max_tokens is not None:
+                raise InvalidMenuError("give --menu FILE, or caps (--budgets, --window, --max-tokens), not both")
+            return Menu.read(self.menu_file)
         if not self.budgets:
             return Menu.evenly(self.window or 16, self.max_tokens or 256)
         if self.window is not None or self.max_tokens is not None:
@@ -256,7 +263,7 @@ class TrainSettings:
 
     run: str = argument()
     more: tuple[str, ...] = argument(())
-    predictor: str = flag("auto", "auto, ridge, mlp, text, stack, lora, prompted, mean or paper-mlp.")
+    predictor: str = flag("auto", "auto, ridge, mlp, text, stack, lora, prompted, mean, history or paper-mlp.")
     options: dict[str, Any] = pairs("--predictor-option", "Passed to the predictor.")
     out: str = flag("", "Where to save it.", metavar="FOLDER", shown="RUN/predictor")
     layers: str = flag("all", "Layers to choose from: all, or 4,12,16.")
@@ -279,9 +286,11 @@ class PlanSettings(QuestionColumns):
     questions: str = argument()
     mean_tokens: float | None = flag(None, "The total, as tokens a question.", metavar="N")
     total_tokens: float | None = flag(None, "The total in tokens.", metavar="N")
+    mean_usd: float | None = flag(None, "The total in money, as USD a question (a menu with prices).", metavar="N")
+    total_usd: float | None = flag(None, "The total in USD.", metavar="N")
     allocator: str = flag("envelope", "envelope, exact, greedy, blind, uniform.")
     allocator_options: dict[str, Any] = allocator_options_flag()
-    cost: Cost = flag(Cost.GRANTED, "Count the total as the sum of caps, or as tokens expected to be generated.")
+    cost: Cost = flag(Cost.GRANTED, "Count a total as the sum of caps, tokens expected to be generated, or their bill.")
     model: str = flag("", "Where the predictor's model is.", shown="the name on its card")
     template: str = flag("", "Its prompt template's file.", shown="the name on its card")
     min_tokens: int | None = flag(None, "Least cap of any question.", metavar="N")
@@ -290,13 +299,24 @@ class PlanSettings(QuestionColumns):
     limit: int | None = limit_flag()
 
     def __post_init__(self) -> None:
-        totals = {"--mean-tokens": self.mean_tokens, "--total-tokens": self.total_tokens}
-        given = {name: value for name, value in totals.items() if value is not None}
+        tokens = {"--mean-tokens": self.mean_tokens, "--total-tokens": self.total_tokens}
+        usd = {"--mean-usd": self.mean_usd, "--total-usd": self.total_usd}
+        given = {name: value for name, value in (tokens | usd).items() if value is not None}
+        is_usd = any(name in usd for name in given)
         least, most = self.min_tokens, self.max_tokens
         check_all(
             [
-                None if len(given) == 1 else "give either --mean-tokens N or --total-tokens N",
-                *(problem for name, value in given.items() for problem in positive(name, [value])),
+                None
+                if len(given) == 1
+                else "give either --mean-tokens N or --total-tokens N, or in money --mean-usd N or --total-usd N",
+                f"--cost {self.cost} counts tokens: leave it out with a total in USD"
+                if is_usd and self.cost is Cost.SPENT
+                else None,
+                "--cost usd needs a total in money: --mean-usd N or --total-usd N"
+                if given and not is_usd and self.cost is Cost.USD
+                else None,
+                *(each for name in given if name in tokens for each in positive(name, [given[name]])),
+                *(each for name in given if name in usd for each in positive(name, [given[name]], "USD")),
                 at_least("--limit", self.limit, 1),
                 at_least("--min-tokens", least, 0),
                 at_least("--max-tokens", most, 0),
@@ -305,10 +325,14 @@ class PlanSettings(QuestionColumns):
                 else None,
             ]
         )
+        if is_usd:
+            object.__setattr__(self, "cost", Cost.USD)
 
     def total_for(self, num_queries: int) -> float:
-        """The total in tokens for that many queries."""
-        return self.total_tokens if self.total_tokens is not None else float(self.mean_tokens or 0) * num_queries
+        """The total for that many queries, in tokens or, under cost "usd", in USD."""
+        total = self.total_usd if self.cost is Cost.USD else self.total_tokens
+        mean = self.mean_usd if self.cost is Cost.USD else self.mean_tokens
+        return total if total is not None else float(mean or 0) * num_queries
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -316,7 +340,7 @@ class RunSettings:
     """`forethought run`: plan, reason under the caps, answer."""
 
     plan: PlanSettings
-    out: str = flag("", "Run directory.", metavar="RUN", shown="runs/run-QUESTIONS-TOKENS-COST")
+    out: str = flag("", "Run directory.", metavar="RUN", shown="runs/run-QUESTIONS-TOTAL-COST")
     compare: tuple[str, ...] = flag((), "Judge this allocator on the same traces too (repeatable).", metavar="NAME")
     hard_total: bool = flag(False, "With --cost spent: never generate more; later questions get what is left.")
     grader: str = grader_flag()
@@ -326,11 +350,10 @@ class RunSettings:
     worker: str = worker_flag()
 
     def __post_init__(self) -> None:
-        is_granted = self.plan.cost is not Cost.SPENT
         check_all(
             [
-                "--hard-total counts tokens that are generated: add --cost spent"
-                if self.hard_total and is_granted
+                "--hard-total counts tokens that are generated: give a total in tokens, and --cost spent"
+                if self.hard_total and self.plan.cost is not Cost.SPENT
                 else None,
                 "--hard-total is kept by one process: leave --worker out" if self.hard_total and self.worker else None,
                 "--hard-total counts the answers of one allocator: leave --compare out"

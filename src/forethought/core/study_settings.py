@@ -190,25 +190,26 @@ class DoctorSettings(QuestionColumns):
     served_model: str = ""
     enforce: str = "auto"
     template: str = flag("boxed", "Prompt template to try budgets with.")
-    temperature: float | None = flag(None, "Of the thought.", shown="0 for caps, 0.6 for effort levels")
+    temperature: float | None = flag(None, "Of the thought.", shown="0 for caps, 0.6 for levels")
     top_p: float = flag(1.0, "Nucleus of the thought.")
     timeout_seconds: float = flag(120.0, "Seconds a request.", name="--timeout")
-    questions: str = flag("", "With --enforce effort: questions to measure levels on.", metavar="FILE")
+    questions: str = flag("", "Measure effort levels on these, and write a menu file.", metavar="FILE")
     limit: int | None = limit_flag()
-    levels: tuple[str, ...] = flag((), "Only these effort levels.", metavar="A,B", shown="all that are known")
-    out: str = flag("effort-costs.json", "Where their costs are written.", metavar="FILE")
+    levels: tuple[str, ...] = flag((), "These; a number is a cap.", metavar="A,B", shown="all that are known")
+    out: str = flag("menu.toml", "The menu file.", metavar="FILE")
     options: dict[str, Any] = pairs("--engine-option", "Passed to the engine.")
     dry_run: bool = flag(False, "Say what would be done and what it may cost; do nothing.")
 
     def __post_init__(self) -> None:
-        needs = self.enforce != "effort" or not self.base_url
         check_all(
             [
-                *(
-                    f"{name} measures effort levels at a server: add --base-url URL --enforce effort"
-                    for name, given in (("--questions", self.questions), ("--levels", self.levels))
-                    if given and needs
-                ),
+                "--questions measures effort levels at a server: add --base-url URL"
+                if self.questions and not self.base_url
+                else None,
+                "--levels are measured on questions of yours: add --questions FILE"
+                if self.levels and not self.questions
+                else None,
+                "--out needs the name of a file" if self.questions and not self.out else None,
                 at_least("--limit", self.limit, 1),
                 *sampling_problems(self.temperature, self.top_p),
             ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -20,6 +21,18 @@ class Cost(StrEnum):
     GRANTED = "granted"  # the sum of caps, as the paper counts
     SPENT = "spent"  # tokens really generated, by expectation while planning
     USD = "usd"  # money, by the prices of a menu's options, for prompt, thought and answer
+
+    def amount(self, number: float) -> str:
+        """So much of it in words: `2,800 tokens`, `1.50 USD`."""
+        return usd_words(number) if self is Cost.USD else f"{number:,.0f} tokens"
+
+
+def usd_words(number: float) -> str:
+    """An amount of money in words: cents from a dollar on, four digits below, never in powers of ten."""
+    if abs(number) >= 1.0 or number == 0.0:
+        return f"{number:,.2f} USD"
+    digits = 3 - math.floor(math.log10(abs(number)))
+    return f"{number:.{digits}f}".rstrip("0") + " USD"
 
 
 TOKEN_COSTS = (Cost.GRANTED, Cost.SPENT)

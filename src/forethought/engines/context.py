@@ -13,6 +13,13 @@ from ..core.prompts import PromptTemplate
 from ..errors import InvalidSettingsError
 from .lengths import Lengths, prompt_lengths
 
+CEILING = 32768  # longest thought without a cap that is waited for where no context is known
+
+
+def ceiling_of(info: EngineInfo) -> int:
+    """Most tokens that a thought without a cap may take at an engine: what its context holds."""
+    return info.context_tokens or CEILING
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Room:
@@ -21,14 +28,16 @@ class Room:
     Attributes:
         lengths: their prompts'.
         answer_tokens: most tokens of an answer.
-        menu: the caps there are.
+        menu: the caps there are; of named options those that they name.
         suffix_bytes: of the answer suffix: it has no more tokens.
+        is_named: whether the caps are those of named options.
     """
 
     lengths: Lengths
     answer_tokens: int
     menu: Menu
     suffix_bytes: int
+    is_named: bool = False
 
     @classmethod
     def of(
@@ -36,7 +45,10 @@ class Room:
     ) -> Room:
         """That of `queries` behind `template`."""
         lengths = prompt_lengths(model, template, queries, engine=engine)
-        return cls(lengths, template.max_answer_tokens, menu, len(template.answer_suffix.encode()))
+        is_named = menu.is_named
+        if is_named:  # a thought without a cap takes what there is, and needs a token at least
+            menu = Menu.of({option.cap or 1 for option in menu.options})
+        return cls(lengths, template.max_answer_tokens, menu, len(template.answer_suffix.encode()), is_named)
 
     def needed(self, cap: int) -> int:
         """Tokens that the longest prompt, `cap`, the suffix and the answer take."""
@@ -118,12 +130,14 @@ class Room:
         if tolerates and len(lacking) < len(cap_Q):
             return f"{what}; they will fail. A largest cap of {fitting} would hold all"
         smallest = self.menu.smallest
+        if self.is_named:
+            raise InvalidSettingsError(f"{what}. Give the menu's options smaller caps, up to {fitting}")
         flag = f"--budgets geometric:{smallest}:{fitting}" if self.menu.is_geometric else f"--max-tokens {fitting}"
         raise InvalidSettingsError(f"{what}. Give {flag}")
 
 
 SEVERAL_CAPS = "several caps are measured on it: profile one at a time (--budgets N)"
-ONE_ANSWER = ("native", "max-tokens", "effort")  # ways of a server to keep budgets that give one answer a thought
+ONE_ANSWER = ("native", "max-tokens")  # ways of a server to keep budgets that give one answer a thought
 
 
 def check_probes(enforcement: str | None, *, what: str) -> None:

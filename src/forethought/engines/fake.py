@@ -16,8 +16,11 @@ import numpy as np
 
 from ..core.data import Curves, EngineInfo, FloatArray, Generation, Probe, Query, Request, Sampling, StopReason
 from ..core.menu import Menu
+from ..core.options import Option
 from ..core.prompts import PromptTemplate
+from ..core.registry import unknown_name_message
 from ..errors import InvalidSettingsError
+from .context import ceiling_of
 from .flight import check_layers, failed, refusal
 
 # Requests that are under way together: results come back shortest first within such a group, as from a real batch.
@@ -27,6 +30,8 @@ VOCABULARY = (
     "so then we add take twice half each left total minus over thus now three seven of the is which gives check"
 )
 WORDS = VOCABULARY.split()
+# How long it thinks under each effort level, as a multiple of how long it thinks by itself.
+LEVELS = {"minimal": 0.25, "low": 0.5, "medium": 1.0, "high": 2.0, "xhigh": 3.0}
 PROMPT_TOKENS = 8192  # longest prompt, suffix and answer of a fake model without a context of its own
 # Shape of the natural lengths: n = median * odds(u) ** SPREAD is log-logistic, whose distribution function is closed.
 LENGTH_SPREAD = 0.25
@@ -66,6 +71,11 @@ class _Latent:
         odds = u / (1.0 - u)
         return max(1, math.ceil(self.median_length * math.pow(odds, LENGTH_SPREAD)))
 
+    def at_level(self, option: Option | None) -> _Latent:
+        """The same query thought about as long as the option's level says: longer thoughts reach later tokens."""
+        factor = 1.0 if option is None else LEVELS[option.set.get("reasoning_effort", "medium")]
+        return replace(self, median_length=factor * self.median_length)
+
     def length_within(self, tokens_N: FloatArray) -> FloatArray:
         """Chance that the natural length is at most each of `tokens_N`: the inverse of `natural_length`."""
         odds_N = (np.maximum(tokens_N, 1.0) / self.median_length) ** (1.0 / LENGTH_SPREAD)
@@ -80,6 +90,8 @@ class FakeEngine:
     u decides every cut: cut after n tokens, the answer is right when u < success(n). So cuts of one trace agree as far
     as they can, two cuts with the same chance always agree, and each cut alone is right with exactly its chance.
     Answers to a query without a reference are judged against one made up from its text.
+
+    An option may set `reasoning_effort` to one of `LEVELS`: thoughts are so much longer, and right more often.
 
     Args:
         model: name to report.
@@ -162,10 +174,26 @@ class FakeEngine:
                 yield generation
             await asyncio.sleep(0)
 
+    def check_option(self, option: Option) -> None:
+        """See `OptionEngine.check_option`: levels are known, and nothing else can be set."""
+        if other := [name for name in option.set if name != "reasoning_effort"]:
+            raise InvalidSettingsError(f"option {option.label!r} sets {other[0]!r}; the fake model knows levels alone")
+        level = option.set.get("reasoning_effort", "medium")
+        if level not in LEVELS:
+            raise InvalidSettingsError(
+                f"option {option.label!r}: {unknown_name_message('effort level', str(level), LEVELS)}"
+            )
+
     def _run(self, request: Request) -> Generation:
         query, latent = request.query, self._latent(request.query)
+        try:
+            if request.option is not None:
+                self.check_option(request.option)
+        except InvalidSettingsError as error:
+            return failed(request, str(error), prompt_tokens=latent.prompt_tokens, is_final=True)
+        is_open = request.option is not None and request.option.cap is None
         reason = refusal(
-            request,
+            replace(request, budget=1) if is_open else request,
             prompt_tokens=latent.prompt_tokens,
             suffix_tokens=self._suffix_tokens,
             answer_tokens=self.template.max_answer_tokens,
@@ -178,7 +206,7 @@ class FakeEngine:
         if u_failure < self.failure_rate:
             reason = f"the fake engine failed on purpose (rate {self.failure_rate})"
             return failed(request, reason, prompt_tokens=latent.prompt_tokens)
-        natural_length = latent.natural_length(u_length)
+        natural_length = latent.at_level(request.option).natural_length(u_length)
         length = min(natural_length, request.budget)
         right = self.right_answer(query)
         wrong = _wrong_answer(right, round(u_text * 1e6))
@@ -205,6 +233,7 @@ class FakeEngine:
                 for cut in sorted(set(request.probe_budgets))
                 if cut < length
             ),
+            option=request.label,
         )
 
     def _text(self, u: float, num_words: int) -> str:
@@ -230,21 +259,28 @@ class FakeEngine:
 
         Args:
             queries: Q of them.
-            menu: the budgets; the engine's own menu by default.
+            menu: the budgets, or options with names; the engine's own menu by default.
         """
         menu = menu or self.menu
+        asked = [menu.asked(budget, ceiling_of(self.info)) for budget in menu.caps]
+        cap_B = np.array([cap for cap, _ in asked])
         p_Q_B = np.empty((len(queries), menu.num_options))
         tokens_Q_B = np.empty_like(p_Q_B)
-        tokens_N = np.arange(menu.largest + 1, dtype=np.float64)
+        input_Q_B = np.empty_like(p_Q_B) if menu.is_named else None
+        tokens_N = np.arange(cap_B.max() + 1, dtype=np.float64)
         for row, query in enumerate(queries):
             latent = self._latent(query)
-            within_N, success_N = latent.length_within(tokens_N), latent.success(tokens_N)
-            ended_N = np.concatenate(([0.0], np.cumsum(np.diff(within_N) * success_N[1:])))  # right, ended by n tokens
-            right_N = ended_N + (1.0 - within_N) * success_N
-            reasoning_N = np.concatenate(([0.0], np.cumsum(1.0 - within_N[:-1])))
-            p_Q_B[row] = right_N[menu.budgets_B]
-            tokens_Q_B[row] = reasoning_N[menu.budgets_B] + self._suffix_tokens + latent.answer_tokens
-        return Curves(query_ids=tuple(query.id for query in queries), menu=menu, p_Q_B=p_Q_B, tokens_Q_B=tokens_Q_B)
+            for columns, option in [(slice(None), None)] if not menu.is_named else enumerate(each for _, each in asked):
+                level, success_N = latent.at_level(option), latent.success(tokens_N)
+                within_N = level.length_within(tokens_N)
+                ended_N = np.concatenate(([0.0], np.cumsum(np.diff(within_N) * success_N[1:])))  # right, ended by n
+                right_N = ended_N + (1.0 - within_N) * success_N
+                reasoning_N = np.concatenate(([0.0], np.cumsum(1.0 - within_N[:-1])))
+                p_Q_B[row, columns] = right_N[cap_B[columns]]
+                tokens_Q_B[row, columns] = reasoning_N[cap_B[columns]] + self._suffix_tokens + latent.answer_tokens
+            if input_Q_B is not None:
+                input_Q_B[row] = latent.prompt_tokens
+        return Curves(tuple(query.id for query in queries), menu, p_Q_B, tokens_Q_B, input_Q_B)
 
     def hidden_states(self, queries: Sequence[Query], layers: Sequence[int]) -> FloatArray:
         """See `HiddenStateEngine.hidden_states`: a fixed random map of the latents plus noise, clearest half way up."""

@@ -9,7 +9,8 @@ from itertools import count, islice
 from typing import TypeVar
 
 from ..core.data import EngineInfo, Generation, Probe, Request, StopReason
-from ..errors import InvalidFeaturesError, InvalidInputError
+from ..core.protocols import refuse_fields
+from ..errors import InvalidFeaturesError, InvalidInputError, InvalidSettingsError
 from .forcing import Forcing
 
 AHEAD = 256  # requests that are read before their turn, where they are put into an order
@@ -67,6 +68,7 @@ def failed(request: Request, error: str, *, prompt_tokens: int = 0, is_final: bo
         stop_reason=StopReason.ERROR,
         error=error,
         is_final=is_final,
+        option=request.label,
     )
 
 
@@ -130,6 +132,7 @@ class Flight:
             prompt_tokens=len(self.prompt_ids),
             stop_reason=StopReason.NATURAL if self.natural else StopReason.BUDGET,
             probes=tuple(Probe(cut, *self.answers[cut]) for cut in self.cuts[:-1]),
+            option=self.request.label,
         )
 
     def failed(self, error: str, *, is_final: bool = False) -> Generation:
@@ -143,8 +146,10 @@ F = TypeVar("F", bound=Flight)
 def begin(make: Callable[[Request, list[int]], F], request: Request, forcing: Forcing, context: int) -> F | Generation:
     """The flight of `request`, or what is to be said of one that cannot run in a context of so many tokens."""
     try:
+        if request.option is not None:
+            refuse_fields(request.option)
         flight = make(request, forcing.prompt_ids(request.query))
-    except InvalidInputError as error:
+    except (InvalidInputError, InvalidSettingsError) as error:
         return failed(request, str(error), is_final=True)
     reason = refusal(
         request,

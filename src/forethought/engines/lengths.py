@@ -56,7 +56,7 @@ def prompt_lengths(model: str, template: PromptTemplate, queries: Sequence[Query
         return Lengths(np.array(words_Q, dtype=np.int64), suffix, True, "counted as the fake model does")
     tokenizer = look(model).tokenizer()
     if tokenizer is None:
-        return _estimated(template, queries)
+        return estimated(template, queries)
     return _counted(Forcing(tokenizer, template), queries)
 
 
@@ -73,7 +73,8 @@ def _bytes(template: PromptTemplate, query: Query) -> int:
     return sum(len(turn.content.encode()) for turn in template.messages(query)) + len(template.assistant_prefix)
 
 
-def _estimated(template: PromptTemplate, queries: Sequence[Query]) -> Lengths:
+def estimated(template: PromptTemplate, queries: Sequence[Query]) -> Lengths:
+    """The prompts' lengths by their bytes."""
     tokens_Q = [
         round(_bytes(template, query) / BYTES_PER_TOKEN) + TOKENS_PER_TURN * (1 + len(template.messages(query)))
         for query in queries

@@ -99,7 +99,7 @@ def prompting(model: str, settings: EngineSettings, *, asks: bool = False) -> Pr
 def caps(model: str, settings: EngineSettings, found: Prompting) -> tuple[Menu, str]:
     """`(caps, reason)` to measure a model at where none are asked for: by how it thinks and what its context holds."""
     engine, _ = choose(model, settings.engine)
-    if engine == "replay" and (menu := _recorded(settings).menu):
+    if engine == "replay" and (menu := _recorded(settings).menu) and not menu.is_named:
         return menu, "as recorded"
     if model in ALIASES or engine == "fake":
         return USUAL, "what the built-in models were measured at"
@@ -136,6 +136,8 @@ def settle(settings: ProfileSettings, *, asks: bool = False) -> tuple[ProfileSet
         if found.is_settled or begun.names_caps:
             settings = replace(settings, budgets=",".join(map(str, menu.caps)))
         lines.append(f"budgets {menu}: {reason}")
+    elif settings.menu_file:
+        lines.append(f"options {settings.menu}: of {settings.menu_file}")
     elif choose(settings.model, settings.engine.engine)[0] == "replay":
         recorded = _recorded(settings.engine).menu or settings.menu
         if missing := [cap for cap in settings.menu.caps if cap not in recorded]:
@@ -162,7 +164,7 @@ def _as_begun(settings: ProfileSettings) -> tuple[ProfileSettings, str]:
         return settings, ""
     if template and not settings.engine.template:
         settings = replace(settings, engine=replace(settings.engine, template=template))
-    if known.menu and not settings.names_caps:
+    if known.menu and not known.menu.is_named and not settings.names_caps:
         settings = replace(settings, budgets=",".join(map(str, known.menu.caps)))
     return settings, f"as {folder} was begun"
 

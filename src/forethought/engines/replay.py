@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from ..core.data import EngineInfo, FloatArray, Generation, Probe, Query, Request, Sampling, StopReason
+from ..core.options import Option
 from ..core.prompts import PromptTemplate
+from ..core.protocols import refuse_fields
 from ..core.records import Record
 from ..errors import InvalidFeaturesError, InvalidSettingsError, RunError
 from ..runs.store import RunDirectory
@@ -22,8 +24,8 @@ RESULTS_PER_TURN = 256  # how many results come between two looks at the event l
 class ReplayEngine:
     """Serves recorded traces: a request is answered where its trace was probed, and refused with the reason elsewhere.
 
-    A trace is found by query id and sample; seeds are not compared. The text of a thought that is cut short is left
-    empty, because records do not say where in the text a token ends.
+    A trace is found by query id, sample and the name of its option; seeds are not compared. The text of a thought that
+    is cut short is left empty, because records do not say where in the text a token ends.
 
     Args:
         generations: recorded ones; records are taken without their verdicts.
@@ -38,10 +40,13 @@ class ReplayEngine:
         info: EngineInfo,
         hidden: tuple[Sequence[int], Mapping[str, FloatArray]] | None = None,
     ) -> None:
-        self._recorded: dict[tuple[str, int], list[Generation]] = {}
+        self._recorded: dict[tuple[str, int, str], list[Generation]] = {}
         for each in generations:
             generation = each.generation if isinstance(each, Record) else each
-            self._recorded.setdefault((generation.query_id, generation.sample), []).append(generation)
+            self._recorded.setdefault((generation.query_id, generation.sample, generation.option), []).append(
+                generation
+            )
+        self._labels = {option for _, _, option in self._recorded}
         self._layers, self._hidden = hidden or ((), {})
         self.info = replace(info, engine="replay", simulated=True, versions={**info.versions, "recorded": info.engine})
 
@@ -52,15 +57,34 @@ class ReplayEngine:
                 await asyncio.sleep(0)
             yield self._replay(request)
 
+    def check_option(self, option: Option) -> None:
+        """See `OptionEngine.check_option`: what was recorded under its name, or a cap alone."""
+        if option.label not in self._labels:
+            try:
+                refuse_fields(option)
+            except InvalidSettingsError as error:
+                known = ", ".join(sorted(self._labels - {""})) or "none"
+                raise InvalidSettingsError(f"{error}. Options of the recording: {known}") from error
+
     def _replay(self, request: Request) -> Generation:
-        recorded = self._recorded.get((request.query.id, request.sample), [])
+        label = request.label if request.label in self._labels else ""
+        try:
+            if request.option is not None:
+                self.check_option(request.option)
+        except InvalidSettingsError as error:
+            return failed(request, str(error), is_final=True)
+        recorded = self._recorded.get((request.query.id, request.sample, label), [])
         if not recorded:
-            samples = sorted(sample for query_id, sample in self._recorded if query_id == request.query.id)
+            samples = sorted(
+                sample for query_id, sample, option in self._recorded if (query_id, option) == (request.query.id, label)
+            )
             known = f"its recorded samples: {', '.join(map(str, samples))}" if samples else "the query is not recorded"
             return failed(request, f"no recorded trace of query {request.query.id!r}, sample {request.sample}; {known}")
         for trace in recorded:
+            if not trace.is_failed and label and request.option is not None and request.option.cap is None:
+                return trace  # as it was: there is no cap that could be another
             if not trace.is_failed and (replayed := _cut(trace, request)) is not None:
-                return replayed
+                return replace(replayed, option=request.label)
         if all(trace.is_failed for trace in recorded):
             return failed(request, f"recorded as failed: {recorded[-1].error}")
         return failed(request, _not_recorded(request, recorded))

@@ -3,7 +3,7 @@
 from .comparison import Candidate, Comparison, PredictorCost, compare_predictors
 from .live import LiveComparison, compare_live
 from .offline import evaluate
-from .results import Calibration, CostSummary, Estimate, Evaluation, Loss, PolicyRow, Saving
+from .results import Calibration, CostSummary, Estimate, Evaluation, Loss, OptionRow, PolicyRow, Saving
 
 __all__ = [
     "Calibration",
@@ -14,6 +14,7 @@ __all__ = [
     "Evaluation",
     "LiveComparison",
     "Loss",
+    "OptionRow",
     "PolicyRow",
     "PredictorCost",
     "Saving",

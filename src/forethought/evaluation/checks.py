@@ -11,7 +11,6 @@ from ..core.profile import Profile
 from ..core.terms import TOKEN_COSTS
 from ..errors import InvalidInputError, InvalidMenuError, InvalidSettingsError, MismatchError
 from ..runs.profiles import curves_on_menu
-from .policies import has_bill
 
 
 def known_costs(measured: Profile, mean_train: Curves) -> tuple[Cost, ...]:
@@ -25,7 +24,7 @@ def known_costs(measured: Profile, mean_train: Curves) -> tuple[Cost, ...]:
         return TOKEN_COSTS if is_spent else (Cost.GRANTED,)
     if not is_spent:
         return (Cost.GRANTED,)
-    return (Cost.SPENT, Cost.USD) if has_bill(measured.curves) else (Cost.SPENT,)
+    return (Cost.SPENT, Cost.USD) if measured.curves.is_billable else (Cost.SPENT,)
 
 
 def comparable(

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..core.data import FloatArray
 from ..core.registry import unknown_name_message
+from ..core.terms import usd_words
 from ..errors import InvalidInputError, UnknownNameError
 from .bootstrap import estimate, resampled_means
 from .policies import BLIND, UNIFORM
@@ -28,15 +29,17 @@ class LivePolicy(Result):
     Attributes:
         num_right: questions answered right; a sum of shares when shares were given.
         accuracy: num_right / n, and its interval.
-        granted: mean cap a question, tokens.
+        granted: mean cap a question, tokens; None of named options, which need not have one.
         spent: mean tokens generated a question.
+        usd: mean bill a question; None where it is not known.
     """
 
     policy: str
     num_right: float
     accuracy: Estimate
-    granted: float
+    granted: float | None
     spent: float
+    usd: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +48,9 @@ class LiveDifference(Result):
 
     Attributes:
         accuracy: difference in accuracy.
-        granted: difference in mean cap, tokens.
+        granted: difference in mean cap, tokens; None of named options.
         spent: difference in mean tokens generated.
+        usd: difference in the mean bill; None where it is not known.
         num_better: questions on which the policy did better.
         num_worse: questions on which it did worse.
         sentence: what this many questions show.
@@ -55,11 +59,12 @@ class LiveDifference(Result):
     policy: str
     baseline: str
     accuracy: Estimate
-    granted: Estimate
+    granted: Estimate | None
     spent: Estimate
     num_better: int
     num_worse: int
     sentence: str
+    usd: Estimate | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +81,7 @@ class LiveComparison(Result):
 
 
 def compare_live(
-    outcomes: Mapping[str, tuple[Any, Any, Any]],
+    outcomes: Mapping[str, Sequence[Any]],
     *,
     baselines: Sequence[str] | None = None,
     num_resamples: int = 2000,
@@ -95,8 +100,9 @@ def compare_live(
     and one that only the baseline gets right (after Agresti and Min, 2005). Values are of the real questions alone.
 
     Args:
-        outcomes: policy -> (right_Q, granted_Q, spent_Q): right or wrong, or the share of traces right, in [0, 1]; the
-            cap; the tokens generated. The same questions in the same order for every policy.
+        outcomes: policy -> (right_Q, granted_Q, spent_Q), or (right_Q, granted_Q, spent_Q, usd_Q): right or wrong, or
+            the share of traces right, in [0, 1]; the cap, or None for all of named options; the tokens generated; the
+            bill. The same questions in the same order for every policy.
         baselines: policies to compare the others with; by default those of uniform and blind that are there, or the
             first policy where neither is.
         num_resamples: bootstrap resamples.
@@ -111,7 +117,11 @@ def compare_live(
     for name in baselines:
         if name not in arrays:
             raise UnknownNameError(unknown_name_message("policy", name, names))
-    right_Q_P, granted_Q_P, spent_Q_P = (np.stack(columns, axis=1) for columns in zip(*arrays.values(), strict=True))
+    right_Q_P, *cost_3_Q_P = (
+        None if any(column is None for column in columns) else np.stack(columns, axis=1)
+        for columns in zip(*arrays.values(), strict=True)
+    )
+    assert right_Q_P is not None
     pairs: list[tuple[int, int]] = []  # (policy, baseline); two baselines meet once
     for base in map(names.index, baselines):
         pairs += [(policy, base) for policy in range(len(names)) if policy != base and (base, policy) not in pairs]
@@ -123,30 +133,36 @@ def compare_live(
         return [estimate(means_R) for means_R in means_R_N.T]
 
     accuracies = estimates(right_Q_P, made_up=(1.0, 1.0, 0.0, 0.0))
+    granted_P, spent_P, usd_P = (None if each is None else each.mean(axis=0).tolist() for each in cost_3_Q_P)
+    assert spent_P is not None
     policies = tuple(
-        LivePolicy(name, float(right_Q_P[:, p].sum()), accuracies[p], float(granted_Q_P[:, p].mean()), float(s))
-        for p, (name, s) in enumerate(zip(names, spent_Q_P.mean(axis=0), strict=True))
+        LivePolicy(
+            policy=name,
+            num_right=float(right_Q_P[:, p].sum()),
+            accuracy=accuracies[p],
+            granted=None if granted_P is None else granted_P[p],
+            spent=spent_P[p],
+            usd=None if usd_P is None else usd_P[p],
+        )
+        for p, name in enumerate(names)
     )
-    found = zip(
-        pairs,
-        estimates(_paired(right_Q_P, pairs), made_up=(1.0, -1.0)),
-        estimates(_paired(granted_Q_P, pairs)),
-        estimates(_paired(spent_Q_P, pairs)),
-        strict=True,
-    )
+    accuracy_N = estimates(_paired(right_Q_P, pairs), made_up=(1.0, -1.0))
+    granted_N, spent_N, usd_N = (None if each is None else estimates(_paired(each, pairs)) for each in cost_3_Q_P)
     differences = []
-    for (policy, base), accuracy, granted, spent in found:
+    for at, (policy, base) in enumerate(pairs):
         difference_Q = right_Q_P[:, policy] - right_Q_P[:, base]
+        assert spent_N is not None
         differences.append(
             LiveDifference(
                 policy=names[policy],
                 baseline=names[base],
-                accuracy=accuracy,
-                granted=granted,
-                spent=spent,
+                accuracy=accuracy_N[at],
+                granted=None if granted_N is None else granted_N[at],
+                spent=spent_N[at],
                 num_better=int((difference_Q > 0).sum()),
                 num_worse=int((difference_Q < 0).sum()),
-                sentence=_sentence(policies[policy], policies[base], accuracy, len(difference_Q)),
+                sentence=_sentence(policies[policy], policies[base], accuracy_N[at], len(difference_Q)),
+                usd=None if usd_N is None else usd_N[at],
             )
         )
     return LiveComparison(
@@ -184,12 +200,16 @@ def _sentence(policy: LivePolicy, base: LivePolicy, gain: Estimate, num_question
         )
         if num_questions < FEW:
             text += "; with so few questions this is a hint and no proof"
+    tokens = (("granted", policy.granted, base.granted), ("spent", policy.spent, base.spent))
     unequal = [
         f"{cost} {mine:.1f} against {theirs:.1f}"
-        for cost, mine, theirs in (("granted", policy.granted, base.granted), ("spent", policy.spent, base.spent))
-        if abs(mine - theirs) > 0.02 * max(theirs, 1.0)
+        for cost, mine, theirs in tokens
+        if mine is not None and theirs is not None and abs(mine - theirs) > 0.02 * max(theirs, 1.0)
     ]
-    return text + (f"; tokens a question are not equal ({', '.join(unequal)})" if unequal else "")
+    text += f"; tokens a question are not equal ({', '.join(unequal)})" if unequal else ""
+    if policy.usd is not None and base.usd is not None and abs(policy.usd - base.usd) > 0.02 * base.usd:
+        text += f"; bills a question are not equal ({usd_words(policy.usd)} against {usd_words(base.usd)})"
+    return text
 
 
 def _points(share: float) -> str:
@@ -202,23 +222,30 @@ def _rounded(number: float) -> str:
     return f"{math.ceil(number / unit) * unit:,}"
 
 
-def _arrays(outcomes: Mapping[str, tuple[Any, Any, Any]]) -> dict[str, tuple[FloatArray, FloatArray, FloatArray]]:
+def _arrays(outcomes: Mapping[str, Sequence[Any]]) -> dict[str, tuple[FloatArray | None, ...]]:
+    """Policy -> (right_Q, granted_Q, spent_Q, usd_Q), None for what is not known."""
     if not outcomes:
         raise InvalidInputError("there is no policy to compare")
-    arrays = {name: _triple(name, columns) for name, columns in outcomes.items()}
-    lengths = {name: len(right_Q) for name, (right_Q, _, _) in arrays.items()}
+    arrays = {name: _columns(name, columns) for name, columns in outcomes.items()}
+    lengths = {name: len(columns[0]) for name, columns in arrays.items() if columns[0] is not None}
     if len(set(lengths.values())) > 1:
         raise InvalidInputError(f"policies must be judged on the same questions; they have {lengths}")
     return arrays
 
 
-def _triple(name: str, columns: tuple[Any, Any, Any]) -> tuple[FloatArray, FloatArray, FloatArray]:
-    right_Q, granted_Q, spent_Q = (np.asarray(column, dtype=np.float64) for column in columns)
-    if not len(right_Q) == len(granted_Q) == len(spent_Q) >= 1:
+def _columns(name: str, columns: Sequence[Any]) -> tuple[FloatArray | None, ...]:
+    given = [None if column is None else np.asarray(column, dtype=np.float64) for column in columns]
+    known = [column for column in given if column is not None]
+    if len(given) not in (3, 4) or given[0] is None or given[2] is None or len(set(map(len, known))) != 1:
+        counts = ", ".join("none" if column is None else str(len(column)) for column in given)
         raise InvalidInputError(
-            f"policy {name!r} needs one verdict, cap and token count a question; it has "
-            f"{len(right_Q)}, {len(granted_Q)} and {len(spent_Q)}"
+            f"policy {name!r} needs one verdict, cap and token count a question, and may have a bill; it has {counts}"
         )
-    if not (np.isfinite(granted_Q).all() and np.isfinite(spent_Q).all() and ((right_Q >= 0) & (right_Q <= 1)).all()):
-        raise InvalidInputError(f"policy {name!r}: verdicts must lie between 0 and 1, and tokens be finite numbers")
-    return right_Q, granted_Q, spent_Q
+    right_Q = given[0]
+    if not len(right_Q):
+        raise InvalidInputError(f"policy {name!r} has no question")
+    if not (all(np.isfinite(column).all() for column in known) and ((right_Q >= 0) & (right_Q <= 1)).all()):
+        raise InvalidInputError(
+            f"policy {name!r}: verdicts must lie between 0 and 1, and tokens and bills be finite numbers"
+        )
+    return (*given, None)[:4]

@@ -9,18 +9,19 @@ from typing import Any
 
 import numpy as np
 
-from ..core.data import Cost, Curves
+from ..core.data import Cost, Curves, FloatArray
 from ..core.profile import Profile
 from ..core.protocols import Allocator
 from ..core.registry import name_of
 from ..core.terms import TOKEN_COSTS
 from ..errors import MismatchError
+from .bootstrap import estimate, resampled_means
 from .calibration import calibrate
 from .checks import check_inputs, comparable, known_costs
 from .levels import spread
 from .policies import Policies
 from .resampled import Resampled
-from .results import Evaluation
+from .results import Evaluation, OptionRow
 
 
 def evaluate(
@@ -111,6 +112,7 @@ def evaluate(
         measured=measured,
         predicted=predicted,
         provenance={**measured.provenance.to_json(), **(provenance or {})},
+        options=_options(policies, mean_tokens_B, is_spend_measured=measured.is_spend_measured, **how),
         plans={
             (each.cost, outcome.policy, outcome.level): outcome.plans
             for each in judged
@@ -118,6 +120,27 @@ def evaluate(
             if outcome.plans
         },
         **how,
+    )
+
+
+def _options(
+    policies: Policies, mean_tokens_B: FloatArray | None, *, is_spend_measured: bool, num_resamples: int, seed: int
+) -> tuple[OptionRow, ...]:
+    """Each named option for every query."""
+    known, usd_Q_B = policies.measured, policies.usd_Q_B
+    if not known.menu.is_named:
+        return ()
+    accuracy_R_B = resampled_means(known.p_Q_B, num_resamples=num_resamples, seed=seed)
+    return tuple(
+        OptionRow(
+            label=label,
+            accuracy=estimate(accuracy_R_B[:, column]),
+            spent=float(policies.costs_Q_B(Cost.SPENT)[:, column].mean()) if is_spend_measured else None,
+            usd=None if usd_Q_B is None else float(usd_Q_B[:, column].mean()),
+            mean_p=float(policies.mean_B[column]),
+            mean_tokens=None if mean_tokens_B is None else float(mean_tokens_B[column]),
+        )
+        for column, label in enumerate(known.menu.labels)
     )
 
 
@@ -150,7 +173,8 @@ _CAPS = (
 _NAMED = (
     "Options go by their names, in order of what an answer by each is known to take. Spent counts the tokens "
     "generated: thought and answer. Nothing is compared under granted cost: an option's budget is what it takes as a "
-    "rule, and no cap."
+    "rule, and no cap. A dearer option may be worse than a cheaper one: uniform, which takes them by cost alone, then "
+    "falls, and the gain over blind, which leaves such options out, is the one to look at."
 )
 _MONEY = "USD counts prompt, thought and answer at the prices of the profile's menu; predicting is not charged."
 _NEIGHBOURS = {False: "neighbouring caps", True: "options that are neighbours in mean cost"}

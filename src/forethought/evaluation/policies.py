@@ -70,7 +70,7 @@ class Policies:
 
     def __init__(self, measured: Profile, predicted: Curves, mean_train: Curves, allocator: str | Allocator) -> None:
         self.measured, self.any_order = measured.curves, measured.menu.is_named
-        has_usd = measured.is_spend_measured and has_bill(self.measured)
+        has_usd = measured.is_spend_measured and self.measured.is_billable
         self.usd_Q_B = self.measured.usd_Q_B if has_usd else None
         self.known = replace(self.measured, tokens_Q_B=self._in_order(measured.tokens_Q_B))
         self.mean_B = mean_train.p_Q_B.mean(axis=0)
@@ -202,13 +202,6 @@ def envelope_columns(menu: Menu, cost_B: FloatArray, value_B: FloatArray) -> Int
     envelope = upper_envelope(pose(curve, total=2.0 * float(cost_B.max()), cost=Cost.SPENT))
     columns: IntArray = np.concatenate([envelope.start_M, envelope.column_N])
     return columns[int((envelope.cost_N == 0).sum()) :]  # what costs no more than the first option stands for it
-
-
-def has_bill(curves: Curves) -> bool:
-    """Whether `curves.usd_Q_B` is known: prices for all options, tokens of answers, and of prompts that cost."""
-    if not curves.menu.is_priced or curves.tokens_Q_B is None:
-        return False
-    return curves.input_Q_B is not None or not curves.menu.price_2_B[0].any()
 
 
 def _batches(curves: Curves, batch_size: int | None) -> Iterator[Curves]:

@@ -13,7 +13,7 @@ from ..core.data import Allocation, Cost, Curves
 from ..core.menu import Menu
 from ..core.profile import Profile
 
-EQUAL = {Cost.GRANTED: "granted tokens", Cost.SPENT: "spent tokens", Cost.USD: "cost in USD"}
+COUNTED = {Cost.GRANTED: "granted tokens", Cost.SPENT: "spent tokens", Cost.USD: "USD"}
 
 
 def plain(value: Any) -> Any:
@@ -117,6 +117,26 @@ class PolicyRow(Result):
         used = self.usd if self.cost is Cost.USD else self.spent
         assert used is not None  # nothing is compared under a cost that was not measured
         return used
+
+
+@dataclass(frozen=True, slots=True)
+class OptionRow(Result):
+    """One named option for every query: what it comes to.
+
+    Attributes:
+        label: its name.
+        accuracy: mean measured success.
+        spent: mean tokens generated; None where they were not measured.
+        usd: mean bill in USD; None where it is not known.
+        mean_p, mean_tokens: of the mean train curve: what was known of it before; None without.
+    """
+
+    label: str
+    accuracy: Estimate
+    spent: float | None
+    usd: float | None
+    mean_p: float
+    mean_tokens: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,6 +293,7 @@ class Evaluation(Result):
         data_hash: first 16 hex digits of the SHA-256 of the measured counts and tokens.
         simulated: whether the measurements come from a simulation or a replay.
         provenance: what made the profile (model, template, engine, versions) and the predictions, passed through.
+        options: one row for each named option, ascending as on the menu; empty where options are caps.
         measured, predicted: what was compared, for the pictures; not part of the JSON.
         plans: one a batch, for each cost, policy that plans, and level; not part of the JSON.
     """
@@ -295,12 +316,13 @@ class Evaluation(Result):
     measured: Profile = field(repr=False)
     predicted: Curves = field(repr=False)
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    options: tuple[OptionRow, ...] = ()
     plans: Mapping[tuple[Cost, str, float], tuple[Allocation, ...]] = field(default_factory=dict, repr=False)
 
     def __repr__(self) -> str:
         made = ", SIMULATED" if self.simulated else ""
         gains = [
-            f"{100 * each.gain.value:+.1f} points over uniform at equal {EQUAL[each.cost]}"
+            f"{100 * each.gain.value:+.1f} points over uniform at equal {COUNTED[each.cost]}"
             for each in self.summaries
             if each.policy == "forethought" and each.gain is not None
         ]

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..core.codec import UnfitError, decode, fields_to_json
 from ..core.data import Curves, Sampling
-from ..core.features import DIFFICULTY, HIDDEN, TEXT, Float64Array, kind_to_reads
+from ..core.features import DIFFICULTY, HIDDEN, ID, TEXT, Float64Array, kind_to_reads
 from ..core.menu import Menu, with_menu
 from ..core.visible import code, markdown
 from ..errors import InvalidSettingsError
@@ -136,6 +136,48 @@ class NoveltyCard:
 
 
 @dataclass(frozen=True, slots=True)
+class Fed:
+    """One feeding of a history.
+
+    Attributes:
+        id: hash of what was fed, or the run's name: nothing is counted twice.
+        name: of the run or the profile.
+        date: ISO 8601.
+        num_queries, num_draws: questions, and answers under all options together.
+        seed: of the run; None where it is not known.
+    """
+
+    id: str
+    name: str
+    date: str
+    num_queries: int
+    num_draws: int
+    seed: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryCard:
+    """What a history knows; see `predictors.history`.
+
+    Attributes:
+        base: registered name of the predictor whose curves stand for what was not drawn.
+        num_queries: questions with a draw.
+        num_draws: answers under all options together, less what was forgotten.
+        strength, token_strength: pseudo-draws that the base's accuracy and usage are worth.
+        half_life: feedings after which a draw counts half; None: never.
+        fed: what was fed, in that order.
+    """
+
+    base: str
+    num_queries: int
+    num_draws: float
+    strength: float
+    token_strength: float | None
+    half_life: float | None
+    fed: tuple[Fed, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class PredictorCard:
     """What a saved predictor belongs to and how good it is.
 
@@ -150,10 +192,12 @@ class PredictorCard:
         cross_validation: how the layer was chosen, or None when there was nothing to choose from.
         calibration: out-of-fold quality, or None when there were too few queries for folds.
         mean_p_B, mean_tokens_B: the mean curve of the training queries.
+        mean_input_B: mean tokens of their prompts as billed under each option; None where money does not count.
         asking: how the model is asked for the difficulty that the predictor reads; None where it reads none.
         novelty: the novelty score; None where there is none.
         shrinkage: how far predictions are shrunk to the mean curve; None where they are used as fitted.
         grader: what judged the traces, with version and options, in words; None where it is not known.
+        history: what earlier draws it knows; None for a predictor that knows none.
         versions: of the packages that made it.
         created: ISO 8601 date.
     """
@@ -178,13 +222,21 @@ class PredictorCard:
     novelty: NoveltyCard | None = None
     shrinkage: Shrinkage | None = None
     grader: str | None = None
+    history: HistoryCard | None = None
+    mean_input_B: tuple[float, ...] | None = None
 
     def mean_curves(self, query_ids: tuple[str, ...]) -> Curves:
         """The mean curve for every query: all that the blind allocation knows."""
         p_B, tokens_B = np.array(self.mean_p_B), self.mean_tokens_B
         shape = (len(query_ids), 1)
         tokens_Q_B = None if tokens_B is None else np.tile(np.array(tokens_B), shape)
-        return Curves(query_ids, self.menu, np.tile(p_B, shape), tokens_Q_B)
+        return Curves(query_ids, self.menu, np.tile(p_B, shape), tokens_Q_B, self.input_Q_B(len(query_ids)))
+
+    def input_Q_B(self, num_queries: int) -> Float64Array | None:
+        """Tokens of a prompt under each option: those of a mean training query, shape (Q, B), to be read only."""
+        if self.mean_input_B is None:
+            return None
+        return np.broadcast_to(np.array(self.mean_input_B, dtype=np.float64), (num_queries, len(self.mean_input_B)))
 
     @property
     def concave_mean(self) -> tuple[Float64Array, Float64Array | None]:
@@ -209,7 +261,7 @@ class PredictorCard:
 
     def to_markdown(self) -> str:
         """The card in words."""
-        sections = [_what, _data, _quality, _shrinkage, _layers, _limits, _novelty, _made]
+        sections = [_what, _data, _history, _quality, _shrinkage, _layers, _limits, _novelty, _made]
         texts = ["# Predictor card", *(section(self) for section in sections)]
         return "\n\n".join(text for text in texts if text) + "\n"
 
@@ -228,14 +280,19 @@ def _renamed(value: dict[str, Any]) -> dict[str, Any]:
 def _problem(card: PredictorCard) -> str | None:
     """What no predictor can be: curves that do not fit the budgets, chances beyond 0 to 1."""
     num_budgets, features, judged = card.menu.num_options, card.features, card.novelty
-    curves = {".mean_p_B": card.mean_p_B, ".mean_tokens_B": card.mean_tokens_B}
+    curves = {
+        ".mean_p_B": card.mean_p_B,
+        ".mean_tokens_B": card.mean_tokens_B,
+        ".mean_input_B": card.mean_input_B,
+    }
     if card.calibration is not None:
         curves[".calibration.correlation_B"] = card.calibration.correlation_B
     for place, values in curves.items():
         if values is not None and len(values) != num_budgets:
             return f"{place} has {len(values)} numbers for {num_budgets} budgets"
-    if not all(0.0 <= p <= 1.0 for p in card.mean_p_B) or min(card.mean_tokens_B or (0.0,)) < 0.0:
-        return ".mean_p_B must hold chances from 0 to 1, .mean_tokens_B tokens of at least 0"
+    least_tokens = min((*(card.mean_tokens_B or ()), *(card.mean_input_B or ())), default=0.0)
+    if not all(0.0 <= p <= 1.0 for p in card.mean_p_B) or not least_tokens >= 0.0:
+        return ".mean_p_B must hold chances from 0 to 1, .mean_tokens_B and .mean_input_B tokens of at least 0"
     if card.sampling is not None and (card.sampling.temperature < 0.0 or not 0.0 < card.sampling.top_p <= 1.0):
         return f".sampling is {card.sampling}"
     if features.width < 0 or (HIDDEN in features.reads and (features.layer is None or features.width < 1)):
@@ -256,11 +313,13 @@ def _what(card: PredictorCard) -> str:
         f"({schema.width} numbers)",
         TEXT: "the text of the question",
         DIFFICULTY: "how hard the model says the question is, when asked",
+        ID: "its id, by which earlier draws are known",
     }
     read = " and ".join(part for kind, part in parts.items() if kind in schema.reads)
     reads = f"It reads {read}." if read else "It reads nothing of a query: every query gets the mean curve."
     return (
-        f"Predicts, before any reasoning, the chance of a right answer under every budget of {card.menu} tokens"
+        f"Predicts, before any reasoning, the chance of a right answer under every "
+        f"{f'option of {markdown(str(card.menu))}' if card.menu.is_named else f'budget of {card.menu} tokens'}"
         f"{', and the tokens that will really be generated' if card.mean_tokens_B is not None else ''}. "
         f"Predictor {code(card.predictor)}. {reads}\n\n"
         f"Made for model {code(card.model or 'unknown')} (hash {code(card.model_hash or 'unknown')}) with prompt "
@@ -280,6 +339,27 @@ def _data(card: PredictorCard) -> str:
     return (
         f"## Data\n\nProfile {code(data.name)}: {data.num_queries:,} queries, {data.num_traces:,} traces{drawn}. "
         f"Hash {code(data.data_hash)}.{left_out}{simulated}"
+    )
+
+
+def _history(card: PredictorCard) -> str:
+    found = card.history
+    if found is None:
+        return ""
+    tokens = "" if found.token_strength is None else f", its usage as {found.token_strength:.2g}"
+    forgets = "Draws are never forgotten."
+    if found.half_life is not None:
+        forgets = f"A draw counts half after {found.half_life:g} further feedings."
+    rows = [
+        (markdown(each.date), code(each.name), f"{each.num_queries:,}", f"{each.num_draws:,}", code(each.id))
+        for each in found.fed[-20:]
+    ]
+    table = _table(("fed", "from", "questions", "draws", "id"), rows) if rows else "Nothing was fed yet."
+    return (
+        f"## History\n\nIt knows {found.num_draws:,.0f} earlier draws of {found.num_queries:,} questions. The curves "
+        f"of {code(found.base)} are a question's before its first draw; their accuracy counts as {found.strength:.2g} "
+        f"draws{tokens}, which the training counts make most likely. {forgets} The quality below is that of a question "
+        f"never seen.\n\n{table}"
     )
 
 

@@ -10,7 +10,7 @@ from ..core.data import FloatArray
 from ..core.features import Counts, Features
 from ..core.protocols import EstimatorBase
 from .parts.checks import usable
-from .parts.shape import non_decreasing
+from .parts.shape import possible_usage
 
 
 class MeanPredictor(EstimatorBase):
@@ -27,12 +27,12 @@ class MeanPredictor(EstimatorBase):
     def fit(self, features: Features, counts: Counts) -> Self:
         """See `Estimator.fit`; each trace counts the same."""
         _, _, counts = usable(features, counts)
-        num_tried_Q = counts.num_tried_Q
-        self.p_B_ = (counts.num_right_Q_B.sum(axis=0) / num_tried_Q.sum()).astype(np.float32)
+        tries_Q_B = counts.tries_Q_B
+        self.p_B_ = (counts.num_right_Q_B.sum(axis=0) / tries_Q_B.sum(axis=0)).astype(np.float32)
         self.tokens_B_ = None
         if counts.tokens_Q_B is not None:
-            mean_B = num_tried_Q @ counts.tokens_Q_B / num_tried_Q.sum()
-            self.tokens_B_ = non_decreasing(mean_B[None])[0].astype(np.float32)
+            mean_B = (tries_Q_B * counts.tokens_Q_B).sum(axis=0) / tries_Q_B.sum(axis=0)
+            self.tokens_B_ = possible_usage(counts.menu, mean_B[None])[0].astype(np.float32)
         return self
 
     def predict(self, features: Features) -> tuple[FloatArray, FloatArray | None]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,8 @@ from .overlap import PREFIX as SEEN
 from .overlap import Seen
 from .parts.making import estimator_class
 from .parts.rows import training_hash, usable_rows
+
+logger = logging.getLogger(__name__)
 
 OLD_PREFIX = "familiarity_"  # of the arrays of the novelty score, in schema 1
 
@@ -70,7 +73,7 @@ class Predictor:
             queries: length Q: queries; or with features their ids; or, without, the questions' texts, which are then
                 their ids too.
             features: what the card says is read (`features.reads`), of these queries. May be left out where only the
-                text is read, or nothing.
+                text is read, or nothing; ids that it lacks are those of the queries.
 
         Raises:
             InvalidFeaturesError: a part that is read is missing, NaN or infinity (naming the queries), a wrong width,
@@ -79,6 +82,8 @@ class Predictor:
         query_ids = tuple(query if isinstance(query, str) else query.id for query in queries)
         if features is None:
             features = Features.of_texts([query if isinstance(query, str) else query.text for query in queries])
+        if features.ids is None:
+            features = replace(features, ids=query_ids)
         if len(features) != len(query_ids):
             raise InvalidFeaturesError(f"{len(query_ids)} queries need as many feature rows; got {len(features)}")
         if HIDDEN in self.card.features.reads:
@@ -88,8 +93,9 @@ class Predictor:
         if tokens_Q_B is None:  # an estimator without usage: the mean stands for everyone's
             tokens_Q_B = mean.tokens_Q_B
         if (shrinkage := self.card.shrinkage) is not None:
-            p_Q_B, tokens_Q_B = shrinkage.apply(p_Q_B, tokens_Q_B, mean.p_Q_B, mean.tokens_Q_B)
-        return Curves(query_ids, self.card.menu, p_Q_B, tokens_Q_B)
+            any_order = self.card.menu.is_named
+            p_Q_B, tokens_Q_B = shrinkage.apply(p_Q_B, tokens_Q_B, mean.p_Q_B, mean.tokens_Q_B, any_order=any_order)
+        return Curves(query_ids, self.card.menu, p_Q_B, tokens_Q_B, mean.input_Q_B)
 
     def _check_features(self, query_ids: Sequence[str], features_Q_D: FloatArray) -> None:
         schema = self.card.features
@@ -136,6 +142,18 @@ class Predictor:
         except (InvalidFeaturesError, InvalidInputError):  # nothing of it can be learned from
             return False
         return training_hash(profile.select(rows)) == self.card.data.data_hash
+
+    def feed(self, profile: Profile) -> Predictor:
+        """The same with the draws of a profile added, for a predictor of the kind `history`; see `feeding.feed`.
+
+        What is left out (another model's draws, what was fed before) is logged.
+        """
+        from .feeding import feed
+
+        fed, notes = feed(self, profile)
+        for note in notes:
+            logger.warning("note: %s", note)
+        return fed
 
     def save(self, folder: Path | str) -> Path:
         """Writes the predictor in one step; what else stands in the folder stays.
@@ -238,7 +256,7 @@ def _check_shapes(estimator: Estimator, card: PredictorCard) -> None:
         return
     try:
         nothing_1_D = np.zeros((1, max(1, card.features.width)), dtype=np.float32)
-        probe = Features(1, hidden_Q_D=nothing_1_D, texts=("",), difficulties=(None,))
+        probe = Features(1, hidden_Q_D=nothing_1_D, texts=("",), difficulties=(None,), ids=("",))
         p_Q_B, tokens_Q_B = estimator.predict(probe)
     except ForethoughtError as error:
         raise ValueError(str(error)) from error

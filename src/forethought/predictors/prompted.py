@@ -11,7 +11,7 @@ from ..core.features import DIFFICULTY, Counts, Features
 from ..core.protocols import EstimatorBase
 from ..errors import InvalidSettingsError
 from .parts.checks import usable
-from .parts.shape import non_decreasing
+from .parts.shape import possible_usage
 
 PRIOR_QUERIES = 5.0  # a level's mean is drawn to the mean of all as if so many queries more had it
 
@@ -55,7 +55,8 @@ class PromptedPredictor(EstimatorBase):
         self._p_C_B = _class_means(counts.rate_Q_B, tried_Q, class_Q, num_classes)
         self._tokens_C_B = None
         if counts.tokens_Q_B is not None:
-            self._tokens_C_B = non_decreasing(_class_means(counts.tokens_Q_B, tried_Q, class_Q, num_classes))
+            means_C_B = _class_means(counts.tokens_Q_B, tried_Q, class_Q, num_classes)
+            self._tokens_C_B = possible_usage(counts.menu, means_C_B)
         return self
 
     def predict(self, features: Features) -> tuple[FloatArray, FloatArray | None]:

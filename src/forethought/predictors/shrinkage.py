@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ..core.data import FloatArray, IntArray
 from ..core.features import Counts, HeldOut
 from ..errors import InvalidSettingsError
-from .parts.shape import non_decreasing
+from .parts.shape import possible_usage
 
 MOST_Z = 999.0  # surer than sure: a number for a card where predictions are the truth itself
 
@@ -64,11 +64,17 @@ class Shrinkage:
         tokens_Q_B: FloatArray | None,
         mean_p_B: FloatArray,
         mean_tokens_B: FloatArray | None,
+        *,
+        any_order: bool = False,
     ) -> tuple[FloatArray, FloatArray | None]:
-        """Predicted curves shrunk to the mean curve, shape (B,) or (Q, B); where nothing is kept, exactly it."""
+        """Predicted curves shrunk to the mean curve, shape (B,) or (Q, B); where nothing is kept, exactly it.
+
+        Usage is made to not fall by rounding, but for `any_order`: of named options it may.
+        """
         p_Q_B = np.clip(_mixed(p_Q_B, mean_p_B, self.accuracy), 0.0, 1.0)
         if tokens_Q_B is not None and mean_tokens_B is not None and self.usage is not None:
-            tokens_Q_B = np.maximum.accumulate(_mixed(tokens_Q_B, mean_tokens_B, self.usage), axis=1)
+            tokens_Q_B = _mixed(tokens_Q_B, mean_tokens_B, self.usage)
+            tokens_Q_B = tokens_Q_B if any_order else np.maximum.accumulate(tokens_Q_B, axis=1)
         return p_Q_B, tokens_Q_B
 
 
@@ -81,12 +87,14 @@ class LeftOut:
 
     Attributes:
         counts: measured of these queries.
+        rows: which they are of what was learned from.
         fold_N: which fit predicted each.
         p_N_B, tokens_N_B: predicted; tokens None where they were not measured or not kept.
         mean_p_N_B, mean_tokens_N_B: mean curve of the queries outside the fold.
     """
 
     counts: Counts
+    rows: IntArray
     fold_N: IntArray
     p_N_B: FloatArray
     tokens_N_B: FloatArray | None
@@ -100,8 +108,10 @@ class LeftOut:
         mean_p_N_B = _mean_outside(counts.rate_Q_B, weight_Q, held)
         mean_tokens_N_B = None
         if tokens_N_B is not None and counts.tokens_Q_B is not None:
-            mean_tokens_N_B = non_decreasing(_mean_outside(counts.tokens_Q_B, weight_Q, held))
-        return cls(counts.select(held.rows), held.fold_N, held.p_N_B, tokens_N_B, mean_p_N_B, mean_tokens_N_B)
+            mean_tokens_N_B = possible_usage(counts.menu, _mean_outside(counts.tokens_Q_B, weight_Q, held))
+        return cls(
+            counts.select(held.rows), held.rows, held.fold_N, held.p_N_B, tokens_N_B, mean_p_N_B, mean_tokens_N_B
+        )
 
     @property
     def num_folds(self) -> int:

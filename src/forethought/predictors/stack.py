@@ -59,7 +59,7 @@ class StackPredictor(EstimatorBase):
     ) -> None:
         names = [each.strip() for each in members.split(",")] if isinstance(members, str) else list(members)
         self.member_options = {name: dict(values) for name, values in (options or {}).items()}
-        known = set(available("predictors")) - {"stack"}
+        known = set(available("predictors")) - {"stack", "history"}
         wrong = [name for name in (*names, *self.member_options) if name not in known]
         if wrong or len(set(names)) != len(names) or not names:
             raise InvalidSettingsError(

@@ -28,13 +28,15 @@ from ..evaluation.metrics import (
 )
 from .card import FeatureSchema, OutOfFold, PredictorCard, TrainingData
 from .difficulty import Asking
+from .feeding import begun
+from .history import HistoryPredictor
 from .mean import mean_curve
 from .novelty import NoveltyScore
 from .overlap import Seen
 from .parts.folds import assign_folds, hash_order
 from .parts.making import Progress, make_estimator, silent
 from .parts.rows import choose_layer, training_hash, usable_rows
-from .parts.shape import non_decreasing
+from .parts.shape import possible_usage
 from .predictor import Predictor
 from .shrinkage import NOTHING_KNOWN, LeftOut, Shrinkage
 
@@ -87,7 +89,7 @@ def train(
     fitted = _fit(usable, build, layer)
     progress("fit", 1, 1)
     left = _left_out(usable, fitted, build, layer, num_folds=num_folds, seed=seed, progress=progress)
-    shrinkage = _shrinkage(reads, left) if with_shrinkage else None
+    shrinkage = _shrinkage(fitted, left) if with_shrinkage else None
     novelty = NoveltyScore.fit(Features.of(usable, layer), reads) if with_novelty else None
     calibration = None if left is None else calibrate(left, is_shrunk=shrinkage is not None)
     card = dataclasses.replace(
@@ -97,7 +99,8 @@ def train(
         shrinkage=shrinkage,
         novelty=novelty.card() if novelty else None,
     )
-    return Predictor(card, fitted, novelty, Seen.of(usable))
+    made = Predictor(card, fitted, novelty, Seen.of(usable))
+    return begun(made, [profile]) if isinstance(fitted, HistoryPredictor) else made
 
 
 def default_predictor(profile: Profile) -> tuple[str, str]:
@@ -162,11 +165,12 @@ def cross_fit(
         layer, _ = choose_layer(training, reads, layers, silent)
         fitted = _fit(training, build, layer)
         left = _left_out(training, fitted, build, layer, num_folds=num_folds, seed=seed, progress=silent)
-        shrinkage = _shrinkage(reads, left)
+        shrinkage = _shrinkage(fitted, left)
         if len(held):
             p_H_B, tokens_H_B = fitted.predict(Features.of(profile.select(held), layer))
             if shrinkage is not None:
-                p_H_B, tokens_H_B = shrinkage.apply(p_H_B, tokens_H_B, mean_p_B, mean_tokens_B)
+                any_order = profile.menu.is_named
+                p_H_B, tokens_H_B = shrinkage.apply(p_H_B, tokens_H_B, mean_p_B, mean_tokens_B, any_order=any_order)
             p_Q_B[held] = p_H_B - mean_p_B
             if tokens_H_B is not None and mean_tokens_B is not None:
                 tokens_Q_B[held] = tokens_H_B - mean_tokens_B
@@ -182,16 +186,31 @@ def _around_mean(
     means: Sequence[tuple[FloatArray, FloatArray | None]],
 ) -> tuple[Curves, Curves]:
     """Curves around the mean of the folds' mean curves, each weighted by the fold's queries; and that mean curve."""
-    mean_p_B = np.average([p_B for p_B, _ in means], axis=0, weights=size_F)
+    mean_p_B, input_Q_B = np.average([p_B for p_B, _ in means], axis=0, weights=size_F), None
+    if (input_B := mean_input(profile)) is not None:
+        input_Q_B = np.broadcast_to(input_B, (profile.num_queries, profile.menu.num_options))
     tokens_Q_B = mean_tokens_Q_B = None
     if profile.is_spend_measured:
         mean_tokens_B = np.average([tokens_B for _, tokens_B in means], axis=0, weights=size_F)
-        mean_tokens_Q_B = np.tile(non_decreasing(mean_tokens_B[None]), (profile.num_queries, 1))
-        tokens_Q_B = np.maximum.accumulate(np.maximum(mean_tokens_Q_B + tokens_deviation_Q_B, 0.0), axis=1)
+        mean_tokens_Q_B = np.tile(possible_usage(profile.menu, mean_tokens_B[None]), (profile.num_queries, 1))
+        tokens_Q_B = np.maximum(mean_tokens_Q_B + tokens_deviation_Q_B, 0.0)
+        if not profile.menu.is_named:
+            tokens_Q_B = np.maximum.accumulate(tokens_Q_B, axis=1)
     p_Q_B = np.clip(mean_p_B + deviation_Q_B, 0.0, 1.0)
     mean_p_Q_B = np.tile(mean_p_B, (profile.num_queries, 1))
-    predicted = Curves(profile.query_ids, profile.menu, p_Q_B, tokens_Q_B)
-    return predicted, Curves(profile.query_ids, profile.menu, mean_p_Q_B, mean_tokens_Q_B)
+    predicted = Curves(profile.query_ids, profile.menu, p_Q_B, tokens_Q_B, input_Q_B)
+    return predicted, Curves(profile.query_ids, profile.menu, mean_p_Q_B, mean_tokens_Q_B, input_Q_B)
+
+
+def mean_input(profile: Profile) -> FloatArray | None:
+    """Mean tokens of the prompts that were sent under each option, shape (B,); None where that is not known of any."""
+    if profile.input_Q_B is None:
+        return None
+    is_known_Q_B = np.isfinite(profile.input_Q_B) & (profile.tries_Q_B > 0)
+    if not is_known_Q_B.any(axis=0).all():
+        return None
+    mean_B: FloatArray = np.where(is_known_Q_B, profile.input_Q_B, 0.0).sum(axis=0) / is_known_Q_B.sum(axis=0)
+    return mean_B
 
 
 def _fit(profile: Profile, build: Builder, layer: int | None) -> Estimator:
@@ -243,9 +262,9 @@ def _left_out(
     return LeftOut.of(Counts.of(usable), held_out)
 
 
-def _shrinkage(reads: frozenset[str], left: LeftOut | None) -> Shrinkage | None:
-    """How far predictions are to be trusted; None where they are the mean curve anyway."""
-    if not reads:
+def _shrinkage(fitted: Estimator, left: LeftOut | None) -> Shrinkage | None:
+    """How far predictions are to be trusted; None where they are the mean curve anyway, or shrunk already."""
+    if not fitted.reads or fitted.is_shrunk:
         return None
     return NOTHING_KNOWN if left is None else Shrinkage.fit(left)
 
@@ -270,7 +289,7 @@ def _card(
 ) -> PredictorCard:
     """The card of an estimator fitted on `usable`, the queries of `profile` that can be learned from."""
     made = profile.provenance
-    mean_p_B, mean_tokens_B = mean_curve(Counts.of(usable))
+    (mean_p_B, mean_tokens_B), mean_input_B = mean_curve(Counts.of(usable)), mean_input(usable)
     return PredictorCard(
         predictor=predictor,
         model=made.model,
@@ -302,6 +321,7 @@ def _card(
         created=datetime.datetime.now(datetime.UTC).date().isoformat(),
         asking=_asking(made) if DIFFICULTY in reads else None,
         grader=made.judge,
+        mean_input_B=None if mean_input_B is None else tuple(mean_input_B.tolist()),
     )
 
 

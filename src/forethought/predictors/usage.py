@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.data import Curves, FloatArray, IntArray
+from ..core.menu import Menu
 from .card import PredictorCard
 
 LEVEL = 0.01  # chance of a false alarm in one stream, however long it is and however often one looks
@@ -100,8 +101,8 @@ class Usage:
         self.tolerance = tolerance_for(card.data.num_queries)
         self.stretch = 1.0
         self.num_alarms = self.num_seen = 0
-        self._scale = 0.5 * card.mean_tokens_B[-1] if card.mean_tokens_B else 1.0
-        self._budget_B = card.menu.budgets_B.astype(np.float64)
+        self._scale = 0.5 * max(card.mean_tokens_B) if card.mean_tokens_B else 1.0
+        self._menu = card.menu
         self._window = window
         self._begin()
 
@@ -120,7 +121,7 @@ class Usage:
         """
         if self._window is not None and self.test.num_seen >= self._window and not self.test.is_alarm:
             self._begin()
-        predicted = float(stretched_tokens(tokens_B[None], self._budget_B, self.stretch)[0, column])
+        predicted = float(stretched_tokens(tokens_B[None], self._menu, self.stretch)[0, column])
         self.test.see(used=used, predicted=predicted)
         self._seen.append((tokens_B, column, used))
         self.num_seen += 1
@@ -132,7 +133,7 @@ class Usage:
         self.num_alarms += 1
         tokens_N_B = np.array([tokens_B for tokens_B, _, _ in self._seen])
         column_N = np.array([column for _, column, _ in self._seen])
-        self.stretch = stretch_of(tokens_N_B, self._budget_B, column_N, sum(used for _, _, used in self._seen))
+        self.stretch = stretch_of(tokens_N_B, self._menu, column_N, sum(used for _, _, used in self._seen))
         self._begin()
         return True
 
@@ -153,8 +154,9 @@ def spent_within(curves: Curves, budget_Q: IntArray) -> float | None:
 
     The slope of a query's usage curve between two budgets is the share of its traces that are longer, and so gives the
     variance of the tokens it uses under its own budget: 2 ∫ t S(t) dt - (∫ S(t) dt)². Queries are taken as independent.
+    Named options are no caps of one thought, and say nothing of it.
     """
-    if curves.tokens_Q_B is None:
+    if curves.tokens_Q_B is None or curves.menu.is_named:
         return None
     budget_B = curves.menu.budgets_B.astype(np.float64)
     tokens_Q_B = np.maximum.accumulate(np.asarray(curves.tokens_Q_B, dtype=np.float64), axis=1)
@@ -171,20 +173,25 @@ def spent_within(curves: Curves, budget_Q: IntArray) -> float | None:
 def stretched(curves: Curves, factor: float) -> Curves:
     """The curves of queries whose thoughts are `factor` times as long: a budget does what budget / factor did.
 
-    Below the first budget accuracy is that of the first, and each token less is one less used.
+    Below the first budget accuracy is that of the first, and each token less is one less used. A named option cuts no
+    thought: it takes `factor` times the tokens, and is right as often.
     """
     if factor == 1.0 or curves.tokens_Q_B is None:
         return curves
     budget_B = curves.menu.budgets_B.astype(np.float64)
-    p_Q_B = _between(curves.p_Q_B, budget_B, budget_B / factor)
-    return replace(curves, p_Q_B=p_Q_B, tokens_Q_B=stretched_tokens(curves.tokens_Q_B, budget_B, factor))
+    tokens_Q_B = stretched_tokens(curves.tokens_Q_B, curves.menu, factor)
+    p_Q_B = curves.p_Q_B if curves.menu.is_named else _between(curves.p_Q_B, budget_B, budget_B / factor)
+    return replace(curves, p_Q_B=p_Q_B, tokens_Q_B=tokens_Q_B)
 
 
-def stretched_tokens(tokens_Q_B: FloatArray, budget_B: FloatArray, factor: float) -> NDArray[np.float64]:
+def stretched_tokens(tokens_Q_B: FloatArray, menu: Menu, factor: float) -> NDArray[np.float64]:
     """The expected usage of queries whose thoughts are `factor` times as long, shape (Q, B).
 
     What a query uses with no thought at all stays as it is; where 0 is no option, that is not known and taken for 0.
     """
+    if menu.is_named:
+        return tokens_Q_B.astype(np.float64) * factor
+    budget_B = menu.budgets_B.astype(np.float64)
     rising_Q_B: NDArray[np.float64] = np.maximum.accumulate(tokens_Q_B.astype(np.float64), axis=1)
     if factor == 1.0:
         return rising_Q_B
@@ -207,12 +214,12 @@ def _between(values_Q_B: FloatArray, budget_B: FloatArray, at_N: FloatArray) -> 
     return between_Q_N
 
 
-def stretch_of(tokens_N_B: FloatArray, budget_B: FloatArray, column_N: NDArray[np.int64], used: float) -> float:
+def stretch_of(tokens_N_B: FloatArray, menu: Menu, column_N: NDArray[np.int64], used: float) -> float:
     """The factor at which these curves, at these columns, use `used` tokens together; within [1/4, 4]."""
     low, high = -math.log(MOST_STRETCH), math.log(MOST_STRETCH)
     for _ in range(NUM_HALVINGS):
         middle = 0.5 * (low + high)
-        tokens_N_B_ = stretched_tokens(tokens_N_B, budget_B, math.exp(middle))
+        tokens_N_B_ = stretched_tokens(tokens_N_B, menu, math.exp(middle))
         if float(np.take_along_axis(tokens_N_B_, column_N[:, None], axis=1).sum()) < used:
             low = middle
         else:

@@ -7,8 +7,9 @@ from pathlib import Path
 from ..core.data import Cost
 from ..evaluation.comparison import MEAN, Candidate, Comparison
 from ..evaluation.policies import BLIND, ORACLE, UNIFORM
+from ..evaluation.results import COUNTED
 from .pages import Page, Part, Said, Table
-from .wording import gain_words, gap_words, interval, percent, policy_name, sample_words, share_right
+from .wording import gain_words, gap_words, interval, level_words, percent, policy_name, sample_words, share_right
 
 
 def comparison_page(result: Comparison) -> Page:
@@ -28,12 +29,12 @@ def comparison_page(result: Comparison) -> Page:
         sample=f"{sample}, allocator {result.allocator}; log loss of the mean curve {_loss(result, MEAN)}",
         parts=[
             *(
-                Part(f"mean over {len(levels)} levels of {cost.value} tokens", [_scores(result, cost)])
+                Part(f"mean over {len(levels)} levels of {COUNTED[cost]}", [_scores(result, cost)])
                 for cost, levels in result.levels.items()
             ),
             Part("what predicting costs itself", [_costs(result)], on="page"),
             *([Part("", [Said(f"Times: {'; '.join(measured)}.")], on="page")] if measured else []),
-            *(Part(f"accuracy at {c.value} tokens", [_levels(result, c)], on="page") for c in result.levels),
+            *(Part(f"accuracy at {COUNTED[c]}", [_levels(result, c)], on="page") for c in result.levels),
         ],
         num_resamples=result.num_resamples,
         simulated=result.simulated,
@@ -79,10 +80,10 @@ def _levels(result: Comparison, cost: Cost) -> Table:
         baselines = [percent(at[name, level].value) for name in (UNIFORM, BLIND)]
         rows.append(
             [
-                f"{level:g}",
+                level_words(level, cost),
                 *baselines,
                 *(share_right(at[name, level]) for name in names),
                 percent(at[ORACLE, level].value),
             ]
         )
-    return Table([f"{cost.value} tokens", UNIFORM, BLIND, *map(Said, names), policy_name(ORACLE)], rows)
+    return Table([COUNTED[cost], UNIFORM, BLIND, *map(Said, names), policy_name(ORACLE)], rows)

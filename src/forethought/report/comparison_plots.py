@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from ..evaluation.comparison import Comparison
 from ..evaluation.policies import BLIND
-from .figures import COLOURS, frame, save, short
+from .figures import COLOURS, frame, label_points, save, short
 from .plots import TITLE
 
 CANDIDATES = ("#0072b2", "#c06a9d", "#009e73", "#b35900", "#6a51a3", "#8c564b", "#a89a00", "#444444")
@@ -53,7 +53,7 @@ def _comparison(result: Comparison) -> Figure:
         labels.append((panel, points))
         panel.set(title=TITLE[cost], xlabel="tokens that predicting takes, a question")
     for panel, points in labels:  # now that all panels have their common height
-        _label_points(panel, points)
+        label_points(panel, points)
     panels[0].set_ylabel("mean gain over blind (points)")
     return figure
 
@@ -86,36 +86,3 @@ def _colours(count: int) -> list[str]:
         return list(CANDIDATES[:count])
     # A little darker than the map: its yellows and greens are names on white, too.
     return [to_hex(0.75 * np.array(colormaps["turbo"](place)[:3])) for place in np.linspace(0.05, 0.97, count)]
-
-
-def _label_points(panel: Any, points: Mapping[str, tuple[float, float, str]], *, gap: float = 0.05) -> None:
-    """Writes each point's name beside it, lower where another name stands there, within the panel; `(x, y, colour)`."""
-    (left, right), (low, high) = panel.get_xlim(), panel.get_ylim()
-    panel.set_xlim(left, right)
-    panel.set_ylim(low, high)
-    taken: list[tuple[float, float, float]] = []  # from, to, height, as shares of the panel
-    for name, (x, y, colour) in sorted(points.items(), key=lambda item: -item[1][1]):
-        text, across = short(name)[:24], (x - left) / (right - left)
-        length, is_beyond = 0.02 * len(text), across + 0.02 + 0.02 * len(text) > 1.0
-        start = across - 0.02 - length if is_beyond else across + 0.02
-        end, height = start + length, (y - low) / (high - low)
-        place = height
-        for other_start, other_end, other_height in sorted(taken, key=lambda each: -each[2]):
-            if start < other_end and other_start < end and abs(place - other_height) < gap:
-                place = other_height - gap
-        taken.append((start, end, place))
-        panel.annotate(
-            text,
-            xy=(x, y),
-            xytext=(end if is_beyond else start, max(place, 0.01)),
-            textcoords=panel.transAxes,
-            ha="right" if is_beyond else "left",
-            va="center",
-            color=colour,
-            fontsize=9,
-            zorder=5,
-            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.6},  # no bar strikes it through
-            arrowprops=None
-            if place == height
-            else {"arrowstyle": "-", "color": colour, "linewidth": 0.7, "alpha": 0.6},
-        )

@@ -12,13 +12,14 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator, StrMethodFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
 from ..core.files import replacing
 from ..core.menu import Menu
 from ..core.visible import one_line
 from ..evaluation.policies import BLIND, FORETHOUGHT, GREEDY, ORACLE, UNIFORM
 from ..evaluation.results import Calibration, Estimate
+from .wording import plain_number
 
 # Okabe and Ito's palette, a little darker: told apart by lightness too, by readers who see fewer hues and in grey.
 COLOURS = {UNIFORM: "#5f5f5f", BLIND: "#d98200", GREEDY: "#c06a9d", FORETHOUGHT: "#0072b2", ORACLE: "#009e73"}
@@ -31,7 +32,9 @@ LEGEND: dict[str, Any] = {
     "borderaxespad": 0.2,
 }
 LONGEST_NAME = 60
+LONGEST_LABEL = 18  # of an option below its bar
 FEWEST_QUERIES = 10
+WIDE = 16  # times the cheapest level: costs stand on a logarithmic axis
 SETTINGS = {
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same picture on every machine
     "font.size": 10.0,
@@ -114,6 +117,70 @@ def tokens_along(panel: Any, menu: Menu, *, num_ticks: int = 6) -> None:
     panel.xaxis.set_major_locator(FixedLocator(sorted(caps[:: -max(1, -(-len(caps) // num_ticks))])))
     panel.xaxis.set_minor_locator(NullLocator())
     panel.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+
+
+def costs_along(panel: Any, levels: Sequence[float], *, in_usd: bool, num_ticks: int = 6) -> None:
+    """What named options cost along x, in tokens or USD: logarithmic where the levels span much."""
+    if levels[0] > 0 and levels[-1] >= WIDE * levels[0]:
+        panel.set_xscale("log")
+        panel.xaxis.set_major_locator(LogLocator(10.0, (1.0, 2.0, 5.0), numticks=3 * num_ticks))
+        panel.xaxis.set_minor_locator(NullLocator())
+    else:
+        panel.xaxis.set_major_locator(MaxNLocator(num_ticks, integer=not in_usd))
+    panel.xaxis.set_major_formatter(FuncFormatter(lambda number, _: plain_number(number)))
+
+
+def count_usd(axis: Any) -> None:
+    """USD along a linear axis."""
+    axis.set_major_formatter(FuncFormatter(lambda number, _: plain_number(number)))
+
+
+def label_points(
+    panel: Any,
+    points: Mapping[str, tuple[float, float, str]],
+    *,
+    gap: float = 0.05,
+    below: float = 0.0,
+    fontsize: float = 9.0,
+) -> None:
+    """Writes each point's name beside it, lower where another name stands there, within the panel.
+
+    Args:
+        panel: whose limits are as they shall stay.
+        points: name -> (x, y, colour).
+        gap: between two names, as a share of the panel's height.
+        below: how far a name stands below its point, as a share of that height.
+        fontsize: of the names.
+    """
+    panel.set_xlim(panel.get_xlim())
+    panel.set_ylim(panel.get_ylim())
+    taken: list[tuple[float, float, float]] = []  # from, to, height, as shares of the panel
+    for name, (x, y, colour) in sorted(points.items(), key=lambda item: -item[1][1]):
+        across, height = panel.transAxes.inverted().transform(panel.transData.transform((x, y))).tolist()
+        text = short(name)[:24]
+        length, is_beyond = 0.02 * len(text), across + 0.02 + 0.02 * len(text) > 1.0
+        start = across - 0.02 - length if is_beyond else across + 0.02
+        end, wanted = start + length, height - below
+        place = wanted
+        for other_start, other_end, other_height in sorted(taken, key=lambda each: -each[2]):
+            if start < other_end and other_start < end and abs(place - other_height) < gap:
+                place = other_height - gap
+        taken.append((start, end, place))
+        panel.annotate(
+            text,
+            xy=(x, y),
+            xytext=(end if is_beyond else start, max(place, 0.01)),
+            textcoords=panel.transAxes,
+            ha="right" if is_beyond else "left",
+            va="center",
+            color=colour,
+            fontsize=fontsize,
+            zorder=5,
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.6},  # no bar strikes it through
+            arrowprops=None
+            if place == wanted
+            else {"arrowstyle": "-", "color": colour, "linewidth": 0.7, "alpha": 0.6},
+        )
 
 
 def count_percent(axis: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,26 +13,36 @@ from matplotlib.figure import Figure
 from ..core.data import Cost, FloatArray
 from ..evaluation.policies import BLIND, FORETHOUGHT, GREEDY, ORACLE, UNIFORM
 from ..evaluation.results import Estimate, Evaluation, PolicyRow
+from .evaluation import MOST_NAMED, levels_near
 from .figures import (
     COLOURS,
     LEGEND,
+    LONGEST_LABEL,
     band,
+    costs_along,
     count_percent,
     count_tokens,
+    count_usd,
     frame,
     label_ends,
+    label_points,
     reliability,
     save,
     short,
     tokens_along,
 )
-from .wording import policy_name
+from .wording import level_words, policy_name
 
 NAMES = {policy: policy_name(policy) for policy in (UNIFORM, BLIND, GREEDY, FORETHOUGHT, ORACLE)}
 STYLES = {UNIFORM: "-", BLIND: "-", GREEDY: (0, (1, 1.2)), FORETHOUGHT: "-", ORACLE: (0, (5, 2))}
-AXIS = {Cost.GRANTED: "tokens granted a question (mean cap)", Cost.SPENT: "tokens generated a question (mean)"}
-TITLE = {Cost.GRANTED: "equal granted tokens", Cost.SPENT: "equal spent tokens"}
+AXIS = {
+    Cost.GRANTED: "tokens granted a question (mean cap)",
+    Cost.SPENT: "tokens generated a question (mean)",
+    Cost.USD: "USD a question (mean)",
+}
+TITLE = {Cost.GRANTED: "equal granted tokens", Cost.SPENT: "equal spent tokens", Cost.USD: "equal cost in USD"}
 NUM_GROUPS = 5
+INK = "#333333"  # of what belongs to no policy
 MOST_LETTERS = 36  # of the names below bars
 FEW_CAPS = 8  # so many have a bar and a name each
 
@@ -42,16 +53,22 @@ def draw(result: Evaluation, folder: Path, *, mean_tokens: float) -> dict[str, P
     Args:
         result: what to draw.
         folder: must exist.
-        mean_tokens: the level, in mean tokens a question, whose division over the questions is shown.
+        mean_tokens: the level, a question and counted by the first cost, whose division over the questions is shown.
 
     Returns:
         Name of the picture -> its file.
     """
+    divided = {"tokens": Cost.GRANTED if Cost.GRANTED in result.costs else Cost.SPENT, "usd": Cost.USD}
     pictures: dict[str, Callable[[], Figure]] = {
         "summary": lambda: _summary(result),
         "accuracy": lambda: _accuracy(result),
         "calibration": lambda: _calibration(result),
-        "tokens": lambda: _tokens(result, mean_tokens),
+        **{
+            name: partial(_divided, result, cost, at)
+            for name, cost in divided.items()
+            for at in [levels_near(result, mean_tokens).get(cost)]
+            if at is not None
+        },
     }
     return save(pictures, folder)
 
@@ -93,10 +110,9 @@ def _calibration(result: Evaluation) -> Figure:
     return figure
 
 
-def _tokens(result: Evaluation, mean_tokens: float) -> Figure:
-    """Where the tokens of one level went: how many questions got which cap, and which questions got much."""
-    cost = Cost.GRANTED if Cost.GRANTED in result.costs else result.costs[0]
-    level = min(result.levels[cost], key=lambda each: abs(each - mean_tokens))
+def _divided(result: Evaluation, cost: Cost, near: float) -> Figure:
+    """Where the level nearest to `near` went: how many questions got which option, and which questions got much."""
+    level = min(result.levels[cost], key=lambda each: abs(each - near))
     rows = {row.policy: row for row in result.rows if row.cost is cost and row.budget == level}
     policies = (UNIFORM, BLIND, FORETHOUGHT, ORACLE)
     figure = _figure(result, (11.2, 5.2))
@@ -106,8 +122,10 @@ def _tokens(result: Evaluation, mean_tokens: float) -> Figure:
     for policy in policies:
         _shares_panel(panels[policy], result, rows[policy])
         panels[policy].tick_params(labelbottom=policy == policies[-1])
-    panels[policies[0]].set_title(f"questions at each cap ({level:,.6g} {cost.value} on average)")
-    panels[policies[-1]].set_xlabel("cap on reasoning (tokens)")
+    average = f"{level_words(level, cost)} USD" if cost is Cost.USD else f"{level:,.6g} {cost.value}"
+    noun = "option" if result.menu.is_named else "cap"
+    panels[policies[0]].set_title(f"questions at each {noun} ({average} on average)")
+    panels[policies[-1]].set_xlabel("" if result.menu.is_named else "cap on reasoning (tokens)")
     _groups_panel(panels["groups"], result, rows, cost, level)
     return figure
 
@@ -139,12 +157,26 @@ def _accuracy_panel(panel: Any, result: Evaluation, cost: Cost, policies: Sequen
         )
     panel.set(title=TITLE[cost], xlabel=AXIS[cost], ylabel="accuracy", ylim=(0.0, None))
     count_percent(panel.yaxis)
-    tokens_along(panel, result.menu)
+    _costs_along(panel, result, cost)
+    paid = {each.label: each.usd if cost is Cost.USD else each.spent for each in result.options[:MOST_NAMED]}
+    where = [(each.label, paid.get(each.label), each.accuracy.value) for each in result.options]
+    named = {label: (x, y, INK) for label, x, y in where if x is not None}
+    for x, y, colour in named.values():
+        panel.plot([x], [y], marker="D", markersize=5, color=colour, markerfacecolor="white", zorder=5)
+    if named:
+        label_points(panel, named, below=0.045, fontsize=8.5)
     # Curves rise from the lower left and meet at the upper right: names have room below, the best one on top. Their
     # order is the same in every panel, also where lines meet.
     handles = dict(zip(*reversed(panel.get_legend_handles_labels()), strict=True))
     labels = [NAMES[policy] for policy in reversed(policies)]
     panel.legend([handles[label] for label in labels], labels, loc="lower right", **LEGEND)
+
+
+def _costs_along(panel: Any, result: Evaluation, cost: Cost) -> None:
+    if result.menu.is_named:
+        costs_along(panel, result.levels[cost], in_usd=cost is Cost.USD)
+    else:
+        tokens_along(panel, result.menu)
 
 
 def _gain_panel(panel: Any, result: Evaluation, cost: Cost) -> None:
@@ -160,14 +192,16 @@ def _gain_panel(panel: Any, result: Evaluation, cost: Cost) -> None:
     low, high = panel.get_ylim()
     if high - low < 1:  # hardly any gain looks like none
         panel.set_ylim(min(low, -1.0), max(high, 1.0))
-    tokens_along(panel, result.menu)
+    _costs_along(panel, result, cost)
     panel.legend(loc="best", **LEGEND)
 
 
 def _shares_panel(panel: Any, result: Evaluation, row: PolicyRow) -> None:
     """Bars side by side: many evenly spaced caps at their tokens, else one next to the other, each named."""
     menu = result.menu
-    if menu.is_even and menu.num_options > FEW_CAPS:
+    if menu.is_named:
+        _named_bars(panel, result, row)
+    elif menu.is_even and menu.num_options > FEW_CAPS:
         step = menu.caps[1] - menu.caps[0]
         panel.bar(menu.budgets_B, row.shares, width=0.8 * step, color=COLOURS[row.policy])
         panel.set_xlim(min(0, menu.smallest - step // 2), menu.largest + step)
@@ -186,25 +220,56 @@ def _shares_panel(panel: Any, result: Evaluation, row: PolicyRow) -> None:
     count_percent(panel.yaxis)
 
 
+def _named_bars(panel: Any, result: Evaluation, row: PolicyRow) -> None:
+    """A bar for each named option; of very many some have their names below."""
+    places = np.arange(result.menu.num_options)
+    panel.bar(places, row.shares, width=0.8, color=COLOURS[row.policy])
+    named = places[:: -(-len(places) // MOST_NAMED)]
+    labels = [short(result.menu.labels[place])[:LONGEST_LABEL] for place in named]
+    is_long = sum(map(len, labels)) > MOST_LETTERS
+    turned: dict[str, Any] = {"rotation": 25, "ha": "right", "rotation_mode": "anchor"} if is_long else {}
+    panel.set_xticks(named, labels, **turned)
+    panel.set_xlim(-0.6, len(places) - 0.4 + 0.35 * len(places))
+
+
 def _groups_panel(panel: Any, result: Evaluation, rows: Mapping[str, PolicyRow], cost: Cost, level: float) -> None:
-    """Mean cap by measured difficulty: questions in groups of equal size, by their success averaged over all caps."""
-    p_Q = result.measured.curves.p_Q_B @ result.menu.width_B
+    """Mean cap by measured difficulty: questions in groups of equal size, by their success averaged over all caps.
+
+    Of named options what they cost there, instead of a cap.
+    """
+    is_named, curves = result.menu.is_named, result.measured.curves
+    p_Q = curves.p_Q_B.mean(axis=1) if is_named else curves.p_Q_B @ result.menu.width_B
     num_groups = min(NUM_GROUPS, result.num_queries)
     groups = np.array_split(np.argsort(p_Q, kind="stable"), num_groups)
     x = np.arange(num_groups)
     ends = {}
     widths = {BLIND: 4.5, UNIFORM: 1.5, ORACLE: 1.5, FORETHOUGHT: 2.6}  # blind's is flat as uniform's: shown under it
     for policy, width in widths.items():
-        budget_Q = _mean_cap(result, rows[policy], cost, level)
-        y = [float(budget_Q[group].mean()) for group in groups]
+        cost_Q = (_cost_of if is_named else _mean_cap)(result, rows[policy], cost, level)
+        y = [float(cost_Q[group].mean()) for group in groups]
         style = {"color": COLOURS[policy], "linestyle": STYLES[policy], "marker": "o", "markersize": 4}
         panel.plot(x, y, linewidth=width, alpha=0.5 if policy == BLIND else 1.0, **style)
         ends[policy] = (float(x[-1]), y[-1])
     panel.set_xticks(x, [f"{100 * p_Q[group].mean():.0f}%" for group in groups])
-    panel.set(title="who got them", ylabel="mean cap (tokens)", ylim=(0.0, None))
-    count_tokens(panel.yaxis)
-    panel.set_xlabel("measured success over all caps, from the hardest fifth to the easiest")
+    label = {True: "mean tokens generated", False: "mean cap (tokens)"}[is_named]
+    label = "mean USD" if cost is Cost.USD else label
+    panel.set(title="who got them", ylabel=label, ylim=(0.0, None))
+    (count_usd if cost is Cost.USD else count_tokens)(panel.yaxis)
+    over = "options" if is_named else "caps"
+    panel.set_xlabel(f"measured success over all {over}, from the hardest fifth to the easiest")
     label_ends(panel, ends, NAMES)
+
+
+def _cost_of(result: Evaluation, row: PolicyRow, cost: Cost, level: float) -> FloatArray:
+    """What each question really cost, shape (Q,); the expected cost where options are handed out at random."""
+    costs_Q_B = result.measured.curves.costs_Q_B(cost)
+    assert costs_Q_B is not None
+    plans = result.plans.get((cost, row.policy, level))
+    if plans is None:
+        expected_Q: FloatArray = costs_Q_B @ np.array(row.shares)
+        return expected_Q
+    columns_Q = result.menu.columns(np.concatenate([plan.budget_Q for plan in plans]))
+    return costs_Q_B[np.arange(len(columns_Q)), columns_Q]
 
 
 def _mean_cap(result: Evaluation, row: PolicyRow, cost: Cost, level: float) -> FloatArray:

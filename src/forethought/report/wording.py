@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from ..core.data import Cost
 from ..core.visible import one_line
 from ..evaluation.policies import GREEDY_ORACLE, ORACLE
 from ..evaluation.resampled import SAME
@@ -31,6 +32,34 @@ def points(share: float) -> str:
 def number(value: float, form: str) -> str:
     """A number in a format of `format`, with a true minus; infinity as its sign."""
     return f"{value:{form}}".replace("-", "−") if math.isfinite(value) else "∞"
+
+
+def amount(value: float | None, cost: Cost) -> str:
+    """So many tokens, or USD to four digits, a question: a cell under a head that names the unit."""
+    if value is None:
+        return "not measured" if cost is Cost.SPENT else "not known"
+    if cost is not Cost.USD or not math.isfinite(value):
+        return number(value, ".1f")
+    return f"{value:,.{max(2, 3 - math.floor(math.log10(value))) if value > 0 else 2}f}"
+
+
+def level_words(level: float, cost: Cost) -> str:
+    """A level without its unit: tokens, or USD, as they were asked for."""
+    return plain_number(level) if cost is Cost.USD else f"{level:g}"
+
+
+def plain_number(value: float) -> str:
+    """All digits of a number that has few, never in powers of ten."""
+    return f"{value:,.12f}".rstrip("0").rstrip(".")
+
+
+def amount_interval(found: Estimate, cost: Cost, *, is_signed: bool = False) -> str:
+    """An amount of tokens, or of USD, and its interval; with signs, of differences."""
+    value, low, high = (
+        f"{'−' if each < 0 else '+' if is_signed else ''}{amount(abs(each), cost)}"
+        for each in (found.value, found.low, found.high)
+    )
+    return f"{value} [{low}, {high}]"
 
 
 def interval(found: Estimate, form: str) -> str:

@@ -22,14 +22,15 @@ def import_file(settings: ImportSettings) -> Path:
 
 
 def run_folder(settings: RunSettings | RunPlanSettings) -> Path:
-    """The folder asked for, or runs/run-QUESTIONS-TOKENS-COST, runs/run-PLAN."""
+    """The folder asked for, or runs/run-QUESTIONS-TOTAL-COST, runs/run-PLAN."""
     if settings.out:
         return Path(settings.out)
     if isinstance(settings, RunPlanSettings):
         return Path("runs") / f"run-{_stem(settings.plan_file)}"
     asked = settings.plan
-    tokens = f"mean{asked.mean_tokens:g}" if asked.mean_tokens is not None else f"total{asked.total_tokens:g}"
-    return Path("runs") / f"run-{_stem(asked.questions)}-{tokens}-{asked.cost.value}"
+    mean = asked.mean_usd if asked.mean_tokens is None else asked.mean_tokens
+    total = f"mean{mean:g}" if mean is not None else f"total{asked.total_for(0):g}"
+    return Path("runs") / f"run-{_stem(asked.questions)}-{total}-{asked.cost.value}"
 
 
 def report_folder(settings: EvaluateSettings) -> Path:

@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from ..core.data import Curves, FloatArray, Grade, IntArray, Outcome, Query
+from ..core.data import Curves, FloatArray, IntArray, Outcome, Query
 from ..core.menu import Menu
 from ..core.parquet import is_profile_file, read_parquet, write_parquet
-from ..core.profile import RIGHT, UNREADABLE, WRONG, Profile, Traces
+from ..core.profile import RIGHT, Profile, Traces
 from ..core.provenance import GRADER
 from ..core.records import Record
 from ..errors import InvalidFeaturesError, InvalidInputError, MismatchError, RunError
+from .draws import GRADES, Draws
 from .store import RunDirectory
 
 __all__ = [
@@ -34,8 +35,6 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-GRADES = {Grade.WRONG: WRONG, Grade.RIGHT: RIGHT, Grade.UNREADABLE: UNREADABLE}
-
 
 def from_run(run: RunDirectory, queries: Sequence[Query], *, layers: Sequence[int] | None = None) -> Profile:
     """Counts right, tried and tokens at every cap from the records of a profile run, which are read once.
@@ -48,37 +47,32 @@ def from_run(run: RunDirectory, queries: Sequence[Query], *, layers: Sequence[in
         queries: its queries, in the order the profile shall have.
         layers: keep only these layers' hidden states; None keeps all that were recorded.
     """
-    menu, row_of = run.menu, {query.id: row for row, query in enumerate(queries)}
-    found, reasons, ungraded = _Found(menu.num_options, len(queries)), Reasons(), list[str]()
+    menu, made, row_of = run.menu, run.header.provenance, {query.id: row for row, query in enumerate(queries)}
+    found = Draws(menu, made, len(queries)) if menu.is_named else _Found(menu, len(queries))
+    reasons, ungraded = Reasons(), list[str]()
     for record in run.latest():
         if record.is_failed:
             reasons.add(f"{record.query_id}: {record.error}")
         elif not record.is_counted:
             reasons.add(f"{record.query_id}: its tokens were not counted (--engine-option tokenizer=NAME counts them)")
-        elif record.query_id in row_of:
-            outcomes = [_outcome(run, record, budget) for budget in menu.caps]
+        elif record.query_id in row_of and (not menu.is_named or record.option in menu.labels):
+            budgets = (record.budget,) if menu.is_named else menu.caps
+            outcomes = [_outcome(run, record, budget) for budget in budgets]
             if any(outcome.grade is None for outcome in outcomes):
                 ungraded.append(record.query_id)
             else:
                 found.add(row_of[record.query_id], record, outcomes)
     _report(run, found.num_traces, reasons, sorted(ungraded, key=row_of.__getitem__))
-    rows, num_tried_Q, traces = found.sorted()
+    rows, measured = found.counted()
     kept = [queries[row] for row in rows]
-    starts_Q = np.cumsum(num_tried_Q) - num_tried_Q
-    reasoning_N_B = np.minimum(traces.length_N[:, None], menu.budgets_B)
     wanted, hidden_Q_L_D = _hidden(run, [query.id for query in kept], layers)
     return Profile(
         query_ids=tuple(query.id for query in kept),
-        menu=menu,
-        num_right_Q_B=np.add.reduceat(traces.grade_N_B == RIGHT, starts_Q, dtype=np.int64),
-        num_tried_Q=num_tried_Q,
-        tokens_Q_B=np.add.reduceat(traces.tokens_N_B, starts_Q, dtype=np.float64) / num_tried_Q[:, None],
-        reasoning_Q_B=np.add.reduceat(reasoning_N_B, starts_Q, dtype=np.float64) / num_tried_Q[:, None],
+        **measured,
         hidden_Q_L_D=hidden_Q_L_D,
         layers=wanted,
         texts=tuple(query.text for query in kept),
-        provenance=replace(run.header.provenance, name=run.path.resolve().name),
-        traces=traces,
+        provenance=replace(made, name=run.path.resolve().name),
     )
 
 
@@ -96,8 +90,8 @@ class Reasons:
 class _Found:
     """Traces as they are read, a few numbers each."""
 
-    def __init__(self, num_options: int, num_queries: int) -> None:
-        self._num_options = num_options
+    def __init__(self, menu: Menu, num_queries: int) -> None:
+        self._menu = menu
         self._columns = {name: array(kind) for name, kind in zip(("row", "sample", "length"), "iii", strict=True)}
         self._columns |= {name: array(kind) for name, kind in zip(("tokens", "grade", "answer"), "ibi", strict=True)}
         self._answers_Q: list[dict[str, int]] = [{} for _ in range(num_queries)]
@@ -115,13 +109,27 @@ class _Found:
         self._columns["grade"].extend(GRADES[outcome.grade] for outcome in outcomes if outcome.grade)
         self._columns["answer"].extend(codes.setdefault(outcome.answer, len(codes)) for outcome in outcomes)
 
-    def sorted(self) -> tuple[list[int], IntArray, Traces]:
+    def counted(self) -> tuple[list[int], dict[str, Any]]:
+        """The queries that have traces, by their rows, and what a profile says of them, by its fields."""
+        rows, num_tried_Q, traces = self._sorted()
+        starts_Q = np.cumsum(num_tried_Q) - num_tried_Q
+        reasoning_N_B = np.minimum(traces.length_N[:, None], self._menu.budgets_B)
+        return rows, {
+            "menu": self._menu,
+            "num_right_Q_B": np.add.reduceat(traces.grade_N_B == RIGHT, starts_Q, dtype=np.int64),
+            "num_tried_Q": num_tried_Q,
+            "tokens_Q_B": np.add.reduceat(traces.tokens_N_B, starts_Q, dtype=np.float64) / num_tried_Q[:, None],
+            "reasoning_Q_B": np.add.reduceat(reasoning_N_B, starts_Q, dtype=np.float64) / num_tried_Q[:, None],
+            "traces": traces,
+        }
+
+    def _sorted(self) -> tuple[list[int], IntArray, Traces]:
         """The queries that have traces, by their rows, how many each, and the traces in that order."""
         columns = {name: np.array(values) for name, values in self._columns.items()}
         order_N = np.lexsort((columns["sample"], columns["row"]))
         rows, num_tried_Q = np.unique(columns["row"], return_counts=True)
         flat = [columns[name][order_N] for name in ("sample", "length")]
-        wide = [columns[name].reshape(-1, self._num_options)[order_N] for name in ("tokens", "grade", "answer")]
+        wide = [columns[name].reshape(-1, self._menu.num_options)[order_N] for name in ("tokens", "grade", "answer")]
         answers_Q = tuple(tuple(self._answers_Q[row]) for row in rows)
         return rows.tolist(), num_tried_Q, Traces(flat[0], flat[1], wide[0], wide[1], wide[2], answers_Q)
 

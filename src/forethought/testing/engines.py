@@ -13,9 +13,10 @@ from unittest import SkipTest
 import numpy as np
 
 from ..core.data import FloatArray, Generation, Query, Request, Sampling, StopReason
+from ..core.options import Option
 from ..core.prompts import PromptTemplate
-from ..core.protocols import Engine, HiddenStateEngine, PooledStateEngine
-from ..errors import InvalidFeaturesError
+from ..core.protocols import Engine, HiddenStateEngine, PooledStateEngine, check_option
+from ..errors import InvalidFeaturesError, InvalidSettingsError
 from .checking import check, expect
 
 BUDGET = 32
@@ -275,6 +276,30 @@ class EngineContract:
             counts = (error.reasoning_tokens, error.answer_tokens, error.suffix_tokens)
             _same(counts, (0, 0, 0), f"tokens of {bad.query.id}")
             _same(found, {key: subject.traces[key]}, f"beside {bad.query.id}")
+
+    def test_an_option_that_is_a_cap_alone_is_that_cap(self, subject: Subject) -> None:
+        """By its name the same comes back."""
+        asked = [replace(request, option=Option("short", cap=BUDGET)) for request in requests()]
+        check_option(subject.engine, Option("short", cap=BUDGET))
+        wanted = {key: replace(done, option="short") for key, done in subject.traces.items()}
+        _same(run(subject.engine, asked), wanted, "by an option with a cap")
+
+    def test_an_option_that_it_cannot_be_asked_by_is_refused_in_words(self, subject: Subject) -> None:
+        """Before anything is generated: by `check_option`, and as an error of its request beside which others go on."""
+        option = Option("odd", cap=BUDGET, set={"messages": []})
+        try:
+            check_option(subject.engine, option)
+        except InvalidSettingsError as error:
+            expect("'odd'" in str(error), f"the error does not name the option: {error}")
+        else:
+            raise AssertionError("an option that sets `messages` was not refused")
+        good = requests()[0]
+        key = (good.query.id, good.sample)
+        found = run(subject.engine, [replace(good, sample=NUM_SAMPLES, option=option), good])
+        bad = found.pop((good.query.id, NUM_SAMPLES))
+        _same((bad.stop_reason, bad.option, bad.answer), (StopReason.ERROR, "odd", ""), "what was refused")
+        expect(bad.error and "messages" in bad.error, f"it does not say what is wrong: {bad.error}")
+        _same(found, {key: subject.traces[key]}, "beside it")
 
     def test_a_caller_that_leaves_early_does_no_harm(self, subject: Subject) -> None:
         """The next batch is as it was."""

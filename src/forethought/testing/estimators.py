@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..core.data import FloatArray
-from ..core.features import Counts, Features
+from ..core.features import KINDS, Counts, Features
 from ..core.menu import Menu
 from ..core.protocols import with_defaults
 from .checking import check, expect
@@ -26,7 +26,7 @@ def features(number: int = NUM_QUERIES, *, seed: int = 0) -> Features:
     hidden_Q_D = random.standard_normal((number, 8)).astype(np.float32)
     levels = np.array(["hard", "medium", "easy"])[np.digitize(hidden_Q_D[:, 0], [-0.5, 0.5])]
     texts = tuple(f"How much is {row} plus {row * 7 % 11}{' and so on' * (row % 4)}?" for row in range(number))
-    return Features(number, hidden_Q_D, texts, tuple(levels.tolist()))
+    return Features(number, hidden_Q_D, texts, tuple(levels.tolist()), tuple(f"{seed}-{row}" for row in range(number)))
 
 
 def counts(read: Features, *, seed: int = 0, with_tokens: bool = True) -> Counts:
@@ -57,7 +57,7 @@ class EstimatorContract:
         """`reads` is a tuple of known kinds."""
         reads = _whole(make_estimator()).reads
         expect(isinstance(reads, tuple), f"reads must be a tuple, not {reads!r}")
-        expect(set(reads) <= {"hidden", "text", "difficulty"}, f"reads names {reads}")
+        expect(set(reads) <= set(KINDS), f"reads names {reads}")
 
     def test_fit_returns_itself_and_curves_can_be_true(self, make_estimator: Made) -> None:
         """Chances lie in [0, 1]; tokens never fall as the cap grows, also for queries that are like none before."""
@@ -118,7 +118,7 @@ class EstimatorContract:
     def test_a_query_that_says_nothing_is_predicted(self, make_estimator: Made) -> None:
         """An empty text, hidden states of zero, no stated difficulty: a predictor that is loaded is tried on these."""
         read = features()
-        empty = Features(1, np.zeros((1, 8), dtype=np.float32), ("",), (None,))
+        empty = Features(1, np.zeros((1, 8), dtype=np.float32), ("",), (None,), ("",))
         p_Q_B, _ = _whole(make_estimator()).fit(read, counts(read)).predict(empty)
         expect(((p_Q_B >= 0) & (p_Q_B <= 1)).all(), "p_Q_B must lie in [0, 1]")
 

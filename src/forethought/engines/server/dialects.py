@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from ...core.data import Query
@@ -19,7 +19,7 @@ from .vocabulary import ServerTokenizer
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """How tokens are drawn in one call."""
+    """How tokens are drawn in one call; `set` is what else its body says, where the dialect `sets`."""
 
     max_tokens: int
     stop: str
@@ -27,6 +27,7 @@ class Drawing:
     top_p: float = 1.0
     seed: int = 0
     priority: int | None = None
+    set: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def fields(self) -> dict[str, Any]:
@@ -58,10 +59,25 @@ class Completion:
     is_exact: bool = True
 
 
+def merged(body: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
+    """A request's body with further fields: what is set replaces what stood there, tables go into tables."""
+    found = dict(body)
+    for name, value in fields.items():
+        held = found.get(name)
+        found[name] = merged(held, value) if isinstance(held, Mapping) and isinstance(value, Mapping) else value
+    return found
+
+
 class Dialect(Protocol):
-    """One way to have a prompt continued."""
+    """One way to have a prompt continued.
+
+    Attributes:
+        name: for messages.
+        sets: whether a body can say how the prompt is made: it is a chat, which the server renders.
+    """
 
     name: str
+    sets: bool
     forcing: Forcing
 
     async def start(self, client: Client) -> None:
@@ -92,7 +108,7 @@ class TokenDialect:
         counters: counts tokens.
     """
 
-    name = "token ids"
+    name, sets = "token ids", False
     forcing: Forcing
 
     def __init__(

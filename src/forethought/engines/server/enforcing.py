@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
+from ...core.options import Option
 from ...errors import InvalidSettingsError
 from ...servers.client import Client
 from ...servers.detecting import Server
@@ -16,6 +17,8 @@ from .pieces import ChatDialect, TextDialect
 from .two_call import TwoCalls
 from .wanted import Wanted
 
+OWN = ("messages", "prompt", "stream", "stream_options", "n", "seed", "return_token_ids")  # no option sets these
+
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
@@ -26,12 +29,34 @@ class Chosen:
         reason: why this one.
         identity: all that makes one record by it unlike another, for a run's identity.
         calls: does it.
+        whole: asks for a thought without a cap, by an option.
+        setting: keeps the cap of an option that sets more; None where that is not possible here.
     """
 
     enforce: str
     reason: str
     identity: str
     calls: TwoCalls | OneCall
+    whole: OneCall
+    setting: TwoCalls | OneCall | None
+
+    def calls_for(self, option: Option | None) -> TwoCalls | OneCall:
+        """Who asks by `option`; raises InvalidSettingsError where nobody can."""
+        if option is None:
+            return self.calls
+        if taken := [name for name in option.set if name in OWN]:
+            raise InvalidSettingsError(f"option {option.label!r} sets {taken[0]!r}, which every request sets by itself")
+        if option.cap is None:
+            return self.whole
+        if not option.set:
+            return self.calls
+        if self.setting is None:
+            raise InvalidSettingsError(
+                f"option {option.label!r} has a cap and sets {', '.join(option.set)}: two calls can set fields in a "
+                "chat alone, which this server does not go on with; give it no cap, or use --enforce native or "
+                "max-tokens"
+            )
+        return self.setting
 
 
 async def choose(client: Client, server: Server, wanted: Wanted, counters: Counters) -> Chosen:
@@ -40,19 +65,29 @@ async def choose(client: Client, server: Server, wanted: Wanted, counters: Count
         raise InvalidSettingsError(f"priority=true: a server of kind {server.kind.name!r} has no such field")
     dialect = _dialect(server, wanted, counters)
     enforce, reason = _choice(server, wanted, dialect)
-    if enforce == "two-call":
-        assert dialect is not None
-        await dialect.start(client)
-        calls = TwoCalls(dialect, wanted, counters, one_by_one=server.kind.caches_by_slot)
-        return Chosen(enforce, reason, enforce, calls)
+    whole = await _one_call(client, "max-tokens" if enforce == "two-call" else enforce, server, wanted, counters)
+    if enforce != "two-call":
+        return Chosen(enforce, reason, _identity(enforce, wanted), whole, whole, whole)
+    assert dialect is not None
+    await dialect.start(client)
+    calls = TwoCalls(dialect, wanted, counters, one_by_one=server.kind.caches_by_slot)
+    setting = calls if dialect.sets else None
+    if setting is None and server.kind.continues is not None:
+        chat = ChatDialect(server, wanted.model, wanted.template, counters)
+        await chat.start(client)
+        setting = TwoCalls(chat, wanted, counters, one_by_one=server.kind.caches_by_slot)
+    return Chosen(enforce, reason, enforce, calls, whole, setting)
+
+
+async def _one_call(client: Client, enforce: str, server: Server, wanted: Wanted, counters: Counters) -> OneCall:
+    """Who asks once, and counts by a tokenizer where one is at hand."""
     tokens, closing_tokens = None, 1
     if wanted.tokenizer is not None or server.tokenizes:
         tokens = TokenDialect(server, wanted.model, wanted.template, wanted.tokenizer, counters)
         await tokens.start(client)
         if server.kind.counts_closing:
             closing_tokens = await tokens.count(client, CLOSING)
-    one_call = OneCall(enforce, server, wanted, counters, tokens, closing_tokens)
-    return Chosen(enforce, reason, _identity(enforce, wanted), one_call)
+    return OneCall(enforce, server, wanted, counters, tokens, closing_tokens)
 
 
 def _dialect(server: Server, wanted: Wanted, counters: Counters) -> Dialect | None:
@@ -71,7 +106,6 @@ def _choice(server: Server, wanted: Wanted, dialect: Dialect | None) -> tuple[st
     able = {
         "two-call": dialect is not None,
         "native": bool(kind.cap),
-        "effort": bool(kind.effort) and wanted.efforts is not None,
         "max-tokens": True,
     }
     by = f"by {dialect.name}" if dialect is not None else ""
@@ -92,11 +126,6 @@ def _lack(wanted: Wanted) -> str:
             "neither takes token ids nor goes on with a begun answer; with --engine-option tokenizer=NAME it can "
             "continue plain text"
         )
-    if wanted.enforce == "effort" and wanted.efforts is None:
-        return (
-            "needs to know what its effort levels cost: --engine-option effort_costs=FILE, a JSON object such as "
-            '{"low": 180, "high": 4000}'
-        )
     return f"has no field for {wanted.enforce} that is known"
 
 
@@ -107,6 +136,4 @@ def _identity(enforce: str, wanted: Wanted) -> str:
     if enforce == "native":
         parts += [f"cap_offset {wanted.cap_offset}"] if wanted.cap_offset else []
         parts += [f"{name} {json.dumps(value)}" for name, value in sorted(wanted.native_fields.items())]
-    if enforce == "effort" and wanted.efforts is not None:
-        parts += [f"{level} {cost:g}" for level, cost in sorted(wanted.efforts.costs.items())]
     return ", ".join(parts)

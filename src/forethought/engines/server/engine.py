@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from ...core.data import EngineInfo, Generation, Request, Sampling
+from ...core.options import Option
 from ...core.prompts import PromptTemplate
 from ...core.registry import unknown_name_message
 from ...core.waiting import finish
@@ -25,9 +26,7 @@ from ...servers.tokens import Counters
 from ..flight import failed, ordered
 from .chat import ask_template, load_tokenizer
 from .enforcing import Chosen, choose
-from .one_call import OneCall
-from .two_call import TwoCalls
-from .wanted import ENFORCE, Efforts, Wanted
+from .wanted import ENFORCE, Wanted
 
 logger = logging.getLogger(__name__)
 
@@ -45,12 +44,11 @@ class OpenAIEngine:
         context_tokens: longest prompt + thought + answer; None for what the server takes, which is the most.
         base_url: where the server is; "" for what FORETHOUGHT_BASE_URL says.
         served_model: the model's name at the server; "" for the same as `model`.
-        enforce: how budgets are kept: "two-call", "native", "effort", "max-tokens", or "auto".
+        enforce: how budgets are kept: "two-call", "native", "max-tokens", or "auto".
         concurrency: most HTTP requests at once.
         server: what kind of server it is, to believe instead of asking; "" to ask.
         ids: whether token ids may be used where the server takes them.
         tokenizer: alias or folder whose tokenizer counts and cuts, for servers without one; "" for none.
-        effort_costs: effort level -> tokens it takes, as an object or a JSON file; for "effort".
         answer_room: tokens for an answer that is not forced; None for what suits the template.
         cap_offset: tokens taken off every native cap, for a server that overshoots by so many (doctor measures it).
         native_fields: more fields of the body beside every native cap, such as the tags that llama.cpp counts between.
@@ -76,7 +74,6 @@ class OpenAIEngine:
         server: str = "",
         ids: bool = True,
         tokenizer: str = "",
-        effort_costs: Any = None,
         answer_room: int | None = None,
         cap_offset: int = 0,
         native_fields: Mapping[str, Any] | None = None,
@@ -107,7 +104,6 @@ class OpenAIEngine:
             context_tokens=context_tokens,
             ids=ids,
             tokenizer=load_tokenizer(tokenizer) if tokenizer else None,
-            efforts=None if effort_costs is None else Efforts.read(effort_costs),
             answer_room=answer_room,
             cap_offset=cap_offset,
             native_fields=_object("native_fields", native_fields or {}),
@@ -116,7 +112,7 @@ class OpenAIEngine:
         self.server, wanted, chosen = finish(self._start(server, wanted, is_open=template is None))
         is_open, self.template = template is None, wanted.template
         self.enforce, self.reason, self.answer_room = chosen.enforce, chosen.reason, wanted.room
-        self._calls: TwoCalls | OneCall | None = chosen.calls
+        self._chosen: Chosen | None = chosen
         kept = f"budgets kept by {self.enforce}: {self.reason}"
         self.said = f"{self.server.name} at {self.address} ({self.server.how}); {kept}"
         if not is_open:  # else whoever left the template open says it, once it is used
@@ -167,12 +163,12 @@ class OpenAIEngine:
 
     async def generate(self, requests: Iterable[Request]) -> AsyncIterator[Generation]:
         """See `Engine.generate`."""
-        calls = self._running()
+        chosen = self._running()
         waiting = ordered(requests, lambda request: request.priority) if self.priority else iter(requests)
         finished: asyncio.Queue[Generation | Exception | None] = asyncio.Queue(maxsize=self.concurrency)
         async with self.client() as client:
             workers = [
-                asyncio.create_task(self._work(calls, client, waiting, finished)) for _ in range(self.concurrency)
+                asyncio.create_task(self._work(chosen, client, waiting, finished)) for _ in range(self.concurrency)
             ]
             working = len(workers)
             try:
@@ -191,7 +187,7 @@ class OpenAIEngine:
 
     async def _work(
         self,
-        calls: TwoCalls | OneCall,
+        chosen: Chosen,
         client: Client,
         waiting: Iterator[Request],
         finished: asyncio.Queue[Generation | Exception | None],
@@ -199,17 +195,17 @@ class OpenAIEngine:
         """Takes requests until there are none (None says so), or until they cannot be had (the error says why)."""
         try:
             for request in waiting:
-                await finished.put(await self._answer(calls, client, request))
+                await finished.put(await self._answer(chosen, client, request))
             await finished.put(None)
         except Exception as error:
             await finished.put(error)
 
-    async def _answer(self, calls: TwoCalls | OneCall, client: Client, request: Request) -> Generation:
+    async def _answer(self, chosen: Chosen, client: Client, request: Request) -> Generation:
         """What comes of one request; what goes wrong with it is its generation, never the end of all."""
         try:
-            return self._fit_to_keep(await calls.run(client, request))
-        except (RequestError, InvalidInputError) as error:
-            is_final = isinstance(error, InvalidInputError)  # what the request says, whatever the server does
+            return self._fit_to_keep(await chosen.calls_for(request.option).run(client, request))
+        except (RequestError, InvalidInputError, InvalidSettingsError) as error:
+            is_final = not isinstance(error, RequestError)  # what the request says, whatever the server does
             return failed(request, self._fit(str(error)), is_final=is_final)
         except Exception as error:  # an answer of a shape that nobody thought of, or a mistake of ours
             reason = self._fit(f"the server's answer could not be read: {_words(error)}")
@@ -237,14 +233,20 @@ class OpenAIEngine:
 
     def close(self) -> None:
         """Says what was met on the way."""
-        if self._calls is not None and (text := self.counters.to_text()):
+        if self._chosen is not None and (text := self.counters.to_text()):
             logger.info("%s", text)
-        self._calls = None
+        self._chosen = None
 
-    def _running(self) -> TwoCalls | OneCall:
-        if self._calls is None:
+    def _running(self) -> Chosen:
+        if self._chosen is None:
             raise EngineError(f"the engine at {self.address} is closed; make a new one")
-        return self._calls
+        return self._chosen
+
+    def check_option(self, option: Option) -> None:
+        """See `OptionEngine.check_option`; a model that it sets must be one that the server lists."""
+        self._running().calls_for(option)
+        if (model := option.set.get("model")) is not None:
+            self.server.check_serves(str(model))
 
 
 def _words(error: Exception) -> str:

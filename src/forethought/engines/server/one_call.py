@@ -1,4 +1,4 @@
-"""One call for thought and answer, bounded by the server: a native cap, an effort level, or max_tokens alone.
+"""One call for thought and answer, bounded by the server: by a native cap, max_tokens alone, or what an option sets.
 
 The answer is not forced here: where the cap leaves none, there is none. What came back is counted all the same.
 """
@@ -15,7 +15,8 @@ from ...servers.replies import CLOSING, Chunks, Reply, answer_in
 from ...servers.retrying import RequestError
 from ...servers.tokens import Counters, Usage, count_tokens
 from ..flight import failed
-from .dialects import TokenDialect
+from ..lengths import estimated
+from .dialects import TokenDialect, merged
 from .wanted import Wanted
 
 
@@ -24,7 +25,7 @@ class OneCall:
     """Enforces budgets by one call.
 
     Attributes:
-        enforce: "native", "effort" or "max-tokens".
+        enforce: "native" or "max-tokens": how a cap is kept.
         server: its kind says what its fields are called.
         wanted: of it.
         counters: counts tokens and overshoots.
@@ -41,7 +42,8 @@ class OneCall:
 
     async def run(self, client: Client, request: Request) -> Generation:
         """The generation of one request; raises RequestError."""
-        fields, reason = self._fields(request.budget)
+        option = request.option
+        fields, reason = self._open(request) if option and option.cap is None else self._fields(request.budget)
         if reason is None and any(0 <= cut < request.budget for cut in request.probe_budgets):
             reason = (
                 f"--enforce {self.enforce} gives one answer a thought: several caps are measured by --enforce two-call "
@@ -59,11 +61,30 @@ class OneCall:
             **({"chat_template_kwargs": dict(options)} if (options := self.wanted.template.chat_options) else {}),
             **fields,
         }
+        body = merged(body, option.set if option else {})
+        # Another model may have another tokenizer: there only the server's word counts.
+        tokens = self.tokens if body["model"] == self.wanted.model else None
         try:
-            return await self._judged(client, request, await self._ask(client, body, request.budget))
+            return await self._judged(client, request, await self._ask(client, body, request.budget, tokens), tokens)
         except RequestError as error:
             self.counters.discarded_tokens += error.tokens
             raise
+
+    def _open(self, request: Request) -> tuple[dict[str, Any], str | None]:
+        """The same of a thought without a cap, which may be as long as its context leaves room.
+
+        A server that knows its context ends there by itself; else `max_tokens` is what the request allows at most.
+        """
+        context, own = self.wanted.context_tokens, self.server.context_tokens
+        if request.budget < 1:
+            return {}, f"a thought without a cap needs room; got {request.budget} tokens"
+        if context is None or own is None or context < own:
+            prompt = 0 if context is None else int(estimated(self.wanted.template, [request.query]).tokens_Q[0])
+            room = request.budget if context is None else min(request.budget, context - prompt)
+            if room < 1:
+                return {}, f"the prompt has about {prompt} tokens, and the context {context}"
+            return {self.server.kind.length: room}, None
+        return {}, None
 
     def _fields(self, budget: int) -> tuple[dict[str, Any], str | None]:
         """What bounds this request in the body, and why it cannot run."""
@@ -80,13 +101,6 @@ class OneCall:
             if budget < kind.least:
                 return {}, f"{kind.name} takes no thinking cap below {kind.least} tokens; got {budget}"
             return {**kind.native(max(0, budget - self.wanted.cap_offset)), **self.wanted.native_fields, **whole}, None
-        if self.enforce == "effort":
-            assert self.wanted.efforts is not None
-            level = self.wanted.efforts.level(budget)
-            if level is None:
-                name, cost = self.wanted.efforts.cheapest()
-                return {}, f"no effort level costs at most {budget} tokens; the cheapest, {name!r}, costs {cost:g}"
-            return {kind.effort: level, **whole}, None
         if budget == 0:
             return {}, "no thinking at all (a budget of 0) needs --enforce two-call: max_tokens cannot be 0"
         return {kind.length: budget}, None
@@ -96,9 +110,9 @@ class OneCall:
         drawing = {"temperature": self.wanted.sampling.temperature, "top_p": self.wanted.sampling.top_p}
         return {name: value for name, value in drawing.items() if self.server.kind.implied.get(name) != value}
 
-    async def _ask(self, client: Client, body: dict[str, Any], budget: int) -> Reply:
+    async def _ask(self, client: Client, body: dict[str, Any], budget: int, tokens: TokenDialect | None) -> Reply:
         url = client.address.api("chat/completions")
-        if self.tokens is not None:
+        if tokens is not None:
             extra = {"return_token_ids": True} if self.server.kind.ids == "vllm" else {}
             return Reply.read(await client.post(url, {**body, **extra}))
         body |= {"stream": True, "stream_options": {"include_usage": True}}
@@ -106,7 +120,7 @@ class OneCall:
             body["stream_options"]["continuous_usage_stats"] = True
         return Reply.read(await client.stream(url, body, lambda: Chunks(budget, self.wanted.template)))
 
-    async def _judged(self, client: Client, request: Request, reply: Reply) -> Generation:
+    async def _judged(self, client: Client, request: Request, reply: Reply, tokens: TokenDialect | None) -> Generation:
         """What came back, counted: an error where it is more than the cap."""
         thought, rest, is_closed = reply.split(self.wanted.template)
         has_ended = bool(reply.content) or not reply.is_cut  # also where no answer follows
@@ -117,8 +131,8 @@ class OneCall:
             reply.usage,
             thought=thought,
             answer=rest,
-            thought_tokens=await self._counted(client, reply, thought),
-            answer_tokens=await self.tokens.count(client, rest) if self.tokens and told.generated is None else None,
+            thought_tokens=await _counted(client, reply, thought, tokens),
+            answer_tokens=await tokens.count(client, rest) if tokens and told.generated is None else None,
             seen=reply.streamed,
             pieces=reply.pieces,
             closing_tokens=self.closing_tokens if has_ended and self.server.kind.counts_closing else 0,
@@ -150,14 +164,16 @@ class OneCall:
             suffix_tokens=0,  # the server closes the thought itself: that is among the answer's tokens
             prompt_tokens=prompt_tokens,
             stop_reason=StopReason.NATURAL if natural else StopReason.BUDGET,
+            option=request.label,
         )
 
-    async def _counted(self, client: Client, reply: Reply, thought: str) -> int | None:
-        """Tokens of the thought by the tokenizer: as they were generated, where their ids came back."""
-        if self.tokens is None:
-            return None
-        if not thought:
-            return 0
-        if reply.ids is None or reply.reasoning or CLOSING in reply.content:
-            return await self.tokens.count(client, thought)
-        return await self.tokens.num_covering(client, reply.ids, len(thought))
+
+async def _counted(client: Client, reply: Reply, thought: str, tokens: TokenDialect | None) -> int | None:
+    """Tokens of the thought by the tokenizer: as they were generated, where their ids came back."""
+    if tokens is None:
+        return None
+    if not thought:
+        return 0
+    if reply.ids is None or reply.reasoning or CLOSING in reply.content:
+        return await tokens.count(client, thought)
+    return await tokens.num_covering(client, reply.ids, len(thought))

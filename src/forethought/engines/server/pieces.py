@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ...core.data import Query
@@ -14,7 +14,7 @@ from ...servers.replies import first_choice, generated_in, is_cut, texts_in
 from ...servers.retrying import RequestError
 from ...servers.tokens import Counters, Usage, count_tokens
 from ..forcing import Forcing
-from .dialects import Completion, Drawing
+from .dialects import Completion, Drawing, merged
 
 
 class Pieces:
@@ -52,7 +52,7 @@ class ChatDialect:
         counters: counts tokens.
     """
 
-    name = "chat, continued"
+    name, sets = "chat, continued", True
     forcing: Forcing
 
     def __init__(self, server: Server, model: str, template: PromptTemplate, counters: Counters) -> None:
@@ -80,7 +80,7 @@ class ChatDialect:
             **self._kind.sampling,
         }
         begun = self._template.assistant_prefix + self._pieces.decode(so_far)
-        choice, usage, text, pieces = await self._ask(client, prompt, begun, fields)
+        choice, usage, text, pieces = await self._ask(client, prompt, begun, fields, drawing.set)
         count = count_tokens(usage, thought=text, thought_tokens=len(pieces) or (None if text else 0))
         num_tokens = count.most if count.total is None else count.total
         least = count.least if num_tokens is None else num_tokens
@@ -100,7 +100,7 @@ class ChatDialect:
         )
 
     async def _ask(
-        self, client: Client, prompt: Any, begun: str, fields: dict[str, Any]
+        self, client: Client, prompt: Any, begun: str, fields: dict[str, Any], set_fields: Mapping[str, Any]
     ) -> tuple[dict[str, Any], Any, str, list[bytes]]:
         """`(choice, usage, text, pieces)` of what comes after `begun`."""
         turn = [{"role": "assistant", "content": begun}] if begun else []
@@ -108,7 +108,7 @@ class ChatDialect:
         options = dict(self._template.chat_options)
         told = {"chat_template_kwargs": options} if options else {}
         body = {"messages": [*prompt, *turn], "logprobs": True, **goes_on, **told, **self._kind.whole, **fields}
-        answer = await client.post(client.address.api("chat/completions"), body)
+        answer = await client.post(client.address.api("chat/completions"), merged(body, set_fields))
         choice = first_choice(answer)
         thought, content = texts_in(choice.get("message"))
         if thought:
@@ -142,7 +142,7 @@ class TextDialect(ChatDialect):
         tokenizer: a local Hugging Face tokenizer of the model.
     """
 
-    name = "text"
+    name, sets = "text", False
 
     def __init__(
         self, server: Server, model: str, template: PromptTemplate, counters: Counters, tokenizer: Any
@@ -162,7 +162,7 @@ class TextDialect(ChatDialect):
             raise InvalidInputError(f"the model's chat template refuses these turns: {error}") from error
 
     async def _ask(
-        self, client: Client, prompt: Any, begun: str, fields: dict[str, Any]
+        self, client: Client, prompt: Any, begun: str, fields: dict[str, Any], set_fields: Mapping[str, Any]
     ) -> tuple[dict[str, Any], Any, str, list[bytes]]:
         answer = await client.post(
             client.address.api("completions"), {"prompt": prompt + begun, "logprobs": 1, **fields}

@@ -6,7 +6,9 @@ Prompts, ends of thought, cuts and answer suffixes are those of `Forcing`; only 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from ...core.data import Generation, Request
 from ...servers.client import Client
@@ -117,6 +119,7 @@ class TwoCalls:
             top_p=self.wanted.sampling.top_p,
             seed=flight.request.seed,
             priority=self._priority(flight),
+            set=_fields(flight),
         )
         done = await self.dialect.complete(client, flight.prompt_ids, [], drawing)
         length = self.dialect.forcing.reasoning_length(done.ids)
@@ -132,7 +135,10 @@ class TwoCalls:
         num_tokens, is_counted, goes_on = 0, True, True
         while goes_on:
             drawing = Drawing(
-                max_tokens=most - num_tokens, stop=self.wanted.template.answer_stop, priority=self._priority(flight)
+                max_tokens=most - num_tokens,
+                stop=self.wanted.template.answer_stop,
+                priority=self._priority(flight),
+                set=_fields(flight),
             )
             done = await self.dialect.complete(client, flight.prompt_ids, [*closed, *ids], drawing)
             if self.suffix_tokens is None and num_tokens == 0 and thought.prompt_tokens and thought.is_exact:
@@ -146,6 +152,11 @@ class TwoCalls:
             # vLLM and the others stop at any brace, also at one that the answer itself has opened.
             goes_on = done.is_stopped and num_tokens < most and not forcing.has_answered(ids)
         flight.answers[cut] = (forcing.clean_answer(forcing.decode(ids)), num_tokens if is_counted else None)
+
+
+def _fields(flight: Flight) -> Mapping[str, Any]:
+    """What its option sets in every body."""
+    return {} if flight.request.option is None else flight.request.option.set
 
 
 @dataclass(slots=True)

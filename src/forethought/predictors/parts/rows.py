@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,7 +66,7 @@ def choose_layer(
     if len(wanted) == 1:
         return wanted[0], None
     sample = profile.select(np.arange(min(profile.num_queries, MAX_QUERIES)))
-    counts = Counts(sample.menu, sample.num_right_Q_B, sample.num_tried_Q)
+    counts = replace(Counts.of(sample), tokens_Q_B=None)
     scores = []
     for done, layer in enumerate(wanted):
         progress("layer", done, len(wanted))
@@ -84,10 +85,11 @@ def check_profile(profile: Profile, reads: frozenset[str], layers: Sequence[int]
         InvalidInputError: fewer than two queries with a finished trace.
         InvalidFeaturesError: it lacks what is read, or a layer that is asked for.
     """
-    num_tried = int((profile.num_tried_Q > 0).sum())
+    num_tried = int(profile.is_complete_Q.sum())
     if num_tried < MIN_QUERIES:
         raise InvalidInputError(
-            f"{num_tried} of {profile.num_queries} queries have a finished trace; a predictor needs at least "
+            f"{num_tried} of {profile.num_queries} queries have a finished trace"
+            f"{' under every option' if profile.menu.is_named else ''}; a predictor needs at least "
             f"{MIN_QUERIES}. Profile more queries with `forethought profile`."
         )
     Features.of(profile, None).check(reads - {HIDDEN})
@@ -96,9 +98,9 @@ def check_profile(profile: Profile, reads: frozenset[str], layers: Sequence[int]
 
 
 def usable_rows(profile: Profile, reads: frozenset[str], layers: Sequence[int] | None, seed: int) -> IntArray:
-    """Rows that can be learned from, in hash order: a finished trace and, where they are read, text, finite states."""
+    """Rows that can be learned from, in hash order: a trace at every option and, where read, text, finite states."""
     check_profile(profile, reads, layers)
-    is_usable_Q = profile.num_tried_Q > 0
+    is_usable_Q = profile.is_complete_Q
     num_tried = int(is_usable_Q.sum())
 
     def keep(is_read_Q: NDArray[np.bool_], what: str, hint: str) -> None:
@@ -124,7 +126,6 @@ def usable_rows(profile: Profile, reads: frozenset[str], layers: Sequence[int] |
 def training_hash(profile: Profile) -> str:
     """First 16 hex digits of the SHA-256 of ids and counts, whatever the order of the queries."""
     order = sorted(range(profile.num_queries), key=profile.query_ids.__getitem__)
-    rows = [
-        [profile.query_ids[row], int(profile.num_tried_Q[row]), profile.num_right_Q_B[row].tolist()] for row in order
-    ]
+    tried_Q = profile.num_tried_Q if profile.tried_Q_B is None else profile.tried_Q_B
+    rows = [[profile.query_ids[row], tried_Q[row].tolist(), profile.num_right_Q_B[row].tolist()] for row in order]
     return hashlib.sha256(json.dumps(rows, ensure_ascii=True).encode()).hexdigest()[:16]

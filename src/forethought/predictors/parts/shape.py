@@ -29,15 +29,19 @@ class CurveShape:
     Usage: tokens never fall from one cap to the next, and lie in the range seen. A linear map commutes with taking
     increments, so levels are regressed and the constraint is put on afterwards.
 
+    Named options have no order: of two models the cheaper may be the better one. Their curves only lie in their ranges.
+
     Attributes:
         fall_B: least change of accuracy from the option before, at most 0, float32, shape (B,); None: any change.
-        lowest_B, highest_B: least and most mean tokens any query was seen to use, non-decreasing, float32, shape (B,);
-            None where tokens were not measured.
+        lowest_B, highest_B: least and most mean tokens any query was seen to use, float32, shape (B,), of caps
+            non-decreasing; None where tokens were not measured.
+        any_order: the options are named ones.
     """
 
     fall_B: FloatArray | None
     lowest_B: FloatArray | None
     highest_B: FloatArray | None
+    any_order: bool = False
 
     @classmethod
     def fit(cls, counts: Counts, left_out_p_Q_B: FloatArray | None) -> Self:
@@ -47,17 +51,17 @@ class CurveShape:
             counts: of queries with at least one trace.
             left_out_p_Q_B: not clipped, shape (Q, B); None leaves accuracy curves as they are.
         """
-        tokens_Q_B = counts.tokens_Q_B
-        usage = (None, None) if tokens_Q_B is None else usage_range(tokens_Q_B)
-        if left_out_p_Q_B is None:
-            return cls(None, *usage)
+        tokens_Q_B, any_order = counts.tokens_Q_B, counts.menu.is_named
+        lowest_B, highest_B = (None, None) if tokens_Q_B is None else usage_range(tokens_Q_B, any_order=any_order)
+        if left_out_p_Q_B is None or any_order:
+            return cls(None, lowest_B, highest_B, any_order)
         rate_Q_B, share_Q = counts.rate_Q_B, counts.weight_Q / counts.weight_Q.sum()
         change_B, error_B = _mean_and_error(np.diff(rate_Q_B, axis=1, prepend=rate_Q_B[:, :1]), share_Q)
-        shape = cls(np.minimum(change_B + SURE * error_B, 0.0).astype(np.float32), *usage)
+        shape = cls(np.minimum(change_B + SURE * error_B, 0.0).astype(np.float32), lowest_B, highest_B)
         free_Q_B = np.clip(left_out_p_Q_B, 0.0, 1.0)
         raised_Q_B = (shape.accuracy(left_out_p_Q_B) - rate_Q_B) ** 2 - (free_Q_B - rate_Q_B) ** 2
         raised, error = _mean_and_error((raised_Q_B * counts.width_B).mean(axis=1), share_Q)
-        return cls(None, *usage) if raised - SURE * error > 0.0 else shape
+        return cls(None, lowest_B, highest_B) if raised - SURE * error > 0.0 else shape
 
     def accuracy(self, level_Q_B: FloatArray) -> FloatArray:
         """The nearest accuracy curves of that shape, in [0, 1], shape (Q, B), in the type of `level_Q_B`."""
@@ -73,25 +77,34 @@ class CurveShape:
         """Expected usage within the range seen and non-decreasing, shape (Q, B); None without levels or a range."""
         if level_Q_B is None or self.lowest_B is None or self.highest_B is None:
             return None
-        return np.clip(non_decreasing(level_Q_B), self.lowest_B, self.highest_B)
+        return np.clip(level_Q_B if self.any_order else non_decreasing(level_Q_B), self.lowest_B, self.highest_B)
 
     def arrays(self) -> dict[str, FloatArray]:
         """What was learned, by name."""
         named = {"success_fall": self.fall_B, "spend_lowest": self.lowest_B, "spend_highest": self.highest_B}
+        named["any_order"] = np.ones(1, dtype=np.float32) if self.any_order else None
         return {name: array for name, array in named.items() if array is not None}
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, FloatArray]) -> Self:
         """The shape that `arrays` described, among the arrays of an estimator."""
+        any_order = "any_order" in arrays
         if "spend_lowest" not in arrays and "spend_highest" not in arrays:
-            return cls(arrays.get("success_fall"), None, None)
-        return cls(arrays.get("success_fall"), arrays["spend_lowest"], arrays["spend_highest"])
+            return cls(arrays.get("success_fall"), None, None, any_order)
+        return cls(arrays.get("success_fall"), arrays["spend_lowest"], arrays["spend_highest"], any_order)
 
 
-def usage_range(tokens_Q_B: FloatArray) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Least and most tokens at each option, made non-decreasing, float32, shape (B,) each."""
-    lowest_B = np.maximum.accumulate(tokens_Q_B.min(axis=0)).astype(np.float32)
-    return lowest_B, np.maximum.accumulate(tokens_Q_B.max(axis=0)).astype(np.float32)
+def usage_range(tokens_Q_B: FloatArray, *, any_order: bool = False) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Least and most tokens at each option, of caps made non-decreasing, float32, shape (B,) each."""
+    lowest_B, highest_B = tokens_Q_B.min(axis=0), tokens_Q_B.max(axis=0)
+    if not any_order:
+        lowest_B, highest_B = np.maximum.accumulate(lowest_B), np.maximum.accumulate(highest_B)
+    return lowest_B.astype(np.float32), highest_B.astype(np.float32)
+
+
+def possible_usage(menu: Menu, level_Q_B: FloatArray) -> FloatArray:
+    """Usage curves that can be true: of caps non-decreasing, of named options as they are."""
+    return level_Q_B if menu.is_named else non_decreasing(level_Q_B)
 
 
 def non_decreasing(level_Q_B: FloatArray) -> FloatArray:

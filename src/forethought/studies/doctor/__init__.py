@@ -29,7 +29,6 @@ def examine(settings: DoctorSettings) -> Diagnosis:
     load_template(settings.template)
     if settings.questions:
         load_queries(settings.questions, limit=settings.limit, **settings.columns)
-    if settings.enforce == "effort" and settings.out:
         check_file(Path(settings.out))
     from .server import server_diagnosis
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import logging
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ...core.data import Generation, Query, Request, Sampling, StopReason
-from ...core.files import write_json
+from ...core.files import write_atomically
+from ...core.options import Option
 from ...core.prompts import load_template
 from ...core.study_settings import DoctorSettings
 from ...core.waiting import collect, finish
@@ -21,11 +22,11 @@ from ...engines.server.engine import OpenAIEngine
 from ...errors import EngineError, ForethoughtError
 from ...questions.queries import load_queries
 from ...servers.client import Client
-from .efforts import CEILING, LEVELS, QUANTILE, SIGNIFICANCE, ceiling_of, measure
 from .findings import Bill, Diagnosis, Finding, Item
+from .levels import CEILING, SIGNIFICANCE, longest, measure, options_of
 from .talks import COUNTING, LATE, NUM_REQUESTS, TOKENS_EACH, UNTRIED, Talks
 
-TOPIC = "server"
+TOPIC, LEVELS = "server", "effort levels"
 CAPS = (8, 16, 48)
 MOST_OFFSET = 8
 QUESTIONS = (
@@ -34,7 +35,7 @@ QUESTIONS = (
 )
 logger = logging.getLogger(__name__)
 _talk = logging.getLogger(OpenAIEngine.__module__)
-PREFERRED = ("two-call", "native", "max-tokens")  # effort levels take whole thoughts: only where asked for
+PREFERRED = ("two-call", "native", "max-tokens")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,10 +100,9 @@ def _diagnosis(settings: DoctorSettings, engine: OpenAIEngine) -> Diagnosis:
         is_late = LATE in tried[-1].finding.detail
     findings += [kept.finding for kept in tried]
     best = next((kept for kept in tried if kept.is_kept), None)
-    if best is None and settings.enforce == "auto" and server.kind.effort:
-        cost = _effort_item(named, server.context_tokens)
-        hint = f"measure them with --enforce effort: up to {cost.num_requests} thoughts, {cost.num_tokens:,} tokens"
-        findings.append(Finding(TOPIC, cost.name, None, "levels are not measured unless asked for", hint))
+    if best is None and settings.enforce == "auto" and server.kind.effort and not settings.questions:
+        hint = "measure them on your own questions: forethought doctor --base-url URL --questions FILE"
+        findings.append(Finding(TOPIC, LEVELS, None, "not measured unless asked for", hint))
     return Diagnosis(tuple(findings), _flags(named, engine, best) if best else "", best is not None, bill)
 
 
@@ -118,16 +118,20 @@ def _ways(settings: DoctorSettings) -> tuple[list[_Way], list[_Kept]]:
     """The ways to be tried, and those that were asked for and cannot be: nothing has been generated for this."""
     ways: list[_Way] = []
     refused: list[_Kept] = []
+    if settings.questions:
+        try:
+            engine = _opened(settings, settings.enforce, context_tokens=CEILING, sampling=_drawn(settings))
+            options, queries = options_of(settings.levels, engine.server.kind.effort), _own_questions(settings)
+            most = [longest(option, engine.info.context_tokens, engine.answer_room) for option in options]
+            item = Item(LEVELS, len(options) * len(queries), sum(most) * len(queries))
+            return [_Way(engine.enforce, item, partial(_levels, settings, engine, queries, options))], []
+        except ForethoughtError as error:
+            return [], [_Kept(settings.enforce, False, Finding(TOPIC, LEVELS, False, str(error)))]
     for enforce in PREFERRED if settings.enforce == "auto" else (settings.enforce,):
         name = f"budget by {enforce}"
         try:
-            if enforce == "effort" and "effort_costs" not in settings.options:
-                engine = _opened(settings, enforce, effort_costs={"low": 0})
-                item = _effort_item(settings, engine.server.context_tokens)
-                ways.append(_Way(enforce, item, partial(_efforts, settings)))
-            else:
-                engine = _opened(settings, enforce)
-                ways.append(_Way(enforce, _caps_item(engine, name), partial(_keeps, settings, engine, name)))
+            engine = _opened(settings, enforce)
+            ways.append(_Way(enforce, _caps_item(engine, name), partial(_keeps, settings, engine, name)))
         except ForethoughtError as error:
             if settings.enforce != "auto":
                 refused.append(_Kept(enforce, False, Finding(TOPIC, name, False, str(error))))
@@ -143,11 +147,6 @@ def _caps_item(engine: OpenAIEngine, name: str) -> Item:
         return Item(name, 2 * len(requests), budgets + len(requests) * engine.template.max_answer_tokens)
     rounds = 2 if engine.enforce == "native" else 1  # once more where the cap is overshot by a constant
     return Item(name, rounds * len(requests), rounds * (budgets + len(requests) * engine.answer_room))
-
-
-def _effort_item(settings: DoctorSettings, context_tokens: int | None) -> Item:
-    num = len(settings.levels or LEVELS) * len(_effort_questions(settings))
-    return Item("budget by effort", num, num * ceiling_of(context_tokens))
 
 
 def _opened(settings: DoctorSettings, enforce: str, **options: Any) -> OpenAIEngine:
@@ -193,10 +192,13 @@ def _questions() -> list[Query]:
     return [Query(f"question {number}", text) for number, text in enumerate(QUESTIONS)]
 
 
-def _effort_questions(settings: DoctorSettings) -> list[Query]:
-    if not settings.questions:
-        return _questions()
+def _own_questions(settings: DoctorSettings) -> list[Query]:
     return load_queries(settings.questions, limit=settings.limit, **settings.columns)
+
+
+def _drawn(settings: DoctorSettings) -> Sampling:
+    """As a profile draws: what a level takes is what its thoughts do."""
+    return settings.drawn(Sampling().temperature)
 
 
 def _requests(engine: OpenAIEngine) -> list[Request]:
@@ -225,40 +227,31 @@ def _verdict(found: list[Generation]) -> tuple[str, bool]:
     return detail + (f"; {unanswered} of {len(found)} were left without an answer" if unanswered else ""), True
 
 
-def _efforts(settings: DoctorSettings) -> _Kept:
-    """Measures what each effort level takes; on the user's questions it is written down."""
-    name = "budget by effort"
-    queries = _effort_questions(settings)
-    drawn = settings.drawn(Sampling().temperature)  # as a run draws: a level's costs are its thoughts'
-
-    def opened(level: str) -> OpenAIEngine:
-        # No room for an answer: so a thought that fills the ceiling is one that was cut, and not a failure.
-        asked = {"effort_costs": {level: 0}, "context_tokens": 2 * CEILING, "answer_room": 0}
-        return _opened(settings, "effort", sampling=drawn, **asked)
-
+def _levels(
+    settings: DoctorSettings, engine: OpenAIEngine, queries: Sequence[Query], options: Sequence[Option]
+) -> _Kept:
+    """Measures what each option takes on the user's questions, and writes it down as a menu."""
     try:
-        measured = measure(opened, queries, settings.levels or LEVELS)
+        measured = measure(engine, queries, options)
     except ForethoughtError as error:
-        return _Kept("effort", False, Finding(TOPIC, name, False, str(error)))
-    if not measured.costs:
-        return _Kept("effort", False, Finding(TOPIC, name, False, "no level brought a thought that could be counted"))
-    shown = ", ".join(f"{level} {cost.to_text()}" for level, cost in measured.costs.items())
-    detail = f"tokens that {QUANTILE:.0%} of the thoughts stay within: {shown}"
+        return _Kept(engine.enforce, False, Finding(TOPIC, LEVELS, False, str(error)))
+    if not measured.taken:
+        return _Kept(
+            engine.enforce, False, Finding(TOPIC, LEVELS, False, "no level brought an answer that could be counted")
+        )
+    detail = "; ".join(each.to_text() for each in measured.taken)
     differs = measured.chance <= SIGNIFICANCE
     if not differs:
-        seen = f"its levels make no visible difference (p = {measured.chance:.2f}, {len(queries)} questions)"
+        seen = f"they make no visible difference (p = {measured.chance:.2f}, {len(queries)} questions)"
         detail = f"{detail}; {seen}" + ("" if measured.can_tell else "; so few questions could show none")
-    if not settings.questions:
-        hint = "measure on your own questions: forethought doctor --enforce effort --questions FILE"
-        is_fine = None if differs or not measured.can_tell else False
-        return _Kept("effort", False, Finding(TOPIC, name, is_fine, detail, hint))
-    is_one = len({cost.cap for cost in measured.costs.values()}) < 2
-    if is_one or (measured.can_tell and not differs):
-        return _Kept("effort", False, Finding(TOPIC, name, False, detail))
-    write_json(Path(settings.out), {level: cost.to_json() for level, cost in measured.costs.items()})
-    detail = f"{detail}; written to {settings.out}"
-    finding = Finding(TOPIC, name, True if differs else None, detail)
-    return _Kept("effort", True, finding, f"--engine-option effort_costs={settings.out}")
+    if len(measured.taken) < 2 or (measured.can_tell and not differs):
+        return _Kept(engine.enforce, False, Finding(TOPIC, LEVELS, False, detail))
+    made = f"measured by forethought doctor on {len(queries)} questions of {Path(settings.questions).name}"
+    made += f" at {engine.server.name}, model {engine.served_model}, temperature {_drawn(settings).temperature:g}"
+    write_atomically(Path(settings.out), measured.to_toml(made).encode())
+    hint = "put in each option's price, usd_per_million = { input = …, output = … }, to plan in money"
+    finding = Finding(TOPIC, LEVELS, True if differs else None, f"{detail}; written to {settings.out}", hint)
+    return _Kept(engine.enforce, True, finding, f"--menu {settings.out}")
 
 
 def _flags(settings: DoctorSettings, engine: OpenAIEngine, best: _Kept) -> str:

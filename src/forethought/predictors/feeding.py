@@ -1,0 +1,179 @@
+"""Feeding a history: more draws of its questions, if they are of the same model, template and options."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from ..core.menu import Menu
+from ..core.profile import Profile
+from ..errors import InvalidSettingsError
+from .card import Fed, HistoryCard, PredictorCard
+from .history import HistoryPredictor
+from .parts.draws import Draws
+from .predictor import Predictor
+
+SHOWN = 3  # options named in a note
+
+
+def feed(predictor: Predictor, profile: Profile, *, fed_as: str = "") -> tuple[Predictor, tuple[str, ...]]:
+    """The predictor with the draws of a profile added, and notes on what was left out.
+
+    Draws of another model or template are not taken over, nor those of options that the history does not have or that
+    are defined otherwise there. What was fed before is not counted again.
+
+    Args:
+        predictor: of the kind `history`.
+        profile: more draws, of questions that it knows or of new ones.
+        fed_as: what it goes by, so that it is known again; "" for a hash of its counts.
+
+    Raises:
+        InvalidSettingsError: the predictor is of another kind.
+    """
+    own = history_of(predictor)
+    known, name = history_card(predictor), fed_as or draws_hash(profile)
+    if any(each.id == name for each in known.fed):
+        return predictor, (
+            f"{profile.provenance.name or 'this profile'} was fed before: its draws are not counted again",
+        )
+    differing = _differing(predictor.card, profile)
+    if differing:
+        return predictor, (
+            f"nothing of {profile.provenance.name or 'the profile'} was fed: the history is of another "
+            f"{' and '.join(differing)}, and mixes nothing. To begin one anew: forethought train PROFILE --predictor "
+            "history",
+        )
+    columns, notes = _columns(predictor.card.menu, profile.menu)
+    if all(column is None for column in columns):
+        return predictor, notes
+    draws = Draws.of(profile).on(columns)
+    notes += tuple(_doubts(predictor, profile))
+    entry = Fed(
+        id=name,
+        name=profile.provenance.name or "unknown",
+        date=datetime.datetime.now(datetime.UTC).date().isoformat(),
+        num_queries=draws.num_queries,
+        num_draws=int(draws.num_draws),
+        seed=profile.provenance.seed,
+    )
+    grown = own.with_draws(own.draws_.added(draws, keep=own.keep))
+    card = replace(predictor.card, history=history_words(grown, (*known.fed, entry)))
+    return replace(predictor, card=card, estimator=grown), notes
+
+
+def begun(predictor: Predictor, profiles: Sequence[Profile]) -> Predictor:
+    """A history just trained on `profiles` together, its counts fed one by one, so that earlier ones are forgotten."""
+    own = history_of(predictor)
+    empty = own.with_draws(Draws.none(predictor.card.menu.num_options))
+    made = replace(predictor, estimator=empty, card=replace(predictor.card, history=history_words(empty, ())))
+    for profile in profiles:
+        made, _ = feed(made, profile)
+    held_out = own.held_out_
+    history_of(made).held_out_ = held_out
+    return made
+
+
+def history_of(predictor: Predictor) -> HistoryPredictor:
+    """Its estimator; raises InvalidSettingsError where it keeps no draws."""
+    if not isinstance(predictor.estimator, HistoryPredictor):
+        raise InvalidSettingsError(
+            f"draws are fed to a predictor of the kind history, and this is {predictor.card.predictor}; make one: "
+            "forethought train PROFILE --predictor history"
+        )
+    return predictor.estimator
+
+
+def history_card(predictor: Predictor) -> HistoryCard:
+    """What its card says of what was fed."""
+    return predictor.card.history or history_words(history_of(predictor), ())
+
+
+def history_words(history: HistoryPredictor, fed: tuple[Fed, ...]) -> HistoryCard:
+    """What a card says of a history."""
+    return HistoryCard(
+        base=history.base,
+        num_queries=history.draws_.num_queries,
+        num_draws=round(history.draws_.num_draws, 1),
+        strength=history.strength_,
+        token_strength=history.token_strength_,
+        half_life=history.half_life,
+        fed=fed,
+    )
+
+
+def draws_hash(profile: Profile) -> str:
+    """First 16 hex digits of the SHA-256 of ids, counts and tokens, whatever the order of the queries."""
+    order = np.array(sorted(range(profile.num_queries), key=profile.query_ids.__getitem__), dtype=np.int64)
+    digest = hashlib.sha256("\n".join(profile.query_ids[row] for row in order.tolist()).encode())
+    for counts in (profile.num_right_Q_B, profile.tries_Q_B):
+        digest.update(np.ascontiguousarray(counts[order], dtype="<i8").tobytes())
+    digest.update(np.ascontiguousarray(profile.tokens_Q_B[order], dtype="<f4").tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _differing(card: PredictorCard, profile: Profile) -> list[str]:
+    """What is another in the profile: model, template; where both sides have a hash it decides."""
+    made, found = profile.provenance, []
+    for noun, own, own_hash, new, new_hash in (
+        ("model", card.model, card.model_hash, made.model, made.model_hash),
+        ("template", card.template, card.template_hash, made.template, made.template_hash),
+    ):
+        if own_hash is not None and new_hash is not None:
+            is_other = own_hash != new_hash
+        else:
+            is_other = own is not None and new is not None and own != new
+        if is_other:
+            found.append(f"{noun} ({own}{f', {own_hash}' if own_hash else ''}; fed {new})")
+    return found
+
+
+def _columns(own: Menu, fed: Menu) -> tuple[list[int | None], tuple[str, ...]]:
+    """For each option of the history its column in what is fed, and notes on those that have none."""
+    if own.is_named != fed.is_named:
+        kind = "named options" if own.is_named else "caps"
+        return [None] * own.num_options, (f"nothing was fed: the history is of {kind}, {own}, what is fed of {fed}",)
+    column_of = {label: column for column, label in enumerate(fed.labels)}
+    columns = [column_of.get(label) for label in own.labels]
+    changed = []
+    for place, column in enumerate(columns):
+        if column is not None and own.is_named and _definition(own, place) != _definition(fed, column):
+            changed.append(own.labels[place])
+            columns[place] = None
+    notes = []
+    if changed:
+        notes.append(f"options are defined otherwise than in the history, and their draws are not fed: {_few(changed)}")
+    if unknown := [label for label in fed.labels if label not in own.labels]:
+        notes.append(f"the history has no options {_few(unknown)}: their draws are not fed")
+    if all(column is None for column in columns):
+        notes.append(
+            "nothing was fed: no option is the same. To begin anew: forethought train PROFILE --predictor history"
+        )
+    return columns, tuple(notes)
+
+
+def _definition(menu: Menu, column: int) -> dict[str, Any]:
+    """What makes an option what it is; prices and measured tokens may change."""
+    said = menu.options[column].to_json()
+    return {key: said.get(key) for key in ("label", "cap", "samples", "set")}
+
+
+def _doubts(predictor: Predictor, profile: Profile) -> list[str]:
+    """What the user should look at although it is fed."""
+    card, made, found = predictor.card, profile.provenance, []
+    if made.grader is not None and card.grader is not None and made.judge != card.grader:
+        found.append(f"the history was graded by {card.grader}, what is fed by {made.judge}")
+    if made.seed is not None and any(each.seed == made.seed for each in history_card(predictor).fed):
+        found.append(
+            f"an earlier feeding had the seed {made.seed} too: an engine that draws by its seed gives the same draws "
+            "again, which are no news; give each night a --seed of its own"
+        )
+    return found
+
+
+def _few(labels: Sequence[str]) -> str:
+    return ", ".join(labels[:SHOWN]) + (f" and {len(labels) - SHOWN} more" if len(labels) > SHOWN else "")

@@ -1,0 +1,278 @@
+"""What earlier draws of the same queries know: counts, drawn to another predictor's curves by a strength learnt."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from ..core.data import FloatArray
+from ..core.features import ID, KINDS, MIN_QUERIES, Counts, Features, Float64Array, HeldOut
+from ..core.protocols import Estimator, EstimatorBase
+from ..core.registry import available
+from ..errors import InvalidSettingsError
+from .mean import mean_curve
+from .parts.checks import usable
+from .parts.draws import PREFIX, Draws
+from .parts.making import estimator_class, make_estimator
+from .shrinkage import LeftOut, Shrinkage
+
+USUAL_STRENGTH = 2.0  # pseudo-draws where nothing says better
+SPREAD = 1.0  # of the logarithm of the strength around the usual one, before anything is seen
+STRENGTHS = np.geomspace(1 / 16, 64, 81)  # that are tried: steps of 9%
+LEAST, MOST = 1 / 16, 64.0
+NEVER = 0.01  # a curve of 0 or 1 says that the other never happens: as a prior it is taken for this
+BASE = "base."
+
+
+class HistoryPredictor(EstimatorBase):
+    """A query's own counts under each option, and so many pseudo-draws of another predictor's curve.
+
+    Success is beta-binomial: a chance is beta-distributed around the base predictor's curve, with a strength that is
+    worth so many draws; its mean given the counts is (strength * base + right) / (strength + tried). The strength is
+    the one under which the training counts are most likely around what the base said of them when it had not seen them
+    (empirical Bayes; Griffiths, "Maximum likelihood estimation for the beta-binomial distribution", 1973). Tokens are
+    drawn to the base's curve in the same way, by the moments: the variance within a query over that between queries. A
+    query never seen gets the base's curve, shrunk as far as left-out queries ask for; its history takes it from there.
+
+    Args:
+        base: registered name of the predictor whose curves are a query's before its first draw.
+        base_options: what that takes.
+        half_life: feedings after which an earlier draw counts half; None: all draws count alike.
+        num_folds: folds for the base's left-out curves.
+        seed: of a base that draws at random.
+        checkpoint: folder for the state of the base's training; "" for none.
+
+    Attributes:
+        draws_: the counts, by query.
+        strength_: pseudo-draws that the base's accuracy is worth.
+        token_strength_: the same for expected usage; None when fitted without tokens.
+        shrinkage_: how far the base's curves are shrunk to the mean curve; None for a base that reads nothing.
+        held_out_: the base's curves of each row by a fit that did not see it, shrunk; None after loading.
+    """
+
+    takes: ClassVar[tuple[str, ...]] = ("seed", "checkpoint")
+    is_shrunk = True
+    draws_: Draws
+    strength_: float
+    token_strength_: float | None
+    shrinkage_: Shrinkage | None
+
+    _base: Estimator
+    _mean_p_B: FloatArray
+    _mean_tokens_B: FloatArray | None
+    _is_ordered: bool
+
+    def __init__(
+        self,
+        *,
+        base: str = "mean",
+        base_options: Mapping[str, Any] | None = None,
+        half_life: float | None = None,
+        num_folds: int = 5,
+        seed: int = 0,
+        checkpoint: str = "",
+    ) -> None:
+        known = sorted(set(available("predictors")) - {"history"})
+        if base not in known:
+            raise InvalidSettingsError(f"history option base must be one of {', '.join(known)}; got {base!r}")
+        if half_life is not None and half_life <= 0:
+            raise InvalidSettingsError(f"history option half_life must be above 0 feedings; got {half_life}")
+        if num_folds < 2:
+            raise InvalidSettingsError(f"history option num_folds must be at least 2; got {num_folds}")
+        self.base, self.base_options, self.half_life = base, dict(base_options or {}), half_life
+        self.num_folds, self.seed, self._checkpoint = num_folds, seed, checkpoint
+        unfitted = self._make()
+        self.reads = tuple(kind for kind in KINDS if kind in unfitted.reads or kind == ID)
+        self.num_examples, self.is_costly = unfitted.num_examples, unfitted.is_costly
+
+    def _make(self) -> Estimator:
+        return make_estimator(self.base, self.base_options, seed=self.seed, checkpoint=self._checkpoint)
+
+    @property
+    def keep(self) -> float:
+        """What an earlier draw counts after another feeding."""
+        return 1.0 if self.half_life is None else float(0.5 ** (1.0 / self.half_life))
+
+    def fit(self, features: Features, counts: Counts) -> Self:
+        """See `Estimator.fit`; the base learns from queries tried under every option, the counts are everyone's."""
+        features.check(self.reads)
+        rows, known, complete = usable(features, counts)
+        self._mean_p_B, self._mean_tokens_B = mean_curve(complete)
+        self._is_ordered = not counts.menu.is_named
+        self._base = self._make().fit(known, complete)
+        left = LeftOut.of(complete, self._left_out(known, complete))
+        reads_nothing = not self._base.reads
+        self.shrinkage_ = None if reads_nothing else Shrinkage.fit(left)
+        p_N_B, tokens_N_B = left.p_N_B, left.tokens_N_B
+        if self.shrinkage_ is not None:
+            p_N_B, tokens_N_B = self.shrinkage_.apply(
+                p_N_B, tokens_N_B, left.mean_p_N_B, left.mean_tokens_N_B, any_order=not self._is_ordered
+            )
+        held = left.rows
+        self.held_out_ = HeldOut(rows[held], left.fold_N, p_N_B, tokens_N_B)
+        self.strength_ = learn_strength(p_N_B, complete.select(held))
+        self.token_strength_ = None
+        if self._mean_tokens_B is not None:
+            own = np.broadcast_to(self._mean_tokens_B, p_N_B.shape) if tokens_N_B is None else tokens_N_B
+            self.token_strength_ = learn_token_strength(own, complete.select(held))
+        self.draws_ = Draws.of_counts(features.known_ids, counts)
+        return self
+
+    def _left_out(self, features: Features, counts: Counts) -> HeldOut:
+        """The base's curves of rows by fits that had not seen them; of two or three rows, its own."""
+        if (held_out := self._base.held_out_) is not None and len(held_out.rows) >= MIN_QUERIES:
+            return held_out
+        fold_Q = np.arange(len(counts)) % min(self.num_folds, max(2, len(counts) // MIN_QUERIES))
+        p_Q_B, tokens_Q_B = (np.empty(counts.num_right_Q_B.shape) for _ in range(2))
+        has_tokens = True
+        for fold in range(int(fold_Q.max()) + 1):
+            held, kept = np.flatnonzero(fold_Q == fold), np.flatnonzero(fold_Q != fold)
+            fitted = self._base
+            if len(kept) >= MIN_QUERIES:
+                fitted = self._make().fit(features.select(kept), counts.select(kept))
+            p_Q_B[held], tokens_H_B = fitted.predict(features.select(held))
+            has_tokens = has_tokens and tokens_H_B is not None
+            if tokens_H_B is not None:
+                tokens_Q_B[held] = tokens_H_B
+        return HeldOut(np.arange(len(counts)), fold_Q, p_Q_B, tokens_Q_B if has_tokens else None)
+
+    def predict(self, features: Features) -> tuple[FloatArray, FloatArray | None]:
+        """See `Estimator.predict`; reads the ids, and what the base reads."""
+        p_Q_B, tokens_Q_B = self._base.predict(features)
+        p_Q_B = np.array(p_Q_B, dtype=np.float64)
+        if tokens_Q_B is None and self._mean_tokens_B is not None:
+            tokens_Q_B = np.tile(self._mean_tokens_B, (len(features), 1))
+        tokens_Q_B = None if tokens_Q_B is None else np.array(tokens_Q_B, dtype=np.float64)
+        if self.shrinkage_ is not None:
+            p_Q_B, tokens_Q_B = self.shrinkage_.apply(
+                p_Q_B, tokens_Q_B, self._mean_p_B, self._mean_tokens_B, any_order=not self._is_ordered
+            )
+        row_of = self.draws_.row_of
+        pairs = [(place, row_of[each]) for place, each in enumerate(features.known_ids) if each in row_of]
+        if pairs:
+            places, rows = (list(each) for each in zip(*pairs, strict=True))
+            own = self.draws_
+            p_Q_B[places] = posterior(p_Q_B[places], self.strength_, own.right_N_B[rows], own.tried_N_B[rows])
+            if tokens_Q_B is not None and self.token_strength_ is not None:
+                held = (own.tokens_N_B[rows], own.counted_N_B[rows])
+                tokens_Q_B[places] = posterior(tokens_Q_B[places], self.token_strength_, *held)
+                if self._is_ordered:
+                    tokens_Q_B = np.maximum.accumulate(tokens_Q_B, axis=1)
+        return p_Q_B, tokens_Q_B
+
+    def has_seen(self, query_ids: tuple[str, ...]) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """Which queries have a draw, shape (Q,)."""
+        seen = {each for each, tried_B in zip(self.draws_.ids, self.draws_.tried_N_B, strict=True) if tried_B.any()}
+        return np.array([each in seen for each in query_ids], dtype=bool)
+
+    def with_draws(self, draws: Draws) -> Self:
+        """The same with other counts; what was learnt of the base and the strengths stays."""
+        settings, arrays = self.state()
+        kept = {name: array for name, array in arrays.items() if not name.startswith(PREFIX)}
+        own, counted = draws.state()
+        return type(self).from_state({**settings, "draws": own}, {**kept, **counted})
+
+    def model_pass(self, features: Features) -> tuple[int, float] | None:
+        """Of its base."""
+        return self._base.model_pass(features)
+
+    def state(self) -> tuple[dict[str, Any], dict[str, FloatArray]]:
+        """See `Estimator.state`."""
+        own, base_arrays = self._base.state()
+        draws, counted = self.draws_.state()
+        settings = {
+            "base": self.base,
+            "base_options": self.base_options,
+            "half_life": self.half_life,
+            "num_folds": self.num_folds,
+            "seed": self.seed,
+            "strength": self.strength_,
+            "token_strength": self.token_strength_,
+            "is_ordered": self._is_ordered,
+            "shrinkage": None if self.shrinkage_ is None else asdict(self.shrinkage_),
+            "base_settings": own,
+            "draws": draws,
+        }
+        arrays = {f"{BASE}{name}": array for name, array in base_arrays.items()} | counted
+        arrays["history_mean_p"] = self._mean_p_B
+        if self._mean_tokens_B is not None:
+            arrays["history_mean_tokens"] = self._mean_tokens_B
+        return settings, arrays
+
+    @classmethod
+    def from_state(cls, settings: dict[str, Any], arrays: dict[str, FloatArray]) -> Self:
+        """See `Estimator.from_state`."""
+        made = cls(**{key: settings[key] for key in ("base", "base_options", "half_life", "num_folds", "seed")})
+        made.strength_, made.token_strength_ = float(settings["strength"]), settings["token_strength"]
+        made._is_ordered = bool(settings["is_ordered"])
+        made.shrinkage_ = None if settings["shrinkage"] is None else Shrinkage(**settings["shrinkage"])
+        own = {name.removeprefix(BASE): array for name, array in arrays.items() if name.startswith(BASE)}
+        made._base = estimator_class(made.base).from_state(settings["base_settings"], own)
+        made.draws_ = Draws.from_state(settings["draws"], arrays)
+        made._mean_p_B, made._mean_tokens_B = arrays["history_mean_p"], arrays.get("history_mean_tokens")
+        return made
+
+
+def posterior(prior_Q_B: FloatArray, strength: float, sum_Q_B: Float64Array, count_Q_B: Float64Array) -> Float64Array:
+    """The mean of `strength` pseudo-draws of the prior and of what was drawn, shape (Q, B)."""
+    mean_Q_B: Float64Array = (strength * prior_Q_B + sum_Q_B) / (strength + count_Q_B)
+    return mean_Q_B
+
+
+def learn_strength(prior_Q_B: FloatArray, counts: Counts) -> float:
+    """Pseudo-draws under which the counts are most likely around `prior_Q_B`, shape (Q, B), of the same queries.
+
+    The logarithm of the strength has a normal prior around that of the usual one, which decides where nothing else
+    does: single draws say nothing of it. A query's options weigh as one, by the tokens they stand for, since their
+    draws may be cuts of the same trace.
+    """
+    p_Q_B = np.clip(np.asarray(prior_Q_B, dtype=np.float64), NEVER, 1.0 - NEVER)
+    right_Q_B, tried_Q_B = counts.num_right_Q_B.astype(np.float64), counts.tries_Q_B.astype(np.float64)
+    share_B = counts.width_B / counts.width_B.sum()
+
+    def likelihood(strength: float) -> float:
+        right, wrong = strength * p_Q_B, strength * (1.0 - p_Q_B)
+        rises = log_rise(right, right_Q_B) + log_rise(wrong, tried_Q_B - right_Q_B)
+        level_Q_B = rises - log_rise(np.full_like(p_Q_B, strength), tried_Q_B)
+        distance = float(np.log(strength / USUAL_STRENGTH)) / SPREAD
+        return float((level_Q_B @ share_B).sum()) - distance**2 / 2
+
+    return float(max(STRENGTHS, key=likelihood))
+
+
+def log_rise(start_N: Float64Array, steps_N: Float64Array) -> Float64Array:
+    """Log of Gamma(start + steps) / Gamma(start): of start * (start + 1) * … where steps is whole."""
+    return log_gamma(start_N + steps_N) - log_gamma(start_N)
+
+
+def log_gamma(x_N: Float64Array) -> Float64Array:
+    """Log Gamma of numbers above 0, to 1e-9: Stirling's series from 8 on (Abramowitz and Stegun, 6.1.41)."""
+    product_N = np.ones_like(x_N)
+    for step in range(8):
+        product_N = product_N * (x_N + step)
+    far_N = x_N + 8.0
+    series_N = 1 / (12 * far_N) - 1 / (360 * far_N**3) + 1 / (1260 * far_N**5)
+    log_N: Float64Array = (far_N - 0.5) * np.log(far_N) - far_N + 0.5 * np.log(2 * np.pi) + series_N - np.log(product_N)
+    return log_N
+
+
+def learn_token_strength(prior_Q_B: FloatArray, counts: Counts) -> float:
+    """Pseudo-draws that a base's usage is worth: variance within queries over that between them, in units of the base.
+
+    By moments: the variance of a query's mean is that between queries and a share of that within. The usual strength
+    where the variance within is not known (counts without traces, single draws).
+    """
+    if counts.tokens_Q_B is None or counts.token_variance_Q_B is None:
+        return USUAL_STRENGTH
+    unit_Q_B = np.maximum(np.asarray(prior_Q_B, dtype=np.float64), 1.0)
+    within_Q_B = counts.token_variance_Q_B / unit_Q_B**2
+    is_known_Q_B = np.isfinite(within_Q_B)
+    if not is_known_Q_B.any():
+        return USUAL_STRENGTH
+    within = float(within_Q_B[is_known_Q_B].mean())
+    square_Q_B = (counts.tokens_Q_B / unit_Q_B - 1.0) ** 2 - within / counts.tries_Q_B
+    between = float(square_Q_B[is_known_Q_B].mean())
+    return float(np.clip(within / between if between > 0 else MOST, LEAST, MOST))
