@@ -198,7 +198,7 @@ def search(kind: str, folder: Path, seconds: int, seed: int) -> None:
             counts.write_text(f"{num_files} {num_read}")
 
     limits = [f"-max_total_time={seconds}", "-timeout=60", "-rss_limit_mb=4096", "-max_len=65536"]
-    limits += ["-len_control=0", "-mutate_depth=2", f"-seed={seed + 1}"]
+    limits += ["-report_slow_units=60", "-len_control=0", "-mutate_depth=2", f"-seed={seed + 1}"]
     folders = [f"-dict={folder / 'pieces'}", f"-artifact_prefix={folder / 'found'}/", str(corpus)]
     atheris.Setup([sys.argv[0], *limits, *folders], read_one, custom_mutator=lambda *given: change(*given, starts))
     atheris.Fuzz()

@@ -39,7 +39,8 @@ class Parrot:
         prompt = len(query.text.split()) + 1
         if budget < 0 or prompt + max(budget, 0) + 8 > self.context_tokens:
             return Generation(
-                query.id, request.sample, budget, "", 0, "", 0, 0, prompt, StopReason.ERROR, error="it does not fit"
+                *(query.id, request.sample, budget, "", 0, "", 0, 0, prompt, StopReason.ERROR, (), "it does not fit"),
+                option=request.label,
             )
         cuts = [cut for cut in sorted(set(request.probe_budgets)) if cut < length]
         ended = natural < budget
@@ -55,6 +56,7 @@ class Parrot:
             prompt,
             StopReason.NATURAL if ended else StopReason.BUDGET,
             tuple(Probe(cut, self._answer(request, cut), 2) for cut in cuts),
+            option=request.label,
         )
 
     def _answer(self, request: Request, length: int) -> str:

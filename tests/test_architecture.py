@@ -72,6 +72,7 @@ HEAVY = {
         "report/figures.py",
         "report/plots.py",
         "report/comparison_plots.py",
+        "report/draws_plots.py",
         "studies/paper/plots.py",
         "studies/layers/plots.py",
     },

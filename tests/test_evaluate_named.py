@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from evaluation_data import OPTIONS, named, profile
+from forethought.control.evaluating import evaluate as evaluate_by_name
 from forethought.core.data import Cost, Curves
 from forethought.core.menu import Menu
 from forethought.core.options import Option, Price
@@ -230,6 +231,7 @@ def test_candidates_on_another_order_are_compared() -> None:
     pair = [Candidate(name, name, curves, None) for name, curves in (("one", predicted), ("two", moved))]
     found = compare_predictors(measured, pair, mean_train, num_resamples=100)
     assert tuple(found.levels) == (Cost.SPENT, Cost.USD)
+    assert any("A dearer option may be worse" in note for note in found.notes)
     for cost in found.levels:
         assert found.score("one", cost).gain == found.score("two", cost).gain
         assert found.score("two", cost).net_gain is None
@@ -306,3 +308,23 @@ def test_an_option_that_nobody_tried_is_named() -> None:
     tried_Q_B[:, 1] = 0
     with pytest.raises(InvalidInputError, match="'large-high' was tried for 0: measure it, or leave it out"):
         evaluate(with_tries(measured, tried_Q_B), predicted, mean_train, num_resamples=100)
+
+
+def test_without_measured_tokens_budgets_stand_for_what_options_take() -> None:
+    measured = named()[0]
+    unmeasured = dataclasses.replace(
+        measured, provenance=dataclasses.replace(measured.provenance, spend_measured=False), input_Q_B=None
+    )
+    found = evaluate_by_name("mean", unmeasured, num_resamples=100)
+    assert found.costs == (Cost.GRANTED,)
+    assert any("counts the options' budgets" in note for note in found.notes)
+    assert not any("Nothing is compared under granted cost" in note for note in found.notes)
+    assert all(row.spent is None and row.usd is None for row in found.rows)
+
+
+def test_cross_fitted_queries_that_lack_an_option_are_left_out() -> None:
+    tried_Q_B = np.full((60, 3), 4)
+    tried_Q_B[:5, 1] = 0
+    found = evaluate_by_name("mean", with_tries(named()[0], tried_Q_B), num_resamples=100)
+    assert (found.num_queries, found.costs) == (55, (Cost.SPENT, Cost.USD))
+    assert found.notes[0].startswith("5 of 60 queries")

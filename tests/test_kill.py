@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from forethought.core.options import Option, to_toml
 from forethought.runs.store import RunDirectory
 
 pytestmark = pytest.mark.slow
 
 NUM_QUERIES = 60
-NUM_KILLS = 12  # for each of the two commands
+NUM_KILLS = 12  # for each of the commands
 
 # Prints each record's query once the pipeline reports it, as a user's progress bar would.
 DRIVER = """
@@ -26,10 +27,13 @@ from forethought.commands.pipeline import profile, run
 from forethought.core.settings import PlanSettings, ProfileSettings, RunSettings
 
 def report(record):
-    print(record.get("id") or f"{record['query_id']}/{record['sample']}", flush=True)
+    print(record.get("id") or f"{record['query_id']}/{record['sample']}/{record.get('option', '')}", flush=True)
 
+asked = {"model": "fake", "questions": "q.jsonl", "out": sys.argv[2]}
 if sys.argv[1] == "profile":
-    profile(ProfileSettings(model="fake", questions="q.jsonl", out=sys.argv[2], num_traces=4), report=report)
+    profile(ProfileSettings(num_traces=4, **asked), report=report)
+elif sys.argv[1] == "options":
+    profile(ProfileSettings(num_traces=2, menu_file="menu.toml", **asked), report=report)
 else:
     plan = PlanSettings(run="trained", questions="q.jsonl", mean_tokens=64)
     run(RunSettings(plan=plan, out=sys.argv[2], compare=("uniform",)), report=report)
@@ -53,9 +57,9 @@ def _reported(process: subprocess.Popen[str], *, most: int | None) -> list[str]:
 
 def _keys(run: RunDirectory, command: str) -> list[str]:
     records = run.records()
-    if command == "profile":
-        return [f"{record.query_id}/{record.sample}" for record in records]
-    return [record.query_id for record in records]
+    if command == "run":
+        return [record.query_id for record in records]
+    return [f"{record.query_id}/{record.sample}/{record.option}" for record in records]
 
 
 @pytest.fixture(scope="module")
@@ -67,15 +71,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("kill")
     rows = [{"id": f"q{i}", "question": f"What is {i} + {i}?", "answer": str(2 * i)} for i in range(NUM_QUERIES)]
     (path / "q.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    levels = [Option(level, set={"reasoning_effort": level}) for level in ("low", "high")]
+    (path / "menu.toml").write_text(to_toml(levels), "utf-8")
     profile(ProfileSettings(model="fake", questions=str(path / "q.jsonl"), out=str(path / "trained"), num_traces=2))
     train(TrainSettings(run=str(path / "trained")))
     return path
 
 
-@pytest.mark.parametrize("command", ["profile", "run"])
+@pytest.mark.parametrize("command", ["profile", "options", "run"])
 def test_kills_at_random_moments(folder: Path, command: str) -> None:
     rng = random.Random(7)
-    total = NUM_QUERIES * (4 if command == "profile" else 1)
+    total = NUM_QUERIES * (1 if command == "run" else 4)
     with _start(folder, command, "whole") as undisturbed:
         assert len(_reported(undisturbed, most=None)) == total + 1
     assert undisturbed.returncode == 0
@@ -107,7 +113,7 @@ def test_kills_at_random_moments(folder: Path, command: str) -> None:
     else:
         whole = RunDirectory(folder / "whole")
         assert _sorted(run) == _sorted(whole)
-        (folder / "whole").rename(folder / "whole-profile")
+        (folder / "whole").rename(folder / f"whole-{command}")
 
 
 def _sorted(run: RunDirectory) -> list[str]:

@@ -19,7 +19,8 @@ def command(as_json: bool, quiet: bool, **values: Any) -> int:
     """Compare uniform, blind, forethought, greedy and the oracle at equal tokens, under both costs.
 
     RUN is a trained run or a predictor, judged on --on; a shipped name, judged on its shipped held-out profile; a
-    profile run alone, cross-fitted; or a finished `run --compare`. Where PROFILE has other budgets than the
+    profile run alone, cross-fitted; or a finished `run --compare`. With --by-draws
+    some draws of a profile's questions choose for them, and the others judge. Where PROFILE has other budgets than the
     predictor, they are compared at the budgets of both, and a note says which.
     """
     from .. import report

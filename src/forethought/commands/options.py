@@ -115,7 +115,7 @@ def _parameter(each: dataclasses.Field[Any], hint: Any, flag: Flag) -> Callable[
             return click.option(f"{spelled}/--no-{spelled[2:]}", name, default=True, show_default=True, help=text)
         return click.option(spelled, name, is_flag=True, help=text)
     if is_many:
-        shown = (",".join(typing.cast("tuple[str, ...]", default)),) if default else ()
+        shown = (",".join(map(str, typing.cast("tuple[object, ...]", default))),) if default else ()
         return click.option(
             spelled, name, multiple=True, default=shown, show_default=bool(shown), metavar=flag.metavar, help=text
         )
@@ -152,7 +152,7 @@ def _taken(value: Any, flag: Flag, hint: Any) -> Any:
     if typing.get_origin(hint) is tuple and not flag.is_argument:
         item = typing.get_args(hint)[0]
         listed = [part for text in value for part in _parts(text)] if "," in (flag.metavar or "") else value
-        return tuple(_number(flag, each) for each in listed) if item is float else tuple(listed)
+        return tuple(_number(flag, each, item) for each in listed) if item in (float, int) else tuple(listed)
     kind = _kind(hint) if not typing.get_origin(hint) else hint
     return kind(value) if isinstance(kind, type) and issubclass(kind, StrEnum) else value
 
@@ -161,11 +161,12 @@ def _parts(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
-def _number(flag: Flag, text: str) -> float:
+def _number(flag: Flag, text: str, kind: type[float | int]) -> float:
     try:
-        return float(text)
+        return kind(text)
     except ValueError:
-        raise click.BadParameter(f"{text!r} is not a number", param_hint=flag.name or None) from None
+        what = "a whole number" if kind is int else "a number"
+        raise click.BadParameter(f"{text!r} is not {what}", param_hint=flag.name or None) from None
 
 
 def price_options(function: F) -> F:

@@ -28,6 +28,7 @@ from ..errors import InvalidFeaturesError, InvalidSettingsError, MismatchError, 
 from ..evaluation import Evaluation, LiveComparison, compare_live
 from ..evaluation.checks import known_costs
 from ..evaluation.comparison import Comparison, compare_predictors
+from ..evaluation.draws import DrawsEvaluation
 from ..evaluation.policies import BLIND, FORETHOUGHT, UNIFORM
 from ..predictors.bundle import shipped_predictors
 from ..predictors.difficulty import Asking, with_difficulties
@@ -136,7 +137,7 @@ def survey_layers(settings: LayersSettings, *, is_open: bool = False) -> tuple[l
 
 def evaluate(
     settings: EvaluateSettings, *, wrote: Wrote = ignore, progress: Progress = quiet
-) -> Evaluation | LiveComparison:
+) -> Evaluation | LiveComparison | DrawsEvaluation:
     """What prediction and allocation buy, with intervals; the report is written to `settings.out`, or where that says.
 
     Args:
@@ -151,12 +152,15 @@ def evaluate(
     return result
 
 
-def evaluation(settings: EvaluateSettings, *, progress: Progress = quiet) -> Evaluation | LiveComparison:
+def evaluation(
+    settings: EvaluateSettings, *, progress: Progress = quiet
+) -> Evaluation | LiveComparison | DrawsEvaluation:
     """What prediction and allocation buy, with intervals; nothing is written.
 
     A finished `run --compare` is compared as it was run. A predictor is judged on the held-out profile `settings.on`
     (a shipped one: on the shipped held-out profile). A profile run alone is cross-fitted: every query is predicted by
     predictors that never saw it. Spent cost is left out where the profile or the predictor does not know of spend.
+    With `settings.by_draws` a profile's own draws are parted: some choose, the others are judged.
     A held-out profile of another kind of questions, or on another menu, is judged with a note that says so. Questions
     of it that the predictor was trained on are left out, with a note that says how many.
 
@@ -169,6 +173,16 @@ def evaluation(settings: EvaluateSettings, *, progress: Progress = quiet) -> Eva
     """
     path = Path(settings.run)
     allocator = registry.make("allocators", settings.allocator, settings.allocator_options)
+    if settings.by_draws:
+        return evaluating.by_draws(
+            sources.open_profile(settings.run),
+            num_draws=settings.num_draws,
+            num_halvings=settings.num_halvings,
+            mean_tokens=settings.mean_tokens or None,
+            mean_usd=settings.mean_usd or None,
+            num_resamples=settings.num_resamples,
+            seed=settings.seed,
+        )
     if (path / "run.json").is_file() and RunDirectory.open(path).header.kind == "run":
         return live_comparison(RunDirectory.open(path), seed=settings.seed)
     how = evaluating.Judging(settings.mean_tokens, settings.mean_usd, settings.num_resamples, settings.seed)

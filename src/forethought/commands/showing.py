@@ -151,7 +151,8 @@ def item_text(found: Mapping[str, Any]) -> str:
         lines.append("  ".join(f"{budget}:{right}" for budget, right in counts) + is_wide * "  (where it changes)")
     for trace in found["traces"]:
         tokens = "not counted" if trace["reasoning_tokens"] is None else f"{trace['reasoning_tokens']} reasoning tokens"
-        head = f"— trace {trace['sample']}: {tokens}, {trace['stop_reason']}"
+        by = f" by {one_line(trace['option'])}" if trace.get("option") else ""
+        head = f"— trace {trace['sample']}{by}: {tokens}, {trace['stop_reason']}"
         if trace["error"]:
             lines += ["", f"{head}: {one_line(trace['error'])}"]
             continue

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..core import registry
 from ..core.data import Curves
-from ..core.features import DIFFICULTY, Features
+from ..core.features import DIFFICULTY, Counts, Features
 from ..core.problems import excerpt
 from ..core.profile import Profile
 from ..core.protocols import Allocator, Engine
@@ -18,8 +18,10 @@ from ..errors import InvalidInputError
 from ..evaluation import Evaluation
 from ..evaluation import evaluate as evaluate_curves
 from ..evaluation.checks import known_costs
+from ..evaluation.draws import DrawsEvaluation, evaluate_draws
 from ..predictors import training
 from ..predictors.difficulty import Asking
+from ..predictors.history import HistoryPredictor
 from ..predictors.overlap import held_out
 from ..predictors.parts.making import Progress, make_estimator
 from ..predictors.parts.making import silent as quiet
@@ -157,6 +159,39 @@ def _evaluated(
         num_resamples=how.num_resamples,
         seed=how.seed,
         notes=notes,
+    )
+
+
+def by_draws(
+    profile: Profile,
+    *,
+    num_draws: Sequence[int] = (1, 2, 3, 5),
+    num_halvings: int = 0,
+    mean_tokens: Sequence[float] | None = None,
+    mean_usd: Sequence[float] | None = None,
+    num_resamples: int = 2000,
+    seed: int = 0,
+) -> DrawsEvaluation:
+    """What a history of the same questions buys; see `evaluation.draws.evaluate_draws`.
+
+    The history is learnt anew from the draws that choose, around their mean curve: no other model has a say.
+    """
+    check_profiles([profile])
+
+    def remembered(choosing: Profile) -> Curves:
+        features = Features.of(choosing, None)
+        p_Q_B, tokens_Q_B = HistoryPredictor().fit(features, Counts.of(choosing)).predict(features)
+        return Curves(choosing.query_ids, choosing.menu, p_Q_B, tokens_Q_B)
+
+    return evaluate_draws(
+        profile,
+        remembered,
+        num_draws=num_draws,
+        num_halvings=num_halvings,
+        mean_tokens=mean_tokens,
+        mean_usd=mean_usd,
+        num_resamples=num_resamples,
+        seed=seed,
     )
 
 

@@ -13,12 +13,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..core.data import EngineInfo, Grade, Query, Request, Sampling
+from ..core.data import EngineInfo, Generation, Grade, Query, Request, Sampling
 from ..core.menu import Menu
 from ..core.parquet import write_parquet
 from ..core.problems import excerpt
 from ..core.profile import Profile
-from ..core.protocols import Engine, Grader, HiddenStateEngine, check_option
+from ..core.protocols import Engine, Grader, HiddenStateEngine, check_menu
 from ..core.provenance import Provenance
 from ..core.records import Record
 from ..core.settings import EngineSettings, ProfileSettings
@@ -26,7 +26,7 @@ from ..core.waiting import finish
 from ..core.worker import ALONE, Worker
 from ..engines import opening
 from ..engines.context import ceiling_of
-from ..errors import ForethoughtError, InvalidInputError, InvalidSettingsError, RunError
+from ..errors import EngineError, ForethoughtError, InvalidInputError, InvalidSettingsError, RunError
 from ..questions.queries import Question, load_queries, read_questions, save_queries
 from ..runs.folders import profile_folder
 from ..runs.profiles import from_run
@@ -103,10 +103,20 @@ async def sample_traces(
 
     with run.appender(worker) as records:
         async for generation in engine.generate(requests()):
+            check_label(engine, menu, generation)
             reference = own[generation.query_id].reference
             line = judged(Record.of(generation, setup=setup), reference, grader).to_json()
             records.append([line])
             report(line)
+
+
+def check_label(engine: Engine, menu: Menu, generation: Generation) -> None:
+    """Refuses what came back by no option of a menu that has names; raises EngineError."""
+    if menu.is_named and generation.option not in menu.labels:
+        raise EngineError(
+            f"engine {engine.info.engine!r} does not say by which option it answered (`Generation.option`): it is "
+            "written for caps alone"
+        )
 
 
 def _read_states(
@@ -219,8 +229,7 @@ async def profile_async(
     if isinstance(num_traces, bool) or not isinstance(num_traces, int) or num_traces < 1:
         raise InvalidSettingsError(f"num_traces must be a whole number of at least 1, not {num_traces!r}")
     judge.check(queries, required=True)
-    for option in caps.options:
-        check_option(engine, option)
+    check_menu(engine, caps)
     made = Provenance.of(engine.info, menu=caps, sampling=sampling or engine.info.sampling or Sampling(), seed=seed)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()) if out is None else out)

@@ -25,7 +25,7 @@ from .budgets import keep_plan, load_budgets, priorities, read_plan
 from .judging import Judge
 from .plan import Plan
 from .pool import Pool
-from .profiling import judged, setup_of, trace_seed
+from .profiling import check_label, judged, setup_of, trace_seed
 from .results import answer_rows, answers_of, earlier_counts, line_of, save_counts, write_results
 
 AHEAD = 4  # the first quarter of a block is served while the last answers of the block before come in
@@ -38,6 +38,7 @@ async def answering(plan: Plan, engine: Engine, judge: Judge) -> AsyncIterator[A
     made = plan_provenance(plan, judge, engine.info)
     known = {query.id: (query, budget) for query, (_, budget) in zip(plan.queries, plan, strict=True)}
     async for generation in engine.generate(plan.requests(ceiling_of(engine.info))):
+        check_label(engine, plan.menu, generation)
         query, budget = known[generation.query_id]
         record = judged(Record.of(generation), query.reference, judge.grader)
         yield Answer.of(query, budget, record, bill(record, made))
@@ -184,6 +185,7 @@ async def generate_planned(
         while position < len(order):
             wanted = requests()
             async for generation in pool.generate(engine, list(wanted)) if pool else engine.generate(wanted):
+                check_label(engine, menu, generation)
                 query = own[generation.query_id]
                 record = judged(Record.of(generation, setup=setup), query.reference, grader)
                 records.append([record.to_json()])

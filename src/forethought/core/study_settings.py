@@ -88,6 +88,13 @@ class EvaluateSettings:
     mean_usd: tuple[float, ...] = flag(
         (), "Levels in USD a question, where options have prices.", metavar="USD,…", shown="spread alike"
     )
+    by_draws: bool = flag(False, "Judge a history: half of each question's draws choose for it, the others judge.")
+    num_draws: tuple[int, ...] = flag(
+        (1, 2, 3, 5), "With --by-draws: how many draws choose, in a table of its own.", name="--draws", metavar="N,…"
+    )
+    num_halvings: int = flag(
+        0, "With --by-draws: random halvings.", name="--halvings", metavar="N", shown="one, by the samples' numbers"
+    )
     model: str = asked_model_flag()
     engine: EngineSettings = EngineSettings()
     num_resamples: int = num_resamples_flag()
@@ -99,6 +106,14 @@ class EvaluateSettings:
             [
                 *positive("--mean-tokens", self.mean_tokens),
                 *positive("--mean-usd", self.mean_usd, "USD"),
+                *(at_least("--draws", each, 1) for each in self.num_draws),
+                at_least("--halvings", self.num_halvings, 0),
+                f"--by-draws plans by price: leave --allocator {self.allocator} out"
+                if self.by_draws and self.allocator != "envelope"
+                else None,
+                "--by-draws trains on some draws and judges on others: leave --on out"
+                if self.by_draws and self.on
+                else None,
                 at_least("--resamples", self.num_resamples, 100),
             ]
         )

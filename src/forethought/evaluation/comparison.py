@@ -18,7 +18,7 @@ from ..errors import InvalidInputError
 from .bootstrap import estimate
 from .calibration import resampled_losses
 from .checks import check_inputs, comparable, known_costs
-from .offline import data_hash, levels_of, num_traces
+from .offline import data_hash, levels_of, named_notes, num_traces
 from .policies import BLIND, ORACLE, UNIFORM, Policies, PolicyOutcome
 from .resampled import Resampled, share_closed
 from .results import Estimate, PolicyRow, Result
@@ -201,7 +201,7 @@ def compare_predictors(
         rows=tuple(rows),
         scores=tuple(scores),
         log_losses={name: estimate(loss_R) for name, loss_R in zip([*names, MEAN], losses_R_N.T, strict=True)},
-        notes=(*notes, *left_out, *NOTES, *policies.notes),
+        notes=(*notes, *left_out, *named_notes(measured, costs), *NOTES, *policies.notes),
         data_hash=data_hash(measured),
         provenance=measured.provenance.to_json(),
         **how,

@@ -166,27 +166,35 @@ def levels_of(cost: Cost, policies: Policies, wanted: Sequence[float] | None = N
     return spread(policies.measured.menu, policies.option_costs(cost), in_usd=cost is Cost.USD)
 
 
-_CAPS = (
+CAPS = (
     "Granted counts the caps on reasoning. Spent counts the tokens generated: reasoning, forced suffix and answer. "
     "Neither counts the prompt, nor the one pass over it that a predictor reading hidden states needs."
 )
-_NAMED = (
-    "Options go by their names, in order of what an answer by each is known to take. Spent counts the tokens "
-    "generated: thought and answer. Nothing is compared under granted cost: an option's budget is what it takes as a "
-    "rule, and no cap. A dearer option may be worse than a cheaper one: uniform, which takes them by cost alone, then "
-    "falls, and the gain over blind, which leaves such options out, is the one to look at."
+NAMED = (
+    "Options go by their names, in order of what an answer by each is known to take. A dearer option may be worse than "
+    "a cheaper one: uniform, which takes them by cost alone, then falls, and the gain over blind, which leaves such "
+    "options out, is the one to look at."
 )
-_MONEY = "USD counts prompt, thought and answer at the prices of the profile's menu; predicting is not charged."
-_NEIGHBOURS = {False: "neighbouring caps", True: "options that are neighbours in mean cost"}
+COUNTS = {
+    Cost.GRANTED: "Granted counts the options' budgets: what an answer by each is known to take, and no cap.",
+    Cost.SPENT: "Spent counts the tokens generated: thought and answer. Nothing is compared under granted cost: a "
+    "named option's budget is what it takes as a rule, and no cap.",
+    Cost.USD: "USD counts prompt, thought and answer at the prices of the profile's menu; predicting is not charged.",
+}
+NEIGHBOURS = {False: "neighbouring caps", True: "options that are neighbours in mean cost"}
+
+
+def named_notes(measured: Profile, costs: Sequence[Cost]) -> tuple[str, ...]:
+    """What the reader must know of named options and of what is counted; nothing of caps."""
+    return (NAMED, *(COUNTS[cost] for cost in costs)) if measured.menu.is_named else ()
 
 
 def _notes(measured: Profile, predicted: Curves, costs: Sequence[Cost]) -> tuple[str, ...]:
     fewest, is_named = num_traces(measured)[0], measured.menu.is_named
     notes = [
-        *([_NAMED] if is_named else [_CAPS]),
-        *([_MONEY] if Cost.USD in costs else []),
+        *(named_notes(measured, costs) or [CAPS]),
         f"Gains compare at equal realised {'cost' if Cost.USD in costs else 'tokens'}: with what the baseline reaches "
-        f"at what the policy really used, where the baseline may mix two {_NEIGHBOURS[is_named]} at random. A plan "
+        f"at what the policy really used, where the baseline may mix two {NEIGHBOURS[is_named]} at random. A plan "
         "made from predicted spend may miss its target; the tokens shown are the measured ones.",
         "A mean over levels weighs each level by the tokens that it is the nearest level to.",
         "Intervals are pointwise and resample queries, with plans and training held fixed. With many levels a few "

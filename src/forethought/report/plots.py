@@ -41,6 +41,7 @@ AXIS = {
     Cost.USD: "USD a question (mean)",
 }
 TITLE = {Cost.GRANTED: "equal granted tokens", Cost.SPENT: "equal spent tokens", Cost.USD: "equal cost in USD"}
+MEAN = {Cost.GRANTED: "mean budget (tokens)", Cost.SPENT: "mean tokens generated", Cost.USD: "mean USD"}
 NUM_GROUPS = 5
 INK = "#333333"  # of what belongs to no policy
 MOST_LETTERS = 36  # of the names below bars
@@ -158,9 +159,9 @@ def _accuracy_panel(panel: Any, result: Evaluation, cost: Cost, policies: Sequen
     panel.set(title=TITLE[cost], xlabel=AXIS[cost], ylabel="accuracy", ylim=(0.0, None))
     count_percent(panel.yaxis)
     _costs_along(panel, result, cost)
-    paid = {each.label: each.usd if cost is Cost.USD else each.spent for each in result.options[:MOST_NAMED]}
-    where = [(each.label, paid.get(each.label), each.accuracy.value) for each in result.options]
-    named = {label: (x, y, INK) for label, x, y in where if x is not None}
+    options = zip(result.menu.caps, result.options, strict=False)  # of caps there are none
+    where = [({Cost.SPENT: each.spent, Cost.USD: each.usd}.get(cost, budget), each) for budget, each in options]
+    named = {each.label: (x, each.accuracy.value, INK) for x, each in where[:MOST_NAMED] if x is not None}
     for x, y, colour in named.values():
         panel.plot([x], [y], marker="D", markersize=5, color=colour, markerfacecolor="white", zorder=5)
     if named:
@@ -251,8 +252,7 @@ def _groups_panel(panel: Any, result: Evaluation, rows: Mapping[str, PolicyRow],
         panel.plot(x, y, linewidth=width, alpha=0.5 if policy == BLIND else 1.0, **style)
         ends[policy] = (float(x[-1]), y[-1])
     panel.set_xticks(x, [f"{100 * p_Q[group].mean():.0f}%" for group in groups])
-    label = {True: "mean tokens generated", False: "mean cap (tokens)"}[is_named]
-    label = "mean USD" if cost is Cost.USD else label
+    label = MEAN[cost] if is_named else "mean cap (tokens)"
     panel.set(title="who got them", ylabel=label, ylim=(0.0, None))
     (count_usd if cost is Cost.USD else count_tokens)(panel.yaxis)
     over = "options" if is_named else "caps"
