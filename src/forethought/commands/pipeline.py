@@ -24,7 +24,7 @@ from ..control.training import fitted, together
 from ..core.data import Query
 from ..core.files import make_folder
 from ..core.menu import Menu
-from ..core.protocols import Engine, HiddenStateEngine, check_option
+from ..core.protocols import Engine, HiddenStateEngine, check_menu
 from ..core.settings import (
     EngineSettings,
     ImportSettings,
@@ -225,8 +225,7 @@ def run(settings: RunSettings, *, engine: Engine | None = None, report: Report =
         predictor.check(running.info, None)
         if others:
             check_probes(running.info.enforcement, what="--compare judges several caps on it: leave it out")
-        for option in predictor.card.menu.options:
-            check_option(running, option)
+        check_menu(running, predictor.card.menu)
         made = None
         if not (folder / "plan.json").exists():  # a plan is made once, before the folder: a bad total leaves none
             with typed_flags():
@@ -280,8 +279,7 @@ def run_plan(settings: RunPlanSettings, *, engine: Engine | None = None, report:
     room, needed = _room(model, asked, made.queries, made.menu, int(cap_Q.max()), engine)
     with opened(engine, model, asked, needed_tokens=needed) as running:
         made.check(running.info)
-        for option in made.menu.options:
-            check_option(running, option)
+        check_menu(running, made.menu)
         if made.others:
             check_probes(running.info.enforcement, what="the plan has several caps for it")
         room.check_caps(running.info, cap_Q, tolerates=False)
