@@ -256,6 +256,11 @@ def training_text(trained: Predictor, folder: Path) -> str:
         prices = [None if each.price is None else asdict(each.price) for each in menu.options]
         usd = mean.usd_Q_B[0].tolist() if mean.is_billable else None
         lines += cap_lines({**known, "usd": usd, "usd_per_million": prices})
+    if (known_draws := card.history) is not None:
+        lines.append(
+            f"knows {known_draws.num_draws:,.0f} draws of {known_draws.num_queries:,} questions; the curve of "
+            f"{known_draws.base} counts as {known_draws.strength:.2g} more each. Of questions never seen:"
+        )
     if (quality := card.calibration) is not None:
         lines.append(
             f"out of fold: log loss {quality.log_loss:.4f} nats (mean curve {quality.mean_log_loss:.4f}), "
