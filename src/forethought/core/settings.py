@@ -353,7 +353,7 @@ class RunSettings:
     def __post_init__(self) -> None:
         check_all(
             [
-                "--hard-total counts tokens that are generated: give a total in tokens, and --cost spent"
+                "--hard-total counts tokens that are generated: give a total in tokens and add --cost spent"
                 if self.hard_total and self.plan.cost is not Cost.SPENT
                 else None,
                 "--hard-total is kept by one process: leave --worker out" if self.hard_total and self.worker else None,
