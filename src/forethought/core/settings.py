@@ -173,6 +173,8 @@ class ImportSettings:
     where: tuple[str, ...] = flag((), "Only rows whose cell is that text.", metavar="COLUMN=VALUE")
     menu_file: str = flag("", "Options by label: prices, what a request sets (TOML).", name="--menu", metavar="FILE")
     any_order: bool = flag(False, "The rows of a long table need not ascend by budget.")
+    score: str = flag("", "Which scorer or metric of an evaluation log judges.", metavar="NAME")
+    tokenizer: str = flag("", "What counts tokens of lm-eval's logs, which keep no counts.", metavar="FOLDER")
     name: str = flag("", "Of the profile.", shown="the first file's")
     model: str = flag("", "What was measured.", shown="unknown")
     template: str = flag("", "Its prompt template.", shown="unknown")
