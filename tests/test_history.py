@@ -7,8 +7,11 @@ import pytest
 from scipy.special import gammaln
 from scipy.stats import betabinom
 
+from command_line import write_questions
+from forethought.control.answers import Answer
+from forethought.control.feeding import answered
 from forethought.control.training import train
-from forethought.core.data import Query
+from forethought.core.data import Grade, Query, StopReason
 from forethought.core.features import Counts, Features
 from forethought.core.menu import Menu
 from forethought.core.options import Option
@@ -276,3 +279,37 @@ def test_features_without_ids_are_told_apart():
     trained = train(measured(), "history")
     curves = trained.predict(["q3"], Features(1, texts=("?",)))  # ids that features lack are those of the queries
     assert np.array_equal(curves.p_Q_B, trained.predict([Query("q3", "?")]).p_Q_B)
+
+
+def test_profile_and_run_feed_a_history(call, tmp_path):
+    questions = write_questions(tmp_path / "train.jsonl", 30)
+    tonight = ("profile", "fake", questions, "--traces", 2, "--history", "nightly", "--quiet")
+    assert call(*tonight).code == 0
+    first = Predictor.load("nightly")
+    assert first.card.predictor == "history"
+    num_draws, num_queries = first.card.history.num_draws, first.card.history.num_queries
+    assert call(*tonight).code == 0  # the same run again feeds nothing
+    assert Predictor.load("nightly").card.history == first.card.history
+    assert call("run", "nightly", questions, "--mean-tokens", 64, "--seed", 7, "--quiet", "--out", "runs/a").code == 0
+    fed = Predictor.load("nightly").card.history
+    assert [each.name for each in fed.fed] == ["fake-train", "a"]
+    assert fed.num_queries == num_queries
+    assert fed.num_draws >= num_draws + num_queries  # a thought that ended counts under larger caps too
+    assert call("run", "nightly", questions, "--mean-tokens", 64, "--seed", 7, "--quiet", "--out", "runs/a").code == 0
+    assert Predictor.load("nightly").card.history == fed
+
+
+def test_answers_to_a_plan_are_draws_under_what_they_were_given():
+    rows = [
+        Answer("a", 100, "1", 90, 100, StopReason.NATURAL, "1", Grade.RIGHT),
+        Answer("b", 900, "1", 800, 820, StopReason.NATURAL, "2", Grade.WRONG),
+        Answer("c", 900, None, reference="2", error="lost"),
+    ]
+    profile = answered(rows, LEVELS, Provenance(model="m", model_hash="h", template="t"))
+    assert profile.query_ids == ("a", "b")
+    assert profile.tried_Q_B.tolist() == [[1, 0], [0, 1]]
+    assert answered(rows, Menu.of([100, 900]), Provenance()).tried_Q_B.tolist() == [[1, 1], [0, 1]]
+    fed = train(measured(), "history").feed(profile)
+    assert fed.estimator.draws_.tokens_N_B[fed.estimator.draws_.row_of["b"]].tolist() == [0, 820]
+    with pytest.raises(InvalidInputError, match="none of the answers was graded"):
+        answered(rows[2:], LEVELS, Provenance())

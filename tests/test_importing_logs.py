@@ -164,7 +164,8 @@ def test_without_inspect_it_is_said_how_to_get_it(tmp_path: Path, monkeypatch: p
 
 
 def test_lm_eval_samples_with_a_tokenizer(tmp_path: Path, tiny_model: Path) -> None:
-    """Two levels of two runs each: the level from the results file, tokens from the tokenizer (one a letter here)."""
+    """Two levels of two runs each: the level from the results file, tokens from the tokenizer."""
+    tokenizer = pytest.importorskip("transformers").AutoTokenizer.from_pretrained(tiny_model)
     files = [samples_of(f"{level}-{seed}") for level in ("low", "high") for seed in (1, 2)]
     imported = taken(tmp_path, *files, tokenizer=str(tiny_model), columns={"sample": "file,sample"})
     profile = Profile.load(imported.path)
@@ -183,8 +184,8 @@ def test_lm_eval_samples_with_a_tokenizer(tmp_path: Path, tiny_model: Path) -> N
             assert profile.texts[row] == own[0]["doc"]["question"]
             assert profile.traces is not None
             assert {line["filtered_resps"][0] for line in own} <= set(profile.traces.answers_Q[row])
-    low = np.mean([len(line["resps"][0][0].replace("\n", " ")) for line in lines["low"]])
-    np.testing.assert_allclose(profile.tokens_Q_B[:, 0].mean(), low, rtol=0.1)  # a few signs are no letters
+            counts = [len(tokenizer(line["resps"][0][0])["input_ids"]) for line in own]
+            np.testing.assert_allclose(profile.tokens_Q_B[row, column], np.mean(counts))
     assert any("lm-eval keeps no token counts" in note for note in imported.notes)
 
 
@@ -226,6 +227,13 @@ def test_lm_eval_levels_by_hand_and_by_name(tmp_path: Path, tiny_model: Path) ->
     assert taken(tmp_path, path, **options).profile.menu.labels == ("coder",)
     results.unlink()
     assert taken(tmp_path, path, **options).profile.menu.labels == (path.stem,)
+
+
+def test_right_answers_of_lm_eval(tmp_path: Path, tiny_model: Path) -> None:
+    path = copied(tmp_path)
+    lines = [{**line, "exact_match": float(at % 3 == 0)} for at, line in enumerate(lines_of(path))]
+    profile = taken(tmp_path, respelt(path, lines), tokenizer=str(tiny_model)).profile
+    assert profile.num_right_Q_B[:, 0].tolist() == [int(at % 3 == 0) for at in range(NUM_QUESTIONS)]
 
 
 def test_several_filters_of_lm_eval_are_told_apart(tmp_path: Path, tiny_model: Path) -> None:

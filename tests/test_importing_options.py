@@ -223,6 +223,11 @@ def test_what_is_wrong_is_told_by_row(tmp_path: Path, case: str) -> None:
     assert words in refusal(tmp_path, rows)
 
 
+def test_a_column_without_any_option(tmp_path: Path) -> None:
+    rows = [{**each, "effort": None} for each in table()]
+    assert "line 1: 'effort' is missing" in refusal(tmp_path, rows)
+
+
 def test_unknown_columns_and_flags_of_caps(tmp_path: Path) -> None:
     message = refusal(tmp_path, table(), columns={**NAMED, "option": "efort"})
     assert "--option-column 'efort': no such column" in message

@@ -155,6 +155,14 @@ def test_an_option_that_nobody_can_ask_by_is_refused_before_anything_is_asked(op
     assert not engine.asked
 
 
+def test_options_that_ask_for_the_same_are_refused():
+    """As those of a log that was imported are, which names its options and does not say what they set."""
+    engine = Counting()
+    with pytest.raises(InvalidSettingsError, match="'low' and 'high' set nothing: say what each is"):
+        profile(engine, QUERIES, menu=Menu.named([Option("low"), Option("high")]))
+    assert not engine.asked
+
+
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, menu_file: Path) -> Path:
     """A folder with questions, a menu, and a profile by it with its predictor."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -228,3 +230,39 @@ def test_longer_thoughts_of_named_options_take_more_and_are_right_as_often(predi
     assert longer.p_Q_B is curves.p_Q_B
     assert longer.tokens_Q_B == pytest.approx(2.0 * curves.tokens_Q_B)  # type: ignore[operator]
     assert spent_within(curves, np.full(5, MENU.smallest)) is None
+
+
+def test_what_plan_prints_of_named_options(predictor: Predictor, tmp_path: Path, call: Any) -> None:
+    predictor.save(tmp_path / "p")
+    profile().save(tmp_path / "q.parquet")
+    asked = ("plan", "p", "q.parquet", "--mean-usd", "0.002", "--quiet")
+    said = call(*asked, "--out", "b.jsonl", "--json")
+    assert said.code == 0, said
+    told = json.loads(said.out)
+    assert (told["cost"], told["total"]) == ("usd", pytest.approx(0.12))
+    assert told["expected_usd"] <= 0.12
+    assert told["expected_spent"] > 0
+    rows = [json.loads(line) for line in (tmp_path / "b.jsonl").read_text().splitlines()]
+    assert rows == told["budgets"]
+    assert {row["option"] for row in rows} == {"small", "large, high"}
+    assert sum(row["expected_usd"] for row in rows) == pytest.approx(told["expected_usd"], rel=1e-4)
+
+    text = call(*asked, "--out", "p.json").out
+    for line in (
+        r"total +0\.12 USD \(0\.002 USD a question\)",
+        r"expected +0\.1\d* USD \(0\.00\d+ USD a question\), [\d,]+ tokens generated \(.* a question\), accuracy .*",
+        r"price +[\d.]+ right answers a USD at the margin",
+        r"large, low +0",
+        r"small +\d+ +\d+\.\d% +[\d,.]+ +0\.000\d+ USD",
+    ):
+        assert re.search(f"^{line}$", text, re.MULTILINE), (line, text)
+    assert "granted" not in text
+    assert Plan.load("p.json").allocation.expected_usd == pytest.approx(told["expected_usd"])
+    in_tokens = call("plan", "p", "q.parquet", "--mean-tokens", "300", "--cost", "spent", "--quiet").out
+    assert re.search(r"^total +18,000 tokens \(300\.0 a question\)$", in_tokens, re.MULTILINE), in_tokens
+    assert re.search(r"^expected +0\.\d+ USD \(", in_tokens, re.MULTILINE), in_tokens
+    refused = call("plan", "p", "q.parquet", "--mean-usd", "0.00001", "--quiet")
+    assert refused.code == 1
+    assert "Give at least --mean-usd 0.0" in refused.err
+    refused = call("plan", "p", "q.parquet", "--mean-tokens", "300", "--cost", "usd", "--quiet")
+    assert "--cost usd needs a total in money" in refused.err

@@ -18,6 +18,7 @@ from forethought.control.sources import shipped_heldout
 from forethought.core.data import Cost
 from forethought.core.features import Features
 from forethought.core.menu import Menu
+from forethought.core.options import Option
 from forethought.core.profile import Profile
 from forethought.core.prompts import load_template
 from forethought.core.provenance import Provenance
@@ -47,7 +48,7 @@ from forethought.gateway.opening import (
     measure_offset,
     open_policy,
     prepare,
-    refuse_costly,
+    refuse_unfit,
     thought_length,
     with_own_template,
 )
@@ -235,7 +236,14 @@ def test_a_predictor_that_has_to_ask_its_model_is_refused(text_predictor):
     features = replace(text_predictor.card.features, kind="difficulty")
     asking = replace(text_predictor, card=replace(text_predictor.card, features=features))
     with pytest.raises(InvalidSettingsError, match="--predictor text"):
-        refuse_costly(asking)
+        refuse_unfit(asking)
+
+
+def test_a_predictor_of_named_options_is_refused(text_predictor):
+    card, caps = text_predictor.card, text_predictor.card.menu.caps
+    named = Menu(caps, tuple(Option(f"level {cap}", set={"reasoning_effort": f"{cap}"}) for cap in caps))
+    with pytest.raises(InvalidSettingsError, match="options with names"):
+        refuse_unfit(replace(text_predictor, card=replace(card, menu=named)))
 
 
 # ------------------------------------------------------------------------------------------- what becomes of a request

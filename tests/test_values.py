@@ -177,7 +177,7 @@ def test_the_python_of_the_pages_runs(
     monkeypatch.chdir(tmp_path)
     write_questions(Path("train.jsonl"), 60)
     blocks = python_blocks((ROOT / page).read_text("utf-8"))
-    assert len(blocks) == {"README.md": 2, "docs/python.md": 3}[page]
+    assert len(blocks) == {"README.md": 2, "docs/python.md": 4}[page]
     exec(compile("\n".join(blocks), page, "exec"), {"__name__": "page"})
     assert set(no_model) == {"qwen2.5-coder-1.5b"}
     if page == "README.md":

@@ -58,7 +58,7 @@ class Costs:
                 raise InvalidMenuError(f"budgets up to {curves.menu.largest} are too large for {num_queries} queries")
             return cls(num_queries, float(unit), curves.menu.budgets_B // unit)
         if cost is Cost.USD:
-            curves.usd_at(np.zeros(0, dtype=np.int64))  # refuses what cannot be billed
+            _ = curves.select(slice(0)).usd_Q_B  # refuses what cannot be billed
             price_2_B = curves.menu.price_2_B
             bills = cls(num_queries, 1.0, None, curves.tokens_Q_B, curves.input_Q_B, price_2_B)
             return replace(bills, unit=_finest_unit(bills._largest(is_ordered=False)))

@@ -13,11 +13,12 @@ import numpy as np
 from ..control.billing import UNPRICED, Prices, Traffic
 from ..control.planning import largest_cap, model_of, template_of
 from ..control.sources import recorded_features, refuse_without_texts
-from ..core.data import Query
+from ..core.data import Cost, Query
 from ..core.features import DIFFICULTY, HIDDEN
 from ..core.menu import Menu
 from ..core.prompts import PromptTemplate
 from ..core.settings import EngineSettings, PlanSettings, ProfileSettings, RunPlanSettings, RunSettings
+from ..core.terms import usd_words
 from ..core.worker import Worker
 from ..engines.context import CEILING, Room
 from ..engines.lengths import Lengths
@@ -52,13 +53,15 @@ class CostEstimate:
         num_answers: forced answers of the traces left, at most.
         reasoning_tokens: reasoning tokens of the traces left, at most.
         answer_tokens: tokens of answers and their suffixes, at most.
-        total: tokens that the plan divides; 0 where there is no plan.
+        total: tokens that the plan divides; 0 where there is no plan, and where it divides money.
         prompt_tokens: tokens of prompts, and of thoughts sent again for their answers, at most.
         cached_tokens: those of them that a prefix cache spares.
         prompts: how prompts were counted, and how often each is sent.
         engine: which engine would run it.
         loads: what has to be fetched and loaded first; "" for a server, and where no model is needed.
         usd: the price of all that, where prices per token were given.
+        planned_usd: what the plan is expected to cost by the prices of its options, or the total in USD that it is to
+            keep to; None where there is neither.
         spent_within: tokens that the run stays below with a chance of 95%, by the mean usage curve; None where the
             total is a bound, or no usage is known.
     """
@@ -78,6 +81,7 @@ class CostEstimate:
     engine: str = ""
     loads: str = ""
     usd: float | None = None
+    planned_usd: float | None = None
     spent_within: float | None = None
 
     @property
@@ -108,6 +112,8 @@ class CostEstimate:
             )
         if self.cached_tokens:
             lines.append(f"                 a prefix cache spares up to {self.cached_tokens:,} of them")
+        if self.planned_usd is not None:
+            lines.append(f"planned          {usd_words(self.planned_usd)} by the options' prices; expected, no bound")
         if self.usd is not None:
             lines.append(f"price, at most   {self.usd:,.2f} USD")
         return "\n".join(lines)
@@ -238,10 +244,10 @@ def run_estimate(settings: RunSettings, *, prices: Prices = UNPRICED) -> CostEst
         most = min(most, int(total) * num_plans)
     if settings.hard_total:
         most = min(most, int(total))
-    within = None if is_bound else _spent_within(predictor.card, total, len(queries))
-    known = CostEstimate(
-        model, str(folder), len(queries), 0, 0, 0, most, 0, total=total, engine=engine, spent_within=within
-    )
+    within = None if is_bound or menu.is_named else _spent_within(predictor.card, total, len(queries))
+    known = CostEstimate(model, str(folder), len(queries), 0, 0, 0, most, 0, engine=engine, spent_within=within)
+    is_usd = asked.cost is Cost.USD
+    known = replace(known, total=0.0 if is_usd else total, planned_usd=total if is_usd else None)
     return _answering(known, left_Q, num_plans, lengths, template, prices)
 
 
@@ -257,7 +263,9 @@ def run_plan_estimate(settings: RunPlanSettings, *, prices: Prices = UNPRICED) -
     worker = Worker.parse(settings.worker)
     left_Q = [int(worker.owns(query.id)) - done[query.id] * worker.owns(query.id) for query in made.queries]
     most = sum(left * cap for left, cap in zip(left_Q, cap_Q, strict=True))
-    known = CostEstimate(model, str(folder), len(made), 0, 0, 0, most, 0, total=made.allocation.total, engine=engine)
+    plan = made.allocation
+    known = CostEstimate(model, str(folder), len(made), 0, 0, 0, most, 0, engine=engine, planned_usd=plan.expected_usd)
+    known = replace(known, total=(plan.expected_spent or 0.0) if plan.cost is Cost.USD else plan.total)
     return _answering(known, left_Q, len(made.allocations), lengths, template, prices)
 
 

@@ -13,6 +13,7 @@ from ..control import profiling, sources
 from ..control.adapting import Adaptation
 from ..control.answers import Answer
 from ..control.budgets import keep_plan, read_plan
+from ..control.feeding import feed_profile, feed_run, history_folder
 from ..control.plan import Plan
 from ..control.planning import forecast, largest_cap, made_plan, model_of, needed_tokens, predict
 from ..control.pool import Pool
@@ -23,7 +24,7 @@ from ..control.training import fitted, together
 from ..core.data import Query
 from ..core.files import make_folder
 from ..core.menu import Menu
-from ..core.protocols import Engine, HiddenStateEngine, check_option
+from ..core.protocols import Engine, HiddenStateEngine, check_menu
 from ..core.settings import (
     EngineSettings,
     ImportSettings,
@@ -116,7 +117,10 @@ def profile(settings: ProfileSettings, *, engine: Engine | None = None, report: 
             sampling=settings.engine.sampling,
             settings=asdict(settings),
         )
-    return RunDirectory.open(profile_folder(settings))
+    run = RunDirectory.open(profile_folder(settings))
+    if settings.history:
+        feed_profile(Path(settings.history), run)
+    return run
 
 
 def import_profile(settings: ImportSettings) -> Imported:
@@ -221,8 +225,7 @@ def run(settings: RunSettings, *, engine: Engine | None = None, report: Report =
         predictor.check(running.info, None)
         if others:
             check_probes(running.info.enforcement, what="--compare judges several caps on it: leave it out")
-        for option in predictor.card.menu.options:
-            check_option(running, option)
+        check_menu(running, predictor.card.menu)
         made = None
         if not (folder / "plan.json").exists():  # a plan is made once, before the folder: a bad total leaves none
             with typed_flags():
@@ -256,6 +259,8 @@ def run(settings: RunSettings, *, engine: Engine | None = None, report: Report =
             )
             finish(_told(work, report))
             write_results(directory, queries)
+    history = Path(settings.history) if settings.history else history_folder(settings.plan.run)
+    _feed(history, directory, queries)
     return directory
 
 
@@ -274,8 +279,7 @@ def run_plan(settings: RunPlanSettings, *, engine: Engine | None = None, report:
     room, needed = _room(model, asked, made.queries, made.menu, int(cap_Q.max()), engine)
     with opened(engine, model, asked, needed_tokens=needed) as running:
         made.check(running.info)
-        for option in made.menu.options:
-            check_option(running, option)
+        check_menu(running, made.menu)
         if made.others:
             check_probes(running.info.enforcement, what="the plan has several caps for it")
         room.check_caps(running.info, cap_Q, tolerates=False)
@@ -290,7 +294,15 @@ def run_plan(settings: RunPlanSettings, *, engine: Engine | None = None, report:
             worker=Worker.parse(settings.worker),
         )
         finish(_told(work, report))
-    return RunDirectory.open(folder)
+    run = RunDirectory.open(folder)
+    _feed(Path(settings.history) if settings.history else None, run, made.queries)
+    return run
+
+
+def _feed(history: Path | None, run: RunDirectory, queries: Sequence[Query]) -> None:
+    """Feeds a run to a history, by whoever of its workers ends last."""
+    if history is not None and len(run.tries().num_done(1, retry_failed=False)) >= len(queries):
+        feed_run(history, run)
 
 
 async def _told(work: AsyncIterator[Answer], report: Report) -> None:

@@ -16,6 +16,7 @@ from ..control.plan import Plan
 from ..control.results import read_summary
 from ..core.data import Cost
 from ..core.problems import MAX_SHOWN, excerpt
+from ..core.terms import usd_words
 from ..core.visible import one_line
 from ..predictors.predictor import Predictor
 from ..predictors.usage import spent_within
@@ -27,14 +28,19 @@ from .per_option import by_option, cap_lines
 
 
 def plan_rows(planned: Plan) -> list[dict[str, Any]]:
-    """One row a question: its budget and what it is expected to give and to use."""
+    """One row a question: its budget, and of a named option its name, and what it is expected to give and to use."""
     curves, plan = planned.forecast.curves, planned.allocation
+    usd_Q = curves.usd_at(plan.menu.columns(plan.budget_Q)) if curves.is_billable else None
     rows = []
     for row, (query_id, budget) in enumerate(zip(plan.query_ids, plan.budget_Q, strict=True)):
         column = plan.menu.index(int(budget))
+        named = {"option": plan.menu.label(int(budget))} if plan.menu.is_named else {}
         tokens = None if curves.tokens_Q_B is None else round(float(curves.tokens_Q_B[row, column]), 1)
         p = round(float(curves.p_Q_B[row, column]), 4)
-        found = {"id": query_id, "budget": int(budget), "expected_accuracy": p, "expected_tokens": tokens}
+        found: dict[str, Any] = {"id": query_id, **named, "budget": int(budget)}
+        found |= {"expected_accuracy": p, "expected_tokens": tokens}
+        if usd_Q is not None:
+            found["expected_usd"] = float(f"{usd_Q[row]:.6g}")
         rows.append(found | planned.forecast.novelty_row(row))
     return rows
 
@@ -49,6 +55,7 @@ def plan_header(planned: Plan) -> dict[str, Any]:
         "total": plan.total,
         "granted": plan.granted,
         "expected_spent": plan.expected_spent,
+        "expected_usd": plan.expected_usd,
         "spent_within": spent_within(planned.forecast.curves, plan.budget_Q),
         "expected_accuracy": plan.expected_accuracy,
         "price": plan.price,
@@ -58,20 +65,23 @@ def plan_header(planned: Plan) -> dict[str, Any]:
 
 
 def plan_text(planned: Plan) -> str:
-    """The plan for a person: totals, then how many questions got which budget."""
-    plan = planned.allocation
+    """The plan for a person: totals, then how many questions got which budget or option."""
+    plan, is_usd = planned.allocation, planned.allocation.cost is Cost.USD
     num_queries = len(plan.query_ids)
-    spent = (
-        "unknown"
-        if plan.expected_spent is None
-        else f"{plan.expected_spent:,.0f} ({plan.expected_spent / num_queries:.1f} a question)"
-    )
+    spent = "unknown"
+    if plan.expected_spent is not None:
+        words = " tokens generated" * (plan.expected_usd is not None)
+        spent = f"{plan.expected_spent:,.0f}{words} ({plan.expected_spent / num_queries:.1f} a question)"
+    bill = "" if plan.expected_usd is None else f"{_usd_a_question(plan.expected_usd, num_queries)}, "
+    each = f"({plan.total / num_queries:.1f} a question)"
     lines = [
         f"{num_queries} questions, {plan.allocator} under {plan.cost.value} cost",
-        f"total      {plan.total:,.0f} tokens ({plan.total / num_queries:.1f} a question)",
+        f"total      {_usd_a_question(plan.total, num_queries) if is_usd else f'{plan.total:,.0f} tokens {each}'}",
         f"granted    {plan.granted:,} ({plan.granted / num_queries:.1f} a question)",
-        f"expected   {spent} generated, accuracy {plan.expected_accuracy:.1%}",
+        f"expected   {bill}{spent}{'' if bill else ' generated'}, accuracy {plan.expected_accuracy:.1%}",
     ]
+    if plan.menu.is_named and plan.cost is not Cost.GRANTED:
+        del lines[2]  # what an option is known to take on average is no bound that anyone grants
     within = spent_within(planned.forecast.curves, plan.budget_Q)
     if within is not None and plan.cost is Cost.SPENT:
         lines.append(
@@ -79,8 +89,11 @@ def plan_text(planned: Plan) -> str:
             f"({within / plan.total:.0%} of the total); run --hard-total never exceeds the total"
         )
     if plan.price is not None:
-        lines.append(f"price      {plan.price * 1000:.3f} right answers a thousand tokens at the margin")
+        price, unit = (f"{plan.price:,.4g}", "USD") if is_usd else (f"{plan.price * 1000:.3f}", "thousand tokens")
+        lines.append(f"price      {price} right answers a {unit} at the margin")
     lines.append(f"novelty    {_novelty_words(planned.forecast)}")
+    if plan.menu.is_named:
+        return "\n".join([*lines, *_option_lines(planned)])
     budgets, counts = np.unique(plan.budget_Q, return_counts=True)
     widest = counts.max()
     lines.append("budget  questions")
@@ -89,6 +102,32 @@ def plan_text(planned: Plan) -> str:
         for budget, count in zip(budgets, counts, strict=True)
     ]
     return "\n".join(lines)
+
+
+def _usd_a_question(usd: float, num_queries: int) -> str:
+    return f"{usd_words(usd)} ({usd_words(usd / num_queries)} a question)"
+
+
+def _option_lines(planned: Plan) -> list[str]:
+    """How many questions get which option, and what one of them is expected to give, to take and to cost."""
+    plan, curves = planned.allocation, planned.forecast.curves
+    column_Q, row_Q = plan.menu.columns(plan.budget_Q), np.arange(len(planned))
+    p_Q, tokens_Q = curves.p_Q_B[row_Q, column_Q], None
+    if curves.tokens_Q_B is not None:
+        tokens_Q = curves.tokens_Q_B[row_Q, column_Q]
+    usd_Q = curves.usd_at(column_Q) if curves.is_billable else None
+    labels = [one_line(label) for label in plan.menu.labels]
+    width = max(map(len, ("option", *labels)))
+    lines = [f"{'option':{width}}  questions  accuracy    tokens{'' if usd_Q is None else '  USD a question'}"]
+    for column, label in enumerate(labels):
+        is_its_Q = column_Q == column
+        line = f"{label:{width}}  {is_its_Q.sum():9,d}"
+        if is_its_Q.any():
+            tokens = "unknown" if tokens_Q is None else f"{tokens_Q[is_its_Q].mean():,.1f}"
+            line += f"  {p_Q[is_its_Q].mean():8.1%}  {tokens:>8}"
+            line += "" if usd_Q is None else f"  {usd_words(float(usd_Q[is_its_Q].mean())):>14}"
+        lines.append(line)
+    return lines
 
 
 def _novelty_words(expected: Forecast) -> str:

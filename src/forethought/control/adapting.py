@@ -167,21 +167,14 @@ class Adaptation:
     def _curves(self, queries: Sequence[Query]) -> Curves:
         curves, rows = self._plan.forecast.curves, [self._row_of[query.id] for query in queries]
         tokens_Q_B = None if curves.tokens_Q_B is None else curves.tokens_Q_B[rows]
-        input_Q_B = None if curves.input_Q_B is None else curves.input_Q_B[rows]
-        return Curves(tuple(query.id for query in queries), self._menu, curves.p_Q_B[rows], tokens_Q_B, input_Q_B)
+        return Curves(tuple(query.id for query in queries), self._menu, curves.p_Q_B[rows], tokens_Q_B)
 
     def _paid(self, query_id: str, budget_of: Mapping[str, int], used_of: Mapping[str, float]) -> float:
-        """What a question that has begun takes from the total; in money, with its prompt as it was predicted."""
+        """What a question that has begun takes from the total."""
         budget, tokens_B = budget_of[query_id], self._tokens(query_id)
         if self._cost is Cost.GRANTED or tokens_B is None or not budget:
             return float(budget)
-        column = self._menu.index(budget)
-        used = float(used_of.get(query_id, tokens_B[column]))
-        if self._cost is not Cost.USD:
-            return used
-        input_Q_B, price = self._plan.forecast.curves.input_Q_B, self._menu.option(budget).price
-        assert price is not None
-        return float(price.usd(0.0 if input_Q_B is None else input_Q_B[self._row_of[query_id], column], used))
+        return float(used_of.get(query_id, tokens_B[self._menu.index(budget)]))
 
 
 def kept(run: RunDirectory, menu: Menu, query_ids: Set[str]) -> Decided:

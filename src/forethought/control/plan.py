@@ -19,7 +19,7 @@ from ..core.checks import check_plan
 from ..core.data import Allocation, Cost, EngineInfo, IntArray, Query, Request
 from ..core.files import read_json, write_atomically
 from ..core.menu import Menu, with_menu
-from ..core.protocols import Engine, Grader, check_option
+from ..core.protocols import Engine, Grader, check_menu
 from ..core.waiting import finish
 from ..engines.context import CEILING
 from ..errors import (
@@ -336,8 +336,7 @@ class Plan:
         if not isinstance(engine, Engine):
             raise InvalidInputError(f"the engine must be an open one, not {engine!r}; open it: open_engine(plan)")
         self.check(engine.info)
-        for option in self.menu.options:
-            check_option(engine, option)
+        check_menu(engine, self.menu)
         answers = answering(self, engine, judge) if out is None else kept_answers(self, engine, judge, Path(out))
         async for answer in answers:
             yield answer

@@ -18,7 +18,7 @@ from ..core.menu import Menu
 from ..core.parquet import write_parquet
 from ..core.problems import excerpt
 from ..core.profile import Profile
-from ..core.protocols import Engine, Grader, HiddenStateEngine, check_option
+from ..core.protocols import Engine, Grader, HiddenStateEngine, check_menu
 from ..core.provenance import Provenance
 from ..core.records import Record
 from ..core.settings import EngineSettings, ProfileSettings
@@ -229,8 +229,7 @@ async def profile_async(
     if isinstance(num_traces, bool) or not isinstance(num_traces, int) or num_traces < 1:
         raise InvalidSettingsError(f"num_traces must be a whole number of at least 1, not {num_traces!r}")
     judge.check(queries, required=True)
-    for option in caps.options:
-        check_option(engine, option)
+    check_menu(engine, caps)
     made = Provenance.of(engine.info, menu=caps, sampling=sampling or engine.info.sampling or Sampling(), seed=seed)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()) if out is None else out)

@@ -37,6 +37,7 @@ def train(
     options: Mapping[str, Any] | None = None,
     engine: Engine | None = None,
     progress: Progress = quiet,
+    fed_as: str = "",
 ) -> Predictor:
     """Fits a predictor on a profile; layer and regularisation are picked by cross-validation.
 
@@ -49,6 +50,7 @@ def train(
         options: what the predictor's class takes.
         engine: of the measured model, for a predictor that asks it how hard a question is.
         progress: called with what is being done, steps done and steps in all.
+        fed_as: what the last profile goes by in a history; "" for a hash of its counts.
 
     Raises:
         InvalidFeaturesError: the profile does not hold what the predictor reads.
@@ -60,6 +62,7 @@ def train(
         together(profiles, predictor),
         predictor,
         fed=profiles,
+        fed_as=fed_as,
         options=options,
         layers=layers,
         num_folds=num_folds,
@@ -84,6 +87,7 @@ def fitted(
     predictor: str,
     *,
     fed: Sequence[Profile] = (),
+    fed_as: str = "",
     options: Mapping[str, Any] | None,
     layers: Sequence[int] | None,
     num_folds: int,
@@ -112,7 +116,7 @@ def fitted(
         progress=progress,
         checkpoint=checkpoint,
     )
-    return begun(trained, fed) if name == HISTORY and len(fed) > 1 else trained
+    return begun(trained, fed, fed_as=fed_as) if name == HISTORY and fed else trained
 
 
 def check_profiles(profiles: Sequence[object]) -> None:

@@ -64,6 +64,7 @@ skip_ungraded_flag = partial(flag, False, "Leave out what has no reference answe
 worker_flag = partial(flag, "", "Take this share of the questions, as one of N processes that fill RUN.", metavar="K/N")
 retry_failed_flag = partial(flag, True, "Try again what failed before, once.")
 num_resamples_flag = partial(flag, 2000, "Bootstrap resamples.", name="--resamples")
+history_flag = partial(flag, "", "Feed what was drawn to this history (a predictor's folder).", metavar="FOLDER")
 plots_flag = partial(flag, True, "Draw pictures (needs matplotlib).")
 asked_model_flag = partial(flag, "", "Where the measured model is, for a predictor that asks it.")
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, runtime_checkab
 from ..errors import InvalidSettingsError
 from .data import EngineInfo, FloatArray, Generation, Grade, Query, Request
 from .features import HIDDEN, Counts, Features, HeldOut
+from .menu import Menu
 from .options import Option
 
 if TYPE_CHECKING:
@@ -63,6 +64,23 @@ def check_option(engine: Engine, option: Option) -> None:
         refuse_fields(option)
     except InvalidSettingsError as error:
         raise InvalidSettingsError(f"{error} (engine {engine.info.engine!r})") from error
+
+
+def check_menu(engine: Engine, menu: Menu) -> None:
+    """The same of every named option of a menu, and of two that ask for the same: nothing would tell them apart.
+
+    Raises:
+        InvalidSettingsError: naming the option.
+    """
+    for number, option in enumerate(menu.options):
+        check_option(engine, option)
+        for other in menu.options[:number]:
+            if (option.cap, option.set) == (other.cap, other.set):
+                what = "set nothing" if not option.set and option.cap is None else "ask for the same"
+                raise InvalidSettingsError(
+                    f"the options {other.label!r} and {option.label!r} {what}: say what each is, by set = {{ … }} or "
+                    "cap = N in a menu file (--menu FILE)"
+                )
 
 
 def refuse_fields(option: Option) -> None:

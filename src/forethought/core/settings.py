@@ -19,6 +19,7 @@ from .flags import (
     flag,
     grader_flag,
     grader_options_flag,
+    history_flag,
     layers_problem,
     limit_flag,
     numbered,
@@ -91,6 +92,7 @@ class ProfileSettings(QuestionColumns):
     questions: str = argument()
     out: str = flag("", "Run directory.", metavar="RUN", shown="runs/MODEL-QUESTIONS")
     num_traces: int = flag(4, "Traces a question.", name="--traces")
+    history: str = history_flag()
     budgets: str = flag("", "The caps.", metavar="CAPS", shown="by the model")
     menu_file: str = flag(
         "", "Options with names instead, such as effort levels: a menu file.", name="--menu", metavar="FILE"
@@ -346,6 +348,7 @@ class RunSettings:
     out: str = flag("", "Run directory.", metavar="RUN", shown="runs/run-QUESTIONS-TOTAL-COST")
     compare: tuple[str, ...] = flag((), "Judge this allocator on the same traces too (repeatable).", metavar="NAME")
     hard_total: bool = flag(False, "With --cost spent: never generate more; later questions get what is left.")
+    history: str = history_flag(shown="RUN, where it is one")
     grader: str = grader_flag()
     grader_options: dict[str, Any] = grader_options_flag()
     seed: int = seed_flag()
@@ -355,7 +358,7 @@ class RunSettings:
     def __post_init__(self) -> None:
         check_all(
             [
-                "--hard-total counts tokens that are generated: give a total in tokens, and --cost spent"
+                "--hard-total counts tokens that are generated: give a total in tokens and add --cost spent"
                 if self.hard_total and self.plan.cost is not Cost.SPENT
                 else None,
                 "--hard-total is kept by one process: leave --worker out" if self.hard_total and self.worker else None,
@@ -372,6 +375,7 @@ class RunPlanSettings:
 
     plan_file: str
     out: str = flag("", "Run directory.", metavar="RUN", shown="runs/run-FILE")
+    history: str = history_flag()
     grader: str = grader_flag()
     grader_options: dict[str, Any] = grader_options_flag()
     model: str = flag("", "Where the predictor's model is.", shown="the name on its card")

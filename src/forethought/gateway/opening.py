@@ -122,15 +122,24 @@ def prepare(environment: Mapping[str, str]) -> Prepared:
     """
     options = ServingOptions.from_environment(environment)
     predictor = sources.open_predictor(options.predictor)
-    refuse_costly(predictor)
+    refuse_unfit(predictor)
     template = predictor.card.template
     shipped = load_template(template) if template in shipped_templates() else None
     return Prepared(options, predictor, price_of(options, predictor), shipped)
 
 
-def refuse_costly(predictor: Predictor) -> None:
-    """Raises InvalidSettingsError for a predictor that cannot say anything before its own model has run."""
+def refuse_unfit(predictor: Predictor) -> None:
+    """Refuses a predictor of named options, or one that says nothing before its own model has run.
+
+    Raises:
+        InvalidSettingsError: it is one of these.
+    """
     card = predictor.card
+    if card.menu.is_named:
+        raise InvalidSettingsError(
+            f"the predictor is for options with names ({card.menu}), and the plug-in sets caps alone; train one on a "
+            "profile by caps: forethought profile MODEL QUESTIONS --budgets CAPS"
+        )
     if DIFFICULTY in card.features.reads or predictor.estimator.is_costly:
         raise InvalidSettingsError(
             f"predictor {card.predictor} needs passes of its own for every question, which are not made in a server; "

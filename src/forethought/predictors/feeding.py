@@ -66,13 +66,16 @@ def feed(predictor: Predictor, profile: Profile, *, fed_as: str = "") -> tuple[P
     return replace(predictor, card=card, estimator=grown), notes
 
 
-def begun(predictor: Predictor, profiles: Sequence[Profile]) -> Predictor:
-    """A history just trained on `profiles` together, its counts fed one by one, so that earlier ones are forgotten."""
+def begun(predictor: Predictor, profiles: Sequence[Profile], *, fed_as: str = "") -> Predictor:
+    """A history just trained on `profiles` together, its counts fed one by one, so that earlier ones are forgotten.
+
+    `fed_as` names the last of them; see `feed`.
+    """
     own = history_of(predictor)
     empty = own.with_draws(Draws.none(predictor.card.menu.num_options))
     made = replace(predictor, estimator=empty, card=replace(predictor.card, history=history_words(empty, ())))
-    for profile in profiles:
-        made, _ = feed(made, profile)
+    for number, profile in enumerate(profiles, 1):
+        made, _ = feed(made, profile, fed_as=fed_as if number == len(profiles) else "")
     held_out = own.held_out_
     history_of(made).held_out_ = held_out
     return made
