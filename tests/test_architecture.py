@@ -83,6 +83,7 @@ HEAVY = {
         "graders/sameness.py",
     },
     "huggingface_hub": {"models/locating.py", "models/gguf.py"},
+    "inspect_ai": {"runs/importing/inspect_logs.py"},
 }
 
 

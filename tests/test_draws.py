@@ -118,3 +118,13 @@ def test_what_cannot_be_asked_is_refused():
         EvaluateSettings(run="x", by_draws=True, num_draws=(0,))
     with pytest.raises(InvalidSettingsError, match="leave --on out"):
         EvaluateSettings(run="x", by_draws=True, on="y")
+
+
+def test_the_demo_of_a_history_needs_no_model_and_credits_its_data(call):
+    said = call("demo", "history", "--mean-tokens", 4234, "--json")
+    assert said.code == 0
+    assert "Epoch AI" in said.err
+    opus, gpt = said.json["results"]
+    assert (opus["num_queries"], gpt["num_queries"]) == (125, 125)
+    own = next(each for each in opus["rows"] if each["policy"] == "history")
+    assert own["gain_low"] > 0.0

@@ -250,7 +250,7 @@ def test_what_plan_prints_of_named_options(predictor: Predictor, tmp_path: Path,
     text = call(*asked, "--out", "p.json").out
     for line in (
         r"total +0\.12 USD \(0\.002 USD a question\)",
-        r"expected +0\.1\d* USD \(0\.00\d+ USD a question\), [\d,]+ \(.* a question\) tokens generated, accuracy .*",
+        r"expected +0\.1\d* USD \(0\.00\d+ USD a question\), [\d,]+ tokens generated \(.* a question\), accuracy .*",
         r"price +[\d.]+ right answers a USD at the margin",
         r"large, low +0",
         r"small +\d+ +\d+\.\d% +[\d,.]+ +0\.000\d+ USD",

@@ -1,4 +1,4 @@
-"""`forethought demo`: the main job, live, on what comes with the package."""
+"""`forethought demo`: the main job, live, on what comes with the package; or a history, by measured draws."""
 
 from __future__ import annotations
 
@@ -17,13 +17,20 @@ from .options import emit, filled, json_flag, quiet_flag, takes, talk
 def command(as_json: bool, quiet: bool, **values: Any) -> int:
     """Uniform, blind and forethought side by side: on the shipped held-out profile, then live.
 
-    NAME is a model with a shipped predictor: qwen2.5-coder-1.5b, or qwen2.5-coder-0.5b (faster, and weaker).
+    NAME is a model with a shipped predictor: qwen2.5-coder-1.5b, or qwen2.5-coder-0.5b (faster, and weaker). NAME
+    history needs no model: what earlier draws of the same questions buy at the effort levels of two models, as Epoch AI
+    measured them.
     """
     from .. import report
     from . import demonstration as demo
     from .progress import progress_bar
 
     settings = filled(DemoSettings, values)
+    if settings.name == demo.HISTORY:
+        talk(demo.CREDIT)
+        pages = [report.page(each) for each in demo.history(settings)]
+        emit(as_json, {"results": [page.to_json() for page in pages]}, "\n\n".join(page.text() for page in pages))
+        return 0
     prepared = demo.prepare(settings)
     talk(f"held-out profile: {prepared.num_heldout} GSM8K test questions that nothing was trained or tuned on")
     heldout = demo.heldout(prepared)

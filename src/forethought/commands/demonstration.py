@@ -8,17 +8,20 @@ from pathlib import Path
 
 import numpy as np
 
-from ..control import sources
+from ..control import evaluating, sources
 from ..control.profiling import Report, silent
 from ..core.settings import EngineSettings, PlanSettings, RunSettings
 from ..core.study_settings import DemoSettings, EvaluateSettings
 from ..evaluation import Evaluation, LiveComparison
+from ..evaluation.draws import DrawsEvaluation
 from ..predictors.card import PredictorCard
 from ..questions.queries import load_queries
 from ..runs.store import RunDirectory
 from . import pipeline, reports
 from .estimates import CostEstimate, run_estimate
 
+HISTORY = "history"
+CREDIT = 'data: Epoch AI, "Benchmarking data" (epoch.ai/data), CC-BY-4.0; half of GPQA Diamond and OTIS mock AIME'
 QUESTIONS = "gsm8k-demo"
 # Live questions that two CPU cores answer in about two minutes, so that the whole demo stays below five.
 NUM_LIVE = {"qwen2.5-coder-1.5b": 48, "qwen2.5-coder-0.5b": 96}
@@ -43,6 +46,15 @@ class Prepared:
     def num_live(self) -> int:
         """Questions to be answered live."""
         return self.estimate.num_queries
+
+
+def history(settings: DemoSettings) -> tuple[DrawsEvaluation, ...]:
+    """What earlier draws buy at the effort levels of two models, by what was measured of them; no model is run."""
+    asked = None if settings.mean_tokens is None else [settings.mean_tokens]
+    return tuple(
+        evaluating.by_draws(profile, num_draws=(1, 2, 3), mean_tokens=asked, seed=settings.seed)
+        for profile in sources.shipped_efforts()
+    )
 
 
 def prepare(settings: DemoSettings) -> Prepared:

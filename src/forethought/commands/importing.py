@@ -25,8 +25,10 @@ def command(as_json: bool, **values: Any) -> int:
 
     FILE is CSV, Parquet or JSONL, in one of two shapes. Long: a row a trace and budget (id, budget, correct, and where
     known sample and tokens), or a row of counts (with tried). Wide: a row a query, with counts as a list or as columns
-    correct_16, correct_32, …. Columns are found by their usual names, or by flag; '' stands for none. What is wrong is
-    told by line and nothing is written; what is left out is listed with the reason.
+    correct_16, correct_32, …. A long table may have named options (--option-column effort) in place of budgets. Columns
+    are found by their usual names, or by flag; '' stands for none. Logs of Inspect (.eval, JSON) and lm-eval's
+    samples_*.jsonl are read as they are. What is wrong is told by line and nothing is written; what is left out is
+    listed with the reason.
     """
     from . import pipeline, tables
 

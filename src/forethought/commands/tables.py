@@ -68,18 +68,17 @@ def plan_text(planned: Plan) -> str:
     """The plan for a person: totals, then how many questions got which budget or option."""
     plan, is_usd = planned.allocation, planned.allocation.cost is Cost.USD
     num_queries = len(plan.query_ids)
-    spent = (
-        "unknown"
-        if plan.expected_spent is None
-        else f"{plan.expected_spent:,.0f} ({plan.expected_spent / num_queries:.1f} a question)"
-    )
+    spent = "unknown"
+    if plan.expected_spent is not None:
+        words = " tokens generated" * (plan.expected_usd is not None)
+        spent = f"{plan.expected_spent:,.0f}{words} ({plan.expected_spent / num_queries:.1f} a question)"
     bill = "" if plan.expected_usd is None else f"{_usd_a_question(plan.expected_usd, num_queries)}, "
     each = f"({plan.total / num_queries:.1f} a question)"
     lines = [
         f"{num_queries} questions, {plan.allocator} under {plan.cost.value} cost",
         f"total      {_usd_a_question(plan.total, num_queries) if is_usd else f'{plan.total:,.0f} tokens {each}'}",
         f"granted    {plan.granted:,} ({plan.granted / num_queries:.1f} a question)",
-        f"expected   {bill}{spent} {'tokens ' * bool(bill)}generated, accuracy {plan.expected_accuracy:.1%}",
+        f"expected   {bill}{spent}{'' if bill else ' generated'}, accuracy {plan.expected_accuracy:.1%}",
     ]
     if plan.menu.is_named and plan.cost is not Cost.GRANTED:
         del lines[2]  # what an option is known to take on average is no bound that anyone grants

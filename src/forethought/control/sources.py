@@ -56,6 +56,16 @@ def shipped_heldout(name: str) -> Profile:
         return read_parquet(path)
 
 
+def shipped_efforts() -> tuple[Profile, ...]:
+    """Outcomes of two models at several effort levels, by Epoch AI: the example of a history; see the data's README."""
+    names = ("claude-opus-4.5", "gpt-5.2")
+    found = []
+    for name in names:
+        with resources.as_file(_DATA / "epoch-effort" / f"{name}.parquet") as path:
+            found.append(read_parquet(path))
+    return tuple(found)
+
+
 def run_queries(run: RunDirectory) -> list[Query]:
     """The queries of a run, as they were when it was made."""
     return load_queries(run.path / "queries.jsonl")

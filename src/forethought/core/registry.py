@@ -54,6 +54,7 @@ BUILTIN: dict[str, dict[str, str]] = {
 # The optional dependency ("extra") a top-level module comes with, for the hint in MissingExtraError.
 EXTRAS = {
     "aiohttp": "openai",
+    "inspect_ai": "inspect",
     "matplotlib": "plots",
     "peft": "lora",
     "sympy": "math",

@@ -422,6 +422,6 @@ def _notes() -> tuple[str, ...]:
         "them; uniform for one option for all, or a random mix of two that are neighbours in cost.",
         "Uniform and blind choose by the draws of the choosing half too: the mean over all questions.",
         "The fair oracle plans by the choosing half's counts as they are: where it lies below the history, shrinking "
-        "is what helps. It is no upper bound.",
+        "is what helps. It is no upper bound, and spends nothing more where its counts show no gain.",
         "How many draws it takes is judged on all draws that did not choose; with more choosing, fewer judge.",
     )

@@ -87,12 +87,12 @@ def choose_column(
 ) -> str | None:
     """The column that means something: the one asked for, else the first with a usual name that is not taken.
 
-    An empty name asks for none. Several ids or options joined, "subject,number", stand for all of these columns.
+    An empty name asks for none. Several ids, options or samples joined, "subject,number", stand for all of these.
     """
     if asked is None:
         return find_column([name for name in names if name not in set(taken)], usual)
     found = find_column(names, (asked,))
-    if found is None and meaning in ("id", "option") and "," in asked:
+    if found is None and meaning in ("id", "option", "sample") and "," in asked:
         parts = [find_column(names, (part,)) for part in asked.split(",")]
         found = None if None in parts else ",".join(map(str, parts))
     return found

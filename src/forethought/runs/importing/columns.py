@@ -5,7 +5,7 @@ from __future__ import annotations
 import bisect
 import itertools
 from array import array
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,10 +16,11 @@ from ...core.data import FloatArray, IntArray
 from ...core.problems import Problems, excerpt
 from ...errors import InvalidInputError
 from ...questions import fields
-from ...questions.rows import MAX_TEXT, Batch, find_file, read_batches
+from ...questions.rows import MAX_TEXT, Batch, Wanted, find_file, read_batches
 from .cells import BLANK, REFUSED, SCALARS, Cells
 
 Mask = NDArray[np.bool_]
+Reader = Callable[[str, Wanted, Problems], Iterator[Batch]]
 MAX_ROWS = 20_000_000
 MAX_ELEMENTS = 1 << 27  # of lists, in all columns of a file
 
@@ -37,6 +38,11 @@ class Encoded:
     code_N: IntArray
 
 
+def read_table(file: str, wanted: Wanted, problems: Problems) -> Iterator[Batch]:
+    """Batches of a table file."""
+    return read_batches(find_file(file), wanted, problems)
+
+
 class Columns:
     """The rows of one or more files, one after the other.
 
@@ -45,8 +51,9 @@ class Columns:
         problems: what cannot be read or taken is noted here, by file and line.
         wanted: whether a column of that name may be asked for; the others are only named.
         takes_lists: whether that column's cells may be lists.
-        where: column -> the text that its cell must hold for a row to be read.
+        where: column -> the texts one of which its cell must hold for a row to be read.
         most: distinct values after which a column is given up; None for none.
+        reader: what reads a file.
     """
 
     def __init__(
@@ -56,12 +63,13 @@ class Columns:
         *,
         wanted: Callable[[str], bool],
         takes_lists: Callable[[str], bool],
-        where: Mapping[str, str] | None = None,
+        where: Mapping[str, Sequence[str]] | None = None,
         most: int | None = None,
+        reader: Reader = read_table,
     ) -> None:
-        self._problems = problems
+        self._problems, self._reader = problems, reader
         self._where = where or {}
-        self._files = [_File(name, takes_lists, self._where, most) for name in names]
+        self._files = [_File(name, takes_lists, self._where, most, reader) for name in names]
         for file in self._files:
             file.read(wanted)
         self._starts = list(itertools.accumulate((file.num_rows for file in self._files), initial=0))
@@ -185,6 +193,7 @@ class Columns:
                 takes_lists=lambda _: False,
                 where=self._where,
                 most=most,
+                reader=self._reader,
             )
         except InvalidInputError:  # of a column that nobody needs
             return []
@@ -294,12 +303,17 @@ class _File:
     """One file's columns, as far as anybody may ask for them; arguments as in `Columns`."""
 
     def __init__(
-        self, path: str, takes_lists: Callable[[str], bool], where: Mapping[str, str], most: int | None = None
+        self,
+        path: str,
+        takes_lists: Callable[[str], bool],
+        where: Mapping[str, Sequence[str]],
+        most: int | None,
+        reader: Reader,
     ) -> None:
         self.path = path
         self.names: tuple[str, ...] = ()
         self.num_rows = self.num_passed_over = 0
-        self._takes_lists, self._where, self._most = takes_lists, where, most
+        self._takes_lists, self._where, self._most, self._reader = takes_lists, where, most, reader
         self._kind = "row"
         self._numbers = array("q")
         self._cells: dict[str, Cells] = {}
@@ -307,10 +321,9 @@ class _File:
     def read(self, wanted: Callable[[str], bool]) -> None:
         """Reads the file; raises InvalidInputError with everything that is wrong with it."""
         problems = Problems(self.path)
-        source = find_file(self.path)
         given_up: set[str] = set()
-        for batch in read_batches(
-            source, lambda name: name in self._where or (name not in given_up and wanted(name)), problems
+        for batch in self._reader(
+            self.path, lambda name: name in self._where or (name not in given_up and wanted(name)), problems
         ):
             self.names, self._kind = tuple(batch.names), batch.kind
             batch = self._filtered(batch, problems)
@@ -337,14 +350,18 @@ class _File:
         if not self._where:
             return batch
         keep = [True] * len(batch.numbers)
-        for name, text in self._where.items():
+        for name, texts in self._where.items():
             if name not in batch.columns:
                 cells: Sequence[Any] = [None] * len(keep)
                 if name not in batch.names and not self.num_rows:
-                    problems.add("", f"--where {name}={text}: no such column; the file has: {', '.join(batch.names)}")
+                    problems.add(
+                        "", f"--where {name}={texts[0]}: no such column; the file has: {', '.join(batch.names)}"
+                    )
             else:
                 cells = batch.cells(name)
-            keep = [kept and _is_text(cell, text) for kept, cell in zip(keep, cells, strict=True)]
+            keep = [
+                kept and any(_is_text(cell, text) for text in texts) for kept, cell in zip(keep, cells, strict=True)
+            ]
         self.num_passed_over += keep.count(False)
         if all(keep):
             return batch

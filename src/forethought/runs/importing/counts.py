@@ -44,7 +44,7 @@ def read_counts(columns: Columns, naming: Naming, settings: ImportSettings, prob
         reasons = "; ".join(map(str, left_out)) or "it holds no rows"
         raise InvalidInputError(f"{problems.source}: no query is left to import: {reasons}")
     kept = np.flatnonzero(keep_N)
-    count = count_options if rows.labels else _count
+    count = count_options if rows.naming.is_named else _count
     counts = count(rows, kept, settings, left_out, notes)
     problems.raise_any()
     return counts
@@ -55,11 +55,11 @@ def _check_values(rows: Rows, settings: ImportSettings) -> None:
     names, told = rows.naming.columns, rows.naming.told
     if rows.naming.shape != WIDE:  # a wide table's gaps are noted when it is read
         has_id_N = rows.query.code_N >= 0
-        axis = "option" if rows.labels else "budget"
+        axis = "option" if rows.naming.is_named else "budget"
         for meaning in (axis, *(["sample"] if rows.sample is not None else [])):
             blank = np.flatnonzero(has_id_N & rows.columns.blank(names[meaning]))
             rows.refuse(blank, f"{names[meaning]!r} is missing")
-        for meaning in ("tokens", "input") if rows.labels else ("tokens", "reasoning", "length"):
+        for meaning in ("tokens", "input") if rows.naming.is_named else ("tokens", "reasoning", "length"):
             if meaning in names:
                 blank = np.flatnonzero(has_id_N & rows.columns.blank(names[meaning]) & ~np.isnan(rows.right_N))
                 rows.refuse(blank, f"{names[meaning]!r} is missing; to leave the column out: --{meaning}-column ''")
@@ -70,7 +70,7 @@ def _check_values(rows: Rows, settings: ImportSettings) -> None:
     for right, tried in np.unique(np.stack([rows.right_N[above], rows.tried_N[above]], axis=1), axis=0).tolist():
         same = above[(rows.right_N[above] == right) & (rows.tried_N[above] == tried)]
         rows.refuse(same, f"{told['correct']!r} counts {right:.0f} right of {tried:.0f} tried{hint}")
-    if rows.reasoning_N is not None and not rows.labels:
+    if rows.reasoning_N is not None and not rows.naming.is_named:
         more = np.flatnonzero(rows.reasoning_N > rows.budget_N)
         rows.refuse(more, f"{told['reasoning']!r} is more than the budget")
 
@@ -101,13 +101,13 @@ def _check_traces(rows: Rows, settings: ImportSettings, problems: Problems) -> I
     if problems:
         return
     if settings.last_cut or rows.sample is not None or is_told or naming.shape == WIDE or most <= 1:
-        _check_keys(rows, keyed, is_ordered=not settings.any_order and not rows.labels)
+        _check_keys(rows, keyed, is_ordered=not settings.any_order and not rows.naming.is_named)
         if rows.sample is not None:
             yield from mixed_groups(rows)
         return
     if settings.columns.get("sample") is None:
         refuse_told_apart(rows, keyed, problems)
-    axis = "option" if rows.labels else "budget"
+    axis = "option" if rows.naming.is_named else "budget"
     yield (
         f"Up to {most:,} rows a query and {axis} were taken for as many traces: no column says which trace a row "
         "is (--sample-column NAME)."
@@ -172,7 +172,7 @@ def _leave_out(rows: Rows, settings: ImportSettings, problems: Problems) -> tupl
         left_out.append(LeftOut.of("rows", f"no {told['id']!r}", len(nameless), places))
     unit_N, what = rows.trace_N, "queries" if rows.sample is None else "traces"
     nothing = "queries", rows.query.code_N
-    if rows.labels:  # draws of one number under two options are independent: each counts by itself
+    if rows.naming.is_named:  # draws of one number under two options are independent: each counts by itself
         unit_N, what = rows.row_N, "rows"
         nothing = what, unit_N
     budgets = np.unique(rows.budget_N[keep_N]).astype(np.int64)

@@ -124,8 +124,8 @@ def _menu(labels: Sequence[str], tokens_B: FloatArray | None, settings: ImportSe
 
 
 def _reasoning(rows: Rows, kept: IntArray, notes: list[str]) -> FloatArray | None:
-    """Reasoning tokens of each row, at most all its tokens; all of them where a cell is blank."""
-    if rows.tokens_N is None or rows.reasoning_N is None:
+    """Reasoning tokens of each row, at most all its tokens; all of them where a cell is blank; None where all are."""
+    if rows.tokens_N is None or rows.reasoning_N is None or np.isnan(rows.reasoning_N[kept]).all():
         return None
     reasoning_K, tokens_K = rows.reasoning_N[kept], rows.tokens_N[kept]
     name, is_blank_K = rows.naming.columns["reasoning"], np.isnan(reasoning_K)

@@ -116,7 +116,7 @@ def wanted_columns(settings: ImportSettings) -> tuple[Callable[[str], bool], Cal
     asked = {meaning: name for meaning, name in settings.columns.items() if name}
     usual = {meaning: (*names, asked.get(meaning, "")) for meaning, names in ALIASES.items()}
     known = {name.lower() for names in usual.values() for name in names} | set(GROUPS)
-    known |= {part.lower() for meaning in ("id", "option") for part in asked.get(meaning, "").split(",")}
+    known |= {part.lower() for meaning in ("id", "option", "sample") for part in asked.get(meaning, "").split(",")}
     listed = {name.lower() for meaning in (*PER_BUDGET, "budget", "hidden") for name in usual[meaning]}
     starts = tuple(name.lower() for meaning in PER_BUDGET for name in usual[meaning] if name)
 

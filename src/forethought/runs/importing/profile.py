@@ -18,6 +18,7 @@ from ..profiles import is_profile_file, read_parquet
 from .columns import Columns
 from .counted import Counts, LeftOut
 from .counts import read_counts
+from .logs import Logs
 from .naming import Naming, name_columns, wanted_columns
 
 ENGINE = "imported"
@@ -61,8 +62,13 @@ def read_profile(settings: ImportSettings, path: Path) -> Imported:
         if is_profile_file(Path(file)):
             raise InvalidInputError(f"{file}: is a profile already; use it as it is: forethought train {file}")
     problems = Problems(files[0] if len(files) == 1 else f"{len(files)} files")
+    logs = Logs(settings)
+    logs.refuse_repeats(problems)
+    problems.raise_any()
     wanted, takes_lists = wanted_columns(settings)
-    columns = Columns(files, problems, wanted=wanted, takes_lists=takes_lists, where=settings.conditions)
+    columns = Columns(
+        files, problems, wanted=wanted, takes_lists=takes_lists, where=settings.conditions, reader=logs.read
+    )
     naming = name_columns(columns, settings, problems)
     problems.raise_any()
     assert naming is not None  # or it would have been told
@@ -75,45 +81,48 @@ def read_profile(settings: ImportSettings, path: Path) -> Imported:
     menu = counts.menu
     caps_Q_B = np.tile(menu.budgets_B.astype(np.float64), (len(counts.query_ids), 1))
     tokens_Q_B = caps_Q_B if counts.tokens_Q_B is None else counts.tokens_Q_B
+    most_Q_B = tokens_Q_B if menu.is_named else np.minimum(caps_Q_B, tokens_Q_B)
     profile = Profile(
         query_ids=counts.query_ids,
         menu=menu,
         num_right_Q_B=counts.num_right_Q_B,
         num_tried_Q=counts.num_tried_Q,
         tokens_Q_B=tokens_Q_B,
-        reasoning_Q_B=np.minimum(caps_Q_B, tokens_Q_B) if counts.reasoning_Q_B is None else counts.reasoning_Q_B,
+        reasoning_Q_B=most_Q_B if counts.reasoning_Q_B is None else counts.reasoning_Q_B,
         hidden_Q_L_D=None if counts.hidden_Q_D is None else counts.hidden_Q_D[:, None],
         layers=() if counts.hidden_Q_D is None or settings.layer is None else (settings.layer,),
         texts=counts.texts or (),
-        provenance=_provenance(settings, naming, counts),
+        provenance=_provenance(settings, naming, counts, logs),
         traces=counts.traces,
         tried_Q_B=counts.tried_Q_B,
         input_Q_B=counts.input_Q_B,
     )
     left_out = counts.left_out
     if columns.num_passed_over:
-        why = " or ".join(f"{name!r} is not {value!r}" for name, value in settings.conditions.items())
+        conditions = settings.conditions.items()
+        why = " or ".join(f"{name!r} is not {' or '.join(map(repr, values))}" for name, values in conditions)
         left_out = (LeftOut("rows", why, columns.num_passed_over, ()), *left_out)
-    notes = (*counts.notes, *_notes(naming, counts, profile))
+    notes = (*logs.notes, *counts.notes, *_notes(naming, counts, profile))
     return Imported(profile, path, naming.shape, naming.told, columns.num_rows, left_out, notes)
 
 
-def _provenance(settings: ImportSettings, naming: Naming, counts: Counts) -> Provenance:
+def _provenance(settings: ImportSettings, naming: Naming, counts: Counts, logs: Logs) -> Provenance:
     """What was said and what was read; nothing that is not known."""
     imported = {
         "files": {Path(file).name: _sha256(file) for file in settings.files},
         "shape": naming.shape,
         "columns": naming.told,
         "left_out": [str(each) for each in counts.left_out],
+        **({"logs": logs.to_json()} if logs else {}),
     }
     return Provenance(
         name=settings.name or Path(settings.files[0]).stem,
         engine=ENGINE,
-        model=settings.model or None,
+        model=settings.model or logs.model,
         template=settings.template or None,
         simulated=settings.simulated,
         spend_measured=counts.tokens_Q_B is not None,
-        sampling=settings.sampling,
+        sampling=settings.sampling or logs.sampling,
         grader=settings.grader or None,
         more={"imported": imported},
     )
@@ -131,8 +140,9 @@ def _notes(naming: Naming, counts: Counts, profile: Profile) -> list[str]:
         notes.append(f"Tokens were not measured: {what}, and nothing is said under spent cost.")
     elif not naming.is_named and (fallen := _num_falling(counts.tokens_Q_B)) > 0:
         notes.append(f"The tokens of {fallen:,} queries fall from one budget to the next.")
-    if counts.tokens_Q_B is not None and not naming.is_named and counts.reasoning_Q_B is None:
-        notes.append("Reasoning tokens were not counted apart: all tokens up to the cap are taken to be reasoning.")
+    if counts.tokens_Q_B is not None and counts.reasoning_Q_B is None:
+        which = "all tokens" if naming.is_named else "all tokens up to the cap"
+        notes.append(f"Reasoning tokens were not counted apart: {which} are taken to be reasoning.")
     if counts.texts is None and "question" in naming.columns:
         notes.append(f"Some cells of {naming.columns['question']!r} are blank: no texts are kept.")
     return notes

@@ -78,7 +78,8 @@ def _words(rows: Rows, name: str, group: Encoded, mixed: IntArray, num_mixed: in
     other = next(row for row, code in zip(row_M, code_M, strict=True) if code not in (-1, group.code_N[first]))
     value = group.values[group.code_N[first]]
     samples = "" if "sample" in naming.columns else f"; if they are traces of one query: --sample-column {name}"
-    choose = "" if naming.is_named else f"; to choose among them: --option-column {name}"
+    option = f"{naming.columns['option']},{name}" if naming.is_named else name
+    choose = f"; to choose among them: --option-column {option}"
     return (
         f"{_queries(num_mixed)} {'has' if num_mixed == 1 else 'have'} rows that {name!r} tells apart ({_few(group)}), "
         f"such as {rows.columns.place(int(first))} and {rows.columns.place(int(other))}. To read one of them: --where "

@@ -176,7 +176,7 @@ def _samples(columns: Columns, naming: Naming, settings: ImportSettings) -> Enco
     if "sample" not in naming.columns:
         return None
     name = naming.columns["sample"]
-    found = columns.labels(name)
+    found = columns.labels(name, "sample")
     is_weak = name.lower() in WEAK_SAMPLES and settings.columns.get("sample") is None
     return None if is_weak and len(found.values) <= 1 else found
 
