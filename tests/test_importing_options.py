@@ -310,3 +310,18 @@ def test_real_effort_levels(tmp_path: Path) -> None:
     assert profile.is_complete_Q.all()
     high = [each["output_tokens"] for each in found.to_pylist() if each["effort"] == "high"]
     np.testing.assert_allclose(profile.tokens_Q_B[:, 2].mean(), np.mean(high))
+
+
+def test_where_twice_on_one_column_takes_either_and_on_two_columns_both(tmp_path: Path) -> None:
+    rows = [{**each, "task": task} for task in ("gpqa", "aime", "simpleqa") for each in table()]
+    rows = [{**each, "question_id": f"{each['task']}-{each['question_id']}"} for each in rows]
+    file = str(write(tmp_path / "long.jsonl", rows))
+    both = ("task=gpqa", "task=aime")
+    made = import_profile(ImportSettings(files=(file,), columns=NAMED, where=both, out=str(tmp_path / "p.parquet")))
+    assert {query_id.split("-")[0] for query_id in made.profile.query_ids} == {"gpqa", "aime"}
+    one = import_profile(
+        ImportSettings(
+            files=(file,), columns=NAMED, where=(*both, "question_id=gpqa-q0"), out=str(tmp_path / "o.parquet")
+        )
+    )
+    assert one.profile.query_ids == ("gpqa-q0",)

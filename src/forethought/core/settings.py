@@ -170,7 +170,9 @@ class ImportSettings:
     window: int | None = flag(None, "Only evenly spaced caps: tokens between two.", metavar="N")
     max_tokens: int | None = flag(None, "Largest budget to take over.", metavar="N", shown="all")
     layer: int | None = flag(None, "Decoder layer of the hidden states.", metavar="N")
-    where: tuple[str, ...] = flag((), "Only rows whose cell is that text.", metavar="COLUMN=VALUE")
+    where: tuple[str, ...] = flag(
+        (), "Only rows whose cell is that text; of one column twice: either.", metavar="COLUMN=VALUE"
+    )
     menu_file: str = flag("", "Options by label: prices, what a request sets (TOML).", name="--menu", metavar="FILE")
     any_order: bool = flag(False, "The rows of a long table need not ascend by budget.")
     score: str = flag("", "Which scorer or metric of an evaluation log judges.", metavar="NAME")
@@ -247,9 +249,10 @@ class ImportSettings:
         return [*meant, *(name for name, is_given in flags.items() if is_given)]
 
     @property
-    def conditions(self) -> dict[str, str]:
-        """Column -> the text that its cell must hold."""
-        return {name: value for name, _, value in (each.partition("=") for each in self.where)}
+    def conditions(self) -> dict[str, tuple[str, ...]]:
+        """Column -> the texts one of which its cell must hold."""
+        pairs = [each.partition("=")[::2] for each in self.where]
+        return {name: tuple(value for other, value in pairs if other == name) for name, _ in pairs}
 
     @property
     def sampling(self) -> Sampling | None:
@@ -355,7 +358,7 @@ class RunSettings:
     def __post_init__(self) -> None:
         check_all(
             [
-                "--hard-total counts tokens that are generated: give a total in tokens, and --cost spent"
+                "--hard-total counts tokens that are generated: give a total in tokens and add --cost spent"
                 if self.hard_total and self.plan.cost is not Cost.SPENT
                 else None,
                 "--hard-total is kept by one process: leave --worker out" if self.hard_total and self.worker else None,

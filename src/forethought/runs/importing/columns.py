@@ -51,7 +51,7 @@ class Columns:
         problems: what cannot be read or taken is noted here, by file and line.
         wanted: whether a column of that name may be asked for; the others are only named.
         takes_lists: whether that column's cells may be lists.
-        where: column -> the text that its cell must hold for a row to be read.
+        where: column -> the texts one of which its cell must hold for a row to be read.
         most: distinct values after which a column is given up; None for none.
         reader: what reads a file.
     """
@@ -63,7 +63,7 @@ class Columns:
         *,
         wanted: Callable[[str], bool],
         takes_lists: Callable[[str], bool],
-        where: Mapping[str, str] | None = None,
+        where: Mapping[str, Sequence[str]] | None = None,
         most: int | None = None,
         reader: Reader = read_table,
     ) -> None:
@@ -306,7 +306,7 @@ class _File:
         self,
         path: str,
         takes_lists: Callable[[str], bool],
-        where: Mapping[str, str],
+        where: Mapping[str, Sequence[str]],
         most: int | None,
         reader: Reader,
     ) -> None:
@@ -350,14 +350,18 @@ class _File:
         if not self._where:
             return batch
         keep = [True] * len(batch.numbers)
-        for name, text in self._where.items():
+        for name, texts in self._where.items():
             if name not in batch.columns:
                 cells: Sequence[Any] = [None] * len(keep)
                 if name not in batch.names and not self.num_rows:
-                    problems.add("", f"--where {name}={text}: no such column; the file has: {', '.join(batch.names)}")
+                    problems.add(
+                        "", f"--where {name}={texts[0]}: no such column; the file has: {', '.join(batch.names)}"
+                    )
             else:
                 cells = batch.cells(name)
-            keep = [kept and _is_text(cell, text) for kept, cell in zip(keep, cells, strict=True)]
+            keep = [
+                kept and any(_is_text(cell, text) for text in texts) for kept, cell in zip(keep, cells, strict=True)
+            ]
         self.num_passed_over += keep.count(False)
         if all(keep):
             return batch

@@ -99,7 +99,8 @@ def read_profile(settings: ImportSettings, path: Path) -> Imported:
     )
     left_out = counts.left_out
     if columns.num_passed_over:
-        why = " or ".join(f"{name!r} is not {value!r}" for name, value in settings.conditions.items())
+        conditions = settings.conditions.items()
+        why = " or ".join(f"{name!r} is not {' or '.join(map(repr, values))}" for name, values in conditions)
         left_out = (LeftOut("rows", why, columns.num_passed_over, ()), *left_out)
     notes = (*logs.notes, *counts.notes, *_notes(naming, counts, profile))
     return Imported(profile, path, naming.shape, naming.told, columns.num_rows, left_out, notes)
