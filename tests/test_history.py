@@ -309,6 +309,8 @@ def test_answers_to_a_plan_are_draws_under_what_they_were_given():
     assert profile.query_ids == ("a", "b")
     assert profile.tried_Q_B.tolist() == [[1, 0], [0, 1]]
     assert answered(rows, Menu.of([100, 900]), Provenance()).tried_Q_B.tolist() == [[1, 1], [0, 1]]
+    left = [Answer("d", 150, "1", 150, 160, StopReason.BUDGET, "1", Grade.RIGHT), replace(rows[0], budget=150)]
+    assert answered(left, Menu.of([100, 900]), Provenance()).tried_Q_B.tolist() == [[0, 0], [0, 1]]
     fed = train(measured(), "history").feed(profile)
     assert fed.estimator.draws_.tokens_N_B[fed.estimator.draws_.row_of["b"]].tolist() == [0, 820]
     with pytest.raises(InvalidInputError, match="none of the answers was graded"):

@@ -48,9 +48,10 @@ def answered(answers: Iterable[Answer], menu: Menu, made: Provenance) -> Profile
     tried_Q_B, right_Q_B = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
     tokens_Q_B, reasoning_Q_B = np.zeros(shape), np.zeros(shape)
     for each in known:
-        place, column = place_of[each.id], menu.index(each.budget)
+        place, column = place_of[each.id], int(menu.first_at_least(each.budget))
         is_same_later = not menu.is_named and each.stop_reason is StopReason.NATURAL
-        columns = slice(column, None if is_same_later else column + 1)
+        is_option = each.budget in menu  # not where a hard total gave what it had left
+        columns = slice(column, None if is_same_later else column + is_option)
         tried_Q_B[place, columns] += 1
         right_Q_B[place, columns] += each.grade is Grade.RIGHT
         tokens_Q_B[place, columns] += each.tokens or 0
