@@ -306,7 +306,7 @@ class TestExactLimits:
 
     @pytest.mark.parametrize("unit", [0.0, -1.0, math.inf, math.nan])
     def test_a_unit_that_is_no_length_is_refused(self, unit: float) -> None:
-        with pytest.raises(InvalidSettingsError, match="must be above 0 tokens"):
+        with pytest.raises(InvalidSettingsError, match="must be above 0"):
             ExactAllocator(unit=unit)
 
     def test_a_coarser_unit_never_passes_the_total(self) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from forethought.commands import _exit_code
-from forethought.control.billing import Prices, Traffic, settle
+from forethought.control.billing import Prices, Traffic
 from forethought.core.data import Probe, StopReason
 from forethought.core.records import Record
 from forethought.engines import memory
@@ -128,11 +128,11 @@ def test_two_calls_are_billed_with_every_prompt_that_a_server_is_sent(call: Call
 
 def test_settling_leaves_out_what_failed_and_what_was_not_counted() -> None:
     good = Record("q", 0, 64, "", 20, "2", 4, 5, 100, StopReason.NATURAL, (Probe(16, "1", 3),))
-    assert settle(good, is_two_calls=False) == (100, 20 + 3 + 4 + 2 * 5)
-    assert settle(good, is_two_calls=True) == (100 + 2 * 105 + 16 + 20, 27)
+    assert good.billed(is_two_calls=False) == (100, 20 + 3 + 4 + 2 * 5)
+    assert good.billed(is_two_calls=True) == (100 + 2 * 105 + 16 + 20, 27)
     failed = replace(good, stop_reason=StopReason.ERROR, error="broke")
     for other in (failed, replace(good, answer_tokens=None), replace(good, reasoning_tokens=None)):
-        assert settle(other, is_two_calls=True) == (0, 0)
+        assert other.billed(is_two_calls=True) == (0, 0)
 
 
 def test_a_plan_says_what_must_be_loaded(call: Call) -> None:

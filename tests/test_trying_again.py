@@ -96,7 +96,7 @@ def test_what_can_only_fail_again_waits_for_another_setup(call: JsonCall) -> Non
     ids=["finished", "failed", "told not to", "final", "final, mended", "final, before it is known", "final, told not"],
 )
 def test_which_traces_are_left(failure: Failure | None, retry_failed: bool, setup: str | None, is_left: bool) -> None:
-    tries = Tries({"q": 1}) if failure is None else Tries(failures={("q", 0): failure})
+    tries = Tries({"": {"q": 1}}) if failure is None else Tries(failures={("q", 0, ""): failure})
     assert tries.is_left("q", 0, retry_failed=retry_failed, setup=setup) is is_left
     assert tries.is_left("q", 1, retry_failed=retry_failed, setup=setup)
     done = tries.num_done(1, retry_failed=retry_failed)["q"]

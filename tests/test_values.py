@@ -472,7 +472,7 @@ def test_a_higher_total_is_noted(call: Call, planned: Path) -> None:
     edit(planned, lambda plan: plan.update(total=9999))
     said = call("run", "--plan", planned, "--out", "r", "--quiet")
     assert said.code == 0
-    assert "its total was edited: 9,999 tokens (512 as planned)" in said.err
+    assert "its total was edited: 9,999 tokens (512 tokens as planned)" in said.err
 
 
 def test_what_a_plan_says_itself_is_not_given_again(call: Call, planned: Path) -> None:
