@@ -12,8 +12,9 @@ from forethought.core.menu import Menu
 from forethought.core.options import Option, Price
 from forethought.core.profile import RIGHT, UNTRIED, WRONG
 from forethought.errors import InvalidInputError, InvalidSettingsError
-from forethought.evaluation.draws import FAIR_ORACLE, HISTORY, _firsts, _half, drawn
+from forethought.evaluation.draws import FAIR_ORACLE, HISTORY
 from forethought.evaluation.policies import UNIFORM
+from forethought.evaluation.splits import drawn, firsts, half
 from forethought.report import page
 from test_history import LEVELS, measured
 
@@ -27,7 +28,7 @@ def row(result, level, policy):
 @pytest.mark.parametrize("menu", [LEVELS, CAPS], ids=["levels", "caps"])
 def test_a_halving_parts_the_draws(menu):
     profile = measured(num_queries=20, num_draws=7, menu=menu)
-    mask = _half(profile, 3)
+    mask = half(profile, 3)
     one, other = drawn(profile, mask), drawn(profile, ~mask)
     assert (one.num_right_Q_B + other.num_right_Q_B == profile.num_right_Q_B).all()
     assert (one.tried_Q_B == 4).all()
@@ -40,10 +41,10 @@ def test_a_halving_parts_the_draws(menu):
 
 def test_so_many_draws_choose_and_the_others_judge():
     profile = measured(num_queries=30, num_draws=5)
-    for split in _firsts(profile, 2, 3, seed=0):
+    for split in firsts(profile, 2, 3, seed=0):
         assert (split.choosing.tried_Q_B == 2).all()
         assert (split.judged.tried_Q_B == 3).all()
-    assert _firsts(profile, 5, 3, seed=0) == []
+    assert firsts(profile, 5, 3, seed=0) == []
 
 
 def test_uniform_at_an_options_cost_is_that_option():

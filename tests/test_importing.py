@@ -20,10 +20,11 @@ from forethought.commands.pipeline import import_profile, plan, train
 from forethought.commands.reports import evaluate
 from forethought.control.sources import open_profile
 from forethought.core.data import Cost, Sampling
+from forethought.core.import_settings import ImportSettings
 from forethought.core.menu import Menu
 from forethought.core.parquet import read_parquet, write_parquet
 from forethought.core.profile import Profile
-from forethought.core.settings import ImportSettings, PlanSettings, TrainSettings
+from forethought.core.settings import PlanSettings, TrainSettings
 from forethought.core.study_settings import EvaluateSettings
 from forethought.errors import InvalidInputError, InvalidSettingsError, MismatchError, RunError
 from forethought.runs.importing import Imported

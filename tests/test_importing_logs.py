@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from forethought.commands.pipeline import import_profile
+from forethought.core.import_settings import ImportSettings
 from forethought.core.profile import Profile
-from forethought.core.settings import ImportSettings
 from forethought.errors import ForethoughtError, InvalidInputError, MissingExtraError
 from forethought.runs.importing import Imported
 

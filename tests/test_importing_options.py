@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from forethought.commands.pipeline import import_profile
 from forethought.commands.tables import import_text
+from forethought.core.import_settings import ImportSettings
 from forethought.core.menu import Menu
 from forethought.core.options import Price
 from forethought.core.profile import Profile
-from forethought.core.settings import ImportSettings
 from forethought.errors import ForethoughtError, InvalidInputError, InvalidSettingsError
 from forethought.runs.importing import Imported
 from test_importing import Rows, write

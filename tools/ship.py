@@ -22,7 +22,8 @@ from forethought.core.data import Sampling
 from forethought.core.profile import Profile
 from forethought.core.settings import TrainSettings
 from forethought.core.study_settings import EvaluateSettings
-from forethought.predictors.card import CrossValidation, PredictorCard
+from forethought.predictors.card import PredictorCard
+from forethought.predictors.card_parts import CrossValidation
 from forethought.predictors.predictor import Predictor
 from forethought.report import page
 from forethought.runs.profiles import joined, with_layers, write_parquet

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from ..core.settings import ImportSettings
+from ..core.import_settings import ImportSettings
 from .options import emit, filled, json_flag, takes
 
 

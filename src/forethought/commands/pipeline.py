@@ -23,11 +23,11 @@ from ..control.running import generate_planned, kept_answers
 from ..control.training import fitted, together
 from ..core.data import Query
 from ..core.files import make_folder
+from ..core.import_settings import ImportSettings
 from ..core.menu import Menu
 from ..core.protocols import Engine, HiddenStateEngine, check_menu
 from ..core.settings import (
     EngineSettings,
-    ImportSettings,
     PlanSettings,
     ProfileSettings,
     RunPlanSettings,

@@ -8,14 +8,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..allocators import pose
 from ..allocators.hull import upper_envelope
-from ..core.data import Cost, Curves, FloatArray, IntArray
+from ..core.data import Cost, Curves, FloatArray
 from ..core.menu import Menu
-from ..core.profile import RIGHT, UNTRIED, Profile
-from ..errors import InvalidInputError, InvalidSettingsError
+from ..core.profile import Profile
+from ..errors import InvalidInputError
 from .bootstrap import estimate, resampled_means
 from .checks import known_costs
 from .frontier import Frontier
@@ -23,15 +22,14 @@ from .levels import spread
 from .offline import data_hash
 from .policies import BLIND, UNIFORM, Policies, PolicyOutcome
 from .results import Estimate, Result
+from .splits import Split, drawn, even, firsts, half
 
 HISTORY, FAIR_ORACLE = "history", "fair-oracle"
 DRAWS_POLICIES = (UNIFORM, BLIND, HISTORY, FAIR_ORACLE)
 GRID = 48  # plans of each policy, besides those at what is asked for: what lies between two is a mix of both
-STREAM = 20_261  # of the halvings: numbers of their own, whatever else was drawn by the same seed
 CHOOSING = "draws of even number choose and those of odd number are judged, and the other way round"
 
 Forecaster = Callable[[Profile], Curves]  # the draws that choose -> curves of their queries
-BoolArray = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,19 +121,6 @@ class DrawsEvaluation(Result):
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Split:
-    """One way to part the draws of the same queries."""
-
-    choosing: Profile
-    judged: Profile
-
-    @property
-    def turned(self) -> Split:
-        """The other way round."""
-        return Split(self.judged, self.choosing)
-
-
 def evaluate_draws(
     profile: Profile,
     forecast: Forecaster,
@@ -172,7 +157,7 @@ def evaluate_draws(
         lacking = "its traces one by one" if profile.traces is None else "the tokens of its answers"
         raise InvalidInputError(f"draws cannot be parted: the profile does not hold {lacking}; import it with them")
     notes, total = [], profile.num_queries
-    masks = [_half(profile, seed + each) for each in range(num_halvings)] or [_even(profile)]
+    masks = [half(profile, seed + each) for each in range(num_halvings)] or [even(profile)]
     is_whole_Q = np.ones(total, dtype=bool)
     for is_in_N_B in masks:
         is_whole_Q &= drawn(profile, is_in_N_B).is_complete_Q & drawn(profile, ~is_in_N_B).is_complete_Q
@@ -192,7 +177,7 @@ def evaluate_draws(
     judged: list[DrawsRow] = []
     counted: list[NumDrawsRow] = []
     options: list[OptionRow] = []
-    parted = {number: _firsts(profile, number, max(num_halvings, len(masks) * 2), seed) for number in num_draws}
+    parted = {number: firsts(profile, number, max(num_halvings, len(masks) * 2), seed) for number in num_draws}
     if lacking_draws := [number for number, splits in parted.items() if not splits]:
         notes.append(f"No question has more than {min(lacking_draws)} draws: such rows are left out.")
     for cost in costs:
@@ -223,26 +208,6 @@ def evaluate_draws(
         num_resamples=num_resamples,
         seed=seed,
         provenance=kept.provenance.to_json(),
-    )
-
-
-def drawn(profile: Profile, is_in_N_B: BoolArray) -> Profile:
-    """The profile of some of its draws: a mask of traces and options, shape (N, B)."""
-    assert profile.traces is not None
-    starts_Q = np.cumsum(profile.num_tried_Q) - profile.num_tried_Q
-    is_in_N_B = is_in_N_B & (profile.traces.grade_N_B != UNTRIED)
-    grade_N_B = np.where(is_in_N_B, profile.traces.grade_N_B, UNTRIED).astype(np.int8)
-    tried_Q_B = np.add.reduceat(is_in_N_B, starts_Q, dtype=np.int64)
-    tokens_N_B = np.where(is_in_N_B, profile.traces.tokens_N_B.astype(np.float64), 0.0)
-    with np.errstate(invalid="ignore"):
-        tokens_Q_B = np.add.reduceat(tokens_N_B, starts_Q) / tried_Q_B
-    return replace(
-        profile,
-        num_right_Q_B=np.add.reduceat(grade_N_B == RIGHT, starts_Q, dtype=np.int64),
-        tried_Q_B=tried_Q_B,
-        tokens_Q_B=tokens_Q_B,
-        reasoning_Q_B=tokens_Q_B,
-        traces=replace(profile.traces, grade_N_B=grade_N_B),
     )
 
 
@@ -369,49 +334,6 @@ def _ends(cost_B: FloatArray) -> tuple[float, float]:
     """Where totals begin and end: what is positive of the least, and the most."""
     most = float(cost_B.max())
     return max(float(cost_B.min()), most / 1e4), most
-
-
-def _even(profile: Profile) -> BoolArray:
-    assert profile.traces is not None
-    is_even_N = profile.traces.sample_N % 2 == 0
-    return np.broadcast_to(is_even_N[:, None], profile.traces.grade_N_B.shape)
-
-
-def _ranks(profile: Profile, seed: int) -> IntArray:
-    """Place of each draw among those of its query in an order drawn at random, shape (N, B).
-
-    Under caps a trace is one draw; of named options those of each are put in an order of their own. What was not drawn
-    comes last.
-    """
-    assert profile.traces is not None
-    grade_N_B, starts_Q = profile.traces.grade_N_B, np.cumsum(profile.num_tried_Q) - profile.num_tried_Q
-    random = np.random.default_rng([seed, STREAM])
-    query_N = np.repeat(np.arange(profile.num_queries), profile.num_tried_Q)
-    keys = random.random((len(grade_N_B), profile.menu.num_options if profile.menu.is_named else 1))
-    keys = np.where(grade_N_B == UNTRIED, 2.0, keys)
-    rank_N_B = np.empty(grade_N_B.shape, dtype=np.int64)
-    for column in range(profile.menu.num_options):
-        order_N = np.lexsort((keys[:, column], query_N))
-        rank_N_B[order_N, column] = np.arange(len(order_N)) - starts_Q[query_N[order_N]]
-    return rank_N_B
-
-
-def _half(profile: Profile, seed: int) -> BoolArray:
-    tries_N_B = np.repeat(profile.tries_Q_B, profile.num_tried_Q, axis=0)
-    is_in_N_B: BoolArray = 2 * _ranks(profile, seed) < tries_N_B
-    return is_in_N_B
-
-
-def _firsts(profile: Profile, number: int, times: int, seed: int) -> list[Split]:
-    """Splits in which `number` draws choose, of the questions that have more under every option."""
-    if number < 1:
-        raise InvalidSettingsError(f"--draws: at least one draw chooses, not {number}")
-    rows = np.flatnonzero((profile.tries_Q_B > number).all(axis=1))
-    if not len(rows):
-        return []
-    kept = profile.select(rows)
-    masks = [_ranks(kept, seed + each) < number for each in range(times)]
-    return [Split(drawn(kept, mask), drawn(kept, ~mask)) for mask in masks]
 
 
 def _notes() -> tuple[str, ...]:

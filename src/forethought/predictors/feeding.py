@@ -13,7 +13,8 @@ import numpy as np
 from ..core.menu import Menu
 from ..core.profile import Profile
 from ..errors import InvalidSettingsError
-from .card import Fed, HistoryCard, PredictorCard
+from .card import PredictorCard
+from .card_parts import Fed, HistoryCard
 from .history import HistoryPredictor
 from .parts.draws import Draws
 from .predictor import Predictor

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ..core.data import FloatArray
 from ..core.features import HIDDEN, TEXT, Features, chunks
-from .card import NoveltyCard
+from .card_parts import NoveltyCard
 from .parts.linear import left_singular, scale_of
 from .parts.surprisal import NUM_NUMBERS, SIZE, Surprisal, hash_text
 

@@ -26,7 +26,8 @@ from ..evaluation.metrics import (
     correlation_B,
     reliability_bins,
 )
-from .card import FeatureSchema, OutOfFold, PredictorCard, TrainingData
+from .card import PredictorCard
+from .card_parts import FeatureSchema, OutOfFold, TrainingData
 from .difficulty import Asking
 from .feeding import begun
 from .history import HistoryPredictor

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from ..core.settings import ImportSettings, ProfileSettings, RunPlanSettings, RunSettings
+from ..core.import_settings import ImportSettings
+from ..core.settings import ProfileSettings, RunPlanSettings, RunSettings
 from ..core.study_settings import CompareSettings, EvaluateSettings, LayersSettings, PaperSettings
 from ..errors import InvalidSettingsError, RunError
 

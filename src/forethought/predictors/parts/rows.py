@@ -15,7 +15,7 @@ from ...core.features import HIDDEN, MIN_QUERIES, TEXT, Counts, Features, hidden
 from ...core.profile import Profile
 from ...errors import InvalidFeaturesError, InvalidInputError
 from ...evaluation.metrics import binomial_log_loss, brier_score
-from ..card import CrossValidation, LayerScore
+from ..card_parts import CrossValidation, LayerScore
 from .folds import hash_order
 from .linear import LinearCurves, RidgeProblem
 from .making import Progress, silent

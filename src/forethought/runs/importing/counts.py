@@ -8,10 +8,10 @@ from dataclasses import replace
 import numpy as np
 
 from ...core.data import FloatArray, IntArray
+from ...core.import_settings import ImportSettings
 from ...core.menu import Menu
 from ...core.problems import MAX_SHOWN, Problems
 from ...core.profile import RIGHT, UNREADABLE, WRONG, Traces
-from ...core.settings import ImportSettings
 from ...errors import InvalidInputError
 from ...questions.fields import PARTLY
 from .columns import Columns, Mask

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ...core.import_settings import ImportSettings
 from ...core.problems import excerpt
-from ...core.settings import ImportSettings
 from ...errors import InvalidInputError, MissingExtraError
 from .logs import Log, choose_score, level_of, scalars
 

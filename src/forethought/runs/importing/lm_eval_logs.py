@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ...core.import_settings import ImportSettings
 from ...core.problems import Problems
-from ...core.settings import ImportSettings
 from ...errors import InvalidInputError
 from ...models.here import look
 from ...questions.rows import parse_json

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from ...core.data import Sampling
+from ...core.import_settings import ImportSettings
 from ...core.problems import Problems
-from ...core.settings import ImportSettings
 from ...errors import InvalidInputError
 from ...questions.rows import Batch, Wanted, find_file, read_batches
 

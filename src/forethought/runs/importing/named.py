@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ...core.data import FloatArray, IntArray
+from ...core.import_settings import ImportSettings
 from ...core.menu import Menu
 from ...core.options import Option, read_options
 from ...core.profile import RIGHT, UNREADABLE, UNTRIED, WRONG, Traces
-from ...core.settings import ImportSettings
 from ...errors import InvalidMenuError
 from .counted import Counts, LeftOut
 from .rows import Rows

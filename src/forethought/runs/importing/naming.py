@@ -6,8 +6,8 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from ...core.import_settings import ImportSettings
 from ...core.problems import Problems
-from ...core.settings import ImportSettings
 from ...questions import fields
 from ...questions.rows import choose_column, has_columns, no_such_column
 from .columns import Columns

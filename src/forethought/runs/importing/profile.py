@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from ...core.data import FloatArray
+from ...core.import_settings import ImportSettings
 from ...core.problems import Problems
 from ...core.profile import Profile
 from ...core.provenance import Provenance
-from ...core.settings import ImportSettings
 from ...errors import InvalidInputError, InvalidMenuError, RunError
 from ..profiles import is_profile_file, read_parquet
 from .columns import Columns

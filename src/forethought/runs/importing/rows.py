@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from ...core.data import FloatArray, IntArray
+from ...core.import_settings import ImportSettings
 from ...core.menu import Menu
 from ...core.problems import Problems
-from ...core.settings import ImportSettings
 from ...questions import fields as cells
 from .columns import Columns, Encoded
 from .naming import PER_BUDGET, WEAK_SAMPLES, WIDE, Naming
