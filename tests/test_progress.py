@@ -178,16 +178,20 @@ def test_silence_when_asked_and_in_a_script(
 
 
 def test_an_error_ends_a_notebooks_bar(cell: Cell) -> None:
-    with pytest.raises(KeyError), showing.watched(True) as said:
-        said("answer", 0, 1)
-        time.sleep(0.2)
-        raise KeyError
+    def work() -> None:
+        with showing.watched(True) as said:
+            said("answer", 0, 1)
+            time.sleep(0.2)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        work()
     assert cell.shown[-1] == ""
-    with (
-        pytest.raises(ft.ForethoughtError, match="progress must be True, False or a function, not 'yes'"),
-        showing.watched("yes"),
-    ):  # type: ignore[arg-type]
-        pass
+
+
+def test_progress_that_is_none_is_refused(cell: Cell) -> None:
+    with pytest.raises(ft.ForethoughtError, match="progress must be True, False or a function, not 'yes'"):
+        showing.watched("yes").__enter__()  # type: ignore[arg-type]
 
 
 def test_every_verb_tells_how_far_it_is() -> None:
