@@ -1,4 +1,4 @@
-"""The site of these pages: `make docs-site` builds it, warnings as errors, and checks its links (tools/docs_site.py)."""
+"""The site of these pages: `make docs-site` builds it with warnings as errors and checks its links."""
 
 from __future__ import annotations
 
