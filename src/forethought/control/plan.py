@@ -20,6 +20,7 @@ from ..core.data import Allocation, Cost, EngineInfo, IntArray, Query, Request
 from ..core.files import read_json, write_atomically
 from ..core.menu import Menu, with_menu
 from ..core.protocols import Engine, Grader, check_menu
+from ..core.showing import Shown, picture
 from ..core.waiting import finish
 from ..engines.context import CEILING
 from ..errors import (
@@ -49,7 +50,7 @@ ROUNDING = 1e-6  # of a spent total: predictions are kept with fewer digits than
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Plan:
+class Plan(Shown):
     """A budget for each query, with what it rests on. Iterating gives `(id, budget)`.
 
     Attributes:
@@ -115,6 +116,16 @@ class Plan:
             f"Plan({len(self):,} queries, {made.allocator}, {made.cost_words}, "
             f"expected accuracy {made.expected_accuracy:.1%})"
         )
+
+    def plot(self) -> Any:
+        """The budgets given, and what other totals are expected to buy: a matplotlib figure.
+
+        Expectations are the predictor's. They are no measurement: `evaluate` is.
+
+        Raises:
+            MissingExtraError: matplotlib is not installed.
+        """
+        return picture("plots:plan_picture", self)
 
     # --- editing -----------------------------------------------------------------------------------------------------
 

@@ -20,7 +20,7 @@ from .wording import policy_name
 
 def draw_draws(result: DrawsEvaluation, folder: Path) -> dict[str, Path]:
     """Draws accuracy over cost, and over the draws that choose, into `folder` as PNG."""
-    return save({f"draws-{cost.value}": partial(_figure, result, cost) for cost in result.levels}, folder)
+    return save({f"draws-{cost.value}": partial(draws_picture, result, cost) for cost in result.levels}, folder)
 
 
 def inline_draws(result: DrawsEvaluation) -> dict[str, str]:
@@ -34,7 +34,8 @@ def inline_draws(result: DrawsEvaluation) -> dict[str, str]:
     return as_svg(pictures)
 
 
-def _figure(result: DrawsEvaluation, cost: Cost) -> Figure:
+def draws_picture(result: DrawsEvaluation, cost: Cost) -> Figure:
+    """Accuracy over what is spent, and what the history gains by how many draws choose."""
     caption = [short(result.provenance.get("model") or "unknown model"), f"{result.num_queries:,} questions"]
     figure = frame((10.4, 4.6), caption, simulated=result.simulated)
     left, right = figure.subplots(1, 2)

@@ -213,16 +213,26 @@ def _cost_parts(result: Evaluation, cost: Cost) -> Iterator[Part]:
         Picture(f"gain-{cost.value}", gain_title(result, cost)),
     ]
     yield Part(f"accuracy at equal {COUNTED[cost]}", [f"{of_what}: forethought {mean}.", *pictures])
-    shown = dict.fromkeys(_headlines(result)[cost])
-    for level in shown:
-        rows = rows_at(result, cost, level)
-        paid = _paid(result, cost)
-        head = ["policy", "right", *map(cost_name, paid), *GAINS]
-        table = Table(head, [_cells(rows[policy], paid) for policy in POLICIES])
-        blocks = [table, *_shares_table(result, rows, POLICIES)]
-        yield Part(f"{level_words(level, cost)} {unit} a question", blocks, on="page", level=3)
-    savings = [each for each in result.savings if each.cost is cost and each.budget in shown]
+    yield Part("", [_levels_table(result, cost)], on="page")
+    level, paid = result.headline[cost], _paid(result, cost)
+    rows = rows_at(result, cost, level)
+    table = Table(["policy", "right", *map(cost_name, paid), *GAINS], [_cells(rows[each], paid) for each in POLICIES])
+    blocks = [table, *_shares_table(result, rows, POLICIES)]
+    yield Part(f"{level_words(level, cost)} {unit} a question", blocks, on="page", level=3)
+    savings = [each for each in result.savings if each.cost is cost and each.budget in _headlines(result)[cost]]
     yield Part(f"{unit} saved at equal accuracy", [_savings_table(savings)], on="page", level=3)
+
+
+def _levels_table(result: Evaluation, cost: Cost) -> Table:
+    """Four policies at a few levels, and forethought's gains."""
+    head = [f"{_units(cost)[0]} a question", *map(policy_name, SHOWN), "points over uniform", "over blind"]
+    cells = []
+    for level in _headlines(result)[cost]:
+        rows = rows_at(result, cost, level)
+        ours = rows[FORETHOUGHT]
+        rights = [percent(rows[each].accuracy.value) for each in SHOWN]
+        cells.append([level_words(level, cost), *rights, gain_words(ours.gain), gain_words(ours.gain_over_blind)])
+    return Table(head, cells)
 
 
 def _division_parts(result: Evaluation, costs: Sequence[Cost]) -> Iterator[Part]:

@@ -14,7 +14,7 @@ from ..evaluation.live import LiveComparison
 from ..evaluation.policies import BLIND, FORETHOUGHT, UNIFORM
 from ..evaluation.resampled import SAME
 from ..evaluation.results import COUNTED, Estimate, Evaluation, PolicyRow, Saving
-from .wording import amount, level_words, percent, points
+from .wording import NOT_REACHED, amount, level_words, percent, points
 
 FIFTHS = ("hardest fifth", "second hardest fifth", "middle fifth", "second easiest fifth", "easiest fifth")
 SHOWN_FIRST = (Cost.SPENT, Cost.USD, Cost.GRANTED)  # what is really paid, before what is only allowed
@@ -59,21 +59,23 @@ def compared(ours: str, accuracy: float, other: str, reached: float, gain: Estim
     )
 
 
-def more_or_less(ratio: Estimate, reached: float) -> str:
-    """How much more a baseline needs, with the interval, which may end where the baseline never gets."""
-    value, low = 100 * (ratio.value - 1.0), 100 * (ratio.low - 1.0)
-    word = "more" if value >= 0 else "less"
-    high = "not reached" if not math.isfinite(ratio.high) else f"{_whole(100 * (ratio.high - 1.0))}%"
-    never = "" if reached >= 1.0 else f"; it gets there in {100 * reached:.0f}% of resamples"
-    return f"{abs(value):.0f}% {word} [{_whole(low)}%, {high}]{never}"
+def more_or_less(saving: Saving) -> str:
+    """How much more the baseline needs, with the interval, which may end where the baseline never gets."""
+    value, low, high = (_more(each) for each in (saving.ratio.value, saving.ratio.low, saving.ratio.high))
+    never = (
+        "" if saving.reached >= 1.0 else f" ({saving.baseline} gets there in {100 * saving.reached:.0f}% of resamples)"
+    )
+    return f"{value} [{low}, {high}]{never}"
 
 
-def _whole(value: float) -> str:
-    return f"{round(value):d}".replace("-", "−")
+def _more(ratio: float) -> str:
+    return f"{round(100 * (ratio - 1.0)):+d}%".replace("-", "−") if math.isfinite(ratio) else NOT_REACHED
 
 
 def evaluation_decision(result: Evaluation) -> Iterator[str]:
     """What an evaluation says: at one level a cost, where curves are steep; the cost really paid first."""
+    fewest, most = result.num_traces
+    traces = f"{fewest}" if fewest == most else f"{fewest} to {most}"
     for number, cost in enumerate(costs_shown(result)):
         row = rows_at(result, cost, result.headline[cost])[FORETHOUGHT]
         assert row.gain is not None
@@ -81,15 +83,16 @@ def evaluation_decision(result: Evaluation) -> Iterator[str]:
         words = compared("forethought", row.accuracy.value, "uniform", reached, row.gain)
         said = f"At {so_many(row.realised, cost)} a question {words}"
         saving = next(each for each in result.savings if _is_at(each, cost, row.budget))
-        if row.gain.low > SAME:
+        is_ahead, ends = row.gain.low > SAME, f"Gain {difference(row.gain)}"
+        if is_ahead:
             said += f"; {_saving_words(saving, is_named=result.menu.is_named)}"
-        if number == 0:
-            fewest, most = result.num_traces
-            traces = f"{fewest}" if fewest == most else f"{fewest} to {most}"
-            yield f"{said} (n = {result.num_queries:,} questions, {traces} trace{'' if traces == '1' else 's'} each)."
-            yield _over_blind(result, cost, row)
-        else:
-            yield f"{said}."
+            ends += f", saving {more_or_less(saving)}" if math.isfinite(saving.needed.value) else ""
+        if number:
+            yield f"{said}. {ends}."
+            continue
+        yield f"{said}."
+        sample = f"n = {result.num_queries:,} questions, {traces} trace{'' if traces == '1' else 's'} each"
+        yield f"{ends}; {sample}. {_over_blind(result, cost, row)}"
 
 
 def _is_at(saving: Saving, cost: Cost, level: float) -> bool:
@@ -99,7 +102,8 @@ def _is_at(saving: Saving, cost: Cost, level: float) -> bool:
 def _saving_words(saving: Saving, *, is_named: bool) -> str:
     if not math.isfinite(saving.needed.value):
         return f"no {'option' if is_named else 'cap'} on the menu brings {saving.baseline} that far"
-    return f"the same accuracy costs {saving.baseline} {more_or_less(saving.ratio, saving.reached)}"
+    value = 100 * (saving.ratio.value - 1.0)
+    return f"the same accuracy costs {saving.baseline} {abs(value):.0f}% {'more' if value >= 0 else 'less'}"
 
 
 def _over_blind(result: Evaluation, cost: Cost, row: PolicyRow) -> str:
@@ -125,10 +129,9 @@ def live_decision(result: LiveComparison) -> Iterator[str]:
     first = next((each for each in result.differences if each.policy == FORETHOUGHT), result.differences[0])
     ours, other = by_name[first.policy], by_name[first.baseline]
     words = compared(ours.policy, ours.accuracy.value, other.policy, other.accuracy.value, first.accuracy)
-    yield (
-        f"On {result.num_questions:,} questions {words}, with {so_many(ours.spent, Cost.SPENT)} a question against "
-        f"{so_many(other.spent, Cost.SPENT)}."
-    )
+    yield f"On {result.num_questions:,} questions {words}."
+    tokens = f"{so_many(ours.spent, Cost.SPENT)} a question against {so_many(other.spent, Cost.SPENT)}"
+    yield f"Difference {difference(first.accuracy)}, with {tokens}."
 
 
 def comparison_decision(result: Comparison) -> Iterator[str]:
@@ -167,7 +170,8 @@ def draws_decision(result: DrawsEvaluation) -> Iterator[str]:
         own = rows[HISTORY]
         assert own.gain is not None
         words = compared("the history", own.accuracy.value, "uniform", rows[UNIFORM].accuracy.value, own.gain)
-        yield f"At {so_many(level, cost)} a question {words} (n = {result.num_queries:,} questions)."
+        yield f"At {so_many(level, cost)} a question {words}."
+        yield f"Gain {difference(own.gain)}; n = {result.num_queries:,} questions."
     cost = costs_shown(result)[0]
     best = max((each for each in result.options if each.cost is cost), key=lambda each: each.accuracy.value)
     saved = best.saved[HISTORY]
@@ -215,8 +219,9 @@ def gain_title(result: Evaluation, cost: Cost) -> str:
     """Of the paired gains."""
     losses = [each for each in result.losses if each.cost is cost]
     levels = len(result.levels[cost])
-    ahead = {each: levels - sum(loss.baseline == each for loss in losses) for each in (UNIFORM, BLIND)}
-    return f"The gain is clearly above 0 at {ahead[UNIFORM]} of {levels} levels over uniform, {ahead[BLIND]} over blind"
+    ahead = [levels - sum(loss.baseline == each for loss in losses) for each in (UNIFORM, BLIND)]
+    others = "over uniform and over blind" if ahead[0] == ahead[1] else f"over uniform, {ahead[1]} over blind"
+    return f"The gain is clearly above 0 at {ahead[0]} of {levels} levels {others}"
 
 
 def shares_title(result: Evaluation, cost: Cost, level: float) -> str:

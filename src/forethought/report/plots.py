@@ -10,7 +10,10 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from ..control.plan import Plan
+from ..control.planning import allocate
 from ..core.data import Cost
+from ..core.menu import Menu
 from ..evaluation.policies import BLIND, FORETHOUGHT, GREEDY, ORACLE, UNIFORM
 from ..evaluation.results import Estimate, Evaluation, PolicyRow
 from .colours import COLOURS
@@ -48,6 +51,7 @@ AXIS = {
 MEAN = {Cost.GRANTED: "mean cap (tokens)", Cost.SPENT: "mean tokens generated", Cost.USD: "mean USD"}
 INK = "#333333"  # of what belongs to no policy
 MOST_LETTERS = 36  # of the names below bars
+NUM_TOTALS = 25  # of a plan's picture
 FEW_CAPS = 8  # so many have a bar and a name each
 
 
@@ -55,7 +59,7 @@ def draw(result: Evaluation, folder: Path) -> dict[str, Path]:
     """Draws every picture into `folder`, which must exist, as PNG; name of the picture -> its file."""
     divided = {"tokens": Cost.GRANTED if Cost.GRANTED in result.costs else Cost.SPENT, "usd": Cost.USD}
     pictures: dict[str, Callable[[], Figure]] = {
-        "summary": lambda: _summary(result),
+        "summary": lambda: summary(result),
         "accuracy": lambda: _accuracy(result),
         "calibration": lambda: _calibration(result),
         **{
@@ -83,7 +87,7 @@ def inline(result: Evaluation) -> dict[str, str]:
     return as_svg(pictures)
 
 
-def _summary(result: Evaluation) -> Figure:
+def summary(result: Evaluation) -> Figure:
     """One wide picture: accuracy under each cost, and whether the predictions can be believed."""
     figure = _figure(result, (4.0 * (len(result.costs) + 1), 4.2))
     panels = figure.subplots(1, len(result.costs) + 1)
@@ -120,6 +124,59 @@ def _calibration(result: Evaluation) -> Figure:
     return figure
 
 
+def plan_picture(plan: Plan) -> Figure:
+    """The budgets of a plan, and what other totals would be expected to buy, uniformly divided and by this predictor.
+
+    Everything is as predicted. The lines are the envelope's and uniform's plans for totals from the cheapest options
+    to the dearest, under the plan's own bounds.
+    """
+    made, card = plan.allocation, plan.card
+    model = "unknown model" if card is None else short(card.model or "unknown model")
+    caption = [model, f"{len(plan):,} questions"]
+    is_simulated = card is not None and card.data.simulated
+    figure = frame((10.4, 4.2), caption, simulated=is_simulated, ending="as predicted, not measured")
+    left, right = figure.subplots(1, 2)
+    counts_B = np.bincount(plan.menu.columns(made.budget_Q), minlength=plan.menu.num_options)
+    bars(left, plan.menu, counts_B.tolist(), COLOURS[FORETHOUGHT])
+    noun, label = ("option", "") if plan.menu.is_named else ("cap", "cap on reasoning (tokens)")
+    left.set(title=f"questions at each {noun}", xlabel=label, ylabel="questions")
+    count_tokens(left.yaxis)
+    left.margins(x=0.02)
+    _totals_panel(right, plan)
+    return figure
+
+
+def _totals_panel(panel: Any, plan: Plan) -> None:
+    """Expected accuracy over totals, with the plan's own place."""
+    made, cost = plan.allocation, plan.allocation.cost
+    costs_Q_B = plan.forecast.curves.costs_Q_B(cost)
+    if costs_Q_B is None:  # planned as spent, without a usage curve: caps stand for what they cost
+        cost, costs_Q_B = Cost.GRANTED, np.broadcast_to(plan.menu.budgets_B, plan.forecast.curves.p_Q_B.shape)
+    low, high = (float(end_Q.mean()) for end_Q in (costs_Q_B.min(axis=1), costs_Q_B.max(axis=1)))
+    along = np.geomspace if plan.menu.is_geometric and low > 0 else np.linspace
+
+    def expected(policy: str, level: float) -> tuple[float, float]:
+        name = "envelope" if policy == FORETHOUGHT else policy
+        found = allocate(plan.terms, plan.queries, plan.forecast, allocator=name, left=level * len(plan))
+        return found.taken / len(plan), found.expected_accuracy
+
+    for policy in (UNIFORM, FORETHOUGHT):
+        line = [expected(policy, level) for level in along(low, high, NUM_TOTALS).tolist()]
+        style = {"linestyle": STYLES[policy], "linewidth": 2.6 if policy == FORETHOUGHT else 1.5}
+        panel.plot(*zip(*line, strict=True), color=COLOURS[policy], label=NAMES[policy], **style)
+    own = made.taken / len(plan)
+    panel.plot([own], [made.expected_accuracy], marker="D", markersize=8, color=INK, markerfacecolor="white", zorder=5)
+    _, uniform = expected(UNIFORM, own)
+    panel.set_title(f"expected {made.expected_accuracy:.1%} at {made.cost.amount(own)} each, uniformly {uniform:.1%}")
+    panel.set(xlabel=AXIS[cost], ylabel="expected accuracy", ylim=(0.0, None))
+    count_percent(panel.yaxis)
+    if plan.menu.is_named:
+        costs_along(panel, [low, high], in_usd=cost is Cost.USD)
+    else:
+        tokens_along(panel, plan.menu)
+    panel.legend(loc="lower right", **LEGEND)
+
+
 def _divided(result: Evaluation, cost: Cost, near: float) -> Figure:
     """Where the level nearest to `near` went: how many questions got which option, and which questions got much."""
     level = min(result.levels[cost], key=lambda each: abs(each - near))
@@ -145,7 +202,7 @@ def _fill_shares(panels: Mapping[str, Any], result: Evaluation, cost: Cost, leve
     for policy in SHOWN:
         _shares_panel(panels[policy], result, rows[policy])
         panels[policy].tick_params(labelbottom=policy == SHOWN[-1])
-    panels[SHOWN[0]].set_title(shares_title(result, cost, level))
+    panels[SHOWN[0]].set_title(shares_title(result, cost, level), pad=20.0)
     panels[SHOWN[-1]].set_xlabel("" if result.menu.is_named else "cap on reasoning (tokens)")
 
 
@@ -216,39 +273,43 @@ def _gain_panel(panel: Any, result: Evaluation, cost: Cost) -> None:
 
 
 def _shares_panel(panel: Any, result: Evaluation, row: PolicyRow) -> None:
-    """Bars side by side: many evenly spaced caps at their tokens, else one next to the other, each named."""
-    menu = result.menu
-    if menu.is_named:
-        _named_bars(panel, result, row)
-    elif menu.is_even and menu.num_options > FEW_CAPS:
-        step = menu.caps[1] - menu.caps[0]
-        panel.bar(menu.budgets_B, row.shares, width=0.8 * step, color=COLOURS[row.policy])
-        panel.set_xlim(min(0, menu.smallest - step // 2), menu.largest + step)
-        count_tokens(panel.xaxis)
-    else:
-        places = np.arange(menu.num_options)
-        panel.bar(places, row.shares, width=0.8, color=COLOURS[row.policy])
-        num_letters = menu.num_options * len(f"{menu.largest:,}")
-        named = places[::-1][:: -(-num_letters // MOST_LETTERS)][::-1]  # the last always
-        panel.set_xticks(named, [f"{menu.caps[place]:,}" for place in named])
-        panel.set_xlim(-0.6, menu.num_options - 0.4 + 0.25 * menu.num_options)  # room for the names on the right
-    accuracy = f"{100 * row.accuracy.value:.1f}% right"
-    panel.text(0.99, 0.62, NAMES[row.policy], ha="right", transform=panel.transAxes, color=COLOURS[row.policy])
-    panel.text(0.99, 0.32, accuracy, ha="right", transform=panel.transAxes, color="#444444", fontsize=9)
+    """How many questions got each option, whose policy it is, and how often it was right."""
+    bars(panel, result.menu, row.shares, COLOURS[row.policy])
+    words = f"{NAMES[row.policy]}: {100 * row.accuracy.value:.1f}% right"
+    style = {"ha": "left", "va": "bottom", "color": COLOURS[row.policy], "fontsize": 9.5}
+    panel.text(0.0, 1.04, words, transform=panel.transAxes, **style)  # above the bars, wherever those are high
     panel.set(ylim=(0.0, 1.0), yticks=[0.0, 0.5, 1.0])
     count_percent(panel.yaxis)
 
 
-def _named_bars(panel: Any, result: Evaluation, row: PolicyRow) -> None:
+def bars(panel: Any, menu: Menu, shares: Sequence[float], colour: str) -> None:
+    """Bars side by side: many evenly spaced caps at their tokens, else one next to the other, each named."""
+    if menu.is_named:
+        _named_bars(panel, menu, shares, colour)
+    elif menu.is_even and menu.num_options > FEW_CAPS:
+        step = menu.caps[1] - menu.caps[0]
+        panel.bar(menu.budgets_B, shares, width=0.8 * step, color=colour)
+        panel.set_xlim(min(0, menu.smallest - step // 2), menu.largest + step)
+        count_tokens(panel.xaxis)
+    else:
+        places = np.arange(menu.num_options)
+        panel.bar(places, shares, width=0.8, color=colour)
+        num_letters = menu.num_options * len(f"{menu.largest:,}")
+        named = places[::-1][:: -(-num_letters // MOST_LETTERS)][::-1]  # the last always
+        panel.set_xticks(named, [f"{menu.caps[place]:,}" for place in named])
+        panel.set_xlim(-0.6, menu.num_options - 0.4)
+
+
+def _named_bars(panel: Any, menu: Menu, shares: Sequence[float], colour: str) -> None:
     """A bar for each named option; of very many some have their names below."""
-    places = np.arange(result.menu.num_options)
-    panel.bar(places, row.shares, width=0.8, color=COLOURS[row.policy])
+    places = np.arange(menu.num_options)
+    panel.bar(places, shares, width=0.8, color=colour)
     named = places[:: -(-len(places) // MOST_NAMED)]
-    labels = [short(result.menu.labels[place])[:LONGEST_LABEL] for place in named]
+    labels = [short(menu.labels[place])[:LONGEST_LABEL] for place in named]
     is_long = sum(map(len, labels)) > MOST_LETTERS
     turned: dict[str, Any] = {"rotation": 25, "ha": "right", "rotation_mode": "anchor"} if is_long else {}
     panel.set_xticks(named, labels, **turned)
-    panel.set_xlim(-0.6, len(places) - 0.4 + 0.35 * len(places))
+    panel.set_xlim(-0.6, len(places) - 0.4)
 
 
 def _groups_panel(panel: Any, result: Evaluation, cost: Cost, level: float) -> None:
