@@ -47,16 +47,12 @@ def compared(ours: str, accuracy: float, other: str, reached: float, gain: Estim
     """Who answers more, and whether that is known."""
     if gain.low > -SAME and gain.high < SAME:
         return f"{ours} and {other} answer the same {percent(accuracy)}"
+    words = f"answers {percent(accuracy)} where {other} answers {percent(reached)}"
     if gain.low > SAME:
-        return f"{ours} answers {percent(accuracy)} where {other} answers {percent(reached)}: {difference(gain)}"
+        return f"{ours} {words}"
     if gain.high < 0.0:
-        return (
-            f"{ours} loses: it answers {percent(accuracy)} where {other} answers {percent(reached)}, {difference(gain)}"
-        )
-    return (
-        f"no gain is proven: {ours} answers {percent(accuracy)}, {other} {percent(reached)}; the interval of the "
-        f"difference, {difference(gain)}, includes 0"
-    )
+        return f"{ours} loses: it {words}"
+    return f"no gain is proven: {ours} {words}, and the interval of the difference includes 0"
 
 
 def more_or_less(saving: Saving) -> str:
@@ -86,13 +82,15 @@ def evaluation_decision(result: Evaluation) -> Iterator[str]:
         is_ahead, ends = row.gain.low > SAME, f"Gain {difference(row.gain)}"
         if is_ahead:
             said += f"; {_saving_words(saving, is_named=result.menu.is_named)}"
-            ends += f", saving {more_or_less(saving)}" if math.isfinite(saving.needed.value) else ""
-        if number:
-            yield f"{said}. {ends}."
-            continue
+            needed = f"; {saving.baseline} needs {more_or_less(saving)} for as much"
+            ends += needed if math.isfinite(saving.needed.value) else ""
         yield f"{said}."
-        sample = f"n = {result.num_queries:,} questions, {traces} trace{'' if traces == '1' else 's'} each"
-        yield f"{ends}; {sample}. {_over_blind(result, cost, row)}"
+        if number:
+            yield f"{ends}."
+        else:
+            sample = f"n = {result.num_queries:,} questions, {traces} trace{'' if traces == '1' else 's'} each"
+            yield f"{ends}; {sample}."
+            yield _over_blind(result, cost, row)
 
 
 def _is_at(saving: Saving, cost: Cost, level: float) -> bool:
@@ -111,12 +109,13 @@ def _over_blind(result: Evaluation, cost: Cost, row: PolicyRow) -> str:
     gain = row.gain_over_blind
     assert gain is not None
     proven = "" if gain.low > SAME else ", which is not proven" if gain.high >= 0 else ", a loss"
+    said = f"Over blind, the best split that knows no question, that is {difference(gain)}{proven}."
     losses = [each for each in result.losses if each.cost is cost and each.baseline == UNIFORM]
     levels = result.levels[cost]
-    ahead = f"Clearly ahead of uniform at {len(levels) - len(losses)} of {len(levels)} levels"
-    if len(levels) > 1:
-        ahead += f" from {level_words(levels[0], cost)} to {level_words(levels[-1], cost)} {COUNTED[cost]}"
-    return f"Over blind, the best split that knows no question, that is {difference(gain)}{proven}. {ahead}."
+    if len(levels) == 1:
+        return said
+    ends = f"from {level_words(levels[0], cost)} to {level_words(levels[-1], cost)} {COUNTED[cost]}"
+    return f"{said} Clearly ahead of uniform at {len(levels) - len(losses)} of {len(levels)} levels {ends}."
 
 
 def live_decision(result: LiveComparison) -> Iterator[str]:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from importlib import resources
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 from ..core.versions import versions
@@ -40,7 +40,7 @@ def render(page: Page, pictures: Mapping[str, str] | None) -> str:
     drawn = {name: _inlined(text) for name, text in (pictures or {}).items()}
     found = {"#5f5f5f", *COLOURS.values(), *(each for text in drawn.values() for each in COLOUR.findall(text))}
     environment = Environment(
-        loader=PackageLoader("forethought.report", "html_page"),
+        loader=FunctionLoader(_read),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -169,7 +169,7 @@ class Page:
     def markdown(self, pictures: Mapping[str, Path] | None = None) -> str:
         """The page, with links to its pictures; None: there are none because matplotlib is missing."""
         lines = [f"# {self.title}", "", *([f"> **{SIMULATED}**", ""] if self.simulated else [])]
-        lines += [*(f"- {_escaped(said)}" for said in self.decision), ""] if self.decision else []
+        lines += [*(f"- {markdown(said)}" for said in self.decision), ""] if self.decision else []
         lines += [f"{markdown(self.sample)}. {self.intervals}".rstrip(), ""]
         for part in self.parts:
             if part.on in ("page", "both"):

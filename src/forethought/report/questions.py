@@ -57,7 +57,7 @@ def evaluated_questions(result: Evaluation, cost: Cost, records: ReadRecords | N
         query_id = measured.query_ids[row]
         text = measured.texts[row] if measured.texts else ""
         cells: list[tuple[str, float | str]] = [
-            (_first(text or query_id, LONGEST_TITLE), text or query_id),
+            (first_letters(text or query_id, LONGEST_TITLE), text or query_id),
             (percent(others_Q[row]), float(others_Q[row])),
             (percent(ours_Q[row]), float(ours_Q[row])),
             (points(gain_Q[row]), float(gain_Q[row])),
@@ -141,7 +141,8 @@ def _words(gain_Q: FloatArray, chosen: Sequence[int], level: str) -> str:
     return said + "A column's name sorts by it; a question opens in place."
 
 
-def _first(text: str, most: int) -> str:
+def first_letters(text: str, most: int) -> str:
+    """A text on one line, cut where it is long."""
     line = " ".join(text.split())
     return line if len(line) <= most else f"{line[: most - 1]}…"
 
@@ -193,7 +194,7 @@ def _traces(measured: Profile, row: int, columns: Sequence[int]) -> Iterator[Tab
         for column in columns:
             grade, answer = int(traces.grade_N_B[place, column]), int(traces.answer_N_B[place, column])
             said = answers[answer] if grade != UNTRIED and 0 <= answer < len(answers) else ""
-            cells += [_first(said, LONGEST_TITLE) or "(empty)" if grade != UNTRIED else "", GRADES[grade]]
+            cells += [first_letters(said, LONGEST_TITLE) or "(empty)" if grade != UNTRIED else "", GRADES[grade]]
             cells.append("" if grade == UNTRIED else f"{traces.tokens_N_B[place, column]:,}")
         rows.append(cells)
     heads = [cell for name in names for cell in (f"answer at {name}", "verdict", "tokens")]
