@@ -1,18 +1,23 @@
-"""How a value shows itself to a person, in a notebook or as a picture.
+"""How a value shows itself to a person, as a table or a picture, and how far long work is.
 
-`report` makes tables and pictures, and stands above the values that it shows. So that `plan.plot()` is a method all the
-same, this file is the one door upwards: `report` is loaded by name when a person looks at a value, and never before.
+`report` makes tables and pictures, and `commands` bars. They stand above what they show. So that `plan.plot()` is a
+method all the same, this file is the one door upwards: they are loaded by name when a person looks, and never before.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
-from ..errors import MissingExtraError
+from ..errors import InvalidSettingsError, MissingExtraError
 
 LONGEST_TEXT = 60  # of a question or an answer, where many stand on a line
+
+Progress = Callable[[str, int, int], None]  # what is being done, steps done, steps in all
 
 
 class Shown:
@@ -39,6 +44,33 @@ def picture(name: str, *values: Any) -> Any:
     module, _, function = name.partition(":")
     make = getattr(import_module(f"forethought.report.{module}"), function)
     return import_module("forethought.report.figures").drawn(make, *values)
+
+
+def in_notebook() -> bool:
+    """Whether a notebook's kernel runs this, so that what is displayed can change in place."""
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    return shell is not None and shell.has_trait("kernel")
+
+
+@contextmanager
+def watched(progress: Progress | bool | None) -> Iterator[Progress]:
+    """Yields what long work calls with what is being done, steps done and steps in all.
+
+    Args:
+        progress: to be called itself; True for a bar; False for silence; None for a bar in a notebook, and silence
+            elsewhere.
+    """
+    if progress is None:
+        progress = in_notebook()
+    if callable(progress):
+        yield progress
+    elif progress is False:
+        yield lambda what, done, total: None
+    elif progress is True:
+        with import_module("forethought.commands.progress").step_bar(quiet=False) as show:
+            yield show
+    else:
+        raise InvalidSettingsError(f"progress must be True, False or a function, not {progress!r}")
 
 
 def brief(text: str | None, most: int = LONGEST_TEXT) -> str:

@@ -33,7 +33,7 @@ LEGEND: dict[str, Any] = {
     "borderaxespad": 0.2,
 }
 LONGEST_NAME = 60
-NOTEBOOK_DPI = 90  # readable, and small in a notebook's file
+NOTEBOOK_DPI = 80  # readable, and small in a notebook's file
 LONGEST_LABEL = 18  # of an option below its bar
 FEWEST_QUERIES = 10
 WIDE = 16  # times the cheapest level: costs stand on a logarithmic axis
