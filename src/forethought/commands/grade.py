@@ -5,15 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import click
-
 from ..core.settings import GradeSettings
-from .options import emit, filled, json_flag, takes, talk
+from .options import emit, filled, json_flag, option, takes, talk, verb
 
 
-@click.command("grade", short_help="Judge the answers of a file.")
+@verb("grade", short_help="Judge the answers of a file.")
 @takes(GradeSettings)
-@click.option("--out", default="", metavar="FILE", help="Write one verdict a line (JSONL) here.")
+@option("--out", is_main=True, default="", metavar="FILE", help="Write one verdict a line (JSONL) here.")
 @json_flag
 def command(as_json: bool, out: str, **values: Any) -> int:
     """Count the right, the wrong and the unreadable answers, and show the unreadable ones.

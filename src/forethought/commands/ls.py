@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import click
 
-from .options import emit, json_flag
+from .options import emit, json_flag, verb
 
 
-@click.command("ls", short_help="List runs, predictors and reports.")
+@verb("ls", short_help="List runs, predictors and reports.")
 @click.argument("folder", default="runs")
 @json_flag
 def command(as_json: bool, folder: str) -> int:

@@ -8,13 +8,26 @@ from typing import Any
 import click
 
 from ..core.settings import PlanSettings
-from .options import dry_run_flag, emit, filled, json_flag, price_options, quiet_flag, take_prices, takes, talk
+from .options import (
+    dry_run_flag,
+    emit,
+    filled,
+    json_flag,
+    option,
+    price_options,
+    quiet_flag,
+    take_prices,
+    takes,
+    talk,
+    verb,
+)
 
 
-@click.command("plan", short_help="Divide a token total over questions.")
+@verb("plan", short_help="Divide a token total over questions.")
 @takes(PlanSettings)
-@click.option(
+@option(
     "--out",
+    is_main=True,
     default="",
     metavar="FILE",
     help="The plan, for `run --plan` (FILE.json), or a line a question (JSONL; - prints it).",

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import click
-
 from ..core.settings import ProfileSettings
-from .options import dry_run_flag, emit, filled, json_flag, price_options, quiet_flag, take_prices, takes, talk
+from .options import dry_run_flag, emit, filled, json_flag, price_options, quiet_flag, take_prices, takes, talk, verb
 
 
-@click.command("profile", short_help="Measure success at every cap.")
+@verb("profile", short_help="Measure success at every cap.")
 @takes(ProfileSettings, with_sampling=True)
 @price_options
 @dry_run_flag

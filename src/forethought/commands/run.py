@@ -8,12 +8,24 @@ import click
 from click.core import ParameterSource
 
 from ..core.settings import RunPlanSettings, RunSettings
-from .options import dry_run_flag, emit, filled, json_flag, price_options, quiet_flag, take_prices, takes, talk
+from .options import (
+    dry_run_flag,
+    emit,
+    filled,
+    json_flag,
+    option,
+    price_options,
+    quiet_flag,
+    take_prices,
+    takes,
+    talk,
+    verb,
+)
 
 
-@click.command("run", short_help="Plan, reason under the caps, answer.")
+@verb("run", short_help="Plan, reason under the caps, answer.")
 @takes(RunSettings)
-@click.option("--plan", "plan_file", default="", metavar="FILE", help="Carry out this plan, without RUN and QUESTIONS.")
+@option("--plan", "plan_file", default="", metavar="FILE", help="Carry out this plan, without RUN and QUESTIONS.")
 @price_options
 @dry_run_flag
 @quiet_flag

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import click
-
 from ..core.settings import TrainSettings
-from .options import emit, filled, json_flag, quiet_flag, takes
+from .options import emit, filled, json_flag, quiet_flag, takes, verb
 
 
-@click.command("train", short_help="Fit a predictor on a profile.")
+@verb("train", short_help="Fit a predictor on a profile.")
 @takes(TrainSettings)
 @quiet_flag
 @json_flag
