@@ -44,6 +44,10 @@ def command(as_json: bool, quiet: bool, dry_run: bool, **values: Any) -> int:
     ) as report:
         run = pipeline.profile(settings, report=report)
     result = tables.profile_summary(run)
-    result["usd"] = prices.usd(result["prompt_tokens"], result["generated_tokens"])
+    billed = prices.usd(result["prompt_tokens"], result["generated_tokens"])
+    if billed is not None:
+        result["usd_in_all"] = billed
+    if "options" not in result:  # else what one draw of each cost
+        result["usd"] = billed
     emit(as_json, result, tables.profile_text(result))
     return 3 if result["failed"] else 0

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from ..control import evaluating, sources
 from ..control.budgets import load_budgets
@@ -36,7 +37,7 @@ from ..predictors.overlap import Seen, held_out
 from ..predictors.parts.making import Progress
 from ..predictors.parts.making import silent as quiet
 from ..predictors.predictor import Predictor
-from ..report import page
+from ..report import Page, page
 from ..runs.folders import (
     beside,
     check_folder,
@@ -282,10 +283,23 @@ def names_of(predictors: Sequence[str]) -> tuple[str, ...]:
     return names
 
 
+def run_comparison(run: RunDirectory, counts: Mapping[str, Any]) -> Page | None:
+    """The page on a run's allocators; None where it has one alone, or nothing to compare them by yet.
+
+    Args:
+        run: planned by its allocators.
+        counts: its summary, see `run_result`.
+    """
+    is_whole = counts["answered"] + counts["failed"] == counts["queries"]  # other workers may still be at work
+    if len(counts["allocators"]) < 2 or not counts["graded"] or not is_whole:
+        return None
+    return page(live_comparison(run))
+
+
 def live_comparison(run: RunDirectory, *, seed: int = 0) -> LiveComparison:
     """The allocators of a `run --compare`, judged on the same traces; the run's own goes by the name forethought."""
     results = outcomes(run, sources.run_queries(run))
-    if not any(len(right_Q) for right_Q, _, _ in results.values()):
+    if not any(len(right_Q) for right_Q, *_ in results.values()):
         raise RunError(
             f"{run.path} has no graded answer, so its allocators cannot be compared; give its questions references: "
             f"forethought regrade {run.path} --answers FILE"

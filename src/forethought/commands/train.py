@@ -26,5 +26,5 @@ def command(as_json: bool, quiet: bool, **values: Any) -> int:
     with step_bar(quiet=quiet) as progress:
         trained, folder = pipeline.train(settings, progress=progress)
     card = trained.card
-    emit(as_json, {"folder": str(folder), "card": card.to_json()}, training_text(trained, folder))
+    emit(as_json, {"folder": str(folder), "card": card.to_json()}, training_text(card, folder))
     return 0
