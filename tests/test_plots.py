@@ -46,7 +46,7 @@ def test_report_draws_and_links_every_picture(result: Evaluation, tmp_path: Path
 
 
 FIGURES = {
-    "summary": plots._summary,
+    "summary": plots.summary,
     "accuracy": plots._accuracy,
     "calibration": plots._calibration,
     "tokens": lambda result: plots._divided(result, Cost.GRANTED, 64.0),

@@ -13,6 +13,7 @@ from ..core.codec import decode, fields_to_json
 from ..core.data import Grade, Query, StopReason
 from ..core.records import Record
 from ..core.rows import check_rows_name, write_rows
+from ..core.showing import Shown, brief
 from ..errors import RunError
 from ..runs.lines import read_lines
 
@@ -22,7 +23,7 @@ COLUMNS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Answer:
     """What came back for one query.
 
@@ -50,6 +51,14 @@ class Answer:
     error: str | None = None
     option: str = ""
     usd: float | None = None
+
+    def __repr__(self) -> str:
+        under = f"option={brief(self.option)}" if self.option else f"budget={self.budget}"
+        if self.error is not None:
+            return f"Answer({brief(self.id)}, {under}, error={brief(self.error)})"
+        verdict = "" if self.grade is None else f", {self.grade}"
+        tokens = "" if self.tokens is None else f", {self.tokens:,} tokens"
+        return f"Answer({brief(self.id)}, {under}, {brief(self.answer)}{verdict}{tokens})"
 
     @classmethod
     def of(cls, query: Query, budget: int, record: Record, usd: float | None = None) -> Self:
@@ -128,7 +137,7 @@ def counts_of(answers: Iterable[Answer]) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Answers:
+class Answers(Shown):
     """Answers to the queries of a plan, in their order; by position or by id."""
 
     rows: tuple[Answer, ...]

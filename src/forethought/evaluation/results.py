@@ -12,6 +12,7 @@ import numpy as np
 from ..core.data import Allocation, Cost, Curves
 from ..core.menu import Menu
 from ..core.profile import Profile
+from ..core.showing import Shown, picture
 
 COUNTED = {Cost.GRANTED: "granted tokens", Cost.SPENT: "spent tokens", Cost.USD: "USD"}
 
@@ -278,7 +279,7 @@ class Calibration(Result):
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Evaluation(Result):
+class Evaluation(Result, Shown):
     """Everything a report says.
 
     Attributes:
@@ -327,6 +328,14 @@ class Evaluation(Result):
             if each.policy == "forethought" and each.gain is not None
         ]
         return f"Evaluation({self.num_queries:,} queries, budgets {self.menu}, {', '.join(gains)}{made})"
+
+    def plot(self) -> Any:
+        """Accuracy over what it costs, for each cost, and predicted against measured success: a matplotlib figure.
+
+        Raises:
+            MissingExtraError: matplotlib is not installed.
+        """
+        return picture("plots:summary", self)
 
     @property
     def costs(self) -> tuple[Cost, ...]:

@@ -22,10 +22,10 @@ CANDIDATES = ("#0072b2", "#c06a9d", "#009e73", "#b35900", "#6a51a3", "#8c564b", 
 
 def draw_comparison(result: Comparison, folder: Path) -> dict[str, Path]:
     """Draws what predictors buy against what they cost themselves into `folder` as PNG."""
-    return save({"comparison": lambda: _comparison(result)}, folder)
+    return save({"comparison": lambda: comparison_picture(result)}, folder)
 
 
-def _comparison(result: Comparison) -> Figure:
+def comparison_picture(result: Comparison) -> Figure:
     """One panel a cost: mean gain over blind against the tokens that predicting takes; 0 and unknown stand apart."""
     costs = list(result.levels)
     caption = [

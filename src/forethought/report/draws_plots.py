@@ -18,10 +18,11 @@ OWN = {UNIFORM: COLOURS[UNIFORM], BLIND: COLOURS[BLIND], HISTORY: COLOURS[FORETH
 
 def draw_draws(result: DrawsEvaluation, folder: Path) -> dict[str, Path]:
     """Draws accuracy over cost, and over the draws that choose, into `folder` as PNG."""
-    return save({f"draws-{cost.value}": partial(_figure, result, cost) for cost in result.levels}, folder)
+    return save({f"draws-{cost.value}": partial(draws_picture, result, cost) for cost in result.levels}, folder)
 
 
-def _figure(result: DrawsEvaluation, cost: Cost) -> Figure:
+def draws_picture(result: DrawsEvaluation, cost: Cost) -> Figure:
+    """Accuracy over what is spent, and what the history gains by how many draws choose."""
     caption = [short(result.provenance.get("model") or "unknown model"), f"{result.num_queries:,} questions"]
     figure = frame((10.4, 4.6), caption, simulated=result.simulated)
     left, right = figure.subplots(1, 2)

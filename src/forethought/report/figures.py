@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,7 @@ LEGEND: dict[str, Any] = {
     "borderaxespad": 0.2,
 }
 LONGEST_NAME = 60
+NOTEBOOK_DPI = 90  # readable, and small in a notebook's file
 LONGEST_LABEL = 18  # of an option below its bar
 FEWEST_QUERIES = 10
 WIDE = 16  # times the cheapest level: costs stand on a logarithmic axis
@@ -54,8 +57,7 @@ SETTINGS = {
 def save(pictures: Mapping[str, Callable[[], Figure]], folder: Path) -> dict[str, Path]:
     """Draws pictures and writes each as PNG, whole or not at all; name -> file. The same result, the same picture."""
     files = {name: folder / f"{name}.png" for name in pictures}
-    with matplotlib.rc_context({**matplotlib.rcParamsDefault, **SETTINGS}), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing", category=UserWarning)  # a name in any script
+    with _own_settings():
         for name, file in files.items():
             figure = pictures[name]()
             FigureCanvasAgg(figure)
@@ -64,21 +66,52 @@ def save(pictures: Mapping[str, Callable[[], Figure]], folder: Path) -> dict[str
     return files
 
 
+@contextmanager
+def _own_settings() -> Iterator[None]:
+    """Ours, whatever the user's are: the same picture on every machine."""
+    with matplotlib.rc_context({**matplotlib.rcParamsDefault, **SETTINGS}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing", category=UserWarning)  # a name in any script
+        yield
+
+
+def drawn(make: Callable[..., Figure], *values: Any) -> Figure:
+    """A figure for whoever holds it: to be shown in a notebook, changed, or saved."""
+    with _own_settings():
+        return make(*values)
+
+
+class Picture(Figure):
+    """A figure that a notebook shows, also where pyplot was never imported."""
+
+    def _repr_png_(self) -> bytes:
+        file = io.BytesIO()
+        with _own_settings():
+            self.savefig(file, format="png", dpi=NOTEBOOK_DPI)
+        return file.getvalue()
+
+
 def short(text: object) -> str:
     """A name as it fits into a picture."""
     line = one_line(text)
     return line if len(line) <= LONGEST_NAME else f"{line[: LONGEST_NAME - 1]}…"
 
 
-def frame(size: tuple[float, float], caption: Sequence[str], *, simulated: bool, w_pad: float = 0.1) -> Figure:
+def frame(
+    size: tuple[float, float],
+    caption: Sequence[str],
+    *,
+    simulated: bool,
+    w_pad: float = 0.1,
+    ending: str = "95% bootstrap intervals",
+) -> Figure:
     """An empty figure with what was measured below, and across its middle that it was simulated, where it was."""
     bottom = 0.26 / size[1]  # room for the caption
     layout = ConstrainedLayoutEngine(rect=(0.0, bottom, 1.0, 1.0 - bottom), w_pad=w_pad, h_pad=0.08)
-    figure = Figure(figsize=size, layout=layout)
+    figure = Picture(figsize=size, layout=layout)
     if simulated:
         style: dict[str, Any] = {"fontsize": min(9.0 * size[0], 14.0 * size[1]), "color": "#b00000", "alpha": 0.1}
         figure.text(0.5, 0.5, "SIMULATED", ha="center", va="center", rotation=18, **style)
-    text = " · ".join(["SIMULATED"] * simulated + [*caption, "95% bootstrap intervals"])
+    text = " · ".join(["SIMULATED"] * simulated + [*caption, ending])
     figure.text(0.995, 0.05 / size[1], text, ha="right", va="bottom", fontsize=8.5, color="#555555")
     return figure
 

@@ -96,7 +96,7 @@ class Page:
     def text(self) -> str:
         """The result for a person, on a terminal."""
         lines = [SIMULATED] if self.simulated else []
-        lines += [f"{one_line(self.sample)}. {self._intervals}"]
+        lines += [f"{one_line(self.sample)}. {self.intervals}"]
         for part in self.parts:
             if part.on != "page":
                 lines += ["", *([part.title] if part.title else [])]
@@ -106,7 +106,7 @@ class Page:
     def markdown(self, pictures: Mapping[str, Path] | None = None) -> str:
         """The page, with links to its pictures; None: there are none because matplotlib is missing."""
         lines = [f"# {self.title}", "", *([f"> **{SIMULATED}**", ""] if self.simulated else [])]
-        lines += [f"{markdown(self.sample)}. {self._intervals}", ""]
+        lines += [f"{markdown(self.sample)}. {self.intervals}", ""]
         for part in self.parts:
             if part.on != "terminal":
                 lines += _markdown_part(part)
@@ -134,7 +134,8 @@ class Page:
         return files | (pictures or {})
 
     @property
-    def _intervals(self) -> str:
+    def intervals(self) -> str:
+        """What brackets and marks mean."""
         return f"Brackets hold 95% paired bootstrap intervals ({self.num_resamples:,} resamples of questions). {LEGEND}"
 
 

@@ -10,7 +10,10 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from ..control.plan import Plan
+from ..control.planning import allocate
 from ..core.data import Cost, FloatArray
+from ..core.menu import Menu
 from ..evaluation.policies import BLIND, FORETHOUGHT, GREEDY, ORACLE, UNIFORM
 from ..evaluation.results import Estimate, Evaluation, PolicyRow
 from .evaluation import MOST_NAMED, levels_near
@@ -45,6 +48,7 @@ MEAN = {Cost.GRANTED: "mean budget (tokens)", Cost.SPENT: "mean tokens generated
 NUM_GROUPS = 5
 INK = "#333333"  # of what belongs to no policy
 MOST_LETTERS = 36  # of the names below bars
+NUM_TOTALS = 25  # of a plan's picture
 FEW_CAPS = 8  # so many have a bar and a name each
 
 
@@ -61,7 +65,7 @@ def draw(result: Evaluation, folder: Path, *, mean_tokens: float) -> dict[str, P
     """
     divided = {"tokens": Cost.GRANTED if Cost.GRANTED in result.costs else Cost.SPENT, "usd": Cost.USD}
     pictures: dict[str, Callable[[], Figure]] = {
-        "summary": lambda: _summary(result),
+        "summary": lambda: summary(result),
         "accuracy": lambda: _accuracy(result),
         "calibration": lambda: _calibration(result),
         **{
@@ -74,7 +78,7 @@ def draw(result: Evaluation, folder: Path, *, mean_tokens: float) -> dict[str, P
     return save(pictures, folder)
 
 
-def _summary(result: Evaluation) -> Figure:
+def summary(result: Evaluation) -> Figure:
     """One wide picture: accuracy under each cost, and whether the predictions can be believed."""
     figure = _figure(result, (4.0 * (len(result.costs) + 1), 4.2))
     panels = figure.subplots(1, len(result.costs) + 1)
@@ -109,6 +113,59 @@ def _calibration(result: Evaluation) -> Figure:
     lower.set(xlabel="predicted success", ylabel="judgements", yticks=[], ylim=(0, 1.3 * max(counts)))
     lower.spines["left"].set_visible(False)
     return figure
+
+
+def plan_picture(plan: Plan) -> Figure:
+    """The budgets of a plan, and what other totals would be expected to buy, uniformly divided and by this predictor.
+
+    Everything is as predicted. The lines are the envelope's and uniform's plans for totals from the cheapest options
+    to the dearest, under the plan's own bounds.
+    """
+    made, card = plan.allocation, plan.card
+    model = "unknown model" if card is None else short(card.model or "unknown model")
+    caption = [model, f"{len(plan):,} questions"]
+    is_simulated = card is not None and card.data.simulated
+    figure = frame((10.4, 4.2), caption, simulated=is_simulated, ending="as predicted, not measured")
+    left, right = figure.subplots(1, 2)
+    counts_B = np.bincount(plan.menu.columns(made.budget_Q), minlength=plan.menu.num_options)
+    bars(left, plan.menu, counts_B.tolist(), COLOURS[FORETHOUGHT])
+    noun, label = ("option", "") if plan.menu.is_named else ("cap", "cap on reasoning (tokens)")
+    left.set(title=f"questions at each {noun}", xlabel=label, ylabel="questions")
+    count_tokens(left.yaxis)
+    left.margins(x=0.02)
+    _totals_panel(right, plan)
+    return figure
+
+
+def _totals_panel(panel: Any, plan: Plan) -> None:
+    """Expected accuracy over totals, with the plan's own place."""
+    made, cost = plan.allocation, plan.allocation.cost
+    costs_Q_B = plan.forecast.curves.costs_Q_B(cost)
+    if costs_Q_B is None:  # planned as spent, without a usage curve: caps stand for what they cost
+        cost, costs_Q_B = Cost.GRANTED, np.broadcast_to(plan.menu.budgets_B, plan.forecast.curves.p_Q_B.shape)
+    low, high = (float(end_Q.mean()) for end_Q in (costs_Q_B.min(axis=1), costs_Q_B.max(axis=1)))
+    along = np.geomspace if plan.menu.is_geometric and low > 0 else np.linspace
+
+    def expected(policy: str, level: float) -> tuple[float, float]:
+        name = "envelope" if policy == FORETHOUGHT else policy
+        found = allocate(plan.terms, plan.queries, plan.forecast, allocator=name, left=level * len(plan))
+        return found.taken / len(plan), found.expected_accuracy
+
+    for policy in (UNIFORM, FORETHOUGHT):
+        line = [expected(policy, level) for level in along(low, high, NUM_TOTALS).tolist()]
+        style = {"linestyle": STYLES[policy], "linewidth": 2.6 if policy == FORETHOUGHT else 1.5}
+        panel.plot(*zip(*line, strict=True), color=COLOURS[policy], label=NAMES[policy], **style)
+    own = made.taken / len(plan)
+    panel.plot([own], [made.expected_accuracy], marker="D", markersize=8, color=INK, markerfacecolor="white", zorder=5)
+    _, uniform = expected(UNIFORM, own)
+    panel.set_title(f"expected {made.expected_accuracy:.1%} at {made.cost.amount(own)} each, uniformly {uniform:.1%}")
+    panel.set(xlabel=AXIS[cost], ylabel="expected accuracy", ylim=(0.0, None))
+    count_percent(panel.yaxis)
+    if plan.menu.is_named:
+        costs_along(panel, [low, high], in_usd=cost is Cost.USD)
+    else:
+        tokens_along(panel, plan.menu)
+    panel.legend(loc="lower right", **LEGEND)
 
 
 def _divided(result: Evaluation, cost: Cost, near: float) -> Figure:
@@ -198,22 +255,8 @@ def _gain_panel(panel: Any, result: Evaluation, cost: Cost) -> None:
 
 
 def _shares_panel(panel: Any, result: Evaluation, row: PolicyRow) -> None:
-    """Bars side by side: many evenly spaced caps at their tokens, else one next to the other, each named."""
-    menu = result.menu
-    if menu.is_named:
-        _named_bars(panel, result, row)
-    elif menu.is_even and menu.num_options > FEW_CAPS:
-        step = menu.caps[1] - menu.caps[0]
-        panel.bar(menu.budgets_B, row.shares, width=0.8 * step, color=COLOURS[row.policy])
-        panel.set_xlim(min(0, menu.smallest - step // 2), menu.largest + step)
-        count_tokens(panel.xaxis)
-    else:
-        places = np.arange(menu.num_options)
-        panel.bar(places, row.shares, width=0.8, color=COLOURS[row.policy])
-        num_letters = menu.num_options * len(f"{menu.largest:,}")
-        named = places[::-1][:: -(-num_letters // MOST_LETTERS)][::-1]  # the last always
-        panel.set_xticks(named, [f"{menu.caps[place]:,}" for place in named])
-        panel.set_xlim(-0.6, menu.num_options - 0.4 + 0.25 * menu.num_options)  # room for the names on the right
+    """How many questions got each option, whose policy it is, and how often it was right."""
+    bars(panel, result.menu, row.shares, COLOURS[row.policy])
     accuracy = f"{100 * row.accuracy.value:.1f}% right"
     panel.text(0.99, 0.62, NAMES[row.policy], ha="right", transform=panel.transAxes, color=COLOURS[row.policy])
     panel.text(0.99, 0.32, accuracy, ha="right", transform=panel.transAxes, color="#444444", fontsize=9)
@@ -221,12 +264,30 @@ def _shares_panel(panel: Any, result: Evaluation, row: PolicyRow) -> None:
     count_percent(panel.yaxis)
 
 
-def _named_bars(panel: Any, result: Evaluation, row: PolicyRow) -> None:
+def bars(panel: Any, menu: Menu, shares: Sequence[float], colour: str) -> None:
+    """Bars side by side: many evenly spaced caps at their tokens, else one next to the other, each named."""
+    if menu.is_named:
+        _named_bars(panel, menu, shares, colour)
+    elif menu.is_even and menu.num_options > FEW_CAPS:
+        step = menu.caps[1] - menu.caps[0]
+        panel.bar(menu.budgets_B, shares, width=0.8 * step, color=colour)
+        panel.set_xlim(min(0, menu.smallest - step // 2), menu.largest + step)
+        count_tokens(panel.xaxis)
+    else:
+        places = np.arange(menu.num_options)
+        panel.bar(places, shares, width=0.8, color=colour)
+        num_letters = menu.num_options * len(f"{menu.largest:,}")
+        named = places[::-1][:: -(-num_letters // MOST_LETTERS)][::-1]  # the last always
+        panel.set_xticks(named, [f"{menu.caps[place]:,}" for place in named])
+        panel.set_xlim(-0.6, menu.num_options - 0.4 + 0.25 * menu.num_options)  # room for the names on the right
+
+
+def _named_bars(panel: Any, menu: Menu, shares: Sequence[float], colour: str) -> None:
     """A bar for each named option; of very many some have their names below."""
-    places = np.arange(result.menu.num_options)
-    panel.bar(places, row.shares, width=0.8, color=COLOURS[row.policy])
+    places = np.arange(menu.num_options)
+    panel.bar(places, shares, width=0.8, color=colour)
     named = places[:: -(-len(places) // MOST_NAMED)]
-    labels = [short(result.menu.labels[place])[:LONGEST_LABEL] for place in named]
+    labels = [short(menu.labels[place])[:LONGEST_LABEL] for place in named]
     is_long = sum(map(len, labels)) > MOST_LETTERS
     turned: dict[str, Any] = {"rotation": 25, "ha": "right", "rotation_mode": "anchor"} if is_long else {}
     panel.set_xticks(named, labels, **turned)
