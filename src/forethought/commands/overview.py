@@ -48,7 +48,7 @@ def run_overview(run: RunDirectory) -> dict[str, Any]:
     main, budgets_of = load_budgets(run, plan)
     judged = [each.grade is Grade.RIGHT for each in answers if each.reference is not None]
     own, menu = plan.allocation, plan.menu
-    files = ["answers.jsonl", "plan.json", "summary.json", "records.jsonl", "usage.json"]
+    files = ["report.html", "answers.jsonl", "plan.json", "summary.json", "records.jsonl", "usage.json"]
     return {
         **counts,
         "run": str(run.path),

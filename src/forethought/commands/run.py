@@ -48,6 +48,7 @@ def command(
     answers are graded. The same command goes on where it stopped. With --plan, the plan that `forethought plan --out
     FILE.json` wrote is carried out, edited or not. With --compare it ends with the comparison.
     """
+    from .. import report
     from ..control.answers import Answers
     from ..engines.opening import choose
     from ..runs.folders import check_rows_file
@@ -73,21 +74,26 @@ def command(
         emit(as_json, estimate.to_json(), estimate.to_text())
         return 0
     num_left = min(estimate.num_left, estimate.num_queries)  # answers: other allocators' traces are beside them
-    with progress_bar("answering", num_total=num_left, tokens_total=int(estimate.total), quiet=quiet) as report:
+    with progress_bar("answering", num_total=num_left, tokens_total=int(estimate.total), quiet=quiet) as advance:
         if isinstance(settings, RunPlanSettings):
-            run = pipeline.run_plan(settings, report=report)
+            run = pipeline.run_plan(settings, report=advance)
         else:
-            run = pipeline.run(settings, report=report)
+            run = pipeline.run(settings, report=advance)
+    page, compared = reports.write_run(run, settings)
     result = run_result(run)
     billed = prices.usd(result["prompt_tokens"], result["generated_tokens"])
     if billed is not None:
         result = {**result, "usd": billed, "usd_in_all": billed}
+    result["report"] = str(page)
+    talk(f"wrote {page}")
     if answers:
         Answers.load(run.path).save(answers)
         talk(f"{result['queries']} answers written to {answers}")
-    compared = reports.run_comparison(run, result)
-    text = run_text(result) if compared is None else f"{run_text(result)}\n\n{compared.text()}"
-    emit(as_json, result if compared is None else {**result, "comparison": compared.to_json()}, text)
+    text = run_text(result)
+    if compared is not None:
+        side_by_side = report.page(compared)
+        result["comparison"], text = side_by_side.to_json(), f"{text}\n\n{side_by_side.text()}"
+    emit(as_json, result, text)
     return 3 if result["failed"] else 0
 
 
