@@ -51,7 +51,7 @@ def test_from_questions_to_report(call: Call, tmp_path: Path) -> None:
     assert shown["result"]["budget"] == planned["budgets"][3]["budget"]
     assert "What is 3 plus" in call("show", ran["run"], "q3").out
     assert "fake (simulated)" in call("ls").out
-    assert {row["kind"] for row in call("ls", "--json").json} == {"profile", "run"}
+    assert {row["kind"] for row in call("ls", "--json").json} == {"profile", "run", "predictor"}
 
 
 @pytest.mark.slow

@@ -122,10 +122,6 @@ def run_inputs(settings: RunSettings, *, is_open: bool = False) -> tuple[Predict
     if predictor.card.menu.is_named:
         check_all(
             [
-                "--compare judges several caps on one thought, and an option with a name has a thought of its own: run "
-                "each allocator by itself, or compare them on a profile: forethought evaluate"
-                if settings.compare
-                else None,
                 "--hard-total needs to know what an answer takes at most, and options with names tell what it takes on "
                 "average: leave it out"
                 if settings.hard_total
