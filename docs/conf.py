@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 from docutils import nodes
@@ -14,8 +15,10 @@ import forethought
 
 project = "Forethought"
 author = "The Forethought developers"
+html_show_copyright = False
 version = release = forethought.__version__
 language = "en"
+default_role = "code"  # docstrings are written as Markdown is
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 html_theme = "furo"  # its fonts are the reader's own: nothing is fetched when a page is read
@@ -46,14 +49,17 @@ class FileLinks(SphinxTransform):
                 link.replace_self(file)
 
 
-def outside_the_menu(app: Sphinx, docname: str, source: list[str]) -> None:
-    """Tables of results/ are reached from the page on results alone."""
+def settle_menu(app: Sphinx, docname: str, source: list[str]) -> None:
+    """Tables of results/ are reached from the page on results alone, and the menu names what is there."""
     if docname.startswith("results/"):
         source[0] = f"---\norphan: true\n---\n{source[0]}"
+    if docname == "index":  # pages of the first hour stand in the menu once they are there
+        missing = {name for name in ("tutorial", "levels") if not (Path(app.srcdir) / f"{name}.md").is_file()}
+        source[0] = "\n".join(line for line in source[0].splitlines() if line not in missing)
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Called by Sphinx."""
     app.add_transform(FileLinks)
-    app.connect("source-read", outside_the_menu)
+    app.connect("source-read", settle_menu)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
