@@ -59,6 +59,30 @@ class Verb(click.Command):
             formatter.write_paragraph()
             formatter.write_text(f"{len(others)} more: {ctx.command_path} --help-all")
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Adds to click's words on an argument too many what was probably meant."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.MissingParameter:
+            raise
+        except click.BadParameter as error:
+            words = error.message.replace("a valid float", "a number").replace("a valid integer", "a whole number")
+            raise click.BadParameter(words, ctx, error.param, error.param_hint) from None
+        except click.UsageError as error:
+            if "unexpected extra" not in error.message:
+                raise
+            raise click.UsageError(f"{error.message}. {self._meant(ctx, error.message)}", ctx) from None
+
+    def _meant(self, ctx: click.Context, message: str) -> str:
+        """What an argument too many, the one in brackets at the end, was probably meant for."""
+        extra = message.rpartition("(")[2].rstrip(").").split(" ")[0]
+        flags = [flag for each in self.params for flag in each.opts]
+        if "://" in extra and "--base-url" in flags:
+            return f"An address is given as --base-url {extra}"
+        if extra.replace(".", "", 1).isdecimal() and "--mean-tokens" in flags:
+            return f"A total is given as --mean-tokens {extra}"
+        return f"It takes {' '.join(self.collect_usage_pieces(ctx))}"
+
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         """Its parameters, with `--help-all` where there is more than `--help` shows."""
         found = super().get_params(ctx)

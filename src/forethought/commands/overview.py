@@ -115,7 +115,7 @@ def predictor_words(card: PredictorCard) -> str:
 def changed(*files: Path) -> str:
     """When the latest of the files was changed, in local time."""
     latest = max(file.stat().st_mtime for file in files if file.exists())
-    return datetime.fromtimestamp(latest).astimezone().isoformat(timespec="minutes")
+    return datetime.fromtimestamp(latest).astimezone().isoformat(timespec="milliseconds")
 
 
 def overview_text(found: Mapping[str, Any]) -> str:

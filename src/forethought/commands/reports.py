@@ -229,6 +229,11 @@ def evaluation(
             seed=settings.seed,
         )
     if (path / "run.json").is_file() and RunDirectory.open(path).header.kind == "run":
+        if settings.on:
+            raise InvalidSettingsError(
+                f"{path} is a run by a plan, which is compared on its own answers: leave --on out, or evaluate its "
+                "predictor"
+            )
         return live_comparison(RunDirectory.open(path), seed=settings.seed)
     how = evaluating.Judging(settings.mean_tokens, settings.mean_usd, settings.num_resamples, settings.seed)
     if settings.on or settings.run in shipped_predictors():

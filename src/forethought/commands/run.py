@@ -105,7 +105,10 @@ def _check_given(ctx: click.Context, plan_file: str) -> None:
     if not plan_file:
         for each in command.params:
             if each.name in ("run", "questions") and not ctx.params[each.name]:
-                raise click.MissingParameter(ctx=ctx, param=each)
+                what = "a file, -, or gsm8k-demo"
+                if each.name == "run":
+                    what = "a predictor's run or folder, or a shipped name"
+                raise click.UsageError(f"give {each.name.upper()}, {what}; or a plan: --plan FILE", ctx)
         return
     for wrong, why in ((IN_THE_PLAN, f"the plan {plan_file} says this itself"), (NOT_BY_PLAN, "not with --plan")):
         names = [
