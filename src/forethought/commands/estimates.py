@@ -41,6 +41,35 @@ from .beforehand import (
 
 
 @dataclass(frozen=True, slots=True)
+class Expected:
+    """What the traces that are left come to, if they are on average as those that are done.
+
+    Attributes:
+        num_measured: traces that are done, and were counted.
+        prompt_tokens, generated_tokens: of those that are left, in all.
+        usd, hours: their price and how long they take; None where that is not known.
+    """
+
+    num_measured: int
+    prompt_tokens: int
+    generated_tokens: int
+    usd: float | None
+    hours: float | None
+
+    def to_text(self) -> str:
+        """In words."""
+        parts = [f"{self.prompt_tokens:,} tokens of prompts + {self.generated_tokens:,} generated"]
+        parts += [] if self.usd is None else [f"{self.usd:,.2f} USD"]
+        parts += [] if self.hours is None else [hours_words(self.hours)]
+        return f"{', '.join(parts)}: by the mean of the {self.num_measured:,} traces that are done"
+
+
+def hours_words(hours: float) -> str:
+    """How long something takes, in a unit that suits it."""
+    return f"{hours * 60:,.1f} minutes" if hours < 1 else f"{hours:,.1f} hours"
+
+
+@dataclass(frozen=True, slots=True)
 class CostEstimate:
     """What a command would do.
 
@@ -60,6 +89,8 @@ class CostEstimate:
         engine: which engine would run it.
         loads: what has to be fetched and loaded first; "" for a server, and where no model is needed.
         usd: the price of all that, where prices per token were given.
+        hours: how long generating all that takes, where a speed was given.
+        expected: what is left comes to if it is like the traces that are done; None before there are any.
         planned_usd: what the plan is expected to cost by the prices of its options, or the total in USD that it is to
             keep to; None where there is neither.
         spent_within: tokens that the run stays below with a chance of 95%, by the mean usage curve; None where the
@@ -83,6 +114,8 @@ class CostEstimate:
     usd: float | None = None
     planned_usd: float | None = None
     spent_within: float | None = None
+    hours: float | None = None
+    expected: Expected | None = None
 
     @property
     def num_left(self) -> int:
@@ -90,7 +123,7 @@ class CostEstimate:
         return self.num_total - self.num_done
 
     def to_json(self) -> dict[str, Any]:
-        """One flat object."""
+        """One object; what is expected is one in it."""
         return {**asdict(self), "num_left": self.num_left}
 
     def to_text(self) -> str:
@@ -116,6 +149,10 @@ class CostEstimate:
             lines.append(f"planned          {usd_words(self.planned_usd)} by the options' prices; expected, no bound")
         if self.usd is not None:
             lines.append(f"price, at most   {self.usd:,.2f} USD")
+        if self.hours is not None:
+            lines.append(f"time, at most    {hours_words(self.hours)}")
+        if self.expected is not None:
+            lines.append(f"expected         {self.expected.to_text()}")
         return "\n".join(lines)
 
 
@@ -330,7 +367,26 @@ def _priced(estimate: CostEstimate, traffic: Traffic, prices: Prices) -> CostEst
         cached_tokens=traffic.cached,
         prompts=traffic.words,
         usd=prices.usd(traffic.sent, estimate.reasoning_tokens + estimate.answer_tokens),
+        hours=prices.hours(estimate.reasoning_tokens + estimate.answer_tokens),
+        expected=_expected(Path(estimate.folder), estimate.num_left, prices),
     )
+
+
+def _expected(folder: Path, num_left: int, prices: Prices) -> Expected | None:
+    """What the traces of a run that are left come to, by those that it holds; None where it holds none."""
+    if not num_left or not (folder / "run.json").is_file():
+        return None
+    run = RunDirectory.open(folder)
+    made = run.header.provenance
+    billed = [
+        record.billed(is_two_calls=made.sends_twice(record.option))
+        for record in run.latest()
+        if not record.is_failed and record.is_counted
+    ]
+    if not billed:
+        return None
+    sent, generated = (round(num_left * sum(each) / len(billed)) for each in zip(*billed, strict=True))
+    return Expected(len(billed), sent, generated, prices.usd(sent, generated), prices.hours(generated))
 
 
 def _done(folder: Path, num_traces: int, *, retry_failed: bool) -> Counter[str]:

@@ -14,21 +14,27 @@ from ..engines.lengths import Lengths
 
 @dataclass(frozen=True, slots=True)
 class Prices:
-    """USD per million tokens; None where it is not known.
+    """What tokens take of money and time; None where it is not known.
 
     Attributes:
-        per_million_in: of prompts, cached or not.
-        per_million_out: of what is generated.
+        per_million_in: USD a million tokens of prompts, cached or not.
+        per_million_out: USD a million tokens generated.
+        tokens_per_second: tokens that all requests together generate in a second.
     """
 
     per_million_in: float | None = None
     per_million_out: float | None = None
+    tokens_per_second: float | None = None
 
     def usd(self, tokens_in: int, tokens_out: int) -> float | None:
         """The price of so many tokens; None where no price is known. A price that is not given counts as 0."""
         if self.per_million_in is None and self.per_million_out is None:
             return None
         return ((self.per_million_in or 0.0) * tokens_in + (self.per_million_out or 0.0) * tokens_out) / 1e6
+
+    def hours(self, tokens_out: int) -> float | None:
+        """How long generating so many tokens takes; None where no speed is known."""
+        return None if self.tokens_per_second is None else tokens_out / self.tokens_per_second / 3600
 
 
 UNPRICED = Prices()
