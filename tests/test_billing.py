@@ -122,7 +122,8 @@ def test_a_profile_that_was_begun_says_what_is_to_be_expected_of_the_rest(call: 
     text = call(*asking)[1]
     assert "by the mean of the 20 traces that are done" in text
     assert f"time, at most    {60 * bill['hours']:.1f} minutes" in text
-    assert json.loads(call("profile", "fake", "q.jsonl", "--out", "other", "--dry-run", "--json")[1])["expected"] is None
+    _, out, _ = call("profile", "fake", "q.jsonl", "--out", "other", "--dry-run", "--json")
+    assert json.loads(out)["expected"] is None
 
 
 def test_two_calls_are_billed_with_every_prompt_that_a_server_is_sent(call: Call) -> None:

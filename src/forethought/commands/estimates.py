@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..control.billing import UNPRICED, Prices, Traffic
+from ..control.billing import UNPRICED, Prices, Traffic, bill
 from ..control.planning import largest_cap, model_of, template_of
 from ..control.sources import recorded_features, refuse_without_texts
 from ..core.data import Cost, Query
@@ -378,15 +378,16 @@ def _expected(folder: Path, num_left: int, prices: Prices) -> Expected | None:
         return None
     run = RunDirectory.open(folder)
     made = run.header.provenance
-    billed = [
-        record.billed(is_two_calls=made.sends_twice(record.option))
-        for record in run.latest()
-        if not record.is_failed and record.is_counted
-    ]
-    if not billed:
+    known = [record for record in run.latest() if not record.is_failed and record.is_counted]
+    if not known:
         return None
-    sent, generated = (round(num_left * sum(each) / len(billed)) for each in zip(*billed, strict=True))
-    return Expected(len(billed), sent, generated, prices.usd(sent, generated), prices.hours(generated))
+    billed = [record.billed(is_two_calls=made.sends_twice(record.option)) for record in known]
+    sent, generated = (round(num_left * sum(each) / len(known)) for each in zip(*billed, strict=True))
+    usd = prices.usd(sent, generated)
+    if usd is None:  # a menu's options may have prices of their own
+        bills = [each for record in known if (each := bill(record, made)) is not None]
+        usd = num_left * sum(bills) / len(known) if len(bills) == len(known) else None
+    return Expected(len(known), sent, generated, usd, prices.hours(generated))
 
 
 def _done(folder: Path, num_traces: int, *, retry_failed: bool) -> Counter[str]:
