@@ -74,7 +74,7 @@ def with_outputs(text: str, outputs: list[str]) -> str:
 def words(output: str | None) -> list[str]:
     """What its lines begin with, each once: the first three words up to the first number; nothing of the machine."""
     found = []
-    text = re.sub(r"^machine\n.*?\n\n", "", output or "", flags=re.DOTALL)
+    text = re.sub(r"^machine\n.*?\n\n", "", output or "", flags=re.DOTALL | re.MULTILINE)
     for line in text.splitlines():
         start = re.split(r"\d|…", line, maxsplit=1)[0]
         if name := " ".join(re.findall(r"[A-Za-z_'-]+", start)[:3]):

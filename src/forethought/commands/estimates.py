@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..control.billing import UNPRICED, Prices, Traffic, bill
+from ..control.billing import UNPRICED, Expected, Prices, Traffic, hours_words
 from ..control.planning import largest_cap, model_of, template_of
 from ..control.sources import recorded_features, refuse_without_texts
 from ..core.data import Cost, Query
@@ -38,35 +38,6 @@ from .beforehand import (
     terms_of,
     typed_flags,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Expected:
-    """What the traces that are left come to, if they are on average as those that are done.
-
-    Attributes:
-        num_measured: traces that are done, and were counted.
-        prompt_tokens, generated_tokens: of those that are left, in all.
-        usd, hours: their price and how long they take; None where that is not known.
-    """
-
-    num_measured: int
-    prompt_tokens: int
-    generated_tokens: int
-    usd: float | None
-    hours: float | None
-
-    def to_text(self) -> str:
-        """In words."""
-        parts = [f"{self.prompt_tokens:,} tokens of prompts + {self.generated_tokens:,} generated"]
-        parts += [] if self.usd is None else [f"{self.usd:,.2f} USD"]
-        parts += [] if self.hours is None else [hours_words(self.hours)]
-        return f"{', '.join(parts)}: by the mean of the {self.num_measured:,} traces that are done"
-
-
-def hours_words(hours: float) -> str:
-    """How long something takes, in a unit that suits it."""
-    return f"{hours * 60:,.1f} minutes" if hours < 1 else f"{hours:,.1f} hours"
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +119,7 @@ class CostEstimate:
         if self.planned_usd is not None:
             lines.append(f"planned          {usd_words(self.planned_usd)} by the options' prices; expected, no bound")
         if self.usd is not None:
-            lines.append(f"price, at most   {self.usd:,.2f} USD")
+            lines.append(f"price, at most   {usd_words(self.usd)}")
         if self.hours is not None:
             lines.append(f"time, at most    {hours_words(self.hours)}")
         if self.expected is not None:
@@ -377,17 +348,7 @@ def _expected(folder: Path, num_left: int, prices: Prices) -> Expected | None:
     if not num_left or not (folder / "run.json").is_file():
         return None
     run = RunDirectory.open(folder)
-    made = run.header.provenance
-    known = [record for record in run.latest() if not record.is_failed and record.is_counted]
-    if not known:
-        return None
-    billed = [record.billed(is_two_calls=made.sends_twice(record.option)) for record in known]
-    sent, generated = (round(num_left * sum(each) / len(known)) for each in zip(*billed, strict=True))
-    usd = prices.usd(sent, generated)
-    if usd is None:  # a menu's options may have prices of their own
-        bills = [each for record in known if (each := bill(record, made)) is not None]
-        usd = num_left * sum(bills) / len(known) if len(bills) == len(known) else None
-    return Expected(len(known), sent, generated, usd, prices.hours(generated))
+    return Expected.of(run.latest(), run.header.provenance, num_left, prices)
 
 
 def _done(folder: Path, num_traces: int, *, retry_failed: bool) -> Counter[str]:

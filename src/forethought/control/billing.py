@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 
 from ..core.provenance import Provenance
 from ..core.records import Record
+from ..core.terms import usd_words
 from ..engines.lengths import Lengths
 
 
@@ -90,3 +92,48 @@ class Traffic:
             f"where the server keeps the cap itself: once); {lengths.how}"
         )
         return cls(once + again + num_answers * lengths.suffix_tokens, again, words)
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What the traces that are left come to, if they are on average as those that are done.
+
+    Attributes:
+        num_measured: traces that are done, and were counted.
+        prompt_tokens, generated_tokens: of those that are left, in all.
+        usd, hours: their price and how long they take; None where that is not known.
+    """
+
+    num_measured: int
+    prompt_tokens: int
+    generated_tokens: int
+    usd: float | None
+    hours: float | None
+
+    @classmethod
+    def of(cls, records: Iterable[Record], made: Provenance, num_left: int, prices: Prices) -> Self | None:
+        """By the traces of a run that were counted, `num_left` more; None where there are none."""
+        known = [record for record in records if not record.is_failed and record.is_counted]
+        if not known:
+            return None
+        billed = [record.billed(is_two_calls=made.sends_twice(record.option)) for record in known]
+        sent, generated = (round(num_left * sum(each) / len(known)) for each in zip(*billed, strict=True))
+        usd = prices.usd(sent, generated)
+        if usd is None:  # a menu's options may have prices of their own
+            bills = [each for record in known if (each := bill(record, made)) is not None]
+            usd = num_left * sum(bills) / len(known) if len(bills) == len(known) else None
+        return cls(len(known), sent, generated, usd, prices.hours(generated))
+
+    def to_text(self) -> str:
+        """In words."""
+        parts = [f"{self.prompt_tokens:,} tokens of prompts + {self.generated_tokens:,} generated"]
+        parts += [] if self.usd is None else [usd_words(self.usd)]
+        parts += [] if self.hours is None else [hours_words(self.hours)]
+        return f"{', '.join(parts)}: by the mean of the {self.num_measured:,} traces that are done"
+
+
+def hours_words(hours: float) -> str:
+    """How long something takes, in a unit that suits it."""
+    if hours < 1 / 40:
+        return f"{hours * 3600:,.2g} seconds"
+    return f"{hours * 60:,.1f} minutes" if hours < 1 else f"{hours:,.1f} hours"
