@@ -1,20 +1,31 @@
 """Every public function inside a running event loop, as in a notebook; and the registry's entries by their names."""
 
 import asyncio
+import importlib.util
 import json
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+import forethought as ft
 from command_line import Call, write_questions
 from forethought.commands.grading import grade_file, regrade
 from forethought.commands.listing import list_results
 from forethought.commands.pipeline import plan, profile, run, train
 from forethought.commands.reports import compare, evaluate, study_layers
 from forethought.commands.showing import show
+from forethought.control.evaluating import by_draws
 from forethought.control.sources import open_profile
 from forethought.core import registry
+from forethought.core.menu import Menu
+from forethought.core.options import Option, Price
 from forethought.core.settings import (
     EngineSettings,
     GradeSettings,
@@ -26,6 +37,9 @@ from forethought.core.settings import (
 )
 from forethought.core.study_settings import CompareSettings, DoctorSettings, EvaluateSettings, LayersSettings
 from forethought.core.waiting import finish
+from forethought.errors import MissingExtraError
+from forethought.evaluation import compare_live
+from forethought.evaluation.comparison import Candidate, compare_predictors
 from forethought.studies.doctor import examine
 
 pytestmark = pytest.mark.slow
@@ -238,3 +252,140 @@ def test_a_recording_of_something_else_is_refused(call: Call, trained: str, flag
     for word in words:
         assert word in said.err
     assert not Path("o").exists()
+
+
+# --- values as tables and pictures ------------------------------------------------------------------------------------
+
+HOSTILE = "<script>alert(1)</script> & \x1b[31m \u202e" + "long " * 100
+
+
+@pytest.fixture(scope="module")
+def values() -> dict[str, Any]:
+    """Everything that a person would print, with names and texts that could break a page."""
+    rows = [{"question": f"What is {n} plus 1? {HOSTILE}", "answer": str(n + 1), "id": f"<i>{n}"} for n in range(30)]
+    with ft.open_engine("fake") as engine:
+        profile = ft.profile(engine, rows, num_traces=2)
+        predictor = ft.train(profile, "ridge")
+        plan = ft.plan(predictor, rows, mean_tokens=64, engine=engine)
+        evaluation = ft.evaluate("ridge", profile, num_resamples=100)
+        levels = Menu.named(
+            [Option("<b>low", tokens=9, price=Price(1, 2)), Option("high", set={"x": "<i>"}, tokens=20)]
+        )
+        return {
+            "profile": profile,
+            "predictor": predictor,
+            "plan": plan,
+            "answers": plan.run(engine),
+            "evaluation": evaluation,
+            "comparison": compared(profile),
+            "draws": by_draws(profile, num_draws=(1,), num_resamples=100),
+            "live": compare_live({"uniform": ([1, 0], [9, 9], [9, 9]), "mine": ([1, 1], [9, 9], [9, 9])}),
+            "menu": profile.menu,
+            "levels": levels,
+        }
+
+
+def compared(profile: ft.Profile) -> Any:
+    candidates = [Candidate(name, "ridge", profile.curves, None) for name in ("<b>one", "two")]
+    return compare_predictors(profile, candidates, profile.curves.select([0]), num_resamples=100)
+
+
+SHOWN = ("profile", "predictor", "plan", "answers", "evaluation", "comparison", "draws", "live", "menu", "levels")
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_a_value_is_a_short_table_in_a_notebook_and_a_line_in_a_console(values: dict[str, Any], name: str) -> None:
+    found = values[name]._repr_html_()
+    read = HTML()
+    read.feed(found)
+    read.close()
+    assert read.open == []
+    assert not read.tags - {"div", "strong", "em", "table", "thead", "tbody", "tr", "th", "td"}
+    assert not re.search(r"color|background|[\x00-\x08\x1b\u202e]", found)
+    assert found.count("<tr>") <= 60
+    assert len(found) < 15_000
+    assert "\n" not in repr(values[name])
+    assert len(repr(values[name])) < 250
+
+
+class HTML(HTMLParser):
+    """Which tags there are, and that each one is closed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags, self.open = set[str](), list[str]()
+
+    def handle_starttag(self, tag: str, attrs: Any) -> None:
+        self.tags.add(tag)
+        self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_tables_say_what_they_leave_out(values: dict[str, Any]) -> None:
+    plan, answers, profile = (values[name]._repr_html_() for name in ("plan", "answers", "profile"))
+    assert "and 24 more questions" in plan
+    assert "and 24 more answers" in answers
+    assert "and 8 more caps in between" in profile
+    assert "<td" in plan
+    assert all("SIMULATED" in found for found in (plan, profile, values["evaluation"]._repr_html_()))
+    assert "&lt;script&gt;" in plan
+
+
+def test_questions_and_answers_are_a_line_each(values: dict[str, Any]) -> None:
+    query, answer = values["plan"].queries[0], values["answers"][0]
+    assert max(len(repr(query)), len(repr(answer))) < 160
+    assert repr(query).startswith("Query('<i>0', 'What is 0 plus 1?")
+    assert repr(replace(query, prompt="hm", min_budget=16)) == "Query('<i>0', 'hm', reference='1', min_budget=16)"
+    assert repr(replace(answer, error="it broke")) == f"Answer('<i>0', budget={answer.budget}, error='it broke')"
+
+
+@pytest.mark.parametrize("name", ["plan", "evaluation", "comparison", "draws"])
+def test_a_picture_is_a_figure_that_a_notebook_shows(values: dict[str, Any], name: str) -> None:
+    matplotlib = pytest.importorskip("matplotlib")
+    figure = values[name].plot()
+    assert isinstance(figure, matplotlib.figure.Figure)
+    assert figure._repr_png_().startswith(b"\x89PNG")
+    assert "SIMULATED" in {text.get_text() for text in figure.texts}
+
+
+def test_a_plans_picture_marks_its_place(values: dict[str, Any]) -> None:
+    pytest.importorskip("matplotlib")
+    plan = values["plan"]
+    budgets, totals = plan.plot().axes
+    assert sum(bar.get_height() for bar in budgets.patches) == len(plan)
+    uniform, ours, place = (np.array(line.get_xydata()) for line in totals.lines)
+    made = plan.allocation
+    assert place.tolist() == [[made.granted / len(plan), made.expected_accuracy]]
+    assert np.interp(place[0, 0], *ours.T) >= np.interp(place[0, 0], *uniform.T)
+    assert abs(np.interp(place[0, 0], *ours.T) - made.expected_accuracy) < 0.02
+
+
+def test_plans_of_named_options_in_money_have_a_picture() -> None:
+    pytest.importorskip("matplotlib")
+    options = [Option(name, price=Price(0, 10), tokens=tokens) for name, tokens in (("low", 100), ("high", 300))]
+    measured = ft.Profile(
+        query_ids=tuple("abcd"),
+        menu=Menu.named(options),
+        num_right_Q_B=np.array([[1, 4], [3, 4], [4, 4], [0, 1]]),
+        num_tried_Q=np.full(4, 4),
+        tokens_Q_B=np.tile([100.0, 300.0], (4, 1)),
+        reasoning_Q_B=np.tile([90.0, 290.0], (4, 1)),
+        texts=("one", "two", "three", "four"),
+        input_Q_B=np.zeros((4, 2)),
+    )
+    plan = ft.plan(ft.train(measured, "mean"), ["five", "six"], mean_usd=0.002)
+    assert plan.plot()._repr_png_()
+    assert "expected USD" in plan._repr_html_()
+
+
+def test_without_matplotlib_the_extra_is_named(values: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'forethought\[plots\]'"):
+        values["plan"].plot()
+
+
+def test_values_load_no_report_until_they_are_shown() -> None:
+    code = "import sys, forethought as ft; ft.Menu, ft.Plan; print('forethought.report' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"

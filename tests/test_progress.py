@@ -4,12 +4,15 @@ import io
 import json
 import re
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+import forethought as ft
 from forethought.commands import _exit_code, progress
+from forethought.core import showing
 
 
 class Terminal(io.StringIO):
@@ -112,3 +115,94 @@ def test_a_model_is_loaded_without_bars(tiny_model: Path, capfd: pytest.CaptureF
         transformers.AutoModelForCausalLM.from_pretrained(tiny_model)
     assert reader.tqdm is before
     assert "it/s" not in capfd.readouterr().err
+
+
+# --- in a notebook ----------------------------------------------------------------------------------------------------
+
+
+class Cell:
+    """What a notebook shows: the contents of its one output, in order."""
+
+    def __init__(self) -> None:
+        self.shown: list[str] = []
+
+    def display(self, content: dict[str, str], **how: object) -> "Cell":
+        assert how == {"raw": True, "display_id": True}
+        assert self.shown == []
+        self.shown.append(content["text/plain"])
+        return self
+
+    def update(self, content: dict[str, str], *, raw: bool) -> None:
+        self.shown.append(content["text/plain"])
+
+
+@pytest.fixture
+def cell(monkeypatch: pytest.MonkeyPatch) -> Cell:
+    display = pytest.importorskip("IPython.display")
+    found = Cell()
+    monkeypatch.setattr(display, "display", found.display)
+    for module in (showing, progress):
+        monkeypatch.setattr(module, "in_notebook", lambda: True)
+    monkeypatch.setattr(progress, "SECONDS_BEFORE_CELL", 0.05)
+    monkeypatch.setattr(progress, "SECONDS_PER_CELL", 0.05)
+    return found
+
+
+def test_a_notebook_shows_one_output_that_changes_and_goes(cell: Cell) -> None:
+    with showing.watched(None) as said:
+        for done in range(2000):
+            said("answer", done, 2000)
+            time.sleep(0.0002)
+    assert re.match(r"answer \d+ of 2,000, 0:00 so far", cell.shown[0])
+    assert 2 <= len(cell.shown) < 40
+    assert cell.shown[-1] == ""
+
+
+def test_what_is_over_at_once_shows_nothing(cell: Cell, capsys: pytest.CaptureFixture[str]) -> None:
+    with showing.watched(None) as said:
+        said("answer", 1, 1)
+    assert cell.shown == []
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("is_notebook", [True, False], ids=["notebook", "script"])
+def test_silence_when_asked_and_in_a_script(
+    cell: Cell, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], is_notebook: bool
+) -> None:
+    monkeypatch.setattr(showing, "in_notebook", lambda: is_notebook)
+    with showing.watched(False if is_notebook else None) as said:
+        said("answer", 0, 1)
+        time.sleep(0.15)
+    assert cell.shown == []
+    assert capsys.readouterr() == ("", "")
+
+
+def test_an_error_ends_a_notebooks_bar(cell: Cell) -> None:
+    def work() -> None:
+        with showing.watched(True) as said:
+            said("answer", 0, 1)
+            time.sleep(0.2)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        work()
+    assert cell.shown[-1] == ""
+
+
+def test_progress_that_is_none_is_refused(cell: Cell) -> None:
+    with pytest.raises(ft.ForethoughtError, match="progress must be True, False or a function, not 'yes'"):
+        showing.watched("yes").__enter__()  # type: ignore[arg-type]
+
+
+def test_every_verb_tells_how_far_it_is() -> None:
+    rows = [{"question": f"What is {n} plus 1?", "answer": str(n + 1)} for n in range(12)]
+    told: list[tuple[str, int, int]] = []
+    said = {"progress": lambda *step: told.append(step)}
+    with ft.open_engine("fake") as engine:
+        measured = ft.profile(engine, rows, num_traces=2, **said)
+        assert told[-1] == ("profile", 24, 24)
+        plan = ft.plan(ft.train(measured, "text", **said), rows, mean_tokens=64, **said)
+        plan.run(engine, **said)
+    assert told[-1] == ("answer", 12, 12)
+    ft.evaluate("text", measured, num_resamples=100, **said)
+    assert {"read", "profile", "predict", "divide the total", "answer", "plans and intervals"} <= {w for w, *_ in told}

@@ -1,19 +1,25 @@
-"""How far a command is, on stderr: a bar on a terminal; elsewhere a line now and then."""
+"""How far long work is: a bar on a terminal or in a notebook's cell; elsewhere a line on stderr now and then."""
 
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import copy_context
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from ..core.showing import in_notebook
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
 SECONDS_PER_LINE = 30.0  # where it is not a terminal
+SECONDS_BEFORE_CELL, SECONDS_PER_CELL = 0.5, 1.0  # in a notebook: what is over before that shows nothing
 WIDE = 100  # columns, from which there is room for a bar beside the numbers
 
 
@@ -73,6 +79,13 @@ Show = Callable[[str, int, int, str], None]
 
 @contextmanager
 def _shown(title: str, total: int | None) -> Iterator[Show]:
+    if in_notebook():
+        cell = _Cell()
+        try:
+            yield cell
+        finally:
+            cell.close()
+        return
     if not sys.stderr.isatty():
         yield _Lines()
         return
@@ -97,8 +110,52 @@ class _Lines:
         if now - self._last < SECONDS_PER_LINE:
             return
         self._last = now
-        parts = [f"{what} {done:,} of {total:,}", detail, f"{_clock_text(now - self._started)} so far"]
-        click.echo(", ".join(part for part in parts if part), err=True)
+        click.echo(_line(what, done, total, detail, now - self._started), err=True)
+
+
+class _Cell:
+    """A bar in a notebook's cell: one output that changes in place, and is empty at the end; needs no widgets."""
+
+    def __init__(self) -> None:
+        self._started = time.monotonic()
+        self._state: tuple[str, int, int, str] | None = None
+        self._handle: Any = None
+        self._is_over = threading.Event()
+        self._thread = threading.Thread(target=copy_context().run, args=(self._follow,), daemon=True)
+        self._thread.start()
+
+    def __call__(self, what: str, done: int, total: int, detail: str) -> None:
+        self._state = what, done, total, detail
+
+    def close(self) -> None:
+        self._is_over.set()
+        self._thread.join()
+        if self._handle is not None:
+            self._handle.update({"text/html": "", "text/plain": ""}, raw=True)
+
+    def _follow(self) -> None:
+        """Shows what was last said, so often that a person sees it move and a notebook's file stays small."""
+        seconds = SECONDS_BEFORE_CELL
+        while not self._is_over.wait(seconds):
+            seconds = SECONDS_PER_CELL
+            if self._state is not None:
+                self._show(*self._state)
+
+    def _show(self, what: str, done: int, total: int, detail: str) -> None:
+        from IPython.display import display
+
+        line = _line(what, done, total, detail, time.monotonic() - self._started)
+        bar = f'<progress value="{done}" max="{max(total, 1)}" style="vertical-align:middle"></progress>'
+        content = {"text/html": f"<div>{bar} {escape(line)}</div>", "text/plain": line}
+        if self._handle is None:
+            self._handle = display(content, raw=True, display_id=True)
+        else:
+            self._handle.update(content, raw=True)
+
+
+def _line(what: str, done: int, total: int, detail: str, seconds: float) -> str:
+    parts = [f"{what} {done:,} of {total:,}".strip(), detail, f"{_clock_text(seconds)} so far"]
+    return ", ".join(part for part in parts if part)
 
 
 def _short(number: int) -> str:

@@ -13,12 +13,13 @@ from ..core.codec import decode, fields_to_json
 from ..core.data import Grade, Query, StopReason
 from ..core.files import write_atomically
 from ..core.records import Record
+from ..core.showing import Shown, brief
 from ..core.visible import to_json
 from ..errors import RunError
 from ..runs.lines import read_lines
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Answer:
     """What came back for one query.
 
@@ -46,6 +47,14 @@ class Answer:
     error: str | None = None
     option: str = ""
     usd: float | None = None
+
+    def __repr__(self) -> str:
+        under = f"option={brief(self.option)}" if self.option else f"budget={self.budget}"
+        if self.error is not None:
+            return f"Answer({brief(self.id)}, {under}, error={brief(self.error)})"
+        verdict = "" if self.grade is None else f", {self.grade}"
+        tokens = "" if self.tokens is None else f", {self.tokens:,} tokens"
+        return f"Answer({brief(self.id)}, {under}, {brief(self.answer)}{verdict}{tokens})"
 
     @classmethod
     def of(cls, query: Query, budget: int, record: Record, usd: float | None = None) -> Self:
@@ -124,7 +133,7 @@ def counts_of(answers: Iterable[Answer]) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Answers:
+class Answers(Shown):
     """Answers to the queries of a plan, in their order; by position or by id."""
 
     rows: tuple[Answer, ...]

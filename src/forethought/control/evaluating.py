@@ -14,6 +14,7 @@ from ..core.features import DIFFICULTY, Counts, Features
 from ..core.problems import excerpt
 from ..core.profile import Profile
 from ..core.protocols import Allocator, Engine
+from ..core.showing import watched
 from ..errors import InvalidInputError
 from ..evaluation import Evaluation
 from ..evaluation import evaluate as evaluate_curves
@@ -59,7 +60,7 @@ def evaluate(
     num_resamples: int = 2000,
     seed: int = 0,
     engine: Engine | None = None,
-    progress: Progress = quiet,
+    progress: Progress | bool | None = None,
 ) -> Evaluation:
     """What prediction and allocation buy on measured curves, with intervals.
 
@@ -73,7 +74,8 @@ def evaluate(
         num_resamples: bootstrap resamples.
         seed: of bootstrap and folds.
         engine: of the measured model, for a predictor that asks it how hard a question is.
-        progress: called with what is being done, steps done and steps in all.
+        progress: called with what is being done, steps done and steps in all; True for a bar, False for none, None for
+            one in a notebook.
 
     Raises:
         InvalidSettingsError: the predictor was trained on every question of the profile.
@@ -82,21 +84,22 @@ def evaluate(
     check_profiles([profile])
     how = Judging(mean_tokens, mean_usd, num_resamples, seed)
     made = registry.make("allocators", allocator, {}) if isinstance(allocator, str) else allocator
-    if isinstance(predictor, Predictor):
+    if not isinstance(predictor, Predictor | str):
+        raise InvalidInputError(f"the predictor must be a Predictor or a registered name, not {excerpt(predictor)}")
+    with watched(progress) as said:
+        if isinstance(predictor, str):
+            return cross_fitted(profile, predictor, allocator=made, how=how, progress=said)
         measured, notes = held_out(profile, {"the predictor": predictor})
         asking = predictor.card.asking or Asking()
         return evaluate_on(
             predictor,
             measured,
             notes,
-            asked=lambda: asked_now(measured, asking, engine, progress),
+            asked=lambda: asked_now(measured, asking, engine, said),
             allocator=made,
             how=how,
-            progress=progress,
+            progress=said,
         )
-    if not isinstance(predictor, str):
-        raise InvalidInputError(f"the predictor must be a Predictor or a registered name, not {excerpt(predictor)}")
-    return cross_fitted(profile, predictor, allocator=made, how=how, progress=progress)
 
 
 async def evaluate_async(predictor: Predictor | str, profile: Profile, **settings: Any) -> Evaluation:
@@ -162,19 +165,14 @@ def _evaluated(
     )
 
 
-def by_draws(
-    profile: Profile,
-    *,
-    num_draws: Sequence[int] = (1, 2, 3, 5),
-    num_halvings: int = 0,
-    mean_tokens: Sequence[float] | None = None,
-    mean_usd: Sequence[float] | None = None,
-    num_resamples: int = 2000,
-    seed: int = 0,
-) -> DrawsEvaluation:
-    """What a history of the same questions buys; see `evaluation.draws.evaluate_draws`.
+def by_draws(profile: Profile, **how: Any) -> DrawsEvaluation:
+    """What a history of the same questions buys.
 
     The history is learnt anew from the draws that choose, around their mean curve: no other model has a say.
+
+    Args:
+        profile: with traces.
+        how: what `evaluation.draws.evaluate_draws` takes besides: draws that choose, levels, resamples, a seed.
     """
     check_profiles([profile])
 
@@ -183,16 +181,7 @@ def by_draws(
         p_Q_B, tokens_Q_B = HistoryPredictor().fit(features, Counts.of(choosing)).predict(features)
         return Curves(choosing.query_ids, choosing.menu, p_Q_B, tokens_Q_B)
 
-    return evaluate_draws(
-        profile,
-        remembered,
-        num_draws=num_draws,
-        num_halvings=num_halvings,
-        mean_tokens=mean_tokens,
-        mean_usd=mean_usd,
-        num_resamples=num_resamples,
-        seed=seed,
-    )
+    return evaluate_draws(profile, remembered, **how)
 
 
 def held_out_curves(predictor: Predictor, measured: Profile) -> tuple[Profile, Curves, Curves, tuple[str, ...]]:

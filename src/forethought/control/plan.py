@@ -6,6 +6,7 @@ On disk, and as RUN/plan.json, it is one JSON object with a line a query in `que
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
@@ -20,6 +21,7 @@ from ..core.data import Allocation, Cost, EngineInfo, IntArray, Query, Request
 from ..core.files import read_json, write_atomically
 from ..core.menu import Menu, with_menu
 from ..core.protocols import Engine, Grader, check_menu
+from ..core.showing import Progress, Shown, picture, watched
 from ..core.waiting import finish
 from ..engines.context import CEILING
 from ..errors import (
@@ -49,7 +51,7 @@ ROUNDING = 1e-6  # of a spent total: predictions are kept with fewer digits than
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Plan:
+class Plan(Shown):
     """A budget for each query, with what it rests on. Iterating gives `(id, budget)`.
 
     Attributes:
@@ -115,6 +117,14 @@ class Plan:
             f"Plan({len(self):,} queries, {made.allocator}, {made.cost_words}, "
             f"expected accuracy {made.expected_accuracy:.1%})"
         )
+
+    def plot(self) -> Any:
+        """The budgets given, and what other totals are expected to buy, as predicted: a matplotlib figure.
+
+        Raises:
+            MissingExtraError: matplotlib is not installed.
+        """
+        return picture("plots:plan_picture", self)
 
     # --- editing -----------------------------------------------------------------------------------------------------
 
@@ -316,7 +326,12 @@ class Plan:
             yield Request(query, cap, seed=seed, priority=tokens, option=option)
 
     async def stream(
-        self, engine: Engine, *, grader: str | Grader | None = None, out: str | Path | None = None
+        self,
+        engine: Engine,
+        *,
+        grader: str | Grader | None = None,
+        out: str | Path | None = None,
+        progress: Progress | bool | None = None,
     ) -> AsyncIterator[Answer]:
         """Answers as they come, in any order, each under its budget. What fails is an answer with an error.
 
@@ -324,6 +339,8 @@ class Plan:
             engine: of the plan's model and template.
             grader: judges answers to queries with a reference: a registered name or a grader; None for "number".
             out: a run directory, which keeps them as they come; stopped, it goes on where it was.
+            progress: called with what is being done, answers that came and answers in all; True for a bar, False for
+                none, None for one in a notebook.
 
         Raises:
             MismatchError: an engine of another model or template.
@@ -338,19 +355,34 @@ class Plan:
         self.check(engine.info)
         check_menu(engine, self.menu)
         answers = answering(self, engine, judge) if out is None else kept_answers(self, engine, judge, Path(out))
-        async for answer in answers:
-            yield answer
+        with watched(progress) as said:
+            numbers = itertools.count(1)
+            async for answer in answers:
+                said("answer", next(numbers), len(self))
+                yield answer
 
     async def run_async(
-        self, engine: Engine, *, grader: str | Grader | None = None, out: str | Path | None = None
+        self,
+        engine: Engine,
+        *,
+        grader: str | Grader | None = None,
+        out: str | Path | None = None,
+        progress: Progress | bool | None = None,
     ) -> Answers:
         """Every answer, in the order of the queries; see `stream`."""
-        found = {answer.id: answer async for answer in self.stream(engine, grader=grader, out=out)}
+        found = {each.id: each async for each in self.stream(engine, grader=grader, out=out, progress=progress)}
         return Answers(tuple(found[query.id] for query in self.queries if query.id in found))
 
-    def run(self, engine: Engine, *, grader: str | Grader | None = None, out: str | Path | None = None) -> Answers:
+    def run(
+        self,
+        engine: Engine,
+        *,
+        grader: str | Grader | None = None,
+        out: str | Path | None = None,
+        progress: Progress | bool | None = None,
+    ) -> Answers:
         """The same for code that is not a coroutine, also where an event loop is running (a notebook)."""
-        return finish(self.run_async(engine, grader=grader, out=out))
+        return finish(self.run_async(engine, grader=grader, out=out, progress=progress))
 
 
 def _compared(made: Allocation, old: Allocation, when: str) -> str:

@@ -22,6 +22,7 @@ from ..core.problems import excerpt
 from ..core.prompts import CHAT, PromptTemplate, shipped_templates
 from ..core.protocols import Allocator, Engine, HiddenStateEngine
 from ..core.settings import EngineSettings
+from ..core.showing import watched
 from ..core.versions import versions
 from ..engines.lengths import upper_bound
 from ..engines.opening import opened, prompting
@@ -56,7 +57,7 @@ def plan(
     max_tokens: int | None = None,
     seed: int = 0,
     engine: Engine | None = None,
-    progress: Progress = silent,
+    progress: Progress | bool | None = None,
 ) -> Plan:
     """A plan that divides a total, of tokens or money, over questions.
 
@@ -74,7 +75,8 @@ def plan(
         max_tokens: largest cap of any question.
         seed: of the traces when the plan is run.
         engine: of the predictor's model and template. None opens one where the predictor needs it, and closes it.
-        progress: called with what is being done, steps done and steps in all.
+        progress: called with what is being done, steps done and steps in all; True for a bar, False for none, None for
+            one in a notebook.
 
     Raises:
         InvalidInputError, InvalidSettingsError, InvalidTotalError, InvalidMenuError: what cannot be planned.
@@ -97,15 +99,16 @@ def plan(
     )
     queries = read_questions(questions)
     check_total(terms, queries, predictor.card)
-    if engine is not None or predictor.card.features.reads <= GIVEN:
-        expected = predict(queries, predictor, engine, progress=progress)
-    else:
-        asked, model = engine_for(predictor.card, EngineSettings()), model_of(predictor.card)
-        needed = needed_tokens(predictor, prompting(model, asked).template, queries, 0)
-        with opened(None, model, asked, needed_tokens=needed) as running:
-            expected = predict(queries, predictor, running, progress=progress)
-    progress("divide the total", 0, 1)
-    return made_plan(predictor, queries, expected, terms, seed=seed)
+    with watched(progress) as said:
+        if engine is not None or predictor.card.features.reads <= GIVEN:
+            expected = predict(queries, predictor, engine, progress=said)
+        else:
+            asked, model = engine_for(predictor.card, EngineSettings()), model_of(predictor.card)
+            needed = needed_tokens(predictor, prompting(model, asked).template, queries, 0)
+            with opened(None, model, asked, needed_tokens=needed) as running:
+                expected = predict(queries, predictor, running, progress=said)
+        said("divide the total", 0, 1)
+        return made_plan(predictor, queries, expected, terms, seed=seed)
 
 
 async def plan_async(predictor: Predictor, questions: str | Path | Iterable[Question], **settings: Any) -> Plan:

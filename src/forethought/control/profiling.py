@@ -22,6 +22,7 @@ from ..core.protocols import Engine, Grader, HiddenStateEngine, check_menu
 from ..core.provenance import Provenance
 from ..core.records import Record
 from ..core.settings import EngineSettings, ProfileSettings
+from ..core.showing import Progress, watched
 from ..core.waiting import finish
 from ..core.worker import ALONE, Worker
 from ..engines import opening
@@ -66,6 +67,7 @@ async def sample_traces(
     setup: str = "",
     worker: Worker = ALONE,
     report: Report = silent,
+    progress: Progress | None = None,
 ) -> None:
     """Fills `run` with what it still lacks: hidden states, and traces with a forced answer at every cap.
 
@@ -87,9 +89,12 @@ async def sample_traces(
         setup: what they are tried under, see `setup_of`.
         worker: who writes.
         report: called with each record once it is safely on disk.
+        progress: called with what is being done, traces that came and traces in all.
     """
     own = {query.id: query for query in queries if worker.owns(query.id)}
     if layers and isinstance(engine, HiddenStateEngine):
+        if progress is not None:
+            progress("read", 0, len(own))
         _read_states(run, engine, list(own.values()), layers, worker)
     tries, ceiling = run.tries(), ceiling_of(engine.info)
     budgets, probes = (menu.caps, ()) if menu.is_named else (menu.caps[-1:], menu.caps[:-1])
@@ -101,6 +106,7 @@ async def sample_traces(
             if tries.is_left(query.id, sample, label, retry_failed=retry_failed, setup=setup):
                 yield Request(query, cap, sample, trace_seed(seed, query.id, sample, label), probes, option=option)
 
+    num_come, num_left = 0, 0 if progress is None else sum(1 for _ in requests())
     with run.appender(worker) as records:
         async for generation in engine.generate(requests()):
             check_label(engine, menu, generation)
@@ -108,6 +114,9 @@ async def sample_traces(
             line = judged(Record.of(generation, setup=setup), reference, grader).to_json()
             records.append([line])
             report(line)
+            num_come += 1
+            if progress is not None:
+                progress("profile", num_come, num_left)
 
 
 def check_label(engine: Engine, menu: Menu, generation: Generation) -> None:
@@ -199,6 +208,7 @@ async def profile_async(
     retry_failed: bool = True,
     worker: Worker = ALONE,
     report: Report = silent,
+    progress: Progress | bool | None = None,
     sampling: Sampling | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> Profile:
@@ -217,6 +227,8 @@ async def profile_async(
         retry_failed: try failed traces again.
         worker: of several processes that fill `out` together: it takes the questions that are its own.
         report: called with each record.
+        progress: called with what is being done, traces that came and traces in all; True for a bar, False for none,
+            None for one in a notebook.
         sampling: how the engine draws thoughts, where it does not say so itself.
         settings: kept in the run directory for its reader.
 
@@ -244,6 +256,7 @@ async def profile_async(
         check_layers_kept(run, wanted)
         with run.turn():
             every_query = merge_queries(run, queries)
+        said = stack.enter_context(watched(progress))
         await sample_traces(
             run,
             engine,
@@ -257,6 +270,7 @@ async def profile_async(
             worker=worker,
             setup=setup_of(engine.info, (settings or {}).get("engine", {}).get("options", {})),
             report=report,
+            progress=said,
         )
         with run.turn():  # the last of several workers to come here writes what holds of all
             measured = from_run(run, every_query)

@@ -12,13 +12,13 @@ from ..core.features import DIFFICULTY
 from ..core.problems import excerpt
 from ..core.profile import Profile
 from ..core.protocols import Engine
+from ..core.showing import watched
 from ..errors import InvalidFeaturesError, InvalidInputError
 from ..predictors import training
 from ..predictors.difficulty import Asking, pick_examples, with_difficulties
 from ..predictors.feeding import begun
 from ..predictors.parts.folds import hash_order
 from ..predictors.parts.making import Progress, make_estimator
-from ..predictors.parts.making import silent as quiet
 from ..predictors.parts.rows import check_profile
 from ..predictors.predictor import Predictor
 from ..runs.pooling import pooled
@@ -36,7 +36,7 @@ def train(
     seed: int = 0,
     options: Mapping[str, Any] | None = None,
     engine: Engine | None = None,
-    progress: Progress = quiet,
+    progress: Progress | bool | None = None,
     fed_as: str = "",
 ) -> Predictor:
     """Fits a predictor on a profile; layer and regularisation are picked by cross-validation.
@@ -49,7 +49,8 @@ def train(
         seed: of the folds and of the fit.
         options: what the predictor's class takes.
         engine: of the measured model, for a predictor that asks it how hard a question is.
-        progress: called with what is being done, steps done and steps in all.
+        progress: called with what is being done, steps done and steps in all; True for a bar, False for none, None for
+            one in a notebook.
         fed_as: what the last profile goes by in a history; "" for a hash of its counts.
 
     Raises:
@@ -58,18 +59,19 @@ def train(
     """
     profiles = [profile] if isinstance(profile, Profile) else list(profile)
     check_profiles(profiles)
-    return fitted(
-        together(profiles, predictor),
-        predictor,
-        fed=profiles,
-        fed_as=fed_as,
-        options=options,
-        layers=layers,
-        num_folds=num_folds,
-        seed=seed,
-        ask=lambda measured, asking: asked_now(measured, asking, engine, progress),
-        progress=progress,
-    )
+    with watched(progress) as said:
+        return fitted(
+            together(profiles, predictor),
+            predictor,
+            fed=profiles,
+            fed_as=fed_as,
+            options=options,
+            layers=layers,
+            num_folds=num_folds,
+            seed=seed,
+            ask=lambda measured, asking: asked_now(measured, asking, engine, said),
+            progress=said,
+        )
 
 
 async def train_async(profile: Profile | Sequence[Profile], predictor: str = "auto", **settings: Any) -> Predictor:

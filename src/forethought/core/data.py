@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from ..errors import InvalidInputError
 from .menu import Menu
 from .options import Option
+from .showing import brief
 from .terms import Cost as Cost
 from .terms import Sampling as Sampling
 
@@ -31,7 +32,7 @@ class Message:
     content: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Query:
     """A prompt with a stable id and, when known, a reference answer.
 
@@ -50,6 +51,14 @@ class Query:
     weight: float = 1.0
     min_budget: int | None = None
     max_budget: int | None = None
+
+    def __repr__(self) -> str:
+        bounds = {name: value for name in ("min_budget", "max_budget") if (value := getattr(self, name)) is not None}
+        more = {"weight": self.weight} if self.weight != 1.0 else {}
+        parts = [f"{name}={value}" for name, value in (more | bounds).items()]
+        if self.reference is not None:
+            parts.insert(0, f"reference={brief(self.reference)}")
+        return f"Query({', '.join([brief(self.id), brief(self.text), *parts])})"
 
     @property
     def text(self) -> str:

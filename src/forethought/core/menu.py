@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from ..errors import InvalidMenuError
 from .codec import UnfitError
 from .options import Option, read_options
+from .showing import Shown
 
 MAX_OPTIONS = 1 << 16  # of one menu: tables of queries times options are kept in memory
 EXAMPLES = "--budgets 16:256:16, --budgets geometric:256:32768 or --budgets 512,1024,4096"
@@ -22,8 +23,8 @@ SHOWN_AT_MOST = 9  # options that are named one by one
 IntArray = NDArray[np.int64]
 
 
-@dataclass(frozen=True, slots=True)
-class Menu:
+@dataclass(frozen=True, slots=True, repr=False)
+class Menu(Shown):
     """The options to choose from, ascending by cost. An option is a cap on reasoning tokens; 0 is "no thinking".
 
     Or it is a named one: an effort level, another model, anything that a request can set. Such an option goes by a
@@ -327,6 +328,9 @@ class Menu:
         except UnfitError as error:
             raise InvalidMenuError(f"an option of a menu: {error}") from error
         return cls(tuple(budgets), tuple(options))
+
+    def __repr__(self) -> str:
+        return f"Menu({self})"
 
     def __str__(self) -> str:
         return ", ".join(self.labels) if self.options else _listed(self.caps)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from .data import Curves, FloatArray, IntArray
 from .menu import Menu
 from .provenance import UNKNOWN, Provenance
+from .showing import Shown
 
 WRONG, RIGHT, UNREADABLE, UNTRIED = 0, 1, 2, 3  # codes of `Traces.grade_N_B`
 
@@ -61,7 +62,7 @@ class Traces:
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Profile:
+class Profile(Shown):
     """What was measured of each query at each cap, plus features.
 
     Counts are stored; where traces are kept they are their sums.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Coroutine
+from contextvars import copy_context
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -34,7 +35,7 @@ def finish(work: Coroutine[Any, Any, T]) -> T:
         except BaseException as error:  # raised again where the caller waits
             failures.append(error)
 
-    thread = threading.Thread(target=run, name="forethought")
+    thread = threading.Thread(target=copy_context().run, args=(run,), name="forethought")
     thread.start()
     try:
         thread.join()

@@ -13,6 +13,7 @@ from ..core.features import Counts
 from ..core.profile import Profile
 from ..core.protocols import Allocator
 from ..core.registry import name_of
+from ..core.showing import Shown, picture
 from ..core.terms import TOKEN_COSTS
 from ..errors import InvalidInputError
 from .bootstrap import estimate
@@ -21,7 +22,7 @@ from .checks import check_inputs, comparable, known_costs
 from .offline import data_hash, levels_of, named_notes, num_traces
 from .policies import BLIND, ORACLE, UNIFORM, Policies, PolicyOutcome
 from .resampled import Resampled, share_closed
-from .results import Estimate, PolicyRow, Result
+from .results import COUNTED, Estimate, PolicyRow, Result
 
 BASELINES = (UNIFORM, BLIND, ORACLE)
 MEAN = "mean curve"
@@ -95,8 +96,8 @@ class Score(Result):
     lead: Estimate | None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Comparison(Result):
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Comparison(Result, Shown):
     """Everything that the comparison of predictors says.
 
     Attributes:
@@ -126,6 +127,22 @@ class Comparison(Result):
     seed: int
     data_hash: str
     provenance: Mapping[str, Any]
+
+    def __repr__(self) -> str:
+        made, cost = ", SIMULATED" if self.simulated else "", next(iter(self.levels))
+        gains = [f"{each.name} {100 * each.gain_over_blind.value:+.1f}" for each in self.scores if each.cost is cost]
+        return (
+            f"Comparison({self.num_queries:,} queries, points over blind at equal {COUNTED[cost]}: "
+            f"{', '.join(gains[:5])}{', …' if len(gains) > 5 else ''}{made})"
+        )
+
+    def plot(self) -> Any:
+        """What each predictor gains over blind against what predicting costs: a matplotlib figure.
+
+        Raises:
+            MissingExtraError: matplotlib is not installed.
+        """
+        return picture("comparison_plots:comparison_picture", self)
 
     def score(self, name: str, cost: Cost) -> Score:
         """Of one candidate under one cost."""

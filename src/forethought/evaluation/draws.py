@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,14 +15,15 @@ from ..allocators.hull import upper_envelope
 from ..core.data import Cost, Curves, FloatArray
 from ..core.menu import Menu
 from ..core.profile import Profile
+from ..core.showing import Shown, picture
 from ..errors import InvalidInputError
 from .bootstrap import estimate, resampled_means
 from .checks import known_costs
 from .frontier import Frontier
-from .levels import spread
+from .levels import half_way, spread
 from .offline import data_hash
 from .policies import BLIND, UNIFORM, Policies, PolicyOutcome
-from .results import Estimate, Result
+from .results import COUNTED, Estimate, Result
 from .splits import Split, drawn, even, firsts, half
 
 HISTORY, FAIR_ORACLE = "history", "fair-oracle"
@@ -90,8 +92,8 @@ class OptionRow(Result):
     saved: Mapping[str, Estimate]
 
 
-@dataclass(frozen=True, slots=True)
-class DrawsEvaluation(Result):
+@dataclass(frozen=True, slots=True, repr=False)
+class DrawsEvaluation(Result, Shown):
     """What choosing by earlier draws buys on draws to come.
 
     Attributes:
@@ -99,6 +101,7 @@ class DrawsEvaluation(Result):
         menu: the options.
         halving: how the draws were halved, in words; both halves choose in turn.
         levels: cost -> mean costs that are shown.
+        headline: cost -> the one shown where only one is, by the mean curve (`levels.half_way`).
         rows, by_num_draws, options: the results.
         notes: what the reader must know.
         data_hash: of what was measured.
@@ -111,6 +114,7 @@ class DrawsEvaluation(Result):
     menu: Menu
     halving: str
     levels: Mapping[Cost, tuple[float, ...]]
+    headline: Mapping[Cost, float]
     rows: tuple[DrawsRow, ...]
     by_num_draws: tuple[NumDrawsRow, ...]
     options: tuple[OptionRow, ...]
@@ -119,6 +123,29 @@ class DrawsEvaluation(Result):
     num_resamples: int
     seed: int
     provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        made, cost = ", SIMULATED" if self.simulated else "", next(iter(self.levels))
+        saved = [
+            f"{100 * found.value:.0f}% of {each.label}'s"
+            for each in self.options
+            if each.cost is cost and math.isfinite((found := each.saved[HISTORY]).value)
+        ]
+        return (
+            f"DrawsEvaluation({self.num_queries:,} queries, options {self.menu}; saved at equal accuracy: "
+            f"{', '.join(saved[-4:])} {COUNTED[cost]}{made})"
+        )
+
+    def plot(self, cost: Cost | str | None = None) -> Any:
+        """Accuracy over what it costs, and the gain by how many earlier draws choose: a matplotlib figure.
+
+        Args:
+            cost: "spent" or "usd"; None for the first that was compared under.
+
+        Raises:
+            MissingExtraError: matplotlib is not installed.
+        """
+        return picture("draws_plots:draws_picture", self, next(iter(self.levels)) if cost is None else Cost(cost))
 
 
 def evaluate_draws(
@@ -200,6 +227,9 @@ def evaluate_draws(
         menu=kept.menu,
         halving=f"{num_halvings} random halvings, each used both ways" if num_halvings else CHOOSING,
         levels=levels,
+        headline={
+            cost: half_way(at, _mean_costs(kept, cost), kept.curves.p_Q_B.mean(axis=0)) for cost, at in levels.items()
+        },
         rows=tuple(judged),
         by_num_draws=tuple(counted),
         options=tuple(options),

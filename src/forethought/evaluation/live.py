@@ -11,6 +11,7 @@ import numpy as np
 
 from ..core.data import FloatArray
 from ..core.registry import unknown_name_message
+from ..core.showing import Shown
 from ..core.terms import usd_words
 from ..errors import InvalidInputError, UnknownNameError
 from .bootstrap import estimate, resampled_means
@@ -67,8 +68,8 @@ class LiveDifference(Result):
     usd: Estimate | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class LiveComparison(Result):
+@dataclass(frozen=True, slots=True, repr=False)
+class LiveComparison(Result, Shown):
     """Policies run on the same questions and traces."""
 
     simulated: bool
@@ -78,6 +79,11 @@ class LiveComparison(Result):
     num_resamples: int
     seed: int
     provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        made = ", SIMULATED" if self.simulated else ""
+        rights = [f"{each.policy} {each.num_right:g} right" for each in self.policies]
+        return f"LiveComparison({self.num_questions:,} questions, {', '.join(rights)}{made})"
 
 
 def compare_live(

@@ -12,6 +12,7 @@ import numpy as np
 from ..core.data import Allocation, Cost, Curves
 from ..core.menu import Menu
 from ..core.profile import Profile
+from ..core.showing import Shown, picture
 
 COUNTED = {Cost.GRANTED: "granted tokens", Cost.SPENT: "spent tokens", Cost.USD: "USD"}
 
@@ -278,7 +279,7 @@ class Calibration(Result):
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Evaluation(Result):
+class Evaluation(Result, Shown):
     """Everything a report says.
 
     Attributes:
@@ -287,6 +288,7 @@ class Evaluation(Result):
         menu: the options.
         allocator: what made forethought's plans.
         levels: mean tokens, or USD, a query at which policies were compared, by cost.
+        headline: cost -> the level shown where only one is, by the mean train curve (`levels.half_way`).
         rows, summaries, savings, losses, calibration: see their classes.
         notes: what the reader must know to read the numbers.
         num_resamples, seed: how they were made.
@@ -304,6 +306,7 @@ class Evaluation(Result):
     menu: Menu
     allocator: str
     levels: Mapping[Cost, tuple[float, ...]]
+    headline: Mapping[Cost, float]
     rows: tuple[PolicyRow, ...]
     summaries: tuple[CostSummary, ...]
     savings: tuple[Saving, ...]
@@ -327,6 +330,14 @@ class Evaluation(Result):
             if each.policy == "forethought" and each.gain is not None
         ]
         return f"Evaluation({self.num_queries:,} queries, budgets {self.menu}, {', '.join(gains)}{made})"
+
+    def plot(self) -> Any:
+        """Accuracy over what it costs, for each cost, and predicted against measured success: a matplotlib figure.
+
+        Raises:
+            MissingExtraError: matplotlib is not installed.
+        """
+        return picture("plots:summary", self)
 
     @property
     def costs(self) -> tuple[Cost, ...]:

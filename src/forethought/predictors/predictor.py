@@ -14,6 +14,7 @@ from ..core.features import HIDDEN, Features, nonfinite_rows, shorten
 from ..core.menu import Menu
 from ..core.profile import Profile
 from ..core.protocols import Estimator
+from ..core.showing import Shown
 from ..errors import (
     ForethoughtError,
     InvalidFeaturesError,
@@ -37,7 +38,7 @@ OLD_PREFIX = "familiarity_"  # of the arrays of the novelty score, in schema 1
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Predictor:
+class Predictor(Shown):
     """An estimator and what it belongs to.
 
     Attributes:

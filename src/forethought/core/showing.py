@@ -1,0 +1,80 @@
+"""How a value shows itself to a person, as a table or a picture, and how far long work is.
+
+`report` makes tables and pictures, and `commands` bars. They stand above what they show. So that `plan.plot()` is a
+method all the same, this file is the one door upwards: they are loaded by name when a person looks, and never before.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from typing import Any
+
+from ..errors import InvalidSettingsError, MissingExtraError
+
+LONGEST_TEXT = 60  # of a question or an answer, where many stand on a line
+
+Progress = Callable[[str, int, int], None]  # what is being done, steps done, steps in all
+
+
+class Shown:
+    """Shows itself as a short table in a notebook."""
+
+    __slots__ = ()
+
+    def _repr_html_(self) -> str:
+        """The table; see `report.values`."""
+        found: str = import_module("forethought.report.values").html(self)
+        return found
+
+
+def picture(name: str, *values: Any) -> Any:
+    """The figure that a function of `report` draws: `picture("plots:plan_picture", plan)`.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    if importlib.util.find_spec("matplotlib") is None:
+        raise MissingExtraError(
+            "pictures need matplotlib; not installed. Get it with: pip install 'forethought[plots]'"
+        )
+    module, _, function = name.partition(":")
+    make = getattr(import_module(f"forethought.report.{module}"), function)
+    return import_module("forethought.report.figures").drawn(make, *values)
+
+
+def in_notebook() -> bool:
+    """Whether a notebook's kernel runs this, so that what is displayed can change in place."""
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    return shell is not None and shell.has_trait("kernel")
+
+
+@contextmanager
+def watched(progress: Progress | bool | None) -> Iterator[Progress]:
+    """Yields what long work calls with what is being done, steps done and steps in all.
+
+    Args:
+        progress: to be called itself; True for a bar; False for silence; None for a bar in a notebook, and silence
+            elsewhere.
+    """
+    if progress is None:
+        progress = in_notebook()
+    if callable(progress):
+        yield progress
+    elif progress is False:
+        yield lambda what, done, total: None
+    elif progress is True:
+        with import_module("forethought.commands.progress").step_bar(quiet=False) as show:
+            yield show
+    else:
+        raise InvalidSettingsError(f"progress must be True, False or a function, not {progress!r}")
+
+
+def brief(text: str | None, most: int = LONGEST_TEXT) -> str:
+    """A text as Python writes it, cut where it is long: for a `repr` that stands on a line."""
+    if text is None or len(text) <= most:
+        return repr(text)
+    return repr(text[: most - 1] + "…")
