@@ -141,7 +141,7 @@ class Shell:
         raise SystemExit(f"bash ended, or took more than {seconds:.0f} s, in:\n{command}\n{''.join(lines)}")
 
     def _shown(self, output: str) -> str:
-        """What a page shows: no path of this machine, nothing on jobs or the time, and not the middle of what is long."""
+        """What a page shows: no path of this machine, nothing on jobs or time, and not the middle of what is long."""
         output = re.sub(r"127\.0\.0\.1:\d+", "127.0.0.1:8000", output.replace(str(self._folder), "."))
         lines = [line.rstrip() for line in output.splitlines() if not re.match(r"\[\d+\]|.* \d:\d\d so far$", line)]
         if len(lines) > LONGEST:

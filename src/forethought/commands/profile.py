@@ -6,13 +6,11 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-import click
-
 from ..core.settings import ProfileSettings
-from .options import dry_run_flag, emit, filled, json_flag, price_options, quiet_flag, take_prices, takes, talk
+from .options import dry_run_flag, emit, filled, json_flag, price_options, quiet_flag, take_prices, takes, talk, verb
 
 
-@click.command("profile", short_help="Measure success at every cap.")
+@verb("profile", short_help="Measure success at every cap.")
 @takes(ProfileSettings, with_sampling=True)
 @price_options
 @dry_run_flag
@@ -57,6 +55,10 @@ def command(as_json: bool, quiet: bool, dry_run: bool, **values: Any) -> int:
         run = pipeline.profile(settings, report=counted)
     result = tables.profile_summary(run)
     result["tokens_per_second"] = generated / (time.monotonic() - started) if generated else None
-    result["usd"] = prices.usd(result["prompt_tokens"], result["generated_tokens"])
+    billed = prices.usd(result["prompt_tokens"], result["generated_tokens"])
+    if billed is not None:
+        result["usd_in_all"] = billed
+    if "options" not in result:  # else what one draw of each cost
+        result["usd"] = billed
     emit(as_json, result, tables.profile_text(result))
     return 3 if result["failed"] else 0
