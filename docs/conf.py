@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
 from docutils import nodes
@@ -49,17 +48,14 @@ class FileLinks(SphinxTransform):
                 link.replace_self(file)
 
 
-def settle_menu(app: Sphinx, docname: str, source: list[str]) -> None:
-    """Tables of results/ are reached from the page on results alone, and the menu names what is there."""
+def outside_the_menu(app: Sphinx, docname: str, source: list[str]) -> None:
+    """Tables of results/ are reached from the page on results alone."""
     if docname.startswith("results/"):
         source[0] = f"---\norphan: true\n---\n{source[0]}"
-    if docname == "index":  # pages of the first hour stand in the menu once they are there
-        missing = {name for name in ("tutorial", "levels") if not (Path(app.srcdir) / f"{name}.md").is_file()}
-        source[0] = "\n".join(line for line in source[0].splitlines() if line not in missing)
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Called by Sphinx."""
     app.add_transform(FileLinks)
-    app.connect("source-read", settle_menu)
+    app.connect("source-read", outside_the_menu)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
