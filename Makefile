@@ -3,7 +3,9 @@
 # make test   every test that a bare machine can run
 # make test-fast  those that take little time: under a minute on two cores
 # make test-servers  budgets against real servers (see tests/real_servers.py for how they are found)
-# make check  lint, types, docs
+# make check  lint, types, docs, the documents as a site
+# make docs-site  the documents as a site: build/site/index.html
+# make dist   wheel and source archive, checked: dist/
 # Each makes its own virtual environment and needs nothing but Python 3.11+ and a package index.
 
 PYTHON ?= python3
@@ -11,10 +13,10 @@ VENV ?= .venv
 PIP = $(VENV)/bin/python -m pip --disable-pip-version-check --quiet --quiet install --constraint constraints.txt
 MODEL = $(if $(filter 1,$(FAST)),qwen2.5-coder-0.5b,qwen2.5-coder-1.5b)
 
-.PHONY: help demo model test test-fast test-servers check docs clean
+.PHONY: help demo model test test-fast test-servers check docs docs-site dist clean
 
 help:
-	@sed -n '1,7s/^# //p' Makefile
+	@sed -n '1,9s/^# //p' Makefile
 
 model: $(VENV)/.demo
 	$(VENV)/bin/python demo/fetch_model.py $(MODEL)
@@ -36,12 +38,22 @@ check: $(VENV)/.dev
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/python tools/docs.py --check
+	$(VENV)/bin/python tools/docs_site.py build/site
 
 docs: $(VENV)/.dev
 	$(VENV)/bin/python tools/docs.py
 
+docs-site: $(VENV)/.dev
+	$(VENV)/bin/python tools/docs_site.py build/site
+
+dist: $(VENV)/bin/python
+	rm -rf dist
+	$(PIP) build twine
+	$(VENV)/bin/python -m build
+	$(VENV)/bin/python -m twine check --strict dist/*
+
 clean:
-	rm -rf .venv
+	rm -rf .venv build dist
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -53,5 +65,5 @@ $(VENV)/.demo: $(VENV)/bin/python pyproject.toml constraints.txt
 
 $(VENV)/.dev: $(VENV)/bin/python pyproject.toml constraints.txt
 	@echo "installing forethought with everything the tests use into $(VENV)"
-	$(PIP) --editable '.[transformers,lora,openai,plots,math,inspect,dev]'
+	$(PIP) --editable '.[transformers,lora,openai,plots,math,inspect,docs,dev]'
 	@touch $@

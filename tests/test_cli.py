@@ -219,10 +219,21 @@ def test_settings_come_from_flag_then_environment_then_file(
         return call("--config", config, "profile", "fake", questions, "--dry-run", "--json", *flags).json
 
     assert bill()["num_total"] == 20
-    monkeypatch.setenv("FORETHOUGHT_PROFILE_NUM_TRACES", "3")
+    monkeypatch.setenv("FORETHOUGHT_PROFILE_TRACES", "3")
     assert bill()["num_total"] == 12
     assert bill("--traces", 2)["num_total"] == 8
     assert bill("--traces", 2)["num_answers"] == 8 * 8
+
+
+def test_the_settings_file_of_the_page_is_read(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(__file__).parent.parent / "docs" / "cli.md").read_text("utf-8")
+    (tmp_path / "forethought.toml").write_text(page.partition("```toml\n")[2].partition("```")[0], "utf-8")
+    monkeypatch.setenv("FORETHOUGHT_CONFIG", str(tmp_path / "forethought.toml"))
+    questions = write_questions(tmp_path / "train.jsonl", 4)
+    bill = call("profile", "fake", questions, "--dry-run", "--json").json
+    assert (bill["num_total"], bill["num_answers"]) == (32, 32 * 3)
+    planned = call("run", "qwen2.5-coder-1.5b", questions, "--mean-tokens", 64, "--dry-run", "--json").json
+    assert (planned["folder"], planned["num_answers"]) == ("runs/run-train-mean64-spent", 12)
 
 
 def test_standard_input(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:

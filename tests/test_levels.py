@@ -15,8 +15,8 @@ from forethought.core.data import Cost
 from forethought.core.menu import Menu
 from forethought.core.terms import TOKEN_COSTS
 from forethought.evaluation import Evaluation, evaluate
-from forethought.evaluation.levels import HEADLINES, USUAL, at_share, spread, token_weights
-from forethought.report.evaluation import levels_near, usual_level
+from forethought.evaluation.levels import HEADLINES, at_share, half_way, spread, token_weights
+from forethought.report.evaluation import levels_near
 
 MENUS = {
     "two": "256,1024",
@@ -51,8 +51,25 @@ def test_few_options_have_levels_between_them(text: str) -> None:
     assert 8 <= len(levels) <= 16
     assert set(menu.caps) <= set(levels)
     assert (levels[0], levels[-1]) == (menu.smallest, menu.largest)
-    for share in (*HEADLINES, USUAL):
+    for share in HEADLINES:
         assert menu.smallest < at_share(levels, share) < menu.largest
+
+
+STEEP = {
+    "rises early": ([16, 32, 64, 128], [0.1, 0.5, 0.85, 0.9], 32),
+    "rises late": ([16, 32, 64, 128], [0.0, 0.0, 0.1, 0.8], 64),
+    "in any order": ([128, 16, 64, 32], [0.9, 0.1, 0.85, 0.5], 32),
+    "a dear option is worse": ([16, 32, 64, 128], [0.2, 0.8, 0.8, 0.3], 32),
+    "nothing to buy": ([16, 32, 64, 128], [0.5, 0.5, 0.5, 0.5], 32),
+    "only ends": ([16, 128], [0.1, 0.9], 16),
+}
+
+
+@pytest.mark.parametrize(("costs", "p", "level"), STEEP.values(), ids=STEEP.keys())
+def test_the_headline_is_where_the_train_curve_has_come_half_the_way(
+    costs: list[float], p: list[float], level: float
+) -> None:
+    assert half_way(sorted(costs), np.array(costs, dtype=float), np.array(p)) == level
 
 
 def test_levels_are_geometric_where_the_menu_is() -> None:
@@ -140,7 +157,7 @@ def test_caps_far_beyond_the_thoughts_leave_a_choice_in_the_headline() -> None:
         replace(mean, tokens_Q_B=tokens_Q_B[:1]),
         num_resamples=100,
     )
-    at = levels_near(found, usual_level(found))
-    assert found.levels[Cost.SPENT][0] < at[Cost.SPENT] < 0.5 * found.levels[Cost.SPENT][-1]
+    spent = found.levels[Cost.SPENT]
+    assert spent[0] < found.headline[Cost.SPENT] < 0.95 * spent[-1]
     dearest = found.levels[Cost.GRANTED][-1]
     assert levels_near(found, dearest)[Cost.SPENT] == found.levels[Cost.SPENT][-1]

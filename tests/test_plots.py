@@ -82,7 +82,7 @@ def test_calibration_shows_counts(result: Evaluation) -> None:
 
 def test_budgets_are_those_of_the_nearest_level(result: Evaluation) -> None:
     figure = plots._divided(result, Cost.GRANTED, 70.0)
-    assert any("64 granted" in text for text in texts(figure))
+    assert any("At 64 granted tokens" in text for text in texts(figure))
     panels = {panel.get_label(): panel for panel in figure.axes}
     for policy in ("uniform", "blind", "forethought", "oracle"):
         (row,) = [row for row in result.select(Cost.GRANTED, policy) if row.budget == 64.0]
@@ -99,7 +99,7 @@ ODD: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("options", ODD.values(), ids=ODD.keys())
 def test_narrow_evaluations_can_be_drawn(options: Any, tmp_path: Path) -> None:
     found = evaluate(*synthetic(12), num_resamples=100, **options)
-    assert all(file.stat().st_size > 0 for file in plots.draw(found, tmp_path, mean_tokens=64.0).values())
+    assert all(file.stat().st_size > 0 for file in plots.draw(found, tmp_path).values())
 
 
 MENUS = {
@@ -135,7 +135,7 @@ def test_thoughts_that_end_before_the_smallest_cap_can_be_drawn(tmp_path: Path) 
         replace(mean, tokens_Q_B=tokens_Q_B[:1]),
         num_resamples=100,
     )
-    assert len(plots.draw(found, tmp_path, mean_tokens=1000.0)) == 4
+    assert len(plots.draw(found, tmp_path)) == 4
 
 
 @pytest.mark.parametrize("menu", ["64", "0,512", "100,1000", "7,11,13"])
@@ -152,7 +152,7 @@ def test_few_caps_have_a_bar_and_a_name_each(menu: str) -> None:
 def test_a_profile_of_one_query_can_be_drawn(tmp_path: Path) -> None:
     measured = profile([[0, 1]], 1, [[5.0, 9.0]])
     found = evaluate(measured, measured.curves, measured.curves, num_resamples=100)
-    assert len(plots.draw(found, tmp_path, mean_tokens=20.0)) == 4
+    assert len(plots.draw(found, tmp_path)) == 4
 
 
 def test_the_same_evaluation_gives_the_same_picture(result: Evaluation, tmp_path: Path) -> None:
@@ -192,7 +192,7 @@ def test_ticks_say_where_they_are() -> None:
 
 def test_named_options_are_marked_and_money_has_pictures_of_its_own(tmp_path: Path) -> None:
     found = evaluate(*named(30), num_resamples=100)
-    assert set(plots.draw(found, tmp_path, mean_tokens=800.0)) == {
+    assert set(plots.draw(found, tmp_path)) == {
         "summary",
         "accuracy",
         "calibration",
@@ -211,7 +211,7 @@ def test_named_options_are_marked_and_money_has_pictures_of_its_own(tmp_path: Pa
         assert places[option.label] == pytest.approx((option.usd, option.accuracy.value))
     divided = plots._divided(found, Cost.USD, found.levels[Cost.USD][3])
     assert {"mean USD", *labels} <= set(texts(divided))
-    assert any(text.startswith("questions at each option (0.00") for text in texts(divided))
+    assert any(text.startswith("At 0.00") for text in texts(divided))
     bars = {panel.get_label(): panel for panel in divided.axes}["forethought"].patches
     assert sum(bar.get_height() for bar in bars) == pytest.approx(1.0)
 

@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import tomllib
 from dataclasses import replace
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -200,17 +199,6 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     yield put
     monkeypatch.undo()
     registry.available.cache_clear()
-
-
-def test_the_example_of_the_page_is_found_when_it_is_installed(
-    call: Call, install: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    page = (Path(__file__).parent.parent / "docs" / "python.md").read_text("utf-8")
-    code = page[page.index("import numpy as np\n\nfrom forethought.allocators") :].partition("```")[0]
-    toml = tomllib.loads(page.partition("```toml\n")[2].partition("```")[0])
-    install("mine", code, toml["project"]["entry-points"])
-    run_all(call, {"engine": "counter", "predictor": "words", "allocator": "least", "grader": "last-word"})
 
 
 BROKEN_ENTRIES = {

@@ -204,7 +204,7 @@ def test_pictures_can_be_drawn_of_any_names(hostile: Path, tmp_path: Path) -> No
     name = f"{NAME} 多 👩‍🚀 $\\frac{{$ " + "very " * 50
     measured, predicted, mean = synthetic(12)
     result = evaluate(measured, predicted, mean, num_resamples=100, provenance={"model": name})
-    drawn = plots.draw(result, tmp_path, mean_tokens=64.0)
+    drawn = plots.draw(result, tmp_path)
     candidates = [Candidate(f"{name}{number}", name, predicted, None) for number in range(12)]
     comparison = compare_predictors(
         replace(measured, provenance=Provenance.from_json({"model": name})), candidates, mean, num_resamples=100

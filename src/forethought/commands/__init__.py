@@ -1,8 +1,4 @@
-"""The command line: thin verbs over `forethought.commands.pipeline`. Data on stdout, talk on stderr.
-
-Exit codes: 0 done, 1 user error, 2 usage, 3 finished with failed items, 130 interrupted and resumable, 141 nobody reads
-what is printed.
-"""
+"""The command line: thin verbs over `forethought.commands.pipeline`. Data on stdout, talk on stderr."""
 
 from __future__ import annotations
 
@@ -21,7 +17,7 @@ import click
 from ..core.files import refused
 from ..core.visible import visible
 from ..errors import FileError, ForethoughtError
-from .config import read_config
+from .config import name_variables, read_config
 
 COMMANDS = (
     "profile",
@@ -42,6 +38,15 @@ COMMANDS = (
 )
 RESUMABLE = ("profile", "run", "layers")  # these keep what they have, and go on
 BROKEN_PIPE = 128 + 13  # what a shell reports of a command that SIGPIPE ended
+PREFIX = "FORETHOUGHT"  # of environment variables
+EXIT_CODES = {
+    0: "done",
+    1: "what was given cannot be used; one line says why and what to type",
+    2: "a flag or an argument that is not known, or is missing",
+    3: "finished, but some questions failed; their records say why",
+    130: "interrupted (Ctrl-C); `profile`, `run` and `layers` go on with the same command",
+    BROKEN_PIPE: "nobody reads what is printed, as where `forethought ls` is piped into `head`",
+}
 MODULES = {"import": "importing"}  # where a verb's name cannot be a module's
 
 
@@ -58,6 +63,7 @@ class Verbs(click.Group):
             return None
         command = importlib.import_module(f".{MODULES.get(cmd_name, cmd_name)}", __package__).command
         assert isinstance(command, click.Command)
+        name_variables(command, f"{PREFIX}_{cmd_name.upper()}")
         return command
 
     def resolve_command(
@@ -77,7 +83,7 @@ class Verbs(click.Group):
     cls=Verbs,
     context_settings={
         "help_option_names": ["-h", "--help"],
-        "auto_envvar_prefix": "FORETHOUGHT",
+        "auto_envvar_prefix": PREFIX,
         "max_content_width": 110,
     },
 )
@@ -108,7 +114,7 @@ class _Talk(logging.Handler):
 
 
 def main(args: list[str] | None = None) -> None:
-    """Entry point of the `forethought` command; exits with the codes above."""
+    """Entry point of the `forethought` command; exits with one of `EXIT_CODES`."""
     sys.exit(_exit_code(sys.argv[1:] if args is None else args))
 
 

@@ -1,4 +1,7 @@
-"""The settings file: one TOML table a command ([bench.paper] for a command of a group), keys named like the flags."""
+"""Settings from a file and from the environment, both named like the flags.
+
+The file has one TOML table a command ([bench.paper] for a command of a group); a variable is FORETHOUGHT_COMMAND_FLAG.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +44,7 @@ def _tables(
         if isinstance(command, click.Group):
             defaults[table] = _tables(values, command.commands, problems, f"{table}.")
             continue
-        names = {_key(parameter): parameter.name for parameter in command.params if parameter.name}
+        names = {key_of(parameter): parameter.name for parameter in command.params if parameter.name}
         for key, value in values.items():
             name = names.get(key.replace("_", "-"))
             if name is None:
@@ -51,7 +54,17 @@ def _tables(
     return defaults
 
 
-def _key(parameter: click.Parameter) -> str:
+def name_variables(command: click.Command, prefix: str) -> None:
+    """Gives every flag of a command, or of each command of a group, its environment variable."""
+    for parameter in command.params:
+        if isinstance(parameter, click.Option):
+            parameter.envvar = f"{prefix}_{key_of(parameter)}".upper().replace("-", "_")
+    if isinstance(command, click.Group):
+        for name, own in command.commands.items():
+            name_variables(own, f"{prefix}_{name}")
+
+
+def key_of(parameter: click.Parameter) -> str:
     """The flag's long name without its dashes; an argument's own name."""
     longest = max(parameter.opts, key=len)
     return longest.lstrip("-").lower()

@@ -28,8 +28,11 @@ def command(as_json: bool, quiet: bool, **values: Any) -> int:
     settings = filled(DemoSettings, values)
     if settings.name == demo.HISTORY:
         talk(demo.CREDIT)
-        pages = [report.page(each) for each in demo.history(settings)]
+        results = demo.history(settings)
+        pages = [report.page(each) for each in results]
         emit(as_json, {"results": [page.to_json() for page in pages]}, "\n\n".join(page.text() for page in pages))
+        for file in demo.write_history(settings, results):
+            talk(f"wrote {file}")
         return 0
     prepared = demo.prepare(settings)
     talk(f"held-out profile: {prepared.num_heldout} GSM8K test questions that nothing was trained or tuned on")
@@ -40,10 +43,7 @@ def command(as_json: bool, quiet: bool, **values: Any) -> int:
     bill = prepared.estimate
     with progress_bar("answering", num_total=bill.num_left, tokens_total=int(bill.total), quiet=quiet) as advance:
         run, live = demo.live(prepared, report=advance)
-    files = [
-        *report.page(heldout).write(run.path / "heldout").values(),
-        *report.page(live).write(run.path).values(),
-    ]
+    files = demo.write(prepared, heldout, run, live)
     result = {
         "run": str(run.path),
         "mean_tokens": prepared.mean_tokens,
@@ -52,7 +52,8 @@ def command(as_json: bool, quiet: bool, **values: Any) -> int:
         "files": [str(file) for file in files],
     }
     emit(as_json, result, report.page(live).text())
-    for file in files:
+    for file in files[1:]:
         talk(f"wrote {file}")
     talk(f"run folder: {run.path}   (look inside one question: forethought show {run.path} {prepared.first_id})")
+    talk(f"open the report: {files[0]}")
     return 0

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -10,12 +11,14 @@ import numpy as np
 
 from ..control import evaluating, sources
 from ..control.profiling import Report, silent
+from ..core.files import make_folder
 from ..core.settings import EngineSettings, PlanSettings, RunSettings
 from ..core.study_settings import DemoSettings, EvaluateSettings
 from ..evaluation import Evaluation, LiveComparison
 from ..evaluation.draws import DrawsEvaluation
-from ..predictors.card import PredictorCard
+from ..evaluation.levels import half_way
 from ..questions.queries import load_queries
+from ..report import Bullets, Part, evaluation_page, page
 from ..runs.store import RunDirectory
 from . import pipeline, reports
 from .estimates import CostEstimate, run_estimate
@@ -31,6 +34,7 @@ NUM_LIVE = {"qwen2.5-coder-1.5b": 48, "qwen2.5-coder-0.5b": 96}
 class Prepared:
     """What the demo will do, before any model is loaded."""
 
+    settings: DemoSettings
     evaluate: EvaluateSettings
     run: RunSettings
     estimate: CostEstimate
@@ -57,11 +61,25 @@ def history(settings: DemoSettings) -> tuple[DrawsEvaluation, ...]:
     )
 
 
+def write_history(settings: DemoSettings, results: Sequence[DrawsEvaluation]) -> Iterator[Path]:
+    """Writes one report a model; its file."""
+    folder = _folder(settings)
+    for result in results:
+        facts = {**reports.made_by("forethought demo", settings), "data": CREDIT}
+        own = make_folder(folder / str(result.provenance["model"]).replace("/", "-"))
+        yield page(result, facts=facts).write_html(own)
+
+
+def _folder(settings: DemoSettings) -> Path:
+    return Path(settings.out or Path("runs") / f"demo-{settings.name}-{datetime.now():%Y%m%d-%H%M%S}")
+
+
 def prepare(settings: DemoSettings) -> Prepared:
     """Chooses the budget and the questions; raises UnknownNameError for a model without a shipped predictor."""
     card = sources.open_predictor(settings.name).card
-    mean_tokens = settings.mean_tokens or float(steepest_budget(card))
-    folder = settings.out or str(Path("runs") / f"demo-{settings.name}-{datetime.now():%Y%m%d-%H%M%S}")
+    budgets_B = card.menu.budgets_B.astype(np.float64)
+    mean_tokens = settings.mean_tokens or half_way(budgets_B.tolist(), budgets_B, np.array(card.mean_p_B))
+    folder = str(_folder(settings))
     plan = PlanSettings(
         run=settings.name,
         questions=QUESTIONS,
@@ -71,21 +89,13 @@ def prepare(settings: DemoSettings) -> Prepared:
     )
     run = RunSettings(plan=plan, out=folder, compare=("uniform", "blind"), seed=settings.seed)
     return Prepared(
+        settings=settings,
         evaluate=EvaluateSettings(run=settings.name, seed=settings.seed),
         run=run,
         estimate=run_estimate(run),
         num_heldout=sources.shipped_heldout(settings.name).num_queries,
         first_id=load_queries(QUESTIONS, limit=1)[0].id,
     )
-
-
-def steepest_budget(card: PredictorCard) -> int:
-    """The budget around which the mean training curve rises fastest a token; of one or two budgets the smallest."""
-    has_zero = card.menu.smallest == 0
-    cap_B = np.array(card.menu.caps if has_zero else (0, *card.menu.caps), dtype=np.float64)
-    p_B = np.array(card.mean_p_B if has_zero else (0.0, *card.mean_p_B))
-    slope_B = (p_B[2:] - p_B[:-2]) / (cap_B[2:] - cap_B[:-2])  # from one budget below to one above
-    return int(cap_B[1 + int(np.argmax(slope_B))]) if len(slope_B) else card.menu.smallest or card.menu.largest
 
 
 def heldout(prepared: Prepared) -> Evaluation:
@@ -99,3 +109,24 @@ def live(prepared: Prepared, *, report: Report = silent) -> tuple[RunDirectory, 
     """Plans, reasons, answers; every policy is judged on the same traces."""
     run = pipeline.run(prepared.run, report=report)
     return run, reports.live_comparison(run, seed=prepared.run.seed)
+
+
+def write(prepared: Prepared, heldout: Evaluation, run: RunDirectory, live: LiveComparison) -> list[Path]:
+    """One report: what prediction buys on the held-out profile, then the live questions; its file first.
+
+    Both results are written as JSON and Markdown too.
+    """
+    facts = reports.made_by("forethought demo", prepared.settings)
+    first = evaluation_page(heldout, mean_tokens=prepared.mean_tokens, facts=facts)
+    second = reports.run_report(run, compared=live)
+    said = Part(f"live: {prepared.num_live} other test questions", [Bullets(second.decision)])
+    whole = replace(
+        first,
+        title="Demo: held-out questions, then live ones",
+        parts=[*first.parts, said, *(replace(part, level=max(part.level, 3)) for part in second.parts)],
+    )
+    files = [
+        *first.write(run.path / "heldout", plots=False).values(),
+        *page(live, facts=facts).write(run.path, plots=False).values(),
+    ]
+    return [whole.write_html(run.path), *(file for file in files if file.suffix != ".html")]

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from ..control import evaluating, sources
-from ..control.budgets import load_budgets
-from ..control.results import outcomes
+from ..control.budgets import load_budgets, read_plan
+from ..control.results import answer_rows, outcomes, read_summary
 from ..core import registry
 from ..core.data import Query
+from ..core.flags import said_settings, typed
 from ..core.profile import Profile
 from ..core.protocols import Engine
-from ..core.settings import EngineSettings, TrainSettings
+from ..core.settings import EngineSettings, RunPlanSettings, RunSettings, TrainSettings
 from ..core.study_settings import CompareSettings, EvaluateSettings, LayersSettings
 from ..engines.lengths import upper_bound
 from ..engines.opening import (
@@ -36,7 +38,8 @@ from ..predictors.overlap import Seen, held_out
 from ..predictors.parts.making import Progress
 from ..predictors.parts.making import silent as quiet
 from ..predictors.predictor import Predictor
-from ..report import page
+from ..report import Page, page
+from ..report.run import RunResult, read_records, run_page
 from ..runs.folders import (
     beside,
     check_folder,
@@ -108,7 +111,8 @@ def study_layers(
         notes=found.notes(settings),
         progress=progress,
     )
-    for file in layers.page(result).write(layers_folder(settings), plots=settings.plots).values():
+    facts = made_by("forethought layers", settings)
+    for file in layers.page(result, facts=facts).write(layers_folder(settings), plots=settings.plots).values():
         wrote(file)
     return result
 
@@ -147,9 +151,45 @@ def evaluate(
     """
     check_folder(report_folder(settings))
     result = evaluation(settings, progress=progress)
-    for file in page(result).write(report_folder(settings), plots=settings.plots).values():
+    for file in evaluated_page(settings, result).write(report_folder(settings), plots=settings.plots).values():
         wrote(file)
     return result
+
+
+def made_by(verb: str, settings: Any) -> dict[str, Any]:
+    """What a page says of how it was made: the command, and everything that it was asked."""
+    return {"command": typed(verb, settings), "settings": ", ".join(said_settings(settings))}
+
+
+def evaluated_page(settings: EvaluateSettings, result: Evaluation | LiveComparison | DrawsEvaluation) -> Page:
+    """The page of an evaluation, with the traces behind its questions where they lie on disk."""
+    facts, run = made_by("forethought evaluate", settings), Path(settings.run)
+    if isinstance(result, LiveComparison):
+        return run_report(RunDirectory.open(run), compared=result, facts=facts)
+    measured = Path(settings.on or settings.run)
+    has_records = (measured / "run.json").is_file() and RunDirectory.open(measured).header.kind == "profile"
+    records = read_records(RunDirectory.open(measured)) if has_records else None
+    return page(result, records=records, facts=facts)
+
+
+def run_report(
+    run: RunDirectory, *, compared: LiveComparison | None = None, facts: Mapping[str, Any] | None = None
+) -> Page:
+    """The page of a finished run."""
+    made, queries = run.header.provenance, sources.run_queries(run)
+    plan = read_plan(run)
+    answers = {name: answer_rows(run, queries, name) for name in load_budgets(run)[1]}
+    result = RunResult(read_summary(run), plan.allocation.expected_accuracy, made.simulated)
+    facts = {**made.to_json(), **(facts or {})}
+    return run_page(result, plan, answers, records=read_records(run), compared=compared, facts=facts)
+
+
+def write_run(run: RunDirectory, settings: RunSettings | RunPlanSettings) -> Path:
+    """Writes RUN/report.html; where allocators were compared on its graded answers, the comparison comes first."""
+    compared = None
+    if len(load_budgets(run)[1]) > 1 and read_summary(run)["graded"]:
+        compared = live_comparison(run, seed=settings.seed if isinstance(settings, RunSettings) else 0)
+    return run_report(run, compared=compared, facts=made_by("forethought run", settings)).write_html(run.path)
 
 
 def evaluation(
@@ -266,7 +306,8 @@ def compare(settings: CompareSettings, *, wrote: Wrote = ignore, progress: Progr
         seed=settings.seed,
         notes=notes,
     )
-    for file in page(result).write(folder, plots=settings.plots).values():
+    facts = made_by("forethought compare", settings)
+    for file in page(result, facts=facts).write(folder, plots=settings.plots).values():
         wrote(file)
     return result
 

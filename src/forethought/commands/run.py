@@ -27,7 +27,7 @@ def command(ctx: click.Context, /, as_json: bool, quiet: bool, dry_run: bool, pl
     FILE.json` wrote is carried out, edited or not.
     """
     from ..engines.opening import choose
-    from . import pipeline
+    from . import pipeline, reports
     from .estimates import run_estimate, run_plan_estimate
     from .progress import progress_bar
     from .tables import run_result, run_text
@@ -52,10 +52,12 @@ def command(ctx: click.Context, /, as_json: bool, quiet: bool, dry_run: bool, pl
             run = pipeline.run_plan(settings, report=report)
         else:
             run = pipeline.run(settings, report=report)
+    page = reports.write_run(run, settings)
     result = run_result(run)
     billed = prices.usd(result["prompt_tokens"], result["generated_tokens"])
     result["usd"] = result.get("usd") if billed is None else billed
-    emit(as_json, result, run_text(result))
+    emit(as_json, {**result, "report": str(page)}, run_text(result))
+    talk(f"wrote {page}")
     return 3 if result["failed"] else 0
 
 

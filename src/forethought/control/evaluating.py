@@ -165,19 +165,14 @@ def _evaluated(
     )
 
 
-def by_draws(
-    profile: Profile,
-    *,
-    num_draws: Sequence[int] = (1, 2, 3, 5),
-    num_halvings: int = 0,
-    mean_tokens: Sequence[float] | None = None,
-    mean_usd: Sequence[float] | None = None,
-    num_resamples: int = 2000,
-    seed: int = 0,
-) -> DrawsEvaluation:
-    """What a history of the same questions buys; see `evaluation.draws.evaluate_draws`.
+def by_draws(profile: Profile, **how: Any) -> DrawsEvaluation:
+    """What a history of the same questions buys.
 
     The history is learnt anew from the draws that choose, around their mean curve: no other model has a say.
+
+    Args:
+        profile: with traces.
+        how: what `evaluation.draws.evaluate_draws` takes besides: draws that choose, levels, resamples, a seed.
     """
     check_profiles([profile])
 
@@ -186,16 +181,7 @@ def by_draws(
         p_Q_B, tokens_Q_B = HistoryPredictor().fit(features, Counts.of(choosing)).predict(features)
         return Curves(choosing.query_ids, choosing.menu, p_Q_B, tokens_Q_B)
 
-    return evaluate_draws(
-        profile,
-        remembered,
-        num_draws=num_draws,
-        num_halvings=num_halvings,
-        mean_tokens=mean_tokens,
-        mean_usd=mean_usd,
-        num_resamples=num_resamples,
-        seed=seed,
-    )
+    return evaluate_draws(profile, remembered, **how)
 
 
 def held_out_curves(predictor: Predictor, measured: Profile) -> tuple[Profile, Curves, Curves, tuple[str, ...]]:

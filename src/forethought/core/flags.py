@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import MISSING, dataclass, field
+import re
+import shlex
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from functools import partial
 from types import MappingProxyType
 from typing import Any
@@ -34,6 +36,61 @@ class Flag:
     choices: tuple[str, ...] = ()
     is_argument: bool = False
     is_pairs: bool = False
+
+
+SECRET = ("key", "token", "secret", "password", "authorization")
+_USER = re.compile(r"(?<=://)[^@/\s]+@")  # of an address
+
+
+def typed(verb: str, settings: Any) -> str:
+    """The command that these settings are: the flags that are not as they are by default, what may be secret left out.
+
+    Args:
+        verb: of the command, such as "forethought evaluate".
+        settings: a dataclass whose fields state flags, or hold other such.
+    """
+    places, flags = list[str](), list[str]()
+    for place, words in _typed(settings):
+        (places if place else flags).extend(words)
+    return shlex.join([*verb.split(), *places, *flags])
+
+
+def _typed(settings: Any) -> Iterator[tuple[bool, list[str]]]:
+    """Whether it is given by place, and the words, of each field that is not as by default."""
+    for each in fields(settings):
+        value, known = getattr(settings, each.name), each.metadata.get(KEY)
+        if known is None:
+            if is_dataclass(value):
+                yield from _typed(value)
+            continue
+        default = each.default_factory() if each.default_factory is not MISSING else each.default
+        if known.is_argument:
+            yield True, [_USER.sub("", str(one)) for one in (value if isinstance(value, tuple) else [value])]
+        elif value == default:
+            continue
+        elif known.is_pairs:
+            for key, one in value.items():
+                is_secret = any(word in key.lower() for word in SECRET)
+                yield False, [known.name, f"{key}={'…' if is_secret else _USER.sub('', str(one))}"]
+        else:
+            name = known.name or f"--{each.name.replace('_', '-')}"
+            if isinstance(value, bool):
+                yield False, [name if value else f"--no-{name[2:]}"]
+            elif isinstance(value, tuple):
+                yield False, [word for one in value for word in (name, str(one))]
+            else:
+                yield False, [name, _USER.sub("", str(value))]
+
+
+def said_settings(settings: Any) -> Iterator[str]:
+    """Every flag's value, those by default too; pairs, which may hold secrets, are in the command alone."""
+    for each in fields(settings):
+        value, known = getattr(settings, each.name), each.metadata.get(KEY)
+        if known is None and is_dataclass(value):
+            yield from said_settings(value)
+        elif known is not None and not known.is_argument and not known.is_pairs and value not in ("", None, ()):
+            said = ",".join(map(str, value)) if isinstance(value, tuple) else _USER.sub("", str(value))
+            yield f"{known.name.lstrip('-') or each.name.replace('_', '-')} {said}"
 
 
 def flag(default: Any, help: str, **how: Any) -> Any:  # noqa: A002  (click's own word)

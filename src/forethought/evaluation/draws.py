@@ -20,7 +20,7 @@ from ..errors import InvalidInputError
 from .bootstrap import estimate, resampled_means
 from .checks import known_costs
 from .frontier import Frontier
-from .levels import spread
+from .levels import half_way, spread
 from .offline import data_hash
 from .policies import BLIND, UNIFORM, Policies, PolicyOutcome
 from .results import COUNTED, Estimate, Result
@@ -101,6 +101,7 @@ class DrawsEvaluation(Result, Shown):
         menu: the options.
         halving: how the draws were halved, in words; both halves choose in turn.
         levels: cost -> mean costs that are shown.
+        headline: cost -> the one shown where only one is, by the mean curve (`levels.half_way`).
         rows, by_num_draws, options: the results.
         notes: what the reader must know.
         data_hash: of what was measured.
@@ -113,6 +114,7 @@ class DrawsEvaluation(Result, Shown):
     menu: Menu
     halving: str
     levels: Mapping[Cost, tuple[float, ...]]
+    headline: Mapping[Cost, float]
     rows: tuple[DrawsRow, ...]
     by_num_draws: tuple[NumDrawsRow, ...]
     options: tuple[OptionRow, ...]
@@ -225,6 +227,9 @@ def evaluate_draws(
         menu=kept.menu,
         halving=f"{num_halvings} random halvings, each used both ways" if num_halvings else CHOOSING,
         levels=levels,
+        headline={
+            cost: half_way(at, _mean_costs(kept, cost), kept.curves.p_Q_B.mean(axis=0)) for cost, at in levels.items()
+        },
         rows=tuple(judged),
         by_num_draws=tuple(counted),
         options=tuple(options),

@@ -13,7 +13,7 @@ from ..core.menu import Menu
 FEWEST, MOST = 8, 64  # evenly spaced options that are levels by themselves
 NUM_PARTS = 13  # of the way from the cheapest option to the dearest, where the options are no levels by themselves
 HEADLINES = (1 / 16, 1 / 5, 1 / 2, 3 / 4)  # shares of that way: the levels shown before all of them
-USUAL = 1 / 5  # the one shown where only one is
+HALF = 1 / 2  # of the accuracy that tokens buy: the level shown where only one is
 USD_DIGITS, SMALLEST_USD = 3, 1e-12
 
 
@@ -70,6 +70,28 @@ def at_share(levels: Sequence[float], share: float) -> float:
     """The level nearest to some share of the way between the ends, which leave nothing to choose."""
     wanted = levels[0] + share * (levels[-1] - levels[0])
     return min(levels[1:-1] or levels, key=lambda level: abs(level - wanted))
+
+
+def half_way(levels: Sequence[float], cost_B: FloatArray, p_B: FloatArray) -> float:
+    """The level shown where only one is: where the mean train curve has come half the way from its least to its most.
+
+    Curves are steep there: below it hardly anything is bought, above it little is left to choose. What is reported has
+    no say in it. An end, which leaves nothing to choose, is taken only where there is no other.
+
+    Args:
+        levels: ascending.
+        cost_B: what each option costs on average, tokens or USD, in any order, shape (B,).
+        p_B: accuracy of the mean train curve, shape (B,).
+    """
+    order = np.argsort(cost_B, kind="stable")
+    along, best = cost_B[order], np.maximum.accumulate(p_B[order])
+    wanted = float(best[0] + HALF * (best[-1] - best[0]))
+    right = int(np.argmax(best >= wanted))
+    left = max(right - 1, 0)
+    rise = float(best[right] - best[left])
+    share = (wanted - float(best[left])) / rise if rise > 0 else 1.0
+    at = float(along[left] + share * (along[right] - along[left]))
+    return min(levels[1:-1] or levels, key=lambda level: abs(level - at))
 
 
 def token_weights(levels: Sequence[float]) -> FloatArray:

@@ -18,7 +18,7 @@ from ..errors import MismatchError
 from .bootstrap import estimate, resampled_means
 from .calibration import calibrate
 from .checks import check_inputs, comparable, known_costs
-from .levels import spread
+from .levels import half_way, spread
 from .policies import Policies
 from .resampled import Resampled
 from .results import Evaluation, OptionRow
@@ -102,6 +102,7 @@ def evaluate(
         menu=measured.menu,
         allocator=name_of("allocators", allocator),
         levels=levels,
+        headline={cost: half_way(at, policies.option_costs(cost), policies.mean_B) for cost, at in levels.items()},
         rows=tuple(row for each in judged for row in each.rows()),
         summaries=tuple(summary for each in judged for summary in each.summaries()),
         savings=tuple(saving for each in judged for saving in each.savings()),

@@ -288,6 +288,7 @@ class Evaluation(Result, Shown):
         menu: the options.
         allocator: what made forethought's plans.
         levels: mean tokens, or USD, a query at which policies were compared, by cost.
+        headline: cost -> the level shown where only one is, by the mean train curve (`levels.half_way`).
         rows, summaries, savings, losses, calibration: see their classes.
         notes: what the reader must know to read the numbers.
         num_resamples, seed: how they were made.
@@ -305,6 +306,7 @@ class Evaluation(Result, Shown):
     menu: Menu
     allocator: str
     levels: Mapping[Cost, tuple[float, ...]]
+    headline: Mapping[Cost, float]
     rows: tuple[PolicyRow, ...]
     summaries: tuple[CostSummary, ...]
     savings: tuple[Saving, ...]

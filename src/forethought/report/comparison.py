@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from ..core.data import Cost
 from ..evaluation.comparison import MEAN, Candidate, Comparison
 from ..evaluation.policies import BLIND, ORACLE, UNIFORM
 from ..evaluation.results import COUNTED
-from .pages import Page, Part, Said, Table
+from .findings import best_title, comparison_decision, costs_shown
+from .pages import Page, Part, Picture, Said, Table, facts_of
 from .wording import gain_words, gap_words, interval, level_words, percent, policy_name, sample_words, share_right
 
 
-def comparison_page(result: Comparison) -> Page:
-    """The page of a comparison of predictors."""
+def comparison_page(result: Comparison, *, facts: Mapping[str, Any] | None = None) -> Page:
+    """The page of a comparison of predictors; `facts`: how it was made, beside its provenance."""
 
     def draw(folder: Path) -> dict[str, Path]:
         from .comparison_plots import draw_comparison
 
         return draw_comparison(result, folder)
 
+    def inline() -> dict[str, str]:
+        from .comparison_plots import inline_comparison
+
+        return inline_comparison(result)
+
+    costs = costs_shown(result)
     sample = sample_words(result.provenance, result.num_queries, result.num_traces)
     measured = sorted({each.own_cost.threads for each in result.candidates if each.own_cost is not None})
     return Page(
@@ -27,20 +36,27 @@ def comparison_page(result: Comparison) -> Page:
         title="Predictors compared",
         result=result,
         sample=f"{sample}, allocator {result.allocator}; log loss of the mean curve {_loss(result, MEAN)}",
+        decision=tuple(comparison_decision(result)),
         parts=[
             *(
-                Part(f"mean over {len(levels)} levels of {COUNTED[cost]}", [_scores(result, cost)])
-                for cost, levels in result.levels.items()
+                Part(f"mean over {len(result.levels[cost])} levels of {COUNTED[cost]}", [_scores(result, cost)])
+                for cost in costs
+            ),
+            Part(
+                "what predictors buy, and what they cost",
+                [Picture(f"gain-{cost.value}", best_title(result, cost)) for cost in costs],
+                on="html",
             ),
             Part("what predicting costs itself", [_costs(result)], on="page"),
             *([Part("", [Said(f"Times: {'; '.join(measured)}.")], on="page")] if measured else []),
-            *(Part(f"accuracy at {COUNTED[c]}", [_levels(result, c)], on="page") for c in result.levels),
+            *(Part(f"accuracy at {COUNTED[c]}", [_levels(result, c)], on="page") for c in costs),
         ],
         num_resamples=result.num_resamples,
         simulated=result.simulated,
         notes=result.notes,
-        facts={"bootstrap seed": result.seed, "data hash": result.data_hash, **result.provenance},
+        facts=facts_of(result, facts),
         draw=draw,
+        inline=inline,
     )
 
 

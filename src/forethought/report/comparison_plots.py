@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,14 @@ from matplotlib import colormaps
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
+from ..core.data import Cost
 from ..evaluation.comparison import Comparison
 from ..evaluation.policies import BLIND
-from .figures import COLOURS, frame, label_points, save, short
-from .plots import TITLE
+from .colours import COLOURS
+from .figures import alone, as_svg, frame, label_points, save, short
+from .findings import best_title
+
+GAIN = "mean gain over blind (points)"
 
 CANDIDATES = ("#0072b2", "#c06a9d", "#009e73", "#b35900", "#6a51a3", "#8c564b", "#a89a00", "#444444")
 
@@ -23,6 +28,21 @@ CANDIDATES = ("#0072b2", "#c06a9d", "#009e73", "#b35900", "#6a51a3", "#8c564b", 
 def draw_comparison(result: Comparison, folder: Path) -> dict[str, Path]:
     """Draws what predictors buy against what they cost themselves into `folder` as PNG."""
     return save({"comparison": lambda: comparison_picture(result)}, folder)
+
+
+def inline_comparison(result: Comparison) -> dict[str, str]:
+    """The same for the HTML page, one picture a cost; name -> SVG."""
+
+    def fill(panel: Any, cost: Cost) -> None:
+        label_points(panel, _panel(panel, result, cost))
+        panel.set_ylabel(GAIN)
+
+    return as_svg(
+        {
+            f"gain-{cost.value}": partial(alone, partial(fill, cost=cost), simulated=result.simulated)
+            for cost in result.levels
+        }
+    )
 
 
 def comparison_picture(result: Comparison) -> Figure:
@@ -33,29 +53,30 @@ def comparison_picture(result: Comparison) -> Figure:
         f"{result.num_queries:,} questions",
         "mean over all levels",
     ]
-    simulated = bool(result.provenance.get("simulated"))
-    figure = frame((5.8 * len(costs), 4.8), caption, simulated=simulated)
+    figure = frame((5.8 * len(costs), 4.8), caption, simulated=result.simulated)
     panels = figure.subplots(1, len(costs), squeeze=False, sharey=True)[0]
-    tokens = {each.name: None if each.own_cost is None else each.own_cost.tokens for each in result.candidates}
-    place_of, ticks = _cost_places(tokens)
-    colours = _colours(len(result.candidates))
-    labels: list[tuple[Any, dict[str, tuple[float, float, str]]]] = []
-    for panel, cost in zip(panels, costs, strict=True):
-        points: dict[str, tuple[float, float, str]] = {}
-        for each, colour in zip(result.candidates, colours, strict=True):
-            x, gain = place_of[each.name], result.score(each.name, cost).gain_over_blind
-            reach = [[100 * (gain.value - gain.low)], [100 * (gain.high - gain.value)]]
-            panel.errorbar([x], [100 * gain.value], yerr=reach, fmt="o", capsize=3, markersize=6, color=colour)
-            points[each.name] = (x, 100 * gain.value, colour)
-        panel.axhline(0.0, color=COLOURS[BLIND], linewidth=1.2)
-        panel.set_xlim(min(ticks) - 0.6, max(ticks) + 1.4)
-        panel.set_xticks(list(ticks), list(ticks.values()))
-        labels.append((panel, points))
-        panel.set(title=TITLE[cost], xlabel="tokens that predicting takes, a question")
+    labels = [(panel, _panel(panel, result, cost)) for panel, cost in zip(panels, costs, strict=True)]
     for panel, points in labels:  # now that all panels have their common height
         label_points(panel, points)
-    panels[0].set_ylabel("mean gain over blind (points)")
+    panels[0].set_ylabel(GAIN)
     return figure
+
+
+def _panel(panel: Any, result: Comparison, cost: Cost) -> dict[str, tuple[float, float, str]]:
+    """Draws one cost; name -> its point and colour."""
+    tokens = {each.name: None if each.own_cost is None else each.own_cost.tokens for each in result.candidates}
+    place_of, ticks = _cost_places(tokens)
+    points: dict[str, tuple[float, float, str]] = {}
+    for each, colour in zip(result.candidates, _colours(len(result.candidates)), strict=True):
+        x, gain = place_of[each.name], result.score(each.name, cost).gain_over_blind
+        reach = [[100 * (gain.value - gain.low)], [100 * (gain.high - gain.value)]]
+        panel.errorbar([x], [100 * gain.value], yerr=reach, fmt="o", capsize=3, markersize=6, color=colour)
+        points[each.name] = (x, 100 * gain.value, colour)
+    panel.axhline(0.0, color=COLOURS[BLIND], linewidth=1.2)
+    panel.set_xlim(min(ticks) - 0.6, max(ticks) + 1.4)
+    panel.set_xticks(list(ticks), list(ticks.values()))
+    panel.set(title=best_title(result, cost), xlabel="tokens that predicting takes, a question")
+    return points
 
 
 def _cost_places(tokens: Mapping[str, float | None]) -> tuple[dict[str, float], dict[float, str]]:

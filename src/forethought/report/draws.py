@@ -3,80 +3,90 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ..core.data import Cost
-from ..evaluation.draws import DRAWS_POLICIES, FAIR_ORACLE, HISTORY, DrawsEvaluation
-from ..evaluation.levels import USUAL, at_share
-from ..evaluation.policies import BLIND, UNIFORM
+from ..evaluation.draws import DRAWS_POLICIES, HISTORY, DrawsEvaluation
+from ..evaluation.levels import HEADLINES, at_share
 from ..evaluation.results import Estimate
-from .pages import Page, Part, Table
-from .wording import gain_words, interval, percent, sample_words, share_right
+from .findings import costs_shown, draws_decision, draws_title, num_draws_title
+from .pages import Block, Page, Part, Picture, Table, facts_of
+from .wording import NOT_REACHED, amount, amount_interval, gain_words, percent, policy_name, sample_words, share_right
 
-NAMES = {UNIFORM: "uniform", BLIND: "blind", HISTORY: "history", FAIR_ORACLE: "fair oracle"}
 UNITS = {Cost.SPENT: "tokens", Cost.USD: "USD"}
-FORMS = {Cost.SPENT: ",.0f", Cost.USD: ",.4g"}
 
 
-def draws_page(result: DrawsEvaluation) -> Page:
-    """The page of an evaluation by draws."""
-    parts = []
-    for cost in result.levels:
-        unit = UNITS[cost]
-        parts += [
-            Part(f"accuracy at the same mean {unit} a question", [_policies(result, cost)]),
-            Part(f"one option for all, and what is as accurate in {unit}", [_options(result, cost)]),
-        ]
-        if any(row.cost is cost for row in result.by_num_draws):
-            parts.append(Part(f"how many earlier draws it takes, in {unit}", [_num_draws(result, cost)]))
+def draws_page(result: DrawsEvaluation, *, facts: Mapping[str, Any] | None = None) -> Page:
+    """The page of an evaluation by draws; `facts`: how it was made, beside its provenance."""
 
     def draw(folder: Path) -> dict[str, Path]:
         from .draws_plots import draw_draws
 
         return draw_draws(result, folder)
 
+    def inline() -> dict[str, str]:
+        from .draws_plots import inline_draws
+
+        return inline_draws(result)
+
     return Page(
         name="draws",
         title="What earlier draws of the same questions buy",
         result=result,
         sample=f"{sample_words(result.provenance, result.num_queries, result.num_traces)}; {result.halving}",
-        parts=parts,
+        decision=tuple(draws_decision(result)),
+        parts=[part for cost in costs_shown(result) for part in _cost_parts(result, cost)],
         num_resamples=result.num_resamples,
         simulated=result.simulated,
         notes=result.notes,
-        facts={
-            "seed": result.seed,
-            "menu": result.menu,
-            "data hash": result.data_hash,
-            **result.provenance,
-        },
+        facts=facts_of(result, facts, menu=result.menu),
         draw=draw,
+        inline=inline,
     )
 
 
-def usual_level(result: DrawsEvaluation, cost: Cost) -> float:
-    """The level shown where only one is: a rule, so that no result chooses it."""
-    return at_share(result.levels[cost], USUAL)
+def _cost_parts(result: DrawsEvaluation, cost: Cost) -> Iterator[Part]:
+    """A few levels, then the options; all levels are folded away."""
+    unit, levels = UNITS[cost], result.levels[cost]
+    some = sorted({result.headline[cost], *(at_share(levels, share) for share in HEADLINES)})
+    has_counts = any(row.cost is cost for row in result.by_num_draws)
+    pictures = [Picture(f"draws-{cost.value}", draws_title(result, cost))]
+    if has_counts:
+        pictures.append(Picture(f"num-draws-{cost.value}", num_draws_title(result, cost)))
+    yield Part(f"accuracy at the same mean {unit} a question", [*pictures, _policies(result, cost, some)])
+    yield Part(f"one option for all, and what is as accurate in {unit}", [_options(result, cost)])
+    if has_counts:
+        yield Part(f"how many earlier draws it takes, in {unit}", [_num_draws(result, cost, [result.headline[cost]])])
+    if set(levels) - set(some):
+        blocks: list[Block] = [_policies(result, cost, levels)]
+        blocks += [_num_draws(result, cost, levels)] if has_counts else []
+        yield Part(f"Every level, in {unit}", blocks, on="page", level=0)
 
 
-def _policies(result: DrawsEvaluation, cost: Cost) -> Table:
-    head = [f"{UNITS[cost]}", *(NAMES[each] for each in DRAWS_POLICIES), "history over uniform", "over blind"]
+def _policies(result: DrawsEvaluation, cost: Cost, levels: Sequence[float]) -> Table:
+    head = [f"{UNITS[cost]}", *map(policy_name, DRAWS_POLICIES), "history over uniform", "over blind"]
     rows = []
-    for level in result.levels[cost]:
+    for level in levels:
         found = {row.policy: row for row in result.rows if row.cost is cost and row.level == level}
         own = found[HISTORY]
         rights = [share_right(found[each].accuracy) for each in DRAWS_POLICIES]
-        rows.append([f"{level:{FORMS[cost]}}", *rights, gain_words(own.gain), gain_words(own.gain_over_blind)])
+        rows.append([_level(level, cost), *rights, gain_words(own.gain), gain_words(own.gain_over_blind)])
     return Table(head, rows)
+
+
+def _level(level: float, cost: Cost) -> str:
+    return amount(level, cost) if cost is Cost.USD else f"{level:,.0f}"
 
 
 def _options(result: DrawsEvaluation, cost: Cost) -> Table:
     rows = [
         [
             each.label,
-            f"{each.realised.value:{FORMS[cost]}}",
+            _level(each.realised.value, cost),
             share_right(each.accuracy),
-            interval(each.needed[HISTORY], FORMS[cost]),
+            amount_interval(each.needed[HISTORY], cost),
             _saved(each.saved[HISTORY]),
         ]
         for each in result.options
@@ -86,14 +96,19 @@ def _options(result: DrawsEvaluation, cost: Cost) -> Table:
 
 
 def _saved(found: Estimate) -> str:
-    value, low, high = (percent(each) if math.isfinite(each) else "−∞" for each in (found.value, found.low, found.high))
+    """The share of the cost that is saved; in words where an accuracy is not reached, which no share says."""
+    if not math.isfinite(found.value):
+        return NOT_REACHED
+    value, low, high = (
+        percent(each) if math.isfinite(each) else NOT_REACHED for each in (found.value, found.low, found.high)
+    )
     return f"{value} [{low}, {high}]".replace("-", "−")
 
 
-def _num_draws(result: DrawsEvaluation, cost: Cost) -> Table:
+def _num_draws(result: DrawsEvaluation, cost: Cost, levels: Sequence[float]) -> Table:
     rows = [
         [
-            f"{row.level:{FORMS[cost]}}",
+            _level(row.level, cost),
             str(row.num_draws),
             f"{row.num_queries:,}",
             share_right(row.accuracy),
@@ -101,6 +116,6 @@ def _num_draws(result: DrawsEvaluation, cost: Cost) -> Table:
             gain_words(row.gain_over_blind),
         ]
         for row in sorted(result.by_num_draws, key=lambda row: (row.level, row.num_draws))
-        if row.cost is cost
+        if row.cost is cost and row.level in levels
     ]
     return Table([UNITS[cost], "draws that choose", "questions", "right", "over uniform", "over blind"], rows)

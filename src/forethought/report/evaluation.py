@@ -1,26 +1,39 @@
-"""An evaluation, and a live comparison, as pages."""
+"""An evaluation as a page."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ..core.data import Cost
-from ..evaluation.levels import HEADLINES, USUAL, at_share
-from ..evaluation.live import LiveComparison
+from ..evaluation.levels import HEADLINES, at_share
 from ..evaluation.policies import BLIND, FORETHOUGHT, ORACLE, POLICIES, UNIFORM
 from ..evaluation.results import COUNTED, Evaluation, PolicyRow, Saving
-from .pages import Block, Bullets, Page, Part, Said, Table
+from .findings import (
+    calibration_title,
+    costs_shown,
+    evaluation_decision,
+    frontier_title,
+    gain_title,
+    groups_title,
+    rows_at,
+    shares_title,
+)
+from .groups import group_costs
+from .pages import Block, Bullets, Page, Part, Picture, Said, Table, facts_of
+from .questions import ReadRecords, evaluated_questions, kinds_of_questions
 from .wording import (
+    NOT_REACHED,
     amount,
     amount_interval,
+    cost_name,
     gain_words,
     gap_words,
     interval,
     level_words,
     percent,
-    points,
     policy_name,
     sample_words,
     share_right,
@@ -28,7 +41,6 @@ from .wording import (
 
 SHOWN = (UNIFORM, BLIND, FORETHOUGHT, ORACLE)
 GAINS = ("points over uniform", "points over blind", "gap closed over uniform", "gap closed over blind")
-FEW_QUESTIONS = 30
 MOST_NAMED = 12  # options in a table with a column each
 ENDED = 0.99  # of the way between the ends of spent cost: so near to the dearer one, nothing is left to choose
 VERDICT_WORDS = {
@@ -39,53 +51,60 @@ VERDICT_WORDS = {
 }
 
 
-def evaluation_page(result: Evaluation, *, mean_tokens: float | None = None) -> Page:
-    """The page of an evaluation.
+def evaluation_page(
+    result: Evaluation,
+    *,
+    mean_tokens: float | None = None,
+    records: ReadRecords | None = None,
+    facts: Mapping[str, Any] | None = None,
+) -> Page:
+    """The page of an evaluation; what is really paid comes before what is only granted.
 
     Args:
         result: what to show.
-        mean_tokens: near this level, counted by the first cost, the terminal shows the policies; None: near
-            `levels.USUAL`, a rule, so that no result chooses it.
+        mean_tokens: near this level, counted by the first cost, the terminal shows the policies; None: at the headline
+            of each cost, a rule, so that no result chooses it.
+        records: reads the traces of some questions, where they lie beside the profile.
+        facts: how it was made, beside its provenance: the command, its settings.
     """
-    shown = levels_near(result, usual_level(result) if mean_tokens is None else mean_tokens)
-    parts = [*_options_part(result), *(_policies_part(result, cost, level) for cost, level in shown.items())]
-    parts += [part for cost in result.costs for part in _cost_parts(result, cost)]
+    costs = costs_shown(result)
+    shown = result.headline if mean_tokens is None else levels_near(result, mean_tokens)
+    parts = [*_options_part(result), *(_policies_part(result, cost, shown[cost]) for cost in costs)]
+    parts += [part for cost in costs for part in _cost_parts(result, cost)]
     parts += [
+        *_division_parts(result, costs),
+        Part("which questions gained and lost", [evaluated_questions(result, costs[0], records)], on="html"),
         Part("where forethought is not ahead", [Bullets(loss_lines(result))]),
         Part("", [_losses_table(result)], on="page"),
-        Part("calibration", [_calibration_line(result)]),
+        Part("calibration", [Picture("calibration", calibration_title(result)), _calibration_line(result)]),
         Part("", [*_calibration_blocks(result)], on="page"),
-        *(_every_level(result, cost) for cost in result.costs),
+        *(_every_level(result, cost) for cost in costs),
     ]
 
     def draw(folder: Path) -> dict[str, Path]:
         from .plots import draw
 
-        return draw(result, folder, mean_tokens=usual_level(result))
+        return draw(result, folder)
+
+    def inline() -> dict[str, str]:
+        from .plots import inline
+
+        return inline(result)
 
     return Page(
         name="evaluation",
         title="Evaluation",
         result=result,
         sample=sample_words(result.provenance, result.num_queries, result.num_traces),
+        decision=tuple(evaluation_decision(result)),
         parts=[part for part in parts if any(not isinstance(block, Table) or block.rows for block in part.blocks)],
         num_resamples=result.num_resamples,
         simulated=result.simulated,
         notes=result.notes,
-        facts={
-            "bootstrap seed": result.seed,
-            "allocator": result.allocator,
-            "menu": result.menu,
-            "data hash": result.data_hash,
-            **result.provenance,
-        },
+        facts=facts_of(result, facts, allocator=result.allocator, menu=result.menu),
         draw=draw,
+        inline=inline,
     )
-
-
-def usual_level(result: Evaluation) -> float:
-    """The level shown where only one is."""
-    return at_share(result.levels[result.costs[0]], USUAL)
 
 
 def levels_near(result: Evaluation, mean_tokens: float) -> dict[Cost, float]:
@@ -99,7 +118,7 @@ def levels_near(result: Evaluation, mean_tokens: float) -> dict[Cost, float]:
         wanted = mean_tokens
         if found:
             first, at = result.levels[result.costs[0]], found[result.costs[0]]
-            share = (at - first[0]) / (first[-1] - first[0]) if len(first) > 1 else USUAL
+            share = (at - first[0]) / (first[-1] - first[0]) if len(first) > 1 else 1.0
             spent = rows_at(result, result.costs[0], at)[UNIFORM].spent
             wanted = mean_tokens if spent is None else spent
             is_at_end = first[0] < at < first[-1] and wanted > levels[0] + ENDED * (levels[-1] - levels[0])
@@ -108,14 +127,10 @@ def levels_near(result: Evaluation, mean_tokens: float) -> dict[Cost, float]:
     return found
 
 
-def rows_at(result: Evaluation, cost: Cost, level: float) -> dict[str, PolicyRow]:
-    """Policy -> its row at one level."""
-    return {row.policy: row for row in result.rows if row.cost is cost and row.budget == level}
-
-
 def loss_lines(result: Evaluation) -> Iterator[str]:
     """Where forethought is not ahead, one line a cost and baseline, the worst said first."""
-    for cost, levels in result.levels.items():
+    for cost in costs_shown(result):
+        levels = result.levels[cost]
         for baseline in (UNIFORM, BLIND):
             losses = [each for each in result.losses if each.cost is cost and each.baseline == baseline]
             counted = "USD" if cost is Cost.USD else cost.value
@@ -130,7 +145,7 @@ def _policies_part(result: Evaluation, cost: Cost, level: float) -> Part:
     """Four policies at one level, and what the baselines need to be as accurate, for the terminal."""
     rows = rows_at(result, cost, level)
     shown = _paid(result, cost)
-    table = Table(["", "right", *map(_head, shown), *GAINS], [_cells(rows[policy], shown) for policy in SHOWN])
+    table = Table(["", "right", *map(cost_name, shown), *GAINS], [_cells(rows[policy], shown) for policy in SHOWN])
     at = [each for each in result.savings if each.cost is cost and each.budget == level]
     savings = Bullets(_saving_words(each, is_named=result.menu.is_named) for each in at)
     blocks: list[Block] = [table, *_shares_table(result, rows, SHOWN), savings]
@@ -142,10 +157,6 @@ def _paid(result: Evaluation, cost: Cost) -> list[Cost]:
     known = [] if result.menu.is_named else [Cost.GRANTED]
     known += [Cost.SPENT, *([Cost.USD] if result.rows[0].usd is not None else [])]
     return known if cost in known and not result.menu.is_named else list(dict.fromkeys([cost, *known]))
-
-
-def _head(cost: Cost) -> str:
-    return "USD" if cost is Cost.USD else cost.value
 
 
 def _options_part(result: Evaluation) -> Iterator[Part]:
@@ -197,23 +208,52 @@ def _cost_parts(result: Evaluation, cost: Cost) -> Iterator[Part]:
     of_what = f"Mean over {len(levels)} levels from {first} to {last} {unit}, weighed by {unit}"
     if len(levels) == 1:
         of_what = f"At the only level, {first} {unit}"
-    yield Part(f"accuracy at equal {COUNTED[cost]}", [f"{of_what}: forethought {mean}."])
-    shown = dict.fromkeys(_headlines(result)[cost])
-    for level in shown:
-        rows = rows_at(result, cost, level)
-        paid = _paid(result, cost)
-        head = ["policy", "right", *map(_head, paid), *GAINS]
-        table = Table(head, [_cells(rows[policy], paid) for policy in POLICIES])
-        blocks = [table, *_shares_table(result, rows, POLICIES)]
-        yield Part(f"{level_words(level, cost)} {unit} a question", blocks, on="page", level=3)
-    savings = [each for each in result.savings if each.cost is cost and each.budget in shown]
+    pictures = [
+        Picture(f"accuracy-{cost.value}", frontier_title(result, cost)),
+        Picture(f"gain-{cost.value}", gain_title(result, cost)),
+    ]
+    yield Part(f"accuracy at equal {COUNTED[cost]}", [f"{of_what}: forethought {mean}.", *pictures])
+    yield Part("", [_levels_table(result, cost)], on="page")
+    level, paid = result.headline[cost], _paid(result, cost)
+    rows = rows_at(result, cost, level)
+    table = Table(["policy", "right", *map(cost_name, paid), *GAINS], [_cells(rows[each], paid) for each in POLICIES])
+    blocks = [table, *_shares_table(result, rows, POLICIES)]
+    yield Part(f"{level_words(level, cost)} {unit} a question", blocks, on="page", level=3)
+    savings = [each for each in result.savings if each.cost is cost and each.budget in _headlines(result)[cost]]
     yield Part(f"{unit} saved at equal accuracy", [_savings_table(savings)], on="page", level=3)
+
+
+def _levels_table(result: Evaluation, cost: Cost) -> Table:
+    """Four policies at a few levels, and forethought's gains."""
+    head = [f"{_units(cost)[0]} a question", *map(policy_name, SHOWN), "points over uniform", "over blind"]
+    cells = []
+    for level in _headlines(result)[cost]:
+        rows = rows_at(result, cost, level)
+        ours = rows[FORETHOUGHT]
+        rights = [percent(rows[each].accuracy.value) for each in SHOWN]
+        cells.append([level_words(level, cost), *rights, gain_words(ours.gain), gain_words(ours.gain_over_blind)])
+    return Table(head, cells)
+
+
+def _division_parts(result: Evaluation, costs: Sequence[Cost]) -> Iterator[Part]:
+    """Who got what, at the headline level of each cost that has pictures of its own."""
+    blocks: list[Block] = []
+    for cost in costs[: 2 if result.menu.is_named else 1]:
+        blocks += [
+            Picture(f"shares-{cost.value}", shares_title(result, cost, result.headline[cost])),
+            Picture(
+                f"groups-{cost.value}",
+                groups_title(group_costs(result, cost, FORETHOUGHT, result.headline[cost]), cost),
+            ),
+        ]
+    blocks += [kinds_of_questions(result, costs[0])]
+    yield Part("where the tokens went", blocks, on="page")
 
 
 def _headlines(result: Evaluation) -> dict[Cost, list[float]]:
     """The levels at some shares of the way between the cheapest and the dearest; the same under both costs."""
     at = [levels_near(result, at_share(result.levels[result.costs[0]], share)) for share in HEADLINES]
-    return {cost: sorted({found[cost] for found in at}) for cost in result.costs}
+    return {cost: sorted({result.headline[cost], *(found[cost] for found in at)}) for cost in result.costs}
 
 
 def _cells(row: PolicyRow, paid: Sequence[Cost]) -> list[str]:
@@ -236,8 +276,8 @@ def _savings_table(savings: Sequence[Saving]) -> Table:
             percent(each.accuracy),
             *(amount(each.usd if counted is Cost.USD else each.tokens, counted) for counted in paid),
             each.baseline,
-            amount_interval(each.needed, cost) if math.isfinite(each.needed.value) else "never on the menu",
-            interval(each.ratio, ".2f"),
+            amount_interval(each.needed, cost) if math.isfinite(each.needed.value) else NOT_REACHED,
+            interval(each.ratio, ".2f") if math.isfinite(each.ratio.value) else NOT_REACHED,
             f"{100 * each.reached:.0f}% of resamples",
         ]
         for each in savings
@@ -247,7 +287,7 @@ def _savings_table(savings: Sequence[Saving]) -> Table:
 
 def _losses_table(result: Evaluation) -> Table:
     losses = [each for each in result.losses if each.verdict != "equal"]
-    levels = [f"{level_words(each.budget, each.cost)} {_head(each.cost)}" for each in losses]
+    levels = [f"{level_words(each.budget, each.cost)} {cost_name(each.cost)}" for each in losses]
     rows = [
         [level, each.baseline, each.verdict, gain_words(each.gain)] for level, each in zip(levels, losses, strict=True)
     ]
@@ -286,7 +326,7 @@ def _every_level(result: Evaluation, cost: Cost) -> Part:
     paid = _paid(result, cost)
     rows = [[level_words(row.budget, cost), *_cells(row, paid)] for row in result.rows if row.cost is cost]
     savings = [saving for saving in result.savings if saving.cost is cost]
-    blocks: list[str | Table] = [Table(["level", "policy", "right", *map(_head, paid), *GAINS], rows)]
+    blocks: list[str | Table] = [Table(["level", "policy", "right", *map(cost_name, paid), *GAINS], rows)]
     blocks += [f"{'USD' if cost is Cost.USD else 'Tokens'} saved at equal accuracy:", _savings_table(savings)]
     if cost is result.costs[0]:
         noun = "option" if result.menu.is_named else "cap"
@@ -301,56 +341,3 @@ def _every_level(result: Evaluation, cost: Cost) -> Part:
         ]
         blocks += [f"Predictions at every {noun}:", Table(head, errors)]
     return Part(f"Every level, {'in USD' if cost is Cost.USD else f'{cost.value} cost'}", blocks, on="page", level=0)
-
-
-def live_page(result: LiveComparison) -> Page:
-    """The page of a live comparison."""
-    policies = [
-        [
-            Said(each.policy),
-            f"{each.num_right:g} of {result.num_questions}",
-            share_right(each.accuracy),
-            *([] if each.granted is None else [amount(each.granted, Cost.GRANTED)]),
-            amount(each.spent, Cost.SPENT),
-            *([] if each.usd is None else [amount(each.usd, Cost.USD)]),
-        ]
-        for each in result.policies
-    ]
-    differences = [
-        [
-            Said(f"{each.policy} less {each.baseline}"),
-            gain_words(each.accuracy),
-            f"{each.num_better} / {each.num_worse}",
-            *([] if each.granted is None else [interval(each.granted, "+.1f")]),
-            interval(each.spent, "+.1f"),
-            *([] if each.usd is None else [amount_interval(each.usd, Cost.USD, is_signed=True)]),
-        ]
-        for each in result.differences
-    ]
-    first = result.policies[0]
-    paid = [*([] if first.granted is None else [Cost.GRANTED]), Cost.SPENT]
-    paid += [] if first.usd is None else [Cost.USD]
-    head = ["", "points", "questions better / worse", *(COUNTED[each] for each in paid)]
-    said = [Said(f"{each.policy} against {each.baseline}: {each.sentence}") for each in result.differences]
-    return Page(
-        name="live",
-        title="Live comparison",
-        result=result,
-        sample=f"{result.num_questions:,} questions, the same traces for every policy",
-        parts=[
-            Part("", [Table(["policy", "right", "share", *map(_head, paid)], policies)]),
-            *([Part("", [Table(head, differences)], on="page")] if differences else []),
-            *([Part("", [Bullets([*said, *_few_questions(result)])])] if said else []),
-        ],
-        num_resamples=result.num_resamples,
-        simulated=result.simulated,
-        facts={"bootstrap seed": result.seed, **result.provenance},
-    )
-
-
-def _few_questions(result: LiveComparison) -> Iterator[str]:
-    """So few that no difference between policies could be taken for proof."""
-    if result.num_questions < FEW_QUESTIONS:
-        widest = max(result.differences, key=lambda each: each.accuracy.high - each.accuracy.low).accuracy
-        ends = f"{points(widest.low)} to {points(widest.high)}"
-        yield f"n = {result.num_questions} questions proves nothing by itself; interval {ends} points"

@@ -19,12 +19,11 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocat
 from ..core.files import replacing
 from ..core.menu import Menu
 from ..core.visible import one_line
-from ..evaluation.policies import BLIND, FORETHOUGHT, GREEDY, ORACLE, UNIFORM
+from ..evaluation.policies import FORETHOUGHT
 from ..evaluation.results import Calibration, Estimate
+from .colours import COLOURS
 from .wording import plain_number
 
-# Okabe and Ito's palette, a little darker: told apart by lightness too, by readers who see fewer hues and in grey.
-COLOURS = {UNIFORM: "#5f5f5f", BLIND: "#d98200", GREEDY: "#c06a9d", FORETHOUGHT: "#0072b2", ORACLE: "#009e73"}
 LEGEND: dict[str, Any] = {
     "frameon": True,  # a veil over what would strike the names through
     "framealpha": 0.8,
@@ -34,7 +33,7 @@ LEGEND: dict[str, Any] = {
     "borderaxespad": 0.2,
 }
 LONGEST_NAME = 60
-NOTEBOOK_DPI = 90  # readable, and small in a notebook's file
+NOTEBOOK_DPI = 80  # readable, and small in a notebook's file
 LONGEST_LABEL = 18  # of an option below its bar
 FEWEST_QUERIES = 10
 WIDE = 16  # times the cheapest level: costs stand on a logarithmic axis
@@ -51,19 +50,46 @@ SETTINGS = {
     "ytick.color": "#444444",
     "savefig.dpi": 150,
     "text.parse_math": False,  # a name with two dollars in it is a name
+    "svg.fonttype": "none",  # words stay words: they can be searched, read aloud and copied
 }
+ALONE = (5.4, 4.0)  # inches of a picture on the HTML page: its words can be read on a phone, too
 
 
 def save(pictures: Mapping[str, Callable[[], Figure]], folder: Path) -> dict[str, Path]:
     """Draws pictures and writes each as PNG, whole or not at all; name -> file. The same result, the same picture."""
     files = {name: folder / f"{name}.png" for name in pictures}
-    with _own_settings():
-        for name, file in files.items():
-            figure = pictures[name]()
-            FigureCanvasAgg(figure)
-            with replacing(file) as opened:
-                figure.savefig(opened, format="png")
+    for name, figure in _drawn(pictures):
+        with replacing(files[name]) as opened:
+            figure.savefig(opened, format="png")
     return files
+
+
+def as_svg(pictures: Mapping[str, Callable[[], Figure]]) -> dict[str, str]:
+    """Draws pictures as SVG without a ground and without titles, which stand beside them on the page; name -> SVG."""
+    found = {}
+    for name, figure in _drawn(pictures):
+        for panel in figure.axes:
+            panel.set_title("")
+        matplotlib.rcParams["svg.hashsalt"] = name  # marks and clips go by names that no other picture has
+        with io.StringIO() as text:
+            figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
+            found[name] = text.getvalue()
+    return found
+
+
+def _drawn(pictures: Mapping[str, Callable[[], Figure]]) -> Iterator[tuple[str, Figure]]:
+    with _own_settings():
+        for name, draw in pictures.items():
+            figure = draw()
+            FigureCanvasAgg(figure)
+            yield name, figure
+
+
+def alone(draw: Callable[[Any], object], *, size: tuple[float, float] = ALONE, simulated: bool = False) -> Figure:
+    """A figure of one panel, which `draw` fills."""
+    figure = frame(size, (), simulated=simulated)
+    draw(figure.subplots())
+    return figure
 
 
 @contextmanager
@@ -105,13 +131,13 @@ def frame(
     ending: str = "95% bootstrap intervals",
 ) -> Figure:
     """An empty figure with what was measured below, and across its middle that it was simulated, where it was."""
-    bottom = 0.26 / size[1]  # room for the caption
+    bottom = 0.26 / size[1] if caption else 0.0  # room for the caption
     layout = ConstrainedLayoutEngine(rect=(0.0, bottom, 1.0, 1.0 - bottom), w_pad=w_pad, h_pad=0.08)
     figure = Picture(figsize=size, layout=layout)
     if simulated:
         style: dict[str, Any] = {"fontsize": min(9.0 * size[0], 14.0 * size[1]), "color": "#b00000", "alpha": 0.1}
         figure.text(0.5, 0.5, "SIMULATED", ha="center", va="center", rotation=18, **style)
-    text = " · ".join(["SIMULATED"] * simulated + [*caption, ending])
+    text = " · ".join(["SIMULATED"] * simulated + [*caption, ending]) if caption else ""
     figure.text(0.995, 0.05 / size[1], text, ha="right", va="bottom", fontsize=8.5, color="#555555")
     return figure
 

@@ -1,4 +1,4 @@
-"""One machine for all results: paragraphs, tables and figures become JSON, a Markdown page, and text for a terminal.
+"""One machine for all results: a decision, tables and pictures become JSON, Markdown, HTML, and text for a terminal.
 
 Every page says what was measured and on how much, marks gains that are not clearly above 0, and stamps a simulation.
 """
@@ -40,7 +40,65 @@ class Table:
     rows: Sequence[Sequence[str]]
 
 
-Block = str | Bullets | Table
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A picture in its place on the HTML page.
+
+    Attributes:
+        name: among what `Page.inline` draws.
+        title: what it shows was found.
+    """
+
+    name: str
+    title: str
+
+
+@dataclass(frozen=True, slots=True)
+class Thought:
+    """A long text of others: a question, a thought, an answer.
+
+    Attributes:
+        title: what it is.
+        text: as it was, cut where it is long.
+        num_left_out: characters that were cut off.
+    """
+
+    title: str
+    text: str
+    num_left_out: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One row of a table of questions.
+
+    Attributes:
+        id: of the question.
+        cells: what is shown and what it is sorted by, one a column.
+        detail: what opens below the row.
+    """
+
+    id: str
+    cells: Sequence[tuple[str, float | str]]
+    detail: Sequence[str | Table | Thought]
+
+
+@dataclass(frozen=True, slots=True)
+class Questions:
+    """A table of questions on the HTML page, which is sorted by its columns and opens in place.
+
+    Attributes:
+        head: names of the columns.
+        rows: at most some hundred of them, so that a page can be opened.
+        words: how many there are, and what was left out.
+    """
+
+    head: Sequence[str]
+    rows: Sequence[Question]
+    words: str
+
+
+Block = str | Bullets | Table | Picture | Questions
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +107,8 @@ class Part:
 
     Attributes:
         title: "" for none.
-        blocks: in order.
-        on: "page", "terminal", or "both".
+        blocks: in order; pictures and questions are on the HTML page alone.
+        on: "page" (Markdown and HTML), "html", "terminal", or "both" (all of them).
         level: of the heading on the page; 0 folds the part away under its title.
     """
 
@@ -69,12 +127,14 @@ class Page:
         title: of the page.
         result: what JSON holds.
         sample: what was measured, on how much.
+        decision: what it means for who has to choose, the first sentence most of all; said before everything else.
         parts: in order.
         num_resamples: of the bootstrap behind every interval.
         simulated: whether a simulation or a replay was measured.
         notes: what the reader must know to read the numbers.
         facts: what is needed to make the numbers again; None where unknown.
         draw: draws the pictures into a folder, name -> file; imports matplotlib when called.
+        inline: draws those of the HTML page, name -> SVG; likewise.
     """
 
     name: str
@@ -83,10 +143,12 @@ class Page:
     sample: str
     parts: Sequence[Part]
     num_resamples: int
+    decision: Sequence[str] = ()
     simulated: bool = False
     notes: Sequence[str] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
     draw: Callable[[Path], dict[str, Path]] | None = None
+    inline: Callable[[], dict[str, str]] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """One object of plain values; None where a number does not apply, never NaN or infinity."""
@@ -96,9 +158,10 @@ class Page:
     def text(self) -> str:
         """The result for a person, on a terminal."""
         lines = [SIMULATED] if self.simulated else []
-        lines += [f"{one_line(self.sample)}. {self.intervals}"]
+        lines += [f"{one_line(self.sample)}. {self.intervals}".rstrip()]
+        lines += ["", *map(one_line, self.decision)] if self.decision else []
         for part in self.parts:
-            if part.on != "page":
+            if part.on in ("terminal", "both"):
                 lines += ["", *([part.title] if part.title else [])]
                 lines += [line for block in part.blocks for line in _terminal(block)]
         return "\n".join(lines)
@@ -106,9 +169,10 @@ class Page:
     def markdown(self, pictures: Mapping[str, Path] | None = None) -> str:
         """The page, with links to its pictures; None: there are none because matplotlib is missing."""
         lines = [f"# {self.title}", "", *([f"> **{SIMULATED}**", ""] if self.simulated else [])]
-        lines += [f"{markdown(self.sample)}. {self.intervals}", ""]
+        lines += [*(f"- {markdown(said)}" for said in self.decision), ""] if self.decision else []
+        lines += [f"{markdown(self.sample)}. {self.intervals}".rstrip(), ""]
         for part in self.parts:
-            if part.on != "terminal":
+            if part.on in ("page", "both"):
                 lines += _markdown_part(part)
         lines += ["## How to read it", "", *(f"- {markdown(note)}" for note in self.notes), ""] if self.notes else []
         lines += ["## How it was made", "", *_facts(self.facts)] if self.facts else []
@@ -119,24 +183,47 @@ class Page:
         return visible("\n".join(lines)).rstrip() + "\n"
 
     def write(self, folder: Path, *, plots: bool = True) -> dict[str, Path]:
-        """Writes JSON, Markdown and pictures into `folder`; without matplotlib the page says why there are none.
+        """Writes HTML, JSON, Markdown and pictures into `folder`; without matplotlib the pages say why there are none.
 
         Returns:
-            What it is -> the file: "json", "markdown", and one entry a picture.
+            What it is -> the file: "html", "json", "markdown", and one entry a picture.
         """
         make_folder(folder)
         files = {"json": folder / f"{self.name}.json", "markdown": folder / f"{self.name}.md"}
         pictures: dict[str, Path] | None = {}
         if plots and self.draw is not None:
-            pictures = self.draw(folder) if importlib.util.find_spec("matplotlib") is not None else None
+            pictures = self.draw(folder) if has_matplotlib() else None
         write_atomically(files["json"], f"{to_json(self.to_json(), indent=1)}\n".encode())
         write_atomically(files["markdown"], self.markdown(pictures).encode())
-        return files | (pictures or {})
+        return {"html": self.write_html(folder, plots=plots)} | files | (pictures or {})
+
+    def write_html(self, folder: Path, *, plots: bool = True) -> Path:
+        """Writes the page as one HTML file, `report.html`, that loads nothing from elsewhere."""
+        from .html import render
+
+        inline: Mapping[str, str] | None = {}
+        if plots and self.inline is not None:
+            inline = self.inline() if has_matplotlib() else None
+        file = folder / "report.html"
+        write_atomically(file, render(self, inline).encode())
+        return file
 
     @property
     def intervals(self) -> str:
-        """What brackets and marks mean."""
+        """What brackets and marks mean; nothing where no interval was made."""
+        if not self.num_resamples:
+            return ""
         return f"Brackets hold 95% paired bootstrap intervals ({self.num_resamples:,} resamples of questions). {LEGEND}"
+
+
+def facts_of(result: Any, more: Mapping[str, Any] | None = None, **own: Any) -> dict[str, Any]:
+    """What is needed to make a result's numbers again: its seed and data, its provenance, and what a command adds."""
+    return {"bootstrap seed": result.seed, **own, "data hash": result.data_hash, **result.provenance, **(more or {})}
+
+
+def has_matplotlib() -> bool:
+    """Whether pictures can be drawn."""
+    return importlib.util.find_spec("matplotlib") is not None
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
@@ -153,6 +240,8 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _terminal(block: Block) -> list[str]:
+    if isinstance(block, Picture | Questions):
+        return []
     if isinstance(block, Table):
         return aligned([block.head, *block.rows])
     return [one_line(line) for line in (block if isinstance(block, Bullets) else [block])]
@@ -164,6 +253,8 @@ def _markdown_part(part: Part) -> Iterator[str]:
     elif part.title:
         yield from (f"{'#' * part.level} {_escaped(part.title[0].upper() + part.title[1:])}", "")
     for block in part.blocks:
+        if isinstance(block, Picture | Questions):
+            continue
         if isinstance(block, Table):
             rule = ["---", *["---:" if len(block.head) > 2 else "---"] * (len(block.head) - 1)]
             for row in (block.head, rule, *block.rows):

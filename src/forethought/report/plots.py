@@ -12,15 +12,18 @@ from matplotlib.figure import Figure
 
 from ..control.plan import Plan
 from ..control.planning import allocate
-from ..core.data import Cost, FloatArray
+from ..core.data import Cost
 from ..core.menu import Menu
 from ..evaluation.policies import BLIND, FORETHOUGHT, GREEDY, ORACLE, UNIFORM
 from ..evaluation.results import Estimate, Evaluation, PolicyRow
-from .evaluation import MOST_NAMED, levels_near
+from .colours import COLOURS
+from .evaluation import MOST_NAMED, SHOWN
 from .figures import (
-    COLOURS,
+    ALONE,
     LEGEND,
     LONGEST_LABEL,
+    alone,
+    as_svg,
     band,
     costs_along,
     count_percent,
@@ -34,7 +37,9 @@ from .figures import (
     short,
     tokens_along,
 )
-from .wording import level_words, policy_name
+from .findings import frontier_title, groups_title, rows_at, shares_title
+from .groups import group_costs, groups
+from .wording import policy_name
 
 NAMES = {policy: policy_name(policy) for policy in (UNIFORM, BLIND, GREEDY, FORETHOUGHT, ORACLE)}
 STYLES = {UNIFORM: "-", BLIND: "-", GREEDY: (0, (1, 1.2)), FORETHOUGHT: "-", ORACLE: (0, (5, 2))}
@@ -43,39 +48,43 @@ AXIS = {
     Cost.SPENT: "tokens generated a question (mean)",
     Cost.USD: "USD a question (mean)",
 }
-TITLE = {Cost.GRANTED: "equal granted tokens", Cost.SPENT: "equal spent tokens", Cost.USD: "equal cost in USD"}
-MEAN = {Cost.GRANTED: "mean budget (tokens)", Cost.SPENT: "mean tokens generated", Cost.USD: "mean USD"}
-NUM_GROUPS = 5
+MEAN = {Cost.GRANTED: "mean cap (tokens)", Cost.SPENT: "mean tokens generated", Cost.USD: "mean USD"}
 INK = "#333333"  # of what belongs to no policy
 MOST_LETTERS = 36  # of the names below bars
 NUM_TOTALS = 25  # of a plan's picture
 FEW_CAPS = 8  # so many have a bar and a name each
 
 
-def draw(result: Evaluation, folder: Path, *, mean_tokens: float) -> dict[str, Path]:
-    """Draws every picture into `folder` as PNG.
-
-    Args:
-        result: what to draw.
-        folder: must exist.
-        mean_tokens: the level, a question and counted by the first cost, whose division over the questions is shown.
-
-    Returns:
-        Name of the picture -> its file.
-    """
+def draw(result: Evaluation, folder: Path) -> dict[str, Path]:
+    """Draws every picture into `folder`, which must exist, as PNG; name of the picture -> its file."""
     divided = {"tokens": Cost.GRANTED if Cost.GRANTED in result.costs else Cost.SPENT, "usd": Cost.USD}
     pictures: dict[str, Callable[[], Figure]] = {
         "summary": lambda: summary(result),
         "accuracy": lambda: _accuracy(result),
         "calibration": lambda: _calibration(result),
         **{
-            name: partial(_divided, result, cost, at)
+            name: partial(_divided, result, cost, result.headline[cost])
             for name, cost in divided.items()
-            for at in [levels_near(result, mean_tokens).get(cost)]
-            if at is not None
+            if cost in result.costs
         },
     }
     return save(pictures, folder)
+
+
+def inline(result: Evaluation) -> dict[str, str]:
+    """Draws the pictures of the HTML page, the same panels one by one, as SVG; name -> SVG."""
+    single = partial(alone, simulated=result.simulated)
+    pictures: dict[str, Callable[[], Figure]] = {}
+    for cost in result.costs:
+        level = result.headline[cost]
+        pictures |= {
+            f"accuracy-{cost.value}": partial(single, partial(_accuracy_panel, result=result, cost=cost)),
+            f"gain-{cost.value}": partial(single, partial(_gain_panel, result=result, cost=cost)),
+            f"shares-{cost.value}": partial(_shares, result, cost, level),
+            f"groups-{cost.value}": partial(single, partial(_groups_panel, result=result, cost=cost, level=level)),
+        }
+    pictures["calibration"] = partial(single, partial(reliability, found=result.calibration))
+    return as_svg(pictures)
 
 
 def summary(result: Evaluation) -> Figure:
@@ -83,7 +92,7 @@ def summary(result: Evaluation) -> Figure:
     figure = _figure(result, (4.0 * (len(result.costs) + 1), 4.2))
     panels = figure.subplots(1, len(result.costs) + 1)
     for panel, cost in zip(panels, result.costs, strict=False):
-        _accuracy_panel(panel, result, cost, (UNIFORM, BLIND, FORETHOUGHT, ORACLE))
+        _accuracy_panel(panel, result, cost)
     reliability(panels[-1], result.calibration)
     return figure
 
@@ -171,21 +180,30 @@ def _totals_panel(panel: Any, plan: Plan) -> None:
 def _divided(result: Evaluation, cost: Cost, near: float) -> Figure:
     """Where the level nearest to `near` went: how many questions got which option, and which questions got much."""
     level = min(result.levels[cost], key=lambda each: abs(each - near))
-    rows = {row.policy: row for row in result.rows if row.cost is cost and row.budget == level}
-    policies = (UNIFORM, BLIND, FORETHOUGHT, ORACLE)
     figure = _figure(result, (11.2, 5.2))
     panels: Mapping[str, Any] = figure.subplot_mosaic(
-        [[policy, "groups"] for policy in policies], width_ratios=(1.1, 1.0), gridspec_kw={"wspace": 0.06}
+        [[policy, "groups"] for policy in SHOWN], width_ratios=(1.1, 1.0), gridspec_kw={"wspace": 0.06}
     )
-    for policy in policies:
-        _shares_panel(panels[policy], result, rows[policy])
-        panels[policy].tick_params(labelbottom=policy == policies[-1])
-    average = f"{level_words(level, cost)} USD" if cost is Cost.USD else f"{level:,.6g} {cost.value}"
-    noun = "option" if result.menu.is_named else "cap"
-    panels[policies[0]].set_title(f"questions at each {noun} ({average} on average)")
-    panels[policies[-1]].set_xlabel("" if result.menu.is_named else "cap on reasoning (tokens)")
-    _groups_panel(panels["groups"], result, rows, cost, level)
+    _fill_shares(panels, result, cost, level)
+    _groups_panel(panels["groups"], result, cost, level)
     return figure
+
+
+def _shares(result: Evaluation, cost: Cost, level: float) -> Figure:
+    """The left half of that."""
+    figure = frame(ALONE, (), simulated=result.simulated)
+    _fill_shares(figure.subplot_mosaic([[policy] for policy in SHOWN]), result, cost, level)
+    return figure
+
+
+def _fill_shares(panels: Mapping[str, Any], result: Evaluation, cost: Cost, level: float) -> None:
+    """How many questions got which option, one policy below the other."""
+    rows = rows_at(result, cost, level)
+    for policy in SHOWN:
+        _shares_panel(panels[policy], result, rows[policy])
+        panels[policy].tick_params(labelbottom=policy == SHOWN[-1])
+    panels[SHOWN[0]].set_title(shares_title(result, cost, level), pad=20.0)
+    panels[SHOWN[-1]].set_xlabel("" if result.menu.is_named else "cap on reasoning (tokens)")
 
 
 def _figure(result: Evaluation, size: tuple[float, float]) -> Figure:
@@ -196,7 +214,7 @@ def _figure(result: Evaluation, size: tuple[float, float]) -> Figure:
     return frame(size, [model, f"{result.num_queries:,} questions × {traces} traces"], simulated=result.simulated)
 
 
-def _accuracy_panel(panel: Any, result: Evaluation, cost: Cost, policies: Sequence[str]) -> None:
+def _accuracy_panel(panel: Any, result: Evaluation, cost: Cost, policies: Sequence[str] = SHOWN) -> None:
     for policy in policies:
         rows = result.select(cost, policy)
         is_ours = policy == FORETHOUGHT
@@ -213,7 +231,7 @@ def _accuracy_panel(panel: Any, result: Evaluation, cost: Cost, policies: Sequen
             zorder=4 if is_ours else 3,
             label=NAMES[policy],
         )
-    panel.set(title=TITLE[cost], xlabel=AXIS[cost], ylabel="accuracy", ylim=(0.0, None))
+    panel.set(title=frontier_title(result, cost), xlabel=AXIS[cost], ylabel="accuracy", ylim=(0.0, None))
     count_percent(panel.yaxis)
     _costs_along(panel, result, cost)
     options = zip(result.menu.caps, result.options, strict=False)  # of caps there are none
@@ -257,9 +275,9 @@ def _gain_panel(panel: Any, result: Evaluation, cost: Cost) -> None:
 def _shares_panel(panel: Any, result: Evaluation, row: PolicyRow) -> None:
     """How many questions got each option, whose policy it is, and how often it was right."""
     bars(panel, result.menu, row.shares, COLOURS[row.policy])
-    accuracy = f"{100 * row.accuracy.value:.1f}% right"
-    panel.text(0.99, 0.62, NAMES[row.policy], ha="right", transform=panel.transAxes, color=COLOURS[row.policy])
-    panel.text(0.99, 0.32, accuracy, ha="right", transform=panel.transAxes, color="#444444", fontsize=9)
+    words = f"{NAMES[row.policy]}: {100 * row.accuracy.value:.1f}% right"
+    style = {"ha": "left", "va": "bottom", "color": COLOURS[row.policy], "fontsize": 9.5}
+    panel.text(0.0, 1.04, words, transform=panel.transAxes, **style)  # above the bars, wherever those are high
     panel.set(ylim=(0.0, 1.0), yticks=[0.0, 0.5, 1.0])
     count_percent(panel.yaxis)
 
@@ -279,7 +297,7 @@ def bars(panel: Any, menu: Menu, shares: Sequence[float], colour: str) -> None:
         num_letters = menu.num_options * len(f"{menu.largest:,}")
         named = places[::-1][:: -(-num_letters // MOST_LETTERS)][::-1]  # the last always
         panel.set_xticks(named, [f"{menu.caps[place]:,}" for place in named])
-        panel.set_xlim(-0.6, menu.num_options - 0.4 + 0.25 * menu.num_options)  # room for the names on the right
+        panel.set_xlim(-0.6, menu.num_options - 0.4)
 
 
 def _named_bars(panel: Any, menu: Menu, shares: Sequence[float], colour: str) -> None:
@@ -291,51 +309,22 @@ def _named_bars(panel: Any, menu: Menu, shares: Sequence[float], colour: str) ->
     is_long = sum(map(len, labels)) > MOST_LETTERS
     turned: dict[str, Any] = {"rotation": 25, "ha": "right", "rotation_mode": "anchor"} if is_long else {}
     panel.set_xticks(named, labels, **turned)
-    panel.set_xlim(-0.6, len(places) - 0.4 + 0.35 * len(places))
+    panel.set_xlim(-0.6, len(places) - 0.4)
 
 
-def _groups_panel(panel: Any, result: Evaluation, rows: Mapping[str, PolicyRow], cost: Cost, level: float) -> None:
-    """Mean cap by measured difficulty: questions in groups of equal size, by their success averaged over all caps.
-
-    Of named options what they cost there, instead of a cap.
-    """
-    is_named, curves = result.menu.is_named, result.measured.curves
-    p_Q = curves.p_Q_B.mean(axis=1) if is_named else curves.p_Q_B @ result.menu.width_B
-    num_groups = min(NUM_GROUPS, result.num_queries)
-    groups = np.array_split(np.argsort(p_Q, kind="stable"), num_groups)
-    x = np.arange(num_groups)
-    ends = {}
+def _groups_panel(panel: Any, result: Evaluation, cost: Cost, level: float) -> None:
+    """What questions took by measured difficulty: groups of equal size, by success averaged over all options."""
+    found = groups(result)
+    x, ends = np.arange(len(found)), {}
     widths = {BLIND: 4.5, UNIFORM: 1.5, ORACLE: 1.5, FORETHOUGHT: 2.6}  # blind's is flat as uniform's: shown under it
     for policy, width in widths.items():
-        cost_Q = (_cost_of if is_named else _mean_cap)(result, rows[policy], cost, level)
-        y = [float(cost_Q[group].mean()) for group in groups]
+        y = group_costs(result, cost, policy, level)
         style = {"color": COLOURS[policy], "linestyle": STYLES[policy], "marker": "o", "markersize": 4}
         panel.plot(x, y, linewidth=width, alpha=0.5 if policy == BLIND else 1.0, **style)
         ends[policy] = (float(x[-1]), y[-1])
-    panel.set_xticks(x, [f"{100 * p_Q[group].mean():.0f}%" for group in groups])
-    label = MEAN[cost] if is_named else "mean cap (tokens)"
-    panel.set(title="who got them", ylabel=label, ylim=(0.0, None))
+    panel.set_xticks(x, [f"{100 * p:.0f}%" for _, p in found])
+    title = groups_title(group_costs(result, cost, FORETHOUGHT, level), cost)
+    panel.set(title=title, ylabel=MEAN[cost], ylim=(0.0, None))
     (count_usd if cost is Cost.USD else count_tokens)(panel.yaxis)
-    over = "options" if is_named else "caps"
-    panel.set_xlabel(f"measured success over all {over}, from the hardest fifth to the easiest")
+    panel.set_xlabel("measured success, from the hardest fifth to the easiest")
     label_ends(panel, ends, NAMES)
-
-
-def _cost_of(result: Evaluation, row: PolicyRow, cost: Cost, level: float) -> FloatArray:
-    """What each question really cost, shape (Q,); the expected cost where options are handed out at random."""
-    costs_Q_B = result.measured.curves.costs_Q_B(cost)
-    assert costs_Q_B is not None
-    plans = result.plans.get((cost, row.policy, level))
-    if plans is None:
-        expected_Q: FloatArray = costs_Q_B @ np.array(row.shares)
-        return expected_Q
-    columns_Q = result.menu.columns(np.concatenate([plan.budget_Q for plan in plans]))
-    return costs_Q_B[np.arange(len(columns_Q)), columns_Q]
-
-
-def _mean_cap(result: Evaluation, row: PolicyRow, cost: Cost, level: float) -> FloatArray:
-    """Cap of each question, shape (Q,); the expected one where caps are handed out at random."""
-    plans = result.plans.get((cost, row.policy, level))
-    if plans is None:
-        return np.full(result.num_queries, row.granted)
-    return np.concatenate([plan.budget_Q for plan in plans]).astype(np.float64)

@@ -21,7 +21,7 @@ from ..evaluation import Comparison, Evaluation, LiveComparison
 from ..evaluation.draws import DrawsEvaluation
 from ..predictors.predictor import Predictor
 from . import page
-from .pages import Bullets, Table
+from .pages import Bullets, Picture, Questions, Table
 from .wording import SIMULATED, percent
 
 FEW = 6  # rows of a table of queries
@@ -185,8 +185,9 @@ def _(result: Comparison | DrawsEvaluation | Evaluation | LiveComparison) -> Ite
     yield f"{made.title}: {made.sample}"
     if result.simulated:
         yield SIMULATED
+    yield from made.decision
     for part in made.parts:
-        if part.on == "page":
+        if part.on not in ("terminal", "both"):
             continue
         if part.title:
             yield Heading(f"{part.title[0].upper()}{part.title[1:]}")
@@ -195,7 +196,7 @@ def _(result: Comparison | DrawsEvaluation | Evaluation | LiveComparison) -> Ite
                 shown = _some(len(block.rows))
                 yield Table(block.head, [block.rows[row] for row in shown])
                 yield from _rest(len(block.rows) - len(shown), "rows in between")
-            else:
+            elif not isinstance(block, Picture | Questions):
                 yield from block if isinstance(block, Bullets) else [block]
     yield made.intervals
 

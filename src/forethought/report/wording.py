@@ -8,13 +8,15 @@ from typing import Any
 
 from ..core.data import Cost
 from ..core.visible import one_line
+from ..evaluation.draws import FAIR_ORACLE
 from ..evaluation.policies import GREEDY_ORACLE, ORACLE
 from ..evaluation.resampled import SAME
 from ..evaluation.results import Estimate
 
-NAMES = {ORACLE: "exact oracle", GREEDY_ORACLE: "greedy oracle"}
+NAMES = {ORACLE: "exact oracle", GREEDY_ORACLE: "greedy oracle", FAIR_ORACLE: "fair oracle"}
 WORSE, UNPROVEN, EQUAL = "▼", "~", "="
 LEGEND = f"{WORSE} the whole interval is below 0; {UNPROVEN} it includes 0; {EQUAL} no difference."
+NOT_REACHED = "not reached"
 SIMULATED = "SIMULATED: these numbers come from a simulation or a replay; no model was measured."
 
 
@@ -30,8 +32,8 @@ def points(share: float) -> str:
 
 
 def number(value: float, form: str) -> str:
-    """A number in a format of `format`, with a true minus; infinity as its sign."""
-    return f"{value:{form}}".replace("-", "−") if math.isfinite(value) else "∞"
+    """A number in a format of `format`, with a true minus; in words where there is none."""
+    return f"{value:{form}}".replace("-", "−") if math.isfinite(value) else NOT_REACHED
 
 
 def amount(value: float | None, cost: Cost) -> str:
@@ -41,6 +43,11 @@ def amount(value: float | None, cost: Cost) -> str:
     if cost is not Cost.USD or not math.isfinite(value):
         return number(value, ".1f")
     return f"{value:,.{max(2, 3 - math.floor(math.log10(value))) if value > 0 else 2}f}"
+
+
+def cost_name(cost: Cost) -> str:
+    """The head of a column of amounts."""
+    return "USD" if cost is Cost.USD else cost.value
 
 
 def level_words(level: float, cost: Cost) -> str:
@@ -55,6 +62,8 @@ def plain_number(value: float) -> str:
 
 def amount_interval(found: Estimate, cost: Cost, *, is_signed: bool = False) -> str:
     """An amount of tokens, or of USD, and its interval; with signs, of differences."""
+    if not math.isfinite(found.value) and not math.isfinite(found.low):
+        return NOT_REACHED
     value, low, high = (
         f"{'−' if each < 0 else '+' if is_signed else ''}{amount(abs(each), cost)}"
         for each in (found.value, found.low, found.high)

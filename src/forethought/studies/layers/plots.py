@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from ...evaluation import Estimate
-from ...report.figures import COLOURS, LEGEND, band, frame, save, short, tokens_along
+from ...report.colours import COLOURS
+from ...report.figures import LEGEND, alone, as_svg, band, frame, save, short, tokens_along
 from .report import POOLING, share_words, study_words
 from .results import PAPER_RANGE, LayerStudy
 
@@ -29,6 +31,19 @@ def draw(result: LayerStudy, folder: Path) -> dict[str, Path]:
     return save({"layers": lambda: _figure(result)}, folder)
 
 
+def inline(result: LayerStudy) -> dict[str, str]:
+    """Draws the same panels one by one for the HTML page, as SVG; name -> SVG."""
+    panels: dict[str, Callable[[Any], None]] = {
+        "loss": partial(_loss_panel, result=result),
+        "above": partial(_above_panel, result=result),
+        "correlation": partial(_correlation_panel, result=result),
+    }
+    for place in range(len(result.levels)):
+        panels[f"gain-{place}"] = partial(_gain_panel, result=result, column=place, is_alone=True)
+    single = partial(alone, simulated=result.simulated)
+    return as_svg({name: partial(single, panel) for name, panel in panels.items()})
+
+
 def _figure(result: LayerStudy) -> Figure:
     caption = [short(study_words(result)), "leave-one-out ridge"]
     figure = frame(SIZE, caption, simulated=result.simulated)
@@ -40,9 +55,7 @@ def _figure(result: LayerStudy) -> Figure:
     _correlation_panel(panels[2], result)
     panels = lower.subplots(1, len(result.levels), squeeze=False, sharey=True)[0]
     for column, panel in enumerate(panels):
-        _gain_panel(panel, result, column)
-    panels[0].set_ylabel("accuracy less blind's (points)")
-    panels[0].legend(loc="best", **LEGEND)
+        _gain_panel(panel, result, column, is_alone=column == 0)
     return figure
 
 
@@ -77,7 +90,7 @@ def _above_panel(panel: Any, result: LayerStudy) -> None:
     _layer_axis(panel, result, is_named=True)
 
 
-def _gain_panel(panel: Any, result: LayerStudy, column: int) -> None:
+def _gain_panel(panel: Any, result: LayerStudy, column: int, *, is_alone: bool) -> None:
     """Accuracy of the plans at one level, above that of blind: paired, so that the bands tell layers from blind."""
     blind = result.mean_curve.accuracy[column].value
     for pooling in result.poolings:
@@ -89,6 +102,9 @@ def _gain_panel(panel: Any, result: LayerStudy, column: int) -> None:
     panel.axhline(uniform, color=COLOURS["uniform"], linewidth=1.2, linestyle=(0, (4, 3)), label="uniform")
     panel.set_title(f"right at {result.levels[column]:,.6g} granted tokens (blind: {100 * blind:.1f}%)")
     _layer_axis(panel, result)
+    if is_alone:  # else the panel to its left names them
+        panel.set_ylabel("accuracy less blind's (points)")
+        panel.legend(loc="best", **LEGEND)
 
 
 def _in_points(found: Estimate) -> Estimate:

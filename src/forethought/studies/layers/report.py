@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from ...evaluation.results import Estimate
-from ...report import Bullets, Page, Part, Table
+from ...report import Bullets, Page, Part, Picture, Table
+from ...report.pages import facts_of
 from ...report.wording import gain_words, interval, percent, sample_words, share_right
 from .results import (
     FAILS,
@@ -27,16 +29,22 @@ POOLING = {"last": "last token", "mean": "mean over the question's tokens"}
 SOURCE = "arXiv 2602.01237"
 
 
-def page(result: LayerStudy) -> Page:
-    """The page of a layer study."""
+def page(result: LayerStudy, *, facts: Mapping[str, Any] | None = None) -> Page:
+    """The page of a layer study; `facts`: how it was made, beside its provenance."""
 
     def draw(folder: Path) -> dict[str, Path]:
         from .plots import draw
 
         return draw(result, folder)
 
-    said = [line for verdict in result.verdicts for line in verdict_lines(result, verdict)]
-    parts = [Part("what was found", [Bullets([*said, *pooling_lines(result)])])]
+    def inline() -> dict[str, str]:
+        from .plots import inline
+
+        return inline(result)
+
+    first, *said = [line for verdict in result.verdicts for line in verdict_lines(result, verdict)]
+    pictures = [Picture(name, title) for name, title in picture_titles(result).items()]
+    parts = [Part("what was found", [Bullets([*said, *pooling_lines(result)]), *pictures])]
     for pooling in result.poolings:
         parts += [
             Part(POOLING[pooling], [_short_table(result, pooling)], on="terminal"),
@@ -48,13 +56,31 @@ def page(result: LayerStudy) -> Page:
         title="Layers",
         result=result,
         sample=study_words(result),
+        decision=(first,),
         parts=parts,
         num_resamples=result.num_resamples,
         simulated=result.simulated,
         notes=result.notes,
-        facts={"bootstrap seed": result.seed, "data hash": result.data_hash, **result.provenance},
+        facts=facts_of(result, facts),
         draw=draw,
+        inline=inline,
     )
+
+
+def picture_titles(result: LayerStudy) -> dict[str, str]:
+    """Name of each picture of the HTML page -> what it shows was found."""
+    verdict, *_ = result.verdicts
+    best = share_words(verdict.best, result.depth)
+    found = {
+        "loss": f"The lowest log loss ({POOLING[verdict.pooling]}) is that of {best}",
+        "above": f"{len(verdict.may_be_best)} of {len(result.select(verdict.pooling))} layers may be the best (rings)",
+        "correlation": f"Correlation with measured success, of {best}",
+    }
+    for place, level in enumerate(result.levels):
+        gain = result.best(verdict).gain_over_blind[place]
+        words = "is not clearly above" if gain.low <= 0 <= gain.high else "is above" if gain.low > 0 else "is below"
+        found[f"gain-{place}"] = f"At {level:,.6g} granted tokens {best} {words} blind: {gain_words(gain)} points"
+    return found
 
 
 def study_words(result: LayerStudy) -> str:

@@ -13,7 +13,8 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from ...evaluation import Estimate
 from ...evaluation.policies import BLIND, FORETHOUGHT, GREEDY_ORACLE, ORACLE, UNIFORM
-from ...report.figures import COLOURS, LEGEND, band, count_percent, frame, reliability, save, tokens_along
+from ...report.colours import COLOURS
+from ...report.figures import LEGEND, band, count_percent, frame, reliability, save, tokens_along
 from ...report.wording import policy_name
 from .results import SOURCE, PaperBench, PaperRow
 

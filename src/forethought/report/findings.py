@@ -1,0 +1,253 @@
+"""What a result means for who has to choose, in sentences: the decision of a page, and the titles of its pictures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+
+from ..core.data import Cost
+from ..evaluation.comparison import Comparison, Score
+from ..evaluation.draws import HISTORY, DrawsEvaluation
+from ..evaluation.live import LiveComparison
+from ..evaluation.policies import BLIND, FORETHOUGHT, UNIFORM
+from ..evaluation.resampled import SAME
+from ..evaluation.results import COUNTED, Estimate, Evaluation, PolicyRow, Saving
+from .wording import NOT_REACHED, amount, level_words, percent, points
+
+FIFTHS = ("hardest fifth", "second hardest fifth", "middle fifth", "second easiest fifth", "easiest fifth")
+SHOWN_FIRST = (Cost.SPENT, Cost.USD, Cost.GRANTED)  # what is really paid, before what is only allowed
+
+
+def costs_shown(result: Evaluation | DrawsEvaluation | Comparison) -> list[Cost]:
+    """The costs compared under, in the order of every page."""
+    return sorted(result.levels, key=SHOWN_FIRST.index)
+
+
+def rows_at(result: Evaluation, cost: Cost, level: float) -> dict[str, PolicyRow]:
+    """Policy -> its row at one level."""
+    return {row.policy: row for row in result.rows if row.cost is cost and row.budget == level}
+
+
+def so_many(value: float, cost: Cost) -> str:
+    """An amount with its unit, as in a sentence."""
+    if cost is Cost.USD:
+        return f"{amount(value, cost)} USD"
+    number = f"{value:,.0f}" if value >= 10 else f"{value:.1f}"
+    return f"{number} {'granted tokens' if cost is Cost.GRANTED else 'tokens'}"
+
+
+def difference(found: Estimate) -> str:
+    """Points with their interval, without a mark: a sentence says what it means."""
+    return f"{points(found.value)} points [{points(found.low)}, {points(found.high)}]"
+
+
+def compared(ours: str, accuracy: float, other: str, reached: float, gain: Estimate) -> str:
+    """Who answers more, and whether that is known."""
+    if gain.low > -SAME and gain.high < SAME:
+        return f"{ours} and {other} answer the same {percent(accuracy)}"
+    words = f"answers {percent(accuracy)} where {other} answers {percent(reached)}"
+    if gain.low > SAME:
+        return f"{ours} {words}"
+    if gain.high < 0.0:
+        return f"{ours} loses: it {words}"
+    return f"no gain is proven: {ours} {words}, and the interval of the difference includes 0"
+
+
+def more_or_less(saving: Saving) -> str:
+    """How much more the baseline needs, with the interval, which may end where the baseline never gets."""
+    value, low, high = (_more(each) for each in (saving.ratio.value, saving.ratio.low, saving.ratio.high))
+    never = (
+        "" if saving.reached >= 1.0 else f" ({saving.baseline} gets there in {100 * saving.reached:.0f}% of resamples)"
+    )
+    return f"{value} [{low}, {high}]{never}"
+
+
+def _more(ratio: float) -> str:
+    return f"{round(100 * (ratio - 1.0)):+d}%".replace("-", "−") if math.isfinite(ratio) else NOT_REACHED
+
+
+def evaluation_decision(result: Evaluation) -> Iterator[str]:
+    """What an evaluation says: at one level a cost, where curves are steep; the cost really paid first."""
+    fewest, most = result.num_traces
+    traces = f"{fewest}" if fewest == most else f"{fewest} to {most}"
+    for number, cost in enumerate(costs_shown(result)):
+        row = rows_at(result, cost, result.headline[cost])[FORETHOUGHT]
+        assert row.gain is not None
+        reached = row.uniform_at_same_tokens.value
+        words = compared("forethought", row.accuracy.value, "uniform", reached, row.gain)
+        said = f"At {so_many(row.realised, cost)} a question {words}"
+        saving = next(each for each in result.savings if _is_at(each, cost, row.budget))
+        is_ahead, ends = row.gain.low > SAME, f"Gain {difference(row.gain)}"
+        if is_ahead:
+            said += f"; {_saving_words(saving, is_named=result.menu.is_named)}"
+            needed = f"; {saving.baseline} needs {more_or_less(saving)} for as much"
+            ends += needed if math.isfinite(saving.needed.value) else ""
+        yield f"{said}."
+        if number:
+            yield f"{ends}."
+        else:
+            sample = f"n = {result.num_queries:,} questions, {traces} trace{'' if traces == '1' else 's'} each"
+            yield f"{ends}; {sample}."
+            yield _over_blind(result, cost, row)
+
+
+def _is_at(saving: Saving, cost: Cost, level: float) -> bool:
+    return saving.cost is cost and saving.budget == level and saving.baseline == UNIFORM
+
+
+def _saving_words(saving: Saving, *, is_named: bool) -> str:
+    if not math.isfinite(saving.needed.value):
+        return f"no {'option' if is_named else 'cap'} on the menu brings {saving.baseline} that far"
+    value = 100 * (saving.ratio.value - 1.0)
+    return f"the same accuracy costs {saving.baseline} {abs(value):.0f}% {'more' if value >= 0 else 'less'}"
+
+
+def _over_blind(result: Evaluation, cost: Cost, row: PolicyRow) -> str:
+    """What prediction is worth: the gain over a split that knows no question; and how it is at other levels."""
+    gain = row.gain_over_blind
+    assert gain is not None
+    proven = "" if gain.low > SAME else ", which is not proven" if gain.high >= 0 else ", a loss"
+    said = f"Over blind, the best split that knows no question, that is {difference(gain)}{proven}."
+    losses = [each for each in result.losses if each.cost is cost and each.baseline == UNIFORM]
+    levels = result.levels[cost]
+    if len(levels) == 1:
+        return said
+    ends = f"from {level_words(levels[0], cost)} to {level_words(levels[-1], cost)} {COUNTED[cost]}"
+    return f"{said} Clearly ahead of uniform at {len(levels) - len(losses)} of {len(levels)} levels {ends}."
+
+
+def live_decision(result: LiveComparison) -> Iterator[str]:
+    """The first policy against its first baseline, and what so many questions show."""
+    by_name = {each.policy: each for each in result.policies}
+    if not result.differences:
+        (only,) = result.policies
+        yield f"{only.policy} answers {percent(only.accuracy.value)} of {result.num_questions:,} questions."
+        return
+    first = next((each for each in result.differences if each.policy == FORETHOUGHT), result.differences[0])
+    ours, other = by_name[first.policy], by_name[first.baseline]
+    words = compared(ours.policy, ours.accuracy.value, other.policy, other.accuracy.value, first.accuracy)
+    yield f"On {result.num_questions:,} questions {words}."
+    tokens = f"{so_many(ours.spent, Cost.SPENT)} a question against {so_many(other.spent, Cost.SPENT)}"
+    yield f"Difference {difference(first.accuracy)}, with {tokens}."
+
+
+def comparison_decision(result: Comparison) -> Iterator[str]:
+    """Which predictor gains most, and whether it is told from the first."""
+    for cost in costs_shown(result):
+        scores = [each for each in result.scores if each.cost is cost]
+        best = max(scores, key=lambda each: each.gain_over_blind.value)
+        said = (
+            f"In {COUNTED[cost]} {best.name} gains most of {len(scores)}: {difference(best.gain_over_blind)} over blind"
+        )
+        yield f"{said} (mean over all levels, n = {result.num_queries:,} questions){_lead(scores, best)}."
+
+
+def best_title(result: Comparison, cost: Cost) -> str:
+    """Of gains over blind."""
+    scores = [each for each in result.scores if each.cost is cost]
+    best = max(scores, key=lambda each: each.gain_over_blind.value)
+    return f"{best.name} gains most in {COUNTED[cost]}: {points(best.gain_over_blind.value)} points over blind"
+
+
+def _lead(scores: list[Score], best: Score) -> str:
+    first = scores[0]
+    if best is first or best.lead is None:
+        others = [each for each in scores[1:] if each.lead is not None and each.lead.high >= 0.0]
+        names = ", ".join(each.name for each in others)
+        return f"; not told from it: {names}" if names else "; clearly ahead of all others" if scores[1:] else ""
+    told = "clearly" if best.lead.low > SAME else "not clearly"
+    return f", {told} ahead of {first.name}: {difference(best.lead)}"
+
+
+def draws_decision(result: DrawsEvaluation) -> Iterator[str]:
+    """The history at one level a cost, and what one option for all would cost for as much."""
+    for cost in costs_shown(result):
+        level = result.headline[cost]
+        rows = {row.policy: row for row in result.rows if row.cost is cost and row.level == level}
+        own = rows[HISTORY]
+        assert own.gain is not None
+        words = compared("the history", own.accuracy.value, "uniform", rows[UNIFORM].accuracy.value, own.gain)
+        yield f"At {so_many(level, cost)} a question {words}."
+        yield f"Gain {difference(own.gain)}; n = {result.num_queries:,} questions."
+    cost = costs_shown(result)[0]
+    best = max((each for each in result.options if each.cost is cost), key=lambda each: each.accuracy.value)
+    saved = best.saved[HISTORY]
+    so_good = f"{best.label} for every question answers {percent(best.accuracy.value)}"
+    if not math.isfinite(saved.value):
+        yield f"{so_good}; the history does not reach that at any cost."
+    else:
+        low = percent(saved.low).replace("-", "−") if math.isfinite(saved.low) else "not reached"
+        ends = f"[{low}, {percent(saved.high).replace('-', '−')}]"
+        yield f"{so_good}; the history reaches that with {percent(saved.value).replace('-', '−')} less {ends}."
+
+
+def draws_title(result: DrawsEvaluation, cost: Cost) -> str:
+    """Of accuracy against cost by earlier draws."""
+    gains = [row.gain for row in result.rows if row.cost is cost and row.policy == HISTORY and row.gain is not None]
+    unit = "USD" if cost is Cost.USD else "tokens"
+    best = max(gains, key=lambda gain: gain.value)
+    if best.low <= SAME:
+        return f"No gain over uniform is proven at any level of {unit}"
+    return f"Earlier draws buy up to {points(best.value)} points over uniform at equal {unit}"
+
+
+def num_draws_title(result: DrawsEvaluation, cost: Cost) -> str:
+    """Of the gain against the draws that choose."""
+    level = result.headline[cost]
+    found = [row for row in result.by_num_draws if row.cost is cost and row.level == level]
+    proven = [row.num_draws for row in found if row.gain.low > SAME]
+    draws = f"{min(proven)} draw{'' if min(proven) == 1 else 's'}" if proven else ""
+    return (
+        f"{draws} of a question are enough for a proven gain" if proven else "No number of draws gives a proven gain"
+    ) + (f" at {so_many(level, cost)}")
+
+
+def frontier_title(result: Evaluation, cost: Cost) -> str:
+    """Of accuracy against cost."""
+    rows = [row for row in result.select(cost, FORETHOUGHT) if row.gain is not None and row.gain.low > SAME]
+    if not rows:
+        return f"No gain over uniform is proven at any level of {COUNTED[cost]}"
+    best = max(rows, key=lambda row: row.gain.value if row.gain else 0.0)
+    assert best.gain is not None
+    return f"Up to {points(best.gain.value)} points over uniform, at {so_many(best.realised, cost)} a question"
+
+
+def gain_title(result: Evaluation, cost: Cost) -> str:
+    """Of the paired gains."""
+    losses = [each for each in result.losses if each.cost is cost]
+    levels = len(result.levels[cost])
+    ahead = [levels - sum(loss.baseline == each for loss in losses) for each in (UNIFORM, BLIND)]
+    others = "over uniform and over blind" if ahead[0] == ahead[1] else f"over uniform, {ahead[1]} over blind"
+    return f"The gain is clearly above 0 at {ahead[0]} of {levels} levels {others}"
+
+
+def shares_title(result: Evaluation, cost: Cost, level: float) -> str:
+    """Of how many questions got which option."""
+    shares = np.array(rows_at(result, cost, level)[FORETHOUGHT].shares)
+    at = f"At {level_words(level, cost)} {COUNTED[cost]}"
+    if result.menu.is_named:
+        most = int(shares.argmax())
+        return f"{at} forethought gives {result.menu.labels[most]} to {percent(float(shares[most]))} of the questions"
+    given = np.flatnonzero(shares >= 0.01)
+    first, last = (f"{result.menu.caps[place]:,}" for place in (given[0], given[-1]))
+    return f"{at} forethought gives caps from {first} to {last}" if first != last else f"{at} everyone gets {first}"
+
+
+def groups_title(cost_G: list[float], cost: Cost) -> str:
+    """Of what groups of questions got, from the hardest to the easiest."""
+    most, least = int(np.argmax(cost_G)), int(np.argmin(cost_G))
+    if len(cost_G) != len(FIFTHS) or cost_G[most] - cost_G[least] < 1e-9 * max(cost_G):
+        return "What questions got, by how hard they are"
+    unit = "USD" if cost is Cost.USD else "tokens"
+    ends = f"{amount(cost_G[most], cost)} {unit} against {amount(cost_G[least], cost)}"
+    return f"Most goes to the {FIFTHS[most]}, least to the {FIFTHS[least]}: {ends}"
+
+
+def calibration_title(result: Evaluation) -> str:
+    """Of predicted against measured success."""
+    found = result.calibration
+    gain = found.log_loss_gain
+    told = "tell questions apart" if gain.low > 0 else "do not clearly tell questions apart"
+    return f"Predictions are off by {100 * found.calibration_error:.1f} points on average, and {told}"

@@ -1,0 +1,117 @@
+"""A page as one HTML file: nothing is loaded from elsewhere, and what others wrote is text and nothing else.
+
+Jinja escapes every value (autoescape). Pictures are SVG within the page; their colours become variables of the page's
+style, which has two sets of them, for light and for dark ground. Printing takes the light one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from importlib import resources
+from typing import Any
+
+from jinja2 import Environment, FunctionLoader, StrictUndefined
+from markupsafe import Markup
+
+from ..core.versions import versions
+from ..core.visible import visible
+from .colours import COLOUR, COLOURS, DARK, LIGHT, on_dark
+from .pages import Bullets, Page, Picture, Questions, Table
+from .wording import SIMULATED, policy_name
+
+WIDE_CELL = 40  # letters: a cell with more is a text and may be broken into lines
+NUMBER = re.compile(r"^(?:[−+]?[\d.,]+|–|∞|not (?:known|measured|reached))")
+POLICIES = {policy_name(policy): policy for policy in COLOURS}
+
+_PROLOGUE = re.compile(
+    r"^.*?(?=<svg)|<metadata>.*?</metadata>|<!--.*?-->|\s(?:xmlns(?::\w+)?|version)=\"[^\"]*\"", re.DOTALL
+)
+_UNUSED_ID = re.compile(r'<(g|path|text)\sid="[^"]*"')
+
+
+def render(page: Page, pictures: Mapping[str, str] | None) -> str:
+    """The page as HTML.
+
+    Args:
+        page: what is said.
+        pictures: name -> SVG as matplotlib writes it; None: there are none because matplotlib is missing.
+    """
+    drawn = {name: _inlined(text) for name, text in (pictures or {}).items()}
+    found = {"#5f5f5f", *COLOURS.values(), *(each for text in drawn.values() for each in COLOUR.findall(text))}
+    environment = Environment(
+        loader=FunctionLoader(_read),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_harmless,
+    )
+    environment.tests |= {
+        "table": lambda block: isinstance(block, Table),
+        "bullets": lambda block: isinstance(block, Bullets),
+        "picture": lambda block: isinstance(block, Picture),
+        "questions": lambda block: isinstance(block, Questions),
+    }
+    environment.filters |= {
+        "is_number": lambda text: bool(NUMBER.match(text)),
+        "is_text": _is_text,
+        "policy": POLICIES.get,
+    }
+    facts = {"versions": versions(), **page.facts}
+    command = facts.pop("command", "")
+    return environment.get_template("page.html").render(
+        page=page,
+        parts=[part for part in page.parts if part.on != "terminal"],
+        pictures={name: Markup(_coloured(text)) for name, text in drawn.items()},
+        has_none=pictures is None,
+        simulated=SIMULATED,
+        command=command,
+        facts={key.replace("_", " "): _fact(value) for key, value in facts.items() if value not in (None, "", {}, ())},
+        style=Markup(_read("page.css")),
+        script=Markup(_read("page.js")),
+        light={_name(each): each for each in sorted(found)},
+        dark={_name(each): on_dark(each) for each in sorted(found)},
+        policies={policy: _name(colour) for policy, colour in COLOURS.items()},
+        grounds={"light": LIGHT, "dark": DARK},
+    )
+
+
+def _read(name: str) -> str:
+    return (resources.files(__package__ or "") / "html_page" / name).read_text("utf-8")
+
+
+def _harmless(value: Any) -> Any:
+    """What is printed, with control characters written out; markup of the page's own stays."""
+    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def _is_text(text: str) -> bool:
+    return len(text) > WIDE_CELL
+
+
+def _fact(value: Any) -> str:
+    """What is known of how a result was made, in words."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_fact(each)}" for key, each in value.items() if each is not None)
+    if isinstance(value, list | tuple | set | frozenset):
+        return ", ".join(map(_fact, value))
+    return str(value)
+
+
+def _inlined(text: str) -> str:
+    """An SVG file as a part of an HTML page: without prologue, metadata, addresses, and names that pictures share."""
+    text = _PROLOGUE.sub("", text).replace("xlink:href", "href")
+    used = set(re.findall(r"(?:url\(#|href=\"#)([^)\"]+)", text))
+    return _UNUSED_ID.sub(lambda match: match[0] if match[0].split('"')[1] in used else f"<{match[1]}", text).replace(
+        "<svg ", '<svg aria-hidden="true" focusable="false" ', 1
+    )
+
+
+def _coloured(text: str) -> str:
+    return COLOUR.sub(lambda match: f"var({_name(match[0])})", text)
+
+
+def _name(colour: str) -> str:
+    """The variable of a colour."""
+    return f"--c{colour[1:]}"

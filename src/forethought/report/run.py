@@ -1,0 +1,208 @@
+"""A run as a page: what was answered, what the tokens went to, and every question's thought."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..control.answers import Answer
+from ..control.plan import Plan
+from ..core.data import Cost, Grade
+from ..core.records import Record
+from ..evaluation.live import LiveComparison
+from ..evaluation.results import Result
+from ..runs.store import RunDirectory
+from .findings import so_many
+from .live import live_page
+from .pages import Page, Part, Question, Questions, Table, Thought
+from .questions import LONGEST_TEXT, LONGEST_TITLE, MOST, ReadRecords, cut, first_letters, thought
+from .wording import amount, percent
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult(Result):
+    """What a run came to.
+
+    Attributes:
+        counts: as in RUN/summary.json.
+        expected_accuracy: of the plan; None where nothing was predicted.
+        simulated: whether no model answered.
+    """
+
+    counts: Mapping[str, Any]
+    expected_accuracy: float | None
+    simulated: bool
+
+
+def read_records(run: RunDirectory) -> ReadRecords:
+    """Reads the traces of some questions of a run, or of a profile run."""
+
+    def read(query_ids: Collection[str]) -> dict[str, list[Record]]:
+        wanted, found = set(query_ids), dict[str, list[Record]]()
+        for record in run.latest():
+            if record.query_id in wanted:
+                found.setdefault(record.query_id, []).append(record)
+        return found
+
+    return read
+
+
+def run_page(
+    result: RunResult,
+    plan: Plan,
+    answers: Mapping[str, Sequence[Answer]],
+    *,
+    records: ReadRecords,
+    compared: LiveComparison | None = None,
+    facts: Mapping[str, Any] | None = None,
+) -> Page:
+    """The page of a run; where several allocators were compared on its traces, the comparison comes first.
+
+    Args:
+        result: the run's counts.
+        plan: that was carried out.
+        answers: allocator -> its answers, in the order of the plan's queries; the run's own first.
+        records: reads the traces of some questions.
+        compared: the allocators on the same traces.
+        facts: how it was made.
+    """
+    own = next(iter(answers.values()))
+    table = run_questions(plan, answers, records)
+    division = Part("where the tokens went", [_division(plan, own)])
+    if compared is not None:
+        page = live_page(compared, questions=table, facts=facts)
+        return Page(
+            **{name: getattr(page, name) for name in ("name", "result", "num_resamples", "simulated", "facts")},
+            title="Run",
+            sample=page.sample,
+            decision=[*page.decision, *_decision(result)],
+            parts=[*page.parts[:-1], division, page.parts[-1]],
+        )
+    return Page(
+        name="run",
+        title="Run",
+        result=result,
+        sample=f"{len(plan):,} questions, {plan.allocation.allocator} under {plan.allocation.cost.value} cost",
+        decision=tuple(_decision(result)),
+        parts=[division, Part("the questions", [table], on="html")],
+        num_resamples=0,
+        simulated=result.simulated,
+        facts=facts or {},
+    )
+
+
+def _decision(result: RunResult) -> Iterator[str]:
+    """How many are right, or answered, with what; and what the plan had expected."""
+    counts, num_answered = result.counts, result.counts["answered"]
+    num_counted = num_answered - counts["not_counted"]
+    tokens = "tokens not counted"
+    if num_counted:
+        tokens = f"{so_many(counts['spent_tokens'] / num_counted, Cost.SPENT)} a question"
+    bill = f", {so_many(counts['usd'], Cost.USD)} in all" if counts.get("usd") is not None else ""
+    if counts["with_reference"]:
+        share = percent(counts["right"] / counts["with_reference"])
+        said = f"{counts['right']:,} of {counts['with_reference']:,} questions are answered right ({share})"
+    else:
+        said = f"{num_answered:,} of {counts['queries']:,} questions are answered"
+    yield f"{said}, with {tokens}{bill}."
+    more = []
+    if result.expected_accuracy is not None:
+        more.append(f"The plan expected {percent(result.expected_accuracy)}")
+    if counts["failed"]:
+        more.append(f"{counts['failed']:,} failed")
+    if counts["unreadable"]:
+        more.append(f"{counts['unreadable']:,} answers were unreadable, which counts as not right")
+    if more:
+        yield f"{'; '.join(more)}."
+
+
+def _division(plan: Plan, answers: Sequence[Answer]) -> Table:
+    """How many questions got each option, and what came of them."""
+    is_named, has_usd = plan.menu.is_named, any(each.usd is not None for each in answers)
+    by_budget: dict[int, list[Answer]] = {}
+    for each in answers:
+        by_budget.setdefault(each.budget, []).append(each)
+    rows = []
+    for budget, group in sorted(by_budget.items()):
+        graded = [each for each in group if each.grade is not None]
+        right = sum(each.grade is Grade.RIGHT for each in graded)
+        tokens = [each.tokens for each in group if each.tokens is not None]
+        usd = [each.usd for each in group if each.usd is not None]
+        cells = [group[0].option or f"{budget:,}", f"{len(group):,}", f"{right} of {len(graded)}" if graded else "–"]
+        cells.append(f"{np.mean(tokens):,.1f}" if tokens else "not counted")
+        rows.append(cells + ([amount(float(np.mean(usd)), Cost.USD) if usd else "not known"] if has_usd else []))
+    head = ["option" if is_named else "cap", "questions", "right", "mean tokens"]
+    return Table([*head, *(["mean USD"] if has_usd else [])], rows)
+
+
+def run_questions(plan: Plan, answers: Mapping[str, Sequence[Answer]], records: ReadRecords) -> Questions:
+    """Every question with what each allocator made of it; of very many those that tell most."""
+    queries = {query.id: query for query in plan.queries}
+    found = {name: {each.id: each for each in rows} for name, rows in answers.items()}
+    names = list(found)
+    main, others = names[0], names[1:]
+    p_Q, row_of = plan.forecast.curves.p_Q_B, {query.id: row for row, query in enumerate(plan.queries)}
+
+    def moved(query_id: str) -> tuple[int, int, int]:
+        """First where allocators differ, then what failed or was wrong, then what took most."""
+        own = found[main][query_id]
+        grades = {rows[query_id].grade is Grade.RIGHT for rows in found.values() if query_id in rows}
+        return (-len(grades), -(own.grade is not Grade.RIGHT), -(own.tokens or 0))
+
+    known = [query.id for query in plan.queries if query.id in found[main]]
+    chosen = sorted(known, key=moved)[:MOST]
+    traces = records(chosen)
+    rows = []
+    for query_id in chosen:
+        query, own = queries[query_id], found[main][query_id]
+        place = plan.menu.columns([own.budget])[0] if own.budget in plan.menu.caps else None
+        expected = None if place is None else float(p_Q[row_of[query_id], place])
+        cells: list[tuple[str, float | str]] = [(first_letters(query.text or query_id, LONGEST_TITLE), query.text)]
+        for name in names:
+            each = found[name].get(query_id)
+            cells += [_verdict(each), _tokens(each)]
+        cells.append(("–", -1.0) if expected is None else (percent(expected), expected))
+        cells.append((own.option or f"{own.budget:,}", float(own.budget)))
+        rows.append(
+            Question(query_id, cells, list(_detail(query.text, query.reference, own, traces.get(query_id, ()))))
+        )
+    head = ["question", *(f"{name}{what}" for name in names for what in (":", " tokens")), "expected right"]
+    if not others:
+        head = ["question", "verdict", "tokens", "expected right"]
+    head.append("option" if plan.menu.is_named else "cap")
+    left = len(known) - len(chosen)
+    words = "Those on which allocators differ come first, then what was not right, then what took most tokens. "
+    words += f"{left:,} others are left out, so that the page can be opened; forethought show RUN ID shows any. " * (
+        left > 0
+    )
+    return Questions(head, rows, words + "A column's name sorts by it; a question opens in place.")
+
+
+def _verdict(answer: Answer | None) -> tuple[str, float]:
+    if answer is None:
+        return "–", -2.0
+    if answer.error is not None:
+        return "failed", -1.0
+    if answer.grade is None:
+        return "answered", 0.5
+    return answer.grade.value, {Grade.RIGHT: 1.0, Grade.WRONG: 0.0, Grade.UNREADABLE: -0.5}[answer.grade]
+
+
+def _tokens(answer: Answer | None) -> tuple[str, float]:
+    if answer is None or answer.tokens is None:
+        return "–", -1.0
+    return f"{answer.tokens:,}", float(answer.tokens)
+
+
+def _detail(
+    text: str, reference: str | None, own: Answer, records: Sequence[Record]
+) -> Iterator[str | Table | Thought]:
+    yield cut("question", text, LONGEST_TEXT)
+    yield cut("answer", own.answer or "", LONGEST_TEXT) if own.error is None else Thought("failed", own.error)
+    if reference is not None:
+        yield cut("reference", reference, LONGEST_TEXT)
+    for record in records[:1]:
+        yield thought(record)
