@@ -76,6 +76,7 @@ HEAVY = {
         "studies/paper/plots.py",
         "studies/layers/plots.py",
     },
+    "jinja2": {"report/html.py"},
     "sympy": {
         "graders/factors.py",
         "graders/meanings.py",

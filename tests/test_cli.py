@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,7 @@ def test_from_questions_to_report(call: Call, tmp_path: Path) -> None:
     assert shown["result"]["budget"] == planned["budgets"][3]["budget"]
     assert "What is 3 plus" in call("show", ran["run"], "q3").out
     assert "fake (simulated)" in call("ls").out
-    assert {row["kind"] for row in call("ls", "--json").json} == {"profile", "run"}
+    assert {row["kind"] for row in call("ls", "--json").json} == {"profile", "run", "predictor"}
 
 
 @pytest.mark.slow
@@ -94,6 +95,8 @@ def test_the_same_command_goes_on_and_does_nothing_twice(call: Call, tmp_path: P
     second = call("profile", "fake", questions, "--json", "--quiet").json
     again = call("profile", "fake", questions, "--json", "--quiet").json
     assert (first["traces"], second["traces"], again["traces"]) == (32, 80, 80)
+    assert second.pop("tokens_per_second") > 0
+    assert again.pop("tokens_per_second") is None
     assert again == second
     assert len((Path("runs/fake-train") / "records.jsonl").read_text("utf-8").splitlines()) == 80
 
@@ -330,6 +333,17 @@ BAD_INPUT = {
         ["run", "{run}", "{q}", "--mean-tokens", "64", "--compare", "unifrm"],
         ["uniform"],
     ),
+    "predictor and questions swapped": (
+        "good",
+        ["plan", "{q}", "{run}", "--mean-tokens", "64"],
+        ["RUN comes first, then QUESTIONS"],
+    ),
+    "questions in place of a profile": ("good", ["train", "{q}"], ["forethought profile MODEL", "forethought import"]),
+    "an ending that rows do not have": (
+        "good",
+        ["run", "{run}", "{q}", "--mean-tokens", "64", "--answers", "a.xlsx"],
+        ["--answers a.xlsx", "name it a.csv"],
+    ),
     "show an unknown run": ("good", ["show", "runs/none", "a"], ["runs/none"]),
     "show an unknown question": ("good", ["show", "{run}", "q1000"], ["q1000"]),
     "ls of nothing": ("good", ["ls", "nowhere"], ["nowhere"]),
@@ -466,3 +480,61 @@ def test_many_caps_and_many_questions_are_told_in_short(call: Call, tmp_path: Pa
     other = call("profile", "fake", questions, "--budgets", "0,512")
     assert other.code == 1
     assert "menu: 16, 32, … 3200 there, 0, 512 now" in other.err
+
+
+def test_help_shows_the_flags_that_matter_and_help_all_every_one(call: Call) -> None:
+    few, every = call("run", "--help").out, call("run", "--help-all").out
+    shown = [line.split()[0] for line in few.splitlines() if line.startswith("  --")]
+    assert shown == ["--mean-tokens", "--mean-usd", "--cost", "--base-url", "--out", "--compare", *shown[6:]]
+    assert shown[6:] == ["--answers", "--dry-run", "--json"]
+    assert "forethought run --help-all" in few
+    assert all(flag in every for flag in (*shown, "--seed", "--worker", "--hard-total"))
+    assert every.index("--mean-tokens N") < every.index("Other options:") < every.index("--seed")
+    assert "--seed" in call("demo", "--help").out  # few enough to show all
+    for args, words in (
+        (("doctor", "http://x"), "--base-url http://x"),
+        (("run", "p", "q", "64"), "--mean-tokens 64"),
+        (("plan", "p", "q", "--mean-tokens", "64k"), "'64k' is not a number"),
+        (("run", "p", "--mean-tokens", "64"), "give QUESTIONS, a file"),
+        (("train", "a", "--folds", "x"), "'x' is not a whole number"),
+        (("ls", "a", "b"), "It takes [OPTIONS] [FOLDER]"),
+    ):
+        said = call(*args)
+        assert (said.code, words in said.err) == (2, True), said.err
+    unknown = call("plan", "r", "q", "--mean-tokes", 3)
+    assert (unknown.code, "'--mean-tokens'" in unknown.err) == (2, True)
+
+
+def test_show_tells_a_run_on_one_page_and_ls_lists_the_newest_first(call: Call, trained: str, tmp_path: Path) -> None:
+    questions = write_questions(tmp_path / "new.jsonl", 12)
+    args = ("run", trained, questions, "--mean-tokens", 64, "--compare", "uniform", "--out", "runs/new", "--quiet")
+    said = call(*args, "--answers", "answers.csv")
+    assert said.code == 0
+    assert re.search(r"^policy +right +share +granted \(planned\) +spent$", said.out, re.MULTILINE), said.out
+    assert said.out.splitlines()[-2].startswith("forethought against uniform: "), said.out
+    assert len(Path("answers.csv").read_text("utf-8-sig").splitlines()) == 13
+    page, found = call("show", "runs/new").out, call("show", "runs/new", "--json").json
+    for words in ("model       fake (engine fake", "ridge on layer", "menu        16, 32, … 256", "tokens granted"):
+        assert words in page
+    assert "SIMULATED" in page
+    assert re.search(rf"right +{found['right'] / 12:.1%} \[[\d.]+, [\d.]+\] of 12 with a reference", page), page
+    assert found["answered"] == found["cut"] + found["stopped_by_themselves"] == 12
+    assert sum(found["given"].values()) == 12
+    assert found["next"] == "forethought evaluate runs/new"
+    Path("runs/new/summary.json").unlink()  # as a stop leaves it
+    stopped = call("show", "runs/new", "--json").json
+    assert (stopped["is_finished"], stopped["right"]) == (False, found["right"])
+    assert stopped["next"] == " ".join(map(str, args[:-1])).replace("run ", "forethought run ", 1)
+
+    Path("runs/broken").mkdir()
+    Path("runs/broken/run.json").write_text("{")
+    rows = call("ls", "--json").json
+    assert [row["run"] for row in rows if "error" in row] == ["runs/broken"]
+    assert rows[0]["run"] == "runs/new"
+    assert (rows[0]["at"], rows[0]["right"]) == ("64 granted", pytest.approx(found["right"] / 12, abs=1e-4))
+    listed = call("ls").out
+    assert listed.splitlines()[0].split() == [
+        *("changed", "run", "kind", "model", "questions", "at", "right", "tokens", "failed")
+    ]
+    assert "runs/broken cannot be read: " in listed
+    assert "saved to" in call("show", f"{trained}/predictor").out

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
+import csv
 import errno
+import io
 import json
 import os
 import subprocess
@@ -11,13 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from forethought.commands import _exit_code
 from forethought.core.files import make_folder, open_bytes, read_json, replacing, write_atomically, write_json
 from forethought.core.parquet import METADATA_KEY
 from forethought.core.provenance import Provenance
-from forethought.errors import FileError
+from forethought.core.rows import check_rows_name, write_rows
+from forethought.errors import FileError, InvalidSettingsError
 from forethought.runs.store import RunDirectory
 
 
@@ -256,3 +261,34 @@ def test_a_small_file_that_decodes_to_much_more_is_refused_before_it_does(tmp_pa
     message, megabytes = done.stdout.splitlines()
     assert "more than a file of its size may" in message
     assert int(megabytes) < 300
+
+
+def test_rows_are_written_as_the_name_of_the_file_says(tmp_path: Path) -> None:
+    """Spreadsheets compute nothing of it, numbers stay numbers, and no letter is lost."""
+    rows: list[dict[str, Any]] = [
+        {"id": 'ä, "b"\n数', "answer": '=HYPERLINK("http://x")', "tokens": 3, "usd": 0.25},
+        {"id": "-5", "answer": "-5", "tokens": None, "usd": 1},
+        {"id": "@x", "answer": "\x1b[2J\u200f\ud800", "error": "no"},
+    ]
+    for name in ("r.csv", "r.tsv", "r.parquet", "r.jsonl"):
+        write_rows(tmp_path / name, rows)
+    for name, delimiter in (("r.csv", ","), ("r.tsv", "\t")):
+        content = (tmp_path / name).read_bytes()
+        assert content.startswith(codecs.BOM_UTF8)
+        assert b"\x1b" not in content
+        first, second, third = csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline=""), delimiter=delimiter)
+        assert first == {
+            "id": rows[0]["id"],
+            "answer": "'" + rows[0]["answer"],
+            "tokens": "3",
+            "usd": "0.25",
+            "error": "",
+        }
+        assert (second["id"], second["answer"], second["tokens"]) == ("-5", "-5", "")
+        assert (third["id"], third["answer"]) == ("'@x", "\\x1b[2J\u200f\\ud800")
+    table = pq.read_table(tmp_path / "r.parquet").to_pylist()
+    assert table[0] == {**rows[0], "error": None}
+    assert (table[1]["usd"], table[2]["answer"]) == (1.0, "\x1b[2J\u200f\\ud800")
+    assert [json.loads(line) for line in (tmp_path / "r.jsonl").read_text("utf-8").splitlines()][:2] == rows[:2]
+    with pytest.raises(InvalidSettingsError, match=r"--answers r.xlsx: .* name it r.csv"):
+        check_rows_name(Path("r.xlsx"), "--answers")

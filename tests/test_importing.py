@@ -846,7 +846,7 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     assert "not measured" in out
     assert "1 row left out: no 'query_id' (line 20)" in out
     assert "`train` will take the predictor text" in out
-    assert out.endswith("next: forethought train runs/t.parquet\n")
+    assert "next: forethought train runs/t.parquet --predictor history   (to ask these questions again; for" in out
     assert _exit_code(["train", "runs/t.parquet", "--predictor", "mean"]) == 0
     write(
         tmp_path / "held.csv",

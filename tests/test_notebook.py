@@ -333,6 +333,12 @@ def test_tables_say_what_they_leave_out(values: dict[str, Any]) -> None:
     assert "&lt;script&gt;" in plan
 
 
+def test_a_card_is_words_in_a_notebook_and_a_line_in_a_console(values: dict[str, Any]) -> None:
+    card = values["predictor"].card
+    assert card._repr_markdown_().startswith("# Predictor card")
+    assert repr(card).startswith("PredictorCard(ridge for fake, budgets 16, 32, … 256, made 20")
+
+
 def test_questions_and_answers_are_a_line_each(values: dict[str, Any]) -> None:
     query, answer = values["plan"].queries[0], values["answers"][0]
     assert max(len(repr(query)), len(repr(answer))) < 160

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
@@ -15,7 +16,7 @@ from forethought.commands import _exit_code
 from forethought.control.plan import Plan
 from forethought.control.profiling import profile
 from forethought.control.sources import open_profile
-from forethought.core.data import Generation, Query, Request
+from forethought.core.data import Generation, Grade, Query, Request
 from forethought.core.menu import Menu
 from forethought.core.options import Option, Price, to_toml
 from forethought.core.profile import UNTRIED, Profile
@@ -203,7 +204,7 @@ def test_a_run_says_what_was_sent_and_what_it_cost(folder, capsys):
     assert item["result"]["option"] == rows[0]["option"]
     assert _exit_code(["show", "r"]) == _exit_code(["show", "p", "q101"]) == 0
     out = capsys.readouterr().out
-    assert f"{result['options']['high']} by high" in out
+    assert re.search(rf"^ +high +{result['options']['high']} ", out, re.MULTILINE), out
     assert " of 3" in out  # right under each option
     assert "trace 0 by low" in out
 
@@ -222,16 +223,48 @@ def test_a_plan_file_is_carried_out_by_its_options(folder, capsys):
     ]
 
 
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        pytest.param(["--compare", "uniform"], "--compare judges several caps on one thought", id="compare"),
-        pytest.param(["--hard-total"], "--hard-total needs to know what an answer takes at most", id="hard-total"),
-    ],
-)
-def test_what_needs_caps_is_refused_in_words(folder, capsys, flags, message):
-    assert _exit_code(["run", "p", "q.jsonl", "--mean-tokens", "130", "--cost", "spent", "--out", "r", *flags]) == 1
-    assert message in capsys.readouterr().err
+def test_allocators_are_compared_on_the_answers_of_their_options(folder, capsys):
+    call = json_caller(capsys)
+    rows = [json.loads(line) for line in Path("q.jsonl").read_text("utf-8").splitlines()]  # weights part them
+    Path("q.jsonl").write_text("".join(json.dumps({**row, "weight": 1 + n % 3}) + "\n" for n, row in enumerate(rows)))
+    asked = ["run", "p", "q.jsonl", "--mean-tokens", "130", "--cost", "spent", "--compare", "uniform", "--out", "r"]
+    code, bill, _ = call(*asked, "--dry-run")
+    assert (code, bill["num_total"]) == (0, 100)  # two a question, at most
+    code, result, _ = call(*asked)
+    plan, run = Plan.load("r"), RunDirectory(Path("r"))
+    chosen = {
+        name: dict(zip(made.query_ids, map(plan.menu.label, made.budget_Q.tolist()), strict=True))
+        for name, made in plan.allocations.items()
+    }
+    records = {(record.query_id, record.option): record for record in run.records()}
+    assert set(records) == {(query_id, label) for of in chosen.values() for query_id, label in of.items()}
+    assert 50 < len(records) < 100  # where both chose the same there is one
+    rows = [json.loads(line) for line in Path("r/answers.jsonl").read_text("utf-8").splitlines()]
+    assert {row["id"]: row["option"] for row in rows} == chosen["envelope"]
+    policies = {each["policy"]: each for each in result["comparison"]["policies"]}
+    for name, policy in (("envelope", "forethought"), ("uniform", "uniform")):
+        own = [records[pair] for pair in chosen[name].items()]
+        assert policies[policy]["num_right"] == sum(each.grade is Grade.RIGHT for each in own)
+        assert policies[policy]["spent"] == pytest.approx(sum(each.at(each.budget).tokens for each in own) / 50)
+        assert policies[policy]["granted"] is None
+        assert policies[policy]["usd"] > 0
+    assert result["usd_in_all"] > result["usd"]
+    assert call(*asked, "--dry-run")[1]["num_left"] == 0
+    Path("r/records.jsonl").write_text("".join(Path("r/records.jsonl").read_text().splitlines(keepends=True)[:30]))
+    assert call(*asked, "--dry-run")[1]["num_left"] == len(records) - 30
+    assert call(*asked)[1]["comparison"]["policies"] == result["comparison"]["policies"]
+    assert _exit_code(asked) == _exit_code(["show", "p"]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"^policy +right +share +spent \(planned\) +USD$", out, re.MULTILINE), out
+    assert re.search(r"^forethought less uniform +[+−]?\d", out, re.MULTILINE), out
+    assert out[: out.index("40 questions, 360 traces")].splitlines()[-1].startswith("forethought against uniform: ")
+    assert re.search(r"generated, 0\.\d+ USD$", out[out.index("40 questions, 360 traces") :], re.MULTILINE), out
+
+
+def test_what_needs_caps_is_refused_in_words(folder, capsys):
+    flags = ["--mean-tokens", "130", "--cost", "spent", "--out", "r", "--hard-total"]
+    assert _exit_code(["run", "p", "q.jsonl", *flags]) == 1
+    assert "--hard-total needs to know what an answer takes at most" in capsys.readouterr().err
     assert not Path("r").exists()
 
 

@@ -184,6 +184,7 @@ WRONG_TERMS = {
     "two": ({"mean_usd": 1.0, "mean_tokens": 64}, "give either"),
     "money in tokens": ({"mean_tokens": 64, "cost": Cost.USD}, "a total in money is mean_usd or total_usd"),
     "tokens in money": ({"mean_usd": 1.0, "cost": Cost.SPENT}, "mean_usd is in money"),
+    "caps in money": ({"mean_usd": 1.0, "cost": Cost.GRANTED}, "mean_usd is in money"),
     "nothing": ({"total_usd": 0.0}, "total_usd must be above 0"),
     "text": ({"total_usd": "1"}, "total_usd must be a number of USD, not '1'"),
 }
@@ -203,6 +204,7 @@ def test_flags_of_a_total_in_money() -> None:
         ({"mean_usd": 1.0, "mean_tokens": 64.0}, "give either --mean-tokens N or --total-tokens N, or in money"),
         ({"mean_tokens": 64.0, "cost": Cost.USD}, "--cost usd needs a total in money: --mean-usd N or --total-usd N"),
         ({"mean_usd": 1.0, "cost": Cost.SPENT}, "--cost spent counts tokens"),
+        ({"mean_usd": 1.0, "cost": Cost.GRANTED}, "--cost granted counts tokens"),
         ({"total_usd": -1.0}, "--total-usd must be a positive number of USD"),
     ):
         with pytest.raises(InvalidSettingsError, match=words):

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -165,25 +166,49 @@ def test_a_predictor_of_texts_opens_no_engine(predictor: ft.Predictor, no_model:
     assert no_model == []
 
 
-def python_blocks(text: str) -> list[str]:
-    return re.findall(r"^```python\n(.*?)^```", text, flags=re.M | re.S)
+def blocks_of(page: str) -> list[tuple[str, str]]:
+    """Language and text of every block of code on a page."""
+    return re.findall(r"^```(\w+)\n(.*?)^```", (ROOT / page).read_text("utf-8"), flags=re.M | re.S)
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/python.md"])
-def test_the_python_of_the_pages_runs(
-    page: str, no_model: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_python_of_the_readme_runs(no_model: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("sympy")
     monkeypatch.chdir(tmp_path)
     write_questions(Path("train.jsonl"), 60)
-    blocks = python_blocks((ROOT / page).read_text("utf-8"))
-    assert len(blocks) == {"README.md": 2, "docs/python.md": 4}[page]
-    exec(compile("\n".join(blocks), page, "exec"), {"__name__": "page"})
+    blocks = [text for language, text in blocks_of("README.md") if language == "python"]
+    assert len(blocks) == 2
+    exec(compile("\n".join(blocks), "README.md", "exec"), {"__name__": "page"})
     assert set(no_model) == {"qwen2.5-coder-1.5b"}
-    if page == "README.md":
-        assert ft.Predictor.load("mine").card.data.num_queries == 60
-    else:
-        assert len(ft.Answers.load("runs/by-plan")) == 2
+    assert ft.Predictor.load("mine").card.data.num_queries == 60
+
+
+@pytest.mark.slow
+def test_every_block_of_the_page_on_python_runs(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a newcomer types them, one after the other; the one model that needs fetching has a stand-in."""
+    pytest.importorskip("matplotlib")
+    open_it = opening.open_engine
+
+    def open_small(model: str, settings: EngineSettings, **more: Any) -> Any:
+        return stand_in(model) if model == "qwen2.5-coder-1.5b" else open_it(model, settings, **more)
+
+    monkeypatch.setattr(opening, "open_engine", open_small)
+    blocks = blocks_of("docs/python.md")
+    assert [language for language, _ in blocks] == ["python", "python", "python", "python", "python", "bash"]
+    names: dict[str, Any] = {"__name__": "page"}
+    for language, text in blocks:
+        if language == "python":
+            exec(compile(text, "docs/python.md", "exec"), names)
+            continue
+        for line in text.splitlines():
+            command, *words = shlex.split(line, comments=True)
+            assert command == "forethought"
+            faster = ("--resamples", 100, "--no-plots") if words[0] == "evaluate" else ()
+            assert call(*words, *faster).code == 0, line
+    assert len(names["answers"]) == 40
+    assert names["evaluation"].simulated
+    assert Path("plan.png").is_file()
+    assert len(ft.Answers.load("runs/by-plan")) == 2
+    assert Cost.USD in names["judged"].costs
 
 
 # --- how many, and what -----------------------------------------------------------------------------------------------

@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import click
-import settings
 
+import settings
 from forethought import report
 from forethought.commands import COMMANDS, reports, verbs
+from forethought.commands.options import HELP_ALL
 from forethought.core.data import Cost
 from forethought.core.study_settings import EvaluateSettings
 from forethought.evaluation import Evaluation
@@ -38,7 +39,7 @@ TOLERANCE = 1e-6  # sums of floats may differ by machine; figures are printed to
 
 
 def reference() -> str:
-    """docs/cli.md: where settings come from, and `--help` of every command."""
+    """docs/cli.md: where settings come from, and `--help-all` of every command."""
     parts = [settings.head()]
     root = click.Context(verbs, info_name="forethought", max_content_width=100, terminal_width=100)
     parts += ["```", verbs.get_help(root), "```", ""]
@@ -52,6 +53,7 @@ def reference() -> str:
 def _help(command: click.Command, name: str, parent: click.Context) -> Iterator[str]:
     """The section on a command, and on each command of a group."""
     context = click.Context(command, info_name=name, parent=parent, max_content_width=100, terminal_width=100)
+    context.meta[HELP_ALL] = True
     yield from (f"## {context.command_path}", "", "```", command.get_help(context), "```", "")
     if isinstance(command, click.Group):
         for own, each in command.commands.items():
@@ -137,7 +139,7 @@ def _differences(old: Any, new: Any, place: str) -> Iterator[str]:
 def problems() -> Iterator[str]:
     """Everything that has drifted."""
     if not REFERENCE.is_file() or REFERENCE.read_text("utf-8") != reference():
-        yield "docs/cli.md is not what --help says; write it with: make docs"
+        yield "docs/cli.md is not what --help-all says; write it with: make docs"
     for document in GENERATED:
         if document.is_file() and generated(text := document.read_text("utf-8")) != text:
             yield f"{document.relative_to(ROOT)}: what it shows is not what there is today; write it with: make docs"

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 from ..control import sources
 from ..control.judging import Judge
@@ -108,6 +109,10 @@ def profile_inputs(settings: ProfileSettings, *, is_open: bool = False) -> tuple
 
 def plan_inputs(settings: PlanSettings) -> tuple[Predictor, list[Query]]:
     """The predictor and the questions of a plan; raises whatever is known to be refused later."""
+    if Path(settings.run).is_file():
+        beside = Path(settings.run).with_suffix("")
+        what = f"the folder of its predictor: {beside}" if beside.is_dir() else "a trained run, a predictor or its name"
+        raise InvalidSettingsError(f"{settings.run} is a file; RUN comes first, then QUESTIONS, and it is {what}")
     predictor = sources.open_predictor(settings.run)
     terms = terms_of(settings)
     terms.open()
@@ -122,10 +127,6 @@ def run_inputs(settings: RunSettings, *, is_open: bool = False) -> tuple[Predict
     if predictor.card.menu.is_named:
         check_all(
             [
-                "--compare judges several caps on one thought, and an option with a name has a thought of its own: run "
-                "each allocator by itself, or compare them on a profile: forethought evaluate"
-                if settings.compare
-                else None,
                 "--hard-total needs to know what an answer takes at most, and options with names tell what it takes on "
                 "average: leave it out"
                 if settings.hard_total

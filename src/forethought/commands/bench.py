@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from ..core.study_settings import PaperSettings
-from .options import emit_report, filled, json_flag, takes
+from .options import Verb, emit_report, filled, json_flag, takes
 
 
 @click.group("bench", short_help="Published measurements as a benchmark.")
@@ -16,7 +16,7 @@ def command() -> None:
     """Measure Forethought beside published systems, on the measurements that came with them."""
 
 
-@command.command("paper", short_help="The systems of arXiv 2602.01237 on its own data.")
+@command.command("paper", cls=Verb, short_help="The systems of arXiv 2602.01237 on its own data.")
 @takes(PaperSettings)
 @json_flag
 def paper(as_json: bool, **values: Any) -> int:

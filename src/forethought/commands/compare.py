@@ -5,13 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import click
-
 from ..core.study_settings import CompareSettings
-from .options import emit_report, filled, json_flag, quiet_flag, takes
+from .options import emit_report, filled, json_flag, quiet_flag, takes, verb
 
 
-@click.command("compare", short_help="Several predictors on one held-out profile.")
+@verb("compare", short_help="Several predictors on one held-out profile.")
 @takes(CompareSettings)
 @quiet_flag
 @json_flag

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import click
-
 from ..core.study_settings import DemoSettings
-from .options import emit, filled, json_flag, quiet_flag, takes, talk
+from .options import emit, filled, json_flag, quiet_flag, takes, talk, verb
 
 
-@click.command("demo", short_help="The main job, live, on a built-in model.")
+@verb("demo", short_help="The main job, live, on a built-in model.")
 @takes(DemoSettings)
 @quiet_flag
 @json_flag

@@ -5,13 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import click
-
 from ..core.study_settings import DoctorSettings
-from .options import emit, filled, json_flag, server_flags, server_options, takes
+from .options import emit, filled, json_flag, server_flags, server_options, takes, verb
 
 
-@click.command("doctor", short_help="Look at this machine, and whether a server keeps budgets.")
+@verb("doctor", short_help="Look at this machine, and whether a server keeps budgets.")
 @server_flags
 @takes(DoctorSettings)
 @json_flag

@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from ..control.billing import UNPRICED, Prices, Traffic
+from ..control.billing import UNPRICED, Expected, Prices, Traffic, hours_words
+from ..control.budgets import read_plan
+from ..control.plan import Plan
 from ..control.planning import largest_cap, model_of, template_of
 from ..control.sources import recorded_features, refuse_without_texts
 from ..core.data import Cost, Query
@@ -29,6 +31,7 @@ from ..predictors.usage import spent_within
 from ..runs.folders import profile_folder, run_folder
 from ..runs.store import RunDirectory
 from .beforehand import (
+    allocators_of,
     check_planned_engine,
     plan_file_inputs,
     plan_inputs,
@@ -60,6 +63,8 @@ class CostEstimate:
         engine: which engine would run it.
         loads: what has to be fetched and loaded first; "" for a server, and where no model is needed.
         usd: the price of all that, where prices per token were given.
+        hours: how long generating all that takes, where a speed was given.
+        expected: what is left comes to if it is like the traces that are done; None before there are any.
         planned_usd: what the plan is expected to cost by the prices of its options, or the total in USD that it is to
             keep to; None where there is neither.
         spent_within: tokens that the run stays below with a chance of 95%, by the mean usage curve; None where the
@@ -83,6 +88,8 @@ class CostEstimate:
     usd: float | None = None
     planned_usd: float | None = None
     spent_within: float | None = None
+    hours: float | None = None
+    expected: Expected | None = None
 
     @property
     def num_left(self) -> int:
@@ -90,7 +97,7 @@ class CostEstimate:
         return self.num_total - self.num_done
 
     def to_json(self) -> dict[str, Any]:
-        """One flat object."""
+        """One object; what is expected is one in it."""
         return {**asdict(self), "num_left": self.num_left}
 
     def to_text(self) -> str:
@@ -115,7 +122,11 @@ class CostEstimate:
         if self.planned_usd is not None:
             lines.append(f"planned          {usd_words(self.planned_usd)} by the options' prices; expected, no bound")
         if self.usd is not None:
-            lines.append(f"price, at most   {self.usd:,.2f} USD")
+            lines.append(f"price, at most   {usd_words(self.usd)}")
+        if self.hours is not None:
+            lines.append(f"time, at most    {hours_words(self.hours)}")
+        if self.expected is not None:
+            lines.append(f"expected         {self.expected.to_text()}")
         return "\n".join(lines)
 
 
@@ -232,8 +243,10 @@ def run_estimate(settings: RunSettings, *, prices: Prices = UNPRICED) -> CostEst
     cap = largest_cap(terms_of(asked), queries, menu)
     engine, lengths = _lengths(model, settings.plan.engine, template, queries, menu, cap)
     done = _done(folder, 1, retry_failed=settings.retry_failed)
-    left_Q = [1 - done[query.id] for query in queries]
-    num_left, num_plans = sum(left_Q), 1 + len(settings.compare)
+    num_plans = len(allocators_of(settings))
+    each_Q = _traces_of(folder, queries, menu, num_plans)
+    left_Q = [each - done[query.id] for each, query in zip(each_Q, queries, strict=True)]
+    num_left = sum(left_Q)
     total = settings.plan.total_for(len(every_query))
     if menu.is_named:
         ceiling = asked.engine.context_tokens or CEILING
@@ -248,7 +261,8 @@ def run_estimate(settings: RunSettings, *, prices: Prices = UNPRICED) -> CostEst
     known = CostEstimate(model, str(folder), len(queries), 0, 0, 0, most, 0, engine=engine, spent_within=within)
     is_usd = asked.cost is Cost.USD
     known = replace(known, total=0.0 if is_usd else total, planned_usd=total if is_usd else None)
-    return _answering(known, left_Q, num_plans, lengths, template, prices)
+    known = replace(known, num_total=sum(each_Q))
+    return _answering(known, left_Q, 1 if menu.is_named else num_plans, lengths, template, prices)
 
 
 def run_plan_estimate(settings: RunPlanSettings, *, prices: Prices = UNPRICED) -> CostEstimate:
@@ -261,12 +275,38 @@ def run_plan_estimate(settings: RunPlanSettings, *, prices: Prices = UNPRICED) -
     engine, lengths = _lengths(model, asked, template, made.queries, made.menu, int(made.largest_Q.max()))
     done = _done(folder, 1, retry_failed=settings.retry_failed)
     worker = Worker.parse(settings.worker)
-    left_Q = [int(worker.owns(query.id)) - done[query.id] * worker.owns(query.id) for query in made.queries]
+    num_plans = len(made.allocations)
+    each_Q = _traces_of(folder, made.queries, made.menu, num_plans, made)
+    each_Q = [each * worker.owns(query.id) for each, query in zip(each_Q, made.queries, strict=True)]
+    left_Q = [max(0, each - done[query.id]) for each, query in zip(each_Q, made.queries, strict=True)]
     most = sum(left * cap for left, cap in zip(left_Q, cap_Q, strict=True))
     plan = made.allocation
     known = CostEstimate(model, str(folder), len(made), 0, 0, 0, most, 0, engine=engine, planned_usd=plan.expected_usd)
     known = replace(known, total=(plan.expected_spent or 0.0) if plan.cost is Cost.USD else plan.total)
-    return _answering(known, left_Q, len(made.allocations), lengths, template, prices)
+    known = replace(known, num_total=sum(each_Q))
+    return _answering(known, left_Q, 1 if made.menu.is_named else num_plans, lengths, template, prices)
+
+
+def _traces_of(
+    folder: Path, queries: Sequence[Query], menu: Menu, num_plans: int, plan: Plan | None = None
+) -> list[int]:
+    """Traces of each query: one, in which every plan cuts; of named options one an option that a plan chose.
+
+    Before there is a plan it is as many as could be chosen.
+    """
+    if not menu.is_named:
+        return [1] * len(queries)
+    if plan is None and (folder / "plan.json").is_file():
+        plan = read_plan(RunDirectory.open(folder))
+    if plan is None:
+        return [min(num_plans, menu.num_options)] * len(queries)
+    pairs = zip(
+        plan.allocation.query_ids,
+        zip(*(each.budget_Q.tolist() for each in plan.allocations.values()), strict=True),
+        strict=True,
+    )
+    chosen = {query_id: len(set(budgets)) for query_id, budgets in pairs}
+    return [chosen.get(query.id, 1) for query in queries]
 
 
 def _answering(
@@ -277,12 +317,11 @@ def _answering(
     template: PromptTemplate,
     prices: Prices,
 ) -> CostEstimate:
-    """The bill of one trace for each query that is left, with an answer for each of its plans."""
+    """The bill of the traces that are left of each query, with `num_plans` answers each."""
     num_left, is_two_calls = sum(left_Q), known.engine == "openai"
     made = replace(
         known,
-        num_total=known.num_queries,
-        num_done=known.num_queries - num_left,
+        num_done=known.num_total - num_left,
         num_answers=num_left * num_plans,
         answer_tokens=num_left * num_plans * _answer_tokens(template, lengths),
         loads=_loads(known.model, known.engine),
@@ -330,7 +369,17 @@ def _priced(estimate: CostEstimate, traffic: Traffic, prices: Prices) -> CostEst
         cached_tokens=traffic.cached,
         prompts=traffic.words,
         usd=prices.usd(traffic.sent, estimate.reasoning_tokens + estimate.answer_tokens),
+        hours=prices.hours(estimate.reasoning_tokens + estimate.answer_tokens),
+        expected=_expected(Path(estimate.folder), estimate.num_left, prices),
     )
+
+
+def _expected(folder: Path, num_left: int, prices: Prices) -> Expected | None:
+    """What the traces of a run that are left come to, by those that it holds; None where it holds none."""
+    if not num_left or not (folder / "run.json").is_file():
+        return None
+    run = RunDirectory.open(folder)
+    return Expected.of(run.latest(), run.header.provenance, num_left, prices)
 
 
 def _done(folder: Path, num_traces: int, *, retry_failed: bool) -> Counter[str]:

@@ -5,13 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import click
-
 from ..core.study_settings import EvaluateSettings
-from .options import emit_report, filled, json_flag, quiet_flag, takes
+from .options import emit_report, filled, json_flag, quiet_flag, takes, verb
 
 
-@click.command("evaluate", short_help="Measure what prediction buys, with intervals.")
+@verb("evaluate", short_help="Measure what prediction buys, with intervals.")
 @takes(EvaluateSettings)
 @quiet_flag
 @json_flag

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-import click
-
 from ..core.import_settings import ImportSettings
-from .options import emit, filled, json_flag, takes
+from .options import emit, filled, json_flag, option, takes, verb
 
 
 def _column_options(function: Any) -> Any:
     for meaning, what in reversed(ImportSettings.MEANINGS.items()):
-        function = click.option(f"--{meaning}-column", metavar="NAME", help=what)(function)
+        function = option(f"--{meaning}-column", metavar="NAME", help=what)(function)
     return function
 
 
-@click.command("import", short_help="Turn outside measurements into a profile.")
+@verb("import", short_help="Turn outside measurements into a profile.")
 @takes(ImportSettings)
 @_column_options
 @json_flag

@@ -5,13 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import click
-
 from ..core.study_settings import LayersSettings
-from .options import dry_run_flag, emit, emit_report, filled, json_flag, quiet_flag, takes
+from .options import dry_run_flag, emit, emit_report, filled, json_flag, quiet_flag, takes, verb
 
 
-@click.command("layers", short_help="Compare the layers of the model.")
+@verb("layers", short_help="Compare the layers of the model.")
 @takes(LayersSettings)
 @dry_run_flag
 @quiet_flag

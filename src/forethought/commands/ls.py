@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import click
 
-from .options import emit, json_flag
+from .options import emit, json_flag, verb
 
 
-@click.command("ls", short_help="List runs, predictors and reports.")
+@verb("ls", short_help="List runs, predictors and reports.")
 @click.argument("folder", default="runs")
 @json_flag
 def command(as_json: bool, folder: str) -> int:
     """List what is in FOLDER (default: runs): runs, predictors, profile files and reports.
 
-    One line each: what it is, how far it got, the share right and the mean tokens generated (of a profile, at its
-    largest cap, or the option that takes most), when it was changed, whether it was trained. What cannot be read is
-    listed with the reason.
+    One line each, the newest first: when it was changed, what it is, the model, the share right and the mean tokens
+    generated at its budget (a run's, a question; of a profile and a predictor their largest cap, or the option that
+    takes most). What cannot be read is listed with the reason.
     """
     from .listing import list_results, results_text
+    from .progress import step_bar
 
-    rows = list_results(folder)
+    with step_bar(quiet=False) as progress:
+        rows = list_results(folder, progress=progress)
     emit(as_json, rows, results_text(rows, folder))
     return 0

@@ -1,4 +1,4 @@
-"""The command line of a settings class, the flags beside it, and how a verb prints its result."""
+"""The command line of a settings class, the flags beside it, its help, and how a verb prints its result."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import json
 import os
 import types
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from enum import StrEnum
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -25,14 +26,110 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 S = TypeVar("S")
 
-json_flag = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
-dry_run_flag = click.option("--dry-run", is_flag=True, help="Say what would be done and what it may cost; do nothing.")
-quiet_flag = click.option("--quiet", is_flag=True, help="No progress bar.")
+
+class Option(click.Option):
+    """A flag; `is_main` as in `Flag`."""
+
+    def __init__(self, *args: Any, is_main: bool = False, **how: Any) -> None:
+        super().__init__(*args, **how)
+        self.is_main = is_main
+
+
+option = partial(click.option, cls=Option)
+
+
+class Verb(click.Command):
+    """A command whose `--help` shows the flags that matter to most, and whose `--help-all` shows every one."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Writes the main flags, and under `--help-all` the others below them; of few flags, all."""
+        if not self._has_more(self.params):
+            super().format_options(ctx, formatter)
+            return
+        options = [each for each in self.get_params(ctx) if isinstance(each, click.Option)]
+        shown = [(each, record) for each in options if (record := each.get_help_record(ctx)) is not None]
+        others = [record for each, record in shown if not _is_main(each)]
+        is_all = ctx.meta.get(HELP_ALL, False)
+        with formatter.section("Main options" if is_all else "Options"):
+            formatter.write_dl([record for each, record in shown if _is_main(each)])
+        if is_all:
+            with formatter.section("Other options"):
+                formatter.write_dl(others)
+        else:
+            formatter.write_paragraph()
+            formatter.write_text(f"{len(others)} more: {ctx.command_path} --help-all")
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Adds to click's words on an argument too many what was probably meant."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.MissingParameter:
+            raise
+        except click.BadParameter as error:
+            words = error.message.replace("a valid float", "a number").replace("a valid integer", "a whole number")
+            raise click.BadParameter(words, ctx, error.param, error.param_hint) from None
+        except click.UsageError as error:
+            if "unexpected extra" not in error.message:
+                raise
+            raise click.UsageError(f"{error.message}. {self._meant(ctx, error.message)}", ctx) from None
+
+    def _meant(self, ctx: click.Context, message: str) -> str:
+        """What an argument too many, the one in brackets at the end, was probably meant for."""
+        extra = message.rpartition("(")[2].rstrip(").").split(" ")[0]
+        flags = [flag for each in self.params for flag in each.opts]
+        if "://" in extra and "--base-url" in flags:
+            return f"An address is given as --base-url {extra}"
+        if extra.replace(".", "", 1).isdecimal() and "--mean-tokens" in flags:
+            return f"A total is given as --mean-tokens {extra}"
+        return f"It takes {' '.join(self.collect_usage_pieces(ctx))}"
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        """Its parameters, with `--help-all` where there is more than `--help` shows."""
+        found = super().get_params(ctx)
+        return [*found[:-1], _help_all, *found[-1:]] if self._has_more(self.params) else found
+
+    @staticmethod
+    def _has_more(parameters: Sequence[click.Parameter]) -> bool:
+        options = [each for each in parameters if isinstance(each, click.Option)]
+        return len(options) > FEW and any(map(_is_main, options))
+
+
+def _is_main(parameter: click.Parameter) -> bool:
+    return isinstance(parameter, Option) and parameter.is_main
+
+
+def _show_all(ctx: click.Context, parameter: click.Parameter, is_asked: bool) -> None:
+    if is_asked and not ctx.resilient_parsing:
+        ctx.meta[HELP_ALL] = True
+        click.echo(ctx.get_help(), color=ctx.color)
+        ctx.exit()
+
+
+FEW = 8  # flags that need no choice
+HELP_ALL = "forethought.help_all"
+_help_all = click.Option(
+    ["--help-all"],
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_show_all,
+    help="Show every option and exit.",
+)
+
+verb = partial(click.command, cls=Verb)
+
+json_flag = option("--json", "as_json", is_flag=True, is_main=True, help="Print one JSON object instead of text.")
+dry_run_flag = option(
+    "--dry-run", is_flag=True, is_main=True, help="Say what would be done and what it may cost; do nothing."
+)
+quiet_flag = option("--quiet", is_flag=True, help="No progress bar.")
 SERVER = {
-    "base_url": ("URL", "A server instead of local files.  [with --engine openai: FORETHOUGHT_BASE_URL]"),
-    "served_model": ("NAME", "The model's name there.  [default: the same]"),
-    "enforce": ("HOW", "How it keeps budgets: auto, two-call, native, max-tokens.  [default: auto]"),
-    "concurrency": ("N", "Requests at once there.  [default: 32]"),
+    "base_url": Flag(
+        "A server instead of local files.  [with --engine openai: FORETHOUGHT_BASE_URL]", metavar="URL", is_main=True
+    ),
+    "served_model": Flag("The model's name there.  [default: the same]", metavar="NAME"),
+    "enforce": Flag("How it keeps budgets: auto, two-call, native, max-tokens.  [default: auto]", metavar="HOW"),
+    "concurrency": Flag("Requests at once there.  [default: 32]", metavar="N"),
 }
 
 
@@ -108,27 +205,28 @@ def _parameter(each: dataclasses.Field[Any], hint: Any, flag: Flag) -> Callable[
         return click.argument(name, **how)
     spelled = flag.name or f"--{each.name.replace('_', '-')}"
     text = f"{flag.help}  [default: {flag.shown}]" if flag.shown else flag.help
+    told: dict[str, Any] = {"help": text, "is_main": flag.is_main}
     if flag.is_pairs:
-        return click.option(spelled, name, multiple=True, metavar=flag.metavar, help=text)
+        return option(spelled, name, multiple=True, metavar=flag.metavar, **told)
     if hint is bool:
         if default:  # it is said how to turn it off
-            return click.option(f"{spelled}/--no-{spelled[2:]}", name, default=True, show_default=True, help=text)
-        return click.option(spelled, name, is_flag=True, help=text)
+            return option(f"{spelled}/--no-{spelled[2:]}", name, default=True, show_default=True, **told)
+        return option(spelled, name, is_flag=True, **told)
     if is_many:
         shown = (",".join(map(str, typing.cast("tuple[object, ...]", default))),) if default else ()
-        return click.option(
-            spelled, name, multiple=True, default=shown, show_default=bool(shown), metavar=flag.metavar, help=text
+        return option(
+            spelled, name, multiple=True, default=shown, show_default=bool(shown), metavar=flag.metavar, **told
         )
     kind = _kind(hint)
     choices = flag.choices or (tuple(kind) if issubclass(kind, StrEnum) else ())
-    return click.option(
+    return option(
         spelled,
         name,
         type=click.Choice([str(choice) for choice in choices]) if choices else kind,
         default=str(default) if isinstance(default, StrEnum) else default,
         show_default=not flag.shown and default not in (None, ""),
         metavar=flag.metavar,
-        help=text,
+        **told,
     )
 
 
@@ -154,7 +252,7 @@ def _taken(value: Any, flag: Flag, hint: Any) -> Any:
         listed = [part for text in value for part in _parts(text)] if "," in (flag.metavar or "") else value
         return tuple(_number(flag, each, item) for each in listed) if item in (float, int) else tuple(listed)
     kind = _kind(hint) if not typing.get_origin(hint) else hint
-    return kind(value) if isinstance(kind, type) and issubclass(kind, StrEnum) else value
+    return kind(value) if isinstance(kind, type) and issubclass(kind, StrEnum) and value is not None else value
 
 
 def _parts(text: str) -> list[str]:
@@ -170,9 +268,15 @@ def _number(flag: Flag, text: str, kind: type[float | int]) -> float:
 
 
 def price_options(function: F) -> F:
-    """What a million tokens cost, for the bill before a command and the one after it."""
+    """What a million tokens cost, for the bill before a command and the one after it; and how long they take."""
+    function = click.option(
+        "--tokens-per-second",
+        type=click.FloatRange(min=0, min_open=True),
+        metavar="N",
+        help="Tokens that the server generates in a second, for the hours of a dry run.",
+    )(function)
     for name, what in (("out", "generated"), ("in", "of prompts")):
-        function = click.option(
+        function = option(
             f"--price-{name}", type=click.FloatRange(min=0), metavar="USD", help=f"Price of a million tokens {what}."
         )(function)
     return function
@@ -182,16 +286,16 @@ def take_prices(values: dict[str, Any]) -> Prices:
     """Takes these flags out of `values`."""
     from ..control.billing import Prices
 
-    return Prices(values.pop("price_in"), values.pop("price_out"))
+    return Prices(values.pop("price_in"), values.pop("price_out"), values.pop("tokens_per_second"))
 
 
 def server_flags(function: F) -> F:
     """Where a model is behind a server, and how it is made to keep budgets: flags of the openai engine."""
-    for name, (metavar, text) in reversed(SERVER.items()):
+    for name, flag in reversed(SERVER.items()):
         kind = int if name == "concurrency" else str
         default = None if kind is int else ""
-        spelled = f"--{name.replace('_', '-')}"
-        function = click.option(spelled, name, type=kind, default=default, metavar=metavar, help=text)(function)
+        told: dict[str, Any] = {"metavar": flag.metavar, "help": flag.help, "is_main": flag.is_main}
+        function = option(f"--{name.replace('_', '-')}", name, type=kind, default=default, **told)(function)
     return function
 
 

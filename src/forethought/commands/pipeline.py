@@ -25,7 +25,7 @@ from ..core.data import Query
 from ..core.files import make_folder
 from ..core.import_settings import ImportSettings
 from ..core.menu import Menu
-from ..core.protocols import Engine, HiddenStateEngine, check_menu
+from ..core.protocols import Engine, HiddenStateEngine, RoomEngine, check_menu
 from ..core.settings import (
     EngineSettings,
     PlanSettings,
@@ -76,8 +76,6 @@ from .beforehand import (
 from .reports import ask_model
 
 logger = logging.getLogger(__name__)
-
-"""What is told of each file of a report once it is written."""
 
 
 def profile(settings: ProfileSettings, *, engine: Engine | None = None, report: Report = silent) -> RunDirectory:
@@ -223,7 +221,7 @@ def run(settings: RunSettings, *, engine: Engine | None = None, report: Report =
     needed = needed_tokens(predictor, prompting(model, asked).template, queries, cap)
     with opened(engine, model, asked, needed_tokens=needed) as running:
         predictor.check(running.info, None)
-        if others:
+        if others and not predictor.card.menu.is_named:
             check_probes(running.info.enforcement, what="--compare judges several caps on it: leave it out")
         check_menu(running, predictor.card.menu)
         made = None
@@ -280,7 +278,7 @@ def run_plan(settings: RunPlanSettings, *, engine: Engine | None = None, report:
     with opened(engine, model, asked, needed_tokens=needed) as running:
         made.check(running.info)
         check_menu(running, made.menu)
-        if made.others:
+        if made.others and not made.menu.is_named:
             check_probes(running.info.enforcement, what="the plan has several caps for it")
         room.check_caps(running.info, cap_Q, tolerates=False)
         folder = run_folder(settings)
@@ -319,8 +317,7 @@ def _fitting(queries: Sequence[Query], room: Room, engine: Engine) -> dict[str, 
 def _pool(run: RunDirectory, engine: Engine, room: Room) -> Pool:
     """The hard total of a run, as it was left."""
     total = read_plan(run).allocation.total
-    is_forced = getattr(engine, "enforce", "two-call") == "two-call"  # else a server has room of its own for answers
-    beside = room.most_beside if is_forced else max(room.most_beside, getattr(engine, "answer_room", 0))
+    beside = max(room.most_beside, engine.answer_room if isinstance(engine, RoomEngine) else 0)
     return Pool.open(run, total=total, beside=beside, menu=room.menu)
 
 

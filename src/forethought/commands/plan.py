@@ -8,16 +8,29 @@ from typing import Any
 import click
 
 from ..core.settings import PlanSettings
-from .options import dry_run_flag, emit, filled, json_flag, price_options, quiet_flag, take_prices, takes, talk
+from .options import (
+    dry_run_flag,
+    emit,
+    filled,
+    json_flag,
+    option,
+    price_options,
+    quiet_flag,
+    take_prices,
+    takes,
+    talk,
+    verb,
+)
 
 
-@click.command("plan", short_help="Divide a token total over questions.")
+@verb("plan", short_help="Divide a token total over questions.")
 @takes(PlanSettings)
-@click.option(
+@option(
     "--out",
+    is_main=True,
     default="",
     metavar="FILE",
-    help="The plan, for `run --plan` (FILE.json), or a line a question (JSONL; - prints it).",
+    help="The plan, for `run --plan` (FILE.json), or a row a question (.jsonl, .csv or .parquet; - prints JSONL).",
 )
 @price_options
 @dry_run_flag
@@ -29,7 +42,7 @@ def command(as_json: bool, quiet: bool, out: str, dry_run: bool, **values: Any) 
     RUN holds the predictor: a trained run, a predictor folder, or a shipped name (qwen2.5-coder-1.5b). QUESTIONS is a
     file, "-", a dataset name, or a profile whose hidden states are recorded (no model is loaded then).
     """
-    from ..core.files import write_atomically
+    from ..core.rows import write_rows
     from ..core.visible import to_json
     from ..runs.folders import check_plan_file
     from . import pipeline
@@ -58,7 +71,7 @@ def command(as_json: bool, quiet: bool, out: str, dry_run: bool, **values: Any) 
         planned.save(out)
         talk(f"the plan is in {out}; carry it out, edited or not: forethought run --plan {out}")
     elif out:
-        write_atomically(Path(out), lines.encode())
+        write_rows(Path(out), rows)
         talk(f"{len(rows)} budgets written to {out}")
     emit(as_json, {**plan_header(planned), "budgets": rows}, plan_text(planned))
     return 0

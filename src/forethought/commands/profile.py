@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Mapping
 from typing import Any
 
-import click
-
 from ..core.settings import ProfileSettings
-from .options import dry_run_flag, emit, filled, json_flag, price_options, quiet_flag, take_prices, takes, talk
+from .options import dry_run_flag, emit, filled, json_flag, price_options, quiet_flag, take_prices, takes, talk, verb
 
 
-@click.command("profile", short_help="Measure success at every cap.")
+@verb("profile", short_help="Measure success at every cap.")
 @takes(ProfileSettings, with_sampling=True)
 @price_options
 @dry_run_flag
@@ -44,8 +44,21 @@ def command(as_json: bool, quiet: bool, dry_run: bool, **values: Any) -> int:
     with progress_bar(
         title, num_total=estimate.num_left, tokens_total=estimate.reasoning_tokens, quiet=quiet
     ) as report:
-        run = pipeline.profile(settings, report=report)
+        started, generated = time.monotonic(), 0
+
+        def counted(record: Mapping[str, Any]) -> None:
+            nonlocal generated
+            forced = sum(probe["answer_tokens"] or 0 for probe in record["probes"])
+            generated += (record["reasoning_tokens"] or 0) + (record["answer_tokens"] or 0) + forced
+            report(record)
+
+        run = pipeline.profile(settings, report=counted)
     result = tables.profile_summary(run)
-    result["usd"] = prices.usd(result["prompt_tokens"], result["generated_tokens"])
+    result["tokens_per_second"] = generated / (time.monotonic() - started) if generated else None
+    billed = prices.usd(result["prompt_tokens"], result["generated_tokens"])
+    if billed is not None:
+        result["usd_in_all"] = billed
+    if "options" not in result:  # else what one draw of each cost
+        result["usd"] = billed
     emit(as_json, result, tables.profile_text(result))
     return 3 if result["failed"] else 0

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import click
-
 from ..core.settings import RegradeSettings
-from .options import emit, filled, json_flag, takes, talk
+from .options import emit, filled, json_flag, takes, talk, verb
 
 
-@click.command("regrade", short_help="Judge a run's kept answers anew.")
+@verb("regrade", short_help="Judge a run's kept answers anew.")
 @takes(RegradeSettings)
 @json_flag
 def command(as_json: bool, **values: Any) -> int:

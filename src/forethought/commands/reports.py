@@ -184,12 +184,17 @@ def run_report(
     return run_page(result, plan, answers, records=read_records(run), compared=compared, facts=facts)
 
 
-def write_run(run: RunDirectory, settings: RunSettings | RunPlanSettings) -> Path:
-    """Writes RUN/report.html; where allocators were compared on its graded answers, the comparison comes first."""
+def write_run(run: RunDirectory, settings: RunSettings | RunPlanSettings) -> tuple[Path, LiveComparison | None]:
+    """Writes RUN/report.html; where allocators were compared on its graded answers, the comparison comes first.
+
+    Returns:
+        The report, and the comparison; None where there was none.
+    """
     compared = None
     if len(load_budgets(run)[1]) > 1 and read_summary(run)["graded"]:
         compared = live_comparison(run, seed=settings.seed if isinstance(settings, RunSettings) else 0)
-    return run_report(run, compared=compared, facts=made_by("forethought run", settings)).write_html(run.path)
+    page = run_report(run, compared=compared, facts=made_by("forethought run", settings))
+    return page.write_html(run.path), compared
 
 
 def evaluation(
@@ -224,6 +229,11 @@ def evaluation(
             seed=settings.seed,
         )
     if (path / "run.json").is_file() and RunDirectory.open(path).header.kind == "run":
+        if settings.on:
+            raise InvalidSettingsError(
+                f"{path} is a run by a plan, which is compared on its own answers: leave --on out, or evaluate its "
+                "predictor"
+            )
         return live_comparison(RunDirectory.open(path), seed=settings.seed)
     how = evaluating.Judging(settings.mean_tokens, settings.mean_usd, settings.num_resamples, settings.seed)
     if settings.on or settings.run in shipped_predictors():
@@ -326,7 +336,7 @@ def names_of(predictors: Sequence[str]) -> tuple[str, ...]:
 def live_comparison(run: RunDirectory, *, seed: int = 0) -> LiveComparison:
     """The allocators of a `run --compare`, judged on the same traces; the run's own goes by the name forethought."""
     results = outcomes(run, sources.run_queries(run))
-    if not any(len(right_Q) for right_Q, _, _ in results.values()):
+    if not any(len(right_Q) for right_Q, *_ in results.values()):
         raise RunError(
             f"{run.path} has no graded answer, so its allocators cannot be compared; give its questions references: "
             f"forethought regrade {run.path} --answers FILE"

@@ -2,38 +2,65 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
 from click.core import ParameterSource
 
 from ..core.settings import RunPlanSettings, RunSettings
-from .options import dry_run_flag, emit, filled, json_flag, price_options, quiet_flag, take_prices, takes, talk
+from .options import (
+    dry_run_flag,
+    emit,
+    filled,
+    json_flag,
+    option,
+    price_options,
+    quiet_flag,
+    take_prices,
+    takes,
+    talk,
+    verb,
+)
 
 
-@click.command("run", short_help="Plan, reason under the caps, answer.")
+@verb("run", short_help="Plan, reason under the caps, answer.")
 @takes(RunSettings)
-@click.option("--plan", "plan_file", default="", metavar="FILE", help="Carry out this plan, without RUN and QUESTIONS.")
+@option("--plan", "plan_file", default="", metavar="FILE", help="Carry out this plan, without RUN and QUESTIONS.")
+@option(
+    "--answers",
+    default="",
+    is_main=True,
+    metavar="FILE",
+    help="Write the answers here too, at the end: .csv, .parquet or .jsonl.",
+)
 @price_options
 @dry_run_flag
 @quiet_flag
 @json_flag
 @click.pass_context
-def command(ctx: click.Context, /, as_json: bool, quiet: bool, dry_run: bool, plan_file: str, **values: Any) -> int:
+def command(
+    ctx: click.Context, /, as_json: bool, quiet: bool, dry_run: bool, plan_file: str, answers: str, **values: Any
+) -> int:
     """Answer every question within the total, as JSONL in RUN/answers.jsonl.
 
     The first RUN holds the predictor (see `forethought plan`). Reference answers are not needed; where there are some,
     answers are graded. The same command goes on where it stopped. With --plan, the plan that `forethought plan --out
-    FILE.json` wrote is carried out, edited or not.
+    FILE.json` wrote is carried out, edited or not. With --compare it ends with the comparison.
     """
+    from .. import report
+    from ..control.answers import Answers
     from ..engines.opening import choose
+    from ..runs.folders import check_rows_file
     from . import pipeline, reports
     from .estimates import run_estimate, run_plan_estimate
+    from .overview import run_result, run_text
     from .progress import progress_bar
-    from .tables import run_result, run_text
 
     prices = take_prices(values)
     _check_given(ctx, plan_file)
+    if answers:
+        check_rows_file(Path(answers), "--answers")
     settings: RunSettings | RunPlanSettings
     if plan_file:
         settings = filled(RunPlanSettings, values, plan_file=plan_file)
@@ -46,18 +73,27 @@ def command(ctx: click.Context, /, as_json: bool, quiet: bool, dry_run: bool, pl
     if dry_run:
         emit(as_json, estimate.to_json(), estimate.to_text())
         return 0
-    title = "answering"
-    with progress_bar(title, num_total=estimate.num_left, tokens_total=int(estimate.total), quiet=quiet) as report:
+    num_left = min(estimate.num_left, estimate.num_queries)  # answers: other allocators' traces are beside them
+    with progress_bar("answering", num_total=num_left, tokens_total=int(estimate.total), quiet=quiet) as advance:
         if isinstance(settings, RunPlanSettings):
-            run = pipeline.run_plan(settings, report=report)
+            run = pipeline.run_plan(settings, report=advance)
         else:
-            run = pipeline.run(settings, report=report)
-    page = reports.write_run(run, settings)
+            run = pipeline.run(settings, report=advance)
+    page, compared = reports.write_run(run, settings)
     result = run_result(run)
     billed = prices.usd(result["prompt_tokens"], result["generated_tokens"])
-    result["usd"] = result.get("usd") if billed is None else billed
-    emit(as_json, {**result, "report": str(page)}, run_text(result))
+    if billed is not None:
+        result = {**result, "usd": billed, "usd_in_all": billed}
+    result["report"] = str(page)
     talk(f"wrote {page}")
+    if answers:
+        Answers.load(run.path).save(answers)
+        talk(f"{result['queries']} answers written to {answers}")
+    text = run_text(result)
+    if compared is not None:
+        side_by_side = report.page(compared)
+        result["comparison"], text = side_by_side.to_json(), f"{text}\n\n{side_by_side.text()}"
+    emit(as_json, result, text)
     return 3 if result["failed"] else 0
 
 
@@ -69,7 +105,10 @@ def _check_given(ctx: click.Context, plan_file: str) -> None:
     if not plan_file:
         for each in command.params:
             if each.name in ("run", "questions") and not ctx.params[each.name]:
-                raise click.MissingParameter(ctx=ctx, param=each)
+                what = "a file, -, or gsm8k-demo"
+                if each.name == "run":
+                    what = "a predictor's run or folder, or a shipped name"
+                raise click.UsageError(f"give {each.name.upper()}, {what}; or a plan: --plan FILE", ctx)
         return
     for wrong, why in ((IN_THE_PLAN, f"the plan {plan_file} says this itself"), (NOT_BY_PLAN, "not with --plan")):
         names = [

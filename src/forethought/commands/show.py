@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import click
 
-from .options import emit, json_flag
+from .options import emit, json_flag, verb
 
 
-@click.command("show", short_help="Look inside one result.")
+@verb("show", short_help="Look inside one result.")
 @click.argument("run")
 @click.argument("query_id", metavar="[ID]", default="")
 @json_flag

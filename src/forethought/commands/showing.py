@@ -13,17 +13,20 @@ from ..core.data import Query
 from ..core.registry import unknown_name_message
 from ..core.visible import one_line
 from ..errors import RunError, UnknownNameError
+from ..predictors.bundle import is_predictor
+from ..predictors.card import PredictorCard
 from ..report.pages import aligned
 from ..runs.lines import read_lines
 from ..runs.profiles import is_profile_file
 from ..runs.store import RunDirectory
-from .tables import profile_file_summary, profile_summary, profile_text, run_result, run_text
+from .overview import overview_text, run_overview
+from .tables import profile_file_summary, profile_summary, profile_text, training_text
 
 WIDEST = 32  # caps that have a bar and a count each
 
 
 def show(source: str, query_id: str = "") -> dict[str, Any]:
-    """A profile or a run as a whole, or everything it knows of one question.
+    """A profile, a run or a predictor as a whole, or everything a run knows of one question.
 
     Raises:
         UnknownNameError: no such question; suggests the nearest id.
@@ -32,14 +35,14 @@ def show(source: str, query_id: str = "") -> dict[str, Any]:
         return item(source, query_id)
     if is_profile_file(Path(source)):
         return profile_file_summary(Path(source))
+    if not (Path(source) / "run.json").is_file() and is_predictor(source):
+        return {"kind": "predictor", "folder": source, "card": sources.open_predictor(source).card.to_json()}
     run = RunDirectory.open(Path(source))
     kind = run.header.kind
     if kind == "profile":
         return profile_summary(run)
     if kind == "run":
-        if not (run.path / "summary.json").is_file():
-            raise RunError(f"{source} has not come to its end; the command that made it goes on: forethought run")
-        return run_result(run)
+        return run_overview(run)
     return {
         "run": str(run.path),
         "kind": kind,
@@ -53,7 +56,9 @@ def shown_text(found: Mapping[str, Any]) -> str:
         return item_text(found)
     if "budgets" in found:
         return profile_text(found)
-    return run_text(found) if "answers" in found else "\n".join(f"{key:12} {value}" for key, value in found.items())
+    if found["kind"] == "predictor":
+        return training_text(PredictorCard.from_json(found["card"]), found["folder"])
+    return overview_text(found) if "plan" in found else "\n".join(f"{key:12} {value}" for key, value in found.items())
 
 
 def item(source: str, query_id: str) -> dict[str, Any]:

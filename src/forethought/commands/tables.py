@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -10,20 +12,22 @@ from typing import Any
 import numpy as np
 
 from ..control import sources
-from ..control.budgets import load_budgets
+from ..control.billing import bill
 from ..control.forecast import Forecast
 from ..control.plan import Plan
-from ..control.results import read_summary
-from ..core.data import Cost
+from ..core.data import Cost, Grade, StopReason
 from ..core.problems import MAX_SHOWN, excerpt
+from ..core.profile import Profile
 from ..core.terms import usd_words
 from ..core.visible import one_line
-from ..predictors.predictor import Predictor
+from ..predictors.card import PredictorCard
+from ..predictors.training import default_predictor
 from ..predictors.usage import spent_within
 from ..runs.importing import Imported
 from ..runs.profiles import read_parquet
 from ..runs.store import RunDirectory
 from .grading import Regraded, Verdicts
+from .overview import bill_text, changed
 from .per_option import by_option, cap_lines
 
 
@@ -140,14 +144,7 @@ def _novelty_words(expected: Forecast) -> str:
     )
 
 
-def run_result(run: RunDirectory) -> dict[str, Any]:
-    """A finished run's summary, where its answers are, and the allocators that it was planned by."""
-    return {
-        **read_summary(run),
-        "run": str(run.path),
-        "answers": str(run.path / "answers.jsonl"),
-        "allocators": list(load_budgets(run)[1]),
-    }
+PROFILE_FILES = ("profile.parquet", "records.jsonl", "hidden", "predictor", "evaluation")
 
 
 def profile_summary(run: RunDirectory) -> dict[str, Any]:
@@ -156,10 +153,13 @@ def profile_summary(run: RunDirectory) -> dict[str, Any]:
     made = run.header.provenance
     sent = generated = num_traces = 0
     failed: list[str] = []
+    found, bills = Counter[str](), list[float]()
     for record in run.latest():
         if record.is_failed:
             failed.append(record.query_id)
             continue
+        found.update(cut=record.stop_reason is StopReason.BUDGET, unreadable=record.grade is Grade.UNREADABLE)
+        bills += [] if (usd := bill(record, made)) is None else [usd]
         own = record.billed(is_two_calls=made.sends_twice(record.option))
         num_traces, sent, generated = num_traces + 1, sent + own[0], generated + own[1]
     return {
@@ -170,9 +170,14 @@ def profile_summary(run: RunDirectory) -> dict[str, Any]:
         "failed_ids": sorted(set(failed))[:20],
         "prompt_tokens": sent,
         "generated_tokens": generated,
+        **({"usd_in_all": math.fsum(bills)} if bills else {}),
+        "cut": found["cut"],
+        "unreadable": found["unreadable"],
+        "changed": changed(*run.shards(), run.path / "run.json"),
+        "files": [str(file) for name in PROFILE_FILES if (file := run.path / name).exists()],
         "layers": list(measured.layers),
+        **_measured_by(measured),
         **by_option(measured),
-        "simulated": measured.provenance.simulated,
     }
 
 
@@ -183,10 +188,24 @@ def profile_file_summary(path: Path) -> dict[str, Any]:
         "run": str(path),
         "queries": measured.num_queries,
         "traces": int(measured.num_tried_Q.sum()),
+        "changed": changed(path),
         "layers": list(measured.layers),
+        **_measured_by(measured),
         **by_option(measured),
-        "simulated": measured.provenance.simulated,
         "info": measured.provenance.to_json(),
+    }
+
+
+def _measured_by(measured: Profile) -> dict[str, Any]:
+    """What was asked, and who judged."""
+    made = measured.provenance
+    return {
+        "model": made.model,
+        "engine": made.engine,
+        "server": made.server,
+        "template": made.template,
+        "grader": made.grader,
+        "simulated": made.simulated,
     }
 
 
@@ -194,13 +213,31 @@ def profile_text(result: Mapping[str, Any]) -> str:
     """The same for a person."""
     simulated = ", SIMULATED" if result["simulated"] else ""
     title = f"{result['queries']} questions, {result['traces']} traces{simulated}; {result['run']}"
-    lines = [title, *cap_lines(result), *([bill_text(result)] if "prompt_tokens" in result else [])]
+    lines = [title, *_measured_lines(result), *cap_lines(result)]
+    lines += [bill_text(result)] if "prompt_tokens" in result else []
+    if "cut" in result:
+        lines.append(
+            f"{result['cut']:,} thoughts were cut at their largest cap, {result['unreadable']:,} answers unreadable"
+        )
     if result.get("failed"):
         lines.append(
             f"{result['failed']} traces failed ({', '.join(result['failed_ids'])}); see: forethought show RUN ID"
         )
+    lines += ["files: " + ", ".join(map(one_line, files))] if (files := result.get("files")) else []
     lines.append(f"next: forethought train {result['run']}")
     return "\n".join(lines)
+
+
+def _measured_lines(result: Mapping[str, Any]) -> list[str]:
+    """What was asked, when, and by what it was judged, as far as that is known."""
+    known = {
+        "model": result["model"],
+        "engine": " at ".join(each for each in (result["engine"], result["server"]) if each),
+        "template": result["template"],
+        "grader": result["grader"],
+    }
+    said = [f"{name} {one_line(value)}" for name, value in known.items() if value]
+    return [", ".join([*said, result["changed"][:16].replace("T", " ")])]
 
 
 def import_summary(imported: Imported, *, is_written: bool) -> dict[str, Any]:
@@ -238,12 +275,22 @@ def import_text(imported: Imported, *, is_written: bool) -> str:
     lines += [f"note: {note}" for note in found["notes"]]
     if not is_written:
         return "\n".join([*lines, f"dry run: {found['profile']} was not written"])
-    return "\n".join([*lines, f"wrote {found['profile']}", f"next: forethought train {found['profile']}"])
+    return "\n".join([*lines, f"wrote {found['profile']}", *_train_lines(imported.profile, found["profile"])])
 
 
-def training_text(trained: Predictor, folder: Path) -> str:
+def _train_lines(measured: Profile, path: str) -> list[str]:
+    """What to type next: a history needs no more than ids, and is for questions that are asked again."""
+    name, _ = default_predictor(measured)
+    again = f"forethought train {path} --predictor history"
+    if name == "mean":
+        return [f"next: {again}"]
+    if measured.layers:
+        return [f"next: forethought train {path}"]
+    return [f"next: {again}   (to ask these questions again; for new ones: forethought train {path})"]
+
+
+def training_text(card: PredictorCard, folder: str | Path) -> str:
     """What was trained, on what, and how well it does on queries left out, for a person."""
-    card = trained.card
     layer = "no features" if card.features.layer is None else f"layer {card.features.layer}"
     lines = [
         f"{card.predictor} on {layer} of {one_line(card.model or 'an unknown model')}, "
@@ -281,41 +328,6 @@ def training_text(trained: Predictor, folder: Path) -> str:
     return "\n".join(lines)
 
 
-def run_text(result: Mapping[str, Any]) -> str:
-    """A run's summary for a person."""
-    right = ""
-    if total := result["with_reference"]:
-        failed = f", {result['failed_with_reference']} of them failed" if result["failed_with_reference"] else ""
-        right = f", {result['right']} of {total} right ({result['right'] / total:.1%}{failed})"
-    granted = f"granted {result['granted_tokens']:,} reasoning tokens, used"
-    if options := result.get("options"):
-        granted = f"{', '.join(f'{count:,} by {one_line(label)}' for label, count in options.items())}; thoughts took"
-    lines = [
-        f"{result['answered']} of {result['queries']} questions answered{right}",
-        f"{granted} {result['reasoning_tokens']:,}; "
-        f"generated {result['spent_tokens']:,} with the answers{_not_counted(result)}",
-        bill_text(result),
-        f"{result['stopped_by_themselves']} thoughts ended by themselves, {result['unreadable']} answers unreadable",
-        f"answers: {result['answers']}",
-    ]
-    if (usage := result.get("usage")) and usage["alarms"]:
-        lines.insert(
-            -1,
-            f"answers used other numbers of tokens than predicted: curves stretched by {usage['stretch']:.2f} while it "
-            f"ran (usage.json in the run)",
-        )
-    if counts := counts_text(result.get("engine", {})):
-        lines.insert(-1, f"the engine counted {counts}")
-    if len(result.get("allocators", ())) > 1 and result["graded"]:
-        names = ", ".join(result["allocators"])
-        lines.append(f"next: forethought evaluate {result['run']}   ({names} on the same traces, with intervals)")
-    if result["failed"]:
-        lines.append(
-            f"{result['failed']} failed ({', '.join(result['failed_ids'])}); see: forethought show {result['run']} ID"
-        )
-    return "\n".join(lines)
-
-
 def verdicts_text(found: Verdicts) -> str:
     """What a grader said of a file, for a person."""
     told = found.to_json()
@@ -349,34 +361,3 @@ def regraded_text(found: Regraded) -> str:
             *changes,
         ]
     )
-
-
-def bill_text(result: Mapping[str, Any]) -> str:
-    """What was sent and generated, in the units of the bill before it."""
-    usd = result.get("usd")
-    price = "" if usd is None else f", {usd:,.2f} USD" if usd >= 1.0 or not usd else f", {usd:,.4g} USD"
-    sent, generated = result["prompt_tokens"], result["generated_tokens"]
-    return f"in all, {sent:,} tokens of prompts sent and {generated:,} generated{price}"
-
-
-def _not_counted(result: Mapping[str, Any]) -> str:
-    """What the tokens of a run's summary leave out."""
-    number = result.get("not_counted", 0)
-    if not number:
-        return ""
-    return (
-        f", without {number} of the {result['answered']} answers: nothing reliable told their tokens, so whether they "
-        f"kept their budgets is not known"
-    )
-
-
-def counts_text(counts: Mapping[str, Any]) -> str:
-    """What an engine counted, in one line, without what it never met."""
-    parts = []
-    for name, value in counts.items():
-        words = name.removeprefix("num_").replace("_", " ")
-        if isinstance(value, Mapping):
-            parts += [f"{words} ({counts_text(value)})"] if value else []
-        elif value:
-            parts.append(f"{words} {value:,}")
-    return ", ".join(parts)

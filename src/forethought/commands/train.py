@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import click
-
 from ..core.settings import TrainSettings
-from .options import emit, filled, json_flag, quiet_flag, takes
+from .options import emit, filled, json_flag, quiet_flag, takes, verb
 
 
-@click.command("train", short_help="Fit a predictor on a profile.")
+@verb("train", short_help="Fit a predictor on a profile.")
 @takes(TrainSettings)
 @quiet_flag
 @json_flag
@@ -28,5 +26,5 @@ def command(as_json: bool, quiet: bool, **values: Any) -> int:
     with step_bar(quiet=quiet) as progress:
         trained, folder = pipeline.train(settings, progress=progress)
     card = trained.card
-    emit(as_json, {"folder": str(folder), "card": card.to_json()}, training_text(trained, folder))
+    emit(as_json, {"folder": str(folder), "card": card.to_json()}, training_text(card, folder))
     return 0

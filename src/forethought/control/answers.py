@@ -11,12 +11,16 @@ from typing import Any, Self
 
 from ..core.codec import decode, fields_to_json
 from ..core.data import Grade, Query, StopReason
-from ..core.files import write_atomically
 from ..core.records import Record
+from ..core.rows import check_rows_name, write_rows
 from ..core.showing import Shown, brief
-from ..core.visible import to_json
 from ..errors import RunError
 from ..runs.lines import read_lines
+
+COLUMNS = {
+    **{"id": str, "budget": int, "option": str, "answer": str, "reference": str, "grade": str, "stop_reason": str},
+    **{"reasoning_tokens": int, "tokens": int, "usd": float, "error": str},
+}
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -165,14 +169,15 @@ class Answers(Shown):
         return counts_of(self.rows)
 
     def save(self, path: str | Path) -> Path:
-        """Writes JSON lines, one an answer, at once or not at all."""
+        """Writes a row an answer, at once or not at all: CSV, TSV or Parquet by the file's name, else JSON lines."""
         path = Path(path)
-        write_atomically(path, "".join(f"{to_json(row.to_json())}\n" for row in self.rows).encode())
+        check_rows_name(path, "the file")
+        write_rows(path, [row.to_json() for row in self.rows], COLUMNS)
         return path
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """What `save` wrote, or a run directory's answers; raises RunError on anything else."""
+        """What `save` wrote as JSON lines, or a run directory's answers; raises RunError on anything else."""
         path = Path(path)
         path = path / "answers.jsonl" if path.is_dir() else path
         if not path.is_file():

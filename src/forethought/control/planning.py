@@ -50,7 +50,7 @@ def plan(
     total: float | None = None,
     mean_usd: float | None = None,
     total_usd: float | None = None,
-    cost: str = "granted",
+    cost: str | None = None,
     allocator: str | Allocator = "envelope",
     allocator_options: Mapping[str, Any] | None = None,
     min_tokens: int | None = None,
@@ -68,7 +68,7 @@ def plan(
         total: the total in tokens; or, on a menu with prices,
         mean_usd: the total as USD a question; or
         total_usd: the total in USD.
-        cost: what tokens are counted as: "granted" (caps) or "spent" (expected to be generated).
+        cost: what tokens are counted as: "granted" (caps, the default) or "spent" (expected to be generated).
         allocator: a registered name, or an object that allocates.
         allocator_options: what the named one's class takes.
         min_tokens: least cap of any question.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 from ..core.codec import MOST, UnfitError, shown
 from ..core.data import Grade, Query
 from ..core.files import reaching, read_json, replacing, write_json
+from ..core.menu import Menu
 from ..core.protocols import CountingEngine, Engine
 from ..core.records import Record
 from ..core.visible import to_json
@@ -41,12 +43,20 @@ def line_of(answer: Answer) -> bytes:
 def answers_of(
     run: RunDirectory, known: Mapping[str, Query], budget_of: Mapping[str, int], seen: Callable[[Record], object] = id
 ) -> Iterator[Answer]:
-    """The answers to known queries that have a record, as they lie on disk; each record is shown to `seen`."""
+    """The answers to known queries that have a record, as they lie on disk; each record is shown to `seen`.
+
+    Of a query with traces under several named options it is the one by its budget's.
+    """
     made = run.header.provenance
     for record in run.latest():
         seen(record)
-        if record.sample == 0 and record.query_id in known:
+        if record.sample == 0 and record.query_id in known and _is_by(record, budget_of[record.query_id], made.menu):
             yield Answer.of(known[record.query_id], budget_of[record.query_id], record, bill(record, made))
+
+
+def _is_by(record: Record, budget: int, menu: Menu | None) -> bool:
+    """Whether a trace is by the option that goes by `budget`; any is, of plain caps."""
+    return menu is None or not menu.is_named or budget not in menu or record.option == menu.label(budget)
 
 
 def answer_rows(run: RunDirectory, queries: Sequence[Query], allocator: str | None = None) -> list[Answer]:
@@ -71,11 +81,13 @@ def summary(run: RunDirectory, queries: Sequence[Query], lines: list[bytes | Non
     main, budgets_of = load_budgets(run)
     row_of = {query.id: row for row, query in enumerate(queries)}
     made, paid, failed_rows = run.header.provenance, [0, 0], list[int]()
+    bills: list[float] = []
 
     def pay(record: Record) -> None:
         sent, generated = record.billed(is_two_calls=made.sends_twice(record.option))
         paid[0] += sent
         paid[1] += generated
+        bills.extend([] if (usd := bill(record, made)) is None else [usd])
 
     def each() -> Iterator[Answer]:
         for answer in answers_of(run, {query.id: query for query in queries}, budgets_of[main], pay):
@@ -85,8 +97,10 @@ def summary(run: RunDirectory, queries: Sequence[Query], lines: list[bytes | Non
                 lines[row_of[answer.id]] = line_of(answer)
             yield answer
 
+    counts = counts_of(each())
     return {
-        **counts_of(each()),
+        **counts,
+        **({"usd_in_all": math.fsum(bills)} if len(budgets_of) > 1 and bills else {}),
         "failed_ids": [queries[row].id for row in sorted(failed_rows)[:20]],
         "queries": len(queries),
         "prompt_tokens": paid[0],
@@ -122,7 +136,7 @@ def read_summary(run: RunDirectory) -> dict[str, Any]:
         if not isinstance(found, dict):
             raise UnfitError(f"must be an object, not {shown(found)}")
         usage = found.get("usage") or {"stretch": 1.0, "alarms": 0}
-        check_counts({"usd": found.get("usd") or 0.0, **found.get("options", {})})
+        check_counts({key: found.get(key) or 0.0 for key in ("usd", "usd_in_all")} | {**found.get("options", {})})
         numbers = {key: found.get(key) for key in COUNTS} | {key: usage.get(key) for key in ("stretch", "alarms")}
         if wrong := [key for key, value in numbers.items() if isinstance(value, dict)]:
             raise UnfitError("must be a number", wrong[0])
@@ -200,22 +214,34 @@ def added(earlier: Mapping[str, Any], later: Mapping[str, Any]) -> dict[str, Any
     return found
 
 
-def outcomes(run: RunDirectory, queries: Sequence[Query]) -> dict[str, tuple[Any, Any, Any]]:
-    """Allocator -> `(right_Q, granted_Q, spent_Q)` over the queries that are answered, graded and counted."""
+def outcomes(run: RunDirectory, queries: Sequence[Query]) -> dict[str, tuple[Any, Any, Any, Any]]:
+    """Allocator -> `(right_Q, granted_Q, spent_Q, usd_Q)` over the queries that are answered, graded and counted.
+
+    Of named options `granted_Q` is None; without prices `usd_Q` is.
+    """
     _, budgets_of = load_budgets(run)
-    known, rows = {query.id: row for row, query in enumerate(queries)}, dict[int, list[Answer]]()
+    made, known = run.header.provenance, {query.id: row for row, query in enumerate(queries)}
+    rows: dict[int, dict[str, Answer]] = {}
     for record in run.latest():
         row = known.get(record.query_id)
         if row is not None and record.sample == 0:
-            rows[row] = [
-                Answer.of(queries[row], budget_of[record.query_id], record) for budget_of in budgets_of.values()
-            ]
-    usable = [rows[row] for row in sorted(rows) if not any(e.grade is None or e.tokens is None for e in rows[row])]
+            for name, budget_of in budgets_of.items():
+                if _is_by(record, budget := budget_of[record.query_id], made.menu):
+                    rows.setdefault(row, {})[name] = Answer.of(queries[row], budget, record, bill(record, made))
+    whole = [rows[row] for row in sorted(rows) if rows[row].keys() == budgets_of.keys()]
+    usable = [row for row in whole if not any(e.grade is None or e.tokens is None for e in row.values())]
+    is_named = made.menu is not None and made.menu.is_named
+    is_billed = bool(usable) and all(each.usd is not None for row in usable for each in row.values())
+
+    def column(name: str, what: Callable[[Answer], Any]) -> Any:
+        return np.array([what(row[name]) for row in usable], dtype=np.float64)
+
     return {
         name: (
-            np.array([each[column].grade is Grade.RIGHT for each in usable], dtype=np.float64),
-            np.array([each[column].budget for each in usable], dtype=np.float64),
-            np.array([each[column].tokens for each in usable], dtype=np.float64),
+            column(name, lambda each: each.grade is Grade.RIGHT),
+            None if is_named else column(name, lambda each: each.budget),
+            column(name, lambda each: each.tokens),
+            column(name, lambda each: each.usd) if is_billed else None,
         )
-        for column, name in enumerate(budgets_of)
+        for name in budgets_of
     }

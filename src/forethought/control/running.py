@@ -122,7 +122,9 @@ async def generate_planned(
     """Answers every query that has no record yet, once, under the largest of its budgets; as they are on disk.
 
     The trace under a small cap is the prefix of the trace under a large one, so an answer forced at each allocator's
-    budget judges all of them on the same trace. An engine that schedules by priority starts with the shortest answers.
+    budget judges all of them on the same trace. A named option has a trace of its own: a query has one for each option
+    that an allocator chose for it, and where two chose the same one they are judged on the same. The answers are those
+    under the main allocator's budgets. An engine that schedules by priority starts with the shortest answers.
 
     Requests are one stream, which the engine takes as it has room. With an adaptation, a decision looks at all answers
     of its blocks, and holds from a quarter of the next block on, so that an engine goes on while the last of them are
@@ -139,7 +141,17 @@ async def generate_planned(
     def label(query_id: str) -> str:
         return menu.label(budget_of[query_id]) if menu.is_named else ""
 
-    left = {name for name in own if tries.is_left(name, 0, label(name), retry_failed=retry_failed, setup=setup)}
+    def is_left(query_id: str, option: str) -> bool:
+        return tries.is_left(query_id, 0, option, retry_failed=retry_failed, setup=setup)
+
+    def asked(query_id: str) -> list[tuple[int, str, tuple[int, ...]]]:
+        """The traces of a query that are left: the largest budget, its option's name, and smaller caps to probe at."""
+        budgets = sorted({budget_of[query_id] for budget_of in budgets_of.values()})
+        if not menu.is_named:
+            return [(budgets[-1], "", tuple(budgets[:-1]))] if is_left(query_id, "") else []
+        return [(each, name, ()) for each in budgets if is_left(query_id, name := menu.label(each))]
+
+    left = {name for name in own if asked(name)}
     used_of, begun = dict[str, float](), own.keys() - left
     order, position = [query for part in parts for query in part], 0
 
@@ -154,10 +166,10 @@ async def generate_planned(
             position += 1
             if query.id not in begun:
                 begun.add(query.id)
-                caps = sorted({budgets[query.id] for budgets in budgets_of.values()})
-                trace = trace_seed(seed, query.id, 0, label(query.id))
-                cap, option = menu.asked(caps[-1], ceiling)
-                yield Request(query, cap, 0, trace, tuple(caps[:-1]), priority_of[query.id], option)
+                for budget, name, caps in asked(query.id):
+                    cap, option = menu.asked(budget, ceiling)
+                    trace = trace_seed(seed, query.id, 0, name)
+                    yield Request(query, cap, 0, trace, caps, priority_of[query.id], option)
 
     def decided() -> int:
         return len(parts) - len(waiting)
@@ -190,6 +202,8 @@ async def generate_planned(
                 record = judged(Record.of(generation, setup=setup), query.reference, grader)
                 records.append([record.to_json()])
                 save_counts(run, counted, engine, worker)
+                if record.option != label(query.id):
+                    continue  # another allocator's
                 answer = Answer.of(query, budget_of[query.id], record, bill(record, made))
                 with reaching(answers, "written"):
                     rows.write(line_of(answer))  # to be looked at; what lasts is the record

@@ -47,6 +47,11 @@ def open_profile(source: str) -> Profile:
             f"{source} does not exist. Give a profile run (`forethought ls` lists those here), a Parquet profile, or, "
             f"to evaluate, a shipped predictor: {', '.join(shipped_predictors()) or 'none'}."
         )
+    if path.suffix.lower() in (".jsonl", ".json", ".csv", ".tsv", ".txt", ".eval"):
+        raise RunError(
+            f"{source} is no profile. Of questions one is measured: forethought profile MODEL {source}; from "
+            f"measurements made elsewhere it is taken over: forethought import {source}"
+        )
     return read_parquet(path)
 
 

@@ -29,7 +29,7 @@ class Terms:
         total: in tokens; or
         mean_usd: as USD a query; or
         total_usd: in USD. Exactly one of the four.
-        cost: what it is counted in; a total in USD is.
+        cost: what it is counted in; None for USD where the total is, else granted.
         allocator: a registered name, or an object that allocates.
         allocator_options: what the named one's class takes.
         min_tokens, max_tokens: bounds for every query's cap; a query's own bounds come first.
@@ -42,7 +42,7 @@ class Terms:
     total: float | None = None
     mean_usd: float | None = None
     total_usd: float | None = None
-    cost: Cost = Cost.GRANTED
+    cost: Cost = None  # type: ignore[assignment]  # it is known once made
     allocator: str | Allocator = "envelope"
     allocator_options: Mapping[str, Any] = field(default_factory=dict)
     min_tokens: int | None = None
@@ -53,9 +53,10 @@ class Terms:
         which = "give either mean_tokens or total, or in money mean_usd or total_usd"
         problems = [] if len(given) == 1 else [which]
         is_usd = bool(given) and given[0].endswith("usd")
-        if is_usd and self.cost == Cost.SPENT:
+        cost: Cost | None = self.cost
+        if is_usd and cost in (Cost.GRANTED, Cost.SPENT):
             problems.append(f"{given[0]} is in money: leave the cost out, or give a total in tokens")
-        if not is_usd and self.cost == Cost.USD:
+        if not is_usd and cost == Cost.USD:
             problems.append("a total in money is mean_usd or total_usd")
         for name, least in (*((name, None) for name in TOTALS), ("min_tokens", 0), ("max_tokens", 0)):
             value = getattr(self, name)
@@ -69,11 +70,11 @@ class Terms:
                 problems.append(f"{name} must be {'above 0' if least is None else 'at least 0'}, not {value:g}")
         if None not in (self.min_tokens, self.max_tokens) and not problems and self.min_tokens > self.max_tokens:  # type: ignore[operator]
             problems.append(f"min_tokens {self.min_tokens} is above max_tokens {self.max_tokens}")
-        if self.cost not in tuple(Cost):
+        if cost is not None and cost not in tuple(Cost):
             problems.append(f"cost must be 'granted', 'spent' or 'usd', not {self.cost!r}")
         if problems:
             raise InvalidSettingsError("; ".join(problems))
-        object.__setattr__(self, "cost", Cost.USD if is_usd else Cost(self.cost))
+        object.__setattr__(self, "cost", Cost(cost or (Cost.USD if is_usd else Cost.GRANTED)))
 
     @property
     def allocator_name(self) -> str:

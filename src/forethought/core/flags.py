@@ -25,6 +25,7 @@ class Flag:
         metavar: what stands for the value in the help.
         shown: what happens where it is not given, in words, where the default's value does not say it.
         choices: the values that it takes; empty for any.
+        is_main: among the few that `--help` shows; `--help-all` shows every one.
         is_argument: given by place, not by name.
         is_pairs: KEY=VALUE, repeatable, collected into one mapping.
     """
@@ -34,6 +35,7 @@ class Flag:
     metavar: str | None = None
     shown: str = ""
     choices: tuple[str, ...] = ()
+    is_main: bool = False
     is_argument: bool = False
     is_pairs: bool = False
 
@@ -107,9 +109,9 @@ def argument(default: Any = MISSING, *, metavar: str | None = None) -> Any:
     return field(metadata=metadata) if default is MISSING else field(default=default, metadata=metadata)
 
 
-def pairs(name: str, help: str) -> Any:  # noqa: A002
+def pairs(name: str, help: str, **how: Any) -> Any:  # noqa: A002
     """A field of KEY=VALUE pairs."""
-    return flag({}, help, name=name, metavar="KEY=VALUE", is_pairs=True)
+    return flag({}, help, name=name, metavar="KEY=VALUE", is_pairs=True, **how)
 
 
 limit_flag = partial(flag, None, "Only the first N questions.", metavar="N")

@@ -21,11 +21,11 @@ class ImportSettings:
     """
 
     files: tuple[str, ...] = argument(metavar="FILE...")
-    out: str = flag("", "The profile.", metavar="FILE", shown="runs/NAME.parquet")
+    out: str = flag("", "The profile.", metavar="FILE", shown="runs/NAME.parquet", is_main=True)
     shape: str = flag("auto", "A row a trace and budget, or a row a query.", choices=("auto", "long", "wide"))
     columns: dict[str, str] = field(default_factory=dict)
     tried: int | None = flag(None, "Traces the counts are out of, where no column says.", metavar="N")
-    budgets: str = flag("", "Take only these caps over.", metavar="CAPS", shown="all of the files'")
+    budgets: str = flag("", "Take only these caps over.", metavar="CAPS", shown="all of the files'", is_main=True)
     last_cut: bool = flag(False, "Each trace has cuts of its own: at a cap it counts as at its last cut before it.")
     window: int | None = flag(None, "Only evenly spaced caps: tokens between two.", metavar="N")
     max_tokens: int | None = flag(None, "Largest budget to take over.", metavar="N", shown="all")
@@ -35,16 +35,16 @@ class ImportSettings:
     )
     menu_file: str = flag("", "Options by label: prices, what a request sets (TOML).", name="--menu", metavar="FILE")
     any_order: bool = flag(False, "The rows of a long table need not ascend by budget.")
-    score: str = flag("", "Which scorer or metric of an evaluation log judges.", metavar="NAME")
+    score: str = flag("", "Which scorer or metric of an evaluation log judges.", metavar="NAME", is_main=True)
     tokenizer: str = flag("", "What counts tokens of lm-eval's logs, which keep no counts.", metavar="FOLDER")
     name: str = flag("", "Of the profile.", shown="the first file's")
-    model: str = flag("", "What was measured.", shown="unknown")
+    model: str = flag("", "What was measured.", shown="unknown", is_main=True)
     template: str = flag("", "Its prompt template.", shown="unknown")
     grader: str = flag("", "What judged the answers.", shown="unknown")
     temperature: float | None = flag(None, "Of the thought.", shown="unknown")
     top_p: float | None = flag(None, "Nucleus of the thought.", shown="unknown")
     simulated: bool = flag(False, "No model was measured: say so wherever the profile is shown.")
-    dry_run: bool = flag(False, "Read and check; write nothing.")
+    dry_run: bool = flag(False, "Read and check; write nothing.", is_main=True)
 
     MEANINGS: ClassVar = {
         "id": "Query ids; of several columns: NAME,NAME.",

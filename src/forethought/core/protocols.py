@@ -138,6 +138,19 @@ class CountingEngine(Engine, Protocol):
 
 
 @runtime_checkable
+class RoomEngine(Engine, Protocol):
+    """An engine whose answers may take more than a template's forced one: a server writes them by itself.
+
+    An engine without this takes at most the answer suffix and `max_answer_tokens` of its template beside a thought.
+    """
+
+    @property
+    def answer_room(self) -> int:
+        """Most tokens that an answer may take beside the cap; 0 where answers are forced."""
+        ...
+
+
+@runtime_checkable
 class Estimator(Protocol):
     """Features of a query -> accuracy curve and expected usage, before any generation.
 

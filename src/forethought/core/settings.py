@@ -90,12 +90,16 @@ class ProfileSettings(QuestionColumns):
 
     model: str = argument()
     questions: str = argument()
-    out: str = flag("", "Run directory.", metavar="RUN", shown="runs/MODEL-QUESTIONS")
-    num_traces: int = flag(4, "Traces a question.", name="--traces")
+    out: str = flag("", "Run directory.", metavar="RUN", shown="runs/MODEL-QUESTIONS", is_main=True)
+    num_traces: int = flag(4, "Traces a question.", name="--traces", is_main=True)
     history: str = history_flag()
-    budgets: str = flag("", "The caps.", metavar="CAPS", shown="by the model")
+    budgets: str = flag("", "The caps.", metavar="CAPS", shown="by the model", is_main=True)
     menu_file: str = flag(
-        "", "Options with names instead, such as effort levels: a menu file.", name="--menu", metavar="FILE"
+        "",
+        "Options with names instead, such as effort levels: a menu file.",
+        name="--menu",
+        metavar="FILE",
+        is_main=True,
     )
     window: int | None = flag(None, "Evenly spaced caps instead: tokens between two of them.", metavar="N")
     max_tokens: int | None = flag(None, "The largest of evenly spaced caps.", metavar="N")
@@ -105,7 +109,7 @@ class ProfileSettings(QuestionColumns):
     skip_ungraded: bool = skip_ungraded_flag()
     engine: EngineSettings = EngineSettings()
     seed: int = seed_flag()
-    limit: int | None = limit_flag()
+    limit: int | None = limit_flag(is_main=True)
     retry_failed: bool = retry_failed_flag()
     worker: str = worker_flag()
 
@@ -159,10 +163,12 @@ class TrainSettings:
 
     run: str = argument()
     more: tuple[str, ...] = argument(())
-    predictor: str = flag("auto", "auto, ridge, mlp, text, stack, lora, prompted, mean, history or paper-mlp.")
-    options: dict[str, Any] = pairs("--predictor-option", "Passed to the predictor.")
-    out: str = flag("", "Where to save it.", metavar="FOLDER", shown="RUN/predictor")
-    layers: str = flag("all", "Layers to choose from: all, or 4,12,16.")
+    predictor: str = flag(
+        "auto", "auto, ridge, mlp, text, stack, lora, prompted, mean, history or paper-mlp.", is_main=True
+    )
+    options: dict[str, Any] = pairs("--predictor-option", "Passed to the predictor.", is_main=True)
+    out: str = flag("", "Where to save it.", metavar="FOLDER", shown="RUN/predictor", is_main=True)
+    layers: str = flag("all", "Layers to choose from: all, or 4,12,16.", is_main=True)
     num_folds: int = flag(5, "Folds of the cross-validation.", name="--folds")
     model: str = asked_model_flag()
     engine: EngineSettings = EngineSettings()
@@ -180,13 +186,20 @@ class PlanSettings(QuestionColumns):
 
     run: str = argument()
     questions: str = argument()
-    mean_tokens: float | None = flag(None, "The total, as tokens a question.", metavar="N")
+    mean_tokens: float | None = flag(None, "The total, as tokens a question.", metavar="N", is_main=True)
     total_tokens: float | None = flag(None, "The total in tokens.", metavar="N")
-    mean_usd: float | None = flag(None, "The total in money, as USD a question (a menu with prices).", metavar="N")
+    mean_usd: float | None = flag(
+        None, "The total in money, as USD a question (a menu with prices).", metavar="N", is_main=True
+    )
     total_usd: float | None = flag(None, "The total in USD.", metavar="N")
     allocator: str = flag("envelope", "envelope, exact, greedy, blind, uniform.")
     allocator_options: dict[str, Any] = allocator_options_flag()
-    cost: Cost = flag(Cost.GRANTED, "Count a total as the sum of caps, tokens expected to be generated, or their bill.")
+    cost: Cost = flag(
+        None,
+        "Count a total as the sum of caps, tokens expected to be generated, or their bill.",
+        shown="granted; usd with a total in USD",
+        is_main=True,
+    )
     model: str = flag("", "Where the predictor's model is.", shown="the name on its card")
     template: str = flag("", "Its prompt template's file.", shown="the name on its card")
     min_tokens: int | None = flag(None, "Least cap of any question.", metavar="N")
@@ -199,17 +212,18 @@ class PlanSettings(QuestionColumns):
         usd = {"--mean-usd": self.mean_usd, "--total-usd": self.total_usd}
         given = {name: value for name, value in (tokens | usd).items() if value is not None}
         is_usd = any(name in usd for name in given)
+        cost: Cost | None = self.cost
         least, most = self.min_tokens, self.max_tokens
         check_all(
             [
                 None
                 if len(given) == 1
                 else "give either --mean-tokens N or --total-tokens N, or in money --mean-usd N or --total-usd N",
-                f"--cost {self.cost} counts tokens: leave it out with a total in USD"
-                if is_usd and self.cost is Cost.SPENT
+                f"--cost {cost} counts tokens: leave it out with a total in USD, or give --mean-tokens N"
+                if is_usd and cost in (Cost.GRANTED, Cost.SPENT)
                 else None,
                 "--cost usd needs a total in money: --mean-usd N or --total-usd N"
-                if given and not is_usd and self.cost is Cost.USD
+                if given and not is_usd and cost is Cost.USD
                 else None,
                 *(each for name in given if name in tokens for each in positive(name, [given[name]])),
                 *(each for name in given if name in usd for each in positive(name, [given[name]], "USD")),
@@ -221,8 +235,8 @@ class PlanSettings(QuestionColumns):
                 else None,
             ]
         )
-        if is_usd:
-            object.__setattr__(self, "cost", Cost.USD)
+        if cost is None:
+            object.__setattr__(self, "cost", Cost.USD if is_usd else Cost.GRANTED)
 
     def total_for(self, num_queries: int) -> float:
         """The total for that many queries, in tokens or, under cost "usd", in USD."""
@@ -236,8 +250,10 @@ class RunSettings:
     """`forethought run`: plan, reason under the caps, answer."""
 
     plan: PlanSettings
-    out: str = flag("", "Run directory.", metavar="RUN", shown="runs/run-QUESTIONS-TOTAL-COST")
-    compare: tuple[str, ...] = flag((), "Judge this allocator on the same traces too (repeatable).", metavar="NAME")
+    out: str = flag("", "Run directory.", metavar="RUN", shown="runs/run-QUESTIONS-TOTAL-COST", is_main=True)
+    compare: tuple[str, ...] = flag(
+        (), "Judge this allocator on the same traces too (repeatable).", metavar="NAME", is_main=True
+    )
     hard_total: bool = flag(False, "With --cost spent: never generate more; later questions get what is left.")
     history: str = history_flag(shown="RUN, where it is one")
     grader: str = grader_flag()
@@ -281,10 +297,10 @@ class GradeSettings:
     """`forethought grade`: judge answers that stand in a file beside their references."""
 
     file: str = argument()
-    grader: str = grader_flag()
+    grader: str = grader_flag(is_main=True)
     grader_options: dict[str, Any] = grader_options_flag()
-    answer_column: str = flag("", "Answers.", metavar="NAME", shown="answer, prediction, …")
-    reference_column: str = flag("", "Right answers.", metavar="NAME", shown="reference, target, …")
+    answer_column: str = flag("", "Answers.", metavar="NAME", shown="answer, prediction, …", is_main=True)
+    reference_column: str = flag("", "Right answers.", metavar="NAME", shown="reference, target, …", is_main=True)
     id_column: str = flag("", "Ids.", metavar="NAME", shown="id, else the row's place")
     skip_ungraded: bool = skip_ungraded_flag()
     limit: int | None = limit_flag()
@@ -298,9 +314,9 @@ class RegradeSettings:
     """`forethought regrade`: judge the kept records of a run anew, without generating."""
 
     run: str = argument()
-    grader: str = flag("", "number, exact, choice or math.", shown="the run's own")
+    grader: str = flag("", "number, exact, choice or math.", shown="the run's own", is_main=True)
     grader_options: dict[str, Any] = grader_options_flag()
-    answers: str = flag("", "Corrected references, by id or by question.", metavar="FILE")
-    answer_column: str = flag("", "Where they stand in it.", metavar="NAME", shown="answer, …")
+    answers: str = flag("", "Corrected references, by id or by question.", metavar="FILE", is_main=True)
+    answer_column: str = flag("", "Where they stand in it.", metavar="NAME", shown="answer, …", is_main=True)
     skip_ungraded: bool = skip_ungraded_flag()
-    dry_run: bool = flag(False, "Count what would change; write nothing.")
+    dry_run: bool = flag(False, "Count what would change; write nothing.", is_main=True)

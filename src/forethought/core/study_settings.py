@@ -31,15 +31,19 @@ class LayersSettings:
     """`forethought layers`: how well each layer of a model tells the accuracy curves."""
 
     run: str = argument()
-    states: str = flag("", "Hidden states of every layer; what it lacks is read now.", metavar="FOLDER")
+    states: str = flag("", "Hidden states of every layer; what it lacks is read now.", metavar="FOLDER", is_main=True)
     read: bool = flag(True, "Read them, or leave their questions out.")
     pooling: str = flag("both", "last (prompt token), mean (of the question) or both.")
-    layers: str = flag("all", "Layers to compare: all, or 4,12,16.")
+    layers: str = flag("all", "Layers to compare: all, or 4,12,16.", is_main=True)
     mean_tokens: tuple[float, ...] = flag(
-        (), "Mean budgets of the plans judged.", metavar="N,…", shown="levels near 1/5, 2/5 and 3/5 of the largest cap"
+        (),
+        "Mean budgets of the plans judged.",
+        metavar="N,…",
+        shown="levels near 1/5, 2/5 and 3/5 of the largest cap",
+        is_main=True,
     )
     limit: int | None = limit_flag()
-    out: str = flag("", "Where the report goes.", metavar="FOLDER", shown="RUN/layers")
+    out: str = flag("", "Where the report goes.", metavar="FOLDER", shown="RUN/layers", is_main=True)
     model: str = flag("", "Where the measured model is.", shown="its name in the profile")
     template: str = flag("", "Its prompt template.", shown="its name in the profile")
     engine: EngineSettings = EngineSettings()
@@ -77,18 +81,24 @@ class EvaluateSettings:
     """`forethought evaluate`: what prediction and allocation buy on measured curves."""
 
     run: str = argument()
-    on: str = flag("", "Held-out profile: run directory or Parquet file.", metavar="PROFILE")
-    out: str = flag("", "Where the report goes.", metavar="FOLDER", shown="RUN/evaluation")
+    on: str = flag("", "Held-out profile: run directory or Parquet file.", metavar="PROFILE", is_main=True)
+    out: str = flag("", "Where the report goes.", metavar="FOLDER", shown="RUN/evaluation", is_main=True)
     allocator: str = flag("envelope", "Whose plans are judged.")
     allocator_options: dict[str, Any] = allocator_options_flag()
     predictor: str = flag("auto", "For cross-fitting a profile run.")
     mean_tokens: tuple[float, ...] = flag(
-        (), "Levels compared at, in tokens a question.", metavar="N,…", shown="spread over what the options cost"
+        (),
+        "Levels compared at, in tokens a question.",
+        metavar="N,…",
+        shown="spread over what the options cost",
+        is_main=True,
     )
     mean_usd: tuple[float, ...] = flag(
-        (), "Levels in USD a question, where options have prices.", metavar="USD,…", shown="spread alike"
+        (), "Levels in USD a question, where options have prices.", metavar="USD,…", shown="spread alike", is_main=True
     )
-    by_draws: bool = flag(False, "Judge a history: half of each question's draws choose for it, the others judge.")
+    by_draws: bool = flag(
+        False, "Judge a history: half of each question's draws choose for it, the others judge.", is_main=True
+    )
     num_draws: tuple[int, ...] = flag(
         (1, 2, 3, 5), "With --by-draws: how many draws choose, in a table of its own.", name="--draws", metavar="N,…"
     )
@@ -124,11 +134,13 @@ class CompareSettings:
     """`forethought compare`: several predictors on one held-out profile, with what each costs itself."""
 
     predictors: tuple[str, ...] = argument()
-    on: str = flag("", "Held-out profile.", metavar="PROFILE", shown="the shipped one of the first")
-    names: tuple[str, ...] = flag((), "What each is called, in their order.", name="--name")
-    labels: tuple[str, ...] = flag((), "Another tool's labels: CSV of query_id, label.", metavar="NAME=FILE")
-    train: str = flag("", "Where the labels' curves are counted.", metavar="PROFILE")
-    out: str = flag("", "Where the report goes.", metavar="FOLDER", shown="runs/compare-PROFILE")
+    on: str = flag("", "Held-out profile.", metavar="PROFILE", shown="the shipped one of the first", is_main=True)
+    names: tuple[str, ...] = flag((), "What each is called, in their order.", name="--name", is_main=True)
+    labels: tuple[str, ...] = flag(
+        (), "Another tool's labels: CSV of query_id, label.", metavar="NAME=FILE", is_main=True
+    )
+    train: str = flag("", "Where the labels' curves are counted.", metavar="PROFILE", is_main=True)
+    out: str = flag("", "Where the report goes.", metavar="FOLDER", shown="runs/compare-PROFILE", is_main=True)
     allocator: str = flag("envelope", "Whose plans are judged.")
     allocator_options: dict[str, Any] = allocator_options_flag()
     num_resamples: int = num_resamples_flag()
@@ -159,14 +171,16 @@ class PaperSettings:
     """`forethought bench paper`: the published measurements of arXiv 2602.01237."""
 
     folder: str = argument(metavar="DIR")
-    split: str = flag("dev", "Judged on: DIR/NAME.parquet.", metavar="NAME")
-    out: str = flag("", "Where the report goes.", metavar="FOLDER", shown="runs/bench-paper-SPLIT")
-    mean_tokens: tuple[float, ...] = flag((), "Mean budgets to compare at.", metavar="N,…", shown="every budget")
+    split: str = flag("dev", "Judged on: DIR/NAME.parquet.", metavar="NAME", is_main=True)
+    out: str = flag("", "Where the report goes.", metavar="FOLDER", shown="runs/bench-paper-SPLIT", is_main=True)
+    mean_tokens: tuple[float, ...] = flag(
+        (), "Mean budgets to compare at.", metavar="N,…", shown="every budget", is_main=True
+    )
     predictor: str = flag("", "Forethought's.", metavar="NAME", shown="that of train")
     allocator: str = flag("envelope", "Forethought's.")
     allocator_options: dict[str, Any] = allocator_options_flag()
     compare: tuple[str, ...] = flag(
-        ("ridge", "mlp", "text", "paper-mlp"), "Predictors beside it, or none.", metavar="NAME,…"
+        ("ridge", "mlp", "text", "paper-mlp"), "Predictors beside it, or none.", metavar="NAME,…", is_main=True
     )
     num_resamples: int = num_resamples_flag()
     plots: bool = plots_flag()
@@ -204,14 +218,16 @@ class DoctorSettings(QuestionColumns):
     base_url: str = ""
     served_model: str = ""
     enforce: str = "auto"
-    template: str = flag("boxed", "Prompt template to try budgets with.")
+    template: str = flag("boxed", "Prompt template to try budgets with.", is_main=True)
     temperature: float | None = flag(None, "Of the thought.", shown="0 for caps, 0.6 for levels")
     top_p: float = flag(1.0, "Nucleus of the thought.")
     timeout_seconds: float = flag(120.0, "Seconds a request.", name="--timeout")
-    questions: str = flag("", "Measure effort levels on these, and write a menu file.", metavar="FILE")
+    questions: str = flag("", "Measure effort levels on these, and write a menu file.", metavar="FILE", is_main=True)
     limit: int | None = limit_flag()
-    levels: tuple[str, ...] = flag((), "These; a number is a cap.", metavar="A,B", shown="all that are known")
-    out: str = flag("menu.toml", "The menu file.", metavar="FILE")
+    levels: tuple[str, ...] = flag(
+        (), "These; a number is a cap.", metavar="A,B", shown="all that are known", is_main=True
+    )
+    out: str = flag("menu.toml", "The menu file.", metavar="FILE", is_main=True)
     options: dict[str, Any] = pairs("--engine-option", "Passed to the engine.")
     dry_run: bool = flag(False, "Say what would be done and what it may cost; do nothing.")
 

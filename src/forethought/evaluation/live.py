@@ -182,6 +182,12 @@ def compare_live(
     )
 
 
+def accuracy_of(right_Q: FloatArray, *, num_resamples: int = 2000, seed: int = 0) -> Estimate:
+    """The share right of some questions, with the interval that `compare_live` gives it."""
+    zeros_Q = np.zeros(len(right_Q))
+    return compare_live({"": (right_Q, zeros_Q, zeros_Q)}, num_resamples=num_resamples, seed=seed).policies[0].accuracy
+
+
 def _paired(values_Q_P: FloatArray, pairs: Sequence[tuple[int, int]]) -> FloatArray:
     policies, bases = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
     return values_Q_P[:, policies] - values_Q_P[:, bases]

@@ -43,6 +43,12 @@ def shipped_predictors() -> list[str]:
     return sorted(entry.name for entry in _SHIPPED.iterdir() if entry.is_dir())
 
 
+def is_predictor(source: Path | str) -> bool:
+    """Whether a name or a path stands for a predictor."""
+    is_folder = any((folder / SETTINGS_FILE).is_file() for folder in (Path(source), Path(source) / "predictor"))
+    return is_folder or str(source) in shipped_predictors()
+
+
 @contextlib.contextmanager
 def locate(source: Path | str) -> Iterator[Path]:
     """The folder that a name or a path stands for: the path, its folder `predictor`, or a shipped predictor's."""

@@ -20,7 +20,7 @@ from .parts.shape import make_concave
 from .shrinkage import Shrinkage
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class PredictorCard:
     """What a saved predictor belongs to and how good it is.
 
@@ -67,6 +67,13 @@ class PredictorCard:
     grader: str | None = None
     history: HistoryCard | None = None
     mean_input_B: tuple[float, ...] | None = None
+
+    def __repr__(self) -> str:
+        return f"PredictorCard({self.predictor} for {self.model}, budgets {self.menu}, made {self.created})"
+
+    def _repr_markdown_(self) -> str:
+        """The card in words, in a notebook."""
+        return self.to_markdown()
 
     def mean_curves(self, query_ids: tuple[str, ...]) -> Curves:
         """The mean curve for every query: all that the blind allocation knows."""

@@ -82,7 +82,7 @@ def evaluation_decision(result: Evaluation) -> Iterator[str]:
         is_ahead, ends = row.gain.low > SAME, f"Gain {difference(row.gain)}"
         if is_ahead:
             said += f"; {_saving_words(saving, is_named=result.menu.is_named)}"
-            needed = f"; {saving.baseline} needs {more_or_less(saving)} for as much"
+            needed = f"; for the same accuracy {saving.baseline} needs {more_or_less(saving)}"
             ends += needed if math.isfinite(saving.needed.value) else ""
         yield f"{said}."
         if number:
@@ -198,10 +198,10 @@ def num_draws_title(result: DrawsEvaluation, cost: Cost) -> str:
     level = result.headline[cost]
     found = [row for row in result.by_num_draws if row.cost is cost and row.level == level]
     proven = [row.num_draws for row in found if row.gain.low > SAME]
-    draws = f"{min(proven)} draw{'' if min(proven) == 1 else 's'}" if proven else ""
-    return (
-        f"{draws} of a question are enough for a proven gain" if proven else "No number of draws gives a proven gain"
-    ) + (f" at {so_many(level, cost)}")
+    at = f"at {so_many(level, cost)} a question"
+    if not proven:
+        return f"No number of draws gives a proven gain {at}"
+    return f"A gain is proven from {min(proven)} draw{'' if min(proven) == 1 else 's'} on, {at}"
 
 
 def frontier_title(result: Evaluation, cost: Cost) -> str:

@@ -50,17 +50,22 @@ def live_page(
     first = result.policies[0]
     paid = [*([] if first.granted is None else [Cost.GRANTED]), Cost.SPENT]
     paid += [] if first.usd is None else [Cost.USD]
+    same = "the same traces for every policy"
+    if first.granted is None:  # named options
+        same = "the same for every policy, and the same answers where policies choose the same option"
+    planned = result.provenance.get("cost")
+    heads = [f"{cost_name(each)}{' (planned)' if each == planned else ''}" for each in paid]
     head = ["", "points", "questions better / worse", *(COUNTED[each] for each in paid)]
     said = [Said(f"{each.policy} against {each.baseline}: {each.sentence}") for each in result.differences]
     return Page(
         name="live",
         title="Live comparison",
         result=result,
-        sample=f"{result.num_questions:,} questions, the same traces for every policy",
+        sample=f"{result.num_questions:,} questions, {same}",
         decision=tuple(live_decision(result)),
         parts=[
-            Part("", [Table(["policy", "right", "share", *map(cost_name, paid)], policies)]),
-            *([Part("", [Table(head, differences)], on="page")] if differences else []),
+            Part("", [Table(["policy", "right", "share", *heads], policies)]),
+            *([Part("", [Table(head, differences)])] if differences else []),
             *([Part("", [Bullets([*said, *_few_questions(result)])])] if said else []),
             *([Part("which questions gained and lost", [questions], on="html")] if questions else []),
         ],

@@ -132,7 +132,7 @@ def plan_picture(plan: Plan) -> Figure:
     """
     made, card = plan.allocation, plan.card
     model = "unknown model" if card is None else short(card.model or "unknown model")
-    caption = [model, f"{len(plan):,} questions"]
+    caption = [model, f"{len(plan):,} questions, {made.cost.amount(made.taken / len(plan))} each"]
     is_simulated = card is not None and card.data.simulated
     figure = frame((10.4, 4.2), caption, simulated=is_simulated, ending="as predicted, not measured")
     left, right = figure.subplots(1, 2)
@@ -167,8 +167,8 @@ def _totals_panel(panel: Any, plan: Plan) -> None:
     own = made.taken / len(plan)
     panel.plot([own], [made.expected_accuracy], marker="D", markersize=8, color=INK, markerfacecolor="white", zorder=5)
     _, uniform = expected(UNIFORM, own)
-    panel.set_title(f"expected {made.expected_accuracy:.1%} at {made.cost.amount(own)} each, uniformly {uniform:.1%}")
-    panel.set(xlabel=AXIS[cost], ylabel="expected accuracy", ylim=(0.0, None))
+    panel.set_title(f"expected {made.expected_accuracy:.1%}, uniformly {uniform:.1%}")
+    panel.set(xlabel=AXIS[cost], ylabel="expected accuracy", ylim=(0.0, 1.05 * panel.dataLim.ymax))
     count_percent(panel.yaxis)
     if plan.menu.is_named:
         costs_along(panel, [low, high], in_usd=cost is Cost.USD)

@@ -13,6 +13,7 @@ from ..control.plan import Plan
 from ..core.data import Cost, Grade
 from ..core.records import Record
 from ..evaluation.live import LiveComparison
+from ..evaluation.policies import BLIND, FORETHOUGHT, UNIFORM
 from ..evaluation.results import Result
 from ..runs.store import RunDirectory
 from .findings import so_many
@@ -144,6 +145,7 @@ def run_questions(plan: Plan, answers: Mapping[str, Sequence[Answer]], records: 
     found = {name: {each.id: each for each in rows} for name, rows in answers.items()}
     names = list(found)
     main, others = names[0], names[1:]
+    called = {name: FORETHOUGHT if name == main and main not in (UNIFORM, BLIND) else name for name in names}
     p_Q, row_of = plan.forecast.curves.p_Q_B, {query.id: row for row, query in enumerate(plan.queries)}
 
     def moved(query_id: str) -> tuple[int, int, int]:
@@ -169,7 +171,7 @@ def run_questions(plan: Plan, answers: Mapping[str, Sequence[Answer]], records: 
         rows.append(
             Question(query_id, cells, list(_detail(query.text, query.reference, own, traces.get(query_id, ()))))
         )
-    head = ["question", *(f"{name}{what}" for name in names for what in (":", " tokens")), "expected right"]
+    head = ["question", *(f"{each}{what}" for each in called.values() for what in ("", " tokens")), "expected right"]
     if not others:
         head = ["question", "verdict", "tokens", "expected right"]
     head.append("option" if plan.menu.is_named else "cap")

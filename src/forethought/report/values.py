@@ -27,6 +27,7 @@ from .wording import SIMULATED, percent
 FEW = 6  # rows of a table of queries
 MOST = 8  # rows of any other
 LONGEST = 70  # letters of a cell
+NUMBER = ";white-space:nowrap"  # a value and its interval stand on one line
 
 
 class Heading(str):
@@ -226,9 +227,9 @@ def _html(block: Block) -> str:
 
 
 def _row(tag: str, cells: Sequence[str], sides: Sequence[str]) -> str:
+    styles = (f"text-align:{side};padding:0.15em 0.6em{NUMBER if side == 'right' else ''}" for side in sides)
     found = (
-        f'<{tag} style="text-align:{side};padding:0.15em 0.6em">{_safe(cell, LONGEST)}</{tag}>'
-        for cell, side in zip(cells, sides, strict=True)
+        f'<{tag} style="{style}">{_safe(cell, LONGEST)}</{tag}>' for cell, style in zip(cells, styles, strict=True)
     )
     return f"<tr>{''.join(found)}</tr>"
 

@@ -41,7 +41,7 @@ def amount(value: float | None, cost: Cost) -> str:
     if value is None:
         return "not measured" if cost is Cost.SPENT else "not known"
     if cost is not Cost.USD or not math.isfinite(value):
-        return number(value, ".1f")
+        return number(value, ",.1f")
     return f"{value:,.{max(2, 3 - math.floor(math.log10(value))) if value > 0 else 2}f}"
 
 

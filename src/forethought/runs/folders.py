@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from ..core.import_settings import ImportSettings
+from ..core.rows import check_rows_name
 from ..core.settings import ProfileSettings, RunPlanSettings, RunSettings
 from ..core.study_settings import CompareSettings, EvaluateSettings, LayersSettings, PaperSettings
 from ..errors import InvalidSettingsError, RunError
@@ -85,35 +86,30 @@ def check_folder(folder: Path) -> None:
     _check_parents(folder)
 
 
-def check_file(file: Path) -> None:
+def check_file(file: Path, flag: str = "--out") -> None:
     """Refuses a place where no file can be written; nothing is made."""
     if file.is_dir():
-        raise RunError(f"{file} is a folder; give --out a file")
-    _check_parents(file)
+        raise RunError(f"{file} is a folder; give {flag} a file")
+    _check_parents(file, flag)
 
 
 def check_plan_file(file: Path) -> None:
-    """The same for a plan: a .json file holds the plan itself, any other its budgets as JSON lines."""
-    if file.suffix.lower() != ".json":
-        check_lines_file(file)
-        return
+    """The same for a plan: a .json file holds the plan itself, any other its budgets as rows."""
+    check_rows_file(file, is_checked_name=file.suffix.lower() != ".json")
+
+
+def check_rows_file(file: Path, flag: str = "--out", *, is_checked_name: bool = True) -> None:
+    """The same for a file of rows (`core.rows`), whose ending says how they are written."""
+    if is_checked_name:
+        check_rows_name(file, flag)
     if file.parent != Path() and not file.parent.is_dir():
-        raise RunError(f"--out {file}: there is no folder {file.parent}")
-    check_file(file)
+        raise RunError(f"{flag} {file}: there is no folder {file.parent}")
+    check_file(file, flag)
 
 
-def check_lines_file(file: Path) -> None:
-    """The same for a file of JSON lines, which no other ending may promise to be something else."""
-    if file.suffix.lower() in (".csv", ".tsv", ".parquet", ".json", ".txt"):
-        raise InvalidSettingsError(f"--out {file}: this is written as JSON lines; name it {file.with_suffix('.jsonl')}")
-    if file.parent != Path() and not file.parent.is_dir():
-        raise RunError(f"--out {file}: there is no folder {file.parent}")
-    check_file(file)
-
-
-def _check_parents(path: Path) -> None:
+def _check_parents(path: Path, flag: str = "--out") -> None:
     nearest = next(each for each in (path, *path.absolute().parents) if each.exists())
     if nearest != path and not nearest.is_dir():
-        raise RunError(f"{path}: cannot be created: {nearest} is a file; give another --out")
+        raise RunError(f"{path}: cannot be created: {nearest} is a file; give another {flag}")
     if not os.access(nearest, os.W_OK):
-        raise RunError(f"{path}: cannot be written: {nearest} is not yours to write; give another --out")
+        raise RunError(f"{path}: cannot be written: {nearest} is not yours to write; give another {flag}")

@@ -111,7 +111,8 @@ class OpenAIEngine:
         )
         self.server, wanted, chosen = finish(self._start(server, wanted, is_open=template is None))
         is_open, self.template = template is None, wanted.template
-        self.enforce, self.reason, self.answer_room = chosen.enforce, chosen.reason, wanted.room
+        self.enforce, self.reason = chosen.enforce, chosen.reason
+        self.answer_room = 0 if chosen.enforce == "two-call" else wanted.room
         self._chosen: Chosen | None = chosen
         kept = f"budgets kept by {self.enforce}: {self.reason}"
         self.said = f"{self.server.name} at {self.address} ({self.server.how}); {kept}"
