@@ -58,7 +58,7 @@ def test_show_of_a_profile_names_options_tries_costs_and_prices(files: tuple[Pat
         right = measured.num_right_Q_B[:, column].sum() / tries_Q_B[:, column].sum()
         assert found["accuracy"][column] == pytest.approx(right, abs=1e-4)
     text = shown_text(json.loads(json.dumps(found)))
-    assert "option" in text.splitlines()[1]
+    assert "option" in text.splitlines()[2]
     assert "cap" not in text
     assert "3 questions were not tried under every option" in text
     assert "2–4" in text

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import click
-import settings
 
+import settings
 from forethought import report
 from forethought.commands import COMMANDS, reports, verbs
 from forethought.commands.options import HELP_ALL

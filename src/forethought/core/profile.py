@@ -126,6 +126,20 @@ class Profile(Shown):
             p_Q_B = self.num_right_Q_B / self.tries_Q_B
         return Curves(self.query_ids, self.menu, p_Q_B, self.tokens_Q_B, self.input_Q_B)
 
+    def on_columns(self, menu: Menu, columns: IntArray) -> Profile:
+        """The same profile under the options of `menu`, which are those of its own at `columns`, in that order."""
+        tried_Q_B, input_Q_B = self.tried_Q_B, self.input_Q_B
+        return replace(
+            self,
+            menu=menu,
+            num_right_Q_B=self.num_right_Q_B[:, columns],
+            tokens_Q_B=self.tokens_Q_B[:, columns],
+            reasoning_Q_B=self.reasoning_Q_B[:, columns],
+            traces=self.traces and self.traces.at(columns),
+            tried_Q_B=None if tried_Q_B is None else tried_Q_B[:, columns],
+            input_Q_B=None if input_Q_B is None else input_Q_B[:, columns],
+        )
+
     @property
     def tries_Q_B(self) -> IntArray:
         """Traces of each query under each option, shape (Q, B)."""

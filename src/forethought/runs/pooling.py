@@ -82,17 +82,7 @@ def on_options_of(menu: Menu, profile: Profile) -> Profile:
         other = profile.menu.options[column]
         if (option.cap, option.samples, dict(option.set)) != (other.cap, other.samples, dict(other.set)):
             raise MismatchError(f"the option {option.label!r} sets something else in another of these profiles")
-    tried_Q_B, input_Q_B = profile.tried_Q_B, profile.input_Q_B
-    return replace(
-        profile,
-        menu=menu,
-        num_right_Q_B=profile.num_right_Q_B[:, columns],
-        tokens_Q_B=profile.tokens_Q_B[:, columns],
-        reasoning_Q_B=profile.reasoning_Q_B[:, columns],
-        tried_Q_B=None if tried_Q_B is None else tried_Q_B[:, columns],
-        input_Q_B=None if input_Q_B is None else input_Q_B[:, columns],
-        traces=profile.traces and profile.traces.at(columns),
-    )
+    return profile.on_columns(menu, columns)
 
 
 def _traces(stacked: Profile, order_N: IntArray, num_tried_Q: IntArray) -> Traces:

@@ -293,17 +293,7 @@ def on_menu(profile: Profile, menu: Menu) -> Profile:
     Raises:
         MismatchError: an option that was not measured.
     """
-    columns = _columns(profile.menu, menu)
-    return replace(
-        profile,
-        menu=menu,
-        num_right_Q_B=profile.num_right_Q_B[:, columns],
-        tokens_Q_B=profile.tokens_Q_B[:, columns],
-        reasoning_Q_B=profile.reasoning_Q_B[:, columns],
-        traces=profile.traces and profile.traces.at(columns),
-        tried_Q_B=None if profile.tried_Q_B is None else profile.tried_Q_B[:, columns],
-        input_Q_B=None if profile.input_Q_B is None else profile.input_Q_B[:, columns],
-    )
+    return profile.on_columns(menu, _columns(profile.menu, menu))
 
 
 def curves_on_menu(curves: Curves, menu: Menu) -> Curves:
