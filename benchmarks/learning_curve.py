@@ -1,6 +1,6 @@
 """How many questions and traces does a profile need? What predictors gain against both.
 
-    OMP_NUM_THREADS=1 python benchmarks/learning_curve.py DIR --predictors mlp --draws 3 --work WORK
+    OMP_NUM_THREADS=1 python benchmarks/learning_curve.py DIR --predictors mlp --draws 4 --work WORK
     OMP_NUM_THREADS=1 python benchmarks/learning_curve.py DIR --predictors ridge,text --draws 10 --work WORK
     python benchmarks/learning_curve.py --work WORK --out docs/results/learning/learning.json   # of all that was played
 
@@ -154,7 +154,7 @@ def main() -> None:
     parser.add_argument("data", type=Path, metavar="DIR", nargs="?")
     parser.add_argument("--predictors", type=lambda text: text.split(","), default=["mlp"])
     parser.add_argument("--cells", type=cells_of, default=CELLS, metavar="QUESTIONSxTRACES,…", help="which to play")
-    parser.add_argument("--draws", type=int, default=3, help="of each number of questions and traces")
+    parser.add_argument("--draws", type=int, default=4, help="of each number of questions and traces")
     parser.add_argument("--work", type=Path, required=True, help="folder for what was played")
     parser.add_argument("--out", type=Path, help="JSON file for the summary")
     options = parser.parse_args()
