@@ -38,11 +38,10 @@ def command(as_json: bool, quiet: bool, dry_run: bool, **values: Any) -> int:
     if dry_run:
         emit(as_json, estimate.to_json(), estimate.to_text())
         return 0
-    title = "profiling"
     with progress_bar(
-        title, num_total=estimate.num_left, tokens_total=estimate.reasoning_tokens, quiet=quiet
-    ) as report:
-        run = pipeline.profile(settings, report=report)
+        "profile", num_total=estimate.num_left, tokens_total=estimate.reasoning_tokens, quiet=quiet
+    ) as watch:
+        run = pipeline.profile(settings, report=watch, progress=watch.step)
     result = tables.profile_summary(run)
     billed = prices.usd(result["prompt_tokens"], result["generated_tokens"])
     if billed is not None:
