@@ -14,8 +14,10 @@ import forethought
 
 project = "Forethought"
 author = "The Forethought developers"
+html_show_copyright = False
 version = release = forethought.__version__
 language = "en"
+default_role = "code"  # docstrings are written as Markdown is
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 html_theme = "furo"  # its fonts are the reader's own: nothing is fetched when a page is read

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import json
 import os
 from collections.abc import Callable
@@ -476,3 +477,38 @@ def test_split_without_questions_is_read_and_with_them_keeps_them(tmp_path: Path
     write_split(tmp_path / "one.parquet", {name: value[:1] for name, value in columns.items()})
     with pytest.raises(InvalidInputError, match="at least two"):
         read_split(tmp_path, "one")
+
+
+def learning_curve() -> Any:
+    """`benchmarks/learning_curve.py` as a module."""
+    path = Path(__file__).parent.parent / "benchmarks" / "learning_curve.py"
+    spec = importlib.util.spec_from_file_location("learning_curve", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_learning_curve_draws_traces_that_are_one_at_every_cap(folder: Path, tmp_path: Path) -> None:
+    bench_of = learning_curve()
+    whole = read_split(folder, "train").profile
+    few, more = bench_of.drawn(whole, (40, 4), 0), bench_of.drawn(whole, (80, 4), 0)
+    assert set(few.query_ids) < set(more.query_ids)
+    assert (few.num_tried_Q == 4).all()
+    rows = [whole.query_ids.index(name) for name in few.query_ids]
+    rate_Q_B = whole.num_right_Q_B[rows] / 100
+    share_Q_B = few.num_right_Q_B / 4
+    assert share_Q_B[rate_Q_B == 1.0].min() == 1.0
+    assert share_Q_B[rate_Q_B == 0.0].max() == 0.0
+    assert abs(share_Q_B.mean() - rate_Q_B.mean()) < 0.05
+    # One number decides a trace at every cap: where the rate rises, no trace is lost.
+    rises_Q_B = np.diff(rate_Q_B, axis=1) >= 0
+    assert (np.diff(few.num_right_Q_B, axis=1)[rises_Q_B] >= 0).all()
+    assert (bench_of.drawn(whole, (240, 100), 0).num_right_Q_B == whole.num_right_Q_B).all()
+    dev = read_split(folder, "dev").profile
+    played = {("ridge", cell): [bench_of.gains(whole, dev, "ridge", cell, 0)] for cell in ((40, 4), (240, 100))}
+    rows_found = list(bench_of.summaries(played))
+    assert [(row["questions"], row["traces"]) for row in rows_found] == [(40, 4), (240, 100)]
+    value, low, high = rows_found[1]["points_over_uniform"]
+    assert 0 < low < value < high

@@ -103,6 +103,29 @@ def test_profile_and_run_bill_prompts_and_settle_in_the_same_units(call: Call) -
         assert "USD" not in call(*command, "--dry-run")[1]
 
 
+def test_a_profile_that_was_begun_says_what_is_to_be_expected_of_the_rest(call: Call) -> None:
+    """The mean of what is done, times what is left: at the prices and at the speed given."""
+    assert call("profile", "fake", "q.jsonl", "--limit", 5)[0] == 0
+    asking = ("profile", "fake", "q.jsonl", "--dry-run", "--price-out", 2, "--tokens-per-second", 100)
+    bill = json.loads(call(*asking, "--json")[1])
+    done = json.loads(call("profile", "fake", "q.jsonl", "--limit", 5, "--json")[1])
+    left = bill["num_left"] / done["traces"]
+    assert (bill["num_left"], done["traces"]) == (60, 20)
+    expected = bill["expected"]
+    assert expected["num_measured"] == 20
+    assert expected["generated_tokens"] == pytest.approx(left * done["generated_tokens"], abs=1)
+    assert expected["prompt_tokens"] == pytest.approx(left * done["prompt_tokens"], abs=1)
+    assert expected["usd"] == pytest.approx(expected["generated_tokens"] * 2e-6)
+    assert expected["hours"] == pytest.approx(expected["generated_tokens"] / 360_000)
+    assert bill["hours"] == pytest.approx((bill["reasoning_tokens"] + bill["answer_tokens"]) / 360_000)
+    assert expected["hours"] < bill["hours"]
+    text = call(*asking)[1]
+    assert "by the mean of the 20 traces that are done" in text
+    assert f"time, at most    {60 * bill['hours']:.1f} minutes" in text
+    _, out, _ = call("profile", "fake", "q.jsonl", "--out", "other", "--dry-run", "--json")
+    assert json.loads(out)["expected"] is None
+
+
 def test_two_calls_are_billed_with_every_prompt_that_a_server_is_sent(call: Call) -> None:
     Path("t.json").write_text(
         json.dumps({"name": "t", "reasoning_end": "##", "answer_suffix": "##{", "answer_stop": "}"})

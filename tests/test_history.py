@@ -299,6 +299,26 @@ def test_profile_and_run_feed_a_history(call, tmp_path):
     assert Predictor.load("nightly").card.history == fed
 
 
+def test_what_failed_and_is_answered_later_is_fed_by_itself(call, tmp_path, caplog):
+    questions = write_questions(tmp_path / "train.jsonl", 30)
+    assert call("profile", "fake", questions, "--traces", 2, "--history", "nightly", "--quiet").code == 0
+    tonight = ("run", "nightly", questions, "--mean-tokens", 64, "--seed", 7, "--quiet", "--out", "runs/a")
+    assert call(*tonight, "--engine-option", "failure_rate=0.4").code == 3
+    half = Predictor.load("nightly").card.history.fed
+    caplog.clear()
+    assert call(*tonight).code == 0
+    first, later = Predictor.load("nightly").card.history.fed[1:]
+    assert half[1] == first
+    assert later.id == f"{first.id}-2"
+    assert 0 < later.num_queries < 30
+    assert first.num_queries + later.num_queries == 30
+    assert not any("the same draws again" in record.message for record in caplog.records)
+    whole = Predictor.load("nightly").card.history
+    assert call(*tonight).code == 0
+    assert Predictor.load("nightly").card.history == whole
+    assert "was fed before" in caplog.text
+
+
 def test_answers_to_a_plan_are_draws_under_what_they_were_given():
     rows = [
         Answer("a", 100, "1", 90, 100, StopReason.NATURAL, "1", Grade.RIGHT),

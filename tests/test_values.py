@@ -174,12 +174,9 @@ def blocks_of(page: str) -> list[tuple[str, str]]:
 def test_the_python_of_the_readme_runs(no_model: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("sympy")
     monkeypatch.chdir(tmp_path)
-    write_questions(Path("train.jsonl"), 60)
-    blocks = [text for language, text in blocks_of("README.md") if language == "python"]
-    assert len(blocks) == 2
-    exec(compile("\n".join(blocks), "README.md", "exec"), {"__name__": "page"})
+    (block,) = [text for language, text in blocks_of("README.md") if language == "python"]
+    exec(compile(block, "README.md", "exec"), {"__name__": "page"})
     assert set(no_model) == {"qwen2.5-coder-1.5b"}
-    assert ft.Predictor.load("mine").card.data.num_queries == 60
 
 
 @pytest.mark.slow

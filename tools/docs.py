@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import click
-import settings
 
+import settings
 from forethought import report
 from forethought.commands import COMMANDS, reports, verbs
 from forethought.commands.options import HELP_ALL
@@ -31,7 +31,7 @@ from forethought.report.evaluation import levels_near, rows_at
 
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = ROOT / "docs" / "cli.md"
-README_LINES = 200
+README_LINES = 150
 GENERATED = (ROOT / "README.md", ROOT / "docs" / "results.md", ROOT / "docs" / "extending.md")
 BLOCK = re.compile(r"(<!-- (results|file) (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 CAPS = (32, 64, 96, 128, 192, 256)  # the rows of a table: what uniform spends there is the level under spent cost

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..control.billing import UNPRICED, Prices, Traffic
+from ..control.billing import UNPRICED, Expected, Prices, Traffic, hours_words
 from ..control.budgets import read_plan
 from ..control.plan import Plan
 from ..control.planning import largest_cap, model_of, template_of
@@ -63,6 +63,8 @@ class CostEstimate:
         engine: which engine would run it.
         loads: what has to be fetched and loaded first; "" for a server, and where no model is needed.
         usd: the price of all that, where prices per token were given.
+        hours: how long generating all that takes, where a speed was given.
+        expected: what is left comes to if it is like the traces that are done; None before there are any.
         planned_usd: what the plan is expected to cost by the prices of its options, or the total in USD that it is to
             keep to; None where there is neither.
         spent_within: tokens that the run stays below with a chance of 95%, by the mean usage curve; None where the
@@ -86,6 +88,8 @@ class CostEstimate:
     usd: float | None = None
     planned_usd: float | None = None
     spent_within: float | None = None
+    hours: float | None = None
+    expected: Expected | None = None
 
     @property
     def num_left(self) -> int:
@@ -93,7 +97,7 @@ class CostEstimate:
         return self.num_total - self.num_done
 
     def to_json(self) -> dict[str, Any]:
-        """One flat object."""
+        """One object; what is expected is one in it."""
         return {**asdict(self), "num_left": self.num_left}
 
     def to_text(self) -> str:
@@ -118,7 +122,11 @@ class CostEstimate:
         if self.planned_usd is not None:
             lines.append(f"planned          {usd_words(self.planned_usd)} by the options' prices; expected, no bound")
         if self.usd is not None:
-            lines.append(f"price, at most   {self.usd:,.2f} USD")
+            lines.append(f"price, at most   {usd_words(self.usd)}")
+        if self.hours is not None:
+            lines.append(f"time, at most    {hours_words(self.hours)}")
+        if self.expected is not None:
+            lines.append(f"expected         {self.expected.to_text()}")
         return "\n".join(lines)
 
 
@@ -361,7 +369,17 @@ def _priced(estimate: CostEstimate, traffic: Traffic, prices: Prices) -> CostEst
         cached_tokens=traffic.cached,
         prompts=traffic.words,
         usd=prices.usd(traffic.sent, estimate.reasoning_tokens + estimate.answer_tokens),
+        hours=prices.hours(estimate.reasoning_tokens + estimate.answer_tokens),
+        expected=_expected(Path(estimate.folder), estimate.num_left, prices),
     )
+
+
+def _expected(folder: Path, num_left: int, prices: Prices) -> Expected | None:
+    """What the traces of a run that are left come to, by those that it holds; None where it holds none."""
+    if not num_left or not (folder / "run.json").is_file():
+        return None
+    run = RunDirectory.open(folder)
+    return Expected.of(run.latest(), run.header.provenance, num_left, prices)
 
 
 def _done(folder: Path, num_traces: int, *, retry_failed: bool) -> Counter[str]:

@@ -268,7 +268,13 @@ def _number(flag: Flag, text: str, kind: type[float | int]) -> float:
 
 
 def price_options(function: F) -> F:
-    """What a million tokens cost, for the bill before a command and the one after it."""
+    """What a million tokens cost, for the bill before a command and the one after it; and how long they take."""
+    function = click.option(
+        "--tokens-per-second",
+        type=click.FloatRange(min=0, min_open=True),
+        metavar="N",
+        help="Tokens that the server generates in a second, for the hours of a dry run.",
+    )(function)
     for name, what in (("out", "generated"), ("in", "of prompts")):
         function = option(
             f"--price-{name}", type=click.FloatRange(min=0), metavar="USD", help=f"Price of a million tokens {what}."
@@ -280,7 +286,7 @@ def take_prices(values: dict[str, Any]) -> Prices:
     """Takes these flags out of `values`."""
     from ..control.billing import Prices
 
-    return Prices(values.pop("price_in"), values.pop("price_out"))
+    return Prices(values.pop("price_in"), values.pop("price_out"), values.pop("tokens_per_second"))
 
 
 def server_flags(function: F) -> F:

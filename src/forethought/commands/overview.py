@@ -236,7 +236,9 @@ def bill_text(result: Mapping[str, Any]) -> str:
     usd = result["usd_in_all"] if "usd_in_all" in result else result.get("usd")
     price = "" if usd is None else f", {usd:,.2f} USD" if usd >= 1.0 or not usd else f", {usd:,.4g} USD"
     sent, generated = result["prompt_tokens"], result["generated_tokens"]
-    return f"in all, {sent:,} tokens of prompts sent and {generated:,} generated{price}"
+    rate = result.get("tokens_per_second")
+    speed = "" if rate is None else f"; now {rate:,.3g} generated a second (for --tokens-per-second)"
+    return f"in all, {sent:,} tokens of prompts sent and {generated:,} generated{price}{speed}"
 
 
 def _not_counted(result: Mapping[str, Any]) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Mapping
 from typing import Any
 
 from ..core.settings import ProfileSettings
@@ -41,8 +43,17 @@ def command(as_json: bool, quiet: bool, dry_run: bool, **values: Any) -> int:
     with progress_bar(
         "profile", num_total=estimate.num_left, tokens_total=estimate.reasoning_tokens, quiet=quiet
     ) as watch:
-        run = pipeline.profile(settings, report=watch, progress=watch.step)
+        started, generated = time.monotonic(), 0
+
+        def counted(record: Mapping[str, Any]) -> None:
+            nonlocal generated
+            forced = sum(probe["answer_tokens"] or 0 for probe in record["probes"])
+            generated += (record["reasoning_tokens"] or 0) + (record["answer_tokens"] or 0) + forced
+            watch(record)
+
+        run = pipeline.profile(settings, report=counted, progress=watch.step)
     result = tables.profile_summary(run)
+    result["tokens_per_second"] = generated / (time.monotonic() - started) if generated else None
     billed = prices.usd(result["prompt_tokens"], result["generated_tokens"])
     if billed is not None:
         result["usd_in_all"] = billed

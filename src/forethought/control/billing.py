@@ -2,33 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 
 from ..core.provenance import Provenance
 from ..core.records import Record
+from ..core.terms import usd_words
 from ..engines.lengths import Lengths
 
 
 @dataclass(frozen=True, slots=True)
 class Prices:
-    """USD per million tokens; None where it is not known.
+    """What tokens take of money and time; None where it is not known.
 
     Attributes:
-        per_million_in: of prompts, cached or not.
-        per_million_out: of what is generated.
+        per_million_in: USD a million tokens of prompts, cached or not.
+        per_million_out: USD a million tokens generated.
+        tokens_per_second: tokens that all requests together generate in a second.
     """
 
     per_million_in: float | None = None
     per_million_out: float | None = None
+    tokens_per_second: float | None = None
 
     def usd(self, tokens_in: int, tokens_out: int) -> float | None:
         """The price of so many tokens; None where no price is known. A price that is not given counts as 0."""
         if self.per_million_in is None and self.per_million_out is None:
             return None
         return ((self.per_million_in or 0.0) * tokens_in + (self.per_million_out or 0.0) * tokens_out) / 1e6
+
+    def hours(self, tokens_out: int) -> float | None:
+        """How long generating so many tokens takes; None where no speed is known."""
+        return None if self.tokens_per_second is None else tokens_out / self.tokens_per_second / 3600
 
 
 UNPRICED = Prices()
@@ -84,3 +92,48 @@ class Traffic:
             f"where the server keeps the cap itself: once); {lengths.how}"
         )
         return cls(once + again + num_answers * lengths.suffix_tokens, again, words)
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What the traces that are left come to, if they are on average as those that are done.
+
+    Attributes:
+        num_measured: traces that are done, and were counted.
+        prompt_tokens, generated_tokens: of those that are left, in all.
+        usd, hours: their price and how long they take; None where that is not known.
+    """
+
+    num_measured: int
+    prompt_tokens: int
+    generated_tokens: int
+    usd: float | None
+    hours: float | None
+
+    @classmethod
+    def of(cls, records: Iterable[Record], made: Provenance, num_left: int, prices: Prices) -> Self | None:
+        """By the traces of a run that were counted, `num_left` more; None where there are none."""
+        known = [record for record in records if not record.is_failed and record.is_counted]
+        if not known:
+            return None
+        billed = [record.billed(is_two_calls=made.sends_twice(record.option)) for record in known]
+        sent, generated = (round(num_left * sum(each) / len(known)) for each in zip(*billed, strict=True))
+        usd = prices.usd(sent, generated)
+        if usd is None:  # a menu's options may have prices of their own
+            bills = [each for record in known if (each := bill(record, made)) is not None]
+            usd = num_left * sum(bills) / len(known) if len(bills) == len(known) else None
+        return cls(len(known), sent, generated, usd, prices.hours(generated))
+
+    def to_text(self) -> str:
+        """In words."""
+        parts = [f"{self.prompt_tokens:,} tokens of prompts + {self.generated_tokens:,} generated"]
+        parts += [] if self.usd is None else [usd_words(self.usd)]
+        parts += [] if self.hours is None else [hours_words(self.hours)]
+        return f"{', '.join(parts)}: by the mean of the {self.num_measured:,} traces that are done"
+
+
+def hours_words(hours: float) -> str:
+    """How long something takes, in a unit that suits it."""
+    if hours < 1 / 40:
+        return f"{hours * 3600:,.2g} seconds"
+    return f"{hours * 60:,.1f} minutes" if hours < 1 else f"{hours:,.1f} hours"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from ..core.profile import Profile
 from ..core.provenance import Provenance
 from ..errors import InvalidInputError
 from ..predictors.bundle import SETTINGS_FILE, locate
-from ..predictors.feeding import feed
+from ..predictors.feeding import feed, history_card
 from ..predictors.history import HistoryPredictor
 from ..predictors.predictor import Predictor
 from ..runs.store import RunDirectory, fingerprint
@@ -29,7 +29,14 @@ from .training import HISTORY, train
 
 FED = "fed.json"  # in a run: what it goes by in the histories that it was fed to
 
+NOTHING_KNOWN = "none of the answers was graded and counted, so there is nothing to learn from them"
+
 logger = logging.getLogger(__name__)
+
+
+def is_known(answer: Answer) -> bool:
+    """Whether a history can learn from an answer: it was graded, and its tokens were counted."""
+    return answer.grade is not None and answer.error is None and answer.tokens is not None
 
 
 def answered(answers: Iterable[Answer], menu: Menu, made: Provenance) -> Profile:
@@ -40,9 +47,9 @@ def answered(answers: Iterable[Answer], menu: Menu, made: Provenance) -> Profile
     Raises:
         InvalidInputError: none of them was graded, with its tokens counted.
     """
-    known = [each for each in answers if each.grade is not None and each.error is None and each.tokens is not None]
+    known = [each for each in answers if is_known(each)]
     if not known:
-        raise InvalidInputError("none of the answers was graded and counted, so there is nothing to learn from them")
+        raise InvalidInputError(NOTHING_KNOWN)
     place_of = {query_id: place for place, query_id in enumerate(dict.fromkeys(each.id for each in known))}
     shape = (len(place_of), menu.num_options)
     tried_Q_B, right_Q_B = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
@@ -79,44 +86,69 @@ def history_folder(source: str) -> Path | None:
 
 
 def feed_run(folder: Path, run: RunDirectory) -> None:
-    """Feeds the graded answers of a finished run to a history; nothing, with a note, where none were graded."""
-    made = replace(run.header.provenance, name=run.path.resolve().name)
-    try:
-        profile = answered(Answers.load(run.path), read_plan(run).menu, made)
-    except InvalidInputError as error:
-        logger.warning("note: %s was not fed: %s", folder, error)
-        return
-    _feed(folder, profile, _known_as(run))
+    """Feeds the graded answers of a finished run to a history; nothing, with a note, where none were graded.
+
+    Answers that came after it was fed (what had failed, tried again) are fed by themselves.
+    """
+    made, menu = replace(run.header.provenance, name=run.path.resolve().name), read_plan(run).menu
+    answer_of = {each.id: each for each in Answers.load(run.path) if is_known(each)}
+    parts = []
+    for name, ids in _parts(run, tuple(answer_of)):
+        found = [answer_of[query_id] for query_id in ids if query_id in answer_of]
+        if found:
+            parts.append((name, answered(found, menu, made)))
+    if parts:
+        _feed(folder, parts)
+    else:
+        logger.warning("note: %s was not fed: %s", folder, NOTHING_KNOWN)
 
 
 def feed_profile(folder: Path, run: RunDirectory) -> None:
     """Feeds a profile run to the history in a folder; where there is none yet, one is made of it."""
-    _feed(folder, open_profile(str(run.path)), _known_as(run))
+    name, _ = next(_parts(run, ()))
+    _feed(folder, [(name, open_profile(str(run.path)))])
 
 
-def _feed(folder: Path, profile: Profile, name: str) -> None:
+def _feed(folder: Path, parts: Sequence[tuple[str, Profile]]) -> None:
+    """Feeds what goes by these names but for what the history knows already: a note says so where that is all."""
     make_folder(folder.parent)
     with open_bytes(folder.with_name(f".{folder.name}.feeding"), "ab+", "written") as lock:  # freed by a kill, too
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (folder / SETTINGS_FILE).is_file():
-            train(profile, HISTORY, fed_as=name).save(folder)
-            logger.info("history %s: made of %d questions", folder, profile.num_queries)
-            return
-        predictor = Predictor.load(folder)
-        fed, notes = feed(predictor, profile, fed_as=name)
-        for note in notes:
-            logger.warning("note: %s", note)
-        if fed is not predictor:
-            fed.save(folder)
-            known = fed.card.history
+            (name, first), *parts = parts
+            predictor = before = train(first, HISTORY, fed_as=name)
+            predictor.save(folder)
+            logger.info("history %s: made of %d questions", folder, first.num_queries)
+        else:
+            predictor = before = Predictor.load(folder)
+            earlier = {each.id for each in history_card(predictor).fed}
+            parts = [each for each in parts if each[0] not in earlier] or parts[:1]
+        for name, profile in parts:
+            predictor, notes = feed(predictor, profile, fed_as=name)
+            for note in notes:
+                logger.warning("note: %s", note)
+        if predictor is not before:
+            predictor.save(folder)
+            known = predictor.card.history
             logger.info("history %s: %s draws", folder, f"{known.num_draws:,.0f}" if known else "no")
 
 
-def _known_as(run: RunDirectory) -> str:
-    """What a run goes by in a history: made when it is first fed, so that it is fed once."""
+def _parts(run: RunDirectory, ids: Sequence[str]) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """What a run goes by in a history, so that it is fed once; and what was answered when that name was made.
+
+    `ids` that stand in no earlier part make one more.
+    """
     path = run.path / FED
     with run.turn():
         if not path.is_file():
             made = fingerprint([run.header.provenance.to_json(), time.time_ns()])
-            write_json(path, {"id": made})
-        return str(read_json(path)["id"])
+            write_json(path, {"id": made, "parts": [list(ids)]})
+        kept = read_json(path)
+        parts = kept.get("parts", [list(ids)])  # without: of an earlier version, which fed all that it had
+        earlier = {query_id for part in parts for query_id in part}
+        later = [query_id for query_id in ids if query_id not in earlier]
+        if later or "parts" not in kept:
+            parts = [*parts, *([later] if later else [])]
+            write_json(path, {**kept, "parts": parts})
+    for number, part in enumerate(parts):
+        yield f"{kept['id']}{f'-{number + 1}' if number else ''}", tuple(map(str, part))

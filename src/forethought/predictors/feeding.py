@@ -53,7 +53,7 @@ def feed(predictor: Predictor, profile: Profile, *, fed_as: str = "") -> tuple[P
     if all(column is None for column in columns):
         return predictor, notes
     draws = Draws.of(profile).on(columns)
-    notes += tuple(_doubts(predictor, profile))
+    notes += tuple(_doubts(predictor, profile, name))
     entry = Fed(
         id=name,
         name=profile.provenance.name or "unknown",
@@ -166,12 +166,13 @@ def _definition(menu: Menu, column: int) -> dict[str, Any]:
     return {key: said.get(key) for key in ("label", "cap", "samples", "set")}
 
 
-def _doubts(predictor: Predictor, profile: Profile) -> list[str]:
+def _doubts(predictor: Predictor, profile: Profile, name: str) -> list[str]:
     """What the user should look at although it is fed."""
     card, made, found = predictor.card, profile.provenance, []
     if made.grader is not None and card.grader is not None and made.judge != card.grader:
         found.append(f"the history was graded by {card.grader}, what is fed by {made.judge}")
-    if made.seed is not None and any(each.seed == made.seed for each in history_card(predictor).fed):
+    others = [each for each in history_card(predictor).fed if each.id.partition("-")[0] != name.partition("-")[0]]
+    if made.seed is not None and any(each.seed == made.seed for each in others):
         found.append(
             f"an earlier feeding had the seed {made.seed} too: an engine that draws by its seed gives the same draws "
             "again, which are no news; give each night a --seed of its own"

@@ -22,7 +22,7 @@ from .findings import best_title
 
 GAIN = "mean gain over blind (points)"
 
-CANDIDATES = ("#0072b2", "#c06a9d", "#009e73", "#b35900", "#6a51a3", "#8c564b", "#a89a00", "#444444")
+CANDIDATES = ("#0072b2", "#a8528a", "#007d5b", "#b35900", "#6a51a3", "#8c564b", "#756b00", "#444444")
 
 
 def draw_comparison(result: Comparison, folder: Path) -> dict[str, Path]:
