@@ -97,7 +97,7 @@ def test_the_same_command_goes_on_and_does_nothing_twice(call: Call, tmp_path: P
     assert (first["traces"], second["traces"], again["traces"]) == (32, 80, 80)
     assert second.pop("tokens_per_second") > 0
     assert again.pop("tokens_per_second") is None
-    assert again == second
+    assert {**again, "changed": ""} == {**second, "changed": ""}
     assert len((Path("runs/fake-train") / "records.jsonl").read_text("utf-8").splitlines()) == 80
 
 
