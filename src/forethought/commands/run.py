@@ -107,6 +107,8 @@ def _check_given(ctx: click.Context, plan_file: str) -> None:
         for each in command.params:
             if each.name in ("run", "questions") and not ctx.params[each.name]:
                 what = "a file, -, or gsm8k-demo"
+                if ctx.params["run"] and Path(ctx.params["run"]).is_file():
+                    raise click.UsageError(f"{ctx.params['run']} stands where RUN, a predictor, comes first", ctx)
                 if each.name == "run":
                     what = "a predictor's run or folder, or a shipped name"
                 raise click.UsageError(f"give {each.name.upper()}, {what}; or a plan: --plan FILE", ctx)
