@@ -87,7 +87,7 @@ DRY = {
     "plan: total": ([*PLAN[:3], "--mean-tokens", "4"], ["--mean-tokens 16"]),
     "plan: allocator's option": ([*PLAN, "--allocator-option", "unit=1"], ["'envelope' takes no options"]),
     "plan: out in no folder": ([*PLAN, "--out", "no/such/x.jsonl"], ["no/such"]),
-    "plan: out as a table": ([*PLAN, "--out", "x.csv"], ["x.csv", "x.jsonl"]),
+    "plan: out as a table": ([*PLAN, "--out", "x.xlsx"], ["--out x.xlsx", ".csv"]),
     "plan: out is a folder": ([*PLAN, "--out", "thesis"], ["thesis is a folder"]),
     "plan: engine's option": ([*PLAN, "--engine-option", "nope=1"], ["'nope'"]),
     "layers: out is a file": (["layers", "{run}", "--out", "q.jsonl"], ["q.jsonl is a file"]),

@@ -20,6 +20,7 @@ from forethought.core.menu import Menu
 from forethought.core.options import Price
 from forethought.evaluation import Evaluation, evaluate
 from forethought.report import plots
+from forethought.report.figures import drawn
 
 pytestmark = pytest.mark.slow
 
@@ -51,6 +52,15 @@ FIGURES = {
     "calibration": plots._calibration,
     "tokens": lambda result: plots._divided(result, Cost.GRANTED, 64.0),
 }
+
+
+@pytest.mark.parametrize("name", ["summary", "tokens"])
+def test_titles_of_panels_side_by_side_do_not_overlap(name: str, result: Evaluation) -> None:
+    figure = drawn(FIGURES[name], result)
+    figure.draw_without_rendering()
+    boxes = [panel.title.get_window_extent() for panel in figure.axes if panel.get_title()]
+    assert len(boxes) > 1
+    assert all(left.x1 < right.x0 for left, right in itertools.pairwise(boxes))
 
 
 @pytest.mark.parametrize("draw", FIGURES.values(), ids=FIGURES.keys())

@@ -74,6 +74,8 @@ class Verbs(click.Group):
 
         if args and not args[0].startswith("-") and args[0] not in COMMANDS:
             close = difflib.get_close_matches(args[0], COMMANDS, n=1)
+            if args[0] == "help":
+                close = ["--help"]
             suggestion = f" Did you mean {close[0]!r}?" if close else ""
             ctx.fail(f"no such command {args[0]!r}.{suggestion} Commands: {', '.join(COMMANDS)}.")
         return super().resolve_command(ctx, args)

@@ -29,6 +29,7 @@ from ..graders import check_references, is_gradable
 from ..models import ALIASES
 from ..predictors.predictor import Predictor
 from ..questions.queries import load_queries, query_to_json
+from ..questions.rows.reading import FORMATS
 from ..runs.folders import check_folder, profile_folder, run_folder
 from ..runs.store import RunDirectory, fingerprint
 
@@ -74,6 +75,11 @@ def profile_inputs(settings: ProfileSettings, *, is_open: bool = False) -> tuple
     Raises:
         ForethoughtError: whatever would be refused once the model runs.
     """
+    if not is_open and Path(settings.model).suffix.lower() in FORMATS and Path(settings.model).is_file():
+        raise InvalidSettingsError(
+            f"{settings.model} is a file of questions; MODEL comes first: forethought profile {settings.questions} "
+            f"{settings.model}"
+        )
     judge = Judge.of(settings.grader, settings.grader_options)
     queries = load_queries(settings.questions, limit=settings.limit, **settings.columns)
     kept = [query for query in queries if is_gradable(judge.grader, query.reference)]

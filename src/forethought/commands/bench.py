@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from ..core.study_settings import PaperSettings
-from .options import Verb, emit_report, filled, json_flag, takes
+from .options import Verb, emit_report, filled, json_flag, quiet_flag, takes
 
 
 @click.group("bench", short_help="Published measurements as a benchmark.")
@@ -18,8 +18,9 @@ def command() -> None:
 
 @command.command("paper", cls=Verb, short_help="The systems of arXiv 2602.01237 on its own data.")
 @takes(PaperSettings)
+@quiet_flag
 @json_flag
-def paper(as_json: bool, **values: Any) -> int:
+def paper(as_json: bool, quiet: bool, **values: Any) -> int:
     """Compare uniform, blind, forethought, every policy of the paper and three oracles, with intervals.
 
     DIR holds train.parquet and dev.parquet with the columns question_id, num_correct (right traces at 16, 32, … 256
@@ -28,11 +29,15 @@ def paper(as_json: bool, **values: Any) -> int:
     """
     from ..runs.folders import bench_folder, check_folder
     from ..studies import paper as bench
+    from .progress import step_bar
 
     settings = filled(PaperSettings, values)
     settings = replace(settings, compare=tuple(name for name in settings.compare if name != "none"))
     folder = bench_folder(settings)
     check_folder(folder)
-    page = bench.page(bench.study(settings))
-    emit_report(as_json, page, list(page.write(folder, plots=settings.plots).values()))
+    with step_bar(quiet=quiet) as progress:
+        page = bench.page(bench.study(settings, progress=progress))
+        progress("report", 0, 1)
+        files = list(page.write(folder, plots=settings.plots).values())
+    emit_report(as_json, page, files)
     return 0

@@ -21,12 +21,13 @@ def command(as_json: bool, quiet: bool, **values: Any) -> int:
     """
     from .. import report
     from . import demonstration as demo
-    from .progress import progress_bar
+    from .progress import progress_bar, step_bar
 
     settings = filled(DemoSettings, values)
     if settings.name == demo.HISTORY:
         talk(demo.CREDIT)
-        results = demo.history(settings)
+        with step_bar(quiet=quiet) as progress:
+            results = demo.history(settings, progress=progress)
         pages = [report.page(each) for each in results]
         emit(as_json, {"results": [page.to_json() for page in pages]}, "\n\n".join(page.text() for page in pages))
         for file in demo.write_history(settings, results):
@@ -34,14 +35,16 @@ def command(as_json: bool, quiet: bool, **values: Any) -> int:
         return 0
     prepared = demo.prepare(settings)
     talk(f"held-out profile: {prepared.num_heldout} GSM8K test questions that nothing was trained or tuned on")
-    heldout = demo.heldout(prepared)
+    with step_bar(quiet=quiet) as progress:
+        heldout = demo.heldout(prepared, progress=progress)
     if not as_json:
         emit(False, None, report.evaluation_page(heldout, mean_tokens=prepared.mean_tokens).text())
     talk(f"\nlive: {prepared.num_live} other test questions, {prepared.mean_tokens:g} reasoning tokens a question")
     bill = prepared.estimate
-    with progress_bar("answering", num_total=bill.num_left, tokens_total=int(bill.total), quiet=quiet) as advance:
-        run, live = demo.live(prepared, report=advance)
-    files = demo.write(prepared, heldout, run, live)
+    with progress_bar("answer", num_total=bill.num_left, tokens_total=int(bill.total), quiet=quiet) as watch:
+        run, live = demo.live(prepared, report=watch, progress=watch.step)
+        watch.step("report", 0, 1)
+        files = demo.write(prepared, heldout, run, live)
     result = {
         "run": str(run.path),
         "mean_tokens": prepared.mean_tokens,

@@ -13,6 +13,8 @@ from ..control import evaluating, sources
 from ..control.profiling import Report, silent
 from ..core.files import make_folder
 from ..core.settings import EngineSettings, PlanSettings, RunSettings
+from ..core.showing import Progress
+from ..core.showing import silent as unseen
 from ..core.study_settings import DemoSettings, EvaluateSettings
 from ..evaluation import Evaluation, LiveComparison
 from ..evaluation.draws import DrawsEvaluation
@@ -52,11 +54,11 @@ class Prepared:
         return self.estimate.num_queries
 
 
-def history(settings: DemoSettings) -> tuple[DrawsEvaluation, ...]:
+def history(settings: DemoSettings, *, progress: Progress = unseen) -> tuple[DrawsEvaluation, ...]:
     """What earlier draws buy at the effort levels of two models, by what was measured of them; no model is run."""
     asked = None if settings.mean_tokens is None else [settings.mean_tokens]
     return tuple(
-        evaluating.by_draws(profile, num_draws=(1, 2, 3), mean_tokens=asked, seed=settings.seed)
+        evaluating.by_draws(profile, num_draws=(1, 2, 3), mean_tokens=asked, seed=settings.seed, progress=progress)
         for profile in sources.shipped_efforts()
     )
 
@@ -98,16 +100,19 @@ def prepare(settings: DemoSettings) -> Prepared:
     )
 
 
-def heldout(prepared: Prepared) -> Evaluation:
+def heldout(prepared: Prepared, *, progress: Progress = unseen) -> Evaluation:
     """The shipped predictor on the shipped profile of questions it never saw."""
-    result = reports.evaluation(prepared.evaluate)
+    result = reports.evaluation(prepared.evaluate, progress=progress)
     assert isinstance(result, Evaluation)
     return result
 
 
-def live(prepared: Prepared, *, report: Report = silent) -> tuple[RunDirectory, LiveComparison]:
+def live(
+    prepared: Prepared, *, report: Report = silent, progress: Progress = unseen
+) -> tuple[RunDirectory, LiveComparison]:
     """Plans, reasons, answers; every policy is judged on the same traces."""
-    run = pipeline.run(prepared.run, report=report)
+    run = pipeline.run(prepared.run, report=report, progress=progress)
+    progress("compare", 0, 1)
     return run, reports.live_comparison(run, seed=prepared.run.seed)
 
 

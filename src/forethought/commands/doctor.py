@@ -6,14 +6,15 @@ from dataclasses import replace
 from typing import Any
 
 from ..core.study_settings import DoctorSettings
-from .options import emit, filled, json_flag, server_flags, server_options, takes, verb
+from .options import emit, filled, json_flag, quiet_flag, server_flags, server_options, takes, verb
 
 
 @verb("doctor", short_help="Look at this machine, and whether a server keeps budgets.")
 @server_flags
 @takes(DoctorSettings)
+@quiet_flag
 @json_flag
-def command(as_json: bool, **values: Any) -> int:
+def command(as_json: bool, quiet: bool, **values: Any) -> int:
     """Say what is here and what a server can really do.
 
     With --base-url: reachable, which kind it is and how that is told, its models, token ids, continuation, logprobs,
@@ -26,11 +27,13 @@ def command(as_json: bool, **values: Any) -> int:
     --template, and writes a menu file for `forethought profile --menu`. The bill comes first.
     """
     from ..studies import doctor
+    from .progress import step_bar
 
     _, options = server_options(values, "openai")
     named = {key: options.pop(key) for key in ("base_url", "served_model", "enforce") if key in options}
     settings = filled(DoctorSettings, values, **named)
     settings = replace(settings, options=options | settings.options)
-    diagnosis = doctor.examine(settings)
+    with step_bar(quiet=quiet) as progress:
+        diagnosis = doctor.examine(settings, progress=progress)
     emit(as_json, diagnosis.to_json(), diagnosis.to_text())
     return 1 if diagnosis.is_kept is False else 0

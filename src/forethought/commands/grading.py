@@ -162,7 +162,7 @@ def regrade(settings: RegradeSettings) -> Regraded:
     """
     run = RunDirectory(Path(settings.run), is_regrading=True)
     if not (run.path / "run.json").is_file():
-        RunDirectory.open(run.path)
+        sources.open_run(settings.run)
     header = run.header
     if header.kind not in ("profile", "run"):
         raise RunError(f"{run.path} is a {header.kind!r} run: it holds no grades")

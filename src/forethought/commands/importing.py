@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..core.import_settings import ImportSettings
-from .options import emit, filled, json_flag, option, takes, verb
+from .options import emit, filled, json_flag, option, quiet_flag, takes, verb
 
 
 def _column_options(function: Any) -> Any:
@@ -17,8 +17,9 @@ def _column_options(function: Any) -> Any:
 @verb("import", short_help="Turn outside measurements into a profile.")
 @takes(ImportSettings)
 @_column_options
+@quiet_flag
 @json_flag
-def command(as_json: bool, **values: Any) -> int:
+def command(as_json: bool, quiet: bool, **values: Any) -> int:
     """Turn outside measurements into a profile that `train` and `evaluate` read.
 
     FILE is CSV, Parquet or JSONL, in one of two shapes. Long: a row a trace and budget (id, budget, correct, and where
@@ -29,11 +30,13 @@ def command(as_json: bool, **values: Any) -> int:
     listed with the reason.
     """
     from . import pipeline, tables
+    from .progress import step_bar
 
     columns = {meaning: values.pop(f"{meaning}_column") for meaning in ImportSettings.MEANINGS}
     named = {meaning: name for meaning, name in columns.items() if name is not None}
     settings = filled(ImportSettings, values, columns=named)
-    imported = pipeline.import_profile(settings)
+    with step_bar(quiet=quiet) as progress:
+        imported = pipeline.import_profile(settings, progress=progress)
     is_written = not settings.dry_run
     result = tables.import_summary(imported, is_written=is_written)
     emit(as_json, result, tables.import_text(imported, is_written=is_written))

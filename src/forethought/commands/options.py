@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import types
 import typing
 from collections.abc import Callable, Iterator, Sequence
@@ -63,7 +64,15 @@ class Verb(click.Command):
         """Adds to click's words on an argument too many what was probably meant."""
         try:
             return super().parse_args(ctx, args)
-        except click.MissingParameter:
+        except click.MissingParameter as error:
+            what = WHAT_IT_IS.get(str(error.param.name if error.param else ""), error.message)
+            raise click.MissingParameter(what, ctx, error.param) from None
+        except click.NoSuchOption as error:
+            by_place = {str(each.name): each for each in self.params if isinstance(each, click.Argument)}
+            name = error.option_name.lstrip("-").replace("-", "_")
+            if name in by_place or f"{name}_id" in by_place or f"query_{name}" in by_place:
+                how = " ".join([ctx.command_path, *self.collect_usage_pieces(ctx)])
+                raise click.UsageError(f"{error.message} It is given by place: {how}", ctx) from None
             raise
         except click.BadParameter as error:
             words = error.message.replace("a valid float", "a number").replace("a valid integer", "a whole number")
@@ -77,8 +86,8 @@ class Verb(click.Command):
         """What an argument too many, the one in brackets at the end, was probably meant for."""
         extra = message.rpartition("(")[2].rstrip(").").split(" ")[0]
         flags = [flag for each in self.params for flag in each.opts]
-        if "://" in extra and "--base-url" in flags:
-            return f"An address is given as --base-url {extra}"
+        if "--base-url" in flags and ("://" in extra or ADDRESS.fullmatch(extra)):
+            return f"An address is given as --base-url {extra if '://' in extra else f'http://{extra}/v1'}"
         if extra.replace(".", "", 1).isdecimal() and "--mean-tokens" in flags:
             return f"A total is given as --mean-tokens {extra}"
         return f"It takes {' '.join(self.collect_usage_pieces(ctx))}"
@@ -105,6 +114,13 @@ def _show_all(ctx: click.Context, parameter: click.Parameter, is_asked: bool) ->
         ctx.exit()
 
 
+ADDRESS = re.compile(r"[\w.-]+:\d{2,5}(/v1)?/?")  # without its http://
+WHAT_IT_IS = {
+    "questions": "It is a file of questions, - for standard input, or gsm8k-demo, and comes second.",
+    "model": "It is an alias, a folder or a hub id.",
+    "run": "It is a run, a profile or a predictor; `forethought ls` lists those here.",
+    "predictors": "Each is a trained run, a predictor's folder or a shipped name.",
+}
 FEW = 8  # flags that need no choice
 HELP_ALL = "forethought.help_all"
 _help_all = click.Option(

@@ -237,7 +237,8 @@ def bill_text(result: Mapping[str, Any]) -> str:
     price = "" if usd is None else f", {usd:,.2f} USD" if usd >= 1.0 or not usd else f", {usd:,.4g} USD"
     sent, generated = result["prompt_tokens"], result["generated_tokens"]
     rate = result.get("tokens_per_second")
-    speed = "" if rate is None else f"; now {rate:,.3g} generated a second (for --tokens-per-second)"
+    shown = "" if rate is None else f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"
+    speed = f"; now {shown} generated a second (for --tokens-per-second)" if shown else ""
     return f"in all, {sent:,} tokens of prompts sent and {generated:,} generated{price}{speed}"
 
 

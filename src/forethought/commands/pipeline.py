@@ -78,13 +78,16 @@ from .reports import ask_model
 logger = logging.getLogger(__name__)
 
 
-def profile(settings: ProfileSettings, *, engine: Engine | None = None, report: Report = silent) -> RunDirectory:
+def profile(
+    settings: ProfileSettings, *, engine: Engine | None = None, report: Report = silent, progress: Progress = quiet
+) -> RunDirectory:
     """Measures every query's success at every cap; run again with the same settings, it goes on where it stopped.
 
     Args:
         settings: what to measure.
         engine: an engine already open, else one is made from the settings and closed at the end.
         report: called with each record once it is on disk.
+        progress: called with what is being done, steps done and steps in all.
 
     Returns:
         The run directory; `forethought.control.sources.open_profile` reads its counts.
@@ -95,7 +98,7 @@ def profile(settings: ProfileSettings, *, engine: Engine | None = None, report: 
         logger.warning("note: %d questions are left out: no reference that can be read grades them", num_left_out)
     menu = settings.menu
     room, needed = _room(settings.model, settings.engine, queries, menu, menu.largest_cap, engine)
-    with opened(engine, settings.model, settings.engine, needed_tokens=needed) as running:
+    with opened(engine, settings.model, settings.engine, needed_tokens=needed, progress=progress) as running:
         if menu.num_options > 1 and not menu.is_named:
             check_probes(running.info.enforcement, what=SEVERAL_CAPS)
         if note := room.check_caps(running.info, np.full(len(queries), menu.largest_cap), tolerates=True):
@@ -112,6 +115,7 @@ def profile(settings: ProfileSettings, *, engine: Engine | None = None, report: 
             retry_failed=settings.retry_failed,
             worker=Worker.parse(settings.worker),
             report=report,
+            progress=progress,
             sampling=settings.engine.sampling,
             settings=asdict(settings),
         )
@@ -121,7 +125,7 @@ def profile(settings: ProfileSettings, *, engine: Engine | None = None, report: 
     return run
 
 
-def import_profile(settings: ImportSettings) -> Imported:
+def import_profile(settings: ImportSettings, *, progress: Progress = quiet) -> Imported:
     """Turns outside measurements into a profile file, for `train` and `evaluate`; a dry run writes nothing.
 
     The files are checked as a whole first: either the profile is written, or nothing is.
@@ -129,12 +133,13 @@ def import_profile(settings: ImportSettings) -> Imported:
     path = import_file(settings)
     check_target(path, settings.files)
     check_file(path)
-    imported = read_profile(settings, path)
+    imported = read_profile(settings, path, progress=progress)
     if not imported.profile.layers:
         name, reason = training.default_predictor(imported.profile)
         note = f"`train` will take the predictor {name}: {reason}."
         imported = replace(imported, notes=(*imported.notes, note))
     if not settings.dry_run:
+        progress("write", 0, 1)
         make_folder(path.parent)
         write_parquet(path, imported.profile)
     return imported
@@ -198,13 +203,15 @@ def plan(settings: PlanSettings, *, engine: Engine | None = None, progress: Prog
                 check_planned_engine(settings, predictor)
             asked, model = planned_engine(settings, predictor), model_of(predictor.card, settings.model)
             needed = needed_tokens(predictor, prompting(model, asked).template, queries, 0)
-            with opened(engine, model, asked, needed_tokens=needed) as running:
+            with opened(engine, model, asked, needed_tokens=needed, progress=progress) as running:
                 expected = predict(queries, predictor, running, progress=progress)
         progress("divide the total", 0, 1)
         return made_plan(predictor, queries, expected, terms_of(settings))
 
 
-def run(settings: RunSettings, *, engine: Engine | None = None, report: Report = silent) -> RunDirectory:
+def run(
+    settings: RunSettings, *, engine: Engine | None = None, report: Report = silent, progress: Progress = quiet
+) -> RunDirectory:
     """Plans, reasons under the caps, answers; run again with the same settings, it goes on where it stopped.
 
     The plan is made once and kept with the run. Where answers use other numbers of tokens than predicted, questions
@@ -219,7 +226,7 @@ def run(settings: RunSettings, *, engine: Engine | None = None, report: Report =
     model, cap = model_of(predictor.card, settings.plan.model), largest_cap(terms, queries, predictor.card.menu)
     room, _ = _room(model, asked, queries, predictor.card.menu, cap, engine)
     needed = needed_tokens(predictor, prompting(model, asked).template, queries, cap)
-    with opened(engine, model, asked, needed_tokens=needed) as running:
+    with opened(engine, model, asked, needed_tokens=needed, progress=progress) as running:
         predictor.check(running.info, None)
         if others and not predictor.card.menu.is_named:
             check_probes(running.info.enforcement, what="--compare judges several caps on it: leave it out")
@@ -227,7 +234,8 @@ def run(settings: RunSettings, *, engine: Engine | None = None, report: Report =
         made = None
         if not (folder / "plan.json").exists():  # a plan is made once, before the folder: a bad total leaves none
             with typed_flags():
-                expected = predict(queries, predictor, running)
+                expected = predict(queries, predictor, running, progress=progress)
+                progress("divide the total", 0, 1)
                 made = made_plan(predictor, queries, expected, terms, others=others, seed=settings.seed)
             room.check_caps(running.info, made.largest_Q, tolerates=False)
         directory = RunDirectory.create(
@@ -255,27 +263,32 @@ def run(settings: RunSettings, *, engine: Engine | None = None, report: Report =
                 adaptation=Adaptation(directory, kept, _fitting(queries, room, running)) if is_adapted else None,
                 worker=worker,
             )
+            progress("answer", 0, 0)
             finish(_told(work, report))
+            progress("write the answers", 0, 1)
             write_results(directory, queries)
     history = Path(settings.history) if settings.history else history_folder(settings.plan.run)
     _feed(history, directory, queries)
     return directory
 
 
-def run_plan(settings: RunPlanSettings, *, engine: Engine | None = None, report: Report = silent) -> RunDirectory:
+def run_plan(
+    settings: RunPlanSettings, *, engine: Engine | None = None, report: Report = silent, progress: Progress = quiet
+) -> RunDirectory:
     """Carries out the plan of a file, as it is or was edited; run again, it goes on where it stopped.
 
     Args:
         settings: `plan_file`, where to keep the run, its grader and engine.
         engine: an engine already open, else the plan's model is opened.
         report: called with each answer once it is on disk.
+        progress: called with what is being done, steps done and steps in all.
     """
     made, judge, asked = plan_file_inputs(settings, is_open=engine is not None)
     for note in made.notes:
         logger.warning("note: %s", note)
     model, cap_Q = plan_model(settings, made), made.largest_Q
     room, needed = _room(model, asked, made.queries, made.menu, int(cap_Q.max()), engine)
-    with opened(engine, model, asked, needed_tokens=needed) as running:
+    with opened(engine, model, asked, needed_tokens=needed, progress=progress) as running:
         made.check(running.info)
         check_menu(running, made.menu)
         if made.others and not made.menu.is_named:
@@ -291,6 +304,7 @@ def run_plan(settings: RunPlanSettings, *, engine: Engine | None = None, report:
             retry_failed=settings.retry_failed,
             worker=Worker.parse(settings.worker),
         )
+        progress("answer", 0, 0)
         finish(_told(work, report))
     run = RunDirectory.open(folder)
     _feed(Path(settings.history) if settings.history else None, run, made.queries)

@@ -40,19 +40,18 @@ def command(as_json: bool, quiet: bool, dry_run: bool, **values: Any) -> int:
     if dry_run:
         emit(as_json, estimate.to_json(), estimate.to_text())
         return 0
-    title = "profiling"
     with progress_bar(
-        title, num_total=estimate.num_left, tokens_total=estimate.reasoning_tokens, quiet=quiet
-    ) as report:
+        "profile", num_total=estimate.num_left, tokens_total=estimate.reasoning_tokens, quiet=quiet
+    ) as watch:
         started, generated = time.monotonic(), 0
 
         def counted(record: Mapping[str, Any]) -> None:
             nonlocal generated
             forced = sum(probe["answer_tokens"] or 0 for probe in record["probes"])
             generated += (record["reasoning_tokens"] or 0) + (record["answer_tokens"] or 0) + forced
-            report(record)
+            watch(record)
 
-        run = pipeline.profile(settings, report=counted)
+        run = pipeline.profile(settings, report=counted, progress=watch.step)
     result = tables.profile_summary(run)
     result["tokens_per_second"] = generated / (time.monotonic() - started) if generated else None
     billed = prices.usd(result["prompt_tokens"], result["generated_tokens"])

@@ -1,4 +1,4 @@
-"""How far long work is: a bar on a terminal or in a notebook's cell; elsewhere a line on stderr now and then."""
+"""How far long work is: a bar on a terminal or in a notebook's cell; elsewhere a line at its start and its end."""
 
 from __future__ import annotations
 
@@ -18,106 +18,150 @@ from ..core.showing import in_notebook
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-SECONDS_PER_LINE = 30.0  # where it is not a terminal
+SECONDS_BEFORE_LINE = 30.0  # where it is not a terminal: what is over before that prints nothing
 SECONDS_BEFORE_CELL, SECONDS_PER_CELL = 0.5, 1.0  # in a notebook: what is over before that shows nothing
 WIDE = 100  # columns, from which there is room for a bar beside the numbers
 
 
+Show = Callable[[str, int, int, str], None]
+"""Called with what is being done, how much of it, of how much (0 or 1: a single step), and details."""
+
+
+class Watch:
+    """What long work reports to: `step` what is being done, and the object itself each record that is done."""
+
+    def __init__(self, show: Show, title: str, num_total: int, tokens_total: int) -> None:
+        self._show, self._title, self._num_total, self._tokens_total = show, title, num_total, tokens_total
+        self._num_done = self._num_right = self._num_known = self._num_failed = self._tokens = 0
+
+    def step(self, what: str, done: int, total: int) -> None:
+        """Says what is being done, steps done and steps in all; what comes as records is said by them."""
+        if what != self._title:
+            self._show(what, done, total, "")
+        elif self._num_done == 0:
+            self._show(what, 0, self._num_total, "")
+
+    def __call__(self, record: Mapping[str, Any]) -> None:
+        """Counts one finished record."""
+        is_failed = record.get("error") is not None
+        self._num_done += 1
+        self._tokens += record.get("reasoning_tokens") or 0
+        self._num_failed += is_failed
+        self._num_known += is_failed or record.get("grade") is not None  # what failed is not right
+        self._num_right += record.get("grade") == "right"
+        detail = f"{_short(self._tokens)} of {_short(self._tokens_total)} tokens"
+        if self._num_known > self._num_failed:
+            detail += f", {self._num_right / self._num_known:.0%} right"
+        if self._num_failed:
+            detail += f", {self._num_failed} failed"
+        self._show(self._title, self._num_done, self._num_total, detail)
+
+
 @contextmanager
-def progress_bar(
-    title: str,
-    *,
-    num_total: int,
-    tokens_total: int,
-    quiet: bool,
-) -> Iterator[Callable[[Mapping[str, Any]], None]]:
-    """Yields what to call with each finished record.
+def progress_bar(title: str, *, num_total: int, tokens_total: int, quiet: bool) -> Iterator[Watch]:
+    """Yields what to call with each finished record, and with the steps before the first.
 
     Args:
-        title: left of the bar.
+        title: of the work that ends in records; the library calls it the same.
         num_total: generations to come.
         tokens_total: reasoning tokens they may take in all.
         quiet: show nothing.
     """
-    if quiet or num_total == 0:
-        yield lambda record: None
-        return
-    num_done = num_right = num_known = num_failed = tokens = 0
-    with _shown(title, num_total) as show:
-
-        def advance(record: Mapping[str, Any]) -> None:
-            nonlocal num_done, num_right, num_known, num_failed, tokens
-            is_failed = record.get("error") is not None
-            num_done += 1
-            tokens += record.get("reasoning_tokens") or 0
-            num_failed += is_failed
-            num_known += is_failed or record.get("grade") is not None  # what failed is not right
-            num_right += record.get("grade") == "right"
-            detail = f"{_short(tokens)} of {_short(tokens_total)} tokens"
-            if num_known > num_failed:
-                detail += f", {num_right / num_known:.0%} right"
-            if num_failed:
-                detail += f", {num_failed} failed"
-            show(title, num_done, num_total, detail)
-
-        yield advance
+    with _shown(quiet) as show:
+        yield Watch(show, title, num_total, tokens_total)
 
 
 @contextmanager
 def step_bar(*, quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
     """Yields what to call with what is being done, steps done and steps in all: one bar for every kind of step."""
-    if quiet:
-        yield lambda what, done, total: None
-        return
-    with _shown("", None) as show:
+    with _shown(quiet) as show:
         yield lambda what, done, total: show(what, done, total, "")
 
 
-Show = Callable[[str, int, int, str], None]
-"""Called with what is being done, how much of it, of how much, and details."""
-
-
 @contextmanager
-def _shown(title: str, total: int | None) -> Iterator[Show]:
-    if in_notebook():
+def _shown(quiet: bool) -> Iterator[Show]:
+    if quiet:
+        yield lambda what, done, total, detail: None
+    elif in_notebook():
         cell = _Cell()
         try:
             yield cell
         finally:
             cell.close()
-        return
-    if not sys.stderr.isatty():
-        yield _Lines()
-        return
-    with _bar() as bar:
-        task = bar.add_task(title, total=total, detail="")
+    elif not sys.stderr.isatty():
+        lines = _Lines()
+        yield lines
+        lines.close()  # not after an error: that is said
+    else:
+        pace = _Pace()
+        with _bar(pace) as bar:
+            task = bar.add_task("", total=None, detail="", count="", visible=False)
 
-        def show(what: str, done: int, total: int, detail: str) -> None:
-            bar.update(task, description=what, completed=done, total=total, detail=detail)
+            def show(what: str, done: int, total: int, detail: str) -> None:
+                pace.see(what, done, total)
+                known = {"total": total, "count": f"{done}/{total}"} if total > 1 else {"total": None, "count": ""}
+                bar.update(task, description=what, completed=done, detail=detail, visible=True, **known)
 
-        yield show
+            yield show
 
 
-class _Lines:
-    """A line whenever enough time has passed since the last one: a short command prints none."""
+class _Pace:
+    """Since when what is done is being done, and how long the rest of it takes at its pace so far."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._started = self._last = clock()
+        self._started = clock()
+        self._step: tuple[str, int, float] | None = None
+        self._end: float | None = None
+
+    def see(self, what: str, done: int, total: int) -> None:
+        """Sees how far it is; what was done before this is first seen, in an earlier run say, took no time of it."""
+        now = self._clock()
+        if self._step is None or self._step[0] != what or done < self._step[1]:
+            self._step = what, done, now
+        _, first, since = self._step
+        self._end = now + (now - since) / (done - first) * (total - done) if total > done > first else None
+
+    @property
+    def gone(self) -> float:
+        """Seconds since the beginning of all steps."""
+        return self._clock() - self._started
+
+    @property
+    def left(self) -> float | None:
+        """Seconds until this step is done; None where that is not known."""
+        return None if self._end is None else max(0.0, self._end - self._clock())
+
+
+class _Lines:
+    """A line once it takes long, and one at the end of what took long: a short command prints none."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._pace = _Pace(clock)
+        self._last: tuple[str, int, int, str] | None = None
+        self._has_begun = False
 
     def __call__(self, what: str, done: int, total: int, detail: str) -> None:
-        now = self._clock()
-        if now - self._last < SECONDS_PER_LINE:
-            return
-        self._last = now
-        click.echo(_line(what, done, total, detail, now - self._started), err=True)
+        self._pace.see(what, done, total)
+        self._last = what, done, total, detail
+        if not self._has_begun and self._pace.gone >= SECONDS_BEFORE_LINE:
+            self._has_begun = True
+            click.echo(_line(*self._last, self._pace), err=True)
+
+    def close(self) -> None:
+        """Says that it is over, and how long it took."""
+        if self._has_begun and self._last is not None:
+            *_, detail = self._last
+            click.echo(
+                ", ".join(part for part in (f"done in {_clock_text(self._pace.gone)}", detail) if part), err=True
+            )
 
 
 class _Cell:
     """A bar in a notebook's cell: one output that changes in place, and is empty at the end; needs no widgets."""
 
     def __init__(self) -> None:
-        self._started = time.monotonic()
+        self._pace = _Pace()
         self._state: tuple[str, int, int, str] | None = None
         self._handle: Any = None
         self._is_over = threading.Event()
@@ -125,6 +169,7 @@ class _Cell:
         self._thread.start()
 
     def __call__(self, what: str, done: int, total: int, detail: str) -> None:
+        self._pace.see(what, done, total)
         self._state = what, done, total, detail
 
     def close(self) -> None:
@@ -144,8 +189,9 @@ class _Cell:
     def _show(self, what: str, done: int, total: int, detail: str) -> None:
         from IPython.display import display
 
-        line = _line(what, done, total, detail, time.monotonic() - self._started)
-        bar = f'<progress value="{done}" max="{max(total, 1)}" style="vertical-align:middle"></progress>'
+        line = _line(what, done, total, detail, self._pace)
+        how = f' value="{done}" max="{total}"' if total > 1 else ""  # without, it moves to and fro
+        bar = f'<progress{how} style="vertical-align:middle"></progress>'
         content = {"text/html": f"<div>{bar} {escape(line)}</div>", "text/plain": line}
         if self._handle is None:
             self._handle = display(content, raw=True, display_id=True)
@@ -153,9 +199,10 @@ class _Cell:
             self._handle.update(content, raw=True)
 
 
-def _line(what: str, done: int, total: int, detail: str, seconds: float) -> str:
-    parts = [f"{what} {done:,} of {total:,}".strip(), detail, f"{_clock_text(seconds)} so far"]
-    return ", ".join(part for part in parts if part)
+def _line(what: str, done: int, total: int, detail: str, pace: _Pace) -> str:
+    count = f"{what} {done:,} of {total:,}" if total > 1 else what
+    left = "" if pace.left is None else f"{_clock_text(pace.left)} left"
+    return ", ".join(part for part in (count, detail, f"{_clock_text(pace.gone)} so far", left) if part)
 
 
 def _short(number: int) -> str:
@@ -172,23 +219,22 @@ def _clock_text(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
-def _bar() -> Progress:
+def _bar(pace: _Pace) -> Progress:
     """A bar on stderr with what is being done, how much of it, details, and the times by name; within 80 columns."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn
+    from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
     from rich.text import Text
 
     class Times(ProgressColumn):
         def render(self, task: Task) -> Text:
-            left = task.time_remaining
-            rest = "" if left is None else f", {_clock_text(left)} left"
-            return Text(f"{_clock_text(task.elapsed or 0.0)} gone{rest}")
+            rest = "" if pace.left is None else f", {_clock_text(pace.left)} left"
+            return Text(f"{_clock_text(pace.gone)} gone{rest}")
 
     console = Console(file=sys.stderr)
     columns = [
         TextColumn("{task.description}", markup=False),
         *([BarColumn(bar_width=20)] if console.width >= WIDE else []),
-        MofNCompleteColumn(),
+        TextColumn("{task.fields[count]}", markup=False),
         TextColumn("{task.fields[detail]}", markup=False),
         Times(),
     ]

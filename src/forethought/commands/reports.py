@@ -75,7 +75,7 @@ def ask_model(
         raise InvalidFeaturesError("the profile does not hold its questions' texts, so the model cannot be asked")
     check_can_ask(model, settings.engine)
     needed = upper_bound(asking.template, [Query("", text) for text in measured.texts], 0)
-    with opened(None, model, settings.engine, needed_tokens=needed) as engine:
+    with opened(None, model, settings.engine, needed_tokens=needed, progress=progress) as engine:
         known = measured.provenance.model_hash
         if known is not None and engine.info.model_hash is not None and known != engine.info.model_hash:
             raise MismatchError(f"the profile is of model {known}, but {model} is {engine.info.model_hash} here")
@@ -98,7 +98,7 @@ def study_layers(
     found, asked = survey_layers(settings, is_open=engine is not None)
     levels = layers.choose_levels(found.measured.menu, settings)
     if found.missing and settings.read:
-        with opened(engine, found.model, asked) as running:
+        with opened(engine, found.model, asked, progress=progress) as running:
             layers.fill(Path(settings.states), running, found, wanted=settings.layer_numbers, progress=progress)
         found = layers.survey(settings)
     result = layers.study(
@@ -111,6 +111,7 @@ def study_layers(
         notes=found.notes(settings),
         progress=progress,
     )
+    progress("report", 0, 1)
     facts = made_by("forethought layers", settings)
     for file in layers.page(result, facts=facts).write(layers_folder(settings), plots=settings.plots).values():
         wrote(file)
@@ -151,6 +152,7 @@ def evaluate(
     """
     check_folder(report_folder(settings))
     result = evaluation(settings, progress=progress)
+    progress("report", 0, 1)
     for file in evaluated_page(settings, result).write(report_folder(settings), plots=settings.plots).values():
         wrote(file)
     return result
@@ -227,6 +229,7 @@ def evaluation(
             mean_usd=settings.mean_usd or None,
             num_resamples=settings.num_resamples,
             seed=settings.seed,
+            progress=progress,
         )
     if (path / "run.json").is_file() and RunDirectory.open(path).header.kind == "run":
         if settings.on:
@@ -305,7 +308,6 @@ def compare(settings: CompareSettings, *, wrote: Wrote = ignore, progress: Progr
         known = told.get(each.card.asking, measured) if each.card.asking else measured
         candidates.append(candidate(name, each, known))
     blind = mean_train(trained, measured)
-    progress("plans and intervals", len(names), len(names))
     result = compare_predictors(
         measured,
         [*candidates, *others],
@@ -315,7 +317,9 @@ def compare(settings: CompareSettings, *, wrote: Wrote = ignore, progress: Progr
         num_resamples=settings.num_resamples,
         seed=settings.seed,
         notes=notes,
+        progress=progress,
     )
+    progress("report", 0, 1)
     facts = made_by("forethought compare", settings)
     for file in page(result, facts=facts).write(folder, plots=settings.plots).values():
         wrote(file)

@@ -74,12 +74,13 @@ def command(
         emit(as_json, estimate.to_json(), estimate.to_text())
         return 0
     num_left = min(estimate.num_left, estimate.num_queries)  # answers: other allocators' traces are beside them
-    with progress_bar("answering", num_total=num_left, tokens_total=int(estimate.total), quiet=quiet) as advance:
+    with progress_bar("answer", num_total=num_left, tokens_total=int(estimate.total), quiet=quiet) as watch:
         if isinstance(settings, RunPlanSettings):
-            run = pipeline.run_plan(settings, report=advance)
+            run = pipeline.run_plan(settings, report=watch, progress=watch.step)
         else:
-            run = pipeline.run(settings, report=advance)
-    page, compared = reports.write_run(run, settings)
+            run = pipeline.run(settings, report=watch, progress=watch.step)
+        watch.step("report", 0, 1)
+        page, compared = reports.write_run(run, settings)
     result = run_result(run)
     billed = prices.usd(result["prompt_tokens"], result["generated_tokens"])
     if billed is not None:
@@ -106,6 +107,8 @@ def _check_given(ctx: click.Context, plan_file: str) -> None:
         for each in command.params:
             if each.name in ("run", "questions") and not ctx.params[each.name]:
                 what = "a file, -, or gsm8k-demo"
+                if ctx.params["run"] and Path(ctx.params["run"]).is_file():
+                    raise click.UsageError(f"{ctx.params['run']} stands where RUN, a predictor, comes first", ctx)
                 if each.name == "run":
                     what = "a predictor's run or folder, or a shipped name"
                 raise click.UsageError(f"give {each.name.upper()}, {what}; or a plan: --plan FILE", ctx)

@@ -37,7 +37,7 @@ def show(source: str, query_id: str = "") -> dict[str, Any]:
         return profile_file_summary(Path(source))
     if not (Path(source) / "run.json").is_file() and is_predictor(source):
         return {"kind": "predictor", "folder": source, "card": sources.open_predictor(source).card.to_json()}
-    run = RunDirectory.open(Path(source))
+    run = sources.open_run(source)
     kind = run.header.kind
     if kind == "profile":
         return profile_summary(run)
@@ -67,7 +67,7 @@ def item(source: str, query_id: str) -> dict[str, Any]:
     Raises:
         UnknownNameError: no such question; suggests the nearest id.
     """
-    run = RunDirectory.open(Path(source))
+    run = sources.open_run(source)
     queries = {query.id: query for query in sources.run_queries(run)}
     if query_id not in queries:
         raise UnknownNameError(unknown_name_message("question", query_id, queries))

@@ -120,7 +120,7 @@ def evaluate_on(
     """A predictor judged on a profile that it was not trained on; `asked` is called where difficulties are lacking."""
     if DIFFICULTY in predictor.card.features.reads and not measured.difficulties:
         measured = asked()
-    measured, predicted, mean_train, more = held_out_curves(predictor, measured)
+    measured, predicted, mean_train, more = held_out_curves(predictor, measured, progress=progress)
     notes += more
     for note in notes:
         logger.warning("note: %s", note)
@@ -150,7 +150,6 @@ def _evaluated(
     how: Judging,
     progress: Progress,
 ) -> Evaluation:
-    progress("plans and intervals", 0, 1)
     return evaluate_curves(
         measured,
         predicted,
@@ -162,6 +161,7 @@ def _evaluated(
         num_resamples=how.num_resamples,
         seed=how.seed,
         notes=notes,
+        progress=progress,
     )
 
 
@@ -184,7 +184,9 @@ def by_draws(profile: Profile, **how: Any) -> DrawsEvaluation:
     return evaluate_draws(profile, remembered, **how)
 
 
-def held_out_curves(predictor: Predictor, measured: Profile) -> tuple[Profile, Curves, Curves, tuple[str, ...]]:
+def held_out_curves(
+    predictor: Predictor, measured: Profile, *, progress: Progress = quiet
+) -> tuple[Profile, Curves, Curves, tuple[str, ...]]:
     """Curves for the queries of a profile the predictor was not trained on, made as in a plan.
 
     Where the profile was measured at other options than the predictor's, everything is on the options of both; named
@@ -201,7 +203,7 @@ def held_out_curves(predictor: Predictor, measured: Profile) -> tuple[Profile, C
     layer = predictor.card.features.layer
     if layer is not None:
         measured = with_layers(measured, [layer])
-    expected = forecast(measured.query_ids, predictor, Features.of(measured, layer))
+    expected = forecast(measured.query_ids, predictor, Features.of(measured, layer), progress=progress)
     notes = expected.notes
     if menu.is_named and not predictor.card.menu.is_same(measured.menu):
         notes += (

@@ -226,6 +226,8 @@ class Plan(Shown):
         path = path / FILE if path.is_dir() else path
         if path.suffix.lower() == ".jsonl":
             raise RunError(f"{path} lists budgets, a line a question; a plan that can be run holds more: {MAKE}")
+        if not path.exists():
+            raise RunError(f"{path} does not exist; make a plan: {MAKE.replace('FILE.json', str(path))}")
         content = read_json(path)
         queries = None
         if isinstance(content, dict) and "queries" not in content and (path.parent / "queries.jsonl").is_file():

@@ -105,7 +105,7 @@ def plan(
         else:
             asked, model = engine_for(predictor.card, EngineSettings()), model_of(predictor.card)
             needed = needed_tokens(predictor, prompting(model, asked).template, queries, 0)
-            with opened(None, model, asked, needed_tokens=needed) as running:
+            with opened(None, model, asked, needed_tokens=needed, progress=said) as running:
                 expected = predict(queries, predictor, running, progress=said)
         said("divide the total", 0, 1)
         return made_plan(predictor, queries, expected, terms, seed=seed)

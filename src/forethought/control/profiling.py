@@ -23,6 +23,7 @@ from ..core.provenance import Provenance
 from ..core.records import Record
 from ..core.settings import EngineSettings, ProfileSettings
 from ..core.showing import Progress, watched
+from ..core.showing import silent as unseen
 from ..core.waiting import finish
 from ..core.worker import ALONE, Worker
 from ..engines import opening
@@ -67,7 +68,7 @@ async def sample_traces(
     setup: str = "",
     worker: Worker = ALONE,
     report: Report = silent,
-    progress: Progress | None = None,
+    progress: Progress = unseen,
 ) -> None:
     """Fills `run` with what it still lacks: hidden states, and traces with a forced answer at every cap.
 
@@ -93,9 +94,7 @@ async def sample_traces(
     """
     own = {query.id: query for query in queries if worker.owns(query.id)}
     if layers and isinstance(engine, HiddenStateEngine):
-        if progress is not None:
-            progress("read", 0, len(own))
-        _read_states(run, engine, list(own.values()), layers, worker)
+        _read_states(run, engine, list(own.values()), layers, worker, progress)
     tries, ceiling = run.tries(), ceiling_of(engine.info)
     budgets, probes = (menu.caps, ()) if menu.is_named else (menu.caps[-1:], menu.caps[:-1])
 
@@ -106,7 +105,8 @@ async def sample_traces(
             if tries.is_left(query.id, sample, label, retry_failed=retry_failed, setup=setup):
                 yield Request(query, cap, sample, trace_seed(seed, query.id, sample, label), probes, option=option)
 
-    num_come, num_left = 0, 0 if progress is None else sum(1 for _ in requests())
+    num_come, num_left = 0, sum(1 for _ in requests())
+    progress("profile", 0, num_left)
     with run.appender(worker) as records:
         async for generation in engine.generate(requests()):
             check_label(engine, menu, generation)
@@ -115,8 +115,7 @@ async def sample_traces(
             records.append([line])
             report(line)
             num_come += 1
-            if progress is not None:
-                progress("profile", num_come, num_left)
+            progress("profile", num_come, num_left)
 
 
 def check_label(engine: Engine, menu: Menu, generation: Generation) -> None:
@@ -129,12 +128,18 @@ def check_label(engine: Engine, menu: Menu, generation: Generation) -> None:
 
 
 def _read_states(
-    run: RunDirectory, engine: HiddenStateEngine, queries: Sequence[Query], layers: Sequence[int], worker: Worker
+    run: RunDirectory,
+    engine: HiddenStateEngine,
+    queries: Sequence[Query],
+    layers: Sequence[int],
+    worker: Worker,
+    progress: Progress,
 ) -> None:
     """Keeps the hidden states that are not there yet; a kill costs the chunk that was under way."""
     held = {query_id for chunk in run.hidden_chunks()[1] for query_id in chunk.query_ids}
     unseen = [query for query in queries if query.id not in held]
     for start in range(0, len(unseen), QUERIES_PER_CHUNK):
+        progress("read", start, len(unseen))
         chunk = unseen[start : start + QUERIES_PER_CHUNK]
         ids = [query.id for query in chunk]
         run.save_hidden(ids, layers, engine.hidden_states(chunk, layers), worker=worker)

@@ -12,7 +12,7 @@ from ..core.data import Query
 from ..core.features import DIFFICULTY, GIVEN, HIDDEN, TEXT, Features
 from ..core.profile import Profile
 from ..errors import InvalidInputError, RunError
-from ..predictors.bundle import shipped_predictors
+from ..predictors.bundle import is_predictor, shipped_predictors
 from ..predictors.predictor import Predictor
 from ..questions.queries import load_queries
 from ..runs.profiles import from_run, is_profile_file, read_parquet
@@ -38,6 +38,8 @@ def open_profile(source: str) -> Profile:
     """The profile of a run directory or a Parquet file."""
     path = Path(source)
     if path.is_dir():
+        if is_predictor(source) and not (path / "run.json").is_file():
+            raise RunError(f"{source} is a predictor, not a profile; it is judged on one: --on PROFILE")
         run = RunDirectory.open(path)
         if run.header.kind != "profile":
             raise RunError(f"{source} is a {run.header.kind!r} run, not a profile; make one with: forethought profile")
@@ -55,8 +57,35 @@ def open_profile(source: str) -> Profile:
     return read_parquet(path)
 
 
+def open_run(source: str) -> RunDirectory:
+    """The run directory `source`, to look at or judge what it holds; says what else it is, where it is none.
+
+    Raises:
+        RunError: a predictor, a file, or nothing.
+    """
+    path = Path(source)
+    if (path / "run.json").is_file():
+        return RunDirectory.open(path)
+    if is_predictor(source):
+        of = path.parent if (path.parent / "run.json").is_file() else "RUN"
+        raise RunError(f"{source} is a predictor: questions and answers are in a run; name that: {of}")
+    if is_profile_file(path):
+        raise RunError(f"{source} is a profile's file: it holds counts; answers are in the run that it was made from")
+    if path.is_file():
+        raise RunError(
+            f"{source} is a file and no run directory (`forethought ls` lists those here). To judge the answers of a "
+            f"file: forethought grade {source}"
+        )
+    return RunDirectory.open(path)
+
+
 def shipped_heldout(name: str) -> Profile:
-    """The held-out profile shipped with the predictor `name`."""
+    """The held-out profile shipped with the predictor `name`; raises RunError for any that is not shipped."""
+    if name not in shipped_predictors():
+        raise RunError(
+            f"{name} has no held-out profile of its own; give --on PROFILE, measured on questions that it was not "
+            "trained on: forethought profile MODEL QUESTIONS"
+        )
     with resources.as_file(_DATA / "profiles" / f"{name}-gsm8k-test.parquet") as path:
         return read_parquet(path)
 

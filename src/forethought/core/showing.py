@@ -8,16 +8,32 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
-from typing import Any
+from typing import Any, TypeVar
 
 from ..errors import InvalidSettingsError, MissingExtraError
 
+T = TypeVar("T")
+
 LONGEST_TEXT = 60  # of a question or an answer, where many stand on a line
 
-Progress = Callable[[str, int, int], None]  # what is being done, steps done, steps in all
+Progress = Callable[[str, int, int], None]  # what is being done, steps done, steps in all (0: not known)
+
+
+def silent(what: str, done: int, total: int) -> None:
+    """Reports nothing."""
+
+
+async def told(work: AsyncIterator[T], progress: Progress, what: str, total: int) -> AsyncIterator[T]:
+    """Passes on what comes, and says how much of `total` has."""
+    done = 0
+    progress(what, done, total)
+    async for each in work:
+        done += 1
+        progress(what, done, total)
+        yield each
 
 
 class Shown:
@@ -65,7 +81,7 @@ def watched(progress: Progress | bool | None) -> Iterator[Progress]:
     if callable(progress):
         yield progress
     elif progress is False:
-        yield lambda what, done, total: None
+        yield silent
     elif progress is True:
         with import_module("forethought.commands.progress").step_bar(quiet=False) as show:
             yield show

@@ -17,6 +17,7 @@ from ..core.prompts import BUILT_IN, CHAT, PromptTemplate, load_template
 from ..core.protocols import Engine
 from ..core.provenance import Provenance
 from ..core.settings import EngineSettings, ProfileSettings
+from ..core.showing import Progress, silent
 from ..errors import ForethoughtError, InvalidFeaturesError, InvalidMenuError, InvalidSettingsError, RunError
 from ..models import ALIASES, fetch_words, look
 from ..models.config import known_layers, longest_context
@@ -244,7 +245,12 @@ def num_layers(model: str, settings: EngineSettings) -> int | None:
 
 @contextmanager
 def opened(
-    engine: Engine | None, model: str, settings: EngineSettings, *, needed_tokens: int | None = None
+    engine: Engine | None,
+    model: str,
+    settings: EngineSettings,
+    *,
+    needed_tokens: int | None = None,
+    progress: Progress = silent,
 ) -> Iterator[Engine]:
     """`engine` itself when there is one; else a new one, closed at the end.
 
@@ -254,10 +260,12 @@ def opened(
         settings: with what.
         needed_tokens: longest prompt + thought + answer that it will be asked for, where that is known: for an engine
             that reserves memory by it.
+        progress: called with what is being done.
     """
     if engine is not None:
         yield engine
         return
+    progress(f"open {Path(model).name}", 0, 0)
     running = open_engine(model, settings, needed_tokens=needed_tokens)
     try:
         yield running

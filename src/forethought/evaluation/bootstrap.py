@@ -5,13 +5,16 @@ from __future__ import annotations
 import numpy as np
 
 from ..core.data import FloatArray
+from ..core.showing import Progress, silent
 from .results import Estimate
 
 CONFIDENCE = 0.95
 BLOCK = 4_000_000  # cells of the (resamples, queries) matrix of counts held at once: 32 MB
 
 
-def resampled_means(values_Q_N: FloatArray, *, num_resamples: int, seed: int) -> FloatArray:
+def resampled_means(
+    values_Q_N: FloatArray, *, num_resamples: int, seed: int, progress: Progress = silent
+) -> FloatArray:
     """Means over the queries of every column: of the sample itself, then of each bootstrap resample.
 
     Queries are drawn with replacement and all columns share each draw, so that any difference or ratio of columns,
@@ -22,6 +25,7 @@ def resampled_means(values_Q_N: FloatArray, *, num_resamples: int, seed: int) ->
         values_Q_N: one row a query, one column a quantity, shape (Q, N).
         num_resamples: R, the number of resamples.
         seed: of the draws; the same seed and Q give the same draws whatever the columns.
+        progress: called with "resample", resamples done and resamples in all.
 
     Returns:
         Means, shape (R + 1, N). Row 0 is the sample itself, so one piece of code makes estimates and intervals.
@@ -32,6 +36,7 @@ def resampled_means(values_Q_N: FloatArray, *, num_resamples: int, seed: int) ->
     means_R_N[0] = values_Q_N.mean(axis=0)
     rows_per_block = max(1, BLOCK // num_queries)
     for start in range(1, num_resamples + 1, rows_per_block):
+        progress("resample", start - 1, num_resamples)
         num_rows = min(rows_per_block, num_resamples + 1 - start)
         drawn_R_Q = random.integers(num_queries, size=(num_rows, num_queries))
         cells = (drawn_R_Q + num_queries * np.arange(num_rows)[:, None]).ravel()

@@ -13,7 +13,7 @@ from ..core.features import Counts
 from ..core.profile import Profile
 from ..core.protocols import Allocator
 from ..core.registry import name_of
-from ..core.showing import Shown, picture
+from ..core.showing import Progress, Shown, picture, silent
 from ..core.terms import TOKEN_COSTS
 from ..errors import InvalidInputError
 from .bootstrap import estimate
@@ -159,6 +159,7 @@ def compare_predictors(
     num_resamples: int = 2000,
     seed: int = 0,
     notes: Sequence[str] = (),
+    progress: Progress = silent,
 ) -> Comparison:
     """Plays every candidate at every level.
 
@@ -171,6 +172,7 @@ def compare_predictors(
         num_resamples: of the bootstrap.
         seed: of the bootstrap.
         notes: what the reader must know of the candidates, before what is to be known of any comparison.
+        progress: called with what is being done, steps done and steps in all.
 
     Raises:
         InvalidInputError: no candidate, or two of one name.
@@ -194,17 +196,20 @@ def compare_predictors(
     scores: list[Score] = []
     for cost in costs:
         outcomes: list[PolicyOutcome] = []
-        for level in levels[cost]:
+        for number, level in enumerate(levels[cost]):
+            progress(f"plans, {cost} cost", number, len(levels[cost]))
             outcomes += [policies.uniform(cost, level), policies.blind(cost, level)]
             outcomes += [
                 policies.planned(each.name, own.predicted, policies.allocator, cost, level)
                 for each, own in zip(candidates, played, strict=True)
             ]
             outcomes.append(policies.oracle(cost, level))
-        judged = Resampled.make(policies, outcomes, cost, is_spend_measured=measured.is_spend_measured, **how)
+        is_measured = measured.is_spend_measured
+        judged = Resampled.make(policies, outcomes, cost, is_spend_measured=is_measured, progress=progress, **how)
         net = _charged(policies, outcomes, candidates, **how) if cost is Cost.SPENT else None
         rows += judged.rows()
         scores += [_score(judged, net, each, names[0]) for each in candidates]
+    progress("intervals", 0, 1)
     p_N_Q_B = [each.curves.p_Q_B for each in candidates]
     mean_Q_B = np.broadcast_to(policies.mean_B, p_N_Q_B[0].shape)
     losses_R_N = resampled_losses(Counts.of(measured), [*p_N_Q_B, mean_Q_B], **how)

@@ -15,7 +15,7 @@ from ..allocators.hull import upper_envelope
 from ..core.data import Cost, Curves, FloatArray
 from ..core.menu import Menu
 from ..core.profile import Profile
-from ..core.showing import Shown, picture
+from ..core.showing import Progress, Shown, picture, silent
 from ..errors import InvalidInputError
 from .bootstrap import estimate, resampled_means
 from .checks import known_costs
@@ -158,6 +158,7 @@ def evaluate_draws(
     mean_usd: Sequence[float] | None = None,
     num_resamples: int = 2000,
     seed: int = 0,
+    progress: Progress = silent,
 ) -> DrawsEvaluation:
     """Halves the draws of every question; one half chooses an option for each, the other says what that comes to.
 
@@ -175,6 +176,7 @@ def evaluate_draws(
         mean_usd: levels in USD, alike.
         num_resamples: of the bootstrap over questions.
         seed: of halvings and bootstrap.
+        progress: called with what is being done, steps done and steps in all.
 
     Raises:
         InvalidInputError: no traces, or no question with two draws under every option.
@@ -207,7 +209,9 @@ def evaluate_draws(
     parted = {number: firsts(profile, number, max(num_halvings, len(masks) * 2), seed) for number in num_draws}
     if lacking_draws := [number for number, splits in parted.items() if not splits]:
         notes.append(f"No question has more than {min(lacking_draws)} draws: such rows are left out.")
+    step, num_steps = 0, len(costs) * (1 + sum(map(bool, parted.values())))
     for cost in costs:
+        progress("judge draws", step, num_steps)
         mean_cost_B = _mean_costs(kept, cost)
         levels[cost] = tuple(sorted(asked[cost] or spread(kept.menu, mean_cost_B, in_usd=cost is Cost.USD)))
         grid = np.unique(np.concatenate([np.geomspace(*_ends(mean_cost_B), GRID), mean_cost_B, levels[cost]]))
@@ -215,8 +219,11 @@ def evaluate_draws(
         frontiers, option_costs_R_B, accuracy_R_B = judge.frontiers(both, cost, grid)
         judged += _rows(cost, levels[cost], frontiers)
         options += _options(cost, kept.menu, option_costs_R_B, accuracy_R_B, frontiers)
+        step += 1
         for number, splits in parted.items():
             if splits:
+                progress("judge draws", step, num_steps)
+                step += 1
                 found, _, _ = judge.frontiers(splits, cost, grid)
                 counted += _num_draws_rows(cost, levels[cost], number, splits[0].judged.num_queries, found)
     tries_Q_B = kept.tries_Q_B

@@ -13,13 +13,14 @@ from ..core.data import Cost, Curves, FloatArray
 from ..core.profile import Profile
 from ..core.protocols import Allocator
 from ..core.registry import name_of
+from ..core.showing import Progress, silent
 from ..core.terms import TOKEN_COSTS
 from ..errors import MismatchError
 from .bootstrap import estimate, resampled_means
 from .calibration import calibrate
 from .checks import check_inputs, comparable, known_costs
 from .levels import half_way, spread
-from .policies import Policies
+from .policies import Policies, PolicyOutcome
 from .resampled import Resampled
 from .results import Evaluation, OptionRow
 
@@ -37,6 +38,7 @@ def evaluate(
     seed: int = 0,
     provenance: Mapping[str, Any] | None = None,
     notes: Sequence[str] = (),
+    progress: Progress = silent,
 ) -> Evaluation:
     """Compares forethought's plans with uniform, blind, greedy and the oracle, on measured curves.
 
@@ -69,6 +71,7 @@ def evaluate(
         provenance: what the profile's own `info` does not say, for the report: the command, the predictor, how the
             split was held out, the hardware. It wins where both say something.
         notes: what the reader must know of the curves, before what is to be known of any evaluation.
+        progress: called with what is being done, steps done and steps in all.
 
     Raises:
         MismatchError: curves of other queries or another menu, no spend to measure or to plan spent cost with, or no
@@ -92,8 +95,13 @@ def evaluate(
     how = {"num_resamples": num_resamples, "seed": seed}
     judged = []
     for cost in levels:
-        outcomes = [outcome for level in levels[cost] for outcome in policies.play(cost, level)]
-        judged.append(Resampled.make(policies, outcomes, cost, is_spend_measured=measured.is_spend_measured, **how))
+        outcomes: list[PolicyOutcome] = []
+        for number, level in enumerate(levels[cost]):
+            progress(f"plans, {cost} cost", number, len(levels[cost]))
+            outcomes += policies.play(cost, level)
+        is_measured = measured.is_spend_measured
+        judged.append(Resampled.make(policies, outcomes, cost, is_spend_measured=is_measured, progress=progress, **how))
+    progress("intervals", 0, 1)
     mean_tokens_B = None if mean_train.tokens_Q_B is None else policies.mean_tokens_B
     return Evaluation(
         simulated=measured.provenance.simulated,

@@ -9,6 +9,7 @@ from typing import Self
 import numpy as np
 
 from ..core.data import Cost, FloatArray
+from ..core.showing import Progress, silent
 from .bootstrap import estimate, ratio, resampled_means
 from .frontier import Frontier
 from .levels import token_weights
@@ -54,6 +55,7 @@ class Resampled:
         num_resamples: int,
         seed: int,
         is_spend_measured: bool = True,
+        progress: Progress = silent,
     ) -> Self:
         """Resamples everything that the policies came to in one go."""
         blocks = (
@@ -62,7 +64,9 @@ class Resampled:
             np.stack([outcome.accuracy_Q for outcome in outcomes], axis=1),
             np.stack([outcome.costs_Q(cost) for outcome in outcomes], axis=1),
         )
-        means_R_N = resampled_means(np.concatenate(blocks, axis=1), num_resamples=num_resamples, seed=seed)
+        means_R_N = resampled_means(
+            np.concatenate(blocks, axis=1), num_resamples=num_resamples, seed=seed, progress=progress
+        )
         ends = np.cumsum([block.shape[1] for block in blocks])
         accuracy_R_B, cost_R_B, accuracy_R_P, realised_R_P = np.split(means_R_N, ends[:-1], axis=1)
         columns, any_order = policies.blind_columns(cost), policies.any_order

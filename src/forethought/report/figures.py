@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -52,6 +53,7 @@ SETTINGS = {
     "text.parse_math": False,  # a name with two dollars in it is a name
     "svg.fonttype": "none",  # words stay words: they can be searched, read aloud and copied
 }
+TITLE_ROOM = 1.15  # of a panel's width before the layout, which makes panels wider
 ALONE = (5.4, 4.0)  # inches of a picture on the HTML page: its words can be read on a phone, too
 
 
@@ -82,7 +84,20 @@ def _drawn(pictures: Mapping[str, Callable[[], Figure]]) -> Iterator[tuple[str, 
         for name, draw in pictures.items():
             figure = draw()
             FigureCanvasAgg(figure)
+            _fold_titles(figure)
             yield name, figure
+
+
+def _fold_titles(figure: Figure) -> None:
+    """Breaks each title that is wider than its panel into lines, so that it does not run into the next panel's."""
+    for panel in figure.axes:
+        text, place = panel.get_title(), panel.get_subplotspec()
+        if not text or place is None:
+            continue
+        room = TITLE_ROOM * place.get_position(figure).width * figure.bbox.width
+        width = panel.title.get_window_extent().width
+        if width > room:
+            panel.title.set_text(textwrap.fill(text, int(len(text) * room / width)))
 
 
 def alone(draw: Callable[[Any], object], *, size: tuple[float, float] = ALONE, simulated: bool = False) -> Figure:
@@ -103,7 +118,10 @@ def _own_settings() -> Iterator[None]:
 def drawn(make: Callable[..., Figure], *values: Any) -> Figure:
     """A figure for whoever holds it: to be shown in a notebook, changed, or saved."""
     with _own_settings():
-        return make(*values)
+        figure = make(*values)
+        FigureCanvasAgg(figure)
+        _fold_titles(figure)
+        return figure
 
 
 class Picture(Figure):

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from ...core.features import KINDS
 from ...core.protocols import Estimator, with_defaults
 from ...core.registry import check_options, resolve
+from ...core.showing import Progress, silent
 from ...errors import InvalidFeaturesError, InvalidSettingsError
 
-Progress = Callable[[str, int, int], None]  # what is being done, steps done, steps in all
-
-
-def silent(step: str, done: int, total: int) -> None:
-    """Reports nothing."""
+__all__ = ["Progress", "estimator_class", "make_estimator", "options_signature", "silent", "too_small"]
 
 
 def estimator_class(name: str) -> type[Estimator]:

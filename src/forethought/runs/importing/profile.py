@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,7 +15,9 @@ from ...core.import_settings import ImportSettings
 from ...core.problems import Problems
 from ...core.profile import Profile
 from ...core.provenance import Provenance
+from ...core.showing import Progress, silent
 from ...errors import InvalidInputError, InvalidMenuError, RunError
+from ...questions.rows.batch import Batch
 from ..profiles import is_profile_file, read_parquet
 from .columns import Columns
 from .counted import Counts, LeftOut
@@ -47,12 +51,13 @@ class Imported:
     notes: tuple[str, ...]
 
 
-def read_profile(settings: ImportSettings, path: Path) -> Imported:
+def read_profile(settings: ImportSettings, path: Path, *, progress: Progress = silent) -> Imported:
     """Reads and checks the files; writes nothing.
 
     Args:
         settings: what to read, and what its columns mean.
         path: where the profile is to be kept.
+        progress: called with what is being done, steps done and steps in all.
 
     Raises:
         InvalidInputError: everything that is wrong with the files, by line.
@@ -61,19 +66,24 @@ def read_profile(settings: ImportSettings, path: Path) -> Imported:
     for file in files:
         if is_profile_file(Path(file)):
             raise InvalidInputError(f"{file}: is a profile already; use it as it is: forethought train {file}")
+    progress("read", 0, len(files))
     problems = Problems(files[0] if len(files) == 1 else f"{len(files)} files")
     logs = Logs(settings)
     logs.refuse_repeats(problems)
     problems.raise_any()
     wanted, takes_lists = wanted_columns(settings)
-    columns = Columns(
-        files, problems, wanted=wanted, takes_lists=takes_lists, where=settings.conditions, reader=logs.read
-    )
+
+    def read(file: str, *given: Any) -> Iterator[Batch]:
+        progress("read", files.index(file), len(files))
+        return logs.read(file, *given)
+
+    columns = Columns(files, problems, wanted=wanted, takes_lists=takes_lists, where=settings.conditions, reader=read)
     naming = name_columns(columns, settings, problems)
     problems.raise_any()
     assert naming is not None  # or it would have been told
     if settings.menu_file and not naming.is_named:
         raise InvalidInputError(f"--menu {settings.menu_file}: the table's options are caps; --option-column NAME")
+    progress("check and count", 0, 1)
     try:
         counts = read_counts(columns, naming, settings, problems)
     except InvalidMenuError as error:

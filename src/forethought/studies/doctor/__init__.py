@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ...core import registry
 from ...core.prompts import load_template
+from ...core.showing import Progress, silent
 from ...core.study_settings import DoctorSettings
 from ...questions.queries import load_queries
 from ...runs.folders import check_file
@@ -15,13 +16,18 @@ from .findings import Diagnosis, Finding
 __all__ = ["Diagnosis", "Finding", "examine"]
 
 
-def examine(settings: DoctorSettings) -> Diagnosis:
+def examine(settings: DoctorSettings, *, progress: Progress = silent) -> Diagnosis:
     """Looks at this machine and, where an address is given, at the server there with a few small requests.
 
     A dry run asks the server only what costs nothing: what it is, and which models it has.
+
+    Args:
+        settings: which server, and what is asked of it.
+        progress: called with what is being done, steps done and steps in all.
     """
     from .machine import machine_findings
 
+    progress("look at this machine", 0, 1)
     here = machine_findings()
     if not settings.base_url:
         return Diagnosis(here)
@@ -32,5 +38,5 @@ def examine(settings: DoctorSettings) -> Diagnosis:
         check_file(Path(settings.out))
     from .server import server_diagnosis
 
-    there = server_diagnosis(settings)
+    there = server_diagnosis(settings, progress=progress)
     return replace(there, findings=(*here, *there.findings))

@@ -12,6 +12,7 @@ import numpy as np
 from ...core.data import Query, Request, StopReason
 from ...core.options import Option, to_toml
 from ...core.protocols import check_option
+from ...core.showing import Progress, silent, told
 from ...core.waiting import collect, finish
 from ...engines.context import ceiling_of
 from ...engines.server.engine import OpenAIEngine
@@ -111,7 +112,9 @@ def longest(option: Option, context_tokens: int | None, room: int) -> int:
     return min(CEILING, context_tokens or CEILING) if option.cap is None else option.cap + room
 
 
-def measure(engine: OpenAIEngine, queries: Sequence[Query], options: Sequence[Option]) -> Measured:
+def measure(
+    engine: OpenAIEngine, queries: Sequence[Query], options: Sequence[Option], *, progress: Progress = silent
+) -> Measured:
     """What each option takes on `queries`; one that brings no counted answer at all is left out.
 
     Raises:
@@ -125,7 +128,8 @@ def measure(engine: OpenAIEngine, queries: Sequence[Query], options: Sequence[Op
         for query in queries
         for option in options
     )
-    done = finish(collect(engine.generate(requests)))
+    total = len(queries) * len(options)
+    done = finish(collect(told(engine.generate(requests), progress, "measure the options", total)))
     taken, tokens = [], {}
     for option in options:
         own = [each for each in done if each.option == option.label]

@@ -15,6 +15,7 @@ from ...core.data import Generation, Query, Request, Sampling, StopReason
 from ...core.files import write_atomically
 from ...core.options import Option
 from ...core.prompts import load_template
+from ...core.showing import Progress, silent, told
 from ...core.study_settings import DoctorSettings
 from ...core.waiting import collect, finish
 from ...engines.server.dialects import Drawing, TokenDialect
@@ -24,7 +25,7 @@ from ...questions.queries import load_queries
 from ...servers.client import Client
 from .findings import Bill, Diagnosis, Finding, Item
 from .levels import CEILING, SIGNIFICANCE, longest, measure, options_of
-from .talks import COUNTING, LATE, NUM_REQUESTS, TOKENS_EACH, UNTRIED, Talks
+from .talks import COUNTING, LATE, NUM_LOOKS, NUM_REQUESTS, TOKENS_EACH, UNTRIED, Talks
 
 TOPIC, LEVELS = "server", "effort levels"
 CAPS = (8, 16, 48)
@@ -54,23 +55,24 @@ class _Way:
 
     enforce: str
     item: Item
-    attempt: Callable[[], _Kept]
+    attempt: Callable[[Progress], _Kept]
 
 
-def server_diagnosis(settings: DoctorSettings) -> Diagnosis:
-    """Looks at the server of `settings`."""
+def server_diagnosis(settings: DoctorSettings, *, progress: Progress = silent) -> Diagnosis:
+    """Looks at the server of `settings`; `progress` is called with what is being done, steps done and in all."""
+    progress(f"ask {settings.base_url}", 0, 1)
     level = _talk.level
     _talk.setLevel(logging.WARNING)  # every engine that is opened says so
     try:
         engine = _opened(settings, "max-tokens")
-        return _diagnosis(settings, engine)
+        return _diagnosis(settings, engine, progress)
     except EngineError as error:
         return Diagnosis((Finding(TOPIC, "reachable", False, str(error)),), is_kept=False)
     finally:
         _talk.setLevel(level)
 
 
-def _diagnosis(settings: DoctorSettings, engine: OpenAIEngine) -> Diagnosis:
+def _diagnosis(settings: DoctorSettings, engine: OpenAIEngine, progress: Progress) -> Diagnosis:
     server = engine.server
     findings = [
         Finding(TOPIC, "reachable", True, str(engine.address)),
@@ -88,7 +90,7 @@ def _diagnosis(settings: DoctorSettings, engine: OpenAIEngine) -> Diagnosis:
     logger.info("asking the server: %s", bill.to_text())
     asking = _opened(named, "max-tokens")
     talks = Talks(asking.client, asking.server, asking.served_model, partial(_continues_ids, asking))
-    looked = finish(collect(talks.findings()))
+    looked = finish(collect(told(talks.findings(), progress, "what the server can do", NUM_LOOKS)))
     findings += looked
     tried = list(refused)
     is_late = any(LATE in finding.detail for finding in looked)
@@ -96,7 +98,7 @@ def _diagnosis(settings: DoctorSettings, engine: OpenAIEngine) -> Diagnosis:
         if is_late:
             tried.append(_Kept(way.enforce, False, Finding(TOPIC, way.item.name, None, UNTRIED)))
             continue
-        tried.append(way.attempt())
+        tried.append(way.attempt(progress))
         is_late = LATE in tried[-1].finding.detail
     findings += [kept.finding for kept in tried]
     best = next((kept for kept in tried if kept.is_kept), None)
@@ -162,15 +164,15 @@ def _opened(settings: DoctorSettings, enforce: str, **options: Any) -> OpenAIEng
     )
 
 
-def _keeps(settings: DoctorSettings, engine: OpenAIEngine, name: str) -> _Kept:
+def _keeps(settings: DoctorSettings, engine: OpenAIEngine, name: str, progress: Progress) -> _Kept:
     """Whether budgets are kept in the way of `engine`."""
     enforce = engine.enforce
     try:
-        found = _generated(engine)
+        found = _generated(engine, progress)
         offset = engine.counters.largest_overshoot
         if 0 < offset <= MOST_OFFSET and enforce == "native":  # vLLM overshoots by the length of its start tag less one
             offset += int(settings.options.get("cap_offset", 0))
-            found = _generated(_opened(settings, enforce, cap_offset=offset))
+            found = _generated(_opened(settings, enforce, cap_offset=offset), progress)
         else:
             offset = 0
     except ForethoughtError as error:
@@ -207,8 +209,9 @@ def _requests(engine: OpenAIEngine) -> list[Request]:
     return [Request(query, cap + least, sample, seed=1) for query in _questions() for sample, cap in enumerate(CAPS)]
 
 
-def _generated(engine: OpenAIEngine) -> list[Generation]:
-    return finish(collect(engine.generate(_requests(engine))))
+def _generated(engine: OpenAIEngine, progress: Progress) -> list[Generation]:
+    requests = _requests(engine)
+    return finish(collect(told(engine.generate(requests), progress, f"budgets by {engine.enforce}", len(requests))))
 
 
 def _verdict(found: list[Generation]) -> tuple[str, bool]:
@@ -228,11 +231,15 @@ def _verdict(found: list[Generation]) -> tuple[str, bool]:
 
 
 def _levels(
-    settings: DoctorSettings, engine: OpenAIEngine, queries: Sequence[Query], options: Sequence[Option]
+    settings: DoctorSettings,
+    engine: OpenAIEngine,
+    queries: Sequence[Query],
+    options: Sequence[Option],
+    progress: Progress,
 ) -> _Kept:
     """Measures what each option takes on the user's questions, and writes it down as a menu."""
     try:
-        measured = measure(engine, queries, options)
+        measured = measure(engine, queries, options, progress=progress)
     except ForethoughtError as error:
         return _Kept(engine.enforce, False, Finding(TOPIC, LEVELS, False, str(error)))
     if not measured.taken:

@@ -20,6 +20,7 @@ LONG = "Here are some numbers: " + ", ".join(map(str, range(1, 160))) + ". Which
 
 
 NUM_REQUESTS, TOKENS_EACH = 10, 12
+NUM_LOOKS = 6
 Seen = Awaitable[tuple[bool, str]]
 SENSELESS = (AttributeError, IndexError, KeyError, RecursionError, TypeError, ValueError)
 

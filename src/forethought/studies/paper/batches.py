@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from ...allocators.price import budgets_at, price_for
 from ...core.data import Cost, Curves
+from ...core.showing import Progress, silent
 from ...evaluation.bootstrap import estimate
 from ...evaluation.policies import FORETHOUGHT, Policies, PolicyOutcome
 from ...evaluation.resampled import Resampled
@@ -52,7 +53,7 @@ class Batches:
         return tuple(rows)
 
 
-def play(policies: Policies, out_of_fold: Curves, levels: Sequence[float]) -> Batches:
+def play(policies: Policies, out_of_fold: Curves, levels: Sequence[float], *, progress: Progress = silent) -> Batches:
     """Plans in batches of each size, in the order of the file, and under one price.
 
     Args:
@@ -60,11 +61,13 @@ def play(policies: Policies, out_of_fold: Curves, levels: Sequence[float]) -> Ba
         out_of_fold: predictions for the train queries, each by a fit that had not seen it: what sets the price at
             which the mean budget meets the level.
         levels: mean tokens a query.
+        progress: called with what is being done, steps done and steps in all.
     """
     outcomes: list[PolicyOutcome] = []
     price_of: dict[float, float] = {}
     plan = (FORETHOUGHT, policies.predicted, policies.allocator, Cost.GRANTED)
-    for level in levels:
+    for number, level in enumerate(levels):
+        progress("plans in batches", number, len(levels))
         for size in BATCH_SIZES:
             batched = policies.planned(*plan, level, batch_size=size)
             outcomes.append(replace(batched, policy=f"batches of {size}"))

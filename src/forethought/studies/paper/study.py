@@ -9,6 +9,7 @@ from ...allocators.greedy import GreedyAllocator
 from ...core import registry
 from ...core.data import Cost, Curves
 from ...core.protocols import Allocator
+from ...core.showing import Progress, silent
 from ...core.study_settings import PaperSettings
 from ...errors import InvalidFeaturesError, InvalidSettingsError, MissingExtraError
 from ...evaluation.bootstrap import estimate
@@ -44,27 +45,41 @@ NOTES = (
 )
 
 
-def study(settings: PaperSettings) -> PaperBench:
-    """Trains every predictor on the train split, plays every policy on the other, and judges them side by side."""
+def study(settings: PaperSettings, *, progress: Progress = silent) -> PaperBench:
+    """Trains every predictor on the train split, plays every policy on the other, and judges them side by side.
+
+    Args:
+        settings: what is compared, and on what.
+        progress: called with what is being done, steps done and steps in all.
+    """
+    progress("read the measurements", 0, 1)
     train, test = read_split(Path(settings.folder), "train"), read_split(Path(settings.folder), settings.split)
     check_pair(train, test)
     allocator = registry.make("allocators", settings.allocator, settings.allocator_options)
     for name in (*settings.compare, *([settings.predictor] if settings.predictor else [])):
         registry.resolve("predictors", name)  # an unknown name is told before anything is trained
     levels = _levels(settings, test)
+    progress(f"train {settings.predictor or 'forethought'}", 0, 1)
     ours = predict(train.profile, test.profile, settings.predictor or None, seed=settings.seed)
     policies = _policies(test, ours, settings, allocator)
-    others, missing = _others(train, test, ours, settings)
+    others, missing = _others(train, test, ours, settings, progress)
+    progress("budgets of classes", 0, 1)
     classes = _class_budgets(train, test, levels)
-    small = batches.play(policies, _out_of_fold(train, ours, settings.seed), levels)
-    outcomes = [outcome for level in levels for outcome in _play(policies, others, classes, test, level)]
+    left_out = _out_of_fold(train, ours, settings.seed, progress)
+    small = batches.play(policies, left_out, levels, progress=progress)
+    outcomes: list[PolicyOutcome] = []
+    for number, level in enumerate(levels):
+        progress("plans", number, len(levels))
+        outcomes += _play(policies, others, classes, test, level)
     resampled = Resampled.make(
         policies,
         [*outcomes, *small.outcomes],
         Cost.GRANTED,
         num_resamples=settings.num_resamples,
         seed=settings.seed,
+        progress=progress,
     )
+    progress("intervals", 0, 1)
     distinct = {each.predictor: each for each in (ours, *others)}
     return PaperBench(
         source=SOURCE,
@@ -111,11 +126,12 @@ def _policies(test: Split, ours: Prediction, settings: PaperSettings, allocator:
 
 
 def _others(
-    train: Split, test: Split, ours: Prediction, settings: PaperSettings
+    train: Split, test: Split, ours: Prediction, settings: PaperSettings, progress: Progress
 ) -> tuple[list[Prediction], tuple[str, ...]]:
     """The predictors to compare with, and a sentence for each that needs what is not installed."""
     found, missing = [], []
-    for name in dict.fromkeys(settings.compare):
+    for number, name in enumerate(names := tuple(dict.fromkeys(settings.compare))):
+        progress(f"train {name}", number, len(names))
         try:
             found.append(
                 ours if name == ours.predictor else predict(train.profile, test.profile, name, seed=settings.seed)
@@ -139,11 +155,11 @@ def _class_budgets(train: Split, test: Split, levels: Sequence[float]) -> dict[s
     }
 
 
-def _out_of_fold(train: Split, ours: Prediction, seed: int) -> Curves:
+def _out_of_fold(train: Split, ours: Prediction, seed: int, progress: Progress) -> Curves:
     """Predictions for the train queries, each by a fit that had not seen it, without tokens."""
     if ours.left_out is not None:
         return ours.left_out
-    curves, _ = cross_fit(train.profile, predictor=ours.predictor, seed=seed)
+    curves, _ = cross_fit(train.profile, predictor=ours.predictor, seed=seed, progress=progress)
     return Curves(curves.query_ids, curves.menu, curves.p_Q_B)
 
 
