@@ -324,7 +324,7 @@ def test_odd_answers_are_findings(answer, template):
 def test_max_tokens_alone_says_what_it_cannot_do(template):
     found = finding(examined(toy("other"), template, enforce="max-tokens"), "budget by max-tokens")
     assert found.is_fine
-    assert "profile measures one cap at a time" in found.hint
+    assert "several caps as options (--menu FILE)" in found.hint
     assert "leaves no answer" in found.hint
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -18,8 +20,9 @@ from forethought.core.prompts import PromptTemplate
 from forethought.core.protocols import check_option
 from forethought.engines.flight import Flight
 from forethought.engines.forcing import Forcing
+from forethought.engines.server.chat import load_tokenizer
 from forethought.engines.server.engine import OpenAIEngine
-from forethought.errors import EngineError, InvalidSettingsError
+from forethought.errors import EngineError, InvalidSettingsError, MissingExtraError
 from forethought.servers.kinds import KINDS
 from forethought.servers.replies import Chunks
 from forethought.servers.replies import Reply as ChatReply
@@ -44,6 +47,10 @@ class ToyTokenizer:
 
     def decode(self, ids: list[int], *, skip_special_tokens: bool = True) -> str:
         return decode(list(ids), special=not skip_special_tokens)
+
+    def __call__(self, text: str, **_: Any) -> dict[str, list[tuple[int, int]]]:
+        ends = [len(decode(encode(text)[:number])) for number in range(len(encode(text)) + 1)]
+        return {"offset_mapping": list(pairwise(ends))}
 
     def apply_chat_template(
         self, messages: list[dict[str, str]], *, add_generation_prompt: bool, tokenize: bool
@@ -197,6 +204,36 @@ def test_without_logprobs_a_thought_is_counted_by_usage_and_not_probed():
         assert 0 < done.reasoning_tokens <= BUDGET
         probed = run(engine, [Request(QUERIES[0], BUDGET, 0, 3, (8,))])[QUERIES[0].id, 0]
     assert "token boundaries" in probed.error
+
+
+@pytest.mark.parametrize("missed", [0, 1])
+def test_without_logprobs_a_text_is_cut_where_a_tokenizer_makes_as_many_tokens(missed, monkeypatch):
+    monkeypatch.setattr("forethought.engines.server.engine.load_tokenizer", lambda _: ToyTokenizer())
+    budget, *probes = (8, 4) if missed else (BUDGET, 8, 16)
+    asked, toy = Request(QUERIES[0], budget, 0, 3, tuple(probes)), ToyServer()
+
+    def bare(request: Asked) -> Reply:
+        reply = toy(request)
+        if request.path == "/v1/completions":
+            for choice in reply.body["choices"]:
+                choice.pop("logprobs", None)
+            reply.body["usage"]["completion_tokens"] -= missed
+        return reply
+
+    with serving(bare) as url:
+        done = run(engine_at(url, enforce="two-call", ids=False, tokenizer="toy"), [asked])[QUERIES[0].id, 0]
+    if missed:
+        assert "token boundaries" in done.error
+        return
+    expected = in_process(asked)
+    assert (done.reasoning, done.answer, done.error) == (expected.reasoning, expected.answer, None)
+    assert (done.reasoning_tokens, done.probes) == (expected.reasoning_tokens, expected.probes)
+
+
+def test_without_a_package_for_tokenizers_it_is_said_which_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(MissingExtraError, match="pip install transformers"):
+        load_tokenizer("toy")
 
 
 def test_a_chat_is_asked_for_as_one_text_or_refused_where_its_thought_is_taken_out():

@@ -136,7 +136,7 @@ class Room:
         raise InvalidSettingsError(f"{what}. Give {flag}")
 
 
-SEVERAL_CAPS = "several caps are measured on it: profile one at a time (--budgets N)"
+SEVERAL_CAPS = "several caps are measured on it: make them options of a menu (--menu FILE), a request each"
 ONE_ANSWER = ("native", "max-tokens")  # ways of a server to keep budgets that give one answer a thought
 
 

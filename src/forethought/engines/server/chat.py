@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ...core.prompts import PromptTemplate
-from ...errors import EngineError
+from ...errors import EngineError, MissingExtraError
 from ...models import locate
 from ...models.thinking import STEPS, SWITCHES, own_template
 from ...servers.client import Client
@@ -17,9 +17,14 @@ TURNS = [{"role": "user", "content": "1 + 1?"}]
 
 
 def load_tokenizer(name: str) -> Any:
-    """The Hugging Face tokenizer of an alias, a folder or a hub id."""
-    import transformers
-
+    """The Hugging Face tokenizer of an alias, a folder or a hub id; raises EngineError, MissingExtraError."""
+    try:
+        import transformers
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(
+            "a local tokenizer needs the package 'transformers', which is not installed. Install it with: "
+            "pip install transformers jinja2 (torch is not needed for this)"
+        ) from error
     path = locate(name).path
     try:
         return transformers.AutoTokenizer.from_pretrained(path, trust_remote_code=False)

@@ -47,7 +47,7 @@ class OneCall:
         if reason is None and any(0 <= cut < request.budget for cut in request.probe_budgets):
             reason = (
                 f"--enforce {self.enforce} gives one answer a thought: several caps are measured by --enforce two-call "
-                "alone, or one at a time (--budgets N)"
+                "alone, or as options of a menu (--menu FILE)"
             )
         if reason is not None:
             return failed(request, reason, is_final=True)

@@ -1,8 +1,9 @@
-"""Continuing a text without token ids: in a chat, or as plain text, cut where log-probabilities show its tokens."""
+"""Continuing a text without token ids: in a chat, or as plain text, cut where tokens are shown to end."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from ...core.data import Query
@@ -137,6 +138,9 @@ class ChatDialect:
 class TextDialect(ChatDialect):
     """Completions of plain text, which a local tokenizer renders by the model's chat template.
 
+    Where a server gives no log-probabilities, the tokenizer says where tokens end, if it makes as many of the text as
+    the server counts.
+
     Args:
         server, model, template, counters: see `ChatDialect`.
         tokenizer: a local Hugging Face tokenizer of the model.
@@ -167,8 +171,21 @@ class TextDialect(ChatDialect):
         answer = await client.post(
             client.address.api("completions"), {"prompt": prompt + begun, "logprobs": 1, **fields}
         )
-        choice = first_choice(answer)
-        return choice, answer.get("usage"), str(choice.get("text") or ""), _shown(choice)
+        choice, usage = first_choice(answer), answer.get("usage")
+        text = str(choice.get("text") or "")
+        return choice, usage, text, _shown(choice) or self._split(text, Usage.read(usage).generated, choice)
+
+    def _split(self, text: str, num_tokens: int | None, choice: dict[str, Any]) -> list[bytes]:
+        """The tokenizer's tokens of `text`, of which the server counts `num_tokens`; none where it makes others."""
+        if not text or num_tokens is None:
+            return []
+        found = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+        # Behind a text that ended by itself, a stop text or an end of turn was generated as well.
+        most = len(found) if is_cut(choice.get("finish_reason"), tokens=num_tokens) else num_tokens
+        if not len(found) <= num_tokens <= most:
+            return []
+        starts = [0, *(start for start, _ in found[1:]), len(text)]
+        return [text[start:end].encode("utf-8", "replace") for start, end in pairwise(starts)]
 
 
 def _ran_into(stop: str, choice: dict[str, Any], text: str) -> bool:

@@ -69,7 +69,10 @@ class TwoCalls:
             return failed(request, reason, is_final=True)
         length = request.budget if thought.num_tokens is None else thought.num_tokens
         if not thought.is_exact and any(cut < length for cut in request.probe_budgets):
-            why = "this server shows no token boundaries (logprobs): a thought cannot be probed"
+            why = (
+                "this server shows no token boundaries (logprobs), and no tokenizer (--engine-option tokenizer=NAME) "
+                "makes as many tokens of this thought as it counts: it cannot be probed"
+            )
             return failed(request, why, is_final=True)
         if self.one_by_one:
             # The longest first: each leaves in its slot the beginning of the next, and no more has to be read again.

@@ -184,7 +184,7 @@ def _keeps(settings: DoctorSettings, engine: OpenAIEngine, name: str, progress: 
     flags = f"--engine-option cap_offset={offset}" if offset else ""
     hints = [f"it overshoots by up to {offset} tokens: {flags}"] if flags else []
     if enforce != "two-call":
-        hints.append("one answer a thought: profile measures one cap at a time (--budgets N)")
+        hints.append("one answer a thought: profile measures several caps as options (--menu FILE)")
     if enforce == "max-tokens":
         hints.append("thought and answer share the cap: a thought that fills it leaves no answer")
     return _Kept(enforce, True, Finding(TOPIC, name, True, detail, "; ".join(hints)), flags)

@@ -82,7 +82,8 @@ class Talks:
 
     async def _continuation(self, client: Client) -> tuple[bool, str]:
         if self._kind.continues is None:
-            return False, "a server of this kind is not known to go on with a begun answer"
+            what = "a server of this kind is not known to go on with a begun answer"
+            return False, f"{what}; its plain completions are used with --engine-option tokenizer=NAME"
         text = _content(await self._chat(client, COUNTING, BEGUN)).removeprefix(BEGUN)  # llama.cpp repeats it
         return text.strip().startswith("6"), f"after {BEGUN!r} it writes {text[:24]!r}"
 
