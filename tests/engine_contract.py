@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from forethought import testing
-from forethought.testing.engines import (
+from forethought.testing.subjects import (
     BUDGET,
     PROBES,
     QUERIES,

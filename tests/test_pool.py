@@ -182,9 +182,13 @@ def test_a_run_that_is_killed_stays_under_its_total(call: JsonCall, tmp_path: Pa
     assert found["spent_tokens"] <= 2500
 
 
-@pytest.mark.parametrize("concurrency", [1, 16])
-def test_a_servers_tokens_stay_under_it(call: JsonCall, concurrency: int) -> None:
-    """Counted at the server: every token that it generated."""
+@pytest.mark.parametrize(
+    ("concurrency", "enforce"),
+    [(1, "two-call"), (16, "two-call"), (16, "native")],
+    ids=["one by one", "many at once", "answers that the server writes itself"],
+)
+def test_a_servers_tokens_stay_under_it(call: JsonCall, concurrency: int, enforce: str) -> None:
+    """Counted at the server: every token that it generated. Beside a cap, an answer may take its room."""
     Path("t.json").write_text(
         json.dumps({"name": "t", "reasoning_end": "##", "answer_suffix": "##{", "answer_stop": "}"})
     )
@@ -203,10 +207,16 @@ def test_a_servers_tokens_stay_under_it(call: JsonCall, concurrency: int) -> Non
         call("train", "runs/toy-q", "--predictor", "text")
         made[0] = 0
         run = ("run", "runs/toy-q", "q.jsonl", "--cost", "spent", "--total-tokens", 1100, "--hard-total", "--out", "r")
-        code, found, _ = call(*run, "--template", "t.json", *common)
+        room = ("--enforce", enforce, *(("--engine-option", "answer_room=30") if enforce == "native" else ()))
+        code, found, _ = call(*run, "--template", "t.json", *common, *room)
     assert code in (0, 3)
     assert 0 < made[0] <= 1100
     assert found["spent_tokens"] <= 1100
+    if enforce == "native":
+        begun = [
+            line["begin"] for line in map(json.loads, Path("r/pool.jsonl").read_text().splitlines()) if "begin" in line
+        ]
+        assert all((most - 30) % 16 == 0 for wave in begun for most in wave.values())
 
 
 @pytest.mark.parametrize(

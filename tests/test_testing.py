@@ -20,7 +20,7 @@ from forethought.core.menu import Menu
 from forethought.engines.fake import FakeEngine
 from forethought.predictors.parts.making import make_estimator
 from forethought.testing import check_allocator, check_engine, check_estimator, check_grader
-from forethought.testing.engines import BUDGET
+from forethought.testing.subjects import BUDGET
 
 RIGHT = {"number": ("72.0", "72"), "exact": ("a b", "a b"), "choice": ("(B)", "B"), "math": ("1/2", "0.5")}
 WRONG = {"number": ("71", "72"), "exact": ("a", "a b"), "choice": ("C", "B"), "math": ("1/3", "0.5")}
@@ -69,6 +69,15 @@ class Generous(strangers.Parrot):
         return replace(done, reasoning_tokens=done.reasoning_tokens + 5)
 
 
+class Talkative(strangers.Parrot):
+    """Answers in more tokens than it says that an answer takes."""
+
+    answer_room = 3
+
+    def _run(self, request: Any) -> Any:
+        return replace(super()._run(request), answer_tokens=40)
+
+
 class Forgetful(strangers.Parrot):
     """Raises instead of giving an error back."""
 
@@ -112,6 +121,10 @@ BROKEN = {
     "too many tokens": (
         lambda: check_engine(lambda **given: Generous("p", **given), draws=False),
         ["reasoning stays within the budget", "a smaller cap cuts the same trace"],
+    ),
+    "long answers": (
+        lambda: check_engine(lambda **given: Talkative("p", **given), draws=False),
+        ["an answer stays within its room", "and its room is 3"],
     ),
     "errors that are raised": (
         lambda: check_engine(lambda **given: Forgetful("p", **given)),

@@ -10,7 +10,7 @@ from .options import emit_report, filled, json_flag, quiet_flag, takes, verb
 
 
 @verb("compare", short_help="Several predictors on one held-out profile.")
-@takes(CompareSettings)
+@takes(CompareSettings, is_asked=False)
 @quiet_flag
 @json_flag
 def command(as_json: bool, quiet: bool, **values: Any) -> int:

@@ -10,7 +10,7 @@ from .options import emit_report, filled, json_flag, quiet_flag, takes, verb
 
 
 @verb("evaluate", short_help="Measure what prediction buys, with intervals.")
-@takes(EvaluateSettings)
+@takes(EvaluateSettings, is_asked=False)
 @quiet_flag
 @json_flag
 def command(as_json: bool, quiet: bool, **values: Any) -> int:

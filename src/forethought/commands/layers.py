@@ -10,7 +10,7 @@ from .options import dry_run_flag, emit, emit_report, filled, json_flag, quiet_f
 
 
 @verb("layers", short_help="Compare the layers of the model.")
-@takes(LayersSettings)
+@takes(LayersSettings, is_asked=False)
 @dry_run_flag
 @quiet_flag
 @json_flag

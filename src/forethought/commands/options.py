@@ -149,7 +149,7 @@ SERVER = {
 }
 
 
-def takes(settings: type, *, with_sampling: bool = False) -> Callable[[F], F]:
+def takes(settings: type, *, with_sampling: bool = False, is_asked: bool = True) -> Callable[[F], F]:
     """Gives a verb the arguments and flags of `settings`, in the order of its fields.
 
     `filled` makes the settings of what click hands to the verb.
@@ -157,10 +157,11 @@ def takes(settings: type, *, with_sampling: bool = False) -> Callable[[F], F]:
     Args:
         settings: a settings class, whose fields may be settings themselves.
         with_sampling: how traces are sampled is asked for; else a predictor's card says so.
+        is_asked: most who type it name a server; else that is no main flag.
     """
 
     def decorate(function: F) -> F:
-        for parameter in reversed(list(_parameters(settings, with_sampling))):
+        for parameter in reversed(list(_parameters(settings, with_sampling, is_asked))):
             function = parameter(function)
         return function
 
@@ -188,26 +189,26 @@ def filled(settings: type[S], values: dict[str, Any], **beside: Any) -> S:
     return settings(**made)
 
 
-def _parameters(settings: type, with_sampling: bool) -> Iterator[Callable[[F], F]]:
+def _parameters(settings: type, with_sampling: bool, is_asked: bool) -> Iterator[Callable[[F], F]]:
     hints = typing.get_type_hints(settings)
     last = QuestionColumns.__slots__ if issubclass(settings, QuestionColumns) else ()
     for each in sorted(dataclasses.fields(settings), key=lambda each: each.name in last):
         hint, flag = hints[each.name], each.metadata.get(KEY)
         if hint is EngineSettings:
-            yield from _engine_parameters(with_sampling)
+            yield from _engine_parameters(with_sampling, is_asked)
         elif dataclasses.is_dataclass(hint):
-            yield from _parameters(typing.cast(type, hint), with_sampling)
+            yield from _parameters(typing.cast(type, hint), with_sampling, is_asked)
         elif flag is not None:
             yield _parameter(each, hint, flag)
 
 
-def _engine_parameters(with_sampling: bool) -> Iterator[Callable[[F], F]]:
+def _engine_parameters(with_sampling: bool, is_asked: bool) -> Iterator[Callable[[F], F]]:
     hints = typing.get_type_hints(EngineSettings)
     for each in dataclasses.fields(EngineSettings):
         if with_sampling or each.name not in EngineSettings.SAMPLED:
             yield _parameter(each, hints[each.name], each.metadata[KEY])
         if each.name == "engine":
-            yield server_flags
+            yield partial(server_flags, is_main=is_asked)
 
 
 def _parameter(each: dataclasses.Field[Any], hint: Any, flag: Flag) -> Callable[[F], F]:
@@ -305,12 +306,12 @@ def take_prices(values: dict[str, Any]) -> Prices:
     return Prices(values.pop("price_in"), values.pop("price_out"), values.pop("tokens_per_second"))
 
 
-def server_flags(function: F) -> F:
+def server_flags(function: F, *, is_main: bool = True) -> F:
     """Where a model is behind a server, and how it is made to keep budgets: flags of the openai engine."""
     for name, flag in reversed(SERVER.items()):
         kind = int if name == "concurrency" else str
         default = None if kind is int else ""
-        told: dict[str, Any] = {"metavar": flag.metavar, "help": flag.help, "is_main": flag.is_main}
+        told: dict[str, Any] = {"metavar": flag.metavar, "help": flag.help, "is_main": flag.is_main and is_main}
         function = option(f"--{name.replace('_', '-')}", name, type=kind, default=default, **told)(function)
     return function
 

@@ -9,7 +9,7 @@ from .options import emit, filled, json_flag, quiet_flag, takes, verb
 
 
 @verb("train", short_help="Fit a predictor on a profile.")
-@takes(TrainSettings)
+@takes(TrainSettings, is_asked=False)
 @quiet_flag
 @json_flag
 def command(as_json: bool, quiet: bool, **values: Any) -> int:

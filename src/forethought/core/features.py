@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ..errors import InvalidFeaturesError, InvalidInputError
 from .data import FloatArray, IntArray
 from .menu import Menu
-from .profile import Profile
+from .profile import Profile, tries
 
 HIDDEN, TEXT, DIFFICULTY, ID = "hidden", "text", "difficulty", "id"
 KINDS = (HIDDEN, TEXT, DIFFICULTY, ID)
@@ -187,9 +187,7 @@ class Counts:
     @property
     def tries_Q_B(self) -> IntArray:
         """Traces of each query under each option, shape (Q, B)."""
-        if self.tried_Q_B is not None:
-            return self.tried_Q_B
-        return np.broadcast_to(self.num_tried_Q[:, None], self.num_right_Q_B.shape)
+        return tries(self.num_tried_Q, self.tried_Q_B, self.num_right_Q_B.shape)
 
     @property
     def weight_Q(self) -> Float64Array:

@@ -17,6 +17,11 @@ from .showing import Shown
 WRONG, RIGHT, UNREADABLE, UNTRIED = 0, 1, 2, 3  # codes of `Traces.grade_N_B`
 
 
+def tries(num_tried_Q: IntArray, tried_Q_B: IntArray | None, shape: tuple[int, ...]) -> IntArray:
+    """Traces of each query under each option, shape (Q, B): as counted apart, else as many under each."""
+    return np.broadcast_to(num_tried_Q[:, None], shape) if tried_Q_B is None else tried_Q_B
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Traces:
     """Every trace of a profile, N of them: those of its first query first, each query's by sample.
@@ -143,9 +148,7 @@ class Profile(Shown):
     @property
     def tries_Q_B(self) -> IntArray:
         """Traces of each query under each option, shape (Q, B)."""
-        if self.tried_Q_B is not None:
-            return self.tried_Q_B
-        return np.broadcast_to(self.num_tried_Q[:, None], self.num_right_Q_B.shape)
+        return tries(self.num_tried_Q, self.tried_Q_B, self.num_right_Q_B.shape)
 
     @property
     def token_variance_Q_B(self) -> FloatArray | None:

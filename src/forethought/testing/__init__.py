@@ -14,9 +14,10 @@ likewise `EstimatorContract` (`make_estimator`), `AllocatorContract` (`allocator
 """
 
 from .allocators import AllocatorContract, check_allocator
-from .engines import EngineContract, Subject, check_engine
+from .engines import EngineContract, check_engine
 from .estimators import EstimatorContract, check_estimator
 from .graders import GraderContract, Judged, check_grader
+from .subjects import Subject
 
 __all__ = [
     "AllocatorContract",

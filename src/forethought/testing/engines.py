@@ -5,94 +5,35 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
 from unittest import SkipTest
 
 import numpy as np
 
-from ..core.data import FloatArray, Generation, Query, Request, Sampling, StopReason
+from ..core.data import Generation, Query, Request, Sampling, StopReason
 from ..core.options import Option
-from ..core.prompts import PromptTemplate
-from ..core.protocols import Engine, HiddenStateEngine, OptionEngine, PooledStateEngine, check_option
+from ..core.protocols import Engine, HiddenStateEngine, OptionEngine, PooledStateEngine, RoomEngine, check_option
 from ..errors import InvalidFeaturesError, InvalidSettingsError
 from .checking import check, expect
-
-BUDGET = 32
-PROBES = (0, 8, 16, 24)
-NUM_SAMPLES = 2
-MOST_AHEAD = 512  # requests that an engine may read before it has answered those before them
-CONTEXT_TOKENS = 256
-QUERIES = tuple(Query(id=f"sum-{n}", prompt=f"{n}+{2 * n}={n}+a?", reference=str(3 * n)) for n in (1, 12, 7))
-TOO_LONG = Query(id="too-long", prompt="1+1 " * 400, reference="2")
-TEMPLATE = PromptTemplate(
-    name="contract",
-    reasoning_end="##",
-    answer_suffix="\n##{",
-    answer_stop="}",
-    max_answer_tokens=6,
-    shots=(("1+1?", "1+1=2\n##{2}"),),
+from .subjects import (
+    BUDGET,
+    CONTEXT_TOKENS,
+    MOST_AHEAD,
+    NUM_SAMPLES,
+    PROBES,
+    QUERIES,
+    TEMPLATE,
+    TOO_LONG,
+    Subject,
+    Traces,
+    collect,
+    hidden,
+    reader,
+    requests,
+    run,
+    same,
 )
-
-Traces = dict[tuple[str, int], Generation]
-
-
-@dataclass
-class Subject:
-    """An engine under test, opened with `TEMPLATE` and a context (`CONTEXT_TOKENS`) that `TOO_LONG` does not fit in.
-
-    Attributes:
-        engine: the engine.
-        name: what its `info` calls it.
-        layers: layers whose hidden states it can give; empty for none.
-        draws: whether another seed can give another trace.
-    """
-
-    engine: Engine
-    name: str
-    layers: tuple[int, ...] = ()
-    draws: bool = True
-
-    @cached_property
-    def traces(self) -> Traces:
-        """One plain run that most tests look at."""
-        return run(self.engine, requests())
-
-
-def requests(
-    queries: Sequence[Query] = QUERIES,
-    *,
-    budget: int = BUDGET,
-    probes: tuple[int, ...] = PROBES,
-    seed: int = 0,
-    samples: Iterable[int] = range(NUM_SAMPLES),
-) -> list[Request]:
-    """The requests of the tests, every query as often as there are samples."""
-    return [
-        Request(query, budget, sample, seed + 1000 * number + sample, probes)
-        for number, query in enumerate(queries)
-        for sample in samples
-    ]
-
-
-async def collect(engine: Engine, asked: Iterable[Request]) -> Traces:
-    """Every generation by query and sample; an engine that gives one twice fails here."""
-    found: Traces = {}
-    async for generation in engine.generate(asked):
-        key = (generation.query_id, generation.sample)
-        expect(key not in found, f"{key} came back twice")
-        found[key] = generation
-    return found
-
-
-def run(engine: Engine, asked: Iterable[Request]) -> Traces:
-    """The same, for code that is not a coroutine."""
-    return asyncio.run(collect(engine, asked))
-
-
-def _same(found: object, wanted: object, reason: str) -> None:
-    expect(found == wanted, f"{reason}: {found!r:.200} is not {wanted!r:.200}")
 
 
 class EngineContract:
@@ -106,22 +47,22 @@ class EngineContract:
     def test_info_needs_no_generation_and_goes_into_json(self, subject: Subject) -> None:
         """`info` names engine, model and template."""
         info = subject.engine.info
-        _same(info.engine, subject.name, "info.engine")
+        same(info.engine, subject.name, "info.engine")
         expect(info.model, "info.model is empty")
-        _same((info.template, info.template_hash), (TEMPLATE.name, TEMPLATE.hash), "info's template and its hash")
-        _same(json.loads(json.dumps(asdict(info))), asdict(info), "info as JSON")
+        same((info.template, info.template_hash), (TEMPLATE.name, TEMPLATE.hash), "info's template and its hash")
+        same(json.loads(json.dumps(asdict(info))), asdict(info), "info as JSON")
         if subject.layers:
-            _same(info.num_layers, max(subject.layers), "info.num_layers")
+            same(info.num_layers, max(subject.layers), "info.num_layers")
 
     def test_no_requests_give_nothing(self, subject: Subject) -> None:
         """An empty list is no error."""
-        _same(run(subject.engine, []), {}, "of no requests")
+        same(run(subject.engine, []), {}, "of no requests")
 
     def test_every_request_comes_back_once(self, subject: Subject) -> None:
         """By query and sample, with its budget."""
         wanted = sorted((query.id, sample) for query in QUERIES for sample in range(NUM_SAMPLES))
-        _same(sorted(subject.traces), wanted, "what came back")
-        _same({done.budget for done in subject.traces.values()}, {BUDGET}, "budgets")
+        same(sorted(subject.traces), wanted, "what came back")
+        same({done.budget for done in subject.traces.values()}, {BUDGET}, "budgets")
 
     def test_reasoning_stays_within_the_budget_and_says_how_it_ended(self, subject: Subject) -> None:
         """At the budget, or by itself below it."""
@@ -129,9 +70,9 @@ class EngineContract:
             expect(done.error is None, f"{done.query_id} failed: {done.error}")
             expect(done.reasoning_tokens is not None, "reasoning_tokens are not counted")
             if done.stop_reason is StopReason.BUDGET:
-                _same(done.reasoning_tokens, BUDGET, "tokens of a thought that was cut")
+                same(done.reasoning_tokens, BUDGET, "tokens of a thought that was cut")
             else:
-                _same(done.stop_reason, StopReason.NATURAL, "stop_reason")
+                same(done.stop_reason, StopReason.NATURAL, "stop_reason")
                 expect(0 <= (done.reasoning_tokens or 0) < BUDGET, "a thought that ended by itself is below the budget")
 
     def test_tokens_are_counted(self, subject: Subject) -> None:
@@ -145,7 +86,7 @@ class EngineContract:
             )
             outcome = done.at(BUDGET)
             total = (done.reasoning_tokens or 0) + done.suffix_tokens + (done.answer_tokens or 0)
-            _same(outcome and outcome.tokens, total, "tokens of a trace")
+            same(outcome and outcome.tokens, total, "tokens of a trace")
         suffixes = {done.suffix_tokens for done in traces.values()}
         expect(len(suffixes) == 1 and min(suffixes) >= 1, f"suffix_tokens are one number, at least 1, not {suffixes}")
         for query in QUERIES:
@@ -156,14 +97,14 @@ class EngineContract:
         """A trace that ended by itself has no probe beyond."""
         for done in subject.traces.values():
             wanted = [cut for cut in PROBES if cut < (done.reasoning_tokens or 0)]
-            _same([probe.budget for probe in done.probes], wanted, "probes")
+            same([probe.budget for probe in done.probes], wanted, "probes")
 
     def test_answers_hold_no_stop_text(self, subject: Subject) -> None:
         """Nor space around them."""
         for done in subject.traces.values():
             for answer in (done.answer, *(probe.answer for probe in done.probes)):
                 expect(TEMPLATE.answer_stop not in answer, f"the answer {answer!r} holds the stop text")
-                _same(answer, answer.strip(), "an answer without space around it")
+                same(answer, answer.strip(), "an answer without space around it")
 
     def test_a_smaller_cap_cuts_the_same_trace(self, subject: Subject) -> None:
         """A cap of n gives the first n tokens of the trace, and the answer that its probe gave."""
@@ -171,25 +112,36 @@ class EngineContract:
             for key, small in run(subject.engine, requests(budget=cap, probes=PROBES)).items():
                 large = subject.traces[key]
                 outcome = large.at(cap)
-                _same(small.answer, outcome and outcome.answer, f"the answer under {cap}")
+                same(small.answer, outcome and outcome.answer, f"the answer under {cap}")
                 expect((small.reasoning_tokens or 0) <= cap, f"{small.reasoning_tokens} tokens of thought under {cap}")
                 if (large.reasoning_tokens or 0) >= cap:  # else the cap may fall inside the end of thought, then text
-                    _same(small.reasoning_tokens, cap, "tokens of a thought that was cut")
+                    same(small.reasoning_tokens, cap, "tokens of a thought that was cut")
                     expect(large.reasoning.startswith(small.reasoning), "a cut thought begins as the whole one")
+
+    def test_an_answer_stays_within_its_room(self, subject: Subject) -> None:
+        """Beside the cap it takes no more than the engine says, or than a forced answer may."""
+        engine = subject.engine
+        room = engine.answer_room if isinstance(engine, RoomEngine) else 0
+        expect(type(room) is int and room >= 0, f"answer_room is {room!r}, not a whole number of tokens")
+        for key, done in subject.traces.items():
+            most = room or TEMPLATE.max_answer_tokens + (done.suffix_tokens or 0)
+            outcome = done.at(done.budget)
+            taken = outcome and outcome.tokens is not None and outcome.tokens - (done.reasoning_tokens or 0)
+            expect((taken or 0) <= most, f"{key}: the answer took {taken} tokens, and its room is {most}")
 
     def test_a_budget_of_nothing_is_answered_at_once(self, subject: Subject) -> None:
         """No thought, no probes, an answer."""
         for key, done in run(subject.engine, requests(budget=0, probes=(0, 8))).items():
-            _same((done.reasoning, done.reasoning_tokens, done.probes), ("", 0, ()), "thought and probes")
-            _same(done.stop_reason, StopReason.BUDGET, "stop_reason")
+            same((done.reasoning, done.reasoning_tokens, done.probes), ("", 0, ()), "thought and probes")
+            same(done.stop_reason, StopReason.BUDGET, "stop_reason")
             expect(1 <= (done.answer_tokens or 0) <= TEMPLATE.max_answer_tokens, "its answer takes tokens")
             expect(done.suffix_tokens >= 1, "its suffix takes tokens")
             outcome = subject.traces[key].at(0)
-            _same(done.answer, outcome and outcome.answer, "the answer under 0")
+            same(done.answer, outcome and outcome.answer, "the answer under 0")
 
     def test_the_order_of_requests_does_not_matter(self, subject: Subject) -> None:
         """Each trace is its seed's."""
-        _same(run(subject.engine, requests()[::-1]), subject.traces, "in another order")
+        same(run(subject.engine, requests()[::-1]), subject.traces, "in another order")
 
     def test_requests_are_taken_as_there_is_room_for_them(self, subject: Subject) -> None:
         """An endless stream is read only so far ahead of what came back, and what comes back is what a list gives."""
@@ -214,7 +166,7 @@ class EngineContract:
 
         for number, (read, generation) in enumerate(asyncio.run(several(40)), 1):
             expect(read <= number + MOST_AHEAD, f"{read} requests were read when {number} had come back")
-            _same(generation, subject.traces[generation.query_id, generation.sample], "from a stream")
+            same(generation, subject.traces[generation.query_id, generation.sample], "from a stream")
 
     def test_a_stream_that_breaks_is_an_error(self, subject: Subject) -> None:
         """What the requests' iterator raises comes out."""
@@ -226,20 +178,20 @@ class EngineContract:
         try:
             run(subject.engine, broken())
         except ValueError as error:
-            _same(str(error), "no more", "the error")
+            same(str(error), "no more", "the error")
         else:
             raise AssertionError("an error of the requests' iterator was swallowed")
 
     def test_priorities_change_the_order_alone(self, subject: Subject) -> None:
         """Not what comes back."""
         asked = [replace(request, priority=-number) for number, request in enumerate(requests())]
-        _same(run(subject.engine, asked), subject.traces, "with priorities")
+        same(run(subject.engine, asked), subject.traces, "with priorities")
 
     def test_a_request_alone_gives_what_it_gives_in_a_batch(self, subject: Subject) -> None:
         """The batch has no say."""
         alone = requests()[-1]
         key = (alone.query.id, alone.sample)
-        _same(run(subject.engine, [alone]), {key: subject.traces[key]}, "alone")
+        same(run(subject.engine, [alone]), {key: subject.traces[key]}, "alone")
 
     def test_another_seed_gives_another_trace(self, subject: Subject) -> None:
         """Where the engine draws."""
@@ -256,7 +208,7 @@ class EngineContract:
         asked = [replace(request, probe_budgets=(16, 8, 8, BUDGET, 2 * BUDGET)) for request in requests()]
         for key, done in run(subject.engine, asked).items():
             wanted = tuple(probe for probe in subject.traces[key].probes if probe.budget in (8, 16))
-            _same(done.probes, wanted, "probes")
+            same(done.probes, wanted, "probes")
 
     def test_what_goes_wrong_with_one_is_data(self, subject: Subject) -> None:
         """A prompt too long, a negative budget, one beyond the context: an error of its own, and the rest goes on."""
@@ -269,20 +221,20 @@ class EngineContract:
         ):
             found = run(subject.engine, [bad, good])
             error = found.pop((bad.query.id, bad.sample))
-            _same(error.stop_reason, StopReason.ERROR, f"stop_reason of {bad.query.id}")
+            same(error.stop_reason, StopReason.ERROR, f"stop_reason of {bad.query.id}")
             expect(error.error, f"{bad.query.id} does not say what went wrong")
             empty = ("", "", (), bad.budget)
-            _same((error.reasoning, error.answer, error.probes, error.budget), empty, f"texts of {bad.query.id}")
+            same((error.reasoning, error.answer, error.probes, error.budget), empty, f"texts of {bad.query.id}")
             counts = (error.reasoning_tokens, error.answer_tokens, error.suffix_tokens)
-            _same(counts, (0, 0, 0), f"tokens of {bad.query.id}")
-            _same(found, {key: subject.traces[key]}, f"beside {bad.query.id}")
+            same(counts, (0, 0, 0), f"tokens of {bad.query.id}")
+            same(found, {key: subject.traces[key]}, f"beside {bad.query.id}")
 
     def test_an_option_that_is_a_cap_alone_is_that_cap(self, subject: Subject) -> None:
         """By its name the same comes back."""
         asked = [replace(request, option=Option("short", cap=BUDGET)) for request in requests()]
         check_option(subject.engine, Option("short", cap=BUDGET))
         wanted = {key: replace(done, option="short") for key, done in subject.traces.items()}
-        _same(run(subject.engine, asked), wanted, "by an option with a cap")
+        same(run(subject.engine, asked), wanted, "by an option with a cap")
 
     def test_an_option_that_it_cannot_be_asked_by_is_refused_in_words(self, subject: Subject) -> None:
         """By `check_option`, before anything is generated; an engine that knows options fails the request as well."""
@@ -299,9 +251,9 @@ class EngineContract:
         key = (good.query.id, good.sample)
         found = run(subject.engine, [replace(good, sample=NUM_SAMPLES, option=option), good])
         bad = found.pop((good.query.id, NUM_SAMPLES))
-        _same((bad.stop_reason, bad.option, bad.answer), (StopReason.ERROR, "odd", ""), "what was refused")
+        same((bad.stop_reason, bad.option, bad.answer), (StopReason.ERROR, "odd", ""), "what was refused")
         expect(bad.error and "messages" in bad.error, f"it does not say what is wrong: {bad.error}")
-        _same(found, {key: subject.traces[key]}, "beside it")
+        same(found, {key: subject.traces[key]}, "beside it")
 
     def test_a_caller_that_leaves_early_does_no_harm(self, subject: Subject) -> None:
         """The next batch is as it was."""
@@ -312,10 +264,10 @@ class EngineContract:
             raise AssertionError("nothing came")
 
         done = asyncio.run(first())
-        _same(done, subject.traces[done.query_id, done.sample], "the first")
+        same(done, subject.traces[done.query_id, done.sample], "the first")
         good = requests()[0]
         key = (good.query.id, good.sample)
-        _same(run(subject.engine, [good]), {key: subject.traces[key]}, "after it")
+        same(run(subject.engine, [good]), {key: subject.traces[key]}, "after it")
 
     def test_two_batches_at_once_do_not_mix(self, subject: Subject) -> None:
         """Each caller gets its own."""
@@ -325,25 +277,25 @@ class EngineContract:
             return await asyncio.gather(*(collect(subject.engine, half) for half in halves))
 
         first, second = asyncio.run(both())
-        _same({**first, **second}, subject.traces, "both batches")
-        _same(len(first) + len(second), len(subject.traces), "how many came back")
+        same({**first, **second}, subject.traces, "both batches")
+        same(len(first) + len(second), len(subject.traces), "how many came back")
 
     def test_hidden_states_have_a_row_a_query_and_a_column_a_layer(self, subject: Subject) -> None:
         """Finite, float32, another row for another query."""
         hidden_Q_L_D = hidden(subject, QUERIES)
         shape = (len(QUERIES), len(subject.layers), subject.engine.info.hidden_size)
-        _same(hidden_Q_L_D.shape, shape, "shape")
-        _same(hidden_Q_L_D.dtype, np.dtype(np.float32), "dtype")
+        same(hidden_Q_L_D.shape, shape, "shape")
+        same(hidden_Q_L_D.dtype, np.dtype(np.float32), "dtype")
         expect(np.isfinite(hidden_Q_L_D).all(), "they are finite")
         num_rows = len(np.unique(hidden_Q_L_D.reshape(len(QUERIES), -1), axis=0))
-        _same(num_rows, len(QUERIES), "different rows")
+        same(num_rows, len(QUERIES), "different rows")
 
     def test_hidden_states_do_not_depend_on_the_batch_or_on_the_other_layers(self, subject: Subject) -> None:
         """Within rounding."""
         together = hidden(subject, QUERIES)
         for row, query in enumerate(QUERIES):
             for column, layer in enumerate(subject.layers):
-                alone_D = _reader(subject).hidden_states([query], [layer])[0, 0]
+                alone_D = reader(subject).hidden_states([query], [layer])[0, 0]
                 np.testing.assert_allclose(alone_D, together[row, column], rtol=1e-4, atol=1e-4)
 
     def test_hidden_states_of_a_prompt_too_long_are_nan_and_the_others_finite(self, subject: Subject) -> None:
@@ -359,7 +311,7 @@ class EngineContract:
             raise SkipTest("this engine gives no means")
         last_Q_L_D, mean_Q_L_D = engine.pooled_states([TOO_LONG, *QUERIES], subject.layers)
         np.testing.assert_allclose(last_Q_L_D[1:], hidden(subject, QUERIES), rtol=1e-4, atol=1e-4)
-        _same((mean_Q_L_D.shape, mean_Q_L_D.dtype), (last_Q_L_D.shape, np.dtype(np.float32)), "shape and dtype")
+        same((mean_Q_L_D.shape, mean_Q_L_D.dtype), (last_Q_L_D.shape, np.dtype(np.float32)), "shape and dtype")
         expect(np.isnan(mean_Q_L_D[0]).all(), "a prompt too long has a row of NaN")
         expect(np.isfinite(mean_Q_L_D[1:]).all(), "the others are finite")
         expect(not np.array_equal(mean_Q_L_D[1:], last_Q_L_D[1:]), "means are not the last token's states")
@@ -370,22 +322,11 @@ class EngineContract:
         """InvalidFeaturesError names it."""
         for layer in (-1, 1000):
             try:
-                _reader(subject).hidden_states(QUERIES, [layer])
+                reader(subject).hidden_states(QUERIES, [layer])
             except InvalidFeaturesError as error:
                 expect(str(layer) in str(error), f"the error does not name layer {layer}: {error}")
             else:
                 raise AssertionError(f"layer {layer} was not refused")
-
-
-def _reader(subject: Subject) -> HiddenStateEngine:
-    if not subject.layers or not isinstance(subject.engine, HiddenStateEngine):
-        raise SkipTest("this engine gives no hidden states")
-    return subject.engine
-
-
-def hidden(subject: Subject, queries: Sequence[Query]) -> FloatArray:
-    """Hidden states of the subject's layers; skips a test where it gives none."""
-    return _reader(subject).hidden_states(queries, subject.layers)
 
 
 def check_engine(make_engine: Callable[..., Engine], *, layers: tuple[int, ...] = (), draws: bool = True) -> None:
