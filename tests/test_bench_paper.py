@@ -261,7 +261,7 @@ class TestComparison:
     def test_report_is_written_with_pictures(self, result: PaperBench, tmp_path: Path) -> None:
         pytest.importorskip("matplotlib", reason="needs matplotlib")
         files = bench.page(result).write(tmp_path / "out")
-        assert set(files) == {"json", "markdown", "accuracy", "gains", "gap", "predictors", "calibration", "batches"}
+        assert set(files) == {"html", "json", "markdown", "accuracy", "gains", "gap", "predictors", "calibration", "batches"}
         page = files["markdown"].read_text("utf-8")
         for name, file in files.items():
             if file.suffix == ".png":
@@ -339,7 +339,7 @@ class TestCommand:
             assert all(isinstance(row[name], float) for name in numbers)
         uniform = next(row for row in found["rows"] if row["policy"] == "uniform")
         assert uniform["gain"] is uniform["gap_closed"] is None
-        assert [Path(file).name for file in found["files"]] == ["paper.json", "paper.md"]
+        assert [Path(file).name for file in found["files"]] == ["report.html", "paper.json", "paper.md"]
         assert all(Path(file).is_file() for file in found["files"])
 
     def test_prints_a_table_and_says_where_the_report_is(self, call: Call, folder: Path) -> None:

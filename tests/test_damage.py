@@ -101,9 +101,9 @@ def commands(folder: Path) -> dict[str, Callable[[], object]]:
         "evaluate": lambda: reports.evaluate(EvaluateSettings(run=str(folder / "ridge"), on=profile, **few)),
         "evaluate run": lambda: reports.evaluate(EvaluateSettings(run=str(folder / "run"), **few)),
         "compare": lambda: reports.compare(
-            CompareSettings(predictors=(str(folder / "ridge"), str(folder / "text")), on=profile, num_resamples=100)
+            CompareSettings(predictors=(str(folder / "ridge"), str(folder / "text")), on=profile, **few)
         ),
-        "layers": lambda: reports.study_layers(LayersSettings(run=profile, num_resamples=100)),
+        "layers": lambda: reports.study_layers(LayersSettings(run=profile, **few)),
         "profile": lambda: pipeline.profile(_settings(folder)),
         "run": lambda: pipeline.run(RunSettings(plan=plan, out=str(folder / "run"), compare=("uniform",))),
     }

@@ -786,11 +786,11 @@ def test_train_evaluate_and_plan_without_spend(imported: str, tmp_path: Path) ->
     held_out = taken(
         write(tmp_path / "held.parquet", counted(50, seed=1, start=100)), **WIDE | {"layer": 16, "name": "held"}
     )
-    result = evaluate(EvaluateSettings(run=str(folder), on=str(held_out.path), num_resamples=100))
+    result = evaluate(EvaluateSettings(run=str(folder), on=str(held_out.path), num_resamples=100, plots=False))
     assert result.costs == (Cost.GRANTED,)
     assert {row.spent for row in result.rows} == {None}
     assert any("not recorded" in note for note in result.notes)
-    crossed = evaluate(EvaluateSettings(run=imported, num_resamples=100))
+    crossed = evaluate(EvaluateSettings(run=imported, num_resamples=100, plots=False))
     assert crossed.costs == (Cost.GRANTED,)
     planned = plan(PlanSettings(run=str(folder), questions=str(held_out.path), mean_tokens=40))
     assert planned.allocation.granted <= 40 * 50

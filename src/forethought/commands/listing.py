@@ -104,19 +104,21 @@ def _run_row(run: RunDirectory) -> dict[str, Any]:
     )
 
 
-def _is_newest(file: Path, run: RunDirectory) -> bool:
+def _is_newest(file: Path, run: RunDirectory, *others: Path) -> bool:
     """Whether a file that sums up a run was written after all that it sums up: then records need not be read."""
-    return file.is_file() and all(file.stat().st_mtime_ns >= shard.stat().st_mtime_ns for shard in run.shards())
+    summed_up = (*run.shards(), *others)
+    return file.is_file() and all(file.stat().st_mtime_ns >= each.stat().st_mtime_ns for each in summed_up)
 
 
 def _planned(run: RunDirectory) -> dict[str, Any]:
     """A run by a plan."""
-    is_summed = _is_newest(run.path / "summary.json", run)
+    is_summed = _is_newest(run.path / "summary.json", run, run.path / "plan.json")
     counts = read_summary(run) if is_summed else summary(run, sources.run_queries(run))
     more = run.header.provenance.more
-    at = None
-    if isinstance(total := more.get("total"), int | float) and counts["queries"]:
-        at = f"{level_words(round(total / counts['queries'], 6), Cost(more['cost']))} {more['cost']}"
+    at, cost = None, more.get("cost")
+    is_known = isinstance(total := more.get("total"), int | float) and abs(total) < MOST_TOKENS
+    if is_known and cost in list(Cost) and counts["queries"]:
+        at = f"{level_words(round(total / counts['queries'], 6), Cost(cost))} {cost}"
     return {
         "questions": counts["queries"],
         "traces": counts["answered"] + counts["failed"],
