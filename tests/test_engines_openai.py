@@ -206,28 +206,30 @@ def test_without_logprobs_a_thought_is_counted_by_usage_and_not_probed():
     assert "token boundaries" in probed.error
 
 
-@pytest.mark.parametrize("missed", [0, 1])
-def test_without_logprobs_a_text_is_cut_where_a_tokenizer_makes_as_many_tokens(missed, monkeypatch):
-    monkeypatch.setattr("forethought.engines.server.engine.load_tokenizer", lambda _: ToyTokenizer())
-    budget, *probes = (8, 4) if missed else (BUDGET, 8, 16)
-    asked, toy = Request(QUERIES[0], budget, 0, 3, tuple(probes)), ToyServer()
+@pytest.mark.parametrize("times", [1, 2], ids=["as-many", "twice-as-many"])
+def test_without_logprobs_a_text_is_cut_where_a_tokenizer_makes_as_many_tokens(times, monkeypatch):
+    class Tokenizer(ToyTokenizer):
+        def __call__(self, text: str, **_: Any) -> dict[str, list[tuple[int, int]]]:
+            return {"offset_mapping": super().__call__(text)["offset_mapping"] * times}
+
+    monkeypatch.setattr("forethought.engines.server.engine.load_tokenizer", lambda _: Tokenizer())
+    asked, toy = Request(QUERIES[0], BUDGET, 0, 3, (2, 4)), ToyServer()
 
     def bare(request: Asked) -> Reply:
         reply = toy(request)
-        if request.path == "/v1/completions":
-            for choice in reply.body["choices"]:
-                choice.pop("logprobs", None)
-            reply.body["usage"]["completion_tokens"] -= missed
+        for choice in reply.body.get("choices", []):
+            choice.pop("logprobs", None)
         return reply
 
     with serving(bare) as url:
         done = run(engine_at(url, enforce="two-call", ids=False, tokenizer="toy"), [asked])[QUERIES[0].id, 0]
-    if missed:
+    if times > 1:
         assert "token boundaries" in done.error
         return
     expected = in_process(asked)
     assert (done.reasoning, done.answer, done.error) == (expected.reasoning, expected.answer, None)
     assert (done.reasoning_tokens, done.probes) == (expected.reasoning_tokens, expected.probes)
+    assert len(done.probes) == 2
 
 
 def test_without_a_package_for_tokenizers_it_is_said_which_to_install(monkeypatch):
