@@ -261,7 +261,17 @@ class TestComparison:
     def test_report_is_written_with_pictures(self, result: PaperBench, tmp_path: Path) -> None:
         pytest.importorskip("matplotlib", reason="needs matplotlib")
         files = bench.page(result).write(tmp_path / "out")
-        assert set(files) == {"html", "json", "markdown", "accuracy", "gains", "gap", "predictors", "calibration", "batches"}
+        assert set(files) == {
+            "html",
+            "json",
+            "markdown",
+            "accuracy",
+            "gains",
+            "gap",
+            "predictors",
+            "calibration",
+            "batches",
+        }
         page = files["markdown"].read_text("utf-8")
         for name, file in files.items():
             if file.suffix == ".png":

@@ -11,6 +11,7 @@ from ..control import sources
 from ..control.results import read_summary, summary
 from ..core.data import Cost, Grade
 from ..core.files import reaching
+from ..core.options import MOST_TOKENS
 from ..core.profile import Profile
 from ..core.records import Opinion
 from ..core.visible import one_line
