@@ -463,7 +463,7 @@ def test_known_values_on_the_published_data(monkeypatch: pytest.MonkeyPatch) -> 
 
     # Setting the stream's price takes five more fits, and has no known value.
     monkeypatch.setattr(
-        importlib.import_module(study.__module__), "_out_of_fold", lambda train, predictor, seed: train.profile.curves
+        importlib.import_module(study.__module__), "_out_of_fold", lambda train, *_: train.profile.curves
     )
     found = bench.study(PaperSettings(folder=str(PUBLISHED), mean_tokens=(48.0, 128.0), compare=()))
     at = {(each.policy, each.budget): 100 * each.accuracy.value for each in found.rows}

@@ -199,5 +199,5 @@ def test_one_answer_a_thought_is_refused_for_several_caps_before_a_token_is_paid
     for each in (said, rehearsed):
         assert each.code == 1
         assert "one answer a thought" in each.err
-        assert "--budgets N" in each.err
+        assert "--menu FILE" in each.err
     assert not (tmp_path / "p" / "records.jsonl").exists()

@@ -228,14 +228,14 @@ class TestCard:
         assert "## Shrinkage" in words
         assert "25%" in words
         assert "1.5 standard errors for accuracy, -0.4 for usage" in words
-        assert "kept 25% of accuracy predictions, 0% of usage predictions" in training_text(trained, folder)
+        assert "kept 25% of accuracy predictions, 0% of usage predictions" in training_text(trained.card, folder)
 
     def test_a_predictor_no_better_than_the_mean_curve_is_called_so(self, tmp_path: Path) -> None:
         trained = train(measured(60, seed=0), predictor="ridge", with_novelty=False)
         trained = dataclasses.replace(
             trained, card=dataclasses.replace(trained.card, shrinkage=Shrinkage(0.0, -1.0, 1.0, 9.0))
         )
-        assert "about as good as blind ones" in training_text(trained, tmp_path)
+        assert "about as good as blind ones" in training_text(trained.card, tmp_path)
 
     def test_quality_on_the_card_is_that_of_the_shrunk_curves(self) -> None:
         profile = measured(60)
