@@ -16,6 +16,7 @@ from forethought.evaluation.draws import FAIR_ORACLE, HISTORY
 from forethought.evaluation.policies import UNIFORM
 from forethought.evaluation.splits import drawn, firsts, half
 from forethought.report import page
+from forethought.report.findings import num_draws_title
 from test_history import LEVELS, measured
 
 CAPS = Menu.of([64, 256, 1024])
@@ -64,6 +65,13 @@ def test_a_history_knows_questions_apart_and_more_draws_know_more():
     one, five = result.by_num_draws
     assert five.gain.value > one.gain.value
     assert one.num_queries == 300
+    rows = [replace(one, num_draws=n, gain=replace(one.gain, low=low)) for n, low in ((1, 0.1), (2, -0.1), (3, 0.1))]
+    titles = [num_draws_title(replace(result, by_num_draws=tuple(rows[:n])), Cost.SPENT) for n in (1, 2, 3)]
+    assert [title.split(",")[0] for title in titles] == [
+        "A gain is proven from 1 draw on",
+        "A gain is not proven with 2 draws",
+        "A gain is proven from 3 draws on",
+    ]
 
 
 def test_luck_that_chooses_is_not_judged():

@@ -197,10 +197,13 @@ def num_draws_title(result: DrawsEvaluation, cost: Cost) -> str:
     """Of the gain against the draws that choose."""
     level = result.headline[cost]
     found = [row for row in result.by_num_draws if row.cost is cost and row.level == level]
-    proven = [row.num_draws for row in found if row.gain.low > SAME]
+    if not found:
+        return "No question has draws enough to judge how many it takes"
+    not_proven = max((row.num_draws for row in found if row.gain.low <= SAME), default=0)
+    proven = [row.num_draws for row in found if row.num_draws > not_proven]
     at = f"at {so_many(level, cost)} a question"
     if not proven:
-        return f"No number of draws gives a proven gain {at}"
+        return f"A gain is not proven with {not_proven} draw{'' if not_proven == 1 else 's'}, {at}"
     return f"A gain is proven from {min(proven)} draw{'' if min(proven) == 1 else 's'} on, {at}"
 
 
