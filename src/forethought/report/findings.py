@@ -59,7 +59,9 @@ def more_or_less(saving: Saving) -> str:
     """How much more the baseline needs, with the interval, which may end where the baseline never gets."""
     value, low, high = (_more(each) for each in (saving.ratio.value, saving.ratio.low, saving.ratio.high))
     never = (
-        "" if saving.reached >= 1.0 else f" ({saving.baseline} gets there in {100 * saving.reached:.0f}% of resamples)"
+        ""
+        if saving.reached >= 0.995  # what is written is rounded
+        else f" ({saving.baseline} gets there in {100 * saving.reached:.0f}% of resamples)"
     )
     return f"{value} [{low}, {high}]{never}"
 
