@@ -15,6 +15,8 @@ from urllib.parse import urlsplit
 
 import httptools
 
+from ...failing import UpstreamError
+
 Headers = Sequence[tuple[bytes, bytes]]
 
 HEADER_BYTES = 64 << 10  # of one reply, status line and all
@@ -23,20 +25,6 @@ IDLE_SECONDS = 4.0  # an unused connection is closed then: servers close them af
 RACE_SECONDS = 1.0  # a kept connection that is lost so soon, without a byte, was being closed while it was used
 CONNECT_SECONDS = 10.0
 MOST_IDLE = 256
-
-
-class UpstreamError(Exception):
-    """What went wrong between the gateway and the server.
-
-    Attributes:
-        status: for the client, where no reply has begun.
-        was_sent: whether the server may have begun to work on the request.
-    """
-
-    def __init__(self, reason: str, *, status: int = 502, was_sent: bool = True) -> None:
-        super().__init__(reason)
-        self.status = status
-        self.was_sent = was_sent
 
 
 class Upstream:
@@ -80,7 +68,8 @@ class Upstream:
 
         Args:
             exchange: ends it when the client leaves.
-            method, target: of the request line.
+            method: of the request line.
+            target: of the request line, query included.
             headers: without Host, Content-Length and Transfer-Encoding.
             body: all of it; b"" for none; None where it follows, by `Connection.write`.
             length: of a body that follows, in bytes; None where it is not known.
@@ -102,15 +91,15 @@ class Upstream:
             connection = await self._connect(exchange)
             connection.begin(head, is_head=is_head, is_chunked=length is None)
             return connection
-        while (connection := self._kept()) is not None:
-            exchange.connection = connection
+        while (kept := self._kept()) is not None:
+            exchange.connection = kept
             started = time.monotonic()
-            connection.begin(head + body, is_head=is_head)
+            kept.begin(head + body, is_head=is_head)
             try:
-                await connection.head(self.reply_seconds)
-                return connection
+                await kept.head(self.reply_seconds)
+                return kept
             except UpstreamError:
-                if exchange.is_gone or connection.num_bytes or time.monotonic() - started > RACE_SECONDS:
+                if exchange.is_gone or kept.num_bytes or time.monotonic() - started > RACE_SECONDS:
                     raise
         connection = await self._connect(exchange)
         connection.begin(head + body, is_head=is_head)
@@ -275,8 +264,7 @@ class Connection(asyncio.Protocol):
         self._fail("was closed")
 
     async def _wait(self, seconds: float, what: str) -> None:
-        if self._error is not None:
-            raise self._error
+        self._raise()
         loop = asyncio.get_running_loop()
         waiter = self._waiter = loop.create_future()
         timer = loop.call_later(seconds, self._late, waiter, what)
@@ -285,7 +273,11 @@ class Connection(asyncio.Protocol):
         finally:
             timer.cancel()
             self._waiter = None
-        if self._error is not None and not self._pieces:
+        if not self._pieces:
+            self._raise()
+
+    def _raise(self) -> None:
+        if self._error is not None:
             raise self._error
 
     def _late(self, waiter: asyncio.Future[None], what: str) -> None:
@@ -323,10 +315,8 @@ class Connection(asyncio.Protocol):
         except httptools.HttpParserUpgrade:
             self._fail("switched to another protocol")
         except httptools.HttpParserError:
-            if self._is_complete:  # the reply itself was whole
-                self.is_open = False
-            else:
-                self._fail("sent what is no HTTP")
+            self.is_open = False  # also where the reply itself was whole
+            self._fail("sent what is no HTTP")
         if not self._has_head and self.num_bytes > HEADER_BYTES:
             self._fail("sent headers without an end")
         if self._error is not None or not self.is_open:

@@ -4,31 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Collection, MutableMapping
+from collections.abc import Collection
 from contextlib import suppress
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from ....servers import reading
 from ....servers.address import Address, Key
-from .client import Connection, Exchange, Upstream, UpstreamError
+from ...asgi import Message, Receive, Send
+from ...failing import RefusedError, UpstreamError
+from .client import Connection, Exchange, Upstream
 from .headers import CREDENTIALS, back, key_headers, onward
 
 MOST_REQUEST_BYTES = 64 << 20
 ERROR_BYTES = 1 << 20  # of an error's body, which is read whole, to be sure that it shows no key
 METHOD = re.compile(r"[A-Z]{1,32}")
-
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-
-
-class RefusedError(Exception):
-    """A request that is not passed on; with the status to say so by."""
-
-    def __init__(self, status: int, reason: str) -> None:
-        super().__init__(reason)
-        self.status = status
 
 
 class Forward:
