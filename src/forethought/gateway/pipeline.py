@@ -7,7 +7,7 @@ import json
 import math
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,22 +17,23 @@ from ..questions.queries import content_id
 from ..runs.journal import REFUSED, Entry
 from ..servers.kinds import merged
 from .admission import Admission, Grant, Refusal
-from .asgi import App, Message, Receive, Send, parsed, path_of, read_body, replayed, send_error
+from .asgi import App, Message, Receive, Send, parsed, path_of, replayed, send_error
 from .decision import Decision
 from .failing import GatewayError, RefusedError
+from .incoming import check_model, limited, whole_body
 from .host import logger
 from .policy import Policy
 from .reply import Reply
 from .request import PATHS, BudgetRequest
+from .seen import Seen
 from .tenants import Tenant, Tenants
-from .used import DONE, Used
+from .used import CLIENT_LEFT, DONE, Used
 
-MOST_REQUEST_BYTES = 32_000_000  # of a body that is decided on
-BODY_SECONDS = 60.0  # in which it has to come
-ROUTING = ("models", "fallbacks", "route")  # fields by which some servers take another model than the one that is named
 # Routes that generate no text, and so may be asked under a quota without being counted.
 UNCOUNTED = ("embeddings", "rerank", "score", "tokenize", "detokenize", "moderations", "classify", "pooling")
 READING = ("GET", "HEAD", "OPTIONS", "DELETE")
+NOTHING = Decision("", "")  # of a request that was not decided on
+UNREAD = BudgetRequest("")
 TWO_CALLS = "forethought.cap"  # key of a scope: the cap that the host is to keep by two calls
 
 
@@ -44,6 +45,7 @@ class _Call:
         id: for the client, the journal and feedback.
         came: seconds since 1970.
         started: by the clock of intervals.
+        headers: of the request, names in lower case.
     """
 
     id: str
@@ -51,6 +53,7 @@ class _Call:
     path: str
     came: float
     started: float
+    headers: Mapping[str, str]
     request: BudgetRequest | None = None
     decision: Decision | None = None
     price: float | None = None
@@ -65,8 +68,7 @@ class Pipeline:
     Args:
         tenants: whose requests there are.
         admission: keeps their quotas; None for no counting.
-        sinks: get an entry for each request that was decided on, when it has ended.
-        new_id: makes ids of requests.
+        seen: hears of every request that was decided on or refused; None: nobody does.
         is_shadow: decides, counts and records, and changes nothing.
         most_tokens: limit on an answer that nothing else limits, where there is a quota; None to refuse those.
     """
@@ -76,18 +78,15 @@ class Pipeline:
         tenants: Tenants,
         *,
         admission: Admission | None = None,
-        sinks: Sequence[Callable[[Entry], None]] = (),
-        new_id: Callable[[], str] = lambda: secrets.token_hex(16),
+        seen: Seen | None = None,
         is_shadow: bool = False,
         most_tokens: int | None = None,
     ) -> None:
         self.tenants = tenants
         self.admission = admission
-        self.sinks = tuple(sinks)
+        self.seen = seen
         self.is_shadow = is_shadow
         self.most_tokens = most_tokens
-        self.num_running = 0
-        self._new_id = new_id
         self._grants: dict[str, Grant] = {}
         self._renewing: asyncio.Task[None] | None = None
 
@@ -97,7 +96,6 @@ class Pipeline:
         headers = {
             bytes(name).decode("latin-1").lower(): bytes(text).decode("latin-1") for name, text in scope["headers"]
         }
-        self.num_running += 1
         has_begun = False
 
         async def watched(message: Message) -> None:
@@ -108,18 +106,17 @@ class Pipeline:
         try:
             tenant = self.tenants.of(headers)
             if tenant is None:
+                self._refused("", came, 401)
                 raise RefusedError(401, "no tenant has this key", "invalid_api_key", {"www-authenticate": "Bearer"})
             path = path_of(scope)
             if scope["method"] == "POST" and path in policy.paths:
-                call = _Call(self._new_id(), tenant, path, came, started)
-                await self._decided(app, policy, scope, receive, watched, call, headers)
+                call = _Call(self._begin(), tenant, path, came, started, headers)
+                await self._decided(app, policy, scope, receive, watched, call)
             else:
                 await self._passed(app, scope, receive, watched, tenant, path)
         except GatewayError as error:
             if not has_begun:
                 await send_error(send, error.status, str(error), error.code, error.headers)
-        finally:
-            self.num_running -= 1
 
     # ------------------------------------------------------------------ what is not decided on
 
@@ -129,13 +126,13 @@ class Pipeline:
             if self._has_quota(tenant) and not self.is_shadow and path.removeprefix("/v1").lstrip("/") not in UNCOUNTED:
                 raise RefusedError(403, "this route is not counted, and there is a quota", "route_not_counted")
             if tenant.models:
-                content = await _body(receive)
+                content = await whole_body(receive)
                 if content is None:
                     return
                 body = parsed(content)
                 if body is None:
                     raise RefusedError(403, "only models by name may be asked here, in JSON", "model_not_allowed")
-                _check_model(tenant, body)
+                check_model(tenant, body)
                 receive = replayed(content, receive)
         await app(scope, receive, send)
 
@@ -149,32 +146,42 @@ class Pipeline:
         receive: Receive,
         send: Send,
         call: _Call,
-        headers: Mapping[str, str],
     ) -> None:
-        content = await _body(receive)
-        if content is None:
-            return
-        last_byte = time.perf_counter()
-        body = parsed(content)
-        if body is None:
-            raise RefusedError(400, "the body is not a JSON object")
-        _check_model(call.tenant, body)
-        call.request = policy.read(call.path, body, headers.keys())
-        if call.request is None:
-            if self._has_quota(call.tenant):
-                raise RefusedError(400, "the body is no request that this route takes: see its messages, n and limits")
-            await app(scope, replayed(content, receive), send)
-            return
         try:
-            await self._decide(policy, call, body, len(content))
+            read = await self._read(policy, receive, call)
         except RefusedError as error:
             self._note(call, Used(0, 0, 0, error.status, REFUSED), None)
             error.headers["x-forethought-id"] = call.id
             raise
-        assert call.decision is not None
+        if read is None:
+            self._note(call, Used(0, 0, 0, 0, CLIENT_LEFT), None)
+            return
+        content, body, last_byte = read
+        if call.request is None:  # the server refuses it itself
+            await self._answer(app, policy, scope, content, receive, send, call, drops_usage=False)
+            return
         scope, content, drops_usage = self._onward(policy, scope, body, content, call)
         call.added = time.perf_counter() - last_byte
-        await self._answer(app, policy, scope, content, receive, send, call, drops_usage)
+        await self._answer(app, policy, scope, content, receive, send, call, drops_usage=drops_usage)
+
+    async def _read(
+        self, policy: Policy, receive: Receive, call: _Call
+    ) -> tuple[bytes, Mapping[str, Any], float] | None:
+        """`(body, the same as an object, when it had come)`, decided on; None: the client left; raises RefusedError."""
+        content = await whole_body(receive)
+        if content is None:
+            return None
+        last_byte = time.perf_counter()
+        body = parsed(content)
+        if body is None:
+            raise RefusedError(400, "the body is not a JSON object")
+        check_model(call.tenant, body)
+        call.request = policy.read(call.path, body, call.headers.keys())
+        if call.request is not None:
+            await self._decide(policy, call, body, len(content))
+        elif self._has_quota(call.tenant):
+            raise RefusedError(400, "the body is no request that this route takes: see its messages, n and limits")
+        return content, body, last_byte
 
     async def _decide(self, policy: Policy, call: _Call, body: Mapping[str, Any], num_bytes: int) -> None:
         """Settles what the request gets, and reserves it; raises RefusedError."""
@@ -186,7 +193,7 @@ class Pipeline:
             request, body, price=call.price, ceiling=tenant.ceiling, is_bounded=is_bounded
         )
         if is_bounded and decision.most_tokens is None and self.most_tokens is not None:
-            decision = _limited(request, decision, self.most_tokens)
+            decision = limited(request, decision, self.most_tokens)
         call.decision = decision
         if admission is None:
             return
@@ -263,12 +270,12 @@ class Pipeline:
         receive: Receive,
         send: Send,
         call: _Call,
+        *,
         drops_usage: bool,
     ) -> None:
         """Has the app answer; what came of it is settled once, however that ends."""
-        decision, grant = call.decision, call.grant
-        assert decision is not None
-        own = {"x-forethought-id": call.id} | ({} if self.is_shadow else decision.headers)
+        decision, grant = call.decision or NOTHING, call.grant
+        own = {"x-forethought-id": call.id} | ({} if self.is_shadow or decision is NOTHING else decision.headers)
         safe = self._safely(grant) if grant is not None else None
         reply = Reply(send, own, num_thoughts=decision.num_thoughts, drops_usage=drops_usage, safe=safe)
         replay = replayed(content, receive)
@@ -320,18 +327,40 @@ class Pipeline:
                 logger.exception("a request could not be settled")
         self._note(call, used, settled)
 
+    def _begin(self) -> str:
+        return secrets.token_hex(16) if self.seen is None else self.seen.begin()
+
+    def _refused(self, tenant: str, came: float, status: int) -> None:
+        """Notes a request that was refused before anything was read of it."""
+        if self.seen is not None:
+            self.seen.end(Entry(self._begin(), came, tenant, status=status, ending=REFUSED), {})
+
     def _note(self, call: _Call, used: Used, settled: int | None) -> None:
-        decision, request = call.decision, call.request
-        assert request is not None
-        now = time.perf_counter()
-        entry = Entry(
+        """Says what came of a request."""
+        if self.seen is None:
+            return
+        try:
+            self.seen.end(self._entry(call, used, settled), call.headers)
+        except Exception:  # a record that cannot be kept must never break a reply
+            logger.exception("a request could not be recorded")
+
+    def _entry(self, call: _Call, used: Used, settled: int | None) -> Entry:
+        request, decision = call.request or UNREAD, call.decision or NOTHING
+        option = decision.option or (None if decision.budget is None else str(decision.budget))
+        return Entry(
             id=call.id,
             time=call.came,
             tenant=call.tenant.name,
             model=request.model or "",
+            kind=decision.kind,
+            reason=decision.reason,
             question=content_id(request.question) if request.question else "",
+            option=option,
+            budget=decision.budget,
             num_thoughts=request.num_thoughts,
             price=call.price,
+            expected=decision.expected,
+            predicted=decision.predicted_tokens,
             reserved=None if call.grant is None else call.grant.reserved,
             settled=settled,
             prompt_tokens=used.prompt_tokens,
@@ -340,26 +369,10 @@ class Pipeline:
             status=used.status,
             ending=used.ending,
             added_ms=1000.0 * call.added,
-            seconds=now - call.started,
+            seconds=time.perf_counter() - call.started,
             is_shadow=self.is_shadow,
             text=request.question or None,
         )
-        if decision is not None:
-            option = decision.option or (None if decision.budget is None else str(decision.budget))
-            entry = replace(
-                entry,
-                kind=decision.kind,
-                reason=decision.reason,
-                option=option,
-                budget=decision.budget,
-                expected=decision.expected,
-                predicted=decision.predicted_tokens,
-            )
-        for sink in self.sinks:
-            try:
-                sink(entry)
-            except Exception:  # a record that cannot be kept must never break a reply
-                logger.exception("a request could not be recorded")
 
     # ------------------------------------------------------------------ open requests
 
@@ -385,31 +398,3 @@ class Pipeline:
             self._renewing.cancel()
             with suppress(asyncio.CancelledError):
                 await self._renewing
-
-
-async def _body(receive: Receive) -> bytes | None:
-    """The whole body; None where the client left; raises RefusedError."""
-    try:
-        async with asyncio.timeout(BODY_SECONDS):
-            content, is_whole = await read_body(receive, MOST_REQUEST_BYTES)
-    except TimeoutError:
-        raise RefusedError(408, "the body did not come in time", "timeout") from None
-    if content is not None and (not is_whole or len(content) > MOST_REQUEST_BYTES):
-        raise RefusedError(413, f"the body is longer than {MOST_REQUEST_BYTES // 1_000_000} MB", "too_large")
-    return content
-
-
-def _check_model(tenant: Tenant, body: Mapping[str, Any]) -> None:
-    """Refuses a model that the tenant may not ask; raises RefusedError."""
-    if not tenant.models:
-        return
-    model = body.get("model")
-    if not isinstance(model, str) or not tenant.may_ask(model) or any(body.get(name) for name in ROUTING):
-        shown = repr(model[:100]) if isinstance(model, str) else "one that is not named"
-        raise RefusedError(403, f"this tenant may not ask the model {shown}", "model_not_allowed")
-
-
-def _limited(request: BudgetRequest, decision: Decision, most: int) -> Decision:
-    """The decision with a limit on all that is generated, which nothing else gave it."""
-    changes = {**decision.changes, **dict.fromkeys(request.room_fields, most)}
-    return replace(decision, most_tokens=most, changes=changes)

@@ -18,6 +18,7 @@ from .headers import CREDENTIALS, back, key_headers, onward
 
 MOST_REQUEST_BYTES = 64 << 20
 ERROR_BYTES = 1 << 20  # of an error's body, which is read whole, to be sure that it shows no key
+BROKEN = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")  # in a header's value
 METHOD = re.compile(r"[A-Z]{1,32}")
 
 
@@ -105,6 +106,10 @@ class Forward:
 
     async def _reply(self, connection: Connection, send: Send) -> None:
         status, headers = connection.status, back(connection.headers)
+        if status > 599 or any(BROKEN.search(value) for _, value in headers):
+            raise UpstreamError("the server behind the gateway sent a reply that no HTTP has")
+        if status in (204, 304):  # some say the length of what they leave out
+            headers = [pair for pair in headers if pair[0] != b"content-length"]
         seconds = self.upstream.idle_seconds
         if self._key is not None and status >= 400:
             await self._error(connection, send, headers)
