@@ -166,7 +166,7 @@ class FakeEngine:
     async def generate(self, requests: Iterable[Request]) -> AsyncIterator[Generation]:
         """See `Engine.generate`; shortest first within each group of `GROUP_SIZE` requests."""
         waiting = iter(requests)
-        while group := [self._run(request) for request in islice(waiting, GROUP_SIZE)]:
+        while group := [self.run(request) for request in islice(waiting, GROUP_SIZE)]:
             for generation in sorted(group, key=lambda done: done.reasoning_tokens or 0):
                 if self.tokens_per_second is not None:
                     outcome = generation.at(generation.budget)
@@ -184,7 +184,8 @@ class FakeEngine:
                 f"option {option.label!r}: {unknown_name_message('effort level', str(level), LEVELS)}"
             )
 
-    def _run(self, request: Request) -> Generation:
+    def run(self, request: Request) -> Generation:
+        """One request, at once; what `generate` gives for it."""
         query, latent = request.query, self._latent(request.query)
         try:
             if request.option is not None:
