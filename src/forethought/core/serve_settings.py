@@ -59,13 +59,18 @@ class ServeSettings:
     log: str = flag("", "Folder of the journal: a line for each request, a profile for `train`.", metavar="FOLDER")
     keep_texts: bool = flag(False, "Keep the questions in the journal; else a hash of each.")
     server: str = flag("auto", "Kind of the server: vllm, sglang, llama.cpp, openai, …; auto asks it.", metavar="KIND")
-    served_model: str = flag("", "The predictor's model there.", metavar="NAME", shown="its own name, where it is known")
+    served_model: str = flag(
+        "", "The predictor's model there.", metavar="NAME", shown="its own name, where it is known"
+    )
     menu: str = flag("", "Menu file that says what the predictor's options set.", metavar="FILE", shown="its card's")
     enforce: str = flag("auto", "How caps are kept: auto, native, two-call.", metavar="HOW")
     cap_offset: int = flag(0, "Tokens by which the server exceeds a cap (`doctor` measures it).", metavar="N")
     answer_room: int = flag(512, "Tokens for the answer after a thought.", metavar="N")
     most_tokens: int | None = flag(
-        None, "Limit on answers that nothing else limits, where there is a quota.", metavar="N", shown="they are refused"
+        None,
+        "Limit on answers that nothing else limits, where there is a quota.",
+        metavar="N",
+        shown="they are refused",
     )
     timeout_seconds: float = flag(600.0, "Longest wait for the server.", name="--timeout")
     drain_seconds: float = flag(30.0, "Longest wait for running requests at the end.", metavar="N")

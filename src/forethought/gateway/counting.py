@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from ..servers.replies import texts_in
-from ..servers.tokens import Shown, Usage, count_shown, whole
+from ..servers.tokens import TOLERANCE, Shown, Usage, count_shown, whole
 from .used import DONE, REFUSED_UPSTREAM, Used
 
 MOST_KEPT = 4_000_000  # bytes of a whole reply that is read to be counted
@@ -76,7 +76,10 @@ class Tally:
         pieces = (self._thought.num_pieces, self._answer.num_pieces) if self.is_stream else None
         count = count_shown(self._usage, self._thought, self._answer, pieces=pieces)
         least = self._thought.least_tokens + self._answer.least_tokens
-        return Used(told.prompt, count.reasoning, count.total, status, ending, max(least, told.generated or 0))
+        total = count.total
+        if total is None and told.generated is not None and least <= told.generated + max(TOLERANCE, 0.05 * least):
+            total = told.generated  # a tag in the text is no token, or one token has two words
+        return Used(told.prompt, count.reasoning, total, status, ending, max(least, told.generated or 0))
 
     def _events(self) -> bytes:
         """Takes the whole events out of what is kept; returns those that the client gets."""

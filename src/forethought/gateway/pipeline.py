@@ -20,8 +20,8 @@ from .admission import Admission, Grant, Refusal
 from .asgi import App, Message, Receive, Send, parsed, path_of, replayed, send_error
 from .decision import Decision
 from .failing import GatewayError, RefusedError
-from .incoming import check_model, limited, whole_body
 from .host import logger
+from .incoming import check_model, limited, whole_body
 from .policy import Policy
 from .reply import Reply
 from .request import PATHS, BudgetRequest

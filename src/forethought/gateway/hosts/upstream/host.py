@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ....servers.kinds import ServerKind
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class UpstreamHost:
     """See `Host`."""
 

@@ -108,8 +108,6 @@ class Server(uvicorn.Server):
 
     Args:
         app: plain ASGI.
-        host: address to listen on.
-        port: 0 for a free one.
         drain_seconds: longest wait for what runs.
         num_running: of requests.
         drain: told when the end begins; from then on the app refuses.
@@ -119,8 +117,6 @@ class Server(uvicorn.Server):
         self,
         app: Any,
         *,
-        host: str,
-        port: int,
         drain_seconds: float,
         num_running: Callable[[], int],
         drain: Callable[[], None],
@@ -128,8 +124,6 @@ class Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
-                host=host,
-                port=port,
                 http=HttpProtocol,
                 ws="none",
                 lifespan="off",
@@ -150,18 +144,24 @@ class Server(uvicorn.Server):
         self._drain = drain
         self._draining: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self.is_up = asyncio.Event()
+        self._is_up = asyncio.Event()
+        self._is_stopped = asyncio.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """See uvicorn.Server."""
         self._loop = asyncio.get_running_loop()
         await super().startup(sockets)
-        self.is_up.set()
+        self._is_up.set()
 
-    @property
-    def port(self) -> int:
-        """That it listens on."""
-        return int(self.servers[0].sockets[0].getsockname()[1])
+    async def up(self, serving: asyncio.Future[None]) -> None:
+        """Returns when it listens, or when `serving` has failed."""
+        up = asyncio.ensure_future(self._is_up.wait())
+        await asyncio.wait((up, serving), return_when=asyncio.FIRST_COMPLETED)
+        up.cancel()
+
+    async def stopped(self) -> None:
+        """Returns when it has ended."""
+        await self._is_stopped.wait()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """The first signal begins the end; a second one does not wait."""
@@ -182,10 +182,13 @@ class Server(uvicorn.Server):
                     await asyncio.sleep(0.05)
         self.should_exit = True
 
-    async def run_until_stopped(self) -> None:
-        """Serves; returns when all has ended, and what was cut short has had time to be settled."""
-        await self.serve()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(CUT_SECONDS):
-                while self._num_running():
-                    await asyncio.sleep(0.02)
+    async def run_until_stopped(self, listening: socket.socket) -> None:
+        """Serves on a socket; returns when all has ended, and what was cut short has had time to be settled."""
+        try:
+            await self.serve([listening])
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(CUT_SECONDS):
+                    while self._num_running():
+                        await asyncio.sleep(0.02)
+        finally:
+            self._is_stopped.set()
