@@ -185,7 +185,7 @@ class PlanSettings(QuestionColumns):
     """`forethought plan`: divide a total over questions. A query's own bounds come before those given here."""
 
     run: str = argument()
-    questions: str = argument()
+    questions: str = argument("")
     mean_tokens: float | None = flag(None, "The total, as tokens a question.", metavar="N", is_main=True)
     total_tokens: float | None = flag(None, "The total in tokens.", metavar="N")
     mean_usd: float | None = flag(
