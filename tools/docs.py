@@ -72,7 +72,7 @@ def results_table(name: str) -> str:
     """Uniform, blind, forethought and the oracle at a few levels of both costs."""
     result = evaluated(name)
     lines = [
-        "| tokens a question | uniform | blind | forethought | exact oracle | points over uniform | over blind |",
+        "| tokens per question | uniform | blind | forethought | exact oracle | points over uniform | over blind |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for cost in (Cost.GRANTED, Cost.SPENT):

@@ -30,17 +30,17 @@ from .options import (
     is_main=True,
     default="",
     metavar="FILE",
-    help="The plan, for `run --plan` (FILE.json), or a row a question (.jsonl, .csv or .parquet; - prints JSONL).",
+    help="Write the plan, for `run --plan` (.json), or one row per question (.jsonl, .csv, .parquet; - for stdout).",
 )
 @price_options
 @dry_run_flag
 @quiet_flag
 @json_flag
 def command(as_json: bool, quiet: bool, out: str, dry_run: bool, **values: Any) -> int:
-    """Predict every question's curves and give each its budget.
+    """Predict the curves of every question and assign the budgets.
 
     RUN holds the predictor: a trained run, a predictor folder, or a shipped name (qwen2.5-coder-1.5b). QUESTIONS is a
-    file, "-", a dataset name, or a profile whose hidden states are recorded (no model is loaded then).
+    file, "-", a dataset name, or a profile with recorded hidden states (then no model is loaded).
     """
     from ..core.rows import write_rows
     from ..core.visible import to_json
