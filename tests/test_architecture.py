@@ -29,9 +29,9 @@ ORDER = [
     "predictors",
     "control",
     "report",
+    "gateway",
     "studies",
     "commands",
-    "gateway",
     "testing",
     "__main__",
     "__init__",
@@ -61,6 +61,7 @@ HEAVY = {
     },
     "peft": {"predictors/parts/adapter.py"},
     "aiohttp": {"servers/client.py"},
+    "httptools": {"gateway/scripted/load.py", "gateway/scripted/server.py"},
     "vllm": {
         "engines/vllm/connector.py",
         "engines/vllm/engine.py",

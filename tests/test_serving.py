@@ -56,6 +56,7 @@ from forethought.gateway.options import VARIABLES, ServingOptions
 from forethought.gateway.policy import Policy
 from forethought.gateway.price import Price
 from forethought.gateway.request import CHAT, MAX_CHARACTERS, QUEUED, TEXT, read
+from forethought.gateway.states import PromptStates
 from forethought.models.thinking import own_template
 from forethought.predictors.training import train
 from forethought.runs.profiles import write_parquet
@@ -122,7 +123,19 @@ def policy(predictor: Any, host: FakeHost | None = None, *, price: float = 0.005
     decider = Decider(predictor, price=price, cost=Cost.GRANTED)
     host = host or FakeHost()
     watch = Watch(decider, Price(price, None, "given"))
-    return Policy(decider, host, host.tags or tags(), metrics=Metrics(None), watch=watch, **given)
+    told = host.tags or tags()
+    states = PromptStates(host, given["template"], predictor.card.features.layer) if decider.reads_hidden else None
+    counter = Counter(host.tokenizer, told)
+    return Policy(
+        decider,
+        host,
+        start=told.start,
+        counter=counter,
+        states=states,
+        metrics=Metrics(None),
+        watch=watch,
+        **given,
+    )
 
 
 def chat(question: str, **fields: Any) -> dict[str, Any]:
@@ -301,7 +314,7 @@ async def test_priorities_only_where_they_count_and_never_over_the_clients_own(t
 
 async def test_who_gets_no_budget_waits_like_a_mean_request_and_not_before_all_others(text_predictor):
     ruled = policy(text_predictor)
-    mean = ruled.decider.by_mean("").length
+    mean = ruled.decider.by_mean("").predicted_tokens
     for fields in ({"thinking_token_budget": 40}, {"use_beam_search": True}):
         assert (await ruled.decide(CHAT, chat(EASY_ONE, **fields))).changes == {"priority": mean}
         assert (await ruled.decide(CHAT, chat(EASY_ONE, priority=4, **fields))).changes == {}
@@ -803,7 +816,7 @@ async def test_what_takes_its_priority_by_header_waits_like_a_mean_request(text_
     app, ruled = FakeApp(), policy(text_predictor)
     body = {"input": "x", "messages": []}
     headers, _ = await post(Budgets(app, lambda: ruled), body, path=path)
-    mean = ruled.decider.by_mean("").length
+    mean = ruled.decider.by_mean("").predicted_tokens
     assert app.priorities == [str(mean).encode()]
     assert app.bodies == [body]
     assert not any(name.startswith("x-forethought") for name in headers)

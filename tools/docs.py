@@ -35,7 +35,7 @@ README_LINES = 150
 GENERATED = (ROOT / "README.md", ROOT / "docs" / "results.md", ROOT / "docs" / "extending.md")
 BLOCK = re.compile(r"(<!-- (results|file) (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 CAPS = (32, 64, 96, 128, 192, 256)  # the rows of a table: what uniform spends there is the level under spent cost
-TOLERANCE = 1e-6  # sums of floats may differ by machine; figures are printed to three digits
+TOLERANCE = 1e-3  # matrix products round otherwise on another processor, and a query at the margin moves (seen: 5e-4)
 
 
 def reference() -> str:
@@ -72,7 +72,7 @@ def results_table(name: str) -> str:
     """Uniform, blind, forethought and the oracle at a few levels of both costs."""
     result = evaluated(name)
     lines = [
-        "| tokens a question | uniform | blind | forethought | exact oracle | points over uniform | over blind |",
+        "| tokens per question | uniform | blind | forethought | exact oracle | points over uniform | over blind |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for cost in (Cost.GRANTED, Cost.SPENT):

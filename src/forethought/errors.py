@@ -12,6 +12,7 @@
     ├── ModelFileError(OSError)             a model file missing, cut short or with another hash
     ├── RunError(OSError)                   a run directory missing, locked, broken or of other settings
     ├── MissingExtraError(ImportError)      an optional dependency that is not installed
+    ├── LedgerError(OSError)                a ledger that cannot be opened, or cannot be reached for now
     └── EngineError(RuntimeError)           an engine that cannot start; one failed query is a record instead
 
 A message says what happened, the offending value, and the next command to type. All of them pickle.
@@ -72,6 +73,16 @@ class RunError(ForethoughtError, OSError):
 
 class MissingExtraError(ForethoughtError, ImportError):
     """A feature whose optional dependency is not installed."""
+
+
+class LedgerError(ForethoughtError, OSError):
+    """A ledger that cannot be opened or, while a gateway runs, cannot be reached.
+
+    Attributes:
+        retry_after: seconds after which it is worth to try again.
+    """
+
+    retry_after: float = 1.0
 
 
 class EngineError(ForethoughtError, RuntimeError):

@@ -173,7 +173,7 @@ def allocate(
 
     Raises:
         InvalidInputError, InvalidMenuError, InvalidSettingsError, InvalidTotalError: see `pose`; also where the
-            allocator's solution is not one column a query, breaks a bound, or costs more than the total.
+            allocator's solution is not one column per query, breaks a bound, or costs more than the total.
     """
     bounds = {"min_budget_Q": min_budget_Q, "max_budget_Q": max_budget_Q}
     problem = pose(curves, total=total, cost=cost, **bounds, weight_Q=weight_Q, any_order=any_order)

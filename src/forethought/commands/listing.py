@@ -21,6 +21,7 @@ from ..predictors.parts.making import Progress, silent
 from ..predictors.predictor import read_card
 from ..report.pages import aligned
 from ..report.wording import level_words
+from ..runs.journal import JournalHeader, is_journal, journal_counts
 from ..runs.profiles import is_profile_file, read_parquet
 from ..runs.store import RunDirectory
 from .overview import changed
@@ -75,6 +76,8 @@ def _row(path: Path) -> dict[str, Any] | None:
         return _profile_row(path) if is_profile_file(path) else None
     if (path / "run.json").exists():
         return _run_row(RunDirectory.open(path))
+    if is_journal(path):
+        return _journal_row(path)
     if (path / SETTINGS_FILE).exists():
         return _predictor_row(path)
     return next((_filled(path, "report", path / name) for name in REPORTS if (path / name).exists()), None)
@@ -189,6 +192,26 @@ def _profile_row(path: Path) -> dict[str, Any]:
         simulated=made.simulated,
         trained=(path.with_suffix("") / SETTINGS_FILE).is_file(),
         **_profiled(measured),
+    )
+
+
+def _journal_row(path: Path) -> dict[str, Any]:
+    """A gateway's journal: every request of it, and what is right of those whose outcome is known."""
+    found = journal_counts(path)
+    made = JournalHeader.read(path).provenance
+    return _filled(
+        path,
+        "journal",
+        *path.glob("*.json*"),
+        model=made.model,
+        engine=made.engine,
+        simulated=made.simulated,
+        questions=found["questions"],
+        traces=found["requests"],
+        failed=found["failed"],
+        right=_share(found["right"], found["outcomes"]),
+        tokens=_share(found["tokens"], found["counted"]),
+        trained=(path / "predictor" / SETTINGS_FILE).is_file(),
     )
 
 

@@ -31,7 +31,7 @@ from .options import (
     is_main=True,
     default="",
     metavar="FILE",
-    help="The plan, for `run --plan` (FILE.json), or a row a question (.jsonl, .csv or .parquet; - prints JSONL).",
+    help="Write the plan, for `run --plan` (.json), or one row per question (.jsonl, .csv, .parquet; - for stdout).",
 )
 @option("--budgets", default="", metavar="CAPS", help="The caps of a folder of predictions that does not say them.")
 @price_options
@@ -39,13 +39,13 @@ from .options import (
 @quiet_flag
 @json_flag
 def command(as_json: bool, quiet: bool, out: str, budgets: str, dry_run: bool, **values: Any) -> int:
-    """Predict every question's curves and give each its budget.
+    """Predict the curves of every question and assign the budgets.
 
     RUN holds the predictor: a trained run, a predictor folder, or a shipped name (qwen2.5-coder-1.5b). QUESTIONS is a
-    file, "-", a dataset name, or a profile whose hidden states are recorded (no model is loaded then).
+    file, "-", a dataset name, or a profile with recorded hidden states (then no model is loaded).
 
-    Of more questions than fit in memory, give a folder of Parquet files as QUESTIONS, or without QUESTIONS a folder of
-    predictions as RUN, and --out FILE.parquet: docs/scale.md.
+    If there are more questions than fit in memory, give a folder of Parquet files as QUESTIONS, or a folder of
+    predictions as RUN and no QUESTIONS, and --out FILE.parquet: docs/scale.md.
     """
     from ..control.predictions import is_folder
     from ..core.rows import write_rows

@@ -16,6 +16,7 @@ from ..errors import RunError, UnknownNameError
 from ..predictors.bundle import is_predictor
 from ..predictors.card import PredictorCard
 from ..report.pages import aligned
+from ..runs.journal import is_journal, journal_counts
 from ..runs.lines import read_lines
 from ..runs.profiles import is_profile_file
 from ..runs.store import RunDirectory
@@ -35,6 +36,8 @@ def show(source: str, query_id: str = "") -> dict[str, Any]:
         return item(source, query_id)
     if is_profile_file(Path(source)):
         return profile_file_summary(Path(source))
+    if is_journal(Path(source)):
+        return {"run": source, "kind": "journal", **journal_counts(Path(source))}
     if not (Path(source) / "run.json").is_file() and is_predictor(source):
         return {"kind": "predictor", "folder": source, "card": sources.open_predictor(source).card.to_json()}
     run = sources.open_run(source)

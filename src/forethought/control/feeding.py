@@ -1,4 +1,4 @@
-"""Feeding a history that lies in a folder: what a run or a profile drew, once a run, by one process at a time."""
+"""Feeding a history that lies in a folder: what a run or a profile drew, once per run, by one process at a time."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from ..predictors.bundle import SETTINGS_FILE, locate
 from ..predictors.feeding import feed, history_card
 from ..predictors.history import HistoryPredictor
 from ..predictors.predictor import Predictor
+from ..runs.draws import counted_answers
 from ..runs.store import RunDirectory, fingerprint
 from .answers import Answer, Answers
 from .budgets import read_plan
@@ -51,28 +52,23 @@ def answered(answers: Iterable[Answer], menu: Menu, made: Provenance) -> Profile
     if not known:
         raise InvalidInputError(NOTHING_KNOWN)
     place_of = {query_id: place for place, query_id in enumerate(dict.fromkeys(each.id for each in known))}
-    shape = (len(place_of), menu.num_options)
-    tried_Q_B, right_Q_B = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
-    tokens_Q_B, reasoning_Q_B = np.zeros(shape), np.zeros(shape)
-    for each in known:
-        place, column = place_of[each.id], int(menu.first_at_least(each.budget))
-        is_same_later = not menu.is_named and each.stop_reason is StopReason.NATURAL
-        is_option = each.budget in menu  # not where a hard total gave what it had left
-        columns = slice(column, None if is_same_later else column + is_option)
-        tried_Q_B[place, columns] += 1
-        right_Q_B[place, columns] += each.grade is Grade.RIGHT
-        tokens_Q_B[place, columns] += each.tokens or 0
-        reasoning_Q_B[place, columns] += each.reasoning_tokens or 0
-    least_Q_B = np.maximum(tried_Q_B, 1)
+    column_N = menu.first_at_least([each.budget for each in known])
+    is_option_N = np.array([each.budget in menu for each in known])  # not where a hard total gave what it had left
+    is_natural_N = np.array([each.stop_reason is StopReason.NATURAL for each in known]) & (not menu.is_named)
     return Profile(
         query_ids=tuple(place_of),
         menu=menu,
-        num_right_Q_B=right_Q_B,
-        num_tried_Q=tried_Q_B.max(axis=1),
-        tokens_Q_B=tokens_Q_B / least_Q_B,
-        reasoning_Q_B=reasoning_Q_B / least_Q_B,
+        **counted_answers(
+            len(place_of),
+            menu,
+            place=np.array([place_of[each.id] for each in known]),
+            column=column_N,
+            end=np.where(is_natural_N, menu.num_options, column_N + is_option_N),
+            right=np.array([int(each.grade is Grade.RIGHT) for each in known]),
+            tokens=np.array([each.tokens or 0 for each in known]),
+            thought=np.array([each.reasoning_tokens or 0 for each in known]),
+        ),
         provenance=replace(made, menu=menu),
-        tried_Q_B=tried_Q_B,
     )
 
 

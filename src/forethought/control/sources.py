@@ -1,4 +1,4 @@
-"""What a RUN argument may be: a run directory, a profile file, a predictor folder, or a shipped name."""
+"""What a RUN argument may be: a run directory, a profile file, a journal, a predictor folder, or a shipped name."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from ..errors import InvalidInputError, RunError
 from ..predictors.bundle import is_predictor, shipped_predictors
 from ..predictors.predictor import Predictor
 from ..questions.queries import load_queries
+from ..runs.journal import from_journal, is_journal
 from ..runs.profiles import from_run, is_profile_file, read_parquet
 from ..runs.store import RunDirectory
 
@@ -35,8 +36,10 @@ def open_predictor(source: str) -> Predictor:
 
 
 def open_profile(source: str) -> Profile:
-    """The profile of a run directory or a Parquet file."""
+    """The profile of a run directory, a Parquet file, or a gateway's journal."""
     path = Path(source)
+    if is_journal(path):
+        return from_journal(path)
     if path.is_dir():
         if is_predictor(source) and not (path / "run.json").is_file():
             raise RunError(f"{source} is a predictor, not a profile; it is judged on one: --on PROFILE")
@@ -66,6 +69,8 @@ def open_run(source: str) -> RunDirectory:
     path = Path(source)
     if (path / "run.json").is_file():
         return RunDirectory.open(path)
+    if is_journal(path):
+        raise RunError(f"{source} is a gateway's journal: it holds counts of requests and no answers")
     if is_predictor(source):
         of = path.parent if (path.parent / "run.json").is_file() else "RUN"
         raise RunError(f"{source} is a predictor: questions and answers are in a run; name that: {of}")

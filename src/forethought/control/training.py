@@ -12,6 +12,7 @@ from ..core.features import DIFFICULTY
 from ..core.problems import excerpt
 from ..core.profile import Profile
 from ..core.protocols import Engine
+from ..core.provenance import FEEDBACK
 from ..core.showing import watched
 from ..errors import InvalidFeaturesError, InvalidInputError
 from ..predictors import training
@@ -80,8 +81,13 @@ async def train_async(profile: Profile | Sequence[Profile], predictor: str = "au
 
 
 def together(profiles: Sequence[Profile], predictor: str) -> Profile:
-    """Several profiles as the one that is learned from: of a history they may be of the same questions."""
-    return pooled(profiles) if predictor == HISTORY else joined(profiles)
+    """Several profiles as the one that is learned from: of a history they may be of the same questions.
+
+    Journals of gateways beside measured profiles are fed to a history, and its base learns from the measured ones.
+    """
+    if predictor != HISTORY:
+        return joined(profiles)
+    return pooled([each for each in profiles if each.provenance.grader != FEEDBACK] or profiles)
 
 
 def fitted(

@@ -143,6 +143,7 @@ class Provenance:
 UNKNOWN = Provenance()
 FIELDS = tuple(each.name for each in fields(Provenance))
 GRADER = ("grader", "grader_options", "grader_version")
+FEEDBACK = "feedback"  # the grader of a gateway's journal: its clients said what was right
 # What determines a record given its query and its sample: two runs that differ here do not mix.
 DETERMINING = (
     *("model", "model_hash", "template", "template_hash", "engine", "server", "enforcement", "dtype", "simulated"),

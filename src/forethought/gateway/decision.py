@@ -1,4 +1,4 @@
-"""One request's budget, its curve at the price of a token, and its place in the queue."""
+"""One request's budget or level: its curve at the price of a token, under a ceiling; and its place in the queue."""
 
 from __future__ import annotations
 
@@ -12,9 +12,12 @@ import numpy as np
 from ..allocators.price import budgets_at
 from ..control.planning import forecast
 from ..core.data import Cost, Curves, FloatArray
-from ..core.features import HIDDEN, Features
+from ..core.features import HIDDEN, ID, Features
+from ..core.menu import Menu
+from ..core.options import Option
 from ..predictors.predictor import Predictor
 from ..predictors.usage import stretched
+from ..questions.queries import content_id
 
 AGED, LENGTH, NONE = "aged", "length", "none"
 WAYS = (AGED, LENGTH, NONE)
@@ -67,13 +70,17 @@ class Decision:
 
     Attributes:
         kind: one of KINDS: by its own curve; the same, but the query is novel to the predictor; by the mean curve; the
-            client's own cap; nothing set.
+            client's own cap or level; nothing set.
         reason: in words, for the response.
-        budget: reasoning tokens; None where nothing is set.
-        expected: chance of a right answer at that budget; None where it was not predicted.
-        length: tokens expected to be generated, for the order of requests.
+        budget: reasoning tokens of a thought; None where none are set, as by a level without a cap.
+        option: the name of the option, of a menu of named ones; "" for a cap.
+        expected: chance of a right answer by that option; None where it was not predicted.
+        predicted_tokens: tokens expected to be generated for a thought and its answer; also the order of requests.
+        high_tokens: a thought is expected to be no longer than this in nine cases of ten; at most its cap.
+        most_tokens: that thought and answer can have, by the limit that is sent; None where nothing bounds them.
+        answer_tokens: room for the answer that is in `most_tokens`.
         tokens_B: the predicted usage curve as the predictor gave it, where it was predicted and holds for this request.
-        changes: fields to set in its body.
+        changes: fields to set in its body; tables go into tables.
         num_thoughts: that the request asks for, each with this budget.
     """
 
@@ -81,7 +88,11 @@ class Decision:
     reason: str
     budget: int | None = None
     expected: float | None = None
-    length: int | None = None
+    predicted_tokens: int | None = None
+    option: str = ""
+    high_tokens: int | None = None
+    most_tokens: int | None = None
+    answer_tokens: int = 0
     tokens_B: FloatArray | None = field(default=None, repr=False, compare=False)
     changes: Mapping[str, Any] = field(default_factory=dict)
     num_thoughts: int = 1
@@ -94,16 +105,23 @@ class Decision:
     @property
     def headers(self) -> dict[str, str]:
         """For the response; ASCII, one line each."""
-        found = {"x-forethought-reason": _in_header(self.reason)}
+        found = {"x-forethought-reason": in_header(self.reason)}
+        if self.option:
+            found["x-forethought-option"] = in_header(self.option)
         if self.budget is not None:
             found["x-forethought-budget"] = str(self.budget)
         if self.expected is not None:
             found["x-forethought-expected"] = f"{self.expected:.3f}"
+        if self.predicted_tokens is not None:
+            found["x-forethought-predicted"] = str(self.predicted_tokens)
         return found
 
 
+Ceiling = int | str | None  # most reasoning tokens, or the largest option's name; None for no bound
+
+
 class Decider:
-    """Budgets at one price.
+    """Options at one price, or at that of a request.
 
     Args:
         predictor: of the curves.
@@ -123,53 +141,143 @@ class Decider:
         self.price = price
         p_B, tokens_B = self.predictor.card.concave_mean
         tokens_1_B = None if tokens_B is None else tokens_B[None]
-        self._mean = self._at_price(Curves(("mean",), self.predictor.card.menu, p_B[None], tokens_1_B), MEAN, "")
+        self._mean_curves = Curves(("mean",), self.menu, p_B[None], tokens_1_B)
+        self._mean = self._at_price(self._mean_curves, MEAN, "", price, None)
+
+    @property
+    def menu(self) -> Menu:
+        """The options to choose from."""
+        return self.predictor.card.menu
 
     @property
     def reads_hidden(self) -> bool:
         """Whether a query's hidden state is needed."""
         return HIDDEN in self.predictor.card.features.reads
 
-    def by_mean(self, reason: str) -> Decision:
-        """The budget of a query of which nothing is known: the mean training curve's, made concave.
+    def by_mean(self, reason: str, *, price: float | None = None, ceiling: Ceiling = None) -> Decision:
+        """The option of a query of which nothing is known: the mean training curve's, made concave.
 
         Args:
             reason: why its own curve is not known.
+            price: right answers that a token must buy; None for the decider's own.
+            ceiling: the most that may be chosen.
         """
         mean = self._mean
-        return Decision(MEAN, f"mean curve: {reason}", mean.budget, mean.expected, mean.length)
+        if price is not None or ceiling is not None:
+            mean = self._at_price(self._mean_curves, MEAN, "", self.price if price is None else price, ceiling)
+        return replace(mean, reason=f"mean curve: {reason}")
 
-    def by_curve(self, question: str, hidden_D: FloatArray | None = None, note: str = "") -> Decision:
-        """The budget of a query by its own curve; the reason says where it is novel.
+    def by_curve(
+        self,
+        question: str,
+        hidden_D: FloatArray | None = None,
+        note: str = "",
+        *,
+        price: float | None = None,
+        ceiling: Ceiling = None,
+    ) -> Decision:
+        """The option of a query by its own curve; the reason says where it is novel.
 
         Args:
             question: its text.
             hidden_D: its hidden state, where the predictor reads one.
             note: said with the reason.
+            price: right answers that a token must buy; None for the decider's own.
+            ceiling: the most that may be chosen.
         """
         hidden_1_D = None if hidden_D is None else hidden_D[None]
-        read = Features(1, hidden_1_D, (question,))
-        expected = forecast(("query",), self.predictor, read)
+        query_id = content_id(question) if ID in self.predictor.card.features.reads else "query"
+        read = Features(1, hidden_1_D, (question,), ids=(query_id,))
+        expected = forecast((query_id,), self.predictor, read)
         if len(expected.unseen_Q):
-            return self.by_mean("the question cannot be read")
+            return self.by_mean("the question cannot be read", price=price, ceiling=ceiling)
         kind, reason = PREDICTED, PREDICTED
         judged = expected.judged
         if judged is not None and judged.num_novel:
             kind = NOVEL
             reason = f"{PREDICTED}; novel to the predictor (p={float(judged.p_Q[0]):.3f})"
-        decision = self._at_price(expected.curves, kind, f"{reason}; {note}" if note else reason)
+        reason = f"{reason}; {note}" if note else reason
+        price = self.price if price is None else price
+        decision = self._at_price(expected.curves, kind, reason, price, ceiling)
         tokens_1_B = expected.curves.tokens_Q_B
-        return decision if tokens_1_B is None else replace(decision, tokens_B=tokens_1_B[0])
+        is_listed = decision.option == "" and decision.budget in self.menu
+        return decision if tokens_1_B is None or not is_listed else replace(decision, tokens_B=tokens_1_B[0])
 
-    def _at_price(self, curves: Curves, kind: str, reason: str) -> Decision:
+    def of_client(self, column: int, reason: str) -> Decision:
+        """The option of a named menu that a client chose itself, of which the mean curve says what it uses."""
+        option, tokens = self.menu.option(self.menu.caps[column]), self._mean_tokens(column)
+        return Decision(OWN, reason, option.cap, None, tokens, option.label, high_of_option(tokens, option))
+
+    def _mean_tokens(self, column: int) -> int:
+        tokens_1_B = stretched(self._mean_curves, self.stretch).tokens_Q_B
+        return max(1, round(float(self.menu.caps[column] if tokens_1_B is None else tokens_1_B[0, column])))
+
+    def columns(self, ceiling: Ceiling) -> list[int]:
+        """Columns of the options within a ceiling; at least the first, which nothing goes below.
+
+        An option without a cap counts by the tokens that it is known to take.
+
+        Raises:
+            InvalidMenuError: no option has this name.
+        """
+        menu = self.menu
+        if ceiling is None:
+            return list(range(menu.num_options))
+        if isinstance(ceiling, str):
+            return list(range(menu.column_of(ceiling) + 1))
+        most = [menu.asked(budget, budget)[0] for budget in menu.caps]
+        return [column for column, cap in enumerate(most) if cap <= ceiling] or [0]
+
+    def _at_price(self, curves: Curves, kind: str, reason: str, price: float, ceiling: Ceiling) -> Decision:
         curves = stretched(curves, self.stretch)
-        budget = int(budgets_at(curves, price=self.price, cost=self.cost)[0])
-        column = curves.menu.index(budget)
+        menu = curves.menu
+        if ceiling is not None:
+            kept = self.columns(ceiling)
+            menu = menu.select(kept)
+            tokens_Q_B = None if curves.tokens_Q_B is None else curves.tokens_Q_B[:, kept]
+            curves = Curves(curves.query_ids, menu, curves.p_Q_B[:, kept], tokens_Q_B)
+        budget = int(budgets_at(curves, price=price, cost=self.cost)[0])
+        column = menu.index(budget)
         tokens = budget if curves.tokens_Q_B is None else curves.tokens_Q_B[0, column]
+        predicted = max(1, round(float(tokens)))
         expected = float(np.clip(curves.p_Q_B[0, column], 0.0, 1.0))
-        return Decision(kind, reason, budget, expected, max(1, round(float(tokens))))
+        if menu.is_named:
+            option = menu.option(budget)
+            high = high_of_option(predicted, option)
+            return Decision(kind, reason, option.cap, expected, predicted, option.label, high)
+        if isinstance(ceiling, int) and ceiling < budget:  # below the smallest option
+            return Decision(kind, reason, ceiling, None, min(predicted, ceiling), high_tokens=ceiling)
+        high = budget if curves.tokens_Q_B is None else high_of_cap(menu, curves.tokens_Q_B[0], column)
+        return Decision(kind, reason, budget, expected, predicted, high_tokens=high)
 
 
-def _in_header(text: str) -> str:
+HIGH = 0.9  # the share of thoughts that are expected to be no longer than `high_tokens`
+HIGH_RATIO = 2.303  # of that to the mean, ln 10: of lengths that fall off exponentially; a level's are not measured
+
+
+def high_of_cap(menu: Menu, tokens_B: FloatArray, column: int) -> int:
+    """Tokens that nine of ten thoughts under the cap in `column` are expected to keep to; at most the cap.
+
+    The slope of a usage curve between two caps is the share of thoughts that are longer, averaged between the two.
+
+    Args:
+        menu: caps.
+        tokens_B: expected usage, shape (B,).
+        column: of the cap.
+    """
+    for before in range(column):
+        low, high = menu.caps[before], menu.caps[before + 1]
+        if float(tokens_B[before + 1] - tokens_B[before]) <= (1.0 - HIGH) * (high - low):
+            return high
+    return menu.caps[column]
+
+
+def high_of_option(predicted_tokens: int, option: Option) -> int:
+    """The same of an option with a name, of which only the mean is known: at most its cap, where it has one."""
+    high = round(HIGH_RATIO * predicted_tokens)
+    return high if option.cap is None else min(high, option.cap)
+
+
+def in_header(text: str) -> str:
     """As the value of a header: printable ASCII on one line."""
     return "".join(letter if " " <= letter <= "~" else "?" for letter in " ".join(text.split()))

@@ -1,4 +1,4 @@
-"""What the plug-in needs of the server that it runs in; `hosts/vllm` is vLLM's, the tests have one of their own."""
+"""What the gateway needs of the server behind it: little, and more where the predictor reads hidden states."""
 
 from __future__ import annotations
 
@@ -31,22 +31,30 @@ class Tags:
 
 
 class Host(Protocol):
-    """The server.
+    """The server, as far as deciding on requests goes.
 
     Attributes:
         kind: what it calls the cap on thinking.
-        models: names under which it serves the model itself, adapters left out.
-        tags: None where it has no reasoning configuration, and refuses every thinking budget.
+        models: names of the model that the predictor is for, adapters left out; empty for any.
         has_priorities: whether it schedules by priority.
+    """
+
+    kind: ServerKind
+    models: frozenset[str]
+    has_priorities: bool
+
+
+class StateHost(Host, Protocol):
+    """A server that the gateway runs inside of; `hosts/vllm` is vLLM's, the tests have one of their own.
+
+    Attributes:
+        tags: None where it has no reasoning configuration, and refuses every thinking budget.
         num_layers, hidden_size: of the model.
         why_no_states: why hidden states cannot be read, with the flag to add; "" where they can.
         tokenizer: of Hugging Face's kind.
     """
 
-    kind: ServerKind
-    models: frozenset[str]
     tags: Tags | None
-    has_priorities: bool
     num_layers: int
     hidden_size: int
     why_no_states: str

@@ -6,6 +6,7 @@ import json
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
+from ..servers.kinds import merged
 from .decision import Decision
 from .host import logger
 from .metrics import MAX_BYTES
@@ -56,7 +57,7 @@ class Budgets:
             await self.app(scope, _replayed(content, receive), send)
             return
         if decision.changes:
-            content = json.dumps({**body, **decision.changes}).encode()
+            content = json.dumps(merged(body, decision.changes)).encode()
             scope = _with(scope, "content-length", len(content))
         passed, number = _Passed(policy, decision, send), policy.watch.begun()
         try:
@@ -94,6 +95,7 @@ class _Passed:
     def _count(self) -> None:
         budget = self._decision.budget
         assert budget is not None
+        assert self._policy.counter is not None
         try:
             tokens = self._policy.counter.count(bytes(self._kept), is_stream=self._is_stream)
         except Exception:  # counting must never break a response that is out already

@@ -15,11 +15,12 @@ from ..errors import EngineError, InvalidSettingsError
 from ..models.thinking import own_template
 from ..predictors.predictor import Predictor
 from .decision import Decider, Priorities
-from .host import Host, Tags, logger
-from .metrics import Metrics, Watch
+from .host import StateHost, Tags, logger
+from .metrics import Counter, Metrics, Watch
 from .options import ServingOptions
 from .policy import Policy
 from .price import Price, price_of
+from .states import PromptStates
 
 CAPS = (8, 12, 20)
 QUESTION = "A farmer has 17 rows of 23 trees. He cuts 58 trees and plants 3 rows of 12. How many trees are left?"
@@ -27,7 +28,7 @@ SLACK = 16  # tokens beyond the cap, its start and its end, in which a late end 
 OWN_WAY = "measure it yourself and set FORETHOUGHT_CAP_OFFSET"
 
 
-async def measure_offset(host: Host, tags: Tags, template: PromptTemplate | None) -> int:
+async def measure_offset(host: StateHost, tags: Tags, template: PromptTemplate | None) -> int:
     """Tokens of thought beyond the cap that the server allows, the same for every cap; negative where it cuts early.
 
     vLLM counts from the first token of a start tag that has several, so that a thought is longer than its cap by all
@@ -147,7 +148,7 @@ def refuse_unfit(predictor: Predictor) -> None:
         )
 
 
-async def open_policy(prepared: Prepared, host: Host) -> Policy:
+async def open_policy(prepared: Prepared, host: StateHost) -> Policy:
     """The policy of a server, its caps measured.
 
     Raises:
@@ -166,10 +167,13 @@ async def open_policy(prepared: Prepared, host: Host) -> Policy:
     if offset is None:
         offset = await measure_offset(host, host.tags, prepared.template)
     decider = Decider(prepared.predictor, price=prepared.price.value, cost=options.cost)
+    counter = Counter(host.tokenizer, host.tags)
     policy = Policy(
         decider,
         host,
-        host.tags,
+        start=host.tags.start,
+        counter=counter,
+        states=PromptStates(host, prepared.template, card.features.layer) if decider.reads_hidden else None,
         template=prepared.template,
         answer_room=options.answer_room,
         offset=offset,
@@ -186,7 +190,7 @@ async def open_policy(prepared: Prepared, host: Host) -> Policy:
         prepared.price.source,
         offset,
         policy.priorities,
-        policy.counter.way,
+        counter.way,
     )
     if card.model is not None and card.model not in host.models:
         logger.warning(
@@ -197,7 +201,7 @@ async def open_policy(prepared: Prepared, host: Host) -> Policy:
     return policy
 
 
-def with_own_template(prepared: Prepared, host: Host) -> Prepared:
+def with_own_template(prepared: Prepared, host: StateHost) -> Prepared:
     """The same with the model's own chat template, where the predictor's card names that and it is the same here."""
     card = prepared.predictor.card
     if card.template != CHAT:
@@ -208,7 +212,7 @@ def with_own_template(prepared: Prepared, host: Host) -> Prepared:
     return replace(prepared, template=found) if is_same else prepared
 
 
-def _problems(prepared: Prepared, host: Host) -> Iterator[str]:
+def _problems(prepared: Prepared, host: StateHost) -> Iterator[str]:
     card = prepared.predictor.card
     if host.tags is None:
         yield f"it has no reasoning configuration, without which vLLM refuses thinking budgets; add {REASONING_FLAG}"
@@ -228,7 +232,7 @@ def _problems(prepared: Prepared, host: Host) -> Iterator[str]:
             )
 
 
-async def _watch(host: Host, layer: int, width: int) -> None:
+async def _watch(host: StateHost, layer: int, width: int) -> None:
     """Reads one state, to know that states can be read at all."""
     await host.watch(layer)
     ids = host.tokenizer.encode("How many?", add_special_tokens=False)

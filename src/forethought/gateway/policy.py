@@ -1,4 +1,4 @@
-"""Where a request gets its budget: from the fields that came in to the fields that go on, and what is said of it."""
+"""Where a request gets its option: from the fields that came in to the fields that go on, and what is said of it."""
 
 from __future__ import annotations
 
@@ -7,43 +7,52 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
-from ..core.data import Query
 from ..core.prompts import PromptTemplate
-from ..engines.forcing import Forcing
-from ..errors import InvalidInputError
-from .decision import NONE, OWN, UNTOUCHED, Decider, Decision, Priorities
-from .host import Host, Tags, logger
+from .decision import NONE, OWN, UNTOUCHED, Ceiling, Decider, Decision, Priorities
+from .fields import cap_fields, option_fields
+from .host import Host
 from .metrics import Counter, Metrics, Watch
-from .request import CHAT, PRIORITY_HEADER, BudgetRequest, read
+from .request import PATHS, PRIORITY_HEADER, BudgetRequest, read
+from .states import PromptStates
+
+LOWERED = "the client's own choice, lowered to the ceiling"
 
 
 class Policy:
     """Decides on requests.
 
     Args:
-        decider: gives budgets.
+        decider: gives options.
         host: the server.
-        tags: the host's.
+        start: the text that opens a thought, by which a text prompt is known to have one; None where it is not known.
+        counter: counts thoughts by a tokenizer, where one is at hand; None to count by what the server says.
+        states: reads hidden states, for a predictor that needs them.
         template: the predictor's; None where it is not known.
         answer_room: tokens after the thought.
         offset: tokens by which the server overshoots a cap.
         priorities: the order of waiting requests, where the server schedules by priority.
         metrics: counts.
         watch: holds the thoughts that come back against the predicted ones.
+        paths: routes on which budgets are set.
+        has_caps: whether the server keeps a cap itself; else the answer is asked for in a second call.
     """
 
     def __init__(
         self,
         decider: Decider,
         host: Host,
-        tags: Tags,
         *,
+        start: str | None,
+        counter: Counter | None,
         template: PromptTemplate | None,
         answer_room: int,
         offset: int,
         priorities: Priorities,
         metrics: Metrics,
         watch: Watch,
+        states: PromptStates | None = None,
+        paths: Collection[str] = PATHS,
+        has_caps: bool = True,
     ) -> None:
         self.decider = decider
         self.host = host
@@ -53,53 +62,133 @@ class Policy:
         self.priorities = priorities if host.has_priorities else Priorities(NONE)
         self.metrics = metrics
         self.watch = watch
-        self.counter = Counter(host.tokenizer, tags)
-        self._start = tags.start
-        self._forcing = None if template is None else Forcing(host.tokenizer, template)
+        self.counter = counter
+        self.states = states
+        self.paths = frozenset(paths)
+        self.has_caps = has_caps
+        self._start = start
 
-    async def decide(self, path: str, body: Mapping[str, Any], headers: Collection[str] = ()) -> Decision | None:
-        """What becomes of a request; None where vLLM will refuse it anyway.
+    def read(self, path: str, body: Mapping[str, Any], headers: Collection[str] = ()) -> BudgetRequest | None:
+        """What a request asks; None where the server will refuse it anyway.
 
         Args:
-            path: CHAT or TEXT.
+            path: one of `paths`.
             body: of the request.
             headers: names of its headers, in lower case.
         """
-        started = time.perf_counter()
-        host = self.host
-        request = read(
-            path, body, kind=host.kind, template=self.template, models=host.models, start=self._start, headers=headers
+        return read(
+            path,
+            body,
+            kind=self.host.kind,
+            template=self.template,
+            models=self.host.models,
+            start=self._start,
+            headers=headers,
+            menu=self.decider.menu,
         )
-        if request is None:
-            return None
-        decision = await self._decide(request, body)
+
+    async def decide(self, path: str, body: Mapping[str, Any], headers: Collection[str] = ()) -> Decision | None:
+        """What becomes of a request; None where the server will refuse it anyway. Arguments as of `read`."""
+        request = self.read(path, body, headers)
+        return None if request is None else await self.decide_on(request, body)
+
+    async def decide_on(
+        self,
+        request: BudgetRequest,
+        body: Mapping[str, Any],
+        *,
+        price: float | None = None,
+        ceiling: Ceiling = None,
+        is_bounded: bool = False,
+    ) -> Decision:
+        """What becomes of a request that was read.
+
+        Args:
+            request: what `read` made of it.
+            body: of the request.
+            price: right answers that a token must buy; None for the policy's own.
+            ceiling: most reasoning tokens, or the largest option's name; None for no bound.
+            is_bounded: all that is generated gets a limit, also where the client's own choice is kept.
+        """
+        started = time.perf_counter()
+        decision = await self._decide(request, body, price, ceiling, is_bounded)
         self.metrics.decided(decision, time.perf_counter() - started)
         return decision
 
-    async def _decide(self, request: BudgetRequest, body: Mapping[str, Any]) -> Decision:
+    async def _decide(
+        self, request: BudgetRequest, body: Mapping[str, Any], price: float | None, ceiling: Ceiling, is_bounded: bool
+    ) -> Decision:
         if request.untouched:
-            return self._queued(request, Decision(UNTOUCHED, f"untouched: {request.untouched}"), {})
-        if request.own_cap is not None:
-            return self._queued(request, Decision(OWN, "the client's own cap", request.own_cap), {})
+            decision = Decision(UNTOUCHED, f"untouched: {request.untouched}", most_tokens=request.own_room)
+            return self._queued(request, decision, {})
+        if request.own_cap is not None or request.own_option is not None:
+            return self._own(request, ceiling, is_bounded)
         if request.no_curve:
-            decision = self.decider.by_mean(request.no_curve)
-        elif self.decider.reads_hidden:
-            decision = await self._by_state(request, body)
+            decision = self.decider.by_mean(request.no_curve, price=price, ceiling=ceiling)
+        elif self.states is not None:
+            state_D = await self.states.read(request, body)
+            if isinstance(state_D, str):
+                decision = self.decider.by_mean(state_D, price=price, ceiling=ceiling)
+            else:
+                decision = self.decider.by_curve(request.question, state_D, price=price, ceiling=ceiling)
         else:
-            decision = self.decider.by_curve(request.question, note=self._note(request))
-        assert decision.budget is not None
+            note = self._note(request)
+            decision = self.decider.by_curve(request.question, note=note, price=price, ceiling=ceiling)
+        return self._set(request, decision)
+
+    def _set(self, request: BudgetRequest, decision: Decision) -> Decision:
+        """The decision with the fields that carry it out, and the limit on all that is generated."""
+        kind, menu = self.host.kind, self.decider.menu
+        if decision.option:
+            fields = option_fields(request.path, menu.options[menu.column_of(decision.option)], kind)
+        else:
+            assert decision.budget is not None
+            fields = cap_fields(request.path, max(kind.least, decision.budget - self.offset), kind)
+            if not self.has_caps:
+                fields = {}
+        if fields is None:
+            lack = f"untouched: {request.path} has no field for {decision.option or 'a cap'} that is known"
+            return self._queued(request, Decision(UNTOUCHED, lack, most_tokens=request.own_room), {})
+        if decision.budget is None:
+            return self._queued(request, replace(decision, most_tokens=request.own_room), fields)
         room = decision.budget + self.answer_room
-        changes = {
-            **self.host.kind.native(max(0, decision.budget - self.offset)),
-            request.room_field: room if request.own_room is None else min(room, request.own_room),
-        }
-        if request.own_room is not None and request.own_room < room:
+        most = room if request.own_room is None else min(room, request.own_room)
+        changes = fields | dict.fromkeys(request.room_fields, most)
+        if most < room:
             decision = replace(decision, tokens_B=None)  # the client's limit may cut the thought, and not the budget
-        return self._queued(request, decision, changes)
+        return self._queued(request, replace(decision, most_tokens=most, answer_tokens=self.answer_room), changes)
+
+    def _own(self, request: BudgetRequest, ceiling: Ceiling, is_bounded: bool) -> Decision:
+        """The client's own cap or level; its tenant's ceiling lowers it."""
+        decider, menu, column = self.decider, self.decider.menu, request.own_option
+        if column is not None and column >= 0:
+            decision = decider.of_client(column, "the client's own level")
+            is_above = ceiling is not None and column not in decider.columns(ceiling)
+        elif request.own_cap is not None:
+            decision = Decision(
+                OWN, "the client's own cap", request.own_cap, high_tokens=max(0, request.own_cap) or None
+            )
+            most = ceiling if isinstance(ceiling, int) else None
+            is_above = most is not None and (request.own_cap < 0 or request.own_cap > most)
+        else:
+            unknown = ", which is none of the menu's" if menu.is_named else ""
+            decision = Decision(OWN, f"the client's own level{unknown}")
+            is_above = ceiling is not None
+        if is_above and menu.is_named:
+            return self._set(request, decider.of_client(decider.columns(ceiling)[-1], LOWERED))
+        if is_above and isinstance(ceiling, int):
+            return self._set(request, Decision(OWN, LOWERED, ceiling, high_tokens=ceiling))
+        changes: dict[str, Any] = {}
+        most = request.own_room
+        if is_bounded and most is None and decision.budget is not None and decision.budget >= 0:
+            most = decision.budget + self.answer_room
+            changes = dict.fromkeys(request.room_fields, most)
+        return self._queued(request, replace(decision, most_tokens=most, answer_tokens=self.answer_room), changes)
 
     def _queued(self, request: BudgetRequest, decision: Decision, changes: dict[str, Any]) -> Decision:
         """With a place in the queue: without one, a request that gets no budget would go before all that do."""
-        priority = None if request.has_priority else self._priority(decision.length)
+        predicted = decision.predicted_tokens if decision.is_ours else None
+        priority = None if request.has_priority else self._priority(predicted)
         changes = changes if priority is None else changes | {"priority": priority}
         return replace(decision, changes=changes, num_thoughts=request.num_thoughts)
 
@@ -109,9 +198,11 @@ class Policy:
             return None
         return self._priority(None)
 
-    def _priority(self, length: int | None) -> int | None:
-        """For a request of `length` expected tokens; None for as many as the mean one's."""
-        tokens = self.decider.by_mean("").length if length is None else length
+    def _priority(self, tokens: int | None) -> int | None:
+        """For a request of so many expected tokens; None for as many as the mean one's."""
+        if self.priorities.way == NONE:
+            return None
+        tokens = self.decider.by_mean("").predicted_tokens if tokens is None else tokens
         assert tokens is not None
         return self.priorities.of(tokens)
 
@@ -119,24 +210,3 @@ class Policy:
         """That the predictor's curves were measured under another prompt than the client's."""
         name = "" if self.template is None or request.is_templates else self.template.name
         return f"not the prompt of template {name}" if name else ""
-
-    async def _by_state(self, request: BudgetRequest, body: Mapping[str, Any]) -> Decision:
-        """By the hidden state of the prompt, where that is the one that the predictor's questions were asked with."""
-        layer = self.decider.predictor.card.features.layer
-        assert layer is not None
-        if self._forcing is None or request.path != CHAT:
-            return self.decider.by_mean("the prompt cannot be compared with the predictor's template")
-        ids = await self.host.render(body)
-        if ids is None:
-            return self.decider.by_mean("the prompt was refused")
-        try:
-            wanted = self._forcing.prompt_ids(Query("asked", request.question))
-        except InvalidInputError:
-            return self.decider.by_mean("the chat template refuses the predictor's turns")
-        if ids != wanted:
-            return self.decider.by_mean(f"not the prompt of template {self._forcing.template.name}")
-        hidden_D = await self.host.hidden_state(ids, layer)
-        if hidden_D is None:
-            logger.warning("no hidden state was caught of a prompt of %d tokens", len(ids))
-            return self.decider.by_mean("no hidden state was caught")
-        return self.decider.by_curve(request.question, hidden_D)

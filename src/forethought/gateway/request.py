@@ -7,15 +7,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..core.data import Query
+from ..core.menu import Menu
 from ..core.prompts import PromptTemplate
 from ..servers.kinds import ServerKind
+from .fields import MESSAGES, RESPONSES, own_option
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 PATHS = (CHAT, TEXT)
-QUEUED = ("/v1/responses", "/v1/messages")  # vLLM takes no budget from us there, and a priority by header
+QUEUED = (RESPONSES, MESSAGES)  # vLLM takes no budget from us there, and a priority by header
 PRIORITY_HEADER = "x-vllm-priority"
 
 MAX_CHARACTERS = 32_768  # of a question: predictors read it in the server's event loop, which waits for them
+MOST_THOUGHTS = 1 << 16  # of one request
+COMPLETION_LIMIT = ("vllm", "openai")  # kinds where `max_completion_tokens` goes before `max_tokens`
 # Fields of a body that shape the answer's form: no curve was measured under them.
 SHAPING = ("structured_outputs", "guided_json", "guided_regex", "guided_choice", "guided_grammar")
 
@@ -25,15 +29,20 @@ class BudgetRequest:
     """A request, as far as its budget goes.
 
     Attributes:
-        path: CHAT or TEXT.
+        path: CHAT, TEXT, RESPONSES or MESSAGES.
         question: the last user turn without the template's instruction, or the text prompt.
         no_curve: why the predictor has no curve for it, "" where it has.
         is_templates: the turns are the predictor's prompt template's, to the letter.
         own_cap: the client's own thinking budget.
+        own_option: column of the option that the client chose itself, by its fields; -1: by fields that are none of the
+            menu's; None where it chose none.
         own_room: the client's own limit on all that is generated.
         num_thoughts: thoughts that it asks for.
         has_priority: the client set one.
         untouched: why nothing can be set, "" where it can.
+        room_fields: the fields that limit all that is generated.
+        model: that it names.
+        is_stream: the client wants a stream.
     """
 
     path: str
@@ -41,15 +50,14 @@ class BudgetRequest:
     no_curve: str = ""
     is_templates: bool = False
     own_cap: int | None = None
+    own_option: int | None = None
     own_room: int | None = None
     num_thoughts: int = 1
     has_priority: bool = False
     untouched: str = ""
-
-    @property
-    def room_field(self) -> str:
-        """The field that limits all that is generated."""
-        return "max_completion_tokens" if self.path == CHAT else "max_tokens"
+    room_fields: tuple[str, ...] = ("max_completion_tokens",)
+    model: str | None = None
+    is_stream: bool = False
 
 
 def read(
@@ -59,28 +67,30 @@ def read(
     kind: ServerKind,
     template: PromptTemplate | None,
     models: Collection[str],
-    start: str,
+    start: str | None,
     headers: Collection[str] = (),
+    menu: Menu | None = None,
 ) -> BudgetRequest | None:
-    """What `body` asks; None where it is no request that vLLM would take, which it then says itself.
+    """What `body` asks; None where it is no request that the server would take, which it then says itself.
 
     Args:
-        path: CHAT or TEXT.
+        path: CHAT, TEXT, RESPONSES or MESSAGES.
         body: of the request.
         kind: of the server: how a body names the cap on thinking.
         template: the predictor's, None where it is not known.
         models: names of the model that the predictor is for; others, such as adapters, have other curves.
-        start: the text that opens a thought; a text prompt without it has none to be cut.
+        start: the text that opens a thought; a text prompt without it has none to be cut. None where it is not known.
         headers: names of the request's headers, in lower case.
+        menu: the predictor's options; None for caps.
     """
-    own_cap, own_room = body.get(kind.cap), body.get("max_completion_tokens")
-    own_room = body.get("max_tokens") if own_room is None or path == TEXT else own_room
-    model, num_thoughts = body.get("model"), body.get("n")
-    if not (_is_whole(own_cap) and _is_whole(own_room) and _is_whole(num_thoughts)):
+    own_cap = kind.cap_in(body) if path != RESPONSES else None
+    own_room, room_fields = _room(path, body, kind)
+    model, thoughts = body.get("model"), [body.get("n"), body.get("best_of") if path == TEXT else None]
+    if not (_is_whole(own_cap) and _is_whole(own_room) and all(map(_is_whole, thoughts))):
         return None
-    if not (model is None or isinstance(model, str)) or (num_thoughts is not None and num_thoughts < 1):
+    if not (model is None or isinstance(model, str)) or any(number is not None and number < 1 for number in thoughts):
         return None
-    found = _chat(body, template) if path == CHAT else _text(body, start)
+    found = _asked(path, body, template, start)
     if found is None:
         return None
     question, no_curve, is_templates, untouched = found
@@ -98,15 +108,39 @@ def read(
         no_curve=no_curve,
         is_templates=is_templates,
         own_cap=own_cap,
+        own_option=own_option(path, body, kind, menu),
         own_room=own_room,
-        num_thoughts=num_thoughts or 1,
+        num_thoughts=min(MOST_THOUGHTS, _num_thoughts(path, body, thoughts)),
         has_priority=body.get("priority") is not None or PRIORITY_HEADER in headers,
         untouched=untouched,
+        room_fields=room_fields,
+        model=model,
+        is_stream=body.get("stream") is True,
     )
 
 
+def _num_thoughts(path: str, body: Mapping[str, Any], thoughts: list[int | None]) -> int:
+    prompts = body.get("prompt") if path == TEXT else None
+    several = len(prompts) if isinstance(prompts, list) and prompts and not isinstance(prompts[0], int) else 1
+    return several * max(number or 1 for number in thoughts)
+
+
+def _room(path: str, body: Mapping[str, Any], kind: ServerKind) -> tuple[Any, tuple[str, ...]]:
+    """`(the client's own limit on all that is generated, the fields to set)`."""
+    if path == RESPONSES:
+        return body.get("max_output_tokens"), ("max_output_tokens",)
+    if path != CHAT:
+        return body.get("max_tokens"), ("max_tokens",)
+    names = [name for name in ("max_completion_tokens", "max_tokens") if body.get(name) is not None]
+    own = body[names[0]] if names else None
+    if kind.name in COMPLETION_LIMIT:
+        return own, ("max_completion_tokens",)
+    return own, tuple(names) or (kind.length,)
+
+
 def _is_shaped(body: Mapping[str, Any]) -> bool:
-    form = body.get("response_format")
+    text = body.get("text")
+    form = text.get("format") if isinstance(text, dict) else body.get("response_format")
     return (isinstance(form, dict) and form.get("type") != "text") or any(body.get(name) for name in SHAPING)
 
 
@@ -114,7 +148,24 @@ def _is_whole(value: object) -> bool:
     return value is None or (isinstance(value, int) and not isinstance(value, bool))
 
 
-def _chat(body: Mapping[str, Any], template: PromptTemplate | None) -> tuple[str, str, bool, str] | None:
+def _asked(
+    path: str, body: Mapping[str, Any], template: PromptTemplate | None, start: str | None
+) -> tuple[str, str, bool, str] | None:
+    """`(question, no_curve, is_templates, untouched)`; None where the server would refuse it."""
+    if path == TEXT:
+        return _text(body, start)
+    if path == RESPONSES:
+        given = body.get("input")
+        turns = [{"role": "user", "content": given}] if isinstance(given, str) else given
+        if body.get("previous_response_id") or body.get("conversation"):
+            return "", "earlier turns", False, ""
+        return _chat({"messages": turns, "tools": body.get("tools")}, template, system=body.get("instructions"))
+    return _chat(body, template, system=body.get("system") if path == MESSAGES else None)
+
+
+def _chat(
+    body: Mapping[str, Any], template: PromptTemplate | None, system: object = None
+) -> tuple[str, str, bool, str] | None:
     messages = body.get("messages")
     if not isinstance(messages, list) or not messages or not all(isinstance(turn, dict) for turn in messages):
         return None
@@ -130,18 +181,19 @@ def _chat(body: Mapping[str, Any], template: PromptTemplate | None) -> tuple[str
     if template is not None:
         if template.instruction:
             question = question.removesuffix(f"\n{template.instruction}")
-        if [(turn.role, turn.content) for turn in template.messages(Query("", question))] == turns:
+        told = [("system", str(system))] if system else []
+        if [(turn.role, turn.content) for turn in template.messages(Query("", question))] == told + turns:
             return question, "", True, ""
     if any(role not in ("system", "developer", "user") for role, _ in turns) or sum(r == "user" for r, _ in turns) > 1:
         return question, "earlier turns", False, ""
     return question, "", False, ""
 
 
-def _text(body: Mapping[str, Any], start: str) -> tuple[str, str, bool, str] | None:
+def _text(body: Mapping[str, Any], start: str | None) -> tuple[str, str, bool, str] | None:
     prompt = body.get("prompt")
     if not isinstance(prompt, str):
         return "", "", False, "only a single text prompt gets a budget"
-    if start not in prompt:
+    if start is None or start not in prompt:
         return "", "", False, "the prompt opens no thought"
     return prompt, "", False, ""
 
@@ -152,6 +204,7 @@ def _plain(content: object) -> str | None:
         return content
     if not isinstance(content, list):
         return None
-    parts = [part.get("text") if isinstance(part, dict) and part.get("type") == "text" else None for part in content]
+    kinds = ("text", "input_text")
+    parts = [part.get("text") if isinstance(part, dict) and part.get("type") in kinds else None for part in content]
     texts = [part for part in parts if isinstance(part, str)]
     return "\n".join(texts) if len(texts) == len(parts) else None

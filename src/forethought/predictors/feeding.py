@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -18,6 +19,8 @@ from .card_parts import Fed, HistoryCard
 from .history import HistoryPredictor
 from .parts.draws import Draws
 from .predictor import Predictor
+
+logger = logging.getLogger(__name__)
 
 SHOWN = 3  # options named in a note
 
@@ -76,7 +79,9 @@ def begun(predictor: Predictor, profiles: Sequence[Profile], *, fed_as: str = ""
     empty = own.with_draws(Draws.none(predictor.card.menu.num_options))
     made = replace(predictor, estimator=empty, card=replace(predictor.card, history=history_words(empty, ())))
     for number, profile in enumerate(profiles, 1):
-        made, _ = feed(made, profile, fed_as=fed_as if number == len(profiles) else "")
+        made, notes = feed(made, profile, fed_as=fed_as if number == len(profiles) else "")
+        for note in notes:
+            logger.warning("note: %s", note)
     held_out = own.held_out_
     history_of(made).held_out_ = held_out
     return made

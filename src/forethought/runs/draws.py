@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..core.data import Grade, Outcome
+from ..core.data import Grade, IntArray, Outcome
 from ..core.menu import Menu
 from ..core.profile import RIGHT, UNREADABLE, UNTRIED, WRONG, Traces
 from ..core.provenance import Provenance
@@ -114,3 +114,44 @@ def measured_menu(menu: Menu, column_D: Any, tokens_D: Any) -> tuple[Menu, Any]:
     ]
     found = Menu.named(options)
     return found, np.array([found.column_of(label) for label in menu.labels])
+
+
+def counted_answers(
+    num_queries: int,
+    menu: Menu,
+    *,
+    place: IntArray,
+    column: IntArray,
+    end: IntArray,
+    right: IntArray,
+    tokens: IntArray,
+    thought: IntArray,
+) -> dict[str, Any]:
+    """What a profile says of single answers, by its fields: each counts under the options from `column` up to `end`.
+
+    Args:
+        num_queries: Q.
+        menu: the options, B of them.
+        place: of each answer's query, int, shape (N,), as all that follow.
+        column: the first option that it counts under.
+        end: the one behind the last.
+        right: 1 where it was right, else 0.
+        tokens: that were generated.
+        thought: how many of them were reasoning.
+    """
+
+    def summed(value_N: IntArray) -> IntArray:
+        steps_Q_B = np.zeros((num_queries, menu.num_options + 1), dtype=np.int64)
+        np.add.at(steps_Q_B, (place, column), value_N)
+        np.add.at(steps_Q_B, (place, end), -value_N)
+        return np.cumsum(steps_Q_B, axis=1)[:, :-1]
+
+    tried_Q_B = summed(np.ones_like(place))
+    least_Q_B = np.maximum(tried_Q_B, 1)
+    return {
+        "num_right_Q_B": summed(right),
+        "num_tried_Q": tried_Q_B.max(axis=1),
+        "tokens_Q_B": summed(tokens) / least_Q_B,
+        "reasoning_Q_B": summed(thought) / least_Q_B,
+        "tried_Q_B": tried_Q_B,
+    }

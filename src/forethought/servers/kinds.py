@@ -1,4 +1,4 @@
-"""Kinds of servers: what each calls the cap on thinking, and what else it can do. One row a kind."""
+"""Kinds of servers: what each calls the cap on thinking, and what else it can do. One row per kind."""
 
 from __future__ import annotations
 
@@ -93,6 +93,22 @@ class ServerKind:
     def native(self, budget: int) -> dict[str, Any]:
         """The fields that cap thinking at `budget` tokens."""
         return _nested(self.cap, budget, self.beside) | dict.fromkeys(self.aliases, budget)
+
+    def cap_in(self, body: Mapping[str, Any]) -> Any:
+        """What a request's body says of the cap, whatever that is; None where it says nothing."""
+        found: Any = body if self.cap else None
+        for name in self.cap.split("."):
+            found = found.get(name) if isinstance(found, Mapping) else None
+        return next((body[name] for name in self.aliases if name in body), None) if found is None else found
+
+
+def merged(body: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
+    """A request's body with further fields: what is set replaces what stood there, tables go into tables."""
+    found = dict(body)
+    for name, value in fields.items():
+        held = found.get(name)
+        found[name] = merged(held, value) if isinstance(held, Mapping) and isinstance(value, Mapping) else value
+    return found
 
 
 def _nested(path: str, value: Any, beside: Fields) -> dict[str, Any]:

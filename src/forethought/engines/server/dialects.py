@@ -59,15 +59,6 @@ class Completion:
     is_exact: bool = True
 
 
-def merged(body: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
-    """A request's body with further fields: what is set replaces what stood there, tables go into tables."""
-    found = dict(body)
-    for name, value in fields.items():
-        held = found.get(name)
-        found[name] = merged(held, value) if isinstance(held, Mapping) and isinstance(value, Mapping) else value
-    return found
-
-
 class Dialect(Protocol):
     """One way to have a prompt continued.
 

@@ -11,12 +11,13 @@ from typing import Any
 from ...core.data import Generation, Request, StopReason
 from ...servers.client import Client
 from ...servers.detecting import Server
+from ...servers.kinds import merged
 from ...servers.replies import CLOSING, Chunks, Reply, answer_in
 from ...servers.retrying import RequestError
 from ...servers.tokens import Counters, Usage, count_tokens
 from ..flight import failed
 from ..lengths import estimated
-from .dialects import TokenDialect, merged
+from .dialects import TokenDialect
 from .wanted import Wanted
 
 

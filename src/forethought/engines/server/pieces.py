@@ -11,11 +11,12 @@ from ...core.prompts import PromptTemplate
 from ...errors import InvalidInputError
 from ...servers.client import Client
 from ...servers.detecting import Server
+from ...servers.kinds import merged
 from ...servers.replies import first_choice, generated_in, is_cut, texts_in
 from ...servers.retrying import RequestError
 from ...servers.tokens import Counters, Usage, count_tokens
 from ..forcing import Forcing
-from .dialects import Completion, Drawing, merged
+from .dialects import Completion, Drawing
 
 
 class Pieces:

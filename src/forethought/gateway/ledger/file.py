@@ -1,0 +1,184 @@
+"""The SQLite file of a ledger: who may open it, its tables, and what is read from and written to them."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import sqlite3
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from ...core.files import open_bytes
+from ...errors import FileError, LedgerError
+from . import State
+from .book import Book
+
+APPLICATION = 0x46544C47  # "FTLG", in the header of the file
+VERSION = 1  # of the tables
+CHECKPOINT_PAGES = 8000  # of the log; few of them are distinct, so that one checkpoint is short
+
+TABLES = """
+CREATE TABLE claims (id TEXT PRIMARY KEY, accounts TEXT NOT NULL, admitted REAL NOT NULL, reserved INTEGER NOT NULL,
+                     bound INTEGER NOT NULL, expires REAL NOT NULL) WITHOUT ROWID;
+CREATE TABLE counts (account TEXT NOT NULL, window TEXT NOT NULL, start INTEGER NOT NULL, settled INTEGER NOT NULL,
+                     PRIMARY KEY (account, window, start)) WITHOUT ROWID;
+CREATE TABLE states (name TEXT PRIMARY KEY, value TEXT NOT NULL, version INTEGER NOT NULL) WITHOUT ROWID;
+"""
+
+
+def _columns(num_columns: int) -> str:
+    return ", ".join(f"json_extract(value, '$[{column}]')" for column in range(num_columns))
+
+
+# One statement a table and commit, its rows one JSON text: a statement a row would ask for Python's lock once a row.
+OPENED = f"INSERT INTO claims SELECT {_columns(6)} FROM json_each(?)"
+CLOSED = "DELETE FROM claims WHERE id IN (SELECT value FROM json_each(?))"
+COUNTED = f"""INSERT INTO counts SELECT {_columns(4)} FROM json_each(?) WHERE true
+              ON CONFLICT DO UPDATE SET settled = excluded.settled"""
+STATES = f"""INSERT INTO states SELECT {_columns(3)} FROM json_each(?) WHERE true
+             ON CONFLICT DO UPDATE SET value = excluded.value, version = excluded.version"""
+PRUNED = """DELETE FROM counts WHERE EXISTS (SELECT 1 FROM json_each(?)
+            WHERE json_extract(value, '$[0]') = window AND start < json_extract(value, '$[1]'))"""
+
+
+class LedgerFile:
+    """An open file; one thread may commit and another sync.
+
+    Args:
+        path: made where there is none.
+
+    Raises:
+        LedgerError: it is in use, is no ledger, is damaged, or cannot be opened.
+
+    Attributes:
+        book: claims and counts that were in it.
+        states: shared values that were in it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._lock = _hold(path)
+        try:
+            self._database = _opened(path)
+        except BaseException:
+            self._lock.close()
+            raise
+        try:
+            self.book, self.states = _loaded(path, self._database)
+            self._log = os.open(f"{path}-wal", os.O_RDONLY)
+        except BaseException:
+            self._database.close()
+            self._lock.close()
+            raise
+
+    def commit(self, statements: Sequence[tuple[str, str]]) -> None:
+        """Runs SQL, each with its one parameter, as one transaction; raises sqlite3.Error where that fails."""
+        self._database.execute("BEGIN IMMEDIATE")
+        try:
+            for sql, text in statements:
+                self._database.execute(sql, (text,))
+            self._database.execute("COMMIT")
+        except BaseException:
+            with suppress(sqlite3.Error):
+                self._database.execute("ROLLBACK")
+            raise
+
+    def sync(self) -> None:
+        """Has the system write to disk what was committed; raises OSError where it cannot."""
+        os.fsync(self._log)
+
+    def close(self) -> None:
+        """Lets go of the file."""
+        os.close(self._log)
+        self._database.close()
+        self._lock.close()
+
+
+def _hold(path: Path) -> BinaryIO:
+    try:
+        file = open_bytes(path.with_name(f"{path.name}.lock"), "ab", "written")
+    except FileError as error:
+        raise LedgerError(str(error)) from error
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise LedgerError(
+            f"{path} is in use by another gateway: a ledger in a file is for one. Stop that one, name another file, or "
+            "let both keep theirs in Redis: --ledger redis://localhost:6379/0"
+        ) from None
+    return file
+
+
+def _opened(path: Path) -> sqlite3.Connection:
+    try:
+        database = sqlite3.connect(path, timeout=1.0, isolation_level=None, check_same_thread=False)
+    except sqlite3.Error as error:
+        raise LedgerError(f"{path}: the ledger cannot be opened: {error}") from error
+    try:
+        _prepare(path, database)
+    except BaseException as error:
+        database.close()
+        if isinstance(error, sqlite3.OperationalError):
+            raise LedgerError(f"{path}: the ledger cannot be opened: {error}") from error
+        if isinstance(error, sqlite3.DatabaseError):
+            raise LedgerError(_damaged(path, str(error))) from error
+        raise
+    return database
+
+
+def _prepare(path: Path, database: sqlite3.Connection) -> None:
+    names = ("application_id", "user_version")
+    application, version = (database.execute(f"PRAGMA {name}").fetchone()[0] for name in names)
+    (num_tables,) = database.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    is_new = application == 0 and num_tables == 0
+    if not is_new and application != APPLICATION:
+        raise LedgerError(f"{path} is a database of another program, not a ledger; name another file")
+    if not is_new and version != VERSION:
+        raise LedgerError(
+            f"{path} is a ledger of format {version}, and this version of Forethought reads format {VERSION}; name "
+            "another file, or use the version that wrote it"
+        )
+    (mode,) = database.execute("PRAGMA journal_mode = WAL").fetchone()
+    if mode != "wal":
+        raise LedgerError(f"{path}: a ledger cannot lie here (no write-ahead log, but {mode}); name a local folder")
+    database.execute("PRAGMA synchronous = NORMAL")
+    database.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+    if not is_new:
+        (verdict,) = database.execute("PRAGMA quick_check(1)").fetchone()
+        if verdict != "ok":
+            raise LedgerError(_damaged(path, verdict))
+    marks = f"PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {VERSION};"  # written: so there is a log
+    database.executescript(f"BEGIN IMMEDIATE; {TABLES if is_new else ''} {marks} COMMIT;")
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _loaded(path: Path, database: sqlite3.Connection) -> tuple[Book, dict[str, State]]:
+    book = Book()
+    try:
+        for account, window, start, settled in database.execute("SELECT account, window, start, settled FROM counts"):
+            book.load((str(account), str(window), int(start)), int(settled))
+        for row in database.execute("SELECT id, accounts, admitted, reserved, bound, expires FROM claims"):
+            claim_id, accounts, admitted, reserved, bound, expires = row
+            names = tuple(str(name) for name in json.loads(accounts))
+            book.restore(str(claim_id), names, float(admitted), int(reserved), int(bound), float(expires))
+        states = {
+            str(name): State(dict(json.loads(value)), int(version))
+            for name, value, version in database.execute("SELECT name, value, version FROM states")
+        }
+    except (sqlite3.DatabaseError, ValueError, TypeError, OverflowError, OSError) as error:
+        raise LedgerError(_damaged(path, str(error))) from error
+    return book, states
+
+
+def _damaged(path: Path, what: str) -> str:
+    return (
+        f"{path} is no ledger, or is damaged ({what}). Nothing can be counted on from it: put back a copy, or move the "
+        "file away to begin a new ledger, in which every quota is whole again"
+    )

@@ -1,0 +1,254 @@
+"""A ledger in one SQLite file, for one gateway.
+
+Claims and counts are decided on in memory, in the event loop, and written by one thread: whatever waits while a commit
+runs goes into the next one (group commit). A commit goes to the write-ahead log without a sync: a kill of the process
+loses nothing that was returned. `durable` waits for an fsync of the log, which a second thread runs meanwhile: a loss
+of power loses no claim whose reply has begun. A settlement that was not synced is lost with the power; its claim is
+then still open in the file, and settles to its reservation.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ...errors import LedgerError
+from ..windows import KEPT
+from . import Claim, Count, Full, State
+from .book import Cell
+from .file import CLOSED, COUNTED, OPENED, PRUNED, STATES, LedgerFile
+
+REMEMBERED = 4096  # settled claims whose count is still known
+PRUNE_SECONDS = 3_600.0
+RETRY_SECONDS = 1.0
+
+
+@dataclass(slots=True)
+class _Batch:
+    """What goes to the file in one commit."""
+
+    number: int
+    opened: list[tuple[Any, ...]] = field(default_factory=list)
+    closed: list[str] = field(default_factory=list)
+    states: dict[str, State] = field(default_factory=dict)
+    pruned: list[tuple[str, float]] = field(default_factory=list)
+    cells: list[tuple[Cell, int]] = field(default_factory=list)
+    done: asyncio.Event = field(default_factory=asyncio.Event)
+    error: str = ""
+    is_wanted: bool = False
+
+    def statements(self) -> list[tuple[str, str]]:
+        """SQL with its one parameter, a JSON text."""
+        rows: list[tuple[str, list[Any]]] = [
+            (OPENED, self.opened),
+            (CLOSED, self.closed),
+            (COUNTED, [(*cell, settled) for cell, settled in self.cells]),
+            (STATES, [(name, json.dumps(each.value), each.version) for name, each in self.states.items()]),
+            (PRUNED, self.pruned),
+        ]
+        return [(sql, json.dumps(values)) for sql, values in rows if values]
+
+
+class SqliteLedger:
+    """A ledger in the file `path`, made where there is none.
+
+    Args:
+        path: of the file; `path.lock`, `path-wal` and `path-shm` lie beside it.
+        clock: seconds since the epoch.
+
+    Raises:
+        LedgerError: another gateway has it open, or the file is no ledger, is damaged, or cannot be opened.
+    """
+
+    def __init__(self, path: Path | str, *, clock: Callable[[], float] = time.time) -> None:
+        self.path = Path(path)
+        self._clock = clock
+        self._file = LedgerFile(self.path)
+        self._book, self._states = self._file.book, self._file.states
+        self._writer = ThreadPoolExecutor(1, "ledger-writer")
+        self._syncer = ThreadPoolExecutor(1, "ledger-sync")
+        self._batch = _Batch(1)
+        self._is_writing = self._is_due = self._is_closed = False
+        self._num_committed = self._num_synced = 0  # batches, by their numbers
+        self._sync: asyncio.Future[None] | None = None
+        self._batch_of: dict[str, int] = {}
+        self._settled: dict[str, int] = {}
+        self._next_prune = 0.0
+        self._broken = ""
+
+    async def reserve(self, claim: Claim) -> Full | None:
+        """Takes a claim; see `Ledger`."""
+        self._check()
+        now = self._clock()
+        self._close_expired(now)
+        if claim.id in self._book.open:
+            raise ValueError(f"the claim {claim.id} is open already")
+        if full := self._book.take(claim, now):
+            return full
+        held = self._book.open[claim.id]
+        batch = self._due()
+        batch.opened.append((claim.id, held.accounts, held.admitted, held.reserved, held.bound, held.expires))
+        self._batch_of[claim.id] = batch.number
+        await self._committed(batch)
+        return None
+
+    async def durable(self, claim_id: str) -> None:
+        """Waits for an fsync that began after the claim was committed."""
+        number = self._batch_of.get(claim_id, 0)
+        while self._num_synced < number:
+            if self._sync is None:
+                self._sync = asyncio.ensure_future(self._synced(self._num_committed))
+            await asyncio.shield(self._sync)
+
+    async def renew(self, claim_id: str, lease: float) -> bool:
+        """Moves the end of the lease, in memory: no request outlives this process."""
+        return self._book.renew(claim_id, self._clock() + lease)
+
+    async def settle(self, claim_id: str, tokens: int) -> int | None:
+        """Counts what a claim used; see `Ledger`."""
+        if claim_id not in self._book.open:
+            return self._settled.get(claim_id)
+        self._check(even_broken=True)
+        batch = self._close_claim(claim_id, tokens)
+        await self._committed(batch)
+        return tokens
+
+    async def sweep(self) -> int:
+        """Settles claims whose lease has run out, and drops counts of windows long past."""
+        self._check(even_broken=True)
+        now = self._clock()
+        num_closed = self._close_expired(now)
+        if now >= self._next_prune:
+            self._next_prune = now + PRUNE_SECONDS
+            self._book.prune(now)
+            self._due().pruned = [(name, now - kept) for name, kept in KEPT.items()]
+        if num_closed:
+            await self._committed(self._due())
+        return num_closed
+
+    async def counts(self, accounts: Collection[str]) -> list[Count]:
+        """Counts of these accounts in all present windows."""
+        return self._book.counts(accounts, self._clock())
+
+    async def num_open(self) -> int:
+        """Claims that are neither settled nor swept."""
+        return len(self._book.open)
+
+    async def now(self) -> float:
+        """By the clock of this machine."""
+        return self._clock()
+
+    async def state(self, name: str) -> State:
+        """A kept value."""
+        return self._states.get(name, State({}, 0))
+
+    async def swap(self, name: str, value: Mapping[str, Any], version: int) -> bool:
+        """Keeps `value` where the version is still the given one."""
+        self._check()
+        if self._states.get(name, State({}, 0)).version != version:
+            return False
+        batch = self._due()
+        self._states[name] = batch.states[name] = State(dict(value), version + 1)
+        await self._committed(batch)
+        return True
+
+    async def close(self) -> None:
+        """Writes what waits and lets go of the file."""
+        if self._is_closed:
+            return
+        with suppress(LedgerError):
+            await self._committed(self._due())
+        self._is_closed = True
+        if self._sync is not None:
+            with suppress(LedgerError):
+                await self._sync
+        self._writer.shutdown()
+        self._syncer.shutdown()
+        self._file.close()
+
+    def _check(self, *, even_broken: bool = False) -> None:
+        if self._is_closed:
+            raise LedgerError(f"{self.path}: the ledger is closed")
+        if self._broken and not even_broken:
+            raise LedgerError(self._broken)
+
+    def _close_expired(self, now: float) -> int:
+        expired = list(self._book.expired(now))
+        for claim_id, reserved in expired:
+            self._close_claim(claim_id, reserved)
+        return len(expired)
+
+    def _close_claim(self, claim_id: str, tokens: int) -> _Batch:
+        self._book.settle(claim_id, tokens)
+        self._batch_of.pop(claim_id, None)
+        self._settled[claim_id] = tokens
+        if len(self._settled) > REMEMBERED:
+            del self._settled[next(iter(self._settled))]
+        batch = self._due()
+        batch.closed.append(claim_id)
+        return batch
+
+    def _due(self) -> _Batch:
+        """The batch that is written next, which is begun as soon as the loop has time and the one before is done."""
+        self._batch.is_wanted = True
+        if not self._is_writing and not self._is_due:
+            self._is_due = True
+            asyncio.get_running_loop().call_soon(self._write)
+        return self._batch
+
+    async def _committed(self, batch: _Batch) -> None:
+        await batch.done.wait()
+        if batch.error:
+            raise LedgerError(batch.error)
+
+    def _write(self) -> None:
+        self._is_due = False
+        if self._is_writing or self._is_closed:
+            return
+        batch, self._batch = self._batch, _Batch(self._batch.number + 1)
+        batch.cells = self._book.take_touched()
+        self._is_writing = True
+        work = asyncio.get_running_loop().run_in_executor(self._writer, self._file.commit, batch.statements())
+        work.add_done_callback(lambda done: self._written(batch, done.exception()))
+
+    def _written(self, batch: _Batch, error: BaseException | None) -> None:
+        self._is_writing = False
+        following = self._batch
+        if error is None:
+            self._num_committed = batch.number
+            if following.is_wanted:
+                self._due()
+        else:
+            batch.error = f"{self.path}: the ledger cannot be written: {error}"
+            for claim_id, *_ in batch.opened:
+                self._book.forget(claim_id)
+                self._batch_of.pop(claim_id, None)
+            self._book.touched.update(cell for cell, _ in batch.cells)
+            following.closed[:0] = batch.closed
+            following.states = {**batch.states, **following.states}
+            self._due() if following.is_wanted else asyncio.get_running_loop().call_later(
+                RETRY_SECONDS, self._try_again
+            )
+        batch.done.set()
+
+    def _try_again(self) -> None:
+        if not self._is_closed:
+            self._due()
+
+    async def _synced(self, number: int) -> None:
+        """Syncs the log; batches up to `number` were committed before."""
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._syncer, self._file.sync)
+            self._num_synced = number
+        except OSError as error:  # what the system did not write once, a second fsync does not report again
+            self._broken = f"{self.path}: the ledger cannot be synced to disk, start the gateway again: {error}"
+            raise LedgerError(self._broken) from error
+        finally:
+            self._sync = None

@@ -1,0 +1,31 @@
+"""What a request used, once it has ended: the one value that quotas, records and counts are settled by."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+DONE, CLIENT_LEFT, UPSTREAM_FAILED, REFUSED_UPSTREAM = "done", "client left", "upstream failed", "refused upstream"
+ENDINGS = (DONE, CLIENT_LEFT, UPSTREAM_FAILED, REFUSED_UPSTREAM)
+
+
+@dataclass(frozen=True, slots=True)
+class Used:
+    """What came of one request.
+
+    Attributes:
+        prompt_tokens: of the prompt; None where the server did not say.
+        reasoning_tokens: of all its thoughts; None where they were not counted.
+        output_tokens: all that was generated, thoughts included; None where they were not counted.
+        status: of the reply; 0 where none came.
+        ending: one of ENDINGS: all of the reply went out; the client went away before; the server's reply broke off
+            after the request was sent; the server did not take the request (no connection, or a status of 400 and more
+            before any token), and generated nothing.
+        at_least: tokens that are known to have been generated, by the texts that came, where `output_tokens` is None.
+    """
+
+    prompt_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    output_tokens: int | None = None
+    status: int = 0
+    ending: str = DONE
+    at_least: int = 0

@@ -1,0 +1,167 @@
+"""Who a request is from, and what a tenants' file may say."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from forethought.errors import FileError, InvalidInputError
+from forethought.gateway.tenants import DEFAULT, Tenant, Tenants, new_key
+from forethought.gateway.windows import ALL, DAY, MINUTE
+
+
+def hashed(key: str) -> str:
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
+FILE = f"""
+[gateway]
+tokens_per_day = 5_000_000
+header = "X-Team"
+tokens_per_byte = 0.5
+
+[tenants.search]
+key_sha256 = ["{hashed("one")}", "{hashed("two").upper()}"]
+tokens_per_minute = 20_000
+tokens = 7
+weight = 2
+ceiling = 512
+models = ["m"]
+
+[tenants."b.2"]
+key_sha256 = "{hashed("three")}"
+ceiling = "low"
+
+[tenants.batch]
+header = "the batch"
+"""
+
+
+@pytest.fixture
+def tenants(tmp_path: Path) -> Tenants:
+    (tmp_path / "tenants.toml").write_text(FILE)
+    return Tenants.read(tmp_path / "tenants.toml")
+
+
+def test_a_file_is_read(tenants: Tenants) -> None:
+    search = Tenant("search", 2.0, {MINUTE: 20_000, ALL: 7}, 512, ("m",))
+    assert tenants.all == (search, Tenant("b.2", ceiling="low"), Tenant("batch"))
+    assert tenants.quotas == {DAY: 5_000_000}
+    assert (tenants.header, tenants.tokens_per_byte) == ("x-team", 0.5)
+    assert tenants.named("search") == search
+    assert tenants.named("nobody") is None
+    assert search.may_ask("m")
+    assert not search.may_ask("other")
+    assert not search.may_ask(None)
+    assert Tenant("batch").may_ask(None)
+
+
+@pytest.mark.parametrize(
+    ("headers", "name"),
+    [
+        ({"authorization": "Bearer one"}, "search"),
+        ({"authorization": "bearer  two "}, "search"),
+        ({"x-api-key": "three"}, "b.2"),
+        ({"x-team": "the batch"}, "batch"),
+        ({"authorization": "Bearer upstreams-own", "x-team": "the batch"}, "batch"),
+        ({"authorization": "Bearer one", "x-team": "the batch"}, "search"),
+        ({"authorization": "Bearer upstreams-own", "x-api-key": "three"}, "b.2"),
+        ({"authorization": "Basic one"}, None),
+        ({"authorization": "Bearer"}, None),
+        ({"authorization": f"Bearer {hashed('one')}"}, None),
+        ({"x-team": "search"}, None),
+        ({"x-api-key": "\udcff"}, None),
+        ({}, None),
+    ],
+)
+def test_who_a_request_is_from(tenants: Tenants, headers: dict[str, str], name: str | None) -> None:
+    found = tenants.of(headers)
+    assert (found and found.name) == name
+
+
+def test_without_a_file_there_is_one_tenant_and_no_key() -> None:
+    tenants = Tenants()
+    found = tenants.of({})
+    assert found is not None
+    assert (found.name, found.quotas, tenants.quotas) == (DEFAULT, {}, {})
+
+
+def test_a_new_key_opens_and_its_line_does_not_show_it(tmp_path: Path) -> None:
+    texts = [new_key("search"), new_key("a.b")]
+    (tmp_path / "tenants.toml").write_text("".join(text for _, text in texts))
+    tenants = Tenants.read(tmp_path / "tenants.toml")
+    found = [tenants.of({"authorization": f"Bearer {key}"}) for key, _ in texts]
+    assert [one and one.name for one in found] == ["search", "a.b"]
+    assert texts[0][0] not in texts[0][1]
+    assert len({key for key, _ in [*texts, new_key("search")]}) == 3
+    with pytest.raises(InvalidInputError, match="must be of letters"):
+        new_key('x"]')
+
+
+PROBLEMS: dict[str, tuple[str, list[str]]] = {
+    "all at once": (
+        "[gateway]\ntokens_per_day = -1\nheader = 'a b'\nspeed = 3\n[tenants.a]\nkey_sha256 = 5\nweight = 0\n"
+        "ceiling = -1\nmodels = 'm'\ntokens_per_minut = 4\n[tenants.b]\n",
+        [
+            "[gateway]: no key is called 'speed'",
+            "[gateway]: header must be the name of a header, not 'a b'",
+            "[gateway]: tokens_per_day must be a whole number of at least 1, not -1",
+            "[tenants.a]: no key is called 'tokens_per_minut'. Did you mean 'tokens_per_minute'?",
+            "[tenants.a]: key_sha256 must be the SHA-256 of a key, or a list",
+            "[tenants.a]: weight must be a number from 0.001 to 1000, not 0",
+            "[tenants.a]: ceiling must be a number of tokens or an option's name, not -1",
+            "[tenants.a]: models must be a list of names, not 'm'",
+            "[tenants.b]: must be known by key_sha256 or by header, one of the two; neither is given",
+        ],
+    ),
+    "the same key twice": (
+        f"[tenants.a]\nkey_sha256 = '{hashed('k')}'\n[tenants.b]\nkey_sha256 = '{hashed('k').upper()}'",
+        ["[tenants.b]: key_sha256 is already that of [tenants.a]"],
+    ),
+    "the same header twice": (
+        "[gateway]\nheader = 'x-team'\n[tenants.a]\nheader = 'v'\n[tenants.b]\nheader = 'v'",
+        ["[tenants.b]: header 'v' is already that of [tenants.a]"],
+    ),
+    "no naming header": ("[tenants.a]\nheader = 'v'", ["[tenants.a]: has a header, and [gateway] does not say which"]),
+    "the key itself": (
+        "[tenants.a]\nkey_sha256 = 'ft-secretsecret'",
+        ["[tenants.a]: key_sha256 must be the 64 hexadecimal digits of a SHA-256; that looks like the key itself"],
+    ),
+    "a boolean quota": ("[gateway]\ntokens = true\n[tenants.a]\nkey_sha256 = ''", ["tokens must be a whole number"]),
+    "a weight of nan": (f"[tenants.a]\nweight = nan\nkey_sha256 = '{hashed('k')}'", ["[tenants.a]: weight must be"]),
+    "no tenants": ("[gateway]\ntokens = 1", ["has no tenants; add a table [tenants.NAME]"]),
+    "no tables": ("gateway = 1\ntenants = []", ["[gateway]: must be a table", "[tenants]: must be a table"]),
+    "a tenant that is a number": ("[tenants]\na = 1", ["[tenants.a]: must be a table"]),
+    "a strange name": (
+        f"[tenants.'a b']\nkey_sha256 = '{hashed('k')}'",
+        ["[tenants.a b]: its name must be of letters"],
+    ),
+    "no TOML": ("[tenants.a\nkey", ["is not TOML"]),
+    "a name twice": ("[tenants.a]\n[tenants.a]\n", ["is not TOML"]),
+}
+
+
+@pytest.mark.parametrize(("text", "messages"), PROBLEMS.values(), ids=PROBLEMS)
+def test_everything_that_is_wrong_is_said_at_once(tmp_path: Path, text: str, messages: list[str]) -> None:
+    (tmp_path / "tenants.toml").write_text(text)
+    with pytest.raises(InvalidInputError) as caught:
+        Tenants.read(tmp_path / "tenants.toml")
+    said = str(caught.value)
+    assert str(tmp_path) in said
+    for message in messages:
+        assert message in said
+    assert "secretsecret" not in said
+
+
+@pytest.mark.parametrize("make", [lambda path: path.mkdir(), lambda path: None], ids=["a folder", "no file"])
+def test_a_file_that_cannot_be_read(tmp_path: Path, make: Any) -> None:
+    make(tmp_path / "tenants.toml")
+    with pytest.raises(FileError, match=r"tenants\.toml: cannot be read"):
+        Tenants.read(tmp_path / "tenants.toml")
+
+
+def test_bytes_that_are_no_text(tmp_path: Path) -> None:
+    (tmp_path / "tenants.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(InvalidInputError, match="is not TOML"):
+        Tenants.read(tmp_path / "tenants.toml")

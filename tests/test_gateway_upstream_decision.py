@@ -1,0 +1,235 @@
+"""What the gateway decides beyond the plug-in: prices and ceilings of one request, levels, other routes and servers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+
+from forethought.core.data import Cost
+from forethought.core.menu import Menu
+from forethought.core.options import Option
+from forethought.core.profile import Profile
+from forethought.core.provenance import Provenance
+from forethought.gateway.decision import MEAN, NONE, OWN, PREDICTED, UNTOUCHED, Decider, Priorities, high_of_cap
+from forethought.gateway.metrics import Metrics, Watch
+from forethought.gateway.policy import Policy
+from forethought.gateway.price import Price
+from forethought.gateway.request import CHAT, MESSAGES, PATHS, QUEUED, RESPONSES, TEXT
+from forethought.predictors.training import train
+from forethought.servers.kinds import KINDS, ServerKind, merged
+
+EFFORTS = ("low", "medium", "high")
+LEVELS = Menu.named(
+    Option(name, set={"reasoning_effort": name}, tokens=tokens)
+    for name, tokens in zip(EFFORTS, (100, 400, 1600), strict=True)
+)
+CAPS = Menu.evenly(16, 64)
+HARD = "A shop has {} pears, sells {}% of them each day for a week and then buys as many again. How many are left?"
+EASY = "Ann has {} apples and eats {}. How many?"
+
+
+def question(row: int) -> str:
+    return (EASY if row % 2 else HARD).format(20 + row % 60, 2 + row % 8)
+
+
+def measured(menu: Menu) -> Profile:
+    rows = range(60)
+    easy, hard = ([9, 10, 10, 10], [12, 14, 14, 14]), ([0, 2, 6, 10], [16, 31, 45, 58])
+    if menu.is_named:
+        easy, hard = ([10, 10, 10], [80, 90, 95]), ([0, 4, 10], [150, 500, 1900])
+    right_Q_B = np.array([easy[0] if row % 2 else hard[0] for row in rows])
+    tokens_Q_B = np.array([easy[1] if row % 2 else hard[1] for row in rows], dtype=np.float64)
+    return Profile(
+        query_ids=tuple(map(str, rows)),
+        menu=menu,
+        num_right_Q_B=right_Q_B,
+        num_tried_Q=np.full(len(rows), 10),
+        tokens_Q_B=tokens_Q_B,
+        reasoning_Q_B=tokens_Q_B,
+        texts=tuple(map(question, rows)),
+        provenance=Provenance.from_json({"model": "coder"}),
+    )
+
+
+@pytest.fixture(scope="module")
+def by_caps() -> Any:
+    return train(measured(CAPS), predictor="text")
+
+
+@pytest.fixture(scope="module")
+def by_levels() -> Any:
+    return train(measured(LEVELS), predictor="text")
+
+
+@dataclass
+class Server:
+    kind: ServerKind
+    models: frozenset[str] = frozenset()
+    has_priorities: bool = False
+
+
+def policy(predictor: Any, kind: str = "vllm", *, price: float = 0.001, **given: Any) -> Policy:
+    decider = Decider(predictor, price=price, cost=Cost.GRANTED)
+    how = {"answer_room": 100, "offset": 0, "paths": (*PATHS, *QUEUED), **given}
+    return Policy(
+        decider,
+        Server(KINDS[kind]),
+        start="<think>",
+        counter=None,
+        template=None,
+        priorities=Priorities(NONE),
+        metrics=Metrics(None),
+        watch=Watch(decider, Price(price, None, "given")),
+        **how,
+    )
+
+
+def chat(text: str, **fields: Any) -> dict[str, Any]:
+    return {"model": "coder", "messages": [{"role": "user", "content": text}], **fields}
+
+
+async def decided(ruled: Policy, body: dict[str, Any], path: str = CHAT, **how: Any) -> Any:
+    request = ruled.read(path, body)
+    assert request is not None
+    return await ruled.decide_on(request, body, **how)
+
+
+async def test_a_price_of_one_request_goes_before_the_deciders(by_caps):
+    ruled = policy(by_caps)
+    budgets = [(await decided(ruled, chat(question(102)), price=price)).budget for price in (0.0, 0.005, 1.0)]
+    assert budgets == sorted(budgets, reverse=True)
+    assert budgets[0] > budgets[-1] == 16
+    assert (await decided(ruled, chat(question(102)))).budget == ruled.decider.by_curve(question(102)).budget
+
+
+@pytest.mark.parametrize("ceiling", [64, 40, 32, 16])
+async def test_no_option_above_the_ceiling_is_chosen(by_caps, ceiling):
+    ruled = policy(by_caps, price=0.0)
+    for body in (chat(question(102)), chat(question(102), tools=[{"type": "function"}])):
+        decision = await decided(ruled, body, ceiling=ceiling)
+        assert decision.budget <= ceiling
+        assert decision.changes["thinking_token_budget"] == decision.budget
+        assert decision.most_tokens == decision.budget + 100
+        assert decision.high_tokens <= decision.budget
+    free = await decided(ruled, chat(question(102)))
+    assert free.budget == 64
+
+
+async def test_a_ceiling_below_the_smallest_option_is_the_cap(by_caps):
+    decision = await decided(policy(by_caps), chat(question(102)), ceiling=5)
+    assert (decision.budget, decision.expected, decision.changes["thinking_token_budget"]) == (5, None, 5)
+
+
+OWN_CAPS = {
+    "below": ({"thinking_token_budget": 20}, 32, 20, None),
+    "above": ({"thinking_token_budget": 50}, 32, 32, 32),
+    "no cap": ({"thinking_token_budget": -1}, 32, 32, 32),
+    "no ceiling": ({"thinking_token_budget": 50}, None, 50, None),
+    "an effort": ({"reasoning_effort": "high"}, 32, 32, 32),
+}
+
+
+@pytest.mark.parametrize(("fields", "ceiling", "budget", "sent"), OWN_CAPS.values(), ids=OWN_CAPS.keys())
+async def test_a_clients_own_cap_wins_below_the_ceiling(by_caps, fields, ceiling, budget, sent):
+    decision = await decided(policy(by_caps), chat(question(102), **fields), ceiling=ceiling)
+    assert (decision.kind, decision.budget) == (OWN, budget)
+    assert decision.changes.get("thinking_token_budget") == sent
+    assert ("lowered" in decision.reason) == (sent is not None)
+
+
+async def test_what_nothing_bounds_gets_a_limit_where_quotas_need_one(by_caps):
+    ruled, body = policy(by_caps), chat(question(102), thinking_token_budget=20)
+    assert (await decided(ruled, body)).most_tokens is None
+    bounded = await decided(ruled, body, is_bounded=True)
+    assert bounded.most_tokens == bounded.changes["max_completion_tokens"] == 120
+    own = await decided(ruled, body | {"max_tokens": 30}, is_bounded=True)
+    assert (own.most_tokens, own.changes) == (30, {})
+
+
+async def test_levels_are_set_by_their_fields_under_price_and_ceiling(by_levels):
+    ruled = policy(by_levels, "openai", price=1e-5)
+    hard, easy = await decided(ruled, chat(question(102))), await decided(ruled, chat(question(101)))
+    assert (hard.kind, hard.option, hard.budget) == (PREDICTED, "high", None)
+    assert hard.changes == {"reasoning_effort": "high"}
+    assert easy.option == "low"
+    assert hard.headers["x-forethought-option"] == "high"
+    assert "x-forethought-budget" not in hard.headers
+    assert hard.predicted_tokens < hard.high_tokens
+    assert (await decided(ruled, chat(question(102)), ceiling="medium")).option in ("low", "medium")
+    assert (await decided(ruled, chat(question(102)), ceiling=450)).option in ("low", "medium")
+    assert (await decided(ruled, chat(question(102)), price=1.0)).option == "low"
+
+
+async def test_a_clients_own_level_wins_below_the_ceiling(by_levels):
+    ruled = policy(by_levels, "openai")
+    body = chat(question(101), reasoning_effort="high")
+    free, lowered = await decided(ruled, body), await decided(ruled, body, ceiling="medium")
+    assert (free.kind, free.option, free.changes) == (OWN, "high", {})
+    assert (lowered.kind, lowered.option, lowered.changes) == (OWN, "medium", {"reasoning_effort": "medium"})
+    unknown = chat(question(101), reasoning_effort="extreme")
+    assert (await decided(ruled, unknown)).changes == {}
+    assert (await decided(ruled, unknown, ceiling="low")).changes == {"reasoning_effort": "low"}
+
+
+OTHER_ROUTES = {
+    "responses": (RESPONSES, {"input": question(102)}, {"reasoning": {"effort": "high"}}),
+    "responses with turns": (
+        RESPONSES,
+        {"input": [{"role": "user", "content": [{"type": "input_text", "text": question(102)}]}]},
+        {"reasoning": {"effort": "high"}},
+    ),
+    "messages": (
+        MESSAGES,
+        {"max_tokens": 9000, "messages": [{"role": "user", "content": question(102)}]},
+        {"output_config": {"effort": "high"}},
+    ),
+}
+
+
+@pytest.mark.parametrize(("path", "body", "changes"), OTHER_ROUTES.values(), ids=OTHER_ROUTES.keys())
+async def test_other_routes_have_their_own_names_for_a_level(by_levels, path, body, changes):
+    decision = await decided(policy(by_levels, "openai", price=1e-5), {"model": "coder", **body}, path)
+    assert decision.option == "high"
+    assert decision.changes == changes
+    own = merged(body, changes) | {"model": "coder"}
+    assert (await decided(policy(by_levels, "openai"), own, path)).kind == OWN
+
+
+async def test_a_cap_on_a_route_without_a_field_for_it_is_not_set(by_caps):
+    decision = await decided(policy(by_caps), {"input": question(102), "max_output_tokens": 70}, RESPONSES)
+    assert (decision.kind, decision.changes, decision.most_tokens) == (UNTOUCHED, {}, 70)
+
+
+async def test_nested_caps_are_found_and_go_beside_what_the_client_set(by_caps):
+    ruled = policy(by_caps, "sglang")
+    own = chat(question(102), custom_params={"thinking_budget": 20})
+    assert (await decided(ruled, own)).kind == OWN
+    other = chat(question(102), custom_params={"seed": 3}, max_tokens=50)
+    decision = await decided(ruled, other)
+    sent = merged(other, decision.changes)
+    assert sent["custom_params"] == {"seed": 3, "thinking_budget": decision.budget}
+    assert sent["max_tokens"] == 50
+
+
+def test_most_thoughts_are_shorter_than_the_high_number():
+    tokens_B = np.array([16.0, 30.0, 37.0, 38.0])
+    assert high_of_cap(CAPS, tokens_B, 3) == 64
+    assert high_of_cap(CAPS, tokens_B, 0) == 16
+    assert high_of_cap(CAPS, np.array([16.0, 17.0, 17.5, 17.5]), 3) == 32
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "num"),
+    [(CHAT, {"n": 3}, 3), (TEXT, {"prompt": ["a", "b"], "n": 2, "best_of": 4}, 8), (TEXT, {"prompt": [1, 2]}, 1)],
+)
+async def test_every_thought_of_a_request_is_known(by_caps, path, fields, num):
+    assert (await decided(policy(by_caps), chat(question(102)) | fields, path)).num_thoughts == num
+
+
+@pytest.mark.parametrize("kind", ["history", "mean", "text"])
+async def test_predictors_that_need_no_model_decide(kind):
+    ruled = policy(train(measured(CAPS), predictor=kind))
+    assert (await decided(ruled, chat(question(102)))).kind in (PREDICTED, MEAN)
