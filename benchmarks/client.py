@@ -1,4 +1,4 @@
-"""Measures the HTTP client against a server that answers at once: requests a second on one core, and memory.
+"""Measures the HTTP client against a server that answers at once: requests per second on one core, and memory.
 
     pip install openai    # for the comparison alone; nothing of forethought uses it
     python benchmarks/client.py --out docs/results/client/client.json
@@ -186,7 +186,7 @@ def by_client(url: str, num_requests: int, concurrency: int) -> float:
 
 
 def by_engine(enforce: str) -> Callable[[str, int, int], float]:
-    """The whole engine: HTTP requests a second, generations made and counted."""
+    """The whole engine: HTTP requests per second, generations made and counted."""
 
     def measured(url: str, num_requests: int, concurrency: int) -> float:
         engine = opened(url, enforce, concurrency)

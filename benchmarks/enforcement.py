@@ -3,7 +3,7 @@
     python benchmarks/enforcement.py --base-url http://127.0.0.1:8000/v1 --served-model NAME --native-offset 2
     python benchmarks/enforcement.py --base-url http://127.0.0.1:8080/v1 --served-model NAME --native-fields TAGS.json
 
-Every way gets the same questions at the same cap and seeds. Overhead is time a token of thought over that of plain
+Every way gets the same questions at the same cap and seeds. Overhead is time per token of thought over that of plain
 generation (one chat call with max_tokens), in the same round; the ways alternate within a round. With --server-session
 it is the processor time of the server's processes, which a busy machine disturbs less than the clock.
 """

@@ -77,7 +77,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--model", default="qwen2.5-coder-0.5b", help="alias, folder or hub id")
     parser.add_argument("--data", default="gsm8k-demo", help="dataset name or file of questions")
     parser.add_argument("--questions", type=int, default=16)
-    parser.add_argument("--traces", type=int, default=4, help="traces a question")
+    parser.add_argument("--traces", type=int, default=4, help="traces per question")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--template", default="worked-5")

@@ -31,7 +31,7 @@ def is_failed(case: dict[str, Any], grader: Any) -> str:
 
 
 def main() -> None:
-    """Prints a table: a row a grader and round."""
+    """Prints a table: a row per grader and round."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cases", type=Path)
     parser.add_argument("--show", action="store_true", help="print each case that came out otherwise")

@@ -152,7 +152,7 @@ async def measure(url: str, jobs: list[Job], arguments: argparse.Namespace) -> A
         speed = sum(each.tokens for each in served) / seconds
         mean_tokens = float(np.mean([each.tokens for each in served]))
         aged = arguments.patience * arguments.slots / speed
-        print(f"{speed:.1f} tokens a second, {mean_tokens:.0f} a request, {aged:.3f} s a token", file=sys.stderr)
+        print(f"{speed:.1f} tokens per second, {mean_tokens:.0f} per request, {aged:.3f} s a token", file=sys.stderr)
         rounds: list[dict[str, Any]] = []
         for number in range(arguments.rounds * len(arguments.load)):
             load = arguments.load[number % len(arguments.load)]

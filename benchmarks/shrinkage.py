@@ -67,7 +67,7 @@ def dealt(profile: Profile, random: np.random.Generator) -> Profile:
 
 
 def of_one_trace(profile: Profile, random: np.random.Generator) -> Profile:
-    """One trace a question: right at the caps at which a share of its traces above one random number is."""
+    """One trace per question: right at the caps at which a share of its traces above one random number is."""
     rate_Q_B = profile.num_right_Q_B / profile.num_tried_Q[:, None]
     num_right_Q_B = (random.random((profile.num_queries, 1)) < rate_Q_B).astype(np.int64)
     return replace(profile, num_right_Q_B=num_right_Q_B, num_tried_Q=np.ones(profile.num_queries, dtype=np.int64))

@@ -27,7 +27,7 @@ from forethought.predictors.usage import spent_within
 
 
 def judged(predictor: Predictor, profile: Profile, level: float, size: int, num_draws: int) -> dict[str, float]:
-    """One row: batches of `size` questions at `level` tokens a question."""
+    """One row: batches of `size` questions at `level` tokens per question."""
     features = Features.of(profile, predictor.card.features.layer)
     curves = predictor.predict(list(profile.query_ids), features)
     assert curves.tokens_Q_B is not None

@@ -55,6 +55,6 @@ def json_caller(capsys: pytest.CaptureFixture[str]) -> JsonCall:
 
 
 def write_sums(path: Path, count: int) -> None:
-    """Questions with answers, one a line."""
+    """Questions with answers, one per line."""
     rows = [{"id": f"q{i}", "question": f"What is {i} plus {i}?", "answer": str(2 * i)} for i in range(count)]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -39,7 +39,7 @@ def synthetic(
 ) -> tuple[Profile, Curves, Curves]:
     """`(measured, predicted, mean train curve)` drawn from the fake engine's known curves.
 
-    Traces are the engine's: one uniform number a trace decides every cut. Predictions are the true curves of the
+    Traces are the engine's: one uniform number per trace decides every cut. Predictions are the true curves of the
     query, mixed in logits with the mean curve and noise: `noise` 0 knows the truth, a large one next to nothing.
     """
     random = np.random.default_rng(seed)

@@ -144,7 +144,7 @@ class TestClasses:
 
 
 class TestPricing:
-    # Envelopes by hand, in right answers a token: 0.5/16, then 0.2/32 for the first; 0.6/48 for the second.
+    # Envelopes by hand, in right answers per token: 0.5/16, then 0.2/32 for the first; 0.6/48 for the second.
     P = ((0.1, 0.6, 0.5, 0.8), (0.2, 0.1, 0.3, 0.8))
 
     @pytest.mark.parametrize(
@@ -355,7 +355,7 @@ class TestCommand:
     def test_prints_a_table_and_says_where_the_report_is(self, call: Call, folder: Path) -> None:
         code, out, err = call(folder, "--out", "here", *QUICK)
         assert code == 0, err
-        for words in ("forethought", "lora-difficulty", "48 tokens a question", "stream", "forethought's lead"):
+        for words in ("forethought", "lora-difficulty", "48 tokens per question", "stream", "forethought's lead"):
             assert words in out
         assert "wrote here" in err
 

@@ -120,7 +120,7 @@ def test_a_profile_that_was_begun_says_what_is_to_be_expected_of_the_rest(call: 
     assert bill["hours"] == pytest.approx((bill["reasoning_tokens"] + bill["answer_tokens"]) / 360_000)
     assert expected["hours"] < bill["hours"]
     text = call(*asking)[1]
-    assert "by the mean of the 20 traces that are done" in text
+    assert "by the mean of the 20 finished traces" in text
     assert f"time, at most    {60 * bill['hours']:.1f} minutes" in text
     _, out, _ = call("profile", "fake", "q.jsonl", "--out", "other", "--dry-run", "--json")
     assert json.loads(out)["expected"] is None
@@ -142,7 +142,7 @@ def test_two_calls_are_billed_with_every_prompt_that_a_server_is_sent(call: Call
     with serving(toy) as url:
         bill = json.loads(call(*profile, "--base-url", url, "--dry-run", "--json")[1])
         done = json.loads(call(*profile, "--base-url", url, "--json")[1])
-    assert "5 times a trace" in bill["prompts"]
+    assert "5 times per trace" in bill["prompts"]
     assert "estimated" in bill["prompts"]
     assert bill["cached_tokens"] > bill["prompt_tokens"] / 2
     # An answer that goes on behind a brace of its own is sent once more: a few, which the sum leaves out.
@@ -162,7 +162,7 @@ def test_a_plan_says_what_must_be_loaded(call: Call) -> None:
     code, out, _ = call("plan", "qwen2.5-coder-1.5b", "q.jsonl", "--mean-tokens", 64, "--dry-run")
     assert code == 0
     assert "weights 3.7 GB, not here yet: fetched first after a download of 1.1 GB" in out
-    assert "each prompt once a trace" in out
+    assert "each prompt once per trace" in out
     bill = json.loads(call("plan", "qwen2.5-coder-1.5b", "q.jsonl", "--mean-tokens", 64, "--dry-run", "--json")[1])
     assert bill["prompt_tokens"] > 20 * 500
 

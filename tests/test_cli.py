@@ -397,7 +397,10 @@ USAGE = {
     "no such cost": (["plan", "a", "b", "--mean-tokens", "64", "--cost", "spend"], "'granted'"),
     "a total without its flag": (["plan", "a", "b", "64"], "A total is given as --mean-tokens 64"),
     "an address without its flag": (["doctor", "localhost:8000"], "--base-url http://localhost:8000/v1"),
-    "an id by a flag": (["show", "runs/x", "--id", "q1"], "It is given by place: forethought show [OPTIONS] RUN [ID]"),
+    "an id by a flag": (
+        ["show", "runs/x", "--id", "q1"],
+        "It is a positional argument: forethought show [OPTIONS] RUN [ID]",
+    ),
 }
 
 

@@ -168,7 +168,7 @@ def test_lengths_without_a_tokenizer_say_so(tmp_path: Path, monkeypatch: pytest.
     queries = [Query("a", "Häuser zählen?"), Query("b", "x" * 350)]
     found = prompt_lengths("qwen2.5-coder-0.5b", TEMPLATE, queries)
     assert not found.is_exact
-    assert found.how == f"estimated at {BYTES_PER_TOKEN:g} bytes a token"
+    assert found.how == f"estimated at {BYTES_PER_TOKEN:g} bytes per token"
     assert found.tokens_Q[1] - found.tokens_Q[0] == pytest.approx((350 - 16) / BYTES_PER_TOKEN, abs=1)
 
 

@@ -68,9 +68,9 @@ def test_a_history_knows_questions_apart_and_more_draws_know_more():
     rows = [replace(one, num_draws=n, gain=replace(one.gain, low=low)) for n, low in ((1, 0.1), (2, -0.1), (3, 0.1))]
     titles = [num_draws_title(replace(result, by_num_draws=tuple(rows[:n])), Cost.SPENT) for n in (1, 2, 3)]
     assert [title.split(",")[0] for title in titles] == [
-        "A gain is proven from 1 draw on",
-        "A gain is not proven with 2 draws",
-        "A gain is proven from 3 draws on",
+        "A gain is proven from 1 sample on",
+        "A gain is not proven with 2 samples",
+        "A gain is proven from 3 samples on",
     ]
 
 
@@ -117,7 +117,7 @@ def test_money_counts_where_options_have_prices(tmp_path):
     files = page(result).write(tmp_path)
     found = json.loads(next(file for file in files.values() if file.suffix == ".json").read_text())
     assert {each["policy"] for each in found["rows"]} == {"uniform", "blind", HISTORY, FAIR_ORACLE}
-    assert "how many earlier draws it takes" in page(result).text()
+    assert "how many earlier samples are needed" in page(result).text()
 
 
 def test_what_cannot_be_asked_is_refused():

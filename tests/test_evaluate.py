@@ -51,7 +51,7 @@ def only(result: Evaluation, cost: Cost, policy: str, level: float) -> PolicyRow
     return row
 
 
-# policy -> (accuracy, granted, spent) at 25 tokens a query.
+# policy -> (accuracy, granted, spent) at 25 tokens per query.
 AT_25: dict[tuple[Cost, str], tuple[float, float | None, float | None]] = {
     # Caps 20 and 30 in equal shares.
     (Cost.GRANTED, "uniform"): (0.5, 25.0, (20 + 25) / 2),
@@ -192,8 +192,8 @@ def test_it_says_that_the_oracle_is_optimistic_and_what_each_cost_counts() -> No
     for words in (
         "too optimistic",
         "as few as 4 traces",
-        "Granted counts the caps",
-        "one pass over it",
+        "Granted cost counts the caps",
+        "the prompt pass",
         "measured ones",
     ):
         assert words in notes

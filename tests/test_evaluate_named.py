@@ -72,7 +72,7 @@ def result() -> Evaluation:
 def test_named_options_are_compared_in_spent_tokens_and_in_usd(result: Evaluation) -> None:
     assert result.costs == (Cost.SPENT, Cost.USD)
     assert result.menu.labels == ("large-low", "large-high", "small")
-    assert any("no cap" in note for note in result.notes)
+    assert any("not a cap" in note for note in result.notes)
     assert any("USD counts prompt, thought and answer" in note for note in result.notes)
     lowest, highest = result.levels[Cost.USD][0], result.levels[Cost.USD][-1]
     mean_B = bills(result.measured).mean(axis=0)
@@ -178,7 +178,7 @@ def test_queries_that_lack_an_option_are_left_out_and_counted() -> None:
     lacking = with_tries(measured, tried_Q_B)
     found = evaluate(lacking, predicted, mean_train, num_resamples=100)
     assert found.num_queries == 56
-    assert "4 of 60 queries were not tried under every option, and left out." in found.notes
+    assert "4 of 60 queries were not tried under every option, and were left out." in found.notes
     assert found.num_traces == (2, 4)
     kept = np.flatnonzero((tried_Q_B > 0).all(axis=1))
     again = evaluate(lacking.select(kept), predicted.select(kept), mean_train, num_resamples=100)
@@ -231,7 +231,7 @@ def test_candidates_on_another_order_are_compared() -> None:
     pair = [Candidate(name, name, curves, None) for name, curves in (("one", predicted), ("two", moved))]
     found = compare_predictors(measured, pair, mean_train, num_resamples=100)
     assert tuple(found.levels) == (Cost.SPENT, Cost.USD)
-    assert any("A dearer option may be worse" in note for note in found.notes)
+    assert any("A more expensive option may be less accurate" in note for note in found.notes)
     for cost in found.levels:
         assert found.score("one", cost).gain == found.score("two", cost).gain
         assert found.score("two", cost).net_gain is None
@@ -317,7 +317,7 @@ def test_without_measured_tokens_budgets_stand_for_what_options_take() -> None:
     )
     found = evaluate_by_name("mean", unmeasured, num_resamples=100)
     assert found.costs == (Cost.GRANTED,)
-    assert any("counts the options' budgets" in note for note in found.notes)
+    assert any("counts the budgets of the options" in note for note in found.notes)
     assert not any("Nothing is compared under granted cost" in note for note in found.notes)
     assert all(row.spent is None and row.usd is None for row in found.rows)
 

@@ -141,8 +141,8 @@ def test_it_is_saved_and_says_what_it_knows(tmp_path):
     assert np.array_equal(again.predict(queries).p_Q_B, trained.predict(queries).p_Q_B)
     assert again.card == trained.card
     words = (tmp_path / "history" / "card.md").read_text()
-    assert "480 earlier draws of 60 questions" in words
-    assert "A draw counts half after 3 further feedings" in words
+    assert "480 earlier samples of 60 questions" in words
+    assert "The weight of a sample halves after 3 further updates" in words
 
 
 def test_feeding_adds_draws_and_new_questions():

@@ -156,7 +156,7 @@ def shaped(shape: str) -> tuple[Rows, dict[str, Any]]:
         for row, (_, _, tokens), b in zip(rows, [each for each in wide for _ in range(3)], [0, 1, 2] * 2, strict=True):
             row["tokens"] = tokens[b]
         return rows, {"columns": {"id": "Frage", "budget": "Kappe", "correct": "ok"}, "tried": 4}
-    # one row a trace, nothing says which trace; the first `right` of four are right
+    # one row per trace, nothing says which trace; the first `right` of four are right
     return [
         {**row, "budget": 16 * (b + 1), "correct": "true" if s < r[b] else "False", "tokens": t[b]}
         for row, r, t in [({"query_id": row["query_id"]}, r, t) for row, r, t in wide]
@@ -268,7 +268,7 @@ def test_rows_that_nothing_tells_apart_are_noted(tmp_path: Path) -> None:
     rows = [{"id": q, "budget": 16, "correct": 1, "reply": f"{q} {n}"} for q in "ab" for n in range(3)]
     imported = taken(write(tmp_path / "t.csv", rows))
     assert imported.profile.num_tried_Q.tolist() == [3, 3]
-    assert any("3 rows a query and budget were taken for as many traces" in note for note in imported.notes)
+    assert any("3 rows per query and budget were taken for as many traces" in note for note in imported.notes)
 
 
 @pytest.mark.parametrize("name", ["epoch", "seed", "repeat", "sample_idx", "Trace"])

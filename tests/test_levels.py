@@ -1,4 +1,4 @@
-"""The levels of a report on any menu: spread over the costs, weighed by tokens, and a choice in every headline."""
+"""The levels of a report on any menu: spread over the costs, weighted by tokens, and a choice in every headline."""
 
 from __future__ import annotations
 
@@ -131,12 +131,12 @@ def test_any_menu_is_compared_fairly_at_every_level(result: Evaluation) -> None:
 @pytest.mark.slow
 def test_the_report_headlines_levels_with_a_choice(result: Evaluation) -> None:
     page = report.page(result)
-    at = [part.title for part in page.parts if part.title.endswith("tokens a question")]
+    at = [part.title for part in page.parts if part.title.endswith("tokens per question")]
     ends = {f"{level:g}" for levels in result.levels.values() for level in (levels[0], levels[-1])}
     assert at
     assert not {title.split()[0] for title in at} & ends
     for text in (page.text(), page.markdown()):
-        assert "weighed by tokens" in text
+        assert "weighted by tokens" in text
         assert "nan" not in text
 
 

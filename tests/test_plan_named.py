@@ -44,7 +44,7 @@ TEXTS = [
 
 
 def profile(*, lacking: int = 0, priced: bool = True, with_input: bool = True) -> Profile:
-    """60 questions, 20 draws an option; every second question is long and hard. The last `lacking` lack an option."""
+    """60 questions, 20 draws per option; every second question is long and hard. The last `lacking` lack an option."""
     random = np.random.default_rng(0)
     is_hard_Q_1 = (np.arange(60) % 2 == 1)[:, None]
     p_Q_B = np.where(is_hard_Q_1, [0.1, 0.9, 0.2], [0.8, 0.85, 0.9])
@@ -251,9 +251,9 @@ def test_what_plan_prints_of_named_options(predictor: Predictor, tmp_path: Path,
 
     text = call(*asked, "--out", "p.json").out
     for line in (
-        r"total +0\.12 USD \(0\.002 USD a question\)",
-        r"expected +0\.1\d* USD \(0\.00\d+ USD a question\), [\d,]+ tokens generated \(.* a question\), accuracy .*",
-        r"price +[\d.]+ right answers a USD at the margin",
+        r"total +0\.12 USD \(0\.002 USD per question\)",
+        r"expected +0\.1\d* USD \(0\.00\d+ USD per question\), [\d,]+ tokens generated \(.* per question\), accuracy.*",
+        r"price +[\d.]+ right answers per USD at the margin",
         r"large, low +0",
         r"small +\d+ +\d+\.\d% +[\d,.]+ +0\.000\d+ USD",
     ):
@@ -261,7 +261,7 @@ def test_what_plan_prints_of_named_options(predictor: Predictor, tmp_path: Path,
     assert "granted" not in text
     assert Plan.load("p.json").allocation.expected_usd == pytest.approx(told["expected_usd"])
     in_tokens = call("plan", "p", "q.parquet", "--mean-tokens", "300", "--cost", "spent", "--quiet").out
-    assert re.search(r"^total +18,000 tokens \(300\.0 a question\)$", in_tokens, re.MULTILINE), in_tokens
+    assert re.search(r"^total +18,000 tokens \(300\.0 per question\)$", in_tokens, re.MULTILINE), in_tokens
     assert re.search(r"^expected +0\.\d+ USD \(", in_tokens, re.MULTILINE), in_tokens
     refused = call("plan", "p", "q.parquet", "--mean-usd", "0.00001", "--quiet")
     assert refused.code == 1

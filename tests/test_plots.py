@@ -212,7 +212,7 @@ def test_named_options_are_marked_and_money_has_pictures_of_its_own(tmp_path: Pa
     labels = {option.label for option in OPTIONS}
     accuracy = plots._accuracy(found)
     for panel, axis in zip(
-        accuracy.axes[:2], ("tokens generated a question (mean)", "USD a question (mean)"), strict=True
+        accuracy.axes[:2], ("tokens generated per question (mean)", "USD per question (mean)"), strict=True
     ):
         assert labels <= {text.get_text() for text in panel.texts}
         assert axis in texts(accuracy)

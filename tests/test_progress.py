@@ -2,18 +2,26 @@
 
 import io
 import json
+import os
 import re
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import forethought as ft
 from forethought.commands import _exit_code, progress
+from forethought.control.reading import batches
 from forethought.core import showing
+from forethought.core.data import EngineInfo
+from forethought.core.features import Counts, Features
+from forethought.core.menu import Menu
+from forethought.predictors.parts.making import make_estimator
 
 
 class Terminal(io.StringIO):
@@ -138,6 +146,87 @@ def test_every_long_command_says_what_it_does(
     said = call(*args)
     assert [word for word in said if word in words] == list(words), said
     assert call(*args, "--quiet") == []
+
+
+@pytest.mark.parametrize(
+    ("predictor", "what"), [("mlp", "train networks"), ("paper-mlp", "train the network")], ids=["mlp", "paper-mlp"]
+)
+def test_training_counts_its_steps(predictor: str, what: str) -> None:
+    pytest.importorskip("torch")
+    shown: list[tuple[str, int, int]] = []
+    fit(predictor, lambda *step: shown.append(step))
+    steps = [(done, total) for name, done, total in shown if name == what]
+    assert len(steps) >= 16
+    assert steps == sorted(steps)
+    assert steps[-1][0] == steps[-1][1]
+    assert len({total for _, total in steps}) == 1
+
+
+def fit(predictor: str, show: Callable[[str, int, int], None]) -> None:
+    random = np.random.default_rng(0)
+    features = Features(
+        40, random.standard_normal((40, 8)).astype(np.float32), tuple(f"What is {n}?" for n in range(40))
+    )
+    right_Q_B = random.integers(0, 3, (40, 4)).cumsum(axis=1)
+    counts = Counts(Menu.evenly(16, 64), right_Q_B, np.full(40, 8))
+    make_estimator(predictor, progress=show).fit(features, counts)
+
+
+def test_parts_of_a_stage_say_which_one_they_belong_to() -> None:
+    shown: list[str] = []
+
+    def show(what: str, done: int, total: int) -> None:
+        shown.append(f"{what} {done}/{total}")
+
+    within = showing.part(show, "fold", 1, 5)
+    within("train networks", 10, 80)
+    showing.part(within, "fit mlp", 2, 4)("train networks", 3, 9)
+    assert shown == [
+        "fold 1/5",
+        "fold 2 of 5: train networks 10/80",
+        "fold 2 of 5: fit mlp 2/4",
+        "fold 2 of 5: fit mlp 3 of 4: train networks 3/9",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("device", "counts"), [("cpu", [4, 12, 20]), ("cuda", [4]), (None, [4])], ids=["CPU", "GPU", "not known"]
+)
+def test_reading_moves_every_few_prompts_on_a_cpu(device: str | None, counts: list[int]) -> None:
+    queries = [ft.Query(f"q{n}", "?") for n in range(20)]
+    shown: list[tuple[str, int, int]] = []
+    info = EngineInfo(engine="fake", model="m", device=device)
+    read = batches(queries, info, num_before=4, total=24, progress=lambda *step: shown.append(step))
+    assert [query for batch in read for query in batch] == queries
+    assert shown == [("read", done, 24) for done in counts]
+
+
+@pytest.mark.slow
+def test_a_terminal_shows_the_stages_of_training_and_a_pipe_stays_quiet(call: Callable[..., list[str]]) -> None:
+    pytest.importorskip("torch")
+    command = [sys.executable, "-m", "forethought", "train", "p", "--predictor", "mlp", "--out"]
+    seen, code = on_a_terminal([*command, "a"])
+    assert code == 0, seen
+    counts = set(re.findall(r"train networks\D*(\d+)/\d+", seen))
+    assert len(counts) >= 3, seen
+    assert re.search(r"train networks.*\d:\d\d gone, \d:\d\d left", seen)
+    done = subprocess.run([*command, "b"], capture_output=True, text=True, check=True)
+    assert "train networks" not in done.stdout + done.stderr
+
+
+def on_a_terminal(command: list[str]) -> tuple[str, int]:
+    """What a command shows on a pseudo-terminal of 120 columns, without its escapes, and its exit status."""
+    pty = pytest.importorskip("pty", reason="pseudo-terminals are not known here")
+    ours, theirs = pty.openpty()
+    environment = os.environ | {"COLUMNS": "120", "TERM": "xterm", "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, stdout=theirs, stderr=theirs, stdin=theirs, env=environment)
+    os.close(theirs)
+    parts: list[bytes] = []
+    with suppress(OSError):  # Linux ends a terminal that nobody holds with EIO
+        while part := os.read(ours, 65536):
+            parts.append(part)
+    os.close(ours)
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", b"".join(parts).decode("utf-8", "replace")), process.wait()
 
 
 def test_a_model_is_loaded_without_bars(tiny_model: Path, capfd: pytest.CaptureFixture[str]) -> None:

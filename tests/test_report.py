@@ -108,14 +108,16 @@ def test_markdown_says_what_was_measured_how_and_where_it_did_not_pay(result: Ev
 
 def test_text_shows_the_policies_under_both_costs_with_intervals_and_losses(result: Evaluation) -> None:
     text = report.page(result).text()
-    assert text.index(" spent tokens a question\n") < text.index(" granted tokens a question\n")  # what is paid first
-    assert re.search(r"\d+ spent tokens a question", text)
+    assert text.index(" spent tokens per question\n") < text.index(
+        " granted tokens per question\n"
+    )  # what is paid first
+    assert re.search(r"\d+ spent tokens per question", text)
     for policy in ("uniform", "blind", "forethought", "exact oracle"):
         lines = re.findall(rf"^{policy} +\d+\.\d% \[\d+\.\d, \d+\.\d\]", text, flags=re.MULTILINE)
         assert len(lines) == 2, policy
     for cost in ("granted", "spent"):
         for baseline in ("uniform", "blind"):
-            assert re.search(rf"clearly ahead of {baseline} at \d+ of \d+ {cost} levels", text)
+            assert re.search(rf"significantly better than {baseline} at \d+ of \d+ {cost} levels", text)
     assert max(map(len, text.splitlines())) < 260
 
 
@@ -124,7 +126,7 @@ def test_comparison_at_the_nearest_level(asked: float, shown: str, result: Evalu
     text = report.evaluation_page(result, mean_tokens=asked).text()
     assert f"{shown} granted tokens" in text
     granted, spent = (float(match) for match in re.findall(r"^uniform .*?\] +([\d.]+) +([\d.]+)", text, re.M)[1])
-    level = float(re.findall(r"([\d.]+) spent tokens a question", text)[0])
+    level = float(re.findall(r"([\d.]+) spent tokens per question", text)[0])
     assert granted == float(shown)
     nearest = min(result.levels[Cost.SPENT], key=lambda each: abs(each - spent))
     assert level == nearest
@@ -169,12 +171,12 @@ def test_a_simulation_says_so_everywhere(kind: str, simulated: bool, result: Eva
 
 def test_few_live_questions_prove_nothing_and_that_is_said(tmp_path: Path) -> None:
     few, many = live(12, provenance={"model": "m", "command": "forethought evaluate r"}), live(400)
-    sentence = re.compile(r"n = 12 questions proves nothing by itself; interval −[\d.]+ to \+[\d.]+ points")
+    sentence = re.compile(r"n = 12 questions are too few to prove a difference; interval −[\d.]+ to \+[\d.]+ points")
     page = report.page(few).write(tmp_path)["markdown"].read_text("utf-8")
     assert sentence.search(report.page(few).text())
     assert sentence.search(page)
     assert "forethought evaluate r" in page
-    assert "proves nothing" not in report.page(many).text()
+    assert "too few to prove" not in report.page(many).text()
 
 
 def test_without_matplotlib_there_are_no_pictures_and_a_note(
@@ -206,9 +208,9 @@ def test_named_options_are_reported_by_name_in_tokens_and_in_usd(in_usd: Evaluat
         assert label in markdown
     for told in (text, markdown):
         assert "granted" not in told.replace("under granted cost", "")
-        assert "weighed by USD" in told
-        assert "weighed by tokens" in told
-    level = next(part.title for part in page.parts if part.title.endswith("USD a question"))
+        assert "weighted by USD" in told
+        assert "weighted by tokens" in told
+    level = next(part.title for part in page.parts if part.title.endswith("USD per question"))
     table = markdown.split(f"### {level}\n")[1].split("\n### ")[0]
     assert "| policy | right | USD | spent |" in table  # the unit that was planned, the other beside it
     assert "| questions at | large-low | large-high | small |" in table
@@ -224,7 +226,7 @@ def test_shares_at_each_option_are_those_of_the_rows(in_usd: Evaluation) -> None
     told = report.page(in_usd).markdown({})
     for row in in_usd.select(Cost.USD, "oracle"):
         cells = " | ".join(f"{100 * share:.1f}%" for share in row.shares)
-        if f"### {level_words(row.budget, Cost.USD)} USD a question" in told:
+        if f"### {level_words(row.budget, Cost.USD)} USD per question" in told:
             assert f"| exact oracle | {cells} |" in told
 
 
@@ -266,7 +268,7 @@ def test_live_policies_on_named_options_have_no_caps_and_a_bill() -> None:
     assert difference.granted is None
     text, markdown = report.page(found).text(), report.page(found).markdown()
     assert "granted" not in text + markdown
-    assert "bills a question are not equal (0.0018 USD against 0.0031 USD)" in text
+    assert "prices per question are not equal (0.0018 USD against 0.0031 USD)" in text
     assert "−0.001300 [−0.001300, −0.001300]" in markdown
     json.dumps(report.page(found).to_json(), allow_nan=False)
 

@@ -107,8 +107,8 @@ def test_ids_are_told_apart_and_what_a_button_opens_is_there(page: str) -> None:
 def test_the_decision_comes_first_with_what_is_paid_before_what_is_granted(result: Evaluation, page: str) -> None:
     first, second, third, *_ = evaluation_decision(result)
     row = next(each for each in result.select(Cost.SPENT, "forethought") if each.budget == result.headline[Cost.SPENT])
-    assert first.startswith(f"At {row.spent:,.0f} tokens a question ")
-    assert f"answers {100 * row.accuracy.value:.1f}% where uniform answers" in first
+    assert first.startswith(f"At {row.spent:,.0f} tokens per question ")
+    assert f"answers {100 * row.accuracy.value:.1f}% right, uniform " in first
     assert "n = 160 questions, 4 traces each" in second
     assert f"{100 * row.gain_over_blind.value:+.1f} points" in third
     body = page[page.index("<main>") :]
@@ -116,10 +116,10 @@ def test_the_decision_comes_first_with_what_is_paid_before_what_is_granted(resul
 
 
 GAINS = {
-    "ahead": (Estimate(0.05, 0.01, 0.09), "ours answers 40.0% where other answers 35.0%"),
-    "not proven": (Estimate(0.05, -0.01, 0.09), "no gain is proven: ours answers 40.0% where other answers 35.0%"),
-    "behind": (Estimate(-0.05, -0.09, -0.01), "ours loses: it answers 40.0% where other answers 35.0%"),
-    "the same": (Estimate(0.0, 0.0, 0.0), "ours and other answer the same 40.0%"),
+    "ahead": (Estimate(0.05, 0.01, 0.09), "ours answers 40.0% right, other 35.0%"),
+    "not proven": (Estimate(0.05, -0.01, 0.09), "no gain is proven: ours answers 40.0% right, other 35.0%"),
+    "behind": (Estimate(-0.05, -0.09, -0.01), "ours is less accurate: it answers 40.0% right, other 35.0%"),
+    "the same": (Estimate(0.0, 0.0, 0.0), "ours and other both answer 40.0% right"),
 }
 
 
@@ -152,8 +152,8 @@ def test_the_gain_is_the_mean_over_the_questions_shown_and_left_out(result: Eval
 def test_named_options_are_decided_in_tokens_and_in_usd() -> None:
     found = evaluate(*named(60), num_resamples=100)
     sentences = list(evaluation_decision(found))
-    assert any(re.match(r"At [\d,.]+ tokens a question", each) for each in sentences)
-    assert any(re.match(r"At 0\.\d+ USD a question", each) for each in sentences)
+    assert any(re.match(r"At [\d,.]+ tokens per question", each) for each in sentences)
+    assert any(re.match(r"At 0\.\d+ USD per question", each) for each in sentences)
     page = render(report.page(found), {})
     assert "granted" not in page.split("<body>")[1].replace("under granted cost", "")
 

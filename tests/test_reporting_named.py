@@ -122,8 +122,8 @@ def test_evaluate_writes_both_units_and_takes_levels_of_both(
     assert said.json["num_queries"] == 37
     assert any("3 of 40 queries were not tried under every option" in note for note in said.json["notes"])
     text = call("evaluate", tmp_path / "predictor", "--on", files[1], *how).out
-    assert "USD a question" in text
-    assert "spent tokens a question" in text
+    assert "USD per question" in text
+    assert "spent tokens per question" in text
     assert "accuracy at equal USD" in (tmp_path / "report" / "evaluation.md").read_text("utf-8").lower().replace(
         "usd", "USD"
     )

@@ -208,7 +208,7 @@ def test_too_few_queries_to_hold_some_out_get_the_mean_curve() -> None:
     profile = measured(4, num_traces=4, signal=2.0)
     trained = train(profile, predictor="ridge", with_novelty=False)
     assert (predict(trained, profile).p_Q_B == np.asarray(trained.card.mean_p_B)).all()
-    assert "Too few queries" in trained.card.to_markdown()
+    assert "there are too few queries" in trained.card.to_markdown()
 
 
 def test_a_predictor_that_reads_nothing_has_nothing_to_shrink() -> None:
@@ -228,7 +228,7 @@ class TestCard:
         assert "## Shrinkage" in words
         assert "25%" in words
         assert "1.5 standard errors for accuracy, -0.4 for usage" in words
-        assert "kept 25% of accuracy predictions, 0% of usage predictions" in training_text(trained.card, folder)
+        assert "weight of accuracy predictions 25%, of usage predictions 0%" in training_text(trained.card, folder)
 
     def test_a_predictor_no_better_than_the_mean_curve_is_called_so(self, tmp_path: Path) -> None:
         trained = train(measured(60, seed=0), predictor="ridge", with_novelty=False)

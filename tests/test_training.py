@@ -94,7 +94,7 @@ class TestTrain:
         card = train(make_profile(), layers=[8]).card
         assert card.features.layer == 8
         assert card.cross_validation is None
-        assert "nothing to choose from" in card.to_markdown()
+        assert "only one choice" in card.to_markdown()
 
     def test_the_card_says_what_it_was_made_from(self) -> None:
         profile = make_profile()
@@ -134,7 +134,7 @@ class TestTrain:
     def test_too_few_queries_for_folds_leave_the_quality_unknown(self) -> None:
         card = train(make_profile(4)).card
         assert card.calibration is None
-        assert "Too few queries" in card.to_markdown()
+        assert "there are too few queries" in card.to_markdown()
 
     def test_queries_that_cannot_be_learned_from_are_left_out_and_counted(self) -> None:
         profile = make_profile()

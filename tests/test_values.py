@@ -386,7 +386,7 @@ def test_a_plan_is_saved_and_read(plan: ft.Plan, tmp_path: Path, engine: Any) ->
     assert list(again.run(engine)) == list(plan.run(engine))
     assert json.loads((tmp_path / "p.json").read_text()) == json.loads(json.dumps(again.to_json()))
     lines = (tmp_path / "p.json").read_text().splitlines()
-    assert len(lines) < 150  # a line a query in each of its lists, not one a number
+    assert len(lines) < 150  # a line per query in each of its lists, not one a number
     query_id, budget = next(iter(plan))
     assert f'{{"id": "{query_id}", "budget": {budget}}},' in [line.strip() for line in lines]
 
@@ -570,7 +570,7 @@ def test_budgets_alone_are_no_plan(call: Call, trained: str) -> None:
     assert call("plan", trained, "new.jsonl", "--mean-tokens", 64, "--out", "p.jsonl").code == 0
     said = call("run", "--plan", "p.jsonl", "--out", "r")
     assert said.code == 1
-    assert said.err.startswith("error: p.jsonl lists budgets, a line a question")
+    assert said.err.startswith("error: p.jsonl lists budgets, a line per question")
     assert "--out FILE.json" in said.err
 
 

@@ -48,7 +48,7 @@ def card(name: str, measured: Profile, predictor: Predictor) -> str:
             f"# Profile {name}-gsm8k-train",
             "",
             f"{measured.num_queries} GSM8K train questions, {measured.num_tried_Q.sum():,} traces "
-            f"({per_query} a question), "
+            f"({per_query} per question), "
             f"cut at {measured.menu} tokens.",
             "",
             f"- Model `{made.model}`, SHA-256 of its GGUF file `{made.model_hash}`, {made.dtype}.",

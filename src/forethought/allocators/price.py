@@ -14,7 +14,7 @@ from .problem import Problem, pose
 def budgets_at(curves: Curves, *, price: float, cost: Cost = Cost.GRANTED, any_order: bool | None = None) -> IntArray:
     """The budget of each query when a token costs `price`, shape (Q,): its envelope's segments that are worth more.
 
-    Each query is decided by its own curve alone. The price is in right answers a token (a USD, under that cost), as
+    Each query is decided by its own curve alone. The price is in right answers per token (a USD, under that cost), as
     `price_for` and `Solution.price` count it; at 0 every query gets the cheapest option at which its curve is highest.
     `any_order` is as in `allocate`.
     """
@@ -31,7 +31,7 @@ def price_for(
     cost: Cost = Cost.GRANTED,
     any_order: bool | None = None,
 ) -> float:
-    """The lowest price, in right answers a token, at which these queries use at most `mean_tokens` each, on average.
+    """The lowest price, in right answers per token, at which these queries use at most `mean_tokens` each, on average.
 
     With `mean_usd` instead, in right answers a USD. Set it by predictions made without seeing these queries (out of
     fold): in-sample ones make it too high.

@@ -41,11 +41,11 @@ BROKEN_PIPE = 128 + 13  # what a shell reports of a command that SIGPIPE ended
 PREFIX = "FORETHOUGHT"  # of environment variables
 EXIT_CODES = {
     0: "done",
-    1: "what was given cannot be used; one line says why and what to type",
-    2: "a flag or an argument that is not known, or is missing",
-    3: "finished, but some questions failed; their records say why",
-    130: "interrupted (Ctrl-C); `profile`, `run` and `layers` go on with the same command",
-    BROKEN_PIPE: "nobody reads what is printed, as where `forethought ls` is piped into `head`",
+    1: "the input cannot be used; one line gives the reason and the next command",
+    2: "a flag or an argument is unknown or missing",
+    3: "finished, but some questions failed; their records give the reason",
+    130: "interrupted (Ctrl-C); the same command resumes `profile`, `run` and `layers`",
+    BROKEN_PIPE: "the reader of the output closed it, as in `forethought ls | head`",
 }
 MODULES = {"import": "importing"}  # where a verb's name cannot be a module's
 
@@ -89,7 +89,9 @@ class Verbs(click.Group):
         "max_content_width": 110,
     },
 )
-@click.option("--config", type=click.Path(dir_okay=False), help="TOML file with a table a command, such as [profile].")
+@click.option(
+    "--config", type=click.Path(dir_okay=False), help="TOML file with one table per command, such as [profile]."
+)
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
 @click.version_option(package_name="forethought", message="%(prog)s %(version)s")
 @click.pass_context

@@ -11,12 +11,12 @@ from ..core.study_settings import PaperSettings
 from .options import Verb, emit_report, filled, json_flag, quiet_flag, takes
 
 
-@click.group("bench", short_help="Published measurements as a benchmark.")
+@click.group("bench", short_help="Benchmarks on published measurements.")
 def command() -> None:
-    """Measure Forethought beside published systems, on the measurements that came with them."""
+    """Compare Forethought with published systems, on the measurements published with them."""
 
 
-@command.command("paper", cls=Verb, short_help="The systems of arXiv 2602.01237 on its own data.")
+@command.command("paper", cls=Verb, short_help="Compare with the systems of arXiv 2602.01237 on its data.")
 @takes(PaperSettings)
 @quiet_flag
 @json_flag
@@ -25,7 +25,7 @@ def paper(as_json: bool, quiet: bool, **values: Any) -> int:
 
     DIR holds train.parquet and dev.parquet with the columns question_id, num_correct (right traces at 16, 32, … 256
     tokens), num_trials, hidden_state, and the labels difficulty, lora_difficulty and zeroshot_difficulty (easy,
-    medium, hard). Everything is trained on the train split. The data has no licence: nothing of it is kept.
+    medium, hard). Everything is trained on the train split. The data has no licence, so none of it is stored.
     """
     from ..runs.folders import bench_folder, check_folder
     from ..studies import paper as bench

@@ -9,15 +9,15 @@ from ..core.study_settings import CompareSettings
 from .options import emit_report, filled, json_flag, quiet_flag, takes, verb
 
 
-@verb("compare", short_help="Several predictors on one held-out profile.")
+@verb("compare", short_help="Compare predictors on one held-out profile.")
 @takes(CompareSettings, is_asked=False)
 @quiet_flag
 @json_flag
 def command(as_json: bool, quiet: bool, **values: Any) -> int:
-    """Compare predictors through one allocator, with intervals, and with what each costs itself.
+    """Compare predictors with one allocator, with intervals and the cost of each prediction.
 
-    PREDICTORS are trained runs, predictor folders or shipped names, all trained on other questions than PROFILE's. The
-    first is the one that leads count from.
+    PREDICTORS are trained runs, predictor folders or shipped names. None may be trained on questions of PROFILE.
+    Differences are against the first.
     """
     from .. import report
     from . import reports

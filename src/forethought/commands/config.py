@@ -1,6 +1,7 @@
 """Settings from a file and from the environment, both named like the flags.
 
-The file has one TOML table a command ([bench.paper] for a command of a group); a variable is FORETHOUGHT_COMMAND_FLAG.
+The file has one TOML table per command ([bench.paper] for a command of a group); a variable is
+FORETHOUGHT_COMMAND_FLAG.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`forethought demo`: the main job, live, on what comes with the package; or a history, by measured draws."""
+"""`forethought demo`: plan and run, live, with a built-in model; or evaluate a history on shipped samples."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from ..core.study_settings import DemoSettings
 from .options import emit, filled, json_flag, quiet_flag, takes, talk, verb
 
 
-@verb("demo", short_help="The main job, live, on a built-in model.")
+@verb("demo", short_help="Plan and run, live, with a built-in model.")
 @takes(DemoSettings)
 @quiet_flag
 @json_flag
 def command(as_json: bool, quiet: bool, **values: Any) -> int:
-    """Uniform, blind and forethought side by side: on the shipped held-out profile, then live.
+    """Compare uniform, blind and forethought: on the shipped held-out profile, then live.
 
-    NAME is a model with a shipped predictor: qwen2.5-coder-1.5b, or qwen2.5-coder-0.5b (faster, and weaker). NAME
-    history needs no model: what earlier draws of the same questions buy at the effort levels of two models, as Epoch AI
-    measured them.
+    NAME is a model with a shipped predictor: qwen2.5-coder-1.5b, or qwen2.5-coder-0.5b (faster and less accurate). NAME
+    history needs no model: it shows what earlier samples of the same questions gain at the effort levels of two models,
+    as measured by Epoch AI.
     """
     from .. import report
     from . import demonstration as demo
@@ -39,7 +39,7 @@ def command(as_json: bool, quiet: bool, **values: Any) -> int:
         heldout = demo.heldout(prepared, progress=progress)
     if not as_json:
         emit(False, None, report.evaluation_page(heldout, mean_tokens=prepared.mean_tokens).text())
-    talk(f"\nlive: {prepared.num_live} other test questions, {prepared.mean_tokens:g} reasoning tokens a question")
+    talk(f"\nlive: {prepared.num_live} other test questions, {prepared.mean_tokens:g} reasoning tokens per question")
     bill = prepared.estimate
     with progress_bar("answer", num_total=bill.num_left, tokens_total=int(bill.total), quiet=quiet) as watch:
         run, live = demo.live(prepared, report=watch, progress=watch.step)

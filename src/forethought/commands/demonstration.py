@@ -45,7 +45,7 @@ class Prepared:
 
     @property
     def mean_tokens(self) -> float:
-        """Reasoning tokens a question."""
+        """Reasoning tokens per question."""
         return float(self.run.plan.mean_tokens or 0)
 
     @property

@@ -1,4 +1,4 @@
-"""`forethought doctor`: what is installed, and whether a server keeps a budget."""
+"""`forethought doctor`: what is installed, and whether a server enforces a budget."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from ..core.study_settings import DoctorSettings
 from .options import emit, filled, json_flag, quiet_flag, server_flags, server_options, takes, verb
 
 
-@verb("doctor", short_help="Look at this machine, and whether a server keeps budgets.")
+@verb("doctor", short_help="Check this machine, and whether a server enforces budgets.")
 @server_flags
 @takes(DoctorSettings)
 @quiet_flag
 @json_flag
 def command(as_json: bool, quiet: bool, **values: Any) -> int:
-    """Say what is here and what a server can really do.
+    """Show what is installed and what a server supports.
 
-    With --base-url: reachable, which kind it is and how that is told, its models, token ids, continuation, logprobs,
-    usage, prefix caching, seeds; then a few small questions at several caps, whose thoughts are counted. Ends with the
-    flags to use. --dry-run says what that costs at most, and generates nothing. After a request that is not answered
-    within --timeout, nothing more is tried. Exit code 1 when budgets are not kept in the way that --enforce asks for
-    (auto: in none).
+    With --base-url: whether the server is reachable, its kind and how that was detected, its models, token ids,
+    continuation, logprobs, usage, prefix caching and seeds. Then a few small questions are sent at several caps, and
+    the tokens of the thoughts are counted. The output ends with the flags to use. --dry-run shows the largest possible
+    cost and generates nothing. If a request is not answered within --timeout, the check stops. Exit code 1: budgets are
+    not enforced in the way that --enforce names (auto: in no way).
 
-    With --questions FILE it measures instead what each effort level (--levels) takes on these questions, under
-    --template, and writes a menu file for `forethought profile --menu`. The bill comes first.
+    With --questions FILE, it measures instead the tokens of each effort level (--levels) on these questions, with
+    --template, and writes a menu file for `forethought profile --menu`. The estimated cost is shown first.
     """
     from ..studies import doctor
     from .progress import step_bar

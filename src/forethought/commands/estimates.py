@@ -118,9 +118,11 @@ class CostEstimate:
                 f"{self.spent_within:,.0f} by the mean usage curve; --hard-total makes the total a bound",
             )
         if self.cached_tokens:
-            lines.append(f"                 a prefix cache spares up to {self.cached_tokens:,} of them")
+            lines.append(f"                 a prefix cache saves up to {self.cached_tokens:,} of them")
         if self.planned_usd is not None:
-            lines.append(f"planned          {usd_words(self.planned_usd)} by the options' prices; expected, no bound")
+            lines.append(
+                f"planned          {usd_words(self.planned_usd)} by the options' prices; expected, not an upper bound"
+            )
         if self.usd is not None:
             lines.append(f"price, at most   {usd_words(self.usd)}")
         if self.hours is not None:
@@ -202,13 +204,13 @@ def _options_estimate(
         engine=engine,
         loads=_loads(settings.model, engine),
     )
-    traffic = Traffic(tokens_in * menu.num_options, 0, f"each prompt once a draw of an option; {lengths.how}")
+    traffic = Traffic(tokens_in * menu.num_options, 0, f"each prompt once per draw of an option; {lengths.how}")
     made = _priced(made, traffic, prices)
     return made if made.usd is not None or None in usd else replace(made, usd=sum(map(float, filter(None, usd))))
 
 
 def plan_estimate(settings: PlanSettings, *, prices: Prices = UNPRICED) -> CostEstimate:
-    """The bill of `forethought plan`: one prompt pass a question, and no thought."""
+    """The bill of `forethought plan`: one prompt pass per question, and no thought."""
     with typed_flags():
         predictor, queries = plan_inputs(settings)
     model = model_of(predictor.card, settings.model)
@@ -290,7 +292,7 @@ def run_plan_estimate(settings: RunPlanSettings, *, prices: Prices = UNPRICED) -
 def _traces_of(
     folder: Path, queries: Sequence[Query], menu: Menu, num_plans: int, plan: Plan | None = None
 ) -> list[int]:
-    """Traces of each query: one, in which every plan cuts; of named options one an option that a plan chose.
+    """Traces of each query: one, in which every plan cuts; of named options one per option that a plan chose.
 
     Before there is a plan it is as many as could be chosen.
     """

@@ -16,10 +16,10 @@ from .options import emit_report, filled, json_flag, quiet_flag, takes, verb
 def command(as_json: bool, quiet: bool, **values: Any) -> int:
     """Compare uniform, blind, forethought, greedy and the oracle at equal tokens, under both costs.
 
-    RUN is a trained run or a predictor, judged on --on; a shipped name, judged on its shipped held-out profile; a
-    profile run alone, cross-fitted; or a finished `run --compare`. With --by-draws
-    some draws of a profile's questions choose for them, and the others judge. Where PROFILE has other budgets than the
-    predictor, they are compared at the budgets of both, and a note says which.
+    RUN is a trained run or a predictor, evaluated on --on; a shipped name, evaluated on its shipped held-out profile; a
+    profile run, evaluated by cross-fitting; or a finished `run --compare`. With --by-draws, some samples of each
+    question choose its option and the others evaluate it. If PROFILE and predictor have different budgets, the budgets
+    of both are compared, and a note lists them.
     """
     from .. import report
     from . import reports

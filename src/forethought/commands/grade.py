@@ -1,4 +1,4 @@
-"""`forethought grade`: judge the answers of a file."""
+"""`forethought grade`: grade the answers in a file."""
 
 from __future__ import annotations
 
@@ -9,14 +9,20 @@ from ..core.settings import GradeSettings
 from .options import emit, filled, json_flag, option, takes, talk, verb
 
 
-@verb("grade", short_help="Judge the answers of a file.")
+@verb("grade", short_help="Grade the answers in a file.")
 @takes(GradeSettings)
-@option("--out", is_main=True, default="", metavar="FILE", help="Write a row a verdict here: .jsonl, .csv or .parquet.")
+@option(
+    "--out",
+    is_main=True,
+    default="",
+    metavar="FILE",
+    help="Write one row per verdict to this .jsonl, .csv or .parquet file.",
+)
 @json_flag
 def command(as_json: bool, out: str, **values: Any) -> int:
     """Count the right, the wrong and the unreadable answers, and show the unreadable ones.
 
-    FILE is JSONL, JSON, CSV, TSV or Parquet with an answer and a reference in each row, such as a run's answers.jsonl.
+    FILE is JSONL, JSON, CSV, TSV or Parquet with an answer and a reference in each row, such as RUN/answers.jsonl.
     """
     from ..core.rows import write_rows
     from ..runs.folders import check_rows_file

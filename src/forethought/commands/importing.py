@@ -22,12 +22,12 @@ def _column_options(function: Any) -> Any:
 def command(as_json: bool, quiet: bool, **values: Any) -> int:
     """Turn outside measurements into a profile that `train` and `evaluate` read.
 
-    FILE is CSV, Parquet or JSONL, in one of two shapes. Long: a row a trace and budget (id, budget, correct, and where
-    known sample and tokens), or a row of counts (with tried). Wide: a row a query, with counts as a list or as columns
-    correct_16, correct_32, …. A long table may have named options (--option-column effort) in place of budgets. Columns
-    are found by their usual names, or by flag; '' stands for none. Logs of Inspect (.eval, JSON) and lm-eval's
-    samples_*.jsonl are read as they are. What is wrong is told by line and nothing is written; what is left out is
-    listed with the reason.
+    FILE is CSV, Parquet or JSONL, in one of two layouts. Long: one row per trace and budget (id, budget, correct, and
+    if known sample and tokens), or rows of counts (with tried). Wide: one row per query, with counts as a list or as
+    columns correct_16, correct_32, …. A long table may have named options (--option-column effort) instead of budgets.
+    Columns are found by their usual names, or set by flag; '' means none. Logs of Inspect (.eval, JSON) and
+    samples_*.jsonl of lm-eval are read directly. Errors are reported with their line, and nothing is then written. Rows
+    that are left out are listed with the reason.
     """
     from . import pipeline, tables
     from .progress import step_bar

@@ -1,4 +1,4 @@
-"""`forethought layers`: which layer of the model tells most."""
+"""`forethought layers`: which layer of the model predicts best."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from .options import dry_run_flag, emit, emit_report, filled, json_flag, quiet_f
 @quiet_flag
 @json_flag
 def command(as_json: bool, quiet: bool, dry_run: bool, **values: Any) -> int:
-    """Judge every layer by itself: left-out errors, correlations, and the accuracy of plans, with intervals.
+    """Evaluate each layer alone: cross-validated errors, correlations, and the accuracy of plans, with intervals.
 
-    RUN is a profile run or a profile's Parquet file. Its recorded layers are compared (last token). With --states every
-    layer is, by the last token and by the mean over the question's tokens: the model reads each question once, and the
-    folder keeps what it read. The same command goes on where it stopped.
+    RUN is a profile run or the Parquet file of a profile. Its recorded layers are compared (last token). With --states
+    all layers are compared, both by the last token and by the mean over the tokens of the question: the model reads
+    each question once, and the folder stores the hidden states. The same command resumes an interrupted study.
     """
     from ..runs.folders import layers_folder
     from ..studies import layers

@@ -13,9 +13,9 @@ from .options import emit, json_flag, verb
 def command(as_json: bool, folder: str) -> int:
     """List what is in FOLDER (default: runs): runs, predictors, profile files and reports.
 
-    One line each, the newest first: when it was changed, what it is, the model, the share right and the mean tokens
-    generated at its budget (a run's, a question; of a profile and a predictor their largest cap, or the option that
-    takes most). What cannot be read is listed with the reason.
+    One line each, newest first: date, kind, model, accuracy and mean tokens per question. For a profile or a predictor,
+    these are the values at its largest cap, or at the option with the most tokens. Unreadable entries are listed with
+    the reason.
     """
     from .listing import list_results, results_text
     from .progress import step_bar

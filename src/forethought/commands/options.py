@@ -72,7 +72,7 @@ class Verb(click.Command):
             name = error.option_name.lstrip("-").replace("-", "_")
             if name in by_place or f"{name}_id" in by_place or f"query_{name}" in by_place:
                 how = " ".join([ctx.command_path, *self.collect_usage_pieces(ctx)])
-                raise click.UsageError(f"{error.message} It is given by place: {how}", ctx) from None
+                raise click.UsageError(f"{error.message} It is a positional argument: {how}", ctx) from None
             raise
         except click.BadParameter as error:
             words = error.message.replace("a valid float", "a number").replace("a valid integer", "a whole number")
@@ -118,8 +118,8 @@ ADDRESS = re.compile(r"[\w.-]+:\d{2,5}(/v1)?/?")  # without its http://
 WHAT_IT_IS = {
     "questions": "It is a file of questions, - for standard input, or gsm8k-demo, and comes second.",
     "model": "It is an alias, a folder or a hub id.",
-    "run": "It is a run, a profile or a predictor; `forethought ls` lists those here.",
-    "predictors": "Each is a trained run, a predictor's folder or a shipped name.",
+    "run": "It is a run, a profile or a predictor; `forethought ls` lists those in this folder.",
+    "predictors": "Each is a trained run, a predictor folder or a shipped name.",
 }
 FEW = 8  # flags that need no choice
 HELP_ALL = "forethought.help_all"
@@ -136,16 +136,18 @@ verb = partial(click.command, cls=Verb)
 
 json_flag = option("--json", "as_json", is_flag=True, is_main=True, help="Print one JSON object instead of text.")
 dry_run_flag = option(
-    "--dry-run", is_flag=True, is_main=True, help="Say what would be done and what it may cost; do nothing."
+    "--dry-run", is_flag=True, is_main=True, help="Show what would be done and what it may cost, without doing it."
 )
-quiet_flag = option("--quiet", is_flag=True, help="No progress bar.")
+quiet_flag = option("--quiet", is_flag=True, help="Show no progress.")
 SERVER = {
     "base_url": Flag(
-        "A server instead of local files.  [with --engine openai: FORETHOUGHT_BASE_URL]", metavar="URL", is_main=True
+        "Address of a model server, instead of local files.  [with --engine openai: FORETHOUGHT_BASE_URL]",
+        metavar="URL",
+        is_main=True,
     ),
-    "served_model": Flag("The model's name there.  [default: the same]", metavar="NAME"),
-    "enforce": Flag("How it keeps budgets: auto, two-call, native, max-tokens.  [default: auto]", metavar="HOW"),
-    "concurrency": Flag("Requests at once there.  [default: 32]", metavar="N"),
+    "served_model": Flag("Name of the model on the server.  [default: the same]", metavar="NAME"),
+    "enforce": Flag("How the cap is enforced: auto, two-call, native, max-tokens.  [default: auto]", metavar="HOW"),
+    "concurrency": Flag("Concurrent requests to the server.  [default: 32]", metavar="N"),
 }
 
 
@@ -285,16 +287,16 @@ def _number(flag: Flag, text: str, kind: type[float | int]) -> float:
 
 
 def price_options(function: F) -> F:
-    """What a million tokens cost, for the bill before a command and the one after it; and how long they take."""
+    """Prices per million tokens and tokens per second, for the estimate before a command and the bill after it."""
     function = click.option(
         "--tokens-per-second",
         type=click.FloatRange(min=0, min_open=True),
         metavar="N",
-        help="Tokens that the server generates in a second, for the hours of a dry run.",
+        help="Generated tokens per second of the server; a dry run then shows hours.",
     )(function)
-    for name, what in (("out", "generated"), ("in", "of prompts")):
+    for name, what in (("out", "generated"), ("in", "prompt")):
         function = option(
-            f"--price-{name}", type=click.FloatRange(min=0), metavar="USD", help=f"Price of a million tokens {what}."
+            f"--price-{name}", type=click.FloatRange(min=0), metavar="USD", help=f"Price per million {what} tokens."
         )(function)
     return function
 

@@ -1,4 +1,4 @@
-"""A run of questions: what it came to, in a few lines at its end and on one page later."""
+"""The result of a run: a few lines at its end, and one page for `show`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from ..report.pages import aligned
 from ..report.wording import amount, share_right
 from ..runs.store import RunDirectory
 
-MOST_LISTED = 24  # budgets given, one a line
+MOST_LISTED = 24  # budgets given, one per line
 WIDTH = 12  # of the names at the left
 
 
@@ -84,7 +84,7 @@ def run_overview(run: RunDirectory) -> dict[str, Any]:
 
 
 def _next(run: RunDirectory, plan: Plan, *, is_finished: bool, has_grades: bool, counts: Mapping[str, Any]) -> str:
-    """The command that one would type now."""
+    """The next command."""
     if not is_finished or counts["failed"]:
         return again(run)
     if plan.others and has_grades:
@@ -113,13 +113,13 @@ def predictor_words(card: PredictorCard) -> str:
 
 
 def changed(*files: Path) -> str:
-    """When the latest of the files was changed, in local time."""
+    """The latest modification time of the files, in local time."""
     latest = max(file.stat().st_mtime for file in files if file.exists())
     return datetime.fromtimestamp(latest).astimezone().isoformat(timespec="milliseconds")
 
 
 def overview_text(found: Mapping[str, Any]) -> str:
-    """The page of `run_overview`, for a person."""
+    """The page of `run_overview`, as text."""
     plan, cost = found["plan"], Cost(found["plan"]["cost"])
     total = found["queries"]
     at = found["changed"][:16].replace("T", " ")
@@ -170,7 +170,7 @@ def _cost_lines(found: Mapping[str, Any], plan: Mapping[str, Any], cost: Cost) -
     """What was planned against what was used, in both costs and, where there are prices, in USD."""
     num = max(1, found["queries"])
     answered = max(1, found["answered"])
-    rows = [["", "planned", "used", "planned a question", "used a question"]]
+    rows = [["", "planned", "used", "planned per question", "used per question"]]
     if plan["granted"] is not None:
         used = found["granted_tokens"]
         rows.append(["tokens granted", f"{plan['granted']:,}", f"{used:,}", f"{plan['granted'] / num:,.1f}"])
@@ -232,29 +232,29 @@ def run_text(result: Mapping[str, Any]) -> str:
 
 
 def bill_text(result: Mapping[str, Any]) -> str:
-    """What was sent and generated, in the units of the bill before it."""
+    """Tokens sent and generated, in the units of the estimate before the run."""
     usd = result["usd_in_all"] if "usd_in_all" in result else result.get("usd")
     price = "" if usd is None else f", {usd:,.2f} USD" if usd >= 1.0 or not usd else f", {usd:,.4g} USD"
     sent, generated = result["prompt_tokens"], result["generated_tokens"]
     rate = result.get("tokens_per_second")
     shown = "" if rate is None else f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"
-    speed = f"; now {shown} generated a second (for --tokens-per-second)" if shown else ""
+    speed = f"; now {shown} generated per second (for --tokens-per-second)" if shown else ""
     return f"in all, {sent:,} tokens of prompts sent and {generated:,} generated{price}{speed}"
 
 
 def _not_counted(result: Mapping[str, Any]) -> str:
-    """What the tokens of a run's summary leave out."""
+    """The answers whose tokens are not in a run's summary."""
     number = result.get("not_counted", 0)
     if not number:
         return ""
     return (
-        f", without {number} of the {result['answered']} answers: nothing reliable told their tokens, so whether they "
-        f"kept their budgets is not known"
+        f", without {number} of the {result['answered']} answers: their tokens could not be counted reliably, so it is "
+        f"not known whether they kept their budgets"
     )
 
 
 def counts_text(counts: Mapping[str, Any]) -> str:
-    """What an engine counted, in one line, without what it never met."""
+    """The counters of an engine that are not 0, in one line."""
     parts = []
     for name, value in counts.items():
         words = name.removeprefix("num_").replace("_", " ")

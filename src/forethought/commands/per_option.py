@@ -65,8 +65,14 @@ def _option_lines(found: Mapping[str, Any], shown: Iterable[int]) -> list[str]:
     """Named options, as many columns as are known of them."""
     tokens, usd, tries, prices = (found.get(name) for name in ("tokens", "usd", "tries", "usd_per_million"))
     has_prices = prices is not None and any(prices)
-    head = ["option", "right", "mean tokens", *(["mean USD"] if usd else []), *(["tries a question"] if tries else [])]
-    rows = [[*head, *(["USD a million in", "out"] if has_prices else [])]]
+    head = [
+        "option",
+        "right",
+        "mean tokens",
+        *(["mean USD"] if usd else []),
+        *(["tries per question"] if tries else []),
+    ]
+    rows = [[*head, *(["USD per million in", "out"] if has_prices else [])]]
     for at in shown:
         cells = [found["options"][at], f"{found['accuracy'][at]:.1%}"]
         cells.append("not measured" if tokens is None else f"{tokens[at]:,.1f}")

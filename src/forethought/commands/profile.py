@@ -19,9 +19,9 @@ from .options import dry_run_flag, emit, filled, json_flag, price_options, quiet
 def command(as_json: bool, quiet: bool, dry_run: bool, **values: Any) -> int:
     """Sample traces of every question and force an answer at every cap.
 
-    MODEL is an alias (qwen2.5-coder-0.5b, qwen2.5-coder-1.5b), a folder or a hub id; QUESTIONS a JSONL, CSV or Parquet
-    file, "-" for standard input, or gsm8k-demo. CAPS are tokens: 512,1024,4096, or 16:256:16 (from, to, step),
-    or geometric:256:32768 (doubling). The same command goes on where it stopped.
+    MODEL is an alias (qwen2.5-coder-0.5b, qwen2.5-coder-1.5b), a folder or a hub id. QUESTIONS is a JSONL, CSV or
+    Parquet file, "-" for standard input, or gsm8k-demo. CAPS are numbers of tokens: 512,1024,4096, or 16:256:16 (from,
+    to, step), or geometric:256:32768 (doubling). The same command resumes an interrupted profile.
     """
     from ..engines.opening import choose, settle
     from . import pipeline, tables

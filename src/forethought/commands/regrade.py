@@ -1,4 +1,4 @@
-"""`forethought regrade`: judge the kept records of a run anew."""
+"""`forethought regrade`: grade the stored answers of a run again."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from ..core.settings import RegradeSettings
 from .options import emit, filled, json_flag, takes, talk, verb
 
 
-@verb("regrade", short_help="Judge a run's kept answers anew.")
+@verb("regrade", short_help="Grade the stored answers of a run again.")
 @takes(RegradeSettings)
 @json_flag
 def command(as_json: bool, **values: Any) -> int:
-    """Judge every answer of a profile or a run with another grader, other options or corrected references.
+    """Grade every answer of a profile or a run with another grader, other options or corrected references.
 
-    Nothing is generated. Records, the profile's table, answers and summary are written again; a kill leaves the old or
-    the new, and the same command finishes it.
+    Nothing is generated. Records, profile table, answers and summary are rewritten. If the command is killed, each file
+    is either old or new, and the same command finishes the work.
     """
     from . import tables
     from .grading import regrade

@@ -26,13 +26,13 @@ from .options import (
 
 @verb("run", short_help="Plan, reason under the caps, answer.")
 @takes(RunSettings)
-@option("--plan", "plan_file", default="", metavar="FILE", help="Carry out this plan, without RUN and QUESTIONS.")
+@option("--plan", "plan_file", default="", metavar="FILE", help="Run this plan file, without RUN and QUESTIONS.")
 @option(
     "--answers",
     default="",
     is_main=True,
     metavar="FILE",
-    help="Write the answers here too, at the end: .csv, .parquet or .jsonl.",
+    help="At the end also write the answers to this .csv, .parquet or .jsonl file.",
 )
 @price_options
 @dry_run_flag
@@ -44,9 +44,9 @@ def command(
 ) -> int:
     """Answer every question within the total, as JSONL in RUN/answers.jsonl.
 
-    The first RUN holds the predictor (see `forethought plan`). Reference answers are not needed; where there are some,
-    answers are graded. The same command goes on where it stopped. With --plan, the plan that `forethought plan --out
-    FILE.json` wrote is carried out, edited or not. With --compare it ends with the comparison.
+    The first RUN holds the predictor (see `forethought plan`). Reference answers are optional; answers to questions
+    that have one are graded. The same command resumes an interrupted run. --plan runs a plan file of `forethought
+    plan`, edited or not. --compare prints the comparison at the end.
     """
     from .. import report
     from ..control.answers import Answers

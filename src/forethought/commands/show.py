@@ -1,4 +1,4 @@
-"""`forethought show`: look inside one result."""
+"""`forethought show`: one result in detail."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import click
 from .options import emit, json_flag, verb
 
 
-@verb("show", short_help="Look inside one result.")
+@verb("show", short_help="Show one result in detail.")
 @click.argument("run")
 @click.argument("query_id", metavar="[ID]", default="")
 @json_flag
 def command(as_json: bool, run: str, query_id: str) -> int:
-    """Show a run or a profile's file as a whole, or one question of a run.
+    """Show a run or a profile file as a whole, or one question of a run.
 
-    Of a profile: how often each cap or option was right, what it took and cost, how often it was tried. Of a question:
-    its text, curves, budget, what was used, why it stopped, its grade.
+    For a profile: accuracy, tokens, cost and number of traces of each cap or option. For a question: its text, curves,
+    budget, tokens used, the reason why the thought ended, and its grade.
     """
     from .showing import show, shown_text
 

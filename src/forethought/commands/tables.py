@@ -32,7 +32,7 @@ from .per_option import by_option, cap_lines
 
 
 def plan_rows(planned: Plan) -> list[dict[str, Any]]:
-    """One row a question: its budget, and of a named option its name, and what it is expected to give and to use."""
+    """One row per question: its budget, and of a named option its name, and what it is expected to give and to use."""
     curves, plan = planned.forecast.curves, planned.allocation
     usd_Q = curves.usd_at(plan.menu.columns(plan.budget_Q)) if curves.is_billable else None
     rows = []
@@ -69,32 +69,32 @@ def plan_header(planned: Plan) -> dict[str, Any]:
 
 
 def plan_text(planned: Plan) -> str:
-    """The plan for a person: totals, then how many questions got which budget or option."""
+    """The plan as text: totals, then the number of questions at each budget or option."""
     plan, is_usd = planned.allocation, planned.allocation.cost is Cost.USD
     num_queries = len(plan.query_ids)
     spent = "unknown"
     if plan.expected_spent is not None:
         words = " tokens generated" * (plan.expected_usd is not None)
-        spent = f"{plan.expected_spent:,.0f}{words} ({plan.expected_spent / num_queries:.1f} a question)"
-    bill = "" if plan.expected_usd is None else f"{_usd_a_question(plan.expected_usd, num_queries)}, "
-    each = f"({plan.total / num_queries:.1f} a question)"
+        spent = f"{plan.expected_spent:,.0f}{words} ({plan.expected_spent / num_queries:.1f} per question)"
+    bill = "" if plan.expected_usd is None else f"{_usd_per_question(plan.expected_usd, num_queries)}, "
+    each = f"({plan.total / num_queries:.1f} per question)"
     lines = [
         f"{num_queries} questions, {plan.allocator} under {plan.cost.value} cost",
-        f"total      {_usd_a_question(plan.total, num_queries) if is_usd else f'{plan.total:,.0f} tokens {each}'}",
-        f"granted    {plan.granted:,} ({plan.granted / num_queries:.1f} a question)",
+        f"total      {_usd_per_question(plan.total, num_queries) if is_usd else f'{plan.total:,.0f} tokens {each}'}",
+        f"granted    {plan.granted:,} ({plan.granted / num_queries:.1f} per question)",
         f"expected   {bill}{spent}{'' if bill else ' generated'}, accuracy {plan.expected_accuracy:.1%}",
     ]
     if plan.menu.is_named and plan.cost is not Cost.GRANTED:
-        del lines[2]  # what an option is known to take on average is no bound that anyone grants
+        del lines[2]  # the usual tokens of an option are not a cap
     within = spent_within(planned.forecast.curves, plan.budget_Q)
     if within is not None and plan.cost is Cost.SPENT:
         lines.append(
-            f"at most    {within:,.0f} generated in 95 of 100 runs, where predictions hold "
+            f"at most    {within:,.0f} generated in 95 of 100 runs, if predictions are right "
             f"({within / plan.total:.0%} of the total); run --hard-total never exceeds the total"
         )
     if plan.price is not None:
         price, unit = (f"{plan.price:,.4g}", "USD") if is_usd else (f"{plan.price * 1000:.3f}", "thousand tokens")
-        lines.append(f"price      {price} right answers a {unit} at the margin")
+        lines.append(f"price      {price} right answers per {unit} at the margin")
     lines.append(f"novelty    {_novelty_words(planned.forecast)}")
     if plan.menu.is_named:
         return "\n".join([*lines, *_option_lines(planned)])
@@ -108,12 +108,12 @@ def plan_text(planned: Plan) -> str:
     return "\n".join(lines)
 
 
-def _usd_a_question(usd: float, num_queries: int) -> str:
-    return f"{usd_words(usd)} ({usd_words(usd / num_queries)} a question)"
+def _usd_per_question(usd: float, num_queries: int) -> str:
+    return f"{usd_words(usd)} ({usd_words(usd / num_queries)} per question)"
 
 
 def _option_lines(planned: Plan) -> list[str]:
-    """How many questions get which option, and what one of them is expected to give, to take and to cost."""
+    """The number of questions at each option, with expected accuracy, tokens and price."""
     plan, curves = planned.allocation, planned.forecast.curves
     column_Q, row_Q = plan.menu.columns(plan.budget_Q), np.arange(len(planned))
     p_Q, tokens_Q = curves.p_Q_B[row_Q, column_Q], None
@@ -122,14 +122,14 @@ def _option_lines(planned: Plan) -> list[str]:
     usd_Q = curves.usd_at(column_Q) if curves.is_billable else None
     labels = [one_line(label) for label in plan.menu.labels]
     width = max(map(len, ("option", *labels)))
-    lines = [f"{'option':{width}}  questions  accuracy    tokens{'' if usd_Q is None else '  USD a question'}"]
+    lines = [f"{'option':{width}}  questions  accuracy    tokens{'' if usd_Q is None else '  USD per question'}"]
     for column, label in enumerate(labels):
         is_its_Q = column_Q == column
         line = f"{label:{width}}  {is_its_Q.sum():9,d}"
         if is_its_Q.any():
             tokens = "unknown" if tokens_Q is None else f"{tokens_Q[is_its_Q].mean():,.1f}"
             line += f"  {p_Q[is_its_Q].mean():8.1%}  {tokens:>8}"
-            line += "" if usd_Q is None else f"  {usd_words(float(usd_Q[is_its_Q].mean())):>14}"
+            line += "" if usd_Q is None else f"  {usd_words(float(usd_Q[is_its_Q].mean())):>16}"
         lines.append(line)
     return lines
 
@@ -137,7 +137,7 @@ def _option_lines(planned: Plan) -> list[str]:
 def _novelty_words(expected: Forecast) -> str:
     judged = expected.judged
     if judged is None:
-        return "not known: the predictor has no score of it"
+        return "not known: the predictor has no novelty score"
     return (
         f"{judged.num_novel} of {judged.num_queries} questions are novel to the predictor "
         f"({judged.expected:.0f} expected by chance)"
@@ -148,7 +148,7 @@ PROFILE_FILES = ("profile.parquet", "records.jsonl", "hidden", "predictor", "eva
 
 
 def profile_summary(run: RunDirectory) -> dict[str, Any]:
-    """What a profile run holds: counts, accuracy and mean tokens at every cap."""
+    """The content of a profile run: counts, accuracy and mean tokens at every cap."""
     measured = sources.open_profile(str(run.path))
     made = run.header.provenance
     sent = generated = num_traces = 0
@@ -182,7 +182,7 @@ def profile_summary(run: RunDirectory) -> dict[str, Any]:
 
 
 def profile_file_summary(path: Path) -> dict[str, Any]:
-    """What a profile's file holds, as of a run."""
+    """The content of a profile file, with the keys of a run's."""
     measured = read_parquet(path, with_hidden=False)
     return {
         "run": str(path),
@@ -197,7 +197,7 @@ def profile_file_summary(path: Path) -> dict[str, Any]:
 
 
 def _measured_by(measured: Profile) -> dict[str, Any]:
-    """What was asked, and who judged."""
+    """The model, engine, template and grader."""
     made = measured.provenance
     return {
         "model": made.model,
@@ -229,7 +229,7 @@ def profile_text(result: Mapping[str, Any]) -> str:
 
 
 def _measured_lines(result: Mapping[str, Any]) -> list[str]:
-    """What was asked, when, and by what it was judged, as far as that is known."""
+    """The model, engine, template, grader and date, if known."""
     known = {
         "model": result["model"],
         "engine": " at ".join(each for each in (result["engine"], result["server"]) if each),
@@ -279,7 +279,7 @@ def import_text(imported: Imported, *, is_written: bool) -> str:
 
 
 def _train_lines(measured: Profile, path: str) -> list[str]:
-    """What to type next: a history needs no more than ids, and is for questions that are asked again."""
+    """The next command: a history needs only ids, and is for questions that are asked again."""
     name, _ = default_predictor(measured)
     again = f"forethought train {path} --predictor history"
     if name == "mean":
@@ -290,7 +290,7 @@ def _train_lines(measured: Profile, path: str) -> list[str]:
 
 
 def training_text(card: PredictorCard, folder: str | Path) -> str:
-    """What was trained, on what, and how well it does on queries left out, for a person."""
+    """What was trained, on which data, and its cross-validated quality, as text."""
     layer = "no features" if card.features.layer is None else f"layer {card.features.layer}"
     lines = [
         f"{card.predictor} on {layer} of {one_line(card.model or 'an unknown model')}, "
@@ -305,21 +305,21 @@ def training_text(card: PredictorCard, folder: str | Path) -> str:
         lines += cap_lines({**known, "usd": usd, "usd_per_million": prices})
     if (known_draws := card.history) is not None:
         lines.append(
-            f"knows {known_draws.num_draws:,.0f} draws of {known_draws.num_queries:,} questions; the curve of "
-            f"{known_draws.base} counts as {known_draws.strength:.2g} more each. Of questions never seen:"
+            f"history: {known_draws.num_draws:,.0f} samples of {known_draws.num_queries:,} questions; the curve of "
+            f"{known_draws.base} has the weight of {known_draws.strength:.2g} samples each. On questions without any:"
         )
     if (quality := card.calibration) is not None:
         lines.append(
-            f"out of fold: log loss {quality.log_loss:.4f} nats (mean curve {quality.mean_log_loss:.4f}), "
+            f"cross-validated: log loss {quality.log_loss:.4f} nats (mean curve {quality.mean_log_loss:.4f}), "
             f"Brier {quality.brier:.4f} ({quality.mean_brier:.4f}), calibration error {quality.calibration_error:.3f}"
         )
     if (shrinkage := card.shrinkage) is not None:
-        usage = "" if shrinkage.usage is None else f", {shrinkage.usage:.0%} of usage predictions"
-        lines.append(f"kept {shrinkage.accuracy:.0%} of accuracy predictions{usage} ({shrinkage.evidence})")
+        usage = "" if shrinkage.usage is None else f", of usage predictions {shrinkage.usage:.0%}"
+        lines.append(f"weight of accuracy predictions {shrinkage.accuracy:.0%}{usage} ({shrinkage.evidence})")
         if shrinkage.accuracy == 0.0:
             lines.append(
-                "nothing in the questions tells how their accuracy curves differ from the mean curve: plans will be "
-                "about as good as blind ones. More traces or questions may help: forethought profile"
+                "the features do not predict how accuracy curves differ from the mean curve: plans will be about as "
+                "good as blind ones. More traces or questions may help: forethought profile"
             )
     total = "--mean-tokens N --cost spent" if card.menu.is_named else "--mean-tokens N"
     if card.menu.is_named and card.menu.is_priced:
@@ -329,7 +329,7 @@ def training_text(card: PredictorCard, folder: str | Path) -> str:
 
 
 def verdicts_text(found: Verdicts) -> str:
-    """What a grader said of a file, for a person."""
+    """The verdicts of a grader on a file, as text."""
     told = found.to_json()
     share = f" ({told['right'] / told['graded']:.1%})" if told["graded"] else ""
     lines = [
@@ -339,7 +339,7 @@ def verdicts_text(found: Verdicts) -> str:
         f"unreadable  {told['unreadable']:,}",
     ]
     if told["left_out"]:
-        lines.append(f"left out    {told['left_out']:,} without a reference that can be read")
+        lines.append(f"left out    {told['left_out']:,} without a readable reference")
     shown = told["unreadable_rows"][:MAX_SHOWN]
     lines += [
         f"  {one_line(row['id'])}: {excerpt(row['answer'], 80)} (reference {excerpt(row['reference'], 40)})"
@@ -351,7 +351,7 @@ def verdicts_text(found: Verdicts) -> str:
 
 
 def regraded_text(found: Regraded) -> str:
-    """What judging anew came to, for a person."""
+    """The result of grading again, as text."""
     changes = [f"  {old} -> {new}: {count:,}" for (old, new), count in sorted(found.changes.items())]
     return "\n".join(
         [

@@ -15,8 +15,8 @@ from .options import emit, filled, json_flag, quiet_flag, takes, verb
 def command(as_json: bool, quiet: bool, **values: Any) -> int:
     """Fit a predictor of the accuracy curve and of the usage curve.
 
-    RUN is a profile run or a profile's Parquet file, MORE are others measured in the same way. The layer and the
-    regularisation are picked by cross-validation on them; the card beside the weights says with what result.
+    RUN is a profile run or the Parquet file of a profile; MORE are further profiles measured in the same way. The layer
+    and the regularisation are chosen by cross-validation. The card in the predictor folder shows the result.
     """
     from . import pipeline
     from .progress import step_bar

@@ -169,7 +169,7 @@ class Answers(Shown):
         return counts_of(self.rows)
 
     def save(self, path: str | Path) -> Path:
-        """Writes a row an answer, at once or not at all: CSV, TSV or Parquet by the file's name, else JSON lines."""
+        """Writes a row per answer, at once or not at all: CSV, TSV or Parquet by the file's name, else JSON lines."""
         path = Path(path)
         check_rows_name(path, "the file")
         write_rows(path, [row.to_json() for row in self.rows], COLUMNS)

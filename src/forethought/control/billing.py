@@ -19,8 +19,8 @@ class Prices:
     """What tokens take of money and time; None where it is not known.
 
     Attributes:
-        per_million_in: USD a million tokens of prompts, cached or not.
-        per_million_out: USD a million tokens generated.
+        per_million_in: USD per million tokens of prompts, cached or not.
+        per_million_out: USD per million tokens generated.
         tokens_per_second: tokens that all requests together generate in a second.
     """
 
@@ -60,9 +60,9 @@ class Traffic:
     """Prompt tokens of some traces.
 
     Attributes:
-        sent: tokens sent, each as often as it is.
-        cached: those of them that were sent before: a prefix cache spares them.
-        words: how often each prompt is sent, and how its length is known.
+        sent: tokens sent, with repetitions.
+        cached: tokens sent before, which a prefix cache saves.
+        words: how often each prompt is sent, and how its length was determined.
     """
 
     sent: int
@@ -84,12 +84,12 @@ class Traffic:
         """
         once = int(np.dot(lengths.tokens_Q, np.asarray(num_traces_Q, dtype=np.int64)))
         if not is_two_calls:
-            return cls(once, 0, f"each prompt once a trace; {lengths.how}")
+            return cls(once, 0, f"each prompt once per trace; {lengths.how}")
         num_answers = sum(num_traces_Q) * answers
         again = once * answers + reread
         words = (
-            f"each prompt {1 + answers} times a trace, {answers} of them with the thought so far ("
-            f"where the server keeps the cap itself: once); {lengths.how}"
+            f"each prompt {1 + answers} times per trace, {answers} of them with the thought so far ("
+            f"once, if the server enforces the cap itself); {lengths.how}"
         )
         return cls(once + again + num_answers * lengths.suffix_tokens, again, words)
 
@@ -129,7 +129,7 @@ class Expected:
         parts = [f"{self.prompt_tokens:,} tokens of prompts + {self.generated_tokens:,} generated"]
         parts += [] if self.usd is None else [usd_words(self.usd)]
         parts += [] if self.hours is None else [hours_words(self.hours)]
-        return f"{', '.join(parts)}: by the mean of the {self.num_measured:,} traces that are done"
+        return f"{', '.join(parts)}: by the mean of the {self.num_measured:,} finished traces"
 
 
 def hours_words(hours: float) -> str:

@@ -39,7 +39,7 @@ class Judging:
     """How an evaluation is made.
 
     Attributes:
-        mean_tokens, mean_usd: levels a question; None or empty: spread over what the options cost.
+        mean_tokens, mean_usd: levels per question; None or empty: spread over what the options cost.
         num_resamples: bootstrap resamples.
         seed: of bootstrap and folds.
     """
@@ -69,8 +69,8 @@ def evaluate(
             default): then every question is predicted by fits that did not see it.
         profile: what was measured.
         allocator: divides totals: a registered name or an allocator.
-        mean_tokens: levels in mean tokens a question; by default they are spread over what the options cost.
-        mean_usd: levels in mean USD a question, of named options with prices.
+        mean_tokens: levels in mean tokens per question; by default they are spread over what the options cost.
+        mean_usd: levels in mean USD per question, of named options with prices.
         num_resamples: bootstrap resamples.
         seed: of bootstrap and folds.
         engine: of the measured model, for a predictor that asks it how hard a question is.

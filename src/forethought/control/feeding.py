@@ -1,4 +1,4 @@
-"""Feeding a history that lies in a folder: what a run or a profile drew, once a run, by one process at a time."""
+"""Feeding a history that lies in a folder: what a run or a profile drew, once per run, by one process at a time."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ class Forecast:
     """Predicted curves of a batch, and what they cost.
 
     Attributes:
-        curves: one row a query.
+        curves: one row per query.
         unseen_Q: rows of the queries whose prompt could not be read by the model; they carry the mean training curve.
         judged: the queries' novelty; None where the predictor has no score of it.
         feature_seconds: the prompt pass that gave the features (generation needs the same pass).

@@ -1,6 +1,6 @@
 """A plan: a budget for each query, the curves it rests on, and what made it; a value that is edited, saved and run.
 
-On disk, and as RUN/plan.json, it is one JSON object with a line a query in `queries`, `predicted` and each plan's
+On disk, and as RUN/plan.json, it is one JSON object with a line per query in `queries`, `predicted` and each plan's
 `budgets`, which may be edited by hand.
 """
 
@@ -225,7 +225,7 @@ class Plan(Shown):
         path = Path(path)
         path = path / FILE if path.is_dir() else path
         if path.suffix.lower() == ".jsonl":
-            raise RunError(f"{path} lists budgets, a line a question; a plan that can be run holds more: {MAKE}")
+            raise RunError(f"{path} lists budgets, a line per question; a plan that can be run holds more: {MAKE}")
         if not path.exists():
             raise RunError(f"{path} does not exist; make a plan: {MAKE.replace('FILE.json', str(path))}")
         content = read_json(path)
@@ -314,7 +314,7 @@ class Plan(Shown):
             )
 
     def requests(self, ceiling: int = CEILING) -> Iterator[Request]:
-        """One trace a query, under its budget; short answers come first where an engine schedules by priority.
+        """One trace per query, under its budget; short answers come first where an engine schedules by priority.
 
         Args:
             ceiling: most tokens of a thought by an option without a cap; see `engines.context.ceiling_of`.

@@ -15,7 +15,7 @@ from ..runs.store import fingerprint
 
 
 def allocation_to_json(made: Allocation) -> dict[str, Any]:
-    """An allocation as one JSON object; `budgets` has one row a query: its budget, or the name of its option."""
+    """An allocation as one JSON object; `budgets` has one row per query: its budget, or the name of its option."""
     menu = made.menu
     key, value = ("option", menu.label) if menu.is_named else ("budget", int)
     return {

@@ -1,4 +1,4 @@
-"""From questions to a plan: features, predicted curves, one budget a query."""
+"""From questions to a plan: features, predicted curves, one budget per query."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ from ..predictors.predictor import Predictor
 from ..questions.queries import Question, read_questions
 from .forecast import Forecast
 from .plan import Plan
+from .reading import batches
 from .terms import Terms
 
-READ_AT_ONCE = 128  # prompts, between two reports of progress
 PREDICTED_AT_ONCE = 4096  # queries
 
 logger = logging.getLogger(__name__)
@@ -64,9 +64,9 @@ def plan(
     Args:
         predictor: says what a question is expected to give and to use under each cap.
         questions: texts, chats, rows or queries, or a file's name; see `read_questions`.
-        mean_tokens: the total as tokens a question; or
+        mean_tokens: the total as tokens per question; or
         total: the total in tokens; or, on a menu with prices,
-        mean_usd: the total as USD a question; or
+        mean_usd: the total as USD per question; or
         total_usd: the total in USD.
         cost: what tokens are counted as: "granted" (caps, the default) or "spent" (expected to be generated).
         allocator: a registered name, or an object that allocates.
@@ -207,15 +207,12 @@ def features(
                 f"{engine.info.engine if engine else 'none'!r} does not give; use --engine transformers or --engine "
                 f"vllm, or a predictor that reads the text alone: forethought train RUN --predictor text"
             )
-        parts = []
-        for start in range(0, len(queries), READ_AT_ONCE):
-            progress("read", start, len(queries))
-            parts.append(engine.hidden_states(queries[start : start + READ_AT_ONCE], [schema.layer])[:, 0])
-        hidden_Q_D = np.concatenate(parts)
+        read = batches(queries, engine.info, num_before=0, total=len(queries), progress=progress)
+        hidden_Q_D = np.concatenate([engine.hidden_states(batch, [schema.layer])[:, 0] for batch in read])
     if DIFFICULTY in schema.reads:
         assert predictor.card.asking is not None
         assert engine is not None
-        levels = tuple(asked.level for asked in ask(engine, queries, predictor.card.asking))
+        levels = tuple(asked.level for asked in ask(engine, queries, predictor.card.asking, progress))
     texts, ids = tuple(query.text for query in queries), tuple(query.id for query in queries)
     return Features(len(queries), hidden_Q_D, texts, levels, ids)
 
@@ -307,7 +304,7 @@ def _in_own_units(error: InvalidTotalError, terms: Terms, num_queries: int) -> I
     least = math.ceil(parts * error.least / num_queries) / parts
     answer = InvalidTotalError(
         f"{name} {mean:g} cannot pay for the minimums of {num_queries} questions, which cost "
-        f"{error.least / num_queries:.6g} {unit} a question ({terms.cost} cost). Give at least "
+        f"{error.least / num_queries:.6g} {unit} per question ({terms.cost} cost). Give at least "
         f"{name} {least:g}."
     )
     answer.least = error.least

@@ -13,6 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..core.data import EngineInfo, Generation, Grade, Query, Request, Sampling
 from ..core.menu import Menu
 from ..core.parquet import write_parquet
@@ -34,6 +36,7 @@ from ..runs.folders import profile_folder
 from ..runs.profiles import from_run
 from ..runs.store import RunDirectory, fingerprint
 from .judging import Judge
+from .reading import batches
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +85,7 @@ async def sample_traces(
         engine: samples the traces; gives hidden states when `layers` are asked for.
         queries: what to profile; of several workers, each takes those that are its own.
         menu: the caps to probe.
-        num_traces: traces a query.
+        num_traces: traces per query.
         seed: seed of the run.
         grader: judges every answer.
         layers: which layers' hidden states to keep; empty for none.
@@ -139,10 +142,10 @@ def _read_states(
     held = {query_id for chunk in run.hidden_chunks()[1] for query_id in chunk.query_ids}
     unseen = [query for query in queries if query.id not in held]
     for start in range(0, len(unseen), QUERIES_PER_CHUNK):
-        progress("read", start, len(unseen))
         chunk = unseen[start : start + QUERIES_PER_CHUNK]
-        ids = [query.id for query in chunk]
-        run.save_hidden(ids, layers, engine.hidden_states(chunk, layers), worker=worker)
+        read = batches(chunk, engine.info, num_before=start, total=len(unseen), progress=progress)
+        hidden_Q_L_D = np.concatenate([engine.hidden_states(batch, layers) for batch in read])
+        run.save_hidden([query.id for query in chunk], layers, hidden_Q_L_D, worker=worker)
 
 
 def check_layers_kept(run: RunDirectory, layers: Sequence[int]) -> None:
@@ -224,7 +227,7 @@ async def profile_async(
         questions: texts with references: rows, queries, or a file's name; see `read_questions`.
         menu: the caps: a menu, "512,1024,4096", "geometric:256:32768", or whole numbers; None for those that suit the
             model. Or named options: such a menu, or its file ("menu.toml").
-        num_traces: traces a question; of named options under each.
+        num_traces: traces per question; of named options under each.
         grader: judges the answers: a registered name or a grader.
         layers: whose hidden states to keep: "all" that the engine shows, "none", or their numbers.
         seed: of the traces.

@@ -110,7 +110,7 @@ def summary(run: RunDirectory, queries: Sequence[Query], lines: list[bytes | Non
 
 
 def write_results(run: RunDirectory, queries: Sequence[Query]) -> None:
-    """Writes RUN/answers.jsonl, one line a query in their order, and RUN/summary.json, from the records of all workers.
+    """Writes RUN/answers.jsonl, one line per query in order, and RUN/summary.json, from the records of all workers.
 
     `engine` in the summary holds what the engine counted, over all calls, killed ones included. The last worker to end
     writes what holds of all.

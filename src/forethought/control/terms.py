@@ -25,9 +25,9 @@ class Terms:
     """What is divided over queries, and how.
 
     Attributes:
-        mean_tokens: the total as tokens a query; or
+        mean_tokens: the total as tokens per query; or
         total: in tokens; or
-        mean_usd: as USD a query; or
+        mean_usd: as USD per query; or
         total_usd: in USD. Exactly one of the four.
         cost: what it is counted in; None for USD where the total is, else granted.
         allocator: a registered name, or an object that allocates.

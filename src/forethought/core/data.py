@@ -245,7 +245,7 @@ class EngineInfo:
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Curves:
-    """What a predictor says, or a profile measured: one row a query, one column a budget.
+    """What a predictor says, or a profile measured: one row per query, one column per budget.
 
     Attributes:
         p_Q_B: chance of a right answer at each budget, in [0, 1], shape (Q, B).

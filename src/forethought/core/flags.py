@@ -115,17 +115,17 @@ def pairs(name: str, help: str, **how: Any) -> Any:  # noqa: A002
 
 
 limit_flag = partial(flag, None, "Only the first N questions.", metavar="N")
-seed_flag = partial(flag, 0, "Seed of everything random.")
-grader_flag = partial(flag, "number", "number, exact, choice or math.")
-grader_options_flag = partial(pairs, "--grader-option", "Passed to the grader (repeatable).")
-allocator_options_flag = partial(pairs, "--allocator-option", "Passed to the allocator (repeatable).")
-skip_ungraded_flag = partial(flag, False, "Leave out what has no reference answer that can be read, not refuse it.")
-worker_flag = partial(flag, "", "Take this share of the questions, as one of N processes that fill RUN.", metavar="K/N")
-retry_failed_flag = partial(flag, True, "Try again what failed before, once.")
+seed_flag = partial(flag, 0, "Random seed.")
+grader_flag = partial(flag, "number", "Grader: number, exact, choice or math.")
+grader_options_flag = partial(pairs, "--grader-option", "Option of the grader (repeatable).")
+allocator_options_flag = partial(pairs, "--allocator-option", "Option of the allocator (repeatable).")
+skip_ungraded_flag = partial(flag, False, "Skip questions without a readable reference answer, instead of stopping.")
+worker_flag = partial(flag, "", "Process share K of N of the questions; N processes fill one RUN.", metavar="K/N")
+retry_failed_flag = partial(flag, True, "Retry once what failed in an earlier start.")
 num_resamples_flag = partial(flag, 2000, "Bootstrap resamples.", name="--resamples")
-history_flag = partial(flag, "", "Feed what was drawn to this history (a predictor's folder).", metavar="FOLDER")
-plots_flag = partial(flag, True, "Draw pictures (needs matplotlib).")
-asked_model_flag = partial(flag, "", "Where the measured model is, for a predictor that asks it.")
+history_flag = partial(flag, "", "Add the samples to this history (a predictor folder).", metavar="FOLDER")
+plots_flag = partial(flag, True, "Draw plots (needs matplotlib).")
+asked_model_flag = partial(flag, "", "Name or folder of the measured model, for a predictor that queries it.")
 
 
 def check_all(problems: Iterable[str | None]) -> None:

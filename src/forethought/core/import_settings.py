@@ -1,4 +1,4 @@
-"""What `forethought import` is asked: where outside measurements stand, and what to take over of them."""
+"""Settings of `forethought import`: the columns of outside measurements, and what to import of them."""
 
 from __future__ import annotations
 
@@ -17,49 +17,59 @@ if TYPE_CHECKING:
 class ImportSettings:
     """`forethought import`: turn outside measurements into a profile.
 
-    `columns` says where each of `MEANINGS` stands in the files ("" for nowhere); the rest is found by usual names.
+    `columns` maps each of `MEANINGS` to a column ("" for none); columns not given are found by their usual names.
     """
 
     files: tuple[str, ...] = argument(metavar="FILE...")
-    out: str = flag("", "The profile.", metavar="FILE", shown="runs/NAME.parquet", is_main=True)
-    shape: str = flag("auto", "A row a trace and budget, or a row a query.", choices=("auto", "long", "wide"))
+    out: str = flag("", "File of the profile.", metavar="FILE", shown="runs/NAME.parquet", is_main=True)
+    shape: str = flag(
+        "auto", "Layout: one row per trace and budget (long) or per query (wide).", choices=("auto", "long", "wide")
+    )
     columns: dict[str, str] = field(default_factory=dict)
-    tried: int | None = flag(None, "Traces the counts are out of, where no column says.", metavar="N")
-    budgets: str = flag("", "Take only these caps over.", metavar="CAPS", shown="all of the files'", is_main=True)
-    last_cut: bool = flag(False, "Each trace has cuts of its own: at a cap it counts as at its last cut before it.")
-    window: int | None = flag(None, "Only evenly spaced caps: tokens between two.", metavar="N")
-    max_tokens: int | None = flag(None, "Largest budget to take over.", metavar="N", shown="all")
+    tried: int | None = flag(None, "Number of traces behind each count, if no column holds it.", metavar="N")
+    budgets: str = flag("", "Import only these caps.", metavar="CAPS", shown="all in the files", is_main=True)
+    last_cut: bool = flag(
+        False, "Traces have cuts of their own: the result at a cap is that of the last cut before it."
+    )
+    window: int | None = flag(None, "Import only evenly spaced caps, N tokens apart.", metavar="N")
+    max_tokens: int | None = flag(None, "Largest budget to import.", metavar="N", shown="all")
     layer: int | None = flag(None, "Decoder layer of the hidden states.", metavar="N")
     where: tuple[str, ...] = flag(
-        (), "Only rows whose cell is that text; of one column twice: either.", metavar="COLUMN=VALUE"
+        (), "Import only rows with this value; values of one column are alternatives.", metavar="COLUMN=VALUE"
     )
-    menu_file: str = flag("", "Options by label: prices, what a request sets (TOML).", name="--menu", metavar="FILE")
-    any_order: bool = flag(False, "The rows of a long table need not ascend by budget.")
-    score: str = flag("", "Which scorer or metric of an evaluation log judges.", metavar="NAME", is_main=True)
-    tokenizer: str = flag("", "What counts tokens of lm-eval's logs, which keep no counts.", metavar="FOLDER")
-    name: str = flag("", "Of the profile.", shown="the first file's")
-    model: str = flag("", "What was measured.", shown="unknown", is_main=True)
-    template: str = flag("", "Its prompt template.", shown="unknown")
-    grader: str = flag("", "What judged the answers.", shown="unknown")
-    temperature: float | None = flag(None, "Of the thought.", shown="unknown")
-    top_p: float | None = flag(None, "Nucleus of the thought.", shown="unknown")
-    simulated: bool = flag(False, "No model was measured: say so wherever the profile is shown.")
+    menu_file: str = flag(
+        "", "Menu file (TOML) with prices and request fields of the options, by label.", name="--menu", metavar="FILE"
+    )
+    any_order: bool = flag(False, "Accept a long table whose rows do not ascend by budget.")
+    score: str = flag(
+        "", "Scorer or metric of an evaluation log that decides right or wrong.", metavar="NAME", is_main=True
+    )
+    tokenizer: str = flag(
+        "", "Tokenizer that counts the tokens of lm-eval logs, which hold no counts.", metavar="FOLDER"
+    )
+    name: str = flag("", "Name of the profile.", shown="that of the first file")
+    model: str = flag("", "Name of the measured model.", shown="unknown", is_main=True)
+    template: str = flag("", "Prompt template of the measurements.", shown="unknown")
+    grader: str = flag("", "Grader of the answers.", shown="unknown")
+    temperature: float | None = flag(None, "Sampling temperature of the thought.", shown="unknown")
+    top_p: float | None = flag(None, "Nucleus sampling (top-p) of the thought.", shown="unknown")
+    simulated: bool = flag(False, "Mark the profile as simulated: no model was measured.")
     dry_run: bool = flag(False, "Read and check; write nothing.", is_main=True)
 
     MEANINGS: ClassVar = {
-        "id": "Query ids; of several columns: NAME,NAME.",
-        "budget": "Budgets in tokens; lists in a wide table.",
-        "option": "Effort levels or other options by name, in place of budgets; of several columns: NAME,NAME.",
-        "correct": "Right or wrong, or how many were right; in a wide table lists, or what correct_16, … begins with.",
-        "tried": "How many traces the counts are out of.",
-        "tokens": "Tokens generated, answer included.",
-        "reasoning": "Reasoning tokens alone.",
+        "id": "Query ids; or several columns: NAME,NAME.",
+        "budget": "Budgets in tokens; in a wide table lists.",
+        "option": "Names of options, such as effort levels, instead of budgets; or several columns: NAME,NAME.",
+        "correct": "Right or wrong, or the number right; in a wide table lists, or the prefix of correct_16, ….",
+        "tried": "Number of traces behind each count.",
+        "tokens": "Tokens generated, including the answer.",
+        "reasoning": "Reasoning tokens only.",
         "input": "Tokens of the prompt, with --option-column.",
-        "answer": "What was answered, as text: kept for votes.",
-        "length": "Tokens of the whole trace: at a cap it used these, at most the cap.",
-        "sample": "Which trace of the query a row of a long table is.",
-        "question": "The question's text.",
-        "hidden": "Lists of a hidden state (wide table; name its --layer).",
+        "answer": "Answer text, kept for majority votes.",
+        "length": "Tokens of the whole trace: the usage at a cap is these tokens, at most the cap.",
+        "sample": "Number of the trace within the query, in a long table.",
+        "question": "Text of the question.",
+        "hidden": "Hidden states as lists (wide table; give their --layer).",
     }
 
     def __post_init__(self) -> None:

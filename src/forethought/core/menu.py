@@ -28,12 +28,12 @@ class Menu(Shown):
     """The options to choose from, ascending by cost. An option is a cap on reasoning tokens; 0 is "no thinking".
 
     Or it is a named one: an effort level, another model, anything that a request can set. Such an option goes by a
-    whole number too, its budget: what an answer by it is known to take. Arrays over options have one column an option,
+    whole number too, its budget: what an answer by it is known to take. Arrays over options have one column per option,
     in this order; their last axis goes by the suffix B.
 
     Attributes:
         caps: the caps in tokens, strictly ascending, at least one; of named options their budgets.
-        options: the named options, one a budget; empty where options are caps and nothing else.
+        options: the named options, one per budget; empty where options are caps and nothing else.
     """
 
     caps: tuple[int, ...]

@@ -41,7 +41,7 @@ class Option:
     Attributes:
         label: its name, unique in a menu.
         cap: most reasoning tokens; None where the model decides by itself when it has thought enough.
-        samples: answers a query; 1 is all that is run today.
+        samples: answers per query; 1 is all that is run today.
         set: fields of the request's body, such as {"reasoning_effort": "high"} or {"model": "other"}.
         price: what its tokens cost; None where money does not count.
         tokens: what an answer is known to take, thought included; None: not measured.
@@ -59,7 +59,7 @@ class Option:
         if not self.label.strip() or len(self.label) > 80 or not self.label.isprintable():
             problem = "a label is a short text that can be printed"
         elif self.samples != 1:
-            problem = "samples must be 1: several samples an option are not run yet"
+            problem = "samples must be 1: several samples per option are not run yet"
         elif self.tokens is not None and not 0 <= self.tokens < MOST_TOKENS:
             problem = f"tokens must be a number of tokens, not {self.tokens!r}"
         elif self.cap is not None and not 0 <= self.cap < MOST_TOKENS:

@@ -199,7 +199,7 @@ class Estimator(Protocol):
         ...
 
     def model_pass(self, features: Features) -> tuple[int, float] | None:
-        """`(parameters, mean tokens a query)` of a language model that it runs itself; None without one."""
+        """`(parameters, mean tokens per query)` of a language model that it runs itself; None without one."""
         ...
 
     def state(self) -> tuple[dict[str, Any], dict[str, FloatArray]]:
@@ -240,7 +240,7 @@ class Allocator(Protocol):
     """Curves + a total -> one option per query. `forethought.allocators.allocate` does what is around it."""
 
     def solve(self, problem: Problem) -> Solution:
-        """One column a query between `first_Q` and `last_Q`, of `cost_Q_B` within `units` in all.
+        """One column per query between `first_Q` and `last_Q`, of `cost_Q_B` within `units` in all.
 
         Deterministic; the order of the queries does not matter (ties go by `problem.tie_order`); a larger total never
         expects less. The cheapest columns, `problem.ends()[0]`, always fit: `first_Q`, unless `is_ordered` is False.

@@ -1,7 +1,7 @@
-"""What each command is asked: one frozen dataclass a command, checked as a whole when made.
+"""Settings of the commands: one frozen dataclass per command, validated as a whole when it is made.
 
-A field states its flag, default and help once; `commands.options` makes the command line of it. The effective values
-are stored with the run. Nothing here loads a library that computes.
+A field states its flag, default and help once; `commands.options` builds the command line from it. The effective
+values are stored with the run. Nothing here imports a numerical library.
 """
 
 from __future__ import annotations
@@ -40,22 +40,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineSettings:
-    """Which engine runs the model, and how traces are sampled. A predictor's card fixes template and sampling.
+    """The engine that runs the model, and how traces are sampled. A predictor's card sets template and sampling.
 
-    `options` is anything else that the engine's class takes.
+    `options` holds further keyword arguments of the engine's class.
     """
 
-    engine: str = flag("auto", "auto, transformers, vllm, openai, replay, fake.")
+    engine: str = flag("auto", "Engine: auto, transformers, vllm, openai, replay, fake.")
     context_tokens: int | None = flag(
         None,
-        "Longest prompt + thought + answer.",
+        "Context length: tokens of prompt, thought and answer together.",
         metavar="N",
-        shown="what the caps need and the model or server takes",
+        shown="as the caps need, within the limit of the model or server",
     )
-    options: dict[str, Any] = pairs("--engine-option", "Passed to the engine.")
-    template: str = flag("", "chat, a shipped name or a .json file.", shown="by the model")
-    temperature: float = flag(0.6, "Of the thought.")
-    top_p: float = flag(1.0, "Nucleus of the thought.")
+    options: dict[str, Any] = pairs("--engine-option", "Option of the engine (repeatable).")
+    template: str = flag("", "Prompt template: chat, a shipped name or a .json file.", shown="chosen by model")
+    temperature: float = flag(0.6, "Sampling temperature of the thought.")
+    top_p: float = flag(1.0, "Nucleus sampling (top-p) of the thought.")
 
     SAMPLED: ClassVar = ("template", "temperature", "top_p")  # what a predictor's card fixes
 
@@ -72,11 +72,11 @@ class EngineSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QuestionColumns:
-    """Where questions stand in their file; None for the usual names, "" for none."""
+    """Columns of a question file; None for the usual names, "" for no such column."""
 
-    question_column: str | None = flag(None, "Column of the questions.", metavar="NAME", shown="by usual names")
-    answer_column: str | None = flag(None, "Column of the answers; '' for none.", metavar="NAME")
-    id_column: str | None = flag(None, "Column of the ids, or NAME,NAME; '' for none.", metavar="NAME")
+    question_column: str | None = flag(None, "Column of the questions.", metavar="NAME", shown="the usual names")
+    answer_column: str | None = flag(None, "Column of the reference answers; '' for none.", metavar="NAME")
+    id_column: str | None = flag(None, "Column of the ids, or several: NAME,NAME; '' for none.", metavar="NAME")
 
     @property
     def columns(self) -> dict[str, str | None]:
@@ -91,19 +91,19 @@ class ProfileSettings(QuestionColumns):
     model: str = argument()
     questions: str = argument()
     out: str = flag("", "Run directory.", metavar="RUN", shown="runs/MODEL-QUESTIONS", is_main=True)
-    num_traces: int = flag(4, "Traces a question.", name="--traces", is_main=True)
+    num_traces: int = flag(4, "Traces per question.", name="--traces", is_main=True)
     history: str = history_flag()
-    budgets: str = flag("", "The caps.", metavar="CAPS", shown="by the model", is_main=True)
+    budgets: str = flag("", "The caps to measure.", metavar="CAPS", shown="chosen by model", is_main=True)
     menu_file: str = flag(
         "",
-        "Options with names instead, such as effort levels: a menu file.",
+        "Menu file: named options, such as effort levels, instead of caps.",
         name="--menu",
         metavar="FILE",
         is_main=True,
     )
-    window: int | None = flag(None, "Evenly spaced caps instead: tokens between two of them.", metavar="N")
-    max_tokens: int | None = flag(None, "The largest of evenly spaced caps.", metavar="N")
-    layers: str = flag("all", "Hidden states to keep: all, none, or 4,12,16.")
+    window: int | None = flag(None, "Use evenly spaced caps, N tokens apart.", metavar="N")
+    max_tokens: int | None = flag(None, "Largest of the evenly spaced caps.", metavar="N")
+    layers: str = flag("all", "Layers whose hidden states are stored: all, none, or 4,12,16.")
     grader: str = grader_flag()
     grader_options: dict[str, Any] = grader_options_flag()
     skip_ungraded: bool = skip_ungraded_flag()
@@ -159,15 +159,15 @@ class ProfileSettings(QuestionColumns):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainSettings:
-    """`forethought train`: fit a predictor on a profile, and on `more` of them measured in the same way."""
+    """`forethought train`: fit a predictor on a profile, and on `more` profiles measured in the same way."""
 
     run: str = argument()
     more: tuple[str, ...] = argument(())
     predictor: str = flag(
-        "auto", "auto, ridge, mlp, text, stack, lora, prompted, mean, history or paper-mlp.", is_main=True
+        "auto", "Predictor: auto, ridge, mlp, text, stack, lora, prompted, mean, history or paper-mlp.", is_main=True
     )
-    options: dict[str, Any] = pairs("--predictor-option", "Passed to the predictor.", is_main=True)
-    out: str = flag("", "Where to save it.", metavar="FOLDER", shown="RUN/predictor", is_main=True)
+    options: dict[str, Any] = pairs("--predictor-option", "Option of the predictor (repeatable).", is_main=True)
+    out: str = flag("", "Folder of the predictor.", metavar="FOLDER", shown="RUN/predictor", is_main=True)
     layers: str = flag("all", "Layers to choose from: all, or 4,12,16.", is_main=True)
     num_folds: int = flag(5, "Folds of the cross-validation.", name="--folds")
     model: str = asked_model_flag()
@@ -182,28 +182,30 @@ class TrainSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanSettings(QuestionColumns):
-    """`forethought plan`: divide a total over questions. A query's own bounds come before those given here."""
+    """`forethought plan`: divide a total over questions. Bounds on a query override those given here."""
 
     run: str = argument()
-    questions: str = argument()
-    mean_tokens: float | None = flag(None, "The total, as tokens a question.", metavar="N", is_main=True)
-    total_tokens: float | None = flag(None, "The total in tokens.", metavar="N")
-    mean_usd: float | None = flag(
-        None, "The total in money, as USD a question (a menu with prices).", metavar="N", is_main=True
+    questions: str = argument("")
+    mean_tokens: float | None = flag(
+        None, "The total budget, given as mean tokens per question.", metavar="N", is_main=True
     )
-    total_usd: float | None = flag(None, "The total in USD.", metavar="N")
-    allocator: str = flag("envelope", "envelope, exact, greedy, blind, uniform.")
+    total_tokens: float | None = flag(None, "The total budget in tokens.", metavar="N")
+    mean_usd: float | None = flag(
+        None, "The total budget in mean USD per question (needs a menu with prices).", metavar="N", is_main=True
+    )
+    total_usd: float | None = flag(None, "The total budget in USD.", metavar="N")
+    allocator: str = flag("envelope", "Allocator: envelope, exact, greedy, blind, uniform.")
     allocator_options: dict[str, Any] = allocator_options_flag()
     cost: Cost = flag(
         None,
-        "Count a total as the sum of caps, tokens expected to be generated, or their bill.",
-        shown="granted; usd with a total in USD",
+        "What counts against the total: caps (granted), tokens expected to be generated (spent), or their price.",
+        shown="granted; usd for a total in USD",
         is_main=True,
     )
-    model: str = flag("", "Where the predictor's model is.", shown="the name on its card")
-    template: str = flag("", "Its prompt template's file.", shown="the name on its card")
-    min_tokens: int | None = flag(None, "Least cap of any question.", metavar="N")
-    max_tokens: int | None = flag(None, "Largest cap of any question.", metavar="N")
+    model: str = flag("", "Name or folder of the predictor's model.", shown="the name on its card")
+    template: str = flag("", "Prompt template: a name or a .json file.", shown="the name on its card")
+    min_tokens: int | None = flag(None, "Smallest cap of a question.", metavar="N")
+    max_tokens: int | None = flag(None, "Largest cap of a question.", metavar="N")
     engine: EngineSettings = EngineSettings()
     limit: int | None = limit_flag()
 
@@ -252,9 +254,11 @@ class RunSettings:
     plan: PlanSettings
     out: str = flag("", "Run directory.", metavar="RUN", shown="runs/run-QUESTIONS-TOTAL-COST", is_main=True)
     compare: tuple[str, ...] = flag(
-        (), "Judge this allocator on the same traces too (repeatable).", metavar="NAME", is_main=True
+        (), "Also evaluate this allocator on the same traces (repeatable).", metavar="NAME", is_main=True
     )
-    hard_total: bool = flag(False, "With --cost spent: never generate more; later questions get what is left.")
+    hard_total: bool = flag(
+        False, "With --cost spent: never exceed the total; later questions get smaller caps if needed."
+    )
     history: str = history_flag(shown="RUN, where it is one")
     grader: str = grader_flag()
     grader_options: dict[str, Any] = grader_options_flag()
@@ -285,8 +289,8 @@ class RunPlanSettings:
     history: str = history_flag()
     grader: str = grader_flag()
     grader_options: dict[str, Any] = grader_options_flag()
-    model: str = flag("", "Where the predictor's model is.", shown="the name on its card")
-    template: str = flag("", "Its prompt template's file.", shown="the name on its card")
+    model: str = flag("", "Name or folder of the predictor's model.", shown="the name on its card")
+    template: str = flag("", "Prompt template: a name or a .json file.", shown="the name on its card")
     engine: EngineSettings = EngineSettings()
     retry_failed: bool = retry_failed_flag()
     worker: str = worker_flag()
@@ -294,14 +298,16 @@ class RunPlanSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GradeSettings:
-    """`forethought grade`: judge answers that stand in a file beside their references."""
+    """`forethought grade`: grade answers in a file that also holds their reference answers."""
 
     file: str = argument()
     grader: str = grader_flag(is_main=True)
     grader_options: dict[str, Any] = grader_options_flag()
-    answer_column: str = flag("", "Answers.", metavar="NAME", shown="answer, prediction, …", is_main=True)
-    reference_column: str = flag("", "Right answers.", metavar="NAME", shown="reference, target, …", is_main=True)
-    id_column: str = flag("", "Ids.", metavar="NAME", shown="id, else the row's place")
+    answer_column: str = flag("", "Column of the answers.", metavar="NAME", shown="answer, prediction, …", is_main=True)
+    reference_column: str = flag(
+        "", "Column of the reference answers.", metavar="NAME", shown="reference, target, …", is_main=True
+    )
+    id_column: str = flag("", "Column of the ids.", metavar="NAME", shown="id, else the row number")
     skip_ungraded: bool = skip_ungraded_flag()
     limit: int | None = limit_flag()
 
@@ -311,12 +317,14 @@ class GradeSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegradeSettings:
-    """`forethought regrade`: judge the kept records of a run anew, without generating."""
+    """`forethought regrade`: grade the stored answers of a run again, without generating."""
 
     run: str = argument()
-    grader: str = flag("", "number, exact, choice or math.", shown="the run's own", is_main=True)
+    grader: str = flag("", "Grader: number, exact, choice or math.", shown="that of the run", is_main=True)
     grader_options: dict[str, Any] = grader_options_flag()
-    answers: str = flag("", "Corrected references, by id or by question.", metavar="FILE", is_main=True)
-    answer_column: str = flag("", "Where they stand in it.", metavar="NAME", shown="answer, …", is_main=True)
+    answers: str = flag("", "File of corrected reference answers, by id or by question.", metavar="FILE", is_main=True)
+    answer_column: str = flag(
+        "", "Column of the answers in that file.", metavar="NAME", shown="answer, …", is_main=True
+    )
     skip_ungraded: bool = skip_ungraded_flag()
     dry_run: bool = flag(False, "Count what would change; write nothing.", is_main=True)

@@ -26,6 +26,12 @@ def silent(what: str, done: int, total: int) -> None:
     """Reports nothing."""
 
 
+def part(progress: Progress, what: str, number: int, total: int) -> Progress:
+    """Reports that part `number`, counted from 0, of `total` begins; returns the progress of the steps within it."""
+    progress(what, number, total)
+    return lambda inner, done, steps: progress(f"{what} {number + 1} of {total}: {inner}", done, steps)
+
+
 async def told(work: AsyncIterator[T], progress: Progress, what: str, total: int) -> AsyncIterator[T]:
     """Passes on what comes, and says how much of `total` has."""
     done = 0

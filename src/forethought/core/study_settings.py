@@ -1,4 +1,4 @@
-"""What the commands are asked that judge and study: layers, evaluate, compare, bench, demo, doctor."""
+"""Settings of the commands that evaluate and study: layers, evaluate, compare, bench, demo, doctor."""
 
 from __future__ import annotations
 
@@ -28,24 +28,26 @@ from .terms import Sampling
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayersSettings:
-    """`forethought layers`: how well each layer of a model tells the accuracy curves."""
+    """`forethought layers`: how well each layer of a model predicts the accuracy curves."""
 
     run: str = argument()
-    states: str = flag("", "Hidden states of every layer; what it lacks is read now.", metavar="FOLDER", is_main=True)
-    read: bool = flag(True, "Read them, or leave their questions out.")
-    pooling: str = flag("both", "last (prompt token), mean (of the question) or both.")
+    states: str = flag(
+        "", "Folder of the hidden states of every layer; missing ones are read now.", metavar="FOLDER", is_main=True
+    )
+    read: bool = flag(True, "Read missing hidden states, or leave out their questions.")
+    pooling: str = flag("both", "Hidden state of the last prompt token (last), mean over the question (mean), or both.")
     layers: str = flag("all", "Layers to compare: all, or 4,12,16.", is_main=True)
     mean_tokens: tuple[float, ...] = flag(
         (),
-        "Mean budgets of the plans judged.",
+        "Mean budgets of the plans that are compared.",
         metavar="N,…",
         shown="levels near 1/5, 2/5 and 3/5 of the largest cap",
         is_main=True,
     )
     limit: int | None = limit_flag()
-    out: str = flag("", "Where the report goes.", metavar="FOLDER", shown="RUN/layers", is_main=True)
-    model: str = flag("", "Where the measured model is.", shown="its name in the profile")
-    template: str = flag("", "Its prompt template.", shown="its name in the profile")
+    out: str = flag("", "Folder of the report.", metavar="FOLDER", shown="RUN/layers", is_main=True)
+    model: str = flag("", "Name or folder of the measured model.", shown="its name in the profile")
+    template: str = flag("", "Prompt template.", shown="its name in the profile")
     engine: EngineSettings = EngineSettings()
     num_resamples: int = num_resamples_flag()
     plots: bool = plots_flag()
@@ -82,28 +84,41 @@ class EvaluateSettings:
 
     run: str = argument()
     on: str = flag("", "Held-out profile: run directory or Parquet file.", metavar="PROFILE", is_main=True)
-    out: str = flag("", "Where the report goes.", metavar="FOLDER", shown="RUN/evaluation", is_main=True)
-    allocator: str = flag("envelope", "Whose plans are judged.")
+    out: str = flag("", "Folder of the report.", metavar="FOLDER", shown="RUN/evaluation", is_main=True)
+    allocator: str = flag("envelope", "Allocator whose plans are evaluated.")
     allocator_options: dict[str, Any] = allocator_options_flag()
-    predictor: str = flag("auto", "For cross-fitting a profile run.")
+    predictor: str = flag("auto", "Predictor for cross-fitting a profile run.")
     mean_tokens: tuple[float, ...] = flag(
         (),
-        "Levels compared at, in tokens a question.",
+        "Budget levels to compare, in mean tokens per question.",
         metavar="N,…",
-        shown="spread over what the options cost",
+        shown="spread over the range of costs",
         is_main=True,
     )
     mean_usd: tuple[float, ...] = flag(
-        (), "Levels in USD a question, where options have prices.", metavar="USD,…", shown="spread alike", is_main=True
+        (),
+        "Levels in mean USD per question, for options with prices.",
+        metavar="USD,…",
+        shown="spread over the range of costs",
+        is_main=True,
     )
     by_draws: bool = flag(
-        False, "Judge a history: half of each question's draws choose for it, the others judge.", is_main=True
+        False,
+        "Evaluate a history: half of each question's samples choose its option, the other half evaluate it.",
+        is_main=True,
     )
     num_draws: tuple[int, ...] = flag(
-        (1, 2, 3, 5), "With --by-draws: how many draws choose, in a table of its own.", name="--draws", metavar="N,…"
+        (1, 2, 3, 5),
+        "With --by-draws: numbers of samples that choose, for a separate table.",
+        name="--draws",
+        metavar="N,…",
     )
     num_halvings: int = flag(
-        0, "With --by-draws: random halvings.", name="--halvings", metavar="N", shown="one, by the samples' numbers"
+        0,
+        "With --by-draws: number of random splits into halves.",
+        name="--halvings",
+        metavar="N",
+        shown="one split, even and odd samples",
     )
     model: str = asked_model_flag()
     engine: EngineSettings = EngineSettings()
@@ -131,17 +146,19 @@ class EvaluateSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompareSettings:
-    """`forethought compare`: several predictors on one held-out profile, with what each costs itself."""
+    """`forethought compare`: several predictors on one held-out profile, with the cost of each prediction."""
 
     predictors: tuple[str, ...] = argument()
-    on: str = flag("", "Held-out profile.", metavar="PROFILE", shown="the shipped one of the first", is_main=True)
-    names: tuple[str, ...] = flag((), "What each is called, in their order.", name="--name", is_main=True)
-    labels: tuple[str, ...] = flag(
-        (), "Another tool's labels: CSV of query_id, label.", metavar="NAME=FILE", is_main=True
+    on: str = flag(
+        "", "Held-out profile.", metavar="PROFILE", shown="that shipped with the first predictor", is_main=True
     )
-    train: str = flag("", "Where the labels' curves are counted.", metavar="PROFILE", is_main=True)
-    out: str = flag("", "Where the report goes.", metavar="FOLDER", shown="runs/compare-PROFILE", is_main=True)
-    allocator: str = flag("envelope", "Whose plans are judged.")
+    names: tuple[str, ...] = flag((), "Name of each predictor, in the order given.", name="--name", is_main=True)
+    labels: tuple[str, ...] = flag(
+        (), "Labels from another tool: CSV with query_id, label.", metavar="NAME=FILE", is_main=True
+    )
+    train: str = flag("", "Training profile that gives each label its curve.", metavar="PROFILE", is_main=True)
+    out: str = flag("", "Folder of the report.", metavar="FOLDER", shown="runs/compare-PROFILE", is_main=True)
+    allocator: str = flag("envelope", "Allocator whose plans are evaluated.")
     allocator_options: dict[str, Any] = allocator_options_flag()
     num_resamples: int = num_resamples_flag()
     plots: bool = plots_flag()
@@ -171,16 +188,16 @@ class PaperSettings:
     """`forethought bench paper`: the published measurements of arXiv 2602.01237."""
 
     folder: str = argument(metavar="DIR")
-    split: str = flag("dev", "Judged on: DIR/NAME.parquet.", metavar="NAME", is_main=True)
-    out: str = flag("", "Where the report goes.", metavar="FOLDER", shown="runs/bench-paper-SPLIT", is_main=True)
+    split: str = flag("dev", "Split to evaluate on: DIR/NAME.parquet.", metavar="NAME", is_main=True)
+    out: str = flag("", "Folder of the report.", metavar="FOLDER", shown="runs/bench-paper-SPLIT", is_main=True)
     mean_tokens: tuple[float, ...] = flag(
-        (), "Mean budgets to compare at.", metavar="N,…", shown="every budget", is_main=True
+        (), "Mean budgets to compare.", metavar="N,…", shown="every budget", is_main=True
     )
-    predictor: str = flag("", "Forethought's.", metavar="NAME", shown="that of train")
-    allocator: str = flag("envelope", "Forethought's.")
+    predictor: str = flag("", "Predictor of forethought.", metavar="NAME", shown="as `train` chooses")
+    allocator: str = flag("envelope", "Allocator of forethought.")
     allocator_options: dict[str, Any] = allocator_options_flag()
     compare: tuple[str, ...] = flag(
-        ("ridge", "mlp", "text", "paper-mlp"), "Predictors beside it, or none.", metavar="NAME,…", is_main=True
+        ("ridge", "mlp", "text", "paper-mlp"), "Other predictors to compare, or none.", metavar="NAME,…", is_main=True
     )
     num_resamples: int = num_resamples_flag()
     plots: bool = plots_flag()
@@ -199,11 +216,13 @@ class PaperSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemoSettings:
-    """`forethought demo`: the main job on what comes with the package."""
+    """`forethought demo`: plan and run with the models and profiles of the package."""
 
     name: str = argument("qwen2.5-coder-1.5b")
-    mean_tokens: float | None = flag(None, "Budget a question.", metavar="N", shown="where the curve is steepest")
-    limit: int | None = flag(None, "Live questions.", metavar="N", shown="what fits into a few minutes")
+    mean_tokens: float | None = flag(
+        None, "Mean tokens per question.", metavar="N", shown="where the curve is steepest"
+    )
+    limit: int | None = flag(None, "Number of live questions.", metavar="N", shown="as many as fit into a few minutes")
     out: str = flag("", "Run directory.", metavar="RUN", shown="runs/demo-NAME-DATE")
     seed: int = seed_flag()
 
@@ -213,23 +232,25 @@ class DemoSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DoctorSettings(QuestionColumns):
-    """`forethought doctor`: what is here, and what a server can do. `options` is what else the openai engine takes."""
+    """`forethought doctor`: this machine, and what a server supports. `options` holds further options of the engine."""
 
     base_url: str = ""
     served_model: str = ""
     enforce: str = "auto"
-    template: str = flag("boxed", "Prompt template to try budgets with.", is_main=True)
-    temperature: float | None = flag(None, "Of the thought.", shown="0 for caps, 0.6 for levels")
-    top_p: float = flag(1.0, "Nucleus of the thought.")
-    timeout_seconds: float = flag(120.0, "Seconds a request.", name="--timeout")
-    questions: str = flag("", "Measure effort levels on these, and write a menu file.", metavar="FILE", is_main=True)
+    template: str = flag("boxed", "Prompt template for the test questions.", is_main=True)
+    temperature: float | None = flag(None, "Sampling temperature of the thought.", shown="0 for caps, 0.6 for levels")
+    top_p: float = flag(1.0, "Nucleus sampling (top-p) of the thought.")
+    timeout_seconds: float = flag(120.0, "Seconds per request.", name="--timeout")
+    questions: str = flag(
+        "", "Measure effort levels on these questions, and write a menu file.", metavar="FILE", is_main=True
+    )
     limit: int | None = limit_flag()
     levels: tuple[str, ...] = flag(
-        (), "These; a number is a cap.", metavar="A,B", shown="all that are known", is_main=True
+        (), "Effort levels to measure; a number is a cap.", metavar="A,B", shown="all known levels", is_main=True
     )
     out: str = flag("menu.toml", "The menu file.", metavar="FILE", is_main=True)
-    options: dict[str, Any] = pairs("--engine-option", "Passed to the engine.")
-    dry_run: bool = flag(False, "Say what would be done and what it may cost; do nothing.")
+    options: dict[str, Any] = pairs("--engine-option", "Option of the engine (repeatable).")
+    dry_run: bool = flag(False, "Show what would be done and what it may cost, without doing it.")
 
     def __post_init__(self) -> None:
         check_all(

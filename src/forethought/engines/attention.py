@@ -51,7 +51,7 @@ class Slots:
         self.kv = torch.zeros((layers, 2, num_slots, heads, capacity, width), dtype=dtype, device=device)
 
     def reserve(self, capacity: int, num_slots: int = 0) -> None:
-        """Makes room for `capacity` tokens a row (a quarter more than there was at least), and for `num_slots` rows."""
+        """Makes room for `capacity` tokens per row (growing by a quarter at least), and for `num_slots` rows."""
         old = self.kv
         layers, two, slots, heads, tokens, width = old.shape
         if capacity > tokens or num_slots > slots:

@@ -58,7 +58,7 @@ class _Row:
 
 
 class Batch:
-    """Decodes requests together, each row one token a step; they are taken as rows become free.
+    """Decodes requests together, each row one token per step; they are taken as rows become free.
 
     `stop_ids` end the model's turn, `num_sequences` is the most rows at once.
     """

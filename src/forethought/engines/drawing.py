@@ -18,13 +18,13 @@ def noise(request: Request, step: int) -> float:
 
 
 def draw(logits_R_V: Tensor, *, temperature: float, top_p: float, uniform_R: Tensor) -> Tensor:
-    """One token a row, by inverting the cumulative distribution at `uniform_R`: the same number, the same token.
+    """One token per row, by inverting the cumulative distribution at `uniform_R`: the same number, the same token.
 
     Args:
         logits_R_V: float32, finite maximum in every row.
         temperature: above 0.
         top_p: least probability mass that the kept tokens, the likeliest ones, must hold.
-        uniform_R: in (0, 1), one a row; the only randomness.
+        uniform_R: in (0, 1), one per row; the only randomness.
     """
     p_R_V = torch.softmax(logits_R_V / temperature, dim=-1)
     if top_p < 1.0:

@@ -86,9 +86,9 @@ class FakeEngine:
     """A deterministic, public stand-in for a model, with results of exactly a real one's shape.
 
     Each query has a latent difficulty, drawn from a hash of its id, its text and the engine's seed. Its accuracy curve
-    dips, jumps later and ends on a plateau; natural lengths are random, one a trace. Within a trace one uniform number
-    u decides every cut: cut after n tokens, the answer is right when u < success(n). So cuts of one trace agree as far
-    as they can, two cuts with the same chance always agree, and each cut alone is right with exactly its chance.
+    dips, jumps later and ends on a plateau; natural lengths are random, one per trace. Within a trace one uniform
+    number u decides every cut: cut after n tokens, the answer is right when u < success(n). So cuts of one trace agree
+    as far as they can, two cuts with the same chance always agree, and each cut alone is right with exactly its chance.
     Answers to a query without a reference are judged against one made up from its text.
 
     An option may set `reasoning_effort` to one of `LEVELS`: thoughts are so much longer, and right more often.
@@ -238,7 +238,7 @@ class FakeEngine:
         )
 
     def _text(self, u: float, num_words: int) -> str:
-        """`num_words` words, one a token, from a place in the stream that `u` names: cuts of a trace are prefixes."""
+        """`num_words` words, one per token, from a place in the stream that `u` names: cuts of a trace are prefixes."""
         start = int(u * (_STREAM_WORDS // 2))
         parts = []
         while num_words > 0:  # a thought longer than what is left of the stream goes on from its beginning

@@ -16,7 +16,7 @@ from .forcing import Forcing
 
 BYTES_PER_TOKEN = 3.5  # of English prose and arithmetic; code and other languages need more tokens
 TOKENS_PER_TURN = 6  # marks that chat templates put around a turn
-ESTIMATED = f"estimated at {BYTES_PER_TOKEN:g} bytes a token"
+ESTIMATED = f"estimated at {BYTES_PER_TOKEN:g} bytes per token"
 
 
 @dataclass(frozen=True, slots=True, eq=False)

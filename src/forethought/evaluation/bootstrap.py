@@ -22,7 +22,7 @@ def resampled_means(
     not independent of one another. Source: Efron and Tibshirani, "An Introduction to the Bootstrap" (1993), ch. 13.
 
     Args:
-        values_Q_N: one row a query, one column a quantity, shape (Q, N).
+        values_Q_N: one row per query, one column per quantity, shape (Q, N).
         num_resamples: R, the number of resamples.
         seed: of the draws; the same seed and Q give the same draws whatever the columns.
         progress: called with "resample", resamples done and resamples in all.

@@ -91,13 +91,13 @@ def _errors(
 def _log_loss_gain(
     counts: Counts, p_Q_B: FloatArray, mean_Q_B: FloatArray, *, num_resamples: int, seed: int
 ) -> Estimate:
-    """The mean curve's log loss a trace less forethought's, paired over queries."""
+    """The mean curve's log loss per trace less forethought's, paired over queries."""
     losses_R_2 = resampled_losses(counts, [mean_Q_B, p_Q_B], num_resamples=num_resamples, seed=seed)
     return estimate(losses_R_2[:, 0] - losses_R_2[:, 1])
 
 
 def resampled_losses(counts: Counts, p_N_Q_B: Sequence[FloatArray], *, num_resamples: int, seed: int) -> FloatArray:
-    """Log loss a trace of several predictions, on the sample and on each resample, shape (R + 1, N)."""
+    """Log loss per trace of several predictions, on the sample and on each resample, shape (R + 1, N)."""
     columns = [trials_Q(counts), *(log_loss_Q(p_Q_B, counts) for p_Q_B in p_N_Q_B)]
     sums_R_N = resampled_means(np.stack(columns, axis=1), num_resamples=num_resamples, seed=seed)
     return sums_R_N[:, 1:] / sums_R_N[:, :1]

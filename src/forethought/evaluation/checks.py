@@ -53,7 +53,7 @@ def comparable(
     if mean_train.query_ids == measured.query_ids:
         mean_train = mean_train.select(kept)
     was = "query was" if num_left_out == 1 else "queries were"
-    note = f"{num_left_out:,} of {measured.num_queries:,} {was} not tried under every option, and left out."
+    note = f"{num_left_out:,} of {measured.num_queries:,} {was} not tried under every option, and were left out."
     return measured.select(kept), predicted, mean_train, (note,)
 
 

@@ -28,12 +28,12 @@ BASELINES = (UNIFORM, BLIND, ORACLE)
 MEAN = "mean curve"
 NOTES = (
     "Every candidate was trained on other queries, plans all queries together with the same allocator, and is compared "
-    "with uniform and blind at the cost that its plan really came to.",
-    "A mean over levels weighs each level by the tokens that it is the nearest level to.",
-    "Own cost: parameters that take part; seconds a query, measured here; tokens: its arithmetic in generated tokens "
-    "of the served model (parameters x tokens read / parameters of that model, embeddings left out), or what asking "
-    "that model took. The prompt pass that hidden states come from is generation's own and is not charged.",
-    "Net gain charges those tokens to every query, beside the tokens spent on reasoning and answers.",
+    "with uniform and blind at the realised cost of its plan.",
+    "A mean over levels weights each level by the range of tokens nearest to it.",
+    "Own cost: parameters used; seconds per query, measured here; tokens: the compute in generated tokens of the "
+    "served model (parameters x tokens read / parameters of that model, without embeddings), or the tokens generated "
+    "when that model is queried. The prompt pass that yields hidden states is part of generation and is not charged.",
+    "Net gain charges those tokens to every query, in addition to the tokens of reasoning and answers.",
     "Intervals are 95% paired bootstrap intervals over queries; training and plans are held fixed.",
 )
 
@@ -44,7 +44,7 @@ class PredictorCost(Result):
 
     Attributes:
         parameters: numbers that take part, those of a language model it runs included.
-        seconds: a query, measured here in one batch, median of a few; features that come from the prompt pass or from
+        seconds: per query, measured here in one batch, median of a few; features that come from the prompt pass or from
             asking are not in it.
         tokens: its arithmetic as generated tokens of the served model, or the tokens that asking that model took; None
             where the size of the served model is not known.
@@ -103,12 +103,12 @@ class Comparison(Result, Shown):
     Attributes:
         simulated: whether the measurements come from a simulation or a replay.
         candidates: in the order given.
-        num_queries, num_traces: of the profile judged on; fewest and most traces a query.
+        num_queries, num_traces: of the profile judged on; fewest and most traces per query.
         allocator: makes every candidate's plans.
-        levels: cost -> mean tokens, or USD, a query.
+        levels: cost -> mean tokens, or USD, per query.
         rows: every candidate and baseline at every level.
         scores: every candidate under every cost.
-        log_losses: candidate -> log loss a trace and budget, in nats; "mean curve" beside them.
+        log_losses: candidate -> log loss per trace and budget, in nats; "mean curve" beside them.
         notes: what the reader must know.
         provenance: of the profile.
     """

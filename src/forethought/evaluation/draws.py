@@ -29,7 +29,7 @@ from .splits import Split, drawn, even, firsts, half
 HISTORY, FAIR_ORACLE = "history", "fair-oracle"
 DRAWS_POLICIES = (UNIFORM, BLIND, HISTORY, FAIR_ORACLE)
 GRID = 48  # plans of each policy, besides those at what is asked for: what lies between two is a mix of both
-CHOOSING = "draws of even number choose and those of odd number are judged, and the other way round"
+CHOOSING = "even samples choose and odd samples are evaluated, and vice versa"
 
 Forecaster = Callable[[Profile], Curves]  # the draws that choose -> curves of their queries
 
@@ -40,7 +40,7 @@ class DrawsRow(Result):
 
     Attributes:
         cost: what the level is counted in.
-        level: mean tokens or USD a question, as realised on the draws that are judged.
+        level: mean tokens or USD per question, as realised on the draws that are judged.
         policy: uniform, blind, history or fair-oracle.
         accuracy: there; between two plans' costs, of a random mix of the two.
         gain, gain_over_blind: above uniform and blind at the same cost; None for themselves.
@@ -172,7 +172,7 @@ def evaluate_draws(
         forecast: the curves of the queries from the draws that choose: the history that is judged.
         num_draws: how many draws choose, in turn, in the table of how many it takes; the others are judged.
         num_halvings: random halvings; 0 for one by the number of the sample: even and odd.
-        mean_tokens: levels in tokens a question; None: spread over what the options cost.
+        mean_tokens: levels in tokens per question; None: spread over what the options cost.
         mean_usd: levels in USD, alike.
         num_resamples: of the bootstrap over questions.
         seed: of halvings and bootstrap.
@@ -183,8 +183,8 @@ def evaluate_draws(
         InvalidSettingsError: numbers of draws that no question has.
     """
     if profile.traces is None or not profile.is_spend_measured:
-        lacking = "its traces one by one" if profile.traces is None else "the tokens of its answers"
-        raise InvalidInputError(f"draws cannot be parted: the profile does not hold {lacking}; import it with them")
+        lacking = "single traces" if profile.traces is None else "the tokens of its answers"
+        raise InvalidInputError(f"samples cannot be split: the profile does not hold {lacking}; import it with them")
     notes, total = [], profile.num_queries
     masks = [half(profile, seed + each) for each in range(num_halvings)] or [even(profile)]
     is_whole_Q = np.ones(total, dtype=bool)
@@ -192,10 +192,10 @@ def evaluate_draws(
         is_whole_Q &= drawn(profile, is_in_N_B).is_complete_Q & drawn(profile, ~is_in_N_B).is_complete_Q
     if not is_whole_Q.any():
         raise InvalidInputError(
-            f"none of {total} questions was drawn in both halves under every option; draw each twice at least"
+            f"none of {total} questions has samples of every option in both halves; sample each at least twice"
         )
     if num_out := total - int(is_whole_Q.sum()):
-        notes.append(f"{num_out:,} of {total:,} questions lack an option in a half of the draws, and are left out.")
+        notes.append(f"{num_out:,} of {total:,} questions lack an option in one half of the samples, and are left out.")
     rows = np.flatnonzero(is_whole_Q)
     halves = [Split(drawn(profile, mask).select(rows), drawn(profile, ~mask).select(rows)) for mask in masks]
     kept = profile.select(rows)
@@ -208,7 +208,7 @@ def evaluate_draws(
     options: list[OptionRow] = []
     parted = {number: firsts(profile, number, max(num_halvings, len(masks) * 2), seed) for number in num_draws}
     if lacking_draws := [number for number, splits in parted.items() if not splits]:
-        notes.append(f"No question has more than {min(lacking_draws)} draws: such rows are left out.")
+        notes.append(f"No question has more than {min(lacking_draws)} samples: such rows are left out.")
     step, num_steps = 0, len(costs) * (1 + sum(map(bool, parted.values())))
     for cost in costs:
         progress("judge draws", step, num_steps)
@@ -232,7 +232,7 @@ def evaluate_draws(
         num_queries=kept.num_queries,
         num_traces=(int(tries_Q_B.min()), int(tries_Q_B.max())),
         menu=kept.menu,
-        halving=f"{num_halvings} random halvings, each used both ways" if num_halvings else CHOOSING,
+        halving=f"{num_halvings} random splits into halves, each used both ways" if num_halvings else CHOOSING,
         levels=levels,
         headline={
             cost: half_way(at, _mean_costs(kept, cost), kept.curves.p_Q_B.mean(axis=0)) for cost, at in levels.items()
@@ -375,12 +375,13 @@ def _ends(cost_B: FloatArray) -> tuple[float, float]:
 
 def _notes() -> tuple[str, ...]:
     return (
-        "Only draws that had no say in a choice judge it. A question's results are averaged over all ways to part its "
-        "draws before questions are resampled; plans and strengths are held fixed within a resample.",
-        "Costs are those realised on the judged draws. Between two plans' costs a policy stands for a random mix of "
-        "them; uniform for one option for all, or a random mix of two that are neighbours in cost.",
-        "Uniform and blind choose by the draws of the choosing half too: the mean over all questions.",
-        "The fair oracle plans by the choosing half's counts as they are: where it lies below the history, shrinking "
-        "is what helps. It is no upper bound, and spends nothing more where its counts show no gain.",
-        "How many draws it takes is judged on all draws that did not choose; with more choosing, fewer judge.",
+        "A choice is evaluated only on samples that were not used to make it. The results of a question are averaged "
+        "over all splits before questions are resampled; plans and strengths are held fixed within a resample.",
+        "Costs are the realised costs of the evaluated samples. At a cost between two plans, a policy is a random mix "
+        "of them; uniform is one option for all, or a random mix of two options that are neighbours in cost.",
+        "Uniform and blind also choose by the samples of the choosing half: by the mean over all questions.",
+        "The fair oracle plans by the raw counts of the choosing half. If it is below the history, the gain comes from "
+        "shrinkage. It is not an upper bound, and does not spend more where its counts show no gain.",
+        "The number of samples needed is evaluated on all samples that did not choose; the more choose, the fewer "
+        "evaluate.",
     )

@@ -30,9 +30,9 @@ class LivePolicy(Result):
     Attributes:
         num_right: questions answered right; a sum of shares when shares were given.
         accuracy: num_right / n, and its interval.
-        granted: mean cap a question, tokens; None of named options, which need not have one.
-        spent: mean tokens generated a question.
-        usd: mean bill a question; None where it is not known.
+        granted: mean cap per question, tokens; None of named options, which need not have one.
+        spent: mean tokens generated per question.
+        usd: mean price per question; None if it is not known.
     """
 
     policy: str
@@ -97,7 +97,7 @@ def compare_live(
 ) -> LiveComparison:
     """Compares policies that were run on the same questions.
 
-    A live run has one budget a question and policy, so there is no frontier to compare on at equal tokens: both costs
+    A live run has one budget per question and policy, so there is no frontier to compare on at equal tokens: both costs
     stand beside each difference, and the sentence says so when they are not equal.
 
     With few questions the bare bootstrap claims too much: when all twelve answers are right it gives the interval
@@ -194,33 +194,33 @@ def _paired(values_Q_P: FloatArray, pairs: Sequence[tuple[int, int]]) -> FloatAr
 
 
 def _sentence(policy: LivePolicy, base: LivePolicy, gain: Estimate, num_questions: int) -> str:
-    """What the interval's width allows to say, and no more."""
+    """The conclusion that the width of the interval allows."""
     width = gain.high - gain.low
     ends = f"from {_points(gain.low)} to {_points(gain.high)}"
     span = f"the interval of the difference spans {100 * width:.1f} points, {ends}"
     if gain.low <= 0.0 <= gain.high:
         needed = num_questions * (width / 2.0 / WANTED_HALF_WIDTH) ** 2
-        more = f"; to know it to ±{100 * WANTED_HALF_WIDTH:.0f} points takes about {_rounded(needed)} questions"
+        more = f"; an interval of ±{100 * WANTED_HALF_WIDTH:.0f} points needs about {_rounded(needed)} questions"
         if width >= WIDE:
-            text = f"so few questions (n={num_questions}) prove nothing: {span}{more}"
+            text = f"n={num_questions} questions are too few to show a difference: {span}{more}"
         else:
-            text = f"{num_questions} questions do not tell {policy.policy} from {base.policy}: {span}"
+            text = f"{num_questions} questions show no difference between {policy.policy} and {base.policy}: {span}"
     else:
         side = "ahead of" if gain.value > 0 else "behind"
         text = (
             f"{policy.policy} is {side} {base.policy} by {100 * abs(gain.value):.1f} points (n={num_questions}): {span}"
         )
         if num_questions < FEW:
-            text += "; with so few questions this is a hint and no proof"
+            text += "; with so few questions this is no proof"
     tokens = (("granted", policy.granted, base.granted), ("spent", policy.spent, base.spent))
     unequal = [
         f"{cost} {mine:.1f} against {theirs:.1f}"
         for cost, mine, theirs in tokens
         if mine is not None and theirs is not None and abs(mine - theirs) > 0.02 * max(theirs, 1.0)
     ]
-    text += f"; tokens a question are not equal ({', '.join(unequal)})" if unequal else ""
+    text += f"; tokens per question are not equal ({', '.join(unequal)})" if unequal else ""
     if policy.usd is not None and base.usd is not None and abs(policy.usd - base.usd) > 0.02 * base.usd:
-        text += f"; bills a question are not equal ({usd_words(policy.usd)} against {usd_words(base.usd)})"
+        text += f"; prices per question are not equal ({usd_words(policy.usd)} against {usd_words(base.usd)})"
     return text
 
 
@@ -251,7 +251,7 @@ def _columns(name: str, columns: Sequence[Any]) -> tuple[FloatArray | None, ...]
     if len(given) not in (3, 4) or given[0] is None or given[2] is None or len(set(map(len, known))) != 1:
         counts = ", ".join("none" if column is None else str(len(column)) for column in given)
         raise InvalidInputError(
-            f"policy {name!r} needs one verdict, cap and token count a question, and may have a bill; it has {counts}"
+            f"policy {name!r} needs one verdict, cap and token count per question; a price is optional; it has {counts}"
         )
     right_Q = given[0]
     if not len(right_Q):

@@ -62,10 +62,10 @@ def evaluate(
         allocator: makes forethought's plans: a registered name or an allocator.
         costs: the costs to compare under. By default granted and spent; of named options spent, and money where they
             have prices (`checks.known_costs`).
-        mean_tokens: levels in mean tokens a query, for every cost in tokens. By default they are spread from what the
+        mean_tokens: levels in mean tokens per query, for every cost in tokens. By default they are spread from what the
             cheapest option costs to what the dearest does, by the mean train curve under spent cost: see
             `levels.spread`.
-        mean_usd: levels in mean USD a query; by default they are spread alike.
+        mean_usd: levels in mean USD per query; by default they are spread alike.
         num_resamples: bootstrap resamples.
         seed: of the bootstrap.
         provenance: what the profile's own `info` does not say, for the report: the command, the predictor, how the
@@ -154,7 +154,7 @@ def _options(
 
 
 def num_traces(measured: Profile) -> tuple[int, int]:
-    """Fewest and most traces a query, under any option."""
+    """Fewest and most traces per query, under any option."""
     return int(measured.tries_Q_B.min()), int(measured.tries_Q_B.max())
 
 
@@ -169,32 +169,32 @@ def data_hash(measured: Profile) -> str:
 
 
 def levels_of(cost: Cost, policies: Policies, wanted: Sequence[float] | None = None) -> tuple[float, ...]:
-    """The levels asked for, ascending; else spread over what the options are known to cost."""
+    """The levels asked for, ascending; by default spread over the known costs of the options."""
     if wanted is not None:
         return tuple(sorted({float(level) for level in wanted}))
     return spread(policies.measured.menu, policies.option_costs(cost), in_usd=cost is Cost.USD)
 
 
 CAPS = (
-    "Granted counts the caps on reasoning. Spent counts the tokens generated: reasoning, forced suffix and answer. "
-    "Neither counts the prompt, nor the one pass over it that a predictor reading hidden states needs."
+    "Granted cost counts the caps on reasoning. Spent cost counts the generated tokens: reasoning, forced suffix and "
+    "answer. Neither counts the prompt, nor the prompt pass that a predictor on hidden states needs."
 )
 NAMED = (
-    "Options go by their names, in order of what an answer by each is known to take. A dearer option may be worse than "
-    "a cheaper one: uniform, which takes them by cost alone, then falls, and the gain over blind, which leaves such "
-    "options out, is the one to look at."
+    "Named options are ordered by their usual cost. A more expensive option may be less accurate than a cheaper one: "
+    "the accuracy of uniform, which chooses by cost only, then falls; the relevant gain is that over blind, which "
+    "leaves such options out."
 )
 COUNTS = {
-    Cost.GRANTED: "Granted counts the options' budgets: what an answer by each is known to take, and no cap.",
-    Cost.SPENT: "Spent counts the tokens generated: thought and answer. Nothing is compared under granted cost: a "
-    "named option's budget is what it takes as a rule, and no cap.",
+    Cost.GRANTED: "Granted cost counts the budgets of the options: their usual number of tokens, which is not a cap.",
+    Cost.SPENT: "Spent cost counts the generated tokens: thought and answer. Policies are not compared under granted "
+    "cost: the budget of a named option is its usual number of tokens, which is not a cap.",
     Cost.USD: "USD counts prompt, thought and answer at the prices of the profile's menu; predicting is not charged.",
 }
 NEIGHBOURS = {False: "neighbouring caps", True: "options that are neighbours in mean cost"}
 
 
 def named_notes(measured: Profile, costs: Sequence[Cost]) -> tuple[str, ...]:
-    """What the reader must know of named options and of what is counted; nothing of caps."""
+    """Notes on named options and their costs; none for caps."""
     return (NAMED, *(COUNTS[cost] for cost in costs)) if measured.menu.is_named else ()
 
 
@@ -202,28 +202,28 @@ def _notes(measured: Profile, predicted: Curves, costs: Sequence[Cost]) -> tuple
     fewest, is_named = num_traces(measured)[0], measured.menu.is_named
     notes = [
         *(named_notes(measured, costs) or [CAPS]),
-        f"Gains compare at equal realised {'cost' if Cost.USD in costs else 'tokens'}: with what the baseline reaches "
-        f"at what the policy really used, where the baseline may mix two {NEIGHBOURS[is_named]} at random. A plan "
-        "made from predicted spend may miss its target; the tokens shown are the measured ones.",
-        "A mean over levels weighs each level by the tokens that it is the nearest level to.",
-        "Intervals are pointwise and resample queries, with plans and training held fixed. With many levels a few "
-        "leave 0 by chance: the mean over all levels has one interval of its own.",
-        f"The oracle picks its budgets and is judged on the same counts (as few as {fewest} traces a query), so part "
-        "of what it reaches is luck it selected. It is too optimistic, the more so the fewer the traces; the share of "
-        "the gap closed is therefore too low rather than too high. greedy-oracle is affected in the same way. Counts "
-        "do not say which trace was right at which cap, so the oracle cannot be tried out on traces it has not seen.",
+        f"Gains are measured at equal realised {'cost' if Cost.USD in costs else 'tokens'}: against the accuracy of "
+        f"the baseline at the policy's realised cost, where the baseline may mix two {NEIGHBOURS[is_named]} at random. "
+        "A plan made from predicted usage may miss its target; the tokens shown are the measured ones.",
+        "A mean over levels weights each level by the range of tokens nearest to it.",
+        "Intervals are pointwise and resample queries, with plans and training held fixed. With many levels, a few "
+        "intervals exclude 0 by chance; the mean over all levels has its own interval.",
+        f"The oracle chooses and is evaluated on the same counts (as few as {fewest} traces per query), so its result "
+        "is too optimistic (selection bias), more so with fewer traces. The share of the gap closed is therefore too "
+        "low rather than too high. greedy-oracle has the same bias. Counts do not say which trace was right at which "
+        "cap, so the oracle cannot be evaluated on other traces.",
     ]
     if not measured.is_spend_measured:
         notes.append(
-            "The tokens of these measurements were not recorded. Nothing is said under spent cost: a thought that ends "
-            "by itself costs less than its cap, and a gain under granted cost need not hold there."
+            "The tokens of these measurements were not recorded, so there are no results under spent cost: a thought "
+            "that ends by itself costs less than its cap, and a gain under granted cost need not hold under spent cost."
         )
     if predicted.tokens_Q_B is None and Cost.SPENT in costs:
         notes.append(
             "The predictor has no usage curve: under spent cost its plans use the mean train usage curve for all."
         )
     if predicted.tokens_Q_B is None and measured.is_spend_measured and Cost.SPENT not in costs:
-        notes.append("The predictor has no usage curve, so nothing is planned and compared under spent cost.")
+        notes.append("The predictor has no usage curve, so there are no plans and comparisons under spent cost.")
     if fewest == 1:
-        notes.append("Some queries have one trace only: their Brier score holds that trace's own chance as well.")
+        notes.append("Some queries have one trace only: their Brier score includes the noise of that trace.")
     return tuple(notes)

@@ -28,12 +28,12 @@ class PolicyOutcome:
 
     Attributes:
         policy: its name.
-        level: mean tokens, or USD, a query that were to be divided.
+        level: the budget to divide: mean tokens, or USD, per query.
         accuracy_Q: measured success under the option given, shape (Q,).
         granted_Q: the cap given, shape (Q,).
         spent_Q: measured mean tokens under that option, shape (Q,).
         share_B: share of the queries at each option, shape (B,).
-        plans: the plans behind it, one a batch; empty for uniform and blind.
+        plans: the plans behind it, one per batch; empty for uniform and blind.
         usd_Q: measured mean bill under that option in USD, shape (Q,); None where it is not known.
     """
 
@@ -92,7 +92,7 @@ class Policies:
         return tokens if self.any_order else np.maximum.accumulate(tokens, axis=-1)
 
     def play(self, cost: Cost, level: float) -> Iterator[PolicyOutcome]:
-        """Every policy at a mean of `level` a query, counted by `cost`, in the order of POLICIES."""
+        """Every policy at a mean of `level` per query, counted by `cost`, in the order of POLICIES."""
         yield self.uniform(cost, level)
         yield self.blind(cost, level)
         yield self.planned(FORETHOUGHT, self.predicted, self.allocator, cost, level)
@@ -109,7 +109,7 @@ class Policies:
         return self._mixed(BLIND, level, shares_for(self.option_costs(cost), self.blind_columns(cost), level))
 
     def option_costs(self, cost: Cost) -> FloatArray:
-        """What each option costs a query on average, as known before any answer of the split is seen, shape (B,)."""
+        """The mean cost of each option per query, as known before any answer of the split is seen, shape (B,)."""
         if cost is Cost.GRANTED:
             return self.measured.menu.budgets_B.astype(np.float64)
         if cost is Cost.SPENT:
@@ -191,7 +191,7 @@ class Policies:
         """What the reader must know of how the oracle was found, after `play`."""
         return tuple(
             f"{'In USD' if cost is Cost.USD else f'Under {cost.value} cost'} the oracle is the envelope allocator on "
-            f"the measured curves; no plan at all reaches more than {100 * shortfall:.3f} points above it at any level."
+            f"the measured curves; no plan is more than {100 * shortfall:.3f} points better at any level."
             for cost, shortfall in self._oracle_shortfall.items()
         )
 
@@ -212,7 +212,7 @@ def _batches(curves: Curves, batch_size: int | None) -> Iterator[Curves]:
 
 
 def _total(curves: Curves, cost: Cost, level: float) -> float:
-    """What a batch gets at `level` a query, and never less than its cheapest options are expected to cost.
+    """The total of a batch at `level` per query, and never less than its cheapest options are expected to cost.
 
     A level made from the train curve can lie below that by a token or so; the plan then gives everyone the cheapest
     option and is compared at what that really costs.

@@ -75,12 +75,12 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class PolicyRow(Result):
-    """One policy at one level of one cost. Accuracies and gains are shares in [0, 1]; tokens and USD are means a query.
+    """One policy at one level of one cost. Accuracies and gains are fractions; tokens and USD are means per query.
 
     Attributes:
         cost: what the level is counted in, and the axis on which the gains compare.
         policy: uniform, blind, forethought, greedy, greedy-oracle or oracle.
-        budget: the level: mean tokens, or USD, a query that were to be divided.
+        budget: the level, which is the budget to divide: mean tokens, or USD, per query.
         granted: mean cap really given; of named options the mean budget, what they are known to take.
         spent: mean tokens really generated, by the measured usage curves; None where they were not measured.
         usd: mean bill in USD, by the menu's prices; None where prices or the prompts' tokens are not known.
@@ -232,7 +232,7 @@ class CurveErrors(Result):
 
     Attributes:
         budget: in tokens, of a named option what identifies it on the menu; None for all options together.
-        log_loss, mean_log_loss: binomial log loss a trace, in nats: forethought's, the mean curve's.
+        log_loss, mean_log_loss: binomial log loss per trace, in nats: forethought's, the mean curve's.
         brier, mean_brier: squared error against single traces.
         curve_error, mean_curve_error: squared error against the true curves, the traces' own chance taken off;
             NaN where no query has two traces.
@@ -284,10 +284,10 @@ class Evaluation(Result, Shown):
 
     Attributes:
         num_queries: Q, the queries judged on.
-        num_traces: fewest and most traces a query.
+        num_traces: fewest and most traces per query.
         menu: the options.
         allocator: what made forethought's plans.
-        levels: mean tokens, or USD, a query at which policies were compared, by cost.
+        levels: mean tokens, or USD, per query at which policies were compared, by cost.
         headline: cost -> the level shown where only one is, by the mean train curve (`levels.half_way`).
         rows, summaries, savings, losses, calibration: see their classes.
         notes: what the reader must know to read the numbers.
@@ -297,7 +297,7 @@ class Evaluation(Result, Shown):
         provenance: what made the profile (model, template, engine, versions) and the predictions, passed through.
         options: one row for each named option, ascending as on the menu; empty where options are caps.
         measured, predicted: what was compared, for the pictures; not part of the JSON.
-        plans: one a batch, for each cost, policy that plans, and level; not part of the JSON.
+        plans: one per batch, for each cost, policy that plans, and level; not part of the JSON.
     """
 
     simulated: bool

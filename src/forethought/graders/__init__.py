@@ -1,4 +1,4 @@
-"""Answer + reference -> right, wrong or unreadable: one file a grader."""
+"""Answer + reference -> right, wrong or unreadable: one file per grader."""
 
 from __future__ import annotations
 

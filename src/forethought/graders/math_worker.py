@@ -1,7 +1,7 @@
 """Compares mathematics in a process of its own: computer algebra can take forever, and only a process can be stopped.
 
-Started as `python -P -m forethought.graders.math_worker SECONDS`. Reads one JSON object a line, `{"answer": …,
-"reference": …}`; writes one JSON string a line: "right", "wrong" or "unreadable"; first of all "ready". A comparison
+Started as `python -P -m forethought.graders.math_worker SECONDS`. Reads one JSON object per line, `{"answer": …,
+"reference": …}`; writes one JSON string per line: "right", "wrong" or "unreadable"; first of all "ready". A comparison
 that takes more than SECONDS of processor time ends the process; by the clock, verdicts would depend on what else the
 machine does.
 """

@@ -162,30 +162,30 @@ def _what(card: PredictorCard) -> str:
         HIDDEN: f"the residual stream of the {schema.pooling} prompt token after decoder layer {schema.layer} "
         f"({schema.width} numbers)",
         TEXT: "the text of the question",
-        DIFFICULTY: "how hard the model says the question is, when asked",
-        ID: "its id, by which earlier draws are known",
+        DIFFICULTY: "the difficulty of the question that the model states when queried",
+        ID: "its id, which identifies earlier samples",
     }
     read = " and ".join(part for kind, part in parts.items() if kind in schema.reads)
-    reads = f"It reads {read}." if read else "It reads nothing of a query: every query gets the mean curve."
+    reads = f"It reads {read}." if read else "It reads no features: every query gets the mean curve."
     return (
         f"Predicts, before any reasoning, the chance of a right answer under every "
         f"{f'option of {markdown(str(card.menu))}' if card.menu.is_named else f'budget of {card.menu} tokens'}"
-        f"{', and the tokens that will really be generated' if card.mean_tokens_B is not None else ''}. "
+        f"{', and the number of tokens generated' if card.mean_tokens_B is not None else ''}. "
         f"Predictor {code(card.predictor)}. {reads}\n\n"
         f"Made for model {code(card.model or 'unknown')} (hash {code(card.model_hash or 'unknown')}) with prompt "
         f"template {code(card.template or 'unknown')} (hash {code(card.template_hash or 'unknown')}). "
-        f"It refuses any other model or template, and a profile that has none of its budgets."
+        f"It rejects any other model or template, and a profile that has none of its budgets."
     )
 
 
 def _data(card: PredictorCard) -> str:
     data, sampling = card.data, card.sampling
-    drawn = f", drawn at temperature {sampling.temperature:g}, top-p {sampling.top_p:g}" if sampling else ""
+    drawn = f", sampled at temperature {sampling.temperature:g}, top-p {sampling.top_p:g}" if sampling else ""
     drawn += f", graded by {code(card.grader)}" if card.grader else ""
     left_out = (
         f" {data.num_left_out} queries were left out (no trace, or unusable features)." if data.num_left_out else ""
     )
-    simulated = "\n\n**The traces are simulated: nothing here was measured on a model.**" if data.simulated else ""
+    simulated = "\n\n**The traces are simulated: no model was measured.**" if data.simulated else ""
     return (
         f"## Data\n\nProfile {code(data.name)}: {data.num_queries:,} queries, {data.num_traces:,} traces{drawn}. "
         f"Hash {code(data.data_hash)}.{left_out}{simulated}"
@@ -197,32 +197,32 @@ def _history(card: PredictorCard) -> str:
     if found is None:
         return ""
     tokens = "" if found.token_strength is None else f", its usage as {found.token_strength:.2g}"
-    forgets = "Draws are never forgotten."
+    forgets = "All samples have equal weight."
     if found.half_life is not None:
-        forgets = f"A draw counts half after {found.half_life:g} further feedings."
+        forgets = f"The weight of a sample halves after {found.half_life:g} further updates."
     rows = [
         (markdown(each.date), code(each.name), f"{each.num_queries:,}", f"{each.num_draws:,}", code(each.id))
         for each in found.fed[-20:]
     ]
-    table = _table(("fed", "from", "questions", "draws", "id"), rows) if rows else "Nothing was fed yet."
+    table = _table(("added", "from", "questions", "samples", "id"), rows) if rows else "No samples were added yet."
     return (
-        f"## History\n\nIt knows {found.num_draws:,.0f} earlier draws of {found.num_queries:,} questions. The curves "
-        f"of {code(found.base)} are a question's before its first draw; their accuracy counts as {found.strength:.2g} "
-        f"draws{tokens}, which the training counts make most likely. {forgets} The quality below is that of a question "
-        f"never seen.\n\n{table}"
+        f"## History\n\nIt holds {found.num_draws:,.0f} earlier samples of {found.num_queries:,} questions. The curves "
+        f"of {code(found.base)} are the prior of each question; their accuracy has the weight of {found.strength:.2g} "
+        f"samples{tokens} (maximum likelihood on the training counts). {forgets} The quality below is that on "
+        f"questions without earlier samples.\n\n{table}"
     )
 
 
 def _quality(card: PredictorCard) -> str:
     quality = card.calibration
     if quality is None:
-        return "## Quality\n\nToo few queries to hold some out: the quality is not known."
+        return "## Quality\n\nNot known: there are too few queries for held-out ones."
     chosen = "; the layer was chosen on all of it" if card.features.layer is not None else ""
     judged_on = f"Out of fold ({quality.num_folds} folds of the training profile{chosen}):"
     if quality.num_folds == 1:
         judged_on = (
             f"On training queries that were held out to stop early ({sum(each.num_traces for each in quality.bins):,} "
-            f"traces and budgets); the number of epochs was picked on them, so this is a little too good:"
+            f"traces and budgets); the number of epochs was chosen on them, so these numbers are a little too good:"
         )
     losses = [
         ("this predictor", f"{quality.log_loss:.4f}", f"{quality.brier:.4f}"),
@@ -254,19 +254,18 @@ def _shrinkage(card: PredictorCard) -> str:
     found = card.shrinkage
     if found is None:
         return ""
-    usage = "" if found.usage is None else f", {found.usage:.0%} of how its expected usage does"
+    usage = "" if found.usage is None else f" and by {found.usage:.0%} for usage"
     return (
-        f"## Shrinkage\n\nKept of how a query's accuracy curve differs from the mean curve: {found.accuracy:.0%}"
-        f"{usage}. The rest is replaced by the mean curve, so that what left-out queries do not show to help does "
-        f"not enter a plan ({found.evidence}). At 0% a plan is that of the mean curve, which knows nothing of any "
-        f"query."
+        f"## Shrinkage\n\nThe predicted difference from the mean curve is multiplied by {found.accuracy:.0%} for "
+        f"accuracy{usage}. These weights are estimated on left-out queries ({found.evidence}). At 0%, every query gets "
+        f"the mean curve, and a plan is the same as blind."
     )
 
 
 def _layers(card: PredictorCard) -> str:
     chosen = card.cross_validation
     if chosen is None:
-        return "## Layer\n\nThere was nothing to choose from."
+        return "## Layer\n\nThere was only one choice."
     rows = [
         (
             f"{each.layer}{' (chosen)' if each.layer == card.features.layer else ''}",
@@ -283,28 +282,29 @@ def _layers(card: PredictorCard) -> str:
 
 def _limits(card: PredictorCard) -> str:
     return (
-        "## Limits\n\nThe curves hold for queries like those it was trained on, asked with the same prompt and "
-        "sampling. On other queries they may be confidently wrong: profile a few hundred of your own and train again."
+        "## Limits\n\nThe curves are valid for queries like the training queries, with the same prompt and sampling. "
+        "On other queries they may be wrong: profile a few hundred of your own queries and train again."
     )
 
 
 def _novelty(card: PredictorCard) -> str:
     found = card.novelty
     if found is None:
-        return "## Novelty\n\nThis predictor has no score of how novel a query is."
-    looked_at = {HIDDEN: "hidden state", TEXT: "text (how rare its letters and words are, its length, its signs)"}
+        return "## Novelty\n\nThis predictor has no novelty score."
+    looked_at = {HIDDEN: "hidden state", TEXT: "text (rarity of its letters and words, its length, its symbols)"}
     quantiles = ", ".join(f"{distance:.3f} ({share:.0%})" for share, distance in found.quantiles)
     return (
-        f"## Novelty\n\nA query's {looked_at[found.kind]} has a distance from those of the training queries: "
-        f"probabilistic principal components, {found.num_components} of them. Calibrated on {found.num_queries:,} "
-        f"training queries that were left out of the fit; quantiles of their distances: {quantiles}. A query is novel "
-        f"where at most {found.level:.0%} of these lie as far. That calls {found.false_alarms:.1%} of left-out "
-        f"training queries novel; where that is clearly above {2 * found.level:.0%}, the score is not used. Plans warn "
-        f"where more of a batch are novel than chance explains; predictions are used all the same."
+        f"## Novelty\n\nThe score is the distance of a query's {looked_at[found.kind]} from those of the training "
+        f"queries, by probabilistic principal component analysis with {found.num_components} components. It is "
+        f"calibrated on {found.num_queries:,} training queries that were left out of the fit; quantiles of their "
+        f"distances: {quantiles}. A query is novel if at most {found.level:.0%} of them are as far away. By this rule, "
+        f"{found.false_alarms:.1%} of left-out training queries are novel; if that were clearly above "
+        f"{2 * found.level:.0%}, the score would not be used. A plan warns if more queries of a batch are novel than "
+        f"expected by chance; predictions are used in any case."
     )
 
 
 def _made(card: PredictorCard) -> str:
     versions = ", ".join(f"{markdown(name)} {markdown(version)}" for name, version in sorted(card.versions.items()))
     made = f"Created {markdown(card.created)}, seed {card.seed}, with {versions}."
-    return f"{made} Written from `predictor.json`; edit neither."
+    return f"{made} Generated from `predictor.json`; do not edit either file."

@@ -1,13 +1,14 @@
 """Asking the model itself how hard a question is, before it reasons: easy, medium or hard.
 
 In the manner of the prompted baseline of "Predictive Scheduling for Efficient Inference-Time Reasoning in LLMs"
-(arXiv 2602.01237). It costs a prompt and a word a question, which is counted.
+(arXiv 2602.01237). It costs a prompt and a word per question, which is counted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from ..core.prompts import PromptTemplate
 from ..core.protocols import Engine, TemplateEngine
 from ..core.provenance import Provenance
 from ..core.records import Opinion
+from ..core.showing import Progress, silent, told
 from ..core.waiting import finish
 from ..errors import InvalidFeaturesError
 from ..runs.store import RunDirectory
@@ -67,8 +69,14 @@ def read_level(text: str) -> str | None:
     return word if word in LEVELS else None
 
 
-def ask(engine: Engine, queries: Sequence[Query], asking: Asking) -> list[Opinion]:
-    """Asks the engine's model of every query, without any thought; in the order of `queries`.
+def ask(engine: Engine, queries: Sequence[Query], asking: Asking, progress: Progress = silent) -> list[Opinion]:
+    """Asks the engine's model about every query, without any thought; in the order of `queries`.
+
+    Args:
+        engine: of the model.
+        queries: to ask about.
+        asking: the prompt and its examples.
+        progress: called with "ask", answers so far and queries in all.
 
     Raises:
         InvalidFeaturesError: the engine cannot be asked with another prompt than its own.
@@ -79,18 +87,24 @@ def ask(engine: Engine, queries: Sequence[Query], asking: Asking) -> list[Opinio
             f"use another engine, or a predictor that reads the text: forethought train RUN --predictor text"
         )
     plain = [replace(query, prompt=query.text) for query in queries]
-    return finish(_ask(engine.with_template(asking.template), plain))
+    return finish(_ask(engine.with_template(asking.template), plain, progress))
 
 
-async def _ask(engine: Engine, queries: Sequence[Query]) -> list[Opinion]:
+async def _ask(engine: Engine, queries: Sequence[Query], progress: Progress) -> list[Opinion]:
     found: dict[str, Opinion] = {}
-    async for done in engine.generate([Request(query, budget=0) for query in queries]):
+    requests = [Request(query, budget=0) for query in queries]
+    async for done in told(engine.generate(requests), progress, "ask", len(queries)):
         if (outcome := done.at(0)) is None:
             found[done.query_id] = Opinion(done.query_id, 0, None, "", 0, done.error)
         else:
             tokens = done.prompt_tokens + (outcome.tokens or 0)
             found[done.query_id] = Opinion(done.query_id, 0, read_level(done.answer), done.answer, tokens, None)
     return [found[query.id] for query in queries]
+
+
+def _continued(progress: Progress, num_before: int, total: int, what: str, done: int, _: int) -> None:
+    """Reports steps of a part as steps of the whole."""
+    progress(what, num_before + done, total)
 
 
 def classes(rate_Q_B: FloatArray, width_B: FloatArray) -> IntArray:
@@ -115,9 +129,7 @@ def pick_examples(profile: Profile, *, num_each: int, order: IntArray) -> tuple[
     return tuple((profile.texts[int(rows[level][turn])], level) for turn in range(num_each) for level in LEVELS)
 
 
-def with_difficulties(
-    profile: Profile, engine: Engine, asking: Asking, folder: Path, *, progress: Callable[[str, int, int], None]
-) -> Profile:
+def with_difficulties(profile: Profile, engine: Engine, asking: Asking, folder: Path, *, progress: Progress) -> Profile:
     """The profile with what the model says of its questions; the examples that it is shown are left out.
 
     What was said is kept in `folder` as it comes, and asked again only where it is not there.
@@ -143,8 +155,9 @@ def with_difficulties(
         said = {each.query_id: each for each in run.opinions() if not each.is_failed}
         missing = [query for query in queries if query.id not in said]
         for start in range(0, len(missing), QUERIES_PER_CHUNK):
-            progress("ask", len(queries) - len(missing) + start, len(queries))
-            opinions = ask(engine, missing[start : start + QUERIES_PER_CHUNK], asking)
+            before = len(queries) - len(missing) + start
+            within = partial(_continued, progress, before, len(queries))
+            opinions = ask(engine, missing[start : start + QUERIES_PER_CHUNK], asking, within)
             records.append(each.to_json() for each in opinions)
             said.update({each.query_id: each for each in opinions})
         progress("ask", len(queries), len(queries))

@@ -12,6 +12,7 @@ from ..core.data import FloatArray
 from ..core.features import ID, KINDS, MIN_QUERIES, Counts, Features, Float64Array, HeldOut
 from ..core.protocols import Estimator, EstimatorBase
 from ..core.registry import available
+from ..core.showing import Progress, part, silent
 from ..errors import InvalidSettingsError
 from .mean import mean_curve
 from .parts.checks import usable
@@ -53,7 +54,7 @@ class HistoryPredictor(EstimatorBase):
         held_out_: the base's curves of each row by a fit that did not see it, shrunk; None after loading.
     """
 
-    takes: ClassVar[tuple[str, ...]] = ("seed", "checkpoint")
+    takes: ClassVar[tuple[str, ...]] = ("seed", "progress", "checkpoint")
     is_shrunk = True
     draws_: Draws
     strength_: float
@@ -73,8 +74,10 @@ class HistoryPredictor(EstimatorBase):
         half_life: float | None = None,
         num_folds: int = 5,
         seed: int = 0,
+        progress: Progress = silent,
         checkpoint: str = "",
     ) -> None:
+        self._progress = progress
         known = sorted(set(available("predictors")) - {"history"})
         if base not in known:
             raise InvalidSettingsError(f"history option base must be one of {', '.join(known)}; got {base!r}")
@@ -88,8 +91,9 @@ class HistoryPredictor(EstimatorBase):
         self.reads = tuple(kind for kind in KINDS if kind in unfitted.reads or kind == ID)
         self.num_examples, self.is_costly = unfitted.num_examples, unfitted.is_costly
 
-    def _make(self) -> Estimator:
-        return make_estimator(self.base, self.base_options, seed=self.seed, checkpoint=self._checkpoint)
+    def _make(self, progress: Progress = silent) -> Estimator:
+        how: dict[str, Any] = {"seed": self.seed, "progress": progress, "checkpoint": self._checkpoint}
+        return make_estimator(self.base, self.base_options, **how)
 
     @property
     def keep(self) -> float:
@@ -102,7 +106,7 @@ class HistoryPredictor(EstimatorBase):
         rows, known, complete = usable(features, counts)
         self._mean_p_B, self._mean_tokens_B = mean_curve(complete)
         self._is_ordered = not counts.menu.is_named
-        self._base = self._make().fit(known, complete)
+        self._base = self._make(self._progress).fit(known, complete)
         left = LeftOut.of(complete, self._left_out(known, complete))
         reads_nothing = not self._base.reads
         self.shrinkage_ = None if reads_nothing else Shrinkage.fit(left)
@@ -128,11 +132,12 @@ class HistoryPredictor(EstimatorBase):
         fold_Q = np.arange(len(counts)) % min(self.num_folds, max(2, len(counts) // MIN_QUERIES))
         p_Q_B, tokens_Q_B = (np.empty(counts.num_right_Q_B.shape) for _ in range(2))
         has_tokens = True
-        for fold in range(int(fold_Q.max()) + 1):
+        num_folds = int(fold_Q.max()) + 1
+        for fold in range(num_folds):
             held, kept = np.flatnonzero(fold_Q == fold), np.flatnonzero(fold_Q != fold)
-            fitted = self._base
+            within, fitted = part(self._progress, "fold", fold, num_folds), self._base
             if len(kept) >= MIN_QUERIES:
-                fitted = self._make().fit(features.select(kept), counts.select(kept))
+                fitted = self._make(within).fit(features.select(kept), counts.select(kept))
             p_Q_B[held], tokens_H_B = fitted.predict(features.select(held))
             has_tokens = has_tokens and tokens_H_B is not None
             if tokens_H_B is not None:

@@ -32,7 +32,7 @@ class LoraOptions:
         rank, alpha, dropout: of the adapter on the query and value projections.
         epochs: most passes over the training questions.
         patience: passes without a better held-out loss before training stops.
-        batch_size: questions a step of the optimizer.
+        batch_size: questions per step of the optimizer.
         micro_batch: questions a pass of the model; gradients of several are accumulated.
         learning_rate, weight_decay: of AdamW, with a linear warm-up and a linear decay.
         validation_share: share of the questions that are held out to stop early.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -15,12 +16,13 @@ from ..errors import InvalidSettingsError
 from .parts.checks import check_features, usable
 from .parts.lexical import Lexical
 from .parts.linear import LinearMap, RidgeProblem, Standardizer, left_out_of_folds
-from .parts.making import options_signature, too_small
+from .parts.making import Progress, options_signature, silent, too_small
 from .parts.shape import CurveShape
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+STEPS_PER_REPORT = 10
 RATE_FLOOR = 1e-3  # keeps the starting bias, a logit of the mean rate, finite
 WARMUP_SHARE = 0.05
 PENALTY_RANGE = (0.1, 4.0)  # in mean eigenvalues; beyond it a network of noise alone, or none
@@ -38,7 +40,7 @@ class MlpOptions:
         num_members: networks in the ensemble; each leaves out its own share of the rows.
         num_components: principal components of the hidden states that the networks see.
         steps: steps of the optimizer, by a cosine schedule.
-        batch_size: rows a step.
+        batch_size: rows per step.
         learning_rate, weight_decay: of AdamW.
         dropout: share of hidden units silenced at each step.
         noise: spread of the noise added to every input at each step; the inputs' own mean spread is about 1. None takes
@@ -84,6 +86,7 @@ class MlpPredictor(EstimatorBase):
     are left as they are.
 
     Args:
+        progress: called with what is being done, steps done and steps in all.
         options: see `MlpOptions`.
 
     Attributes:
@@ -92,8 +95,8 @@ class MlpPredictor(EstimatorBase):
         noise_: spread of the noise that was added.
     """
 
-    __signature__ = options_signature(MlpOptions)
-    takes = ("seed",)
+    __signature__ = options_signature(MlpOptions, progress=silent)
+    takes = ("seed", "progress")
 
     noise_: float
     held_out_: HeldOut | None = None
@@ -104,8 +107,8 @@ class MlpPredictor(EstimatorBase):
     _shape: CurveShape
     _tokens_map: LinearMap | None
 
-    def __init__(self, **options: Any) -> None:
-        self.options = MlpOptions(**options)
+    def __init__(self, *, progress: Progress = silent, **options: Any) -> None:
+        self.options, self._progress = MlpOptions(**options), progress
         self.reads = READS[self.options.reads]
 
     def fit(self, features: Features, counts: Counts) -> Self:
@@ -132,7 +135,9 @@ class MlpPredictor(EstimatorBase):
             if not kept.any():
                 kept = held
             seed = self.options.seed * 1000 + member
-            weights = _train(x_Q_N[kept], rate_Q_B[kept], share_Q_B[kept], self.options, noise=self.noise_, seed=seed)
+            done = partial(self._report, member, num_members)
+            data = (x_Q_N[kept], rate_Q_B[kept], share_Q_B[kept])
+            weights = _train(*data, self.options, noise=self.noise_, seed=seed, done=done)
             members.append(weights)
             held_p_Q_B[held] = _probabilities(weights, x_Q_N[held])
         self._shape = CurveShape.fit(counts, held_p_Q_B)
@@ -150,6 +155,12 @@ class MlpPredictor(EstimatorBase):
         held_p_Q_B = self._shape.accuracy(held_p_Q_B)
         self.held_out_ = HeldOut(rows, fold_Q, held_p_Q_B, self._shape.usage(held_tokens_Q_B))
         return self
+
+    def _report(self, member: int, num_members: int, step: int) -> None:
+        """Reports every `STEPS_PER_REPORT` steps, and the last one."""
+        step, total = member * self.options.steps + step, num_members * self.options.steps
+        if step % STEPS_PER_REPORT == 0 or step == total:
+            self._progress("train networks", step, total)
 
     def _vectors(self, features: Features) -> FloatArray:
         """What the networks see of each query, float32, shape (Q, N)."""
@@ -248,9 +259,16 @@ def _probabilities(weights: Mapping[str, FloatArray], x_Q_N: FloatArray) -> Floa
 
 
 def _train(
-    x_Q_N: FloatArray, rate_Q_B: FloatArray, share_Q_B: FloatArray, options: MlpOptions, *, noise: float, seed: int
+    x_Q_N: FloatArray,
+    rate_Q_B: FloatArray,
+    share_Q_B: FloatArray,
+    options: MlpOptions,
+    *,
+    noise: float,
+    seed: int,
+    done: Callable[[int], None],
 ) -> dict[str, FloatArray]:
-    """One network, trained so many steps."""
+    """One network, trained for `options.steps` steps; `done` is called with their number so far."""
     import torch
 
     random = np.random.default_rng(seed)
@@ -287,6 +305,7 @@ def _train(
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
+        done(step + 1)
     return {name: tensor.detach().numpy().copy() for name, tensor in weights.items()}
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from ..core.data import FloatArray, IntArray
 from ..core.features import HIDDEN, Counts, Features, chunks
 from ..core.protocols import EstimatorBase
+from ..core.showing import Progress, silent
 from .parts.checks import check_features, usable
 from .parts.linear import LinearMap, RidgeProblem
 from .parts.shape import CurveShape
@@ -35,18 +36,19 @@ class PaperMlpPredictor(EstimatorBase):
     which the paper does not have, is ridge regression's.
 
     Args:
-        seed: of the start and of the order of the rows.
+        seed: of the initial weights and of the order of the rows.
+        progress: called with what is being done, steps done and steps in all.
     """
 
-    takes = ("seed",)
+    takes = ("seed", "progress")
     reads = (HIDDEN,)
 
     _weights: Weights
     _tokens_map: LinearMap | None
     _shape: CurveShape
 
-    def __init__(self, *, seed: int = 0) -> None:
-        self.seed = seed
+    def __init__(self, *, seed: int = 0, progress: Progress = silent) -> None:
+        self.seed, self._progress = seed, progress
 
     def fit(self, features: Features, counts: Counts) -> Self:
         """See `Estimator.fit`. Rows without a trace are left aside; hidden states must be finite."""
@@ -54,7 +56,7 @@ class PaperMlpPredictor(EstimatorBase):
         check_features(features.hidden)
         x_Q_D, width_B = features.hidden.astype(np.float32), counts.width_B.astype(np.float32)
         random = np.random.default_rng(self.seed)
-        self._weights = _trained(x_Q_D, counts.rate_Q_B.astype(np.float32), width_B, random)
+        self._weights = _trained(x_Q_D, counts.rate_Q_B.astype(np.float32), width_B, random, self._progress)
         self._shape, self._tokens_map = CurveShape.fit(counts, None), None
         if counts.tokens_Q_B is not None:
             problem = RidgeProblem(features.hidden, counts.weight_Q)
@@ -88,12 +90,17 @@ class PaperMlpPredictor(EstimatorBase):
         return made
 
 
-def _trained(x_Q_D: FloatArray, rate_Q_B: FloatArray, width_B: FloatArray, random: np.random.Generator) -> Weights:
+def _trained(
+    x_Q_D: FloatArray, rate_Q_B: FloatArray, width_B: FloatArray, random: np.random.Generator, progress: Progress
+) -> Weights:
     """The weights after the last pass."""
     weights = _start(x_Q_D.shape[1], rate_Q_B.shape[1], random)
     adam = _Adam(weights)
-    for rows in _batches(len(x_Q_D), random):
-        adam.step(weights, _gradients(weights, x_Q_D[rows], rate_Q_B[rows], width_B))
+    for epoch in range(EPOCHS):
+        progress("train the network", epoch, EPOCHS)
+        for rows in _batches(len(x_Q_D), random):
+            adam.step(weights, _gradients(weights, x_Q_D[rows], rate_Q_B[rows], width_B))
+    progress("train the network", EPOCHS, EPOCHS)
     return weights
 
 
@@ -110,10 +117,10 @@ def _start(width: int, num_budgets: int, random: np.random.Generator) -> Weights
 
 
 def _batches(num_rows: int, random: np.random.Generator) -> Iterator[IntArray]:
-    for _ in range(EPOCHS):
-        order_Q = random.permutation(num_rows)
-        for start in range(0, num_rows, BATCH_SIZE):
-            yield order_Q[start : start + BATCH_SIZE]
+    """The rows of one pass, in random order."""
+    order_Q = random.permutation(num_rows)
+    for start in range(0, num_rows, BATCH_SIZE):
+        yield order_Q[start : start + BATCH_SIZE]
 
 
 def _forward(weights: Weights, x_Q_D: FloatArray) -> tuple[FloatArray, FloatArray]:

@@ -19,7 +19,7 @@ PRIOR_QUERIES = 5.0  # a level's mean is drawn to the mean of all as if so many 
 class PromptedPredictor(EstimatorBase):
     """Accuracy curves and expected usage by the stated level: easy, medium, hard, or none of them.
 
-    The prompted baseline of arXiv 2602.01237, with curves in place of one budget a class. Every level gets the mean
+    The prompted baseline of arXiv 2602.01237, with curves in place of one budget per class. Every level gets the mean
     curve of the training queries of which the model said so; a level that few have is drawn to the mean of all, and one
     that none has gets it. Any other set of labels will do: the tiers of another tool, say.
 

@@ -12,6 +12,7 @@ from ..core.data import FloatArray, IntArray
 from ..core.features import KINDS, MIN_QUERIES, Counts, Features, HeldOut
 from ..core.protocols import Estimator, EstimatorBase
 from ..core.registry import available
+from ..core.showing import Progress, part, silent
 from ..errors import InvalidSettingsError
 from .parts.checks import usable
 from .parts.making import estimator_class, make_estimator
@@ -40,7 +41,7 @@ class StackPredictor(EstimatorBase):
         held_out_: what the stack says of each row by members that did not see it; None after loading.
     """
 
-    takes = ("seed", "checkpoint")
+    takes = ("seed", "progress", "checkpoint")
     weights_: dict[str, dict[str, float]]
 
     _members: dict[str, Estimator]
@@ -55,8 +56,10 @@ class StackPredictor(EstimatorBase):
         options: Mapping[str, Mapping[str, Any]] | None = None,
         num_folds: int = 5,
         seed: int = 0,
+        progress: Progress = silent,
         checkpoint: str = "",
     ) -> None:
+        self._progress = progress
         names = [each.strip() for each in members.split(",")] if isinstance(members, str) else list(members)
         self.member_options = {name: dict(values) for name, values in (options or {}).items()}
         known = set(available("predictors")) - {"stack", "history"}
@@ -74,9 +77,9 @@ class StackPredictor(EstimatorBase):
         self.num_examples = max(each.num_examples for each in unfitted)
         self.is_costly = any(each.is_costly for each in unfitted)
 
-    def _make(self, name: str) -> Estimator:
+    def _make(self, name: str, progress: Progress = silent) -> Estimator:
         options = self.member_options.get(name)
-        return make_estimator(name, options, seed=self.seed, checkpoint=self._checkpoint)
+        return make_estimator(name, options, seed=self.seed, progress=progress, checkpoint=self._checkpoint)
 
     def fit(self, features: Features, counts: Counts) -> Self:
         """See `Estimator.fit`; reads what its members read."""
@@ -86,14 +89,18 @@ class StackPredictor(EstimatorBase):
         self._mean_p_B = share_Q @ counts.rate_Q_B
         self._mean_tokens_B = None if tokens_Q_B is None else share_Q @ tokens_Q_B.astype(np.float64)
         fold_Q = np.arange(len(rows)) % min(self.num_folds, max(2, len(rows) // MIN_QUERIES))
-        left_p_M_Q_B, left_tokens_M_Q_B = self._left_out(features, counts, fold_Q)
+        num_fits = len(self.members) * (int(fold_Q.max()) + 2)  # on all folds but one, then on all rows
+        left_p_M_Q_B, left_tokens_M_Q_B = self._left_out(features, counts, fold_Q, num_fits)
         share_Q_B = share_Q[:, None] * counts.width_B
         self.weights_ = {"p": self._weights(left_p_M_Q_B, counts.rate_Q_B, self._mean_p_B, share_Q_B)}
         left_tokens_Q_B = None
         if tokens_Q_B is not None and left_tokens_M_Q_B is not None and self._mean_tokens_B is not None:
             self.weights_["tokens"] = self._weights(left_tokens_M_Q_B, tokens_Q_B, self._mean_tokens_B, share_Q_B)
             left_tokens_Q_B = self._sum("tokens", left_tokens_M_Q_B, self._mean_tokens_B)
-        self._members = {name: self._make(name).fit(features, counts) for name in self.members}
+        self._members = {}
+        for place, name in enumerate(self.members, start=num_fits - len(self.members)):
+            within = part(self._progress, f"fit {name}", place, num_fits)
+            self._members[name] = self._make(name, within).fit(features, counts)
         left_p_Q_B = self._sum("p", left_p_M_Q_B, self._mean_p_B)
         self._shape = CurveShape.fit(counts, left_p_Q_B)
         self.held_out_ = HeldOut(rows, fold_Q, self._shape.accuracy(left_p_Q_B), self._shape.usage(left_tokens_Q_B))
@@ -105,7 +112,9 @@ class StackPredictor(EstimatorBase):
         weight_M = non_negative_weights(left_M_Q_B - mean_B, target_Q_B - mean_B, share_Q_B)
         return dict(zip(self.members, weight_M.tolist(), strict=True))
 
-    def _left_out(self, features: Features, counts: Counts, fold_Q: IntArray) -> tuple[FloatArray, FloatArray | None]:
+    def _left_out(
+        self, features: Features, counts: Counts, fold_Q: IntArray, num_fits: int
+    ) -> tuple[FloatArray, FloatArray | None]:
         """Every member's predictions of every row by a fit that did not see it, shape (M, Q, B) each."""
         shape = (len(self.members), len(counts), 1)
         p_M_Q_B = np.tile(self._mean_p_B, shape)
@@ -115,7 +124,8 @@ class StackPredictor(EstimatorBase):
             if len(kept) < MIN_QUERIES:
                 continue  # two or three rows: the mean curve stands for what cannot be left out
             for place, name in enumerate(self.members):
-                fitted = self._make(name).fit(features.select(kept), counts.select(kept))
+                within = part(self._progress, f"fit {name}", fold * len(self.members) + place, num_fits)
+                fitted = self._make(name, within).fit(features.select(kept), counts.select(kept))
                 p_M_Q_B[place, held], tokens_H_B = fitted.predict(features.select(held))
                 if tokens_M_Q_B is not None and tokens_H_B is not None:
                     tokens_M_Q_B[place, held] = tokens_H_B

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
@@ -17,6 +18,7 @@ from ..core.profile import Profile
 from ..core.protocols import Estimator
 from ..core.provenance import Provenance
 from ..core.registry import EXTRAS
+from ..core.showing import part
 from ..core.versions import versions
 from ..errors import InvalidFeaturesError, MissingExtraError
 from ..evaluation.metrics import (
@@ -41,7 +43,7 @@ from .parts.shape import possible_usage
 from .predictor import Predictor
 from .shrinkage import NOTHING_KNOWN, LeftOut, Shrinkage
 
-Builder = Callable[[], Estimator]
+Builder = Callable[..., Estimator]
 
 
 def train(
@@ -80,7 +82,7 @@ def train(
     """
     name = named(predictor, profile)
 
-    def build() -> Estimator:
+    def build(progress: Progress = progress) -> Estimator:
         return make_estimator(name, options, seed=seed, progress=progress, checkpoint=checkpoint)
 
     reads = frozenset(build().reads)
@@ -148,7 +150,7 @@ def cross_fit(
     """
     name = named(predictor, profile)
 
-    def build() -> Estimator:
+    def build(progress: Progress = silent) -> Estimator:
         return make_estimator(name, options, seed=seed, progress=progress)
 
     reads = frozenset(build().reads)
@@ -158,14 +160,14 @@ def cross_fit(
     p_Q_B, tokens_Q_B = (np.zeros((profile.num_queries, profile.menu.num_options)) for _ in range(2))
     means = []
     for fold in range(num_folds):
-        progress("fold", fold, num_folds)
+        within = part(progress, "fold", fold, num_folds)
         training = profile.select(rows[fold_Q[rows] != fold])
         held = rows[fold_Q[rows] == fold]
         mean_p_B, mean_tokens_B = mean_curve(Counts.of(training))
         means.append((mean_p_B, mean_tokens_B))
-        layer, _ = choose_layer(training, reads, layers, silent)
-        fitted = _fit(training, build, layer)
-        left = _left_out(training, fitted, build, layer, num_folds=num_folds, seed=seed, progress=silent)
+        layer, _ = choose_layer(training, reads, layers, within)
+        fitted = _fit(training, partial(build, within), layer)
+        left = _left_out(training, fitted, build, layer, num_folds=num_folds, seed=seed, progress=within)
         shrinkage = _shrinkage(fitted, left)
         if len(held):
             p_H_B, tokens_H_B = fitted.predict(Features.of(profile.select(held), layer))
@@ -249,9 +251,11 @@ def _left_out(
     p_Q_B, tokens_Q_B = (np.empty(usable.num_right_Q_B.shape) for _ in range(2))
     has_tokens = usable.is_spend_measured
     for fold in range(num_folds):
-        progress("calibrate", fold, num_folds)
+        within = part(progress, "calibrate", fold, num_folds)
         training, held = usable.select(np.flatnonzero(fold_Q != fold)), np.flatnonzero(fold_Q == fold)
-        p_H_B, tokens_H_B = _fit(training, build, layer).predict(Features.of(usable.select(held), layer))
+        p_H_B, tokens_H_B = _fit(training, partial(build, within), layer).predict(
+            Features.of(usable.select(held), layer)
+        )
         if np.shape(p_H_B) != (shape := (len(held), usable.menu.num_options)):
             raise InvalidFeaturesError(f"this predictor gives curves of shape {np.shape(p_H_B)}, not {shape}")
         p_Q_B[held] = p_H_B

@@ -116,7 +116,7 @@ def load_queries(
 
     Args:
         source: a file (an ending in `FORMATS`), "-" for standard input (JSON lines where it starts with "{", else one
-            question a line, as in .txt), or a name in `DATASETS`.
+            question per line, as in .txt), or a name in `DATASETS`.
         limit: only read the first so many rows; what follows them is not looked at.
         question_column: where the question stands; else the first of `fields.QUESTION_COLUMNS` that is there.
         answer_column: where the reference stands; else the first of `fields.ANSWER_COLUMNS`; "" for none.

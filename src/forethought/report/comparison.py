@@ -43,11 +43,11 @@ def comparison_page(result: Comparison, *, facts: Mapping[str, Any] | None = Non
                 for cost in costs
             ),
             Part(
-                "what predictors buy, and what they cost",
+                "gain and cost of the predictors",
                 [Picture(f"gain-{cost.value}", best_title(result, cost)) for cost in costs],
                 on="html",
             ),
-            Part("what predicting costs itself", [_costs(result)], on="page"),
+            Part("cost of the predictions", [_costs(result)], on="page"),
             *([Part("", [Said(f"Times: {'; '.join(measured)}.")], on="page")] if measured else []),
             *(Part(f"accuracy at {COUNTED[c]}", [_levels(result, c)], on="page") for c in costs),
         ],
@@ -85,7 +85,7 @@ def _costs(result: Comparison) -> Table:
         return [f"{own.parameters:,}", f"{1e3 * own.seconds:.3g} ms", tokens]
 
     rows = [[Said(each.name), Said(each.predictor), *cells(each)] for each in result.candidates]
-    return Table(["predictor", "made by", "parameters", "time a query", "tokens a query"], rows)
+    return Table(["predictor", "kind", "parameters", "time per query", "tokens per query"], rows)
 
 
 def _levels(result: Comparison, cost: Cost) -> Table:

@@ -31,7 +31,7 @@ def draw_comparison(result: Comparison, folder: Path) -> dict[str, Path]:
 
 
 def inline_comparison(result: Comparison) -> dict[str, str]:
-    """The same for the HTML page, one picture a cost; name -> SVG."""
+    """The same for the HTML page, one picture per cost; name -> SVG."""
 
     def fill(panel: Any, cost: Cost) -> None:
         label_points(panel, _panel(panel, result, cost))
@@ -46,7 +46,7 @@ def inline_comparison(result: Comparison) -> dict[str, str]:
 
 
 def comparison_picture(result: Comparison) -> Figure:
-    """One panel a cost: mean gain over blind against the tokens that predicting takes; 0 and unknown stand apart."""
+    """One panel per cost: mean gain over blind against the tokens that predicting takes; 0 and unknown stand apart."""
     costs = list(result.levels)
     caption = [
         short(result.provenance.get("model") or "unknown model"),
@@ -75,7 +75,7 @@ def _panel(panel: Any, result: Comparison, cost: Cost) -> dict[str, tuple[float,
     panel.axhline(0.0, color=COLOURS[BLIND], linewidth=1.2)
     panel.set_xlim(min(ticks) - 0.6, max(ticks) + 1.4)
     panel.set_xticks(list(ticks), list(ticks.values()))
-    panel.set(title=best_title(result, cost), xlabel="tokens that predicting takes, a question")
+    panel.set(title=best_title(result, cost), xlabel="tokens per question that predicting takes")
     return points
 
 

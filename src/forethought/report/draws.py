@@ -1,4 +1,4 @@
-"""What earlier draws of the same questions buy, as a page."""
+"""The gain from earlier samples of the same questions, as a page."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def draws_page(result: DrawsEvaluation, *, facts: Mapping[str, Any] | None = Non
 
     return Page(
         name="draws",
-        title="What earlier draws of the same questions buy",
+        title="Gain from earlier samples of the same questions",
         result=result,
         sample=f"{sample_words(result.provenance, result.num_queries, result.num_traces)}; {result.halving}",
         decision=tuple(draws_decision(result)),
@@ -48,17 +48,19 @@ def draws_page(result: DrawsEvaluation, *, facts: Mapping[str, Any] | None = Non
 
 
 def _cost_parts(result: DrawsEvaluation, cost: Cost) -> Iterator[Part]:
-    """A few levels, then the options; all levels are folded away."""
+    """A few levels, then the options; all levels in a closed section."""
     unit, levels = UNITS[cost], result.levels[cost]
     some = sorted({result.headline[cost], *(at_share(levels, share) for share in HEADLINES)})
     has_counts = any(row.cost is cost for row in result.by_num_draws)
     pictures = [Picture(f"draws-{cost.value}", draws_title(result, cost))]
     if has_counts:
         pictures.append(Picture(f"num-draws-{cost.value}", num_draws_title(result, cost)))
-    yield Part(f"accuracy at the same mean {unit} a question", [*pictures, _policies(result, cost, some)])
-    yield Part(f"one option for all, and what is as accurate in {unit}", [_options(result, cost)])
+    yield Part(f"accuracy at the same mean {unit} per question", [*pictures, _policies(result, cost, some)])
+    yield Part(f"one option for all, and the {unit} of the same accuracy", [_options(result, cost)])
     if has_counts:
-        yield Part(f"how many earlier draws it takes, in {unit}", [_num_draws(result, cost, [result.headline[cost]])])
+        yield Part(
+            f"how many earlier samples are needed, in {unit}", [_num_draws(result, cost, [result.headline[cost]])]
+        )
     if set(levels) - set(some):
         blocks: list[Block] = [_policies(result, cost, levels)]
         blocks += [_num_draws(result, cost, levels)] if has_counts else []
@@ -96,7 +98,7 @@ def _options(result: DrawsEvaluation, cost: Cost) -> Table:
 
 
 def _saved(found: Estimate) -> str:
-    """The share of the cost that is saved; in words where an accuracy is not reached, which no share says."""
+    """The share of the cost that is saved; in words if the accuracy is not reached."""
     if not math.isfinite(found.value):
         return NOT_REACHED
     value, low, high = (
@@ -118,4 +120,4 @@ def _num_draws(result: DrawsEvaluation, cost: Cost, levels: Sequence[float]) -> 
         for row in sorted(result.by_num_draws, key=lambda row: (row.level, row.num_draws))
         if row.cost is cost and row.level in levels
     ]
-    return Table([UNITS[cost], "draws that choose", "questions", "right", "over uniform", "over blind"], rows)
+    return Table([UNITS[cost], "samples that choose", "questions", "right", "over uniform", "over blind"], rows)

@@ -51,7 +51,7 @@ def _accuracy_panel(panel: Any, result: DrawsEvaluation, cost: Cost) -> None:
         found = [row.accuracy for row in result.rows if row.cost is cost and row.policy == policy]
         style = {"label": policy_name(policy), "marker": "o", "markersize": 3}
         band(panel, levels, found, colour=COLOURS[policy], alpha=0.1, **style)
-    panel.set(title=draws_title(result, cost), xlabel=f"{UNITS[cost]} a question", ylabel="accuracy")
+    panel.set(title=draws_title(result, cost), xlabel=f"{UNITS[cost]} per question", ylabel="accuracy")
     count_percent(panel.yaxis)
     costs_along(panel, levels, in_usd=cost is Cost.USD)
     handles, labels = panel.get_legend_handles_labels()
@@ -70,6 +70,6 @@ def _gain_panel(panel: Any, result: DrawsEvaluation, cost: Cost) -> None:
         style = {"label": f"over {baseline}", "marker": "o", "markersize": 4}
         band(panel, numbers, found, colour=COLOURS[baseline], alpha=0.12, **style)
     panel.axhline(0.0, color="#999999", linewidth=1.0)
-    panel.set(title=num_draws_title(result, cost), xlabel="draws that choose", ylabel="gain", xticks=numbers)
+    panel.set(title=num_draws_title(result, cost), xlabel="samples that choose", ylabel="gain", xticks=numbers)
     count_percent(panel.yaxis)
     panel.legend(loc="lower right", **LEGEND)

@@ -42,7 +42,7 @@ from .wording import (
 SHOWN = (UNIFORM, BLIND, FORETHOUGHT, ORACLE)
 GAINS = ("points over uniform", "points over blind", "gap closed over uniform", "gap closed over blind")
 MOST_NAMED = 12  # options in a table with a column each
-ENDED = 0.99  # of the way between the ends of spent cost: so near to the dearer one, nothing is left to choose
+ENDED = 0.99  # of the range of spent cost: beyond this, all thoughts have ended and nothing is left to choose
 VERDICT_WORDS = {
     "worse": "worse",
     "behind": "behind (interval includes 0)",
@@ -58,14 +58,14 @@ def evaluation_page(
     records: ReadRecords | None = None,
     facts: Mapping[str, Any] | None = None,
 ) -> Page:
-    """The page of an evaluation; what is really paid comes before what is only granted.
+    """The page of an evaluation; spent cost comes before granted cost.
 
     Args:
         result: what to show.
-        mean_tokens: near this level, counted by the first cost, the terminal shows the policies; None: at the headline
-            of each cost, a rule, so that no result chooses it.
-        records: reads the traces of some questions, where they lie beside the profile.
-        facts: how it was made, beside its provenance: the command, its settings.
+        mean_tokens: the terminal shows the policies at the level nearest to this, counted by the first cost; None: at
+            the headline level of each cost, which a rule chooses before any result is known.
+        records: reads the traces of some questions, if they are stored with the profile.
+        facts: the command and its settings, in addition to the provenance.
     """
     costs = costs_shown(result)
     shown = result.headline if mean_tokens is None else levels_near(result, mean_tokens)
@@ -110,8 +110,8 @@ def evaluation_page(
 def levels_near(result: Evaluation, mean_tokens: float) -> dict[Cost, float]:
     """The level shown under each cost: nearest to `mean_tokens`; under spent cost, to what uniform spends there.
 
-    Where all thoughts have ended there by themselves, nothing is left to choose under spent cost: the level is then as
-    far between the ends as under granted cost. In USD it always is as far between them as under the first cost.
+    If all thoughts have ended by themselves at that level, nothing is left to choose under spent cost: the level then
+    has the same relative place in its range as under granted cost. In USD it always has that of the first cost.
     """
     found: dict[Cost, float] = {}
     for cost, levels in result.levels.items():
@@ -128,13 +128,15 @@ def levels_near(result: Evaluation, mean_tokens: float) -> dict[Cost, float]:
 
 
 def loss_lines(result: Evaluation) -> Iterator[str]:
-    """Where forethought is not ahead, one line a cost and baseline, the worst said first."""
+    """Where forethought is not ahead: one line per cost and baseline, the worst verdict first."""
     for cost in costs_shown(result):
         levels = result.levels[cost]
         for baseline in (UNIFORM, BLIND):
             losses = [each for each in result.losses if each.cost is cost and each.baseline == baseline]
             counted = "USD" if cost is Cost.USD else cost.value
-            parts = [f"clearly ahead of {baseline} at {len(levels) - len(losses)} of {len(levels)} {counted} levels"]
+            parts = [
+                f"significantly better than {baseline} at {len(levels) - len(losses)} of {len(levels)} {counted} levels"
+            ]
             for verdict, words in VERDICT_WORDS.items():
                 if at := [level_words(each.budget, cost) for each in losses if each.verdict == verdict]:
                     parts.append(f"{words} at {', '.join(at)}")
@@ -142,18 +144,18 @@ def loss_lines(result: Evaluation) -> Iterator[str]:
 
 
 def _policies_part(result: Evaluation, cost: Cost, level: float) -> Part:
-    """Four policies at one level, and what the baselines need to be as accurate, for the terminal."""
+    """Four policies at one level, and what the baselines need for the same accuracy, for the terminal."""
     rows = rows_at(result, cost, level)
     shown = _paid(result, cost)
     table = Table(["", "right", *map(cost_name, shown), *GAINS], [_cells(rows[policy], shown) for policy in SHOWN])
     at = [each for each in result.savings if each.cost is cost and each.budget == level]
     savings = Bullets(_saving_words(each, is_named=result.menu.is_named) for each in at)
     blocks: list[Block] = [table, *_shares_table(result, rows, SHOWN), savings]
-    return Part(f"{level_words(level, cost)} {COUNTED[cost]} a question", blocks, on="terminal")
+    return Part(f"{level_words(level, cost)} {COUNTED[cost]} per question", blocks, on="terminal")
 
 
 def _paid(result: Evaluation, cost: Cost) -> list[Cost]:
-    """What is shown of what a policy pays: the cost that was planned, then the others that are known."""
+    """The costs shown for a policy: the planned one, then the others that are known."""
     known = [] if result.menu.is_named else [Cost.GRANTED]
     known += [Cost.SPENT, *([Cost.USD] if result.rows[0].usd is not None else [])]
     return known if cost in known and not result.menu.is_named else list(dict.fromkeys([cost, *known]))
@@ -180,7 +182,7 @@ def _options_part(result: Evaluation) -> Iterator[Part]:
 
 
 def _shares_table(result: Evaluation, rows: Mapping[str, PolicyRow], policies: Sequence[str]) -> Iterator[Table]:
-    """How many of the questions each policy gave each named option."""
+    """The share of the questions that each policy gave each named option."""
     if result.menu.is_named and result.menu.num_options <= MOST_NAMED:
         cells = [[policy_name(each), *(percent(share) for share in rows[each].shares)] for each in policies]
         yield Table(["questions at", *map(Said, result.menu.labels)], cells)
@@ -189,10 +191,12 @@ def _shares_table(result: Evaluation, rows: Mapping[str, PolicyRow], policies: S
 def _saving_words(saving: Saving, *, is_named: bool) -> str:
     if not math.isfinite(saving.needed.value):
         noun = "option" if is_named else "cap"
-        return f"{saving.baseline} is nowhere as accurate: no {noun} on the menu reaches {percent(saving.accuracy)}"
+        return (
+            f"{saving.baseline} never reaches this accuracy: no {noun} on the menu reaches {percent(saving.accuracy)}"
+        )
     unit, times = _units(saving.cost)
     needed, ratio = amount(saving.needed.value, saving.cost), interval(saving.ratio, ".2f")
-    return f"{saving.baseline} needs {needed} {unit} to be as accurate: {ratio} {times}"
+    return f"{saving.baseline} needs {needed} {unit} for the same accuracy: {ratio} {times}"
 
 
 def _units(cost: Cost) -> tuple[str, str]:
@@ -205,7 +209,7 @@ def _cost_parts(result: Evaluation, cost: Cost) -> Iterator[Part]:
     ours = next(each for each in result.summaries if each.cost is cost and each.policy == FORETHOUGHT)
     mean = f"{gain_words(ours.gain)} points over uniform, {gain_words(ours.gain_over_blind)} over blind"
     (unit, _), first, last = _units(cost), *(level_words(each, cost) for each in (levels[0], levels[-1]))
-    of_what = f"Mean over {len(levels)} levels from {first} to {last} {unit}, weighed by {unit}"
+    of_what = f"Mean over {len(levels)} levels from {first} to {last} {unit}, weighted by {unit}"
     if len(levels) == 1:
         of_what = f"At the only level, {first} {unit}"
     pictures = [
@@ -218,14 +222,14 @@ def _cost_parts(result: Evaluation, cost: Cost) -> Iterator[Part]:
     rows = rows_at(result, cost, level)
     table = Table(["policy", "right", *map(cost_name, paid), *GAINS], [_cells(rows[each], paid) for each in POLICIES])
     blocks = [table, *_shares_table(result, rows, POLICIES)]
-    yield Part(f"{level_words(level, cost)} {unit} a question", blocks, on="page", level=3)
+    yield Part(f"{level_words(level, cost)} {unit} per question", blocks, on="page", level=3)
     savings = [each for each in result.savings if each.cost is cost and each.budget in _headlines(result)[cost]]
     yield Part(f"{unit} saved at equal accuracy", [_savings_table(savings)], on="page", level=3)
 
 
 def _levels_table(result: Evaluation, cost: Cost) -> Table:
     """Four policies at a few levels, and forethought's gains."""
-    head = [f"{_units(cost)[0]} a question", *map(policy_name, SHOWN), "points over uniform", "over blind"]
+    head = [f"{_units(cost)[0]} per question", *map(policy_name, SHOWN), "points over uniform", "over blind"]
     cells = []
     for level in _headlines(result)[cost]:
         rows = rows_at(result, cost, level)
@@ -236,7 +240,7 @@ def _levels_table(result: Evaluation, cost: Cost) -> Table:
 
 
 def _division_parts(result: Evaluation, costs: Sequence[Cost]) -> Iterator[Part]:
-    """Who got what, at the headline level of each cost that has pictures of its own."""
+    """How the budget was divided, at the headline level of each cost that has plots of its own."""
     blocks: list[Block] = []
     for cost in costs[: 2 if result.menu.is_named else 1]:
         blocks += [
@@ -251,7 +255,7 @@ def _division_parts(result: Evaluation, costs: Sequence[Cost]) -> Iterator[Part]
 
 
 def _headlines(result: Evaluation) -> dict[Cost, list[float]]:
-    """The levels at some shares of the way between the cheapest and the dearest; the same under both costs."""
+    """Levels at some shares of the range from the cheapest to the most expensive; the same under both costs."""
     at = [levels_near(result, at_share(result.levels[result.costs[0]], share)) for share in HEADLINES]
     return {cost: sorted({result.headline[cost], *(found[cost] for found in at)}) for cost in result.costs}
 
@@ -264,12 +268,12 @@ def _cells(row: PolicyRow, paid: Sequence[Cost]) -> list[str]:
 
 
 def _savings_table(savings: Sequence[Saving]) -> Table:
-    """All of one cost; where both are known, what forethought used in its unit and then in the other."""
+    """Savings under one cost; if both units are known, forethought's usage in the cost's unit first, then the other."""
     cost = savings[0].cost if savings else Cost.SPENT
     (unit, times), has_usd = _units(cost), any(each.usd is not None for each in savings)
     paid = [Cost.USD, Cost.SPENT] if cost is Cost.USD else [cost, *([Cost.USD] if has_usd else [])]
     withs = [f"with {_units(each)[0]}" for each in paid]
-    head = ["level", "forethought", *withs, "baseline", f"needs {unit}", times, "gets there in"]
+    head = ["level", "forethought", *withs, "baseline", f"needs {unit}", times, "reached in"]
     rows = [
         [
             level_words(each.budget, cost),
@@ -305,7 +309,7 @@ def _calibration_line(result: Evaluation) -> str:
 def _calibration_blocks(result: Evaluation) -> Iterator[str | Table]:
     found = result.calibration
     yield (
-        f"Knowing the question lowers the log loss by {interval(found.log_loss_gain, '.4f')} nats a trace; "
+        f"The predictions lower the log loss by {interval(found.log_loss_gain, '.4f')} nats per trace; "
         f"correlation with measured success {found.overall.pearson:.2f}."
     )
     rows = [
@@ -322,7 +326,7 @@ def _calibration_blocks(result: Evaluation) -> Iterator[str | Table]:
 
 
 def _every_level(result: Evaluation, cost: Cost) -> Part:
-    """All levels of one cost, folded away."""
+    """All levels of one cost, in a closed section."""
     paid = _paid(result, cost)
     rows = [[level_words(row.budget, cost), *_cells(row, paid)] for row in result.rows if row.cost is cost]
     savings = [saving for saving in result.savings if saving.cost is cost]

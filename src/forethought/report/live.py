@@ -76,8 +76,8 @@ def live_page(
 
 
 def _few_questions(result: LiveComparison) -> Iterator[str]:
-    """So few that no difference between policies could be taken for proof."""
+    """A warning when there are too few questions to prove a difference between policies."""
     if result.num_questions < FEW_QUESTIONS:
         widest = max(result.differences, key=lambda each: each.accuracy.high - each.accuracy.low).accuracy
         ends = f"{points(widest.low)} to {points(widest.high)}"
-        yield f"n = {result.num_questions} questions proves nothing by itself; interval {ends} points"
+        yield f"n = {result.num_questions} questions are too few to prove a difference; interval {ends} points"

@@ -27,7 +27,7 @@ class Said(str):
 
 
 class Bullets(tuple[str, ...]):
-    """Sentences, one a line."""
+    """Sentences, one per line."""
 
     __slots__ = ()
 
@@ -74,7 +74,7 @@ class Question:
 
     Attributes:
         id: of the question.
-        cells: what is shown and what it is sorted by, one a column.
+        cells: what is shown and what it is sorted by, one per column.
         detail: what opens below the row.
     """
 
@@ -186,7 +186,7 @@ class Page:
         """Writes HTML, JSON, Markdown and pictures into `folder`; without matplotlib the pages say why there are none.
 
         Returns:
-            What it is -> the file: "html", "json", "markdown", and one entry a picture.
+            Kind -> file: "html", "json", "markdown", and one entry per picture.
         """
         make_folder(folder)
         files = {"json": folder / f"{self.name}.json", "markdown": folder / f"{self.name}.md"}
@@ -213,7 +213,7 @@ class Page:
         """What brackets and marks mean; nothing where no interval was made."""
         if not self.num_resamples:
             return ""
-        return f"Brackets hold 95% paired bootstrap intervals ({self.num_resamples:,} resamples of questions). {LEGEND}"
+        return f"Brackets: 95% paired bootstrap intervals ({self.num_resamples:,} resamples of questions). {LEGEND}"
 
 
 def facts_of(result: Any, more: Mapping[str, Any] | None = None, **own: Any) -> dict[str, Any]:

@@ -44,9 +44,9 @@ from .wording import policy_name
 NAMES = {policy: policy_name(policy) for policy in (UNIFORM, BLIND, GREEDY, FORETHOUGHT, ORACLE)}
 STYLES = {UNIFORM: "-", BLIND: "-", GREEDY: (0, (1, 1.2)), FORETHOUGHT: "-", ORACLE: (0, (5, 2))}
 AXIS = {
-    Cost.GRANTED: "tokens granted a question (mean cap)",
-    Cost.SPENT: "tokens generated a question (mean)",
-    Cost.USD: "USD a question (mean)",
+    Cost.GRANTED: "tokens granted per question (mean cap)",
+    Cost.SPENT: "tokens generated per question (mean)",
+    Cost.USD: "USD per question (mean)",
 }
 MEAN = {Cost.GRANTED: "mean cap (tokens)", Cost.SPENT: "mean tokens generated", Cost.USD: "mean USD"}
 INK = "#333333"  # of what belongs to no policy
@@ -98,7 +98,7 @@ def summary(result: Evaluation) -> Figure:
 
 
 def _accuracy(result: Evaluation) -> Figure:
-    """Accuracy of every policy with bands; below it forethought's paired gains. One column a cost."""
+    """Accuracy of every policy with bands; below it forethought's paired gains. One column per cost."""
     figure = _figure(result, (5.6 * len(result.costs), 7.4))
     panels_2_C = figure.subplots(2, len(result.costs), squeeze=False, height_ratios=(2.0, 1.0), sharex="col")
     for column, cost in enumerate(result.costs):

@@ -1,4 +1,4 @@
-"""Which questions an evaluation's plan gained and lost, and the traces behind each."""
+"""The questions that gained and lost under an evaluation's plan, with their traces."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LONGEST_THOUGHT = 1500  # of one thought
 MOST_THOUGHTS = 4  # of a question
 GRADES = {WRONG: "wrong", RIGHT: "right", UNREADABLE: "unreadable", UNTRIED: "not tried"}
 ENDS = {StopReason.NATURAL: "itself", StopReason.BUDGET: "the cap", StopReason.ERROR: "an error"}
-NEVER, AT_ONCE, BOUGHT = "never right", "right at the cheapest as often as ever", "right more often for more"
+NEVER, AT_ONCE, BOUGHT = "never right", "most often right at the cheapest option", "more often right at a higher cost"
 
 ReadRecords = Callable[[Collection[str]], Mapping[str, Sequence[Record]]]  # ids -> the records behind them
 
@@ -78,7 +78,7 @@ def evaluated_questions(result: Evaluation, cost: Cost, records: ReadRecords | N
 
 
 def kinds_of_questions(result: Evaluation, cost: Cost) -> Table:
-    """What each policy spent on questions that are never right, right at once, and right more often for more."""
+    """Cost of each policy on questions that are never right, right at the cheapest, and right more often for more."""
     measured, level = result.measured, result.headline[cost]
     p_Q_B, costs_Q_B = measured.curves.p_Q_B, _costs(measured, cost)
     cheapest = int(costs_Q_B.mean(axis=0).argmin())
@@ -129,16 +129,16 @@ def _most_moved(gain_Q: FloatArray, more_Q: FloatArray) -> list[int]:
 def _words(gain_Q: FloatArray, chosen: Sequence[int], level: str) -> str:
     gained, lost = int((gain_Q > 0).sum()), int((gain_Q < 0).sum())
     said = (
-        f"At {level} a question forethought answers {gained:,} questions more often than uniform, {lost:,} less often, "
-        f"and {len(gain_Q) - gained - lost:,} as often. "
+        f"At {level} per question, forethought is right more often than uniform on {gained:,} questions, less often on "
+        f"{lost:,}, and equally often on {len(gain_Q) - gained - lost:,}. "
     )
     if left := len(gain_Q) - len(chosen):
         shown = gain_Q[list(chosen)]
         said += (
-            f"Here are the {int((shown > 0).sum()):,} that gain most, the {int((shown < 0).sum()):,} that lose most "
-            f"and {int((shown == 0).sum()):,} others; {left:,} are left out, so that the page can be opened. "
+            f"The table shows the {int((shown > 0).sum()):,} that gain most, the {int((shown < 0).sum()):,} that lose "
+            f"most and {int((shown == 0).sum()):,} others; {left:,} are left out to keep the page small. "
         )
-    return said + "A column's name sorts by it; a question opens in place."
+    return said + "Click a column's name to sort by it; click a question to open it."
 
 
 def first_letters(text: str, most: int) -> str:

@@ -1,4 +1,4 @@
-"""A run as a page: what was answered, what the tokens went to, and every question's thought."""
+"""A run as a page: the answers, where the tokens went, and the thought of every question."""
 
 from __future__ import annotations
 
@@ -96,12 +96,12 @@ def run_page(
 
 
 def _decision(result: RunResult) -> Iterator[str]:
-    """How many are right, or answered, with what; and what the plan had expected."""
+    """The number right or answered, the tokens and the price; and what the plan expected."""
     counts, num_answered = result.counts, result.counts["answered"]
     num_counted = num_answered - counts["not_counted"]
     tokens = "tokens not counted"
     if num_counted:
-        tokens = f"{so_many(counts['spent_tokens'] / num_counted, Cost.SPENT)} a question"
+        tokens = f"{so_many(counts['spent_tokens'] / num_counted, Cost.SPENT)} per question"
     bill = f", {so_many(counts['usd'], Cost.USD)} in all" if counts.get("usd") is not None else ""
     if counts["with_reference"]:
         share = percent(counts["right"] / counts["with_reference"])
@@ -121,7 +121,7 @@ def _decision(result: RunResult) -> Iterator[str]:
 
 
 def _division(plan: Plan, answers: Sequence[Answer]) -> Table:
-    """How many questions got each option, and what came of them."""
+    """The number of questions at each option, and their results."""
     is_named, has_usd = plan.menu.is_named, any(each.usd is not None for each in answers)
     by_budget: dict[int, list[Answer]] = {}
     for each in answers:
@@ -140,7 +140,7 @@ def _division(plan: Plan, answers: Sequence[Answer]) -> Table:
 
 
 def run_questions(plan: Plan, answers: Mapping[str, Sequence[Answer]], records: ReadRecords) -> Questions:
-    """Every question with what each allocator made of it; of very many those that tell most."""
+    """Every question with the result under each allocator; of very many, the most informative ones."""
     queries = {query.id: query for query in plan.queries}
     found = {name: {each.id: each for each in rows} for name, rows in answers.items()}
     names = list(found)
@@ -149,7 +149,7 @@ def run_questions(plan: Plan, answers: Mapping[str, Sequence[Answer]], records: 
     p_Q, row_of = plan.forecast.curves.p_Q_B, {query.id: row for row, query in enumerate(plan.queries)}
 
     def moved(query_id: str) -> tuple[int, int, int]:
-        """First where allocators differ, then what failed or was wrong, then what took most."""
+        """Questions on which allocators differ first, then failed and wrong ones, then those with the most tokens."""
         own = found[main][query_id]
         grades = {rows[query_id].grade is Grade.RIGHT for rows in found.values() if query_id in rows}
         return (-len(grades), -(own.grade is not Grade.RIGHT), -(own.tokens or 0))
@@ -176,11 +176,11 @@ def run_questions(plan: Plan, answers: Mapping[str, Sequence[Answer]], records: 
         head = ["question", "verdict", "tokens", "expected right"]
     head.append("option" if plan.menu.is_named else "cap")
     left = len(known) - len(chosen)
-    words = "Those on which allocators differ come first, then what was not right, then what took most tokens. "
-    words += f"{left:,} others are left out, so that the page can be opened; forethought show RUN ID shows any. " * (
+    words = "Questions on which allocators differ come first, then those not right, then those with the most tokens. "
+    words += f"{left:,} others are left out to keep the page small; forethought show RUN ID shows any of them. " * (
         left > 0
     )
-    return Questions(head, rows, words + "A column's name sorts by it; a question opens in place.")
+    return Questions(head, rows, words + "Click a column's name to sort by it; click a question to open it.")
 
 
 def _verdict(answer: Answer | None) -> tuple[str, float]:

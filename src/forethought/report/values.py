@@ -58,7 +58,7 @@ def _(plan: Plan) -> Iterator[Block]:
     if plan.card is not None and plan.card.data.simulated:
         yield SIMULATED
     per_question = made.cost.amount(made.taken / len(plan))
-    yield f"{made.cost_words} ({per_question} a question), expected accuracy {percent(made.expected_accuracy)}"
+    yield f"{made.cost_words} ({per_question} per question), expected accuracy {percent(made.expected_accuracy)}"
     yield from plan.notes
     column_Q = plan.menu.columns(made.budget_Q)
     usd_Q = curves.usd_at(column_Q) if curves.is_billable else None
@@ -139,19 +139,19 @@ def _(predictor: Predictor) -> Iterator[Block]:
     schema, rows = card.features, []
     layer = "" if schema.layer is None else f" of layer {schema.layer}"
     reads = {"hidden": f"hidden states{layer}", "text": "the question's text", "id": "its id"}
-    reads |= {"difficulty": "how hard the model says it is"}
+    reads |= {"difficulty": "the difficulty that the model states"}
     rows.append(["reads", ", ".join(reads[kind] for kind in sorted(schema.reads)) or "nothing: one curve for all"])
     rows.append(["predicts", f"accuracy{'' if card.mean_tokens_B is None else ' and tokens'} at {card.menu}"])
     rows.append(["trained on", f"{card.data.num_queries:,} questions, {card.data.num_traces:,} traces"])
     rows.append(["prompt template", card.template or "unknown"])
     if card.history is not None:
         known = card.history
-        rows.append(["knows", f"{known.num_draws:,.0f} earlier draws of {known.num_queries:,} questions"])
+        rows.append(["history", f"{known.num_draws:,.0f} earlier samples of {known.num_queries:,} questions"])
     if card.calibration is not None:
         found = card.calibration
-        rows.append(["log loss left out", f"{found.log_loss:.4f} (mean curve {found.mean_log_loss:.4f})"])
+        rows.append(["log loss, cross-validated", f"{found.log_loss:.4f} (mean curve {found.mean_log_loss:.4f})"])
     if card.shrinkage is not None:
-        rows.append(["kept of its curves", f"{percent(card.shrinkage.accuracy)}; the rest is the mean curve"])
+        rows.append(["weight of its curves", f"{percent(card.shrinkage.accuracy)}; the rest is the mean curve"])
     rows.append(["made", card.created])
     yield Table([], rows)
 
@@ -172,7 +172,7 @@ def _(menu: Menu) -> Iterator[Block]:
         price = "" if each.price is None else f"{each.price.input:g} / {each.price.output:g}"
         cap, tokens = ("" if number is None else f"{number:,.0f}" for number in (each.cap, each.tokens))
         rows.append([each.label, sets, cap, tokens, price])
-    yield Table(["option", "sets", "cap", "tokens", "USD a million in / out"], rows)
+    yield Table(["option", "sets", "cap", "tokens", "USD per million in / out"], rows)
     yield from _rest(menu.num_options - len(rows), "options in between")
 
 
@@ -181,7 +181,7 @@ def _(menu: Menu) -> Iterator[Block]:
 @blocks.register(Evaluation)
 @blocks.register(LiveComparison)
 def _(result: Comparison | DrawsEvaluation | Evaluation | LiveComparison) -> Iterator[Block]:
-    """What a terminal shows, the long tables of levels by some of their rows."""
+    """The terminal's parts of a page; of the long tables of levels only some rows."""
     made = page(result)
     yield f"{made.title}: {made.sample}"
     if result.simulated:
@@ -208,7 +208,7 @@ def _rest(number: int, noun: str) -> Iterator[str]:
 
 
 def _some(number: int) -> list[int]:
-    """Places of at most `MOST` of so many rows, evenly, both ends among them."""
+    """Indices of at most `MOST` rows, evenly spaced, first and last included."""
     return np.unique(np.linspace(0, number - 1, min(number, MOST)).round().astype(int)).tolist() if number else []
 
 

@@ -1,4 +1,4 @@
-"""How numbers, intervals and samples are worded, the same on the terminal and in Markdown."""
+"""The wording of numbers, intervals and samples, the same on the terminal and in Markdown."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ def percent(share: float) -> str:
 
 
 def points(share: float) -> str:
-    """Percentage points with a sign; what rounds to nothing has none."""
+    """Percentage points with a sign; a value that rounds to 0 has no sign."""
     text = f"{100 * share:+.1f}"
     return "0.0" if float(text) == 0.0 else text.replace("-", "−")
 
 
 def number(value: float, form: str) -> str:
-    """A number in a format of `format`, with a true minus; in words where there is none."""
+    """A number in a format of `format`, with a true minus; in words if it is not finite."""
     return f"{value:{form}}".replace("-", "−") if math.isfinite(value) else NOT_REACHED
 
 
 def amount(value: float | None, cost: Cost) -> str:
-    """So many tokens, or USD to four digits, a question: a cell under a head that names the unit."""
+    """Tokens, or USD to four digits, per question: a cell in a column whose head names the unit."""
     if value is None:
         return "not measured" if cost is Cost.SPENT else "not known"
     if cost is not Cost.USD or not math.isfinite(value):
@@ -51,17 +51,17 @@ def cost_name(cost: Cost) -> str:
 
 
 def level_words(level: float, cost: Cost) -> str:
-    """A level without its unit: tokens, or USD, as they were asked for."""
+    """A level without its unit: tokens, or USD, as given."""
     return plain_number(level) if cost is Cost.USD else f"{level:g}"
 
 
 def plain_number(value: float) -> str:
-    """All digits of a number that has few, never in powers of ten."""
+    """A number with all its digits, never with an exponent."""
     return f"{value:,.12f}".rstrip("0").rstrip(".")
 
 
 def amount_interval(found: Estimate, cost: Cost, *, is_signed: bool = False) -> str:
-    """An amount of tokens, or of USD, and its interval; with signs, of differences."""
+    """An amount of tokens or USD and its interval; with signs for differences."""
     if not math.isfinite(found.value) and not math.isfinite(found.low):
         return NOT_REACHED
     value, low, high = (
@@ -83,7 +83,7 @@ def share_right(found: Estimate) -> str:
 
 
 def gain_words(found: Estimate | None) -> str:
-    """Points with their interval, and a mark where the interval is not wholly above 0."""
+    """Points with their interval, and a mark if the interval is not entirely above 0."""
     if found is None:
         return "–"
     mark = f" {WORSE}" if found.high < 0.0 else f" {UNPROVEN}" if found.low <= 0.0 else ""
@@ -101,12 +101,12 @@ def gap_words(found: Estimate | None) -> str:
 
 
 def policy_name(policy: str) -> str:
-    """What a policy is called in tables."""
+    """The name of a policy in tables."""
     return NAMES.get(policy, policy)
 
 
 def sample_words(provenance: Mapping[str, Any], num_queries: int, num_traces: tuple[int, int]) -> str:
-    """What was measured, and on how much."""
+    """The measured model, the number of questions and the number of traces."""
     fewest, most = num_traces
     traces = f"{fewest}" if fewest == most else f"{fewest} to {most}"
     model = one_line(provenance.get("model") or "unknown model")

@@ -1,4 +1,4 @@
-"""Hidden states of a run: chunks of queries as safetensors, one file a chunk, written once."""
+"""Hidden states of a run: chunks of queries as safetensors, one file per chunk, written once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Kinds of servers: what each calls the cap on thinking, and what else it can do. One row a kind."""
+"""Kinds of servers: what each calls the cap on thinking, and what else it can do. One row per kind."""
 
 from __future__ import annotations
 

@@ -146,7 +146,7 @@ def count_tokens(
 
 
 def least_tokens(text: str) -> int:
-    """Tokens that `text` has at the least, whatever the tokenizer: one a word, more for very long ones."""
+    """Tokens that `text` has at the least, whatever the tokenizer: one per word, more for very long ones."""
     return sum(-(-len(word) // WORD_CHARACTERS) for word in text.split())
 
 
@@ -212,7 +212,7 @@ class Counters:
         if self.num_uncounted == 0:
             logger.warning(
                 "nothing reliable tells how many tokens a thought has here: it is recorded as not counted, and whether "
-                "it kept its budget is not known; --engine-option tokenizer=NAME counts it (said once a run)"
+                "it kept its budget is not known; --engine-option tokenizer=NAME counts it (said once per run)"
             )
         self.num_uncounted += 1
 
@@ -220,7 +220,7 @@ class Counters:
         """Notes that the server's count is not ours; said aloud the first time."""
         if self.num_disagreements == 0:
             logger.warning(
-                "the server reports %d reasoning tokens where %s gives %d; the larger is recorded (said once a run)",
+                "the server reports %d reasoning tokens where %s gives %d; the larger is recorded (said once per run)",
                 reported,
                 what,
                 counted,

@@ -211,7 +211,7 @@ class OpenAIEngine:
         except Exception as error:  # an answer of a shape that nobody thought of, or a mistake of ours
             reason = self._fit(f"the server's answer could not be read: {_words(error)}")
             if not self._has_stumbled:
-                logger.warning("%s: %s (said once a run; --debug shows where)", request.query.id, reason)
+                logger.warning("%s: %s (said once per run; --debug shows where)", request.query.id, reason)
                 logger.debug("%s", self._fit(traceback.format_exc()))
             self._has_stumbled = True
             return failed(request, reason)

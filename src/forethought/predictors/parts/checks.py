@@ -23,7 +23,7 @@ def check_shape(features_Q_D: FloatArray, *, width: int | None = None) -> None:
     """Raises InvalidFeaturesError unless the features are a matrix, `width` columns wide when given."""
     if features_Q_D.ndim != 2 or features_Q_D.shape[1] == 0:
         raise InvalidFeaturesError(
-            f"features must be a matrix, one row a query and at least one column; got shape {features_Q_D.shape}"
+            f"features must be a matrix, one row per query and at least one column; got shape {features_Q_D.shape}"
         )
     if width is not None and features_Q_D.shape[1] != width:
         raise InvalidFeaturesError(

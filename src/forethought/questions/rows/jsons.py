@@ -119,7 +119,7 @@ class _Objects:
 
 
 def read_jsonl(stream: IO[bytes], wanted: Wanted, problems: Problems, batch_rows: int) -> Iterator[Batch]:
-    """An object a line."""
+    """An object per line."""
     return read_json_lines(read_lines(stream, problems), wanted, problems, batch_rows)
 
 

@@ -77,7 +77,7 @@ def read_batches(source: Source, wanted: Wanted, problems: Problems, *, limit: i
     """Reads a table from its beginning, a batch at a time.
 
     Args:
-        source: the table; ".txt" means JSON lines when it starts with "{", else one question a line.
+        source: the table; ".txt" means JSON lines when it starts with "{", else one question per line.
         wanted: whether anybody will look at the column of that name; of the others only the name is kept.
         problems: what cannot be read is noted here, and the rest still comes back.
         limit: stop after so many rows, without reading what follows them.
@@ -114,7 +114,7 @@ FORMATS: dict[str, Reader] = {
 
 
 def standard_input() -> Source:
-    """JSON lines when it starts with "{", else one question a line."""
+    """JSON lines when it starts with "{", else one question per line."""
     return Source("standard input", ".txt", _kept(sys.stdin.buffer).open)
 
 

@@ -1,4 +1,4 @@
-"""CSV and TSV with a header line, one question a line, and JSON lines under the name .txt."""
+"""CSV and TSV with a header line, one question per line, and JSON lines under the name .txt."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Reader = Callable[[IO[bytes], Wanted, Problems, int], Iterator[Batch]]
 
 
 def read_plain(stream: IO[bytes], wanted: Wanted, problems: Problems, batch_rows: int) -> Iterator[Batch]:
-    """JSON lines when the first one starts with "{", else one question a line."""
+    """JSON lines when the first one starts with "{", else one question per line."""
     lines = ((number, line) for number, line in read_lines(stream, problems) if line.strip())
     first = next(lines, None)
     if first is None:

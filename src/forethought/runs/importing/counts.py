@@ -109,13 +109,13 @@ def _check_traces(rows: Rows, settings: ImportSettings, problems: Problems) -> I
         refuse_told_apart(rows, keyed, problems)
     axis = "option" if rows.naming.is_named else "budget"
     yield (
-        f"Up to {most:,} rows a query and {axis} were taken for as many traces: no column says which trace a row "
+        f"Up to {most:,} rows per query and {axis} were taken for as many traces: no column says which trace a row "
         "is (--sample-column NAME)."
     )
 
 
 def _check_keys(rows: Rows, keyed: IntArray, *, is_ordered: bool) -> None:
-    """One row a trace and budget, and within a trace the budgets ascend.
+    """One row per trace and budget, and within a trace the budgets ascend.
 
     `keyed` are those with an id and a budget, ascending; ordered ones may not have a smaller budget below a larger one.
     """

@@ -1,4 +1,4 @@
-"""Evaluation logs of other tools -> rows as in a long table of named options: a row a question and draw."""
+"""Evaluation logs of other tools -> rows as in a long table of named options: a row per question and draw."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ GROUPS = (
     *("dataset", "dataset_name", "data_source", "benchmark", "model", "model_name", "model_id", "template", "language"),
     *("effort", "reasoning_effort"),
 )
-PER_BUDGET = ("correct", "tokens", "reasoning")  # in a wide table: a column of lists, or a column a budget
+PER_BUDGET = ("correct", "tokens", "reasoning")  # in a wide table: a column of lists, or a column per budget
 LONG_ONLY, WIDE_ONLY = ("option", "sample", "length", "answer", "input"), ("hidden",)
 OF_CAPS, OF_OPTIONS = ("budget", "length"), ("option", "input")
 LONG, WIDE = "long", "wide"
@@ -50,7 +50,7 @@ class Naming:
     Attributes:
         shape: "long" or "wide".
         columns: what a column means (a key of ALIASES) -> its name.
-        spread: the same -> budget -> its name, where a wide table has one column a budget; ascending.
+        spread: the same -> budget -> its name, where a wide table has one column per budget; ascending.
     """
 
     shape: str
@@ -181,7 +181,7 @@ def _naming(
         for meaning, name in found.items()
         if name is not None and meaning not in left_out and meaning not in spread_out
     }
-    if is_wide:  # one number a query is no usage curve; a budget a query is no menu
+    if is_wide:  # one number per query is no usage curve; a budget per query is no menu
         for meaning in ("tokens", "reasoning", "budget"):
             if meaning in kept and not columns.holds_lists(kept[meaning]):
                 del kept[meaning]

@@ -1,4 +1,4 @@
-"""A table of measurements -> its rows as numbers: one a trace and budget, or one of counts a query and budget.
+"""A table of measurements -> its rows as numbers: one per trace and budget, or one of counts a query and budget.
 
 A wide table's lists are spread to such rows, so that all checks and sums stand once, in `counts`.
 """
@@ -221,7 +221,7 @@ def _read_wide(columns: Columns, naming: Naming, settings: ImportSettings, probl
 
 
 def _matrix(meaning: str, columns: Columns, naming: Naming) -> FloatArray | None:
-    """One number a row and budget, shape (R, B); None where the table has none."""
+    """One number per row and budget, shape (R, B); None where the table has none."""
     if meaning in naming.spread:
         names = naming.spread[meaning].values()
         return np.stack([columns.numbers(name, TAKES[meaning]) for name in names], axis=1)

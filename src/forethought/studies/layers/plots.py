@@ -68,7 +68,7 @@ def _loss_panel(panel: Any, result: LayerStudy) -> None:
         panel.plot([best.layer], [best.log_loss.value], marker="*", markersize=15, color="black", zorder=5)
     mean = result.mean_curve.log_loss.value
     panel.axhline(mean, color=COLOURS["uniform"], linewidth=1.2, linestyle=(0, (4, 3)), label="mean curve (blind)")
-    panel.set(title="log loss (star: the best layer)", ylabel="nats a trace and budget")
+    panel.set(title="log loss (star: the best layer)", ylabel="nats per trace and budget")
     _layer_axis(panel, result, is_named=True)
     panel.legend(loc="best", **LEGEND)
 
@@ -82,7 +82,9 @@ def _above_panel(panel: Any, result: LayerStudy) -> None:
         colour = POOLING_COLOURS[verdict.pooling]
         panel.scatter(*zip(*ringed, strict=True), s=75, facecolors="none", edgecolors=colour, linewidths=1.2, zorder=4)
     panel.axhline(0.0, color="#333333", linewidth=0.9)
-    panel.set(title="log loss less the best layer's, paired (rings: may be the best)", ylabel="nats a trace and budget")
+    panel.set(
+        title="log loss less the best layer's, paired (rings: may be the best)", ylabel="nats per trace and budget"
+    )
     # Early layers lie far above the rest; what is to be told apart lies near 0.
     highest = sorted(row.above_best.value for row in result.rows)[int(0.85 * (len(result.rows) - 1))]
     lowest = min(row.above_best.low for row in result.rows if row.above_best.value <= highest)

@@ -1,4 +1,4 @@
-"""The layer study as a page: a row a layer, and the verdicts in sentences."""
+"""The layer study as a page: a row per layer, and the verdicts in sentences."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def picture_titles(result: LayerStudy) -> dict[str, str]:
 
 
 def study_words(result: LayerStudy) -> str:
-    """What was studied, and on how much."""
+    """The sample, the layers and the poolings of the study."""
     sample = sample_words(result.provenance, result.num_queries, result.num_traces)
     num_layers = len(result.rows) // len(result.verdicts)
     return f"{sample}; {num_layers} layers, {' and '.join(POOLING[pooling] for pooling in result.poolings)}"
@@ -102,7 +102,7 @@ def verdict_lines(result: LayerStudy, verdict: Verdict) -> Iterator[str]:
         f"{POOLING[verdict.pooling].capitalize()}: the best is {share_words(verdict.best, result.depth)}, log loss "
         f"{best.log_loss.value:.4f} (mean curve {result.mean_curve.log_loss.value:.4f}), the best in "
         f"{percent(best.wins)} of the resamples. Intervals of the difference to it include 0 for "
-        f"{layers_words(verdict.equal)}; with the luck of the pick taken into account, the best may be any of "
+        f"{layers_words(verdict.equal)}; corrected for choosing the best, the best may be any of "
         f"{layers_words(verdict.may_be_best)}."
     )
     yield from (_contrast_words(each) for each in verdict.contrasts)
@@ -112,8 +112,8 @@ def verdict_lines(result: LayerStudy, verdict: Verdict) -> Iterator[str]:
 def pooling_lines(result: LayerStudy) -> Iterator[str]:
     """The two poolings compared; nothing where one was studied."""
     if (found := result.mean_less_last) is not None:
-        words = _better_or_worse(found, better="beats", worse="falls behind")
-        yield f"The mean's best layer {words} the last token's: log loss {_difference(found)}."
+        words = _better_or_worse(found, better="is better than", worse="is worse than")
+        yield f"The best layer of the mean {words} that of the last token: log loss {_difference(found)}."
 
 
 def _contrast_words(each: Contrast) -> str:
@@ -127,25 +127,26 @@ def _contrast_words(each: Contrast) -> str:
 
 
 def _claim_words(verdict: Verdict) -> str:
-    """Whether the paper's finding holds here, and why."""
+    """Whether this study confirms the paper's finding, and why."""
     first, last, whole = PAPER_RANGE
     claim = f"The paper's finding (middle layers, {first} to {last} of {whole}, are best; {SOURCE})"
     if verdict.verdict == UNTESTED or verdict.paper_behind is None:
         return f"{claim} was not tested: the layers studied do not cover that range and what comes after it."
     behind = f"log loss {_difference(verdict.paper_behind)}"
     reasons = {
-        HOLDS: "the best layer lies there, and that range is surely better than the layers after it",
+        HOLDS: "the best layer is in that range, and that range is significantly better than the layers after it",
         IN_PART: (
-            f"that range is surely better than the layers after it, but the best layer is {verdict.best}; the best of "
-            f"that range, layer {verdict.paper_best}, is not surely worse ({behind}; the luck of the pick included)"
+            f"that range is significantly better than the layers after it, but the best layer is {verdict.best}; the "
+            f"best of that range, layer {verdict.paper_best}, is not significantly worse ({behind}; corrected for "
+            "choosing the best)"
         ),
         FAILS: (
             f"no layer of that range may be the best; the best is {verdict.best}, and the best of that range, layer "
             f"{verdict.paper_best}, is behind it ({behind})"
             if not set(verdict.may_be_best) & set(verdict.paper_layers)
-            else "the layers after that range are surely better than it"
+            else "the layers after that range are significantly better than it"
         ),
-        UNDECIDED: "between that range and the layers after it no difference is sure",
+        UNDECIDED: "there is no significant difference between that range and the layers after it",
     }
     said = "is not decided" if verdict.verdict == UNDECIDED else verdict.verdict
     return (

@@ -18,7 +18,7 @@ class Scores(Result):
     """How good some predictions are, and what plans made from them reach.
 
     Attributes:
-        log_loss: nats a trace and budget.
+        log_loss: nats per trace and budget.
         squared_error: against measured rates, mean over questions and budgets.
         brier: squared error against single traces.
         mean_pearson: correlation with measured rates, mean over the budgets.
@@ -110,9 +110,9 @@ class LayerStudy(Result):
 
     Attributes:
         num_queries: questions studied.
-        num_traces: fewest and most traces a question.
+        num_traces: fewest and most traces per question.
         menu: the budgets.
-        levels: mean granted tokens a question at which plans are judged.
+        levels: mean granted tokens per question at which plans are judged.
         depth: decoder layers of the model; None where the recorded layers do not tell.
         rows: one a pooling and layer.
         mean_curve: what the mean curve of the other questions predicts, and what blind makes of it.

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...control import sources
+from ...control.reading import batches
 from ...core.data import EngineInfo, FloatArray, Query
 from ...core.menu import Menu
 from ...core.profile import Profile
@@ -219,9 +220,10 @@ def fill(folder: Path, engine: Engine, found: Survey, *, wanted: Sequence[int] |
     with run.locked():
         missing = [query for query in found.missing if query.id not in done]
         for start in range(0, len(missing), CHUNK):
-            progress("read", start, len(missing))
             chunk = missing[start : start + CHUNK]
-            last_Q_L_D, mean_Q_L_D = engine.pooled_states(chunk, layers)
+            read = batches(chunk, info, num_before=start, total=len(missing), progress=progress)
+            pooled = [engine.pooled_states(batch, layers) for batch in read]
+            last_Q_L_D, mean_Q_L_D = (np.concatenate(states) for states in zip(*pooled, strict=True))
             run.save_hidden([query.id for query in chunk], layers, last_Q_L_D, mean_Q_L_D)
         progress("read", len(missing), len(missing))
 

@@ -29,14 +29,14 @@ NOTES = (
     "Each question is predicted by ridge regression on the states of one layer without that question (exact "
     "leave-one-out): the predictor and the penalty grid of `train`. Penalties and the rule on falling curves are "
     "chosen on the same left-out predictions, for every layer alike.",
-    "The best layer is picked on the very predictions it is reported on, out of all layers studied, so its numbers "
-    "are a little too good, and paired differences to it look surer than they are. The layers that may be the best are "
-    "a 95% confidence set that takes the pick into account (multiple comparisons with the best); verdicts use it. "
-    "Intervals resample questions, fits held fixed.",
-    "Squared error is against measured rates: it holds the sampling noise of few traces, the same for every layer.",
+    "The best layer is chosen on the predictions that are reported, so its numbers are a little too good, and paired "
+    "differences to it seem more significant than they are. The layers that may be the best are a 95% confidence set "
+    "that accounts for this choice (multiple comparisons with the best); verdicts use it. Intervals resample "
+    "questions, with fits held fixed.",
+    "Squared error is against measured rates: it includes the sampling noise of few traces, equally for every layer.",
     "Accuracy is measured success under the envelope's plan for the left-out curves; tokens are granted (sum of caps). "
-    "Uniform gives everyone the same cap, blind divides by the mean curve alone, the oracle is the envelope on the "
-    "measured curves themselves: part of its lead is luck that it selected.",
+    "Uniform gives every question the same cap, blind divides by the mean curve, and the oracle is the envelope on the "
+    "measured curves: part of its lead is selection bias.",
 )
 
 
@@ -57,7 +57,7 @@ def study(
         measured: the profile.
         states: pooling -> the states of its questions.
         layers: the layers to study, ascending, recorded under every pooling.
-        levels: mean granted tokens a question at which plans are judged.
+        levels: mean granted tokens per question at which plans are judged.
         num_resamples: bootstrap resamples; the draws are the same for all layers, so that differences are paired.
         seed: of the draws.
         notes: further sentences for the reader.

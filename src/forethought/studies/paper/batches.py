@@ -22,7 +22,7 @@ class Batches:
     """What forethought comes to when it does not see all queries at once.
 
     Attributes:
-        outcomes: at each level one a batch size, the stream, and everything planned together at the stream's tokens.
+        outcomes: at each level one per batch size, the stream, and everything planned together at the stream's tokens.
         price_of: level -> the stream's price of a token, in right answers.
     """
 
@@ -60,7 +60,7 @@ def play(policies: Policies, out_of_fold: Curves, levels: Sequence[float], *, pr
         policies: hold forethought's predictions and allocator.
         out_of_fold: predictions for the train queries, each by a fit that had not seen it: what sets the price at
             which the mean budget meets the level.
-        levels: mean tokens a query.
+        levels: mean tokens per query.
         progress: called with what is being done, steps done and steps in all.
     """
     outcomes: list[PolicyOutcome] = []

@@ -18,7 +18,7 @@ from ...report.figures import LEGEND, band, count_percent, frame, reliability, s
 from ...report.wording import policy_name
 from .results import SOURCE, PaperBench, PaperRow
 
-AXIS = "mean tokens granted a question"
+AXIS = "mean tokens granted per question"
 SYSTEMS = (UNIFORM, BLIND, "zeroshot-difficulty", "lora-difficulty", "paper-mlp+paper-greedy", FORETHOUGHT, ORACLE)
 ORACLES = (UNIFORM, BLIND, FORETHOUGHT, "difficulty-oracle", GREEDY_ORACLE, ORACLE)
 POLICY_COLOURS = COLOURS | {
@@ -120,7 +120,7 @@ def _batches(result: PaperBench) -> Figure:
         x, found = [each.granted for each in rows], [each.lost for each in rows]
         _line(panels[0], x, found, colour=colour, label=planned)
     panels[0].axhline(0.0, color="#333333", linewidth=0.9)
-    panels[0].set(title="lost against planning everything together", xlabel=AXIS, ylabel="accuracy lost (points)")
+    panels[0].set(title="loss against planning all queries together", xlabel=AXIS, ylabel="accuracy lost (points)")
     _in_points(panels[0])
     panels[0].legend(loc="best", **LEGEND)
     return figure
@@ -129,7 +129,7 @@ def _batches(result: PaperBench) -> Figure:
 def _lines(
     panel: Any, result: PaperBench, policies: Sequence[str], value_of: Callable[[PaperRow], Estimate | None]
 ) -> None:
-    """One line a policy with its band, named in order of accuracy: the same order in every panel."""
+    """One line per policy with its band, named in order of accuracy: the same order in every panel."""
     heights = {}
     of_predictor = dict(zip([each.predictor for each in result.predictors], itertools.cycle(CYCLE), strict=False))
     for policy in (policy for policy in policies if policy in result.policies):

@@ -40,11 +40,11 @@ def page(result: PaperBench) -> Page:
     ]
     return Page(
         name="paper",
-        title="The paper on its own data",
+        title="Comparison with the paper on its data",
         result=result,
         sample=(
-            f"{result.split}: {result.num_queries:,} questions judged, {result.num_train:,} trained on; forethought is "
-            f"{result.predictor} + {result.allocator}"
+            f"{result.split}: {result.num_queries:,} questions evaluated, {result.num_train:,} for training; "
+            f"forethought is {result.predictor} + {result.allocator}"
         ),
         parts=parts,
         num_resamples=result.num_resamples,
@@ -77,7 +77,7 @@ def _level(result: PaperBench, level: float, on: str) -> Part:
         for row in result.rows
         if row.budget == level
     ]
-    return Part(f"{level:g} tokens a question", [Table(head, rows)], on=on)
+    return Part(f"{level:g} tokens per question", [Table(head, rows)], on=on)
 
 
 def _means(result: PaperBench) -> Iterator[Part]:

@@ -82,7 +82,7 @@ class PaperBench(Result):
         num_traces: fewest and most traces a judged query.
         menu: the budgets.
         cost: what levels are counted in: granted.
-        levels: mean tokens a query at which policies are compared.
+        levels: mean tokens per query at which policies are compared.
         predictor, allocator: forethought's.
         rows: every policy at every level.
         means: every policy over several levels.

@@ -99,8 +99,8 @@ def check_pair(train: Split, test: Split) -> None:
     shared = set(train.profile.query_ids) & set(test.profile.query_ids)
     if shared:
         raise InvalidInputError(
-            f"{len(shared)} queries are in both splits, such as {min(shared)!r}: nothing may be judged on what it was "
-            f"trained on. Give another --split."
+            f"{len(shared)} queries are in both splits, such as {min(shared)!r}: queries used for training "
+            f"cannot be used for evaluation. Give another --split."
         )
     widths = [_width(split) for split in (train, test)]
     if widths[0] != widths[1]:

@@ -30,16 +30,17 @@ CLASS_POLICIES = {"lora-difficulty": "lora", "zeroshot-difficulty": "zeroshot", 
 CLAIMED = (32.0, 128.0)  # the budgets over which the paper's gains are quoted, inclusive
 NOTES = (
     "Tokens are granted: the sum of caps. What was really generated is not in the published data.",
-    "Gains compare at equal realised tokens: with what uniform or blind reaches at the mean cap a policy really gave. "
-    "A policy that leaves tokens over (one budget a class, say) is not charged for them. A lead compares at the same "
-    "level, whatever was left over.",
-    "Everything is trained and searched on the train split alone. Intervals resample the judged queries; training and "
-    "plans are held fixed.",
-    "The oracles choose and are judged on the same counts: part of what they reach is luck. The LoRA labels are "
-    "in-sample on train, and the epoch of that classifier was picked by its authors on the whole test split.",
-    "A stream plans query by query under one price of a token, fixed beforehand on out-of-fold predictions for the "
-    "train queries. At equal tokens it makes the plan that planning everything together makes; what it loses at a "
-    "level, it loses by coming to other tokens.",
+    "Gains are measured at equal realised tokens: against the accuracy of uniform or blind at the mean cap of the "
+    "policy. A policy with unused tokens (such as one budget per class) is not charged for them. A lead compares at "
+    "the same level, including unused tokens.",
+    "All training and search uses the train split only. Intervals resample the evaluated queries; training and plans "
+    "are held fixed.",
+    "The oracles choose and are evaluated on the same counts, so their results are too optimistic (selection bias). "
+    "The LoRA labels are in-sample on train, and the epoch of that classifier was chosen by its authors on the whole "
+    "test split.",
+    "A stream plans query by query under one price per token, fixed in advance on out-of-fold predictions for the "
+    "train queries. At equal tokens it makes the same plan as planning all queries together; a loss at a level is due "
+    "to a different total of tokens.",
     f"Policies of the paper's greedy plan in batches of {PAPER_BATCH}, as its evaluation does; all others plan the "
     "whole split together.",
 )
