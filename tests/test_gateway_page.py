@@ -458,14 +458,14 @@ def test_a_browser_shows_what_the_load_did(browser: Any) -> None:
         assert f"{traffic.quota - used - reserved:,}" in facts
         assert f"{1000 * traffic.price:.3g}" in facts
         given = [each for each in entries if each.option is not None]
-        for label, requests, _, budget, _, over in cells(shown, "options"):
+        for label, requests, budget, _, _, over in cells(shown, "options"):
             alike = [each for each in given if each.option == label]
             assert int(requests) == len(alike)
             assert budget == label
             assert int(over) == sum(
                 each.ending == "done" and (each.reasoning_tokens or 0) > (each.budget or 0) for each in alike
             )
-        for name, window, _, spent, _, quota, requests, refusals in cells(shown, "tenants"):
+        for name, spent, quota, window, _, _, requests, refusals in cells(shown, "tenants"):
             assert spent == f"{traffic.settled[name]:,}"
             assert int(requests) == sum(each.tenant == name for each in entries)
             assert int(refusals) == sum(each.tenant == name and each.ending == "refused" for each in entries)
