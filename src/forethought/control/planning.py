@@ -370,7 +370,7 @@ def engine_for(card: PredictorCard, engine: EngineSettings, template: str = "") 
     sampling = card.sampling or engine.sampling
     if card.sampling is None:
         logger.warning(
-            "the predictor does not say how its traces were drawn: thoughts are drawn at temperature %g, top-p %g",
+            "the predictor does not state how its traces were sampled: thoughts use temperature %g, top-p %g",
             sampling.temperature,
             sampling.top_p,
         )
