@@ -60,7 +60,9 @@ HEAVY = {
         "predictors/parts/adapter.py",
     },
     "peft": {"predictors/parts/adapter.py"},
-    "aiohttp": {"servers/client.py"},
+    "aiohttp": {"servers/client.py", "commands/serve.py"},
+    "uvicorn": {"gateway/hosts/upstream/server.py", "commands/serve.py"},
+    "uvloop": {"commands/serve.py"},
     "httptools": {"gateway/scripted/load.py", "gateway/scripted/server.py"},
     "vllm": {
         "engines/vllm/connector.py",
@@ -78,6 +80,8 @@ HEAVY = {
         "studies/layers/plots.py",
     },
     "jinja2": {"report/html.py"},
+    "opentelemetry": {"gateway/tracing.py"},
+    "prometheus_client": {"gateway/metrics.py", "gateway/totals.py"},
     "sympy": {
         "graders/factors.py",
         "graders/meanings.py",
@@ -158,6 +162,7 @@ LIGHT_START = {
     "forethought profile --help": f"{ASKING}(['profile', '--help'])",
     "forethought doctor --help": f"{ASKING}(['doctor', '--help'])",
     "forethought layers --help": f"{ASKING}(['layers', '--help'])",
+    "forethought serve --help": f"{ASKING}(['serve', '--help'])",
     "forethought bench paper --help": f"{ASKING}(['bench', 'paper', '--help'])",
 }
 

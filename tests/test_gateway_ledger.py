@@ -5,7 +5,8 @@ import json
 import math
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Callable
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,10 @@ from hypothesis import strategies as st
 
 from forethought.errors import LedgerError
 from forethought.gateway.ledger import Claim, Full, Ledger
+from forethought.gateway.ledger.redis import RedisLedger
 from forethought.gateway.ledger.sqlite import SqliteLedger
 from forethought.gateway.windows import ALL, DAY, HOUR, MINUTE, MONTH, Window, window_at
+from redis_server import RedisServer
 
 START = datetime(2026, 1, 31, 23, 59, 30, tzinfo=UTC).timestamp()
 
@@ -40,19 +43,43 @@ async def totals(ledger: Ledger, account: str = "gateway") -> dict[str, tuple[in
     return {each.window: (each.settled, each.reserved, each.bound) for each in await ledger.counts([account])}
 
 
-Set = Callable[[float], None]
-
-
 @pytest.fixture
-async def ledger(tmp_path: Path, clock: Clock) -> AsyncIterator[Ledger]:
-    found = SqliteLedger(tmp_path / "ledger.sqlite", clock=clock)
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RedisServer]:
+    with RedisServer() as found:
+        yield found
+
+
+@pytest.fixture(params=["sqlite", "redis"])
+async def ledger(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> AsyncIterator[Ledger]:
+    found: Ledger
+    if request.param == "sqlite":
+        found = SqliteLedger(tmp_path / "ledger.sqlite", clock=clock)
+    else:
+        found = await shifted(request.getfixturevalue("server"), clock)
     yield found
     await found.close()
 
 
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
+async def shifted(server: RedisServer, clock: Clock, *, keep: bool = False) -> Ledger:
+    """A ledger in Redis, empty unless `keep`, by a clock that a test sets."""
+
+    class Shifted(RedisLedger):
+        @property  # type: ignore[override]
+        def ahead(self) -> float:
+            return clock.now - time.time()
+
+        @ahead.setter
+        def ahead(self, value: float) -> None:
+            pass
+
+    if not keep:
+        server.flush()
+    return await Shifted.open(server.url)
 
 
 async def test_a_claim_is_counted_in_every_window_and_settles_to_what_was_used(ledger: Ledger) -> None:
@@ -206,7 +233,7 @@ STEPS = st.lists(
         st.tuples(st.just("reserve"), SIZES, SIZES, st.sampled_from(["a", "b"])),
         st.tuples(st.just("settle"), st.integers(0, 30), SIZES),
         st.tuples(st.just("renew"), st.integers(0, 30)),
-        st.tuples(st.just("wait"), st.floats(0.0, 50.0)),
+        st.tuples(st.just("wait"), st.integers(0, 50).map(lambda seconds: seconds + 0.5)),
         st.just(("sweep",)),
         st.just(("crash",)),
     ),
@@ -243,24 +270,60 @@ class Model:
 
 
 @pytest.mark.slow
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=STEPS)
 def test_random_steps_and_crashes_come_to_what_a_model_says(
     tmp_path_factory: Any, steps: list[tuple[Any, ...]]
 ) -> None:
     path = tmp_path_factory.mktemp("ledger") / "ledger.sqlite"
-    asyncio.run(_walk(path, steps))
+
+    async def crashed(ledger: Ledger, clock: Clock) -> Ledger:
+        """The file as a kill leaves it: copied while it is open, its log not checkpointed."""
+        copies = {name: Path(f"{path}{name}").read_bytes() for name in ("", "-wal")}
+        await ledger.close()
+        for name, content in copies.items():
+            Path(f"{path}{name}").write_bytes(content)
+        return SqliteLedger(path, clock=clock)
+
+    async def walk() -> None:
+        clock = Clock()
+        await _walk(SqliteLedger(path, clock=clock), clock, steps, crashed, keeps_renewals=False)
+
+    asyncio.run(walk())
 
 
-async def _walk(path: Path, steps: list[tuple[Any, ...]]) -> None:
-    clock, model = Clock(), Model()
-    ledger = SqliteLedger(path, clock=clock)
+@pytest.mark.slow
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(steps=STEPS)
+def test_the_same_in_redis(server: RedisServer, steps: list[tuple[Any, ...]]) -> None:
+    clock = Clock()
+
+    async def crashed(ledger: Ledger, clock: Clock) -> Ledger:
+        """A gateway that is gone, and another that opens the same."""
+        await ledger.close()
+        return await shifted(server, clock, keep=True)
+
+    async def walk() -> None:
+        await _walk(await shifted(server, clock), clock, steps, crashed, keeps_renewals=True)
+
+    asyncio.run(walk())
+
+
+Crash = Callable[[Ledger, Clock], Awaitable[Ledger]]
+
+
+async def _walk(
+    ledger: Ledger, clock: Clock, steps: list[tuple[Any, ...]], crashed: Crash, *, keeps_renewals: bool
+) -> None:
+    model = Model()
     for step in steps:
         kind, *rest = step
         if kind == "wait":
             clock.now += rest[0]
         elif kind == "crash":
-            ledger = await _crashed(ledger, path, clock, model)
+            ledger = await crashed(ledger, clock)
+            for each in model.claims if not keeps_renewals else ():
+                each["expires"] = each["told"]
         elif kind == "sweep":
             await ledger.sweep()
             model.expire(clock.now)
@@ -286,17 +349,6 @@ async def _walk(path: Path, steps: list[tuple[Any, ...]]) -> None:
                 assert await ledger.settle(name, tokens) in (each["used"], None)
         await _agree(ledger, model, clock)
     await ledger.close()
-
-
-async def _crashed(ledger: SqliteLedger, path: Path, clock: Clock, model: Model) -> SqliteLedger:
-    """The file as a kill leaves it: copied while it is open, its log not checkpointed. Renewals are forgotten."""
-    copies = {name: Path(f"{path}{name}").read_bytes() for name in ("", "-wal")}
-    await ledger.close()
-    for name, content in copies.items():
-        Path(f"{path}{name}").write_bytes(content)
-    for each in model.claims:
-        each["expires"] = each["told"]
-    return SqliteLedger(path, clock=clock)
 
 
 async def _agree(ledger: Ledger, model: Model, clock: Clock) -> None:

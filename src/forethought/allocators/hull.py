@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -81,7 +82,17 @@ def fill(problem: Problem) -> Fill:
 
 def fill_from(problem: Problem, envelope: Envelope) -> Fill:
     """The same out of the segments of `envelope`, whose rows are the queries of `problem`."""
-    left = problem.left_after(envelope.start_M)
+    return grant(envelope, problem.left_after(envelope.start_M), problem.tie_order)
+
+
+def grant(envelope: Envelope, left: int, tie_order: Callable[[NDArray[np.int64]], NDArray[np.int64]]) -> Fill:
+    """Grants segments by falling price while they fit in `left` units.
+
+    Args:
+        envelope: of all queries.
+        left: units of the total that its starts do not take.
+        tie_order: see `Problem.tie_order`.
+    """
     order = np.argsort(-envelope.price_N)
     num_fit = int(np.searchsorted(np.cumsum(envelope.cost_N[order]), left, side="right"))
     price = float(envelope.price_N[order[num_fit]]) if num_fit < order.size else 0.0
@@ -91,7 +102,7 @@ def fill_from(problem: Problem, envelope: Envelope) -> Fill:
     if price > 0:
         # A query has one segment at a price at most, so the order among these is free: by tie.
         tied = np.flatnonzero(envelope.price_N == price)
-        tied = tied[problem.tie_order(envelope.row_N[tied])]
+        tied = tied[tie_order(envelope.row_N[tied])]
         num_fit = int(np.searchsorted(np.cumsum(envelope.cost_N[tied]), left, side="right"))
         is_granted_N[tied[:num_fit]] = True
         left -= int(envelope.cost_N[tied[:num_fit]].sum())
@@ -186,18 +197,28 @@ def sampled_bracket(problem: Problem) -> tuple[float, float] | None:
         return None
     query_M = np.sort(np.random.default_rng(SEED).integers(0, num_queries, SAMPLE))
     envelope = upper_envelope(problem, query_M=query_M)
+    return bracket_of(envelope, problem.costs.at(query_M, envelope.start_M), problem.units / num_queries)
+
+
+def bracket_of(envelope: Envelope, start_M: NDArray[np.int64], units_each: float) -> tuple[float, float] | None:
+    """The same from the sample's envelopes.
+
+    Args:
+        envelope: of M queries, drawn at random from all.
+        start_M: what each pays at the start of its envelope, in units.
+        units_each: the total a query, in units.
+    """
     order = np.argsort(-envelope.price_N, kind="stable")
     price_N, row_N, cost_N = envelope.price_N[order], envelope.row_N[order], envelope.cost_N[order]
     if price_N.size == 0:
         return None
-    start_M = problem.costs.at(query_M, envelope.start_M)
-    left = problem.units / num_queries * SAMPLE - float(start_M.sum())
+    left = units_each * start_M.size - float(start_M.sum())
     spent_N = np.cumsum(cost_N)
 
     # The spread, over queries, of what each costs at the sample's own marginal price.
     num_granted = int(np.searchsorted(spent_N, left, side="right"))
-    cost_M = start_M + np.bincount(row_N[:num_granted], weights=cost_N[:num_granted], minlength=SAMPLE)
-    error = ERRORS * math.sqrt(SAMPLE) * float(cost_M.std())
+    cost_M = start_M + np.bincount(row_N[:num_granted], weights=cost_N[:num_granted], minlength=start_M.size)
+    error = ERRORS * math.sqrt(start_M.size) * float(cost_M.std())
     first, last = np.searchsorted(spent_N, [left - error, left + error], side="right").tolist()
     high = float(price_N[first - 1]) if first > 0 else 2.0 * float(price_N[0])
     low = float(price_N[last]) if last < price_N.size else 0.0

@@ -33,6 +33,7 @@ COMMANDS = (
     "show",
     "ls",
     "doctor",
+    "serve",
     "demo",
     "bench",
 )

@@ -40,6 +40,7 @@ class Entry:
         id: as the response's header says it.
         time: when it came, seconds since 1970.
         tenant, model: whose it was, and the model that it asked for.
+        path: that was asked, such as /v1/chat/completions.
         kind, reason: how its budget was found, and in words; see `gateway.decision.KINDS`.
         question: `content_id` of the question; "" where none was read.
         option: label of what it got; of a plain cap the cap.
@@ -62,6 +63,7 @@ class Entry:
     time: float
     tenant: str = ""
     model: str = ""
+    path: str = ""
     kind: str = ""
     reason: str = ""
     question: str = ""
