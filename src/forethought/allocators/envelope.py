@@ -200,7 +200,7 @@ def _spend_by_cost(problem: Problem, column_Q: Columns, left: int) -> Columns:
 def raises(
     problem: Problem, query_N: NDArray[np.int64], column_N: Columns, left: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], Columns, NDArray[np.int64]]:
-    """Of the queries that have a dearer option of the same value within `left`: which, place, option and extra cost."""
+    """Queries with a more expensive option of the same value within `left`: which, place, option and extra cost."""
     column_B = np.arange(problem.menu.num_options)
     is_equal_N_B = _is_equal(problem, query_N[:, None], column_N[:, None], column_B)
     some = np.flatnonzero(is_equal_N_B.sum(axis=1, dtype=np.uint32) > 1)

@@ -240,9 +240,9 @@ def _leftover_note(problem: Problem, column_Q: IntArray, left: int, why_left: st
         return ()
     if not problem.is_ordered:
         if (costs.at_each(column_Q) == costs.at_each(problem.ends()[1])).all():
-            why_left = "every query has its dearest option"
+            why_left = "every query has its most expensive option"
         if is_usd:
-            words = why_left.replace("a longer budget", "a dearer option")
+            words = why_left.replace("a longer budget", "a more expensive option")
             return (f"{usd_words(tokens)} of {usd_words(problem.total)} are left over: {words}.",)
         return (f"{tokens:,.0f} of {problem.total:,.10g} tokens are left over: {why_left}.",)
     open_N = np.flatnonzero(column_Q < problem.last_Q)

@@ -79,7 +79,7 @@ def command(as_json: bool, quiet: bool, out: str, budgets: str, dry_run: bool, *
         return 0
     if out.lower().endswith(".json"):
         planned.save(out)
-        talk(f"the plan is in {out}; carry it out, edited or not: forethought run --plan {out}")
+        talk(f"the plan is in {out}; run it, edited or not: forethought run --plan {out}")
     elif out:
         write_rows(Path(out), rows)
         talk(f"{len(rows)} budgets written to {out}")

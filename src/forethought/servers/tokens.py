@@ -285,8 +285,9 @@ class Counters:
         """Notes an answer whose tokens nothing told; said aloud the first time."""
         if self.num_uncounted == 0:
             logger.warning(
-                "nothing reliable tells how many tokens a thought has here: it is recorded as not counted, and whether "
-                "it kept its budget is not known; --engine-option tokenizer=NAME counts it (said once per run)"
+                "the tokens of a thought cannot be counted reliably here: they are recorded as not counted, and "
+                "it is not known whether the budget was kept; --engine-option tokenizer=NAME counts them (shown once "
+                "per run)"
             )
         self.num_uncounted += 1
 
@@ -294,7 +295,7 @@ class Counters:
         """Notes that the server's count is not ours; said aloud the first time."""
         if self.num_disagreements == 0:
             logger.warning(
-                "the server reports %d reasoning tokens where %s gives %d; the larger is recorded (said once per run)",
+                "the server reports %d reasoning tokens where %s gives %d; the larger is recorded (shown once per run)",
                 reported,
                 what,
                 counted,

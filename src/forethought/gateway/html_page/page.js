@@ -278,8 +278,8 @@ function options() {
   const most = Math.max(1, ...rows.map((row) => Math.max(row.budget || 0, row.reasoning || 0)));
   fill("options", rows, (row) => [
     head(row.label), cell(whole(row.requests), "number"),
-    cell(bars([["track", row.budget || 0], ["fill", row.reasoning || 0]], most), "bars"),
     cell(whole(row.budget), "number"), cell(whole(row.reasoning), "number"),
+    cell(bars([["track", row.budget || 0], ["fill", row.reasoning || 0]], most), "bars"),
     cell(whole(row.overshoots), row.overshoots ? "number bad" : "number"),
   ], "no budget was given yet");
   at("options-note").textContent = state.overshoots
@@ -323,10 +323,10 @@ function tenants() {
     const taken = balance ? balance.settled + balance.reserved : row.settled;
     const isFull = Boolean(quota) && taken >= .95 * quota;
     return [
-      head(row.name), cell(balance ? quota ? `tokens ${per[balance.window]}` : "none" : "–"),
+      head(row.name), cell(whole(balance ? balance.settled : row.settled), "number"), cell(quota ? whole(quota) : "–", "number"),
+      cell(balance ? quota ? `tokens ${per[balance.window]}` : "none" : "–"),
       cell(quota ? bars([["track", quota], ["open", taken], [isFull ? "fill full" : "fill", balance.settled]], quota) : "", "bars"),
-      cell(whole(balance ? balance.settled : row.settled), "number"), cell(balance ? whole(balance.reserved) : "–", "number"),
-      cell(quota ? whole(quota) : "–", "number"), cell(whole(row.requests), "number"),
+      cell(balance ? whole(balance.reserved) : "–", "number"), cell(whole(row.requests), "number"),
       cell(whole(row.refused), row.refused ? "number bad" : "number"),
     ];
   }, "no tenant has asked yet");
