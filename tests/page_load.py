@@ -102,7 +102,7 @@ class Traffic:
         return weight / weight.sum()
 
 
-def _run(work: Any) -> None:
+def finish(work: Any) -> None:
     """A coroutine that waits for nothing, where a loop may be running already."""
     with contextlib.suppress(StopIteration):
         work.send(None)
@@ -126,9 +126,9 @@ def play(traffic: Traffic, seen: Seen, *, requests: int = 600, seconds: float = 
         traffic.open = {name: 400 * (1 + place) for place, name in enumerate(traffic.tenants)}
         entries.append(traffic.request(seen, number))
         if traffic.now >= sampled + 5:
-            _run(seen.sample())
+            finish(seen.sample())
             sampled = traffic.now
-    _run(seen.sample())
+    finish(seen.sample())
     return entries
 
 

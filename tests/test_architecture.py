@@ -62,8 +62,13 @@ HEAVY = {
     "peft": {"predictors/parts/adapter.py"},
     "aiohttp": {"servers/client.py", "commands/serve.py"},
     "uvicorn": {"gateway/hosts/upstream/server.py", "commands/serve.py"},
-    "uvloop": {"commands/serve.py"},
-    "httptools": {"gateway/scripted/load.py", "gateway/scripted/server.py"},
+    "uvloop": {"commands/serve.py", "gateway/scripted/__main__.py"},
+    "httptools": {
+        "commands/serve.py",
+        "gateway/hosts/upstream/client.py",
+        "gateway/scripted/load.py",
+        "gateway/scripted/server.py",
+    },
     "vllm": {
         "engines/vllm/connector.py",
         "engines/vllm/engine.py",

@@ -18,6 +18,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 pytest.importorskip("prometheus_client", reason="needs the extra gateway")
@@ -32,7 +33,7 @@ from forethought.gateway.journal import Journal
 from forethought.gateway.page import Pages
 from forethought.gateway.seen import Seen
 from forethought.runs.journal import JournalHeader, read_outcomes
-from page_load import NOON, Traffic, play, served
+from page_load import NOON, Traffic, finish, play, served
 
 KEY = "an-admin-key-that-is-long"
 HOSTILE = (
@@ -265,6 +266,41 @@ async def test_without_a_journal_no_outcome_is_kept() -> None:
         Pages(Seen(), Guard()), "/forethought/feedback", method="POST", body=body, content_type="application/json"
     )
     assert told.status == 409
+
+
+@pytest.mark.slow
+async def test_no_body_and_no_header_makes_an_error_of_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(page, "WRONG_KEY_SECONDS", 0.0)
+    seen = journalled(tmp_path)
+    pages, random = Pages(seen, Guard(KEY)), np.random.default_rng(3)
+    pieces = [
+        '{"id":',
+        f'"{seen.begin()}"',
+        ',"right":',
+        "true",
+        "null",
+        "}",
+        "[",
+        "]",
+        ",",
+        "1e999",
+        "NaN",
+        "\\ud800",
+        "\x00",
+    ]
+    for number in range(2_000):
+        path = str(random.choice(list(page.ROUTES)))
+        text = "".join(random.choice(pieces, int(random.integers(0, 9))))
+        body = text.encode() if number % 3 else random.bytes(int(random.integers(0, 60)))
+        given = {"authorization": f"Bearer {KEY}"} if number % 2 else {"cookie": f"forethought={text}"}
+        if path.endswith("/events"):
+            continue
+        method = "POST" if page.ROUTES[path] == ("POST",) or number % 5 == 0 else "GET"
+        kind = "application/json" if number % 7 else "text/plain"
+        answer = await ask(pages, path, method=method, body=body, content_type=kind, **given)
+        assert answer.status < 500, (path, body)
+    assert seen.journal is not None
+    seen.journal.close()
 
 
 class Tags(HTMLParser):
@@ -594,7 +630,7 @@ def test_a_browser_logs_in_and_out_and_says_when_the_gateway_is_gone(browser: An
 
 def test_a_gateway_without_quotas_or_requests_has_a_page_too() -> None:
     seen = Seen()
-    asyncio.run(seen.sample())
+    finish(seen.sample())
     found = seen.snapshot(with_series=True)
     assert (found["quotas"], found["requests"], found["added_ms"]["median"]) == ([], 0, None)
     json.dumps(found, allow_nan=False)

@@ -15,6 +15,7 @@ from .order import by_cost
 from .problem import Columns, Problem
 
 CHUNK = 2048  # queries at once: the pairwise slopes of 16 options then stay in a core's cache
+AT_ONCE = 1 << 14  # slopes of one pass
 NO_COST = 1e-100  # stands in for a step that costs nothing, so that its slope is past every true one
 EXCLUDED = -1e150  # value of a column outside a query's range: chords from it are steeper still, whatever they cost
 
@@ -160,13 +161,21 @@ def _corners(problem: Problem, queries: slice | NDArray[np.int64], low: float, h
         value_B_C[problem.outside(queries).T] = EXCLUDED
 
     # An outer column opens on the left (no chord reaches it) and ends at the highest value (chords must rise).
+    # Of few queries several columns go into one pass; the chord of a column to itself, or back, is none.
     reach_B_C = np.full((num_options, num_chunk), np.inf)
     leave_B_C = np.zeros((num_options, num_chunk))
-    for column in range(num_options - 1):
-        slope_B_C = value_B_C[column + 1 :] - value_B_C[column]
-        slope_B_C /= np.maximum(cost_B_C[column + 1 :] - cost_B_C[column], NO_COST)
-        np.maximum(slope_B_C.max(axis=0), 0.0, out=leave_B_C[column])
-        np.minimum(reach_B_C[column + 1 :], slope_B_C, out=reach_B_C[column + 1 :])
+    step = min(num_options, max(1, AT_ONCE // max(1, num_options * num_chunk)))
+    for at in range(0, num_options - 1, step):
+        columns = slice(at, min(at + step, num_options - 1))
+        slope_K_B_C = value_B_C[at + 1 :] - value_B_C[columns, None]
+        slope_K_B_C /= np.maximum(cost_B_C[at + 1 :] - cost_B_C[columns, None], NO_COST)
+        if step > 1:
+            is_none_K_B = ~np.tri(num_options - 1 - at, len(slope_K_B_C), dtype=np.bool_).T
+            slope_K_B_C[is_none_K_B] = -np.inf
+        np.maximum(slope_K_B_C.max(axis=1), 0.0, out=leave_B_C[columns])
+        if step > 1:
+            slope_K_B_C[is_none_K_B] = np.inf
+        np.minimum(reach_B_C[at + 1 :], slope_K_B_C.min(axis=0), out=reach_B_C[at + 1 :])
     is_corner_B_C = reach_B_C > leave_B_C
     if problem.is_bounded:
         is_corner_B_C &= value_B_C > EXCLUDED

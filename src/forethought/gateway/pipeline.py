@@ -347,11 +347,13 @@ class Pipeline:
     def _entry(self, call: _Call, used: Used, settled: int | None) -> Entry:
         request, decision = call.request or UNREAD, call.decision or NOTHING
         option = decision.option or (None if decision.budget is None else str(decision.budget))
+        predicted = decision.predicted_tokens
         return Entry(
             id=call.id,
             time=call.came,
             tenant=call.tenant.name,
             model=request.model or "",
+            path=call.path,
             kind=decision.kind,
             reason=decision.reason,
             question=content_id(request.question) if request.question else "",
@@ -360,7 +362,7 @@ class Pipeline:
             num_thoughts=request.num_thoughts,
             price=call.price,
             expected=decision.expected,
-            predicted=decision.predicted_tokens,
+            predicted=None if predicted is None else predicted * request.num_thoughts,
             reserved=None if call.grant is None else call.grant.reserved,
             settled=settled,
             prompt_tokens=used.prompt_tokens,

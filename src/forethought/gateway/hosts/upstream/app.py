@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from ...asgi import App, Message, Receive, Send, path_of, send_error, send_json
+from ...asgi import Message, Receive, Send, path_of, send_error, send_json
 from ...host import logger
 from ...middleware import Budgets
-
-OWN = ("/health", "/metrics", "/forethought")
+from ...page import Pages
 
 
 class Gateway:
@@ -14,16 +13,17 @@ class Gateway:
 
     Args:
         budgets: what passes requests on.
-        pages: answers on paths of its own; None for `/health` alone.
         drain_seconds: that clients are asked to stay away when the end has begun.
 
     Attributes:
+        pages: answers on paths of its own; None for `/health` alone.
         is_draining: the end has begun.
+        num_running: requests that are answered now, those for the pages left out.
     """
 
-    def __init__(self, budgets: Budgets, pages: App | None = None, *, drain_seconds: float = 30.0) -> None:
+    def __init__(self, budgets: Budgets, *, drain_seconds: float = 30.0) -> None:
         self._budgets = budgets
-        self._pages = pages
+        self.pages: Pages | None = None
         self._wait = str(max(1, round(drain_seconds)))
         self.is_draining = False
         self.num_running = 0
@@ -36,13 +36,15 @@ class Gateway:
     def drain(self) -> None:
         """From now on requests are refused."""
         self.is_draining = True
+        if self.pages is not None:
+            self.pages.close()
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """One request."""
         if scope["type"] != "http":
             return
         path = path_of(scope)
-        if path in OWN or path.startswith("/forethought/"):
+        if Pages.takes(path):
             await self._own(path, scope, receive, send)
             return
         if self.is_draining:
@@ -67,8 +69,8 @@ class Gateway:
             self.num_running -= 1
 
     async def _own(self, path: str, scope: Message, receive: Receive, send: Send) -> None:
-        if self._pages is not None:
-            await self._pages(scope, receive, send)
+        if self.pages is not None:
+            await self.pages(scope, receive, send)
         elif path == "/health":
             said = {"status": "unavailable", "reason": self.health} if self.health else {"status": "ok"}
             await send_json(send, 503 if self.health else 200, said)

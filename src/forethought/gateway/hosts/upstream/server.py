@@ -15,6 +15,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 HEADER_BYTES = 64 << 10  # of a request, its first line and all
 HEADER_SECONDS = 20.0  # in which they have to come
+LINGER_SECONDS = 1.0  # in which a client that was refused can read why
 WRITE_SECONDS = 120.0  # in which a client has to take what is sent
 KEPT_SECONDS = 75  # that a connection without a request stays open
 MOST_CONNECTIONS = 8192
@@ -27,7 +28,7 @@ class HttpProtocol(HttpToolsProtocol):
     def __init__(self, *args: Any, **how: Any) -> None:
         super().__init__(*args, **how)
         self._num_bytes = 0
-        self._is_in_head = False
+        self._is_in_head = self._is_refused = False
         self._timer: asyncio.TimerHandle | None = None
         self._slow: asyncio.TimerHandle | None = None
 
@@ -45,12 +46,13 @@ class HttpProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """See asyncio.Protocol."""
-        if self.transport.is_closing():  # refused; nothing more is read
+        if self._is_refused:  # what still comes is read and dropped, so that the client gets to read why
             return
-        if self._is_in_head:
-            self._num_bytes += len(data)
         super().data_received(data)
-        if self._is_in_head and self._num_bytes > HEADER_BYTES:
+        if not self._is_in_head:
+            return
+        self._num_bytes += len(data)
+        if self._num_bytes > HEADER_BYTES:
             self._refuse(b"431 Request Header Fields Too Large", b"the headers are too long")
 
     def on_message_begin(self) -> None:
@@ -89,14 +91,17 @@ class HttpProtocol(HttpToolsProtocol):
         self._refuse(b"408 Request Timeout", b"the request did not come in time")
 
     def _refuse(self, status: bytes, reason: bytes) -> None:
-        if self.transport.is_closing():
+        if self._is_refused or self.transport.is_closing():
             return
+        self._is_refused = True
         busy = self.cycle is not None and not self.cycle.response_complete
         if not busy:  # else the words would stand in the middle of another reply
             body = b'{"error": {"message": "%b", "type": "invalid_request_error", "code": null}}' % reason
             head = b"HTTP/1.1 %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
             self.transport.write(head % (status, len(body)) + body)
-        self.transport.close()
+            if self.transport.can_write_eof():
+                self.transport.write_eof()
+        self.loop.call_later(LINGER_SECONDS, self.transport.close)
 
     def _abort(self) -> None:
         if self.transport is not None:

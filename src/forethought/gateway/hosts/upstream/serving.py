@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 
 from ....core.serve_settings import ServeSettings
 from ....errors import InvalidSettingsError
 from ...asgi import App
+from ...guard import Guard
 from ...middleware import Budgets
+from ...page import Pages
 from ...pipeline import Pipeline
 from .app import Gateway
 from .client import Upstream
@@ -73,12 +76,14 @@ async def running(settings: ServeSettings) -> AsyncIterator[Running]:
     gateway = Gateway(
         Budgets(_app(opened, upstream), lambda: opened.policy, pipeline), drain_seconds=settings.drain_seconds
     )
+    gateway.pages = pages = _pages(opened, gateway)
     server = Server(
         gateway,
         drain_seconds=settings.drain_seconds,
         num_running=lambda: gateway.num_running,
         drain=gateway.drain,
     )
+    sampling = asyncio.ensure_future(pages.run())
     if opened.admission is not None:
         opened.admission.start()
     serving = asyncio.ensure_future(server.run_until_stopped(listening))
@@ -88,11 +93,24 @@ async def running(settings: ServeSettings) -> AsyncIterator[Running]:
         yield Running(f"http://{host}:{listening.getsockname()[1]}/v1", opened, server)
     finally:
         server.should_exit = True
+        pages.close()
         await serving
+        sampling.cancel()
         listening.close()
         upstream.close()
         await pipeline.close()
         await opened.close()
+
+
+def _pages(opened: Opened, gateway: Gateway) -> Pages:
+    """The gateway's own pages."""
+    variable, tenants = opened.settings.admin_key_env, opened.tenants
+    guard = Guard(os.environ.get(variable, "").strip() if variable else "")
+
+    def is_tenant(headers: Mapping[str, str]) -> bool:
+        return bool(opened.settings.tenants) and tenants.of(headers) is not None
+
+    return Pages(opened.seen, guard, is_tenant=is_tenant, health=lambda: gateway.health)
 
 
 def _app(opened: Opened, upstream: Upstream) -> App:
