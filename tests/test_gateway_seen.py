@@ -234,6 +234,12 @@ async def test_what_has_no_key_does_not_fill_the_disk(tmp_path: Path) -> None:
     assert seen.snapshot()["refusals"] == {"401": 1}
 
 
+def test_a_name_that_a_client_chose_is_cut() -> None:
+    seen = Seen()
+    seen.end(entry(seen.begin(), model="m" * 10_000))
+    assert len(seen.snapshot()["recent"][0]["model"]) == 201
+
+
 def test_a_request_costs_under_twenty_microseconds(tmp_path: Path) -> None:
     journal = Journal(tmp_path, JournalHeader(Menu.of([128]), Provenance(model="toy")))
     seen, noted = Seen(journal=journal), entry("")

@@ -8,7 +8,7 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from ..runs.journal import DONE, Entry
@@ -23,6 +23,7 @@ TIMES = 1_000  # of which the added milliseconds are known one by one
 MOST_TENANTS = 100  # that are listed, those that used the largest share of a quota first
 MOST_SERIES = 40
 LENGTH = 240  # points of a series; then every second one is dropped
+MAX_NAME = 200  # letters of a model's name, which a client may choose
 GATEWAY = "gateway"  # the account of all tenants together
 
 
@@ -152,6 +153,8 @@ class Seen:
             parent: the request's headers by name in lower case, from which a span takes its parent.
         """
         totals = self.totals
+        if len(entry.model) > MAX_NAME:
+            entry = replace(entry, model=f"{entry.model[:MAX_NAME]}…")
         totals.ended(entry)
         if not entry.tenant:  # whoever has no key must fill neither the disk nor the list
             return

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
+import os
 from array import array
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
@@ -14,7 +17,7 @@ import numpy as np
 
 from ..core.codec import UnfitError, decode, fields_to_json
 from ..core.data import IntArray
-from ..core.files import make_folder, read_json, write_json
+from ..core.files import make_folder, reaching, read_json, write_json
 from ..core.menu import Menu
 from ..core.profile import Profile
 from ..core.provenance import FEEDBACK, Provenance
@@ -42,7 +45,7 @@ class Entry:
         tenant, model: whose it was, and the model that it asked for.
         path: that was asked, such as /v1/chat/completions.
         kind, reason: how its budget was found, and in words; see `gateway.decision.KINDS`.
-        question: `content_id` of the question; "" where none was read.
+        question: `content_id` of the question, a hash by which who knows a question finds it; "" where none was read.
         option: label of what it got; of a plain cap the cap.
         budget: cap on reasoning tokens of each thought.
         num_thoughts: that it asked for.
@@ -147,16 +150,29 @@ class JournalHeader:
         Raises:
             RunError: it is of others, or the folder holds something else.
         """
-        if not is_journal(folder):
-            if any(make_folder(folder).iterdir()):
-                raise RunError(f"{folder} holds something else than a journal: name another folder for the journal")
-            write_json(folder / HEADER, fields_to_json(self))
-            return
+        with _alone(make_folder(folder)):
+            if not is_journal(folder):
+                if any(folder.iterdir()):
+                    raise RunError(f"{folder} holds something else than a journal: name another folder for the journal")
+                write_json(folder / HEADER, fields_to_json(self))
+                return
         there = type(self).read(folder)
         differing = there.provenance.differing(self.provenance, ("model", "template", "simulated"))
         if not there.menu.is_same(self.menu) or differing:
             said = there.provenance.listing(self.provenance, differing) or f"options {there.menu} and {self.menu}"
             raise RunError(f"{folder} is the journal of another gateway ({said}): name another folder for this one")
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Holds the folder against other gateways that begin at the same time; a kill frees it."""
+    with reaching(folder, "read"):
+        held = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(held)
 
 
 def is_journal(path: Path) -> bool:
