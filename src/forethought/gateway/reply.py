@@ -17,7 +17,6 @@ class Reply:
     Args:
         send: to the client.
         headers: to add.
-        num_thoughts: answers that were asked for.
         drops_usage: the usage of a stream was asked for here, and is taken out.
         safe: awaited before the first byte goes out; None for nothing.
 
@@ -32,19 +31,18 @@ class Reply:
         send: Send,
         headers: Mapping[str, str],
         *,
-        num_thoughts: int = 1,
         drops_usage: bool = False,
         safe: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self._send = send
         self._headers = [(name.encode(), value.encode("latin-1", "replace")) for name, value in headers.items()]
-        self._num_thoughts = num_thoughts
         self._drops_usage = drops_usage
         self._safe = safe
         self._tally: Tally | None = None
         self._start: Message | None = None
         self._held = bytearray()
         self._is_holding = False
+        self._used: Used | None = None  # of a whole reply, once all of it is there
         self.has_begun = self.is_done = False
         self.status = 0
 
@@ -63,6 +61,8 @@ class Reply:
             nothing = 0 if ending == REFUSED_UPSTREAM or (ending == DONE and self.status >= 400) else None
             ending = REFUSED_UPSTREAM if nothing == 0 else ending
             return Used(nothing, nothing, nothing, self.status, ending)
+        if ending == DONE and self._used is not None:
+            return self._used
         return self._tally.used(self.status, ending)
 
     def ending(self, *, has_left: bool, was_sent: bool) -> str:
@@ -115,6 +115,7 @@ class Reply:
             assert self._tally is not None
             assert self._start is not None
             used = self._tally.used(self.status, DONE)
+            self._used = used if is_last else None
             if is_last and used.output_tokens is not None and self._headers:
                 self._start["headers"].append((PREFIX + b"used", str(used.output_tokens).encode()))
             await self._open()
