@@ -133,8 +133,8 @@ def run_inputs(settings: RunSettings, *, is_open: bool = False) -> tuple[Predict
     if predictor.card.menu.is_named:
         check_all(
             [
-                "--hard-total needs to know what an answer takes at most, and options with names tell what it takes on "
-                "average: leave it out"
+                "--hard-total needs the largest number of tokens of an answer, and named options state "
+                "only the mean: leave it out"
                 if settings.hard_total
                 else None,
             ]

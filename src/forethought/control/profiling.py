@@ -125,8 +125,8 @@ def check_label(engine: Engine, menu: Menu, generation: Generation) -> None:
     """Refuses what came back by no option of a menu that has names; raises EngineError."""
     if menu.is_named and generation.option not in menu.labels:
         raise EngineError(
-            f"engine {engine.info.engine!r} does not say by which option it answered (`Generation.option`): it is "
-            "written for caps alone"
+            f"engine {engine.info.engine!r} does not report the option of an answer "
+            "(`Generation.option`): it supports only caps"
         )
 
 
@@ -340,8 +340,8 @@ def merge_queries(run: RunDirectory, queries: Sequence[Query]) -> list[Query]:
         ids = ", ".join(repr(query.id) for query in changed[:5]) + (", …" if len(changed) > 5 else "")
         if all(replace(known[query.id], reference=query.reference) == query for query in changed):
             raise RunError(
-                f"{run.path} was graded by other reference answers to {len(changed)} of these questions ({ids}). Judge "
-                f"what it holds by the new ones first: forethought regrade {run.path} --answers FILE"
+                f"{run.path} was graded by other reference answers to {len(changed)} of these questions ({ids}). Grade "
+                f"the stored answers with the new ones first: forethought regrade {run.path} --answers FILE"
             )
         raise RunError(f"{run.path} already holds other questions under the ids {ids}; give another --out")
     merged = [*known.values(), *(query for query in queries if query.id not in known)]

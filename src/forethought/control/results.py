@@ -146,7 +146,7 @@ def read_summary(run: RunDirectory) -> dict[str, Any]:
             raise UnfitError("must be ids", "failed_ids")
     except (UnfitError, KeyError, TypeError, AttributeError) as error:
         raise RunError(
-            f"{path} is not the summary of a run: {error}. Give the same `forethought run` again: it is made anew."
+            f"{path} is not the summary of a run: {error}. Give the same `forethought run` again to recreate it."
         ) from error
     return found
 
@@ -164,7 +164,7 @@ def _read_counts(path: Path) -> dict[str, Any]:
         counted = found.get("engine", {}) if path.name == "summary.json" else found
         return check_counts(counted)
     except (RunError, UnfitError, AttributeError) as error:
-        logger.warning("%s was damaged (%s): what the engine counted before is not in it any more", path, error)
+        logger.warning("%s was damaged (%s): the engine counters of earlier starts are lost", path, error)
         return {}
 
 

@@ -93,7 +93,7 @@ def read_options(path: str | Path) -> tuple[Option, ...]:
     """The options of a menu file (TOML): one table `[[option]]` each, in any order.
 
     Raises:
-        InvalidMenuError: what cannot be read, by the option and the key; a label that is there twice.
+        InvalidMenuError: what cannot be read, by the option and the key; a label that occurs twice.
     """
     path = Path(path)
     try:

@@ -14,7 +14,7 @@ from ..errors import InvalidSettingsError, UnknownNameError
 from .data import Message, Query
 
 CHAT = "chat"  # the model's own chat template, with its own way of thinking; made by `forethought.models.thinking`
-BUILT_IN = "worked-5"  # what the built-in models are asked with
+BUILT_IN = "worked-5"  # the template of the built-in models
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,7 +78,7 @@ def check_menu(engine: Engine, menu: Menu) -> None:
             if (option.cap, option.set) == (other.cap, other.set):
                 what = "set nothing" if not option.set and option.cap is None else "ask for the same"
                 raise InvalidSettingsError(
-                    f"the options {other.label!r} and {option.label!r} {what}: say what each is, by set = {{ … }} or "
+                    f"the options {other.label!r} and {option.label!r} {what}: define each by set = {{ … }} or "
                     "cap = N in a menu file (--menu FILE)"
                 )
 
@@ -87,11 +87,11 @@ def refuse_fields(option: Option) -> None:
     """Refuses an option that names more than a cap, or none; raises InvalidSettingsError."""
     if option.set:
         raise InvalidSettingsError(
-            f"option {option.label!r} sets {', '.join(option.set)}, and a model in this process takes a cap alone; "
-            "fields of a request are for a server: --base-url URL"
+            f"option {option.label!r} sets {', '.join(option.set)}, and an in-process model accepts only "
+            "a cap; request fields need a server: --base-url URL"
         )
     if option.cap is None:
-        raise InvalidSettingsError(f"option {option.label!r} names no cap, and a model in this process needs one")
+        raise InvalidSettingsError(f"option {option.label!r} has no cap, and an in-process model needs one")
 
 
 @runtime_checkable

@@ -136,7 +136,7 @@ class Room:
         raise InvalidSettingsError(f"{what}. Give {flag}")
 
 
-SEVERAL_CAPS = "several caps are measured on it: make them options of a menu (--menu FILE), a request each"
+SEVERAL_CAPS = "several caps are to be measured: make them options of a menu (--menu FILE), with one request each"
 ONE_ANSWER = ("native", "max-tokens")  # ways of a server to keep budgets that give one answer a thought
 
 
@@ -153,5 +153,6 @@ def check_probes(enforcement: str | None, *, what: str) -> None:
     way = (enforcement or "").partition(" ")[0]
     if way in ONE_ANSWER:
         raise InvalidSettingsError(
-            f"budgets are kept by {way}, which gives one answer a thought, and {what}; --enforce two-call gives several"
+            f"budgets are enforced by {way}, which gives one answer per thought, but {what}; --enforce two-call gives "
+            "several"
         )

@@ -177,7 +177,9 @@ class FakeEngine:
     def check_option(self, option: Option) -> None:
         """See `OptionEngine.check_option`: levels are known, and nothing else can be set."""
         if other := [name for name in option.set if name != "reasoning_effort"]:
-            raise InvalidSettingsError(f"option {option.label!r} sets {other[0]!r}; the fake model knows levels alone")
+            raise InvalidSettingsError(
+                f"option {option.label!r} sets {other[0]!r}; the fake model supports only levels"
+            )
         level = option.set.get("reasoning_effort", "medium")
         if level not in LEVELS:
             raise InvalidSettingsError(

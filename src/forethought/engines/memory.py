@@ -76,8 +76,8 @@ def announce(name: str, weights: int | None, cache: int | None, *, how: str, fre
         logger.info("%s takes %s", name, parts)
     elif weights + (cache or 0) > free:
         logger.warning(
-            "warning: %s takes %s, and %.1f GB are free here: the system may end this process. What is on disk by then "
-            "is safe, and the same command goes on",
+            "warning: %s takes %s, and %.1f GB are free: the system may kill this process. Results on "
+            "disk are kept, and the same command resumes",
             name,
             parts,
             free / 1e9,

@@ -1,4 +1,4 @@
-"""The levels that policies are compared at: spread over the costs between the cheapest and the dearest option."""
+"""The levels at which policies are compared, spread over the costs from the cheapest to the most expensive option."""
 
 from __future__ import annotations
 

@@ -241,7 +241,7 @@ def _arrays(outcomes: Mapping[str, Sequence[Any]]) -> dict[str, tuple[FloatArray
     arrays = {name: _columns(name, columns) for name, columns in outcomes.items()}
     lengths = {name: len(columns[0]) for name, columns in arrays.items() if columns[0] is not None}
     if len(set(lengths.values())) > 1:
-        raise InvalidInputError(f"policies must be judged on the same questions; they have {lengths}")
+        raise InvalidInputError(f"policies must be evaluated on the same questions; they have {lengths}")
     return arrays
 
 
@@ -258,6 +258,6 @@ def _columns(name: str, columns: Sequence[Any]) -> tuple[FloatArray | None, ...]
         raise InvalidInputError(f"policy {name!r} has no question")
     if not (all(np.isfinite(column).all() for column in known) and ((right_Q >= 0) & (right_Q <= 1)).all()):
         raise InvalidInputError(
-            f"policy {name!r}: verdicts must lie between 0 and 1, and tokens and bills be finite numbers"
+            f"policy {name!r}: verdicts must lie between 0 and 1, and tokens and prices must be finite numbers"
         )
     return (*given, None)[:4]

@@ -85,7 +85,7 @@ def half(profile: Profile, seed: int) -> BoolArray:
 def firsts(profile: Profile, number: int, times: int, seed: int) -> list[Split]:
     """Splits in which `number` draws choose, of the questions that have more under every option."""
     if number < 1:
-        raise InvalidSettingsError(f"--draws: at least one draw chooses, not {number}")
+        raise InvalidSettingsError(f"--draws: at least one sample must choose, not {number}")
     rows = np.flatnonzero((profile.tries_Q_B > number).all(axis=1))
     if not len(rows):
         return []

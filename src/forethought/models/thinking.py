@@ -61,7 +61,7 @@ def own_template(tokenizer: Any) -> tuple[PromptTemplate, str]:
     for tags in KNOWN:
         if {tags.start, tags.end} <= special:
             return _thinking(tokenizer, tags, "as its special tokens say")
-    return STEPS, "asks to think step by step: its own chat template names no thought"
+    return STEPS, "asks to think step by step: its own chat template has no thinking tags"
 
 
 def _chat_template(tokenizer: Any) -> str:

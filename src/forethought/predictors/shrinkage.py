@@ -71,7 +71,7 @@ class Shrinkage:
 
         Usage is made to not fall by rounding, but for `any_order`: of named options it may.
         """
-        p_Q_B = np.clip(_mixed(p_Q_B, mean_p_B, self.accuracy), 0.0, 1.0)
+        p_Q_B = np.minimum(np.maximum(_mixed(p_Q_B, mean_p_B, self.accuracy), 0.0), 1.0)
         if tokens_Q_B is not None and mean_tokens_B is not None and self.usage is not None:
             tokens_Q_B = _mixed(tokens_Q_B, mean_tokens_B, self.usage)
             tokens_Q_B = tokens_Q_B if any_order else np.maximum.accumulate(tokens_Q_B, axis=1)

@@ -35,13 +35,13 @@ def writing(folder: Path, worker: Worker) -> Iterator[None]:
                 raise RunError(f"{folder} is being written by another process; wait for it, or give another --out")
             elif (count := _noted(whole)) != worker.count:
                 raise RunError(
-                    f"{folder} is being written by workers of {count}, and --worker {worker} divides the questions "
-                    f"otherwise; give --worker K/{count}, or wait for them"
+                    f"{folder} is being written by workers of {count}, and --worker {worker} divides the "
+                    f"questions differently; give --worker K/{count}, or wait for them"
                 )
             if not worker.is_alone:
                 fcntl.flock(whole, fcntl.LOCK_SH)
                 if not _take(own, fcntl.LOCK_EX):
-                    raise RunError(f"{folder}: worker {worker} runs already; each needs a number of its own")
+                    raise RunError(f"{folder}: worker {worker} is already running; each worker needs its own number")
         yield
 
 

@@ -203,8 +203,8 @@ class Client:
         except ValueError as error:
             if (page := reading.page_in(content, response.content_type)) is not None:
                 raise RequestError(
-                    f"{page}, not an answer: is {self.address} the address of the API, and does no login or proxy "
-                    f"stand before it?"
+                    f"{page}, not an answer: is {self.address} the address of the API, and is no login "
+                    f"page or proxy in front of it?"
                 ) from None
             why = str(error) if "nested" in str(error) else self._shown(content)
             raise AttemptError("malformed", f"the answer is not JSON: {why}", most=PAID_ATTEMPTS) from None

@@ -67,6 +67,7 @@ class ServerKind:
         needs: what the server must be started with for its native cap, for messages.
         counts_closing: whether the reasoning tokens that it reports hold the tag that closes the thought.
         seeding: what it must be started with to heed a request's seed, for messages; "" where it always does.
+        streams_usage: whether a stream may ask for its usage (`stream_options.include_usage`).
         lists_all: whether it lists every name that it takes; others take more ("qwen3" for "qwen3:latest", suffixes).
     """
 
@@ -88,6 +89,7 @@ class ServerKind:
     needs: str = ""
     counts_closing: bool = False
     seeding: str = ""
+    streams_usage: bool = True
     lists_all: bool = False
 
     def native(self, budget: int) -> dict[str, Any]:
@@ -166,13 +168,20 @@ KINDS = {
             beside=_fields(type="enabled"),
             least=1024,
         ),
-        ServerKind("anthropic", cap="thinking.budget_tokens", beside=_fields(type="enabled"), least=1024, effort=""),
+        ServerKind(
+            "anthropic",
+            cap="thinking.budget_tokens",
+            beside=_fields(type="enabled"),
+            least=1024,
+            effort="",
+            streams_usage=False,
+        ),
         ServerKind(
             "gemini",
             cap="extra_body.google.thinking_config.thinking_budget",
             beside=_fields(include_thoughts=True),
         ),
         ServerKind("openai", length="max_completion_tokens", implied=_fields(temperature=1.0, top_p=1.0)),
-        ServerKind("other"),
+        ServerKind("other", streams_usage=False),
     )
 }

@@ -155,6 +155,6 @@ class Fitting:
         self.left_out |= drop
         self.renamed |= renamed
         if new:
-            again = "; without a seed no trace can be drawn again" if "seed" in new else ""
-            logger.warning("the server refuses %s: it is asked without from now on%s", ", ".join(sorted(new)), again)
+            again = "; without a seed no trace can be reproduced" if "seed" in new else ""
+            logger.warning("the server rejects %s: it is left out from now on%s", ", ".join(sorted(new)), again)
         return True

@@ -52,9 +52,9 @@ class Chosen:
             return self.calls
         if self.setting is None:
             raise InvalidSettingsError(
-                f"option {option.label!r} has a cap and sets {', '.join(option.set)}: two calls can set fields in a "
-                "chat alone, which this server does not go on with; give it no cap, or use --enforce native or "
-                "max-tokens"
+                f"option {option.label!r} has a cap and sets {', '.join(option.set)}: two calls can set fields "
+                "only in a continued chat, which this server does not support; give it no cap, or use --enforce native "
+                "or max-tokens"
             )
         return self.setting
 
@@ -123,7 +123,7 @@ def _lack(wanted: Wanted) -> str:
     """What a server lacks for the way that is wanted."""
     if wanted.enforce == "two-call":
         return (
-            "neither takes token ids nor goes on with a begun answer; with --engine-option tokenizer=NAME it can "
+            "accepts neither token ids nor a started answer; with --engine-option tokenizer=NAME it can "
             "continue plain text"
         )
     return f"has no field for {wanted.enforce} that is known"

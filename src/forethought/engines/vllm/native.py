@@ -68,8 +68,8 @@ class NativeCap:
                 suffix = forcing.template.answer_suffix
                 return cls(text, tuple(tail[begin:]), suffix, tuple(forcing.suffix_ids))
         raise InvalidSettingsError(
-            f"--enforce native: the prompts of template {forcing.template.name!r} end in token ids that no text gives "
-            f"back, so vLLM would never see the start of a thought, and say nothing; {HINT}"
+            f"--enforce native: the prompts of template {forcing.template.name!r} end in token ids that no "
+            f"text produces, so vLLM would silently miss the start of a thought; {HINT}"
         )
 
     def fits(self, forcing: Forcing) -> bool:
@@ -108,7 +108,7 @@ class NativeCap:
                 f"vLLM does not keep its cap on thinking between {self.start!r} and {self.end!r}: it cut {told}; {HINT}"
             )
         offset = offsets.pop()
-        logger.info("vLLM cuts a thought %+d tokens from the cap it is given; caps are corrected by that", offset)
+        logger.info("vLLM cuts thoughts %+d tokens from the given cap; caps are corrected by this number", offset)
         return replace(self, offset=offset)
 
     def end_at(self, ids: Sequence[int], least: int = 0) -> int | None:

@@ -312,9 +312,10 @@ class _State:
                 state._load(optimizer)
             except Exception as error:  # cut short, or a stranger's: whatever it holds, the training can begin anew
                 raise ModelFileError(
-                    f"{state.path} is no training to go on from: {error}. Delete it, and the same command begins anew."
+                    f"{state.path} is not a usable training state: {error}. Delete it, and the same command starts "
+                    "again."
                 ) from error
-            logger.info("going on from step %d of %s", state.step, state.path)
+            logger.info("resuming from step %d of %s", state.step, state.path)
         return state
 
     def end_epoch(self, adapter: Adapter, loss: float, held_loss: float, held_outputs: FloatArray) -> None:

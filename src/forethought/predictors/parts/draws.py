@@ -129,7 +129,7 @@ class Draws:
         if any(each.shape != (len(ids), num_options) for each in (tried, right, counted, tokens)):
             raise ValueError(f"its counts are not of its {len(ids)} questions")
         if answered.shape != (len(answers), num_options) or len(set(ids)) != len(ids):
-            raise ValueError("its answers are not of its questions, or a question is there twice")
+            raise ValueError("its answers are not of its questions, or a question occurs twice")
         if not all(np.isfinite(each).all() and (each >= 0).all() for each in (tried, right, counted, tokens)):
             raise ValueError("its counts hold numbers below 0, or none")
         return cls(ids, tried, right, counted, tokens, answers, answered)

@@ -145,7 +145,7 @@ class _Thrift:
         while byte := self._byte():
             key = key + (byte >> 4) if byte >> 4 else self._zigzag()
             if key in fields:
-                raise PageError("a field stands twice")
+                raise PageError("a field occurs twice")
             fields[key] = self._value(byte & 15, depth)
         return fields
 

@@ -135,7 +135,9 @@ class Columns:
                     converted = convert(value)
                     if is_label and owner.setdefault(converted, value) is not value:
                         other = owner[converted]
-                        raise fields.FieldError(f"{value!r} and {other!r} would be the same: write them alike")
+                        raise fields.FieldError(
+                            f"{value!r} and {other!r} would be the same: write them in the same way"
+                        )
                     taken[position] = index.setdefault(converted, len(index))
                 except fields.FieldError as refusal:
                     self.refuse(start + np.flatnonzero(raw_code_N == position), f"{name!r} {refusal}")
@@ -162,7 +164,9 @@ class Columns:
         order = np.argsort(first)
         texts = ["/".join(part.values[code] for part, code in zip(parts, sets[each], strict=True)) for each in order]
         if len(set(texts)) < len(texts):
-            self._problems.add("", f"--{meaning}-column {name}: two different ones come to the same text; name others")
+            self._problems.add(
+                "", f"--{meaning}-column {name}: two different values give the same text; choose other columns"
+            )
         code_N = np.full(self.num_rows, -1, dtype=np.int64)
         code_N[rows] = np.argsort(order)[code_M.reshape(-1)]
         self._blank[name] = code_N < 0

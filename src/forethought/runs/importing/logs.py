@@ -90,8 +90,9 @@ class Logs:
             names = [f"config.{name}" for name in differ if name in one and name in two] or ["file"]
             problems.add(
                 "",
-                f"{file} and {other} hold the same questions under {label!r}. Are they two options, name them by what "
-                f"differs: --option-column {names[0]}; are they further draws of one: --sample-column file,sample",
+                f"{file} and {other} hold the same questions under {label!r}. If they are two options, "
+                f"name them by what differs: --option-column {names[0]}; if they are further samples of one: "
+                "--sample-column file,sample",
             )
             return
 

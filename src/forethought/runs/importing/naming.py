@@ -107,7 +107,7 @@ def name_columns(columns: Columns, settings: ImportSettings, problems: Problems)
     naming = _naming(columns, shape, found, spread)
     read = [part for name in naming.columns.values() for part in ([name] if name in columns.names else name.split(","))]
     for path, missing in columns.lacking([*read, *_names(naming)]):
-        problems.add("", f"{path} lacks the columns {missing}, which the first file has; import it by itself")
+        problems.add("", f"{path} lacks the columns {missing}, which the first file has; import it separately")
     return naming
 
 

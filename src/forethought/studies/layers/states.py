@@ -148,10 +148,7 @@ def _held(folder: Path, settings: LayersSettings, measured: Profile) -> dict[str
         return {pooling: States() for pooling in settings.poolings}
     run = RunDirectory.open(folder)
     if run.header.kind != KIND:
-        raise RunError(
-            f"--states {folder} is a {run.header.kind!r} run; name a folder of hidden states, or one that is not "
-            "there yet"
-        )
+        raise RunError(f"--states {folder} is a {run.header.kind!r} run; name a folder of hidden states, or a new one")
     check_same(measured.provenance, run.header.provenance, f"the states in {folder}")
     return {pooling: States(*run.load_hidden(pooling=pooling)) for pooling in settings.poolings}
 
