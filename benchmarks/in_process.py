@@ -1,4 +1,4 @@
-"""The in-process vllm engine: budgets kept by two calls and natively, what each costs, and what probes reuse.
+"""The in-process vllm engine: budgets enforced by two calls and natively, what each costs, and what probes reuse.
 
     python benchmarks/in_process.py --model qwen2.5-coder-0.5b --out FILE
 

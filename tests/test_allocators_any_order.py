@@ -345,7 +345,7 @@ def test_what_is_said_of_money() -> None:
         assert made.expected_usd == pytest.approx(made.taken)
         assert made.cost_words.endswith("USD expected to be spent")
     worth = replace(curves, p_Q_B=curves.usd_Q_B / most)
-    assert "every query has its dearest option" in allocate("envelope", worth, total=2 * most, **USD).notes[0]
+    assert "every query has its most expensive option" in allocate("envelope", worth, total=2 * most, **USD).notes[0]
     with pytest.raises(InvalidTotalError, match=r"a total of 1e-06 USD cannot pay .* Give at least 0\.\d+, or"):
         allocate("envelope", curves, total=1e-6, **USD)
     assert curves.input_Q_B is not None

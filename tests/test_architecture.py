@@ -60,8 +60,15 @@ HEAVY = {
         "predictors/parts/adapter.py",
     },
     "peft": {"predictors/parts/adapter.py"},
-    "aiohttp": {"servers/client.py"},
-    "httptools": {"gateway/scripted/load.py", "gateway/scripted/server.py"},
+    "aiohttp": {"servers/client.py", "commands/serve.py"},
+    "uvicorn": {"gateway/hosts/upstream/server.py", "commands/serve.py"},
+    "uvloop": {"commands/serve.py", "gateway/scripted/__main__.py"},
+    "httptools": {
+        "commands/serve.py",
+        "gateway/hosts/upstream/client.py",
+        "gateway/scripted/load.py",
+        "gateway/scripted/server.py",
+    },
     "vllm": {
         "engines/vllm/connector.py",
         "engines/vllm/engine.py",
@@ -78,6 +85,8 @@ HEAVY = {
         "studies/layers/plots.py",
     },
     "jinja2": {"report/html.py"},
+    "opentelemetry": {"gateway/tracing.py"},
+    "prometheus_client": {"gateway/metrics.py", "gateway/totals.py"},
     "sympy": {
         "graders/factors.py",
         "graders/meanings.py",
@@ -158,6 +167,7 @@ LIGHT_START = {
     "forethought profile --help": f"{ASKING}(['profile', '--help'])",
     "forethought doctor --help": f"{ASKING}(['doctor', '--help'])",
     "forethought layers --help": f"{ASKING}(['layers', '--help'])",
+    "forethought serve --help": f"{ASKING}(['serve', '--help'])",
     "forethought bench paper --help": f"{ASKING}(['bench', 'paper', '--help'])",
 }
 

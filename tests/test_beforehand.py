@@ -55,7 +55,7 @@ DRY = {
     "profile: half an option": ([*PROFILE, "--grader-option", "letters"], ["--grader-option", "KEY=VALUE"]),
     "profile: engine's option": ([*PROFILE, "--engine-option", "nope=1"], ["'nope'", "failure_rate"]),
     "profile: type of an engine's option": ([*PROFILE, "--engine-option", "failure_rate=abc"], ["a number", "'abc'"]),
-    "profile: a flag of servers": ([*PROFILE, "--concurrency", "0"], ["--concurrency", "'fake' asks no server"]),
+    "profile: a flag of servers": ([*PROFILE, "--concurrency", "0"], ["--concurrency", "'fake' uses no server"]),
     "profile: engine": ([*PROFILE, "--engine", "vlm"], ["'vllm'"]),
     "profile: layers": ([*PROFILE, "--layers", "99"], ["--layers 99", "layers 0 to 4"]),
     "profile: template": ([*PROFILE, "--template", "worked"], ["'worked-5'"]),
@@ -309,10 +309,10 @@ def test_an_alias_of_another_model_is_refused_before_it_is_fetched(call: Call, t
 
 
 STOPPED = {
-    "train": (["train", "{run}", "--predictor", "ridge", "--out", "t"], "begins anew"),
-    "evaluate": (["evaluate", "{run}", "--no-plots"], "begins anew"),
-    "profile": (["profile", "fake", "train.jsonl"], "goes on from here"),
-    "run": (["run", "{run}", "train.jsonl", "--mean-tokens", "64"], "goes on from here"),
+    "train": (["train", "{run}", "--predictor", "ridge", "--out", "t"], "starts again"),
+    "evaluate": (["evaluate", "{run}", "--no-plots"], "starts again"),
+    "profile": (["profile", "fake", "train.jsonl"], "the same command resumes"),
+    "run": (["run", "{run}", "train.jsonl", "--mean-tokens", "64"], "the same command resumes"),
 }
 
 

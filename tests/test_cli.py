@@ -464,7 +464,7 @@ def test_interrupt_exits_130_and_resumes(call: Call, tmp_path: Path, monkeypatch
     monkeypatch.setattr(Appender, "append", append_then_interrupt)
     stopped = call("profile", "fake", questions, "--quiet")
     assert stopped.code == 130
-    assert "goes on" in stopped.err
+    assert "the same command resumes" in stopped.err
     monkeypatch.setattr(Appender, "append", append)
     assert call("profile", "fake", questions, "--quiet", "--json").json["traces"] == 80
 

@@ -51,7 +51,7 @@ def test_from_profile_to_answers_over_http(url, server, capsys, monkeypatch):
     code, profiled, err = call(capsys, "profile", "toy", "q.jsonl", "--traces", 2, *MENU, *at)
     assert (code, profiled["failed"], profiled["traces"]) == (0, 0, 24)
     assert "engine openai" in err
-    assert "budgets kept by two-call: the same as in-process engines do, by token ids" in err
+    assert "budgets enforced by two-call: the same as in-process engines do, by token ids" in err
     assert "of forced answers" in err  # what the probes cost, beside the thoughts
     assert "of them cached there" in err
     assert call(capsys, "train", "runs/toy-q", "--predictor", "mean")[0] == 0
@@ -148,7 +148,7 @@ def test_a_dry_run_asks_nobody(url, server, capsys):
     [
         pytest.param(
             ("--engine", "fake", "--base-url", "http://127.0.0.1:1"),
-            "--base-url: engine 'fake' asks no server",
+            "--base-url: engine 'fake' uses no server",
             id="not-a-server",
         ),
         pytest.param(("--engine", "openai"), "--base-url http://", id="no-address"),
@@ -198,6 +198,6 @@ def test_one_answer_a_thought_is_refused_for_several_caps_before_a_token_is_paid
         rehearsed = call("profile", "toy", questions, *flags, "--dry-run")
     for each in (said, rehearsed):
         assert each.code == 1
-        assert "one answer a thought" in each.err
+        assert "one answer per thought" in each.err
         assert "--menu FILE" in each.err
     assert not (tmp_path / "p" / "records.jsonl").exists()

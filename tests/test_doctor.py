@@ -215,7 +215,7 @@ def test_few_questions_are_written_down_and_said_to_show_nothing(template, tmp_p
     levels = finding(found, "effort levels")
     assert levels.is_fine is None
     assert "no visible difference (p = " in levels.detail
-    assert "so few questions could show none" in levels.detail
+    assert "so few questions cannot show one" in levels.detail
     assert [option.tokens for option in Menu.read(settings["out"]).options] == [46.0, 906.0]
 
 
@@ -390,4 +390,4 @@ def test_a_budget_is_not_called_kept_where_nothing_tells_the_tokens():
     assert _verdict([done(8, 8), done(16, 16)])[1]
     words, is_kept = _verdict([done(8, 8), done(None, 16)])
     assert not is_kept
-    assert "1 of 2 thoughts: nothing reliable tells their tokens" in words
+    assert "1 of 2 thoughts: their tokens cannot be counted reliably" in words

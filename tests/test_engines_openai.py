@@ -245,7 +245,7 @@ def test_a_chat_is_asked_for_as_one_text_or_refused_where_its_thought_is_taken_o
     assert (done.reasoning, done.answer) == (in_process(asked).reasoning, in_process(asked).answer)
     with serving(ToyServer("vllm", parses=True)) as url:  # it cannot be asked for one text
         done = run(engine_at(url, enforce="two-call", ids=False), [asked])[QUERIES[0].id, 0]
-    assert "takes the thought out of the chat" in done.error
+    assert "removes the thought from the chat" in done.error
 
 
 @pytest.mark.parametrize(("behind", "kind"), [("hosted_vllm", "vllm"), ("anthropic", "litellm")])
@@ -574,7 +574,7 @@ class TestOptions:
             pytest.param(
                 Option("low 9", cap=9, set=LOW.set),
                 {"enforce": "two-call", "tokenizer": "here"},
-                "two calls can set fields in a chat alone",
+                "two calls can set fields only in a continued chat",
                 id="text-cannot-set",
             ),
             pytest.param(Option("own", set={"messages": []}), {}, "every request sets by itself", id="messages"),

@@ -66,7 +66,7 @@ def test_a_folder_that_cannot_be_made_is_named(folder: Path) -> None:
 
 def test_a_full_disk_leaves_the_old_file_and_nothing_half(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(FileError, match=r"^file: cannot be written: No space left on device.*make room"):
+    with pytest.raises(FileError, match=r"^file: cannot be written: No space left on device.*free some disk space"):
         write_atomically(Path("file"), b"new")
     assert Path("file").read_text() == "mine"
     assert sorted(path.name for path in folder.iterdir()) == ["file", "q.jsonl"]

@@ -156,6 +156,37 @@ def test_what_waits_is_written_at_the_end_and_what_is_too_much_is_counted(
     assert 0 < kept.num_lost <= 10
 
 
+def test_of_a_huge_question_only_the_hash_is_kept(tmp_path: Path) -> None:
+    kept = Journal(tmp_path, header(), keep_texts=True)
+    kept.note(entry(kept.ids.new(), "x" * 65_537))
+    kept.note(entry(kept.ids.new(), "x" * 65_536))
+    kept.close()
+    assert [each.text and len(each.text) for each in read_entries(tmp_path)] == [None, 65_536]
+
+
+STARTED = """
+from pathlib import Path
+import sys
+sys.path[:0] = {path!r}
+from test_gateway_journal import entry, header
+from forethought.gateway.journal import Journal
+kept = Journal(Path({folder!r}), header())
+kept.note(entry(kept.ids.new(), "a question"))
+kept.close()
+"""
+
+
+@pytest.mark.slow
+def test_gateways_that_start_at_once_share_a_journal(tmp_path: Path) -> None:
+    code = STARTED.format(path=[str(Path(__file__).parent)], folder=str(tmp_path / "journal"))
+    running = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(4)]
+    assert [each.wait(30) for each in running] == [0] * 4
+    ids = Ids.of(tmp_path / "journal")
+    found = [each.id for each in read_entries(tmp_path / "journal")]
+    assert len(found) == 4
+    assert all(map(ids.knows, found))
+
+
 KILLED = """
 import asyncio, sys
 sys.path[:0] = {path!r}

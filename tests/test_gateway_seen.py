@@ -191,7 +191,11 @@ async def test_a_ledger_that_is_away_leaves_what_was_known(caplog: pytest.LogCap
     quotas.is_away = True
     await seen.sample()
     assert len(seen.snapshot()["quotas"]) == 2
-    assert "the ledger is away" in caplog.text
+    await seen.sample()
+    assert caplog.text.count("the ledger is away") == 1
+    said = exposed(seen.totals)
+    assert said["forethought_quota_tokens{account=team,window=minute}"] == 1_000
+    assert said["forethought_quota_taken_tokens{account=team,window=minute}"] == 100
 
 
 def test_a_series_stays_short_and_reaches_from_first_to_last() -> None:
@@ -226,6 +230,14 @@ async def test_what_has_no_key_does_not_fill_the_disk(tmp_path: Path) -> None:
     seen.end(entry(seen.begin()))
     journal.close()
     assert [each.tenant for each in read_entries(tmp_path)] == ["team"]
+    assert len(seen.snapshot()["recent"]) == 1
+    assert seen.snapshot()["refusals"] == {"401": 1}
+
+
+def test_a_name_that_a_client_chose_is_cut() -> None:
+    seen = Seen()
+    seen.end(entry(seen.begin(), model="m" * 10_000))
+    assert len(seen.snapshot()["recent"][0]["model"]) == 201
 
 
 def test_a_request_costs_under_twenty_microseconds(tmp_path: Path) -> None:

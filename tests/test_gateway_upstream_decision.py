@@ -9,10 +9,6 @@ import numpy as np
 import pytest
 
 from forethought.core.data import Cost
-from forethought.core.menu import Menu
-from forethought.core.options import Option
-from forethought.core.profile import Profile
-from forethought.core.provenance import Provenance
 from forethought.gateway.decision import MEAN, NONE, OWN, PREDICTED, UNTOUCHED, Decider, Priorities, high_of_cap
 from forethought.gateway.metrics import Metrics, Watch
 from forethought.gateway.policy import Policy
@@ -20,38 +16,7 @@ from forethought.gateway.price import Price
 from forethought.gateway.request import CHAT, MESSAGES, PATHS, QUEUED, RESPONSES, TEXT
 from forethought.predictors.training import train
 from forethought.servers.kinds import KINDS, ServerKind, merged
-
-EFFORTS = ("low", "medium", "high")
-LEVELS = Menu.named(
-    Option(name, set={"reasoning_effort": name}, tokens=tokens)
-    for name, tokens in zip(EFFORTS, (100, 400, 1600), strict=True)
-)
-CAPS = Menu.evenly(16, 64)
-HARD = "A shop has {} pears, sells {}% of them each day for a week and then buys as many again. How many are left?"
-EASY = "Ann has {} apples and eats {}. How many?"
-
-
-def question(row: int) -> str:
-    return (EASY if row % 2 else HARD).format(20 + row % 60, 2 + row % 8)
-
-
-def measured(menu: Menu) -> Profile:
-    rows = range(60)
-    easy, hard = ([9, 10, 10, 10], [12, 14, 14, 14]), ([0, 2, 6, 10], [16, 31, 45, 58])
-    if menu.is_named:
-        easy, hard = ([10, 10, 10], [80, 90, 95]), ([0, 4, 10], [150, 500, 1900])
-    right_Q_B = np.array([easy[0] if row % 2 else hard[0] for row in rows])
-    tokens_Q_B = np.array([easy[1] if row % 2 else hard[1] for row in rows], dtype=np.float64)
-    return Profile(
-        query_ids=tuple(map(str, rows)),
-        menu=menu,
-        num_right_Q_B=right_Q_B,
-        num_tried_Q=np.full(len(rows), 10),
-        tokens_Q_B=tokens_Q_B,
-        reasoning_Q_B=tokens_Q_B,
-        texts=tuple(map(question, rows)),
-        provenance=Provenance.from_json({"model": "coder"}),
-    )
+from gateway_upstream import CAPS, LEVELS, chat, measured, question
 
 
 @pytest.fixture(scope="module")
@@ -85,10 +50,6 @@ def policy(predictor: Any, kind: str = "vllm", *, price: float = 0.001, **given:
         watch=Watch(decider, Price(price, None, "given")),
         **how,
     )
-
-
-def chat(text: str, **fields: Any) -> dict[str, Any]:
-    return {"model": "coder", "messages": [{"role": "user", "content": text}], **fields}
 
 
 async def decided(ruled: Policy, body: dict[str, Any], path: str = CHAT, **how: Any) -> Any:
@@ -191,10 +152,10 @@ OTHER_ROUTES = {
 
 @pytest.mark.parametrize(("path", "body", "changes"), OTHER_ROUTES.values(), ids=OTHER_ROUTES.keys())
 async def test_other_routes_have_their_own_names_for_a_level(by_levels, path, body, changes):
-    decision = await decided(policy(by_levels, "openai", price=1e-5), {"model": "coder", **body}, path)
+    decision = await decided(policy(by_levels, "openai", price=1e-5), {"model": "scripted", **body}, path)
     assert decision.option == "high"
     assert decision.changes == changes
-    own = merged(body, changes) | {"model": "coder"}
+    own = merged(body, changes) | {"model": "scripted"}
     assert (await decided(policy(by_levels, "openai"), own, path)).kind == OWN
 
 

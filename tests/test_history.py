@@ -165,7 +165,7 @@ def test_the_same_draws_are_not_counted_twice():
     trained = train(measured(), "history")
     again, notes = feed(trained, measured())
     assert again is trained
-    assert "fed before" in notes[0]
+    assert "was added before" in notes[0]
     tonight = trained.feed(measured(seed=5))
     assert feed(tonight, measured(seed=5))[0] is tonight
 
@@ -262,7 +262,7 @@ def test_draws_move_to_other_options_and_keep_their_state():
     assert again.ids == draws.ids
     assert again.answers == draws.answers
     settings, arrays = draws.state()
-    with pytest.raises(ValueError, match="a question is there twice"):
+    with pytest.raises(ValueError, match="a question occurs twice"):
         Draws.from_state({**settings, "ids": ["q0", "q0", "q2"]}, arrays)
 
 
@@ -271,7 +271,7 @@ def test_what_no_history_can_be_is_refused():
         HistoryPredictor(base="history")
     with pytest.raises(InvalidSettingsError, match="half_life"):
         HistoryPredictor(half_life=0)
-    with pytest.raises(InvalidSettingsError, match="fed to a predictor of the kind history"):
+    with pytest.raises(InvalidSettingsError, match="can be added only to a history"):
         train(measured(), "mean").feed(measured(seed=1))
 
 
@@ -316,7 +316,7 @@ def test_what_failed_and_is_answered_later_is_fed_by_itself(call, tmp_path, capl
     whole = Predictor.load("nightly").card.history
     assert call(*tonight).code == 0
     assert Predictor.load("nightly").card.history == whole
-    assert "was fed before" in caplog.text
+    assert "was added before" in caplog.text
 
 
 def test_answers_to_a_plan_are_draws_under_what_they_were_given():

@@ -204,7 +204,7 @@ def test_large_ids_keep_every_digit(tmp_path: Path, ids: tuple[str, str]) -> Non
 @pytest.mark.parametrize("pair", [("1", "1.0"), ("1", '"1"'), ("1.0", '"1"')], ids=str)
 def test_two_values_that_come_to_one_id_are_refused(tmp_path: Path, pair: tuple[str, str]) -> None:
     (tmp_path / "t.jsonl").write_text(LARGE.format(*pair))
-    with pytest.raises(InvalidInputError, match=r"line 2: 'id' .* would be the same: write them alike"):
+    with pytest.raises(InvalidInputError, match=r"line 2: 'id' .* would be the same: write them in the same way"):
         taken(tmp_path / "t.jsonl")
 
 
@@ -268,7 +268,7 @@ def test_rows_that_nothing_tells_apart_are_noted(tmp_path: Path) -> None:
     rows = [{"id": q, "budget": 16, "correct": 1, "reply": f"{q} {n}"} for q in "ab" for n in range(3)]
     imported = taken(write(tmp_path / "t.csv", rows))
     assert imported.profile.num_tried_Q.tolist() == [3, 3]
-    assert any("3 rows per query and budget were taken for as many traces" in note for note in imported.notes)
+    assert any("3 rows per query and budget were counted as separate traces" in note for note in imported.notes)
 
 
 @pytest.mark.parametrize("name", ["epoch", "seed", "repeat", "sample_idx", "Trace"])
@@ -276,7 +276,7 @@ def test_a_column_of_samples_makes_rows_samples(tmp_path: Path, name: str) -> No
     rows = [{"id": q, "budget": 16, "correct": 1, name: n} for q in "ab" for n in range(3)]
     imported = taken(write(tmp_path / "t.csv", rows))
     assert imported.profile.num_tried_Q.tolist() == [3, 3]
-    assert not any("taken for" in note for note in imported.notes)
+    assert not any("separate traces" in note for note in imported.notes)
 
 
 def test_models_whose_samples_are_numbered_on_are_noted(tmp_path: Path) -> None:
@@ -286,9 +286,9 @@ def test_models_whose_samples_are_numbered_on_are_noted(tmp_path: Path) -> None:
 
 
 def test_what_train_takes_is_told(tmp_path: Path) -> None:
-    assert any("will take the predictor text" in note for note in taken(write(tmp_path / "a.csv", traces())).notes)
+    assert any("will choose the predictor text" in note for note in taken(write(tmp_path / "a.csv", traces())).notes)
     rows = without(traces(), "question")
-    assert any("will take the predictor mean" in note for note in taken(write(tmp_path / "b.csv", rows)).notes)
+    assert any("will choose the predictor mean" in note for note in taken(write(tmp_path / "b.csv", rows)).notes)
 
 
 def test_columns_in_capitals_and_within_objects(tmp_path: Path) -> None:
@@ -417,7 +417,7 @@ def test_answers_of_rows_that_are_no_traces_are_not_kept(tmp_path: Path) -> None
     rows = [{"id": "a", "budget": 16, "correct": n, "prediction": str(n), "reply": f"{n}"} for n in (0, 1)]
     imported = taken(write(tmp_path / "t.csv", rows))
     assert imported.profile.traces is None
-    assert any(note.startswith("Answers are not kept") for note in imported.notes)
+    assert any(note.startswith("Answers are not stored") for note in imported.notes)
 
 
 # --- what is left out --------------------------------------------------------------------------------------------
@@ -557,7 +557,7 @@ REFUSED: dict[str, tuple[Rows, dict[str, Any], list[str]]] = {
     "what a cut used is not what a cap uses": (
         [{**row, "tokens": row["cut"]} for row in cut_anywhere()],
         {"budgets": "512", "last_cut": True, "columns": {**CUTS["columns"], "length": ""}},
-        ["'tokens' says what was used at a cut", "--length-column"],
+        ["'tokens' is the usage at a cut", "--length-column"],
     ),
     "two traces that nothing tells apart, cut anywhere": (
         [*cut_anywhere(), cut_anywhere()[0]],
@@ -845,7 +845,7 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     out = capsys.readouterr().out
     assert "not measured" in out
     assert "1 row left out: no 'query_id' (line 20)" in out
-    assert "`train` will take the predictor text" in out
+    assert "`train` will choose the predictor text" in out
     assert "next: forethought train runs/t.parquet --predictor history   (to ask these questions again; for" in out
     assert _exit_code(["train", "runs/t.parquet", "--predictor", "mean"]) == 0
     write(

@@ -248,7 +248,7 @@ def test_several_filters_of_lm_eval_are_told_apart(tmp_path: Path, tiny_model: P
 
 
 SPOILT: dict[str, tuple[dict[str, Any], str]] = {
-    "likelihoods": ({"resps": [[[-1.5, True]]]}, "line 3: was judged by likelihoods"),
+    "likelihoods": ({"resps": [[[-1.5, True]]]}, "line 3: was scored by likelihoods"),
     "no metric": ({"metrics": []}, "line 3: 'correct' is blank"),
     "half right": ({"exact_match": 0.5}, "line 3: 'correct' must be a whole number"),
 }

@@ -101,7 +101,7 @@ def test_kills_at_random_moments(folder: Path, command: str) -> None:
         reported.update(line for line in seen if line != "done")
         kept = Counter(_keys(run, command)) if (run.path / "run.json").exists() else Counter()
         assert not reported - kept, "a reported record was lost"
-        assert max(kept.values(), default=0) <= 1, "a record is there twice"
+        assert max(kept.values(), default=0) <= 1, "a record occurs twice"
 
     with _start(folder, command, run.path.name) as last:
         assert _reported(last, most=None)[-1] == "done"

@@ -246,7 +246,7 @@ def test_a_full_disk_is_told_before_anything_is_fetched(tmp_path, monkeypatch):
 
 def test_a_home_that_cannot_be_written_is_a_clear_error(tmp_path):
     (tmp_path / "home").write_text("a file in its place")
-    with pytest.raises(ModelFileError, match=f"{ALIAS}: cannot be made ready under"):
+    with pytest.raises(ModelFileError, match=f"{ALIAS}: cannot be prepared under"):
         ready(tmp_path / "home")
 
 

@@ -145,7 +145,7 @@ def test_a_recording_answers_by_the_names_of_its_options(menu_file, tmp_path):
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        pytest.param(Option("big", set={"model": "big"}), "the fake model knows levels alone", id="another-model"),
+        pytest.param(Option("big", set={"model": "big"}), "the fake model supports only levels", id="another-model"),
         pytest.param(Option("odd", set={"reasoning_effort": "hihg"}), "Did you mean 'high'", id="another-level"),
     ],
 )
@@ -159,7 +159,7 @@ def test_an_option_that_nobody_can_ask_by_is_refused_before_anything_is_asked(op
 def test_options_that_ask_for_the_same_are_refused():
     """As those of a log that was imported are, which names its options and does not say what they set."""
     engine = Counting()
-    with pytest.raises(InvalidSettingsError, match="'low' and 'high' set nothing: say what each is"):
+    with pytest.raises(InvalidSettingsError, match="'low' and 'high' set nothing: define each by set"):
         profile(engine, QUERIES, menu=Menu.named([Option("low"), Option("high")]))
     assert not engine.asked
 
@@ -264,7 +264,7 @@ def test_allocators_are_compared_on_the_answers_of_their_options(folder, capsys)
 def test_what_needs_caps_is_refused_in_words(folder, capsys):
     flags = ["--mean-tokens", "130", "--cost", "spent", "--out", "r", "--hard-total"]
     assert _exit_code(["run", "p", "q.jsonl", *flags]) == 1
-    assert "--hard-total needs to know what an answer takes at most" in capsys.readouterr().err
+    assert "--hard-total needs the largest number of tokens of an answer" in capsys.readouterr().err
     assert not Path("r").exists()
 
 

@@ -73,7 +73,8 @@ def test_what_was_trained_on_is_left_out(
         return
     assert code == 0
     assert found["num_queries"] == left
-    words = f"{len(numbers) - left} of {len(numbers)} questions were trained on and are left out; judged on the other"
+    words = f"{len(numbers) - left} of {len(numbers)} questions were used for training and are left out; "
+    words += "evaluated on the other"
     assert (words in err) == (left < len(numbers))
     assert any(words in note for note in found["notes"]) == (left < len(numbers))
 

@@ -383,12 +383,12 @@ REFUSED = {
     "JSON is an object": ("q.json", "{}", "expected a list"),
     "JSON is lines": ("q.json", GOOD * 2, r"Extra data.*rename it to end in .jsonl"),
     "JSON item is a number": ("q.json", '["q", 3]', "item 2: expected an object"),
-    "key twice": ("q.jsonl", GOOD + '{"question": "a", "question": "b"}', "line 2: the key 'question' stands twice"),
-    "key twice within": ("q.jsonl", '{"question": "a", "x": {"k": 1, "k": 2}}', "line 1: the key 'k' stands twice"),
+    "key twice": ("q.jsonl", GOOD + '{"question": "a", "question": "b"}', "line 2: the key 'question' occurs twice"),
+    "key twice within": ("q.jsonl", '{"question": "a", "x": {"k": 1, "k": 2}}', "line 1: the key 'k' occurs twice"),
     "key twice in an item": (
         "q.json",
         '[{"question": "a", "question": "b"}]',
-        "item 1: the key 'question' stands twice",
+        "item 1: the key 'question' occurs twice",
     ),
     "JSON cut short": ("q.json", '[{"question": "a"}, {"que', "item 2: not JSON: Unterminated string .*line 1"),
     "JSON without a comma": ("q.json", '[{"question": "a"} {}]', "line 1: not JSON: Expecting ',' or"),
@@ -514,7 +514,7 @@ def test_repeated_questions_get_numbers_that_avoid_given_ids(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         ids = [query.id for query in load(tmp_path, "q.jsonl", "\n".join(map(json.dumps, rows)))]
     assert ids == [base, f"{base}-2", f"{base}-3", f"{base}-4"]
-    assert "2 of the questions occur before" in caplog.text
+    assert "2 questions are repeated" in caplog.text
 
 
 # --- round trip --------------------------------------------------------------------------------------------------

@@ -208,7 +208,7 @@ class ThinkingServer(ToyServer):
         pytest.param(
             ThinkingServer("vllm", context_tokens=8192), True, "thinks between <think> and </think>", id="thinks"
         ),
-        pytest.param(ToyServer("vllm"), False, "names no thought", id="does not"),
+        pytest.param(ToyServer("vllm"), False, "has no thinking tags", id="does not"),
         pytest.param(ToyServer("openai"), False, "does not show how", id="shows nothing"),
     ],
 )

@@ -324,7 +324,7 @@ def test_another_sampling_is_noted(predictor: ft.Predictor, caplog: pytest.LogCa
     plan = ft.plan(predictor, TEXTS[:2], mean_tokens=64)
     with ft.open_engine("fake", temperature=0.0) as engine:
         plan.run(engine)
-    assert "draws thoughts by Sampling(temperature=0.0" in caplog.text
+    assert "samples thoughts with Sampling(temperature=0.0" in caplog.text
 
 
 def test_failures_are_data(predictor: ft.Predictor) -> None:
@@ -471,7 +471,10 @@ def test_an_edited_plan_is_carried_out_with_a_note(call: Call, planned: Path) ->
 
 EDITS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "off the menu": (lambda plan: plan["budgets"][0].update(budget=17), "17, of 'q0', is not a budget of the menu"),
-    "an unknown id": (lambda plan: plan["budgets"].append({"id": "zz", "budget": 16}), "'zz', which is no question"),
+    "an unknown id": (
+        lambda plan: plan["budgets"].append({"id": "zz", "budget": 16}),
+        "'zz', which is not one of its questions",
+    ),
     "an id twice": (lambda plan: plan["budgets"].append(plan["budgets"][0]), "two budgets for 'q0'"),
     "a missing id": (lambda plan: plan["budgets"].pop(0), "no budget for 'q0'"),
     "more than the total": (lambda plan: [row.update(budget=256) for row in plan["budgets"]], "its total is 512"),
@@ -500,7 +503,7 @@ def test_a_higher_total_is_noted(call: Call, planned: Path) -> None:
 def test_what_a_plan_says_itself_is_not_given_again(call: Call, planned: Path) -> None:
     said = call("run", "--plan", planned, "--mean-tokens", 64)
     assert said.code == 2
-    assert "--mean-tokens: the plan p.json says this itself" in said.err
+    assert "--mean-tokens: the plan p.json already states it" in said.err
     said = call("run", "--plan", planned, "--hard-total", "--compare", "uniform")
     assert said.code == 2
     assert "--compare, --hard-total: not with --plan; leave it out" in said.err
@@ -570,7 +573,7 @@ def test_budgets_alone_are_no_plan(call: Call, trained: str) -> None:
     assert call("plan", trained, "new.jsonl", "--mean-tokens", 64, "--out", "p.jsonl").code == 0
     said = call("run", "--plan", "p.jsonl", "--out", "r")
     assert said.code == 1
-    assert said.err.startswith("error: p.jsonl lists budgets, a line per question")
+    assert said.err.startswith("error: p.jsonl lists budgets, one line per question")
     assert "--out FILE.json" in said.err
 
 

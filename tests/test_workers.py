@@ -90,7 +90,7 @@ def test_workers_that_are_killed_and_started_again_do_what_one_process_does(fold
         if (run.path / "run.json").exists():
             kept = keys(run, command)
             assert not reported - kept, "a reported record was lost"
-            assert max(kept.values(), default=0) <= 1, "a record is there twice"
+            assert max(kept.values(), default=0) <= 1, "a record occurs twice"
     finish([start(folder, command, run.path.name, f"{number}/3") for number in (1, 2, 3)])
     alone = RunDirectory(folder / f"alone-{command}")
     assert lines(run) == lines(alone)
@@ -140,7 +140,7 @@ WRITERS = {
     "alone, a worker": ("", "1/2", "another process"),
     "a worker, alone": ("1/2", "", "another process"),
     "a worker, the other": ("1/2", "2/2", None),
-    "a worker, itself": ("1/2", "1/2", "worker 1/2 runs already"),
+    "a worker, itself": ("1/2", "1/2", "worker 1/2 is already running"),
     "a worker, of another division": ("1/2", "2/3", "by workers of 2"),
 }
 

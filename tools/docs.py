@@ -35,7 +35,9 @@ README_LINES = 150
 GENERATED = (ROOT / "README.md", ROOT / "docs" / "results.md", ROOT / "docs" / "extending.md")
 BLOCK = re.compile(r"(<!-- (results|file) (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 CAPS = (32, 64, 96, 128, 192, 256)  # the rows of a table: what uniform spends there is the level under spent cost
-TOLERANCE = 1e-6  # sums of floats may differ by machine; figures are printed to three digits
+# Matrix products round otherwise on another processor, and then a query at the margin may get another budget.
+TOLERANCE = 1e-3
+SHARE = 0.0051  # of 200 queries: one may move
 
 
 def reference() -> str:
@@ -130,7 +132,7 @@ def _differences(old: Any, new: Any, place: str) -> Iterator[str]:
         for index, (a, b) in enumerate(zip(old, new, strict=True)):
             yield from _differences(a, b, f"{place}[{index}]")
     elif isinstance(old, float | int) and isinstance(new, float | int):
-        if not math.isclose(old, new, rel_tol=TOLERANCE, abs_tol=TOLERANCE):
+        if not math.isclose(old, new, rel_tol=TOLERANCE, abs_tol=SHARE if ".shares[" in place else TOLERANCE):
             yield f"{place} is {old} in the file, {new} now"
     elif old != new:
         yield f"{place} is {old!r} in the file, {new!r} now"

@@ -14,15 +14,15 @@ from forethought.servers.address import KEY_VARIABLES
 SOURCE = Path(__file__).resolve().parent.parent / "src"
 OWN, USUAL = KEY_VARIABLES
 READ = {
-    f"{PREFIX}_HOME": "where fetched models are kept; `~/.cache/forethought` where it is not set",
+    f"{PREFIX}_HOME": "where downloaded models are stored; `~/.cache/forethought` if it is not set",
     ADDRESS_VARIABLE: "the address of the server, for `--engine openai` without `--base-url`",
-    OWN: f"the key sent to that server; `{USUAL}` where it is not set. A key is never written to a file or a log",
+    OWN: f"the key sent to that server; `{USUAL}` if it is not set. A key is never written to a file or a log",
     f"{PREFIX}_CONFIG": "the settings file, as `--config` names it",
     f"{PREFIX}_COMMAND_FLAG": "any flag of any command: `FORETHOUGHT_RUN_COST=spent` is `run --cost spent`, "
     "`FORETHOUGHT_BENCH_PAPER_SEED=1` is `bench paper --seed 1`",
     f"_{PREFIX}_COMPLETE": "prints the completion of a shell, see below",
-    "HF_HUB_OFFLINE": "`1`: models are looked for on this machine alone, not on the hub",
-    "OMP_NUM_THREADS": "threads of torch and numpy in one process; `1` where there are as many processes as cores",
+    "HF_HUB_OFFLINE": "`1`: models are searched only on this machine, not on the hub",
+    "OMP_NUM_THREADS": "threads of torch and numpy in one process; `1` if there are as many processes as cores",
 }
 HEAD = """\
 # Command line and settings
@@ -32,7 +32,7 @@ them.
 
 ## Where a setting comes from
 
-In this order: the flag, the environment variable, the settings file, the default. The settings that held are stored in
+In this order: the flag, the environment variable, the settings file, the default. The effective settings are stored in
 the run (`RUN/run.json`).
 
 | | for `--max-tokens 512` of `forethought profile` |
@@ -55,7 +55,7 @@ retry-failed = false  # --no-retry-failed
 
 [run]
 cost = "spent"
-compare = ["uniform", "blind"]  # of a flag that can be repeated: a list
+compare = ["uniform", "blind"]  # a list, for a flag that can be repeated
 
 [bench.paper]  # a command of a group
 mean-tokens = ["32,64"]

@@ -58,7 +58,7 @@ def card(name: str, measured: Profile, predictor: Predictor) -> str:
             f"run seed {made.seed}; grader `{made.grader}`.",
             f"- Hidden states (float16) of the last prompt token at layer {predictor.card.features.layer}, "
             "the one that the shipped predictor reads.",
-            "- Questions: GSM8K (Cobbe et al., 2021), MIT licence, Copyright (c) 2021 OpenAI; drawn at random.",
+            "- Questions: GSM8K (Cobbe et al., 2021), MIT licence, Copyright (c) 2021 OpenAI; a random sample.",
             "",
             "| cap | right (%) | mean tokens generated |",
             "| --- | --- | --- |",

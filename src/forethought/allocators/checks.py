@@ -1,4 +1,4 @@
-"""What curves must be for an allocator to take them; refused in words that name the query."""
+"""Validates the curves given to an allocator; errors name the query."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .costs import CHUNK
 
 
 def check_curves(curves: Curves, any_order: bool) -> bool:
-    """Refuses curves that cannot be true; returns whether no usage curve falls."""
+    """Refuses curves that cannot be true, and ids used twice; returns whether no usage curve falls."""
     ids = curves.query_ids
     if not ids:
         raise InvalidInputError("there are no queries to plan for; give at least one")
@@ -24,6 +24,11 @@ def check_curves(curves: Curves, any_order: bool) -> bool:
         seen: set[str] = set()
         twice = next(query_id for query_id in ids if query_id in seen or seen.add(query_id))  # type: ignore[func-returns-value]
         raise InvalidInputError(f"the id {twice!r} is used by more than one query; ids must be unique within a batch")
+    return check_values(curves, any_order)
+
+
+def check_values(curves: Curves, any_order: bool) -> bool:
+    """The same without a look at ids."""
     p_Q_B, tokens_Q_B = curves.p_Q_B, curves.tokens_Q_B
     _check_shape(curves, "p_Q_B", p_Q_B)
     if not _lies_within(p_Q_B, 1.0):

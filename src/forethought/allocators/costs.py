@@ -1,4 +1,4 @@
-"""What options cost, in whole units; made from the usage curves where they are looked at, never held for a batch."""
+"""Costs of options in whole units, computed from the usage curves when needed, not stored for a batch."""
 
 from __future__ import annotations
 
@@ -61,16 +61,16 @@ class Costs:
             _ = curves.select(slice(0)).usd_Q_B  # refuses what cannot be billed
             price_2_B = curves.menu.price_2_B
             bills = cls(num_queries, 1.0, None, curves.tokens_Q_B, curves.input_Q_B, price_2_B)
-            return replace(bills, unit=_finest_unit(bills._largest(is_ordered=False)))
+            return replace(bills, unit=finest_unit(bills.largest(is_ordered=False)))
         if curves.tokens_Q_B is None:
             raise InvalidSettingsError(
                 "a total in spent tokens needs a usage curve, and these curves have none (tokens_Q_B is None). "
                 "Use --cost granted, or a predictor fitted with token counts."
             )
         spent = cls(num_queries, 1.0, None, curves.tokens_Q_B)
-        return replace(spent, unit=_finest_unit(spent._largest(is_ordered=is_ordered)))
+        return replace(spent, unit=finest_unit(spent.largest(is_ordered=is_ordered)))
 
-    def _largest(self, *, is_ordered: bool) -> NDArray[np.float64]:
+    def largest(self, *, is_ordered: bool) -> NDArray[np.float64]:
         """The largest cost of each query, in units before rounding, shape (Q,)."""
         if is_ordered:
             return self._scaled(lambda array_Q_B: array_Q_B[:, -1], where=(-1,))
@@ -82,7 +82,7 @@ class Costs:
 
     @property
     def is_alike(self) -> bool:
-        """Whether every query is billed alike."""
+        """Whether every query has the same costs."""
         arrays = (self.tokens_Q_B, self.input_Q_B)
         return all(array_Q_B is None or bool((array_Q_B == array_Q_B[0]).all()) for array_Q_B in arrays)
 
@@ -148,10 +148,15 @@ class Costs:
         return scaled
 
 
-def _finest_unit(largest_Q: NDArray[np.float64]) -> float:
-    """A power of two in which the largest costs of the queries are still counted exactly, each and all together."""
+def finest_unit(largest_Q: NDArray[np.float64], all_largest: float | None = None) -> float:
+    """A power of two in which the largest costs of the queries are still counted exactly, each and all together.
+
+    Args:
+        largest_Q: the largest cost of each query.
+        all_largest: their sum; of more queries than these where it is given.
+    """
     # 2**52: still exact as a float, for slopes. 2**61: a batch's sum stays far inside 64 bits.
-    largest, all_largest = float(largest_Q.max()), exact_sum(largest_Q)
+    largest, all_largest = float(largest_Q.max()), exact_sum(largest_Q) if all_largest is None else all_largest
     exponent = min(52 - math.frexp(largest)[1], 61 - math.frexp(all_largest)[1], MOST_EXPONENT)
     return math.ldexp(1.0, -exponent)
 

@@ -1,4 +1,4 @@
-"""The default: segments of the queries' upper concave envelopes by falling price, then what they leave."""
+"""The default: segments of the queries' upper concave envelopes by falling price, then the remaining tokens."""
 
 from __future__ import annotations
 
@@ -42,27 +42,44 @@ class EnvelopeAllocator:
 
 
 def complete(problem: Problem, filled: Fill) -> Fill:
-    """Re-chooses for the queries nearest the margin (the core), so that what a blocked fill left buys what it can.
+    """Re-optimises the queries nearest the margin (the core), to use the tokens that a blocked fill left.
 
     Exact over these queries, so never of a lower value. Core, columns and grain may depend on the fill and its price
     alone, not on what is left: docs/allocation.md builds on it.
     """
-    column_Q, price, blocked, left = filled.column_Q, filled.price, filled.blocked, filled.left
-    most_loss = price * blocked * (1 + ROUNDING)
-    query_N = _core_queries(problem, column_Q, price, most_loss)
-    if left <= 0 or query_N.size == 0:
+    query_N = _core_queries(problem, filled.column_Q, filled.price, most_loss(filled))
+    if filled.left <= 0 or query_N.size == 0:
         return filled
+    column_N, left = choose_again(*part(problem, query_N), filled.column_Q[query_N], filled)
+    column_Q = filled.column_Q.copy()
+    column_Q[query_N] = column_N
+    return replace(filled, column_Q=column_Q, left=left)
 
+
+def most_loss(filled: Fill) -> float:
+    """Net value that a column may lose and still be worth a look, once `filled` is blocked."""
+    return filled.price * filled.blocked * (1 + ROUNDING)
+
+
+def choose_again(some: Problem, order_N_B: Columns, column_N: Columns, filled: Fill) -> tuple[Columns, int]:
+    """Columns of the core, chosen together, and the units that they leave.
+
+    Args:
+        some: the core, least loss first, and
+        order_N_B: which column each of its columns was: see `part`.
+        column_N: what the fill gave each.
+        filled: its price, blocked segment and units left.
+    """
+    price, left = filled.price, filled.left
     # Offsets from each query's column, rounded up to the grain: what fits as counted here fits in truth.
-    some, order_N_B = part(problem, query_N)
-    rows_N, own_N = np.arange(query_N.size), (order_N_B == column_Q[query_N, None]).argmax(axis=1)
+    rows_N, own_N = np.arange(column_N.size), (order_N_B == column_N[:, None]).argmax(axis=1)
     cost_N_B, value_N_B = some.costs.rows(slice(None)), some.value_Q_B.astype(np.float64)
     extra_N_B = cost_N_B - cost_N_B[rows_N, own_N, None]
     gain_N_B = value_N_B - value_N_B[rows_N, own_N, None]
     is_allowed_N_B = ~some.outside(slice(None))
-    is_allowed_N_B &= price * extra_N_B - gain_N_B <= most_loss
+    is_allowed_N_B &= price * extra_N_B - gain_N_B <= most_loss(filled)
     is_allowed_N_B[rows_N, own_N] = True
-    grain = _grain(extra_N_B[is_allowed_N_B], blocked)
+    grain = _grain(extra_N_B[is_allowed_N_B], filled.blocked)
     steps_N_B = -(-extra_N_B // grain)
 
     cheapest_N = np.where(is_allowed_N_B, steps_N_B, 0).min(axis=1)
@@ -70,14 +87,14 @@ def complete(problem: Problem, filled: Fill) -> Fill:
     work_N = np.cumsum(is_allowed_N_B.sum(axis=1)) * np.cumsum(range_N)
     core = slice(0, max(1, int(np.searchsorted(work_N, MOST_WORK, side="right"))))
     if int(range_N[0]) > MOST_WORK:
-        return filled
+        return column_N, left
 
     units = left // grain - int(cheapest_N[core].sum())
     steps_N_B = steps_N_B - cheapest_N[:, None]
     chosen_N = best_choices(steps_N_B[core], gain_N_B[core], is_allowed_N_B[core], units)
-    column_Q = column_Q.copy()
-    column_Q[query_N[core]] = order_N_B[rows_N[core], chosen_N]
-    return replace(filled, column_Q=column_Q, left=left - int(extra_N_B[rows_N[core], chosen_N].sum()))
+    column_N = column_N.copy()
+    column_N[core] = order_N_B[rows_N[core], chosen_N]
+    return column_N, left - int(extra_N_B[rows_N[core], chosen_N].sum())
 
 
 def _grain(extra_M: NDArray[np.int64], blocked: int) -> int:
@@ -88,14 +105,14 @@ def _grain(extra_M: NDArray[np.int64], blocked: int) -> int:
 
 def _core_queries(problem: Problem, column_Q: Columns, price: float, most_loss: float) -> NDArray[np.int64]:
     """The queries that lose least, up to `most_loss`, by their best move away from their column; least loss first."""
-    loss_Q = _least_loss(problem, column_Q, price)
+    loss_Q = least_loss(problem, column_Q, price)
     query_N = np.flatnonzero(loss_Q <= most_loss)
     query_N = query_N[problem.least_of(query_N, loss_Q[query_N], MOST_QUERIES)]
     query_N = query_N[problem.tie_order(query_N)]
     return query_N[np.argsort(loss_Q[query_N], kind="stable")]
 
 
-def _least_loss(problem: Problem, column_Q: Columns, price: float) -> NDArray[np.float64]:
+def least_loss(problem: Problem, column_Q: Columns, price: float) -> NDArray[np.float64]:
     """Net value that each query's best other column loses against its own, shape (Q,); infinite without one."""
     loss_Q = np.empty(problem.num_queries)
     work_B_C = np.empty((problem.menu.num_options, min(CHUNK, problem.num_queries)))
@@ -113,20 +130,21 @@ def _least_loss(problem: Problem, column_Q: Columns, price: float) -> NDArray[np
 def spend_without_loss(problem: Problem, column_Q: Columns, left: int) -> Columns:
     """Raises budgets whose value stays exactly the same, the smallest budgets first, while they fit in `left` units.
 
-    It goes in rounds, each raising only the smallest budgets that can still rise: they come up together.
+    It goes in rounds, each raising only the smallest budgets that can still rise: they come up together. What costs
+    nothing always fits.
     """
     if not problem.is_ordered:
         return _spend_by_cost(problem, column_Q, left)
     column_Q = column_Q.copy()
     open_N = np.flatnonzero(column_Q < problem.last_Q)
-    while left > 0 and open_N.size:
+    while open_N.size:
         # A raise costs at least what one column more does: most queries have none that fits, and are not asked.
         open_N = open_N[problem.costs.next_step(open_N, column_Q[open_N]) <= left]
         if not open_N.size:
             break
         is_least_N = column_Q[open_N] == column_Q[open_N].min()
         least_N, others_N = open_N[is_least_N], open_N[~is_least_N]
-        next_N = _next_equal(problem, least_N, column_Q[least_N])
+        next_N = next_equal(problem, least_N, column_Q[least_N])
         least_N, next_N = least_N[next_N >= 0], next_N[next_N >= 0]
         cost_N = problem.costs.at(least_N, next_N) - problem.costs.at(least_N, column_Q[least_N])
         num_fit = int(np.searchsorted(np.cumsum(np.sort(cost_N)), left, side="right"))
@@ -139,6 +157,22 @@ def spend_without_loss(problem: Problem, column_Q: Columns, left: int) -> Column
     return column_Q
 
 
+def rise_freely(problem: Problem, column_Q: Columns, left: int) -> NDArray[np.int64]:
+    """Raises `column_Q` in place where that costs nothing; returns the rows that can rise further within `left`."""
+    candidates = []
+    open_N = np.flatnonzero(column_Q < problem.last_Q)
+    open_N = open_N[problem.costs.next_step(open_N, column_Q[open_N]) <= left]
+    while open_N.size:
+        next_N = next_equal(problem, open_N, column_Q[open_N])
+        open_N, next_N = open_N[next_N >= 0], next_N[next_N >= 0]
+        cost_N = problem.costs.at(open_N, next_N) - problem.costs.at(open_N, column_Q[open_N])
+        candidates.append(open_N[(cost_N > 0) & (cost_N <= left)])
+        open_N, next_N = open_N[cost_N == 0], next_N[cost_N == 0]
+        column_Q[open_N] = next_N
+        open_N = open_N[next_N < problem.last_Q[open_N]]
+    return np.sort(np.concatenate(candidates)) if candidates else np.zeros(0, dtype=np.int64)
+
+
 def _spend_by_cost(problem: Problem, column_Q: Columns, left: int) -> Columns:
     """The same where costs may fall along the menu: a budget's place is the number of options that cost less."""
     if left <= 0:
@@ -146,7 +180,7 @@ def _spend_by_cost(problem: Problem, column_Q: Columns, left: int) -> Columns:
     column_Q, found = column_Q.copy(), []
     for at in range(0, problem.num_queries, CHUNK):
         query_C = np.arange(at, min(at + CHUNK, problem.num_queries))
-        found.append(_raises(problem, query_C, column_Q[query_C], left))
+        found.append(raises(problem, query_C, column_Q[query_C], left))
     query_N, place_N, next_N, cost_N = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
     while query_N.size:
         is_least_N = place_N == place_N.min()
@@ -158,15 +192,15 @@ def _spend_by_cost(problem: Problem, column_Q: Columns, left: int) -> Columns:
         found = [tuple(array_N[~is_least_N & (cost_N <= left)] for array_N in (query_N, place_N, next_N, cost_N))]
         for at in range(0, taken.size, CHUNK):
             raised_N = least_N[taken[at : at + CHUNK]]
-            found.append(_raises(problem, raised_N, column_Q[raised_N], left))
+            found.append(raises(problem, raised_N, column_Q[raised_N], left))
         query_N, place_N, next_N, cost_N = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
     return column_Q
 
 
-def _raises(
+def raises(
     problem: Problem, query_N: NDArray[np.int64], column_N: Columns, left: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], Columns, NDArray[np.int64]]:
-    """Of the queries that have a dearer option of the same value within `left`: which, place, option and extra cost."""
+    """Queries with a more expensive option of the same value within `left`: which, place, option and extra cost."""
     column_B = np.arange(problem.menu.num_options)
     is_equal_N_B = _is_equal(problem, query_N[:, None], column_N[:, None], column_B)
     some = np.flatnonzero(is_equal_N_B.sum(axis=1, dtype=np.uint32) > 1)
@@ -186,7 +220,7 @@ def _raises(
     return query_N[some], place_N, next_N[some], cost_N[some]
 
 
-def _next_equal(problem: Problem, query_N: NDArray[np.int64], column_N: Columns) -> Columns:
+def next_equal(problem: Problem, query_N: NDArray[np.int64], column_N: Columns) -> Columns:
     """The nearest longer column of the same value and no lower chance, -1 where there is none, shape (N,)."""
     next_N = column_N + 1  # of most queries that have one, it is the very next
     far = np.flatnonzero(~_is_equal(problem, query_N, column_N, next_N))

@@ -1,8 +1,9 @@
-"""Upper concave envelopes of the queries' (cost, value) points, and their segments granted in order of price."""
+"""Upper concave envelopes of the queries' (cost, value) points, and their segments assigned in order of price."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,6 +15,7 @@ from .order import by_cost
 from .problem import Columns, Problem
 
 CHUNK = 2048  # queries at once: the pairwise slopes of 16 options then stay in a core's cache
+AT_ONCE = 1 << 14  # slopes of one pass
 NO_COST = 1e-100  # stands in for a step that costs nothing, so that its slope is past every true one
 EXCLUDED = -1e150  # value of a column outside a query's range: chords from it are steeper still, whatever they cost
 
@@ -81,7 +83,17 @@ def fill(problem: Problem) -> Fill:
 
 def fill_from(problem: Problem, envelope: Envelope) -> Fill:
     """The same out of the segments of `envelope`, whose rows are the queries of `problem`."""
-    left = problem.left_after(envelope.start_M)
+    return grant(envelope, problem.left_after(envelope.start_M), problem.tie_order)
+
+
+def grant(envelope: Envelope, left: int, tie_order: Callable[[NDArray[np.int64]], NDArray[np.int64]]) -> Fill:
+    """Grants segments by falling price while they fit in `left` units.
+
+    Args:
+        envelope: of all queries.
+        left: units of the total that its starts do not take.
+        tie_order: see `Problem.tie_order`.
+    """
     order = np.argsort(-envelope.price_N)
     num_fit = int(np.searchsorted(np.cumsum(envelope.cost_N[order]), left, side="right"))
     price = float(envelope.price_N[order[num_fit]]) if num_fit < order.size else 0.0
@@ -91,7 +103,7 @@ def fill_from(problem: Problem, envelope: Envelope) -> Fill:
     if price > 0:
         # A query has one segment at a price at most, so the order among these is free: by tie.
         tied = np.flatnonzero(envelope.price_N == price)
-        tied = tied[problem.tie_order(envelope.row_N[tied])]
+        tied = tied[tie_order(envelope.row_N[tied])]
         num_fit = int(np.searchsorted(np.cumsum(envelope.cost_N[tied]), left, side="right"))
         is_granted_N[tied[:num_fit]] = True
         left -= int(envelope.cost_N[tied[:num_fit]].sum())
@@ -149,13 +161,21 @@ def _corners(problem: Problem, queries: slice | NDArray[np.int64], low: float, h
         value_B_C[problem.outside(queries).T] = EXCLUDED
 
     # An outer column opens on the left (no chord reaches it) and ends at the highest value (chords must rise).
+    # Of few queries several columns go into one pass; the chord of a column to itself, or back, is none.
     reach_B_C = np.full((num_options, num_chunk), np.inf)
     leave_B_C = np.zeros((num_options, num_chunk))
-    for column in range(num_options - 1):
-        slope_B_C = value_B_C[column + 1 :] - value_B_C[column]
-        slope_B_C /= np.maximum(cost_B_C[column + 1 :] - cost_B_C[column], NO_COST)
-        np.maximum(slope_B_C.max(axis=0), 0.0, out=leave_B_C[column])
-        np.minimum(reach_B_C[column + 1 :], slope_B_C, out=reach_B_C[column + 1 :])
+    step = min(num_options, max(1, AT_ONCE // max(1, num_options * num_chunk)))
+    for at in range(0, num_options - 1, step):
+        columns = slice(at, min(at + step, num_options - 1))
+        slope_K_B_C = value_B_C[at + 1 :] - value_B_C[columns, None]
+        slope_K_B_C /= np.maximum(cost_B_C[at + 1 :] - cost_B_C[columns, None], NO_COST)
+        if step > 1:
+            is_none_K_B = ~np.tri(num_options - 1 - at, len(slope_K_B_C), dtype=np.bool_).T
+            slope_K_B_C[is_none_K_B] = -np.inf
+        np.maximum(slope_K_B_C.max(axis=1), 0.0, out=leave_B_C[columns])
+        if step > 1:
+            slope_K_B_C[is_none_K_B] = np.inf
+        np.minimum(reach_B_C[at + 1 :], slope_K_B_C.min(axis=0), out=reach_B_C[at + 1 :])
     is_corner_B_C = reach_B_C > leave_B_C
     if problem.is_bounded:
         is_corner_B_C &= value_B_C > EXCLUDED
@@ -186,18 +206,28 @@ def sampled_bracket(problem: Problem) -> tuple[float, float] | None:
         return None
     query_M = np.sort(np.random.default_rng(SEED).integers(0, num_queries, SAMPLE))
     envelope = upper_envelope(problem, query_M=query_M)
+    return bracket_of(envelope, problem.costs.at(query_M, envelope.start_M), problem.units / num_queries)
+
+
+def bracket_of(envelope: Envelope, start_M: NDArray[np.int64], units_each: float) -> tuple[float, float] | None:
+    """The same from the sample's envelopes.
+
+    Args:
+        envelope: of M queries, drawn at random from all.
+        start_M: what each pays at the start of its envelope, in units.
+        units_each: the total a query, in units.
+    """
     order = np.argsort(-envelope.price_N, kind="stable")
     price_N, row_N, cost_N = envelope.price_N[order], envelope.row_N[order], envelope.cost_N[order]
     if price_N.size == 0:
         return None
-    start_M = problem.costs.at(query_M, envelope.start_M)
-    left = problem.units / num_queries * SAMPLE - float(start_M.sum())
+    left = units_each * start_M.size - float(start_M.sum())
     spent_N = np.cumsum(cost_N)
 
     # The spread, over queries, of what each costs at the sample's own marginal price.
     num_granted = int(np.searchsorted(spent_N, left, side="right"))
-    cost_M = start_M + np.bincount(row_N[:num_granted], weights=cost_N[:num_granted], minlength=SAMPLE)
-    error = ERRORS * math.sqrt(SAMPLE) * float(cost_M.std())
+    cost_M = start_M + np.bincount(row_N[:num_granted], weights=cost_N[:num_granted], minlength=start_M.size)
+    error = ERRORS * math.sqrt(start_M.size) * float(cost_M.std())
     first, last = np.searchsorted(spent_N, [left - error, left + error], side="right").tolist()
     high = float(price_N[first - 1]) if first > 0 else 2.0 * float(price_N[0])
     low = float(price_N[last]) if last < price_N.size else 0.0

@@ -1,13 +1,15 @@
-"""Prices of a token or a USD: what one buys each query, which one meets a mean, and the bound on plans it gives."""
+"""Prices of a token or a USD: the choice of each query at a price, the price for a mean, and its bound on plans."""
 
 from __future__ import annotations
 
 import sys
 
-from ..core.data import Cost, Curves, IntArray
+import numpy as np
+
+from ..core.data import Cost, Curves, FloatArray, IntArray
 from ..errors import InvalidSettingsError
 from .costs import exact_sum
-from .hull import fill, upper_envelope
+from .hull import TOLERANCE, fill, upper_envelope
 from .problem import Problem, pose
 
 
@@ -21,6 +23,23 @@ def budgets_at(curves: Curves, *, price: float, cost: Cost = Cost.GRANTED, any_o
     problem = pose(curves, total=sys.float_info.max, cost=cost, any_order=any_order)
     envelope = upper_envelope(problem)
     return curves.menu.at(envelope.columns(envelope.price_N / problem.costs.unit > price))
+
+
+def column_at(p_B: FloatArray, cost_B: FloatArray, price: float) -> int:
+    """The column of one query by a curve that needs no check: what `budgets_at` chooses, but for rounding.
+
+    Segments of the envelope that are worth more than the price lead to the option of the highest net value, and of
+    those that tie to the cheapest: a segment worth exactly the price is not taken. It takes a tenth of the time.
+
+    Args:
+        p_B: chance of a right answer by each option, shape (B,).
+        cost_B: what each costs, in the unit of the price, shape (B,), in any order.
+        price: right answers that a unit must buy.
+    """
+    net_B = p_B - price * cost_B
+    most = float(net_B.max())
+    near = np.flatnonzero(net_B >= most - TOLERANCE * (1.0 + abs(most)))
+    return int(near[cost_B[near].argmin()]) if near.size else 0
 
 
 def price_for(

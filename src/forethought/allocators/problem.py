@@ -1,9 +1,10 @@
-"""What an allocator solves, what it answers, and `allocate`, which poses the one and makes a plan of the other."""
+"""The problem that an allocator solves, its solution, and `allocate`, which builds the problem and returns the plan."""
 
 from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -85,7 +86,7 @@ class Problem:
         return is_outside
 
     def ends(self) -> tuple[Columns, Columns]:
-        """The cheapest and the dearest column that each query may have, shape (Q,) each."""
+        """The cheapest and the most expensive column allowed for each query, shape (Q,) each."""
         if self.is_ordered:
             return self.first_Q, self.last_Q
         ends_2_Q = np.empty((2, self.num_queries), dtype=np.int64)
@@ -102,14 +103,9 @@ class Problem:
         return min(max(value / weight, 0.0), 1.0)
 
     def tie_order(self, query_N: IntArray) -> NDArray[np.int64]:
-        """Positions that put the queries `query_N` in the order in which ties are settled: by a hash of their ids."""
-        ids, empty = self.curves.query_ids, hashlib.blake2b(digest_size=8).copy  # a copy is quicker than a new one
-        digests = []
-        for row in query_N.tolist():
-            state = empty()
-            state.update(ids[row].encode())
-            digests.append(state.digest())
-        return np.argsort(np.frombuffer(b"".join(digests), dtype="<u8"), kind="stable")
+        """Positions that put the queries `query_N` in the order in which ties are settled: that of `tie_keys`."""
+        ids = self.curves.query_ids
+        return np.argsort(tie_keys(ids[row] for row in query_N.tolist()), kind="stable")
 
     def least_of(self, query_N: NDArray[np.int64], key_N: NDArray[Any], number: int) -> NDArray[np.int64]:
         """Positions of the `number` queries of the least keys, ties by `tie_order`; in no order."""
@@ -120,6 +116,16 @@ class Problem:
         if sure.size < number:
             tied = tied[self.tie_order(query_N[tied])]
         return np.concatenate((sure, tied[: number - sure.size]))
+
+
+def tie_keys(query_ids: Iterable[str]) -> NDArray[np.uint64]:
+    """A hash of each id: among equal queries the one with the smallest hash comes first."""
+    empty, digests = hashlib.blake2b(digest_size=8).copy, []  # a copy is quicker than a new one
+    for query_id in query_ids:
+        state = empty()
+        state.update(query_id.encode())
+        digests.append(state.digest())
+    return np.frombuffer(b"".join(digests), dtype="<u8")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -234,9 +240,9 @@ def _leftover_note(problem: Problem, column_Q: IntArray, left: int, why_left: st
         return ()
     if not problem.is_ordered:
         if (costs.at_each(column_Q) == costs.at_each(problem.ends()[1])).all():
-            why_left = "every query has its dearest option"
+            why_left = "every query has its most expensive option"
         if is_usd:
-            words = why_left.replace("a longer budget", "a dearer option")
+            words = why_left.replace("a longer budget", "a more expensive option")
             return (f"{usd_words(tokens)} of {usd_words(problem.total)} are left over: {words}.",)
         return (f"{tokens:,.0f} of {problem.total:,.10g} tokens are left over: {why_left}.",)
     open_N = np.flatnonzero(column_Q < problem.last_Q)
@@ -291,17 +297,21 @@ def pose(
     rounding = 0.0 if cost is Cost.GRANTED else RELATIVE_ROUNDING
     units = math.floor(min(total * (1 + rounding) / unit, 2.0**62))  # past every sum of costs; compared as integers
     if units < least:
-        # Rounded up to a whole token, so that the number in the message is one that works.
-        counted, enough = f"tokens ({cost} cost)", float(math.ceil(least * unit))
-        if cost is Cost.USD:
-            counted, enough = "USD", math.ceil(least * unit * 1e6) / 1e6
-        refusal = InvalidTotalError(
-            f"a total of {total:,.10g} {counted} cannot pay for the minimums of {num_queries} queries, "
-            f"which cost {least * unit:,.10g}. Give at least {enough:.10g}, or fewer queries."
-        )
-        refusal.least = enough
-        raise refusal
+        raise refuse_total(total, cost, num_queries, least * unit)
     return replace(problem, units=min(units, most))
+
+
+def refuse_total(total: float, cost: Cost, num_queries: int, least: float) -> InvalidTotalError:
+    """The refusal of a total below `least`, what the minimums cost; rounded up, so that the number it names works."""
+    counted, enough = f"tokens ({cost} cost)", float(math.ceil(least))
+    if cost is Cost.USD:
+        counted, enough = "USD", math.ceil(least * 1e6) / 1e6
+    refusal = InvalidTotalError(
+        f"a total of {total:,.10g} {counted} cannot pay for the minimums of {num_queries} queries, "
+        f"which cost {least:,.10g}. Give at least {enough:.10g}, or fewer queries."
+    )
+    refusal.least = enough
+    return refusal
 
 
 def _column_ranges(curves: Curves, min_budget_Q: Any, max_budget_Q: Any) -> tuple[Columns, Columns]:

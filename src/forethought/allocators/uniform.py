@@ -1,4 +1,4 @@
-"""The baseline: the same budget for everyone."""
+"""The uniform baseline: the same budget for every query."""
 
 from __future__ import annotations
 
@@ -66,4 +66,4 @@ def _by_mean_cost(problem: Problem) -> Solution:
         left -= int(extra_N[:num_fit].sum())
         if num_fit < moved_N.size:
             break
-    return Solution(column_Q, why_left="the next query's dearer option does not fit in them")
+    return Solution(column_Q, why_left="the next query's more expensive option does not fit in them")

@@ -1,4 +1,4 @@
-"""The command line: thin verbs over `forethought.commands.pipeline`. Data on stdout, talk on stderr."""
+"""The command line: thin commands over `forethought.commands.pipeline`. Results go to stdout, messages to stderr."""
 
 from __future__ import annotations
 
@@ -34,6 +34,7 @@ COMMANDS = (
     "show",
     "ls",
     "doctor",
+    "serve",
     "demo",
     "bench",
 )
@@ -151,8 +152,8 @@ def _stopped(args: list[str]) -> str:
     """What an interrupt left, by the command that was given."""
     command = next((arg for arg in args if arg in COMMANDS), "")
     if command in RESUMABLE:
-        return "stopped; what was reported is safe, and the same command goes on from here"
-    return "stopped; nothing half-made is kept, and the same command begins anew"
+        return "stopped; finished work is saved, and the same command resumes"
+    return "stopped; nothing was saved, and the same command starts again"
 
 
 def _refuse(error: ForethoughtError, cause: Exception, args: list[str]) -> int:

@@ -325,5 +325,7 @@ def collected_words(found: Collected) -> list[str]:
         share = f"{cap.cost.amount(found.charged)} charged and {cap.cost.amount(found.flying)} under way at most"
         lines.append(f"{'warning: ' * (used >= WARNED_AT * cap.amount)}{share}, of the hard cap of {cap}")
     if found.again is not None:
-        lines.append(f"next: {found.again.number}. round, {len(found.again.asked)} requests in {', '.join(map(str, found.files))}")
+        lines.append(
+            f"next: {found.again.number}. round, {len(found.again.asked)} requests in {', '.join(map(str, found.files))}"
+        )
     return lines

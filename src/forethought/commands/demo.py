@@ -28,9 +28,14 @@ def command(as_json: bool, quiet: bool, **values: Any) -> int:
         talk(demo.CREDIT)
         with step_bar(quiet=quiet) as progress:
             results = demo.history(settings, progress=progress)
+            progress("report", 0, len(results))
+            files = []
+            for number, file in enumerate(demo.write_history(settings, results), start=1):
+                progress("report", number, len(results))
+                files.append(file)
         pages = [report.page(each) for each in results]
         emit(as_json, {"results": [page.to_json() for page in pages]}, "\n\n".join(page.text() for page in pages))
-        for file in demo.write_history(settings, results):
+        for file in files:
             talk(f"wrote {file}")
         return 0
     prepared = demo.prepare(settings)

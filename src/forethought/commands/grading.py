@@ -1,4 +1,4 @@
-"""Judging answers: one, a file of them, or the kept records of a run anew. Nothing is generated."""
+"""Grading one answer, a file of answers, or the stored answers of a run again. Nothing is generated."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def _pairs(settings: GradeSettings, problems: Problems) -> Iterator[tuple[str, s
 
 @dataclass(frozen=True, slots=True)
 class Regraded:
-    """What judging a run's records anew came to.
+    """The result of grading a run's records again.
 
     Attributes:
         run: the run directory.
@@ -151,7 +151,7 @@ class Regraded:
 
 
 def regrade(settings: RegradeSettings) -> Regraded:
-    """Judges the kept records of a profile or a run anew, and writes again what follows from the grades.
+    """Grades the stored records of a profile or a run again, and rewrites the files that depend on the grades.
 
     A kill at any moment leaves the old records or the new ones, whole. Until the same command has come to its end, the
     run is refused by every other one, so that grades of two graders are never mixed.
@@ -215,7 +215,7 @@ def _corrected(run: RunDirectory, answers: str, answer_column: str) -> tuple[lis
             f"{answers}: none of its {len(references)} ids is a question of {run.path}, such as {queries[0].id!r}"
         )
     foreign = len(set(references) - known)
-    notes = [f"{foreign} rows of {answers} are of no question of the run, and are left aside"] if foreign else []
+    notes = [f"{foreign} rows of {answers} belong to no question of the run, and are ignored"] if foreign else []
     fresh = [replace(query, reference=references.get(query.id, query.reference)) for query in queries]
     return fresh, sum(old.reference != new.reference for old, new in zip(queries, fresh, strict=True)), notes
 
@@ -236,9 +236,9 @@ def _references(file: str, answer_column: str) -> dict[str, str]:
             problems.add(row["place"], f"a value {refusal}")
             continue
         if row_id is None:
-            problems.add(row["place"], "has no id, and the file holds no questions to know it by")
+            problems.add(row["place"], "has no id, and the file has no questions that identify it")
         elif row_id in found:
-            problems.add(row["place"], f"id {row_id!r} is there twice")
+            problems.add(row["place"], f"id {row_id!r} occurs twice")
         elif reference is not None:
             found[row_id] = reference
     if not found and not problems:

@@ -1,4 +1,4 @@
-"""Profile, import, train, plan, run, evaluate and more: the table of contents. One function a stage; files hand on."""
+"""Profile, import, train, plan and run: one function per stage; stages exchange files."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ logger = logging.getLogger(__name__)
 def profile(
     settings: ProfileSettings, *, engine: Engine | None = None, report: Report = silent, progress: Progress = quiet
 ) -> RunDirectory:
-    """Measures every query's success at every cap; run again with the same settings, it goes on where it stopped.
+    """Measures every query's success at every cap; run again with the same settings, it resumes.
 
     Args:
         settings: what to measure.
@@ -95,7 +95,7 @@ def profile(
     settings, _ = settle(settings, asks=engine is None)
     queries, judge, num_left_out = profile_inputs(settings, is_open=engine is not None)
     if num_left_out:
-        logger.warning("note: %d questions are left out: no reference that can be read grades them", num_left_out)
+        logger.warning("note: %d questions are left out: they have no readable reference answer", num_left_out)
     menu = settings.menu
     room, needed = _room(settings.model, settings.engine, queries, menu, menu.largest_cap, engine)
     with opened(engine, settings.model, settings.engine, needed_tokens=needed, progress=progress) as running:
@@ -136,7 +136,7 @@ def import_profile(settings: ImportSettings, *, progress: Progress = quiet) -> I
     imported = read_profile(settings, path, progress=progress)
     if not imported.profile.layers:
         name, reason = training.default_predictor(imported.profile)
-        note = f"`train` will take the predictor {name}: {reason}."
+        note = f"`train` will choose the predictor {name}: {reason}."
         imported = replace(imported, notes=(*imported.notes, note))
     if not settings.dry_run:
         progress("write", 0, 1)
@@ -212,7 +212,7 @@ def plan(settings: PlanSettings, *, engine: Engine | None = None, progress: Prog
 def run(
     settings: RunSettings, *, engine: Engine | None = None, report: Report = silent, progress: Progress = quiet
 ) -> RunDirectory:
-    """Plans, reasons under the caps, answers; run again with the same settings, it goes on where it stopped.
+    """Plans, reasons under the caps, answers; run again with the same settings, it resumes.
 
     The plan is made once and kept with the run. Where answers use other numbers of tokens than predicted, questions
     that have not begun get other budgets under what is left of the total; RUN/usage.json says so. With several workers,
@@ -229,7 +229,7 @@ def run(
     with opened(engine, model, asked, needed_tokens=needed, progress=progress) as running:
         predictor.check(running.info, None)
         if others and not predictor.card.menu.is_named:
-            check_probes(running.info.enforcement, what="--compare judges several caps on it: leave it out")
+            check_probes(running.info.enforcement, what="--compare needs several: leave it out")
         check_menu(running, predictor.card.menu)
         made = None
         if not (folder / "plan.json").exists():  # a plan is made once, before the folder: a bad total leaves none
@@ -275,7 +275,7 @@ def run(
 def run_plan(
     settings: RunPlanSettings, *, engine: Engine | None = None, report: Report = silent, progress: Progress = quiet
 ) -> RunDirectory:
-    """Carries out the plan of a file, as it is or was edited; run again, it goes on where it stopped.
+    """Runs the plan of a file, edited or not; run again, it resumes.
 
     Args:
         settings: `plan_file`, where to keep the run, its grader and engine.
@@ -292,7 +292,7 @@ def run_plan(
         made.check(running.info)
         check_menu(running, made.menu)
         if made.others and not made.menu.is_named:
-            check_probes(running.info.enforcement, what="the plan has several caps for it")
+            check_probes(running.info.enforcement, what="the plan has several caps per question")
         room.check_caps(running.info, cap_Q, tolerates=False)
         folder = run_folder(settings)
         work = kept_answers(

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from ..core.settings import PlanSettings
+from ..errors import InvalidSettingsError
 from .options import (
     dry_run_flag,
     emit,
@@ -46,16 +47,21 @@ from .options import (
     metavar="N",
     help="With --batch-out: tokens (200000) or money (2.50usd) that the job never passes, counted at their most.",
 )
+@option("--budgets", default="", metavar="CAPS", help="The caps of a folder of predictions that does not say them.")
 @price_options
 @dry_run_flag
 @quiet_flag
 @json_flag
-def command(as_json: bool, quiet: bool, out: str, dry_run: bool, **values: Any) -> int:
+def command(as_json: bool, quiet: bool, out: str, budgets: str, dry_run: bool, **values: Any) -> int:
     """Predict the curves of every question and assign the budgets.
 
     RUN holds the predictor: a trained run, a predictor folder, or a shipped name (qwen2.5-coder-1.5b). QUESTIONS is a
     file, "-", a dataset name, or a profile with recorded hidden states (then no model is loaded).
+
+    If there are more questions than fit in memory, give a folder of Parquet files as QUESTIONS, or a folder of
+    predictions as RUN and no QUESTIONS, and --out FILE.parquet: docs/scale.md.
     """
+    from ..control.predictions import is_folder
     from ..control.sources import open_predictor
     from ..core.rows import write_rows
     from ..core.visible import to_json
@@ -67,9 +73,15 @@ def command(as_json: bool, quiet: bool, out: str, dry_run: bool, **values: Any) 
     from .tables import plan_header, plan_rows, plan_text
 
     settings, prices = filled(PlanSettings, values), take_prices(values)
+    batch, settings = take_batch(values, settings, prices)
+    if not settings.questions or is_folder(settings.questions):
+        if batch is not None:
+            raise InvalidSettingsError("--batch-out needs questions that fit in memory: a file, not a folder")
+        return _plan_folder(settings, out, budgets, dry_run=dry_run, as_json=as_json, quiet=quiet)
+    if budgets:
+        raise InvalidSettingsError("--budgets is for a folder of predictions; a predictor knows its budgets")
     if out not in ("", "-"):
         check_plan_file(Path(out))
-    batch, settings = take_batch(values, settings, prices)
     if batch is not None:
         asked_server(batch, settings, open_predictor(settings.run).card)
     if dry_run:
@@ -88,7 +100,7 @@ def command(as_json: bool, quiet: bool, out: str, dry_run: bool, **values: Any) 
         return 0
     if out.lower().endswith(".json"):
         planned.save(out)
-        talk(f"the plan is in {out}; carry it out, edited or not: forethought run --plan {out}")
+        talk(f"the plan is in {out}; run it, edited or not: forethought run --plan {out}")
     elif out:
         write_rows(Path(out), rows)
         talk(f"{len(rows)} budgets written to {out}")
@@ -98,4 +110,66 @@ def command(as_json: bool, quiet: bool, out: str, dry_run: bool, **values: Any) 
         for line in written_words(batch, found["batch"]):
             talk(line)
     emit(as_json, found, plan_text(planned))
+    return 0
+
+
+def _plan_folder(settings: PlanSettings, out: str, budgets: str, *, dry_run: bool, as_json: bool, quiet: bool) -> int:
+    """The same for folders of Parquet files, in bounded memory."""
+    from ..control.large import header, plan_folder, predict_folder
+    from ..control.predictions import Predictions, is_folder
+    from ..control.sources import open_predictor
+    from ..core.menu import Menu
+    from ..runs.folders import beside, check_rows_file
+    from .progress import step_bar
+
+    target, is_predicted = Path(out or "-"), not settings.questions
+    if is_predicted and not is_folder(settings.run):
+        raise InvalidSettingsError(
+            f"{settings.run} is no folder of predictions (Parquet files with columns id and p); to plan for questions, "
+            f"name them: forethought plan {settings.run} QUESTIONS"
+        )
+    if target.suffix.lower() != ".parquet":
+        raise InvalidSettingsError("a plan of a folder is written as Parquet; give --out FILE.parquet")
+    if settings.allocator != "envelope" or settings.allocator_options or settings.limit is not None:
+        raise InvalidSettingsError("a folder is planned by the allocator envelope, as a whole: leave out other flags")
+    check_rows_file(target)
+    with step_bar(quiet=quiet) as progress:
+        if is_predicted:
+            found = Predictions.open(settings.run, menu=Menu.parse(budgets) if budgets else None)
+        else:
+            predictor, folder = open_predictor(settings.run), beside(target, "predictions")
+            if dry_run:
+                raise InvalidSettingsError(
+                    "--dry-run of a folder of questions: no model is needed and no token is paid"
+                )
+            found = predict_folder(
+                predictor,
+                Path(settings.questions),
+                folder,
+                question_column=settings.question_column,
+                id_column=settings.id_column,
+                progress=progress,
+            )
+        number = found.num_queries
+        if dry_run:
+            emit(as_json, {"questions": number, "menu": found.menu.to_json()}, f"{number:,} questions, {found.menu}")
+            return 0
+        made = plan_folder(
+            found,
+            target,
+            total=settings.total_for(number),
+            cost=settings.cost,
+            min_tokens=settings.min_tokens,
+            max_tokens=settings.max_tokens,
+            progress=progress,
+        )
+    for note in made.notes:
+        talk(f"note: {note}")
+    talk(f"{number:,} budgets written to {target}")
+    said = header(made)
+    lines = [f"{number:,} questions, envelope under {made.cost.value} cost"]
+    lines += [f"{key:10} {said[key]:,.10g}" for key in ("total", "granted", "expected_spent", "price") if said[key]]
+    lines.append(f"accuracy   {made.expected_accuracy:.1%} expected")
+    lines += [f"{label:>10} {count:13,d}" for label, count in said["queries"].items()]
+    emit(as_json, said, "\n".join(lines))
     return 0

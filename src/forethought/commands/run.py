@@ -108,12 +108,12 @@ def _check_given(ctx: click.Context, plan_file: str) -> None:
             if each.name in ("run", "questions") and not ctx.params[each.name]:
                 what = "a file, -, or gsm8k-demo"
                 if ctx.params["run"] and Path(ctx.params["run"]).is_file():
-                    raise click.UsageError(f"{ctx.params['run']} stands where RUN, a predictor, comes first", ctx)
+                    raise click.UsageError(f"{ctx.params['run']} is given as RUN, which must be a predictor", ctx)
                 if each.name == "run":
                     what = "a predictor's run or folder, or a shipped name"
                 raise click.UsageError(f"give {each.name.upper()}, {what}; or a plan: --plan FILE", ctx)
         return
-    for wrong, why in ((IN_THE_PLAN, f"the plan {plan_file} says this itself"), (NOT_BY_PLAN, "not with --plan")):
+    for wrong, why in ((IN_THE_PLAN, f"the plan {plan_file} already states it"), (NOT_BY_PLAN, "not with --plan")):
         names = [
             each.opts[-1] if isinstance(each, click.Option) else str(each.name).upper()
             for each in given

@@ -1,4 +1,4 @@
-"""A run's budgets once used tokens are seen: at a few fixed points, what has not begun may be planned again."""
+"""Re-planning during a run: at fixed points, budgets of questions not yet started change by the tokens used so far."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Decided:
 
 
 class Adaptation:
-    """Compares used with predicted tokens, block by block, and plans anew where they part.
+    """Compares used with predicted tokens, block by block, and makes a new plan if they differ.
 
     What is seen at a decision is every answer of the blocks before it, in the order of `blocks`; neither the order in
     which answers came back nor the clock has a say. Decisions are kept in RUN/usage.json, and a run that is resumed
@@ -124,8 +124,8 @@ class Adaptation:
             self.usage.recentre()
             budgets = self._replanned(rest, budget_of, used_of) if rest else {}
             logger.warning(
-                "note: answers use %.2f times the predicted tokens (%d seen): thoughts are taken to be %.2f times as "
-                "long as predicted, and %d of %d questions that have not begun get another budget",
+                "note: answers use %.2f times the predicted tokens (n = %d): curves are stretched by "
+                "%.2f, and %d of %d questions that have not started get another budget",
                 ratio,
                 self.usage.num_seen,
                 self.usage.stretch,
@@ -192,10 +192,10 @@ def kept(run: RunDirectory, menu: Menu, query_ids: Set[str]) -> Decided:
             assert decision.stretch
             for query_id, budget in decision.budgets.items():
                 if query_id not in query_ids or budget not in menu:
-                    raise UnfitError(f"{budget} is no budget of a question of this run, {shown(query_id)}")
+                    raise UnfitError(f"{budget} is not a budget of a question of this run, {shown(query_id)}")
     except UnfitError as error:
         raise RunError(
             f"{path} does not belong to this run: {error}. Copy the folder again; or delete the file, and questions "
-            "that have no answer yet get their budgets by the first plan"
+            "without an answer get their budgets from the first plan"
         ) from error
     return found

@@ -1,4 +1,4 @@
-"""The plan and the budgets of a run directory: as planned, and as changed while it went on."""
+"""The plan and the budgets of a run directory: as planned, and as changed during the run."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def read_plan(run: RunDirectory) -> Plan:
     """
     path = run.path / FILE
     if not path.exists():
-        raise RunError(f"{run.path} has no plan yet; start the same `forethought run` again to go on")
+        raise RunError(f"{run.path} has no plan yet; give the same `forethought run` again to resume")
     try:
         return Plan.from_json(read_json(path), load_queries(run.path / "queries.jsonl"))
     except (InvalidInputError, InvalidMenuError, InvalidSettingsError, InvalidTotalError) as error:
         raise RunError(
             f"{path} is not the plan of this run: {error}. Copy the folder again; or delete the file, and the same "
-            "`forethought run` plans anew and keeps the answers that are there."
+            "`forethought run` makes a new plan and keeps the existing answers."
         ) from error
 
 

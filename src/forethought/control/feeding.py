@@ -1,4 +1,4 @@
-"""Feeding a history that lies in a folder: what a run or a profile drew, once per run, by one process at a time."""
+"""Adds the samples of a run or a profile to a history in a folder: once per run, by one process at a time."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def feed_run(folder: Path, run: RunDirectory) -> None:
     if parts:
         _feed(folder, parts)
     else:
-        logger.warning("note: %s was not fed: %s", folder, NOTHING_KNOWN)
+        logger.warning("note: %s was not added to the history: %s", folder, NOTHING_KNOWN)
 
 
 def feed_profile(folder: Path, run: RunDirectory) -> None:
@@ -114,7 +114,7 @@ def _feed(folder: Path, parts: Sequence[tuple[str, Profile]]) -> None:
             (name, first), *parts = parts
             predictor = before = train(first, HISTORY, fed_as=name)
             predictor.save(folder)
-            logger.info("history %s: made of %d questions", folder, first.num_queries)
+            logger.info("history %s: created with %d questions", folder, first.num_queries)
         else:
             predictor = before = Predictor.load(folder)
             earlier = {each.id for each in history_card(predictor).fed}
@@ -126,7 +126,7 @@ def _feed(folder: Path, parts: Sequence[tuple[str, Profile]]) -> None:
         if predictor is not before:
             predictor.save(folder)
             known = predictor.card.history
-            logger.info("history %s: %s draws", folder, f"{known.num_draws:,.0f}" if known else "no")
+            logger.info("history %s: %s samples", folder, f"{known.num_draws:,.0f}" if known else "no")
 
 
 def _parts(run: RunDirectory, ids: Sequence[str]) -> Iterator[tuple[str, tuple[str, ...]]]:

@@ -40,8 +40,8 @@ class Forecast:
             return ()
         return (
             f"{judged.num_novel} of {judged.num_queries} questions are novel to the predictor ({judged.expected:.0f} "
-            f"expected by chance): nobody has checked its curves on such questions, and they are used as predicted. "
-            f"To check, profile some of them: forethought profile, then forethought evaluate --on.",
+            f"expected by chance): its curves were not tested on such questions, and are used "
+            f"as predicted. To test them, profile some: forethought profile, then forethought evaluate --on.",
         )
 
     @property

@@ -1,4 +1,4 @@
-"""A plan: a budget for each query, the curves it rests on, and what made it; a value that is edited, saved and run.
+"""A plan: a budget for each query, the curves behind it, and its settings; it can be edited, saved and run.
 
 On disk, and as RUN/plan.json, it is one JSON object with a line per query in `queries`, `predicted` and each plan's
 `budgets`, which may be edited by hand.
@@ -119,7 +119,7 @@ class Plan(Shown):
         )
 
     def plot(self) -> Any:
-        """The budgets given, and what other totals are expected to buy, as predicted: a matplotlib figure.
+        """The budgets of the plan, and the predicted accuracy at other totals: a matplotlib figure.
 
         Raises:
             MissingExtraError: matplotlib is not installed.
@@ -225,7 +225,7 @@ class Plan(Shown):
         path = Path(path)
         path = path / FILE if path.is_dir() else path
         if path.suffix.lower() == ".jsonl":
-            raise RunError(f"{path} lists budgets, a line per question; a plan that can be run holds more: {MAKE}")
+            raise RunError(f"{path} lists budgets, one line per question; a plan that can be run holds more: {MAKE}")
         if not path.exists():
             raise RunError(f"{path} does not exist; make a plan: {MAKE.replace('FILE.json', str(path))}")
         content = read_json(path)
@@ -260,7 +260,7 @@ class Plan(Shown):
         except ForethoughtError:
             raise
         except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
-            raise InvalidInputError(f"it holds what no plan can: {error or type(error).__name__}") from error
+            raise InvalidInputError(f"it has an invalid value: {error or type(error).__name__}") from error
 
     @classmethod
     def _read(cls, content: Mapping[str, Any], queries: tuple[Query, ...]) -> Plan:
@@ -307,8 +307,8 @@ class Plan(Shown):
         refuse_other(self.card, info)
         if None not in (self.card.sampling, info.sampling) and self.card.sampling != info.sampling:
             logger.warning(
-                "note: the engine draws thoughts by %s, and the predictor learned from %s; open it by the plan: "
-                "open_engine(plan)",
+                "note: the engine samples thoughts with %s, and the predictor was trained on %s; "
+                "open the engine with open_engine(plan)",
                 info.sampling,
                 self.card.sampling,
             )

@@ -1,4 +1,4 @@
-"""An allocation as JSON, and JSON that can be edited by hand: a line for each query."""
+"""An allocation as JSON that can be edited by hand: one line per query."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def allocation_from_json(content: Mapping[str, Any], name: str, query_ids: tuple
 
 def _number(value: Any) -> float:
     if type(value) not in (int, float) or not 0 <= value <= MOST:
-        raise ValueError(f"{shown(value)} stands where a number must, of at least 0")
+        raise ValueError(f"{shown(value)} is not a number of at least 0")
     return float(value)
 
 

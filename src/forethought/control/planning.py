@@ -164,26 +164,28 @@ def forecast(
     """
     started = time.perf_counter()
     seen = features.usable_rows(predictor.card.features.reads)
-    is_seen_Q = np.zeros(len(query_ids), dtype=bool)
-    is_seen_Q[seen] = True
-    query_ids = tuple(query_ids)
-    curves = predictor.card.mean_curves(query_ids)
-    if seen.size:
-        p_Q_B = np.array(curves.p_Q_B, dtype=np.float64)
-        tokens_Q_B = None if curves.tokens_Q_B is None else np.array(curves.tokens_Q_B, dtype=np.float64)
-        step = seen.size if predictor.estimator.is_costly else PREDICTED_AT_ONCE
-        for start in range(0, seen.size, step):
-            progress("predict", start, seen.size)
-            rows = seen[start : start + step]
-            predicted = predictor.predict([query_ids[row] for row in rows.tolist()], features.select(rows))
-            p_Q_B[rows] = predicted.p_Q_B
-            if tokens_Q_B is not None and predicted.tokens_Q_B is not None:
-                tokens_Q_B[rows] = predicted.tokens_Q_B
-        curves = replace(curves, p_Q_B=p_Q_B, tokens_Q_B=tokens_Q_B)
+    query_ids, is_whole = tuple(query_ids), len(seen) == len(query_ids)
+    parts, step = [], len(seen) if predictor.estimator.is_costly else PREDICTED_AT_ONCE
+    for start in range(0, len(seen), step):
+        progress("predict", start, len(seen))
+        rows = seen[start : start + step]
+        read = features if is_whole and len(rows) == len(seen) else features.select(rows)
+        parts.append((rows, predictor.predict([query_ids[row] for row in rows.tolist()], read)))
+    if is_whole and len(parts) == 1:
+        (_, curves), tokens_Q_B = parts[0], parts[0][1].tokens_Q_B
+        tokens_Q_B = None if tokens_Q_B is None else tokens_Q_B.astype(np.float64, copy=False)
+        curves = replace(curves, p_Q_B=curves.p_Q_B.astype(np.float64, copy=False), tokens_Q_B=tokens_Q_B)
+    else:
+        curves = predictor.card.mean_curves(query_ids)
+        for rows, predicted in parts:
+            curves.p_Q_B[rows] = predicted.p_Q_B
+            if curves.tokens_Q_B is not None and predicted.tokens_Q_B is not None:
+                curves.tokens_Q_B[rows] = predicted.tokens_Q_B
     progress("compare with the training questions", seen.size, seen.size)
     judged = predictor.judge(features)
     seconds = time.perf_counter() - started
-    return Forecast(curves, np.flatnonzero(~is_seen_Q), judged, predict_seconds=seconds)
+    unseen_Q = np.setdiff1d(np.arange(len(query_ids)), seen) if not is_whole else np.zeros(0, dtype=np.int64)
+    return Forecast(curves, unseen_Q, judged, predict_seconds=seconds)
 
 
 def features(
@@ -370,7 +372,7 @@ def engine_for(card: PredictorCard, engine: EngineSettings, template: str = "") 
     sampling = card.sampling or engine.sampling
     if card.sampling is None:
         logger.warning(
-            "the predictor does not say how its traces were drawn: thoughts are drawn at temperature %g, top-p %g",
+            "the predictor does not state how its traces were sampled: thoughts use temperature %g, top-p %g",
             sampling.temperature,
             sampling.top_p,
         )

@@ -1,4 +1,4 @@
-"""What a run has come to: its answers, their counts, and what engines counted, from the records of all workers."""
+"""The results of a run: answers, their counts, and the engine's counters, from the records of all workers."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def read_summary(run: RunDirectory) -> dict[str, Any]:
             raise UnfitError("must be ids", "failed_ids")
     except (UnfitError, KeyError, TypeError, AttributeError) as error:
         raise RunError(
-            f"{path} is not the summary of a run: {error}. Give the same `forethought run` again: it is made anew."
+            f"{path} is not the summary of a run: {error}. Give the same `forethought run` again to recreate it."
         ) from error
     return found
 
@@ -164,7 +164,7 @@ def _read_counts(path: Path) -> dict[str, Any]:
         counted = found.get("engine", {}) if path.name == "summary.json" else found
         return check_counts(counted)
     except (RunError, UnfitError, AttributeError) as error:
-        logger.warning("%s was damaged (%s): what the engine counted before is not in it any more", path, error)
+        logger.warning("%s was damaged (%s): the engine counters of earlier starts are lost", path, error)
         return {}
 
 
@@ -190,7 +190,7 @@ def earlier_counts(run: RunDirectory, worker: Worker) -> dict[str, Any]:
 
 
 def save_counts(run: RunDirectory, earlier: Mapping[str, Any], engine: Engine, worker: Worker) -> None:
-    """Keeps what has been counted, next to the records: a call that is killed has been paid for all the same.
+    """Stores the counters next to the records, because the calls of a killed run were paid for.
 
     Not forced onto the disk, as records are: a kill loses nothing, and a power cut some counts, but no half file.
     """

@@ -1,4 +1,4 @@
-"""What a RUN argument may be: a run directory, a profile file, a journal, a predictor folder, or a shipped name."""
+"""The possible values of a RUN argument: run directory, profile file, journal, predictor folder, or shipped name."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def open_profile(source: str) -> Profile:
         return from_journal(path)
     if path.is_dir():
         if is_predictor(source) and not (path / "run.json").is_file():
-            raise RunError(f"{source} is a predictor, not a profile; it is judged on one: --on PROFILE")
+            raise RunError(f"{source} is a predictor, not a profile; evaluate it on one: --on PROFILE")
         run = RunDirectory.open(path)
         if run.header.kind != "profile":
             raise RunError(f"{source} is a {run.header.kind!r} run, not a profile; make one with: forethought profile")
@@ -54,8 +54,8 @@ def open_profile(source: str) -> Profile:
         )
     if path.suffix.lower() in (".jsonl", ".json", ".csv", ".tsv", ".txt", ".eval"):
         raise RunError(
-            f"{source} is no profile. Of questions one is measured: forethought profile MODEL {source}; from "
-            f"measurements made elsewhere it is taken over: forethought import {source}"
+            f"{source} is not a profile. To measure questions: forethought profile MODEL {source}; "
+            f"to import measurements made elsewhere: forethought import {source}"
         )
     return read_parquet(path)
 
@@ -78,8 +78,8 @@ def open_run(source: str) -> RunDirectory:
         raise RunError(f"{source} is a profile's file: it holds counts; answers are in the run that it was made from")
     if path.is_file():
         raise RunError(
-            f"{source} is a file and no run directory (`forethought ls` lists those here). To judge the answers of a "
-            f"file: forethought grade {source}"
+            f"{source} is a file, not a run directory (`forethought ls` lists those here). To grade the "
+            f"answers in a file: forethought grade {source}"
         )
     return RunDirectory.open(path)
 

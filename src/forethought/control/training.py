@@ -1,4 +1,4 @@
-"""Training on a profile in memory, the model asked first where the predictor reads how hard it says a question is."""
+"""Training on a profile in memory; if the predictor reads the stated difficulty, the model is queried first."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def asked_now(measured: Profile, asking: Asking, engine: Engine | None, progress
     """The profile with what its own model says of how hard each question is."""
     if engine is None:
         raise InvalidFeaturesError(
-            "the predictor reads how hard the model says a question is, and the profile does not know; give the "
+            "the predictor reads the difficulty that the model states, which the profile does not hold; give the "
             "model's engine"
         )
     with tempfile.TemporaryDirectory() as folder:

@@ -1,4 +1,4 @@
-"""What a plan file must hold before anything relies on it; says in words what is wrong, or None."""
+"""Validates a plan file before it is used; returns the error as text, or None."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def _allocation_problem(made: _Allocation, query_ids: Collection[str]) -> str | 
     if missing := sorted(known - budget_ids.keys()):
         return f" has no budget for {shown(missing[0])}"
     if unknown := sorted(budget_ids.keys() - known):
-        return f" has a budget for {shown(unknown[0])}, which is no question of it"
+        return f" has a budget for {shown(unknown[0])}, which is not one of its questions"
     if twice := sorted(query_id for query_id, count in budget_ids.items() if count > 1):
         return f" has two budgets for {shown(twice[0])}"
     return None

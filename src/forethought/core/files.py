@@ -1,4 +1,4 @@
-"""Files: written whole or not at all, and what the system says where it refuses."""
+"""Files: written completely or not at all, and messages for errors of the system."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from typing import IO, Any, BinaryIO, cast
 from ..errors import FileError, ForethoughtError, RunError
 from .visible import to_json
 
-_FULL = "What was written before is kept: make room, and give the same command again."
-_FORBIDDEN = "Name a place that you may use, or ask for the right to."
+_FULL = "Earlier output is kept: free some disk space, and run the same command again."
+_FORBIDDEN = "Choose a path with write permission."
 HINTS = {
     errno.ENOSPC: _FULL,
     errno.EDQUOT: _FULL,
-    errno.EFBIG: "What was written before is kept: raise the limit on the size of a file (ulimit -f), and give the "
-    "same command again.",
+    errno.EFBIG: "Earlier output is kept: raise the limit on the size of a file (ulimit -f), and run "
+    "the same command again.",
     errno.EACCES: _FORBIDDEN,
     errno.EPERM: _FORBIDDEN,
     errno.EROFS: _FORBIDDEN,

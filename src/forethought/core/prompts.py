@@ -1,4 +1,4 @@
-"""How a query becomes a prompt, where its thought ends, and how an answer is forced out of it."""
+"""Builds the prompt of a query, and defines where its thought ends and how an answer is forced."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..errors import InvalidSettingsError, UnknownNameError
 from .data import Message, Query
 
 CHAT = "chat"  # the model's own chat template, with its own way of thinking; made by `forethought.models.thinking`
-BUILT_IN = "worked-5"  # what the built-in models are asked with
+BUILT_IN = "worked-5"  # the template of the built-in models
 
 
 @dataclass(frozen=True, slots=True)

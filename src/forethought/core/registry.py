@@ -1,4 +1,4 @@
-"""Names to objects: built-ins and third-party entry points through one door; nothing heavy loads until used."""
+"""Names to objects: built-ins and third-party entry points in one registry; objects are imported on first use."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def resolve(kind: str, name: str) -> Any:
         if name not in BUILTIN[kind]:
             raise InvalidSettingsError(
                 f"{noun} {name!r} was registered by another package as {names[name]!r}, which cannot be loaded: "
-                f"{type(error).__name__}: {error}. That package has to be mended or installed again"
+                f"{type(error).__name__}: {error}. Fix or reinstall that package"
             ) from error
         missing = error.name.partition(".")[0] if isinstance(error, ModuleNotFoundError) and error.name else ""
         if missing in ("", "forethought"):

@@ -185,7 +185,7 @@ class PlanSettings(QuestionColumns):
     """`forethought plan`: divide a total over questions. Bounds on a query override those given here."""
 
     run: str = argument()
-    questions: str = argument()
+    questions: str = argument("")
     mean_tokens: float | None = flag(
         None, "The total budget, given as mean tokens per question.", metavar="N", is_main=True
     )

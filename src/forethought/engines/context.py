@@ -1,4 +1,4 @@
-"""Whether prompts, caps and answers fit: asked before anything is loaded or paid for."""
+"""Checks whether prompts, caps and answers fit the context, before anything is loaded or paid for."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Room:
 
     @property
     def most_beside(self) -> int:
-        """Most tokens that an answer and its suffix take beside a thought."""
+        """Most tokens of an answer and its suffix, in addition to the thought."""
         suffix = self.lengths.suffix_tokens if self.lengths.is_exact else self.suffix_bytes
         return suffix + self.answer_tokens
 
@@ -136,7 +136,7 @@ class Room:
         raise InvalidSettingsError(f"{what}. Give {flag}")
 
 
-SEVERAL_CAPS = "several caps are measured on it: make them options of a menu (--menu FILE), a request each"
+SEVERAL_CAPS = "several caps are to be measured: make them options of a menu (--menu FILE), with one request each"
 ONE_ANSWER = ("native", "max-tokens")  # ways of a server to keep budgets that give one answer a thought
 
 
@@ -153,5 +153,6 @@ def check_probes(enforcement: str | None, *, what: str) -> None:
     way = (enforcement or "").partition(" ")[0]
     if way in ONE_ANSWER:
         raise InvalidSettingsError(
-            f"budgets are kept by {way}, which gives one answer a thought, and {what}; --enforce two-call gives several"
+            f"budgets are enforced by {way}, which gives one answer per thought, but {what}; --enforce two-call gives "
+            "several"
         )

@@ -1,4 +1,4 @@
-"""From settings to a running engine: what was left open is chosen here, by the model, with the reason."""
+"""From settings to a running engine: settings left open are chosen here by the model, with the reason."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def prompting(model: str, settings: EngineSettings, *, asks: bool = False) -> Pr
     if name and name != CHAT:
         return Prompting(load_template(name), "asked for" if settings.template else "as recorded")
     if not name and (model in ALIASES or engine == "fake"):
-        return Prompting(load_template(BUILT_IN), "what the built-in models are asked with")
+        return Prompting(load_template(BUILT_IN), "the template of the built-in models")
     here = look(str(settings.options.get("tokenizer") or model))
     if (tokenizer := here.tokenizer()) is not None:
         context = longest_context(here.folder) if here.folder is not None else None
@@ -88,10 +88,10 @@ def prompting(model: str, settings: EngineSettings, *, asks: bool = False) -> Pr
         server = _made(engine, model, settings, None)
         server.close()
         return Prompting(server.template, server.template_reason, context_tokens=server.info.context_tokens)
-    why = "the model is not here yet"
+    why = "the model is not downloaded yet"
     if engine not in LOCAL:
         why = (
-            "what model the server runs is not known here; name its tokenizer (--engine-option tokenizer=NAME) or, for "
+            "the model of the server is not known; name its tokenizer (--engine-option tokenizer=NAME) or, for "
             "one that thinks in <think> tags, --template think"
         )
     return Prompting(STEPS, f"asks to think step by step: {why}", is_settled=False)
@@ -103,12 +103,12 @@ def caps(model: str, settings: EngineSettings, found: Prompting) -> tuple[Menu, 
     if engine == "replay" and (menu := _recorded(settings).menu) and not menu.is_named:
         return menu, "as recorded"
     if model in ALIASES or engine == "fake":
-        return USUAL, "what the built-in models were measured at"
+        return USUAL, "the caps of the built-in models"
     if not found.template.has_tags:
         return USUAL, "the model does not think between tags" if found.is_settled else "the model is not known here"
     context = settings.context_tokens or found.context_tokens
     if context is None:
-        return Menu.parse(f"geometric:{FIRST_CAP}:{LONGEST_CAP}"), "the model thinks; its context is not known here"
+        return Menu.parse(f"geometric:{FIRST_CAP}:{LONGEST_CAP}"), "the model thinks; its context length is not known"
     largest = min(FIRST_CAP, context // 2)
     while largest * 2 <= min(LONGEST_CAP, context - ROOM):
         largest *= 2
@@ -143,8 +143,8 @@ def settle(settings: ProfileSettings, *, asks: bool = False) -> tuple[ProfileSet
         recorded = _recorded(settings.engine).menu or settings.menu
         if missing := [cap for cap in settings.menu.caps if cap not in recorded]:
             raise InvalidMenuError(
-                f"--budgets {missing[0]}: the recording has {recorded} alone; a profile of those of its traces that "
-                "ended before a cap would look better than it is"
+                f"--budgets {missing[0]}: the recording has {recorded} only; its traces that ended "
+                "before another cap are not a representative sample"
             )
     return settings, tuple(lines)
 
@@ -187,7 +187,7 @@ def choose_reader(model: str, engine: str) -> tuple[str, str]:
     if engine == "auto" and model != "fake":
         return (
             "transformers",
-            "it sees every token of a prompt; vLLM's prefix cache hides those that it has seen before",
+            "it computes every token of a prompt; vLLM's prefix cache skips tokens that it has cached",
         )
     name, reason = choose(model, engine)
     if not hasattr(registry.resolve("engines", name), "pooled_states"):
@@ -212,7 +212,7 @@ def check(model: str, settings: EngineSettings) -> None:
     foreign = [key for key in SERVER_FLAGS if key in settings.options and key not in known and "options" not in known]
     if foreign:
         flags = ", ".join(f"--{key.replace('_', '-')}" for key in foreign)
-        raise InvalidSettingsError(f"{flags}: engine {name!r} asks no server; leave it out, or give --engine openai")
+        raise InvalidSettingsError(f"{flags}: engine {name!r} uses no server; leave it out, or give --engine openai")
     registry.check_options("engines", name, settings.options, reserved=OWN_ARGUMENTS)
     prompting(model, settings)
     if name in LOCAL:

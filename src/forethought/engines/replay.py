@@ -1,4 +1,4 @@
-"""Answers from a recorded run: the same questions again, at any budget that was measured, without a model."""
+"""Answers from a recorded run: the same questions at any measured budget, without a model."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def replay(
         problems.append(f"the template is {info.template!r}, not {template.name!r}: --template {info.template}")
     if drawn != sampling:
         problems.append(
-            f"traces were drawn at temperature {drawn.temperature:g}, top-p {drawn.top_p:g}, not "
+            f"traces were sampled at temperature {drawn.temperature:g}, top-p {drawn.top_p:g}, not "
             f"{sampling.temperature:g}, {sampling.top_p:g}"
         )
     if problems:

@@ -1,4 +1,4 @@
-"""The levels that policies are compared at: spread over the costs between the cheapest and the dearest option."""
+"""The levels at which policies are compared, spread over the costs from the cheapest to the most expensive option."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ USD_DIGITS, SMALLEST_USD = 3, 1e-12
 
 
 def spread(menu: Menu, cost_B: FloatArray, *, in_usd: bool = False) -> tuple[float, ...]:
-    """Levels, ascending, from the cheapest option's cost to the dearest's; all options are among them.
+    """Levels, ascending, from the cost of the cheapest option to that of the most expensive; all options are included.
 
     They are whole tokens, or USD to so many digits that neighbours differ. Evenly spaced caps are the levels, where
     there are enough of them. Else the way between two neighbours is parted in proportion to its length: a level between

@@ -1,4 +1,4 @@
-"""`compare_live`: a handful of questions really run under several policies, and how little or much that shows."""
+"""`compare_live`: questions run under several policies, and what their number allows to conclude."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ WANTED_HALF_WIDTH = 0.05
 
 @dataclass(frozen=True, slots=True)
 class LivePolicy(Result):
-    """What one policy came to.
+    """The result of one policy.
 
     Attributes:
         num_right: questions answered right; a sum of shares when shares were given.
@@ -241,7 +241,7 @@ def _arrays(outcomes: Mapping[str, Sequence[Any]]) -> dict[str, tuple[FloatArray
     arrays = {name: _columns(name, columns) for name, columns in outcomes.items()}
     lengths = {name: len(columns[0]) for name, columns in arrays.items() if columns[0] is not None}
     if len(set(lengths.values())) > 1:
-        raise InvalidInputError(f"policies must be judged on the same questions; they have {lengths}")
+        raise InvalidInputError(f"policies must be evaluated on the same questions; they have {lengths}")
     return arrays
 
 
@@ -258,6 +258,6 @@ def _columns(name: str, columns: Sequence[Any]) -> tuple[FloatArray | None, ...]
         raise InvalidInputError(f"policy {name!r} has no question")
     if not (all(np.isfinite(column).all() for column in known) and ((right_Q >= 0) & (right_Q <= 1)).all()):
         raise InvalidInputError(
-            f"policy {name!r}: verdicts must lie between 0 and 1, and tokens and bills be finite numbers"
+            f"policy {name!r}: verdicts must lie between 0 and 1, and tokens and prices must be finite numbers"
         )
     return (*given, None)[:4]

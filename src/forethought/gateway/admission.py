@@ -148,6 +148,15 @@ class Admission:
         """Right answers that a token of this tenant must buy; None where no law runs."""
         return None if self._shared_price is None else self._shared_price.value / tenant.weight
 
+    @property
+    def shared_price(self) -> SharedPrice | None:
+        """What follows the quotas; None where no law runs."""
+        return self._shared_price
+
+    def prompt_bound(self, num_bytes: int) -> int:
+        """The most tokens that a prompt is taken to have, by the bytes of its body."""
+        return self._prompts.bound(num_bytes)
+
     async def admit(self, tenant: Tenant, *, prompt_bytes: int, decision: Promised) -> Grant | Refusal:
         """Reserves what a request may use; once this returns a grant, a kill cannot lose it.
 
@@ -180,6 +189,8 @@ class Admission:
             self._spawn(self._release(claim.id))
             raise
         if full is not None:
+            if self._shared_price is not None and full.account == GATEWAY and bound <= full.quota:
+                self._shared_price.refused(full.window)
             return _refusal(full, bound)
         return Grant(claim.id, tenant.name, prompt, prompt_bytes, reserved, bound)
 

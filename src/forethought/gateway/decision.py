@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from ..allocators.price import budgets_at
+from ..allocators.price import column_at
 from ..control.planning import forecast
 from ..core.data import Cost, Curves, FloatArray
 from ..core.features import HIDDEN, ID, Features
 from ..core.menu import Menu
 from ..core.options import Option
+from ..errors import InvalidSettingsError
 from ..predictors.predictor import Predictor
 from ..predictors.usage import stretched
 from ..questions.queries import content_id
@@ -230,24 +231,27 @@ class Decider:
 
     def _at_price(self, curves: Curves, kind: str, reason: str, price: float, ceiling: Ceiling) -> Decision:
         curves = stretched(curves, self.stretch)
-        menu = curves.menu
-        if ceiling is not None:
-            kept = self.columns(ceiling)
-            menu = menu.select(kept)
-            tokens_Q_B = None if curves.tokens_Q_B is None else curves.tokens_Q_B[:, kept]
-            curves = Curves(curves.query_ids, menu, curves.p_Q_B[:, kept], tokens_Q_B)
-        budget = int(budgets_at(curves, price=price, cost=self.cost)[0])
-        column = menu.index(budget)
-        tokens = budget if curves.tokens_Q_B is None else curves.tokens_Q_B[0, column]
+        menu, p_B = curves.menu, curves.p_Q_B[0]
+        tokens_B = None if curves.tokens_Q_B is None else curves.tokens_Q_B[0]
+        costs_Q_B = curves.costs_Q_B(self.cost)
+        if costs_Q_B is None:
+            raise InvalidSettingsError("spent tokens need a predictor of usage, and this one has none")
+        kept_K = None if ceiling is None else np.array(self.columns(ceiling))
+        if kept_K is None:
+            column = column_at(p_B, costs_Q_B[0], price)
+        else:
+            column = int(kept_K[column_at(p_B[kept_K], costs_Q_B[0, kept_K], price)])
+        budget = menu.caps[column]
+        tokens = budget if tokens_B is None else tokens_B[column]
         predicted = max(1, round(float(tokens)))
-        expected = float(np.clip(curves.p_Q_B[0, column], 0.0, 1.0))
+        expected = min(1.0, max(0.0, float(p_B[column])))
         if menu.is_named:
             option = menu.option(budget)
             high = high_of_option(predicted, option)
             return Decision(kind, reason, option.cap, expected, predicted, option.label, high)
         if isinstance(ceiling, int) and ceiling < budget:  # below the smallest option
             return Decision(kind, reason, ceiling, None, min(predicted, ceiling), high_tokens=ceiling)
-        high = budget if curves.tokens_Q_B is None else high_of_cap(menu, curves.tokens_Q_B[0], column)
+        high = budget if tokens_B is None else high_of_cap(menu, tokens_B, column)
         return Decision(kind, reason, budget, expected, predicted, high_tokens=high)
 
 
@@ -265,9 +269,10 @@ def high_of_cap(menu: Menu, tokens_B: FloatArray, column: int) -> int:
         tokens_B: expected usage, shape (B,).
         column: of the cap.
     """
+    tokens = tokens_B.tolist()
     for before in range(column):
         low, high = menu.caps[before], menu.caps[before + 1]
-        if float(tokens_B[before + 1] - tokens_B[before]) <= (1.0 - HIGH) * (high - low):
+        if tokens[before + 1] - tokens[before] <= (1.0 - HIGH) * (high - low):
             return high
     return menu.caps[column]
 

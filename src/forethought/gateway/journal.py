@@ -26,6 +26,8 @@ from .host import logger
 
 MAX_BYTES = 64_000_000  # of a file; then the next one begins
 MAX_HELD = 100_000  # lines that wait for a disk that does not take them; later ones are lost, and counted
+MAX_HELD_TEXTS = 5_000  # the same where questions are kept
+MAX_TEXT = 65_536  # letters of a question that is kept; of a longer one there is the hash alone
 PAUSE = 0.1  # seconds in which lines are gathered before they are written
 LONGEST_PAUSE = 5.0  # between two tries of a disk that takes nothing
 KEY_FILE = "id.key"
@@ -154,10 +156,12 @@ class Journal:
 
     def note(self, entry: Entry) -> None:
         """One request that has ended; does not wait for the disk."""
-        if len(self._entries) >= MAX_HELD:
+        if len(self._entries) >= (MAX_HELD_TEXTS if self.keep_texts else MAX_HELD):
             self.num_lost += 1
             return
-        self._entries.append(entry if self.keep_texts or entry.text is None else replace(entry, text=None))
+        if entry.text is not None and not (self.keep_texts and len(entry.text) <= MAX_TEXT):
+            entry = replace(entry, text=None)
+        self._entries.append(entry)
         if not self._is_told.is_set():
             self._is_told.set()
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from ..core.prompts import PromptTemplate
@@ -12,9 +14,10 @@ from .decision import NONE, OWN, UNTOUCHED, Ceiling, Decider, Decision, Prioriti
 from .fields import cap_fields, option_fields
 from .host import Host
 from .metrics import Counter, Metrics, Watch
-from .request import PATHS, PRIORITY_HEADER, BudgetRequest, read
+from .request import CHAT, FORMED, PATHS, PRIORITY_HEADER, BudgetRequest, read
 from .states import PromptStates
 
+LONG_CHARACTERS = 4000  # of a question: about 3 ms; the longer ones are read in a thread, and hold no other request up
 LOWERED = "the client's own choice, lowered to the ceiling"
 
 
@@ -132,8 +135,9 @@ class Policy:
             else:
                 decision = self.decider.by_curve(request.question, state_D, price=price, ceiling=ceiling)
         else:
-            note = self._note(request)
-            decision = self.decider.by_curve(request.question, note=note, price=price, ceiling=ceiling)
+            decide = partial(self.decider.by_curve, note=self._note(request), price=price, ceiling=ceiling)
+            is_long = len(request.question) > LONG_CHARACTERS
+            decision = await asyncio.to_thread(decide, request.question) if is_long else decide(request.question)
         return self._set(request, decision)
 
     def _set(self, request: BudgetRequest, decision: Decision) -> Decision:
@@ -144,8 +148,9 @@ class Policy:
         else:
             assert decision.budget is not None
             fields = cap_fields(request.path, max(kind.least, decision.budget - self.offset), kind)
-            if not self.has_caps:
-                fields = {}
+            if not self.has_caps:  # the host makes two calls of it, which only a plain chat can be
+                is_plain = request.path == CHAT and request.no_curve not in FORMED
+                fields = {} if is_plain else None
         if fields is None:
             lack = f"untouched: {request.path} has no field for {decision.option or 'a cap'} that is known"
             return self._queued(request, Decision(UNTOUCHED, lack, most_tokens=request.own_room), {})

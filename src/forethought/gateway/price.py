@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from ..allocators.price import budgets_at, price_for
 from ..control import sources
@@ -16,7 +17,6 @@ from ..predictors.predictor import Predictor
 from ..predictors.training import cross_fit
 from ..predictors.usage import stretched
 from .host import logger
-from .options import ServingOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,25 +52,58 @@ class Price:
             return self.value
 
 
-def price_of(options: ServingOptions, predictor: Predictor) -> Price:
+VARIABLES = ("FORETHOUGHT_PRICE", "FORETHOUGHT_MEAN_TOKENS", "FORETHOUGHT_PROFILE=profile.parquet")
+FLAGS = ("--price", "--mean-tokens", "--profile profile.parquet")
+
+
+class PriceTerms(Protocol):
+    """What says how the price is set; see `ServingOptions`."""
+
+    @property
+    def predictor(self) -> str:
+        """A folder, a run that holds one, or a shipped name."""
+
+    @property
+    def price(self) -> float | None:
+        """Right answers a token."""
+
+    @property
+    def mean_tokens(self) -> float | None:
+        """Tokens a query, on average, where no price is given."""
+
+    @property
+    def profile(self) -> str:
+        """The measured questions on which the mean sets the price."""
+
+    @property
+    def cost(self) -> Cost:
+        """What tokens are counted in."""
+
+
+def price_of(options: PriceTerms, predictor: Predictor, names: tuple[str, str, str] = VARIABLES) -> Price:
     """The price that `options` name.
+
+    Args:
+        options: a price, or a mean.
+        predictor: of the curves.
+        names: what price, mean and profile are called where they were given.
 
     Raises:
         InvalidSettingsError: there is no profile to set it on.
         InvalidTotalError: not even the smallest budgets fit the mean.
     """
     if options.price is not None:
-        return Price(options.price, None, "FORETHOUGHT_PRICE")
+        return Price(options.price, None, names[0])
     assert options.mean_tokens is not None
-    curves, source = _curves(options, predictor)
+    curves, source = _curves(options, predictor, names)
     price = price_for(curves, mean_tokens=options.mean_tokens, cost=options.cost)
     mean_budget = float(budgets_at(curves, price=price, cost=options.cost).mean())
     return Price(price, mean_budget, source, curves, options.mean_tokens, options.cost)
 
 
-def _curves(options: ServingOptions, predictor: Predictor) -> tuple[Curves, str]:
+def _curves(options: PriceTerms, predictor: Predictor, names: tuple[str, str, str]) -> tuple[Curves, str]:
     """Curves of measured questions as a predictor says that has not seen them, and in words whose."""
-    measured, source = _measured(options)
+    measured, source = _measured(options, names)
     if (rows := predictor.rows_trained_on(measured)) is not None and len(rows):
         logger.info("setting the price on left-out predictions of the %d training questions", measured.num_queries)
         layer = predictor.card.features.layer
@@ -87,7 +120,7 @@ def _curves(options: ServingOptions, predictor: Predictor) -> tuple[Curves, str]
     return curves, f"predictions of {source}"
 
 
-def _measured(options: ServingOptions) -> tuple[Profile, str]:
+def _measured(options: PriceTerms, names: tuple[str, str, str]) -> tuple[Profile, str]:
     """The profile that was named, else the run that holds the predictor, else what is shipped with it."""
     if options.profile:
         return sources.open_profile(options.profile), options.profile
@@ -98,6 +131,6 @@ def _measured(options: ServingOptions) -> tuple[Profile, str]:
     if options.predictor in shipped_predictors():
         return sources.shipped_heldout(options.predictor), f"the held-out profile of {options.predictor}"
     raise InvalidSettingsError(
-        f"FORETHOUGHT_MEAN_TOKENS needs measured questions to set the price on; none come with {options.predictor}: "
-        "name the profile it was trained on, FORETHOUGHT_PROFILE=profile.parquet, or give FORETHOUGHT_PRICE"
+        f"{names[1]} needs measured questions to set the price on; none come with {options.predictor}: "
+        f"name the profile it was trained on, {names[2]}, or give {names[0]}"
     )

@@ -8,13 +8,13 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from ..runs.journal import DONE, Entry
 from .host import logger
 from .journal import Ids, Journal
-from .totals import Totals
+from .totals import MOST_LABELS, Totals
 
 RECENT = 50  # requests that are listed
 POINTS = 200  # requests whose prediction is held against what came
@@ -23,6 +23,7 @@ TIMES = 1_000  # of which the added milliseconds are known one by one
 MOST_TENANTS = 100  # that are listed, those that used the largest share of a quota first
 MOST_SERIES = 40
 LENGTH = 240  # points of a series; then every second one is dropped
+MAX_NAME = 200  # letters of a model's name, which a client may choose
 GATEWAY = "gateway"  # the account of all tenants together
 
 
@@ -135,6 +136,7 @@ class Seen:
         self._added_ms: deque[float] = deque(maxlen=TIMES)
         self._remembered: OrderedDict[str, tuple[float | None, bool | None]] = OrderedDict()
         self._known: Sequence[Balance] = ()
+        self._is_away = False
         self._series: dict[tuple[str, str], Series] = {}
         self._used = Series(self._started)
 
@@ -151,8 +153,12 @@ class Seen:
             parent: the request's headers by name in lower case, from which a span takes its parent.
         """
         totals = self.totals
+        if len(entry.model) > MAX_NAME:
+            entry = replace(entry, model=f"{entry.model[:MAX_NAME]}…")
         totals.ended(entry)
-        if self.journal is not None and entry.tenant:  # whoever has no key must not fill the disk
+        if not entry.tenant:  # whoever has no key must fill neither the disk nor the list
+            return
+        if self.journal is not None:
             self.journal.note(entry)
             totals.num_lost = self.journal.num_lost
         if entry.ending == DONE and not entry.is_shadow and entry.predicted is not None and entry.output_tokens:
@@ -200,8 +206,15 @@ class Seen:
         try:
             self._known = tuple(await self._balances())
         except Exception as error:  # the page must not stop because the ledger is away: it shows what was known last
-            logger.warning("balances are not known: %s", error)
+            if not self._is_away:
+                logger.warning("balances are not known: %s", error)
+            self._is_away = True
             return
+        self._is_away = False
+        limited = [each for each in self._known if each.quota is not None][:MOST_LABELS]
+        self.totals.quotas = [
+            (each.account, each.window, each.quota or 0, each.settled + each.reserved) for each in limited
+        ]
         for each in self._known:
             if each.quota is None:
                 continue

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Hashable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from ..errors import MissingExtraError
 from ..runs.journal import CLIENT_LEFT, DONE, REFUSED, REFUSED_UPSTREAM, UPSTREAM_FAILED, Entry
@@ -17,8 +17,6 @@ MOST_LABELS = 200  # of one kind: what comes later counts as OTHER
 OTHER = "other"
 ADDED_SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0)  # upper ends of the histogram's bins
 DETAIL = re.compile(r"\s*(?:;|\(p=).*", re.DOTALL)  # of a reason: what is another for each request
-
-Name = TypeVar("Name", bound=Hashable)
 
 
 @dataclass(slots=True)
@@ -65,6 +63,7 @@ class Totals:
         expected_right, num_expected: of requests with an outcome: the sum of the predicted chances, and how many.
         num_lost: requests that the journal could not keep.
         price: of a token, as the last request faced it at weight 1; None before the first.
+        quotas: (account, window, tokens, of these used or reserved), as they were known last.
     """
 
     def __init__(self) -> None:
@@ -79,6 +78,7 @@ class Totals:
         self.tenants: dict[str, TenantTotals] = {}
         self.expected_right, self.num_expected, self.num_lost = 0.0, 0, 0
         self.price: float | None = None
+        self.quotas: Sequence[tuple[str, str, int, int]] = ()
         self.reserved_tokens = self.settled_tokens = self.prompt_tokens = self.output_tokens = 0
         self.num_overshoots = self.overshoot_tokens = self.num_over_reserved = 0
         self.added_seconds, self._added_bins = 0.0, [0] * (len(ADDED_SECONDS) + 1)
@@ -186,6 +186,14 @@ class Totals:
         yield GaugeMetricFamily("forethought_open_requests", "Requests that go on", value=self.num_open)
         if self.price is not None:
             yield GaugeMetricFamily("forethought_price", "Right answers that a token must buy", value=self.price)
+        limits = GaugeMetricFamily("forethought_quota_tokens", "Tokens of a quota", labels=["account", "window"])
+        taken = GaugeMetricFamily(
+            "forethought_quota_taken_tokens", "Used and reserved tokens of a quota", labels=["account", "window"]
+        )
+        for account, window, limit, tokens in self.quotas:
+            limits.add_metric([account, window], limit)
+            taken.add_metric([account, window], tokens)
+        yield from (limits, taken)
         total, bins = 0, []
         for end, count in zip((*ADDED_SECONDS, "+Inf"), self._added_bins, strict=True):
             total += count

@@ -84,7 +84,7 @@ def prepare(
     except ModelFileError:
         raise
     except OSError as error:
-        raise ModelFileError(f"{alias}: cannot be made ready under {home}: {error}") from error
+        raise ModelFileError(f"{alias}: cannot be prepared under {home}: {error}") from error
 
 
 def mark(folder: Path, alias: str) -> None:
@@ -126,8 +126,8 @@ def _require_disk(source: GgufSource, downloads: Path, alias: str) -> None:
     free = shutil.disk_usage(downloads).free
     if free < needed:
         raise ModelFileError(
-            f"{alias} needs {needed / 1e9:.1f} GB of disk for a while and {final / 1e9:.1f} GB in the end; {downloads} "
-            f"has {free / 1e9:.1f} GB free. Make room, or point FORETHOUGHT_HOME at another disk."
+            f"{alias} needs {needed / 1e9:.1f} GB of disk temporarily and {final / 1e9:.1f} GB in the end; {downloads} "
+            f"has {free / 1e9:.1f} GB free. Free some space, or point FORETHOUGHT_HOME at another disk."
         )
 
 
@@ -137,6 +137,6 @@ def _locked(path: Path, alias: str, tell: Tell) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            tell(f"another process is making {alias} ready; waiting for it")
+            tell(f"another process is preparing {alias}; waiting for it")
             fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -136,9 +136,7 @@ def _download(name: str, tell: Callable[[str], None], files: Sequence[str] = HUB
             hub.snapshot_download(name, allow_patterns=list(files), ignore_patterns=HUB_LEFT_OUT, etag_timeout=5)
         )
     except GatedRepoError as error:  # a kind of RepositoryNotFoundError
-        raise ModelFileError(
-            f"{name}: the hub wants its terms accepted first, on the model's page; then: hf auth login"
-        ) from error
+        raise ModelFileError(f"{name}: accept the terms of the model on its page first, then: hf auth login") from error
     except RepositoryNotFoundError as error:
         raise UnknownNameError(
             f"{unknown_name_message('model', name, ALIASES)} There is no such folder, and the hub has no such model "

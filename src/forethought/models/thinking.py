@@ -1,4 +1,4 @@
-"""How a model thinks, as its tokenizer and chat template show it; and the prompt template that follows from that."""
+"""How a model thinks, by its tokenizer and chat template; and the prompt template that follows from it."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def own_template(tokenizer: Any) -> tuple[PromptTemplate, str]:
     for tags in KNOWN:
         if {tags.start, tags.end} <= special:
             return _thinking(tokenizer, tags, "as its special tokens say")
-    return STEPS, "asks to think step by step: its own chat template names no thought"
+    return STEPS, "asks to think step by step: its own chat template has no thinking tags"
 
 
 def _chat_template(tokenizer: Any) -> str:

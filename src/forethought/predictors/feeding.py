@@ -1,4 +1,4 @@
-"""Feeding a history: more draws of its questions, if they are of the same model, template and options."""
+"""Adds samples to a history, if they are of the same model, template and options."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SHOWN = 3  # options named in a note
 
 
 def feed(predictor: Predictor, profile: Profile, *, fed_as: str = "") -> tuple[Predictor, tuple[str, ...]]:
-    """The predictor with the draws of a profile added, and notes on what was left out.
+    """The predictor with the samples of a profile added, and notes on what was left out.
 
     Draws of another model or template are not taken over, nor those of options that the history does not have or that
     are defined otherwise there. What was fed before is not counted again.
@@ -43,14 +43,14 @@ def feed(predictor: Predictor, profile: Profile, *, fed_as: str = "") -> tuple[P
     known, name = history_card(predictor), fed_as or draws_hash(profile)
     if any(each.id == name for each in known.fed):
         return predictor, (
-            f"{profile.provenance.name or 'this profile'} was fed before: its draws are not counted again",
+            f"{profile.provenance.name or 'this profile'} was added before: its samples are not counted again",
         )
     differing = _differing(predictor.card, profile)
     if differing:
         return predictor, (
             f"nothing of {profile.provenance.name or 'the profile'} was fed: the history is of another "
-            f"{' and '.join(differing)}, and mixes nothing. To begin one anew: forethought train PROFILE --predictor "
-            "history",
+            f"{' and '.join(differing)}, and different ones are not mixed. To start a new one: forethought train "
+            "PROFILE --predictor history",
         )
     columns, notes = _columns(predictor.card.menu, profile.menu)
     if all(column is None for column in columns):
@@ -71,7 +71,7 @@ def feed(predictor: Predictor, profile: Profile, *, fed_as: str = "") -> tuple[P
 
 
 def begun(predictor: Predictor, profiles: Sequence[Profile], *, fed_as: str = "") -> Predictor:
-    """A history just trained on `profiles` together, its counts fed one by one, so that earlier ones are forgotten.
+    """A history just trained on `profiles` together, its counts added one by one, so that earlier ones decay.
 
     `fed_as` names the last of them; see `feed`.
     """
@@ -88,17 +88,17 @@ def begun(predictor: Predictor, profiles: Sequence[Profile], *, fed_as: str = ""
 
 
 def history_of(predictor: Predictor) -> HistoryPredictor:
-    """Its estimator; raises InvalidSettingsError where it keeps no draws."""
+    """Its estimator; raises InvalidSettingsError if it is not a history."""
     if not isinstance(predictor.estimator, HistoryPredictor):
         raise InvalidSettingsError(
-            f"draws are fed to a predictor of the kind history, and this is {predictor.card.predictor}; make one: "
+            f"samples can be added only to a history, and this predictor is {predictor.card.predictor}; make one: "
             "forethought train PROFILE --predictor history"
         )
     return predictor.estimator
 
 
 def history_card(predictor: Predictor) -> HistoryCard:
-    """What its card says of what was fed."""
+    """The history section of its card."""
     return predictor.card.history or history_words(history_of(predictor), ())
 
 
@@ -145,7 +145,8 @@ def _columns(own: Menu, fed: Menu) -> tuple[list[int | None], tuple[str, ...]]:
     """For each option of the history its column in what is fed, and notes on those that have none."""
     if own.is_named != fed.is_named:
         kind = "named options" if own.is_named else "caps"
-        return [None] * own.num_options, (f"nothing was fed: the history is of {kind}, {own}, what is fed of {fed}",)
+        why = f"nothing was added: the history is of {kind}, {own}, the new samples of {fed}"
+        return [None] * own.num_options, (why,)
     column_of = {label: column for column, label in enumerate(fed.labels)}
     columns = [column_of.get(label) for label in own.labels]
     changed = []
@@ -155,12 +156,13 @@ def _columns(own: Menu, fed: Menu) -> tuple[list[int | None], tuple[str, ...]]:
             columns[place] = None
     notes = []
     if changed:
-        notes.append(f"options are defined otherwise than in the history, and their draws are not fed: {_few(changed)}")
+        notes.append(f"options differ from those in the history, and their samples are not added: {_few(changed)}")
     if unknown := [label for label in fed.labels if label not in own.labels]:
-        notes.append(f"the history has no options {_few(unknown)}: their draws are not fed")
+        notes.append(f"the history has no options {_few(unknown)}: their samples are not added")
     if all(column is None for column in columns):
         notes.append(
-            "nothing was fed: no option is the same. To begin anew: forethought train PROFILE --predictor history"
+            "nothing was added: no option is the same. To start a new history: forethought train PROFILE "
+            "--predictor history"
         )
     return columns, tuple(notes)
 
@@ -175,12 +177,12 @@ def _doubts(predictor: Predictor, profile: Profile, name: str) -> list[str]:
     """What the user should look at although it is fed."""
     card, made, found = predictor.card, profile.provenance, []
     if made.grader is not None and card.grader is not None and made.judge != card.grader:
-        found.append(f"the history was graded by {card.grader}, what is fed by {made.judge}")
+        found.append(f"the history was graded by {card.grader}, the new samples by {made.judge}")
     others = [each for each in history_card(predictor).fed if each.id.partition("-")[0] != name.partition("-")[0]]
     if made.seed is not None and any(each.seed == made.seed for each in others):
         found.append(
-            f"an earlier feeding had the seed {made.seed} too: an engine that draws by its seed gives the same draws "
-            "again, which are no news; give each night a --seed of its own"
+            f"an earlier update had the same seed, {made.seed}: an engine that uses the seed returns the "
+            "same samples, which add no information; use another --seed for each night"
         )
     return found
 

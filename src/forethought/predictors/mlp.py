@@ -116,16 +116,22 @@ class MlpPredictor(EstimatorBase):
         rows, features, counts = usable(features, counts)
         weight_Q = counts.weight_Q
         features.check(self.reads)
+        prepared = partial(self._progress, "prepare features")
+        prepared(0, 4)
         if HIDDEN in self.reads:
             self._components = _Components.fit(features.hidden, weight_Q, self.options.num_components)
+        prepared(1, 4)
         if TEXT in self.reads:
             self._lexical = Lexical.fit(features.questions, seed=self.options.seed)
+        prepared(2, 4)
         x_Q_N = self._vectors(features)
         rate_Q_B = counts.rate_Q_B.astype(np.float32)
         # An outcome weighs by the traces behind it and the tokens its budget stands for.
         share_Q_B = ((weight_Q / weight_Q.mean())[:, None] * counts.width_B).astype(np.float32)
         problem = RidgeProblem(x_Q_N, weight_Q, is_scaled=True)
+        prepared(3, 4)
         self.noise_ = self.options.noise if self.options.noise is not None else _noise(problem, x_Q_N, counts)
+        prepared(4, 4)
         num_members = min(self.options.num_members, max(2, len(rows) // MIN_QUERIES))
         fold_Q = np.arange(len(rows)) % num_members
         held_p_Q_B = np.empty(rate_Q_B.shape, dtype=np.float32)

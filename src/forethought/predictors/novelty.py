@@ -1,10 +1,11 @@
-"""How novel a query is: its distance from the training queries, calibrated on queries that the score had not seen."""
+"""The novelty of a query: its distance from the training queries, calibrated on left-out queries."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Self
 
 import numpy as np
@@ -116,9 +117,11 @@ class NoveltyScore:
         """
         num = len(self.left_out_N)
         num_alarms = round(num * self.false_alarms) if math.isfinite(self.false_alarms) else 0
+        if num_alarms <= MOST_FALSE_ALARMS * num:
+            return True
         log_odds = (math.log(LEVEL), math.log1p(-LEVEL))
         tail = _tail(num_alarms, num, lambda count: count * log_odds[0] + (num - count) * log_odds[1])
-        return num_alarms <= MOST_FALSE_ALARMS * num or tail > BATCH_LEVEL
+        return tail > BATCH_LEVEL
 
     def card(self) -> NoveltyCard:
         """What a card says of it."""
@@ -134,8 +137,10 @@ class NoveltyScore:
 
     def distances(self, features: Features) -> NDArray[np.float64]:
         """Distance of each query, shape (Q,); NaN where it cannot be read."""
-        distance_Q = np.full(len(features), np.nan)
         rows = features.usable_rows(frozenset({self.kind}))
+        if len(rows) == len(features):
+            return self._distances(features)
+        distance_Q = np.full(len(features), np.nan)
         if len(rows):
             distance_Q[rows] = self._distances(features.select(rows))
         return distance_Q
@@ -216,6 +221,7 @@ def num_in_tail(num_trained: int) -> int:
     return int(LEVEL * (num_trained + 1) + 1e-9)
 
 
+@lru_cache(maxsize=1024)
 def chance_of(num_novel: int, num_queries: int, *, rank: int, num_trained: int) -> float:
     """Chance that of `num_queries` new queries of the training kind at least `num_novel` are novel.
 

@@ -1,4 +1,4 @@
-"""Which questions a predictor was trained on, as hashes, so that none of them is taken for a held-out one."""
+"""The training questions of a predictor, as hashes, so that none of them is used as a held-out one."""
 
 from __future__ import annotations
 
@@ -94,21 +94,24 @@ def held_out(profile: Profile, predictors: Mapping[str, Trained]) -> tuple[Profi
             )
         elif len(rows) == profile.num_queries:
             raise InvalidSettingsError(
-                f"{name} was trained on all {profile.num_queries} questions of {profile.provenance.name!r}: what it "
-                f"says of them is no prediction. Give --on other questions, or leave --on out and name the profile: "
-                f"forethought evaluate PROFILE (every question is then predicted by a fit without it)"
+                f"{name} was trained on all {profile.num_queries} questions of {profile.provenance.name!r}: "
+                f"its output for them is not a prediction. Give --on other questions, or leave --on out and name the "
+                f"profile: forethought evaluate PROFILE (every question is then predicted by a fit without it)"
             )
         else:
             is_held_Q[rows] = False
     num_seen = int((~is_held_Q).sum())
     if num_seen == profile.num_queries:
         raise InvalidSettingsError(
-            f"each of the {num_seen} questions was trained on by one of {', '.join(predictors)}: nothing is left to "
-            f"judge on. Give --on other questions"
+            f"each of the {num_seen} questions was trained on by one of {', '.join(predictors)}: nothing is "
+            f"left to evaluate on. Give --on other questions"
         )
     if not num_seen:
         return profile, tuple(notes)
-    said = f"{num_seen} of {profile.num_queries} questions were trained on and are left out; judged on the other "
+    said = (
+        f"{num_seen} of {profile.num_queries} questions were used for training and are left out; "
+        "evaluated on the other "
+    )
     return profile.select(is_held_Q), (f"{said}{profile.num_queries - num_seen}.", *notes)
 
 

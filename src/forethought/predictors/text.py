@@ -1,4 +1,4 @@
-"""Curves from the question's text alone, with no model at all: the default where there are no hidden states."""
+"""Curves from the question's text only, without a model: the default if there are no hidden states."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class TextPredictor(EstimatorBase):
         random, num_counts = np.random.default_rng(self.seed), self._lexical.num_counts
         # A distance of the counts' own spread, in the mean, is where the kernel has fallen to exp(-1/2).
         wave_C_R = random.standard_normal((num_counts, NUM_WAVES)) / np.sqrt(2 * num_counts)
-        self._wave_C_R = wave_C_R.astype(np.float16)
+        self._wave_C_R = wave_C_R.astype(np.float16).astype(np.float32)  # as the files keep it
         self._phase_R = random.uniform(0, 2 * np.pi, NUM_WAVES).astype(np.float32)
         problem = RidgeProblem(self._vectors(features.questions), counts.weight_Q, is_scaled=True)
         self._curves = LinearCurves.fit(problem, counts)
@@ -64,7 +64,7 @@ class TextPredictor(EstimatorBase):
         """Counts, words and waves of each text; the waves weigh as much as the counts, shape (Q, N)."""
         vector_Q_N = self._lexical.apply(texts)
         count_Q_C = vector_Q_N[:, : self._lexical.num_counts]
-        wave_Q_R = np.cos(count_Q_C @ self._wave_C_R.astype(np.float32) + self._phase_R)
+        wave_Q_R = np.cos(count_Q_C @ self._wave_C_R + self._phase_R)
         scale = np.float32(np.sqrt(2 * self._lexical.num_counts / NUM_WAVES))
         return np.concatenate([vector_Q_N, scale * wave_Q_R], axis=1)
 
@@ -75,7 +75,7 @@ class TextPredictor(EstimatorBase):
     def state(self) -> tuple[dict[str, Any], dict[str, FloatArray]]:
         """See `Estimator.state`."""
         arrays = self._lexical.arrays() | self._curves.arrays()
-        arrays |= {"wave": self._wave_C_R, "wave_phase": self._phase_R}
+        arrays |= {"wave": self._wave_C_R.astype(np.float16), "wave_phase": self._phase_R}
         return {"num_budgets": self._curves.num_options, "seed": self.seed}, arrays
 
     @classmethod
@@ -83,6 +83,6 @@ class TextPredictor(EstimatorBase):
         """See `Estimator.from_state`."""
         made = cls(seed=int(settings["seed"]))
         made._lexical = Lexical.from_arrays(arrays)
-        made._wave_C_R, made._phase_R = arrays["wave"], arrays["wave_phase"]
+        made._wave_C_R, made._phase_R = arrays["wave"].astype(np.float32), arrays["wave_phase"]
         made._curves = LinearCurves.from_state(settings, arrays)
         return made

@@ -1,4 +1,4 @@
-"""Questions in memory, of a file, standard input or a shipped dataset -> `list[Query]`, or every complaint at once."""
+"""Questions in memory, from a file, standard input or a shipped dataset -> `list[Query]`, or all problems at once."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def _rows_source(rows: Sequence[Mapping[str, Any]]) -> Source:
     try:
         content = json.dumps([dict(row) for row in rows]).encode()
     except (TypeError, ValueError, RecursionError) as error:
-        raise InvalidInputError(f"{IN_MEMORY}: a row holds what JSON has no word for: {error}") from error
+        raise InvalidInputError(f"{IN_MEMORY}: a row has a value that JSON cannot represent: {error}") from error
     return Source(IN_MEMORY, ".json", lambda: io.BytesIO(content))
 
 
@@ -146,16 +146,14 @@ def _queries_of(source: Source, limit: int | None, named: Mapping[str, str | Non
     _refuse_repeated_ids(places, queries, columns["id"], problems)
     problems.raise_any()
     if beside := find_column(table.names, fields.BESIDE_QUESTIONS):
-        logger.warning(
-            "%s: %r is not read: what is asked stands in %r alone", table.source.name, beside, columns["question"]
-        )
+        logger.warning("%s: %r is not read; the question is in %r", table.source.name, beside, columns["question"])
     return _with_ids(table.source.name, queries)
 
 
 def load_columns(
     source: str | Path, usual: Mapping[str, Sequence[str]], named: Mapping[str, str | None], *, limit: int | None = None
 ) -> list[dict[str, Any]]:
-    """The rows of any table by what their cells mean, as they stand there.
+    """The rows of any table by the meaning of their cells, unchanged.
 
     Args:
         source: as `load_queries` takes it.
@@ -322,7 +320,7 @@ def _with_ids(name: str, queries: list[Query | None]) -> list[Query]:
             query = replace(query, id=own_id)
         identified.append(query)
     if num_repeated:
-        logger.warning("%s: %d of the questions occur before; their ids end in -2, -3, …", name, num_repeated)
+        logger.warning("%s: %d questions are repeated; their ids end in -2, -3, …", name, num_repeated)
     return identified
 
 

@@ -1,4 +1,4 @@
-"""A page as one HTML file: nothing is loaded from elsewhere, and what others wrote is text and nothing else.
+"""A page as one HTML file: nothing is loaded from elsewhere, and text from others is escaped.
 
 Jinja escapes every value (autoescape). Pictures are SVG within the page; their colours become variables of the page's
 style, which has two sets of them, for light and for dark ground. Printing takes the light one.
@@ -16,8 +16,9 @@ from markupsafe import Markup
 
 from ..core.versions import versions
 from ..core.visible import visible
-from .colours import COLOUR, COLOURS, DARK, LIGHT, on_dark
+from .colours import COLOUR, COLOURS
 from .pages import Bullets, Page, Picture, Questions, Table
+from .style import base_style, variable
 from .wording import SIMULATED, policy_name
 
 WIDE_CELL = 40  # letters: a cell with more is a text and may be broken into lines
@@ -68,12 +69,9 @@ def render(page: Page, pictures: Mapping[str, str] | None) -> str:
         simulated=SIMULATED,
         command=command,
         facts={key.replace("_", " "): _fact(value) for key, value in facts.items() if value not in (None, "", {}, ())},
-        style=Markup(_read("page.css")),
+        style=Markup(f"{base_style(found)}{_read('page.css')}"),
         script=Markup(_read("page.js")),
-        light={_name(each): each for each in sorted(found)},
-        dark={_name(each): on_dark(each) for each in sorted(found)},
-        policies={policy: _name(colour) for policy, colour in COLOURS.items()},
-        grounds={"light": LIGHT, "dark": DARK},
+        policies={policy: variable(colour) for policy, colour in COLOURS.items()},
     )
 
 
@@ -109,9 +107,4 @@ def _inlined(text: str) -> str:
 
 
 def _coloured(text: str) -> str:
-    return COLOUR.sub(lambda match: f"var({_name(match[0])})", text)
-
-
-def _name(colour: str) -> str:
-    """The variable of a colour."""
-    return f"--c{colour[1:]}"
+    return COLOUR.sub(lambda match: f"var({variable(match[0])})", text)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
+import os
 from array import array
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
@@ -14,7 +17,7 @@ import numpy as np
 
 from ..core.codec import UnfitError, decode, fields_to_json
 from ..core.data import IntArray
-from ..core.files import make_folder, read_json, write_json
+from ..core.files import make_folder, reaching, read_json, write_json
 from ..core.menu import Menu
 from ..core.profile import Profile
 from ..core.provenance import FEEDBACK, Provenance
@@ -40,8 +43,9 @@ class Entry:
         id: as the response's header says it.
         time: when it came, seconds since 1970.
         tenant, model: whose it was, and the model that it asked for.
+        path: that was asked, such as /v1/chat/completions.
         kind, reason: how its budget was found, and in words; see `gateway.decision.KINDS`.
-        question: `content_id` of the question; "" where none was read.
+        question: `content_id` of the question, a hash by which who knows a question finds it; "" where none was read.
         option: label of what it got; of a plain cap the cap.
         budget: cap on reasoning tokens of each thought.
         num_thoughts: that it asked for.
@@ -62,6 +66,7 @@ class Entry:
     time: float
     tenant: str = ""
     model: str = ""
+    path: str = ""
     kind: str = ""
     reason: str = ""
     question: str = ""
@@ -145,16 +150,29 @@ class JournalHeader:
         Raises:
             RunError: it is of others, or the folder holds something else.
         """
-        if not is_journal(folder):
-            if any(make_folder(folder).iterdir()):
-                raise RunError(f"{folder} holds something else than a journal: name another folder for the journal")
-            write_json(folder / HEADER, fields_to_json(self))
-            return
+        with _alone(make_folder(folder)):
+            if not is_journal(folder):
+                if any(folder.iterdir()):
+                    raise RunError(f"{folder} holds something else than a journal: name another folder for the journal")
+                write_json(folder / HEADER, fields_to_json(self))
+                return
         there = type(self).read(folder)
         differing = there.provenance.differing(self.provenance, ("model", "template", "simulated"))
         if not there.menu.is_same(self.menu) or differing:
             said = there.provenance.listing(self.provenance, differing) or f"options {there.menu} and {self.menu}"
             raise RunError(f"{folder} is the journal of another gateway ({said}): name another folder for this one")
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Holds the folder against other gateways that begin at the same time; a kill frees it."""
+    with reaching(folder, "read"):
+        held = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(held)
 
 
 def is_journal(path: Path) -> bool:
@@ -204,6 +222,9 @@ class _Found:
         default_factory=lambda: {name: array("q") for name in ("place", "column", "end", "right", "tokens", "thought")}
     )
 
+    def __len__(self) -> int:
+        return len(self.columns["place"])
+
     def add(self, entry: Entry, column: int, end: int, *, right: bool) -> None:
         place = self.place_of.setdefault(entry.question, len(self.place_of))
         if entry.text:
@@ -229,23 +250,25 @@ def from_journal(folder: Path) -> Profile:
         RunError: no request has an outcome, or a line cannot be read.
     """
     header, outcomes = JournalHeader.read(folder), read_outcomes(folder)
-    menu, model, left_out = header.menu, _main_model(folder, outcomes), Counter[str]()
+    menu, left_out, by_model = header.menu, Counter[str](), dict[str, _Found]()
     column_of = {label: column for column, label in enumerate(menu.labels)}
-    found = _Found()
     for entry in read_entries(folder):
         right = outcomes.get(entry.id)
         column = column_of.get(entry.option or "")
         if right is None:
             left_out["have no outcome"] += 1
-        elif why := _why_not(entry, column, model):
+        elif why := _why_not(entry, column):
             left_out[why] += 1
         else:
             assert column is not None
-            found.add(entry, column, _end(entry, menu, column), right=right)
-    if not found.place_of:
+            by_model.setdefault(entry.model, _Found()).add(entry, column, _end(entry, menu, column), right=right)
+    if not by_model:
         raise RunError(_nothing(folder, left_out))
+    model, found = max(by_model.items(), key=lambda each: (len(each[1]), each[0]))
+    left_out[f"asked for another model than {model}"] = sum(map(len, by_model.values())) - len(found)
     for why, count in left_out.most_common():
-        logger.warning("note: %s: %d requests %s and are left out", folder, count, why)
+        if count:
+            logger.warning("note: %s: %d requests %s and are left out", folder, count, why)
     numbers, num_queries = found.arrays, len(found.place_of)
     if menu.is_named:
         menu, place_B = measured_menu(menu, numbers["column"], numbers["tokens"])
@@ -263,13 +286,7 @@ def from_journal(folder: Path) -> Profile:
     )
 
 
-def _main_model(folder: Path, outcomes: Mapping[str, bool]) -> str:
-    """The model that most requests with an outcome asked for."""
-    models = Counter(entry.model for entry in read_entries(folder) if entry.id in outcomes)
-    return max(models, key=lambda name: (models[name], name), default="")
-
-
-def _why_not(entry: Entry, column: int | None, model: str) -> str:
+def _why_not(entry: Entry, column: int | None) -> str:
     """Why a request says nothing of an option, "" where it does."""
     if entry.is_shadow:
         return "were only shadowed"
@@ -279,9 +296,7 @@ def _why_not(entry: Entry, column: int | None, model: str) -> str:
         return "got no option of the menu"
     if entry.num_thoughts != 1:
         return "asked for several thoughts"
-    if entry.output_tokens is None:
-        return "were not counted"
-    return "" if entry.model == model else f"asked for another model than {model}"
+    return "were not counted" if entry.output_tokens is None else ""
 
 
 def _end(entry: Entry, menu: Menu, column: int) -> int:

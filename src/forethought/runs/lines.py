@@ -1,4 +1,4 @@
-"""Files of JSON lines: appended so that a kill loses nothing reported, read line by line."""
+"""Files of JSON lines: appended so that a kill does not lose reported results, read line by line."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def read_lines(path: Path, read: Callable[[Any], Line]) -> Iterator[Line]:
                 found = read(parse_json(line))
             except ValueError as error:
                 raise RunError(
-                    f"{path} line {number} is not a record: {error}. Delete this line; what it held is made again when "
-                    "the command that made it is given again."
+                    f"{path} line {number} is not a record: {error}. Delete this line, and give "
+                    "the same command again to recreate it."
                 ) from error
             yield found
 

@@ -1,4 +1,4 @@
-"""Who may write a run: one alone, or any number of workers with a shard each. A kill frees every lock."""
+"""Locks of a run: one writer, or any number of workers with a shard each. A kill releases every lock."""
 
 from __future__ import annotations
 
@@ -35,19 +35,19 @@ def writing(folder: Path, worker: Worker) -> Iterator[None]:
                 raise RunError(f"{folder} is being written by another process; wait for it, or give another --out")
             elif (count := _noted(whole)) != worker.count:
                 raise RunError(
-                    f"{folder} is being written by workers of {count}, and --worker {worker} divides the questions "
-                    f"otherwise; give --worker K/{count}, or wait for them"
+                    f"{folder} is being written by workers of {count}, and --worker {worker} divides the "
+                    f"questions differently; give --worker K/{count}, or wait for them"
                 )
             if not worker.is_alone:
                 fcntl.flock(whole, fcntl.LOCK_SH)
                 if not _take(own, fcntl.LOCK_EX):
-                    raise RunError(f"{folder}: worker {worker} runs already; each needs a number of its own")
+                    raise RunError(f"{folder}: worker {worker} is already running; each worker needs its own number")
         yield
 
 
 @contextmanager
 def turn(folder: Path) -> Iterator[None]:
-    """Waits until nobody else begins, or writes what is made from all shards, and holds the others back."""
+    """Waits for an exclusive turn, in which no other process starts or writes files made from all shards."""
     with open_bytes(folder / TURN, "ab+", "written") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -1,4 +1,4 @@
-"""Profiles: counted from a run's records, and kept as one Parquet file."""
+"""Profiles: counted from a run's records, and stored as one Parquet file."""
 
 from __future__ import annotations
 
@@ -149,9 +149,9 @@ def _report(run: RunDirectory, num_traces: int, reasons: Reasons, ungraded: Sequ
         if reasons.count:
             raise RunError(
                 f"{run.path} has no finished trace: {reasons.count} failed, the first with {reasons.first}. "
-                "Mend the cause, or leave these questions out; failed traces are tried again by the same command."
+                "Fix the cause, or leave these questions out; the same command retries failed traces."
             )
-        raise RunError(f"{run.path} has no finished trace yet; run `forethought profile` again to go on")
+        raise RunError(f"{run.path} has no finished trace yet; run `forethought profile` again to resume")
     if ungraded:
         ids = list(dict.fromkeys(ungraded))
         logger.warning(
@@ -205,7 +205,7 @@ def joined(profiles: Sequence[Profile]) -> Profile:
             lines = [first.provenance.listing(other.provenance, differing)] if differing else []
             lines += [f"menu: {first.menu} and {other.menu}{_unlike(first.menu, other.menu)}"] if is_other else []
             is_judged_otherwise = set(differing) <= set(GRADER) and not is_other
-            hint = ". Judge their records by one grader first: forethought regrade RUN" if is_judged_otherwise else ""
+            hint = ". Grade them with one grader first: forethought regrade RUN" if is_judged_otherwise else ""
             raise MismatchError(f"these profiles were not measured in the same way ({'; '.join(lines)}){hint}")
     profiles = [first, *(other if other.menu == first.menu else on_menu(other, first.menu) for other in profiles[1:])]
     query_ids = [query_id for profile in profiles for query_id in profile.query_ids]
@@ -279,7 +279,7 @@ def common_menu(first: Menu, second: Menu) -> Menu:
         how = "--menu" if first.is_named or second.is_named else "--budgets"
         raise MismatchError(f"the budgets {first} and {second} have none in common: measure both with one {how}")
     if unlike := _unlike(first, second):
-        raise MismatchError(f"the options {first} and {second} go by the same names and differ{unlike}")
+        raise MismatchError(f"the options {first} and {second} have the same names and differ{unlike}")
     return shared
 
 

@@ -1,4 +1,4 @@
-"""A run directory: settings, records, hidden states. Append-only and flushed, so that a kill loses nothing reported.
+"""A run directory: settings, records, hidden states. Append-only and flushed, so that a kill loses no reported result.
 
 RUN/run.json           what was asked and how it is measured (provenance, settings), written once
 RUN/queries.jsonl      the queries, canonical
@@ -129,7 +129,7 @@ class Tries:
 
 
 def trace_of(record: Record) -> tuple[str, int, str]:
-    """What tells a trace apart in its run: query, sample and option."""
+    """The identity of a trace in its run: query, sample and option."""
     return record.query_id, record.sample, record.option
 
 
@@ -225,7 +225,7 @@ class RunDirectory:
         except UnfitError as error:
             raise RunError(f"{file} is not a run header: {error}. Copy it again, or give another --out.") from error
         if header.regrading and not self.is_regrading:
-            raise RunError(f"{self.path} was being graded anew and was stopped; finish it: {header.regrading}")
+            raise RunError(f"{self.path} was being graded again and was interrupted; finish it: {header.regrading}")
         return header
 
     def write_header(self, header: Header) -> None:
@@ -361,7 +361,7 @@ def _other_settings(path: Path, old: Provenance, new: Provenance, differing: Seq
         flags = "".join([f" --grader {new.grader}", *options])
         return (
             f"{path} was graded by {old.judge or 'an unknown grader'}, and this command grades by {new.judge}; they "
-            f"are not mixed. Judge what it holds anew first: forethought regrade {path}{flags}"
+            f"are not mixed. Grade the stored answers again first: forethought regrade {path}{flags}"
         )
 
     def said(made: Provenance, name: str) -> str:

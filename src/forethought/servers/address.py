@@ -1,4 +1,4 @@
-"""Where a server is, and the key it may want: the one is recorded, the other is never shown."""
+"""The address of a server, and its key: the address is recorded, the key is never shown."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ class Address:
     path: str
 
     @classmethod
-    def parse(cls, text: str) -> Address:
+    def parse(cls, text: str, flag: str = "--base-url") -> Address:
         """Reads a base URL, or a whole endpoint such as …/v1/chat/completions, whose last part is taken off.
 
-        What could hold a secret (user, password, query) is refused and not repeated.
+        What could hold a secret (user, password, query) is refused and not repeated; `flag` is where it was given.
         """
         parts = urlsplit(text.strip())
         try:
             host, port = parts.hostname, parts.port
         except ValueError:
-            raise InvalidSettingsError("--base-url has a port that is not a number") from None
+            raise InvalidSettingsError(f"{flag} has a port that is not a number") from None
         if parts.scheme not in ("http", "https") or not host:
             shown = repr(text) if "@" not in text and "?" not in text else "what was given"
-            raise InvalidSettingsError(f"--base-url must look like http://127.0.0.1:8000/v1; {shown} does not")
+            raise InvalidSettingsError(f"{flag} must look like http://127.0.0.1:8000/v1; {shown} does not")
         if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
             raise InvalidSettingsError(
-                f"--base-url for {host} holds a user, a password, a query or a fragment, which would end up in "
+                f"{flag} for {host} holds a user, a password, a query or a fragment, which would end up in "
                 f"records; give the plain address, and the key in the environment variable {KEY_VARIABLES[0]}"
             )
         name = f"[{host}]" if ":" in host else host
@@ -76,7 +76,7 @@ class Address:
 
 
 class Key:
-    """A key that shows itself to the server alone: not in its repr, and taken out of whatever a server echoes."""
+    """A key that only the server sees: not in its repr, and removed from everything that a server echoes."""
 
     __slots__ = ("_letters", "_shapes", "_value", "variable")
 

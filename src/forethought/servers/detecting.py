@@ -1,4 +1,4 @@
-"""Which server this is, and how that can be told."""
+"""Detects the kind of a server, and how that was determined."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class Server:
         if self.kind.lists_all:
             raise EngineError(f"{unknown} {hint}")
         logger.warning(
-            "%s It is tried all the same, since such servers take names that they do not list. %s", unknown, hint
+            "%s It is tried anyway, since such servers accept names that they do not list. %s", unknown, hint
         )
 
 
@@ -149,7 +149,7 @@ async def _look_around(client: Client) -> None:
 
 def _unusable(client: Client, error: RequestError) -> EngineError:
     return EngineError(
-        f"no server answers at {client.address}: {error}. Is it running? Look with: "
+        f"no server answers at {client.address}: {error}. Is it running? Check with: "
         f"forethought doctor --base-url {client.address}"
     )
 

@@ -1,4 +1,4 @@
-"""Kinds of servers: what each calls the cap on thinking, and what else it can do. One row per kind."""
+"""Kinds of servers: their field for the cap on thinking, and their other features. One row per kind."""
 
 from __future__ import annotations
 
@@ -88,6 +88,7 @@ class ServerKind:
         needs: what the server must be started with for its native cap, for messages.
         counts_closing: whether the reasoning tokens that it reports hold the tag that closes the thought.
         seeding: what it must be started with to heed a request's seed, for messages; "" where it always does.
+        streams_usage: whether a stream may ask for its usage (`stream_options.include_usage`).
         lists_all: whether it lists every name that it takes; others take more ("qwen3" for "qwen3:latest", suffixes).
         batch: how it takes many requests in a file; None where it does not.
     """
@@ -110,6 +111,7 @@ class ServerKind:
     needs: str = ""
     counts_closing: bool = False
     seeding: str = ""
+    streams_usage: bool = True
     lists_all: bool = False
     batch: BatchForm | None = None
 
@@ -118,7 +120,7 @@ class ServerKind:
         return _nested(self.cap, budget, self.beside) | dict.fromkeys(self.aliases, budget)
 
     def cap_in(self, body: Mapping[str, Any]) -> Any:
-        """What a request's body says of the cap, whatever that is; None where it says nothing."""
+        """The cap in a request's body, of any type; None if there is none."""
         found: Any = body if self.cap else None
         for name in self.cap.split("."):
             found = found.get(name) if isinstance(found, Mapping) else None
@@ -126,7 +128,7 @@ class ServerKind:
 
 
 def merged(body: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
-    """A request's body with further fields: what is set replaces what stood there, tables go into tables."""
+    """A request's body with further fields: they replace fields of the same name, and tables are merged."""
     found = dict(body)
     for name, value in fields.items():
         held = found.get(name)
@@ -197,6 +199,7 @@ KINDS = {
             beside=_fields(type="enabled"),
             least=1024,
             effort="",
+            streams_usage=False,
             batch=ANTHROPIC_BATCH,
         ),
         ServerKind(
@@ -211,6 +214,6 @@ KINDS = {
             implied=_fields(temperature=1.0, top_p=1.0),
             batch=OPENAI_BATCH,
         ),
-        ServerKind("other", batch=OPENAI_BATCH),
+        ServerKind("other", streams_usage=False, batch=OPENAI_BATCH),
     )
 }

@@ -11,7 +11,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 MOST_TOKENS = 10**8  # of one request; a server that says more is wrong
 WORD_CHARACTERS = 16  # longer words are of several tokens, whatever the tokenizer
@@ -21,7 +21,7 @@ TOLERANCE = 2  # tokens; a text may split anew where a thought ends
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What a server says of one answer's tokens; None where it says nothing that can be believed.
+    """The token counts of one answer as reported by a server; None if there is no reliable count.
 
     Attributes:
         prompt: tokens of the prompt.
@@ -37,7 +37,7 @@ class Usage:
 
     @classmethod
     def read(cls, usage: Any) -> Usage:
-        """Reads the object `usage` of an answer, whatever it holds.
+        """Reads the object `usage` of an answer, with any content.
 
         `completion_tokens` holds the thought (OpenAI), or stands beside `reasoning_tokens` (xAI), or leaves the thought
         to `total_tokens` alone (Gemini).
@@ -81,7 +81,7 @@ class Count:
     most: int | None
 
     def within(self, cap: int) -> bool | None:
-        """Whether the thought kept to `cap` tokens; None where that cannot be told."""
+        """Whether the thought has at most `cap` tokens; None if that is not known."""
         if self.least > cap:
             return False
         return True if self.most is not None and self.most <= cap else None
@@ -114,10 +114,84 @@ def count_tokens(
         closing_tokens: tokens of the tag that closes a thought, where the reported ones hold it.
         disagree: told where the server's word and ours differ: reported, counted, by what.
     """
+    return count_shown(
+        usage,
+        Shown.of(thought),
+        Shown.of(answer),
+        thought_tokens=thought_tokens,
+        answer_tokens=answer_tokens,
+        seen=seen,
+        pieces=pieces,
+        closing_tokens=closing_tokens,
+        disagree=disagree,
+    )
+
+
+@dataclass(slots=True)
+class Shown:
+    """How long a text is that comes in pieces and is not kept.
+
+    Attributes:
+        num_bytes: in UTF-8.
+        num_pieces: that held any of it.
+    """
+
+    num_bytes: int = 0
+    num_pieces: int = 0
+    _num_closed: int = 0  # tokens of all words but the last, at the least
+    _open: int = 0  # characters of the last word, which may go on
+
+    @classmethod
+    def of(cls, text: str) -> Self:
+        """Of a text that is there as a whole."""
+        found = cls()
+        found.add(text)
+        return found
+
+    def add(self, piece: str) -> None:
+        """Takes one more piece."""
+        if not piece:
+            return
+        self.num_pieces += 1
+        self.num_bytes += len(piece) if piece.isascii() else len(piece.encode("utf-8", "replace"))
+        words = piece.split()
+        if not words or piece[0].isspace():
+            self._close()
+        for number, word in enumerate(words):
+            if number:
+                self._close()
+            self._open += len(word)
+        if words and piece[-1].isspace():
+            self._close()
+
+    def _close(self) -> None:
+        self._num_closed += -(-self._open // WORD_CHARACTERS)
+        self._open = 0
+
+    @property
+    def least_tokens(self) -> int:
+        """See `least_tokens`."""
+        return self._num_closed + -(-self._open // WORD_CHARACTERS)
+
+
+def count_shown(
+    usage: Any,
+    thought: Shown,
+    answer: Shown,
+    *,
+    thought_tokens: int | None = None,
+    answer_tokens: int | None = None,
+    seen: int | None = None,
+    pieces: tuple[int, int] | None = None,
+    closing_tokens: int = 0,
+    disagree: Callable[[int, int, str], None] | None = None,
+) -> Count:
+    """The same by the lengths of the texts; arguments as of `count_tokens`."""
     told = Usage.read(usage)
-    shown, least_answer = least_tokens(thought), least_tokens(answer)
+    shown, least_answer = thought.least_tokens, answer.least_tokens
     total = told.generated
-    if total is not None and (total < shown + least_answer or (total == 0 and bool(thought or answer))):
+    has_text = bool(thought.num_bytes or answer.num_bytes)
+    if total is not None and (total < shown + least_answer or (total == 0 and has_text)):
         total = None  # there is more text than that
     if seen is None and pieces is not None and total is not None and 0 <= total - sum(pieces) <= TOLERANCE:
         seen = pieces[0] if pieces[0] >= shown and pieces[1] >= least_answer else None
@@ -130,14 +204,14 @@ def count_tokens(
     known = [n for n in (reported, seen) if n is not None and n >= shown - TOLERANCE]
     known += [thought_tokens] if thought_tokens is not None else []
     # What neither the answer's text nor anything that goes with it can account for was thought, shown or not.
-    unseen = 0 if total is None else total - len(answer.encode("utf-8", "replace")) - UNSEEN_TOKENS
+    unseen = 0 if total is None else total - answer.num_bytes - UNSEEN_TOKENS
     least = max(shown, unseen, *known, 0) if known else max(shown, unseen, 0)
-    if not known and not thought and total is not None and unseen <= 0:
+    if not known and not thought.num_bytes and total is not None and unseen <= 0:
         known = [0]  # no thought shows, and nothing is left over for one
     if known and least <= max(known):
         reasoning = max(known)
         if total is None:
-            rest = answer_tokens if answer_tokens is not None else None if answer else 0
+            rest = answer_tokens if answer_tokens is not None else None if answer.num_bytes else 0
         else:
             rest = max(total - reasoning, least_answer)
         return Count(reasoning, rest, None if rest is None else reasoning + rest, reasoning, reasoning)
@@ -146,7 +220,7 @@ def count_tokens(
 
 
 def least_tokens(text: str) -> int:
-    """Tokens that `text` has at the least, whatever the tokenizer: one per word, more for very long ones."""
+    """Lower bound on the tokens of `text` with any tokenizer: one per word, more for very long words."""
     return sum(-(-len(word) // WORD_CHARACTERS) for word in text.split())
 
 
@@ -208,11 +282,12 @@ class Counters:
         return f"the server ignored the cap: {about}{num_tokens} reasoning tokens > {budget}"
 
     def uncounted(self) -> None:
-        """Notes an answer whose tokens nothing told; said aloud the first time."""
+        """Notes an answer whose tokens could not be counted; logged the first time."""
         if self.num_uncounted == 0:
             logger.warning(
-                "nothing reliable tells how many tokens a thought has here: it is recorded as not counted, and whether "
-                "it kept its budget is not known; --engine-option tokenizer=NAME counts it (said once per run)"
+                "the tokens of a thought cannot be counted reliably here: they are recorded as not counted, and "
+                "it is not known whether the budget was kept; --engine-option tokenizer=NAME counts them (shown once "
+                "per run)"
             )
         self.num_uncounted += 1
 
@@ -220,7 +295,7 @@ class Counters:
         """Notes that the server's count is not ours; said aloud the first time."""
         if self.num_disagreements == 0:
             logger.warning(
-                "the server reports %d reasoning tokens where %s gives %d; the larger is recorded (said once per run)",
+                "the server reports %d reasoning tokens where %s gives %d; the larger is recorded (shown once per run)",
                 reported,
                 what,
                 counted,
@@ -234,7 +309,7 @@ class Counters:
         }
 
     def to_text(self) -> str:
-        """One line for the log; "" where there is nothing to tell."""
+        """One line for the log; "" if there is nothing to report."""
         parts = []
         if self.trace_tokens:
             share = self.cached_tokens / max(1, self.prompt_tokens)

@@ -1,4 +1,4 @@
-"""Which way to keep budgets at a server: the one asked for, or the best that it offers, and why."""
+"""Chooses how budgets are enforced at a server: as requested, or the best way that it supports, with the reason."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Chosen:
     setting: TwoCalls | OneCall | None
 
     def calls_for(self, option: Option | None) -> TwoCalls | OneCall:
-        """Who asks by `option`; raises InvalidSettingsError where nobody can."""
+        """The calls for `option`; raises InvalidSettingsError if there are none."""
         if option is None:
             return self.calls
         refuse_own_fields(option)
@@ -51,9 +51,9 @@ class Chosen:
             return self.calls
         if self.setting is None:
             raise InvalidSettingsError(
-                f"option {option.label!r} has a cap and sets {', '.join(option.set)}: two calls can set fields in a "
-                "chat alone, which this server does not go on with; give it no cap, or use --enforce native or "
-                "max-tokens"
+                f"option {option.label!r} has a cap and sets {', '.join(option.set)}: two calls can set fields "
+                "only in a continued chat, which this server does not support; give it no cap, or use --enforce native "
+                "or max-tokens"
             )
         return self.setting
 
@@ -128,7 +128,7 @@ def _lack(wanted: Wanted) -> str:
     """What a server lacks for the way that is wanted."""
     if wanted.enforce == "two-call":
         return (
-            "neither takes token ids nor goes on with a begun answer; with --engine-option tokenizer=NAME it can "
+            "accepts neither token ids nor a started answer; with --engine-option tokenizer=NAME it can "
             "continue plain text"
         )
     return f"has no field for {wanted.enforce} that is known"

@@ -1,4 +1,4 @@
-"""Any OpenAI-compatible server as an engine: budgets kept, and counted, whatever the server calls them."""
+"""Any OpenAI-compatible server as an engine: budgets are enforced and tokens counted, by the fields of each kind."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class OpenAIEngine:
         self._has_stumbled = False
         self._key = Key.from_environment(key_variable)
         if self._key is not None and self.address.is_in_clear:
-            logger.warning("the key in %s goes to %s in clear", self._key.variable, self.address)
+            logger.warning("the key in %s is sent to %s unencrypted", self._key.variable, self.address)
         self._backoff = Backoff(max_attempts=max_attempts, base_seconds=backoff_seconds)
         self._timeout = timeout_seconds
         self.served_model = served_model or model
@@ -114,7 +114,7 @@ class OpenAIEngine:
         self.enforce, self.reason = chosen.enforce, chosen.reason
         self.answer_room = 0 if chosen.enforce == "two-call" else wanted.room
         self._chosen: Chosen | None = chosen
-        kept = f"budgets kept by {self.enforce}: {self.reason}"
+        kept = f"budgets enforced by {self.enforce}: {self.reason}"
         self.said = f"{self.server.name} at {self.address} ({self.server.how}); {kept}"
         if not is_open:  # else whoever left the template open says it, once it is used
             logger.info("%s", self.said)
@@ -211,7 +211,7 @@ class OpenAIEngine:
         except Exception as error:  # an answer of a shape that nobody thought of, or a mistake of ours
             reason = self._fit(f"the server's answer could not be read: {_words(error)}")
             if not self._has_stumbled:
-                logger.warning("%s: %s (said once per run; --debug shows where)", request.query.id, reason)
+                logger.warning("%s: %s (shown once per run; --debug shows where)", request.query.id, reason)
                 logger.debug("%s", self._fit(traceback.format_exc()))
             self._has_stumbled = True
             return failed(request, reason)
@@ -233,7 +233,7 @@ class OpenAIEngine:
         return self.counters.to_json()
 
     def close(self) -> None:
-        """Says what was met on the way."""
+        """Logs the counters."""
         if self._chosen is not None and (text := self.counters.to_text()):
             logger.info("%s", text)
         self._chosen = None

@@ -1,4 +1,4 @@
-"""One call for thought and answer, bounded by the server: by a native cap, max_tokens alone, or what an option sets.
+"""One call for thought and answer, bounded by the server: by a native cap, only max_tokens, or the fields of an option.
 
 The answer is not forced here: where the cap leaves none, there is none. What came back is counted all the same.
 """
@@ -60,8 +60,8 @@ class OneCall:
         fields, reason = self._open(request) if option and option.cap is None else self._fields(request.budget)
         if reason is None and any(0 <= cut < request.budget for cut in request.probe_budgets):
             reason = (
-                f"--enforce {self.enforce} gives one answer a thought: several caps are measured by --enforce two-call "
-                "alone, or as options of a menu (--menu FILE)"
+                f"--enforce {self.enforce} gives one answer per thought: measure several caps with "
+                "--enforce two-call, or as options of a menu (--menu FILE)"
             )
         if reason is not None:
             return {}, reason

@@ -1,4 +1,4 @@
-"""Continuing a text without token ids: in a chat, or as plain text, cut where tokens are shown to end."""
+"""Continues a text without token ids: in a chat or as plain text, cut at visible token boundaries."""
 
 from __future__ import annotations
 
@@ -115,8 +115,9 @@ class ChatDialect:
         thought, content = texts_in(choice.get("message"))
         if thought:
             raise RequestError.after(
-                "the server takes the thought out of the chat (a reasoning parser), which then cannot go on: let it be "
-                "asked by token ids (not ids=false), by text (--engine-option tokenizer=NAME), or use --enforce native",
+                "the server removes the thought from the chat (a reasoning parser), which then cannot "
+                "be continued: use token ids (not ids=false), text (--engine-option tokenizer=NAME), or --enforce "
+                "native",
                 generated_in(answer),
             )
         pieces = _shown(choice)

@@ -1,4 +1,4 @@
-"""vLLM's own cap on thinking: one request gives the thought and the answer that is forced after it.
+"""vLLM's own cap on thinking: one request gives the thought and the answer forced after it.
 
 vLLM counts from the last start tag in the prompt and, when the cap is reached, forces an end text token by token. Start
 is here the tail that every prompt ends in (`<|im_start|>assistant` and a line break), end is the template's answer
@@ -68,8 +68,8 @@ class NativeCap:
                 suffix = forcing.template.answer_suffix
                 return cls(text, tuple(tail[begin:]), suffix, tuple(forcing.suffix_ids))
         raise InvalidSettingsError(
-            f"--enforce native: the prompts of template {forcing.template.name!r} end in token ids that no text gives "
-            f"back, so vLLM would never see the start of a thought, and say nothing; {HINT}"
+            f"--enforce native: the prompts of template {forcing.template.name!r} end in token ids that no "
+            f"text produces, so vLLM would silently miss the start of a thought; {HINT}"
         )
 
     def fits(self, forcing: Forcing) -> bool:
@@ -92,7 +92,7 @@ class NativeCap:
         return asked if asked >= 1 else None
 
     def measured(self, generate: Callable[[Sequence[int]], Sequence[Sequence[int]]]) -> NativeCap:
-        """The same with its offset, from where the end text stands in short generations.
+        """The same with its offset, measured by the position of the end text in short generations.
 
         `generate` gives a generation for each cap, without end of turn and long enough for an end `LONGEST_TAIL` late.
 
@@ -108,7 +108,7 @@ class NativeCap:
                 f"vLLM does not keep its cap on thinking between {self.start!r} and {self.end!r}: it cut {told}; {HINT}"
             )
         offset = offsets.pop()
-        logger.info("vLLM cuts a thought %+d tokens from the cap it is given; caps are corrected by that", offset)
+        logger.info("vLLM cuts thoughts %+d tokens from the given cap; caps are corrected by this number", offset)
         return replace(self, offset=offset)
 
     def end_at(self, ids: Sequence[int], least: int = 0) -> int | None:

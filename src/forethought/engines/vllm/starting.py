@@ -1,4 +1,4 @@
-"""Starts vLLM for what is wanted of it, and says what was chosen and why."""
+"""Starts vLLM as required, and reports its choices with the reasons."""
 
 from __future__ import annotations
 
@@ -67,8 +67,8 @@ class Choices:
         if is_cpu:
             return "hooks", "on a CPU the model runs eagerly, where hooks are called and cost nothing while generating"
         if self.feature_layers:
-            return "connector", "off a CPU, hooks may not be called, and the layers are known"
-        return "hooks", "off a CPU they may not be called, which would be told; no feature_layers are named"
+            return "connector", "on an accelerator hooks may not be called; the layers are known"
+        return "hooks", "on an accelerator they may not be called, which would be reported; no feature_layers are given"
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +164,6 @@ def start(
         raise EngineError(f"vLLM did not start with {path}: {error}") from error
     policy = llm.llm_engine.vllm_config.scheduler_config.policy
     kept = "two calls" if native is None else f"vLLM, between {native.start!r} and {native.end!r}"
-    logger.info("budgets kept by %s; schedule %s; hidden states by %s: %s", kept, policy, reads_by, reason)
+    logger.info("budgets enforced by %s; schedule %s; hidden states by %s: %s", kept, policy, reads_by, reason)
     layers = choices.feature_layers if reads_by == "connector" else ()
     return Started(llm, native, policy == "priority", reads_by, layers, folder)

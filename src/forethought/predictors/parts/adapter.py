@@ -1,4 +1,4 @@
-"""The model behind `lora`: a base model, an adapter and a head; and its training, which resumes where it stopped."""
+"""The model of `lora`: base model, adapter and head; and its training, which can be resumed."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ class Adapter:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Trained:
-    """What training came to: weights of the best epoch, all losses, and what that epoch says of the held-out rows."""
+    """The result of training: weights of the best epoch, all losses, and its predictions for the held-out rows."""
 
     arrays: dict[str, FloatArray]
     losses: list[tuple[float, float]]
@@ -312,9 +312,10 @@ class _State:
                 state._load(optimizer)
             except Exception as error:  # cut short, or a stranger's: whatever it holds, the training can begin anew
                 raise ModelFileError(
-                    f"{state.path} is no training to go on from: {error}. Delete it, and the same command begins anew."
+                    f"{state.path} is not a usable training state: {error}. Delete it, and the same command starts "
+                    "again."
                 ) from error
-            logger.info("going on from step %d of %s", state.step, state.path)
+            logger.info("resuming from step %d of %s", state.step, state.path)
         return state
 
     def end_epoch(self, adapter: Adapter, loss: float, held_loss: float, held_outputs: FloatArray) -> None:

@@ -1,4 +1,4 @@
-"""Counts of earlier draws by query, which can be added to, forgotten by a share, and kept in files."""
+"""Counts of earlier samples by query, which can be added, decayed and stored in files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NAMES = ("tried", "right", "counted", "tokens", "answered")  # of the arrays on 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Draws:
-    """What N queries gave under B options, summed over all that was fed. Counts need not be whole: some are forgotten.
+    """Counts of N queries under B options, summed over all added samples; not whole numbers if earlier ones decay.
 
     Attributes:
         ids: of the queries, each once, length N.
@@ -129,7 +129,7 @@ class Draws:
         if any(each.shape != (len(ids), num_options) for each in (tried, right, counted, tokens)):
             raise ValueError(f"its counts are not of its {len(ids)} questions")
         if answered.shape != (len(answers), num_options) or len(set(ids)) != len(ids):
-            raise ValueError("its answers are not of its questions, or a question is there twice")
+            raise ValueError("its answers are not of its questions, or a question occurs twice")
         if not all(np.isfinite(each).all() and (each >= 0).all() for each in (tried, right, counted, tokens)):
             raise ValueError("its counts hold numbers below 0, or none")
         return cls(ids, tried, right, counted, tokens, answers, answered)

@@ -1,11 +1,12 @@
-"""Lexical features, without any model: counts of its parts, and its words in a few hundred directions."""
+"""Lexical features without a model: counts of parts of the text, and its words in a few hundred directions."""
 
 from __future__ import annotations
 
 import math
 import re
+import string
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -22,7 +23,6 @@ MOST_EXACT = 1500  # texts up to which the directions are found exactly, from th
 LARGEST = 4.0  # spreads from the mean; a count further out counts as this far
 WORDS_SHARE = 0.5  # weight of the directions beside the counts
 MAX_CHARACTERS = 20_000  # of a longer text the end is read: that is where the question is
-MANY_TEXTS = 64
 
 _PARTS = re.compile(r"[a-z]+(?:'[a-z]+)?|[0-9][0-9,]*(?:\.[0-9]+)?|[^\sa-z0-9]")
 _SENTENCE = re.compile(r"[.?!]\s+")
@@ -54,8 +54,8 @@ class Lexical:
 
     Attributes:
         centre_C, scale_C: mean and spread of the counts; a scale of infinity silences one that never varied.
-        rarity_H: weight of each bucket, 0 for one that hardly any training question fell into, float16.
-        basis_H_K: the directions, float16.
+        rarity_H: weight of each bucket, 0 for one that hardly any training question fell into; a float16 on disk.
+        basis_H_K: the directions; float16 on disk.
         mean_K: mean of the training texts in them.
         level: what the directions are divided by, so that their mean spread is that of the counts, times the share.
     """
@@ -85,13 +85,13 @@ class Lexical:
         for each in buckets:
             seen_H[each] += 1.0
         rarity_H = np.where(seen_H >= FEWEST_QUERIES, np.log((1.0 + len(texts)) / (1.0 + seen_H)), 0.0)
-        rarity_H = rarity_H.astype(np.float16)
+        rarity_H = _rounded(rarity_H)
         telling = np.flatnonzero(rarity_H > 0)  # the other buckets weigh nothing
         rows_Q_H = _dense(buckets, rarity_H)[:, telling]
         found_H_K = _directions(rows_Q_H - rows_Q_H.mean(axis=0), NUM_DIRECTIONS, seed)
-        basis_H_K = np.zeros((NUM_BUCKETS, found_H_K.shape[1]), dtype=np.float16)
-        basis_H_K[telling] = found_H_K
-        found_Q_K = rows_Q_H @ basis_H_K[telling].astype(np.float32)
+        basis_H_K = np.zeros((NUM_BUCKETS, found_H_K.shape[1]), dtype=np.float32)
+        basis_H_K[telling] = _rounded(found_H_K)
+        found_Q_K = rows_Q_H @ basis_H_K[telling]
         mean_K = found_Q_K.mean(axis=0)
         variance = float(((found_Q_K - mean_K) ** 2).sum(axis=1).mean())
         level = float(np.sqrt(variance / NUM_DIRECTIONS)) / WORDS_SHARE or 1.0
@@ -113,18 +113,18 @@ class Lexical:
         """The vectors of some texts, float32, shape (Q, width); each by itself, whatever the others are."""
         vector_Q_N = np.empty((len(texts), self.width), dtype=np.float32)
         num_counts = len(self.centre_C)
-        weight_H, basis_H_K = self.rarity_H, self.basis_H_K
-        if len(texts) >= MANY_TEXTS:  # once for all; for one text its own rows alone, a tenth of the time
-            weight_H, basis_H_K = weight_H.astype(np.float32), basis_H_K.astype(np.float32)
         for row, text in enumerate(texts):
             parts = parts_of(text)
-            count_C = np.asarray(counts(text, parts), dtype=np.float32)
-            vector_Q_N[row, :num_counts] = np.clip((count_C - self.centre_C) / self.scale_C, -LARGEST, LARGEST)
+            count_C = np.array(counts(text, parts), dtype=np.float32)
+            count_C -= self.centre_C
+            count_C /= self.scale_C
+            np.minimum(np.maximum(count_C, -LARGEST, out=count_C), LARGEST, out=vector_Q_N[row, :num_counts])
             bucket_N = buckets_of(parts)
-            weight_N = weight_H[bucket_N].astype(np.float32, copy=False)
-            length = float(np.sqrt(weight_N @ weight_N)) or 1.0
-            found_K = (weight_N / np.float32(length)) @ basis_H_K[bucket_N].astype(np.float32, copy=False)
-            vector_Q_N[row, num_counts:] = (found_K - self.mean_K) / np.float32(self.level)
+            weight_N = self.rarity_H[bucket_N]
+            length = math.sqrt(weight_N @ weight_N) or 1.0
+            found_K = (weight_N / np.float32(length)) @ self.basis_H_K[bucket_N]
+            found_K -= self.mean_K
+            np.divide(found_K, np.float32(self.level), out=vector_Q_N[row, num_counts:])
         return vector_Q_N
 
     def arrays(self) -> dict[str, FloatArray]:
@@ -132,8 +132,8 @@ class Lexical:
         return {
             "wording_centre": self.centre_C,
             "wording_scale": self.scale_C,
-            "wording_rarity": self.rarity_H,
-            "wording_basis": self.basis_H_K,
+            "wording_rarity": self.rarity_H.astype(np.float16),
+            "wording_basis": self.basis_H_K.astype(np.float16),
             "wording_mean": self.mean_K,
             "wording_level": np.array([self.level], dtype=np.float64),
         }
@@ -157,7 +157,13 @@ class Lexical:
         numbers = (centre_C, rarity_H, basis_H_K, mean_K, level_1)  # the scale of what never varies is infinite
         if not is_whole or np.isnan(scale_C).any() or not all(np.isfinite(array).all() for array in numbers):
             raise ValueError("its arrays of wording do not belong together, or hold NaN or infinity")
+        rarity_H, basis_H_K = rarity_H.astype(np.float32), basis_H_K.astype(np.float32)
         return cls(centre_C, scale_C, rarity_H, basis_H_K, mean_K, float(level_1[0]))
+
+
+def _rounded(array: FloatArray) -> NDArray[np.float32]:
+    """As the files keep it: rounded before its first use, so that what is loaded says exactly what was fitted."""
+    return array.astype(np.float16).astype(np.float32)
 
 
 def parts_of(text: str) -> list[str]:
@@ -166,16 +172,32 @@ def parts_of(text: str) -> list[str]:
 
 
 def buckets_of(parts: Sequence[str]) -> NDArray[np.int64]:
-    """Buckets of a text's runs of one to three parts, each once, ascending; numbers go by how many digits they have."""
-    parts = [_number_shape(part) if is_number(part) else part for part in parts]
-    grams = {" ".join(parts[start : start + size]) for size in (1, 2, 3) for start in range(len(parts) - size + 1)}
-    found = {zlib.crc32(gram.encode("utf-8", "surrogatepass")) % NUM_BUCKETS for gram in grams}
-    return np.array(sorted(found), dtype=np.int64)
+    """Buckets of a text's runs of one to three parts, each once, ascending; numbers go by how many digits they have.
+
+    A run's parts are joined by spaces. The sum of a longer run goes on from that of its beginning.
+    """
+    if not parts:
+        return np.zeros(0, dtype=np.int64)
+    shown = [_number_shape(part) if "0" <= part[0] <= "9" else part for part in parts]
+    content = " ".join(shown).encode("utf-8", "surrogatepass")  # no part holds a space or a line break
+    ones = list(map(zlib.crc32, content.split(b" ")))
+    after = content.replace(b" ", b"\n ").split(b"\n")
+    twos = list(map(zlib.crc32, after[1:], ones))
+    threes = list(map(zlib.crc32, after[2:], twos))
+    is_found_H = np.zeros(NUM_BUCKETS, dtype=np.bool_)
+    is_found_H[np.array(ones + twos + threes, dtype=np.int64) & (NUM_BUCKETS - 1)] = True
+    return np.flatnonzero(is_found_H)
 
 
-def is_number(part: str) -> bool:
-    """Whether a part of a text is a number in plain digits."""
-    return "0" <= part[0] <= "9"
+DIGITS, CAPITALS = string.digits.encode(), string.ascii_uppercase.encode()
+
+
+def count_letters(text: str, is_one: Callable[[str], bool], ascii_ones: bytes) -> int:
+    """How many characters of a text are of a kind; `ascii_ones` are all that ASCII has, which are counted fast."""
+    if text.isascii():
+        content = text.encode()
+        return len(content) - len(content.translate(None, ascii_ones))
+    return sum(map(is_one, text))
 
 
 def _number_shape(number: str) -> str:
@@ -187,14 +209,14 @@ def counts(text: str, parts: Sequence[str]) -> list[float]:
     """What can be counted in a text of these parts: lengths, numbers and their sizes, the last sentence, phrases."""
     text = text[-MAX_CHARACTERS:]
     lower = text.lower()
-    numbers = [_value(part) for part in parts if is_number(part)]
+    numbers = [_value(part) for part in parts if "0" <= part[0] <= "9"]
     words = [part for part in parts if "a" <= part[0] <= "z"]
     sentences = [sentence for sentence in _SENTENCE.split(text) if sentence.strip()]
     last = sentences[-1] if sentences else ""
     sizes = [math.log1p(number) for number in numbers] or [0.0]
     mean_size = sum(sizes) / len(sizes)
     num_words, num_numbers, num_sentences = len(words), len(numbers), len(sentences)
-    in_words = sum(word in _NUMBER_WORDS for word in words)
+    in_words = sum(map(_NUMBER_WORDS.__contains__, words))
     found = [
         len(text), num_words, num_sentences, num_numbers, len(set(numbers)), num_numbers + in_words, in_words,
         math.log1p(len(text)), math.log1p(num_numbers), math.log1p(num_sentences),
@@ -203,13 +225,13 @@ def counts(text: str, parts: Sequence[str]) -> list[float]:
         sum(number >= 100 for number in numbers), sum(number >= 1000 for number in numbers),
         sum(number < 10 for number in numbers), sum(number % 10 == 0 for number in numbers),
         num_numbers <= 2, num_numbers == 3, num_numbers >= 6,
-        len(last), len(parts_of(last)), sum(character.isdigit() for character in last),
-        sum(character.isdigit() for character in text), len(set(words)), len(set(words)) / max(1, num_words),
+        len(last), len(parts_of(last)), count_letters(last, str.isdigit, DIGITS),
+        count_letters(text, str.isdigit, DIGITS), len(set(words)), len(set(words)) / max(1, num_words),
         sum(map(len, words)) / max(1, num_words), text.count(","), text.count("?"), text.count("\n"), text.count("\\"),
-        sum(character.isupper() for character in text), len(text) / max(1, num_sentences),
+        count_letters(text, str.isupper, CAPITALS), len(text) / max(1, num_sentences),
         num_numbers / max(1, num_words), num_numbers / max(1, num_sentences),
     ]  # fmt: skip
-    return [float(value) for value in found] + [float(lower.count(phrase)) for phrase in PHRASES]
+    return [*found, *map(lower.count, PHRASES)]
 
 
 def _value(number: str) -> float:
@@ -219,10 +241,9 @@ def _value(number: str) -> float:
 
 def _dense(buckets: Sequence[NDArray[np.int64]], rarity_H: FloatArray) -> NDArray[np.float32]:
     """Rows of weights scaled to length one, shape (Q, H)."""
-    weight_H = rarity_H.astype(np.float32)
     rows_Q_H = np.zeros((len(buckets), NUM_BUCKETS), dtype=np.float32)
     for row, each in enumerate(buckets):
-        weight_N = weight_H[each]
+        weight_N = rarity_H[each]
         rows_Q_H[row, each] = weight_N / (float(np.sqrt(weight_N @ weight_N)) or 1.0)
     return rows_Q_H
 

@@ -1,8 +1,9 @@
-"""N-gram surprisal: what a text looks like in six numbers: how rare its letters and words are, its size."""
+"""N-gram surprisal: six numbers for a text: the rarity of its letters and words, and its length."""
 
 from __future__ import annotations
 
 import re
+import string
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,12 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...core.data import FloatArray
+from .lexical import count_letters
 
 SIZE = 1 << 13  # buckets: 64 KB for each table
 BEFORE = 0.5  # counts that every bucket has before any text is seen
 DIGIT, SPACE = re.compile(r"\d"), re.compile(r"\s+")
 FIBONACCI = np.uint32(2654435769)  # 2^32 over the golden ratio: multiplicative hashing spreads neighbours
 NUM_NUMBERS = 6  # of a text
+LETTERS = (string.ascii_letters + string.digits).encode()
 
 Hashed = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]
 
@@ -64,10 +67,10 @@ def hash_text(text: str) -> Hashed:
     code = np.frombuffer(f" {plain} ".encode(errors="replace"), dtype=np.uint8).astype(np.uint32)
     code = np.concatenate([code, np.full(max(0, 3 - len(code)), 32, dtype=np.uint32)])
     grams = ((code[:-2] << 16 | code[1:-1] << 8 | code[2:]) * FIBONACCI) >> np.uint32(32 - SIZE.bit_length() + 1)
-    parts = plain.split()
-    words = np.array([zlib.crc32(part.encode(errors="replace")) % SIZE for part in parts], dtype=np.int64)
+    parts = plain.encode(errors="replace").split()
+    words = np.array(list(map(zlib.crc32, parts)), dtype=np.int64) % SIZE
     length = max(1, len(plain))
-    signs = sum(not (letter.isalnum() or letter == " ") for letter in plain)
+    signs = len(plain) - plain.count(" ") - count_letters(plain, str.isalnum, LETTERS)
     measured = [np.log(length), np.log1p(len(parts)), plain.count("0") / length, signs / length]
     return grams.astype(np.int64), words, np.array(measured)
 
@@ -94,4 +97,4 @@ def _left_out_means(buckets: Sequence[NDArray[np.int64]]) -> list[float]:
 
 
 def _mean(values: FloatArray) -> float:
-    return float(values.mean(dtype=np.float64)) if len(values) else 0.0
+    return float(values.sum(dtype=np.float64)) / len(values) if len(values) else 0.0

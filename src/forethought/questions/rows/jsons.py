@@ -22,7 +22,7 @@ def parse_json(text: str) -> Any:
     """The value of a JSON text; ValueError with a reason on anything else, hostile input included.
 
     NaN and infinity are taken, as Python and pandas write them: who reads such a cell says what is wrong with it. A key
-    that stands twice in one object is refused, because nobody knows which of its values was meant.
+    that occurs twice in one object is refused, because nobody knows which of its values was meant.
     """
     try:
         value = _DECODER.decode(text)
@@ -32,7 +32,7 @@ def parse_json(text: str) -> Any:
 
 
 class _RepeatedError(ValueError):
-    """A key that stands twice in one object."""
+    """A key that occurs twice in one object."""
 
 
 def _one_of_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -41,7 +41,7 @@ def _one_of_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         seen: set[str] = set()
         for name, _ in pairs:
             if name in seen:
-                raise _RepeatedError(f"the key {excerpt(name)} stands twice in one object; leave one of them")
+                raise _RepeatedError(f"the key {excerpt(name)} occurs twice in one object; leave one of them")
             seen.add(name)
     return found
 
@@ -100,7 +100,7 @@ class _Objects:
 
     @property
     def is_over(self) -> bool:
-        """Whether there are too many columns, or problems, to go on."""
+        """Whether there are too many columns or problems to continue."""
         return self._num_top > MAX_COLUMNS or len(self._problems) > MAX_PROBLEMS
 
     def _find(self, name: str, cells: list[Any], columns: dict[str, list[Any]], depth: int) -> None:

@@ -93,7 +93,7 @@ class Columns:
                 yield file.path, missing
 
     def place(self, row: int) -> str:
-        """Where a row stands: "line 7", or "b.csv line 7" when there are several files."""
+        """The position of a row: "line 7", or "b.csv line 7" when there are several files."""
         index = bisect.bisect_right(self._starts, row) - 1
         file = self._files[index]
         place = file.place(row - self._starts[index])
@@ -135,7 +135,9 @@ class Columns:
                     converted = convert(value)
                     if is_label and owner.setdefault(converted, value) is not value:
                         other = owner[converted]
-                        raise fields.FieldError(f"{value!r} and {other!r} would be the same: write them alike")
+                        raise fields.FieldError(
+                            f"{value!r} and {other!r} would be the same: write them in the same way"
+                        )
                     taken[position] = index.setdefault(converted, len(index))
                 except fields.FieldError as refusal:
                     self.refuse(start + np.flatnonzero(raw_code_N == position), f"{name!r} {refusal}")
@@ -162,7 +164,9 @@ class Columns:
         order = np.argsort(first)
         texts = ["/".join(part.values[code] for part, code in zip(parts, sets[each], strict=True)) for each in order]
         if len(set(texts)) < len(texts):
-            self._problems.add("", f"--{meaning}-column {name}: two different ones come to the same text; name others")
+            self._problems.add(
+                "", f"--{meaning}-column {name}: two different values give the same text; choose other columns"
+            )
         code_N = np.full(self.num_rows, -1, dtype=np.int64)
         code_N[rows] = np.argsort(order)[code_M.reshape(-1)]
         self._blank[name] = code_N < 0
@@ -182,7 +186,7 @@ class Columns:
         return num
 
     def others(self, most: int) -> list[str]:
-        """The columns that nobody asked for and that have few distinct values: the files are read again for them."""
+        """Other columns with few distinct values; the files are read again for them."""
         unread = {name for name in self.names if not any(file.has(name) for file in self._files)}
         paths = [file.path for file in self._files]
         try:
@@ -390,7 +394,7 @@ class _File:
         return self._cells.get(name) or Cells(takes_lists=False)
 
     def place(self, row: int) -> str:
-        """Where a row of this file stands."""
+        """The position of a row of this file."""
         return f"{self._kind} {self._numbers[row]}"
 
 

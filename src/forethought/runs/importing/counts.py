@@ -1,4 +1,4 @@
-"""Rows of measurements -> counts a query and budget: everything is checked, and what is left out is told."""
+"""Rows of measurements -> counts per query and budget: everything is checked, and rows left out are reported."""
 
 from __future__ import annotations
 
@@ -109,8 +109,8 @@ def _check_traces(rows: Rows, settings: ImportSettings, problems: Problems) -> I
         refuse_told_apart(rows, keyed, problems)
     axis = "option" if rows.naming.is_named else "budget"
     yield (
-        f"Up to {most:,} rows per query and {axis} were taken for as many traces: no column says which trace a row "
-        "is (--sample-column NAME)."
+        f"Up to {most:,} rows per query and {axis} were counted as separate traces: no column identifies the "
+        "trace of a row (--sample-column NAME)."
     )
 
 
@@ -257,7 +257,7 @@ def _traces(rows: Rows, kept: IntArray, budget_K: IntArray, query_K: IntArray, n
     row_N_B = np.full((len(first_N), num_options), -1, dtype=np.int64)
     row_N_B[trace_K, budget_K] = kept
     if row_N_B.size != len(kept) or (row_N_B < 0).any() or (rows.tried_N[kept] != 1).any():
-        notes.append("Answers are not kept: rows are no single traces, or nothing says of which trace a row is.")
+        notes.append("Answers are not stored: rows are not single traces, or the trace of a row is not known.")
         return None
     query_N, right_N_B = query_K[first_N], rows.right_N[row_N_B] == 1
     code_N_B = answer.code_N[row_N_B]

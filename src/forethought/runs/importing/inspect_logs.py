@@ -57,7 +57,7 @@ def read(path: Path, settings: ImportSettings) -> Log:
     ]
     notes = []
     if log.status != "success":
-        notes.append(f"{path.name}: the run ended as {log.status!r}; what it holds is taken.")
+        notes.append(f"{path.name}: the run ended as {log.status!r}; its samples are imported.")
     return Log("Inspect", "sample", rows, config, log.eval.model, tuple(notes))
 
 

@@ -1,4 +1,4 @@
-"""Sample files of lm-eval (`samples_TASK_DATE.jsonl`), with the settings in `results_DATE.json` beside them."""
+"""Sample files of lm-eval (`samples_TASK_DATE.jsonl`), with the settings in `results_DATE.json` of the same folder."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def _notes(is_counted: bool) -> list[str]:
         ]
     return [
         "lm-eval keeps no token counts: --tokenizer FOLDER counts those of the responses, or "
-        "--budget-column config.max_gen_toks takes the cap for the cost."
+        "--budget-column config.max_gen_toks uses the cap as the cost."
     ]
 
 
@@ -132,7 +132,7 @@ def _responses(line: Mapping[str, Any], place: str) -> list[str]:
     texts = [text for each in line["resps"] for text in (each if isinstance(each, list) else [each])]
     if not texts or not all(isinstance(text, str) for text in texts):
         raise InvalidInputError(
-            f"{place}: was judged by likelihoods, not by generated text: nothing is spent on thinking"
+            f"{place}: was scored by likelihoods, not by generated text: nothing is spent on thinking"
         )
     return texts
 

@@ -76,7 +76,7 @@ class Logs:
             yield Batch(log.kind, range(start + 1, start + len(rows) + 1), names, columns)
 
     def refuse_repeats(self, problems: Problems) -> None:
-        """Notes two logs under one option with draws of one number: different settings, or further draws?"""
+        """Rejects two logs under one option with the same sample numbers: different settings, or further samples?"""
         columns = self._settings.columns
         if columns.get("option") or columns.get("sample") or columns.get("budget") or self._settings.where:
             return
@@ -90,8 +90,9 @@ class Logs:
             names = [f"config.{name}" for name in differ if name in one and name in two] or ["file"]
             problems.add(
                 "",
-                f"{file} and {other} hold the same questions under {label!r}. Are they two options, name them by what "
-                f"differs: --option-column {names[0]}; are they further draws of one: --sample-column file,sample",
+                f"{file} and {other} hold the same questions under {label!r}. If they are two options, "
+                f"name them by what differs: --option-column {names[0]}; if they are further samples of one: "
+                "--sample-column file,sample",
             )
             return
 
@@ -137,7 +138,7 @@ def scalars(found: Any, start: str = "") -> dict[str, Any]:
 
 
 def choose_score(file: str, names: Sequence[str], asked: str, usual: Sequence[str] = ()) -> str:
-    """The scorer or metric that judges; raises InvalidInputError where nobody knows which."""
+    """The scorer or metric that decides right or wrong; raises InvalidInputError if it is ambiguous."""
     known = ", ".join(map(repr, names))
     if asked and asked not in names:
         raise InvalidInputError(f"{file}: --score {asked}: there is no such score; there is {known or 'none'}")

@@ -1,4 +1,4 @@
-"""Rows under named options -> counts of their own: each option tried as often as it was, or not at all."""
+"""Rows under named options -> separate counts for each option."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def _menu(labels: Sequence[str], tokens_B: FloatArray | None, settings: ImportSe
         ]
     elif costless := [option.label for option in options if option.tokens is None and option.cap is None]:
         raise InvalidMenuError(
-            f"nothing says what an answer under {costless[0]!r} takes, and no total can be divided without: "
+            f"the tokens of an answer under {costless[0]!r} are not known, and are needed to divide a total: "
             "--tokens-column NAME, or --menu FILE with tokens or a cap for each option"
         )
     if known and (unpriced := [option.label for option in options if option.price is None]):
@@ -130,10 +130,10 @@ def _reasoning(rows: Rows, kept: IntArray, notes: list[str]) -> FloatArray | Non
     reasoning_K, tokens_K = rows.reasoning_N[kept], rows.tokens_N[kept]
     name, is_blank_K = rows.naming.columns["reasoning"], np.isnan(reasoning_K)
     if num_blank := int(is_blank_K.sum()):
-        notes.append(f"{name!r} is blank in {num_blank:,} rows: all their tokens are taken to be reasoning.")
+        notes.append(f"{name!r} is blank in {num_blank:,} rows: all their tokens count as reasoning.")
     if num_more := int((reasoning_K > tokens_K).sum()):
         tokens = rows.naming.columns["tokens"]
-        notes.append(f"{name!r} is more than {tokens!r} in {num_more:,} rows, and is taken to be as much.")
+        notes.append(f"{name!r} is more than {tokens!r} in {num_more:,} rows, and is set to it.")
     return np.where(is_blank_K, tokens_K, np.minimum(reasoning_K, tokens_K))
 
 
@@ -142,7 +142,7 @@ def _traces(
 ) -> tuple[Traces, IntArray] | None:
     """`(a row for each sample number of each query, how many of them each query has)`; None where rows are counts."""
     if (cells.tried_K != 1).any():
-        notes.append("Draws and answers are not kept one by one: rows count several.")
+        notes.append("Single samples and answers are not stored: rows are counts.")
         return None
     number_K = _sample_numbers(rows, kept, cells)
     units, unit_K = np.unique(cells.query_K * MOST_SAMPLES + number_K, return_inverse=True)

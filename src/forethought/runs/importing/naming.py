@@ -1,4 +1,4 @@
-"""Which column of a table means what, by flag or by its name; and whether the table is long or wide."""
+"""The meaning of each column of a table, by flag or by name; and whether the table is long or wide."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ LONG, WIDE = "long", "wide"
 
 @dataclass(frozen=True, slots=True)
 class Naming:
-    """Where everything stands.
+    """The columns of a table by meaning.
 
     Attributes:
         shape: "long" or "wide".
@@ -107,7 +107,7 @@ def name_columns(columns: Columns, settings: ImportSettings, problems: Problems)
     naming = _naming(columns, shape, found, spread)
     read = [part for name in naming.columns.values() for part in ([name] if name in columns.names else name.split(","))]
     for path, missing in columns.lacking([*read, *_names(naming)]):
-        problems.add("", f"{path} lacks the columns {missing}, which the first file has; import it by itself")
+        problems.add("", f"{path} lacks the columns {missing}, which the first file has; import it separately")
     return naming
 
 

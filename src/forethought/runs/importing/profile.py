@@ -1,4 +1,4 @@
-"""Counts -> a profile that says where it comes from and what about it is not known."""
+"""Counts -> a profile with its provenance, and notes on what is not known."""
 
 from __future__ import annotations
 
@@ -146,13 +146,13 @@ def _sha256(file: str) -> str:
 def _notes(naming: Naming, counts: Counts, profile: Profile) -> list[str]:
     notes = []
     if counts.tokens_Q_B is None:
-        what = "an option stands for what the menu says" if naming.is_named else "a cap stands for its own cost"
-        notes.append(f"Tokens were not measured: {what}, and nothing is said under spent cost.")
+        what = "an option has the tokens that the menu states" if naming.is_named else "a cap counts as its own cost"
+        notes.append(f"Tokens were not measured: {what}, and there are no results under spent cost.")
     elif not naming.is_named and (fallen := _num_falling(counts.tokens_Q_B)) > 0:
         notes.append(f"The tokens of {fallen:,} queries fall from one budget to the next.")
     if counts.tokens_Q_B is not None and counts.reasoning_Q_B is None:
         which = "all tokens" if naming.is_named else "all tokens up to the cap"
-        notes.append(f"Reasoning tokens were not counted apart: {which} are taken to be reasoning.")
+        notes.append(f"Reasoning tokens were not counted separately: {which} count as reasoning.")
     if counts.texts is None and "question" in naming.columns:
         notes.append(f"Some cells of {naming.columns['question']!r} are blank: no texts are kept.")
     return notes

@@ -77,16 +77,16 @@ class Rows:
         self.columns.refuse(np.unique(self.row_N[index_M]), message)
 
     def place(self, index: int) -> str:
-        """Where a row stands."""
+        """The position of a row."""
         return self.columns.place(int(self.row_N[index]))
 
     def at(self, index: int) -> str:
-        """A row's budget or option, in words."""
+        """A row's budget or option, as text."""
         budget = self.budget_N[index]
         return f" under {self.labels[int(budget)]!r}" if self.labels else f" at budget {budget:.0f}"
 
     def words(self, index: int) -> str:
-        """A row's query and trace, in words."""
+        """A row's query and trace, as text."""
         query = f"query {self.query.values[self.query.code_N[index]]!r}"
         if self.sample is None or self.sample.code_N[index] < 0:
             return query
@@ -105,7 +105,7 @@ class Rows:
         text_Q = np.full(num_queries, -1, dtype=np.int64)
         text_Q[seen] = code_K[filled[first]]
         other = filled[code_K[filled] != text_Q[query_K[filled]]]
-        self.refuse(kept[other], "the question is another than before under the same id")
+        self.refuse(kept[other], "another question has the same id")
         return tuple(question.values[code] for code in text_Q) if (text_Q >= 0).all() else None
 
     def answers(self, query_N: IntArray, code_N_B: IntArray) -> tuple[IntArray, tuple[tuple[str, ...], ...]]:
@@ -187,7 +187,7 @@ def _read_wide(columns: Columns, naming: Naming, settings: ImportSettings, probl
     if "tried" in names:
         tried_R = columns.numbers(names["tried"], cells.count)
     elif settings.tried is None:
-        problems.add("", "nothing says how many traces were tried: --tried-column NAME or --tried N")
+        problems.add("", "the number of traces is not known: --tried-column NAME or --tried N")
     if "hidden" in names and settings.layer is None:
         problems.add(
             "",
@@ -262,7 +262,7 @@ def _budgets(columns: Columns, naming: Naming, settings: ImportSettings, num: in
         problems.add("", f"{name!r} holds {num} counts, but --budgets names {menu.num_options} caps")
         return none
     if settings.window is None:
-        problems.add("", f"{name!r} holds {num} counts, and nothing says at which budgets: --budgets CAPS")
+        problems.add("", f"{name!r} holds {num} counts, and their budgets are not known: --budgets CAPS")
         return none
     return settings.window * np.arange(1, num + 1)
 
@@ -300,7 +300,7 @@ def at_last_cuts(rows: Rows, menu: Menu, problems: Problems) -> Rows:
     if spent and rows.length_N is None:
         problems.add(
             "",
-            f"{spent[0]!r} says what was used at a cut, not what is used at a cap behind it: give the whole trace's "
+            f"{spent[0]!r} is the usage at a cut, not at a larger cap: give the whole trace's "
             "tokens with --length-column NAME, or leave the column out with --tokens-column ''",
         )
     keyed = np.flatnonzero(rows.query.code_N >= 0)

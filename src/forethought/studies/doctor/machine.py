@@ -64,4 +64,4 @@ def _models() -> Finding:
     names = (
         sorted(entry.name for entry in folder.iterdir() if (entry / "config.json").is_file()) if folder.is_dir() else []
     )
-    return Finding(TOPIC, "models ready", None, ", ".join(names) or "none yet; a first run fetches its own")
+    return Finding(TOPIC, "models ready", None, ", ".join(names) or "none yet; the first run downloads one")

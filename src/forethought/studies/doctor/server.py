@@ -1,4 +1,4 @@
-"""A server: what it is, what it can do, and whether it keeps a budget. Small real requests, counted."""
+"""A server: its kind, its features, and whether it enforces a budget, by small real requests."""
 
 from __future__ import annotations
 
@@ -184,7 +184,7 @@ def _keeps(settings: DoctorSettings, engine: OpenAIEngine, name: str, progress: 
     flags = f"--engine-option cap_offset={offset}" if offset else ""
     hints = [f"it overshoots by up to {offset} tokens: {flags}"] if flags else []
     if enforce != "two-call":
-        hints.append("one answer a thought: profile measures several caps as options (--menu FILE)")
+        hints.append("one answer per thought: profile measures several caps as options (--menu FILE)")
     if enforce == "max-tokens":
         hints.append("thought and answer share the cap: a thought that fills it leaves no answer")
     return _Kept(enforce, True, Finding(TOPIC, name, True, detail, "; ".join(hints)), flags)
@@ -221,11 +221,11 @@ def _verdict(found: list[Generation]) -> tuple[str, bool]:
         return f"{len(errors)} of {len(found)} requests: {errors[0]}", False
     if uncounted := sum(done.reasoning_tokens is None for done in found):
         hint = "--engine-option tokenizer=NAME counts them"
-        return f"{uncounted} of {len(found)} thoughts: nothing reliable tells their tokens; {hint}", False
+        return f"{uncounted} of {len(found)} thoughts: their tokens cannot be counted reliably; {hint}", False
     ordered = sorted(found, key=lambda done: done.budget)
     detail = "thoughts as counted, at each cap: " + ", ".join(f"{d.budget}: {d.reasoning_tokens}" for d in ordered)
     if all(done.stop_reason is not StopReason.BUDGET for done in found):
-        return f"{detail}; none was long enough for its cap to show", False
+        return f"{detail}; none was long enough to reach its cap", False
     unanswered = sum(not done.answer for done in found)
     return detail + (f"; {unanswered} of {len(found)} were left without an answer" if unanswered else ""), True
 
@@ -244,19 +244,19 @@ def _levels(
         return _Kept(engine.enforce, False, Finding(TOPIC, LEVELS, False, str(error)))
     if not measured.taken:
         return _Kept(
-            engine.enforce, False, Finding(TOPIC, LEVELS, False, "no level brought an answer that could be counted")
+            engine.enforce, False, Finding(TOPIC, LEVELS, False, "no level gave an answer that could be counted")
         )
     detail = "; ".join(each.to_text() for each in measured.taken)
     differs = measured.chance <= SIGNIFICANCE
     if not differs:
         seen = f"they make no visible difference (p = {measured.chance:.2f}, {len(queries)} questions)"
-        detail = f"{detail}; {seen}" + ("" if measured.can_tell else "; so few questions could show none")
+        detail = f"{detail}; {seen}" + ("" if measured.can_tell else "; so few questions cannot show one")
     if len(measured.taken) < 2 or (measured.can_tell and not differs):
         return _Kept(engine.enforce, False, Finding(TOPIC, LEVELS, False, detail))
     made = f"measured by forethought doctor on {len(queries)} questions of {Path(settings.questions).name}"
     made += f" at {engine.server.name}, model {engine.served_model}, temperature {_drawn(settings).temperature:g}"
     write_atomically(Path(settings.out), measured.to_toml(made).encode())
-    hint = "put in each option's price, usd_per_million = { input = …, output = … }, to plan in money"
+    hint = "add the price of each option, usd_per_million = { input = …, output = … }, to plan in money"
     finding = Finding(TOPIC, LEVELS, True if differs else None, f"{detail}; written to {settings.out}", hint)
     return _Kept(engine.enforce, True, finding, f"--menu {settings.out}")
 

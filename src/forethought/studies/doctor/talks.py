@@ -1,4 +1,4 @@
-"""What a server's answers hold: token ids, continuation, log-probabilities, usage, prefix caching, heed of seeds."""
+"""The content of a server's answers: token ids, continuation, log-probabilities, usage, prefix caching, seeds."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Talks:
                         is_fine, detail = False, str(error)
                         is_late = LATE in detail
                     except SENSELESS as error:  # the server's fields are of any type that it likes
-                        is_fine, detail = False, f"its answer makes no sense ({type(error).__name__}: {error})"
+                        is_fine, detail = False, f"its answer is not valid ({type(error).__name__}: {error})"
                 yield Finding(TOPIC, name, is_fine, detail)
 
     async def _chat(self, client: Client, text: str, begun: str = "", **fields: Any) -> dict[str, Any]:
@@ -82,7 +82,7 @@ class Talks:
 
     async def _continuation(self, client: Client) -> tuple[bool, str]:
         if self._kind.continues is None:
-            what = "a server of this kind is not known to go on with a begun answer"
+            what = "a server of this kind is not known to continue a started answer"
             return False, f"{what}; its plain completions are used with --engine-option tokenizer=NAME"
         text = _content(await self._chat(client, COUNTING, BEGUN)).removeprefix(BEGUN)  # llama.cpp repeats it
         return text.strip().startswith("6"), f"after {BEGUN!r} it writes {text[:24]!r}"
@@ -96,7 +96,7 @@ class Talks:
     async def _usage(self, client: Client) -> tuple[bool, str]:
         usage = Usage.read(_at(await self._chat(client, COUNTING), "usage"))
         counts = f"prompt {usage.prompt}, completion {usage.generated}"
-        ours = "" if usage.reasoning is not None else "; reasoning tokens are not told apart"
+        ours = "" if usage.reasoning is not None else "; reasoning tokens are not counted separately"
         return usage.generated is not None, counts + ours
 
     async def _caching(self, client: Client) -> tuple[bool | None, str]:
@@ -106,7 +106,7 @@ class Talks:
         cached = _at(answer, "timings", "cache_n")
         cached = _at(usage, "prompt_tokens_details", "cached_tokens") if cached is None else cached
         if not isinstance(cached, int):
-            return None, "it does not say what it has cached"
+            return None, "it does not report cached tokens"
         return cached > 0, f"{cached} of {_at(usage, 'prompt_tokens')} prompt tokens the second time"
 
     async def _seeds(self, client: Client) -> tuple[bool | None, str]:
@@ -114,9 +114,9 @@ class Talks:
         one, again, other = [_content(await self._chat(client, DRAWN, seed=seed, **drawing)) for seed in (1, 1, 2)]
         if one != again:
             needs = f"; start it with {self._kind.seeding}" if self._kind.seeding else ""
-            return False, f"one seed gave two texts: a trace cannot be drawn again{needs}"
+            return False, f"one seed gave two texts: a trace cannot be reproduced{needs}"
         if one == other:
-            return None, "two seeds gave one text: nothing is shown"
+            return None, "two seeds gave the same text: this shows nothing"
         return True, "one seed gives one text, another seed another"
 
 

@@ -1,4 +1,4 @@
-"""Every layer on its own: exact leave-one-out ridge, its errors, and the accuracy that plans made from it reach."""
+"""Every layer alone: exact leave-one-out ridge, its errors, and the accuracy of plans made from it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LAYER = "layer"  # what plans from a layer's predictions are called among the po
 NOTES = (
     "Each question is predicted by ridge regression on the states of one layer without that question (exact "
     "leave-one-out): the predictor and the penalty grid of `train`. Penalties and the rule on falling curves are "
-    "chosen on the same left-out predictions, for every layer alike.",
+    "chosen on the same left-out predictions, for every layer.",
     "The best layer is chosen on the predictions that are reported, so its numbers are a little too good, and paired "
     "differences to it seem more significant than they are. The layers that may be the best are a 95% confidence set "
     "that accounts for this choice (multiple comparisons with the best); verdicts use it. Intervals resample "

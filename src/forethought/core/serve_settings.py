@@ -1,0 +1,123 @@
+"""Settings of `forethought serve`; see `settings`."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from .flags import at_least, check_all, flag
+from .terms import TOKEN_COSTS, Cost
+
+ENFORCE = ("auto", "native", "two-call")
+DEMO_PREDICTOR = "qwen2.5-coder-1.5b"
+VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address to listen on is of this machine alone."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServeSettings:
+    """`forethought serve`: a gateway in front of a server."""
+
+    upstream: str = flag("", "The server's base URL, such as http://127.0.0.1:8000/v1.", metavar="URL", is_main=True)
+    predictor: str = flag(
+        "", "A predictor's folder, a run that holds one, or a shipped name.", metavar="P", is_main=True
+    )
+    price: float | None = flag(None, "Right answers that a token must buy.", metavar="N", is_main=True)
+    mean_tokens: float | None = flag(
+        None, "Tokens a question on average; sets the price.", metavar="N", shown="the price is given", is_main=True
+    )
+    profile: str = flag(
+        "", "Measured questions on which the mean sets the price.", metavar="F", shown="the predictor's run"
+    )
+    cost: Cost = flag(Cost.GRANTED, "What the mean counts: caps, or tokens expected to be generated.")
+    tenants: str = flag("", "Tenants with keys and quotas: a TOML file.", metavar="FILE", is_main=True)
+    ledger: str = flag(
+        "",
+        "Where quotas are counted: sqlite:PATH, or redis://HOST for several gateways.",
+        metavar="WHERE",
+        shown="sqlite:forethought-ledger.db, with --tenants",
+        is_main=True,
+    )
+    host: str = flag("127.0.0.1", "Address to listen on.", is_main=True)
+    port: int = flag(8100, "Port to listen on; 0 for a free one.", is_main=True)
+    upstream_key_env: str = flag(
+        "", "Environment variable that holds the server's key.", metavar="NAME", shown="the client's key is passed on"
+    )
+    admin_key_env: str = flag(
+        "", "Environment variable that holds the key of the page.", metavar="NAME", shown="the page is for this machine"
+    )
+    shadow: bool = flag(False, "Decide and record, and change nothing.", is_main=True)
+    log: str = flag("", "Folder of the journal: a line for each request, a profile for `train`.", metavar="FOLDER")
+    keep_texts: bool = flag(False, "Keep the questions in the journal; else a hash of each.")
+    server: str = flag("auto", "Kind of the server: vllm, sglang, llama.cpp, openai, …; auto asks it.", metavar="KIND")
+    served_model: str = flag(
+        "", "The predictor's model there.", metavar="NAME", shown="its own name, where it is known"
+    )
+    menu: str = flag("", "Menu file that says what the predictor's options set.", metavar="FILE", shown="its card's")
+    enforce: str = flag("auto", "How caps are kept: auto, native, two-call.", metavar="HOW")
+    cap_offset: int = flag(0, "Tokens by which the server exceeds a cap (`doctor` measures it).", metavar="N")
+    answer_room: int = flag(512, "Tokens for the answer after a thought.", metavar="N")
+    most_tokens: int | None = flag(
+        None,
+        "Limit on answers that nothing else limits, where there is a quota.",
+        metavar="N",
+        shown="they are refused",
+    )
+    timeout_seconds: float = flag(600.0, "Longest wait for the server.", name="--timeout")
+    drain_seconds: float = flag(30.0, "Longest wait for running requests at the end.", metavar="N")
+    dry_run: bool = flag(False, "Say what would be served; listen nowhere.", is_main=True)
+    demo: bool = flag(False, "A scripted server, load, tenants and a page; needs nothing else.", is_main=True)
+
+    def __post_init__(self) -> None:
+        is_open = not is_loopback(self.host)
+        names = {"--upstream-key-env": self.upstream_key_env, "--admin-key-env": self.admin_key_env}
+        check_all(
+            [
+                None if self.demo or self.upstream else "name the server: --upstream http://127.0.0.1:8000/v1",
+                "--demo starts a server of its own: leave --upstream out" if self.demo and self.upstream else None,
+                None
+                if self.demo or self.predictor
+                else "name a predictor: --predictor FOLDER, as `forethought train` makes it",
+                None
+                if self.demo or (self.price is None) != (self.mean_tokens is None)
+                else "give either --price N or --mean-tokens N",
+                at_least("--price", self.price, 0),
+                at_least("--mean-tokens", self.mean_tokens, 1),
+                None if self.cost in TOKEN_COSTS else f"--cost must be granted or spent, not {self.cost}",
+                *(
+                    f"{name}: there is no {value}"
+                    for name, value in (("--tenants", self.tenants), ("--profile", self.profile), ("--menu", self.menu))
+                    if value and not Path(value).exists()
+                ),
+                None
+                if not self.ledger or self.ledger.startswith(("sqlite:", "redis://", "rediss://", "unix://"))
+                else "--ledger takes sqlite:PATH or redis://HOST",
+                None if 0 <= self.port < 1 << 16 else f"--port must be from 0 to 65535, not {self.port}",
+                f"--host {self.host} can be reached from elsewhere: add --tenants FILE, with keys"
+                if is_open and not self.tenants
+                else None,
+                f"--host {self.host} can be reached from elsewhere: add --admin-key-env NAME, for the page and feedback"
+                if is_open and not self.admin_key_env
+                else None,
+                *(
+                    f"{name} takes the name of a variable, not a key"
+                    for name, value in names.items()
+                    if value and not VARIABLE.fullmatch(value)
+                ),
+                "--keep-texts needs a journal: --log FOLDER" if self.keep_texts and not self.log else None,
+                None if self.enforce in ENFORCE else f"--enforce: {', '.join(ENFORCE)}, not {self.enforce!r}",
+                at_least("--answer-room", self.answer_room, 1),
+                at_least("--most-tokens", self.most_tokens, 1),
+                at_least("--timeout", self.timeout_seconds, 1),
+                at_least("--drain-seconds", self.drain_seconds, 0),
+            ]
+        )

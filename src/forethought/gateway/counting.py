@@ -1,0 +1,167 @@
+"""Counts what a reply holds while it passes: whole or in events, of every route, and without keeping its texts."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from ..servers.replies import texts_in
+from ..servers.tokens import TOLERANCE, Shown, Usage, count_shown, whole
+from .used import DONE, REFUSED_UPSTREAM, Used
+
+MOST_KEPT = 4_000_000  # bytes of a whole reply that is read to be counted
+MOST_LINE = 1 << 20  # bytes of an event
+USAGE_LEVELS = ("response", "message")  # where events of other routes hold their usage
+
+
+class Tally:
+    """What one reply used.
+
+    Args:
+        is_stream: it comes as server-sent events.
+        num_thoughts: answers that were asked for.
+        drops_usage: the last event, of the usage alone, was asked for here: the client does not get it.
+    """
+
+    def __init__(self, *, is_stream: bool, num_thoughts: int = 1, drops_usage: bool = False) -> None:
+        self.is_stream = is_stream
+        self._drops_usage = drops_usage
+        self._num_thoughts = num_thoughts
+        self._kept = bytearray()
+        self._is_lost = False  # it was too long to be read
+        self._usage: dict[str, Any] = {}
+        self._thought, self._answer = Shown(), Shown()
+
+    def feed(self, piece: bytes) -> bytes:
+        """Takes what has come; returns what the client gets of it now.
+
+        Only where the usage has to be taken out are bytes held back, and no more than an event that is not whole.
+        """
+        if self._is_lost:
+            return piece
+        kept = self._kept
+        kept += piece
+        if not self.is_stream:
+            self._is_lost = len(kept) > MOST_KEPT
+            if self._is_lost:
+                kept.clear()
+            return piece
+        onward = self._events() if self._drops_usage else piece
+        if not self._drops_usage:
+            end = kept.rfind(b"\n") + 1
+            self._lines(bytes(kept[:end]))
+            del kept[:end]
+        if len(kept) > MOST_LINE:
+            self._is_lost = True
+            onward += bytes(kept) if self._drops_usage else b""
+            kept.clear()
+        return onward
+
+    def rest(self) -> bytes:
+        """What was held back, once nothing more comes."""
+        kept = bytes(self._kept)
+        if not self.is_stream:
+            if not self._is_lost:
+                self._whole(kept)
+            return b""
+        self._lines(kept)
+        self._kept.clear()
+        return kept if self._drops_usage and not self._is_lost else b""
+
+    def used(self, status: int, ending: str) -> Used:
+        """What was used, of a reply that ended so."""
+        if status >= 400 and ending == DONE:
+            return Used(0, 0, 0, status, REFUSED_UPSTREAM)
+        told = Usage.read(self._usage)
+        pieces = (self._thought.num_pieces, self._answer.num_pieces) if self.is_stream else None
+        count = count_shown(self._usage, self._thought, self._answer, pieces=pieces)
+        least = self._thought.least_tokens + self._answer.least_tokens
+        total = count.total
+        if total is None and told.generated is not None and least <= told.generated + max(TOLERANCE, 0.05 * least):
+            total = told.generated  # a tag in the text is no token, or one token has two words
+        return Used(told.prompt, count.reasoning, total, status, ending, max(least, told.generated or 0))
+
+    def _events(self) -> bytes:
+        """Takes the whole events out of what is kept; returns those that the client gets."""
+        kept, onward = self._kept, bytearray()
+        while True:
+            ends = [(at, len(mark)) for mark in (b"\n\n", b"\r\n\r\n") if (at := kept.find(mark)) >= 0]
+            if not ends:
+                return bytes(onward)
+            at, size = min(ends)
+            event = bytes(kept[: at + size])
+            del kept[: at + size]
+            if not self._lines(event):
+                onward += event
+
+    def _lines(self, content: bytes) -> bool:
+        """Counts the lines of data; whether they were of the usage alone."""
+        is_usage_alone = False
+        for line in content.splitlines():
+            if not line.startswith(b"data:"):
+                continue
+            data = line[5:].strip()
+            if not data or data == b"[DONE]":
+                continue
+            event = _object(data)
+            if event is not None:
+                is_usage_alone = self._event(event)
+        return is_usage_alone
+
+    def _event(self, event: dict[str, Any]) -> bool:
+        """Counts one event; whether it is of the usage alone."""
+        usage = event.get("usage")
+        self._take(usage)
+        choices = event.get("choices")
+        if isinstance(choices, list):
+            for choice in choices:
+                if isinstance(choice, dict):
+                    self._add(*texts_in(choice.get("delta") or choice.get("message") or choice.get("text")))
+            return not choices and isinstance(usage, dict)
+        for level in USAGE_LEVELS:
+            if isinstance(inner := event.get(level), dict):
+                self._take(inner.get("usage"))
+        delta = event.get("delta")
+        if isinstance(delta, str):
+            is_thought = "reasoning" in str(event.get("type"))
+            self._add(delta if is_thought else "", "" if is_thought else delta)
+        elif isinstance(delta, dict):
+            thought = delta.get("thinking")
+            text = delta.get("text") or delta.get("partial_json")
+            self._add(thought if isinstance(thought, str) else "", text if isinstance(text, str) else "")
+        return False
+
+    def _whole(self, content: bytes) -> None:
+        found = _object(content)
+        if found is None:
+            return
+        self._take(found.get("usage"))
+        choices = found.get("choices")
+        for choice in choices if isinstance(choices, list) else []:
+            if isinstance(choice, dict):
+                self._add(*texts_in(choice.get("message") or choice.get("text")))
+        for parts in (found.get("output"), found.get("content")):
+            for part in parts if isinstance(parts, list) else []:
+                self._add(*texts_in({"content": [part]}))
+
+    def _add(self, thought: str, text: str) -> None:
+        self._thought.add(thought)
+        self._answer.add(text)
+
+    def _take(self, usage: Any) -> None:
+        """Takes what is said of tokens; the last word on each counts."""
+        if not isinstance(usage, dict):
+            return
+        found = {name: value for name, value in usage.items() if value is not None}
+        cached = [whole(usage.get(name)) for name in ("cache_creation_input_tokens", "cache_read_input_tokens")]
+        if (prompt := whole(usage.get("input_tokens"))) is not None and any(cached):  # Anthropic counts them apart
+            found["input_tokens"] = prompt + sum(number or 0 for number in cached)
+        self._usage |= found
+
+
+def _object(data: bytes) -> dict[str, Any] | None:
+    try:
+        found = json.loads(data)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None

@@ -1,0 +1,103 @@
+"""Who may see the gateway's page: whoever has the admin key; without one, this machine alone."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import ipaddress
+import re
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+COOKIE = "forethought"
+SECONDS = 12 * 3600  # that a login holds
+BEARER = re.compile(r"bearer +(\S+)\s*", re.IGNORECASE)
+FORWARDED = ("forwarded", "x-forwarded-for", "x-real-ip")  # a proxy on this machine speaks for somebody else
+LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]")
+
+
+class Guard:
+    """Lets in by `Authorization: Bearer KEY`, or by the cookie that a login sets.
+
+    Only a hash of the key is held, and it is compared in constant time. A cookie holds when it runs out and a keyed
+    hash of that, so every process with the same key takes it, and none does once the key is another. Without a key
+    whoever connects from this machine is let in, unless a proxy speaks for somebody else, or the page was asked for by
+    another name than this machine's own (as by a site that points its name here).
+
+    Args:
+        key: of the operator; "" for none.
+        clock: seconds since 1970.
+    """
+
+    def __init__(self, key: str = "", *, clock: Callable[[], float] = time.time) -> None:
+        self._digest = _digest(key) if key else b""
+        self._clock = clock
+
+    @property
+    def has_key(self) -> bool:
+        """Whether a key is asked for."""
+        return bool(self._digest)
+
+    def lets_in(self, scope: Mapping[str, Any], headers: Mapping[str, str]) -> bool:
+        """Whether a request may go on.
+
+        Args:
+            scope: of ASGI.
+            headers: by name in lower case.
+        """
+        if not self._digest:
+            return _is_local(scope, headers)
+        given = BEARER.fullmatch(headers.get("authorization", ""))
+        if given is not None:
+            return self.is_key(given[1])
+        return any(self._holds(cookie) for cookie in _cookies(headers.get("cookie", "")))
+
+    def is_key(self, given: str) -> bool:
+        """Whether this is the key."""
+        return bool(self._digest) and hmac.compare_digest(_digest(given), self._digest)
+
+    def cookie(self, *, path: str, is_secure: bool) -> str:
+        """The header that logs in."""
+        ends = str(int(self._clock()) + SECONDS)
+        return self._header(f"{ends}.{self._tag(ends)}", SECONDS, path, is_secure=is_secure)
+
+    def no_cookie(self, *, path: str, is_secure: bool) -> str:
+        """The header that logs out."""
+        return self._header("", 0, path, is_secure=is_secure)
+
+    def _header(self, value: str, seconds: int, path: str, *, is_secure: bool) -> str:
+        secure = "; Secure" if is_secure else ""
+        return f"{COOKIE}={value}; Path={path}; Max-Age={seconds}; HttpOnly; SameSite=Strict{secure}"
+
+    def _holds(self, cookie: str) -> bool:
+        ends, _, tag = cookie.partition(".")
+        if not (ends.isascii() and ends.isdecimal() and len(ends) <= 12):
+            return False
+        is_ours = hmac.compare_digest(self._tag(ends).encode(), tag.encode("utf-8", "surrogateescape"))
+        return is_ours and self._clock() < int(ends)
+
+    def _tag(self, ends: str) -> str:
+        return hmac.new(self._digest, f"forethought page {ends}".encode(), hashlib.sha256).hexdigest()
+
+
+def _digest(key: str) -> bytes:
+    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
+
+
+def _cookies(header: str) -> list[str]:
+    pairs = (part.strip().partition("=") for part in header.split(";")[:50])
+    return [value for name, _, value in pairs if name == COOKIE]
+
+
+def _is_local(scope: Mapping[str, Any], headers: Mapping[str, str]) -> bool:
+    if any(name in headers for name in FORWARDED):
+        return False
+    host = headers.get("host", "").lower()
+    name = host if host.endswith("]") else re.sub(r":\d+$", "", host)
+    client = scope.get("client")
+    try:
+        is_near = client is not None and ipaddress.ip_address(client[0]).is_loopback
+    except ValueError:
+        return False
+    return is_near and name in LOCAL_NAMES

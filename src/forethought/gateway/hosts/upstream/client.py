@@ -1,0 +1,385 @@
+"""HTTP/1.1 to one origin: connections that are kept, replies that are passed on as they come. Sizes and times bounded.
+
+A general client parses, decodes and wraps more than a forwarder needs; docs/gateway.md, "Speed", has what that costs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+import httptools
+
+from ...failing import UpstreamError
+
+Headers = Sequence[tuple[bytes, bytes]]
+
+HEADER_BYTES = 64 << 10  # of one reply, status line and all
+HIGH_WATER, LOW_WATER = 256 << 10, 64 << 10  # bytes of a reply that wait to be passed on
+IDLE_SECONDS = 4.0  # an unused connection is closed then: servers close them after 5 s and more
+RACE_SECONDS = 1.0  # a kept connection that is lost so soon, without a byte, was being closed while it was used
+CONNECT_SECONDS = 10.0
+MOST_IDLE = 256
+
+
+class Upstream:
+    """Sends requests to one origin.
+
+    Args:
+        origin: scheme, host and port.
+        reply_seconds: longest wait for the head of a reply.
+        idle_seconds: longest wait for the next piece of one.
+        context: of TLS; None for the system's certificates.
+    """
+
+    def __init__(
+        self,
+        origin: str,
+        *,
+        reply_seconds: float = 600.0,
+        idle_seconds: float = 600.0,
+        context: ssl.SSLContext | None = None,
+    ) -> None:
+        parts = urlsplit(origin)
+        self._host = parts.hostname or ""
+        self._port = parts.port or (443 if parts.scheme == "https" else 80)
+        self._context = (context or ssl.create_default_context()) if parts.scheme == "https" else None
+        self.authority = parts.netloc.encode("ascii")
+        self.reply_seconds = reply_seconds
+        self.idle_seconds = idle_seconds
+        self._idle: deque[Connection] = deque()
+        self._busy: set[Connection] = set()
+
+    async def open(
+        self,
+        exchange: Exchange,
+        method: bytes,
+        target: bytes,
+        headers: Headers,
+        body: bytes | None,
+        length: int | None = None,
+    ) -> Connection:
+        """Sends a request and, where its body is at hand, waits for the head of the reply.
+
+        Args:
+            exchange: ends it when the client leaves.
+            method: of the request line.
+            target: of the request line, query included.
+            headers: without Host, Content-Length and Transfer-Encoding.
+            body: all of it; b"" for none; None where it follows, by `Connection.write`.
+            length: of a body that follows, in bytes; None where it is not known.
+
+        Raises:
+            UpstreamError: nothing can be connected to, or no reply came.
+        """
+        lines = [method + b" " + target + b" HTTP/1.1", b"host: " + self.authority]
+        lines += [name + b": " + value for name, value in headers]
+        if body is None:
+            lines.append(b"transfer-encoding: chunked" if length is None else b"content-length: %d" % length)
+        elif body or method in (b"POST", b"PUT", b"PATCH"):
+            lines.append(b"content-length: %d" % len(body))
+        head = b"\r\n".join([*lines, b"", b""])
+        if head.count(b"\n") != len(lines) + 1 or head.count(b"\r") != len(lines) + 1 or b"\0" in head:
+            raise UpstreamError("a header holds the end of a line", status=400, was_sent=False)
+        is_head = method == b"HEAD"
+        if body is None:
+            connection = await self._connect(exchange)
+            connection.begin(head, is_head=is_head, is_chunked=length is None)
+            return connection
+        while (kept := self._kept()) is not None:
+            exchange.connection = kept
+            started = time.monotonic()
+            kept.begin(head + body, is_head=is_head)
+            try:
+                await kept.head(self.reply_seconds)
+                return kept
+            except UpstreamError:
+                if exchange.is_gone or kept.num_bytes or time.monotonic() - started > RACE_SECONDS:
+                    raise
+        connection = await self._connect(exchange)
+        connection.begin(head + body, is_head=is_head)
+        await connection.head(self.reply_seconds)
+        return connection
+
+    def _kept(self) -> Connection | None:
+        now = time.monotonic()
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.is_open and now - connection.idle_since < IDLE_SECONDS:
+                self._busy.add(connection)
+                return connection
+            connection.close()
+        return None
+
+    async def _connect(self, exchange: Exchange) -> Connection:
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                _, connection = await loop.create_connection(
+                    lambda: Connection(self), self._host, self._port, ssl=self._context
+                )
+        except TimeoutError:
+            raise UpstreamError("the server behind the gateway takes no connection", was_sent=False) from None
+        except OSError as error:
+            reason = f"the server behind the gateway cannot be reached ({type(error).__name__})"
+            raise UpstreamError(reason, was_sent=False) from None
+        self._busy.add(connection)
+        exchange.connection = connection
+        if exchange.is_gone:
+            connection.close()
+            raise UpstreamError("the client has left", was_sent=False)
+        return connection
+
+    def give_back(self, connection: Connection) -> None:
+        """Keeps a connection whose reply is complete."""
+        self._busy.discard(connection)
+        while self._idle and time.monotonic() - self._idle[0].idle_since >= IDLE_SECONDS:
+            self._idle.popleft().close()
+        if len(self._idle) < MOST_IDLE and connection.is_open:
+            connection.idle_since = time.monotonic()
+            self._idle.append(connection)
+        else:
+            connection.close()
+
+    def forget(self, connection: Connection) -> None:
+        """Drops a connection that is closed."""
+        self._busy.discard(connection)
+
+    def close(self) -> None:
+        """Closes all connections."""
+        for connection in (*self._idle, *self._busy):
+            connection.close()
+        self._idle.clear()
+
+
+class Exchange:
+    """One request on its way: whoever sees its client leave ends it.
+
+    Attributes:
+        connection: that it goes over.
+        is_gone: the client has left.
+    """
+
+    __slots__ = ("connection", "is_gone")
+
+    def __init__(self) -> None:
+        self.connection: Connection | None = None
+        self.is_gone = False
+
+    def leave(self) -> None:
+        """The client has left: the server sees it at once."""
+        self.is_gone = True
+        if self.connection is not None:
+            self.connection.close()
+
+
+class Connection(asyncio.Protocol):
+    """One connection, and the reply that comes over it.
+
+    Attributes:
+        status: of the reply.
+        headers: of it, names in lower case.
+        num_bytes: that came of it.
+        idle_since: when its last reply was complete.
+    """
+
+    def __init__(self, pool: Upstream) -> None:
+        self._pool = pool
+        self._transport: Any = None
+        self._parser: Any = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._can_write: asyncio.Future[None] | None = None
+        self._is_write_paused = False
+        self.is_open = False
+        self.idle_since = 0.0
+        self._reset(is_head=False)
+        self._is_complete = True
+
+    def _reset(self, *, is_head: bool) -> None:
+        self.status = 0
+        self.headers: list[tuple[bytes, bytes]] = []
+        self.num_bytes = 0
+        self._pieces: list[bytes] = []
+        self._num_waiting = 0
+        self._is_head = is_head
+        self._has_head = self._is_complete = self._is_paused = False
+        self._is_until_close = self._is_chunked = self._can_keep = False
+        self._error: UpstreamError | None = None
+
+    # ------------------------------------------------------------------ what the forwarder calls
+
+    def begin(self, content: bytes, *, is_head: bool, is_chunked: bool = False) -> None:
+        """Sends a request's head, and its body where it is at hand."""
+        self._reset(is_head=is_head)
+        self._is_chunked = is_chunked
+        self._parser = httptools.HttpResponseParser(self)
+        self._transport.write(content)
+
+    async def write(self, piece: bytes) -> None:
+        """Sends a piece of a body that follows; b"" ends it."""
+        if self.is_open and not self._is_complete:
+            self._transport.write(b"%x\r\n%b\r\n" % (len(piece), piece) if self._is_chunked else piece)
+            if self._is_write_paused:
+                self._can_write = asyncio.get_running_loop().create_future()
+                await self._can_write
+
+    async def head(self, seconds: float) -> None:
+        """Waits until status and headers are there; raises UpstreamError."""
+        while not self._has_head:
+            await self._wait(seconds, "sent no reply")
+
+    async def read(self, seconds: float) -> bytes:
+        """The bytes of the body that have come since; waits for some, and is b"" at its end; raises UpstreamError."""
+        while not self._pieces:
+            if self._is_complete:
+                return b""
+            await self._wait(seconds, "stopped in the middle of its reply")
+        found = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+        self._pieces.clear()
+        self._num_waiting = 0
+        if self._is_paused and self.is_open:
+            self._is_paused = False
+            self._transport.resume_reading()
+        return found
+
+    def done(self) -> None:
+        """The forwarder needs it no more: it is kept where its reply is complete, else closed."""
+        is_kept = self._is_complete and not self._pieces and self._error is None and not self._is_until_close
+        if is_kept and self.is_open and self._can_keep:
+            self._pool.give_back(self)
+        else:
+            self.close()
+
+    def close(self) -> None:
+        """Closes it at once: the server sees its client go away."""
+        self.is_open = False
+        self._pool.forget(self)
+        if self._transport is not None:
+            self._transport.abort()
+        self._fail("was closed")
+
+    async def _wait(self, seconds: float, what: str) -> None:
+        self._raise()
+        loop = asyncio.get_running_loop()
+        waiter = self._waiter = loop.create_future()
+        timer = loop.call_later(seconds, self._late, waiter, what)
+        try:
+            await waiter
+        finally:
+            timer.cancel()
+            self._waiter = None
+        if not self._pieces:
+            self._raise()
+
+    def _raise(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    def _late(self, waiter: asyncio.Future[None], what: str) -> None:
+        self._error = self._error or UpstreamError(f"the server behind the gateway {what} in time", status=504)
+        if not waiter.done():
+            waiter.set_result(None)
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _fail(self, what: str) -> None:
+        if not self._is_complete and self._error is None:
+            self._error = UpstreamError(f"the server behind the gateway {what}")
+        if self._can_write is not None and not self._can_write.done():
+            self._can_write.set_result(None)
+        self._wake()
+
+    # ------------------------------------------------------------------ what the transport calls
+
+    def connection_made(self, transport: Any) -> None:
+        """See asyncio.Protocol."""
+        self._transport = transport
+        self.is_open = True
+
+    def data_received(self, data: bytes) -> None:
+        """See asyncio.Protocol."""
+        if self._is_complete:  # a byte too many: nothing that comes now can be trusted
+            self.is_open = False
+            self._transport.abort()
+            return
+        self.num_bytes += len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._fail("switched to another protocol")
+        except httptools.HttpParserError:
+            self.is_open = False  # also where the reply itself was whole
+            self._fail("sent what is no HTTP")
+        if not self._has_head and self.num_bytes > HEADER_BYTES:
+            self._fail("sent headers without an end")
+        if self._error is not None or not self.is_open:
+            self.is_open = False
+            self._transport.abort()
+        elif self._num_waiting > HIGH_WATER and not self._is_paused:
+            self._is_paused = True
+            self._transport.pause_reading()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See asyncio.Protocol."""
+        self.is_open = False
+        self._pool.forget(self)
+        if self._has_head and self._is_until_close and exc is None and self._error is None:
+            self._is_complete = True
+            self._wake()
+        self._fail("closed the connection in the middle of its reply" if self.num_bytes else "closed the connection")
+
+    def pause_writing(self) -> None:
+        """See asyncio.Protocol."""
+        self._is_write_paused = True
+
+    def resume_writing(self) -> None:
+        """See asyncio.Protocol."""
+        self._is_write_paused = False
+        if self._can_write is not None and not self._can_write.done():
+            self._can_write.set_result(None)
+
+    # ------------------------------------------------------------------ what the parser calls
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """See httptools."""
+        if not self._is_complete:
+            self.headers.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        """See httptools."""
+        if self._is_complete:  # another reply, that nobody asked for
+            self.is_open = False
+            return
+        self.status = int(self._parser.get_status_code())
+        if self.status < 200:  # 100 Continue, 103 Early Hints: the reply itself is still to come
+            return
+        self._has_head = True
+        names = {name for name, _ in self.headers}
+        is_bare = self.status in (204, 304) or self._is_head
+        self._is_until_close = not is_bare and not names & {b"content-length", b"transfer-encoding"}
+        if self._is_head:
+            self._is_complete = True
+        self._wake()
+
+    def on_body(self, body: bytes) -> None:
+        """See httptools."""
+        if not self._is_complete:
+            self._pieces.append(body)
+            self._num_waiting += len(body)
+            self._wake()
+
+    def on_message_complete(self) -> None:
+        """See httptools."""
+        if self.status < 200:
+            self.headers = []
+            return
+        self._can_keep = not self._is_head and bool(self._parser.should_keep_alive())
+        self._is_complete = True
+        self._wake()

@@ -1,0 +1,398 @@
+"""From the settings of `forethought serve` to a gateway that can be served; what does not fit is said at once."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ....control import sources
+from ....core.features import DIFFICULTY, HIDDEN
+from ....core.menu import Menu
+from ....core.prompts import CHAT, PromptTemplate, load_template, shipped_templates
+from ....core.provenance import Provenance
+from ....core.registry import unknown_name_message
+from ....core.serve_settings import ServeSettings, is_loopback
+from ....engines.server.chat import ask_template
+from ....errors import EngineError, ForethoughtError, InvalidSettingsError
+from ....predictors.predictor import Predictor
+from ....runs.journal import JournalHeader
+from ....servers.address import Address, Key
+from ....servers.client import Client
+from ....servers.detecting import Server, detect
+from ....servers.kinds import KINDS, ServerKind, merged
+from ....servers.retrying import Backoff, RequestError
+from ....servers.tokens import Counters
+from ...admission import GATEWAY, Admission, account_of
+from ...decision import NONE, Decider, Priorities
+from ...host import logger
+from ...journal import Journal
+from ...law import PriceLaw, SharedPrice, steering_quotas
+from ...ledger import Ledger
+from ...metrics import Metrics, Watch
+from ...policy import Policy
+from ...price import FLAGS, Price, price_of
+from ...request import PATHS, QUEUED
+from ...seen import Balance, Seen
+from ...tenants import Tenants
+from ...windows import window_at
+from .host import UpstreamHost
+
+LEDGER = "sqlite:forethought-ledger.db"
+TRIED = "2 + 2?"
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A gateway before it listens.
+
+    Attributes:
+        settings: as they were given.
+        address: of the server.
+        server: what it is.
+        key: the operator's, for the server; None to pass the client's on.
+        policy: decides.
+        price: of a token, and what it was set on.
+        enforce: how options are carried out: "native", "two-call", or "fields" of options with names.
+        why: this way, in words.
+        tenants: whose requests there are.
+        admission: keeps quotas; None where nothing is counted.
+        seen: hears of requests.
+        template: the predictor's; None where it is not known.
+    """
+
+    settings: ServeSettings
+    address: Address
+    server: Server
+    key: Key | None
+    policy: Policy
+    price: Price
+    enforce: str
+    why: str
+    tenants: Tenants
+    admission: Admission | None
+    seen: Seen
+    template: PromptTemplate | None
+
+    def to_json(self) -> dict[str, Any]:
+        """What is served, JSON-able; no key is in it."""
+        card, settings = self.policy.decider.predictor.card, self.settings
+        return {
+            "upstream": str(self.address),
+            "server": f"{self.server.name} ({self.server.how})",
+            "models": sorted(self.policy.host.models) or "any",
+            "predictor": f"{card.predictor} {settings.predictor}",
+            "options": str(card.menu),
+            "enforced": f"{self.enforce}: {self.why}",
+            "price": self.price.value,
+            "price_from": self.price.source,
+            "price_law": self.admission is not None and bool(steering_quotas(self.tenants)),
+            "tenants": [tenant.name for tenant in self.tenants.all],
+            "ledger": "none"
+            if self.admission is None
+            else (settings.ledger or LEDGER).partition("@")[2] or (settings.ledger or LEDGER),
+            "key": "the client's" if self.key is None else f"from {self.key.variable}",
+            "journal": settings.log or "none",
+            "shadow": settings.shadow,
+        }
+
+    async def close(self) -> None:
+        """Lets go of ledger and journal."""
+        if self.admission is not None:
+            await self.admission.close()
+        if self.seen.journal is not None:
+            self.seen.journal.close()
+
+
+async def open_gateway(settings: ServeSettings) -> Opened:
+    """Reads and asks all that a gateway stands on; call it on the event loop that serves.
+
+    Raises:
+        ForethoughtError: everything that is wrong, as far as it can be told apart.
+    """
+    problems: list[str] = []
+
+    def tried(make: Callable[[], Any]) -> Any:
+        try:
+            return make()
+        except ForethoughtError as error:
+            problems.append(str(error))
+            return None
+
+    address = tried(lambda: Address.parse(settings.upstream, "--upstream"))
+    key = tried(lambda: Key.from_environment(settings.upstream_key_env)) if settings.upstream_key_env else None
+    admin = tried(lambda: Key.from_environment(settings.admin_key_env)) if settings.admin_key_env else None
+    predictor = tried(lambda: _predictor(settings))
+    tenants = tried(lambda: Tenants.read(settings.tenants)) if settings.tenants else Tenants()
+    if settings.server not in ("auto", *KINDS):
+        problems.append(f"--server: {unknown_name_message('kind of server', settings.server, KINDS)}")
+    if predictor is not None and tenants is not None:
+        problems += _unfit_tenants(settings, tenants, predictor)
+    del admin  # the page reads it again; here it is only looked whether it is there
+    _raise(problems)
+    found = await _ask(settings, address, key, predictor)
+    price = price_of(settings, predictor, FLAGS)
+    admission = await _admission(settings, tenants, price)
+    try:
+        seen = _seen(settings, predictor, found.server, tenants, admission, price)
+    except ForethoughtError:
+        if admission is not None:
+            await admission.close()
+        raise
+    policy = _policy(settings, predictor, found, price)
+    if key is not None and address.is_in_clear:
+        logger.warning("the key in %s goes to %s in clear", key.variable, address)
+    return Opened(
+        settings=settings,
+        address=address,
+        server=found.server,
+        key=key,
+        policy=policy,
+        price=price,
+        enforce=found.enforce,
+        why=found.why,
+        tenants=tenants,
+        admission=admission,
+        seen=seen,
+        template=found.template,
+    )
+
+
+def _raise(problems: Sequence[str]) -> None:
+    if problems:
+        raise InvalidSettingsError(
+            "\n  ".join(["the gateway cannot start:", *problems]) if problems[1:] else problems[0]
+        )
+
+
+def _predictor(settings: ServeSettings) -> Predictor:
+    predictor = sources.open_predictor(settings.predictor)
+    card = predictor.card
+    if HIDDEN in card.features.reads:
+        raise InvalidSettingsError(
+            f"the predictor {card.predictor} reads hidden states, which no server gives over HTTP; train one that "
+            "reads the text: forethought train RUN --predictor text"
+        )
+    if DIFFICULTY in card.features.reads or predictor.estimator.is_costly:
+        raise InvalidSettingsError(
+            f"the predictor {card.predictor} runs a model for every question, which a gateway does not wait for; "
+            "train one that needs none: forethought train RUN --predictor text"
+        )
+    if not settings.menu:
+        bare = [option.label for option in card.menu.options if not option.set and option.cap is None]
+        if bare:
+            raise InvalidSettingsError(
+                f"the predictor's option {bare[0]!r} does not say what a request sets; name a menu file: --menu FILE"
+            )
+        return predictor
+    menu = Menu.read(settings.menu)
+    if not card.menu.is_named or set(menu.labels) != set(card.menu.labels):
+        raise InvalidSettingsError(
+            f"--menu {settings.menu} has the options {', '.join(menu.labels)}, and the predictor's are {card.menu}"
+        )
+    options = tuple(menu.options[menu.column_of(label)] for label in card.menu.labels)
+    return replace(predictor, card=replace(card, menu=Menu(card.menu.caps, options)))
+
+
+def _unfit_tenants(settings: ServeSettings, tenants: Tenants, predictor: Predictor) -> list[str]:
+    labels = predictor.card.menu.labels if predictor.card.menu.is_named else ()
+    problems = [
+        f"tenant {tenant.name}: ceiling {tenant.ceiling!r} is none of the predictor's options, {predictor.card.menu}"
+        for tenant in tenants.all
+        if isinstance(tenant.ceiling, str) and tenant.ceiling not in labels
+    ]
+    if not is_loopback(settings.host) and tenants.header:
+        problems.append(
+            f"--host {settings.host} can be reached from elsewhere, and tenants are known by the header "
+            f"{tenants.header}, which anybody can send: give them keys, or listen on 127.0.0.1 behind a proxy"
+        )
+    return problems
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What was seen of the server."""
+
+    server: Server
+    models: frozenset[str]
+    template: PromptTemplate | None
+    enforce: str
+    why: str
+
+
+async def _ask(settings: ServeSettings, address: Address, key: Key | None, predictor: Predictor) -> _Found:
+    """Asks the server what it is; where its kind was given, it need not be there yet."""
+    card = predictor.card
+    template = load_template(card.template) if card.template in shipped_templates() else None
+    if settings.server != "auto":
+        server = Server(KINDS[settings.server], "as --server says")
+        enforce, why = _enforcement(settings, server.kind, card.menu, None)
+        return _Found(server, frozenset(filter(None, [settings.served_model])), template, enforce, why)
+    backoff = Backoff(max_attempts=1, base_seconds=0.1)
+    async with Client(
+        address, key, backoff=backoff, timeout_seconds=20.0, concurrency=4, counters=Counters()
+    ) as client:
+        try:
+            server = await detect(client, "", settings.served_model)
+        except EngineError as error:
+            hint = "; if it starts later, name its kind: --server vllm"
+            raise EngineError(str(error).replace("--base-url", "--upstream") + hint) from None
+        if card.template == CHAT:
+            template, _ = await ask_template(client, server, settings.served_model or (server.models or ("",))[0])
+            if card.template_hash is not None and template.hash != card.template_hash:
+                template = None
+        is_kept = await _takes_cap(client, server) if not card.menu.is_named and settings.enforce == "auto" else None
+    enforce, why = _enforcement(settings, server.kind, card.menu, is_kept)
+    return _Found(server, _models(settings, server, card.model), template, enforce, why)
+
+
+async def _takes_cap(client: Client, server: Server) -> bool | None:
+    """Whether the server takes a cap in a request for one token; None where that cannot be told."""
+    if not server.kind.cap:
+        return False
+    body = {
+        "model": (server.models or ("",))[0],
+        "messages": [{"role": "user", "content": TRIED}],
+        server.kind.length: 1 + server.kind.least,
+    }
+    try:
+        await client.post(client.address.api("chat/completions"), merged(body, server.kind.native(server.kind.least)))
+    except RequestError as error:
+        return False if "HTTP 400" in str(error) or "HTTP 422" in str(error) else None
+    return True
+
+
+def _enforcement(settings: ServeSettings, kind: ServerKind, menu: Menu, is_kept: bool | None) -> tuple[str, str]:
+    """`(how options are carried out, why)`; raises InvalidSettingsError where they cannot be."""
+    if menu.is_named and not any(option.cap is not None for option in menu.options):
+        return "fields", "the options set fields of the request"
+    can_go_on = kind.continues is not None and not menu.is_named
+    if settings.enforce != "two-call" and kind.cap and is_kept is not False:
+        return "native", "asked for" if settings.enforce == "native" else f"a server of kind {kind.name} has a field"
+    if settings.enforce != "native" and can_go_on:
+        return (
+            "two-call",
+            "asked for" if settings.enforce == "two-call" else "the server refuses its own field for caps",
+        )
+    raise InvalidSettingsError(
+        f"a server of kind {kind.name!r} neither keeps a cap nor goes on with a begun answer; name its kind with "
+        "--server KIND, or train on effort levels: forethought profile --menu FILE"
+    )
+
+
+def _models(settings: ServeSettings, server: Server, trained_on: str | None) -> frozenset[str]:
+    """Names under which the predictor's model is served; empty for any."""
+    if settings.served_model:
+        server.check_serves(settings.served_model)
+        return frozenset((settings.served_model,))
+    if trained_on in server.models:
+        return frozenset((str(trained_on),))
+    shown = ", ".join(server.models[:5]) or "models that it does not list"
+    logger.warning(
+        "the predictor is for model %s, and the server has %s: they are taken to be the same; name one: --served-model",
+        trained_on,
+        shown,
+    )
+    return frozenset()
+
+
+async def _admission(settings: ServeSettings, tenants: Tenants, price: Price) -> Admission | None:
+    if not settings.tenants and not settings.ledger:
+        return None
+    ledger = await _open_ledger(settings.ledger or LEDGER)
+    steering, law = steering_quotas(tenants), None
+    if steering and price.value > 0.0:
+        law = SharedPrice(PriceLaw(price.value), steering)
+    return Admission(tenants, ledger, price=law)
+
+
+async def _open_ledger(where: str) -> Ledger:
+    from ...ledger.sqlite import SqliteLedger
+
+    if where.startswith("sqlite:"):
+        return SqliteLedger(Path(where.removeprefix("sqlite:")))
+    from ...ledger.opening import open_ledger
+
+    return await open_ledger(where)
+
+
+def _policy(settings: ServeSettings, predictor: Predictor, found: _Found, price: Price) -> Policy:
+    decider = Decider(predictor, price=price.value, cost=settings.cost)
+    return Policy(
+        decider,
+        UpstreamHost(found.server.kind, found.models),
+        start=_start(found.template),
+        counter=None,
+        template=found.template,
+        answer_room=settings.answer_room,
+        offset=settings.cap_offset,
+        priorities=Priorities(NONE),
+        metrics=Metrics(price.mean_budget),
+        watch=Watch(decider, price),
+        paths=(*PATHS, *QUEUED),
+        has_caps=found.enforce != "two-call",
+    )
+
+
+def _start(template: PromptTemplate | None) -> str | None:
+    """The tag that opens a thought, where the template says one."""
+    text = "" if template is None else template.assistant_prefix.strip()
+    return text or None
+
+
+def _seen(
+    settings: ServeSettings,
+    predictor: Predictor,
+    server: Server,
+    tenants: Tenants,
+    admission: Admission | None,
+    price: Price,
+) -> Seen:
+    card = predictor.card
+    provenance = Provenance(
+        model=card.model, template=card.template, template_hash=card.template_hash, server=server.kind.name
+    )
+    header = JournalHeader(card.menu, provenance)
+    journal = Journal(Path(settings.log), header, keep_texts=settings.keep_texts) if settings.log else None
+    law = None if admission is None else admission.shared_price
+    return Seen(
+        about={
+            "server": server.name,
+            "predictor": card.predictor,
+            "model": card.model or "",
+            "options": str(card.menu),
+            "shadow": settings.shadow,
+        },
+        journal=journal,
+        balances=None if admission is None else _balances(admission, tenants),
+        price=lambda: price.value if law is None else law.value,
+    )
+
+
+def _balances(admission: Admission, tenants: Tenants) -> Callable[[], Awaitable[Sequence[Balance]]]:
+    """What `Seen` asks: the counts of all accounts, with their quotas."""
+    known = {GATEWAY: ("gateway", tenants.quotas)}
+    known |= {account_of(tenant): (tenant.name, tenant.quotas) for tenant in tenants.all}
+
+    async def balances() -> list[Balance]:
+        now, found = await admission.ledger.now(), []
+        for count in await admission.counts():
+            name, quotas = known[count.account]
+            window = window_at(count.window, now)
+            quota = quotas.get(count.window)
+            found.append(
+                Balance(
+                    name,
+                    count.window,
+                    float(count.start),
+                    float(window.end),
+                    quota,
+                    count.settled,
+                    count.reserved,
+                    count.bound,
+                )
+            )
+        return found
+
+    return balances

@@ -1,0 +1,199 @@
+"""The HTTP server in front: uvicorn, with bounds on what clients send and on how long they take, and a slow end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+HEADER_BYTES = 64 << 10  # of a request, its first line and all
+HEADER_SECONDS = 20.0  # in which they have to come
+LINGER_SECONDS = 1.0  # in which a client that was refused can read why
+WRITE_SECONDS = 120.0  # in which a client has to take what is sent
+KEPT_SECONDS = 75  # that a connection without a request stays open
+MOST_CONNECTIONS = 8192
+CUT_SECONDS = 5.0  # that replies which were cut short have to be settled
+
+
+class HttpProtocol(HttpToolsProtocol):
+    """One connection of a client, with its bounds."""
+
+    def __init__(self, *args: Any, **how: Any) -> None:
+        super().__init__(*args, **how)
+        self._num_bytes = 0
+        self._is_in_head = self._is_refused = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._slow: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        """See asyncio.Protocol."""
+        super().connection_made(transport)
+        self._timer = self.loop.call_later(HEADER_SECONDS, self._late)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See asyncio.Protocol."""
+        self._stop()
+        if self._slow is not None:
+            self._slow.cancel()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """See asyncio.Protocol."""
+        if self._is_refused:  # what still comes is read and dropped, so that the client gets to read why
+            return
+        super().data_received(data)
+        if not self._is_in_head:
+            return
+        self._num_bytes += len(data)
+        if self._num_bytes > HEADER_BYTES:
+            self._refuse(b"431 Request Header Fields Too Large", b"the headers are too long")
+
+    def on_message_begin(self) -> None:
+        """See httptools."""
+        super().on_message_begin()
+        self._is_in_head = True
+        self._num_bytes = 0
+        if self._timer is None:
+            self._timer = self.loop.call_later(HEADER_SECONDS, self._late)
+
+    def on_headers_complete(self) -> None:
+        """See httptools."""
+        self._is_in_head = False
+        self._stop()
+        super().on_headers_complete()
+
+    def pause_writing(self) -> None:
+        """See asyncio.Protocol."""
+        super().pause_writing()
+        self._slow = self._slow or self.loop.call_later(WRITE_SECONDS, self._abort)
+
+    def resume_writing(self) -> None:
+        """See asyncio.Protocol."""
+        super().resume_writing()
+        if self._slow is not None:
+            self._slow.cancel()
+            self._slow = None
+
+    def _stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _late(self) -> None:
+        self._timer = None
+        self._refuse(b"408 Request Timeout", b"the request did not come in time")
+
+    def _refuse(self, status: bytes, reason: bytes) -> None:
+        if self._is_refused or self.transport.is_closing():
+            return
+        self._is_refused = True
+        busy = self.cycle is not None and not self.cycle.response_complete
+        if not busy:  # else the words would stand in the middle of another reply
+            body = b'{"error": {"message": "%b", "type": "invalid_request_error", "code": null}}' % reason
+            head = b"HTTP/1.1 %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
+            self.transport.write(head % (status, len(body)) + body)
+            if self.transport.can_write_eof():
+                self.transport.write_eof()
+        self.loop.call_later(LINGER_SECONDS, self.transport.close)
+
+    def _abort(self) -> None:
+        if self.transport is not None:
+            self.transport.abort()
+
+
+class Server(uvicorn.Server):
+    """Ends on SIGTERM: takes no new requests, lets those that run finish for a while.
+
+    Args:
+        app: plain ASGI.
+        drain_seconds: longest wait for what runs.
+        num_running: of requests.
+        drain: told when the end begins; from then on the app refuses.
+    """
+
+    def __init__(
+        self,
+        app: Any,
+        *,
+        drain_seconds: float,
+        num_running: Callable[[], int],
+        drain: Callable[[], None],
+    ) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http=HttpProtocol,
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                log_level="critical",
+                access_log=False,
+                proxy_headers=False,
+                server_header=False,
+                date_header=False,
+                timeout_keep_alive=KEPT_SECONDS,
+                timeout_graceful_shutdown=1,
+                limit_concurrency=MOST_CONNECTIONS,
+                backlog=2048,
+            )
+        )
+        self._drain_seconds = drain_seconds
+        self._num_running = num_running
+        self._drain = drain
+        self._draining: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._is_up = asyncio.Event()
+        self._is_stopped = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """See uvicorn.Server."""
+        self._loop = asyncio.get_running_loop()
+        await super().startup(sockets)
+        self._is_up.set()
+
+    async def up(self, serving: asyncio.Future[None]) -> None:
+        """Returns when it listens, or when `serving` has failed."""
+        up = asyncio.ensure_future(self._is_up.wait())
+        await asyncio.wait((up, serving), return_when=asyncio.FIRST_COMPLETED)
+        up.cancel()
+
+    async def stopped(self) -> None:
+        """Returns when it has ended."""
+        await self._is_stopped.wait()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """The first signal begins the end; a second one does not wait."""
+        if self._draining is not None or self._loop is None or sig == signal.SIGINT:
+            self.should_exit = True
+            self._drain()
+            return
+        self._drain()
+        self._loop.call_soon_threadsafe(self._begin_drain)
+
+    def _begin_drain(self) -> None:
+        self._draining = asyncio.ensure_future(self._end())
+
+    async def _end(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._drain_seconds):
+                while self._num_running():
+                    await asyncio.sleep(0.05)
+        self.should_exit = True
+
+    async def run_until_stopped(self, listening: socket.socket) -> None:
+        """Serves on a socket; returns when all has ended, and what was cut short has had time to be settled."""
+        try:
+            await self.serve([listening])
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(CUT_SECONDS):
+                    while self._num_running():
+                        await asyncio.sleep(0.02)
+        finally:
+            self._is_stopped.set()

@@ -1,0 +1,148 @@
+"""Runs a gateway until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
+
+from ....core.prompts import load_template
+from ....core.serve_settings import ServeSettings
+from ....errors import InvalidSettingsError
+from ...asgi import App
+from ...guard import Guard
+from ...middleware import Budgets
+from ...page import Pages
+from ...pipeline import Pipeline
+from .app import Gateway
+from .client import Upstream
+from .forward import Forward
+from .headers import CREDENTIALS
+from .opening import Opened, open_gateway
+from .server import Server
+from .two_calls import TwoCalls
+
+TAGGED = "think"  # the template of thoughts between tags, where the predictor's is not known
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A gateway that listens.
+
+    Attributes:
+        url: of it, `/v1` included.
+        opened: what it stands on.
+        server: stops it.
+    """
+
+    url: str
+    opened: Opened
+    server: Server
+
+
+async def serve(settings: ServeSettings, say: Callable[[Running], None]) -> None:
+    """Serves until a signal ends it.
+
+    Args:
+        settings: of the gateway.
+        say: called once it listens.
+
+    Raises:
+        ForethoughtError: it cannot be started.
+    """
+    async with running(settings) as found:
+        say(found)
+        await found.server.stopped()
+
+
+@contextlib.asynccontextmanager
+async def running(settings: ServeSettings) -> AsyncIterator[Running]:
+    """A gateway that listens meanwhile; it stops at the end, or earlier where a signal ends it."""
+    listening = _listen(settings)
+    try:
+        opened = await open_gateway(settings)
+    except BaseException:
+        listening.close()
+        raise
+    upstream = Upstream(
+        opened.address.origin, reply_seconds=settings.timeout_seconds, idle_seconds=settings.timeout_seconds
+    )
+    pipeline = Pipeline(
+        opened.tenants,
+        admission=opened.admission,
+        seen=opened.seen,
+        is_shadow=settings.shadow,
+        most_tokens=settings.most_tokens,
+    )
+    gateway = Gateway(
+        Budgets(_app(opened, upstream), lambda: opened.policy, pipeline), drain_seconds=settings.drain_seconds
+    )
+    gateway.pages = pages = _pages(opened, gateway)
+    server = Server(
+        gateway,
+        drain_seconds=settings.drain_seconds,
+        num_running=lambda: gateway.num_running,
+        drain=gateway.drain,
+    )
+    sampling = asyncio.ensure_future(pages.run())
+    if opened.admission is not None:
+        opened.admission.start()
+    serving = asyncio.ensure_future(server.run_until_stopped(listening))
+    try:
+        await server.up(serving)
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        yield Running(f"http://{host}:{listening.getsockname()[1]}/v1", opened, server)
+    finally:
+        server.should_exit = True
+        pages.close()
+        await serving
+        sampling.cancel()
+        listening.close()
+        upstream.close()
+        await pipeline.close()
+        await opened.close()
+
+
+def _pages(opened: Opened, gateway: Gateway) -> Pages:
+    """The gateway's own pages."""
+    variable, tenants = opened.settings.admin_key_env, opened.tenants
+    guard = Guard(os.environ.get(variable, "").strip() if variable else "")
+
+    def is_tenant(headers: Mapping[str, str]) -> bool:
+        return bool(opened.settings.tenants) and tenants.of(headers) is not None
+
+    return Pages(opened.seen, guard, is_tenant=is_tenant, health=lambda: gateway.health)
+
+
+def _app(opened: Opened, upstream: Upstream) -> App:
+    """What passes requests on."""
+    private = set()
+    if opened.settings.tenants:  # tenants show their keys to the gateway, and not to the server
+        private = {*CREDENTIALS, *([opened.tenants.header.encode()] if opened.tenants.header else [])}
+    kind = opened.server.kind
+    forward = Forward(upstream, opened.address, key=opened.key, kind=kind.name, private=private)
+    if opened.policy.has_caps:
+        return forward
+    template = opened.template or load_template(TAGGED)
+    return TwoCalls(forward, kind, template, answer_room=opened.settings.answer_room)
+
+
+def _listen(settings: ServeSettings) -> socket.socket:
+    """The socket to listen on; raises InvalidSettingsError."""
+    try:
+        found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, protocol, _, address = found[0]
+        listening = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise InvalidSettingsError(f"--host {settings.host}: {error.strerror or error}") from None
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+    except OSError as error:
+        listening.close()
+        where = f"{settings.host}:{settings.port}"
+        raise InvalidSettingsError(f"cannot listen on {where}: {error.strerror or error}; try --port 0") from None
+    return listening

@@ -1,0 +1,46 @@
+"""A request as it comes in, before anything is decided: its body, and whether its tenant may ask that model."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from .asgi import Receive, read_body
+from .decision import Decision
+from .failing import RefusedError
+from .request import BudgetRequest
+from .tenants import Tenant
+
+MOST_REQUEST_BYTES = 32_000_000  # of a body that is decided on
+BODY_SECONDS = 60.0  # in which it has to come
+ROUTING = ("models", "fallbacks", "route")  # fields by which some servers take another model than the one that is named
+
+
+async def whole_body(receive: Receive) -> bytes | None:
+    """The whole body; None where the client left; raises RefusedError."""
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            content, is_whole = await read_body(receive, MOST_REQUEST_BYTES)
+    except TimeoutError:
+        raise RefusedError(408, "the body did not come in time", "timeout") from None
+    if content is not None and (not is_whole or len(content) > MOST_REQUEST_BYTES):
+        raise RefusedError(413, f"the body is longer than {MOST_REQUEST_BYTES // 1_000_000} MB", "too_large")
+    return content
+
+
+def check_model(tenant: Tenant, body: Mapping[str, Any]) -> None:
+    """Refuses a model that the tenant may not ask; raises RefusedError."""
+    if not tenant.models:
+        return
+    model = body.get("model")
+    if not isinstance(model, str) or not tenant.may_ask(model) or any(body.get(name) for name in ROUTING):
+        shown = repr(model[:100]) if isinstance(model, str) else "one that is not named"
+        raise RefusedError(403, f"this tenant may not ask the model {shown}", "model_not_allowed")
+
+
+def limited(request: BudgetRequest, decision: Decision, most: int) -> Decision:
+    """The decision with a limit on all that is generated, which nothing else gave it."""
+    changes = {**decision.changes, **dict.fromkeys(request.room_fields, most)}
+    return replace(decision, most_tokens=most, changes=changes)
