@@ -1,4 +1,4 @@
-"""Every exception Forethought raises on purpose.
+"""Every exception that Forethought raises itself.
 
     ForethoughtError
     ├── InvalidInputError(ValueError)       a question file, a row, a column
@@ -52,7 +52,7 @@ class InvalidFeaturesError(ForethoughtError, ValueError):
 
 
 class UnknownNameError(ForethoughtError, LookupError):
-    """A name nobody registered."""
+    """A name that is not registered."""
 
 
 class MismatchError(ForethoughtError, ValueError):

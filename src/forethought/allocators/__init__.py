@@ -1,4 +1,4 @@
-"""Allocators: curves and a token total in, one option per query out. docs/allocation.md says what they guarantee."""
+"""Allocators: from curves and a total to one option per query. docs/allocation.md states their guarantees."""
 
 from .problem import Problem, Solution, allocate, pose
 

@@ -1,4 +1,4 @@
-"""What an uneven split is worth with no prediction at all: the envelope on one mean curve for everyone."""
+"""An uneven split without predictions: the envelope on one mean curve for all queries."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What curves must be for an allocator to take them; refused in words that name the query."""
+"""Validates the curves given to an allocator; errors name the query."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What options cost, in whole units; made from the usage curves where they are looked at, never held for a batch."""
+"""Costs of options in whole units, computed from the usage curves when needed, not stored for a batch."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class Costs:
 
     @property
     def is_alike(self) -> bool:
-        """Whether every query is billed alike."""
+        """Whether every query has the same costs."""
         arrays = (self.tokens_Q_B, self.input_Q_B)
         return all(array_Q_B is None or bool((array_Q_B == array_Q_B[0]).all()) for array_Q_B in arrays)
 

@@ -1,4 +1,4 @@
-"""The default: segments of the queries' upper concave envelopes by falling price, then what they leave."""
+"""The default: segments of the queries' upper concave envelopes by falling price, then the remaining tokens."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class EnvelopeAllocator:
 
 
 def complete(problem: Problem, filled: Fill) -> Fill:
-    """Re-chooses for the queries nearest the margin (the core), so that what a blocked fill left buys what it can.
+    """Re-optimises the queries nearest the margin (the core), to use the tokens that a blocked fill left.
 
     Exact over these queries, so never of a lower value. Core, columns and grain may depend on the fill and its price
     alone, not on what is left: docs/allocation.md builds on it.

@@ -1,4 +1,4 @@
-"""The best plan there is, by dynamic programming; for batches small enough to afford it."""
+"""The optimal plan, by dynamic programming; for small batches."""
 
 from __future__ import annotations
 

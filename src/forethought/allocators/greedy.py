@@ -1,4 +1,4 @@
-"""The published baseline: one option more at a time to whoever gains most from it."""
+"""The published baseline: repeatedly the next option for the query that gains most from it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Upper concave envelopes of the queries' (cost, value) points, and their segments granted in order of price."""
+"""Upper concave envelopes of the queries' (cost, value) points, and their segments assigned in order of price."""
 
 from __future__ import annotations
 

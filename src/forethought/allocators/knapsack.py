@@ -1,4 +1,4 @@
-"""The multiple-choice knapsack solved exactly, by dynamic programming over whole units of cost."""
+"""Exact solution of the multiple-choice knapsack by dynamic programming over whole units of cost."""
 
 from __future__ import annotations
 

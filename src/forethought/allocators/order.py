@@ -1,4 +1,4 @@
-"""Problems whose costs fall along the menu, put in order of cost: a few queries at a time, or all of a small batch."""
+"""Sorts problems whose costs fall along the menu by cost: a few queries at a time, or all of a small batch."""
 
 from __future__ import annotations
 

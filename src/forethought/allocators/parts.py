@@ -1,4 +1,4 @@
-"""The `envelope` plan of more queries than memory holds: the same, in five passes over parts of their curves."""
+"""The `envelope` plan of more queries than fit in memory: the same plan, in five passes over parts of their curves."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Write = Callable[["Part", NDArray[np.int64], FloatArray], None]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Part:
-    """Queries that stand one after another in a batch.
+    """Consecutive queries of a batch.
 
     Attributes:
         start: position of the first of them in the batch.
@@ -46,7 +46,7 @@ class Part:
 
     @property
     def rows(self) -> slice:
-        """Where its queries stand in the batch."""
+        """Indices of its queries in the batch."""
         return slice(self.start, self.start + self.num_queries)
 
 
@@ -238,7 +238,7 @@ class _Batch:
         return Envelope(self.column_Q, row_N, column_N, cost_N, price_N), start, least, most
 
     def complete(self, filled: Fill) -> Fill:
-        """What a blocked fill left, divided anew among the queries nearest the margin; see `envelope.complete`."""
+        """Divides the tokens left by a blocked fill among the queries nearest the margin; see `envelope.complete`."""
         most = most_loss(filled)
         margin = [most]  # the greatest loss that can still be among the least; falls as the pass goes on
         best: tuple[NDArray[Any], ...] | None = None

@@ -1,4 +1,4 @@
-"""Prices of a token or a USD: what one buys each query, which one meets a mean, and the bound on plans it gives."""
+"""Prices of a token or a USD: the choice of each query at a price, the price for a mean, and its bound on plans."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an allocator solves, what it answers, and `allocate`, which poses the one and makes a plan of the other."""
+"""The problem that an allocator solves, its solution, and `allocate`, which builds the problem and returns the plan."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class Problem:
         return is_outside
 
     def ends(self) -> tuple[Columns, Columns]:
-        """The cheapest and the dearest column that each query may have, shape (Q,) each."""
+        """The cheapest and the most expensive column allowed for each query, shape (Q,) each."""
         if self.is_ordered:
             return self.first_Q, self.last_Q
         ends_2_Q = np.empty((2, self.num_queries), dtype=np.int64)
@@ -119,7 +119,7 @@ class Problem:
 
 
 def tie_keys(query_ids: Iterable[str]) -> NDArray[np.uint64]:
-    """A hash of each id: of queries that are alike the one with the least hash comes first."""
+    """A hash of each id: among equal queries the one with the smallest hash comes first."""
     empty, digests = hashlib.blake2b(digest_size=8).copy, []  # a copy is quicker than a new one
     for query_id in query_ids:
         state = empty()

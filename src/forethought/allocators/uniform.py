@@ -1,4 +1,4 @@
-"""The baseline: the same budget for everyone."""
+"""The uniform baseline: the same budget for every query."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command line: thin verbs over `forethought.commands.pipeline`. Data on stdout, talk on stderr."""
+"""The command line: thin commands over `forethought.commands.pipeline`. Results go to stdout, messages to stderr."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can be refused before a model is loaded or a token paid for: commands and their dry runs look here first."""
+"""Checks before a model is loaded or a token is paid for, shared by commands and their dry runs."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def profile_inputs(settings: ProfileSettings, *, is_open: bool = False) -> tuple
 
 
 def plan_inputs(settings: PlanSettings) -> tuple[Predictor, list[Query]]:
-    """The predictor and the questions of a plan; raises whatever is known to be refused later."""
+    """The predictor and the questions of a plan; raises every error that can be detected in advance."""
     if Path(settings.run).is_file():
         beside = Path(settings.run).with_suffix("")
         what = f"the folder of its predictor: {beside}" if beside.is_dir() else "a trained run, a predictor or its name"
@@ -128,7 +128,7 @@ def plan_inputs(settings: PlanSettings) -> tuple[Predictor, list[Query]]:
 
 
 def run_inputs(settings: RunSettings, *, is_open: bool = False) -> tuple[Predictor, list[Query], Judge]:
-    """The predictor, the questions and the grader of a run; raises whatever is known to be refused later."""
+    """The predictor, the questions and the grader of a run; raises every error that can be detected in advance."""
     predictor, queries = plan_inputs(settings.plan)
     if predictor.card.menu.is_named:
         check_all(
@@ -153,7 +153,7 @@ def run_inputs(settings: RunSettings, *, is_open: bool = False) -> tuple[Predict
 
 
 def plan_file_inputs(settings: RunPlanSettings, *, is_open: bool = False) -> tuple[Plan, Judge, EngineSettings]:
-    """The plan of a file, the grader and the engine that carry it out; raises whatever is known to be refused later."""
+    """The plan of a file, its grader and its engine; raises every error that can be detected in advance."""
     made = Plan.load(settings.plan_file)
     refuse_without_texts(made.queries, settings.plan_file)
     judge = Judge.of(settings.grader, settings.grader_options)

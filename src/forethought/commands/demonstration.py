@@ -1,4 +1,4 @@
-"""The demo: what `evaluate` and `run --compare` do, on what comes with the package."""
+"""The demo: `evaluate` and `run --compare` with the models and profiles of the package."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Prepared:
 
 
 def history(settings: DemoSettings, *, progress: Progress = unseen) -> tuple[DrawsEvaluation, ...]:
-    """What earlier draws buy at the effort levels of two models, by what was measured of them; no model is run."""
+    """The gain from earlier samples at the effort levels of two models, on measured outcomes; no model is run."""
     asked = None if settings.mean_tokens is None else [settings.mean_tokens]
     return tuple(
         evaluating.by_draws(profile, num_draws=(1, 2, 3), mean_tokens=asked, seed=settings.seed, progress=progress)
@@ -117,7 +117,7 @@ def live(
 
 
 def write(prepared: Prepared, heldout: Evaluation, run: RunDirectory, live: LiveComparison) -> list[Path]:
-    """One report: what prediction buys on the held-out profile, then the live questions; its file first.
+    """One report: the gain from prediction on the held-out profile, then the live questions; its file first.
 
     Both results are written as JSON and Markdown too.
     """

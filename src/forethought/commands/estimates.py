@@ -1,4 +1,4 @@
-"""Know the bill first: what a command would do, at most, and what is already done. No model is loaded."""
+"""Cost estimates: the most that a command may generate and cost, and the part already done. No model is loaded."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ class CostEstimate:
         return {**asdict(self), "num_left": self.num_left}
 
     def to_text(self) -> str:
-        """The same for a person."""
+        """The same as text."""
         lines = [
             f"model            {self.model}{f' ({self.loads})' if self.loads else ''}",
             f"run directory    {self.folder or 'none'}",

@@ -1,4 +1,4 @@
-"""`forethought evaluate`: what prediction and allocation buy."""
+"""`forethought evaluate`: the gain from prediction and allocation."""
 
 from __future__ import annotations
 

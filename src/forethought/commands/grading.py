@@ -1,4 +1,4 @@
-"""Judging answers: one, a file of them, or the kept records of a run anew. Nothing is generated."""
+"""Grading one answer, a file of answers, or the stored answers of a run again. Nothing is generated."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def _pairs(settings: GradeSettings, problems: Problems) -> Iterator[tuple[str, s
 
 @dataclass(frozen=True, slots=True)
 class Regraded:
-    """What judging a run's records anew came to.
+    """The result of grading a run's records again.
 
     Attributes:
         run: the run directory.
@@ -151,7 +151,7 @@ class Regraded:
 
 
 def regrade(settings: RegradeSettings) -> Regraded:
-    """Judges the kept records of a profile or a run anew, and writes again what follows from the grades.
+    """Grades the stored records of a profile or a run again, and rewrites the files that depend on the grades.
 
     A kill at any moment leaves the old records or the new ones, whole. Until the same command has come to its end, the
     run is refused by every other one, so that grades of two graders are never mixed.

@@ -1,4 +1,4 @@
-"""What is in a folder of results: runs, predictors, profile files and reports, one row each, the newest first."""
+"""The content of a folder of results: runs, predictors, profile files and reports, one row each, newest first."""
 
 from __future__ import annotations
 
@@ -235,7 +235,7 @@ def _share(part: float, whole: int) -> float | None:
 
 
 def results_text(rows: Sequence[Mapping[str, Any]], folder: str) -> str:
-    """The list for a person, the newest first; what cannot be read below it."""
+    """The list as text, newest first; unreadable entries at the end."""
     if not rows:
         return f"no runs in {folder}; make one with: forethought profile MODEL QUESTIONS"
     table = [["changed", "run", "kind", "model", "questions", "at", "right", "tokens", "failed"]]

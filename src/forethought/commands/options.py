@@ -1,4 +1,4 @@
-"""The command line of a settings class, the flags beside it, its help, and how a verb prints its result."""
+"""Builds the command line of a settings class, its help and its output."""
 
 from __future__ import annotations
 
@@ -357,7 +357,7 @@ def emit(as_json: bool, value: Any, text: str) -> None:
 
 
 def talk(message: str) -> None:
-    """Says something beside the result, on stderr."""
+    """Prints a message on stderr."""
     click.echo(visible(message), err=True)
 
 

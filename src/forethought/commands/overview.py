@@ -40,7 +40,7 @@ def run_result(run: RunDirectory) -> dict[str, Any]:
 
 
 def run_overview(run: RunDirectory) -> dict[str, Any]:
-    """A run as a whole, finished or not: what was asked of what, what was planned, what came of it, where it lies."""
+    """A run as a whole, finished or not: model, questions, plan, results and files."""
     plan, queries, made = read_plan(run), sources.run_queries(run), run.header.provenance
     is_finished = (run.path / "summary.json").is_file()
     counts = read_summary(run) if is_finished else summary(run, queries)
@@ -93,7 +93,7 @@ def _next(run: RunDirectory, plan: Plan, *, is_finished: bool, has_grades: bool,
 
 
 def again(run: RunDirectory) -> str:
-    """The command that made a run, in its main words: given again, it goes on."""
+    """The command that made a run, with its main flags; it resumes the run."""
     settings = run.header.settings
     asked, out = settings.get("plan") or {}, f"--out {run.path}"
     if not asked:  # by a plan file, which is not kept
@@ -204,7 +204,7 @@ def _usage_words(usage: Mapping[str, Any]) -> str:
 
 
 def run_text(result: Mapping[str, Any]) -> str:
-    """A finished run for a person, in a few lines."""
+    """A finished run as a few lines of text."""
     right = ""
     if total := result["with_reference"]:
         failed = f", {result['failed_with_reference']} of them failed" if result["failed_with_reference"] else ""

@@ -1,4 +1,4 @@
-"""What is known of each cap or named option, as data and as lines of a table."""
+"""Accuracy, tokens and cost of each cap or named option, as data and as lines of a table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Profile, import, train, plan, run, evaluate and more: the table of contents. One function a stage; files hand on."""
+"""Profile, import, train, plan and run: one function per stage; stages exchange files."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ logger = logging.getLogger(__name__)
 def profile(
     settings: ProfileSettings, *, engine: Engine | None = None, report: Report = silent, progress: Progress = quiet
 ) -> RunDirectory:
-    """Measures every query's success at every cap; run again with the same settings, it goes on where it stopped.
+    """Measures every query's success at every cap; run again with the same settings, it resumes.
 
     Args:
         settings: what to measure.
@@ -212,7 +212,7 @@ def plan(settings: PlanSettings, *, engine: Engine | None = None, progress: Prog
 def run(
     settings: RunSettings, *, engine: Engine | None = None, report: Report = silent, progress: Progress = quiet
 ) -> RunDirectory:
-    """Plans, reasons under the caps, answers; run again with the same settings, it goes on where it stopped.
+    """Plans, reasons under the caps, answers; run again with the same settings, it resumes.
 
     The plan is made once and kept with the run. Where answers use other numbers of tokens than predicted, questions
     that have not begun get other budgets under what is left of the total; RUN/usage.json says so. With several workers,
@@ -275,7 +275,7 @@ def run(
 def run_plan(
     settings: RunPlanSettings, *, engine: Engine | None = None, report: Report = silent, progress: Progress = quiet
 ) -> RunDirectory:
-    """Carries out the plan of a file, as it is or was edited; run again, it goes on where it stopped.
+    """Runs the plan of a file, edited or not; run again, it resumes.
 
     Args:
         settings: `plan_file`, where to keep the run, its grader and engine.

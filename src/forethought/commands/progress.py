@@ -1,4 +1,4 @@
-"""How far long work is: a bar on a terminal or in a notebook's cell; elsewhere a line at its start and its end."""
+"""Progress of long work: a bar on a terminal or in a notebook cell; elsewhere a line at the start and the end."""
 
 from __future__ import annotations
 

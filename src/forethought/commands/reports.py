@@ -1,4 +1,4 @@
-"""Layers, evaluate, compare: what ends in a report. One function a command; files hand on."""
+"""Layers, evaluate, compare: the commands that write a report, one function each."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def survey_layers(settings: LayersSettings, *, is_open: bool = False) -> tuple[l
 def evaluate(
     settings: EvaluateSettings, *, wrote: Wrote = ignore, progress: Progress = quiet
 ) -> Evaluation | LiveComparison | DrawsEvaluation:
-    """What prediction and allocation buy, with intervals; the report is written to `settings.out`, or where that says.
+    """The gain from prediction and allocation, with intervals; the report is written to `settings.out` or its default.
 
     Args:
         settings: what to judge, and how; see `evaluation`.
@@ -202,7 +202,7 @@ def write_run(run: RunDirectory, settings: RunSettings | RunPlanSettings) -> tup
 def evaluation(
     settings: EvaluateSettings, *, progress: Progress = quiet
 ) -> Evaluation | LiveComparison | DrawsEvaluation:
-    """What prediction and allocation buy, with intervals; nothing is written.
+    """The gain from prediction and allocation, with intervals; nothing is written.
 
     A finished `run --compare` is compared as it was run. A predictor is judged on the held-out profile `settings.on`
     (a shipped one: on the shipped held-out profile). A profile run alone is cross-fitted: every query is predicted by
@@ -338,7 +338,7 @@ def names_of(predictors: Sequence[str]) -> tuple[str, ...]:
 
 
 def live_comparison(run: RunDirectory, *, seed: int = 0) -> LiveComparison:
-    """The allocators of a `run --compare`, judged on the same traces; the run's own goes by the name forethought."""
+    """The allocators of a `run --compare` on the same traces; the run's own is called forethought."""
     results = outcomes(run, sources.run_queries(run))
     if not any(len(right_Q) for right_Q, *_ in results.values()):
         raise RunError(

@@ -1,4 +1,4 @@
-"""What `show` tells: a run as a whole, or one question of it."""
+"""The output of `show`: a run as a whole, or one question of it."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def show(source: str, query_id: str = "") -> dict[str, Any]:
 
 
 def shown_text(found: Mapping[str, Any]) -> str:
-    """What `show` found, for a person."""
+    """The output of `show` as text."""
     if "traces" in found and isinstance(found["traces"], list):
         return item_text(found)
     if "budgets" in found:
@@ -126,7 +126,7 @@ def _profiled_item(run: RunDirectory, query: Query) -> dict[str, Any]:
 
 
 def item_text(found: Mapping[str, Any]) -> str:
-    """One question for a person."""
+    """One question as text."""
     lines = [f"{found['id']}{'  (simulated)' if found['simulated'] else ''}", found["question"], ""]
     if found["reference"] is not None:
         lines.append(f"reference   {one_line(found['reference'])}")

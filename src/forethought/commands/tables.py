@@ -210,7 +210,7 @@ def _measured_by(measured: Profile) -> dict[str, Any]:
 
 
 def profile_text(result: Mapping[str, Any]) -> str:
-    """The same for a person."""
+    """The same as text."""
     simulated = ", SIMULATED" if result["simulated"] else ""
     title = f"{result['queries']} questions, {result['traces']} traces{simulated}; {result['run']}"
     lines = [title, *_measured_lines(result), *cap_lines(result)]
@@ -261,7 +261,7 @@ def import_summary(imported: Imported, *, is_written: bool) -> dict[str, Any]:
 
 
 def import_text(imported: Imported, *, is_written: bool) -> str:
-    """The same for a person."""
+    """The same as text."""
     found = import_summary(imported, is_written=is_written)
     simulated = ", SIMULATED" if found["simulated"] else ""
     columns = ", ".join(f"{meaning} {name!r}" for meaning, name in found["columns"].items())

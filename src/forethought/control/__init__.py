@@ -1,1 +1,1 @@
-"""A plan made and carried out: profiling, planning, running, and what is decided on the way."""
+"""Profiling, planning and running, and the decisions made during a run."""

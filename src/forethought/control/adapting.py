@@ -1,4 +1,4 @@
-"""A run's budgets once used tokens are seen: at a few fixed points, what has not begun may be planned again."""
+"""Re-planning during a run: at fixed points, budgets of questions not yet started change by the tokens used so far."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Decided:
 
 
 class Adaptation:
-    """Compares used with predicted tokens, block by block, and plans anew where they part.
+    """Compares used with predicted tokens, block by block, and makes a new plan if they differ.
 
     What is seen at a decision is every answer of the blocks before it, in the order of `blocks`; neither the order in
     which answers came back nor the clock has a say. Decisions are kept in RUN/usage.json, and a run that is resumed

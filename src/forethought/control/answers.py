@@ -1,4 +1,4 @@
-"""Answers: what came back for each query of a plan, judged where there is a reference."""
+"""Answers: the result for each query of a plan, graded if there is a reference."""
 
 from __future__ import annotations
 

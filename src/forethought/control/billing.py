@@ -1,4 +1,4 @@
-"""What a run sends and generates, and what that costs: told before it, and counted in the same units after it."""
+"""Tokens and cost of a run: estimated before it, and counted in the same units after it."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ class Prices:
     tokens_per_second: float | None = None
 
     def usd(self, tokens_in: int, tokens_out: int) -> float | None:
-        """The price of so many tokens; None where no price is known. A price that is not given counts as 0."""
+        """The price of these tokens; None if no price is known. A missing price counts as 0."""
         if self.per_million_in is None and self.per_million_out is None:
             return None
         return ((self.per_million_in or 0.0) * tokens_in + (self.per_million_out or 0.0) * tokens_out) / 1e6
 
     def hours(self, tokens_out: int) -> float | None:
-        """How long generating so many tokens takes; None where no speed is known."""
+        """The hours needed to generate these tokens; None if no speed is known."""
         return None if self.tokens_per_second is None else tokens_out / self.tokens_per_second / 3600
 
 
@@ -96,7 +96,7 @@ class Traffic:
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What the traces that are left come to, if they are on average as those that are done.
+    """The expected tokens and cost of the remaining traces, by the mean of the finished ones.
 
     Attributes:
         num_measured: traces that are done, and were counted.

@@ -1,4 +1,4 @@
-"""The plan and the budgets of a run directory: as planned, and as changed while it went on."""
+"""The plan and the budgets of a run directory: as planned, and as changed during the run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a predictor is worth on a profile in memory: held out, or cross-fitted."""
+"""Evaluates a predictor on a profile in memory: held out, or cross-fitted."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def evaluate(
     engine: Engine | None = None,
     progress: Progress | bool | None = None,
 ) -> Evaluation:
-    """What prediction and allocation buy on measured curves, with intervals.
+    """The gain from prediction and allocation on measured curves, with intervals.
 
     Args:
         predictor: trained, and judged on the questions that it was not trained on; or a registered name ("auto" for the
@@ -166,7 +166,7 @@ def _evaluated(
 
 
 def by_draws(profile: Profile, **how: Any) -> DrawsEvaluation:
-    """What a history of the same questions buys.
+    """The gain from a history of the same questions.
 
     The history is learnt anew from the draws that choose, around their mean curve: no other model has a say.
 

@@ -1,4 +1,4 @@
-"""Feeding a history that lies in a folder: what a run or a profile drew, once per run, by one process at a time."""
+"""Adds the samples of a run or a profile to a history in a folder: once per run, by one process at a time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A grader that is ready, and answers judged one by one."""
+"""A grader that is ready for use, and single graded answers."""
 
 from __future__ import annotations
 

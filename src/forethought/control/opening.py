@@ -1,4 +1,4 @@
-"""An engine by a model's name, a predictor or a plan, closed at the end of a `with`."""
+"""Opens an engine by a model name, a predictor or a plan; closes it at the end of a `with`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A plan: a budget for each query, the curves it rests on, and what made it; a value that is edited, saved and run.
+"""A plan: a budget for each query, the curves behind it, and its settings; it can be edited, saved and run.
 
 On disk, and as RUN/plan.json, it is one JSON object with a line per query in `queries`, `predicted` and each plan's
 `budgets`, which may be edited by hand.
@@ -119,7 +119,7 @@ class Plan(Shown):
         )
 
     def plot(self) -> Any:
-        """The budgets given, and what other totals are expected to buy, as predicted: a matplotlib figure.
+        """The budgets of the plan, and the predicted accuracy at other totals: a matplotlib figure.
 
         Raises:
             MissingExtraError: matplotlib is not installed.

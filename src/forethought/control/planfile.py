@@ -1,4 +1,4 @@
-"""An allocation as JSON, and JSON that can be edited by hand: a line for each query."""
+"""An allocation as JSON that can be edited by hand: one line per query."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A total that holds: traces start only while what they may take at most fits into what is left of it.
+"""A hard total: traces start only while the most tokens they may take fit into the rest of it.
 
 RUN/pool.jsonl has a line before each wave of traces, with what each may take, and one after it, with what came of it.
 A wave that a kill cut short is charged with what its records took, and in full for the traces without a record.

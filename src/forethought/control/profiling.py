@@ -1,4 +1,4 @@
-"""Profiling: every trace sampled once and judged at every cap, and the hidden states of every prompt."""
+"""Profiling: every trace is sampled once and graded at every cap; hidden states of every prompt are stored."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def silent(record: Mapping[str, Any]) -> None:
 
 
 def trace_seed(seed: int, query_id: str, sample: int, option: str = "") -> int:
-    """Seed of one trace, from the run's seed, query, sample and option: the same whatever the order."""
+    """Seed of one trace, from the run's seed, query, sample and option; independent of the order."""
     named = f":{option}" if option else ""
     digest = hashlib.blake2b(f"{seed}:{query_id}:{sample}{named}".encode(), digest_size=4).digest()
     return int.from_bytes(digest, "big") >> 1
@@ -138,7 +138,7 @@ def _read_states(
     worker: Worker,
     progress: Progress,
 ) -> None:
-    """Keeps the hidden states that are not there yet; a kill costs the chunk that was under way."""
+    """Stores the missing hidden states; a kill loses at most the current chunk."""
     held = {query_id for chunk in run.hidden_chunks()[1] for query_id in chunk.query_ids}
     unseen = [query for query in queries if query.id not in held]
     for start in range(0, len(unseen), QUERIES_PER_CHUNK):
@@ -329,7 +329,7 @@ def _layer_numbers(layers: str | Sequence[int], engine: Engine) -> tuple[int, ..
 
 
 def merge_queries(run: RunDirectory, queries: Sequence[Query]) -> list[Query]:
-    """The run's queries and the new ones, written back; one id cannot stand for two different queries."""
+    """The run's queries and the new ones, written back; one id cannot belong to two different queries."""
     path = run.path / "queries.jsonl"
     known = {query.id: query for query in load_queries(path)} if path.exists() else {}
     changed = [query for query in queries if query.id in known and known[query.id] != query]

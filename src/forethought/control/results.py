@@ -1,4 +1,4 @@
-"""What a run has come to: its answers, their counts, and what engines counted, from the records of all workers."""
+"""The results of a run: answers, their counts, and the engine's counters, from the records of all workers."""
 
 from __future__ import annotations
 
@@ -190,7 +190,7 @@ def earlier_counts(run: RunDirectory, worker: Worker) -> dict[str, Any]:
 
 
 def save_counts(run: RunDirectory, earlier: Mapping[str, Any], engine: Engine, worker: Worker) -> None:
-    """Keeps what has been counted, next to the records: a call that is killed has been paid for all the same.
+    """Stores the counters next to the records, because the calls of a killed run were paid for.
 
     Not forced onto the disk, as records are: a kill loses nothing, and a power cut some counts, but no half file.
     """

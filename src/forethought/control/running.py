@@ -1,4 +1,4 @@
-"""Running a plan: budgeted generation, forced answers, and what other allocators would have got on the same traces."""
+"""Running a plan: generation under budgets, forced answers, and the results of other allocators on the same traces."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ async def kept_answers(
     retry_failed: bool = True,
     worker: Worker = ALONE,
 ) -> AsyncIterator[Answer]:
-    """The same in a run directory, which goes on where it stopped; answers that it has come first.
+    """The same in a run directory, which is resumed; stored answers come first.
 
     Args:
         plan: is kept with them.

@@ -1,4 +1,4 @@
-"""What a RUN argument may be: a run directory, a profile file, a journal, a predictor folder, or a shipped name."""
+"""The possible values of a RUN argument: run directory, profile file, journal, predictor folder, or shipped name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is divided over queries, and how."""
+"""The total that is divided over queries, its cost and its bounds."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ class Terms:
         return float(self.total if self.total is not None else self.total_usd or 0.0)
 
     def with_total(self, total: float) -> Terms:
-        """The same with another total, for all queries, counted alike."""
+        """The same with another total of the same cost, for all queries."""
         tokens, usd = (None, total) if self.cost is Cost.USD else (total, None)
         return dataclasses.replace(self, mean_tokens=None, mean_usd=None, total=tokens, total_usd=usd)
 

@@ -1,4 +1,4 @@
-"""Training on a profile in memory, the model asked first where the predictor reads how hard it says a question is."""
+"""Training on a profile in memory; if the predictor reads the stated difficulty, the model is queried first."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Values that flow between stages, and what every room stands on: protocols, registry, settings, files."""
+"""Values that flow between stages, and what all packages use: protocols, registry, settings, files."""

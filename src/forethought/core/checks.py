@@ -1,4 +1,4 @@
-"""What a plan file must hold before anything relies on it; says in words what is wrong, or None."""
+"""Validates a plan file before it is used; returns the error as text, or None."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One codec for what lies on disk: dataclasses to JSON and back, each value checked against its annotated type."""
+"""Reads and writes dataclasses as JSON; each value is checked against its annotated type."""
 
 from __future__ import annotations
 

@@ -130,7 +130,7 @@ class Probe:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a trace comes to under one cap.
+    """The outcome of a trace under one cap.
 
     Attributes:
         budget: that cap, or the trace's own where that was lower.
@@ -198,7 +198,7 @@ class Generation:
         return self.stop_reason is StopReason.ERROR
 
     def at(self, budget: int) -> Outcome | None:
-        """What this trace comes to under `budget`; None where it failed, or was not probed there.
+        """The outcome of this trace under `budget`; None if it failed, or was not probed there.
 
         A cap above the trace's own stands for its own: nothing more was generated.
         """

@@ -1,4 +1,4 @@
-"""What an estimator learns from and predicts for: features of queries, and the counts measured of them."""
+"""The inputs of an estimator: features of queries, and measured counts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Float64Array = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Features:
-    """Everything that is known of Q queries before any generation; a part that is not at hand is None.
+    """Everything that is known of Q queries before any generation; a missing part is None.
 
     Attributes:
         num_queries: Q.
@@ -196,7 +196,7 @@ class Counts:
 
     @property
     def width_B(self) -> Float64Array:
-        """Weight of each option in a sum over options, by the tokens it stands for, shape (B,); the mean is 1."""
+        """Weight of each option in a sum over options, by its range of tokens, shape (B,); the mean is 1."""
         return self.menu.width_B * self.menu.num_options
 
     def select(self, rows: IntArray) -> Counts:

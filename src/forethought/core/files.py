@@ -1,4 +1,4 @@
-"""Files: written whole or not at all, and what the system says where it refuses."""
+"""Files: written completely or not at all, and messages for errors of the system."""
 
 from __future__ import annotations
 

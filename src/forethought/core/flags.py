@@ -1,4 +1,4 @@
-"""Flags as part of a settings' field: name, default and help of each stand in one place, and click is told by it."""
+"""Flags as fields of a settings class: name, default and help are defined once, for click's options too."""
 
 from __future__ import annotations
 

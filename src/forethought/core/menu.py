@@ -1,4 +1,4 @@
-"""The menu: what a plan may choose from. Nothing else knows what an option is, or does arithmetic on budgets."""
+"""The menu: the options that a plan may choose from. All arithmetic on budgets is here."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ class Menu(Shown):
 
     @property
     def is_named(self) -> bool:
-        """Whether options have names, and need not cost alike in the same order for every query."""
+        """Whether options have names; their costs may then be in another order for each query."""
         return bool(self.options)
 
     @property
@@ -154,16 +154,16 @@ class Menu(Shown):
         return np.array([[price.input for price in prices], [price.output for price in prices]])
 
     def option(self, budget: int) -> Option:
-        """The option that goes by `budget`; raises InvalidMenuError where none does."""
+        """The option with the budget `budget`; raises InvalidMenuError if there is none."""
         column = self.index(budget)
         return self.options[column] if self.options else Option(str(self.caps[column]), cap=self.caps[column])
 
     def label(self, budget: int) -> str:
-        """What the option that goes by `budget` is called."""
+        """The name of the option with the budget `budget`."""
         return self.option(budget).label
 
     def asked(self, budget: int, ceiling: int) -> tuple[int, Option | None]:
-        """What a request says that is asked by the option that goes by `budget`: its cap, and the option if named.
+        """The cap of a request under the option with the budget `budget`, and the option if it is named.
 
         Args:
             budget: on this menu.
@@ -213,7 +213,7 @@ class Menu(Shown):
 
     @property
     def width_B(self) -> NDArray[np.float64]:
-        """How many tokens each option stands for in a mean over costs, shape (B,), summing to 1.
+        """Share of the range of tokens of each option in a mean over costs, shape (B,), summing to 1.
 
         An option stands for the tokens that lie nearest to it; the smallest reaches down half of its own size, the
         largest up as far as down. So all weigh exactly alike on evenly spaced caps, and a mean is that over columns.
@@ -294,7 +294,7 @@ class Menu(Shown):
         return Menu.of(shared) if max(shared, default=0) > 0 else None
 
     def is_same(self, other: Menu) -> bool:
-        """Whether both have the same options: named ones by name and by what they set, wherever they stand."""
+        """Whether both have the same options in any order; named ones by name and by the fields they set."""
         if not (self.is_named and other.is_named):
             return self == other
         return set(self.labels) == set(other.labels) and not self.unlike(other)
@@ -307,7 +307,7 @@ class Menu(Shown):
         return [mine.label for mine, theirs in told if (dict(mine.set), mine.cap) != (dict(theirs.set), theirs.cap)]
 
     def to_json(self) -> list[Any]:
-        """The caps, as they stand on disk; of named options an object each, with its budget."""
+        """The caps, as stored on disk; for named options one object each, with its budget."""
         if not self.options:
             return list(self.caps)
         pairs = zip(self.caps, self.options, strict=True)

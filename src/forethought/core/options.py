@@ -1,4 +1,4 @@
-"""Options: the ways to answer a query that a menu offers, with what a request sets and what its tokens cost."""
+"""Options: the ways to answer a query on a menu, with the fields of a request and the price of tokens."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Price:
     output: float = 0.0
 
     def usd(self, input_tokens: Any, output_tokens: Any) -> Any:
-        """The bill of so many tokens: numbers or arrays."""
+        """The price of tokens, given as numbers or arrays."""
         return (self.input * input_tokens + self.output * output_tokens) / 1e6
 
 

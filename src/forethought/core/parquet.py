@@ -1,4 +1,4 @@
-"""A profile as one Parquet file: written whole, and read with everything in it checked and within bounded memory."""
+"""A profile as one Parquet file: written completely, and validated when read, within bounded memory."""
 
 from __future__ import annotations
 

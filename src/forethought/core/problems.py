@@ -1,4 +1,4 @@
-"""Everything that is wrong with an input, gathered so that the user hears it all at once."""
+"""Collects all problems of an input, so that the user sees them at once."""
 
 from __future__ import annotations
 

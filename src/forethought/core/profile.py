@@ -1,4 +1,4 @@
-"""Profiles: what was measured of each query at each cap, as counts and trace by trace, with features."""
+"""Profiles: the measurements of each query at each cap, as counts and as traces, with features."""
 
 from __future__ import annotations
 
@@ -173,7 +173,7 @@ class Profile(Shown):
 
     @property
     def traces_of_Q(self) -> list[slice]:
-        """Where each query's traces stand in `traces`, length Q."""
+        """Indices of each query's traces in `traces`, length Q."""
         end_Q = np.cumsum(self.num_tried_Q).tolist()
         return [slice(start, end) for start, end in zip([0, *end_Q], end_Q)]  # noqa: B905
 

@@ -1,4 +1,4 @@
-"""How a query becomes a prompt, where its thought ends, and how an answer is forced out of it."""
+"""Builds the prompt of a query, and defines where its thought ends and how an answer is forced."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The extension story on one screen: four protocols, each with a contract test that runs on third-party classes too.
+"""The extension points: four protocols, each with a contract test that also runs on third-party classes.
 
 Register a class under an entry-point group (`forethought.engines`, `.predictors`, `.allocators`, `.graders`) and it is
 found by name; the built-ins come in by the same door (`registry.py`).
@@ -51,7 +51,7 @@ class OptionEngine(Engine, Protocol):
     """
 
     def check_option(self, option: Option) -> None:
-        """Raises InvalidSettingsError, in words, for an option that nothing can be asked by."""
+        """Raises InvalidSettingsError for an option that the engine cannot use."""
         ...
 
 
@@ -67,7 +67,7 @@ def check_option(engine: Engine, option: Option) -> None:
 
 
 def check_menu(engine: Engine, menu: Menu) -> None:
-    """The same of every named option of a menu, and of two that ask for the same: nothing would tell them apart.
+    """The same for every named option of a menu; also refuses two options that ask for the same.
 
     Raises:
         InvalidSettingsError: naming the option.
@@ -130,7 +130,7 @@ class TemplateEngine(Engine, Protocol):
 
 @runtime_checkable
 class CountingEngine(Engine, Protocol):
-    """An engine that counts what it meets on the way, for the summary of a run."""
+    """An engine with counters for the summary of a run."""
 
     def counted(self) -> dict[str, Any]:
         """Counts since it was opened, JSON-able: numbers by name, or one level of objects of such."""
@@ -146,7 +146,7 @@ class RoomEngine(Engine, Protocol):
 
     @property
     def answer_room(self) -> int:
-        """Most tokens that an answer may take beside the cap; 0 where answers are forced."""
+        """Most tokens of an answer in addition to the cap; 0 if answers are forced."""
         ...
 
 

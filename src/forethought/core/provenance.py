@@ -1,4 +1,4 @@
-"""Provenance: how something was measured. What it was made from, by what, and who judged it."""
+"""Provenance: the model, engine, template, sampling and grader behind a measurement."""
 
 from __future__ import annotations
 
@@ -75,14 +75,14 @@ class Provenance:
         return self.menu.options[self.menu.column_of(label)] if self.menu is not None and is_known else None
 
     def sends_twice(self, label: str = "") -> bool:
-        """Whether a server was asked anew for every forced answer; an option without a cap takes one call."""
+        """Whether every forced answer took a second call; an option without a cap takes one call."""
         option = self.option(label)
         is_forced = self.engine == "openai" and str(self.enforcement).startswith("two-call")
         return is_forced and (option is None or option.cap is not None)
 
     @property
     def judge(self) -> str | None:
-        """Who judged, in words: name, version and options; None where that is not known."""
+        """The grader as text: name, version and options; None if it is not known."""
         if self.grader is None:
             return None
         options = ", ".join(f"{key}={value}" for key, value in (self.grader_options or {}).items())
@@ -104,7 +104,7 @@ class Provenance:
         return tuple(name for name in wanted if self.value(name) != other.value(name))
 
     def value(self, name: str) -> Any:
-        """What stands under `name`, in a field or in `more`, as JSON holds it; None where nothing does."""
+        """The value of `name`, in a field or in `more`, as JSON; None if there is none."""
         if name == "more" or name not in FIELDS:
             return encode(self.more.get(name))
         return encode(getattr(self, name) or None) if name == "grader_options" else encode(getattr(self, name))

@@ -1,4 +1,4 @@
-"""Records: one trace as it lies on disk, and what holds of it under any cap."""
+"""Records: one trace as stored on disk, and its outcome under any cap."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MOST_SAMPLES = 1 << 16  # of one query
 
 @dataclass(frozen=True, slots=True)
 class Record(Generation):
-    """A generation as it lies on disk: judged, and where it failed with what it was tried under.
+    """A generation as stored on disk: graded, and if it failed, with the setup under which it was tried.
 
     Attributes:
         setup: what a failed one was tried under, see `control.profiling.setup_of`; empty for others.
@@ -23,7 +23,7 @@ class Record(Generation):
 
     @classmethod
     def of(cls, generation: Generation, *, setup: str = "") -> Self:
-        """The record of a generation that nobody has judged yet; `setup` is kept where it failed.
+        """The record of a generation that is not graded yet; `setup` is stored if it failed.
 
         One of more reasoning tokens than its budget has failed, whatever its engine says of it.
         """

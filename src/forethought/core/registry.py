@@ -1,4 +1,4 @@
-"""Names to objects: built-ins and third-party entry points through one door; nothing heavy loads until used."""
+"""Names to objects: built-ins and third-party entry points in one registry; objects are imported on first use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows for other tools: CSV, TSV, Parquet or JSON lines, by the name of the file; written whole or not at all."""
+"""Rows for other tools: CSV, TSV, Parquet or JSON lines, by the file name; written completely or not at all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `forethought serve` is asked; see `settings`."""
+"""Settings of `forethought serve`; see `settings`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a value shows itself to a person, as a table or a picture, and how far long work is.
+"""How a value is displayed, as a table or a plot, and how progress is reported.
 
 `report` makes tables and pictures, and `commands` bars. They stand above what they show. So that `plan.plot()` is a
 method all the same, this file is the one door upwards: they are loaded by name when a person looks, and never before.
@@ -54,7 +54,7 @@ class Shown:
 
 
 def picture(name: str, *values: Any) -> Any:
-    """The figure that a function of `report` draws: `picture("plots:plan_picture", plan)`.
+    """The figure drawn by a function of `report`: `picture("plots:plan_picture", plan)`.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
@@ -96,7 +96,7 @@ def watched(progress: Progress | bool | None) -> Iterator[Progress]:
 
 
 def brief(text: str | None, most: int = LONGEST_TEXT) -> str:
-    """A text as Python writes it, cut where it is long: for a `repr` that stands on a line."""
+    """A text as Python writes it, shortened for a `repr` on one line."""
     if text is None or len(text) <= most:
         return repr(text)
     return repr(text[: most - 1] + "…")

@@ -1,4 +1,4 @@
-"""What commands choose between, without a library that computes: settings and `--help` load nothing else."""
+"""Choices of commands, without imports of numerical libraries: settings and `--help` load nothing else."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ class Cost(StrEnum):
     USD = "usd"  # money, by the prices of a menu's options, for prompt, thought and answer
 
     def amount(self, number: float) -> str:
-        """So much of it in words: `2,800 tokens`, `1.50 USD`."""
+        """An amount with its unit: `2,800 tokens`, `1.50 USD`."""
         return usd_words(number) if self is Cost.USD else f"{number:,.0f} tokens"
 
 
 def usd_words(number: float) -> str:
-    """An amount of money in words: cents from a dollar on, four digits below, never in powers of ten."""
+    """An amount of money as text: cents from one dollar on, four digits below, never with an exponent."""
     if abs(number) >= 1.0 or number == 0.0:
         return f"{number:,.2f} USD"
     digits = 3 - math.floor(math.log10(abs(number)))

@@ -1,4 +1,4 @@
-"""Versions of what made a result."""
+"""Versions of the software behind a result."""
 
 from __future__ import annotations
 

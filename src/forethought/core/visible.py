@@ -1,4 +1,4 @@
-r"""Text of others, made harmless where it leaves: on a terminal, in JSON, in Markdown.
+r"""Makes text from others safe to print: on a terminal, in JSON, in Markdown.
 
 A question, an answer, a model's name or a server's message may hold escape sequences that set a clipboard, clear a
 screen or turn the order of letters around. Here these characters are written as `\x1b` or `\u202e` instead.

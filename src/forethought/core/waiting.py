@@ -1,4 +1,4 @@
-"""Coroutines run to their end by code that is not one: in a script, and in a notebook, where a loop runs already."""
+"""Runs coroutines from ordinary code: in a script, and in a notebook, where an event loop is already running."""
 
 from __future__ import annotations
 

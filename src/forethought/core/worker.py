@@ -1,4 +1,4 @@
-"""One of several writers of a run: which questions are its own, and in which files it writes."""
+"""One of several processes that write a run: its questions, and its files."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ class Worker:
 
     @property
     def is_alone(self) -> bool:
-        """Whether nobody else may write."""
+        """Whether this is the only writer."""
         return self.number == 0
 
     def owns(self, query_id: str) -> bool:
-        """Whether a question is its own: by a hash of the id, so that it is the same whatever else is in the file."""
+        """Whether a question belongs to this worker: by a hash of the id, independent of the rest of the file."""
         if self.is_alone:
             return True
         digest = hashlib.blake2b(query_id.encode("utf-8", "surrogatepass"), digest_size=8).digest()

@@ -1,1 +1,1 @@
-"""Engines: what runs a model. Each file needs its own library only and is loaded by name through the registry."""
+"""Engines run a model. Each file imports only its own library and is loaded by name through the registry."""

@@ -1,4 +1,4 @@
-"""Attention of a flat batch: rows laid end to end without padding, over keys and values that the rows share.
+"""Attention of a flat batch: rows are concatenated without padding and share keys and values.
 
 Every row of a batch begins with the same prompt prefix (template and examples), so its keys and values are kept once
 and never copied. Attention is done in two parts that are merged exactly by their log-sum-exp (as in "cascade" or
@@ -23,7 +23,7 @@ MASKED = -1e30  # finite, so that a row without a shared prefix gets weight 0 in
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """What one row feeds in one step: `ids`, at its own positions from `start` on.
+    """The input of one row in one step: `ids`, at its own positions from `start` on.
 
     Attributes:
         slot: which slot holds the row's keys and values.

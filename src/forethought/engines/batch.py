@@ -1,4 +1,4 @@
-"""The requests of one `generate` call as one continuous batch: a row that ends hands its slot on."""
+"""The requests of one `generate` call as one continuous batch: when a row ends, the next request takes its slot."""
 
 from __future__ import annotations
 

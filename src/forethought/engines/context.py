@@ -1,4 +1,4 @@
-"""Whether prompts, caps and answers fit: asked before anything is loaded or paid for."""
+"""Checks whether prompts, caps and answers fit the context, before anything is loaded or paid for."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Room:
 
     @property
     def most_beside(self) -> int:
-        """Most tokens that an answer and its suffix take beside a thought."""
+        """Most tokens of an answer and its suffix, in addition to the thought."""
         suffix = self.lengths.suffix_tokens if self.lengths.is_exact else self.suffix_bytes
         return suffix + self.answer_tokens
 

@@ -1,4 +1,4 @@
-"""Runs rows of tokens through a causal model in one flat batch, and keeps the keys and values of prompts.
+"""Runs rows of tokens through a causal model in one flat batch, and caches the keys and values of prompts.
 
 A step takes any number of new tokens from each row, lays them end to end without padding, and runs the model once.
 """

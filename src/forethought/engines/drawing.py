@@ -1,4 +1,4 @@
-"""Draws tokens so that a trace depends on its own seed alone, never on what else is in the batch."""
+"""Samples tokens so that a trace depends only on its own seed, not on the rest of the batch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..core.data import Request
 
 
 def noise(request: Request, step: int) -> float:
-    """The number in (0, 1) that draws token `step` of the trace: a hash, so it needs no state."""
+    """The uniform number in (0, 1) for token `step` of the trace: a hash, so it needs no state."""
     key = f"{request.seed}\x1f{request.sample}\x1f{step}\x1f{request.query.id}"
     digest = hashlib.blake2b(key.encode(), digest_size=8).digest()
     return ((int.from_bytes(digest, "big") >> 12) + 0.5) / 2.0**52

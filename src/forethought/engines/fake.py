@@ -1,4 +1,4 @@
-"""A model that needs no model: fake traces of fake words whose true accuracy and usage curves are known exactly."""
+"""A simulated model: traces of made-up words whose true accuracy and usage curves are known exactly."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class _Latent:
 
 
 class FakeEngine:
-    """A deterministic, public stand-in for a model, with results of exactly a real one's shape.
+    """A deterministic simulated model, whose results have exactly the shape of a real one's.
 
     Each query has a latent difficulty, drawn from a hash of its id, its text and the engine's seed. Its accuracy curve
     dips, jumps later and ends on a plateau; natural lengths are random, one per trace. Within a trace one uniform
@@ -255,7 +255,7 @@ class FakeEngine:
         return query.reference if query.reference is not None else str(_digest("right", query.text)[0])
 
     def true_curves(self, queries: Sequence[Query], menu: Menu | None = None) -> Curves:
-        """The exact accuracy and usage curves that traces are drawn from.
+        """The exact accuracy and usage curves from which traces are sampled.
 
         With N the natural length, p(b) = sum over n of P(N = n) success(min(n, b)), and the tokens at cap b are
         E[min(N, b)] = sum over k < b of P(N > k), plus suffix and answer.
@@ -308,7 +308,7 @@ class FakeEngine:
         return states_Q_L_D
 
     def close(self) -> None:
-        """Forgets the latents it has drawn; they come back the same."""
+        """Clears the cached latents; they are recomputed identically."""
         self._latents.clear()
 
     def _latent(self, query: Query) -> _Latent:

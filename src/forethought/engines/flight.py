@@ -1,4 +1,4 @@
-"""Requests on their way through an engine: in which order, why one cannot run, and what comes of one that does."""
+"""Requests in progress in an engine: their order, why one cannot run, and the results of those that do."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def refusal(
 
 
 def failed(request: Request, error: str, *, prompt_tokens: int = 0, is_final: bool = False) -> Generation:
-    """The generation of a request that came to nothing: no text, no tokens generated, and why.
+    """The generation of a failed request: no text, no tokens generated, and the reason.
 
     `is_final`: it would fail again in the same way, so long as nothing is set otherwise.
     """
@@ -83,7 +83,7 @@ def check_layers(layers: Sequence[int], info: EngineInfo) -> tuple[int, int]:
 
 @dataclass(slots=True, eq=False)
 class Flight:
-    """A request under way.
+    """A request in progress.
 
     Attributes:
         request: what was asked for.
@@ -136,7 +136,7 @@ class Flight:
         )
 
     def failed(self, error: str, *, is_final: bool = False) -> Generation:
-        """The request came to nothing, because of `error`; see `failed`."""
+        """The request failed with `error`; see `failed`."""
         return failed(self.request, error, prompt_tokens=len(self.prompt_ids), is_final=is_final)
 
 
@@ -144,7 +144,7 @@ F = TypeVar("F", bound=Flight)
 
 
 def begin(make: Callable[[Request, list[int]], F], request: Request, forcing: Forcing, context: int) -> F | Generation:
-    """The flight of `request`, or what is to be said of one that cannot run in a context of so many tokens."""
+    """The flight of `request`, or the failure of one that does not fit the context."""
     try:
         if request.option is not None:
             refuse_fields(request.option)

@@ -1,4 +1,4 @@
-"""Where a thought ends and how its answer is forced, in token ids: shared by every engine that sees tokens."""
+"""Where a thought ends and how its answer is forced, in token ids; shared by all engines that see tokens."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long prompts are: by the model's own tokenizer where it is on this machine, else by an estimate that says so."""
+"""Lengths of prompts: by the model's tokenizer if it is on this machine, else by an estimate that is marked as such."""
 
 from __future__ import annotations
 

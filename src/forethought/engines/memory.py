@@ -1,4 +1,4 @@
-"""What memory an engine in this process will take, said before it takes it; and how much there is."""
+"""The memory that an in-process engine needs, reported before it is used, and the free memory."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def loaded_bytes(folder: Path, dtype: str) -> int | None:
 
 
 def free_bytes() -> int | None:
-    """Memory of this machine, or of this container, that nobody has taken; None where it cannot be told."""
+    """Free memory of this machine or container; None if it cannot be determined."""
     found = []
     try:
         lines = dict(line.split(":", 1) for line in MEMINFO.read_text().splitlines() if ":" in line)

@@ -1,4 +1,4 @@
-"""From settings to a running engine: what was left open is chosen here, by the model, with the reason."""
+"""From settings to a running engine: settings left open are chosen here by the model, with the reason."""
 
 from __future__ import annotations
 

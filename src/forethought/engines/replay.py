@@ -1,4 +1,4 @@
-"""Answers from a recorded run: the same questions again, at any budget that was measured, without a model."""
+"""Answers from a recorded run: the same questions at any measured budget, without a model."""
 
 from __future__ import annotations
 

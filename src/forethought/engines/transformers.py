@@ -1,4 +1,4 @@
-"""The reference engine: any causal model that transformers can load, batched, with every key and value reused."""
+"""The reference engine: any causal model that transformers can load, batched, with reuse of all keys and values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a predictor is worth: accuracy at equal tokens, tokens at equal accuracy, calibration, with intervals."""
+"""The gain from a predictor: accuracy at equal tokens, tokens at equal accuracy, calibration, with intervals."""
 
 from .comparison import Candidate, Comparison, PredictorCost, compare_predictors
 from .live import LiveComparison, compare_live

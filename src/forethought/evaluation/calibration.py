@@ -1,4 +1,4 @@
-"""How far predicted curves can be believed, beside the mean train curve that knows nothing of the query."""
+"""Calibration of predicted curves, compared with the mean train curve."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Refuses what cannot be evaluated, before anything is computed."""
+"""Rejects invalid input before anything is computed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several predictors through one allocator on one held-out profile: what each buys, and what it costs itself."""
+"""Several predictors with one allocator on one held-out profile: their gains, and the cost of the predictions."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ NOTES = (
 
 @dataclass(frozen=True, slots=True)
 class PredictorCost(Result):
-    """What predicting one query costs, beside the prompt pass that generation needs anyway.
+    """The cost of predicting one query, without the prompt pass that generation needs anyway.
 
     Attributes:
         parameters: numbers that take part, those of a language model it runs included.

@@ -1,4 +1,4 @@
-"""What earlier draws of the same questions buy: some of the draws choose the options, the others are judged."""
+"""The gain from earlier samples of the same questions: some samples choose the options, the others evaluate them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ Forecaster = Callable[[Profile], Curves]  # the draws that choose -> curves of t
 
 @dataclass(frozen=True, slots=True)
 class DrawsRow(Result):
-    """One policy at one mean cost, where the draws of a half choose.
+    """One policy at one mean cost; the samples of one half choose.
 
     Attributes:
         cost: what the level is counted in.
@@ -56,7 +56,7 @@ class DrawsRow(Result):
 
 @dataclass(frozen=True, slots=True)
 class NumDrawsRow(Result):
-    """The history at one mean cost where `num_draws` draws choose, and all others are judged.
+    """The history at one mean cost; `num_draws` samples choose, and all others evaluate.
 
     Attributes:
         num_queries: questions with more draws than that under every option.
@@ -94,7 +94,7 @@ class OptionRow(Result):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class DrawsEvaluation(Result, Shown):
-    """What choosing by earlier draws buys on draws to come.
+    """The gain from choosing by earlier samples, on later samples.
 
     Attributes:
         num_queries, num_traces: questions judged; fewest and most draws of one under an option.
@@ -137,7 +137,7 @@ class DrawsEvaluation(Result, Shown):
         )
 
     def plot(self, cost: Cost | str | None = None) -> Any:
-        """Accuracy over what it costs, and the gain by how many earlier draws choose: a matplotlib figure.
+        """Accuracy against cost, and the gain by the number of earlier samples that choose: a matplotlib figure.
 
         Args:
             cost: "spent" or "usd"; None for the first that was compared under.
@@ -160,7 +160,7 @@ def evaluate_draws(
     seed: int = 0,
     progress: Progress = silent,
 ) -> DrawsEvaluation:
-    """Halves the draws of every question; one half chooses an option for each, the other says what that comes to.
+    """Splits the samples of every question into halves; one half chooses an option, the other evaluates it.
 
     Every half is used both ways, and what a question comes to is averaged over them before anything is resampled. All
     policies are compared at equal realised costs: each plans at many prices (as `allocators.price`), and at a cost

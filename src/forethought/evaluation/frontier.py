@@ -1,4 +1,4 @@
-"""What a baseline reaches at any cost, so that policies are compared at equal realised costs."""
+"""The accuracy of a baseline at any cost, so that policies are compared at equal realised costs."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ USD_DIGITS, SMALLEST_USD = 3, 1e-12
 
 
 def spread(menu: Menu, cost_B: FloatArray, *, in_usd: bool = False) -> tuple[float, ...]:
-    """Levels, ascending, from the cheapest option's cost to the dearest's; all options are among them.
+    """Levels, ascending, from the cost of the cheapest option to that of the most expensive; all options are included.
 
     They are whole tokens, or USD to so many digits that neighbours differ. Evenly spaced caps are the levels, where
     there are enough of them. Else the way between two neighbours is parted in proportion to its length: a level between

@@ -1,4 +1,4 @@
-"""`compare_live`: a handful of questions really run under several policies, and how little or much that shows."""
+"""`compare_live`: questions run under several policies, and what their number allows to conclude."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ WANTED_HALF_WIDTH = 0.05
 
 @dataclass(frozen=True, slots=True)
 class LivePolicy(Result):
-    """What one policy came to.
+    """The result of one policy.
 
     Attributes:
         num_right: questions answered right; a sum of shares when shares were given.

@@ -1,4 +1,4 @@
-"""How good predicted curves are, judged against counts of sampled traces."""
+"""Scores of predicted curves against counts of sampled traces."""
 
 from __future__ import annotations
 

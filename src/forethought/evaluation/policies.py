@@ -1,4 +1,4 @@
-"""The policies that are compared: who gets which budget, and what that comes to on the measured curves."""
+"""The policies that are compared: their budgets, and the result on the measured curves."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ POLICIES = (UNIFORM, BLIND, FORETHOUGHT, GREEDY, GREEDY_ORACLE, ORACLE)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PolicyOutcome:
-    """What one policy comes to at one level: expectation for each query, by its measured curves.
+    """The result of one policy at one level: the expectation for each query, by its measured curves.
 
     Attributes:
         policy: its name.
@@ -157,7 +157,7 @@ class Policies:
         return replace(self.given(policy, np.concatenate([plan.budget_Q for plan in plans]), level), plans=plans)
 
     def given(self, policy: str, budget_Q: IntArray, level: float) -> PolicyOutcome:
-        """What budgets, however they were found, come to."""
+        """The result of given budgets."""
         columns_Q_1 = self.measured.menu.columns(budget_Q)[:, None]
         return PolicyOutcome(
             policy=policy,

@@ -1,4 +1,4 @@
-"""Policies compared at equal realised costs: rows, savings, losses and means, each with its paired interval."""
+"""Policies compared at equal realised costs: rows, savings, losses and means, each with a paired interval."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Resampled:
         is_spend_measured: bool = True,
         progress: Progress = silent,
     ) -> Self:
-        """Resamples everything that the policies came to in one go."""
+        """Resamples all results of the policies at once."""
         blocks = (
             policies.measured.p_Q_B,
             policies.costs_Q_B(cost),
@@ -172,7 +172,7 @@ class Resampled:
         return mean_R
 
     def columns(self, policy: str) -> list[int]:
-        """Where one policy's outcomes stand among all, by level."""
+        """Indices of one policy's outcomes among all, by level."""
         return [column for column, outcome in enumerate(self.outcomes) if outcome.policy == policy]
 
 

@@ -1,4 +1,4 @@
-"""What an evaluation found. Data only; `to_json` gives plain objects without NaN or infinity."""
+"""The results of an evaluation. Data only; `to_json` gives plain objects without NaN or infinity."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ class PolicyRow(Result):
 
 @dataclass(frozen=True, slots=True)
 class OptionRow(Result):
-    """One named option for every query: what it comes to.
+    """The result of one named option for every query.
 
     Attributes:
         label: its name.
@@ -194,7 +194,7 @@ class Loss(Result):
 
 @dataclass(frozen=True, slots=True)
 class CostSummary(Result):
-    """One policy over all levels of one cost, each weighed by the tokens it stands for (`levels.token_weights`).
+    """One policy over all levels of one cost, each weighted by its range of tokens (`levels.token_weights`).
 
     Attributes:
         gain: mean gain over uniform at equal realised tokens; None for uniform.
@@ -228,7 +228,7 @@ class Bin(Result):
 
 @dataclass(frozen=True, slots=True)
 class CurveErrors(Result):
-    """Scores of predicted curves, forethought's beside those of the mean train curve, at one budget or over all.
+    """Scores of predicted curves, forethought's and those of the mean train curve, at one budget or over all.
 
     Attributes:
         budget: in tokens, of a named option what identifies it on the menu; None for all options together.
@@ -258,7 +258,7 @@ class CurveErrors(Result):
 
 @dataclass(frozen=True, slots=True)
 class Calibration(Result):
-    """How far the predicted curves can be believed.
+    """The calibration of the predicted curves.
 
     Attributes:
         overall: over all budgets.

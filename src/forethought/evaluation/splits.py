@@ -1,4 +1,4 @@
-"""Ways to part the draws of the same queries: some choose the options, the others are judged."""
+"""Splits of the samples of the same queries: some choose the options, the others evaluate them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BoolArray = NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Split:
-    """One way to part the draws of the same queries."""
+    """One split of the samples of the same queries."""
 
     choosing: Profile
     judged: Profile
@@ -30,7 +30,7 @@ class Split:
 
 
 def drawn(profile: Profile, is_in_N_B: BoolArray) -> Profile:
-    """The profile of some of its draws: a mask of traces and options, shape (N, B)."""
+    """The profile of some of its samples: a mask of traces and options, shape (N, B)."""
     assert profile.traces is not None
     starts_Q = np.cumsum(profile.num_tried_Q) - profile.num_tried_Q
     is_in_N_B = is_in_N_B & (profile.traces.grade_N_B != UNTRIED)
@@ -50,7 +50,7 @@ def drawn(profile: Profile, is_in_N_B: BoolArray) -> Profile:
 
 
 def even(profile: Profile) -> BoolArray:
-    """The draws whose sample has an even number: a mask of traces and options, shape (N, B)."""
+    """The samples with an even number: a mask of traces and options, shape (N, B)."""
     assert profile.traces is not None
     is_even_N = profile.traces.sample_N % 2 == 0
     return np.broadcast_to(is_even_N[:, None], profile.traces.grade_N_B.shape)
@@ -76,14 +76,14 @@ def _ranks(profile: Profile, seed: int) -> IntArray:
 
 
 def half(profile: Profile, seed: int) -> BoolArray:
-    """A random half of the draws of every query under every option: a mask of them, shape (N, B)."""
+    """A random half of the samples of every query under every option: a mask of them, shape (N, B)."""
     tries_N_B = np.repeat(profile.tries_Q_B, profile.num_tried_Q, axis=0)
     is_in_N_B: BoolArray = 2 * _ranks(profile, seed) < tries_N_B
     return is_in_N_B
 
 
 def firsts(profile: Profile, number: int, times: int, seed: int) -> list[Split]:
-    """Splits in which `number` draws choose, of the questions that have more under every option."""
+    """Splits in which `number` samples choose, for the questions that have more under every option."""
     if number < 1:
         raise InvalidSettingsError(f"--draws: at least one sample must choose, not {number}")
     rows = np.flatnonzero((profile.tries_Q_B > number).all(axis=1))

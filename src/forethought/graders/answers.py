@@ -1,4 +1,4 @@
-r"""Where a model's text states its answer, and what stands around it: the part that all graders share.
+r"""Finds the answer that a model's text states: the part that all graders share.
 
 In this order: what a model leaves behind its end (special tokens, a next question, an explanation) goes; then the
 last `\boxed{…}`, `<answer>…</answer>`, `#### …`, or what follows "answer is", "答案是" or "Answer:" is the answer; then

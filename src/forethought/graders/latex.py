@@ -1,4 +1,4 @@
-r"""Mathematics as people and models spell it -> tokens: Unicode, plain text and LaTeX come to one spelling.
+r"""Mathematics in different spellings -> tokens: Unicode, plain text and LaTeX are converted to one spelling.
 
 Nothing is dropped that could carry meaning: what has no known spelling raises Unread.
 """

@@ -1,4 +1,4 @@
-"""Compares mathematics in a process of its own: computer algebra can take forever, and only a process can be stopped.
+"""Compares mathematics in a separate process: computer algebra may not terminate, and only a process can be stopped.
 
 Started as `python -P -m forethought.graders.math_worker SECONDS`. Reads one JSON object per line, `{"answer": …,
 "reference": …}`; writes one JSON string per line: "right", "wrong" or "unreadable"; first of all "ready". A comparison

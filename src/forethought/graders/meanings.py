@@ -1,4 +1,4 @@
-r"""What an answer of mathematics can mean: numbers, groups, sets, relations; values at points, and sets of numbers.
+r"""Possible meanings of a mathematical answer: numbers, groups, sets, relations; values at points, and sets of numbers.
 
 What is none of the classes here is a sympy expression.
 """

@@ -1,4 +1,4 @@
-r"""Tokens of mathematics -> what they mean, read to the last token or not at all.
+r"""Tokens of mathematics -> their meaning; the whole text is parsed, or it is unreadable.
 
 A recursive descent over a closed grammar: sums and products, fractions, roots, powers, functions, absolute values,
 factorials, numbers in other bases, percent, degrees and units; tuples, intervals, sets, unions, matrices, ratios;

@@ -1,4 +1,4 @@
-"""Whether two readings mean the same.
+"""Whether two parsed answers mean the same.
 
 Numbers without variables, and quotients of polynomials, are compared exactly at rational points; the rest to 30 digits
 beyond what cancels. Where neither "the same" nor "different" is certain, Unread is raised.

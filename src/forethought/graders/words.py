@@ -1,4 +1,4 @@
-"""Which words around a number leave its value alone.
+"""Words next to a number that do not change its value.
 
 Behind a number any noun or adjective may stand ("18 eggs", "5 dollars per day"), unless a word is of one of a few
 closed kinds that change what is stated: numerals and fractions, operations, comparisons, negations, alternatives.

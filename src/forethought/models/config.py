@@ -1,4 +1,4 @@
-"""What a model's config.json says: its context, its layers, and how many parameters work on each token."""
+"""Values of a model's config.json: context length, layers, and the number of parameters used per token."""
 
 from __future__ import annotations
 

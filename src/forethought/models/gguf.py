@@ -1,4 +1,4 @@
-"""A published GGUF file, its hash checked -> a Hugging Face folder with bfloat16 weights. What needs torch is here."""
+"""A published GGUF file with verified hash -> a Hugging Face folder with bfloat16 weights. Needs torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What of a model is on this machine already, found without fetching or loading anything."""
+"""The files of a model that are already on this machine, found without downloading or loading anything."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a model thinks, as its tokenizer and chat template show it; and the prompt template that follows from that."""
+"""How a model thinks, by its tokenizer and chat template; and the prompt template that follows from it."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Predictors: features of a query to its accuracy curve and expected usage. Loaded by name through the registry."""
+"""Predictors: from features of a query to its accuracy curve and expected usage; loaded through the registry."""

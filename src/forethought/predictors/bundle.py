@@ -44,14 +44,14 @@ def shipped_predictors() -> list[str]:
 
 
 def is_predictor(source: Path | str) -> bool:
-    """Whether a name or a path stands for a predictor."""
+    """Whether a name or a path refers to a predictor."""
     is_folder = any((folder / SETTINGS_FILE).is_file() for folder in (Path(source), Path(source) / "predictor"))
     return is_folder or str(source) in shipped_predictors()
 
 
 @contextlib.contextmanager
 def locate(source: Path | str) -> Iterator[Path]:
-    """The folder that a name or a path stands for: the path, its folder `predictor`, or a shipped predictor's."""
+    """The folder of a name or a path: the path, its folder `predictor`, or a shipped predictor's."""
     path = Path(source)
     for folder in (path, path / "predictor"):
         if (folder / SETTINGS_FILE).is_file():
@@ -110,7 +110,7 @@ def write_folder(folder: Path, content: dict[str, Any], arrays: dict[str, FloatA
 
 
 def check_place(folder: Path) -> None:
-    """Raises ModelFileError where a predictor may not be saved, because something else stands there."""
+    """Raises ModelFileError if a predictor may not be saved, because something else is there."""
     with reaching(folder, "written"):
         is_taken = folder.exists() and not _is_replaceable(folder)
     if is_taken:

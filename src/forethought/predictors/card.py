@@ -1,4 +1,4 @@
-"""A predictor's card: what it was made from, how it was chosen and how well it did, in JSON and in words."""
+"""A predictor's card: its data, how it was chosen, and its quality, in JSON and as text."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ class PredictorCard:
         return card
 
     def to_markdown(self) -> str:
-        """The card in words."""
+        """The card as Markdown."""
         sections = [_what, _data, _history, _quality, _shrinkage, _layers, _limits, _novelty, _made]
         texts = ["# Predictor card", *(section(self) for section in sections)]
         return "\n\n".join(text for text in texts if text) + "\n"

@@ -1,4 +1,4 @@
-"""Parts of a predictor's card: what it reads, what it learned from, how well it did, its novelty score and history."""
+"""Parts of a predictor's card: features, data, quality, novelty score and history."""
 
 from __future__ import annotations
 

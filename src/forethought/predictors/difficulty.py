@@ -1,4 +1,4 @@
-"""Asking the model itself how hard a question is, before it reasons: easy, medium or hard.
+"""Queries the model for the difficulty of a question, before it reasons: easy, medium or hard.
 
 In the manner of the prompted baseline of "Predictive Scheduling for Efficient Inference-Time Reasoning in LLMs"
 (arXiv 2602.01237). It costs a prompt and a word per question, which is counted.
@@ -64,7 +64,7 @@ class Asking:
 
 
 def read_level(text: str) -> str | None:
-    """The level that `text` states: one of the three words alone, whatever its case and end; None for all else."""
+    """The level that `text` states: one of the three words, in any case and with any punctuation; else None."""
     word = text.strip().strip("*.!\"'`").lower()
     return word if word in LEVELS else None
 

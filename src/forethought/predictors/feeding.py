@@ -1,4 +1,4 @@
-"""Feeding a history: more draws of its questions, if they are of the same model, template and options."""
+"""Adds samples to a history, if they are of the same model, template and options."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SHOWN = 3  # options named in a note
 
 
 def feed(predictor: Predictor, profile: Profile, *, fed_as: str = "") -> tuple[Predictor, tuple[str, ...]]:
-    """The predictor with the draws of a profile added, and notes on what was left out.
+    """The predictor with the samples of a profile added, and notes on what was left out.
 
     Draws of another model or template are not taken over, nor those of options that the history does not have or that
     are defined otherwise there. What was fed before is not counted again.
@@ -71,7 +71,7 @@ def feed(predictor: Predictor, profile: Profile, *, fed_as: str = "") -> tuple[P
 
 
 def begun(predictor: Predictor, profiles: Sequence[Profile], *, fed_as: str = "") -> Predictor:
-    """A history just trained on `profiles` together, its counts fed one by one, so that earlier ones are forgotten.
+    """A history just trained on `profiles` together, its counts added one by one, so that earlier ones decay.
 
     `fed_as` names the last of them; see `feed`.
     """
@@ -88,7 +88,7 @@ def begun(predictor: Predictor, profiles: Sequence[Profile], *, fed_as: str = ""
 
 
 def history_of(predictor: Predictor) -> HistoryPredictor:
-    """Its estimator; raises InvalidSettingsError where it keeps no draws."""
+    """Its estimator; raises InvalidSettingsError if it is not a history."""
     if not isinstance(predictor.estimator, HistoryPredictor):
         raise InvalidSettingsError(
             f"samples can be added only to a history, and this predictor is {predictor.card.predictor}; make one: "
@@ -98,7 +98,7 @@ def history_of(predictor: Predictor) -> HistoryPredictor:
 
 
 def history_card(predictor: Predictor) -> HistoryCard:
-    """What its card says of what was fed."""
+    """The history section of its card."""
     return predictor.card.history or history_words(history_of(predictor), ())
 
 

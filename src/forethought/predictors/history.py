@@ -1,4 +1,4 @@
-"""What earlier draws of the same queries know: counts, drawn to another predictor's curves by a strength learnt."""
+"""Earlier samples of the same queries: counts, shrunk to another predictor's curves with an estimated strength."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ BASE = "base."
 
 
 class HistoryPredictor(EstimatorBase):
-    """A query's own counts under each option, and so many pseudo-draws of another predictor's curve.
+    """A query's own counts under each option, combined with pseudo-samples of another predictor's curve.
 
     Success is beta-binomial: a chance is beta-distributed around the base predictor's curve, with a strength that is
     worth so many draws; its mean given the counts is (strength * base + right) / (strength + tried). The strength is
@@ -222,13 +222,13 @@ class HistoryPredictor(EstimatorBase):
 
 
 def posterior(prior_Q_B: FloatArray, strength: float, sum_Q_B: Float64Array, count_Q_B: Float64Array) -> Float64Array:
-    """The mean of `strength` pseudo-draws of the prior and of what was drawn, shape (Q, B)."""
+    """The mean of `strength` pseudo-samples of the prior and of the samples, shape (Q, B)."""
     mean_Q_B: Float64Array = (strength * prior_Q_B + sum_Q_B) / (strength + count_Q_B)
     return mean_Q_B
 
 
 def learn_strength(prior_Q_B: FloatArray, counts: Counts) -> float:
-    """Pseudo-draws under which the counts are most likely around `prior_Q_B`, shape (Q, B), of the same queries.
+    """Pseudo-samples that maximise the likelihood of the counts around `prior_Q_B`, shape (Q, B).
 
     The logarithm of the strength has a normal prior around that of the usual one, which decides where nothing else
     does: single draws say nothing of it. A query's options weigh as one, by the tokens they stand for, since their

@@ -1,4 +1,4 @@
-"""Curves from a language model with a LoRA adapter that reads the raw question: slow to train, a pass to predict."""
+"""Curves from a language model with a LoRA adapter that reads the raw question: slow training, one pass to predict."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The estimator that knows nothing about any query: one mean curve for all."""
+"""The estimator without features: one mean curve for all queries."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .parts.shape import possible_usage
 
 
 class MeanPredictor(EstimatorBase):
-    """Predicts the pooled accuracy and usage of the training queries, whatever the features are.
+    """Predicts the pooled accuracy and usage of the training queries for any features.
 
     This is what the blind allocation knows, so it is the bar for every other estimator.
     """

@@ -1,4 +1,4 @@
-"""How novel a query is: its distance from the training queries, calibrated on queries that the score had not seen."""
+"""The novelty of a query: its distance from the training queries, calibrated on left-out queries."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which questions a predictor was trained on, as hashes, so that none of them is taken for a held-out one."""
+"""The training questions of a predictor, as hashes, so that none of them is used as a held-out one."""
 
 from __future__ import annotations
 

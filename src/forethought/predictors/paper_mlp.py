@@ -1,4 +1,4 @@
-"""The network of arXiv 2602.01237 with the paper's own settings, beside which ours are measured."""
+"""The network of arXiv 2602.01237 with the settings of the paper, for comparison."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An estimator with its card: predicts for queries, refuses what it was not made for, lives in a folder."""
+"""An estimator with its card: predicts for queries, rejects other models and templates, is saved in a folder."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ class Predictor(Shown):
         return training_hash(profile.select(rows)) == self.card.data.data_hash
 
     def feed(self, profile: Profile) -> Predictor:
-        """The same with the draws of a profile added, for a predictor of the kind `history`; see `feeding.feed`.
+        """The same with the samples of a profile added, for a predictor of the kind `history`; see `feeding.feed`.
 
         What is left out (another model's draws, what was fed before) is logged.
         """
@@ -157,7 +157,7 @@ class Predictor(Shown):
         return fed
 
     def save(self, folder: Path | str) -> Path:
-        """Writes the predictor in one step; what else stands in the folder stays.
+        """Writes the predictor in one step; other files in the folder stay.
 
         Raises:
             ModelFileError: `folder` exists and holds something other than a predictor.
@@ -209,7 +209,7 @@ class Predictor(Shown):
 
 
 def refuse_other(card: PredictorCard, info: EngineInfo, menu: Menu | None = None) -> None:
-    """See `Predictor.check`; for what was made by a predictor that is not at hand."""
+    """See `Predictor.check`; for a plan whose predictor is not available."""
     differences = _difference("model", card.model, card.model_hash, info.model, info.model_hash)
     differences += _difference("template", card.template, card.template_hash, info.template, info.template_hash)
     width = card.features.width

@@ -1,4 +1,4 @@
-"""Curves from a label, such as what the model itself says of how hard a question is: the mean curve of each label."""
+"""Curves from a label, such as the difficulty that the model states: the mean curve of each label."""
 
 from __future__ import annotations
 

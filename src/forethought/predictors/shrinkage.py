@@ -1,4 +1,4 @@
-"""How far a predictor is trusted over the mean curve: learned from its predictions of queries that it had not seen."""
+"""Shrinkage of a predictor to the mean curve, estimated on left-out queries."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Shrinkage:
 
     @property
     def evidence(self) -> str:
-        """In words, how sure it is that predictions tell queries apart."""
+        """As text, the evidence that predictions distinguish queries."""
         usage = "" if self.usage_z is None else f" for accuracy, {self.usage_z:.1f} for usage"
         return f"evidence: {self.accuracy_z:.1f} standard errors{usage}"
 
@@ -83,7 +83,7 @@ NOTHING_KNOWN = Shrinkage(0.0, 0.0, 0.0, 0.0)  # of too few queries to hold some
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LeftOut:
-    """What fits said of N queries that they had not seen, beside what was measured and the mean curves of the others.
+    """Predictions for N left-out queries, with their measurements and the mean curves of the other queries.
 
     Attributes:
         counts: measured of these queries.
@@ -103,7 +103,7 @@ class LeftOut:
 
     @classmethod
     def of(cls, counts: Counts, held: HeldOut) -> Self:
-        """Puts the mean curves beside predictions of rows of `counts`: all of its queries but those of the fold."""
+        """Adds the mean curves to predictions of rows of `counts`: those of all queries outside the fold."""
         weight_Q, tokens_N_B = counts.weight_Q, held.tokens_N_B
         mean_p_N_B = _mean_outside(counts.rate_Q_B, weight_Q, held)
         mean_tokens_N_B = None

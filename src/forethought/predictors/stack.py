@@ -1,4 +1,4 @@
-"""Several estimators together: their curves in a weighted sum whose weights are learned on left-out predictions."""
+"""Several estimators combined: a weighted sum of their curves, with weights fitted on left-out predictions."""
 
 from __future__ import annotations
 

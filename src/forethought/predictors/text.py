@@ -1,4 +1,4 @@
-"""Curves from the question's text alone, with no model at all: the default where there are no hidden states."""
+"""Curves from the question's text only, without a model: the default if there are no hidden states."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a profile to a predictor: picks the layer, fits, and says honestly how good it is."""
+"""From a profile to a predictor: chooses the layer, fits, and estimates the quality by cross-validation."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def default_predictor(profile: Profile) -> tuple[str, str]:
 
 
 def named(predictor: str, profile: Profile) -> str:
-    """The estimator's name, where "auto" stands for the default."""
+    """The estimator's name; the default for "auto"."""
     return default_predictor(profile)[0] if predictor == "auto" else predictor
 
 
@@ -275,7 +275,7 @@ def _shrinkage(fitted: Estimator, left: LeftOut | None) -> Shrinkage | None:
 
 
 def calibrate(left: LeftOut, *, is_shrunk: bool) -> OutOfFold:
-    """Quality on queries left out, of the curves as shrunk or as fitted, beside the mean curve of the same folds."""
+    """Quality on left-out queries of the shrunk or fitted curves, compared with the mean curve of the same folds."""
     p_Q_B, mean_p_Q_B, counts = left.shrunk() if is_shrunk else left.p_N_B, left.mean_p_N_B, left.counts
     return OutOfFold(
         num_folds=left.num_folds,

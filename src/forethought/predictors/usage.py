@@ -1,4 +1,4 @@
-"""Whether answers use the tokens that were predicted, seen as they come in, and curves re-centred where they do not.
+"""Detects during a run whether answers use the predicted tokens, and corrects the curves if not.
 
 How many tokens a thought uses is seen without any reference answer. It is the one thing by which a prediction can be
 checked while it is being used.
@@ -29,7 +29,7 @@ CHANCE, Z = 0.95, 1.645  # a normal variable stays below its mean and Z deviatio
 
 
 def tolerance_for(num_trained: int) -> float:
-    """How far the mean of used over predicted tokens may lie from 1, for a predictor of so many training queries."""
+    """Tolerance of the mean of used over predicted tokens around 1, by the number of training queries."""
     return min(0.5, BIAS + 2.0 * SPREAD / math.sqrt(max(1, num_trained)))
 
 

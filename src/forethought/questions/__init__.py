@@ -1,1 +1,1 @@
-"""Questions from files of any kind: one reader of tables, which imports of measurements use too."""
+"""Questions from files of any kind; the reader of tables is shared with imports."""

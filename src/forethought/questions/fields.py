@@ -1,4 +1,4 @@
-"""One value of a row -> one field of a query, or the reason it cannot be taken."""
+"""One value of a row -> one field of a query, or the reason why it is invalid."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def reference(value: Any) -> str | None:
 
 
 def worked_reference(value: Any) -> str | None:
-    """The same, where a worked solution may stand: GSM8K's ends in "#### 1,234", and the reference is "1234"."""
+    """The same, also from a worked solution: GSM8K's ends in "#### 1,234", and the reference is "1234"."""
     if isinstance(value, str):
         value = _only_item(value)
         _, marker, result = value.rstrip().rpartition("####")

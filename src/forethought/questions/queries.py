@@ -1,4 +1,4 @@
-"""Questions in memory, of a file, standard input or a shipped dataset -> `list[Query]`, or every complaint at once."""
+"""Questions in memory, from a file, standard input or a shipped dataset -> `list[Query]`, or all problems at once."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def _queries_of(source: Source, limit: int | None, named: Mapping[str, str | Non
 def load_columns(
     source: str | Path, usual: Mapping[str, Sequence[str]], named: Mapping[str, str | None], *, limit: int | None = None
 ) -> list[dict[str, Any]]:
-    """The rows of any table by what their cells mean, as they stand there.
+    """The rows of any table by the meaning of their cells, unchanged.
 
     Args:
         source: as `load_queries` takes it.

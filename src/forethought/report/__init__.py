@@ -1,4 +1,4 @@
-"""What was found, as one HTML file, as JSON, as Markdown with pictures, and as lines for the terminal.
+"""Results as one HTML file, as JSON, as Markdown with plots, and as lines for the terminal.
 
 Every table has uniform, blind and the oracle beside forethought, both costs, and intervals; gains that are not clearly
 above 0 are marked where they stand.

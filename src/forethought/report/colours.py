@@ -1,4 +1,4 @@
-"""One colour and one order for a policy, in every picture and table, on light and on dark ground."""
+"""One colour and one order for each policy, in every plot and table, on light and on dark background."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from .wording import gain_words, gap_words, interval, level_words, percent, poli
 
 
 def comparison_page(result: Comparison, *, facts: Mapping[str, Any] | None = None) -> Page:
-    """The page of a comparison of predictors; `facts`: how it was made, beside its provenance."""
+    """The page of a comparison of predictors; `facts`: how it was made, in addition to its provenance."""
 
     def draw(folder: Path) -> dict[str, Path]:
         from .comparison_plots import draw_comparison

@@ -1,4 +1,4 @@
-"""The picture of a comparison of predictors; drawn without a screen."""
+"""The plot of a comparison of predictors; drawn without a display."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CANDIDATES = ("#0072b2", "#a8528a", "#007d5b", "#b35900", "#6a51a3", "#8c564b", 
 
 
 def draw_comparison(result: Comparison, folder: Path) -> dict[str, Path]:
-    """Draws what predictors buy against what they cost themselves into `folder` as PNG."""
+    """Draws the gains of predictors against the cost of predicting into `folder` as PNG."""
     return save({"comparison": lambda: comparison_picture(result)}, folder)
 
 
@@ -46,7 +46,7 @@ def inline_comparison(result: Comparison) -> dict[str, str]:
 
 
 def comparison_picture(result: Comparison) -> Figure:
-    """One panel per cost: mean gain over blind against the tokens that predicting takes; 0 and unknown stand apart."""
+    """One panel per cost: mean gain over blind against the tokens that predicting takes; 0 and unknown are separate."""
     costs = list(result.levels)
     caption = [
         short(result.provenance.get("model") or "unknown model"),

@@ -19,7 +19,7 @@ UNITS = {Cost.SPENT: "tokens", Cost.USD: "USD"}
 
 
 def draws_page(result: DrawsEvaluation, *, facts: Mapping[str, Any] | None = None) -> Page:
-    """The page of an evaluation by draws; `facts`: how it was made, beside its provenance."""
+    """The page of an evaluation by draws; `facts`: how it was made, in addition to its provenance."""
 
     def draw(folder: Path) -> dict[str, Path]:
         from .draws_plots import draw_draws

@@ -1,4 +1,4 @@
-"""The pictures of an evaluation by draws; drawn without a screen."""
+"""The plots of an evaluation by samples; drawn without a display."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .wording import policy_name
 
 
 def draw_draws(result: DrawsEvaluation, folder: Path) -> dict[str, Path]:
-    """Draws accuracy over cost, and over the draws that choose, into `folder` as PNG."""
+    """Draws accuracy over cost, and over the number of samples that choose, into `folder` as PNG."""
     return save({f"draws-{cost.value}": partial(draws_picture, result, cost) for cost in result.levels}, folder)
 
 
@@ -35,7 +35,7 @@ def inline_draws(result: DrawsEvaluation) -> dict[str, str]:
 
 
 def draws_picture(result: DrawsEvaluation, cost: Cost) -> Figure:
-    """Accuracy over what is spent, and what the history gains by how many draws choose."""
+    """Accuracy against cost, and the gain of the history by the number of samples that choose."""
     caption = [short(result.provenance.get("model") or "unknown model"), f"{result.num_queries:,} questions"]
     figure = frame((10.4, 4.6), caption, simulated=result.simulated)
     left, right = figure.subplots(1, 2)

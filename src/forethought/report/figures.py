@@ -1,4 +1,4 @@
-"""What all pictures share: colours, an empty figure, lines with bands, axes of tokens. Drawn without a screen."""
+"""Shared parts of all plots: colours, an empty figure, lines with bands, axes of tokens. Drawn without a display."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def _own_settings() -> Iterator[None]:
 
 
 def drawn(make: Callable[..., Figure], *values: Any) -> Figure:
-    """A figure for whoever holds it: to be shown in a notebook, changed, or saved."""
+    """A figure that can be shown in a notebook, changed, or saved."""
     with _own_settings():
         figure = make(*values)
         FigureCanvasAgg(figure)
@@ -220,7 +220,7 @@ def label_points(
     below: float = 0.0,
     fontsize: float = 9.0,
 ) -> None:
-    """Writes each point's name beside it, lower where another name stands there, within the panel.
+    """Writes each point's name next to it, lower if another name is there, within the panel.
 
     Args:
         panel: whose limits are as they shall stay.

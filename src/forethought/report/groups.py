@@ -1,4 +1,4 @@
-"""Questions in groups of equal size, by measured difficulty, and what each group got."""
+"""Questions in groups of equal size by measured difficulty, and the mean cost of each group."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A page as one HTML file: nothing is loaded from elsewhere, and what others wrote is text and nothing else.
+"""A page as one HTML file: nothing is loaded from elsewhere, and text from others is escaped.
 
 Jinja escapes every value (autoescape). Pictures are SVG within the page; their colours become variables of the page's
 style, which has two sets of them, for light and for dark ground. Printing takes the light one.

@@ -1,4 +1,4 @@
-"""One machine for all results: a decision, tables and pictures become JSON, Markdown, HTML, and text for a terminal.
+"""Renders all results: a decision, tables and plots become JSON, Markdown, HTML, and text for a terminal.
 
 Every page says what was measured and on how much, marks gains that are not clearly above 0, and stamps a simulation.
 """
@@ -34,7 +34,7 @@ class Bullets(tuple[str, ...]):
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Cells in rows and columns; numbers stand to the right."""
+    """Cells in rows and columns; numbers are right-aligned."""
 
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
@@ -156,7 +156,7 @@ class Page:
         return {"schema": SCHEMA, "kind": self.name, **found, "versions": versions()}
 
     def text(self) -> str:
-        """The result for a person, on a terminal."""
+        """The result as text for a terminal."""
         lines = [SIMULATED] if self.simulated else []
         lines += [f"{one_line(self.sample)}. {self.intervals}".rstrip()]
         lines += ["", *map(one_line, self.decision)] if self.decision else []

@@ -1,4 +1,4 @@
-"""Pictures of an evaluation. Only files called so, and `figures`, need matplotlib."""
+"""Plots of an evaluation. Only files with this name, and `figures`, need matplotlib."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def inline(result: Evaluation) -> dict[str, str]:
 
 
 def summary(result: Evaluation) -> Figure:
-    """One wide picture: accuracy under each cost, and whether the predictions can be believed."""
+    """One wide plot: accuracy under each cost, and calibration."""
     figure = _figure(result, (4.0 * (len(result.costs) + 1), 4.2))
     panels = figure.subplots(1, len(result.costs) + 1)
     for panel, cost in zip(panels, result.costs, strict=False):
@@ -125,7 +125,7 @@ def _calibration(result: Evaluation) -> Figure:
 
 
 def plan_picture(plan: Plan) -> Figure:
-    """The budgets of a plan, and what other totals would be expected to buy, uniformly divided and by this predictor.
+    """The budgets of a plan, and the expected accuracy at other totals, uniform and by this predictor.
 
     Everything is as predicted. The lines are the envelope's and uniform's plans for totals from the cheapest options
     to the dearest, under the plan's own bounds.

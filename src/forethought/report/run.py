@@ -25,7 +25,7 @@ from .wording import amount, percent
 
 @dataclass(frozen=True, slots=True)
 class RunResult(Result):
-    """What a run came to.
+    """The result of a run.
 
     Attributes:
         counts: as in RUN/summary.json.

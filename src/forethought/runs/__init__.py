@@ -1,1 +1,1 @@
-"""What lasts on disk: run directories, records, profiles, imports."""
+"""Data on disk: run directories, records, profiles, imports."""

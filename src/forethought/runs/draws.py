@@ -1,4 +1,4 @@
-"""Draws under named options: what a profile is counted from where each option has answers of its own."""
+"""Samples under named options: the counts of a profile whose options have separate answers."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Draws:
             self._numbers[name].append(value)
 
     def counted(self) -> tuple[list[int], dict[str, Any]]:
-        """The queries that have draws, by their rows, and what a profile says of them, by its fields.
+        """The queries with samples, by their rows, and the fields of their profile.
 
         Options stand in the order of the mean tokens that they took. A row of the traces is a sample number that was
         drawn under at least one option; what was not drawn is UNTRIED, and counts in no mean.
@@ -99,7 +99,7 @@ class Draws:
 
 
 def measured_menu(menu: Menu, column_D: Any, tokens_D: Any) -> tuple[Menu, Any]:
-    """The menu in the order of the mean tokens of its draws, and where each option of `menu` stands there.
+    """The menu in the order of the mean tokens of its samples, and the position of each option of `menu` in it.
 
     Args:
         menu: options; one without a draw keeps what it was known to take.

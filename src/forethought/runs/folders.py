@@ -1,4 +1,4 @@
-"""Where runs go when nobody says where, and whether they can be written there."""
+"""Default folders of runs, and whether they can be written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files of JSON lines: appended so that a kill loses nothing reported, read line by line."""
+"""Files of JSON lines: appended so that a kill does not lose reported results, read line by line."""
 
 from __future__ import annotations
 

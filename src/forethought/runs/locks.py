@@ -1,4 +1,4 @@
-"""Who may write a run: one alone, or any number of workers with a shard each. A kill frees every lock."""
+"""Locks of a run: one writer, or any number of workers with a shard each. A kill releases every lock."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def writing(folder: Path, worker: Worker) -> Iterator[None]:
 
 @contextmanager
 def turn(folder: Path) -> Iterator[None]:
-    """Waits until nobody else begins, or writes what is made from all shards, and holds the others back."""
+    """Waits for an exclusive turn, in which no other process starts or writes files made from all shards."""
     with open_bytes(folder / TURN, "ab+", "written") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

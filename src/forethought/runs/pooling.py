@@ -1,4 +1,4 @@
-"""Several profiles of the same questions as one: the draws of a question in all of them are its draws."""
+"""Several profiles of the same questions as one: the samples of a question are pooled."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .profiles import joined
 
 
 def pooled(profiles: Sequence[Profile]) -> Profile:
-    """One profile of several measured in the same way, in which the same questions may stand again.
+    """One profile of several measured in the same way, which may share questions.
 
     A question stands where it first stood; what it reads (text, hidden states) is taken from there. Named options are
     matched by name.

@@ -1,4 +1,4 @@
-"""Profiles: counted from a run's records, and kept as one Parquet file."""
+"""Profiles: counted from a run's records, and stored as one Parquet file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run directory: settings, records, hidden states. Append-only and flushed, so that a kill loses nothing reported.
+"""A run directory: settings, records, hidden states. Append-only and flushed, so that a kill loses no reported result.
 
 RUN/run.json           what was asked and how it is measured (provenance, settings), written once
 RUN/queries.jsonl      the queries, canonical
@@ -129,7 +129,7 @@ class Tries:
 
 
 def trace_of(record: Record) -> tuple[str, int, str]:
-    """What tells a trace apart in its run: query, sample and option."""
+    """The identity of a trace in its run: query, sample and option."""
     return record.query_id, record.sample, record.option
 
 

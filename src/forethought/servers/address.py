@@ -1,4 +1,4 @@
-"""Where a server is, and the key it may want: the one is recorded, the other is never shown."""
+"""The address of a server, and its key: the address is recorded, the key is never shown."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Address:
 
 
 class Key:
-    """A key that shows itself to the server alone: not in its repr, and taken out of whatever a server echoes."""
+    """A key that only the server sees: not in its repr, and removed from everything that a server echoes."""
 
     __slots__ = ("_letters", "_shapes", "_value", "variable")
 

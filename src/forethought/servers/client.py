@@ -1,4 +1,4 @@
-"""JSON over HTTP with bounded concurrency, retries and a key that stays hidden. aiohttp lives here alone."""
+"""JSON over HTTP with bounded concurrency, retries and a key that stays hidden. Only this file uses aiohttp."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Client:
             await self._session.close()
 
     async def post(self, url: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        """The JSON object that the server answers; raises RequestError when all attempts came to nothing."""
+        """The JSON object that the server returns; raises RequestError if all attempts failed."""
         return await self._persist("POST", url, body, self._read_object)
 
     async def get(self, url: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Which server this is, and how that can be told."""
+"""Detects the kind of a server, and how that was determined."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Kinds of servers: what each calls the cap on thinking, and what else it can do. One row per kind."""
+"""Kinds of servers: their field for the cap on thinking, and their other features. One row per kind."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ class ServerKind:
         return _nested(self.cap, budget, self.beside) | dict.fromkeys(self.aliases, budget)
 
     def cap_in(self, body: Mapping[str, Any]) -> Any:
-        """What a request's body says of the cap, whatever that is; None where it says nothing."""
+        """The cap in a request's body, of any type; None if there is none."""
         found: Any = body if self.cap else None
         for name in self.cap.split("."):
             found = found.get(name) if isinstance(found, Mapping) else None
@@ -105,7 +105,7 @@ class ServerKind:
 
 
 def merged(body: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
-    """A request's body with further fields: what is set replaces what stood there, tables go into tables."""
+    """A request's body with further fields: they replace fields of the same name, and tables are merged."""
     found = dict(body)
     for name, value in fields.items():
         held = found.get(name)

@@ -1,4 +1,4 @@
-"""Reading what a server sends without trusting its size, depth or compression: bounded by the bytes that were read."""
+"""Reads what a server sends without trusting its size, depth or compression: limited by the bytes read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a server's answer holds: thought, text, why it ended; whole, or put together of the chunks of a stream."""
+"""The content of a server's answer: thought, text, finish reason; whole, or assembled from the chunks of a stream."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ class Reply:
         )
 
     def split(self, template: PromptTemplate) -> tuple[str, str, bool]:
-        """`(thought, rest, closed)`; a thought that leaks into the content is thought all the same."""
+        """`(thought, rest, closed)`; a thought that leaks into the content counts as thought."""
         if CLOSING in self.content:
             leaked, _, rest = self.content.rpartition(CLOSING)
             return self.reasoning + leaked, rest, True
@@ -155,7 +155,7 @@ class Reply:
 
 
 def untagged_end(content: str, template: PromptTemplate) -> int | None:
-    """Where a thought that nobody has told apart ends in `content`; None where it does not."""
+    """The end of a thought that was not separated in `content`; None if there is none."""
     position = content.find(template.reasoning_end)
     if position < 0:
         return None
@@ -165,7 +165,7 @@ def untagged_end(content: str, template: PromptTemplate) -> int | None:
 
 
 def answer_in(text: str, template: PromptTemplate) -> str:
-    """The answer in free text: what stands in the template's own frame, such as a box, else the text itself."""
+    """The answer in free text: the content of the template's frame, such as a box, else the text itself."""
     _, found, rest = text.rpartition(answer_frame(template))
     if not found:
         return text.strip()

@@ -1,4 +1,4 @@
-"""When to try again, after how long, and without which fields of the body: budgets are never left out."""
+"""When to retry, after how long, and without which fields of the body: budgets are never left out."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504, 520, 522, 524, 529})
 
 
 class RequestError(EngineError):
-    """One request came to nothing; what asked for it puts the reason on its record.
+    """One request failed; the caller puts the reason on its record.
 
     Attributes:
         tokens: tokens known to be generated for it, which are lost.
@@ -26,7 +26,7 @@ class RequestError(EngineError):
 
     @classmethod
     def after(cls, reason: str, tokens: int = 0, *, refusal: str = "") -> RequestError:
-        """The error, with what was generated all the same, or what was refused."""
+        """The error, with the tokens generated anyway, or the rejected field."""
         error = cls(reason)
         error.tokens, error.refusal = tokens, refusal
         return error

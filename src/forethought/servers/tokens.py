@@ -21,7 +21,7 @@ TOLERANCE = 2  # tokens; a text may split anew where a thought ends
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What a server says of one answer's tokens; None where it says nothing that can be believed.
+    """The token counts of one answer as reported by a server; None if there is no reliable count.
 
     Attributes:
         prompt: tokens of the prompt.
@@ -37,7 +37,7 @@ class Usage:
 
     @classmethod
     def read(cls, usage: Any) -> Usage:
-        """Reads the object `usage` of an answer, whatever it holds.
+        """Reads the object `usage` of an answer, with any content.
 
         `completion_tokens` holds the thought (OpenAI), or stands beside `reasoning_tokens` (xAI), or leaves the thought
         to `total_tokens` alone (Gemini).
@@ -81,7 +81,7 @@ class Count:
     most: int | None
 
     def within(self, cap: int) -> bool | None:
-        """Whether the thought kept to `cap` tokens; None where that cannot be told."""
+        """Whether the thought has at most `cap` tokens; None if that is not known."""
         if self.least > cap:
             return False
         return True if self.most is not None and self.most <= cap else None
@@ -220,7 +220,7 @@ def count_shown(
 
 
 def least_tokens(text: str) -> int:
-    """Tokens that `text` has at the least, whatever the tokenizer: one per word, more for very long ones."""
+    """Lower bound on the tokens of `text` with any tokenizer: one per word, more for very long words."""
     return sum(-(-len(word) // WORD_CHARACTERS) for word in text.split())
 
 
@@ -282,7 +282,7 @@ class Counters:
         return f"the server ignored the cap: {about}{num_tokens} reasoning tokens > {budget}"
 
     def uncounted(self) -> None:
-        """Notes an answer whose tokens nothing told; said aloud the first time."""
+        """Notes an answer whose tokens could not be counted; logged the first time."""
         if self.num_uncounted == 0:
             logger.warning(
                 "the tokens of a thought cannot be counted reliably here: they are recorded as not counted, and "
@@ -309,7 +309,7 @@ class Counters:
         }
 
     def to_text(self) -> str:
-        """One line for the log; "" where there is nothing to tell."""
+        """One line for the log; "" if there is nothing to report."""
         parts = []
         if self.trace_tokens:
             share = self.cached_tokens / max(1, self.prompt_tokens)

@@ -1,4 +1,4 @@
-"""Errors that servers answer with, also under status 200: what may pass, what fails again, how long to wait."""
+"""Errors returned by servers, also under status 200: which are temporary, which will repeat, how long to wait."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ USED_UP = re.compile(
 
 
 def error_in(found: dict[str, Any]) -> Any:
-    """The error that an answer or an event of a stream holds, beside its choices or in one; None where there is none.
+    """The error in an answer or an event of a stream, next to its choices or in one; None if there is none.
 
     An error in a choice, such as {"code": 502, "message": …}, says that the provider behind the server failed.
     """
@@ -60,7 +60,7 @@ BROKEN = frozenset({"error", "abort", "aborted", "cancelled", "canceled", "insuf
 
 
 def may_pass(error: Any, *, status: int = 200, wait: float | None = None) -> bool | None:
-    """Whether trying again may help; None where nothing tells.
+    """Whether a retry may help; None if that is not known.
 
     Args:
         error: the error object, or a text.

@@ -1,1 +1,1 @@
-"""Studies of layers, of the paper, of a server, of predictors. Nothing else imports them but their commands."""
+"""Studies of layers, of the paper, of a server, of predictors. Only their commands import them."""

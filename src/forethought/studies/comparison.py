@@ -1,4 +1,4 @@
-"""Predictors made ready to be compared: their curves of one held-out profile, and what each costs itself."""
+"""Prepares predictors for a comparison: their curves on one held-out profile, and the cost of each prediction."""
 
 from __future__ import annotations
 

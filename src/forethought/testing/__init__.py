@@ -1,4 +1,4 @@
-"""What an engine, an estimator, an allocator and a grader keep to, as tests for those that others write.
+"""Contract tests for third-party engines, estimators, allocators and graders.
 
 Without a test framework, each raises AssertionError with every promise that is broken:
 

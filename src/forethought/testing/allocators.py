@@ -1,4 +1,4 @@
-"""What every allocator keeps to: within the total and the bounds, whatever the order, and never worse with more."""
+"""The contract of every allocator: within total and bounds, independent of order, never worse with a larger total."""
 
 from __future__ import annotations
 

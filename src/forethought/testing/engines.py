@@ -1,4 +1,4 @@
-"""What every engine keeps to: budgets, counts, cuts of the same trace, errors as data, streams."""
+"""The contract of every engine: budgets, counts, cuts of the same trace, errors as data, streams."""
 
 from __future__ import annotations
 

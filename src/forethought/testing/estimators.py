@@ -1,4 +1,4 @@
-"""What every estimator keeps to: curves that can be true, the same bits again, a state that goes through files."""
+"""The contract of every estimator: valid curves, bit-identical repetition, a state that survives files."""
 
 from __future__ import annotations
 

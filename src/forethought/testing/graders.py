@@ -1,4 +1,4 @@
-"""What every grader keeps to: a verdict for any text, the same each time, under a version that names its rules."""
+"""The contract of every grader: a verdict for any text, the same each time, with a version that names its rules."""
 
 from __future__ import annotations
 

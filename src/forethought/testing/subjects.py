@@ -1,4 +1,4 @@
-"""An engine under test: what it is asked, and what came back, for the tests of the contract."""
+"""An engine under test: its requests and results, for the contract tests."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Engine `openai`: any OpenAI-compatible server. `engine.py` is the engine; each other file is one noun it uses."""
+"""Engine `openai`: any OpenAI-compatible server. `engine.py` is the engine; the other files are its parts."""

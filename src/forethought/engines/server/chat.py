@@ -1,4 +1,4 @@
-"""A model's tokenizer and chat template: from local files, or as far as its server shows them."""
+"""A model's tokenizer and chat template: from local files, or as far as the server exposes them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a text is continued over HTTP, and the best way: token ids in, token ids out. `pieces.py` has the others."""
+"""Continues a text over HTTP by token ids, the best way; `pieces.py` has the others."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .vocabulary import ServerTokenizer
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """How tokens are drawn in one call; `set` is what else its body says, where the dialect `sets`."""
+    """How tokens are sampled in one call; `set` holds further fields of its body, if the dialect `sets`."""
 
     max_tokens: int
     stop: str
@@ -76,7 +76,7 @@ class Dialect(Protocol):
         ...
 
     async def prompt(self, client: Client, query: Query) -> Any:
-        """What stands for the prompt of `query` in `complete`."""
+        """The representation of the prompt of `query` in `complete`."""
         ...
 
     def prompt_tokens(self, prompt: Any) -> int | None:

@@ -1,4 +1,4 @@
-"""Which way to keep budgets at a server: the one asked for, or the best that it offers, and why."""
+"""Chooses how budgets are enforced at a server: as requested, or the best way that it supports, with the reason."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Chosen:
     setting: TwoCalls | OneCall | None
 
     def calls_for(self, option: Option | None) -> TwoCalls | OneCall:
-        """Who asks by `option`; raises InvalidSettingsError where nobody can."""
+        """The calls for `option`; raises InvalidSettingsError if there are none."""
         if option is None:
             return self.calls
         if taken := [name for name in option.set if name in OWN]:

@@ -1,4 +1,4 @@
-"""Any OpenAI-compatible server as an engine: budgets kept, and counted, whatever the server calls them."""
+"""Any OpenAI-compatible server as an engine: budgets are enforced and tokens counted, by the fields of each kind."""
 
 from __future__ import annotations
 
@@ -233,7 +233,7 @@ class OpenAIEngine:
         return self.counters.to_json()
 
     def close(self) -> None:
-        """Says what was met on the way."""
+        """Logs the counters."""
         if self._chosen is not None and (text := self.counters.to_text()):
             logger.info("%s", text)
         self._chosen = None

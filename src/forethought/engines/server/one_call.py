@@ -1,4 +1,4 @@
-"""One call for thought and answer, bounded by the server: by a native cap, max_tokens alone, or what an option sets.
+"""One call for thought and answer, bounded by the server: by a native cap, only max_tokens, or the fields of an option.
 
 The answer is not forced here: where the cap leaves none, there is none. What came back is counted all the same.
 """

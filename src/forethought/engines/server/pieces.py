@@ -1,4 +1,4 @@
-"""Continuing a text without token ids: in a chat, or as plain text, cut where tokens are shown to end."""
+"""Continues a text without token ids: in a chat or as plain text, cut at visible token boundaries."""
 
 from __future__ import annotations
 

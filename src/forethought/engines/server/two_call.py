@@ -1,4 +1,4 @@
-"""Two calls: at most `budget` tokens of thought, then the same text closed and answered. As the in-process engines do.
+"""Two calls: at most `budget` tokens of thought, then the same text closed and answered, as the in-process engines do.
 
 Prompts, ends of thought, cuts and answer suffixes are those of `Forcing`; only who generates is another.
 """

@@ -1,4 +1,4 @@
-"""The server's tokenizer, learnt a token at a time, so that thoughts are cut where the in-process engines cut them.
+"""The server's tokenizer, learned token by token, so that thoughts are cut as in the in-process engines.
 
 `Forcing` decodes ids many times over and cannot wait for a server. So every id is learnt once, when it first comes
 back, and decoded here from then on. Exact for byte-level tokenizers, where the text of two tokens is the two texts put
@@ -96,7 +96,7 @@ class ServerTokenizer:
         self._texts.update(zip(runs, texts, strict=True))
 
     async def tokenize(self, client: Client, text: str) -> list[int]:
-        """Ids of `text`, asked for anew."""
+        """Ids of `text`, from the server."""
         body: dict[str, Any] = (
             {"content": text, "add_special": False, "parse_special": True}
             if self._is_llama

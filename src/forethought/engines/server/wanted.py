@@ -1,4 +1,4 @@
-"""What is wanted of a server."""
+"""The requirements of the user on a server."""
 
 from __future__ import annotations
 

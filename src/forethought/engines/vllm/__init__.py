@@ -1,4 +1,4 @@
-"""vLLM inside this process."""
+"""vLLM in process."""
 
 from .engine import VllmEngine
 

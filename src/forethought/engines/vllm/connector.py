@@ -1,4 +1,4 @@
-"""Loaded by vLLM, by name: writes the hidden states of those prompts alone that were asked for, on a CPU too."""
+"""Loaded by vLLM, by name: writes the hidden states of the requested prompts only, also on a CPU."""
 
 from __future__ import annotations
 

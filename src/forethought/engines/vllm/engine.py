@@ -1,4 +1,4 @@
-"""The fast engine for making profiles and running batches, on a GPU or a CPU."""
+"""The fast engine for profiles and batches, on a GPU or a CPU."""
 
 from __future__ import annotations
 

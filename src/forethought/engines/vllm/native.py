@@ -1,4 +1,4 @@
-"""vLLM's own cap on thinking: one request gives the thought and the answer that is forced after it.
+"""vLLM's own cap on thinking: one request gives the thought and the answer forced after it.
 
 vLLM counts from the last start tag in the prompt and, when the cap is reached, forces an end text token by token. Start
 is here the tail that every prompt ends in (`<|im_start|>assistant` and a line break), end is the template's answer
@@ -92,7 +92,7 @@ class NativeCap:
         return asked if asked >= 1 else None
 
     def measured(self, generate: Callable[[Sequence[int]], Sequence[Sequence[int]]]) -> NativeCap:
-        """The same with its offset, from where the end text stands in short generations.
+        """The same with its offset, measured by the position of the end text in short generations.
 
         `generate` gives a generation for each cap, without end of turn and long enough for an end `LONGEST_TAIL` late.
 

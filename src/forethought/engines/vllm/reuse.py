@@ -1,4 +1,4 @@
-"""Counts of what the prefix cache saves."""
+"""Counts the prompt tokens that the prefix cache saves."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Reuse:
             self.answer_cached += cached
 
     def to_text(self) -> str:
-        """One line for the log; "" where there is nothing to tell."""
+        """One line for the log; "" if there is nothing to report."""
         parts = []
         if self.num_traces:
             share = self.trace_cached / max(1, self.trace_tokens)

@@ -1,4 +1,4 @@
-"""Starts vLLM for what is wanted of it, and says what was chosen and why."""
+"""Starts vLLM as required, and reports its choices with the reasons."""
 
 from __future__ import annotations
 

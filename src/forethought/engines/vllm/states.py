@@ -1,4 +1,4 @@
-"""Hidden states of prompts out of a running vLLM: by hooks on its decoder layers, or by its own connector.
+"""Hidden states of prompts from a running vLLM: by hooks on its decoder layers, or by its own connector.
 
 Hooks cost nothing while generating, but a compiled graph calls none and raises nothing, and vLLM's second model runner
 keeps its batch elsewhere; both are said. The connector (`extract_hidden_states`) keeps states in the cache beside keys

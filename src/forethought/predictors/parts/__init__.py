@@ -1,1 +1,1 @@
-"""What the estimators share: linear maps, lexical features, the shape of curves, folds, checks."""
+"""Shared parts of the estimators: linear maps, lexical features, the shape of curves, folds, checks."""

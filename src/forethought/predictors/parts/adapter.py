@@ -1,4 +1,4 @@
-"""The model behind `lora`: a base model, an adapter and a head; and its training, which resumes where it stopped."""
+"""The model of `lora`: base model, adapter and head; and its training, which can be resumed."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ class Adapter:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Trained:
-    """What training came to: weights of the best epoch, all losses, and what that epoch says of the held-out rows."""
+    """The result of training: weights of the best epoch, all losses, and its predictions for the held-out rows."""
 
     arrays: dict[str, FloatArray]
     losses: list[tuple[float, float]]

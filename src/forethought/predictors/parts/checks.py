@@ -1,4 +1,4 @@
-"""What every estimator asks of its inputs, checked once and refused in the user's words."""
+"""Validates the inputs of every estimator."""
 
 from __future__ import annotations
 

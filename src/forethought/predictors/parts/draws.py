@@ -1,4 +1,4 @@
-"""Counts of earlier draws by query, which can be added to, forgotten by a share, and kept in files."""
+"""Counts of earlier samples by query, which can be added, decayed and stored in files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NAMES = ("tried", "right", "counted", "tokens", "answered")  # of the arrays on 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Draws:
-    """What N queries gave under B options, summed over all that was fed. Counts need not be whole: some are forgotten.
+    """Counts of N queries under B options, summed over all added samples; not whole numbers if earlier ones decay.
 
     Attributes:
         ids: of the queries, each once, length N.

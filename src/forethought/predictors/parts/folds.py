@@ -1,4 +1,4 @@
-"""Folds for cross-validation, from ids alone, so that the order of the queries does not matter."""
+"""Folds for cross-validation, from ids only, so that the order of the queries does not matter."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lexical features, without any model: counts of its parts, and its words in a few hundred directions."""
+"""Lexical features without a model: counts of parts of the text, and its words in a few hundred directions."""
 
 from __future__ import annotations
 

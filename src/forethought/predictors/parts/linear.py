@@ -1,4 +1,4 @@
-"""Linear maps learned in closed form: ridge regression whose penalty is chosen by exact leave-one-out.
+"""Linear maps in closed form: ridge regression whose penalty is chosen by exact leave-one-out.
 
 One eigendecomposition of the features serves every penalty, every target and every left-out row.
 """

@@ -1,4 +1,4 @@
-"""Estimators by name: unfitted ones with options, and classes of strangers completed by `EstimatorBase`."""
+"""Creates unfitted estimators by name with options; third-party classes get the defaults of `EstimatorBase`."""
 
 from __future__ import annotations
 

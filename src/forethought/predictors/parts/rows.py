@@ -1,4 +1,4 @@
-"""Which queries and which layer of a profile are learned from, and the hash by which a profile is known again."""
+"""The queries and the layer of a profile used for training, and a hash that identifies the data."""
 
 from __future__ import annotations
 

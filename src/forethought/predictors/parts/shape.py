@@ -1,4 +1,4 @@
-"""What curves may look like, learned from all training queries: how far a longer cap may lower accuracy, and usage."""
+"""Constraints on curves, learned from all training queries: how far a larger cap may lower accuracy, and usage."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""N-gram surprisal: what a text looks like in six numbers: how rare its letters and words are, its size."""
+"""N-gram surprisal: six numbers for a text: the rarity of its letters and words, and its length."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A table file -> batches of named cells, read as a stream; says nothing yet about what the cells mean.
+"""A table file -> batches of named cells, read as a stream, without interpreting the cells.
 
 What a line, a cell, an item or a batch may hold is bounded, so that memory does not grow with what a small file claims.
 """

@@ -1,4 +1,4 @@
-"""What a reader gives: some rows of a table, column by column."""
+"""The output of a reader: some rows of a table, column by column."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Wanted = Callable[[str], bool]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row and where it stands: `place` is "line 3" of a text file, "row 3" of a table, "item 3" of a list."""
+    """One row and its position: `place` is "line 3" of a text file, "row 3" of a table, "item 3" of a list."""
 
     place: str
     values: dict[str, Any]
@@ -39,7 +39,7 @@ class Batch:
     columns: dict[str, Any]
 
     def place(self, index: int) -> str:
-        """Where a row stands."""
+        """The position of a row."""
         return f"{self.kind} {self.numbers[index]}"
 
     def cells(self, name: str) -> list[Any]:
@@ -50,7 +50,7 @@ class Batch:
         return [text_of(value) for value in column.to_pylist()]
 
     def first(self, number: int) -> Batch:
-        """The first so many rows."""
+        """The first rows."""
         if number >= len(self.numbers):
             return self
         columns = {name: column[:number] for name, column in self.columns.items()}

@@ -100,7 +100,7 @@ class _Objects:
 
     @property
     def is_over(self) -> bool:
-        """Whether there are too many columns, or problems, to go on."""
+        """Whether there are too many columns or problems to continue."""
         return self._num_top > MAX_COLUMNS or len(self._problems) > MAX_PROBLEMS
 
     def _find(self, name: str, cells: list[Any], columns: dict[str, list[Any]], depth: int) -> None:

@@ -1,4 +1,4 @@
-"""Bytes -> numbered lines of text; what is no text is noted, and no line is longer than 16 MiB."""
+"""Bytes -> numbered lines of text; invalid text is noted, and no line is longer than 16 MiB."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a Parquet file really holds: its footer and page headers, read without decoding anything.
+"""The real content of a Parquet file: its footer and page headers, read without decoding anything.
 
 A footer may say anything. What a reader will allocate stands before each page, in Thrift's compact protocol. pyarrow is
 not asked: its `metadata.row_group(i).column(j)` ends the process on some damaged footers.
@@ -24,7 +24,7 @@ class PageError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Where one column of one row group stands."""
+    """The position of one column of one row group."""
 
     start: int
     size: int

@@ -1,4 +1,4 @@
-"""Parquet, a few rows at a time: text stays packed until it is known how much of it there is."""
+"""Parquet, a few rows at a time: text stays compressed until its size is known."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a table's bytes come from, which reader takes them, and its rows by what their columns mean."""
+"""The source of a table, its reader, and its rows by the meaning of their columns."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Outside measurements -> a profile: tables of counts or of traces, checked as a whole before anything is kept."""
+"""Outside measurements -> a profile: tables of counts or of traces, validated completely before anything is stored."""
 
 from .counted import LeftOut
 from .profile import Imported, check_target, read_profile

@@ -1,4 +1,4 @@
-"""One column of one file, kept small while it is read: distinct values and a number per row; lists as flat arrays."""
+"""One column of one file, in little memory: distinct values and one number per row; lists as flat arrays."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ class Columns:
                 yield file.path, missing
 
     def place(self, row: int) -> str:
-        """Where a row stands: "line 7", or "b.csv line 7" when there are several files."""
+        """The position of a row: "line 7", or "b.csv line 7" when there are several files."""
         index = bisect.bisect_right(self._starts, row) - 1
         file = self._files[index]
         place = file.place(row - self._starts[index])
@@ -186,7 +186,7 @@ class Columns:
         return num
 
     def others(self, most: int) -> list[str]:
-        """The columns that nobody asked for and that have few distinct values: the files are read again for them."""
+        """Other columns with few distinct values; the files are read again for them."""
         unread = {name for name in self.names if not any(file.has(name) for file in self._files)}
         paths = [file.path for file in self._files]
         try:
@@ -394,7 +394,7 @@ class _File:
         return self._cells.get(name) or Cells(takes_lists=False)
 
     def place(self, row: int) -> str:
-        """Where a row of this file stands."""
+        """The position of a row of this file."""
         return f"{self._kind} {self._numbers[row]}"
 
 

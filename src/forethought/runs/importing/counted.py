@@ -1,4 +1,4 @@
-"""What is kept of a table, and what is left out."""
+"""The imported part of a table, and the rows left out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows of measurements -> counts a query and budget: everything is checked, and what is left out is told."""
+"""Rows of measurements -> counts per query and budget: everything is checked, and rows left out are reported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sample files of lm-eval (`samples_TASK_DATE.jsonl`), with the settings in `results_DATE.json` beside them."""
+"""Sample files of lm-eval (`samples_TASK_DATE.jsonl`), with the settings in `results_DATE.json` of the same folder."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ class Logs:
             yield Batch(log.kind, range(start + 1, start + len(rows) + 1), names, columns)
 
     def refuse_repeats(self, problems: Problems) -> None:
-        """Notes two logs under one option with draws of one number: different settings, or further draws?"""
+        """Rejects two logs under one option with the same sample numbers: different settings, or further samples?"""
         columns = self._settings.columns
         if columns.get("option") or columns.get("sample") or columns.get("budget") or self._settings.where:
             return
@@ -138,7 +138,7 @@ def scalars(found: Any, start: str = "") -> dict[str, Any]:
 
 
 def choose_score(file: str, names: Sequence[str], asked: str, usual: Sequence[str] = ()) -> str:
-    """The scorer or metric that judges; raises InvalidInputError where nobody knows which."""
+    """The scorer or metric that decides right or wrong; raises InvalidInputError if it is ambiguous."""
     known = ", ".join(map(repr, names))
     if asked and asked not in names:
         raise InvalidInputError(f"{file}: --score {asked}: there is no such score; there is {known or 'none'}")

@@ -1,4 +1,4 @@
-"""Rows under named options -> counts of their own: each option tried as often as it was, or not at all."""
+"""Rows under named options -> separate counts for each option."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which column of a table means what, by flag or by its name; and whether the table is long or wide."""
+"""The meaning of each column of a table, by flag or by name; and whether the table is long or wide."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ LONG, WIDE = "long", "wide"
 
 @dataclass(frozen=True, slots=True)
 class Naming:
-    """Where everything stands.
+    """The columns of a table by meaning.
 
     Attributes:
         shape: "long" or "wide".

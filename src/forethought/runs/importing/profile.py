@@ -1,4 +1,4 @@
-"""Counts -> a profile that says where it comes from and what about it is not known."""
+"""Counts -> a profile with its provenance, and notes on what is not known."""
 
 from __future__ import annotations
 

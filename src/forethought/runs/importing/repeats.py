@@ -1,4 +1,4 @@
-"""Several rows per query and budget: traces, or something else that a column tells apart (a filter, a task)?"""
+"""Several rows per query and budget: traces, or groups that differ in another column (a filter, a task)?"""
 
 from __future__ import annotations
 

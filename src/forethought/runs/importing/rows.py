@@ -77,16 +77,16 @@ class Rows:
         self.columns.refuse(np.unique(self.row_N[index_M]), message)
 
     def place(self, index: int) -> str:
-        """Where a row stands."""
+        """The position of a row."""
         return self.columns.place(int(self.row_N[index]))
 
     def at(self, index: int) -> str:
-        """A row's budget or option, in words."""
+        """A row's budget or option, as text."""
         budget = self.budget_N[index]
         return f" under {self.labels[int(budget)]!r}" if self.labels else f" at budget {budget:.0f}"
 
     def words(self, index: int) -> str:
-        """A row's query and trace, in words."""
+        """A row's query and trace, as text."""
         query = f"query {self.query.values[self.query.code_N[index]]!r}"
         if self.sample is None or self.sample.code_N[index] < 0:
             return query

@@ -1,4 +1,4 @@
-"""What is installed here, and what a server can really do: looked at, not assumed."""
+"""What is installed here, and what a server really supports, by tests."""
 
 from __future__ import annotations
 

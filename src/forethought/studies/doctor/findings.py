@@ -1,4 +1,4 @@
-"""What was found, one line each, and what finding it out costs at most."""
+"""Findings, one line each, and the largest cost of the tests."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class Diagnosis:
         return {**asdict(self), "bill": self.bill.to_json() if self.bill else None}
 
     def to_text(self) -> str:
-        """The same for a person."""
+        """The same as text."""
         lines: list[str] = []
         topic = ""
         for finding in self.findings:

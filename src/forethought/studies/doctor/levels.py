@@ -1,4 +1,4 @@
-"""What effort levels take, measured on the user's questions, as a menu of options."""
+"""The tokens of effort levels, measured on the user's questions, as a menu of options."""
 
 from __future__ import annotations
 

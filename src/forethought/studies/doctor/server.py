@@ -1,4 +1,4 @@
-"""A server: what it is, what it can do, and whether it keeps a budget. Small real requests, counted."""
+"""A server: its kind, its features, and whether it enforces a budget, by small real requests."""
 
 from __future__ import annotations
 

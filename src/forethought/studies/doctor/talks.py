@@ -1,4 +1,4 @@
-"""What a server's answers hold: token ids, continuation, log-probabilities, usage, prefix caching, heed of seeds."""
+"""The content of a server's answers: token ids, continuation, log-probabilities, usage, prefix caching, seeds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The layer study: which layer of the model, and which pooling, tells most of the accuracy curves."""
+"""The layer study: which layer of the model, and which pooling, predicts the accuracy curves best."""
 
 from .report import page
 from .results import LayerStudy

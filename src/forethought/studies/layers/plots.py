@@ -1,4 +1,4 @@
-"""The study's picture: errors, accuracy and correlation by layer; drawn without a screen."""
+"""The plot of the study: errors, accuracy and correlation by layer; drawn without a display."""
 
 from __future__ import annotations
 

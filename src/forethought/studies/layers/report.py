@@ -30,7 +30,7 @@ SOURCE = "arXiv 2602.01237"
 
 
 def page(result: LayerStudy, *, facts: Mapping[str, Any] | None = None) -> Page:
-    """The page of a layer study; `facts`: how it was made, beside its provenance."""
+    """The page of a layer study; `facts`: how it was made, in addition to its provenance."""
 
     def draw(folder: Path) -> dict[str, Path]:
         from .plots import draw

@@ -1,4 +1,4 @@
-"""What the layer study found. Data only; `to_json` gives plain objects without NaN or infinity."""
+"""The results of the layer study. Data only; `to_json` gives plain objects without NaN or infinity."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Contrast(Result):
 
 @dataclass(frozen=True, slots=True)
 class Verdict(Result):
-    """What the layers of one pooling come to.
+    """The conclusions for one pooling.
 
     Attributes:
         pooling: "last" or "mean".

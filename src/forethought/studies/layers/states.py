@@ -1,4 +1,4 @@
-"""Hidden states of a profile's questions: those recorded with it, or a folder of all layers that the model fills.
+"""Hidden states of a profile's questions: recorded with it, or in a folder of all layers that the model fills.
 
 FOLDER/run.json                 the model, its prompt template, the engine and its precision
 FOLDER/hidden/N.safetensors     32 questions: every layer at the last prompt token, and the mean over own tokens
@@ -107,7 +107,7 @@ def bill(found: Survey, settings: LayersSettings, folder: Path) -> dict[str, Any
 
 
 def survey(settings: LayersSettings) -> Survey:
-    """Opens the profile and the states that are at hand; no model is loaded.
+    """Opens the profile and the available states; no model is loaded.
 
     Raises:
         MismatchError: the folder is of another model or template than the profile.
@@ -182,7 +182,7 @@ def check_readable(found: Survey, source: str) -> None:
 
 
 def fill(folder: Path, engine: Engine, found: Survey, *, wanted: Sequence[int] | None, progress: Progress) -> None:
-    """Reads what is missing with the model, a chunk at a time; a kill costs the chunk that was under way.
+    """Reads missing states with the model, a chunk at a time; a kill loses at most the current chunk.
 
     A folder that already holds states goes on with the same layers; a new one gets all of them.
 
@@ -285,7 +285,7 @@ def _check_recorded(wanted: Sequence[int], recorded: Sequence[int], source: str)
 
 
 def layers_words(layers: Sequence[int]) -> str:
-    """Layers in words: `no layer`, `layer 4`, `layers 0-3, 7, 9-12`."""
+    """Layers as text: `no layer`, `layer 4`, `layers 0-3, 7, 9-12`."""
     if not layers:
         return "no layer"
     runs: list[list[int]] = []

@@ -1,4 +1,4 @@
-"""Every layer on its own: exact leave-one-out ridge, its errors, and the accuracy that plans made from it reach."""
+"""Every layer alone: exact leave-one-out ridge, its errors, and the accuracy of plans made from it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the layers of one pooling come to: the best, who is as good, and whether the middle beats the end."""
+"""Conclusions for one pooling: the best layer, its equals, and whether middle layers are better than late ones."""
 
 from __future__ import annotations
 

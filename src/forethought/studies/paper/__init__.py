@@ -1,4 +1,4 @@
-"""Published measurements as a benchmark: the paper's predictors, allocators and oracles beside Forethought's."""
+"""Published measurements as a benchmark: Forethought against the paper's predictors, allocators and oracles."""
 
 from .report import page
 from .results import PaperBench

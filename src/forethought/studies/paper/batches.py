@@ -1,4 +1,4 @@
-"""Forethought in small batches, and for single queries under one token price fixed beforehand: what that loses."""
+"""Forethought in small batches, and for single queries at one token price fixed in advance: the loss in accuracy."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ STREAM, TOGETHER = "stream", "together"  # `together`: everything planned at the
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Batches:
-    """What forethought comes to when it does not see all queries at once.
+    """The accuracy of forethought if it does not see all queries at once.
 
     Attributes:
         outcomes: at each level one per batch size, the stream, and everything planned together at the stream's tokens.

@@ -1,4 +1,4 @@
-"""The difficulty policy: one budget for each class of queries, searched for on the train curves."""
+"""The difficulty policy: one budget for each class of queries, optimised on the train curves."""
 
 from __future__ import annotations
 

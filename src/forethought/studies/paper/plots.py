@@ -1,4 +1,4 @@
-"""Pictures of the benchmark; they are drawn without a screen."""
+"""Plots of the benchmark, drawn without a display."""
 
 from __future__ import annotations
 

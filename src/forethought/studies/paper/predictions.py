@@ -1,4 +1,4 @@
-"""Every predictor that is compared, trained on the train split alone, and how good its curves are."""
+"""Every predictor in the comparison, trained on the train split only, and the quality of its curves."""
 
 from __future__ import annotations
 

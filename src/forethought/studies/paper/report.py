@@ -1,4 +1,4 @@
-"""The benchmark's findings as a page: accuracy everywhere, single budgets, means, predictors, batches."""
+"""The results of the benchmark as a page: accuracy everywhere, single budgets, means, predictors, batches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the benchmark found. Data only; `to_json` gives plain objects without NaN or infinity."""
+"""The results of the benchmark. Data only; `to_json` gives plain objects without NaN or infinity."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SOURCE = "arXiv 2602.01237"
 class _MoreThanRow(PolicyRow):
     @classmethod
     def of(cls, row: PolicyRow, **more: Any) -> Self:
-        """A row as in `evaluate`, and what is known beside it."""
+        """A row as in `evaluate`, with further values."""
         return cls(**{each.name: getattr(row, each.name) for each in fields(PolicyRow)}, **more)
 
 
@@ -34,7 +34,7 @@ class PaperRow(_MoreThanRow):
 
 @dataclass(frozen=True, slots=True)
 class PolicyMean(Result):
-    """One policy over several budgets, each weighed by the tokens it stands for: evenly spaced ones weigh alike.
+    """One policy over several budgets, each weighted by its range of tokens: evenly spaced ones weigh alike.
 
     Attributes:
         policy: its name.

@@ -1,4 +1,4 @@
-"""`forethought bench paper`: every policy of arXiv 2602.01237 beside Forethought's, on the paper's measurements."""
+"""`forethought bench paper`: Forethought against every policy of arXiv 2602.01237, on the paper's measurements."""
 
 from __future__ import annotations
 
