@@ -19,6 +19,7 @@ from forethought.errors import LedgerError
 from forethought.gateway.ledger import Claim, Full, Ledger
 from forethought.gateway.ledger.redis import RedisLedger
 from forethought.gateway.ledger.sqlite import SqliteLedger
+from forethought.gateway.ledger.thread import Beside
 from forethought.gateway.windows import ALL, DAY, HOUR, MINUTE, MONTH, Window, window_at
 from redis_server import RedisServer
 
@@ -526,3 +527,39 @@ async def _one_claim(path: Path) -> None:
     ledger = SqliteLedger(path, clock=Clock())
     await ledger.reserve(claim("a", 5))
     await ledger.close()
+
+
+async def test_settlements_wait_a_little_for_others_and_one_commit_takes_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger, num_commits = SqliteLedger(tmp_path / "ledger.sqlite"), 0
+    commit = ledger._file.commit
+
+    def counted(statements: Any) -> None:
+        nonlocal num_commits
+        num_commits += 1
+        commit(statements)
+
+    monkeypatch.setattr(ledger._file, "commit", counted)
+    await asyncio.gather(*(ledger.reserve(claim(str(number), 5)) for number in range(20)))
+    assert num_commits == 1
+    await asyncio.gather(*(ledger.settle(str(number), 5) for number in range(20)))
+    assert num_commits == 2
+    await ledger.close()
+
+
+async def test_what_a_thread_raises_is_said_in_the_loop() -> None:
+    beside, said, order = Beside("test"), asyncio.Queue[BaseException | None](), list[int]()
+
+    def fails() -> None:
+        raise OSError("no")
+
+    beside.run(lambda: order.append(1), said.put_nowait)
+    beside.run(fails, said.put_nowait)
+    beside.run(lambda: order.append(2), said.put_nowait)
+    assert await said.get() is None
+    assert isinstance(await said.get(), OSError)
+    assert await said.get() is None
+    assert order == [1, 2]
+    beside.close()
+    Beside("never used").close()

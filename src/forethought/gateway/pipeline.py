@@ -18,13 +18,13 @@ from ..runs.journal import REFUSED, Entry
 from ..servers.kinds import merged
 from .admission import Admission, Grant, Refusal
 from .asgi import App, Message, Receive, Send, parsed, path_of, replayed, send_error
-from .decision import Decision
+from .decision import UNTOUCHED, Decision
 from .failing import GatewayError, RefusedError
 from .host import logger
 from .incoming import check_model, limited, whole_body
 from .policy import Policy
 from .reply import Reply
-from .request import PATHS, BudgetRequest
+from .request import CHAT, FORMED, PATHS, BudgetRequest
 from .seen import Seen
 from .tenants import Tenant, Tenants
 from .used import CLIENT_LEFT, DONE, Used
@@ -34,7 +34,7 @@ UNCOUNTED = ("embeddings", "rerank", "score", "tokenize", "detokenize", "moderat
 READING = ("GET", "HEAD", "OPTIONS", "DELETE")
 NOTHING = Decision("", "")  # of a request that was not decided on
 UNREAD = BudgetRequest("")
-TWO_CALLS = "forethought.cap"  # key of a scope: the cap that the host is to keep by two calls
+TWO_CALLS = "forethought.cap"  # key of a scope: the tokens of thought that the host is to keep by two calls
 
 
 @dataclass(slots=True)
@@ -257,7 +257,8 @@ class Pipeline:
         headers = [pair for pair in scope["headers"] if bytes(pair[0]).lower() not in own]
         headers += [(b"content-length", str(len(content)).encode()), (b"accept-encoding", b"identity")]
         scope = {**scope, "headers": headers}
-        if not policy.has_caps and decision.budget is not None and decision.is_ours:
+        is_kept = policy.has_caps or decision.kind == UNTOUCHED or request.no_curve in FORMED or call.path != CHAT
+        if not is_kept and decision.budget is not None and decision.budget >= 0:
             scope[TWO_CALLS] = decision.budget
         return scope, content, drops_usage
 

@@ -14,7 +14,7 @@ from .decision import NONE, OWN, UNTOUCHED, Ceiling, Decider, Decision, Prioriti
 from .fields import cap_fields, option_fields
 from .host import Host
 from .metrics import Counter, Metrics, Watch
-from .request import PATHS, PRIORITY_HEADER, BudgetRequest, read
+from .request import CHAT, FORMED, PATHS, PRIORITY_HEADER, BudgetRequest, read
 from .states import PromptStates
 
 LONG_CHARACTERS = 4000  # of a question: about 3 ms; the longer ones are read in a thread, and hold no other request up
@@ -148,8 +148,9 @@ class Policy:
         else:
             assert decision.budget is not None
             fields = cap_fields(request.path, max(kind.least, decision.budget - self.offset), kind)
-            if not self.has_caps:
-                fields = {}
+            if not self.has_caps:  # the host makes two calls of it, which only a plain chat can be
+                is_plain = request.path == CHAT and request.no_curve not in FORMED
+                fields = {} if is_plain else None
         if fields is None:
             lack = f"untouched: {request.path} has no field for {decision.option or 'a cap'} that is known"
             return self._queued(request, Decision(UNTOUCHED, lack, most_tokens=request.own_room), {})

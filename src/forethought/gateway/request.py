@@ -18,6 +18,8 @@ QUEUED = (RESPONSES, MESSAGES)  # vLLM takes no budget from us there, and a prio
 PRIORITY_HEADER = "x-vllm-priority"
 
 MAX_CHARACTERS = 32_768  # of a question: predictors read it in the server's event loop, which waits for them
+TOOLS, SHAPED = "tools", "structured output"
+FORMED = (TOOLS, SHAPED)  # why there is no curve, where the answer is no plain text either
 MOST_THOUGHTS = 1 << 16  # of one request
 COMPLETION_LIMIT = ("vllm", "openai")  # kinds where `max_completion_tokens` goes before `max_tokens`
 # Fields of a body that shape the answer's form: no curve was measured under them.
@@ -99,7 +101,7 @@ def read(
     if models and model is not None and model not in models:
         no_curve = "another model than the predictor's"
     if _is_shaped(body):
-        no_curve = no_curve or "structured output"
+        no_curve = no_curve or SHAPED
     if len(question) > MAX_CHARACTERS:
         no_curve = no_curve or f"a question of more than {MAX_CHARACTERS:,} characters"
     return BudgetRequest(
@@ -170,7 +172,7 @@ def _chat(
     if not isinstance(messages, list) or not messages or not all(isinstance(turn, dict) for turn in messages):
         return None
     if body.get("tools") or body.get("functions"):
-        return "", "tools", False, ""
+        return "", TOOLS, False, ""
     turns = [(str(turn.get("role")), _plain(turn.get("content"))) for turn in messages]
     if any(text is None for _, text in turns):
         return "", "not text alone", False, ""

@@ -9,6 +9,7 @@ import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 
+from ....core.prompts import load_template
 from ....core.serve_settings import ServeSettings
 from ....errors import InvalidSettingsError
 from ...asgi import App
@@ -22,6 +23,9 @@ from .forward import Forward
 from .headers import CREDENTIALS
 from .opening import Opened, open_gateway
 from .server import Server
+from .two_calls import TwoCalls
+
+TAGGED = "think"  # the template of thoughts between tags, where the predictor's is not known
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +122,12 @@ def _app(opened: Opened, upstream: Upstream) -> App:
     private = set()
     if opened.settings.tenants:  # tenants show their keys to the gateway, and not to the server
         private = {*CREDENTIALS, *([opened.tenants.header.encode()] if opened.tenants.header else [])}
-    return Forward(upstream, opened.address, key=opened.key, kind=opened.server.kind.name, private=private)
+    kind = opened.server.kind
+    forward = Forward(upstream, opened.address, key=opened.key, kind=kind.name, private=private)
+    if opened.policy.has_caps:
+        return forward
+    template = opened.template or load_template(TAGGED)
+    return TwoCalls(forward, kind, template, answer_room=opened.settings.answer_room)
 
 
 def _listen(settings: ServeSettings) -> socket.socket:
