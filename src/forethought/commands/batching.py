@@ -310,8 +310,8 @@ def collected_words(found: Collected) -> list[str]:
         lines.append(f"{len(ids)} {reason} ({', '.join(ids[:5])}{', …' if len(ids) > 5 else ''})")
     if found.waiting:
         lines.append(
-            f"{len(found.waiting)} requests have no result yet; collect them when they are there, or, if their batch has "
-            "ended without them, give the same command with --ended to ask them again"
+            f"{len(found.waiting)} requests have no result yet; collect them when they are there, or, if their batch "
+            "has ended without them, give the same command with --ended to ask them again"
         )
     if found.rest.censored:
         lines.append(f"{len(found.rest.censored)} that were cut are not asked again: no larger budget is on the menu")
@@ -325,7 +325,6 @@ def collected_words(found: Collected) -> list[str]:
         share = f"{cap.cost.amount(found.charged)} charged and {cap.cost.amount(found.flying)} under way at most"
         lines.append(f"{'warning: ' * (used >= WARNED_AT * cap.amount)}{share}, of the hard cap of {cap}")
     if found.again is not None:
-        lines.append(
-            f"next: {found.again.number}. round, {len(found.again.asked)} requests in {', '.join(map(str, found.files))}"
-        )
+        names = ", ".join(map(str, found.files))
+        lines.append(f"next: round {found.again.number}, {len(found.again.asked)} requests in {names}")
     return lines
