@@ -254,7 +254,7 @@ async def _look(redis: Redis, address: str) -> None:
     if tuple(int(part) for part in version.split(".")[:2] if part.isdigit()) < (6, 2):
         raise LedgerError(f"{address}: this is Redis {version}, and a ledger needs 6.2 or newer")
     try:
-        found: dict[str, str] = {}
+        found: dict[Any, Any] = {}
         for name in ("appendonly", "appendfsync", "maxmemory", "maxmemory-policy"):
             found |= await redis.config_get(name)
     except ResponseError:  # forbidden by whoever runs it, who knows
