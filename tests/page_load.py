@@ -8,6 +8,7 @@ import math
 import socket
 import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -103,9 +104,9 @@ class Traffic:
 
 
 def finish(work: Any) -> None:
-    """A coroutine that waits for nothing, where a loop may be running already."""
-    with contextlib.suppress(StopIteration):
-        work.send(None)
+    """Runs a coroutine to its end, where a loop may be running already."""
+    with ThreadPoolExecutor(1) as other:
+        other.submit(asyncio.run, work).result()
 
 
 def _with(entry: Entry, **changes: Any) -> Entry:

@@ -158,7 +158,7 @@ async def test_a_refusal_says_who_is_out_of_what_and_for_how_long(admission: Adm
     refusal = await refusal_of(admission)
     assert refusal.may_wait
     assert refusal.left == 2_000 - 3 * 506
-    assert "tenant search has 2,000 tokens an hour: this request may use up to 506, and 482 are left for now" in (
+    assert "tenant search has 2,000 tokens per hour: this request may use up to 506, and 482 are left for now" in (
         refusal.reason
     )
     clock.now += refusal.retry_after

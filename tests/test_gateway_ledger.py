@@ -17,8 +17,10 @@ from hypothesis import strategies as st
 
 from forethought.errors import LedgerError
 from forethought.gateway.ledger import Claim, Full, Ledger
+from forethought.gateway.ledger.book import Book
 from forethought.gateway.ledger.redis import RedisLedger
 from forethought.gateway.ledger.sqlite import SqliteLedger
+from forethought.gateway.ledger.thread import Beside
 from forethought.gateway.windows import ALL, DAY, HOUR, MINUTE, MONTH, Window, window_at
 from redis_server import RedisServer
 
@@ -361,6 +363,38 @@ async def _agree(ledger: Ledger, model: Model, clock: Clock) -> None:
     assert await ledger.num_open() == sum(each["used"] is None for each in model.claims)
 
 
+CLAIMS = st.lists(st.tuples(st.integers(0, 80), st.integers(0, 80), st.integers(0, 200), st.booleans()), max_size=12)
+
+
+@given(claims=CLAIMS, bound=st.integers(1, 120))
+def test_what_a_refusal_says_of_waiting_is_true(claims: list[tuple[int, int, int, bool]], bound: int) -> None:
+    """Claims come, of which some are settled; the rest ends with its lease, and nobody else comes."""
+    now, book, quotas = START - 100.0, Book(), {MINUTE: 100, HOUR: 250, DAY: 300, ALL: 350}
+    for number, (one, other, seconds, is_settled) in enumerate(claims):
+        reserved, most = sorted((one, other))
+        if book.take(Claim(str(number), {"gateway": quotas}, reserved, most, 45.0), now) is None and is_settled:
+            book.settle(str(number), reserved)
+        now += seconds / 10.0
+        sweep(book, now)
+    wanted = Claim("wanted", {"gateway": quotas}, bound, bound)
+    full = book.take(wanted, now)
+    if full is None:
+        return
+    assert 0 <= full.left < bound
+    if math.isinf(full.retry_after):
+        for days in (0, 1, 40):
+            sweep(book, now + 86_400.0 * days + 100.0)
+            assert book.take(wanted, now + 86_400.0 * days + 100.0) is not None
+    else:
+        sweep(book, now + full.retry_after)
+        assert book.take(wanted, now + full.retry_after) is None
+
+
+def sweep(book: Book, now: float) -> None:
+    for name, reserved in list(book.expired(now)):
+        book.settle(name, reserved)
+
+
 # The SQLite file.
 
 
@@ -526,3 +560,39 @@ async def _one_claim(path: Path) -> None:
     ledger = SqliteLedger(path, clock=Clock())
     await ledger.reserve(claim("a", 5))
     await ledger.close()
+
+
+async def test_settlements_wait_a_little_for_others_and_one_commit_takes_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger, num_commits = SqliteLedger(tmp_path / "ledger.sqlite"), 0
+    commit = ledger._file.commit
+
+    def counted(statements: Any) -> None:
+        nonlocal num_commits
+        num_commits += 1
+        commit(statements)
+
+    monkeypatch.setattr(ledger._file, "commit", counted)
+    await asyncio.gather(*(ledger.reserve(claim(str(number), 5)) for number in range(20)))
+    assert num_commits == 1
+    await asyncio.gather(*(ledger.settle(str(number), 5) for number in range(20)))
+    assert num_commits == 2
+    await ledger.close()
+
+
+async def test_what_a_thread_raises_is_said_in_the_loop() -> None:
+    beside, said, order = Beside("test"), asyncio.Queue[BaseException | None](), list[int]()
+
+    def fails() -> None:
+        raise OSError("no")
+
+    beside.run(lambda: order.append(1), said.put_nowait)
+    beside.run(fails, said.put_nowait)
+    beside.run(lambda: order.append(2), said.put_nowait)
+    assert await said.get() is None
+    assert isinstance(await said.get(), OSError)
+    assert await said.get() is None
+    assert order == [1, 2]
+    beside.close()
+    Beside("never used").close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 import time
@@ -196,6 +197,30 @@ async def test_a_ledger_that_is_away_leaves_what_was_known(caplog: pytest.LogCap
     said = exposed(seen.totals)
     assert said["forethought_quota_tokens{account=team,window=minute}"] == 1_000
     assert said["forethought_quota_taken_tokens{account=team,window=minute}"] == 100
+
+
+async def test_a_ledger_that_hangs_does_not_hold_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("forethought.gateway.seen.PATIENCE", 0.02)
+
+    async def never() -> Sequence[Balance]:
+        await asyncio.sleep(60)
+        return ()
+
+    seen = Seen(balances=never)
+    await asyncio.wait_for(seen.refresh(), 1)
+    assert seen.snapshot()["quotas"] == []
+
+
+async def test_who_looks_for_the_first_time_sees_what_is_now() -> None:
+    quotas = Quotas()
+    seen = Seen(balances=quotas)
+    await seen.refresh()
+    quotas.settled = 7
+    await seen.refresh()
+    assert seen.snapshot()["quotas"][0]["settled"] == 0  # of the last second
+    seen._sampled -= 2
+    await seen.refresh()
+    assert seen.snapshot()["quotas"][0]["settled"] == 7
 
 
 def test_a_series_stays_short_and_reaches_from_first_to_last() -> None:

@@ -276,5 +276,5 @@ def test_live_policies_on_named_options_have_no_caps_and_a_bill() -> None:
 def test_live_columns_that_do_not_fit_are_refused_in_words() -> None:
     with pytest.raises(InvalidInputError, match=r"needs one verdict, cap .*; it has 2, 2, 1"):
         compare_live({"uniform": ([0, 1], [1, 1], [3.0])})
-    with pytest.raises(InvalidInputError, match="bills be finite"):
+    with pytest.raises(InvalidInputError, match="prices must be finite"):
         compare_live({"uniform": ([0, 1], None, [3.0, 4.0], [math.nan, 1.0])})

@@ -37,7 +37,6 @@ def paper(as_json: bool, quiet: bool, **values: Any) -> int:
     check_folder(folder)
     with step_bar(quiet=quiet) as progress:
         page = bench.page(bench.study(settings, progress=progress))
-        progress("report", 0, 1)
-        files = list(page.write(folder, plots=settings.plots).values())
+        files = list(page.write(folder, plots=settings.plots, progress=progress).values())
     emit_report(as_json, page, files)
     return 0

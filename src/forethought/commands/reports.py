@@ -111,9 +111,9 @@ def study_layers(
         notes=found.notes(settings),
         progress=progress,
     )
-    progress("report", 0, 1)
     facts = made_by("forethought layers", settings)
-    for file in layers.page(result, facts=facts).write(layers_folder(settings), plots=settings.plots).values():
+    made = layers.page(result, facts=facts)
+    for file in made.write(layers_folder(settings), plots=settings.plots, progress=progress).values():
         wrote(file)
     return result
 
@@ -152,8 +152,8 @@ def evaluate(
     """
     check_folder(report_folder(settings))
     result = evaluation(settings, progress=progress)
-    progress("report", 0, 1)
-    for file in evaluated_page(settings, result).write(report_folder(settings), plots=settings.plots).values():
+    made = evaluated_page(settings, result)
+    for file in made.write(report_folder(settings), plots=settings.plots, progress=progress).values():
         wrote(file)
     return result
 
@@ -319,9 +319,8 @@ def compare(settings: CompareSettings, *, wrote: Wrote = ignore, progress: Progr
         notes=notes,
         progress=progress,
     )
-    progress("report", 0, 1)
     facts = made_by("forethought compare", settings)
-    for file in page(result, facts=facts).write(folder, plots=settings.plots).values():
+    for file in page(result, facts=facts).write(folder, plots=settings.plots, progress=progress).values():
         wrote(file)
     return result
 

@@ -189,6 +189,8 @@ class Admission:
             self._spawn(self._release(claim.id))
             raise
         if full is not None:
+            if self._shared_price is not None and full.account == GATEWAY and bound <= full.quota:
+                self._shared_price.refused(full.window)
             return _refusal(full, bound)
         return Grant(claim.id, tenant.name, prompt, prompt_bytes, reserved, bound)
 

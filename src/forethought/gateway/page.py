@@ -140,10 +140,12 @@ class Pages:
         if path == f"{HERE}/":
             return _static_page("page")
         if path == f"{HERE}/state":
+            await self.seen.refresh()
             return Reply(200, JSON, to_json(self.seen.snapshot(with_series=True)).encode())
         if path == f"{HERE}/logout":
             cookie = self.guard.no_cookie(path=place, is_secure=is_secure)
             return Reply(303, HTML, b"", (("location", "./"), ("set-cookie", cookie)))
+        await self.seen.refresh()
         kind, content = self._exposition.page(headers.get("accept", ""))
         return Reply(200, kind, content)
 

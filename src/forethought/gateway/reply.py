@@ -39,10 +39,10 @@ class Reply:
         self._drops_usage = drops_usage
         self._safe = safe
         self._tally: Tally | None = None
+        self._used: Used | None = None  # of a whole reply, once it is complete
         self._start: Message | None = None
         self._held = bytearray()
         self._is_holding = False
-        self._used: Used | None = None  # of a whole reply, once all of it is there
         self.has_begun = self.is_done = False
         self.status = 0
 
@@ -61,9 +61,7 @@ class Reply:
             nothing = 0 if ending == REFUSED_UPSTREAM or (ending == DONE and self.status >= 400) else None
             ending = REFUSED_UPSTREAM if nothing == 0 else ending
             return Used(nothing, nothing, nothing, self.status, ending)
-        if ending == DONE and self._used is not None:
-            return self._used
-        return self._tally.used(self.status, ending)
+        return self._used if self._used is not None and ending == DONE else self._tally.used(self.status, ending)
 
     def ending(self, *, has_left: bool, was_sent: bool) -> str:
         """How it ended: one of `used.ENDINGS`."""

@@ -23,6 +23,7 @@ TIMES = 1_000  # of which the added milliseconds are known one by one
 MOST_TENANTS = 100  # that are listed, those that used the largest share of a quota first
 MOST_SERIES = 40
 LENGTH = 240  # points of a series; then every second one is dropped
+PATIENCE = 2.0  # seconds that the page waits for balances
 MAX_NAME = 200  # letters of a model's name, which a client may choose
 GATEWAY = "gateway"  # the account of all tenants together
 
@@ -136,7 +137,7 @@ class Seen:
         self._added_ms: deque[float] = deque(maxlen=TIMES)
         self._remembered: OrderedDict[str, tuple[float | None, bool | None]] = OrderedDict()
         self._known: Sequence[Balance] = ()
-        self._is_away = False
+        self._is_away, self._sampled = False, -1.0
         self._series: dict[tuple[str, str], Series] = {}
         self._used = Series(self._started)
 
@@ -196,18 +197,25 @@ class Seen:
         if len(self._remembered) > REMEMBERED:
             self._remembered.popitem(last=False)
 
+    async def refresh(self) -> None:
+        """Takes a sample unless there is one of the last second: for somebody who looks for the first time."""
+        if time.monotonic() >= self._sampled + 1.0:
+            await self.sample()
+
     async def sample(self) -> None:
         """Asks for balances and the price, and adds a point to each series."""
         now, price = self._clock(), self._price()
+        self._sampled = time.monotonic()
         self.totals.price = price
         self._used.add(now, self.totals.settled_tokens, price)
         if self._balances is None:
             return
         try:
-            self._known = tuple(await self._balances())
+            async with asyncio.timeout(PATIENCE):
+                self._known = tuple(await self._balances())
         except Exception as error:  # the page must not stop because the ledger is away: it shows what was known last
             if not self._is_away:
-                logger.warning("balances are not known: %s", error)
+                logger.warning("balances are not known: %s", error or type(error).__name__)
             self._is_away = True
             return
         self._is_away = False

@@ -55,5 +55,5 @@ def windows_at(now: float) -> tuple[Window, ...]:
 
 
 def per(name: str) -> str:
-    """`tokens a minute`, `tokens in all`: how a quota is named in a sentence."""
-    return "tokens in all" if name == ALL else f"tokens {'an' if name == HOUR else 'a'} {name}"
+    """`tokens per minute`, `tokens in all`: how a quota is named in a sentence."""
+    return "tokens in all" if name == ALL else f"tokens per {name}"

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.files import make_folder, write_atomically
+from ..core.showing import Progress, silent
 from ..core.versions import versions
 from ..core.visible import code, markdown, one_line, to_json, visible
 from ..evaluation.results import Result, plain
@@ -182,8 +183,13 @@ class Page:
             lines += ["## Pictures", "", *(f"![{name}]({file.name})" for name, file in pictures.items())]
         return visible("\n".join(lines)).rstrip() + "\n"
 
-    def write(self, folder: Path, *, plots: bool = True) -> dict[str, Path]:
-        """Writes HTML, JSON, Markdown and pictures into `folder`; without matplotlib the pages say why there are none.
+    def write(self, folder: Path, *, plots: bool = True, progress: Progress = silent) -> dict[str, Path]:
+        """Writes HTML, JSON, Markdown and plots into `folder`; without matplotlib the pages say why there are none.
+
+        Args:
+            folder: created if needed.
+            plots: whether to draw plots.
+            progress: called with "report", parts written and parts in all.
 
         Returns:
             Kind -> file: "html", "json", "markdown", and one entry per picture.
@@ -191,10 +197,13 @@ class Page:
         make_folder(folder)
         files = {"json": folder / f"{self.name}.json", "markdown": folder / f"{self.name}.md"}
         pictures: dict[str, Path] | None = {}
+        progress("report", 0, 3)
         if plots and self.draw is not None:
             pictures = self.draw(folder) if has_matplotlib() else None
+        progress("report", 1, 3)
         write_atomically(files["json"], f"{to_json(self.to_json(), indent=1)}\n".encode())
         write_atomically(files["markdown"], self.markdown(pictures).encode())
+        progress("report", 2, 3)
         return {"html": self.write_html(folder, plots=plots)} | files | (pictures or {})
 
     def write_html(self, folder: Path, *, plots: bool = True) -> Path:

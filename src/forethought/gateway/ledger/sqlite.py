@@ -13,7 +13,6 @@ import asyncio
 import json
 import time
 from collections.abc import Callable, Collection, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,10 +23,12 @@ from ..windows import KEPT
 from . import Claim, Count, Full, State
 from .book import Cell
 from .file import CLOSED, COUNTED, OPENED, PRUNED, STATES, LedgerFile
+from .thread import Beside
 
 REMEMBERED = 4096  # settled claims whose count is still known
 PRUNE_SECONDS = 3_600.0
 RETRY_SECONDS = 1.0
+SETTLE_SECONDS = 0.005  # for which a settlement waits for others
 
 
 @dataclass(slots=True)
@@ -72,12 +73,13 @@ class SqliteLedger:
         self._clock = clock
         self._file = LedgerFile(self.path)
         self._book, self._states = self._file.book, self._file.states
-        self._writer = ThreadPoolExecutor(1, "ledger-writer")
-        self._syncer = ThreadPoolExecutor(1, "ledger-sync")
+        self._writer = Beside("ledger-writer")
+        self._syncer = Beside("ledger-sync")
         self._batch = _Batch(1)
         self._is_writing = self._is_due = self._is_closed = False
         self._num_committed = self._num_synced = 0  # batches, by their numbers
-        self._sync: asyncio.Future[None] | None = None
+        self._sync: asyncio.Event | None = None
+        self._late: asyncio.TimerHandle | None = None
         self._batch_of: dict[str, int] = {}
         self._settled: dict[str, int] = {}
         self._next_prune = 0.0
@@ -104,8 +106,11 @@ class SqliteLedger:
         number = self._batch_of.get(claim_id, 0)
         while self._num_synced < number:
             if self._sync is None:
-                self._sync = asyncio.ensure_future(self._synced(self._num_committed))
-            await asyncio.shield(self._sync)
+                self._begin_sync()
+            assert self._sync is not None
+            await self._sync.wait()
+            if self._broken:
+                raise LedgerError(self._broken)
 
     async def renew(self, claim_id: str, lease: float) -> bool:
         """Moves the end of the lease, in memory: no request outlives this process."""
@@ -167,10 +172,9 @@ class SqliteLedger:
             await self._committed(self._due())
         self._is_closed = True
         if self._sync is not None:
-            with suppress(LedgerError):
-                await self._sync
-        self._writer.shutdown()
-        self._syncer.shutdown()
+            await self._sync.wait()
+        self._writer.close()
+        self._syncer.close()
         self._file.close()
 
     def _check(self, *, even_broken: bool = False) -> None:
@@ -191,16 +195,21 @@ class SqliteLedger:
         self._settled[claim_id] = tokens
         if len(self._settled) > REMEMBERED:
             del self._settled[next(iter(self._settled))]
-        batch = self._due()
+        batch = self._due(SETTLE_SECONDS)  # nobody waits for it, and the next reservation takes it along
         batch.closed.append(claim_id)
         return batch
 
-    def _due(self) -> _Batch:
-        """The batch that is written next, which is begun as soon as the loop has time and the one before is done."""
+    def _due(self, seconds: float = 0.0) -> _Batch:
+        """The batch that is written next, once the one before is done: in this turn of the loop, or `seconds` later."""
         self._batch.is_wanted = True
-        if not self._is_writing and not self._is_due:
+        if self._is_writing or self._is_due:
+            return self._batch
+        loop = asyncio.get_running_loop()
+        if seconds == 0.0:
             self._is_due = True
-            asyncio.get_running_loop().call_soon(self._write)
+            loop.call_soon(self._write)
+        elif self._late is None:
+            self._late = loop.call_later(seconds, self._write)
         return self._batch
 
     async def _committed(self, batch: _Batch) -> None:
@@ -210,13 +219,16 @@ class SqliteLedger:
 
     def _write(self) -> None:
         self._is_due = False
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
         if self._is_writing or self._is_closed:
             return
         batch, self._batch = self._batch, _Batch(self._batch.number + 1)
         batch.cells = self._book.take_touched()
         self._is_writing = True
-        work = asyncio.get_running_loop().run_in_executor(self._writer, self._file.commit, batch.statements())
-        work.add_done_callback(lambda done: self._written(batch, done.exception()))
+        statements = batch.statements()
+        self._writer.run(lambda: self._file.commit(statements), lambda error: self._written(batch, error))
 
     def _written(self, batch: _Batch, error: BaseException | None) -> None:
         self._is_writing = False
@@ -242,13 +254,17 @@ class SqliteLedger:
         if not self._is_closed:
             self._due()
 
-    async def _synced(self, number: int) -> None:
-        """Syncs the log; batches up to `number` were committed before."""
-        try:
-            await asyncio.get_running_loop().run_in_executor(self._syncer, self._file.sync)
-            self._num_synced = number
-        except OSError as error:  # what the system did not write once, a second fsync does not report again
-            self._broken = f"{self.path}: the ledger cannot be synced to disk, start the gateway again: {error}"
-            raise LedgerError(self._broken) from error
-        finally:
+    def _begin_sync(self) -> None:
+        """Syncs the log, with all that is committed by now."""
+        number, done = self._num_committed, asyncio.Event()
+
+        def synced(error: BaseException | None) -> None:
             self._sync = None
+            if error is None:
+                self._num_synced = number
+            else:  # what the system did not write once, a second fsync does not report again
+                self._broken = f"{self.path}: the ledger cannot be synced to disk, start the gateway again: {error}"
+            done.set()
+
+        self._sync = done
+        self._syncer.run(self._file.sync, synced)
