@@ -19,8 +19,8 @@ the first price were set, and which quotas there are:
 - `hours alone`: no quota for the day, and one per hour of 64 tokens for each request of the mean rate.
 
 Policies: `law`, as the gateway runs it, and `law, up to N` with a highest price of N times the first; `fixed price`, at
-which the expected requests would use the day's quota; `best fixed price`, set with the day's true number of requests,
-which nobody knows beforehand; `cap N` for all. Intervals are 95% bootstraps of days, differences paired by day.
+which the expected requests would use the day's quota; `fixed price, number known`, set with the day's true number of
+requests, which nobody knows beforehand; `cap N` for all. Intervals are 95% bootstraps of days; differences are paired.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ REPORTED, TUNED = range(16), range(1000, 1004)
 CAPS = (32, 48, 64, 80, 96, 128, 256)
 GAINS = (2.0, 4.0, 8.0)
 HIGHS = (1.1, HIGH, 8.0)  # the highest price, as a multiple of the first
-LAW, FIXED, BEST = "law", "fixed price", "best fixed price"
+LAW, FIXED, BEST = "law", "fixed price", "fixed price, number known"
 MINUTE_QUOTA = 3.0 * MEAN_TOKENS * EXPECTED / 1_440
 
 
@@ -293,8 +293,9 @@ def main() -> None:
         "lowest_and_highest_price": law.bounds,
         "quotas": {name: dict(scenario.quotas) for name, scenario in SCENARIOS.items()},
     }
-    text = json.dumps({"settings": settings, "scenarios": results}, indent=1)
-    print(text)
+    text = json.dumps({"settings": settings, "scenarios": results})
+    for row in table(results):
+        print(", ".join(f"{key} {row[key]}" for key in ("scenario", "policy", "accuracy", "refused", "law_minus_this")))
     print(f"{time.perf_counter() - started:.0f} s")
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -69,3 +70,18 @@ def trained(call: Call, tmp_path: Path) -> str:
     assert call("profile", "fake", questions, "--quiet").code == 0
     assert call("train", "runs/fake-train", "--predictor", "ridge").code == 0
     return "runs/fake-train"
+
+
+@pytest.fixture(scope="session")
+def job_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with q.jsonl and a predictor `text`, from which requests can be made."""
+    from batch_job import write_job
+
+    return write_job(tmp_path_factory.mktemp("job") / "made")
+
+
+@pytest.fixture
+def job(call: Call, tmp_path: Path, job_folder: Path) -> Call:
+    """Runs a command in a folder of its own like that."""
+    shutil.copytree(job_folder, tmp_path, dirs_exist_ok=True)
+    return call

@@ -63,6 +63,8 @@ HEAVY = {
     "aiohttp": {"servers/client.py", "commands/serve.py"},
     "uvicorn": {"gateway/hosts/upstream/server.py", "commands/serve.py"},
     "uvloop": {"commands/serve.py", "gateway/scripted/__main__.py"},
+    "litellm": {"gateway/hosts/litellm.py"},
+    "fastapi": {"gateway/hosts/litellm.py"},
     "httptools": {
         "commands/serve.py",
         "gateway/hosts/upstream/client.py",

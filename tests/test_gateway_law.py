@@ -202,6 +202,19 @@ async def test_gateways_on_one_ledger_have_one_price_and_take_one_step_a_second(
     assert two.value < one.value
 
 
+async def test_a_gateway_that_is_idle_writes_no_price(ledger: Ledger, clock: Clock) -> None:
+    price = SharedPrice(PriceLaw(0.001), {MINUTE: 600})
+    for _ in range(100):
+        await price.step(ledger, GATEWAY)
+        clock.now += 1.0
+    assert price.value == price.law.bounds[0]
+    version = (await ledger.state("price")).version
+    assert version < 50
+    await use(ledger, "a", 500)
+    await price.step(ledger, GATEWAY)
+    assert (await ledger.state("price")).version == version + 1
+
+
 async def test_where_two_take_a_step_at_once_one_counts(
     ledger: Ledger, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from forethought.errors import LedgerError
 from forethought.gateway.ledger import Claim, Full, Ledger
+from forethought.gateway.ledger.book import Book
 from forethought.gateway.ledger.redis import RedisLedger
 from forethought.gateway.ledger.sqlite import SqliteLedger
 from forethought.gateway.ledger.thread import Beside
@@ -360,6 +361,38 @@ async def _agree(ledger: Ledger, model: Model, clock: Clock) -> None:
         quota = QUOTAS[count.account].get(count.window, math.inf)
         assert count.settled + count.bound <= quota
     assert await ledger.num_open() == sum(each["used"] is None for each in model.claims)
+
+
+CLAIMS = st.lists(st.tuples(st.integers(0, 80), st.integers(0, 80), st.integers(0, 200), st.booleans()), max_size=12)
+
+
+@given(claims=CLAIMS, bound=st.integers(1, 120))
+def test_what_a_refusal_says_of_waiting_is_true(claims: list[tuple[int, int, int, bool]], bound: int) -> None:
+    """Claims come, of which some are settled; the rest ends with its lease, and nobody else comes."""
+    now, book, quotas = START - 100.0, Book(), {MINUTE: 100, HOUR: 250, DAY: 300, ALL: 350}
+    for number, (one, other, seconds, is_settled) in enumerate(claims):
+        reserved, most = sorted((one, other))
+        if book.take(Claim(str(number), {"gateway": quotas}, reserved, most, 45.0), now) is None and is_settled:
+            book.settle(str(number), reserved)
+        now += seconds / 10.0
+        sweep(book, now)
+    wanted = Claim("wanted", {"gateway": quotas}, bound, bound)
+    full = book.take(wanted, now)
+    if full is None:
+        return
+    assert 0 <= full.left < bound
+    if math.isinf(full.retry_after):
+        for days in (0, 1, 40):
+            sweep(book, now + 86_400.0 * days + 100.0)
+            assert book.take(wanted, now + 86_400.0 * days + 100.0) is not None
+    else:
+        sweep(book, now + full.retry_after)
+        assert book.take(wanted, now + full.retry_after) is None
+
+
+def sweep(book: Book, now: float) -> None:
+    for name, reserved in list(book.expired(now)):
+        book.settle(name, reserved)
 
 
 # The SQLite file.

@@ -132,9 +132,11 @@ async def test_a_shared_value_that_is_none(server: RedisServer, ledger: RedisLed
 
 async def test_a_redis_that_may_lose_something_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
     logging.getLogger("vllm.forethought").propagate = True
-    with RedisServer(appendfsync="everysec") as server:
+    settings = {"appendfsync": "everysec", "maxmemory": "100mb", "maxmemory-policy": "allkeys-lru"}
+    with RedisServer(**settings) as server:
         await (await RedisLedger.open(server.url)).close()
     assert "appendonly yes, appendfsync everysec" in caplog.text
+    assert "maxmemory-policy allkeys-lru" in caplog.text
 
 
 async def test_a_redis_that_says_everything_is_not_warned_of(

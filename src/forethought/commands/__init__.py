@@ -26,6 +26,7 @@ COMMANDS = (
     "layers",
     "plan",
     "run",
+    "collect",
     "evaluate",
     "compare",
     "grade",

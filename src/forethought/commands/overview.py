@@ -96,6 +96,8 @@ def again(run: RunDirectory) -> str:
     """The command that made a run, with its main flags; it resumes the run."""
     settings = run.header.settings
     asked, out = settings.get("plan") or {}, f"--out {run.path}"
+    if batch := settings.get("batch"):
+        return f"forethought collect RESULTS.jsonl --batch {batch} {out}"
     if not asked:  # by a plan file, which is not kept
         return f"forethought run --plan {run.path / 'plan.json'} {out}"
     totals = {name: asked.get(name) for name in ("mean_tokens", "total_tokens", "mean_usd", "total_usd")}

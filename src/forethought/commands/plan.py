@@ -33,6 +33,20 @@ from .options import (
     metavar="FILE",
     help="Write the plan, for `run --plan` (.json), or one row per question (.jsonl, .csv, .parquet; - for stdout).",
 )
+@option(
+    "--batch-out",
+    default="",
+    metavar="FILE",
+    help="Also write the plan as a file of requests (.jsonl) for a server's batch queue; `collect` reads its answers.",
+)
+@option("--server", default="", metavar="KIND", help="With --batch-out: who takes it: vllm, openai, anthropic, …")
+@option("--batch-lines", type=int, default=None, metavar="N", help="With --batch-out: requests in one file, at most.")
+@option(
+    "--hard-cap",
+    default="",
+    metavar="N",
+    help="With --batch-out: tokens (200000) or money (2.50usd) that the job never passes, counted at their most.",
+)
 @option("--budgets", default="", metavar="CAPS", help="The caps of a folder of predictions that does not say them.")
 @price_options
 @dry_run_flag
@@ -48,21 +62,28 @@ def command(as_json: bool, quiet: bool, out: str, budgets: str, dry_run: bool, *
     predictions as RUN and no QUESTIONS, and --out FILE.parquet: docs/scale.md.
     """
     from ..control.predictions import is_folder
+    from ..control.sources import open_predictor
     from ..core.rows import write_rows
     from ..core.visible import to_json
     from ..runs.folders import check_plan_file
     from . import pipeline
+    from .batching import asked_server, take_batch, write_requests, written_words
     from .estimates import plan_estimate
     from .progress import step_bar
     from .tables import plan_header, plan_rows, plan_text
 
     settings, prices = filled(PlanSettings, values), take_prices(values)
+    batch, settings = take_batch(values, settings, prices)
     if not settings.questions or is_folder(settings.questions):
+        if batch is not None:
+            raise InvalidSettingsError("--batch-out needs questions that fit in memory: a file, not a folder")
         return _plan_folder(settings, out, budgets, dry_run=dry_run, as_json=as_json, quiet=quiet)
     if budgets:
         raise InvalidSettingsError("--budgets is for a folder of predictions; a predictor knows its budgets")
     if out not in ("", "-"):
         check_plan_file(Path(out))
+    if batch is not None:
+        asked_server(batch, settings, open_predictor(settings.run).card)
     if dry_run:
         estimate = plan_estimate(settings, prices=prices)
         emit(as_json, estimate.to_json(), estimate.to_text())
@@ -73,7 +94,7 @@ def command(as_json: bool, quiet: bool, out: str, budgets: str, dry_run: bool, *
     lines = "".join(f"{to_json(row)}\n" for row in rows)
     for note in planned.notes:
         talk(f"note: {note}")
-    if out == "-":
+    if out == "-" and batch is None:
         talk(plan_text(planned))
         click.echo(lines, nl=False)
         return 0
@@ -83,7 +104,12 @@ def command(as_json: bool, quiet: bool, out: str, budgets: str, dry_run: bool, *
     elif out:
         write_rows(Path(out), rows)
         talk(f"{len(rows)} budgets written to {out}")
-    emit(as_json, {**plan_header(planned), "budgets": rows}, plan_text(planned))
+    found = {**plan_header(planned), "budgets": rows}
+    if batch is not None:
+        found["batch"] = write_requests(batch, settings, planned)[1]
+        for line in written_words(batch, found["batch"]):
+            talk(line)
+    emit(as_json, found, plan_text(planned))
     return 0
 
 

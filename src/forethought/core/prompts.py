@@ -101,7 +101,7 @@ def load_template(name: str) -> PromptTemplate:
             raise UnknownNameError(
                 f"there is no template file {name}; shipped templates: {', '.join(shipped_templates())}"
             )
-        return _parse_template(path.read_bytes(), place=name)
+        return parse_template(path.read_bytes(), place=name)
     known = shipped_templates()
     if name not in known:
         close = difflib.get_close_matches(name, known, n=1)
@@ -109,7 +109,7 @@ def load_template(name: str) -> PromptTemplate:
         raise UnknownNameError(
             f"no template is called {name!r}.{suggestion} Known: {', '.join([CHAT, *known])}, or a .json file."
         )
-    return _parse_template((_TEMPLATES / f"{name}.json").read_bytes(), place=name)
+    return parse_template((_TEMPLATES / f"{name}.json").read_bytes(), place=name)
 
 
 def shipped_templates() -> list[str]:
@@ -121,7 +121,18 @@ _TEMPLATES = resources.files("forethought") / "data" / "templates"
 _REQUIRED = ("name", "reasoning_end", "answer_suffix", "answer_stop")
 
 
-def _parse_template(content: bytes, *, place: str) -> PromptTemplate:
+def template_to_json(template: PromptTemplate) -> dict[str, Any]:
+    """A template as `parse_template` reads it, with all that its hash is made of."""
+    values = asdict(template) | {"chat_options": dict(template.chat_options)}
+    return {name: value for name, value in values.items() if name != "choices"}
+
+
+def parse_template(content: bytes, *, place: str) -> PromptTemplate:
+    """The template of a JSON file's content.
+
+    Raises:
+        InvalidSettingsError: it is not a template; every problem with it at once.
+    """
     try:
         values = json.loads(content)
     except (UnicodeDecodeError, ValueError) as error:

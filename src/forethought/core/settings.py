@@ -297,6 +297,28 @@ class RunPlanSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CollectSettings:
+    """`forethought collect`: what came back of the requests of `plan --batch-out`."""
+
+    results: tuple[str, ...] = argument(metavar="RESULTS...")
+    batch: str = flag(
+        "",
+        "Record of the requests, REQUESTS.batch.json.",
+        metavar="FILE",
+        shown="found by the results' fingerprint, beside them or here",
+    )
+    out: str = flag("", "Run directory.", metavar="RUN", shown="runs/batch-REQUESTS")
+    ended: bool = flag(False, "The batch has ended: what has no result is lost, and is asked again.")
+    hard_cap: str = flag("", "Another hard cap for the rest of the job.", metavar="N", shown="that of the requests")
+    tokenizer: str = flag(
+        "", "Model whose tokenizer counts thoughts.", metavar="NAME", shown="the plan's, if it is here"
+    )
+    history: str = history_flag()
+    grader: str = grader_flag()
+    grader_options: dict[str, Any] = grader_options_flag()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GradeSettings:
     """`forethought grade`: grade answers in a file that also holds their reference answers."""
 

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Self
+
+from ..errors import InvalidSettingsError
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +37,31 @@ def usd_words(number: float) -> str:
         return f"{number:,.2f} USD"
     digits = 3 - math.floor(math.log10(abs(number)))
     return f"{number:.{digits}f}".rstrip("0") + " USD"
+
+
+@dataclass(frozen=True, slots=True)
+class HardCap:
+    """What a run may never pass, whatever is under way.
+
+    Attributes:
+        amount: tokens generated, or USD.
+        cost: "spent" or "usd": which of the two.
+    """
+
+    amount: float
+    cost: Cost
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """The cap that `20000` or `2.50usd` names; raises InvalidSettingsError."""
+        found = re.fullmatch(r"([0-9][0-9_]*(?:\.[0-9]+)?)\s*(usd|tokens)?", text.strip().lower())
+        amount = float(found[1].replace("_", "")) if found else 0.0
+        if not found or not 0 < amount < math.inf:
+            raise InvalidSettingsError(f"--hard-cap {text}: give tokens, as in 200000, or money, as in 2.50usd")
+        return cls(amount, Cost.USD if found[2] == "usd" else Cost.SPENT)
+
+    def __str__(self) -> str:
+        return self.cost.amount(self.amount)
 
 
 TOKEN_COSTS = (Cost.GRANTED, Cost.SPENT)

@@ -39,6 +39,14 @@ class Forcing:
         """Text of `ids`, special tokens left out (except that a thought's own tags stay where they are text)."""
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
 
+    def num_covering(self, ids: Sequence[int], length: int) -> int:
+        """How many leading ids it takes to write the first `length` characters of their text."""
+        low, high = 0, len(ids)  # a longer beginning has a longer text, but for halves of characters at its end
+        while low < high:
+            middle = (low + high) // 2
+            low, high = (middle + 1, high) if len(self.decode(ids[:middle])) < length else (low, middle)
+        return low
+
     def _marked(self, ids: Sequence[int]) -> str:
         """Text of `ids` in which the end of thought can be found."""
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=not self.has_special_end))

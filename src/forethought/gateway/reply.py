@@ -42,6 +42,7 @@ class Reply:
         self._drops_usage = drops_usage
         self._safe = safe
         self._tally: Tally | None = None
+        self._used: Used | None = None  # of a whole reply, once it is complete
         self._start: Message | None = None
         self._held = bytearray()
         self._is_holding = False
@@ -63,7 +64,7 @@ class Reply:
             nothing = 0 if ending == REFUSED_UPSTREAM or (ending == DONE and self.status >= 400) else None
             ending = REFUSED_UPSTREAM if nothing == 0 else ending
             return Used(nothing, nothing, nothing, self.status, ending)
-        return self._tally.used(self.status, ending)
+        return self._used if self._used is not None and ending == DONE else self._tally.used(self.status, ending)
 
     def ending(self, *, has_left: bool, was_sent: bool) -> str:
         """How it ended: one of `used.ENDINGS`."""
@@ -115,6 +116,7 @@ class Reply:
             assert self._tally is not None
             assert self._start is not None
             used = self._tally.used(self.status, DONE)
+            self._used = used if is_last else None
             if is_last and used.output_tokens is not None and self._headers:
                 self._start["headers"].append((PREFIX + b"used", str(used.output_tokens).encode()))
             await self._open()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -205,13 +206,18 @@ def stretched_tokens(tokens_Q_B: FloatArray, menu: Menu, factor: float) -> NDArr
 
 def _between(values_Q_B: FloatArray, budget_B: FloatArray, at_N: FloatArray) -> NDArray[np.float64]:
     """Every row's values at `at_N`, in straight lines between its own; beyond the first and the last, as these."""
-    place_N = np.interp(at_N, budget_B, np.arange(len(budget_B)))
-    before_N = np.floor(place_N).astype(np.int64)
-    after_N = np.minimum(before_N + 1, len(budget_B) - 1)
-    share_N = place_N - before_N
+    before_N, after_N, share_N = _places(tuple(budget_B.tolist()), tuple(at_N.tolist()))
     values_Q_B = np.asarray(values_Q_B, dtype=np.float64)
     between_Q_N: NDArray[np.float64] = (1.0 - share_N) * values_Q_B[:, before_N] + share_N * values_Q_B[:, after_N]
     return between_Q_N
+
+
+@lru_cache(maxsize=64)
+def _places(budgets: tuple[float, ...], at: tuple[float, ...]) -> tuple[IntArray, IntArray, NDArray[np.float64]]:
+    """Between which columns each of `at` lies, and how far from the first: the same for every query of a stream."""
+    place_N = np.interp(at, budgets, np.arange(len(budgets)))
+    before_N = np.floor(place_N).astype(np.int64)
+    return before_N, np.minimum(before_N + 1, len(budgets) - 1), place_N - before_N
 
 
 def stretch_of(tokens_N_B: FloatArray, menu: Menu, column_N: NDArray[np.int64], used: float) -> float:

@@ -43,6 +43,27 @@ SGLANG_NAMES = TokenNames("no_stop_trim", "matched_stop", "text", _fields(skip_s
 
 
 @dataclass(frozen=True, slots=True)
+class BatchForm:
+    """How a kind of server takes many requests in a file, one per line.
+
+    Attributes:
+        field: of a line: what holds the request. "body" is OpenAI's form, beside method and url; "params" Anthropic's
+            own messages.
+        most_lines: requests that one file may hold.
+        most_bytes: that one file may have.
+    """
+
+    field: str
+    most_lines: int
+    most_bytes: int
+
+
+# As the makers' own pages said in autumn 2026. What takes OpenAI's form is held to OpenAI's limits.
+OPENAI_BATCH = BatchForm("body", 50_000, 200_000_000)
+ANTHROPIC_BATCH = BatchForm("params", 100_000, 256_000_000)
+
+
+@dataclass(frozen=True, slots=True)
 class ServerKind:
     """One kind of server.
 
@@ -69,6 +90,7 @@ class ServerKind:
         seeding: what it must be started with to heed a request's seed, for messages; "" where it always does.
         streams_usage: whether a stream may ask for its usage (`stream_options.include_usage`).
         lists_all: whether it lists every name that it takes; others take more ("qwen3" for "qwen3:latest", suffixes).
+        batch: how it takes many requests in a file; None where it does not.
     """
 
     name: str
@@ -91,6 +113,7 @@ class ServerKind:
     seeding: str = ""
     streams_usage: bool = True
     lists_all: bool = False
+    batch: BatchForm | None = None
 
     def native(self, budget: int) -> dict[str, Any]:
         """The fields that cap thinking at `budget` tokens."""
@@ -134,6 +157,7 @@ KINDS = {
             has_priority=True,
             needs="--reasoning-parser or --reasoning-config",
             lists_all=True,
+            batch=OPENAI_BATCH,
         ),
         ServerKind(
             "sglang",
@@ -167,6 +191,7 @@ KINDS = {
             cap="thinking.budget_tokens",
             beside=_fields(type="enabled"),
             least=1024,
+            batch=OPENAI_BATCH,
         ),
         ServerKind(
             "anthropic",
@@ -175,13 +200,20 @@ KINDS = {
             least=1024,
             effort="",
             streams_usage=False,
+            batch=ANTHROPIC_BATCH,
         ),
         ServerKind(
             "gemini",
             cap="extra_body.google.thinking_config.thinking_budget",
             beside=_fields(include_thoughts=True),
+            batch=OPENAI_BATCH,
         ),
-        ServerKind("openai", length="max_completion_tokens", implied=_fields(temperature=1.0, top_p=1.0)),
-        ServerKind("other", streams_usage=False),
+        ServerKind(
+            "openai",
+            length="max_completion_tokens",
+            implied=_fields(temperature=1.0, top_p=1.0),
+            batch=OPENAI_BATCH,
+        ),
+        ServerKind("other", streams_usage=False, batch=OPENAI_BATCH),
     )
 }

@@ -152,10 +152,7 @@ class TokenDialect:
     async def num_covering(self, client: Client, ids: Sequence[int], length: int) -> int:
         """How many leading ids it takes to write the first `length` characters of their text."""
         await self.learn(client, ids)
-        num = 0
-        while num < len(ids) and len(self.forcing.decode(ids[:num])) < length:
-            num += 1
-        return num
+        return self.forcing.num_covering(ids, length)
 
     async def _ask_vllm(self, client: Client, ids: list[int], drawing: Drawing) -> tuple[str, Completion]:
         body = {

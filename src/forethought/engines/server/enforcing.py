@@ -44,8 +44,7 @@ class Chosen:
         """The calls for `option`; raises InvalidSettingsError if there are none."""
         if option is None:
             return self.calls
-        if taken := [name for name in option.set if name in OWN]:
-            raise InvalidSettingsError(f"option {option.label!r} sets {taken[0]!r}, which every request sets by itself")
+        refuse_own_fields(option)
         if option.cap is None:
             return self.whole
         if not option.set:
@@ -59,6 +58,12 @@ class Chosen:
         return self.setting
 
 
+def refuse_own_fields(option: Option) -> None:
+    """Refuses an option that sets what every request sets by itself; raises InvalidSettingsError."""
+    if taken := [name for name in option.set if name in OWN]:
+        raise InvalidSettingsError(f"option {option.label!r} sets {taken[0]!r}, which every request sets by itself")
+
+
 async def choose(client: Client, server: Server, wanted: Wanted, counters: Counters) -> Chosen:
     """Settles how budgets are kept at `server`; raises InvalidSettingsError for a way that it cannot be asked for."""
     if wanted.priority and not server.kind.has_priority:
@@ -67,7 +72,7 @@ async def choose(client: Client, server: Server, wanted: Wanted, counters: Count
     enforce, reason = _choice(server, wanted, dialect)
     whole = await _one_call(client, "max-tokens" if enforce == "two-call" else enforce, server, wanted, counters)
     if enforce != "two-call":
-        return Chosen(enforce, reason, _identity(enforce, wanted), whole, whole, whole)
+        return Chosen(enforce, reason, identity_of(enforce, wanted), whole, whole, whole)
     assert dialect is not None
     await dialect.start(client)
     calls = TwoCalls(dialect, wanted, counters, one_by_one=server.kind.caches_by_slot)
@@ -129,7 +134,8 @@ def _lack(wanted: Wanted) -> str:
     return f"has no field for {wanted.enforce} that is known"
 
 
-def _identity(enforce: str, wanted: Wanted) -> str:
+def identity_of(enforce: str, wanted: Wanted) -> str:
+    """All of a way to keep budgets that makes one record by it unlike another, for a run's identity."""
     if enforce == "max-tokens":
         return enforce
     parts = [enforce, f"room {wanted.room}"]

@@ -43,6 +43,19 @@ class OneCall:
 
     async def run(self, client: Client, request: Request) -> Generation:
         """The generation of one request; raises RequestError."""
+        body, reason = self.body(request)
+        if reason is not None:
+            return failed(request, reason, is_final=True)
+        # Another model may have another tokenizer: there only the server's word counts.
+        tokens = self.tokens if body["model"] == self.wanted.model else None
+        try:
+            return await self._judged(client, request, await self._ask(client, body, request.budget, tokens), tokens)
+        except RequestError as error:
+            self.counters.discarded_tokens += error.tokens
+            raise
+
+    def body(self, request: Request) -> tuple[dict[str, Any], str | None]:
+        """What is sent for a request, and why it cannot run; None where it can."""
         option = request.option
         fields, reason = self._open(request) if option and option.cap is None else self._fields(request.budget)
         if reason is None and any(0 <= cut < request.budget for cut in request.probe_budgets):
@@ -51,7 +64,7 @@ class OneCall:
                 "--enforce two-call, or as options of a menu (--menu FILE)"
             )
         if reason is not None:
-            return failed(request, reason, is_final=True)
+            return {}, reason
         body = {
             "model": self.wanted.model,
             "messages": self.wanted.template.turns(request.query),
@@ -62,14 +75,7 @@ class OneCall:
             **({"chat_template_kwargs": dict(options)} if (options := self.wanted.template.chat_options) else {}),
             **fields,
         }
-        body = merged(body, option.set if option else {})
-        # Another model may have another tokenizer: there only the server's word counts.
-        tokens = self.tokens if body["model"] == self.wanted.model else None
-        try:
-            return await self._judged(client, request, await self._ask(client, body, request.budget, tokens), tokens)
-        except RequestError as error:
-            self.counters.discarded_tokens += error.tokens
-            raise
+        return merged(body, option.set if option else {}), None
 
     def _open(self, request: Request) -> tuple[dict[str, Any], str | None]:
         """The same of a thought without a cap, which may be as long as its context leaves room.
@@ -122,7 +128,23 @@ class OneCall:
         return Reply.read(await client.stream(url, body, lambda: Chunks(budget, self.wanted.template)))
 
     async def _judged(self, client: Client, request: Request, reply: Reply, tokens: TokenDialect | None) -> Generation:
-        """What came back, counted: an error where it is more than the cap."""
+        """What came back, counted by the tokenizer too where one is at hand; see `judged`."""
+        thought, rest, _ = reply.split(self.wanted.template)
+        thought_tokens, is_told = await _counted(client, reply, thought, tokens), Usage.read(reply.usage).generated
+        answer_tokens = await tokens.count(client, rest) if tokens and is_told is None else None
+        return self.judged(request, reply, thought_tokens=thought_tokens, answer_tokens=answer_tokens)
+
+    def judged(
+        self, request: Request, reply: Reply, *, thought_tokens: int | None = None, answer_tokens: int | None = None
+    ) -> Generation:
+        """What came back, counted: an error where it is more than the cap.
+
+        Args:
+            request: what was asked for.
+            reply: the answer to it.
+            thought_tokens: of the thought by a tokenizer; None where none is at hand.
+            answer_tokens: of the answer by it.
+        """
         thought, rest, is_closed = reply.split(self.wanted.template)
         has_ended = bool(reply.content) or not reply.is_cut  # also where no answer follows
         told = Usage.read(reply.usage)
@@ -132,8 +154,8 @@ class OneCall:
             reply.usage,
             thought=thought,
             answer=rest,
-            thought_tokens=await _counted(client, reply, thought, tokens),
-            answer_tokens=await tokens.count(client, rest) if tokens and told.generated is None else None,
+            thought_tokens=thought_tokens,
+            answer_tokens=answer_tokens,
             seen=reply.streamed,
             pieces=reply.pieces,
             closing_tokens=self.closing_tokens if has_ended and self.server.kind.counts_closing else 0,

@@ -254,7 +254,9 @@ async def _look(redis: Redis, address: str) -> None:
     if tuple(int(part) for part in version.split(".")[:2] if part.isdigit()) < (6, 2):
         raise LedgerError(f"{address}: this is Redis {version}, and a ledger needs 6.2 or newer")
     try:
-        found = {**await redis.config_get("appendonly"), **await redis.config_get("appendfsync")}
+        found: dict[Any, Any] = {}
+        for name in ("appendonly", "appendfsync", "maxmemory", "maxmemory-policy"):
+            found |= await redis.config_get(name)
     except ResponseError:  # forbidden by whoever runs it, who knows
         return
     if (found.get("appendonly"), found.get("appendfsync")) != ("yes", "always"):
@@ -264,6 +266,13 @@ async def _look(redis: Redis, address: str) -> None:
             address,
             found.get("appendonly"),
             found.get("appendfsync"),
+        )
+    if found.get("maxmemory") != "0" and found.get("maxmemory-policy") != "noeviction":
+        logger.warning(
+            "%s: Redis has maxmemory-policy %s: where its memory is full it drops counts, and quotas are passed. To "
+            "keep them: maxmemory-policy noeviction",
+            address,
+            found.get("maxmemory-policy"),
         )
 
 

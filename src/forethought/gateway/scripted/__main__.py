@@ -11,11 +11,14 @@ from typing import Any
 from ...servers.kinds import KINDS
 from .model import DrawnModel
 from .server import ScriptedServer
+from .troubles import Trouble
 
 
 async def _serve(options: dict[str, Any]) -> None:
     model = DrawnModel(options.pop("seed"), options.pop("menu"))
-    async with ScriptedServer(model, KINDS[options.pop("kind")], **options) as server:
+    thought = options.pop("thought")
+    script = None if thought is None else lambda _: Trouble(thought=thought)
+    async with ScriptedServer(model, KINDS[options.pop("kind")], script=script, **options) as server:
         sys.stdout.write(f"{server.url}\n")
         sys.stdout.flush()
         await asyncio.Event().wait()
@@ -29,6 +32,7 @@ def main() -> None:
     parser.add_argument("--name", default="scripted", help="of the model")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--menu", default="16:256:16", help="the scale of its thoughts")
+    parser.add_argument("--thought", type=int, help="tokens of every thought, whatever was asked for")
     parser.add_argument("--tokens-per-second", type=float, help="of each reply; without it, at once")
     parser.add_argument("--latency", type=float, default=0.0, help="seconds before the first token")
     parser.add_argument("--key", default="", help="that requests must carry")

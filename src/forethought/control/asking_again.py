@@ -1,0 +1,165 @@
+"""The next round of a job of requests: what has no answer yet, planned again under what is left."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from ..core.codec import encode
+from ..core.data import Cost, Query
+from ..core.files import write_json
+from ..core.terms import HardCap
+from ..runs.store import RunDirectory
+from .adapting import FILE, Decided, Decision
+from .batches import Round, fitting, make_round, request_of, write_round
+from .collecting import Job, State
+from .forecast import Forecast
+from .planning import allocate
+
+
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """What of a job may still be asked.
+
+    Attributes:
+        budgets: query id -> the budget that it is asked with next; empty where nothing is.
+        censored: ids of those that no larger budget can help.
+        unpaid: ids of those that nothing of the plan's total is left for.
+        kept_back: ids of those that the hard cap might not hold.
+    """
+
+    budgets: Mapping[str, int]
+    censored: tuple[str, ...] = ()
+    unpaid: tuple[str, ...] = ()
+    kept_back: tuple[str, ...] = ()
+
+
+def taken(job: Job) -> float:
+    """What the job's requests take of the plan's total, in its units; what is under way takes what was planned.
+
+    What failed before it was run takes nothing, and neither does what was lost: the total is of what came back. A hard
+    cap counts both at their most, see `Job.charged`.
+    """
+    plan, total = job.plan, 0.0
+    cost, curves, row_of = plan.allocation.cost, plan.forecast.curves, _rows(job)
+    costs_Q_B = curves.costs_Q_B(cost)
+    for each in job.rounds:
+        bounds = job.bounds(each)
+        for name, query_id in each.names().items():
+            settled, budget = job.settled.get(name), each.asked[query_id]
+            planned = (
+                float(budget) if costs_Q_B is None else float(costs_Q_B[row_of[query_id], plan.menu.index(budget)])
+            )
+            if settled is not None and (
+                settled.state is State.LOST or (settled.state is State.FAILED and settled.tokens == 0)
+            ):
+                continue
+            if settled is None or settled.tokens is None or cost is Cost.GRANTED:
+                total += planned
+            elif cost is Cost.SPENT:
+                total += settled.tokens
+            elif settled.prompt_tokens is None:
+                total += planned
+            else:
+                total += bounds.usd(job.request(each, query_id), settled.prompt_tokens, settled.tokens)
+    return total
+
+
+def rest_of(job: Job, hard_cap: HardCap | None) -> Rest:
+    """Budgets for what has no answer and is not under way, under what is left of the total and of the hard cap.
+
+    A question whose answer was cut with nothing to show gets a larger budget than it had, or none.
+    """
+    plan, states, row_of = job.plan, job.left(), _rows(job)
+    menu, cost = plan.menu, plan.allocation.cost
+    last = {query_id: each.asked[query_id] for each in job.rounds for query_id in each.asked}
+    queries, censored = list[Query](), list[str]()
+    for query_id, state in states.items():
+        query = plan.queries[row_of[query_id]]
+        if state is State.CENSORED:
+            larger = [cap for cap in menu.caps if cap > last[query_id]]
+            most = int(plan.terms.bounds([query], menu)[1][0])
+            if not larger or larger[0] > most:
+                censored.append(query_id)
+                continue
+            query = replace(query, min_budget=larger[0])
+        queries.append(query)
+    left = plan.allocation.total - taken(job)
+    rows = np.array([row_of[query.id] for query in queries], dtype=np.int64)
+    unseen = np.isin(rows, plan.forecast.unseen_Q)
+    curves = plan.forecast.curves.select(rows)
+    costs_Q_B = curves.costs_Q_B(cost)
+    assert costs_Q_B is not None  # the plan was made by them
+    least_Q, most_Q = plan.terms.bounds(queries, menu)
+    least_Q[unseen] = most_Q[unseen] = menu.smallest
+    is_allowed_Q_B = (menu.budgets_B >= least_Q[:, None]) & (menu.budgets_B <= most_Q[:, None])
+    cheapest_Q = np.where(is_allowed_Q_B, costs_Q_B, np.inf).min(axis=1, initial=np.inf)
+    paid, unpaid, needed = list[int](), list[str](), 0.0
+    for row, query in enumerate(queries):
+        if needed + cheapest_Q[row] * (1 + 1e-9) <= left:
+            needed += cheapest_Q[row] * (1 + 1e-9)
+            paid.append(row)
+        else:
+            unpaid.append(query.id)
+    if not paid:
+        return Rest({}, tuple(censored), tuple(unpaid))
+    expected = Forecast(curves.select(np.array(paid)), np.flatnonzero(unseen[paid]))
+    made = allocate(plan.terms, [queries[row] for row in paid], expected, left=left)
+    budgets = dict(zip(made.query_ids, made.budget_Q.tolist(), strict=True))
+    first = job.rounds[-1]
+    context, charged = first.batch_server.context_tokens, sum(job.charged())
+    bounds = replace(job.bounds(first), cap=hard_cap)
+    requests = [request_of(plan, queries[row], budgets[queries[row].id], context) for row in paid]
+    chosen, kept_back, _ = fitting(bounds, requests, (hard_cap.amount if hard_cap else 0.0) - charged)
+    asked = {request.query.id: budgets[request.query.id] for request in chosen}
+    return Rest(asked, tuple(censored), tuple(unpaid), tuple(kept_back))
+
+
+def write_again(job: Job, run: RunDirectory, rest: Rest, place: Path, hard_cap: HardCap | None) -> Round | None:
+    """Writes the requests of the next round beside those of the first; None where there is nothing to ask."""
+    if not rest.budgets:
+        return None
+    first, number = job.rounds[0], job.rounds[-1].number + 1
+    stem = place.name.removesuffix(".batch.json").partition(".round")[0]
+    requests = place.with_name(f"{stem}.round{number}.jsonl")
+    made = make_round(
+        job.plan,
+        first.batch_server,
+        rest.budgets,
+        requests=requests,
+        out=str(run.path),
+        first=first,
+        number=number,
+        most_lines=first.most_lines,
+        hard_cap=hard_cap,
+        prices=first.prices,
+        kept_back=(*rest.kept_back, *rest.unpaid),
+    )
+    made = write_round(made, job.plan, requests)
+    job.add(run, [made])
+    return made
+
+
+def keep_budgets(job: Job, run: RunDirectory) -> None:
+    """Writes the budgets that answers were given under, and the tokens that were counted, for the run's results."""
+    planned, changed = job.plan.budgets, job.budgets()
+    changed = {query_id: budget for query_id, budget in changed.items() if budget != planned[query_id]}
+    decisions = (Decision(False, {"stretch": 1.0, "alarms": 0}, changed),) if changed else ()
+    write_json(run.path / FILE, encode(Decided(decisions, {"stretch": 1.0, "alarms": 0})))
+    kept = [each for each in job.settled.values() if each.state is State.DONE]
+    lost = [each for each in job.settled.values() if each.state is not State.DONE]
+    counts = {
+        "num_calls": len(job.settled),
+        "trace_tokens": sum(each.tokens or 0 for each in kept),
+        "discarded_tokens": sum(each.tokens or 0 for each in lost),
+        "num_uncounted": sum(each.tokens is None for each in kept),
+        "prompt_tokens": sum(each.prompt_tokens or 0 for each in job.settled.values()),
+    }
+    write_json(run.path / "counts.json", counts)
+
+
+def _rows(job: Job) -> dict[str, int]:
+    return {query_id: row for row, query_id in enumerate(job.plan.allocation.query_ids)}

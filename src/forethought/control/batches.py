@@ -1,0 +1,268 @@
+"""A job of requests in files: what was asked in each round, under which names, and what bounds it.
+
+Beside REQUESTS.jsonl lie REQUESTS.plan.json, the plan, and REQUESTS.batch.json, what `collect` needs beside it. A later
+round is REQUESTS.round2.jsonl with a REQUESTS.round2.batch.json of its own, and the same plan.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Self
+
+from ..core.codec import UnfitError, decode, encode
+from ..core.data import Cost, Query, Request
+from ..core.files import read_json, replacing, write_atomically
+from ..core.prompts import parse_template, template_to_json
+from ..core.terms import HardCap, Sampling
+from ..core.visible import to_json
+from ..engines.context import CEILING
+from ..engines.server.batches import BatchCalls, BatchServer
+from ..errors import InvalidSettingsError, RunError
+from ..questions.queries import query_to_json
+from ..runs.store import fingerprint
+from ..servers.batches import MOST_ID
+from .billing import UNPRICED, Prices
+from .plan import Plan
+from .profiling import trace_seed
+
+OURS = re.compile(r"([0-9a-f]{12})-(\d{1,6})-([A-Za-z0-9_-]+)")  # a custom_id: fingerprint, sample, query
+SHORT = re.compile(r"x[0-9a-f]{32}")  # stands for an id of odd characters, or a long one
+MOST_OWN = MOST_ID - 12 - 1 - 1 - 1  # characters of an id that stands for itself
+WARNED_AT = 0.8  # of a hard cap
+
+
+def short_id(query_id: str) -> str:
+    """What stands for a query in a custom_id: itself, or a hash of it where a provider would refuse it."""
+    if re.fullmatch(rf"[A-Za-z0-9_-]{{1,{MOST_OWN}}}", query_id) and not SHORT.fullmatch(query_id):
+        return query_id
+    return "x" + hashlib.blake2b(query_id.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Round:
+    """One round of a job: REQUESTS.batch.json, and a line of RUN/batches.jsonl.
+
+    Attributes:
+        fingerprint: of all that its requests say; it is in their custom_ids.
+        job: fingerprint of the job's first round.
+        number: from 1.
+        plan: name of the file beside it that holds the job's plan.
+        out: the run directory of the job.
+        asked: query id -> the budget it was asked with.
+        files: names of the files with its requests.
+        kept_back: ids of queries that were not asked: nothing was left for them.
+        ids: short form -> id, of the queries whose ids do not stand for themselves.
+        server: the fields of `BatchServer`; the template as its file's content.
+        most_lines: requests in one file; 0 for what the server's kind takes.
+        hard_cap: what the job may never pass.
+        price_in, price_out: USD per million tokens, of options without a price.
+    """
+
+    fingerprint: str
+    job: str
+    number: int
+    plan: str
+    out: str
+    asked: Mapping[str, int]
+    files: tuple[str, ...]
+    server: Mapping[str, Any]
+    kept_back: tuple[str, ...] = ()
+    ids: Mapping[str, str] = field(default_factory=dict)
+    most_lines: int = 0
+    hard_cap: HardCap | None = None
+    price_in: float | None = None
+    price_out: float | None = None
+
+    @property
+    def batch_server(self) -> BatchServer:
+        """The server, and how it is asked."""
+        values = dict(self.server)
+        template = parse_template(json.dumps(values.pop("template")).encode(), place="of the batch")
+        known = {each.name for each in fields(BatchServer)}
+        sampling = decode(Sampling, values.pop("sampling"))
+        try:
+            return BatchServer(template=template, sampling=sampling, **{k: v for k, v in values.items() if k in known})
+        except TypeError as error:
+            raise UnfitError(str(error), "server") from None
+
+    @property
+    def prices(self) -> Prices:
+        """Prices of tokens by options without a price of their own."""
+        return Prices(self.price_in, self.price_out)
+
+    def custom_id(self, query_id: str) -> str:
+        """The name of a query's request."""
+        return f"{self.fingerprint}-0-{short_id(query_id)}"
+
+    def names(self) -> dict[str, str]:
+        """custom_id -> query id, of all that was asked."""
+        return {self.custom_id(query_id): query_id for query_id in self.asked}
+
+    def to_json(self) -> dict[str, Any]:
+        """As one JSON object."""
+        return {"kind": "batch", **{each.name: encode(getattr(self, each.name)) for each in fields(self)}}
+
+    @classmethod
+    def from_json(cls, value: Any) -> Self:
+        """What `to_json` wrote; raises UnfitError."""
+        if not isinstance(value, dict) or value.get("kind") != "batch":
+            raise UnfitError("it is not the record of a file of requests")
+        found = decode(cls, {key: each for key, each in value.items() if key != "kind"}, lenient=(cls,))
+        assert found.batch_server
+        return found
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Reads REQUESTS.batch.json; raises RunError."""
+        try:
+            return cls.from_json(read_json(path))
+        except (UnfitError, InvalidSettingsError) as error:
+            raise RunError(f"{path} does not say how requests were made: {error}. Make them again.") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What requests may take at most, counted as a hard cap is.
+
+    Attributes:
+        calls: makes the requests.
+        plan: of the job.
+        cap: the hard cap; None where there is none.
+        prices: of tokens by options without a price.
+    """
+
+    calls: BatchCalls
+    plan: Plan
+    cap: HardCap | None
+    prices: Prices
+
+    def most(self, request: Request) -> float:
+        """What a request may take; raises InvalidSettingsError where nothing bounds it."""
+        assert self.cap is not None
+        tokens = self.calls.most_tokens(request)
+        if tokens is None:
+            raise InvalidSettingsError(
+                f"--hard-cap needs to know what an answer takes at most, and nothing bounds one by option "
+                f"{request.label!r}: add max_tokens to what it sets, or give --context-tokens N"
+            )
+        return (
+            tokens if self.cap.cost is Cost.SPENT else self.usd(request, self.calls.most_prompt_tokens(request), tokens)
+        )
+
+    def usd(self, request: Request, prompt_tokens: int, tokens: int) -> float:
+        """The bill of so many tokens, USD; raises InvalidSettingsError where there is no price."""
+        price = request.option.price if request.option is not None else None
+        if price is not None:
+            return float(price.usd(prompt_tokens, tokens))
+        found = self.prices.usd(prompt_tokens, tokens)
+        if found is None:
+            raise InvalidSettingsError(
+                "--hard-cap in money needs prices: --price-in and --price-out, or a menu with them"
+            )
+        return found
+
+
+def request_of(plan: Plan, query: Query, budget: int, context_tokens: int | None) -> Request:
+    """A query's request under a budget, as `Plan.requests` makes them."""
+    cap, option = plan.menu.asked(budget, context_tokens or CEILING)
+    seed = trace_seed(plan.seed, query.id, 0, option.label if option else "")
+    return Request(query, cap, seed=seed, option=option)
+
+
+def fitting(bounds: Bounds, requests: Iterable[Request], left: float) -> tuple[list[Request], list[str], float]:
+    """`(requests that may be asked together, ids of the others, what those take at most)` under what is left.
+
+    The order counts: a later, shorter one is asked where an earlier one no longer fits.
+    """
+    chosen, others, taken = list[Request](), list[str](), 0.0
+    for request in requests:
+        most = 0.0 if bounds.cap is None else bounds.most(request)
+        if bounds.cap is not None and taken + most > left:
+            others.append(request.query.id)
+        else:
+            taken += most
+            chosen.append(request)
+    return chosen, others, taken
+
+
+def make_round(
+    plan: Plan,
+    asked: BatchServer,
+    budgets: Mapping[str, int],
+    *,
+    requests: Path,
+    out: str,
+    first: Round | None = None,
+    number: int = 1,
+    most_lines: int = 0,
+    hard_cap: HardCap | None = None,
+    prices: Prices = UNPRICED,
+    kept_back: Sequence[str] = (),
+) -> Round:
+    """The round that asks queries with these budgets; `write_round` writes its files."""
+    server = {each.name: encode(getattr(asked, each.name)) for each in fields(asked) if each.name != "template"}
+    server["template"] = template_to_json(asked.template)
+    texts = [query_to_json(query) for query in plan.queries]
+    made = fingerprint([number, first.job if first else "", sorted(budgets.items()), server, plan.seed, texts])[:12]
+    stem = requests.name.removesuffix(requests.suffix)
+    return Round(
+        fingerprint=made,
+        job=first.job if first else made,
+        number=number,
+        plan=first.plan if first else f"{stem}.plan.json",
+        out=out,
+        asked=dict(budgets),
+        files=(),
+        server=server,
+        kept_back=tuple(kept_back),
+        ids={short: query_id for query_id in budgets if (short := short_id(query_id)) != query_id},
+        most_lines=most_lines,
+        hard_cap=hard_cap,
+        price_in=prices.per_million_in,
+        price_out=prices.per_million_out,
+    )
+
+
+def write_round(made: Round, plan: Plan, requests: Path) -> Round:
+    """Writes the requests, numbered files where one would be too large, and what `collect` needs beside them."""
+    calls, query_of = BatchCalls(made.batch_server), {query.id: query for query in plan.queries}
+    form, context = made.batch_server.form, made.batch_server.context_tokens
+    most_lines = min(made.most_lines or form.most_lines, form.most_lines)
+
+    def lines() -> Iterator[bytes]:
+        for query_id, budget in made.asked.items():
+            yield calls.line(made.custom_id(query_id), request_of(plan, query_of[query_id], budget, context))
+
+    sizes = _parts(lines(), most_lines, form.most_bytes)
+    stem = requests.name.removesuffix(requests.suffix)
+    names = [requests.name] if len(sizes) <= 1 else [f"{stem}-{n:04}.jsonl" for n in range(1, len(sizes) + 1)]
+    made, written = replace(made, files=tuple(names)), lines()
+    for name, size in zip(names, sizes or [0], strict=True):
+        with replacing(requests.with_name(name)) as file:
+            for _ in range(size):
+                file.write(next(written))
+    if made.number == 1:
+        plan.save(requests.with_name(made.plan))
+    write_atomically(requests.with_name(f"{stem}.batch.json"), f"{to_json(made.to_json(), indent=1)}\n".encode())
+    return made
+
+
+def _parts(lines: Iterable[bytes], most_lines: int, most_bytes: int) -> list[int]:
+    """How many lines go into each file."""
+    sizes, num_bytes = list[int](), 0
+    for line in lines:
+        if len(line) > most_bytes:
+            raise InvalidSettingsError(
+                f"a request of {len(line):,} bytes is larger than a file may be ({most_bytes:,})"
+            )
+        if not sizes or sizes[-1] == most_lines or num_bytes + len(line) > most_bytes:
+            sizes.append(0)
+            num_bytes = 0
+        sizes[-1] += 1
+        num_bytes += len(line)
+    return sizes

@@ -1,0 +1,380 @@
+"""Result files of a job of requests -> records of a run, each request settled once; and what is left to ask.
+
+RUN/batches.jsonl has a line for each round, and RUN/settled.jsonl one for what came of each request: both are read
+again at the next call, so that files may come in any order, in parts, and twice.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Self
+
+from ..core.codec import decode, encode
+from ..core.data import Generation, Query, Request
+from ..core.files import open_bytes, reaching
+from ..core.records import Record
+from ..engines.flight import failed
+from ..engines.server.batches import BatchCalls
+from ..errors import InvalidInputError, RunError
+from ..runs.lines import Appender, appending, read_lines
+from ..runs.store import RunDirectory
+from ..servers.batches import Result, read_result
+from ..servers.reading import MOST_BYTES
+from .batches import OURS, Bounds, Round, request_of
+from .judging import Judge
+from .plan import Plan
+from .profiling import judged
+
+ROUNDS, SETTLED = "batches.jsonl", "settled.jsonl"
+AT_ONCE = 256  # results that are put on disk together
+AT_ONCE_BYTES = 16 << 20  # of their lines, at most
+SHOWN = 20
+
+
+class State(enum.StrEnum):
+    """What came of a request."""
+
+    DONE = "done"  # an answer
+    CENSORED = "censored"  # cut with nothing to show
+    FAILED = "failed"  # an error, or a line that cannot be read
+    LOST = "lost"  # the batch has ended without a word on it
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """One line of settled.jsonl.
+
+    Attributes:
+        id: custom_id of the request.
+        state: what came of it.
+        tokens: generated for it; None where that is not known: then it is charged at its most.
+        prompt_tokens: of it; None where that is not known.
+        reason: why it failed.
+    """
+
+    id: str
+    state: State
+    tokens: int | None = None
+    prompt_tokens: int | None = None
+    reason: str = ""
+
+
+@dataclass(slots=True)
+class Job:
+    """Rounds of a job, and what came of their requests.
+
+    Attributes:
+        plan: of the job.
+        rounds: the first first.
+        settled: custom_id -> what came of it; an answer stands before a failure.
+    """
+
+    plan: Plan
+    rounds: list[Round] = field(default_factory=list)
+    settled: dict[str, Settled] = field(default_factory=dict)
+    _calls: dict[str, BatchCalls] = field(default_factory=dict)
+    _query_of: dict[str, Query] = field(default_factory=dict)
+
+    @classmethod
+    def open(cls, run: RunDirectory, plan: Plan, given: Iterable[Round]) -> Self:
+        """The job of a run directory, with rounds that it does not hold yet; the run's lock must be held."""
+        job = cls(plan, list(read_lines(run.path / ROUNDS, Round.from_json)))
+        known = {each.fingerprint for each in job.rounds}
+        new = [each for each in given if each.fingerprint not in known]
+        job.add(run, new)
+        for line in read_lines(run.path / SETTLED, lambda value: decode(Settled, value, lenient=(Settled,))):
+            job._take(line)
+        job._query_of = {query.id: query for query in plan.queries}
+        return job
+
+    def add(self, run: RunDirectory, rounds: Sequence[Round]) -> None:
+        """Keeps further rounds with the run."""
+        for each in rounds:
+            if unknown := [name for name in each.asked if name not in set(self.plan.allocation.query_ids)]:
+                raise InvalidInputError(f"round {each.number} asks {unknown[0]!r}, which its plan does not hold")
+        if rounds:
+            with appending(run.path / ROUNDS) as lines:
+                lines.append([each.to_json() for each in rounds])
+        self.rounds = sorted([*self.rounds, *rounds], key=lambda each: each.number)
+
+    def _take(self, line: Settled) -> bool:
+        """Takes in what came of a request; whether that is new."""
+        before = self.settled.get(line.id)
+        if before is not None and _WEIGHT[before.state] >= _WEIGHT[line.state]:
+            return False
+        self.settled[line.id] = line
+        return True
+
+    def names(self) -> dict[str, tuple[Round, str]]:
+        """custom_id -> its round and query, of all that was ever asked."""
+        return {name: (each, query_id) for each in self.rounds for name, query_id in each.names().items()}
+
+    def request(self, each: Round, query_id: str) -> Request:
+        """The request of a query in a round."""
+        context = each.batch_server.context_tokens
+        return request_of(self.plan, self._query_of[query_id], each.asked[query_id], context)
+
+    def calls(self, each: Round, tokenizer: Any | None = None) -> BatchCalls:
+        """What reads the answers of a round."""
+        if each.fingerprint not in self._calls:
+            self._calls[each.fingerprint] = BatchCalls(each.batch_server, tokenizer)
+        return self._calls[each.fingerprint]
+
+    def bounds(self, each: Round) -> Bounds:
+        """What a round's requests may take at most."""
+        return Bounds(self.calls(each), self.plan, each.hard_cap, each.prices)
+
+    # --- results -----------------------------------------------------------------------------------------------------
+
+    def check(self, paths: Sequence[Path]) -> set[str]:
+        """Refuses files of another job before anything is kept of them; the fingerprints of the rounds they are of.
+
+        Raises:
+            InvalidInputError: results of another job, or of none.
+        """
+        known, found = self.names(), set[str]()
+        for path in paths:
+            num_lines, has_ours = 0, False
+            for number, line in enumerate(_lines(path), 1):
+                num_lines += bool(line.strip())
+                name = read_result(line).custom_id if len(line) < MOST_BYTES else ""
+                if name in known:
+                    found.add(known[name][0].fingerprint)
+                    has_ours = True
+                other = OURS.fullmatch(name)
+                if name not in known and other and other[1] not in {each.fingerprint for each in self.rounds}:
+                    raise InvalidInputError(
+                        f"{path} line {number} is of another job: its requests have the fingerprint {other[1]}, and "
+                        f"this job's have {', '.join(each.fingerprint for each in self.rounds)}; nothing of the file "
+                        "was taken"
+                    )
+            if num_lines and not has_ours:
+                raise InvalidInputError(
+                    f"{path} holds no result of this job: none of {num_lines} lines has a custom_id that begins with "
+                    f"{self.rounds[-1].fingerprint}"
+                )
+        return found
+
+    def collect(self, run: RunDirectory, path: Path, judge: Judge, tokenizer: Any | None, seen: Counter[str]) -> None:
+        """Takes the results of a file that are new, as records and as settled requests, in that order.
+
+        Args:
+            run: its lock must be held.
+            path: of the file.
+            judge: of answers to queries with a reference.
+            tokenizer: of the model; None where it is not here.
+            seen: counts lines, and those that are of no request.
+        """
+        known = self.names()
+        with run.appender() as records, appending(run.path / SETTLED) as lines:
+            held, num_bytes = list[tuple[Record, Settled]](), 0
+            for number, line in enumerate(_lines(path), 1):
+                if not line.strip():
+                    continue
+                seen["lines"] += 1
+                result = read_result(line)
+                if result.custom_id not in known:
+                    seen["unreadable"] += 1
+                    seen[f"{path} line {number}: {result.reason or 'a custom_id of no request'}"] += 1
+                    continue
+                each, query_id = known[result.custom_id]
+                request = self.request(each, query_id)
+                generation, settled = self._settle(self.calls(each, tokenizer), request, result)
+                if not self._take(settled):
+                    seen["known"] += 1
+                    continue
+                query = self._query_of[query_id]
+                record = judged(Record.of(generation, setup="batch"), query.reference, judge.grader)
+                held.append((record, settled))
+                num_bytes += len(line)
+                if len(held) == AT_ONCE or num_bytes > AT_ONCE_BYTES:
+                    _keep(records, lines, held)
+                    held, num_bytes = [], 0
+            _keep(records, lines, held)
+
+    def _settle(self, calls: BatchCalls, request: Request, result: Result) -> tuple[Generation, Settled]:
+        """What came back for a request, and what it is settled by."""
+        name = result.custom_id
+        if result.reply is None:
+            settled = Settled(name, State.FAILED, result.tokens, result.prompt_tokens, result.reason)
+            return failed(request, result.reason), settled
+        try:
+            done = calls.generation(request, result.reply)
+        except (TypeError, ValueError, AttributeError, IndexError) as error:  # of a shape that nobody thought of
+            reason = f"the answer could not be read: {type(error).__name__}: {str(error)[:120]}"
+            return failed(request, reason), Settled(name, State.FAILED, None, None, reason)
+        tokens, prompt = calls.used(result.reply), done.prompt_tokens or None
+        if done.is_failed:
+            return done, Settled(name, State.FAILED, tokens, prompt, done.error or "")
+        if result.reply.is_cut and not done.answer.strip():
+            reason = f"cut at {tokens if tokens is not None else 'its bound of'} tokens with nothing to show (censored)"
+            return failed(request, reason, prompt_tokens=done.prompt_tokens), Settled(
+                name, State.CENSORED, tokens, prompt, reason
+            )
+        outcome = done.at(done.budget)
+        if outcome is not None and outcome.tokens is not None:
+            tokens = outcome.tokens
+        return done, Settled(name, State.DONE, tokens, prompt)
+
+    def end(self, run: RunDirectory, ended: Collection[str]) -> None:
+        """Notes what has no result as lost, of the rounds with these fingerprints: their batches have ended."""
+        known, reason = self.names(), "its batch ended without a result of it"
+        lost = [
+            Settled(name, State.LOST, reason=reason)
+            for name, (each, _) in known.items()
+            if name not in self.settled and each.fingerprint in ended
+        ]
+        with run.appender() as records, appending(run.path / SETTLED) as lines:
+            held = []
+            for each in lost:
+                self._take(each)
+                request = self.request(*known[each.id])
+                held.append((Record.of(failed(request, each.reason), setup="batch"), each))
+            _keep(records, lines, held)
+
+    # --- what it comes to --------------------------------------------------------------------------------------------
+
+    def budgets(self) -> dict[str, int]:
+        """Query id -> the budget of its answer; without one, that which it was asked with last."""
+        found = dict(self.plan)
+        for each in self.rounds:
+            found.update(each.asked)
+        done: dict[str, int] = {}
+        for each in self.rounds:
+            for name, query_id in each.names().items():
+                if self._is(name, State.DONE):
+                    done.setdefault(query_id, each.asked[query_id])
+        return found | done
+
+    def waiting(self) -> list[str]:
+        """Ids of queries that have no answer, and whose last request has no result yet."""
+        return [query_id for query_id, states in self._states().items() if None in states and State.DONE not in states]
+
+    def left(self) -> dict[str, State | None]:
+        """Queries that may be asked again -> why: what came of their last request, None where there was none."""
+        states = self._states()
+        found = dict[str, State | None]()
+        for query_id in self.plan.allocation.query_ids:
+            known = states.get(query_id, [])
+            if State.DONE not in known and None not in known:
+                found[query_id] = known[-1] if known else None
+        return found
+
+    def _states(self) -> dict[str, list[State | None]]:
+        """Query id -> what came of each of its requests, in order; None of one without a result."""
+        found: dict[str, list[State | None]] = {}
+        for each in self.rounds:
+            for name, query_id in each.names().items():
+                settled = self.settled.get(name)
+                found.setdefault(query_id, []).append(None if settled is None else settled.state)
+        return found
+
+    def _is(self, name: str, state: State) -> bool:
+        return name in self.settled and self.settled[name].state is state
+
+    def charged(self) -> tuple[float, float]:
+        """`(charged, under way)`, counted as the hard cap is: what came back as counted, all else at its most."""
+        charged, flying = 0.0, 0.0
+        for each in self.rounds:
+            bounds = self.bounds(each)
+            if bounds.cap is None:
+                continue
+            for name, query_id in each.names().items():
+                settled, request = self.settled.get(name), self.request(each, query_id)
+                if settled is None:
+                    flying += bounds.most(request)
+                else:
+                    charged += _charge(bounds, request, settled)
+        return charged, flying
+
+    def reasons(self) -> list[Settled]:
+        """What failed or was censored or lost, of queries that have no answer; each query's last."""
+        done = {query_id for query_id, states in self._states().items() if State.DONE in states}
+        last: dict[str, Settled] = {}
+        for name, (_, query_id) in self.names().items():
+            if query_id not in done and name in self.settled:
+                last[query_id] = replace(self.settled[name], id=query_id)
+        return list(last.values())
+
+
+_WEIGHT = {State.LOST: 0, State.FAILED: 1, State.CENSORED: 2, State.DONE: 3}
+
+
+def _charge(bounds: Bounds, request: Request, settled: Settled) -> float:
+    """What a settled request is charged with under the hard cap."""
+    assert bounds.cap is not None
+    most = bounds.most(request)
+    if settled.tokens is None:
+        return most
+    if bounds.cap.cost.value == "spent":
+        return float(settled.tokens)
+    if not settled.tokens and settled.state is State.FAILED:
+        return 0.0  # nobody bills what was not run
+    prompt = bounds.calls.most_prompt_tokens(request) if settled.prompt_tokens is None else settled.prompt_tokens
+    return bounds.usd(request, prompt, settled.tokens)
+
+
+def _keep(records: Appender, lines: Appender, held: Sequence[tuple[Record, Settled]]) -> None:
+    """Puts records on disk, then what they settle: a kill between the two makes the records twice, and counts once."""
+    if held:
+        records.append(record.to_json() for record, _ in held)
+        lines.append(encode(settled) for _, settled in held)
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    """The lines of a file, at most `MOST_BYTES` of each."""
+    with open_bytes(path, "rb", "read") as file, reaching(path, "read"):
+        while line := file.readline(MOST_BYTES):
+            if not line.endswith(b"\n") and len(line) == MOST_BYTES:
+                while (rest := file.readline(MOST_BYTES)) and not rest.endswith(b"\n"):
+                    pass
+                line = line[:4096]  # enough to tell whose it is
+            yield line
+
+
+def find_round(paths: Sequence[Path], named: str = "") -> tuple[Path, Round]:
+    """The record of the requests whose results these files hold: the one named, or by its fingerprint.
+
+    It is looked for beside the result files and in this folder.
+
+    Raises:
+        InvalidInputError: no file names a request of ours, or its record is not found.
+        RunError: the record is damaged.
+    """
+    if named:
+        path = Path(named)
+        path = (
+            path
+            if path.name.endswith(".batch.json")
+            else path.with_name(f"{path.name.removesuffix(path.suffix)}.batch.json")
+        )
+        return path, Round.load(path)
+    prints = Counter[str]()
+    for path in paths:
+        for line in _lines(path):
+            found = OURS.fullmatch(read_result(line).custom_id)
+            if found:
+                prints[found[1]] += 1
+                break
+    if not prints:
+        raise InvalidInputError(
+            f"{', '.join(map(str, paths))}: no line has a custom_id that `forethought plan --batch-out` made; name the "
+            "requests: --batch REQUESTS.batch.json"
+        )
+    for folder in dict.fromkeys([*(path.parent for path in paths), Path()]):
+        for candidate in sorted(folder.glob("*.batch.json")):
+            try:
+                made = Round.load(candidate)
+            except RunError:
+                continue
+            if made.fingerprint in prints:
+                return candidate, made
+    wanted = next(iter(prints))
+    raise InvalidInputError(
+        f"the results are of the job {wanted}, and no REQUESTS.batch.json of it lies beside them or here; name it: "
+        "--batch REQUESTS.batch.json"
+    )

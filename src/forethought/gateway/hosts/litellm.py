@@ -1,0 +1,380 @@
+"""LiteLLM's proxy as a host: the gateway's decision, quotas and records as one hook of its own kind.
+
+LiteLLM keeps the keys, the routes and the providers; this sets the option on each request, reserves what it may use,
+and settles what came back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import os
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, fields
+from typing import Any
+
+from fastapi import HTTPException
+from litellm.integrations.custom_logger import CustomLogger
+
+from ...core.serve_settings import ServeSettings
+from ...core.terms import Cost
+from ...errors import InvalidSettingsError, LedgerError
+from ...questions.queries import content_id
+from ...runs.journal import Entry
+from ...servers.kinds import KINDS, merged
+from ..admission import Grant, Refusal
+from ..counting import Tally
+from ..decision import Decision
+from ..failing import GatewayError
+from ..host import logger
+from ..incoming import check_model, limited
+from ..request import CHAT, PATHS, TEXT, BudgetRequest
+from ..tenants import Tenant
+from ..used import CLIENT_LEFT, DONE, REFUSED_UPSTREAM, UPSTREAM_FAILED, Used
+from .upstream.opening import Opened, open_gateway
+
+PREFIX = "FORETHOUGHT_"
+# Settings of `forethought serve` that hold here, each as a variable: FORETHOUGHT_PREDICTOR, FORETHOUGHT_PRICE, …
+READ = (
+    *("predictor", "price", "mean_tokens", "profile", "cost", "tenants", "ledger", "log", "keep_texts", "server"),
+    *("served_model", "menu", "answer_room", "cap_offset", "most_tokens", "shadow"),
+)
+ROUTES = {"completion": CHAT, "acompletion": CHAT, "text_completion": TEXT, "atext_completion": TEXT}
+TEAM, KEY = "x-litellm-team", "x-litellm-key"  # what LiteLLM knows of a client, as headers for the file of tenants
+UPSTREAM = "http://litellm.invalid/v1"  # the address is LiteLLM's own affair
+
+
+def settings_from(environment: Mapping[str, str]) -> ServeSettings:
+    """What the variables ask for.
+
+    Raises:
+        InvalidSettingsError: one that cannot be read, or settings that do not fit together.
+    """
+    kinds = {field.name: str(field.type) for field in fields(ServeSettings)}
+    given: dict[str, Any] = {}
+    for name in READ:
+        text = environment.get(PREFIX + name.upper(), "").strip()
+        if not text:
+            continue
+        try:
+            given[name] = _value(text, kinds[name])
+        except ValueError:
+            raise InvalidSettingsError(f"{PREFIX}{name.upper()} cannot be {text!r}") from None
+    if given.get("server", "auto") == "auto":
+        raise InvalidSettingsError(
+            f"say what kind of server answers behind LiteLLM: {PREFIX}SERVER, one of {', '.join(KINDS)}"
+        )
+    return ServeSettings(upstream=UPSTREAM, **given)
+
+
+def _value(text: str, kind: str) -> Any:
+    if kind == "bool":
+        if text.lower() not in ("1", "true", "yes", "0", "false", "no"):
+            raise ValueError(text)
+        return text.lower() in ("1", "true", "yes")
+    if kind.startswith("int"):
+        return int(text)
+    return float(text) if kind.startswith("float") else Cost(text) if kind == "Cost" else text
+
+
+@dataclass(slots=True)
+class _Call:
+    """One request that is open."""
+
+    id: str
+    tenant: Tenant
+    request: BudgetRequest
+    decision: Decision
+    price: float | None
+    grant: Grant | None
+    came: float
+    started: float
+    drops_usage: bool
+    added: float = 0.0
+    number: int = 0
+
+
+class Hook(CustomLogger):  # type: ignore[misc]
+    """The hook: `litellm_settings: {callbacks: forethought.integrations.litellm.hook}`.
+
+    A tenant is found by what LiteLLM knows of the client: the file's `[gateway] header = "x-litellm-team"` goes by the
+    team's name, `"x-litellm-key"` by the key's. Clients cannot set these two.
+
+    Args:
+        settings: of the gateway; None to read them from the environment.
+
+    Raises:
+        InvalidSettingsError: they do not fit together.
+    """
+
+    def __init__(self, settings: ServeSettings | None = None) -> None:
+        super().__init__()
+        self.settings = settings_from(os.environ) if settings is None else settings
+        self._opening: asyncio.Task[Opened] | None = None
+        self._renewing: asyncio.Task[None] | None = None
+        self._open: dict[str, _Call] = {}
+
+    async def opened(self) -> Opened:
+        """What it stands on; read at the first request."""
+        if self._opening is None or (self._opening.done() and self._opening.exception() is not None):
+            self._opening = asyncio.ensure_future(open_gateway(self.settings))
+            opened = await asyncio.shield(self._opening)
+            if opened.admission is not None:
+                opened.admission.start()
+                self._renewing = asyncio.ensure_future(self._renew(opened.admission.lease / 3.0))
+        return await asyncio.shield(self._opening)
+
+    async def close(self) -> None:
+        """Lets go of ledger and journal."""
+        if self._renewing is not None:
+            self._renewing.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._renewing
+        if self._opening is not None:
+            await (await self._opening).close()
+
+    # ------------------------------------------------------------------ LiteLLM's hooks
+
+    async def async_pre_call_hook(
+        self, user_api_key_dict: Any, cache: Any, data: dict[str, Any], call_type: str
+    ) -> dict[str, Any] | None:
+        """Decides, reserves, and sets the fields; raises HTTPException where the request is refused."""
+        path = ROUTES.get(call_type)
+        if path is None:
+            return None
+        started, came = time.perf_counter(), time.time()
+        opened = await self.opened()
+        tenant = opened.tenants.of(_headers(user_api_key_dict, data))
+        if tenant is None:
+            raise HTTPException(401, {"error": "no tenant has this key"}, {"www-authenticate": "Bearer"})
+        policy, shadow = opened.policy, opened.settings.shadow
+        try:
+            check_model(tenant, data)
+        except GatewayError as error:
+            raise HTTPException(error.status, {"error": str(error)}, error.headers) from None
+        request = policy.read(path, data, ())
+        has_quota = opened.admission is not None and bool(tenant.quotas or opened.tenants.quotas)
+        if request is None:
+            if has_quota and not shadow:
+                raise HTTPException(400, {"error": "this is no request that can be counted, and there is a quota"})
+            return None
+        price = None if opened.admission is None else opened.admission.price(tenant)
+        decision = await policy.decide_on(request, data, price=price, ceiling=tenant.ceiling, is_bounded=has_quota)
+        if has_quota and decision.most_tokens is None and opened.settings.most_tokens is not None:
+            decision = limited(request, decision, opened.settings.most_tokens)
+        call = _Call(opened.seen.begin(), tenant, request, decision, price, None, came, started, False)
+        await self._admit(opened, call, data)
+        if not shadow:
+            data = merged(data, self._changes(opened, call, data))
+        metadata = dict(data.get("metadata") or {})
+        metadata["forethought"] = {"id": call.id, **_told(decision)}
+        data["metadata"] = metadata
+        call.number = policy.watch.begun()
+        call.added = time.perf_counter() - started
+        self._open[_name(data)] = call
+        return data
+
+    async def async_post_call_success_hook(self, data: dict[str, Any], user_api_key_dict: Any, response: Any) -> Any:
+        """Settles a whole reply."""
+        call = self._open.pop(_name(data), None)
+        if call is not None:
+            tally = Tally(is_stream=False, num_thoughts=call.decision.num_thoughts)
+            tally.feed(_json(response))
+            tally.rest()
+            await self._durable(call)
+            await self._settle(call, tally.used(200, DONE))
+        return response
+
+    async def async_post_call_streaming_iterator_hook(
+        self, user_api_key_dict: Any, response: Any, request_data: dict[str, Any]
+    ) -> AsyncIterator[Any]:
+        """Passes a stream on, counts it, and settles it however it ends."""
+        call = self._open.pop(_name(request_data), None)
+        if call is None:
+            async for chunk in response:
+                yield chunk
+            return
+        tally, ending = Tally(is_stream=True, num_thoughts=call.decision.num_thoughts), UPSTREAM_FAILED
+        self._open[f"stream {call.id}"] = call  # its lease goes on
+        await self._durable(call)
+        try:
+            async for chunk in response:
+                content = _json(chunk)
+                tally.feed(b"data: " + content + b"\n\n")
+                if not (call.drops_usage and _is_usage_alone(chunk)):
+                    yield chunk
+            ending = DONE
+        except (GeneratorExit, asyncio.CancelledError):
+            ending = CLIENT_LEFT
+            raise
+        finally:
+            self._open.pop(f"stream {call.id}", None)
+            tally.rest()
+            await asyncio.shield(self._settle(call, tally.used(200, ending)))
+
+    async def async_post_call_failure_hook(
+        self,
+        request_data: dict[str, Any],
+        original_exception: Exception,
+        user_api_key_dict: Any,
+        traceback_str: str | None = None,
+    ) -> None:
+        """Settles what failed: to nothing where the server said so, else to the reservation."""
+        call = self._open.pop(_name(request_data), None)
+        if call is None:
+            return
+        status = getattr(original_exception, "status_code", 0)
+        was_refused = isinstance(status, int) and 400 <= status < 600 and not _is_broken(original_exception)
+        nothing = 0 if was_refused else None
+        ending = REFUSED_UPSTREAM if was_refused else UPSTREAM_FAILED
+        await self._settle(call, Used(nothing, nothing, nothing, status if was_refused else 0, ending))
+
+    async def async_post_call_response_headers_hook(
+        self,
+        data: dict[str, Any],
+        user_api_key_dict: Any,
+        response: Any,
+        request_headers: dict[str, str] | None = None,
+        litellm_call_info: dict[str, object] | None = None,
+    ) -> dict[str, str] | None:
+        """What was decided, as headers of the reply."""
+        told = (data.get("metadata") or {}).get("forethought")
+        return None if told is None else {f"x-forethought-{name}": str(value) for name, value in told.items()}
+
+    # ------------------------------------------------------------------ quotas and records
+
+    def _changes(self, opened: Opened, call: _Call, data: Mapping[str, Any]) -> dict[str, Any]:
+        changes = dict(call.decision.changes)
+        told = data.get("stream_options")
+        asks = call.request.is_stream and call.request.path in PATHS and opened.policy.host.kind.streams_usage
+        call.drops_usage = asks and not (isinstance(told, Mapping) and told.get("include_usage"))
+        if call.drops_usage:
+            changes["stream_options"] = {"include_usage": True}
+        return changes
+
+    async def _admit(self, opened: Opened, call: _Call, data: Mapping[str, Any]) -> None:
+        """Reserves what the request may use; raises HTTPException."""
+        admission, shadow = opened.admission, opened.settings.shadow
+        if admission is None:
+            return
+        asked = {name: data[name] for name in ("messages", "prompt", "tools", "system") if name in data}
+        num_bytes = len(json.dumps(asked, default=str).encode())
+        try:
+            found = await admission.admit(call.tenant, prompt_bytes=num_bytes, decision=call.decision)
+        except LedgerError:
+            logger.exception("the ledger cannot be reached")
+            if shadow:
+                return
+            reason = "the quotas cannot be looked up now; nothing was sent"
+            raise HTTPException(503, {"error": reason}, {"retry-after": "1"}) from None
+        if isinstance(found, Grant):
+            call.grant = found
+        elif not shadow:
+            self._note(opened, call, Used(0, 0, 0, 429, REFUSED_UPSTREAM), None)
+            raise _refused(found)
+
+    async def _durable(self, call: _Call) -> None:
+        opened = await self.opened()
+        if call.grant is not None and opened.admission is not None:
+            with suppress(LedgerError):
+                await opened.admission.durable(call.grant)
+
+    async def _settle(self, call: _Call, used: Used) -> None:
+        opened, settled = await self.opened(), None
+        if call.grant is not None and opened.admission is not None:
+            try:
+                settled = await opened.admission.settle(call.grant, used)
+            except LedgerError:  # its lease settles it
+                logger.exception("a request could not be settled")
+        is_counted = used.ending == DONE and call.decision.num_thoughts == 1 and call.decision.is_ours
+        is_counted = is_counted and not opened.settings.shadow
+        opened.policy.watch.ended(call.number, call.decision, used.reasoning_tokens if is_counted else None)
+        self._note(opened, call, used, settled)
+
+    def _note(self, opened: Opened, call: _Call, used: Used, settled: int | None) -> None:
+        request, decision = call.request, call.decision
+        entry = Entry(
+            id=call.id,
+            time=call.came,
+            tenant=call.tenant.name,
+            model=request.model or "",
+            kind=decision.kind,
+            reason=decision.reason,
+            question=content_id(request.question) if request.question else "",
+            option=decision.option or (None if decision.budget is None else str(decision.budget)),
+            budget=decision.budget,
+            num_thoughts=request.num_thoughts,
+            price=call.price,
+            expected=decision.expected,
+            predicted=decision.predicted_tokens,
+            reserved=None if call.grant is None else call.grant.reserved,
+            settled=settled,
+            prompt_tokens=used.prompt_tokens,
+            reasoning_tokens=used.reasoning_tokens,
+            output_tokens=used.output_tokens,
+            status=used.status,
+            ending=used.ending,
+            added_ms=1000.0 * call.added,
+            seconds=time.perf_counter() - call.started,
+            is_shadow=opened.settings.shadow,
+            text=request.question or None,
+        )
+        try:
+            opened.seen.end(entry, {})
+        except Exception:  # a record that cannot be kept must never break a reply
+            logger.exception("a request could not be recorded")
+
+    async def _renew(self, seconds: float) -> None:
+        opened = await self.opened()
+        while opened.admission is not None:
+            await asyncio.sleep(seconds)
+            for call in tuple(self._open.values()):
+                if call.grant is not None:
+                    await opened.admission.renew(call.grant)
+
+
+def _headers(user: Any, data: Mapping[str, Any]) -> dict[str, str]:
+    """What tenants are found by: LiteLLM's own headers of the request, and the names that it knows of the client."""
+    came = (data.get("proxy_server_request") or {}).get("headers") or {}
+    found = {str(name).lower(): str(value) for name, value in came.items()}
+    names = {
+        TEAM: getattr(user, "team_alias", None) or getattr(user, "team_id", None),
+        KEY: getattr(user, "key_alias", None) or getattr(user, "user_id", None),
+    }
+    for name, value in names.items():
+        found.pop(name, None)
+        if value:
+            found[name] = str(value)
+    return found
+
+
+def _told(decision: Decision) -> dict[str, str]:
+    return {name.removeprefix("x-forethought-"): value for name, value in decision.headers.items()}
+
+
+def _name(data: Mapping[str, Any]) -> str:
+    """What one request goes by in all hooks."""
+    told = (data.get("metadata") or {}).get("forethought") or {}
+    return str(data.get("litellm_call_id") or told.get("id") or "")
+
+
+def _refused(refusal: Refusal) -> HTTPException:
+    wait = {"retry-after": str(math.ceil(refusal.retry_after))} if refusal.may_wait else {"x-should-retry": "false"}
+    return HTTPException(429, {"error": refusal.reason, "code": "quota_exceeded"}, wait)
+
+
+def _json(response: Any) -> bytes:
+    found = response.model_dump_json() if hasattr(response, "model_dump_json") else json.dumps(response, default=str)
+    return found.encode("utf-8", "replace")
+
+
+def _is_usage_alone(chunk: Any) -> bool:
+    return not getattr(chunk, "choices", None) and getattr(chunk, "usage", None) is not None
+
+
+def _is_broken(error: Exception) -> bool:
+    """Whether the connection failed after the request may have been sent."""
+    return type(error).__name__ in ("APIConnectionError", "Timeout", "InternalServerError", "MidStreamFallbackError")
