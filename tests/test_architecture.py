@@ -30,6 +30,7 @@ ORDER = [
     "control",
     "report",
     "gateway",
+    "integrations",
     "studies",
     "commands",
     "testing",

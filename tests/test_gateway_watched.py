@@ -121,12 +121,15 @@ async def test_the_page_the_counts_and_the_journal_say_what_clients_saw(
         await shown.fill("#key", ADMIN)
         await shown.press("#key", "Enter")
         await shown.wait_for_selector("#status.live")
-        await shown.wait_for_function("document.getElementById('quota-facts').textContent.includes('used')")
+        batch = f"{used['batch']:,}"
+        await shown.wait_for_function(
+            "used => document.getElementById('tenants').textContent.includes(used)", arg=batch
+        )
         rows = {
             name: (spent, quota, requests, no)
             for name, spent, quota, _, _, _, requests, no in await cells(shown, "tenants")
         }
-        assert rows["batch"] == (f"{used['batch']:,}", "1,500", "40", str(refused["batch"]))
+        assert rows["batch"] == (batch, "1,500", "40", str(refused["batch"]))
         assert rows["search"] == (f"{used['search']:,}", "500,000", "80", "0")
         given = {row[0]: int(row[1]) for row in await cells(shown, "options")}
         assert given == Counter(headers["x-forethought-budget"] for _, _, headers in done)
@@ -138,6 +141,7 @@ async def test_the_page_the_counts_and_the_journal_say_what_clients_saw(
             if not row[9].startswith("refused"):
                 assert row[3] == headers["x-forethought-budget"]
                 assert row[5] == f"{round(100 * float(headers['x-forethought-expected']))}%"
+        assert await shown.locator("#simulated").is_visible()  # no model stands behind it
         note = await shown.locator("#scatter-note").inner_text()
         right = sum(each["right"] for each in told)
         assert f"Right as told: {right} of {len(told)} ({round(100 * right / len(told))}%)" in note
@@ -152,3 +156,4 @@ async def test_the_page_the_counts_and_the_journal_say_what_clients_saw(
     assert len({question(number) for number in range(120)}) == 120
     assert measured.num_queries == measured.num_tried_Q.sum() == len(done)
     assert measured.menu.caps == (16, 32, 48, 64)
+    assert measured.provenance.simulated

@@ -41,6 +41,9 @@ from .host import UpstreamHost
 
 LEDGER = "sqlite:forethought-ledger.db"
 TRIED = "2 + 2?"
+SCRIPTED = (
+    "scripted"  # a server that says so of itself, as `gateway.scripted` does, is no model: nothing of it is measured
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -349,9 +352,14 @@ def _seen(
     admission: Admission | None,
     price: Price,
 ) -> Seen:
-    card = predictor.card
+    card, simulated = predictor.card, SCRIPTED in server.models or server.name.endswith(f".{SCRIPTED}")
     provenance = Provenance(
-        model=card.model, template=card.template, template_hash=card.template_hash, server=server.kind.name
+        engine="gateway",
+        model=card.model,
+        template=card.template,
+        template_hash=card.template_hash,
+        server=server.kind.name,
+        simulated=simulated,
     )
     header = JournalHeader(card.menu, provenance)
     journal = Journal(Path(settings.log), header, keep_texts=settings.keep_texts) if settings.log else None
@@ -363,6 +371,7 @@ def _seen(
             "model": card.model or "",
             "options": str(card.menu),
             "shadow": settings.shadow,
+            "simulated": simulated,
         },
         journal=journal,
         balances=None if admission is None else _balances(admission, tenants),
