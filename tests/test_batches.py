@@ -108,9 +108,9 @@ def test_what_takes_openais_form_has_its_own_field_for_the_cap() -> None:
 @pytest.mark.parametrize(
     ("server", "options", "words"),
     [
-        ("openai", {}, "keeps no cap on thinking in one request.*--enforce max-tokens"),
-        ("other", {}, "keeps no cap on thinking"),
-        ("vllm", {"enforce": "two-call"}, "one call a question"),
+        ("openai", {}, "has no cap on thinking in one request.*--enforce max-tokens"),
+        ("other", {}, "has no cap on thinking"),
+        ("vllm", {"enforce": "two-call"}, "one call per question"),
         ("openai", {"enforce": "native"}, "no field for a cap"),
         ("vllm", {"enforce": "firmly"}, "native or max-tokens"),
         ("llama.cpp", {}, "takes no requests in a file; these do: vllm,"),

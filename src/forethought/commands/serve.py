@@ -11,16 +11,16 @@ if TYPE_CHECKING:
     from ..gateway.hosts.upstream.serving import Running
 
 
-@verb("serve", short_help="Stand in front of a server: options at one price, quotas that hold.")
+@verb("serve", short_help="Run a gateway in front of a server: one price, hard quotas.")
 @takes(ServeSettings)
 @json_flag
 def command(as_json: bool, **values: Any) -> int:
-    """Predict each request's curve, choose its option at one price of a token, set it, and count what came back.
+    """Predict each request's curve, choose its option at one price per token, set it, and count the tokens returned.
 
-    Stands in front of the server at --upstream and serves the same API, on this machine alone unless --host says
-    otherwise. With --tenants FILE each tenant has quotas, which are never passed, and the price follows them. What a
-    request got stands in its reply's headers. --dry-run looks at everything and listens nowhere; --shadow decides and
-    records, and changes nothing. SIGTERM lets running requests finish for --drain-seconds.
+    The gateway serves the API of the server at --upstream, only on this machine unless --host is set. With --tenants
+    FILE each tenant has quotas, which are never exceeded, and the price adapts to them. The headers of a reply state
+    the chosen option. --dry-run checks everything without listening; --shadow decides and records, but leaves requests
+    unchanged. After SIGTERM, running requests have --drain-seconds to finish.
     """
     import asyncio
 
