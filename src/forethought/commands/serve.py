@@ -26,9 +26,12 @@ def command(as_json: bool, **values: Any) -> int:
 
     settings = filled(ServeSettings, values)
     uvloop = _uvloop()
-    from ..gateway.hosts.upstream import opening, serving
+    from ..gateway.hosts.upstream import demo, opening, serving
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        if settings.demo:
+            runner.run(demo.serve_demo(settings, lambda running: _say(running, as_json=as_json)))
+            return 0
         if settings.dry_run:
             found = runner.run(_looked_at(opening, settings))
             emit(as_json, found, "\n".join(f"{name:14} {_shown(value)}" for name, value in found.items()))
@@ -70,6 +73,7 @@ def _say(running: Running, *, as_json: bool) -> None:
         return
     talk(f"serving {running.url} in front of {found['upstream']}: {found['server']}")
     talk(f"options {found['options']}, {found['enforced']}; {found['price']:.3g} right answers a token")
+    talk(f"page: {running.url.removesuffix('/v1')}/forethought/")
     if found["shadow"]:
         talk("in the shadow: nothing is changed")
 
