@@ -108,9 +108,9 @@ def test_what_takes_openais_form_has_its_own_field_for_the_cap() -> None:
 @pytest.mark.parametrize(
     ("server", "options", "words"),
     [
-        ("openai", {}, "keeps no cap on thinking in one request.*--enforce max-tokens"),
-        ("other", {}, "keeps no cap on thinking"),
-        ("vllm", {"enforce": "two-call"}, "one call a question"),
+        ("openai", {}, "has no cap on thinking in one request.*--enforce max-tokens"),
+        ("other", {}, "has no cap on thinking"),
+        ("vllm", {"enforce": "two-call"}, "one call per question"),
         ("openai", {"enforce": "native"}, "no field for a cap"),
         ("vllm", {"enforce": "firmly"}, "native or max-tokens"),
         ("llama.cpp", {}, "takes no requests in a file; these do: vllm,"),
@@ -204,7 +204,7 @@ def test_what_is_no_hard_cap(text: str) -> None:
         (("--server", "vllm"), "--server goes with --batch-out"),
         (("--batch-out", "r.jsonl"), "--server vllm, openai"),
         (("--batch-out", "r.txt", "--server", "vllm"), "name it FILE.jsonl"),
-        (("--batch-out", "r.jsonl", "--server", "openai"), "keeps no cap"),
+        (("--batch-out", "r.jsonl", "--server", "openai"), "has no cap on thinking"),
         (("--batch-out", "r.jsonl", "--server", "vllm", "--hard-cap", "90"), "holds not one request"),
         (("--batch-out", "r.jsonl", "--server", "vllm", "--hard-cap", "1usd"), "--price-in"),
         (("--batch-out", "r.jsonl", "--server", "vllm", "--model", "other"), "was made for something else"),

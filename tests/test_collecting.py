@@ -103,7 +103,7 @@ def test_results_of_another_job_are_refused(job: Call) -> None:
     assert "holds no result of this job" in job("collect", "strange.jsonl", "--batch", "r.jsonl").err
     Path("r.batch.json").rename("kept.json")
     write_lines("out.jsonl", mine)
-    assert "no REQUESTS.batch.json of it lies beside them" in job("collect", "out.jsonl").err
+    assert "no REQUESTS.batch.json of it is in their folder" in job("collect", "out.jsonl").err
 
 
 def test_a_plan_and_its_record_are_all_that_is_needed(job: Call, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Predicts how much reasoning each query needs, and spends a fixed token budget where it buys the most accuracy.
+"""Predicts how much reasoning each query needs, and divides a fixed token budget so that accuracy is highest.
 
     import forethought as ft
 
@@ -7,8 +7,8 @@
     with ft.open_engine(plan) as engine:
         answers = plan.run(engine)
 
-Everything below loads when it is first used: importing the package alone costs milliseconds. Every verb works in a
-script and in a notebook; `plan_async` and its like are for coroutines, and so are `Plan.stream` and `Plan.run_async`.
+Everything below is imported on first use, so importing the package takes milliseconds. Every function works in a script
+and in a notebook. For coroutines there are `plan_async` and similar functions, `Plan.stream` and `Plan.run_async`.
 """
 
 from __future__ import annotations

@@ -8,14 +8,14 @@
     ├── InvalidFeaturesError(ValueError)    NaN, a wrong width, a missing layer
     ├── UnknownNameError(LookupError)       no such engine, predictor, allocator, grader, model, template
     ├── MismatchError(ValueError)           a predictor made for another model, template or menu
-    ├── FileError(OSError)                  a file or folder that the system does not let be read, written or created
+    ├── FileError(OSError)                  a file or folder that cannot be read, written or created
     ├── ModelFileError(OSError)             a model file missing, cut short or with another hash
     ├── RunError(OSError)                   a run directory missing, locked, broken or of other settings
     ├── MissingExtraError(ImportError)      an optional dependency that is not installed
     ├── LedgerError(OSError)                a ledger that cannot be opened, or cannot be reached for now
     └── EngineError(RuntimeError)           an engine that cannot start; one failed query is a record instead
 
-A message says what happened, the offending value, and the next command to type. All of them pickle.
+A message states what happened, the invalid value, and the next command. All of them can be pickled.
 """
 
 from __future__ import annotations

@@ -98,7 +98,7 @@ class Verbs(click.Group):
 @click.version_option(package_name="forethought", message="%(prog)s %(version)s")
 @click.pass_context
 def verbs(ctx: click.Context, config: str | None, debug: bool) -> None:
-    """Predicts how much reasoning each query needs, and spends a fixed token budget where it buys the most accuracy."""
+    """Predicts how much reasoning each query needs, and divides a fixed token budget so that accuracy is highest."""
     _talk_on_stderr(debug)
     ctx.default_map = read_config(config, {name: verbs.get_command(ctx, name) for name in COMMANDS}) if config else None
 

@@ -1,4 +1,4 @@
-"""`forethought collect`: what came back of a file of requests, as a run."""
+"""`forethought collect`: the results of a file of requests, as a run."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from .options import emit, filled, json_flag, takes, talk, verb
 @takes(CollectSettings)
 @json_flag
 def command(as_json: bool, **values: Any) -> int:
-    """Grade and settle the results of `forethought plan --batch-out`, and plan again what has no answer.
+    """Grade and count the results of `forethought plan --batch-out`, and plan questions without an answer again.
 
-    RESULTS are the result and error files of the server: all of them or some, in any order, and twice if it happens so.
-    The run directory is as `forethought run` makes it. What failed, expired, or was cut with nothing to show is named,
-    and asked again in a new file of requests under what is left of the total.
+    RESULTS are result and error files of the server, all or some of them, in any order; repeated ones do no harm. The
+    run directory is like that of `forethought run`. Requests that failed, expired, or were cut without an answer are
+    listed, and written to a new file of requests under the rest of the total.
     """
     from .batching import collect, collected_words
     from .overview import run_result, run_text

@@ -39,13 +39,13 @@ from .options import (
     metavar="FILE",
     help="Also write the plan as a file of requests (.jsonl) for a server's batch queue; `collect` reads its answers.",
 )
-@option("--server", default="", metavar="KIND", help="With --batch-out: who takes it: vllm, openai, anthropic, …")
-@option("--batch-lines", type=int, default=None, metavar="N", help="With --batch-out: requests in one file, at most.")
+@option("--server", default="", metavar="KIND", help="With --batch-out: kind of the server: vllm, openai, anthropic, …")
+@option("--batch-lines", type=int, default=None, metavar="N", help="With --batch-out: most requests per file.")
 @option(
     "--hard-cap",
     default="",
     metavar="N",
-    help="With --batch-out: tokens (200000) or money (2.50usd) that the job never passes, counted at their most.",
+    help="With --batch-out: hard limit of the job in tokens (200000) or money (2.50usd), for the worst case.",
 )
 @option("--budgets", default="", metavar="CAPS", help="The caps of a folder of predictions that does not say them.")
 @price_options

@@ -11,24 +11,27 @@ if TYPE_CHECKING:
     from ..gateway.hosts.upstream.serving import Running
 
 
-@verb("serve", short_help="Stand in front of a server: options at one price, quotas that hold.")
+@verb("serve", short_help="Run a gateway in front of a server: one price, hard quotas.")
 @takes(ServeSettings)
 @json_flag
 def command(as_json: bool, **values: Any) -> int:
-    """Predict each request's curve, choose its option at one price of a token, set it, and count what came back.
+    """Predict each request's curve, choose its option at one price per token, set it, and count the tokens returned.
 
-    Stands in front of the server at --upstream and serves the same API, on this machine alone unless --host says
-    otherwise. With --tenants FILE each tenant has quotas, which are never passed, and the price follows them. What a
-    request got stands in its reply's headers. --dry-run looks at everything and listens nowhere; --shadow decides and
-    records, and changes nothing. SIGTERM lets running requests finish for --drain-seconds.
+    The gateway serves the API of the server at --upstream, only on this machine unless --host is set. With --tenants
+    FILE each tenant has quotas, which are never exceeded, and the price adapts to them. The headers of a reply state
+    the chosen option. --dry-run checks everything without listening; --shadow decides and records, but leaves requests
+    unchanged. After SIGTERM, running requests have --drain-seconds to finish.
     """
     import asyncio
 
     settings = filled(ServeSettings, values)
     uvloop = _uvloop()
-    from ..gateway.hosts.upstream import opening, serving
+    from ..gateway.hosts.upstream import demo, opening, serving
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        if settings.demo:
+            runner.run(demo.serve_demo(settings, lambda running: _say(running, as_json=as_json)))
+            return 0
         if settings.dry_run:
             found = runner.run(_looked_at(opening, settings))
             emit(as_json, found, "\n".join(f"{name:14} {_shown(value)}" for name, value in found.items()))
@@ -70,6 +73,7 @@ def _say(running: Running, *, as_json: bool) -> None:
         return
     talk(f"serving {running.url} in front of {found['upstream']}: {found['server']}")
     talk(f"options {found['options']}, {found['enforced']}; {found['price']:.3g} right answers a token")
+    talk(f"page: {running.url.removesuffix('/v1')}/forethought/")
     if found["shadow"]:
         talk("in the shadow: nothing is changed")
 

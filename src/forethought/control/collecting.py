@@ -375,6 +375,6 @@ def find_round(paths: Sequence[Path], named: str = "") -> tuple[Path, Round]:
                 return candidate, made
     wanted = next(iter(prints))
     raise InvalidInputError(
-        f"the results are of the job {wanted}, and no REQUESTS.batch.json of it lies beside them or here; name it: "
+        f"the results are of the job {wanted}, and no REQUESTS.batch.json of it is in their folder or here; name it: "
         "--batch REQUESTS.batch.json"
     )

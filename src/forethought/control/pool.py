@@ -1,7 +1,7 @@
 """A hard total: traces start only while the most tokens they may take fit into the rest of it.
 
-RUN/pool.jsonl has a line before each wave of traces, with what each may take, and one after it, with what came of it.
-A wave that a kill cut short is charged with what its records took, and in full for the traces without a record.
+RUN/pool.jsonl has a line before each wave of traces, with the most tokens of each, and one after it, with the tokens
+used. A wave interrupted by a kill is charged with the tokens of its records, and in full for traces without a record.
 """
 
 from __future__ import annotations

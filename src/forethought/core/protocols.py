@@ -1,7 +1,7 @@
 """The extension points: four protocols, each with a contract test that also runs on third-party classes.
 
-Register a class under an entry-point group (`forethought.engines`, `.predictors`, `.allocators`, `.graders`) and it is
-found by name; the built-ins come in by the same door (`registry.py`).
+A class registered under an entry-point group (`forethought.engines`, `.predictors`, `.allocators`, `.graders`) is found
+by name; built-in classes are registered in the same way (`registry.py`).
 """
 
 from __future__ import annotations

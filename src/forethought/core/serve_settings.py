@@ -27,22 +27,27 @@ def is_loopback(host: str) -> bool:
 class ServeSettings:
     """`forethought serve`: a gateway in front of a server."""
 
-    upstream: str = flag("", "The server's base URL, such as http://127.0.0.1:8000/v1.", metavar="URL", is_main=True)
-    predictor: str = flag(
-        "", "A predictor's folder, a run that holds one, or a shipped name.", metavar="P", is_main=True
-    )
-    price: float | None = flag(None, "Right answers that a token must buy.", metavar="N", is_main=True)
+    upstream: str = flag("", "Base URL of the server, such as http://127.0.0.1:8000/v1.", metavar="URL", is_main=True)
+    predictor: str = flag("", "Predictor: its folder, a trained run, or a shipped name.", metavar="P", is_main=True)
+    price: float | None = flag(None, "Price: the least gain in right answers per token.", metavar="N", is_main=True)
     mean_tokens: float | None = flag(
-        None, "Tokens a question on average; sets the price.", metavar="N", shown="the price is given", is_main=True
+        None,
+        "Mean tokens per question, from which the price is computed.",
+        metavar="N",
+        shown="the price is given",
+        is_main=True,
     )
     profile: str = flag(
-        "", "Measured questions on which the mean sets the price.", metavar="F", shown="the predictor's run"
+        "",
+        "Profile of measured questions, to compute the price from the mean.",
+        metavar="F",
+        shown="the predictor's run",
     )
-    cost: Cost = flag(Cost.GRANTED, "What the mean counts: caps, or tokens expected to be generated.")
-    tenants: str = flag("", "Tenants with keys and quotas: a TOML file.", metavar="FILE", is_main=True)
+    cost: Cost = flag(Cost.GRANTED, "What the mean counts: caps (granted), or tokens expected to be generated (spent).")
+    tenants: str = flag("", "TOML file of tenants with their keys and quotas.", metavar="FILE", is_main=True)
     ledger: str = flag(
         "",
-        "Where quotas are counted: sqlite:PATH, or redis://HOST for several gateways.",
+        "Storage of the quota counters: sqlite:PATH, or redis://HOST for several gateways.",
         metavar="WHERE",
         shown="sqlite:forethought-ledger.db, with --tenants",
         is_main=True,
@@ -50,32 +55,43 @@ class ServeSettings:
     host: str = flag("127.0.0.1", "Address to listen on.", is_main=True)
     port: int = flag(8100, "Port to listen on; 0 for a free one.", is_main=True)
     upstream_key_env: str = flag(
-        "", "Environment variable that holds the server's key.", metavar="NAME", shown="the client's key is passed on"
+        "", "Environment variable with the key of the server.", metavar="NAME", shown="the client's key is passed on"
     )
     admin_key_env: str = flag(
-        "", "Environment variable that holds the key of the page.", metavar="NAME", shown="the page is for this machine"
+        "",
+        "Environment variable with the key of the admin page.",
+        metavar="NAME",
+        shown="only this machine sees the page",
     )
-    shadow: bool = flag(False, "Decide and record, and change nothing.", is_main=True)
-    log: str = flag("", "Folder of the journal: a line for each request, a profile for `train`.", metavar="FOLDER")
-    keep_texts: bool = flag(False, "Keep the questions in the journal; else a hash of each.")
-    server: str = flag("auto", "Kind of the server: vllm, sglang, llama.cpp, openai, …; auto asks it.", metavar="KIND")
+    shadow: bool = flag(False, "Decide and record, but leave requests unchanged.", is_main=True)
+    log: str = flag(
+        "", "Folder of the journal: one line per request; `train` can read it as a profile.", metavar="FOLDER"
+    )
+    keep_texts: bool = flag(False, "Store the questions in the journal, instead of a hash of each.")
+    server: str = flag(
+        "auto", "Kind of the server: vllm, sglang, llama.cpp, openai, …; auto detects it.", metavar="KIND"
+    )
     served_model: str = flag(
-        "", "The predictor's model there.", metavar="NAME", shown="its own name, where it is known"
+        "", "Name of the predictor's model on the server.", metavar="NAME", shown="its own name, if known"
     )
-    menu: str = flag("", "Menu file that says what the predictor's options set.", metavar="FILE", shown="its card's")
-    enforce: str = flag("auto", "How caps are kept: auto, native, two-call.", metavar="HOW")
+    menu: str = flag(
+        "", "Menu file with the request fields of the predictor's options.", metavar="FILE", shown="that of its card"
+    )
+    enforce: str = flag("auto", "How caps are enforced: auto, native, two-call.", metavar="HOW")
     cap_offset: int = flag(0, "Tokens by which the server exceeds a cap (`doctor` measures it).", metavar="N")
     answer_room: int = flag(512, "Tokens for the answer after a thought.", metavar="N")
     most_tokens: int | None = flag(
         None,
-        "Limit on answers that nothing else limits, where there is a quota.",
+        "With quotas: token limit for requests without any other limit.",
         metavar="N",
-        shown="they are refused",
+        shown="such requests are rejected",
     )
-    timeout_seconds: float = flag(600.0, "Longest wait for the server.", name="--timeout")
-    drain_seconds: float = flag(30.0, "Longest wait for running requests at the end.", metavar="N")
-    dry_run: bool = flag(False, "Say what would be served; listen nowhere.", is_main=True)
-    demo: bool = flag(False, "A scripted server, load, tenants and a page; needs nothing else.", is_main=True)
+    timeout_seconds: float = flag(600.0, "Longest wait for the server, in seconds.", name="--timeout")
+    drain_seconds: float = flag(30.0, "Longest wait for running requests at shutdown, in seconds.", metavar="N")
+    dry_run: bool = flag(False, "Show what would be served, without listening.", is_main=True)
+    demo: bool = flag(
+        False, "Run a demo with a scripted server, load, tenants and the page; needs no other flag.", is_main=True
+    )
 
     def __post_init__(self) -> None:
         is_open = not is_loopback(self.host)

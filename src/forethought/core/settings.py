@@ -305,20 +305,20 @@ class RunPlanSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CollectSettings:
-    """`forethought collect`: what came back of the requests of `plan --batch-out`."""
+    """`forethought collect`: the results of the requests of `plan --batch-out`."""
 
     results: tuple[str, ...] = argument(metavar="RESULTS...")
     batch: str = flag(
         "",
         "Record of the requests, REQUESTS.batch.json.",
         metavar="FILE",
-        shown="found by the results' fingerprint, beside them or here",
+        shown="the one of the results, in their folder or the current one",
     )
     out: str = flag("", "Run directory.", metavar="RUN", shown="runs/batch-REQUESTS")
-    ended: bool = flag(False, "The batch has ended: what has no result is lost, and is asked again.")
-    hard_cap: str = flag("", "Another hard cap for the rest of the job.", metavar="N", shown="that of the requests")
+    ended: bool = flag(False, "The batch has ended: requests without a result are lost, and are sent again.")
+    hard_cap: str = flag("", "Use another hard cap for the rest of the job.", metavar="N", shown="that of the requests")
     tokenizer: str = flag(
-        "", "Model whose tokenizer counts thoughts.", metavar="NAME", shown="the plan's, if it is here"
+        "", "Model whose tokenizer counts thoughts.", metavar="NAME", shown="that of the plan, if it is on this machine"
     )
     history: str = history_flag()
     grader: str = grader_flag()

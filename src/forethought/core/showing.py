@@ -1,7 +1,7 @@
 """How a value is displayed, as a table or a plot, and how progress is reported.
 
-`report` makes tables and pictures, and `commands` bars. They stand above what they show. So that `plan.plot()` is a
-method all the same, this file is the one door upwards: they are loaded by name when a person looks, and never before.
+`report` makes tables and plots, and `commands` progress bars. They depend on the values that they show. To make
+`plan.plot()` a method without a circular import, this file imports them by name when they are first used.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 r"""Makes text from others safe to print: on a terminal, in JSON, in Markdown.
 
-A question, an answer, a model's name or a server's message may hold escape sequences that set a clipboard, clear a
-screen or turn the order of letters around. Here these characters are written as `\x1b` or `\u202e` instead.
+A question, an answer, a model's name or a server's message may contain escape sequences that set a clipboard, clear a
+screen or reverse the order of letters. Here these characters are written as `\x1b` or `\u202e` instead.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Attention of a flat batch: rows are concatenated without padding and share keys and values.
 
-Every row of a batch begins with the same prompt prefix (template and examples), so its keys and values are kept once
+Every row of a batch begins with the same prompt prefix (template and examples), so its keys and values are stored once
 and never copied. Attention is done in two parts that are merged exactly by their log-sum-exp (as in "cascade" or
 "Hydragen" attention): one matrix product of all tokens with the shared prefix, then each row with its own tokens.
 """

@@ -1,6 +1,6 @@
 """Runs rows of tokens through a causal model in one flat batch, and caches the keys and values of prompts.
 
-A step takes any number of new tokens from each row, lays them end to end without padding, and runs the model once.
+A step takes any number of new tokens from each row, concatenates them without padding, and runs the model once.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from ..servers.replies import texts_in
@@ -11,6 +12,7 @@ from .used import DONE, REFUSED_UPSTREAM, Used
 
 MOST_KEPT = 4_000_000  # bytes of a whole reply that is read to be counted
 MOST_LINE = 1 << 20  # bytes of an event
+END = re.compile(rb"\n\n|\r\n\r\n")  # of an event
 USAGE_LEVELS = ("response", "message")  # where events of other routes hold their usage
 
 
@@ -19,14 +21,12 @@ class Tally:
 
     Args:
         is_stream: it comes as server-sent events.
-        num_thoughts: answers that were asked for.
         drops_usage: the last event, of the usage alone, was asked for here: the client does not get it.
     """
 
-    def __init__(self, *, is_stream: bool, num_thoughts: int = 1, drops_usage: bool = False) -> None:
+    def __init__(self, *, is_stream: bool, drops_usage: bool = False) -> None:
         self.is_stream = is_stream
         self._drops_usage = drops_usage
-        self._num_thoughts = num_thoughts
         self._kept = bytearray()
         self._is_lost = False  # it was too long to be read
         self._usage: dict[str, Any] = {}
@@ -83,16 +83,17 @@ class Tally:
 
     def _events(self) -> bytes:
         """Takes the whole events out of what is kept; returns those that the client gets."""
-        kept, onward = self._kept, bytearray()
-        while True:
-            ends = [(at, len(mark)) for mark in (b"\n\n", b"\r\n\r\n") if (at := kept.find(mark)) >= 0]
-            if not ends:
-                return bytes(onward)
-            at, size = min(ends)
-            event = bytes(kept[: at + size])
-            del kept[: at + size]
+        content = bytes(self._kept)
+        ends = [found.end() for found in END.finditer(content)]
+        if not ends:
+            return b""
+        del self._kept[: ends[-1]]
+        onward = []
+        for start, end in zip([0, *ends], ends, strict=False):
+            event = content[start:end]
             if not self._lines(event):
-                onward += event
+                onward.append(event)
+        return content[: ends[-1]] if len(onward) == len(ends) else b"".join(onward)
 
     def _lines(self, content: bytes) -> bool:
         """Counts the lines of data; whether they were of the usage alone."""

@@ -46,17 +46,24 @@ def own_option(path: str, body: Mapping[str, Any], kind: ServerKind, menu: Menu 
 
     The name of a model alone asks for none: every body has one.
     """
-    options = [option_fields(path, option, kind) for option in menu.options] if menu is not None else []
+    if menu is None or not menu.options:
+        return -1 if _asks_effort(path, body) else None
+    options = [option_fields(path, option, kind) for option in menu.options]
     known = [fields for fields in options if fields is not None]
-    levels = [EFFORT] if path not in (RESPONSES, MESSAGES) else ["reasoning.effort", "output_config.effort"]
-    paths = {place for fields in known for place in _places(fields)} | set(levels)
+    paths = {place for fields in known for place in _places(fields)}
     given = [place for place in paths if place != "model" and _at(body, place) is not None]
     if not given:
-        return None
+        return -1 if _asks_effort(path, body) else None
     for column, fields in enumerate(options):
         if fields is not None and all(_at(body, place) == _at(fields, place) for place in [*_places(fields), *given]):
             return column
     return -1
+
+
+def _asks_effort(path: str, body: Mapping[str, Any]) -> bool:
+    if path not in (RESPONSES, MESSAGES):
+        return body.get(EFFORT) is not None
+    return _at(body, "reasoning.effort") is not None or _at(body, "output_config.effort") is not None
 
 
 def _places(fields: Mapping[str, Any], before: str = "") -> list[str]:

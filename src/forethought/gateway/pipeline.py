@@ -278,7 +278,7 @@ class Pipeline:
         decision, grant = call.decision or NOTHING, call.grant
         own = {"x-forethought-id": call.id} | ({} if self.is_shadow or decision is NOTHING else decision.headers)
         safe = self._safely(grant) if grant is not None else None
-        reply = Reply(send, own, num_thoughts=decision.num_thoughts, drops_usage=drops_usage, safe=safe)
+        reply = Reply(send, own, drops_usage=drops_usage, safe=safe)
         replay = replayed(content, receive)
 
         async def watched() -> Message:

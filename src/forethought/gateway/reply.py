@@ -17,7 +17,6 @@ class Reply:
     Args:
         send: to the client.
         headers: to add.
-        num_thoughts: answers that were asked for.
         drops_usage: the usage of a stream was asked for here, and is taken out.
         safe: awaited before the first byte goes out; None for nothing.
 
@@ -32,13 +31,11 @@ class Reply:
         send: Send,
         headers: Mapping[str, str],
         *,
-        num_thoughts: int = 1,
         drops_usage: bool = False,
         safe: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self._send = send
         self._headers = [(name.encode(), value.encode("latin-1", "replace")) for name, value in headers.items()]
-        self._num_thoughts = num_thoughts
         self._drops_usage = drops_usage
         self._safe = safe
         self._tally: Tally | None = None

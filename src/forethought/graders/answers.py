@@ -1,8 +1,8 @@
 r"""Finds the answer that a model's text states: the part that all graders share.
 
-In this order: what a model leaves behind its end (special tokens, a next question, an explanation) goes; then the
-last `\boxed{…}`, `<answer>…</answer>`, `#### …`, or what follows "answer is", "答案是" or "Answer:" is the answer; then
-the marks around it (full stop, `\[ \]`, `$`, `**`, backquotes) come off.
+In this order: text after the end (special tokens, a next question, an explanation) is removed; then the last
+`\boxed{…}`, `<answer>…</answer>`, `#### …`, or the text after "answer is", "答案是" or "Answer:" is the answer;
+then the marks around it (full stop, `\[ \]`, `$`, `**`, backquotes) are removed.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 r"""Mathematics in different spellings -> tokens: Unicode, plain text and LaTeX are converted to one spelling.
 
-Nothing is dropped that could carry meaning: what has no known spelling raises Unread.
+Nothing with a possible meaning is dropped: an unknown spelling raises Unread.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 r"""Possible meanings of a mathematical answer: numbers, groups, sets, relations; values at points, and sets of numbers.
 
-What is none of the classes here is a sympy expression.
+Everything else is a sympy expression.
 """
 
 from __future__ import annotations

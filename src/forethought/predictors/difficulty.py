@@ -1,7 +1,7 @@
 """Queries the model for the difficulty of a question, before it reasons: easy, medium or hard.
 
-In the manner of the prompted baseline of "Predictive Scheduling for Efficient Inference-Time Reasoning in LLMs"
-(arXiv 2602.01237). It costs a prompt and a word per question, which is counted.
+After the prompted baseline of "Predictive Scheduling for Efficient Inference-Time Reasoning in LLMs" (arXiv
+2602.01237). It costs one prompt and one generated word per question, which are counted.
 """
 
 from __future__ import annotations

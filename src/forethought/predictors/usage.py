@@ -1,7 +1,7 @@
 """Detects during a run whether answers use the predicted tokens, and corrects the curves if not.
 
-How many tokens a thought uses is seen without any reference answer. It is the one thing by which a prediction can be
-checked while it is being used.
+The number of tokens of a thought is known without a reference answer. It is the only way to check predictions while
+they are used.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Results as one HTML file, as JSON, as Markdown with plots, and as lines for the terminal.
 
-Every table has uniform, blind and the oracle beside forethought, both costs, and intervals; gains that are not clearly
-above 0 are marked where they stand.
+Every table has uniform, blind, forethought and the oracle, both costs, and intervals; gains that are not significantly
+above 0 are marked.
 """
 
 from __future__ import annotations

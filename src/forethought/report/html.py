@@ -1,7 +1,7 @@
 """A page as one HTML file: nothing is loaded from elsewhere, and text from others is escaped.
 
-Jinja escapes every value (autoescape). Pictures are SVG within the page; their colours become variables of the page's
-style, which has two sets of them, for light and for dark ground. Printing takes the light one.
+Jinja escapes every value (autoescape). Plots are SVG within the page; their colours become variables of the page's
+style, which has a light and a dark set. Printing uses the light set.
 """
 
 from __future__ import annotations

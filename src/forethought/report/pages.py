@@ -1,6 +1,7 @@
 """Renders all results: a decision, tables and plots become JSON, Markdown, HTML, and text for a terminal.
 
-Every page says what was measured and on how much, marks gains that are not clearly above 0, and stamps a simulation.
+Every page states what was measured and the sample size, marks gains that are not significantly above 0, and labels
+simulations.
 """
 
 from __future__ import annotations

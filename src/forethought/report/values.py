@@ -1,6 +1,6 @@
 """Values as short tables for a notebook: HTML without colours of its own, readable on light and on dark pages.
 
-What others wrote (questions, answers, names) is escaped and cut; long tables show a few rows and count the others.
+Text from others (questions, answers, names) is escaped and shortened; long tables show a few rows and count the others.
 """
 
 from __future__ import annotations

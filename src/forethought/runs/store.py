@@ -1,8 +1,8 @@
 """A run directory: settings, records, hidden states. Append-only and flushed, so that a kill loses no reported result.
 
-RUN/run.json           what was asked and how it is measured (provenance, settings), written once
+RUN/run.json           provenance and settings, written once
 RUN/queries.jsonl      the queries, canonical
-RUN/records.jsonl      one line a finished trace; the last line may be cut short by a kill and is then dropped
+RUN/records.jsonl      one line per finished trace; a last line cut short by a kill is dropped
 RUN/records-K.jsonl    the same by worker K, of several that write at once
 RUN/hidden/*.safetensors   hidden states of a chunk of queries
 """

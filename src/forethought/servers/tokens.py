@@ -1,8 +1,8 @@
 """Tokens of thought and of answer, counted from what a server sent, and what a run has met, counted.
 
-Chunks of a stream are no tokens, a server's `usage` can leave the thought out or be wrong, and a text bounds its tokens
-only from below. So a count is taken from the server's word or a tokenizer, the larger where both are there, and only
-where the text is not longer than it allows. What nothing reliable tells is None: not counted, which is not 0.
+Chunks of a stream are not tokens, a server's `usage` can leave out the thought or be wrong, and a text gives only a
+lower bound on its tokens. So a count is the server's or a tokenizer's, the larger if both exist, and only if the text
+is not too long for it. Without a reliable count the value is None: not counted, which is not 0.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ Without a test framework, each raises AssertionError with every promise that is 
     check_allocator(MyAllocator())
     check_grader(MyGrader(), right=[("4", "4")], wrong=[("5", "4")])
 
-With pytest, one test a promise: subclass `EngineContract` as `TestMyEngine` and give it a fixture `subject`, and
+With pytest, one test per promise: subclass `EngineContract` as `TestMyEngine` and give it a fixture `subject`, and
 likewise `EstimatorContract` (`make_estimator`), `AllocatorContract` (`allocator`) and `GraderContract` (`judged`).
 """
 

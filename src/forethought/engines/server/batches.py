@@ -179,13 +179,13 @@ def batch_server(
     if enforce == "auto":
         if has_caps and not kind.cap:
             raise InvalidSettingsError(
-                f"a server of kind {server!r} keeps no cap on thinking in one request, and a second one cannot go on "
-                "with the first in a file of requests. Plan on a menu of its own effort levels (--menu of `forethought "
-                "profile`); or give --enforce max-tokens, where a thought that is cut leaves no answer"
+                f"a server of kind {server!r} has no cap on thinking in one request, and a second request cannot "
+                "continue the first in a file of requests. Plan on a menu of its own effort levels (--menu of "
+                "`forethought profile`); or give --enforce max-tokens, where a thought that is cut leaves no answer"
             )
         enforce = "native" if kind.cap else "max-tokens"
     elif enforce == "two-call":
-        raise InvalidSettingsError("--enforce two-call: a file of requests holds one call a question; leave it out")
+        raise InvalidSettingsError("--enforce two-call: a file of requests holds one call per question; leave it out")
     elif enforce == "native" and not kind.cap:
         raise InvalidSettingsError(f"--enforce native: a server of kind {server!r} has no field for a cap on thinking")
     elif enforce not in ("native", "max-tokens"):

@@ -1,6 +1,6 @@
 """One call for thought and answer, bounded by the server: by a native cap, only max_tokens, or the fields of an option.
 
-The answer is not forced here: where the cap leaves none, there is none. What came back is counted all the same.
+The answer is not forced: if the cap leaves no room for one, there is none. Returned tokens are counted in any case.
 """
 
 from __future__ import annotations

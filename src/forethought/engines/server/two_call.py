@@ -1,6 +1,6 @@
 """Two calls: at most `budget` tokens of thought, then the same text closed and answered, as the in-process engines do.
 
-Prompts, ends of thought, cuts and answer suffixes are those of `Forcing`; only who generates is another.
+Prompts, ends of thought, cuts and answer suffixes are those of `Forcing`; only the generation is done by the server.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The server's tokenizer, learned token by token, so that thoughts are cut as in the in-process engines.
 
-`Forcing` decodes ids many times over and cannot wait for a server. So every id is learnt once, when it first comes
-back, and decoded here from then on. Exact for byte-level tokenizers, where the text of two tokens is the two texts put
-together; of tokens that hold part of a character, the few that follow each other are learnt together.
+`Forcing` decodes ids many times and cannot wait for a server. So every id is decoded by the server once, when it is
+first returned, and then cached here. This is exact for byte-level tokenizers, in which the text of two tokens is the
+concatenation of their texts; consecutive tokens that hold parts of one character are cached together.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@ vLLM counts from the last start tag in the prompt and, when the cap is reached, 
 is here the tail that every prompt ends in (`<|im_start|>assistant` and a line break), end is the template's answer
 suffix: so it needs no model that was trained to write think tags.
 
-What vLLM 0.32 gets wrong is not assumed but measured (`measured`): with a start tag of n tokens it forces n - 1 tokens
-too late, and with one whose token ids are not in the prompt it does nothing and says nothing.
+Two faults of vLLM 0.32 are measured at start, not assumed (`measured`): with a start tag of n tokens it forces n - 1
+tokens too late, and with a tag whose token ids are not in the prompt it silently does nothing.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """Hidden states of prompts from a running vLLM: by hooks on its decoder layers, or by its own connector.
 
 Hooks cost nothing while generating, but a compiled graph calls none and raises nothing, and vLLM's second model runner
-keeps its batch elsewhere; both are said. The connector (`extract_hidden_states`) keeps states in the cache beside keys
-and values and writes them to files. It works with compiled graphs and either model runner, as its documents say (tried
-on a CPU alone); its layers are fixed when vLLM starts, each costs memory for every cached token, and every decoding
-step also checks one token that nobody wants: so it is for where hooks are not called.
+keeps its batch elsewhere; both are reported. The connector (`extract_hidden_states`) stores states in the cache next to
+keys and values and writes them to files. By its documentation it works with compiled graphs and either model runner
+(tried only on a CPU). Its layers are fixed when vLLM starts, each takes memory for every cached token, and every
+decoding step also computes one unused token. It is therefore used only if hooks are not called.
 """
 
 from __future__ import annotations

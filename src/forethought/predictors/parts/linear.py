@@ -1,6 +1,6 @@
 """Linear maps in closed form: ridge regression whose penalty is chosen by exact leave-one-out.
 
-One eigendecomposition of the features serves every penalty, every target and every left-out row.
+One eigendecomposition of the features is used for every penalty, every target and every left-out row.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A table file -> batches of named cells, read as a stream, without interpreting the cells.
 
-What a line, a cell, an item or a batch may hold is bounded, so that memory does not grow with what a small file claims.
+The size of a line, a cell, an item and a batch is bounded, so that a small file cannot cause large memory use.
 """
 
 from .batch import Batch, Row, Wanted, choose_column, find_column, has_columns, no_such_column, size_of, text_of

@@ -1,7 +1,7 @@
 """The real content of a Parquet file: its footer and page headers, read without decoding anything.
 
-A footer may say anything. What a reader will allocate stands before each page, in Thrift's compact protocol. pyarrow is
-not asked: its `metadata.row_group(i).column(j)` ends the process on some damaged footers.
+A footer may be wrong. The size that a reader will allocate is stated before each page, in Thrift's compact protocol.
+pyarrow is not used for this: its `metadata.row_group(i).column(j)` ends the process on some damaged footers.
 """
 
 from __future__ import annotations

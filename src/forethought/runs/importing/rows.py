@@ -1,6 +1,6 @@
 """A table of measurements -> its rows as numbers: one per trace and budget, or one of counts a query and budget.
 
-A wide table's lists are spread to such rows, so that all checks and sums stand once, in `counts`.
+The lists of a wide table are expanded to such rows, so that all checks and sums are in one place, `counts`.
 """
 
 from __future__ import annotations

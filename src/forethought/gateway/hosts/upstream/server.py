@@ -116,6 +116,9 @@ class Server(uvicorn.Server):
         drain_seconds: longest wait for what runs.
         num_running: of requests.
         drain: told when the end begins; from then on the app refuses.
+
+    Attributes:
+        stopping: set when the end begins.
     """
 
     def __init__(
@@ -149,6 +152,7 @@ class Server(uvicorn.Server):
         self._drain = drain
         self._draining: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self.stopping = asyncio.Event()
         self._is_up = asyncio.Event()
         self._is_stopped = asyncio.Event()
 
@@ -170,12 +174,13 @@ class Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """The first signal begins the end; a second one does not wait."""
+        self._drain()
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self.stopping.set)
         if self._draining is not None or self._loop is None or sig == signal.SIGINT:
             self.should_exit = True
-            self._drain()
-            return
-        self._drain()
-        self._loop.call_soon_threadsafe(self._begin_drain)
+        else:
+            self._loop.call_soon_threadsafe(self._begin_drain)
 
     def _begin_drain(self) -> None:
         self._draining = asyncio.ensure_future(self._end())
