@@ -181,7 +181,7 @@ class Hook(CustomLogger):  # type: ignore[misc]
         """Settles a whole reply."""
         call = self._open.pop(_name(data), None)
         if call is not None:
-            tally = Tally(is_stream=False, num_thoughts=call.decision.num_thoughts)
+            tally = Tally(is_stream=False)
             tally.feed(_json(response))
             tally.rest()
             await self._durable(call)
@@ -197,7 +197,7 @@ class Hook(CustomLogger):  # type: ignore[misc]
             async for chunk in response:
                 yield chunk
             return
-        tally, ending = Tally(is_stream=True, num_thoughts=call.decision.num_thoughts), UPSTREAM_FAILED
+        tally, ending = Tally(is_stream=True), UPSTREAM_FAILED
         self._open[f"stream {call.id}"] = call  # its lease goes on
         await self._durable(call)
         try:
