@@ -204,7 +204,7 @@ def test_what_is_no_hard_cap(text: str) -> None:
         (("--server", "vllm"), "--server goes with --batch-out"),
         (("--batch-out", "r.jsonl"), "--server vllm, openai"),
         (("--batch-out", "r.txt", "--server", "vllm"), "name it FILE.jsonl"),
-        (("--batch-out", "r.jsonl", "--server", "openai"), "keeps no cap"),
+        (("--batch-out", "r.jsonl", "--server", "openai"), "has no cap on thinking"),
         (("--batch-out", "r.jsonl", "--server", "vllm", "--hard-cap", "90"), "holds not one request"),
         (("--batch-out", "r.jsonl", "--server", "vllm", "--hard-cap", "1usd"), "--price-in"),
         (("--batch-out", "r.jsonl", "--server", "vllm", "--model", "other"), "was made for something else"),

@@ -179,9 +179,9 @@ def batch_server(
     if enforce == "auto":
         if has_caps and not kind.cap:
             raise InvalidSettingsError(
-                f"a server of kind {server!r} has no cap on thinking in one request, and a second request cannot continue "
-                "the first in a file of requests. Plan on a menu of its own effort levels (--menu of `forethought "
-                "profile`); or give --enforce max-tokens, where a thought that is cut leaves no answer"
+                f"a server of kind {server!r} has no cap on thinking in one request, and a second request cannot "
+                "continue the first in a file of requests. Plan on a menu of its own effort levels (--menu of "
+                "`forethought profile`); or give --enforce max-tokens, where a thought that is cut leaves no answer"
             )
         enforce = "native" if kind.cap else "max-tokens"
     elif enforce == "two-call":
