@@ -96,6 +96,19 @@ async def test_a_redis_that_forgot_the_script_is_told_it_again(server: RedisServ
     assert found == [None] * 5
 
 
+async def test_a_client_that_fails_leaves_nobody_waiting(
+    ledger: RedisLedger, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def broken(calls: object) -> None:
+        raise RuntimeError("no")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ledger, "_send", broken)
+        with pytest.raises(LedgerError, match="cannot be reached: no"):
+            await ledger.num_open()
+    assert await ledger.num_open() == 0
+
+
 async def test_windows_are_those_of_the_calendar_on_every_day(ledger: RedisLedger) -> None:
     days = [
         datetime(year, month, 1, tzinfo=UTC).timestamp() for year in (2027, 2028, 2100, 2400) for month in range(1, 13)

@@ -23,6 +23,7 @@ from forethought.core.prompts import load_template
 from forethought.core.provenance import Provenance
 from forethought.core.records import Record
 from forethought.core.settings import PlanSettings, RunSettings
+from forethought.core.terms import HardCap
 from forethought.engines.fake import FakeEngine
 from forethought.errors import InvalidSettingsError
 from forethought.runs.store import RunDirectory
@@ -73,7 +74,7 @@ def requests(budgets: Sequence[int]) -> list[Request]:
 
 def opened(folder: Path, total: int) -> Pool:
     run = RunDirectory.create(folder, kind="run", provenance=Provenance(), settings={})
-    return Pool.open(run, total=total, beside=BESIDE, menu=MENU)
+    return Pool.open(run, cap=HardCap(total, Cost.SPENT), beside=BESIDE, menu=MENU)
 
 
 @settings(max_examples=60, deadline=None)
@@ -105,7 +106,7 @@ def test_a_kill_loses_no_count(tmp_path_factory: pytest.TempPathFactory, total: 
     found = asyncio.run(collected(stream, most))
     with run.appender() as records:
         records.append(Record.of(each).to_json() for each in found)
-    again = Pool.open(run, total=total, beside=BESIDE, menu=MENU)
+    again = Pool.open(run, cap=HardCap(total, Cost.SPENT), beside=BESIDE, menu=MENU)
     done = sum(map(used, found))
     assert done <= again.spent <= total
     left = [each for each in asked if each.query.id not in {each.query_id for each in found}]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..control.asking_again import Rest, keep_budgets, rest_of, write_again
-from ..control.batches import WARNED_AT, Bounds, Round, fitting, make_round, request_of, write_round
+from ..control.batches import Bounds, Round, fitting, make_round, request_of, write_round
 from ..control.billing import Prices
 from ..control.budgets import keep_plan
 from ..control.collecting import SHOWN, Job, Settled, find_round
@@ -21,7 +21,7 @@ from ..control.running import plan_provenance
 from ..control.sources import refuse_without_texts
 from ..core.data import EngineInfo
 from ..core.settings import CollectSettings, EngineSettings, PlanSettings
-from ..core.terms import HardCap
+from ..core.terms import WARNED_AT, HardCap
 from ..engines.opening import choose, prompting
 from ..engines.server.batches import OPTIONS, BatchCalls, BatchServer, batch_server
 from ..errors import InvalidSettingsError

@@ -20,7 +20,7 @@ from ..core.features import DIFFICULTY, HIDDEN
 from ..core.menu import Menu
 from ..core.prompts import PromptTemplate
 from ..core.settings import EngineSettings, PlanSettings, ProfileSettings, RunPlanSettings, RunSettings
-from ..core.terms import usd_words
+from ..core.terms import HardCap, usd_words
 from ..core.worker import Worker
 from ..engines.context import CEILING, Room
 from ..engines.lengths import Lengths
@@ -259,6 +259,8 @@ def run_estimate(settings: RunSettings, *, prices: Prices = UNPRICED) -> CostEst
         most = min(most, int(total) * num_plans)
     if settings.hard_total:
         most = min(most, int(total))
+    if settings.hard_cap and (hard := HardCap.parse(settings.hard_cap)).cost is Cost.SPENT:
+        most, is_bound = min(most, int(hard.amount)), is_bound or hard.amount <= total
     within = None if is_bound or menu.is_named else _spent_within(predictor.card, total, len(queries))
     known = CostEstimate(model, str(folder), len(queries), 0, 0, 0, most, 0, engine=engine, spent_within=within)
     is_usd = asked.cost is Cost.USD

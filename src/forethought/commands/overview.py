@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..control import sources
+from ..control.answers import Answers
 from ..control.budgets import load_budgets, read_plan
 from ..control.plan import Plan
 from ..control.results import answer_rows, read_summary, summary
@@ -37,6 +38,11 @@ def run_result(run: RunDirectory) -> dict[str, Any]:
         "answers": str(run.path / "answers.jsonl"),
         "allocators": list(load_budgets(run)[1]),
     }
+
+
+def not_run(run: RunDirectory) -> list[str]:
+    """Ids of the questions that a hard cap kept back."""
+    return [each.id for each in Answers.load(run.path) if (each.error or "").startswith("the hard cap of ")]
 
 
 def run_overview(run: RunDirectory) -> dict[str, Any]:

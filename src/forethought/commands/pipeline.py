@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ..control import profiling, sources
 from ..control.adapting import Adaptation
 from ..control.answers import Answer
+from ..control.billing import UNPRICED, Prices
 from ..control.budgets import keep_plan, read_plan
 from ..control.feeding import feed_profile, feed_run, history_folder
 from ..control.plan import Plan
@@ -21,7 +23,7 @@ from ..control.profiling import Report, setup_of, silent
 from ..control.results import write_results
 from ..control.running import generate_planned, kept_answers
 from ..control.training import fitted, together
-from ..core.data import Query
+from ..core.data import Cost, Query
 from ..core.files import make_folder
 from ..core.import_settings import ImportSettings
 from ..core.menu import Menu
@@ -34,9 +36,10 @@ from ..core.settings import (
     RunSettings,
     TrainSettings,
 )
+from ..core.terms import HardCap
 from ..core.waiting import finish
 from ..core.worker import Worker
-from ..engines.context import SEVERAL_CAPS, Room, check_probes
+from ..engines.context import SEVERAL_CAPS, Room, ceiling_of, check_probes
 from ..engines.lengths import upper_bound
 from ..engines.opening import (
     choose,
@@ -44,6 +47,7 @@ from ..engines.opening import (
     prompting,
     settle,
 )
+from ..errors import InvalidSettingsError
 from ..predictors import training
 from ..predictors.bundle import check_place
 from ..predictors.parts.making import Progress, make_estimator
@@ -210,7 +214,12 @@ def plan(settings: PlanSettings, *, engine: Engine | None = None, progress: Prog
 
 
 def run(
-    settings: RunSettings, *, engine: Engine | None = None, report: Report = silent, progress: Progress = quiet
+    settings: RunSettings,
+    *,
+    engine: Engine | None = None,
+    report: Report = silent,
+    progress: Progress = quiet,
+    prices: Prices = UNPRICED,
 ) -> RunDirectory:
     """Plans, reasons under the caps, answers; run again with the same settings, it resumes.
 
@@ -258,8 +267,10 @@ def run(
                 seed=settings.seed,
                 grader=judge.grader,
                 retry_failed=settings.retry_failed,
-                setup=setup_of(running.info, asked.options),
-                pool=_pool(directory, running, room) if settings.hard_total else None,
+                setup=setup_of(running.info, _with_cap(asked.options, settings.hard_cap)),
+                pool=_pool(directory, running, room, settings.hard_cap, prices)
+                if settings.hard_total or settings.hard_cap
+                else None,
                 adaptation=Adaptation(directory, kept, _fitting(queries, room, running)) if is_adapted else None,
                 worker=worker,
             )
@@ -273,7 +284,12 @@ def run(
 
 
 def run_plan(
-    settings: RunPlanSettings, *, engine: Engine | None = None, report: Report = silent, progress: Progress = quiet
+    settings: RunPlanSettings,
+    *,
+    engine: Engine | None = None,
+    report: Report = silent,
+    progress: Progress = quiet,
+    prices: Prices = UNPRICED,
 ) -> RunDirectory:
     """Runs the plan of a file, edited or not; run again, it resumes.
 
@@ -282,6 +298,7 @@ def run_plan(
         engine: an engine already open, else the plan's model is opened.
         report: called with each answer once it is on disk.
         progress: called with what is being done, steps done and steps in all.
+        prices: of tokens, for a hard cap in money.
     """
     made, judge, asked = plan_file_inputs(settings, is_open=engine is not None)
     for note in made.notes:
@@ -300,7 +317,8 @@ def run_plan(
             running,
             judge,
             folder,
-            options=asked.options,
+            options=_with_cap(asked.options, settings.hard_cap),
+            pool=(lambda run: _pool(run, running, room, settings.hard_cap, prices)) if settings.hard_cap else None,
             retry_failed=settings.retry_failed,
             worker=Worker.parse(settings.worker),
         )
@@ -328,11 +346,31 @@ def _fitting(queries: Sequence[Query], room: Room, engine: Engine) -> dict[str, 
     return {} if fitting_Q is None else {query.id: int(cap) for query, cap in zip(queries, fitting_Q, strict=True)}
 
 
-def _pool(run: RunDirectory, engine: Engine, room: Room) -> Pool:
-    """The hard total of a run, as it was left."""
-    total = read_plan(run).allocation.total
+def _with_cap(options: Mapping[str, Any], hard_cap: str) -> dict[str, Any]:
+    """What a trace is tried under: what did not fit under one hard cap is tried again under another."""
+    return {**options, **({"hard_cap": hard_cap} if hard_cap else {})}
+
+
+def _pool(run: RunDirectory, engine: Engine, room: Room, hard_cap: str, prices: Prices) -> Pool:
+    """The hard cap of a run, or without one its total as such, as it was left."""
+    plan = read_plan(run)
     beside = max(room.most_beside, engine.answer_room if isinstance(engine, RoomEngine) else 0)
-    return Pool.open(run, total=total, beside=beside, menu=room.menu)
+    cap = HardCap.parse(hard_cap) if hard_cap else HardCap(plan.allocation.total, Cost.SPENT)
+    if hard_cap and plan.others:
+        raise InvalidSettingsError("--hard-cap counts the answers of one allocator, and the plan has several")
+    pool = Pool.open(
+        run,
+        cap=cap,
+        beside=beside,
+        menu=plan.menu,
+        is_named=plan.menu.is_named,
+        name="hard cap" if hard_cap else "total",
+        template=room.template,
+        prices=prices,
+    )
+    for request in plan.requests(ceiling_of(engine.info)) if cap.cost is Cost.USD else ():
+        pool.most(request)  # refuses what has no price before anything is paid for
+    return pool
 
 
 def _room(

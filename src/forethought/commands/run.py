@@ -54,7 +54,7 @@ def command(
     from ..runs.folders import check_rows_file
     from . import pipeline, reports
     from .estimates import run_estimate, run_plan_estimate
-    from .overview import run_result, run_text
+    from .overview import again, not_run, run_result, run_text
     from .progress import progress_bar
 
     prices = take_prices(values)
@@ -76,9 +76,9 @@ def command(
     num_left = min(estimate.num_left, estimate.num_queries)  # answers: other allocators' traces are beside them
     with progress_bar("answer", num_total=num_left, tokens_total=int(estimate.total), quiet=quiet) as watch:
         if isinstance(settings, RunPlanSettings):
-            run = pipeline.run_plan(settings, report=watch, progress=watch.step)
+            run = pipeline.run_plan(settings, report=watch, progress=watch.step, prices=prices)
         else:
-            run = pipeline.run(settings, report=watch, progress=watch.step)
+            run = pipeline.run(settings, report=watch, progress=watch.step, prices=prices)
         watch.step("report", 0, 1)
         page, compared = reports.write_run(run, settings)
     result = run_result(run)
@@ -90,6 +90,13 @@ def command(
     if answers:
         Answers.load(run.path).save(answers)
         talk(f"{result['queries']} answers written to {answers}")
+    if settings.hard_cap and (kept_back := not_run(run)):
+        result["kept_back"] = kept_back
+        talk(
+            f"{len(kept_back)} questions were not run under the hard cap ({', '.join(kept_back[:5])}"
+            f"{', …' if len(kept_back) > 5 else ''}); to go on with them, give the same command, --hard-cap larger: "
+            f"{again(run)} --hard-cap N"
+        )
     text = run_text(result)
     if compared is not None:
         side_by_side = report.page(compared)

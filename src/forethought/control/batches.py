@@ -33,7 +33,6 @@ from .profiling import trace_seed
 OURS = re.compile(r"([0-9a-f]{12})-(\d{1,6})-([A-Za-z0-9_-]+)")  # a custom_id: fingerprint, sample, query
 SHORT = re.compile(r"x[0-9a-f]{32}")  # stands for an id of odd characters, or a long one
 MOST_OWN = MOST_ID - 12 - 1 - 1 - 1  # characters of an id that stands for itself
-WARNED_AT = 0.8  # of a hard cap
 
 
 def short_id(query_id: str) -> str:

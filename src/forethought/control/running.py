@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,7 @@ async def kept_answers(
     options: Mapping[str, Any] | None = None,
     retry_failed: bool = True,
     worker: Worker = ALONE,
+    pool: Callable[[RunDirectory], Pool] | None = None,
 ) -> AsyncIterator[Answer]:
     """The same in a run directory, which is resumed; stored answers come first.
 
@@ -64,6 +65,7 @@ async def kept_answers(
         options: of the engine, which may be changed to mend what failed.
         retry_failed: try again what failed before.
         worker: of several processes that fill the folder together: it takes the questions that are its own.
+        pool: opens the hard cap of the run, once it is held for writing; None for no cap.
     """
     run = RunDirectory.create(folder, kind="run", provenance=plan_provenance(plan, judge, engine.info), settings={})
     with run.locked(worker):
@@ -80,6 +82,7 @@ async def kept_answers(
             grader=judge.grader,
             retry_failed=retry_failed,
             setup=setup_of(engine.info, options or {}),
+            pool=None if pool is None else pool(run),
             worker=worker,
         )
         fresh = set()

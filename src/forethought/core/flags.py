@@ -121,6 +121,12 @@ grader_options_flag = partial(pairs, "--grader-option", "Option of the grader (r
 allocator_options_flag = partial(pairs, "--allocator-option", "Option of the allocator (repeatable).")
 skip_ungraded_flag = partial(flag, False, "Skip questions without a readable reference answer, instead of stopping.")
 worker_flag = partial(flag, "", "Process share K of N of the questions; N processes fill one RUN.", metavar="K/N")
+hard_cap_flag = partial(
+    flag,
+    "",
+    "Never generate more tokens than N (200000), or for more money than Nusd (2.50usd), what is under way included.",
+    metavar="N",
+)
 retry_failed_flag = partial(flag, True, "Retry once what failed in an earlier start.")
 num_resamples_flag = partial(flag, 2000, "Bootstrap resamples.", name="--resamples")
 history_flag = partial(flag, "", "Add the samples to this history (a predictor folder).", metavar="FOLDER")
@@ -144,6 +150,18 @@ def positive(name: str, values: Iterable[float], unit: str = "tokens") -> list[s
     """What is wrong with numbers of tokens, or of another unit."""
     wrong = [each for each in values if not 0 < each < float("inf")]
     return [f"{name} must be a positive number of {unit}, not {each:g}" for each in wrong]
+
+
+def hard_cap_problems(hard: str | bool, worker: str, compare: Iterable[str] = ()) -> list[str | None]:
+    """What does not go with a hard cap (text), or a hard total (True)."""
+    from .terms import HardCap
+
+    name = "--hard-total" if hard is True else "--hard-cap"
+    return [
+        refused(lambda: HardCap.parse(hard)) if isinstance(hard, str) and hard else None,
+        f"{name} is kept by one process: leave --worker out" if hard and worker else None,
+        f"{name} counts the answers of one allocator: leave --compare out" if hard and compare else None,
+    ]
 
 
 def sampling_problems(temperature: float | None, top_p: float | None) -> tuple[str | None, str | None]:

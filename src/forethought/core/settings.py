@@ -19,6 +19,8 @@ from .flags import (
     flag,
     grader_flag,
     grader_options_flag,
+    hard_cap_flag,
+    hard_cap_problems,
     history_flag,
     layers_problem,
     limit_flag,
@@ -259,6 +261,7 @@ class RunSettings:
     hard_total: bool = flag(
         False, "With --cost spent: never exceed the total; later questions get smaller caps if needed."
     )
+    hard_cap: str = hard_cap_flag()
     history: str = history_flag(shown="RUN, where it is one")
     grader: str = grader_flag()
     grader_options: dict[str, Any] = grader_options_flag()
@@ -272,10 +275,10 @@ class RunSettings:
                 "--hard-total counts tokens that are generated: give a total in tokens and add --cost spent"
                 if self.hard_total and self.plan.cost is not Cost.SPENT
                 else None,
-                "--hard-total is kept by one process: leave --worker out" if self.hard_total and self.worker else None,
-                "--hard-total counts the answers of one allocator: leave --compare out"
-                if self.hard_total and self.compare
+                "--hard-total is --hard-cap at the plan's total: give one of them"
+                if self.hard_total and self.hard_cap
                 else None,
+                *hard_cap_problems(self.hard_cap or self.hard_total, self.worker, self.compare),
             ]
         )
 
@@ -286,6 +289,7 @@ class RunPlanSettings:
 
     plan_file: str
     out: str = flag("", "Run directory.", metavar="RUN", shown="runs/run-FILE")
+    hard_cap: str = hard_cap_flag()
     history: str = history_flag()
     grader: str = grader_flag()
     grader_options: dict[str, Any] = grader_options_flag()
@@ -294,6 +298,9 @@ class RunPlanSettings:
     engine: EngineSettings = EngineSettings()
     retry_failed: bool = retry_failed_flag()
     worker: str = worker_flag()
+
+    def __post_init__(self) -> None:
+        check_all(hard_cap_problems(self.hard_cap, self.worker))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

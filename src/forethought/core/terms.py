@@ -39,6 +39,9 @@ def usd_words(number: float) -> str:
     return f"{number:.{digits}f}".rstrip("0") + " USD"
 
 
+WARNED_AT = 0.8  # of a hard cap
+
+
 @dataclass(frozen=True, slots=True)
 class HardCap:
     """What a run may never pass, whatever is under way.

@@ -31,6 +31,7 @@ class Room:
         menu: the caps there are; of named options those that they name.
         suffix_bytes: of the answer suffix: it has no more tokens.
         is_named: whether the caps are those of named options.
+        template: the text around each query.
     """
 
     lengths: Lengths
@@ -38,6 +39,7 @@ class Room:
     menu: Menu
     suffix_bytes: int
     is_named: bool = False
+    template: PromptTemplate | None = None
 
     @classmethod
     def of(
@@ -48,7 +50,8 @@ class Room:
         is_named = menu.is_named
         if is_named:  # a thought without a cap takes what there is, and needs a token at least
             menu = Menu.of({option.cap or 1 for option in menu.options})
-        return cls(lengths, template.max_answer_tokens, menu, len(template.answer_suffix.encode()), is_named)
+        suffix_bytes = len(template.answer_suffix.encode())
+        return cls(lengths, template.max_answer_tokens, menu, suffix_bytes, is_named, template)
 
     def needed(self, cap: int) -> int:
         """Tokens that the longest prompt, `cap`, the suffix and the answer take."""
