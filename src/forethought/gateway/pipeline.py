@@ -113,7 +113,11 @@ class Pipeline:
                 call = _Call(self._begin(), tenant, path, came, started, headers)
                 await self._decided(app, policy, scope, receive, watched, call)
             else:
-                await self._passed(app, scope, receive, watched, tenant, path)
+                try:
+                    await self._passed(app, scope, receive, watched, tenant, path)
+                except RefusedError as error:
+                    self._refused(tenant.name, came, error.status)
+                    raise
         except GatewayError as error:
             if not has_begun:
                 await send_error(send, error.status, str(error), error.code, error.headers)

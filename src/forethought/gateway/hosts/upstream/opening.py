@@ -29,7 +29,7 @@ from ...decision import NONE, Decider, Priorities
 from ...host import logger
 from ...journal import Journal
 from ...law import PriceLaw, SharedPrice, steering_quotas
-from ...ledger import Ledger
+from ...ledger.opening import open_ledger
 from ...metrics import Metrics, Watch
 from ...policy import Policy
 from ...price import FLAGS, Price, price_of
@@ -303,21 +303,11 @@ def _models(settings: ServeSettings, server: Server, trained_on: str | None) -> 
 async def _admission(settings: ServeSettings, tenants: Tenants, price: Price) -> Admission | None:
     if not settings.tenants and not settings.ledger:
         return None
-    ledger = await _open_ledger(settings.ledger or LEDGER)
+    ledger = await open_ledger((settings.ledger or LEDGER).removeprefix("sqlite:"))
     steering, law = steering_quotas(tenants), None
     if steering and price.value > 0.0:
         law = SharedPrice(PriceLaw(price.value), steering)
     return Admission(tenants, ledger, price=law)
-
-
-async def _open_ledger(where: str) -> Ledger:
-    from ...ledger.sqlite import SqliteLedger
-
-    if where.startswith("sqlite:"):
-        return SqliteLedger(Path(where.removeprefix("sqlite:")))
-    from ...ledger.opening import open_ledger
-
-    return await open_ledger(where)
 
 
 def _policy(settings: ServeSettings, predictor: Predictor, found: _Found, price: Price) -> Policy:
