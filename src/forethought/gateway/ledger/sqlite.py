@@ -62,7 +62,8 @@ class SqliteLedger:
 
     Args:
         path: of the file; `path.lock`, `path-wal` and `path-shm` lie beside it.
-        clock: seconds since the epoch.
+        clock: seconds since the epoch. Where it is set forward leases run out early, and claims count as their
+            reservations; where it is set back requests count in the windows that it says, whose counts are kept.
 
     Raises:
         LedgerError: another gateway has it open, or the file is no ledger, is damaged, or cannot be opened.
