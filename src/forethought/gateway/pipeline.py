@@ -181,8 +181,8 @@ class Pipeline:
                 if lower is not None:
                     call.decision = lower
                     found = await admission.admit(tenant, prompt_bytes=num_bytes, decision=lower)
-        except LedgerError:
-            logger.exception("the ledger cannot be reached")
+        except LedgerError as error:
+            logger.warning("a request is not counted: %s", error)
             if self.is_shadow:
                 return
             reason = "the quotas cannot be looked up now; nothing was sent"
