@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -13,7 +14,7 @@ pytest.importorskip("uvicorn", reason="the extra `gateway` is not installed")
 
 from forethought.core.prompts import load_template
 from forethought.predictors.training import train
-from gateway_upstream import CAPS, Client, measured, question, served
+from gateway_upstream import CAPS, KEY, Client, measured, question, served, tenants_file
 from real_servers import SERVED, llama_server, vllm_server
 
 pytestmark = [pytest.mark.server, pytest.mark.slow, pytest.mark.model]
@@ -40,12 +41,11 @@ def upstream(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 @pytest.fixture(params=["auto", "two-call"])
 async def gateway(request: Any, upstream: Any, predictor: str, tmp_path: Any) -> AsyncIterator[Any]:
     kind, url = upstream
-    tenants = tmp_path / "tenants.toml"
-    tenants.write_text("[gateway]\ntokens_per_day = 100_000\n")
-    how = {"tenants": str(tenants), "ledger": f"sqlite:{tmp_path / 'ledger.db'}", "log": str(tmp_path / "journal")}
+    tenants = tenants_file(tmp_path / "t.toml", '[tenants.one]\nkey_sha256 = "KEY"\ntokens_per_day = 100_000\n')
+    how = {"tenants": tenants, "ledger": f"sqlite:{tmp_path / 'ledger.db'}", "log": str(tmp_path / "journal")}
     offset = OFFSET if kind == "vllm" and request.param == "auto" else 0
     settings = {"enforce": request.param, "served_model": SERVED, "answer_room": ROOM, "cap_offset": offset, **how}
-    async with served(url, predictor, **settings) as found, Client(found.url) as client:
+    async with served(url, predictor, **settings) as found, Client(found.url, KEY) as client:
         yield kind, request.param, found, client, tmp_path / "journal"
 
 
@@ -75,8 +75,10 @@ async def test_thoughts_end_at_their_caps_and_every_token_is_settled(gateway):
         else:
             usage = json.loads(content)["usage"]
             assert usage["completion_tokens"] <= budget + ROOM
-    await found.opened.seen.close()
-    lines = [json.loads(line) for file in sorted(journal.glob("requests-*.jsonl")) for line in file.open()]
+    await asyncio.sleep(1.0)  # the last one is settled once its reply has gone out
+    found.opened.seen.close()
+    kept = "".join(file.read_text() for file in sorted(journal.glob("requests-*.jsonl")))
+    lines = [json.loads(line) for line in kept.splitlines()]
     assert len(lines) == 6
     for line in lines:
         assert line["settled"] == line["prompt_tokens"] + line["output_tokens"] > 0
