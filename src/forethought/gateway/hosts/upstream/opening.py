@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from ....control import sources
 from ....core.features import DIFFICULTY, HIDDEN
@@ -36,6 +38,7 @@ from ...price import FLAGS, Price, price_of
 from ...request import PATHS, QUEUED
 from ...seen import Balance, Seen
 from ...tenants import Tenants
+from ...tracing import open_tracing
 from ...windows import window_at
 from .host import UpstreamHost
 
@@ -101,11 +104,10 @@ class Opened:
         }
 
     async def close(self) -> None:
-        """Lets go of ledger and journal."""
+        """Lets go of ledger, journal and spans."""
         if self.admission is not None:
             await self.admission.close()
-        if self.seen.journal is not None:
-            self.seen.journal.close()
+        await asyncio.to_thread(self.seen.close)
 
 
 async def open_gateway(settings: ServeSettings) -> Opened:
@@ -138,7 +140,7 @@ async def open_gateway(settings: ServeSettings) -> Opened:
     price = price_of(settings, predictor, FLAGS)
     admission = await _admission(settings, tenants, price)
     try:
-        seen = _seen(settings, predictor, found.server, tenants, admission, price)
+        seen = _seen(settings, predictor, found.server, tenants, admission, price, address)
     except ForethoughtError:
         if admission is not None:
             await admission.close()
@@ -341,6 +343,7 @@ def _seen(
     tenants: Tenants,
     admission: Admission | None,
     price: Price,
+    address: Address,
 ) -> Seen:
     card, simulated = predictor.card, SCRIPTED in server.models or server.name.endswith(f".{SCRIPTED}")
     provenance = Provenance(
@@ -354,6 +357,10 @@ def _seen(
     header = JournalHeader(card.menu, provenance)
     journal = Journal(Path(settings.log), header, keep_texts=settings.keep_texts) if settings.log else None
     law = None if admission is None else admission.shared_price
+    place = urlsplit(address.origin)
+    spans = None
+    if settings.tracing:
+        spans = open_tracing(system=server.kind.name, address=place.hostname or "", port=place.port)
     return Seen(
         about={
             "server": server.name,
@@ -364,6 +371,7 @@ def _seen(
             "simulated": simulated,
         },
         journal=journal,
+        spans=spans,
         balances=None if admission is None else _balances(admission, tenants),
         price=lambda: price.value if law is None else law.value,
     )
