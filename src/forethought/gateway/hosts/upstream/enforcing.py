@@ -55,10 +55,7 @@ def enforcement(settings: ServeSettings, kind: ServerKind, menu: Menu, is_kept: 
     if settings.enforce == "native" and kind.cap:
         return "native", "asked for"
     if settings.enforce == "auto" and kind.cap and is_trusted:
-        return (
-            "native",
-            f"a server of kind {kind.name} has a field, {'and keeps it' if is_kept else 'which was not tried'}",
-        )
+        return "native", f"a server of kind {kind.name} has a field"
     if settings.enforce != "native" and can_go_on:
         if settings.enforce == "two-call":
             return "two-call", "asked for"
