@@ -20,7 +20,8 @@ the first price were set, and which quotas there are:
 
 Policies: `law`, as the gateway runs it, and `law, up to N` with a highest price of N times the first; `fixed price`, at
 which the expected requests would use the day's quota; `fixed price, number known`, set with the day's true number of
-requests, which nobody knows beforehand; `cap N` for all. Intervals are 95% bootstraps of days; differences are paired.
+requests, which nobody knows beforehand; `fixed price, hindsight`, of several the one that did best on that very day;
+`cap N` for all. Intervals are 95% bootstraps of days; differences are paired.
 """
 
 from __future__ import annotations
@@ -60,7 +61,8 @@ REPORTED, TUNED = range(16), range(1000, 1004)
 CAPS = (32, 48, 64, 80, 96, 128, 256)
 GAINS = (2.0, 4.0, 8.0)
 HIGHS = (1.1, HIGH, 8.0)  # the highest price, as a multiple of the first
-LAW, FIXED, BEST = "law", "fixed price", "fixed price, number known"
+LAW, FIXED, KNOWN, BEST = "law", "fixed price", "fixed price, number known", "fixed price, hindsight"
+TRIED = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5)  # prices for BEST, as multiples of the first
 MINUTE_QUOTA = 3.0 * MEAN_TOKENS * EXPECTED / 1_440
 
 
@@ -201,12 +203,15 @@ def days(questions: Questions, scenario: Scenario, seeds: Sequence[int], law: Pr
         at, asked = arrivals(seed, scenario.share, len(questions.p_Q_B))
         policies: dict[str, dict[str, Any]] = {LAW: {"law": law}}
         if not only_law:
-            best = price_of_mean(questions.curves, scenario.quotas.get(DAY, MEAN_TOKENS * EXPECTED) / len(at))
+            known = price_of_mean(questions.curves, scenario.quotas.get(DAY, MEAN_TOKENS * EXPECTED) / len(at))
             policies |= {f"law, up to {each:g}": {"law": law_up_to(law, each)} for each in HIGHS if each != HIGH}
-            policies |= {FIXED: {"price": law.first}, BEST: {"price": best}}
+            policies |= {FIXED: {"price": law.first}, KNOWN: {"price": known}}
             policies |= {f"cap {cap}": {"cap": cap} for cap in CAPS}
         for name, policy in policies.items():
             found.setdefault(name, []).append(day(questions, at, asked, scenario.quotas, **policy))
+        if not only_law:
+            tried = [day(questions, at, asked, scenario.quotas, price=each * law.first) for each in TRIED]
+            found.setdefault(BEST, []).append(max(tried, key=lambda one: one["accuracy"]))
     return found
 
 

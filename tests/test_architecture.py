@@ -96,6 +96,7 @@ HEAVY = {
         "graders/reading.py",
         "graders/sameness.py",
     },
+    "redis": {"gateway/ledger/redis.py"},
     "huggingface_hub": {"models/locating.py", "models/gguf.py"},
     "inspect_ai": {"runs/importing/inspect_logs.py"},
 }

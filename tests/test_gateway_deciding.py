@@ -2,8 +2,10 @@
 
 import asyncio
 import re
+import threading
 import time
 import zlib
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -19,13 +21,10 @@ from forethought.allocators.problem import pose
 from forethought.control import sources
 from forethought.core.data import Cost, Curves
 from forethought.core.menu import Menu
-from forethought.gateway.decision import Decider, Priorities
-from forethought.gateway.metrics import Metrics, Watch
-from forethought.gateway.policy import LONG_CHARACTERS, Policy
-from forethought.gateway.price import Price
+from forethought.gateway.decision import Asked, Decider, Decision
+from forethought.gateway.together import LONG_CHARACTERS, MOST_TOGETHER, Together
 from forethought.predictors.parts import lexical, shape, surprisal
 from forethought.predictors.predictor import Predictor
-from serving_host import FakeHost
 
 TEXTS = st.text(st.one_of(st.characters(), st.sampled_from(" \n\t.?!0123456789,٣²½ßÉé\x1c\u2028 aAbB'")), max_size=120)
 ODD = "\n12,345.67 … 1e9?! é漢字 ² ½ ٣ TOTAL: $5"
@@ -166,32 +165,70 @@ def test_a_question_is_decided_in_a_millisecond_and_time_grows_with_its_length_a
 
 
 @pytest.mark.slow
-async def test_a_long_question_holds_nothing_else_up(by_text: Predictor) -> None:
+@pytest.mark.parametrize("stretch", [1.0, 1.3])
+def test_many_are_decided_as_each_alone(by_text: Predictor, stretch: float) -> None:
     decider = Decider(by_text, price=1e-3, cost=Cost.SPENT)
-    host = FakeHost(models=frozenset())
-    policy = Policy(
-        decider,
-        host,
-        start=None,
-        counter=None,
-        template=None,
-        answer_room=64,
-        offset=0,
-        priorities=Priorities(),
-        metrics=Metrics(None),
-        watch=Watch(decider, Price(1e-3, None, "given")),
-    )
-    question = "How many? " * 3000
-    assert len(question) > LONG_CHARACTERS
-    ran_on: list[str] = []
-    by_curve = decider.by_curve
+    decider.adapt(stretch, 1e-3)
+    questions = [*sources.shipped_heldout("qwen2.5-coder-1.5b").texts[:20], " ", ODD]
+    asked = [
+        Asked(question, None, "a note" if row % 2 else "", [None, 1e-4, 1e-2][row % 3], [None, 100, 5][row % 4 % 3])
+        for row, question in enumerate(questions)
+    ]
+    together = decider.by_curves(asked)
+    for one, found in zip(asked, together, strict=True):
+        alone = decider.by_curve(one.question, None, one.note, price=one.price, ceiling=one.ceiling)
+        assert (found.kind, found.reason, found.budget, found.high_tokens) == (
+            alone.kind,
+            alone.reason,
+            alone.budget,
+            alone.high_tokens,
+        )
+        assert found.expected == pytest.approx(alone.expected, abs=1e-6)
+        assert (found.tokens_B is None) == (alone.tokens_B is None)
+    assert together[-2].kind == "mean"
 
-    def watched(*args: object, **settings: object) -> object:
-        ran_on.append("loop" if asyncio._get_running_loop() is not None else "thread")
-        return by_curve(*args, **settings)  # type: ignore[arg-type]
 
-    decider.by_curve = watched  # type: ignore[method-assign, assignment]
-    for asked in (question, "How many?"):
-        body = {"messages": [{"role": "user", "content": asked}]}
-        assert await policy.decide("/v1/chat/completions", body) is not None
-    assert ran_on == ["thread", "loop"]
+@dataclass
+class Counted:
+    """A decider that notes how many it was asked together, and where."""
+
+    sizes: list[int] = field(default_factory=list)
+    threads: list[bool] = field(default_factory=list)
+
+    def by_curves(self, asked: list[Asked]) -> list[Decision]:
+        self.sizes.append(len(asked))
+        self.threads.append(threading.current_thread() is not threading.main_thread())
+        if any(each.question == "bad" for each in asked):
+            raise ValueError("bad")
+        return [Decision("predicted", each.question) for each in asked]
+
+
+async def test_questions_that_wait_at_once_are_decided_on_together() -> None:
+    counted = Counted()
+    together = Together(counted)  # type: ignore[arg-type]
+    texts = [str(number) for number in range(MOST_TOGETHER + 3)]
+    found = await asyncio.gather(*(together.decide(Asked(text)) for text in texts))
+    assert [each.reason for each in found] == texts
+    assert counted.sizes == [MOST_TOGETHER, 3]
+    assert (await together.decide(Asked("alone"))).reason == "alone"
+    assert counted.sizes[2:] == [1]
+
+
+async def test_a_client_that_leaves_costs_no_decision_and_an_error_reaches_each() -> None:
+    counted = Counted()
+    together = Together(counted)  # type: ignore[arg-type]
+    left, kept = (asyncio.ensure_future(together.decide(Asked(text))) for text in ("left", "kept"))
+    await asyncio.sleep(0)
+    left.cancel()
+    assert (await kept).reason == "kept"
+    assert counted.sizes == [1]
+    failed = await asyncio.gather(*(together.decide(Asked(t)) for t in ("bad", "good")), return_exceptions=True)
+    assert all(isinstance(each, ValueError) for each in failed)
+    assert (await together.decide(Asked("good"))).reason == "good"
+
+
+async def test_a_long_question_holds_nothing_else_up() -> None:
+    counted = Counted()
+    together = Together(counted)  # type: ignore[arg-type]
+    await asyncio.gather(together.decide(Asked("a" * (LONG_CHARACTERS + 1))), together.decide(Asked("short")))
+    assert sorted(counted.threads) == [False, True]

@@ -503,17 +503,41 @@ def _full_disk(statements: Any) -> None:
 
 async def test_a_sync_that_fails_ends_reservations(tmp_path: Path) -> None:
     ledger = SqliteLedger(tmp_path / "ledger.sqlite")
-    await ledger.reserve(claim("a", 100, 40))
 
     def broken() -> None:
         raise OSError("input/output error")
 
     ledger._file.sync = broken  # type: ignore[method-assign]
+    await ledger.reserve(claim("a", 100, 40))
     with pytest.raises(LedgerError, match="cannot be synced"):
         await ledger.durable("a")
     with pytest.raises(LedgerError, match="start the gateway again"):
         await ledger.reserve(claim("b", 1))
     assert await ledger.settle("a", 3) == 3
+    await ledger.close()
+
+
+async def test_a_claim_is_synced_while_its_request_is_answered(tmp_path: Path) -> None:
+    ledger = SqliteLedger(tmp_path / "ledger.sqlite")
+    numbers, sync = [], ledger._file.sync
+
+    def counted() -> None:
+        numbers.append(1)
+        sync()
+
+    ledger._file.sync = counted  # type: ignore[method-assign]
+    await asyncio.gather(*(ledger.reserve(claim(name, 10, 4)) for name in "abc"))
+    await ledger.reserve(claim("d", 10, 4))  # while the first may still be synced
+    async with asyncio.timeout(5):
+        while ledger._num_synced < ledger._num_committed:  # nobody has asked
+            await asyncio.sleep(0.001)
+    num = len(numbers)
+    assert 1 <= num <= 2
+    for name in "abcd":
+        await ledger.durable(name)
+        await ledger.settle(name, 1)
+    await asyncio.sleep(0.05)
+    assert len(numbers) == num  # settlements alone are not synced
     await ledger.close()
 
 

@@ -215,6 +215,10 @@ async def test_other_routes_and_keys() -> None:
         assert (await ask(server, ask_chat(QUESTION))).status == 401
         assert (await ask(server, ask_chat(QUESTION, key="secret"))).status == 200
         server.key = ""
+        clients = Clients(server.url.removesuffix("/v1"))
+        assert (await clients.ask(Asked(b'{"latency": 0.06}', path="/scripted/pace"))).status == 200
+        clients.close()
+        assert (await ask(server, ask_chat(QUESTION))).first_byte >= 0.06
         assert (await ask(server, Asked(b"[", path="/chat/completions"))).status == 400
         assert (await ask(server, Asked(b"{}", path="/elsewhere"))).status == 404
 

@@ -5,9 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from forethought.core.problems import Problems
 from forethought.errors import FileError, InvalidInputError
-from forethought.gateway.tenants import DEFAULT, Tenant, Tenants, new_key
+from forethought.gateway.tenants import DEFAULT, Tenant, Tenants, _Reader, new_key
 from forethought.gateway.windows import ALL, DAY, MINUTE
 
 
@@ -165,3 +168,28 @@ def test_bytes_that_are_no_text(tmp_path: Path) -> None:
     (tmp_path / "tenants.toml").write_bytes(b"\xff\xfe")
     with pytest.raises(InvalidInputError, match="is not TOML"):
         Tenants.read(tmp_path / "tenants.toml")
+
+
+TEXTS = st.text("ab-é\x00 .", max_size=6) | st.just(hashed("k"))
+LEAVES = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), TEXTS)
+
+
+def tables(values: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    known = ["tokens", "tokens_per_day", "key_sha256", "header", "weight", "ceiling", "models", "tokens_per_byte"]
+    return st.dictionaries(st.sampled_from(known) | TEXTS, values, max_size=5)
+
+
+VALUES = LEAVES | st.lists(LEAVES, max_size=3)
+TABLE = tables(VALUES)
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.fixed_dictionaries({}, optional={"gateway": TABLE | VALUES, "tenants": tables(TABLE) | VALUES}))
+def test_whatever_a_file_holds_it_is_read_or_refused_in_words(tables: dict[str, Any]) -> None:
+    problems = Problems("tenants.toml")
+    found = _Reader(problems).read(tables)
+    try:
+        problems.raise_any()
+    except InvalidInputError:
+        return
+    assert Tenants(**found).of({}) is None

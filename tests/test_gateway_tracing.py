@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -147,6 +148,35 @@ def test_spans_go_to_the_console_where_asked() -> None:
     said = json.loads(done.stdout)
     assert said["resource"]["attributes"]["service.name"] == "forethought"
     assert said["attributes"]["forethought.budget"] == 128
+
+
+async def test_the_gateway_sends_spans_where_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("uvicorn", reason="the extra `gateway` is not installed")
+    from forethought.gateway.hosts.upstream import opening
+    from forethought.gateway.scripted import ScriptedServer
+    from gateway_upstream import Client, question, saved_predictor, served
+
+    sent = InMemorySpanExporter()
+
+    def opened(**given: Any) -> Tracing:
+        provider = TracerProvider()
+        provider.add_span_processor(SimpleSpanProcessor(sent))
+        return Tracing(provider, **given)
+
+    monkeypatch.setattr(opening, "open_tracing", opened)
+    predictor = saved_predictor(tmp_path / "predictor")
+    async with (
+        ScriptedServer() as server,
+        served(server.url, predictor, tracing=True) as found,
+        Client(found.url) as client,
+    ):
+        _, headers, _ = await client.chat(question(1))
+    (span,) = sent.get_finished_spans()
+    assert span.attributes is not None
+    assert span.attributes["forethought.id"] == headers["x-forethought-id"]
+    assert span.attributes["forethought.budget"] == int(headers["x-forethought-budget"])
+    assert f"http://{span.attributes['server.address']}:{span.attributes['server.port']}/v1" == server.url
+    assert question(1) not in span.to_json()
 
 
 def test_a_span_costs_less_than_a_millisecond(tracing: Tracing) -> None:

@@ -194,3 +194,30 @@ async def test_every_thought_of_a_request_is_known(by_caps, path, fields, num):
 async def test_predictors_that_need_no_model_decide(kind):
     ruled = policy(train(measured(CAPS), predictor=kind))
     assert (await decided(ruled, chat(question(102)))).kind in (PREDICTED, MEAN)
+
+
+LIMITS = {
+    "minus one is none": ("llama.cpp", {"max_tokens": -1}, {"max_tokens": 116}),
+    "another name for it": ("llama.cpp", {"max_tokens": 9, "n_predict": 100_000}, {"max_tokens": 9, "n_predict": 9}),
+    "that name alone": ("llama.cpp", {"n_predict": -1}, {"n_predict": 116}),
+    "both names of a chat": ("sglang", {"max_tokens": 7, "max_completion_tokens": 50}, None),
+    "none": ("sglang", {}, {"max_tokens": 116}),
+}
+
+
+@pytest.mark.parametrize(("kind", "fields", "sent"), LIMITS.values(), ids=LIMITS.keys())
+async def test_no_limit_of_a_client_lets_more_through(by_caps, kind, fields, sent):
+    body = chat(question(101), **fields)
+    decision = await decided(policy(by_caps, kind, price=1.0), body)
+    limits = {name: value for name, value in decision.changes.items() if name.startswith(("max_", "n_"))}
+    assert limits == (sent or {"max_tokens": 7, "max_completion_tokens": 7})
+    assert decision.most_tokens == next(iter(limits.values()))
+
+
+async def test_a_client_without_a_limit_is_not_taken_to_have_one(by_caps):
+    ruled = policy(by_caps, "llama.cpp")
+    for fields in ({"max_tokens": -1}, {"n_predict": -1}):
+        body = chat(question(101), reasoning_budget_tokens=20, **fields)
+        assert (await decided(ruled, body)).most_tokens is None
+        bounded = await decided(ruled, body, is_bounded=True)
+        assert set(bounded.changes.values()) == {bounded.most_tokens} == {120}

@@ -769,7 +769,7 @@ async def test_a_question_of_any_length_takes_no_time_of_the_servers_loop(text_p
     def refuse(*args: Any, **options: Any) -> None:
         raise AssertionError("read")
 
-    monkeypatch.setattr(ruled.decider, "by_curve", refuse)
+    monkeypatch.setattr(ruled.decider, "by_curves", refuse)
     decision = await ruled.decide(CHAT, chat(longest + "a"))
     assert decision.kind == MEAN
     assert decision.headers["x-forethought-reason"] == "mean curve: a question of more than 32,768 characters"

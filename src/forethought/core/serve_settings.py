@@ -68,6 +68,7 @@ class ServeSettings:
         "", "Folder of the journal: one line per request; `train` can read it as a profile.", metavar="FOLDER"
     )
     keep_texts: bool = flag(False, "Store the questions in the journal, instead of a hash of each.")
+    tracing: bool = flag(False, "Send a span per request, without texts, to OpenTelemetry (variables OTEL_…).")
     server: str = flag(
         "auto", "Kind of the server: vllm, sglang, llama.cpp, openai, …; auto detects it.", metavar="KIND"
     )

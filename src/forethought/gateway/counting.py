@@ -77,8 +77,8 @@ class Tally:
         count = count_shown(self._usage, self._thought, self._answer, pieces=pieces)
         least = self._thought.least_tokens + self._answer.least_tokens
         total = count.total
-        if total is None and told.generated is not None and least <= told.generated + max(TOLERANCE, 0.05 * least):
-            total = told.generated  # a tag in the text is no token, or one token has two words
+        if told.generated is not None and least <= told.generated + max(TOLERANCE, 0.05 * least):
+            total = told.generated  # a tag in the text may be no token, and a thought may stand in the text
         return Used(told.prompt, count.reasoning, total, status, ending, max(least, told.generated or 0))
 
     def _events(self) -> bytes:

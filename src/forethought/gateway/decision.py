@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -121,6 +121,25 @@ class Decision:
 Ceiling = int | str | None  # most reasoning tokens, or the largest option's name; None for no bound
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A query to decide on.
+
+    Attributes:
+        question: its text.
+        hidden_D: its hidden state, where the predictor reads one.
+        note: said with the reason.
+        price: right answers that a token must buy; None for the decider's own.
+        ceiling: the most that may be chosen.
+    """
+
+    question: str
+    hidden_D: FloatArray | None = None
+    note: str = ""
+    price: float | None = None
+    ceiling: Ceiling = None
+
+
 class Decider:
     """Options at one price, or at that of a request.
 
@@ -142,8 +161,8 @@ class Decider:
         self.price = price
         p_B, tokens_B = self.predictor.card.concave_mean
         tokens_1_B = None if tokens_B is None else tokens_B[None]
-        self._mean_curves = Curves(("mean",), self.menu, p_B[None], tokens_1_B)
-        self._mean = self._at_price(self._mean_curves, MEAN, "", price, None)
+        self._mean_curves = stretched(Curves(("mean",), self.menu, p_B[None], tokens_1_B), stretch)
+        self._mean = self._at_price(self._mean_curves, 0, MEAN, "", price, None)
 
     @property
     def menu(self) -> Menu:
@@ -165,7 +184,7 @@ class Decider:
         """
         mean = self._mean
         if price is not None or ceiling is not None:
-            mean = self._at_price(self._mean_curves, MEAN, "", self.price if price is None else price, ceiling)
+            mean = self._at_price(self._mean_curves, 0, MEAN, "", self.price if price is None else price, ceiling)
         return replace(mean, reason=f"mean curve: {reason}")
 
     def by_curve(
@@ -186,23 +205,32 @@ class Decider:
             price: right answers that a token must buy; None for the decider's own.
             ceiling: the most that may be chosen.
         """
-        hidden_1_D = None if hidden_D is None else hidden_D[None]
-        query_id = content_id(question) if ID in self.predictor.card.features.reads else "query"
-        read = Features(1, hidden_1_D, (question,), ids=(query_id,))
-        expected = forecast((query_id,), self.predictor, read)
-        if len(expected.unseen_Q):
-            return self.by_mean("the question cannot be read", price=price, ceiling=ceiling)
-        kind, reason = PREDICTED, PREDICTED
-        judged = expected.judged
-        if judged is not None and judged.num_novel:
-            kind = NOVEL
-            reason = f"{PREDICTED}; novel to the predictor (p={float(judged.p_Q[0]):.3f})"
-        reason = f"{reason}; {note}" if note else reason
-        price = self.price if price is None else price
-        decision = self._at_price(expected.curves, kind, reason, price, ceiling)
-        tokens_1_B = expected.curves.tokens_Q_B
-        is_listed = decision.option == "" and decision.budget in self.menu
-        return decision if tokens_1_B is None or not is_listed else replace(decision, tokens_B=tokens_1_B[0])
+        return self.by_curves([Asked(question, hidden_D, note, price, ceiling)])[0]
+
+    def by_curves(self, asked: Sequence[Asked]) -> list[Decision]:
+        """The same of several queries in one pass, which takes about half of the time of as many."""
+        reads, read = self.predictor.card.features.reads, [each.hidden_D for each in asked]
+        hidden_Q_D = np.stack([each for each in read if each is not None]) if read[0] is not None else None
+        texts = tuple(each.question for each in asked)
+        ids = tuple(map(content_id, texts)) if ID in reads else ("query",) * len(asked)
+        expected = forecast(ids, self.predictor, Features(len(asked), hidden_Q_D, texts, ids=ids))
+        unseen, judged, curves = set(expected.unseen_Q.tolist()), expected.judged, expected.curves
+        own = stretched(curves, self.stretch)
+        found = []
+        for row, each in enumerate(asked):
+            if row in unseen:
+                found.append(self.by_mean("the question cannot be read", price=each.price, ceiling=each.ceiling))
+                continue
+            kind, reason = PREDICTED, PREDICTED
+            if judged is not None and judged.is_novel_Q[row]:
+                kind, reason = NOVEL, f"{PREDICTED}; novel to the predictor (p={float(judged.p_Q[row]):.3f})"
+            reason = f"{reason}; {each.note}" if each.note else reason
+            price = self.price if each.price is None else each.price
+            decision = self._at_price(own, row, kind, reason, price, each.ceiling)
+            if curves.tokens_Q_B is not None and decision.option == "" and decision.budget in self.menu:
+                decision = replace(decision, tokens_B=curves.tokens_Q_B[row])
+            found.append(decision)
+        return found
 
     def of_client(self, column: int, reason: str) -> Decision:
         """The option of a named menu that a client chose itself, of which the mean curve says what it uses."""
@@ -210,7 +238,7 @@ class Decider:
         return Decision(OWN, reason, option.cap, None, tokens, option.label, high_of_option(tokens, option))
 
     def _mean_tokens(self, column: int) -> int:
-        tokens_1_B = stretched(self._mean_curves, self.stretch).tokens_Q_B
+        tokens_1_B = self._mean_curves.tokens_Q_B
         return max(1, round(float(self.menu.caps[column] if tokens_1_B is None else tokens_1_B[0, column])))
 
     def columns(self, ceiling: Ceiling) -> list[int]:
@@ -229,18 +257,18 @@ class Decider:
         most = [menu.asked(budget, budget)[0] for budget in menu.caps]
         return [column for column, cap in enumerate(most) if cap <= ceiling] or [0]
 
-    def _at_price(self, curves: Curves, kind: str, reason: str, price: float, ceiling: Ceiling) -> Decision:
-        curves = stretched(curves, self.stretch)
-        menu, p_B = curves.menu, curves.p_Q_B[0]
-        tokens_B = None if curves.tokens_Q_B is None else curves.tokens_Q_B[0]
+    def _at_price(self, curves: Curves, row: int, kind: str, reason: str, price: float, ceiling: Ceiling) -> Decision:
+        menu, p_B = curves.menu, curves.p_Q_B[row]
+        tokens_B = None if curves.tokens_Q_B is None else curves.tokens_Q_B[row]
         costs_Q_B = curves.costs_Q_B(self.cost)
         if costs_Q_B is None:
             raise InvalidSettingsError("spent tokens need a predictor of usage, and this one has none")
-        kept_K = None if ceiling is None else np.array(self.columns(ceiling))
-        if kept_K is None:
-            column = column_at(p_B, costs_Q_B[0], price)
+        cost_B = costs_Q_B[row]
+        if ceiling is None:
+            column = column_at(p_B, cost_B, price)
         else:
-            column = int(kept_K[column_at(p_B[kept_K], costs_Q_B[0, kept_K], price)])
+            kept_K = np.array(self.columns(ceiling))
+            column = int(kept_K[column_at(p_B[kept_K], cost_B[kept_K], price)])
         budget = menu.caps[column]
         tokens = budget if tokens_B is None else tokens_B[column]
         predicted = max(1, round(float(tokens)))

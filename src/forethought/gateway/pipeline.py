@@ -9,22 +9,22 @@ import secrets
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from ..errors import LedgerError
-from ..questions.queries import content_id
 from ..runs.journal import REFUSED, Entry
 from ..servers.kinds import merged
 from .admission import Admission, Grant, Refusal
 from .asgi import App, Message, Receive, Send, parsed, path_of, replayed, send_error
+from .call import NOTHING, Call
 from .decision import UNTOUCHED, Decision
 from .failing import GatewayError, RefusedError
 from .host import logger
 from .incoming import check_model, limited, whole_body
 from .policy import Policy
 from .reply import Reply
-from .request import CHAT, FORMED, PATHS, BudgetRequest
+from .request import CHAT, FORMED, PATHS
 from .seen import Seen
 from .tenants import Tenant, Tenants
 from .used import CLIENT_LEFT, DONE, Used
@@ -32,34 +32,7 @@ from .used import CLIENT_LEFT, DONE, Used
 # Routes that generate no text, and so may be asked under a quota without being counted.
 UNCOUNTED = ("embeddings", "rerank", "score", "tokenize", "detokenize", "moderations", "classify", "pooling")
 READING = ("GET", "HEAD", "OPTIONS", "DELETE")
-NOTHING = Decision("", "")  # of a request that was not decided on
-UNREAD = BudgetRequest("")
 TWO_CALLS = "forethought.cap"  # key of a scope: the tokens of thought that the host is to keep by two calls
-
-
-@dataclass(slots=True)
-class _Call:
-    """One request, as it goes through.
-
-    Attributes:
-        id: for the client, the journal and feedback.
-        came: seconds since 1970.
-        started: by the clock of intervals.
-        headers: of the request, names in lower case.
-    """
-
-    id: str
-    tenant: Tenant
-    path: str
-    came: float
-    started: float
-    headers: Mapping[str, str]
-    request: BudgetRequest | None = None
-    decision: Decision | None = None
-    price: float | None = None
-    grant: Grant | None = None
-    added: float = 0.0
-    has_left: bool = False
 
 
 class Pipeline:
@@ -110,10 +83,14 @@ class Pipeline:
                 raise RefusedError(401, "no tenant has this key", "invalid_api_key", {"www-authenticate": "Bearer"})
             path = path_of(scope)
             if scope["method"] == "POST" and path in policy.paths:
-                call = _Call(self._begin(), tenant, path, came, started, headers)
+                call = Call(self._begin(), tenant, path, came, started, headers)
                 await self._decided(app, policy, scope, receive, watched, call)
             else:
-                await self._passed(app, scope, receive, watched, tenant, path)
+                try:
+                    await self._passed(app, scope, receive, watched, tenant, path)
+                except RefusedError as error:
+                    self._refused(tenant.name, came, error.status)
+                    raise
         except GatewayError as error:
             if not has_begun:
                 await send_error(send, error.status, str(error), error.code, error.headers)
@@ -145,7 +122,7 @@ class Pipeline:
         scope: Message,
         receive: Receive,
         send: Send,
-        call: _Call,
+        call: Call,
     ) -> None:
         try:
             read = await self._read(policy, receive, call)
@@ -165,7 +142,7 @@ class Pipeline:
         await self._answer(app, policy, scope, content, receive, send, call, drops_usage=drops_usage)
 
     async def _read(
-        self, policy: Policy, receive: Receive, call: _Call
+        self, policy: Policy, receive: Receive, call: Call
     ) -> tuple[bytes, Mapping[str, Any], float] | None:
         """`(body, the same as an object, when it had come)`, decided on; None: the client left; raises RefusedError."""
         content = await whole_body(receive)
@@ -183,7 +160,7 @@ class Pipeline:
             raise RefusedError(400, "the body is no request that this route takes: see its messages, n and limits")
         return content, body, last_byte
 
-    async def _decide(self, policy: Policy, call: _Call, body: Mapping[str, Any], num_bytes: int) -> None:
+    async def _decide(self, policy: Policy, call: Call, body: Mapping[str, Any], num_bytes: int) -> None:
         """Settles what the request gets, and reserves it; raises RefusedError."""
         tenant, request, admission = call.tenant, call.request, self.admission
         assert request is not None
@@ -204,8 +181,8 @@ class Pipeline:
                 if lower is not None:
                     call.decision = lower
                     found = await admission.admit(tenant, prompt_bytes=num_bytes, decision=lower)
-        except LedgerError:
-            logger.exception("the ledger cannot be reached")
+        except LedgerError as error:
+            logger.warning("a request is not counted: %s", error)
             if self.is_shadow:
                 return
             reason = "the quotas cannot be looked up now; nothing was sent"
@@ -220,7 +197,7 @@ class Pipeline:
             raise RefusedError(429, found.reason, "quota_exceeded", wait)
 
     async def _lower(
-        self, policy: Policy, call: _Call, body: Mapping[str, Any], num_bytes: int, refusal: Refusal
+        self, policy: Policy, call: Call, body: Mapping[str, Any], num_bytes: int, refusal: Refusal
     ) -> Decision | None:
         """Decides once more under what is left; None where not even the smallest option fits."""
         assert self.admission is not None
@@ -237,7 +214,7 @@ class Pipeline:
         return replace(lower, reason=f"{lower.reason}; lowered to what is left of the quota")
 
     def _onward(
-        self, policy: Policy, scope: Message, body: Mapping[str, Any], content: bytes, call: _Call
+        self, policy: Policy, scope: Message, body: Mapping[str, Any], content: bytes, call: Call
     ) -> tuple[Message, bytes, bool]:
         """`(scope, body, whether the usage was asked for here)`: what goes to the server."""
         decision, request = call.decision, call.request
@@ -270,7 +247,7 @@ class Pipeline:
         content: bytes,
         receive: Receive,
         send: Send,
-        call: _Call,
+        call: Call,
         *,
         drops_usage: bool,
     ) -> None:
@@ -318,7 +295,7 @@ class Pipeline:
 
         return safe
 
-    async def _settle(self, call: _Call, used: Used) -> None:
+    async def _settle(self, call: Call, used: Used) -> None:
         settled = None
         if call.grant is not None and self.admission is not None:
             self._grants.pop(call.grant.id, None)
@@ -336,46 +313,14 @@ class Pipeline:
         if self.seen is not None:
             self.seen.end(Entry(self._begin(), came, tenant, status=status, ending=REFUSED), {})
 
-    def _note(self, call: _Call, used: Used, settled: int | None) -> None:
+    def _note(self, call: Call, used: Used, settled: int | None) -> None:
         """Says what came of a request."""
         if self.seen is None:
             return
         try:
-            self.seen.end(self._entry(call, used, settled), call.headers)
+            self.seen.end(call.entry(used, settled, is_shadow=self.is_shadow), call.headers)
         except Exception:  # a record that cannot be kept must never break a reply
             logger.exception("a request could not be recorded")
-
-    def _entry(self, call: _Call, used: Used, settled: int | None) -> Entry:
-        request, decision = call.request or UNREAD, call.decision or NOTHING
-        option = decision.option or (None if decision.budget is None else str(decision.budget))
-        predicted = decision.predicted_tokens
-        return Entry(
-            id=call.id,
-            time=call.came,
-            tenant=call.tenant.name,
-            model=request.model or "",
-            path=call.path,
-            kind=decision.kind,
-            reason=decision.reason,
-            question=content_id(request.question) if request.question else "",
-            option=option,
-            budget=decision.budget,
-            num_thoughts=request.num_thoughts,
-            price=call.price,
-            expected=decision.expected,
-            predicted=None if predicted is None else predicted * request.num_thoughts,
-            reserved=None if call.grant is None else call.grant.reserved,
-            settled=settled,
-            prompt_tokens=used.prompt_tokens,
-            reasoning_tokens=used.reasoning_tokens,
-            output_tokens=used.output_tokens,
-            status=used.status,
-            ending=used.ending,
-            added_ms=1000.0 * call.added,
-            seconds=time.perf_counter() - call.started,
-            is_shadow=self.is_shadow,
-            text=request.question or None,
-        )
 
     # ------------------------------------------------------------------ open requests
 

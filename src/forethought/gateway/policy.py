@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 from ..core.prompts import PromptTemplate
-from .decision import NONE, OWN, UNTOUCHED, Ceiling, Decider, Decision, Priorities
+from .decision import NONE, OWN, UNTOUCHED, Asked, Ceiling, Decider, Decision, Priorities
 from .fields import cap_fields, option_fields
 from .host import Host
 from .metrics import Counter, Metrics, Watch
 from .request import CHAT, FORMED, PATHS, PRIORITY_HEADER, BudgetRequest, read
 from .states import PromptStates
+from .together import Together
 
-LONG_CHARACTERS = 4000  # of a question: about 3 ms; the longer ones are read in a thread, and hold no other request up
 LOWERED = "the client's own choice, lowered to the ceiling"
 
 
@@ -58,6 +56,7 @@ class Policy:
         has_caps: bool = True,
     ) -> None:
         self.decider = decider
+        self._together = Together(decider)
         self.host = host
         self.template = template
         self.answer_room = answer_room
@@ -135,9 +134,8 @@ class Policy:
             else:
                 decision = self.decider.by_curve(request.question, state_D, price=price, ceiling=ceiling)
         else:
-            decide = partial(self.decider.by_curve, note=self._note(request), price=price, ceiling=ceiling)
-            is_long = len(request.question) > LONG_CHARACTERS
-            decision = await asyncio.to_thread(decide, request.question) if is_long else decide(request.question)
+            asked = Asked(request.question, None, self._note(request), price, ceiling)
+            decision = await self._together.decide(asked)
         return self._set(request, decision)
 
     def _set(self, request: BudgetRequest, decision: Decision) -> Decision:

@@ -22,6 +22,7 @@ TOOLS, SHAPED = "tools", "structured output"
 FORMED = (TOOLS, SHAPED)  # why there is no curve, where the answer is no plain text either
 MOST_THOUGHTS = 1 << 16  # of one request
 COMPLETION_LIMIT = ("vllm", "openai")  # kinds where `max_completion_tokens` goes before `max_tokens`
+OTHER_LIMITS = {"llama.cpp": ("n_predict",)}  # fields that go before the usual ones
 # Fields of a body that shape the answer's form: no curve was measured under them.
 SHAPING = ("structured_outputs", "guided_json", "guided_regex", "guided_choice", "guided_grammar")
 
@@ -128,16 +129,23 @@ def _num_thoughts(path: str, body: Mapping[str, Any], thoughts: list[int | None]
 
 
 def _room(path: str, body: Mapping[str, Any], kind: ServerKind) -> tuple[Any, tuple[str, ...]]:
-    """`(the client's own limit on all that is generated, the fields to set)`."""
+    """`(the client's own limit on all that is generated, the fields to set)`; None for no limit, as -1 is to some."""
     if path == RESPONSES:
-        return body.get("max_output_tokens"), ("max_output_tokens",)
-    if path != CHAT:
-        return body.get("max_tokens"), ("max_tokens",)
-    names = [name for name in ("max_completion_tokens", "max_tokens") if body.get(name) is not None]
-    own = body[names[0]] if names else None
-    if kind.name in COMPLETION_LIMIT:
-        return own, ("max_completion_tokens",)
-    return own, tuple(names) or (kind.length,)
+        known: tuple[str, ...] = ("max_output_tokens",)
+    elif path == CHAT:
+        known = ("max_completion_tokens", "max_tokens")
+    else:
+        known = ("max_tokens",)
+    known += OTHER_LIMITS.get(kind.name, ())
+    names = tuple(name for name in known if body.get(name) is not None)
+    if not all(_is_whole(body[name]) for name in names):
+        return "", names
+    if path == CHAT and kind.name in COMPLETION_LIMIT:
+        own, fields = body[names[0]] if names else None, known[:1]
+    else:
+        own = min((body[name] for name in names if body[name] >= 0), default=None)
+        fields = names or ((kind.length,) if path == CHAT else known[:1])
+    return own if own is None or own >= 0 else None, fields
 
 
 def _is_shaped(body: Mapping[str, Any]) -> bool:

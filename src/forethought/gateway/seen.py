@@ -76,6 +76,10 @@ class Spans(Protocol):
         """One request that has ended."""
         ...
 
+    def close(self) -> None:
+        """Sends what waits."""
+        ...
+
 
 @dataclass(slots=True)
 class Series:
@@ -170,6 +174,13 @@ class Seen:
         self._recent.append(_row(entry))
         if self._spans is not None:
             self._spans.record(entry, parent or {})
+
+    def close(self) -> None:
+        """Keeps and sends what waits; it waits for disk and network."""
+        if self.journal is not None:
+            self.journal.close()
+        if self._spans is not None:
+            self._spans.close()
 
     def unknown(self, ids: Collection[str]) -> list[str]:
         """Those of the ids that no request here ever had."""

@@ -191,7 +191,12 @@ class RedisLedger:
         try:
             while self._calls:
                 calls, self._calls = self._calls[:MOST_CALLS], self._calls[MOST_CALLS:]
-                for (_, waiting), reply in zip(calls, await self._send([each for each, _ in calls]), strict=True):
+                try:
+                    replies = await self._send([each for each, _ in calls])
+                except Exception as error:  # of the client itself: nobody may wait for ever
+                    logger.exception("the ledger's client failed")
+                    replies = [error] * len(calls)
+                for (_, waiting), reply in zip(calls, replies, strict=True):
                     if waiting.done():  # whoever asked has gone
                         continue
                     if isinstance(reply, Exception):

@@ -62,7 +62,8 @@ class SqliteLedger:
 
     Args:
         path: of the file; `path.lock`, `path-wal` and `path-shm` lie beside it.
-        clock: seconds since the epoch.
+        clock: seconds since the epoch. Where it is set forward leases run out early, and claims count as their
+            reservations; where it is set back requests count in the windows that it says, whose counts are kept.
 
     Raises:
         LedgerError: another gateway has it open, or the file is no ledger, is damaged, or cannot be opened.
@@ -78,6 +79,7 @@ class SqliteLedger:
         self._batch = _Batch(1)
         self._is_writing = self._is_due = self._is_closed = False
         self._num_committed = self._num_synced = 0  # batches, by their numbers
+        self._num_opened = 0  # the last that holds a new claim
         self._sync: asyncio.Event | None = None
         self._late: asyncio.TimerHandle | None = None
         self._batch_of: dict[str, int] = {}
@@ -105,8 +107,8 @@ class SqliteLedger:
         """Waits for an fsync that began after the claim was committed."""
         number = self._batch_of.get(claim_id, 0)
         while self._num_synced < number:
-            if self._sync is None:
-                self._begin_sync()
+            self._check()
+            self._begin_sync()
             assert self._sync is not None
             await self._sync.wait()
             if self._broken:
@@ -235,6 +237,9 @@ class SqliteLedger:
         following = self._batch
         if error is None:
             self._num_committed = batch.number
+            if batch.opened:  # the sync runs while the request is answered
+                self._num_opened = batch.number
+                self._begin_sync()
             if following.is_wanted:
                 self._due()
         else:
@@ -255,13 +260,17 @@ class SqliteLedger:
             self._due()
 
     def _begin_sync(self) -> None:
-        """Syncs the log, with all that is committed by now."""
+        """Syncs the log, with all that is committed by now, and again while there are claims that no sync has seen."""
+        if self._sync is not None or self._broken or self._is_closed:
+            return
         number, done = self._num_committed, asyncio.Event()
 
         def synced(error: BaseException | None) -> None:
             self._sync = None
             if error is None:
                 self._num_synced = number
+                if number < self._num_opened:
+                    self._begin_sync()
             else:  # what the system did not write once, a second fsync does not report again
                 self._broken = f"{self.path}: the ledger cannot be synced to disk, start the gateway again: {error}"
             done.set()

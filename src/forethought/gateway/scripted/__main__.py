@@ -6,18 +6,21 @@ import argparse
 import asyncio
 import contextlib
 import sys
+from dataclasses import replace
 from typing import Any
 
 from ...servers.kinds import KINDS
 from .model import DrawnModel
 from .server import ScriptedServer
-from .troubles import Trouble
+from .troubles import HEADER, trouble_in
 
 
 async def _serve(options: dict[str, Any]) -> None:
     model = DrawnModel(options.pop("seed"), options.pop("menu"))
     thought = options.pop("thought")
-    script = None if thought is None else lambda _: Trouble(thought=thought)
+    script = (
+        None if thought is None else lambda seen: replace(trouble_in(seen.headers.get(HEADER), ""), thought=thought)
+    )
     async with ScriptedServer(model, KINDS[options.pop("kind")], script=script, **options) as server:
         sys.stdout.write(f"{server.url}\n")
         sys.stdout.flush()

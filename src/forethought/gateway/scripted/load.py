@@ -133,6 +133,8 @@ class Clients:
         head += "content-type: application/json\r\n" + f"content-length: {len(asked.body)}\r\n"
         head += "".join(f"{name}: {value}\r\n" for name, value in asked.headers.items()) + "\r\n"
         try:
+            while self._free and not self._free[0].is_open:  # the server closed it meanwhile
+                self._free.popleft()
             client = self._free.popleft() if self._free else await self._connect()
         except OSError:
             now = time.perf_counter() - due

@@ -24,6 +24,7 @@ from .wire import PATHS, Parsed, Writer, answer, usage_of
 
 TICK = 0.02  # seconds between writes of a stream that is paced
 ECHO = "/echo"  # gives a request's body back as it came
+PACE = "/scripted/pace"  # sets `latency` and `tokens_per_second` of a server in another process
 _REASONS = {200: "OK", 400: "Bad Request", 401: "Unauthorized", 404: "Not Found", 429: "Too Many Requests"}
 _KINDS = {"json": b"application/json", "event-stream": b"text/event-stream"}
 _LOGIN = b"<!doctype html><title>Sign in</title><form method=post><input name=password></form>"
@@ -275,6 +276,11 @@ class _Connection(asyncio.Protocol):
         server = self._server
         if seen.path == ECHO:
             self._reply(200, seen.content, seen.headers.get("content-type", "application/octet-stream"))
+        elif seen.path == PACE:
+            found = json.loads(seen.content)
+            server.latency = float(found.get("latency", server.latency))
+            server.tokens_per_second = found.get("tokens_per_second", server.tokens_per_second)
+            self._reply(200, b"{}")
         elif seen.path == "/v1/models":
             owner = {"llama.cpp": "llamacpp"}.get(server.kind.name, server.kind.name)
             model = {"id": server.name, "object": "model", "owned_by": owner, "max_model_len": 1 << 17}

@@ -1,0 +1,148 @@
+"""Replies counted as they pass: any cut into pieces gives the same bytes and the same numbers; texts are not kept."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from forethought.gateway.counting import MOST_KEPT, MOST_LINE, Tally
+from forethought.gateway.used import CLIENT_LEFT, DONE, REFUSED_UPSTREAM
+from forethought.servers.tokens import Shown, least_tokens
+
+USAGE = {"prompt_tokens": 9, "completion_tokens": 5, "completion_tokens_details": {"reasoning_tokens": 3}}
+
+
+def stream(*events: Any, end: str = "\n\n") -> bytes:
+    lines = [event if isinstance(event, str) else json.dumps(event) for event in events]
+    return "".join(f"data: {line}{end}" for line in lines).encode()
+
+
+def piece(**delta: Any) -> dict[str, Any]:
+    return {"choices": [{"index": 0, "delta": delta}]}
+
+
+CHAT = (piece(reasoning_content="so it "), piece(reasoning_content="is "), piece(content="42"))
+LAST = {"choices": [], "usage": USAGE}
+
+
+def fed(content: bytes, cuts: list[int], **how: Any) -> tuple[bytes, Tally]:
+    tally, onward, start = Tally(is_stream=True, **how), b"", 0
+    for cut in [*sorted({cut % (len(content) + 1) for cut in cuts}), len(content)]:
+        onward += tally.feed(content[start:cut])
+        start = cut
+    return onward + tally.rest(), tally
+
+
+@given(cuts=st.lists(st.integers(0, 10_000), max_size=12), end=st.sampled_from(["\n\n", "\r\n\r\n"]))
+def test_any_cut_gives_the_same_bytes_and_the_same_numbers(cuts, end):
+    content = stream(*CHAT, LAST, "[DONE]", end=end)
+    onward, tally = fed(content, cuts)
+    assert onward == content
+    used = tally.used(200, DONE)
+    assert (used.prompt_tokens, used.reasoning_tokens, used.output_tokens) == (9, 3, 5)
+
+
+@given(cuts=st.lists(st.integers(0, 10_000), max_size=12), end=st.sampled_from(["\n\n", "\r\n\r\n"]))
+def test_the_usage_alone_is_taken_out_wherever_it_is_cut(cuts, end):
+    onward, tally = fed(stream(*CHAT, LAST, "[DONE]", end=end), cuts, drops_usage=True)
+    assert onward == stream(*CHAT, "[DONE]", end=end)
+    assert tally.used(200, DONE).output_tokens == 5
+
+
+@given(content=st.binary(max_size=300), cuts=st.lists(st.integers(0, 400), max_size=6), drops=st.booleans())
+def test_whatever_comes_goes_on(content, cuts, drops):
+    onward, tally = fed(content, cuts, drops_usage=drops)
+    assert onward == content
+    tally.used(200, DONE)
+
+
+@given(st.lists(st.text(max_size=40), max_size=8))
+def test_a_text_in_pieces_is_as_long_as_the_whole(pieces):
+    shown = Shown()
+    for each in pieces:
+        shown.add(each)
+    text = "".join(pieces)
+    assert shown.least_tokens == least_tokens(text)
+    assert shown.num_bytes == len(text.encode("utf-8", "replace"))
+
+
+ANTHROPIC = (
+    {"type": "message_start", "message": {"usage": {"input_tokens": 4, "cache_read_input_tokens": 6}}},
+    {"type": "content_block_delta", "delta": {"type": "thinking_delta", "thinking": "so it is "}},
+    {"type": "content_block_delta", "delta": {"type": "text_delta", "text": "42"}},
+    {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 7}},
+)
+RESPONSES = (
+    {"type": "response.reasoning_text.delta", "delta": "so it is "},
+    {"type": "response.output_text.delta", "delta": "42"},
+    {
+        "type": "response.completed",
+        "response": {
+            "usage": {"input_tokens": 10, "output_tokens": 7, "output_tokens_details": {"reasoning_tokens": 4}}
+        },
+    },
+)
+
+
+@pytest.mark.parametrize("events", [ANTHROPIC, RESPONSES], ids=["messages", "responses"])
+def test_events_of_other_routes_are_counted(events):
+    _, tally = fed(stream(*events), [])
+    used = tally.used(200, DONE)
+    assert (used.prompt_tokens, used.output_tokens) == (10, 7)
+    assert used.at_least == 7
+
+
+WHOLE = {
+    "a chat": {"choices": [{"message": {"reasoning_content": "so it is", "content": "42"}}], "usage": USAGE},
+    "a text": {"choices": [{"text": "so it is 42"}], "usage": USAGE},
+    "a response": {
+        "output": [{"type": "message", "content": [{"type": "output_text", "text": "42"}]}],
+        "usage": {"input_tokens": 9, "output_tokens": 5, "output_tokens_details": {"reasoning_tokens": 3}},
+    },
+    "a message": {"content": [{"type": "text", "text": "42"}], "usage": {"input_tokens": 9, "output_tokens": 5}},
+}
+
+
+@pytest.mark.parametrize("found", WHOLE.values(), ids=WHOLE.keys())
+def test_whole_replies_are_counted(found):
+    tally = Tally(is_stream=False)
+    tally.feed(json.dumps(found).encode())
+    tally.rest()
+    used = tally.used(200, DONE)
+    assert (used.prompt_tokens, used.output_tokens) == (9, 5)
+
+
+def test_without_a_word_on_usage_only_a_least_number_is_known():
+    _, tally = fed(stream(*CHAT), [])
+    used = tally.used(200, CLIENT_LEFT)
+    assert (used.output_tokens, used.at_least) == (None, 4)
+
+
+def test_a_usage_that_its_text_belies_is_not_believed():
+    _, tally = fed(stream(piece(content="word " * 100), {"choices": [], "usage": {"completion_tokens": 3}}), [])
+    used = tally.used(200, DONE)
+    assert (used.output_tokens, used.at_least) == (None, 100)
+
+
+def test_an_error_has_used_nothing():
+    tally = Tally(is_stream=False)
+    assert tally.used(500, DONE).ending == REFUSED_UPSTREAM
+    assert tally.used(500, DONE).output_tokens == 0
+
+
+def test_nothing_grows_with_what_passes():
+    tally = Tally(is_stream=True, drops_usage=True)
+    for _ in range(50):
+        tally.feed(stream(*CHAT * 50))
+    assert len(tally._kept) == 0
+    endless = Tally(is_stream=True, drops_usage=True)
+    content = b"data: " + b"x" * (MOST_LINE + 10)
+    assert endless.feed(content) == content
+    assert len(endless._kept) == 0
+    large = Tally(is_stream=False)
+    large.feed(b"x" * (MOST_KEPT + 1))
+    assert len(large._kept) == 0
