@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -123,9 +122,9 @@ def main() -> None:
             print(json.dumps(row), flush=True)
             rows.append(row)
     if asked.out:
-        about = {"command": " ".join(sys.argv[1:]), "cores": os.cpu_count(), "load": os.getloadavg()}
-        limits = resource.getrlimit(resource.RLIMIT_AS)
-        Path(asked.out).write_text(json.dumps({**about, "memory_limit": limits[0], "plans": rows}, indent=1) + "\n")
+        command = f"--queries {' '.join(map(str, asked.queries))} --kind {asked.kind} --cost {asked.cost}"
+        about = {"command": command, "cores": os.cpu_count(), "load": os.getloadavg()}
+        Path(asked.out).write_text(json.dumps({**about, "plans": rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -193,3 +193,15 @@ def test_whatever_a_file_holds_it_is_read_or_refused_in_words(tables: dict[str, 
     except InvalidInputError:
         return
     assert Tenants(**found).of({}) is None
+
+
+def test_the_command_line_makes_a_key_whose_lines_are_the_file(call: Any, tmp_path: Path) -> None:
+    said = call("serve", "--new-key", "search")
+    assert said.code == 0
+    key = said.err.split()[-1]
+    assert key not in said.out
+    (tmp_path / "tenants.toml").write_text(said.out)
+    found = Tenants.read(tmp_path / "tenants.toml").of({"authorization": f"Bearer {key}"})
+    assert found is not None
+    assert found.name == "search"
+    assert call("serve", "--new-key", "not a name").code == 1

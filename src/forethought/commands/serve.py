@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ..core.serve_settings import ServeSettings
-from .options import emit, filled, json_flag, takes, talk, verb
+from .options import emit, filled, json_flag, option, takes, talk, verb
 
 if TYPE_CHECKING:
     from ..gateway.hosts.upstream.serving import Running
@@ -13,8 +13,15 @@ if TYPE_CHECKING:
 
 @verb("serve", short_help="Run a gateway in front of a server: one price, hard quotas.")
 @takes(ServeSettings)
+@option(
+    "--new-key",
+    is_main=True,
+    default="",
+    metavar="NAME",
+    help="Make a key for tenant NAME: print its lines for the tenants file, show the key once, and exit.",
+)
 @json_flag
-def command(as_json: bool, **values: Any) -> int:
+def command(as_json: bool, new_key: str, **values: Any) -> int:
     """Predict each request's curve, choose its option at one price per token, set it, and count the tokens returned.
 
     The gateway serves the API of the server at --upstream, only on this machine unless --host is set. With --tenants
@@ -25,6 +32,8 @@ def command(as_json: bool, **values: Any) -> int:
     import asyncio
     import logging
 
+    if new_key:
+        return _make_key(new_key, as_json=as_json)
     settings = filled(ServeSettings, values)
     uvloop = _uvloop()
     # What the gateway logs goes by the plug-in's name, which vLLM shows; here it is shown as all else is.
@@ -40,6 +49,16 @@ def command(as_json: bool, **values: Any) -> int:
             emit(as_json, found, "\n".join(f"{name:14} {_shown(value)}" for name, value in found.items()))
             return 0
         runner.run(serving.serve(settings, lambda running: _say(running, as_json=as_json)))
+    return 0
+
+
+def _make_key(name: str, *, as_json: bool) -> int:
+    from ..gateway.tenants import new_key
+
+    key, lines = new_key(name)
+    if not as_json:
+        talk(f"the key of tenant {name}, shown only now: {key}")
+    emit(as_json, {"tenant": name, "key": key, "lines": lines}, lines.rstrip())
     return 0
 
 
@@ -75,7 +94,7 @@ def _say(running: Running, *, as_json: bool) -> None:
         emit(True, {"url": running.url, **found}, "")
         return
     talk(f"serving {running.url} in front of {found['upstream']}: {found['server']}")
-    talk(f"options {found['options']}, {found['enforced']}; {found['price']:.3g} right answers a token")
+    talk(f"options {found['options']}, {found['enforced']}; {found['price']:.3g} right answers per token")
     talk(f"page: {running.url.removesuffix('/v1')}/forethought/")
     if found["shadow"]:
         talk("in the shadow: nothing is changed")

@@ -217,7 +217,7 @@ class Watch:
             self._decider.adapt(usage.stretch, self._price.at(usage.stretch))
             logger.warning(
                 "thoughts use %.2f times the predicted tokens (%d seen): they are taken to be %.2f times as long as "
-                "predicted, at %.3g right answers a token; profile such requests and train again",
+                "predicted, at %.3g right answers per token; profile such requests and train again",
                 ratio,
                 usage.num_seen,
                 usage.stretch,

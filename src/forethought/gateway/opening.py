@@ -182,7 +182,7 @@ async def open_policy(prepared: Prepared, host: StateHost) -> Policy:
         watch=Watch(decider, prepared.price),
     )
     logger.info(
-        "forethought: %s predictor %s, %.3g right answers a token (%s); caps are sent %d lower; %s; thoughts are "
+        "forethought: %s predictor %s, %.3g right answers per token (%s); caps are sent %d lower; %s; thoughts are "
         "counted by %s",
         card.predictor,
         options.predictor,

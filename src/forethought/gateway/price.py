@@ -24,7 +24,7 @@ class Price:
     """A price, and what it was set on.
 
     Attributes:
-        value: right answers a token.
+        value: right answers per token.
         mean_budget: of the questions it was set on; None where the price was given.
         source: in words.
         curves: predicted, of the questions it was set on; None where the price was given.
@@ -65,7 +65,7 @@ class PriceTerms(Protocol):
 
     @property
     def price(self) -> float | None:
-        """Right answers a token."""
+        """Right answers per token."""
 
     @property
     def mean_tokens(self) -> float | None:

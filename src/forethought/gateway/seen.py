@@ -115,7 +115,7 @@ class Seen:
         journal: keeps requests and outcomes; None for none.
         spans: where spans go; None for nowhere.
         balances: of all accounts with their quotas; None where there are no quotas.
-        price: right answers a token, at weight 1; None where it is not known.
+        price: right answers per token, at weight 1; None where it is not known.
         clock: seconds since 1970.
 
     Attributes:

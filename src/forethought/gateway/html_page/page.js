@@ -173,7 +173,7 @@ function picture(id, height, draw, title) {
 function priceStrip(drawn, points, x, top, height) {
   const priced = points.filter((point) => point[2] !== null);
   const values = priced.map((point) => point[2]);
-  drawn.append(words(0, top - 10, "price: right answers a thousand tokens", {class: "price-words"}));
+  drawn.append(words(0, top - 10, "price: right answers per thousand tokens", {class: "price-words"}));
   if (!values.length) {
     drawn.append(words(x.left, top + height / 2, "not known yet"));
     return;
@@ -219,7 +219,7 @@ function burn() {
     ? `Tokens left of ${whole(quota.quota)} ${per[quota.window]} for ${named(quota.account)}, and the price over it`
     : "Tokens used, and the price over them";
   const said = quota ? `${whole(Math.max(0, now))} of ${whole(top)} tokens are left at ${clock(state.now)}, price ${price(state.price)} `
-    + "right answers a thousand tokens" : `${whole(now)} tokens were used by ${clock(state.now)}`;
+    + "right answers per thousand tokens" : `${whole(now)} tokens were used by ${clock(state.now)}`;
   picture("burn", 320, (drawn, width) => {
     const left = 64;
     const x = {left, right: width, of: scale(start, end, left, width)};
@@ -256,7 +256,7 @@ function burn() {
     ["left", whole(Math.max(0, now))],
     ["window ends", quota.end ? moment(quota.end, state.now) : "never"],
   ] : [["used", whole(state.tokens.settled || state.tokens.output)], ["reserved in all", whole(state.tokens.reserved)]];
-  facts("quota-facts", [...pairs, ["right answers a thousand tokens", price(state.price)]]);
+  facts("quota-facts", [...pairs, ["right answers per thousand tokens", price(state.price)]]);
 }
 
 function short(value) {
