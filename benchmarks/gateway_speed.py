@@ -5,6 +5,9 @@ a server; rounds go by turns, so that what else the machine does falls on all of
 
     python benchmarks/gateway_speed.py --litellm /path/to/venv/bin/litellm
     python benchmarks/gateway_speed.py --only memory --seconds 600
+
+On a machine that is not idle, waits say more of the others than of the servers: look at CPU a request and at ratios,
+and give it a niceness below theirs.
 """
 
 from __future__ import annotations
@@ -330,7 +333,10 @@ def main() -> None:
         found = speed(options, folder) if options.only == "speed" else memory(options, folder)
     kept = json.loads(options.out.read_text()) if options.out.exists() else {}
     kept[options.only] = {
-        "command": f"python benchmarks/gateway_speed.py {' '.join(sys.argv[1:])}".strip(),
+        "command": f"python benchmarks/gateway_speed.py {' '.join(sys.argv[1:])}".replace(
+            options.litellm or "\n", "litellm"
+        ),
+        "niceness": os.nice(0),
         "rounds": options.rounds,
         "seconds": options.seconds,
         "cores": os.cpu_count(),

@@ -104,6 +104,7 @@ class Client:
         assert self._session is not None
         data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
         own = {"authorization": f"Bearer {key}"} if key else self.headers
+        own = own if body is None else {"content-type": "application/json", **own}
         method = method or ("GET" if body is None else "POST")
         async with self._session.request(
             method, self.url + path, data=data, headers={**own, **(headers or {})}, allow_redirects=False

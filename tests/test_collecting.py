@@ -85,6 +85,9 @@ def test_what_failed_expired_and_was_cut_is_named_and_asked_again(job: Call) -> 
     assert last.json["answered"] == last.json["right"] == 24
     late = write_lines("late.jsonl", [answered(line) for line in lines[20:]])  # what was lost comes after all
     assert job("collect", late, "--json").json["spent_tokens"] == last.json["spent_tokens"]
+    long = write_lines("long.jsonl", [answered(lines[0], thought=64)])  # under a larger cap than its answer had
+    assert job("collect", long, "--json").json["answered"] == 24
+    assert job("collect", late, long, "--json").json["spent_tokens"] == last.json["spent_tokens"]
 
 
 def test_results_of_another_job_are_refused(job: Call) -> None:

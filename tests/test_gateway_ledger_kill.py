@@ -57,6 +57,13 @@ class Worker:
             assert time.monotonic() < ends
             time.sleep(0.01)
 
+    def wait_for(self, text: bytes) -> None:
+        """Waits until it has said this."""
+        ends = time.monotonic() + 20.0
+        while text not in os.pread(self._output.fileno(), 10**7, 0):
+            assert time.monotonic() < ends
+            time.sleep(0.02)
+
     def kill(self) -> bytes:
         """What it had said, whole lines of it."""
         self.process.send_signal(signal.SIGKILL)
@@ -96,7 +103,7 @@ def test_what_was_told_survives_a_kill_of_the_gateway(tmp_path: Path) -> None:
         worker = Worker(path, f"run{number}", 32, quota, 0.5)
         time.sleep(chance.uniform(0.02, 0.4))
         told.read(worker.kill())
-    assert len(told.settled) > 100
+    assert len(told.settled) > 20
     asyncio.run(_judge(path, told, quota))
 
 
@@ -111,7 +118,7 @@ async def _judge(path: Path, told: Told, quota: int) -> None:
 def test_a_full_ledger_is_full_after_a_kill(tmp_path: Path) -> None:
     path, told = tmp_path / "ledger.sqlite", Told()
     worker = Worker(path, "run", 16, 1_000, 30.0)
-    time.sleep(0.3)
+    worker.wait_for(b"F ")
     told.read(worker.kill())
     assert told.num_full
 

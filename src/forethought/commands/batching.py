@@ -264,10 +264,10 @@ def collect(settings: CollectSettings) -> Collected:
     seen = Counter[str]()
     with run.locked():
         keep_plan(run, plan)
-        job = Job.open(run, plan, [given])
+        job = Job.open(run, plan, [given], tokenizer)
         ended = job.check(paths)
         for path in paths:
-            job.collect(run, path, judge, tokenizer, seen)
+            job.collect(run, path, judge, seen)
         if settings.ended:
             job.end(run, ended)
         hard_cap = HardCap.parse(settings.hard_cap) if settings.hard_cap else job.rounds[-1].hard_cap

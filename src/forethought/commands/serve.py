@@ -23,9 +23,12 @@ def command(as_json: bool, **values: Any) -> int:
     unchanged. After SIGTERM, running requests have --drain-seconds to finish.
     """
     import asyncio
+    import logging
 
     settings = filled(ServeSettings, values)
     uvloop = _uvloop()
+    # What the gateway logs goes by the plug-in's name, which vLLM shows; here it is shown as all else is.
+    logging.getLogger("vllm.forethought").parent = logging.getLogger("forethought")
     from ..gateway.hosts.upstream import demo, opening, serving
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -71,18 +71,20 @@ class Job:
         plan: of the job.
         rounds: the first first.
         settled: custom_id -> what came of it; an answer stands before a failure.
+        tokenizer: of the model, which counts thoughts; None where it is not here.
     """
 
     plan: Plan
+    tokenizer: Any | None = None
     rounds: list[Round] = field(default_factory=list)
     settled: dict[str, Settled] = field(default_factory=dict)
     _calls: dict[str, BatchCalls] = field(default_factory=dict)
     _query_of: dict[str, Query] = field(default_factory=dict)
 
     @classmethod
-    def open(cls, run: RunDirectory, plan: Plan, given: Iterable[Round]) -> Self:
+    def open(cls, run: RunDirectory, plan: Plan, given: Iterable[Round], tokenizer: Any | None = None) -> Self:
         """The job of a run directory, with rounds that it does not hold yet; the run's lock must be held."""
-        job = cls(plan, list(read_lines(run.path / ROUNDS, Round.from_json)))
+        job = cls(plan, tokenizer, list(read_lines(run.path / ROUNDS, Round.from_json)))
         known = {each.fingerprint for each in job.rounds}
         new = [each for each in given if each.fingerprint not in known]
         job.add(run, new)
@@ -93,8 +95,9 @@ class Job:
 
     def add(self, run: RunDirectory, rounds: Sequence[Round]) -> None:
         """Keeps further rounds with the run."""
+        planned = set(self.plan.allocation.query_ids)
         for each in rounds:
-            if unknown := [name for name in each.asked if name not in set(self.plan.allocation.query_ids)]:
+            if unknown := [name for name in each.asked if name not in planned]:
                 raise InvalidInputError(f"round {each.number} asks {unknown[0]!r}, which its plan does not hold")
         if rounds:
             with appending(run.path / ROUNDS) as lines:
@@ -106,6 +109,7 @@ class Job:
         before = self.settled.get(line.id)
         if before is not None and _WEIGHT[before.state] >= _WEIGHT[line.state]:
             return False
+        self.settled.pop(line.id, None)  # what came first stands first
         self.settled[line.id] = line
         return True
 
@@ -115,13 +119,13 @@ class Job:
 
     def request(self, each: Round, query_id: str) -> Request:
         """The request of a query in a round."""
-        context = each.batch_server.context_tokens
+        context = self.calls(each).asked.context_tokens
         return request_of(self.plan, self._query_of[query_id], each.asked[query_id], context)
 
-    def calls(self, each: Round, tokenizer: Any | None = None) -> BatchCalls:
-        """What reads the answers of a round."""
+    def calls(self, each: Round) -> BatchCalls:
+        """What writes the requests of a round, and reads their answers."""
         if each.fingerprint not in self._calls:
-            self._calls[each.fingerprint] = BatchCalls(each.batch_server, tokenizer)
+            self._calls[each.fingerprint] = BatchCalls(each.batch_server, self.tokenizer)
         return self._calls[each.fingerprint]
 
     def bounds(self, each: Round) -> Bounds:
@@ -159,14 +163,13 @@ class Job:
                 )
         return found
 
-    def collect(self, run: RunDirectory, path: Path, judge: Judge, tokenizer: Any | None, seen: Counter[str]) -> None:
+    def collect(self, run: RunDirectory, path: Path, judge: Judge, seen: Counter[str]) -> None:
         """Takes the results of a file that are new, as records and as settled requests, in that order.
 
         Args:
             run: its lock must be held.
             path: of the file.
             judge: of answers to queries with a reference.
-            tokenizer: of the model; None where it is not here.
             seen: counts lines, and those that are of no request.
         """
         known = self.names()
@@ -183,7 +186,7 @@ class Job:
                     continue
                 each, query_id = known[result.custom_id]
                 request = self.request(each, query_id)
-                generation, settled = self._settle(self.calls(each, tokenizer), request, result)
+                generation, settled = self._settle(self.calls(each), request, result)
                 if not self._take(settled):
                     seen["known"] += 1
                     continue
@@ -243,11 +246,11 @@ class Job:
         found = dict(self.plan)
         for each in self.rounds:
             found.update(each.asked)
-        done: dict[str, int] = {}
-        for each in self.rounds:
-            for name, query_id in each.names().items():
-                if self._is(name, State.DONE):
-                    done.setdefault(query_id, each.asked[query_id])
+        done, known = dict[str, int](), self.names()
+        for name, settled in self.settled.items():  # as its records lie: the first answer is the one that counts
+            if settled.state is State.DONE:
+                each, query_id = known[name]
+                done.setdefault(query_id, each.asked[query_id])
         return found | done
 
     def waiting(self) -> list[str]:
@@ -272,9 +275,6 @@ class Job:
                 settled = self.settled.get(name)
                 found.setdefault(query_id, []).append(None if settled is None else settled.state)
         return found
-
-    def _is(self, name: str, state: State) -> bool:
-        return name in self.settled and self.settled[name].state is state
 
     def charged(self) -> tuple[float, float]:
         """`(charged, under way)`, counted as the hard cap is: what came back as counted, all else at its most."""

@@ -7,9 +7,9 @@ they are used.
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -179,9 +179,8 @@ def stretched(curves: Curves, factor: float) -> Curves:
     """
     if factor == 1.0 or curves.tokens_Q_B is None:
         return curves
-    budget_B = curves.menu.budgets_B.astype(np.float64)
     tokens_Q_B = stretched_tokens(curves.tokens_Q_B, curves.menu, factor)
-    p_Q_B = curves.p_Q_B if curves.menu.is_named else _between(curves.p_Q_B, budget_B, budget_B / factor)
+    p_Q_B = curves.p_Q_B if curves.menu.is_named else _Moved.by(curves.menu.caps, factor).values(curves.p_Q_B)
     return replace(curves, p_Q_B=p_Q_B, tokens_Q_B=tokens_Q_B)
 
 
@@ -192,32 +191,50 @@ def stretched_tokens(tokens_Q_B: FloatArray, menu: Menu, factor: float) -> NDArr
     """
     if menu.is_named:
         return tokens_Q_B.astype(np.float64) * factor
-    budget_B = menu.budgets_B.astype(np.float64)
-    rising_Q_B: NDArray[np.float64] = np.maximum.accumulate(tokens_Q_B.astype(np.float64), axis=1)
+    rising_Q_B: NDArray[np.float64] = np.maximum.accumulate(np.asarray(tokens_Q_B, dtype=np.float64), axis=1)
     if factor == 1.0:
         return rising_Q_B
-    at_B = budget_B / factor
-    missing_B = np.maximum(0.0, budget_B[0] - at_B)
-    fixed_Q_1 = rising_Q_B[:, :1] if budget_B[0] == 0 else np.zeros((len(rising_Q_B), 1))
-    thought_Q_B = _between(rising_Q_B, budget_B, at_B) - missing_B - fixed_Q_1
-    found_Q_B: NDArray[np.float64] = fixed_Q_1 + factor * np.maximum(0.0, thought_Q_B)
+    moved = _Moved.by(menu.caps, factor)
+    thought_Q_B = moved.values(rising_Q_B)
+    thought_Q_B -= moved.missing_B
+    if menu.caps[0] != 0:
+        found_Q_B = factor * np.maximum(0.0, thought_Q_B)
+    else:
+        found_Q_B = rising_Q_B[:, :1] + factor * np.maximum(0.0, thought_Q_B - rising_Q_B[:, :1])
     return np.maximum.accumulate(found_Q_B, axis=1)  # rounding may not make a later cap look cheaper
 
 
-def _between(values_Q_B: FloatArray, budget_B: FloatArray, at_N: FloatArray) -> NDArray[np.float64]:
-    """Every row's values at `at_N`, in straight lines between its own; beyond the first and the last, as these."""
-    before_N, after_N, share_N = _places(tuple(budget_B.tolist()), tuple(at_N.tolist()))
-    values_Q_B = np.asarray(values_Q_B, dtype=np.float64)
-    between_Q_N: NDArray[np.float64] = (1.0 - share_N) * values_Q_B[:, before_N] + share_N * values_Q_B[:, after_N]
-    return between_Q_N
+@dataclass(frozen=True, slots=True, eq=False)
+class _Moved:
+    """Where the caps of a menu come to lie once thoughts are longer: the same for every query of a stream.
 
+    Attributes:
+        before_B, after_B: columns between which cap / factor lies; beyond the first and the last, these.
+        share_B: how far from the first of them.
+        missing_B: tokens by which it is below the first cap.
+    """
 
-@lru_cache(maxsize=64)
-def _places(budgets: tuple[float, ...], at: tuple[float, ...]) -> tuple[IntArray, IntArray, NDArray[np.float64]]:
-    """Between which columns each of `at` lies, and how far from the first: the same for every query of a stream."""
-    place_N = np.interp(at, budgets, np.arange(len(budgets)))
-    before_N = np.floor(place_N).astype(np.int64)
-    return before_N, np.minimum(before_N + 1, len(budgets) - 1), place_N - before_N
+    before_B: IntArray
+    after_B: IntArray
+    share_B: NDArray[np.float64]
+    missing_B: NDArray[np.float64]
+
+    @classmethod
+    @lru_cache(maxsize=64)
+    def by(cls, caps: tuple[int, ...], factor: float) -> Self:
+        """For these caps and this factor."""
+        budget_B = np.array(caps, dtype=np.float64)
+        place_B = np.interp(budget_B / factor, budget_B, np.arange(len(caps)))
+        before_B = np.floor(place_B).astype(np.int64)
+        after_B = np.minimum(before_B + 1, len(caps) - 1)
+        return cls(before_B, after_B, place_B - before_B, np.maximum(0.0, budget_B[0] - budget_B / factor))
+
+    def values(self, values_Q_B: FloatArray) -> NDArray[np.float64]:
+        """Every row's values there, in straight lines between its own."""
+        values_Q_B = np.asarray(values_Q_B, dtype=np.float64)
+        found_Q_B: NDArray[np.float64] = (1.0 - self.share_B) * values_Q_B[:, self.before_B]
+        found_Q_B += self.share_B * values_Q_B[:, self.after_B]
+        return found_Q_B
 
 
 def stretch_of(tokens_N_B: FloatArray, menu: Menu, column_N: NDArray[np.int64], used: float) -> float:

@@ -104,7 +104,7 @@ class BatchCalls:
     """
 
     def __init__(self, asked: BatchServer, tokenizer: Any | None = None) -> None:
-        self._asked = asked
+        self.asked = asked
         self._call = OneCall(asked.enforce, Server(asked.kind, "named"), asked.wanted, Counters(), None)
         self._forcing = None if tokenizer is None else Forcing(tokenizer, asked.template)
 
@@ -115,27 +115,27 @@ class BatchCalls:
         body, reason = self._call.body(request)
         if reason is not None:
             raise InvalidSettingsError(reason)
-        return body if self._asked.kind.ids != "vllm" else {**body, "return_token_ids": True}
+        return body if self.asked.kind.ids != "vllm" else {**body, "return_token_ids": True}
 
     def line(self, custom_id: str, request: Request) -> bytes:
         """The request as a line of a file."""
-        return batch_line(self._asked.form, custom_id, self.body(request))
+        return batch_line(self.asked.form, custom_id, self.body(request))
 
     def most_tokens(self, request: Request) -> int | None:
         """Most tokens that a request may generate; None where nothing bounds them."""
         body = self.body(request)
-        found = next((body[name] for name in (self._asked.kind.length, "max_tokens") if name in body), None)
+        found = next((body[name] for name in (self.asked.kind.length, "max_tokens") if name in body), None)
         return found if isinstance(found, int) and not isinstance(found, bool) else None
 
     def most_prompt_tokens(self, request: Request) -> int:
         """Most tokens that its prompt has: no token is shorter than a byte."""
-        return upper_bound(self._asked.template, [request.query], 0)
+        return upper_bound(self.asked.template, [request.query], 0)
 
     def generation(self, request: Request, reply: Reply) -> Generation:
         """What came back, counted; a failure where it is more than the cap."""
         if self._forcing is None or dict(request.option.set if request.option else {}).get("model"):
             return self._call.judged(request, reply)
-        thought, rest, _ = reply.split(self._asked.template)
+        thought, rest, _ = reply.split(self.asked.template)
         is_inline = reply.ids is not None and not reply.reasoning
         thought_tokens = 0
         if thought:
@@ -145,7 +145,7 @@ class BatchCalls:
 
     def used(self, reply: Reply) -> int | None:
         """Tokens generated for an answer in all; None where nothing reliable tells."""
-        thought, rest, _ = reply.split(self._asked.template)
+        thought, rest, _ = reply.split(self.asked.template)
         total = count_tokens(reply.usage, thought=thought, answer=rest).total
         return total if total is not None or reply.ids is None else len(reply.ids)
 

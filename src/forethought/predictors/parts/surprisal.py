@@ -17,7 +17,7 @@ from .lexical import count_letters
 
 SIZE = 1 << 13  # buckets: 64 KB for each table
 BEFORE = 0.5  # counts that every bucket has before any text is seen
-DIGIT, SPACE = re.compile(r"\d"), re.compile(r"\s+")
+DIGIT, ZEROS = re.compile(r"\d"), str.maketrans(string.digits, "0" * 10)
 FIBONACCI = np.uint32(2654435769)  # 2^32 over the golden ratio: multiplicative hashing spreads neighbours
 NUM_NUMBERS = 6  # of a text
 LETTERS = (string.ascii_letters + string.digits).encode()
@@ -63,7 +63,8 @@ class Surprisal:
 
 def hash_text(text: str) -> Hashed:
     """Buckets of a text's grams and words, and log characters, log words, shares of digits and of other signs."""
-    plain = DIGIT.sub("0", SPACE.sub(" ", text.lower().strip()))
+    plain = " ".join(text.lower().split())
+    plain = plain.translate(ZEROS) if plain.isascii() else DIGIT.sub("0", plain)
     code = np.frombuffer(f" {plain} ".encode(errors="replace"), dtype=np.uint8).astype(np.uint32)
     code = np.concatenate([code, np.full(max(0, 3 - len(code)), 32, dtype=np.uint32)])
     grams = ((code[:-2] << 16 | code[1:-1] << 8 | code[2:]) * FIBONACCI) >> np.uint32(32 - SIZE.bit_length() + 1)
