@@ -12,6 +12,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from forethought.errors import EngineError
 from forethought.gateway.admission import Admission, Grant
 from forethought.gateway.beyond import IMAGE_TOKENS, beyond
 from forethought.gateway.ledger.sqlite import SqliteLedger
@@ -58,6 +59,22 @@ async def answering(content: bytes, kind: str = "application/json") -> AsyncIter
     server = await asyncio.start_server(talk, "127.0.0.1")
     async with server:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1", bodies
+
+
+async def test_a_server_that_is_not_there_is_looked_into_with_a_command_that_exists(predictor: str) -> None:
+    with pytest.raises(EngineError) as raised:
+        async with served("http://127.0.0.1:9/v1", predictor):
+            pass
+    assert "forethought doctor --base-url http://127.0.0.1:9/v1" in str(raised.value)
+    assert "--upstream" not in str(raised.value)
+
+
+async def test_where_tenants_show_keys_none_is_said_to_go_on(predictor: str, tmp_path: Path) -> None:
+    async with answering(b"{}") as (url, _):
+        async with served(url, predictor, server="vllm", **quotas(tmp_path)) as found:
+            assert found.opened.to_json()["key"] == "none"
+        async with served(url, predictor, server="vllm") as found:
+            assert found.opened.to_json()["key"] == "the client's"
 
 
 async def test_one_odd_prompt_count_does_not_shut_out_every_later_request(tmp_path: Path) -> None:
