@@ -11,13 +11,11 @@ from typing import Any
 import pytest
 
 from forethought.core.prompts import load_template
-from forethought.core.serve_settings import ServeSettings
-from forethought.gateway.hosts.upstream.looking import enforcement
 from forethought.gateway.hosts.upstream.two_calls import TwoCalls, _closing, _Skipping
 from forethought.gateway.pipeline import TWO_CALLS
 from forethought.gateway.scripted import ScriptedServer
 from forethought.servers.kinds import KINDS
-from gateway_upstream import CAPS, KEY, Client, chat, question, saved_predictor, served, tenants_file
+from gateway_upstream import KEY, Client, chat, question, saved_predictor, served, tenants_file
 
 pytest.importorskip("uvicorn", reason="the extra `gateway` is not installed")
 
@@ -180,21 +178,3 @@ def test_a_thought_without_tags_is_closed_by_words_that_the_client_sees():
     tagged = replace(load_template("think"))
     assert _closing(tagged, "so") == ("\n</think>\n\n", "")
     assert _closing(tagged, "so\n") == ("</think>\n\n", "")
-
-
-WAYS = {
-    "a field": ("vllm", "auto", "boxed", None, "native"),
-    "a field that is refused": ("vllm", "auto", "boxed", False, "two-call"),
-    "tags that the prompts do not have": ("llama.cpp", "auto", "boxed", True, "two-call"),
-    "tags": ("llama.cpp", "auto", "think", True, "native"),
-    "asked for": ("llama.cpp", "native", "boxed", True, "native"),
-    "asked for, two": ("vllm", "two-call", "think", True, "two-call"),
-}
-
-
-@pytest.mark.parametrize(("kind", "enforce", "template", "is_kept", "expected"), WAYS.values(), ids=WAYS.keys())
-def test_the_way_to_keep_a_cap_is_one_that_works(kind, enforce, template, is_kept, expected):
-    settings = ServeSettings(upstream="http://127.0.0.1:1/v1", predictor="x", price=0.1, enforce=enforce)
-    found, why = enforcement(settings, KINDS[kind], CAPS, load_template(template), is_kept)
-    assert found == expected
-    assert why

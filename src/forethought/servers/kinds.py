@@ -86,6 +86,7 @@ class ServerKind:
             after the other.
         has_priority: whether a body's `priority` orders its queue (vLLM: started with --scheduling-policy priority).
         needs: what the server must be started with for its native cap, for messages.
+        ignores_cap: whether it takes its cap and, started without `needs`, does nothing of it, without a word.
         counts_closing: whether the reasoning tokens that it reports hold the tag that closes the thought.
         seeding: what it must be started with to heed a request's seed, for messages; "" where it always does.
         streams_usage: whether a stream may ask for its usage (`stream_options.include_usage`).
@@ -109,6 +110,7 @@ class ServerKind:
     caches_by_slot: bool = False
     has_priority: bool = False
     needs: str = ""
+    ignores_cap: bool = False
     counts_closing: bool = False
     seeding: str = ""
     streams_usage: bool = True
@@ -168,6 +170,7 @@ KINDS = {
             whole=_fields(separate_reasoning=False),
             sampling=PLAIN_VLLM,
             needs="--reasoning-parser NAME --enable-strict-thinking, or a custom logit processor",
+            ignores_cap=True,
             counts_closing=True,  # seen with 0.5.23
             seeding="--enable-deterministic-inference",
             lists_all=True,
@@ -182,6 +185,7 @@ KINDS = {
             sampling=PLAIN_LLAMA,
             caches_by_slot=True,
             needs="a chat template whose thinking tags are tokens of the model, or name tags by native_fields",
+            ignores_cap=True,
             lists_all=True,
         ),
         ServerKind("tensorrt-llm", cap="thinking_token_budget", needs="its thinking-budget logits processor"),
