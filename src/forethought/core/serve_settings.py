@@ -55,7 +55,10 @@ class ServeSettings:
     host: str = flag("127.0.0.1", "Address to listen on.", is_main=True)
     port: int = flag(8100, "Port to listen on; 0 for a free one.", is_main=True)
     upstream_key_env: str = flag(
-        "", "Environment variable with the key of the server.", metavar="NAME", shown="the client's key is passed on"
+        "",
+        "Environment variable with the key of the server.",
+        metavar="NAME",
+        shown="the client's key is passed on; none, with --tenants",
     )
     admin_key_env: str = flag(
         "",

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from ..errors import LedgerError
+from .beyond import IMAGE_TOKENS
 from .host import logger
 from .law import SharedPrice
 from .ledger import LEASE, Claim, Count, Full, Ledger
@@ -23,6 +24,8 @@ GATEWAY = "gateway"  # the account in which every request counts
 FIRST_RATIO = 0.3  # tokens a byte of a request's body, until prompts have been counted
 MEMORY = 64_000  # bytes over which the ratio forgets
 MARGIN = 256  # tokens that a chat template adds, in the bound of a prompt, until one is seen to add more
+MOST_MARGIN = 4096  # that is believed of a template: one odd count must not shut out every later request
+IMAGE_SHARE = 1 / 16  # of the most tokens that an image can be: what it is expected to be
 TICK_SECONDS = 1.0
 
 
@@ -58,7 +61,7 @@ class Grant:
         id: of its claim.
         tenant: its name.
         prompt_tokens: that its prompt is taken to have.
-        prompt_bytes: of its body.
+        prompt_bytes: of its body; 0 where its tokens say nothing of those of other prompts.
         reserved: tokens that it counts as where nothing else is known.
         bound: the most that it can use.
         settled: what it was counted as; None while it is open.
@@ -120,7 +123,7 @@ class PromptTokens:
         kept = max(0.0, 1.0 - num_bytes / MEMORY)
         self._tokens = kept * self._tokens + tokens
         self._bytes = kept * self._bytes + max(1, num_bytes)
-        self._margin = max(self._margin, min(tokens - math.ceil(num_bytes * self._most_ratio), MOST_TOKENS))
+        self._margin = max(self._margin, min(tokens - math.ceil(num_bytes * self._most_ratio), MOST_MARGIN))
 
 
 class Admission:
@@ -153,24 +156,25 @@ class Admission:
         """What follows the quotas; None where no law runs."""
         return self._shared_price
 
-    def prompt_bound(self, num_bytes: int) -> int:
-        """The most tokens that a prompt is taken to have, by the bytes of its body."""
-        return self._prompts.bound(num_bytes)
+    def prompt_bound(self, num_bytes: int, images: int = 0) -> int:
+        """The most tokens that a prompt is taken to have, by the bytes of its body and its images."""
+        return self._prompts.bound(num_bytes) + images * IMAGE_TOKENS
 
-    async def admit(self, tenant: Tenant, *, prompt_bytes: int, decision: Promised) -> Grant | Refusal:
+    async def admit(self, tenant: Tenant, *, prompt_bytes: int, decision: Promised, images: int = 0) -> Grant | Refusal:
         """Reserves what a request may use; once this returns a grant, a kill cannot lose it.
 
         Args:
             tenant: whose request it is.
-            prompt_bytes: of its body.
+            prompt_bytes: of its body, images left out.
             decision: what it gets.
+            images: in its prompt.
 
         Raises:
             LedgerError: the ledger cannot be reached; nothing may be sent.
         """
         accounts = {GATEWAY: self.tenants.quotas, account_of(tenant): tenant.quotas}
         thoughts = max(1, decision.num_thoughts)
-        prompt = self._prompts.expected(prompt_bytes)
+        prompt = self._prompts.expected(prompt_bytes) + round(images * IMAGE_TOKENS * IMAGE_SHARE)
         most = decision.most_tokens
         if most is None and (self.tenants.quotas or tenant.quotas):
             left = await self._left(accounts)
@@ -179,7 +183,7 @@ class Admission:
         high = decision.high_tokens if decision.high_tokens is not None else decision.budget
         thought = (most or 0) if high is None else high + decision.answer_tokens
         thought = thought if most is None else min(thought, most)
-        bound = self._prompts.bound(prompt_bytes) + thoughts * (thought if most is None else most)
+        bound = self.prompt_bound(prompt_bytes, images) + thoughts * (thought if most is None else most)
         bound = min(bound, MOST_TOKENS)
         reserved = min(prompt + thoughts * thought, bound)
         claim = Claim(secrets.token_hex(12), accounts, reserved, bound, self.lease)
@@ -192,7 +196,7 @@ class Admission:
             if self._shared_price is not None and full.account == GATEWAY and bound <= full.quota:
                 self._shared_price.refused(full.window)
             return _refusal(full, bound)
-        return Grant(claim.id, tenant.name, prompt, prompt_bytes, reserved, bound)
+        return Grant(claim.id, tenant.name, prompt, 0 if images else prompt_bytes, reserved, bound)
 
     async def durable(self, grant: Grant) -> None:
         """Returns once a loss of power cannot lose the grant: before the first byte of the reply goes out.
@@ -215,7 +219,7 @@ class Admission:
         """
         if grant.settling is None:
             tokens = tokens_of(grant, used)
-            if used.prompt_tokens is not None:
+            if used.prompt_tokens is not None and grant.prompt_bytes:
                 self._prompts.see(grant.prompt_bytes, used.prompt_tokens)
             grant.settling = self._spawn(self._settle(grant, tokens))
         return await asyncio.shield(grant.settling)

@@ -16,7 +16,8 @@ from ..errors import LedgerError
 from ..runs.journal import REFUSED, Entry
 from ..servers.kinds import merged
 from .admission import Admission, Grant, Refusal
-from .asgi import App, Message, Receive, Send, parsed, path_of, replayed, send_error
+from .asgi import App, Message, Receive, Send, parsed, path_of, replayed, send_error, with_header
+from .beyond import beyond
 from .call import NOTHING, Call
 from .decision import UNTOUCHED, Decision
 from .failing import GatewayError, RefusedError
@@ -24,7 +25,7 @@ from .host import logger
 from .incoming import check_model, limited, whole_body
 from .policy import Policy
 from .reply import Reply
-from .request import CHAT, FORMED, PATHS
+from .request import CHAT, FORMED, PATHS, TEXT
 from .seen import Seen
 from .tenants import Tenant, Tenants
 from .used import CLIENT_LEFT, DONE, Used
@@ -110,6 +111,8 @@ class Pipeline:
                 if body is None:
                     raise RefusedError(403, "only models by name may be asked here, in JSON", "model_not_allowed")
                 check_model(tenant, body)
+                content = json.dumps(body).encode()  # a name that is there twice must mean the same to the server
+                scope = with_header(scope, "content-length", len(content))
                 receive = replayed(content, receive)
         await app(scope, receive, send)
 
@@ -155,12 +158,20 @@ class Pipeline:
         check_model(call.tenant, body)
         call.request = policy.read(call.path, body, call.headers.keys())
         if call.request is not None:
-            await self._decide(policy, call, body, len(content))
+            await self._decide(policy, call, body, *self._sized(call, body, len(content)))
         elif self._has_quota(call.tenant):
             raise RefusedError(400, "the body is no request that this route takes: see its messages, n and limits")
         return content, body, last_byte
 
-    async def _decide(self, policy: Policy, call: Call, body: Mapping[str, Any], num_bytes: int) -> None:
+    def _sized(self, call: Call, body: Mapping[str, Any], num_bytes: int) -> tuple[int, int]:
+        """`(bytes of the prompt, its images)`; raises RefusedError where a quota could not be kept."""
+        images, image_bytes, stored = beyond(body) if call.path != TEXT else (0, 0, "")
+        if stored and self._has_quota(call.tenant) and not self.is_shadow:
+            reason = f"there is a quota, and nobody knows how many tokens {stored!r} stands for: send the text itself"
+            raise RefusedError(403, reason, "prompt_not_counted")
+        return num_bytes - image_bytes, images
+
+    async def _decide(self, policy: Policy, call: Call, body: Mapping[str, Any], num_bytes: int, images: int) -> None:
         """Settles what the request gets, and reserves it; raises RefusedError."""
         tenant, request, admission = call.tenant, call.request, self.admission
         assert request is not None
@@ -175,12 +186,12 @@ class Pipeline:
         if admission is None:
             return
         try:
-            found = await admission.admit(tenant, prompt_bytes=num_bytes, decision=decision)
+            found = await admission.admit(tenant, prompt_bytes=num_bytes, decision=decision, images=images)
             if isinstance(found, Refusal) and not self.is_shadow:
-                lower = await self._lower(policy, call, body, num_bytes, found)
+                lower = await self._lower(policy, call, body, admission.prompt_bound(num_bytes, images), found)
                 if lower is not None:
                     call.decision = lower
-                    found = await admission.admit(tenant, prompt_bytes=num_bytes, decision=lower)
+                    found = await admission.admit(tenant, prompt_bytes=num_bytes, decision=lower, images=images)
         except LedgerError as error:
             logger.warning("a request is not counted: %s", error)
             if self.is_shadow:
@@ -197,15 +208,14 @@ class Pipeline:
             raise RefusedError(429, found.reason, "quota_exceeded", wait)
 
     async def _lower(
-        self, policy: Policy, call: Call, body: Mapping[str, Any], num_bytes: int, refusal: Refusal
+        self, policy: Policy, call: Call, body: Mapping[str, Any], prompt: int, refusal: Refusal
     ) -> Decision | None:
         """Decides once more under what is left; None where not even the smallest option fits."""
-        assert self.admission is not None
         assert call.request is not None
         assert call.decision is not None
         if isinstance(call.tenant.ceiling, str) or policy.decider.menu.is_named:
             return None
-        left = refusal.left - self.admission.prompt_bound(num_bytes)
+        left = refusal.left - prompt
         ceiling = left // max(1, call.request.num_thoughts) - policy.answer_room
         if ceiling < policy.decider.menu.smallest or ceiling >= (call.decision.budget or 0):
             return None
@@ -228,7 +238,7 @@ class Pipeline:
         drops_usage = asks and not (isinstance(told, Mapping) and told.get("include_usage"))
         if drops_usage:
             changes["stream_options"] = {"include_usage": True}
-        if changes or self._has_quota(call.tenant):  # a name that is there twice must mean the same to the server
+        if changes or call.tenant.models or self._has_quota(call.tenant):  # names that are there twice mean the same
             content = json.dumps(merged(body, changes)).encode()
         own = (b"content-length", b"accept-encoding", b"transfer-encoding")
         headers = [pair for pair in scope["headers"] if bytes(pair[0]).lower() not in own]

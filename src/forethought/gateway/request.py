@@ -20,9 +20,10 @@ PRIORITY_HEADER = "x-vllm-priority"
 MAX_CHARACTERS = 32_768  # of a question: predictors read it in the server's event loop, which waits for them
 TOOLS, SHAPED = "tools", "structured output"
 FORMED = (TOOLS, SHAPED)  # why there is no curve, where the answer is no plain text either
-MOST_THOUGHTS = 1 << 16  # of one request
+MOST_THOUGHTS = 1 << 16  # of one request; no server takes more
 COMPLETION_LIMIT = ("vllm", "openai")  # kinds where `max_completion_tokens` goes before `max_tokens`
 OTHER_LIMITS = {"llama.cpp": ("n_predict",)}  # fields that go before the usual ones
+OTHER_NUMBERS = {"llama.cpp": ("n_cmpl",)}  # fields that ask for several answers, beside `n`
 # Fields of a body that shape the answer's form: no curve was measured under them.
 SHAPING = ("structured_outputs", "guided_json", "guided_regex", "guided_choice", "guided_grammar")
 
@@ -88,13 +89,14 @@ def read(
     """
     own_cap = kind.cap_in(body) if path != RESPONSES else None
     own_room, room_fields = _room(path, body, kind)
-    model, thoughts = body.get("model"), [body.get("n"), body.get("best_of") if path == TEXT else None]
+    model, thoughts = body.get("model"), [body.get(name) for name in ("n", *OTHER_NUMBERS.get(kind.name, ()))]
+    thoughts.append(body.get("best_of") if path == TEXT else None)
     if not (_is_whole(own_cap) and _is_whole(own_room) and all(map(_is_whole, thoughts))):
         return None
     if not (model is None or isinstance(model, str)) or any(number is not None and number < 1 for number in thoughts):
         return None
-    found = _asked(path, body, template, start)
-    if found is None:
+    found, num_thoughts = _asked(path, body, template, start), _num_thoughts(path, body, thoughts)
+    if found is None or num_thoughts > MOST_THOUGHTS:
         return None
     question, no_curve, is_templates, untouched = found
     if body.get("use_beam_search"):
@@ -113,7 +115,7 @@ def read(
         own_cap=own_cap,
         own_option=own_option(path, body, kind, menu),
         own_room=own_room,
-        num_thoughts=min(MOST_THOUGHTS, _num_thoughts(path, body, thoughts)),
+        num_thoughts=num_thoughts,
         has_priority=body.get("priority") is not None or PRIORITY_HEADER in headers,
         untouched=untouched,
         room_fields=room_fields,
@@ -144,7 +146,10 @@ def _room(path: str, body: Mapping[str, Any], kind: ServerKind) -> tuple[Any, tu
         own, fields = body[names[0]] if names else None, known[:1]
     else:
         own = min((body[name] for name in names if body[name] >= 0), default=None)
-        fields = names or ((kind.length,) if path == CHAT else known[:1])
+        usual = (kind.length,) if path == CHAT else known[:1]
+        fields = names or usual
+        if names == ("max_completion_tokens",) and kind.name in OTHER_LIMITS:  # older ones do not know that name
+            fields += usual
     return own if own is None or own >= 0 else None, fields
 
 

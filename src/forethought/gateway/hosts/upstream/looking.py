@@ -47,7 +47,8 @@ async def look_at(settings: ServeSettings, address: Address, key: Key | None, pr
             server = await detect(client, "", settings.served_model)
         except EngineError as error:
             hint = "; if it starts later, name its kind: --server vllm"
-            raise EngineError(str(error).replace("--base-url", "--upstream") + hint) from None
+            said = str(error).replace("--base-url", "--upstream").replace("doctor --upstream", "doctor --base-url")
+            raise EngineError(said + hint) from None
         if card.template == CHAT:
             template, _ = await ask_template(client, server, settings.served_model or (server.models or ("",))[0])
             if card.template_hash is not None and template.hash != card.template_hash:

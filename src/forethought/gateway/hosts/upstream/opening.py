@@ -94,7 +94,11 @@ class Opened:
             "ledger": "none"
             if self.admission is None
             else (settings.ledger or LEDGER).partition("@")[2] or (settings.ledger or LEDGER),
-            "key": "the client's" if self.key is None else f"from {self.key.variable}",
+            "key": f"from {self.key.variable}"
+            if self.key is not None
+            else "none"
+            if settings.tenants
+            else "the client's",
             "journal": settings.log or "none",
             "shadow": settings.shadow,
         }

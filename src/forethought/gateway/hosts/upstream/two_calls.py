@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from itertools import chain
 from typing import Any
 
 from ....core.prompts import PromptTemplate
@@ -17,13 +18,16 @@ from ....servers.kinds import ServerKind
 from ....servers.replies import texts_in
 from ....servers.tokens import Usage
 from ...asgi import App, Message, Receive, Send, parsed, read_body, replayed, with_header
-from ...failing import UpstreamError
+from ...failing import RefusedError, UpstreamError
 from ...incoming import MOST_REQUEST_BYTES
 from ...pipeline import TWO_CALLS
+from ...request import OTHER_LIMITS, OTHER_NUMBERS
 
 THOUGHT = "reasoning_content"
 MOST_REPLY = 16 << 20
-LIMITS = ("max_tokens", "max_completion_tokens")
+NO_CHAT = "the server behind the gateway sent what is no chat completion"
+LIMITS = ("max_tokens", "max_completion_tokens", *chain.from_iterable(OTHER_LIMITS.values()))
+NUMBERS = ("n", *chain.from_iterable(OTHER_NUMBERS.values()))
 
 
 class TwoCalls:
@@ -63,9 +67,11 @@ class TwoCalls:
         template, goes_on = self._template, self._kind.continues or {}
         limits = [body[name] for name in LIMITS if isinstance(body.get(name), int)]
         most = min(limits, default=cap + self._room)
+        if most < 1:
+            raise RefusedError(400, "max_tokens must be at least 1")
         cap = min(cap, max(0, most - 1))
-        dropped = (*LIMITS, "n", "stop", self._kind.cap.partition(".")[0], *self._kind.aliases)
-        own = {name: value for name, value in body.items() if name not in dropped}
+        dropped = (*LIMITS, *NUMBERS, "stop", self._kind.cap.partition(".")[0], *self._kind.aliases)
+        own = {name: value for name, value in body.items() if name not in dropped} | {"stream": turn.is_stream}
         if number and isinstance(body.get("seed"), int):
             own["seed"] = body["seed"] + number
         turn.begin(number)
@@ -107,11 +113,12 @@ class _Turn:
 
     Attributes:
         thought: of the present choice.
+        is_stream: the client wants a stream.
     """
 
     def __init__(self, app: App, scope: Message, receive: Receive, send: Send, *, is_stream: bool) -> None:
         self._app, self._scope, self._receive, self._send = app, scope, receive, send
-        self._is_stream = is_stream
+        self.is_stream = is_stream
         self._has_begun = False
         self._first: dict[str, Any] = {}  # the fields that all events, or the whole reply, have
         self._choices: list[dict[str, Any]] = []
@@ -137,7 +144,7 @@ class _Turn:
         """
         content = json.dumps(body).encode()
         scope = with_header(self._scope, "content-length", len(content))
-        reader = _Reader(self, is_thought=is_thought, skipped=skipped, is_stream=self._is_stream)
+        reader = _Reader(self, is_thought=is_thought, skipped=skipped, is_stream=self.is_stream)
         if before:
             await self._text(before, is_thought=False)
         await self._app(scope, replayed(content, self._receive), reader.send)
@@ -146,7 +153,7 @@ class _Turn:
         self._usage.append((Usage.read(reader.usage), is_thought))
         if not is_thought:
             self._choices[-1]["finish_reason"] = reader.finish or "stop"
-            if self._is_stream:
+            if self.is_stream:
                 await self._event({}, finish=reader.finish or "stop")
         return True
 
@@ -158,7 +165,7 @@ class _Turn:
         own = (b"content-length", b"transfer-encoding")
         headers = [pair for pair in message.get("headers", ()) if bytes(pair[0]).lower() not in own]
         self._head = {**message, "headers": headers}
-        if self._is_stream:
+        if self.is_stream:
             await self._send(self._head)
 
     async def fail(self, message: Message) -> None:
@@ -179,7 +186,7 @@ class _Turn:
         message[THOUGHT if is_thought else "content"] += text
         if is_thought:
             self.thought += text
-        if self._is_stream:
+        if self.is_stream:
             await self._event({THOUGHT if is_thought else "content": text})
 
     async def _event(self, delta: dict[str, Any], *, finish: str | None = None) -> None:
@@ -195,7 +202,7 @@ class _Turn:
     async def end(self) -> None:
         """The end of the whole reply, with the usage of it all."""
         usage = self._summed()
-        if self._is_stream:
+        if self.is_stream:
             if usage is not None:
                 await self._write({**self._first, "choices": [], "usage": usage})
             await self._send({"type": "http.response.body", "body": b"data: [DONE]\n\n", "more_body": False})
@@ -228,7 +235,7 @@ class _Reader:
         self._is_thought, self._is_stream = is_thought, is_stream
         self._skip = _Skipping(skipped)
         self._kept = bytearray()
-        self._has_failed = False
+        self._has_failed = self._is_chat = False
         self.usage: Any = None
         self.finish: str | None = None
         self.is_done = False
@@ -237,6 +244,9 @@ class _Reader:
         """Takes what the app sends."""
         if message["type"] == "http.response.start":
             self._has_failed = int(message["status"]) != 200
+            kind = b"".join(value for name, value in message.get("headers", ()) if name == b"content-type").lower()
+            if kind and not self._has_failed and (b"event-stream" if self._is_stream else b"json") not in kind:
+                raise UpstreamError(NO_CHAT)
             await (self._turn.fail(message) if self._has_failed else self._turn.start(message))
             return
         if self._has_failed:
@@ -255,6 +265,8 @@ class _Reader:
         elif is_last:
             await self._read(bytes(self._kept), lambda choice: choice.get("message"))
         if is_last:
+            if not self._is_chat:  # a page that wants a login, say: no answer may be made of it
+                raise UpstreamError(NO_CHAT)
             await self._turn.take({}, self._skip.rest(), is_thought=self._is_thought)
             self.is_done = True
 
@@ -265,6 +277,7 @@ class _Reader:
         if isinstance(usage := found.get("usage"), dict):
             self.usage = usage
         choices = found.get("choices")
+        self._is_chat = self._is_chat or isinstance(choices, list)
         text = ""
         for choice in choices if isinstance(choices, list) else []:
             if isinstance(choice, dict):

@@ -1,0 +1,64 @@
+"""What of a request's prompt its length does not bound: images, and files and turns that only the server has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+IMAGE_TOKENS = 16_384  # the most that one image is taken to be: Qwen2.5-VL's largest, at its default limits
+IMAGES = ("image_url", "input_image", "image")
+FILES = ("file", "input_file", "document", "video", "video_url", "input_video", "audio", "audio_url", "input_audio")
+REFERENCES = ("file_id", "file_url", "url", "video_url", "audio_url")
+STORED = ("previous_response_id", "conversation", "prompt_id")
+PARTS = ("content", "output")  # of a turn, where its parts lie
+
+
+def beyond(body: Mapping[str, Any]) -> tuple[int, int, str]:
+    """`(images, bytes of the body that are images, what else cannot be bounded)`; "" where all of it can be.
+
+    Args:
+        body: of a request for chat completions, responses or messages.
+    """
+    stored = next((name for name in STORED if body.get(name)), "")
+    if not stored and isinstance(body.get("prompt"), Mapping):
+        stored = "prompt"
+    images = num_bytes = 0
+    for part in _parts(body):
+        kind = part.get("type")
+        if kind in IMAGES:
+            images += 1
+            num_bytes += sum(len(text) for _, text in _texts(part))
+        elif kind == "item_reference":
+            stored = stored or "item_reference"
+        elif kind in FILES and not stored:
+            stored = next((name for name, text in _texts(part) if _refers(name, text)), "")
+    return images, num_bytes, stored
+
+
+def _refers(name: str, text: str) -> bool:
+    return name in REFERENCES and not text.startswith("data:")
+
+
+def _parts(body: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """The parts of all turns, and the turns themselves."""
+    waiting = [body.get("messages"), body.get("input"), body.get("system")]
+    while waiting:
+        found = waiting.pop()
+        if isinstance(found, list):
+            waiting += found
+        elif isinstance(found, Mapping):
+            yield found
+            waiting += [found[name] for name in PARTS if isinstance(found.get(name), list)]
+
+
+def _texts(part: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """`(name, text)` of all texts of a part, at any depth."""
+    waiting: list[tuple[str, Any]] = list(part.items())
+    while waiting:
+        name, value = waiting.pop()
+        if isinstance(value, str):
+            yield name, value
+        elif isinstance(value, Mapping):
+            waiting += value.items()
+        elif isinstance(value, list):
+            waiting += [(name, each) for each in value]

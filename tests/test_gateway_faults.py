@@ -1,0 +1,202 @@
+"""Faults that were found from outside, with curl and raw sockets: each test failed before its fault was mended."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from forethought.errors import EngineError
+from forethought.gateway.admission import Admission, Grant
+from forethought.gateway.beyond import IMAGE_TOKENS, beyond
+from forethought.gateway.ledger.sqlite import SqliteLedger
+from forethought.gateway.request import CHAT, read
+from forethought.gateway.scripted import ScriptedServer
+from forethought.gateway.tenants import Tenant, Tenants
+from forethought.gateway.used import Used
+from forethought.gateway.windows import MINUTE
+from forethought.servers.kinds import KINDS
+from gateway_upstream import KEY, Client, chat, question, saved_predictor, served, tenants_file
+from test_gateway_admission import Decided
+
+pytest.importorskip("uvicorn", reason="the extra `gateway` is not installed")
+
+QUOTA = '[tenants.one]\nkey_sha256 = "KEY"\ntokens_per_minute = 20_000\n'
+USAGE = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
+ANSWER = {"choices": [{"index": 0, "message": {"role": "assistant", "content": "5"}, "finish_reason": "stop"}]}
+
+
+@pytest.fixture(scope="module")
+def predictor(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return saved_predictor(tmp_path_factory.mktemp("predictor") / "text")
+
+
+def quotas(tmp_path: Path, text: str = QUOTA) -> dict[str, Any]:
+    ledger = f"sqlite:{tmp_path / 'ledger.db'}"
+    return {"tenants": tenants_file(tmp_path / "tenants.toml", text), "ledger": ledger, "answer_room": 20}
+
+
+@contextlib.asynccontextmanager
+async def answering(content: bytes, kind: str = "application/json") -> AsyncIterator[tuple[str, list[bytes]]]:
+    """`(address of a server that answers everything so, the bodies that came)`."""
+    bodies: list[bytes] = []
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError):
+            while head := await reader.readuntil(b"\r\n\r\n"):
+                length = [int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")]
+                bodies.append(await reader.readexactly(length[0] if length else 0))
+                told = f"HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\ncontent-length: {len(content)}\r\n\r\n"
+                writer.write(told.encode() + content)
+        writer.close()
+
+    server = await asyncio.start_server(talk, "127.0.0.1")
+    async with server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1", bodies
+
+
+async def test_a_server_that_is_not_there_is_looked_into_with_a_command_that_exists(predictor: str) -> None:
+    with pytest.raises(EngineError) as raised:
+        async with served("http://127.0.0.1:9/v1", predictor):
+            pass
+    assert "forethought doctor --base-url http://127.0.0.1:9/v1" in str(raised.value)
+    assert "--upstream" not in str(raised.value)
+
+
+async def test_where_tenants_show_keys_none_is_said_to_go_on(predictor: str, tmp_path: Path) -> None:
+    async with answering(b"{}") as (url, _):
+        async with served(url, predictor, server="vllm", **quotas(tmp_path)) as found:
+            assert found.opened.to_json()["key"] == "none"
+        async with served(url, predictor, server="vllm") as found:
+            assert found.opened.to_json()["key"] == "the client's"
+
+
+async def test_one_odd_prompt_count_does_not_shut_out_every_later_request(tmp_path: Path) -> None:
+    tenant = Tenant("one", quotas={MINUTE: 20_000})
+    admission = Admission(Tenants([tenant]), SqliteLedger(tmp_path / "ledger.db"))
+    try:
+        for tokens in (60_000, 10**15):
+            grant = await admission.admit(Tenant("big"), prompt_bytes=100, decision=Decided())
+            assert isinstance(grant, Grant)
+            await admission.settle(grant, Used(tokens, 0, 5, 200))
+        assert isinstance(await admission.admit(tenant, prompt_bytes=100, decision=Decided()), Grant)
+    finally:
+        await admission.close()
+
+
+IMAGE = {"type": "image_url", "image_url": {"url": "http://127.0.0.1/pear.png"}}
+INLINE = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 50_000}}
+
+
+async def test_an_image_is_bounded_by_what_images_can_be_and_not_by_the_bytes_of_its_address(predictor, tmp_path):
+    settings = quotas(tmp_path)
+    async with ScriptedServer() as server, served(server.url, predictor, **settings) as found:
+        async with Client(found.url, KEY) as client:
+            for image, statuses in ((INLINE, [200]), (IMAGE, [200]), ([IMAGE, IMAGE], [429])):
+                images = image if isinstance(image, list) else [image]
+                content = [{"type": "text", "text": question(1)}, *images]
+                status, _, _ = await client.ask("/v1/chat/completions", chat(content, max_tokens=30))
+                assert [status] == statuses
+        assert found.opened.admission.prompt_bound(0, 2) > 2 * IMAGE_TOKENS
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"input": "and then?", "previous_response_id": "resp_1"},
+        {"input": "and then?", "conversation": {"id": "conv_1"}},
+        {"input": [{"type": "item_reference", "id": "msg_1"}]},
+        {"input": [{"role": "user", "content": [{"type": "input_file", "file_id": "file_1"}]}]},
+        {"input": [{"role": "user", "content": [{"type": "input_file", "file_url": "https://a.example/b.pdf"}]}]},
+        {"prompt": {"id": "pmpt_1"}, "input": "go"},
+    ],
+)
+async def test_what_only_the_server_can_count_is_refused_under_a_quota(predictor, tmp_path, body):
+    async with ScriptedServer() as server, served(server.url, predictor, **quotas(tmp_path)) as found:
+        async with Client(found.url, KEY) as client:
+            before = server.num_requests
+            status, _, said = await client.ask("/v1/responses", {"model": "scripted", "max_output_tokens": 9, **body})
+        assert (status, json.loads(said)["error"]["code"]) == (403, "prompt_not_counted")
+        assert server.num_requests == before
+
+
+def test_texts_that_name_addresses_are_no_files() -> None:
+    call = {"type": "tool_use", "id": "t", "name": "open", "input": {"url": "https://a.example", "file_id": "7"}}
+    cited = {"type": "output_text", "text": "x", "annotations": [{"type": "url_citation", "url": "https://a.example"}]}
+    inline = {"type": "document", "source": {"type": "base64", "data": "AAAA"}}
+    turns = [{"role": "assistant", "content": [call, cited]}, {"role": "user", "content": [inline, "x", None, 7]}]
+    assert beyond({"messages": turns, "input": [[{}]], "system": {}}) == (0, 0, "")
+    deep: list[Any] = []
+    for _ in range(5_000):
+        deep = [deep]
+    assert beyond({"messages": deep}) == (0, 0, "")
+
+
+@pytest.mark.parametrize("fields", [{"n": 100_000}, {"n": 1 << 40}])
+async def test_more_answers_than_are_reserved_are_not_asked_for(predictor, tmp_path, fields):
+    text = '[tenants.one]\nkey_sha256 = "KEY"\ntokens_per_minute = 100_000_000\n'
+    async with ScriptedServer() as server, served(server.url, predictor, **quotas(tmp_path, text)) as found:
+        async with Client(found.url, KEY) as client:
+            before = server.num_requests
+            assert (await client.chat(question(1), max_tokens=1, **fields))[0] == 400
+        assert server.num_requests == before
+
+
+def test_llama_cpp_s_own_names_of_number_and_limit_are_known() -> None:
+    kind, body = KINDS["llama.cpp"], {"messages": [{"role": "user", "content": "2 + 2?"}]}
+    how: dict[str, Any] = {"kind": kind, "template": None, "models": (), "start": None}
+    several = read(CHAT, body | {"n_cmpl": 8}, **how)
+    assert several is not None
+    assert several.num_thoughts == 8
+    limited = read(CHAT, body | {"max_completion_tokens": 30}, **how)  # older ones know `max_tokens` alone
+    assert limited is not None
+    assert limited.own_room == 30
+    assert set(limited.room_fields) == {"max_completion_tokens", "max_tokens"}
+
+
+async def test_a_model_that_is_named_twice_is_the_allowed_one_for_the_server_too(predictor, tmp_path):
+    text = '[tenants.one]\nkey_sha256 = "KEY"\nmodels = ["scripted"]\n'
+    twice = b'{"model": "dear", "input": "x", "prompt": "x", "max_tokens": 2, "model": "scripted"}'
+    async with answering(json.dumps(ANSWER).encode()) as (url, bodies):
+        async with served(url, predictor, server="vllm", **quotas(tmp_path, text)) as found:
+            async with Client(found.url, KEY) as client:
+                for path in ("/v1/completions", "/v1/embeddings"):
+                    assert (await client.ask(path, twice))[0] == 200
+                    assert b"dear" not in bodies[-1]
+                    assert json.loads(bodies[-1])["model"] == "scripted"
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [(b"<html>log in</html>", "text/html"), (b"{}", "application/json"), (b"data: {}\n\n", "text/event-stream")],
+)
+async def test_two_calls_make_no_answer_of_what_is_none(predictor, stream, content, kind):
+    async with answering(content, kind) as (url, _):
+        async with served(url, predictor, server="llama.cpp", enforce="two-call") as found, Client(found.url) as client:
+            try:
+                status, _, body = await client.ask("/v1/chat/completions", chat(question(1), stream=stream))
+            except aiohttp.ClientError:  # the head was out: the stream breaks off
+                assert (stream, kind) == (True, "text/event-stream")
+            else:
+                assert status == 502
+                assert b"no chat completion" in body
+
+
+async def test_two_calls_keep_the_cap_and_the_limit_whatever_the_client_names_beside_them(predictor):
+    async with answering(json.dumps(ANSWER | {"usage": USAGE}).encode()) as (url, bodies):
+        async with served(url, predictor, server="llama.cpp", enforce="two-call") as found, Client(found.url) as client:
+            assert (await client.chat(question(1), n_predict=5_000, n_cmpl=1, stream=0))[0] == 200
+            assert len(bodies) == 2
+            for body in map(json.loads, bodies):
+                assert not {"n_predict", "n_cmpl"} & set(body)
+                assert body["stream"] is False
+            status, _, said = await client.chat(question(1), max_tokens=0)
+            assert (status, said["error"]["message"]) == (400, "max_tokens must be at least 1")
+            assert len(bodies) == 2
