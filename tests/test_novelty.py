@@ -322,7 +322,7 @@ class TestTrained:
         assert (found.kind, found.num_queries, found.num_folds) == ("hidden", 40, 1)
         assert [share for share, _ in found.quantiles] == [0.5, 0.9, 0.95, 0.99]
         assert 0.0 <= found.false_alarms < 0.12
-        assert "Calibrated on 40 training queries" in trained.card.to_markdown()
+        assert "calibrated on 40 training queries" in trained.card.to_markdown()
 
     def test_a_loaded_score_is_the_saved_one_to_the_bit(self, trained: Predictor, tmp_path: Path) -> None:
         loaded = Predictor.load(trained.save(tmp_path / "p"))
@@ -344,7 +344,7 @@ class TestTrained:
     def test_the_mean_predictor_needs_none(self, tmp_path: Path) -> None:
         trained = train(make_profile(), predictor="mean")
         assert trained.novelty is None
-        assert "no score of how novel" in trained.card.to_markdown()
+        assert "no novelty score" in trained.card.to_markdown()
         assert Predictor.load(trained.save(tmp_path / "p")).novelty is None
 
     def test_a_predictor_saved_without_it_still_loads(self, trained: Predictor, tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import secrets
 from collections.abc import Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from typing import Any, Protocol
 
 from ..errors import LedgerError
 from .beyond import IMAGE_TOKENS
+from .chance import random_bytes
 from .host import logger
 from .law import SharedPrice
 from .ledger import LEASE, Claim, Count, Full, Ledger
@@ -186,7 +186,7 @@ class Admission:
         bound = self.prompt_bound(prompt_bytes, images) + thoughts * (thought if most is None else most)
         bound = min(bound, MOST_TOKENS)
         reserved = min(prompt + thoughts * thought, bound)
-        claim = Claim(secrets.token_hex(12), accounts, reserved, bound, self.lease)
+        claim = Claim(random_bytes(12).hex(), accounts, reserved, bound, self.lease)
         try:
             full = await self.ledger.reserve(claim)
         except asyncio.CancelledError:  # the client left; nothing was sent

@@ -313,4 +313,6 @@ def high_of_option(predicted_tokens: int, option: Option) -> int:
 
 def in_header(text: str) -> str:
     """As the value of a header: printable ASCII on one line."""
+    if text.isascii() and text.isprintable():
+        return text
     return "".join(letter if " " <= letter <= "~" else "?" for letter in " ".join(text.split()))

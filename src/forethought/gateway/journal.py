@@ -22,6 +22,7 @@ from ..core.files import reaching
 from ..errors import FileError
 from ..runs.journal import Entry, Feedback, JournalHeader
 from ..runs.lines import Appender, appending
+from .chance import random_bytes
 from .host import logger
 
 MAX_BYTES = 64_000_000  # of a file; then the next one begins
@@ -65,7 +66,7 @@ class Ids:
 
     def new(self) -> str:
         """One more id."""
-        random = secrets.token_bytes(10)
+        random = random_bytes(10)
         return (random + self._tag(random)).hex()
 
     def knows(self, name: str) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-import secrets
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -19,6 +18,7 @@ from .admission import Admission, Grant, Refusal
 from .asgi import App, Message, Receive, Send, parsed, path_of, replayed, send_error, with_header
 from .beyond import beyond
 from .call import NOTHING, Call
+from .chance import random_bytes
 from .decision import UNTOUCHED, Decision
 from .failing import GatewayError, RefusedError
 from .host import logger
@@ -32,6 +32,8 @@ from .used import CLIENT_LEFT, DONE, Used
 
 # Routes that generate no text, and so may be asked under a quota without being counted.
 UNCOUNTED = ("embeddings", "rerank", "score", "tokenize", "detokenize", "moderations", "classify", "pooling")
+# Routes under /v1 by which a server is changed for everybody.
+CHANGING = ("load_lora_adapter", "unload_lora_adapter")
 READING = ("GET", "HEAD", "OPTIONS", "DELETE")
 TWO_CALLS = "forethought.cap"  # key of a scope: the tokens of thought that the host is to keep by two calls
 
@@ -100,6 +102,8 @@ class Pipeline:
 
     async def _passed(self, app: App, scope: Message, receive: Receive, send: Send, tenant: Tenant, path: str) -> None:
         """Passes on as it comes what generates nothing, or where nothing is counted."""
+        if not self.tenants.is_open and not _is_offered(path):
+            raise RefusedError(404, "tenants reach the routes under /v1 alone", "route_not_offered")
         if scope["method"] not in READING:
             if self._has_quota(tenant) and not self.is_shadow and path.removeprefix("/v1").lstrip("/") not in UNCOUNTED:
                 raise RefusedError(403, "this route is not counted, and there is a quota", "route_not_counted")
@@ -316,7 +320,7 @@ class Pipeline:
         self._note(call, used, settled)
 
     def _begin(self) -> str:
-        return secrets.token_hex(16) if self.seen is None else self.seen.begin()
+        return random_bytes(16).hex() if self.seen is None else self.seen.begin()
 
     def _refused(self, tenant: str, came: float, status: int) -> None:
         """Notes a request that was refused before anything was read of it."""
@@ -356,3 +360,11 @@ class Pipeline:
             self._renewing.cancel()
             with suppress(asyncio.CancelledError):
                 await self._renewing
+
+
+def _is_offered(path: str) -> bool:
+    """Whether a route is a tenant's to ask: what a server shows or does for its operator (`/slots`) is not."""
+    *folders, name = path.strip("/").split("/")
+    if ".." in folders or name in CHANGING:
+        return False
+    return folders[:1] == ["v1"] or (not folders and name in UNCOUNTED)

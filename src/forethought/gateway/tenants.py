@@ -96,7 +96,7 @@ class Tenants:
         self.quotas: Quotas = dict(quotas or {})
         self.header = header
         self.tokens_per_byte = tokens_per_byte
-        self._is_open = not tenants
+        self.is_open = not tenants  # no key is asked for
         self._by_name = {tenant.name: tenant for tenant in self.all}
         self._by_value = {value: self._by_name[name] for value, name in (values or {}).items()}
         self._by_start: dict[bytes, list[tuple[bytes, Tenant]]] = {}
@@ -131,7 +131,7 @@ class Tenants:
 
         A key counts before the naming header: `Authorization: Bearer KEY`, then `x-api-key`.
         """
-        if self._is_open:
+        if self.is_open:
             return self.all[0]
         scheme, _, given = headers.get("authorization", "").partition(" ")
         for key in (given.strip() if scheme.lower() == "bearer" else "", headers.get("x-api-key", "").strip()):

@@ -157,11 +157,16 @@ class Shown:
         words = piece.split()
         if not words or piece[0].isspace():
             self._close()
-        for number, word in enumerate(words):
-            if number:
-                self._close()
-            self._open += len(word)
-        if words and piece[-1].isspace():
+        if not words:
+            return
+        if len(words) > 1:  # the first goes on with what was open, those between stand whole
+            self._open += len(words[0])
+            self._close()
+            between = words[1:-1]
+            long = sum(len(word) // -WORD_CHARACTERS + 1 for word in between if len(word) > WORD_CHARACTERS)
+            self._num_closed += len(between) - long
+        self._open += len(words[-1])
+        if piece[-1].isspace():
             self._close()
 
     def _close(self) -> None:

@@ -26,6 +26,7 @@ from ...questions.queries import content_id
 from ...runs.journal import Entry
 from ...servers.kinds import KINDS, merged
 from ..admission import Grant, Refusal
+from ..beyond import beyond
 from ..counting import Tally
 from ..decision import Decision
 from ..failing import GatewayError
@@ -261,9 +262,13 @@ class Hook(CustomLogger):  # type: ignore[misc]
         if admission is None:
             return
         asked = {name: data[name] for name in ("messages", "prompt", "tools", "system") if name in data}
-        num_bytes = len(json.dumps(asked, default=str).encode())
+        images, image_bytes, stored = beyond(data)
+        if stored and not shadow and (call.tenant.quotas or admission.tenants.quotas):
+            reason = f"there is a quota, and nobody knows how many tokens {stored!r} stands for: send the text itself"
+            raise HTTPException(403, {"error": reason})
+        num_bytes = max(0, len(json.dumps(asked, default=str).encode()) - image_bytes)
         try:
-            found = await admission.admit(call.tenant, prompt_bytes=num_bytes, decision=call.decision)
+            found = await admission.admit(call.tenant, prompt_bytes=num_bytes, decision=call.decision, images=images)
         except LedgerError:
             logger.exception("the ledger cannot be reached")
             if shadow:
