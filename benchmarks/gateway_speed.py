@@ -130,7 +130,7 @@ def served(name: str, url: str, folder: Path, litellm: str) -> Iterator[tuple[st
         tenants.write_text(TENANTS.format(hash=hashlib.sha256(KEY.encode()).hexdigest()))
         command = [sys.executable, "-m", "forethought", "serve", "--upstream", url, "--port", str(port)]
         command += ["--predictor", str(folder / "predictor"), "--price", "0.001", "--tenants", str(tenants)]
-        command += ["--enforce", "native"]  # its thoughts have a length of their own, as a model has that ends by itself
+        command += ["--enforce", "native"]  # its thoughts end by themselves
         command += ["--ledger", f"sqlite:{folder / f'ledger-{port}.db'}", "--log", str(folder / f"journal-{port}")]
         wait = f"{here}/health"
     else:
