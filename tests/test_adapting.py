@@ -110,7 +110,7 @@ def test_other_lengths_are_found_and_the_rest_is_planned_again(
     assert found["usage"]["alarms"] >= 1
     assert found["usage"]["stretch"] == pytest.approx(longer, rel=0.25)
     (line,) = [each for each in caplog.messages if "times the predicted tokens" in each][:1]
-    assert f"taken to be {found['usage']['stretch']:.1f}"[:-1] in line
+    assert f"stretched by {found['usage']['stretch']:.1f}"[:-1] in line
     changed = {query_id for query_id in first if first[query_id] != last[query_id]}
     assert changed
     begun = {query.id for query in blocks([Query(query_id, "") for query_id in first])[0]}

@@ -210,7 +210,7 @@ def test_after_room_is_made_the_same_command_goes_on(folder: Path, limit: int) -
     assert done.returncode == 1, done.stderr
     assert "Traceback" not in done.stderr
     assert done.stderr.splitlines()[-1].startswith("error: p/")
-    assert ": cannot be written: File too large. What was written before is kept" in done.stderr
+    assert ": cannot be written: File too large. Earlier output is kept" in done.stderr
     assert not [*folder.rglob("*.tmp")]
     kept = sum(1 for _ in RunDirectory(Path("p")).records()) if Path("p/run.json").exists() else 0
     assert _exit_code(args) == 0

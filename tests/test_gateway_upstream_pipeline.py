@@ -182,7 +182,11 @@ async def test_under_a_quota_nothing_is_generated_by_a_way_that_is_not_counted(p
     async with ScriptedServer() as server, served(server.url, predictor, **quotas(tmp_path, ROOMY)) as found:
         async with Client(found.url, KEY) as client:
             num_sent = server.num_requests
-            for path in ("/completion", "/v1//chat/completions", "/v1/chat/completions/", "/V1/chat/completions"):
+            for path in ("/completion", "/slots", "/v1/../slots", "/v1/load_lora_adapter", "/V1/chat/completions"):
+                status, _, content = await client.ask(path, chat(question(1)))
+                assert (status, json.loads(content)["error"]["code"]) == (404, "route_not_offered")
+            assert (await client.ask("/slots"))[0] == 404
+            for path in ("/v1//chat/completions", "/v1/chat/completions/"):
                 status, _, content = await client.ask(path, chat(question(1)))
                 assert (status, json.loads(content)["error"]["code"]) == (403, "route_not_counted")
             assert server.num_requests == num_sent
