@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -87,3 +88,9 @@ def test_numbers_may_change_and_words_may_not() -> None:
     assert list(differences(old, "accuracy 3.5% of 90\n  ok  reachable   http://a\n")) == []
     assert list(differences(old, "accuracy 3\n")) == ["line 7: the output now lacks 'ok reachable http'"]
     assert words("machine\n  gpu  none\n\nserver\n") == ["server"]
+
+
+@pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=lambda page: page.stem)
+def test_the_tests_that_a_page_names_are_there(page: Path) -> None:
+    named = set(re.findall(r"\btest_\w+\.py", page.read_text("utf-8")))
+    assert {name for name in named if not (DOCS.parent / "tests" / name).is_file()} == set()
