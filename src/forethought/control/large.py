@@ -16,6 +16,7 @@ from ..core.visible import to_json
 from ..errors import InvalidInputError, InvalidSettingsError
 from ..predictors.predictor import Predictor
 from ..questions import fields
+from .planfile import totals_to_json
 from .predictions import IDS, Predictions, damage, files_in, metadata_of, table_of
 
 BUDGETS_KEY = b"forethought.budgets"
@@ -74,15 +75,7 @@ def header(made: Division) -> dict[str, Any]:
     return {
         "questions": int(made.column_Q.size),
         "allocator": "envelope",
-        "cost": made.cost.value,
-        "total": made.total,
-        "granted": made.granted,
-        "expected_spent": made.expected_spent,
-        **({} if made.expected_usd is None else {"expected_usd": made.expected_usd}),
-        "expected_accuracy": made.expected_accuracy,
-        "price": made.price,
-        "notes": list(made.notes),
-        "menu": made.menu.to_json(),
+        **totals_to_json(made),
         "queries": dict(zip(made.menu.labels, number_B.tolist(), strict=True)),
     }
 

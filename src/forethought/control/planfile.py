@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..allocators.parts import Division
 from ..core.codec import MOST, shown
 from ..core.data import Allocation, Cost
 from ..core.menu import Menu
@@ -14,12 +15,9 @@ from ..core.visible import to_json
 from ..runs.store import fingerprint
 
 
-def allocation_to_json(made: Allocation) -> dict[str, Any]:
-    """An allocation as one JSON object; `budgets` has one row per query: its budget, or the name of its option."""
-    menu = made.menu
-    key, value = ("option", menu.label) if menu.is_named else ("budget", int)
+def totals_to_json(made: Allocation | Division) -> dict[str, Any]:
+    """What a plan divides and expects, over all queries together."""
     return {
-        "allocator": made.allocator,
         "cost": made.cost.value,
         "total": made.total,
         "granted": made.granted,
@@ -28,7 +26,17 @@ def allocation_to_json(made: Allocation) -> dict[str, Any]:
         "expected_accuracy": made.expected_accuracy,
         "price": made.price,
         "notes": list(made.notes),
-        "menu": menu.to_json(),
+        "menu": made.menu.to_json(),
+    }
+
+
+def allocation_to_json(made: Allocation) -> dict[str, Any]:
+    """An allocation as one JSON object; `budgets` has one row per query: its budget, or the name of its option."""
+    menu = made.menu
+    key, value = ("option", menu.label) if menu.is_named else ("budget", int)
+    return {
+        "allocator": made.allocator,
+        **totals_to_json(made),
         "budgets_hash": budgets_hash(zip(made.query_ids, made.budget_Q.tolist(), strict=True)),
         "budgets": [
             {"id": name, key: value(budget)}

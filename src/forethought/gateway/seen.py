@@ -7,7 +7,6 @@ import math
 import time
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -250,8 +249,10 @@ class Seen:
         ticks = 0
         while True:
             if ticks % 5 == 0 or is_watched():
-                with suppress(Exception):
+                try:
                     await self.sample()
+                except Exception:  # the next one may do better
+                    logger.exception("the page could not be brought up to date")
             ticks += 1
             await asyncio.sleep(1.0)
 

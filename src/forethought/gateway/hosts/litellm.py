@@ -22,11 +22,10 @@ from litellm.integrations.custom_logger import CustomLogger
 from ...core.serve_settings import ServeSettings
 from ...core.terms import Cost
 from ...errors import InvalidSettingsError, LedgerError
-from ...questions.queries import content_id
-from ...runs.journal import Entry
 from ...servers.kinds import KINDS, merged
 from ..admission import Grant, Refusal
 from ..beyond import beyond
+from ..call import Call
 from ..counting import Tally
 from ..decision import Decision
 from ..failing import GatewayError
@@ -87,6 +86,7 @@ class _Call:
 
     id: str
     tenant: Tenant
+    path: str
     request: BudgetRequest
     decision: Decision
     price: float | None
@@ -166,7 +166,7 @@ class Hook(CustomLogger):  # type: ignore[misc]
         decision = await policy.decide_on(request, data, price=price, ceiling=tenant.ceiling, is_bounded=has_quota)
         if has_quota and decision.most_tokens is None and opened.settings.most_tokens is not None:
             decision = limited(request, decision, opened.settings.most_tokens)
-        call = _Call(opened.seen.begin(), tenant, request, decision, price, None, came, started, False)
+        call = _Call(opened.seen.begin(), tenant, path, request, decision, price, None, came, started, False)
         await self._admit(opened, call, data)
         if not shadow:
             data = merged(data, self._changes(opened, call, data))
@@ -300,33 +300,19 @@ class Hook(CustomLogger):  # type: ignore[misc]
         self._note(opened, call, used, settled)
 
     def _note(self, opened: Opened, call: _Call, used: Used, settled: int | None) -> None:
-        request, decision = call.request, call.decision
-        entry = Entry(
-            id=call.id,
-            time=call.came,
-            tenant=call.tenant.name,
-            model=request.model or "",
-            kind=decision.kind,
-            reason=decision.reason,
-            question=content_id(request.question) if request.question else "",
-            option=decision.option or (None if decision.budget is None else str(decision.budget)),
-            budget=decision.budget,
-            num_thoughts=request.num_thoughts,
+        entry = Call(
+            call.id,
+            call.tenant,
+            call.path,
+            call.came,
+            call.started,
+            {},
+            request=call.request,
+            decision=call.decision,
             price=call.price,
-            expected=decision.expected,
-            predicted=decision.predicted_tokens,
-            reserved=None if call.grant is None else call.grant.reserved,
-            settled=settled,
-            prompt_tokens=used.prompt_tokens,
-            reasoning_tokens=used.reasoning_tokens,
-            output_tokens=used.output_tokens,
-            status=used.status,
-            ending=used.ending,
-            added_ms=1000.0 * call.added,
-            seconds=time.perf_counter() - call.started,
-            is_shadow=opened.settings.shadow,
-            text=request.question or None,
-        )
+            grant=call.grant,
+            added=call.added,
+        ).entry(used, settled, is_shadow=opened.settings.shadow)
         try:
             opened.seen.end(entry, {})
         except Exception:  # a record that cannot be kept must never break a reply
