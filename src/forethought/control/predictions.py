@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -237,19 +238,20 @@ def _is_ragged(lists: Any, size: int) -> bool:
     return bool(len(lists)) and bool(pc.min(lengths).as_py() != size or pc.max(lengths).as_py() != size)
 
 
-class damage:  # noqa: N801  (reads as a block)
+@contextmanager
+def damage(path: Path) -> Iterator[None]:
     """What Arrow says of a damaged file, as an InvalidInputError that names it."""
+    import pyarrow as pa
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    try:
+        yield
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowKeyError) as error:
+        raise _unreadable(path, error) from error
+    except OSError as error:
+        if error.errno is not None:  # the system's own, which says what it is
+            raise
+        raise _unreadable(path, error) from error
 
-    def __enter__(self) -> None:
-        pass
 
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        import pyarrow as pa
-
-        if isinstance(error, pa.ArrowInvalid | pa.ArrowNotImplementedError | pa.ArrowKeyError) or (
-            isinstance(error, OSError) and error.errno is None
-        ):
-            raise InvalidInputError(f"{self._path} is no readable Parquet file: {error}") from error
+def _unreadable(path: Path, error: Exception) -> InvalidInputError:
+    return InvalidInputError(f"{path} is no readable Parquet file: {error}")

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-DONE, CLIENT_LEFT, UPSTREAM_FAILED, REFUSED_UPSTREAM = "done", "client left", "upstream failed", "refused upstream"
+from ..runs.journal import CLIENT_LEFT, DONE, REFUSED_UPSTREAM, UPSTREAM_FAILED
+
+__all__ = ["CLIENT_LEFT", "DONE", "ENDINGS", "REFUSED_UPSTREAM", "UPSTREAM_FAILED", "Used"]
+
 ENDINGS = (DONE, CLIENT_LEFT, UPSTREAM_FAILED, REFUSED_UPSTREAM)
 
 
