@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ..allocators.parts import Division, Part, divide_parts
+from ..allocators.parts import Division, divide_parts
+from ..allocators.share import Part
 from ..core.data import Cost, FloatArray, IntArray
 from ..core.features import GIVEN, Features
 from ..core.files import make_folder, reaching, replacing
@@ -71,12 +72,11 @@ def plan_folder(
 
 def header(made: Division) -> dict[str, Any]:
     """What was planned, as one JSON object; `queries` counts those of each option."""
-    number_B = np.bincount(made.column_Q, minlength=made.menu.num_options)
     return {
-        "questions": int(made.column_Q.size),
+        "questions": made.num_queries,
         "allocator": "envelope",
         **totals_to_json(made),
-        "queries": dict(zip(made.menu.labels, number_B.tolist(), strict=True)),
+        "queries": dict(zip(made.menu.labels, made.number_B.tolist(), strict=True)),
     }
 
 
