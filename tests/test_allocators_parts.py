@@ -51,17 +51,32 @@ def in_parts(curves, size):
     ]
 
 
+def keeping(columns):
+    """The last pass: adds up, and keeps the columns of each part by its start."""
+
+    def last(share, batch):
+        found = list(share.chosen(batch))
+        columns.update({part.start: column_Q for part, column_Q, _, _ in found})
+        return [sums for *_, sums in found]
+
+    return last
+
+
+def in_order(columns):
+    return np.concatenate([columns[start] for start in sorted(columns)])
+
+
 def assert_same(curves, size, total, threads=1, **terms):
     whole = allocate("envelope", curves, total=total, **bounds(terms, len(curves.query_ids)))
-    columns = []
+    columns = {}
     found = divide_parts(
         in_parts(curves, size),
         total=total,
         threads=threads,
-        write=lambda part, column_Q, p_Q: columns.append(column_Q),
+        last=keeping(columns),
         **terms,
     )
-    np.testing.assert_array_equal(found.menu.at(np.concatenate(columns)), whole.budget_Q)
+    np.testing.assert_array_equal(found.menu.at(in_order(columns)), whole.budget_Q)
     assert found.number_B.tolist() == [int((whole.budget_Q == budget).sum()) for budget in found.menu.budgets_B]
     assert found.price == pytest.approx(whole.price, rel=1e-12)
     assert found.granted == whole.granted
@@ -158,17 +173,17 @@ def shared(curves, size, cuts, total, **terms):
     parts, number = in_parts(curves, size), len(curves.query_ids)
     edges = sorted({0, len(parts), *(cut % len(parts) for cut in cuts)})
     columns = {}
-
-    def write(part, column_Q, p_Q):
-        columns[part.start] = column_Q
-
-    shares = [Share(parts[low:high], number, write=write) for low, high in itertools.pairwise(edges)]
+    shares = [Share(parts[low:high], number) for low, high in itertools.pairwise(edges)]
 
     def passes(work, *args):
-        return [pickle.loads(pickle.dumps(work(share, *pickle.loads(pickle.dumps(args))))) for share in shares]
+        return [sent(work(share, *map(sent, args))) for share in shares]
 
-    made = divide_shares(passes, number, total=total, **terms)
-    return np.concatenate([columns[start] for start in sorted(columns)]), made
+    made = divide_shares(passes, number, total=total, last=keeping(columns), **terms)
+    return in_order(columns), made
+
+
+def sent(message):
+    return pickle.loads(pickle.dumps(message))
 
 
 @settings(max_examples=60, deadline=None)

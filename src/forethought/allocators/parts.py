@@ -21,10 +21,11 @@ from .hull import bracket_of, upper_envelope
 from .margin import Margin, find_margin
 from .order import part
 from .problem import RELATIVE_ROUNDING, pose, refuse_total
-from .share import Batch, Climbed, Near, Part, Share, Write, joined
+from .share import Batch, Climbed, Near, Part, Share, Sums, joined
 
 MOST_CANDIDATES = 1 << 21  # queries to which what is left may go where their curves see no difference
 
+Last = Callable[[Share, Batch], list[Sums]]
 Found = TypeVar("Found")
 Given = ParamSpec("Given")
 
@@ -75,7 +76,7 @@ def divide_parts(
     max_tokens: int | None = None,
     threads: int = 1,
     progress: Callable[[str, int, int], None] = lambda stage, done, number: None,
-    write: Write = lambda part, column_Q, p_Q: None,
+    last: Last = Share.add_up,
 ) -> Division:
     """Divides `total` among the queries of all parts as the allocator `envelope` does, part by part.
 
@@ -91,7 +92,7 @@ def divide_parts(
         max_tokens: most tokens of every query; off the menu they round down.
         threads: parts that are worked on at the same time.
         progress: called with what is being done, queries done and queries in all.
-        write: called in the last pass, in the order of the parts, with the column of each query and its chance there.
+        last: the last pass: adds up, and may do something with what `Share.chosen` yields.
 
     Raises:
         InvalidInputError, InvalidMenuError, InvalidSettingsError, InvalidTotalError: see `allocate`.
@@ -100,12 +101,13 @@ def divide_parts(
     if not parts:
         raise InvalidInputError("there are no queries to plan for; give at least one")
     num_queries = sum(each.num_queries for each in parts)
-    share = Share(parts, num_queries, threads=max(1, threads), write=write, progress=progress)
+    share = Share(parts, num_queries, threads=max(1, threads), progress=progress)
 
     def passes(work: Callable[Concatenate[Share, Given], Found], *args: Given.args, **how: Given.kwargs) -> list[Found]:
         return [work(share, *args, **how)]
 
-    return divide_shares(passes, num_queries, total=total, cost=cost, min_tokens=min_tokens, max_tokens=max_tokens)
+    bounds = {"min_tokens": min_tokens, "max_tokens": max_tokens}
+    return divide_shares(passes, num_queries, total=total, cost=cost, **bounds, last=last)
 
 
 def divide_shares(
@@ -116,6 +118,7 @@ def divide_shares(
     cost: Cost = Cost.GRANTED,
     min_tokens: int | None = None,
     max_tokens: int | None = None,
+    last: Last = Share.add_up,
 ) -> Division:
     """The same, where parts lie in shares that may be in other processes: they send histograms, not curves.
 
@@ -131,6 +134,7 @@ def divide_shares(
         cost: what the total is counted in.
         min_tokens: least tokens of every query; off the menu they round up.
         max_tokens: most tokens of every query; off the menu they round down.
+        last: the last pass: adds up, and may do something with what `Share.chosen` yields.
 
     Raises:
         InvalidInputError, InvalidMenuError, InvalidSettingsError, InvalidTotalError: see `allocate`.
@@ -145,7 +149,8 @@ def divide_shares(
         left = _completed(passes, batch, margin)
     if left > 0 or not batch.is_shared:
         notes = _spent(passes, batch, left)
-    return _added_up(passes, batch, head, margin.price / batch.unit, num_segments, notes)
+    sums = [one for each in passes(last, batch) for one in each]
+    return _added_up(sums, batch, head, margin.price / batch.unit, num_segments, notes)
 
 
 def _posed(head: Curves, total: float, cost: Cost, min_tokens: int | None, max_tokens: int | None) -> Batch:
@@ -253,10 +258,9 @@ def _spent(passes: Passes, batch: Batch, left: int) -> tuple[str, ...]:
 
 
 def _added_up(
-    passes: Passes, batch: Batch, head: Curves, price: float, num_segments: int, notes: tuple[str, ...]
+    sums: Sequence[Sums], batch: Batch, head: Curves, price: float, num_segments: int, notes: tuple[str, ...]
 ) -> Division:
-    """Sums of what was chosen."""
-    sums = [one for each in passes(Share.add_up, batch) for one in each]
+    """What was chosen, and what it expects."""
     number_B = np.sum([each.number_B for each in sums], axis=0)
     left = batch.total - batch.unit * sum(each.units for each in sums)
     if left >= 1 and batch.cost is not Cost.USD:

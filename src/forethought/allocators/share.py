@@ -26,7 +26,6 @@ SAMPLE = 1 << 17  # queries of the whole batch
 PARTS_AT_ONCE = 8  # between two reports of progress
 
 Found = TypeVar("Found")
-Write = Callable[["Part", Columns, FloatArray], None]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -193,7 +192,6 @@ class Share:
         parts: in the order of their starts.
         num_queries: of the whole batch.
         threads: parts that are worked on at the same time.
-        write: called in the last pass, in the order of the parts, with the column of each query and its chance there.
         progress: called with what is being done, queries done and queries in all.
     """
 
@@ -203,11 +201,10 @@ class Share:
         num_queries: int,
         *,
         threads: int = 1,
-        write: Write = lambda part, column_Q, p_Q: None,
         progress: Callable[[str, int, int], None] = lambda stage, done, number: None,
     ) -> None:
         self.parts, self.num_queries, self.threads = parts, num_queries, threads
-        self.write, self.progress = write, progress
+        self.progress = progress
         self._kept: dict[int, _Kept] = {}
         self._ties: tuple[float, dict[int, Keys]] = 0.0, {}
 
@@ -351,33 +348,30 @@ class Share:
         return list(self._over(batch, "spend what is left", found, some))
 
     def add_up(self, batch: Batch) -> list[Sums]:
-        """Sums of what was chosen, which is written."""
+        """Sums of what was chosen, a part each."""
+        return [sums for _, _, _, sums in self.chosen(batch)]
+
+    def chosen(self, batch: Batch) -> Iterator[tuple[Part, Columns, FloatArray, Sums]]:
+        """The column of each query of a part, its chance there, and the part's sums; a part at a time, in order."""
 
         def found(each: Part, curves: Curves) -> tuple[Columns, FloatArray, Sums]:
             if curves.tokens_Q_B is not None and not batch.is_usage_needed:
                 check_tokens(curves, "tokens_Q_B", curves.tokens_Q_B)
             column_Q = self._columns(each)
             rows = np.arange(column_Q.size)
-            spent = 0.0 if curves.tokens_Q_B is None else exact_sum(entries(curves.tokens_Q_B, rows, column_Q))
             p_Q = entries(curves.p_Q_B, rows, column_Q)
-            return (
-                column_Q,
-                p_Q,
-                Sums(
-                    right=exact_sum(p_Q),
-                    spent=spent,
-                    usd=exact_sum(curves.usd_at(column_Q)) if curves.is_billable else 0.0,
-                    granted=int(batch.menu.at(column_Q).sum()),
-                    units=int(batch.problem(curves).costs.at_each(column_Q).sum()),
-                    number_B=np.bincount(column_Q, minlength=batch.menu.num_options),
-                ),
+            sums = Sums(
+                right=exact_sum(p_Q),
+                spent=0.0 if curves.tokens_Q_B is None else exact_sum(entries(curves.tokens_Q_B, rows, column_Q)),
+                usd=exact_sum(curves.usd_at(column_Q)) if curves.is_billable else 0.0,
+                granted=int(batch.menu.at(column_Q).sum()),
+                units=int(batch.problem(curves).costs.at_each(column_Q).sum()),
+                number_B=np.bincount(column_Q, minlength=batch.menu.num_options),
             )
+            return column_Q, p_Q, sums
 
-        sums = []
-        for each, (column_Q, p_Q, one) in zip(self.parts, self._over(batch, "add up", found, whole=True), strict=True):
-            self.write(each, column_Q, p_Q)
-            sums.append(one)
-        return sums
+        for each, one in zip(self.parts, self._over(batch, "add up", found, whole=True), strict=True):
+            yield each, *one
 
     def _columns(self, each: Part) -> Columns:
         return self._kept[each.start].column_Q.astype(np.int64)
