@@ -77,7 +77,7 @@ def plan_folder(
 
 
 def write_budgets(share: Share, batch: Batch, *, predictions: Predictions, out: Path) -> list[Sums]:
-    """The last pass over a share of whole files: writes a file of budgets for each, of its name, in the folder `out`."""
+    """The last pass over a share of whole files: writes budgets for each, by its name, in the folder `out`."""
     import pyarrow.parquet as pq
 
     sums, schema = list[Sums](), budget_schema(predictions)
