@@ -7,7 +7,7 @@ used. A wave interrupted by a kill is charged with the tokens of its records, an
 from __future__ import annotations
 
 import logging
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,6 +29,7 @@ from ..runs.lines import appending, read_lines
 from ..runs.store import RunDirectory
 from .billing import UNPRICED, Prices
 
+MOST_LOST = 2  # times that a trace is started again after its process died
 LENGTHS = ("max_completion_tokens", "max_tokens")  # fields of a request that bound all tokens of an answer
 
 logger = logging.getLogger(__name__)
@@ -136,7 +137,7 @@ class Pool:
         Which request gets what depends on their order and on what came back, not on how many run at once. A cap that no
         longer fits is lowered to the largest that does; where none does, the generation says so.
         """
-        waiting = deque(requests)
+        waiting, lost_of = deque(requests), Counter[str]()
         while waiting:
             wave = self._wave(waiting)
             if not wave:
@@ -156,7 +157,13 @@ class Pool:
             counted, taken, tokens, failures = _counted(engine), 0.0, 0, list[Request]()
             query_of = {request.query.id: request for request in wave}
             async for generation in engine.generate(wave):
-                if generation.is_failed:  # what it took, an engine that counts will say
+                if generation.is_failed and not generation.is_counted:  # lost with its process, and all that it took
+                    taken += most[generation.query_id]
+                    if lost_of[generation.query_id] < MOST_LOST:
+                        lost_of[generation.query_id] += 1
+                        waiting.append(query_of[generation.query_id])
+                        continue
+                elif generation.is_failed:  # what it took, an engine that counts will say
                     failures.append(query_of[generation.query_id])
                 else:
                     taken += self._taken(generation, most[generation.query_id], option_of[generation.query_id])

@@ -23,10 +23,11 @@ from .answers import Answer
 from .billing import bill
 from .budgets import keep_plan, load_budgets, priorities, read_plan
 from .judging import Judge
+from .keeping import Keeping, check_label, judged, keeper
 from .plan import Plan
 from .pool import Pool
-from .profiling import check_label, judged, setup_of, trace_seed
-from .results import answer_rows, answers_of, earlier_counts, line_of, save_counts, write_results
+from .profiling import setup_of, trace_seed
+from .results import answer_rows, answers_of, line_of, write_results
 
 AHEAD = 4  # the first quarter of a block is served while the last answers of the block before come in
 
@@ -194,17 +195,15 @@ async def generate_planned(
             see(answer)
             if answer.error is None:
                 file.write(line_of(answer))
-    counted, answers = earlier_counts(run, worker), run.path / "answers.jsonl"
-    with run.appender(worker) as records, open_bytes(answers, "ab", "written") as rows:
+    answers = run.path / "answers.jsonl"
+    keeping = Keeping(run.path, menu, grader, setup, worker, is_counted=True, retries_lost=pool is None)
+    with keeper(engine, keeping) as keep, open_bytes(answers, "ab", "written") as rows:
         decide()
         while position < len(order):
             wanted = requests()
             async for generation in pool.generate(engine, list(wanted)) if pool else engine.generate(wanted):
-                check_label(engine, menu, generation)
                 query = own[generation.query_id]
-                record = judged(Record.of(generation, setup=setup), query.reference, grader)
-                records.append([record.to_json()])
-                save_counts(run, counted, engine, worker)
+                record = keep(generation, query.reference)
                 if record.option != label(query.id):
                     continue  # another allocator's
                 answer = Answer.of(query, budget_of[query.id], record, bill(record, made))
@@ -219,6 +218,5 @@ async def generate_planned(
                 names -= begun  # all that was asked for has come back
             decide()
     decide()
-    save_counts(run, counted, engine, worker)
     if adaptation is not None:
         adaptation.keep()
