@@ -30,13 +30,16 @@ class RayHost:
             this machine; or the address of a cluster, HOST:PORT.
         num_workers: places of a Ray that is started here.
         gpus_per_worker: GPUs of each worker; a part of one is shared.
+        worker: what each of them is.
 
     Raises:
         MissingExtraError: Ray is not installed.
         EngineError: there is no Ray at that address.
     """
 
-    def __init__(self, address: str, *, num_workers: int, gpus_per_worker: float = 0.0) -> None:
+    def __init__(
+        self, address: str, *, num_workers: int, gpus_per_worker: float = 0.0, worker: type = EngineWorker
+    ) -> None:
         os.environ.update(QUIET | (ON_LOOPBACK if address == LOCAL else {}))
         try:
             import ray
@@ -63,7 +66,7 @@ class RayHost:
                 ray.init(address, **quiet)
         except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
             raise EngineError(f"--ray {address}: there is no Ray to work with: {_first_line(error)}") from error
-        self._actor = ray.remote(EngineWorker).options(
+        self._actor = ray.remote(worker).options(
             num_cpus=1,
             num_gpus=gpus_per_worker,
             max_restarts=0,
