@@ -30,6 +30,7 @@ from .hosts import Host, Remote, WorkerLostError, enter
 from .ray_host import RayHost
 
 MOST_LOST = 4  # times in a row that a worker may be lost without an answer
+CLOSED_WITHIN = 10.0  # seconds for workers to free their engines, until they are killed
 PLANNED = "_budgets.json"  # what was planned; readers of Parquet folders leave such names out
 
 logger = logging.getLogger(__name__)
@@ -68,11 +69,20 @@ class Pass:
 
 @dataclass(slots=True)
 class Effort:
-    """What a worker did: its queries, bytes that it sent, the most memory of its process, how often it was lost."""
+    """What a worker did.
+
+    Attributes:
+        num_queries: of its share.
+        sent_bytes: of its answers.
+        peak_bytes: most memory of its process.
+        cpu_seconds: of its process.
+        num_lost: times that it was lost.
+    """
 
     num_queries: int
     sent_bytes: int = 0
     peak_bytes: int = 0
+    cpu_seconds: float = 0.0
     num_lost: int = 0
 
 
@@ -103,12 +113,13 @@ class FolderWorker:
         enter(holding.folder)
         self._share = Share(holding.predictions.parts, holding.num_queries)
 
-    def make(self, passes: Sequence[Pass]) -> tuple[Any, int]:
-        """Makes passes over its share: what the last one answers, and the most bytes this process has held."""
+    def make(self, passes: Sequence[Pass]) -> tuple[Any, int, float]:
+        """Makes passes over its share: what the last answers, and peak bytes and CPU seconds of the process."""
         assert self._share is not None
         for each in passes:
             answer = each(self._share)
-        return answer, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        return answer, used.ru_maxrss * 1024, used.ru_utime + used.ru_stime
 
     def close(self) -> None:
         """Frees an engine."""
@@ -138,6 +149,8 @@ class Workers:
         return self
 
     def __exit__(self, *raised: object) -> None:
+        closing = [] if any(raised) else [remote.call("close") for remote in self._remotes]
+        wait(closing, timeout=CLOSED_WITHIN)
         for remote in self._remotes:
             remote.end()
 
@@ -242,13 +255,14 @@ class _Passes:
             for future in wait(open_calls, return_when=FIRST_COMPLETED).done:
                 index = open_calls.pop(future)
                 try:
-                    found[index], peak_bytes = self._workers.answer(index, future)
+                    found[index], peak_bytes, cpu_seconds = self._workers.answer(index, future)
                 except WorkerLostError:
                     open_calls[self._workers.call(index, "make", self._made)] = index
                     continue
                 effort = self.efforts[index]
                 effort.sent_bytes += num_bytes(found[index])
-                effort.peak_bytes, effort.num_lost = max(effort.peak_bytes, peak_bytes), self._workers.num_lost[index]
+                effort.peak_bytes, effort.cpu_seconds = max(effort.peak_bytes, peak_bytes), cpu_seconds
+                effort.num_lost = self._workers.num_lost[index]
                 num_done += effort.num_queries
         return found
 
