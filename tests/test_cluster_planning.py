@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import Future, ThreadPoolExecutor
+from importlib.util import find_spec
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +24,7 @@ from forethought.engines.fake import FakeEngine
 from forethought.errors import EngineError, InvalidInputError, InvalidSettingsError
 
 MENU = Menu.evenly(16, 128)
+needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="needs Ray")  # not imported: see `RayHost`
 
 
 class ThreadHost:
@@ -206,8 +208,8 @@ class KillingWorker:
         self._remote.end()
 
 
+@needs_ray
 def test_on_ray_workers_are_killed_and_the_plan_is_the_same(folder, tmp_path):
-    pytest.importorskip("ray", reason="needs Ray")
     terms = {"total": 1450 * 50.0, "cost": Cost.SPENT}
     expected, one = alone(folder, tmp_path, **terms)
     with host_for(ClusterSettings(ray="local", workers=2)) as host:
@@ -219,8 +221,8 @@ def test_on_ray_workers_are_killed_and_the_plan_is_the_same(folder, tmp_path):
     assert sum(each.num_lost for each in efforts) == 3
 
 
+@needs_ray
 def test_the_command_predicts_and_plans_on_ray(call, predictor, texts, tmp_path):
-    pytest.importorskip("ray", reason="needs Ray")
     typed = ["plan", str(predictor), str(texts), "--mean-tokens", "40", "--json"]
     assert call(*typed, "--out", "alone.parquet").code == 0
     said = call(*typed, "--ray", "--workers", "2", "--out", "budgets")
