@@ -64,6 +64,7 @@ class Cluster:
         message: that the process which hands out rows takes for each message, and
         way: that a message is under way.
         has_backups: whether idle workers run rows of others again.
+        num_deadly: rows that end their worker half-way, such as a prompt that is too long for its memory.
     """
 
     num_workers: int = 1000
@@ -80,6 +81,7 @@ class Cluster:
     message: float = 0.0005
     way: float = 0.005
     has_backups: bool = False
+    num_deadly: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +123,7 @@ class Simulation:
         self.num_open = number
         is_slow_W = self.random.random(cluster.num_workers) < cluster.slow_share
         self.workers = [SimulatedWorker(cluster.slow_factor if slow else 1.0) for slow in is_slow_W.tolist()]
+        self.deadly = set(self.random.choice(number, cluster.num_deadly, replace=False).tolist())
         self.rows = Rows(self.requests, cluster.num_workers)
         self.holder: dict[int, list[int]] = {}  # row -> who holds it, in the order in which they were given
         self.idle: set[int] = set()
@@ -199,7 +202,11 @@ class Simulation:
                 worker.done.append(row)
                 continue
             worker.running[row] = self.now
-            self.after(self.seconds_N[row] * worker.speed, partial(self.finished, index, worker.life, row))
+            seconds = self.seconds_N[row] * worker.speed
+            if row in self.deadly:
+                self.after(seconds / 2, partial(self.lose, index, worker.life))
+            else:
+                self.after(seconds, partial(self.finished, index, worker.life, row))
 
     def finished(self, index: int, life: int, row: int) -> None:
         """A worker has finished a row."""
@@ -232,11 +239,13 @@ class Simulation:
         """Draws when a worker is lost."""
         if self.cluster.losses_an_hour:
             after = float(self.random.exponential(3600 / self.cluster.losses_an_hour))
-            self.after(after, partial(self.lose, index))
+            self.after(after, partial(self.lose, index, self.workers[index].life))
 
-    def lose(self, index: int) -> None:
+    def lose(self, index: int, life: int) -> None:
         """A worker is lost with what it runs."""
         worker = self.workers[index]
+        if worker.life != life:
+            return
         self.num_lost += 1
         worker.life += 1
         worker.is_up = False
@@ -288,6 +297,7 @@ def cases(sigma: float, ahead: list[int], rows_each: int) -> Iterator[tuple[str,
         ("a loss in 2 hours of a worker", replace(calm, losses_an_hour=0.5)),
         ("both", replace(calm, slow_share=0.02, losses_an_hour=0.5)),
         ("both, long tails (sigma 1)", replace(calm, slow_share=0.02, losses_an_hour=0.5, sigma=1.0)),
+        ("10 rows that end their worker", replace(calm, num_deadly=10)),
         ("all alike, rows of 2 s", replace(calm, mean_seconds=2.0)),
     ):
         for number, has_backups in itertools.product(ahead, (False, True)):
@@ -379,13 +389,14 @@ def picture(found: list[dict[str, Any]], num_seeds: int) -> Figure:
         f"median of {num_seeds} seeds, bands: tenth to ninetieth percentile",
     ]
     figure = frame((10.4, 4.2), caption, simulated=True, ending="no machine was used")
-    colours = [COLOURS[policy] for policy in (UNIFORM, BLIND, FORETHOUGHT, GREEDY, ORACLE)] + [INK]
+    colours = [COLOURS[policy] for policy in (UNIFORM, BLIND, FORETHOUGHT, GREEDY, ORACLE)] + [INK, INK]
     panels = figure.subplots(1, 2, sharey=True)
     for panel, has_backups in zip(panels, (False, True), strict=True):
         for name, colour in zip(order(found), colours, strict=True):
             rows = [row for row in found if row["case"] == name and row["backups"] == has_backups]
             ahead = [row["ahead"] for row in rows]
-            panel.plot(ahead, [row["times_ideal"] for row in rows], color=colour, marker="o", markersize=3, label=name)
+            line = {"color": colour, "linestyle": ":" if rows[0]["cluster"]["num_deadly"] else "-"}
+            panel.plot(ahead, [row["times_ideal"] for row in rows], marker="o", markersize=3, label=name, **line)
             low, high = zip(*(row["tenth_to_ninetieth"] for row in rows), strict=True)
             panel.fill_between(ahead, low, high, color=colour, alpha=0.15, linewidth=0)
         panel.set_title("the last rows are run twice (backups)" if has_backups else "as run --ray hands out rows")

@@ -208,6 +208,7 @@ class KillingWorker:
         self._remote.end()
 
 
+@pytest.mark.slow
 @needs_ray
 def test_on_ray_workers_are_killed_and_the_plan_is_the_same(folder, tmp_path):
     terms = {"total": 1450 * 50.0, "cost": Cost.SPENT}
@@ -221,6 +222,7 @@ def test_on_ray_workers_are_killed_and_the_plan_is_the_same(folder, tmp_path):
     assert sum(each.num_lost for each in efforts) == 3
 
 
+@pytest.mark.slow
 @needs_ray
 def test_the_command_predicts_and_plans_on_ray(call, predictor, texts, tmp_path):
     typed = ["plan", str(predictor), str(texts), "--mean-tokens", "40", "--json"]
