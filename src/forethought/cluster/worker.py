@@ -130,8 +130,11 @@ class EngineWorker:
             isinstance(engine, CountingEngine),
         )
 
-    def join(self, keeping: Keeping) -> None:
+    def join(self, keeping: Keeping) -> int:
         """From now on keeps what it generates; `keeping.worker` is its own number in the crew.
+
+        Returns:
+            Bytes that its shard holds.
 
         Raises:
             RunError: the run is not held by the lead of the crew, or another process has this number.
@@ -140,7 +143,14 @@ class EngineWorker:
         run = RunDirectory(keeping.folder)
         self._kept.enter_context(run.locked(keeping.worker))
         self._keep = self._kept.enter_context(keeper(self._running, keeping))
-        self._keeping, self._position = keeping, self._shard_size()
+        self._keeping = keeping
+        self._position = self._shard_size()
+        return self._position
+
+    def leave(self) -> None:
+        """Lets go of the shard; what is generated from now on is not kept."""
+        self._kept.close()
+        self._keeping = self._keep = None
 
     def check_option(self, option: Option) -> None:
         """See `protocols.check_option`."""
