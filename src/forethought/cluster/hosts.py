@@ -15,7 +15,7 @@ class WorkerLostError(EngineError):
 
 
 class Remote(Protocol):
-    """An `EngineWorker` in a process of its own."""
+    """A worker, such as `EngineWorker`, in a process of its own."""
 
     def call(self, method: str, *arguments: Any) -> Future[Any]:
         """Calls a method of the worker; the future raises what it raises, or WorkerLostError."""

@@ -10,7 +10,8 @@ from dataclasses import replace
 from ..core.settings import ClusterSettings, EngineSettings
 from ..core.showing import Progress, silent
 from ..engines.opening import choose
-from .engine import ClusterEngine
+from .crew import Crew
+from .engine import ClusterEngine, engine_of
 from .ray_host import RayHost
 from .worker import Task
 
@@ -43,7 +44,7 @@ def opened(
     try:
         name, _ = choose(model, engine.engine)
         task = Task(model, replace(engine, engine=name), needed_tokens, os.getcwd())
-        running = ClusterEngine(host, task, settings.workers, progress=progress)
+        running = engine_of(Crew(host, task, settings.workers, progress=progress))
     except BaseException:
         host.close()
         raise

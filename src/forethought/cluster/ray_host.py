@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import sys
 from concurrent.futures import Future
 from typing import Any
 
@@ -40,16 +41,18 @@ class RayHost:
     def __init__(
         self, address: str, *, num_workers: int, gpus_per_worker: float = 0.0, worker: type = EngineWorker
     ) -> None:
-        os.environ.update(QUIET | (ON_LOOPBACK if address == LOCAL else {}))
-        try:
-            import ray
-        except ImportError as error:
-            raise MissingExtraError("--ray needs Ray; install it with: pip install 'forethought[ray]'") from error
         if address.startswith("ray://"):
             raise InvalidSettingsError(
                 f"--ray {address}: start the command on a machine of the cluster, and give --ray auto or HOST:PORT; "
                 "through Ray's client it would not reach the run directory"
             )
+        if address == LOCAL and "ray" in sys.modules and not ON_LOOPBACK.items() <= os.environ.items():
+            raise EngineError("Ray was imported before, and would listen on every interface of this machine")
+        os.environ.update(QUIET | (ON_LOOPBACK if address == LOCAL else {}))
+        try:
+            import ray
+        except ImportError as error:
+            raise MissingExtraError("--ray needs Ray; install it with: pip install 'forethought[ray]'") from error
         self._ray = ray
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
         try:
@@ -78,6 +81,12 @@ class RayHost:
         """See `Host.begin`."""
         return RayWorker(self._ray, self._actor.remote())
 
+    @property
+    def address(self) -> str:
+        """Of the cluster, HOST:PORT."""
+        found: str = self._ray.get_runtime_context().gcs_address
+        return found
+
     def waiting_words(self) -> str:
         """See `Host.waiting_words`."""
         there, free = self._ray.cluster_resources(), self._ray.available_resources()
@@ -90,7 +99,7 @@ class RayHost:
 
 
 class RayWorker:
-    """An actor of Ray that is an `EngineWorker`."""
+    """An actor of Ray that is a worker."""
 
     def __init__(self, ray: Any, actor: Any) -> None:
         self._ray = ray

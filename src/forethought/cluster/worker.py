@@ -27,8 +27,9 @@ from ..core.protocols import CountingEngine, Engine, HiddenStateEngine, RoomEngi
 from ..core.settings import EngineSettings
 from ..core.showing import silent
 from ..engines.opening import open_engine
-from ..errors import EngineError, RunError
+from ..errors import EngineError
 from ..runs.store import RunDirectory
+from .hosts import enter
 
 FED_AGAIN = 32  # requests that are left for the engine when more are asked for
 HEARTBEAT = 5.0  # seconds after which a worker says that it is still at work
@@ -119,9 +120,7 @@ class EngineWorker:
         Raises:
             EngineError, InvalidSettingsError, …: as `open_engine`.
         """
-        if not os.path.isdir(task.folder):
-            raise RunError(f"{task.folder} is not there on {socket.gethostname()}; workers need it on shared storage")
-        os.chdir(task.folder)
+        enter(task.folder)
         engine = self._engine = open_engine(task.model, task.settings, needed_tokens=task.needed_tokens)
         return Opened(
             engine.info,
@@ -130,8 +129,11 @@ class EngineWorker:
             isinstance(engine, CountingEngine),
         )
 
-    def join(self, keeping: Keeping) -> None:
+    def join(self, keeping: Keeping) -> int:
         """From now on keeps what it generates; `keeping.worker` is its own number in the crew.
+
+        Returns:
+            Bytes that its shard holds.
 
         Raises:
             RunError: the run is not held by the lead of the crew, or another process has this number.
@@ -140,7 +142,14 @@ class EngineWorker:
         run = RunDirectory(keeping.folder)
         self._kept.enter_context(run.locked(keeping.worker))
         self._keep = self._kept.enter_context(keeper(self._running, keeping))
-        self._keeping, self._position = keeping, self._shard_size()
+        self._keeping = keeping
+        self._position = self._shard_size()
+        return self._position
+
+    def leave(self) -> None:
+        """Lets go of the shard; what is generated from now on is not kept."""
+        self._kept.close()
+        self._keeping = self._keep = None
 
     def check_option(self, option: Option) -> None:
         """See `protocols.check_option`."""

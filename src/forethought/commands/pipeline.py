@@ -17,6 +17,7 @@ from ..control.answers import Answer
 from ..control.billing import UNPRICED, Prices
 from ..control.budgets import keep_plan, read_plan
 from ..control.feeding import feed_profile, feed_run, history_folder
+from ..control.keeping import KeepingEngine
 from ..control.plan import Plan
 from ..control.planning import forecast, largest_cap, made_plan, model_of, needed_tokens, predict
 from ..control.pool import Pool
@@ -347,7 +348,7 @@ def _opened(
             yield workers, Worker.lead()
         return
     with opened(engine, model, asked, needed_tokens=needed_tokens, progress=progress) as running:
-        yield running, Worker.parse(settings.worker)
+        yield running, Worker.lead() if isinstance(running, KeepingEngine) else Worker.parse(settings.worker)
 
 
 def _feed(history: Path | None, run: RunDirectory, queries: Sequence[Query]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -45,12 +45,12 @@ class Keeping:
 class KeepingEngine(Engine, Protocol):
     """An engine of several processes, each of which keeps its own records in a shard of the run.
 
-    Once `keep` was called, `generate` gives records that are on disk, without the text of their thoughts. What it gives
-    that is no `Record` is left to the caller: a trace that no process could run.
+    Within `kept_in`, `generate` gives records that are on disk, without the text of their thoughts. What it gives that
+    is no `Record` is left to the caller: a trace that no process could run.
     """
 
-    def keep(self, keeping: Keeping) -> None:
-        """From now on each process keeps what it generates; `keeping.worker` is the lead of its crew."""
+    def kept_in(self, keeping: Keeping) -> AbstractContextManager[None]:
+        """Until the `with` ends, each process keeps what it generates; `keeping.worker` is the lead of its crew."""
         ...
 
     def keep_states(self, queries: Sequence[Query], layers: Sequence[int]) -> Iterator[int]:
@@ -65,10 +65,9 @@ def keeper(engine: Engine, keeping: Keeping) -> Iterator[Callable[[Generation, s
     A record is judged and wholly on disk when it is given back.
     """
     run, is_kept = RunDirectory(keeping.folder), isinstance(engine, KeepingEngine)
-    if isinstance(engine, KeepingEngine):
-        engine.keep(keeping)
     earlier = earlier_counts(run, keeping.worker) if keeping.is_counted and not is_kept else None
-    with run.appender(keeping.worker) as records:
+    processes = engine.kept_in(keeping) if isinstance(engine, KeepingEngine) else nullcontext()
+    with processes, run.appender(keeping.worker) as records:
 
         def keep(generation: Generation, reference: str | None) -> Record:
             if isinstance(generation, Record):  # by the process that generated it
