@@ -18,7 +18,8 @@ OBJECT_STORE_BYTES = 1 << 28  # of a Ray that is started here: hidden states are
 # Read when Ray is imported. The second keeps a Ray that is started here on the loopback interface.
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0"}
 ON_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
-UNASKED = {"enable_worker_prestart": False, "prestart_worker_first_driver": False}  # processes that nobody needs yet
+# Of a Ray that is started here: no processes that nobody needs yet, and workers not nicer than their driver (Ray: 15).
+OWN = {"enable_worker_prestart": False, "prestart_worker_first_driver": False, "worker_niceness": 0}
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +63,7 @@ class RayHost:
                     num_cpus=num_workers,
                     include_dashboard=False,
                     object_store_memory=OBJECT_STORE_BYTES,
-                    _system_config=UNASKED,
+                    _system_config=OWN,
                     **quiet,
                 )
             else:
