@@ -24,6 +24,7 @@ import itertools
 import json
 from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -96,13 +97,14 @@ class Outcome:
 
 @dataclass(slots=True, eq=False)
 class SimulatedWorker:
-    """One worker: what it holds, what lies ready, and what runs; `life` counts those that had its place."""
+    """One worker: what it holds, what is ready, what runs, and what of it others hold too; `life` counts losses."""
 
     speed: float
     hands: Hands = field(default_factory=Hands)
     ready: deque[int] = field(default_factory=deque)
     running: dict[int, float] = field(default_factory=dict)
     done: list[int] = field(default_factory=list)
+    doubled: set[int] = field(default_factory=set)
     life: int = 0
     has_more: bool = False
     is_calling: bool = False
@@ -169,6 +171,7 @@ class Simulation:
         found = [self.row_of[key_of(request)] for request in given]
         if not found and not worker.hands.held:
             found = self.backups()
+            worker.doubled.update(found)
             if not found:
                 self.idle.add(index)
         for row in found:
@@ -264,8 +267,10 @@ class Simulation:
             row = self.row_of[key_of(request)]
             if not self.is_open_N[row]:
                 self.rows.done(worker.hands, [request])
-            elif index in self.holder.get(row, ()):
+        for row in worker.doubled | {self.row_of[key] for key in worker.hands.held}:
+            if index in self.holder.get(row, ()):
                 self.holder[row].remove(index)
+        worker.doubled = set()
         for request in self.rows.lost(worker.hands, retries=True):
             self.num_given_up += 1
             self.num_open -= 1
@@ -300,7 +305,8 @@ def cases(sigma: float, ahead: list[int], rows_each: int) -> Iterator[tuple[str,
         ("10 rows that end their worker", replace(calm, num_deadly=10)),
         ("all alike, rows of 2 s", replace(calm, mean_seconds=2.0)),
     ):
-        for number, has_backups in itertools.product(ahead, (False, True)):
+        both = (False, True) if cluster.slow_share or cluster.losses_an_hour else (False,)
+        for number, has_backups in itertools.product(ahead, both):
             yield name, replace(cluster, ahead=number, has_backups=has_backups)
 
 
@@ -312,6 +318,24 @@ def simulate(cluster: Cluster, seed: int) -> Outcome:
     return simulation.run()
 
 
+def judged(name: str, cluster: Cluster, *, num_seeds: int) -> dict[str, Any]:
+    """What came of some jobs of one case."""
+    outcomes = [simulate(cluster, seed) for seed in range(num_seeds)]
+    low, median, high = np.quantile([each.times_ideal for each in outcomes], [0.1, 0.5, 0.9]).tolist()
+    return {
+        "simulated": True,
+        "case": name,
+        "ahead": cluster.ahead,
+        "backups": cluster.has_backups,
+        "times_ideal": round(median, 3),
+        "tenth_to_ninetieth": [round(low, 3), round(high, 3)],
+        "work_in_vain": round(float(np.median([each.wasted for each in outcomes])), 4),
+        "workers_lost": int(np.median([each.num_lost for each in outcomes])),
+        "rows_given_up": int(np.median([each.num_given_up for each in outcomes])),
+        "cluster": asdict(cluster),
+    }
+
+
 def main() -> None:
     """Simulates, prints, draws."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -319,27 +343,18 @@ def main() -> None:
     parser.add_argument("--ahead", type=int, nargs="+", default=[1, 4, 16, 64])
     parser.add_argument("--workers", type=int, default=1000)
     parser.add_argument("--rows", type=int, default=32, help="for each worker")
+    parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--out", default="")
     asked = parser.parse_args()
+    compared = [
+        (name, replace(cluster, num_workers=asked.workers))
+        for name, cluster in cases(spread(open_profile(PROFILE)), asked.ahead, asked.rows)
+    ]
     found = []
-    for name, cluster in cases(spread(open_profile(PROFILE)), asked.ahead, asked.rows):
-        cluster = replace(cluster, num_workers=asked.workers)
-        outcomes = [simulate(cluster, seed) for seed in range(asked.seeds)]
-        low, median, high = np.quantile([each.times_ideal for each in outcomes], [0.1, 0.5, 0.9]).tolist()
-        row = {
-            "simulated": True,
-            "case": name,
-            "ahead": cluster.ahead,
-            "backups": cluster.has_backups,
-            "times_ideal": round(median, 3),
-            "tenth_to_ninetieth": [round(low, 3), round(high, 3)],
-            "work_in_vain": round(float(np.median([each.wasted for each in outcomes])), 4),
-            "workers_lost": int(np.median([each.num_lost for each in outcomes])),
-            "rows_given_up": int(np.median([each.num_given_up for each in outcomes])),
-            "cluster": asdict(cluster),
-        }
-        print(json.dumps({key: value for key, value in row.items() if key != "cluster"}), flush=True)
-        found.append(row)
+    with ProcessPoolExecutor(asked.processes) as pool:
+        for row in pool.map(partial(judged, num_seeds=asked.seeds), *zip(*compared, strict=True)):
+            print(json.dumps({key: value for key, value in row.items() if key != "cluster"}), flush=True)
+            found.append(row)
     if asked.out:
         folder = Path(asked.out)
         command = f"--seeds {asked.seeds} --workers {asked.workers} --rows {asked.rows}"
@@ -394,6 +409,8 @@ def picture(found: list[dict[str, Any]], num_seeds: int) -> Figure:
     for panel, has_backups in zip(panels, (False, True), strict=True):
         for name, colour in zip(order(found), colours, strict=True):
             rows = [row for row in found if row["case"] == name and row["backups"] == has_backups]
+            if not rows:
+                continue
             ahead = [row["ahead"] for row in rows]
             line = {"color": colour, "linestyle": ":" if rows[0]["cluster"]["num_deadly"] else "-"}
             panel.plot(ahead, [row["times_ideal"] for row in rows], marker="o", markersize=3, label=name, **line)
@@ -405,7 +422,7 @@ def picture(found: list[dict[str, Any]], num_seeds: int) -> Figure:
         panel.set_xlabel("rows that lie ready at a worker")
     panels[0].set_ylabel("finishing time over the ideal")
     panels[0].set_ylim(bottom=1.0)
-    panels[1].legend(fontsize=8, frameon=False)
+    panels[0].legend(fontsize=8, frameon=False)
     return figure
 
 
