@@ -109,23 +109,33 @@ class Lexical:
         """Numbers of one text."""
         return len(self.centre_C) + len(self.mean_K)
 
+    def read(self, texts: Sequence[str]) -> tuple[NDArray[np.float32], list[NDArray[np.int64]]]:
+        """Standardised counts, float32, shape (Q, C), and the buckets of each text's words."""
+        parts = [parts_of(text) for text in texts]
+        count_Q_C = np.array([counts(*each) for each in zip(texts, parts, strict=True)], dtype=np.float32)
+        count_Q_C = count_Q_C.reshape(len(texts), len(self.centre_C))
+        count_Q_C -= self.centre_C
+        count_Q_C /= self.scale_C
+        np.maximum(count_Q_C, -LARGEST, out=count_Q_C)
+        return np.minimum(count_Q_C, LARGEST, out=count_Q_C), [buckets_of(each) for each in parts]
+
     def apply(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """The vectors of some texts, float32, shape (Q, width); each by itself, whatever the others are."""
-        vector_Q_N = np.empty((len(texts), self.width), dtype=np.float32)
-        num_counts = len(self.centre_C)
-        for row, text in enumerate(texts):
-            parts = parts_of(text)
-            count_C = np.array(counts(text, parts), dtype=np.float32)
-            count_C -= self.centre_C
-            count_C /= self.scale_C
-            np.minimum(np.maximum(count_C, -LARGEST, out=count_C), LARGEST, out=vector_Q_N[row, :num_counts])
-            bucket_N = buckets_of(parts)
+        count_Q_C, buckets = self.read(texts)
+        found_Q_K = np.empty((len(texts), len(self.mean_K)), dtype=np.float32)
+        for row, bucket_N in enumerate(buckets):
             weight_N = self.rarity_H[bucket_N]
             length = math.sqrt(weight_N @ weight_N) or 1.0
-            found_K = (weight_N / np.float32(length)) @ self.basis_H_K[bucket_N]
-            found_K -= self.mean_K
-            np.divide(found_K, np.float32(self.level), out=vector_Q_N[row, num_counts:])
-        return vector_Q_N
+            np.matmul(weight_N / np.float32(length), self.basis_H_K[bucket_N], out=found_Q_K[row])
+        found_Q_K -= self.mean_K
+        found_Q_K /= np.float32(self.level)
+        return np.concatenate([count_Q_C, found_Q_K], axis=1)
+
+    def words(self, product_K_N: FloatArray) -> Words:
+        """What a linear map, shape (K, N), makes of the part of a vector that stands for words, without making it."""
+        product_K_N = product_K_N / np.float32(self.level)
+        weight_H = self.rarity_H
+        return Words.of(weight_H[:, None] * (self.basis_H_K @ product_K_N), weight_H, -self.mean_K @ product_K_N)
 
     def arrays(self) -> dict[str, FloatArray]:
         """Everything learned, by name."""
@@ -159,6 +169,34 @@ class Lexical:
             raise ValueError("its arrays of wording do not belong together, or hold NaN or infinity")
         rarity_H, basis_H_K = rarity_H.astype(np.float32), basis_H_K.astype(np.float32)
         return cls(centre_C, scale_C, rarity_H, basis_H_K, mean_K, float(level_1[0]))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Words:
+    """A linear function of a text's words: its buckets' rows, their weights scaled to length one, and an offset.
+
+    Attributes:
+        row_H_N: of each bucket, times its weight, and the weight's square behind it.
+        offset_N: for a text without words.
+    """
+
+    row_H_N: NDArray[np.float32]
+    offset_N: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, row_H_N: FloatArray, weight_H: FloatArray, offset_N: FloatArray) -> Self:
+        """From each bucket's row and weight."""
+        return cls(np.column_stack([row_H_N, weight_H**2]).astype(np.float32), offset_N.astype(np.float32))
+
+    def apply(self, buckets: Sequence[NDArray[np.int64]]) -> NDArray[np.float32]:
+        """For the buckets of each of Q texts, shape (Q, N); each by itself, whatever the others are."""
+        sum_Q_N = np.empty((len(buckets), self.row_H_N.shape[1]), dtype=np.float32)
+        for row, each in enumerate(buckets):
+            np.add.reduce(self.row_H_N.take(each, axis=0), axis=0, out=sum_Q_N[row])
+        length_Q = np.sqrt(sum_Q_N[:, -1:])
+        length_Q[length_Q == 0.0] = 1.0
+        found_Q_N: NDArray[np.float32] = sum_Q_N[:, :-1] / length_Q + self.offset_N
+        return found_Q_N
 
 
 def _rounded(array: FloatArray) -> NDArray[np.float32]:
