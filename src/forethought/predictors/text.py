@@ -64,20 +64,25 @@ class TextPredictor(EstimatorBase):
     def _vectors(self, texts: Sequence[str]) -> FloatArray:
         """Counts, words and waves of each text, shape (Q, N)."""
         vector_Q_N = self._lexical.apply(texts)
-        return np.concatenate([vector_Q_N, self._waves(vector_Q_N[:, : self._lexical.num_counts])], axis=1)
+        wave_Q_R = self._level * self._waves(vector_Q_N[:, : self._lexical.num_counts])
+        return np.concatenate([vector_Q_N, wave_Q_R], axis=1)
 
     def _waves(self, count_Q_C: FloatArray) -> FloatArray:
-        """Waves of the counts, which weigh as much as these, shape (Q, R)."""
-        wave_Q_R = np.cos(count_Q_C @ self._wave_C_R + self._phase_R)
-        wave_Q_R *= np.float32(np.sqrt(2 * self._lexical.num_counts / NUM_WAVES))
+        """Waves of the counts, shape (Q, R), in [-1, 1]."""
+        wave_Q_R: FloatArray = np.cos(count_Q_C @ self._wave_C_R + self._phase_R)
         return wave_Q_R
+
+    @property
+    def _level(self) -> np.float32:
+        """What waves are multiplied by, so that they weigh as much as the counts."""
+        return np.float32(np.sqrt(2 * self._lexical.num_counts / NUM_WAVES))
 
     @cached_property
     def _parts(self) -> tuple[FloatArray, Words, FloatArray]:
         """The curves' map, of counts, words and waves each by themselves."""
         first, last = self._lexical.num_counts, self._lexical.width
         product_D_N = self._curves.map.product_D_N
-        return product_D_N[:first], self._lexical.words(product_D_N[first:last]), product_D_N[last:]
+        return product_D_N[:first], self._lexical.words(product_D_N[first:last]), self._level * product_D_N[last:]
 
     def predict(self, features: Features) -> tuple[FloatArray, FloatArray | None]:
         """See `Estimator.predict`; the vectors are not made, since most of one is words of which the map reads little."""

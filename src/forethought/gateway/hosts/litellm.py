@@ -312,7 +312,7 @@ class Hook(CustomLogger):  # type: ignore[misc]
             price=call.price,
             grant=call.grant,
             added=call.added,
-        ).entry(used, settled, is_shadow=opened.settings.shadow)
+        ).entry(used, settled, is_shadow=opened.settings.shadow, keeps_text=opened.seen.keeps_texts)
         try:
             opened.seen.end(entry, {})
         except Exception:  # a record that cannot be kept must never break a reply

@@ -30,7 +30,7 @@ REMEMBERED = 4096  # settled claims whose count is still known
 PRUNE_SECONDS = 3_600.0
 RETRY_SECONDS = 1.0
 SETTLE_SECONDS = 0.005  # for which a settlement waits for others
-SYNC_SECONDS = 0.002  # after a commit, in which its requests go out: the work of a sync would come before them
+SYNC_SECONDS = 0.005  # after a commit, in which its requests go out: the work of a sync would come before them
 CHECKPOINT_COMMITS = 2000  # that the log holds, about 30 MB of few distinct pages: one checkpoint is short
 
 

@@ -22,6 +22,7 @@ FEWEST_QUERIES = 2  # a bucket that fewer training questions fall into says noth
 MOST_EXACT = 1500  # texts up to which the directions are found exactly, from their products with one another
 LARGEST = 4.0  # spreads from the mean; a count further out counts as this far
 WORDS_SHARE = 0.5  # weight of the directions beside the counts
+NOTHING = np.float32(1e-30)  # in place of the weight of a text without words
 MAX_CHARACTERS = 20_000  # of a longer text the end is read: that is where the question is
 
 _PARTS = re.compile(r"[a-z]+(?:'[a-z]+)?|[0-9][0-9,]*(?:\.[0-9]+)?|[^\sa-z0-9]")
@@ -193,9 +194,8 @@ class Words:
         sum_Q_N = np.empty((len(buckets), self.row_H_N.shape[1]), dtype=np.float32)
         for row, each in enumerate(buckets):
             np.add.reduce(self.row_H_N.take(each, axis=0), axis=0, out=sum_Q_N[row])
-        length_Q = np.sqrt(sum_Q_N[:, -1:])
-        length_Q[length_Q == 0.0] = 1.0
-        found_Q_N: NDArray[np.float32] = sum_Q_N[:, :-1] / length_Q + self.offset_N
+        found_Q_N: NDArray[np.float32] = sum_Q_N[:, :-1] / np.sqrt(np.maximum(sum_Q_N[:, -1:], NOTHING))
+        found_Q_N += self.offset_N
         return found_Q_N
 
 
@@ -224,7 +224,7 @@ def buckets_of(parts: Sequence[str]) -> NDArray[np.int64]:
     threes = list(map(zlib.crc32, after[2:], twos))
     is_found_H = np.zeros(NUM_BUCKETS, dtype=np.bool_)
     is_found_H[np.array(ones + twos + threes, dtype=np.int64) & (NUM_BUCKETS - 1)] = True
-    return np.flatnonzero(is_found_H)
+    return is_found_H.nonzero()[0]
 
 
 DIGITS, CAPITALS = string.digits.encode(), string.ascii_uppercase.encode()
@@ -253,18 +253,18 @@ def counts(text: str, parts: Sequence[str]) -> list[float]:
     last = sentences[-1] if sentences else ""
     sizes = [math.log1p(number) for number in numbers] or [0.0]
     mean_size = sum(sizes) / len(sizes)
-    num_words, num_numbers, num_sentences = len(words), len(numbers), len(sentences)
+    num_words, num_numbers, num_sentences, num_different = len(words), len(numbers), len(sentences), len(set(words))
     in_words = sum(map(_NUMBER_WORDS.__contains__, words))
     found = [
         len(text), num_words, num_sentences, num_numbers, len(set(numbers)), num_numbers + in_words, in_words,
         math.log1p(len(text)), math.log1p(num_numbers), math.log1p(num_sentences),
-        max(sizes), min(sizes), mean_size, sum(sizes), math.sqrt(sum((s - mean_size) ** 2 for s in sizes) / len(sizes)),
-        sizes[0], sizes[-1], sum(not number.is_integer() for number in numbers),
-        sum(number >= 100 for number in numbers), sum(number >= 1000 for number in numbers),
-        sum(number < 10 for number in numbers), sum(number % 10 == 0 for number in numbers),
+        max(sizes), min(sizes), mean_size, sum(sizes), math.sqrt(sum([(s - mean_size) ** 2 for s in sizes]) / len(sizes)),
+        sizes[0], sizes[-1], sum([not number.is_integer() for number in numbers]),
+        sum([number >= 100 for number in numbers]), sum([number >= 1000 for number in numbers]),
+        sum([number < 10 for number in numbers]), sum([number % 10 == 0 for number in numbers]),
         num_numbers <= 2, num_numbers == 3, num_numbers >= 6,
         len(last), len(parts_of(last)), count_letters(last, str.isdigit, DIGITS),
-        count_letters(text, str.isdigit, DIGITS), len(set(words)), len(set(words)) / max(1, num_words),
+        count_letters(text, str.isdigit, DIGITS), num_different, num_different / max(1, num_words),
         sum(map(len, words)) / max(1, num_words), text.count(","), text.count("?"), text.count("\n"), text.count("\\"),
         count_letters(text, str.isupper, CAPITALS), len(text) / max(1, num_sentences),
         num_numbers / max(1, num_words), num_numbers / max(1, num_sentences),
