@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import sys
 
-import numpy as np
-
 from ..core.data import Cost, Curves, FloatArray, IntArray
 from ..errors import InvalidSettingsError
 from .costs import exact_sum

@@ -162,7 +162,7 @@ class Decider:
         p_B, tokens_B = self.predictor.card.concave_mean
         tokens_1_B = None if tokens_B is None else tokens_B[None]
         self._mean_curves = stretched(Curves(("mean",), self.menu, p_B[None], tokens_1_B), stretch)
-        self._granted_B = self.menu.budgets_B
+        self._granted_B = self.menu.budgets_B.astype(np.float64)
         self._mean = self._at_price(self._mean_curves, 0, MEAN, "", price, None)
 
     @property

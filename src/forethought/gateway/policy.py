@@ -157,7 +157,7 @@ class Policy:
         room = decision.budget + self.answer_room
         most = room if request.own_room is None else min(room, request.own_room)
         changes = fields | dict.fromkeys(request.room_fields, most)
-        own = {"most_tokens": most, "answer_tokens": self.answer_room}
+        own: dict[str, Any] = {"most_tokens": most, "answer_tokens": self.answer_room}
         if most < room:
             own["tokens_B"] = None  # the client's limit may cut the thought, and not the budget
         return self._queued(request, decision, changes, **own)

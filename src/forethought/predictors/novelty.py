@@ -154,7 +154,7 @@ class NoveltyScore:
         """p-values for a batch; a query that cannot be read has none and is not novel."""
         distance_Q = self.distances(features)
         is_known_Q = np.isfinite(distance_Q)
-        num_known, num_calibrated = np.count_nonzero(is_known_Q), len(self.left_out_N)
+        num_known, num_calibrated = int(np.count_nonzero(is_known_Q)), len(self.left_out_N)
         num_beyond_Q = num_calibrated - np.searchsorted(self.left_out_N, distance_Q, side="left")
         rank = num_in_tail(num_calibrated)
         is_novel_Q = is_known_Q & (num_beyond_Q < rank)
@@ -164,7 +164,7 @@ class NoveltyScore:
             num_queries=num_known,
             num_calibrated=num_calibrated,
             expected=num_known * rank / (num_calibrated + 1),
-            chance=chance_of(np.count_nonzero(is_novel_Q), num_known, rank=rank, num_trained=num_calibrated),
+            chance=chance_of(int(np.count_nonzero(is_novel_Q)), num_known, rank=rank, num_trained=num_calibrated),
         )
 
     def arrays(self) -> dict[str, FloatArray]:

@@ -85,7 +85,7 @@ class TextPredictor(EstimatorBase):
         return product_D_N[:first], self._lexical.words(product_D_N[first:last]), self._level * product_D_N[last:]
 
     def predict(self, features: Features) -> tuple[FloatArray, FloatArray | None]:
-        """See `Estimator.predict`; the vectors are not made, since most of one is words of which the map reads little."""
+        """See `Estimator.predict`; of the words, most of a vector, it makes only what the map makes of them."""
         count_C_N, words, wave_R_N = self._parts
         count_Q_C, buckets = self._lexical.read(features.questions)
         level_Q_N = words.apply(buckets) + self._curves.map.offset_N

@@ -189,12 +189,12 @@ class Words:
         """From each bucket's row and weight."""
         return cls(np.column_stack([row_H_N, weight_H**2]).astype(np.float32), offset_N.astype(np.float32))
 
-    def apply(self, buckets: Sequence[NDArray[np.int64]]) -> NDArray[np.float32]:
-        """For the buckets of each of Q texts, shape (Q, N); each by itself, whatever the others are."""
+    def apply(self, buckets: Sequence[NDArray[np.int64]]) -> FloatArray:
+        """For the buckets of each of Q texts, float32, shape (Q, N); each by itself, whatever the others are."""
         sum_Q_N = np.empty((len(buckets), self.row_H_N.shape[1]), dtype=np.float32)
         for row, each in enumerate(buckets):
             np.add.reduce(self.row_H_N.take(each, axis=0), axis=0, out=sum_Q_N[row])
-        found_Q_N: NDArray[np.float32] = sum_Q_N[:, :-1] / np.sqrt(np.maximum(sum_Q_N[:, -1:], NOTHING))
+        found_Q_N: FloatArray = sum_Q_N[:, :-1] / np.sqrt(np.maximum(sum_Q_N[:, -1:], NOTHING))
         found_Q_N += self.offset_N
         return found_Q_N
 
@@ -258,8 +258,9 @@ def counts(text: str, parts: Sequence[str]) -> list[float]:
     found = [
         len(text), num_words, num_sentences, num_numbers, len(set(numbers)), num_numbers + in_words, in_words,
         math.log1p(len(text)), math.log1p(num_numbers), math.log1p(num_sentences),
-        max(sizes), min(sizes), mean_size, sum(sizes), math.sqrt(sum([(s - mean_size) ** 2 for s in sizes]) / len(sizes)),
-        sizes[0], sizes[-1], sum([not number.is_integer() for number in numbers]),
+        max(sizes), min(sizes), mean_size, sum(sizes),
+        math.sqrt(sum([(size - mean_size) ** 2 for size in sizes]) / len(sizes)), sizes[0], sizes[-1],
+        sum([not number.is_integer() for number in numbers]),
         sum([number >= 100 for number in numbers]), sum([number >= 1000 for number in numbers]),
         sum([number < 10 for number in numbers]), sum([number % 10 == 0 for number in numbers]),
         num_numbers <= 2, num_numbers == 3, num_numbers >= 6,

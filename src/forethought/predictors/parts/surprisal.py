@@ -8,7 +8,7 @@ import string
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,7 @@ FIBONACCI = np.uint32(2654435769)  # 2^32 over the golden ratio: multiplicative 
 NUM_NUMBERS = 6  # of a text
 LETTERS = (string.ascii_letters + string.digits).encode()
 
-Hashed = tuple[NDArray[np.uint32], NDArray[np.int64], list[float]]
+Hashed = tuple[NDArray[np.integer[Any]], NDArray[np.integer[Any]], list[float]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,17 +78,17 @@ def hash_text(text: str) -> Hashed:
     return grams, words, measured
 
 
-def _counts(buckets: Sequence[NDArray[np.int64]]) -> NDArray[np.float64]:
+def _counts(buckets: Sequence[NDArray[np.integer[Any]]]) -> NDArray[np.float64]:
     count_S = np.bincount(np.concatenate(buckets), minlength=SIZE).astype(np.float64) + BEFORE
     return count_S
 
 
-def _surprisals(buckets: Sequence[NDArray[np.int64]]) -> FloatArray:
+def _surprisals(buckets: Sequence[NDArray[np.integer[Any]]]) -> FloatArray:
     count_S = _counts(buckets)
     return np.asarray(-np.log(count_S / count_S.sum()))
 
 
-def _left_out_means(buckets: Sequence[NDArray[np.int64]]) -> list[float]:
+def _left_out_means(buckets: Sequence[NDArray[np.integer[Any]]]) -> list[float]:
     """Mean surprise of each text's buckets by the counts of all other texts."""
     count_S = _counts(buckets)
     total, means = float(count_S.sum()), []
