@@ -68,7 +68,7 @@ class CurveShape:
         """The nearest accuracy curves of that shape, in [0, 1], shape (Q, B), in the type of `level_Q_B`."""
         if self.fall_B is None:
             return np.clip(level_Q_B, 0.0, 1.0)
-        lowest_B = np.cumsum(self.fall_B).astype(level_Q_B.dtype)
+        lowest_B = np.add.accumulate(self.fall_B).astype(level_Q_B.dtype, copy=False)
         shaped_Q_B = np.empty_like(level_Q_B)
         for rows in chunks(len(level_Q_B)):
             shaped_Q_B[rows] = isotonic(level_Q_B[rows] - lowest_B) + lowest_B
