@@ -22,7 +22,7 @@ from .chance import random_bytes
 from .decision import UNTOUCHED, Decision
 from .failing import GatewayError, RefusedError
 from .host import logger
-from .incoming import check_model, limited, whole_body
+from .incoming import check_ceiling, check_model, limited, whole_body
 from .policy import Policy
 from .reply import Reply
 from .request import CHAT, FORMED, PATHS, TEXT
@@ -105,8 +105,10 @@ class Pipeline:
         if not self.tenants.is_open and not _is_offered(path):
             raise RefusedError(404, "tenants reach the routes under /v1 alone", "route_not_offered")
         if scope["method"] not in READING:
-            if self._has_quota(tenant) and not self.is_shadow and path.removeprefix("/v1").lstrip("/") not in UNCOUNTED:
-                raise RefusedError(403, "this route is not counted, and there is a quota", "route_not_counted")
+            is_plain = path.removeprefix("/v1").lstrip("/") in UNCOUNTED
+            if self._is_limited(tenant) and not self.is_shadow and not is_plain:
+                what = "a quota" if self._has_quota(tenant) else "a ceiling"
+                raise RefusedError(403, f"this route is not counted, and there is {what}", "route_not_counted")
             if tenant.models:
                 content = await whole_body(receive)
                 if content is None:
@@ -163,7 +165,7 @@ class Pipeline:
         call.request = policy.read(call.path, body, call.headers.keys())
         if call.request is not None:
             await self._decide(policy, call, body, *self._sized(call, body, len(content)))
-        elif self._has_quota(call.tenant):
+        elif self._is_limited(call.tenant) and not self.is_shadow:
             raise RefusedError(400, "the body is no request that this route takes: see its messages, n and limits")
         return content, body, last_byte
 
@@ -187,6 +189,8 @@ class Pipeline:
         if is_bounded and decision.most_tokens is None and self.most_tokens is not None:
             decision = limited(request, decision, self.most_tokens)
         call.decision = decision
+        if not self.is_shadow:
+            check_ceiling(decision)
         if admission is None:
             return
         try:
@@ -242,7 +246,7 @@ class Pipeline:
         drops_usage = asks and not (isinstance(told, Mapping) and told.get("include_usage"))
         if drops_usage:
             changes["stream_options"] = {"include_usage": True}
-        if changes or call.tenant.models or self._has_quota(call.tenant):  # names that are there twice mean the same
+        if changes or call.tenant.models or self._is_limited(call.tenant):  # names that are there twice mean the same
             content = json.dumps(merged(body, changes)).encode()
         own = (b"content-length", b"accept-encoding", b"transfer-encoding")
         headers = [pair for pair in scope["headers"] if bytes(pair[0]).lower() not in own]
@@ -340,6 +344,10 @@ class Pipeline:
 
     def _has_quota(self, tenant: Tenant) -> bool:
         return self.admission is not None and bool(tenant.quotas or self.tenants.quotas)
+
+    def _is_limited(self, tenant: Tenant) -> bool:
+        """Whether there is anything that a request could be made to pass by."""
+        return self._has_quota(tenant) or tenant.ceiling is not None
 
     def _keep(self, grant: Grant) -> None:
         """Renews the grant's lease until it is settled."""

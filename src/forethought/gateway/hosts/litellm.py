@@ -30,7 +30,7 @@ from ..counting import Tally
 from ..decision import Decision
 from ..failing import GatewayError
 from ..host import logger
-from ..incoming import check_model, limited
+from ..incoming import check_ceiling, check_model, limited
 from ..request import CHAT, PATHS, TEXT, BudgetRequest
 from ..tenants import Tenant
 from ..used import CLIENT_LEFT, DONE, REFUSED_UPSTREAM, UPSTREAM_FAILED, Used
@@ -159,11 +159,16 @@ class Hook(CustomLogger):  # type: ignore[misc]
         request = policy.read(path, data, ())
         has_quota = opened.admission is not None and bool(tenant.quotas or opened.tenants.quotas)
         if request is None:
-            if has_quota and not shadow:
-                raise HTTPException(400, {"error": "this is no request that can be counted, and there is a quota"})
+            if (has_quota or tenant.ceiling is not None) and not shadow:
+                raise HTTPException(400, {"error": "this is no request that can be read, and there is a quota or a ceiling"})
             return None
         price = None if opened.admission is None else opened.admission.price(tenant)
         decision = await policy.decide_on(request, data, price=price, ceiling=tenant.ceiling, is_bounded=has_quota)
+        if not shadow:
+            try:
+                check_ceiling(decision)
+            except GatewayError as error:
+                raise HTTPException(error.status, {"error": str(error)}, error.headers) from None
         if has_quota and decision.most_tokens is None and opened.settings.most_tokens is not None:
             decision = limited(request, decision, opened.settings.most_tokens)
         call = _Call(opened.seen.begin(), tenant, path, request, decision, price, None, came, started, False)
