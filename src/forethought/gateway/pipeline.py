@@ -14,15 +14,16 @@ from typing import Any
 from ..errors import LedgerError
 from ..runs.journal import REFUSED, Entry
 from ..servers.kinds import merged
-from .admission import Admission, Grant, Refusal
+from .admission import Admission, Grant
 from .asgi import App, Message, Receive, Send, parsed, path_of, replayed, send_error, with_header
 from .beyond import beyond
 from .call import NOTHING, Call
 from .chance import random_bytes
-from .decision import UNTOUCHED, Decision
+from .decision import UNTOUCHED
 from .failing import GatewayError, RefusedError
 from .host import logger
 from .incoming import check_ceiling, check_model, limited, whole_body
+from .lowering import admitted
 from .policy import Policy
 from .reply import Reply
 from .request import CHAT, FORMED, PATHS, TEXT
@@ -194,12 +195,8 @@ class Pipeline:
         if admission is None:
             return
         try:
-            found = await admission.admit(tenant, prompt_bytes=num_bytes, decision=decision, images=images)
-            if isinstance(found, Refusal) and not self.is_shadow:
-                lower = await self._lower(policy, call, body, admission.prompt_bound(num_bytes, images), found)
-                if lower is not None:
-                    call.decision = lower
-                    found = await admission.admit(tenant, prompt_bytes=num_bytes, decision=lower, images=images)
+            how = {"num_bytes": num_bytes, "images": images}
+            found = await admitted(admission, policy, call, body, **how, may_lower=not self.is_shadow)
         except LedgerError as error:
             logger.warning("a request is not counted: %s", error)
             if self.is_shadow:
@@ -214,22 +211,6 @@ class Pipeline:
         else:
             wait = {"retry-after": str(math.ceil(found.retry_after))} if found.may_wait else {"x-should-retry": "false"}
             raise RefusedError(429, found.reason, "quota_exceeded", wait)
-
-    async def _lower(
-        self, policy: Policy, call: Call, body: Mapping[str, Any], prompt: int, refusal: Refusal
-    ) -> Decision | None:
-        """Decides once more under what is left; None where not even the smallest option fits."""
-        assert call.request is not None
-        assert call.decision is not None
-        if isinstance(call.tenant.ceiling, str) or policy.decider.menu.is_named:
-            return None
-        left = refusal.left - prompt
-        ceiling = left // max(1, call.request.num_thoughts) - policy.answer_room
-        if ceiling < policy.decider.menu.smallest or ceiling >= (call.decision.budget or 0):
-            return None
-        ceiling = ceiling if call.tenant.ceiling is None else min(ceiling, int(call.tenant.ceiling))
-        lower = await policy.decide_on(call.request, body, price=call.price, ceiling=ceiling, is_bounded=True)
-        return replace(lower, reason=f"{lower.reason}; lowered to what is left of the quota")
 
     def _onward(
         self, policy: Policy, scope: Message, body: Mapping[str, Any], content: bytes, call: Call
