@@ -69,7 +69,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._stop()
         super().on_headers_complete()
         if self.parser.get_http_version() == "1.0" and self.cycle is not None:
-            self.cycle.send = _until_closed(self.cycle)  # type: ignore[method-assign]
+            self.cycle.send = _until_closed(self.cycle)  # type: ignore[assignment, method-assign]
 
     def pause_writing(self) -> None:
         """See asyncio.Protocol."""
