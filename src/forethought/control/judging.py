@@ -10,9 +10,9 @@ from typing import Any, Self
 
 from ..core import registry
 from ..core.data import Grade, Query
-from ..core.protocols import Grader
+from ..core.protocols import Grader, completed
 from ..core.provenance import Provenance
-from ..errors import InvalidInputError, InvalidSettingsError
+from ..errors import InvalidInputError
 from ..graders import check_references
 
 
@@ -33,9 +33,10 @@ class Judge:
         if isinstance(grader, Judge):
             return cls(grader.grader, grader.provenance)
         if isinstance(grader, str):
-            made = registry.make("graders", grader, options or {})
+            made = completed(registry.make("graders", grader, options or {}), grader)
             return cls(made, _provenance(grader, options or {}, made))
-        return cls(grader, _provenance(type(grader).__name__, {}, grader))
+        made = completed(grader, type(grader).__name__)
+        return cls(made, _provenance(type(grader).__name__, {}, made))
 
     def check(self, queries: Sequence[Query], *, required: bool = False) -> None:
         """Refuses references that the grader cannot read; raises InvalidInputError."""
@@ -43,10 +44,6 @@ class Judge:
 
 
 def _provenance(name: str, options: Mapping[str, Any], grader: Grader) -> Provenance:
-    if not isinstance(grader, Grader):
-        raise InvalidSettingsError(
-            f"grader {name!r} lacks `grade`, or `version`: a short text that names its rules, such as 1"
-        )
     return Provenance(grader=name, grader_options=dict(options) or None, grader_version=grader.version)
 
 
