@@ -88,7 +88,8 @@ class Profile(Shown):
     Attributes:
         query_ids: length Q.
         menu: the budgets, B of them.
-        num_right_Q_B: traces answered right when cut at each budget, int, shape (Q, B).
+        num_right_Q_B: traces answered right when cut at each budget, shape (Q, B): int; of votes expected
+            numbers, float.
         num_tried_Q: traces sampled, int, shape (Q,).
         tokens_Q_B: mean tokens generated at each cap (reasoning + suffix + answer), float, shape (Q, B).
         reasoning_Q_B: mean reasoning tokens alone at each cap, float, shape (Q, B).
@@ -106,7 +107,7 @@ class Profile(Shown):
 
     query_ids: tuple[str, ...]
     menu: Menu
-    num_right_Q_B: IntArray
+    num_right_Q_B: IntArray | FloatArray
     num_tried_Q: IntArray
     tokens_Q_B: FloatArray
     reasoning_Q_B: FloatArray

@@ -29,6 +29,7 @@ from .flags import (
     positive,
     refused,
     retry_failed_flag,
+    samples_flag,
     sampling_problems,
     seed_flag,
     skip_ungraded_flag,
@@ -171,6 +172,7 @@ class TrainSettings:
     options: dict[str, Any] = pairs("--predictor-option", "Option of the predictor (repeatable).", is_main=True)
     out: str = flag("", "Folder of the predictor.", metavar="FOLDER", shown="RUN/predictor", is_main=True)
     layers: str = flag("all", "Layers to choose from: all, or 4,12,16.", is_main=True)
+    samples: tuple[int, ...] = samples_flag()
     num_folds: int = flag(5, "Folds of the cross-validation.", name="--folds")
     model: str = asked_model_flag()
     engine: EngineSettings = EngineSettings()
@@ -178,7 +180,11 @@ class TrainSettings:
 
     def __post_init__(self) -> None:
         check_all(
-            [at_least("--folds", self.num_folds, 2), layers_problem(self.layers, "learn from; try --predictor mean")],
+            [
+                at_least("--folds", self.num_folds, 2),
+                layers_problem(self.layers, "learn from; try --predictor mean"),
+                *(at_least("--samples", each, 1) for each in self.samples),
+            ],
         )
 
 
