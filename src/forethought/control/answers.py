@@ -20,6 +20,7 @@ from ..runs.lines import read_lines
 COLUMNS = {
     **{"id": str, "budget": int, "option": str, "answer": str, "reference": str, "grade": str, "stop_reason": str},
     **{"reasoning_tokens": int, "tokens": int, "usd": float, "error": str},
+    **{"samples": int, "share": float, "is_abstained": bool},
 }
 
 
@@ -38,6 +39,9 @@ class Answer:
         error: what went wrong; None where nothing did.
         option: name of the option that it was asked by, which goes by `budget`; "" for a plain cap.
         usd: what prompt, thought and answer cost by the option's price; None where that is not known.
+        samples: that voted; tokens and money are those of all.
+        share: of the votes that the answer has; None of a single sample.
+        is_abstained: whether that is less than the least agreement (`Voting.min_agreement`).
     """
 
     id: str
@@ -51,6 +55,9 @@ class Answer:
     error: str | None = None
     option: str = ""
     usd: float | None = None
+    samples: int = 1
+    share: float | None = None
+    is_abstained: bool = False
 
     def __repr__(self) -> str:
         under = f"option={brief(self.option)}" if self.option else f"budget={self.budget}"
@@ -85,6 +92,8 @@ class Answer:
             return {"id": self.id, "budget": self.budget, "answer": None, "error": self.error, **known}
         without = ["error", *(("reference", "grade") if self.reference is None else ())]
         without += [name for name, value in (("option", self.option or None), ("usd", self.usd)) if value is None]
+        without += ["samples", "share"] if self.share is None else []
+        without += [] if self.is_abstained else ["is_abstained"]
         return fields_to_json(self, without=without)
 
     @classmethod
@@ -113,7 +122,11 @@ def counts_of(answers: Iterable[Answer]) -> dict[str, Any]:
         options.update([each.option] if each.option else [])
         usd += [] if each.usd is None else [each.usd]
         found.update(answered=1, granted_tokens=each.budget, stopped=each.stop_reason is StopReason.NATURAL)
-        found.update({f"grade {each.grade}": 1, "graded": each.grade is not None, "not_counted": each.tokens is None})
+        found.update(samples=each.samples, not_counted=each.tokens is None)
+        if each.is_abstained:
+            found.update(abstained=1, abstained_right=each.grade is Grade.RIGHT)
+        else:
+            found.update({f"grade {each.grade}": 1, "graded": each.grade is not None})
         if each.tokens is not None:
             found.update(reasoning_tokens=each.reasoning_tokens or 0, spent_tokens=each.tokens)
     return {
@@ -131,6 +144,8 @@ def counts_of(answers: Iterable[Answer]) -> dict[str, Any]:
         "graded": found["graded"],
         "right": found[f"grade {Grade.RIGHT}"],
         "unreadable": found[f"grade {Grade.UNREADABLE}"],
+        **({"samples": found["samples"]} if found["samples"] > found["answered"] else {}),
+        **({key: found[key] for key in ("abstained", "abstained_right")} if found["abstained"] else {}),
         **({"options": dict(sorted(options.items()))} if options else {}),
         **({"usd": math.fsum(usd)} if usd else {}),
     }

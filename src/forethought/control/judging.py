@@ -41,9 +41,8 @@ class Judge:
         return cls(grader, _provenance(type(grader).__name__, {}, grader))
 
     @classmethod
-    def of_profile(cls, profile: Profile) -> Self:
-        """The grader that a profile was graded by; "exact" where it does not say."""
-        made = profile.provenance
+    def of_provenance(cls, made: Provenance) -> Self:
+        """The grader that answers were graded by; "exact" where that is not known by name."""
         return cls.of(made.grader if made.grader in registry.available("graders") else "exact", made.grader_options)
 
     def check(self, queries: Sequence[Query], *, required: bool = False) -> None:
@@ -61,7 +60,7 @@ def _provenance(name: str, options: Mapping[str, Any], grader: Grader) -> Proven
 
 def with_votes(profile: Profile, samples: Sequence[int]) -> Profile:
     """The profile of votes, see `evaluation.votes.voted`, by its own grader; itself without numbers of samples."""
-    return voted(profile, samples, Judge.of_profile(profile).grader) if samples else profile
+    return voted(profile, samples, Judge.of_provenance(profile.provenance).grader) if samples else profile
 
 
 def with_votes_of(menu: Menu, profile: Profile) -> Profile:

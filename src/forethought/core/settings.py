@@ -214,6 +214,12 @@ class PlanSettings(QuestionColumns):
     template: str = flag("", "Prompt template: a name or a .json file.", shown="the name on its card")
     min_tokens: int | None = flag(None, "Smallest cap of a question.", metavar="N")
     max_tokens: int | None = flag(None, "Largest cap of a question.", metavar="N")
+    min_agreement: float = flag(
+        0.0, "Share of the votes below which an answer is marked as abstained (0 to 1).", metavar="S"
+    )
+    vote_weights: str = flag(
+        "", "Weigh votes by the log-probability of the answer, or of the end of the thought.", metavar="answer|thought"
+    )
     engine: EngineSettings = EngineSettings()
     limit: int | None = limit_flag()
 
@@ -240,6 +246,12 @@ class PlanSettings(QuestionColumns):
                 at_least("--limit", self.limit, 1),
                 at_least("--min-tokens", least, 0),
                 at_least("--max-tokens", most, 0),
+                f"--min-agreement must be from 0 to 1, not {self.min_agreement:g}"
+                if not 0.0 <= self.min_agreement <= 1.0
+                else None,
+                f"--vote-weights must be answer or thought, not {self.vote_weights!r}"
+                if self.vote_weights not in ("", "answer", "thought")
+                else None,
                 f"--min-tokens {least} is above --max-tokens {most}"
                 if least is not None and most is not None and least > most
                 else None,

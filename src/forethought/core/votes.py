@@ -12,8 +12,42 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+from ..errors import InvalidSettingsError
+from .data import Logprobs
+
+WEIGHTS = ("", "answer", "thought")
 ABSTAINS = -1  # the group of an unreadable answer
 NEAR = 1e-9  # votes this near are tied: sums of weights in another order differ by rounding
+
+
+@dataclass(frozen=True, slots=True)
+class Voting:
+    """How samples vote.
+
+    Attributes:
+        min_agreement: share of the votes below which an answer is marked as abstained; 0 for none.
+        weights: "" for one vote each; "answer" or "thought": each weighs exp of the mean log-probability of its answer,
+            or of the end of its thought (`Logprobs`), where every sample of a query has it.
+    """
+
+    min_agreement: float = 0.0
+    weights: str = ""
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.min_agreement <= 1.0:
+            raise InvalidSettingsError(f"the least agreement must be from 0 to 1, not {self.min_agreement}")
+        if self.weights not in WEIGHTS:
+            raise InvalidSettingsError(f"votes are weighed by answer or thought, not {self.weights!r}")
+
+    def weights_of(self, logprobs: Sequence[Logprobs | None]) -> list[float] | None:
+        """The weight of each sample; None for one vote each, also where a log-probability is not known."""
+        if not self.weights:
+            return None
+        found = [None if each is None else getattr(each, self.weights) for each in logprobs]
+        return None if None in found else [math.exp(value) for value in found if value is not None]
+
+
+ONE_VOTE_EACH = Voting()
 
 
 @dataclass(frozen=True, slots=True)
