@@ -12,12 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import forethought as ft
+from forethought.control.answers import abstained_words
 from forethought.control.judging import with_votes
 from forethought.core.menu import Menu
 from forethought.core.options import Option
 from forethought.core.profile import Profile
 from forethought.core.votes import ABSTAINS, chance_right, tally
 from forethought.errors import InvalidInputError, InvalidMenuError, InvalidSettingsError
+from forethought.runs.store import RunDirectory
 
 GROUPS = st.lists(st.sampled_from([ABSTAINS, 0, 1, 2, 3]), min_size=1, max_size=8)
 
@@ -134,3 +136,52 @@ def test_samples_by_an_option_that_asks_otherwise_are_refused() -> None:
 def test_numbers_of_samples_have_bounds(samples: int) -> None:
     with pytest.raises(InvalidMenuError, match="samples must be a whole number from 1 to 1,024"):
         Option("low", samples=samples)
+
+
+@pytest.fixture(scope="module")
+def predictor(profile: Profile) -> ft.Predictor:
+    return ft.train(profile, "text", samples=[1, 2, 4])
+
+
+QUESTIONS = [{"id": f"n{n}", "question": f"What is {n} times 7?", "answer": str(7 * n)} for n in range(60, 90)]
+
+
+def test_a_run_draws_the_samples_of_each_option_and_answers_by_their_vote(
+    predictor: ft.Predictor, tmp_path: Path
+) -> None:
+    plan = ft.plan(predictor, QUESTIONS, mean_tokens=220, cost="spent")
+    samples = {query_id: plan.menu.option(budget).samples for query_id, budget in plan}
+    assert len(set(samples.values())) > 1
+    with ft.open_engine("fake") as engine:
+        answers = plan.run(engine, out=tmp_path / "run", progress=False)
+        again = plan.run(engine, out=tmp_path / "run", progress=False)
+    assert list(answers) == list(again)
+    records = list(RunDirectory.open(tmp_path / "run").latest())
+    assert len(records) == sum(samples.values())
+    by_id = {query_id: [each for each in records if each.query_id == query_id] for query_id in samples}
+    for answer in answers:
+        own = by_id[answer.id]
+        assert (answer.samples, answer.tokens) == (len(own), sum(each.at(each.budget).tokens or 0 for each in own))
+        assert answer.answer in {each.answer for each in own}
+        assert answer.share is None if len(own) == 1 else 1 / len(own) <= answer.share <= 1.0
+
+
+def test_a_plan_without_a_folder_answers_alike(predictor: ft.Predictor, tmp_path: Path) -> None:
+    plan = ft.plan(predictor, QUESTIONS, mean_tokens=220, cost="spent")
+    with ft.open_engine("fake") as engine:
+        kept = plan.run(engine, out=tmp_path / "run", progress=False)
+        assert list(plan.run(engine, progress=False)) == list(kept)
+
+
+def test_answers_with_few_votes_abstain_and_are_counted_apart(predictor: ft.Predictor, tmp_path: Path) -> None:
+    plan = ft.plan(predictor, QUESTIONS, mean_tokens=300, cost="spent", min_agreement=0.9)
+    assert ft.Plan.load(plan.save(tmp_path / "plan.json")).voting == plan.voting
+    with ft.open_engine("fake") as engine:
+        answers = plan.run(engine, progress=False)
+    abstained = [each for each in answers if each.is_abstained]
+    assert 0 < len(abstained) < len(answers)
+    assert all(each.share is not None and each.share < 0.9 for each in abstained)
+    counts = answers.counts
+    assert (counts["abstained"], counts["graded"]) == (len(abstained), len(answers))
+    assert f"{len(abstained)} answers abstained" in abstained_words(counts)
+    assert f"({(len(answers) - len(abstained)) / len(answers):.1%} coverage)" in abstained_words(counts)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -17,6 +17,7 @@ from ..core.showing import Shown, brief
 from ..errors import RunError
 from ..runs.lines import read_lines
 
+ABSTAINED = ("abstained", "abstained_graded", "abstained_right")
 COLUMNS = {
     **{"id": str, "budget": int, "option": str, "answer": str, "reference": str, "grade": str, "stop_reason": str},
     **{"reasoning_tokens": int, "tokens": int, "usd": float, "error": str},
@@ -107,7 +108,8 @@ def counts_of(answers: Iterable[Answer]) -> dict[str, Any]:
 
     Tokens are those of the answers that were counted; `not_counted` is how many were not. What failed is not right:
     `right` is to be held against `with_reference`, not against what came back. Of named options there is how many
-    answers came by each, and what all of them cost, where they have prices.
+    answers came by each, and what all of them cost, where they have prices. Answers that abstained count as the others
+    do, and apart: see `abstained_words`.
     """
     found: Counter[str] = Counter()
     failed: list[str] = []
@@ -122,11 +124,12 @@ def counts_of(answers: Iterable[Answer]) -> dict[str, Any]:
         options.update([each.option] if each.option else [])
         usd += [] if each.usd is None else [each.usd]
         found.update(answered=1, granted_tokens=each.budget, stopped=each.stop_reason is StopReason.NATURAL)
-        found.update(samples=each.samples, not_counted=each.tokens is None)
+        found.update({f"grade {each.grade}": 1, "graded": each.grade is not None, "not_counted": each.tokens is None})
+        found.update(samples=each.samples)
         if each.is_abstained:
-            found.update(abstained=1, abstained_right=each.grade is Grade.RIGHT)
-        else:
-            found.update({f"grade {each.grade}": 1, "graded": each.grade is not None})
+            found.update(
+                abstained=1, abstained_graded=each.grade is not None, abstained_right=each.grade is Grade.RIGHT
+            )
         if each.tokens is not None:
             found.update(reasoning_tokens=each.reasoning_tokens or 0, spent_tokens=each.tokens)
     return {
@@ -145,10 +148,23 @@ def counts_of(answers: Iterable[Answer]) -> dict[str, Any]:
         "right": found[f"grade {Grade.RIGHT}"],
         "unreadable": found[f"grade {Grade.UNREADABLE}"],
         **({"samples": found["samples"]} if found["samples"] > found["answered"] else {}),
-        **({key: found[key] for key in ("abstained", "abstained_right")} if found["abstained"] else {}),
+        **({key: found[key] for key in ABSTAINED} if found["abstained"] else {}),
         **({"options": dict(sorted(options.items()))} if options else {}),
         **({"usd": math.fsum(usd)} if usd else {}),
     }
+
+
+def abstained_words(counts: Mapping[str, Any]) -> str:
+    """How many answers had too few votes, the share of the others (coverage) and what is right of these; "" of none."""
+    if not (num := counts.get("abstained", 0)):
+        return ""
+    kept, graded = counts["answered"] - num, counts["graded"] - counts["abstained_graded"]
+    right = counts["right"] - counts["abstained_right"]
+    accuracy = f", {right:,} of {graded:,} right ({right / graded:.1%})" if graded else ""
+    return (
+        f"{num:,} answers abstained: fewer votes agreed than asked for; the {kept:,} others "
+        f"({kept / counts['answered']:.1%} coverage){accuracy}"
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
