@@ -83,6 +83,7 @@ class Decision:
         tokens_B: the predicted usage curve as the predictor gave it, where it was predicted and holds for this request.
         changes: fields to set in its body; tables go into tables.
         num_thoughts: that the request asks for, each with this budget.
+        unkept: why the tenant's ceiling would not be kept, for which the request is refused; "" where it is.
     """
 
     kind: str
@@ -97,6 +98,7 @@ class Decision:
     tokens_B: FloatArray | None = field(default=None, repr=False, compare=False)
     changes: Mapping[str, Any] = field(default_factory=dict)
     num_thoughts: int = 1
+    unkept: str = ""
 
     @property
     def is_ours(self) -> bool:

@@ -40,6 +40,12 @@ def check_model(tenant: Tenant, body: Mapping[str, Any]) -> None:
         raise RefusedError(403, f"this tenant may not ask the model {shown}", "model_not_allowed")
 
 
+def check_ceiling(decision: Decision) -> None:
+    """Refuses what would go above the tenant's ceiling; raises RefusedError."""
+    if decision.unkept:
+        raise RefusedError(403, decision.unkept, "ceiling_not_kept")
+
+
 def limited(request: BudgetRequest, decision: Decision, most: int) -> Decision:
     """The decision with a limit on all that is generated, which nothing else gave it."""
     changes = {**decision.changes, **dict.fromkeys(request.room_fields, most)}
