@@ -85,14 +85,14 @@ async def served(upstream: str, predictor: str, **settings: Any) -> AsyncIterato
 
 
 @contextlib.contextmanager
-def served_in_thread(server: ScriptedServer, predictor: str, **settings: Any) -> Iterator[Running]:
-    """A gateway in front of `server`, both in a thread of their own."""
+def served_in_thread(scripted: ScriptedServer, predictor: str, /, **settings: Any) -> Iterator[Running]:
+    """A gateway in front of a server, both in a thread of their own."""
     loop, told = asyncio.new_event_loop(), []
     is_up, is_over = threading.Event(), asyncio.Event()
 
     async def run() -> None:
         try:
-            async with server, served(server.url, predictor, **settings) as found:
+            async with scripted, served(scripted.url, predictor, **settings) as found:
                 told.append(found)
                 is_up.set()
                 await is_over.wait()

@@ -165,6 +165,18 @@ async def test_a_ceiling_lowers_what_a_client_asks_itself(predictor, tmp_path):
     assert int(ours["x-forethought-budget"]) <= 32
 
 
+async def test_what_nothing_limits_is_a_wrong_request_under_a_quota(levels, tmp_path):
+    async with ScriptedServer(kind=KINDS["openai"]) as server:
+        settings = quotas(tmp_path, ROOMY) | {"server": "openai"}
+        async with served(server.url, levels, **settings) as found, Client(found.url, KEY) as client:
+            status, headers, said = await client.chat(question(102), reasoning_effort="low")
+            assert (status, said["error"]["code"]) == (400, "limit_missing")
+            assert "retry-after" not in headers
+            assert server.num_requests == 0
+            assert (await client.chat(question(102), reasoning_effort="low", max_completion_tokens=300))[0] == 200
+            assert (await client.chat(question(102), max_completion_tokens=300))[0] == 200
+
+
 CEILING = '[tenants.one]\nkey_sha256 = "KEY"\nceiling = 32\n'
 
 

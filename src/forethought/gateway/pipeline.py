@@ -22,7 +22,7 @@ from .chance import random_bytes
 from .decision import UNTOUCHED
 from .failing import GatewayError, RefusedError
 from .host import logger
-from .incoming import check_ceiling, check_model, limited, whole_body
+from .incoming import check_bounds, check_model, limited, timely, whole_body
 from .lowering import admitted
 from .policy import Policy
 from .reply import Reply
@@ -103,6 +103,7 @@ class Pipeline:
 
     async def _passed(self, app: App, scope: Message, receive: Receive, send: Send, tenant: Tenant, path: str) -> None:
         """Passes on as it comes what generates nothing, or where nothing is counted."""
+        receive = timely(receive)
         if not self.tenants.is_open and not _is_offered(path):
             raise RefusedError(404, "tenants reach the routes under /v1 alone", "route_not_offered")
         if scope["method"] not in READING:
@@ -191,7 +192,7 @@ class Pipeline:
             decision = limited(request, decision, self.most_tokens)
         call.decision = decision
         if not self.is_shadow:
-            check_ceiling(decision)
+            check_bounds(decision, has_quota=is_bounded)
         if admission is None:
             return
         try:
@@ -317,7 +318,8 @@ class Pipeline:
         if self.seen is None:
             return
         try:
-            self.seen.end(call.entry(used, settled, is_shadow=self.is_shadow), call.headers)
+            entry = call.entry(used, settled, is_shadow=self.is_shadow, keeps_text=self.seen.keeps_texts)
+            self.seen.end(entry, call.headers)
         except Exception:  # a record that cannot be kept must never break a reply
             logger.exception("a request could not be recorded")
 

@@ -30,7 +30,7 @@ from ..counting import Tally
 from ..decision import Decision
 from ..failing import GatewayError
 from ..host import logger
-from ..incoming import check_ceiling, check_model, limited
+from ..incoming import check_bounds, check_model, limited
 from ..lowering import admitted
 from ..request import CHAT, PATHS, TEXT
 from ..used import CLIENT_LEFT, DONE, REFUSED_UPSTREAM, UPSTREAM_FAILED, Used
@@ -154,13 +154,13 @@ class Hook(CustomLogger):  # type: ignore[misc]
             return None
         price = None if opened.admission is None else opened.admission.price(tenant)
         decision = await policy.decide_on(request, data, price=price, ceiling=tenant.ceiling, is_bounded=has_quota)
-        if not shadow:
-            try:
-                check_ceiling(decision)
-            except GatewayError as error:
-                raise HTTPException(error.status, {"error": str(error)}, error.headers) from None
         if has_quota and decision.most_tokens is None and opened.settings.most_tokens is not None:
             decision = limited(request, decision, opened.settings.most_tokens)
+        if not shadow:
+            try:
+                check_bounds(decision, has_quota=has_quota)
+            except GatewayError as error:
+                raise HTTPException(error.status, {"error": str(error)}, error.headers) from None
         call = _Call(opened.seen.begin(), tenant, path, came, started, {}, request, decision, price)
         await self._admit(opened, call, data)
         if not shadow:
@@ -299,7 +299,7 @@ class Hook(CustomLogger):  # type: ignore[misc]
         self._note(opened, call, used, settled)
 
     def _note(self, opened: Opened, call: _Call, used: Used, settled: int | None) -> None:
-        entry = call.entry(used, settled, is_shadow=opened.settings.shadow)
+        entry = call.entry(used, settled, is_shadow=opened.settings.shadow, keeps_text=opened.seen.keeps_texts)
         try:
             opened.seen.end(entry, {})
         except Exception:  # a record that cannot be kept must never break a reply
