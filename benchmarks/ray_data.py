@@ -41,6 +41,7 @@ class Writer:
                 raise RuntimeError("no memory left on the device") from None
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Does a batch of rows."""
         for row in batch["id"].tolist():
             time.sleep(SECONDS)
             with open(self.folder / "done", "a") as file:

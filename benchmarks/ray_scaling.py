@@ -1,15 +1,16 @@
 """How much faster more workers on Ray are, and what Ray costs a question.
 
     python benchmarks/ray_scaling.py --out FILE
-    python benchmarks/ray_scaling.py --vllm MODEL --questions FILE --limit 32 --out FILE     # with a Python that has vLLM
+    python benchmarks/ray_scaling.py --vllm MODEL --questions FILE --limit 32 --out FILE
 
 The first starts a Ray on this machine and profiles questions with the fake engine, which waits as long as its tokens
 would take, with 1, 2, 4 and 8 workers in turn; then without any waiting, in one process and on 1 and 4 workers: what is
-left is the cost of a question. Workers are open before the clock starts. Waiting takes no CPU, so that this measures how
+left is the cost of a question. Workers are open before the clock starts. Waiting takes no CPU, so this measures how
 evenly questions are handed out and what that costs, not how fast a machine is.
 
-The second runs a real model on two cores: one process with two threads, and two workers on Ray with one thread each. The
-clock runs from the first record to the last; the whole command, with its start, is given too.
+The second needs a Python that has vLLM and Ray, and runs a real model on two cores: one process with two threads, and
+two workers on Ray with one thread each. The clock runs from the first record to the last; the whole command, with its
+start, is given too.
 """
 
 from __future__ import annotations
