@@ -5,10 +5,8 @@ FORETHOUGHT_FUZZ=N tries N requests for each route and kind of data instead of a
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
-import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,7 +17,7 @@ from forethought.gateway import page
 from forethought.gateway.openapi import FIELDS, document
 from forethought.gateway.request import PATHS, QUEUED
 from forethought.gateway.scripted import ScriptedServer
-from gateway_upstream import KEY, saved_predictor, served, tenants_file
+from gateway_upstream import KEY, saved_predictor, served_in_thread, tenants_file
 
 pytest.importorskip("uvicorn", reason="the extra `gateway` is not installed")
 
@@ -48,34 +46,16 @@ def test_every_route_that_is_decided_on_and_every_page_is_in_the_document() -> N
 def gateway(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a gateway with a key of the server, quotas, a journal and an admin key."""
     folder = tmp_path_factory.mktemp("openapi")
-    server, told = ScriptedServer(key=SECRET), []
-    is_up, loop = threading.Event(), asyncio.new_event_loop()
-    is_over = asyncio.Event()
-
-    async def run() -> None:
-        how: dict[str, Any] = {"upstream_key_env": "FUZZ_UPSTREAM", "admin_key_env": "FUZZ_ADMIN"}
-        how |= {"log": str(folder / "journal"), "ledger": f"sqlite:{folder / 'ledger.db'}", "most_tokens": 4_096}
-        how |= {"enforce": request.param, "server": {"native": "vllm", "two-call": "llama.cpp"}[request.param]}
-        how |= {"tenants": tenants_file(folder / "tenants.toml", TENANTS)}
-        try:
-            async with server, served(server.url, saved_predictor(folder / "text"), **how) as found:
-                told.append(found.url.removesuffix("/v1"))
-                is_up.set()
-                await is_over.wait()
-        finally:
-            is_up.set()
-
+    how: dict[str, Any] = {"upstream_key_env": "FUZZ_UPSTREAM", "admin_key_env": "FUZZ_ADMIN"}
+    how |= {"log": str(folder / "journal"), "ledger": f"sqlite:{folder / 'ledger.db'}", "most_tokens": 4_096}
+    how |= {"enforce": request.param, "server": {"native": "vllm", "two-call": "llama.cpp"}[request.param]}
+    how |= {"tenants": tenants_file(folder / "tenants.toml", TENANTS)}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FUZZ_UPSTREAM", SECRET)
         patch.setenv("FUZZ_ADMIN", ADMIN)
         patch.setattr(page, "WRONG_KEY_SECONDS", 0.0)
-        thread = threading.Thread(target=lambda: loop.run_until_complete(run()))
-        thread.start()
-        is_up.wait()
-        yield told[0]
-        loop.call_soon_threadsafe(is_over.set)
-        thread.join()
-        loop.close()
+        with served_in_thread(ScriptedServer(key=SECRET), saved_predictor(folder / "text"), **how) as found:
+            yield found.url.removesuffix("/v1")
 
 
 @pytest.mark.slow

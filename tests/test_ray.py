@@ -152,7 +152,7 @@ def test_workers_do_what_one_process_does_and_it_goes_on_alone_and_back(host: Ke
 
 
 def test_workers_that_are_killed_lose_nothing_and_do_nothing_twice(
-    host: Kept, folder: Path, monkeypatch: pytest.MonkeyPatch
+    host: Kept, folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(crews, "FRUITLESS", 100)
     alone = RunDirectory(folder / "run-alone")
@@ -162,6 +162,7 @@ def test_workers_that_are_killed_lose_nothing_and_do_nothing_twice(
         done = run(running(folder, "killed"), engine=engine)
     engine.close()
     assert killer.num_kills
+    assert "raylet" not in capfd.readouterr().out, "standard output is for data"
     records = list(done.records())
     assert max(Counter(each.query_id for each in records).values()) == 1
     assert len(records) == NUM_QUERIES

@@ -232,6 +232,13 @@ class Crew:
 
     def close(self) -> None:
         """Ends every worker; each lets go of its shard before this returns."""
+        if late := [slot for slot in self.live if slot.opened is None and slot.num_fruitless == 0]:
+            logger.warning(
+                "note: %d of %d workers had not started when all was done: %s",
+                len(late),
+                len(self.slots),
+                self._host.waiting_words(),
+            )
         remotes = [slot.remote for slot in self.slots if slot.remote is not None]
         wait([remote.call("close") for remote in remotes], timeout=CLOSED_WITHIN)
         for remote in remotes:

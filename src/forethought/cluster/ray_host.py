@@ -70,6 +70,7 @@ class RayHost:
                 ray.init(address, **quiet)
         except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
             raise EngineError(f"--ray {address}: there is no Ray to work with: {_first_line(error)}") from error
+        ray._private.worker._worker_logs_enabled = False  # deaths are told by the crew, and standard output holds data
         self._actor = ray.remote(worker).options(
             num_cpus=1,
             num_gpus=gpus_per_worker,
@@ -137,4 +138,4 @@ def _first_line(error: BaseException) -> str:
     """The sentence of one of Ray's messages that says what happened, without its advice."""
     text = " ".join(str(error).split())
     detail = re.search(r"Worker exit detail: (.*?)(?: Some common causes| \(1\)|$)", text)
-    return (detail[1] if detail else text)[:300].strip() or type(error).__name__
+    return (detail[1] if detail else text)[:300].strip(" .") or type(error).__name__

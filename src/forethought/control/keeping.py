@@ -86,7 +86,7 @@ def keeper(engine: Engine, keeping: Keeping) -> Iterator[Callable[[Generation, s
 
 def check_label(engine: Engine, menu: Menu, generation: Generation) -> None:
     """Refuses what came back by no option of a menu that has names; raises EngineError."""
-    if menu.is_named and generation.option not in menu.labels:
+    if menu.is_named and generation.option not in menu.singles:
         raise EngineError(
             f"engine {engine.info.engine!r} does not report the option of an answer "
             "(`Generation.option`): it supports only caps"
