@@ -135,7 +135,8 @@ class Counts:
 
     Attributes:
         menu: the options.
-        num_right_Q_B: traces answered right under each, int, shape (Q, B).
+        num_right_Q_B: traces answered right under each, shape (Q, B): int; of votes expected
+            numbers, float.
         num_tried_Q: traces sampled, int, shape (Q,).
         tokens_Q_B: mean tokens generated, float, shape (Q, B); None where they were not measured.
         tried_Q_B: traces under each option where they differ, int, shape (Q, B); None: `num_tried_Q` under each.
@@ -144,7 +145,7 @@ class Counts:
     """
 
     menu: Menu
-    num_right_Q_B: IntArray
+    num_right_Q_B: IntArray | FloatArray
     num_tried_Q: IntArray
     tokens_Q_B: FloatArray | None = None
     tried_Q_B: IntArray | None = None
