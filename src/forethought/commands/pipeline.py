@@ -16,7 +16,7 @@ from ..control.answers import Answer
 from ..control.billing import UNPRICED, Prices
 from ..control.budgets import keep_plan, keep_voting, read_plan
 from ..control.feeding import feed_profile, feed_run, history_folder
-from ..control.judging import with_votes
+from ..control.judging import with_votes, with_waves
 from ..control.plan import Plan
 from ..control.planning import forecast, largest_cap, made_plan, model_of, needed_tokens, predict
 from ..control.pool import Pool
@@ -161,7 +161,8 @@ def train(settings: TrainSettings, *, progress: Progress = quiet) -> tuple[Predi
     Returns:
         The predictor and the folder it was saved to.
     """
-    profiles = [with_votes(sources.open_profile(each), settings.samples) for each in (settings.run, *settings.more)]
+    singles = [sources.open_profile(source) for source in (settings.run, *settings.more)]
+    profiles = [with_votes(each, settings.samples) for each in singles]
     measured = together(profiles, settings.predictor)
     source = Path(settings.run)
     folder = Path(settings.out) if settings.out else source / "predictor" if source.is_dir() else source.with_suffix("")
@@ -184,6 +185,7 @@ def train(settings: TrainSettings, *, progress: Progress = quiet) -> tuple[Predi
         progress=progress,
         checkpoint=str(beside(folder, "training")),
     )
+    trained = with_waves(trained, together(singles, settings.predictor), settings.samples)
     trained.save(folder)
     return trained, folder
 

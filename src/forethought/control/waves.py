@@ -17,7 +17,7 @@ import numpy as np
 from ..core.data import FloatArray, IntArray
 from ..core.stopping import Standing
 from ..errors import InvalidInputError
-from .wave_table import WaveTable
+from ..predictors.parts.wave_table import WaveTable
 
 LEAST_PRICE, NUM_PRICES = 2e-5, 110  # a sample for 2 right answers in 100,000 is always worth it
 DEAREST = 1e6  # right answers per token: nothing is worth it
