@@ -214,7 +214,9 @@ def plan(settings: PlanSettings, *, engine: Engine | None = None, progress: Prog
             with opened(engine, model, asked, needed_tokens=needed, progress=progress) as running:
                 expected = predict(queries, predictor, running, progress=progress)
         progress("divide the total", 0, 1)
-        return made_plan(predictor, queries, expected, terms_of(settings), voting=voting_of(settings))
+        return made_plan(
+            predictor, queries, expected, terms_of(settings), voting=voting_of(settings), waves=settings.waves
+        )
 
 
 def run(
@@ -249,7 +251,9 @@ def run(
             with typed_flags():
                 expected = predict(queries, predictor, running, progress=progress)
                 progress("divide the total", 0, 1)
-                made = made_plan(predictor, queries, expected, terms, others=others, seed=settings.seed)
+                made = made_plan(
+                    predictor, queries, expected, terms, others=others, seed=settings.seed, waves=settings.plan.waves
+                )
             room.check_caps(running.info, made.largest_Q, tolerates=False)
         directory = RunDirectory.create(
             folder,

@@ -13,14 +13,18 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..core.data import FloatArray, IntArray
 from ..core.stopping import Standing
 from ..errors import InvalidInputError
 from ..predictors.parts.wave_table import WaveTable
 
+BoolArray = NDArray[np.bool_]
+
 LEAST_PRICE, NUM_PRICES = 2e-5, 110  # a sample for 2 right answers in 100,000 is always worth it
 DEAREST = 1e6  # right answers per token: nothing is worth it
+LOWER = 1.0 - 1e-6  # times a price: just below it
 STEPS = 60  # of bisection
 ROUNDING = 1e-12
 
@@ -35,7 +39,6 @@ class WavePolicy:
         table: what votes do.
         points: numbers of samples at which it is decided, ascending; the last is the table's most. Waves lie between.
         price_X: prices for which all else is worked out, ascending.
-        critical_N_G_A_B: the highest price at which the wave after a state is worth it; 0 where none is.
         right_X_N_G_A_B: expected right answers from a state on, at each price.
         samples_X_N_G_A_B: expected further samples.
     """
@@ -43,7 +46,6 @@ class WavePolicy:
     table: WaveTable
     points: tuple[int, ...]
     price_X: FloatArray
-    critical_N_G_A_B: FloatArray
     right_X_N_G_A_B: FloatArray
     samples_X_N_G_A_B: FloatArray
 
@@ -68,8 +70,7 @@ class WavePolicy:
         price_X = np.geomspace(LEAST_PRICE, 1.0, NUM_PRICES)
         right, leads, follows = table.dense()
         shape = (len(price_X), *right.shape)
-        critical, value_X = np.zeros(right.shape), np.empty(shape)
-        right_X, samples_X = np.empty(shape), np.zeros(shape)
+        value_X, right_X, samples_X = np.empty(shape), np.empty(shape), np.zeros(shape)
         for drawn in range(table.most, -1, -1):
             value_X[:, drawn] = right_X[:, drawn] = right[drawn]
             after = next((point for point in points if point > drawn), drawn)
@@ -81,13 +82,12 @@ class WavePolicy:
             ahead_value = ahead[0] - price_X[:, None, None, None] * (after - drawn)
             # Values are exact to rounding; a wave that is worth a rounding error is not worth anything.
             is_worth = np.logical_and.accumulate(ahead_value > right[drawn] + ROUNDING, axis=0)
-            critical[drawn] = np.where(is_worth[0], price_X[np.maximum(is_worth.sum(axis=0) - 1, 0)], 0.0)
             if drawn == 0:
-                is_worth[:], critical[drawn] = True, np.inf
+                is_worth[:] = True
             value_X[:, drawn] = np.where(is_worth, ahead_value, value_X[:, drawn])
             right_X[:, drawn] = np.where(is_worth, ahead[1], right_X[:, drawn])
             samples_X[:, drawn] = np.where(is_worth, ahead[2], 0.0)
-        return cls(table, points, price_X, critical, right_X, samples_X)
+        return cls(table, points, price_X, right_X, samples_X)
 
     def draw(self, standing: Standing, *, price: FloatArray | float, predicted: FloatArray | float) -> IntArray:
         """Samples in the next wave, 0 to stop; a pure function of what is shown.
@@ -97,10 +97,10 @@ class WavePolicy:
             price: of a sample of it, in right answers; broadcast to the shape of `standing`.
             predicted: chance of a right answer, as it was for the table; broadcast likewise.
         """
-        critical = self.critical_N_G_A_B[self._place(standing, predicted)]
+        _, samples = self.expected(standing, price=price, predicted=predicted)
         after = np.searchsorted(np.array(self.points), standing.num_drawn, side="right")
         wave = np.array([*self.points, self.table.most])[after] - standing.num_drawn
-        return np.where(price <= critical, np.maximum(wave, 0), 0)
+        return np.where(samples > 0.0, np.maximum(wave, 0), 0)
 
     def expected(
         self, standing: Standing, *, price: FloatArray | float, predicted: FloatArray | float
@@ -109,7 +109,9 @@ class WavePolicy:
         drawn, bins, top, second = self._place(standing, predicted)
         right_X = self.right_X_N_G_A_B[:, drawn, bins, top, second]
         samples_X = self.samples_X_N_G_A_B[:, drawn, bins, top, second]
-        best = (right_X - price * samples_X).argmax(axis=0)[None]
+        with np.errstate(invalid="ignore"):  # no samples at an infinite price cost nothing
+            cost_X = np.where(samples_X > 0.0, price * samples_X, 0.0)
+        best = (right_X - cost_X).argmax(axis=0)[None]
         return np.take_along_axis(right_X, best, axis=0)[0], np.take_along_axis(samples_X, best, axis=0)[0]
 
     def _place(self, standing: Standing, predicted: FloatArray | float) -> tuple[IntArray, ...]:
@@ -196,6 +198,27 @@ def price_of_options(
         return float(np.take_along_axis(tokens, value_Q_O.argmax(axis=1)[:, None], axis=1).sum())
 
     return _lowest(spent, left)
+
+
+def marginal(left: float, spent_Q: FloatArray, lower_Q: FloatArray, order_Q: IntArray) -> BoolArray:
+    """The queries that are decided at a price just below the one that fits, by what that leaves of the tokens.
+
+    At one price queries that are alike are decided alike, and a little below it too many may be worth another sample.
+    So the first of them in an order that says nothing about them, as far as the tokens reach, have the lower price.
+
+    Args:
+        left: tokens.
+        spent_Q: expected to be spent at the price that fits.
+        lower_Q: at the lower one.
+        order_Q: indices of the queries.
+    """
+    more_Q, spare = lower_Q - spent_Q, left - float(spent_Q.sum())
+    is_lower_Q = np.zeros(len(spent_Q), dtype=bool)
+    for row in order_Q[more_Q[order_Q] > 0.0].tolist():
+        if more_Q[row] <= spare:
+            is_lower_Q[row] = True
+            spare -= float(more_Q[row])
+    return is_lower_Q
 
 
 def _from_start(
