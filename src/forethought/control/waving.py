@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
-from ..core.data import Allocation, Cost, FloatArray, IntArray, Query, Request
+from ..core.data import Allocation, Cost, Curves, FloatArray, IntArray, Query, Request
 from ..core.menu import Menu
 from ..core.protocols import Grader
 from ..core.records import Record
@@ -22,7 +22,7 @@ from .forecast import Forecast
 from .plan import Plan
 from .profiling import planned_seed
 from .voting import Gathering
-from .waves import LOWER, Drawing, WavePolicy, choose, marginal, price_for, price_of_options, start
+from .waves import LOWER, Drawing, WavePolicy, choose, marginal, price_for, price_of_options
 
 NAME = "waves"  # of the allocation
 Draw = Callable[[Iterable[Request]], AsyncIterator[Record]]
@@ -53,16 +53,16 @@ def plan_waves(
             "waves need a predictor of votes that knows usage, and how votes move: forethought train PROFILE "
             "--samples 1,2,4,8, on a profile with answers"
         )
-    columns = [menu.column_of(label) for label in labels]
     policies = [WavePolicy.of(tables[label]) for label in labels]
-    tokens_Q_O, predicted_Q_O = curves.tokens_Q_B[:, columns], curves.p_Q_B[:, columns]
-    price = price_of_options(total, policies, tokens_Q_O, predicted_Q_O)
+    columns = [menu.column_of(label) for label in labels]
+    tokens_Q_O, right_Q_O_K = curves.tokens_Q_B[:, columns], _votes(curves, labels)
+    price = price_of_options(total, policies, right_Q_O_K, tokens_Q_O)
     if math.isinf(price):
         raise InvalidTotalError(
             f"{total:,.0f} tokens cannot pay for a first sample of {len(queries)} questions, expected to be "
             f"{math.ceil(tokens_Q_O.min(axis=1).sum()):,}"
         )
-    each = [_expected_of(policies, tokens_Q_O, predicted_Q_O, at) for at in (price, price * LOWER)]
+    each = [_expected_of(policies, right_Q_O_K, tokens_Q_O, at) for at in (price, price * LOWER)]
     is_lower_Q = marginal(total, each[0][2], each[1][2], hash_order(curves.query_ids, seed=0))
     option_Q, right_Q, spent_Q = (np.where(is_lower_Q, low, high) for high, low in zip(*each, strict=True))
     budget_Q = np.array([_largest(menu, labels[number]) for number in option_Q.tolist()], dtype=np.int64)
@@ -82,15 +82,32 @@ def plan_waves(
     )
 
 
+def _votes(curves: Curves, labels: Sequence[str]) -> FloatArray:
+    """Predicted chance that the vote of 1, … K samples by each option is right, shape (Q, O, K).
+
+    Between the numbers of samples of the menu it runs straight; beyond an option's largest it stays.
+    """
+    menu, number_K = curves.menu, np.arange(1, int(curves.menu.samples_B.max()) + 1)
+    found_Q_O_K = np.empty((len(curves.query_ids), len(labels), len(number_K)))
+    for place, label in enumerate(labels):
+        columns = [column for column, option in enumerate(menu.options) if option.single.label == label]
+        columns.sort(key=lambda column: menu.options[column].samples)
+        samples_V = menu.samples_B[columns]
+        share_V_K = np.array([np.interp(number_K, samples_V, one_V) for one_V in np.eye(len(columns))])
+        found_Q_O_K[:, place] = curves.p_Q_B[:, columns] @ share_V_K
+    return found_Q_O_K
+
+
 def _expected_of(
-    policies: Sequence[WavePolicy], tokens_Q_O: FloatArray, predicted_Q_O: FloatArray, price: float
+    policies: Sequence[WavePolicy], right_Q_O_K: FloatArray, tokens_Q_O: FloatArray, price: float
 ) -> tuple[IntArray, FloatArray, FloatArray]:
     """The best option of each query at a price, and the right answers and tokens that are expected by it; (Q,) each."""
-    option_Q, right_Q, spent_Q = choose(policies, tokens_Q_O, predicted_Q_O, price), *np.zeros((2, len(tokens_Q_O)))
+    option_Q, (right_Q, spent_Q) = choose(right_Q_O_K, tokens_Q_O, price), np.zeros((2, len(tokens_Q_O)))
     for number, policy in enumerate(policies):
         rows = np.flatnonzero(option_Q == number)
-        drawing = Drawing(policy, start(rows.shape), tokens_Q_O[rows, number], predicted_Q_O[rows, number])
-        right_Q[rows], spent_Q[rows] = drawing.expected(price)
+        tokens_Q, predicted_Q = tokens_Q_O[rows, number], right_Q_O_K[rows, number, 0]
+        right_Q[rows], samples_Q = policy.expected(price=price * tokens_Q, predicted=predicted_Q)
+        spent_Q[rows] = samples_Q * tokens_Q
     return option_Q, right_Q, spent_Q
 
 
@@ -135,8 +152,8 @@ class Waves:
         price = price_for(left, list(drawings.values()))
         spent_Q, lower_Q = (np.zeros(len(self._most_Q)) for _ in range(2))
         for label, drawing in drawings.items():
-            _, spent_Q[rows_of[label]] = drawing.expected(price)
-            _, lower_Q[rows_of[label]] = drawing.expected(price * LOWER)
+            spent_Q[rows_of[label]] = drawing.further(price)
+            lower_Q[rows_of[label]] = drawing.further(price * LOWER)
         is_lower_Q = marginal(left, spent_Q, lower_Q, self._order_Q)
         ended, wave = list[int](), list[tuple[int, int]]()
         for label, drawing in drawings.items():
