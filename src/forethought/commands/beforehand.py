@@ -22,6 +22,7 @@ from ..core.features import HIDDEN
 from ..core.flags import check_all
 from ..core.provenance import Provenance
 from ..core.settings import EngineSettings, PlanSettings, ProfileSettings, RunPlanSettings, RunSettings
+from ..core.votes import Voting
 from ..engines.context import SEVERAL_CAPS, check_probes
 from ..engines.opening import LOCAL, check, choose, num_layers, prompting
 from ..errors import InvalidFeaturesError, InvalidMenuError, InvalidSettingsError, InvalidTotalError
@@ -58,6 +59,11 @@ def terms_of(settings: PlanSettings) -> Terms:
         min_tokens=settings.min_tokens,
         max_tokens=settings.max_tokens,
     )
+
+
+def voting_of(settings: PlanSettings) -> Voting:
+    """How samples vote."""
+    return Voting(settings.min_agreement, settings.vote_weights)
 
 
 def planned_engine(settings: PlanSettings, predictor: Predictor) -> EngineSettings:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..control import sources
-from ..control.answers import Answers
+from ..control.answers import Answers, abstained_words
 from ..control.budgets import load_budgets, read_plan
 from ..control.plan import Plan
 from ..control.results import answer_rows, read_summary, summary
@@ -147,6 +147,8 @@ def overview_text(found: Mapping[str, Any]) -> str:
     lines.append(bill_text(found))
     if (usage := found.get("usage")) and usage["alarms"]:
         lines.append(_usage_words(usage))
+    if words := abstained_words(found):
+        lines.append(words)
     if counts := counts_text(found.get("engine", {})):
         lines.append(f"the engine counted {counts}")
     if found["failed"]:
@@ -228,6 +230,8 @@ def run_text(result: Mapping[str, Any]) -> str:
         f"{result['stopped_by_themselves']} thoughts ended by themselves, {result['unreadable']} answers unreadable",
         f"answers: {result['answers']}",
     ]
+    if words := abstained_words(result):
+        lines.insert(1, words)
     if (usage := result.get("usage")) and usage["alarms"]:
         lines.insert(-1, _usage_words(usage))
     if counts := counts_text(result.get("engine", {})):

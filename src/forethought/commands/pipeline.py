@@ -14,8 +14,9 @@ from ..control import profiling, sources
 from ..control.adapting import Adaptation
 from ..control.answers import Answer
 from ..control.billing import UNPRICED, Prices
-from ..control.budgets import keep_plan, read_plan
+from ..control.budgets import keep_plan, keep_voting, read_plan
 from ..control.feeding import feed_profile, feed_run, history_folder
+from ..control.judging import with_votes
 from ..control.plan import Plan
 from ..control.planning import forecast, largest_cap, made_plan, model_of, needed_tokens, predict
 from ..control.pool import Pool
@@ -76,6 +77,7 @@ from .beforehand import (
     run_provenance,
     terms_of,
     typed_flags,
+    voting_of,
 )
 from .reports import ask_model
 
@@ -159,7 +161,7 @@ def train(settings: TrainSettings, *, progress: Progress = quiet) -> tuple[Predi
     Returns:
         The predictor and the folder it was saved to.
     """
-    profiles = [sources.open_profile(source) for source in (settings.run, *settings.more)]
+    profiles = [with_votes(sources.open_profile(each), settings.samples) for each in (settings.run, *settings.more)]
     measured = together(profiles, settings.predictor)
     source = Path(settings.run)
     folder = Path(settings.out) if settings.out else source / "predictor" if source.is_dir() else source.with_suffix("")
@@ -210,7 +212,7 @@ def plan(settings: PlanSettings, *, engine: Engine | None = None, progress: Prog
             with opened(engine, model, asked, needed_tokens=needed, progress=progress) as running:
                 expected = predict(queries, predictor, running, progress=progress)
         progress("divide the total", 0, 1)
-        return made_plan(predictor, queries, expected, terms_of(settings))
+        return made_plan(predictor, queries, expected, terms_of(settings), voting=voting_of(settings))
 
 
 def run(
@@ -257,6 +259,7 @@ def run(
             if made is not None and keep_plan(directory, made):
                 for note in made.forecast.notes:
                     logger.warning("note: %s", note)
+            keep_voting(directory, voting_of(settings.plan))
             kept = replace(read_plan(directory), card=predictor.card, terms=terms)  # an old plan says neither
             # Tokens beyond those predicted are no reason to think of other options: what one takes is its own.
             is_adapted = worker.is_alone and not kept.menu.is_named

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..control import evaluating, sources
 from ..control.budgets import load_budgets, read_plan
+from ..control.judging import with_votes
 from ..control.results import answer_rows, outcomes, read_summary
 from ..core import registry
 from ..core.data import Query
@@ -259,7 +260,7 @@ def evaluation(
             progress=progress,
         )
     return evaluating.cross_fitted(
-        sources.open_profile(settings.run),
+        with_votes(sources.open_profile(settings.run), settings.samples),
         settings.predictor,
         allocator=allocator,
         how=how,

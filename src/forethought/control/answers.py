@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -17,9 +17,11 @@ from ..core.showing import Shown, brief
 from ..errors import RunError
 from ..runs.lines import read_lines
 
+ABSTAINED = ("abstained", "abstained_graded", "abstained_right")
 COLUMNS = {
     **{"id": str, "budget": int, "option": str, "answer": str, "reference": str, "grade": str, "stop_reason": str},
     **{"reasoning_tokens": int, "tokens": int, "usd": float, "error": str},
+    **{"samples": int, "share": float, "is_abstained": bool},
 }
 
 
@@ -38,6 +40,9 @@ class Answer:
         error: what went wrong; None where nothing did.
         option: name of the option that it was asked by, which goes by `budget`; "" for a plain cap.
         usd: what prompt, thought and answer cost by the option's price; None where that is not known.
+        samples: that voted; tokens and money are those of all.
+        share: of the votes that the answer has; None of a single sample.
+        is_abstained: whether that is less than the least agreement (`Voting.min_agreement`).
     """
 
     id: str
@@ -51,6 +56,9 @@ class Answer:
     error: str | None = None
     option: str = ""
     usd: float | None = None
+    samples: int = 1
+    share: float | None = None
+    is_abstained: bool = False
 
     def __repr__(self) -> str:
         under = f"option={brief(self.option)}" if self.option else f"budget={self.budget}"
@@ -85,6 +93,8 @@ class Answer:
             return {"id": self.id, "budget": self.budget, "answer": None, "error": self.error, **known}
         without = ["error", *(("reference", "grade") if self.reference is None else ())]
         without += [name for name, value in (("option", self.option or None), ("usd", self.usd)) if value is None]
+        without += ["samples", "share"] if self.share is None else []
+        without += [] if self.is_abstained else ["is_abstained"]
         return fields_to_json(self, without=without)
 
     @classmethod
@@ -98,7 +108,8 @@ def counts_of(answers: Iterable[Answer]) -> dict[str, Any]:
 
     Tokens are those of the answers that were counted; `not_counted` is how many were not. What failed is not right:
     `right` is to be held against `with_reference`, not against what came back. Of named options there is how many
-    answers came by each, and what all of them cost, where they have prices.
+    answers came by each, and what all of them cost, where they have prices. Answers that abstained count as the others
+    do, and apart: see `abstained_words`.
     """
     found: Counter[str] = Counter()
     failed: list[str] = []
@@ -114,6 +125,11 @@ def counts_of(answers: Iterable[Answer]) -> dict[str, Any]:
         usd += [] if each.usd is None else [each.usd]
         found.update(answered=1, granted_tokens=each.budget, stopped=each.stop_reason is StopReason.NATURAL)
         found.update({f"grade {each.grade}": 1, "graded": each.grade is not None, "not_counted": each.tokens is None})
+        found.update(samples=each.samples)
+        if each.is_abstained:
+            found.update(
+                abstained=1, abstained_graded=each.grade is not None, abstained_right=each.grade is Grade.RIGHT
+            )
         if each.tokens is not None:
             found.update(reasoning_tokens=each.reasoning_tokens or 0, spent_tokens=each.tokens)
     return {
@@ -131,9 +147,24 @@ def counts_of(answers: Iterable[Answer]) -> dict[str, Any]:
         "graded": found["graded"],
         "right": found[f"grade {Grade.RIGHT}"],
         "unreadable": found[f"grade {Grade.UNREADABLE}"],
+        **({"samples": found["samples"]} if found["samples"] > found["answered"] else {}),
+        **({key: found[key] for key in ABSTAINED} if found["abstained"] else {}),
         **({"options": dict(sorted(options.items()))} if options else {}),
         **({"usd": math.fsum(usd)} if usd else {}),
     }
+
+
+def abstained_words(counts: Mapping[str, Any]) -> str:
+    """How many answers had too few votes, the share of the others (coverage) and what is right of these; "" of none."""
+    if not (num := counts.get("abstained", 0)):
+        return ""
+    kept, graded = counts["answered"] - num, counts["graded"] - counts["abstained_graded"]
+    right = counts["right"] - counts["abstained_right"]
+    accuracy = f", {right:,} of {graded:,} right ({right / graded:.1%})" if graded else ""
+    return (
+        f"{num:,} answers abstained: fewer votes agreed than asked for; the {kept:,} others "
+        f"({kept / counts['answered']:.1%} coverage){accuracy}"
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)

@@ -28,7 +28,7 @@ from ..runs.store import fingerprint
 from ..servers.batches import MOST_ID
 from .billing import UNPRICED, Prices
 from .plan import Plan
-from .profiling import trace_seed
+from .profiling import planned_seed
 
 OURS = re.compile(r"([0-9a-f]{12})-(\d{1,6})-([A-Za-z0-9_-]+)")  # a custom_id: fingerprint, sample, query
 SHORT = re.compile(r"x[0-9a-f]{32}")  # stands for an id of odd characters, or a long one
@@ -169,7 +169,7 @@ class Bounds:
 def request_of(plan: Plan, query: Query, budget: int, context_tokens: int | None) -> Request:
     """A query's request under a budget, as `Plan.requests` makes them."""
     cap, option = plan.menu.asked(budget, context_tokens or CEILING)
-    seed = trace_seed(plan.seed, query.id, 0, option.label if option else "")
+    seed = planned_seed(plan.seed, query.id, 0, option)
     return Request(query, cap, seed=seed, option=option)
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from ..core.files import read_json
+from ..core.votes import Voting
 from ..errors import InvalidInputError, InvalidMenuError, InvalidSettingsError, InvalidTotalError, RunError
 from ..questions.queries import load_queries, save_queries
 from ..runs.store import RunDirectory
@@ -38,6 +40,14 @@ def keep_plan(run: RunDirectory, plan: Plan) -> bool:
         save_queries(run.path / "queries.jsonl", plan.queries)
         plan.save(run.path / FILE)
         return True
+
+
+def keep_voting(run: RunDirectory, voting: Voting) -> None:
+    """Has the samples of a run vote in this way: its answers follow from the same records."""
+    with run.turn():
+        plan = read_plan(run)
+        if plan.voting != voting:
+            replace(plan, voting=voting).save(run.path / FILE)
 
 
 def load_budgets(run: RunDirectory, plan: Plan | None = None) -> tuple[str, dict[str, dict[str, int]]]:

@@ -28,6 +28,7 @@ from ..predictors.parts.making import Progress, make_estimator
 from ..predictors.parts.making import silent as quiet
 from ..predictors.predictor import Predictor
 from ..runs.profiles import common_menu, curves_on_menu, on_menu, with_layers
+from .judging import with_votes, with_votes_of
 from .planning import forecast
 from .training import asked_now, check_profiles
 
@@ -61,6 +62,7 @@ def evaluate(
     seed: int = 0,
     engine: Engine | None = None,
     progress: Progress | bool | None = None,
+    samples: Sequence[int] = (),
 ) -> Evaluation:
     """The gain from prediction and allocation on measured curves, with intervals.
 
@@ -76,12 +78,14 @@ def evaluate(
         engine: of the measured model, for a predictor that asks it how hard a question is.
         progress: called with what is being done, steps done and steps in all; True for a bar, False for none, None for
             one in a notebook.
+        samples: numbers of samples that vote, as in `train`; a trained predictor's own otherwise.
 
     Raises:
         InvalidSettingsError: the predictor was trained on every question of the profile.
         MismatchError: it was made for another model or template, or has none of the profile's options.
     """
     check_profiles([profile])
+    profile = with_votes(profile, samples)
     how = Judging(mean_tokens, mean_usd, num_resamples, seed)
     made = registry.make("allocators", allocator, {}) if isinstance(allocator, str) else allocator
     if not isinstance(predictor, Predictor | str):
@@ -199,6 +203,7 @@ def held_out_curves(
         MismatchError: another model or template, or no option on both menus.
     """
     predictor.check(measured.provenance.engine_info, None)
+    measured = with_votes_of(predictor.card.menu, measured)
     menu = common_menu(measured.menu, predictor.card.menu)
     layer = predictor.card.features.layer
     if layer is not None:

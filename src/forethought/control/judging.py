@@ -10,9 +10,12 @@ from typing import Any, Self
 
 from ..core import registry
 from ..core.data import Grade, Query
+from ..core.menu import Menu
+from ..core.profile import Profile
 from ..core.protocols import Grader, completed
 from ..core.provenance import Provenance
 from ..errors import InvalidInputError
+from ..evaluation.votes import voted
 from ..graders import check_references
 
 
@@ -38,6 +41,13 @@ class Judge:
         made = completed(grader, type(grader).__name__)
         return cls(made, _provenance(type(grader).__name__, {}, made))
 
+    @classmethod
+    def of_provenance(cls, made: Provenance) -> Self:
+        """The grader that answers were graded by; "exact" where that is not known by name."""
+        if made.grader not in registry.available("graders"):
+            return cls.of("exact")
+        return cls.of(made.grader, made.grader_options)
+
     def check(self, queries: Sequence[Query], *, required: bool = False) -> None:
         """Refuses references that the grader cannot read; raises InvalidInputError."""
         check_references(self.grader, queries, source="the questions", required=required)
@@ -45,6 +55,19 @@ class Judge:
 
 def _provenance(name: str, options: Mapping[str, Any], grader: Grader) -> Provenance:
     return Provenance(grader=name, grader_options=dict(options) or None, grader_version=grader.version)
+
+
+def with_votes(profile: Profile, samples: Sequence[int]) -> Profile:
+    """The profile of votes, see `evaluation.votes.voted`, by its own grader; itself without numbers of samples."""
+    return voted(profile, samples, Judge.of_provenance(profile.provenance).grader) if samples else profile
+
+
+def with_votes_of(menu: Menu, profile: Profile) -> Profile:
+    """The same with the numbers of samples on `menu` that the profile has; itself where it has them already."""
+    if (profile.menu.samples_B > 1).any() or (menu.samples_B == 1).all():
+        return profile
+    most = int(profile.num_tried_Q.max(initial=0))
+    return with_votes(profile, [number for number in set(menu.samples_B.tolist()) if number <= most])
 
 
 def grade(answer: str, reference: str, grader: str = "number", **options: Any) -> Grade:

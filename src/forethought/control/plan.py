@@ -17,11 +17,13 @@ from typing import Any
 import numpy as np
 
 from ..core.checks import check_plan
+from ..core.codec import decode, fields_to_json
 from ..core.data import Allocation, Cost, EngineInfo, IntArray, Query, Request
 from ..core.files import read_json, write_atomically
 from ..core.menu import Menu, with_menu
 from ..core.protocols import Engine, Grader, check_menu
 from ..core.showing import Progress, Shown, picture, watched
+from ..core.votes import ONE_VOTE_EACH, Voting
 from ..core.waiting import finish
 from ..engines.context import CEILING
 from ..errors import (
@@ -39,7 +41,7 @@ from .answers import Answer, Answers
 from .forecast import Forecast
 from .judging import Judge
 from .planfile import allocation_from_json, allocation_to_json, budgets_hash, spread
-from .profiling import trace_seed
+from .profiling import planned_seed
 from .terms import Terms
 
 logger = logging.getLogger(__name__)
@@ -63,6 +65,7 @@ class Plan(Shown):
         seed: of every trace's seed.
         others: allocations by other allocators, which a run judges on the same traces.
         versions: of the packages that made it.
+        voting: how several samples of a query vote.
     """
 
     queries: tuple[Query, ...]
@@ -73,6 +76,7 @@ class Plan(Shown):
     seed: int = 0
     others: Mapping[str, Allocation] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
+    voting: Voting = ONE_VOTE_EACH
 
     @property
     def menu(self) -> Menu:
@@ -201,6 +205,7 @@ class Plan(Shown):
             "versions": dict(self.versions),
             "main": self.allocation.allocator,
             "seed": self.seed,
+            **({"voting": fields_to_json(self.voting)} if self.voting != ONE_VOTE_EACH else {}),
             "terms": self.terms.to_json(),
             "predictor": None if self.card is None else self.card.to_json(),
             "plans": {name: allocation_to_json(each) for name, each in self.allocations.items()},
@@ -277,6 +282,7 @@ class Plan(Shown):
             int(content.get("seed") or 0),
             allocations,
             dict(content.get("versions") or {}),
+            decode(Voting, content.get("voting") or {}, place="voting"),
         )
 
     def _as_edited(self, *, is_edited: bool) -> Plan:
@@ -314,7 +320,7 @@ class Plan(Shown):
             )
 
     def requests(self, ceiling: int = CEILING) -> Iterator[Request]:
-        """One trace per query, under its budget; short answers come first where an engine schedules by priority.
+        """The samples of each query under its option; short answers come first where an engine schedules by priority.
 
         Args:
             ceiling: most tokens of a thought by an option without a cap; see `engines.context.ceiling_of`.
@@ -324,8 +330,9 @@ class Plan(Shown):
             budget = int(self.allocation.budget_Q[row])
             tokens = budget if tokens_Q_B is None else round(float(tokens_Q_B[row, self.menu.index(budget)]))
             cap, option = self.menu.asked(budget, ceiling)
-            seed = trace_seed(self.seed, query.id, 0, option.label if option else "")
-            yield Request(query, cap, seed=seed, priority=tokens, option=option)
+            for sample in range(self.menu.option(budget).samples):
+                seed = planned_seed(self.seed, query.id, sample, option)
+                yield Request(query, cap, sample, seed, priority=tokens, option=option)
 
     async def stream(
         self,

@@ -24,6 +24,7 @@ from ..core.protocols import Allocator, Engine, HiddenStateEngine
 from ..core.settings import EngineSettings
 from ..core.showing import watched
 from ..core.versions import versions
+from ..core.votes import ONE_VOTE_EACH, Voting
 from ..engines.lengths import upper_bound
 from ..engines.opening import opened, prompting
 from ..errors import InvalidFeaturesError, InvalidInputError, InvalidMenuError, InvalidSettingsError, InvalidTotalError
@@ -58,6 +59,8 @@ def plan(
     seed: int = 0,
     engine: Engine | None = None,
     progress: Progress | bool | None = None,
+    min_agreement: float = 0.0,
+    vote_weights: str = "",
 ) -> Plan:
     """A plan that divides a total, of tokens or money, over questions.
 
@@ -77,6 +80,8 @@ def plan(
         engine: of the predictor's model and template. None opens one where the predictor needs it, and closes it.
         progress: called with what is being done, steps done and steps in all; True for a bar, False for none, None for
             one in a notebook.
+        min_agreement: share of the votes, from 0 to 1, below which the answer of several samples is marked abstained.
+        vote_weights: "" for one vote a sample; "answer" or "thought" to weigh by log-probability, see `Voting`.
 
     Raises:
         InvalidInputError, InvalidSettingsError, InvalidTotalError, InvalidMenuError: what cannot be planned.
@@ -97,7 +102,7 @@ def plan(
         min_tokens=min_tokens,
         max_tokens=max_tokens,
     )
-    queries = read_questions(questions)
+    queries, voting = read_questions(questions), Voting(min_agreement, vote_weights)
     check_total(terms, queries, predictor.card)
     with watched(progress) as said:
         if engine is not None or predictor.card.features.reads <= GIVEN:
@@ -108,7 +113,7 @@ def plan(
             with opened(None, model, asked, needed_tokens=needed, progress=said) as running:
                 expected = predict(queries, predictor, running, progress=said)
         said("divide the total", 0, 1)
-        return made_plan(predictor, queries, expected, terms, seed=seed)
+        return made_plan(predictor, queries, expected, terms, seed=seed, voting=voting)
 
 
 async def plan_async(predictor: Predictor, questions: str | Path | Iterable[Question], **settings: Any) -> Plan:
@@ -124,6 +129,7 @@ def made_plan(
     *,
     others: Sequence[str] = (),
     seed: int = 0,
+    voting: Voting = ONE_VOTE_EACH,
 ) -> Plan:
     """The plan from predicted curves; `others` are allocators whose budgets a run judges on the same traces."""
     return Plan(
@@ -135,6 +141,7 @@ def made_plan(
         seed=seed,
         others={name: allocate(terms, queries, expected, allocator=name) for name in others},
         versions=versions(),
+        voting=voting,
     )
 
 

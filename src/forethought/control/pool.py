@@ -6,6 +6,7 @@ used. A wave interrupted by a kill is charged with the tokens of its records, an
 
 from __future__ import annotations
 
+import json
 import logging
 from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -36,7 +37,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class _Wave:
-    """One line of pool.jsonl: what each trace of a wave may take, by query, or what all of them took."""
+    """One line of pool.jsonl: what each trace of a wave may take, by `_key`, or what all of them took."""
 
     begin: Mapping[str, float] | None = None
     end: float | None = None
@@ -93,11 +94,12 @@ class Pool:
             begun, spent = line.begin, spent + (line.end or 0)
         pool = cls(file=file, cap=cap, beside=beside, menu=menu, spent=spent, made=run.header.provenance, **more)
         if begun is not None:
-            done = {record.query_id: record for record in run.latest() if record.query_id in begun}
+            recorded = {_key(each.query_id, each.sample, each.option): each for each in run.latest()}
+            done = {key: record for key, record in recorded.items() if key in begun}
             pool._end(sum(pool._taken(done[key], most) if key in done else most for key, most in begun.items()))
-        recorded = sum(pool._taken(record, 0) for record in run.records() if not record.is_failed)
-        if recorded > pool.spent * (1 + 1e-9):
-            pool._end(recorded - pool.spent)
+        used = sum(pool._taken(record, 0) for record in run.records() if not record.is_failed)
+        if used > pool.spent * (1 + 1e-9):
+            pool._end(used - pool.spent)
         return pool
 
     @property
@@ -150,22 +152,23 @@ class Pool:
                 )
                 yield failed(request, reason, is_final=True)
                 continue
-            most = {request.query.id: self.most(request) for request in wave}
-            option_of = {request.query.id: request.option for request in wave}
+            most = {_key(request.query.id, request.sample, request.label): self.most(request) for request in wave}
             self._note(_Wave(begin=most))
             counted, taken, tokens, failures = _counted(engine), 0.0, 0, list[Request]()
-            query_of = {request.query.id: request for request in wave}
+            request_of = {_key(request.query.id, request.sample, request.label): request for request in wave}
             async for generation in engine.generate(wave):
+                key = _key(generation.query_id, generation.sample, generation.option)
+                request = request_of[key]
                 if generation.is_failed:  # what it took, an engine that counts will say
-                    failures.append(query_of[generation.query_id])
+                    failures.append(request)
                 else:
-                    taken += self._taken(generation, most[generation.query_id], option_of[generation.query_id])
-                    tokens += _tokens(generation, query_of[generation.query_id].budget + self.beside)
+                    taken += self._taken(generation, most[key], request.option)
+                    tokens += _tokens(generation, request.budget + self.beside)
                 self._warn(self.spent + taken)
                 yield generation
             lost = max(0, _counted(engine) - counted - tokens)
             if lost and self.cap.cost is Cost.USD:
-                taken += sum(most[each.query.id] for each in failures) or self._usd(wave[0].option, 0, lost)
+                taken += sum(map(self.most, failures)) or self._usd(wave[0].option, 0, lost)
             elif lost:
                 taken += lost
             self._end(taken)
@@ -211,6 +214,11 @@ class Pool:
     def _note(self, line: _Wave) -> None:
         with appending(self.file) as lines:
             lines.append([line.to_json()])
+
+
+def _key(query_id: str, sample: int, option: str) -> str:
+    """What a trace goes by in a wave: its query alone where it has one trace, by a plain cap."""
+    return json.dumps([query_id, sample, option]) if sample or option else query_id
 
 
 def _tokens(generation: Generation, most: Any) -> Any:

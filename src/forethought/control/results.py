@@ -14,7 +14,6 @@ import numpy as np
 from ..core.codec import MOST, UnfitError, shown
 from ..core.data import Grade, Query
 from ..core.files import reaching, read_json, replacing, write_json
-from ..core.menu import Menu
 from ..core.protocols import CountingEngine, Engine
 from ..core.records import Record
 from ..core.visible import to_json
@@ -25,6 +24,7 @@ from .adapting import kept
 from .answers import Answer, counts_of
 from .billing import bill
 from .budgets import load_budgets, read_plan
+from .voting import Gathering
 
 logger = logging.getLogger(__name__)
 
@@ -41,22 +41,21 @@ def line_of(answer: Answer) -> bytes:
 
 
 def answers_of(
-    run: RunDirectory, known: Mapping[str, Query], budget_of: Mapping[str, int], seen: Callable[[Record], object] = id
+    run: RunDirectory,
+    known: Mapping[str, Query],
+    budget_of: Mapping[str, int],
+    seen: Callable[[Record], object] = id,
+    gathering: Gathering | None = None,
 ) -> Iterator[Answer]:
-    """The answers to known queries that have a record, as they lie on disk; each record is shown to `seen`.
+    """The answers to known queries whose records are complete, as they lie on disk; each record is shown to `seen`.
 
     Of a query with traces under several named options it is the one by its budget's.
     """
-    made = run.header.provenance
+    gathered = gathering or Gathering(known, budget_of, run.header.provenance, read_plan(run).voting)
     for record in run.latest():
         seen(record)
-        if record.sample == 0 and record.query_id in known and _is_by(record, budget_of[record.query_id], made.menu):
-            yield Answer.of(known[record.query_id], budget_of[record.query_id], record, bill(record, made))
-
-
-def _is_by(record: Record, budget: int, menu: Menu | None) -> bool:
-    """Whether a trace is by the option that goes by `budget`; any is, of plain caps."""
-    return menu is None or not menu.is_named or budget not in menu or record.option == menu.label(budget)
+        if (answer := gathered.add(record)) is not None:
+            yield answer
 
 
 def answer_rows(run: RunDirectory, queries: Sequence[Query], allocator: str | None = None) -> list[Answer]:
@@ -222,12 +221,12 @@ def outcomes(run: RunDirectory, queries: Sequence[Query]) -> dict[str, tuple[Any
     _, budgets_of = load_budgets(run)
     made, known = run.header.provenance, {query.id: row for row, query in enumerate(queries)}
     rows: dict[int, dict[str, Answer]] = {}
+    by_id, voting = {query.id: query for query in queries}, read_plan(run).voting
+    gathered = {name: Gathering(by_id, budget_of, made, voting) for name, budget_of in budgets_of.items()}
     for record in run.latest():
-        row = known.get(record.query_id)
-        if row is not None and record.sample == 0:
-            for name, budget_of in budgets_of.items():
-                if _is_by(record, budget := budget_of[record.query_id], made.menu):
-                    rows.setdefault(row, {})[name] = Answer.of(queries[row], budget, record, bill(record, made))
+        for name, each in gathered.items():
+            if (answer := each.add(record)) is not None:
+                rows.setdefault(known[answer.id], {})[name] = answer
     whole = [rows[row] for row in sorted(rows) if rows[row].keys() == budgets_of.keys()]
     usable = [row for row in whole if not any(e.grade is None or e.tokens is None for e in row.values())]
     is_named = made.menu is not None and made.menu.is_named

@@ -20,13 +20,13 @@ from ..questions.queries import query_to_json
 from ..runs.store import RunDirectory, fingerprint
 from .adapting import Adaptation, blocks
 from .answers import Answer
-from .billing import bill
 from .budgets import keep_plan, load_budgets, priorities, read_plan
 from .judging import Judge
 from .plan import Plan
 from .pool import Pool
-from .profiling import check_label, judged, setup_of, trace_seed
+from .profiling import check_label, judged, planned_seed, setup_of
 from .results import answer_rows, answers_of, earlier_counts, line_of, save_counts, write_results
+from .voting import Gathering
 
 AHEAD = 4  # the first quarter of a block is served while the last answers of the block before come in
 
@@ -36,12 +36,13 @@ logger = logging.getLogger(__name__)
 async def answering(plan: Plan, engine: Engine, judge: Judge) -> AsyncIterator[Answer]:
     """Answers to a plan's queries, as they come; nothing is kept."""
     made = plan_provenance(plan, judge, engine.info)
-    known = {query.id: (query, budget) for query, (_, budget) in zip(plan.queries, plan, strict=True)}
+    known = {query.id: query for query in plan.queries}
+    gathered = Gathering(known, plan.budgets, made, plan.voting, judge.grader)
     async for generation in engine.generate(plan.requests(ceiling_of(engine.info))):
         check_label(engine, plan.menu, generation)
-        query, budget = known[generation.query_id]
-        record = judged(Record.of(generation), query.reference, judge.grader)
-        yield Answer.of(query, budget, record, bill(record, made))
+        record = judged(Record.of(generation), known[generation.query_id].reference, judge.grader)
+        if (answer := gathered.add(record)) is not None:
+            yield answer
 
 
 async def kept_answers(
@@ -141,19 +142,22 @@ async def generate_planned(
     parts = blocks(list(own.values())) if adaptation else [list(own.values())]
     menu, ceiling, made = plan.menu, ceiling_of(engine.info), run.header.provenance
 
-    def label(query_id: str) -> str:
-        return menu.label(budget_of[query_id]) if menu.is_named else ""
+    def is_left(query_id: str, sample: int, option: str = "") -> bool:
+        return tries.is_left(query_id, sample, option, retry_failed=retry_failed, setup=setup)
 
-    def is_left(query_id: str, option: str) -> bool:
-        return tries.is_left(query_id, 0, option, retry_failed=retry_failed, setup=setup)
+    def asked(query_id: str) -> list[tuple[int, int, tuple[int, ...]]]:
+        """The traces of a query that are left: the largest budget, the sample, and smaller caps to probe at.
 
-    def asked(query_id: str) -> list[tuple[int, str, tuple[int, ...]]]:
-        """The traces of a query that are left: the largest budget, its option's name, and smaller caps to probe at."""
+        Votes of several allocators share the samples of an option.
+        """
         budgets = sorted({budget_of[query_id] for budget_of in budgets_of.values()})
         if not menu.is_named:
-            return [(budgets[-1], "", tuple(budgets[:-1]))] if is_left(query_id, "") else []
-        return [(each, name, ()) for each in budgets if is_left(query_id, name := menu.label(each))]
+            return [(budgets[-1], 0, tuple(budgets[:-1]))] if is_left(query_id, 0) else []
+        options = [(each, menu.option(each)) for each in budgets]
+        drawn = {(option.single.label, sample): each for each, option in options for sample in range(option.samples)}
+        return [(each, sample, ()) for (name, sample), each in drawn.items() if is_left(query_id, sample, name)]
 
+    gathered = Gathering(own, budget_of, made, plan.voting, grader)
     left = {name for name in own if asked(name)}
     used_of, begun = dict[str, float](), own.keys() - left
     order, position = [query for part in parts for query in part], 0
@@ -169,10 +173,10 @@ async def generate_planned(
             position += 1
             if query.id not in begun:
                 begun.add(query.id)
-                for budget, name, caps in asked(query.id):
+                for budget, sample, caps in asked(query.id):
                     cap, option = menu.asked(budget, ceiling)
-                    trace = trace_seed(seed, query.id, 0, name)
-                    yield Request(query, cap, 0, trace, caps, priority_of[query.id], option)
+                    trace = planned_seed(seed, query.id, sample, option)
+                    yield Request(query, cap, sample, trace, caps, priority_of[query.id], option)
 
     def decided() -> int:
         return len(parts) - len(waiting)
@@ -190,7 +194,7 @@ async def generate_planned(
     ends = list(itertools.accumulate(map(len, parts)))
     gates = ends[:-1] if pool else [end + (following - end) // AHEAD for end, following in itertools.pairwise(ends)]
     with replacing(run.path / "answers.jsonl") as file:
-        for answer in answers_of(run, own, budget_of):
+        for answer in answers_of(run, own, budget_of, gathering=gathered):
             see(answer)
             if answer.error is None:
                 file.write(line_of(answer))
@@ -205,9 +209,10 @@ async def generate_planned(
                 record = judged(Record.of(generation, setup=setup), query.reference, grader)
                 records.append([record.to_json()])
                 save_counts(run, counted, engine, worker)
-                if record.option != label(query.id):
-                    continue  # another allocator's
-                answer = Answer.of(query, budget_of[query.id], record, bill(record, made))
+                complete = gathered.add(record)
+                if complete is None:
+                    continue  # another allocator's, or other samples of its query are to come
+                answer = complete
                 with reaching(answers, "written"):
                     rows.write(line_of(answer))  # to be looked at; what lasts is the record
                 yield answer

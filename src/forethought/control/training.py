@@ -24,6 +24,7 @@ from ..predictors.parts.rows import check_profile
 from ..predictors.predictor import Predictor
 from ..runs.pooling import pooled
 from ..runs.profiles import joined
+from .judging import with_votes
 
 HISTORY = "history"
 
@@ -39,6 +40,7 @@ def train(
     engine: Engine | None = None,
     progress: Progress | bool | None = None,
     fed_as: str = "",
+    samples: Sequence[int] = (),
 ) -> Predictor:
     """Fits a predictor on a profile; layer and regularisation are picked by cross-validation.
 
@@ -53,6 +55,8 @@ def train(
         progress: called with what is being done, steps done and steps in all; True for a bar, False for none, None for
             one in a notebook.
         fed_as: what the last profile goes by in a history; "" for a hash of its counts.
+        samples: numbers of samples: the predictor's options are each option with each of them, and several samples
+            vote. Empty: single samples.
 
     Raises:
         InvalidFeaturesError: the profile does not hold what the predictor reads.
@@ -60,6 +64,7 @@ def train(
     """
     profiles = [profile] if isinstance(profile, Profile) else list(profile)
     check_profiles(profiles)
+    profiles = [with_votes(each, samples) for each in profiles]
     with watched(progress) as said:
         return fitted(
             together(profiles, predictor),

@@ -14,11 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InvalidInputError
+from .codec import fields_to_json
 from .menu import Menu
 from .options import Option
 from .showing import brief
 from .terms import Cost as Cost
 from .terms import Sampling as Sampling
+
+LAST_TOKENS = 16  # of a thought, over which `Logprobs.thought` is a mean
 
 FloatArray = NDArray[np.floating[Any]]
 IntArray = NDArray[np.integer[Any]]
@@ -114,18 +117,39 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
+class Logprobs:
+    """How likely the model found what it wrote: means of natural log-probabilities per token, each at most 0.
+
+    They are the model's own, before temperature and top-p. They weigh votes (`core.votes`).
+
+    Attributes:
+        answer: over the tokens of the answer.
+        thought: over the last `LAST_TOKENS` tokens of the thought; None without a thought.
+    """
+
+    answer: float
+    thought: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Probe:
     """The answer the trace would have given under a smaller cap, `budget` reasoning tokens.
 
     Attributes:
         answer_tokens: None: not counted.
         grade: None: nobody has judged it; an engine never does.
+        logprobs: how likely the model found what it wrote; None: the engine does not show it.
     """
 
     budget: int
     answer: str
     answer_tokens: int | None
     grade: Grade | None = None
+    logprobs: Logprobs | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """One probe of a record, as an object."""
+        return fields_to_json(self, without=() if self.logprobs else ("logprobs",))
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +163,7 @@ class Outcome:
         reasoning_tokens: tokens of the thought; None: not counted.
         tokens: all that was generated: thought, suffix and answer; None: not counted.
         stop_reason: whether the thought ended by itself within the cap.
+        logprobs: how likely the model found its answer and the end of its thought; None: not shown.
     """
 
     budget: int
@@ -147,6 +172,7 @@ class Outcome:
     reasoning_tokens: int | None
     tokens: int | None
     stop_reason: StopReason
+    logprobs: Logprobs | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +195,7 @@ class Generation:
         is_final: that error comes again under the same settings, however often it is tried.
         grade: verdict on the final answer; None: nobody has judged it. An engine never does.
         option: name of the option that it was asked by; "" for a plain cap.
+        logprobs: how likely the model found its final answer and the end of its thought; None: not shown.
     """
 
     query_id: str
@@ -186,6 +213,7 @@ class Generation:
     is_final: bool = False
     grade: Grade | None = None
     option: str = ""
+    logprobs: Logprobs | None = None
 
     @property
     def is_counted(self) -> bool:
@@ -215,7 +243,7 @@ class Generation:
         is_counted = reasoning is not None and last.answer_tokens is not None
         tokens = (reasoning or 0) + self.suffix_tokens + (last.answer_tokens or 0) if is_counted else None
         stop_reason = StopReason.NATURAL if has_ended else StopReason.BUDGET
-        return Outcome(budget, last.answer, last.grade, reasoning, tokens, stop_reason)
+        return Outcome(budget, last.answer, last.grade, reasoning, tokens, stop_reason, last.logprobs)
 
 
 @dataclass(frozen=True, slots=True)

@@ -121,12 +121,12 @@ class Features:
 
     def usable_rows(self, reads: frozenset[str]) -> IntArray:
         """Indices of the queries of which everything in `reads` is known: finite hidden states, a text."""
-        is_usable_Q = np.ones(self.num_queries, dtype=bool)
-        if HIDDEN in reads and self.hidden_Q_D is not None:
-            is_usable_Q[nonfinite_rows(self.hidden_Q_D)] = False
+        rows = np.arange(self.num_queries)
         if TEXT in reads and self.texts is not None:
-            is_usable_Q &= np.array([bool(text.strip()) for text in self.texts], dtype=bool)
-        return np.flatnonzero(is_usable_Q)
+            rows = np.array([row for row, text in enumerate(self.texts) if text.strip()], dtype=np.int64)
+        if HIDDEN in reads and self.hidden_Q_D is not None:
+            rows = np.setdiff1d(rows, nonfinite_rows(self.hidden_Q_D), assume_unique=True)
+        return rows
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -135,7 +135,8 @@ class Counts:
 
     Attributes:
         menu: the options.
-        num_right_Q_B: traces answered right under each, int, shape (Q, B).
+        num_right_Q_B: traces answered right under each, shape (Q, B): int; of votes expected
+            numbers, float.
         num_tried_Q: traces sampled, int, shape (Q,).
         tokens_Q_B: mean tokens generated, float, shape (Q, B); None where they were not measured.
         tried_Q_B: traces under each option where they differ, int, shape (Q, B); None: `num_tried_Q` under each.
@@ -144,7 +145,7 @@ class Counts:
     """
 
     menu: Menu
-    num_right_Q_B: IntArray
+    num_right_Q_B: IntArray | FloatArray
     num_tried_Q: IntArray
     tokens_Q_B: FloatArray | None = None
     tried_Q_B: IntArray | None = None

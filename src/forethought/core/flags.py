@@ -115,6 +115,13 @@ def pairs(name: str, help: str, **how: Any) -> Any:  # noqa: A002
 
 
 limit_flag = partial(flag, None, "Only the first N questions.", metavar="N")
+samples_flag = partial(
+    flag,
+    (),
+    "Numbers of samples per question: each option is combined with each of them, and several samples vote.",
+    metavar="N,…",
+    shown="1",
+)
 seed_flag = partial(flag, 0, "Random seed.")
 grader_flag = partial(flag, "number", "Grader: number, exact, choice or math.")
 grader_options_flag = partial(pairs, "--grader-option", "Option of the grader (repeatable).")

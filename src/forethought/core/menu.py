@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,9 @@ class Menu(Shown):
             raise InvalidMenuError(f"{len(self.caps)} budgets need as many options, not {len(self.options)}")
         if len({option.label for option in self.options}) < len(self.options):
             raise InvalidMenuError("a menu names each option once")
+        for option in self.options:
+            if (single := self.singles[option.single.label]).asks != option.single.asks:
+                raise InvalidMenuError(f"the samples of {option.label!r} are by {single.label!r}, which asks otherwise")
 
     @classmethod
     def named(cls, options: Iterable[Option]) -> Menu:
@@ -163,7 +166,7 @@ class Menu(Shown):
         return self.option(budget).label
 
     def asked(self, budget: int, ceiling: int) -> tuple[int, Option | None]:
-        """The cap of a request under the option with the budget `budget`, and the option if it is named.
+        """The cap of a request under the option with the budget `budget`, and what one sample is asked by, if named.
 
         Args:
             budget: on this menu.
@@ -171,8 +174,34 @@ class Menu(Shown):
         """
         if not self.is_named:
             return budget, None
-        option = self.option(budget)
+        option = self.option(budget).single
         return ceiling if option.cap is None else option.cap, option
+
+    def times(self, samples: Iterable[int], tokens_B: Iterable[float]) -> Menu:
+        """The menu of each option with each number of samples; the answer by several is their vote.
+
+        Args:
+            samples: numbers of samples, each at least 1, in any order.
+            tokens_B: what one sample by each option is known to take.
+
+        Raises:
+            InvalidMenuError: options that are votes already; a number of samples that no option has.
+        """
+        if (self.samples_B > 1).any():
+            raise InvalidMenuError(f"the menu {self} already has votes of several samples")
+        pairs = zip(self.caps, tokens_B, strict=True)
+        each = [replace(self.option(budget), tokens=round(float(tokens), 1)) for budget, tokens in pairs]
+        return Menu.named(option.times(number) for option in each for number in sorted(set(samples)))
+
+    @property
+    def singles(self) -> dict[str, Option]:
+        """The options by which single samples are drawn, by name; several votes may share one."""
+        return {option.single.label: option.single for option in self.options}
+
+    @property
+    def samples_B(self) -> IntArray:
+        """Samples of each option, shape (B,)."""
+        return np.array([option.samples for option in self.options] or [1] * self.num_options, dtype=np.int64)
 
     @property
     def largest_cap(self) -> int:
@@ -304,7 +333,7 @@ class Menu(Shown):
         there = {option.label: option for option in other.options}
         pairs = [(mine, there[mine.label]) for mine in self.options if mine.label in there]
         told = [(mine, theirs) for mine, theirs in pairs if all(each.set or each.cap for each in (mine, theirs))]
-        return [mine.label for mine, theirs in told if (dict(mine.set), mine.cap) != (dict(theirs.set), theirs.cap)]
+        return [mine.label for mine, theirs in told if mine.asks != theirs.asks]
 
     def to_json(self) -> list[Any]:
         """The caps, as stored on disk; for named options one object each, with its budget."""

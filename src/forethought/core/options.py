@@ -6,7 +6,7 @@ import json
 import math
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,7 +14,8 @@ from ..errors import InvalidMenuError
 from .codec import UnfitError, decode, encode
 
 MOST_TOKENS = 1 << 53
-KEYS = ("label", "cap", "samples", "set", "usd_per_million", "tokens")
+KEYS = ("label", "cap", "samples", "of", "set", "usd_per_million", "tokens")
+MOST_VOTES = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,8 @@ class Option:
     Attributes:
         label: its name, unique in a menu.
         cap: most reasoning tokens; None where the model decides by itself when it has thought enough.
-        samples: answers per query; 1 is all that is run today.
+        samples: answers per query; of more than one the answer is their vote, see `core.votes`.
+        of: name of the option by which each of several samples is drawn; "" for `label`.
         set: fields of the request's body, such as {"reasoning_effort": "high"} or {"model": "other"}.
         price: what its tokens cost; None where money does not count.
         tokens: what an answer is known to take, thought included; None: not measured.
@@ -50,16 +52,17 @@ class Option:
     label: str
     cap: int | None = None
     samples: int = 1
+    of: str = ""
     set: Mapping[str, Any] = field(default_factory=dict, hash=False)
     price: Price | None = None
     tokens: float | None = None
 
     def __post_init__(self) -> None:
         problem = None
-        if not self.label.strip() or len(self.label) > 80 or not self.label.isprintable():
+        if any(len(name) > 80 or not name.isprintable() for name in (self.label, self.of)) or not self.label.strip():
             problem = "a label is a short text that can be printed"
-        elif self.samples != 1:
-            problem = "samples must be 1: several samples per option are not run yet"
+        elif not 1 <= self.samples <= MOST_VOTES:
+            problem = f"samples must be a whole number from 1 to {MOST_VOTES:,}, not {self.samples}"
         elif self.tokens is not None and not 0 <= self.tokens < MOST_TOKENS:
             problem = f"tokens must be a number of tokens, not {self.tokens!r}"
         elif self.cap is not None and not 0 <= self.cap < MOST_TOKENS:
@@ -69,11 +72,31 @@ class Option:
         if problem:
             raise InvalidMenuError(f"option {self.label!r}: {problem}")
 
+    @property
+    def asks(self) -> tuple[dict[str, Any], int | None, int]:
+        """All that tells it from another option by what is asked: the fields, the cap, the samples."""
+        return dict(self.set), self.cap, self.samples
+
+    @property
+    def single(self) -> Option:
+        """The option by which each of its samples is drawn; itself where it is one sample."""
+        if self.samples == 1 and not self.of:
+            return self
+        tokens = None if self.tokens is None else self.tokens / self.samples
+        return replace(self, label=self.of or self.label, samples=1, of="", tokens=tokens)
+
+    def times(self, samples: int) -> Option:
+        """The vote of so many samples by this option."""
+        if samples == 1:
+            return self
+        tokens = None if self.tokens is None else self.tokens * samples
+        return replace(self, label=f"{self.label} x{samples}", samples=samples, of=self.label, tokens=tokens)
+
     def to_json(self) -> dict[str, Any]:
         """One object, without what is at its default; the price as `usd_per_million`."""
         names = {"price": "usd_per_million"}
-        said = {name: getattr(self, name) for name in ("label", "cap", "samples", "set", "price", "tokens")}
-        bare: dict[str, Any] = {"cap": None, "samples": 1, "set": {}, "price": None, "tokens": None}
+        said = {name: getattr(self, name) for name in ("label", "cap", "samples", "of", "set", "price", "tokens")}
+        bare: dict[str, Any] = {"cap": None, "samples": 1, "of": "", "set": {}, "price": None, "tokens": None}
         return {names.get(name, name): encode(value) for name, value in said.items() if value != bare.get(name)}
 
     @classmethod

@@ -22,6 +22,7 @@ SCHEMA = 2
 READABLE = (1, 2)  # 1 named its budgets by their step and the largest of them
 TEXTS = ("query_id", "question", "difficulty")
 OF_TRACES = ("sample", "length", "trace_tokens", "grade", "answer", "answers")
+LOGPROBS = ("answer_logprob", "thought_logprob")  # of traces, where they were shown
 LEVELS = (None, "easy", "medium", "hard")
 LEAST_BOUND = 1 << 28  # bytes: a profile of a few thousand queries with hidden states of one layer
 MOST_TIMES = 64  # the file, beyond that: what counts, texts and hidden states shrink to is much less
@@ -77,8 +78,12 @@ def _table(profile: Profile, start: int, stop: int) -> Any:
             "trace_tokens": (found.tokens_N_B, pa.int32()),
             "grade": (found.grade_N_B, pa.int8()),
             "answer": (found.answer_N_B, pa.int32()),
+            "answer_logprob": (found.answer_logprob_N_B, pa.float32()),
+            "thought_logprob": (found.thought_logprob_N_B, pa.float32()),
         }
         for name, (array, kind) in values.items():
+            if array is None:
+                continue
             ends = (end_Q - end_Q[0]) * (num_options if array.ndim > 1 else 1)
             columns[name] = pa.ListArray.from_arrays(pa.array(ends, pa.int32()), pa.array(array[own].ravel(), kind))
         columns["answers"] = pa.array(found.answers_Q[rows], pa.list_(pa.string()))
@@ -183,6 +188,7 @@ def _columns(file: Any, menu: Menu, layers: Sequence[int], bound: int) -> dict[s
     wanted |= {name: menu.num_options for name in ("tried", "input_tokens") if name in schema.names}
     wanted |= {name: None for name in ("question", "difficulty") if name in schema.names}
     wanted |= dict.fromkeys(OF_TRACES) if "answers" in schema.names else {}
+    wanted |= {name: None for name in LOGPROBS if name in schema.names and "answers" in schema.names}
     wanted |= {f"hidden_{layer}": 0 for layer in layers}
     widths: dict[str, int | None] = {}
     for name, width in wanted.items():
@@ -209,8 +215,9 @@ def _checked_width(name: str, kind: Any, width: int | None) -> int | None:
     """Numbers in a row of a column, None where it is no list; raises ValueError on a type it cannot have."""
     import pyarrow as pa
 
-    if name in OF_TRACES:
-        if not pa.types.is_list(kind) or not (_is_text if name == "answers" else pa.types.is_integer)(kind.value_type):
+    if name in OF_TRACES or name in LOGPROBS:
+        is_fit = _is_text if name == "answers" else pa.types.is_floating if name in LOGPROBS else pa.types.is_integer
+        if not pa.types.is_list(kind) or not is_fit(kind.value_type):
             raise ValueError(f"column {name!r} is of type {kind}")
         return None
     if width is None:
@@ -241,7 +248,7 @@ def _array(name: str, column: Any, width: int | None) -> Any:
         return tuple(column.to_pylist())
     if name == "answers":
         return tuple(map(tuple, column.to_pylist()))
-    if name in OF_TRACES:
+    if name in OF_TRACES or name in LOGPROBS:
         import pyarrow.compute as pc
 
         values = pc.list_flatten(column)
@@ -311,6 +318,11 @@ def _traces(columns: Mapping[str, Any], num_tried_Q: IntArray, num_right_Q_B: In
         if not np.array_equal(length_Q, num_tried_Q * num_each) or (values < 0).any():
             raise ValueError(f"column {name!r} does not hold a number of at least 0 for each trace")
         arrays[name] = values.reshape(-1, num_options) if is_wide else values
+    for name in LOGPROBS:
+        length_Q, values = columns.get(name, (num_tried_Q * num_options, np.array([])))
+        if not np.array_equal(length_Q, num_tried_Q * num_options) or (values > 0).any():
+            raise ValueError(f"column {name!r} does not hold a log-probability for each trace")
+        arrays[name] = values.reshape(-1, num_options) if name in columns else None
     answers_Q = columns["answers"]
     num_answers_N = np.repeat([len(answers) for answers in answers_Q], num_tried_Q)
     if (arrays["answer"] >= num_answers_N[:, None]).any() or any(None in answers for answers in answers_Q):
@@ -324,4 +336,7 @@ def _traces(columns: Mapping[str, Any], num_tried_Q: IntArray, num_right_Q_B: In
         if (np.add.reduceat(is_tried_N_B, starts_Q, dtype=int) != columns["tried"]).any():
             raise ValueError("column 'grade' does not sum to what was tried")
     sample_N, length_N, tokens_N_B, grade_N_B, answer_N_B = (arrays[name] for name in OF_TRACES[:-1])
-    return Traces(sample_N, length_N, tokens_N_B, grade_N_B, answer_N_B, answers_Q)
+    answer_logprob_N_B, thought_logprob_N_B = (arrays[name] for name in LOGPROBS)
+    return Traces(
+        sample_N, length_N, tokens_N_B, grade_N_B, answer_N_B, answers_Q, answer_logprob_N_B, thought_logprob_N_B
+    )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,8 @@ from .menu import Menu
 from .provenance import UNKNOWN, Provenance
 from .showing import Shown
 
+OF_TRACES = ("sample_N", "length_N")  # of `Traces`: one number a trace
+PER_CAP = ("tokens_N_B", "grade_N_B", "answer_N_B", "answer_logprob_N_B", "thought_logprob_N_B")  # one at each cap
 WRONG, RIGHT, UNREADABLE, UNTRIED = 0, 1, 2, 3  # codes of `Traces.grade_N_B`
 
 
@@ -36,6 +39,9 @@ class Traces:
         grade_N_B: verdict at each cap: 0 wrong, 1 right, 2 unreadable, 3 not tried there; int8, shape (N, B).
         answer_N_B: answer at each cap, as an index into its query's `answers_Q`, int, shape (N, B).
         answers_Q: the different answers to each query, as texts.
+        answer_logprob_N_B: mean log-probability of the answer's tokens at each cap, float, shape (N, B), NaN where it
+            was not shown; None where none was.
+        thought_logprob_N_B: the same of the thought's last tokens, see `Logprobs`.
     """
 
     sample_N: IntArray
@@ -44,26 +50,33 @@ class Traces:
     grade_N_B: IntArray
     answer_N_B: IntArray
     answers_Q: tuple[tuple[str, ...], ...]
+    answer_logprob_N_B: FloatArray | None = None
+    thought_logprob_N_B: FloatArray | None = None
 
     def select(self, rows_Q: Sequence[int], index_N: IntArray) -> Traces:
         """The traces `index_N`, which are those of the queries `rows_Q`."""
-        return Traces(
-            self.sample_N[index_N],
-            self.length_N[index_N],
-            self.tokens_N_B[index_N],
-            self.grade_N_B[index_N],
-            self.answer_N_B[index_N],
-            tuple(self.answers_Q[row] for row in rows_Q),
+        return replace(
+            self._mapped(lambda values: values[index_N]), answers_Q=tuple(self.answers_Q[row] for row in rows_Q)
         )
+
+    def _mapped(self, change: Callable[[Any], Any], *, names: Sequence[str] = ()) -> Traces:
+        """The same with each array, or those in `names`, changed."""
+        chosen = names or (*OF_TRACES, *PER_CAP)
+        held = {name: values for name in chosen if (values := getattr(self, name)) is not None}
+        return replace(self, **{name: change(values) for name, values in held.items()})
 
     def at(self, columns: IntArray) -> Traces:
         """The traces at some columns of the menu."""
-        return replace(
-            self,
-            tokens_N_B=self.tokens_N_B[:, columns],
-            grade_N_B=self.grade_N_B[:, columns],
-            answer_N_B=self.answer_N_B[:, columns],
-        )
+        return self._mapped(lambda values: values[:, columns], names=PER_CAP)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Traces]) -> Traces:
+        """The traces of several parts, one behind the other; log-probabilities where all of them have them."""
+        first, arrays = parts[0], dict[str, Any]()
+        for name in (*OF_TRACES, *PER_CAP):
+            values = [getattr(part, name) for part in parts]
+            arrays[name] = None if any(each is None for each in values) else np.concatenate(values)
+        return replace(first, **arrays, answers_Q=tuple(answers for part in parts for answers in part.answers_Q))
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -75,7 +88,8 @@ class Profile(Shown):
     Attributes:
         query_ids: length Q.
         menu: the budgets, B of them.
-        num_right_Q_B: traces answered right when cut at each budget, int, shape (Q, B).
+        num_right_Q_B: traces answered right when cut at each budget, shape (Q, B): int; of votes expected
+            numbers, float.
         num_tried_Q: traces sampled, int, shape (Q,).
         tokens_Q_B: mean tokens generated at each cap (reasoning + suffix + answer), float, shape (Q, B).
         reasoning_Q_B: mean reasoning tokens alone at each cap, float, shape (Q, B).
@@ -93,7 +107,7 @@ class Profile(Shown):
 
     query_ids: tuple[str, ...]
     menu: Menu
-    num_right_Q_B: IntArray
+    num_right_Q_B: IntArray | FloatArray
     num_tried_Q: IntArray
     tokens_Q_B: FloatArray
     reasoning_Q_B: FloatArray

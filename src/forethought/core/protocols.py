@@ -75,7 +75,7 @@ def check_menu(engine: Engine, menu: Menu) -> None:
     for number, option in enumerate(menu.options):
         check_option(engine, option)
         for other in menu.options[:number]:
-            if (option.cap, option.set) == (other.cap, other.set):
+            if option.asks == other.asks:
                 what = "set nothing" if not option.set and option.cap is None else "ask for the same"
                 raise InvalidSettingsError(
                     f"the options {other.label!r} and {option.label!r} {what}: define each by set = {{ … }} or "

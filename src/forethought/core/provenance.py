@@ -70,9 +70,8 @@ class Provenance:
         return EngineInfo(**{**known, "engine": self.engine or "unknown"})
 
     def option(self, label: str) -> Option | None:
-        """The named option of its menu; None for a plain cap ("")."""
-        is_known = self.menu is not None and self.menu.is_named and label in self.menu.labels
-        return self.menu.options[self.menu.column_of(label)] if self.menu is not None and is_known else None
+        """The named option by which a sample was drawn; None for a plain cap ("")."""
+        return None if self.menu is None else self.menu.singles.get(label)
 
     def sends_twice(self, label: str = "") -> bool:
         """Whether every forced answer took a second call; an option without a cap takes one call."""

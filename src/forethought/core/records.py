@@ -70,7 +70,7 @@ class Record(Generation):
 
     def to_json(self) -> dict[str, Any]:
         """One line of a shard, as an object."""
-        rare = [name for name in ("is_final", "setup", "option") if not getattr(self, name)]
+        rare = [name for name in ("is_final", "setup", "option", "logprobs") if not getattr(self, name)]
         return fields_to_json(self, without=rare)
 
     @classmethod

@@ -29,6 +29,7 @@ from .flags import (
     positive,
     refused,
     retry_failed_flag,
+    samples_flag,
     sampling_problems,
     seed_flag,
     skip_ungraded_flag,
@@ -171,6 +172,7 @@ class TrainSettings:
     options: dict[str, Any] = pairs("--predictor-option", "Option of the predictor (repeatable).", is_main=True)
     out: str = flag("", "Folder of the predictor.", metavar="FOLDER", shown="RUN/predictor", is_main=True)
     layers: str = flag("all", "Layers to choose from: all, or 4,12,16.", is_main=True)
+    samples: tuple[int, ...] = samples_flag()
     num_folds: int = flag(5, "Folds of the cross-validation.", name="--folds")
     model: str = asked_model_flag()
     engine: EngineSettings = EngineSettings()
@@ -178,7 +180,11 @@ class TrainSettings:
 
     def __post_init__(self) -> None:
         check_all(
-            [at_least("--folds", self.num_folds, 2), layers_problem(self.layers, "learn from; try --predictor mean")],
+            [
+                at_least("--folds", self.num_folds, 2),
+                layers_problem(self.layers, "learn from; try --predictor mean"),
+                *(at_least("--samples", each, 1) for each in self.samples),
+            ],
         )
 
 
@@ -208,6 +214,12 @@ class PlanSettings(QuestionColumns):
     template: str = flag("", "Prompt template: a name or a .json file.", shown="the name on its card")
     min_tokens: int | None = flag(None, "Smallest cap of a question.", metavar="N")
     max_tokens: int | None = flag(None, "Largest cap of a question.", metavar="N")
+    min_agreement: float = flag(
+        0.0, "Share of the votes below which an answer is marked as abstained (0 to 1).", metavar="S"
+    )
+    vote_weights: str = flag(
+        "", "Weigh votes by the log-probability of the answer, or of the end of the thought.", metavar="answer|thought"
+    )
     engine: EngineSettings = EngineSettings()
     limit: int | None = limit_flag()
 
@@ -234,6 +246,12 @@ class PlanSettings(QuestionColumns):
                 at_least("--limit", self.limit, 1),
                 at_least("--min-tokens", least, 0),
                 at_least("--max-tokens", most, 0),
+                f"--min-agreement must be from 0 to 1, not {self.min_agreement:g}"
+                if not 0.0 <= self.min_agreement <= 1.0
+                else None,
+                f"--vote-weights must be answer or thought, not {self.vote_weights!r}"
+                if self.vote_weights not in ("", "answer", "thought")
+                else None,
                 f"--min-tokens {least} is above --max-tokens {most}"
                 if least is not None and most is not None and least > most
                 else None,

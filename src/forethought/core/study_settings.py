@@ -19,6 +19,7 @@ from .flags import (
     pairs,
     plots_flag,
     positive,
+    samples_flag,
     sampling_problems,
     seed_flag,
 )
@@ -88,6 +89,7 @@ class EvaluateSettings:
     allocator: str = flag("envelope", "Allocator whose plans are evaluated.")
     allocator_options: dict[str, Any] = allocator_options_flag()
     predictor: str = flag("auto", "Predictor for cross-fitting a profile run.")
+    samples: tuple[int, ...] = samples_flag()
     mean_tokens: tuple[float, ...] = flag(
         (),
         "Budget levels to compare, in mean tokens per question.",
@@ -132,6 +134,8 @@ class EvaluateSettings:
                 *positive("--mean-tokens", self.mean_tokens),
                 *positive("--mean-usd", self.mean_usd, "USD"),
                 *(at_least("--draws", each, 1) for each in self.num_draws),
+                *(at_least("--samples", each, 1) for each in self.samples),
+                "--by-draws evaluates single samples: leave --samples out" if self.by_draws and self.samples else None,
                 at_least("--halvings", self.num_halvings, 0),
                 f"--by-draws plans by price: leave --allocator {self.allocator} out"
                 if self.by_draws and self.allocator != "envelope"

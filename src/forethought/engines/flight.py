@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappushpop
 from itertools import count, islice
+from statistics import fmean
 from typing import TypeVar
 
-from ..core.data import EngineInfo, Generation, Probe, Request, StopReason
+from ..core.data import LAST_TOKENS, EngineInfo, Generation, Logprobs, Probe, Request, StopReason
 from ..core.protocols import refuse_fields
 from ..errors import InvalidFeaturesError, InvalidInputError, InvalidSettingsError
 from .forcing import Forcing
@@ -94,6 +95,8 @@ class Flight:
         answers: cut -> text of the answer, its tokens.
         begun: cut -> token ids of an answer that is not complete yet.
         is_capped: the engine's library ends its thought, and answers it in the same go.
+        thought_logprobs: log-probability of each token of the thought; empty where the engine does not show them.
+        answer_logprobs: cut -> log-probability of each token of its answer.
     """
 
     request: Request
@@ -104,6 +107,8 @@ class Flight:
     answers: dict[int, tuple[str, int | None]] = field(default_factory=dict)
     begun: dict[int, list[int]] = field(default_factory=dict)
     is_capped: bool = False
+    thought_logprobs: list[float] = field(default_factory=list)
+    answer_logprobs: dict[int, list[float]] = field(default_factory=dict)
 
     def end_thought(self, thought_ids: Sequence[int], *, natural: bool) -> None:
         """Fixes the thought and with it the cuts: the probes below its end, and its end."""
@@ -131,13 +136,25 @@ class Flight:
             suffix_tokens=len(forcing.suffix_ids),
             prompt_tokens=len(self.prompt_ids),
             stop_reason=StopReason.NATURAL if self.natural else StopReason.BUDGET,
-            probes=tuple(Probe(cut, *self.answers[cut]) for cut in self.cuts[:-1]),
+            probes=tuple(Probe(cut, *self.answers[cut], logprobs=self._logprobs(cut)) for cut in self.cuts[:-1]),
             option=self.request.label,
+            logprobs=self._logprobs(length),
         )
+
+    def _logprobs(self, cut: int) -> Logprobs | None:
+        """How likely the model found its answer at `cut`, and the end of the thought before it."""
+        if not (answer := self.answer_logprobs.get(cut)):
+            return None
+        thought = self.thought_logprobs[max(0, cut - LAST_TOKENS) : cut]
+        return Logprobs(_mean(answer), _mean(thought) if thought else None)
 
     def failed(self, error: str, *, is_final: bool = False) -> Generation:
         """The request failed with `error`; see `failed`."""
         return failed(self.request, error, prompt_tokens=len(self.prompt_ids), is_final=is_final)
+
+
+def _mean(logprobs: Sequence[float]) -> float:
+    return round(fmean(logprobs), 4)
 
 
 F = TypeVar("F", bound=Flight)

@@ -163,7 +163,8 @@ def data_hash(measured: Profile) -> str:
     digest = hashlib.sha256("\n".join(measured.query_ids).encode())
     tried = measured.num_tried_Q if measured.tried_Q_B is None else measured.tried_Q_B
     for counts in (measured.num_right_Q_B, tried):
-        digest.update(np.ascontiguousarray(counts, dtype="<i8").tobytes())
+        kind = "<i8" if np.issubdtype(counts.dtype, np.integer) else "<f8"  # of votes they are expected numbers
+        digest.update(np.ascontiguousarray(counts, dtype=kind).tobytes())
     digest.update(np.ascontiguousarray(measured.tokens_Q_B, dtype="<f4").tobytes())
     return digest.hexdigest()[:16]
 

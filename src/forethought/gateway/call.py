@@ -42,7 +42,7 @@ class Call:
     added: float = 0.0
     has_left: bool = False
 
-    def entry(self, used: Used, settled: int | None, *, is_shadow: bool) -> Entry:
+    def entry(self, used: Used, settled: int | None, *, is_shadow: bool, keeps_text: bool) -> Entry:
         """What is noted of it once it has ended."""
         request, decision = self.request or UNREAD, self.decision or NOTHING
         option = decision.option or (None if decision.budget is None else str(decision.budget))
@@ -63,6 +63,7 @@ class Call:
             expected=decision.expected,
             predicted=None if predicted is None else predicted * request.num_thoughts,
             reserved=None if self.grant is None else self.grant.reserved,
+            bound=None if self.grant is None else self.grant.bound,
             settled=settled,
             prompt_tokens=used.prompt_tokens,
             reasoning_tokens=used.reasoning_tokens,
@@ -72,5 +73,5 @@ class Call:
             added_ms=1000.0 * self.added,
             seconds=time.perf_counter() - self.started,
             is_shadow=is_shadow,
-            text=request.question or None,
+            text=(request.question or None) if keeps_text else None,
         )

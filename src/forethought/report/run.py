@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..control.answers import Answer
+from ..control.answers import Answer, abstained_words
 from ..control.plan import Plan
 from ..core.data import Cost, Grade
 from ..core.records import Record
@@ -118,6 +118,8 @@ def _decision(result: RunResult) -> Iterator[str]:
         more.append(f"{counts['unreadable']:,} answers were unreadable, which counts as not right")
     if more:
         yield f"{'; '.join(more)}."
+    if words := abstained_words(counts):
+        yield f"{words}."
 
 
 def _division(plan: Plan, answers: Sequence[Answer]) -> Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from array import array
 from collections.abc import Sequence
 from dataclasses import replace
@@ -9,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..core.data import Grade, IntArray, Outcome
+from ..core.data import FloatArray, Grade, IntArray, Outcome
 from ..core.menu import Menu
 from ..core.profile import RIGHT, UNREADABLE, UNTRIED, WRONG, Traces
 from ..core.provenance import Provenance
@@ -17,6 +18,20 @@ from ..core.records import Record
 
 GRADES = {Grade.WRONG: WRONG, Grade.RIGHT: RIGHT, Grade.UNREADABLE: UNREADABLE}
 NUMBERS = ("row", "sample", "column", "length", "tokens", "grade", "answer", "input")
+LOGPROBS = ("answer_logprob", "thought_logprob")
+
+
+def logprobs_of(outcome: Outcome) -> tuple[float, float]:
+    """Log-probability of its answer and of the end of its thought; NaN where that was not shown."""
+    shown = outcome.logprobs
+    if shown is None:
+        return math.nan, math.nan
+    return shown.answer, math.nan if shown.thought is None else shown.thought
+
+
+def shown_logprobs(values_N_B: FloatArray) -> FloatArray | None:
+    """The log-probabilities of traces, or None where none was shown."""
+    return None if np.isnan(values_N_B).all() else values_N_B.astype(np.float32)
 
 
 class Draws:
@@ -31,6 +46,7 @@ class Draws:
     def __init__(self, menu: Menu, made: Provenance, num_queries: int) -> None:
         self._menu, self._made = menu, made
         self._numbers = {name: array("q") for name in NUMBERS}
+        self._logprobs = {name: array("f") for name in LOGPROBS}
         self._answers_Q: list[dict[str, int]] = [{} for _ in range(num_queries)]
 
     @property
@@ -49,6 +65,8 @@ class Draws:
         values = (row, record.sample, column, length, tokens, GRADES[outcome.grade], answer, sent)
         for name, value in zip(NUMBERS, values, strict=True):
             self._numbers[name].append(value)
+        for name, logprob in zip(LOGPROBS, logprobs_of(outcome), strict=True):
+            self._logprobs[name].append(logprob)
 
     def counted(self) -> tuple[list[int], dict[str, Any]]:
         """The queries with samples, by their rows, and the fields of their profile.
@@ -70,7 +88,7 @@ class Draws:
             np.add.at(total_Q_B, (query_D, column_D), values)
             return total_Q_B
 
-        def spread(values: Any, rest: int, kind: Any = np.int64) -> Any:
+        def spread(values: Any, rest: float, kind: Any = np.int64) -> Any:
             found_N_B = np.full((len(pair_N), menu.num_options), rest, dtype=kind)
             found_N_B[trace_D, column_D] = values
             return found_N_B
@@ -84,6 +102,10 @@ class Draws:
             grade_N_B=spread(found["grade"], UNTRIED, np.int8),
             answer_N_B=spread(found["answer"], 0),
             answers_Q=tuple(tuple(self._answers_Q[row]) for row in rows),
+            **{
+                f"{name}_N_B": shown_logprobs(spread(np.array(values), math.nan, np.float32))
+                for name, values in self._logprobs.items()
+            },
         )
         is_even = bool((tried_Q_B == num_tried_Q[:, None]).all())
         return rows.tolist(), {

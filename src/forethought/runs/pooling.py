@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -39,9 +40,8 @@ def pooled(profiles: Sequence[Profile]) -> Profile:
     starts_Q = np.flatnonzero(np.diff(place_N[order_N], prepend=-1))
     tries_N_B = np.concatenate([each.tries_Q_B for each in alike])
 
-    def summed(value_N: IntArray) -> IntArray:
-        found: IntArray = np.add.reduceat(value_N[order_N], starts_Q)
-        return found
+    def summed(value_N: Any) -> Any:
+        return np.add.reduceat(value_N[order_N], starts_Q)
 
     def mean(value_N_B: FloatArray) -> FloatArray:
         total_Q_B = np.add.reduceat(np.where(tries_N_B > 0, value_N_B, 0.0)[order_N] * tries_N_B[order_N], starts_Q)

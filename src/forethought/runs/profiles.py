@@ -18,7 +18,7 @@ from ..core.profile import RIGHT, Profile, Traces
 from ..core.provenance import GRADER
 from ..core.records import Record
 from ..errors import InvalidFeaturesError, InvalidInputError, MismatchError, RunError
-from .draws import GRADES, Draws
+from .draws import GRADES, LOGPROBS, Draws, logprobs_of, shown_logprobs
 from .store import RunDirectory
 
 __all__ = [
@@ -92,8 +92,10 @@ class _Found:
 
     def __init__(self, menu: Menu, num_queries: int) -> None:
         self._menu = menu
-        self._columns = {name: array(kind) for name, kind in zip(("row", "sample", "length"), "iii", strict=True)}
+        self._columns: dict[str, array[Any]] = {}
+        self._columns |= {name: array(kind) for name, kind in zip(("row", "sample", "length"), "iii", strict=True)}
         self._columns |= {name: array(kind) for name, kind in zip(("tokens", "grade", "answer"), "ibi", strict=True)}
+        self._columns |= {name: array("f") for name in LOGPROBS}
         self._answers_Q: list[dict[str, int]] = [{} for _ in range(num_queries)]
 
     @property
@@ -108,6 +110,8 @@ class _Found:
         self._columns["tokens"].extend(outcome.tokens or 0 for outcome in outcomes)
         self._columns["grade"].extend(GRADES[outcome.grade] for outcome in outcomes if outcome.grade)
         self._columns["answer"].extend(codes.setdefault(outcome.answer, len(codes)) for outcome in outcomes)
+        for name, values in zip(LOGPROBS, zip(*map(logprobs_of, outcomes), strict=True), strict=True):
+            self._columns[name].extend(values)
 
     def counted(self) -> tuple[list[int], dict[str, Any]]:
         """The queries that have traces, by their rows, and what a profile says of them, by its fields."""
@@ -131,7 +135,8 @@ class _Found:
         flat = [columns[name][order_N] for name in ("sample", "length")]
         wide = [columns[name].reshape(-1, self._menu.num_options)[order_N] for name in ("tokens", "grade", "answer")]
         answers_Q = tuple(tuple(self._answers_Q[row]) for row in rows)
-        return rows.tolist(), num_tried_Q, Traces(flat[0], flat[1], wide[0], wide[1], wide[2], answers_Q)
+        shown = [shown_logprobs(columns[name].reshape(-1, self._menu.num_options)[order_N]) for name in LOGPROBS]
+        return rows.tolist(), num_tried_Q, Traces(flat[0], flat[1], wide[0], wide[1], wide[2], answers_Q, *shown)
 
 
 def _outcome(run: RunDirectory, record: Record, budget: int) -> Outcome:
@@ -250,14 +255,7 @@ def _joined_traces(parts: Sequence[Traces | None]) -> Traces | None:
     found = [part for part in parts if part is not None]
     if len(found) < len(parts):
         return None
-    return Traces(
-        np.concatenate([part.sample_N for part in found]),
-        np.concatenate([part.length_N for part in found]),
-        np.concatenate([part.tokens_N_B for part in found]),
-        np.concatenate([part.grade_N_B for part in found]),
-        np.concatenate([part.answer_N_B for part in found]),
-        tuple(answers for part in found for answers in part.answers_Q),
-    )
+    return Traces.joined(found)
 
 
 def with_layers(profile: Profile, layers: Sequence[int]) -> Profile:

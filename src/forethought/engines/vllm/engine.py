@@ -50,6 +50,7 @@ class VllmEngine:
         schedule: "fcfs", or "priority": requests with a lower `Request.priority` go first.
         hidden: how hidden states are read: "hooks", "connector" or "auto".
         feature_layers: layers that `hidden_states` will be asked for; the connector fixes them at the start.
+        logprobs: show how likely the model found what it wrote (`Generation.logprobs`), to weigh votes by.
         options: anything else `vllm.LLM` takes.
     """
 
@@ -68,6 +69,7 @@ class VllmEngine:
         schedule: str = "fcfs",
         hidden: str = "auto",
         feature_layers: Sequence[int] = (),
+        logprobs: bool = False,
         **options: Any,
     ) -> None:
         choices = Choices(enforce, schedule, hidden, tuple(feature_layers))
@@ -91,6 +93,7 @@ class VllmEngine:
         self.template = template
         self.sampling = sampling
         self.num_sequences = num_sequences
+        self._shown: dict[str, Any] = {"logprobs": 0} if logprobs else {}  # of vLLM: of the tokens written, no others
         self.reuse = Reuse()
         self._forcing = Forcing(self._llm.get_tokenizer(), template)
         self._counter = itertools.count(1)  # shared with every template's engine: vLLM knows requests by these numbers
@@ -209,7 +212,7 @@ class VllmEngine:
         request_id = str(next(self._counter))
         priority = flight.request.priority if self._started.has_priorities else 0
         prompt = {"prompt_token_ids": ids}
-        self._running().add_request(request_id, prompt, SamplingParams(**params), priority=priority)
+        self._running().add_request(request_id, prompt, SamplingParams(**params, **self._shown), priority=priority)
         flights[request_id] = (flight, cut)
         if cut is None and flight.is_capped:
             self._watched.add(request_id)
@@ -225,6 +228,7 @@ class VllmEngine:
         if output.finished and completion.finish_reason not in ("stop", "length"):
             yield self._given_up(flight, flights, f"vLLM ended the request with {completion.finish_reason!r}")
         elif cut is not None:
+            flight.answer_logprobs.setdefault(cut, []).extend(_logprobs(completion))
             yield from self._answered(flight, cut, ids, completion.stop_reason, flights)
         elif flight.is_capped:
             yield from self._judge(request_id, output, flight, flights)
@@ -233,6 +237,7 @@ class VllmEngine:
             natural = length is not None or completion.finish_reason == "stop"
             if length is None:  # ended by the end-of-turn token, which is no thought, or by the cap
                 length = len(ids) - 1 if natural else len(ids)
+            flight.thought_logprobs = _logprobs(completion)
             self._end_thought(flight, ids[:length], flights, natural=natural)
 
     def _end(self, request_id: str, output: Any, flights: Flights) -> None:
@@ -383,6 +388,12 @@ class VllmEngine:
         if self._engine is None:
             raise EngineError(f"the engine of {self.info.model} is closed; make a new one")
         return self._engine
+
+
+def _logprobs(completion: Any) -> list[float]:
+    """The log-probability of each token of a completion; empty where they were not asked for."""
+    pairs = zip(completion.token_ids, completion.logprobs or (), strict=False)
+    return [float(shown[token].logprob) for token, shown in pairs]
 
 
 def _enforcement(native: NativeCap | None) -> str | None:

@@ -1,0 +1,116 @@
+"""The samples of each query of a run, gathered as they come: the answer is their vote."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ..core.data import Grade, Outcome, Query, StopReason
+from ..core.options import Option
+from ..core.protocols import Grader
+from ..core.provenance import Provenance
+from ..core.records import Record
+from ..core.votes import Voting, tally
+from ..graders import group_answers
+from .answers import Answer
+from .billing import bill
+from .judging import Judge
+
+
+@dataclass(frozen=True, slots=True)
+class _Sample:
+    """What is kept of one sample until its query's others have come."""
+
+    record: Record
+    outcome: Outcome | None
+    usd: float | None
+
+
+class Gathering:
+    """Takes the records of a run in any order, and gives the answer to a query with the last of its samples.
+
+    Args:
+        known: the queries whose answers are wanted, by id.
+        budget_of: id -> budget, which may change meanwhile.
+        made: how the run is measured: its menu says how many samples an option has.
+        voting: how samples vote.
+        grader: says which answers are the same; None for the run's own, opened where there is a vote.
+    """
+
+    def __init__(
+        self,
+        known: Mapping[str, Query],
+        budget_of: Mapping[str, int],
+        made: Provenance,
+        voting: Voting,
+        grader: Grader | None = None,
+    ) -> None:
+        self._known, self._budget_of, self._made, self._voting = known, budget_of, made, voting
+        self._grader = grader
+        self._held: dict[str, dict[int, _Sample]] = {}
+
+    def add(self, record: Record) -> Answer | None:
+        """The answer of the record's query, where it is complete now; None for another option's or an unknown query.
+
+        A vote that counted a failed sample is given again when that sample comes after all.
+        """
+        query = self._known.get(record.query_id)
+        if query is None:
+            return None
+        budget = self._budget_of[query.id]
+        option = self._option(budget)
+        if option is None or option.samples == 1:
+            is_own = record.sample == 0 and (option is None or record.option == option.single.label)
+            return Answer.of(query, budget, record, bill(record, self._made)) if is_own else None
+        if record.option != option.single.label or record.sample >= option.samples:
+            return None
+        samples = self._held.setdefault(query.id, {})
+        samples[record.sample] = _Sample(record, record.at(record.budget), bill(record, self._made))
+        if len(samples) < option.samples:
+            return None
+        if not any(sample.record.is_failed for sample in samples.values()):
+            del self._held[query.id]
+        return self._vote(query, budget, option, [samples[number] for number in sorted(samples)])
+
+    def _option(self, budget: int) -> Option | None:
+        menu = self._made.menu
+        return menu.option(budget) if menu is not None and menu.is_named and budget in menu else None
+
+    def _vote(self, query: Query, budget: int, option: Option, samples: list[_Sample]) -> Answer:
+        """The answer that most samples give; among as many that of the earliest. Failed samples abstain."""
+        came = [sample.outcome for sample in samples if sample.outcome is not None]
+        if not came:
+            error = next(sample.record.error for sample in samples)
+            return Answer(query.id, budget, None, reference=query.reference, error=error, option=option.label)
+        self._grader = self._grader or Judge.of_provenance(self._made).grader
+        groups = group_answers([outcome.answer for outcome in came], self._grader)
+        weights = self._voting.weights_of([outcome.logprobs for outcome in came])
+        vote = tally(groups, weights)
+        first = groups.index(vote.winners[0]) if vote.winners else 0
+        counted = [outcome.tokens for outcome in came if outcome.tokens is not None]
+        thoughts = [outcome.reasoning_tokens for outcome in came if outcome.reasoning_tokens is not None]
+        bills = [sample.usd for sample in samples if sample.usd is not None]
+        is_natural = all(outcome.stop_reason is StopReason.NATURAL for outcome in came)
+        share = vote.share * len(came) / len(samples)
+        return Answer(
+            query.id,
+            budget,
+            came[first].answer,
+            reasoning_tokens=sum(thoughts) if len(thoughts) == len(came) else None,
+            tokens=sum(counted) if len(counted) == len(came) else None,
+            stop_reason=StopReason.NATURAL if is_natural else StopReason.BUDGET,
+            reference=query.reference,
+            grade=self._verdict(came[first], is_readable=bool(vote.winners), has_reference=query.reference is not None),
+            option=option.label,
+            usd=math.fsum(bills) if len(bills) == len(came) else None,
+            samples=len(samples),
+            share=round(share, 4),
+            is_abstained=share < self._voting.min_agreement,
+        )
+
+    @staticmethod
+    def _verdict(outcome: Outcome, *, is_readable: bool, has_reference: bool) -> Grade | None:
+        if not has_reference:
+            return None
+        return outcome.grade if is_readable else Grade.UNREADABLE

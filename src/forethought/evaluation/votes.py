@@ -1,0 +1,102 @@
+"""Votes measured on a profile: what several of its traces would have answered together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from ..core.data import IntArray
+from ..core.menu import Menu
+from ..core.profile import RIGHT, UNTRIED, WRONG, Profile
+from ..core.protocols import Grader
+from ..core.votes import ABSTAINS, chance_right
+from ..errors import InvalidInputError, InvalidSettingsError
+from ..graders import group_answers
+
+RIGHT_GROUP = 0  # of each query
+
+
+def groups(profile: Profile, grader: Grader) -> IntArray:
+    """The group of each answer among those of its query, shape (N, B).
+
+    `RIGHT_GROUP` is the right answer, the other groups are wrong ones; `ABSTAINS` where the answer is unreadable, or
+    the option was not tried.
+
+    Raises:
+        InvalidInputError: a profile that keeps no answers.
+    """
+    traces = profile.traces
+    if traces is None:
+        raise InvalidInputError(
+            f"the profile {profile.provenance.name or ''} holds counts and no answers, which votes need: measure it "
+            "again with `forethought profile`, which keeps them"
+        )
+    group_N_B = np.where(traces.grade_N_B == RIGHT, RIGHT_GROUP, ABSTAINS)
+    for where, texts in zip(profile.traces_of_Q, traces.answers_Q, strict=True):
+        group_A = np.array(group_answers(texts, grader), dtype=np.int64)
+        is_wrong = traces.grade_N_B[where] == WRONG
+        found = group_A[traces.answer_N_B[where][is_wrong]]
+        group_N_B[where][is_wrong] = np.where(found == ABSTAINS, ABSTAINS, found + RIGHT_GROUP + 1)
+    return group_N_B
+
+
+def voted(profile: Profile, samples: Sequence[int], grader: Grader) -> Profile:
+    """The profile of votes: each of its options with each number of samples.
+
+    The chance that a vote is right is the mean over all subsets of a query's traces of that size (`chance_right`). A
+    query with T traces has T // k votes of k samples that share no trace: as many count as tried, since that is about
+    what the mean knows. A number of samples that it has not got is not tried.
+
+    Args:
+        profile: single samples, with traces.
+        samples: numbers of samples, each at least 1.
+        grader: says which answers are the same.
+
+    Raises:
+        InvalidInputError: a profile that keeps no answers.
+        InvalidSettingsError: numbers of samples that no query has.
+    """
+    numbers = sorted(set(samples))
+    most = int(profile.num_tried_Q.max(initial=0))
+    if not numbers or numbers[0] < 1 or numbers[-1] > most:
+        raise InvalidSettingsError(
+            f"samples must be whole numbers from 1 to {most}, the most traces of a question; got {list(samples)}"
+        )
+    tries_Q_B, group_N_B = profile.tries_Q_B, groups(profile, grader)
+    is_tried_Q_B = tries_Q_B > 0
+    mean_B = np.where(is_tried_Q_B, profile.tokens_Q_B, 0.0).sum(axis=0) / np.maximum(is_tried_Q_B.sum(axis=0), 1)
+    menu = profile.menu.times(numbers, mean_B)
+    tried_Q_V = np.zeros((profile.num_queries, menu.num_options), dtype=np.int64)
+    right_Q_V = np.zeros(tried_Q_V.shape)
+    base_V, samples_V = _places(profile, menu), menu.samples_B
+    is_drawn_N_B = np.ones(group_N_B.shape, bool) if profile.traces is None else profile.traces.grade_N_B != UNTRIED
+    for row, where in enumerate(profile.traces_of_Q):
+        for column in range(profile.menu.num_options):
+            found = group_N_B[where, column][is_drawn_N_B[where, column]]
+            num_right, *num_wrong = np.bincount(found[found != ABSTAINS], minlength=RIGHT_GROUP + 1).tolist()
+            num_abstained = int((found == ABSTAINS).sum())
+            for place in np.flatnonzero((base_V == column) & (samples_V <= len(found))):
+                number = int(samples_V[place])
+                chance = chance_right(num_right, num_wrong, num_abstained, number)
+                tried_Q_V[row, place] = len(found) // number
+                right_Q_V[row, place] = chance * tried_Q_V[row, place]
+    input_Q_B = profile.input_Q_B
+    return replace(
+        profile,
+        menu=menu,
+        num_right_Q_B=right_Q_V,
+        tried_Q_B=tried_Q_V,
+        tokens_Q_B=profile.tokens_Q_B[:, base_V] * samples_V,
+        reasoning_Q_B=profile.reasoning_Q_B[:, base_V] * samples_V,
+        input_Q_B=None if input_Q_B is None else input_Q_B[:, base_V] * samples_V,
+        traces=None,
+        provenance=replace(profile.provenance, menu=menu),
+    )
+
+
+def _places(profile: Profile, menu: Menu) -> IntArray:
+    """Column of the profile by which the samples of each vote are drawn, shape (V,)."""
+    labels = profile.menu.labels
+    return np.array([labels.index(option.single.label) for option in menu.options], dtype=np.int64)

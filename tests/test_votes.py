@@ -1,0 +1,187 @@
+"""Votes over samples: tallies, unbiased chances over subsets, and profiles, predictors and evaluations of votes."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import forethought as ft
+from forethought.control.answers import abstained_words
+from forethought.control.judging import with_votes
+from forethought.core.menu import Menu
+from forethought.core.options import Option
+from forethought.core.profile import Profile
+from forethought.core.votes import ABSTAINS, chance_right, tally
+from forethought.errors import InvalidInputError, InvalidMenuError, InvalidSettingsError
+from forethought.runs.store import RunDirectory
+
+GROUPS = st.lists(st.sampled_from([ABSTAINS, 0, 1, 2, 3]), min_size=1, max_size=8)
+
+
+def share_right(groups: tuple[int, ...]) -> float:
+    winners = tally(groups).winners
+    return 1 / len(winners) if 0 in winners else 0.0
+
+
+@given(GROUPS, st.randoms(use_true_random=False))
+def test_a_vote_does_not_depend_on_the_order_of_its_samples(groups: list[int], random: object) -> None:
+    turned = list(groups)
+    random.shuffle(turned)  # type: ignore[attr-defined]
+    first, second = tally(groups), tally(turned)
+    assert set(first.winners) == set(second.winners)
+    assert (first.share, first.num_abstained) == (second.share, second.num_abstained)
+
+
+@given(st.lists(st.tuples(st.sampled_from([ABSTAINS, 0, 1, 2]), st.floats(0, 1)), min_size=1, max_size=6))
+def test_a_weighted_vote_goes_to_the_heaviest_group(votes: list[tuple[int, float]]) -> None:
+    groups, weights = zip(*votes, strict=True)
+    vote = tally(groups, weights)
+    whole = {group: math.fsum(w for g, w in votes if g == group) for group in set(groups) - {ABSTAINS}}
+    assert all(whole[winner] >= max(whole.values()) - 1e-6 for winner in vote.winners)
+    assert 0.0 <= vote.share <= 1.0
+
+
+@given(GROUPS, st.data())
+def test_the_chance_is_the_mean_over_all_subsets(groups: list[int], data: st.DataObject) -> None:
+    samples = data.draw(st.integers(1, len(groups)))
+    subsets = list(itertools.combinations(groups, samples))
+    expected = math.fsum(map(share_right, subsets)) / len(subsets)
+    wrong = [groups.count(group) for group in (1, 2, 3)]
+    assert chance_right(groups.count(0), wrong, groups.count(ABSTAINS), samples) == pytest.approx(expected, abs=1e-12)
+
+
+@given(GROUPS)
+def test_the_vote_of_one_sample_is_the_share_right(groups: list[int]) -> None:
+    wrong = [groups.count(group) for group in (1, 2, 3)]
+    assert chance_right(groups.count(0), wrong, groups.count(ABSTAINS), 1) == groups.count(0) / len(groups)
+
+
+def test_a_vote_needs_as_many_traces() -> None:
+    with pytest.raises(ValueError, match="a vote of 4 samples needs as many traces; there are 3"):
+        chance_right(1, [2], 0, 4)
+
+
+@pytest.fixture(scope="module")
+def profile() -> Profile:
+    with ft.open_engine("fake") as engine:
+        rows = [{"question": f"What is {n} times 7?", "answer": str(7 * n)} for n in range(60)]
+        return ft.profile(engine, rows, menu="32,64,128", num_traces=8, progress=False)
+
+
+def test_votes_of_one_sample_are_the_profile_itself(profile: Profile) -> None:
+    one = with_votes(profile, [1])
+    assert one.menu.labels == ("32", "64", "128")
+    np.testing.assert_allclose(one.curves.p_Q_B, profile.curves.p_Q_B)
+    np.testing.assert_array_equal(one.tries_Q_B, profile.tries_Q_B)
+    np.testing.assert_allclose(one.tokens_Q_B, profile.tokens_Q_B)
+
+
+def test_votes_cost_all_their_samples(profile: Profile) -> None:
+    voted = with_votes(profile, [1, 2, 8])
+    for place, option in enumerate(voted.menu.options):
+        column = profile.menu.labels.index(option.single.label)
+        np.testing.assert_allclose(voted.tokens_Q_B[:, place], option.samples * profile.tokens_Q_B[:, column])
+        assert (voted.tries_Q_B[:, place] == 8 // option.samples).all()
+    assert set(voted.menu.labels) == {f"{cap}{votes}" for cap in (32, 64, 128) for votes in ("", " x2", " x8")}
+
+
+def test_a_predictor_of_votes_is_trained_planned_and_evaluated(profile: Profile, tmp_path: Path) -> None:
+    predictor = ft.train(profile, "text", samples=[1, 2, 4])
+    predictor.save(tmp_path / "predictor")
+    again = ft.Predictor.load(tmp_path / "predictor")
+    assert again.card.menu == predictor.card.menu
+    assert again.card.menu.option(again.card.menu.caps[-1]).samples == 4
+    plan = ft.plan(again, ["What is 61 times 7?", "What is 62 times 7?"], mean_tokens=200, cost="spent")
+    assert all(budget in again.card.menu for _, budget in plan)
+    judged = ft.evaluate("text", profile, samples=[1, 2, 4], num_resamples=100)
+    assert judged.menu.samples_B.max() == 4
+
+
+@pytest.mark.parametrize("samples", [[0, 1], [1, 9]])
+def test_numbers_of_samples_that_no_question_has_are_refused(profile: Profile, samples: list[int]) -> None:
+    with pytest.raises(InvalidSettingsError, match="from 1 to 8, the most traces of a question"):
+        with_votes(profile, samples)
+
+
+def test_counts_alone_do_not_vote(profile: Profile) -> None:
+    from dataclasses import replace
+
+    with pytest.raises(InvalidInputError, match="holds counts and no answers, which votes need"):
+        with_votes(replace(profile, traces=None), [1, 2])
+
+
+def test_options_of_several_samples_are_read_and_written() -> None:
+    option = Option("low", set={"reasoning_effort": "low"}, tokens=100.0).times(4)
+    assert (option.label, option.samples, option.of, option.tokens) == ("low x4", 4, "low", 400.0)
+    assert Option.from_json(option.to_json()) == option
+    assert option.single == Option("low", set={"reasoning_effort": "low"}, tokens=100.0)
+    menu = Menu.named([option, option.single])
+    assert menu.asked(menu.caps[1], 1000) == (1000, option.single)
+    assert Menu.from_json(menu.to_json()) == menu
+
+
+def test_samples_by_an_option_that_asks_otherwise_are_refused() -> None:
+    high = Option("low x2", samples=2, of="low", set={"reasoning_effort": "high"}, tokens=9.0)
+    with pytest.raises(InvalidMenuError, match="are by 'low', which asks otherwise"):
+        Menu.named([Option("low", set={"reasoning_effort": "low"}, tokens=1.0), high])
+
+
+@pytest.mark.parametrize("samples", [0, 1025])
+def test_numbers_of_samples_have_bounds(samples: int) -> None:
+    with pytest.raises(InvalidMenuError, match="samples must be a whole number from 1 to 1,024"):
+        Option("low", samples=samples)
+
+
+@pytest.fixture(scope="module")
+def predictor(profile: Profile) -> ft.Predictor:
+    return ft.train(profile, "text", samples=[1, 2, 4])
+
+
+QUESTIONS = [{"id": f"n{n}", "question": f"What is {n} times 7?", "answer": str(7 * n)} for n in range(60, 90)]
+
+
+def test_a_run_draws_the_samples_of_each_option_and_answers_by_their_vote(
+    predictor: ft.Predictor, tmp_path: Path
+) -> None:
+    plan = ft.plan(predictor, QUESTIONS, mean_tokens=220, cost="spent")
+    samples = {query_id: plan.menu.option(budget).samples for query_id, budget in plan}
+    assert len(set(samples.values())) > 1
+    with ft.open_engine("fake") as engine:
+        answers = plan.run(engine, out=tmp_path / "run", progress=False)
+        again = plan.run(engine, out=tmp_path / "run", progress=False)
+    assert list(answers) == list(again)
+    records = list(RunDirectory.open(tmp_path / "run").latest())
+    assert len(records) == sum(samples.values())
+    by_id = {query_id: [each for each in records if each.query_id == query_id] for query_id in samples}
+    for answer in answers:
+        own = by_id[answer.id]
+        assert (answer.samples, answer.tokens) == (len(own), sum(each.at(each.budget).tokens or 0 for each in own))
+        assert answer.answer in {each.answer for each in own}
+        assert answer.share is None if len(own) == 1 else 1 / len(own) <= answer.share <= 1.0
+
+
+def test_a_plan_without_a_folder_answers_alike(predictor: ft.Predictor, tmp_path: Path) -> None:
+    plan = ft.plan(predictor, QUESTIONS, mean_tokens=220, cost="spent")
+    with ft.open_engine("fake") as engine:
+        kept = plan.run(engine, out=tmp_path / "run", progress=False)
+        assert list(plan.run(engine, progress=False)) == list(kept)
+
+
+def test_answers_with_few_votes_abstain_and_are_counted_apart(predictor: ft.Predictor, tmp_path: Path) -> None:
+    plan = ft.plan(predictor, QUESTIONS, mean_tokens=300, cost="spent", min_agreement=0.9)
+    assert ft.Plan.load(plan.save(tmp_path / "plan.json")).voting == plan.voting
+    with ft.open_engine("fake") as engine:
+        answers = plan.run(engine, progress=False)
+    abstained = [each for each in answers if each.is_abstained]
+    assert 0 < len(abstained) < len(answers)
+    assert all(each.share is not None and each.share < 0.9 for each in abstained)
+    counts = answers.counts
+    assert (counts["abstained"], counts["graded"]) == (len(abstained), len(answers))
+    assert f"{len(abstained)} answers abstained" in abstained_words(counts)
+    assert f"({(len(answers) - len(abstained)) / len(answers):.1%} coverage)" in abstained_words(counts)
