@@ -24,7 +24,7 @@ from ..predictors.parts.rows import check_profile
 from ..predictors.predictor import Predictor
 from ..runs.pooling import pooled
 from ..runs.profiles import joined
-from .judging import with_votes
+from .judging import with_votes, with_waves
 
 HISTORY = "history"
 
@@ -64,9 +64,9 @@ def train(
     """
     profiles = [profile] if isinstance(profile, Profile) else list(profile)
     check_profiles(profiles)
-    profiles = [with_votes(each, samples) for each in profiles]
+    singles, profiles = profiles, [with_votes(each, samples) for each in profiles]
     with watched(progress) as said:
-        return fitted(
+        made = fitted(
             together(profiles, predictor),
             predictor,
             fed=profiles,
@@ -78,6 +78,7 @@ def train(
             ask=lambda measured, asking: asked_now(measured, asking, engine, said),
             progress=said,
         )
+        return with_waves(made, together(singles, predictor), samples)
 
 
 async def train_async(profile: Profile | Sequence[Profile], predictor: str = "auto", **settings: Any) -> Predictor:
