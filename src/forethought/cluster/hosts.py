@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from concurrent.futures import Future
 from typing import Any, Protocol
 
-from ..errors import EngineError
+from ..errors import EngineError, RunError
 
 
 class WorkerLostError(EngineError):
@@ -13,7 +15,7 @@ class WorkerLostError(EngineError):
 
 
 class Remote(Protocol):
-    """An `EngineWorker` in a process of its own."""
+    """A worker, such as `EngineWorker`, in a process of its own."""
 
     def call(self, method: str, *arguments: Any) -> Future[Any]:
         """Calls a method of the worker; the future raises what it raises, or WorkerLostError."""
@@ -38,3 +40,10 @@ class Host(Protocol):
     def close(self) -> None:
         """Leaves the cluster; ends every worker that still runs."""
         ...
+
+
+def enter(folder: str) -> None:
+    """Lets this process's relative paths start from `folder`; raises RunError where it is not on this machine."""
+    if not os.path.isdir(folder):
+        raise RunError(f"{folder} is not there on {socket.gethostname()}; workers need it on shared storage")
+    os.chdir(folder)

@@ -18,7 +18,8 @@ OBJECT_STORE_BYTES = 1 << 28  # of a Ray that is started here: hidden states are
 # Read when Ray is imported. The second keeps a Ray that is started here on the loopback interface.
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0"}
 ON_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
-UNASKED = {"enable_worker_prestart": False, "prestart_worker_first_driver": False}  # processes that nobody needs yet
+# Of a Ray that is started here: no processes that nobody needs yet, and workers not nicer than their driver (Ray: 15).
+OWN = {"enable_worker_prestart": False, "prestart_worker_first_driver": False, "worker_niceness": 0}
 
 logger = logging.getLogger(__name__)
 
@@ -31,13 +32,16 @@ class RayHost:
             this machine; or the address of a cluster, HOST:PORT.
         num_workers: places of a Ray that is started here.
         gpus_per_worker: GPUs of each worker; a part of one is shared.
+        worker: what each of them is.
 
     Raises:
         MissingExtraError: Ray is not installed.
         EngineError: there is no Ray at that address.
     """
 
-    def __init__(self, address: str, *, num_workers: int, gpus_per_worker: float = 0.0) -> None:
+    def __init__(
+        self, address: str, *, num_workers: int, gpus_per_worker: float = 0.0, worker: type = EngineWorker
+    ) -> None:
         if address.startswith("ray://"):
             raise InvalidSettingsError(
                 f"--ray {address}: start the command on a machine of the cluster, and give --ray auto or HOST:PORT; "
@@ -59,7 +63,7 @@ class RayHost:
                     num_cpus=num_workers,
                     include_dashboard=False,
                     object_store_memory=OBJECT_STORE_BYTES,
-                    _system_config=UNASKED,
+                    _system_config=OWN,
                     **quiet,
                 )
             else:
@@ -67,7 +71,7 @@ class RayHost:
         except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
             raise EngineError(f"--ray {address}: there is no Ray to work with: {_first_line(error)}") from error
         ray._private.worker._worker_logs_enabled = False  # deaths are told by the crew, and standard output holds data
-        self._actor = ray.remote(EngineWorker).options(
+        self._actor = ray.remote(worker).options(
             num_cpus=1,
             num_gpus=gpus_per_worker,
             max_restarts=0,
@@ -97,7 +101,7 @@ class RayHost:
 
 
 class RayWorker:
-    """An actor of Ray that is an `EngineWorker`."""
+    """An actor of Ray that is a worker."""
 
     def __init__(self, ray: Any, actor: Any) -> None:
         self._ray = ray

@@ -27,8 +27,9 @@ from ..core.protocols import CountingEngine, Engine, HiddenStateEngine, RoomEngi
 from ..core.settings import EngineSettings
 from ..core.showing import silent
 from ..engines.opening import open_engine
-from ..errors import EngineError, RunError
+from ..errors import EngineError
 from ..runs.store import RunDirectory
+from .hosts import enter
 
 FED_AGAIN = 32  # requests that are left for the engine when more are asked for
 HEARTBEAT = 5.0  # seconds after which a worker says that it is still at work
@@ -119,9 +120,7 @@ class EngineWorker:
         Raises:
             EngineError, InvalidSettingsError, …: as `open_engine`.
         """
-        if not os.path.isdir(task.folder):
-            raise RunError(f"{task.folder} is not there on {socket.gethostname()}; workers need it on shared storage")
-        os.chdir(task.folder)
+        enter(task.folder)
         engine = self._engine = open_engine(task.model, task.settings, needed_tokens=task.needed_tokens)
         return Opened(
             engine.info,
