@@ -28,7 +28,7 @@ from ..runs.store import fingerprint
 from ..servers.batches import MOST_ID
 from .billing import UNPRICED, Prices
 from .plan import Plan
-from .profiling import trace_seed
+from .profiling import planned_seed
 
 OURS = re.compile(r"([0-9a-f]{12})-(\d{1,6})-([A-Za-z0-9_-]+)")  # a custom_id: fingerprint, sample, query
 ONE = (0,)  # samples of a query that has one
@@ -176,7 +176,7 @@ class Bounds:
 def request_of(plan: Plan, query: Query, budget: int, context_tokens: int | None, sample: int = 0) -> Request:
     """The request for a query's sample under a budget, as `Plan.requests` makes them."""
     cap, option = plan.menu.asked(budget, context_tokens or CEILING)
-    seed = trace_seed(plan.seed, query.id, sample, option.label if option else "")
+    seed = planned_seed(plan.seed, query.id, sample, option)
     return Request(query, cap, sample, seed, option=option)
 
 

@@ -41,7 +41,7 @@ from .answers import Answer, Answers
 from .forecast import Forecast
 from .judging import Judge
 from .planfile import allocation_from_json, allocation_to_json, budgets_hash, spread
-from .profiling import trace_seed
+from .profiling import planned_seed
 from .terms import Terms
 
 logger = logging.getLogger(__name__)
@@ -331,7 +331,7 @@ class Plan(Shown):
             tokens = budget if tokens_Q_B is None else round(float(tokens_Q_B[row, self.menu.index(budget)]))
             cap, option = self.menu.asked(budget, ceiling)
             for sample in range(self.menu.option(budget).samples):
-                seed = trace_seed(self.seed, query.id, sample, option.label if option else "")
+                seed = planned_seed(self.seed, query.id, sample, option)
                 yield Request(query, cap, sample, seed, priority=tokens, option=option)
 
     async def stream(

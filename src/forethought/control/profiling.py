@@ -17,6 +17,7 @@ import numpy as np
 
 from ..core.data import EngineInfo, Generation, Grade, Query, Request, Sampling
 from ..core.menu import Menu
+from ..core.options import Option
 from ..core.parquet import write_parquet
 from ..core.problems import excerpt
 from ..core.profile import Profile
@@ -55,6 +56,11 @@ def trace_seed(seed: int, query_id: str, sample: int, option: str = "") -> int:
     named = f":{option}" if option else ""
     digest = hashlib.blake2b(f"{seed}:{query_id}:{sample}{named}".encode(), digest_size=4).digest()
     return int.from_bytes(digest, "big") >> 1
+
+
+def planned_seed(seed: int, query_id: str, sample: int, option: Option | None) -> int:
+    """Seed of a sample of a run: options that set nothing but a cap share it, so that their thoughts begin alike."""
+    return trace_seed(seed, query_id, sample, option.label if option is not None and option.set else "")
 
 
 async def sample_traces(

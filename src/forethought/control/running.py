@@ -24,7 +24,7 @@ from .budgets import keep_plan, load_budgets, priorities, read_plan
 from .judging import Judge
 from .plan import Plan
 from .pool import Pool
-from .profiling import check_label, judged, setup_of, trace_seed
+from .profiling import check_label, judged, planned_seed, setup_of
 from .results import answer_rows, answers_of, earlier_counts, line_of, save_counts, write_results
 from .voting import Gathering
 
@@ -175,7 +175,7 @@ async def generate_planned(
                 begun.add(query.id)
                 for budget, sample, caps in asked(query.id):
                     cap, option = menu.asked(budget, ceiling)
-                    trace = trace_seed(seed, query.id, sample, option.label if option else "")
+                    trace = planned_seed(seed, query.id, sample, option)
                     yield Request(query, cap, sample, trace, caps, priority_of[query.id], option)
 
     def decided() -> int:
