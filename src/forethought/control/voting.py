@@ -104,7 +104,7 @@ class Gathering:
             grade=self._verdict(came[first], is_readable=bool(vote.winners), has_reference=query.reference is not None),
             option=option.label,
             usd=math.fsum(bills) if len(bills) == len(came) else None,
-            samples=len(samples),
+            samples=len(came),
             share=round(share, 4),
             is_abstained=share < self._voting.min_agreement,
         )
