@@ -41,6 +41,7 @@ async def answering(plan: Plan, engine: Engine, judge: Judge) -> AsyncIterator[A
     async for generation in engine.generate(plan.requests(ceiling_of(engine.info))):
         check_label(engine, plan.menu, generation)
         record = judged(Record.of(generation), known[generation.query_id].reference, judge.grader)
+        gathered.warn_of(record)
         if (answer := gathered.add(record)) is not None:
             yield answer
 
@@ -209,6 +210,7 @@ async def generate_planned(
                 record = judged(Record.of(generation, setup=setup), query.reference, grader)
                 records.append([record.to_json()])
                 save_counts(run, counted, engine, worker)
+                gathered.warn_of(record)
                 complete = gathered.add(record)
                 if complete is None:
                     continue  # another allocator's, or other samples of its query are to come

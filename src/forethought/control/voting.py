@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from ..graders import group_answers
 from .answers import Answer
 from .billing import bill
 from .judging import Judge
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +50,7 @@ class Gathering:
         grader: Grader | None = None,
     ) -> None:
         self._known, self._budget_of, self._made, self._voting = known, budget_of, made, voting
-        self._grader = grader
+        self._grader, self._is_warned = grader, False
         self._held: dict[str, dict[int, _Sample]] = {}
 
     def add(self, record: Record) -> Answer | None:
@@ -72,6 +75,23 @@ class Gathering:
         if not any(sample.record.is_failed for sample in samples.values()):
             del self._held[query.id]
         return self._vote(query, budget, option, [samples[number] for number in sorted(samples)])
+
+    def warn_of(self, record: Record) -> None:
+        """Says, once, that votes are not weighed although they should be: the engine shows nothing to weigh them by."""
+        if not self._voting.weights or self._is_warned or record.is_failed or not self._is_vote(record):
+            return
+        if self._voting.weights_of([record.logprobs]) is None:
+            self._is_warned = True
+            logger.warning(
+                "note: votes are to be weighed by the log-probability of the %s, which the engine did not show for %s "
+                "(--engine-option logprobs=true): where it lacks, each sample of the question has one vote",
+                self._voting.weights,
+                record.query_id,
+            )
+
+    def _is_vote(self, record: Record) -> bool:
+        option = self._option(self._budget_of[record.query_id]) if record.query_id in self._known else None
+        return option is not None and option.samples > 1
 
     def _option(self, budget: int) -> Option | None:
         menu = self._made.menu

@@ -4,20 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from ..core import registry
 from ..core.data import Grade, Query
 from ..core.problems import Problems, excerpt
 from ..core.protocols import Grader
+from ..core.provenance import Provenance
 from .choice import ChoiceGrader
 from .exact import ExactGrader
 from .math import MathGrader
 from .number import NumberGrader
 
-__all__ = ["ChoiceGrader", "ExactGrader", "MathGrader", "NumberGrader", "check_references", "is_gradable"]
+__all__ = ["ChoiceGrader", "ExactGrader", "MathGrader", "NumberGrader", "check_references", "grader_of", "is_gradable"]
 
 
 def is_gradable(grader: Grader, reference: str | None) -> bool:
     """Whether `grader` can read the reference: one that is not right when it is itself the answer is never matched."""
     return reference is not None and grader.grade(answer=reference, reference=reference) is Grade.RIGHT
+
+
+def grader_of(made: Provenance) -> Grader:
+    """The grader that answers were graded by; "exact" where that is not known by name."""
+    name = made.grader if made.grader in registry.available("graders") else "exact"
+    grader: Grader = registry.make("graders", name, made.grader_options or {})
+    return grader
 
 
 def check_references(
