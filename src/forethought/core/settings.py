@@ -141,7 +141,9 @@ class ProfileSettings(QuestionColumns):
         if self.menu_file:
             if self.budgets or self.window is not None or self.max_tokens is not None:
                 raise InvalidMenuError("give --menu FILE, or caps (--budgets, --window, --max-tokens), not both")
-            return Menu.read(self.menu_file)
+            found = Menu.read(self.menu_file)
+            found.check_singles()
+            return found
         if not self.budgets:
             return Menu.evenly(self.window or 16, self.max_tokens or 256)
         if self.window is not None or self.max_tokens is not None:

@@ -70,6 +70,7 @@ class TransformersEngine:
         device: str = "auto",
         num_threads: int | None = None,
         prompt_cache_mib: int = 1024,
+        logprobs: bool = False,
         needed_tokens: int | None = None,
     ) -> None:
         local = locate(model)
@@ -79,7 +80,7 @@ class TransformersEngine:
             device = "cuda" if torch.cuda.is_available() else "cpu"
         dtype, self.dtype_reason = _choose_dtype(dtype, device)
         logger.info("%s on %s in %s: %s", local.name, device, dtype, self.dtype_reason)
-        self.template = template
+        self.template, self.shows_logprobs = template, logprobs
         try:
             tokenizer = transformers.AutoTokenizer.from_pretrained(local.path, trust_remote_code=False)
             self._forcing = Forcing(tokenizer, template)
@@ -143,6 +144,7 @@ class TransformersEngine:
             stop_ids=self._stop_ids,
             num_sequences=self.num_sequences,
             context_tokens=self._context_tokens,
+            logprobs=self.shows_logprobs,
         )
         while batch.is_busy:
             for generation in batch.step():
