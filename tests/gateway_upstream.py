@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
 import json
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from forethought.core.profile import Profile
 from forethought.core.provenance import Provenance
 from forethought.core.serve_settings import ServeSettings
 from forethought.gateway.hosts.upstream.serving import Running, running
+from forethought.gateway.scripted import ScriptedServer
 from forethought.predictors.training import train
 
 EFFORTS = ("low", "medium", "high")
@@ -79,6 +82,32 @@ async def served(upstream: str, predictor: str, **settings: Any) -> AsyncIterato
     given = {"price": 0.001, "port": 0, "drain_seconds": 2.0, **settings}
     async with running(ServeSettings(upstream=upstream, predictor=predictor, **given)) as found:
         yield found
+
+
+@contextlib.contextmanager
+def served_in_thread(scripted: ScriptedServer, predictor: str, /, **settings: Any) -> Iterator[Running]:
+    """A gateway in front of a server, both in a thread of their own."""
+    loop, told = asyncio.new_event_loop(), []
+    is_up, is_over = threading.Event(), asyncio.Event()
+
+    async def run() -> None:
+        try:
+            async with scripted, served(scripted.url, predictor, **settings) as found:
+                told.append(found)
+                is_up.set()
+                await is_over.wait()
+        finally:
+            is_up.set()
+
+    thread = threading.Thread(target=lambda: loop.run_until_complete(run()))
+    thread.start()
+    is_up.wait()
+    try:
+        yield told[0]
+    finally:
+        loop.call_soon_threadsafe(is_over.set)
+        thread.join()
+        loop.close()
 
 
 class Client:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -170,6 +171,23 @@ async def test_a_model_that_is_named_twice_is_the_allowed_one_for_the_server_too
                     assert (await client.ask(path, twice))[0] == 200
                     assert b"dear" not in bodies[-1]
                     assert json.loads(bodies[-1])["model"] == "scripted"
+
+
+def test_the_document_has_every_code_of_a_refusal() -> None:
+    """A call that raises or sends an error ends in its code, or has the default one."""
+    root = Path(__file__).parents[1]
+    code = re.compile(r'"([a-z]+(?:_[a-z]+)*)"')
+    raised = re.compile(r"(?:Refused|Gateway|Upstream)Error\(|send_error\(|self\._refuse\(b")
+    found = {"invalid_request", "upstream_failed"}  # what is meant where none is said
+    for file in (root / "src/forethought/gateway").rglob("*.py"):
+        if file.name not in ("page.py", "failing.py", "asgi.py", "litellm.py"):
+            for line in file.read_text().splitlines():
+                if raised.search(line):
+                    found |= {
+                        name for name in code.findall(line.replace('b"', '"')) if name not in ("retry", "not_found")
+                    }
+    documented = set(re.findall(r"^\| \d{3} \| `(\w+)` \|", (root / "docs/gateway.md").read_text(), re.MULTILINE))
+    assert documented == found
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])

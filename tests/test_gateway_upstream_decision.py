@@ -101,6 +101,74 @@ async def test_a_clients_own_cap_wins_below_the_ceiling(by_caps, fields, ceiling
     assert ("lowered" in decision.reason) == (sent is not None)
 
 
+CAPPED, REFUSED = "no thought goes above", None
+ANY = {"prompt": ["<think>a", "b"]}
+CEILINGS = {
+    "a list of prompts": ("vllm", TEXT, ANY, {}, {"thinking_token_budget": 32}),
+    "a list of prompts with a cap": (
+        "vllm",
+        TEXT,
+        ANY | {"thinking_token_budget": 64},
+        {},
+        {"thinking_token_budget": 32},
+    ),
+    "with a smaller one": ("vllm", TEXT, ANY | {"thinking_token_budget": 8}, {}, {}),
+    "no thought": ("vllm", TEXT, {"prompt": "2 + 2 ="}, {}, {}),
+    "no thought, and a cap": (
+        "vllm",
+        TEXT,
+        {"prompt": "2", "thinking_token_budget": 99},
+        {},
+        {"thinking_token_budget": 32},
+    ),
+    "few tokens in all": ("vllm", RESPONSES, {"input": "?", "max_output_tokens": 32}, {}, {}),
+    "no field": ("vllm", RESPONSES, {"input": "?", "max_output_tokens": 33}, {}, REFUSED),
+    "an effort, no field": ("vllm", RESPONSES, {"input": "?", "reasoning": {"effort": "high"}}, {}, REFUSED),
+    "beams": ("vllm", CHAT, chat("?", use_beam_search=True), {}, REFUSED),
+    "beams with a cap": ("vllm", CHAT, chat("?", use_beam_search=True, thinking_token_budget=8), {}, REFUSED),
+    "a cap that the server does not take": ("litellm", CHAT, chat("?"), {}, REFUSED),
+    "tools of two calls": ("llama.cpp", CHAT, chat("?", tools=[{"a": 1}]), {"has_caps": False}, REFUSED),
+    "a plain chat of two calls": ("llama.cpp", CHAT, chat("?", reasoning_budget_tokens=9), {"has_caps": False}, {}),
+    "another name for it": (
+        "llama.cpp",
+        CHAT,
+        chat("?", reasoning_budget_tokens=9, thinking_budget_tokens=99),
+        {},
+        {"reasoning_budget_tokens": 32, "thinking_budget_tokens": 32},
+    ),
+}
+
+
+@pytest.mark.parametrize(("kind", "path", "body", "how", "sent"), CEILINGS.values(), ids=CEILINGS.keys())
+async def test_a_ceiling_holds_where_nothing_is_decided_on(by_caps, kind, path, body, how, sent):
+    decision = await decided(policy(by_caps, kind, **how), body, path, ceiling=32)
+    assert bool(decision.unkept) == (sent is REFUSED)
+    if sent is not REFUSED:
+        assert decision.changes == sent
+        assert (decision.budget == 32) == bool(sent)
+    assert not (await decided(policy(by_caps, kind, **how), body, path)).unkept
+
+
+LEVEL_CEILINGS = {
+    "a cap beside a level": (CHAT, chat("?", reasoning_effort="low", thinking_token_budget=9000), 450, 450),
+    "a small cap beside a level": (CHAT, chat("?", reasoning_effort="low", thinking_token_budget=90), 450, 90),
+    "a cap alone": (CHAT, chat("?", thinking_token_budget=9000), 450, 450),
+    "a cap under a level": (CHAT, chat("?", thinking_token_budget=9000), "medium", REFUSED),
+    "a text": (TEXT, {"prompt": "2 + 2 ="}, "medium", -1),
+    "a level of a text": (TEXT, {"prompt": "2", "reasoning_effort": "high"}, "medium", -1),
+}
+
+
+@pytest.mark.parametrize(("path", "body", "ceiling", "cap"), LEVEL_CEILINGS.values(), ids=LEVEL_CEILINGS.keys())
+async def test_a_ceiling_of_levels_holds_for_every_field(by_levels, path, body, ceiling, cap):
+    decision = await decided(policy(by_levels, "vllm"), body, path, ceiling=ceiling)
+    assert bool(decision.unkept) == (cap is REFUSED)
+    if cap is not REFUSED:
+        sent = merged(body, decision.changes)
+        assert sent.get("thinking_token_budget", -1) == cap
+        assert sent.get("reasoning_effort") in (None, "low", "medium")
+
+
 async def test_what_nothing_bounds_gets_a_limit_where_quotas_need_one(by_caps):
     ruled, body = policy(by_caps), chat(question(102), thinking_token_budget=20)
     assert (await decided(ruled, body)).most_tokens is None

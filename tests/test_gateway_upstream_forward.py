@@ -14,8 +14,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from forethought.gateway import incoming
 from forethought.gateway.scripted import ScriptedServer
-from gateway_upstream import KEY, Client, chat, question, saved_predictor, served, tenants_file
+from gateway_upstream import KEY, Client, chat, events, question, saved_predictor, served, tenants_file
 
 pytest.importorskip("uvicorn", reason="the extra `gateway` is not installed")
 
@@ -218,6 +219,56 @@ async def test_bodies_of_any_length_are_streamed_both_ways(echo):
         assert await response.read() == large
     assert seen[-1][1] == large
     assert b"transfer-encoding: chunked" in seen[-1][0].lower()
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+async def test_clients_of_http_1_0_get_no_chunks(predictor, stream):
+    body = json.dumps(chat(question(1), stream=stream)).encode()
+    async with ScriptedServer() as server, served(server.url, predictor) as found:
+        for host in ("", "host: a\r\nconnection: keep-alive\r\n"):
+            head = f"POST /v1/chat/completions HTTP/1.0\r\n{host}content-length: {len(body)}\r\n\r\n"
+            came = await raw_ask(found.url, head.encode() + body)
+            headers, _, content = came.partition(b"\r\n\r\n")
+            assert headers.startswith(b"HTTP/1.1 200")
+            assert b"transfer-encoding" not in headers
+            assert b"connection: close" in headers
+            if stream:
+                assert content.startswith(b"data: {")
+                assert content.endswith(b"data: [DONE]\n\n")
+                assert events(content)[-1] == "[DONE]"
+            else:
+                assert json.loads(content)["choices"]
+        came = await raw_ask(found.url, b"HEAD /v1/models HTTP/1.0\r\n\r\n")
+        assert came.startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize("sent", [b"", b"12345"], ids=["nothing of it", "half of it"])
+async def test_a_body_that_does_not_come_is_not_waited_for(predictor, monkeypatch, sent):
+    monkeypatch.setattr(incoming, "BODY_SECONDS", 0.2)
+    async with ScriptedServer() as server, served(server.url, predictor) as found:
+        for path in ("/v1/files", "/v1/chat/completions"):
+            head = f"POST {path} HTTP/1.1\r\nhost: a\r\ncontent-length: 10\r\nconnection: close\r\n\r\n"
+            came = await raw_ask(found.url, head.encode() + sent)
+            assert came.startswith(b"HTTP/1.1 408"), came
+            assert b'"code": "timeout"' in came
+
+
+async def test_a_body_that_comes_slowly_has_an_end(predictor, monkeypatch):
+    monkeypatch.setattr(incoming, "MOST_BODY_SECONDS", 0.5)
+    async with ScriptedServer() as server, served(server.url, predictor) as found:
+        host, port = found.url.removeprefix("http://").split("/")[0].split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(b"POST /v1/files HTTP/1.1\r\nhost: a\r\ncontent-length: 1000\r\nconnection: close\r\n\r\n")
+        started = asyncio.get_running_loop().time()
+        with contextlib.suppress(OSError):
+            while asyncio.get_running_loop().time() - started < 3.0 and not reader.at_eof():
+                writer.write(b"x")
+                await asyncio.sleep(0.05)
+                if reader._buffer:
+                    break
+        assert (await reader.read(-1)).startswith(b"HTTP/1.1 408")
+        assert asyncio.get_running_loop().time() - started < 2.0
+        writer.close()
 
 
 async def test_a_body_that_is_too_long_is_refused(echo, monkeypatch):

@@ -165,6 +165,50 @@ async def test_a_ceiling_lowers_what_a_client_asks_itself(predictor, tmp_path):
     assert int(ours["x-forethought-budget"]) <= 32
 
 
+async def test_what_nothing_limits_is_a_wrong_request_under_a_quota(levels, tmp_path):
+    async with ScriptedServer(kind=KINDS["openai"]) as server:
+        settings = quotas(tmp_path, ROOMY) | {"server": "openai"}
+        async with served(server.url, levels, **settings) as found, Client(found.url, KEY) as client:
+            status, headers, said = await client.chat(question(102), reasoning_effort="low")
+            assert (status, said["error"]["code"]) == (400, "limit_missing")
+            assert "retry-after" not in headers
+            assert server.num_requests == 0
+            assert (await client.chat(question(102), reasoning_effort="low", max_completion_tokens=300))[0] == 200
+            assert (await client.chat(question(102), max_completion_tokens=300))[0] == 200
+
+
+CEILING = '[tenants.one]\nkey_sha256 = "KEY"\nceiling = 32\n'
+
+
+async def test_no_way_leads_past_a_ceiling(predictor, tmp_path):
+    async with ScriptedServer() as server, served(server.url, predictor, **quotas(tmp_path, CEILING)) as found:
+        async with Client(found.url, KEY) as client:
+            num_sent = server.num_requests
+            for path, body, status, code in (
+                ("/v1/responses", {"input": question(102)}, 403, "ceiling_not_kept"),
+                ("/v1/chat/completions/", chat(question(102)), 403, "route_not_counted"),
+                ("/v1/chat/completions", chat(question(102), thinking_token_budget="9000"), 400, "invalid_request"),
+            ):
+                answered, _, said = await client.ask(path, body)
+                assert (answered, json.loads(said)["error"]["code"]) == (status, code)
+            assert server.num_requests == num_sent
+            assert (await client.ask("/v1/responses", {"input": question(102), "max_output_tokens": 32}))[0] == 200
+            twice = json.dumps(chat(question(102), thinking_token_budget=20)).encode()
+            twice = b'{"thinking_token_budget": 9000, ' + twice[1:]
+            assert (await client.ask("/v1/chat/completions", twice))[0] == 200
+            assert server.seen[-1].content.count(b"thinking_token_budget") == 1
+            assert (await client.ask("/v1/embeddings", {"input": "x"}))[0] == 404  # the server's
+
+
+async def test_in_the_shadow_nothing_is_refused_for_a_ceiling(predictor, tmp_path):
+    settings = quotas(tmp_path, CEILING) | {"shadow": True}
+    async with ScriptedServer() as server, served(server.url, predictor, **settings) as found:
+        async with Client(found.url, KEY) as client:
+            assert (await client.ask("/v1/responses", {"input": question(102)}))[0] == 200
+            body = chat(question(102), max_tokens="9")
+            assert b"must be a whole number" in (await client.ask("/v1/chat/completions", body))[2]  # the server's
+
+
 async def test_models_that_a_tenant_may_not_ask_are_refused(predictor, tmp_path):
     settings = quotas(tmp_path, '[tenants.one]\nkey_sha256 = "KEY"\nmodels = ["scripted"]\n')
     async with ScriptedServer() as server, served(server.url, predictor, **settings) as found:

@@ -17,7 +17,9 @@ import pytest
 from forethought.commands import _exit_code
 from forethought.core.serve_settings import ServeSettings
 from forethought.errors import InvalidSettingsError
+from forethought.gateway.ledger.file import LedgerFile
 from forethought.gateway.scripted import ScriptedServer
+from forethought.gateway.scripted.server import in_thread
 from gateway_upstream import KEY, LEVELS, Client, chat, question, saved_predictor, tenants_file
 
 pytest.importorskip("uvicorn", reason="the extra `gateway` is not installed")
@@ -190,6 +192,37 @@ def test_levels_need_to_say_what_they_set(tmp_path, capsys):
     said = capsys.readouterr().out
     assert "low, medium, high" in said
     assert "fields" in said
+
+
+def test_a_dry_run_writes_locks_and_spends_nothing(predictor, tmp_path, capsys):
+    tenants = tenants_file(tmp_path / "tenants.toml", '[tenants.one]\nkey_sha256 = "KEY"\ntokens = 500\n')
+    ledger, journal = tmp_path / "ledger.db", tmp_path / "journal"
+    given = ["serve", "--dry-run", "--json", "--predictor", predictor, "--price", "0.001", "--tenants", tenants]
+    given += ["--ledger", f"sqlite:{ledger}", "--log", str(journal)]
+    server = ScriptedServer()
+    with in_thread(server) as url:
+        before = sorted(tmp_path.rglob("*"))
+        assert _exit_code([*given, "--upstream", url]) == 0
+        shown = json.loads(capsys.readouterr().out)
+        assert shown["ledger"] == f"sqlite:{ledger}"
+        assert shown["enforced"].startswith("native")
+        assert "a question at the start shows" in shown["enforced"]
+        assert sorted(tmp_path.rglob("*")) == before
+        assert server.tokens_generated == 0, [seen.path for seen in server.seen]
+        with contextlib.closing(LedgerFile(ledger)):  # as a gateway that runs has it
+            files = {path: path.read_bytes() for path in tmp_path.glob("ledger*")}
+            assert _exit_code([*given, "--upstream", url]) == 0
+            assert {path: path.read_bytes() for path in tmp_path.glob("ledger*")} == files
+
+
+def test_a_key_in_the_address_is_told_where_it_belongs(predictor, capsys):
+    upstream = "http://user:secret@127.0.0.1:9/v1"
+    own = ["serve", "--upstream", upstream, "--predictor", predictor, "--price", "0.001", "--server", "vllm"]
+    assert _exit_code([*own, "--dry-run"]) == 1
+    said = capsys.readouterr().err
+    assert "in the environment variable that --upstream-key-env names" in said
+    assert "FORETHOUGHT_API_KEY" not in said
+    assert "secret" not in said
 
 
 def test_a_port_that_is_taken_is_said(predictor, tmp_path, capsys):

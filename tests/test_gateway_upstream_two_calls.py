@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from forethought.core.prompts import load_template
-from forethought.gateway.hosts.upstream.two_calls import TwoCalls, _closing, _Skipping
+from forethought.gateway.failing import UpstreamError
+from forethought.gateway.hosts.upstream.two_calls import MOST_AT_ONCE, TwoCalls, _closing, _Skipping
 from forethought.gateway.pipeline import TWO_CALLS
 from forethought.gateway.scripted import ScriptedServer
 from forethought.servers.kinds import KINDS
@@ -65,12 +66,7 @@ async def test_a_stream_is_one_reply_with_the_thought_cut_at_its_cap(both):
     usage = came[-2]["usage"]
     assert usage["completion_tokens"] == sum(seen.tokens for seen in list(server.seen)[-2:])
     assert usage["completion_tokens_details"]["reasoning_tokens"] == list(server.seen)[-2].tokens
-    for _ in range(100):
-        if not await found.opened.admission.ledger.num_open():
-            break
-        await asyncio.sleep(0.02)
-    counts = await found.opened.admission.ledger.counts(["tenant:one"])
-    assert next(each.settled for each in counts if each.window == "day") == usage["total_tokens"]
+    assert await settled_tokens(found) == usage["total_tokens"]
 
 
 async def test_usage_that_was_not_asked_for_is_not_shown(both):
@@ -155,13 +151,131 @@ async def test_a_second_call_that_fails_is_no_refusal_of_it_all(stream):
     async def send(message: Any) -> None:
         sent.append(message)
 
+    given = [{"type": "http.request", "body": json.dumps(chat("?", stream=stream)).encode(), "more_body": False}]
+
     async def receive() -> Any:
-        return {"type": "http.request", "body": json.dumps(chat("?", stream=stream)).encode(), "more_body": False}
+        return given.pop() if given else await asyncio.Event().wait()
 
     two = TwoCalls(app, KINDS["vllm"], load_template("think"), answer_room=9)
     with pytest.raises(Exception, match="refused to go on"):
         await two({"type": "http", "headers": [], TWO_CALLS: 4}, receive, send)
     assert sent[-1]["more_body"] if stream else not sent
+
+
+async def asked(app: Any, **fields: Any) -> list[Any]:
+    """What comes back of one chat by two calls to `app`, which gets each call's body."""
+    sent: list[Any] = []
+    given = [{"type": "http.request", "body": json.dumps(chat("?", **fields)).encode(), "more_body": False}]
+
+    async def receive() -> Any:
+        return given.pop() if given else await asyncio.Event().wait()
+
+    async def send(message: Any) -> None:
+        await asyncio.sleep(0)
+        sent.append(message)
+
+    async def called(scope: Any, receive: Any, send: Any) -> None:
+        await app(json.loads((await receive())["body"]), send)
+
+    two = TwoCalls(called, KINDS["vllm"], load_template("think"), answer_room=9)
+    await two({"type": "http", "headers": [], TWO_CALLS: 4}, receive, send)
+    return sent
+
+
+async def say(send: Any, text: str, status: int = 200) -> None:
+    event = {"id": "a", "choices": [{"index": 0, "message": {"content": text}, "finish_reason": "stop"}]}
+    await send({"type": "http.response.start", "status": status, "headers": []})
+    await send({"type": "http.response.body", "body": json.dumps(event).encode(), "more_body": False})
+
+
+def is_second(body: Any) -> bool:
+    return body["messages"][-1]["role"] == "assistant" and "</think>" in body["messages"][-1]["content"]
+
+
+async def test_answers_are_asked_for_together_and_not_too_many_at_once():
+    running, most = 0, 0
+
+    async def app(body: Any, send: Any) -> None:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0.02)
+        running -= 1
+        await say(send, str(body["seed"]))
+
+    (_, body) = await asked(app, n=40, seed=100)
+    choices = json.loads(body["body"])["choices"]
+    assert most == MOST_AT_ONCE
+    assert [choice["index"] for choice in choices] == list(range(40))
+    assert [choice["message"]["content"] for choice in choices] == [str(100 + number) for number in range(40)]
+
+
+async def test_an_error_is_the_reply_where_every_call_met_it():
+    async def app(body: Any, send: Any) -> None:
+        await asyncio.sleep(0.01 * (body["seed"] % 3))
+        await say(send, str(body["seed"]), status=429)
+
+    sent = await asked(app, n=3, seed=3)
+    assert [message["type"] for message in sent] == ["http.response.start", "http.response.body"]
+    assert sent[0]["status"] == 429
+
+    async def away(body: Any, send: Any) -> None:
+        raise UpstreamError("cannot be reached", was_sent=False)
+
+    with pytest.raises(UpstreamError) as raised:
+        await asked(away, n=3)
+    assert not raised.value.was_sent
+
+
+REFUSALS = {
+    "the first thought": lambda body: not is_second(body) and body["seed"] == 7,
+    "a later thought": lambda body: not is_second(body) and body["seed"] == 9,
+    "every answer": is_second,
+}
+
+
+@pytest.mark.parametrize("is_away", [False, True], ids=["an error", "no connection"])
+@pytest.mark.parametrize("refused", REFUSALS.values(), ids=REFUSALS.keys())
+async def test_what_was_generated_before_a_refusal_is_not_taken_for_nothing(refused, is_away):
+    async def app(body: Any, send: Any) -> None:
+        if refused(body) and is_away:
+            raise UpstreamError("cannot be reached", was_sent=False)
+        await say(send, "so", status=503 if refused(body) else 200)
+
+    with pytest.raises(UpstreamError, match="refused to go on") as raised:
+        await asked(app, n=3, seed=7)
+    assert raised.value.was_sent
+
+
+async def test_streams_of_several_answers_come_side_by_side_and_settle_once(both):
+    server, client, found = both
+    server.tokens_per_second = 100.0
+    started = asyncio.get_running_loop().time()
+    await client.chat(question(102), seed=5, stream=True)
+    alone = asyncio.get_running_loop().time() - started
+    server.seen.clear()
+    before = await settled_tokens(found)
+    started = asyncio.get_running_loop().time()
+    _, _, came = await client.chat(question(102), n=4, seed=5, stream=True)
+    assert asyncio.get_running_loop().time() - started < 2.5 * alone
+    order = [each["index"] for event in came if event != "[DONE]" for each in event["choices"]]
+    assert order != sorted(order)
+    for index in range(4):
+        _, text, ends = put_together(came, index)
+        assert "boxed" in text
+        assert ends == ["stop"]
+    first = [seen for seen in server.seen if json.loads(seen.content)["max_tokens"] != 30]
+    used = sum(seen.tokens for seen in server.seen) + first[0].prompt_tokens
+    assert await settled_tokens(found) - before == used
+
+
+async def settled_tokens(found: Any) -> int:
+    for _ in range(100):
+        if not await found.opened.admission.ledger.num_open():
+            break
+        await asyncio.sleep(0.02)
+    counts = await found.opened.admission.ledger.counts(["tenant:one"])
+    return next(each.settled for each in counts if each.window == "day")
 
 
 def test_what_a_server_repeats_is_left_out_and_nothing_else():

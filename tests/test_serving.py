@@ -664,6 +664,17 @@ async def test_what_came_back_first_is_looked_at_in_the_order_of_asking(text_pre
     assert as_they_come.to_json()["alarms"] > watch.to_json()["alarms"]
 
 
+async def test_replies_without_a_thought_say_nothing_of_how_long_thoughts_are(text_predictor):
+    ruled = policy(text_predictor)
+    app = Budgets(FakeApp(thought=0), lambda: ruled)
+    before = hard_decision(ruled)
+    for _ in range(200):
+        await post(app, chat(HARD_ONE))
+    status = ruled.watch.to_json()
+    assert (status["answers"], status["alarms"], status["stretch"]) == (0, 0, 1.0)
+    assert hard_decision(ruled).budget == before.budget
+
+
 async def test_requests_that_never_end_hold_up_nothing_for_ever(text_predictor, monkeypatch):
     monkeypatch.setattr("forethought.gateway.metrics.MOST_HELD", 5)
     ruled = policy(text_predictor)

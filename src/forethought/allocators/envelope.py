@@ -11,6 +11,7 @@ from ..core.data import IntArray
 from .costs import MOST_UNITS
 from .hull import CHUNK, Fill, allowed_values, fill
 from .knapsack import best_choices
+from .margin import Margin
 from .order import part
 from .problem import Columns, Problem, Solution
 
@@ -56,12 +57,12 @@ def complete(problem: Problem, filled: Fill) -> Fill:
     return replace(filled, column_Q=column_Q, left=left)
 
 
-def most_loss(filled: Fill) -> float:
+def most_loss(filled: Fill | Margin) -> float:
     """Net value that a column may lose and still be worth a look, once `filled` is blocked."""
     return filled.price * filled.blocked * (1 + ROUNDING)
 
 
-def choose_again(some: Problem, order_N_B: Columns, column_N: Columns, filled: Fill) -> tuple[Columns, int]:
+def choose_again(some: Problem, order_N_B: Columns, column_N: Columns, filled: Fill | Margin) -> tuple[Columns, int]:
     """Columns of the core, chosen together, and the units that they leave.
 
     Args:
@@ -157,20 +158,26 @@ def spend_without_loss(problem: Problem, column_Q: Columns, left: int) -> Column
     return column_Q
 
 
-def rise_freely(problem: Problem, column_Q: Columns, left: int) -> NDArray[np.int64]:
-    """Raises `column_Q` in place where that costs nothing; returns the rows that can rise further within `left`."""
-    candidates = []
+def rise_freely(problem: Problem, column_Q: Columns, left: int) -> tuple[NDArray[np.int64], Columns, NDArray[np.int64]]:
+    """Raises `column_Q` in place where that costs nothing.
+
+    Returns:
+        The queries that can rise further within `left`: which, column and extra cost.
+    """
+    found = [(np.zeros(0, dtype=np.int64),) * 3]
     open_N = np.flatnonzero(column_Q < problem.last_Q)
     open_N = open_N[problem.costs.next_step(open_N, column_Q[open_N]) <= left]
     while open_N.size:
         next_N = next_equal(problem, open_N, column_Q[open_N])
         open_N, next_N = open_N[next_N >= 0], next_N[next_N >= 0]
         cost_N = problem.costs.at(open_N, next_N) - problem.costs.at(open_N, column_Q[open_N])
-        candidates.append(open_N[(cost_N > 0) & (cost_N <= left)])
+        is_more_N = (cost_N > 0) & (cost_N <= left)
+        found.append((open_N[is_more_N], column_Q[open_N[is_more_N]], cost_N[is_more_N]))
         open_N, next_N = open_N[cost_N == 0], next_N[cost_N == 0]
         column_Q[open_N] = next_N
         open_N = open_N[next_N < problem.last_Q[open_N]]
-    return np.sort(np.concatenate(candidates)) if candidates else np.zeros(0, dtype=np.int64)
+    row_N, column_N, cost_N = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
+    return row_N, column_N, cost_N
 
 
 def _spend_by_cost(problem: Problem, column_Q: Columns, left: int) -> Columns:

@@ -115,7 +115,7 @@ def command(as_json: bool, quiet: bool, out: str, budgets: str, dry_run: bool, *
 
 def _plan_folder(settings: PlanSettings, out: str, budgets: str, *, dry_run: bool, as_json: bool, quiet: bool) -> int:
     """The same for folders of Parquet files, in bounded memory."""
-    from ..control.large import header, plan_folder, predict_folder
+    from ..control.large import header, plan_folder, predict_folder, reading
     from ..control.predictions import Predictions, is_folder
     from ..control.sources import open_predictor
     from ..core.menu import Menu
@@ -142,14 +142,16 @@ def _plan_folder(settings: PlanSettings, out: str, budgets: str, *, dry_run: boo
                 raise InvalidSettingsError(
                     "--dry-run of a folder of questions: no model is needed and no token is paid"
                 )
-            found = predict_folder(
-                predictor,
-                Path(settings.questions),
-                folder,
-                question_column=settings.question_column,
-                id_column=settings.id_column,
-                progress=progress,
-            )
+            with reading(predictor, settings.engine, settings.model, settings.template) as engine:
+                found = predict_folder(
+                    predictor,
+                    Path(settings.questions),
+                    folder,
+                    question_column=settings.question_column,
+                    id_column=settings.id_column,
+                    engine=engine,
+                    progress=progress,
+                )
         number = found.num_queries
         if dry_run:
             emit(as_json, {"questions": number, "menu": found.menu.to_json()}, f"{number:,} questions, {found.menu}")

@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from ..core import registry
 from ..core.data import Grade, Query
+<<<<<<< HEAD
 from ..core.menu import Menu
 from ..core.profile import Profile
 from ..core.protocols import Grader
@@ -17,6 +18,12 @@ from ..core.provenance import Provenance
 from ..errors import InvalidInputError, InvalidSettingsError
 from ..evaluation.votes import voted
 from ..graders import check_references, grader_of
+=======
+from ..core.protocols import Grader, completed
+from ..core.provenance import Provenance
+from ..errors import InvalidInputError
+from ..graders import check_references
+>>>>>>> main
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +43,10 @@ class Judge:
         if isinstance(grader, Judge):
             return cls(grader.grader, grader.provenance)
         if isinstance(grader, str):
-            made = registry.make("graders", grader, options or {})
+            made = completed(registry.make("graders", grader, options or {}), grader)
             return cls(made, _provenance(grader, options or {}, made))
-        return cls(grader, _provenance(type(grader).__name__, {}, grader))
+        made = completed(grader, type(grader).__name__)
+        return cls(made, _provenance(type(grader).__name__, {}, made))
 
     @classmethod
     def of_provenance(cls, made: Provenance) -> Self:
@@ -51,10 +59,6 @@ class Judge:
 
 
 def _provenance(name: str, options: Mapping[str, Any], grader: Grader) -> Provenance:
-    if not isinstance(grader, Grader):
-        raise InvalidSettingsError(
-            f"grader {name!r} lacks `grade`, or `version`: a short text that names its rules, such as 1"
-        )
     return Provenance(grader=name, grader_options=dict(options) or None, grader_version=grader.version)
 
 

@@ -171,6 +171,18 @@ def forecast(
         progress: called with what is being done, steps done and steps in all.
     """
     started = time.perf_counter()
+    curves, unseen_Q = predicted(query_ids, predictor, features, progress=progress)
+    num_seen = len(query_ids) - unseen_Q.size
+    progress("compare with the training questions", num_seen, num_seen)
+    judged = predictor.judge(features)
+    seconds = time.perf_counter() - started
+    return Forecast(curves, unseen_Q, judged, predict_seconds=seconds)
+
+
+def predicted(
+    query_ids: Sequence[str], predictor: Predictor, features: Features, *, progress: Progress = silent
+) -> tuple[Curves, IntArray]:
+    """The curves of queries, and the rows of those that cannot be read, which have the mean curve; as `forecast`."""
     seen = features.usable_rows(predictor.card.features.reads)
     query_ids, is_whole = tuple(query_ids), len(seen) == len(query_ids)
     parts, step = [], len(seen) if predictor.estimator.is_costly else PREDICTED_AT_ONCE
@@ -189,11 +201,7 @@ def forecast(
             curves.p_Q_B[rows] = predicted.p_Q_B
             if curves.tokens_Q_B is not None and predicted.tokens_Q_B is not None:
                 curves.tokens_Q_B[rows] = predicted.tokens_Q_B
-    progress("compare with the training questions", seen.size, seen.size)
-    judged = predictor.judge(features)
-    seconds = time.perf_counter() - started
-    unseen_Q = np.setdiff1d(np.arange(len(query_ids)), seen) if not is_whole else np.zeros(0, dtype=np.int64)
-    return Forecast(curves, unseen_Q, judged, predict_seconds=seconds)
+    return curves, np.setdiff1d(np.arange(len(query_ids)), seen)
 
 
 def features(

@@ -11,7 +11,7 @@ from typing import Any, cast, overload
 
 import numpy as np
 
-from ..allocators.parts import Part
+from ..allocators.share import Part
 from ..core.data import Curves, FloatArray
 from ..core.files import parse_json, reaching, replacing
 from ..core.menu import Menu

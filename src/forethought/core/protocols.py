@@ -6,7 +6,7 @@ by name; built-in classes are registered in the same way (`registry.py`).
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Hashable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, runtime_checkable
 
 from ..errors import InvalidSettingsError
@@ -229,10 +229,15 @@ class EstimatorBase:
 
 def with_defaults(kind: type[Any]) -> type[Estimator]:
     """A class with the defaults of `EstimatorBase` for what it does not say."""
-    if not issubclass(kind, EstimatorBase):
-        kind = type(kind.__name__, (kind, EstimatorBase), {"__module__": kind.__module__})
-    found: type[Estimator] = kind
+    found: type[Estimator] = _mixed(kind, EstimatorBase)
     return found
+
+
+def _mixed(kind: type[Any], base: type) -> type[Any]:
+    """`kind` with what `base` has and it lacks; objects of `kind` can become objects of it."""
+    if issubclass(kind, base):
+        return kind
+    return type(kind.__name__, (kind, base), {"__module__": kind.__module__, "__slots__": ()})
 
 
 @runtime_checkable
@@ -250,10 +255,11 @@ class Allocator(Protocol):
 
 @runtime_checkable
 class Grader(Protocol):
-    """Answer + reference -> right, wrong or unreadable.
+    """Answer + reference -> right, wrong or unreadable; two answers -> the same or not.
 
     An attribute `version` (a short text) names its rules; it changes whenever a verdict can change, so that records
-    say by which rules they were judged.
+    say by which rules they were judged. A class needs `version` and `grade`. All else has defaults in `GraderBase`,
+    which is mixed in where a class lacks it.
     """
 
     version: str
@@ -261,3 +267,48 @@ class Grader(Protocol):
     def grade(self, *, answer: str, reference: str) -> Grade:
         """Judges one answer; never raises on odd text."""
         ...
+
+    def same(self, a: str, b: str) -> bool:
+        """Whether two answers state the same, so that they count as one in a vote; False where one cannot be read.
+
+        The order of the two does not matter, and the same answers are never right and wrong for one reference. An
+        answer is the same as itself exactly where it can be read.
+        """
+        ...
+
+    def read(self, answer: str) -> Hashable | None:
+        """What an answer states, in one form; None where it cannot be read.
+
+        Answers with equal readings are the same. `same` may hold for others too: 1/3 and 0.333333.
+        """
+        ...
+
+
+class GraderBase:
+    """What a grader is taken for where it says nothing else: answers are the same if each is right for the other."""
+
+    __slots__ = ()
+
+    def same(self: Grader, a: str, b: str) -> bool:
+        """Whether each is right where the other is the reference."""
+        return self.grade(answer=a, reference=b) is Grade.RIGHT and self.grade(answer=b, reference=a) is Grade.RIGHT
+
+    def read(self: Grader, answer: str) -> Hashable | None:
+        """The answer itself, if it is right where it is itself the reference."""
+        return answer if self.same(answer, answer) else None
+
+
+def completed(grader: Any, name: str) -> Grader:
+    """The grader, which from here on has the defaults of `GraderBase` for what its class does not say.
+
+    Raises:
+        InvalidSettingsError: it lacks `grade` or `version`.
+    """
+    if not (hasattr(grader, "grade") and hasattr(grader, "version")):
+        raise InvalidSettingsError(
+            f"grader {name!r} lacks `grade`, or `version`: a short text that names its rules, such as 1"
+        )
+    if not isinstance(grader, Grader):
+        object.__setattr__(grader, "__class__", _mixed(type(grader), GraderBase))
+    whole: Grader = grader
+    return whole

@@ -54,6 +54,7 @@ class TransformersEngine:
         device: "auto", "cpu", "cuda", …
         num_threads: CPU threads of torch; None leaves them as they are.
         prompt_cache_mib: memory for the keys and values of prompts between calls.
+        logprobs: show how likely the model found what it wrote (`Generation.logprobs`), to weigh votes by.
         needed_tokens: longest prompt + thought + answer that will be asked for, where known: for the choice of
             `num_sequences`, and what is said of memory.
     """

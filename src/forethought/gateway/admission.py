@@ -27,6 +27,7 @@ MARGIN = 256  # tokens that a chat template adds, in the bound of a prompt, unti
 MOST_MARGIN = 4096  # that is believed of a template: one odd count must not shut out every later request
 IMAGE_SHARE = 1 / 16  # of the most tokens that an image can be: what it is expected to be
 TICK_SECONDS = 1.0
+UNLIMITED = "nothing limits how much this request may generate, and there is a quota: give it max_tokens"
 
 
 class Promised(Protocol):
@@ -178,8 +179,7 @@ class Admission:
         most = decision.most_tokens
         if most is None and (self.tenants.quotas or tenant.quotas):
             left = await self._left(accounts)
-            reason = "nothing limits how much this request may generate, and there is a quota: give it max_tokens"
-            return Refusal(reason, math.inf, left)
+            return Refusal(UNLIMITED, math.inf, left)
         high = decision.high_tokens if decision.high_tokens is not None else decision.budget
         thought = (most or 0) if high is None else high + decision.answer_tokens
         thought = thought if most is None else min(thought, most)

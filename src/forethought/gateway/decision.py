@@ -15,7 +15,7 @@ from ..core.data import Cost, Curves, FloatArray
 from ..core.features import HIDDEN, ID, Features
 from ..core.menu import Menu
 from ..core.options import Option
-from ..errors import InvalidSettingsError
+from ..errors import InvalidMenuError, InvalidSettingsError
 from ..predictors.predictor import Predictor
 from ..predictors.usage import stretched
 from ..questions.queries import content_id
@@ -83,6 +83,7 @@ class Decision:
         tokens_B: the predicted usage curve as the predictor gave it, where it was predicted and holds for this request.
         changes: fields to set in its body; tables go into tables.
         num_thoughts: that the request asks for, each with this budget.
+        unkept: why the tenant's ceiling would not be kept, for which the request is refused; "" where it is.
     """
 
     kind: str
@@ -97,6 +98,7 @@ class Decision:
     tokens_B: FloatArray | None = field(default=None, repr=False, compare=False)
     changes: Mapping[str, Any] = field(default_factory=dict)
     num_thoughts: int = 1
+    unkept: str = ""
 
     @property
     def is_ours(self) -> bool:
@@ -147,9 +149,17 @@ class Decider:
         predictor: of the curves.
         price: right answers that a token must buy.
         cost: what a token is counted in.
+
+    Raises:
+        InvalidMenuError: the predictor is of votes over several samples, and a request is for one answer.
     """
 
     def __init__(self, predictor: Predictor, *, price: float, cost: Cost) -> None:
+        if (predictor.card.menu.samples_B > 1).any():
+            raise InvalidMenuError(
+                f"the predictor's options are votes of several samples ({predictor.card.menu}), and a request is "
+                "answered by one: train one without --samples for the gateway, and run votes with `forethought run`"
+            )
         self.predictor = predictor
         self.price = price
         self.cost = cost

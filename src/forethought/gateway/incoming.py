@@ -3,19 +3,43 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from .asgi import Receive, read_body
+from .admission import UNLIMITED
+from .asgi import Message, Receive, read_body
 from .decision import Decision
 from .failing import RefusedError
 from .request import BudgetRequest
 from .tenants import Tenant
 
 MOST_REQUEST_BYTES = 32_000_000  # of a body that is decided on
-BODY_SECONDS = 60.0  # in which it has to come
+BODY_SECONDS = 60.0  # in which it has to come; of one that is passed on as it comes, each piece
+MOST_BODY_SECONDS = 600.0  # in which all of one that is passed on has to come
+LATE = "the body did not come in time"
 ROUTING = ("models", "fallbacks", "route")  # fields by which some servers take another model than the one that is named
+
+
+def timely(receive: Receive) -> Receive:
+    """The same, with bounds on the time in which a body comes; raises RefusedError."""
+    until = time.monotonic() + MOST_BODY_SECONDS
+    is_over = False
+
+    async def receive_in_time() -> Message:
+        nonlocal is_over
+        if is_over:
+            return await receive()
+        try:
+            async with asyncio.timeout(min(BODY_SECONDS, until - time.monotonic())):
+                message = await receive()
+        except TimeoutError:
+            raise RefusedError(408, LATE, "timeout") from None
+        is_over = message["type"] != "http.request" or not message.get("more_body", False)
+        return message
+
+    return receive_in_time
 
 
 async def whole_body(receive: Receive) -> bytes | None:
@@ -24,7 +48,7 @@ async def whole_body(receive: Receive) -> bytes | None:
         async with asyncio.timeout(BODY_SECONDS):
             content, is_whole = await read_body(receive, MOST_REQUEST_BYTES)
     except TimeoutError:
-        raise RefusedError(408, "the body did not come in time", "timeout") from None
+        raise RefusedError(408, LATE, "timeout") from None
     if content is not None and (not is_whole or len(content) > MOST_REQUEST_BYTES):
         raise RefusedError(413, f"the body is longer than {MOST_REQUEST_BYTES // 1_000_000} MB", "too_large")
     return content
@@ -38,6 +62,14 @@ def check_model(tenant: Tenant, body: Mapping[str, Any]) -> None:
     if not isinstance(model, str) or not tenant.may_ask(model) or any(body.get(name) for name in ROUTING):
         shown = repr(model[:100]) if isinstance(model, str) else "one that is not named"
         raise RefusedError(403, f"this tenant may not ask the model {shown}", "model_not_allowed")
+
+
+def check_bounds(decision: Decision, *, has_quota: bool) -> None:
+    """Refuses what would go above the tenant's ceiling, or what nothing limits under a quota; raises RefusedError."""
+    if decision.unkept:
+        raise RefusedError(403, decision.unkept, "ceiling_not_kept")
+    if has_quota and decision.most_tokens is None:
+        raise RefusedError(400, UNLIMITED, "limit_missing")
 
 
 def limited(request: BudgetRequest, decision: Decision, most: int) -> Decision:

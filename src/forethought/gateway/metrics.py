@@ -208,7 +208,9 @@ class Watch:
                 self._see(*found)
 
     def _see(self, decision: Decision, tokens: int) -> None:
-        if decision.tokens_B is None or decision.budget is None:
+        if (
+            decision.tokens_B is None or decision.budget is None or not tokens
+        ):  # no thought says nothing of their length
             return
         usage, column = self.usage, self._decider.predictor.card.menu.index(decision.budget)
         usage.see(decision.tokens_B - self._answer_tokens, column, min(tokens, decision.budget))

@@ -19,6 +19,7 @@ from ..report.colours import COLOURS
 from ..report.style import base_style
 from .events import Events
 from .guard import Guard
+from .openapi import document
 from .seen import Seen
 from .totals import Exposition
 
@@ -127,6 +128,8 @@ class Pages:
             return _problem(405, f"this page takes {' and '.join(allowed)}", ("allow", ", ".join(allowed)))
         if path == "/health":
             return self._healthy()
+        if path == f"{HERE}/openapi.json":
+            return _document()
         is_secure = scope.get("scheme") == "https" or headers.get("x-forwarded-proto") == "https"
         place = f"{root}{HERE}/"
         if path == f"{HERE}/login":
@@ -208,6 +211,7 @@ ROUTES = {
     f"{HERE}/": GET,
     f"{HERE}/state": GET,
     f"{HERE}/events": ("GET",),
+    f"{HERE}/openapi.json": GET,
     f"{HERE}/login": POST,
     f"{HERE}/logout": POST,
     f"{HERE}/feedback": POST,
@@ -265,6 +269,11 @@ def _login_page(*, is_wrong: bool) -> Reply:
     page = _static_page("login")
     content = page.content.replace(b'role="alert" hidden', b'role="alert"') if is_wrong else page.content
     return Reply(401, page.kind, content, page.more)
+
+
+@cache
+def _document() -> Reply:
+    return Reply(200, JSON, to_json(document()).encode())
 
 
 @cache

@@ -14,15 +14,16 @@ from typing import Any
 from ..errors import LedgerError
 from ..runs.journal import REFUSED, Entry
 from ..servers.kinds import merged
-from .admission import Admission, Grant, Refusal
+from .admission import Admission, Grant
 from .asgi import App, Message, Receive, Send, parsed, path_of, replayed, send_error, with_header
 from .beyond import beyond
 from .call import NOTHING, Call
 from .chance import random_bytes
-from .decision import UNTOUCHED, Decision
+from .decision import UNTOUCHED
 from .failing import GatewayError, RefusedError
 from .host import logger
-from .incoming import check_model, limited, whole_body
+from .incoming import check_bounds, check_model, limited, timely, whole_body
+from .lowering import admitted
 from .policy import Policy
 from .reply import Reply
 from .request import CHAT, FORMED, PATHS, TEXT
@@ -102,11 +103,14 @@ class Pipeline:
 
     async def _passed(self, app: App, scope: Message, receive: Receive, send: Send, tenant: Tenant, path: str) -> None:
         """Passes on as it comes what generates nothing, or where nothing is counted."""
+        receive = timely(receive)
         if not self.tenants.is_open and not _is_offered(path):
             raise RefusedError(404, "tenants reach the routes under /v1 alone", "route_not_offered")
         if scope["method"] not in READING:
-            if self._has_quota(tenant) and not self.is_shadow and path.removeprefix("/v1").lstrip("/") not in UNCOUNTED:
-                raise RefusedError(403, "this route is not counted, and there is a quota", "route_not_counted")
+            is_plain = path.removeprefix("/v1").lstrip("/") in UNCOUNTED
+            if self._is_limited(tenant) and not self.is_shadow and not is_plain:
+                what = "a quota" if self._has_quota(tenant) else "a ceiling"
+                raise RefusedError(403, f"this route is not counted, and there is {what}", "route_not_counted")
             if tenant.models:
                 content = await whole_body(receive)
                 if content is None:
@@ -163,7 +167,7 @@ class Pipeline:
         call.request = policy.read(call.path, body, call.headers.keys())
         if call.request is not None:
             await self._decide(policy, call, body, *self._sized(call, body, len(content)))
-        elif self._has_quota(call.tenant):
+        elif self._is_limited(call.tenant) and not self.is_shadow:
             raise RefusedError(400, "the body is no request that this route takes: see its messages, n and limits")
         return content, body, last_byte
 
@@ -187,15 +191,13 @@ class Pipeline:
         if is_bounded and decision.most_tokens is None and self.most_tokens is not None:
             decision = limited(request, decision, self.most_tokens)
         call.decision = decision
+        if not self.is_shadow:
+            check_bounds(decision, has_quota=is_bounded)
         if admission is None:
             return
         try:
-            found = await admission.admit(tenant, prompt_bytes=num_bytes, decision=decision, images=images)
-            if isinstance(found, Refusal) and not self.is_shadow:
-                lower = await self._lower(policy, call, body, admission.prompt_bound(num_bytes, images), found)
-                if lower is not None:
-                    call.decision = lower
-                    found = await admission.admit(tenant, prompt_bytes=num_bytes, decision=lower, images=images)
+            how = {"num_bytes": num_bytes, "images": images}
+            found = await admitted(admission, policy, call, body, **how, may_lower=not self.is_shadow)
         except LedgerError as error:
             logger.warning("a request is not counted: %s", error)
             if self.is_shadow:
@@ -210,22 +212,6 @@ class Pipeline:
         else:
             wait = {"retry-after": str(math.ceil(found.retry_after))} if found.may_wait else {"x-should-retry": "false"}
             raise RefusedError(429, found.reason, "quota_exceeded", wait)
-
-    async def _lower(
-        self, policy: Policy, call: Call, body: Mapping[str, Any], prompt: int, refusal: Refusal
-    ) -> Decision | None:
-        """Decides once more under what is left; None where not even the smallest option fits."""
-        assert call.request is not None
-        assert call.decision is not None
-        if isinstance(call.tenant.ceiling, str) or policy.decider.menu.is_named:
-            return None
-        left = refusal.left - prompt
-        ceiling = left // max(1, call.request.num_thoughts) - policy.answer_room
-        if ceiling < policy.decider.menu.smallest or ceiling >= (call.decision.budget or 0):
-            return None
-        ceiling = ceiling if call.tenant.ceiling is None else min(ceiling, int(call.tenant.ceiling))
-        lower = await policy.decide_on(call.request, body, price=call.price, ceiling=ceiling, is_bounded=True)
-        return replace(lower, reason=f"{lower.reason}; lowered to what is left of the quota")
 
     def _onward(
         self, policy: Policy, scope: Message, body: Mapping[str, Any], content: bytes, call: Call
@@ -242,7 +228,7 @@ class Pipeline:
         drops_usage = asks and not (isinstance(told, Mapping) and told.get("include_usage"))
         if drops_usage:
             changes["stream_options"] = {"include_usage": True}
-        if changes or call.tenant.models or self._has_quota(call.tenant):  # names that are there twice mean the same
+        if changes or call.tenant.models or self._is_limited(call.tenant):  # names that are there twice mean the same
             content = json.dumps(merged(body, changes)).encode()
         own = (b"content-length", b"accept-encoding", b"transfer-encoding")
         headers = [pair for pair in scope["headers"] if bytes(pair[0]).lower() not in own]
@@ -340,6 +326,10 @@ class Pipeline:
 
     def _has_quota(self, tenant: Tenant) -> bool:
         return self.admission is not None and bool(tenant.quotas or self.tenants.quotas)
+
+    def _is_limited(self, tenant: Tenant) -> bool:
+        """Whether there is anything that a request could be made to pass by."""
+        return self._has_quota(tenant) or tenant.ceiling is not None
 
     def _keep(self, grant: Grant) -> None:
         """Renews the grant's lease until it is settled."""

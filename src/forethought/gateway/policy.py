@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..core.prompts import PromptTemplate
+from .ceiling import within
 from .decision import NONE, OWN, UNTOUCHED, Asked, Ceiling, Decider, Decision, Priorities
 from .fields import cap_fields, option_fields
 from .host import Host
@@ -114,6 +115,17 @@ class Policy:
         """
         started = time.perf_counter()
         decision = await self._decide(request, body, price, ceiling, is_bounded)
+        if ceiling is not None:
+            decision = within(
+                decision,
+                request,
+                body,
+                ceiling,
+                decider=self.decider,
+                kind=self.host.kind,
+                has_caps=self.has_caps,
+                offset=self.offset,
+            )
         self.metrics.decided(decision, time.perf_counter() - started)
         return decision
 

@@ -18,6 +18,7 @@ QUEUED = (RESPONSES, MESSAGES)  # vLLM takes no budget from us there, and a prio
 PRIORITY_HEADER = "x-vllm-priority"
 
 MAX_CHARACTERS = 32_768  # of a question: predictors read it in the server's event loop, which waits for them
+NO_THOUGHT, BEAMS = "the prompt opens no thought", "beam search keeps no thinking budget"
 TOOLS, SHAPED = "tools", "structured output"
 FORMED = (TOOLS, SHAPED)  # why there is no curve, where the answer is no plain text either
 MOST_THOUGHTS = 1 << 16  # of one request; no server takes more
@@ -47,6 +48,7 @@ class BudgetRequest:
         room_fields: the fields that limit all that is generated.
         model: that it names.
         is_stream: the client wants a stream.
+        knows_start: it is known what opens a thought.
     """
 
     path: str
@@ -62,6 +64,17 @@ class BudgetRequest:
     room_fields: tuple[str, ...] = ("max_completion_tokens",)
     model: str | None = None
     is_stream: bool = False
+    knows_start: bool = False
+
+    @property
+    def opens_no_thought(self) -> bool:
+        """Whether it is known that nothing is thought."""
+        return self.untouched == NO_THOUGHT and self.knows_start
+
+    @property
+    def untouched_by_cap(self) -> bool:
+        """Whether no cap has an effect on it, wherever it stands."""
+        return self.untouched == BEAMS
 
 
 def read(
@@ -100,7 +113,7 @@ def read(
         return None
     question, no_curve, is_templates, untouched = found
     if body.get("use_beam_search"):
-        untouched = "beam search keeps no thinking budget"
+        untouched = BEAMS
     if models and model is not None and model not in models:
         no_curve = "another model than the predictor's"
     if _is_shaped(body):
@@ -121,6 +134,7 @@ def read(
         room_fields=room_fields,
         model=model,
         is_stream=body.get("stream") is True,
+        knows_start=start is not None,
     )
 
 
@@ -209,7 +223,7 @@ def _text(body: Mapping[str, Any], start: str | None) -> tuple[str, str, bool, s
     if not isinstance(prompt, str):
         return "", "", False, "only a single text prompt gets a budget"
     if start is None or start not in prompt:
-        return "", "", False, "the prompt opens no thought"
+        return "", "", False, NO_THOUGHT
     return prompt, "", False, ""
 
 

@@ -1,4 +1,4 @@
-"""Answer + reference -> right, wrong or unreadable: one file per grader."""
+"""Answer + reference -> right, wrong or unreadable, and groups of the same answer: one file per grader."""
 
 from __future__ import annotations
 
@@ -11,10 +11,20 @@ from ..core.protocols import Grader
 from ..core.provenance import Provenance
 from .choice import ChoiceGrader
 from .exact import ExactGrader
+from .grouping import group_answers
 from .math import MathGrader
 from .number import NumberGrader
 
-__all__ = ["ChoiceGrader", "ExactGrader", "MathGrader", "NumberGrader", "check_references", "grader_of", "is_gradable"]
+__all__ = [
+    "ChoiceGrader",
+    "ExactGrader",
+    "MathGrader",
+    "NumberGrader",
+    "check_references",
+    "grader_of",
+    "group_answers",
+    "is_gradable",
+]
 
 
 def is_gradable(grader: Grader, reference: str | None) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 
 MAX_CHARACTERS = 2_000
+KEPT_READINGS = 4_096  # answers whose readings a grader keeps: a vote compares each with several others
 
 # What tokenizers add: <|im_end|>, <｜end▁of▁sentence｜>, </s>, <eos>, <end_of_turn>, [/INST] …
 _SPECIAL = re.compile(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import string
 import unicodedata
 
 from ..core.data import Grade
+from ..core.protocols import GraderBase
 from ..errors import InvalidSettingsError
-from .answers import ANNOUNCED, MAX_CHARACTERS, stated_answer, unmarked
+from .answers import ANNOUNCED, KEPT_READINGS, MAX_CHARACTERS, stated_answer, unmarked
 
 _LATEX_TEXT = re.compile(r"\\(?:text|mathrm|textbf|mathbf)\s*\{([^{}]*)\}")
 _CHOSEN = (
@@ -39,7 +41,7 @@ _NAMED = (
 _CONTINUED = r"(?!\s*[=<>+*/^≤≥])(?=\s*$|\s*[.,;:!、\n–—]|\s+-\s|\s+(?:is|because|since|as(?!\s+well))\b|\s+[^a-z\s])"
 
 
-class ChoiceGrader:
+class ChoiceGrader(GraderBase):
     """Compares the letter of a multiple choice: "B", "(b)", "B. Paris", "option B", "the answer is B", "答案是B".
 
     A letter on its own is the choice, also on a first line of its own. In a longer text the first kind of marking that
@@ -76,6 +78,7 @@ class ChoiceGrader:
             )
         ]
         self._capital = re.compile(rf"(?<![\w'’-])({capital}){end}")
+        self._kept = functools.lru_cache(maxsize=KEPT_READINGS)(self._read)
 
     def grade(self, *, answer: str, reference: str) -> Grade:
         """Right when both name the same choice; unreadable when either names none, or several."""
@@ -84,9 +87,12 @@ class ChoiceGrader:
             return Grade.UNREADABLE
         return Grade.RIGHT if stated == expected else Grade.WRONG
 
-    def read(self, text: str) -> str | None:
-        """The letter `text` chooses; None when it chooses none, or leaves a doubt."""
-        whole = unicodedata.normalize("NFKC", stated_answer(text[:MAX_CHARACTERS], announced=False))
+    def read(self, answer: str) -> str | None:
+        """The letter that an answer chooses; None when it chooses none, or leaves a doubt."""
+        return self._kept(answer[:MAX_CHARACTERS])
+
+    def _read(self, text: str) -> str | None:
+        whole = unicodedata.normalize("NFKC", stated_answer(text, announced=False))
         plain = _LATEX_TEXT.sub(r"\1", whole)
         plain = re.sub(r"[*$`\"“”{}【】「」『』〈〉<>]|\\[()\[\]]", " ", plain).strip()
         plain = re.sub(r"^(['_]{1,2})([^'_]*)\1(?=\W*$)", r"\2", plain)
@@ -114,7 +120,7 @@ class ChoiceGrader:
         return None
 
     def _index(self, text: str) -> int | None:
-        bare = unmarked(stated_answer(text[:MAX_CHARACTERS]))
+        bare = unmarked(stated_answer(text))
         match = re.fullmatch(
             r"(?i:(?:option|choice|index|label)\s*)?[(\[]?(\d{1,2})(?:[)\]]|[.:)]?|[.:)]\s+\D.*)",
             _LATEX_TEXT.sub(r"\1", bare),

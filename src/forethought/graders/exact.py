@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import unicodedata
 
 from ..core.data import Grade
-from .answers import MAX_CHARACTERS, stated_answer
+from ..core.protocols import GraderBase
+from .answers import KEPT_READINGS, MAX_CHARACTERS, stated_answer
 
 # Signs that stand for one another, and signs that cannot be seen.
 _SAME = str.maketrans(
@@ -34,7 +36,7 @@ _MEANING = ("<super>", "<sub>", "<fraction>", "<circle>", "<square>")
 _FINAL = re.compile(r"(?<=[^\W_]|[)\]}\"'%+#!?°*$])[.,;:。]$|(?<=[^\W\d_]{2})!+$")
 
 
-class ExactGrader:
+class ExactGrader(GraderBase):
     r"""Compares texts: case, blanks, Markdown, quotes around it, a full stop behind it, `\text{}` and `$` do not count.
 
     Neither do Unicode's several forms of one sign (’ and ', – and -, full-width letters). Any other punctuation does:
@@ -50,7 +52,12 @@ class ExactGrader:
             return Grade.UNREADABLE
         return Grade.RIGHT if stated == _bare(reference) else Grade.WRONG
 
+    def read(self, answer: str) -> str | None:
+        """The text that counts; None for a blank answer."""
+        return _bare(answer) or None
 
+
+@functools.lru_cache(maxsize=KEPT_READINGS)
 def _bare(text: str) -> str:
     plain = stated_answer(text, announced=False) if len(text) <= MAX_CHARACTERS else text
     plain = unicodedata.normalize("NFC", plain).translate(_SAME)

@@ -3,6 +3,7 @@ r"""Grader `math`: the same mathematics."""
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.util
 import json
 import os
@@ -13,9 +14,10 @@ import threading
 import weakref
 
 from ..core.data import Grade
+from ..core.protocols import GraderBase
 from ..core.registry import EXTRAS
 from ..errors import EngineError, MissingExtraError
-from .answers import MAX_CHARACTERS, stated_answer, unmarked
+from .answers import KEPT_READINGS, MAX_CHARACTERS, stated_answer, unmarked
 from .number import bare_number, is_same_number
 from .words import after_statement
 
@@ -32,7 +34,7 @@ _LABELLED = re.compile(
 )
 
 
-class MathGrader:
+class MathGrader(GraderBase):
     r"""Compares mathematics: "\sqrt{8}" is right for "2\sqrt{2}", "x+1" for "1+x", "x^2-4=0" for "x^2=4".
 
     Plain numbers are compared as NumberGrader does, equal texts are right; the rest goes to a process of its own with
@@ -73,14 +75,29 @@ class MathGrader:
             return Grade.RIGHT
         if (label := _LABEL.fullmatch(expected)) and (chosen := _LABELLED.match(stated)):
             return Grade.RIGHT if chosen[1] == label[1] else Grade.WRONG
-        with self._lock:
-            return Grade(self._ask({"answer": stated, "reference": expected}))
+        return self._compare(stated, expected)
+
+    def same(self, a: str, b: str) -> bool:
+        """Whether both mean the same. Equal texts without a known meaning do not: answers are often cut off alike."""
+        return super().same(a, b) and None not in (self.read(a), self.read(b))
+
+    def read(self, answer: str) -> str | None:
+        """The answer without the marks and words around it; None where it has no known meaning."""
+        bare = _bare(answer)
+        if not bare or len(bare) > MAX_MATH_CHARACTERS:
+            return None
+        is_read = bare_number(bare) is not None or self._compare(bare, bare) is Grade.RIGHT
+        return bare if is_read else None
 
     def close(self) -> None:
         """Stops the process; it starts again when needed."""
         if self._worker is not None:
             _stop(self._worker)
             self._worker = None
+
+    def _compare(self, stated: str, expected: str) -> Grade:
+        with self._lock:
+            return Grade(self._ask({"answer": stated, "reference": expected}))
 
     def _ask(self, request: dict[str, str]) -> str:
         if self._worker is None:
@@ -133,6 +150,7 @@ def _stop(worker: subprocess.Popen[str]) -> None:
     worker.wait()
 
 
+@functools.lru_cache(maxsize=KEPT_READINGS)
 def _bare(text: str) -> str:
     """The answer in the end of a text, without marks and words around it."""
     return unmarked(after_statement(unmarked(stated_answer(text[-MAX_CHARACTERS:]))))

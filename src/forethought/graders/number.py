@@ -15,20 +15,22 @@ turn luck into right answers. The rules, in order:
 
 from __future__ import annotations
 
+import functools
 import itertools
 import re
 import unicodedata
 from fractions import Fraction
 
 from ..core.data import Grade
-from .answers import MAX_CHARACTERS, stated_answer, unmarked
+from ..core.protocols import GraderBase
+from .answers import KEPT_READINGS, MAX_CHARACTERS, stated_answer, unmarked
 from .latex import THOUSANDS
 from .words import is_name, is_noun, is_stated
 
 RELATIVE_TOLERANCE = Fraction(1, 10**6)
 
 
-class NumberGrader:
+class NumberGrader(GraderBase):
     """Compares the numbers that two texts state.
 
     Whole numbers must be equal; others may differ by a millionth, so that 0.333333 is right for 1/3.
@@ -43,6 +45,10 @@ class NumberGrader:
         if stated is None or expected is None:
             return Grade.UNREADABLE
         return Grade.RIGHT if is_same_number(stated, expected) else Grade.WRONG
+
+    def read(self, answer: str) -> Fraction | None:
+        """The number that an answer states, exactly."""
+        return read_number(answer)
 
 
 def is_same_number(stated: Fraction, expected: Fraction) -> bool:
@@ -136,8 +142,11 @@ _DOLLARS = re.compile(r"(?<!\\)\$([^$\s][^$]*?)(?<!\\)\$(?!\d)")
 
 def read_number(text: str) -> Fraction | None:
     """The number `text` states, exactly, or None when it states none or leaves a doubt. Never raises."""
-    if len(text) > MAX_CHARACTERS:
-        return None
+    return _read(text) if len(text) <= MAX_CHARACTERS else None
+
+
+@functools.lru_cache(maxsize=KEPT_READINGS)
+def _read(text: str) -> Fraction | None:
     stated = unmarked(stated_answer(text))
     if _ORDER.search(stated):
         return None

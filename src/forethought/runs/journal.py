@@ -151,11 +151,16 @@ class JournalHeader:
             RunError: it is of others, or the folder holds something else.
         """
         with _alone(make_folder(folder)):
+            self.check(folder)
             if not is_journal(folder):
-                if any(folder.iterdir()):
-                    raise RunError(f"{folder} holds something else than a journal: name another folder for the journal")
                 write_json(folder / HEADER, fields_to_json(self))
-                return
+
+    def check(self, folder: Path) -> None:
+        """Makes sure that it could be kept there, and writes nothing; raises RunError as `keep` does."""
+        if not is_journal(folder):
+            if folder.is_dir() and any(folder.iterdir()):
+                raise RunError(f"{folder} holds something else than a journal: name another folder for the journal")
+            return
         there = type(self).read(folder)
         differing = there.provenance.differing(self.provenance, ("model", "template", "simulated"))
         if not there.menu.is_same(self.menu) or differing:

@@ -29,10 +29,11 @@ class Address:
     path: str
 
     @classmethod
-    def parse(cls, text: str, flag: str = "--base-url") -> Address:
+    def parse(cls, text: str, flag: str = "--base-url", *, key_from: str = KEY_VARIABLES[0]) -> Address:
         """Reads a base URL, or a whole endpoint such as …/v1/chat/completions, whose last part is taken off.
 
-        What could hold a secret (user, password, query) is refused and not repeated; `flag` is where it was given.
+        What could hold a secret (user, password, query) is refused and not repeated; `flag` is where it was given, and
+        `key_from` the environment variable in which the key belongs.
         """
         parts = urlsplit(text.strip())
         try:
@@ -45,7 +46,7 @@ class Address:
         if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
             raise InvalidSettingsError(
                 f"{flag} for {host} holds a user, a password, a query or a fragment, which would end up in "
-                f"records; give the plain address, and the key in the environment variable {KEY_VARIABLES[0]}"
+                f"records; give the plain address, and the key in the environment variable {key_from}"
             )
         name = f"[{host}]" if ":" in host else host
         path = re.sub("/+", "/", parts.path).rstrip("/")

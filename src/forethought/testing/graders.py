@@ -1,12 +1,13 @@
-"""The contract of every grader: a verdict for any text, the same each time, with a version that names its rules."""
+"""The contract of every grader: a verdict for any text, the same each time, and groups that verdicts agree with."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..core.data import Grade
-from ..core.protocols import Grader
+from ..core.protocols import Grader, completed
 from .checking import check, expect
 
 ODD = (
@@ -42,14 +43,22 @@ class Judged:
     right: Sequence[tuple[str, str]]
     wrong: Sequence[tuple[str, str]] = ()
 
+    def whole(self) -> Grader:
+        """The grader with the defaults that it is used with."""
+        return completed(self.grader, type(self.grader).__name__)
+
+    def texts(self) -> list[str]:
+        """The different answers and references."""
+        return list(dict.fromkeys(text for pair in (*self.right, *self.wrong) for text in pair))
+
 
 class GraderContract:
     """Subclass it as `TestMine(GraderContract)`, and give a fixture `judged`."""
 
     def test_it_satisfies_the_protocol(self, judged: Judged) -> None:
         """It has `grade` and a `version`."""
-        expect(isinstance(judged.grader, Grader), "it lacks grade(answer, reference) or version")
-        expect(isinstance(judged.grader.version, str) and judged.grader.version, "version must be a short text")
+        version = judged.whole().version
+        expect(isinstance(version, str) and version, "version must be a short text")
 
     def test_it_judges_as_it_should(self, judged: Judged) -> None:
         """Right is right, wrong is wrong, and a right reference is right when it is itself the answer."""
@@ -75,6 +84,31 @@ class GraderContract:
         for _, reference in judged.right:
             found = judged.grader.grade(answer="", reference=reference)
             expect(found is not Grade.RIGHT, "an empty answer is right")
+
+    def test_an_answer_that_can_be_read_is_the_same_as_itself(self, judged: Judged) -> None:
+        """`same` of an answer and itself says what `read` says, of any text; every right reference can be read."""
+        grader = judged.whole()
+        for text in (*judged.texts(), *ODD):
+            is_read = grader.read(text) is not None
+            is_same = grader.same(text, text)
+            expect(is_same is is_read, f"same({text!r:.40}, itself) is {is_same!r}, read is {grader.read(text)!r:.40}")
+            expect(grader.read(text) == grader.read(text), f"{text!r:.40} is read in two ways")
+        for _, reference in judged.right:
+            expect(grader.read(reference) is not None, f"the reference {reference!r} cannot be read")
+
+    def test_the_same_answers_are_judged_alike(self, judged: Judged) -> None:
+        """`same` has no order, holds where readings are equal, and never for a right answer and a wrong one."""
+        grader, texts = judged.whole(), judged.texts()
+        reading_of = {text: grader.read(text) for text in texts}
+        for a, b in itertools.combinations(texts, 2):
+            is_same = grader.same(a, b)
+            expect(grader.same(b, a) is is_same, f"same({a!r}, {b!r}) is {is_same!r}, and not the other way round")
+            if reading_of[a] is not None and reading_of[a] == reading_of[b]:
+                expect(is_same, f"{a!r} and {b!r} have one reading, {reading_of[a]!r}, and are not the same")
+            for reference in texts if is_same else ():
+                verdicts = {grader.grade(answer=text, reference=reference) for text in (a, b)}
+                opposite = {Grade.RIGHT, Grade.WRONG} <= verdicts
+                expect(not opposite, f"{a!r} and {b!r} are the same, and one of them is right for {reference!r}")
 
 
 def check_grader(grader: Grader, *, right: Sequence[tuple[str, str]], wrong: Sequence[tuple[str, str]] = ()) -> None:

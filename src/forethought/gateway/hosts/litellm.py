@@ -25,14 +25,14 @@ from ...errors import InvalidSettingsError, LedgerError
 from ...servers.kinds import KINDS, merged
 from ..admission import Grant, Refusal
 from ..beyond import beyond
-from ..call import Call
+from ..call import NOTHING, Call
 from ..counting import Tally
 from ..decision import Decision
 from ..failing import GatewayError
 from ..host import logger
-from ..incoming import check_model, limited
-from ..request import CHAT, PATHS, TEXT, BudgetRequest
-from ..tenants import Tenant
+from ..incoming import check_bounds, check_model, limited
+from ..lowering import admitted
+from ..request import CHAT, PATHS, TEXT
 from ..used import CLIENT_LEFT, DONE, REFUSED_UPSTREAM, UPSTREAM_FAILED, Used
 from .upstream.opening import Opened, open_gateway
 
@@ -81,21 +81,11 @@ def _value(text: str, kind: str) -> Any:
 
 
 @dataclass(slots=True)
-class _Call:
+class _Call(Call):
     """One request that is open."""
 
-    id: str
-    tenant: Tenant
-    path: str
-    request: BudgetRequest
-    decision: Decision
-    price: float | None
-    grant: Grant | None
-    came: float
-    started: float
-    drops_usage: bool
-    added: float = 0.0
-    number: int = 0
+    number: int = 0  # by `Watch.begun`
+    drops_usage: bool = False
 
 
 class Hook(CustomLogger):  # type: ignore[misc]
@@ -159,19 +149,24 @@ class Hook(CustomLogger):  # type: ignore[misc]
         request = policy.read(path, data, ())
         has_quota = opened.admission is not None and bool(tenant.quotas or opened.tenants.quotas)
         if request is None:
-            if has_quota and not shadow:
-                raise HTTPException(400, {"error": "this is no request that can be counted, and there is a quota"})
+            if (has_quota or tenant.ceiling is not None) and not shadow:
+                raise HTTPException(400, {"error": "this request cannot be read, and there is a quota or a ceiling"})
             return None
         price = None if opened.admission is None else opened.admission.price(tenant)
         decision = await policy.decide_on(request, data, price=price, ceiling=tenant.ceiling, is_bounded=has_quota)
         if has_quota and decision.most_tokens is None and opened.settings.most_tokens is not None:
             decision = limited(request, decision, opened.settings.most_tokens)
-        call = _Call(opened.seen.begin(), tenant, path, request, decision, price, None, came, started, False)
+        if not shadow:
+            try:
+                check_bounds(decision, has_quota=has_quota)
+            except GatewayError as error:
+                raise HTTPException(error.status, {"error": str(error)}, error.headers) from None
+        call = _Call(opened.seen.begin(), tenant, path, came, started, {}, request, decision, price)
         await self._admit(opened, call, data)
         if not shadow:
             data = merged(data, self._changes(opened, call, data))
         metadata = dict(data.get("metadata") or {})
-        metadata["forethought"] = {"id": call.id, **_told(decision)}
+        metadata["forethought"] = {"id": call.id, **_told(call.decision or NOTHING)}
         data["metadata"] = metadata
         call.number = policy.watch.begun()
         call.added = time.perf_counter() - started
@@ -248,6 +243,8 @@ class Hook(CustomLogger):  # type: ignore[misc]
     # ------------------------------------------------------------------ quotas and records
 
     def _changes(self, opened: Opened, call: _Call, data: Mapping[str, Any]) -> dict[str, Any]:
+        assert call.decision is not None
+        assert call.request is not None
         changes = dict(call.decision.changes)
         told = data.get("stream_options")
         asks = call.request.is_stream and call.request.path in PATHS and opened.policy.host.kind.streams_usage
@@ -268,7 +265,8 @@ class Hook(CustomLogger):  # type: ignore[misc]
             raise HTTPException(403, {"error": reason})
         num_bytes = max(0, len(json.dumps(asked, default=str).encode()) - image_bytes)
         try:
-            found = await admission.admit(call.tenant, prompt_bytes=num_bytes, decision=call.decision, images=images)
+            how = {"num_bytes": num_bytes, "images": images}
+            found = await admitted(admission, opened.policy, call, data, **how, may_lower=not shadow)
         except LedgerError:
             logger.exception("the ledger cannot be reached")
             if shadow:
@@ -294,25 +292,14 @@ class Hook(CustomLogger):  # type: ignore[misc]
                 settled = await opened.admission.settle(call.grant, used)
             except LedgerError:  # its lease settles it
                 logger.exception("a request could not be settled")
-        is_counted = used.ending == DONE and call.decision.num_thoughts == 1 and call.decision.is_ours
+        decision = call.decision or NOTHING
+        is_counted = used.ending == DONE and decision.num_thoughts == 1 and decision.is_ours
         is_counted = is_counted and not opened.settings.shadow
-        opened.policy.watch.ended(call.number, call.decision, used.reasoning_tokens if is_counted else None)
+        opened.policy.watch.ended(call.number, decision, used.reasoning_tokens if is_counted else None)
         self._note(opened, call, used, settled)
 
     def _note(self, opened: Opened, call: _Call, used: Used, settled: int | None) -> None:
-        entry = Call(
-            call.id,
-            call.tenant,
-            call.path,
-            call.came,
-            call.started,
-            {},
-            request=call.request,
-            decision=call.decision,
-            price=call.price,
-            grant=call.grant,
-            added=call.added,
-        ).entry(used, settled, is_shadow=opened.settings.shadow)
+        entry = call.entry(used, settled, is_shadow=opened.settings.shadow)
         try:
             opened.seen.end(entry, {})
         except Exception:  # a record that cannot be kept must never break a reply

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
+from urllib.parse import quote
 
 from ...core.files import open_bytes
 from ...errors import FileError, LedgerError
@@ -96,6 +97,24 @@ class LedgerFile:
         self._lock.close()
 
 
+def check_file(path: Path) -> None:
+    """Makes sure that a file is a ledger, or that one can be made there, without a lock; raises LedgerError."""
+    if not path.exists():
+        if not path.parent.is_dir():
+            raise LedgerError(f"{path}: there is no folder {path.parent}")
+        return
+    try:
+        database = sqlite3.connect(f"file:{quote(str(path))}?mode=ro&immutable=1", uri=True)
+    except sqlite3.Error as error:
+        raise LedgerError(f"{path}: the ledger cannot be opened: {error}") from error
+    try:
+        _is_new(path, database)
+    except sqlite3.DatabaseError as error:
+        raise LedgerError(_damaged(path, str(error))) from error
+    finally:
+        database.close()
+
+
 def _hold(path: Path) -> BinaryIO:
     try:
         file = open_bytes(path.with_name(f"{path.name}.lock"), "ab", "written")
@@ -129,11 +148,12 @@ def _opened(path: Path) -> sqlite3.Connection:
     return database
 
 
-def _prepare(path: Path, database: sqlite3.Connection) -> None:
+def _is_new(path: Path, database: sqlite3.Connection) -> bool:
+    """Whether a database is empty; raises LedgerError where it is another program's, or of another version."""
     names = ("application_id", "user_version")
     application, version = (database.execute(f"PRAGMA {name}").fetchone()[0] for name in names)
     (num_tables,) = database.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    is_new = application == 0 and num_tables == 0
+    is_new = bool(application == 0 and num_tables == 0)
     if not is_new and application != APPLICATION:
         raise LedgerError(f"{path} is a database of another program, not a ledger; name another file")
     if not is_new and version != VERSION:
@@ -141,6 +161,11 @@ def _prepare(path: Path, database: sqlite3.Connection) -> None:
             f"{path} is a ledger of format {version}, and this version of Forethought reads format {VERSION}; name "
             "another file, or use the version that wrote it"
         )
+    return is_new
+
+
+def _prepare(path: Path, database: sqlite3.Connection) -> None:
+    is_new = _is_new(path, database)
     (mode,) = database.execute("PRAGMA journal_mode = WAL").fetchone()
     if mode != "wal":
         raise LedgerError(f"{path}: a ledger cannot lie here (no write-ahead log, but {mode}); name a local folder")

@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from . import Ledger
+from .file import check_file
 from .sqlite import SqliteLedger
 
 REDIS = ("redis://", "rediss://", "unix://")
+
+
+async def check_ledger(address: str) -> None:
+    """Makes sure that there is a ledger at `address`, or that one could be made there; writes nothing, locks nothing.
+
+    Raises:
+        LedgerError: it is no ledger, or cannot be reached.
+        MissingExtraError: Redis's client is not installed.
+    """
+    if address.startswith(REDIS):
+        await (await open_ledger(address)).close()
+    else:
+        check_file(Path(address))
 
 
 async def open_ledger(address: str) -> Ledger:

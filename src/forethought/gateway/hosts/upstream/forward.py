@@ -17,6 +17,7 @@ from .client import Connection, Exchange, Upstream
 from .headers import CREDENTIALS, back, key_headers, onward
 
 MOST_REQUEST_BYTES = 64 << 20
+TOO_LARGE = f"the request's body is longer than {MOST_REQUEST_BYTES >> 20} MiB"
 ERROR_BYTES = 1 << 20  # of an error's body, which is read whole, to be sure that it shows no key
 BROKEN = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")  # in a header's value
 METHOD = re.compile(r"[A-Z]{1,32}")
@@ -62,7 +63,7 @@ class Forward:
         is_whole = not first.get("more_body", False)
         length = _length(scope)
         if (length or 0) > MOST_REQUEST_BYTES:
-            raise RefusedError(413, f"the request's body is longer than {MOST_REQUEST_BYTES >> 20} MiB")
+            raise RefusedError(413, TOO_LARGE, "too_large")
         exchange = Exchange()
         feed: asyncio.Task[None] | None = None
         try:
@@ -186,12 +187,16 @@ async def _feed(message: Message, receive: Receive, exchange: Exchange) -> None:
             num_bytes += len(piece)
             if num_bytes > MOST_REQUEST_BYTES:
                 connection.close()
-                raise RefusedError(413, f"the request's body is longer than {MOST_REQUEST_BYTES >> 20} MiB")
+                raise RefusedError(413, TOO_LARGE, "too_large")
             await connection.write(piece)
         if not message.get("more_body", False):
             await connection.write(b"")
             break
-        message = await receive()
+        try:
+            message = await receive()
+        except RefusedError:  # the rest does not come in time
+            connection.close()
+            raise
     await _watch(receive, exchange)
 
 

@@ -53,8 +53,11 @@ async def look_at(settings: ServeSettings, address: Address, key: Key | None, pr
             template, _ = await ask_template(client, server, settings.served_model or (server.models or ("",))[0])
             if card.template_hash is not None and template.hash != card.template_hash:
                 template = None
-        is_kept = await keeps_cap(client, server) if not card.menu.is_named and settings.enforce == "auto" else None
+        is_asked = not card.menu.is_named and settings.enforce == "auto"
+        is_kept = await keeps_cap(client, server) if is_asked and not settings.dry_run else None
     enforce, why = enforcement(settings, server.kind, card.menu, is_kept)
+    if is_asked and settings.dry_run:
+        why = f"{server.kind.name} is taken to need it; a question at the start shows whether it does"
     return Found(server, _models(settings, server, card.model), template, enforce, why)
 
 

@@ -27,7 +27,7 @@ from ...decision import NONE, Decider, Priorities
 from ...host import logger
 from ...journal import Journal
 from ...law import PriceLaw, SharedPrice, steering_quotas
-from ...ledger.opening import open_ledger
+from ...ledger.opening import check_ledger, open_ledger
 from ...metrics import Metrics, Watch
 from ...policy import Policy
 from ...price import FLAGS, Price, price_of
@@ -39,6 +39,7 @@ from ...windows import window_at
 from .host import UpstreamHost
 from .looking import Found, look_at
 
+KEY_FROM = "that --upstream-key-env names"
 LEDGER = "sqlite:forethought-ledger.db"
 SCRIPTED = (
     "scripted"  # a server that says so of itself, as `gateway.scripted` does, is no model: nothing of it is measured
@@ -80,6 +81,7 @@ class Opened:
     def to_json(self) -> dict[str, Any]:
         """What is served, JSON-able; no key is in it."""
         card, settings = self.policy.decider.predictor.card, self.settings
+        counts = _counts(settings)
         return {
             "upstream": str(self.address),
             "server": f"{self.server.name} ({self.server.how})",
@@ -89,10 +91,10 @@ class Opened:
             "enforced": f"{self.enforce}: {self.why}",
             "price": self.price.value,
             "price_from": self.price.source,
-            "price_law": self.admission is not None and bool(steering_quotas(self.tenants)),
+            "price_law": counts and bool(steering_quotas(self.tenants)),
             "tenants": [tenant.name for tenant in self.tenants.all],
             "ledger": "none"
-            if self.admission is None
+            if not counts
             else (settings.ledger or LEDGER).partition("@")[2] or (settings.ledger or LEDGER),
             "key": f"from {self.key.variable}"
             if self.key is not None
@@ -113,6 +115,8 @@ class Opened:
 async def open_gateway(settings: ServeSettings) -> Opened:
     """Reads and asks all that a gateway stands on; call it on the event loop that serves.
 
+    With `settings.dry_run` nothing is written or locked, and the server generates nothing.
+
     Raises:
         ForethoughtError: everything that is wrong, as far as it can be told apart.
     """
@@ -125,7 +129,7 @@ async def open_gateway(settings: ServeSettings) -> Opened:
             problems.append(str(error))
             return None
 
-    address = tried(lambda: Address.parse(settings.upstream, "--upstream"))
+    address = tried(lambda: Address.parse(settings.upstream, "--upstream", key_from=KEY_FROM))
     key = tried(lambda: Key.from_environment(settings.upstream_key_env)) if settings.upstream_key_env else None
     admin = tried(lambda: Key.from_environment(settings.admin_key_env)) if settings.admin_key_env else None
     predictor = tried(lambda: _predictor(settings))
@@ -215,10 +219,19 @@ def _unfit_tenants(settings: ServeSettings, tenants: Tenants, predictor: Predict
     return problems
 
 
+def _counts(settings: ServeSettings) -> bool:
+    """Whether tokens are counted in a ledger."""
+    return bool(settings.tenants or settings.ledger)
+
+
 async def _admission(settings: ServeSettings, tenants: Tenants, price: Price) -> Admission | None:
-    if not settings.tenants and not settings.ledger:
+    if not _counts(settings):
         return None
-    ledger = await open_ledger((settings.ledger or LEDGER).removeprefix("sqlite:"))
+    address = (settings.ledger or LEDGER).removeprefix("sqlite:")
+    if settings.dry_run:
+        await check_ledger(address)
+        return None
+    ledger = await open_ledger(address)
     steering, law = steering_quotas(tenants), None
     if steering and price.value > 0.0:
         law = SharedPrice(PriceLaw(price.value), steering)
@@ -267,12 +280,15 @@ def _seen(
         server=server.kind.name,
         simulated=simulated,
     )
-    header = JournalHeader(card.menu, provenance)
-    journal = Journal(Path(settings.log), header, keep_texts=settings.keep_texts) if settings.log else None
+    header, journal = JournalHeader(card.menu, provenance), None
+    if settings.log and settings.dry_run:
+        header.check(Path(settings.log))
+    elif settings.log:
+        journal = Journal(Path(settings.log), header, keep_texts=settings.keep_texts)
     law = None if admission is None else admission.shared_price
     place = urlsplit(address.origin)
     spans = None
-    if settings.tracing:
+    if settings.tracing and not settings.dry_run:
         spans = open_tracing(system=server.kind.name, address=place.hostname or "", port=place.port)
     return Seen(
         about={

@@ -6,12 +6,12 @@ import asyncio
 import contextlib
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from types import FrameType
 from typing import Any
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 HEADER_BYTES = 64 << 10  # of a request, its first line and all
 HEADER_SECONDS = 20.0  # in which they have to come
@@ -53,7 +53,7 @@ class HttpProtocol(HttpToolsProtocol):
             return
         self._num_bytes += len(data)
         if self._num_bytes > HEADER_BYTES:
-            self._refuse(b"431 Request Header Fields Too Large", b"the headers are too long")
+            self._refuse(b"431 Request Header Fields Too Large", b"the headers are too long", b"too_large")
 
     def on_message_begin(self) -> None:
         """See httptools."""
@@ -68,6 +68,8 @@ class HttpProtocol(HttpToolsProtocol):
         self._is_in_head = False
         self._stop()
         super().on_headers_complete()
+        if self.parser.get_http_version() == "1.0" and self.cycle is not None:
+            self.cycle.send = _until_closed(self.cycle)  # type: ignore[assignment, method-assign]
 
     def pause_writing(self) -> None:
         """See asyncio.Protocol."""
@@ -88,15 +90,15 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _late(self) -> None:
         self._timer = None
-        self._refuse(b"408 Request Timeout", b"the request did not come in time")
+        self._refuse(b"408 Request Timeout", b"the request did not come in time", b"timeout")
 
-    def _refuse(self, status: bytes, reason: bytes) -> None:
+    def _refuse(self, status: bytes, reason: bytes, code: bytes) -> None:
         if self._is_refused or self.transport.is_closing():
             return
         self._is_refused = True
         busy = self.cycle is not None and not self.cycle.response_complete
         if not busy:  # else the words would stand in the middle of another reply
-            body = b'{"error": {"message": "%b", "type": "invalid_request_error", "code": null}}' % reason
+            body = b'{"error": {"message": "%b", "type": "invalid_request_error", "code": "%b"}}' % (reason, code)
             head = b"HTTP/1.1 %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
             self.transport.write(head % (status, len(body)) + body)
             if self.transport.can_write_eof():
@@ -106,6 +108,23 @@ class HttpProtocol(HttpToolsProtocol):
     def _abort(self) -> None:
         if self.transport is not None:
             self.transport.abort()
+
+
+def _until_closed(cycle: RequestResponseCycle) -> Callable[[Any], Coroutine[Any, Any, None]]:
+    """Sends a reply to a client of HTTP/1.0, which knows no chunks: its end is that of the connection."""
+    send, has_length = cycle.send, False
+
+    async def sent(message: Any) -> None:
+        nonlocal has_length
+        if message["type"] == "http.response.start":
+            has_length = any(bytes(name).lower() == b"content-length" for name, _ in message.get("headers", ()))
+            if not has_length:
+                cycle.chunked_encoding = False
+        elif not has_length:
+            cycle.expected_content_length = len(message.get("body", b""))
+        await send(message)
+
+    return sent
 
 
 class Server(uvicorn.Server):

@@ -1,12 +1,14 @@
 """Keeps a cap where the server keeps none: the thought up to its cap, then the same text closed, and its answer.
 
 Both calls are one reply to the client, as a server with a reasoning parser would send it: the thought in a field of its
-own, the answer in the text, usage added up. Prompt tokens count once: the second call finds them in the prefix cache.
+own, the answer in the text, usage added up. Several answers are asked for together, and their events come as they are
+generated, each with its index. Prompt tokens count once: the second call finds them in the prefix cache.
 What closes a thought is the predictor's template's, as in `engines.server.two_call`.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable, Mapping
 from itertools import chain
@@ -18,13 +20,15 @@ from ....servers.kinds import ServerKind
 from ....servers.replies import texts_in
 from ....servers.tokens import Usage
 from ...asgi import App, Message, Receive, Send, parsed, read_body, replayed, with_header
-from ...failing import RefusedError, UpstreamError
+from ...failing import GatewayError, RefusedError, UpstreamError
 from ...incoming import MOST_REQUEST_BYTES
 from ...pipeline import TWO_CALLS
 from ...request import OTHER_LIMITS, OTHER_NUMBERS
 
 THOUGHT = "reasoning_content"
 MOST_REPLY = 16 << 20
+MOST_AT_ONCE = 16  # answers of one request that are asked for together
+REFUSED = "the server behind the gateway refused to go on with the answer"
 NO_CHAT = "the server behind the gateway sent what is no chat completion"
 LIMITS = ("max_tokens", "max_completion_tokens", *chain.from_iterable(OTHER_LIMITS.values()))
 NUMBERS = ("n", *chain.from_iterable(OTHER_NUMBERS.values()))
@@ -56,35 +60,50 @@ class TwoCalls:
         body = parsed(content) if content is not None and is_whole else None
         if body is None:
             return
-        turn = _Turn(self._app, scope, receive, send, is_stream=body.get("stream") is True)
-        for number in range(int(body.get("n") or 1)):
-            if not await self._answer(turn, body, int(cap), number):
-                return
-        await turn.end()
-
-    async def _answer(self, turn: _Turn, body: Mapping[str, Any], cap: int, number: int) -> bool:
-        """One choice: its thought, then its answer; False where the reply has ended without it."""
-        template, goes_on = self._template, self._kind.continues or {}
         limits = [body[name] for name in LIMITS if isinstance(body.get(name), int)]
-        most = min(limits, default=cap + self._room)
+        most = min(limits, default=int(cap) + self._room)
         if most < 1:
             raise RefusedError(400, "max_tokens must be at least 1")
-        cap = min(cap, max(0, most - 1))
+        reply = _Reply(self._app, scope, send, is_stream=body.get("stream") is True)
+        watching = asyncio.ensure_future(reply.watch(receive))
+        try:
+            await self._answers(reply, body, min(int(cap), most - 1), most)
+        finally:
+            watching.cancel()
+        await reply.end()
+
+    async def _answers(self, reply: _Reply, body: Mapping[str, Any], cap: int, most: int) -> None:
+        """All choices, MOST_AT_ONCE at a time; raises GatewayError."""
+        waiting = iter([reply.begin(number) for number in range(int(body.get("n") or 1))])
+
+        async def work() -> None:
+            for choice in waiting:
+                if not await self._answer(choice, body, cap, most):
+                    return
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in reply.choices[:MOST_AT_ONCE]:
+                    group.create_task(work())
+        except* GatewayError as errors:
+            raise errors.exceptions[0] from None
+
+    async def _answer(self, choice: _Choice, body: Mapping[str, Any], cap: int, most: int) -> bool:
+        """One choice: its thought, then its answer; False where the reply has ended without it."""
+        template, goes_on = self._template, self._kind.continues or {}
         dropped = (*LIMITS, *NUMBERS, "stop", self._kind.cap.partition(".")[0], *self._kind.aliases)
-        own = {name: value for name, value in body.items() if name not in dropped} | {"stream": turn.is_stream}
-        if number and isinstance(body.get("seed"), int):
-            own["seed"] = body["seed"] + number
-        turn.begin(number)
+        own = {name: value for name, value in body.items() if name not in dropped} | {"stream": choice.is_stream}
+        if choice.number and isinstance(body.get("seed"), int):
+            own["seed"] = body["seed"] + choice.number
         prefix = template.assistant_prefix
         if cap > 0:
             thinking = {**own, **self._kind.whole, self._kind.length: cap, "stop": [template.reasoning_end]}
             if prefix:
                 thinking |= {**goes_on, "messages": [*body["messages"], {"role": "assistant", "content": prefix}]}
-            if not await turn.call(thinking, is_thought=True, skipped=prefix.strip()):
+            if not await choice.call(thinking, is_thought=True, skipped=prefix.strip()):
                 return False
-        thought = turn.thought
-        closing, shown = _closing(template, thought)
-        begun = prefix + thought + closing
+        closing, shown = _closing(template, choice.thought)
+        begun = prefix + choice.thought + closing
         answering = {
             **own,
             **self._kind.whole,
@@ -93,7 +112,7 @@ class TwoCalls:
             self._kind.length: max(1, min(self._room, most - cap)),
             **({"stop": body["stop"]} if body.get("stop") else {}),
         }
-        return await turn.call(answering, is_thought=False, skipped=begun, before=shown)
+        return await choice.call(answering, is_thought=False, skipped=begun, before=shown)
 
 
 def _closing(template: PromptTemplate, thought: str) -> tuple[str, str]:
@@ -108,117 +127,104 @@ def _closing(template: PromptTemplate, thought: str) -> tuple[str, str]:
     return closing, shown.lstrip("\n")
 
 
-class _Turn:
+class _Reply:
     """The one reply that all calls of a request make.
 
+    An error of the server is the reply only where every call met one: else something was generated, and an error would
+    be taken for a request that was not.
+
     Attributes:
-        thought: of the present choice.
+        choices: in the order of their numbers.
         is_stream: the client wants a stream.
+        usage: of the calls that are done, and whether it was of a thought.
     """
 
-    def __init__(self, app: App, scope: Message, receive: Receive, send: Send, *, is_stream: bool) -> None:
-        self._app, self._scope, self._receive, self._send = app, scope, receive, send
+    def __init__(self, app: App, scope: Message, send: Send, *, is_stream: bool) -> None:
+        self.app, self.scope = app, scope
         self.is_stream = is_stream
-        self._has_begun = False
+        self.choices: list[_Choice] = []
+        self.usage: list[tuple[Usage, bool]] = []
+        self._send = send
+        self._sending = asyncio.Lock()  # what one choice sends stays together
+        self._has_left = asyncio.Event()
+        self._head: Message | None = None
         self._first: dict[str, Any] = {}  # the fields that all events, or the whole reply, have
-        self._choices: list[dict[str, Any]] = []
-        self._usage: list[tuple[Usage, bool]] = []
-        self._is_first_of_choice = True
-        self.thought = ""
-        self._number = 0
+        self._refusal: GatewayError | list[Message] | None = None
 
-    def begin(self, number: int) -> None:
+    def begin(self, number: int) -> _Choice:
         """One more choice."""
-        self._number, self.thought = number, ""
-        self._choices.append({"index": number, "message": {"role": "assistant", THOUGHT: "", "content": ""}})
-        self._is_first_of_choice = True
+        self.choices.append(_Choice(self, number))
+        return self.choices[-1]
 
-    async def call(self, body: Mapping[str, Any], *, is_thought: bool, skipped: str, before: str = "") -> bool:
-        """One call to the server; False where it failed, and what it said is out, or where the client left.
+    async def watch(self, receive: Receive) -> None:
+        """Waits until the client leaves."""
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        self._has_left.set()
 
-        Args:
-            body: of it.
-            is_thought: the text that comes is thought.
-            skipped: what some servers repeat of the turn, which is left out.
-            before: text of the answer that stood in the request already.
-        """
-        content = json.dumps(body).encode()
-        scope = with_header(self._scope, "content-length", len(content))
-        reader = _Reader(self, is_thought=is_thought, skipped=skipped, is_stream=self.is_stream)
-        if before:
-            await self._text(before, is_thought=False)
-        await self._app(scope, replayed(content, self._receive), reader.send)
-        if not reader.is_done:
-            return False
-        self._usage.append((Usage.read(reader.usage), is_thought))
-        if not is_thought:
-            self._choices[-1]["finish_reason"] = reader.finish or "stop"
-            if self.is_stream:
-                await self._event({}, finish=reader.finish or "stop")
-        return True
+    async def left(self) -> Message:
+        """What every call receives after its body: that the client has left."""
+        await self._has_left.wait()
+        return {"type": "http.disconnect"}
 
     async def start(self, message: Message) -> None:
         """The head of a call's reply: that of the first is the client's."""
-        if self._has_begun:
-            return
-        self._has_begun = True
-        own = (b"content-length", b"transfer-encoding")
-        headers = [pair for pair in message.get("headers", ()) if bytes(pair[0]).lower() not in own]
-        self._head = {**message, "headers": headers}
-        if self.is_stream:
-            await self._send(self._head)
+        if self._refusal is not None:
+            raise UpstreamError(REFUSED)
+        async with self._sending:
+            if self._head is not None:
+                return
+            own = (b"content-length", b"transfer-encoding")
+            headers = [pair for pair in message.get("headers", ()) if bytes(pair[0]).lower() not in own]
+            self._head = {**message, "headers": headers}
+            if self.is_stream:
+                await self._send(self._head)
 
-    async def fail(self, message: Message) -> None:
-        """Passes on what an error says; once something was generated, it would be taken for a request that was not."""
-        if self._usage:
-            raise UpstreamError("the server behind the gateway refused to go on with the answer")
-        await self._send(message)
+    def refuse(self, refusal: GatewayError | list[Message]) -> None:
+        """A call was refused, by an error's reply or before it was sent; raises UpstreamError where others were not."""
+        if self._head is not None:
+            raise UpstreamError(REFUSED)
+        self._refusal = self._refusal or refusal
 
-    async def take(self, found: Mapping[str, Any], text: str, *, is_thought: bool) -> None:
-        """Text of a call, with the fields that came around it."""
+    def take(self, found: Mapping[str, Any]) -> None:
+        """The fields that came around a text."""
         if not self._first:
             self._first = {name: value for name, value in found.items() if name not in ("choices", "usage")}
-        if text:
-            await self._text(text, is_thought=is_thought)
 
-    async def _text(self, text: str, *, is_thought: bool) -> None:
-        message = self._choices[-1]["message"]
-        message[THOUGHT if is_thought else "content"] += text
-        if is_thought:
-            self.thought += text
-        if self.is_stream:
-            await self._event({THOUGHT if is_thought else "content": text})
-
-    async def _event(self, delta: dict[str, Any], *, finish: str | None = None) -> None:
-        if self._is_first_of_choice:
-            delta, self._is_first_of_choice = {"role": "assistant", **delta}, False
-        choice = {"index": self._number, "delta": delta, "finish_reason": finish}
-        await self._write({**self._first, "choices": [choice]})
-
-    async def _write(self, event: Mapping[str, Any]) -> None:
-        data = f"data: {json.dumps(event, ensure_ascii=False)}\n\n".encode("utf-8", "replace")
-        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+    async def event(self, choices: list[dict[str, Any]], **more: Any) -> None:
+        """One event of a stream."""
+        data = f"data: {json.dumps({**self._first, 'choices': choices, **more}, ensure_ascii=False)}\n\n"
+        async with self._sending:
+            await self._send({"type": "http.response.body", "body": data.encode("utf-8", "replace"), "more_body": True})
 
     async def end(self) -> None:
-        """The end of the whole reply, with the usage of it all."""
+        """The end of the whole reply, with the usage of it all; raises GatewayError where there is none."""
+        if isinstance(self._refusal, GatewayError):
+            raise self._refusal
+        if self._refusal is not None:
+            for message in self._refusal:
+                await self._send(message)
+        if self._head is None or not all(choice.is_done for choice in self.choices):  # the client has left
+            return
         usage = self._summed()
         if self.is_stream:
             if usage is not None:
-                await self._write({**self._first, "choices": [], "usage": usage})
+                await self.event([], usage=usage)
             await self._send({"type": "http.response.body", "body": b"data: [DONE]\n\n", "more_body": False})
             return
-        content = json.dumps({**self._first, "choices": self._choices, "usage": usage}).encode()
+        choices = [choice.whole for choice in self.choices]
+        content = json.dumps({**self._first, "choices": choices, "usage": usage}).encode()
         headers = [*self._head["headers"], (b"content-length", str(len(content)).encode())]
         await self._send({**self._head, "headers": headers})
         await self._send({"type": "http.response.body", "body": content, "more_body": False})
 
     def _summed(self) -> dict[str, Any] | None:
         """The usage of all calls; None where one of them told none."""
-        if any(usage.generated is None for usage, _ in self._usage):
+        if any(usage.generated is None for usage, _ in self.usage):
             return None
-        generated = sum(usage.generated or 0 for usage, _ in self._usage)
-        thought = sum(usage.generated or 0 for usage, is_thought in self._usage if is_thought)
-        prompt = self._usage[0][0].prompt or 0
+        generated = sum(usage.generated or 0 for usage, _ in self.usage)
+        thought = sum(usage.generated or 0 for usage, is_thought in self.usage if is_thought)
+        prompt = self.usage[0][0].prompt or 0
         return {
             "prompt_tokens": prompt,
             "completion_tokens": generated,
@@ -227,15 +233,93 @@ class _Turn:
         }
 
 
+class _Choice:
+    """One of the answers.
+
+    Attributes:
+        number: its index in the reply.
+        thought: so far.
+        whole: as a reply in one piece has it.
+        is_done: its last call is.
+    """
+
+    def __init__(self, reply: _Reply, number: int) -> None:
+        self._reply = reply
+        self.number = number
+        self.is_stream = reply.is_stream
+        self.thought = ""
+        message = {"role": "assistant", THOUGHT: "", "content": ""}
+        self.whole: dict[str, Any] = {"index": number, "message": message}
+        self.is_done = False
+        self._has_role = False
+
+    async def call(self, body: Mapping[str, Any], *, is_thought: bool, skipped: str, before: str = "") -> bool:
+        """One call to the server; False where it was refused, or where the client left; raises GatewayError.
+
+        Args:
+            body: of it.
+            is_thought: the text that comes is thought.
+            skipped: what some servers repeat of the turn, which is left out.
+            before: text of the answer that stood in the request already.
+        """
+        reply = self._reply
+        content = json.dumps(body).encode()
+        scope = with_header(reply.scope, "content-length", len(content))
+        reader = _Reader(self, is_thought=is_thought, skipped=skipped, is_stream=self.is_stream)
+        if before:
+            await self._text(before, is_thought=False)
+        try:
+            await reply.app(scope, replayed(content, reply.left), reader.send)
+        except GatewayError as error:
+            if error.was_sent:
+                raise
+            reply.refuse(error)
+        if reader.refusal:
+            reply.refuse(reader.refusal)
+        if not reader.is_done:
+            return False
+        reply.usage.append((Usage.read(reader.usage), is_thought))
+        if not is_thought:
+            self.is_done = True
+            self.whole["finish_reason"] = reader.finish or "stop"
+            if self.is_stream:
+                await self._event({}, finish=reader.finish or "stop")
+        return True
+
+    async def start(self, message: Message) -> None:
+        """The head of a call's reply."""
+        await self._reply.start(message)
+
+    async def take(self, found: Mapping[str, Any], text: str, *, is_thought: bool) -> None:
+        """Text of a call, with the fields that came around it."""
+        self._reply.take(found)
+        if text:
+            await self._text(text, is_thought=is_thought)
+
+    async def _text(self, text: str, *, is_thought: bool) -> None:
+        self.whole["message"][THOUGHT if is_thought else "content"] += text
+        if is_thought:
+            self.thought += text
+        if self.is_stream:
+            await self._event({THOUGHT if is_thought else "content": text})
+
+    async def _event(self, delta: dict[str, Any], *, finish: str | None = None) -> None:
+        if not self._has_role:
+            delta, self._has_role = {"role": "assistant", **delta}, True
+        await self._reply.event([{"index": self.number, "delta": delta, "finish_reason": finish}])
+
+
 class _Reader:
     """Reads the reply of one call as it comes."""
 
-    def __init__(self, turn: _Turn, *, is_thought: bool, skipped: str, is_stream: bool) -> None:
-        self._turn = turn
+    def __init__(self, choice: _Choice, *, is_thought: bool, skipped: str, is_stream: bool) -> None:
+        self._choice = choice
         self._is_thought, self._is_stream = is_thought, is_stream
         self._skip = _Skipping(skipped)
         self._kept = bytearray()
         self._has_failed = self._is_chat = False
+        self._num_bytes = 0
+        self.refusal: list[Message] = []  # what an error says
         self.usage: Any = None
         self.finish: str | None = None
         self.is_done = False
@@ -247,10 +331,11 @@ class _Reader:
             kind = b"".join(value for name, value in message.get("headers", ()) if name == b"content-type").lower()
             if kind and not self._has_failed and (b"event-stream" if self._is_stream else b"json") not in kind:
                 raise UpstreamError(NO_CHAT)
-            await (self._turn.fail(message) if self._has_failed else self._turn.start(message))
-            return
         if self._has_failed:
-            await self._turn.fail(message)
+            self._take_refusal(message)
+            return
+        if message["type"] == "http.response.start":
+            await self._choice.start(message)
             return
         self._kept += message.get("body", b"")
         if len(self._kept) > MOST_REPLY:
@@ -267,8 +352,14 @@ class _Reader:
         if is_last:
             if not self._is_chat:  # a page that wants a login, say: no answer may be made of it
                 raise UpstreamError(NO_CHAT)
-            await self._turn.take({}, self._skip.rest(), is_thought=self._is_thought)
+            await self._choice.take({}, self._skip.rest(), is_thought=self._is_thought)
             self.is_done = True
+
+    def _take_refusal(self, message: Message) -> None:
+        self._num_bytes += len(message.get("body", b""))
+        if self._num_bytes > MOST_REPLY:
+            raise UpstreamError("the server behind the gateway sent an error without an end")
+        self.refusal.append(message)
 
     async def _read(self, data: bytes, message: Callable[[Mapping[str, Any]], Any]) -> None:
         found = parsed(data.strip())
@@ -283,7 +374,7 @@ class _Reader:
             if isinstance(choice, dict):
                 text += "".join(texts_in(message(choice)))
                 self.finish = choice.get("finish_reason") or self.finish
-        await self._turn.take(found, self._skip.feed(text), is_thought=self._is_thought)
+        await self._choice.take(found, self._skip.feed(text), is_thought=self._is_thought)
 
 
 class _Skipping:

@@ -1,0 +1,60 @@
+"""How a vote stands while its samples are drawn, and what decides whether another one is drawn.
+
+A rule is a pure function of what it is shown, so that a replay of frozen samples decides what a run would. It is shown
+whole arrays: one query is an array without axes, and all queries of a batch are decided in one call.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, Self
+
+import numpy as np
+
+from .data import IntArray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Standing:
+    """The votes after some samples; all arrays have one shape.
+
+    Attributes:
+        num_drawn: samples so far, abstentions included.
+        top: votes of the group with the most.
+        second: votes of the group with the most after that; as many as `top` where the two are tied.
+        streak: the latest samples that all gave the same answer; 0 where the last one abstained.
+    """
+
+    num_drawn: IntArray
+    top: IntArray
+    second: IntArray
+    streak: IntArray
+
+    @classmethod
+    def of(cls, groups: Sequence[int]) -> Self:
+        """Of one query, whose samples came in this order.
+
+        Args:
+            groups: of each sample's answer, from 0; below 0 for an unreadable one, which abstains.
+        """
+        votes = [count for _, count in Counter(group for group in groups if group >= 0).most_common(2)]
+        top, second = [*votes, 0, 0][:2]
+        streak = 0
+        while streak < len(groups) and groups[-1 - streak] == groups[-1] >= 0:
+            streak += 1
+        return cls(*(np.array(each) for each in (len(groups), top, second, streak)))
+
+
+class StoppingRule(Protocol):
+    """Says how many more samples to draw."""
+
+    @property
+    def most(self) -> int:
+        """Samples of a query, at most."""
+        ...
+
+    def draw(self, standing: Standing) -> IntArray:
+        """Samples to draw before the rule is asked again, in the shape of `standing`; 0 to stop."""
+        ...

@@ -1,0 +1,174 @@
+"""Replays of rules that decide how many samples vote, on samples that were drawn before: the same ones for all rules.
+
+The samples of a query have no order of their own. Each rule sees them in many random orders, the same for all rules,
+and what is reported of a query is the mean over them. A rule's vote is right by the share of the tied winners that are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Self, TypeVar
+
+import numpy as np
+
+from ..core.data import FloatArray, IntArray
+from ..core.stopping import Standing, StoppingRule
+from ..errors import InvalidInputError
+
+RIGHT_GROUP = 0  # of each query
+
+Values = TypeVar("Values", FloatArray, IntArray)
+
+
+@dataclass(frozen=True, eq=False)
+class FrozenDraws:
+    """Samples of each query under one option, T of each, of which N are shown in each of R orders.
+
+    Attributes:
+        group_Q_T: the group of each answer; 0 is the right one, others are wrong, -1 is unreadable and abstains.
+        tokens_Q_T: tokens generated for each.
+        order_Q_R_N: which are shown, in which order, as indices into T.
+    """
+
+    group_Q_T: IntArray
+    tokens_Q_T: FloatArray
+    order_Q_R_N: IntArray
+
+    def __post_init__(self) -> None:
+        shape, shown = self.group_Q_T.shape, self.order_Q_R_N.shape
+        if self.tokens_Q_T.shape != shape or shown[0] != shape[0] or not 1 <= shown[2] <= shape[1]:
+            raise InvalidInputError(
+                f"groups {shape}, tokens {self.tokens_Q_T.shape} and orders {shown} must be of the same queries, with "
+                "at least one sample of each, and no more shown than there are"
+            )
+
+    @classmethod
+    def shuffled(
+        cls, group_Q_T: IntArray, tokens_Q_T: FloatArray, *, num_orders: int, seed: int, most: int | None = None
+    ) -> Self:
+        """In random orders, which depend on the shape of what was drawn and on the seed alone.
+
+        Args:
+            group_Q_T: as the attribute.
+            tokens_Q_T: as the attribute.
+            num_orders: R.
+            seed: of the orders.
+            most: N; None for all samples.
+        """
+        keys = np.random.default_rng(seed).random((group_Q_T.shape[0], num_orders, group_Q_T.shape[1]))
+        return cls(group_Q_T, tokens_Q_T, keys.argsort(axis=2)[:, :, :most])
+
+    @property
+    def num_samples(self) -> int:
+        """N."""
+        return int(self.order_Q_R_N.shape[2])
+
+    def select(self, rows: IntArray) -> FrozenDraws:
+        """The queries `rows`."""
+        return FrozenDraws(self.group_Q_T[rows], self.tokens_Q_T[rows], self.order_Q_R_N[rows])
+
+    @cached_property
+    def standing_Q_R_N(self) -> Standing:
+        """How the vote stands after 0, 1, … N samples; arrays of shape (Q, R, N + 1)."""
+        top, second, streak, _ = self._counted
+        num_drawn = np.broadcast_to(np.arange(self.num_samples + 1), top.shape)
+        return Standing(num_drawn, top, second, streak)
+
+    @cached_property
+    def right_Q_R_N(self) -> FloatArray:
+        """Whether the vote is right after 0, 1, … N samples, ties shared, shape (Q, R, N + 1); 0 where all abstain."""
+        return self._counted[3]
+
+    @cached_property
+    def spent_Q_R_N(self) -> FloatArray:
+        """Tokens generated after 0, 1, … N samples, shape (Q, R, N + 1)."""
+        shown = np.take_along_axis(self.tokens_Q_T[:, None], self.order_Q_R_N, axis=2)
+        return np.concatenate([np.zeros((*shown.shape[:2], 1)), shown.cumsum(axis=2)], axis=2)
+
+    @cached_property
+    def _counted(self) -> tuple[IntArray, IntArray, IntArray, FloatArray]:
+        shown = np.take_along_axis(self.group_Q_T[:, None], self.order_Q_R_N, axis=2)
+        num_queries, num_orders, num_samples = shown.shape
+        num_groups = int(shown.max(initial=0)) + 1
+        # One column beyond the groups takes abstentions, and is looked at by nobody.
+        votes = np.zeros((num_queries * num_orders, num_groups + 1), dtype=np.int16)
+        shape = (num_queries, num_orders, num_samples + 1)
+        top, second, streak = (np.zeros(shape, dtype=np.int16) for _ in range(3))
+        right = np.zeros(shape)
+        every = np.arange(len(votes))
+        last = np.full(shape[:2], -1)
+        for number in range(1, num_samples + 1):
+            now = shown[:, :, number - 1]
+            votes[every, np.where(now < 0, num_groups, now).ravel()] += 1
+            counted = votes[:, :num_groups]
+            most = counted.max(axis=1)
+            num_tied = (counted == most[:, None]).sum(axis=1)
+            below = np.where(counted < most[:, None], counted, 0).max(axis=1)
+            wins = (counted[:, RIGHT_GROUP] == most) & (most > 0)
+            top[:, :, number] = most.reshape(shape[:2])
+            second[:, :, number] = np.where(num_tied > 1, most, below).reshape(shape[:2])
+            right[:, :, number] = (wins / num_tied).reshape(shape[:2])
+            streak[:, :, number] = np.where(now < 0, 0, np.where(now == last, streak[:, :, number - 1] + 1, 1))
+            last = now
+        return top, second, streak, right
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Replayed:
+    """What a rule did, as means over the orders of each query; shape (Q,) each.
+
+    Attributes:
+        right_Q: share of the votes that were right.
+        tokens_Q: tokens spent.
+        samples_Q: samples drawn.
+    """
+
+    right_Q: FloatArray
+    tokens_Q: FloatArray
+    samples_Q: FloatArray
+
+    @classmethod
+    def joined(cls, parts: Sequence[tuple[IntArray, Replayed]]) -> Self:
+        """Of all queries, from disjoint parts: their rows and what was done there."""
+        num_queries = sum(len(rows) for rows, _ in parts)
+        found = [np.empty(num_queries) for _ in range(3)]
+        for rows, part in parts:
+            for whole, each in zip(found, (part.right_Q, part.tokens_Q, part.samples_Q), strict=True):
+                whole[rows] = each
+        return cls(*found)
+
+
+def replay(draws: FrozenDraws, rule: StoppingRule) -> Replayed:
+    """What the rule does on these samples; asked again after each number of samples that it wanted.
+
+    Raises:
+        InvalidInputError: the rule wants more samples of a query than there are.
+    """
+    num_Q_R = np.zeros(draws.order_Q_R_N.shape[:2], dtype=np.int64)
+    while True:
+        more_Q_R = rule.draw(standing_at(draws, num_Q_R))
+        if not more_Q_R.any():
+            return replayed(draws, num_Q_R)
+        num_Q_R = num_Q_R + more_Q_R
+        if num_Q_R.max() > draws.num_samples:
+            raise InvalidInputError(f"the rule wants {num_Q_R.max()} samples, of {draws.num_samples} that were drawn")
+
+
+def standing_at(draws: FrozenDraws, num_Q_R: IntArray) -> Standing:
+    """How votes stand after a number of samples of each query in each order, shape (Q, R)."""
+    every = draws.standing_Q_R_N
+    names = ("num_drawn", "top", "second", "streak")
+    found = (every.num_drawn, every.top, every.second, every.streak)
+    return Standing(**{name: _at(values, num_Q_R) for name, values in zip(names, found, strict=True)})
+
+
+def replayed(draws: FrozenDraws, num_Q_R: IntArray) -> Replayed:
+    """The means of votes over a number of samples of each query in each order, shape (Q, R)."""
+    right_Q_R, spent_Q_R = (_at(values, num_Q_R) for values in (draws.right_Q_R_N, draws.spent_Q_R_N))
+    return Replayed(right_Q_R.mean(axis=1), spent_Q_R.mean(axis=1), num_Q_R.mean(axis=1))
+
+
+def _at(values_Q_R_N: Values, num_Q_R: IntArray) -> Values:
+    return np.take_along_axis(values_Q_R_N, num_Q_R[:, :, None], axis=2)[:, :, 0]
