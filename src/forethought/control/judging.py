@@ -10,20 +10,13 @@ from typing import Any, Self
 
 from ..core import registry
 from ..core.data import Grade, Query
-<<<<<<< HEAD
 from ..core.menu import Menu
 from ..core.profile import Profile
-from ..core.protocols import Grader
-from ..core.provenance import Provenance
-from ..errors import InvalidInputError, InvalidSettingsError
-from ..evaluation.votes import voted
-from ..graders import check_references, grader_of
-=======
 from ..core.protocols import Grader, completed
 from ..core.provenance import Provenance
 from ..errors import InvalidInputError
-from ..graders import check_references
->>>>>>> main
+from ..evaluation.votes import voted
+from ..graders import check_references, grader_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from ..core import registry
 from ..core.data import Grade, Query
 from ..core.problems import Problems, excerpt
-from ..core.protocols import Grader
+from ..core.protocols import Grader, completed
 from ..core.provenance import Provenance
 from .choice import ChoiceGrader
 from .exact import ExactGrader
@@ -35,8 +35,7 @@ def is_gradable(grader: Grader, reference: str | None) -> bool:
 def grader_of(made: Provenance) -> Grader:
     """The grader that answers were graded by; "exact" where that is not known by name."""
     name = made.grader if made.grader in registry.available("graders") else "exact"
-    grader: Grader = registry.make("graders", name, made.grader_options or {})
-    return grader
+    return completed(registry.make("graders", name, made.grader_options or {}), name)
 
 
 def check_references(
