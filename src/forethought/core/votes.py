@@ -157,8 +157,8 @@ def weighted_chance_right(groups: Sequence[int], weights: Sequence[float], sampl
     if not num_right or not counts or len(set(weights)) == 1:  # weights change nothing
         return chance_right(num_right, counts.values(), num_abstained, samples)
     is_in_S_T = _subsets(len(group_T), samples)
-    is_equal_S = (is_in_S_T & np.isnan(weight_T)).any(axis=1)
-    weight_S_T = np.where(is_in_S_T, np.where(is_equal_S[:, None], 1.0, np.nan_to_num(weight_T)), 0.0)
+    is_equal_S_1 = (is_in_S_T & np.isnan(weight_T)).any(axis=1, keepdims=True)
+    weight_S_T = np.where(is_in_S_T, np.where(is_equal_S_1, 1.0, np.nan_to_num(weight_T)), 0.0)
     is_of_T_G = np.stack([group_T == group for group in (RIGHT_GROUP, *counts)], axis=1)
     votes_S_G = weight_S_T @ is_of_T_G
     has_votes_S_G = is_in_S_T @ is_of_T_G  # a vote of weight 0 is one
