@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import sys
 
-import numpy as np
-
 from ..core.data import Cost, Curves, FloatArray, IntArray
 from ..errors import InvalidSettingsError
 from .costs import exact_sum
@@ -38,7 +36,7 @@ def column_at(p_B: FloatArray, cost_B: FloatArray, price: float) -> int:
     """
     net_B = p_B - price * cost_B
     most = float(net_B.max())
-    near = np.flatnonzero(net_B >= most - TOLERANCE * (1.0 + abs(most)))
+    (near,) = (net_B >= most - TOLERANCE * (1.0 + abs(most))).nonzero()
     return int(near[cost_B[near].argmin()]) if near.size else 0
 
 

@@ -66,11 +66,16 @@ def decode(kind: type[T], value: Any, *, place: str = "", lenient: tuple[type, .
     return found
 
 
+PLAIN = frozenset({str, int, float, bool, type(None)})
+
+
 def encode(value: Any) -> Any:
     """`value` as JSON holds it: dataclasses are objects, tuples lists, enums values; else by its `to_json`."""
+    if type(value) in PLAIN:
+        return value
     if isinstance(value, Enum):
         return value.value
-    if value is None or isinstance(value, str | int | float):
+    if isinstance(value, str | int | float):
         return value
     if hasattr(value, "to_json"):
         return value.to_json()

@@ -121,12 +121,12 @@ class Features:
 
     def usable_rows(self, reads: frozenset[str]) -> IntArray:
         """Indices of the queries of which everything in `reads` is known: finite hidden states, a text."""
-        is_usable_Q = np.ones(self.num_queries, dtype=bool)
-        if HIDDEN in reads and self.hidden_Q_D is not None:
-            is_usable_Q[nonfinite_rows(self.hidden_Q_D)] = False
+        rows = np.arange(self.num_queries)
         if TEXT in reads and self.texts is not None:
-            is_usable_Q &= np.array([bool(text.strip()) for text in self.texts], dtype=bool)
-        return np.flatnonzero(is_usable_Q)
+            rows = np.array([row for row, text in enumerate(self.texts) if text.strip()], dtype=np.int64)
+        if HIDDEN in reads and self.hidden_Q_D is not None:
+            rows = np.setdiff1d(rows, nonfinite_rows(self.hidden_Q_D), assume_unique=True)
+        return rows
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -62,6 +62,11 @@ class PromptTemplate:
         """Whether the thought ends in a tag, as that of a model does which was taught to think."""
         return self.reasoning_end[:1] in ("<", "[", "◁")
 
+    @property
+    def num_turns(self) -> int:
+        """How many turns `messages` makes of a plain question."""
+        return bool(self.system) + 2 * len(self.shots) + 1
+
     def messages(self, query: Query) -> tuple[Message, ...]:
         """The chat turns for `query`: system, examples as turns, then the question."""
         turns: list[Message] = []

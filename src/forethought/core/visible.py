@@ -35,9 +35,18 @@ def _written(match: re.Match[str]) -> str:
     return _BREAKS.get(sign) or (f"\\x{ord(sign):02x}" if ord(sign) < 0x100 else f"\\u{ord(sign):04x}")
 
 
+def _encoder(indent: int | None) -> json.JSONEncoder:
+    return json.JSONEncoder(indent=indent, ensure_ascii=False, allow_nan=False)
+
+
+_ENCODER = _encoder(None)
+
+
 def to_json(value: Any, *, indent: int | None = None) -> str:
     """`value` as JSON that can be shown and saved: JSON escapes less than a terminal obeys. NaN is a ValueError."""
-    text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
+    text = (_ENCODER if indent is None else _encoder(indent)).encode(value)
+    if text.isprintable():
+        return text
     return _CONTROLS.sub(lambda match: f"\\u{ord(match.group()):04x}", text)  # they only stand within strings
 
 

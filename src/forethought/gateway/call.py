@@ -42,7 +42,7 @@ class Call:
     added: float = 0.0
     has_left: bool = False
 
-    def entry(self, used: Used, settled: int | None, *, is_shadow: bool) -> Entry:
+    def entry(self, used: Used, settled: int | None, *, is_shadow: bool, keeps_text: bool) -> Entry:
         """What is noted of it once it has ended."""
         request, decision = self.request or UNREAD, self.decision or NOTHING
         option = decision.option or (None if decision.budget is None else str(decision.budget))
@@ -72,5 +72,5 @@ class Call:
             added_ms=1000.0 * self.added,
             seconds=time.perf_counter() - self.started,
             is_shadow=is_shadow,
-            text=request.question or None,
+            text=(request.question or None) if keeps_text else None,
         )

@@ -74,7 +74,7 @@ class Tally:
             return Used(0, 0, 0, status, REFUSED_UPSTREAM)
         told = Usage.read(self._usage)
         pieces = (self._thought.num_pieces, self._answer.num_pieces) if self.is_stream else None
-        count = count_shown(self._usage, self._thought, self._answer, pieces=pieces)
+        count = count_shown(told, self._thought, self._answer, pieces=pieces)
         least = self._thought.least_tokens + self._answer.least_tokens
         total = count.total
         if told.generated is not None and least <= told.generated + max(TOLERANCE, 0.05 * least):

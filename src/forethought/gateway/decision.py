@@ -172,6 +172,7 @@ class Decider:
         p_B, tokens_B = self.predictor.card.concave_mean
         tokens_1_B = None if tokens_B is None else tokens_B[None]
         self._mean_curves = stretched(Curves(("mean",), self.menu, p_B[None], tokens_1_B), stretch)
+        self._granted_B = self.menu.budgets_B.astype(np.float64)
         self._mean = self._at_price(self._mean_curves, 0, MEAN, "", price, None)
 
     @property
@@ -236,10 +237,7 @@ class Decider:
                 kind, reason = NOVEL, f"{PREDICTED}; novel to the predictor (p={float(judged.p_Q[row]):.3f})"
             reason = f"{reason}; {each.note}" if each.note else reason
             price = self.price if each.price is None else each.price
-            decision = self._at_price(own, row, kind, reason, price, each.ceiling)
-            if curves.tokens_Q_B is not None and decision.option == "" and decision.budget in self.menu:
-                decision = replace(decision, tokens_B=curves.tokens_Q_B[row])
-            found.append(decision)
+            found.append(self._at_price(own, row, kind, reason, price, each.ceiling, curves.tokens_Q_B))
         return found
 
     def of_client(self, column: int, reason: str) -> Decision:
@@ -267,13 +265,23 @@ class Decider:
         most = [menu.asked(budget, budget)[0] for budget in menu.caps]
         return [column for column, cap in enumerate(most) if cap <= ceiling] or [0]
 
-    def _at_price(self, curves: Curves, row: int, kind: str, reason: str, price: float, ceiling: Ceiling) -> Decision:
+    def _at_price(
+        self,
+        curves: Curves,
+        row: int,
+        kind: str,
+        reason: str,
+        price: float,
+        ceiling: Ceiling,
+        given_Q_B: FloatArray | None = None,
+    ) -> Decision:
+        """The option of one row; `given_Q_B` is the usage before it was stretched."""
         menu, p_B = curves.menu, curves.p_Q_B[row]
         tokens_B = None if curves.tokens_Q_B is None else curves.tokens_Q_B[row]
-        costs_Q_B = curves.costs_Q_B(self.cost)
-        if costs_Q_B is None:
+        costs_Q_B = curves.costs_Q_B(self.cost) if self.cost is not Cost.GRANTED else None
+        if self.cost is not Cost.GRANTED and costs_Q_B is None:
             raise InvalidSettingsError("spent tokens need a predictor of usage, and this one has none")
-        cost_B = costs_Q_B[row]
+        cost_B = self._granted_B if costs_Q_B is None else costs_Q_B[row]
         if ceiling is None:
             column = column_at(p_B, cost_B, price)
         else:
@@ -290,7 +298,8 @@ class Decider:
         if isinstance(ceiling, int) and ceiling < budget:  # below the smallest option
             return Decision(kind, reason, ceiling, None, min(predicted, ceiling), high_tokens=ceiling)
         high = budget if tokens_B is None else high_of_cap(menu, tokens_B, column)
-        return Decision(kind, reason, budget, expected, predicted, high_tokens=high)
+        given_B = None if given_Q_B is None else given_Q_B[row]
+        return Decision(kind, reason, budget, expected, predicted, high_tokens=high, tokens_B=given_B)
 
 
 HIGH = 0.9  # the share of thoughts that are expected to be no longer than `high_tokens`

@@ -318,7 +318,8 @@ class Pipeline:
         if self.seen is None:
             return
         try:
-            self.seen.end(call.entry(used, settled, is_shadow=self.is_shadow), call.headers)
+            entry = call.entry(used, settled, is_shadow=self.is_shadow, keeps_text=self.seen.keeps_texts)
+            self.seen.end(entry, call.headers)
         except Exception:  # a record that cannot be kept must never break a reply
             logger.exception("a request could not be recorded")
 

@@ -165,13 +165,14 @@ class Policy:
             lack = f"untouched: {request.path} has no field for {decision.option or 'a cap'} that is known"
             return self._queued(request, Decision(UNTOUCHED, lack, most_tokens=request.own_room), {})
         if decision.budget is None:
-            return self._queued(request, replace(decision, most_tokens=request.own_room), fields)
+            return self._queued(request, decision, fields, most_tokens=request.own_room)
         room = decision.budget + self.answer_room
         most = room if request.own_room is None else min(room, request.own_room)
         changes = fields | dict.fromkeys(request.room_fields, most)
+        own: dict[str, Any] = {"most_tokens": most, "answer_tokens": self.answer_room}
         if most < room:
-            decision = replace(decision, tokens_B=None)  # the client's limit may cut the thought, and not the budget
-        return self._queued(request, replace(decision, most_tokens=most, answer_tokens=self.answer_room), changes)
+            own["tokens_B"] = None  # the client's limit may cut the thought, and not the budget
+        return self._queued(request, decision, changes, **own)
 
     def _own(self, request: BudgetRequest, ceiling: Ceiling, is_bounded: bool) -> Decision:
         """The client's own cap or level; its tenant's ceiling lowers it."""
@@ -198,14 +199,14 @@ class Policy:
         if is_bounded and most is None and decision.budget is not None and decision.budget >= 0:
             most = decision.budget + self.answer_room
             changes = dict.fromkeys(request.room_fields, most)
-        return self._queued(request, replace(decision, most_tokens=most, answer_tokens=self.answer_room), changes)
+        return self._queued(request, decision, changes, most_tokens=most, answer_tokens=self.answer_room)
 
-    def _queued(self, request: BudgetRequest, decision: Decision, changes: dict[str, Any]) -> Decision:
-        """With a place in the queue: without one, a request that gets no budget would go before all that do."""
+    def _queued(self, request: BudgetRequest, decision: Decision, changes: dict[str, Any], **own: Any) -> Decision:
+        """With other fields, and a place in the queue: without one, what gets no budget would go before all that do."""
         predicted = decision.predicted_tokens if decision.is_ours else None
         priority = None if request.has_priority else self._priority(predicted)
         changes = changes if priority is None else changes | {"priority": priority}
-        return replace(decision, changes=changes, num_thoughts=request.num_thoughts)
+        return replace(decision, changes=changes, num_thoughts=request.num_thoughts, **own)
 
     def place(self, body: Mapping[str, Any], headers: Collection[str] = ()) -> int | None:
         """The priority of a request of another kind, QUEUED; None where the client set one or where none count."""

@@ -210,9 +210,11 @@ def _chat(
     if template is not None:
         if template.instruction:
             question = question.removesuffix(f"\n{template.instruction}")
-        told = [("system", str(system))] if system else []
-        if [(turn.role, turn.content) for turn in template.messages(Query("", question))] == told + turns:
-            return question, "", True, ""
+        told = [("system", str(system)), *turns] if system else turns
+        if len(told) == template.num_turns:
+            given = [(turn.role, turn.content) for turn in template.messages(Query("", question))]
+            if given == told:
+                return question, "", True, ""
     if any(role not in ("system", "developer", "user") for role, _ in turns) or sum(r == "user" for r, _ in turns) > 1:
         return question, "earlier turns", False, ""
     return question, "", False, ""

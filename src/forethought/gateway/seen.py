@@ -144,6 +144,11 @@ class Seen:
         self._series: dict[tuple[str, str], Series] = {}
         self._used = Series(self._started)
 
+    @property
+    def keeps_texts(self) -> bool:
+        """Whether questions are kept."""
+        return self.journal is not None and self.journal.keep_texts
+
     def begin(self) -> str:
         """A request has come; returns its id."""
         self.totals.began()

@@ -154,7 +154,7 @@ class NoveltyScore:
         """p-values for a batch; a query that cannot be read has none and is not novel."""
         distance_Q = self.distances(features)
         is_known_Q = np.isfinite(distance_Q)
-        num_known, num_calibrated = int(is_known_Q.sum()), len(self.left_out_N)
+        num_known, num_calibrated = int(np.count_nonzero(is_known_Q)), len(self.left_out_N)
         num_beyond_Q = num_calibrated - np.searchsorted(self.left_out_N, distance_Q, side="left")
         rank = num_in_tail(num_calibrated)
         is_novel_Q = is_known_Q & (num_beyond_Q < rank)
@@ -164,7 +164,7 @@ class NoveltyScore:
             num_queries=num_known,
             num_calibrated=num_calibrated,
             expected=num_known * rank / (num_calibrated + 1),
-            chance=chance_of(int(is_novel_Q.sum()), num_known, rank=rank, num_trained=num_calibrated),
+            chance=chance_of(int(np.count_nonzero(is_novel_Q)), num_known, rank=rank, num_trained=num_calibrated),
         )
 
     def arrays(self) -> dict[str, FloatArray]:
@@ -319,5 +319,5 @@ class Distance:
             if self.rest > 0.0:
                 squared_Q[rows] += ((x_C_D - z_C_K @ basis_D_K.T) ** 2).sum(axis=1) / self.rest
         num_dimensions = max(1, int(np.isfinite(self.scale_D).sum()) if self.rest > 0.0 else len(self.variance_K))
-        distance_Q: NDArray[np.float64] = np.sqrt(squared_Q / num_dimensions)
-        return distance_Q
+        squared_Q /= num_dimensions
+        return np.sqrt(squared_Q, out=squared_Q)

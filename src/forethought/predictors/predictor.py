@@ -90,13 +90,14 @@ class Predictor(Shown):
         if HIDDEN in self.card.features.reads:
             self._check_features(query_ids, features.hidden)
         p_Q_B, tokens_Q_B = self.estimator.predict(features)
-        mean = self.card.mean_curves(query_ids)
-        if tokens_Q_B is None:  # an estimator without usage: the mean stands for everyone's
-            tokens_Q_B = mean.tokens_Q_B
-        if (shrinkage := self.card.shrinkage) is not None:
-            any_order = self.card.menu.is_named
-            p_Q_B, tokens_Q_B = shrinkage.apply(p_Q_B, tokens_Q_B, mean.p_Q_B, mean.tokens_Q_B, any_order=any_order)
-        return Curves(query_ids, self.card.menu, p_Q_B, tokens_Q_B, mean.input_Q_B)
+        card = self.card
+        mean_tokens_B = None if card.mean_tokens_B is None else np.array(card.mean_tokens_B)
+        if tokens_Q_B is None and mean_tokens_B is not None:  # without usage: the mean stands for everyone's
+            tokens_Q_B = np.tile(mean_tokens_B, (len(query_ids), 1))
+        if (shrinkage := card.shrinkage) is not None:
+            mean_p_B, any_order = np.array(card.mean_p_B), card.menu.is_named
+            p_Q_B, tokens_Q_B = shrinkage.apply(p_Q_B, tokens_Q_B, mean_p_B, mean_tokens_B, any_order=any_order)
+        return Curves(query_ids, card.menu, p_Q_B, tokens_Q_B, card.input_Q_B(len(query_ids)))
 
     def _check_features(self, query_ids: Sequence[str], features_Q_D: FloatArray) -> None:
         schema = self.card.features

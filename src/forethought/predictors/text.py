@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
@@ -11,7 +12,7 @@ from ..core.data import FloatArray
 from ..core.features import TEXT, Counts, Features
 from ..core.protocols import EstimatorBase
 from .parts.checks import usable
-from .parts.lexical import Lexical
+from .parts.lexical import Lexical, Words
 from .parts.linear import LinearCurves, RidgeProblem
 
 NUM_WAVES = 512
@@ -61,16 +62,36 @@ class TextPredictor(EstimatorBase):
         return self._curves.left_out_p_Q_B
 
     def _vectors(self, texts: Sequence[str]) -> FloatArray:
-        """Counts, words and waves of each text; the waves weigh as much as the counts, shape (Q, N)."""
+        """Counts, words and waves of each text, shape (Q, N)."""
         vector_Q_N = self._lexical.apply(texts)
-        count_Q_C = vector_Q_N[:, : self._lexical.num_counts]
-        wave_Q_R = np.cos(count_Q_C @ self._wave_C_R + self._phase_R)
-        scale = np.float32(np.sqrt(2 * self._lexical.num_counts / NUM_WAVES))
-        return np.concatenate([vector_Q_N, scale * wave_Q_R], axis=1)
+        wave_Q_R = self._level * self._waves(vector_Q_N[:, : self._lexical.num_counts])
+        return np.concatenate([vector_Q_N, wave_Q_R], axis=1)
+
+    def _waves(self, count_Q_C: FloatArray) -> FloatArray:
+        """Waves of the counts, shape (Q, R), in [-1, 1]."""
+        wave_Q_R: FloatArray = np.cos(count_Q_C @ self._wave_C_R + self._phase_R)
+        return wave_Q_R
+
+    @property
+    def _level(self) -> np.float32:
+        """What waves are multiplied by, so that they weigh as much as the counts."""
+        return np.float32(np.sqrt(2 * self._lexical.num_counts / NUM_WAVES))
+
+    @cached_property
+    def _parts(self) -> tuple[FloatArray, Words, FloatArray]:
+        """The curves' map, of counts, words and waves each by themselves."""
+        first, last = self._lexical.num_counts, self._lexical.width
+        product_D_N = self._curves.map.product_D_N
+        return product_D_N[:first], self._lexical.words(product_D_N[first:last]), self._level * product_D_N[last:]
 
     def predict(self, features: Features) -> tuple[FloatArray, FloatArray | None]:
-        """See `Estimator.predict`."""
-        return self._curves.curves(self._curves.map.apply(self._vectors(features.questions)))
+        """See `Estimator.predict`; of the words, most of a vector, it makes only what the map makes of them."""
+        count_C_N, words, wave_R_N = self._parts
+        count_Q_C, buckets = self._lexical.read(features.questions)
+        level_Q_N = words.apply(buckets) + self._curves.map.offset_N
+        level_Q_N += count_Q_C @ count_C_N
+        level_Q_N += self._waves(count_Q_C) @ wave_R_N
+        return self._curves.curves(level_Q_N)
 
     def state(self) -> tuple[dict[str, Any], dict[str, FloatArray]]:
         """See `Estimator.state`."""

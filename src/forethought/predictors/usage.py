@@ -7,9 +7,8 @@ they are used.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -180,8 +179,8 @@ def stretched(curves: Curves, factor: float) -> Curves:
     if factor == 1.0 or curves.tokens_Q_B is None:
         return curves
     tokens_Q_B = stretched_tokens(curves.tokens_Q_B, curves.menu, factor)
-    p_Q_B = curves.p_Q_B if curves.menu.is_named else _Moved.by(curves.menu.caps, factor).values(curves.p_Q_B)
-    return replace(curves, p_Q_B=p_Q_B, tokens_Q_B=tokens_Q_B)
+    p_Q_B = curves.p_Q_B if curves.menu.is_named else curves.p_Q_B @ _moved(curves.menu.caps, factor)[0]
+    return Curves(curves.query_ids, curves.menu, p_Q_B, tokens_Q_B, curves.input_Q_B)
 
 
 def stretched_tokens(tokens_Q_B: FloatArray, menu: Menu, factor: float) -> NDArray[np.float64]:
@@ -194,9 +193,8 @@ def stretched_tokens(tokens_Q_B: FloatArray, menu: Menu, factor: float) -> NDArr
     rising_Q_B: NDArray[np.float64] = np.maximum.accumulate(np.asarray(tokens_Q_B, dtype=np.float64), axis=1)
     if factor == 1.0:
         return rising_Q_B
-    moved = _Moved.by(menu.caps, factor)
-    thought_Q_B = moved.values(rising_Q_B)
-    thought_Q_B -= moved.missing_B
+    move_B_B, missing_B = _moved(menu.caps, factor)
+    thought_Q_B = rising_Q_B @ move_B_B - missing_B
     if menu.caps[0] != 0:
         found_Q_B = factor * np.maximum(0.0, thought_Q_B)
     else:
@@ -204,37 +202,17 @@ def stretched_tokens(tokens_Q_B: FloatArray, menu: Menu, factor: float) -> NDArr
     return np.maximum.accumulate(found_Q_B, axis=1)  # rounding may not make a later cap look cheaper
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Moved:
+@lru_cache(maxsize=64)
+def _moved(caps: tuple[int, ...], factor: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Where the caps of a menu come to lie once thoughts are longer: the same for every query of a stream.
 
-    Attributes:
-        before_B, after_B: columns between which cap / factor lies; beyond the first and the last, these.
-        share_B: how far from the first of them.
-        missing_B: tokens by which it is below the first cap.
+    Returns:
+        What makes a row's values at cap / factor of its values at the caps, in straight lines between these, shape
+        (B, B); and the tokens by which each cap / factor is below the first cap, shape (B,).
     """
-
-    before_B: IntArray
-    after_B: IntArray
-    share_B: NDArray[np.float64]
-    missing_B: NDArray[np.float64]
-
-    @classmethod
-    @lru_cache(maxsize=64)
-    def by(cls, caps: tuple[int, ...], factor: float) -> Self:
-        """For these caps and this factor."""
-        budget_B = np.array(caps, dtype=np.float64)
-        place_B = np.interp(budget_B / factor, budget_B, np.arange(len(caps)))
-        before_B = np.floor(place_B).astype(np.int64)
-        after_B = np.minimum(before_B + 1, len(caps) - 1)
-        return cls(before_B, after_B, place_B - before_B, np.maximum(0.0, budget_B[0] - budget_B / factor))
-
-    def values(self, values_Q_B: FloatArray) -> NDArray[np.float64]:
-        """Every row's values there, in straight lines between its own."""
-        values_Q_B = np.asarray(values_Q_B, dtype=np.float64)
-        found_Q_B: NDArray[np.float64] = (1.0 - self.share_B) * values_Q_B[:, self.before_B]
-        found_Q_B += self.share_B * values_Q_B[:, self.after_B]
-        return found_Q_B
+    budget_B = np.array(caps, dtype=np.float64)
+    move_B_B = np.array([np.interp(budget_B / factor, budget_B, unit_B) for unit_B in np.eye(len(caps))])
+    return move_B_B, np.maximum(0.0, budget_B[0] - budget_B / factor)
 
 
 def stretch_of(tokens_N_B: FloatArray, menu: Menu, column_N: NDArray[np.int64], used: float) -> float:

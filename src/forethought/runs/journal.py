@@ -90,7 +90,8 @@ class Entry:
 
     def to_json(self) -> dict[str, Any]:
         """One line of the journal as an object; what is not known is not in it."""
-        return {name: value for name, value in fields_to_json(self).items() if value is not None and value != ""}
+        values = {name: getattr(self, name) for name in self.__slots__}
+        return {name: value for name, value in values.items() if value is not None and value != ""}
 
     @classmethod
     def from_json(cls, value: Any) -> Self:

@@ -115,7 +115,7 @@ def count_tokens(
         disagree: told where the server's word and ours differ: reported, counted, by what.
     """
     return count_shown(
-        usage,
+        Usage.read(usage),
         Shown.of(thought),
         Shown.of(answer),
         thought_tokens=thought_tokens,
@@ -163,7 +163,7 @@ class Shown:
             self._open += len(words[0])
             self._close()
             between = words[1:-1]
-            long = sum(len(word) // -WORD_CHARACTERS + 1 for word in between if len(word) > WORD_CHARACTERS)
+            long = sum([len(word) // -WORD_CHARACTERS + 1 for word in between if len(word) > WORD_CHARACTERS])
             self._num_closed += len(between) - long
         self._open += len(words[-1])
         if piece[-1].isspace():
@@ -180,7 +180,7 @@ class Shown:
 
 
 def count_shown(
-    usage: Any,
+    told: Usage,
     thought: Shown,
     answer: Shown,
     *,
@@ -191,8 +191,7 @@ def count_shown(
     closing_tokens: int = 0,
     disagree: Callable[[int, int, str], None] | None = None,
 ) -> Count:
-    """The same by the lengths of the texts; arguments as of `count_tokens`."""
-    told = Usage.read(usage)
+    """The same by what the server told and by the lengths of the texts; other arguments as of `count_tokens`."""
     shown, least_answer = thought.least_tokens, answer.least_tokens
     total = told.generated
     has_text = bool(thought.num_bytes or answer.num_bytes)
@@ -237,11 +236,17 @@ def whole(value: Any) -> int | None:
 
 
 def _first(found: dict[str, Any], *names: str) -> int | None:
-    return next((number for name in names if (number := whole(found.get(name))) is not None), None)
+    for name in names:
+        if (number := whole(found.get(name))) is not None:
+            return number
+    return None
 
 
 def _object(found: dict[str, Any], *names: str) -> dict[str, Any]:
-    return next((value for name in names if isinstance(value := found.get(name), dict)), {})
+    for name in names:
+        if isinstance(value := found.get(name), dict):
+            return value
+    return {}
 
 
 logger = logging.getLogger(__name__)

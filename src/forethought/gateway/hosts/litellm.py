@@ -299,7 +299,7 @@ class Hook(CustomLogger):  # type: ignore[misc]
         self._note(opened, call, used, settled)
 
     def _note(self, opened: Opened, call: _Call, used: Used, settled: int | None) -> None:
-        entry = call.entry(used, settled, is_shadow=opened.settings.shadow)
+        entry = call.entry(used, settled, is_shadow=opened.settings.shadow, keeps_text=opened.seen.keeps_texts)
         try:
             opened.seen.end(entry, {})
         except Exception:  # a record that cannot be kept must never break a reply

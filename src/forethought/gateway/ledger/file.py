@@ -9,7 +9,7 @@ import sqlite3
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 from urllib.parse import quote
 
 from ...core.files import open_bytes
@@ -19,7 +19,6 @@ from .book import Book
 
 APPLICATION = 0x46544C47  # "FTLG", in the header of the file
 VERSION = 1  # of the tables
-CHECKPOINT_PAGES = 8000  # of the log; few of them are distinct, so that one checkpoint is short
 
 TABLES = """
 CREATE TABLE claims (id TEXT PRIMARY KEY, accounts TEXT NOT NULL, admitted REAL NOT NULL, reserved INTEGER NOT NULL,
@@ -30,23 +29,18 @@ CREATE TABLE states (name TEXT PRIMARY KEY, value TEXT NOT NULL, version INTEGER
 """
 
 
-def _columns(num_columns: int) -> str:
-    return ", ".join(f"json_extract(value, '$[{column}]')" for column in range(num_columns))
+OPENED = "INSERT INTO claims VALUES (?, ?, ?, ?, ?, ?)"
+CLOSED = "DELETE FROM claims WHERE id = ?"
+COUNTED = "INSERT INTO counts VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET settled = excluded.settled"
+STATES = """INSERT INTO states VALUES (?, ?, ?)
+            ON CONFLICT DO UPDATE SET value = excluded.value, version = excluded.version"""
+PRUNED = "DELETE FROM counts WHERE window = ? AND start < ?"
 
-
-# One statement a table and commit, its rows one JSON text: a statement a row would ask for Python's lock once a row.
-OPENED = f"INSERT INTO claims SELECT {_columns(6)} FROM json_each(?)"
-CLOSED = "DELETE FROM claims WHERE id IN (SELECT value FROM json_each(?))"
-COUNTED = f"""INSERT INTO counts SELECT {_columns(4)} FROM json_each(?) WHERE true
-              ON CONFLICT DO UPDATE SET settled = excluded.settled"""
-STATES = f"""INSERT INTO states SELECT {_columns(3)} FROM json_each(?) WHERE true
-             ON CONFLICT DO UPDATE SET value = excluded.value, version = excluded.version"""
-PRUNED = """DELETE FROM counts WHERE EXISTS (SELECT 1 FROM json_each(?)
-            WHERE json_extract(value, '$[0]') = window AND start < json_extract(value, '$[1]'))"""
+Statement = tuple[str, Sequence[tuple[Any, ...]]]  # SQL, and the rows of its parameters
 
 
 class LedgerFile:
-    """An open file; one thread may commit and another sync.
+    """An open file; one thread may commit while another syncs, but none while another shortens the log.
 
     Args:
         path: made where there is none.
@@ -74,12 +68,12 @@ class LedgerFile:
             self._lock.close()
             raise
 
-    def commit(self, statements: Sequence[tuple[str, str]]) -> None:
-        """Runs SQL, each with its one parameter, as one transaction; raises sqlite3.Error where that fails."""
+    def commit(self, statements: Sequence[Statement]) -> None:
+        """Runs SQL for all rows of each statement as one transaction; raises sqlite3.Error where that fails."""
         self._database.execute("BEGIN IMMEDIATE")
         try:
-            for sql, text in statements:
-                self._database.execute(sql, (text,))
+            for sql, rows in statements:
+                self._database.executemany(sql, rows)
             self._database.execute("COMMIT")
         except BaseException:
             with suppress(sqlite3.Error):
@@ -89,6 +83,10 @@ class LedgerFile:
     def sync(self) -> None:
         """Has the system write to disk what was committed; raises OSError where it cannot."""
         os.fsync(self._log)
+
+    def checkpoint(self) -> None:
+        """Moves what the log holds to the file, so that the log begins anew; raises sqlite3.Error where it cannot."""
+        self._database.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
     def close(self) -> None:
         """Lets go of the file."""
@@ -170,13 +168,14 @@ def _prepare(path: Path, database: sqlite3.Connection) -> None:
     if mode != "wal":
         raise LedgerError(f"{path}: a ledger cannot lie here (no write-ahead log, but {mode}); name a local folder")
     database.execute("PRAGMA synchronous = NORMAL")
-    database.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+    database.execute("PRAGMA wal_autocheckpoint = 0")  # it would happen within a commit, which must not wait for disks
     if not is_new:
         (verdict,) = database.execute("PRAGMA quick_check(1)").fetchone()
         if verdict != "ok":
             raise LedgerError(_damaged(path, verdict))
     marks = f"PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {VERSION};"  # written: so there is a log
     database.executescript(f"BEGIN IMMEDIATE; {TABLES if is_new else ''} {marks} COMMIT;")
+    database.execute("PRAGMA busy_timeout = 0")  # nor for another program that writes to the file
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)

@@ -8,6 +8,7 @@ import string
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Self
 
 import numpy as np
@@ -22,6 +23,7 @@ FEWEST_QUERIES = 2  # a bucket that fewer training questions fall into says noth
 MOST_EXACT = 1500  # texts up to which the directions are found exactly, from their products with one another
 LARGEST = 4.0  # spreads from the mean; a count further out counts as this far
 WORDS_SHARE = 0.5  # weight of the directions beside the counts
+NOTHING = np.float32(1e-30)  # in place of the weight of a text without words
 MAX_CHARACTERS = 20_000  # of a longer text the end is read: that is where the question is
 
 _PARTS = re.compile(r"[a-z]+(?:'[a-z]+)?|[0-9][0-9,]*(?:\.[0-9]+)?|[^\sa-z0-9]")
@@ -109,23 +111,33 @@ class Lexical:
         """Numbers of one text."""
         return len(self.centre_C) + len(self.mean_K)
 
+    def read(self, texts: Sequence[str]) -> tuple[NDArray[np.float32], list[NDArray[np.int64]]]:
+        """Standardised counts, float32, shape (Q, C), and the buckets of each text's words."""
+        parts = [parts_of(text) for text in texts]
+        found = chain.from_iterable(map(counts, texts, parts))
+        count_Q_C = np.fromiter(found, np.float32).reshape(len(texts), len(self.centre_C))
+        count_Q_C -= self.centre_C
+        count_Q_C /= self.scale_C
+        np.maximum(count_Q_C, -LARGEST, out=count_Q_C)
+        return np.minimum(count_Q_C, LARGEST, out=count_Q_C), [buckets_of(each) for each in parts]
+
     def apply(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """The vectors of some texts, float32, shape (Q, width); each by itself, whatever the others are."""
-        vector_Q_N = np.empty((len(texts), self.width), dtype=np.float32)
-        num_counts = len(self.centre_C)
-        for row, text in enumerate(texts):
-            parts = parts_of(text)
-            count_C = np.array(counts(text, parts), dtype=np.float32)
-            count_C -= self.centre_C
-            count_C /= self.scale_C
-            np.minimum(np.maximum(count_C, -LARGEST, out=count_C), LARGEST, out=vector_Q_N[row, :num_counts])
-            bucket_N = buckets_of(parts)
+        count_Q_C, buckets = self.read(texts)
+        found_Q_K = np.empty((len(texts), len(self.mean_K)), dtype=np.float32)
+        for row, bucket_N in enumerate(buckets):
             weight_N = self.rarity_H[bucket_N]
             length = math.sqrt(weight_N @ weight_N) or 1.0
-            found_K = (weight_N / np.float32(length)) @ self.basis_H_K[bucket_N]
-            found_K -= self.mean_K
-            np.divide(found_K, np.float32(self.level), out=vector_Q_N[row, num_counts:])
-        return vector_Q_N
+            np.matmul(weight_N / np.float32(length), self.basis_H_K[bucket_N], out=found_Q_K[row])
+        found_Q_K -= self.mean_K
+        found_Q_K /= np.float32(self.level)
+        return np.concatenate([count_Q_C, found_Q_K], axis=1)
+
+    def words(self, product_K_N: FloatArray) -> Words:
+        """What a linear map, shape (K, N), makes of the part of a vector that stands for words, without making it."""
+        product_K_N = product_K_N / np.float32(self.level)
+        weight_H = self.rarity_H
+        return Words.of(weight_H[:, None] * (self.basis_H_K @ product_K_N), weight_H, -self.mean_K @ product_K_N)
 
     def arrays(self) -> dict[str, FloatArray]:
         """Everything learned, by name."""
@@ -161,6 +173,33 @@ class Lexical:
         return cls(centre_C, scale_C, rarity_H, basis_H_K, mean_K, float(level_1[0]))
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Words:
+    """A linear function of a text's words: its buckets' rows, their weights scaled to length one, and an offset.
+
+    Attributes:
+        row_H_N: of each bucket, times its weight, and the weight's square behind it.
+        offset_N: for a text without words.
+    """
+
+    row_H_N: NDArray[np.float32]
+    offset_N: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, row_H_N: FloatArray, weight_H: FloatArray, offset_N: FloatArray) -> Self:
+        """From each bucket's row and weight."""
+        return cls(np.column_stack([row_H_N, weight_H**2]).astype(np.float32), offset_N.astype(np.float32))
+
+    def apply(self, buckets: Sequence[NDArray[np.int64]]) -> FloatArray:
+        """For the buckets of each of Q texts, float32, shape (Q, N); each by itself, whatever the others are."""
+        sum_Q_N = np.empty((len(buckets), self.row_H_N.shape[1]), dtype=np.float32)
+        for row, each in enumerate(buckets):
+            np.add.reduce(self.row_H_N.take(each, axis=0), axis=0, out=sum_Q_N[row])
+        found_Q_N: FloatArray = sum_Q_N[:, :-1] / np.sqrt(np.maximum(sum_Q_N[:, -1:], NOTHING))
+        found_Q_N += self.offset_N
+        return found_Q_N
+
+
 def _rounded(array: FloatArray) -> NDArray[np.float32]:
     """As the files keep it: rounded before its first use, so that what is loaded says exactly what was fitted."""
     return array.astype(np.float16).astype(np.float32)
@@ -186,7 +225,7 @@ def buckets_of(parts: Sequence[str]) -> NDArray[np.int64]:
     threes = list(map(zlib.crc32, after[2:], twos))
     is_found_H = np.zeros(NUM_BUCKETS, dtype=np.bool_)
     is_found_H[np.array(ones + twos + threes, dtype=np.int64) & (NUM_BUCKETS - 1)] = True
-    return np.flatnonzero(is_found_H)
+    return is_found_H.nonzero()[0]
 
 
 DIGITS, CAPITALS = string.digits.encode(), string.ascii_uppercase.encode()
@@ -215,18 +254,19 @@ def counts(text: str, parts: Sequence[str]) -> list[float]:
     last = sentences[-1] if sentences else ""
     sizes = [math.log1p(number) for number in numbers] or [0.0]
     mean_size = sum(sizes) / len(sizes)
-    num_words, num_numbers, num_sentences = len(words), len(numbers), len(sentences)
+    num_words, num_numbers, num_sentences, num_different = len(words), len(numbers), len(sentences), len(set(words))
     in_words = sum(map(_NUMBER_WORDS.__contains__, words))
     found = [
         len(text), num_words, num_sentences, num_numbers, len(set(numbers)), num_numbers + in_words, in_words,
         math.log1p(len(text)), math.log1p(num_numbers), math.log1p(num_sentences),
-        max(sizes), min(sizes), mean_size, sum(sizes), math.sqrt(sum((s - mean_size) ** 2 for s in sizes) / len(sizes)),
-        sizes[0], sizes[-1], sum(not number.is_integer() for number in numbers),
-        sum(number >= 100 for number in numbers), sum(number >= 1000 for number in numbers),
-        sum(number < 10 for number in numbers), sum(number % 10 == 0 for number in numbers),
+        max(sizes), min(sizes), mean_size, sum(sizes),
+        math.sqrt(sum([(size - mean_size) ** 2 for size in sizes]) / len(sizes)), sizes[0], sizes[-1],
+        sum([not number.is_integer() for number in numbers]),
+        sum([number >= 100 for number in numbers]), sum([number >= 1000 for number in numbers]),
+        sum([number < 10 for number in numbers]), sum([number % 10 == 0 for number in numbers]),
         num_numbers <= 2, num_numbers == 3, num_numbers >= 6,
         len(last), len(parts_of(last)), count_letters(last, str.isdigit, DIGITS),
-        count_letters(text, str.isdigit, DIGITS), len(set(words)), len(set(words)) / max(1, num_words),
+        count_letters(text, str.isdigit, DIGITS), num_different, num_different / max(1, num_words),
         sum(map(len, words)) / max(1, num_words), text.count(","), text.count("?"), text.count("\n"), text.count("\\"),
         count_letters(text, str.isupper, CAPITALS), len(text) / max(1, num_sentences),
         num_numbers / max(1, num_words), num_numbers / max(1, num_sentences),

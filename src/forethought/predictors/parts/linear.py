@@ -168,6 +168,9 @@ class LinearMap:
         standardizer: shift and scale of the features.
         weights_D_N: on standardised features.
         intercept_N: the answer for mean features.
+
+    Attributes:
+        product_D_N, offset_N: what features as they are get multiplied with, and what is added, float32.
     """
 
     def __init__(self, standardizer: Standardizer, weights_D_N: FloatArray, intercept_N: FloatArray) -> None:
@@ -176,8 +179,8 @@ class LinearMap:
         self._intercept_N = intercept_N.astype(np.float32)
         # Folded in float64 from the rounded weights: their rounding then cancels at the centre.
         scaled_D_N = self._weights_D_N.astype(np.float64) / standardizer.scale_D.astype(np.float64)[:, None]
-        self._product_D_N = scaled_D_N.astype(np.float32)
-        self._offset_N = (self._intercept_N - standardizer.centre_D.astype(np.float64) @ scaled_D_N).astype(np.float32)
+        self.product_D_N = scaled_D_N.astype(np.float32)
+        self.offset_N = (self._intercept_N - standardizer.centre_D.astype(np.float64) @ scaled_D_N).astype(np.float32)
 
     @classmethod
     def from_solutions(cls, problem: RidgeProblem, *solutions: Solution) -> Self:
@@ -191,14 +194,14 @@ class LinearMap:
     @property
     def width(self) -> int:
         """D, the number of features."""
-        return len(self._product_D_N)
+        return len(self.product_D_N)
 
     def apply(self, features_Q_D: FloatArray) -> NDArray[np.float32]:
         """The map's outputs, float32, shape (Q, N)."""
-        output_Q_N = np.empty((len(features_Q_D), len(self._offset_N)), dtype=np.float32)
+        output_Q_N = np.empty((len(features_Q_D), len(self.offset_N)), dtype=np.float32)
         for rows in chunks(len(features_Q_D)):
-            np.matmul(features_Q_D[rows].astype(np.float32, copy=False), self._product_D_N, out=output_Q_N[rows])
-        output_Q_N += self._offset_N
+            np.matmul(features_Q_D[rows].astype(np.float32, copy=False), self.product_D_N, out=output_Q_N[rows])
+        output_Q_N += self.offset_N
         return output_Q_N
 
     def arrays(self, prefix: str = "") -> dict[str, FloatArray]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Self
 
 import numpy as np
@@ -14,7 +13,7 @@ from ...core.features import Counts, Float64Array, chunks
 from ...core.menu import Menu
 
 BEND = 0.01  # accuracy that `make_concave` adds at most: enough to break every straight line, too little to matter
-AT_ONCE = 1 << 13  # numbers of one pass of the isotonic regression, so that they stay in a core's cache
+FEW_ROWS = 16  # up to which isotonic regression takes them one by one
 SURE = 1.96  # standard errors from zero; what is nearer may be noise
 
 
@@ -69,7 +68,7 @@ class CurveShape:
         """The nearest accuracy curves of that shape, in [0, 1], shape (Q, B), in the type of `level_Q_B`."""
         if self.fall_B is None:
             return np.clip(level_Q_B, 0.0, 1.0)
-        lowest_B = np.cumsum(self.fall_B).astype(level_Q_B.dtype)
+        lowest_B = np.add.accumulate(self.fall_B).astype(level_Q_B.dtype, copy=False)
         shaped_Q_B = np.empty_like(level_Q_B)
         for rows in chunks(len(level_Q_B)):
             shaped_Q_B[rows] = isotonic(level_Q_B[rows] - lowest_B) + lowest_B
@@ -127,32 +126,37 @@ def non_decreasing(level_Q_B: FloatArray) -> FloatArray:
 def isotonic(level_Q_B: FloatArray) -> FloatArray:
     """Isotonic regression of every row: the nearest non-decreasing curve in least squares, shape (Q, B).
 
-    By the min-max formula (Barlow, Bartholomew, Bremner and Brunk, "Statistical Inference under Order Restrictions",
-    1972): at b, the largest over i <= b of the smallest over j >= b of the mean of i..j. For short rows that is a few
-    passes over the whole matrix, where pooling adjacent violators would be a loop over queries; of few rows several i
-    go into one pass.
+    A few rows one by one, by pooling. Of many the same by the min-max formula (Barlow, Bartholomew, Bremner and Brunk,
+    "Statistical Inference under Order Restrictions", 1972): at b, the largest over i <= b of the smallest over j >= b
+    of the mean of i..j. For short rows that is a few passes over the whole matrix, and no loop over queries.
     """
     num_rows, num_options = level_Q_B.shape
+    if num_rows <= FEW_ROWS:
+        return np.array([_pooled(level_B) for level_B in level_Q_B.tolist()], dtype=level_Q_B.dtype)
     sum_Q_S = np.zeros((num_rows, num_options + 1))  # of all before each
     np.cumsum(level_Q_B, axis=1, dtype=np.float64, out=sum_Q_S[:, 1:])
     highest_Q_B = np.full((num_rows, num_options), -np.inf)
-    step = min(num_options, max(1, AT_ONCE // max(1, num_rows * num_options)))
-    for at in range(0, num_options, step):
-        length_I_J, is_none_I_J = _lengths(at, min(at + step, num_options), num_options)
-        mean_Q_I_J = sum_Q_S[:, None, at + 1 :] - sum_Q_S[:, at : at + len(length_I_J), None]
-        mean_Q_I_J /= length_I_J
-        smallest_Q_I_J = np.minimum.accumulate(mean_Q_I_J[:, :, ::-1], axis=2)[:, :, ::-1]
-        if len(length_I_J) > 1:
-            smallest_Q_I_J[:, is_none_I_J] = -np.inf
-        np.maximum(highest_Q_B[:, at:], smallest_Q_I_J.max(axis=1), out=highest_Q_B[:, at:])
+    for at in range(num_options):
+        mean_Q_J = sum_Q_S[:, at + 1 :] - sum_Q_S[:, at : at + 1]
+        mean_Q_J /= np.arange(1, num_options - at + 1)
+        smallest_Q_J = np.minimum.accumulate(mean_Q_J[:, ::-1], axis=1)[:, ::-1]
+        np.maximum(highest_Q_B[:, at:], smallest_Q_J, out=highest_Q_B[:, at:])
     return highest_Q_B.astype(level_Q_B.dtype, copy=False)
 
 
-@lru_cache(maxsize=64)
-def _lengths(begin: int, end: int, num_options: int) -> tuple[Float64Array, NDArray[np.bool_]]:
-    """Options from each of `begin` to `end` to each after it, at least 1, and where the second is before the first."""
-    length_I_J = np.arange(begin, num_options) + 1.0 - np.arange(begin, end)[:, None]
-    return np.maximum(length_I_J, 1.0), length_I_J < 1.0
+def _pooled(levels: list[float]) -> list[float]:
+    """Isotonic regression of one row: neighbours that fall become their mean, as often as that takes."""
+    means: list[float] = []
+    sizes: list[int] = []
+    for mean in levels:
+        size = 1
+        while means and means[-1] >= mean:
+            before = sizes.pop()
+            mean = (means.pop() * before + mean * size) / (before + size)
+            size += before
+        means.append(mean)
+        sizes.append(size)
+    return [mean for mean, size in zip(means, sizes, strict=True) for _ in range(size)]
 
 
 def make_concave(menu: Menu, p_B: FloatArray, tokens_B: FloatArray | None) -> tuple[Float64Array, Float64Array | None]:

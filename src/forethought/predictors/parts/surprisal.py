@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import re
 import string
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,13 +17,14 @@ from ...core.data import FloatArray
 from .lexical import count_letters
 
 SIZE = 1 << 13  # buckets: 64 KB for each table
+SHIFT = np.uint32(32 - SIZE.bit_length() + 1)
 BEFORE = 0.5  # counts that every bucket has before any text is seen
 DIGIT, ZEROS = re.compile(r"\d"), str.maketrans(string.digits, "0" * 10)
 FIBONACCI = np.uint32(2654435769)  # 2^32 over the golden ratio: multiplicative hashing spreads neighbours
 NUM_NUMBERS = 6  # of a text
 LETTERS = (string.ascii_letters + string.digits).encode()
 
-Hashed = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]
+Hashed = tuple[NDArray[np.integer[Any]], NDArray[np.integer[Any]], list[float]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,28 +67,28 @@ def hash_text(text: str) -> Hashed:
     """Buckets of a text's grams and words, and log characters, log words, shares of digits and of other signs."""
     plain = " ".join(text.lower().split())
     plain = plain.translate(ZEROS) if plain.isascii() else DIGIT.sub("0", plain)
-    code = np.frombuffer(f" {plain} ".encode(errors="replace"), dtype=np.uint8).astype(np.uint32)
-    code = np.concatenate([code, np.full(max(0, 3 - len(code)), 32, dtype=np.uint32)])
-    grams = ((code[:-2] << 16 | code[1:-1] << 8 | code[2:]) * FIBONACCI) >> np.uint32(32 - SIZE.bit_length() + 1)
-    parts = plain.encode(errors="replace").split()
-    words = np.array(list(map(zlib.crc32, parts)), dtype=np.int64) % SIZE
+    content = plain.encode(errors="replace")
+    code = np.frombuffer(b" %b " % (content or b" "), dtype=np.uint8) * FIBONACCI
+    grams = ((code[:-2] << 16) + (code[1:-1] << 8) + code[2:]) >> SHIFT
+    parts = content.split()
+    words = np.array(list(map(zlib.crc32, parts)), dtype=np.int64) & (SIZE - 1)
     length = max(1, len(plain))
     signs = len(plain) - plain.count(" ") - count_letters(plain, str.isalnum, LETTERS)
-    measured = [np.log(length), np.log1p(len(parts)), plain.count("0") / length, signs / length]
-    return grams.astype(np.int64), words, np.array(measured)
+    measured = [math.log(length), math.log1p(len(parts)), plain.count("0") / length, signs / length]
+    return grams, words, measured
 
 
-def _counts(buckets: Sequence[NDArray[np.int64]]) -> NDArray[np.float64]:
+def _counts(buckets: Sequence[NDArray[np.integer[Any]]]) -> NDArray[np.float64]:
     count_S = np.bincount(np.concatenate(buckets), minlength=SIZE).astype(np.float64) + BEFORE
     return count_S
 
 
-def _surprisals(buckets: Sequence[NDArray[np.int64]]) -> FloatArray:
+def _surprisals(buckets: Sequence[NDArray[np.integer[Any]]]) -> FloatArray:
     count_S = _counts(buckets)
     return np.asarray(-np.log(count_S / count_S.sum()))
 
 
-def _left_out_means(buckets: Sequence[NDArray[np.int64]]) -> list[float]:
+def _left_out_means(buckets: Sequence[NDArray[np.integer[Any]]]) -> list[float]:
     """Mean surprise of each text's buckets by the counts of all other texts."""
     count_S = _counts(buckets)
     total, means = float(count_S.sum()), []
@@ -98,4 +100,4 @@ def _left_out_means(buckets: Sequence[NDArray[np.int64]]) -> list[float]:
 
 
 def _mean(values: FloatArray) -> float:
-    return float(values.sum(dtype=np.float64)) / len(values) if len(values) else 0.0
+    return float(np.add.reduce(values, dtype=np.float64)) / len(values) if len(values) else 0.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -25,6 +26,7 @@ from .opening import Opened, open_gateway
 from .server import Server
 from .two_calls import TwoCalls
 
+GARBAGE = 10_000  # objects that are made before a collection looks for cycles among them; requests make none
 TAGGED = "think"  # the template of thoughts between tags, where the predictor's is not known
 
 
@@ -44,7 +46,7 @@ class Running:
 
 
 async def serve(settings: ServeSettings, say: Callable[[Running], None]) -> None:
-    """Serves until a signal ends it.
+    """Serves until a signal ends it, in a process of its own.
 
     Args:
         settings: of the gateway.
@@ -54,6 +56,9 @@ async def serve(settings: ServeSettings, say: Callable[[Running], None]) -> None
         ForethoughtError: it cannot be started.
     """
     async with running(settings) as found:
+        gc.collect()
+        gc.freeze()  # what is loaded by now stays: collections, which stop all else, need not look at it again
+        gc.set_threshold(GARBAGE)
         say(found)
         await found.server.stopped()
 
