@@ -269,8 +269,8 @@ def votes(folder: Path) -> Iterator[Stand]:
     yield Stand(
         "MODEL=fake",
         {},
-        "The outputs are those of `fake`, a simulated model whose wrong answers rarely agree: votes pay more than with a "
-        "real one.\n",
+        "The outputs are those of `fake`, a simulated model whose wrong answers rarely agree: votes pay more than with "
+        "a real one.\n",
     )
 
 

@@ -34,7 +34,9 @@ def is_gradable(grader: Grader, reference: str | None) -> bool:
 
 def grader_of(made: Provenance) -> Grader:
     """The grader that answers were graded by; "exact" where that is not known by name."""
-    name = made.grader if made.grader in registry.available("graders") else "exact"
+    name = made.grader
+    if name is None or name not in registry.available("graders"):
+        return completed(registry.make("graders", "exact", {}), "exact")
     return completed(registry.make("graders", name, made.grader_options or {}), name)
 
 

@@ -6,8 +6,7 @@ from collections import Counter
 from collections.abc import Hashable, Sequence
 
 from ..core.protocols import Grader
-
-NO_GROUP = -1
+from ..core.votes import ABSTAINS
 
 # In one call: 45 different answers, each compared with all the others, take 990. The bound is for graders whose
 # comparisons are slow (`math`: milliseconds each, seconds at worst); a vote that is split further says little.
@@ -15,7 +14,7 @@ MAX_COMPARISONS = 1_000
 
 
 def group_answers(answers: Sequence[str], grader: Grader) -> list[int]:
-    """The group of each answer, numbered by first appearance; `NO_GROUP` (-1) for an answer that cannot be read.
+    """The group of each answer, numbered by first appearance; `ABSTAINS` (-1) for an answer that cannot be read.
 
     Answers with equal readings are in one group. Others are compared with one answer of each group so far, the most
     frequent first; after `MAX_COMPARISONS` comparisons, only equal readings are in one group. Which answers are
@@ -41,6 +40,6 @@ def group_answers(answers: Sequence[str], grader: Grader) -> list[int]:
             firsts.append(text)
     number_of: dict[str, int] = {}
     return [
-        number_of.setdefault(first_of[stands_for[answer]], len(number_of)) if answer in stands_for else NO_GROUP
+        number_of.setdefault(first_of[stands_for[answer]], len(number_of)) if answer in stands_for else ABSTAINS
         for answer in answers
     ]
