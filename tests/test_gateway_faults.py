@@ -15,13 +15,14 @@ import pytest
 
 from forethought.errors import EngineError
 from forethought.gateway.admission import Admission, Grant
-from forethought.gateway.beyond import IMAGE_TOKENS, beyond
+from forethought.gateway.beyond import IMAGE_TOKENS, beyond, runs_tools
 from forethought.gateway.ledger.sqlite import SqliteLedger
 from forethought.gateway.request import CHAT, read
 from forethought.gateway.scripted import ScriptedServer
 from forethought.gateway.tenants import Tenant, Tenants
 from forethought.gateway.used import Used
 from forethought.gateway.windows import MINUTE
+from forethought.runs.journal import read_entries
 from forethought.servers.kinds import KINDS
 from gateway_upstream import KEY, Client, chat, question, saved_predictor, served, tenants_file
 from test_gateway_admission import Decided
@@ -104,7 +105,61 @@ async def test_an_image_is_bounded_by_what_images_can_be_and_not_by_the_bytes_of
                 content = [{"type": "text", "text": question(1)}, *images]
                 status, _, _ = await client.ask("/v1/chat/completions", chat(content, max_tokens=30))
                 assert [status] == statuses
-        assert found.opened.admission.prompt_bound(0, 2) > 2 * IMAGE_TOKENS
+        assert found.opened.admission.beyond(2, has_tools=False) == 2 * IMAGE_TOKENS
+
+
+@pytest.mark.parametrize(
+    ("body", "runs"),
+    [
+        ({"tools": [{"type": "function", "function": {}}, {"name": "client's, to Anthropic"}]}, False),
+        ({"tools": [{"type": "web_search"}]}, True),
+        ({"tools": [{"type": "function"}, {"type": "code_interpreter", "container": {}}]}, True),
+        ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, True),
+        ({"web_search_options": {}}, True),
+        ({"tools": "x"}, False),
+        ({}, False),
+    ],
+)
+def test_tools_that_the_server_runs_are_known(body, runs):
+    assert runs_tools(body) == runs
+
+
+async def test_bounds_of_images_and_tools_are_set_and_more_than_them_is_settled_and_seen(predictor, tmp_path):
+    settings = quotas(tmp_path) | {"image_tokens": 500, "tool_tokens": 3_000}
+    async with ScriptedServer() as server, served(server.url, predictor, **settings) as found:
+        async with Client(found.url, KEY) as client:
+            plain = found.opened.admission.prompt_bound(100)
+            assert (
+                found.opened.admission.prompt_bound(100, found.opened.admission.beyond(2, has_tools=True))
+                == plain + 4_000
+            )
+            content = [{"type": "text", "text": question(1)}, IMAGE, IMAGE]
+            assert (await client.ask("/v1/chat/completions", chat(content, max_tokens=30)))[0] == 200
+            asked = {
+                "model": "scripted",
+                "input": question(1),
+                "max_output_tokens": 30,
+                "tools": [{"type": "web_search"}],
+            }
+            assert (await client.ask("/v1/responses", asked))[0] == 200
+    usage = {"prompt_tokens": 9_000, "completion_tokens": 5, "total_tokens": 9_005}
+    more = json.dumps(ANSWER | {"usage": usage}).encode()
+    settings |= {"server": "vllm", "log": str(tmp_path / "journal")}
+    async with answering(more) as (url, _), served(url, predictor, **settings) as found:
+        async with Client(found.url, KEY) as client:
+            content = [{"type": "text", "text": question(1)}, IMAGE]
+            assert (await client.ask("/v1/chat/completions", chat(content, max_tokens=30)))[0] == 200
+            for _ in range(100):  # it is settled once the reply is out
+                if not await found.opened.admission.ledger.num_open():
+                    break
+                await asyncio.sleep(0.02)
+            await asyncio.sleep(0.02)
+            assert b"forethought_over_bound_total 1.0" in (await client.ask("/metrics"))[2]
+        await found.opened.seen.journal.flush()
+        counts = await found.opened.admission.ledger.counts(["tenant:one"])
+        assert next(each.settled for each in counts if each.window == "minute") >= 9_005
+    (entry,) = read_entries(tmp_path / "journal")
+    assert (entry.settled, entry.bound < 9_005) == (9_005, True)
 
 
 @pytest.mark.parametrize(

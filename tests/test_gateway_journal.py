@@ -104,6 +104,29 @@ async def test_who_goes_away_does_not_stop_the_journal(journal: Journal) -> None
     assert read_outcomes(journal.folder) == {name: True}
 
 
+async def test_old_files_are_deleted_where_that_is_asked_for_and_nothing_else(tmp_path: Path) -> None:
+    now = [86_400.0 * 20_000]
+    for keep_days in (None, 2):
+        folder = tmp_path / str(keep_days)
+        kept = Journal(folder, header(), keep_days=keep_days, clock=lambda: now[0])
+        (folder / "requests-20010101.txt").write_text("mine")
+        begun = now[0]
+        for _ in range(5):
+            kept.note(entry(kept.ids.new(), "2 + 2?"))
+            await kept.feed([(kept.ids.new(), True)])
+            now[0] += 86_400.0
+        num_files = len(list(folder.glob("*.jsonl")))
+        assert num_files == (2 * 5 if keep_days is None else 2 * (keep_days + 1))
+        kept.close()
+        now[0] += 30 * 86_400.0
+        again = Journal(folder, header(), keep_days=keep_days, clock=lambda: now[0])
+        await again.flush()
+        again.close()
+        assert len(list(folder.glob("*.jsonl"))) == (num_files if keep_days is None else 0)
+        assert {"journal.json", "id.key", "requests-20010101.txt"} <= {file.name for file in folder.iterdir()}
+        now[0] = begun
+
+
 async def test_files_begin_anew_by_day_and_by_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [86_400.0 * 365]
     kept = Journal(tmp_path, header(), clock=lambda: now[0])

@@ -541,6 +541,47 @@ async def test_a_claim_is_synced_while_its_request_is_answered(tmp_path: Path) -
     await ledger.close()
 
 
+async def test_the_log_is_shortened_while_claims_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("forethought.gateway.ledger.sqlite.CHECKPOINT_COMMITS", 20)
+    path = tmp_path / "ledger.sqlite"
+    ledger, num_checkpoints = SqliteLedger(path, clock=Clock()), 0
+    ledger._next_checkpoint = 20
+    checkpoint = ledger._file.checkpoint
+
+    def counted() -> None:
+        nonlocal num_checkpoints
+        num_checkpoints += 1
+        checkpoint()
+        if num_checkpoints == 2:
+            raise sqlite3.OperationalError("disk I/O error")
+
+    monkeypatch.setattr(ledger._file, "checkpoint", counted)
+    for number in range(100):
+        await ledger.reserve(claim(str(number), 5))
+        await ledger.durable(str(number))
+        await ledger.settle(str(number), 3)
+    assert num_checkpoints >= 3  # also after one that failed
+    assert Path(f"{path}-wal").stat().st_size < 60 * 4 * 4200  # it began anew: 200 commits of some pages came
+    await ledger.close()
+    ledger = SqliteLedger(path, clock=Clock())
+    assert (await totals(ledger))[ALL] == (300, 0, 0)
+    await ledger.close()
+
+
+async def test_another_program_that_writes_to_the_file_holds_up_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    ledger = SqliteLedger(path)
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    started = time.perf_counter()
+    with pytest.raises(LedgerError, match="locked"):
+        await ledger.reserve(claim("a", 5))
+    assert time.perf_counter() - started < 0.5
+    other.close()
+    assert await ledger.reserve(claim("a", 5)) is None
+    await ledger.close()
+
+
 async def test_counts_of_windows_long_past_go(tmp_path: Path) -> None:
     clock, path = Clock(), tmp_path / "ledger.sqlite"
     ledger = SqliteLedger(path, clock=clock)

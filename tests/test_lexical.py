@@ -105,6 +105,15 @@ def test_text_tells_short_questions_from_long_ones_fast_and_small() -> None:
     assert sum(array.nbytes for array in arrays.values()) < 5e6
 
 
+def test_text_is_predicted_as_its_vectors_are() -> None:
+    predictor = TextPredictor().fit(Features(120, texts=questions()), counted())
+    texts = (*questions(30), "", "nothing that was seen before", "\ud800", "5" * 400)
+    vectors = predictor._curves.map.apply(predictor._vectors(texts))
+    expected, found = predictor._curves.curves(vectors), predictor.predict(Features(len(texts), texts=texts))
+    np.testing.assert_allclose(found[0], expected[0], atol=1e-5)
+    np.testing.assert_allclose(found[1], expected[1], rtol=1e-5, atol=1e-3)
+
+
 @pytest.mark.slow
 def test_networks_read_what_they_are_told_to() -> None:
     pytest.importorskip("torch", reason="networks are trained with torch")

@@ -71,6 +71,9 @@ class ServeSettings:
         "", "Folder of the journal: one line per request; `train` can read it as a profile.", metavar="FOLDER"
     )
     keep_texts: bool = flag(False, "Store the questions in the journal, instead of a hash of each.")
+    journal_days: int | None = flag(
+        None, "Delete files of the journal after N days.", metavar="N", shown="all are kept"
+    )
     tracing: bool = flag(False, "Send a span per request, without texts, to OpenTelemetry (variables OTEL_…).")
     server: str = flag(
         "auto", "Kind of the server: vllm, sglang, llama.cpp, openai, …; auto detects it.", metavar="KIND"
@@ -89,6 +92,10 @@ class ServeSettings:
         "With quotas: token limit for requests without any other limit.",
         metavar="N",
         shown="such requests are rejected",
+    )
+    image_tokens: int = flag(16_384, "With quotas: most tokens of an image.", metavar="N")
+    tool_tokens: int = flag(
+        0, "With quotas: most tokens that tools run by the server itself add to a request.", metavar="N"
     )
     timeout_seconds: float = flag(600.0, "Longest wait for the server, in seconds.", name="--timeout")
     drain_seconds: float = flag(30.0, "Longest wait for running requests at shutdown, in seconds.", metavar="N")
@@ -134,9 +141,13 @@ class ServeSettings:
                     if value and not VARIABLE.fullmatch(value)
                 ),
                 "--keep-texts needs a journal: --log FOLDER" if self.keep_texts and not self.log else None,
+                at_least("--journal-days", self.journal_days, 1),
+                "--journal-days needs a journal: --log FOLDER" if self.journal_days and not self.log else None,
                 None if self.enforce in ENFORCE else f"--enforce: {', '.join(ENFORCE)}, not {self.enforce!r}",
                 at_least("--answer-room", self.answer_room, 1),
                 at_least("--most-tokens", self.most_tokens, 1),
+                at_least("--image-tokens", self.image_tokens, 0),
+                at_least("--tool-tokens", self.tool_tokens, 0),
                 at_least("--timeout", self.timeout_seconds, 1),
                 at_least("--drain-seconds", self.drain_seconds, 0),
             ]

@@ -25,7 +25,7 @@ FIRST_RATIO = 0.3  # tokens a byte of a request's body, until prompts have been 
 MEMORY = 64_000  # bytes over which the ratio forgets
 MARGIN = 256  # tokens that a chat template adds, in the bound of a prompt, until one is seen to add more
 MOST_MARGIN = 4096  # that is believed of a template: one odd count must not shut out every later request
-IMAGE_SHARE = 1 / 16  # of the most tokens that an image can be: what it is expected to be
+BEYOND_SHARE = 1 / 16  # of the most tokens that images and tools can be: what they are expected to be
 TICK_SECONDS = 1.0
 UNLIMITED = "nothing limits how much this request may generate, and there is a quota: give it max_tokens"
 
@@ -135,14 +135,24 @@ class Admission:
         ledger: where claims and counts lie; closed with this.
         price: follows the quotas; None where no law runs, and the policy's fixed price holds.
         lease: seconds until a claim that was neither renewed nor settled counts as its reservation.
+        image_tokens: the most that an image is taken to be.
+        tool_tokens: the most that a request with tools of the server's is taken to use more.
     """
 
     def __init__(
-        self, tenants: Tenants, ledger: Ledger, *, price: SharedPrice | None = None, lease: float = LEASE
+        self,
+        tenants: Tenants,
+        ledger: Ledger,
+        *,
+        price: SharedPrice | None = None,
+        lease: float = LEASE,
+        image_tokens: int = IMAGE_TOKENS,
+        tool_tokens: int = 0,
     ) -> None:
         self.tenants = tenants
         self.ledger = ledger
         self.lease = lease
+        self._image_tokens, self._tool_tokens = image_tokens, tool_tokens
         self._shared_price = price
         self._prompts = PromptTokens(tenants.tokens_per_byte)
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -157,25 +167,29 @@ class Admission:
         """What follows the quotas; None where no law runs."""
         return self._shared_price
 
-    def prompt_bound(self, num_bytes: int, images: int = 0) -> int:
-        """The most tokens that a prompt is taken to have, by the bytes of its body and its images."""
-        return self._prompts.bound(num_bytes) + images * IMAGE_TOKENS
+    def prompt_bound(self, num_bytes: int, beyond: int = 0) -> int:
+        """The most tokens that a prompt is taken to have, by the bytes of its body and what is beyond them."""
+        return self._prompts.bound(num_bytes) + beyond
 
-    async def admit(self, tenant: Tenant, *, prompt_bytes: int, decision: Promised, images: int = 0) -> Grant | Refusal:
+    def beyond(self, images: int, *, has_tools: bool) -> int:
+        """The most tokens of a request's images, and of tools that the server runs for it."""
+        return images * self._image_tokens + (self._tool_tokens if has_tools else 0)
+
+    async def admit(self, tenant: Tenant, *, prompt_bytes: int, decision: Promised, beyond: int = 0) -> Grant | Refusal:
         """Reserves what a request may use; once this returns a grant, a kill cannot lose it.
 
         Args:
             tenant: whose request it is.
             prompt_bytes: of its body, images left out.
             decision: what it gets.
-            images: in its prompt.
+            beyond: the most tokens that it may use beyond text and answers: see `beyond`.
 
         Raises:
             LedgerError: the ledger cannot be reached; nothing may be sent.
         """
         accounts = {GATEWAY: self.tenants.quotas, account_of(tenant): tenant.quotas}
         thoughts = max(1, decision.num_thoughts)
-        prompt = self._prompts.expected(prompt_bytes) + round(images * IMAGE_TOKENS * IMAGE_SHARE)
+        prompt = self._prompts.expected(prompt_bytes) + round(beyond * BEYOND_SHARE)
         most = decision.most_tokens
         if most is None and (self.tenants.quotas or tenant.quotas):
             left = await self._left(accounts)
@@ -183,7 +197,7 @@ class Admission:
         high = decision.high_tokens if decision.high_tokens is not None else decision.budget
         thought = (most or 0) if high is None else high + decision.answer_tokens
         thought = thought if most is None else min(thought, most)
-        bound = self.prompt_bound(prompt_bytes, images) + thoughts * (thought if most is None else most)
+        bound = self.prompt_bound(prompt_bytes, beyond) + thoughts * (thought if most is None else most)
         bound = min(bound, MOST_TOKENS)
         reserved = min(prompt + thoughts * thought, bound)
         claim = Claim(random_bytes(12).hex(), accounts, reserved, bound, self.lease)
@@ -196,7 +210,7 @@ class Admission:
             if self._shared_price is not None and full.account == GATEWAY and bound <= full.quota:
                 self._shared_price.refused(full.window)
             return _refusal(full, bound)
-        return Grant(claim.id, tenant.name, prompt, 0 if images else prompt_bytes, reserved, bound)
+        return Grant(claim.id, tenant.name, prompt, 0 if beyond else prompt_bytes, reserved, bound)
 
     async def durable(self, grant: Grant) -> None:
         """Returns once a loss of power cannot lose the grant: before the first byte of the reply goes out.

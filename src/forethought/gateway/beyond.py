@@ -1,4 +1,4 @@
-"""What of a request's prompt its length does not bound: images, and files and turns that only the server has."""
+"""What of a request its length does not bound: images, files and turns that only the server has, the server's tools."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ IMAGES = ("image_url", "input_image", "image")
 FILES = ("file", "input_file", "document", "video", "video_url", "input_video", "audio", "audio_url", "input_audio")
 REFERENCES = ("file_id", "file_url", "url", "video_url", "audio_url")
 STORED = ("previous_response_id", "conversation", "prompt_id")
+CLIENTS = ("function", "custom", "local_shell")  # kinds of tools that the client runs, in a request of its own
+SEARCH = "web_search_options"  # of a chat, whose tools are else all the client's
 PARTS = ("content", "output")  # of a turn, where its parts lie
 
 
@@ -33,6 +35,13 @@ def beyond(body: Mapping[str, Any]) -> tuple[int, int, str]:
         elif kind in FILES and not stored:
             stored = next((name for name, text in _texts(part) if _refers(name, text)), "")
     return images, num_bytes, stored
+
+
+def runs_tools(body: Mapping[str, Any]) -> bool:
+    """Whether the server runs tools by itself, and thinks again on what they say, before it answers."""
+    tools = body.get("tools")
+    kinds = [tool.get("type") for tool in tools if isinstance(tool, Mapping)] if isinstance(tools, list) else []
+    return body.get(SEARCH) is not None or any(kind is not None and kind not in CLIENTS for kind in kinds)
 
 
 def _refers(name: str, text: str) -> bool:

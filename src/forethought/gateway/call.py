@@ -63,6 +63,7 @@ class Call:
             expected=decision.expected,
             predicted=None if predicted is None else predicted * request.num_thoughts,
             reserved=None if self.grant is None else self.grant.reserved,
+            bound=None if self.grant is None else self.grant.bound,
             settled=settled,
             prompt_tokens=used.prompt_tokens,
             reasoning_tokens=used.reasoning_tokens,

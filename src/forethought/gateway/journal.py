@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import hmac
 import os
+import re
 import secrets
 import threading
 import time
@@ -20,7 +21,7 @@ from typing import Any
 from ..core.codec import fields_to_json
 from ..core.files import reaching
 from ..errors import FileError
-from ..runs.journal import Entry, Feedback, JournalHeader
+from ..runs.journal import OUTCOMES, REQUESTS, Entry, Feedback, JournalHeader
 from ..runs.lines import Appender, appending
 from .chance import random_bytes
 from .host import logger
@@ -32,6 +33,7 @@ MAX_TEXT = 65_536  # letters of a question that is kept; of a longer one there i
 PAUSE = 0.1  # seconds in which lines are gathered before they are written
 LONGEST_PAUSE = 5.0  # between two tries of a disk that takes nothing
 KEY_FILE = "id.key"
+DATED = re.compile(r"(?:requests|outcomes)-(\d{8})-.+\.jsonl")
 
 
 class Ids:
@@ -81,6 +83,10 @@ class Ids:
         return hashlib.blake2b(random, key=self._key, digest_size=6).digest()
 
 
+def _day(seconds: float) -> str:
+    return time.strftime("%Y%m%d", time.gmtime(seconds))
+
+
 class _Shard:
     """The files of one kind that one process writes, one after another: by day, and by size.
 
@@ -102,7 +108,7 @@ class _Shard:
         """Writes lines and waits until the disk has them; where it cannot have all of them, it has none."""
         if not lines:
             return
-        day = time.strftime("%Y%m%d", time.gmtime(self._clock()))
+        day = _day(self._clock())
         if self._appender is None or day != self._day or self._path.stat().st_size >= MAX_BYTES:
             self.close()
             self._number = self._number + 1 if day == self._day else 1
@@ -124,6 +130,7 @@ class Journal:
         folder: made where it is not there.
         header: what is known of options and upstream.
         keep_texts: keep the questions; else a hash of each alone.
+        keep_days: files are deleted when they are older than this; None to keep all.
         clock: seconds since 1970.
 
     Attributes:
@@ -140,12 +147,13 @@ class Journal:
         header: JournalHeader,
         *,
         keep_texts: bool = False,
+        keep_days: int | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         header.keep(folder)
         self.folder, self.keep_texts, self.num_lost = folder, keep_texts, 0
         self.ids = Ids.of(folder)
-        self._clock = clock
+        self._clock, self._keep_days, self._swept = clock, keep_days, ""
         self._entries: deque[Entry] = deque()
         self._outcomes: deque[tuple[list[Feedback], Future[None]]] = deque()
         self._is_told, self._is_closing = threading.Event(), threading.Event()
@@ -195,7 +203,21 @@ class Journal:
             if not self._outcomes:  # somebody waits for those
                 self._is_closing.wait(min(PAUSE * 2**self._num_failures, LONGEST_PAUSE))
             self._is_told.clear()
+            self._sweep()
             self._write()
+
+    def _sweep(self) -> None:
+        """Deletes what is too old, once a day; nobody writes to a file of an earlier day."""
+        day = _day(self._clock())
+        if self._keep_days is None or day == self._swept:
+            return
+        self._swept, oldest = day, _day(self._clock() - 86_400 * self._keep_days)
+        for file in (*self.folder.glob(REQUESTS), *self.folder.glob(OUTCOMES)):
+            if (named := DATED.fullmatch(file.name)) and named[1] < oldest:
+                try:
+                    file.unlink(missing_ok=True)
+                except OSError as error:
+                    logger.warning("an old file of the journal cannot be deleted: %s", error)
 
     def _write(self) -> None:
         entries = [self._entries.popleft() for _ in range(len(self._entries))]

@@ -21,7 +21,7 @@ async def admitted(
     body: Mapping[str, Any],
     *,
     num_bytes: int,
-    images: int,
+    beyond: int,
     may_lower: bool = True,
 ) -> Grant | Refusal:
     """Reserves what a request may use; `call.decision` is the one that fits.
@@ -32,21 +32,21 @@ async def admitted(
         call: the request, decided on.
         body: of it.
         num_bytes: of its prompt, images left out.
-        images: in its prompt.
+        beyond: the most tokens that it may use beyond text and answers.
         may_lower: a smaller cap may be tried.
 
     Raises:
         LedgerError: the ledger cannot be reached; nothing may be sent.
     """
     assert call.decision is not None
-    found = await admission.admit(call.tenant, prompt_bytes=num_bytes, decision=call.decision, images=images)
+    found = await admission.admit(call.tenant, prompt_bytes=num_bytes, decision=call.decision, beyond=beyond)
     if isinstance(found, Grant) or not may_lower:
         return found
-    lower = await _lower(policy, call, body, found.left - admission.prompt_bound(num_bytes, images))
+    lower = await _lower(policy, call, body, found.left - admission.prompt_bound(num_bytes, beyond))
     if lower is None:
         return found
     call.decision = lower
-    return await admission.admit(call.tenant, prompt_bytes=num_bytes, decision=lower, images=images)
+    return await admission.admit(call.tenant, prompt_bytes=num_bytes, decision=lower, beyond=beyond)
 
 
 async def _lower(policy: Policy, call: Call, body: Mapping[str, Any], left: int) -> Decision | None:

@@ -16,7 +16,7 @@ from ..runs.journal import REFUSED, Entry
 from ..servers.kinds import merged
 from .admission import Admission, Grant
 from .asgi import App, Message, Receive, Send, parsed, path_of, replayed, send_error, with_header
-from .beyond import beyond
+from .beyond import beyond, runs_tools
 from .call import NOTHING, Call
 from .chance import random_bytes
 from .decision import UNTOUCHED
@@ -172,14 +172,18 @@ class Pipeline:
         return content, body, last_byte
 
     def _sized(self, call: Call, body: Mapping[str, Any], num_bytes: int) -> tuple[int, int]:
-        """`(bytes of the prompt, its images)`; raises RefusedError where a quota could not be kept."""
+        """`(bytes of the prompt, the most tokens beyond them)`; raises RefusedError where a quota could not be kept."""
         images, image_bytes, stored = beyond(body) if call.path != TEXT else (0, 0, "")
         if stored and self._has_quota(call.tenant) and not self.is_shadow:
             reason = f"there is a quota, and nobody knows how many tokens {stored!r} stands for: send the text itself"
             raise RefusedError(403, reason, "prompt_not_counted")
-        return num_bytes - image_bytes, images
+        if self.admission is None:
+            return num_bytes, 0
+        return num_bytes - image_bytes, self.admission.beyond(images, has_tools=runs_tools(body))
 
-    async def _decide(self, policy: Policy, call: Call, body: Mapping[str, Any], num_bytes: int, images: int) -> None:
+    async def _decide(
+        self, policy: Policy, call: Call, body: Mapping[str, Any], num_bytes: int, most_beyond: int
+    ) -> None:
         """Settles what the request gets, and reserves it; raises RefusedError."""
         tenant, request, admission = call.tenant, call.request, self.admission
         assert request is not None
@@ -196,7 +200,7 @@ class Pipeline:
         if admission is None:
             return
         try:
-            how = {"num_bytes": num_bytes, "images": images}
+            how = {"num_bytes": num_bytes, "beyond": most_beyond}
             found = await admitted(admission, policy, call, body, **how, may_lower=not self.is_shadow)
         except LedgerError as error:
             logger.warning("a request is not counted: %s", error)

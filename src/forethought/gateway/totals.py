@@ -80,7 +80,7 @@ class Totals:
         self.price: float | None = None
         self.quotas: Sequence[tuple[str, str, int, int]] = ()
         self.reserved_tokens = self.settled_tokens = self.prompt_tokens = self.output_tokens = 0
-        self.num_overshoots = self.overshoot_tokens = self.num_over_reserved = 0
+        self.num_overshoots = self.overshoot_tokens = self.num_over_reserved = self.num_over_bound = 0
         self.added_seconds, self._added_bins = 0.0, [0] * (len(ADDED_SECONDS) + 1)
         self.largest_overshoot = 0
 
@@ -119,6 +119,7 @@ class Totals:
         self.settled_tokens += settled
         tenant.settled_tokens += settled
         self.num_over_reserved += bool(reserved) and settled > reserved
+        self.num_over_bound += entry.bound is not None and settled > entry.bound
         self.prompt_tokens += entry.prompt_tokens or 0
         self.output_tokens += entry.output_tokens or 0
         if entry.option is None or entry.is_shadow:
@@ -214,6 +215,7 @@ class Totals:
             "overshoots": ("Requests with more thought than their budget", self.num_overshoots),
             "overshoot_tokens": ("Reasoning tokens beyond budgets", self.overshoot_tokens),
             "over_reserved": ("Requests settled to more than was set aside", self.num_over_reserved),
+            "over_bound": ("Requests settled to more than the most they were taken to use", self.num_over_bound),
             "journal_lost": ("Requests that the journal could not keep", self.num_lost),
         }
 

@@ -52,6 +52,7 @@ class Entry:
         price: of a token, as its tenant faced it: right answers.
         expected: predicted chance of a right answer.
         predicted, reserved: tokens expected of it, and set aside for it, prompt included in the latter.
+        bound: the most tokens that it was taken to use, which its quotas had to hold.
         settled: tokens that were counted against its quotas.
         prompt_tokens, reasoning_tokens, output_tokens: as counted; the last is all that was generated.
         status: of the response.
@@ -77,6 +78,7 @@ class Entry:
     expected: float | None = None
     predicted: int | None = None
     reserved: int | None = None
+    bound: int | None = None
     settled: int | None = None
     prompt_tokens: int | None = None
     reasoning_tokens: int | None = None

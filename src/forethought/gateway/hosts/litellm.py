@@ -24,7 +24,7 @@ from ...core.terms import Cost
 from ...errors import InvalidSettingsError, LedgerError
 from ...servers.kinds import KINDS, merged
 from ..admission import Grant, Refusal
-from ..beyond import beyond
+from ..beyond import beyond, runs_tools
 from ..call import NOTHING, Call
 from ..counting import Tally
 from ..decision import Decision
@@ -39,8 +39,20 @@ from .upstream.opening import Opened, open_gateway
 PREFIX = "FORETHOUGHT_"
 # Settings of `forethought serve` that hold here, each as a variable: FORETHOUGHT_PREDICTOR, FORETHOUGHT_PRICE, …
 READ = (
-    *("predictor", "price", "mean_tokens", "profile", "cost", "tenants", "ledger", "log", "keep_texts", "server"),
-    *("served_model", "menu", "answer_room", "cap_offset", "most_tokens", "shadow"),
+    *(
+        "predictor",
+        "price",
+        "mean_tokens",
+        "profile",
+        "cost",
+        "tenants",
+        "ledger",
+        "log",
+        "keep_texts",
+        "journal_days",
+        "server",
+    ),
+    *("served_model", "menu", "answer_room", "cap_offset", "most_tokens", "image_tokens", "tool_tokens", "shadow"),
 )
 ROUTES = {"completion": CHAT, "acompletion": CHAT, "text_completion": TEXT, "atext_completion": TEXT}
 TEAM, KEY = "x-litellm-team", "x-litellm-key"  # what LiteLLM knows of a client, as headers for the file of tenants
@@ -265,7 +277,7 @@ class Hook(CustomLogger):  # type: ignore[misc]
             raise HTTPException(403, {"error": reason})
         num_bytes = max(0, len(json.dumps(asked, default=str).encode()) - image_bytes)
         try:
-            how = {"num_bytes": num_bytes, "images": images}
+            how = {"num_bytes": num_bytes, "beyond": admission.beyond(images, has_tools=runs_tools(data))}
             found = await admitted(admission, opened.policy, call, data, **how, may_lower=not shadow)
         except LedgerError:
             logger.exception("the ledger cannot be reached")

@@ -235,7 +235,7 @@ async def _admission(settings: ServeSettings, tenants: Tenants, price: Price) ->
     steering, law = steering_quotas(tenants), None
     if steering and price.value > 0.0:
         law = SharedPrice(PriceLaw(price.value), steering)
-    return Admission(tenants, ledger, price=law)
+    return Admission(tenants, ledger, price=law, image_tokens=settings.image_tokens, tool_tokens=settings.tool_tokens)
 
 
 def _policy(settings: ServeSettings, predictor: Predictor, found: Found, price: Price) -> Policy:
@@ -284,7 +284,7 @@ def _seen(
     if settings.log and settings.dry_run:
         header.check(Path(settings.log))
     elif settings.log:
-        journal = Journal(Path(settings.log), header, keep_texts=settings.keep_texts)
+        journal = Journal(Path(settings.log), header, keep_texts=settings.keep_texts, keep_days=settings.journal_days)
     law = None if admission is None else admission.shared_price
     place = urlsplit(address.origin)
     spans = None
