@@ -8,7 +8,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
+from forethought.control.sources import open_profile
 from forethought.core.data import FloatArray, IntArray
+from forethought.core.profile import RIGHT, WRONG
+from forethought.core.registry import make
+from forethought.graders import group_answers
 
 LETTERS = "ABCDEFGHIJ"
 PROBE_TOKENS = 2  # of a trial answer, as the data's description counts them
@@ -33,6 +37,34 @@ class Frozen:
     tokens_O_Q_T: FloatArray
     features_Q_F: FloatArray | None = None
     simulated: bool = False
+
+
+def from_profile(source: str, *, grader: str) -> Frozen:
+    """Traces of a profile with answers, and its hidden states at the first layer that it holds.
+
+    Of each question as many traces are taken as every question has. All right answers are one group.
+    """
+    profile, judge = open_profile(source), make("graders", grader, {})
+    traces, num_traces = profile.traces, int(profile.num_tried_Q.min())
+    if traces is None:
+        raise SystemExit(f"{source} holds counts and no answers, which votes need")
+    groups = np.full((profile.num_queries, num_traces, profile.menu.num_options), -1)
+    tokens = np.empty(groups.shape)
+    for row, (where, texts) in enumerate(zip(profile.traces_of_Q, traces.answers_Q, strict=True)):
+        grade_T_B, answer_T_B = traces.grade_N_B[where][:num_traces], traces.answer_N_B[where][:num_traces]
+        group_A = np.array(group_answers(texts, judge))
+        found = np.where(group_A < 0, -1, group_A + 1)[answer_T_B]
+        groups[row] = np.where(grade_T_B == RIGHT, 0, np.where(grade_T_B == WRONG, found, -1))
+        tokens[row] = traces.tokens_N_B[where][:num_traces]
+    hidden = profile.hidden_Q_L_D
+    return Frozen(
+        profile.provenance.model or "unknown model",
+        profile.menu.labels if profile.menu.is_named else tuple(map(str, profile.menu.caps)),
+        np.moveaxis(groups, 2, 0),
+        np.moveaxis(tokens, 2, 0),
+        None if hidden is None else hidden[:, 0],
+        profile.provenance.simulated,
+    )
 
 
 def epoch(path: Path, model: str, *, task: str = "gpqa-diamond") -> Frozen:

@@ -194,16 +194,15 @@ class TestWaves:
             samples = [replay(draws, Priced(policy, price, predicted)).samples_Q[0] for price in (low, high)]
             assert samples[1] <= samples[0]
 
-    @given(st.integers(0, 1000), st.sampled_from(["fixed", "adaptive", "windows", "waves", "pairs"]), PRICES)
+    @given(st.integers(0, 1000), st.sampled_from(["fixed", "adaptive", "windows", "waves"]), PRICES)
     @settings(max_examples=30)
-    def test_no_rule_passes_its_most(self, trained, policy, seed, name, price):
+    def test_no_rule_passes_its_most(self, policy, seed, name, price):
         draws, _ = simulated(5, MOST, seed, num_orders=2)
         rule = {
             "fixed": FixedSamples(MOST),
             "adaptive": AdaptiveConsistency(MOST, 1.0 - price / 2),
             "windows": EarlyStopping(MOST, 4),
             "waves": Priced(policy, price),
-            "pairs": Priced(WavePolicy.of(trained, (1, 3, 5, 6)), price),
         }[name]
         samples_Q = replay(draws, rule).samples_Q
         assert samples_Q.min() >= 1
@@ -211,22 +210,25 @@ class TestWaves:
 
     @given(st.floats(1.0, 8.0), st.floats(1.0, 8.0), st.integers(0, 100))
     @settings(max_examples=25, deadline=None)
-    def test_a_larger_total_never_expects_less_and_never_spends_more_than_it(self, policy, one, other, seed):
+    def test_a_larger_total_never_expects_less_and_no_total_is_passed(self, policy, one, other, seed):
         random = np.random.default_rng(seed)
-        tokens_Q_O = random.uniform(20.0, 200.0, (12, 2)).cumsum(axis=1)
-        predicted_Q_O = np.sort(random.random((12, 2)), axis=1)
+        tokens_Q, predicted_Q = random.uniform(20.0, 200.0, 12), random.random(12)
         expected = []
         for mean in sorted((one, other)):
-            total = mean * tokens_Q_O[:, 1].sum()
-            price = price_of_options(total, [policy, policy], tokens_Q_O, predicted_Q_O)
-            column_Q = choose([policy, policy], tokens_Q_O, predicted_Q_O, price)
-            tokens_Q, predicted_Q = (
-                np.take_along_axis(each, column_Q[:, None], axis=1)[:, 0] for each in (tokens_Q_O, predicted_Q_O)
-            )
-            right_Q, spent_Q = Drawing(policy, start((12,)), tokens_Q, predicted_Q).expected(price)
-            assert spent_Q.sum() <= total * (1 + 1e-9)
+            total = mean * tokens_Q.sum()
+            price = price_of_options(total, [policy], predicted_Q[:, None, None], tokens_Q[:, None])
+            right_Q, samples_Q = policy.expected(price=price * tokens_Q, predicted=predicted_Q)
+            assert (samples_Q * tokens_Q).sum() <= total * (1 + 1e-9)
             expected.append(right_Q.sum())
         assert expected[1] >= expected[0] - 1e-9
+
+    def test_each_query_has_the_option_of_the_plan(self, policy):
+        right_Q_O_K = np.array([[[0.2, 0.3], [0.6, 0.7]], [[0.5, 0.6], [0.5, 0.61]]])
+        tokens_Q_O = np.array([[50.0, 100.0]] * 2)
+        assert choose(right_Q_O_K, tokens_Q_O, 1e-3).tolist() == [1, 0]
+        assert choose(right_Q_O_K, tokens_Q_O, 1e-6).tolist() == [1, 1]
+        price = price_of_options(500.0, [policy, policy], right_Q_O_K, tokens_Q_O)
+        assert 0.0 < price < math.inf
 
     def test_what_is_not_drawn_lowers_the_price_for_the_rest(self, policy):
         tokens_Q, predicted_Q = np.full(8, 100.0), np.full(8, 0.5)
@@ -245,28 +247,18 @@ class TestWaves:
         split = Standing(*(np.full(3, each) for each in (2, 1, 1, 1)))
         assert not Drawing(policy, split, tokens_Q, predicted_Q).decide(price).any()
 
-    def test_waves_end_where_they_are_asked_to(self, trained):
-        pairs = WavePolicy.of(trained, (2, 4, 6))
+    def test_waves_end_where_they_are_asked_to(self):
+        draws, predicted_Q = simulated(300, MOST, 1)
+        pairs = WavePolicy.of(learn_waves(draws, predicted_Q, points=(2, 4, 6)))
         assert pairs.draw(Standing.of([]), price=1e-5, predicted=0.5) == 2
         assert pairs.draw(Standing.of([0, 1]), price=1e-5, predicted=0.5) == 2
         assert pairs.draw(Standing.of([0, 1, 2]), price=1e-5, predicted=0.5) == 1  # one of the wave has failed
         assert pairs.draw(Standing.of([0, 1] * 3), price=1e-5, predicted=0.5) == 0
-        with pytest.raises(InvalidInputError, match="ascending"):
-            WavePolicy.of(trained, (2, 1, 6))
-
-    def test_single_samples_are_worth_at_least_as_much_as_larger_waves(self, trained, policy):
-        larger = WavePolicy.of(trained, (1, 3, 6))
-        for price in (0.003, 0.01, 0.03):
-            values = []
-            for each in (policy, larger):
-                right, samples = each.expected(start(()), price=price, predicted=0.5)
-                values.append(right - price * samples)
-            assert values[0] >= values[1] - 1e-6
 
     def test_predicted_values_come_true_on_new_questions(self, policy):
         draws, predicted_Q = simulated(400, MOST, 2)
         for price in (0.005, 0.02, 0.05):
-            right_Q, samples_Q = policy.expected(start((400,)), price=price, predicted=predicted_Q)
+            right_Q, samples_Q = policy.expected(price=price, predicted=predicted_Q)
             found = replay(draws, Priced(policy, price, predicted_Q[:, None]))
             assert found.right_Q.mean() == pytest.approx(right_Q.mean(), abs=0.06)  # three standard errors
             assert found.samples_Q.mean() == pytest.approx(samples_Q.mean(), abs=0.35)
@@ -287,8 +279,9 @@ class TestWaves:
         ("change", "problem"),
         [
             pytest.param(lambda kept: kept["states"].pop(), "every state", id="a state is missing"),
-            pytest.param(lambda kept: kept.update(edges=[0.5, 0.4, 0.6]), "ascend", id="edges"),
+            pytest.param(lambda kept: kept.update(edges=[0.5, 0.4]), "ascend", id="edges"),
             pytest.param(lambda kept: kept["states"][2].update(right=[0.5]), "numbers each", id="a bin is missing"),
+            pytest.param(lambda kept: kept["ends"].pop(), "same prices", id="a price is missing"),
             pytest.param(lambda kept: kept["states"][2]["leads"].__setitem__(0, 1.5), "chances", id="no chance"),
         ],
     )
@@ -308,8 +301,10 @@ class TestWaves:
         with pytest.raises(InvalidInputError, match="two questions"):
             learn_waves(draws)
         draws, _ = simulated(4, 3, 0)
-        with pytest.raises(InvalidInputError, match="4 samples"):
-            learn_waves(draws, most=4)
+        with pytest.raises(InvalidInputError, match="3 drawn"):
+            learn_waves(draws, points=(2, 4))
+        with pytest.raises(InvalidInputError, match="ascending"):
+            learn_waves(draws, points=(2, 1))
 
 
 class TestComparison:
