@@ -34,7 +34,6 @@ from typing import Any
 import numpy as np
 
 import votes_data
-from forethought.control.wave_table import learn_waves
 from forethought.control.waves import WavePolicy, choose
 from forethought.core.data import FloatArray, IntArray
 from forethought.core.stopping import Standing
@@ -43,6 +42,7 @@ from forethought.evaluation.stopping import AdaptiveConsistency, EarlyStopping, 
 from forethought.evaluation.vote_frontiers import PricedRule, VoteComparison, choose_settings, compare_rules
 from forethought.evaluation.vote_replay import FrozenDraws, Replayed, replay
 from forethought.predictors.parts.linear import RidgeProblem
+from forethought.predictors.parts.wave_table import learn_waves
 from forethought.report.vote_plots import VotePicture, draw_votes
 from votes_data import Frozen
 

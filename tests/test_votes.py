@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import forethought as ft
+from command_line import json_caller, write_sums
 from forethought.control.answers import abstained_words
 from forethought.control.judging import with_votes
 from forethought.core.data import Logprobs
@@ -19,7 +20,7 @@ from forethought.core.menu import Menu
 from forethought.core.options import Option
 from forethought.core.profile import Profile
 from forethought.core.votes import ABSTAINS, MOST_SUBSETS, Voting, chance_right, tally, weighted_chance_right
-from forethought.errors import InvalidInputError, InvalidMenuError, InvalidSettingsError
+from forethought.errors import InvalidInputError, InvalidMenuError, InvalidSettingsError, InvalidTotalError
 from forethought.runs.store import RunDirectory
 
 GROUPS = st.lists(st.sampled_from([ABSTAINS, 0, 1, 2, 3]), min_size=1, max_size=8)
@@ -279,3 +280,65 @@ def test_answers_with_few_votes_abstain_and_are_counted_apart(predictor: ft.Pred
     assert (counts["abstained"], counts["graded"]) == (len(abstained), len(answers))
     assert f"{len(abstained)} answers abstained" in abstained_words(counts)
     assert f"({(len(answers) - len(abstained)) / len(answers):.1%} coverage)" in abstained_words(counts)
+
+
+def test_waves_draw_another_sample_only_where_it_is_worth_it(predictor: ft.Predictor, tmp_path: Path) -> None:
+    predictor = ft.Predictor.load(predictor.save(tmp_path / "predictor"))
+    plan = ft.plan(predictor, QUESTIONS, mean_tokens=220, cost="spent", waves=True)
+    plan = ft.Plan.load(plan.save(tmp_path / "plan.json"))
+    assert plan.allocation.allocator == "waves"
+    with ft.open_engine("fake") as engine:
+        answers = plan.run(engine, out=tmp_path / "run", progress=False)
+        assert list(plan.run(engine, progress=False)) == list(answers)
+        assert list(plan.run(engine, out=tmp_path / "run", progress=False)) == list(answers)
+    assert len(answers) == len(QUESTIONS)
+    assert len({answer.samples for answer in answers}) > 1
+    records = list(RunDirectory.open(tmp_path / "run").latest())
+    assert len(records) == sum(answer.samples for answer in answers)
+    assert answers.counts["spent_tokens"] <= 220 * len(QUESTIONS) * 1.1
+    assert list(ft.Answers.load(tmp_path / "run")) == list(answers)
+
+
+def test_waves_that_were_stopped_go_on_to_the_same_answers(predictor: ft.Predictor, tmp_path: Path) -> None:
+    plan = ft.plan(predictor, QUESTIONS, mean_tokens=220, cost="spent", waves=True)
+    with ft.open_engine("fake") as engine:
+        whole = plan.run(engine, out=tmp_path / "whole", progress=False)
+        plan.run(engine, out=tmp_path / "cut", progress=False)
+        records = tmp_path / "cut" / "records.jsonl"
+        lines = records.read_text().splitlines(keepends=True)
+        records.write_text("".join(lines[: len(lines) // 2]))
+        assert list(plan.run(engine, out=tmp_path / "cut", progress=False)) == list(whole)
+    assert len(records.read_text().splitlines()) == len(lines)
+
+
+def test_a_larger_total_never_expects_less_of_waves(predictor: ft.Predictor) -> None:
+    expected = [
+        ft.plan(predictor, QUESTIONS, mean_tokens=mean, cost="spent", waves=True).allocation.expected_accuracy
+        for mean in (60, 100, 150, 220, 300, 600)
+    ]
+    assert expected == sorted(expected)
+
+
+def test_waves_that_cannot_be_are_refused(profile: Profile, predictor: ft.Predictor) -> None:
+    with pytest.raises(InvalidSettingsError, match="give a total under cost spent, not granted"):
+        ft.plan(predictor, QUESTIONS, mean_tokens=220, waves=True)
+    with pytest.raises(InvalidTotalError, match="cannot pay for a first sample of 30 questions"):
+        ft.plan(predictor, QUESTIONS, mean_tokens=5, cost="spent", waves=True)
+    with pytest.raises(InvalidSettingsError, match="waves need a predictor of votes"):
+        ft.plan(ft.train(profile, "text"), QUESTIONS, mean_tokens=60, cost="spent", waves=True)
+
+
+def test_waves_from_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_sums(Path("q.jsonl"), 40)
+    call = json_caller(capsys)
+    call("profile", "fake", "q.jsonl", "--traces", 4, "--budgets", "32,64", "--out", "p")
+    call("train", "p", "--samples", "1,2,4", "--predictor", "text", "--out", "predictor")
+    args = ["run", "predictor", "q.jsonl", "--mean-tokens", 150, "--waves", "--out", "r"]
+    assert "--waves spends tokens: add --cost spent" in call(*args)[2]
+    code, found, _ = call(*args, "--cost", "spent", "--min-agreement", 0.7)
+    assert (code, found["answered"]) == (0, 40)
+    assert found["samples"] >= 40
+    assert ft.Plan.load("r").allocation.allocator == "waves"

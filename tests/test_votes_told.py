@@ -43,7 +43,7 @@ def test_a_bill_before_the_run_counts_every_sample(votes: Call) -> None:
     assert "up to 4 samples of a question vote" in votes(*by_file, "--dry-run").out
     before = votes(*RUN, "--dry-run", "--json").json  # no plan yet: at most
     assert before["num_total"] == 4 * 24
-    assert "the plan says how many, and this is the most" in votes(*RUN, "--dry-run").out
+    assert "how many is decided later, and this is the most" in votes(*RUN, "--dry-run").out
     done = votes(*by_file, "--json").json
     assert done["samples"] == num_samples
     assert done["prompt_tokens"] == bill["prompt_tokens"]
@@ -105,6 +105,14 @@ def test_a_profile_of_votes_is_refused_before_anything_is_paid(votes: Call) -> N
             menu=Menu.named([Option("high", cap=64, samples=4)]),
             progress=False,
         )
+
+
+def test_a_file_of_requests_has_no_waves(votes: Call) -> None:
+    waves = ("plan", "votes", "q.jsonl", "--mean-tokens", 150, "--cost", "spent", "--waves")
+    assert "samples    at most" in votes(*waves).out
+    said = votes(*waves, "--batch-out", "r.jsonl", "--server", "vllm")
+    assert said.code == 1
+    assert "--waves decides on a further sample when answers are there" in said.err
 
 
 def test_the_gateway_refuses_votes(votes: Call) -> None:

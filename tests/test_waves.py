@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from forethought.control.wave_table import WaveTable, learn_waves
 from forethought.control.waves import Drawing, WavePolicy, choose, price_for, price_of_options, start
 from forethought.core.codec import UnfitError, encode
 from forethought.core.stopping import Standing
@@ -19,6 +18,7 @@ from forethought.evaluation.blending import blend_asc
 from forethought.evaluation.stopping import AdaptiveConsistency, EarlyStopping, FixedSamples, lead_certainty
 from forethought.evaluation.vote_frontiers import PricedRule, choose_settings, compare_rules
 from forethought.evaluation.vote_replay import FrozenDraws, replay
+from forethought.predictors.parts.wave_table import WaveTable, learn_waves
 
 MOST = 6
 GROUPS = st.lists(st.integers(-1, 3), min_size=1, max_size=10)

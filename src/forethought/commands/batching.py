@@ -68,6 +68,11 @@ def take_batch(
         if named := [flag for flag, value in given.items() if value]:
             raise InvalidSettingsError(f"{named[0]} goes with --batch-out FILE.jsonl, which it says something of")
         return None, settings
+    if settings.waves:
+        raise InvalidSettingsError(
+            "--waves decides on a further sample when answers are there, and a file asks for all samples at once: leave "
+            "--waves out"
+        )
     if not server:
         raise InvalidSettingsError(
             "--batch-out needs to know who takes the requests: --server vllm, openai, anthropic, …"

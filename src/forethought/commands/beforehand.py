@@ -198,6 +198,7 @@ def run_provenance(
         "cost": settings.plan.cost.value,
         "total": settings.plan.total_for(len(queries)),
         "hard_total": settings.hard_total or None,  # None: as runs of before it say
+        "waves": settings.plan.waves or None,
         "queries": fingerprint([query_to_json(query) for query in queries]),
     }
     sampling = planned_engine(settings.plan, predictor).sampling

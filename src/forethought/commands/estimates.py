@@ -110,7 +110,7 @@ class CostEstimate:
         votes = ""
         if self.most_samples > 1:
             votes = f"                 up to {self.most_samples:,} samples of a question vote"
-            votes += "" if self.is_planned else "; the plan says how many, and this is the most"
+            votes += "" if self.is_planned else "; how many is decided later, and this is the most"
         lines = [
             f"model            {self.model}{f' ({self.loads})' if self.loads else ''}",
             f"run directory    {self.folder or 'none'}",
@@ -277,7 +277,9 @@ def run_estimate(settings: RunSettings, *, prices: Prices = UNPRICED) -> CostEst
     known = CostEstimate(model, str(folder), len(queries), 0, 0, 0, most, 0, engine=engine, spent_within=within)
     is_usd = asked.cost is Cost.USD
     known = replace(known, total=0.0 if is_usd else total, planned_usd=total if is_usd else None)
-    known = replace(known, num_total=sum(each_Q), most_samples=most_samples, is_planned=made is not None)
+    known = replace(
+        known, num_total=sum(each_Q), most_samples=most_samples, is_planned=made is not None and not made.waves
+    )
     return _answering(known, left_Q, 1 if menu.is_named else num_plans, lengths, template, prices)
 
 
@@ -300,7 +302,7 @@ def run_plan_estimate(settings: RunPlanSettings, *, prices: Prices = UNPRICED) -
     plan = made.allocation
     known = CostEstimate(model, str(folder), len(made), 0, 0, 0, most, 0, engine=engine, planned_usd=plan.expected_usd)
     known = replace(known, total=(plan.expected_spent or 0.0) if plan.cost is Cost.USD else plan.total)
-    known = replace(known, num_total=sum(each_Q), most_samples=most_samples, is_planned=True)
+    known = replace(known, num_total=sum(each_Q), most_samples=most_samples, is_planned=not made.waves)
     return _answering(known, left_Q, 1 if made.menu.is_named else num_plans, lengths, template, prices)
 
 

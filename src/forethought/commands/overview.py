@@ -47,11 +47,13 @@ def not_run(run: RunDirectory) -> list[str]:
 
 def by_fewer_samples(run: RunDirectory) -> list[str]:
     """Ids of the questions whose answer is the vote of fewer samples than their option has: the others failed."""
-    menu = read_plan(run).menu
+    plan = read_plan(run)
+    if plan.waves or not plan.menu.is_named:
+        return []
     return [
         each.id
         for each in Answers.load(run.path)
-        if each.error is None and menu.is_named and each.samples < menu.option(each.budget).samples
+        if each.error is None and each.samples < plan.menu.option(each.budget).samples
     ]
 
 

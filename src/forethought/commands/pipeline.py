@@ -16,7 +16,7 @@ from ..control.answers import Answer
 from ..control.billing import UNPRICED, Prices
 from ..control.budgets import keep_plan, keep_voting, read_plan
 from ..control.feeding import feed_profile, feed_run, history_folder
-from ..control.judging import with_votes
+from ..control.judging import with_votes, with_waves
 from ..control.plan import Plan
 from ..control.planning import forecast, largest_cap, made_plan, model_of, needed_tokens, predict
 from ..control.pool import Pool
@@ -162,7 +162,8 @@ def train(settings: TrainSettings, *, progress: Progress = quiet) -> tuple[Predi
         The predictor and the folder it was saved to.
     """
     profiles = [sources.open_profile(each) for each in (settings.run, *settings.more)]
-    measured = with_votes(together(profiles, settings.predictor), settings.samples, settings.vote_weights)
+    singles = together(profiles, settings.predictor)
+    measured = with_votes(singles, settings.samples, settings.vote_weights)
     source = Path(settings.run)
     folder = Path(settings.out) if settings.out else source / "predictor" if source.is_dir() else source.with_suffix("")
     name = settings.predictor
@@ -184,7 +185,7 @@ def train(settings: TrainSettings, *, progress: Progress = quiet) -> tuple[Predi
         progress=progress,
         checkpoint=str(beside(folder, "training")),
     )
-    trained = weighing(trained, settings.vote_weights)
+    trained = weighing(with_waves(trained, singles, settings.samples), settings.vote_weights)
     trained.save(folder)
     return trained, folder
 
@@ -213,7 +214,8 @@ def plan(settings: PlanSettings, *, engine: Engine | None = None, progress: Prog
             with opened(engine, model, asked, needed_tokens=needed, progress=progress) as running:
                 expected = predict(queries, predictor, running, progress=progress)
         progress("divide the total", 0, 1)
-        return made_plan(predictor, queries, expected, terms_of(settings), voting=voting_of(settings, predictor.card))
+        voting = voting_of(settings, predictor.card)
+        return made_plan(predictor, queries, expected, terms_of(settings), voting=voting, waves=settings.waves)
 
 
 def run(
@@ -248,7 +250,9 @@ def run(
             with typed_flags():
                 expected = predict(queries, predictor, running, progress=progress)
                 progress("divide the total", 0, 1)
-                made = made_plan(predictor, queries, expected, terms, others=others, seed=settings.seed)
+                made = made_plan(
+                    predictor, queries, expected, terms, others=others, seed=settings.seed, waves=settings.plan.waves
+                )
             room.check_caps(running.info, made.largest_Q, tolerates=False)
         directory = RunDirectory.create(
             folder,

@@ -127,7 +127,8 @@ def _votes(run: RunDirectory, plan: Plan, query: Query, budget: int) -> dict[str
         own["samples"].append(sample)
         own["votes"] = round(own["votes"] + (weight if group != ABSTAINS else 0.0), 4)
     votes = sorted(found.values(), key=lambda each: -each["votes"])
-    return {"votes": votes, "without_vote": sorted(set(range(option.samples)) - set(came))}
+    asked = {each.sample for each in records} if plan.waves else set(range(option.samples))
+    return {"votes": votes, "without_vote": sorted(asked - set(came))}
 
 
 def _profiled_item(run: RunDirectory, query: Query) -> dict[str, Any]:

@@ -91,8 +91,9 @@ def plan_text(planned: Plan) -> str:
         del lines[2]  # the usual tokens of an option are not a cap
     samples_Q = plan.menu.samples_B[plan.menu.columns(plan.budget_Q)]
     if (num_samples := int(samples_Q.sum())) > num_queries:
-        several = int((samples_Q > 1).sum())
-        lines.append(f"samples    {num_samples:,}: {several:,} questions are answered by a vote of several")
+        several = f"{int((samples_Q > 1).sum()):,} questions are answered by a vote of several"
+        most = "at most " if planned.waves else ""
+        lines.append(f"samples    {most}{num_samples:,}: {several}")
     within = spent_within(planned.forecast.curves, plan.budget_Q)
     if within is not None and plan.cost is Cost.SPENT:
         lines.append(

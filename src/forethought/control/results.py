@@ -51,11 +51,13 @@ def answers_of(
 
     Of a query with traces under several named options it is the one by its budget's.
     """
-    gathered = gathering or Gathering(known, budget_of, run.header.provenance, read_plan(run).voting)
+    plan = read_plan(run)
+    gathered = gathering or Gathering(known, budget_of, run.header.provenance, plan.voting, is_open=bool(plan.waves))
     for record in run.latest():
         seen(record)
         if (answer := gathered.add(record)) is not None:
             yield answer
+    yield from gathered.rest()
 
 
 def answer_rows(run: RunDirectory, queries: Sequence[Query], allocator: str | None = None) -> list[Answer]:

@@ -25,7 +25,7 @@ from ..predictors.parts.rows import check_profile
 from ..predictors.predictor import Predictor
 from ..runs.pooling import pooled
 from ..runs.profiles import joined
-from .judging import with_votes
+from .judging import with_votes, with_waves
 
 HISTORY = "history"
 
@@ -67,9 +67,10 @@ def train(
     """
     profiles = [profile] if isinstance(profile, Profile) else list(profile)
     check_profiles(profiles)
-    measured = with_votes(together(profiles, predictor), samples, vote_weights)
+    singles = together(profiles, predictor)
+    measured = with_votes(singles, samples, vote_weights)
     with watched(progress) as said:
-        trained = fitted(
+        made = fitted(
             measured,
             predictor,
             fed=profiles,
@@ -81,7 +82,7 @@ def train(
             ask=lambda measured, asking: asked_now(measured, asking, engine, said),
             progress=said,
         )
-    return weighing(trained, vote_weights)
+        return weighing(with_waves(made, singles, samples), vote_weights)
 
 
 def weighing(predictor: Predictor, vote_weights: str) -> Predictor:

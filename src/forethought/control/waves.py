@@ -13,11 +13,15 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..core.data import FloatArray, IntArray
 from ..core.stopping import Standing
-from .wave_table import DEAREST, PRICES, WaveTable, log_odds
+from ..predictors.parts.wave_table import DEAREST, PRICES, WaveTable, log_odds
 
+BoolArray = NDArray[np.bool_]
+
+LOWER = 1.0 - 1e-6  # times a price: just below it
 STEPS = 60  # of bisection
 LEAST = 1e-12  # right answers per token
 
@@ -200,6 +204,27 @@ def price_of_options(
         return total
 
     return _lowest(spent, left)
+
+
+def marginal(left: float, spent_Q: FloatArray, lower_Q: FloatArray, order_Q: IntArray) -> BoolArray:
+    """The queries that are decided at a price just below the one that fits, by what that leaves of the tokens.
+
+    At one price queries that are alike are decided alike, and a little below it too many may be worth another sample.
+    So the first of them in an order that says nothing about them, as far as the tokens reach, have the lower price.
+
+    Args:
+        left: tokens.
+        spent_Q: expected to be spent at the price that fits.
+        lower_Q: at the lower one.
+        order_Q: indices of the queries.
+    """
+    more_Q, spare = lower_Q - spent_Q, left - float(spent_Q.sum())
+    is_lower_Q = np.zeros(len(spent_Q), dtype=bool)
+    for row in order_Q[more_Q[order_Q] > 0.0].tolist():
+        if more_Q[row] <= spare:
+            is_lower_Q[row] = True
+            spare -= float(more_Q[row])
+    return is_lower_Q
 
 
 def _lowest(spent: Callable[[float], float], left: float) -> float:

@@ -220,6 +220,10 @@ class PlanSettings(QuestionColumns):
     template: str = flag("", "Prompt template: a name or a .json file.", shown="the name on its card")
     min_tokens: int | None = flag(None, "Smallest cap of a question.", metavar="N")
     max_tokens: int | None = flag(None, "Largest cap of a question.", metavar="N")
+    waves: bool = flag(
+        False,
+        "With --cost spent: draw samples in waves, a further one only where it is worth its tokens.",
+    )
     min_agreement: float = flag(
         0.0, "Share of the votes below which an answer is marked as abstained (0 to 1).", metavar="S"
     )
@@ -250,6 +254,9 @@ class PlanSettings(QuestionColumns):
                 at_least("--limit", self.limit, 1),
                 at_least("--min-tokens", least, 0),
                 at_least("--max-tokens", most, 0),
+                "--waves spends tokens: add --cost spent, with a total in tokens"
+                if self.waves and cost is not Cost.SPENT
+                else None,
                 f"--min-agreement must be from 0 to 1, not {self.min_agreement:g}"
                 if not 0.0 <= self.min_agreement <= 1.0
                 else None,
@@ -299,6 +306,9 @@ class RunSettings:
                 if self.hard_total and self.hard_cap
                 else None,
                 *hard_cap_problems(self.hard_cap or self.hard_total, self.worker, self.compare),
+                "--waves decides for all questions together: leave --worker and --compare out"
+                if self.plan.waves and (self.worker or self.compare)
+                else None,
             ]
         )
 

@@ -14,6 +14,9 @@ from ..core.protocols import Grader
 from ..core.votes import ABSTAINS, RIGHT_GROUP, chance_right, weighted_chance_right
 from ..errors import InvalidInputError, InvalidSettingsError
 from ..graders import group_answers
+from .vote_replay import FrozenDraws
+
+NUM_ORDERS = 64  # in which each query's samples are seen while it is learned how votes move
 
 
 def groups(profile: Profile, grader: Grader) -> IntArray:
@@ -55,6 +58,25 @@ def weights(profile: Profile, by: str) -> FloatArray:
         )
     weight_N_B: FloatArray = np.exp(logprob_N_B.astype(np.float64))
     return weight_N_B
+
+
+def frozen_draws(profile: Profile, label: str, num_samples: int, grader: Grader) -> tuple[IntArray, FrozenDraws]:
+    """`(rows, draws)`: the samples by one option of the queries that have so many, in random orders.
+
+    Args:
+        profile: single samples, with traces.
+        label: of the option.
+        num_samples: of each query; it needs as many.
+        grader: says which answers are the same.
+    """
+    column, group_N_B = profile.menu.labels.index(label), groups(profile, grader)
+    assert profile.traces is not None
+    is_drawn_N = profile.traces.grade_N_B[:, column] != UNTRIED
+    kept = [np.arange(where.start, where.stop)[is_drawn_N[where]] for where in profile.traces_of_Q]
+    rows = np.array([row for row, traces in enumerate(kept) if len(traces) >= num_samples], dtype=np.int64)
+    index_Q_T = np.array([kept[row][:num_samples] for row in rows], dtype=np.int64).reshape(len(rows), num_samples)
+    tokens_Q_T = profile.traces.tokens_N_B[:, column][index_Q_T].astype(np.float64)
+    return rows, FrozenDraws.shuffled(group_N_B[:, column][index_Q_T], tokens_Q_T, num_orders=NUM_ORDERS, seed=0)
 
 
 def voted(profile: Profile, samples: Sequence[int], grader: Grader, weigh_by: str = "") -> Profile:

@@ -12,11 +12,11 @@ from typing import Any, Self
 
 import numpy as np
 
-from ..core.codec import UnfitError, decode
-from ..core.data import FloatArray, IntArray
-from ..errors import InvalidInputError
-from ..evaluation.vote_replay import FrozenDraws
-from ..predictors.parts.folds import assign_folds
+from ...core.codec import UnfitError, decode
+from ...core.data import FloatArray, IntArray
+from ...errors import InvalidInputError
+from ...evaluation.vote_replay import FrozenDraws
+from .folds import assign_folds
 
 STRENGTHS = (2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0)  # questions that a parent counts as; the left-out log loss chooses
 BINS = (1, 2, 4, 8)  # of the predicted chance; the same loss chooses
