@@ -70,8 +70,7 @@ def take_batch(
         return None, settings
     if settings.waves:
         raise InvalidSettingsError(
-            "--waves decides on a further sample when answers are there, and a file asks for all samples at once: leave "
-            "--waves out"
+            "--waves decides on a further sample when answers are there, and a file asks for all at once: leave it out"
         )
     if not server:
         raise InvalidSettingsError(
