@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from ..control.billing import UNPRICED, Prices
 from ..control.budgets import keep_plan, keep_voting, read_plan
 from ..control.feeding import feed_profile, feed_run, history_folder
 from ..control.judging import with_votes, with_waves
+from ..control.keeping import KeepingEngine
 from ..control.plan import Plan
 from ..control.planning import forecast, largest_cap, made_plan, model_of, needed_tokens, predict
 from ..control.pool import Pool
@@ -104,7 +106,7 @@ def profile(
         logger.warning("note: %d questions are left out: they have no readable reference answer", num_left_out)
     menu = settings.menu
     room, needed = _room(settings.model, settings.engine, queries, menu, menu.largest_cap, engine)
-    with opened(engine, settings.model, settings.engine, needed_tokens=needed, progress=progress) as running:
+    with _opened(engine, settings, settings.model, settings.engine, needed, progress) as (running, worker):
         if menu.num_options > 1 and not menu.is_named:
             check_probes(running.info.enforcement, what=SEVERAL_CAPS)
         if note := room.check_caps(running.info, np.full(len(queries), menu.largest_cap), tolerates=True):
@@ -119,7 +121,7 @@ def profile(
             seed=settings.seed,
             out=profile_folder(settings),
             retry_failed=settings.retry_failed,
-            worker=Worker.parse(settings.worker),
+            worker=worker,
             report=report,
             progress=progress,
             sampling=settings.engine.sampling,
@@ -234,13 +236,13 @@ def run(
     """
     with typed_flags():
         predictor, queries, judge = run_inputs(settings, is_open=engine is not None)
-    terms, others, worker = terms_of(settings.plan), allocators_of(settings)[1:], Worker.parse(settings.worker)
+    terms, others = terms_of(settings.plan), allocators_of(settings)[1:]
     asked = planned_engine(settings.plan, predictor)
     folder = run_folder(settings)
     model, cap = model_of(predictor.card, settings.plan.model), largest_cap(terms, queries, predictor.card.menu)
     room, _ = _room(model, asked, queries, predictor.card.menu, cap, engine)
     needed = needed_tokens(predictor, prompting(model, asked).template, queries, cap)
-    with opened(engine, model, asked, needed_tokens=needed, progress=progress) as running:
+    with _opened(engine, settings, model, asked, needed, progress) as (running, worker):
         predictor.check(running.info, None)
         if others and not predictor.card.menu.is_named:
             check_probes(running.info.enforcement, what="--compare needs several: leave it out")
@@ -313,7 +315,7 @@ def run_plan(
         logger.warning("note: %s", note)
     model, cap_Q = plan_model(settings, made), made.largest_Q
     room, needed = _room(model, asked, made.queries, made.menu, int(cap_Q.max()), engine)
-    with opened(engine, model, asked, needed_tokens=needed, progress=progress) as running:
+    with _opened(engine, settings, model, asked, needed, progress) as (running, worker):
         made.check(running.info)
         check_menu(running, made.menu)
         if made.others and not made.menu.is_named:
@@ -328,13 +330,33 @@ def run_plan(
             options=_with_cap(asked.options, settings.hard_cap),
             pool=(lambda run: _pool(run, running, room, settings.hard_cap, prices)) if settings.hard_cap else None,
             retry_failed=settings.retry_failed,
-            worker=Worker.parse(settings.worker),
+            worker=worker,
         )
         progress("answer", 0, 0)
         finish(_told(work, report))
     run = RunDirectory.open(folder)
     _feed(Path(settings.history) if settings.history else None, run, made.queries)
     return run
+
+
+@contextmanager
+def _opened(
+    engine: Engine | None,
+    settings: ProfileSettings | RunSettings | RunPlanSettings,
+    model: str,
+    asked: EngineSettings,
+    needed_tokens: int,
+    progress: Progress,
+) -> Iterator[tuple[Engine, Worker]]:
+    """`(engine, who writes)`: one that is open already, a new one, or those of a cluster's workers."""
+    if engine is None and settings.cluster.ray:
+        from ..cluster.opening import opened as on_cluster
+
+        with on_cluster(settings.cluster, model, asked, needed_tokens=needed_tokens, progress=progress) as workers:
+            yield workers, Worker.lead()
+        return
+    with opened(engine, model, asked, needed_tokens=needed_tokens, progress=progress) as running:
+        yield running, Worker.lead() if isinstance(running, KeepingEngine) else Worker.parse(settings.worker)
 
 
 def _feed(history: Path | None, run: RunDirectory, queries: Sequence[Query]) -> None:

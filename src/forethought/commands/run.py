@@ -8,6 +8,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from ..core.flags import typed
 from ..core.settings import RunPlanSettings, RunSettings
 from .options import (
     dry_run_flag,
@@ -95,7 +96,8 @@ def command(
         talk(
             f"{len(kept_back)} questions were not run under the hard cap ({', '.join(kept_back[:5])}"
             f"{', …' if len(kept_back) > 5 else ''}); to go on with them, give the same command, --hard-cap larger: "
-            f"{again(run)} --hard-cap N"
+            f"{again(run)} {typed('', settings.cluster)}".rstrip()
+            + " --hard-cap N"
         )
     if fewer := by_fewer_samples(run):
         result["by_fewer_samples"] = fewer

@@ -26,8 +26,8 @@ from ..servers.batches import Result, read_result
 from ..servers.reading import MOST_BYTES
 from .batches import OURS, Bounds, Round, request_of
 from .judging import Judge
+from .keeping import judged
 from .plan import Plan
-from .profiling import judged
 
 ROUNDS, SETTLED = "batches.jsonl", "settled.jsonl"
 AT_ONCE = 256  # results that are put on disk together

@@ -23,10 +23,11 @@ from .adapting import Adaptation, blocks
 from .answers import Answer
 from .budgets import keep_plan, load_budgets, priorities, read_plan
 from .judging import Judge
+from .keeping import Keeping, check_label, judged, keeper
 from .plan import Plan
 from .pool import Pool
-from .profiling import check_label, judged, planned_seed, setup_of
-from .results import answer_rows, answers_of, earlier_counts, line_of, save_counts, write_results
+from .profiling import planned_seed, setup_of
+from .results import answer_rows, answers_of, line_of, write_results
 from .voting import Gathering
 from .waving import answers_in_waves
 
@@ -226,17 +227,15 @@ async def generate_planned(
             see(answer)
             if answer.error is None:
                 file.write(line_of(answer))
-    counted, answers = earlier_counts(run, worker), run.path / "answers.jsonl"
-    with run.appender(worker) as records, open_bytes(answers, "ab", "written") as rows:
+    answers = run.path / "answers.jsonl"
+    keeping = Keeping(run.path, menu, grader, setup, worker, is_counted=True, retries_lost=pool is None)
+    with keeper(engine, keeping) as keep, open_bytes(answers, "ab", "written") as rows:
         decide()
         while position < len(order):
             wanted = requests()
             async for generation in pool.generate(engine, list(wanted)) if pool else engine.generate(wanted):
-                check_label(engine, menu, generation)
                 query = own[generation.query_id]
-                record = judged(Record.of(generation, setup=setup), query.reference, grader)
-                records.append([record.to_json()])
-                save_counts(run, counted, engine, worker)
+                record = keep(generation, query.reference)
                 gathered.warn_of(record)
                 complete = gathered.add(record)
                 if complete is None:
@@ -253,7 +252,6 @@ async def generate_planned(
                 names -= begun  # all that was asked for has come back
             decide()
     decide()
-    save_counts(run, counted, engine, worker)
     if adaptation is not None:
         adaptation.keep()
 
@@ -283,20 +281,15 @@ async def _generate_waves(
         if label_of.get(record.query_id) == record.option
         and not tries.is_left(record.query_id, record.sample, record.option, retry_failed=retry_failed, setup=setup)
     }
-    counted, answers = earlier_counts(run, worker), run.path / "answers.jsonl"
-    with run.appender(worker) as records, replacing(answers) as rows:
+    keeping = Keeping(run.path, plan.menu, grader, setup, worker, is_counted=True, retries_lost=pool is None)
+    with keeper(engine, keeping) as keep, replacing(run.path / "answers.jsonl") as rows:
 
         async def draw(requests: Iterable[Request]) -> AsyncIterator[Record]:
             wave = list(requests)
             async for generation in pool.generate(engine, wave) if pool else engine.generate(wave):
-                check_label(engine, plan.menu, generation)
-                record = judged(Record.of(generation, setup=setup), own[generation.query_id].reference, grader)
-                records.append([record.to_json()])
-                save_counts(run, counted, engine, worker)
-                yield record
+                yield keep(generation, own[generation.query_id].reference)
 
         ceiling = ceiling_of(engine.info)
         async for answer in answers_in_waves(plan, gathered, grader, draw, known=known, ceiling=ceiling):
             rows.write(line_of(answer))
             yield answer
-    save_counts(run, counted, engine, worker)

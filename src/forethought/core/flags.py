@@ -28,6 +28,7 @@ class Flag:
         is_main: among the few that `--help` shows; `--help-all` shows every one.
         is_argument: given by place, not by name.
         is_pairs: KEY=VALUE, repeatable, collected into one mapping.
+        bare: the value where the flag is given without one; "" where it needs one.
     """
 
     help: str = ""
@@ -38,6 +39,7 @@ class Flag:
     is_main: bool = False
     is_argument: bool = False
     is_pairs: bool = False
+    bare: str = ""
 
 
 SECRET = ("key", "token", "secret", "password", "authorization")

@@ -76,6 +76,44 @@ class EngineSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterSettings:
+    """Where workers run that fill a run together; none without `ray`. Not part of what a run is."""
+
+    ray: str = flag(
+        "",
+        "Run on Ray: local starts one on this machine, auto uses the one that runs here, or the address of a cluster.",
+        metavar="[local|auto|HOST:PORT]",
+        bare="local",
+    )
+    workers: int | None = flag(None, "Workers on Ray, each with an engine of its own.", metavar="N")
+    gpus_per_worker: float = flag(0.0, "GPUs of each worker on Ray.", metavar="G")
+
+    def __post_init__(self) -> None:
+        is_address = self.ray in ("", "local", "auto") or ":" in self.ray
+        check_all(
+            [
+                None
+                if is_address
+                else f"--ray {self.ray}: give local, auto or HOST:PORT; a flag without any comes behind the questions",
+                "--ray needs --workers N" if self.ray and self.workers is None else None,
+                "--workers and --gpus-per-worker need --ray"
+                if not self.ray and (self.workers is not None or self.gpus_per_worker)
+                else None,
+                at_least("--workers", self.workers, 1),
+                at_least("--gpus-per-worker", self.gpus_per_worker, 0),
+            ]
+        )
+
+    def beside(self, worker: str) -> str | None:
+        """What is wrong with `--worker` beside it."""
+        return (
+            "--worker is for processes that you start yourself: leave it out with --ray"
+            if self.ray and worker
+            else None
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class QuestionColumns:
     """Columns of a question file; None for the usual names, "" for no such column."""
 
@@ -117,10 +155,12 @@ class ProfileSettings(QuestionColumns):
     limit: int | None = limit_flag(is_main=True)
     retry_failed: bool = retry_failed_flag()
     worker: str = worker_flag()
+    cluster: ClusterSettings = ClusterSettings()
 
     def __post_init__(self) -> None:
         check_all(
             [
+                self.cluster.beside(self.worker),
                 at_least("--traces", self.num_traces, 1),
                 at_least("--limit", self.limit, 1),
                 layers_problem(self.layers),
@@ -295,10 +335,12 @@ class RunSettings:
     seed: int = seed_flag()
     retry_failed: bool = retry_failed_flag()
     worker: str = worker_flag()
+    cluster: ClusterSettings = ClusterSettings()
 
     def __post_init__(self) -> None:
         check_all(
             [
+                self.cluster.beside(self.worker),
                 "--hard-total counts tokens that are generated: give a total in tokens and add --cost spent"
                 if self.hard_total and self.plan.cost is not Cost.SPENT
                 else None,
@@ -328,9 +370,10 @@ class RunPlanSettings:
     engine: EngineSettings = EngineSettings()
     retry_failed: bool = retry_failed_flag()
     worker: str = worker_flag()
+    cluster: ClusterSettings = ClusterSettings()
 
     def __post_init__(self) -> None:
-        check_all(hard_cap_problems(self.hard_cap, self.worker))
+        check_all([self.cluster.beside(self.worker), *hard_cap_problems(self.hard_cap, self.worker)])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
