@@ -5,12 +5,14 @@
 Predictions are made by a seed (curves that rise to a plateau; usage that ends below the caps), a million queries a
 file, 16 caps, in a folder that is removed at the end unless it is named. Each plan is made by the command line in a
 process of its own; its peak memory is the kernel's figure for it (`ru_maxrss`). With `--same N` the first N queries are
-also planned in memory by `allocate`, and budgets compared.
+also planned in memory by `allocate`, and budgets compared. With `--ray-workers 1 2 4` the plan is also made by so many
+workers of a Ray on this machine, and the budgets' hash compared with that of the plan by one process.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import subprocess
@@ -18,6 +20,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -68,6 +71,38 @@ def compare(folder: Path, budgets: Path, number: int, cost: Cost, mean: float) -
     return bool((pq.read_table(budgets)["budget"].to_numpy() == made.budget_Q).all())
 
 
+def fingerprint(budgets: Path) -> str:
+    """A hash of the ids and budgets of a plan, a file or a folder of files."""
+    state = hashlib.sha256()
+    for path in sorted(budgets.glob("*.parquet")) if budgets.is_dir() else [budgets]:
+        for batch in pq.ParquetFile(path).iter_batches(columns=["id", "budget"]):
+            state.update(np.stack([column.to_numpy() for column in batch.columns], axis=1).tobytes())
+    return state.hexdigest()[:16]
+
+
+def planned(folder: Path, out: Path, mean: float, cost: str, *more: str) -> dict[str, Any]:
+    """Makes a plan by the command line; what it says, and what it took."""
+    command = [sys.executable, "-m", "forethought", "plan", str(folder), "--mean-tokens", str(mean), "--cost", cost]
+    started = time.perf_counter()
+    child = subprocess.Popen(
+        [*command, "--out", str(out), "--json", "--quiet", *more], stdout=subprocess.PIPE, text=True
+    )
+    assert child.stdout is not None
+    text = child.stdout.read()
+    _, status, usage = os.wait4(child.pid, 0)
+    if status:
+        raise SystemExit(f"the plan of {folder} ended with {status}")
+    return json.loads(text) | {
+        "seconds": round(time.perf_counter() - started, 1),
+        "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 1),
+        "peak_mb": round(usage.ru_maxrss / 1024),
+        "hash": fingerprint(out),
+    }
+
+
+KEPT = ("seconds", "cpu_seconds", "peak_mb", "total", "granted", "expected_spent", "expected_accuracy", "hash")
+
+
 def main() -> None:
     """Makes, plans, compares and prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -76,6 +111,7 @@ def main() -> None:
     parser.add_argument("--cost", choices=["granted", "spent"], default="granted")
     parser.add_argument("--mean-tokens", type=float, default=64.0)
     parser.add_argument("--same", type=int, default=1_000_000, help="compare with memory up to so many queries")
+    parser.add_argument("--ray-workers", type=int, nargs="*", default=[], help="also plan with so many workers on Ray")
     parser.add_argument("--folder", default="", help="where predictions are kept")
     parser.add_argument("--out", default="")
     asked = parser.parse_args()
@@ -84,45 +120,30 @@ def main() -> None:
         for number in asked.queries:
             folder = Path(asked.folder or scratch) / f"{asked.kind}-{number}"
             make(folder, number, asked.kind)
+            told = {"queries": number, "kind": asked.kind, "cost": asked.cost}
             budgets = Path(scratch) / "budgets.parquet"
-            command = [
-                sys.executable,
-                "-m",
-                "forethought",
-                "plan",
-                str(folder),
-                "--mean-tokens",
-                str(asked.mean_tokens),
-            ]
-            command += ["--cost", asked.cost, "--out", str(budgets), "--json", "--quiet"]
-            started = time.perf_counter()
-            child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-            assert child.stdout is not None
-            text = child.stdout.read()
-            _, status, usage = os.wait4(child.pid, 0)
-            seconds = time.perf_counter() - started
-            if status:
-                raise SystemExit(f"the plan of {number:,} queries ended with {status}")
-            made = json.loads(text)
-            row = {
-                "queries": number,
-                "kind": asked.kind,
-                "cost": asked.cost,
-                "seconds": round(seconds, 1),
-                "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 1),
-                "peak_mb": round(usage.ru_maxrss / 1024),
-                "total": made["total"],
-                "granted": made["granted"],
-                "expected_spent": made["expected_spent"],
-                "expected_accuracy": made["expected_accuracy"],
-                "as_in_memory": compare(folder, budgets, number, Cost(asked.cost), asked.mean_tokens)
-                if number <= asked.same
-                else None,
-            }
+            one = planned(folder, budgets, asked.mean_tokens, asked.cost)
+            row = told | {name: one[name] for name in KEPT}
+            row["as_in_memory"] = (
+                compare(folder, budgets, number, Cost(asked.cost), asked.mean_tokens) if number <= asked.same else None
+            )
             print(json.dumps(row), flush=True)
             rows.append(row)
+            for num_workers in asked.ray_workers:
+                out = Path(scratch) / f"budgets-{num_workers}"
+                how = ("--ray", "--workers", str(num_workers))
+                found = planned(folder, out, asked.mean_tokens, asked.cost, *how)
+                row = told | {"workers": num_workers} | {name: found[name] for name in KEPT}
+                row["worker_cpu_seconds"] = [round(each["cpu_seconds"], 1) for each in found["workers"]]
+                row["as_by_one_process"] = found["hash"] == one["hash"]
+                row["sent_mb"] = [round(each["sent_bytes"] / 1e6, 2) for each in found["workers"]]
+                row["worker_peak_mb"] = [round(each["peak_bytes"] / 1e6) for each in found["workers"]]
+                print(json.dumps(row), flush=True)
+                rows.append(row)
     if asked.out:
         command = f"--queries {' '.join(map(str, asked.queries))} --kind {asked.kind} --cost {asked.cost}"
+        if asked.ray_workers:
+            command += f" --ray-workers {' '.join(map(str, asked.ray_workers))}"
         about = {"command": command, "cores": os.cpu_count(), "load": os.getloadavg()}
         Path(asked.out).write_text(json.dumps({**about, "plans": rows}, indent=1) + "\n")
 

@@ -1,5 +1,6 @@
 """Thoughts or votes? Rules of how many samples vote, replayed on the same frozen samples, at equal spent tokens.
 
+    OMP_NUM_THREADS=1 python benchmarks/votes.py profile TRAIN TEST --out DIR [--levels N,…]
     OMP_NUM_THREADS=1 python benchmarks/votes.py simulated --out DIR
     OMP_NUM_THREADS=1 python benchmarks/votes.py epoch EPOCH/dev.parquet --out DIR
     OMP_NUM_THREADS=1 python benchmarks/votes.py thoughts LONG-THOUGHTS/controls.parquet --out DIR
@@ -11,14 +12,14 @@ An option is a cap or an effort level; by each, several samples of a question ma
   one option for all.
 - `plan`: the option and the number of samples of each question by its predicted curves, before anything is drawn.
 - `waves`: one option for all; after each sample it is decided whether another one is worth it. `plan and waves`: the
-  option of each question, and that decision, by its predicted curves.
+  option of the plan, and that decision, by predicted curves.
 - `oracle` and `fair oracle`: as `plan`, by the measured curves, of the samples that are reported or of the others. A
   half of the samples gives votes of at most half as many.
 
 All settings (options, thresholds, windows, tables) are chosen on training questions, at each price of a token that
-which is worth most there; the simulation has questions of its own for that, the others leave out each fifth of the
-questions in turn. What is reported is the mean over random orders of each question's samples. Intervals are 95% paired
-bootstrap intervals over questions.
+which is worth most there: those of TRAIN, whose samples are as many as vote at most, or all but each fifth in turn.
+What is reported is the mean over random orders of each question's samples. Intervals are 95% paired bootstrap intervals
+over questions.
 """
 
 from __future__ import annotations
@@ -33,7 +34,6 @@ from typing import Any
 import numpy as np
 
 import votes_data
-from forethought.control.wave_table import learn_waves
 from forethought.control.waves import WavePolicy, choose
 from forethought.core.data import FloatArray, IntArray
 from forethought.core.stopping import Standing
@@ -42,10 +42,11 @@ from forethought.evaluation.stopping import AdaptiveConsistency, EarlyStopping, 
 from forethought.evaluation.vote_frontiers import PricedRule, VoteComparison, choose_settings, compare_rules
 from forethought.evaluation.vote_replay import FrozenDraws, Replayed, replay
 from forethought.predictors.parts.linear import RidgeProblem
+from forethought.predictors.parts.wave_table import learn_waves
 from forethought.report.vote_plots import VotePicture, draw_votes
 from votes_data import Frozen
 
-ORDERS, FOLDS, NUM_PRICES = 40, 5, 72
+ORDERS, FOLDS, NUM_PRICES = 24, 5, 48
 THRESHOLDS = (0.7, 0.8, 0.9, 0.95, 0.99)
 WINDOWS = (2, 3, 4, 5)
 OURS = "plan and waves"
@@ -157,30 +158,30 @@ def _by_means(name: str, train: Part, test: Part, price_P: FloatArray) -> Priced
 
 def waves(name: str, train: Part, test: Part, price_P: FloatArray, *, is_predicted: bool = False) -> PricedRule:
     """Votes in waves of one sample, at each price of a token."""
-    mean_O = np.array([draws.tokens_Q_T.mean() for draws in train.draws_O])
-    shape = (test.num_queries, len(mean_O))
-    chance_Q_O, tokens_Q_O = np.zeros(shape), np.broadcast_to(mean_O, shape)
-    known_Q_O: FloatArray | None = None
+    num_queries, num_options = test.num_queries, len(test.draws_O)
     if is_predicted:
         assert train.right_Q_O_K is not None
         assert test.right_Q_O_K is not None
         assert test.tokens_Q_O is not None
-        known_Q_O, chance_Q_O, tokens_Q_O = train.right_Q_O_K[:, :, 0], test.right_Q_O_K[:, :, 0], test.tokens_Q_O
-    policies = [
-        WavePolicy.of(learn_waves(draws, None if known_Q_O is None else known_Q_O[:, column]))
-        for column, draws in enumerate(train.draws_O)
-    ]
-    settings, choice_Q_P = [], np.empty((test.num_queries, len(price_P)), dtype=np.int64)
-    for number, price in enumerate(price_P):
-        choice_Q = choose(policies, tokens_Q_O, chance_Q_O, price)
-        parts = []
+        right_Q_O_K, tokens_Q_O = test.right_Q_O_K, test.tokens_Q_O
+        known_O = [train.right_Q_O_K[:, column, 0] for column in range(num_options)]
+    else:
+        mean_O_K = np.stack([draws.right_Q_R_N.mean(axis=(0, 1))[1:] for draws in train.draws_O])
+        mean_O = np.array([draws.tokens_Q_T.mean() for draws in train.draws_O])
+        right_Q_O_K = np.broadcast_to(mean_O_K, (num_queries, *mean_O_K.shape))
+        tokens_Q_O = np.broadcast_to(mean_O, (num_queries, num_options))
+        known_O = [np.full(train.num_queries, right_K[0]) for right_K in mean_O_K]
+    policies = [WavePolicy.of(learn_waves(*pair)) for pair in zip(train.draws_O, known_O, strict=True)]
+    settings = []
+    for price in price_P:
+        choice_Q, parts = choose(right_Q_O_K, tokens_Q_O, price), []
         for column in np.unique(choice_Q):
             rows = np.flatnonzero(choice_Q == column)
-            rule = AtPrice(policies[column], price * tokens_Q_O[rows, column, None], chance_Q_O[rows, column, None])
+            predicted_Q_1 = right_Q_O_K[rows, column, :1]
+            rule = AtPrice(policies[column], price * tokens_Q_O[rows, column, None], predicted_Q_1)
             parts.append((rows, replay(test.draws_O[column].select(rows), rule)))
         settings.append(Replayed.joined(parts))
-        choice_Q_P[:, number] = number
-    return PricedRule.of(name, settings, choice_Q_P)
+    return PricedRule.of(name, settings, np.arange(len(price_P))[None])
 
 
 def oracle(
@@ -227,10 +228,13 @@ def cross_fitted(part: Part, price_P: FloatArray, features_Q_F: FloatArray | Non
     return [PricedRule.joined([(rows, rules[number]) for rows, rules in found]) for number in range(len(found[0][1]))]
 
 
-def with_features(train: Part, test: Part, train_Q_F: FloatArray, test_Q_F: FloatArray) -> tuple[Part, Part]:
+def with_features(
+    train: Part, test: Part, train_Q_F: FloatArray, test_Q_F: FloatArray, *, is_rising: bool = False
+) -> tuple[Part, Part]:
     """Both parts with predicted curves, by ridge regression on the training questions.
 
-    Those of the training questions are left-out predictions, as tables of waves need them.
+    Those of the training questions are left-out predictions, as tables of waves need them. Where curves are rising, no
+    option of more tokens is predicted to be right less often.
     """
     num_options, most = len(train.draws_O), train.most
     right_Q_N = np.concatenate([draws.right_Q_R_N.mean(axis=1)[:, 1:] for draws in train.draws_O], axis=1)
@@ -244,6 +248,7 @@ def with_features(train: Part, test: Part, train_Q_F: FloatArray, test_Q_F: Floa
     made = []
     for part, right, tokens in zip((train, test), found[0], found[1], strict=True):
         right_Q_O_K = np.clip(right, 0.0, 1.0).reshape(-1, num_options, most)
+        right_Q_O_K = np.maximum.accumulate(right_Q_O_K, axis=1) if is_rising else right_Q_O_K
         made.append(replace(part, right_Q_O_K=right_Q_O_K, tokens_Q_O=np.maximum(tokens, least)))
     return made[0], made[1]
 
@@ -415,20 +420,38 @@ def _rounded(value: Any) -> Any:
     return round(value, 5) if isinstance(value, float) else value
 
 
-def simulated_case() -> Case:
-    """600 training questions with 8 samples and 400 with 16, as a first profile would have them."""
-    most = 8
-    known, new = votes_data.simulated(600, most, seed=1), votes_data.simulated(400, 16, seed=2)
+def pair_case(
+    name: str, title: str, known: Frozen, new: Frozen, levels: Sequence[float] | None = None, *, is_rising: bool = True
+) -> Case:
+    """One comparison on questions of their own; as many samples vote as the training questions have."""
+    most = min(known.group_O_Q_T.shape[2], new.group_O_Q_T.shape[2])
     train, test = (frozen_part(each, most=most, seed=number) for number, each in enumerate((known, new)))
-    assert known.features_Q_F is not None
-    assert new.features_Q_F is not None
-    train, test = with_features(train, test, known.features_Q_F, new.features_Q_F)
+    has_features = known.features_Q_F is not None and new.features_Q_F is not None
+    if known.features_Q_F is not None and new.features_Q_F is not None:
+        train, test = with_features(train, test, known.features_Q_F, new.features_Q_F, is_rising=is_rising)
     rules = rules_on(train, test, prices(train.draws_O))
     facts = (
-        f"{known.name}, caps {', '.join(known.labels)}",
-        "600 questions with 8 samples choose; 400 others with 16 are reported, up to 8 vote",
+        f"{new.name}, options {', '.join(new.labels)}",
+        f"{train.num_queries} questions with {known.group_O_Q_T.shape[2]} samples choose; {test.num_queries} others "
+        f"with {new.group_O_Q_T.shape[2]} are reported, up to {most} vote",
     )
-    return Case("simulated", "SIMULATED: thoughts or votes", facts, rules, levels_of(rules), OURS, test, True)
+    ours = OURS if has_features else "waves"
+    return Case(name, title, facts, rules, levels or levels_of(rules), ours, test, new.simulated)
+
+
+def simulated_case() -> Case:
+    """600 training questions with 8 samples and 400 with 16; the rules were designed on other seeds."""
+    known, new = votes_data.simulated(600, 8, seed=3), votes_data.simulated(400, 16, seed=4)
+    return pair_case("simulated", "SIMULATED: thoughts or votes", known, new)
+
+
+def profile_case(sources: Sequence[str], grader: str, name: str, levels: Sequence[float] | None) -> Case:
+    """Two profiles with answers and the same options: of training questions, and of those that are reported."""
+    known, new = (votes_data.from_profile(source, grader=grader) for source in sources)
+    if known.labels != new.labels:
+        raise SystemExit(f"the profiles have other options: {known.labels} and {new.labels}")
+    is_rising = all(label.isdigit() for label in new.labels)  # caps
+    return pair_case(name, f"Thoughts or votes: {new.name}", known, new, levels, is_rising=is_rising)
 
 
 def epoch_cases(path: Path) -> list[Case]:
@@ -448,11 +471,11 @@ def epoch_cases(path: Path) -> list[Case]:
         cases.append(
             Case(f"{model}", f"Thoughts or votes: {frozen.name}", facts, rules, levels_of(rules), "waves", part)
         )
-        rules = with_history(frozen, num_samples // 2, num_splits=6)
+        rules = with_history(frozen, num_samples // 2, num_splits=2)
         facts = (
             *source,
             f"{num_samples // 2} samples under each level were seen before, with grades; up to {num_samples // 2} "
-            "others vote, and are reported; means over 6 splits",
+            "others vote, and are reported; means over 2 splits",
             credit,
         )
         title = f"Thoughts or votes, with history: {frozen.name}"
@@ -478,16 +501,22 @@ def thoughts_case(path: Path) -> Case:
 def main() -> None:
     """Replays the rules on one kind of data, and writes what was found."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("kind", choices=("simulated", "epoch", "thoughts"))
-    parser.add_argument("data", nargs="*", type=Path)
+    parser.add_argument("kind", choices=("profile", "simulated", "epoch", "thoughts"))
+    parser.add_argument("data", nargs="*", help="TRAIN TEST profiles, or one Parquet file")
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--name", default="profile", help="of the folder, for two profiles")
+    parser.add_argument("--grader", default="number", help="says which answers of a profile are the same")
+    parser.add_argument("--levels", help="spent tokens per question, with commas between them")
     options = parser.parse_args()
+    levels = [float(each) for each in options.levels.split(",")] if options.levels else None
     if options.kind == "simulated":
         cases = [simulated_case()]
+    elif options.kind == "profile":
+        cases = [profile_case(options.data, options.grader, options.name, levels)]
     elif options.kind == "epoch":
-        cases = epoch_cases(options.data[0])
+        cases = epoch_cases(Path(options.data[0]))
     else:
-        cases = [thoughts_case(options.data[0])]
+        cases = [thoughts_case(Path(options.data[0]))]
     for case in cases:
         case.write(options.out)
         print((options.out / case.name / "votes.md").read_text("utf-8"))

@@ -8,7 +8,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
+from forethought.control.sources import open_profile
 from forethought.core.data import FloatArray, IntArray
+from forethought.core.registry import make
+from forethought.evaluation.votes import groups
 
 LETTERS = "ABCDEFGHIJ"
 PROBE_TOKENS = 2  # of a trial answer, as the data's description counts them
@@ -33,6 +36,26 @@ class Frozen:
     tokens_O_Q_T: FloatArray
     features_Q_F: FloatArray | None = None
     simulated: bool = False
+
+
+def from_profile(source: str, *, grader: str) -> Frozen:
+    """Traces of a profile with answers, and its hidden states at the first layer that it holds.
+
+    Of each question as many traces are taken as every question has. All right answers are one group.
+    """
+    profile = open_profile(source)
+    num_traces, group_N_B = int(profile.num_tried_Q.min()), groups(profile, make("graders", grader, {}))
+    assert profile.traces is not None
+    index_Q_T = np.array([np.arange(where.start, where.start + num_traces) for where in profile.traces_of_Q])
+    hidden = profile.hidden_Q_L_D
+    return Frozen(
+        profile.provenance.model or "unknown model",
+        profile.menu.labels if profile.menu.is_named else tuple(map(str, profile.menu.caps)),
+        np.moveaxis(group_N_B[index_Q_T], 2, 0),
+        np.moveaxis(profile.traces.tokens_N_B[index_Q_T].astype(np.float64), 2, 0),
+        None if hidden is None else hidden[:, 0],
+        profile.provenance.simulated,
+    )
 
 
 def epoch(path: Path, model: str, *, task: str = "gpqa-diamond") -> Frozen:
@@ -78,15 +101,15 @@ def thoughts(path: Path) -> Frozen:
     caps = [1 << power for power in range(9, 16)]
     most = max(map(len, found.values()))
     complete = [list(traces.values()) for traces in found.values() if len(traces) == most]
-    groups = np.empty((len(caps), len(complete), most), dtype=np.int64)
-    tokens = np.empty(groups.shape)
+    answers = np.empty((len(caps), len(complete), most), dtype=np.int64)
+    tokens = np.empty(answers.shape)
     for row, traces in enumerate(complete):
         for sample, cuts in enumerate(traces):
             for column, cap in enumerate(caps):
                 within = [group for prefix, _, group in cuts if prefix <= cap]
-                groups[column, row, sample] = within[-1]
+                answers[column, row, sample] = within[-1]
                 tokens[column, row, sample] = min(cap, cuts[0][1]) + PROBE_TOKENS
-    return Frozen("long thoughts, controls", tuple(map(str, caps)), groups, tokens)
+    return Frozen("long thoughts, controls", tuple(map(str, caps)), answers, tokens)
 
 
 def simulated(num_queries: int, num_samples: int, *, seed: int) -> Frozen:
@@ -109,11 +132,11 @@ def simulated(num_queries: int, num_samples: int, *, seed: int) -> Frozen:
     favourite_Q_W = truth.dirichlet([0.5] * 5, size=num_queries).cumsum(axis=1)
     wrong_Q_T = 1 + (random.random((*shape, 1)) > favourite_Q_W[:, None, :-1]).sum(axis=2)
     is_mute_Q_T = random.random(shape) < 0.1
-    groups, tokens = [], []
+    answers, tokens = [], []
     for cap in caps:
         group_Q_T = np.where(is_able_Q_T & (found_Q_T <= cap), 0, wrong_Q_T)
-        groups.append(np.where(is_mute_Q_T & (length_Q_T > cap), -1, group_Q_T))
+        answers.append(np.where(is_mute_Q_T & (length_Q_T > cap), -1, group_Q_T))
         tokens.append(np.minimum(length_Q_T, cap) + 10.0)
     squares = np.stack([known_Q_F[:, 0] * known_Q_F[:, 1], *(known_Q_F**2).T], axis=1)
     features_Q_F = np.concatenate([known_Q_F, squares], axis=1)
-    return Frozen("a made-up model", tuple(map(str, caps)), np.stack(groups), np.stack(tokens), features_Q_F, True)
+    return Frozen("a made-up model", tuple(map(str, caps)), np.stack(answers), np.stack(tokens), features_Q_F, True)

@@ -132,9 +132,10 @@ def litellm(folder: Path, config: str, settings: dict[str, str]) -> Iterator[str
     command += ["--port", str(port), "--host", "127.0.0.1", "--num_workers", "1"]
     with (folder / "log").open("wb") as log:
         environment = {**os.environ, "LITELLM_TELEMETRY": "False", **settings}
+        environment["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # it fetches no prices
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
         try:
-            until = time.monotonic() + 120
+            until = time.monotonic() + 240
             while True:
                 assert process.poll() is None, (folder / "log").read_text()[-3000:]
                 assert time.monotonic() < until, (folder / "log").read_text()[-3000:]

@@ -160,6 +160,7 @@ WRONG = {
     "a server that is away": ([], "no server answers at"),
     "a journal's folder that holds something else": (["--server", "vllm", "--log", "FOLDER"], "something else"),
     "a ledger that is none": (["--server", "vllm", "--ledger", "sqlite:BROKEN"], "ledger"),
+    "a ceiling below the smallest cap": (["--server", "anthropic", "--tenants", "LOW"], "is below 1,024"),
     "hidden states": (["--predictor", "qwen2.5-coder-0.5b"], "--predictor text"),
     "a server without caps": (["--server", "openai"], "neither keeps a cap nor goes on"),
 }
@@ -172,7 +173,8 @@ def test_what_cannot_be_served_is_refused_in_words(predictor, tmp_path, capsys, 
     folder.mkdir()
     (folder / "letter").write_text("x")
     ceiling = tenants_file(tmp_path / "c.toml", '[tenants.one]\nkey_sha256 = "KEY"\nceiling = "high"\n')
-    names = {"BROKEN": str(broken), "FOLDER": str(folder), "CEILING": ceiling}
+    low = tenants_file(tmp_path / "l.toml", '[tenants.one]\nkey_sha256 = "KEY"\nceiling = 32\n')
+    names = {"LOW": low, "BROKEN": str(broken), "FOLDER": str(folder), "CEILING": ceiling}
     given = [next((each.replace(name, path) for name, path in names.items() if name in each), each) for each in given]
     own = ["--upstream", "http://127.0.0.1:9/v1", "--predictor", predictor, "--price", "0.001"]
     assert _exit_code(["serve", *own, "--port", "0", "--dry-run", *given]) == 1

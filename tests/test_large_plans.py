@@ -210,3 +210,20 @@ def test_questions_that_are_no_texts_are_named(predictor, tmp_path):
     pq.write_table(pa.table({"other": ["fine"]}), texts / "a.parquet")
     with pytest.raises(InvalidInputError, match="--question-column"):
         predict_folder(predictor, texts, tmp_path / "p")
+
+
+def test_a_predictor_of_hidden_states_gets_an_engine(call, tmp_path):
+    engine = FakeEngine(template=load_template("worked-5"))
+    asked = [f"What is {a} plus {a + 3}?" for a in range(40)]
+    rows = [{"id": f"q{a}", "question": text, "answer": str(2 * a + 3)} for a, text in enumerate(asked)]
+    trained = ft.train(ft.profile(engine, rows, menu="16:64:16", num_traces=2, layers=[2]), predictor="ridge")
+    trained.save(tmp_path / "predictor")
+    texts = tmp_path / "texts"
+    texts.mkdir()
+    pq.write_table(pa.table({"id": [row["id"] for row in rows], "question": asked}), texts / "a.parquet")
+    typed = ["plan", str(tmp_path / "predictor"), str(texts), "--model", "fake", "--engine", "fake"]
+    said = call(*typed, "--mean-tokens", "40", "--out", str(tmp_path / "budgets.parquet"))
+    assert said.code == 0, said.err
+    found = Predictions.open(tmp_path / "budgets.parquet-predictions").groups[0].load()
+    whole = ft.plan(trained, rows, mean_tokens=40, engine=engine)
+    np.testing.assert_allclose(found.p_Q_B, whole.forecast.curves.p_Q_B, atol=1e-6)

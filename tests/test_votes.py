@@ -12,13 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import forethought as ft
+from command_line import json_caller, write_sums
 from forethought.control.answers import abstained_words
 from forethought.control.judging import with_votes
+from forethought.core.data import Logprobs
 from forethought.core.menu import Menu
 from forethought.core.options import Option
 from forethought.core.profile import Profile
-from forethought.core.votes import ABSTAINS, chance_right, tally
-from forethought.errors import InvalidInputError, InvalidMenuError, InvalidSettingsError
+from forethought.core.votes import ABSTAINS, MOST_SUBSETS, Voting, chance_right, tally, weighted_chance_right
+from forethought.errors import InvalidInputError, InvalidMenuError, InvalidSettingsError, InvalidTotalError
 from forethought.runs.store import RunDirectory
 
 GROUPS = st.lists(st.sampled_from([ABSTAINS, 0, 1, 2, 3]), min_size=1, max_size=8)
@@ -60,6 +62,60 @@ def test_the_chance_is_the_mean_over_all_subsets(groups: list[int], data: st.Dat
 def test_the_vote_of_one_sample_is_the_share_right(groups: list[int]) -> None:
     wrong = [groups.count(group) for group in (1, 2, 3)]
     assert chance_right(groups.count(0), wrong, groups.count(ABSTAINS), 1) == groups.count(0) / len(groups)
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from([ABSTAINS, 0, 1, 2]), st.sampled_from([0.1, 0.2, 0.5, 1.0, math.nan])),
+        min_size=1,
+        max_size=7,
+    ),
+    st.data(),
+)
+def test_the_weighted_chance_is_the_mean_over_all_subsets_as_a_run_votes(
+    votes: list[tuple[int, float]], data: st.DataObject
+) -> None:
+    samples = data.draw(st.integers(1, len(votes)))
+    voting = Voting(weights="answer")
+
+    def right(subset: tuple[tuple[int, float], ...]) -> float:
+        shown = [None if math.isnan(weight) else Logprobs(math.log(weight)) for _, weight in subset]
+        winners = tally([group for group, _ in subset], voting.weights_of(shown)).winners
+        return (0 in winners) / max(1, len(winners))
+
+    subsets = list(itertools.combinations(votes, samples))
+    groups, weights = zip(*votes, strict=True)
+    expected = math.fsum(map(right, subsets)) / len(subsets)
+    assert weighted_chance_right(groups, weights, samples) == pytest.approx(expected, abs=1e-9)
+
+
+@given(GROUPS, st.floats(0.01, 1.0), st.data())
+def test_equal_weights_are_one_vote_each(groups: list[int], weight: float, data: st.DataObject) -> None:
+    samples = data.draw(st.integers(1, len(groups)))
+    wrong = [groups.count(group) for group in (1, 2, 3)]
+    equal = chance_right(groups.count(0), wrong, groups.count(ABSTAINS), samples)
+    assert weighted_chance_right(groups, [weight] * len(groups), samples) == pytest.approx(equal, abs=1e-9)
+    nearly = [weight, *(weight * (1 - 1e-12) for _ in groups[1:])]  # so near that the subsets are gone through
+    assert weighted_chance_right(groups, nearly, samples) == pytest.approx(equal, abs=1e-9)
+
+
+def test_of_many_subsets_a_fixed_sample_is_unbiased() -> None:
+    """Over the orders of the traces, the mean of the sample is that of all subsets."""
+    rng = np.random.default_rng(0)
+    groups, weights = rng.choice([ABSTAINS, 0, 0, 1, 2], 16), rng.random(16)
+    assert math.comb(16, 7) > 2 * MOST_SUBSETS
+    whole = [
+        weighted_chance_right(groups[order], weights[order], 7) for order in (rng.permutation(16) for _ in range(40))
+    ]
+    assert weighted_chance_right(groups, weights, 7) == weighted_chance_right(groups, weights, 7)
+    again = np.array(whole)
+    exact = math.fsum(
+        (0 in (winners := tally(groups[list(each)].tolist(), weights[list(each)].tolist()).winners))
+        / max(1, len(winners))
+        for each in itertools.combinations(range(16), 7)
+    ) / math.comb(16, 7)
+    assert abs(again.mean() - exact) < 4 * again.std() / math.sqrt(len(again)) + 1e-9
+    assert again.std() < 0.02
 
 
 def test_a_vote_needs_as_many_traces() -> None:
@@ -114,6 +170,45 @@ def test_counts_alone_do_not_vote(profile: Profile) -> None:
 
     with pytest.raises(InvalidInputError, match="holds counts and no answers, which votes need"):
         with_votes(replace(profile, traces=None), [1, 2])
+
+
+def with_logprobs(profile: Profile) -> Profile:
+    """The same, as if the model had found its right answers, and only these, likely."""
+    from dataclasses import replace
+
+    assert profile.traces is not None
+    logprob_N_B = np.where(profile.traces.grade_N_B == 1, np.log(0.9), np.log(0.2)).astype(np.float32)
+    return replace(profile, traces=replace(profile.traces, answer_logprob_N_B=logprob_N_B))
+
+
+def test_weighted_votes_are_learned_and_their_weights_are_the_default_of_plans(
+    profile: Profile, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    likely = with_logprobs(profile)
+    plain, weighed = with_votes(likely, [1, 4]), with_votes(likely, [1, 4], "answer")
+    several = weighed.menu.samples_B > 1
+    np.testing.assert_allclose(weighed.curves.p_Q_B[:, ~several], plain.curves.p_Q_B[:, ~several])
+    assert weighed.curves.p_Q_B[:, several].mean() > plain.curves.p_Q_B[:, several].mean() + 0.02
+    predictor = ft.train(likely, "text", samples=[1, 4], vote_weights="answer")
+    predictor.save(tmp_path / "predictor")
+    again = ft.Predictor.load(tmp_path / "predictor")
+    assert again.card.vote_weights == "answer"
+    assert "weighed by the log-probability of the answer" in again.card.to_markdown()
+    plan = ft.plan(again, QUESTIONS, mean_tokens=300, cost="spent")
+    assert plan.voting.weights == "answer"
+    assert not caplog.records
+    assert ft.plan(again, QUESTIONS, mean_tokens=300, cost="spent", vote_weights="equal").voting.weights == ""
+    assert "learned from votes that were weighed by the log-probability of the answer" in caplog.text
+    judged = ft.evaluate("text", likely, samples=[1, 4], vote_weights="answer", num_resamples=100)
+    assert judged.menu.samples_B.max() == 4
+    with ft.open_engine("fake") as engine:
+        plan.run(engine, progress=False)
+    assert "which the engine did not show" in caplog.text
+
+
+def test_weights_need_log_probabilities(profile: Profile) -> None:
+    with pytest.raises(InvalidInputError, match="does not say how likely the model found its thoughts"):
+        with_votes(profile, [1, 2], "thought")
 
 
 def test_options_of_several_samples_are_read_and_written() -> None:
@@ -185,3 +280,65 @@ def test_answers_with_few_votes_abstain_and_are_counted_apart(predictor: ft.Pred
     assert (counts["abstained"], counts["graded"]) == (len(abstained), len(answers))
     assert f"{len(abstained)} answers abstained" in abstained_words(counts)
     assert f"({(len(answers) - len(abstained)) / len(answers):.1%} coverage)" in abstained_words(counts)
+
+
+def test_waves_draw_another_sample_only_where_it_is_worth_it(predictor: ft.Predictor, tmp_path: Path) -> None:
+    predictor = ft.Predictor.load(predictor.save(tmp_path / "predictor"))
+    plan = ft.plan(predictor, QUESTIONS, mean_tokens=220, cost="spent", waves=True)
+    plan = ft.Plan.load(plan.save(tmp_path / "plan.json"))
+    assert plan.allocation.allocator == "waves"
+    with ft.open_engine("fake") as engine:
+        answers = plan.run(engine, out=tmp_path / "run", progress=False)
+        assert list(plan.run(engine, progress=False)) == list(answers)
+        assert list(plan.run(engine, out=tmp_path / "run", progress=False)) == list(answers)
+    assert len(answers) == len(QUESTIONS)
+    assert len({answer.samples for answer in answers}) > 1
+    records = list(RunDirectory.open(tmp_path / "run").latest())
+    assert len(records) == sum(answer.samples for answer in answers)
+    assert answers.counts["spent_tokens"] <= 220 * len(QUESTIONS) * 1.1
+    assert list(ft.Answers.load(tmp_path / "run")) == list(answers)
+
+
+def test_waves_that_were_stopped_go_on_to_the_same_answers(predictor: ft.Predictor, tmp_path: Path) -> None:
+    plan = ft.plan(predictor, QUESTIONS, mean_tokens=220, cost="spent", waves=True)
+    with ft.open_engine("fake") as engine:
+        whole = plan.run(engine, out=tmp_path / "whole", progress=False)
+        plan.run(engine, out=tmp_path / "cut", progress=False)
+        records = tmp_path / "cut" / "records.jsonl"
+        lines = records.read_text().splitlines(keepends=True)
+        records.write_text("".join(lines[: len(lines) // 2]))
+        assert list(plan.run(engine, out=tmp_path / "cut", progress=False)) == list(whole)
+    assert len(records.read_text().splitlines()) == len(lines)
+
+
+def test_a_larger_total_never_expects_less_of_waves(predictor: ft.Predictor) -> None:
+    expected = [
+        ft.plan(predictor, QUESTIONS, mean_tokens=mean, cost="spent", waves=True).allocation.expected_accuracy
+        for mean in (60, 100, 150, 220, 300, 600)
+    ]
+    assert expected == sorted(expected)
+
+
+def test_waves_that_cannot_be_are_refused(profile: Profile, predictor: ft.Predictor) -> None:
+    with pytest.raises(InvalidSettingsError, match="give a total under cost spent, not granted"):
+        ft.plan(predictor, QUESTIONS, mean_tokens=220, waves=True)
+    with pytest.raises(InvalidTotalError, match="cannot pay for a first sample of 30 questions"):
+        ft.plan(predictor, QUESTIONS, mean_tokens=5, cost="spent", waves=True)
+    with pytest.raises(InvalidSettingsError, match="waves need a predictor of votes"):
+        ft.plan(ft.train(profile, "text"), QUESTIONS, mean_tokens=60, cost="spent", waves=True)
+
+
+def test_waves_from_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_sums(Path("q.jsonl"), 40)
+    call = json_caller(capsys)
+    call("profile", "fake", "q.jsonl", "--traces", 4, "--budgets", "32,64", "--out", "p")
+    call("train", "p", "--samples", "1,2,4", "--predictor", "text", "--out", "predictor")
+    args = ["run", "predictor", "q.jsonl", "--mean-tokens", 150, "--waves", "--out", "r"]
+    assert "--waves spends tokens: add --cost spent" in call(*args)[2]
+    code, found, _ = call(*args, "--cost", "spent", "--min-agreement", 0.7)
+    assert (code, found["answered"]) == (0, 40)
+    assert found["samples"] >= 40
+    assert ft.Plan.load("r").allocation.allocator == "waves"

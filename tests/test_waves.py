@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import astuple
 from itertools import permutations
 
 import numpy as np
@@ -10,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from forethought.control.wave_table import WaveTable, learn_waves
 from forethought.control.waves import Drawing, WavePolicy, choose, price_for, price_of_options, start
 from forethought.core.codec import UnfitError, encode
 from forethought.core.stopping import Standing
@@ -18,7 +18,8 @@ from forethought.errors import InvalidInputError
 from forethought.evaluation.blending import blend_asc
 from forethought.evaluation.stopping import AdaptiveConsistency, EarlyStopping, FixedSamples, lead_certainty
 from forethought.evaluation.vote_frontiers import PricedRule, choose_settings, compare_rules
-from forethought.evaluation.vote_replay import FrozenDraws, replay
+from forethought.evaluation.vote_replay import FrozenDraws, replay, replayed, standing_at
+from forethought.predictors.parts.wave_table import DEAREST, PRICES, WaveTable, learn_waves
 
 MOST = 6
 GROUPS = st.lists(st.integers(-1, 3), min_size=1, max_size=10)
@@ -179,11 +180,11 @@ class Priced:
         return self.policy.draw(standing, price=self.price, predicted=self.predicted)
 
 
-PRICES = st.floats(1e-6, 1.0)
+A_PRICE = st.floats(1e-6, 1.0)
 
 
 class TestWaves:
-    @given(GROUPS.map(lambda groups: groups[:MOST]), PRICES, PRICES, st.floats(0.0, 1.0))
+    @given(GROUPS.map(lambda groups: groups[:MOST]), A_PRICE, A_PRICE, st.floats(0.0, 1.0))
     def test_a_higher_price_never_draws_more(self, policy, groups, one, other, predicted):
         standing, (low, high) = Standing.of(groups), sorted((one, other))
         cheap = policy.draw(standing, price=low, predicted=predicted)
@@ -194,16 +195,15 @@ class TestWaves:
             samples = [replay(draws, Priced(policy, price, predicted)).samples_Q[0] for price in (low, high)]
             assert samples[1] <= samples[0]
 
-    @given(st.integers(0, 1000), st.sampled_from(["fixed", "adaptive", "windows", "waves", "pairs"]), PRICES)
+    @given(st.integers(0, 1000), st.sampled_from(["fixed", "adaptive", "windows", "waves"]), A_PRICE)
     @settings(max_examples=30)
-    def test_no_rule_passes_its_most(self, trained, policy, seed, name, price):
+    def test_no_rule_passes_its_most(self, policy, seed, name, price):
         draws, _ = simulated(5, MOST, seed, num_orders=2)
         rule = {
             "fixed": FixedSamples(MOST),
             "adaptive": AdaptiveConsistency(MOST, 1.0 - price / 2),
             "windows": EarlyStopping(MOST, 4),
             "waves": Priced(policy, price),
-            "pairs": Priced(WavePolicy.of(trained, (1, 3, 5, 6)), price),
         }[name]
         samples_Q = replay(draws, rule).samples_Q
         assert samples_Q.min() >= 1
@@ -211,22 +211,25 @@ class TestWaves:
 
     @given(st.floats(1.0, 8.0), st.floats(1.0, 8.0), st.integers(0, 100))
     @settings(max_examples=25, deadline=None)
-    def test_a_larger_total_never_expects_less_and_never_spends_more_than_it(self, policy, one, other, seed):
+    def test_a_larger_total_never_expects_less_and_no_total_is_passed(self, policy, one, other, seed):
         random = np.random.default_rng(seed)
-        tokens_Q_O = random.uniform(20.0, 200.0, (12, 2)).cumsum(axis=1)
-        predicted_Q_O = np.sort(random.random((12, 2)), axis=1)
+        tokens_Q, predicted_Q = random.uniform(20.0, 200.0, 12), random.random(12)
         expected = []
         for mean in sorted((one, other)):
-            total = mean * tokens_Q_O[:, 1].sum()
-            price = price_of_options(total, [policy, policy], tokens_Q_O, predicted_Q_O)
-            column_Q = choose([policy, policy], tokens_Q_O, predicted_Q_O, price)
-            tokens_Q, predicted_Q = (
-                np.take_along_axis(each, column_Q[:, None], axis=1)[:, 0] for each in (tokens_Q_O, predicted_Q_O)
-            )
-            right_Q, spent_Q = Drawing(policy, start((12,)), tokens_Q, predicted_Q).expected(price)
-            assert spent_Q.sum() <= total * (1 + 1e-9)
+            total = mean * tokens_Q.sum()
+            price = price_of_options(total, [policy], predicted_Q[:, None, None], tokens_Q[:, None])
+            right_Q, samples_Q = policy.expected(price=price * tokens_Q, predicted=predicted_Q)
+            assert (samples_Q * tokens_Q).sum() <= total * (1 + 1e-9)
             expected.append(right_Q.sum())
         assert expected[1] >= expected[0] - 1e-9
+
+    def test_each_query_has_the_option_of_the_plan(self, policy):
+        right_Q_O_K = np.array([[[0.2, 0.3], [0.6, 0.7]], [[0.5, 0.6], [0.5, 0.61]]])
+        tokens_Q_O = np.array([[50.0, 100.0]] * 2)
+        assert choose(right_Q_O_K, tokens_Q_O, 1e-3).tolist() == [1, 0]
+        assert choose(right_Q_O_K, tokens_Q_O, 1e-6).tolist() == [1, 1]
+        price = price_of_options(500.0, [policy, policy], right_Q_O_K, tokens_Q_O)
+        assert 0.0 < price < math.inf
 
     def test_what_is_not_drawn_lowers_the_price_for_the_rest(self, policy):
         tokens_Q, predicted_Q = np.full(8, 100.0), np.full(8, 0.5)
@@ -235,6 +238,22 @@ class TestWaves:
         agreed = Standing(*(np.full(8, each) for each in (2, 2, 0, 2)))
         again = price_for(total - 2 * tokens_Q.sum(), [Drawing(policy, agreed, tokens_Q, predicted_Q)])
         assert again <= first
+
+    @pytest.mark.parametrize("mean", [1.5, 2.0, 3.0])
+    def test_a_batch_that_is_planned_again_after_each_wave_ends_near_its_total(self, policy, mean):
+        draws, predicted_Q = simulated(400, MOST, 9, num_orders=1)
+        tokens_Q, num_Q = draws.tokens_Q_T.mean(axis=1), np.zeros((400, 1), int)
+        total = mean * tokens_Q.sum()
+        for _ in range(MOST):
+            standing = Standing(*(values[:, 0] for values in astuple(standing_at(draws, num_Q))))
+            spent = np.take_along_axis(draws.spent_Q_R_N, num_Q[:, :, None], axis=2).sum()
+            drawing = Drawing(policy, standing, tokens_Q, predicted_Q)
+            num_Q = num_Q + drawing.decide(price_for(total - spent, [drawing]))[:, None]
+        found = replayed(draws, num_Q)
+        assert found.tokens_Q.sum() == pytest.approx(total, rel=0.05)
+        fixed = [replay(draws, FixedSamples(number)) for number in range(1, MOST)]
+        spent, right = [each.tokens_Q.mean() for each in fixed], [each.right_Q.mean() for each in fixed]
+        assert found.right_Q.mean() > np.interp(found.tokens_Q.mean(), spent, right)
 
     def test_a_total_that_is_too_small_stops_after_the_first_wave(self, policy):
         tokens_Q, predicted_Q = np.full(3, 100.0), np.full(3, 0.5)
@@ -245,28 +264,18 @@ class TestWaves:
         split = Standing(*(np.full(3, each) for each in (2, 1, 1, 1)))
         assert not Drawing(policy, split, tokens_Q, predicted_Q).decide(price).any()
 
-    def test_waves_end_where_they_are_asked_to(self, trained):
-        pairs = WavePolicy.of(trained, (2, 4, 6))
+    def test_waves_end_where_they_are_asked_to(self):
+        draws, predicted_Q = simulated(300, MOST, 1)
+        pairs = WavePolicy.of(learn_waves(draws, predicted_Q, points=(2, 4, 6)))
         assert pairs.draw(Standing.of([]), price=1e-5, predicted=0.5) == 2
         assert pairs.draw(Standing.of([0, 1]), price=1e-5, predicted=0.5) == 2
         assert pairs.draw(Standing.of([0, 1, 2]), price=1e-5, predicted=0.5) == 1  # one of the wave has failed
         assert pairs.draw(Standing.of([0, 1] * 3), price=1e-5, predicted=0.5) == 0
-        with pytest.raises(InvalidInputError, match="ascending"):
-            WavePolicy.of(trained, (2, 1, 6))
-
-    def test_single_samples_are_worth_at_least_as_much_as_larger_waves(self, trained, policy):
-        larger = WavePolicy.of(trained, (1, 3, 6))
-        for price in (0.003, 0.01, 0.03):
-            values = []
-            for each in (policy, larger):
-                right, samples = each.expected(start(()), price=price, predicted=0.5)
-                values.append(right - price * samples)
-            assert values[0] >= values[1] - 1e-6
 
     def test_predicted_values_come_true_on_new_questions(self, policy):
         draws, predicted_Q = simulated(400, MOST, 2)
         for price in (0.005, 0.02, 0.05):
-            right_Q, samples_Q = policy.expected(start((400,)), price=price, predicted=predicted_Q)
+            right_Q, samples_Q = policy.expected(price=price, predicted=predicted_Q)
             found = replay(draws, Priced(policy, price, predicted_Q[:, None]))
             assert found.right_Q.mean() == pytest.approx(right_Q.mean(), abs=0.06)  # three standard errors
             assert found.samples_Q.mean() == pytest.approx(samples_Q.mean(), abs=0.35)
@@ -282,13 +291,15 @@ class TestWaves:
         kept = json.loads(json.dumps(encode(trained)))
         assert [kept["states"][2][name] for name in ("drawn", "top", "second")] == [1, 1, 0]
         assert WaveTable.from_json(kept) == trained
+        assert {price for state in trained.states for price in state.worth} <= {0.0, DEAREST, *PRICES}
 
     @pytest.mark.parametrize(
         ("change", "problem"),
         [
             pytest.param(lambda kept: kept["states"].pop(), "every state", id="a state is missing"),
-            pytest.param(lambda kept: kept.update(edges=[0.5, 0.4, 0.6]), "ascend", id="edges"),
+            pytest.param(lambda kept: kept.update(edges=[0.5, 0.4]), "ascend", id="edges"),
             pytest.param(lambda kept: kept["states"][2].update(right=[0.5]), "numbers each", id="a bin is missing"),
+            pytest.param(lambda kept: kept["ends"].pop(), "same prices", id="a price is missing"),
             pytest.param(lambda kept: kept["states"][2]["leads"].__setitem__(0, 1.5), "chances", id="no chance"),
         ],
     )
@@ -308,8 +319,10 @@ class TestWaves:
         with pytest.raises(InvalidInputError, match="two questions"):
             learn_waves(draws)
         draws, _ = simulated(4, 3, 0)
-        with pytest.raises(InvalidInputError, match="4 samples"):
-            learn_waves(draws, most=4)
+        with pytest.raises(InvalidInputError, match="3 drawn"):
+            learn_waves(draws, points=(2, 4))
+        with pytest.raises(InvalidInputError, match="ascending"):
+            learn_waves(draws, points=(2, 1))
 
 
 class TestComparison:

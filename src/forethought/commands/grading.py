@@ -11,7 +11,7 @@ from typing import Any
 
 from ..control import sources
 from ..control.judging import Judge
-from ..control.profiling import judged
+from ..control.keeping import judged
 from ..control.results import write_results
 from ..core.data import Grade, Query
 from ..core.problems import Problems

@@ -236,6 +236,8 @@ def _parameter(each: dataclasses.Field[Any], hint: Any, flag: Flag) -> Callable[
         return option(
             spelled, name, multiple=True, default=shown, show_default=bool(shown), metavar=flag.metavar, **told
         )
+    if flag.bare:
+        told |= {"is_flag": False, "flag_value": flag.bare}
     kind = _kind(hint)
     choices = flag.choices or (tuple(kind) if issubclass(kind, StrEnum) else ())
     return option(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -16,14 +17,15 @@ from ..control.answers import Answer
 from ..control.billing import UNPRICED, Prices
 from ..control.budgets import keep_plan, keep_voting, read_plan
 from ..control.feeding import feed_profile, feed_run, history_folder
-from ..control.judging import with_votes
+from ..control.judging import with_votes, with_waves
+from ..control.keeping import KeepingEngine
 from ..control.plan import Plan
 from ..control.planning import forecast, largest_cap, made_plan, model_of, needed_tokens, predict
 from ..control.pool import Pool
 from ..control.profiling import Report, setup_of, silent
 from ..control.results import write_results
 from ..control.running import generate_planned, kept_answers
-from ..control.training import fitted, together
+from ..control.training import fitted, together, weighing
 from ..core.data import Cost, Query
 from ..core.files import make_folder
 from ..core.import_settings import ImportSettings
@@ -104,7 +106,7 @@ def profile(
         logger.warning("note: %d questions are left out: they have no readable reference answer", num_left_out)
     menu = settings.menu
     room, needed = _room(settings.model, settings.engine, queries, menu, menu.largest_cap, engine)
-    with opened(engine, settings.model, settings.engine, needed_tokens=needed, progress=progress) as running:
+    with _opened(engine, settings, settings.model, settings.engine, needed, progress) as (running, worker):
         if menu.num_options > 1 and not menu.is_named:
             check_probes(running.info.enforcement, what=SEVERAL_CAPS)
         if note := room.check_caps(running.info, np.full(len(queries), menu.largest_cap), tolerates=True):
@@ -119,7 +121,7 @@ def profile(
             seed=settings.seed,
             out=profile_folder(settings),
             retry_failed=settings.retry_failed,
-            worker=Worker.parse(settings.worker),
+            worker=worker,
             report=report,
             progress=progress,
             sampling=settings.engine.sampling,
@@ -161,8 +163,9 @@ def train(settings: TrainSettings, *, progress: Progress = quiet) -> tuple[Predi
     Returns:
         The predictor and the folder it was saved to.
     """
-    profiles = [with_votes(sources.open_profile(each), settings.samples) for each in (settings.run, *settings.more)]
-    measured = together(profiles, settings.predictor)
+    profiles = [sources.open_profile(each) for each in (settings.run, *settings.more)]
+    singles = together(profiles, settings.predictor)
+    measured = with_votes(singles, settings.samples, settings.vote_weights)
     source = Path(settings.run)
     folder = Path(settings.out) if settings.out else source / "predictor" if source.is_dir() else source.with_suffix("")
     name = settings.predictor
@@ -184,6 +187,7 @@ def train(settings: TrainSettings, *, progress: Progress = quiet) -> tuple[Predi
         progress=progress,
         checkpoint=str(beside(folder, "training")),
     )
+    trained = weighing(with_waves(trained, singles, settings.samples), settings.vote_weights)
     trained.save(folder)
     return trained, folder
 
@@ -212,7 +216,8 @@ def plan(settings: PlanSettings, *, engine: Engine | None = None, progress: Prog
             with opened(engine, model, asked, needed_tokens=needed, progress=progress) as running:
                 expected = predict(queries, predictor, running, progress=progress)
         progress("divide the total", 0, 1)
-        return made_plan(predictor, queries, expected, terms_of(settings), voting=voting_of(settings))
+        voting = voting_of(settings, predictor.card)
+        return made_plan(predictor, queries, expected, terms_of(settings), voting=voting, waves=settings.waves)
 
 
 def run(
@@ -231,13 +236,13 @@ def run(
     """
     with typed_flags():
         predictor, queries, judge = run_inputs(settings, is_open=engine is not None)
-    terms, others, worker = terms_of(settings.plan), allocators_of(settings)[1:], Worker.parse(settings.worker)
+    terms, others = terms_of(settings.plan), allocators_of(settings)[1:]
     asked = planned_engine(settings.plan, predictor)
     folder = run_folder(settings)
     model, cap = model_of(predictor.card, settings.plan.model), largest_cap(terms, queries, predictor.card.menu)
     room, _ = _room(model, asked, queries, predictor.card.menu, cap, engine)
     needed = needed_tokens(predictor, prompting(model, asked).template, queries, cap)
-    with opened(engine, model, asked, needed_tokens=needed, progress=progress) as running:
+    with _opened(engine, settings, model, asked, needed, progress) as (running, worker):
         predictor.check(running.info, None)
         if others and not predictor.card.menu.is_named:
             check_probes(running.info.enforcement, what="--compare needs several: leave it out")
@@ -247,7 +252,9 @@ def run(
             with typed_flags():
                 expected = predict(queries, predictor, running, progress=progress)
                 progress("divide the total", 0, 1)
-                made = made_plan(predictor, queries, expected, terms, others=others, seed=settings.seed)
+                made = made_plan(
+                    predictor, queries, expected, terms, others=others, seed=settings.seed, waves=settings.plan.waves
+                )
             room.check_caps(running.info, made.largest_Q, tolerates=False)
         directory = RunDirectory.create(
             folder,
@@ -259,7 +266,7 @@ def run(
             if made is not None and keep_plan(directory, made):
                 for note in made.forecast.notes:
                     logger.warning("note: %s", note)
-            keep_voting(directory, voting_of(settings.plan))
+            keep_voting(directory, voting_of(settings.plan, predictor.card))
             kept = replace(read_plan(directory), card=predictor.card, terms=terms)  # an old plan says neither
             # Tokens beyond those predicted are no reason to think of other options: what one takes is its own.
             is_adapted = worker.is_alone and not kept.menu.is_named
@@ -308,7 +315,7 @@ def run_plan(
         logger.warning("note: %s", note)
     model, cap_Q = plan_model(settings, made), made.largest_Q
     room, needed = _room(model, asked, made.queries, made.menu, int(cap_Q.max()), engine)
-    with opened(engine, model, asked, needed_tokens=needed, progress=progress) as running:
+    with _opened(engine, settings, model, asked, needed, progress) as (running, worker):
         made.check(running.info)
         check_menu(running, made.menu)
         if made.others and not made.menu.is_named:
@@ -323,13 +330,33 @@ def run_plan(
             options=_with_cap(asked.options, settings.hard_cap),
             pool=(lambda run: _pool(run, running, room, settings.hard_cap, prices)) if settings.hard_cap else None,
             retry_failed=settings.retry_failed,
-            worker=Worker.parse(settings.worker),
+            worker=worker,
         )
         progress("answer", 0, 0)
         finish(_told(work, report))
     run = RunDirectory.open(folder)
     _feed(Path(settings.history) if settings.history else None, run, made.queries)
     return run
+
+
+@contextmanager
+def _opened(
+    engine: Engine | None,
+    settings: ProfileSettings | RunSettings | RunPlanSettings,
+    model: str,
+    asked: EngineSettings,
+    needed_tokens: int,
+    progress: Progress,
+) -> Iterator[tuple[Engine, Worker]]:
+    """`(engine, who writes)`: one that is open already, a new one, or those of a cluster's workers."""
+    if engine is None and settings.cluster.ray:
+        from ..cluster.opening import opened as on_cluster
+
+        with on_cluster(settings.cluster, model, asked, needed_tokens=needed_tokens, progress=progress) as workers:
+            yield workers, Worker.lead()
+        return
+    with opened(engine, model, asked, needed_tokens=needed_tokens, progress=progress) as running:
+        yield running, Worker.lead() if isinstance(running, KeepingEngine) else Worker.parse(settings.worker)
 
 
 def _feed(history: Path | None, run: RunDirectory, queries: Sequence[Query]) -> None:

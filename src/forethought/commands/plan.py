@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..core.settings import PlanSettings
+from ..core.settings import ClusterSettings, PlanSettings
 from ..errors import InvalidSettingsError
 from .options import (
     dry_run_flag,
@@ -23,9 +26,15 @@ from .options import (
     verb,
 )
 
+if TYPE_CHECKING:
+    from ..cluster.hosts import Host
+    from ..cluster.planning import Effort
+    from ..control.predictions import Predictions
+
 
 @verb("plan", short_help="Divide a token total over questions.")
 @takes(PlanSettings)
+@takes(ClusterSettings)
 @option(
     "--out",
     is_main=True,
@@ -59,7 +68,7 @@ def command(as_json: bool, quiet: bool, out: str, budgets: str, dry_run: bool, *
     file, "-", a dataset name, or a profile with recorded hidden states (then no model is loaded).
 
     If there are more questions than fit in memory, give a folder of Parquet files as QUESTIONS, or a folder of
-    predictions as RUN and no QUESTIONS, and --out FILE.parquet: docs/scale.md.
+    predictions as RUN and no QUESTIONS, and --out FILE.parquet, or with --ray --out FOLDER: docs/scale.md.
     """
     from ..control.predictions import is_folder
     from ..control.sources import open_predictor
@@ -72,12 +81,15 @@ def command(as_json: bool, quiet: bool, out: str, budgets: str, dry_run: bool, *
     from .progress import step_bar
     from .tables import plan_header, plan_rows, plan_text
 
+    cluster = filled(ClusterSettings, values)
     settings, prices = filled(PlanSettings, values), take_prices(values)
     batch, settings = take_batch(values, settings, prices)
     if not settings.questions or is_folder(settings.questions):
         if batch is not None:
             raise InvalidSettingsError("--batch-out needs questions that fit in memory: a file, not a folder")
-        return _plan_folder(settings, out, budgets, dry_run=dry_run, as_json=as_json, quiet=quiet)
+        return _plan_folder(settings, cluster, out, budgets, dry_run=dry_run, as_json=as_json, quiet=quiet)
+    if cluster.ray:
+        raise InvalidSettingsError("--ray plans folders of Parquet files: docs/scale.md")
     if budgets:
         raise InvalidSettingsError("--budgets is for a folder of predictions; a predictor knows its budgets")
     if out not in ("", "-"):
@@ -106,65 +118,53 @@ def command(as_json: bool, quiet: bool, out: str, budgets: str, dry_run: bool, *
         talk(f"{len(rows)} budgets written to {out}")
     found = {**plan_header(planned), "budgets": rows}
     if batch is not None:
-        found["batch"] = write_requests(batch, settings, planned)[1]
-        for line in written_words(batch, found["batch"]):
+        made, found["batch"] = write_requests(batch, settings, planned)
+        for line in written_words(batch, made, found["batch"]):
             talk(line)
     emit(as_json, found, plan_text(planned))
     return 0
 
 
-def _plan_folder(settings: PlanSettings, out: str, budgets: str, *, dry_run: bool, as_json: bool, quiet: bool) -> int:
-    """The same for folders of Parquet files, in bounded memory."""
-    from ..control.large import header, plan_folder, predict_folder, reading
-    from ..control.predictions import Predictions, is_folder
-    from ..control.sources import open_predictor
-    from ..core.menu import Menu
-    from ..runs.folders import beside, check_rows_file
+def _plan_folder(
+    settings: PlanSettings,
+    cluster: ClusterSettings,
+    out: str,
+    budgets: str,
+    *,
+    dry_run: bool,
+    as_json: bool,
+    quiet: bool,
+) -> int:
+    """The same for folders of Parquet files, in bounded memory, or on a cluster."""
+    from ..control.large import header, plan_folder
     from .progress import step_bar
 
-    target, is_predicted = Path(out or "-"), not settings.questions
-    if is_predicted and not is_folder(settings.run):
-        raise InvalidSettingsError(
-            f"{settings.run} is no folder of predictions (Parquet files with columns id and p); to plan for questions, "
-            f"name them: forethought plan {settings.run} QUESTIONS"
-        )
-    if target.suffix.lower() != ".parquet":
-        raise InvalidSettingsError("a plan of a folder is written as Parquet; give --out FILE.parquet")
-    if settings.allocator != "envelope" or settings.allocator_options or settings.limit is not None:
-        raise InvalidSettingsError("a folder is planned by the allocator envelope, as a whole: leave out other flags")
-    check_rows_file(target)
-    with step_bar(quiet=quiet) as progress:
-        if is_predicted:
-            found = Predictions.open(settings.run, menu=Menu.parse(budgets) if budgets else None)
-        else:
-            predictor, folder = open_predictor(settings.run), beside(target, "predictions")
-            if dry_run:
-                raise InvalidSettingsError(
-                    "--dry-run of a folder of questions: no model is needed and no token is paid"
-                )
-            with reading(predictor, settings.engine, settings.model, settings.template) as engine:
-                found = predict_folder(
-                    predictor,
-                    Path(settings.questions),
-                    folder,
-                    question_column=settings.question_column,
-                    id_column=settings.id_column,
-                    engine=engine,
-                    progress=progress,
-                )
+    target = Path(out or "-")
+    efforts: list[Effort] = []
+    _check_folder_plan(settings, cluster, target, dry_run=dry_run)
+    with ExitStack() as stack:
+        progress, host = stack.enter_context(step_bar(quiet=quiet)), None
+        if cluster.ray and not dry_run:
+            from ..cluster.planning import host_for, plan_on
+
+            progress(f"start Ray ({cluster.ray})", 0, 0)
+            host = stack.enter_context(host_for(cluster))
+        found = _predictions(settings, cluster, host, target, budgets, progress)
         number = found.num_queries
         if dry_run:
             emit(as_json, {"questions": number, "menu": found.menu.to_json()}, f"{number:,} questions, {found.menu}")
             return 0
-        made = plan_folder(
-            found,
-            target,
-            total=settings.total_for(number),
-            cost=settings.cost,
-            min_tokens=settings.min_tokens,
-            max_tokens=settings.max_tokens,
-            progress=progress,
-        )
+        terms: dict[str, Any] = {
+            "total": settings.total_for(number),
+            "cost": settings.cost,
+            "min_tokens": settings.min_tokens,
+            "max_tokens": settings.max_tokens,
+            "progress": progress,
+        }
+        if host is None:
+            made = plan_folder(found, target, **terms)
+        else:
+            made, efforts = plan_on(host, found, target, num_workers=cluster.workers or 1, **terms)
     for note in made.notes:
         talk(f"note: {note}")
     talk(f"{number:,} budgets written to {target}")
@@ -173,5 +173,68 @@ def _plan_folder(settings: PlanSettings, out: str, budgets: str, *, dry_run: boo
     lines += [f"{key:10} {said[key]:,.10g}" for key in ("total", "granted", "expected_spent", "price") if said[key]]
     lines.append(f"accuracy   {made.expected_accuracy:.1%} expected")
     lines += [f"{label:>10} {count:13,d}" for label, count in said["queries"].items()]
-    emit(as_json, said, "\n".join(lines))
+    for place, each in enumerate(efforts):
+        sent, peak = each.sent_bytes / 1e6, each.peak_bytes / 1e6
+        lines.append(
+            f"worker {place + 1}: {each.num_queries:,} questions, sent {sent:.1f} MB, {peak:,.0f} MB of memory"
+        )
+    emit(as_json, said | ({"workers": [asdict(each) for each in efforts]} if efforts else {}), "\n".join(lines))
     return 0
+
+
+def _check_folder_plan(settings: PlanSettings, cluster: ClusterSettings, target: Path, *, dry_run: bool) -> None:
+    """Refuses flags that do not go with a folder."""
+    from ..control.predictions import is_folder
+    from ..runs.folders import check_folder, check_rows_file
+
+    if not settings.questions and not is_folder(settings.run):
+        raise InvalidSettingsError(
+            f"{settings.run} is no folder of predictions (Parquet files with columns id and p); to plan for questions, "
+            f"name them: forethought plan {settings.run} QUESTIONS"
+        )
+    if cluster.ray:
+        if target == Path("-"):
+            raise InvalidSettingsError("a plan made on Ray is a folder of Parquet files; give --out FOLDER")
+        check_folder(target)
+    elif target.suffix.lower() != ".parquet":
+        raise InvalidSettingsError("a plan of a folder is written as Parquet; give --out FILE.parquet")
+    else:
+        check_rows_file(target)
+    if settings.allocator != "envelope" or settings.allocator_options or settings.limit is not None:
+        raise InvalidSettingsError("a folder is planned by the allocator envelope, as a whole: leave out other flags")
+    if dry_run and settings.questions:
+        raise InvalidSettingsError("--dry-run of a folder of questions: they are predicted, and no token is paid")
+
+
+def _predictions(
+    settings: PlanSettings,
+    cluster: ClusterSettings,
+    host: Host | None,
+    target: Path,
+    budgets: str,
+    progress: Callable[[str, int, int], None],
+) -> Predictions:
+    """Those of a folder, or of questions that are predicted, by the workers of a host where there is one."""
+    from ..control.large import predict_folder, reading
+    from ..control.predictions import Predictions
+    from ..control.sources import open_predictor
+    from ..core.menu import Menu
+    from ..runs.folders import beside
+
+    if not settings.questions:
+        return Predictions.open(settings.run, menu=Menu.parse(budgets) if budgets else None)
+    predictor, out = open_predictor(settings.run), beside(target, "predictions")
+    if host is not None:
+        from ..cluster.planning import predict_on
+
+        return predict_on(host, settings, out, num_workers=cluster.workers or 1, progress=progress)
+    with reading(predictor, settings.engine, settings.model, settings.template) as engine:
+        return predict_folder(
+            predictor,
+            Path(settings.questions),
+            out,
+            question_column=settings.question_column,
+            id_column=settings.id_column,
+            engine=engine,
+            progress=progress,
+        )

@@ -8,6 +8,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from ..core.flags import typed
 from ..core.settings import RunPlanSettings, RunSettings
 from .options import (
     dry_run_flag,
@@ -54,7 +55,7 @@ def command(
     from ..runs.folders import check_rows_file
     from . import pipeline, reports
     from .estimates import run_estimate, run_plan_estimate
-    from .overview import again, not_run, run_result, run_text
+    from .overview import again, by_fewer_samples, not_run, run_result, run_text
     from .progress import progress_bar
 
     prices = take_prices(values)
@@ -95,7 +96,14 @@ def command(
         talk(
             f"{len(kept_back)} questions were not run under the hard cap ({', '.join(kept_back[:5])}"
             f"{', …' if len(kept_back) > 5 else ''}); to go on with them, give the same command, --hard-cap larger: "
-            f"{again(run)} --hard-cap N"
+            f"{again(run)} {typed('', settings.cluster)}".rstrip()
+            + " --hard-cap N"
+        )
+    if fewer := by_fewer_samples(run):
+        result["by_fewer_samples"] = fewer
+        talk(
+            f"{len(fewer)} questions were answered by fewer samples than planned ({', '.join(fewer[:5])}"
+            f"{', …' if len(fewer) > 5 else ''}): the others failed, or the hard cap did not hold them"
         )
     text = run_text(result)
     if compared is not None:

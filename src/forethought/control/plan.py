@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ..core.checks import check_plan
-from ..core.codec import decode, fields_to_json
+from ..core.codec import decode, encode, fields_to_json
 from ..core.data import Allocation, Cost, EngineInfo, IntArray, Query, Request
 from ..core.files import read_json, write_atomically
 from ..core.menu import Menu, with_menu
@@ -35,6 +35,7 @@ from ..errors import (
     RunError,
 )
 from ..predictors.card import PredictorCard
+from ..predictors.parts.wave_table import WaveTable
 from ..predictors.predictor import refuse_other
 from ..questions.queries import load_queries, query_from_json, query_to_json
 from .answers import Answer, Answers
@@ -66,6 +67,7 @@ class Plan(Shown):
         others: allocations by other allocators, which a run judges on the same traces.
         versions: of the packages that made it.
         voting: how several samples of a query vote.
+        waves: where samples are drawn in waves, how votes move, by the name of the single option; else empty.
     """
 
     queries: tuple[Query, ...]
@@ -77,6 +79,7 @@ class Plan(Shown):
     others: Mapping[str, Allocation] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     voting: Voting = ONE_VOTE_EACH
+    waves: Mapping[str, WaveTable] = field(default_factory=dict)
 
     @property
     def menu(self) -> Menu:
@@ -101,8 +104,13 @@ class Plan(Shown):
     @property
     def largest_Q(self) -> IntArray:
         """The largest cap of each query in any of the allocations: what its trace may take; 0 for no cap at all."""
-        found: IntArray = np.max([made.budget_Q for made in self.allocations.values()], axis=0)
-        return np.array([self.menu.asked(budget, 0)[0] for budget in found.tolist()]) if self.menu.is_named else found
+        budgets_A_Q = np.array([made.budget_Q for made in self.allocations.values()])
+        if not self.menu.is_named:
+            return np.array(budgets_A_Q.max(axis=0))
+        caps_B = np.array([self.menu.asked(budget, 0)[0] for budget in self.menu.caps])
+        caps_A_Q = caps_B[self.menu.columns(budgets_A_Q)]
+        found: IntArray = np.where((caps_A_Q == 0).any(axis=0), 0, caps_A_Q.max(axis=0))
+        return found
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -206,6 +214,7 @@ class Plan(Shown):
             "main": self.allocation.allocator,
             "seed": self.seed,
             **({"voting": fields_to_json(self.voting)} if self.voting != ONE_VOTE_EACH else {}),
+            **({"waves": encode(self.waves)} if self.waves else {}),
             "terms": self.terms.to_json(),
             "predictor": None if self.card is None else self.card.to_json(),
             "plans": {name: allocation_to_json(each) for name, each in self.allocations.items()},
@@ -283,6 +292,7 @@ class Plan(Shown):
             allocations,
             dict(content.get("versions") or {}),
             decode(Voting, content.get("voting") or {}, place="voting"),
+            {str(name): WaveTable.from_json(table) for name, table in (content.get("waves") or {}).items()},
         )
 
     def _as_edited(self, *, is_edited: bool) -> Plan:

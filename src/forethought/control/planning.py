@@ -24,7 +24,7 @@ from ..core.protocols import Allocator, Engine, HiddenStateEngine
 from ..core.settings import EngineSettings
 from ..core.showing import watched
 from ..core.versions import versions
-from ..core.votes import ONE_VOTE_EACH, Voting
+from ..core.votes import EQUAL, ONE_VOTE_EACH, Voting
 from ..engines.lengths import upper_bound
 from ..engines.opening import opened, prompting
 from ..errors import InvalidFeaturesError, InvalidInputError, InvalidMenuError, InvalidSettingsError, InvalidTotalError
@@ -37,6 +37,7 @@ from .forecast import Forecast
 from .plan import Plan
 from .reading import batches
 from .terms import Terms
+from .waving import plan_waves
 
 PREDICTED_AT_ONCE = 4096  # queries
 
@@ -61,6 +62,7 @@ def plan(
     progress: Progress | bool | None = None,
     min_agreement: float = 0.0,
     vote_weights: str = "",
+    waves: bool = False,
 ) -> Plan:
     """A plan that divides a total, of tokens or money, over questions.
 
@@ -81,7 +83,10 @@ def plan(
         progress: called with what is being done, steps done and steps in all; True for a bar, False for none, None for
             one in a notebook.
         min_agreement: share of the votes, from 0 to 1, below which the answer of several samples is marked abstained.
-        vote_weights: "" for one vote a sample; "answer" or "thought" to weigh by log-probability, see `Voting`.
+        waves: draw the samples of each question in waves: another one only where it is worth its tokens. The predictor
+            must be one of votes (`train` with `samples`), the total in spent tokens.
+        vote_weights: "answer" or "thought" to weigh votes by log-probability, see `Voting`; "equal" for one vote a
+            sample; "" for what the predictor's votes were weighed by.
 
     Raises:
         InvalidInputError, InvalidSettingsError, InvalidTotalError, InvalidMenuError: what cannot be planned.
@@ -102,7 +107,7 @@ def plan(
         min_tokens=min_tokens,
         max_tokens=max_tokens,
     )
-    queries, voting = read_questions(questions), Voting(min_agreement, vote_weights)
+    queries, voting = read_questions(questions), voting_for(predictor.card, min_agreement, vote_weights)
     check_total(terms, queries, predictor.card)
     with watched(progress) as said:
         if engine is not None or predictor.card.features.reads <= GIVEN:
@@ -113,7 +118,7 @@ def plan(
             with opened(None, model, asked, needed_tokens=needed, progress=said) as running:
                 expected = predict(queries, predictor, running, progress=said)
         said("divide the total", 0, 1)
-        return made_plan(predictor, queries, expected, terms, seed=seed, voting=voting)
+        return made_plan(predictor, queries, expected, terms, seed=seed, voting=voting, waves=waves)
 
 
 async def plan_async(predictor: Predictor, questions: str | Path | Iterable[Question], **settings: Any) -> Plan:
@@ -130,11 +135,13 @@ def made_plan(
     others: Sequence[str] = (),
     seed: int = 0,
     voting: Voting = ONE_VOTE_EACH,
+    waves: bool = False,
 ) -> Plan:
     """The plan from predicted curves; `others` are allocators whose budgets a run judges on the same traces."""
     return Plan(
         queries=tuple(queries),
-        allocation=allocate(terms, queries, expected),
+        allocation=_in_waves(predictor, queries, expected, terms) if waves else allocate(terms, queries, expected),
+        waves=predictor.waves if waves else {},
         forecast=expected,
         terms=terms,
         card=predictor.card,
@@ -143,6 +150,16 @@ def made_plan(
         versions=versions(),
         voting=voting,
     )
+
+
+def _in_waves(predictor: Predictor, queries: Sequence[Query], expected: Forecast, terms: Terms) -> Allocation:
+    """The allocation by `plan_waves`, which knows no bounds, and spends tokens."""
+    if terms.cost is not Cost.SPENT:
+        raise InvalidSettingsError(f"waves spend tokens: give a total under cost spent, not {terms.cost}")
+    bounds = {terms.min_tokens, terms.max_tokens}
+    if bounds.union(*((query.min_budget, query.max_budget) for query in queries)) != {None}:
+        raise InvalidSettingsError("waves know no bounds of a question: leave min_tokens and max_tokens out")
+    return plan_waves(queries, expected, predictor.waves, total=terms.total_for(len(queries)))
 
 
 def predict(
@@ -277,6 +294,21 @@ def allocate(
             f"{len(expected.unseen_Q)} queries do not fit the model's context and get the smallest budget ({ids})",
         )
     return replace(made, notes=notes)
+
+
+def voting_for(card: PredictorCard, min_agreement: float = 0.0, vote_weights: str = "") -> Voting:
+    """How samples vote: weighed as the votes that the predictor learned from, where nothing else is said."""
+    weights = {"": card.vote_weights, EQUAL: ""}.get(vote_weights, vote_weights)
+    if weights != card.vote_weights and (card.menu.samples_B > 1).any():
+        by = [
+            f"weighed by the log-probability of the {each}" if each else "not weighed"
+            for each in (card.vote_weights, weights)
+        ]
+        logger.warning(
+            "note: the predictor learned from votes that were %s, and these are %s: what it expects is of other votes",
+            *by,
+        )
+    return Voting(min_agreement, weights)
 
 
 def check_total(terms: Terms, queries: Sequence[Query], card: PredictorCard) -> None:

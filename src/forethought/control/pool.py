@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,6 +30,7 @@ from ..runs.lines import appending, read_lines
 from ..runs.store import RunDirectory
 from .billing import UNPRICED, Prices
 
+MOST_LOST = 2  # times that a trace is started again after its process died
 LENGTHS = ("max_completion_tokens", "max_tokens")  # fields of a request that bound all tokens of an answer
 
 logger = logging.getLogger(__name__)
@@ -138,7 +139,7 @@ class Pool:
         Which request gets what depends on their order and on what came back, not on how many run at once. A cap that no
         longer fits is lowered to the largest that does; where none does, the generation says so.
         """
-        waiting = deque(requests)
+        waiting, lost_of = deque(requests), Counter[str]()
         while waiting:
             wave = self._wave(waiting)
             if not wave:
@@ -159,7 +160,13 @@ class Pool:
             async for generation in engine.generate(wave):
                 key = _key(generation.query_id, generation.sample, generation.option)
                 request = request_of[key]
-                if generation.is_failed:  # what it took, an engine that counts will say
+                if generation.is_failed and not generation.is_counted:  # lost with its process, and all that it took
+                    taken += most[key]
+                    if lost_of[key] < MOST_LOST:
+                        lost_of[key] += 1
+                        waiting.append(request)
+                        continue
+                elif generation.is_failed:  # what it took, an engine that counts will say
                     failures.append(request)
                 else:
                     taken += self._taken(generation, most[key], request.option)

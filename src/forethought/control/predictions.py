@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import accumulate, groupby
 from pathlib import Path
 from typing import Any, cast, overload
 
@@ -106,11 +107,13 @@ class Predictions:
         folder: where the files are.
         menu: the options that the lists are over.
         groups: the rows, in order of the files' names.
+        start: position of the first of them in a batch, where these are a part of it.
     """
 
     folder: Path
     menu: Menu
     groups: tuple[RowGroup, ...]
+    start: int = 0
 
     @classmethod
     def open(cls, folder: str | Path, *, menu: Menu | None = None) -> Predictions:
@@ -161,8 +164,19 @@ class Predictions:
     @property
     def parts(self) -> list[Part]:
         """For `divide_parts`: one a row group."""
-        starts = np.cumsum([0, *(each.num_rows for each in self.groups)]).tolist()
+        starts = np.cumsum([self.start, *(each.num_rows for each in self.groups)]).tolist()
         return [Part(at, each.num_rows, each.load) for at, each in zip(starts, self.groups, strict=False)]
+
+    def divided(self, number: int) -> list[Predictions]:
+        """These as at most `number` runs of whole files, of about as many queries each."""
+        runs, before, total = dict[int, list[RowGroup]](), 0, self.num_queries
+        for _, file in groupby(self.groups, key=lambda each: each.path):
+            groups = list(file)
+            rows = sum(each.num_rows for each in groups)
+            runs.setdefault(number * (2 * before + rows) // (2 * total), []).extend(groups)
+            before += rows
+        starts = accumulate((sum(each.num_rows for each in run) for run in runs.values()), initial=self.start)
+        return [replace(self, groups=tuple(run), start=at) for at, run in zip(starts, runs.values(), strict=False)]
 
 
 def files_in(folder: Path) -> list[Path]:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ..core.data import EngineInfo, Generation, Grade, Query, Request, Sampling
+from ..core.data import EngineInfo, Query, Request, Sampling
 from ..core.menu import Menu
 from ..core.options import Option
 from ..core.parquet import write_parquet
@@ -23,7 +23,6 @@ from ..core.problems import excerpt
 from ..core.profile import Profile
 from ..core.protocols import Engine, Grader, HiddenStateEngine, check_menu
 from ..core.provenance import Provenance
-from ..core.records import Record
 from ..core.settings import EngineSettings, ProfileSettings
 from ..core.showing import Progress, watched
 from ..core.showing import silent as unseen
@@ -31,12 +30,13 @@ from ..core.waiting import finish
 from ..core.worker import ALONE, Worker
 from ..engines import opening
 from ..engines.context import ceiling_of
-from ..errors import EngineError, ForethoughtError, InvalidInputError, InvalidSettingsError, RunError
+from ..errors import ForethoughtError, InvalidInputError, InvalidSettingsError, RunError
 from ..questions.queries import Question, load_queries, read_questions, save_queries
 from ..runs.folders import profile_folder
 from ..runs.profiles import from_run
 from ..runs.store import RunDirectory, fingerprint
 from .judging import Judge
+from .keeping import Keeping, KeepingEngine, keeper
 from .reading import batches
 
 logger = logging.getLogger(__name__)
@@ -102,8 +102,6 @@ async def sample_traces(
         progress: called with what is being done, traces that came and traces in all.
     """
     own = {query.id: query for query in queries if worker.owns(query.id)}
-    if layers and isinstance(engine, HiddenStateEngine):
-        _read_states(run, engine, list(own.values()), layers, worker, progress)
     tries, ceiling = run.tries(), ceiling_of(engine.info)
     budgets, probes = (menu.caps, ()) if menu.is_named else (menu.caps[-1:], menu.caps[:-1])
 
@@ -114,26 +112,15 @@ async def sample_traces(
             if tries.is_left(query.id, sample, label, retry_failed=retry_failed, setup=setup):
                 yield Request(query, cap, sample, trace_seed(seed, query.id, sample, label), probes, option=option)
 
-    num_come, num_left = 0, sum(1 for _ in requests())
-    progress("profile", 0, num_left)
-    with run.appender(worker) as records:
+    with keeper(engine, Keeping(run.path, menu, grader, setup, worker)) as keep:
+        if layers and isinstance(engine, HiddenStateEngine):
+            _read_states(run, engine, list(own.values()), layers, worker, progress)
+        num_come, num_left = 0, sum(1 for _ in requests())
+        progress("profile", 0, num_left)
         async for generation in engine.generate(requests()):
-            check_label(engine, menu, generation)
-            reference = own[generation.query_id].reference
-            line = judged(Record.of(generation, setup=setup), reference, grader).to_json()
-            records.append([line])
-            report(line)
+            report(keep(generation, own[generation.query_id].reference).to_json())
             num_come += 1
             progress("profile", num_come, num_left)
-
-
-def check_label(engine: Engine, menu: Menu, generation: Generation) -> None:
-    """Refuses what came back by no option of a menu that has names; raises EngineError."""
-    if menu.is_named and generation.option not in menu.singles:
-        raise EngineError(
-            f"engine {engine.info.engine!r} does not report the option of an answer "
-            "(`Generation.option`): it supports only caps"
-        )
 
 
 def _read_states(
@@ -147,6 +134,11 @@ def _read_states(
     """Stores the missing hidden states; a kill loses at most the current chunk."""
     held = {query_id for chunk in run.hidden_chunks()[1] for query_id in chunk.query_ids}
     unseen = [query for query in queries if query.id not in held]
+    if isinstance(engine, KeepingEngine):
+        progress("read", 0, len(unseen))
+        for num_read in itertools.accumulate(engine.keep_states(unseen, layers)):
+            progress("read", num_read, len(unseen))
+        return
     for start in range(0, len(unseen), QUERIES_PER_CHUNK):
         chunk = unseen[start : start + QUERIES_PER_CHUNK]
         read = batches(chunk, engine.info, num_before=start, total=len(unseen), progress=progress)
@@ -180,33 +172,6 @@ def check_asked_layers(settings: ProfileSettings) -> None:
 def setup_of(info: EngineInfo, options: Mapping[str, Any]) -> str:
     """What may be mended about a failed trace without another identity: the context, the server, engine options."""
     return fingerprint([info.context_tokens, info.server, sorted((key, repr(options[key])) for key in options)])
-
-
-def judged(
-    record: Record,
-    reference: str | None,
-    grader: Grader,
-    verdicts: dict[tuple[str, str], Grade] | None = None,
-) -> Record:
-    """A record with a verdict on its answer and on each probe; None without a reference, and for a failed trace.
-
-    Args:
-        record: one trace, with or without verdicts of another grader.
-        reference: the right answer, if it is known.
-        grader: judges.
-        verdicts: (answer, reference) -> what was said of them before; filled as it goes.
-    """
-    known = {} if verdicts is None else verdicts
-    if reference is None or record.is_failed:
-        return replace(record, grade=None, probes=tuple(replace(probe, grade=None) for probe in record.probes))
-
-    def verdict(answer: str) -> Grade:
-        if (answer, reference) not in known:
-            known[answer, reference] = grader.grade(answer=answer, reference=reference)
-        return known[answer, reference]
-
-    probes = tuple(replace(probe, grade=verdict(probe.answer)) for probe in record.probes)
-    return replace(record, grade=verdict(record.answer), probes=probes)
 
 
 async def profile_async(
@@ -255,6 +220,7 @@ async def profile_async(
     if isinstance(num_traces, bool) or not isinstance(num_traces, int) or num_traces < 1:
         raise InvalidSettingsError(f"num_traces must be a whole number of at least 1, not {num_traces!r}")
     judge.check(queries, required=True)
+    caps.check_singles()
     check_menu(engine, caps)
     made = Provenance.of(engine.info, menu=caps, sampling=sampling or engine.info.sampling or Sampling(), seed=seed)
     with ExitStack() as stack:

@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-import logging
 import math
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..core.codec import MOST, UnfitError, shown
+from ..core.codec import UnfitError, shown
 from ..core.data import Grade, Query
-from ..core.files import reaching, read_json, replacing, write_json
-from ..core.protocols import CountingEngine, Engine
+from ..core.files import read_json, replacing, write_json
 from ..core.records import Record
 from ..core.visible import to_json
-from ..core.worker import Worker
 from ..errors import RunError
 from ..runs.store import RunDirectory
 from .adapting import kept
 from .answers import Answer, counts_of
 from .billing import bill
 from .budgets import load_budgets, read_plan
+from .counts import check_counts, counts_of_all
 from .voting import Gathering
-
-logger = logging.getLogger(__name__)
 
 COUNTS = (
     *("queries", "answered", "failed", "granted_tokens", "not_counted", "reasoning_tokens", "spent_tokens"),
@@ -51,11 +45,13 @@ def answers_of(
 
     Of a query with traces under several named options it is the one by its budget's.
     """
-    gathered = gathering or Gathering(known, budget_of, run.header.provenance, read_plan(run).voting)
+    plan = read_plan(run)
+    gathered = gathering or Gathering(known, budget_of, run.header.provenance, plan.voting, is_open=bool(plan.waves))
     for record in run.latest():
         seen(record)
         if (answer := gathered.add(record)) is not None:
             yield answer
+    yield from gathered.rest()
 
 
 def answer_rows(run: RunDirectory, queries: Sequence[Query], allocator: str | None = None) -> list[Answer]:
@@ -119,9 +115,7 @@ def write_results(run: RunDirectory, queries: Sequence[Query]) -> None:
         found = summary(run, queries, lines)
         with replacing(run.path / "answers.jsonl") as file:
             file.writelines(line for line in lines if line is not None)
-        counted: dict[str, Any] = {}
-        for each in _counts_files(run):
-            counted = added(counted, _read_counts(each))
+        counted = counts_of_all(run)
         plan = read_plan(run)
         usage = {"usage": kept(run, plan.menu, set(plan.allocation.query_ids)).usage}
         write_json(run.path / "summary.json", found | usage | ({"engine": counted} if counted else {}))
@@ -147,69 +141,6 @@ def read_summary(run: RunDirectory) -> dict[str, Any]:
         raise RunError(
             f"{path} is not the summary of a run: {error}. Give the same `forethought run` again to recreate it."
         ) from error
-    return found
-
-
-def _counts_files(run: RunDirectory) -> list[Path]:
-    """Where workers keep what engines counted; a run that an older version began has it in its summary alone."""
-    found = sorted(run.path.glob("counts*.json"))
-    return found or [file for file in [run.path / "summary.json"] if file.exists()]
-
-
-def _read_counts(path: Path) -> dict[str, Any]:
-    """What engines had counted; nothing where the file cannot be read, which is said."""
-    try:
-        found = read_json(path)
-        counted = found.get("engine", {}) if path.name == "summary.json" else found
-        return check_counts(counted)
-    except (RunError, UnfitError, AttributeError) as error:
-        logger.warning("%s was damaged (%s): the engine counters of earlier starts are lost", path, error)
-        return {}
-
-
-def check_counts(counts: Any) -> dict[str, Any]:
-    """What an engine counted: numbers, and objects of numbers; raises UnfitError on anything else."""
-    if not isinstance(counts, dict):
-        raise UnfitError(f"it must be an object, not {shown(counts)}")
-    for key, value in counts.items():
-        if isinstance(value, dict):
-            check_counts(value)
-        elif type(value) not in (int, float) or not 0 <= value <= MOST:
-            raise UnfitError(f"{shown(key)} must be a number of at least 0, not {shown(value)}")
-    return counts
-
-
-def earlier_counts(run: RunDirectory, worker: Worker) -> dict[str, Any]:
-    """What engines have counted in this worker's calls so far."""
-    own = run.path / worker.named("counts.json")
-    if own.exists():
-        return _read_counts(own)
-    old = _counts_files(run)
-    return _read_counts(old[0]) if worker.is_alone and old and old[0].name == "summary.json" else {}
-
-
-def save_counts(run: RunDirectory, earlier: Mapping[str, Any], engine: Engine, worker: Worker) -> None:
-    """Stores the counters next to the records, because the calls of a killed run were paid for.
-
-    Not forced onto the disk, as records are: a kill loses nothing, and a power cut some counts, but no half file.
-    """
-    if isinstance(engine, CountingEngine):
-        path = run.path / worker.named("counts.json")
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        with reaching(path, "written"):
-            temporary.write_text(to_json(added(earlier, engine.counted())), "utf-8")
-            temporary.replace(path)
-
-
-def added(earlier: Mapping[str, Any], later: Mapping[str, Any]) -> dict[str, Any]:
-    """Two objects of counts put together: sums, but of what is named `largest_` the larger."""
-    found = dict(earlier)
-    for name, value in later.items():
-        if isinstance(value, Mapping):
-            found[name] = added(found.get(name, {}), value)
-        else:
-            before = found.get(name, 0)
-            found[name] = max(before, value) if name.startswith("largest_") else before + value
     return found
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,17 +16,20 @@ from ..core.provenance import Provenance
 from ..core.records import Record
 from ..core.worker import ALONE, Worker
 from ..engines.context import ceiling_of
+from ..errors import InvalidSettingsError
 from ..questions.queries import query_to_json
 from ..runs.store import RunDirectory, fingerprint
 from .adapting import Adaptation, blocks
 from .answers import Answer
 from .budgets import keep_plan, load_budgets, priorities, read_plan
 from .judging import Judge
+from .keeping import Keeping, check_label, judged, keeper
 from .plan import Plan
 from .pool import Pool
-from .profiling import check_label, judged, planned_seed, setup_of
-from .results import answer_rows, answers_of, earlier_counts, line_of, save_counts, write_results
+from .profiling import planned_seed, setup_of
+from .results import answer_rows, answers_of, line_of, write_results
 from .voting import Gathering
+from .waving import answers_in_waves
 
 AHEAD = 4  # the first quarter of a block is served while the last answers of the block before come in
 
@@ -37,12 +40,23 @@ async def answering(plan: Plan, engine: Engine, judge: Judge) -> AsyncIterator[A
     """Answers to a plan's queries, as they come; nothing is kept."""
     made = plan_provenance(plan, judge, engine.info)
     known = {query.id: query for query in plan.queries}
-    gathered = Gathering(known, plan.budgets, made, plan.voting, judge.grader)
-    async for generation in engine.generate(plan.requests(ceiling_of(engine.info))):
-        check_label(engine, plan.menu, generation)
-        record = judged(Record.of(generation), known[generation.query_id].reference, judge.grader)
-        if (answer := gathered.add(record)) is not None:
+    gathered = Gathering(known, plan.budgets, made, plan.voting, judge.grader, is_open=bool(plan.waves))
+
+    async def draw(requests: Iterable[Request]) -> AsyncIterator[Record]:
+        async for generation in engine.generate(requests):
+            check_label(engine, plan.menu, generation)
+            record = judged(Record.of(generation), known[generation.query_id].reference, judge.grader)
+            gathered.warn_of(record)
+            yield record
+
+    ceiling = ceiling_of(engine.info)
+    if plan.waves:
+        async for answer in answers_in_waves(plan, gathered, judge.grader, draw, known={}, ceiling=ceiling):
             yield answer
+        return
+    async for record in draw(plan.requests(ceiling)):
+        if (complete := gathered.add(record)) is not None:
+            yield complete
 
 
 async def kept_answers(
@@ -71,7 +85,7 @@ async def kept_answers(
     run = RunDirectory.create(folder, kind="run", provenance=plan_provenance(plan, judge, engine.info), settings={})
     with run.locked(worker):
         keep_plan(run, plan)
-        found = answer_rows(run, plan.queries)
+        found = [] if plan.waves else answer_rows(run, plan.queries)  # waves go through what is there by themselves
         for answer in found:
             if answer.error is None or not retry_failed:
                 yield answer
@@ -136,6 +150,21 @@ async def generate_planned(
     is divided by what came back: there a decision holds, and is waited for, at the end of its block.
     """
     plan, tries = read_plan(run), run.tries()
+    if plan.waves:
+        work = _generate_waves(
+            run,
+            engine,
+            plan,
+            queries,
+            grader=grader,
+            retry_failed=retry_failed,
+            setup=setup,
+            pool=pool,
+            worker=worker,
+        )
+        async for answer in work:
+            yield answer
+        return
     main, budgets_of = load_budgets(run, plan)
     priority_of, budget_of = priorities(plan, budgets_of), budgets_of[main]
     own = {query.id: query for query in queries if worker.owns(query.id)}
@@ -198,17 +227,16 @@ async def generate_planned(
             see(answer)
             if answer.error is None:
                 file.write(line_of(answer))
-    counted, answers = earlier_counts(run, worker), run.path / "answers.jsonl"
-    with run.appender(worker) as records, open_bytes(answers, "ab", "written") as rows:
+    answers = run.path / "answers.jsonl"
+    keeping = Keeping(run.path, menu, grader, setup, worker, is_counted=True, retries_lost=pool is None)
+    with keeper(engine, keeping) as keep, open_bytes(answers, "ab", "written") as rows:
         decide()
         while position < len(order):
             wanted = requests()
             async for generation in pool.generate(engine, list(wanted)) if pool else engine.generate(wanted):
-                check_label(engine, menu, generation)
                 query = own[generation.query_id]
-                record = judged(Record.of(generation, setup=setup), query.reference, grader)
-                records.append([record.to_json()])
-                save_counts(run, counted, engine, worker)
+                record = keep(generation, query.reference)
+                gathered.warn_of(record)
                 complete = gathered.add(record)
                 if complete is None:
                     continue  # another allocator's, or other samples of its query are to come
@@ -224,6 +252,44 @@ async def generate_planned(
                 names -= begun  # all that was asked for has come back
             decide()
     decide()
-    save_counts(run, counted, engine, worker)
     if adaptation is not None:
         adaptation.keep()
+
+
+async def _generate_waves(
+    run: RunDirectory,
+    engine: Engine,
+    plan: Plan,
+    queries: Sequence[Query],
+    *,
+    grader: Grader,
+    retry_failed: bool,
+    setup: str,
+    pool: Pool | None,
+    worker: Worker,
+) -> AsyncIterator[Answer]:
+    """The same where samples are drawn in waves; all queries are decided together, by one worker."""
+    if not worker.is_alone:
+        raise InvalidSettingsError("waves decide for all questions together: run them by one worker")
+    own, made, tries = {query.id: query for query in queries}, run.header.provenance, run.tries()
+    plan = replace(plan, queries=tuple(queries))
+    gathered = Gathering(own, plan.budgets, made, plan.voting, grader, is_open=True)
+    label_of = {query_id: plan.menu.option(budget).single.label for query_id, budget in plan}
+    known = {
+        (record.query_id, record.sample): record
+        for record in run.latest()
+        if label_of.get(record.query_id) == record.option
+        and not tries.is_left(record.query_id, record.sample, record.option, retry_failed=retry_failed, setup=setup)
+    }
+    keeping = Keeping(run.path, plan.menu, grader, setup, worker, is_counted=True, retries_lost=pool is None)
+    with keeper(engine, keeping) as keep, replacing(run.path / "answers.jsonl") as rows:
+
+        async def draw(requests: Iterable[Request]) -> AsyncIterator[Record]:
+            wave = list(requests)
+            async for generation in pool.generate(engine, wave) if pool else engine.generate(wave):
+                yield keep(generation, own[generation.query_id].reference)
+
+        ceiling = ceiling_of(engine.info)
+        async for answer in answers_in_waves(plan, gathered, grader, draw, known=known, ceiling=ceiling):
+            rows.write(line_of(answer))
+            yield answer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from ..graders import group_answers
 from .answers import Answer
 from .billing import bill
 from .judging import Judge
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,8 @@ class Gathering:
         made: how the run is measured: its menu says how many samples an option has.
         voting: how samples vote.
         grader: says which answers are the same; None for the run's own, opened where there is a vote.
+        is_open: whether samples are drawn in waves: an option says only how many there are at most, and answers come by
+            `settle` or `rest`.
     """
 
     def __init__(
@@ -45,9 +50,11 @@ class Gathering:
         made: Provenance,
         voting: Voting,
         grader: Grader | None = None,
+        *,
+        is_open: bool = False,
     ) -> None:
         self._known, self._budget_of, self._made, self._voting = known, budget_of, made, voting
-        self._grader = grader
+        self._grader, self._is_open, self._is_warned = grader, is_open, False
         self._held: dict[str, dict[int, _Sample]] = {}
 
     def add(self, record: Record) -> Answer | None:
@@ -60,18 +67,47 @@ class Gathering:
             return None
         budget = self._budget_of[query.id]
         option = self._option(budget)
-        if option is None or option.samples == 1:
+        if option is None or (option.samples == 1 and not self._is_open):
             is_own = record.sample == 0 and (option is None or record.option == option.single.label)
             return Answer.of(query, budget, record, bill(record, self._made)) if is_own else None
         if record.option != option.single.label or record.sample >= option.samples:
             return None
         samples = self._held.setdefault(query.id, {})
         samples[record.sample] = _Sample(record, record.at(record.budget), bill(record, self._made))
-        if len(samples) < option.samples:
+        if self._is_open or len(samples) < option.samples:
             return None
+        answer = self._vote(query, budget, option, [samples[number] for number in sorted(samples)])
         if not any(sample.record.is_failed for sample in samples.values()):
             del self._held[query.id]
-        return self._vote(query, budget, option, [samples[number] for number in sorted(samples)])
+        return answer
+
+    def settle(self, query_id: str) -> Answer:
+        """The answer to a query by the samples that came."""
+        samples, budget = self._held.pop(query_id), self._budget_of[query_id]
+        option = self._option(budget)
+        assert option is not None
+        return self._vote(self._known[query_id], budget, option, [samples[number] for number in sorted(samples)])
+
+    def rest(self) -> list[Answer]:
+        """Of waves: the answers to all queries by the samples that came so far."""
+        return [self.settle(query_id) for query_id in list(self._held)] if self._is_open else []
+
+    def warn_of(self, record: Record) -> None:
+        """Says, once, that votes are not weighed although they should be: the engine shows nothing to weigh them by."""
+        if not self._voting.weights or self._is_warned or record.is_failed or not self._is_vote(record):
+            return
+        if self._voting.weights_of([record.logprobs]) is None:
+            self._is_warned = True
+            logger.warning(
+                "note: votes are to be weighed by the log-probability of the %s, which the engine did not show for %s "
+                "(--engine-option logprobs=true): where it lacks, each sample of the question has one vote",
+                self._voting.weights,
+                record.query_id,
+            )
+
+    def _is_vote(self, record: Record) -> bool:
+        option = self._option(self._budget_of[record.query_id]) if record.query_id in self._known else None
+        return option is not None and option.samples > 1
 
     def _option(self, budget: int) -> Option | None:
         menu = self._made.menu
@@ -104,7 +140,7 @@ class Gathering:
             grade=self._verdict(came[first], is_readable=bool(vote.winners), has_reference=query.reference is not None),
             option=option.label,
             usd=math.fsum(bills) if len(bills) == len(came) else None,
-            samples=len(samples),
+            samples=len(came),
             share=round(share, 4),
             is_abstained=share < self._voting.min_agreement,
         )

@@ -13,81 +13,53 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..core.data import FloatArray, IntArray
 from ..core.stopping import Standing
-from ..errors import InvalidInputError
-from .wave_table import WaveTable
+from ..predictors.parts.wave_table import DEAREST, PRICES, WaveTable, log_odds
 
-LEAST_PRICE, NUM_PRICES = 2e-5, 110  # a sample for 2 right answers in 100,000 is always worth it
-DEAREST = 1e6  # right answers per token: nothing is worth it
+BoolArray = NDArray[np.bool_]
+
+LOWER = 1.0 - 1e-6  # times a price: just below it
 STEPS = 60  # of bisection
-ROUNDING = 1e-12
+LEAST = 1e-12  # right answers per token
 
 
 @dataclass(frozen=True, eq=False)
 class WavePolicy:
-    """A table, solved from the last sample backwards: what each further wave is worth, and what follows from a price.
+    """A table, as it decides: which samples are worth a price, and what is expected to be drawn from there on.
 
     A price is given in right answers per sample here: a token's price times the tokens of a sample of that query.
 
     Attributes:
         table: what votes do.
-        points: numbers of samples at which it is decided, ascending; the last is the table's most. Waves lie between.
-        price_X: prices for which all else is worked out, ascending.
-        critical_N_G_A_B: the highest price at which the wave after a state is worth it; 0 where none is.
-        right_X_N_G_A_B: expected right answers from a state on, at each price.
-        samples_X_N_G_A_B: expected further samples.
+        worth_N_G_A_B: the highest price at which the wave after a state is drawn, by samples, bin, top and second.
+        right_X: log-odds of a right answer in the end and their slope, at each of the table's prices; shape (X, 2).
+        samples_X_G: samples in the end, of a question in each bin.
+        further_X_N_G_A_B: expected further samples from a state on.
     """
 
     table: WaveTable
-    points: tuple[int, ...]
-    price_X: FloatArray
-    critical_N_G_A_B: FloatArray
-    right_X_N_G_A_B: FloatArray
-    samples_X_N_G_A_B: FloatArray
+    worth_N_G_A_B: FloatArray
+    right_X: FloatArray
+    samples_X_G: FloatArray
+    further_X_N_G_A_B: FloatArray
 
     @classmethod
-    def of(cls, table: WaveTable, points: Sequence[int] | None = None) -> Self:
-        """Solves a table.
-
-        The first wave is always drawn. A further one is drawn where the chance that the vote is right, when it ends by
-        this very policy, rises by more than the samples cost until then. Values fall as the price rises while the
-        chance of ending at once stays, so a higher price never draws more.
-
-        Args:
-            table: of one option.
-            points: numbers of samples at which it is decided; None for after each.
-
-        Raises:
-            InvalidInputError: points that do not ascend from 1 or more to the table's most.
-        """
-        points = tuple(range(1, table.most + 1)) if points is None else tuple(points)
-        if list(points) != sorted(set(points)) or not points or points[0] < 1 or points[-1] != table.most:
-            raise InvalidInputError(f"waves must end after ascending numbers of samples up to {table.most}: {points}")
-        price_X = np.geomspace(LEAST_PRICE, 1.0, NUM_PRICES)
-        right, leads, follows = table.dense()
-        shape = (len(price_X), *right.shape)
-        critical, value_X = np.zeros(right.shape), np.empty(shape)
-        right_X, samples_X = np.empty(shape), np.zeros(shape)
-        for drawn in range(table.most, -1, -1):
-            value_X[:, drawn] = right_X[:, drawn] = right[drawn]
-            after = next((point for point in points if point > drawn), drawn)
-            if after == drawn:
-                continue
-            ahead = [value_X[:, after], right_X[:, after], samples_X[:, after] + (after - drawn)]
+    def of(cls, table: WaveTable) -> Self:
+        """Works out what follows from a table."""
+        leads, follows, worth = (table.dense(name) for name in ("leads", "follows", "worth"))
+        price_X = np.array(PRICES)
+        further_X = np.zeros((len(price_X), *worth.shape))
+        for drawn in range(table.most - 1, -1, -1):
+            after = next(point for point in table.points if point > drawn)
+            ahead = further_X[:, after] + (after - drawn)
             for number in range(after - 1, drawn - 1, -1):
-                ahead = [_stepped(each, leads[number], follows[number]) for each in ahead]
-            ahead_value = ahead[0] - price_X[:, None, None, None] * (after - drawn)
-            # Values are exact to rounding; a wave that is worth a rounding error is not worth anything.
-            is_worth = np.logical_and.accumulate(ahead_value > right[drawn] + ROUNDING, axis=0)
-            critical[drawn] = np.where(is_worth[0], price_X[np.maximum(is_worth.sum(axis=0) - 1, 0)], 0.0)
-            if drawn == 0:
-                is_worth[:], critical[drawn] = True, np.inf
-            value_X[:, drawn] = np.where(is_worth, ahead_value, value_X[:, drawn])
-            right_X[:, drawn] = np.where(is_worth, ahead[1], right_X[:, drawn])
-            samples_X[:, drawn] = np.where(is_worth, ahead[2], 0.0)
-        return cls(table, points, price_X, critical, right_X, samples_X)
+                ahead = _stepped(ahead, leads[number], follows[number])
+            further_X[:, drawn] = np.where(price_X[:, None, None, None] <= worth[drawn], ahead, 0.0)
+        right_X = np.array([[end.odds, end.slope] for end in table.ends])
+        return cls(table, worth, right_X, np.array([end.samples for end in table.ends]), further_X)
 
     def draw(self, standing: Standing, *, price: FloatArray | float, predicted: FloatArray | float) -> IntArray:
         """Samples in the next wave, 0 to stop; a pure function of what is shown.
@@ -97,22 +69,44 @@ class WavePolicy:
             price: of a sample of it, in right answers; broadcast to the shape of `standing`.
             predicted: chance of a right answer, as it was for the table; broadcast likewise.
         """
-        critical = self.critical_N_G_A_B[self._place(standing, predicted)]
-        after = np.searchsorted(np.array(self.points), standing.num_drawn, side="right")
-        wave = np.array([*self.points, self.table.most])[after] - standing.num_drawn
-        return np.where(price <= critical, np.maximum(wave, 0), 0)
+        column, place = self._column(price, predicted), self._place(standing, predicted)
+        after = np.searchsorted(np.array(self.table.points), standing.num_drawn, side="right")
+        wave = np.array([*self.table.points, self.table.most])[after] - standing.num_drawn
+        return np.where(np.array(PRICES)[column] <= self.worth_N_G_A_B[place], np.maximum(wave, 0), 0)
 
-    def expected(
-        self, standing: Standing, *, price: FloatArray | float, predicted: FloatArray | float
-    ) -> tuple[FloatArray, FloatArray]:
-        """Expected right answers in the end, and expected further samples; arguments as of `draw`."""
-        drawn, bins, top, second = self._place(standing, predicted)
-        right_X = self.right_X_N_G_A_B[:, drawn, bins, top, second]
-        samples_X = self.samples_X_N_G_A_B[:, drawn, bins, top, second]
-        best = (right_X - price * samples_X).argmax(axis=0)[None]
-        return np.take_along_axis(right_X, best, axis=0)[0], np.take_along_axis(samples_X, best, axis=0)[0]
+    def expected(self, *, price: FloatArray | float, predicted: FloatArray | float) -> tuple[FloatArray, FloatArray]:
+        """Expected right answers in the end, and expected samples, before anything is drawn; arguments as of `draw`."""
+        right_X, samples_X = self._ends(predicted)
+        column = self._column(price, predicted)[None]
+        return np.take_along_axis(right_X, column, axis=0)[0], np.take_along_axis(samples_X, column, axis=0)[0]
 
-    def _place(self, standing: Standing, predicted: FloatArray | float) -> tuple[IntArray, ...]:
+    def further(self, standing: Standing, *, price: FloatArray | float, predicted: FloatArray | float) -> FloatArray:
+        """Expected further samples; arguments as of `draw`."""
+        return self.further_X_N_G_A_B[self._column(price, predicted), *self._place(standing, predicted)]
+
+    def _column(self, price: FloatArray | float, predicted: FloatArray | float) -> IntArray:
+        """The one of the table's prices whose samples are worth most at a price, less what they cost.
+
+        It is that price or one near it. Whatever the price, a query is then given the best of the same few policies, so
+        that a lower price draws as much or more, and expects as many right answers or more.
+        """
+        right_X, samples_X = self._ends(predicted)
+        price = np.minimum(price, DEAREST)
+        column: IntArray = np.argmax(right_X - price * samples_X, axis=0)
+        return column
+
+    def _ends(self, predicted: FloatArray | float) -> tuple[FloatArray, FloatArray]:
+        """Right answers and samples in the end at each of the table's prices, shape (X, …)."""
+        predicted = np.asarray(predicted, dtype=np.float64)
+        odds = log_odds(predicted) - self.table.centre
+        along = (slice(None), *(None,) * predicted.ndim)
+        right_X = 1.0 / (1.0 + np.exp(-(self.right_X[:, 0][along] + self.right_X[:, 1][along] * odds)))
+        right_X = np.maximum.accumulate(right_X[::-1], axis=0)[::-1]  # a lower price expects no less
+        return right_X, self.samples_X_G[:, self.table.bins(predicted)]
+
+    def _place(
+        self, standing: Standing, predicted: FloatArray | float
+    ) -> tuple[IntArray, IntArray, IntArray, IntArray]:
         bins = self.table.bins(np.asarray(predicted, dtype=np.float64))
         return standing.num_drawn, bins, standing.top, standing.second
 
@@ -151,25 +145,27 @@ class Drawing:
         """Samples in each query's next wave at the price of a token; 0 to stop."""
         return self.policy.draw(self.standing, price=price * self.tokens_Q, predicted=self.predicted_Q)
 
-    def expected(self, price: float) -> tuple[FloatArray, FloatArray]:
-        """Expected right answers and further tokens of each query at the price of a token."""
-        right_Q, samples_Q = self.policy.expected(
-            self.standing, price=price * self.tokens_Q, predicted=self.predicted_Q
-        )
-        return right_Q, samples_Q * self.tokens_Q
+    def further(self, price: float) -> FloatArray:
+        """Expected further tokens of each query at the price of a token."""
+        samples_Q = self.policy.further(self.standing, price=price * self.tokens_Q, predicted=self.predicted_Q)
+        return samples_Q * self.tokens_Q
 
 
-def choose(policies: Sequence[WavePolicy], tokens_Q_O: FloatArray, predicted_Q_O: FloatArray, price: float) -> IntArray:
-    """The option by which each query's samples are drawn at the price of a token: of the highest value; shape (Q,).
+def choose(right_Q_O_K: FloatArray, tokens_Q_O: FloatArray, price: float) -> IntArray:
+    """The option by which each query's samples are drawn at the price of a token, shape (Q,).
+
+    It is that of the plan: the option of the vote, of whatever fixed number of samples, that is worth most at the
+    price. Waves then decide how many there are. Tables of several options are not compared with each other: they
+    differ by chance by more than options do.
 
     Args:
-        policies: one for each option.
+        right_Q_O_K: predicted chance that the vote of 1, … K samples by each option is right.
         tokens_Q_O: expected tokens of one sample.
-        predicted_Q_O: predicted chance that one is right.
         price: in right answers per token.
     """
-    value_Q_O, _ = _from_start(policies, tokens_Q_O, predicted_Q_O, price)
-    column_Q: IntArray = np.argmax(value_Q_O, axis=1)
+    number_K = np.arange(1, right_Q_O_K.shape[2] + 1)
+    value_Q_O_K = right_Q_O_K - price * tokens_Q_O[:, :, None] * number_K
+    column_Q: IntArray = np.argmax(value_Q_O_K.max(axis=2), axis=1)
     return column_Q
 
 
@@ -181,43 +177,63 @@ def price_for(left: float, drawings: Sequence[Drawing]) -> float:
     """
 
     def spent(price: float) -> float:
-        return float(sum(each.expected(price)[1].sum() for each in drawings))
+        return float(sum(each.further(price).sum() for each in drawings))
 
     return _lowest(spent, left)
 
 
 def price_of_options(
-    left: float, policies: Sequence[WavePolicy], tokens_Q_O: FloatArray, predicted_Q_O: FloatArray
+    left: float, policies: Sequence[WavePolicy], right_Q_O_K: FloatArray, tokens_Q_O: FloatArray
 ) -> float:
-    """As `price_for`, before anything is drawn, where each query also takes the option that is best at the price."""
+    """As `price_for`, before anything is drawn, where each query takes the option of `choose` at the price.
+
+    Args:
+        left: tokens for all samples of all queries.
+        policies: one for each option.
+        right_Q_O_K: as of `choose`; the chance of one sample is what the tables take for predicted.
+        tokens_Q_O: as of `choose`.
+    """
 
     def spent(price: float) -> float:
-        value_Q_O, tokens = _from_start(policies, tokens_Q_O, predicted_Q_O, price)
-        return float(np.take_along_axis(tokens, value_Q_O.argmax(axis=1)[:, None], axis=1).sum())
+        column_Q, total = choose(right_Q_O_K, tokens_Q_O, price), 0.0
+        for column in np.unique(column_Q):
+            rows = column_Q == column
+            tokens_Q, predicted_Q = tokens_Q_O[rows, column], right_Q_O_K[rows, column, 0]
+            _, samples_Q = policies[column].expected(price=price * tokens_Q, predicted=predicted_Q)
+            total += float((samples_Q * tokens_Q).sum())
+        return total
 
     return _lowest(spent, left)
 
 
-def _from_start(
-    policies: Sequence[WavePolicy], tokens_Q_O: FloatArray, predicted_Q_O: FloatArray, price: float
-) -> tuple[FloatArray, FloatArray]:
-    """Value of each option before anything is drawn, net of its tokens, and these tokens; shape (Q, O) each."""
-    value_Q_O, spent_Q_O = np.empty(tokens_Q_O.shape), np.empty(tokens_Q_O.shape)
-    for column, policy in enumerate(policies):
-        tokens_Q = tokens_Q_O[:, column]
-        drawing = Drawing(policy, start(tokens_Q.shape), tokens_Q, predicted_Q_O[:, column])
-        right_Q, spent_Q_O[:, column] = drawing.expected(price)
-        value_Q_O[:, column] = right_Q - price * spent_Q_O[:, column]
-    return value_Q_O, spent_Q_O
+def marginal(left: float, spent_Q: FloatArray, lower_Q: FloatArray, order_Q: IntArray) -> BoolArray:
+    """The queries that are decided at a price just below the one that fits, by what that leaves of the tokens.
+
+    At one price queries that are alike are decided alike, and a little below it too many may be worth another sample.
+    So the first of them in an order that says nothing about them, as far as the tokens reach, have the lower price.
+
+    Args:
+        left: tokens.
+        spent_Q: expected to be spent at the price that fits.
+        lower_Q: at the lower one.
+        order_Q: indices of the queries.
+    """
+    more_Q, spare = lower_Q - spent_Q, left - float(spent_Q.sum())
+    is_lower_Q = np.zeros(len(spent_Q), dtype=bool)
+    for row in order_Q[more_Q[order_Q] > 0.0].tolist():
+        if more_Q[row] <= spare:
+            is_lower_Q[row] = True
+            spare -= float(more_Q[row])
+    return is_lower_Q
 
 
 def _lowest(spent: Callable[[float], float], left: float) -> float:
-    """The lowest price at which no more than `left` is spent; `spent` falls as the price rises."""
+    """The lowest price, as far as halving finds it, at which no more than `left` is spent; infinite where none is."""
     if spent(0.0) <= left:
         return 0.0
     if spent(DEAREST) > left:
         return math.inf
-    low, high = math.log(ROUNDING), math.log(DEAREST)
+    low, high = math.log(LEAST), math.log(DEAREST)
     for _ in range(STEPS):
         middle = (low + high) / 2.0
         low, high = (low, middle) if spent(math.exp(middle)) <= left else (middle, high)

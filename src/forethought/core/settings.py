@@ -33,6 +33,8 @@ from .flags import (
     sampling_problems,
     seed_flag,
     skip_ungraded_flag,
+    vote_weights_flag,
+    weights_problem,
     worker_flag,
 )
 from .terms import Cost, Sampling
@@ -71,6 +73,44 @@ class EngineSettings:
     def sampling(self) -> Sampling:
         """Temperature and nucleus as the engines take them."""
         return Sampling(temperature=self.temperature, top_p=self.top_p)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterSettings:
+    """Where workers run that fill a run together; none without `ray`. Not part of what a run is."""
+
+    ray: str = flag(
+        "",
+        "Run on Ray: local starts one on this machine, auto uses the one that runs here, or the address of a cluster.",
+        metavar="[local|auto|HOST:PORT]",
+        bare="local",
+    )
+    workers: int | None = flag(None, "Workers on Ray, each with an engine of its own.", metavar="N")
+    gpus_per_worker: float = flag(0.0, "GPUs of each worker on Ray.", metavar="G")
+
+    def __post_init__(self) -> None:
+        is_address = self.ray in ("", "local", "auto") or ":" in self.ray
+        check_all(
+            [
+                None
+                if is_address
+                else f"--ray {self.ray}: give local, auto or HOST:PORT; a flag without any comes behind the questions",
+                "--ray needs --workers N" if self.ray and self.workers is None else None,
+                "--workers and --gpus-per-worker need --ray"
+                if not self.ray and (self.workers is not None or self.gpus_per_worker)
+                else None,
+                at_least("--workers", self.workers, 1),
+                at_least("--gpus-per-worker", self.gpus_per_worker, 0),
+            ]
+        )
+
+    def beside(self, worker: str) -> str | None:
+        """What is wrong with `--worker` beside it."""
+        return (
+            "--worker is for processes that you start yourself: leave it out with --ray"
+            if self.ray and worker
+            else None
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,10 +155,12 @@ class ProfileSettings(QuestionColumns):
     limit: int | None = limit_flag(is_main=True)
     retry_failed: bool = retry_failed_flag()
     worker: str = worker_flag()
+    cluster: ClusterSettings = ClusterSettings()
 
     def __post_init__(self) -> None:
         check_all(
             [
+                self.cluster.beside(self.worker),
                 at_least("--traces", self.num_traces, 1),
                 at_least("--limit", self.limit, 1),
                 layers_problem(self.layers),
@@ -139,7 +181,9 @@ class ProfileSettings(QuestionColumns):
         if self.menu_file:
             if self.budgets or self.window is not None or self.max_tokens is not None:
                 raise InvalidMenuError("give --menu FILE, or caps (--budgets, --window, --max-tokens), not both")
-            return Menu.read(self.menu_file)
+            found = Menu.read(self.menu_file)
+            found.check_singles()
+            return found
         if not self.budgets:
             return Menu.evenly(self.window or 16, self.max_tokens or 256)
         if self.window is not None or self.max_tokens is not None:
@@ -173,6 +217,7 @@ class TrainSettings:
     out: str = flag("", "Folder of the predictor.", metavar="FOLDER", shown="RUN/predictor", is_main=True)
     layers: str = flag("all", "Layers to choose from: all, or 4,12,16.", is_main=True)
     samples: tuple[int, ...] = samples_flag()
+    vote_weights: str = vote_weights_flag(metavar="answer|thought")
     num_folds: int = flag(5, "Folds of the cross-validation.", name="--folds")
     model: str = asked_model_flag()
     engine: EngineSettings = EngineSettings()
@@ -184,6 +229,7 @@ class TrainSettings:
                 at_least("--folds", self.num_folds, 2),
                 layers_problem(self.layers, "learn from; try --predictor mean"),
                 *(at_least("--samples", each, 1) for each in self.samples),
+                weights_problem(self.vote_weights),
             ],
         )
 
@@ -214,12 +260,14 @@ class PlanSettings(QuestionColumns):
     template: str = flag("", "Prompt template: a name or a .json file.", shown="the name on its card")
     min_tokens: int | None = flag(None, "Smallest cap of a question.", metavar="N")
     max_tokens: int | None = flag(None, "Largest cap of a question.", metavar="N")
+    waves: bool = flag(
+        False,
+        "With --cost spent: draw samples in waves, a further one only where it is worth its tokens.",
+    )
     min_agreement: float = flag(
         0.0, "Share of the votes below which an answer is marked as abstained (0 to 1).", metavar="S"
     )
-    vote_weights: str = flag(
-        "", "Weigh votes by the log-probability of the answer, or of the end of the thought.", metavar="answer|thought"
-    )
+    vote_weights: str = vote_weights_flag(metavar="answer|thought|equal", shown="as the predictor's")
     engine: EngineSettings = EngineSettings()
     limit: int | None = limit_flag()
 
@@ -246,12 +294,13 @@ class PlanSettings(QuestionColumns):
                 at_least("--limit", self.limit, 1),
                 at_least("--min-tokens", least, 0),
                 at_least("--max-tokens", most, 0),
+                "--waves spends tokens: add --cost spent, with a total in tokens"
+                if self.waves and cost is not Cost.SPENT
+                else None,
                 f"--min-agreement must be from 0 to 1, not {self.min_agreement:g}"
                 if not 0.0 <= self.min_agreement <= 1.0
                 else None,
-                f"--vote-weights must be answer or thought, not {self.vote_weights!r}"
-                if self.vote_weights not in ("", "answer", "thought")
-                else None,
+                weights_problem(self.vote_weights, ("answer", "thought", "equal")),
                 f"--min-tokens {least} is above --max-tokens {most}"
                 if least is not None and most is not None and least > most
                 else None,
@@ -286,10 +335,12 @@ class RunSettings:
     seed: int = seed_flag()
     retry_failed: bool = retry_failed_flag()
     worker: str = worker_flag()
+    cluster: ClusterSettings = ClusterSettings()
 
     def __post_init__(self) -> None:
         check_all(
             [
+                self.cluster.beside(self.worker),
                 "--hard-total counts tokens that are generated: give a total in tokens and add --cost spent"
                 if self.hard_total and self.plan.cost is not Cost.SPENT
                 else None,
@@ -297,6 +348,9 @@ class RunSettings:
                 if self.hard_total and self.hard_cap
                 else None,
                 *hard_cap_problems(self.hard_cap or self.hard_total, self.worker, self.compare),
+                "--waves decides for all questions together: leave --worker and --compare out"
+                if self.plan.waves and (self.worker or self.compare)
+                else None,
             ]
         )
 
@@ -316,9 +370,10 @@ class RunPlanSettings:
     engine: EngineSettings = EngineSettings()
     retry_failed: bool = retry_failed_flag()
     worker: str = worker_flag()
+    cluster: ClusterSettings = ClusterSettings()
 
     def __post_init__(self) -> None:
-        check_all(hard_cap_problems(self.hard_cap, self.worker))
+        check_all([self.cluster.beside(self.worker), *hard_cap_problems(self.hard_cap, self.worker)])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

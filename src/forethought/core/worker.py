@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import re
+import secrets
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePath
 from typing import Self
 
@@ -15,10 +16,18 @@ from .data import Query
 
 @dataclass(frozen=True, slots=True)
 class Worker:
-    """Worker `number` of `count`, from 1; number 0 for who works alone."""
+    """Worker `number` of `count`, from 1; number 0 for who works alone.
+
+    Of a crew, number 0 is its lead, who hands out the questions; the others take what they are given.
+
+    Attributes:
+        number, count: of the worker.
+        crew: a token that the lead and its workers share; "" for workers that divide the questions by themselves.
+    """
 
     number: int = 0
     count: int = 1
+    crew: str = ""
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -31,10 +40,24 @@ class Worker:
             raise InvalidSettingsError(f"--worker {text}: give K/N, from 1/N to N/N for N workers, as in --worker 1/4")
         return cls(number, count)
 
+    @classmethod
+    def lead(cls) -> Self:
+        """The lead of a new crew."""
+        return cls(crew=secrets.token_hex(8))
+
+    def member(self, number: int) -> Self:
+        """Worker `number` of the crew."""
+        return replace(self, number=number)
+
     @property
     def is_alone(self) -> bool:
-        """Whether this is the only writer."""
+        """Whether every question is its own: it works alone, or leads a crew."""
         return self.number == 0
+
+    @property
+    def division(self) -> str:
+        """By what it is known who may write beside whom: the crew, or how many workers divide the questions."""
+        return self.crew or str(self.count)
 
     def owns(self, query_id: str) -> bool:
         """Whether a question belongs to this worker: by a hash of the id, independent of the rest of the file."""
@@ -53,7 +76,7 @@ class Worker:
         return name if self.is_alone else f"{path.stem}-{self.number}{path.suffix}"
 
     def __str__(self) -> str:
-        return f"{self.number}/{self.count}"
+        return f"{self.number} of a crew" if self.crew else f"{self.number}/{self.count}"
 
 
 ALONE = Worker()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
+from ..core.codec import encode
 from ..core.data import Curves, EngineInfo, FloatArray, IntArray, Query
 from ..core.features import HIDDEN, Features, nonfinite_rows, shorten
 from ..core.menu import Menu
@@ -31,6 +32,7 @@ from .overlap import PREFIX as SEEN
 from .overlap import Seen
 from .parts.making import estimator_class
 from .parts.rows import training_hash, usable_rows
+from .parts.wave_table import WaveTable
 
 logger = logging.getLogger(__name__)
 
@@ -46,12 +48,16 @@ class Predictor(Shown):
         estimator: fitted.
         novelty: scores how novel a query is; None where that is not known.
         seen: which questions it was trained on; None for one that was saved without them.
+        waves: how votes stand and move under each single option, by its name; empty where it predicts no votes.
+        left_out: what fits that had not seen a training query said of it; not saved, None where it is not known.
     """
 
     card: PredictorCard
     estimator: Estimator
     novelty: NoveltyScore | None = None
     seen: Seen | None = None
+    waves: Mapping[str, WaveTable] = field(default_factory=dict)
+    left_out: Curves | None = None
 
     def __repr__(self) -> str:
         card = self.card
@@ -167,6 +173,7 @@ class Predictor(Shown):
         for part in (self.novelty, self.seen):
             arrays = {**arrays, **(part.arrays() if part is not None else {})}
         content = {"predictor": self.card.predictor, "settings": settings, "card": self.card.to_json()}
+        content |= {"waves": encode(self.waves)} if self.waves else {}
         write_folder(Path(folder), content, arrays, self.card.to_markdown())
         return Path(folder)
 
@@ -201,12 +208,13 @@ class Predictor(Shown):
             if novelty is not None and novelty.kind == HIDDEN and novelty.distance.width != card.features.width:
                 raise ValueError(f"it judges {novelty.distance.width} features, its card has {card.features.width}")
             seen = Seen.from_arrays(weights)
+            waves = {str(name): WaveTable.from_json(table) for name, table in (content.get("waves") or {}).items()}
         except (UnknownNameError, MissingExtraError):
             raise
         except Exception as error:  # what a stranger wrote may break any predictor's class in any way
             reason = f"{error} is missing" if isinstance(error, KeyError) else str(error) or type(error).__name__
             raise ModelFileError(f"{folder} is not a usable predictor: {reason}. Train it again.") from error
-        return cls(card, estimator, novelty, seen)
+        return cls(card, estimator, novelty, seen, waves)
 
 
 def refuse_other(card: PredictorCard, info: EngineInfo, menu: Menu | None = None) -> None:

@@ -102,8 +102,15 @@ def train(
         shrinkage=shrinkage,
         novelty=novelty.card() if novelty else None,
     )
-    made = Predictor(card, fitted, novelty, Seen.of(usable))
+    made = Predictor(card, fitted, novelty, Seen.of(usable), left_out=_said_unseen(usable, left))
     return begun(made, [profile]) if isinstance(fitted, HistoryPredictor) else made
+
+
+def _said_unseen(usable: Profile, left: LeftOut | None) -> Curves | None:
+    """What was said of the queries that fits had not seen, shrunk as plans see it."""
+    if left is None:
+        return None
+    return Curves(tuple(usable.query_ids[row] for row in left.rows.tolist()), usable.menu, left.shrunk())
 
 
 def default_predictor(profile: Profile) -> tuple[str, str]:

@@ -24,12 +24,13 @@ def appending(path: Path) -> Iterator[Appender]:
         yield Appender(path, file)
 
 
-def read_lines(path: Path, read: Callable[[Any], Line]) -> Iterator[Line]:
+def read_lines(path: Path, read: Callable[[Any], Line], *, start: int = 0) -> Iterator[Line]:
     """Every whole line of a JSONL file, in order; a last one without its line end is not one yet. Nothing: no file.
 
     Args:
         path: the file.
         read: makes something of a line's value; raises ValueError where it cannot.
+        start: bytes of the file that are left out, whole lines.
 
     Raises:
         RunError: a line that is no record, by its number.
@@ -37,6 +38,7 @@ def read_lines(path: Path, read: Callable[[Any], Line]) -> Iterator[Line]:
     if not path.exists():
         return
     with open_bytes(path, "rb", "read") as file:
+        file.seek(start)
         for number, line in enumerate(file, 1):
             if not line.endswith(b"\n"):
                 return

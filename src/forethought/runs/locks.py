@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -12,37 +13,71 @@ from ..core.files import open_bytes, reaching
 from ..core.worker import Worker
 from ..errors import RunError
 
-WHOLE = ".lock"  # held alone, or shared by workers; says how many workers divide the questions
+WHOLE = ".lock"  # held alone, or shared by workers; says how they divide the questions (`Worker.division`)
 TURN = ".turn"  # held for a moment: while somebody begins, or writes what is made from all shards
+PATIENCE = 60.0  # seconds that a lead waits for the workers of an earlier one to end
+STEP = 0.1
 
 
 @contextmanager
 def writing(folder: Path, worker: Worker) -> Iterator[None]:
     """Holds the run for writing, alone or as one of its workers.
 
+    The lead of a crew waits until no worker of an earlier crew is left: what they were given is then on disk or undone.
+    A worker of a crew writes only while its lead holds the run, so none that outlives its lead begins anew.
+
     Raises:
         RunError: another process holds it, that worker runs already, or workers divide the questions otherwise.
     """
+    is_lead, deadline = bool(worker.crew) and worker.is_alone, time.monotonic() + PATIENCE
     with (
         open_bytes(folder / WHOLE, "ab+", "written") as whole,
         open_bytes(_shard(folder, worker), "ab+", "written") as own,
     ):
-        with turn(folder):
-            if _take(whole, fcntl.LOCK_EX):
-                _note(whole, worker)
-                _clean(folder)
-            elif worker.is_alone or not _take(whole, fcntl.LOCK_SH):
-                raise RunError(f"{folder} is being written by another process; wait for it, or give another --out")
-            elif (count := _noted(whole)) != worker.count:
-                raise RunError(
-                    f"{folder} is being written by workers of {count}, and --worker {worker} divides the "
-                    f"questions differently; give --worker K/{count}, or wait for them"
-                )
-            if not worker.is_alone:
-                fcntl.flock(whole, fcntl.LOCK_SH)
-                if not _take(own, fcntl.LOCK_EX):
-                    raise RunError(f"{folder}: worker {worker} is already running; each worker needs its own number")
+        while not _enter(folder, worker, whole, own, is_last=not is_lead or time.monotonic() > deadline):
+            time.sleep(STEP)
         yield
+
+
+def _enter(folder: Path, worker: Worker, whole: BinaryIO, own: BinaryIO, *, is_last: bool) -> bool:
+    """Takes the locks, or refuses; where this is not the last attempt, False while others hold the run."""
+    is_member = bool(worker.crew) and not worker.is_alone
+    is_shared = bool(worker.crew) or not worker.is_alone
+    with turn(folder):
+        if not is_member and _take(whole, fcntl.LOCK_EX):
+            _note(whole, worker)
+            _clean(folder)
+        elif not is_last:
+            return False
+        elif worker.is_alone or not _take(whole, fcntl.LOCK_SH):
+            raise RunError(f"{folder} is being written by another process; wait for it, or give another --out")
+        elif (found := _noted(whole)) != worker.division:
+            raise RunError(_other_division(folder, worker, found))
+        if is_shared:
+            fcntl.flock(whole, fcntl.LOCK_SH)
+            if not _take(own, fcntl.LOCK_EX):
+                raise RunError(f"{folder}: worker {worker} is already running; each worker needs its own number")
+    return True
+
+
+def _other_division(folder: Path, worker: Worker, found: str) -> str:
+    if worker.crew:
+        return (
+            f"{folder} is not held by the process that started this worker: either that has ended, or the folder is "
+            "not on storage that all machines share"
+        )
+    if not found.isdigit():
+        return f"{folder} is being written by workers on Ray; wait for them, or give another --out"
+    return (
+        f"{folder} is being written by workers of {found}, and --worker {worker} divides the questions differently; "
+        f"give --worker K/{found}, or wait for them"
+    )
+
+
+def is_free(folder: Path, worker: Worker) -> bool:
+    """Whether a worker has let go of its shard: it has ended, or was killed, and will write no more."""
+    with open_bytes(_shard(folder, worker), "ab+", "written") as own:
+        return _take(own, fcntl.LOCK_EX)
 
 
 @contextmanager
@@ -59,7 +94,8 @@ def is_lock(name: str) -> bool:
 
 
 def _shard(folder: Path, worker: Worker) -> Path:
-    return folder / (WHOLE if worker.is_alone else f"{WHOLE}-{worker.number}")
+    is_whole = worker.is_alone and not worker.crew
+    return folder / (WHOLE if is_whole else f"{WHOLE}-{worker.number}")
 
 
 def _take(file: BinaryIO, how: int) -> bool:
@@ -73,13 +109,12 @@ def _take(file: BinaryIO, how: int) -> bool:
 def _note(file: BinaryIO, worker: Worker) -> None:
     with reaching(WHOLE, "written"):
         file.truncate(0)
-        file.write(f"{worker.count}\n".encode())
+        file.write(f"{worker.division}\n".encode())
 
 
-def _noted(file: BinaryIO) -> int:
+def _noted(file: BinaryIO) -> str:
     file.seek(0)
-    text = file.read(20).strip()
-    return int(text) if text.isdigit() else 0
+    return file.read(40).strip().decode("ascii", "replace")
 
 
 def _clean(folder: Path) -> None:

@@ -141,6 +141,8 @@ async def open_gateway(settings: ServeSettings) -> Opened:
     del admin  # the page reads it again; here it is only looked whether it is there
     _raise(problems)
     found = await look_at(settings, address, key, predictor)
+    if low := _low_ceilings(tenants, found, predictor):
+        _raise(low)
     price = price_of(settings, predictor, FLAGS)
     admission = await _admission(settings, tenants, price)
     try:
@@ -217,6 +219,19 @@ def _unfit_tenants(settings: ServeSettings, tenants: Tenants, predictor: Predict
             f"{tenants.header}, which anybody can send: give them keys, or listen on 127.0.0.1 behind a proxy"
         )
     return problems
+
+
+def _low_ceilings(tenants: Tenants, found: Found, predictor: Predictor) -> list[str]:
+    """Ceilings that no request could be given as its cap."""
+    kind = found.server.kind
+    if predictor.card.menu.is_named or found.enforce != "native":
+        return []
+    return [
+        f"tenant {tenant.name}: ceiling {tenant.ceiling} is below {kind.least:,}, the smallest cap of a server of kind "
+        f"{kind.name}"
+        for tenant in tenants.all
+        if isinstance(tenant.ceiling, int) and tenant.ceiling < kind.least
+    ]
 
 
 def _counts(settings: ServeSettings) -> bool:

@@ -1,0 +1,413 @@
+"""Workers that fill a run together: who gets which request, real processes that are killed, and what is refused."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from command_line import write_sums
+from engine_contract import BUDGET, TEMPLATE, EngineContract, Subject
+from forethought.cluster import crew as crews
+from forethought.cluster.crew import Crew
+from forethought.cluster.engine import ClusterEngine, engine_of
+from forethought.cluster.rows import AHEAD, MOST_LOST, Hands, Rows, key_of
+from forethought.cluster.worker import EngineWorker, Task
+from forethought.commands.pipeline import profile, run, train
+from forethought.core.data import Generation, Query, Request
+from forethought.core.menu import Menu
+from forethought.core.protocols import HiddenStateEngine
+from forethought.core.settings import EngineSettings, PlanSettings, ProfileSettings, RunSettings, TrainSettings
+from forethought.core.worker import Worker
+from forethought.engines.fake import FakeEngine
+from forethought.errors import EngineError, RunError
+from forethought.runs.store import RunDirectory
+from process_host import Prepare, ProcessHost
+
+NUM_QUERIES = 60
+
+
+# --- who gets which request ---------------------------------------------------------------------------------------
+
+
+def asked(count: int) -> list[Request]:
+    return [Request(Query(f"q{row}", "?"), 16, seed=row) for row in range(count)]
+
+
+def came(request: Request) -> Generation:
+    from forethought.engines.flight import failed
+
+    return failed(request, "it does not matter")
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 400), st.integers(1, 5), st.randoms(use_true_random=False))
+def test_every_request_comes_back_once_or_is_given_up_whoever_dies(
+    count: int, num_workers: int, rng: random.Random
+) -> None:
+    rows, workers = Rows(iter(asked(count)), num_workers), [Hands() for _ in range(num_workers)]
+    seen: Counter[Any] = Counter()
+    deaths: Counter[Any] = Counter()
+    while not rows.is_done:
+        hands = rng.choice(workers)
+        given, _ = rows.take(hands)
+        assert len(hands.held) <= AHEAD * 2 + len(given)
+        if hands.held and rng.random() < 0.1:
+            alone = hands.is_alone
+            for key in hands.held:
+                deaths[key] += 1
+            given_up = rows.lost(hands, retries=True)
+            assert not given_up or alone, "none is given up that did not die alone"
+            seen.update(key_of(each) for each in given_up)
+            assert all(deaths[key_of(each)] == MOST_LOST for each in given_up)
+        elif hands.held:
+            finished = rng.sample(sorted(hands.held, key=str), rng.randint(1, len(hands.held)))
+            rows.done(hands, [came(hands.held[key]) for key in finished])
+            seen.update(finished)
+            hands.num_waiting = min(hands.num_waiting, len(hands.held))
+    assert len(seen) == count
+    assert set(seen.values()) <= {1}
+
+
+def test_the_last_requests_are_shared_evenly() -> None:
+    rows, first, second = Rows(iter(asked(100)), 2), Hands(), Hands()
+    for _ in range(10):
+        rows.take(first)
+        first.num_waiting = 0
+    rows.take(second)
+    assert len(first.held) == 50
+    assert len(second.held) == 50
+
+
+def test_a_request_that_kills_its_worker_takes_no_other_with_it() -> None:
+    rows, workers = Rows(iter(asked(40)), 2), [Hands(), Hands()]
+    given_up, num_done = [], 0
+    while not rows.is_done:
+        for hands in workers:
+            rows.take(hands)
+            if ("q7", 0, "") in hands.held:
+                given_up += rows.lost(hands, retries=True)
+            else:
+                num_done += len(hands.held)
+                rows.done(hands, [came(each) for each in hands.held.values()])
+    assert [each.query.id for each in given_up] == ["q7"]
+    assert num_done == 39
+
+
+# --- real processes -----------------------------------------------------------------------------------------------
+
+
+def task(folder: Path, model: str = "fake", **options: Any) -> Task:
+    return Task(model, EngineSettings(engine="fake", template="worked-5", options=options), None, str(folder))
+
+
+Open = Callable[..., tuple[ClusterEngine, ProcessHost]]
+
+
+@pytest.fixture
+def on_workers(folder: Path) -> Iterator[Open]:
+    opened: list[ClusterEngine] = []
+
+    def make(num_workers: int = 3, prepare: Prepare | None = None, **options: Any) -> tuple[ClusterEngine, ProcessHost]:
+        host = ProcessHost(prepare)
+        opened.append(engine_of(Crew(host, task(folder, **options), num_workers)))
+        return opened[-1], host
+
+    yield make
+    for engine in opened:
+        engine.close()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with questions, a profile of them by one process, a predictor, and a run by one process."""
+    path = tmp_path_factory.mktemp("cluster")
+    write_sums(path / "q.jsonl", NUM_QUERIES)
+    profile(profiling(path, "alone"))
+    train(TrainSettings(run=str(path / "alone"), predictor="text", out=str(path / "text")))
+    run(running(path, "run-alone"))
+    return path
+
+
+def profiling(folder: Path, out: str, **more: Any) -> ProfileSettings:
+    return ProfileSettings(model="fake", questions=str(folder / "q.jsonl"), out=str(folder / out), num_traces=2, **more)
+
+
+def running(folder: Path, out: str, **more: Any) -> RunSettings:
+    plan = PlanSettings(run=str(folder / "text"), questions=str(folder / "q.jsonl"), mean_tokens=64)
+    return RunSettings(plan=plan, out=str(folder / out), **more)
+
+
+def lines(run: RunDirectory) -> list[str]:
+    return sorted(json.dumps(record.to_json(), sort_keys=True) for record in run.records())
+
+
+def test_workers_do_what_one_process_does_and_it_goes_on_alone_and_back(folder: Path, on_workers: Open) -> None:
+    alone = RunDirectory(folder / "alone")
+    engine, _ = on_workers()
+    assert isinstance(engine, HiddenStateEngine)
+    shared = profile(profiling(folder, "shared", limit=40), engine=engine)
+    assert len(shared.shards()) == 4
+    assert len(lines(shared)) == 80
+    profile(profiling(folder, "shared", limit=50))
+    engine, _ = on_workers(2)
+    seen: list[Any] = []
+    profile(profiling(folder, "shared"), engine=engine, report=seen.append)
+    assert len(seen) == 20
+    assert lines(shared) == lines(alone)
+    assert shared.header.provenance == alone.header.provenance
+    held = [query_id for chunk in shared.hidden_chunks()[1] for query_id in chunk.query_ids]
+    assert sorted(held) == sorted(f"q{number}" for number in range(NUM_QUERIES))
+    for name in ("profile.parquet",):
+        assert (shared.path / name).stat().st_size > 0
+
+
+class Killer:
+    """Kills a random worker every now and then."""
+
+    def __init__(self, host: ProcessHost, num_kills: int, *, every: float, seed: int = 0) -> None:
+        self.num_kills = 0
+        self._thread = threading.Thread(target=self._kill, args=(host, num_kills, every, random.Random(seed)))
+        self._ended = threading.Event()
+
+    def __enter__(self) -> Killer:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _kill(self, host: ProcessHost, num_kills: int, every: float, rng: random.Random) -> None:
+        while self.num_kills < num_kills and not self._ended.wait(rng.uniform(0.2 * every, 1.8 * every)):
+            if running := host.running:
+                os.kill(rng.choice(running).process.pid or 0, signal.SIGKILL)
+                self.num_kills += 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["profile", "run"])
+def test_workers_that_are_killed_lose_nothing_and_do_nothing_twice(
+    folder: Path, on_workers: Open, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(crews, "FRUITLESS", 100)
+    alone = RunDirectory(folder / ("alone" if command == "profile" else "run-alone"))
+    out = f"killed-{command}"
+    engine, host = on_workers(tokens_per_second=6000 if command == "profile" else 2000)
+    with Killer(host, 20, every=0.15) as killer:
+        if command == "profile":
+            run_there = profile(profiling(folder, out), engine=engine)
+        else:
+            run_there = run(running(folder, out), engine=engine)
+    assert killer.num_kills > 5
+    records = list(run_there.records())
+    assert max(Counter((each.query_id, each.sample) for each in records).values()) == 1
+    assert len(records) == NUM_QUERIES * (2 if command == "profile" else 1)
+    # A trace that was lost three times is a record with a reason; the same command does it.
+    assert all("was lost while it ran" in (each.error or "") for each in records if each.is_failed)
+    if command == "profile":
+        profile(profiling(folder, out))
+    else:
+        run(running(folder, out))
+        assert (run_there.path / "answers.jsonl").read_bytes() == (alone.path / "answers.jsonl").read_bytes()
+        found, wanted = (json.loads((each.path / "summary.json").read_bytes()) for each in (run_there, alone))
+        assert {**found, "usage": None} == {**wanted, "usage": None}
+    finished = sorted(json.dumps(each.to_json(), sort_keys=True) for each in run_there.records() if not each.is_failed)
+    assert finished == lines(alone)
+
+
+def test_a_hard_cap_counts_what_is_lost_with_a_worker(
+    folder: Path, on_workers: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(crews, "FRUITLESS", 100)
+    engine, host = on_workers(tokens_per_second=3000)
+    with Killer(host, 5, every=0.2) as killer:
+        done = run(running(folder, "capped", hard_cap="2500"), engine=engine)
+    assert killer.num_kills
+    pool = [json.loads(line) for line in (done.path / "pool.jsonl").read_text().splitlines()]
+    charged = sum(line.get("end", 0) for line in pool)
+    kept = sum((each.reasoning_tokens or 0) + each.suffix_tokens + (each.answer_tokens or 0) for each in done.records())
+    assert kept < charged <= 2500, "what a killed worker may have generated is charged in full"
+    for begun in (line["begin"] for line in pool if "begin" in line):
+        assert sum(begun.values()) <= 2500
+    more = run(running(folder, "capped"))
+    assert not [each for each in more.latest() if each.is_failed]
+
+
+def die_in(number: int) -> None:
+    """The engine of worker 2 ends its process as soon as it is opened; that of worker 3 cannot be opened."""
+    import forethought.cluster.worker as module
+
+    def open_engine(*args: Any, **how: Any) -> Any:
+        if number == 2:
+            os._exit(1)
+        raise EngineError("no memory left on the device")
+
+    if number > 1:
+        module.open_engine = open_engine
+
+
+def test_an_engine_that_never_starts_leaves_its_questions_to_others(
+    folder: Path, on_workers: Open, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(crews, "FRUITLESS", 1)
+    engine, _ = on_workers(3, die_in, tokens_per_second=4000)
+    found = profile(profiling(folder, "one-starts", layers="none"), engine=engine)
+    assert lines(found) == lines(RunDirectory(folder / "alone"))
+    assert "worker 2 takes no part: the process ended" in caplog.text
+    assert "worker 3 takes no part: no memory left on the device" in caplog.text
+
+
+def die_everywhere(number: int) -> None:
+    die_in(3)
+
+
+def test_where_no_engine_starts_the_reason_is_said(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(crews, "FRUITLESS", 1)
+    with pytest.raises(EngineError, match="no worker is left: no memory left on the device"):
+        engine_of(Crew(ProcessHost(die_everywhere), task(folder), 2))
+
+
+def one_dies_of_q7(number: int) -> None:
+    original = FakeEngine.run
+
+    def run_or_die(self: FakeEngine, request: Request) -> Generation:
+        if request.query.id == "q7":
+            os._exit(1)
+        return original(self, request)
+
+    FakeEngine.run = run_or_die  # type: ignore[method-assign]
+
+
+@pytest.mark.slow
+def test_a_prompt_that_kills_workers_is_a_record_with_the_reason(folder: Path, on_workers: Open) -> None:
+    engine, _ = on_workers(2, one_dies_of_q7)
+    found = profile(profiling(folder, "poisoned", layers="none"), engine=engine)
+    failed = [each for each in found.records() if each.is_failed]
+    assert {each.query_id for each in failed} == {"q7"}
+    assert all("was lost while it ran: the process ended" in (each.error or "") for each in failed)
+    assert len(list(found.records())) == 2 * NUM_QUERIES
+
+
+def all_die_of_work(number: int) -> None:
+    FakeEngine.run = lambda self, request: os._exit(1)  # type: ignore[method-assign, assignment]
+
+
+def test_without_any_worker_left_the_rest_are_records_with_the_reason(
+    folder: Path, on_workers: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(crews, "FRUITLESS", 2)
+    engine, _ = on_workers(1, all_die_of_work)
+    with pytest.raises(RunError, match="no finished trace: 120 failed"):
+        profile(profiling(folder, "hopeless", layers="none"), engine=engine)
+    found = RunDirectory(folder / "hopeless")
+    errors = Counter((each.error or "").split(":")[0] for each in found.records())
+    assert sum(errors.values()) == 2 * NUM_QUERIES
+    assert errors["no worker is left to run it"] > NUM_QUERIES
+
+
+def other_model(number: int) -> None:
+    original = FakeEngine.__init__
+
+    def init(self: FakeEngine, model: str = "fake", **how: Any) -> None:
+        original(self, model, **how, seed=number)
+
+    FakeEngine.__init__ = init  # type: ignore[method-assign]
+
+
+def test_a_worker_with_another_model_takes_no_part(
+    folder: Path, on_workers: Open, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine, _ = on_workers(2, other_model, tokens_per_second=5000)
+    profile(profiling(folder, "two-models", layers="none"), engine=engine)
+    assert "takes no part: its engine is another one: model_hash" in caplog.text
+
+
+def test_a_worker_needs_the_folder_and_a_lead(folder: Path, tmp_path: Path) -> None:
+    worker, here = EngineWorker(), os.getcwd()
+    with pytest.raises(RunError, match="workers need it on shared storage"):
+        worker.open(task(tmp_path / "elsewhere"))
+    from forethought.control.keeping import Keeping
+    from forethought.graders import NumberGrader
+
+    made = profile(profiling(folder, "unled", limit=2, layers="none"))
+    try:
+        worker.open(task(folder))
+        keeping = Keeping(made.path, Menu.evenly(16, 256), NumberGrader(), worker=Worker.lead().member(1))
+        with pytest.raises(RunError, match="is not held by the process that started this worker"):
+            worker.join(keeping)
+        with made.locked(lead := Worker.lead()):
+            assert worker.join(replace(keeping, worker=lead.member(1))) == 0
+            other = EngineWorker()
+            other.open(task(folder))
+            with pytest.raises(RunError, match="already running"):
+                other.join(replace(keeping, worker=lead.member(1)))
+        worker.close()
+    finally:
+        os.chdir(here)
+
+
+def test_a_lead_waits_for_the_workers_of_an_earlier_one(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, left = profile(profiling(folder, "led", limit=2, layers="none")), Worker.lead()
+    with made.locked(left):
+        member = made.locked(left.member(1))
+        member.__enter__()
+    threading.Timer(0.3, member.__exit__, (None, None, None)).start()
+    began = time.monotonic()
+    with made.locked(Worker.lead()):
+        assert time.monotonic() - began > 0.25
+    with made.locked(left):
+        member = made.locked(left.member(1))
+        member.__enter__()
+    monkeypatch.setattr("forethought.runs.locks.PATIENCE", 0.2)
+    with pytest.raises(RunError, match="another process"), made.locked(Worker.lead()):
+        pass
+    with pytest.raises(RunError, match="workers on Ray"), made.locked(Worker(1, 2)):
+        pass
+    member.__exit__(None, None, None)
+
+
+def test_a_stream_that_nobody_listens_to_any_more_leaves_no_trace_behind(folder: Path, on_workers: Open) -> None:
+    engine, host = on_workers(2, tokens_per_second=2000)
+
+    async def leave() -> list[str]:
+        async for _ in engine.generate(asked(20)):
+            break
+        return [each.query_id async for each in engine.generate(asked(5))]
+
+    assert sorted(asyncio.run(leave())) == [f"q{row}" for row in range(5)]
+    assert len(host.workers) > 2
+
+
+@pytest.mark.slow
+class TestContract(EngineContract):
+    @pytest.fixture(scope="class")
+    @classmethod
+    def subject(cls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Subject]:
+        folder = tmp_path_factory.mktemp("contract")
+        given = {name: value for name, value in asdict(TEMPLATE).items() if name not in ("choices", "chat_options")}
+        (folder / "contract.json").write_text(json.dumps(given))
+        options = {"menu": f"8:{BUDGET}:8"}
+        settings = EngineSettings(
+            engine="fake",
+            template=str(folder / "contract.json"),
+            temperature=1.0,
+            context_tokens=256,
+            options=options,
+        )
+        engine = engine_of(Crew(ProcessHost(), Task("fake", settings, None, str(folder)), 2))
+        yield Subject(engine, "fake", layers=(0, 2, 4))
+        engine.close()

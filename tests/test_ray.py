@@ -1,0 +1,230 @@
+"""A local Ray: runs on it are those of one process, whoever is killed; its processes listen on the loopback alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from command_line import Call, write_sums
+from forethought.cluster import crew as crews
+from forethought.cluster.crew import Crew
+from forethought.cluster.engine import engine_of
+from forethought.cluster.ray_host import RayHost
+from forethought.cluster.worker import Task
+from forethought.commands.pipeline import profile, run, train
+from forethought.core.settings import EngineSettings, PlanSettings, ProfileSettings, RunSettings, TrainSettings
+from forethought.runs.store import RunDirectory
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(find_spec("ray") is None, reason="needs Ray: pip install 'forethought[ray]'"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::ResourceWarning"),
+]
+
+NUM_QUERIES = 60
+NUM_KILLS = 3
+
+
+class Kept(RayHost):
+    """A Ray that outlives the engines on it."""
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def host() -> Iterator[Kept]:
+    host = Kept("local", num_workers=4)
+    yield host
+    RayHost.close(host)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with questions, a profile of them by one process, a predictor, and a run by one process."""
+    path = tmp_path_factory.mktemp("ray")
+    write_sums(path / "q.jsonl", NUM_QUERIES)
+    profile(profiling(path, "alone"))
+    train(TrainSettings(run=str(path / "alone"), predictor="text", out=str(path / "text")))
+    run(running(path, "run-alone"))
+    return path
+
+
+def profiling(folder: Path, out: str, **more: Any) -> ProfileSettings:
+    return ProfileSettings(model="fake", questions=str(folder / "q.jsonl"), out=str(folder / out), num_traces=2, **more)
+
+
+def running(folder: Path, out: str, **more: Any) -> RunSettings:
+    plan = PlanSettings(run=str(folder / "text"), questions=str(folder / "q.jsonl"), mean_tokens=64)
+    return RunSettings(plan=plan, out=str(folder / out), **more)
+
+
+def workers(host: Kept, folder: Path, num_workers: int, **options: Any) -> Crew:
+    settings = EngineSettings(engine="fake", template="worked-5", options=options)
+    return Crew(host, Task("fake", settings, None, str(folder)), num_workers)
+
+
+def lines(run: RunDirectory) -> list[str]:
+    return sorted(json.dumps(record.to_json(), sort_keys=True) for record in run.records())
+
+
+class Killer:
+    """Kills a random worker a few times."""
+
+    def __init__(self, crew: Crew, *, every: float) -> None:
+        self.num_kills = 0
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._kill, args=(crew, every, random.Random(0)))
+
+    def __enter__(self) -> Killer:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _kill(self, crew: Crew, every: float, rng: random.Random) -> None:
+        while self.num_kills < NUM_KILLS and not self._ended.wait(rng.uniform(0.2 * every, 1.8 * every)):
+            if running := [slot.opened.pid for slot in crew.slots if slot.opened is not None]:
+                with suppress(ProcessLookupError):
+                    os.kill(rng.choice(running), signal.SIGKILL)
+                    self.num_kills += 1
+
+
+def test_nothing_listens_beyond_this_machine(host: Kept) -> None:
+    own = {os.getpid()}
+    parent_of = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            words = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        parent_of[int(stat.parent.name)] = int(words[1])
+    while more := {pid for pid, parent in parent_of.items() if parent in own} - own:
+        own |= more
+    sockets = set()
+    for pid in own:
+        for link in Path(f"/proc/{pid}/fd").glob("*"):
+            try:
+                target = os.readlink(link)
+            except OSError:
+                continue
+            if target.startswith("socket:["):
+                sockets.add(target[8:-1])
+    listening = [
+        row.split()[1]
+        for table in ("tcp", "tcp6")
+        for row in Path(f"/proc/net/{table}").read_text().splitlines()[1:]
+        if row.split()[3] == "0A" and row.split()[9] in sockets
+    ]
+    assert len(listening) > 3
+    loopback = ("0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000")
+    assert all(address.split(":")[0] in loopback for address in listening), listening
+
+
+def test_workers_do_what_one_process_does_and_it_goes_on_alone_and_back(host: Kept, folder: Path) -> None:
+    alone = RunDirectory(folder / "alone")
+    engine = engine_of(workers(host, folder, 3))
+    shared = profile(profiling(folder, "shared", limit=30), engine=engine)
+    assert len(lines(shared)) == 60
+    profile(profiling(folder, "shared", limit=40))
+    profile(profiling(folder, "shared"), engine=engine)
+    engine.close()
+    assert lines(shared) == lines(alone)
+    assert shared.header.provenance == alone.header.provenance
+    held = [query_id for chunk in shared.hidden_chunks()[1] for query_id in chunk.query_ids]
+    assert sorted(held) == sorted(f"q{number}" for number in range(NUM_QUERIES))
+
+
+def test_workers_that_are_killed_lose_nothing_and_do_nothing_twice(
+    host: Kept, folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(crews, "FRUITLESS", 100)
+    alone = RunDirectory(folder / "run-alone")
+    crew = workers(host, folder, 3, tokens_per_second=200)
+    engine = engine_of(crew)
+    with Killer(crew, every=1.0) as killer:
+        done = run(running(folder, "killed"), engine=engine)
+    engine.close()
+    assert killer.num_kills
+    assert "raylet" not in capfd.readouterr().out, "standard output is for data"
+    records = list(done.records())
+    assert max(Counter(each.query_id for each in records).values()) == 1
+    assert len(records) == NUM_QUERIES
+    assert all("was lost while it ran" in (each.error or "") for each in records if each.is_failed)
+    run(running(folder, "killed"))
+    assert (done.path / "answers.jsonl").read_bytes() == (alone.path / "answers.jsonl").read_bytes()
+    found, wanted = (json.loads((each.path / "summary.json").read_bytes()) for each in (done, alone))
+    assert {**found, "usage": None} == {**wanted, "usage": None}
+
+
+def test_a_hard_cap_counts_what_is_lost_with_a_worker(
+    host: Kept, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(crews, "FRUITLESS", 100)
+    crew = workers(host, folder, 2, tokens_per_second=300)
+    engine = engine_of(crew)
+    with Killer(crew, every=1.0) as killer:
+        done = run(running(folder, "capped", hard_cap="2500"), engine=engine)
+    engine.close()
+    assert killer.num_kills
+    pool = [json.loads(line) for line in (done.path / "pool.jsonl").read_text().splitlines()]
+    charged = sum(line.get("end", 0) for line in pool)
+    kept = sum((each.reasoning_tokens or 0) + each.suffix_tokens + (each.answer_tokens or 0) for each in done.records())
+    assert kept <= charged <= 2500
+    assert not [each for each in run(running(folder, "capped")).latest() if each.is_failed]
+
+
+def test_the_command_goes_on_after_it_is_killed(host: Kept, folder: Path) -> None:
+    command = [sys.executable, "-m", "forethought", "run", "text", "q.jsonl", "--mean-tokens", "64", "--out", "driven"]
+    command += ["--ray", host.address, "--workers", "2", "--json"]
+    run_there = RunDirectory(folder / "driven")
+    for num_kept in (5, 30):
+        slow = [*command, "--engine-option", "tokens_per_second=300"]
+        with subprocess.Popen(slow, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            deadline = time.monotonic() + 60
+            while time.monotonic() < deadline and process.poll() is None:
+                if (run_there.path / "run.json").exists() and len(list(run_there.records())) >= num_kept:
+                    break
+                time.sleep(0.02)
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
+        records = [each.query_id for each in run_there.records()]
+        assert len(records) == len(set(records)) >= num_kept
+    said = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert said.returncode == 0, said.stderr
+    assert json.loads(said.stdout)["answered"] == NUM_QUERIES
+    alone = folder / "run-alone"
+    assert (run_there.path / "answers.jsonl").read_bytes() == (alone / "answers.jsonl").read_bytes()
+
+
+REFUSED = {
+    "no workers": (("--ray",), "--ray needs --workers N"),
+    "no Ray": (("--workers", "2"), "--workers and --gpus-per-worker need --ray"),
+    "no address": (("--ray", "fake", "--workers", "2"), "--ray fake: give local, auto or HOST:PORT"),
+    "its own share": (("--ray", "auto", "--workers", "2", "--worker", "1/2"), "leave it out with --ray"),
+    "a client": (("--ray", "ray://localhost:1", "--workers", "2"), "on a machine of the cluster"),
+}
+
+
+@pytest.mark.parametrize(("flags", "words"), REFUSED.values(), ids=REFUSED.keys())
+def test_what_is_refused(call: Call, folder: Path, flags: tuple[str, ...], words: str) -> None:
+    said = call("profile", "fake", folder / "q.jsonl", "--out", "r", *flags)
+    assert said.code in (1, 2)
+    assert words in said.err
+    assert not Path("r").exists()
