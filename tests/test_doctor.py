@@ -368,7 +368,8 @@ def test_a_server_that_wants_a_key_is_not_asked_on(template, capsys):
 
     def handle(asked: Asked) -> Reply:
         paths.append(asked.path)
-        return Reply({"version": "0.32.0"}) if asked.path == "/version" else Reply({"error": "Unauthorized"}, status=401)
+        is_open = asked.path == "/version"
+        return Reply({"version": "0.32.0"}) if is_open else Reply({"error": "Unauthorized"}, status=401)
 
     with serving(handle) as url:
         assert _exit_code(["doctor", "--base-url", url]) == 1
