@@ -339,7 +339,7 @@ def unparsed(page: Path) -> Iterator[str]:
             if typed[:1] != ["forethought"]:
                 continue
             for place, word in enumerate(typed):
-                if word in ("|", ">", "2>&1", "&&"):
+                if word in ("|", "&&") or re.match(r"\d?>", word):  # a redirection
                     typed = typed[:place]
                     break
             try:
