@@ -122,8 +122,8 @@ def _largest(menu: Menu, label: str) -> int:
 class Waves:
     """Samples of a plan's queries, each query's in waves, all in one stream, and the price of a token in a few rounds.
 
-    In a round the price stands still, and each query goes on by itself until another wave is not worth it, so an engine's
-    batch is full until the last of them. The first round spends less than there is; then the price is lowered to what
+    In a round the price stands still, and each query goes on by itself until another wave is not worth it: an engine's
+    batch is full until few are left. The first round spends less than there is; then the price is lowered to what
     fits into what is left, and queries go on from where they stopped. A lower price only draws more, so this comes to
     what the last price alone would have drawn. A query's samples depend on answers alone, not on the clock: a run that
     was stopped goes through the same decisions with the samples that it has.
