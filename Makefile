@@ -42,7 +42,7 @@ check: $(VENV)/.dev
 
 docs: $(VENV)/.dev
 	$(VENV)/bin/python tools/docs.py
-	OMP_NUM_THREADS=1 $(VENV)/bin/python tools/tutorial.py docs/nightly.md docs/levels.md
+	OMP_NUM_THREADS=1 $(VENV)/bin/python tools/tutorial.py docs/nightly.md docs/levels.md docs/votes.md
 
 docs-site: $(VENV)/.dev
 	$(VENV)/bin/python tools/docs_site.py build/site

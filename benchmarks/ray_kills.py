@@ -106,7 +106,8 @@ def kill_commands(folder: Path, on_ray: list[str], num_kills: int, rng: random.R
     lost, twice, at = 0, 0, []
     for _ in range(num_kills):
         before = traces(folder / "commands")
-        process = subprocess.Popen([*command("commands"), *on_ray], cwd=folder, stderr=subprocess.DEVNULL)
+        silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        process = subprocess.Popen([*command("commands"), *on_ray], cwd=folder, **silent)
         time.sleep(rng.uniform(1.0, 30.0))
         process.send_signal(signal.SIGKILL)
         process.wait()

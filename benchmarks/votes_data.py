@@ -10,9 +10,8 @@ import pyarrow.parquet as pq
 
 from forethought.control.sources import open_profile
 from forethought.core.data import FloatArray, IntArray
-from forethought.core.profile import RIGHT, WRONG
 from forethought.core.registry import make
-from forethought.graders import group_answers
+from forethought.evaluation.votes import groups
 
 LETTERS = "ABCDEFGHIJ"
 PROBE_TOKENS = 2  # of a trial answer, as the data's description counts them
@@ -44,24 +43,16 @@ def from_profile(source: str, *, grader: str) -> Frozen:
 
     Of each question as many traces are taken as every question has. All right answers are one group.
     """
-    profile, judge = open_profile(source), make("graders", grader, {})
-    traces, num_traces = profile.traces, int(profile.num_tried_Q.min())
-    if traces is None:
-        raise SystemExit(f"{source} holds counts and no answers, which votes need")
-    groups = np.full((profile.num_queries, num_traces, profile.menu.num_options), -1)
-    tokens = np.empty(groups.shape)
-    for row, (where, texts) in enumerate(zip(profile.traces_of_Q, traces.answers_Q, strict=True)):
-        grade_T_B, answer_T_B = traces.grade_N_B[where][:num_traces], traces.answer_N_B[where][:num_traces]
-        group_A = np.array(group_answers(texts, judge))
-        found = np.where(group_A < 0, -1, group_A + 1)[answer_T_B]
-        groups[row] = np.where(grade_T_B == RIGHT, 0, np.where(grade_T_B == WRONG, found, -1))
-        tokens[row] = traces.tokens_N_B[where][:num_traces]
+    profile = open_profile(source)
+    num_traces, group_N_B = int(profile.num_tried_Q.min()), groups(profile, make("graders", grader, {}))
+    assert profile.traces is not None
+    index_Q_T = np.array([np.arange(where.start, where.start + num_traces) for where in profile.traces_of_Q])
     hidden = profile.hidden_Q_L_D
     return Frozen(
         profile.provenance.model or "unknown model",
         profile.menu.labels if profile.menu.is_named else tuple(map(str, profile.menu.caps)),
-        np.moveaxis(groups, 2, 0),
-        np.moveaxis(tokens, 2, 0),
+        np.moveaxis(group_N_B[index_Q_T], 2, 0),
+        np.moveaxis(profile.traces.tokens_N_B[index_Q_T].astype(np.float64), 2, 0),
         None if hidden is None else hidden[:, 0],
         profile.provenance.simulated,
     )
@@ -110,15 +101,15 @@ def thoughts(path: Path) -> Frozen:
     caps = [1 << power for power in range(9, 16)]
     most = max(map(len, found.values()))
     complete = [list(traces.values()) for traces in found.values() if len(traces) == most]
-    groups = np.empty((len(caps), len(complete), most), dtype=np.int64)
-    tokens = np.empty(groups.shape)
+    answers = np.empty((len(caps), len(complete), most), dtype=np.int64)
+    tokens = np.empty(answers.shape)
     for row, traces in enumerate(complete):
         for sample, cuts in enumerate(traces):
             for column, cap in enumerate(caps):
                 within = [group for prefix, _, group in cuts if prefix <= cap]
-                groups[column, row, sample] = within[-1]
+                answers[column, row, sample] = within[-1]
                 tokens[column, row, sample] = min(cap, cuts[0][1]) + PROBE_TOKENS
-    return Frozen("long thoughts, controls", tuple(map(str, caps)), groups, tokens)
+    return Frozen("long thoughts, controls", tuple(map(str, caps)), answers, tokens)
 
 
 def simulated(num_queries: int, num_samples: int, *, seed: int) -> Frozen:
@@ -141,11 +132,11 @@ def simulated(num_queries: int, num_samples: int, *, seed: int) -> Frozen:
     favourite_Q_W = truth.dirichlet([0.5] * 5, size=num_queries).cumsum(axis=1)
     wrong_Q_T = 1 + (random.random((*shape, 1)) > favourite_Q_W[:, None, :-1]).sum(axis=2)
     is_mute_Q_T = random.random(shape) < 0.1
-    groups, tokens = [], []
+    answers, tokens = [], []
     for cap in caps:
         group_Q_T = np.where(is_able_Q_T & (found_Q_T <= cap), 0, wrong_Q_T)
-        groups.append(np.where(is_mute_Q_T & (length_Q_T > cap), -1, group_Q_T))
+        answers.append(np.where(is_mute_Q_T & (length_Q_T > cap), -1, group_Q_T))
         tokens.append(np.minimum(length_Q_T, cap) + 10.0)
     squares = np.stack([known_Q_F[:, 0] * known_Q_F[:, 1], *(known_Q_F**2).T], axis=1)
     features_Q_F = np.concatenate([known_Q_F, squares], axis=1)
-    return Frozen("a made-up model", tuple(map(str, caps)), np.stack(groups), np.stack(tokens), features_Q_F, True)
+    return Frozen("a made-up model", tuple(map(str, caps)), np.stack(answers), np.stack(tokens), features_Q_F, True)

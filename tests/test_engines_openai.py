@@ -21,6 +21,7 @@ from forethought.core.protocols import check_option
 from forethought.engines.flight import Flight
 from forethought.engines.forcing import Forcing
 from forethought.engines.server.chat import load_tokenizer
+from forethought.engines.server.dialects import logprobs_in
 from forethought.engines.server.engine import OpenAIEngine
 from forethought.errors import EngineError, InvalidSettingsError, MissingExtraError
 from forethought.servers.kinds import KINDS
@@ -93,6 +94,49 @@ SUBJECTS = {
     "chat-sglang": (ToyServer("sglang"), {"ids": False}),
     "chat-llama.cpp": (ToyServer("llama.cpp"), {"ids": False}),
 }
+
+
+@pytest.mark.parametrize("name", SUBJECTS)
+def test_log_probabilities_are_those_that_the_server_shows(name: str) -> None:
+    """The mean over the answer's tokens, and over the last of the thought; nothing where they are not asked for."""
+    toy, options = SUBJECTS[name]
+    with serving(toy) as url:
+        plain = run(engine_at(url, **options), requests())
+        shown = run(engine_at(url, logprobs=True, **options), requests())
+    assert {key: replace(done, logprobs=None, probes=()) for key, done in shown.items()} == {
+        key: replace(done, probes=()) for key, done in plain.items()
+    }
+    forcing = Forcing(ToyTokenizer(), TEMPLATE)
+    asked = {(each.query.id, each.sample): each for each in requests()}
+    for key, done in shown.items():
+        assert done.logprobs is not None
+        prompt, thought = forcing.prompt_ids(asked[key].query), encode(done.reasoning)
+        answer: list[int] = []
+        while len(answer) < TEMPLATE.max_answer_tokens and not forcing.has_answered(answer):
+            answer.append(next_token(prompt + forcing.closed(thought) + answer, None))
+            if answer[-1] == IDS[END.encode()]:
+                break
+        if thought:
+            assert done.logprobs.thought == pytest.approx(-sum(thought[-16:]) / 100 / len(thought[-16:]), abs=1e-4)
+        assert done.logprobs.answer == pytest.approx(-sum(answer) / 100 / len(answer), abs=1e-4)
+        assert all(probe.logprobs is not None for probe in done.probes)
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        None,
+        [],
+        {"content": [{"logprob": None}] * 9},
+        {"token_logprobs": [0.5] * 9},
+        {"token_logprobs": [float("nan")] * 9},
+        {"token_logprobs": ["-1"] * 9},
+        {"token_logprobs": [-1.0]},
+    ],
+    ids=["none", "a list", "null", "above 0", "NaN", "text", "too few"],
+)
+def test_log_probabilities_that_are_none_are_left_out(found: Any) -> None:
+    assert logprobs_in(found, 9) == ()
 
 
 @pytest.mark.parametrize("subject", SUBJECTS, indirect=True, scope="module")

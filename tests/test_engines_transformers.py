@@ -414,3 +414,26 @@ def test_an_iterator_left_open_does_not_hold_the_engine(engine):
 
     interrupted, others = asyncio.run(interleaved())
     assert interrupted == others
+
+
+def test_log_probabilities_are_the_models_own(tiny_model: Path) -> None:
+    """Those of the tokens it wrote, before temperature and top-p, at the end of the thought and of each answer."""
+    engine = engine_of(tiny_model, logprobs=True)
+    model = transformers.AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
+    found = run(engine, [Request(query, BUDGET, seed=3, probe_budgets=(8, 24)) for query in QUERIES])
+    plain = run(engine_of(tiny_model), [Request(query, BUDGET, seed=3, probe_budgets=(8, 24)) for query in QUERIES])
+    forcing = engine._forcing
+    for query in QUERIES:
+        done = found[query.id, 0]
+        assert replace(done, logprobs=None, probes=()) == replace(plain[query.id, 0], probes=())
+        assert plain[query.id, 0].logprobs is None
+        thought = forcing.tokenizer.encode(done.reasoning, add_special_tokens=False)
+        if len(thought) != done.reasoning_tokens:
+            continue  # the text is that of other tokens too
+        ids = torch.tensor([[*forcing.prompt_ids(query), *thought]])
+        with torch.no_grad():
+            levels_T = model(ids).logits[0, :-1].log_softmax(-1).gather(1, ids[0, 1:, None])[:, 0]
+        assert done.logprobs is not None
+        if thought:
+            assert done.logprobs.thought == pytest.approx(float(levels_T[-min(16, len(thought)) :].mean()), abs=2e-4)
+        assert all(probe.logprobs is not None and probe.logprobs.answer <= 0 for probe in done.probes)

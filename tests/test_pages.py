@@ -24,7 +24,7 @@ def test_every_command_parses_and_shows_what_it_printed(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["levels.md", "nightly.md"])
+@pytest.mark.parametrize("name", ["levels.md", "nightly.md", "votes.md"])
 def test_a_page_does_what_it_shows(name: str) -> None:
     for package in ("aiohttp", "matplotlib", *(["inspect_ai"] if name == "nightly.md" else [])):
         pytest.importorskip(package, reason=f"needs {package}")

@@ -15,10 +15,11 @@ import forethought as ft
 from command_line import json_caller, write_sums
 from forethought.control.answers import abstained_words
 from forethought.control.judging import with_votes
+from forethought.core.data import Logprobs
 from forethought.core.menu import Menu
 from forethought.core.options import Option
 from forethought.core.profile import Profile
-from forethought.core.votes import ABSTAINS, chance_right, tally
+from forethought.core.votes import ABSTAINS, MOST_SUBSETS, Voting, chance_right, tally, weighted_chance_right
 from forethought.errors import InvalidInputError, InvalidMenuError, InvalidSettingsError, InvalidTotalError
 from forethought.runs.store import RunDirectory
 
@@ -61,6 +62,60 @@ def test_the_chance_is_the_mean_over_all_subsets(groups: list[int], data: st.Dat
 def test_the_vote_of_one_sample_is_the_share_right(groups: list[int]) -> None:
     wrong = [groups.count(group) for group in (1, 2, 3)]
     assert chance_right(groups.count(0), wrong, groups.count(ABSTAINS), 1) == groups.count(0) / len(groups)
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from([ABSTAINS, 0, 1, 2]), st.sampled_from([0.1, 0.2, 0.5, 1.0, math.nan])),
+        min_size=1,
+        max_size=7,
+    ),
+    st.data(),
+)
+def test_the_weighted_chance_is_the_mean_over_all_subsets_as_a_run_votes(
+    votes: list[tuple[int, float]], data: st.DataObject
+) -> None:
+    samples = data.draw(st.integers(1, len(votes)))
+    voting = Voting(weights="answer")
+
+    def right(subset: tuple[tuple[int, float], ...]) -> float:
+        shown = [None if math.isnan(weight) else Logprobs(math.log(weight)) for _, weight in subset]
+        winners = tally([group for group, _ in subset], voting.weights_of(shown)).winners
+        return (0 in winners) / max(1, len(winners))
+
+    subsets = list(itertools.combinations(votes, samples))
+    groups, weights = zip(*votes, strict=True)
+    expected = math.fsum(map(right, subsets)) / len(subsets)
+    assert weighted_chance_right(groups, weights, samples) == pytest.approx(expected, abs=1e-9)
+
+
+@given(GROUPS, st.floats(0.01, 1.0), st.data())
+def test_equal_weights_are_one_vote_each(groups: list[int], weight: float, data: st.DataObject) -> None:
+    samples = data.draw(st.integers(1, len(groups)))
+    wrong = [groups.count(group) for group in (1, 2, 3)]
+    equal = chance_right(groups.count(0), wrong, groups.count(ABSTAINS), samples)
+    assert weighted_chance_right(groups, [weight] * len(groups), samples) == pytest.approx(equal, abs=1e-9)
+    nearly = [weight, *(weight * (1 - 1e-12) for _ in groups[1:])]  # so near that the subsets are gone through
+    assert weighted_chance_right(groups, nearly, samples) == pytest.approx(equal, abs=1e-9)
+
+
+def test_of_many_subsets_a_fixed_sample_is_unbiased() -> None:
+    """Over the orders of the traces, the mean of the sample is that of all subsets."""
+    rng = np.random.default_rng(0)
+    groups, weights = rng.choice([ABSTAINS, 0, 0, 1, 2], 16), rng.random(16)
+    assert math.comb(16, 7) > 2 * MOST_SUBSETS
+    whole = [
+        weighted_chance_right(groups[order], weights[order], 7) for order in (rng.permutation(16) for _ in range(40))
+    ]
+    assert weighted_chance_right(groups, weights, 7) == weighted_chance_right(groups, weights, 7)
+    again = np.array(whole)
+    exact = math.fsum(
+        (0 in (winners := tally(groups[list(each)].tolist(), weights[list(each)].tolist()).winners))
+        / max(1, len(winners))
+        for each in itertools.combinations(range(16), 7)
+    ) / math.comb(16, 7)
+    assert abs(again.mean() - exact) < 4 * again.std() / math.sqrt(len(again)) + 1e-9
+    assert again.std() < 0.02
 
 
 def test_a_vote_needs_as_many_traces() -> None:
@@ -115,6 +170,45 @@ def test_counts_alone_do_not_vote(profile: Profile) -> None:
 
     with pytest.raises(InvalidInputError, match="holds counts and no answers, which votes need"):
         with_votes(replace(profile, traces=None), [1, 2])
+
+
+def with_logprobs(profile: Profile) -> Profile:
+    """The same, as if the model had found its right answers, and only these, likely."""
+    from dataclasses import replace
+
+    assert profile.traces is not None
+    logprob_N_B = np.where(profile.traces.grade_N_B == 1, np.log(0.9), np.log(0.2)).astype(np.float32)
+    return replace(profile, traces=replace(profile.traces, answer_logprob_N_B=logprob_N_B))
+
+
+def test_weighted_votes_are_learned_and_their_weights_are_the_default_of_plans(
+    profile: Profile, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    likely = with_logprobs(profile)
+    plain, weighed = with_votes(likely, [1, 4]), with_votes(likely, [1, 4], "answer")
+    several = weighed.menu.samples_B > 1
+    np.testing.assert_allclose(weighed.curves.p_Q_B[:, ~several], plain.curves.p_Q_B[:, ~several])
+    assert weighed.curves.p_Q_B[:, several].mean() > plain.curves.p_Q_B[:, several].mean() + 0.02
+    predictor = ft.train(likely, "text", samples=[1, 4], vote_weights="answer")
+    predictor.save(tmp_path / "predictor")
+    again = ft.Predictor.load(tmp_path / "predictor")
+    assert again.card.vote_weights == "answer"
+    assert "weighed by the log-probability of the answer" in again.card.to_markdown()
+    plan = ft.plan(again, QUESTIONS, mean_tokens=300, cost="spent")
+    assert plan.voting.weights == "answer"
+    assert not caplog.records
+    assert ft.plan(again, QUESTIONS, mean_tokens=300, cost="spent", vote_weights="equal").voting.weights == ""
+    assert "learned from votes that were weighed by the log-probability of the answer" in caplog.text
+    judged = ft.evaluate("text", likely, samples=[1, 4], vote_weights="answer", num_resamples=100)
+    assert judged.menu.samples_B.max() == 4
+    with ft.open_engine("fake") as engine:
+        plan.run(engine, progress=False)
+    assert "which the engine did not show" in caplog.text
+
+
+def test_weights_need_log_probabilities(profile: Profile) -> None:
+    with pytest.raises(InvalidInputError, match="does not say how likely the model found its thoughts"):
+        with_votes(profile, [1, 2], "thought")
 
 
 def test_options_of_several_samples_are_read_and_written() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import astuple
 from itertools import permutations
 
 import numpy as np
@@ -17,8 +18,8 @@ from forethought.errors import InvalidInputError
 from forethought.evaluation.blending import blend_asc
 from forethought.evaluation.stopping import AdaptiveConsistency, EarlyStopping, FixedSamples, lead_certainty
 from forethought.evaluation.vote_frontiers import PricedRule, choose_settings, compare_rules
-from forethought.evaluation.vote_replay import FrozenDraws, replay
-from forethought.predictors.parts.wave_table import WaveTable, learn_waves
+from forethought.evaluation.vote_replay import FrozenDraws, replay, replayed, standing_at
+from forethought.predictors.parts.wave_table import DEAREST, PRICES, WaveTable, learn_waves
 
 MOST = 6
 GROUPS = st.lists(st.integers(-1, 3), min_size=1, max_size=10)
@@ -179,11 +180,11 @@ class Priced:
         return self.policy.draw(standing, price=self.price, predicted=self.predicted)
 
 
-PRICES = st.floats(1e-6, 1.0)
+A_PRICE = st.floats(1e-6, 1.0)
 
 
 class TestWaves:
-    @given(GROUPS.map(lambda groups: groups[:MOST]), PRICES, PRICES, st.floats(0.0, 1.0))
+    @given(GROUPS.map(lambda groups: groups[:MOST]), A_PRICE, A_PRICE, st.floats(0.0, 1.0))
     def test_a_higher_price_never_draws_more(self, policy, groups, one, other, predicted):
         standing, (low, high) = Standing.of(groups), sorted((one, other))
         cheap = policy.draw(standing, price=low, predicted=predicted)
@@ -194,7 +195,7 @@ class TestWaves:
             samples = [replay(draws, Priced(policy, price, predicted)).samples_Q[0] for price in (low, high)]
             assert samples[1] <= samples[0]
 
-    @given(st.integers(0, 1000), st.sampled_from(["fixed", "adaptive", "windows", "waves"]), PRICES)
+    @given(st.integers(0, 1000), st.sampled_from(["fixed", "adaptive", "windows", "waves"]), A_PRICE)
     @settings(max_examples=30)
     def test_no_rule_passes_its_most(self, policy, seed, name, price):
         draws, _ = simulated(5, MOST, seed, num_orders=2)
@@ -238,6 +239,22 @@ class TestWaves:
         again = price_for(total - 2 * tokens_Q.sum(), [Drawing(policy, agreed, tokens_Q, predicted_Q)])
         assert again <= first
 
+    @pytest.mark.parametrize("mean", [1.5, 2.0, 3.0])
+    def test_a_batch_that_is_planned_again_after_each_wave_ends_near_its_total(self, policy, mean):
+        draws, predicted_Q = simulated(400, MOST, 9, num_orders=1)
+        tokens_Q, num_Q = draws.tokens_Q_T.mean(axis=1), np.zeros((400, 1), int)
+        total = mean * tokens_Q.sum()
+        for _ in range(MOST):
+            standing = Standing(*(values[:, 0] for values in astuple(standing_at(draws, num_Q))))
+            spent = np.take_along_axis(draws.spent_Q_R_N, num_Q[:, :, None], axis=2).sum()
+            drawing = Drawing(policy, standing, tokens_Q, predicted_Q)
+            num_Q = num_Q + drawing.decide(price_for(total - spent, [drawing]))[:, None]
+        found = replayed(draws, num_Q)
+        assert found.tokens_Q.sum() == pytest.approx(total, rel=0.05)
+        fixed = [replay(draws, FixedSamples(number)) for number in range(1, MOST)]
+        spent, right = [each.tokens_Q.mean() for each in fixed], [each.right_Q.mean() for each in fixed]
+        assert found.right_Q.mean() > np.interp(found.tokens_Q.mean(), spent, right)
+
     def test_a_total_that_is_too_small_stops_after_the_first_wave(self, policy):
         tokens_Q, predicted_Q = np.full(3, 100.0), np.full(3, 0.5)
         drawing = Drawing(policy, start((3,)), tokens_Q, predicted_Q)
@@ -274,6 +291,7 @@ class TestWaves:
         kept = json.loads(json.dumps(encode(trained)))
         assert [kept["states"][2][name] for name in ("drawn", "top", "second")] == [1, 1, 0]
         assert WaveTable.from_json(kept) == trained
+        assert {price for state in trained.states for price in state.worth} <= {0.0, DEAREST, *PRICES}
 
     @pytest.mark.parametrize(
         ("change", "problem"),

@@ -27,6 +27,11 @@ DRAWN = "0123456789abc +=\n#{}"
 ROLES = ("system", "user", "assistant")
 
 
+def shown_token(token: int) -> dict[str, Any]:
+    """A token as log-probabilities show it: each less likely the larger its number."""
+    return {"token": decode([token]), "bytes": list(PIECES[token]), "logprob": -token / 100}
+
+
 def encode(text: str) -> list[int]:
     ids: list[int] = []
     rest = text.encode()
@@ -185,11 +190,10 @@ class ToyServer:
         if self.kind in STOPPED_BY:
             choice |= {STOPPED_BY[self.kind]: stop, "token_ids": new if body.get("return_token_ids") else None}
         if body.get("logprobs") and self.kind == "llama.cpp":
-            choice["logprobs"] = {
-                "content": [{"token": decode([token]), "bytes": list(PIECES[token])} for token in new]
-            }
+            choice["logprobs"] = {"content": [shown_token(token) for token in new]}
         elif body.get("logprobs"):
-            choice["logprobs"] = {"tokens": [decode([token]) for token in new]}
+            shown = {"tokens": [decode([token]) for token in new], "token_logprobs": [-token / 100 for token in new]}
+            choice["logprobs"] = shown
         return {"id": "c", "object": "text_completion", "choices": [choice], "usage": self._usage(prompt, new)}
 
     def _llama(self, body: dict[str, Any]) -> dict[str, Any]:
@@ -203,6 +207,7 @@ class ToyServer:
             "stopping_word": stop or "",
             "tokens_predicted": len(new),
             "tokens_evaluated": len(prompt),
+            **({"completion_probabilities": [shown_token(token) for token in new]} if body.get("n_probs") else {}),
             "timings": {"cache_n": len(prompt) // 2},
         }
 
@@ -233,8 +238,7 @@ class ToyServer:
         if self.kind in STOPPED_BY:
             choice[STOPPED_BY[self.kind]] = stop
         if body.get("logprobs") and self.shows_logprobs:
-            shown = [{"token": decode([token]), "bytes": list(PIECES[token])} for token in new]
-            choice["logprobs"] = {"content": shown}
+            choice["logprobs"] = {"content": [shown_token(token) for token in new]}
         return {"id": "c", "object": "chat.completion", "choices": [choice], "usage": self._usage(prompt, new)}
 
     def _told_apart(self, text: str, body: dict[str, Any]) -> dict[str, Any]:

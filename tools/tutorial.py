@@ -1,6 +1,6 @@
 """Runs the commands of a page one after the other in a fresh folder, and writes into the page what they print.
 
-    python tools/tutorial.py docs/nightly.md docs/levels.md           # needs no model
+    python tools/tutorial.py docs/nightly.md docs/levels.md docs/votes.md   # needs no model
     python tools/tutorial.py docs/tutorial.md                         # a CPU server of vLLM, a few minutes
     python tools/tutorial.py --check docs/tutorial.md                 # says what differs, and writes nothing
 
@@ -261,6 +261,20 @@ def levels(folder: Path) -> Iterator[Stand]:
 
 
 @contextmanager
+def votes(folder: Path) -> Iterator[Stand]:
+    """The simulated model, and the shipped questions in two parts."""
+    lines = shipped_questions(None).splitlines(keepends=True)
+    (folder / "known.jsonl").write_bytes(b"".join(lines[:60]))
+    (folder / "new.jsonl").write_bytes(b"".join(lines[60:84]))
+    yield Stand(
+        "MODEL=fake",
+        {},
+        "The outputs are those of `fake`, a simulated model whose wrong answers rarely agree: votes pay more than with "
+        "a real one.\n",
+    )
+
+
+@contextmanager
 def _effort_server(**settings: Any) -> Iterator[Stand]:
     from effort_server import EffortServer
     from loopback import serving
@@ -279,7 +293,7 @@ def shipped_questions(number: int | None) -> bytes:
     return b"".join(lines[:number])
 
 
-STANDS = {"tutorial.md": vllm, "nightly.md": logs, "levels.md": levels}
+STANDS = {"tutorial.md": vllm, "nightly.md": logs, "levels.md": levels, "votes.md": votes}
 
 
 def run(page: Path, *, tell: bool = False) -> list[str]:
@@ -323,7 +337,7 @@ def unparsed(page: Path) -> Iterator[str]:
             if typed[:1] != ["forethought"]:
                 continue
             for place, word in enumerate(typed):
-                if word in ("|", ">", "2>&1", "&&"):
+                if word in ("|", "&&") or re.match(r"\d?>", word):  # a redirection
                     typed = typed[:place]
                     break
             try:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ..control.asking_again import Rest, keep_budgets, rest_of, write_again
-from ..control.batches import Bounds, Round, fitting, make_round, request_of, write_round
+from ..control.batches import Bounds, Round, fitting, make_round, requests_of, samples_of, write_round
 from ..control.billing import Prices
 from ..control.budgets import keep_plan
 from ..control.collecting import SHOWN, Job, Settled, find_round
@@ -32,6 +33,8 @@ from ..predictors.predictor import refuse_other
 from ..runs.folders import check_file, check_folder
 from ..runs.store import RunDirectory
 from .reports import made_by, run_report
+
+NO_ROOM = "this sample was not asked for: nothing of the total, or of the hard cap, is left for it"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +68,10 @@ def take_batch(
         if named := [flag for flag, value in given.items() if value]:
             raise InvalidSettingsError(f"{named[0]} goes with --batch-out FILE.jsonl, which it says something of")
         return None, settings
+    if settings.waves:
+        raise InvalidSettingsError(
+            "--waves decides on a further sample when answers are there, and a file asks for all at once: leave it out"
+        )
     if not server:
         raise InvalidSettingsError(
             "--batch-out needs to know who takes the requests: --server vllm, openai, anthropic, …"
@@ -123,34 +130,36 @@ def write_requests(batch: BatchRequest, settings: PlanSettings, plan: Plan) -> t
     refuse_without_texts(plan.queries, settings.questions)
     asked, cap = asked_server(batch, settings, plan.card), batch.hard_cap
     bounds = Bounds(BatchCalls(asked), plan, cap, batch.prices)
-    query_of = {query.id: query for query in plan.queries}
-    requests = [request_of(plan, query_of[name], budget, asked.context_tokens) for name, budget in plan]
+    budgets = plan.budgets
+    requests = requests_of(plan, plan.queries, budgets, asked.context_tokens)
     chosen, kept_back, taken = fitting(bounds, requests, cap.amount if cap else 0.0)
     if not chosen:
         raise InvalidSettingsError(
             f"--hard-cap {cap} holds not one request: the smallest may take "
             f"{cap.cost.amount(min(map(bounds.most, requests))) if cap else ''}"
         )
-    budgets = plan.budgets
+    samples = samples_of(chosen)
     stem = batch.file.name.removesuffix(batch.file.suffix)
     made = make_round(
         plan,
         asked,
-        {request.query.id: budgets[request.query.id] for request in chosen},
+        {query_id: budgets[query_id] for query_id in samples},
         requests=batch.file,
         out=f"runs/batch-{stem}",
         most_lines=batch.most_lines,
         hard_cap=cap,
         prices=batch.prices,
         kept_back=kept_back,
+        samples=samples,
     )
     made = write_round(made, plan, batch.file)
     found: dict[str, Any] = {
         "files": [str(batch.file.with_name(name)) for name in made.files],
-        "requests": len(made.asked),
+        "requests": len(made.names()),
         "fingerprint": made.fingerprint,
         "server": batch.server,
         "enforce": asked.enforce,
+        "questions": len(made.asked),
         "kept_back": list(kept_back),
     }
     if cap is not None:
@@ -158,11 +167,12 @@ def write_requests(batch: BatchRequest, settings: PlanSettings, plan: Plan) -> t
     return made, found
 
 
-def written_words(batch: BatchRequest, found: dict[str, Any]) -> list[str]:
+def written_words(batch: BatchRequest, made: Round, found: dict[str, Any]) -> list[str]:
     """What was written, a line each."""
     files = found["files"]
     where = files[0] if len(files) == 1 else f"{len(files)} files, {files[0]} to {files[-1]}"
-    lines = [f"{found['requests']} requests for {batch.server} in {where}; caps kept by {found['enforce']}"]
+    several = f" ({found['questions']} questions, some by several samples)" if made.samples else ""
+    lines = [f"{found['requests']} requests for {batch.server} in {where}{several}; caps kept by {found['enforce']}"]
     cap = batch.hard_cap
     if cap is not None:
         lines.append(f"they take at most {cap.cost.amount(found['at_most'])} of the hard cap of {cap}")
@@ -171,7 +181,8 @@ def written_words(batch: BatchRequest, found: dict[str, Any]) -> list[str]:
     if found["kept_back"]:
         shown = ", ".join(found["kept_back"][:5])
         lines.append(
-            f"{len(found['kept_back'])} questions are not asked yet, since the hard cap might not hold them ({shown}); "
+            f"{len(found['kept_back'])} questions are not asked yet{_in_part(found['kept_back'], made.asked)}, since "
+            f"the hard cap might not hold them ({shown}); "
             "they are asked next, with what the answers leave of it, once these are collected"
         )
     lines.append("when the results are there: forethought collect RESULTS.jsonl [ERRORS.jsonl]")
@@ -190,7 +201,8 @@ class Collected:
         unreadable: lines that are of no request.
         examples: the first of them, with their reasons.
         failures: what came of the last request of each query without an answer, by the query's id.
-        waiting: ids of queries whose request has no result yet, but for those that are asked now.
+        waiting: ids of queries, one for each request without a result, but for those that are asked now.
+        short: ids of queries that have some samples of their vote, and what of them may be asked again.
         rest: what may be asked next.
         again: the round that asks it; None where there is none.
         place: the record of the requests.
@@ -206,6 +218,7 @@ class Collected:
     examples: tuple[str, ...]
     failures: tuple[Settled, ...]
     waiting: tuple[str, ...]
+    short: Mapping[str, tuple[int, ...]]
     rest: Rest
     again: Round | None
     place: Path
@@ -226,10 +239,11 @@ class Collected:
             "without_answer": by_state,
             "reasons": {each.id: each.reason for each in self.failures[:SHOWN]},
             "waiting": len(self.waiting),
+            **({"short": {query_id: len(samples) for query_id, samples in self.short.items()}} if self.short else {}),
             "kept_back": [*self.rest.kept_back, *self.rest.unpaid],
             "not_asked_again": list(self.rest.censored),
             "next_requests": [] if self.again is None else [str(file) for file in self.files],
-            "num_next": 0 if self.again is None else len(self.again.asked),
+            "num_next": 0 if self.again is None else len(self.again.names()),
             "hard_cap": None if self.hard_cap is None else self.hard_cap.amount,
             "charged": self.charged,
             "under_way": self.flying,
@@ -271,8 +285,9 @@ def collect(settings: CollectSettings) -> Collected:
         if settings.ended:
             job.end(run, ended)
         hard_cap = HardCap.parse(settings.hard_cap) if settings.hard_cap else job.rounds[-1].hard_cap
-        rest, waiting = rest_of(job, hard_cap), job.waiting()
+        rest, waiting, short = rest_of(job, hard_cap), job.waiting(), job.short()
         again = write_again(job, run, rest, place, hard_cap)
+        job.give_up(run, NO_ROOM)
         keep_budgets(job, run)
         write_results(run, plan.queries)
         charged, flying = job.charged()
@@ -289,6 +304,7 @@ def collect(settings: CollectSettings) -> Collected:
         examples=tuple(key for key in seen if " line " in key)[:SHOWN],
         failures=tuple(job.reasons()),
         waiting=tuple(waiting),
+        short=short,
         rest=rest,
         again=again,
         place=place,
@@ -313,12 +329,21 @@ def collected_words(found: Collected) -> list[str]:
             f"{len(found.waiting)} requests have no result yet; collect them when they are there, or, if their batch "
             "has ended without them, give the same command with --ended to ask them again"
         )
+    if found.short:
+        num_samples = sum(map(len, found.short.values()))
+        lines.append(f"{len(found.short)} questions lack {num_samples} samples of their votes: they failed or expired")
     if found.rest.censored:
         lines.append(f"{len(found.rest.censored)} that were cut are not asked again: no larger budget is on the menu")
     if found.rest.unpaid:
-        lines.append(f"{len(found.rest.unpaid)} are not asked again: nothing of the total is left for them")
+        lines.append(
+            f"{len(found.rest.unpaid)} are not asked again{_in_part(found.rest.unpaid, found.short)}: nothing of the "
+            "total is left for them"
+        )
     if found.rest.kept_back:
-        lines.append(f"{len(found.rest.kept_back)} are not asked yet: the hard cap might not hold them")
+        lines.append(
+            f"{len(found.rest.kept_back)} are not asked yet{_in_part(found.rest.kept_back, found.rest.samples)}: the "
+            "hard cap might not hold them"
+        )
     cap = found.hard_cap
     if cap is not None:
         used = found.charged + found.flying
@@ -326,5 +351,10 @@ def collected_words(found: Collected) -> list[str]:
         lines.append(f"{'warning: ' * (used >= WARNED_AT * cap.amount)}{share}, of the hard cap of {cap}")
     if found.again is not None:
         names = ", ".join(map(str, found.files))
-        lines.append(f"next: round {found.again.number}, {len(found.again.asked)} requests in {names}")
+        lines.append(f"next: round {found.again.number}, {len(found.again.names())} requests in {names}")
     return lines
+
+
+def _in_part(ids: Collection[str], asked: Collection[str]) -> str:
+    """A remark on those of the questions that are asked for some of their samples."""
+    return ", or not for all their samples" if set(ids) & set(asked) else ""

@@ -11,7 +11,7 @@ from pathlib import Path
 from ..control import sources
 from ..control.judging import Judge
 from ..control.plan import MAKE, Plan
-from ..control.planning import check_total, engine_for, model_of
+from ..control.planning import check_total, engine_for, model_of, voting_for
 from ..control.profiling import check_asked_layers
 from ..control.running import plan_provenance
 from ..control.sources import refuse_without_texts
@@ -28,6 +28,7 @@ from ..engines.opening import LOCAL, check, choose, num_layers, prompting
 from ..errors import InvalidFeaturesError, InvalidMenuError, InvalidSettingsError, InvalidTotalError
 from ..graders import check_references, is_gradable
 from ..models import ALIASES
+from ..predictors.card import PredictorCard
 from ..predictors.predictor import Predictor
 from ..questions.queries import load_queries, query_to_json
 from ..questions.rows.reading import FORMATS
@@ -61,9 +62,9 @@ def terms_of(settings: PlanSettings) -> Terms:
     )
 
 
-def voting_of(settings: PlanSettings) -> Voting:
-    """How samples vote."""
-    return Voting(settings.min_agreement, settings.vote_weights)
+def voting_of(settings: PlanSettings, card: PredictorCard) -> Voting:
+    """How samples vote: weighed as the votes that the predictor learned from, where nothing else is said."""
+    return voting_for(card, settings.min_agreement, settings.vote_weights)
 
 
 def planned_engine(settings: PlanSettings, predictor: Predictor) -> EngineSettings:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from ..control.sources import recorded_features, refuse_without_texts
 from ..core.data import Cost, Query
 from ..core.features import DIFFICULTY, HIDDEN
 from ..core.menu import Menu
+from ..core.options import Option
 from ..core.prompts import PromptTemplate
 from ..core.settings import EngineSettings, PlanSettings, ProfileSettings, RunPlanSettings, RunSettings
 from ..core.terms import HardCap, usd_words
@@ -51,7 +52,7 @@ class CostEstimate:
         model: what would run.
         folder: the run directory, or "" where nothing is kept.
         num_queries: questions.
-        num_total: traces in all.
+        num_total: traces in all, at most.
         num_done: traces that have a record already.
         num_answers: forced answers of the traces left, at most.
         reasoning_tokens: reasoning tokens of the traces left, at most.
@@ -69,6 +70,8 @@ class CostEstimate:
             keep to; None where there is neither.
         spent_within: tokens that the run stays below with a chance of 95%, by the mean usage curve; None where the
             total is a bound, or no usage is known.
+        most_samples: most samples of a question that vote; 1 where none do.
+        is_planned: it is known which question gets how many.
     """
 
     model: str
@@ -90,6 +93,8 @@ class CostEstimate:
     spent_within: float | None = None
     hours: float | None = None
     expected: Expected | None = None
+    most_samples: int = 1
+    is_planned: bool = False
 
     @property
     def num_left(self) -> int:
@@ -102,18 +107,23 @@ class CostEstimate:
 
     def to_text(self) -> str:
         """The same as text."""
+        votes = ""
+        if self.most_samples > 1:
+            votes = f"                 up to {self.most_samples:,} samples of a question vote"
+            votes += "" if self.is_planned else "; how many is decided later, and this is the most"
         lines = [
             f"model            {self.model}{f' ({self.loads})' if self.loads else ''}",
             f"run directory    {self.folder or 'none'}",
             f"questions        {self.num_queries:,}",
             f"traces           {self.num_left:,} to generate, {self.num_done:,} of {self.num_total:,} already done",
+            *([votes] if votes else []),
             f"forced answers   {self.num_answers:,} at most",
             f"tokens, at most  {self.reasoning_tokens:,} reasoning + {self.answer_tokens:,} answers",
             f"prompts          {self.prompt_tokens:,} tokens, {self.prompts}",
         ]
         if self.spent_within is not None:
             lines.insert(
-                6,
+                7 if votes else 6,
                 f"                 expected is the total of {self.total:,.0f}, and 95 of 100 runs stay below "
                 f"{self.spent_within:,.0f} by the mean usage curve; --hard-total makes the total a bound",
             )
@@ -244,10 +254,12 @@ def run_estimate(settings: RunSettings, *, prices: Prices = UNPRICED) -> CostEst
     template = prompting(model, replace(asked.engine, template=template_of(card, asked.template))).template
     cap = largest_cap(terms_of(asked), queries, menu)
     engine, lengths = _lengths(model, settings.plan.engine, template, queries, menu, cap)
-    done = _done(folder, 1, retry_failed=settings.retry_failed)
+    most_samples = int(menu.samples_B.max())
+    done = _done(folder, most_samples, retry_failed=settings.retry_failed)
     num_plans = len(allocators_of(settings))
-    each_Q = _traces_of(folder, queries, menu, num_plans)
-    left_Q = [each - done[query.id] for each, query in zip(each_Q, queries, strict=True)]
+    made = _kept_plan(folder) if menu.is_named else None
+    each_Q = _traces_of(queries, menu, num_plans, made)
+    left_Q = [max(0, each - done[query.id]) for each, query in zip(each_Q, queries, strict=True)]
     num_left = sum(left_Q)
     total = settings.plan.total_for(len(every_query))
     if menu.is_named:
@@ -265,7 +277,9 @@ def run_estimate(settings: RunSettings, *, prices: Prices = UNPRICED) -> CostEst
     known = CostEstimate(model, str(folder), len(queries), 0, 0, 0, most, 0, engine=engine, spent_within=within)
     is_usd = asked.cost is Cost.USD
     known = replace(known, total=0.0 if is_usd else total, planned_usd=total if is_usd else None)
-    known = replace(known, num_total=sum(each_Q))
+    known = replace(
+        known, num_total=sum(each_Q), most_samples=most_samples, is_planned=made is not None and not made.waves
+    )
     return _answering(known, left_Q, 1 if menu.is_named else num_plans, lengths, template, prices)
 
 
@@ -277,40 +291,47 @@ def run_plan_estimate(settings: RunPlanSettings, *, prices: Prices = UNPRICED) -
     ceiling = asked.context_tokens or CEILING
     cap_Q = [cap or ceiling if made.menu.is_named else cap for cap in made.largest_Q.tolist()]
     engine, lengths = _lengths(model, asked, template, made.queries, made.menu, int(made.largest_Q.max()))
-    done = _done(folder, 1, retry_failed=settings.retry_failed)
+    most_samples = int(made.menu.samples_B.max())
+    done = _done(folder, most_samples, retry_failed=settings.retry_failed)
     worker = Worker.parse(settings.worker)
     num_plans = len(made.allocations)
-    each_Q = _traces_of(folder, made.queries, made.menu, num_plans, made)
+    each_Q = _traces_of(made.queries, made.menu, num_plans, made)
     each_Q = [each * worker.owns(query.id) for each, query in zip(each_Q, made.queries, strict=True)]
     left_Q = [max(0, each - done[query.id]) for each, query in zip(each_Q, made.queries, strict=True)]
     most = sum(left * cap for left, cap in zip(left_Q, cap_Q, strict=True))
     plan = made.allocation
     known = CostEstimate(model, str(folder), len(made), 0, 0, 0, most, 0, engine=engine, planned_usd=plan.expected_usd)
     known = replace(known, total=(plan.expected_spent or 0.0) if plan.cost is Cost.USD else plan.total)
-    known = replace(known, num_total=sum(each_Q))
+    known = replace(known, num_total=sum(each_Q), most_samples=most_samples, is_planned=not made.waves)
     return _answering(known, left_Q, 1 if made.menu.is_named else num_plans, lengths, template, prices)
 
 
-def _traces_of(
-    folder: Path, queries: Sequence[Query], menu: Menu, num_plans: int, plan: Plan | None = None
-) -> list[int]:
-    """Traces of each query: one, in which every plan cuts; of named options one per option that a plan chose.
+def _kept_plan(folder: Path) -> Plan | None:
+    """The plan that a run directory holds."""
+    return read_plan(RunDirectory.open(folder)) if (folder / "plan.json").is_file() else None
 
-    Before there is a plan it is as many as could be chosen.
+
+def _traces_of(queries: Sequence[Query], menu: Menu, num_plans: int, plan: Plan | None) -> list[int]:
+    """Traces of each query: one, in which every plan cuts; of named options the samples of those that a plan chose.
+
+    Plans that chose the same option share its samples. Before there is a plan it is as many as could be chosen.
     """
     if not menu.is_named:
         return [1] * len(queries)
-    if plan is None and (folder / "plan.json").is_file():
-        plan = read_plan(RunDirectory.open(folder))
+
+    def num_samples(options: Iterable[Option]) -> list[int]:
+        most: dict[str, int] = {}
+        for option in options:
+            most[option.single.label] = max(option.samples, most.get(option.single.label, 0))
+        return sorted(most.values(), reverse=True)
+
+    most = sum(num_samples(menu.options)[:num_plans])
     if plan is None:
-        return [min(num_plans, menu.num_options)] * len(queries)
-    pairs = zip(
-        plan.allocation.query_ids,
-        zip(*(each.budget_Q.tolist() for each in plan.allocations.values()), strict=True),
-        strict=True,
-    )
-    chosen = {query_id: len(set(budgets)) for query_id, budgets in pairs}
-    return [chosen.get(query.id, 1) for query in queries]
+        return [most] * len(queries)
+    chosen = zip(*(each.budget_Q.tolist() for each in plan.allocations.values()), strict=True)
+    pairs = zip(plan.allocation.query_ids, chosen, strict=True)
+    traces_of = {query_id: sum(num_samples(map(menu.option, budgets))) for query_id, budgets in pairs}
+    return [traces_of.get(query.id, most) for query in queries]
 
 
 def _answering(
@@ -332,6 +353,9 @@ def _answering(
     )
     reread = known.reasoning_tokens * num_plans
     traffic = Traffic.of(lengths, left_Q, answers=num_plans, reread=reread, is_two_calls=is_two_calls)
+    if known.most_samples > 1:  # the samples of a question share its prompt
+        further_Q = [max(0, left - 1) for left in left_Q]
+        traffic = replace(traffic, cached=traffic.cached + int(np.dot(lengths.tokens_Q, further_Q)))
     return _priced(made, traffic, prices)
 
 

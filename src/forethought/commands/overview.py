@@ -45,6 +45,18 @@ def not_run(run: RunDirectory) -> list[str]:
     return [each.id for each in Answers.load(run.path) if (each.error or "").startswith("the hard cap of ")]
 
 
+def by_fewer_samples(run: RunDirectory) -> list[str]:
+    """Ids of the questions whose answer is the vote of fewer samples than their option has: the others failed."""
+    plan = read_plan(run)
+    if plan.waves or not plan.menu.is_named:
+        return []
+    return [
+        each.id
+        for each in Answers.load(run.path)
+        if each.error is None and each.samples < plan.menu.option(each.budget).samples
+    ]
+
+
 def run_overview(run: RunDirectory) -> dict[str, Any]:
     """A run as a whole, finished or not: model, questions, plan, results and files."""
     plan, queries, made = read_plan(run), sources.run_queries(run), run.header.provenance

@@ -25,7 +25,7 @@ from ..control.pool import Pool
 from ..control.profiling import Report, setup_of, silent
 from ..control.results import write_results
 from ..control.running import generate_planned, kept_answers
-from ..control.training import fitted, together
+from ..control.training import fitted, together, weighing
 from ..core.data import Cost, Query
 from ..core.files import make_folder
 from ..core.import_settings import ImportSettings
@@ -163,9 +163,9 @@ def train(settings: TrainSettings, *, progress: Progress = quiet) -> tuple[Predi
     Returns:
         The predictor and the folder it was saved to.
     """
-    singles = [sources.open_profile(source) for source in (settings.run, *settings.more)]
-    profiles = [with_votes(each, settings.samples) for each in singles]
-    measured = together(profiles, settings.predictor)
+    profiles = [sources.open_profile(each) for each in (settings.run, *settings.more)]
+    singles = together(profiles, settings.predictor)
+    measured = with_votes(singles, settings.samples, settings.vote_weights)
     source = Path(settings.run)
     folder = Path(settings.out) if settings.out else source / "predictor" if source.is_dir() else source.with_suffix("")
     name = settings.predictor
@@ -187,7 +187,7 @@ def train(settings: TrainSettings, *, progress: Progress = quiet) -> tuple[Predi
         progress=progress,
         checkpoint=str(beside(folder, "training")),
     )
-    trained = with_waves(trained, together(singles, settings.predictor), settings.samples)
+    trained = weighing(with_waves(trained, singles, settings.samples), settings.vote_weights)
     trained.save(folder)
     return trained, folder
 
@@ -216,9 +216,8 @@ def plan(settings: PlanSettings, *, engine: Engine | None = None, progress: Prog
             with opened(engine, model, asked, needed_tokens=needed, progress=progress) as running:
                 expected = predict(queries, predictor, running, progress=progress)
         progress("divide the total", 0, 1)
-        return made_plan(
-            predictor, queries, expected, terms_of(settings), voting=voting_of(settings), waves=settings.waves
-        )
+        voting = voting_of(settings, predictor.card)
+        return made_plan(predictor, queries, expected, terms_of(settings), voting=voting, waves=settings.waves)
 
 
 def run(
@@ -267,7 +266,7 @@ def run(
             if made is not None and keep_plan(directory, made):
                 for note in made.forecast.notes:
                     logger.warning("note: %s", note)
-            keep_voting(directory, voting_of(settings.plan))
+            keep_voting(directory, voting_of(settings.plan, predictor.card))
             kept = replace(read_plan(directory), card=predictor.card, terms=terms)  # an old plan says neither
             # Tokens beyond those predicted are no reason to think of other options: what one takes is its own.
             is_adapted = worker.is_alone and not kept.menu.is_named

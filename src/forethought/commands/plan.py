@@ -118,8 +118,8 @@ def command(as_json: bool, quiet: bool, out: str, budgets: str, dry_run: bool, *
         talk(f"{len(rows)} budgets written to {out}")
     found = {**plan_header(planned), "budgets": rows}
     if batch is not None:
-        found["batch"] = write_requests(batch, settings, planned)[1]
-        for line in written_words(batch, found["batch"]):
+        made, found["batch"] = write_requests(batch, settings, planned)
+        for line in written_words(batch, made, found["batch"]):
             talk(line)
     emit(as_json, found, plan_text(planned))
     return 0

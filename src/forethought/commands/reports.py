@@ -260,7 +260,7 @@ def evaluation(
             progress=progress,
         )
     return evaluating.cross_fitted(
-        with_votes(sources.open_profile(settings.run), settings.samples),
+        with_votes(sources.open_profile(settings.run), settings.samples, settings.vote_weights),
         settings.predictor,
         allocator=allocator,
         how=how,

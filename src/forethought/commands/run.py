@@ -55,7 +55,7 @@ def command(
     from ..runs.folders import check_rows_file
     from . import pipeline, reports
     from .estimates import run_estimate, run_plan_estimate
-    from .overview import again, not_run, run_result, run_text
+    from .overview import again, by_fewer_samples, not_run, run_result, run_text
     from .progress import progress_bar
 
     prices = take_prices(values)
@@ -98,6 +98,12 @@ def command(
             f"{', …' if len(kept_back) > 5 else ''}); to go on with them, give the same command, --hard-cap larger: "
             f"{again(run)} {typed('', settings.cluster)}".rstrip()
             + " --hard-cap N"
+        )
+    if fewer := by_fewer_samples(run):
+        result["by_fewer_samples"] = fewer
+        talk(
+            f"{len(fewer)} questions were answered by fewer samples than planned ({', '.join(fewer[:5])}"
+            f"{', …' if len(fewer) > 5 else ''}): the others failed, or the hard cap did not hold them"
         )
     text = run_text(result)
     if compared is not None:

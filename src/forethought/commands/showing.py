@@ -8,11 +8,15 @@ from typing import Any
 
 from ..control import sources
 from ..control.budgets import load_budgets, read_plan
+from ..control.judging import Judge
+from ..control.plan import Plan
 from ..control.results import answer_rows
 from ..core.data import Query
 from ..core.registry import unknown_name_message
 from ..core.visible import one_line
+from ..core.votes import ABSTAINS
 from ..errors import RunError, UnknownNameError
+from ..graders import group_answers
 from ..predictors.bundle import is_predictor
 from ..predictors.card import PredictorCard
 from ..report.pages import aligned
@@ -101,8 +105,30 @@ def _planned_item(run: RunDirectory, query: Query) -> dict[str, Any]:
         **({"labels": list(menu.labels)} if named else {}),
         "allocator": main,
         "predicted": predicted,
+        **_votes(run, plan, query, budgets[main][query.id]),
         "result": answers[0].to_json() if answers else None,
     }
+
+
+def _votes(run: RunDirectory, plan: Plan, query: Query, budget: int) -> dict[str, Any]:
+    """The answers of the samples that vote, as many at a time as are the same; nothing of a single sample."""
+    option, made = plan.menu.option(budget), run.header.provenance
+    if option.samples == 1:
+        return {}
+    records = [each for each in run.latest() if (each.query_id, each.option) == (query.id, option.single.label)]
+    came = {each.sample: it for each in records if (it := each.at(each.budget)) and each.sample < option.samples}
+    outcomes = [came[sample] for sample in sorted(came)]
+    groups = group_answers([each.answer for each in outcomes], Judge.of_provenance(made).grader)
+    weights = plan.voting.weights_of([each.logprobs for each in outcomes]) or [1.0] * len(outcomes)
+    found: dict[int, dict[str, Any]] = {}
+    for sample, outcome, group, weight in zip(sorted(came), outcomes, groups, weights, strict=True):
+        grade = None if outcome.grade is None else outcome.grade.value
+        own = found.setdefault(group, {"answer": outcome.answer, "samples": [], "votes": 0.0, "grade": grade})
+        own["samples"].append(sample)
+        own["votes"] = round(own["votes"] + (weight if group != ABSTAINS else 0.0), 4)
+    votes = sorted(found.values(), key=lambda each: -each["votes"])
+    asked = {each.sample for each in records} if plan.waves else set(range(option.samples))
+    return {"votes": votes, "without_vote": sorted(asked - set(came))}
 
 
 def _profiled_item(run: RunDirectory, query: Query) -> dict[str, Any]:
@@ -136,6 +162,7 @@ def item_text(found: Mapping[str, Any]) -> str:
             for key, value in result.items()
             if key not in ("id", "reference")
         ]
+    lines += _vote_lines(found)
     if given := found.get("options") or found.get("budgets"):
         word = "options" if "options" in found else "budgets"
         lines.append(f"{word}     " + ", ".join(f"{name} {one_line(budget)}" for name, budget in given.items()))
@@ -166,6 +193,19 @@ def item_text(found: Mapping[str, Any]) -> str:
             continue
         lines += ["", f"{head}, answer {trace['answer']!r} ({trace['grade'] or 'not graded'})", trace["reasoning"]]
     return "\n".join(lines)
+
+
+def _vote_lines(found: Mapping[str, Any]) -> list[str]:
+    """Which samples voted for what."""
+    if "votes" not in found:
+        return []
+    rows = [["votes", "samples", "answer", ""]]
+    for each in found["votes"]:
+        numbers = ", ".join(map(str, each["samples"]))
+        rows.append([f"{each['votes']:g}", numbers, one_line(repr(each["answer"])), each["grade"] or "not graded"])
+    if missing := found["without_vote"]:
+        rows.append(["0", ", ".join(map(str, missing)), "failed, or not there yet", ""])
+    return aligned(rows)
 
 
 def _sparkline(values: Sequence[float]) -> str:

@@ -42,6 +42,8 @@ def plan_rows(planned: Plan) -> list[dict[str, Any]]:
         tokens = None if curves.tokens_Q_B is None else round(float(curves.tokens_Q_B[row, column]), 1)
         p = round(float(curves.p_Q_B[row, column]), 4)
         found: dict[str, Any] = {"id": query_id, **named, "budget": int(budget)}
+        if (samples := plan.menu.option(int(budget)).samples) > 1:
+            found["samples"] = samples
         found |= {"expected_accuracy": p, "expected_tokens": tokens}
         if usd_Q is not None:
             found["expected_usd"] = float(f"{usd_Q[row]:.6g}")
@@ -56,6 +58,7 @@ def plan_header(planned: Plan) -> dict[str, Any]:
         "allocator": plan.allocator,
         "cost": plan.cost.value,
         "queries": len(plan.query_ids),
+        "samples": int(plan.menu.samples_B[plan.menu.columns(plan.budget_Q)].sum()),
         "total": plan.total,
         "granted": plan.granted,
         "expected_spent": plan.expected_spent,
@@ -86,6 +89,11 @@ def plan_text(planned: Plan) -> str:
     ]
     if plan.menu.is_named and plan.cost is not Cost.GRANTED:
         del lines[2]  # the usual tokens of an option are not a cap
+    samples_Q = plan.menu.samples_B[plan.menu.columns(plan.budget_Q)]
+    if (num_samples := int(samples_Q.sum())) > num_queries:
+        several = f"{int((samples_Q > 1).sum()):,} questions are answered by a vote of several"
+        most = "at most " if planned.waves else ""
+        lines.append(f"samples    {most}{num_samples:,}: {several}")
     within = spent_within(planned.forecast.curves, plan.budget_Q)
     if within is not None and plan.cost is Cost.SPENT:
         lines.append(

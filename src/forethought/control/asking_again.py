@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from ..core.codec import encode
-from ..core.data import Cost, Query
+from ..core.data import Cost, Query, Request
 from ..core.files import write_json
+from ..core.menu import Menu
 from ..core.terms import HardCap
 from ..runs.store import RunDirectory
 from .adapting import FILE, Decided, Decision
-from .batches import Round, fitting, make_round, request_of, write_round
+from .batches import Round, fitting, make_round, request_of, requests_of, samples_of, write_round
 from .collecting import Job, State
 from .forecast import Forecast
+from .plan import Plan
 from .planning import allocate
 
 
@@ -26,12 +28,14 @@ class Rest:
 
     Attributes:
         budgets: query id -> the budget that it is asked with next; empty where nothing is.
+        samples: query id -> the samples that are asked for.
         censored: ids of those that no larger budget can help.
         unpaid: ids of those that nothing of the plan's total is left for.
         kept_back: ids of those that the hard cap might not hold.
     """
 
     budgets: Mapping[str, int]
+    samples: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     censored: tuple[str, ...] = ()
     unpaid: tuple[str, ...] = ()
     kept_back: tuple[str, ...] = ()
@@ -43,16 +47,13 @@ def taken(job: Job) -> float:
     What failed before it was run takes nothing, and neither does what was lost: the total is of what came back. A hard
     cap counts both at their most, see `Job.charged`.
     """
-    plan, total = job.plan, 0.0
-    cost, curves, row_of = plan.allocation.cost, plan.forecast.curves, _rows(job)
-    costs_Q_B = curves.costs_Q_B(cost)
+    plan, total, row_of = job.plan, 0.0, _rows(job)
+    cost = plan.allocation.cost
     for each in job.rounds:
         bounds = job.bounds(each)
-        for name, query_id in each.names().items():
-            settled, budget = job.settled.get(name), each.asked[query_id]
-            planned = (
-                float(budget) if costs_Q_B is None else float(costs_Q_B[row_of[query_id], plan.menu.index(budget)])
-            )
+        for name, (query_id, sample) in each.names().items():
+            settled = job.settled.get(name)
+            planned = _planned(plan, row_of[query_id], each.asked[query_id])
             if settled is not None and (
                 settled.state is State.LOST or (settled.state is State.FAILED and settled.tokens == 0)
             ):
@@ -64,30 +65,50 @@ def taken(job: Job) -> float:
             elif settled.prompt_tokens is None:
                 total += planned
             else:
-                total += bounds.usd(job.request(each, query_id), settled.prompt_tokens, settled.tokens)
+                total += bounds.usd(job.request(each, query_id, sample), settled.prompt_tokens, settled.tokens)
     return total
+
+
+def _planned(plan: Plan, row: int, budget: int) -> float:
+    """What one sample of the query in `row` is planned to take of the total under a budget."""
+    costs_Q_B = plan.forecast.curves.costs_Q_B(plan.allocation.cost)
+    whole = float(budget) if costs_Q_B is None else float(costs_Q_B[row, plan.menu.index(budget)])
+    return whole / plan.menu.option(budget).samples
 
 
 def rest_of(job: Job, hard_cap: HardCap | None) -> Rest:
     """Budgets for what has no answer and is not under way, under what is left of the total and of the hard cap.
 
-    A question whose answer was cut with nothing to show gets a larger budget than it had, or none.
+    A question whose answer was cut with nothing to show gets a larger budget than it had, or none. One with some of the
+    samples of its vote keeps its budget, and comes first: the others are asked again as far as there is room for them.
     """
     plan, states, row_of = job.plan, job.left(), _rows(job)
     menu, cost = plan.menu, plan.allocation.cost
-    last = {query_id: each.asked[query_id] for each in job.rounds for query_id in each.asked}
+    query_of, budget_of = {query.id: query for query in plan.queries}, job.budgets()
+    first = job.rounds[-1]
+    context, charged = first.batch_server.context_tokens, sum(job.charged())
+    left = plan.allocation.total - taken(job)
+    requests, unpaid = list[Request](), list[str]()
+    for query_id, samples in job.short().items():
+        budget = budget_of[query_id]
+        each = _planned(plan, row_of[query_id], budget)
+        num_paid = min(len(samples), int(max(0.0, left) / (each * (1 + 1e-9)))) if each else len(samples)
+        left -= each * num_paid
+        requests += [request_of(plan, query_of[query_id], budget, context, sample) for sample in samples[:num_paid]]
+        if num_paid < len(samples):
+            unpaid.append(query_id)
     queries, censored = list[Query](), list[str]()
+    last = {query_id: each.asked[query_id] for each in job.rounds for query_id in each.asked}
     for query_id, state in states.items():
-        query = plan.queries[row_of[query_id]]
+        query = query_of[query_id]
         if state is State.CENSORED:
-            larger = [cap for cap in menu.caps if cap > last[query_id]]
+            larger = [cap for cap in menu.caps if _thinks_longer(menu, last[query_id], cap)]
             most = int(plan.terms.bounds([query], menu)[1][0])
             if not larger or larger[0] > most:
                 censored.append(query_id)
                 continue
             query = replace(query, min_budget=larger[0])
         queries.append(query)
-    left = plan.allocation.total - taken(job)
     rows = np.array([row_of[query.id] for query in queries], dtype=np.int64)
     unseen = np.isin(rows, plan.forecast.unseen_Q)
     curves = plan.forecast.curves.select(rows)
@@ -97,25 +118,38 @@ def rest_of(job: Job, hard_cap: HardCap | None) -> Rest:
     least_Q[unseen] = most_Q[unseen] = menu.smallest
     is_allowed_Q_B = (menu.budgets_B >= least_Q[:, None]) & (menu.budgets_B <= most_Q[:, None])
     cheapest_Q = np.where(is_allowed_Q_B, costs_Q_B, np.inf).min(axis=1, initial=np.inf)
-    paid, unpaid, needed = list[int](), list[str](), 0.0
+    asked, needed = list[int](), 0.0
     for row, query in enumerate(queries):
         if needed + cheapest_Q[row] * (1 + 1e-9) <= left:
             needed += cheapest_Q[row] * (1 + 1e-9)
-            paid.append(row)
+            asked.append(row)
         else:
             unpaid.append(query.id)
-    if not paid:
-        return Rest({}, tuple(censored), tuple(unpaid))
-    expected = Forecast(curves.select(np.array(paid)), np.flatnonzero(unseen[paid]))
-    made = allocate(plan.terms, [queries[row] for row in paid], expected, left=left)
-    budgets = dict(zip(made.query_ids, made.budget_Q.tolist(), strict=True))
-    first = job.rounds[-1]
-    context, charged = first.batch_server.context_tokens, sum(job.charged())
+    if asked:
+        expected = Forecast(curves.select(np.array(asked)), np.flatnonzero(unseen[asked]))
+        made = allocate(plan.terms, [queries[row] for row in asked], expected, left=left)
+        budget_of |= dict(zip(made.query_ids, made.budget_Q.tolist(), strict=True))
+        requests += requests_of(plan, [queries[row] for row in asked], budget_of, context)
     bounds = replace(job.bounds(first), cap=hard_cap)
-    requests = [request_of(plan, queries[row], budgets[queries[row].id], context) for row in paid]
     chosen, kept_back, _ = fitting(bounds, requests, (hard_cap.amount if hard_cap else 0.0) - charged)
-    asked = {request.query.id: budgets[request.query.id] for request in chosen}
-    return Rest(asked, tuple(censored), tuple(unpaid), tuple(kept_back))
+    samples_of_asked = samples_of(chosen)
+    return Rest(
+        {query_id: budget_of[query_id] for query_id in samples_of_asked},
+        samples_of_asked,
+        tuple(censored),
+        tuple(unpaid),
+        tuple(kept_back),
+    )
+
+
+def _thinks_longer(menu: Menu, before: int, budget: int) -> bool:
+    """Whether each sample under `budget` may think longer than one under `before`."""
+    if not menu.is_named:
+        return budget > before
+    old, new = menu.option(before).single, menu.option(budget).single
+    if None not in (old.cap, new.cap):
+        return (new.cap or 0) > (old.cap or 0)
+    return budget / menu.option(budget).samples > before / menu.option(before).samples
 
 
 def write_again(job: Job, run: RunDirectory, rest: Rest, place: Path, hard_cap: HardCap | None) -> Round | None:
@@ -137,6 +171,7 @@ def write_again(job: Job, run: RunDirectory, rest: Rest, place: Path, hard_cap: 
         hard_cap=hard_cap,
         prices=first.prices,
         kept_back=(*rest.kept_back, *rest.unpaid),
+        samples=rest.samples,
     )
     made = write_round(made, job.plan, requests)
     job.add(run, [made])

@@ -31,13 +31,14 @@ from .plan import Plan
 from .profiling import planned_seed
 
 OURS = re.compile(r"([0-9a-f]{12})-(\d{1,6})-([A-Za-z0-9_-]+)")  # a custom_id: fingerprint, sample, query
+ONE = (0,)  # samples of a query that has one
 SHORT = re.compile(r"x[0-9a-f]{32}")  # stands for an id of odd characters, or a long one
-MOST_OWN = MOST_ID - 12 - 1 - 1 - 1  # characters of an id that stands for itself
 
 
-def short_id(query_id: str) -> str:
+def short_id(query_id: str, sample: int = 0) -> str:
     """What stands for a query in a custom_id: itself, or a hash of it where a provider would refuse it."""
-    if re.fullmatch(rf"[A-Za-z0-9_-]{{1,{MOST_OWN}}}", query_id) and not SHORT.fullmatch(query_id):
+    room = MOST_ID - 12 - 1 - len(str(sample)) - 1
+    if re.fullmatch(rf"[A-Za-z0-9_-]{{1,{room}}}", query_id) and not SHORT.fullmatch(query_id):
         return query_id
     return "x" + hashlib.blake2b(query_id.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
@@ -53,6 +54,7 @@ class Round:
         plan: name of the file beside it that holds the job's plan.
         out: the run directory of the job.
         asked: query id -> the budget it was asked with.
+        samples: query id -> the samples that were asked for, where that is not one answer by one sample.
         files: names of the files with its requests.
         kept_back: ids of queries that were not asked: nothing was left for them.
         ids: short form -> id, of the queries whose ids do not stand for themselves.
@@ -70,6 +72,7 @@ class Round:
     asked: Mapping[str, int]
     files: tuple[str, ...]
     server: Mapping[str, Any]
+    samples: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     kept_back: tuple[str, ...] = ()
     ids: Mapping[str, str] = field(default_factory=dict)
     most_lines: int = 0
@@ -94,13 +97,17 @@ class Round:
         """Prices of tokens by options without a price of their own."""
         return Prices(self.price_in, self.price_out)
 
-    def custom_id(self, query_id: str) -> str:
-        """The name of a query's request."""
-        return f"{self.fingerprint}-0-{short_id(query_id)}"
+    def custom_id(self, query_id: str, sample: int = 0) -> str:
+        """The name of the request for a query's sample."""
+        return f"{self.fingerprint}-{sample}-{short_id(query_id, sample)}"
 
-    def names(self) -> dict[str, str]:
-        """custom_id -> query id, of all that was asked."""
-        return {self.custom_id(query_id): query_id for query_id in self.asked}
+    def names(self) -> dict[str, tuple[str, int]]:
+        """custom_id -> query id and sample, of all that was asked."""
+        return {
+            self.custom_id(query_id, sample): (query_id, sample)
+            for query_id in self.asked
+            for sample in self.samples.get(query_id, ONE)
+        }
 
     def to_json(self) -> dict[str, Any]:
         """As one JSON object."""
@@ -166,17 +173,37 @@ class Bounds:
         return found
 
 
-def request_of(plan: Plan, query: Query, budget: int, context_tokens: int | None) -> Request:
-    """A query's request under a budget, as `Plan.requests` makes them."""
+def request_of(plan: Plan, query: Query, budget: int, context_tokens: int | None, sample: int = 0) -> Request:
+    """The request for a query's sample under a budget, as `Plan.requests` makes them."""
     cap, option = plan.menu.asked(budget, context_tokens or CEILING)
-    seed = planned_seed(plan.seed, query.id, 0, option)
-    return Request(query, cap, seed=seed, option=option)
+    seed = planned_seed(plan.seed, query.id, sample, option)
+    return Request(query, cap, sample, seed, option=option)
+
+
+def requests_of(
+    plan: Plan, queries: Iterable[Query], budget_of: Mapping[str, int], context_tokens: int | None
+) -> list[Request]:
+    """The requests for all samples of queries under their budgets."""
+    return [
+        request_of(plan, query, budget_of[query.id], context_tokens, sample)
+        for query in queries
+        for sample in range(plan.menu.option(budget_of[query.id]).samples)
+    ]
+
+
+def samples_of(requests: Iterable[Request]) -> dict[str, tuple[int, ...]]:
+    """Query id -> the samples that are asked for, in order."""
+    found: dict[str, tuple[int, ...]] = {}
+    for request in requests:
+        found[request.query.id] = (*found.get(request.query.id, ()), request.sample)
+    return found
 
 
 def fitting(bounds: Bounds, requests: Iterable[Request], left: float) -> tuple[list[Request], list[str], float]:
-    """`(requests that may be asked together, ids of the others, what those take at most)` under what is left.
+    """`(requests that may be asked together, ids of the others' queries, what the former take at most)`.
 
-    The order counts: a later, shorter one is asked where an earlier one no longer fits.
+    The order counts: a later, shorter one is asked where an earlier one no longer fits. Of several samples as many are
+    asked as fit.
     """
     chosen, others, taken = list[Request](), list[str](), 0.0
     for request in requests:
@@ -186,7 +213,7 @@ def fitting(bounds: Bounds, requests: Iterable[Request], left: float) -> tuple[l
         else:
             taken += most
             chosen.append(request)
-    return chosen, others, taken
+    return chosen, list(dict.fromkeys(others)), taken
 
 
 def make_round(
@@ -202,12 +229,15 @@ def make_round(
     hard_cap: HardCap | None = None,
     prices: Prices = UNPRICED,
     kept_back: Sequence[str] = (),
+    samples: Mapping[str, tuple[int, ...]] | None = None,
 ) -> Round:
-    """The round that asks queries with these budgets; `write_round` writes its files."""
+    """The round that asks queries with these budgets, for these samples; `write_round` writes its files."""
     server = {each.name: encode(getattr(asked, each.name)) for each in fields(asked) if each.name != "template"}
     server["template"] = template_to_json(asked.template)
     texts = [query_to_json(query) for query in plan.queries]
-    made = fingerprint([number, first.job if first else "", sorted(budgets.items()), server, plan.seed, texts])[:12]
+    several = {query_id: numbers for query_id, numbers in (samples or {}).items() if numbers != ONE}
+    said = [number, first.job if first else "", sorted(budgets.items()), server, plan.seed, texts]
+    made = fingerprint([*said, sorted(several.items())] if several else said)[:12]
     stem = requests.name.removesuffix(requests.suffix)
     return Round(
         fingerprint=made,
@@ -216,10 +246,16 @@ def make_round(
         plan=first.plan if first else f"{stem}.plan.json",
         out=out,
         asked=dict(budgets),
+        samples=several,
         files=(),
         server=server,
         kept_back=tuple(kept_back),
-        ids={short: query_id for query_id in budgets if (short := short_id(query_id)) != query_id},
+        ids={
+            short: query_id
+            for query_id in budgets
+            for sample in several.get(query_id, ONE)
+            if (short := short_id(query_id, sample)) != query_id
+        },
         most_lines=most_lines,
         hard_cap=hard_cap,
         price_in=prices.per_million_in,
@@ -234,8 +270,9 @@ def write_round(made: Round, plan: Plan, requests: Path) -> Round:
     most_lines = min(made.most_lines or form.most_lines, form.most_lines)
 
     def lines() -> Iterator[bytes]:
-        for query_id, budget in made.asked.items():
-            yield calls.line(made.custom_id(query_id), request_of(plan, query_of[query_id], budget, context))
+        for name, (query_id, sample) in made.names().items():
+            asked = request_of(plan, query_of[query_id], made.asked[query_id], context, sample)
+            yield calls.line(name, asked)
 
     sizes = _parts(lines(), most_lines, form.most_bytes)
     stem = requests.name.removesuffix(requests.suffix)

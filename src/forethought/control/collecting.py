@@ -113,14 +113,14 @@ class Job:
         self.settled[line.id] = line
         return True
 
-    def names(self) -> dict[str, tuple[Round, str]]:
-        """custom_id -> its round and query, of all that was ever asked."""
-        return {name: (each, query_id) for each in self.rounds for name, query_id in each.names().items()}
+    def names(self) -> dict[str, tuple[Round, str, int]]:
+        """custom_id -> its round, query and sample, of all that was ever asked."""
+        return {name: (each, *whose) for each in self.rounds for name, whose in each.names().items()}
 
-    def request(self, each: Round, query_id: str) -> Request:
-        """The request of a query in a round."""
+    def request(self, each: Round, query_id: str, sample: int = 0) -> Request:
+        """The request for a query's sample in a round."""
         context = self.calls(each).asked.context_tokens
-        return request_of(self.plan, self._query_of[query_id], each.asked[query_id], context)
+        return request_of(self.plan, self._query_of[query_id], each.asked[query_id], context, sample)
 
     def calls(self, each: Round) -> BatchCalls:
         """What writes the requests of a round, and reads their answers."""
@@ -184,8 +184,8 @@ class Job:
                     seen["unreadable"] += 1
                     seen[f"{path} line {number}: {result.reason or 'a custom_id of no request'}"] += 1
                     continue
-                each, query_id = known[result.custom_id]
-                request = self.request(each, query_id)
+                each, query_id, sample = known[result.custom_id]
+                request = self.request(each, query_id, sample)
                 generation, settled = self._settle(self.calls(each), request, result)
                 if not self._take(settled):
                     seen["known"] += 1
@@ -228,7 +228,7 @@ class Job:
         known, reason = self.names(), "its batch ended without a result of it"
         lost = [
             Settled(name, State.LOST, reason=reason)
-            for name, (each, _) in known.items()
+            for name, (each, *_) in known.items()
             if name not in self.settled and each.fingerprint in ended
         ]
         with run.appender() as records, appending(run.path / SETTLED) as lines:
@@ -242,39 +242,93 @@ class Job:
     # --- what it comes to --------------------------------------------------------------------------------------------
 
     def budgets(self) -> dict[str, int]:
-        """Query id -> the budget of its answer; without one, that which it was asked with last."""
-        found = dict(self.plan)
-        for each in self.rounds:
-            found.update(each.asked)
-        done, known = dict[str, int](), self.names()
+        """Query id -> the budget of its answer: the first that it has all samples by, else that it was asked with last.
+
+        Of the latter, the one by which it has most samples.
+        """
+        found, known = dict(self.plan), self.names()
+        came: dict[str, dict[int, set[int]]] = {}
+        whole = dict[str, int]()
         for name, settled in self.settled.items():  # as its records lie: the first answer is the one that counts
             if settled.state is State.DONE:
-                each, query_id = known[name]
-                done.setdefault(query_id, each.asked[query_id])
-        return found | done
+                each, query_id, sample = known[name]
+                budget = each.asked[query_id]
+                samples = came.setdefault(query_id, {}).setdefault(budget, set())
+                samples.add(sample)
+                if len(samples) == self._num_samples(budget):
+                    whole.setdefault(query_id, budget)
+        for each in self.rounds:
+            for query_id, budget in each.asked.items():
+                has = came.get(query_id, {})
+                if len(has.get(budget, ())) >= len(has.get(found[query_id], ())):
+                    found[query_id] = budget
+        return found | whole
+
+    def _num_samples(self, budget: int) -> int:
+        return self.plan.menu.option(budget).samples
 
     def waiting(self) -> list[str]:
-        """Ids of queries that have no answer, and whose last request has no result yet."""
-        return [query_id for query_id, states in self._states().items() if None in states and State.DONE not in states]
+        """Queries that have not all their samples, once for each of their requests without a result."""
+        flying = self._flying()
+        return [
+            query_id
+            for query_id, states in self._states().items()
+            if any(state is not State.DONE for state in states)
+            for _ in range(flying[query_id])
+        ]
 
     def left(self) -> dict[str, State | None]:
-        """Queries that may be asked again -> why: what came of their last request, None where there was none."""
-        states = self._states()
-        found = dict[str, State | None]()
-        for query_id in self.plan.allocation.query_ids:
-            known = states.get(query_id, [])
-            if State.DONE not in known and None not in known:
-                found[query_id] = known[-1] if known else None
+        """Queries without an answer that may be asked again -> what came of them, None where they were not asked."""
+        flying, found = self._flying(), dict[str, State | None]()
+        for query_id, states in self._states().items():
+            if not flying[query_id] and State.DONE not in states:
+                known = [state for state in states if state is not None]
+                found[query_id] = State.CENSORED if State.CENSORED in known else known[-1] if known else None
         return found
 
+    def short(self) -> dict[str, tuple[int, ...]]:
+        """Queries with some samples of their vote -> those that may be asked again. One that was cut abstains."""
+        flying, again = self._flying(), (None, State.FAILED, State.LOST)
+        found = {
+            query_id: tuple(sample for sample, state in enumerate(states) if state in again)
+            for query_id, states in self._states().items()
+            if not flying[query_id] and State.DONE in states
+        }
+        return {query_id: samples for query_id, samples in found.items() if samples}
+
     def _states(self) -> dict[str, list[State | None]]:
-        """Query id -> what came of each of its requests, in order; None of one without a result."""
-        found: dict[str, list[State | None]] = {}
-        for each in self.rounds:
-            for name, query_id in each.names().items():
-                settled = self.settled.get(name)
-                found.setdefault(query_id, []).append(None if settled is None else settled.state)
-        return found
+        """Query id -> what came of each of its samples; None of one without a result."""
+        budget_of = self.budgets()
+        states_of: dict[str, list[State | None]] = {
+            query_id: [None] * self._num_samples(budget) for query_id, budget in budget_of.items()
+        }
+        for name, (each, query_id, sample) in self.names().items():
+            settled, states = self.settled.get(name), states_of[query_id]
+            if settled is not None and each.asked[query_id] == budget_of[query_id]:
+                before = states[sample]
+                if before is None or _WEIGHT[settled.state] >= _WEIGHT[before]:
+                    states[sample] = settled.state
+        return states_of
+
+    def _flying(self) -> Counter[str]:
+        """Query id -> its requests without a result."""
+        return Counter(query_id for name, (_, query_id, _) in self.names().items() if name not in self.settled)
+
+    def give_up(self, run: RunDirectory, reason: str) -> None:
+        """Notes samples that are not asked, of votes that have others, as failed: what came votes.
+
+        Should such a sample be asked later after all, it votes too.
+        """
+        tries, context = run.tries(), self.rounds[0].batch_server.context_tokens
+        budget_of, held = self.budgets(), list[Record]()
+        for query_id, samples in self.short().items():
+            for sample in samples:
+                asked = request_of(self.plan, self._query_of[query_id], budget_of[query_id], context, sample)
+                if tries.is_left(query_id, sample, asked.label, retry_failed=False):
+                    held.append(Record.of(failed(asked, reason), setup="batch"))
+        if held:
+            with run.appender() as records:
+                records.append(record.to_json() for record in held)
 
     def charged(self) -> tuple[float, float]:
         """`(charged, under way)`, counted as the hard cap is: what came back as counted, all else at its most."""
@@ -283,8 +337,8 @@ class Job:
             bounds = self.bounds(each)
             if bounds.cap is None:
                 continue
-            for name, query_id in each.names().items():
-                settled, request = self.settled.get(name), self.request(each, query_id)
+            for name, whose in each.names().items():
+                settled, request = self.settled.get(name), self.request(each, *whose)
                 if settled is None:
                     flying += bounds.most(request)
                 else:
@@ -293,10 +347,10 @@ class Job:
 
     def reasons(self) -> list[Settled]:
         """What failed or was censored or lost, of queries that have no answer; each query's last."""
-        done = {query_id for query_id, states in self._states().items() if State.DONE in states}
-        last: dict[str, Settled] = {}
-        for name, (_, query_id) in self.names().items():
-            if query_id not in done and name in self.settled:
+        known, last = self.names(), dict[str, Settled]()
+        answered = {known[name][1] for name, settled in self.settled.items() if settled.state is State.DONE}
+        for name, (_, query_id, _) in known.items():
+            if query_id not in answered and name in self.settled:
                 last[query_id] = replace(self.settled[name], id=query_id)
         return list(last.values())
 

@@ -63,6 +63,7 @@ def evaluate(
     engine: Engine | None = None,
     progress: Progress | bool | None = None,
     samples: Sequence[int] = (),
+    vote_weights: str = "",
 ) -> Evaluation:
     """The gain from prediction and allocation on measured curves, with intervals.
 
@@ -79,13 +80,14 @@ def evaluate(
         progress: called with what is being done, steps done and steps in all; True for a bar, False for none, None for
             one in a notebook.
         samples: numbers of samples that vote, as in `train`; a trained predictor's own otherwise.
+        vote_weights: by what votes are weighed, as in `train`; a trained predictor's own otherwise.
 
     Raises:
         InvalidSettingsError: the predictor was trained on every question of the profile.
         MismatchError: it was made for another model or template, or has none of the profile's options.
     """
     check_profiles([profile])
-    profile = with_votes(profile, samples)
+    profile = with_votes(profile, samples, vote_weights)
     how = Judging(mean_tokens, mean_usd, num_resamples, seed)
     made = registry.make("allocators", allocator, {}) if isinstance(allocator, str) else allocator
     if not isinstance(predictor, Predictor | str):
@@ -203,7 +205,7 @@ def held_out_curves(
         MismatchError: another model or template, or no option on both menus.
     """
     predictor.check(measured.provenance.engine_info, None)
-    measured = with_votes_of(predictor.card.menu, measured)
+    measured = with_votes_of(predictor.card.menu, measured, predictor.card.vote_weights)
     menu = common_menu(measured.menu, predictor.card.menu)
     layer = predictor.card.features.layer
     if layer is not None:

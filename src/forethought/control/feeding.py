@@ -21,7 +21,7 @@ from ..predictors.bundle import SETTINGS_FILE, locate
 from ..predictors.feeding import feed, history_card
 from ..predictors.history import HistoryPredictor
 from ..predictors.predictor import Predictor
-from ..runs.draws import counted_answers
+from ..runs.draws import Draws, counted_answers
 from ..runs.store import RunDirectory, fingerprint
 from .answers import Answer, Answers
 from .budgets import read_plan
@@ -72,6 +72,21 @@ def answered(answers: Iterable[Answer], menu: Menu, made: Provenance) -> Profile
     )
 
 
+def sampled(run: RunDirectory, answers: Iterable[Answer], menu: Menu, made: Provenance) -> Profile:
+    """The samples of these answers as a profile of single samples, by the options that votes draw them by."""
+    row_of = {each.id: row for row, each in enumerate(answers)}
+    singles = Menu.named(menu.singles.values())
+    draws = Draws(singles, made, len(row_of))
+    for record in run.latest():
+        outcome = record.at(record.budget)
+        is_known = outcome is not None and outcome.grade is not None and record.is_counted
+        if outcome is not None and is_known and record.query_id in row_of and record.option in singles.labels:
+            draws.add(row_of[record.query_id], record, [outcome])
+    rows, counted = draws.counted()
+    ids = tuple(row_of)
+    return Profile(query_ids=tuple(ids[row] for row in rows), provenance=replace(made, menu=counted["menu"]), **counted)
+
+
 def history_folder(source: str) -> Path | None:
     """The folder of the history that `source` names; None where it is a predictor of another kind, or a shipped one."""
     if not Path(source).exists():
@@ -92,7 +107,8 @@ def feed_run(folder: Path, run: RunDirectory) -> None:
     for name, ids in _parts(run, tuple(answer_of)):
         found = [answer_of[query_id] for query_id in ids if query_id in answer_of]
         if found:
-            parts.append((name, answered(found, menu, made)))
+            several = (menu.samples_B > 1).any()
+            parts.append((name, sampled(run, found, menu, made) if several else answered(found, menu, made)))
     if parts:
         _feed(folder, parts)
     else:

@@ -19,7 +19,7 @@ from ..core.protocols import Grader, completed
 from ..core.provenance import Provenance
 from ..errors import InvalidInputError
 from ..evaluation.votes import frozen_draws, voted
-from ..graders import check_references
+from ..graders import check_references, grader_of
 from ..predictors.parts.wave_table import learn_waves
 from ..predictors.predictor import Predictor
 
@@ -49,9 +49,7 @@ class Judge:
     @classmethod
     def of_provenance(cls, made: Provenance) -> Self:
         """The grader that answers were graded by; "exact" where that is not known by name."""
-        if made.grader not in registry.available("graders"):
-            return cls.of("exact")
-        return cls.of(made.grader, made.grader_options)
+        return cls(grader_of(made), Provenance().with_grader(made))
 
     def check(self, queries: Sequence[Query], *, required: bool = False) -> None:
         """Refuses references that the grader cannot read; raises InvalidInputError."""
@@ -62,17 +60,17 @@ def _provenance(name: str, options: Mapping[str, Any], grader: Grader) -> Proven
     return Provenance(grader=name, grader_options=dict(options) or None, grader_version=grader.version)
 
 
-def with_votes(profile: Profile, samples: Sequence[int]) -> Profile:
+def with_votes(profile: Profile, samples: Sequence[int], weigh_by: str = "") -> Profile:
     """The profile of votes, see `evaluation.votes.voted`, by its own grader; itself without numbers of samples."""
-    return voted(profile, samples, Judge.of_provenance(profile.provenance).grader) if samples else profile
+    return voted(profile, samples, Judge.of_provenance(profile.provenance).grader, weigh_by) if samples else profile
 
 
-def with_votes_of(menu: Menu, profile: Profile) -> Profile:
+def with_votes_of(menu: Menu, profile: Profile, weigh_by: str = "") -> Profile:
     """The same with the numbers of samples on `menu` that the profile has; itself where it has them already."""
     if (profile.menu.samples_B > 1).any() or (menu.samples_B == 1).all():
         return profile
     most = int(profile.num_tried_Q.max(initial=0))
-    return with_votes(profile, [number for number in set(menu.samples_B.tolist()) if number <= most])
+    return with_votes(profile, [number for number in set(menu.samples_B.tolist()) if number <= most], weigh_by)
 
 
 def with_waves(predictor: Predictor, profile: Profile, samples: Sequence[int]) -> Predictor:

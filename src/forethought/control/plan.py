@@ -104,8 +104,13 @@ class Plan(Shown):
     @property
     def largest_Q(self) -> IntArray:
         """The largest cap of each query in any of the allocations: what its trace may take; 0 for no cap at all."""
-        found: IntArray = np.max([made.budget_Q for made in self.allocations.values()], axis=0)
-        return np.array([self.menu.asked(budget, 0)[0] for budget in found.tolist()]) if self.menu.is_named else found
+        budgets_A_Q = np.array([made.budget_Q for made in self.allocations.values()])
+        if not self.menu.is_named:
+            return np.array(budgets_A_Q.max(axis=0))
+        caps_B = np.array([self.menu.asked(budget, 0)[0] for budget in self.menu.caps])
+        caps_A_Q = caps_B[self.menu.columns(budgets_A_Q)]
+        found: IntArray = np.where((caps_A_Q == 0).any(axis=0), 0, caps_A_Q.max(axis=0))
+        return found
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -24,7 +24,7 @@ from ..core.protocols import Allocator, Engine, HiddenStateEngine
 from ..core.settings import EngineSettings
 from ..core.showing import watched
 from ..core.versions import versions
-from ..core.votes import ONE_VOTE_EACH, Voting
+from ..core.votes import EQUAL, ONE_VOTE_EACH, Voting
 from ..engines.lengths import upper_bound
 from ..engines.opening import opened, prompting
 from ..errors import InvalidFeaturesError, InvalidInputError, InvalidMenuError, InvalidSettingsError, InvalidTotalError
@@ -85,7 +85,8 @@ def plan(
         min_agreement: share of the votes, from 0 to 1, below which the answer of several samples is marked abstained.
         waves: draw the samples of each question in waves: another one only where it is worth its tokens. The predictor
             must be one of votes (`train` with `samples`), the total in spent tokens.
-        vote_weights: "" for one vote a sample; "answer" or "thought" to weigh by log-probability, see `Voting`.
+        vote_weights: "answer" or "thought" to weigh votes by log-probability, see `Voting`; "equal" for one vote a
+            sample; "" for what the predictor's votes were weighed by.
 
     Raises:
         InvalidInputError, InvalidSettingsError, InvalidTotalError, InvalidMenuError: what cannot be planned.
@@ -106,7 +107,7 @@ def plan(
         min_tokens=min_tokens,
         max_tokens=max_tokens,
     )
-    queries, voting = read_questions(questions), Voting(min_agreement, vote_weights)
+    queries, voting = read_questions(questions), voting_for(predictor.card, min_agreement, vote_weights)
     check_total(terms, queries, predictor.card)
     with watched(progress) as said:
         if engine is not None or predictor.card.features.reads <= GIVEN:
@@ -293,6 +294,21 @@ def allocate(
             f"{len(expected.unseen_Q)} queries do not fit the model's context and get the smallest budget ({ids})",
         )
     return replace(made, notes=notes)
+
+
+def voting_for(card: PredictorCard, min_agreement: float = 0.0, vote_weights: str = "") -> Voting:
+    """How samples vote: weighed as the votes that the predictor learned from, where nothing else is said."""
+    weights = {"": card.vote_weights, EQUAL: ""}.get(vote_weights, vote_weights)
+    if weights != card.vote_weights and (card.menu.samples_B > 1).any():
+        by = [
+            f"weighed by the log-probability of the {each}" if each else "not weighed"
+            for each in (card.vote_weights, weights)
+        ]
+        logger.warning(
+            "note: the predictor learned from votes that were %s, and these are %s: what it expects is of other votes",
+            *by,
+        )
+    return Voting(min_agreement, weights)
 
 
 def check_total(terms: Terms, queries: Sequence[Query], card: PredictorCard) -> None:

@@ -45,7 +45,9 @@ async def answering(plan: Plan, engine: Engine, judge: Judge) -> AsyncIterator[A
     async def draw(requests: Iterable[Request]) -> AsyncIterator[Record]:
         async for generation in engine.generate(requests):
             check_label(engine, plan.menu, generation)
-            yield judged(Record.of(generation), known[generation.query_id].reference, judge.grader)
+            record = judged(Record.of(generation), known[generation.query_id].reference, judge.grader)
+            gathered.warn_of(record)
+            yield record
 
     ceiling = ceiling_of(engine.info)
     if plan.waves:
@@ -233,7 +235,9 @@ async def generate_planned(
             wanted = requests()
             async for generation in pool.generate(engine, list(wanted)) if pool else engine.generate(wanted):
                 query = own[generation.query_id]
-                complete = gathered.add(keep(generation, query.reference))
+                record = keep(generation, query.reference)
+                gathered.warn_of(record)
+                complete = gathered.add(record)
                 if complete is None:
                     continue  # another allocator's, or other samples of its query are to come
                 answer = complete

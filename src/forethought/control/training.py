@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from ..core.profile import Profile
 from ..core.protocols import Engine
 from ..core.provenance import FEEDBACK
 from ..core.showing import watched
-from ..errors import InvalidFeaturesError, InvalidInputError
+from ..errors import InvalidFeaturesError, InvalidInputError, InvalidSettingsError
 from ..predictors import training
 from ..predictors.difficulty import Asking, pick_examples, with_difficulties
 from ..predictors.feeding import begun
@@ -41,6 +42,7 @@ def train(
     progress: Progress | bool | None = None,
     fed_as: str = "",
     samples: Sequence[int] = (),
+    vote_weights: str = "",
 ) -> Predictor:
     """Fits a predictor on a profile; layer and regularisation are picked by cross-validation.
 
@@ -57,6 +59,7 @@ def train(
         fed_as: what the last profile goes by in a history; "" for a hash of its counts.
         samples: numbers of samples: the predictor's options are each option with each of them, and several samples
             vote. Empty: single samples.
+        vote_weights: "answer" or "thought" to weigh votes by log-probability, see `Voting`; "" for one vote each.
 
     Raises:
         InvalidFeaturesError: the profile does not hold what the predictor reads.
@@ -64,10 +67,11 @@ def train(
     """
     profiles = [profile] if isinstance(profile, Profile) else list(profile)
     check_profiles(profiles)
-    singles, profiles = profiles, [with_votes(each, samples) for each in profiles]
+    singles = together(profiles, predictor)
+    measured = with_votes(singles, samples, vote_weights)
     with watched(progress) as said:
         made = fitted(
-            together(profiles, predictor),
+            measured,
             predictor,
             fed=profiles,
             fed_as=fed_as,
@@ -78,7 +82,12 @@ def train(
             ask=lambda measured, asking: asked_now(measured, asking, engine, said),
             progress=said,
         )
-        return with_waves(made, together(singles, predictor), samples)
+        return weighing(with_waves(made, singles, samples), vote_weights)
+
+
+def weighing(predictor: Predictor, vote_weights: str) -> Predictor:
+    """The predictor of votes that are weighed by this."""
+    return replace(predictor, card=replace(predictor.card, vote_weights=vote_weights)) if vote_weights else predictor
 
 
 async def train_async(profile: Profile | Sequence[Profile], predictor: str = "auto", **settings: Any) -> Predictor:
@@ -116,6 +125,8 @@ def fitted(
     """
     name = training.named(predictor, measured)
     wanted = make_estimator(name, options)
+    if name == HISTORY and not set(measured.menu.singles) <= set(measured.menu.labels):
+        raise InvalidSettingsError("a history counts single samples, and votes follow from them: add 1 to samples")
     check_profile(measured, frozenset(wanted.reads) - {DIFFICULTY}, layers)
     if DIFFICULTY in wanted.reads and not measured.difficulties:
         order = hash_order(measured.query_ids, seed=seed)

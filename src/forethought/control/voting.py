@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from ..graders import group_answers
 from .answers import Answer
 from .billing import bill
 from .judging import Judge
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +54,7 @@ class Gathering:
         is_open: bool = False,
     ) -> None:
         self._known, self._budget_of, self._made, self._voting = known, budget_of, made, voting
-        self._grader, self._is_open = grader, is_open
+        self._grader, self._is_open, self._is_warned = grader, is_open, False
         self._held: dict[str, dict[int, _Sample]] = {}
 
     def add(self, record: Record) -> Answer | None:
@@ -89,6 +92,23 @@ class Gathering:
         """Of waves: the answers to all queries by the samples that came so far."""
         return [self.settle(query_id) for query_id in list(self._held)] if self._is_open else []
 
+    def warn_of(self, record: Record) -> None:
+        """Says, once, that votes are not weighed although they should be: the engine shows nothing to weigh them by."""
+        if not self._voting.weights or self._is_warned or record.is_failed or not self._is_vote(record):
+            return
+        if self._voting.weights_of([record.logprobs]) is None:
+            self._is_warned = True
+            logger.warning(
+                "note: votes are to be weighed by the log-probability of the %s, which the engine did not show for %s "
+                "(--engine-option logprobs=true): where it lacks, each sample of the question has one vote",
+                self._voting.weights,
+                record.query_id,
+            )
+
+    def _is_vote(self, record: Record) -> bool:
+        option = self._option(self._budget_of[record.query_id]) if record.query_id in self._known else None
+        return option is not None and option.samples > 1
+
     def _option(self, budget: int) -> Option | None:
         menu = self._made.menu
         return menu.option(budget) if menu is not None and menu.is_named and budget in menu else None
@@ -120,7 +140,7 @@ class Gathering:
             grade=self._verdict(came[first], is_readable=bool(vote.winners), has_reference=query.reference is not None),
             option=option.label,
             usd=math.fsum(bills) if len(bills) == len(came) else None,
-            samples=len(samples),
+            samples=len(came),
             share=round(share, 4),
             is_abstained=share < self._voting.min_agreement,
         )

@@ -117,12 +117,23 @@ def pairs(name: str, help: str, **how: Any) -> Any:  # noqa: A002
 
 
 limit_flag = partial(flag, None, "Only the first N questions.", metavar="N")
+WEIGHTS = ("answer", "thought")
+
+
+def weights_problem(given: str, known: tuple[str, ...] = WEIGHTS) -> str | None:
+    """What is wrong with --vote-weights; None where nothing is."""
+    return None if given in ("", *known) else f"--vote-weights must be {' or '.join(known)}, not {given!r}"
+
+
 samples_flag = partial(
     flag,
     (),
     "Numbers of samples per question: each option is combined with each of them, and several samples vote.",
     metavar="N,…",
     shown="1",
+)
+vote_weights_flag = partial(
+    flag, "", "Weigh votes by the log-probability of the answer, or of the end of the thought.", shown="one vote each"
 )
 seed_flag = partial(flag, 0, "Random seed.")
 grader_flag = partial(flag, "number", "Grader: number, exact, choice or math.")

@@ -198,6 +198,15 @@ class Menu(Shown):
         """The options by which single samples are drawn, by name; several votes may share one."""
         return {option.single.label: option.single for option in self.options}
 
+    def check_singles(self) -> None:
+        """Refuses votes of several samples where single ones are to be measured; raises InvalidMenuError."""
+        for option in self.options:
+            if option.samples > 1:
+                raise InvalidMenuError(
+                    f"option {option.label!r} has {option.samples} samples, and a profile measures single ones: leave "
+                    "samples out, and combine them afterwards: forethought train RUN --samples 1,2,4"
+                )
+
     @property
     def samples_B(self) -> IntArray:
         """Samples of each option, shape (B,)."""

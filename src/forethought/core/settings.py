@@ -33,6 +33,8 @@ from .flags import (
     sampling_problems,
     seed_flag,
     skip_ungraded_flag,
+    vote_weights_flag,
+    weights_problem,
     worker_flag,
 )
 from .terms import Cost, Sampling
@@ -179,7 +181,9 @@ class ProfileSettings(QuestionColumns):
         if self.menu_file:
             if self.budgets or self.window is not None or self.max_tokens is not None:
                 raise InvalidMenuError("give --menu FILE, or caps (--budgets, --window, --max-tokens), not both")
-            return Menu.read(self.menu_file)
+            found = Menu.read(self.menu_file)
+            found.check_singles()
+            return found
         if not self.budgets:
             return Menu.evenly(self.window or 16, self.max_tokens or 256)
         if self.window is not None or self.max_tokens is not None:
@@ -213,6 +217,7 @@ class TrainSettings:
     out: str = flag("", "Folder of the predictor.", metavar="FOLDER", shown="RUN/predictor", is_main=True)
     layers: str = flag("all", "Layers to choose from: all, or 4,12,16.", is_main=True)
     samples: tuple[int, ...] = samples_flag()
+    vote_weights: str = vote_weights_flag(metavar="answer|thought")
     num_folds: int = flag(5, "Folds of the cross-validation.", name="--folds")
     model: str = asked_model_flag()
     engine: EngineSettings = EngineSettings()
@@ -224,6 +229,7 @@ class TrainSettings:
                 at_least("--folds", self.num_folds, 2),
                 layers_problem(self.layers, "learn from; try --predictor mean"),
                 *(at_least("--samples", each, 1) for each in self.samples),
+                weights_problem(self.vote_weights),
             ],
         )
 
@@ -261,9 +267,7 @@ class PlanSettings(QuestionColumns):
     min_agreement: float = flag(
         0.0, "Share of the votes below which an answer is marked as abstained (0 to 1).", metavar="S"
     )
-    vote_weights: str = flag(
-        "", "Weigh votes by the log-probability of the answer, or of the end of the thought.", metavar="answer|thought"
-    )
+    vote_weights: str = vote_weights_flag(metavar="answer|thought|equal", shown="as the predictor's")
     engine: EngineSettings = EngineSettings()
     limit: int | None = limit_flag()
 
@@ -296,9 +300,7 @@ class PlanSettings(QuestionColumns):
                 f"--min-agreement must be from 0 to 1, not {self.min_agreement:g}"
                 if not 0.0 <= self.min_agreement <= 1.0
                 else None,
-                f"--vote-weights must be answer or thought, not {self.vote_weights!r}"
-                if self.vote_weights not in ("", "answer", "thought")
-                else None,
+                weights_problem(self.vote_weights, ("answer", "thought", "equal")),
                 f"--min-tokens {least} is above --max-tokens {most}"
                 if least is not None and most is not None and least > most
                 else None,

@@ -22,6 +22,8 @@ from .flags import (
     samples_flag,
     sampling_problems,
     seed_flag,
+    vote_weights_flag,
+    weights_problem,
 )
 from .settings import EngineSettings, QuestionColumns
 from .terms import Sampling
@@ -90,6 +92,7 @@ class EvaluateSettings:
     allocator_options: dict[str, Any] = allocator_options_flag()
     predictor: str = flag("auto", "Predictor for cross-fitting a profile run.")
     samples: tuple[int, ...] = samples_flag()
+    vote_weights: str = vote_weights_flag(metavar="answer|thought")
     mean_tokens: tuple[float, ...] = flag(
         (),
         "Budget levels to compare, in mean tokens per question.",
@@ -135,6 +138,7 @@ class EvaluateSettings:
                 *positive("--mean-usd", self.mean_usd, "USD"),
                 *(at_least("--draws", each, 1) for each in self.num_draws),
                 *(at_least("--samples", each, 1) for each in self.samples),
+                weights_problem(self.vote_weights),
                 "--by-draws evaluates single samples: leave --samples out" if self.by_draws and self.samples else None,
                 at_least("--halvings", self.num_halvings, 0),
                 f"--by-draws plans by price: leave --allocator {self.allocator} out"

@@ -8,15 +8,23 @@ order. Plurality votes over samples are self-consistency (Wang et al., 2022, arX
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import InvalidSettingsError
 from .data import Logprobs
 
 WEIGHTS = ("", "answer", "thought")
+EQUAL = "equal"  # said of one vote each, where nothing said means another default
 ABSTAINS = -1  # the group of an unreadable answer
+RIGHT_GROUP = 0  # of the answers to a query whose right one is known
+MOST_SUBSETS = 2048  # of traces that a weighted vote is measured on: more are sampled
 NEAR = 1e-9  # votes this near are tied: sums of weights in another order differ by rounding
 
 
@@ -127,3 +135,47 @@ def _with_group(ways_T_S: list[list[int]], size: int, votes: int) -> list[list[i
             for drawn in range(num_drawn - own):
                 into[drawn + own] += row[drawn] * ways
     return found
+
+
+def weighted_chance_right(groups: Sequence[int], weights: Sequence[float], samples: int) -> float:
+    """The same where votes have weights, `RIGHT_GROUP` being the right answer.
+
+    Over all subsets where there are at most `MOST_SUBSETS`, else over as many drawn at random, always the same ones for
+    as many traces: unbiased either way. A subset in which a weight is not known votes with one vote each, as
+    `Voting.weights_of` has it.
+
+    Args:
+        groups: of the answer of each trace; `ABSTAINS` for an unreadable one.
+        weights: of each trace, at least 0; NaN where it is not known.
+        samples: from 1 to the number of traces.
+    """
+    group_T, weight_T = np.asarray(groups, dtype=np.int64), np.asarray(weights, dtype=np.float64)
+    if not 1 <= samples <= len(group_T):
+        raise ValueError(f"a vote of {samples} samples needs as many traces; there are {len(group_T)}")
+    counts = Counter(groups)
+    num_right, num_abstained = counts.pop(RIGHT_GROUP, 0), counts.pop(ABSTAINS, 0)
+    if not num_right or not counts or len(set(weights)) == 1:  # weights change nothing
+        return chance_right(num_right, counts.values(), num_abstained, samples)
+    is_in_S_T = _subsets(len(group_T), samples)
+    is_equal_S_1 = (is_in_S_T & np.isnan(weight_T)).any(axis=1, keepdims=True)
+    weight_S_T = np.where(is_in_S_T, np.where(is_equal_S_1, 1.0, np.nan_to_num(weight_T)), 0.0)
+    is_of_T_G = np.stack([group_T == group for group in (RIGHT_GROUP, *counts)], axis=1)
+    votes_S_G = weight_S_T @ is_of_T_G
+    has_votes_S_G = is_in_S_T @ is_of_T_G  # a vote of weight 0 is one
+    most_S = np.where(has_votes_S_G, votes_S_G, -1.0).max(axis=1)
+    is_winner_S_G = has_votes_S_G & (votes_S_G >= (most_S - NEAR * weight_S_T.sum(axis=1))[:, None])
+    return float((is_winner_S_G[:, 0] / np.maximum(is_winner_S_G.sum(axis=1), 1)).mean())
+
+
+@lru_cache(maxsize=64)
+def _subsets(num_traces: int, samples: int) -> NDArray[np.bool_]:
+    """Which traces are in each of some subsets, shape (S, T): all subsets, or a sample without regard to what is in."""
+    if math.comb(num_traces, samples) <= MOST_SUBSETS:
+        chosen_S = np.array(list(combinations(range(num_traces), samples)))
+    else:
+        noise_S_T = np.random.default_rng([num_traces, samples]).random((MOST_SUBSETS, num_traces))
+        chosen_S = np.argsort(noise_S_T, axis=1)[:, :samples]
+    is_in_S_T = np.zeros((len(chosen_S), num_traces), dtype=bool)
+    np.put_along_axis(is_in_S_T, chosen_S, values=True, axis=1)
+    is_in_S_T.setflags(write=False)
+    return is_in_S_T

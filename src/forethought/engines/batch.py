@@ -60,7 +60,8 @@ class _Row:
 class Batch:
     """Decodes requests together, each row one token per step; they are taken as rows become free.
 
-    `stop_ids` end the model's turn, `num_sequences` is the most rows at once.
+    `stop_ids` end the model's turn, `num_sequences` is the most rows at once, `logprobs` whether generations show how
+    likely the model found their tokens.
     """
 
     def __init__(
@@ -73,9 +74,11 @@ class Batch:
         stop_ids: Collection[int],
         num_sequences: int,
         context_tokens: int,
+        logprobs: bool = False,
     ) -> None:
         self.decoder, self.forcing, self.sampling = decoder, forcing, sampling
         self.stop_ids, self.num_sequences, self.context_tokens = stop_ids, num_sequences, context_tokens
+        self.shows_logprobs = logprobs
         # The longest first, so that the batch stays full to the end; samples of one query stay together.
         self.waiting = ordered(requests, lambda request: -request.budget)
         self.is_exhausted = False
@@ -97,7 +100,10 @@ class Batch:
                 Span(slot, row.flight.shared, row.num_cached, row.ids[row.num_cached :])
                 for slot, row in enumerate(self.rows)
             ]
-            tokens, is_finite = self._choose(self.decoder.run(self.slots, spans))
+            logits_R_V = self.decoder.run(self.slots, spans)
+            tokens, is_finite = self._choose(logits_R_V)
+            if self.shows_logprobs:
+                self._note_logprobs(logits_R_V, tokens)
             for slot in reversed(range(len(self.rows))):  # backwards, so that a row moved into a gap is done already
                 finished += self._advance(slot, tokens[slot], is_finite[slot])
         return finished
@@ -170,6 +176,15 @@ class Batch:
                 uniform_R=torch.tensor(uniform, device=logits_R_V.device),
             )
         return token_R.tolist(), is_finite_R.tolist()
+
+    def _note_logprobs(self, logits_R_V: torch.Tensor, tokens: list[int]) -> None:
+        """Keeps the log-probability of every row's next token, before temperature and top-p."""
+        chosen_R_1 = logits_R_V.gather(1, torch.tensor(tokens, device=logits_R_V.device)[:, None])
+        logprob_R = (chosen_R_1[:, 0].float() - logits_R_V.float().logsumexp(dim=-1)).tolist()
+        for row, logprob in zip(self.rows, logprob_R, strict=True):
+            flight = row.flight
+            found = flight.thought_logprobs if row.cut is None else flight.answer_logprobs.setdefault(row.cut, [])
+            found.append(min(0.0, logprob))
 
     def _advance(self, slot: int, token: int, is_finite: bool) -> list[Generation]:
         """Gives the row in `slot` its next token, and on its end takes it to the next cut or frees the slot."""

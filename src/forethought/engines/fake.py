@@ -14,7 +14,18 @@ from typing import Any
 
 import numpy as np
 
-from ..core.data import Curves, EngineInfo, FloatArray, Generation, Probe, Query, Request, Sampling, StopReason
+from ..core.data import (
+    Curves,
+    EngineInfo,
+    FloatArray,
+    Generation,
+    Logprobs,
+    Probe,
+    Query,
+    Request,
+    Sampling,
+    StopReason,
+)
 from ..core.menu import Menu
 from ..core.options import Option
 from ..core.prompts import PromptTemplate
@@ -102,6 +113,8 @@ class FakeEngine:
         seed: which fake model this is; another seed has other difficulties.
         menu: scale of the curves: jumps lie within its largest cap; as a `Menu` or as text (`geometric:256:32768`).
         failure_rate: share of traces that come back as an error, from 0 to 1.
+        logprobs: show how likely the model found its answers and thoughts (`Generation.logprobs`): a right answer as
+            likely as it is to come, which is simulated as all else is.
         context_tokens: longest prompt + thought + answer; None for prompts of at most `PROMPT_TOKENS` and any thought.
         tokens_per_second: pretend this speed by sleeping; None for none.
 
@@ -120,6 +133,7 @@ class FakeEngine:
         seed: int = 0,
         menu: Menu | str | int = Menu.evenly(16, 256),
         failure_rate: float = 0.0,
+        logprobs: bool = False,
         context_tokens: int | None = None,
         tokens_per_second: float | None = None,
     ) -> None:
@@ -131,7 +145,7 @@ class FakeEngine:
         self.menu = menu
         self.failure_rate = failure_rate
         self.tokens_per_second = tokens_per_second
-        self._context_tokens = context_tokens
+        self._context_tokens, self.shows_logprobs = context_tokens, logprobs
         self._suffix_tokens = max(1, len(template.answer_suffix.split()))
         self._latents: dict[tuple[str, str], _Latent] = {}
         stream = random.Random(seed).choices(WORDS, k=_STREAM_WORDS)
@@ -220,6 +234,13 @@ class FakeEngine:
         def answer(tokens: int) -> str:
             return right if u_right < latent.success(tokens) else wrong
 
+        def shown(tokens: int) -> Logprobs | None:
+            if not self.shows_logprobs:
+                return None
+            chance = min(max(float(latent.success(tokens)), 0.01), 0.99)
+            likely = chance if u_right < latent.success(tokens) else 1.0 - chance
+            return Logprobs(round(math.log(likely), 4), round(math.log(0.5 + 0.5 * likely), 4) if tokens else None)
+
         return Generation(
             query_id=query.id,
             sample=request.sample,
@@ -232,11 +253,12 @@ class FakeEngine:
             prompt_tokens=latent.prompt_tokens,
             stop_reason=StopReason.NATURAL if natural_length < request.budget else StopReason.BUDGET,
             probes=tuple(
-                Probe(cut, answer(cut), latent.answer_tokens)
+                Probe(cut, answer(cut), latent.answer_tokens, logprobs=shown(cut))
                 for cut in sorted(set(request.probe_budgets))
                 if cut < length
             ),
             option=request.label,
+            logprobs=shown(length),
         )
 
     def _text(self, u: float, num_words: int) -> str:

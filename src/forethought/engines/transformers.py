@@ -54,6 +54,7 @@ class TransformersEngine:
         device: "auto", "cpu", "cuda", …
         num_threads: CPU threads of torch; None leaves them as they are.
         prompt_cache_mib: memory for the keys and values of prompts between calls.
+        logprobs: show how likely the model found what it wrote (`Generation.logprobs`), to weigh votes by.
         needed_tokens: longest prompt + thought + answer that will be asked for, where known: for the choice of
             `num_sequences`, and what is said of memory.
     """
@@ -70,6 +71,7 @@ class TransformersEngine:
         device: str = "auto",
         num_threads: int | None = None,
         prompt_cache_mib: int = 1024,
+        logprobs: bool = False,
         needed_tokens: int | None = None,
     ) -> None:
         local = locate(model)
@@ -79,7 +81,7 @@ class TransformersEngine:
             device = "cuda" if torch.cuda.is_available() else "cpu"
         dtype, self.dtype_reason = _choose_dtype(dtype, device)
         logger.info("%s on %s in %s: %s", local.name, device, dtype, self.dtype_reason)
-        self.template = template
+        self.template, self.shows_logprobs = template, logprobs
         try:
             tokenizer = transformers.AutoTokenizer.from_pretrained(local.path, trust_remote_code=False)
             self._forcing = Forcing(tokenizer, template)
@@ -143,6 +145,7 @@ class TransformersEngine:
             stop_ids=self._stop_ids,
             num_sequences=self.num_sequences,
             context_tokens=self._context_tokens,
+            logprobs=self.shows_logprobs,
         )
         while batch.is_busy:
             for generation in batch.step():

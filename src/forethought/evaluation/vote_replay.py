@@ -15,9 +15,8 @@ import numpy as np
 
 from ..core.data import FloatArray, IntArray
 from ..core.stopping import Standing, StoppingRule
+from ..core.votes import RIGHT_GROUP
 from ..errors import InvalidInputError
-
-RIGHT_GROUP = 0  # of each query
 
 Values = TypeVar("Values", FloatArray, IntArray)
 

@@ -7,14 +7,14 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..core.data import IntArray
+from ..core.data import FloatArray, IntArray
 from ..core.menu import Menu
 from ..core.profile import RIGHT, UNTRIED, WRONG, Profile
 from ..core.protocols import Grader
-from ..core.votes import ABSTAINS, chance_right
+from ..core.votes import ABSTAINS, RIGHT_GROUP, chance_right, weighted_chance_right
 from ..errors import InvalidInputError, InvalidSettingsError
 from ..graders import group_answers
-from .vote_replay import RIGHT_GROUP, FrozenDraws
+from .vote_replay import FrozenDraws
 
 NUM_ORDERS = 64  # in which each query's samples are seen while it is learned how votes move
 
@@ -43,6 +43,23 @@ def groups(profile: Profile, grader: Grader) -> IntArray:
     return group_N_B
 
 
+def weights(profile: Profile, by: str) -> FloatArray:
+    """The weight of each trace's vote, see `core.votes.Voting`, shape (N, B); NaN where it is not known.
+
+    Raises:
+        InvalidInputError: a profile without these log-probabilities.
+    """
+    logprob_N_B = None if profile.traces is None else getattr(profile.traces, f"{by}_logprob_N_B")
+    if logprob_N_B is None:
+        raise InvalidInputError(
+            f"the profile {profile.provenance.name or ''} does not say how likely the model found its "
+            f"{'answers' if by == 'answer' else 'thoughts'}, which weighs votes: measure it again by an engine that "
+            "shows log-probabilities (--engine vllm --engine-option logprobs=true)"
+        )
+    weight_N_B: FloatArray = np.exp(logprob_N_B.astype(np.float64))
+    return weight_N_B
+
+
 def frozen_draws(profile: Profile, label: str, num_samples: int, grader: Grader) -> tuple[IntArray, FrozenDraws]:
     """`(rows, draws)`: the samples by one option of the queries that have so many, in random orders.
 
@@ -62,7 +79,7 @@ def frozen_draws(profile: Profile, label: str, num_samples: int, grader: Grader)
     return rows, FrozenDraws.shuffled(group_N_B[:, column][index_Q_T], tokens_Q_T, num_orders=NUM_ORDERS, seed=0)
 
 
-def voted(profile: Profile, samples: Sequence[int], grader: Grader) -> Profile:
+def voted(profile: Profile, samples: Sequence[int], grader: Grader, weigh_by: str = "") -> Profile:
     """The profile of votes: each of its options with each number of samples.
 
     The chance that a vote is right is the mean over all subsets of a query's traces of that size (`chance_right`). A
@@ -73,9 +90,10 @@ def voted(profile: Profile, samples: Sequence[int], grader: Grader) -> Profile:
         profile: single samples, with traces.
         samples: numbers of samples, each at least 1.
         grader: says which answers are the same.
+        weigh_by: "" for one vote each; "answer" or "thought" as in `Voting.weights`.
 
     Raises:
-        InvalidInputError: a profile that keeps no answers.
+        InvalidInputError: a profile that keeps no answers, or no log-probabilities to weigh them by.
         InvalidSettingsError: numbers of samples that no query has.
     """
     numbers = sorted(set(samples))
@@ -85,6 +103,7 @@ def voted(profile: Profile, samples: Sequence[int], grader: Grader) -> Profile:
             f"samples must be whole numbers from 1 to {most}, the most traces of a question; got {list(samples)}"
         )
     tries_Q_B, group_N_B = profile.tries_Q_B, groups(profile, grader)
+    weight_N_B = weights(profile, weigh_by) if weigh_by else None
     is_tried_Q_B = tries_Q_B > 0
     mean_B = np.where(is_tried_Q_B, profile.tokens_Q_B, 0.0).sum(axis=0) / np.maximum(is_tried_Q_B.sum(axis=0), 1)
     menu = profile.menu.times(numbers, mean_B)
@@ -94,12 +113,17 @@ def voted(profile: Profile, samples: Sequence[int], grader: Grader) -> Profile:
     is_drawn_N_B = np.ones(group_N_B.shape, bool) if profile.traces is None else profile.traces.grade_N_B != UNTRIED
     for row, where in enumerate(profile.traces_of_Q):
         for column in range(profile.menu.num_options):
-            found = group_N_B[where, column][is_drawn_N_B[where, column]]
+            is_drawn_T = is_drawn_N_B[where, column]
+            found = group_N_B[where, column][is_drawn_T]
+            weight_T = None if weight_N_B is None else weight_N_B[where, column][is_drawn_T].tolist()
             num_right, *num_wrong = np.bincount(found[found != ABSTAINS], minlength=RIGHT_GROUP + 1).tolist()
             num_abstained = int((found == ABSTAINS).sum())
             for place in np.flatnonzero((base_V == column) & (samples_V <= len(found))):
                 number = int(samples_V[place])
-                chance = chance_right(num_right, num_wrong, num_abstained, number)
+                if weight_T is None:
+                    chance = chance_right(num_right, num_wrong, num_abstained, number)
+                else:
+                    chance = weighted_chance_right(found.tolist(), weight_T, number)
                 tried_Q_V[row, place] = len(found) // number
                 right_Q_V[row, place] = chance * tried_Q_V[row, place]
     input_Q_B = profile.input_Q_B

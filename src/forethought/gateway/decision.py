@@ -15,7 +15,7 @@ from ..core.data import Cost, Curves, FloatArray
 from ..core.features import HIDDEN, ID, Features
 from ..core.menu import Menu
 from ..core.options import Option
-from ..errors import InvalidSettingsError
+from ..errors import InvalidMenuError, InvalidSettingsError
 from ..predictors.predictor import Predictor
 from ..predictors.usage import stretched
 from ..questions.queries import content_id
@@ -149,9 +149,17 @@ class Decider:
         predictor: of the curves.
         price: right answers that a token must buy.
         cost: what a token is counted in.
+
+    Raises:
+        InvalidMenuError: the predictor is of votes over several samples, and a request is for one answer.
     """
 
     def __init__(self, predictor: Predictor, *, price: float, cost: Cost) -> None:
+        if (predictor.card.menu.samples_B > 1).any():
+            raise InvalidMenuError(
+                f"the predictor's options are votes of several samples ({predictor.card.menu}), and a request is "
+                "answered by one: train one without --samples for the gateway, and run votes with `forethought run`"
+            )
         self.predictor = predictor
         self.price = price
         self.cost = cost

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from ..core import registry
 from ..core.data import Grade, Query
 from ..core.problems import Problems, excerpt
-from ..core.protocols import Grader
+from ..core.protocols import Grader, completed
+from ..core.provenance import Provenance
 from .choice import ChoiceGrader
 from .exact import ExactGrader
 from .grouping import group_answers
@@ -19,6 +21,7 @@ __all__ = [
     "MathGrader",
     "NumberGrader",
     "check_references",
+    "grader_of",
     "group_answers",
     "is_gradable",
 ]
@@ -27,6 +30,14 @@ __all__ = [
 def is_gradable(grader: Grader, reference: str | None) -> bool:
     """Whether `grader` can read the reference: one that is not right when it is itself the answer is never matched."""
     return reference is not None and grader.grade(answer=reference, reference=reference) is Grade.RIGHT
+
+
+def grader_of(made: Provenance) -> Grader:
+    """The grader that answers were graded by; "exact" where that is not known by name."""
+    name = made.grader
+    if name is None or name not in registry.available("graders"):
+        return completed(registry.make("graders", "exact", {}), "exact")
+    return completed(registry.make("graders", name, made.grader_options or {}), name)
 
 
 def check_references(

@@ -41,6 +41,7 @@ class PredictorCard:
         shrinkage: how far predictions are shrunk to the mean curve; None where they are used as fitted.
         grader: what judged the traces, with version and options, in words; None where it is not known.
         history: what earlier draws it knows; None for a predictor that knows none.
+        vote_weights: by what several samples weighed their votes, see `core.votes.Voting`; "" for one vote each.
         versions: of the packages that made it.
         created: ISO 8601 date.
     """
@@ -67,6 +68,7 @@ class PredictorCard:
     grader: str | None = None
     history: HistoryCard | None = None
     mean_input_B: tuple[float, ...] | None = None
+    vote_weights: str = ""
 
     def __repr__(self) -> str:
         return f"PredictorCard({self.predictor} for {self.model}, budgets {self.menu}, made {self.created})"
@@ -170,12 +172,20 @@ def _what(card: PredictorCard) -> str:
     return (
         f"Predicts, before any reasoning, the chance of a right answer under every "
         f"{f'option of {markdown(str(card.menu))}' if card.menu.is_named else f'budget of {card.menu} tokens'}"
-        f"{', and the number of tokens generated' if card.mean_tokens_B is not None else ''}. "
+        f"{', and the number of tokens generated' if card.mean_tokens_B is not None else ''}. {_votes(card)}"
         f"Predictor {code(card.predictor)}. {reads}\n\n"
         f"Made for model {code(card.model or 'unknown')} (hash {code(card.model_hash or 'unknown')}) with prompt "
         f"template {code(card.template or 'unknown')} (hash {code(card.template_hash or 'unknown')}). "
         f"It rejects any other model or template, and a profile that has none of its budgets."
     )
+
+
+def _votes(card: PredictorCard) -> str:
+    """How the samples of an option vote."""
+    if not (card.menu.samples_B > 1).any():
+        return ""
+    weights = f"weighed by the log-probability of the {card.vote_weights}" if card.vote_weights else "one each"
+    return f"An option of several samples, as in `x4`, is answered by their vote ({weights}). "
 
 
 def _data(card: PredictorCard) -> str:

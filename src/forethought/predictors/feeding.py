@@ -14,6 +14,7 @@ import numpy as np
 from ..core.menu import Menu
 from ..core.profile import Profile
 from ..errors import InvalidSettingsError
+from ..graders import grader_of, group_answers
 from .card import PredictorCard
 from .card_parts import Fed, HistoryCard
 from .history import HistoryPredictor
@@ -52,10 +53,12 @@ def feed(predictor: Predictor, profile: Profile, *, fed_as: str = "") -> tuple[P
             f"{' and '.join(differing)}, and different ones are not mixed. To start a new one: forethought train "
             "PROFILE --predictor history",
         )
-    columns, notes = _columns(predictor.card.menu, profile.menu)
+    columns, notes = _columns(predictor.card.menu, _as_options(profile.menu, predictor.card.menu))
     if all(column is None for column in columns):
         return predictor, notes
     draws = Draws.of(profile).on(columns)
+    if (predictor.card.menu.samples_B > 1).any():
+        draws = draws.named_as(own.draws_, lambda texts: group_answers(texts, grader_of(profile.provenance)))
     notes += tuple(_doubts(predictor, profile, name))
     entry = Fed(
         id=name,
@@ -165,6 +168,13 @@ def _columns(own: Menu, fed: Menu) -> tuple[list[int | None], tuple[str, ...]]:
             "--predictor history"
         )
     return columns, tuple(notes)
+
+
+def _as_options(menu: Menu, own: Menu) -> Menu:
+    """Caps as the options that votes by them are drawn by."""
+    if menu.is_named or not (own.samples_B > 1).any():
+        return menu
+    return Menu(menu.caps, tuple(map(menu.option, menu.caps)))
 
 
 def _definition(menu: Menu, column: int) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, ClassVar, Self
 
@@ -10,9 +10,12 @@ import numpy as np
 
 from ..core.data import FloatArray
 from ..core.features import ID, KINDS, MIN_QUERIES, Counts, Features, Float64Array, HeldOut
+from ..core.menu import Menu
+from ..core.profile import RIGHT, UNREADABLE, UNTRIED, WRONG
 from ..core.protocols import Estimator, EstimatorBase
 from ..core.registry import available
 from ..core.showing import Progress, part, silent
+from ..core.votes import chance_right
 from ..errors import InvalidSettingsError
 from .mean import mean_curve
 from .parts.checks import usable
@@ -37,6 +40,9 @@ class HistoryPredictor(EstimatorBase):
     (empirical Bayes; Griffiths, "Maximum likelihood estimation for the beta-binomial distribution", 1973). Tokens are
     drawn to the base's curve in the same way, by the moments: the variance within a query over that between queries. A
     query never seen gets the base's curve, shrunk as far as left-out queries ask for; its history takes it from there.
+
+    Only single samples are counted. What a vote of several would have answered follows from how often a query got each
+    answer, on whatever night (`core.votes.chance_right`, one vote each). T answers count as T // k votes of k samples.
 
     Args:
         base: registered name of the predictor whose curves are a query's before its first draw.
@@ -65,6 +71,7 @@ class HistoryPredictor(EstimatorBase):
     _mean_p_B: FloatArray
     _mean_tokens_B: FloatArray | None
     _is_ordered: bool
+    _votes: tuple[tuple[int, int, int], ...]
 
     def __init__(
         self,
@@ -105,7 +112,7 @@ class HistoryPredictor(EstimatorBase):
         features.check(self.reads)
         rows, known, complete = usable(features, counts)
         self._mean_p_B, self._mean_tokens_B = mean_curve(complete)
-        self._is_ordered = not counts.menu.is_named
+        self._is_ordered, self._votes = not counts.menu.is_named, votes_of(counts.menu)
         self._base = self._make(self._progress).fit(known, complete)
         left = LeftOut.of(complete, self._left_out(known, complete))
         reads_nothing = not self._base.reads
@@ -160,13 +167,34 @@ class HistoryPredictor(EstimatorBase):
         if pairs:
             places, rows = (list(each) for each in zip(*pairs, strict=True))
             own = self.draws_
-            p_Q_B[places] = posterior(p_Q_B[places], self.strength_, own.right_N_B[rows], own.tried_N_B[rows])
+            p_Q_B[places] = posterior(p_Q_B[places], self.strength_, *self._known(rows))
             if tokens_Q_B is not None and self.token_strength_ is not None:
                 held = (own.tokens_N_B[rows], own.counted_N_B[rows])
                 tokens_Q_B[places] = posterior(tokens_Q_B[places], self.token_strength_, *held)
+                for column, single, samples in self._votes:
+                    tokens_Q_B[places, column] = samples * tokens_Q_B[places, single]
                 if self._is_ordered:
                     tokens_Q_B = np.maximum.accumulate(tokens_Q_B, axis=1)
         return p_Q_B, tokens_Q_B
+
+    def _known(self, rows: Sequence[int]) -> tuple[Float64Array, Float64Array]:
+        """How many draws of some rows were right, and how many there are, votes among them, shape (N, B) each."""
+        own = self.draws_
+        right_N_B, tried_N_B = own.right_N_B[rows], own.tried_N_B[rows]
+        answers_of: dict[int, list[int]] = {}
+        for place, (row, _) in enumerate(own.answers if self._votes else ()):
+            answers_of.setdefault(row, []).append(place)
+        for number, row in enumerate(rows):
+            held = np.array(answers_of.get(row, []), dtype=np.int64)
+            for column, single, samples in self._votes:
+                count_A = np.rint(own.answered_M_B[held, single]).astype(np.int64)
+                grade_A, num_votes = own.grade_M[held], int(count_A.sum()) // samples
+                if not num_votes or (grade_A == UNTRIED).any():
+                    continue
+                num_right, num_abstained = (int(count_A[grade_A == grade].sum()) for grade in (RIGHT, UNREADABLE))
+                chance = chance_right(num_right, count_A[grade_A == WRONG].tolist(), num_abstained, samples)
+                right_N_B[number, column], tried_N_B[number, column] = num_votes * chance, num_votes
+        return right_N_B, tried_N_B
 
     def has_seen(self, query_ids: tuple[str, ...]) -> np.ndarray[Any, np.dtype[np.bool_]]:
         """Which queries have a draw, shape (Q,)."""
@@ -197,6 +225,7 @@ class HistoryPredictor(EstimatorBase):
             "strength": self.strength_,
             "token_strength": self.token_strength_,
             "is_ordered": self._is_ordered,
+            "votes": [list(each) for each in self._votes],
             "shrinkage": None if self.shrinkage_ is None else asdict(self.shrinkage_),
             "base_settings": own,
             "draws": draws,
@@ -213,12 +242,29 @@ class HistoryPredictor(EstimatorBase):
         made = cls(**{key: settings[key] for key in ("base", "base_options", "half_life", "num_folds", "seed")})
         made.strength_, made.token_strength_ = float(settings["strength"]), settings["token_strength"]
         made._is_ordered = bool(settings["is_ordered"])
+        made._votes = tuple(map(_vote, settings.get("votes", ())))
         made.shrinkage_ = None if settings["shrinkage"] is None else Shrinkage(**settings["shrinkage"])
         own = {name.removeprefix(BASE): array for name, array in arrays.items() if name.startswith(BASE)}
         made._base = estimator_class(made.base).from_state(settings["base_settings"], own)
         made.draws_ = Draws.from_state(settings["draws"], arrays)
         made._mean_p_B, made._mean_tokens_B = arrays["history_mean_p"], arrays.get("history_mean_tokens")
         return made
+
+
+def votes_of(menu: Menu) -> tuple[tuple[int, int, int], ...]:
+    """Column of each vote of several samples, column of the option of a single one, and how many there are."""
+    labels = menu.labels
+    pairs = [(column, option) for column, option in enumerate(menu.options) if option.samples > 1]
+    return tuple(
+        (column, labels.index(option.single.label), option.samples)
+        for column, option in pairs
+        if option.single.label in labels
+    )
+
+
+def _vote(value: Any) -> tuple[int, int, int]:
+    column, single, samples = map(int, value)
+    return column, single, samples
 
 
 def posterior(prior_Q_B: FloatArray, strength: float, sum_Q_B: Float64Array, count_Q_B: Float64Array) -> Float64Array:

@@ -73,7 +73,7 @@ def votes_picture(pictured: VotePicture) -> Figure:
     else:
         _gain_panel(left, pictured)
     costs_along(left, pictured.comparison.levels, in_usd=False)
-    left.legend(loc="lower right", fontsize=8.5, **LEGEND)
+    left.legend(loc="lower right" if pictured.with_accuracy else "upper right", fontsize=8.5, **LEGEND)
     _samples_panel(right, pictured)
     return figure
 

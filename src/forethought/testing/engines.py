@@ -203,6 +203,18 @@ class EngineContract:
         }
         expect(not same, "another seed gave the same thoughts")
 
+    def test_samples_of_one_query_are_told_apart_in_one_stream(self, subject: Subject) -> None:
+        """Each is its own seed's, whatever else of its query is under way: votes draw many at once."""
+        several = range(3 * NUM_SAMPLES if subject.draws else NUM_SAMPLES)
+        asked = requests(samples=several)
+        mixed = run(subject.engine, [each for number in several for each in asked if each.sample == number])
+        same(sorted(mixed), sorted((query.id, sample) for query in QUERIES for sample in several), "what came back")
+        for key, done in subject.traces.items():
+            same(mixed[key], done, f"{key} among more samples of its query")
+        if subject.draws:
+            thoughts = {(done.query_id, done.reasoning) for done in mixed.values()}
+            expect(len(thoughts) > len(QUERIES), "samples with seeds of their own are all the same")
+
     def test_probes_in_any_order_and_beyond_the_budget_are_sorted_out(self, subject: Subject) -> None:
         """Twice is once, and none stands at the budget or above."""
         asked = [replace(request, probe_budgets=(16, 8, 8, BUDGET, 2 * BUDGET)) for request in requests()]

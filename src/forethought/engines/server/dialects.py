@@ -16,10 +16,15 @@ from ...servers.tokens import Counters, Usage, whole
 from ..forcing import Forcing
 from .vocabulary import ServerTokenizer
 
+LEAST_LOGPROB = -1e4  # servers show minus infinity as some number far below any other
+
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """How tokens are sampled in one call; `set` holds further fields of its body, if the dialect `sets`."""
+    """How tokens are sampled in one call; `set` holds further fields of its body, if the dialect `sets`.
+
+    With `logprobs` the server is asked how likely the model found each token, as far as it shows it.
+    """
 
     max_tokens: int
     stop: str
@@ -28,6 +33,7 @@ class Drawing:
     seed: int = 0
     priority: int | None = None
     set: Mapping[str, Any] = field(default_factory=dict)
+    logprobs: bool = False
 
     @property
     def fields(self) -> dict[str, Any]:
@@ -48,6 +54,7 @@ class Completion:
         is_stopped: it ran into the stop text.
         prompt_tokens: of this call.
         is_exact: one of `ids` is one token; else they are as few pieces as the server shows.
+        logprobs: the log-probability of each token, those behind the last of `ids` too; empty where not shown.
     """
 
     ids: list[int]
@@ -57,6 +64,7 @@ class Completion:
     is_stopped: bool
     prompt_tokens: int
     is_exact: bool = True
+    logprobs: tuple[float, ...] = ()
 
 
 class Dialect(Protocol):
@@ -161,6 +169,7 @@ class TokenDialect:
             "max_tokens": drawing.max_tokens,
             self._server.kind.names.keeps_stop: True,
             "return_token_ids": True,
+            **({"logprobs": 1} if drawing.logprobs else {}),
             **drawing.fields,
             **self._server.kind.sampling,
         }
@@ -173,7 +182,9 @@ class TokenDialect:
         ended = is_cut(choice.get("finish_reason"), tokens=len(new))
         is_stopped = choice.get(self._server.kind.names.stopped_by) == drawing.stop
         self._count(len(ids), usage.cached)
-        return str(choice.get("text", "")), Completion(list(new), len(new), len(new), ended, is_stopped, len(ids))
+        done = Completion(list(new), len(new), len(new), ended, is_stopped, len(ids))
+        shown = logprobs_in(choice.get("logprobs"), len(new)) if drawing.logprobs else ()
+        return str(choice.get("text", "")), replace(done, logprobs=shown)
 
     async def _ask_llama(self, client: Client, ids: list[int], drawing: Drawing) -> tuple[str, Completion]:
         body = {
@@ -181,6 +192,7 @@ class TokenDialect:
             "n_predict": drawing.max_tokens,
             "return_tokens": True,
             "cache_prompt": True,
+            **({"n_probs": 1} if drawing.logprobs else {}),
             **drawing.fields,
             **self._server.kind.sampling,
         }
@@ -192,8 +204,28 @@ class TokenDialect:
         timings = answer.get("timings")
         self._count(len(ids), whole(timings.get("cache_n")) if isinstance(timings, dict) else None)
         text = str(answer.get("content", "")) + (drawing.stop if is_stopped else "")
-        return text, Completion(list(new), len(new), len(new), reason == "limit", is_stopped, len(ids))
+        done = Completion(list(new), len(new), len(new), reason == "limit", is_stopped, len(ids))
+        found = {"content": answer.get("completion_probabilities")}
+        return text, replace(done, logprobs=logprobs_in(found, len(new)) if drawing.logprobs else ())
 
     def _count(self, prompt_tokens: int, cached_tokens: int | None) -> None:
         self._counters.prompt_tokens += prompt_tokens
         self._counters.cached_tokens += cached_tokens or 0
+
+
+def logprobs_in(found: Any, num_tokens: int) -> tuple[float, ...]:
+    """The log-probability of each of so many tokens, in a chat's form or in that of completions; empty where not shown.
+
+    Args:
+        found: the field `logprobs` of a choice.
+        num_tokens: tokens that the choice is known to have, at least.
+    """
+    if not isinstance(found, dict):
+        return ()
+    shown = found.get("token_logprobs")
+    if isinstance(entries := found.get("content"), list):
+        shown = [entry.get("logprob") if isinstance(entry, dict) else None for entry in entries]
+    if not isinstance(shown, list) or len(shown) < max(1, num_tokens):
+        return ()
+    is_known = all(isinstance(each, int | float) and not isinstance(each, bool) and each <= 0 for each in shown)
+    return tuple(max(float(each), LEAST_LOGPROB) for each in shown) if is_known else ()

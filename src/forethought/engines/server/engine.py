@@ -54,6 +54,8 @@ class OpenAIEngine:
         native_fields: more fields of the body beside every native cap, such as the tags that llama.cpp counts between.
         priority: send each request's priority (the lower goes first), and start them in that order; a vLLM server heeds
             it with --scheduling-policy priority, and without it says nothing.
+        logprobs: show how likely the model found what it wrote (`Generation.logprobs`), to weigh votes by, where
+            budgets are kept by two calls and the server shows it.
         key_variable: environment variable that holds the key; "" for FORETHOUGHT_API_KEY or OPENAI_API_KEY.
         timeout_seconds: longest wait for one whole answer.
         max_attempts: times that a request is tried in all.
@@ -78,6 +80,7 @@ class OpenAIEngine:
         cap_offset: int = 0,
         native_fields: Mapping[str, Any] | None = None,
         priority: bool = False,
+        logprobs: bool = False,
         key_variable: str = "",
         timeout_seconds: float = 600.0,
         max_attempts: int = 6,
@@ -108,6 +111,7 @@ class OpenAIEngine:
             cap_offset=cap_offset,
             native_fields=_object("native_fields", native_fields or {}),
             priority=priority,
+            logprobs=logprobs,
         )
         self.server, wanted, chosen = finish(self._start(server, wanted, is_open=template is None))
         is_open, self.template = template is None, wanted.template

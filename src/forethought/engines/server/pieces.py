@@ -16,7 +16,7 @@ from ...servers.replies import first_choice, generated_in, is_cut, texts_in
 from ...servers.retrying import RequestError
 from ...servers.tokens import Counters, Usage, count_tokens
 from ..forcing import Forcing
-from .dialects import Completion, Drawing
+from .dialects import Completion, Drawing, logprobs_in
 
 
 class Pieces:
@@ -99,6 +99,7 @@ class ChatDialect:
             is_stopped=is_stopped,
             prompt_tokens=prompt_tokens,
             is_exact=is_exact,
+            logprobs=logprobs_in(choice.get("logprobs"), len(pieces)) if drawing.logprobs and is_exact else (),
         )
 
     async def _ask(

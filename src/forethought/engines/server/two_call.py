@@ -123,11 +123,13 @@ class TwoCalls:
             seed=flight.request.seed,
             priority=self._priority(flight),
             set=_fields(flight),
+            logprobs=self.wanted.logprobs,
         )
         done = await self.dialect.complete(client, flight.prompt_ids, [], drawing)
         length = self.dialect.forcing.reasoning_length(done.ids)
         natural = length is not None or not done.is_cut
         flight.end_thought(done.ids if length is None else done.ids[:length], natural=natural)
+        flight.thought_logprobs = list(done.logprobs)
         return done
 
     async def _answer(self, client: Client, flight: Flight, cut: int, thought: Completion, tally: _Tally) -> None:
@@ -136,17 +138,21 @@ class TwoCalls:
         closed = forcing.closed(flight.thought_ids[:cut])
         ids: list[int] = []
         num_tokens, is_counted, goes_on = 0, True, True
+        logprobs, is_shown = list[float](), True
         while goes_on:
             drawing = Drawing(
                 max_tokens=most - num_tokens,
                 stop=self.wanted.template.answer_stop,
                 priority=self._priority(flight),
                 set=_fields(flight),
+                logprobs=self.wanted.logprobs,
             )
             done = await self.dialect.complete(client, flight.prompt_ids, [*closed, *ids], drawing)
             if self.suffix_tokens is None and num_tokens == 0 and thought.prompt_tokens and thought.is_exact:
                 self.suffix_tokens = max(1, done.prompt_tokens - thought.prompt_tokens - cut)
             ids += done.ids
+            logprobs += done.logprobs
+            is_shown = is_shown and bool(done.logprobs)
             is_counted = is_counted and done.num_tokens is not None
             num_tokens += max(1, done.least) if done.num_tokens is None else done.num_tokens
             tally.answers += done.least
@@ -154,6 +160,8 @@ class TwoCalls:
                 raise RequestError(f"the server ignored max_tokens: {num_tokens} answer tokens > {most}")
             # vLLM and the others stop at any brace, also at one that the answer itself has opened.
             goes_on = done.is_stopped and num_tokens < most and not forcing.has_answered(ids)
+        if is_shown:
+            flight.answer_logprobs[cut] = logprobs
         flight.answers[cut] = (forcing.clean_answer(forcing.decode(ids)), num_tokens if is_counted else None)
 
 

@@ -28,6 +28,7 @@ class Wanted:
     cap_offset: int = 0
     native_fields: Mapping[str, Any] = field(default_factory=dict)
     priority: bool = False
+    logprobs: bool = False
 
     @property
     def room(self) -> int:

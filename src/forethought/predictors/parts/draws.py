@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -27,6 +27,7 @@ class Draws:
         tokens_N_B: their tokens, summed.
         answers: (row of `ids`, answer), each once: what was answered, where that was kept; length M.
         answered_M_B: how often each of them was, under each option.
+        grade_M: what each of them was judged, as in `core.profile`; `UNTRIED` where that was not kept.
     """
 
     ids: tuple[str, ...]
@@ -36,12 +37,13 @@ class Draws:
     tokens_N_B: Float64Array
     answers: tuple[tuple[int, str], ...]
     answered_M_B: Float64Array
+    grade_M: IntArray
 
     @classmethod
     def none(cls, num_options: int) -> Self:
         """Of no query."""
         none = np.zeros((0, num_options))
-        return cls((), none, none, none, none, (), none)
+        return cls((), none, none, none, none, (), none, np.zeros(0, dtype=np.int64))
 
     @classmethod
     def of_counts(cls, ids: Sequence[str], counts: Counts) -> Self:
@@ -52,7 +54,8 @@ class Draws:
             counted_N_B = np.where(np.isfinite(counts.tokens_Q_B), tried_N_B, 0.0)
             tokens_N_B = np.where(counted_N_B > 0, counts.tokens_Q_B, 0.0) * counted_N_B
         right_N_B, none_M_B = counts.num_right_Q_B.astype(np.float64), np.zeros((0, counts.menu.num_options))
-        return cls(tuple(ids), tried_N_B, right_N_B, counted_N_B, tokens_N_B, (), none_M_B)
+        grade_M = np.zeros(0, dtype=np.int64)
+        return cls(tuple(ids), tried_N_B, right_N_B, counted_N_B, tokens_N_B, (), none_M_B, grade_M)
 
     @classmethod
     def of(cls, profile: Profile) -> Self:
@@ -60,9 +63,14 @@ class Draws:
         made = cls.of_counts(profile.query_ids, Counts.of(profile))
         if profile.traces is None:
             return made
-        answers, answered = zip(*_answers(profile), strict=True) if profile.num_queries else ((), ())
+        answers, answered, grades = zip(*_answers(profile), strict=True) if profile.num_queries else ((), (), ())
         pairs = tuple((row, text) for row, texts in enumerate(answers) for text in texts)
-        return replace(made, answers=pairs, answered_M_B=np.concatenate([made.answered_M_B, *answered]))
+        return replace(
+            made,
+            answers=pairs,
+            answered_M_B=np.concatenate([made.answered_M_B, *answered]),
+            grade_M=np.concatenate([made.grade_M, *grades]),
+        )
 
     @property
     def _counts(self) -> tuple[Float64Array, Float64Array, Float64Array, Float64Array]:
@@ -94,7 +102,37 @@ class Draws:
             return found
 
         tried, right, counted, tokens = (moved(each) for each in self._counts)
-        return type(self)(self.ids, tried, right, counted, tokens, self.answers, moved(self.answered_M_B))
+        return type(self)(self.ids, tried, right, counted, tokens, self.answers, moved(self.answered_M_B), self.grade_M)
+
+    def named_as(self, earlier: Draws, group: Callable[[Sequence[str]], Sequence[int]]) -> Self:
+        """The same with each answer under the text that it first had, here or in `earlier`.
+
+        Args:
+            earlier: of some of the same queries.
+            group: texts -> the group of each: the same for the same answer, below 0 for one that has none.
+        """
+        texts_of: dict[str, list[str]] = {}
+        for row, text in earlier.answers:
+            texts_of.setdefault(earlier.ids[row], []).append(text)
+        own: dict[int, list[int]] = {}
+        for number, (row, _) in enumerate(self.answers):
+            own.setdefault(row, []).append(number)
+        found: list[tuple[int, str]] = []
+        for row, numbers in own.items():
+            known = [*texts_of.get(self.ids[row], ()), *(self.answers[number][1] for number in numbers)]
+            groups, first = group(known), dict[int, str]()
+            for number, text in zip(groups, known, strict=True):
+                first.setdefault(number, text)
+            named = [text if number < 0 else first[number] for number, text in zip(groups, known, strict=True)]
+            found += [(row, text) for text in named[-len(numbers) :]]
+        pairs = dict.fromkeys(found)
+        place_of = {pair: place for place, pair in enumerate(pairs)}
+        places = np.array([place_of[pair] for pair in found], dtype=np.int64)
+        ordered = [number for numbers in own.values() for number in numbers]
+        answered_M_B = _summed(self.answered_M_B[:0], self.answered_M_B[ordered], places, len(pairs), 1.0)
+        grade_M = np.full(len(pairs), UNTRIED, dtype=np.int64)
+        grade_M[places] = self.grade_M[ordered]
+        return replace(self, answers=tuple(pairs), answered_M_B=answered_M_B, grade_M=grade_M)
 
     def added(self, more: Draws, *, keep: float = 1.0) -> Self:
         """These, counted `keep` times each, and more under the same options."""
@@ -109,11 +147,15 @@ class Draws:
         pairs = zip(self._counts, more._counts, strict=True)
         tried, right, counted, tokens = (_summed(held, new, rows, len(ids), keep) for held, new in pairs)
         answered_M_B = _summed(self.answered_M_B, more.answered_M_B, places, len(answers), keep)
-        return type(self)(tuple(ids), tried, right, counted, tokens, tuple(answers), answered_M_B)
+        grade_M = np.full(len(answers), UNTRIED, dtype=np.int64)
+        grade_M[places] = more.grade_M
+        grade_M[: len(self.answers)] = np.where(self.grade_M != UNTRIED, self.grade_M, grade_M[: len(self.answers)])
+        return type(self)(tuple(ids), tried, right, counted, tokens, tuple(answers), answered_M_B, grade_M)
 
     def state(self) -> tuple[dict[str, Any], dict[str, FloatArray]]:
         """JSON-able settings and arrays, as an estimator keeps them."""
         arrays = dict(zip(NAMES, (*self._counts, self.answered_M_B), strict=True))
+        arrays["grade"] = self.grade_M.astype(np.float64)
         settings = {"ids": list(self.ids), "answers": [list(pair) for pair in self.answers]}
         return settings, {f"{PREFIX}{name}": array for name, array in arrays.items()}
 
@@ -132,11 +174,15 @@ class Draws:
             raise ValueError("its answers are not of its questions, or a question occurs twice")
         if not all(np.isfinite(each).all() and (each >= 0).all() for each in (tried, right, counted, tokens)):
             raise ValueError("its counts hold numbers below 0, or none")
-        return cls(ids, tried, right, counted, tokens, answers, answered)
+        kept = arrays.get(f"{PREFIX}grade")  # not of an older version
+        grade_M = np.full(len(answers), UNTRIED) if kept is None else np.asarray(kept).astype(np.int64)
+        if grade_M.shape != (len(answers),):
+            raise ValueError("its grades are not of its answers")
+        return cls(ids, tried, right, counted, tokens, answers, answered, grade_M)
 
 
-def _answers(profile: Profile) -> Iterator[tuple[tuple[str, ...], Float64Array]]:
-    """For each query its answers, and how often each was given under each option."""
+def _answers(profile: Profile) -> Iterator[tuple[tuple[str, ...], Float64Array, IntArray]]:
+    """For each query its answers, how often each was given under each option, and what it was judged."""
     assert profile.traces is not None
     num_options = profile.menu.num_options
     for texts, span in zip(profile.traces.answers_Q, profile.traces_of_Q, strict=True):
@@ -144,7 +190,9 @@ def _answers(profile: Profile) -> Iterator[tuple[tuple[str, ...], Float64Array]]
         is_tried_N_B = profile.traces.grade_N_B[span] != UNTRIED
         cells = (code_N_B * num_options + np.arange(num_options))[is_tried_N_B]
         count = np.bincount(cells, minlength=len(texts) * num_options)[: len(texts) * num_options]
-        yield texts, count.reshape(len(texts), num_options).astype(np.float64)
+        grade_A = np.full(len(texts), UNTRIED, dtype=np.int64)
+        grade_A[code_N_B[is_tried_N_B]] = profile.traces.grade_N_B[span][is_tried_N_B]
+        yield texts, count.reshape(len(texts), num_options).astype(np.float64), grade_A
 
 
 def _summed(held: Float64Array, more: Float64Array, rows: IntArray, size: int, keep: float) -> Float64Array:

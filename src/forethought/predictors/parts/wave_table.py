@@ -188,11 +188,11 @@ def learn_waves(
     bin_Q = np.searchsorted(np.array(edges), predicted_Q, side="right")
     seen = _count(draws, bin_Q, np.zeros_like(bin_Q), len(edges) + 1, most)[0]
     worth, right_X_Q, samples_X_Q = _priced(draws, bin_Q, seen[0], points, strength)
-    fitted = (*_fit(seen, _mean_odds(predicted_Q, bin_Q), strength), worth)
+    fitted = [np.round(each, DIGITS) for each in _fit(seen, _mean_odds(predicted_Q, bin_Q), strength)]
     visits = seen[0].sum(axis=1)
     states = []
     for drawn, top, second in _reachable(most):
-        numbers = (tuple(np.round(each[drawn, :, top, second], DIGITS).tolist()) for each in fitted)
+        numbers = (tuple(each[drawn, :, top, second].tolist()) for each in (*fitted, worth))
         states.append(WaveState(drawn, top, second, round(float(visits[drawn, top, second]), 3), *numbers))
     centre = float(log_odds(predicted_Q).mean())
     return WaveTable(
@@ -234,7 +234,6 @@ def _priced(
         alike = _shrunk_to_lead(summed.sum(axis=1), counted.sum(axis=1), strength)
         is_gained = _shrunk(summed, counted, alike[:, None], GAINED_ALIKE) > 0.0
         is_worth = np.logical_and.accumulate(is_gained, axis=0)
-        is_worth &= counted > 0.0  # where nothing was seen to come by, nothing is known to be gained
         worth[drawn] = np.where(is_worth[0], np.array(PRICES)[np.maximum(is_worth.sum(axis=0) - 1, 0)], 0.0)
         goes_on = is_worth.reshape(len(PRICES), -1)[:, place]
         right_N[drawn] = np.where(goes_on, right_N[after], now)
