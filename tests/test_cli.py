@@ -55,6 +55,13 @@ def test_from_questions_to_report(call: Call, tmp_path: Path) -> None:
     assert {row["kind"] for row in call("ls", "--json").json} == {"profile", "run", "predictor"}
 
 
+@pytest.mark.parametrize(("caps", "is_told"), [("1,2", True), ("1,256", False)])
+def test_a_profile_in_which_nothing_was_right_says_so(call: Call, tmp_path: Path, caps: str, is_told: bool) -> None:
+    questions = write_questions(tmp_path / "train.jsonl", 8)
+    told = call("profile", "fake", questions, "--budgets", caps, "--traces", 2, "--quiet").out
+    assert ("no answer was right at any cap" in told) is is_told
+
+
 @pytest.mark.slow
 def test_layers_of_a_run_and_of_a_file_with_a_folder_of_states(call: Call, trained: str) -> None:
     said = call("layers", trained, "--resamples", 100, "--no-plots", "--quiet")

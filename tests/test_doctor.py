@@ -362,6 +362,23 @@ def test_the_key_is_not_told(template, capsys, monkeypatch):
     assert SECRET not in written.out + written.err
 
 
+def test_a_server_that_wants_a_key_is_not_asked_on(template, capsys):
+    """vLLM under --api-key shows /version and /health to everybody, and refuses what lies under /v1."""
+    paths = []
+
+    def handle(asked: Asked) -> Reply:
+        paths.append(asked.path)
+        is_open = asked.path == "/version"
+        return Reply({"version": "0.32.0"}) if is_open else Reply({"error": "Unauthorized"}, status=401)
+
+    with serving(handle) as url:
+        assert _exit_code(["doctor", "--base-url", url]) == 1
+    written = capsys.readouterr().out
+    assert "HTTP 401: Unauthorized. The server's key is read from FORETHOUGHT_API_KEY" in written
+    assert "kind" not in written
+    assert not [path for path in paths if path.endswith("completions")]
+
+
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 def test_every_row_puts_its_cap_where_its_path_says(kind):
     if not kind.cap:

@@ -233,6 +233,14 @@ class TestFeatures:
         changed[:, 5] = -100.0
         assert (predict(predictor, changed)[0] == predict(predictor, data["features"])[0]).all()
 
+    def test_states_that_are_all_alike_teach_the_mean_curve(self, name: str) -> None:
+        """As those behind the embedding are, where every prompt ends in the same token."""
+        data = task()
+        data["features"] = np.full_like(data["features"], 3.0)
+        p_Q_B, _ = predict(on_states(name, data), data["features"])
+        assert (p_Q_B == p_Q_B[0]).all()
+        assert np.abs(p_Q_B[0] - data["true"].mean(axis=0)).max() < 0.1
+
     def test_learns_more_than_the_mean_curve(self, name: str) -> None:
         data, fresh = task(num_queries=600), task(seed=1)
         mean_p_B = predict(fitted("mean", data), fresh["features"])[0]

@@ -230,11 +230,13 @@ def vllm(folder: Path) -> Iterator[Stand]:
         "MEAN": "32",
     }
     lines = [f"{name}={value}" for name, value in values.items()]
+    lines.append("SERVED=$MODEL")
     lines.append(f"SERVER=({' '.join(map(shlex.quote, flags))} --port {port})")
     lines.append("ASK=(--template boxed --base-url $URL --concurrency 8)")
     yield Stand(
         "\n".join(lines),
-        {**real_servers.ENVIRONMENT, "PYTHONPATH": str(site)},
+        # A busy machine may take longer for an answer than `doctor` waits.
+        {**real_servers.ENVIRONMENT, "PYTHONPATH": str(site), "FORETHOUGHT_DOCTOR_TIMEOUT": "900"},
         f"Here instead {', '.join(f'{name}={value}' for name, value in values.items() if name != 'URL')}: "
         f"qwen2.5-coder-0.5b, vLLM {number} on two busy CPU cores.\n",
     )

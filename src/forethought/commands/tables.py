@@ -227,6 +227,11 @@ def profile_text(result: Mapping[str, Any]) -> str:
         lines.append(
             f"{result['cut']:,} thoughts were cut at their largest cap, {result['unreadable']:,} answers unreadable"
         )
+    if not any(result["accuracy"]):
+        lines.append(
+            "no answer was right at any cap, so there is nothing to learn yet: larger caps (--budgets), or another "
+            "--template or --grader; see answers: forethought show RUN ID"
+        )
     if result.get("failed"):
         lines.append(
             f"{result['failed']} traces failed ({', '.join(result['failed_ids'])}); see: forethought show RUN ID"

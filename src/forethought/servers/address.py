@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from ..errors import InvalidSettingsError
 
 KEY_VARIABLES = ("FORETHOUGHT_API_KEY", "OPENAI_API_KEY")
+KEY_HINT = f"The server's key is read from {' or '.join(KEY_VARIABLES)}"
 HIDDEN = "[api key]"
 LEAST_KEY = 8  # characters; shorter ones ("EMPTY", "none") are no secrets, and stand in many an answer
 ENDPOINTS = ("/chat/completions", "/completions", "/responses", "/messages", "/models", "/embeddings")

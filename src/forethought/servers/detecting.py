@@ -9,7 +9,7 @@ from typing import Any
 
 from ..core.registry import unknown_name_message
 from ..errors import EngineError, InvalidSettingsError
-from .address import Address
+from .address import KEY_HINT, Address
 from .client import Client
 from .kinds import KINDS, ServerKind
 from .retrying import RequestError
@@ -99,9 +99,11 @@ async def detect(client: Client, kind: str = "", model: str = "") -> Server:
         proxied = None if is_known else _proxied(await client.ask("GET", address.api("model/info")), model)
     except RequestError as error:
         raise _unusable(client, error) from None
-    if models is None and version is None and props is None and address.host not in HOSTS:
-        await _reach(client)
-        await _look_around(client)
+    if models is None and address.host not in HOSTS:
+        is_open = version is not None or props is not None  # these routes, also to a client without a key
+        await _reach(client, is_open=is_open)
+        if not is_open:
+            await _look_around(client)
     entries = _entries(models)
     if kind:
         name, how = kind, "asked for"
@@ -124,12 +126,17 @@ async def detect(client: Client, kind: str = "", model: str = "") -> Server:
     )
 
 
-async def _reach(client: Client) -> None:
-    """Raises EngineError when the list of models cannot be had for a reason other than that there is none."""
+async def _reach(client: Client, *, is_open: bool) -> None:
+    """Raises EngineError when the list of models cannot be had for a reason other than that there is none.
+
+    Where other routes of the server answer (`is_open`), only the lack of a key is such a reason.
+    """
     try:
         await client.get(client.address.api("models"))
     except RequestError as error:
-        if "HTTP 404" not in str(error):
+        if "HTTP 401" in str(error):
+            raise EngineError(f"{client.address} refuses the list of its models: {error}. {KEY_HINT}") from None
+        if not is_open and "HTTP 404" not in str(error):
             raise _unusable(client, error) from None
 
 

@@ -9,7 +9,7 @@ from ....core.serve_settings import ServeSettings
 from ....engines.server.chat import ask_template
 from ....errors import EngineError
 from ....predictors.predictor import Predictor
-from ....servers.address import Address, Key
+from ....servers.address import KEY_HINT, Address, Key
 from ....servers.client import Client
 from ....servers.detecting import Server, detect
 from ....servers.kinds import KINDS
@@ -17,6 +17,8 @@ from ....servers.retrying import Backoff
 from ....servers.tokens import Counters
 from ...host import logger
 from .enforcing import enforcement, keeps_cap
+
+KEY_FLAG = "The server's key is read from the variable that --upstream-key-env names"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,7 @@ async def look_at(settings: ServeSettings, address: Address, key: Key | None, pr
         except EngineError as error:
             hint = "; if it starts later, name its kind: --server vllm"
             said = str(error).replace("--base-url", "--upstream").replace("doctor --upstream", "doctor --base-url")
-            raise EngineError(said + hint) from None
+            raise EngineError(said.replace(KEY_HINT, KEY_FLAG) + hint) from None
         if card.template == CHAT:
             template, _ = await ask_template(client, server, settings.served_model or (server.models or ("",))[0])
             if card.template_hash is not None and template.hash != card.template_hash:
