@@ -56,16 +56,22 @@ def traces(folder: Path) -> Counter[str]:
 
 
 def workers_now() -> list[int]:
-    """Processes of workers on this machine."""
-    found = []
-    for file in Path("/proc").glob("[0-9]*/cmdline"):
+    """Processes of workers on the Ray that this process started, and of no other."""
+    parent_of, workers = dict[int, int](), list[int]()
+    for folder in Path("/proc").glob("[0-9]*"):
         try:
-            words = file.read_bytes()
+            words, parent = (
+                (folder / "cmdline").read_bytes(),
+                (folder / "stat").read_text().rpartition(")")[2].split()[1],
+            )
         except OSError:
             continue
-        if words.startswith(b"ray::EngineWorker"):
-            found.append(int(file.parent.name))
-    return found
+        parent_of[int(folder.name)] = int(parent)
+        workers += [int(folder.name)] if words.startswith(b"ray::EngineWorker") else []
+    own = {os.getpid()}
+    while more := {pid for pid, parent in parent_of.items() if parent in own} - own:
+        own |= more
+    return [pid for pid in workers if pid in own]
 
 
 def kill_workers(folder: Path, on_ray: list[str], num_kills: int, rng: random.Random) -> dict[str, Any]:
@@ -100,7 +106,8 @@ def kill_commands(folder: Path, on_ray: list[str], num_kills: int, rng: random.R
     lost, twice, at = 0, 0, []
     for _ in range(num_kills):
         before = traces(folder / "commands")
-        process = subprocess.Popen([*command("commands"), *on_ray], cwd=folder, stderr=subprocess.DEVNULL)
+        silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        process = subprocess.Popen([*command("commands"), *on_ray], cwd=folder, **silent)
         time.sleep(rng.uniform(1.0, 30.0))
         process.send_signal(signal.SIGKILL)
         process.wait()
