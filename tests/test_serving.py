@@ -231,6 +231,16 @@ def test_the_price_is_set_on_left_out_predictions_of_the_training_questions(prof
     assert prepared.template == TEMPLATE
 
 
+def test_a_price_on_fewer_questions_than_folds(profile, tmp_path):
+    few = profile.select(np.arange(4))
+    folder, file = tmp_path / "predictor", tmp_path / "profile.parquet"
+    train(few, predictor="text").save(folder)
+    write_parquet(file, few)
+    named = {"FORETHOUGHT_PREDICTOR": str(folder), "FORETHOUGHT_PROFILE": str(file)}
+    prepared = prepare({**named, "FORETHOUGHT_MEAN_TOKENS": "32"})
+    assert prepared.price.source == f"left-out predictions of {file}"
+
+
 @pytest.mark.slow
 def test_a_mean_that_no_budget_fits_is_refused(profile, text_predictor, tmp_path):
     text_predictor.save(tmp_path / "predictor")

@@ -52,6 +52,7 @@ class Price:
             return self.value
 
 
+NUM_FOLDS = 5
 VARIABLES = ("FORETHOUGHT_PRICE", "FORETHOUGHT_MEAN_TOKENS", "FORETHOUGHT_PROFILE=profile.parquet")
 FLAGS = ("--price", "--mean-tokens", "--profile profile.parquet")
 
@@ -111,6 +112,7 @@ def _curves(options: PriceTerms, predictor: Predictor, names: tuple[str, str, st
             measured,
             predictor=predictor.card.predictor,
             layers=None if layer is None else [layer],
+            num_folds=min(NUM_FOLDS, measured.num_queries),
             seed=predictor.card.seed,
         )
         return curves, f"left-out predictions of {source}"

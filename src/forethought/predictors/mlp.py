@@ -238,9 +238,8 @@ class _Components:
         eigenvalue_D, vector_D_D = np.linalg.eigh((x_Q_D.T @ x_Q_D / np.float32(len(x_Q_D))).astype(np.float64))
         num_kept = min(num_components, len(x_Q_D), len(eigenvalue_D))
         kept = slice(None, -num_kept - 1, -1)
-        spread = np.sqrt(
-            max(float(eigenvalue_D[kept].mean()), 1e-8)
-        )  # of constant states too, its inverse is a float16
+        # No eigenvalue is above 0 where all states are alike; what is divided by it has to fit float16 all the same.
+        spread = np.sqrt(max(float(eigenvalue_D[kept].mean()), 1e-8))
         largest_K = np.abs(vector_D_D[:, kept]).argmax(axis=0)
         signs_K = np.sign(vector_D_D[:, kept][largest_K, np.arange(num_kept)])  # the same on every machine
         return cls(standardizer, (vector_D_D[:, kept] * signs_K / spread).astype(np.float16))
