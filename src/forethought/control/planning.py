@@ -140,7 +140,9 @@ def made_plan(
     """The plan from predicted curves; `others` are allocators whose budgets a run judges on the same traces."""
     return Plan(
         queries=tuple(queries),
-        allocation=_in_waves(predictor, queries, expected, terms) if waves else allocate(terms, queries, expected),
+        allocation=_in_waves(predictor, queries, expected, terms, voting)
+        if waves
+        else allocate(terms, queries, expected),
         waves=predictor.waves if waves else {},
         forecast=expected,
         terms=terms,
@@ -152,10 +154,14 @@ def made_plan(
     )
 
 
-def _in_waves(predictor: Predictor, queries: Sequence[Query], expected: Forecast, terms: Terms) -> Allocation:
+def _in_waves(
+    predictor: Predictor, queries: Sequence[Query], expected: Forecast, terms: Terms, voting: Voting
+) -> Allocation:
     """The allocation by `plan_waves`, which knows no bounds, and spends tokens."""
     if terms.cost is not Cost.SPENT:
         raise InvalidSettingsError(f"waves spend tokens: give a total under cost spent, not {terms.cost}")
+    if voting.weights:
+        raise InvalidSettingsError("waves have learned how votes of one weight move: leave vote weights out")
     bounds = {terms.min_tokens, terms.max_tokens}
     if bounds.union(*((query.min_budget, query.max_budget) for query in queries)) != {None}:
         raise InvalidSettingsError("waves know no bounds of a question: leave min_tokens and max_tokens out")

@@ -285,8 +285,7 @@ async def _generate_waves(
     with keeper(engine, keeping) as keep, replacing(run.path / "answers.jsonl") as rows:
 
         async def draw(requests: Iterable[Request]) -> AsyncIterator[Record]:
-            wave = list(requests)
-            async for generation in pool.generate(engine, wave) if pool else engine.generate(wave):
+            async for generation in pool.generate(engine, list(requests)) if pool else engine.generate(requests):
                 yield keep(generation, own[generation.query_id].reference)
 
         ceiling = ceiling_of(engine.info)

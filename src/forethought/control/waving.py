@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -25,6 +26,7 @@ from .voting import Gathering
 from .waves import LOWER, Drawing, WavePolicy, choose, marginal, price_for, price_of_options
 
 NAME = "waves"  # of the allocation
+SHARES = (0.9, 1.0)  # of the total, that is spent by the end of each round
 Draw = Callable[[Iterable[Request]], AsyncIterator[Record]]
 """Requests -> their records, in any order, each once it is kept."""
 
@@ -118,9 +120,13 @@ def _largest(menu: Menu, label: str) -> int:
 
 
 class Waves:
-    """Samples of a plan's queries in waves: which come next is a pure function of those that came before.
+    """Samples of a plan's queries, each query's in waves, all in one stream, and the price of a token in a few rounds.
 
-    So a run that was stopped goes through the same waves again with the samples that it has, and on from there.
+    In a round the price stands still, and each query goes on by itself until another wave is not worth it: an engine's
+    batch is full until few are left. The first round spends less than there is; then the price is lowered to what
+    fits into what is left, and queries go on from where they stopped. A lower price only draws more, so this comes to
+    what the last price alone would have drawn. A query's samples depend on answers alone, not on the clock: a run that
+    was stopped goes through the same decisions with the samples that it has.
 
     Args:
         plan: made by `plan_waves`.
@@ -128,63 +134,81 @@ class Waves:
     """
 
     def __init__(self, plan: Plan, grader: Grader) -> None:
-        curves = plan.forecast.curves
+        curves, menu = plan.forecast.curves, plan.menu
         assert curves.tokens_Q_B is not None
-        self._plan, self._grader, self._left = plan, grader, plan.allocation.total
-        options = [plan.menu.option(budget) for budget in plan.allocation.budget_Q.tolist()]
+        self._grader, self._total, self._round = grader, plan.allocation.total, 0
+        options = [menu.option(budget) for budget in plan.allocation.budget_Q.tolist()]
         self._label_Q = np.array([option.single.label for option in options])
-        column_Q = [plan.menu.column_of(label) for label in self._label_Q.tolist()]
-        row_Q = np.arange(len(options))
+        column_Q, row_Q = [menu.column_of(label) for label in self._label_Q.tolist()], np.arange(len(options))
         self._tokens_Q, self._predicted_Q = curves.tokens_Q_B[row_Q, column_Q], curves.p_Q_B[row_Q, column_Q]
-        self._policies = {label: WavePolicy.of(plan.waves[label]) for label in set(self._label_Q.tolist())}
-        self._most_Q = [option.samples for option in options]
-        self._answers_Q: list[list[str | None]] = [[] for _ in options]
-        self._is_open_Q = np.ones(len(options), dtype=bool)
-        self._order_Q = hash_order(curves.query_ids, seed=0)
+        self._policies = {label: WavePolicy.of(plan.waves[label]) for label in sorted(set(self._label_Q.tolist()))}
+        self._order_Q, self._most_Q = hash_order(curves.query_ids, seed=0), [option.samples for option in options]
+        self._price, self._price_Q, self._spent = math.inf, np.full(len(options), math.inf), 0.0
+        self._answers_Q: list[dict[int, str | None]] = [{} for _ in options]
+        self._drawn_Q = [0] * len(options)  # asked for so far
+        self._num_out = 0  # samples that were asked for and have not come
+        self._ready = deque[tuple[int, int]]()
 
-    def next(self) -> tuple[list[int], list[tuple[int, int]]]:
-        """`(queries that have ended, the next wave)`: rows, and pairs of a row and the number of a sample."""
-        rows_of = {
-            label: np.flatnonzero(self._is_open_Q & (self._label_Q == label)) for label in sorted(self._policies)
-        }
-        drawings = {label: self._drawing(label, rows) for label, rows in rows_of.items() if rows.size}
-        left = max(self._left, 0.0)
-        price = price_for(left, list(drawings.values()))
+    def next(self) -> tuple[int, int] | None:
+        """The next sample to draw, as the row of its query and its number; None where others have to come first."""
+        while not self._ready and not self._num_out and self._round < len(SHARES):
+            self._begin_round()
+        if not self._ready:
+            return None
+        self._num_out += 1
+        return self._ready.popleft()
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing more is worth its tokens."""
+        return self._round == len(SHARES) and not self._ready and not self._num_out
+
+    def _begin_round(self) -> None:
+        """Lowers the price, and lets queries go on."""
+        left = max(0.0, SHARES[self._round] * self._total - self._spent)
+        self._round += 1
+        rows_of = {label: np.flatnonzero(self._label_Q == label) for label in self._policies}
+        drawings = {label: self._drawing(label, rows) for label, rows in rows_of.items()}
+        price = self._price = min(self._price, price_for(left, list(drawings.values())))
         spent_Q, lower_Q = (np.zeros(len(self._most_Q)) for _ in range(2))
         for label, drawing in drawings.items():
             spent_Q[rows_of[label]] = drawing.further(price)
             lower_Q[rows_of[label]] = drawing.further(price * LOWER)
         is_lower_Q = marginal(left, spent_Q, lower_Q, self._order_Q)
-        ended, wave = list[int](), list[tuple[int, int]]()
-        for label, drawing in drawings.items():
-            rows = rows_of[label]
-            num_Q = np.where(is_lower_Q[rows], drawing.decide(price * LOWER), drawing.decide(price))
-            for row, num in zip(rows.tolist(), num_Q.tolist(), strict=True):
-                drawn = len(self._answers_Q[row])
-                last = min(drawn + num, self._most_Q[row])
-                wave += [(row, sample) for sample in range(drawn, last)]
-                if last == drawn:
-                    ended.append(row)
-        self._is_open_Q[ended] = False
-        return ended, sorted(wave, key=lambda each: (each[1], each[0]))
+        self._price_Q = np.minimum(self._price_Q, np.where(is_lower_Q, price * LOWER, price))
+        for row in self._order_Q.tolist():
+            self._go_on(row)
 
     def _drawing(self, label: str, rows: IntArray) -> Drawing:
-        each = [Standing.of(self._groups(self._answers_Q[row])) for row in rows.tolist()]
+        each = [self._standing(row) for row in rows.tolist()]
         names = ("num_drawn", "top", "second", "streak")
         standing = Standing(*(np.array([int(getattr(one, name)) for one in each]) for name in names))
         return Drawing(self._policies[label], standing, self._tokens_Q[rows], self._predicted_Q[rows])
 
-    def _groups(self, answers: Sequence[str | None]) -> list[int]:
-        """The group of each answer; what failed abstains."""
+    def _standing(self, row: int) -> Standing:
+        """How the vote of a query stands, all of whose samples have come; what failed abstains."""
+        answers = [self._answers_Q[row][number] for number in range(self._drawn_Q[row])]
         groups = iter(group_answers([text for text in answers if text is not None], self._grader))
-        return [ABSTAINS if text is None else next(groups) for text in answers]
+        return Standing.of([ABSTAINS if text is None else next(groups) for text in answers])
+
+    def _go_on(self, row: int) -> None:
+        """Decides on the next wave of a query, whose samples have all come."""
+        price, drawn = float(self._price_Q[row] * self._tokens_Q[row]), self._drawn_Q[row]
+        policy, predicted = self._policies[self._label_Q[row]], float(self._predicted_Q[row])
+        num = int(policy.draw(self._standing(row), price=price, predicted=predicted))
+        wave = range(drawn, max(drawn, min(drawn + num, self._most_Q[row])))
+        self._drawn_Q[row] = wave.stop
+        self._ready.extend((row, number) for number in wave)
 
     def add(self, row: int, record: Record) -> None:
-        """One more sample of a query, in the order of its samples. One that failed abstains."""
+        """A sample that came. One that failed abstains, and counts as it was expected to."""
         outcome = record.at(record.budget)
-        self._answers_Q[row].append(None if outcome is None else outcome.answer)
+        self._num_out -= 1
+        self._answers_Q[row][record.sample] = None if outcome is None else outcome.answer
         tokens = None if outcome is None else outcome.tokens
-        self._left -= self._tokens_Q[row] if tokens is None else tokens
+        self._spent += self._tokens_Q[row] if tokens is None else tokens
+        if len(self._answers_Q[row]) == self._drawn_Q[row]:
+            self._go_on(row)
 
 
 async def answers_in_waves(
@@ -196,34 +220,35 @@ async def answers_in_waves(
     known: Mapping[tuple[str, int], Record],
     ceiling: int,
 ) -> AsyncIterator[Answer]:
-    """The answer of each query once its vote is settled, or another sample is not worth its tokens.
+    """The answer of each query, once no further sample of any is worth its tokens.
 
     Args:
         plan: made by `plan_waves`.
         gathered: puts the samples of a query together.
         grader: says which answers are the same.
-        draw: generates samples.
+        draw: generates samples; what it asks for depends on what has come meanwhile.
         known: samples that are there already, by query and number.
         ceiling: most tokens of a thought by an option without a cap.
     """
-    waves, record_of = Waves(plan, grader), dict(known)
-    while True:
-        ended, wave = waves.next()
-        for row in ended:
-            yield gathered.settle(plan.queries[row].id)
-        if not wave:
-            return
-        missing = [each for each in wave if _key(plan, each) not in record_of]
-        async for record in draw([_request(plan, row, sample, ceiling) for row, sample in missing]):
-            record_of[record.query_id, record.sample] = record
-        for row, sample in sorted(wave):
-            record = record_of.pop((plan.queries[row].id, sample))
-            gathered.add(record)
-            waves.add(row, record)
+    waves, row_of = Waves(plan, grader), {query.id: row for row, query in enumerate(plan.queries)}
 
+    def add(record: Record) -> None:
+        gathered.add(record)
+        waves.add(row_of[record.query_id], record)
 
-def _key(plan: Plan, each: tuple[int, int]) -> tuple[str, int]:
-    return plan.queries[each[0]].id, each[1]
+    def requests() -> Iterator[Request]:
+        while (sample := waves.next()) is not None:
+            record = known.get((plan.queries[sample[0]].id, sample[1]))
+            if record is None:
+                yield _request(plan, *sample, ceiling)
+            else:
+                add(record)
+
+    while not waves.has_ended:
+        async for record in draw(requests()):
+            add(record)
+    for query in plan.queries:
+        yield gathered.settle(query.id)
 
 
 def _request(plan: Plan, row: int, sample: int, ceiling: int) -> Request:
