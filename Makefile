@@ -66,5 +66,5 @@ $(VENV)/.demo: $(VENV)/bin/python pyproject.toml constraints.txt
 
 $(VENV)/.dev: $(VENV)/bin/python pyproject.toml constraints.txt
 	@echo "installing forethought with everything the tests use into $(VENV)"
-	$(PIP) --editable '.[transformers,lora,openai,gateway,tracing,plots,math,inspect,docs,dev]'
+	$(PIP) --editable '.[transformers,lora,openai,gateway,tracing,ray,plots,math,inspect,docs,dev]'
 	@touch $@
