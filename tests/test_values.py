@@ -190,7 +190,7 @@ def test_every_block_of_the_page_on_python_runs(call: Call, monkeypatch: pytest.
 
     monkeypatch.setattr(opening, "open_engine", open_small)
     blocks = blocks_of("docs/python.md")
-    assert [language for language, _ in blocks] == ["python", "python", "python", "python", "python", "bash"]
+    assert [language for language, _ in blocks] == ["python"] * 6 + ["bash"]
     names: dict[str, Any] = {"__name__": "page"}
     for language, text in blocks:
         if language == "python":

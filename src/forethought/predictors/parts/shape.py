@@ -137,7 +137,8 @@ def isotonic(level_Q_B: FloatArray) -> FloatArray:
     np.cumsum(level_Q_B, axis=1, dtype=np.float64, out=sum_Q_S[:, 1:])
     highest_Q_B = np.full((num_rows, num_options), -np.inf)
     for at in range(num_options):
-        mean_Q_J = sum_Q_S[:, at + 1 :] - sum_Q_S[:, at : at + 1]
+        with np.errstate(invalid="ignore"):  # damaged weights give infinities: NaN then, which is refused
+            mean_Q_J = sum_Q_S[:, at + 1 :] - sum_Q_S[:, at : at + 1]
         mean_Q_J /= np.arange(1, num_options - at + 1)
         smallest_Q_J = np.minimum.accumulate(mean_Q_J[:, ::-1], axis=1)[:, ::-1]
         np.maximum(highest_Q_B[:, at:], smallest_Q_J, out=highest_Q_B[:, at:])
