@@ -19,22 +19,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from command_line import write_sums
 from engine_contract import BUDGET, TEMPLATE, EngineContract, Subject
 from forethought.cluster import crew as crews
 from forethought.cluster.crew import Crew
 from forethought.cluster.engine import ClusterEngine, engine_of
 from forethought.cluster.rows import AHEAD, MOST_LOST, Hands, Rows, key_of
 from forethought.cluster.worker import EngineWorker, Task
-from forethought.commands.pipeline import profile, run, train
+from forethought.commands.pipeline import profile, run
 from forethought.core.data import Generation, Query, Request
 from forethought.core.menu import Menu
 from forethought.core.protocols import HiddenStateEngine
-from forethought.core.settings import EngineSettings, PlanSettings, ProfileSettings, RunSettings, TrainSettings
+from forethought.core.settings import EngineSettings
 from forethought.core.worker import Worker
 from forethought.engines.fake import FakeEngine
 from forethought.errors import EngineError, RunError
 from forethought.runs.store import RunDirectory
+from measured_alone import measured_alone, profiling, running
 from process_host import Prepare, ProcessHost
 
 NUM_QUERIES = 60
@@ -134,21 +134,7 @@ def on_workers(folder: Path) -> Iterator[Open]:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with questions, a profile of them by one process, a predictor, and a run by one process."""
-    path = tmp_path_factory.mktemp("cluster")
-    write_sums(path / "q.jsonl", NUM_QUERIES)
-    profile(profiling(path, "alone"))
-    train(TrainSettings(run=str(path / "alone"), predictor="text", out=str(path / "text")))
-    run(running(path, "run-alone"))
-    return path
-
-
-def profiling(folder: Path, out: str, **more: Any) -> ProfileSettings:
-    return ProfileSettings(model="fake", questions=str(folder / "q.jsonl"), out=str(folder / out), num_traces=2, **more)
-
-
-def running(folder: Path, out: str, **more: Any) -> RunSettings:
-    plan = PlanSettings(run=str(folder / "text"), questions=str(folder / "q.jsonl"), mean_tokens=64)
-    return RunSettings(plan=plan, out=str(folder / out), **more)
+    return measured_alone(tmp_path_factory.mktemp("cluster"), NUM_QUERIES)
 
 
 def lines(run: RunDirectory) -> list[str]:

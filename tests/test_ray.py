@@ -19,15 +19,16 @@ from typing import Any
 
 import pytest
 
-from command_line import Call, write_sums
+from command_line import Call
 from forethought.cluster import crew as crews
 from forethought.cluster.crew import Crew
 from forethought.cluster.engine import engine_of
 from forethought.cluster.ray_host import RayHost
 from forethought.cluster.worker import Task
-from forethought.commands.pipeline import profile, run, train
-from forethought.core.settings import EngineSettings, PlanSettings, ProfileSettings, RunSettings, TrainSettings
+from forethought.commands.pipeline import profile, run
+from forethought.core.settings import EngineSettings
 from forethought.runs.store import RunDirectory
+from measured_alone import measured_alone, profiling, running
 
 pytestmark = [
     pytest.mark.slow,
@@ -57,21 +58,7 @@ def host() -> Iterator[Kept]:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with questions, a profile of them by one process, a predictor, and a run by one process."""
-    path = tmp_path_factory.mktemp("ray")
-    write_sums(path / "q.jsonl", NUM_QUERIES)
-    profile(profiling(path, "alone"))
-    train(TrainSettings(run=str(path / "alone"), predictor="text", out=str(path / "text")))
-    run(running(path, "run-alone"))
-    return path
-
-
-def profiling(folder: Path, out: str, **more: Any) -> ProfileSettings:
-    return ProfileSettings(model="fake", questions=str(folder / "q.jsonl"), out=str(folder / out), num_traces=2, **more)
-
-
-def running(folder: Path, out: str, **more: Any) -> RunSettings:
-    plan = PlanSettings(run=str(folder / "text"), questions=str(folder / "q.jsonl"), mean_tokens=64)
-    return RunSettings(plan=plan, out=str(folder / out), **more)
+    return measured_alone(tmp_path_factory.mktemp("ray"), NUM_QUERIES)
 
 
 def workers(host: Kept, folder: Path, num_workers: int, **options: Any) -> Crew:

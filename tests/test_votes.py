@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import forethought as ft
 from command_line import json_caller, write_sums
 from forethought.control.answers import abstained_words
-from forethought.control.judging import with_votes
+from forethought.control.learning_votes import with_votes
 from forethought.core.data import Logprobs
 from forethought.core.menu import Menu
 from forethought.core.options import Option

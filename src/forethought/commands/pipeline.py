@@ -17,8 +17,8 @@ from ..control.answers import Answer
 from ..control.billing import UNPRICED, Prices
 from ..control.budgets import keep_plan, keep_voting, read_plan
 from ..control.feeding import feed_profile, feed_run, history_folder
-from ..control.judging import with_votes, with_waves
 from ..control.keeping import KeepingEngine
+from ..control.learning_votes import with_votes, with_waves
 from ..control.plan import Plan
 from ..control.planning import forecast, largest_cap, made_plan, model_of, needed_tokens, predict
 from ..control.pool import Pool

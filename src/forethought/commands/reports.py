@@ -10,7 +10,7 @@ from typing import Any
 
 from ..control import evaluating, sources
 from ..control.budgets import load_budgets, read_plan
-from ..control.judging import with_votes
+from ..control.learning_votes import with_votes
 from ..control.results import answer_rows, outcomes, read_summary
 from ..core import registry
 from ..core.data import Query

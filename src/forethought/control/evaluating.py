@@ -28,7 +28,7 @@ from ..predictors.parts.making import Progress, make_estimator
 from ..predictors.parts.making import silent as quiet
 from ..predictors.predictor import Predictor
 from ..runs.profiles import common_menu, curves_on_menu, on_menu, with_layers
-from .judging import with_votes, with_votes_of
+from .learning_votes import with_votes, with_votes_of
 from .planning import forecast
 from .training import asked_now, check_profiles
 

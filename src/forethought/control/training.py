@@ -25,7 +25,7 @@ from ..predictors.parts.rows import check_profile
 from ..predictors.predictor import Predictor
 from ..runs.pooling import pooled
 from ..runs.profiles import joined
-from .judging import with_votes, with_waves
+from .learning_votes import with_votes, with_waves
 
 HISTORY = "history"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 
 from ..core import registry
@@ -14,6 +15,8 @@ from .exact import ExactGrader
 from .grouping import group_answers
 from .math import MathGrader
 from .number import NumberGrader
+
+logger = logging.getLogger(__name__)
 
 __all__ = [
     "ChoiceGrader",
@@ -33,9 +36,13 @@ def is_gradable(grader: Grader, reference: str | None) -> bool:
 
 
 def grader_of(made: Provenance) -> Grader:
-    """The grader that answers were graded by; "exact" where that is not known by name."""
+    """The grader that answers were graded by; "exact" where that is not known by name, which is logged."""
     name = made.grader
     if name is None or name not in registry.available("graders"):
+        logger.warning(
+            "note: %s: answers count as the same where their texts are equal",
+            "nothing says how answers were graded" if name is None else f"the grader {name!r} is not registered here",
+        )
         return completed(registry.make("graders", "exact", {}), "exact")
     return completed(registry.make("graders", name, made.grader_options or {}), name)
 

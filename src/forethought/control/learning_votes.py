@@ -1,0 +1,55 @@
+"""From single samples to votes: the profile of votes, and a predictor that knows how votes stand and move."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from ..core.features import MIN_QUERIES
+from ..core.menu import Menu
+from ..core.profile import Profile
+from ..evaluation.votes import frozen_draws, voted
+from ..predictors.parts.wave_table import learn_waves
+from ..predictors.predictor import Predictor
+from .judging import Judge
+
+
+def with_votes(profile: Profile, samples: Sequence[int], weigh_by: str = "") -> Profile:
+    """The profile of votes, see `evaluation.votes.voted`, by its own grader; itself without numbers of samples."""
+    return voted(profile, samples, Judge.of_provenance(profile.provenance).grader, weigh_by) if samples else profile
+
+
+def with_votes_of(menu: Menu, profile: Profile, weigh_by: str = "") -> Profile:
+    """The same with the numbers of samples on `menu` that the profile has; itself where it has them already."""
+    if (profile.menu.samples_B > 1).any() or (menu.samples_B == 1).all():
+        return profile
+    most = int(profile.num_tried_Q.max(initial=0))
+    return with_votes(profile, [number for number in set(menu.samples_B.tolist()) if number <= most], weigh_by)
+
+
+def with_waves(predictor: Predictor, profile: Profile, samples: Sequence[int]) -> Predictor:
+    """A predictor of votes that also knows how they stand and move, learned on the single samples of its questions.
+
+    Args:
+        predictor: just trained on the votes of `profile`.
+        profile: single samples, with traces.
+        samples: numbers of samples that it predicts; options that it does not predict a single sample of have none.
+    """
+    if len(samples) < 2:
+        return predictor
+    grader, said, tables = Judge.of_provenance(profile.provenance).grader, predictor.left_out, {}
+    for label in predictor.card.menu.singles:
+        if label not in predictor.card.menu.labels:
+            continue
+        rows, draws = frozen_draws(profile, label, max(samples), grader)
+        predicted_Q = None
+        if said is not None:
+            column, place_of = said.menu.column_of(label), {name: row for row, name in enumerate(said.query_ids)}
+            known = [place for place, row in enumerate(rows.tolist()) if profile.query_ids[row] in place_of]
+            draws = draws.select(np.array(known, dtype=np.int64))
+            predicted_Q = said.p_Q_B[[place_of[profile.query_ids[rows[place]]] for place in known], column]
+        if len(draws.group_Q_T) >= MIN_QUERIES:
+            tables[label] = learn_waves(draws, predicted_Q)
+    return replace(predictor, waves=tables)
