@@ -61,7 +61,7 @@ def plan_waves(
     price = price_of_options(total, policies, right_Q_O_K, tokens_Q_O)
     if math.isinf(price):
         raise InvalidTotalError(
-            f"{total:,.0f} tokens cannot pay for a first sample of {len(queries)} questions, expected to be "
+            f"{total:,.0f} tokens cannot pay for a first sample of {len(queries)} questions, which is expected to take "
             f"{math.ceil(tokens_Q_O.min(axis=1).sum()):,}"
         )
     each = [_expected_of(policies, right_Q_O_K, tokens_Q_O, at) for at in (price, price * LOWER)]
