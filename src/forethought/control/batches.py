@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -22,10 +23,10 @@ from ..core.terms import HardCap, Sampling
 from ..core.visible import to_json
 from ..engines.context import CEILING
 from ..engines.server.batches import BatchCalls, BatchServer
-from ..errors import InvalidSettingsError, RunError
+from ..errors import InvalidInputError, InvalidSettingsError, RunError
 from ..questions.queries import query_to_json
 from ..runs.store import fingerprint
-from ..servers.batches import MOST_ID
+from ..servers.batches import MOST_ID, read_result, result_lines
 from .billing import UNPRICED, Prices
 from .plan import Plan
 from .profiling import planned_seed
@@ -302,3 +303,47 @@ def _parts(lines: Iterable[bytes], most_lines: int, most_bytes: int) -> list[int
         sizes[-1] += 1
         num_bytes += len(line)
     return sizes
+
+
+def find_round(paths: Sequence[Path], named: str = "") -> tuple[Path, Round]:
+    """The record of the requests whose results these files hold: the one named, or by its fingerprint.
+
+    It is looked for beside the result files and in this folder.
+
+    Raises:
+        InvalidInputError: no file names a request of ours, or its record is not found.
+        RunError: the record is damaged.
+    """
+    if named:
+        path = Path(named)
+        path = (
+            path
+            if path.name.endswith(".batch.json")
+            else path.with_name(f"{path.name.removesuffix(path.suffix)}.batch.json")
+        )
+        return path, Round.load(path)
+    prints = Counter[str]()
+    for path in paths:
+        for line in result_lines(path):
+            found = OURS.fullmatch(read_result(line).custom_id)
+            if found:
+                prints[found[1]] += 1
+                break
+    if not prints:
+        raise InvalidInputError(
+            f"{', '.join(map(str, paths))}: no line has a custom_id that `forethought plan --batch-out` made; name the "
+            "requests: --batch REQUESTS.batch.json"
+        )
+    for folder in dict.fromkeys([*(path.parent for path in paths), Path()]):
+        for candidate in sorted(folder.glob("*.batch.json")):
+            try:
+                made = Round.load(candidate)
+            except RunError:
+                continue
+            if made.fingerprint in prints:
+                return candidate, made
+    wanted = next(iter(prints))
+    raise InvalidInputError(
+        f"the results are of the job {wanted}, and no REQUESTS.batch.json of it is in their folder or here; name it: "
+        "--batch REQUESTS.batch.json"
+    )
