@@ -11,7 +11,7 @@ from pathlib import Path
 from ..control import sources
 from ..control.judging import Judge
 from ..control.plan import MAKE, Plan
-from ..control.planning import check_total, engine_for, model_of, voting_for
+from ..control.planning import engine_for, model_of, voting_for
 from ..control.profiling import check_asked_layers
 from ..control.running import plan_provenance
 from ..control.sources import refuse_without_texts
@@ -130,7 +130,7 @@ def plan_inputs(settings: PlanSettings) -> tuple[Predictor, list[Query]]:
     terms = terms_of(settings)
     terms.open()
     queries = sources.plan_queries(settings.questions, settings.limit, settings.columns)
-    check_total(terms, queries, predictor.card)
+    terms.check_total(queries, predictor.card)
     return predictor, queries
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from ..control.billing import UNPRICED, CostEstimate, Expected, Prices, Traffic
 from ..control.budgets import read_plan
 from ..control.plan import Plan
-from ..control.planning import largest_cap, model_of, template_of
+from ..control.planning import model_of, template_of
 from ..control.sources import recorded_features, refuse_without_texts
 from ..core.data import Cost, Query
 from ..core.features import DIFFICULTY, HIDDEN
@@ -153,7 +153,7 @@ def run_estimate(settings: RunSettings, *, prices: Prices = UNPRICED) -> CostEst
     card, asked = predictor.card, settings.plan
     model = model_of(card, asked.model)
     template = prompting(model, replace(asked.engine, template=template_of(card, asked.template))).template
-    cap = largest_cap(terms_of(asked), queries, menu)
+    cap = terms_of(asked).largest_cap(queries, menu)
     engine, lengths = _lengths(model, settings.plan.engine, template, queries, menu, cap)
     most_samples = int(menu.samples_B.max())
     done = _done(folder, most_samples, retry_failed=settings.retry_failed)

@@ -20,7 +20,7 @@ from ..control.feeding import feed_profile, feed_run, history_folder
 from ..control.keeping import KeepingEngine
 from ..control.learning_votes import with_votes, with_waves
 from ..control.plan import Plan
-from ..control.planning import forecast, largest_cap, made_plan, model_of, needed_tokens, predict
+from ..control.planning import forecast, made_plan, model_of, needed_tokens, predict
 from ..control.pool import Pool
 from ..control.profiling import Report, setup_of, silent
 from ..control.results import write_results
@@ -239,7 +239,7 @@ def run(
     terms, others = terms_of(settings.plan), allocators_of(settings)[1:]
     asked = planned_engine(settings.plan, predictor)
     folder = run_folder(settings)
-    model, cap = model_of(predictor.card, settings.plan.model), largest_cap(terms, queries, predictor.card.menu)
+    model, cap = model_of(predictor.card, settings.plan.model), terms.largest_cap(queries, predictor.card.menu)
     room, _ = _room(model, asked, queries, predictor.card.menu, cap, engine)
     needed = needed_tokens(predictor, prompting(model, asked).template, queries, cap)
     with _opened(engine, settings, model, asked, needed, progress) as (running, worker):
