@@ -16,9 +16,10 @@ from typing import Any
 
 import numpy as np
 
+from ..core.allocation import Allocation
 from ..core.checks import check_plan
 from ..core.codec import decode, encode, fields_to_json
-from ..core.data import Allocation, Cost, EngineInfo, IntArray, Query, Request
+from ..core.data import Cost, EngineInfo, IntArray, Query, Request
 from ..core.files import read_json, write_atomically
 from ..core.menu import Menu, with_menu
 from ..core.protocols import Engine, Grader, check_menu

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from ..allocators import allocate as divide
-from ..core.data import Allocation, Cost, Curves, IntArray, Query
+from ..core.allocation import Allocation
+from ..core.data import Cost, Curves, IntArray, Query
 from ..core.features import DIFFICULTY, GIVEN, HIDDEN, Features
 from ..core.problems import excerpt
 from ..core.prompts import CHAT, PromptTemplate, shipped_templates

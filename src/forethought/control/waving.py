@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 
 import numpy as np
 
-from ..core.data import Allocation, Cost, Curves, FloatArray, IntArray, Query, Request
+from ..core.allocation import Allocation
+from ..core.data import Cost, Curves, FloatArray, IntArray, Query, Request
 from ..core.menu import Menu
 from ..core.protocols import Grader
 from ..core.records import Record
