@@ -7,7 +7,7 @@ values are stored with the run. Nothing here imports a numerical library.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import InvalidMenuError, InvalidSettingsError
 from .flags import (
@@ -61,6 +61,8 @@ class EngineSettings:
     template: str = flag("", "Prompt template: chat, a shipped name or a .json file.", shown="chosen by model")
     temperature: float = flag(0.6, "Sampling temperature of the thought.")
     top_p: float = flag(1.0, "Nucleus sampling (top-p) of the thought.")
+
+    SAMPLED: ClassVar = ("template", "temperature", "top_p")  # what a predictor's card fixes
 
     def __post_init__(self) -> None:
         check_all(
