@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from typing import Any
 
 from ..servers.replies import texts_in
 from ..servers.tokens import TOLERANCE, Shown, Usage, count_shown, whole
+from .asgi import parsed
 from .used import DONE, REFUSED_UPSTREAM, Used
 
 MOST_KEPT = 4_000_000  # bytes of a whole reply that is read to be counted
@@ -104,7 +104,7 @@ class Tally:
             data = line[5:].strip()
             if not data or data == b"[DONE]":
                 continue
-            event = _object(data)
+            event = parsed(data)
             if event is not None:
                 is_usage_alone = self._event(event)
         return is_usage_alone
@@ -133,7 +133,7 @@ class Tally:
         return False
 
     def _whole(self, content: bytes) -> None:
-        found = _object(content)
+        found = parsed(content)
         if found is None:
             return
         self._take(found.get("usage"))
@@ -158,11 +158,3 @@ class Tally:
         if (prompt := whole(usage.get("input_tokens"))) is not None and any(cached):  # Anthropic counts them apart
             found["input_tokens"] = prompt + sum(number or 0 for number in cached)
         self._usage |= found
-
-
-def _object(data: bytes) -> dict[str, Any] | None:
-    try:
-        found = json.loads(data)
-    except (ValueError, RecursionError):
-        return None
-    return found if isinstance(found, dict) else None
