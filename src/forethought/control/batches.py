@@ -21,7 +21,6 @@ from ..core.files import read_json, replacing, write_atomically
 from ..core.prompts import parse_template, template_to_json
 from ..core.terms import HardCap, Sampling
 from ..core.visible import to_json
-from ..engines.context import CEILING
 from ..engines.server.batches import BatchCalls, BatchServer
 from ..errors import InvalidInputError, InvalidSettingsError, RunError
 from ..questions.queries import query_to_json
@@ -29,7 +28,6 @@ from ..runs.store import fingerprint
 from ..servers.batches import MOST_ID, read_result, result_lines
 from .billing import UNPRICED, Prices
 from .plan import Plan
-from .profiling import planned_seed
 
 OURS = re.compile(r"([0-9a-f]{12})-(\d{1,6})-([A-Za-z0-9_-]+)")  # a custom_id: fingerprint, sample, query
 ONE = (0,)  # samples of a query that has one
@@ -174,19 +172,12 @@ class Bounds:
         return found
 
 
-def request_of(plan: Plan, query: Query, budget: int, context_tokens: int | None, sample: int = 0) -> Request:
-    """The request for a query's sample under a budget, as `Plan.requests` makes them."""
-    cap, option = plan.menu.asked(budget, context_tokens or CEILING)
-    seed = planned_seed(plan.seed, query.id, sample, option)
-    return Request(query, cap, sample, seed, option=option)
-
-
 def requests_of(
     plan: Plan, queries: Iterable[Query], budget_of: Mapping[str, int], context_tokens: int | None
 ) -> list[Request]:
     """The requests for all samples of queries under their budgets."""
     return [
-        request_of(plan, query, budget_of[query.id], context_tokens, sample)
+        plan.request(query, budget_of[query.id], sample, context_tokens)
         for query in queries
         for sample in range(plan.menu.option(budget_of[query.id]).samples)
     ]
@@ -272,8 +263,7 @@ def write_round(made: Round, plan: Plan, requests: Path) -> Round:
 
     def lines() -> Iterator[bytes]:
         for name, (query_id, sample) in made.names().items():
-            asked = request_of(plan, query_of[query_id], made.asked[query_id], context, sample)
-            yield calls.line(name, asked)
+            yield calls.line(name, plan.request(query_of[query_id], made.asked[query_id], sample, context))
 
     sizes = _parts(lines(), most_lines, form.most_bytes)
     stem = requests.name.removesuffix(requests.suffix)

@@ -23,7 +23,7 @@ from ..runs.lines import Appender, appending, read_lines
 from ..runs.store import RunDirectory
 from ..servers.batches import Result, read_result, result_lines
 from ..servers.reading import MOST_BYTES
-from .batches import OURS, Bounds, Round, request_of
+from .batches import OURS, Bounds, Round
 from .judging import Judge
 from .keeping import judged
 from .plan import Plan
@@ -119,7 +119,7 @@ class Job:
     def request(self, each: Round, query_id: str, sample: int = 0) -> Request:
         """The request for a query's sample in a round."""
         context = self.calls(each).asked.context_tokens
-        return request_of(self.plan, self._query_of[query_id], each.asked[query_id], context, sample)
+        return self.plan.request(self._query_of[query_id], each.asked[query_id], sample, context)
 
     def calls(self, each: Round) -> BatchCalls:
         """What writes the requests of a round, and reads their answers."""
@@ -322,7 +322,7 @@ class Job:
         budget_of, held = self.budgets(), list[Record]()
         for query_id, samples in self.short().items():
             for sample in samples:
-                asked = request_of(self.plan, self._query_of[query_id], budget_of[query_id], context, sample)
+                asked = self.plan.request(self._query_of[query_id], budget_of[query_id], sample, context)
                 if tries.is_left(query_id, sample, asked.label, retry_failed=False):
                     held.append(Record.of(failed(asked, reason), setup="batch"))
         if held:
