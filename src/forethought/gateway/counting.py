@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from ..servers.replies import texts_in
@@ -109,7 +110,7 @@ class Tally:
                 is_usage_alone = self._event(event)
         return is_usage_alone
 
-    def _event(self, event: dict[str, Any]) -> bool:
+    def _event(self, event: Mapping[str, Any]) -> bool:
         """Counts one event; whether it is of the usage alone."""
         usage = event.get("usage")
         self._take(usage)
