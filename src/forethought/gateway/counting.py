@@ -100,13 +100,7 @@ class Tally:
         """Counts the lines of data; whether they were of the usage alone."""
         is_usage_alone = False
         for line in content.splitlines():
-            if not line.startswith(b"data:"):
-                continue
-            data = line[5:].strip()
-            if not data or data == b"[DONE]":
-                continue
-            event = parsed(data)
-            if event is not None:
+            if line.startswith(b"data:") and (event := parsed(line[5:].strip())) is not None:
                 is_usage_alone = self._event(event)
         return is_usage_alone
 
