@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from functools import partial, reduce
 from operator import add
 from typing import Any, TypeVar
@@ -49,13 +49,7 @@ class Climbed:
     most: int
 
     def __add__(self, other: Climbed) -> Climbed:
-        return Climbed(
-            self.number + other.number,
-            self.cost + other.cost,
-            self.start + other.start,
-            self.least + other.least,
-            self.most + other.most,
-        )
+        return Climbed(*map(add, astuple(self), astuple(other)))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

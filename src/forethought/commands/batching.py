@@ -139,7 +139,7 @@ def write_requests(batch: BatchRequest, settings: PlanSettings, plan: Plan) -> t
             f"{cap.cost.amount(min(map(bounds.most, requests))) if cap else ''}"
         )
     samples = samples_of(chosen)
-    stem = batch.file.name.removesuffix(batch.file.suffix)
+    stem = batch.file.stem
     made = make_round(
         plan,
         asked,

@@ -230,7 +230,7 @@ def make_round(
     several = {query_id: numbers for query_id, numbers in (samples or {}).items() if numbers != ONE}
     said = [number, first.job if first else "", sorted(budgets.items()), server, plan.seed, texts]
     made = fingerprint([*said, sorted(several.items())] if several else said)[:12]
-    stem = requests.name.removesuffix(requests.suffix)
+    stem = requests.stem
     return Round(
         fingerprint=made,
         job=first.job if first else made,
@@ -266,7 +266,7 @@ def write_round(made: Round, plan: Plan, requests: Path) -> Round:
             yield calls.line(name, plan.request(query_of[query_id], made.asked[query_id], sample, context))
 
     sizes = _parts(lines(), most_lines, form.most_bytes)
-    stem = requests.name.removesuffix(requests.suffix)
+    stem = requests.stem
     names = [requests.name] if len(sizes) <= 1 else [f"{stem}-{n:04}.jsonl" for n in range(1, len(sizes) + 1)]
     made, written = replace(made, files=tuple(names)), lines()
     for name, size in zip(names, sizes or [0], strict=True):
@@ -306,11 +306,8 @@ def find_round(paths: Sequence[Path], named: str = "") -> tuple[Path, Round]:
     """
     if named:
         path = Path(named)
-        path = (
-            path
-            if path.name.endswith(".batch.json")
-            else path.with_name(f"{path.name.removesuffix(path.suffix)}.batch.json")
-        )
+        if not path.name.endswith(".batch.json"):
+            path = path.with_name(f"{path.stem}.batch.json")
         return path, Round.load(path)
     prints = Counter[str]()
     for path in paths:
