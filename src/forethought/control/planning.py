@@ -302,9 +302,14 @@ def allocate(
     return replace(made, notes=notes)
 
 
+def weights_for(card: PredictorCard, vote_weights: str) -> str:
+    """By what votes are weighed, as `Voting.weights`: as the predictor's, where nothing else is said."""
+    return {"": card.vote_weights, EQUAL: ""}.get(vote_weights, vote_weights)
+
+
 def voting_for(card: PredictorCard, min_agreement: float = 0.0, vote_weights: str = "") -> Voting:
     """How samples vote: weighed as the votes that the predictor learned from, where nothing else is said."""
-    weights = {"": card.vote_weights, EQUAL: ""}.get(vote_weights, vote_weights)
+    weights = weights_for(card, vote_weights)
     if weights != card.vote_weights and (card.menu.samples_B > 1).any():
         by = [
             f"weighed by the log-probability of the {each}" if each else "not weighed"
