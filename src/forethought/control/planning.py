@@ -214,15 +214,15 @@ def predicted(
         read = features if is_whole and len(rows) == len(seen) else features.select(rows)
         parts.append((rows, predictor.predict([query_ids[row] for row in rows.tolist()], read)))
     if is_whole and len(parts) == 1:
-        (_, curves), tokens_Q_B = parts[0], parts[0][1].tokens_Q_B
-        tokens_Q_B = None if tokens_Q_B is None else tokens_Q_B.astype(np.float64, copy=False)
-        curves = replace(curves, p_Q_B=curves.p_Q_B.astype(np.float64, copy=False), tokens_Q_B=tokens_Q_B)
-    else:
-        curves = predictor.card.mean_curves(query_ids)
-        for rows, predicted in parts:
-            curves.p_Q_B[rows] = predicted.p_Q_B
-            if curves.tokens_Q_B is not None and predicted.tokens_Q_B is not None:
-                curves.tokens_Q_B[rows] = predicted.tokens_Q_B
+        _, found = parts[0]
+        tokens_Q_B = None if found.tokens_Q_B is None else found.tokens_Q_B.astype(np.float64, copy=False)
+        p_Q_B = found.p_Q_B.astype(np.float64, copy=False)
+        return Curves(query_ids, found.menu, p_Q_B, tokens_Q_B, found.input_Q_B), np.zeros(0, dtype=np.int64)
+    curves = predictor.card.mean_curves(query_ids)
+    for rows, predicted in parts:
+        curves.p_Q_B[rows] = predicted.p_Q_B
+        if curves.tokens_Q_B is not None and predicted.tokens_Q_B is not None:
+            curves.tokens_Q_B[rows] = predicted.tokens_Q_B
     return curves, np.setdiff1d(np.arange(len(query_ids)), seen)
 
 
