@@ -160,8 +160,11 @@ def _in_waves(
     """The allocation by `plan_waves`, which knows no bounds, and spends tokens."""
     if terms.cost is not Cost.SPENT:
         raise InvalidSettingsError(f"waves spend tokens: give a total under cost spent, not {terms.cost}")
-    if voting.weights:
-        raise InvalidSettingsError("waves have learned how votes of one weight move: leave vote weights out")
+    if voting.weights != predictor.card.vote_weights:
+        raise InvalidSettingsError(
+            "waves have learned how votes end that are weighed as the predictor's were: leave vote weights out "
+            "(--vote-weights), or train with others"
+        )
     bounds = {terms.min_tokens, terms.max_tokens}
     if bounds.union(*((query.min_budget, query.max_budget) for query in queries)) != {None}:
         raise InvalidSettingsError("waves know no bounds of a question: leave min_tokens and max_tokens out")
