@@ -16,7 +16,7 @@ from ..control.collecting import SHOWN, Job, Settled
 from ..control.feeding import feed_run
 from ..control.judging import Judge
 from ..control.plan import Plan
-from ..control.planning import engine_for, model_of
+from ..control.planning import engine_for, model_of, weights_for
 from ..control.results import write_results
 from ..control.running import plan_provenance
 from ..control.sources import refuse_without_texts
@@ -111,6 +111,7 @@ def asked_server(batch: BatchRequest, settings: PlanSettings, card: PredictorCar
         sampling=engine.sampling,
         menu=card.menu,
         context_tokens=settings.engine.context_tokens,
+        is_weighed=bool(weights_for(card, settings.vote_weights)) and bool((card.menu.samples_B > 1).any()),
     )
 
 

@@ -25,7 +25,7 @@ from ..control.pool import Pool
 from ..control.profiling import Report, setup_of, silent
 from ..control.results import write_results
 from ..control.running import generate_planned, kept_answers
-from ..control.training import fitted, together, weighing
+from ..control.training import fitted, together
 from ..core.data import Cost, Query
 from ..core.files import make_folder
 from ..core.import_settings import ImportSettings
@@ -176,8 +176,9 @@ def train(settings: TrainSettings, *, progress: Progress = quiet) -> tuple[Predi
         ask=lambda measured, asking: ask_model(measured, asking, settings, beside(folder, "asked"), progress),
         progress=progress,
         checkpoint=str(beside(folder, "training")),
+        vote_weights=settings.vote_weights,
     )
-    trained = weighing(with_waves(trained, singles, settings.samples), settings.vote_weights)
+    trained = with_waves(trained, singles, settings.samples)
     trained.save(folder)
     return trained, folder
 

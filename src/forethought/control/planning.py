@@ -158,8 +158,11 @@ def _in_waves(
     """The allocation by `plan_waves`, which knows no bounds, and spends tokens."""
     if terms.cost is not Cost.SPENT:
         raise InvalidSettingsError(f"waves spend tokens: give a total under cost spent, not {terms.cost}")
-    if voting.weights:
-        raise InvalidSettingsError("waves have learned how votes of one weight move: leave vote weights out")
+    if voting.weights != predictor.card.vote_weights:
+        raise InvalidSettingsError(
+            "waves have learned how votes end that are weighed as the predictor's were: leave vote weights out "
+            "(--vote-weights), or train with others"
+        )
     bounds = {terms.min_tokens, terms.max_tokens}
     if bounds.union(*((query.min_budget, query.max_budget) for query in queries)) != {None}:
         raise InvalidSettingsError("waves know no bounds of a question: leave min_tokens and max_tokens out")
@@ -300,9 +303,14 @@ def allocate(
     return replace(made, notes=notes)
 
 
+def weights_for(card: PredictorCard, vote_weights: str) -> str:
+    """By what votes are weighed, as `Voting.weights`: as the predictor's, where nothing else is said."""
+    return {"": card.vote_weights, EQUAL: ""}.get(vote_weights, vote_weights)
+
+
 def voting_for(card: PredictorCard, min_agreement: float = 0.0, vote_weights: str = "") -> Voting:
     """How samples vote: weighed as the votes that the predictor learned from, where nothing else is said."""
-    weights = {"": card.vote_weights, EQUAL: ""}.get(vote_weights, vote_weights)
+    weights = weights_for(card, vote_weights)
     if weights != card.vote_weights and (card.menu.samples_B > 1).any():
         by = [
             f"weighed by the log-probability of the {each}" if each else "not weighed"
