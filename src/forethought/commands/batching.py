@@ -140,13 +140,12 @@ def write_requests(batch: BatchRequest, settings: PlanSettings, plan: Plan) -> t
             f"{cap.cost.amount(min(map(bounds.most, requests))) if cap else ''}"
         )
     samples = samples_of(chosen)
-    stem = batch.file.stem
     made = make_round(
         plan,
         asked,
         {query_id: budgets[query_id] for query_id in samples},
         requests=batch.file,
-        out=f"runs/batch-{stem}",
+        out=f"runs/batch-{batch.file.stem}",
         most_lines=batch.most_lines,
         hard_cap=cap,
         prices=batch.prices,

@@ -152,7 +152,8 @@ def run_estimate(settings: RunSettings, *, prices: Prices = UNPRICED) -> CostEst
     most_samples = int(menu.samples_B.max())
     done = _done(folder, most_samples, retry_failed=settings.retry_failed)
     num_plans = len(allocators_of(settings))
-    made = _kept_plan(folder) if menu.is_named else None
+    has_plan = menu.is_named and (folder / "plan.json").is_file()
+    made = read_plan(RunDirectory.open(folder)) if has_plan else None
     each_Q = _traces_of(queries, menu, num_plans, made)
     left_Q = [max(0, each - done[query.id]) for each, query in zip(each_Q, queries, strict=True)]
     num_left = sum(left_Q)
@@ -198,11 +199,6 @@ def run_plan_estimate(settings: RunPlanSettings, *, prices: Prices = UNPRICED) -
     known = replace(known, total=(plan.expected_spent or 0.0) if plan.cost is Cost.USD else plan.total)
     known = replace(known, num_total=sum(each_Q), most_samples=most_samples, is_planned=not made.waves)
     return _answering(known, left_Q, 1 if made.menu.is_named else num_plans, room, prices)
-
-
-def _kept_plan(folder: Path) -> Plan | None:
-    """The plan that a run directory holds."""
-    return read_plan(RunDirectory.open(folder)) if (folder / "plan.json").is_file() else None
 
 
 def _traces_of(queries: Sequence[Query], menu: Menu, num_plans: int, plan: Plan | None) -> list[int]:

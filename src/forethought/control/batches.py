@@ -230,12 +230,11 @@ def make_round(
     several = {query_id: numbers for query_id, numbers in (samples or {}).items() if numbers != ONE}
     said = [number, first.job if first else "", sorted(budgets.items()), server, plan.seed, texts]
     made = fingerprint([*said, sorted(several.items())] if several else said)[:12]
-    stem = requests.stem
     return Round(
         fingerprint=made,
         job=first.job if first else made,
         number=number,
-        plan=first.plan if first else f"{stem}.plan.json",
+        plan=first.plan if first else f"{requests.stem}.plan.json",
         out=out,
         asked=dict(budgets),
         samples=several,
@@ -266,8 +265,7 @@ def write_round(made: Round, plan: Plan, requests: Path) -> Round:
             yield calls.line(name, plan.request(query_of[query_id], made.asked[query_id], sample, context))
 
     sizes = _parts(lines(), most_lines, form.most_bytes)
-    stem = requests.stem
-    names = [requests.name] if len(sizes) <= 1 else [f"{stem}-{n:04}.jsonl" for n in range(1, len(sizes) + 1)]
+    names = [requests.name] if len(sizes) <= 1 else [f"{requests.stem}-{n:04}.jsonl" for n in range(1, len(sizes) + 1)]
     made, written = replace(made, files=tuple(names)), lines()
     for name, size in zip(names, sizes or [0], strict=True):
         with replacing(requests.with_name(name)) as file:
@@ -275,7 +273,8 @@ def write_round(made: Round, plan: Plan, requests: Path) -> Round:
                 file.write(next(written))
     if made.number == 1:
         plan.save(requests.with_name(made.plan))
-    write_atomically(requests.with_name(f"{stem}.batch.json"), f"{to_json(made.to_json(), indent=1)}\n".encode())
+    content = f"{to_json(made.to_json(), indent=1)}\n".encode()
+    write_atomically(requests.with_name(f"{requests.stem}.batch.json"), content)
     return made
 
 

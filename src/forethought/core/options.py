@@ -149,11 +149,8 @@ def read_options(path: str | Path) -> tuple[Option, ...]:
 
 def to_toml(options: Iterable[Option]) -> str:
     """A menu file of these options, as `read_options` reads it."""
-    return "\n".join(f"[[option]]\n{_toml_lines(option.to_json())}" for option in options)
-
-
-def _toml_lines(table: Mapping[str, Any]) -> str:
-    return "".join(f"{key} = {_toml(value)}\n" for key, value in table.items())
+    tables = ("".join(f"{key} = {_toml(value)}\n" for key, value in each.to_json().items()) for each in options)
+    return "\n".join(f"[[option]]\n{table}" for table in tables)
 
 
 def _toml(value: Any) -> str:

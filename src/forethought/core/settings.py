@@ -106,11 +106,8 @@ class ClusterSettings:
 
     def beside(self, worker: str) -> str | None:
         """What is wrong with `--worker` beside it."""
-        return (
-            "--worker is for processes that you start yourself: leave it out with --ray"
-            if self.ray and worker
-            else None
-        )
+        problem = "--worker is for processes that you start yourself: leave it out with --ray"
+        return problem if self.ray and worker else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
