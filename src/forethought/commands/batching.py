@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from ..control.asking_again import Rest, keep_budgets, rest_of, write_again
-from ..control.batches import Bounds, Round, fitting, make_round, requests_of, samples_of, write_round
+from ..control.batches import Bounds, Round, find_round, fitting, make_round, requests_of, samples_of, write_round
 from ..control.billing import Prices
 from ..control.budgets import keep_plan
-from ..control.collecting import SHOWN, Job, Settled, find_round
+from ..control.collecting import SHOWN, Job, Settled
 from ..control.feeding import feed_run
 from ..control.judging import Judge
 from ..control.plan import Plan
@@ -140,7 +140,7 @@ def write_requests(batch: BatchRequest, settings: PlanSettings, plan: Plan) -> t
             f"{cap.cost.amount(min(map(bounds.most, requests))) if cap else ''}"
         )
     samples = samples_of(chosen)
-    stem = batch.file.name.removesuffix(batch.file.suffix)
+    stem = batch.file.stem
     made = make_round(
         plan,
         asked,

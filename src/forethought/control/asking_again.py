@@ -16,7 +16,7 @@ from ..core.terms import HardCap
 from ..runs.store import RunDirectory
 from ..servers.retrying import Fitting
 from .adapting import FILE, Decided, Decision
-from .batches import Round, fitting, make_round, request_of, requests_of, samples_of, write_round
+from .batches import Round, fitting, make_round, requests_of, samples_of, write_round
 from .collecting import Job, State
 from .forecast import Forecast
 from .plan import Plan
@@ -95,7 +95,7 @@ def rest_of(job: Job, hard_cap: HardCap | None) -> Rest:
         each = _planned(plan, row_of[query_id], budget)
         num_paid = min(len(samples), int(max(0.0, left) / (each * (1 + 1e-9)))) if each else len(samples)
         left -= each * num_paid
-        requests += [request_of(plan, query_of[query_id], budget, context, sample) for sample in samples[:num_paid]]
+        requests += [plan.request(query_of[query_id], budget, sample, context) for sample in samples[:num_paid]]
         if num_paid < len(samples):
             unpaid.append(query_id)
     queries, censored = list[Query](), list[str]()

@@ -348,3 +348,30 @@ class _Names:
         is_second = self._first_differs and len(self._seen) == 2 and name == self._names[1] != self._names[0]
         if not is_second:
             raise ValueError(self._complaint)
+
+
+class Skipping:
+    """Leaves a text out where the reply begins with it; holds back no more than may still be it."""
+
+    def __init__(self, skipped: str) -> None:
+        self._skipped = skipped
+        self._held = ""
+
+    def feed(self, text: str) -> str:
+        """What is sure not to be it."""
+        if not self._skipped:
+            return text
+        self._held += text
+        if self._held.startswith(self._skipped):
+            found = self._held[len(self._skipped) :]
+        elif self._skipped.startswith(self._held):
+            return ""
+        else:
+            found = self._held
+        self._skipped = self._held = ""
+        return found
+
+    def rest(self) -> str:
+        """What was held back when nothing more comes."""
+        held, self._held, self._skipped = self._held, "", ""
+        return held
