@@ -179,10 +179,10 @@ def dies_asking(number: int) -> None:
 def test_workers_are_asked_how_hard_questions_are(folder: Path, on_workers: Open) -> None:
     queries = [Query(f"q{row}", f"What is {row} plus {row}?") for row in range(NUM_QUERIES)]
     alone = ask(FakeEngine(template=load_template("worked-5")), queries, Asking())
-    engine, host = on_workers(3, dies_asking)
+    engine, host = on_workers(2, dies_asking)
     assert ask(engine, queries, Asking()) == alone
     assert len({each.level for each in alone}) > 1
-    assert len(host.workers) == 4, "one died, and another took its place"
+    assert len(host.workers) == 3, "one died, and another took its place"
 
 
 class Killer:
