@@ -313,6 +313,7 @@ STOPPED = {
     "evaluate": (["evaluate", "{run}", "--no-plots"], "starts again"),
     "profile": (["profile", "fake", "train.jsonl"], "the same command resumes"),
     "run": (["run", "{run}", "train.jsonl", "--mean-tokens", "64"], "the same command resumes"),
+    "collect": (["collect", "results.jsonl"], "the same command resumes"),
 }
 
 
@@ -320,13 +321,13 @@ STOPPED = {
 def test_an_interrupt_promises_only_what_is_true(
     call: Call, folder: Path, monkeypatch: pytest.MonkeyPatch, args: list[str], words: str
 ) -> None:
-    from forethought.commands import pipeline, reports
+    from forethought.commands import batching, pipeline, reports
 
     def interrupted(*args: object, **kwargs: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(reports if args[0] == "evaluate" else pipeline, args[0], interrupted)
+    monkeypatch.setattr({"evaluate": reports, "collect": batching}.get(args[0], pipeline), args[0], interrupted)
     said = call(*[arg.format(run="runs/fake-train") for arg in args], *(["--quiet"] if "profile" in args else []))
     assert said.code == 130
     assert words in said.err

@@ -28,11 +28,13 @@ from forethought.cluster.worker import EngineWorker, Task
 from forethought.commands.pipeline import profile, run
 from forethought.core.data import Generation, Query, Request
 from forethought.core.menu import Menu
+from forethought.core.prompts import load_template
 from forethought.core.protocols import HiddenStateEngine
 from forethought.core.settings import EngineSettings
 from forethought.core.worker import Worker
 from forethought.engines.fake import FakeEngine
 from forethought.errors import EngineError, RunError
+from forethought.predictors.difficulty import Asking, ask
 from forethought.runs.store import RunDirectory
 from measured_alone import measured_alone, profiling, running
 from process_host import Prepare, ProcessHost
@@ -159,6 +161,28 @@ def test_workers_do_what_one_process_does_and_it_goes_on_alone_and_back(folder: 
     assert sorted(held) == sorted(f"q{number}" for number in range(NUM_QUERIES))
     for name in ("profile.parquet",):
         assert (shared.path / name).stat().st_size > 0
+
+
+def dies_asking(number: int) -> None:
+    """The first process whose model is asked how hard q3 is ends."""
+    original = FakeEngine.run
+
+    def run_or_die(self: FakeEngine, request: Request) -> Generation:
+        if request.query.id == "q3" and not request.budget and not Path("died").exists():
+            Path("died").touch()
+            os._exit(1)
+        return original(self, request)
+
+    FakeEngine.run = run_or_die  # type: ignore[method-assign]
+
+
+def test_workers_are_asked_how_hard_questions_are(folder: Path, on_workers: Open) -> None:
+    queries = [Query(f"q{row}", f"What is {row} plus {row}?") for row in range(NUM_QUERIES)]
+    alone = ask(FakeEngine(template=load_template("worked-5")), queries, Asking())
+    engine, host = on_workers(2, dies_asking)
+    assert ask(engine, queries, Asking()) == alone
+    assert len({each.level for each in alone}) > 1
+    assert len(host.workers) == 3, "one died, and another took its place"
 
 
 class Killer:

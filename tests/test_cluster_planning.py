@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from importlib.util import find_spec
 
 import numpy as np
@@ -12,6 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 import forethought as ft
+from command_line import write_questions
+from forethought.cluster import planning
 from forethought.cluster.hosts import WorkerLostError
 from forethought.cluster.planning import FolderWorker, host_for, num_bytes, plan_on, predict_on
 from forethought.control.large import plan_folder
@@ -19,7 +22,7 @@ from forethought.control.predictions import Predictions, write_predictions
 from forethought.core.data import Cost, Curves
 from forethought.core.menu import Menu
 from forethought.core.prompts import load_template
-from forethought.core.settings import ClusterSettings, PlanSettings
+from forethought.core.settings import PlanSettings
 from forethought.engines.fake import FakeEngine
 from forethought.errors import EngineError, InvalidInputError, InvalidSettingsError
 
@@ -210,28 +213,28 @@ class KillingWorker:
 
 @pytest.mark.slow
 @needs_ray
-def test_on_ray_workers_are_killed_and_the_plan_is_the_same(folder, tmp_path):
-    terms = {"total": 1450 * 50.0, "cost": Cost.SPENT}
-    expected, one = alone(folder, tmp_path, **terms)
-    with host_for(ClusterSettings(ray="local", workers=2)) as host:
-        made, efforts = plan_on(
-            Killing(host, {0, 5, 12}), Predictions.open(folder), tmp_path / "out", num_workers=2, **terms
-        )
-    assert rows(tmp_path / "out") == expected
-    assert_same(made, one)
-    assert sum(each.num_lost for each in efforts) == 3
+def test_the_command_asks_the_model_and_plans_on_ray_whichever_worker_is_killed(call, texts, monkeypatch, tmp_path):
+    """The predictor reads how hard the model finds a question, so each worker has an engine."""
 
+    @contextmanager
+    def killing(settings):
+        with host_for(settings) as host:
+            yield Killing(host, {1, 12, 18})
 
-@pytest.mark.slow
-@needs_ray
-def test_the_command_predicts_and_plans_on_ray(call, predictor, texts, tmp_path):
-    typed = ["plan", str(predictor), str(texts), "--mean-tokens", "40", "--json"]
+    assert call("profile", "fake", write_questions(tmp_path / "q.jsonl", 40), "--out", "run", "--quiet").code == 0
+    assert call("train", "run", "--predictor", "prompted", "--engine", "fake", "--quiet").code == 0
+    typed = ["plan", "run", str(texts), "--mean-tokens", "64", "--cost", "spent", "--engine", "fake", "--json"]
     assert call(*typed, "--out", "alone.parquet").code == 0
+    monkeypatch.setattr(planning, "host_for", killing)
     said = call(*typed, "--ray", "--workers", "2", "--out", "budgets")
     assert said.code == 0
-    assert rows(tmp_path / "budgets") == rows(tmp_path / "alone.parquet")
+    expected = rows(tmp_path / "alone.parquet")
+    assert rows(tmp_path / "budgets") == expected
+    assert len({row["budget"] for row in expected}) > 1
+    assert said.err.count("another does its part again") == 3
     assert [each["num_queries"] for each in said.json["workers"]] == [30, 60]
     assert all(0 < each["sent_bytes"] < 100_000 for each in said.json["workers"])
+    assert sum(each["num_lost"] for each in said.json["workers"]) == 2
 
 
 @pytest.mark.parametrize(

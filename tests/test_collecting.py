@@ -6,6 +6,7 @@ import json
 import os
 import random
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from command_line import Call
 from forethought.commands.batching import Collected, collect
 from forethought.control.answers import Answers
 from forethought.core.settings import CollectSettings
+from forethought.runs.lines import Appender
 from forethought.runs.store import RunDirectory
 from forethought.servers.batches import read_result
 
@@ -45,6 +47,30 @@ def test_a_job_from_its_plan_to_its_answers(job: Call) -> None:
     assert {each.reasoning_tokens for each in answers} == {9}
     assert job("show", "runs/batch-r").code == 0
     assert job("show", "runs/batch-r", "q/5 ü").code == 0
+
+
+@pytest.mark.parametrize("kept", [1, 2, 3])
+def test_an_interrupted_collection_goes_on(job: Call, monkeypatch: pytest.MonkeyPatch, kept: int) -> None:
+    assert job(*PLAN).code == 0
+    results = [answered(line) for line in requests_in("r.jsonl")]
+    files = [write_lines("first.jsonl", results[:10]), write_lines("second.jsonl", results[10:])]
+    append, num_writes = Appender.append, 0
+
+    def append_then_interrupt(self: Appender, records: Iterable[Any]) -> None:
+        nonlocal num_writes
+        append(self, records)
+        num_writes += 1
+        if num_writes == kept:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Appender, "append", append_then_interrupt)
+    stopped = job("collect", *files)
+    assert stopped.code == 130
+    assert "finished work is saved, and the same command resumes" in stopped.err
+    monkeypatch.setattr(Appender, "append", append)
+    found = job("collect", *files, "--json").json
+    assert (found["answered"], found["right"], found["spent_tokens"]) == (24, 24, 24 * 13)
+    assert len(list(RunDirectory(Path("runs/batch-r")).latest())) == 24
 
 
 def test_what_failed_expired_and_was_cut_is_named_and_asked_again(job: Call) -> None:

@@ -12,6 +12,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import wait
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,7 +22,7 @@ import pytest
 
 from command_line import Call
 from forethought.cluster import crew as crews
-from forethought.cluster.crew import Crew
+from forethought.cluster.crew import Crew, Slot
 from forethought.cluster.engine import engine_of
 from forethought.cluster.ray_host import RayHost
 from forethought.cluster.worker import Task
@@ -94,9 +95,9 @@ class Killer:
                     self.num_kills += 1
 
 
-def test_nothing_listens_beyond_this_machine(host: Kept) -> None:
-    own = {os.getpid()}
-    parent_of = {}
+def tree(root: int) -> set[int]:
+    """A process and its descendants."""
+    own, parent_of = {root}, {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
             words = stat.read_text().rpartition(")")[2].split()
@@ -105,8 +106,43 @@ def test_nothing_listens_beyond_this_machine(host: Kept) -> None:
         parent_of[int(stat.parent.name)] = int(words[1])
     while more := {pid for pid, parent in parent_of.items() if parent in own} - own:
         own |= more
+    return own
+
+
+class Machine:
+    """A further machine of a Ray, as far as one machine can be several: a raylet, and the workers that it starts."""
+
+    def __init__(self, address: str, num_cpus: int) -> None:
+        from ray._private.node import Node
+        from ray._private.parameter import RayParams
+
+        joining = RayParams(
+            gcs_address=address,
+            node_ip_address="127.0.0.1",
+            num_cpus=num_cpus,
+            object_store_memory=1 << 27,
+            include_log_monitor=False,
+            dashboard_agent_listen_port=None,
+        )
+        node = Node(joining, head=False, shutdown_at_exit=False, spawn_reaper=False)
+        self._process = node.all_processes["raylet"][0].process
+
+    def slots(self, crew: Crew) -> list[Slot]:
+        """The workers on it."""
+        there = tree(self._process.pid)
+        return [slot for slot in crew.slots if slot.opened is not None and slot.opened.pid in there]
+
+    def lose(self) -> None:
+        """Kills all of it at once, if it still runs."""
+        for pid in tree(self._process.pid) if self._process.poll() is None else ():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self._process.wait()
+
+
+def test_nothing_listens_beyond_this_machine(host: Kept) -> None:
     sockets = set()
-    for pid in own:
+    for pid in tree(os.getpid()):
         for link in Path(f"/proc/{pid}/fd").glob("*"):
             try:
                 target = os.readlink(link)
@@ -178,11 +214,38 @@ def test_a_hard_cap_counts_what_is_lost_with_a_worker(
     assert not [each for each in run(running(folder, "capped")).latest() if each.is_failed]
 
 
+def test_a_machine_that_joins_takes_work_and_when_it_is_lost_others_do_it(host: Kept, folder: Path) -> None:
+    crew = workers(host, folder, 6, tokens_per_second=400)  # two more than there are places
+    engine, machine, lost = engine_of(crew), Machine(host.address, 2), list[Slot]()
+
+    def lose(_: object) -> None:
+        """Loses the machine in the midst of its work."""
+        there = machine.slots(crew)
+        if not lost and any(slot.position and slot.hands.held for slot in there):
+            lost.extend(there)
+            machine.lose()
+
+    try:
+        assert not wait([slot.opening for slot in crew.slots if slot.opening], timeout=60).not_done
+        done = run(running(folder, "machines"), engine=engine, report=lose)
+    finally:
+        machine.lose()
+        engine.close()
+    assert lost
+    records = list(done.records())
+    assert len(records) == len({each.query_id for each in records}) == NUM_QUERIES
+    assert not [each for each in records if each.is_failed]
+    alone = RunDirectory(folder / "run-alone")
+    assert (done.path / "answers.jsonl").read_bytes() == (alone.path / "answers.jsonl").read_bytes()
+    found, wanted = (json.loads((each.path / "summary.json").read_bytes()) for each in (done, alone))
+    assert {**found, "usage": None} == {**wanted, "usage": None}
+
+
 def test_the_command_goes_on_after_it_is_killed(host: Kept, folder: Path) -> None:
     command = [sys.executable, "-m", "forethought", "run", "text", "q.jsonl", "--mean-tokens", "64", "--out", "driven"]
-    command += ["--ray", host.address, "--workers", "2", "--json"]
+    command += ["--workers", "2", "--json"]
     run_there = RunDirectory(folder / "driven")
-    slow = [*command, "--engine-option", "tokens_per_second=300"]
+    slow = [*command, "--ray", host.address, "--engine-option", "tokens_per_second=300"]
     with subprocess.Popen(slow, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline and process.poll() is None:
@@ -193,7 +256,9 @@ def test_the_command_goes_on_after_it_is_killed(host: Kept, folder: Path) -> Non
         process.communicate()
     records = [each.query_id for each in run_there.records()]
     assert len(records) == len(set(records)) >= NUM_KEPT
-    said = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    here = {**os.environ, "RAY_ADDRESS": host.address}
+    again = [*command, "--ray", "auto"]
+    said = subprocess.run(again, cwd=folder, env=here, capture_output=True, text=True, check=False)
     assert said.returncode == 0, said.stderr
     assert json.loads(said.stdout)["answered"] == NUM_QUERIES
     alone = folder / "run-alone"
@@ -204,6 +269,8 @@ REFUSED = {
     "no workers": (("--ray",), "--ray needs --workers N"),
     "no Ray": (("--workers", "2"), "--workers and --gpus-per-worker need --ray"),
     "no address": (("--ray", "fake", "--workers", "2"), "--ray fake: give local, auto or HOST:PORT"),
+    "no port": (("--ray", "host:port", "--workers", "2"), "--ray host:port: give local, auto or HOST:PORT"),
+    "nothing there": (("--ray", "127.0.0.1:9", "--workers", "2"), "nothing answers at 127.0.0.1:9 ("),
     "its own share": (("--ray", "auto", "--workers", "2", "--worker", "1/2"), "leave it out with --ray"),
     "a client": (("--ray", "ray://localhost:1", "--workers", "2"), "on a machine of the cluster"),
 }

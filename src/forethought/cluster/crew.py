@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -221,6 +222,32 @@ class Crew:
             except WorkerLostError as error:
                 if self.fence(slot):
                     self.bury(slot, str(error))
+
+    def divided(self, method: str, items: Sequence[Any], size: int, *arguments: Any) -> Iterator[Any]:
+        """What a method of the workers gives for each chunk of items, in any order; a lost worker's goes to another.
+
+        Raises:
+            EngineError: no worker is left; else what the method raises.
+        """
+        chunks = deque(items[start : start + size] for start in range(0, len(items), size))
+        running: dict[Future[Any], tuple[Slot, Sequence[Any]]] = {}
+        while chunks or running:
+            busy = {slot.number for slot, _ in running.values()}
+            for slot in self.ready():
+                if chunks and slot.number not in busy:
+                    assert slot.remote is not None
+                    chunk = chunks.popleft()
+                    running[slot.remote.call(method, chunk, *arguments)] = (slot, chunk)
+            starting = [slot.opening for slot in self.live if slot.opened is None and slot.opening is not None]
+            for done in wait([*running, *starting], timeout=1.0, return_when=FIRST_COMPLETED).done & running.keys():
+                slot, chunk = running.pop(done)
+                try:
+                    yield done.result()
+                except WorkerLostError as error:
+                    chunks.append(chunk)
+                    if self.fence(slot):
+                        self.bury(slot, str(error))
+            self.check_any()
 
     def drop(self, slot: Slot) -> None:
         """Replaces a worker that holds requests of a stream that nobody listens to any more."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
@@ -16,6 +15,7 @@ from ..control.counts import added
 from ..control.keeping import Keeping
 from ..core.data import EngineInfo, FloatArray, Generation, Query, Request
 from ..core.options import Option
+from ..core.prompts import PromptTemplate
 from ..core.records import Record
 from ..engines.flight import failed
 from ..runs.lines import read_lines
@@ -24,7 +24,7 @@ from .hosts import WorkerLostError
 from .rows import Rows, key_of
 from .worker import News
 
-PER_CHUNK = 128  # queries whose hidden states a worker keeps at once
+PER_CHUNK = 128  # queries whose hidden states a worker keeps, or that it asks about, at once
 
 
 class ClusterEngine:
@@ -98,24 +98,7 @@ class ClusterEngine:
 
     def keep_states(self, queries: Sequence[Query], layers: Sequence[int]) -> Iterator[int]:
         """See `KeepingEngine.keep_states`; a chunk of a lost worker is read by another."""
-        chunks = deque(queries[start : start + PER_CHUNK] for start in range(0, len(queries), PER_CHUNK))
-        running: dict[Future[int], tuple[Slot, Sequence[Query]]] = {}
-        while chunks or running:
-            busy = {slot.number for slot, _ in running.values()}
-            for slot in self._crew.ready():
-                if chunks and slot.number not in busy:
-                    assert slot.remote is not None
-                    chunk = chunks.popleft()
-                    running[slot.remote.call("keep_states", chunk, layers)] = (slot, chunk)
-            for done in wait(running, timeout=1.0, return_when=FIRST_COMPLETED).done:
-                slot, chunk = running.pop(done)
-                try:
-                    yield done.result()
-                except WorkerLostError as error:
-                    chunks.append(chunk)
-                    if self._crew.fence(slot):
-                        self._crew.bury(slot, str(error))
-            self._crew.check_any()
+        yield from self._crew.divided("keep_states", queries, PER_CHUNK, layers)
 
     async def _serve(self, slot: Slot, stream: _Stream) -> None:
         """Hands requests to one worker, and to those that take its place, until the stream is done."""
@@ -218,9 +201,45 @@ class StateClusterEngine(ClusterEngine):
         return np.concatenate(found)
 
 
+class TemplateClusterEngine(ClusterEngine):
+    """A `ClusterEngine` whose engines can ask their model with another template."""
+
+    def with_template(self, template: PromptTemplate) -> _OtherTemplate:
+        """See `TemplateEngine.with_template`; meant for short answers, of which nothing is kept."""
+        return _OtherTemplate(self._crew, template)
+
+
+class AbleClusterEngine(StateClusterEngine, TemplateClusterEngine):
+    """A `ClusterEngine` whose engines do both."""
+
+
+class _OtherTemplate:
+    """The engines of a cluster behind another template: each answers a chunk of requests at a time."""
+
+    def __init__(self, crew: Crew, template: PromptTemplate) -> None:
+        self._crew, self._template = crew, template
+        self.info: EngineInfo = crew.ask("info_with", template)
+
+    async def generate(self, requests: Iterable[Request]) -> AsyncIterator[Generation]:
+        """See `Engine.generate`; reads all requests first."""
+        asked = list(requests)
+        size = min(PER_CHUNK, -(-len(asked) // max(1, len(self._crew.live)))) or 1
+        chunks = self._crew.divided("generate_with", asked, size, self._template)
+        while (chunk := await asyncio.to_thread(next, chunks, None)) is not None:
+            for generation in chunk:
+                yield generation
+
+    def close(self) -> None:
+        """See `Engine.close`."""
+        self._crew.close()
+
+
 def engine_of(crew: Crew) -> ClusterEngine:
-    """The engines of a crew as one, which shows hidden states if they do."""
-    return StateClusterEngine(crew) if crew.first.has_states else ClusterEngine(crew)
+    """The engines of a crew as one, which can do what they can."""
+    first = crew.first
+    if first.has_states:
+        return AbleClusterEngine(crew) if first.has_templates else StateClusterEngine(crew)
+    return TemplateClusterEngine(crew) if first.has_templates else ClusterEngine(crew)
 
 
 @dataclass(slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import socket
 import sys
 from concurrent.futures import Future
 from typing import Any
@@ -14,6 +15,7 @@ from .hosts import WorkerLostError
 from .worker import EngineWorker
 
 LOCAL, AUTO = "local", "auto"
+ANSWERS_WITHIN = 5.0  # seconds for whatever listens at an address; Ray itself would try for minutes
 OBJECT_STORE_BYTES = 1 << 28  # of a Ray that is started here: hidden states are the largest that passes through it
 # Read when Ray is imported. The second keeps a Ray that is started here on the loopback interface.
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0"}
@@ -36,7 +38,7 @@ class RayHost:
 
     Raises:
         MissingExtraError: Ray is not installed.
-        EngineError: there is no Ray at that address.
+        EngineError: there is no Ray at that address, or it is not to be used.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class RayHost:
                     **quiet,
                 )
             else:
+                _check_listening(ray._private.services.canonicalize_bootstrap_address(address))
                 ray.init(address, **quiet)
         except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
             raise EngineError(f"--ray {address}: there is no Ray to work with: {_first_line(error)}") from error
@@ -134,8 +137,23 @@ class RayWorker:
         self._ray.kill(self._actor)
 
 
+def _check_listening(where: str) -> None:
+    """Refuses an address where nothing listens, which Ray itself would try for minutes; raises ConnectionError."""
+    host, _, port = where.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWERS_WITHIN).close()
+    except (OSError, OverflowError) as error:
+        raise ConnectionError(f"nothing answers at {where} ({error})") from error
+
+
 def _first_line(error: BaseException) -> str:
     """The sentence of one of Ray's messages that says what happened, without its advice."""
     text = " ".join(str(error).split())
+    if text.startswith("Failed to connect to Ray cluster"):
+        return "what answers is no Ray, or it wants a token (RAY_AUTH_MODE=token)"
+    if "its node has died" in text:
+        return "its machine was lost"
+    if "is temporarily unavailable" in text:
+        return "it does not answer any more"
     detail = re.search(r"Worker exit detail: (.*?)(?: Some common causes| \(1\)|$)", text)
     return (detail[1] if detail else text)[:300].strip(" .") or type(error).__name__

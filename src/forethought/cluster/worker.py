@@ -23,9 +23,18 @@ from ..control.keeping import Keeping, keeper
 from ..control.reading import batches
 from ..core.data import EngineInfo, FloatArray, Generation, Query, Request
 from ..core.options import Option
-from ..core.protocols import CountingEngine, Engine, HiddenStateEngine, RoomEngine, check_option
+from ..core.prompts import PromptTemplate
+from ..core.protocols import (
+    CountingEngine,
+    Engine,
+    HiddenStateEngine,
+    RoomEngine,
+    TemplateEngine,
+    check_option,
+)
 from ..core.settings import EngineSettings
 from ..core.showing import silent
+from ..core.waiting import collect, finish
 from ..engines.opening import open_engine
 from ..errors import EngineError
 from ..runs.store import RunDirectory
@@ -54,6 +63,7 @@ class Opened:
     Attributes:
         info: of the engine.
         has_states: whether it shows hidden states.
+        has_templates: whether it can ask its model with another template.
         answer_room: see `RoomEngine`; 0 without it.
         is_counting: whether it keeps counters.
         host, pid: where it is.
@@ -62,6 +72,7 @@ class Opened:
 
     info: EngineInfo
     has_states: bool
+    has_templates: bool
     answer_room: int
     is_counting: bool
     host: str = field(default_factory=socket.gethostname)
@@ -103,6 +114,7 @@ class EngineWorker:
 
     def __init__(self) -> None:
         self._engine: Engine | None = None
+        self._other: tuple[PromptTemplate, Engine] | None = None
         self._queue: deque[Request] = deque()
         self._done: list[Generation] = []
         self._more = self._is_closing = False
@@ -125,6 +137,7 @@ class EngineWorker:
         return Opened(
             engine.info,
             isinstance(engine, HiddenStateEngine),
+            isinstance(engine, TemplateEngine),
             engine.answer_room if isinstance(engine, RoomEngine) else 0,
             isinstance(engine, CountingEngine),
         )
@@ -169,6 +182,21 @@ class EngineWorker:
         ids = [query.id for query in queries]
         RunDirectory(self._keeping.folder).save_hidden(ids, layers, states_Q_L_D, worker=self._keeping.worker)
         return len(queries)
+
+    def info_with(self, template: PromptTemplate) -> EngineInfo:
+        """What its engine is behind another template."""
+        return self._with(template).info
+
+    def generate_with(self, requests: Sequence[Request], template: PromptTemplate) -> list[Generation]:
+        """What its engine gives behind another template, all at once; nothing of it is kept."""
+        return finish(collect(self._with(template).generate(requests)))
+
+    def _with(self, template: PromptTemplate) -> Engine:
+        if self._other is None or self._other[0] != template:
+            engine = self._running
+            assert isinstance(engine, TemplateEngine)
+            self._other = template, engine.with_template(template)
+        return self._other[1]
 
     def work(self, requests: Sequence[Request], more: bool) -> News:
         """Takes requests, and waits for something to tell: what came of some, or that the engine needs more.

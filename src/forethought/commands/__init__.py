@@ -38,7 +38,7 @@ COMMANDS = (
     "demo",
     "bench",
 )
-RESUMABLE = ("profile", "run", "layers")  # these keep what they have, and go on
+RESUMABLE = ("profile", "run", "collect", "layers")  # these keep what they have, and go on
 BROKEN_PIPE = 128 + 13  # what a shell reports of a command that SIGPIPE ended
 PREFIX = "FORETHOUGHT"  # of environment variables
 EXIT_CODES = {
@@ -46,7 +46,7 @@ EXIT_CODES = {
     1: "the input cannot be used; one line gives the reason and the next command",
     2: "a flag or an argument is unknown or missing",
     3: "finished, but some questions failed; their records give the reason",
-    130: "interrupted (Ctrl-C); the same command resumes `profile`, `run` and `layers`",
+    130: "interrupted (Ctrl-C); the same command resumes `profile`, `run`, `collect` and `layers`",
     BROKEN_PIPE: "the reader of the output closed it, as in `forethought ls | head`",
 }
 MODULES = {"import": "importing"}  # where a verb's name cannot be a module's

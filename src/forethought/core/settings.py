@@ -6,6 +6,7 @@ values are stored with the run. Nothing here imports a numerical library.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -89,7 +90,7 @@ class ClusterSettings:
     gpus_per_worker: float = flag(0.0, "GPUs of each worker on Ray.", metavar="G")
 
     def __post_init__(self) -> None:
-        is_address = self.ray in ("", "local", "auto") or ":" in self.ray
+        is_address = self.ray in ("", "local", "auto") or re.fullmatch(r".+:\d+", self.ray)
         check_all(
             [
                 None
