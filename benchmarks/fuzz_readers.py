@@ -36,7 +36,7 @@ with atheris.instrument_imports(include=["forethought"]):
     from forethought.commands.grading import grade_file
     from forethought.commands.showing import show, shown_text
     from forethought.core.import_settings import ImportSettings
-    from forethought.core.settings import GradeSettings
+    from forethought.core.study_settings import GradeSettings
     from forethought.questions.queries import load_queries
     from forethought.runs.importing import read_profile
     from forethought.runs.profiles import from_run

@@ -4,6 +4,7 @@ One scripted upstream and one client share a core; each server has the other to 
 a server; rounds go by turns, so that what else the machine does falls on all of them.
 
     python benchmarks/gateway_speed.py --litellm /path/to/venv/bin/litellm
+    python benchmarks/gateway_speed.py --only parts
     python benchmarks/gateway_speed.py --only memory --seconds 600
 
 On a machine that is not idle, waits say more of the others than of the servers: look at CPU a request and at ratios,
@@ -40,6 +41,13 @@ from forethought.gateway.scripted import Asked, LoadResult, ask_chat, run_load
 
 KEY = "ft-benchmark"
 BARE, GATEWAY, LITELLM = "bare pass-through", "forethought serve", "LiteLLM proxy"
+# The gateway without some of what it does: (predictor, whether there are quotas, whether there is a journal).
+PARTS = {
+    "mean curve alone": ("mean", False, False),
+    "prediction by text": ("predictor", False, False),
+    "prediction and ledger": ("predictor", True, False),
+    GATEWAY: ("predictor", True, True),
+}
 CLIENT_CORE, SERVER_CORE = 0, 1
 LATENCY = 0.02  # seconds that the upstream takes to its first token, where waits are measured
 LITELLM_CONFIG = """
@@ -125,13 +133,16 @@ def served(name: str, url: str, folder: Path, litellm: str) -> Iterator[tuple[st
     here = f"http://127.0.0.1:{port}"
     if name == BARE:
         command, wait = [sys.executable, __file__, "--serve-bare", url, "--port", str(port)], f"{here}/health"
-    elif name == GATEWAY:
-        tenants = folder / "tenants.toml"
-        tenants.write_text(TENANTS.format(hash=hashlib.sha256(KEY.encode()).hexdigest()))
+    elif name in PARTS:
+        predictor, has_quotas, has_journal = PARTS[name]
         command = [sys.executable, "-m", "forethought", "serve", "--upstream", url, "--port", str(port)]
-        command += ["--predictor", str(folder / "predictor"), "--price", "0.001", "--tenants", str(tenants)]
+        command += ["--predictor", str(folder / predictor), "--price", "0.001"]
         command += ["--enforce", "native"]  # its thoughts end by themselves
-        command += ["--ledger", f"sqlite:{folder / f'ledger-{port}.db'}", "--log", str(folder / f"journal-{port}")]
+        if has_quotas:
+            tenants = folder / "tenants.toml"
+            tenants.write_text(TENANTS.format(hash=hashlib.sha256(KEY.encode()).hexdigest()))
+            command += ["--tenants", str(tenants), "--ledger", f"sqlite:{folder / f'ledger-{port}.db'}"]
+        command += ["--log", str(folder / f"journal-{port}")] if has_journal else []
         wait = f"{here}/health"
     else:
         config = folder / "litellm.yaml"
@@ -199,7 +210,7 @@ def speed(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     def asks(number: int) -> Asked:
         return ask_chat(texts[number % len(texts)], key=KEY, seed=number)
 
-    names = [BARE, GATEWAY, *([LITELLM] if options.litellm else [])]
+    names = [BARE, *PARTS] if options.only == "parts" else [BARE, GATEWAY, *([LITELLM] if options.litellm else [])]
     found: dict[str, list[dict[str, float]]] = {name: [] for name in names}
     with contextlib.ExitStack() as stack:
         url = stack.enter_context(upstream(folder, "--thought", "64"))
@@ -316,7 +327,7 @@ def main() -> None:
     """Runs what is asked for, and writes it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--litellm", default="", help="LiteLLM's command; without it the proxy is left out")
-    parser.add_argument("--only", choices=("speed", "memory"), default="speed")
+    parser.add_argument("--only", choices=("speed", "parts", "memory"), default="speed")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=5.0, help="of each load; of the memory test in all")
     parser.add_argument("--rate", type=float, default=300.0, help="requests a second of the steady load")
@@ -330,8 +341,10 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        ft.train(sources.shipped_heldout("qwen2.5-coder-1.5b"), predictor="text").save(folder / "predictor")
-        found = speed(options, folder) if options.only == "speed" else memory(options, folder)
+        measured = sources.shipped_heldout("qwen2.5-coder-1.5b")
+        ft.train(measured, predictor="text").save(folder / "predictor")
+        ft.train(measured, predictor="mean").save(folder / "mean")
+        found = memory(options, folder) if options.only == "memory" else speed(options, folder)
     kept = json.loads(options.out.read_text()) if options.out.exists() else {}
     kept[options.only] = {
         "command": f"python benchmarks/gateway_speed.py {' '.join(sys.argv[1:])}".replace(
@@ -354,7 +367,7 @@ def main() -> None:
         options.out.with_suffix(".md").write_text(table(found))
         print(table(found))
     else:
-        print(json.dumps(found, indent=1))
+        print(table(found) if options.only == "parts" else json.dumps(found, indent=1))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """How much faster more workers on Ray are, and what Ray costs a question.
 
     python benchmarks/ray_scaling.py --out FILE
-    python benchmarks/ray_scaling.py --vllm MODEL --questions FILE --limit 32 --out FILE
+    python benchmarks/ray_scaling.py --vllm MODEL --limit 96 --out FILE [--engine-option dtype=float32]
 
 The first starts a Ray on this machine and profiles questions with the fake engine, which waits as long as its tokens
 would take, with 1, 2, 4 and 8 workers in turn; then without any waiting, in one process and on 1 and 4 workers: what is
@@ -9,8 +9,8 @@ left is the cost of a question. Workers are open before the clock starts. Waitin
 evenly questions are handed out and what that costs, not how fast a machine is.
 
 The second needs a Python that has vLLM and Ray, and runs a real model on two cores: one process with two threads, and
-two workers on Ray with one thread each. The clock runs from the first record to the last; the whole command, with its
-start, is given too.
+two workers on Ray with one thread each. Each runs a sixth of the questions first, and then all in another folder: the
+difference of the two commands' times is the time of the other questions, and the start falls out.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ def scaling(questions: int, speed: float, rows: int) -> dict[str, Any]:
     return {"tokens_per_second": speed, "with_waiting": waiting, "without_waiting": at_once}
 
 
-def of_vllm(model: str, questions: str, limit: int) -> list[dict[str, Any]]:
+def of_vllm(model: str, questions: str, limit: int, options: list[str]) -> list[dict[str, Any]]:
     """One process with two threads, and two workers with one each, on the same questions."""
     rows = []
     with TemporaryDirectory() as name:
@@ -131,31 +131,27 @@ def of_vllm(model: str, questions: str, limit: int) -> list[dict[str, Any]]:
             ("one process, two threads", 2, []),
             ("two workers on Ray, a thread each", 1, ["--ray", "--workers", "2"]),
         ):
-            out = Path(name) / f"run-{threads}"
-            command = [sys.executable, "-m", "forethought", "profile", model, questions, "--engine", "vllm"]
-            command += ["--traces", "1", "--layers", "none", "--budgets", "256", "--limit", str(limit)]
-            command += ["--out", str(out), "--json", "--quiet", *more]
-            load, began, first = os.getloadavg()[0], time.monotonic(), None
-            environment = {**os.environ, **ENVIRONMENT, "OMP_NUM_THREADS": str(threads)}
-            with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) as process:
-                while process.poll() is None and first is None:
-                    time.sleep(0.2)
-                    shards = list(out.glob("records*.jsonl"))
-                    first = time.monotonic() if any(shard.stat().st_size for shard in shards) else None
-                process.communicate()
-            ended = time.monotonic()
-            if process.returncode:
-                raise SystemExit(f"{' '.join(command)} ended with {process.returncode}")
-            records = list(RunDirectory(out).records())
-            tokens = sum((each.reasoning_tokens or 0) + (each.answer_tokens or 0) for each in records)
+            load, taken = os.getloadavg()[0], []
+            for number in (limit // 6, limit):
+                out = Path(name) / f"run-{threads}-{number}"
+                command = [sys.executable, "-m", "forethought", "profile", model, questions, "--engine", "vllm"]
+                command += ["--traces", "1", "--layers", "none", "--budgets", "256", "--limit", str(number)]
+                command += [word for option in options for word in ("--engine-option", option)]
+                command += ["--out", str(out), "--json", "--quiet", *more]
+                environment, began = {**os.environ, **ENVIRONMENT, "OMP_NUM_THREADS": str(threads)}, time.monotonic()
+                subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, check=True)
+                seconds, records = time.monotonic() - began, list(RunDirectory(out).records())
+                tokens = sum((each.reasoning_tokens or 0) + (each.answer_tokens or 0) for each in records)
+                taken.append((seconds, len(records), tokens))
+            (first, few, early), (last, all_of_them, whole) = taken
             rows.append(
                 {
                     "what": what,
-                    "questions": len(records),
-                    "tokens": tokens,
-                    "seconds": round(ended - (first or began), 1),
-                    "seconds_with_start": round(ended - began, 1),
-                    "tokens_per_second": round(tokens / (ended - (first or began)), 1),
+                    "questions": all_of_them - few,
+                    "tokens": whole - early,
+                    "seconds": round(last - first, 1),
+                    "tokens_per_second": round((whole - early) / (last - first), 1),
+                    "seconds_of_commands": [round(first, 1), round(last, 1)],
                     "load_before": round(load, 1),
                 }
             )
@@ -171,12 +167,13 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=2000, help="questions without waiting")
     parser.add_argument("--vllm", default="", metavar="MODEL")
     parser.add_argument("--questions", default="gsm8k-demo")
-    parser.add_argument("--limit", type=int, default=32)
+    parser.add_argument("--limit", type=int, default=96)
+    parser.add_argument("--engine-option", action="append", default=[], metavar="NAME=VALUE")
     parser.add_argument("--out", type=Path, required=True)
     asked = parser.parse_args()
     found: dict[str, Any] = {"command": f"python {' '.join(sys.argv)}", "cpus": os.cpu_count()}
     if asked.vllm:
-        found["vllm"] = of_vllm(asked.vllm, asked.questions, asked.limit)
+        found["vllm"] = of_vllm(asked.vllm, asked.questions, asked.limit, asked.engine_option)
     else:
         found |= scaling(asked.count, asked.speed, asked.rows)
     asked.out.parent.mkdir(parents=True, exist_ok=True)

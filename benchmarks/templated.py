@@ -18,7 +18,8 @@ from forethought.core.menu import Menu
 from forethought.core.profile import Profile
 from forethought.core.prompts import load_template
 from forethought.core.provenance import Provenance
-from forethought.engines.fake import FakeEngine, _Latent
+from forethought.engines.fake import FakeEngine
+from forethought.engines.latent import Latent
 from forethought.graders import NumberGrader
 
 TEMPLATE = "A shop has {} boxes with {} pens each and sells {} pens. How many pens are left?"
@@ -30,7 +31,7 @@ class TemplatedModel(FakeEngine):
 
     longer = 1.0
 
-    def _latent(self, query: Query) -> _Latent:
+    def _latent(self, query: Query) -> Latent:
         latent = super()._latent(query)
         digits = sum(len(number) for number in re.findall(r"\d+", query.text))
         hardness = 0.9 * (digits - 7.0) + 0.5 * latent.z[0]

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import dataclass, field
 from importlib import resources
+from typing import Any
 
 from loopback import Asked, Reply
 
@@ -32,11 +34,13 @@ class EffortServer:
         model: the name that it serves.
         levels: the efforts that it heeds, and about how many tokens a thought is under each.
         answers: question -> its answer.
+        shows_logprobs: whether it shows log-probabilities, those of the message alone: most wrong answers are unlikely.
     """
 
     model: str = "toy"
     levels: dict[str, int] = field(default_factory=LEVELS.copy)
     answers: dict[str, str] = field(default_factory=_answers)
+    shows_logprobs: bool = False
 
     def __call__(self, asked: Asked) -> Reply:
         if asked.path.endswith("/models"):
@@ -63,4 +67,10 @@ class EffortServer:
             "completion_tokens_details": {"reasoning_tokens": thought},
         }
         message = {"role": "assistant", "content": f"Final answer: \\boxed{{{answer}}}"}
-        return Reply({"choices": [{"index": 0, "message": message, "finish_reason": "stop"}], "usage": usage})
+        choice: dict[str, Any] = {"index": 0, "message": message, "finish_reason": "stop"}
+        if self.shows_logprobs and body.get("logprobs"):
+            likely = 0.9 if is_right else 0.2 + 0.2 * (digest[3] / 256)
+            pieces = {"Final answer: \\boxed{": 0.99, answer: likely, "}": 0.99}
+            shown = [{"token": piece, "bytes": None, "logprob": math.log(p)} for piece, p in pieces.items()]
+            choice["logprobs"] = {"content": shown}
+        return Reply({"choices": [choice], "usage": usage})

@@ -17,7 +17,8 @@ from forethought.core.data import Cost, Generation, Query, Request
 from forethought.core.prompts import load_template
 from forethought.core.settings import EngineSettings, PlanSettings, ProfileSettings, RunSettings, TrainSettings
 from forethought.core.terms import TOKEN_COSTS
-from forethought.engines.fake import FakeEngine, _Latent
+from forethought.engines.fake import FakeEngine
+from forethought.engines.latent import Latent
 from forethought.errors import RunError
 
 pytestmark = pytest.mark.slow
@@ -31,7 +32,7 @@ class LongerThoughts(FakeEngine):
 
     longer = 1.0
 
-    def _latent(self, query: Query) -> _Latent:
+    def _latent(self, query: Query) -> Latent:
         latent = super()._latent(query)
         length = latent.median_length * self.longer
         return replace(latent, jump=latent.jump * self.longer, decay=latent.decay * self.longer, median_length=length)

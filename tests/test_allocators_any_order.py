@@ -20,7 +20,8 @@ from forethought.allocators.greedy import GreedyAllocator
 from forethought.allocators.hull import bracketed_envelope, fill, fill_from, upper_envelope
 from forethought.allocators.price import budgets_at, lp_bound, price_for
 from forethought.core import registry
-from forethought.core.data import Allocation, Cost, Curves
+from forethought.core.allocation import Allocation
+from forethought.core.data import Cost, Curves
 from forethought.core.menu import Menu
 from forethought.core.options import Option, Price
 from forethought.errors import InvalidInputError, InvalidSettingsError, InvalidTotalError

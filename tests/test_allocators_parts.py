@@ -14,9 +14,10 @@ from forethought.allocators import allocate
 from forethought.allocators import margin as searching
 from forethought.allocators import parts as dividing
 from forethought.allocators import share as sharing
+from forethought.allocators.batch import Part
 from forethought.allocators.margin import Histogram, Interval, Segments, find_margin, price_key, price_of
 from forethought.allocators.parts import divide_parts, divide_shares
-from forethought.allocators.share import Part, Share
+from forethought.allocators.share import Share
 from forethought.core.data import Cost, Curves
 from forethought.core.menu import Menu
 from forethought.core.options import Option, Price

@@ -1,4 +1,4 @@
-"""Imports point one way, heavy libraries stay in the files that need them, and starting costs next to nothing."""
+"""Imports point one way, files are short, heavy libraries stay in their files, and starting costs next to nothing."""
 
 import ast
 import json
@@ -39,6 +39,8 @@ ORDER = [
     "__init__",
 ]
 RANK = {name: rank for rank, name in enumerate(ORDER)}
+
+LONG = 400  # lines of a file that holds too much
 
 HEAVY = {
     "torch": {
@@ -137,6 +139,12 @@ def _noun(path: Path) -> str:
 
 def test_every_module_has_its_place_in_the_order() -> None:
     assert {_noun(path) for path in _modules()} == set(RANK)
+
+
+def test_no_file_is_long() -> None:
+    num_lines = {path.relative_to(PACKAGE).as_posix(): len(path.read_text("utf-8").splitlines()) for path in _modules()}
+    too_long = {file: number for file, number in num_lines.items() if number >= LONG}
+    assert not too_long, f"files of {LONG} lines or more: {too_long}; give their second topic a file of its own"
 
 
 @pytest.mark.slow

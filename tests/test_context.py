@@ -122,7 +122,7 @@ def room(tokens: int = 100, *, is_exact: bool = True) -> Room:
     lengths = prompt_lengths("fake", TEMPLATE, [Query("q", "How many?")] * 3, engine="fake")
     object.__setattr__(lengths, "tokens_Q", np.array([tokens, 2 * tokens, 3 * tokens]))
     object.__setattr__(lengths, "is_exact", is_exact)
-    return Room(lengths, 12, MENU, 20)
+    return Room(lengths, TEMPLATE, MENU)
 
 
 ONE_SHORT = room().needed(8192) - 1

@@ -21,10 +21,10 @@ from forethought.core.protocols import check_option
 from forethought.engines.flight import Flight
 from forethought.engines.forcing import Forcing
 from forethought.engines.server.chat import load_tokenizer
-from forethought.engines.server.dialects import logprobs_in
 from forethought.engines.server.engine import OpenAIEngine
 from forethought.errors import EngineError, InvalidSettingsError, MissingExtraError
 from forethought.servers.kinds import KINDS
+from forethought.servers.logprobs import logprobs_in
 from forethought.servers.replies import Chunks
 from forethought.servers.replies import Reply as ChatReply
 from forethought.servers.tokens import count_tokens

@@ -21,10 +21,11 @@ from forethought.core.data import Generation, Query, Request
 from forethought.core.prompts import load_template
 from forethought.core.records import Record
 from forethought.engines.server.engine import OpenAIEngine
-from forethought.engines.server.pieces import _ran_into, _shown
+from forethought.engines.server.pieces import _ran_into
 from forethought.errors import EngineError
 from forethought.servers import reading
 from forethought.servers.address import Key
+from forethought.servers.logprobs import pieces_in
 from forethought.servers.replies import Chunks, answer_in
 from forethought.servers.replies import Reply as ChatReply
 from forethought.servers.retrying import AttemptError, RequestError
@@ -371,7 +372,7 @@ def test_any_value_anywhere_in_an_answer_is_read_or_refused(path, value):
     judged(found)
     choices = found.get("choices")
     if isinstance(choices, list) and choices and isinstance(choices[0], dict):
-        assert all(isinstance(piece, bytes) for piece in _shown(choices[0]))
+        assert all(isinstance(piece, bytes) for piece in pieces_in(choices[0].get("logprobs")))
         assert _ran_into("}", choices[0], "{}") in (True, False)
 
 

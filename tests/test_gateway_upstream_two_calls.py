@@ -12,10 +12,11 @@ import pytest
 
 from forethought.core.prompts import load_template
 from forethought.gateway.failing import UpstreamError
-from forethought.gateway.hosts.upstream.two_calls import MOST_AT_ONCE, TwoCalls, _closing, _Skipping
+from forethought.gateway.hosts.upstream.two_calls import MOST_AT_ONCE, TwoCalls, _closing
 from forethought.gateway.pipeline import TWO_CALLS
 from forethought.gateway.scripted import ScriptedServer
 from forethought.servers.kinds import KINDS
+from forethought.servers.replies import Skipping
 from gateway_upstream import KEY, Client, chat, question, saved_predictor, served, tenants_file
 
 pytest.importorskip("uvicorn", reason="the extra `gateway` is not installed")
@@ -280,9 +281,9 @@ async def settled_tokens(found: Any) -> int:
 
 def test_what_a_server_repeats_is_left_out_and_nothing_else():
     for pieces, expected in ((["<th", "ink>\nso"], "\nso"), (["<th", "at"], "<that"), (["so", "<think>"], "so<think>")):
-        skip = _Skipping("<think>")
+        skip = Skipping("<think>")
         assert "".join(map(skip.feed, pieces)) + skip.rest() == expected
-    skip = _Skipping("<think>")
+    skip = Skipping("<think>")
     assert skip.feed("<th") + skip.rest() == "<th"
 
 

@@ -11,10 +11,11 @@ import pytest
 
 import forethought
 from command_line import Call, write_questions
-from forethought.commands.grading import GradeSettings, RegradeSettings, grade_file, regrade
+from forethought.commands.grading import grade_file, regrade
 from forethought.control.sources import open_profile
 from forethought.core.data import Grade
 from forethought.core.profile import Profile
+from forethought.core.study_settings import GradeSettings, RegradeSettings
 from forethought.errors import InvalidInputError, InvalidSettingsError, RunError, UnknownNameError
 from forethought.runs.store import RunDirectory
 
@@ -248,7 +249,7 @@ def killed_before(source, target, **kwargs):
     replace(source, target, **kwargs)
 os.replace = killed_before
 from forethought.commands.grading import regrade
-from forethought.core.settings import RegradeSettings
+from forethought.core.study_settings import RegradeSettings
 regrade(RegradeSettings(run="p", answers="fix.jsonl"))
 """
 

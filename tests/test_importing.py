@@ -780,7 +780,7 @@ def imported(tmp_path: Path) -> str:
 
 @pytest.mark.slow
 def test_train_evaluate_and_plan_without_spend(imported: str, tmp_path: Path) -> None:
-    trained, folder = train(TrainSettings(run=imported, num_folds=2))
+    trained, folder = train(TrainSettings(run=imported, predictor="ridge", num_folds=2))
     assert trained.card.mean_tokens_B is None
     assert (trained.card.model, trained.card.template, trained.card.sampling) == ("some-model", None, None)
     held_out = taken(
@@ -790,7 +790,7 @@ def test_train_evaluate_and_plan_without_spend(imported: str, tmp_path: Path) ->
     assert result.costs == (Cost.GRANTED,)
     assert {row.spent for row in result.rows} == {None}
     assert any("not recorded" in note for note in result.notes)
-    crossed = evaluate(EvaluateSettings(run=imported, num_resamples=100, plots=False))
+    crossed = evaluate(EvaluateSettings(run=imported, predictor="ridge", num_resamples=100, plots=False))
     assert crossed.costs == (Cost.GRANTED,)
     planned = plan(PlanSettings(run=str(folder), questions=str(held_out.path), mean_tokens=40))
     assert planned.allocation.granted <= 40 * 50
@@ -802,7 +802,7 @@ def test_train_evaluate_and_plan_without_spend(imported: str, tmp_path: Path) ->
 
 @pytest.mark.slow
 def test_what_cannot_be_done_is_refused(imported: str, tmp_path: Path) -> None:
-    _, folder = train(TrainSettings(run=imported, num_folds=2))
+    _, folder = train(TrainSettings(run=imported, predictor="ridge", num_folds=2))
     questions = tmp_path / "q.jsonl"
     questions.write_text('{"question": "1 + 1?"}\n')
     with pytest.raises(InvalidSettingsError, match="--template"):

@@ -17,7 +17,7 @@ from forethought.runs.store import RunDirectory
 pytestmark = pytest.mark.slow
 
 NUM_QUERIES = 60
-NUM_KILLS = 12  # for each of the commands
+NUM_KILLS = 8  # for each of the commands
 
 # Prints each record's query once the pipeline reports it, as a user's progress bar would.
 DRIVER = """

@@ -28,14 +28,19 @@ from forethought.core.menu import Menu
 from forethought.core.options import Option, Price
 from forethought.core.settings import (
     EngineSettings,
-    GradeSettings,
     PlanSettings,
     ProfileSettings,
-    RegradeSettings,
     RunSettings,
     TrainSettings,
 )
-from forethought.core.study_settings import CompareSettings, DoctorSettings, EvaluateSettings, LayersSettings
+from forethought.core.study_settings import (
+    CompareSettings,
+    DoctorSettings,
+    EvaluateSettings,
+    GradeSettings,
+    LayersSettings,
+    RegradeSettings,
+)
 from forethought.core.waiting import finish
 from forethought.errors import MissingExtraError
 from forethought.evaluation import compare_live

@@ -437,7 +437,7 @@ class TestCommonGrid:
 
 @pytest.fixture(scope="module")
 def gsm8k() -> Predictor:
-    return train(read_parquet(PROFILES / f"{GSM8K}-gsm8k-train.parquet"))
+    return train(read_parquet(PROFILES / f"{GSM8K}-gsm8k-train.parquet"), predictor="ridge")
 
 
 class TestOnMeasuredStates:

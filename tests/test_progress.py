@@ -204,7 +204,8 @@ def test_reading_moves_every_few_prompts_on_a_cpu(device: str | None, counts: li
 @pytest.mark.slow
 def test_a_terminal_shows_the_stages_of_training_and_a_pipe_stays_quiet(call: Callable[..., list[str]]) -> None:
     pytest.importorskip("torch")
-    command = [sys.executable, "-m", "forethought", "train", "p", "--predictor", "mlp", "--out"]
+    few = ["--predictor-option", "num_members=2", "--predictor-option", "steps=300"]
+    command = [sys.executable, "-m", "forethought", "train", "p", "--predictor", "mlp", *few, "--out"]
     seen, code = on_a_terminal([*command, "a"])
     assert code == 0, seen
     counts = set(re.findall(r"train networks\D*(\d+)/\d+", seen))

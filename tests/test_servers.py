@@ -16,6 +16,7 @@ from engine_contract import run
 from forethought.control.profiling import profile
 from forethought.core.data import Request, Sampling, StopReason
 from forethought.core.menu import Menu
+from forethought.core.options import Option
 from forethought.core.prompts import load_template
 from forethought.core.study_settings import DoctorSettings
 from forethought.engines.forcing import Forcing
@@ -110,6 +111,18 @@ def test_levels_are_measured_profiled_and_cost_what_they_take(kind, url, tmp_pat
     assert measured.menu.labels == menu.labels
     assert (measured.tries_Q_B == 1).all()
     assert measured.input_Q_B is not None
+
+
+def test_one_call_shows_how_likely_the_model_found_its_answers(url):
+    """Asked for one line: its answer's tokens are found in what the server shows, whatever else it shows."""
+    engine = engine_at(url, enforce="max-tokens", logprobs=True, sampling=Sampling(0.0))
+    brief = Option("low", set={"reasoning_effort": "low"})
+    found = run(engine, [Request(query, 512, option=brief) for query in QUERIES])
+    for done in found.values():
+        assert done.error is None
+        assert done.answer
+        assert done.logprobs is not None
+        assert -10 < done.logprobs.answer <= 0
 
 
 def test_the_doctor_tells_what_the_server_can_do(kind, url):

@@ -16,4 +16,4 @@ pytestmark = [pytest.mark.server, pytest.mark.slow, pytest.mark.model]
 def test_the_tutorial_does_what_it_shows() -> None:
     outputs = tutorial.run(PAGE)
     pairs = zip(tutorial.steps(PAGE.read_text("utf-8")), outputs, strict=True)
-    assert [each for step, output in pairs for each in tutorial.differences(step, output)] == []
+    assert "\n".join(each for step, output in pairs for each in tutorial.differences(step, output)) == ""

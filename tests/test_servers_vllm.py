@@ -27,11 +27,15 @@ def test_the_native_cap_overshoots_by_the_length_of_its_start_tag(vllm_url):
     plain = engine_at(vllm_url, enforce="native")
     assert all("ignored the cap" in done.error for done in run(plain, asked()).values())
     assert plain.counters.largest_overshoot == 2
-    corrected = run(engine_at(vllm_url, enforce="native", cap_offset=2), asked())
+    corrected = run(engine_at(vllm_url, enforce="native", cap_offset=2, logprobs=True), asked())
     for done in corrected.values():
         assert done.error is None
         assert done.reasoning_tokens <= done.budget
         assert done.answer
+        assert done.logprobs is not None  # the tokens of the thought are among those shown
+        assert done.logprobs.answer <= 0
+        assert done.logprobs.thought is not None
+        assert done.logprobs.thought <= 0
 
 
 def test_the_doctor_corrects_the_native_cap(vllm_url):

@@ -19,6 +19,7 @@ from forethought.core.data import Logprobs
 from forethought.core.menu import Menu
 from forethought.core.options import Option
 from forethought.core.profile import Profile
+from forethought.core.records import Record
 from forethought.core.votes import ABSTAINS, MOST_SUBSETS, Voting, chance_right, tally, weighted_chance_right
 from forethought.errors import InvalidInputError, InvalidMenuError, InvalidSettingsError, InvalidTotalError
 from forethought.runs.store import RunDirectory
@@ -204,6 +205,36 @@ def test_weighted_votes_are_learned_and_their_weights_are_the_default_of_plans(
     with ft.open_engine("fake") as engine:
         plan.run(engine, progress=False)
     assert "which the engine did not show" in caplog.text
+
+
+def test_waves_of_weighted_votes_end_as_they_were_learned(profile: Profile, tmp_path: Path) -> None:
+    """Tables are of the votes' weights: such votes are right more often, and only such are drawn in waves."""
+    likely = with_logprobs(profile)
+    plain, weighed = (ft.train(likely, "text", samples=[1, 4], vote_weights=by) for by in ("", "answer"))
+    for label, table in weighed.waves.items():
+        assert table.ends[0].odds > plain.waves[label].ends[0].odds
+    plan = ft.plan(weighed, QUESTIONS, mean_tokens=220, cost="spent", waves=True)
+    assert plan.voting.weights == "answer"
+    for predictor, weights in ((weighed, "equal"), (weighed, "thought"), (plain, "answer")):
+        with pytest.raises(InvalidSettingsError, match="weighed as the predictor's were"):
+            ft.plan(predictor, QUESTIONS, mean_tokens=220, cost="spent", waves=True, vote_weights=weights)
+    with ft.open_engine("fake", logprobs=True) as engine:
+        answers = plan.run(engine, out=tmp_path / "run", progress=False)
+    assert len({answer.samples for answer in answers}) > 1
+    records: dict[str, list[Record]] = {}
+    for record in RunDirectory.open(tmp_path / "run").latest():
+        records.setdefault(record.query_id, []).append(record)
+    for answer in answers:
+        votes: dict[str, float] = {}
+        for record in records[answer.id]:
+            assert record.logprobs is not None
+            votes[record.answer] = votes.get(record.answer, 0.0) + math.exp(record.logprobs.answer)
+        assert votes[str(answer.answer)] == pytest.approx(max(votes.values()))
+
+
+def test_a_history_counts_one_vote_each(profile: Profile) -> None:
+    with pytest.raises(InvalidSettingsError, match="leave vote weights out"):
+        ft.train(with_logprobs(profile), "history", samples=[1, 4], vote_weights="answer")
 
 
 def test_weights_need_log_probabilities(profile: Profile) -> None:

@@ -14,6 +14,7 @@ from scipy import stats
 from forethought.control.waves import Drawing, WavePolicy, choose, price_for, price_of_options, start
 from forethought.core.codec import UnfitError, encode
 from forethought.core.stopping import Standing
+from forethought.core.votes import tally
 from forethought.errors import InvalidInputError
 from forethought.evaluation.blending import blend_asc
 from forethought.evaluation.stopping import AdaptiveConsistency, EarlyStopping, FixedSamples, lead_certainty
@@ -106,6 +107,29 @@ class TestVotes:
         for name in ("top", "second"):
             assert np.ptp(getattr(draws.standing_Q_R_N, name)[0, :, -1]) == 0
 
+    @given(st.lists(st.tuples(st.integers(-1, 3), st.sampled_from([0.0, 0.2, 0.5, 0.9, None])), min_size=1, max_size=8))
+    def test_weighed_votes_are_those_of_a_tally(self, votes):
+        groups, weights = map(list, zip(*votes, strict=True))
+        weight_Q_T = np.array([[math.nan if weight is None else weight for weight in weights]])
+        draws = FrozenDraws.shuffled(
+            np.array([groups]), np.ones((1, len(groups))), num_orders=3, seed=0, weight_Q_T=weight_Q_T
+        )
+        found = draws.select(np.array([0, 0])).right_Q_R_N
+        for order, shown in enumerate(draws.order_Q_R_N[0].tolist()):
+            for number in range(len(groups) + 1):
+                so_far = [weights[place] for place in shown[:number]]
+                vote = tally([groups[place] for place in shown[:number]], None if None in so_far else so_far)
+                assert found[1, order, number] == pytest.approx((0 in vote.winners) / max(1, len(vote.winners)))
+
+    @given(GROUPS, st.floats(0.01, 1.0))
+    def test_votes_that_weigh_the_same_are_votes_of_one_weight(self, groups, weight):
+        group_Q_T = np.array([groups])
+        each = [
+            FrozenDraws.shuffled(group_Q_T, np.ones(group_Q_T.shape), num_orders=3, seed=0, weight_Q_T=weight_Q_T)
+            for weight_Q_T in (None, np.full(group_Q_T.shape, weight))
+        ]
+        assert np.array_equal(each[0].right_Q_R_N, each[1].right_Q_R_N)
+
     def test_one_sample_is_right_as_often_as_a_sample(self):
         group_Q_T = np.array([[0, 0, 1, -1]])
         orders = np.array([list(permutations(range(4)))])
@@ -117,6 +141,8 @@ class TestVotes:
     def test_refuses_what_does_not_belong_together(self):
         with pytest.raises(InvalidInputError, match="same queries"):
             FrozenDraws(np.zeros((2, 3), int), np.ones((2, 4)), np.zeros((2, 1, 3), int))
+        with pytest.raises(InvalidInputError, match="same queries"):
+            FrozenDraws(np.zeros((2, 3), int), np.ones((2, 3)), np.zeros((2, 1, 3), int), np.ones((2, 4)))
 
 
 class TestPublishedRules:

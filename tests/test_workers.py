@@ -164,7 +164,7 @@ def test_who_may_write_beside_whom(run: RunDirectory, first: str, second: str, r
 
 def test_a_run_is_not_graded_anew_while_a_worker_writes(run: RunDirectory) -> None:
     from forethought.commands.grading import regrade
-    from forethought.core.settings import RegradeSettings
+    from forethought.core.study_settings import RegradeSettings
 
     (run.path / "queries.jsonl").write_text('{"id": "q", "prompt": "1?", "reference": "1"}\n')
     with run.locked(Worker(2, 3)), pytest.raises(RunError, match="another process"):

@@ -255,4 +255,8 @@ class ToyServer:
         closing = len(encode("</think>")) if self.kind == "sglang" else 0  # which counts it in
         usage["completion_tokens_details"] = {"reasoning_tokens": len(thought) + closing}
         message = {"role": "assistant", "reasoning_content": decode(thought), "content": decode(answer)}
-        return {"choices": [{"index": 0, "message": message, "finish_reason": "stop"}], "usage": usage}
+        choice = {"index": 0, "message": message, "finish_reason": "stop"}
+        if body.get("logprobs") and self.shows_logprobs:  # of all that was generated, tags and end of turn included
+            tag = encode(END)
+            choice["logprobs"] = {"content": [shown_token(token) for token in [*thought, *tag, *answer, *tag]]}
+        return {"choices": [choice], "usage": usage}

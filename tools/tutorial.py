@@ -32,6 +32,7 @@ import click
 ROOT = Path(__file__).resolve().parent.parent
 TESTS = ROOT / "tests"
 BLOCK = re.compile(r"```bash\n(?P<command>.*?)```\n(?:\n```text\n(?P<output>.*?)```\n)?", re.DOTALL)
+PROGRESS = re.compile(r", \d+:\d\d so far|^done in \d+:\d\d")
 DONE = "--done--"
 SECONDS = 1800.0  # for one block
 LONGEST = 40  # lines of output that a page shows
@@ -72,10 +73,15 @@ def with_outputs(text: str, outputs: list[str]) -> str:
 
 
 def words(output: str | None) -> list[str]:
-    """What its lines begin with, each once: the first three words up to the first number; nothing of the machine."""
+    """What its lines begin with, each once: the first three words up to the first number.
+
+    Nothing of the machine, and no lines of progress, which a fast machine does not print.
+    """
     found = []
     text = re.sub(r"^machine\n.*?\n\n", "", output or "", flags=re.DOTALL | re.MULTILINE)
     for line in text.splitlines():
+        if PROGRESS.search(line):
+            continue
         start = re.split(r"\d|…", line, maxsplit=1)[0]
         if name := " ".join(re.findall(r"[A-Za-z_'-]+", start)[:3]):
             found.append(name)

@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 from ..core.data import Cost, Curves
 from ..core.menu import Menu
 from ..errors import InvalidInputError, InvalidTotalError
+from .batch import Batch, Part, joined
 from .costs import finest_unit
 from .envelope import choose_again, most_loss, spend_without_loss
 from .hull import bracket_of, upper_envelope
 from .margin import Margin, find_margin
 from .order import part
 from .problem import RELATIVE_ROUNDING, pose, refuse_total
-from .share import Batch, Climbed, Near, Part, Share, Sums, joined
+from .share import Climbed, Near, Share, Sums
 
 MOST_CANDIDATES = 1 << 21  # queries to which what is left may go where their curves see no difference
 

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core import registry
-from ..core.data import Allocation, Cost, Curves, FloatArray, IntArray
+from ..core.allocation import Allocation
+from ..core.data import Cost, Curves, FloatArray, IntArray
 from ..core.menu import Menu
 from ..core.protocols import Allocator
 from ..core.terms import usd_words

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from functools import partial, reduce
 from operator import add
 from typing import Any, TypeVar
@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.data import Cost, Curves, FloatArray
-from ..core.menu import Menu
+from .batch import Batch, Part, joined, without_ids
 from .checks import check_tokens, check_values
-from .costs import CHUNK, Costs, entries, exact_sum
+from .costs import CHUNK, entries, exact_sum
 from .envelope import MOST_QUERIES, least_loss, raises, rise_freely
 from .hull import SEED, Envelope, bracketed_envelope, upper_envelope
 from .margin import Histogram, Interval, Keys, Margin, Segments, price_key
@@ -26,76 +26,6 @@ SAMPLE = 1 << 17  # queries of the whole batch
 PARTS_AT_ONCE = 8  # between two reports of progress
 
 Found = TypeVar("Found")
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Part:
-    """Consecutive queries of a batch.
-
-    Attributes:
-        start: position of the first of them in the batch.
-        num_queries: of them.
-        load: their curves; called in each pass, from any thread, with whether usage is needed beside the chances of a
-            right answer. Ids need only be there when they are asked for.
-    """
-
-    start: int
-    num_queries: int
-    load: Callable[[bool], Curves]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Batch:
-    """What holds for all queries of a batch.
-
-    Attributes:
-        menu: the options, and which of them every query may have:
-        first, last: columns, inclusive.
-        is_bounded: whether that is less than the whole menu.
-        cost, total: what is divided.
-        unit: tokens, or USD, in a unit.
-        is_shared: whether every query has the same costs.
-        is_ordered: whether no query's costs fall along the menu.
-    """
-
-    menu: Menu
-    first: int
-    last: int
-    is_bounded: bool
-    cost: Cost
-    total: float
-    unit: float
-    is_shared: bool
-    is_ordered: bool
-
-    @property
-    def is_usage_needed(self) -> bool:
-        """Whether costs depend on the curves."""
-        return self.cost is not Cost.GRANTED
-
-    def problem(self, curves: Curves) -> Problem:
-        """Some of its queries, in the units of all."""
-        num_queries = len(curves.query_ids)
-        if self.is_shared:
-            costs = Costs(num_queries, self.unit, self.menu.budgets_B // int(self.unit))
-        else:
-            prices = self.menu.price_2_B if self.cost is Cost.USD else None
-            prompts = curves.input_Q_B if self.cost is Cost.USD else None
-            costs = Costs(num_queries, self.unit, None, curves.tokens_Q_B, prompts, prices)
-        first_Q, last_Q = (np.broadcast_to(np.int64(column), num_queries) for column in (self.first, self.last))
-        return Problem(
-            curves,
-            self.cost,
-            self.total,
-            None,
-            curves.p_Q_B,
-            costs,
-            0,
-            first_Q,
-            last_Q,
-            self.is_bounded,
-            is_ordered=self.is_ordered,
-        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -119,13 +49,7 @@ class Climbed:
     most: int
 
     def __add__(self, other: Climbed) -> Climbed:
-        return Climbed(
-            self.number + other.number,
-            self.cost + other.cost,
-            self.start + other.start,
-            self.least + other.least,
-            self.most + other.most,
-        )
+        return Climbed(*map(add, astuple(self), astuple(other)))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -223,7 +147,7 @@ class Share:
             if batch.cost is Cost.USD and curves.input_Q_B is not None:
                 check_tokens(curves, "input_Q_B", curves.input_Q_B)
             low, high = np.searchsorted(sampled_M, (each.start, each.start + each.num_queries)).tolist()
-            sample = _without_ids(curves, sampled_M[low:high] - each.start)
+            sample = without_ids(curves, sampled_M[low:high] - each.start)
             if batch.is_shared:
                 return Surveyed(True, 0.0, 0.0, sample)
             costs = replace(batch.problem(curves).costs, unit=1.0)
@@ -292,7 +216,7 @@ class Share:
             if not near_N.size:
                 return None
             tie_N = self._tie_keys(each, near_N)
-            some = _without_ids(curves, near_N)
+            some = without_ids(curves, near_N)
             return Near(loss_Q[near_N], tie_N, near_N + each.start, column_Q[near_N], some).least()
 
         best: Near | None = None
@@ -429,23 +353,6 @@ class Share:
                 some = parts[at : at + PARTS_AT_ONCE]
                 yield from pool.map(done, some)
                 before += sum(each.num_queries for each in some)
-
-
-def joined(parts: Sequence[Curves]) -> Curves:
-    """The curves of several places, one after the other."""
-
-    def tables(name: str) -> Any:
-        arrays = [getattr(each, name) for each in parts]
-        return None if arrays[0] is None else np.concatenate(arrays)
-
-    ids = tuple(query_id for each in parts for query_id in each.query_ids)
-    return Curves(ids, parts[0].menu, tables("p_Q_B"), tables("tokens_Q_B"), tables("input_Q_B"))
-
-
-def _without_ids(curves: Curves, row_N: NDArray[np.int64]) -> Curves:
-    """Some rows of a part's curves; ids are not read."""
-    arrays = (None if array is None else array[row_N] for array in (curves.p_Q_B, curves.tokens_Q_B, curves.input_Q_B))
-    return Curves(("",) * row_N.size, curves.menu, *arrays)  # type: ignore[arg-type]
 
 
 def _within(

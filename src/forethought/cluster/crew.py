@@ -292,4 +292,5 @@ class Crew:
                     return slot
             waited += 1.0
             if waited == SAID_AFTER:
-                logger.warning("note: no worker has started yet; %s", self._host.waiting_words())
+                words = "note: after %.0f s no engine runs yet: it is still loaded, or there is no room for it; %s"
+                logger.warning(words, waited, self._host.waiting_words())

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from ..control.asking_again import Rest, keep_budgets, rest_of, write_again
-from ..control.batches import Bounds, Round, fitting, make_round, requests_of, samples_of, write_round
+from ..control.batches import Bounds, Round, find_round, fitting, make_round, requests_of, samples_of, write_round
 from ..control.billing import Prices
 from ..control.budgets import keep_plan
-from ..control.collecting import SHOWN, Job, Settled, find_round
+from ..control.collecting import SHOWN, Job, Settled
 from ..control.feeding import feed_run
 from ..control.judging import Judge
 from ..control.plan import Plan
-from ..control.planning import engine_for, model_of
+from ..control.planning import engine_for, model_of, weights_for
 from ..control.results import write_results
 from ..control.running import plan_provenance
 from ..control.sources import refuse_without_texts
@@ -111,6 +111,7 @@ def asked_server(batch: BatchRequest, settings: PlanSettings, card: PredictorCar
         sampling=engine.sampling,
         menu=card.menu,
         context_tokens=settings.engine.context_tokens,
+        is_weighed=bool(weights_for(card, settings.vote_weights)) and bool((card.menu.samples_B > 1).any()),
     )
 
 
@@ -139,13 +140,12 @@ def write_requests(batch: BatchRequest, settings: PlanSettings, plan: Plan) -> t
             f"{cap.cost.amount(min(map(bounds.most, requests))) if cap else ''}"
         )
     samples = samples_of(chosen)
-    stem = batch.file.name.removesuffix(batch.file.suffix)
     made = make_round(
         plan,
         asked,
         {query_id: budgets[query_id] for query_id in samples},
         requests=batch.file,
-        out=f"runs/batch-{stem}",
+        out=f"runs/batch-{batch.file.stem}",
         most_lines=batch.most_lines,
         hard_cap=cap,
         prices=batch.prices,

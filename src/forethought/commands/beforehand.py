@@ -11,7 +11,7 @@ from pathlib import Path
 from ..control import sources
 from ..control.judging import Judge
 from ..control.plan import MAKE, Plan
-from ..control.planning import check_total, engine_for, model_of, voting_for
+from ..control.planning import engine_for, model_of, voting_for
 from ..control.profiling import check_asked_layers
 from ..control.running import plan_provenance
 from ..control.sources import refuse_without_texts
@@ -20,10 +20,12 @@ from ..core import registry
 from ..core.data import EngineInfo, Query
 from ..core.features import HIDDEN
 from ..core.flags import check_all
+from ..core.menu import Menu
+from ..core.protocols import Engine
 from ..core.provenance import Provenance
 from ..core.settings import EngineSettings, PlanSettings, ProfileSettings, RunPlanSettings, RunSettings
 from ..core.votes import Voting
-from ..engines.context import SEVERAL_CAPS, check_probes
+from ..engines.context import SEVERAL_CAPS, Room, check_probes
 from ..engines.opening import LOCAL, check, choose, num_layers, prompting
 from ..errors import InvalidFeaturesError, InvalidMenuError, InvalidSettingsError, InvalidTotalError
 from ..graders import check_references, is_gradable
@@ -130,7 +132,7 @@ def plan_inputs(settings: PlanSettings) -> tuple[Predictor, list[Query]]:
     terms = terms_of(settings)
     terms.open()
     queries = sources.plan_queries(settings.questions, settings.limit, settings.columns)
-    check_total(terms, queries, predictor.card)
+    terms.check_total(queries, predictor.card)
     return predictor, queries
 
 
@@ -209,6 +211,14 @@ def run_provenance(
 def allocators_of(settings: RunSettings) -> list[str]:
     """The allocators of a run, its own first."""
     return list(dict.fromkeys((settings.plan.allocator, *settings.compare)))
+
+
+def room_of(
+    model: str, asked: EngineSettings, queries: Sequence[Query], menu: Menu, engine: Engine | None = None
+) -> tuple[str, Room]:
+    """The name of the engine that is open, or else would be, and what the queries need of its context."""
+    name = engine.info.engine if engine is not None else choose(model, asked.engine)[0]
+    return name, Room.of(model, prompting(model, asked).template, queries, menu, engine=name)
 
 
 def check_planned_engine(settings: PlanSettings, predictor: Predictor) -> None:

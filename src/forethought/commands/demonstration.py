@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ..control import evaluating, sources
+from ..control.billing import CostEstimate
 from ..control.profiling import Report, silent
 from ..core.files import make_folder
 from ..core.settings import EngineSettings, PlanSettings, RunSettings
@@ -23,7 +24,7 @@ from ..questions.queries import load_queries
 from ..report import Bullets, Part, evaluation_page, page
 from ..runs.store import RunDirectory
 from . import pipeline, reports
-from .estimates import CostEstimate, run_estimate
+from .estimates import run_estimate
 
 HISTORY = "history"
 CREDIT = 'data: Epoch AI, "Benchmarking data" (epoch.ai/data), CC-BY-4.0; half of GPQA Diamond and OTIS mock AIME'

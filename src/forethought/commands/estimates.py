@@ -4,28 +4,25 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from ..control.billing import UNPRICED, Expected, Prices, Traffic, hours_words
+from ..control.billing import UNPRICED, CostEstimate, Expected, Prices, Traffic
 from ..control.budgets import read_plan
 from ..control.plan import Plan
-from ..control.planning import largest_cap, model_of, template_of
+from ..control.planning import model_of, template_of
 from ..control.sources import recorded_features, refuse_without_texts
 from ..core.data import Cost, Query
 from ..core.features import DIFFICULTY, HIDDEN
 from ..core.menu import Menu
 from ..core.options import Option
-from ..core.prompts import PromptTemplate
 from ..core.settings import EngineSettings, PlanSettings, ProfileSettings, RunPlanSettings, RunSettings
-from ..core.terms import HardCap, usd_words
+from ..core.terms import HardCap
 from ..core.worker import Worker
 from ..engines.context import CEILING, Room
-from ..engines.lengths import Lengths
-from ..engines.opening import choose, prompting, settle
+from ..engines.opening import settle
 from ..models import look
 from ..predictors.card import PredictorCard
 from ..predictors.usage import spent_within
@@ -38,108 +35,11 @@ from .beforehand import (
     plan_inputs,
     plan_model,
     profile_inputs,
+    room_of,
     run_inputs,
     terms_of,
     typed_flags,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class CostEstimate:
-    """What a command would do.
-
-    Attributes:
-        model: what would run.
-        folder: the run directory, or "" where nothing is kept.
-        num_queries: questions.
-        num_total: traces in all, at most.
-        num_done: traces that have a record already.
-        num_answers: forced answers of the traces left, at most.
-        reasoning_tokens: reasoning tokens of the traces left, at most.
-        answer_tokens: tokens of answers and their suffixes, at most.
-        total: tokens that the plan divides; 0 where there is no plan, and where it divides money.
-        prompt_tokens: tokens of prompts, and of thoughts sent again for their answers, at most.
-        cached_tokens: those of them that a prefix cache spares.
-        prompts: how prompts were counted, and how often each is sent.
-        engine: which engine would run it.
-        loads: what has to be fetched and loaded first; "" for a server, and where no model is needed.
-        usd: the price of all that, where prices per token were given.
-        hours: how long generating all that takes, where a speed was given.
-        expected: what is left comes to if it is like the traces that are done; None before there are any.
-        planned_usd: what the plan is expected to cost by the prices of its options, or the total in USD that it is to
-            keep to; None where there is neither.
-        spent_within: tokens that the run stays below with a chance of 95%, by the mean usage curve; None where the
-            total is a bound, or no usage is known.
-        most_samples: most samples of a question that vote; 1 where none do.
-        is_planned: it is known which question gets how many.
-    """
-
-    model: str
-    folder: str
-    num_queries: int
-    num_total: int
-    num_done: int
-    num_answers: int
-    reasoning_tokens: int
-    answer_tokens: int
-    total: float = 0.0
-    prompt_tokens: int = 0
-    cached_tokens: int = 0
-    prompts: str = ""
-    engine: str = ""
-    loads: str = ""
-    usd: float | None = None
-    planned_usd: float | None = None
-    spent_within: float | None = None
-    hours: float | None = None
-    expected: Expected | None = None
-    most_samples: int = 1
-    is_planned: bool = False
-
-    @property
-    def num_left(self) -> int:
-        """Traces still to generate."""
-        return self.num_total - self.num_done
-
-    def to_json(self) -> dict[str, Any]:
-        """One object; what is expected is one in it."""
-        return {**asdict(self), "num_left": self.num_left}
-
-    def to_text(self) -> str:
-        """The same as text."""
-        votes = ""
-        if self.most_samples > 1:
-            votes = f"                 up to {self.most_samples:,} samples of a question vote"
-            votes += "" if self.is_planned else "; how many is decided later, and this is the most"
-        lines = [
-            f"model            {self.model}{f' ({self.loads})' if self.loads else ''}",
-            f"run directory    {self.folder or 'none'}",
-            f"questions        {self.num_queries:,}",
-            f"traces           {self.num_left:,} to generate, {self.num_done:,} of {self.num_total:,} already done",
-            *([votes] if votes else []),
-            f"forced answers   {self.num_answers:,} at most",
-            f"tokens, at most  {self.reasoning_tokens:,} reasoning + {self.answer_tokens:,} answers",
-            f"prompts          {self.prompt_tokens:,} tokens, {self.prompts}",
-        ]
-        if self.spent_within is not None:
-            lines.insert(
-                7 if votes else 6,
-                f"                 expected is the total of {self.total:,.0f}, and 95 of 100 runs stay below "
-                f"{self.spent_within:,.0f} by the mean usage curve; --hard-total makes the total a bound",
-            )
-        if self.cached_tokens:
-            lines.append(f"                 a prefix cache saves up to {self.cached_tokens:,} of them")
-        if self.planned_usd is not None:
-            lines.append(
-                f"planned          {usd_words(self.planned_usd)} by the options' prices; expected, not an upper bound"
-            )
-        if self.usd is not None:
-            lines.append(f"price, at most   {usd_words(self.usd)}")
-        if self.hours is not None:
-            lines.append(f"time, at most    {hours_words(self.hours)}")
-        if self.expected is not None:
-            lines.append(f"expected         {self.expected.to_text()}")
-        return "\n".join(lines)
 
 
 def profile_estimate(settings: ProfileSettings, *, prices: Prices = UNPRICED) -> CostEstimate:
@@ -147,15 +47,14 @@ def profile_estimate(settings: ProfileSettings, *, prices: Prices = UNPRICED) ->
     settings, _ = settle(settings)
     queries, _, _ = profile_inputs(settings)
     queries = Worker.parse(settings.worker).share(queries)
-    template = prompting(settings.model, settings.engine).template
     folder, menu = profile_folder(settings), settings.menu
-    engine, lengths = _lengths(settings.model, settings.engine, template, queries, menu, menu.largest_cap)
+    engine, room = _room(settings.model, settings.engine, queries, menu, menu.largest_cap)
     done = _done(folder, settings.num_traces, retry_failed=settings.retry_failed)
     if menu.is_named:
-        return _options_estimate(settings, queries, menu, lengths, engine, done, prices)
+        return _options_estimate(settings, queries, menu, room, engine, done, prices)
     left_Q = [settings.num_traces - done[query.id] for query in queries]
     traffic = Traffic.of(
-        lengths,
+        room.lengths,
         left_Q,
         answers=menu.num_options,
         reread=int(menu.budgets_B.sum()) * sum(left_Q),
@@ -171,7 +70,7 @@ def profile_estimate(settings: ProfileSettings, *, prices: Prices = UNPRICED) ->
             num_done=num_total - num_left,
             num_answers=num_left * menu.num_options,
             reasoning_tokens=num_left * menu.largest,
-            answer_tokens=num_left * menu.num_options * _answer_tokens(template, lengths),
+            answer_tokens=num_left * menu.num_options * _answer_tokens(room),
             engine=engine,
             loads=_loads(settings.model, engine),
         ),
@@ -184,7 +83,7 @@ def _options_estimate(
     settings: ProfileSettings,
     queries: Sequence[Query],
     menu: Menu,
-    lengths: Lengths,
+    room: Room,
     engine: str,
     done: Mapping[str, int],
     prices: Prices,
@@ -196,8 +95,8 @@ def _options_estimate(
     share = num_left / max(1, num_total)  # which options of a question are left is not looked at
     cap_B = [menu.asked(budget, ceiling)[0] for budget in menu.caps]
     num_each = len(queries) * settings.num_traces
-    tokens_in = round(share * lengths.total * settings.num_traces)
-    answer = _answer_tokens(prompting(settings.model, settings.engine).template, lengths)
+    tokens_in = round(share * room.lengths.total * settings.num_traces)
+    answer = _answer_tokens(room)
     usd = [
         None if option.price is None else option.price.usd(tokens_in, share * num_each * (cap + answer))
         for option, cap in zip(menu.options, cap_B, strict=True)
@@ -214,7 +113,7 @@ def _options_estimate(
         engine=engine,
         loads=_loads(settings.model, engine),
     )
-    traffic = Traffic(tokens_in * menu.num_options, 0, f"each prompt once per draw of an option; {lengths.how}")
+    traffic = Traffic(tokens_in * menu.num_options, 0, f"each prompt once per draw of an option; {room.lengths.how}")
     made = _priced(made, traffic, prices)
     return made if made.usd is not None or None in usd else replace(made, usd=sum(map(float, filter(None, usd))))
 
@@ -229,14 +128,11 @@ def plan_estimate(settings: PlanSettings, *, prices: Prices = UNPRICED) -> CostE
         return _priced(empty, Traffic(0, 0, "no model is needed"), prices)
     refuse_without_texts(queries, settings.questions)
     check_planned_engine(settings, predictor)
-    template = prompting(
-        model, replace(settings.engine, template=template_of(predictor.card, settings.template))
-    ).template
-    engine, lengths = _lengths(model, settings.engine, template, queries, predictor.card.menu, 0)
+    engine, room = room_of(model, _engine_of(settings, predictor.card), queries, predictor.card.menu)
     reads = predictor.card.features.reads
     times = (HIDDEN in reads) + (DIFFICULTY in reads)
-    traffic = Traffic.of(lengths, [times] * len(queries), answers=1, reread=0, is_two_calls=False)
-    asked = len(queries) * template.max_answer_tokens if DIFFICULTY in reads else 0
+    traffic = Traffic.of(room.lengths, [times] * len(queries), answers=1, reread=0, is_two_calls=False)
+    asked = len(queries) * room.answer_tokens if DIFFICULTY in reads else 0
     known = CostEstimate(
         model, "", len(queries), 0, 0, 0, 0, answer_tokens=asked, engine=engine, loads=_loads(model, engine)
     )
@@ -251,13 +147,13 @@ def run_estimate(settings: RunSettings, *, prices: Prices = UNPRICED) -> CostEst
     folder, menu = run_folder(settings), predictor.card.menu
     card, asked = predictor.card, settings.plan
     model = model_of(card, asked.model)
-    template = prompting(model, replace(asked.engine, template=template_of(card, asked.template))).template
-    cap = largest_cap(terms_of(asked), queries, menu)
-    engine, lengths = _lengths(model, settings.plan.engine, template, queries, menu, cap)
+    cap = terms_of(asked).largest_cap(queries, menu)
+    engine, room = _room(model, _engine_of(asked, card), queries, menu, cap)
     most_samples = int(menu.samples_B.max())
     done = _done(folder, most_samples, retry_failed=settings.retry_failed)
     num_plans = len(allocators_of(settings))
-    made = _kept_plan(folder) if menu.is_named else None
+    has_plan = menu.is_named and (folder / "plan.json").is_file()
+    made = read_plan(RunDirectory.open(folder)) if has_plan else None
     each_Q = _traces_of(queries, menu, num_plans, made)
     left_Q = [max(0, each - done[query.id]) for each, query in zip(each_Q, queries, strict=True)]
     num_left = sum(left_Q)
@@ -280,17 +176,16 @@ def run_estimate(settings: RunSettings, *, prices: Prices = UNPRICED) -> CostEst
     known = replace(
         known, num_total=sum(each_Q), most_samples=most_samples, is_planned=made is not None and not made.waves
     )
-    return _answering(known, left_Q, 1 if menu.is_named else num_plans, lengths, template, prices)
+    return _answering(known, left_Q, 1 if menu.is_named else num_plans, room, prices)
 
 
 def run_plan_estimate(settings: RunPlanSettings, *, prices: Prices = UNPRICED) -> CostEstimate:
     """The bill of `forethought run --plan`: every cap of the plan."""
     made, _, asked = plan_file_inputs(settings)
     folder, model = run_folder(settings), plan_model(settings, made)
-    template = prompting(model, asked).template
     ceiling = asked.context_tokens or CEILING
     cap_Q = [cap or ceiling if made.menu.is_named else cap for cap in made.largest_Q.tolist()]
-    engine, lengths = _lengths(model, asked, template, made.queries, made.menu, int(made.largest_Q.max()))
+    engine, room = _room(model, asked, made.queries, made.menu, int(made.largest_Q.max()))
     most_samples = int(made.menu.samples_B.max())
     done = _done(folder, most_samples, retry_failed=settings.retry_failed)
     worker = Worker.parse(settings.worker)
@@ -303,12 +198,7 @@ def run_plan_estimate(settings: RunPlanSettings, *, prices: Prices = UNPRICED) -
     known = CostEstimate(model, str(folder), len(made), 0, 0, 0, most, 0, engine=engine, planned_usd=plan.expected_usd)
     known = replace(known, total=(plan.expected_spent or 0.0) if plan.cost is Cost.USD else plan.total)
     known = replace(known, num_total=sum(each_Q), most_samples=most_samples, is_planned=not made.waves)
-    return _answering(known, left_Q, 1 if made.menu.is_named else num_plans, lengths, template, prices)
-
-
-def _kept_plan(folder: Path) -> Plan | None:
-    """The plan that a run directory holds."""
-    return read_plan(RunDirectory.open(folder)) if (folder / "plan.json").is_file() else None
+    return _answering(known, left_Q, 1 if made.menu.is_named else num_plans, room, prices)
 
 
 def _traces_of(queries: Sequence[Query], menu: Menu, num_plans: int, plan: Plan | None) -> list[int]:
@@ -338,8 +228,7 @@ def _answering(
     known: CostEstimate,
     left_Q: Sequence[int],
     num_plans: int,
-    lengths: Lengths,
-    template: PromptTemplate,
+    room: Room,
     prices: Prices,
 ) -> CostEstimate:
     """The bill of the traces that are left of each query, with `num_plans` answers each."""
@@ -348,14 +237,14 @@ def _answering(
         known,
         num_done=known.num_total - num_left,
         num_answers=num_left * num_plans,
-        answer_tokens=num_left * num_plans * _answer_tokens(template, lengths),
+        answer_tokens=num_left * num_plans * _answer_tokens(room),
         loads=_loads(known.model, known.engine),
     )
     reread = known.reasoning_tokens * num_plans
-    traffic = Traffic.of(lengths, left_Q, answers=num_plans, reread=reread, is_two_calls=is_two_calls)
+    traffic = Traffic.of(room.lengths, left_Q, answers=num_plans, reread=reread, is_two_calls=is_two_calls)
     if known.most_samples > 1:  # the samples of a question share its prompt
         further_Q = [max(0, left - 1) for left in left_Q]
-        traffic = replace(traffic, cached=traffic.cached + int(np.dot(lengths.tokens_Q, further_Q)))
+        traffic = replace(traffic, cached=traffic.cached + int(np.dot(room.lengths.tokens_Q, further_Q)))
     return _priced(made, traffic, prices)
 
 
@@ -371,19 +260,21 @@ def _spent_within(card: PredictorCard, total: float, num_queries: int) -> float 
     return None if within is None else max(total, expected) * within / expected
 
 
-def _lengths(
-    model: str, settings: EngineSettings, template: PromptTemplate, queries: Sequence[Query], menu: Menu, cap: int
-) -> tuple[str, Lengths]:
-    """The engine's name and the prompts' lengths; refuses a context asked for that does not hold `cap`."""
-    engine, _ = choose(model, settings.engine)
-    room = Room.of(model, template, queries, menu, engine=engine)
+def _engine_of(settings: PlanSettings, card: PredictorCard) -> EngineSettings:
+    """The engine asked for, with the template that the predictor was trained under."""
+    return replace(settings.engine, template=template_of(card, settings.template))
+
+
+def _room(model: str, asked: EngineSettings, queries: Sequence[Query], menu: Menu, cap: int) -> tuple[str, Room]:
+    """As `room_of`; refuses a context asked for that does not hold `cap`."""
+    engine, room = room_of(model, asked, queries, menu)
     if cap:
-        room.check_asked(settings.context_tokens, cap)
-    return engine, room.lengths
+        room.check_asked(asked.context_tokens, cap)
+    return engine, room
 
 
-def _answer_tokens(template: PromptTemplate, lengths: Lengths) -> int:
-    return template.max_answer_tokens + lengths.suffix_tokens
+def _answer_tokens(room: Room) -> int:
+    return room.answer_tokens + room.lengths.suffix_tokens
 
 
 def _loads(model: str, engine: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ..core.settings import GradeSettings
+from ..core.study_settings import GradeSettings
 from .options import emit, filled, json_flag, option, takes, talk, verb
 
 

@@ -17,7 +17,7 @@ from ..core.data import Grade, Query
 from ..core.problems import Problems
 from ..core.protocols import Grader
 from ..core.records import Record
-from ..core.settings import GradeSettings, RegradeSettings
+from ..core.study_settings import GradeSettings, RegradeSettings
 from ..errors import InvalidInputError, RunError
 from ..graders import check_references, is_gradable
 from ..questions import fields

@@ -20,16 +20,15 @@ from ..control.feeding import feed_profile, feed_run, history_folder
 from ..control.keeping import KeepingEngine
 from ..control.learning_votes import with_votes, with_waves
 from ..control.plan import Plan
-from ..control.planning import forecast, largest_cap, made_plan, model_of, needed_tokens, predict
+from ..control.planning import forecast, made_plan, model_of, needed_tokens, predict
 from ..control.pool import Pool
 from ..control.profiling import Report, setup_of, silent
 from ..control.results import write_results
 from ..control.running import generate_planned, kept_answers
-from ..control.training import fitted, together, weighing
+from ..control.training import fitted, together
 from ..core.data import Cost, Query
 from ..core.files import make_folder
 from ..core.import_settings import ImportSettings
-from ..core.menu import Menu
 from ..core.protocols import Engine, HiddenStateEngine, RoomEngine, check_menu
 from ..core.settings import (
     EngineSettings,
@@ -44,26 +43,14 @@ from ..core.waiting import finish
 from ..core.worker import Worker
 from ..engines.context import SEVERAL_CAPS, Room, ceiling_of, check_probes
 from ..engines.lengths import upper_bound
-from ..engines.opening import (
-    choose,
-    opened,
-    prompting,
-    settle,
-)
+from ..engines.opening import opened, prompting, settle
 from ..errors import InvalidSettingsError
 from ..predictors import training
 from ..predictors.bundle import check_place
 from ..predictors.parts.making import Progress, make_estimator
 from ..predictors.parts.making import silent as quiet
 from ..predictors.predictor import Predictor
-from ..runs.folders import (
-    beside,
-    check_file,
-    check_folder,
-    import_file,
-    profile_folder,
-    run_folder,
-)
+from ..runs.folders import beside, check_file, check_folder, import_file, profile_folder, run_folder
 from ..runs.importing import Imported, check_target, read_profile
 from ..runs.profiles import write_parquet
 from ..runs.store import RunDirectory
@@ -75,6 +62,7 @@ from .beforehand import (
     plan_model,
     planned_engine,
     profile_inputs,
+    room_of,
     run_inputs,
     run_provenance,
     terms_of,
@@ -105,7 +93,9 @@ def profile(
     if num_left_out:
         logger.warning("note: %d questions are left out: they have no readable reference answer", num_left_out)
     menu = settings.menu
-    room, needed = _room(settings.model, settings.engine, queries, menu, menu.largest_cap, engine)
+    _, room = room_of(settings.model, settings.engine, queries, menu, engine)
+    room.check_asked(settings.engine.context_tokens, menu.largest_cap)
+    needed = upper_bound(room.template, queries, menu.largest_cap)
     with _opened(engine, settings, settings.model, settings.engine, needed, progress) as (running, worker):
         if menu.num_options > 1 and not menu.is_named:
             check_probes(running.info.enforcement, what=SEVERAL_CAPS)
@@ -186,8 +176,9 @@ def train(settings: TrainSettings, *, progress: Progress = quiet) -> tuple[Predi
         ask=lambda measured, asking: ask_model(measured, asking, settings, beside(folder, "asked"), progress),
         progress=progress,
         checkpoint=str(beside(folder, "training")),
+        vote_weights=settings.vote_weights,
     )
-    trained = weighing(with_waves(trained, singles, settings.samples), settings.vote_weights)
+    trained = with_waves(trained, singles, settings.samples)
     trained.save(folder)
     return trained, folder
 
@@ -239,9 +230,10 @@ def run(
     terms, others = terms_of(settings.plan), allocators_of(settings)[1:]
     asked = planned_engine(settings.plan, predictor)
     folder = run_folder(settings)
-    model, cap = model_of(predictor.card, settings.plan.model), largest_cap(terms, queries, predictor.card.menu)
-    room, _ = _room(model, asked, queries, predictor.card.menu, cap, engine)
-    needed = needed_tokens(predictor, prompting(model, asked).template, queries, cap)
+    model, cap = model_of(predictor.card, settings.plan.model), terms.largest_cap(queries, predictor.card.menu)
+    _, room = room_of(model, asked, queries, predictor.card.menu, engine)
+    room.check_asked(asked.context_tokens, cap)
+    needed = needed_tokens(predictor, room.template, queries, cap)
     with _opened(engine, settings, model, asked, needed, progress) as (running, worker):
         predictor.check(running.info, None)
         if others and not predictor.card.menu.is_named:
@@ -314,7 +306,9 @@ def run_plan(
     for note in made.notes:
         logger.warning("note: %s", note)
     model, cap_Q = plan_model(settings, made), made.largest_Q
-    room, needed = _room(model, asked, made.queries, made.menu, int(cap_Q.max()), engine)
+    _, room = room_of(model, asked, made.queries, made.menu, engine)
+    room.check_asked(asked.context_tokens, int(cap_Q.max()))
+    needed = upper_bound(room.template, made.queries, int(cap_Q.max()))
     with _opened(engine, settings, model, asked, needed, progress) as (running, worker):
         made.check(running.info)
         check_menu(running, made.menu)
@@ -401,14 +395,3 @@ def _pool(run: RunDirectory, engine: Engine, room: Room, hard_cap: str, prices: 
     for request in plan.requests(ceiling_of(engine.info)) if cap.cost is Cost.USD else ():
         pool.most(request)  # refuses what has no price before anything is paid for
     return pool
-
-
-def _room(
-    model: str, settings: EngineSettings, queries: Sequence[Query], menu: Menu, cap: int, engine: Engine | None
-) -> tuple[Room, int]:
-    """`(what the queries need of a context, tokens to reserve)`; refuses a context asked for that is too small."""
-    template = prompting(model, settings).template
-    name = engine.info.engine if engine is not None else choose(model, settings.engine)[0]
-    room = Room.of(model, template, queries, menu, engine=name)
-    room.check_asked(settings.context_tokens, cap)
-    return room, upper_bound(template, queries, cap)

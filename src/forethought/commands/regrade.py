@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..core.settings import RegradeSettings
+from ..core.study_settings import RegradeSettings
 from .options import emit, filled, json_flag, takes, talk, verb
 
 

@@ -14,8 +14,9 @@ from ..core.files import write_json
 from ..core.menu import Menu
 from ..core.terms import HardCap
 from ..runs.store import RunDirectory
+from ..servers.retrying import Fitting
 from .adapting import FILE, Decided, Decision
-from .batches import Round, fitting, make_round, request_of, requests_of, samples_of, write_round
+from .batches import Round, fitting, make_round, requests_of, samples_of, write_round
 from .collecting import Job, State
 from .forecast import Forecast
 from .plan import Plan
@@ -94,7 +95,7 @@ def rest_of(job: Job, hard_cap: HardCap | None) -> Rest:
         each = _planned(plan, row_of[query_id], budget)
         num_paid = min(len(samples), int(max(0.0, left) / (each * (1 + 1e-9)))) if each else len(samples)
         left -= each * num_paid
-        requests += [request_of(plan, query_of[query_id], budget, context, sample) for sample in samples[:num_paid]]
+        requests += [plan.request(query_of[query_id], budget, sample, context) for sample in samples[:num_paid]]
         if num_paid < len(samples):
             unpaid.append(query_id)
     queries, censored = list[Query](), list[str]()
@@ -157,11 +158,12 @@ def write_again(job: Job, run: RunDirectory, rest: Rest, place: Path, hard_cap: 
     if not rest.budgets:
         return None
     first, number = job.rounds[0], job.rounds[-1].number + 1
+    asked = first.batch_server
     stem = place.name.removesuffix(".batch.json").partition(".round")[0]
     requests = place.with_name(f"{stem}.round{number}.jsonl")
     made = make_round(
         job.plan,
-        first.batch_server,
+        replace(asked, logprobs=asked.logprobs and not _refuses_logprobs(job)),
         rest.budgets,
         requests=requests,
         out=str(run.path),
@@ -176,6 +178,12 @@ def write_again(job: Job, run: RunDirectory, rest: Rest, place: Path, hard_cap: 
     made = write_round(made, job.plan, requests)
     job.add(run, [made])
     return made
+
+
+def _refuses_logprobs(job: Job) -> bool:
+    """Whether the server refused a request for the log-probabilities it asks for, which is said then."""
+    reasons = [each.reason for each in job.settled.values() if each.state is State.FAILED]
+    return any("logprobs" in each.lower() and Fitting().learn({"logprobs": True}, each) for each in reasons)
 
 
 def keep_budgets(job: Job, run: RunDirectory) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -20,15 +21,13 @@ from ..core.files import read_json, replacing, write_atomically
 from ..core.prompts import parse_template, template_to_json
 from ..core.terms import HardCap, Sampling
 from ..core.visible import to_json
-from ..engines.context import CEILING
 from ..engines.server.batches import BatchCalls, BatchServer
-from ..errors import InvalidSettingsError, RunError
+from ..errors import InvalidInputError, InvalidSettingsError, RunError
 from ..questions.queries import query_to_json
 from ..runs.store import fingerprint
-from ..servers.batches import MOST_ID
+from ..servers.batches import MOST_ID, read_result, result_lines
 from .billing import UNPRICED, Prices
 from .plan import Plan
-from .profiling import planned_seed
 
 OURS = re.compile(r"([0-9a-f]{12})-(\d{1,6})-([A-Za-z0-9_-]+)")  # a custom_id: fingerprint, sample, query
 ONE = (0,)  # samples of a query that has one
@@ -173,19 +172,12 @@ class Bounds:
         return found
 
 
-def request_of(plan: Plan, query: Query, budget: int, context_tokens: int | None, sample: int = 0) -> Request:
-    """The request for a query's sample under a budget, as `Plan.requests` makes them."""
-    cap, option = plan.menu.asked(budget, context_tokens or CEILING)
-    seed = planned_seed(plan.seed, query.id, sample, option)
-    return Request(query, cap, sample, seed, option=option)
-
-
 def requests_of(
     plan: Plan, queries: Iterable[Query], budget_of: Mapping[str, int], context_tokens: int | None
 ) -> list[Request]:
     """The requests for all samples of queries under their budgets."""
     return [
-        request_of(plan, query, budget_of[query.id], context_tokens, sample)
+        plan.request(query, budget_of[query.id], sample, context_tokens)
         for query in queries
         for sample in range(plan.menu.option(budget_of[query.id]).samples)
     ]
@@ -238,12 +230,11 @@ def make_round(
     several = {query_id: numbers for query_id, numbers in (samples or {}).items() if numbers != ONE}
     said = [number, first.job if first else "", sorted(budgets.items()), server, plan.seed, texts]
     made = fingerprint([*said, sorted(several.items())] if several else said)[:12]
-    stem = requests.name.removesuffix(requests.suffix)
     return Round(
         fingerprint=made,
         job=first.job if first else made,
         number=number,
-        plan=first.plan if first else f"{stem}.plan.json",
+        plan=first.plan if first else f"{requests.stem}.plan.json",
         out=out,
         asked=dict(budgets),
         samples=several,
@@ -271,12 +262,10 @@ def write_round(made: Round, plan: Plan, requests: Path) -> Round:
 
     def lines() -> Iterator[bytes]:
         for name, (query_id, sample) in made.names().items():
-            asked = request_of(plan, query_of[query_id], made.asked[query_id], context, sample)
-            yield calls.line(name, asked)
+            yield calls.line(name, plan.request(query_of[query_id], made.asked[query_id], sample, context))
 
     sizes = _parts(lines(), most_lines, form.most_bytes)
-    stem = requests.name.removesuffix(requests.suffix)
-    names = [requests.name] if len(sizes) <= 1 else [f"{stem}-{n:04}.jsonl" for n in range(1, len(sizes) + 1)]
+    names = [requests.name] if len(sizes) <= 1 else [f"{requests.stem}-{n:04}.jsonl" for n in range(1, len(sizes) + 1)]
     made, written = replace(made, files=tuple(names)), lines()
     for name, size in zip(names, sizes or [0], strict=True):
         with replacing(requests.with_name(name)) as file:
@@ -284,7 +273,8 @@ def write_round(made: Round, plan: Plan, requests: Path) -> Round:
                 file.write(next(written))
     if made.number == 1:
         plan.save(requests.with_name(made.plan))
-    write_atomically(requests.with_name(f"{stem}.batch.json"), f"{to_json(made.to_json(), indent=1)}\n".encode())
+    content = f"{to_json(made.to_json(), indent=1)}\n".encode()
+    write_atomically(requests.with_name(f"{requests.stem}.batch.json"), content)
     return made
 
 
@@ -302,3 +292,44 @@ def _parts(lines: Iterable[bytes], most_lines: int, most_bytes: int) -> list[int
         sizes[-1] += 1
         num_bytes += len(line)
     return sizes
+
+
+def find_round(paths: Sequence[Path], named: str = "") -> tuple[Path, Round]:
+    """The record of the requests whose results these files hold: the one named, or by its fingerprint.
+
+    It is looked for beside the result files and in this folder.
+
+    Raises:
+        InvalidInputError: no file names a request of ours, or its record is not found.
+        RunError: the record is damaged.
+    """
+    if named:
+        path = Path(named)
+        if not path.name.endswith(".batch.json"):
+            path = path.with_name(f"{path.stem}.batch.json")
+        return path, Round.load(path)
+    prints = Counter[str]()
+    for path in paths:
+        for line in result_lines(path):
+            found = OURS.fullmatch(read_result(line).custom_id)
+            if found:
+                prints[found[1]] += 1
+                break
+    if not prints:
+        raise InvalidInputError(
+            f"{', '.join(map(str, paths))}: no line has a custom_id that `forethought plan --batch-out` made; name the "
+            "requests: --batch REQUESTS.batch.json"
+        )
+    for folder in dict.fromkeys([*(path.parent for path in paths), Path()]):
+        for candidate in sorted(folder.glob("*.batch.json")):
+            try:
+                made = Round.load(candidate)
+            except RunError:
+                continue
+            if made.fingerprint in prints:
+                return candidate, made
+    wanted = next(iter(prints))
+    raise InvalidInputError(
+        f"the results are of the job {wanted}, and no REQUESTS.batch.json of it is in their folder or here; name it: "
+        "--batch REQUESTS.batch.json"
+    )

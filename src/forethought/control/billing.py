@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Self
+from dataclasses import asdict, dataclass
+from typing import Any, Self
 
 import numpy as np
 
@@ -130,6 +130,104 @@ class Expected:
         parts += [] if self.usd is None else [usd_words(self.usd)]
         parts += [] if self.hours is None else [hours_words(self.hours)]
         return f"{', '.join(parts)}: by the mean of the {self.num_measured:,} finished traces"
+
+
+@dataclass(frozen=True, slots=True)
+class CostEstimate:
+    """What a command would do.
+
+    Attributes:
+        model: what would run.
+        folder: the run directory, or "" where nothing is kept.
+        num_queries: questions.
+        num_total: traces in all, at most.
+        num_done: traces that have a record already.
+        num_answers: forced answers of the traces left, at most.
+        reasoning_tokens: reasoning tokens of the traces left, at most.
+        answer_tokens: tokens of answers and their suffixes, at most.
+        total: tokens that the plan divides; 0 where there is no plan, and where it divides money.
+        prompt_tokens: tokens of prompts, and of thoughts sent again for their answers, at most.
+        cached_tokens: those of them that a prefix cache spares.
+        prompts: how prompts were counted, and how often each is sent.
+        engine: which engine would run it.
+        loads: what has to be fetched and loaded first; "" for a server, and where no model is needed.
+        usd: the price of all that, where prices per token were given.
+        hours: how long generating all that takes, where a speed was given.
+        expected: what is left comes to if it is like the traces that are done; None before there are any.
+        planned_usd: what the plan is expected to cost by the prices of its options, or the total in USD that it is to
+            keep to; None where there is neither.
+        spent_within: tokens that the run stays below with a chance of 95%, by the mean usage curve; None where the
+            total is a bound, or no usage is known.
+        most_samples: most samples of a question that vote; 1 where none do.
+        is_planned: it is known which question gets how many.
+    """
+
+    model: str
+    folder: str
+    num_queries: int
+    num_total: int
+    num_done: int
+    num_answers: int
+    reasoning_tokens: int
+    answer_tokens: int
+    total: float = 0.0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    prompts: str = ""
+    engine: str = ""
+    loads: str = ""
+    usd: float | None = None
+    planned_usd: float | None = None
+    spent_within: float | None = None
+    hours: float | None = None
+    expected: Expected | None = None
+    most_samples: int = 1
+    is_planned: bool = False
+
+    @property
+    def num_left(self) -> int:
+        """Traces still to generate."""
+        return self.num_total - self.num_done
+
+    def to_json(self) -> dict[str, Any]:
+        """One object; what is expected is one in it."""
+        return {**asdict(self), "num_left": self.num_left}
+
+    def to_text(self) -> str:
+        """The same as text."""
+        votes = ""
+        if self.most_samples > 1:
+            votes = f"                 up to {self.most_samples:,} samples of a question vote"
+            votes += "" if self.is_planned else "; how many is decided later, and this is the most"
+        lines = [
+            f"model            {self.model}{f' ({self.loads})' if self.loads else ''}",
+            f"run directory    {self.folder or 'none'}",
+            f"questions        {self.num_queries:,}",
+            f"traces           {self.num_left:,} to generate, {self.num_done:,} of {self.num_total:,} already done",
+            *([votes] if votes else []),
+            f"forced answers   {self.num_answers:,} at most",
+            f"tokens, at most  {self.reasoning_tokens:,} reasoning + {self.answer_tokens:,} answers",
+            f"prompts          {self.prompt_tokens:,} tokens, {self.prompts}",
+        ]
+        if self.spent_within is not None:
+            lines.insert(
+                7 if votes else 6,
+                f"                 expected is the total of {self.total:,.0f}, and 95 of 100 runs stay below "
+                f"{self.spent_within:,.0f} by the mean usage curve; --hard-total makes the total a bound",
+            )
+        if self.cached_tokens:
+            lines.append(f"                 a prefix cache saves up to {self.cached_tokens:,} of them")
+        if self.planned_usd is not None:
+            lines.append(
+                f"planned          {usd_words(self.planned_usd)} by the options' prices; expected, not an upper bound"
+            )
+        if self.usd is not None:
+            lines.append(f"price, at most   {usd_words(self.usd)}")
+        if self.hours is not None:
+            lines.append(f"time, at most    {hours_words(self.hours)}")
+        if self.expected is not None:
+            lines.append(f"expected         {self.expected.to_text()}")
+        return "\n".join(lines)
 
 
 def hours_words(hours: float) -> str:

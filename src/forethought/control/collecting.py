@@ -8,23 +8,22 @@ from __future__ import annotations
 
 import enum
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
 from ..core.codec import decode, encode
 from ..core.data import Generation, Query, Request
-from ..core.files import open_bytes, reaching
 from ..core.records import Record
 from ..engines.flight import failed
 from ..engines.server.batches import BatchCalls
-from ..errors import InvalidInputError, RunError
+from ..errors import InvalidInputError
 from ..runs.lines import Appender, appending, read_lines
 from ..runs.store import RunDirectory
-from ..servers.batches import Result, read_result
+from ..servers.batches import Result, read_result, result_lines
 from ..servers.reading import MOST_BYTES
-from .batches import OURS, Bounds, Round, request_of
+from .batches import OURS, Bounds, Round
 from .judging import Judge
 from .keeping import judged
 from .plan import Plan
@@ -120,7 +119,7 @@ class Job:
     def request(self, each: Round, query_id: str, sample: int = 0) -> Request:
         """The request for a query's sample in a round."""
         context = self.calls(each).asked.context_tokens
-        return request_of(self.plan, self._query_of[query_id], each.asked[query_id], context, sample)
+        return self.plan.request(self._query_of[query_id], each.asked[query_id], sample, context)
 
     def calls(self, each: Round) -> BatchCalls:
         """What writes the requests of a round, and reads their answers."""
@@ -143,7 +142,7 @@ class Job:
         known, found = self.names(), set[str]()
         for path in paths:
             num_lines, has_ours = 0, False
-            for number, line in enumerate(_lines(path), 1):
+            for number, line in enumerate(result_lines(path), 1):
                 num_lines += bool(line.strip())
                 name = read_result(line).custom_id if len(line) < MOST_BYTES else ""
                 if name in known:
@@ -175,7 +174,7 @@ class Job:
         known = self.names()
         with run.appender() as records, appending(run.path / SETTLED) as lines:
             held, num_bytes = list[tuple[Record, Settled]](), 0
-            for number, line in enumerate(_lines(path), 1):
+            for number, line in enumerate(result_lines(path), 1):
                 if not line.strip():
                     continue
                 seen["lines"] += 1
@@ -323,7 +322,7 @@ class Job:
         budget_of, held = self.budgets(), list[Record]()
         for query_id, samples in self.short().items():
             for sample in samples:
-                asked = request_of(self.plan, self._query_of[query_id], budget_of[query_id], context, sample)
+                asked = self.plan.request(self._query_of[query_id], budget_of[query_id], sample, context)
                 if tries.is_left(query_id, sample, asked.label, retry_failed=False):
                     held.append(Record.of(failed(asked, reason), setup="batch"))
         if held:
@@ -377,58 +376,3 @@ def _keep(records: Appender, lines: Appender, held: Sequence[tuple[Record, Settl
     if held:
         records.append(record.to_json() for record, _ in held)
         lines.append(encode(settled) for _, settled in held)
-
-
-def _lines(path: Path) -> Iterator[bytes]:
-    """The lines of a file, at most `MOST_BYTES` of each."""
-    with open_bytes(path, "rb", "read") as file, reaching(path, "read"):
-        while line := file.readline(MOST_BYTES):
-            if not line.endswith(b"\n") and len(line) == MOST_BYTES:
-                while (rest := file.readline(MOST_BYTES)) and not rest.endswith(b"\n"):
-                    pass
-                line = line[:4096]  # enough to tell whose it is
-            yield line
-
-
-def find_round(paths: Sequence[Path], named: str = "") -> tuple[Path, Round]:
-    """The record of the requests whose results these files hold: the one named, or by its fingerprint.
-
-    It is looked for beside the result files and in this folder.
-
-    Raises:
-        InvalidInputError: no file names a request of ours, or its record is not found.
-        RunError: the record is damaged.
-    """
-    if named:
-        path = Path(named)
-        path = (
-            path
-            if path.name.endswith(".batch.json")
-            else path.with_name(f"{path.name.removesuffix(path.suffix)}.batch.json")
-        )
-        return path, Round.load(path)
-    prints = Counter[str]()
-    for path in paths:
-        for line in _lines(path):
-            found = OURS.fullmatch(read_result(line).custom_id)
-            if found:
-                prints[found[1]] += 1
-                break
-    if not prints:
-        raise InvalidInputError(
-            f"{', '.join(map(str, paths))}: no line has a custom_id that `forethought plan --batch-out` made; name the "
-            "requests: --batch REQUESTS.batch.json"
-        )
-    for folder in dict.fromkeys([*(path.parent for path in paths), Path()]):
-        for candidate in sorted(folder.glob("*.batch.json")):
-            try:
-                made = Round.load(candidate)
-            except RunError:
-                continue
-            if made.fingerprint in prints:
-                return candidate, made
-    wanted = next(iter(prints))
-    raise InvalidInputError(
-        f"the results are of the job {wanted}, and no REQUESTS.batch.json of it is in their folder or here; name it: "
-        "--batch REQUESTS.batch.json"
-    )

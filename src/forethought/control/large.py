@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from ..allocators.batch import Batch
 from ..allocators.parts import Division, divide_parts
-from ..allocators.share import Batch, Share, Sums
+from ..allocators.share import Share, Sums
 from ..core.data import Cost, Query
 from ..core.features import GIVEN
 from ..core.files import make_folder, reaching, replacing

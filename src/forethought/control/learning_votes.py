@@ -33,7 +33,7 @@ def with_waves(predictor: Predictor, profile: Profile, samples: Sequence[int]) -
     """A predictor of votes that also knows how they stand and move, learned on the single samples of its questions.
 
     Args:
-        predictor: just trained on the votes of `profile`.
+        predictor: just trained on the votes of `profile`, weighed as its card says.
         profile: single samples, with traces.
         samples: numbers of samples that it predicts; options that it does not predict a single sample of have none.
     """
@@ -43,7 +43,7 @@ def with_waves(predictor: Predictor, profile: Profile, samples: Sequence[int]) -
     for label in predictor.card.menu.singles:
         if label not in predictor.card.menu.labels:
             continue
-        rows, draws = frozen_draws(profile, label, max(samples), grader)
+        rows, draws = frozen_draws(profile, label, max(samples), grader, predictor.card.vote_weights)
         predicted_Q = None
         if said is not None:
             column, place_of = said.menu.column_of(label), {name: row for row, name in enumerate(said.query_ids)}

@@ -9,16 +9,17 @@ from __future__ import annotations
 import itertools
 import json
 import logging
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ..core.allocation import ROUNDING, Allocation
 from ..core.checks import check_plan
 from ..core.codec import decode, encode, fields_to_json
-from ..core.data import Allocation, Cost, EngineInfo, IntArray, Query, Request
+from ..core.data import EngineInfo, IntArray, Query, Request
 from ..core.files import read_json, write_atomically
 from ..core.menu import Menu, with_menu
 from ..core.protocols import Engine, Grader, check_menu
@@ -50,7 +51,6 @@ logger = logging.getLogger(__name__)
 SCHEMA = 2
 FILE = "plan.json"
 MAKE = "forethought plan PREDICTOR QUESTIONS --mean-tokens N --out FILE.json"
-ROUNDING = 1e-6  # of a spent total: predictions are kept with fewer digits than they were planned with
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -152,9 +152,8 @@ class Plan(Shown):
         """
         row_of = {query.id: row for row, query in enumerate(self.queries)}
         if unknown := [query_id for query_id in budgets if query_id not in row_of]:
-            raise InvalidInputError(
-                f"the plan has no query {unknown[0]!r} ({len(unknown)} such); ids such as {_few(row_of)}"
-            )
+            few = ", ".join(map(repr, list(row_of)[:3]))
+            raise InvalidInputError(f"the plan has no query {unknown[0]!r} ({len(unknown)} such); ids such as {few}")
         budget_Q = self.allocation.budget_Q.copy()
         for query_id, budget in budgets.items():
             row = row_of[query_id]
@@ -183,25 +182,9 @@ class Plan(Shown):
             )
 
     def _counted(self, budget_Q: IntArray) -> Allocation:
-        """The allocation with these budgets, with what they grant and are expected to give."""
-        old = self.allocation
-        num_changed = int((budget_Q != old.budget_Q).sum())
-        column_Q = np.array([self.menu.index(int(budget)) for budget in budget_Q])
-        curves, row_Q = self.forecast.curves, np.arange(len(self))
+        """The allocation with these budgets."""
         weight_Q = np.array([query.weight for query in self.queries])
-        accuracy = float(np.average(curves.p_Q_B[row_Q, column_Q], weights=weight_Q))
-        made = replace(
-            old,
-            budget_Q=budget_Q,
-            granted=int(budget_Q.sum()),
-            expected_spent=None if curves.tokens_Q_B is None else float(curves.tokens_Q_B[row_Q, column_Q].sum()),
-            expected_usd=float(curves.usd_at(column_Q).sum()) if curves.is_billable else None,
-            expected_accuracy=accuracy,
-            price=None if num_changed else old.price,
-        )
-        total = old.total if made.taken <= old.total * (1 + ROUNDING) else made.taken
-        note = f"{num_changed} budgets were set by hand: {_compared(made, old, 'before')}"
-        return replace(made, total=total, notes=(*old.notes, note) if num_changed else old.notes)
+        return self.allocation.with_budgets(budget_Q, self.forecast.curves, weight_Q)
 
     # --- on disk -----------------------------------------------------------------------------------------------------
 
@@ -301,7 +284,7 @@ class Plan(Shown):
         if is_edited:
             self._check_bounds(own.budget_Q)
             edited = self._counted(own.budget_Q)
-            note = f"its budgets were edited: {_compared(edited, own, 'as planned')}"
+            note = f"its budgets were edited: {edited.compared(own, 'as planned')}"
             made = replace(self, allocation=replace(edited, total=own.total, price=None, notes=(*own.notes, note)))
         costs = made.allocation.taken
         if costs > own.total * (1 + ROUNDING):
@@ -329,6 +312,14 @@ class Plan(Shown):
                 self.card.sampling,
             )
 
+    def request(
+        self, query: Query, budget: int, sample: int, ceiling: int | None = None, *, priority: int = 0
+    ) -> Request:
+        """The request for a query's sample under a budget; `ceiling` as in `requests`, None for `CEILING`."""
+        cap, option = self.menu.asked(budget, ceiling or CEILING)
+        seed = planned_seed(self.seed, query.id, sample, option)
+        return Request(query, cap, sample, seed, priority=priority, option=option)
+
     def requests(self, ceiling: int = CEILING) -> Iterator[Request]:
         """The samples of each query under its option; short answers come first where an engine schedules by priority.
 
@@ -339,10 +330,8 @@ class Plan(Shown):
         for row, query in enumerate(self.queries):
             budget = int(self.allocation.budget_Q[row])
             tokens = budget if tokens_Q_B is None else round(float(tokens_Q_B[row, self.menu.index(budget)]))
-            cap, option = self.menu.asked(budget, ceiling)
             for sample in range(self.menu.option(budget).samples):
-                seed = planned_seed(self.seed, query.id, sample, option)
-                yield Request(query, cap, sample, seed, priority=tokens, option=option)
+                yield self.request(query, budget, sample, ceiling, priority=tokens)
 
     async def stream(
         self,
@@ -402,16 +391,3 @@ class Plan(Shown):
     ) -> Answers:
         """The same for code that is not a coroutine, also where an event loop is running (a notebook)."""
         return finish(self.run_async(engine, grader=grader, out=out, progress=progress))
-
-
-def _compared(made: Allocation, old: Allocation, when: str) -> str:
-    """What other budgets grant, or are expected to cost, and to give, beside what it was."""
-    counts = f"{made.granted:,} tokens are granted ({old.granted:,} {when})"
-    if made.cost is Cost.USD or made.menu.is_named:
-        taken, before = made.cost.amount(made.taken), made.cost.amount(old.taken)
-        counts = f"{taken} are expected to be spent ({before} {when})"
-    return f"{counts}, and an accuracy of {made.expected_accuracy:.1%} is expected ({old.expected_accuracy:.1%} {when})"
-
-
-def _few(names: Iterable[str]) -> str:
-    return ", ".join(repr(name) for name in list(names)[:3])

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from ..allocators.parts import Division
+from ..core.allocation import Allocation
 from ..core.codec import MOST, shown
-from ..core.data import Allocation, Cost
+from ..core.data import Cost
 from ..core.menu import Menu
 from ..core.visible import to_json
 from ..runs.store import fingerprint

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -14,10 +13,9 @@ from typing import Any
 import numpy as np
 
 from ..allocators import allocate as divide
-from ..allocators import pose
-from ..core.data import Allocation, Cost, Curves, IntArray, Query
+from ..core.allocation import Allocation
+from ..core.data import Cost, Curves, IntArray, Query
 from ..core.features import DIFFICULTY, GIVEN, HIDDEN, Features
-from ..core.menu import Menu
 from ..core.problems import excerpt
 from ..core.prompts import CHAT, PromptTemplate, shipped_templates
 from ..core.protocols import Allocator, Engine, HiddenStateEngine
@@ -27,7 +25,7 @@ from ..core.versions import versions
 from ..core.votes import EQUAL, ONE_VOTE_EACH, Voting
 from ..engines.lengths import upper_bound
 from ..engines.opening import opened, prompting
-from ..errors import InvalidFeaturesError, InvalidInputError, InvalidMenuError, InvalidSettingsError, InvalidTotalError
+from ..errors import InvalidFeaturesError, InvalidInputError, InvalidSettingsError, InvalidTotalError
 from ..predictors.card import PredictorCard
 from ..predictors.difficulty import Asking, ask
 from ..predictors.parts.making import Progress, silent
@@ -108,7 +106,7 @@ def plan(
         max_tokens=max_tokens,
     )
     queries, voting = read_questions(questions), voting_for(predictor.card, min_agreement, vote_weights)
-    check_total(terms, queries, predictor.card)
+    terms.check_total(queries, predictor.card)
     with watched(progress) as said:
         if engine is not None or predictor.card.features.reads <= GIVEN:
             expected = predict(queries, predictor, engine, progress=said)
@@ -160,8 +158,11 @@ def _in_waves(
     """The allocation by `plan_waves`, which knows no bounds, and spends tokens."""
     if terms.cost is not Cost.SPENT:
         raise InvalidSettingsError(f"waves spend tokens: give a total under cost spent, not {terms.cost}")
-    if voting.weights:
-        raise InvalidSettingsError("waves have learned how votes of one weight move: leave vote weights out")
+    if voting.weights != predictor.card.vote_weights:
+        raise InvalidSettingsError(
+            "waves have learned how votes end that are weighed as the predictor's were: leave vote weights out "
+            "(--vote-weights), or train with others"
+        )
     bounds = {terms.min_tokens, terms.max_tokens}
     if bounds.union(*((query.min_budget, query.max_budget) for query in queries)) != {None}:
         raise InvalidSettingsError("waves know no bounds of a question: leave min_tokens and max_tokens out")
@@ -214,15 +215,15 @@ def predicted(
         read = features if is_whole and len(rows) == len(seen) else features.select(rows)
         parts.append((rows, predictor.predict([query_ids[row] for row in rows.tolist()], read)))
     if is_whole and len(parts) == 1:
-        (_, curves), tokens_Q_B = parts[0], parts[0][1].tokens_Q_B
-        tokens_Q_B = None if tokens_Q_B is None else tokens_Q_B.astype(np.float64, copy=False)
-        curves = replace(curves, p_Q_B=curves.p_Q_B.astype(np.float64, copy=False), tokens_Q_B=tokens_Q_B)
-    else:
-        curves = predictor.card.mean_curves(query_ids)
-        for rows, predicted in parts:
-            curves.p_Q_B[rows] = predicted.p_Q_B
-            if curves.tokens_Q_B is not None and predicted.tokens_Q_B is not None:
-                curves.tokens_Q_B[rows] = predicted.tokens_Q_B
+        _, found = parts[0]
+        tokens_Q_B = None if found.tokens_Q_B is None else found.tokens_Q_B.astype(np.float64, copy=False)
+        p_Q_B = found.p_Q_B.astype(np.float64, copy=False)
+        return Curves(query_ids, found.menu, p_Q_B, tokens_Q_B, found.input_Q_B), np.zeros(0, dtype=np.int64)
+    curves = predictor.card.mean_curves(query_ids)
+    for rows, predicted in parts:
+        curves.p_Q_B[rows] = predicted.p_Q_B
+        if curves.tokens_Q_B is not None and predicted.tokens_Q_B is not None:
+            curves.tokens_Q_B[rows] = predicted.tokens_Q_B
     return curves, np.setdiff1d(np.arange(len(query_ids)), seen)
 
 
@@ -292,7 +293,7 @@ def allocate(
             weight_Q=np.array([query.weight for query in queries]),
         )
     except InvalidTotalError as error:
-        raise _in_own_units(error, terms, len(queries)) from error
+        raise terms.in_own_units(error, len(queries)) from error
     notes = (*made.notes, *expected.notes)
     if len(expected.unseen_Q):
         ids = ", ".join(queries[row].id for row in expected.unseen_Q[:5])
@@ -302,9 +303,14 @@ def allocate(
     return replace(made, notes=notes)
 
 
+def weights_for(card: PredictorCard, vote_weights: str) -> str:
+    """By what votes are weighed, as `Voting.weights`: as the predictor's, where nothing else is said."""
+    return {"": card.vote_weights, EQUAL: ""}.get(vote_weights, vote_weights)
+
+
 def voting_for(card: PredictorCard, min_agreement: float = 0.0, vote_weights: str = "") -> Voting:
     """How samples vote: weighed as the votes that the predictor learned from, where nothing else is said."""
-    weights = {"": card.vote_weights, EQUAL: ""}.get(vote_weights, vote_weights)
+    weights = weights_for(card, vote_weights)
     if weights != card.vote_weights and (card.menu.samples_B > 1).any():
         by = [
             f"weighed by the log-probability of the {each}" if each else "not weighed"
@@ -317,55 +323,6 @@ def voting_for(card: PredictorCard, min_agreement: float = 0.0, vote_weights: st
     return Voting(min_agreement, weights)
 
 
-def check_total(terms: Terms, queries: Sequence[Query], card: PredictorCard) -> None:
-    """Refuses an allocator, bounds and a total that no prediction could make possible, before any model is loaded.
-
-    Under spent cost and in money what the minimums cost is a prediction; only bounds, prices and what the predictor
-    knows of usage are looked at then.
-
-    Raises:
-        InvalidTotalError, InvalidMenuError, InvalidSettingsError, InvalidInputError: as `allocators.allocate`.
-    """
-    terms.open()
-    menu = card.menu
-    for name, value in (("min_tokens", terms.min_tokens), ("max_tokens", terms.max_tokens)):
-        if value is not None and (value > menu.largest if name == "min_tokens" else value < menu.smallest):
-            raise InvalidMenuError(
-                f"{name} {value} leaves nothing of the predictor's budgets, {menu}; give {name} from {menu.smallest} "
-                f"to {menu.largest}"
-            )
-    min_budget_Q, max_budget_Q = terms.bounds(queries, menu)
-    total = terms.total_for(len(queries))
-    if terms.cost is not Cost.GRANTED:
-        total = max(total, 2.0 * menu.largest * len(queries) + 2.0**40)
-    flat = np.zeros((len(queries), menu.num_options))
-    ids, is_usd = tuple(query.id for query in queries), terms.cost is Cost.USD
-    tokens_Q_B, input_Q_B = (
-        None if is_usd and known_B is None else flat for known_B in (card.mean_tokens_B, card.mean_input_B)
-    )
-    curves = Curves(ids, menu, flat, tokens_Q_B, input_Q_B)
-    try:
-        pose(curves, total=total, cost=terms.cost, min_budget_Q=min_budget_Q, max_budget_Q=max_budget_Q)
-    except InvalidTotalError as error:
-        raise _in_own_units(error, terms, len(queries)) from error
-
-
-def _in_own_units(error: InvalidTotalError, terms: Terms, num_queries: int) -> InvalidTotalError:
-    """A refused total in the units that were typed: for a question where that was given."""
-    if error.least is None or terms.mean is None:
-        return error
-    name, mean = terms.mean
-    unit, parts = ("USD", 1e6) if terms.cost is Cost.USD else ("tokens", 100)
-    least = math.ceil(parts * error.least / num_queries) / parts
-    answer = InvalidTotalError(
-        f"{name} {mean:g} cannot pay for the minimums of {num_queries} questions, which cost "
-        f"{error.least / num_queries:.6g} {unit} per question ({terms.cost} cost). Give at least "
-        f"{name} {least:g}."
-    )
-    answer.least = error.least
-    return answer
-
-
 def _least(curves: Curves, min_budget_Q: IntArray, max_budget_Q: IntArray, cost: Cost) -> float:
     """What the cheapest options within bounds take from a total."""
     costs_Q_B, budgets_B = curves.costs_Q_B(cost), curves.menu.budgets_B
@@ -374,17 +331,6 @@ def _least(curves: Curves, min_budget_Q: IntArray, max_budget_Q: IntArray, cost:
     is_allowed_Q_B = (budgets_B >= min_budget_Q[:, None]) & (budgets_B <= max_budget_Q[:, None])
     least = float(np.where(is_allowed_Q_B, costs_Q_B, np.inf).min(axis=1).sum())
     return least if cost is Cost.GRANTED else least * (1.0 + 1e-9)
-
-
-def largest_cap(terms: Terms, queries: Sequence[Query], menu: Menu) -> int:
-    """The largest cap that a plan may give to anyone; no plan is needed to know it."""
-    if menu.is_named:
-        return menu.largest_cap
-    highest = terms.max_tokens if terms.max_tokens is not None else menu.largest
-    own = max((query.max_budget if query.max_budget is not None else highest for query in queries), default=highest)
-    if terms.cost is Cost.GRANTED:  # the others take the smallest budget each, at least
-        own = min(own, int(terms.total_for(len(queries))) - menu.smallest * (len(queries) - 1))
-    return menu.floor(own) or menu.smallest
 
 
 def needed_tokens(predictor: Predictor, template: PromptTemplate, queries: Sequence[Query], cap: int) -> int:

@@ -12,7 +12,7 @@ from typing import Any, cast, overload
 
 import numpy as np
 
-from ..allocators.share import Part
+from ..allocators.batch import Part
 from ..core.data import Curves, FloatArray
 from ..core.files import parse_json, reaching, replacing
 from ..core.menu import Menu

@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from ..allocators import pose
 from ..core import registry
-from ..core.data import Cost, IntArray, Query
+from ..core.data import Cost, Curves, IntArray, Query
 from ..core.menu import Menu
 from ..core.protocols import Allocator
-from ..errors import InvalidSettingsError
+from ..errors import InvalidMenuError, InvalidSettingsError, InvalidTotalError
+from ..predictors.card import PredictorCard
 
 MEANS = ("mean_tokens", "mean_usd")
 TOTALS = ("mean_tokens", "total", "mean_usd", "total_usd")
@@ -116,6 +118,63 @@ class Terms:
             np.array([lowest if query.min_budget is None else query.min_budget for query in queries]),
             np.array([highest if query.max_budget is None else query.max_budget for query in queries]),
         )
+
+    def largest_cap(self, queries: Sequence[Query], menu: Menu) -> int:
+        """The largest cap that a plan may give to anyone; no plan is needed to know it."""
+        if menu.is_named:
+            return menu.largest_cap
+        highest = self.max_tokens if self.max_tokens is not None else menu.largest
+        own = max((query.max_budget if query.max_budget is not None else highest for query in queries), default=highest)
+        if self.cost is Cost.GRANTED:  # the others take the smallest budget each, at least
+            own = min(own, int(self.total_for(len(queries))) - menu.smallest * (len(queries) - 1))
+        return menu.floor(own) or menu.smallest
+
+    def check_total(self, queries: Sequence[Query], card: PredictorCard) -> None:
+        """Refuses an allocator, bounds and a total that no prediction could make possible, before any model is loaded.
+
+        Under spent cost and in money what the minimums cost is a prediction; only bounds, prices and what the predictor
+        knows of usage are looked at then.
+
+        Raises:
+            InvalidTotalError, InvalidMenuError, InvalidSettingsError, InvalidInputError: as `allocators.allocate`.
+        """
+        self.open()
+        menu = card.menu
+        for name, value in (("min_tokens", self.min_tokens), ("max_tokens", self.max_tokens)):
+            if value is not None and (value > menu.largest if name == "min_tokens" else value < menu.smallest):
+                raise InvalidMenuError(
+                    f"{name} {value} leaves nothing of the predictor's budgets, {menu}; give {name} from "
+                    f"{menu.smallest} to {menu.largest}"
+                )
+        min_budget_Q, max_budget_Q = self.bounds(queries, menu)
+        total = self.total_for(len(queries))
+        if self.cost is not Cost.GRANTED:
+            total = max(total, 2.0 * menu.largest * len(queries) + 2.0**40)
+        flat = np.zeros((len(queries), menu.num_options))
+        ids, is_usd = tuple(query.id for query in queries), self.cost is Cost.USD
+        tokens_Q_B, input_Q_B = (
+            None if is_usd and known_B is None else flat for known_B in (card.mean_tokens_B, card.mean_input_B)
+        )
+        curves = Curves(ids, menu, flat, tokens_Q_B, input_Q_B)
+        try:
+            pose(curves, total=total, cost=self.cost, min_budget_Q=min_budget_Q, max_budget_Q=max_budget_Q)
+        except InvalidTotalError as error:
+            raise self.in_own_units(error, len(queries)) from error
+
+    def in_own_units(self, error: InvalidTotalError, num_queries: int) -> InvalidTotalError:
+        """A refused total in the units that were typed: for a question where that was given."""
+        if error.least is None or self.mean is None:
+            return error
+        name, mean = self.mean
+        unit, parts = ("USD", 1e6) if self.cost is Cost.USD else ("tokens", 100)
+        least = math.ceil(parts * error.least / num_queries) / parts
+        answer = InvalidTotalError(
+            f"{name} {mean:g} cannot pay for the minimums of {num_queries} questions, which cost "
+            f"{error.least / num_queries:.6g} {unit} per question ({self.cost} cost). Give at least "
+            f"{name} {least:g}."
+        )
+        answer.least = error.least
+        return answer
 
     def to_json(self) -> dict[str, Any]:
         """As one JSON object; of an allocator that is an object, its name."""

@@ -79,15 +79,11 @@ def train(
             layers=layers,
             num_folds=num_folds,
             seed=seed,
+            vote_weights=vote_weights,
             ask=lambda measured, asking: asked_now(measured, asking, engine, said),
             progress=said,
         )
-        return weighing(with_waves(made, singles, samples), vote_weights)
-
-
-def weighing(predictor: Predictor, vote_weights: str) -> Predictor:
-    """The predictor of votes that are weighed by this."""
-    return replace(predictor, card=replace(predictor.card, vote_weights=vote_weights)) if vote_weights else predictor
+        return with_waves(made, singles, samples)
 
 
 async def train_async(profile: Profile | Sequence[Profile], predictor: str = "auto", **settings: Any) -> Predictor:
@@ -118,15 +114,19 @@ def fitted(
     ask: Callable[[Profile, Asking], Profile],
     progress: Progress,
     checkpoint: str = "",
+    vote_weights: str = "",
 ) -> Predictor:
     """A predictor fitted on a profile; `ask` adds what the model says of its questions, where that is read.
 
-    `fed` are the profiles that it was put together from, from the earliest on: a history counts them one by one.
+    `fed` are the profiles that it was put together from, from the earliest on: a history counts them one by one. Votes
+    on the profile are weighed by `vote_weights`.
     """
     name = training.named(predictor, measured)
     wanted = make_estimator(name, options)
     if name == HISTORY and not set(measured.menu.singles) <= set(measured.menu.labels):
         raise InvalidSettingsError("a history counts single samples, and votes follow from them: add 1 to samples")
+    if name == HISTORY and vote_weights:
+        raise InvalidSettingsError("a history counts answers, one vote each: leave vote weights out (--vote-weights)")
     check_profile(measured, frozenset(wanted.reads) - {DIFFICULTY}, layers)
     if DIFFICULTY in wanted.reads and not measured.difficulties:
         order = hash_order(measured.query_ids, seed=seed)
@@ -141,6 +141,7 @@ def fitted(
         progress=progress,
         checkpoint=checkpoint,
     )
+    trained = replace(trained, card=replace(trained.card, vote_weights=vote_weights))
     return begun(trained, fed, fed_as=fed_as) if name == HISTORY and fed else trained
 
 

@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 
 import numpy as np
 
-from ..core.data import Allocation, Cost, Curves, FloatArray, IntArray, Query, Request
+from ..core.allocation import Allocation
+from ..core.data import Cost, Curves, FloatArray, IntArray, Query, Request
 from ..core.menu import Menu
 from ..core.protocols import Grader
 from ..core.records import Record
@@ -21,7 +22,6 @@ from ..predictors.parts.wave_table import WaveTable
 from .answers import Answer
 from .forecast import Forecast
 from .plan import Plan
-from .profiling import planned_seed
 from .voting import Gathering
 from .waves import LOWER, Drawing, WavePolicy, choose, marginal, price_for, price_of_options
 
@@ -238,9 +238,11 @@ async def answers_in_waves(
 
     def requests() -> Iterator[Request]:
         while (sample := waves.next()) is not None:
-            record = known.get((plan.queries[sample[0]].id, sample[1]))
+            row, number = sample
+            query = plan.queries[row]
+            record = known.get((query.id, number))
             if record is None:
-                yield _request(plan, *sample, ceiling)
+                yield plan.request(query, int(plan.allocation.budget_Q[row]), number, ceiling)
             else:
                 add(record)
 
@@ -252,9 +254,3 @@ async def answers_in_waves(
             raise EngineError("the engine gave back fewer samples than it was asked for")
     for query in plan.queries:
         yield gathered.settle(query.id)
-
-
-def _request(plan: Plan, row: int, sample: int, ceiling: int) -> Request:
-    query, budget = plan.queries[row], int(plan.allocation.budget_Q[row])
-    cap, option = plan.menu.asked(budget, ceiling)
-    return Request(query, cap, sample, planned_seed(plan.seed, query.id, sample, option), option=option)

@@ -123,7 +123,8 @@ class Features:
         """Indices of the queries of which everything in `reads` is known: finite hidden states, a text."""
         rows = np.arange(self.num_queries)
         if TEXT in reads and self.texts is not None:
-            rows = np.array([row for row, text in enumerate(self.texts) if text.strip()], dtype=np.int64)
+            blank = [row for row, text in enumerate(self.texts) if not text or text.isspace()]
+            rows = np.delete(rows, blank) if blank else rows
         if HIDDEN in reads and self.hidden_Q_D is not None:
             rows = np.setdiff1d(rows, nonfinite_rows(self.hidden_Q_D), assume_unique=True)
         return rows

@@ -13,11 +13,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..errors import InvalidMenuError
 from .codec import UnfitError
-from .options import Option, read_options
+from .options import EXAMPLES, Option, check_count, parse_caps, read_options
 from .showing import Shown
 
-MAX_OPTIONS = 1 << 16  # of one menu: tables of queries times options are kept in memory
-EXAMPLES = "--budgets 16:256:16, --budgets geometric:256:32768 or --budgets 512,1024,4096"
 SHOWN_AT_MOST = 9  # options that are named one by one
 
 IntArray = NDArray[np.int64]
@@ -42,10 +40,7 @@ class Menu(Shown):
     def __post_init__(self) -> None:
         if not self.caps:
             raise InvalidMenuError(f"a menu needs at least one budget; try {EXAMPLES}")
-        if len(self.caps) > MAX_OPTIONS:
-            raise InvalidMenuError(
-                f"a menu has at most {MAX_OPTIONS:,} budgets, not {len(self.caps):,}; give a larger step between them"
-            )
+        check_count(len(self.caps))
         if self.caps[0] < 0 or any(high <= low for low, high in zip(self.caps, self.caps[1:], strict=False)):
             raise InvalidMenuError(f"budgets must ascend from 0 or more, each once; got {_listed(self.caps)}")
         if self.caps[-1] < 1 or self.caps[-1] >= 1 << 53:
@@ -102,7 +97,7 @@ class Menu(Shown):
                 f"evenly spaced budgets need a step of at least 1 token and a largest budget that is a multiple of it; "
                 f"got step {step}, largest {largest}. Try --budgets 16:256:16."
             )
-        _check_count(largest // step)
+        check_count(largest // step)
         return cls(tuple(range(step, largest + 1, step)))
 
     @classmethod
@@ -116,13 +111,7 @@ class Menu(Shown):
         Raises:
             InvalidMenuError: anything else, naming the part that cannot be read.
         """
-        caps: list[int] = []
-        for part in text.split(","):
-            caps += _parse_part(part.strip())
-            _check_count(len(caps))
-        if twice := sorted({cap for cap in caps if caps.count(cap) > 1}) if len(caps) < 1000 else []:
-            raise InvalidMenuError(f"--budgets {text}: {twice[0]} is named twice")
-        return cls.of(caps)
+        return cls.of(parse_caps(text))
 
     @property
     def num_options(self) -> int:
@@ -388,48 +377,9 @@ def with_menu(found: Mapping[str, Any]) -> dict[str, Any]:
     return {**rest, "menu": Menu.evenly(found["window"], found["maximum"]).to_json()}
 
 
-def _check_count(count: int) -> None:
-    if count > MAX_OPTIONS:
-        raise InvalidMenuError(f"a menu has at most {MAX_OPTIONS:,} budgets, not {count:,}; give a larger step")
-
-
 def _listed(caps: Sequence[int]) -> str:
     """The caps in words: all of a few, else the first two and the last."""
-    if len(caps) <= SHOWN_AT_MOST and len(set(np.diff(caps))) != 1:
-        return ", ".join(map(str, caps))
-    if len(caps) <= 3:
+    is_even = len(set(np.diff(caps))) == 1
+    if len(caps) <= (3 if is_even else SHOWN_AT_MOST):
         return ", ".join(map(str, caps))
     return f"{caps[0]}, {caps[1]}, … {caps[-1]}"
-
-
-def _parse_part(part: str) -> list[int]:
-    """The caps of one part between commas."""
-    words = part.split(":")
-    is_geometric = words[0].strip().lower() == "geometric"
-    numbers = [_parse_number(word, part) for word in (words[1:] if is_geometric else words)]
-    if is_geometric:
-        if len(numbers) not in (2, 3) or numbers[0] < 1 or numbers[1] < numbers[0]:
-            raise InvalidMenuError(f"--budgets {part}: give geometric:FIRST:LAST or geometric:FIRST:LAST:FACTOR")
-        factor = numbers[2] if len(numbers) == 3 else 2
-        if factor < 2:
-            raise InvalidMenuError(f"--budgets {part}: the factor must be 2 or more")
-        caps = [numbers[0]]
-        while caps[-1] * factor <= numbers[1]:
-            caps.append(caps[-1] * factor)
-        return caps if caps[-1] == numbers[1] else [*caps, numbers[1]]
-    if len(numbers) == 1:
-        return numbers
-    if len(numbers) != 3:
-        raise InvalidMenuError(f"--budgets {part}: give FIRST:LAST:STEP, as in 16:256:16")
-    first, last, step = numbers
-    if step < 1 or last < first or (last - first) % step:
-        raise InvalidMenuError(f"--budgets {part}: the steps of {step} must lead from {first} to {last}")
-    _check_count((last - first) // step + 1)
-    return list(range(first, last + 1, step))
-
-
-def _parse_number(word: str, part: str) -> int:
-    word = word.strip().replace("_", "")
-    if not word.isascii() or not word.isdecimal() or len(word) > 15:
-        raise InvalidMenuError(f"--budgets {part!r}: {word!r} is no number of tokens; try {EXAMPLES}")
-    return int(word)

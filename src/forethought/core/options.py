@@ -1,4 +1,7 @@
-"""Options: the ways to answer a query on a menu, with the fields of a request and the price of tokens."""
+"""Options: the ways to answer a query on a menu, with the fields of a request and the price of tokens.
+
+They are read from a menu file; caps and nothing else also from a text, such as `16:256:16`.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,8 @@ from .codec import UnfitError, decode, encode
 MOST_TOKENS = 1 << 53
 KEYS = ("label", "cap", "samples", "of", "set", "usd_per_million", "tokens")
 MOST_VOTES = 1024
+MAX_OPTIONS = 1 << 16  # of one menu: tables of queries times options are kept in memory
+EXAMPLES = "--budgets 16:256:16, --budgets geometric:256:32768 or --budgets 512,1024,4096"
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,11 +149,8 @@ def read_options(path: str | Path) -> tuple[Option, ...]:
 
 def to_toml(options: Iterable[Option]) -> str:
     """A menu file of these options, as `read_options` reads it."""
-    return "\n".join(f"[[option]]\n{_toml_lines(option.to_json())}" for option in options)
-
-
-def _toml_lines(table: Mapping[str, Any]) -> str:
-    return "".join(f"{key} = {_toml(value)}\n" for key, value in table.items())
+    tables = ("".join(f"{key} = {_toml(value)}\n" for key, value in each.to_json().items()) for each in options)
+    return "\n".join(f"[[option]]\n{table}" for table in tables)
 
 
 def _toml(value: Any) -> str:
@@ -163,3 +165,53 @@ def _toml(value: Any) -> str:
 
 def _key(key: str) -> str:
     return key if key.isascii() and key.replace("_", "").replace("-", "").isalnum() else json.dumps(key)
+
+
+def parse_caps(text: str) -> list[int]:
+    """The caps that `text` names, see `Menu.parse`; raises InvalidMenuError."""
+    caps: list[int] = []
+    for part in text.split(","):
+        caps += _parse_part(part.strip())
+        check_count(len(caps))
+    if twice := sorted({cap for cap in caps if caps.count(cap) > 1}) if len(caps) < 1000 else []:
+        raise InvalidMenuError(f"--budgets {text}: {twice[0]} is named twice")
+    return caps
+
+
+def _parse_part(part: str) -> list[int]:
+    """The caps of one part between commas."""
+    words = part.split(":")
+    is_geometric = words[0].strip().lower() == "geometric"
+    numbers = [_parse_number(word, part) for word in (words[1:] if is_geometric else words)]
+    if is_geometric:
+        if len(numbers) not in (2, 3) or numbers[0] < 1 or numbers[1] < numbers[0]:
+            raise InvalidMenuError(f"--budgets {part}: give geometric:FIRST:LAST or geometric:FIRST:LAST:FACTOR")
+        factor = numbers[2] if len(numbers) == 3 else 2
+        if factor < 2:
+            raise InvalidMenuError(f"--budgets {part}: the factor must be 2 or more")
+        caps = [numbers[0]]
+        while caps[-1] * factor <= numbers[1]:
+            caps.append(caps[-1] * factor)
+        return caps if caps[-1] == numbers[1] else [*caps, numbers[1]]
+    if len(numbers) == 1:
+        return numbers
+    if len(numbers) != 3:
+        raise InvalidMenuError(f"--budgets {part}: give FIRST:LAST:STEP, as in 16:256:16")
+    first, last, step = numbers
+    if step < 1 or last < first or (last - first) % step:
+        raise InvalidMenuError(f"--budgets {part}: the steps of {step} must lead from {first} to {last}")
+    check_count((last - first) // step + 1)
+    return list(range(first, last + 1, step))
+
+
+def _parse_number(word: str, part: str) -> int:
+    word = word.strip().replace("_", "")
+    if not word.isascii() or not word.isdecimal() or len(word) > 15:
+        raise InvalidMenuError(f"--budgets {part!r}: {word!r} is no number of tokens; try {EXAMPLES}")
+    return int(word)
+
+
+def check_count(count: int) -> None:
+    """Refuses more options than a menu may have; raises InvalidMenuError."""
+    if count > MAX_OPTIONS:
+        raise InvalidMenuError(f"a menu has at most {MAX_OPTIONS:,} budgets, not {count:,}; give a larger step")

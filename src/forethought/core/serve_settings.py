@@ -11,7 +11,6 @@ from .flags import at_least, check_all, flag
 from .terms import TOKEN_COSTS, Cost
 
 ENFORCE = ("auto", "native", "two-call")
-DEMO_PREDICTOR = "qwen2.5-coder-1.5b"
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 

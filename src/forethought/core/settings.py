@@ -107,11 +107,8 @@ class ClusterSettings:
 
     def beside(self, worker: str) -> str | None:
         """What is wrong with `--worker` beside it."""
-        return (
-            "--worker is for processes that you start yourself: leave it out with --ray"
-            if self.ray and worker
-            else None
-        )
+        problem = "--worker is for processes that you start yourself: leave it out with --ray"
+        return problem if self.ray and worker else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -397,37 +394,3 @@ class CollectSettings:
     history: str = history_flag()
     grader: str = grader_flag()
     grader_options: dict[str, Any] = grader_options_flag()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GradeSettings:
-    """`forethought grade`: grade answers in a file that also holds their reference answers."""
-
-    file: str = argument()
-    grader: str = grader_flag(is_main=True)
-    grader_options: dict[str, Any] = grader_options_flag()
-    answer_column: str = flag("", "Column of the answers.", metavar="NAME", shown="answer, prediction, …", is_main=True)
-    reference_column: str = flag(
-        "", "Column of the reference answers.", metavar="NAME", shown="reference, target, …", is_main=True
-    )
-    id_column: str = flag("", "Column of the ids.", metavar="NAME", shown="id, else the row number")
-    skip_ungraded: bool = skip_ungraded_flag()
-    limit: int | None = limit_flag()
-
-    def __post_init__(self) -> None:
-        check_all([at_least("--limit", self.limit, 1)])
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RegradeSettings:
-    """`forethought regrade`: grade the stored answers of a run again, without generating."""
-
-    run: str = argument()
-    grader: str = flag("", "Grader: number, exact, choice or math.", shown="that of the run", is_main=True)
-    grader_options: dict[str, Any] = grader_options_flag()
-    answers: str = flag("", "File of corrected reference answers, by id or by question.", metavar="FILE", is_main=True)
-    answer_column: str = flag(
-        "", "Column of the answers in that file.", metavar="NAME", shown="answer, …", is_main=True
-    )
-    skip_ungraded: bool = skip_ungraded_flag()
-    dry_run: bool = flag(False, "Count what would change; write nothing.", is_main=True)

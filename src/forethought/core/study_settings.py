@@ -1,4 +1,4 @@
-"""Settings of the commands that evaluate and study: layers, evaluate, compare, bench, demo, doctor."""
+"""Settings of the commands that judge and study: grade, regrade, layers, evaluate, compare, bench, demo, doctor."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from .flags import (
     at_least,
     check_all,
     flag,
+    grader_flag,
+    grader_options_flag,
     layers_problem,
     limit_flag,
     num_resamples_flag,
@@ -22,11 +24,46 @@ from .flags import (
     samples_flag,
     sampling_problems,
     seed_flag,
+    skip_ungraded_flag,
     vote_weights_flag,
     weights_problem,
 )
 from .settings import EngineSettings, QuestionColumns
 from .terms import Sampling
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GradeSettings:
+    """`forethought grade`: grade answers in a file that also holds their reference answers."""
+
+    file: str = argument()
+    grader: str = grader_flag(is_main=True)
+    grader_options: dict[str, Any] = grader_options_flag()
+    answer_column: str = flag("", "Column of the answers.", metavar="NAME", shown="answer, prediction, …", is_main=True)
+    reference_column: str = flag(
+        "", "Column of the reference answers.", metavar="NAME", shown="reference, target, …", is_main=True
+    )
+    id_column: str = flag("", "Column of the ids.", metavar="NAME", shown="id, else the row number")
+    skip_ungraded: bool = skip_ungraded_flag()
+    limit: int | None = limit_flag()
+
+    def __post_init__(self) -> None:
+        check_all([at_least("--limit", self.limit, 1)])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegradeSettings:
+    """`forethought regrade`: grade the stored answers of a run again, without generating."""
+
+    run: str = argument()
+    grader: str = flag("", "Grader: number, exact, choice or math.", shown="that of the run", is_main=True)
+    grader_options: dict[str, Any] = grader_options_flag()
+    answers: str = flag("", "File of corrected reference answers, by id or by question.", metavar="FILE", is_main=True)
+    answer_column: str = flag(
+        "", "Column of the answers in that file.", metavar="NAME", shown="answer, …", is_main=True
+    )
+    skip_ungraded: bool = skip_ungraded_flag()
+    dry_run: bool = flag(False, "Count what would change; write nothing.", is_main=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

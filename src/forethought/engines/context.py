@@ -27,19 +27,15 @@ class Room:
 
     Attributes:
         lengths: their prompts'.
-        answer_tokens: most tokens of an answer.
-        menu: the caps there are; of named options those that they name.
-        suffix_bytes: of the answer suffix: it has no more tokens.
-        is_named: whether the caps are those of named options.
         template: the text around each query.
+        menu: the caps there are; of named options those that they name.
+        is_named: whether the caps are those of named options.
     """
 
     lengths: Lengths
-    answer_tokens: int
+    template: PromptTemplate
     menu: Menu
-    suffix_bytes: int
     is_named: bool = False
-    template: PromptTemplate | None = None
 
     @classmethod
     def of(
@@ -50,8 +46,12 @@ class Room:
         is_named = menu.is_named
         if is_named:  # a thought without a cap takes what there is, and needs a token at least
             menu = Menu.of({option.cap or 1 for option in menu.options})
-        suffix_bytes = len(template.answer_suffix.encode())
-        return cls(lengths, template.max_answer_tokens, menu, suffix_bytes, is_named, template)
+        return cls(lengths, template, menu, is_named)
+
+    @property
+    def answer_tokens(self) -> int:
+        """Most tokens of an answer."""
+        return self.template.max_answer_tokens
 
     def needed(self, cap: int) -> int:
         """Tokens that the longest prompt, `cap`, the suffix and the answer take."""
@@ -61,8 +61,8 @@ class Room:
     @property
     def most_beside(self) -> int:
         """Most tokens of an answer and its suffix, in addition to the thought."""
-        suffix = self.lengths.suffix_tokens if self.lengths.is_exact else self.suffix_bytes
-        return suffix + self.answer_tokens
+        bound = len(self.template.answer_suffix.encode())  # a suffix has no more tokens than bytes
+        return (self.lengths.suffix_tokens if self.lengths.is_exact else bound) + self.answer_tokens
 
     @property
     def _least_Q(self) -> IntArray:

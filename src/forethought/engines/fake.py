@@ -8,9 +8,8 @@ import hashlib
 import math
 import random
 from collections.abc import AsyncIterator, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
-from typing import Any
 
 import numpy as np
 
@@ -33,6 +32,8 @@ from ..core.registry import unknown_name_message
 from ..errors import InvalidSettingsError
 from .context import ceiling_of
 from .flight import check_layers, failed, refusal
+from .latent import LEVELS, Latent
+from .lengths import in_words
 
 # Requests that are under way together: results come back shortest first within such a group, as from a real batch.
 GROUP_SIZE = 64
@@ -41,56 +42,8 @@ VOCABULARY = (
     "so then we add take twice half each left total minus over thus now three seven of the is which gives check"
 )
 WORDS = VOCABULARY.split()
-# How long it thinks under each effort level, as a multiple of how long it thinks by itself.
-LEVELS = {"minimal": 0.25, "low": 0.5, "medium": 1.0, "high": 2.0, "xhigh": 3.0}
 PROMPT_TOKENS = 8192  # longest prompt, suffix and answer of a fake model without a context of its own
-# Shape of the natural lengths: n = median * odds(u) ** SPREAD is log-logistic, whose distribution function is closed.
-LENGTH_SPREAD = 0.25
 _STREAM_WORDS = 1 << 14
-
-
-@dataclass(frozen=True, slots=True)
-class _Latent:
-    """What is true of one query and hidden from predictors, except through its hidden states.
-
-    Attributes:
-        z: four standard normal numbers, from which all else here follows.
-        guess, plateau: chance of a right answer without any thought, and after a long one.
-        decay: tokens over which half a thought spoils the guess.
-        jump: tokens at which the solution is found, in the middle of the rise.
-        median_length: of the natural length, tokens.
-        answer_tokens, prompt_tokens: of its answers, right or wrong, stop included; of its prompt.
-    """
-
-    z: tuple[float, ...]
-    guess: float
-    decay: float
-    jump: float
-    plateau: float
-    median_length: float
-    answer_tokens: int
-    prompt_tokens: int
-
-    def success(self, tokens: FloatArray | int) -> Any:
-        """Chance of a right answer when the thought is cut after `tokens`: a guess that fades, then a jump."""
-        x = np.clip((tokens - self.jump) / (0.08 * self.jump + 2.0), -60.0, 60.0)
-        risen = 1.0 / (1.0 + np.exp(-x))
-        return self.guess * np.exp(-tokens / self.decay) * (1.0 - risen) + self.plateau * risen
-
-    def natural_length(self, u: float) -> int:
-        """The `u`-quantile of the natural length, in tokens, at least 1."""
-        odds = u / (1.0 - u)
-        return max(1, math.ceil(self.median_length * math.pow(odds, LENGTH_SPREAD)))
-
-    def at_level(self, option: Option | None) -> _Latent:
-        """The same query thought about as long as the option's level says: longer thoughts reach later tokens."""
-        factor = 1.0 if option is None else LEVELS[option.set.get("reasoning_effort", "medium")]
-        return replace(self, median_length=factor * self.median_length)
-
-    def length_within(self, tokens_N: FloatArray) -> FloatArray:
-        """Chance that the natural length is at most each of `tokens_N`: the inverse of `natural_length`."""
-        odds_N = (np.maximum(tokens_N, 1.0) / self.median_length) ** (1.0 / LENGTH_SPREAD)
-        return np.where(tokens_N < 1, 0.0, odds_N / (1.0 + odds_N))
 
 
 class FakeEngine:
@@ -146,8 +99,8 @@ class FakeEngine:
         self.failure_rate = failure_rate
         self.tokens_per_second = tokens_per_second
         self._context_tokens, self.shows_logprobs = context_tokens, logprobs
-        self._suffix_tokens = max(1, len(template.answer_suffix.split()))
-        self._latents: dict[tuple[str, str], _Latent] = {}
+        self._suffix_tokens = in_words(template, ()).suffix_tokens
+        self._latents: dict[tuple[str, str], Latent] = {}
         stream = random.Random(seed).choices(WORDS, k=_STREAM_WORDS)
         self._stream = " ".join(stream) + " "
         self._word_start = [0]  # offset in the stream's text of each word
@@ -172,7 +125,7 @@ class FakeEngine:
         """See `TemplateEngine.with_template`."""
         other = copy.copy(self)
         other.template = template
-        other._suffix_tokens = max(1, len(template.answer_suffix.split()))
+        other._suffix_tokens = in_words(template, ()).suffix_tokens
         other._latents = {}
         other.info = replace(self.info, template=template.name, template_hash=template.hash)
         return other
@@ -333,37 +286,26 @@ class FakeEngine:
         """Clears the cached latents; they are recomputed identically."""
         self._latents.clear()
 
-    def _latent(self, query: Query) -> _Latent:
+    def _latent(self, query: Query) -> Latent:
         key = (query.id, query.text)
         if key not in self._latents:
             if len(self._latents) >= LATENTS_KEPT:
                 self._latents.clear()
             z = tuple(float(value) for value in _generator("latent", self.seed, *key).normal(size=4))
-            jump = self.menu.largest * (0.05 + 0.55 * _logistic(1.2 * z[0]))
-            right = self.right_answer(query)
-            messages = self.template.messages(query)
-            self._latents[key] = _Latent(
-                z=z,
-                guess=0.35 * _logistic(1.5 * z[1] - 0.5),
-                decay=jump * 0.6,
-                jump=jump,
-                plateau=0.05 + 0.95 * _logistic(1.0 + 1.5 * z[2] - z[0]),
-                median_length=jump * (1.1 + 0.5 * _logistic(z[3])) + 4.0,
-                answer_tokens=min(2 + len(right) // 4, self.template.max_answer_tokens),
-                prompt_tokens=4 + sum(len(message.content.split()) for message in messages),
+            self._latents[key] = Latent.of(
+                z,
+                self.menu.largest,
+                answer_tokens=min(2 + len(self.right_answer(query)) // 4, self.template.max_answer_tokens),
+                prompt_tokens=in_words(self.template, [query]).total,
             )
         return self._latents[key]
 
 
-def _stated(latent: _Latent, u: float, choices: Sequence[str]) -> str:
+def _stated(latent: Latent, u: float, choices: Sequence[str]) -> str:
     """What the fake model says when asked to choose: the later its jump, the later a choice, with some doubt."""
-    hardness = _logistic(1.2 * latent.z[0]) + 0.3 * (u - 0.5)
+    hardness = latent.hardness + 0.3 * (u - 0.5)
     edges = np.linspace(0.4, 0.6, len(choices) - 1)
     return choices[int(np.searchsorted(edges, hardness, side="right"))]
-
-
-def _logistic(x: float) -> float:
-    return 1.0 / (1.0 + math.exp(-max(-60.0, min(60.0, x))))
 
 
 def _digest(*parts: object) -> bytes:

@@ -146,14 +146,15 @@ class Flight:
         if not (answer := self.answer_logprobs.get(cut)):
             return None
         thought = self.thought_logprobs[max(0, cut - LAST_TOKENS) : cut]
-        return Logprobs(_mean(answer), _mean(thought) if thought else None)
+        return Logprobs(mean_logprob(answer), mean_logprob(thought) if thought else None)
 
     def failed(self, error: str, *, is_final: bool = False) -> Generation:
         """The request failed with `error`; see `failed`."""
         return failed(self.request, error, prompt_tokens=len(self.prompt_ids), is_final=is_final)
 
 
-def _mean(logprobs: Sequence[float]) -> float:
+def mean_logprob(logprobs: Sequence[float]) -> float:
+    """Their mean, as records keep it."""
     return round(fmean(logprobs), 4)
 
 

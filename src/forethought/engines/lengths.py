@@ -51,13 +51,18 @@ def prompt_lengths(model: str, template: PromptTemplate, queries: Sequence[Query
         engine: which engine will run; the fake one counts words.
     """
     if engine == "fake":
-        words_Q = [4 + sum(len(turn.content.split()) for turn in template.messages(query)) for query in queries]
-        suffix = max(1, len(template.answer_suffix.split()))
-        return Lengths(np.array(words_Q, dtype=np.int64), suffix, True, "counted as the fake model does")
+        return in_words(template, queries)
     tokenizer = look(model).tokenizer()
     if tokenizer is None:
         return estimated(template, queries)
     return _counted(Forcing(tokenizer, template), queries)
+
+
+def in_words(template: PromptTemplate, queries: Sequence[Query]) -> Lengths:
+    """The prompts' lengths for the fake model, whose tokens are words."""
+    words_Q = [4 + sum(len(turn.content.split()) for turn in template.messages(query)) for query in queries]
+    suffix = max(1, len(template.answer_suffix.split()))
+    return Lengths(np.array(words_Q, dtype=np.int64), suffix, True, "counted as the fake model does")
 
 
 def upper_bound(template: PromptTemplate, queries: Sequence[Query], largest_cap: int) -> int:

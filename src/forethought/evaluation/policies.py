@@ -10,7 +10,8 @@ import numpy as np
 from ..allocators import allocate, pose
 from ..allocators.hull import upper_envelope
 from ..allocators.price import lp_bound
-from ..core.data import Allocation, Cost, Curves, FloatArray, IntArray, usd
+from ..core.allocation import Allocation
+from ..core.data import Cost, Curves, FloatArray, IntArray, usd
 from ..core.menu import Menu
 from ..core.profile import Profile
 from ..core.protocols import Allocator

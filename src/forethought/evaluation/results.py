@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from ..core.data import Allocation, Cost, Curves
+from ..core.allocation import Allocation
+from ..core.data import Cost, Curves
 from ..core.menu import Menu
 from ..core.profile import Profile
 from ..core.showing import Shown, picture

@@ -60,7 +60,9 @@ def weights(profile: Profile, by: str) -> FloatArray:
     return weight_N_B
 
 
-def frozen_draws(profile: Profile, label: str, num_samples: int, grader: Grader) -> tuple[IntArray, FrozenDraws]:
+def frozen_draws(
+    profile: Profile, label: str, num_samples: int, grader: Grader, weigh_by: str = ""
+) -> tuple[IntArray, FrozenDraws]:
     """`(rows, draws)`: the samples by one option of the queries that have so many, in random orders.
 
     Args:
@@ -68,6 +70,7 @@ def frozen_draws(profile: Profile, label: str, num_samples: int, grader: Grader)
         label: of the option.
         num_samples: of each query; it needs as many.
         grader: says which answers are the same.
+        weigh_by: as of `voted`.
     """
     column, group_N_B = profile.menu.labels.index(label), groups(profile, grader)
     assert profile.traces is not None
@@ -76,7 +79,9 @@ def frozen_draws(profile: Profile, label: str, num_samples: int, grader: Grader)
     rows = np.array([row for row, traces in enumerate(kept) if len(traces) >= num_samples], dtype=np.int64)
     index_Q_T = np.array([kept[row][:num_samples] for row in rows], dtype=np.int64).reshape(len(rows), num_samples)
     tokens_Q_T = profile.traces.tokens_N_B[:, column][index_Q_T].astype(np.float64)
-    return rows, FrozenDraws.shuffled(group_N_B[:, column][index_Q_T], tokens_Q_T, num_orders=NUM_ORDERS, seed=0)
+    weight_Q_T = weights(profile, weigh_by)[:, column][index_Q_T] if weigh_by else None
+    group_Q_T = group_N_B[:, column][index_Q_T]
+    return rows, FrozenDraws.shuffled(group_Q_T, tokens_Q_T, num_orders=NUM_ORDERS, seed=0, weight_Q_T=weight_Q_T)
 
 
 def voted(profile: Profile, samples: Sequence[int], grader: Grader, weigh_by: str = "") -> Profile:

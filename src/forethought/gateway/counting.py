@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from ..servers.replies import texts_in
 from ..servers.tokens import TOLERANCE, Shown, Usage, count_shown, whole
+from .asgi import parsed
 from .used import DONE, REFUSED_UPSTREAM, Used
 
 MOST_KEPT = 4_000_000  # bytes of a whole reply that is read to be counted
@@ -99,17 +100,11 @@ class Tally:
         """Counts the lines of data; whether they were of the usage alone."""
         is_usage_alone = False
         for line in content.splitlines():
-            if not line.startswith(b"data:"):
-                continue
-            data = line[5:].strip()
-            if not data or data == b"[DONE]":
-                continue
-            event = _object(data)
-            if event is not None:
+            if line.startswith(b"data:") and (event := parsed(line[5:].strip())) is not None:
                 is_usage_alone = self._event(event)
         return is_usage_alone
 
-    def _event(self, event: dict[str, Any]) -> bool:
+    def _event(self, event: Mapping[str, Any]) -> bool:
         """Counts one event; whether it is of the usage alone."""
         usage = event.get("usage")
         self._take(usage)
@@ -133,7 +128,7 @@ class Tally:
         return False
 
     def _whole(self, content: bytes) -> None:
-        found = _object(content)
+        found = parsed(content)
         if found is None:
             return
         self._take(found.get("usage"))
@@ -158,11 +153,3 @@ class Tally:
         if (prompt := whole(usage.get("input_tokens"))) is not None and any(cached):  # Anthropic counts them apart
             found["input_tokens"] = prompt + sum(number or 0 for number in cached)
         self._usage |= found
-
-
-def _object(data: bytes) -> dict[str, Any] | None:
-    try:
-        found = json.loads(data)
-    except (ValueError, RecursionError):
-        return None
-    return found if isinstance(found, dict) else None

@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from .tenants import digest_of
+
 COOKIE = "forethought"
 SECONDS = 12 * 3600  # that a login holds
 BEARER = re.compile(r"bearer +(\S+)\s*", re.IGNORECASE)
@@ -31,7 +33,7 @@ class Guard:
     """
 
     def __init__(self, key: str = "", *, clock: Callable[[], float] = time.time) -> None:
-        self._digest = _digest(key) if key else b""
+        self._digest = digest_of(key) if key else b""
         self._clock = clock
 
     @property
@@ -55,7 +57,7 @@ class Guard:
 
     def is_key(self, given: str) -> bool:
         """Whether this is the key."""
-        return bool(self._digest) and hmac.compare_digest(_digest(given), self._digest)
+        return bool(self._digest) and hmac.compare_digest(digest_of(given), self._digest)
 
     def cookie(self, *, path: str, is_secure: bool) -> str:
         """The header that logs in."""
@@ -79,10 +81,6 @@ class Guard:
 
     def _tag(self, ends: str) -> str:
         return hmac.new(self._digest, f"forethought page {ends}".encode(), hashlib.sha256).hexdigest()
-
-
-def _digest(key: str) -> bytes:
-    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
 
 
 def _cookies(header: str) -> list[str]:

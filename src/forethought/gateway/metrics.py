@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..predictors.usage import Usage
 from ..servers.replies import texts_in
 from ..servers.tokens import Usage as Reported
 from ..servers.tokens import count_tokens, whole
+from .asgi import parsed
 from .decision import KINDS, MEAN, Decider, Decision
 from .host import Tags, logger
 from .price import Price
@@ -65,16 +65,10 @@ class Counter:
         return (thought.rpartition(self._tags.start)[2], rest) if end else (None, text)
 
 
-def _parts(content: bytes, *, is_stream: bool) -> Iterator[dict[str, Any]]:
+def _parts(content: bytes, *, is_stream: bool) -> Iterator[Mapping[str, Any]]:
     events = [line[5:].strip() for line in content.split(b"\n") if line.startswith(b"data:")]
     for line in events if is_stream else [content]:
-        if line == b"[DONE]":
-            continue
-        try:
-            part = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(part, dict):
+        if (part := parsed(line)) is not None:
             yield part
 
 

@@ -145,7 +145,7 @@ class Tenants:
 
     def _of_key(self, key: str) -> Tenant | None:
         """Compares whole hashes in constant time; the two bytes they are found by say nothing of the key."""
-        digest, found = _digest(key), None
+        digest, found = digest_of(key), None
         for known, tenant in self._by_start.get(digest[:2], ()):
             if hmac.compare_digest(known, digest):
                 found = tenant
@@ -166,10 +166,11 @@ def new_key(name: str) -> tuple[str, str]:
     problems.raise_any()
     key = KEY_PREFIX + secrets.token_urlsafe(32)
     table = f'"{name}"' if "." in name else name
-    return key, f'[tenants.{table}]\nkey_sha256 = "{_digest(key).hex()}"\n'
+    return key, f'[tenants.{table}]\nkey_sha256 = "{digest_of(key).hex()}"\n'
 
 
-def _digest(key: str) -> bytes:
+def digest_of(key: str) -> bytes:
+    """What is kept of a key."""
     return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
 
 

@@ -196,11 +196,6 @@ class HistoryPredictor(EstimatorBase):
                 right_N_B[number, column], tried_N_B[number, column] = num_votes * chance, num_votes
         return right_N_B, tried_N_B
 
-    def has_seen(self, query_ids: tuple[str, ...]) -> np.ndarray[Any, np.dtype[np.bool_]]:
-        """Which queries have a draw, shape (Q,)."""
-        seen = {each for each, tried_B in zip(self.draws_.ids, self.draws_.tried_N_B, strict=True) if tried_B.any()}
-        return np.array([each in seen for each in query_ids], dtype=bool)
-
     def with_draws(self, draws: Draws) -> Self:
         """The same with other counts; what was learnt of the base and the strengths stays."""
         settings, arrays = self.state()

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from ..core.files import parse_json
+from ..core.files import open_bytes, parse_json, reaching
 from ..core.visible import to_json
 from .kinds import BatchForm
+from .reading import MOST_BYTES
 from .replies import Reply, generated_in
 from .retrying import RequestError
 
@@ -55,6 +57,17 @@ def _messages(body: Mapping[str, Any]) -> dict[str, Any]:
         fields = {name: value for name, value in fields.items() if name not in ("temperature", "top_p")}
     rest = [turn for turn in turns if turn["role"] != "system"]
     return {**fields, **({"system": system} if system else {}), "messages": rest}
+
+
+def result_lines(path: Path) -> Iterator[bytes]:
+    """The lines of a result file, at most `MOST_BYTES` of each."""
+    with open_bytes(path, "rb", "read") as file, reaching(path, "read"):
+        while line := file.readline(MOST_BYTES):
+            if not line.endswith(b"\n") and len(line) == MOST_BYTES:
+                while (rest := file.readline(MOST_BYTES)) and not rest.endswith(b"\n"):
+                    pass
+                line = line[:4096]  # enough to tell whose it is
+            yield line
 
 
 def read_result(line: bytes) -> Result:

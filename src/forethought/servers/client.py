@@ -75,6 +75,10 @@ class Client:
         if self._session is not None:
             await self._session.close()
 
+    def leaves_out(self, name: str) -> bool:
+        """Whether this field of bodies is left out, since the server refused it."""
+        return name in self._fitting.left_out
+
     async def post(self, url: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """The JSON object that the server returns; raises RequestError if all attempts failed."""
         return await self._persist("POST", url, body, self._read_object)
@@ -266,7 +270,7 @@ class Client:
             if wait is None and (soft := reset_wait(response.headers)) is not None:
                 wait = min(soft, self.backoff.patience_seconds)
             raise AttemptError(str(response.status), reason, wait)
-        refusal = str(found) if response.status in (400, 422) else ""
+        refusal = str(found) if response.status in (400, 403, 422) else ""
         raise RequestError.after(reason, refusal=refusal)
 
     def _event(self, content: bytes, response: aiohttp.ClientResponse) -> dict[str, Any]:

@@ -91,6 +91,7 @@ class ServerKind:
         seeding: what it must be started with to heed a request's seed, for messages; "" where it always does.
         streams_usage: whether a stream may ask for its usage (`stream_options.include_usage`).
         lists_all: whether it lists every name that it takes; others take more ("qwen3" for "qwen3:latest", suffixes).
+        shows_logprobs: whether its chats may show log-probabilities; with some models they do not all the same.
         batch: how it takes many requests in a file; None where it does not.
     """
 
@@ -115,6 +116,7 @@ class ServerKind:
     seeding: str = ""
     streams_usage: bool = True
     lists_all: bool = False
+    shows_logprobs: bool = True
     batch: BatchForm | None = None
 
     def native(self, budget: int) -> dict[str, Any]:
@@ -204,6 +206,7 @@ KINDS = {
             least=1024,
             effort="",
             streams_usage=False,
+            shows_logprobs=False,
             batch=ANTHROPIC_BATCH,
         ),
         ServerKind(

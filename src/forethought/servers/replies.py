@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..core.prompts import PromptTemplate, answer_end
+from .logprobs import ShownAnswer
 from .retrying import RequestError
 from .tokens import Usage, least_tokens, whole
 
@@ -113,6 +114,7 @@ class Reply:
         streamed: tokens that had come when the thought ended, by the stream; None without one that says so.
         pieces: how many pieces of a stream the thought and the rest came in; None without one.
         ids: token ids of it all; None where the server does not give them.
+        shown: its tokens with their log-probabilities, as far as the server shows them.
     """
 
     reasoning: str
@@ -123,6 +125,7 @@ class Reply:
     streamed: int | None = None
     pieces: tuple[int, int] | None = None
     ids: tuple[int, ...] | None = None
+    shown: ShownAnswer = field(default_factory=ShownAnswer)
 
     @classmethod
     def read(cls, answer: dict[str, Any]) -> Reply:
@@ -130,6 +133,9 @@ class Reply:
         choice, usage = first_choice(answer), answer.get("usage")
         message, pieces = choice.get("message"), token_ids(answer.get("pieces"))
         reasoning, content = texts_in(message)
+        if not isinstance(shown := answer.get("shown"), ShownAnswer):
+            shown = ShownAnswer()
+            shown.add(choice.get("logprobs"))
         return cls(
             reasoning=reasoning,
             content=content,
@@ -139,6 +145,7 @@ class Reply:
             streamed=whole(answer.get("streamed")),
             pieces=None if pieces is None or len(pieces) != 2 else (pieces[0], pieces[1]),
             ids=token_ids(choice.get("token_ids", choice.get("response_token_ids"))),  # vLLM, SGLang
+            shown=shown,
         )
 
     def split(self, template: PromptTemplate) -> tuple[str, str, bool]:
@@ -166,10 +173,16 @@ def untagged_end(content: str, template: PromptTemplate) -> int | None:
 
 def answer_in(text: str, template: PromptTemplate) -> str:
     """The answer in free text: the content of the template's frame, such as a box, else the text itself."""
-    _, found, rest = text.rpartition(answer_frame(template))
-    if not found:
-        return text.strip()
-    return rest[: answer_end(rest, template.answer_stop)].strip()
+    start, end = answer_place(text, template)
+    return text[start:end]
+
+
+def answer_place(text: str, template: PromptTemplate) -> tuple[int, int]:
+    """Where that answer begins and ends in the text."""
+    before, found, rest = text.rpartition(answer_frame(template))
+    answer = rest[: answer_end(rest, template.answer_stop)] if found else rest
+    start = len(before) + len(found) + len(answer) - len(answer.lstrip())
+    return start, start + len(answer.strip())
 
 
 def answer_frame(template: PromptTemplate) -> str:
@@ -212,6 +225,7 @@ class Chunks:
         self._num_words = 0  # of the thought
         self._told_at: int | None = None  # tokens when the thought's last piece came, where that piece says so
         self._told_after: list[tuple[int, int | None]] = []  # length of the content, tokens so far
+        self._shown = ShownAnswer()
         self._ids = _Names("it mixes two answers", first_differs=True)
         self._indexes = _Names("it holds another choice than the one asked for")
         self._finish: Any = None
@@ -227,6 +241,8 @@ class Chunks:
         choices = [choice for choice in choices if isinstance(choice, dict)] if isinstance(choices, list) else []
         if not choices and isinstance(usage, dict) and (self._reasoning or self._content):
             self._has_ended = True  # the usage of it all comes last, alone
+        for choice in choices:  # also those without text: the tags of a thought
+            self._shown.add(choice.get("logprobs"))
         told = Usage.read(usage).generated
         pieces = [(choice, *texts_in(choice.get("delta") or choice.get("message"))) for choice in choices]
         pieces = [piece for piece in pieces if piece[1] or piece[2] or piece[0].get("finish_reason")]
@@ -264,7 +280,7 @@ class Chunks:
         return max(Usage.read(self._usage).generated or 0, shown)
 
     def finish(self, *, is_done: bool = False) -> dict[str, Any]:
-        """The same JSON as an answer that is not streamed, and `streamed`; raises ValueError where it is not whole.
+        """The same JSON as an answer that is not streamed, and more; raises ValueError where it is not whole.
 
         A server that gives no reason for the end has ended all the same where it says so, or has told the usage of it
         all; else the stream was cut.
@@ -278,7 +294,7 @@ class Chunks:
             "finish_reason": "length" if self._has_given_up else self._finish,
         }
         told, pieces = self._thought_in(content)
-        return {"choices": [choice], "usage": self._usage, "streamed": told, "pieces": pieces}
+        return {"choices": [choice], "usage": self._usage, "streamed": told, "pieces": pieces, "shown": self._shown}
 
     def _doubts(self) -> str:
         """What else is odd about a stream that was cut: what may pass in a whole one."""
@@ -332,3 +348,30 @@ class _Names:
         is_second = self._first_differs and len(self._seen) == 2 and name == self._names[1] != self._names[0]
         if not is_second:
             raise ValueError(self._complaint)
+
+
+class Skipping:
+    """Leaves a text out where the reply begins with it; holds back no more than may still be it."""
+
+    def __init__(self, skipped: str) -> None:
+        self._skipped = skipped
+        self._held = ""
+
+    def feed(self, text: str) -> str:
+        """What is sure not to be it."""
+        if not self._skipped:
+            return text
+        self._held += text
+        if self._held.startswith(self._skipped):
+            found = self._held[len(self._skipped) :]
+        elif self._skipped.startswith(self._held):
+            return ""
+        else:
+            found = self._held
+        self._skipped = self._held = ""
+        return found
+
+    def rest(self) -> str:
+        """What was held back when nothing more comes."""
+        held, self._held, self._skipped = self._held, "", ""
+        return held

@@ -102,12 +102,16 @@ OPTIONAL = re.compile(
     r"seed|stream_options|continuous_usage_stats|priority|top_k|min_p|repetition_penalty|samplers|mirostat|"
     r"dynatemp_range|logprobs|return_token_ids|cache_prompt"
 )
+LOST = {
+    "seed": "without a seed no trace can be reproduced",
+    "logprobs": "without log-probabilities votes cannot be weighed",
+}
 HARMLESS = {"temperature": 1.0, "top_p": 1.0}  # left out only where they say what holds anyway
 RENAMED = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
 TALK = frozenset(("model", "messages", "prompt", "stream"))  # words that any refusal may use
 REFUSING = re.compile(
     r"extra|unknown|unrecogni[sz]ed|unsupported|not supported|not permitted|unexpected|not allowed|additional|"
-    r"does not support|no such|not a valid|invalid (?:field|param|argument|key)",
+    r"does not support|not enabled|no such|not a valid|invalid (?:field|param|argument|key)",
     re.IGNORECASE,
 )
 UNNAMED = re.compile(r"(?:extra|unknown|unrecogni[sz]ed|unexpected|additional)\W+(?:\w+\W+){0,3}?", re.IGNORECASE)
@@ -134,7 +138,7 @@ class Fitting:
         return found
 
     def learn(self, sent: Mapping[str, Any], refusal: str) -> bool:
-        """Notes what `refusal`, the body of an error 400 or 422, says of the body that was `sent`.
+        """Notes what `refusal`, the body of an error 400, 403 or 422, says of the body that was `sent`.
 
         Returns:
             Whether there is something to leave out or to call otherwise, so that trying again makes sense.
@@ -144,7 +148,9 @@ class Fitting:
         within = sent.get("stream_options")
         droppable = {name for name in sent if OPTIONAL.fullmatch(name) or sent[name] == HARMLESS.get(name)}
         nested = {name for name in within if OPTIONAL.fullmatch(name)} if isinstance(within, Mapping) else set()
-        named = {name for name in {*sent, *nested} if re.search(rf"(?<!\w){re.escape(name)}(?!\w)", refusal)}
+        named = {
+            name for name in {*sent, *nested} if re.search(rf"(?<!\w){re.escape(name)}(?!\w)", refusal, re.IGNORECASE)
+        }
         renamed = {name for name in named if name in RENAMED and RENAMED[name] not in self.renamed}
         drop = named & nested or named & droppable
         if not drop and not renamed and not named - TALK and UNNAMED.search(refusal):
@@ -155,6 +161,6 @@ class Fitting:
         self.left_out |= drop
         self.renamed |= renamed
         if new:
-            again = "; without a seed no trace can be reproduced" if "seed" in new else ""
-            logger.warning("the server rejects %s: it is left out from now on%s", ", ".join(sorted(new)), again)
+            lost = "".join(f"; {what}" for name, what in LOST.items() if name in new)
+            logger.warning("the server rejects %s: it is left out from now on%s", ", ".join(sorted(new)), lost)
         return True

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from ..allocators import allocate
-from ..core.data import Allocation, Cost, Curves
+from ..core.allocation import Allocation
+from ..core.data import Cost, Curves
 from ..core.menu import Menu
 from ..core.options import Option, Price
 from ..core.protocols import Allocator

@@ -18,11 +18,11 @@ from ...servers.replies import Reply
 from ...servers.tokens import Counters, count_tokens
 from ..forcing import Forcing
 from ..lengths import upper_bound
-from .enforcing import identity_of, refuse_own_fields
+from .enforcing import identity_of, refuse_own_fields, refuse_unshown
 from .one_call import OneCall
 from .wanted import Wanted
 
-OPTIONS = ("served_model", "enforce", "answer_room", "cap_offset", "native_fields", "tokenizer")
+OPTIONS = ("served_model", "enforce", "answer_room", "cap_offset", "native_fields", "tokenizer", "logprobs")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +40,7 @@ class BatchServer:
         answer_room: tokens for an answer beside its thought; None for what suits the template.
         cap_offset: tokens taken off every native cap.
         native_fields: more fields beside every native cap.
+        logprobs: whether it is to show how likely the model found its answers.
     """
 
     server: str
@@ -52,6 +53,7 @@ class BatchServer:
     answer_room: int | None = None
     cap_offset: int = 0
     native_fields: Mapping[str, Any] = field(default_factory=dict)
+    logprobs: bool = False
 
     @property
     def kind(self) -> ServerKind:
@@ -77,6 +79,7 @@ class BatchServer:
             answer_room=self.answer_room,
             cap_offset=self.cap_offset,
             native_fields=self.native_fields,
+            logprobs=self.logprobs,
         )
 
     @property
@@ -163,11 +166,15 @@ def batch_server(
     sampling: Sampling,
     menu: Menu,
     context_tokens: int | None = None,
+    is_weighed: bool = False,
 ) -> BatchServer:
     """The server of that kind, asked by these options of the openai engine (`OPTIONS`).
 
+    Where votes are weighed it is asked for log-probabilities, but for options that say otherwise.
+
     Raises:
-        InvalidSettingsError: it takes no files of requests, or cannot keep the menu's caps in one call.
+        InvalidSettingsError: it takes no files of requests, cannot keep the menu's caps in one call, or shows no
+            log-probabilities.
     """
     if server not in KINDS:
         raise InvalidSettingsError(f"--server: {unknown_name_message('kind of server', server, list(KINDS))}")
@@ -190,6 +197,8 @@ def batch_server(
         raise InvalidSettingsError(f"--enforce native: a server of kind {server!r} has no field for a cap on thinking")
     elif enforce not in ("native", "max-tokens"):
         raise InvalidSettingsError(f"--enforce {enforce}: in a file of requests it is native or max-tokens")
+    if logprobs := bool(options.get("logprobs", is_weighed)):
+        refuse_unshown(kind)
     return BatchServer(
         server=server,
         model=model,
@@ -201,4 +210,5 @@ def batch_server(
         answer_room=options.get("answer_room"),
         cap_offset=int(options.get("cap_offset", 0)),
         native_fields=dict(options.get("native_fields") or {}),
+        logprobs=logprobs,
     )

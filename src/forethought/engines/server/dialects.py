@@ -10,13 +10,12 @@ from ...core.data import Query
 from ...core.prompts import PromptTemplate
 from ...servers.client import Client
 from ...servers.detecting import Server
+from ...servers.logprobs import logprobs_in
 from ...servers.replies import first_choice, generated_in, is_cut, token_ids
 from ...servers.retrying import RequestError
 from ...servers.tokens import Counters, Usage, whole
 from ..forcing import Forcing
 from .vocabulary import ServerTokenizer
-
-LEAST_LOGPROB = -1e4  # servers show minus infinity as some number far below any other
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,21 +210,3 @@ class TokenDialect:
     def _count(self, prompt_tokens: int, cached_tokens: int | None) -> None:
         self._counters.prompt_tokens += prompt_tokens
         self._counters.cached_tokens += cached_tokens or 0
-
-
-def logprobs_in(found: Any, num_tokens: int) -> tuple[float, ...]:
-    """The log-probability of each of so many tokens, in a chat's form or in that of completions; empty where not shown.
-
-    Args:
-        found: the field `logprobs` of a choice.
-        num_tokens: tokens that the choice is known to have, at least.
-    """
-    if not isinstance(found, dict):
-        return ()
-    shown = found.get("token_logprobs")
-    if isinstance(entries := found.get("content"), list):
-        shown = [entry.get("logprob") if isinstance(entry, dict) else None for entry in entries]
-    if not isinstance(shown, list) or len(shown) < max(1, num_tokens):
-        return ()
-    is_known = all(isinstance(each, int | float) and not isinstance(each, bool) and each <= 0 for each in shown)
-    return tuple(max(float(each), LEAST_LOGPROB) for each in shown) if is_known else ()

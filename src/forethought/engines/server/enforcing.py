@@ -9,6 +9,7 @@ from ...core.options import Option
 from ...errors import InvalidSettingsError
 from ...servers.client import Client
 from ...servers.detecting import Server
+from ...servers.kinds import ServerKind
 from ...servers.replies import CLOSING
 from ...servers.tokens import Counters
 from .dialects import Dialect, TokenDialect
@@ -64,14 +65,27 @@ def refuse_own_fields(option: Option) -> None:
         raise InvalidSettingsError(f"option {option.label!r} sets {taken[0]!r}, which every request sets by itself")
 
 
+def refuse_unshown(kind: ServerKind) -> None:
+    """Refuses to ask for log-probabilities where none are shown; raises InvalidSettingsError."""
+    if not kind.shows_logprobs:
+        raise InvalidSettingsError(
+            f"logprobs=true: a server of kind {kind.name!r} shows no log-probabilities; leave it out, and give each "
+            "sample one vote (--vote-weights equal)"
+        )
+
+
 async def choose(client: Client, server: Server, wanted: Wanted, counters: Counters) -> Chosen:
     """Settles how budgets are kept at `server`; raises InvalidSettingsError for a way that it cannot be asked for."""
     if wanted.priority and not server.kind.has_priority:
         raise InvalidSettingsError(f"priority=true: a server of kind {server.kind.name!r} has no such field")
+    if wanted.logprobs:
+        refuse_unshown(server.kind)
     dialect = _dialect(server, wanted, counters)
     enforce, reason = _choice(server, wanted, dialect)
     whole = await _one_call(client, "max-tokens" if enforce == "two-call" else enforce, server, wanted, counters)
     if enforce != "two-call":
+        if wanted.logprobs:
+            await whole.look_for_logprobs(client)
         return Chosen(enforce, reason, identity_of(enforce, wanted), whole, whole, whole)
     assert dialect is not None
     await dialect.start(client)

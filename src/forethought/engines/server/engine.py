@@ -54,8 +54,8 @@ class OpenAIEngine:
         native_fields: more fields of the body beside every native cap, such as the tags that llama.cpp counts between.
         priority: send each request's priority (the lower goes first), and start them in that order; a vLLM server heeds
             it with --scheduling-policy priority, and without it says nothing.
-        logprobs: show how likely the model found what it wrote (`Generation.logprobs`), to weigh votes by, where
-            budgets are kept by two calls and the server shows it.
+        logprobs: show how likely the model found what it wrote (`Generation.logprobs`), to weigh votes by, as far as
+            the server shows it. Where budgets are kept by one call, one token is asked for to find that out.
         key_variable: environment variable that holds the key; "" for FORETHOUGHT_API_KEY or OPENAI_API_KEY.
         timeout_seconds: longest wait for one whole answer.
         max_attempts: times that a request is tried in all.

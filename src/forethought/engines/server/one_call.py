@@ -5,20 +5,24 @@ The answer is not forced: if the cap leaves no room for one, there is none. Retu
 
 from __future__ import annotations
 
+import logging
+import math
 from dataclasses import dataclass
 from typing import Any
 
-from ...core.data import Generation, Request, StopReason
+from ...core.data import LAST_TOKENS, Generation, Logprobs, Query, Request, StopReason
 from ...servers.client import Client
 from ...servers.detecting import Server
 from ...servers.kinds import merged
-from ...servers.replies import CLOSING, Chunks, Reply, answer_in
+from ...servers.replies import CLOSING, Chunks, Reply, answer_in, answer_place
 from ...servers.retrying import RequestError
 from ...servers.tokens import Counters, Usage, count_tokens
-from ..flight import failed
+from ..flight import failed, mean_logprob
 from ..lengths import estimated
 from .dialects import TokenDialect
 from .wanted import Wanted
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -32,6 +36,7 @@ class OneCall:
         counters: counts tokens and overshoots.
         tokens: counts the tokens of a text; None where no tokenizer is at hand, and only the server's word counts.
         closing_tokens: tokens of the tag that closes a thought: one of a model that was taught to think.
+        is_unshown: it has been said that the server shows no log-probabilities, which are wanted.
     """
 
     enforce: str
@@ -40,6 +45,7 @@ class OneCall:
     counters: Counters
     tokens: TokenDialect | None
     closing_tokens: int = 1
+    is_unshown: bool = False
 
     async def run(self, client: Client, request: Request) -> Generation:
         """The generation of one request; raises RequestError."""
@@ -72,6 +78,7 @@ class OneCall:
             "seed": request.seed,
             **self.server.kind.sampling,
             **({"priority": request.priority} if self.wanted.priority else {}),
+            **({"logprobs": True} if self.wanted.logprobs else {}),
             **({"chat_template_kwargs": dict(options)} if (options := self.wanted.template.chat_options) else {}),
             **fields,
         }
@@ -176,19 +183,63 @@ class OneCall:
         if num_tokens is None or answer_tokens is None:
             self.counters.uncounted()
         natural = is_closed and (num_tokens is None or num_tokens < request.budget)
+        answer = answer_in(rest or thought, self.wanted.template) if is_closed else ""
         return Generation(
             query_id=request.query.id,
             sample=request.sample,
             budget=request.budget,
             reasoning=thought,
             reasoning_tokens=num_tokens,
-            answer=answer_in(rest or thought, self.wanted.template) if is_closed else "",
+            answer=answer,
             answer_tokens=answer_tokens,
             suffix_tokens=0,  # the server closes the thought itself: that is among the answer's tokens
             prompt_tokens=prompt_tokens,
             stop_reason=StopReason.NATURAL if natural else StopReason.BUDGET,
             option=request.label,
+            logprobs=self._logprobs(request, reply, thought, rest) if self.wanted.logprobs and answer else None,
         )
+
+    def _logprobs(self, request: Request, reply: Reply, thought: str, rest: str) -> Logprobs | None:
+        """How likely the model found its answer and the end of its thought; None where the server does not show it."""
+        text = rest or thought
+        answer, before = reply.shown.of_answer(text, *answer_place(text, self.wanted.template)) or ([], 0)
+        if not _is_known(answer):
+            self._say_unshown(request.query.id)
+            return None
+        last = reply.shown.of_thought(thought, before if rest else None)[-LAST_TOKENS:]
+        return Logprobs(mean_logprob(answer), mean_logprob(last) if _is_known(last) else None)
+
+    async def look_for_logprobs(self, client: Client) -> None:
+        """Asks for one token, so that it is said before a run is paid for where log-probabilities are not shown."""
+        body = {
+            "model": self.wanted.model,
+            "messages": self.wanted.template.turns(Query("", "1 + 1?")),
+            self.server.kind.length: 1,
+            "logprobs": True,
+        }
+        try:
+            reply = Reply.read(await client.post(client.address.api("chat/completions"), body))
+        except RequestError:
+            return  # an answer of one token may be too short for it: that says nothing
+        if client.leaves_out("logprobs"):
+            self.is_unshown = True  # said when it was refused
+        elif not len(reply.shown) and (reply.reasoning or reply.content):
+            self._say_unshown("a first token")
+
+    def _say_unshown(self, what: str) -> None:
+        """Says, once, that log-probabilities are not shown although they are wanted."""
+        if not self.is_unshown:
+            self.is_unshown = True
+            logger.warning(
+                "note: logprobs=true, and the server did not show how likely the model found %s: where it shows "
+                "nothing, votes cannot be weighed (shown once; `forethought doctor` looks at this)",
+                what,
+            )
+
+
+def _is_known(logprobs: list[float]) -> bool:
+    """Whether there are some, and all of them are known."""
+    return bool(logprobs) and not any(map(math.isnan, logprobs))
 
 
 async def _counted(client: Client, reply: Reply, thought: str, tokens: TokenDialect | None) -> int | None:

@@ -12,11 +12,12 @@ from ...errors import InvalidInputError
 from ...servers.client import Client
 from ...servers.detecting import Server
 from ...servers.kinds import merged
+from ...servers.logprobs import logprobs_in, pieces_in
 from ...servers.replies import first_choice, generated_in, is_cut, texts_in
 from ...servers.retrying import RequestError
 from ...servers.tokens import Counters, Usage, count_tokens
 from ..forcing import Forcing
-from .dialects import Completion, Drawing, logprobs_in
+from .dialects import Completion, Drawing
 
 
 class Pieces:
@@ -121,7 +122,7 @@ class ChatDialect:
                 "native",
                 generated_in(answer),
             )
-        pieces = _shown(choice)
+        pieces = pieces_in(choice.get("logprobs"))
         return choice, answer.get("usage"), _new(content, begun, pieces), pieces
 
     def _numbers(self, text: str, pieces: list[bytes], stop: str) -> tuple[list[int], bool]:
@@ -176,7 +177,12 @@ class TextDialect(ChatDialect):
         )
         choice, usage = first_choice(answer), answer.get("usage")
         text = str(choice.get("text") or "")
-        return choice, usage, text, _shown(choice) or self._split(text, Usage.read(usage).generated, choice)
+        return (
+            choice,
+            usage,
+            text,
+            pieces_in(choice.get("logprobs")) or self._split(text, Usage.read(usage).generated, choice),
+        )
 
     def _split(self, text: str, num_tokens: int | None, choice: dict[str, Any]) -> list[bytes]:
         """The tokenizer's tokens of `text`, of which the server counts `num_tokens`; none where it makes others."""
@@ -196,26 +202,6 @@ def _ran_into(stop: str, choice: dict[str, Any], text: str) -> bool:
     if "stop_reason" in choice:
         return bool(choice["stop_reason"] == stop)
     return text.endswith(stop) or (stop == "}" and text.count("{") > text.count("}"))
-
-
-def _shown(choice: dict[str, Any]) -> list[bytes]:
-    """The tokens of a choice as its log-probabilities show them, in a chat's form or in that of completions."""
-    found = choice.get("logprobs")
-    if not isinstance(found, dict):
-        return []
-    if isinstance(entries := found.get("content"), list):
-        return [_piece(entry) for entry in entries]
-    tokens = found.get("tokens")
-    return [str(each).encode("utf-8", "replace") for each in tokens] if isinstance(tokens, list) else []
-
-
-def _piece(entry: Any) -> bytes:
-    if not isinstance(entry, dict):
-        return b""
-    given = entry.get("bytes")
-    if isinstance(given, list) and all(type(each) is int and 0 <= each < 256 for each in given):
-        return bytes(given)
-    return str(entry.get("token", "")).encode("utf-8", "replace")
 
 
 def _new(text: str, begun: str, pieces: list[bytes]) -> str:

@@ -317,18 +317,11 @@ class VllmEngine:
     def _trial(self, caps: Sequence[int]) -> list[list[int]]:
         """Short generations under vLLM's own caps, to measure where it really cuts."""
         assert self._started.native is not None
-        query = TRIAL_QUERIES[0]
         room = len(self._started.native.end_ids) + LONGEST_TAIL
-        return [
-            list(output.outputs[0].token_ids)
-            for output in self._whole(
-                [self._forcing.prompt_ids(query)] * len(caps),
-                [
-                    {"temperature": 0.0, "max_tokens": cap + room, "thinking_token_budget": cap, "ignore_eos": True}
-                    for cap in caps
-                ],
-            )
-        ]
+        whole = {"temperature": 0.0, "ignore_eos": True}
+        params = [{**whole, "max_tokens": cap + room, "thinking_token_budget": cap} for cap in caps]
+        outputs = self._whole([self._forcing.prompt_ids(TRIAL_QUERIES[0])] * len(caps), params)
+        return [list(output.outputs[0].token_ids) for output in outputs]
 
     def _whole(self, prompts: Sequence[list[int]], params: Sequence[dict[str, Any]]) -> list[Any]:
         """Outputs of some prompts, all finished, in their order."""

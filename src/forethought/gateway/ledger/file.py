@@ -38,6 +38,10 @@ PRUNED = "DELETE FROM counts WHERE window = ? AND start < ?"
 
 Statement = tuple[str, Sequence[tuple[Any, ...]]]  # SQL, and the rows of its parameters
 
+# The log is written over from its beginning after each checkpoint. Where it does not grow, this leaves out the file's
+# times, and takes less than half as long. macOS has none in Python.
+_sync = os.fdatasync if hasattr(os, "fdatasync") else os.fsync
+
 
 class LedgerFile:
     """An open file; one thread may commit while another syncs, but none while another shortens the log.
@@ -82,7 +86,7 @@ class LedgerFile:
 
     def sync(self) -> None:
         """Has the system write to disk what was committed; raises OSError where it cannot."""
-        os.fsync(self._log)
+        _sync(self._log)
 
     def checkpoint(self) -> None:
         """Moves what the log holds to the file, so that the log begins anew; raises sqlite3.Error where it cannot."""

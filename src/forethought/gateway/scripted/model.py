@@ -13,7 +13,8 @@ from ...core.menu import Menu
 from ...core.options import Option
 from ...core.profile import Profile
 from ...core.prompts import load_template
-from ...engines.fake import LEVELS, WORDS, FakeEngine
+from ...engines.fake import WORDS, FakeEngine
+from ...engines.latent import LEVELS
 
 MOST_THOUGHT = 1 << 15  # tokens of a thought that nothing caps
 PLAIN = "medium"  # the effort of a request that names none

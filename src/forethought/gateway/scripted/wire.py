@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ...engines.fake import LEVELS
+from ...engines.latent import LEVELS
 from ...servers.kinds import ServerKind
 from .model import PLAIN, ThoughtModel
 from .troubles import Trouble

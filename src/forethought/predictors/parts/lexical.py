@@ -8,7 +8,6 @@ import string
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any, Self
 
 import numpy as np
@@ -114,8 +113,7 @@ class Lexical:
     def read(self, texts: Sequence[str]) -> tuple[NDArray[np.float32], list[NDArray[np.int64]]]:
         """Standardised counts, float32, shape (Q, C), and the buckets of each text's words."""
         parts = [parts_of(text) for text in texts]
-        found = chain.from_iterable(map(counts, texts, parts))
-        count_Q_C = np.fromiter(found, np.float32).reshape(len(texts), len(self.centre_C))
+        count_Q_C = np.array(list(map(counts, texts, parts)), np.float32).reshape(len(texts), len(self.centre_C))
         count_Q_C -= self.centre_C
         count_Q_C /= self.scale_C
         np.maximum(count_Q_C, -LARGEST, out=count_Q_C)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import bisect
 import itertools
-from array import array
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,13 +15,10 @@ from ...core.data import FloatArray, IntArray
 from ...core.problems import Problems, excerpt
 from ...errors import InvalidInputError
 from ...questions import fields
-from ...questions.rows import MAX_TEXT, Batch, Wanted, find_file, read_batches
-from .cells import BLANK, REFUSED, SCALARS, Cells
+from ...questions.rows import Batch, Wanted, find_file, read_batches
+from .cells import BLANK, REFUSED, SCALARS, Cells, Reader, Table
 
 Mask = NDArray[np.bool_]
-Reader = Callable[[str, Wanted, Problems], Iterator[Batch]]
-MAX_ROWS = 20_000_000
-MAX_ELEMENTS = 1 << 27  # of lists, in all columns of a file
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,7 +65,7 @@ class Columns:
     ) -> None:
         self._problems, self._reader = problems, reader
         self._where = where or {}
-        self._files = [_File(name, takes_lists, self._where, most, reader) for name in names]
+        self._files = [Table(name, takes_lists, self._where, most, reader) for name in names]
         for file in self._files:
             file.read(wanted)
         self._starts = list(itertools.accumulate((file.num_rows for file in self._files), initial=0))
@@ -301,102 +297,3 @@ class Columns:
 
 def _number(value: Any) -> float:
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else float("nan")
-
-
-class _File:
-    """One file's columns, as far as anybody may ask for them; arguments as in `Columns`."""
-
-    def __init__(
-        self,
-        path: str,
-        takes_lists: Callable[[str], bool],
-        where: Mapping[str, Sequence[str]],
-        most: int | None,
-        reader: Reader,
-    ) -> None:
-        self.path = path
-        self.names: tuple[str, ...] = ()
-        self.num_rows = self.num_passed_over = 0
-        self._takes_lists, self._where, self._most, self._reader = takes_lists, where, most, reader
-        self._kind = "row"
-        self._numbers = array("q")
-        self._cells: dict[str, Cells] = {}
-
-    def read(self, wanted: Callable[[str], bool]) -> None:
-        """Reads the file; raises InvalidInputError with everything that is wrong with it."""
-        problems = Problems(self.path)
-        given_up: set[str] = set()
-        for batch in self._reader(
-            self.path, lambda name: name in self._where or (name not in given_up and wanted(name)), problems
-        ):
-            self.names, self._kind = tuple(batch.names), batch.kind
-            batch = self._filtered(batch, problems)
-            for name, column in batch.columns.items():
-                if name in given_up or not wanted(name):
-                    continue
-                cells = self._cells.setdefault(name, Cells(takes_lists=self._takes_lists(name)))
-                cells.fill(self.num_rows)
-                cells.add(column)
-                if self._most is not None and (len(cells.values) > self._most or cells.lists):
-                    given_up.add(name)
-                    del self._cells[name]
-            self._numbers.extend(batch.numbers)
-            self.num_rows += len(batch.numbers)
-            if (reason := self._excess()) is not None:
-                problems.add("", f"holds more than {reason}, the most that is read at once; import it in parts")
-                break
-        if not self.num_rows and not self.num_passed_over and not problems:
-            problems.add("", "holds no rows")
-        problems.raise_any()
-
-    def _filtered(self, batch: Batch, problems: Problems) -> Batch:
-        """The rows that are as `where` asks."""
-        if not self._where:
-            return batch
-        keep = [True] * len(batch.numbers)
-        for name, texts in self._where.items():
-            if name not in batch.columns:
-                cells: Sequence[Any] = [None] * len(keep)
-                if name not in batch.names and not self.num_rows:
-                    problems.add(
-                        "", f"--where {name}={texts[0]}: no such column; the file has: {', '.join(batch.names)}"
-                    )
-            else:
-                cells = batch.cells(name)
-            keep = [
-                kept and any(_is_text(cell, text) for text in texts) for kept, cell in zip(keep, cells, strict=True)
-            ]
-        self.num_passed_over += keep.count(False)
-        if all(keep):
-            return batch
-        columns = {name: list(itertools.compress(batch.cells(name), keep)) for name in batch.columns}
-        return Batch(batch.kind, list(itertools.compress(batch.numbers, keep)), batch.names, columns)
-
-    def _excess(self) -> str | None:
-        if self.num_rows > MAX_ROWS:
-            return f"{MAX_ROWS:,} rows"
-        if sum(cells.size for cells in self._cells.values()) > MAX_TEXT:
-            return f"{MAX_TEXT >> 20} MiB of text"
-        if sum(cells.num_elements for cells in self._cells.values()) > MAX_ELEMENTS:
-            return f"{MAX_ELEMENTS:,} numbers in lists"
-        return None
-
-    def take(self, name: str, other: _File) -> None:
-        """Takes over a column of the same file."""
-        self._cells[name] = other.cells(name)
-
-    def has(self, name: str) -> bool:
-        """Whether the column was read."""
-        return name in self._cells
-
-    def cells(self, name: str) -> Cells:
-        """One column; nothing but blanks where the file does not have it."""
-        return self._cells.get(name) or Cells(takes_lists=False)
-
-    def place(self, row: int) -> str:
-        """The position of a row of this file."""
-        return f"{self._kind} {self._numbers[row]}"
-
-
-def _is_text(cell: Any, text: str) -> bool:
-    return not fields.is_blank(cell) and (cell if isinstance(cell, str) else str(cell)).strip() == text

@@ -7,6 +7,7 @@ from typing import Any
 
 from ...servers.client import Client
 from ...servers.detecting import Server
+from ...servers.logprobs import ShownAnswer
 from ...servers.retrying import RequestError
 from ...servers.tokens import Usage
 from .findings import Finding
@@ -89,9 +90,9 @@ class Talks:
 
     async def _logprobs(self, client: Client) -> tuple[bool, str]:
         answer = await self._chat(client, COUNTING, logprobs=True)
-        tokens = _at(answer, "choices", 0, "logprobs", "content")
-        shown = len(tokens) if isinstance(tokens, list) else 0
-        return bool(shown), f"{shown} tokens shown of {_at(answer, 'usage', 'completion_tokens')}"
+        shown = ShownAnswer()
+        shown.add(_at(answer, "choices", 0, "logprobs"))
+        return len(shown) > 0, f"{len(shown)} tokens shown of {_at(answer, 'usage', 'completion_tokens')}"
 
     async def _usage(self, client: Client) -> tuple[bool, str]:
         usage = Usage.read(_at(await self._chat(client, COUNTING), "usage"))

@@ -17,7 +17,7 @@ from typing import Any
 from ....core.prompts import PromptTemplate
 from ....models.thinking import ANSWER
 from ....servers.kinds import ServerKind
-from ....servers.replies import texts_in
+from ....servers.replies import Skipping, texts_in
 from ....servers.tokens import Usage
 from ...asgi import App, Message, Receive, Send, parsed, read_body, replayed, with_header
 from ...failing import GatewayError, RefusedError, UpstreamError
@@ -237,6 +237,7 @@ class _Choice:
     """One of the answers.
 
     Attributes:
+        reply: of which it is one.
         number: its index in the reply.
         thought: so far.
         whole: as a reply in one piece has it.
@@ -244,7 +245,7 @@ class _Choice:
     """
 
     def __init__(self, reply: _Reply, number: int) -> None:
-        self._reply = reply
+        self.reply = reply
         self.number = number
         self.is_stream = reply.is_stream
         self.thought = ""
@@ -262,7 +263,7 @@ class _Choice:
             skipped: what some servers repeat of the turn, which is left out.
             before: text of the answer that stood in the request already.
         """
-        reply = self._reply
+        reply = self.reply
         content = json.dumps(body).encode()
         scope = with_header(reply.scope, "content-length", len(content))
         reader = _Reader(self, is_thought=is_thought, skipped=skipped, is_stream=self.is_stream)
@@ -286,13 +287,9 @@ class _Choice:
                 await self._event({}, finish=reader.finish or "stop")
         return True
 
-    async def start(self, message: Message) -> None:
-        """The head of a call's reply."""
-        await self._reply.start(message)
-
     async def take(self, found: Mapping[str, Any], text: str, *, is_thought: bool) -> None:
         """Text of a call, with the fields that came around it."""
-        self._reply.take(found)
+        self.reply.take(found)
         if text:
             await self._text(text, is_thought=is_thought)
 
@@ -306,7 +303,7 @@ class _Choice:
     async def _event(self, delta: dict[str, Any], *, finish: str | None = None) -> None:
         if not self._has_role:
             delta, self._has_role = {"role": "assistant", **delta}, True
-        await self._reply.event([{"index": self.number, "delta": delta, "finish_reason": finish}])
+        await self.reply.event([{"index": self.number, "delta": delta, "finish_reason": finish}])
 
 
 class _Reader:
@@ -315,7 +312,7 @@ class _Reader:
     def __init__(self, choice: _Choice, *, is_thought: bool, skipped: str, is_stream: bool) -> None:
         self._choice = choice
         self._is_thought, self._is_stream = is_thought, is_stream
-        self._skip = _Skipping(skipped)
+        self._skip = Skipping(skipped)
         self._kept = bytearray()
         self._has_failed = self._is_chat = False
         self._num_bytes = 0
@@ -335,7 +332,7 @@ class _Reader:
             self._take_refusal(message)
             return
         if message["type"] == "http.response.start":
-            await self._choice.start(message)
+            await self._choice.reply.start(message)
             return
         self._kept += message.get("body", b"")
         if len(self._kept) > MOST_REPLY:
@@ -375,30 +372,3 @@ class _Reader:
                 text += "".join(texts_in(message(choice)))
                 self.finish = choice.get("finish_reason") or self.finish
         await self._choice.take(found, self._skip.feed(text), is_thought=self._is_thought)
-
-
-class _Skipping:
-    """Leaves a text out where the reply begins with it; holds back no more than may still be it."""
-
-    def __init__(self, skipped: str) -> None:
-        self._skipped = skipped
-        self._held = ""
-
-    def feed(self, text: str) -> str:
-        """What is sure not to be it."""
-        if not self._skipped:
-            return text
-        self._held += text
-        if self._held.startswith(self._skipped):
-            found = self._held[len(self._skipped) :]
-        elif self._skipped.startswith(self._held):
-            return ""
-        else:
-            found = self._held
-        self._skipped = self._held = ""
-        return found
-
-    def rest(self) -> str:
-        """What was held back when nothing more comes."""
-        held, self._held, self._skipped = self._held, "", ""
-        return held
