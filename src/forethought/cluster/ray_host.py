@@ -71,7 +71,7 @@ class RayHost:
             else:
                 _check_listening(ray._private.services.canonicalize_bootstrap_address(address))
                 ray.init(address, **quiet)
-        except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+        except Exception as error:  # Ray raises it bare where it does not start in time
             raise EngineError(f"--ray {address}: there is no Ray to work with: {_first_line(error)}") from error
         ray._private.worker._worker_logs_enabled = False  # deaths are told by the crew, and standard output holds data
         self._actor = ray.remote(worker).options(
