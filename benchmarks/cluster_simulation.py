@@ -360,6 +360,7 @@ def main() -> None:
             found.append(row)
     if asked.out:
         folder = Path(asked.out)
+        folder.mkdir(parents=True, exist_ok=True)
         command = f"--cases {asked.cases} --seeds {asked.seeds} --workers {asked.workers} --rows {asked.rows}"
         about = {"simulated": True, "command": command}
         (folder / "simulation.json").write_text(json.dumps(about | {"found": found}, indent=1) + "\n")

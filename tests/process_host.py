@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import random
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from multiprocessing.connection import Connection
@@ -83,9 +84,42 @@ class ProcessHost:
     def running(self) -> list[ProcessWorker]:
         return [worker for worker in self.workers if worker.process.is_alive()]
 
+    def pids(self) -> list[int]:
+        return [worker.process.pid for worker in self.running if worker.process.pid]
+
     def waiting_words(self) -> str:
         return "there is room"
 
     def close(self) -> None:
         for worker in self.workers:
             worker.end()
+
+
+class Killer:
+    """Kills a random process every now and then, so many times.
+
+    Args:
+        pids: those that run now.
+        num_kills: times.
+        every: mean seconds between kills.
+    """
+
+    def __init__(self, pids: Callable[[], Sequence[int]], num_kills: int, *, every: float) -> None:
+        self.num_kills = 0
+        self._thread = threading.Thread(target=self._kill, args=(pids, num_kills, every, random.Random(0)))
+        self._ended = threading.Event()
+
+    def __enter__(self) -> Killer:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _kill(self, pids: Callable[[], Sequence[int]], num_kills: int, every: float, rng: random.Random) -> None:
+        while self.num_kills < num_kills and not self._ended.wait(rng.uniform(0.2 * every, 1.8 * every)):
+            if running := pids():
+                with suppress(ProcessLookupError):  # it has ended by itself meanwhile
+                    os.kill(rng.choice(running), signal.SIGKILL)
+                    self.num_kills += 1

@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import random
-import signal
 import threading
 import time
 from collections import Counter
@@ -37,7 +36,7 @@ from forethought.errors import EngineError, RunError
 from forethought.predictors.difficulty import Asking, ask
 from forethought.runs.store import RunDirectory
 from measured_alone import measured_alone, profiling, running
-from process_host import Prepare, ProcessHost
+from process_host import Killer, Prepare, ProcessHost
 
 NUM_QUERIES = 60
 
@@ -185,29 +184,6 @@ def test_workers_are_asked_how_hard_questions_are(folder: Path, on_workers: Open
     assert len(host.workers) == 3, "one died, and another took its place"
 
 
-class Killer:
-    """Kills a random worker every now and then."""
-
-    def __init__(self, host: ProcessHost, num_kills: int, *, every: float, seed: int = 0) -> None:
-        self.num_kills = 0
-        self._thread = threading.Thread(target=self._kill, args=(host, num_kills, every, random.Random(seed)))
-        self._ended = threading.Event()
-
-    def __enter__(self) -> Killer:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *raised: object) -> None:
-        self._ended.set()
-        self._thread.join()
-
-    def _kill(self, host: ProcessHost, num_kills: int, every: float, rng: random.Random) -> None:
-        while self.num_kills < num_kills and not self._ended.wait(rng.uniform(0.2 * every, 1.8 * every)):
-            if running := host.running:
-                os.kill(rng.choice(running).process.pid or 0, signal.SIGKILL)
-                self.num_kills += 1
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("command", ["profile", "run"])
 def test_workers_that_are_killed_lose_nothing_and_do_nothing_twice(
@@ -217,7 +193,7 @@ def test_workers_that_are_killed_lose_nothing_and_do_nothing_twice(
     alone = RunDirectory(folder / ("alone" if command == "profile" else "run-alone"))
     out = f"killed-{command}"
     engine, host = on_workers(tokens_per_second=6000 if command == "profile" else 2000)
-    with Killer(host, 20, every=0.15) as killer:
+    with Killer(host.pids, 20, every=0.15) as killer:
         if command == "profile":
             run_there = profile(profiling(folder, out), engine=engine)
         else:
@@ -244,7 +220,7 @@ def test_a_hard_cap_counts_what_is_lost_with_a_worker(
 ) -> None:
     monkeypatch.setattr(crews, "FRUITLESS", 100)
     engine, host = on_workers(tokens_per_second=3000)
-    with Killer(host, 5, every=0.2) as killer:
+    with Killer(host.pids, 5, every=0.2) as killer:
         done = run(running(folder, "capped", hard_cap="2500"), engine=engine)
     assert killer.num_kills
     pool = [json.loads(line) for line in (done.path / "pool.jsonl").read_text().splitlines()]

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import wait
 from contextlib import suppress
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from forethought.commands.pipeline import profile, run
 from forethought.core.settings import EngineSettings
 from forethought.runs.store import RunDirectory
 from measured_alone import measured_alone, profiling, running
+from process_host import Killer
 
 pytestmark = [
     pytest.mark.slow,
@@ -71,28 +71,9 @@ def lines(run: RunDirectory) -> list[str]:
     return sorted(json.dumps(record.to_json(), sort_keys=True) for record in run.records())
 
 
-class Killer:
-    """Kills a random worker a few times."""
-
-    def __init__(self, crew: Crew, *, every: float) -> None:
-        self.num_kills = 0
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._kill, args=(crew, every, random.Random(0)))
-
-    def __enter__(self) -> Killer:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *raised: object) -> None:
-        self._ended.set()
-        self._thread.join()
-
-    def _kill(self, crew: Crew, every: float, rng: random.Random) -> None:
-        while self.num_kills < NUM_KILLS and not self._ended.wait(rng.uniform(0.2 * every, 1.8 * every)):
-            if running := [slot.opened.pid for slot in crew.slots if slot.opened is not None]:
-                with suppress(ProcessLookupError):
-                    os.kill(rng.choice(running), signal.SIGKILL)
-                    self.num_kills += 1
+def pids(crew: Crew) -> list[int]:
+    """Processes of the workers that run."""
+    return [slot.opened.pid for slot in crew.slots if slot.opened is not None]
 
 
 def tree(root: int) -> set[int]:
@@ -182,7 +163,7 @@ def test_workers_that_are_killed_lose_nothing_and_do_nothing_twice(
     alone = RunDirectory(folder / "run-alone")
     crew = workers(host, folder, 3, tokens_per_second=400)
     engine = engine_of(crew)
-    with Killer(crew, every=1.0) as killer:
+    with Killer(partial(pids, crew), NUM_KILLS, every=1.0) as killer:
         done = run(running(folder, "killed"), engine=engine)
     engine.close()
     assert killer.num_kills
@@ -203,7 +184,7 @@ def test_a_hard_cap_counts_what_is_lost_with_a_worker(
     monkeypatch.setattr(crews, "FRUITLESS", 100)
     crew = workers(host, folder, 2, tokens_per_second=600)
     engine = engine_of(crew)
-    with Killer(crew, every=1.0) as killer:
+    with Killer(partial(pids, crew), NUM_KILLS, every=1.0) as killer:
         done = run(running(folder, "capped", hard_cap="2500"), engine=engine)
     engine.close()
     assert killer.num_kills
@@ -270,7 +251,7 @@ REFUSED = {
     "no Ray": (("--workers", "2"), "--workers and --gpus-per-worker need --ray"),
     "no address": (("--ray", "fake", "--workers", "2"), "--ray fake: give local, auto or HOST:PORT"),
     "no port": (("--ray", "host:port", "--workers", "2"), "--ray host:port: give local, auto or HOST:PORT"),
-    "nothing there": (("--ray", "127.0.0.1:9", "--workers", "2"), "nothing answers at 127.0.0.1:9 ("),
+    "nothing there": (("--ray", "127.0.0.1:9", "--workers", "2"), "there is no Ray to work with: nothing answers at "),
     "its own share": (("--ray", "auto", "--workers", "2", "--worker", "1/2"), "leave it out with --ray"),
     "a client": (("--ray", "ray://localhost:1", "--workers", "2"), "on a machine of the cluster"),
 }
