@@ -114,6 +114,7 @@ def test_samples_that_no_longer_fit_leave_the_vote_to_the_others(votes: Call) ->
     most = [json.loads(line)["body"]["max_tokens"] for line in requests_in("r.jsonl")]
     query_id = next(each for each in reversed(samples) if samples[each] == 4)
     cap = sum(most[: names.index((query_id, 1)) + 1])  # two of its four samples are the last that fit
+    Path("r.batch.json").unlink()
     votes(*PLAN, "--mean-tokens", 80, "--hard-cap", cap)
     made, lines = Round.load(Path("r.batch.json")), requests_in("r.jsonl")
     assert made.samples[query_id] == (0, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -159,7 +160,9 @@ def write_again(job: Job, run: RunDirectory, rest: Rest, place: Path, hard_cap: 
         return None
     first, number = job.rounds[0], job.rounds[-1].number + 1
     asked = first.batch_server
-    stem = place.name.removesuffix(".batch.json").partition(".round")[0]
+    stem = re.sub(r"(\.round\d+)?\.batch\.json$", "", place.name)
+    while place.with_name(f"{stem}.round{number}.batch.json").exists():  # of another run directory, or of a killed call
+        number += 1
     requests = place.with_name(f"{stem}.round{number}.jsonl")
     made = make_round(
         job.plan,
