@@ -11,7 +11,7 @@ from pathlib import Path
 from ..control import sources
 from ..control.judging import Judge
 from ..control.plan import MAKE, Plan
-from ..control.planning import engine_for, model_of, voting_for
+from ..control.planning import check_waves, engine_for, model_of, voting_for, weights_for
 from ..control.profiling import check_asked_layers
 from ..control.running import plan_provenance
 from ..control.sources import refuse_without_texts
@@ -133,6 +133,8 @@ def plan_inputs(settings: PlanSettings) -> tuple[Predictor, list[Query]]:
     terms.open()
     queries = sources.plan_queries(settings.questions, settings.limit, settings.columns)
     terms.check_total(queries, predictor.card)
+    if settings.waves:
+        check_waves(predictor, queries, terms, weights_for(predictor.card, settings.vote_weights))
     return predictor, queries
 
 
