@@ -241,6 +241,14 @@ def test_weighted_votes_are_learned_and_their_weights_are_the_default_of_plans(
     assert "which the engine did not show" in caplog.text
 
 
+def test_a_predictor_of_weighted_votes_is_judged_on_such_votes(profile: Profile) -> None:
+    predictor = ft.train(with_logprobs(profile), "mean", samples=[1, 4], vote_weights="answer")
+    with ft.open_engine("fake") as engine:
+        other = with_logprobs(ft.profile(engine, QUESTIONS, menu="32,64,128", num_traces=4, progress=False))
+    by_itself, asked = (ft.evaluate(predictor, other, samples=samples, num_resamples=100) for samples in ((), (1, 4)))
+    assert asked.rows == by_itself.rows
+
+
 def test_waves_of_weighted_votes_end_as_they_were_learned(profile: Profile, tmp_path: Path) -> None:
     """Tables are of the votes' weights: such votes are right more often, and only such are drawn in waves."""
     likely = with_logprobs(profile)

@@ -6,6 +6,8 @@ import json
 import shlex
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import forethought as ft
@@ -69,6 +71,7 @@ def test_plans_and_questions_show_their_samples(votes: Call) -> None:
     text = votes("show", "r", one["id"]).out
     assert "votes" in text
     assert f"share       {one['share']}" in text
+    assert "mean samples" in Path("r/report.html").read_text()
     assert votes("show", "r").code == 0
 
 
@@ -98,8 +101,11 @@ def test_waves_of_weighted_votes_are_run_and_other_weights_are_refused(votes: Ca
     train = ("train", "w", "--predictor", "text", "--samples", "1,4", "--vote-weights", "answer", "--out", "weighed")
     assert votes(*train).code == 0
     waves = ("--mean-tokens", 150, "--cost", "spent", "--waves", "--engine-option", "logprobs=true", "--quiet")
-    assert votes("run", "weighed", "q.jsonl", *waves, "--out", "r1").code == 0
+    said = votes("run", "weighed", "q.jsonl", *waves, "--out", "r1")
+    assert (said.code, "did not show" in said.err) == (0, False)
     assert Plan.load("r1").voting.weights == "answer"
+    bare = (*waves[:5], "--quiet")
+    assert "which the engine did not show" in votes("run", "weighed", "q.jsonl", *bare, "--out", "r3").err
     for predictor, weights, out in (("votes", "answer", "r2"), ("weighed", "equal", "r2"), ("weighed", "equal", "r1")):
         for verb in (("run", predictor, "q.jsonl", "--out", out), ("plan", predictor, "q.jsonl")):
             said = votes(*verb, *waves, "--vote-weights", weights)
@@ -137,20 +143,22 @@ def test_predictors_of_votes_are_compared(votes: Call) -> None:
     assert "64 x4" in Path("c/comparison.json").read_text()
 
 
-@pytest.mark.parametrize(
-    ("command", "reason"),
-    [
-        pytest.param(("train", "p", "--vote-weights", "answer"), "add samples (--samples 1,2,4)", id="train"),
-        pytest.param(("evaluate", "p", "--vote-weights", "answer"), "add samples (--samples 1,2,4)", id="evaluate"),
-        pytest.param(("evaluate", "votes", "--on", "p", "--samples", "1,2"), "leave --samples and", id="a predictor's"),
-        pytest.param((*RUN, "--waves", "--allocator", "uniform"), "leave the allocator out (--allocator)", id="waves"),
-        pytest.param((*RUN, "--waves", "--max-tokens", 64), "leave --min-tokens and", id="bounds"),
-    ],
-)
-def test_flags_that_would_do_nothing_are_refused(votes: Call, command: tuple[object, ...], reason: str) -> None:
-    said = votes(*command)
-    assert said.code == 1
-    assert reason in said.err
+def test_flags_that_would_do_nothing_are_refused(votes: Call) -> None:
+    Path("f").mkdir()
+    pq.write_table(pa.table({"id": ["a"], "question": ["1 + 1?"]}), "f/q.parquet")
+    plan = ("--mean-tokens", 150, "--cost", "spent", "--waves", "--out")
+    assert votes("plan", "votes", "q.jsonl", *plan, "w.json").code == 0
+    for command, reason in (
+        (("train", "p", "--vote-weights", "answer"), "add samples (--samples 1,2,4)"),
+        (("evaluate", "p", "--vote-weights", "answer"), "add samples (--samples 1,2,4)"),
+        (("evaluate", "votes", "--on", "p", "--samples", "1,2"), "leave --samples and --vote-weights out"),
+        ((*RUN, "--waves", "--allocator", "uniform"), "leave the allocator out (--allocator)"),
+        ((*RUN, "--waves", "--max-tokens", 64), "leave --min-tokens and --max-tokens out"),
+        (("run", "--plan", "w.json", "--worker", "1/2"), "draws in waves, all questions together: leave --worker out"),
+        (("plan", "votes", "f", *plan, "b.parquet"), "leave --waves, --min-agreement and --vote-weights out"),
+    ):
+        said = votes(*command)
+        assert (said.code, reason in said.err) == (1, True), said.err
 
 
 def test_a_profile_of_votes_is_refused_before_anything_is_paid(votes: Call) -> None:

@@ -166,6 +166,8 @@ def run_inputs(settings: RunSettings, *, is_open: bool = False) -> tuple[Predict
 def plan_file_inputs(settings: RunPlanSettings, *, is_open: bool = False) -> tuple[Plan, Judge, EngineSettings]:
     """The plan of a file, its grader and its engine; raises every error that can be detected in advance."""
     made = Plan.load(settings.plan_file)
+    if made.waves and settings.worker:
+        raise InvalidSettingsError(f"{settings.plan_file} draws in waves, all questions together: leave --worker out")
     refuse_without_texts(made.queries, settings.plan_file)
     judge = Judge.of(settings.grader, settings.grader_options)
     check_references(judge.grader, made.queries, source=settings.plan_file)

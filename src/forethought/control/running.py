@@ -16,7 +16,6 @@ from ..core.provenance import Provenance
 from ..core.records import Record
 from ..core.worker import ALONE, Worker
 from ..engines.context import ceiling_of
-from ..errors import InvalidSettingsError
 from ..questions.queries import query_to_json
 from ..runs.store import RunDirectory, fingerprint, trace_of
 from .adapting import Adaptation, blocks
@@ -272,8 +271,7 @@ async def _generate_waves(
     worker: Worker,
 ) -> AsyncIterator[Answer]:
     """The same where samples are drawn in waves; all queries are decided together, by one worker."""
-    if not worker.is_alone:
-        raise InvalidSettingsError("waves decide for all questions together: run them by one worker")
+    assert worker.is_alone  # commands refuse others
     own, made, tries = {query.id: query for query in queries}, run.header.provenance, run.tries()
     plan = replace(plan, queries=tuple(queries))
     gathered = Gathering(own, plan.budgets, made, plan.voting, grader, is_open=True)
@@ -291,7 +289,9 @@ async def _generate_waves(
 
         async def draw(requests: Iterable[Request]) -> AsyncIterator[Record]:
             async for generation in pool.generate(engine, list(requests)) if pool else engine.generate(requests):
-                yield keep(generation, own[generation.query_id].reference)
+                record = keep(generation, own[generation.query_id].reference)
+                gathered.warn_of(record)
+                yield record
 
         ceiling = ceiling_of(engine.info)
         async for answer in answers_in_waves(plan, gathered, grader, draw, known=known, ceiling=ceiling):
