@@ -245,16 +245,8 @@ def run(
             with typed_flags():
                 expected = predict(queries, predictor, running, progress=progress)
                 progress("divide the total", 0, 1)
-                made = made_plan(
-                    predictor,
-                    queries,
-                    expected,
-                    terms,
-                    others=others,
-                    seed=settings.seed,
-                    voting=voting,
-                    waves=settings.plan.waves,
-                )
+                how: dict[str, Any] = {"seed": settings.seed, "voting": voting, "waves": settings.plan.waves}
+                made = made_plan(predictor, queries, expected, terms, others=others, **how)
             room.check_caps(running.info, made.largest_Q, tolerates=False)
         directory = RunDirectory.create(
             folder,

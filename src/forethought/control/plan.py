@@ -184,10 +184,7 @@ class Plan(Shown):
     def _counted(self, budget_Q: IntArray) -> Allocation:
         """The allocation with these budgets; raises InvalidInputError where waves decide what they come to."""
         if self.waves:
-            raise InvalidInputError(
-                "its samples are drawn in waves, which decide how many a question gets: leave its options as planned, "
-                "or plan without waves"
-            )
+            raise InvalidInputError("it is drawn in waves: leave its options as planned, or plan without waves")
         weight_Q = np.array([query.weight for query in self.queries])
         return self.allocation.with_budgets(budget_Q, self.forecast.curves, weight_Q)
 
