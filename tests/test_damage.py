@@ -2,7 +2,7 @@
 
 Every field of every JSON file, every array and every column is changed in turn, and every command that opens the file
 is tried on what comes of it. Each field of a JSON file is changed in a quarter of the ways, the next one in the next
-quarter; `FORETHOUGHT_TEST_ALL=1` changes each in all ways, which takes four times as long.
+quarter; `FORETHOUGHT_TEST_ALL=1` changes each in all ways, and draws what it evaluates.
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ from forethought.runs.store import RunDirectory
 pytestmark = pytest.mark.slow
 
 NUM_QUERIES = 45
+ALL = bool(os.environ.get("FORETHOUGHT_TEST_ALL"))
+FEW: dict[str, Any] = {"num_resamples": 100, "plots": False}
 DEEP = "[" * 10_000 + "]" * 10_000
 HUGE = 10**400
 VALUES: dict[str, Any] = {
@@ -90,7 +92,6 @@ def commands(folder: Path) -> dict[str, Callable[[], object]]:
     """Whatever opens a profile, a run or a predictor, at its cheapest."""
     profile, questions = str(folder / "profile"), str(folder / "q.jsonl")
     plan = PlanSettings(run=str(folder / "ridge"), questions=questions, mean_tokens=128, limit=12)
-    few = {"num_resamples": 100, "plots": False}
     return {
         "ls": lambda: list_results(str(folder)),
         "show": lambda: item(profile, "q0"),
@@ -101,12 +102,12 @@ def commands(folder: Path) -> dict[str, Callable[[], object]]:
             PlanSettings(run=str(folder / "ridge"), questions=profile, mean_tokens=128)
         ),
         "train": lambda: pipeline.train(TrainSettings(run=profile, predictor="mean", out=str(folder / "new"))),
-        "evaluate": lambda: reports.evaluate(EvaluateSettings(run=str(folder / "ridge"), on=profile, **few)),
-        "evaluate run": lambda: reports.evaluate(EvaluateSettings(run=str(folder / "run"), **few)),
+        "evaluate": lambda: reports.evaluate(EvaluateSettings(run=str(folder / "ridge"), on=profile, **FEW)),
+        "evaluate run": lambda: reports.evaluate(EvaluateSettings(run=str(folder / "run"), **FEW)),
         "compare": lambda: reports.compare(
-            CompareSettings(predictors=(str(folder / "ridge"), str(folder / "text")), on=profile, **few)
+            CompareSettings(predictors=(str(folder / "ridge"), str(folder / "text")), on=profile, **FEW)
         ),
-        "layers": lambda: reports.study_layers(LayersSettings(run=profile, **few)),
+        "layers": lambda: reports.study_layers(LayersSettings(run=profile, **FEW)),
         "profile": lambda: pipeline.profile(_settings(folder)),
         "run": lambda: pipeline.run(RunSettings(plan=plan, out=str(folder / "run"), compare=("uniform",))),
     }
@@ -192,7 +193,7 @@ def test_every_field_changed_in_every_way_is_refused_or_harmless(
     path, is_lines = folder / name, name.endswith("l")
     whole = path.read_bytes()
     value = first_line(path) if is_lines else json.loads(whole)
-    step = 1 if os.environ.get("FORETHOUGHT_TEST_ALL") else 4
+    step = 1 if ALL else 4
     for number, place in enumerate(places(value)):
         for _, text in islice(mutants(value, place), number % step, None, step):
             path.write_bytes(whole)
@@ -433,7 +434,7 @@ def _try_file(folder: Path, path: Path, *, most: int = 3) -> None:
     opened: list[Callable[[], object]] = [
         lambda: pipeline.train(TrainSettings(run=str(path), predictor="mean", out=str(folder / "new"))),
         lambda: pipeline.plan(PlanSettings(run=str(folder / "ridge"), questions=str(path), mean_tokens=128)),
-        lambda: reports.evaluate(EvaluateSettings(run=str(folder / "text"), on=str(path), num_resamples=100)),
+        lambda: reports.evaluate(EvaluateSettings(run=str(folder / "text"), on=str(path), **(FEW | {"plots": ALL}))),
     ]
     for command in opened[:most]:
         with suppress(ForethoughtError):
