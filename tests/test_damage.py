@@ -36,7 +36,7 @@ from forethought.runs.store import RunDirectory
 
 pytestmark = pytest.mark.slow
 
-NUM_QUERIES = 45
+NUM_QUERIES, NUM_PLANNED = 45, 4
 ALL = bool(os.environ.get("FORETHOUGHT_TEST_ALL"))
 FEW: dict[str, Any] = {"num_resamples": 100, "plots": False}
 DEEP = "[" * 10_000 + "]" * 10_000
@@ -65,7 +65,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pipeline.profile(_settings(folder))
     pipeline.train(TrainSettings(run=str(folder / "profile"), predictor="ridge", out=str(folder / "ridge")))
     pipeline.train(TrainSettings(run=str(folder / "profile"), predictor="text", out=str(folder / "text")))
-    plan = PlanSettings(run=str(folder / "ridge"), questions=str(folder / "q.jsonl"), mean_tokens=128, limit=12)
+    plan = PlanSettings(
+        run=str(folder / "ridge"), questions=str(folder / "q.jsonl"), mean_tokens=128, limit=NUM_PLANNED
+    )
     pipeline.run(RunSettings(plan=plan, out=str(folder / "run"), compare=("uniform",)))
     return folder
 
@@ -91,7 +93,7 @@ def folder(made: Path, tmp_path: Path) -> Path:
 def commands(folder: Path) -> dict[str, Callable[[], object]]:
     """Whatever opens a profile, a run or a predictor, at its cheapest."""
     profile, questions = str(folder / "profile"), str(folder / "q.jsonl")
-    plan = PlanSettings(run=str(folder / "ridge"), questions=questions, mean_tokens=128, limit=12)
+    plan = PlanSettings(run=str(folder / "ridge"), questions=questions, mean_tokens=128, limit=NUM_PLANNED)
     return {
         "ls": lambda: list_results(str(folder)),
         "show": lambda: item(profile, "q0"),

@@ -75,7 +75,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     levels = [Option(level, set={"reasoning_effort": level}) for level in ("low", "high")]
     (path / "menu.toml").write_text(to_toml(levels), "utf-8")
     profile(ProfileSettings(model="fake", questions=str(path / "q.jsonl"), out=str(path / "trained"), num_traces=2))
-    train(TrainSettings(run=str(path / "trained")))
+    train(TrainSettings(run=str(path / "trained"), predictor="ridge"))
     return path
 
 
