@@ -25,6 +25,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from machine import processor
+
 TESTS = Path(__file__).resolve().parent.parent / "tests"
 THOUGHT, ANSWER = [5, 6, 7] * 8, [8, 9]
 PROMPT = "Tom has 3 apples and buys 4 more. How many apples does he have now? " * 4
@@ -245,12 +247,6 @@ def resident_mib() -> float:
     """Memory of this process."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * resource.getpagesize() / 2**20
-
-
-def processor() -> str:
-    """Its name."""
-    lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
 
 
 def installed(name: str) -> str | None:

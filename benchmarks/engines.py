@@ -19,6 +19,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from machine import processor
+
 
 def main() -> None:
     """Opens the engine, measures, prints JSON and one Markdown row."""
@@ -161,7 +163,7 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 def hardware(threads: int) -> dict[str, Any]:
     """What it ran on: processor, cores, threads used, load at the time, and the accelerator if there is one."""
     found: dict[str, Any] = {
-        "cpu": cpu_model(),
+        "cpu": processor(),
         "cores": os.cpu_count(),
         "threads": threads,
         "load": [round(value, 2) for value in os.getloadavg()] if hasattr(os, "getloadavg") else None,
@@ -172,15 +174,6 @@ def hardware(threads: int) -> dict[str, Any]:
     if torch.cuda.is_available():
         found["gpu"] = torch.cuda.get_device_name()
     return found
-
-
-def cpu_model() -> str:
-    """The processor's name where the system tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 def markdown_row(result: dict[str, Any]) -> str:

@@ -23,7 +23,6 @@ import argparse
 import itertools
 import json
 import os
-import platform
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -42,6 +41,7 @@ from forethought.evaluation.resampled import Resampled
 from forethought.evaluation.results import Estimate
 from forethought.predictors.training import train
 from forethought.studies.paper.split import read_split
+from machine import processor
 
 LEVELS = tuple(float(cap) for cap in range(32, 129, 16))  # granted tokens; where the paper quotes its gains
 NUM_RESAMPLES = 2000
@@ -119,13 +119,6 @@ def summaries(played: Played) -> Iterator[dict[str, Any]]:
         row["prediction_kept"] = round(float(np.mean([each["kept"] for each in draws])), 3)
         row["seconds_to_train"] = round(float(np.median([each["seconds"] for each in draws])), 1)
         yield row
-
-
-def processor() -> str:
-    """The processor's name, where Linux tells it."""
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text("utf-8").splitlines() if path.exists() else []
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 def cells_of(text: str) -> tuple[Cell, ...]:

@@ -45,18 +45,10 @@ from forethought.core.features import Features
 from forethought.core.prompts import PromptTemplate, load_template
 from forethought.predictors.predictor import Predictor
 from forethought.runs.profiles import read_parquet
+from machine import VLLM_ON_CPU
 
 POLICIES = ("fcfs", "predicted", "aged", "true")
 ROOM = 40  # tokens after a thought: the forced suffix and the answer
-ENVIRONMENT = {
-    "OMP_NUM_THREADS": "1",
-    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-    "VLLM_CPU_KVCACHE_SPACE": "1",
-    "VLLM_NO_USAGE_STATS": "1",
-    "DO_NOT_TRACK": "1",
-    "VLLM_LOGGING_LEVEL": "WARNING",
-    "HF_HUB_OFFLINE": "1",
-}
 
 
 @dataclass(frozen=True)
@@ -264,7 +256,11 @@ def main() -> None:
     ]
     with TemporaryDirectory() as scratch, (Path(scratch) / "log").open("w") as log:
         server = subprocess.Popen(
-            command, env={**os.environ, **ENVIRONMENT}, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            command,
+            env={**os.environ, **VLLM_ON_CPU, "OMP_NUM_THREADS": "1"},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
         try:
             wait(server, port, Path(scratch) / "log")

@@ -32,16 +32,9 @@ from forethought.cluster.worker import Task
 from forethought.commands.pipeline import profile
 from forethought.core.settings import EngineSettings, ProfileSettings
 from forethought.runs.store import RunDirectory
+from machine import VLLM_ON_CPU
 
 WORKERS = (1, 2, 4, 8)
-ENVIRONMENT = {
-    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-    "VLLM_CPU_KVCACHE_SPACE": "1",
-    "VLLM_NO_USAGE_STATS": "1",
-    "DO_NOT_TRACK": "1",
-    "VLLM_LOGGING_LEVEL": "WARNING",
-    "HF_HUB_OFFLINE": "1",
-}
 
 
 class Kept(RayHost):
@@ -138,7 +131,7 @@ def of_vllm(model: str, questions: str, limit: int, options: list[str]) -> list[
                 command += ["--traces", "1", "--layers", "none", "--budgets", "256", "--limit", str(number)]
                 command += [word for option in options for word in ("--engine-option", option)]
                 command += ["--out", str(out), "--json", "--quiet", *more]
-                environment, began = {**os.environ, **ENVIRONMENT, "OMP_NUM_THREADS": str(threads)}, time.monotonic()
+                environment, began = {**os.environ, **VLLM_ON_CPU, "OMP_NUM_THREADS": str(threads)}, time.monotonic()
                 subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, check=True)
                 seconds, records = time.monotonic() - began, list(RunDirectory(out).records())
                 tokens = sum((each.reasoning_tokens or 0) + (each.answer_tokens or 0) for each in records)
