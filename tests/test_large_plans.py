@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +20,7 @@ from forethought.core.menu import Menu
 from forethought.core.options import Option, Price
 from forethought.core.prompts import load_template
 from forethought.engines.fake import FakeEngine
-from forethought.errors import InvalidInputError, InvalidMenuError
+from forethought.errors import InvalidInputError, InvalidMenuError, InvalidSettingsError
 
 MENU = Menu.evenly(16, 128)
 
@@ -195,6 +196,31 @@ def test_questions_are_predicted_file_by_file_and_what_was_stopped_goes_on(call,
     said = call("plan", str(tmp_path / "predictor"), str(texts), "--mean-tokens", "40", "--out", str(out))
     assert said.code == 0
     assert sum(pq.read_table(out)["budget"].to_pylist()) <= 60 * 40
+
+
+def test_predictions_of_other_questions_or_by_another_predictor_are_not_used(predictor, tmp_path):
+    texts, out = tmp_path / "texts", tmp_path / "p"
+    texts.mkdir()
+
+    def write(name: str, first: int) -> None:
+        rows = {"question": [f"What is {a} plus 5?" for a in range(first, first + 30)]}
+        pq.write_table(pa.table(rows), texts / f"{name}.parquet")
+
+    def predicted(by=predictor) -> list[int]:
+        done: list[int] = []
+        predict_folder(by, texts, out, progress=lambda stage, at, number: done.append(at))
+        return done
+
+    write("a", 0)
+    write("b", 30)
+    assert predicted() == [0, 30]
+    assert predicted() == []
+    write("b", 60)  # as many questions, and others
+    assert predicted() == [30]
+    assert predicted(replace(predictor, card=replace(predictor.card, seed=predictor.card.seed + 1))) == [0, 30]
+    (texts / "a.parquet").unlink()
+    with pytest.raises(InvalidSettingsError, match=r"a\.parquet\); delete it"):
+        predicted()
 
 
 def ft_features(texts, ids):

@@ -107,6 +107,10 @@ def test_a_newer_schema_is_refused(run: RunDirectory) -> None:
     (run.path / "run.json").write_text(json.dumps({**header, "schema": 99}))
     with pytest.raises(RunError, match="99"):
         RunDirectory.open(run.path)
+    with pytest.raises(RunError, match="Use the version of forethought that wrote it"):
+        RunDirectory.create(run.path, kind="profile", provenance=MADE, settings={})
+    with pytest.raises(RunError, match="99"):  # as who grades it again would
+        assert RunDirectory(run.path, is_regrading=True).header
 
 
 def test_hidden_states_come_back_by_query(run: RunDirectory) -> None:

@@ -18,8 +18,8 @@ import numpy as np
 
 from ..allocators.parts import Division, divide_shares
 from ..allocators.share import Share
-from ..control.large import header, num_rows, predict_file, reading, write_budgets
-from ..control.predictions import Predictions, files_in
+from ..control.large import asked_files, header, num_rows, predict_file, reading, write_budgets
+from ..control.predictions import Predictions
 from ..control.sources import open_predictor
 from ..core.data import Cost
 from ..core.files import make_folder, write_json
@@ -282,9 +282,8 @@ def predict_on(
     Raises:
         EngineError: workers are lost again and again; otherwise as `predict_folder`.
     """
-    files = deque(files_in(Path(settings.questions)))
+    files = deque(asked_files(Path(settings.questions), out))
     rows_of = {path: num_rows(path) for path in files}
-    make_folder(out)
     num_workers, done, number = min(num_workers, len(files)), 0, sum(rows_of.values())
     with Workers(host, [("read", Reading(settings, out, os.getcwd()))] * num_workers) as workers:
         at_work: dict[Future[Any], tuple[int, Path]] = {}

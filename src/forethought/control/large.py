@@ -20,12 +20,13 @@ from ..core.protocols import Engine
 from ..core.settings import EngineSettings
 from ..core.visible import to_json
 from ..engines.opening import opened
-from ..errors import InvalidInputError
+from ..errors import InvalidInputError, InvalidSettingsError
 from ..predictors.predictor import Predictor
 from ..questions import fields
+from ..runs.store import fingerprint
 from .planfile import totals_to_json
 from .planning import engine_for, features, model_of, predicted
-from .predictions import IDS, Predictions, RowGroup, damage, files_in, metadata_of, table_of
+from .predictions import IDS, Predictions, RowGroup, damage, files_in, metadata_of, origin_of, table_of
 
 BUDGETS_KEY = b"forethought.budgets"
 ROWS_AT_ONCE = 1 << 16  # questions that are predicted at a time
@@ -134,7 +135,8 @@ def predict_folder(
 ) -> Predictions:
     """Predicts the curves of the questions in a folder of Parquet files, into a folder of as many files.
 
-    A file that is there already is kept: what was stopped goes on.
+    A file that is there already is kept, if it was made of the same questions by the same predictor: what was stopped
+    goes on.
 
     Args:
         predictor: what it reads beside texts and ids needs an engine.
@@ -147,11 +149,11 @@ def predict_folder(
 
     Raises:
         InvalidInputError: a file without such columns, or with a question that is no text.
+        InvalidSettingsError: `out` holds predictions of other files.
     """
-    files = files_in(folder)
+    files = asked_files(folder, out)
     number_of = {path: num_rows(path) for path in files}
     number, done = sum(number_of.values()), 0
-    make_folder(out)
     for path in files:
 
         def said(rows: int, before: int = done) -> None:
@@ -161,6 +163,22 @@ def predict_folder(
         predict_file(predictor, engine, path, out, **columns, progress=said)
         done += number_of[path]
     return Predictions.open(out)
+
+
+def asked_files(folder: Path, out: Path) -> list[Path]:
+    """The files of questions in `folder`; makes `out`, where no other files may be, since all of it is planned.
+
+    Raises:
+        InvalidSettingsError: files of other names are there.
+    """
+    files = files_in(folder)
+    make_folder(out)
+    if other := sorted({path.name for path in out.glob("*.parquet")} - {path.name for path in files}):
+        raise InvalidSettingsError(
+            f"{out} holds predictions of files that {folder} does not have ({', '.join(other[:3])}); delete it, or "
+            "give another --out"
+        )
+    return files
 
 
 def predict_file(
@@ -179,13 +197,14 @@ def predict_file(
 
     target = out / path.name
     with reaching(path, "read"), damage(path):
-        file = pq.ParquetFile(path)
-    if target.exists() and num_rows(target) == file.metadata.num_rows:
-        return
+        file, status = pq.ParquetFile(path), path.stat()
     names = file.schema_arrow.names
     text = _named(path, names, question_column, fields.QUESTION_COLUMNS, "--question-column")
     own = _named(path, names, id_column, IDS, "--id-column", is_needed=False)
-    rows, writer, metadata = 0, None, metadata_of(predictor.card.menu)
+    origin = fingerprint([predictor.card.to_json(), text, own, status.st_size, status.st_mtime_ns])
+    if target.exists() and origin_of(target) == origin:
+        return
+    rows, writer, metadata = 0, None, metadata_of(predictor.card.menu, origin)
     with replacing(target) as opened_file:
         for batch in file.iter_batches(batch_size=ROWS_AT_ONCE, columns=[text, *([own] if own else [])]):
             progress(rows)

@@ -206,9 +206,18 @@ def write_predictions(path: Path, curves: Curves) -> None:
         pq.write_table(table, file, compression="zstd", row_group_size=ROWS_AT_ONCE, use_dictionary=False)
 
 
-def metadata_of(menu: Menu) -> dict[bytes, Any]:
-    """What the schema of a file of predictions says."""
-    return {METADATA_KEY: to_json({"schema": 1, "menu": menu.to_json()})}
+def metadata_of(menu: Menu, origin: str = "") -> dict[bytes, Any]:
+    """What the schema of a file of predictions says; `origin` is a fingerprint of what they were made of."""
+    return {METADATA_KEY: to_json({"schema": 1, "menu": menu.to_json()} | ({"origin": origin} if origin else {}))}
+
+
+def origin_of(path: Path) -> str:
+    """What a file of predictions was made of; "" where it does not say."""
+    import pyarrow.parquet as pq
+
+    with reaching(path, "read"), damage(path):
+        found = (pq.ParquetFile(path).schema_arrow.metadata or {}).get(METADATA_KEY, b"{}")
+        return str(parse_json(found).get("origin", ""))
 
 
 def table_of(curves: Curves, ids: Any) -> Any:

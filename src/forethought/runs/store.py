@@ -208,8 +208,7 @@ class RunDirectory:
             is_there = (path / "run.json").exists()
         if not is_there:
             raise RunError(f"{path} is not a run directory (no run.json). `forethought ls` lists the runs here.")
-        if run.header.schema not in READABLE:
-            raise RunError(f"{path} has schema {run.header.schema!r}; this version reads schema {SCHEMA}")
+        _ = run.header  # which is refused where it is damaged, or another version's
         return run
 
     @property
@@ -217,13 +216,19 @@ class RunDirectory:
         """run.json.
 
         Raises:
-            RunError: it is not the header of a run, or its grades are being replaced by those of another grader.
+            RunError: it is not the header of a run, or that of another version, or its grades are being replaced by
+                those of another grader.
         """
         file = self.path / "run.json"
         try:
             header = Header.from_json(read_json(file))
         except UnfitError as error:
             raise RunError(f"{file} is not a run header: {error}. Copy it again, or give another --out.") from error
+        if header.schema not in READABLE:
+            raise RunError(
+                f"{self.path} has schema {header.schema!r}; this version reads schema {SCHEMA}. Use the version of "
+                "forethought that wrote it, or give another --out."
+            )
         if header.regrading and not self.is_regrading:
             raise RunError(f"{self.path} was being graded again and was interrupted; finish it: {header.regrading}")
         return header
