@@ -199,9 +199,11 @@ class Pipeline:
         """
         check_model(call.tenant, body)
         call.request = policy.read(call.path, body, call.headers.keys())
+        is_read = call.request is not None and isinstance(body.get("stream"), bool | None)  # else some servers stream
+        if not is_read and self._is_limited(call.tenant) and not self.is_shadow:
+            reason = "the body is no request that this route takes: see its messages, n, stream and limits"
+            raise RefusedError(400, reason)
         if call.request is None:
-            if self._is_limited(call.tenant) and not self.is_shadow:
-                raise RefusedError(400, "the body is no request that this route takes: see its messages, n and limits")
             return
         await self._decide(policy, call, body, num_bytes)
         call.number = policy.watch.begun()

@@ -106,8 +106,6 @@ def read(
     thoughts.append(body.get("best_of") if path == TEXT else None)
     if not (_is_whole(own_cap) and _is_whole(own_room) and all(map(_is_whole, thoughts))):
         return None
-    if not (body.get("stream") is None or isinstance(body["stream"], bool)):
-        return None
     if not (model is None or isinstance(model, str)) or any(number is not None and number < 1 for number in thoughts):
         return None
     found, num_thoughts = _asked(path, body, template, start), _num_thoughts(path, body, thoughts)
