@@ -5,6 +5,7 @@ a server; rounds go by turns, so that what else the machine does falls on all of
 
     python benchmarks/gateway_speed.py --litellm /path/to/venv/bin/litellm
     python benchmarks/gateway_speed.py --only parts
+    python benchmarks/gateway_speed.py --only pauses
     python benchmarks/gateway_speed.py --only memory --seconds 600
 
 On a machine that is not idle, waits say more of the others than of the servers: look at CPU a request and at ratios,
@@ -37,6 +38,8 @@ import uvloop
 
 import forethought as ft
 from forethought.control import sources
+from forethought.core.data import Cost
+from forethought.gateway.decision import Decider
 from forethought.gateway.scripted import Asked, LoadResult, ask_chat, run_load
 
 KEY = "ft-benchmark"
@@ -49,6 +52,7 @@ PARTS = {
     GATEWAY: ("predictor", True, True),
 }
 CLIENT_CORE, SERVER_CORE = 0, 1
+PAUSES = (0.0, 0.003, 0.007)  # seconds between two predictions: none, as at 300 requests a second, as at 140
 LATENCY = 0.02  # seconds that the upstream takes to its first token, where waits are measured
 LITELLM_CONFIG = """
 model_list:
@@ -273,6 +277,32 @@ def memory(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     }
 
 
+def pauses(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """CPU of one prediction by text, and of a plain loop, one after the other and after pauses: caches get cold."""
+    decider = Decider(ft.Predictor.load(folder / "predictor"), price=0.001, cost=Cost.SPENT)
+    texts = questions()
+
+    def predict(number: int) -> None:
+        decider.by_curve(texts[number % len(texts)])
+
+    def count(_: int) -> None:
+        sum(range(20_000))
+
+    os.sched_setaffinity(0, {SERVER_CORE % (os.cpu_count() or 1)})
+    found: dict[str, dict[str, list[float]]] = {"prediction": {}, "loop": {}}
+    for _ in range(options.rounds):
+        for pause in PAUSES:
+            for name, work in (("prediction", predict), ("loop", count)):
+                taken = []
+                for number in range(200):
+                    time.sleep(pause)
+                    started = time.thread_time()
+                    work(number)
+                    taken.append(1e3 * (time.thread_time() - started))
+                found[name].setdefault(f"{1e3 * pause:.0f} ms", []).append(statistics.median(taken))
+    return {name: {pause: spread(values) for pause, values in row.items()} for name, row in found.items()}
+
+
 def halves(values: Sequence[float]) -> tuple[Sequence[float], Sequence[float]]:
     """The second and the last quarter: what it is once it is warm, and at the end."""
     quarter = max(1, len(values) // 4)
@@ -327,7 +357,7 @@ def main() -> None:
     """Runs what is asked for, and writes it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--litellm", default="", help="LiteLLM's command; without it the proxy is left out")
-    parser.add_argument("--only", choices=("speed", "parts", "memory"), default="speed")
+    parser.add_argument("--only", choices=("speed", "parts", "memory", "pauses"), default="speed")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=5.0, help="of each load; of the memory test in all")
     parser.add_argument("--rate", type=float, default=300.0, help="requests a second of the steady load")
@@ -344,7 +374,7 @@ def main() -> None:
         measured = sources.shipped_heldout("qwen2.5-coder-1.5b")
         ft.train(measured, predictor="text").save(folder / "predictor")
         ft.train(measured, predictor="mean").save(folder / "mean")
-        found = memory(options, folder) if options.only == "memory" else speed(options, folder)
+        found = {"memory": memory, "pauses": pauses}.get(options.only, speed)(options, folder)
     kept = json.loads(options.out.read_text()) if options.out.exists() else {}
     kept[options.only] = {
         "command": f"python benchmarks/gateway_speed.py {' '.join(sys.argv[1:])}".replace(

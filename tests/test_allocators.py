@@ -13,13 +13,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from forethought.allocators import Problem, Solution, allocate, pose
+from forethought.allocators import Allocator, Problem, Solution, allocate, pose
 from forethought.allocators.price import budgets_at, price_for
 from forethought.core import registry
 from forethought.core.allocation import Allocation
 from forethought.core.data import Cost, Curves
 from forethought.core.menu import Menu
-from forethought.core.protocols import Allocator
 from forethought.core.terms import TOKEN_COSTS
 from forethought.errors import InvalidInputError, InvalidMenuError, InvalidSettingsError, InvalidTotalError
 

@@ -8,9 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.data import Curves
-from ..core.protocols import Allocator
 from .costs import MOST_UNITS, Costs, Rows
-from .problem import Columns, Problem, Solution
+from .problem import Allocator, Columns, Problem, Solution
 
 
 def by_cost(problem: Problem, rows: Rows) -> Columns:

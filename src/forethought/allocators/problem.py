@@ -6,7 +6,7 @@ import hashlib
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,6 @@ from ..core import registry
 from ..core.allocation import Allocation
 from ..core.data import Cost, Curves, FloatArray, IntArray
 from ..core.menu import Menu
-from ..core.protocols import Allocator
 from ..core.terms import usd_words
 from ..errors import InvalidInputError, InvalidMenuError, InvalidTotalError
 from .checks import check_curves, check_tokens
@@ -146,6 +145,19 @@ class Solution:
     why_left: str = "the allocator found no use for them"
     notes: tuple[str, ...] = ()
     expected_accuracy: float | None = None
+
+
+@runtime_checkable
+class Allocator(Protocol):
+    """Curves + a total -> one option per query. `allocate` does what is around it."""
+
+    def solve(self, problem: Problem) -> Solution:
+        """One column per query between `first_Q` and `last_Q`, of `cost_Q_B` within `units` in all.
+
+        Deterministic; the order of the queries does not matter (ties go by `problem.tie_order`); a larger total never
+        expects less. The cheapest columns, `problem.ends()[0]`, always fit: `first_Q`, unless `is_ordered` is False.
+        """
+        ...
 
 
 def allocate(

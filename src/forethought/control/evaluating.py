@@ -8,12 +8,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..allocators import Allocator
 from ..core import registry
 from ..core.data import Curves
 from ..core.features import DIFFICULTY, Counts, Features
 from ..core.problems import excerpt
 from ..core.profile import Profile
-from ..core.protocols import Allocator, Engine
+from ..core.protocols import Engine
 from ..core.showing import watched
 from ..errors import InvalidInputError
 from ..evaluation import Evaluation

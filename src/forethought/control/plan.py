@@ -136,7 +136,7 @@ class Plan(Shown):
         Raises:
             MissingExtraError: matplotlib is not installed.
         """
-        return picture("plots:plan_picture", self)
+        return picture("plan", self)
 
     # --- editing -----------------------------------------------------------------------------------------------------
 

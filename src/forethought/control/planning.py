@@ -12,13 +12,14 @@ from typing import Any
 
 import numpy as np
 
+from ..allocators import Allocator
 from ..allocators import allocate as divide
 from ..core.allocation import Allocation
 from ..core.data import Cost, Curves, IntArray, Query
 from ..core.features import DIFFICULTY, GIVEN, HIDDEN, Features
 from ..core.problems import excerpt
 from ..core.prompts import CHAT, PromptTemplate, shipped_templates
-from ..core.protocols import Allocator, Engine, HiddenStateEngine
+from ..core.protocols import Engine, HiddenStateEngine
 from ..core.settings import EngineSettings
 from ..core.showing import watched
 from ..core.versions import versions

@@ -10,11 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from ..allocators import pose
+from ..allocators import Allocator, pose
 from ..core import registry
 from ..core.data import Cost, Curves, IntArray, Query
 from ..core.menu import Menu
-from ..core.protocols import Allocator
 from ..errors import InvalidMenuError, InvalidSettingsError, InvalidTotalError
 from ..predictors.card import PredictorCard
 

@@ -1,7 +1,8 @@
-"""The extension points: four protocols, each with a contract test that also runs on third-party classes.
+"""The extension points: protocols with a contract test each, which also runs on third-party classes.
 
 A class registered under an entry-point group (`forethought.engines`, `.predictors`, `.allocators`, `.graders`) is found
-by name; built-in classes are registered in the same way (`registry.py`).
+by name; built-in classes are registered in the same way (`registry.py`). The fourth, `Allocator`, is beside the
+problem that it solves (`allocators/problem.py`).
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from .menu import Menu
 from .options import Option
 
 if TYPE_CHECKING:
-    from ..allocators.problem import Problem, Solution
     from .prompts import PromptTemplate
 
 
@@ -238,19 +238,6 @@ def _mixed(kind: type[Any], base: type) -> type[Any]:
     if issubclass(kind, base):
         return kind
     return type(kind.__name__, (kind, base), {"__module__": kind.__module__, "__slots__": ()})
-
-
-@runtime_checkable
-class Allocator(Protocol):
-    """Curves + a total -> one option per query. `forethought.allocators.allocate` does what is around it."""
-
-    def solve(self, problem: Problem) -> Solution:
-        """One column per query between `first_Q` and `last_Q`, of `cost_Q_B` within `units` in all.
-
-        Deterministic; the order of the queries does not matter (ties go by `problem.tie_order`); a larger total never
-        expects less. The cheapest columns, `problem.ends()[0]`, always fit: `first_Q`, unless `is_ordered` is False.
-        """
-        ...
 
 
 @runtime_checkable

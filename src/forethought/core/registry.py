@@ -51,6 +51,17 @@ BUILTIN: dict[str, dict[str, str]] = {
     },
 }
 
+# What shows values, in packages above theirs; `showing.py` loads it when something is to be shown.
+DISPLAYS = {
+    "bar": "forethought.commands.progress:step_bar",
+    "comparison": "forethought.report.comparison_plots:comparison_picture",
+    "draws": "forethought.report.draws_plots:draws_picture",
+    "evaluation": "forethought.report.plots:summary",
+    "figure": "forethought.report.figures:drawn",
+    "plan": "forethought.report.plots:plan_picture",
+    "table": "forethought.report.values:html",
+}
+
 # The optional dependency ("extra") a top-level module comes with, for the hint in MissingExtraError.
 EXTRAS = {
     "aiohttp": "openai",
@@ -62,6 +73,12 @@ EXTRAS = {
     "transformers": "transformers",
     "vllm": "vllm",
 }
+
+
+def load(reference: str) -> Any:
+    """The object that "module:object" names; the module is imported where it was not yet."""
+    module_name, _, attribute = reference.partition(":")
+    return operator.attrgetter(attribute)(importlib.import_module(module_name))
 
 
 @cache
@@ -84,9 +101,8 @@ def resolve(kind: str, name: str) -> Any:
         raise UnknownNameError(f"name the {noun}, as in {next(iter(names))!r}; got {name!r}")
     if name not in names:
         raise UnknownNameError(unknown_name_message(noun, name, names))
-    module_name, _, attribute = names[name].partition(":")
     try:
-        return operator.attrgetter(attribute)(importlib.import_module(module_name))
+        return load(names[name])
     except Exception as error:
         if name not in BUILTIN[kind]:
             raise InvalidSettingsError(

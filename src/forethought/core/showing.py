@@ -1,7 +1,7 @@
 """How a value is displayed, as a table or a plot, and how progress is reported.
 
 `report` makes tables and plots, and `commands` progress bars. They depend on the values that they show. To make
-`plan.plot()` a method without a circular import, this file imports them by name when they are first used.
+`plan.plot()` a method without a circular import, they are registered by name and imported when they are first used.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ import importlib.util
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
-from importlib import import_module
 from typing import Any, TypeVar
 
 from ..errors import InvalidSettingsError, MissingExtraError
+from .registry import DISPLAYS, load
 
 T = TypeVar("T")
 
@@ -49,12 +49,12 @@ class Shown:
 
     def _repr_html_(self) -> str:
         """The table; see `report.values`."""
-        found: str = import_module("forethought.report.values").html(self)
+        found: str = load(DISPLAYS["table"])(self)
         return found
 
 
 def picture(name: str, *values: Any) -> Any:
-    """The figure drawn by a function of `report`: `picture("plots:plan_picture", plan)`.
+    """The figure of values, by its name among the registered displays: `picture("plan", plan)`.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
@@ -63,9 +63,7 @@ def picture(name: str, *values: Any) -> Any:
         raise MissingExtraError(
             "pictures need matplotlib; not installed. Get it with: pip install 'forethought[plots]'"
         )
-    module, _, function = name.partition(":")
-    make = getattr(import_module(f"forethought.report.{module}"), function)
-    return import_module("forethought.report.figures").drawn(make, *values)
+    return load(DISPLAYS["figure"])(load(DISPLAYS[name]), *values)
 
 
 def in_notebook() -> bool:
@@ -89,7 +87,7 @@ def watched(progress: Progress | bool | None) -> Iterator[Progress]:
     elif progress is False:
         yield silent
     elif progress is True:
-        with import_module("forethought.commands.progress").step_bar(quiet=False) as show:
+        with load(DISPLAYS["bar"])(quiet=False) as show:
             yield show
     else:
         raise InvalidSettingsError(f"progress must be True, False or a function, not {progress!r}")

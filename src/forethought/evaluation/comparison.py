@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from ..allocators import Allocator
 from ..core.data import Cost, Curves
 from ..core.features import Counts
 from ..core.profile import Profile
-from ..core.protocols import Allocator
 from ..core.registry import name_of
 from ..core.showing import Progress, Shown, picture, silent
 from ..core.terms import TOKEN_COSTS
@@ -142,7 +142,7 @@ class Comparison(Result, Shown):
         Raises:
             MissingExtraError: matplotlib is not installed.
         """
-        return picture("comparison_plots:comparison_picture", self)
+        return picture("comparison", self)
 
     def score(self, name: str, cost: Cost) -> Score:
         """Of one candidate under one cost."""

@@ -145,7 +145,7 @@ class DrawsEvaluation(Result, Shown):
         Raises:
             MissingExtraError: matplotlib is not installed.
         """
-        return picture("draws_plots:draws_picture", self, next(iter(self.levels)) if cost is None else Cost(cost))
+        return picture("draws", self, next(iter(self.levels)) if cost is None else Cost(cost))
 
 
 def evaluate_draws(

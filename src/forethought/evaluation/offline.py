@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from ..allocators import Allocator
 from ..core.data import Cost, Curves, FloatArray
 from ..core.profile import Profile
-from ..core.protocols import Allocator
 from ..core.registry import name_of
 from ..core.showing import Progress, silent
 from ..core.terms import TOKEN_COSTS

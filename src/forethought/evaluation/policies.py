@@ -7,14 +7,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..allocators import allocate, pose
+from ..allocators import Allocator, allocate, pose
 from ..allocators.hull import upper_envelope
 from ..allocators.price import lp_bound
 from ..core.allocation import Allocation
 from ..core.data import Cost, Curves, FloatArray, IntArray, usd
 from ..core.menu import Menu
 from ..core.profile import Profile
-from ..core.protocols import Allocator
 from ..errors import InvalidSettingsError
 from .frontier import shares_for
 

@@ -338,7 +338,7 @@ class Evaluation(Result, Shown):
         Raises:
             MissingExtraError: matplotlib is not installed.
         """
-        return picture("plots:summary", self)
+        return picture("evaluation", self)
 
     @property
     def costs(self) -> tuple[Cost, ...]:

@@ -13,9 +13,17 @@ from ..evaluation.levels import HEADLINES, at_share
 from ..evaluation.results import Estimate
 from .findings import costs_shown, draws_decision, draws_title, num_draws_title
 from .pages import Block, Page, Part, Picture, Table, facts_of
-from .wording import NOT_REACHED, amount, amount_interval, gain_words, percent, policy_name, sample_words, share_right
-
-UNITS = {Cost.SPENT: "tokens", Cost.USD: "USD"}
+from .wording import (
+    NOT_REACHED,
+    UNITS,
+    amount,
+    amount_interval,
+    gain_words,
+    percent,
+    policy_name,
+    sample_words,
+    share_right,
+)
 
 
 def draws_page(result: DrawsEvaluation, *, facts: Mapping[str, Any] | None = None) -> Page:

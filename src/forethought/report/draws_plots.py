@@ -12,10 +12,9 @@ from ..core.data import Cost
 from ..evaluation.draws import DRAWS_POLICIES, DrawsEvaluation
 from ..evaluation.policies import BLIND, UNIFORM
 from .colours import COLOURS
-from .draws import UNITS
 from .figures import LEGEND, alone, as_svg, band, costs_along, count_percent, frame, save, short
 from .findings import draws_title, num_draws_title
-from .wording import policy_name
+from .wording import UNITS, policy_name
 
 
 def draw_draws(result: DrawsEvaluation, folder: Path) -> dict[str, Path]:

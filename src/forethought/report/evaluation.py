@@ -9,9 +9,11 @@ from typing import Any
 
 from ..core.data import Cost
 from ..evaluation.levels import HEADLINES, at_share
-from ..evaluation.policies import BLIND, FORETHOUGHT, ORACLE, POLICIES, UNIFORM
+from ..evaluation.policies import BLIND, FORETHOUGHT, POLICIES, UNIFORM
 from ..evaluation.results import COUNTED, Evaluation, PolicyRow, Saving
 from .findings import (
+    MOST_NAMED,
+    SHOWN,
     calibration_title,
     costs_shown,
     evaluation_decision,
@@ -39,9 +41,7 @@ from .wording import (
     share_right,
 )
 
-SHOWN = (UNIFORM, BLIND, FORETHOUGHT, ORACLE)
 GAINS = ("points over uniform", "points over blind", "gap closed over uniform", "gap closed over blind")
-MOST_NAMED = 12  # options in a table with a column each
 ENDED = 0.99  # of the range of spent cost: beyond this, all thoughts have ended and nothing is left to choose
 VERDICT_WORDS = {
     "worse": "worse",

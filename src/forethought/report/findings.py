@@ -11,12 +11,14 @@ from ..core.data import Cost
 from ..evaluation.comparison import Comparison, Score
 from ..evaluation.draws import HISTORY, DrawsEvaluation
 from ..evaluation.live import LiveComparison
-from ..evaluation.policies import BLIND, FORETHOUGHT, UNIFORM
+from ..evaluation.policies import BLIND, FORETHOUGHT, ORACLE, UNIFORM
 from ..evaluation.resampled import SAME
 from ..evaluation.results import COUNTED, Estimate, Evaluation, PolicyRow, Saving
 from .wording import NOT_REACHED, amount, level_words, percent, points
 
 FIFTHS = ("hardest fifth", "second hardest fifth", "middle fifth", "second easiest fifth", "easiest fifth")
+SHOWN = (UNIFORM, BLIND, FORETHOUGHT, ORACLE)  # policies
+MOST_NAMED = 12  # options in a table with a column each
 SHOWN_FIRST = (Cost.SPENT, Cost.USD, Cost.GRANTED)  # what is paid before what is only allowed
 
 

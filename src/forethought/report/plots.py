@@ -17,7 +17,6 @@ from ..core.menu import Menu
 from ..evaluation.policies import BLIND, FORETHOUGHT, GREEDY, ORACLE, UNIFORM
 from ..evaluation.results import Estimate, Evaluation, PolicyRow
 from .colours import COLOURS
-from .evaluation import MOST_NAMED, SHOWN
 from .figures import (
     ALONE,
     LEGEND,
@@ -37,7 +36,7 @@ from .figures import (
     short,
     tokens_along,
 )
-from .findings import frontier_title, groups_title, rows_at, shares_title
+from .findings import MOST_NAMED, SHOWN, frontier_title, groups_title, rows_at, shares_title
 from .groups import group_costs, groups
 from .wording import policy_name
 

@@ -17,6 +17,7 @@ NAMES = {ORACLE: "exact oracle", GREEDY_ORACLE: "greedy oracle", FAIR_ORACLE: "f
 WORSE, UNPROVEN, EQUAL = "▼", "~", "="
 LEGEND = f"{WORSE} the whole interval is below 0; {UNPROVEN} it includes 0; {EQUAL} no difference."
 NOT_REACHED = "not reached"
+UNITS = {Cost.SPENT: "tokens", Cost.USD: "USD"}
 SIMULATED = "SIMULATED: these numbers come from a simulation or a replay; no model was measured."
 
 

@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from ..allocators import allocate
+from ..allocators import Allocator, allocate
 from ..core.allocation import Allocation
 from ..core.data import Cost, Curves
 from ..core.menu import Menu
 from ..core.options import Option, Price
-from ..core.protocols import Allocator
 from .checking import check, expect
 
 PRICES = (Price(0.1, 2.0), Price(3.0, 15.0), Price(0.0, 0.5), Price(1.0, 4.0))

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import peft
@@ -23,9 +23,7 @@ from ...core.files import make_folder, write_atomically
 from ...errors import ModelFileError
 from ...models import locate
 from ...models.gguf import no_progress_bars
-
-if TYPE_CHECKING:
-    from ..lora import LoraOptions
+from .lora_options import LoraOptions
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from typing import Any
 from ...core.import_settings import ImportSettings
 from ...core.problems import excerpt
 from ...errors import InvalidInputError, MissingExtraError
-from .logs import Log, choose_score, level_of, scalars
+from .log import Log, choose_score, level_of, scalars
 
 UNREAD = {"messages", "events", "store", "output", "timelines", "events_data"}  # of a sample, the large parts
 

@@ -13,7 +13,7 @@ from ...errors import InvalidInputError
 from ...models.here import look
 from ...questions.rows import parse_json
 from ...questions.rows.lines import read_lines
-from .logs import Log, choose_score, level_of, scalars
+from .log import Log, choose_score, level_of, scalars
 
 NAME = re.compile(r"samples_(?P<task>.+)_(?P<date>\d{4}-\d\d-\d\dT[0-9T:.-]+)\.jsonl")
 USUAL = ("exact_match", "acc", "pass@1")

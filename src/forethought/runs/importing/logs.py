@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -15,41 +14,14 @@ from ...core.import_settings import ImportSettings
 from ...core.problems import Problems
 from ...errors import InvalidInputError
 from ...questions.rows import Batch, Wanted, find_file, read_batches
+from . import inspect_logs, lm_eval_logs
+from .log import Log
 
 HEAD = 1 << 16  # characters of a file that are looked at to tell what it is
 INSPECT_JSON = re.compile(r'\s*\{\s*"version":\s*\d+,\s*"status":\s*"')
 LM_EVAL_SUMMARY = re.compile(r'\s*\{\s*"results":\s*\{')
 LM_EVAL_KEYS = {"doc_id", "doc", "target", "arguments", "resps", "filtered_resps"}
-LEVELS = ("reasoning_effort", "effort", "reasoning_tokens", "thinking_token_budget", "thinking_budget", "budget_tokens")
 BATCH_ROWS = 4096
-
-
-@dataclass(frozen=True, slots=True)
-class Log:
-    """One log.
-
-    Attributes:
-        tool: "Inspect" or "lm-eval".
-        kind: what a row is called: "sample" or "line".
-        rows: a question's draw each; the columns are those of a long table, and what the run set as `config.NAME`.
-        config: the same of the run alone: NAME -> value.
-        model: what was measured, or None.
-        notes: what the user should know, in sentences.
-    """
-
-    tool: str
-    kind: str
-    rows: Sequence[Mapping[str, Any]]
-    config: Mapping[str, Any]
-    model: str | None
-    notes: tuple[str, ...] = ()
-
-    @property
-    def sampling(self) -> Sampling | None:
-        """Temperature and nucleus, where the run set both."""
-        values = [self.config.get(name) for name in ("temperature", "top_p")]
-        known = [float(value) for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
-        return Sampling(temperature=known[0], top_p=known[1]) if len(known) == 2 else None
 
 
 class Logs:
@@ -121,34 +93,6 @@ class Logs:
         return list(self._logs.items())
 
 
-def level_of(config: Mapping[str, Any]) -> str | None:
-    """The effort level or thinking budget that a run's settings name, as text; a key may be a path with dots."""
-    for level in LEVELS:
-        for name, value in config.items():
-            if name.rpartition(".")[2] == level and isinstance(value, str | int) and not isinstance(value, bool):
-                return str(value)
-    return None
-
-
-def scalars(found: Any, start: str = "") -> dict[str, Any]:
-    """The texts, numbers and truths in nested objects, by the path of their keys."""
-    if isinstance(found, dict):
-        return {path: value for key in found for path, value in scalars(found[key], f"{start}.{key}").items()}
-    return {start.lstrip("."): found} if isinstance(found, str | int | float) and start else {}
-
-
-def choose_score(file: str, names: Sequence[str], asked: str, usual: Sequence[str] = ()) -> str:
-    """The scorer or metric that decides right or wrong; raises InvalidInputError if it is ambiguous."""
-    known = ", ".join(map(repr, names))
-    if asked and asked not in names:
-        raise InvalidInputError(f"{file}: --score {asked}: there is no such score; there is {known or 'none'}")
-    found = [asked] if asked else list(names) if len(names) == 1 else [name for name in usual if name in names][:1]
-    if not found:
-        say = f"holds several scores: choose one with --score NAME; there is {known}" if names else "holds no scores"
-        raise InvalidInputError(f"{file}: {say}")
-    return found[0]
-
-
 def _open(file: str, settings: ImportSettings) -> Log | None:
     """The log in `file`; None where it is a table."""
     path = Path(file)
@@ -156,28 +100,20 @@ def _open(file: str, settings: ImportSettings) -> Log | None:
         return None
     suffix = path.suffix.lower()
     if suffix == ".eval":
-        return _inspect(path, settings)
+        return inspect_logs.read(path, settings)
     if suffix not in (".json", ".jsonl"):
         return None
     with path.open(encoding="utf-8", errors="replace") as opened:
         head = opened.read(HEAD)
     if suffix == ".json" and INSPECT_JSON.match(head):
-        return _inspect(path, settings)
+        return inspect_logs.read(path, settings)
     if suffix == ".json" and LM_EVAL_SUMMARY.match(head):
         raise InvalidInputError(
             f"{file}: is lm-eval's summary; name the samples_*.jsonl beside it (lm-eval --log_samples)"
         )
     if suffix == ".jsonl" and _is_lm_eval(path, head):
-        from .lm_eval_logs import read
-
-        return read(path, settings)
+        return lm_eval_logs.read(path, settings)
     return None
-
-
-def _inspect(path: Path, settings: ImportSettings) -> Log:
-    from .inspect_logs import read
-
-    return read(path, settings)
 
 
 def _is_lm_eval(path: Path, head: str) -> bool:

@@ -13,8 +13,8 @@ from matplotlib.ticker import MaxNLocator
 from ...evaluation import Estimate
 from ...report.colours import COLOURS
 from ...report.figures import LEGEND, alone, as_svg, band, frame, save, short, tokens_along
-from .report import POOLING, share_words, study_words
 from .results import PAPER_RANGE, LayerStudy
+from .wording import POOLING, share_words, study_words
 
 POOLING_COLOURS = {"last": "#0072b2", "mean": "#c0392b"}
 MARKERS = {"last": "o", "mean": "s"}

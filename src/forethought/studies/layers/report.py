@@ -9,7 +9,7 @@ from typing import Any
 from ...evaluation.results import Estimate
 from ...report import Bullets, Page, Part, Picture, Table
 from ...report.pages import facts_of
-from ...report.wording import gain_words, interval, percent, sample_words, share_right
+from ...report.wording import gain_words, interval, percent, share_right
 from .results import (
     FAILS,
     HOLDS,
@@ -23,9 +23,8 @@ from .results import (
     Scores,
     Verdict,
 )
-from .states import layers_words
+from .wording import POOLING, layers_words, share_words, study_words
 
-POOLING = {"last": "last token", "mean": "mean over the question's tokens"}
 SOURCE = "arXiv 2602.01237"
 
 
@@ -81,18 +80,6 @@ def picture_titles(result: LayerStudy) -> dict[str, str]:
         words = "is not clearly above" if gain.low <= 0 <= gain.high else "is above" if gain.low > 0 else "is below"
         found[f"gain-{place}"] = f"At {level:,.6g} granted tokens {best} {words} blind: {gain_words(gain)} points"
     return found
-
-
-def study_words(result: LayerStudy) -> str:
-    """The sample, the layers and the poolings of the study."""
-    sample = sample_words(result.provenance, result.num_queries, result.num_traces)
-    num_layers = len(result.rows) // len(result.verdicts)
-    return f"{sample}; {num_layers} layers, {' and '.join(POOLING[pooling] for pooling in result.poolings)}"
-
-
-def share_words(layer: int, depth: int | None) -> str:
-    """A layer with its share of the depth: `layer 18 of 28 (64%)`."""
-    return f"layer {layer}" if depth is None else f"layer {layer} of {depth} ({layer / depth:.0%})"
 
 
 def verdict_lines(result: LayerStudy, verdict: Verdict) -> Iterator[str]:

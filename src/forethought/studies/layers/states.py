@@ -26,6 +26,7 @@ from ...errors import InvalidFeaturesError, InvalidInputError, InvalidSettingsEr
 from ...evaluation.levels import spread
 from ...predictors.parts.making import Progress
 from ...runs.store import RunDirectory
+from .wording import layers_words
 
 KIND = "states"
 CHUNK = 32  # questions read and kept at a time: what a kill can cost
@@ -282,17 +283,3 @@ def choose_levels(menu: Menu, settings: LayersSettings) -> tuple[float, ...]:
 def _check_recorded(wanted: Sequence[int], recorded: Sequence[int], source: str) -> None:
     if missing := [layer for layer in wanted if layer not in recorded]:
         raise InvalidFeaturesError(f"--layers {','.join(map(str, missing))}: {source} holds {layers_words(recorded)}")
-
-
-def layers_words(layers: Sequence[int]) -> str:
-    """Layers as text: `no layer`, `layer 4`, `layers 0-3, 7, 9-12`."""
-    if not layers:
-        return "no layer"
-    runs: list[list[int]] = []
-    for layer in sorted(layers):
-        if runs and layer == runs[-1][-1] + 1:
-            runs[-1].append(layer)
-        else:
-            runs.append([layer])
-    parts = [str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs]
-    return f"layer{'s' if len(layers) > 1 else ''} {', '.join(parts)}"

@@ -20,8 +20,9 @@ from ...evaluation.results import Estimate
 from ...predictors.parts.making import Progress, silent
 from ...predictors.ridge import RidgePredictor
 from .results import LayerRow, LayerStudy, Scores
-from .states import States, layers_words
+from .states import States
 from .verdicts import judge as judge_pooling
+from .wording import layers_words
 
 MIN_QUERIES = 10
 LAYER = "layer"  # what plans from a layer's predictions are called among the policies

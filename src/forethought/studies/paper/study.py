@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from ...allocators import Allocator
 from ...allocators.greedy import GreedyAllocator
 from ...core import registry
 from ...core.data import Cost, Curves
-from ...core.protocols import Allocator
 from ...core.showing import Progress, silent
 from ...core.study_settings import PaperSettings
 from ...errors import InvalidFeaturesError, InvalidSettingsError, MissingExtraError
