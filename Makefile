@@ -24,11 +24,15 @@ model: $(VENV)/.demo
 demo: model
 	$(VENV)/bin/forethought demo $(MODEL) $(DEMO)
 
+# The tests start hundreds of processes: without files of bytecode each compiles the package again. A worker keeps to
+# neighbouring tests, which share what is costly to make, and takes over half of what another has left.
+RUN_TESTS = PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --numprocesses auto --dist worksteal
+
 test: $(VENV)/.dev
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --numprocesses auto $(PYTEST)
+	$(RUN_TESTS) $(PYTEST)
 
 test-fast: $(VENV)/.dev
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --numprocesses auto -m "not slow and not server" $(PYTEST)
+	$(RUN_TESTS) -m "not slow and not server" $(PYTEST)
 
 test-servers: $(VENV)/.dev
 	$(VENV)/bin/python -m pytest tests/test_servers*.py -m server -rs $(PYTEST)

@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -111,26 +112,28 @@ def _modules() -> Iterator[Path]:
     yield from sorted(PACKAGE.rglob("*.py"))
 
 
-def _imports(path: Path) -> Iterator[str]:
+@cache
+def _imports(path: Path) -> frozenset[str]:
     """Absolute names of everything a file imports at run time, wherever the import stands."""
-    tree = ast.parse(path.read_text("utf-8"))
+    nodes = list(ast.walk(ast.parse(path.read_text("utf-8"))))
     typing_only = {
         child
-        for node in ast.walk(tree)
+        for node in nodes
         if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
         for child in ast.walk(node)
     }
     parts = ("forethought", *path.relative_to(PACKAGE).parts[:-1])
-    for node in ast.walk(tree):
+    found: set[str] = set()
+    for node in nodes:
         if node in typing_only:
             continue
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             base = parts[: len(parts) - node.level + 1] if node.level else ()
             module = ".".join((*base, *([node.module] if node.module else ())))
-            yield module
-            yield from (f"{module}.{alias.name}" for alias in node.names)
+            found.update((module, *(f"{module}.{alias.name}" for alias in node.names)))
+    return frozenset(found)
 
 
 def _noun(path: Path) -> str:
@@ -151,7 +154,7 @@ def test_no_file_is_long() -> None:
 @pytest.mark.parametrize("path", list(_modules()), ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_imports_point_one_way(path: Path) -> None:
     own = _noun(path)
-    for name in _imports(path):
+    for name in sorted(_imports(path)):
         parts = name.split(".")
         if parts[0] == "forethought" and len(parts) > 1 and parts[1] in RANK and parts[1] != own:
             assert RANK[parts[1]] < RANK[own], f"{own} imports {name}"

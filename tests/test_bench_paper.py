@@ -6,7 +6,8 @@ import importlib
 import importlib.util
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from forethought.core.data import Cost, Curves
 from forethought.core.menu import Menu
 from forethought.core.study_settings import PaperSettings
 from forethought.errors import InvalidInputError, InvalidTotalError
+from forethought.predictors import mlp
 from forethought.studies import paper as bench
 from forethought.studies.paper.classes import budgets_of, class_budgets
 from forethought.studies.paper.results import PaperBench
@@ -56,6 +58,15 @@ def curves(p_Q_B: Any, *, window: int = 16, tokens_Q_B: Any = None) -> Curves:
     menu = Menu.evenly(window, window * p_Q_B.shape[1])
     tokens = None if tokens_Q_B is None else np.asarray(tokens_Q_B, dtype=np.float64)
     return Curves(tuple(f"q{row}" for row in range(len(p_Q_B))), menu, p_Q_B, tokens)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_steps() -> Iterator[None]:
+    """Networks that learn enough to be compared, in an eighth of the steps; `FORETHOUGHT_TEST_ALL=1` takes all."""
+    with pytest.MonkeyPatch.context() as patch:
+        if not os.environ.get("FORETHOUGHT_TEST_ALL"):
+            patch.setattr(mlp, "MlpOptions", partial(mlp.MlpOptions, num_members=4, steps=200))
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -69,7 +69,7 @@ def held(parquet: Path) -> tuple[Path, layers.LayerStudy]:
 
 
 def settings(source: Path, **changes: Any) -> LayersSettings:
-    return LayersSettings(run=str(source), **{"num_resamples": 200, **changes})
+    return LayersSettings(run=str(source), **{"num_resamples": 200, "plots": False, **changes})
 
 
 def fake(**options: Any) -> FakeEngine:

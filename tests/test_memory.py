@@ -44,5 +44,5 @@ def test_memory_grows_little_with_the_questions(tmp_path: Path) -> None:
             peaks.append(peak_bytes(tmp_path, *command[:2], f"q{count}.jsonl", *command[2:], *traces, *out))
         assert (peaks[1] - peaks[0]) / (MANY - FEW) < MOST_A_QUESTION, f"{command[0]} holds what is finished"
         if number == 0:
-            train = [sys.executable, "-m", "forethought", "train", f"p{FEW}"]
+            train = [sys.executable, "-m", "forethought", "train", f"p{FEW}", "--predictor", "ridge"]
             subprocess.run(train, cwd=tmp_path, check=True, capture_output=True)

@@ -210,7 +210,7 @@ def test_pictures_can_be_drawn_of_any_names(hostile: Path, tmp_path: Path) -> No
         replace(measured, provenance=Provenance.from_json({"model": name})), candidates, mean, num_resamples=100
     )
     drawn |= draw_comparison(comparison, tmp_path)
-    study: Any = study_layers(LayersSettings(run=str(hostile / "p"), num_resamples=100))
+    study: Any = study_layers(LayersSettings(run=str(hostile / "p"), num_resamples=100, plots=False))
     drawn |= draw_layers(replace(study, provenance={"model": name}), tmp_path)
     assert len(drawn) == 6
     assert all(file.read_bytes().startswith(b"\x89PNG") for file in drawn.values())

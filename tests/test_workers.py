@@ -63,7 +63,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows = [{"id": f"q{i}", "question": f"What is {i} + {i}?", "answer": str(2 * i)} for i in range(NUM_QUERIES)]
     (path / "q.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
     profile(ProfileSettings(model="fake", questions=str(path / "q.jsonl"), out=str(path / "trained"), num_traces=2))
-    train(TrainSettings(run=str(path / "trained")))
+    train(TrainSettings(run=str(path / "trained"), predictor="ridge"))
     return path
 
 

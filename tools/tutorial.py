@@ -276,7 +276,7 @@ def votes(folder: Path) -> Iterator[Stand]:
     (folder / "new.jsonl").write_bytes(b"".join(lines[60:84]))
     yield Stand(
         "MODEL=fake",
-        {},
+        {"FORETHOUGHT_EVALUATE_PLOTS": "false"},  # its outputs show none
         "The outputs are those of `fake`, a simulated model whose wrong answers rarely agree: votes pay more than with "
         "a real one.\n",
     )

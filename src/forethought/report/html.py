@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import cache
 from importlib import resources
 from typing import Any
 
-from jinja2 import Environment, FunctionLoader, StrictUndefined
+from jinja2 import Environment, FunctionLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from ..core.versions import versions
@@ -40,6 +41,25 @@ def render(page: Page, pictures: Mapping[str, str] | None) -> str:
     """
     drawn = {name: _inlined(text) for name, text in (pictures or {}).items()}
     found = {"#5f5f5f", *COLOURS.values(), *(each for text in drawn.values() for each in COLOUR.findall(text))}
+    facts = {"versions": versions(), **page.facts}
+    command = facts.pop("command", "")
+    return _template().render(
+        page=page,
+        parts=[part for part in page.parts if part.on != "terminal"],
+        pictures={name: Markup(_coloured(text)) for name, text in drawn.items()},
+        has_none=pictures is None,
+        simulated=SIMULATED,
+        command=command,
+        facts={key.replace("_", " "): _fact(value) for key, value in facts.items() if value not in (None, "", {}, ())},
+        style=Markup(f"{base_style(found)}{_read('page.css')}"),
+        script=Markup(_read("page.js")),
+        policies={policy: variable(colour) for policy, colour in COLOURS.items()},
+    )
+
+
+@cache
+def _template() -> Template:
+    """The page's template, compiled once."""
     environment = Environment(
         loader=FunctionLoader(_read),
         autoescape=True,
@@ -59,20 +79,7 @@ def render(page: Page, pictures: Mapping[str, str] | None) -> str:
         "is_text": _is_text,
         "policy": POLICIES.get,
     }
-    facts = {"versions": versions(), **page.facts}
-    command = facts.pop("command", "")
-    return environment.get_template("page.html").render(
-        page=page,
-        parts=[part for part in page.parts if part.on != "terminal"],
-        pictures={name: Markup(_coloured(text)) for name, text in drawn.items()},
-        has_none=pictures is None,
-        simulated=SIMULATED,
-        command=command,
-        facts={key.replace("_", " "): _fact(value) for key, value in facts.items() if value not in (None, "", {}, ())},
-        style=Markup(f"{base_style(found)}{_read('page.css')}"),
-        script=Markup(_read("page.js")),
-        policies={policy: variable(colour) for policy, colour in COLOURS.items()},
-    )
+    return environment.get_template("page.html")
 
 
 def _read(name: str) -> str:
