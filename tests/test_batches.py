@@ -217,6 +217,23 @@ def test_what_plan_refuses(job: Call, flags: tuple[str, ...], words: str) -> Non
     assert not list(Path().glob("r.*"))
 
 
+def test_requests_are_written_over_by_the_same_ones_alone(job: Call) -> None:
+    asked = ("plan", "text", "q.jsonl", "--batch-out", "r.jsonl", "--server", "vllm")
+    assert job(*asked, "--mean-tokens", "64", "--batch-lines", "5").code == 0
+    parts = {path.name: path.read_bytes() for path in Path().glob("r[.-]*")}
+    assert len(parts) == 5 + 2
+    other = job(*asked, "--mean-tokens", "32")
+    assert other.code == 1
+    assert "their results cannot be collected; give another --batch-out, or delete it" in other.err
+    assert {path.name: path.read_bytes() for path in Path().glob("r[.-]*")} == parts
+    assert job(*asked, "--mean-tokens", "64", "--batch-lines", "12").code == 0
+    assert sorted(path.name for path in Path().glob("r-*")) == ["r-0001.jsonl", "r-0002.jsonl"]
+    assert job(*asked, "--mean-tokens", "64").code == 0
+    assert sorted(path.name for path in Path().glob("r[.-]*")) == ["r.batch.json", "r.jsonl", "r.plan.json"]
+    Path("r.batch.json").write_text("{")
+    assert job(*asked, "--mean-tokens", "32").code == 0
+
+
 def test_a_hard_cap_keeps_requests_back_and_warns(job: Call) -> None:
     out = ("--batch-out", "r.jsonl", "--server", "vllm", "--batch-lines", "5", "--hard-cap", "1500", "--json")
     said = job("plan", "text", "q.jsonl", "--mean-tokens", "64", *out)

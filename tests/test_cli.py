@@ -547,7 +547,8 @@ def test_show_tells_a_run_on_one_page_and_ls_lists_the_newest_first(call: Call, 
     Path("runs/new/summary.json").unlink()  # as a stop leaves it
     stopped = call("show", "runs/new", "--json").json
     assert (stopped["is_finished"], stopped["right"]) == (False, found["right"])
-    assert stopped["next"] == " ".join(map(str, args[:-1])).replace("run ", "forethought run ", 1)
+    asked = "--mean-tokens 64 --cost granted --out runs/new --compare uniform"
+    assert stopped["next"] == f"forethought run {trained} {questions} {asked}"
 
     Path("runs/broken").mkdir()
     Path("runs/broken/run.json").write_text("{")

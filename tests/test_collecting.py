@@ -116,6 +116,34 @@ def test_what_failed_expired_and_was_cut_is_named_and_asked_again(job: Call) -> 
     assert job("collect", late, long, "--json").json["spent_tokens"] == last.json["spent_tokens"]
 
 
+def test_a_batch_that_ended_without_any_result_is_asked_again(job: Call) -> None:
+    assert job(*PLAN).code == 0
+    asked = requests_in("r.jsonl")
+    write_lines("none.jsonl", [])
+    waiting = job("collect", "none.jsonl", "--batch", "r.batch.json")
+    assert waiting.code == 0
+    assert "24 requests have no result yet" in waiting.err
+    found = job("collect", "none.jsonl", "--batch", "r.batch.json", "--ended", "--json")
+    assert found.code == 3
+    assert (found.json["collected"]["waiting"], found.json["collected"]["num_next"]) == (0, 24)
+    assert len(requests_in("r.round2.jsonl")) == len(asked) == 24
+
+
+def test_a_second_run_directory_does_not_write_over_the_next_round_of_the_first(job: Call) -> None:
+    assert job(*PLAN).code == 0
+    lines = requests_in("r.jsonl")
+    write_lines("out.jsonl", [expired(line) for line in lines[:3]])
+    assert job("collect", "out.jsonl", "--out", "first").code == 3
+    handed_out = requests_in("r.round2.jsonl")
+    write_lines("more.jsonl", [expired(line) for line in lines[:5]])
+    assert job("collect", "more.jsonl", "--out", "second").code == 3
+    assert requests_in("r.round2.jsonl") == handed_out
+    assert len(requests_in("r.round3.jsonl")) == 5
+    write_lines("again.jsonl", [answered(line) for line in handed_out])
+    assert job("collect", "again.jsonl", "--out", "first").code == 0
+    assert summary("first")["answered"] == 3
+
+
 def test_results_of_another_job_are_refused(job: Call) -> None:
     job(*PLAN)
     mine = [answered(line) for line in requests_in("r.jsonl")]

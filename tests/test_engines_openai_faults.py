@@ -19,7 +19,7 @@ from faulty_server import FaultyServer, streaming
 from forethought.commands import _exit_code
 from forethought.core.data import Query, Request, Sampling
 from forethought.engines.server.engine import OpenAIEngine
-from forethought.errors import InvalidSettingsError
+from forethought.errors import EngineError, InvalidSettingsError
 from forethought.servers.address import Address, Key
 from forethought.servers.client import Client
 from forethought.servers.retrying import Backoff, RequestError
@@ -160,6 +160,18 @@ def test_a_server_that_stumbles_while_it_is_asked_what_it_is_is_known_all_the_sa
 
     with serving(handle) as url:
         assert engine_at(url).info.server == "vllm 0.toy"
+
+
+@pytest.mark.parametrize("path", ["/v1/models", "/tokenize"])
+def test_who_does_not_say_what_it_is_is_not_waited_for_as_for_an_answer(path, monkeypatch):
+    monkeypatch.setattr("forethought.servers.client.ASK_SECONDS", 0.2)
+
+    def handle(asked: Asked) -> Reply:
+        return Reply({}, delay=3.0) if asked.path == path else toy_answers(asked)
+
+    words = r"no server answers at .*: no answer within 0.2 s \(tried .* Is it running\?"
+    with serving(handle) as url, pytest.raises(EngineError, match=words):
+        engine_at(url)
 
 
 def test_a_page_where_an_answer_should_be_is_no_answer():

@@ -40,7 +40,7 @@ def test_a_run_keeps_to_its_hard_cap_and_goes_on_under_a_larger_one(job: Call) -
     assert 0 < len(kept_back) == said.json["failed"] < 24
     assert "of the hard cap of 700 tokens are spent" in said.err
     assert f"{len(kept_back)} questions were not run under the hard cap" in said.err
-    assert "forethought run text q.jsonl --mean-tokens 64 --out r --hard-cap N" in said.err
+    assert "forethought run text q.jsonl --mean-tokens 64 --cost granted --out r --hard-cap N" in said.err
     again = job(*RUN, "--hard-cap", 700)
     assert again.json["kept_back"] == kept_back
     assert tokens_in("r") <= 700

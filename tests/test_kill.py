@@ -117,6 +117,27 @@ def test_kills_at_random_moments(folder: Path, command: str) -> None:
         (folder / "whole").rename(folder / f"whole-{command}")
 
 
+@pytest.mark.parametrize(("order", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["Ctrl-C", "SIGTERM"])
+def test_who_is_asked_to_end_says_so_in_one_line_and_goes_on(folder: Path, order: int, code: int) -> None:
+    run = RunDirectory(folder / f"asked-{code}")
+    command = [sys.executable, "-m", "forethought", "run", "trained", "q.jsonl", "--mean-tokens", "64", "--quiet"]
+    command += ["--out", run.path.name]
+    slow = [*command, "--engine-option", "tokens_per_second=500"]
+    with subprocess.Popen(slow, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and not ((run.path / "run.json").exists() and any(run.records())):
+            time.sleep(0.02)
+        process.send_signal(order)
+        _, errors = process.communicate()
+    assert process.returncode == code
+    said = [line for line in errors.splitlines()[1:] if line]
+    assert said == ["stopped; finished work is saved, and the same command resumes"]
+    assert 0 < len(_keys(run, "run")) < NUM_QUERIES
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert sorted(_keys(run, "run")) == sorted(f"q{number}" for number in range(NUM_QUERIES))
+
+
 def _sorted(run: RunDirectory) -> list[str]:
     return sorted(json.dumps(record.to_json(), sort_keys=True) for record in run.records())
 

@@ -31,6 +31,7 @@ from forethought.engines.server.batches import BatchCalls, BatchServer
 from forethought.engines.server.engine import OpenAIEngine
 from forethought.errors import InvalidSettingsError
 from forethought.runs.store import RunDirectory
+from forethought.servers.logprobs import logprobs_in
 from forethought.servers.replies import Chunks
 from forethought.servers.replies import Reply as ChatReply
 from loopback import Asked, Reply, serving
@@ -165,6 +166,11 @@ def test_what_is_no_log_probability_is_not_known(
     elif done is not None:
         assert done.answer == usual.answer
         assert done.thought in (usual.thought, None)
+
+
+def test_a_certain_token_may_be_rounded_to_just_above_0() -> None:
+    assert logprobs_in({"token_logprobs": [1.2e-7, -1.0]}, 2) == (0.0, -1.0)
+    assert logprobs_in({"token_logprobs": [0.5, -1.0]}, 2) == ()
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ menus = st.sets(st.integers(0, 40_000), min_size=1, max_size=30).filter(max).map
 WRITTEN = {
     "512,1024,4096": (512, 1024, 4096),
     " 512, 1024 ,4096 ": (512, 1024, 4096),
-    "1_024,512": (512, 1024),
+    "512,1_024": (512, 1024),
     "16:64:16": (16, 32, 48, 64),
     "0,16:48:16,1000": (0, 16, 32, 48, 1000),
     "geometric:256:2048": (256, 512, 1024, 2048),
@@ -41,6 +41,8 @@ REFUSED = {
     "1e3": "is no number",
     "-5,6": "is no number",
     "16,16": "16 is named twice",
+    "64,32": "caps must ascend, and 32 comes after 64",
+    "16:64:16,32": "caps must ascend, and 32 comes after 64",
     "16:256": "FIRST:LAST:STEP",
     "16:256:0": "steps of 0",
     "256:16:16": "from 256 to 16",

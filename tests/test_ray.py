@@ -222,10 +222,11 @@ def test_a_machine_that_joins_takes_work_and_when_it_is_lost_others_do_it(host: 
     assert {**found, "usage": None} == {**wanted, "usage": None}
 
 
-def test_the_command_goes_on_after_it_is_killed(host: Kept, folder: Path) -> None:
-    command = [sys.executable, "-m", "forethought", "run", "text", "q.jsonl", "--mean-tokens", "64", "--out", "driven"]
-    command += ["--workers", "2", "--json"]
-    run_there = RunDirectory(folder / "driven")
+@pytest.mark.parametrize(("order", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 143)], ids=["killed", "ended"])
+def test_the_command_goes_on_after_it_is(host: Kept, folder: Path, order: int, code: int) -> None:
+    run_there = RunDirectory(folder / f"driven-{code}")
+    command = [sys.executable, "-m", "forethought", "run", "text", "q.jsonl", "--mean-tokens", "64"]
+    command += ["--out", run_there.path.name, "--workers", "2", "--json"]
     slow = [*command, "--ray", host.address, "--engine-option", "tokens_per_second=300"]
     with subprocess.Popen(slow, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         deadline = time.monotonic() + 60
@@ -233,8 +234,9 @@ def test_the_command_goes_on_after_it_is_killed(host: Kept, folder: Path) -> Non
             if (run_there.path / "run.json").exists() and len(list(run_there.records())) >= NUM_KEPT:
                 break
             time.sleep(0.02)
-        process.send_signal(signal.SIGKILL)
+        process.send_signal(order)
         process.communicate()
+    assert process.returncode == code
     records = [each.query_id for each in run_there.records()]
     assert len(records) == len(set(records)) >= NUM_KEPT
     here = {**os.environ, "RAY_ADDRESS": host.address}

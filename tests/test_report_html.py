@@ -185,7 +185,7 @@ def test_the_command_is_said_without_what_may_be_secret() -> None:
     said = typed("forethought evaluate", settings)
     assert said.startswith("forethought evaluate 'a b' ")
     assert "--no-plots" in said
-    assert "--mean-tokens 32.0 --mean-tokens 64.0" in said
+    assert "--mean-tokens 32 --mean-tokens 64" in said
     assert "sk-1" not in said
     assert "pass" not in said
 

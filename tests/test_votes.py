@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
+import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,13 +18,15 @@ import forethought as ft
 from command_line import json_caller, write_sums
 from forethought.control.answers import abstained_words
 from forethought.control.learning_votes import with_votes
-from forethought.core.data import Logprobs
+from forethought.control.voting import Gathering
+from forethought.core.data import Generation, Logprobs, Query, StopReason
 from forethought.core.menu import Menu
 from forethought.core.options import Option
-from forethought.core.profile import Profile
+from forethought.core.profile import UNTRIED, Profile
+from forethought.core.provenance import Provenance
 from forethought.core.records import Record
 from forethought.core.votes import ABSTAINS, MOST_SUBSETS, Voting, chance_right, tally, weighted_chance_right
-from forethought.errors import InvalidInputError, InvalidMenuError, InvalidSettingsError, InvalidTotalError
+from forethought.errors import InvalidInputError, InvalidMenuError, InvalidSettingsError, InvalidTotalError, RunError
 from forethought.runs.store import RunDirectory
 
 GROUPS = st.lists(st.sampled_from([ABSTAINS, 0, 1, 2, 3]), min_size=1, max_size=8)
@@ -166,6 +171,35 @@ def test_numbers_of_samples_that_no_question_has_are_refused(profile: Profile, s
         with_votes(profile, samples)
 
 
+def test_an_option_with_fewer_traces_bounds_the_numbers_of_samples(
+    profile: Profile, caplog: pytest.LogCaptureFixture
+) -> None:
+    from dataclasses import replace
+
+    assert profile.traces is not None
+    grade_N_B = profile.traces.grade_N_B.copy()
+    grade_N_B[:, 1] = np.where(profile.traces.sample_N < 2, grade_N_B[:, 1], UNTRIED)
+    options = Menu(profile.menu.caps, tuple(map(profile.menu.option, profile.menu.caps)))
+    tried_Q_B = np.array([[8, 2, 8]] * profile.num_queries)
+    uneven = replace(
+        profile,
+        menu=options,
+        tried_Q_B=tried_Q_B,
+        traces=replace(profile.traces, grade_N_B=grade_N_B),
+        num_right_Q_B=np.minimum(profile.num_right_Q_B, tried_Q_B),
+    )
+    with pytest.raises(InvalidSettingsError, match="from 1 to 2, the most traces of a question by option '64'"):
+        with_votes(uneven, [1, 4])
+    assert with_votes(uneven, [1, 2]).menu.num_options == 6
+    few = replace(profile, tried_Q_B=np.where(np.arange(60) < 20, 8, 2)[:, None].repeat(3, axis=1))
+    assert few.traces is not None
+    is_kept_N = np.repeat(np.arange(60) < 20, 8) | (few.traces.sample_N < 2)
+    grade_N_B = np.where(is_kept_N[:, None], few.traces.grade_N_B, UNTRIED)
+    few = replace(few, traces=replace(few.traces, grade_N_B=grade_N_B))
+    assert ft.train(few, "text", samples=[1, 8]).card.data.num_queries == 20
+    assert "40 of 60 questions have no trace under some option" in caplog.text
+
+
 def test_counts_alone_do_not_vote(profile: Profile) -> None:
     from dataclasses import replace
 
@@ -205,6 +239,14 @@ def test_weighted_votes_are_learned_and_their_weights_are_the_default_of_plans(
     with ft.open_engine("fake") as engine:
         plan.run(engine, progress=False)
     assert "which the engine did not show" in caplog.text
+
+
+def test_a_predictor_of_weighted_votes_is_judged_on_such_votes(profile: Profile) -> None:
+    predictor = ft.train(with_logprobs(profile), "mean", samples=[1, 4], vote_weights="answer")
+    with ft.open_engine("fake") as engine:
+        other = with_logprobs(ft.profile(engine, QUESTIONS, menu="32,64,128", num_traces=4, progress=False))
+    by_itself, asked = (ft.evaluate(predictor, other, samples=samples, num_resamples=100) for samples in ((), (1, 4)))
+    assert asked.rows == by_itself.rows
 
 
 def test_waves_of_weighted_votes_end_as_they_were_learned(profile: Profile, tmp_path: Path) -> None:
@@ -340,6 +382,75 @@ def test_waves_that_were_stopped_go_on_to_the_same_answers(predictor: ft.Predict
         records.write_text("".join(lines[: len(lines) // 2]))
         assert list(plan.run(engine, out=tmp_path / "cut", progress=False)) == list(whole)
     assert len(records.read_text().splitlines()) == len(lines)
+
+
+def test_samples_that_failed_come_later_and_each_question_is_answered_once(
+    predictor: ft.Predictor, tmp_path: Path
+) -> None:
+    plan = ft.plan(predictor, QUESTIONS, mean_tokens=300, cost="spent")
+    waves = ft.plan(predictor, QUESTIONS, mean_tokens=220, cost="spent", waves=True)
+    for name, each in (("fixed", plan), ("waves", waves)):
+        with ft.open_engine("fake", failure_rate=0.4) as engine:
+            each.run(engine, out=tmp_path / name, progress=False)
+        with ft.open_engine("fake") as engine:
+
+            async def answered(engine: Any = engine, each: ft.Plan = each, name: str = name) -> list[ft.Answer]:
+                return [answer async for answer in each.stream(engine, out=tmp_path / name, progress=False)]
+
+            found = asyncio.run(answered())
+            answers = {answer.id: answer for answer in found}
+            assert len(found) == len(answers) == len(QUESTIONS)
+            assert answers == {answer.id: answer for answer in ft.Answers.load(tmp_path / name)}
+            if each is plan:
+                assert list(ft.Answers.load(tmp_path / name)) == list(plan.run(engine, progress=False))
+        finished = [record for record in RunDirectory.open(tmp_path / name).latest() if not record.is_failed]
+        assert sum(answer.samples for answer in found) == len(finished)
+
+
+def test_a_plan_whose_least_agreement_has_changed_counts_its_votes_anew(
+    predictor: ft.Predictor, tmp_path: Path
+) -> None:
+    with ft.open_engine("fake") as engine:
+        for agreement in (0.0, 0.9):
+            plan = ft.plan(predictor, QUESTIONS, mean_tokens=300, cost="spent", min_agreement=agreement)
+            answers = plan.run(engine, out=tmp_path / "run", progress=False)
+            assert any(answer.is_abstained for answer in answers) == bool(agreement)
+            assert list(ft.Answers.load(tmp_path / "run")) == list(answers)
+
+
+@given(st.lists(st.sampled_from("127"), min_size=2, max_size=12), st.booleans())
+def test_an_answer_with_just_the_least_agreement_does_not_abstain(answers: list[str], is_rounded: bool) -> None:
+    option = Option("64", cap=64, tokens=60.0).times(len(answers))
+    menu, query = Menu.named([option]), Query("q", "?")
+    least = max(answers.count(text) for text in answers) / len(answers)
+    voting = Voting(round(least, 4) if is_rounded else least, "answer")
+    made = Provenance(menu=menu, grader="number")
+    gathered = Gathering({"q": query}, {"q": menu.caps[0]}, made, voting)
+    found = None
+    for sample, text in enumerate(answers):
+        trace = Generation(
+            "q", sample, 64, "", 5, text, 1, 0, 1, StopReason.NATURAL, option="64", logprobs=Logprobs(-0.3)
+        )
+        found = gathered.add(Record.of(trace)) or found
+    assert found is not None
+    assert not found.is_abstained
+    assert found.share == round(least, 4)
+
+
+def test_options_of_a_plan_in_waves_are_not_edited(predictor: ft.Predictor, tmp_path: Path) -> None:
+    plan = ft.plan(predictor, QUESTIONS, mean_tokens=220, cost="spent", waves=True)
+    with pytest.raises(InvalidInputError, match="drawn in waves"):
+        plan.with_budgets({"n60": plan.menu.caps[0]})
+    kept = json.loads(plan.save(tmp_path / "plan.json").read_text())
+    kept["plans"]["waves"]["budgets"][0]["option"] = "32"
+    (tmp_path / "edited.json").write_text(json.dumps(kept))
+    with pytest.raises(RunError, match="leave its options as planned, or plan without waves"):
+        ft.Plan.load(tmp_path / "edited.json")
+    kept = json.loads((tmp_path / "plan.json").read_text())
+    del kept["waves"][plan.menu.option(plan.budgets["n60"]).single.label]
+    (tmp_path / "lacking.json").write_text(json.dumps(kept))
+    with pytest.raises(RunError, match="'waves' lacks a table of the option"):
+        ft.Plan.load(tmp_path / "lacking.json")
 
 
 def test_a_larger_total_never_expects_less_of_waves(predictor: ft.Predictor) -> None:

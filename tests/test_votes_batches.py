@@ -114,6 +114,7 @@ def test_samples_that_no_longer_fit_leave_the_vote_to_the_others(votes: Call) ->
     most = [json.loads(line)["body"]["max_tokens"] for line in requests_in("r.jsonl")]
     query_id = next(each for each in reversed(samples) if samples[each] == 4)
     cap = sum(most[: names.index((query_id, 1)) + 1])  # two of its four samples are the last that fit
+    Path("r.batch.json").unlink()
     votes(*PLAN, "--mean-tokens", 80, "--hard-cap", cap)
     made, lines = Round.load(Path("r.batch.json")), requests_in("r.jsonl")
     assert made.samples[query_id] == (0, 1)
@@ -135,3 +136,22 @@ def test_samples_that_no_longer_fit_leave_the_vote_to_the_others(votes: Call) ->
     votes("collect", "out2.jsonl", "--hard-cap", 20000)
     answers = Answers.load("runs/batch-r")
     assert {each: answers[each].share for each in in_part} == dict.fromkeys(in_part, 1.0)
+
+
+def test_a_question_that_was_cut_gets_samples_that_think_longer(votes: Call) -> None:
+    """However well a vote of more thoughts that are as short is expected to answer it: they would be cut too."""
+    votes(*PLAN, "--mean-tokens", 45)
+    plan, lines = Plan.load("r.plan.json"), requests_in("r.jsonl")
+    query_id = next(query_id for query_id, budget in plan if plan.menu.label(budget) == "16")
+    kept = json.loads(Path("r.plan.json").read_text())
+    p = {"16": 0.1, "16 x2": 0.1, "16 x4": 0.9, "64": 0.2, "64 x2": 0.2, "64 x4": 0.5}
+    kept["predicted"][query_id]["p"] = [p[label] for label in plan.menu.labels]
+    Path("r.plan.json").write_text(json.dumps(kept))
+    own = next(query.text for query in plan.queries if query.id == query_id)
+    write_lines(
+        "out.jsonl", [answered(line, cut=own in json.loads(line)["body"]["messages"][-1]["content"]) for line in lines]
+    )
+    found = votes("collect", "out.jsonl", "--json").json
+    assert found["collected"]["without_answer"] == {"censored": [query_id]}
+    again = Round.load(Path("r.round2.batch.json"))
+    assert plan.menu.option(again.asked[query_id]).single.cap == 64

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import forethought as ft
-from command_line import Call
+from command_line import Call, write_questions
 from forethought.control.plan import Plan
 from forethought.core.data import Cost
 from forethought.core.menu import Menu
@@ -68,6 +71,7 @@ def test_plans_and_questions_show_their_samples(votes: Call) -> None:
     text = votes("show", "r", one["id"]).out
     assert "votes" in text
     assert f"share       {one['share']}" in text
+    assert "mean samples" in Path("r/report.html").read_text()
     assert votes("show", "r").code == 0
 
 
@@ -89,6 +93,72 @@ def test_log_probabilities_are_kept_and_weigh(votes: Call) -> None:
     assert refused.code == 1
     assert "--engine-option logprobs=true" in refused.err
     assert "--vote-weights must be answer or thought" in votes(*train[:-1], "y", "--vote-weights", "both").err
+
+
+def test_waves_of_weighted_votes_are_run_and_other_weights_are_refused(votes: Call) -> None:
+    profile = ("profile", "fake", "q.jsonl", "--traces", 4, "--layers", "none", "--budgets", "16,64", "--out", "w")
+    assert votes(*profile, "--engine-option", "logprobs=true").code == 0
+    train = ("train", "w", "--predictor", "text", "--samples", "1,4", "--vote-weights", "answer", "--out", "weighed")
+    assert votes(*train).code == 0
+    waves = ("--mean-tokens", 150, "--cost", "spent", "--waves", "--engine-option", "logprobs=true", "--quiet")
+    said = votes("run", "weighed", "q.jsonl", *waves, "--out", "r1")
+    assert (said.code, "did not show" in said.err) == (0, False)
+    assert Plan.load("r1").voting.weights == "answer"
+    bare = (*waves[:5], "--quiet")
+    assert "which the engine did not show" in votes("run", "weighed", "q.jsonl", *bare, "--out", "r3").err
+    for predictor, weights, out in (("votes", "answer", "r2"), ("weighed", "equal", "r2"), ("weighed", "equal", "r1")):
+        for verb in (("run", predictor, "q.jsonl", "--out", out), ("plan", predictor, "q.jsonl")):
+            said = votes(*verb, *waves, "--vote-weights", weights)
+            assert said.code == 1
+            assert "leave vote weights out (--vote-weights), or train with others" in said.err
+    assert not Path("r2").exists()
+    said = votes("compare", "votes", "weighed", "--on", "p", "--no-plots", "--out", "c")
+    assert said.code == 1
+    assert "votes weigh differently (equal, answer)" in said.err
+    file = Path("weighed/predictor.json")
+    kept = json.loads(file.read_text())
+    for table in kept["waves"].values():
+        del table["weights"]  # as before tables said it
+    file.write_text(json.dumps(kept))
+    assert "train it again" in votes("plan", "weighed", "q.jsonl", *waves).err
+
+
+def test_the_next_command_of_a_run_of_votes_resumes_it(votes: Call) -> None:
+    said = votes(*RUN, "--waves", "--min-agreement", 0.6, "--seed", 3, "--engine-option", "failure_rate=0.3")
+    assert said.code == 3
+    following = votes("show", "r", "--json").json["next"]
+    flags = shlex.split(following.replace("failure_rate=0.3", "failure_rate=0"))
+    again = votes(*flags[1:], "--quiet", "--json")
+    assert (again.code, again.json["answered"]) == (0, 24)
+    assert Plan.load("r").voting.min_agreement == 0.6
+
+
+def test_predictors_of_votes_are_compared(votes: Call) -> None:
+    write_questions(Path("other.jsonl"), 12, start=500)
+    profile = ("profile", "fake", "other.jsonl", "--traces", 4, "--layers", "none", "--budgets", "16,64", "--out", "o")
+    assert votes(*profile).code == 0
+    assert votes("train", "p", "--predictor", "mean", "--samples", "1,2,4", "--out", "mean").code == 0
+    said = votes("compare", "votes", "mean", "--on", "o", "--no-plots", "--resamples", 100, "--out", "c", "--json")
+    assert said.code == 0, said.err
+    assert "64 x4" in Path("c/comparison.json").read_text()
+
+
+def test_flags_that_would_do_nothing_are_refused(votes: Call) -> None:
+    Path("f").mkdir()
+    pq.write_table(pa.table({"id": ["a"], "question": ["1 + 1?"]}), "f/q.parquet")
+    plan = ("--mean-tokens", 150, "--cost", "spent", "--waves", "--out")
+    assert votes("plan", "votes", "q.jsonl", *plan, "w.json").code == 0
+    for command, reason in (
+        (("train", "p", "--vote-weights", "answer"), "add samples (--samples 1,2,4)"),
+        (("evaluate", "p", "--vote-weights", "answer"), "add samples (--samples 1,2,4)"),
+        (("evaluate", "votes", "--on", "p", "--samples", "1,2"), "leave --samples and --vote-weights out"),
+        ((*RUN, "--waves", "--allocator", "uniform"), "leave the allocator out (--allocator)"),
+        ((*RUN, "--waves", "--max-tokens", 64), "leave --min-tokens and --max-tokens out"),
+        (("run", "--plan", "w.json", "--worker", "1/2"), "draws in waves, all questions together: leave --worker out"),
+        (("plan", "votes", "f", *plan, "b.parquet"), "leave --waves, --min-agreement and --vote-weights out"),
+    ):
+        said = votes(*command)
+        assert (said.code, reason in said.err) == (1, True), said.err
 
 
 def test_a_profile_of_votes_is_refused_before_anything_is_paid(votes: Call) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import re
+import signal
 import socket
 import sys
+import threading
 from concurrent.futures import Future
 from typing import Any
 
@@ -57,6 +59,7 @@ class RayHost:
         except ImportError as error:
             raise MissingExtraError("--ray needs Ray; install it with: pip install 'forethought[ray]'") from error
         self._ray = ray
+        on_end = signal.getsignal(signal.SIGTERM)
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
         try:
             if address == LOCAL:
@@ -73,6 +76,8 @@ class RayHost:
                 ray.init(address, **quiet)
         except Exception as error:  # Ray raises it bare where it does not start in time
             raise EngineError(f"--ray {address}: there is no Ray to work with: {_first_line(error)}") from error
+        if callable(on_end) and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, on_end)  # Ray has put its own in its place
         ray._private.worker._worker_logs_enabled = False  # deaths are told by the crew, and standard output holds data
         self._actor = ray.remote(worker).options(
             num_cpus=1,

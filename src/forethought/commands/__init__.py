@@ -7,9 +7,11 @@ import importlib
 import io
 import logging
 import os
+import signal
 import sys
 import traceback
 from contextlib import suppress
+from types import FrameType
 from typing import Any
 
 import click
@@ -39,15 +41,18 @@ COMMANDS = (
     "bench",
 )
 RESUMABLE = ("profile", "run", "collect", "layers")  # these keep what they have, and go on
+INTERRUPTED = 128 + 2
 BROKEN_PIPE = 128 + 13  # what a shell reports of a command that SIGPIPE ended
+TERMINATED = 128 + 15  # the same of SIGTERM
 PREFIX = "FORETHOUGHT"  # of environment variables
 EXIT_CODES = {
     0: "done",
     1: "the input cannot be used; one line gives the reason and the next command",
     2: "a flag or an argument is unknown or missing",
     3: "finished, but some questions failed; their records give the reason",
-    130: "interrupted (Ctrl-C); the same command resumes `profile`, `run`, `collect` and `layers`",
+    INTERRUPTED: "interrupted (Ctrl-C); the same command resumes `profile`, `run`, `collect` and `layers`",
     BROKEN_PIPE: "the reader of the output closed it, as in `forethought ls | head`",
+    TERMINATED: "ended by SIGTERM (`kill`, the time limit of a batch system); the same command resumes as after 130",
 }
 MODULES = {"import": "importing"}  # where a verb's name cannot be a module's
 
@@ -121,7 +126,19 @@ class _Talk(logging.Handler):
 
 def main(args: list[str] | None = None) -> None:
     """Entry point of the `forethought` command; exits with one of `EXIT_CODES`."""
-    sys.exit(_exit_code(sys.argv[1:] if args is None else args))
+    is_ended = False
+
+    def end(number: int, frame: FrameType | None) -> None:
+        """Does what Ctrl-C would do at this moment; where a shell has that ignored, interrupts all the same."""
+        nonlocal is_ended
+        is_ended, interrupt = True, signal.getsignal(signal.SIGINT)
+        if not callable(interrupt):
+            raise KeyboardInterrupt
+        interrupt(signal.SIGINT, frame)
+
+    signal.signal(signal.SIGTERM, end)
+    code = _exit_code(sys.argv[1:] if args is None else args)
+    sys.exit(TERMINATED if is_ended and code == INTERRUPTED else code)
 
 
 def _exit_code(args: list[str]) -> int:
@@ -131,7 +148,7 @@ def _exit_code(args: list[str]) -> int:
         return result if isinstance(result, int) else 0
     except (click.exceptions.Abort, KeyboardInterrupt):
         _say(_stopped(args))
-        return 130
+        return INTERRUPTED
     except click.ClickException as error:
         shown = io.StringIO()
         error.show(shown)
@@ -153,7 +170,7 @@ def _stopped(args: list[str]) -> str:
     command = next((arg for arg in args if arg in COMMANDS), "")
     if command in RESUMABLE:
         return "stopped; finished work is saved, and the same command resumes"
-    return "stopped; nothing was saved, and the same command starts again"
+    return "stopped; the same command starts again"
 
 
 def _refuse(error: ForethoughtError, cause: Exception, args: list[str]) -> int:

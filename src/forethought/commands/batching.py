@@ -279,7 +279,7 @@ def collect(settings: CollectSettings) -> Collected:
     with run.locked():
         keep_plan(run, plan)
         job = Job.open(run, plan, [given], tokenizer)
-        ended = job.check(paths)
+        ended = job.check(paths) or {given.fingerprint}  # files without a result name no round
         for path in paths:
             job.collect(run, path, judge, seen)
         if settings.ended:

@@ -11,7 +11,7 @@ from pathlib import Path
 from ..control import sources
 from ..control.judging import Judge
 from ..control.plan import MAKE, Plan
-from ..control.planning import engine_for, model_of, voting_for
+from ..control.planning import check_waves, engine_for, model_of, voting_for, weights_for
 from ..control.profiling import check_asked_layers
 from ..control.running import plan_provenance
 from ..control.sources import refuse_without_texts
@@ -133,6 +133,8 @@ def plan_inputs(settings: PlanSettings) -> tuple[Predictor, list[Query]]:
     terms.open()
     queries = sources.plan_queries(settings.questions, settings.limit, settings.columns)
     terms.check_total(queries, predictor.card)
+    if settings.waves:
+        check_waves(predictor, queries, terms, weights_for(predictor.card, settings.vote_weights))
     return predictor, queries
 
 
@@ -164,6 +166,8 @@ def run_inputs(settings: RunSettings, *, is_open: bool = False) -> tuple[Predict
 def plan_file_inputs(settings: RunPlanSettings, *, is_open: bool = False) -> tuple[Plan, Judge, EngineSettings]:
     """The plan of a file, its grader and its engine; raises every error that can be detected in advance."""
     made = Plan.load(settings.plan_file)
+    if made.waves and settings.worker:
+        raise InvalidSettingsError(f"{settings.plan_file} draws in waves, all questions together: leave --worker out")
     refuse_without_texts(made.queries, settings.plan_file)
     judge = Judge.of(settings.grader, settings.grader_options)
     check_references(judge.grader, made.queries, source=settings.plan_file)

@@ -16,9 +16,14 @@ from ..control.answers import Answers, abstained_words
 from ..control.budgets import load_budgets, read_plan
 from ..control.plan import Plan
 from ..control.results import answer_rows, read_summary, summary
+from ..control.voting import is_short
+from ..core.codec import UnfitError, decode
 from ..core.data import Cost, Grade, StopReason
+from ..core.flags import typed
+from ..core.settings import ClusterSettings, EngineSettings, PlanSettings, RunSettings
 from ..core.terms import usd_words
 from ..core.visible import one_line
+from ..errors import InvalidSettingsError, RunError
 from ..evaluation.live import accuracy_of
 from ..evaluation.results import Estimate
 from ..predictors.card import PredictorCard
@@ -48,13 +53,9 @@ def not_run(run: RunDirectory) -> list[str]:
 def by_fewer_samples(run: RunDirectory) -> list[str]:
     """Ids of the questions whose answer is the vote of fewer samples than their option has: the others failed."""
     plan = read_plan(run)
-    if plan.waves or not plan.menu.is_named:
+    if plan.waves:
         return []
-    return [
-        each.id
-        for each in Answers.load(run.path)
-        if each.error is None and each.samples < plan.menu.option(each.budget).samples
-    ]
+    return [each.id for each in Answers.load(run.path) if is_short(each, plan.menu)]
 
 
 def run_overview(run: RunDirectory) -> dict[str, Any]:
@@ -110,19 +111,19 @@ def _next(run: RunDirectory, plan: Plan, *, is_finished: bool, has_grades: bool,
     return f"forethought show {run.path} {plan.queries[0].id}"
 
 
-def again(run: RunDirectory) -> str:
-    """The command that made a run, with its main flags; it resumes the run."""
+def again(run: RunDirectory, **changed: Any) -> str:
+    """The command that made a run, which resumes it; with the settings of `run` that are changed."""
     settings = run.header.settings
-    asked, out = settings.get("plan") or {}, f"--out {run.path}"
     if batch := settings.get("batch"):
-        return f"forethought collect RESULTS.jsonl --batch {batch} {out}"
-    if not asked:  # by a plan file, which is not kept
-        return f"forethought run --plan {run.path / 'plan.json'} {out}"
-    totals = {name: asked.get(name) for name in ("mean_tokens", "total_tokens", "mean_usd", "total_usd")}
-    words = [f"--{name.replace('_', '-')} {value:g}" for name, value in totals.items() if value is not None]
-    words += [f"--cost {asked['cost']}"] if asked.get("cost") == Cost.SPENT else []
-    words += [f"--compare {name}" for name in settings.get("compare") or ()]
-    return " ".join(["forethought run", str(asked.get("run")), str(asked.get("questions")), *words, out])
+        return f"forethought collect RESULTS.jsonl --batch {batch} --out {run.path}"
+    if not settings.get("plan"):  # by a plan file, which is not kept
+        return f"forethought run --plan {run.path / 'plan.json'} --out {run.path}"
+    classes = (RunSettings, PlanSettings, EngineSettings, ClusterSettings)
+    try:
+        asked = decode(RunSettings, {**settings, "out": str(run.path), **changed}, lenient=classes)
+    except (UnfitError, InvalidSettingsError) as error:
+        raise RunError(f"{run.path / 'run.json'} does not say by which settings it was run: {error}") from error
+    return typed("forethought run", asked)
 
 
 def predictor_words(card: PredictorCard) -> str:
@@ -233,7 +234,8 @@ def run_text(result: Mapping[str, Any]) -> str:
         right = f", {result['right']} of {total} right ({result['right'] / total:.1%}{failed})"
     granted = f"granted {result['granted_tokens']:,} reasoning tokens, used"
     if options := result.get("options"):
-        granted = f"{', '.join(f'{count:,} by {one_line(label)}' for label, count in options.items())}; thoughts took"
+        granted = f"{', '.join(f'{count:,} by {one_line(label)}' for label, count in options.items())}; "
+        granted += f"{result['samples']:,} samples in all; thoughts took" if "samples" in result else "thoughts took"
     lines = [
         f"{result['answered']} of {result['queries']} questions answered{right}",
         f"{granted} {result['reasoning_tokens']:,}; "

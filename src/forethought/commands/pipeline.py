@@ -228,6 +228,7 @@ def run(
     with typed_flags():
         predictor, queries, judge = run_inputs(settings, is_open=engine is not None)
     terms, others = terms_of(settings.plan), allocators_of(settings)[1:]
+    voting = voting_of(settings.plan, predictor.card)
     asked = planned_engine(settings.plan, predictor)
     folder = run_folder(settings)
     model, cap = model_of(predictor.card, settings.plan.model), terms.largest_cap(queries, predictor.card.menu)
@@ -244,9 +245,8 @@ def run(
             with typed_flags():
                 expected = predict(queries, predictor, running, progress=progress)
                 progress("divide the total", 0, 1)
-                made = made_plan(
-                    predictor, queries, expected, terms, others=others, seed=settings.seed, waves=settings.plan.waves
-                )
+                how: dict[str, Any] = {"seed": settings.seed, "voting": voting, "waves": settings.plan.waves}
+                made = made_plan(predictor, queries, expected, terms, others=others, **how)
             room.check_caps(running.info, made.largest_Q, tolerates=False)
         directory = RunDirectory.create(
             folder,
@@ -258,7 +258,7 @@ def run(
             if made is not None and keep_plan(directory, made):
                 for note in made.forecast.notes:
                     logger.warning("note: %s", note)
-            keep_voting(directory, voting_of(settings.plan, predictor.card))
+            keep_voting(directory, voting)
             kept = replace(read_plan(directory), card=predictor.card, terms=terms)  # an old plan says neither
             # Tokens beyond those predicted are no reason to think of other options: what one takes is its own.
             is_adapted = worker.is_alone and not kept.menu.is_named

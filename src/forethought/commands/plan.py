@@ -202,6 +202,11 @@ def _check_folder_plan(settings: PlanSettings, cluster: ClusterSettings, target:
         check_rows_file(target)
     if settings.allocator != "envelope" or settings.allocator_options or settings.limit is not None:
         raise InvalidSettingsError("a folder is planned by the allocator envelope, as a whole: leave out other flags")
+    if settings.waves or settings.min_agreement or settings.vote_weights:
+        raise InvalidSettingsError(
+            "a folder is planned as budgets alone, which do not say how samples vote: leave --waves, --min-agreement "
+            "and --vote-weights out"
+        )
     if dry_run and settings.questions:
         raise InvalidSettingsError("--dry-run of a folder of questions: they are predicted, and no token is paid")
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..control import evaluating, sources
 from ..control.budgets import load_budgets, read_plan
-from ..control.learning_votes import with_votes
+from ..control.learning_votes import with_votes, with_votes_of
 from ..control.results import answer_rows, outcomes, read_summary
 from ..core import registry
 from ..core.data import Query
@@ -233,15 +233,20 @@ def evaluation(
             progress=progress,
         )
     if (path / "run.json").is_file() and RunDirectory.open(path).header.kind == "run":
-        if settings.on:
+        if settings.on or settings.samples:
             raise InvalidSettingsError(
-                f"{path} is a run by a plan, which is compared on its own answers: leave --on out, or evaluate its "
-                "predictor"
+                f"{path} is a run by a plan, which is compared on its own answers: leave --on and --samples out, or "
+                "evaluate its predictor"
             )
         return live_comparison(RunDirectory.open(path), seed=settings.seed)
     how = evaluating.Judging(settings.mean_tokens, settings.mean_usd, settings.num_resamples, settings.seed)
     if settings.on or settings.run in shipped_predictors():
         predictor = sources.open_predictor(settings.run)
+        if settings.samples or settings.vote_weights:
+            raise InvalidSettingsError(
+                f"{settings.run} is judged by its own numbers of samples and vote weights: leave --samples and "
+                "--vote-weights out, or evaluate the profile alone"
+            )
         measured = sources.open_profile(settings.on) if settings.on else sources.shipped_heldout(settings.run)
         measured, notes = held_out(measured, {settings.run: predictor}) if settings.on else (measured, ())
         return evaluating.evaluate_on(
@@ -284,10 +289,11 @@ def compare(settings: CompareSettings, *, wrote: Wrote = ignore, progress: Progr
     trained = [sources.open_predictor(source) for source in settings.predictors]
     names = settings.names or names_of(settings.predictors)
     measured = sources.open_profile(settings.on) if settings.on else sources.shipped_heldout(settings.predictors[0])
+    counted = sources.open_profile(settings.train) if settings.labels else None
+    measured, counted = as_voted(trained, measured), None if counted is None else as_voted(trained, counted)
     for each in trained:
         each.check(measured.provenance.engine_info, measured.menu)
     notes: tuple[str, ...] = ()
-    counted = sources.open_profile(settings.train) if settings.labels else None
     if settings.on:
         fitted = dict[str, Predictor | Seen](zip(names, trained, strict=True))
         measured, notes = held_out(measured, fitted | ({"--train": Seen.of(counted)} if counted else {}))
@@ -324,6 +330,17 @@ def compare(settings: CompareSettings, *, wrote: Wrote = ignore, progress: Progr
     for file in page(result, facts=facts).write(folder, plots=settings.plots, progress=progress).values():
         wrote(file)
     return result
+
+
+def as_voted(trained: Sequence[Predictor], measured: Profile) -> Profile:
+    """The profile of the votes that predictors have learned from; itself where these are single samples."""
+    weights = sorted({each.card.vote_weights for each in trained})
+    if len(weights) > 1:
+        raise MismatchError(
+            f"the predictors' votes weigh differently ({', '.join(each or 'equal' for each in weights)}), so they are "
+            "of other votes: compare predictors that were trained with the same --vote-weights"
+        )
+    return with_votes_of(trained[0].card.menu, measured, weights[0])
 
 
 def names_of(predictors: Sequence[str]) -> tuple[str, ...]:

@@ -93,11 +93,12 @@ def command(
         talk(f"{result['queries']} answers written to {answers}")
     if settings.hard_cap and (kept_back := not_run(run)):
         result["kept_back"] = kept_back
+        by_file = isinstance(settings, RunPlanSettings) and settings.cluster.ray  # which the run does not keep
+        where = f" {typed('', settings.cluster)}" if by_file else ""
         talk(
             f"{len(kept_back)} questions were not run under the hard cap ({', '.join(kept_back[:5])}"
             f"{', …' if len(kept_back) > 5 else ''}); to go on with them, give the same command, --hard-cap larger: "
-            f"{again(run)} {typed('', settings.cluster)}".rstrip()
-            + " --hard-cap N"
+            f"{again(run, hard_cap='')}{where} --hard-cap N"
         )
     if fewer := by_fewer_samples(run):
         result["by_fewer_samples"] = fewer

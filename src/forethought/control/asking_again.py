@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -98,7 +99,7 @@ def rest_of(job: Job, hard_cap: HardCap | None) -> Rest:
         requests += [plan.request(query_of[query_id], budget, sample, context) for sample in samples[:num_paid]]
         if num_paid < len(samples):
             unpaid.append(query_id)
-    queries, censored = list[Query](), list[str]()
+    queries, censored, larger_of = list[Query](), list[str](), dict[str, list[int]]()
     last = {query_id: each.asked[query_id] for each in job.rounds for query_id in each.asked}
     for query_id, state in states.items():
         query = query_of[query_id]
@@ -108,11 +109,14 @@ def rest_of(job: Job, hard_cap: HardCap | None) -> Rest:
             if not larger or larger[0] > most:
                 censored.append(query_id)
                 continue
-            query = replace(query, min_budget=larger[0])
+            query, larger_of[query_id] = replace(query, min_budget=larger[0]), larger
         queries.append(query)
     rows = np.array([row_of[query.id] for query in queries], dtype=np.int64)
     unseen = np.isin(rows, plan.forecast.unseen_Q)
     curves = plan.forecast.curves.select(rows)
+    for row, query in enumerate(queries):
+        if query.id in larger_of:  # more samples that think no longer would be cut too
+            curves.p_Q_B[row, ~np.isin(menu.budgets_B, larger_of[query.id])] = 0.0
     costs_Q_B = curves.costs_Q_B(cost)
     assert costs_Q_B is not None  # the plan was made by them
     least_Q, most_Q = plan.terms.bounds(queries, menu)
@@ -159,7 +163,9 @@ def write_again(job: Job, run: RunDirectory, rest: Rest, place: Path, hard_cap: 
         return None
     first, number = job.rounds[0], job.rounds[-1].number + 1
     asked = first.batch_server
-    stem = place.name.removesuffix(".batch.json").partition(".round")[0]
+    stem = re.sub(r"(\.round\d+)?\.batch\.json$", "", place.name)
+    while place.with_name(f"{stem}.round{number}.batch.json").exists():  # of another run directory, or of a killed call
+        number += 1
     requests = place.with_name(f"{stem}.round{number}.jsonl")
     made = make_round(
         job.plan,

@@ -255,7 +255,18 @@ def make_round(
 
 
 def write_round(made: Round, plan: Plan, requests: Path) -> Round:
-    """Writes the requests, numbered files where one would be too large, and what `collect` needs beside them."""
+    """Writes the requests, numbered files where one would be too large, and what `collect` needs beside them.
+
+    Raises:
+        InvalidSettingsError: other requests have this name; without their record nobody could collect their results.
+    """
+    record = requests.with_name(f"{requests.stem}.batch.json")
+    before = _record_at(record)
+    if before is not None and before.fingerprint != made.fingerprint:
+        raise InvalidSettingsError(
+            f"{record} is of other requests ({before.fingerprint}), and without it their results cannot be collected; "
+            "give another --batch-out, or delete it"
+        )
     calls, query_of = BatchCalls(made.batch_server), {query.id: query for query in plan.queries}
     form, context = made.batch_server.form, made.batch_server.context_tokens
     most_lines = min(made.most_lines or form.most_lines, form.most_lines)
@@ -273,9 +284,19 @@ def write_round(made: Round, plan: Plan, requests: Path) -> Round:
                 file.write(next(written))
     if made.number == 1:
         plan.save(requests.with_name(made.plan))
-    content = f"{to_json(made.to_json(), indent=1)}\n".encode()
-    write_atomically(requests.with_name(f"{requests.stem}.batch.json"), content)
+    write_atomically(record, f"{to_json(made.to_json(), indent=1)}\n".encode())
+    for name in set(before.files if before else ()) - set(made.files):  # the same requests, in files of another size
+        if Path(name).name == name:
+            requests.with_name(name).unlink(missing_ok=True)
     return made
+
+
+def _record_at(path: Path) -> Round | None:
+    """The record that is there; None where there is none, or none that can be read."""
+    try:
+        return Round.load(path)
+    except RunError:
+        return None
 
 
 def _parts(lines: Iterable[bytes], most_lines: int, most_bytes: int) -> list[int]:

@@ -88,6 +88,8 @@ def evaluate(
         MismatchError: it was made for another model or template, or has none of the profile's options.
     """
     check_profiles([profile])
+    if isinstance(predictor, Predictor) and samples:
+        vote_weights = vote_weights or predictor.card.vote_weights
     profile = with_votes(profile, samples, vote_weights)
     how = Judging(mean_tokens, mean_usd, num_resamples, seed)
     made = registry.make("allocators", allocator, {}) if isinstance(allocator, str) else allocator

@@ -10,7 +10,8 @@ import numpy as np
 from ..core.features import MIN_QUERIES
 from ..core.menu import Menu
 from ..core.profile import Profile
-from ..evaluation.votes import frozen_draws, voted
+from ..errors import InvalidInputError, InvalidSettingsError
+from ..evaluation.votes import frozen_draws, most_samples, voted
 from ..predictors.parts.wave_table import learn_waves
 from ..predictors.predictor import Predictor
 from .judging import Judge
@@ -18,6 +19,8 @@ from .judging import Judge
 
 def with_votes(profile: Profile, samples: Sequence[int], weigh_by: str = "") -> Profile:
     """The profile of votes, see `evaluation.votes.voted`, by its own grader; itself without numbers of samples."""
+    if weigh_by and not samples:
+        raise InvalidSettingsError("vote weights (--vote-weights) weigh several samples: add samples (--samples 1,2,4)")
     return voted(profile, samples, Judge.of_provenance(profile.provenance).grader, weigh_by) if samples else profile
 
 
@@ -25,8 +28,13 @@ def with_votes_of(menu: Menu, profile: Profile, weigh_by: str = "") -> Profile:
     """The same with the numbers of samples on `menu` that the profile has; itself where it has them already."""
     if (profile.menu.samples_B > 1).any() or (menu.samples_B == 1).all():
         return profile
-    most = int(profile.num_tried_Q.max(initial=0))
-    return with_votes(profile, [number for number in set(menu.samples_B.tolist()) if number <= most], weigh_by)
+    numbers = {number for number in menu.samples_B.tolist() if number <= most_samples(profile)}
+    if not numbers:
+        raise InvalidInputError(
+            f"{profile.provenance.name or 'the profile'} has {most_samples(profile)} traces of a question, too few for "
+            f"the votes of {menu}: measure more, forethought profile --traces N"
+        )
+    return with_votes(profile, sorted(numbers), weigh_by)
 
 
 def with_waves(predictor: Predictor, profile: Profile, samples: Sequence[int]) -> Predictor:
@@ -51,5 +59,5 @@ def with_waves(predictor: Predictor, profile: Profile, samples: Sequence[int]) -
             draws = draws.select(np.array(known, dtype=np.int64))
             predicted_Q = said.p_Q_B[[place_of[profile.query_ids[rows[place]]] for place in known], column]
         if len(draws.group_Q_T) >= MIN_QUERIES:
-            tables[label] = learn_waves(draws, predicted_Q)
+            tables[label] = replace(learn_waves(draws, predicted_Q), weights=predictor.card.vote_weights)
     return replace(predictor, waves=tables)

@@ -147,7 +147,7 @@ class Plan(Shown):
             budgets: id -> cap, on the menu and within the query's bounds; or the name of an option.
 
         Raises:
-            InvalidInputError: ids that the plan does not have.
+            InvalidInputError: ids that the plan does not have; a plan in waves.
             InvalidMenuError: caps that are not on the menu, or outside of a query's bounds.
         """
         row_of = {query.id: row for row, query in enumerate(self.queries)}
@@ -182,7 +182,9 @@ class Plan(Shown):
             )
 
     def _counted(self, budget_Q: IntArray) -> Allocation:
-        """The allocation with these budgets."""
+        """The allocation with these budgets; raises InvalidInputError where waves decide what they come to."""
+        if self.waves:
+            raise InvalidInputError("it is drawn in waves: leave its options as planned, or plan without waves")
         weight_Q = np.array([query.weight for query in self.queries])
         return self.allocation.with_budgets(budget_Q, self.forecast.curves, weight_Q)
 
@@ -265,6 +267,10 @@ class Plan(Shown):
         ids, main, card = tuple(query.id for query in queries), content["main"], content.get("predictor")
         allocations = {name: allocation_from_json(plan, name, ids) for name, plan in content["plans"].items()}
         own = allocations.pop(main)
+        waves = {str(name): WaveTable.from_json(table) for name, table in (content.get("waves") or {}).items()}
+        drawn = {own.menu.option(budget).single.label for budget in own.budget_Q.tolist()}
+        if lacking := sorted(drawn - waves.keys()) if waves else []:
+            raise InvalidInputError(f"'waves' lacks a table of the option {lacking[0]!r}")
         return cls(
             queries,
             own,
@@ -275,7 +281,7 @@ class Plan(Shown):
             allocations,
             dict(content.get("versions") or {}),
             decode(Voting, content.get("voting") or {}, place="voting"),
-            {str(name): WaveTable.from_json(table) for name, table in (content.get("waves") or {}).items()},
+            waves,
         )
 
     def _as_edited(self, *, is_edited: bool) -> Plan:

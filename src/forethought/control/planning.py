@@ -108,6 +108,8 @@ def plan(
     )
     queries, voting = read_questions(questions), voting_for(predictor.card, min_agreement, vote_weights)
     terms.check_total(queries, predictor.card)
+    if waves:
+        check_waves(predictor, queries, terms, voting.weights)
     with watched(progress) as said:
         if engine is not None or predictor.card.features.reads <= GIVEN:
             expected = predict(queries, predictor, engine, progress=said)
@@ -139,7 +141,7 @@ def made_plan(
     """The plan from predicted curves; `others` are allocators whose budgets a run judges on the same traces."""
     return Plan(
         queries=tuple(queries),
-        allocation=_in_waves(predictor, queries, expected, terms, voting)
+        allocation=plan_waves(queries, expected, predictor.waves, total=terms.total_for(len(queries)))
         if waves
         else allocate(terms, queries, expected),
         waves=predictor.waves if waves else {},
@@ -153,13 +155,22 @@ def made_plan(
     )
 
 
-def _in_waves(
-    predictor: Predictor, queries: Sequence[Query], expected: Forecast, terms: Terms, voting: Voting
-) -> Allocation:
-    """The allocation by `plan_waves`, which knows no bounds, and spends tokens."""
+def check_waves(predictor: Predictor, queries: Sequence[Query], terms: Terms, weights: str) -> None:
+    """Refuses what samples cannot be drawn in waves by, before any model is loaded; raises InvalidSettingsError."""
+    if not predictor.waves or predictor.card.mean_tokens_B is None:
+        raise InvalidSettingsError(
+            "waves need a predictor of votes that knows usage, and how votes move: forethought train PROFILE "
+            "--samples 1,2,4,8, on a profile with answers"
+        )
+    if any(table.weights != predictor.card.vote_weights for table in predictor.waves.values()):
+        raise InvalidSettingsError(
+            "the predictor's waves have learned from votes that did not weigh as its own do, since an earlier version "
+            "made it: train it again, forethought train PROFILE --samples N,… --vote-weights "
+            f"{predictor.card.vote_weights}"
+        )
     if terms.cost is not Cost.SPENT:
         raise InvalidSettingsError(f"waves spend tokens: give a total under cost spent, not {terms.cost}")
-    if voting.weights != predictor.card.vote_weights:
+    if weights != predictor.card.vote_weights:
         raise InvalidSettingsError(
             "waves have learned how votes end that are weighed as the predictor's were: leave vote weights out "
             "(--vote-weights), or train with others"
@@ -167,7 +178,8 @@ def _in_waves(
     bounds = {terms.min_tokens, terms.max_tokens}
     if bounds.union(*((query.min_budget, query.max_budget) for query in queries)) != {None}:
         raise InvalidSettingsError("waves know no bounds of a question: leave min_tokens and max_tokens out")
-    return plan_waves(queries, expected, predictor.waves, total=terms.total_for(len(queries)))
+    if terms.allocator != "envelope":
+        raise InvalidSettingsError("waves divide a total by themselves: leave the allocator out (--allocator)")
 
 
 def predict(

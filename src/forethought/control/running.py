@@ -16,19 +16,18 @@ from ..core.provenance import Provenance
 from ..core.records import Record
 from ..core.worker import ALONE, Worker
 from ..engines.context import ceiling_of
-from ..errors import InvalidSettingsError
 from ..questions.queries import query_to_json
-from ..runs.store import RunDirectory, fingerprint
+from ..runs.store import RunDirectory, fingerprint, trace_of
 from .adapting import Adaptation, blocks
 from .answers import Answer
-from .budgets import keep_plan, load_budgets, priorities, read_plan
+from .budgets import keep_plan, keep_voting, load_budgets, priorities, read_plan
 from .judging import Judge
 from .keeping import Keeping, check_label, judged, keeper
 from .plan import Plan
 from .pool import Pool
 from .profiling import planned_seed, setup_of
 from .results import answer_rows, answers_of, line_of, write_results
-from .voting import Gathering
+from .voting import Gathering, is_short
 from .waving import answers_in_waves
 
 AHEAD = 4  # the first quarter of a block is served while the last answers of the block before come in
@@ -85,9 +84,11 @@ async def kept_answers(
     run = RunDirectory.create(folder, kind="run", provenance=plan_provenance(plan, judge, engine.info), settings={})
     with run.locked(worker):
         keep_plan(run, plan)
+        keep_voting(run, plan.voting)
         found = [] if plan.waves else answer_rows(run, plan.queries)  # waves go through what is there by themselves
+        again = {each.id for each in found if retry_failed and (each.error is not None or is_short(each, plan.menu))}
         for answer in found:
-            if answer.error is None or not retry_failed:
+            if answer.id not in again:
                 yield answer
         work = generate_planned(
             run,
@@ -105,7 +106,7 @@ async def kept_answers(
             fresh.add(answer.id)
             yield answer
         for answer in found:
-            if answer.error is not None and retry_failed and answer.id not in fresh:
+            if answer.id in again - fresh:
                 yield answer
         write_results(run, plan.queries)
 
@@ -202,6 +203,7 @@ async def generate_planned(
             position += 1
             if query.id not in begun:
                 begun.add(query.id)
+                gathered.forget(query.id, lambda each: is_left(each.query_id, each.sample, each.option))
                 for budget, sample, caps in asked(query.id):
                     cap, option = menu.asked(budget, ceiling)
                     trace = planned_seed(seed, query.id, sample, option)
@@ -269,24 +271,27 @@ async def _generate_waves(
     worker: Worker,
 ) -> AsyncIterator[Answer]:
     """The same where samples are drawn in waves; all queries are decided together, by one worker."""
-    if not worker.is_alone:
-        raise InvalidSettingsError("waves decide for all questions together: run them by one worker")
+    assert worker.is_alone  # commands refuse others
     own, made, tries = {query.id: query for query in queries}, run.header.provenance, run.tries()
     plan = replace(plan, queries=tuple(queries))
     gathered = Gathering(own, plan.budgets, made, plan.voting, grader, is_open=True)
     label_of = {query_id: plan.menu.option(budget).single.label for query_id, budget in plan}
+    earlier = [record for record in run.latest() if label_of.get(record.query_id) == record.option]
+    for record in earlier:  # all of them vote, also one that an earlier start asked for and this one does not
+        gathered.add(record)
     known = {
         (record.query_id, record.sample): record
-        for record in run.latest()
-        if label_of.get(record.query_id) == record.option
-        and not tries.is_left(record.query_id, record.sample, record.option, retry_failed=retry_failed, setup=setup)
+        for record in earlier
+        if not tries.is_left(*trace_of(record), retry_failed=retry_failed, setup=setup)
     }
     keeping = Keeping(run.path, plan.menu, grader, setup, worker, is_counted=True, retries_lost=pool is None)
     with keeper(engine, keeping) as keep, replacing(run.path / "answers.jsonl") as rows:
 
         async def draw(requests: Iterable[Request]) -> AsyncIterator[Record]:
             async for generation in pool.generate(engine, list(requests)) if pool else engine.generate(requests):
-                yield keep(generation, own[generation.query_id].reference)
+                record = keep(generation, own[generation.query_id].reference)
+                gathered.warn_of(record)
+                yield record
 
         ceiling = ceiling_of(engine.info)
         async for answer in answers_in_waves(plan, gathered, grader, draw, known=known, ceiling=ceiling):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -28,6 +29,8 @@ from ..runs.profiles import joined
 from .learning_votes import with_votes, with_waves
 
 HISTORY = "history"
+
+logger = logging.getLogger(__name__)
 
 
 def train(
@@ -128,6 +131,13 @@ def fitted(
     if name == HISTORY and vote_weights:
         raise InvalidSettingsError("a history counts answers, one vote each: leave vote weights out (--vote-weights)")
     check_profile(measured, frozenset(wanted.reads) - {DIFFICULTY}, layers)
+    if num_lacking := int((~measured.is_complete_Q).sum()):
+        logger.warning(
+            "note: %d of %d questions have no trace under some option, or fewer than a vote needs: curves are learned "
+            "from the others",
+            num_lacking,
+            measured.num_queries,
+        )
     if DIFFICULTY in wanted.reads and not measured.difficulties:
         order = hash_order(measured.query_ids, seed=seed)
         measured = ask(measured, Asking(pick_examples(measured, num_each=wanted.num_examples, order=order)))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from ..core.data import Grade, Outcome, Query, StopReason
+from ..core.menu import Menu
 from ..core.options import Option
 from ..core.protocols import Grader
 from ..core.provenance import Provenance
@@ -19,6 +20,13 @@ from .billing import bill
 from .judging import Judge
 
 logger = logging.getLogger(__name__)
+
+SHARE_DIGITS = 4  # of a share, as it is shown and held against the least agreement
+
+
+def is_short(answer: Answer, menu: Menu) -> bool:
+    """Whether an answer is the vote of fewer samples than its option has: the others failed."""
+    return menu.is_named and answer.error is None and answer.samples < menu.option(answer.budget).samples
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +89,12 @@ class Gathering:
             del self._held[query.id]
         return answer
 
+    def forget(self, query_id: str, is_left: Callable[[Record], bool]) -> None:
+        """Drops the samples of a query that are tried again: its vote is given once they have come."""
+        held = self._held.get(query_id, {})
+        for number in [number for number, sample in held.items() if is_left(sample.record)]:
+            del held[number]
+
     def settle(self, query_id: str) -> Answer:
         """The answer to a query by the samples that came."""
         samples, budget = self._held.pop(query_id), self._budget_of[query_id]
@@ -141,8 +155,8 @@ class Gathering:
             option=option.label,
             usd=math.fsum(bills) if len(bills) == len(came) else None,
             samples=len(came),
-            share=round(share, 4),
-            is_abstained=share < self._voting.min_agreement,
+            share=round(share, SHARE_DIGITS),
+            is_abstained=round(share - self._voting.min_agreement, SHARE_DIGITS) < 0,
         )
 
     @staticmethod

@@ -15,7 +15,7 @@ from ..core.protocols import Grader
 from ..core.records import Record
 from ..core.stopping import Standing
 from ..core.votes import ABSTAINS
-from ..errors import EngineError, InvalidSettingsError, InvalidTotalError
+from ..errors import EngineError, InvalidTotalError
 from ..graders import group_answers
 from ..predictors.parts.folds import hash_order
 from ..predictors.parts.wave_table import WaveTable
@@ -45,16 +45,11 @@ def plan_waves(
         total: tokens that may be spent.
 
     Raises:
-        InvalidSettingsError: the predictor knows no waves, or usage.
         InvalidTotalError: not even a first sample of each query fits.
     """
     curves, menu = expected.curves, expected.curves.menu
     labels = [label for label in menu.labels if label in tables]
-    if not labels or curves.tokens_Q_B is None:
-        raise InvalidSettingsError(
-            "waves need a predictor of votes that knows usage, and how votes move: forethought train PROFILE "
-            "--samples 1,2,4,8, on a profile with answers"
-        )
+    assert curves.tokens_Q_B is not None  # see `planning.check_waves`
     policies = [WavePolicy.of(tables[label]) for label in labels]
     columns = [menu.column_of(label) for label in labels]
     tokens_Q_O, right_Q_O_K = curves.tokens_Q_B[:, columns], _votes(curves, labels)

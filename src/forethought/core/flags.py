@@ -69,7 +69,7 @@ def _typed(settings: Any) -> Iterator[tuple[bool, list[str]]]:
             continue
         default = each.default_factory() if each.default_factory is not MISSING else each.default
         if known.is_argument:
-            yield True, [_USER.sub("", str(one)) for one in (value if isinstance(value, tuple) else [value])]
+            yield True, list(map(_word, value if isinstance(value, tuple) else [value]))
         elif value == default:
             continue
         elif known.is_pairs:
@@ -81,9 +81,14 @@ def _typed(settings: Any) -> Iterator[tuple[bool, list[str]]]:
             if isinstance(value, bool):
                 yield False, [name if value else f"--no-{name[2:]}"]
             elif isinstance(value, tuple):
-                yield False, [word for one in value for word in (name, str(one))]
+                yield False, [word for one in value for word in (name, _word(one))]
             else:
-                yield False, [name, _USER.sub("", str(value))]
+                yield False, [name, _word(value)]
+
+
+def _word(value: Any) -> str:
+    """A value as it is typed."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else _USER.sub("", str(value))
 
 
 def said_settings(settings: Any) -> Iterator[str]:

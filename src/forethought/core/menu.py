@@ -106,7 +106,7 @@ class Menu(Shown):
 
         `512,1024,4096` lists caps; `16:256:16` goes from the first to the second by the third; `geometric:256:32768`
         doubles from the first to the second (a fourth part is the factor: `geometric:100:10000:10`). Parts may be
-        joined by commas: `0,16:256:16`.
+        joined by commas, and ascend: `0,16:256:16`.
 
         Raises:
             InvalidMenuError: anything else, naming the part that cannot be read.

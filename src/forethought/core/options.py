@@ -10,6 +10,7 @@ import math
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Self
 
@@ -173,8 +174,10 @@ def parse_caps(text: str) -> list[int]:
     for part in text.split(","):
         caps += _parse_part(part.strip())
         check_count(len(caps))
-    if twice := sorted({cap for cap in caps if caps.count(cap) > 1}) if len(caps) < 1000 else []:
-        raise InvalidMenuError(f"--budgets {text}: {twice[0]} is named twice")
+    for before, cap in pairwise(caps):
+        if cap <= before:
+            problem = f"{cap} is named twice" if cap == before else f"caps must ascend, and {cap} comes after {before}"
+            raise InvalidMenuError(f"--budgets {text}: {problem}")
     return caps
 
 

@@ -60,6 +60,11 @@ def weights(profile: Profile, by: str) -> FloatArray:
     return weight_N_B
 
 
+def most_samples(profile: Profile) -> int:
+    """The most samples whose vote is measured under every option, on one question at least."""
+    return int(profile.tries_Q_B.max(axis=0, initial=0).min())
+
+
 def frozen_draws(
     profile: Profile, label: str, num_samples: int, grader: Grader, weigh_by: str = ""
 ) -> tuple[IntArray, FrozenDraws]:
@@ -99,13 +104,15 @@ def voted(profile: Profile, samples: Sequence[int], grader: Grader, weigh_by: st
 
     Raises:
         InvalidInputError: a profile that keeps no answers, or no log-probabilities to weigh them by.
-        InvalidSettingsError: numbers of samples that no query has.
+        InvalidSettingsError: numbers of samples that no query has under some option.
     """
     numbers = sorted(set(samples))
-    most = int(profile.num_tried_Q.max(initial=0))
+    most_B = profile.tries_Q_B.max(axis=0, initial=0)
+    most = most_samples(profile)
     if not numbers or numbers[0] < 1 or numbers[-1] > most:
+        by = f" by option {profile.menu.labels[most_B.argmin()]!r}" if most < most_B.max() else ""
         raise InvalidSettingsError(
-            f"samples must be whole numbers from 1 to {most}, the most traces of a question; got {list(samples)}"
+            f"samples must be whole numbers from 1 to {most}, the most traces of a question{by}; got {list(samples)}"
         )
     tries_Q_B, group_N_B = profile.tries_Q_B, groups(profile, grader)
     weight_N_B = weights(profile, weigh_by) if weigh_by else None

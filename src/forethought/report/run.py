@@ -125,6 +125,7 @@ def _decision(result: RunResult) -> Iterator[str]:
 def _division(plan: Plan, answers: Sequence[Answer]) -> Table:
     """The number of questions at each option, and their results."""
     is_named, has_usd = plan.menu.is_named, any(each.usd is not None for each in answers)
+    has_votes = any(each.samples > 1 for each in answers)
     by_budget: dict[int, list[Answer]] = {}
     for each in answers:
         by_budget.setdefault(each.budget, []).append(each)
@@ -135,10 +136,11 @@ def _division(plan: Plan, answers: Sequence[Answer]) -> Table:
         tokens = [each.tokens for each in group if each.tokens is not None]
         usd = [each.usd for each in group if each.usd is not None]
         cells = [group[0].option or f"{budget:,}", f"{len(group):,}", f"{right} of {len(graded)}" if graded else "–"]
+        cells += [f"{np.mean([each.samples for each in group]):.2f}"] if has_votes else []
         cells.append(f"{np.mean(tokens):,.1f}" if tokens else "not counted")
         rows.append(cells + ([amount(float(np.mean(usd)), Cost.USD) if usd else "not known"] if has_usd else []))
-    head = ["option" if is_named else "cap", "questions", "right", "mean tokens"]
-    return Table([*head, *(["mean USD"] if has_usd else [])], rows)
+    head = ["option" if is_named else "cap", "questions", "right", *(["mean samples"] if has_votes else [])]
+    return Table([*head, "mean tokens", *(["mean USD"] if has_usd else [])], rows)
 
 
 def run_questions(plan: Plan, answers: Mapping[str, Sequence[Answer]], records: ReadRecords) -> Questions:

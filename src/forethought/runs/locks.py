@@ -45,7 +45,7 @@ def _enter(folder: Path, worker: Worker, whole: BinaryIO, own: BinaryIO, *, is_l
     is_shared = bool(worker.crew) or not worker.is_alone
     with turn(folder):
         if not is_member and _take(whole, fcntl.LOCK_EX):
-            _note(whole, worker)
+            _note(folder / WHOLE, whole, worker)
             _clean(folder)
         elif not is_last:
             return False
@@ -106,8 +106,8 @@ def _take(file: BinaryIO, how: int) -> bool:
     return True
 
 
-def _note(file: BinaryIO, worker: Worker) -> None:
-    with reaching(WHOLE, "written"):
+def _note(path: Path, file: BinaryIO, worker: Worker) -> None:
+    with reaching(path, "written"):
         file.truncate(0)
         file.write(f"{worker.division}\n".encode())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from types import TracebackType
@@ -20,6 +21,7 @@ from .tokens import Counters
 from .troubles import asked_wait, reset_wait
 
 CONNECT_SECONDS = 10.0
+ASK_SECONDS = 30.0  # longest wait for what a server says of itself, which takes no model
 SHOWN_CHARACTERS = 300  # of a server's message, in a reason
 PAID_ATTEMPTS = 4  # at answers that came and cannot be used: a server that always answers so is paid each time
 
@@ -58,7 +60,6 @@ class Client:
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0),  # the semaphore bounds them
-            timeout=aiohttp.ClientTimeout(total=self._timeout, sock_connect=CONNECT_SECONDS),
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={
                 "Content-Type": "application/json",
@@ -85,11 +86,11 @@ class Client:
 
     async def get(self, url: str) -> dict[str, Any]:
         """The JSON object at `url`; tried like any other request."""
-        return await self._persist("GET", url, None, self._read_object)
+        return await self._persist("GET", url, None, self._read_object, ASK_SECONDS)
 
     async def ask(self, method: str, url: str, body: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
         """The JSON object at `url`; None where the server has none there. For finding out what a server can do."""
-        return await self._persist(method, url, body, self._read_if_any) or None
+        return await self._persist(method, url, body, self._read_if_any, ASK_SECONDS) or None
 
     async def stream(self, url: str, body: Mapping[str, Any], events: Callable[[], Chunks]) -> dict[str, Any]:
         """What `events` makes of the server-sent events; a stream that breaks off is asked for again."""
@@ -142,8 +143,9 @@ class Client:
         url: str,
         body: Mapping[str, Any] | None,
         read: Callable[[aiohttp.ClientResponse], Awaitable[dict[str, Any]]],
+        within: float = math.inf,
     ) -> dict[str, Any]:
-        """Tries until it works, or the attempts are used up."""
+        """Tries until it works, or the attempts are used up; waits for an answer for at most `within` seconds each."""
         self.counters.num_calls += 1
         attempt = 0
         while True:
@@ -152,7 +154,7 @@ class Client:
             attempt += 1
             try:
                 async with self._slots:
-                    return await self._attempt(method, url, content, read)
+                    return await self._attempt(method, url, content, read, min(within, self._timeout))
             except RequestError as error:
                 if sent is None or not error.refusal or not self._fitting.learn(sent, error.refusal):
                     raise
@@ -176,13 +178,17 @@ class Client:
         url: str,
         content: bytes | None,
         read: Callable[[aiohttp.ClientResponse], Awaitable[dict[str, Any]]],
+        within: float,
     ) -> dict[str, Any]:
         if self._session is None:
             raise EngineError("the client is used outside its context")
         self.counters.num_attempts += 1
+        timeout = aiohttp.ClientTimeout(total=within, sock_connect=CONNECT_SECONDS)
         try:
             # A redirect is never followed: the key would go along.
-            async with self._session.request(method, url, data=content, allow_redirects=False) as response:
+            async with self._session.request(
+                method, url, data=content, allow_redirects=False, timeout=timeout
+            ) as response:
                 try:
                     return reading.cleaned(await read(response), self._hide)  # type: ignore[no-any-return]
                 except reading.UnreadableError as error:
@@ -191,7 +197,7 @@ class Client:
                 except ValueError as error:
                     raise AttemptError("malformed", f"the answer cannot be read: {error}", most=PAID_ATTEMPTS) from None
         except TimeoutError:
-            raise AttemptError("timeout", f"no answer within {self._timeout:g} s", most=PAID_ATTEMPTS) from None
+            raise AttemptError("timeout", f"no answer within {within:g} s", most=PAID_ATTEMPTS) from None
         except (aiohttp.ClientError, OSError) as error:
             text = self._shown(str(error)) or type(error).__name__
             raise AttemptError("connection", f"the connection broke: {text}") from None

@@ -90,15 +90,19 @@ async def detect(client: Client, kind: str = "", model: str = "") -> Server:
     """
     if kind and kind not in KINDS:
         raise InvalidSettingsError(f"--engine-option server: {unknown_name_message('kind of server', kind, KINDS)}")
-    address = client.address
     try:
-        models = await client.ask("GET", address.api("models"))
-        version = await client.ask("GET", address.root("version"))
-        props = await client.ask("GET", address.root("props")) if models is None or version is None else None
-        is_known = version is not None or props is not None or address.host in HOSTS
-        proxied = None if is_known else _proxied(await client.ask("GET", address.api("model/info")), model)
+        return await _detected(client, kind, model)
     except RequestError as error:
         raise _unusable(client, error) from None
+
+
+async def _detected(client: Client, kind: str, model: str) -> Server:
+    address = client.address
+    models = await client.ask("GET", address.api("models"))
+    version = await client.ask("GET", address.root("version"))
+    props = await client.ask("GET", address.root("props")) if models is None or version is None else None
+    is_known = version is not None or props is not None or address.host in HOSTS
+    proxied = None if is_known else _proxied(await client.ask("GET", address.api("model/info")), model)
     if models is None and address.host not in HOSTS:
         is_open = version is not None or props is not None  # these routes, also to a client without a key
         await _reach(client, is_open=is_open)
@@ -156,7 +160,7 @@ async def _look_around(client: Client) -> None:
 
 def _unusable(client: Client, error: RequestError) -> EngineError:
     return EngineError(
-        f"no server answers at {client.address}: {error}. Is it running? Check with: "
+        f"no server answers at {client.address}: {str(error).removesuffix('?')}. Is it running? Check with: "
         f"forethought doctor --base-url {client.address}"
     )
 

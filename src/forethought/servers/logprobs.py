@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 LEAST_LOGPROB = -1e4  # servers show minus infinity as some number far below any other
+ROUNDING = 1e-3  # above 0: float32 makes that of a certain token
 APART = ("reasoning_content", "reasoning")  # DeepSeek's form shows the tokens of the thought under a name of their own
 
 
@@ -131,8 +132,8 @@ class ShownAnswer:
 
 def _logprob(value: Any) -> float:
     """A log-probability of any form; NaN where it is none."""
-    is_one = isinstance(value, int | float) and not isinstance(value, bool) and value <= 0
-    return float(max(value, LEAST_LOGPROB)) if is_one else math.nan
+    is_one = isinstance(value, int | float) and not isinstance(value, bool) and value <= ROUNDING
+    return float(min(max(value, LEAST_LOGPROB), 0.0)) if is_one else math.nan
 
 
 def _piece(entry: Any) -> bytes:

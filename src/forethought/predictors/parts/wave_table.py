@@ -85,6 +85,7 @@ class WaveTable:
         num_queries: training questions.
         states: all that a vote can come by, in order of samples, votes of the largest group, and of the second.
         ends: by rising price.
+        weights: of the votes that it was learned from, see `core.votes.Voting`.
     """
 
     points: tuple[int, ...]
@@ -94,6 +95,7 @@ class WaveTable:
     num_queries: int
     states: tuple[WaveState, ...]
     ends: tuple[WaveEnd, ...]
+    weights: str = ""
 
     @property
     def most(self) -> int:
